@@ -1,0 +1,54 @@
+# Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
+# (or Docker, or KAFKA_BOOTSTRAP_SERVERS).
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fmt bench soak venv
+MAKEFLAGS += --no-builtin-rules
+MINUTES ?= 10
+ARGS ?=
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: venv ## LiteLLM calls become Lago events on this machine alone: no Docker, no Java, no network
+	.venv/bin/meterbridge demo $(ARGS)
+
+test: venv check ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
+	.venv/bin/python -m tests.support.kafka --fetch
+	.venv/bin/pytest $(ARGS)
+
+check: venv ## format, lint, types, and the one direction of imports
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+fmt: venv ## format the code and mend what the linter can
+	.venv/bin/ruff check --fix-only .
+	.venv/bin/ruff format .
+
+bench: venv bench/.venv/.installed ## measure this product against its peers on the same records and broker
+	.venv/bin/python -m bench $(ARGS)
+
+soak: venv ## kill, freeze and cut real processes for MINUTES=10, and count every cent afterwards
+	.venv/bin/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)
+
+venv: .venv/.installed ## the Python environment, in .venv
+
+# Pyenv leaves commands on the PATH that fail when called: a Python counts only once it has run.
+# ensurepip: some systems package it apart, and without it there is no pip in the new environment.
+FIND_PYTHON = for python in python3.13 python3.12 python3.11 python3; do \
+	  $$python -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	    && break; python=; \
+	done; \
+	[ -n "$$python" ] || { echo "Python 3.11, 3.12 or 3.13 with its venv module is needed" >&2; exit 1; }
+
+.venv/.installed: pyproject.toml constraints.txt
+	@.venv/bin/python -c pass 2>/dev/null || { $(FIND_PYTHON); $$python -m venv --clear .venv; }
+	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# A peer of the benchmark wants an older confluent-kafka than ours: it lives apart.
+bench/.venv/.installed: bench/constraints.txt
+	@bench/.venv/bin/python -c pass 2>/dev/null || .venv/bin/python -m venv --clear bench/.venv
+	bench/.venv/bin/python -m pip install -q --disable-pip-version-check -c bench/constraints.txt quixstreams
+	@touch $@

@@ -1,0 +1,168 @@
+"""The webhook ingress: usage comes in over HTTP and is answered with 2xx only when it is durable."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from connectors.http.auth import WebhookAuth
+from connectors.http.intake import Intake
+from connectors.http.problem import Problem, try_again
+from connectors.http.rejections import TOO_MANY, Refused
+from connectors.http.storing import Outcome, Store
+from schemas.errors import Unavailable
+from schemas.wire import FLAT, INTEGRATION, LAGO
+
+_STATUS = {"status": "accepted", "message": "Event queued for processing"}
+_ALL_ACCEPTED = msgspec.json.encode(_STATUS)
+_UNAVAILABLE_RETRY_S = 5
+_BODY_WORTH_A_THREAD = 1 << 20
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressDeps:
+    """What the ingress is given.
+
+    Fields:
+        timeout_s: of one whole request, its body included (`WEBHOOK_TIMEOUT`); longer than the
+            producer's delivery timeout.
+        on_request: (source, HTTP status) of every request; 499 when the sender left.
+        on_elements: (`accepted`, `ignored` or a rejection's reason, how many).
+    """
+
+    store: Store
+    auth: WebhookAuth
+    timeout_s: float
+    max_body_bytes: int
+    max_bytes_in_flight: int = 256 << 20
+    on_request: Callable[[str, int], None] = lambda _source, _status: None
+    on_elements: Callable[[str, int], None] = lambda _outcome, _count: None
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """One sender's way in: `shape` of elements that do not show theirs, `wrappers` around them."""
+
+    path: str
+    source: str
+    shape: str
+    wrappers: tuple[str, ...] = ()
+
+
+#: Lago's ingest API is answered like the others: LiteLLM's `lago` callback takes any 2xx and reads no body.
+ROUTES = (
+    _Route("/webhook/litellm/usage", "litellm", FLAT),
+    _Route("/webhooks/litellm", "integration", INTEGRATION, ("events",)),
+    _Route("/webhooks/litellm/batch", "integration", INTEGRATION, ("events",)),
+    _Route("/api/v1/events", "lago", LAGO, ("event", "events")),
+    _Route("/api/v1/events/batch", "lago", LAGO, ("events", "event")),
+)
+
+
+def create_ingress(deps: IngressDeps) -> web.Application:
+    """An application of the ingress's routes alone."""
+    app = web.Application()
+    app.add_routes(ingress_routes(deps))
+    return app
+
+
+def ingress_routes(deps: IngressDeps) -> list[web.RouteDef]:
+    """The ingress's routes, for an application that has others too."""
+    ingress = _Ingress(deps)
+    return [web.post(route.path, partial(ingress.answer, route)) for route in ROUTES]
+
+
+class _Ingress:
+    def __init__(self, deps: IngressDeps) -> None:
+        self._deps = deps
+        self._intake = Intake(deps.max_body_bytes, deps.max_bytes_in_flight)
+        self._kafka_away = False
+
+    async def answer(self, route: _Route, request: web.Request) -> web.Response:
+        """202 when every element is durable, or 400, 401, 408, 413, 415, 503 as problem JSON."""
+        status = 500
+        try:
+            response = await self._answer(route, request)
+            status = response.status
+        except ConnectionError:
+            status = 499
+            raise
+        finally:
+            self._deps.on_request(route.source, status)
+        return response
+
+    async def _answer(self, route: _Route, request: web.Request) -> web.Response:
+        try:
+            outcome = await self._take(route, request)
+        except Problem as problem:
+            return problem.response()
+        except Refused as refused:
+            self._deps.on_elements(refused.reason, 1)
+            return Problem(413 if refused.reason == TOO_MANY else 400, refused.reason, refused.detail).response()
+        except Unavailable as error:
+            if not self._kafka_away:
+                _log.warning("kafka_went_away", reason=error.reason, detail=error.detail)
+            self._kafka_away = True
+            return try_again(error.reason, "Kafka does not take records now", _UNAVAILABLE_RETRY_S).response()
+        self._count(outcome)
+        return web.Response(status=202, body=_answer_of(outcome), content_type="application/json")
+
+    async def _take(self, route: _Route, request: web.Request) -> Outcome:
+        deadline = asyncio.get_running_loop().time() + self._deps.timeout_s
+        token_known = self._admit_before_reading(request)
+        async with self._intake.body(request, deadline) as body:
+            if not token_known:
+                await self._admit_signed(request, body)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    outcome = await self._deps.store.keep(body, route.shape, route.wrappers)
+            except TimeoutError:
+                raise try_again("ack_timeout", "Kafka did not answer in time", _UNAVAILABLE_RETRY_S) from None
+        return outcome
+
+    def _admit_before_reading(self, request: web.Request) -> bool:
+        """True when nothing is left to prove; refuses at once whom no body could help."""
+        auth, headers = self._deps.auth, request.headers
+        if auth.is_open or auth.knows_token(headers.get("Authorization")):
+            return True
+        if auth.reads_signatures and "X-Webhook-Signature" in headers:
+            return False
+        raise _unknown_sender()
+
+    async def _admit_signed(self, request: web.Request, body: bytes) -> None:
+        signature, knows = request.headers.get("X-Webhook-Signature"), self._deps.auth.knows_signature
+        if len(body) < _BODY_WORTH_A_THREAD:
+            known = knows(signature, body)
+        else:
+            known = await asyncio.to_thread(knows, signature, body)
+        if not known:
+            raise _unknown_sender()
+
+    def _count(self, outcome: Outcome) -> None:
+        if self._kafka_away:
+            self._kafka_away = False
+            _log.info("kafka_came_back")
+        count = self._deps.on_elements
+        if outcome.accepted:
+            count("accepted", outcome.accepted)
+        if outcome.ignored:
+            count("ignored", outcome.ignored)
+        for _, reason in outcome.rejected:
+            count(reason, 1)
+
+
+def _answer_of(outcome: Outcome) -> bytes:
+    if not outcome.rejected:
+        return _ALL_ACCEPTED
+    listed = [{"index": index, "reason": reason} for index, reason in sorted(outcome.rejected)]
+    return msgspec.json.encode({**_STATUS, "accepted": outcome.accepted, "rejected": listed})
+
+
+def _unknown_sender() -> Problem:
+    return Problem(401, "unknown_sender", "neither a known token nor a valid signature", {"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,39 @@
+"""Errors as RFC 9457 problem JSON: what went wrong, in a stable code and a sentence, and nothing of the body."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import msgspec
+from aiohttp import web
+
+from schemas.errors import MeterbridgeError
+
+
+class Problem(MeterbridgeError):
+    """An HTTP request is answered with an error; `reason` is a stable code, `detail` is for people."""
+
+    def __init__(self, status: int, reason: str, detail: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason, detail)
+        self.status = status
+        self.headers = headers or {}
+
+    def response(self) -> web.Response:
+        """`application/problem+json` with `type`, `title`, `status`, `detail` and `reason`."""
+        body = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail or self.reason,
+            "reason": self.reason,
+        }
+        return web.Response(
+            status=self.status,
+            body=msgspec.json.encode(body),
+            content_type="application/problem+json",
+            headers=self.headers,
+        )
+
+
+def try_again(reason: str, detail: str, after_s: int) -> Problem:
+    """503 with `Retry-After`. Never 429: LiteLLM drops what a 429 answers."""
+    return Problem(503, reason, detail, {"Retry-After": str(after_s)})

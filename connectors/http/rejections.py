@@ -1,0 +1,58 @@
+"""Why the ingress refuses an element, and the record that keeps the refusal."""
+
+from hashlib import sha256
+
+import msgspec
+from msgspec import Raw
+
+from schemas.errors import Rejected
+from schemas.records import Rejection
+
+#: The closed list of the ingress's reasons (docs/errors.md); each is a metric label.
+NOT_JSON = "not_json"  # does not parse: only length, hash and the error's place are kept
+NOT_AN_OBJECT = "not_an_object"  # a number, text or list where a call is expected
+WRONG_TYPE = "wrong_type"  # a field of the wrong type: the call is kept without it
+BAD_NUMBER = "bad_number"  # NaN, Infinity or out of range: cannot be stored as JSON
+TOO_DEEP = "too_deep"  # nested deeper than any JSON parser follows
+TOO_LARGE = "too_large"  # above a record's size even without prompts
+TOO_MANY = "too_many_elements"  # of a whole body
+
+#: Of a stored record; below Kafka's own limits (`message.max.bytes` is 1 000 000 by default).
+MAX_RECORD_BYTES = 900_000
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Refused(Rejected):
+    """One element, or a whole body, that can never be metered.
+
+    Attributes:
+        call: the allow-listed rest as JSON, when the element could be parsed.
+        offset: byte of the first error in the element, when it could not.
+    """
+
+    def __init__(self, reason: str, detail: str = "", *, call: bytes | None = None, offset: int | None = None) -> None:
+        super().__init__(reason, detail)
+        self.call = call
+        self.offset = offset
+
+
+def rejection(refused: Refused, element: bytes, at: int) -> bytes:
+    """The value for `litellm.usage.rejected`: the call's sound rest, or of the element only length and SHA-256.
+
+    Args:
+        at: microseconds since 1970 UTC.
+    """
+    if refused.call is not None and len(refused.call) <= MAX_RECORD_BYTES:
+        return _encode(Rejection(refused.reason, "ingress", at, refused.detail, call=Raw(refused.call)))
+    return _encode(
+        Rejection(
+            refused.reason,
+            "ingress",
+            at,
+            refused.detail,
+            length=len(element),
+            sha256=sha256(element).hexdigest(),
+            error_offset=refused.offset,
+        )
+    )

@@ -1,0 +1,114 @@
+"""Every element of a body is durable, in the raw topic or with a reason in the rejected one, before anybody answers."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from connectors.http.bodies import Element, split
+from connectors.http.rejections import NOT_JSON, TOO_LARGE, Refused, rejection
+from connectors.http.strip import customer_of_rest, strip
+from connectors.kafka.producer import Record
+from schemas.errors import Rejected, Unavailable
+
+#: A slice is parsed without a pause and then awaits its acks: bounds memory and the event loop's stalls.
+_SLICE_ELEMENTS = 500
+_SLICE_BYTES = 4 << 20
+#: Bodies above this are cut into elements in a thread.
+_LARGE_BODY = 256 << 10
+
+
+class Sender(Protocol):
+    """What stores records; see `KafkaProducer.send_all`."""
+
+    async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]: ...
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a body's elements; `rejected` holds (index, reason), `ignored` counts `null`s."""
+
+    accepted: int = 0
+    ignored: int = 0
+    rejected: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where and how elements are stored.
+
+    Fields:
+        raw_topic, rejected_topic: with their prefix.
+        customer_id_fields: in order, out of `streams.core.customer_key.CUSTOMER_ID_FIELDS`.
+        now_us: microseconds since 1970 UTC.
+    """
+
+    sender: Sender
+    raw_topic: str
+    rejected_topic: str
+    customer_id_fields: tuple[str, ...]
+    now_us: Callable[[], int]
+
+    async def keep(self, body: bytes, shape: str, wrappers: tuple[str, ...]) -> Outcome:
+        """Store all elements of `body`; the order inside a body is kept for each customer.
+
+        Args:
+            shape: of an element that does not show its own.
+            wrappers: see `split`.
+
+        Raises:
+            Refused: the body as a whole; its rejection is stored.
+            Unavailable: not everything is known to be durable; the body has to come again.
+        """
+        at = self.now_us()
+        try:
+            elements = await _cut(body, wrappers)
+        except Refused as refused:
+            value = await asyncio.to_thread(rejection, refused, body, at)
+            await self._send([(self.rejected_topic, None, value, at // 1000)])
+            raise
+        outcome = Outcome()
+        step = max(1, min(_SLICE_ELEMENTS, _SLICE_BYTES * len(elements) // (len(body) + 1)))
+        for start in range(0, len(elements), step):
+            await self._keep_slice(elements[start : start + step], start, shape, at, outcome)
+        if len(elements) == 1 and outcome.rejected == [(0, NOT_JSON)]:
+            raise Refused(NOT_JSON)
+        return outcome
+
+    async def _keep_slice(self, elements: Sequence[Element], start: int, shape: str, at: int, outcome: Outcome) -> None:
+        records: list[Record] = []
+        places: list[int] = []  # of the records' elements in the body
+        for index, element in enumerate(elements, start):
+            try:
+                stripped = strip(element, shape, at, self.customer_id_fields)
+            except Refused as refused:
+                records.append(self._rejection(refused, element, shape, at))
+                outcome.rejected.append((index, refused.reason))
+            else:
+                if stripped is None:
+                    outcome.ignored += 1
+                    continue
+                records.append((self.raw_topic, *stripped, at // 1000))
+                outcome.accepted += 1
+            places.append(index)
+        too_large = [record for record in await self._send(records) if records[record][0] == self.raw_topic]
+        for record in too_large:
+            outcome.accepted -= 1
+            outcome.rejected.append((places[record], TOO_LARGE))
+        why = Refused(TOO_LARGE, "Kafka takes no record of this size")
+        again = [self._rejection(why, elements[places[record] - start], shape, at) for record in too_large]
+        if await self._send(again):
+            raise Unavailable("kafka_refused", "not even the rejection")
+
+    def _rejection(self, refused: Refused, element: Element, shape: str, at: int) -> Record:
+        key = customer_of_rest(refused, shape, self.customer_id_fields)
+        return self.rejected_topic, key, rejection(refused, bytes(memoryview(element)), at), at // 1000
+
+    async def _send(self, records: Sequence[Record]) -> dict[int, Rejected]:
+        return await self.sender.send_all(records) if records else {}
+
+
+async def _cut(body: bytes, wrappers: tuple[str, ...]) -> list[Element]:
+    if len(body) < _LARGE_BODY:
+        return split(body, wrappers)
+    return await asyncio.to_thread(split, body, wrappers)

@@ -1,0 +1,68 @@
+"""An element becomes the record that is stored: the allow-list takes prompts and answers away here,
+before the first durable byte.
+"""
+
+import msgspec
+from msgspec import Raw
+
+from connectors.http.bodies import Element
+from connectors.http.rejections import MAX_RECORD_BYTES, TOO_LARGE, Refused
+from connectors.http.salvage import salvage
+from schemas.wire import ENVELOPE_VERSION, Call, StoredCall
+from streams.core.customer_key import customer_of, shape_of
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    """RawRecord with the call as it is stored."""
+
+    v: int
+    source: str
+    shape: str
+    received_at: int
+    id_kind: str
+    call: Raw
+
+
+_stored = msgspec.json.Decoder(StoredCall).decode
+_call = msgspec.json.Decoder(Call).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def strip(
+    element: Element, otherwise: str, received_at: int, fields: tuple[str, ...], source: str = "webhook"
+) -> tuple[str, bytes] | None:
+    """The Kafka key (normalised customer id) and the value (JSON of `RawRecord`) of one element.
+
+    Args:
+        otherwise: the shape of an element that does not show its own.
+        received_at: microseconds since 1970 UTC.
+        fields: `CUSTOMER_ID_FIELDS`.
+
+    Returns:
+        None for a `null` element, which is no call.
+
+    Raises:
+        Refused: the element goes to the rejected topic.
+    """
+    try:
+        text = _encode(_stored(element))
+        call = _call(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        salvaged = salvage(bytes(memoryview(element)))
+        if salvaged is None:
+            return None
+        text, call = salvaged, _call(salvaged)
+    shape = shape_of(call, otherwise)
+    customer_id, id_kind = customer_of(shape, call, fields)
+    value = _encode(_Envelope(ENVELOPE_VERSION, source, shape, received_at, id_kind, Raw(text)))
+    if len(value) > MAX_RECORD_BYTES:
+        raise Refused(TOO_LARGE, f"over {MAX_RECORD_BYTES} bytes without prompts")
+    return customer_id, value
+
+
+def customer_of_rest(refused: Refused, otherwise: str, fields: tuple[str, ...]) -> str | None:
+    """The customer id that the sound rest of a refused element still names; None when nothing is left of it."""
+    if refused.call is None:
+        return None
+    call = _call(refused.call)
+    return customer_of(shape_of(call, otherwise), call, fields)[0]

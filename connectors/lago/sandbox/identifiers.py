@@ -1,0 +1,25 @@
+"""Lago's ids: UUIDs that are the same again after the journal is replayed."""
+
+from collections import Counter
+from uuid import UUID, uuid5
+
+_NAMESPACE = UUID("5f0b7c0e-4b57-4c0e-9f3e-6d6574657262")
+
+ORGANIZATION = str(uuid5(_NAMESPACE, "organization"))
+
+
+def event_id(subscription: str | None, transaction_id: str) -> str:
+    """The id of an event on the Postgres store."""
+    return str(uuid5(_NAMESPACE, f"event {subscription} {transaction_id}"))
+
+
+class Identifiers:
+    """Hands out the n-th id of a kind."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def new(self, kind: str) -> str:
+        """The next id of this kind."""
+        self._counts[kind] += 1
+        return str(uuid5(_NAMESPACE, f"{kind} {self._counts[kind]}"))

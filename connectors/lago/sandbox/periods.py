@@ -1,0 +1,40 @@
+"""Billing periods: which stretch of days holds a day, by plan interval and billing time.
+
+Source: `app/services/subscriptions/dates/*_service.rb` of lago-api. Everything is UTC: a customer's
+timezone needs a premium licence.
+"""
+
+from calendar import monthrange
+from datetime import date, timedelta
+
+#: Months of an interval; `weekly` has none.
+MONTHS = {"weekly": 0, "monthly": 1, "quarterly": 3, "semiannual": 6, "yearly": 12}
+
+#: How many intervals make a year, for comparing two plans (`Plan#yearly_amount_cents`).
+PER_YEAR = {"weekly": 52, "monthly": 12, "quarterly": 4, "semiannual": 2, "yearly": 1}
+
+
+def period(interval: str, anchor: date | None, on: date) -> tuple[date, date]:
+    """The period `[first day, first day of the next)` that holds `on`.
+
+    Args:
+        anchor: the subscription's day for anniversary billing; None for calendar billing.
+    """
+    months = MONTHS[interval]
+    if not months:
+        first = on - timedelta((on - anchor).days % 7 if anchor else on.weekday())
+        return first, first + timedelta(7)
+    if anchor is None:
+        first = date(on.year, (on.month - 1) // months * months + 1, 1)
+        return first, add_months(first, months)
+    steps = ((on.year - anchor.year) * 12 + on.month - anchor.month) // months
+    if add_months(anchor, steps * months) > on:
+        steps -= 1
+    return add_months(anchor, steps * months), add_months(anchor, (steps + 1) * months)
+
+
+def add_months(start: date, months: int) -> date:
+    """The same day some months later, or that month's last day."""
+    years, month = divmod(start.month - 1 + months, 12)
+    year = start.year + years
+    return date(year, month + 1, min(start.day, monthrange(year, month + 1)[1]))

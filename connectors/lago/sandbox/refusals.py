@@ -1,0 +1,63 @@
+"""An answer other than 200: raised where a rule is broken, and Lago's error body for it.
+
+Source of the bodies: `app/controllers/concerns/api_errors.rb` and `api_responses.rb` of lago-api.
+"""
+
+class Refusal(Exception):
+    """The request ends here with `status` and the JSON object `body`."""
+
+    def __init__(self, status: int, body: dict[str, object]) -> None:
+        super().__init__(f"{status} {body.get('code', body.get('error'))}")
+        self.status = status
+        self.body = body
+
+
+def malformed() -> Refusal:
+    """400: the body is not JSON."""
+    return Refusal(400, {"status": 400, "error": "Bad Request"})
+
+
+def missing_root(name: str) -> Refusal:
+    """400: the object under the root key `name` is absent or empty."""
+    return Refusal(
+        400,
+        {"status": 400, "error": f"BadRequest: param is missing or the value is empty or invalid: {name}"},
+    )
+
+
+def unauthorized() -> Refusal:
+    """401: no API key, or an unknown one."""
+    return Refusal(401, {"status": 401, "error": "Unauthorized"})
+
+
+def forbidden(code: str) -> Refusal:
+    """403: `feature_unavailable` for what needs a premium licence."""
+    return Refusal(403, {"status": 403, "error": "Forbidden", "code": code})
+
+
+def not_found(resource: str) -> Refusal:
+    """404 `<resource>_not_found`; `resource` itself for a path that does not exist."""
+    return Refusal(404, {"status": 404, "error": "Not Found", "code": f"{resource}_not_found"})
+
+
+def not_allowed(code: str) -> Refusal:
+    """405: a state of the business forbids it; it has nothing to do with the HTTP verb."""
+    return Refusal(405, {"status": 405, "error": "Method Not Allowed", "code": code})
+
+
+def invalid(details: object) -> Refusal:
+    """422: `details` maps fields, or indexes of a batch as text, to lists of codes."""
+    return Refusal(
+        422,
+        {"status": 422, "error": "Unprocessable Entity", "code": "validation_errors", "error_details": details},
+    )
+
+
+def invalid_field(field: str, code: str) -> Refusal:
+    """422 with one code on one field."""
+    return invalid({field: [code]})
+
+
+def crashed() -> Refusal:
+    """500: an exception Lago does not rescue; the body is opaque to clients."""
+    return Refusal(500, {"status": 500, "error": "Internal Server Error"})

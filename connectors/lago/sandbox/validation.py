@@ -1,0 +1,158 @@
+"""The body of the events endpoints: which fields are read, in which order they are checked.
+
+Source: `app/controllers/api/v1/events_controller.rb`, `app/services/events/create_service.rb` and
+`create_batch_service.rb`, `app/models/event.rb` of lago-api.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from connectors.lago.sandbox.coercion import InvalidTimestamp, Unstorable, blank, cents, text, timestamp_us
+from connectors.lago.sandbox.refusals import crashed, invalid, invalid_field, malformed, missing_root
+from connectors.lago.sandbox.store import Event
+
+#: `LAGO_EVENTS_BATCH_MAX_LENGTH` of the server, by default.
+MAX_BATCH = 100
+
+_NO_PROPERTIES = msgspec.Raw(b"{}")
+_keep_numbers = msgspec.json.Decoder(float_hook=Decimal)
+_canonical = msgspec.json.Encoder(decimal_format="number", order="sorted")
+
+
+class Incoming(msgspec.Struct):
+    """One event as sent: exactly the permitted fields, of any type. Every other field is ignored."""
+
+    transaction_id: Any = None
+    code: Any = None
+    timestamp: Any = None
+    external_subscription_id: Any = None
+    precise_total_amount_cents: Any = None
+    properties: msgspec.Raw = _NO_PROPERTIES
+
+
+class _Batch(msgspec.Struct):
+    events: list[Incoming]
+
+
+class _Single(msgspec.Struct):
+    event: Incoming
+
+
+_batch = msgspec.json.Decoder(_Batch)
+_single = msgspec.json.Decoder(_Single)
+_incoming = msgspec.json.Decoder(Incoming)
+
+
+def read_batch(body: bytes) -> list[Incoming]:
+    """The elements under `events`; what is not an object among them is dropped.
+
+    Raises:
+        Refusal: 400 when it is not JSON, 422 `no_events`, 500 when `events` is an object.
+    """
+    try:
+        events = _batch.decode(body).events
+    except msgspec.ValidationError:
+        events = _objects(_root(body, "events"))
+    except msgspec.DecodeError as error:
+        raise malformed() from error
+    if not events:
+        raise invalid_field("events", "no_events")
+    return events
+
+
+def read_single(body: bytes) -> Incoming:
+    """The object under `event`.
+
+    Raises:
+        Refusal: 400 when it is not JSON, or the root key is absent or empty.
+    """
+    try:
+        return _single.decode(body).event
+    except msgspec.ValidationError as error:
+        if _root(body, "event"):
+            raise crashed() from error
+        raise missing_root("event") from error
+    except msgspec.DecodeError as error:
+        raise malformed() from error
+
+
+def read_events(sent: list[Incoming], now_us: int, unit_us: int) -> list[Event]:
+    """Every event of a batch as it will be stored.
+
+    Args:
+        unit_us: precision of the store's timestamps.
+
+    Raises:
+        Refusal: 422 with the errors by index, 422 `too_many_events`, or 500.
+    """
+    if len(sent) > MAX_BATCH:
+        raise invalid_field("events", "too_many_events")
+    events: list[Event] = []
+    errors: dict[str, dict[str, list[str]]] = {}
+    for index, incoming in enumerate(sent):
+        try:
+            event = to_event(incoming, now_us, unit_us)
+        except InvalidTimestamp:
+            errors[str(index)] = {"timestamp": ["invalid_format"]}
+            continue
+        except Unstorable as error:
+            raise crashed() from error
+        events.append(event)
+        if missing := missing_fields(event):
+            errors[str(index)] = missing
+    if errors:
+        raise invalid(errors)
+    return events
+
+
+def to_event(sent: Incoming, now_us: int, unit_us: int) -> Event:
+    """One event with every value coerced.
+
+    Raises:
+        InvalidTimestamp: `timestamp` is not a number.
+        Unstorable: a value no column holds.
+    """
+    us = timestamp_us(sent.timestamp, now_us)
+    return Event(
+        transaction_id=text(sent.transaction_id) or "",
+        subscription=text(sent.external_subscription_id),
+        code=text(sent.code) or "",
+        ts_us=us // unit_us * unit_us,
+        cents=cents(sent.precise_total_amount_cents),
+        properties=_properties(sent.properties),
+        received_us=now_us,
+    )
+
+
+def missing_fields(event: Event) -> dict[str, list[str]]:
+    """The mandatory fields that are blank; the subscription is not one of them."""
+    missing = {}
+    if blank(event.transaction_id):
+        missing["transaction_id"] = ["value_is_mandatory"]
+    if blank(event.code):
+        missing["code"] = ["value_is_mandatory"]
+    return missing
+
+
+def _properties(sent: msgspec.Raw) -> bytes:
+    """Keys sorted, numbers kept to the digit, as a jsonb column does; not an object: `{}`."""
+    properties = _keep_numbers.decode(sent)
+    return _canonical.encode(properties) if isinstance(properties, dict) else b"{}"
+
+
+def _root(body: bytes, key: str) -> object:
+    try:
+        document = msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        raise malformed() from error
+    return document.get(key) if isinstance(document, dict) else None
+
+
+def _objects(events: object) -> list[Incoming]:
+    if isinstance(events, dict) and events:
+        raise crashed()
+    if not isinstance(events, list):
+        return []
+    return [_incoming.decode(msgspec.json.encode(event)) for event in events if isinstance(event, dict)]

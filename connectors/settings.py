@@ -1,0 +1,280 @@
+"""Every environment variable there is, read once at the start; nothing else reads the environment.
+
+`load_settings()` gives a frozen `Settings`, or one ConfigurationError that names every malformed
+variable. An empty variable counts as unset. No message ever holds a value: what is malformed may be
+a secret in the wrong place. `python -m connectors.settings` prints docs/configuration.md.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import quote
+
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from connectors.setting_types import (
+    BillOrSkip,
+    HttpUrl,
+    Listed,
+    Lower,
+    MaybeSeconds,
+    Name,
+    Port,
+    Prefix,
+    Seconds,
+    Secrets,
+    Servers,
+    Upper,
+    WindowSeconds,
+    out_of,
+)
+from schemas.errors import ConfigurationError
+from schemas.moments import HOUR_US, SECOND_US
+from schemas.policy import LatePolicy, MeterPolicy
+from schemas.usage import GROUP_FIELDS
+from streams.core.customer_key import CUSTOMER_ID_FIELDS
+
+
+class Settings(BaseModel):
+    """What the operator chose. The variable of a field is its name in capitals; durations are seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+    kafka_bootstrap_servers: Servers = Field(
+        "localhost:9092", description="Kafka's brokers, `host:port`, several separated by commas."
+    )
+    kafka_partitions: int = Field(
+        12, ge=1, le=1000, description="Partitions of the raw topic and its peers. Fixed for life once topics exist."
+    )
+    kafka_replication_factor: int = Field(
+        1, ge=1, le=9, description="Copies of every topic; 3 in production (then `min.insync.replicas` is 2)."
+    )
+    kafka_security_protocol: Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Upper] = Field(
+        "PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`."
+    )
+    kafka_sasl_mechanism: Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Upper] = Field(
+        "PLAIN", description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`."
+    )
+    kafka_sasl_username: str | None = Field(None, description="Needed by the two SASL protocols.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="Needed by the two SASL protocols.")
+    kafka_ssl_cafile: FilePath | None = Field(
+        None, description="PEM file of the authority that signed the brokers' certificates; unset = the system's."
+    )
+    topic_prefix: Prefix = Field(
+        "", description="Precedes every topic, consumer group and transactional id, e.g. `billing.`."
+    )
+    deployment_name: Name = Field(
+        "meterbridge",
+        description="First part of every Lago transaction id. Two deployments that bill into one Lago need two names.",
+    )
+
+    lago_api_url: HttpUrl = Field("http://localhost:3000", description="Lago's API, without `/api/v1`.")
+    lago_api_key: SecretStr | None = Field(None, description="Lago's API key.")
+    lago_timeout: Seconds = Field(30, description="One request to Lago, in seconds.")
+    lago_event_code: str = Field(
+        "ai_usage", min_length=1, max_length=255, description="Code of the billable metric that usage is billed by."
+    )
+    lago_clickhouse_dedup: bool = Field(
+        False,
+        description="Lago keeps events in ClickHouse *and* its deduplication is on: an event of unknown fate may be "
+        "sent again without asking.",
+    )
+    litellm_api_url: HttpUrl = Field("http://localhost:4000", description="LiteLLM's proxy.")
+    litellm_master_key: SecretStr | None = Field(
+        None, description="LiteLLM's master key; it is also the bearer token of the management endpoints."
+    )
+
+    webhook_secret: Secrets = Field(
+        (), description="HMAC-SHA256 secrets of signed webhooks; several, separated by commas, while one is rotated."
+    )
+    webhook_token: Secrets = Field(
+        (), description="Bearer tokens of senders that cannot sign; several, separated by commas."
+    )
+    allow_unsigned: bool = Field(
+        False, description="Accept webhooks from anybody, on any address. Only behind a proxy that authenticates."
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` in a container.")
+    port: Port = Field(8080, description="Port of the webhooks; 0 = any free one.")
+    api_port: Port | None = Field(
+        None, description="Port of the management API; unset = `PORT`, or 3002 where the API runs alone."
+    )
+    metrics_port: Port = Field(9090, description="Port of the Prometheus metrics.")
+    webhook_timeout: Seconds = Field(30, description="One whole inbound request, in seconds.")
+    max_body_bytes: ByteSize = Field(
+        ByteSize(64 << 20), description="Largest request body, in bytes or as `64MiB`; past it the answer is 413."
+    )
+    spool_path: Path | None = Field(
+        None, description="File on a persistent volume that keeps calls while Kafka is away; unset = 503 meanwhile."
+    )
+
+    window_seconds: WindowSeconds = Field(
+        60, description="Length of a window; must divide a day. 0 = one Lago event a call."
+    )
+    grace_seconds: MaybeSeconds = Field(5, description="How long after its end a window waits for late calls.")
+    window_group_by: Annotated[tuple[str, ...], Listed, out_of(GROUP_FIELDS)] = Field(
+        (), description=f"Fields that split windows further, separated by commas: `{'`, `'.join(GROUP_FIELDS)}`."
+    )
+    dedupe_horizon_hours: int = Field(
+        24, ge=2, le=240, description="How long a repeated call is recognised; older ones are never billed directly."
+    )
+    mapping_lead_seconds: MaybeSeconds = Field(
+        5, description="A changed mapping applies this much later, so that every worker knows it in time."
+    )
+    late_policy: Annotated[LatePolicy, Lower] = Field(
+        LatePolicy.SHIFT,
+        description="Usage outside every period of its subscription: `shift` it to the start of the next period, "
+        "or `hold` it.",
+    )
+    cost_decimals: int = Field(12, ge=6, le=13, description="Places of a dollar that a call's cost is rounded to.")
+    cache_hit_policy: BillOrSkip = Field("skip", description="Answers from LiteLLM's cache: `bill` or `skip`.")
+    byok_policy: BillOrSkip = Field("bill", description="Calls paid with the caller's own key: `bill` or `skip`.")
+    customer_id_fields: Annotated[tuple[str, ...], Field(min_length=1), Listed, out_of(CUSTOMER_ID_FIELDS)] = Field(
+        CUSTOMER_ID_FIELDS, description="Where a call's customer id is looked for; the first one present wins."
+    )
+
+    max_retries: int = Field(
+        3, ge=0, le=100, description="Attempts in the retry topic before an event is a dead letter."
+    )
+    retry_delay: float = Field(
+        60, gt=0, le=3600, allow_inf_nan=False, description="Wait before the first retry; each further one doubles it."
+    )
+    batch_size: int = Field(
+        100, ge=1, le=100, description="Events in one request to Lago, which refuses more than 100."
+    )
+    worker_concurrency: int = Field(4, ge=1, le=64, description="Requests to Lago in flight, for each worker process.")
+
+    database_url: SecretStr | None = Field(None, description="Postgres as a URL; wins over `POSTGRES_*`.")
+    postgres_host: str | None = Field(None, description="Postgres' host; unset, and no `DATABASE_URL` = no Postgres.")
+    postgres_port: Annotated[int, Field(ge=1, le=65_535)] = Field(5432, description="Postgres' port.")
+    postgres_user: str = Field("meterbridge", description="Postgres' user.")
+    postgres_password: SecretStr | None = Field(None, description="Postgres' password.")
+    postgres_db: str = Field("meterbridge", description="Postgres' database.")
+    redis_url: SecretStr | None = Field(None, description="LiteLLM's Redis; only its health is watched.")
+
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Upper] = Field(
+        "INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`."
+    )
+    log_format: Annotated[Literal["json", "console"], Lower] = Field(
+        "json", description="`json`: one object a line; `console`: for people."
+    )
+
+    #: Variables that look like ours (KAFKA_, LAGO_) and are none: to be warned about.
+    unknown: tuple[str, ...] = Field((), exclude=True)
+
+    @field_validator("kafka_sasl_username", "kafka_sasl_password")
+    @classmethod
+    def _sasl_is_complete(cls, value: str | SecretStr | None, info: ValidationInfo) -> str | SecretStr | None:
+        protocol = info.data.get("kafka_security_protocol", "")
+        if value is None and protocol.startswith("SASL"):
+            raise ValueError(f"is needed by KAFKA_SECURITY_PROTOCOL={protocol}")
+        return value
+
+    @property
+    def postgres_url(self) -> SecretStr | None:
+        """Where Postgres is, as a URL for asyncpg; None = the deployment has none."""
+        if self.database_url or not self.postgres_host:
+            return self.database_url
+        password = f":{quote(self.postgres_password.get_secret_value(), safe='')}" if self.postgres_password else ""
+        account = quote(self.postgres_user, safe="") + password
+        return SecretStr(f"postgresql://{account}@{self.postgres_host}:{self.postgres_port}/{quote(self.postgres_db)}")
+
+    def meter_policy(self) -> MeterPolicy:
+        """The choices that decide what is billed, as the meter wants them."""
+        return MeterPolicy(
+            deployment=self.deployment_name,
+            window_us=self.window_seconds * SECOND_US,
+            grace_us=round(self.grace_seconds * SECOND_US),
+            horizon_us=self.dedupe_horizon_hours * HOUR_US,
+            group_by=self.window_group_by,
+            cost_decimals=self.cost_decimals,
+            bill_cache_hits=self.cache_hit_policy == "bill",
+            bill_byok=self.byok_policy == "bill",
+            late_policy=self.late_policy,
+            event_code=self.lago_event_code,
+        )
+
+
+#: Every variable and the field it sets.
+VARIABLES: Final = {name.upper(): name for name in Settings.model_fields if name != "unknown"}
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environ`, by default this process's environment.
+
+    Raises:
+        ConfigurationError: `reason` is the malformed variable's name, several joined by commas.
+    """
+    if environ is None:
+        environ = os.environ
+    given = {name: environ[variable].strip() for variable, name in VARIABLES.items() if environ.get(variable)}
+    unknown = sorted(name for name in environ if name.startswith(("KAFKA_", "LAGO_")) and name not in VARIABLES)
+    try:
+        return Settings.model_validate({**{name: text for name, text in given.items() if text}, "unknown": unknown})
+    except ValidationError as invalid:
+        complaints: dict[str, str] = {}
+        for error in invalid.errors(include_input=False, include_url=False, include_context=False):
+            variable = str(error["loc"][0]).upper()
+            complaints.setdefault(variable, error["msg"].removeprefix("Value error, ").removeprefix("Input "))
+        sentences = "; ".join(f"{variable} {message}" for variable, message in complaints.items())
+        raise ConfigurationError(", ".join(complaints), sentences) from None
+
+
+#: Where a chapter of docs/configuration.md begins.
+_CHAPTERS: Final = {
+    "kafka_bootstrap_servers": "Kafka",
+    "lago_api_url": "Lago and LiteLLM",
+    "webhook_secret": "Ports and trust",
+    "window_seconds": "Metering",
+    "max_retries": "Delivery",
+    "database_url": "Postgres and Redis",
+    "log_level": "Logging",
+}
+
+
+def configuration_page() -> str:
+    """docs/configuration.md: every variable with its default and meaning."""
+    lines = [
+        "# Configuration",
+        "",
+        "Everything is set by environment variables; an empty one counts as unset. A malformed value stops the start and",
+        "is named; an unknown variable that begins with `KAFKA_` or `LAGO_` is warned about.",
+        "",
+        "<!-- Written by `python -m connectors.settings`; change connectors/settings.py instead. -->",
+    ]
+    for variable, name in VARIABLES.items():
+        if name in _CHAPTERS:
+            lines += ["", f"## {_CHAPTERS[name]}", "", "| variable | default | meaning |", "|---|---|---|"]
+        field = Settings.model_fields[name]
+        lines.append(f"| `{variable}` | {_shown(field.default)} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(default: object) -> str:
+    match default:
+        case None | () | "":
+            return ""
+        case bool():
+            return f"`{str(default).lower()}`"
+        case tuple():
+            return f"`{','.join(default)}`"
+        case ByteSize():
+            return f"`{default.human_readable().replace('.0', '')}`"
+        case LatePolicy():
+            return f"`{default.value}`"
+        case _:
+            return f"`{default}`"
+
+
+if __name__ == "__main__":
+    print(configuration_page(), end="")  # noqa: T201  # this is what it is for

@@ -1,0 +1,60 @@
+"""Who pays: a customer's mapping with its versions, an org with its subscription periods.
+
+Values of the compacted topics `billing.customers` (key: LiteLLM customer id) and `billing.orgs`
+(key: org id). The topics are the truth; every table of them is a follower (docs/adr/0003).
+"""
+
+import msgspec
+
+
+class MappingVersion(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
+    """What a customer was mapped to from one moment on.
+
+    Fields:
+        effective_from: microseconds since 1970 UTC, a whole second; the first version of a
+            customer also covers everything before it.
+        lago_customer_id: the billed org: Lago's customer `external_id`.
+        lago_organization_id: the Lago tenant; recorded, never a join key.
+        external_subscription_id: `""` = found in the org's record.
+        id_kind: `""` = any; otherwise only calls whose id came from this field match.
+        updated_at: when this version was written, microseconds since 1970 UTC.
+    """
+
+    effective_from: int
+    lago_customer_id: str
+    lago_organization_id: str
+    billing_plan: str = "ai_basic"
+    is_active: bool = True
+    external_subscription_id: str = ""
+    id_kind: str = ""
+    updated_at: int = 0
+
+
+class CustomerRecord(msgspec.Struct, frozen=True, gc=False):
+    """A customer's mapping: versions in order of `effective_from`, oldest first, at least one."""
+
+    litellm_customer_id: str
+    versions: tuple[MappingVersion, ...]
+    created_at: int
+    updated_at: int
+
+
+class Period(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
+    """A subscription's life `[started_at, terminated_at)`, microseconds UTC; None = still running."""
+
+    external_id: str
+    started_at: int
+    terminated_at: int | None = None
+    plan_code: str = ""
+
+
+class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
+    """A billed organisation: Lago's customer, with its subscription periods in order of start."""
+
+    org_id: str
+    name: str = ""
+    plan: str = ""
+    currency: str = ""
+    status: str = "active"
+    periods: tuple[Period, ...] = ()
+    updated_at: int = 0

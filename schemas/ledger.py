@@ -1,0 +1,114 @@
+"""What a ledger remembers of its partition: position, counters, open windows.
+
+Values of `meter.changelog`, MessagePack; only the meter reads them. Costs are dollars.
+"""
+
+from decimal import Decimal
+
+import msgspec
+
+from schemas.money import ZERO
+
+#: Keys of the changelog: one position, a window by its first offset, a chunk of identities by hour and offset.
+POSITION_KEY = b"position"
+WINDOW_PREFIX = b"w"
+SEEN_PREFIX = b"s"
+
+
+class Sum(msgspec.Struct, array_like=True, gc=False):
+    """A number of calls and what they cost together."""
+
+    calls: int = 0
+    cost: Decimal = ZERO
+
+
+class Counters(msgspec.Struct, array_like=True, gc=False):
+    """Conservation: `received = folded + duplicate + rejected + unbilled` and
+    `folded = open + held + sealed + written_off`, in calls and in dollars."""
+
+    received: Sum = msgspec.field(default_factory=Sum)
+    folded: Sum = msgspec.field(default_factory=Sum)
+    duplicate: Sum = msgspec.field(default_factory=Sum)
+    rejected: Sum = msgspec.field(default_factory=Sum)
+    unbilled: Sum = msgspec.field(default_factory=Sum)
+    sealed: Sum = msgspec.field(default_factory=Sum)
+    written_off: Sum = msgspec.field(default_factory=Sum)
+
+
+class Position(msgspec.Struct, array_like=True, gc=False):
+    """Where the ledger stands.
+
+    Fields:
+        next: offset of the next raw record to fold.
+        clock_ms: the partition clock C: highest record time seen, milliseconds UTC.
+        topic_id, partitions: the raw topic it was built on.
+        deployment: whose ledger it is.
+        seal_seq: number of the last sealed part; contiguous in `billing.lago.events`.
+        dropped_hour: identities counted in earlier hours have been forgotten.
+    """
+
+    next: int = 0
+    clock_ms: int = 0
+    topic_id: str = ""
+    partitions: int = 0
+    deployment: str = ""
+    seal_seq: int = 0
+    dropped_hour: int = 0
+    counters: Counters = msgspec.field(default_factory=Counters)
+
+
+class Window(msgspec.Struct, array_like=True, gc=False):
+    """Calls folded together: one customer, target, model, provider, group and stretch of time.
+
+    Fields:
+        first, last: raw offsets of the first and last call; `first` names the part.
+        start_us: `[start, start + length)`, UTC-aligned; `length_us` 0 = a single call.
+        subscription, org_id: resolved at the fold and frozen; `""` while held.
+        held: why it has no subscription; `""` when it has one.
+        group: values of the extra group fields, in policy order.
+        min_end_us, max_end_us: end times of its first and last call by time.
+        merged: first offsets of held windows released into this one.
+        identity: of the call, in per-call mode only.
+    """
+
+    first: int
+    last: int
+    customer_id: str
+    id_kind: str
+    org_id: str
+    subscription: str
+    held: str
+    model: str
+    provider: str
+    group: tuple[str, ...]
+    start_us: int
+    length_us: int
+    min_end_us: int
+    max_end_us: int
+    count: int = 0
+    tokens_input: int = 0
+    tokens_output: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: Decimal = ZERO
+    merged: tuple[int, ...] = ()
+    identity: bytes = b""
+
+
+WindowKey = tuple[str, str, str, str, str, tuple[str, ...], int, bytes]
+
+
+def window_key(window: Window) -> WindowKey:
+    """What makes two calls share a window; held windows also keep the id's kind apart."""
+    kind = window.id_kind if window.held else ""
+    return (
+        window.customer_id,
+        window.subscription,
+        kind,
+        window.model,
+        window.provider,
+        window.group,
+        window.start_us,
+        window.identity,
+    )

@@ -1,0 +1,90 @@
+"""Moments come in seconds, milliseconds or ISO 8601 and all come out as aware UTC.
+
+On the hot path a moment is an int: microseconds since 1970 in UTC (`_us`). Everywhere else it is
+an aware `datetime`. A text without an offset is taken as UTC, as LiteLLM's database writes it.
+"""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from re import compile as re_compile
+
+from schemas.errors import Rejected
+
+SECOND_US = 1_000_000
+HOUR_US = 3600 * SECOND_US
+MAX_US = 253_402_300_800 * SECOND_US  # the year 10000
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NUMBER = re_compile(r"^\s*\d+(\.\d+)?\s*$")
+#: Numbers from here on are read as milliseconds, then micro-, then nanoseconds.
+_MS_FROM, _US_FROM, _NS_FROM = 10**11, 10**14, 10**17
+
+
+def parse_us(value: float | int | str) -> int:
+    """Microseconds since 1970 UTC of a number (s, ms, us or ns) or an ISO 8601 text.
+
+    A number below 1e11 is seconds (until the year 5138), below 1e14 milliseconds.
+
+    Raises:
+        Rejected: `bad_time` when it is no moment between 1970 and 9999.
+    """
+    if type(value) is str:
+        us = _from_text(value)
+    elif isinstance(value, float | int) and not isinstance(value, bool):
+        us = _from_number(value)
+    else:
+        raise Rejected("bad_time", "neither number nor text")
+    if not 0 <= us < MAX_US:
+        raise Rejected("bad_time", "outside 1970..9999")
+    return us
+
+
+def to_datetime(us: int) -> datetime:
+    """Microseconds since 1970 to an aware UTC datetime."""
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def to_us(moment: datetime) -> int:
+    """An aware datetime to microseconds since 1970; a naive one is a programming error."""
+    if moment.tzinfo is None:
+        raise ValueError("naive datetime")
+    delta = moment - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * SECOND_US + delta.microseconds
+
+
+def to_iso(us: int) -> str:
+    """`2026-11-20T23:03:16.518726Z`: ISO 8601, UTC, always six decimals."""
+    return to_datetime(us).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def lago_timestamp(us: int) -> str:
+    """Lago's `timestamp`: seconds with milliseconds as a string, the one form every store takes."""
+    seconds, rest = divmod(us, SECOND_US)
+    return f"{seconds}.{rest // 1000:03d}"
+
+
+def _from_number(value: float | int) -> int:
+    if value != value or value in (float("inf"), float("-inf")):
+        raise Rejected("bad_time", "not a finite number")
+    if value < _MS_FROM:
+        return round(value * SECOND_US)
+    if value < _US_FROM:
+        return round(value * 1000)
+    if value < _NS_FROM:
+        return round(value)
+    return int(value) // 1000
+
+
+def _from_text(text: str) -> int:
+    if _NUMBER.match(text):
+        number = Decimal(text.strip())
+        if number >= _MS_FROM:
+            return _from_number(int(number))
+        return int((number * SECOND_US).to_integral_value())
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return to_us(moment)
+    except (ValueError, OverflowError) as error:
+        raise Rejected("bad_time", "neither seconds, milliseconds nor ISO 8601") from error

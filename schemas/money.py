@@ -1,0 +1,71 @@
+"""Money is Decimal from the text of a number to the text of a number.
+
+A cost is quantised once, in the meter, to `COST_DECIMALS` places of a dollar (half even); from
+there on every sum is exact, and is the sum Lago computes from the strings it is sent (Lago keeps
+15 places of a cent, `decimal(40,15)`; see docs/lago-behaviour.md).
+"""
+
+from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, Overflow
+
+from schemas.errors import Rejected
+
+COST_DECIMALS = 12
+ZERO = Decimal(0)
+
+#: One call above this many dollars is an error of the sender, not a bill.
+ABSURD_COST = Decimal(1_000_000)
+
+#: Sums of money happen here: a result that would need rounding raises instead.
+EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[Inexact, InvalidOperation, Overflow])
+
+_ROUNDING = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, Overflow])
+_HUNDRED = Decimal(100)
+
+
+def quantum(places: int = COST_DECIMALS) -> Decimal:
+    """The smallest amount kept, in dollars: `Decimal("1E-12")` for 12 places."""
+    return Decimal(1).scaleb(-places)
+
+
+def check_cost(cost: Decimal) -> None:
+    """Refuse what is not an amount of money.
+
+    Raises:
+        Rejected: `bad_cost` for NaN and infinities, `negative_cost`, `absurd_cost` above
+            `ABSURD_COST` dollars. The record goes to the rejected topic.
+    """
+    if not cost.is_finite():
+        raise Rejected("bad_cost", "not a finite number")
+    if cost < 0:
+        raise Rejected("negative_cost")
+    if cost > ABSURD_COST:
+        raise Rejected("absurd_cost")
+
+
+def quantise(cost: Decimal, unit: Decimal) -> Decimal:
+    """Round `cost` dollars to a multiple of `unit`, half to even; the only rounding there is.
+
+    Binary noise in LiteLLM's numbers (`9.149999999999999e-06`) ends here.
+    """
+    return cost.quantize(unit, context=_ROUNDING)
+
+
+def add(a: Decimal, b: Decimal) -> Decimal:
+    """Exact sum; raises `decimal.Inexact` where 60 digits would not hold it."""
+    return EXACT.add(a, b)
+
+
+def cents_text(dollars: Decimal) -> str:
+    """Dollars to Lago's `precise_total_amount_cents`: cents as a plain decimal string.
+
+    Never an exponent: Lago silently skips a sum metric's value such as `1e-05`.
+    """
+    return plain(EXACT.multiply(dollars, _HUNDRED))
+
+
+def plain(amount: Decimal) -> str:
+    """A decimal as plain digits without exponent or trailing zeros: `0.00014500` -> `0.000145`."""
+    text = format(amount, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return text or "0"

@@ -1,0 +1,45 @@
+"""How calls are metered: the operator's choices, handed to the pure rules as one frozen value."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from schemas.moments import HOUR_US, SECOND_US
+
+
+class LatePolicy(Enum):
+    """What happens to usage outside every period of its subscription."""
+
+    SHIFT = "shift"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class MeterPolicy:
+    """All that decides what is billed, when and in which event.
+
+    Fields (durations in microseconds, as the moments they are added to):
+        deployment: first part of every transaction id; two deployments never share one.
+        window_us: length of a window; 0 = one Lago event a call.
+        grace_us: how long after its end a window waits for late calls.
+        quiet_us, late_us: an already old window is sealed once quiet for the first, at the latest
+            after the second.
+        horizon_us: how far back a repeated call is recognised.
+        group_by: extra `Usage` fields in a window's key, `schemas.usage.GROUP_FIELDS`.
+        bill_cache_hits, bill_byok: whether such calls are folded.
+        event_code: the billable metric's code in Lago.
+        coalesce_us: age after which held windows become one a customer, model and day.
+    """
+
+    deployment: str = "meterbridge"
+    window_us: int = 60 * SECOND_US
+    grace_us: int = 5 * SECOND_US
+    quiet_us: int = 2 * SECOND_US
+    late_us: int = 60 * SECOND_US
+    horizon_us: int = 24 * HOUR_US
+    group_by: tuple[str, ...] = ()
+    cost_decimals: int = 12
+    bill_cache_hits: bool = False
+    bill_byok: bool = True
+    late_policy: LatePolicy = LatePolicy.SHIFT
+    event_code: str = "ai_usage"
+    coalesce_us: int = HOUR_US

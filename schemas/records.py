@@ -1,0 +1,128 @@
+"""Values of the topics that leave the meter and the sink."""
+
+from decimal import Decimal
+
+import msgspec
+
+
+class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
+    """A value of `litellm.usage.enriched`: one record a call, also for calls that are not billed.
+
+    Fields:
+        identity: hex of the call's identity.
+        offset: the call's offset in the raw topic's partition of the same number.
+        decision: see streams/core/decisions.py; `duplicate` for a repeated delivery.
+        part: transaction id of the event the call is billed in; `""` when it is not billed. While
+            held it names the held window; the event that releases it lists it in its manifest.
+        external_subscription_id, org_id: the resolved target; `""` while held.
+        start, end: ISO 8601 UTC.
+    """
+
+    identity: str
+    offset: int
+    customer_id: str
+    id_kind: str
+    decision: str
+    cost_usd: Decimal
+    start: str
+    end: str
+    model: str = ""
+    provider: str = ""
+    tokens_input: int = 0
+    tokens_output: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    status: str = ""
+    call_id: str = ""
+    request_id: str = ""
+    call_type: str = ""
+    user_id: str = ""
+    team_id: str = ""
+    organization_id: str = ""
+    key_hash: str = ""
+    key_alias: str = ""
+    org_id: str = ""
+    external_subscription_id: str = ""
+    held: str = ""
+    part: str = ""
+    note: str = ""
+
+
+class LagoEvent(msgspec.Struct, gc=False):
+    """One element of Lago's `POST /api/v1/events/batch`, posted byte for byte as stored.
+
+    Fields:
+        timestamp: seconds with milliseconds, as text.
+        precise_total_amount_cents: cents as plain decimal text, at most 15 decimals.
+        properties: text to text; `unit` is never 0, or Lago bills nothing.
+    """
+
+    transaction_id: str
+    external_subscription_id: str
+    code: str
+    timestamp: str
+    precise_total_amount_cents: str
+    properties: dict[str, str]
+
+
+class Manifest(msgspec.Struct, omit_defaults=True, gc=False):
+    """Header `manifest` of an event: which calls it bills.
+
+    Fields:
+        partition: of the raw topic.
+        first, last: raw offsets of the part's first and last call.
+        count: number of calls.
+        windows: first offsets of the held windows that were released into this part.
+    """
+
+    partition: int
+    first: int
+    last: int
+    count: int
+    windows: tuple[int, ...] = ()
+
+
+class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
+    """A value of `billing.receipts`: the state of one Lago event changed.
+
+    Fields:
+        status: `pending` (sealed), `processing` (posted, waiting for another attempt),
+            `completed`, `failed` (a dead letter).
+        at: microseconds since 1970 UTC.
+        cents: the event's amount, plain decimal text.
+        calls: number of calls in the event.
+        reason: why it is not completed; `""` otherwise.
+        attempts: posts of this event on its own; 0 while pending.
+    """
+
+    transaction_id: str
+    status: str
+    at: int
+    external_subscription_id: str = ""
+    cents: str = "0"
+    calls: int = 0
+    attempts: int = 0
+    reason: str = ""
+
+
+class Rejection(msgspec.Struct, omit_defaults=True, gc=False):
+    """A value of `litellm.usage.rejected`.
+
+    Fields:
+        reason: stable code (docs/errors.md).
+        stage: `ingress` or `meter`.
+        offset: in the raw topic, for the meter's; -1 for the ingress's.
+        call: the stored envelope or allow-listed element, when it could be parsed.
+        length, sha256, error_offset: all that is kept of a body that could not be parsed.
+    """
+
+    reason: str
+    stage: str
+    at: int
+    detail: str = ""
+    offset: int = -1
+    call: msgspec.Raw | None = None
+    length: int | None = None
+    sha256: str | None = None
+    error_offset: int | None = None

@@ -1,0 +1,99 @@
+"""The topic catalogue: every topic, its partitions and its settings, in one place.
+
+`meterbridge topics create|check` and the workers' start-up check read it. Partition counts are
+fixed for life: a key's home must never move (docs/adr/0002). Kafka's own terms are used for
+settings (https://kafka.apache.org/documentation/#topicconfigs).
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+DAY_MS: Final = 86_400_000
+#: Waits of the retry topic are tiers; a partition holds one tier, so it never blocks behind a longer wait.
+RETRY_TIERS: Final = 8
+
+
+class Partitions(Enum):
+    """How many partitions a topic has, relative to `KAFKA_PARTITIONS`."""
+
+    LIKE_RAW = "KAFKA_PARTITIONS"
+    RETRY_TIERS = "one a retry tier"
+    ONE = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic of the catalogue; `name` has no prefix yet."""
+
+    name: str
+    partitions: Partitions
+    meaning: str
+    config: dict[str, str] = field(default_factory=dict)
+
+
+def _kept(days: int) -> dict[str, str]:
+    return {"cleanup.policy": "delete", "retention.ms": str(days * DAY_MS)}
+
+
+_COMPACTED = {
+    "cleanup.policy": "compact",
+    "segment.ms": "3600000",
+    "min.cleanable.dirty.ratio": "0.2",
+    "delete.retention.ms": str(7 * DAY_MS),
+}
+_RAW_CONFIG = {
+    **_kept(30),
+    "compression.type": "lz4",
+    "message.timestamp.type": "CreateTime",
+    "max.message.bytes": str(8 << 20),
+}
+
+RAW = Topic("litellm.usage.raw", Partitions.LIKE_RAW, "calls as received, prompts removed", _RAW_CONFIG)
+REJECTED = Topic("litellm.usage.rejected", Partitions.LIKE_RAW, "what can never be billed, with its reason", _kept(30))
+CUSTOMERS = Topic("billing.customers", Partitions.LIKE_RAW, "customer mappings: the table's changelog", _COMPACTED)
+ORGS = Topic("billing.orgs", Partitions.ONE, "organisations and their subscription periods", _COMPACTED)
+ENRICHED = Topic("litellm.usage.enriched", Partitions.LIKE_RAW, "one record a call, with its decision", _kept(14))
+CHANGELOG = Topic("meter.changelog", Partitions.LIKE_RAW, "the ledgers' state", _COMPACTED)
+EVENTS = Topic("billing.lago.events", Partitions.LIKE_RAW, "Lago events, as they will be posted", _kept(30))
+RETRY = Topic("billing.lago.retry", Partitions.RETRY_TIERS, "events waiting for another attempt", _kept(30))
+DLQ = Topic("billing.lago.dlq", Partitions.ONE, "dead letters, with reason and attempts", _kept(30))
+RECEIPTS = Topic("billing.receipts", Partitions.LIKE_RAW, "state of every Lago event", _kept(30))
+
+CATALOGUE: Final = (RAW, REJECTED, CUSTOMERS, ORGS, ENRICHED, CHANGELOG, EVENTS, RETRY, DLQ, RECEIPTS)
+
+
+def partition_count(topic: Topic, kafka_partitions: int) -> int:
+    """The number of partitions of `topic` for a given `KAFKA_PARTITIONS`."""
+    if topic.partitions is Partitions.LIKE_RAW:
+        return kafka_partitions
+    return RETRY_TIERS if topic.partitions is Partitions.RETRY_TIERS else 1
+
+
+def topic_config(topic: Topic, replication: int) -> dict[str, str]:
+    """Topic settings for a replication factor: durability is fixed here, not left to the broker."""
+    durable = {"min.insync.replicas": "2" if replication > 1 else "1"}
+    if replication > 1:
+        durable["unclean.leader.election.enable"] = "false"
+    return {**topic.config, **durable}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNames:
+    """The catalogue's names as they are on the broker, prefix included."""
+
+    raw: str
+    rejected: str
+    customers: str
+    orgs: str
+    enriched: str
+    changelog: str
+    events: str
+    retry: str
+    dlq: str
+    receipts: str
+
+    @classmethod
+    def with_prefix(cls, prefix: str = "") -> "TopicNames":
+        """Every topic of the catalogue, in its order, under `TOPIC_PREFIX`."""
+        return cls(*(prefix + topic.name for topic in CATALOGUE))

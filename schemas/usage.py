@@ -1,0 +1,67 @@
+"""One call, normalised: what every rule about money reads, whatever route the call came by."""
+
+from decimal import Decimal
+
+import msgspec
+
+
+class Usage(msgspec.Struct, gc=False):
+    """One LLM request's usage.
+
+    Fields:
+        identity: 16 bytes; equal for two deliveries of one call (streams/core/identity.py).
+        customer_id: normalised LiteLLM customer id, the Kafka key.
+        id_kind: which field the customer id came from.
+        status: LiteLLM's `success` or `failure`.
+        start_us, end_us: microseconds since 1970 UTC; `end_us` is the event time.
+        model, provider: as LiteLLM names them, `""` when it did not.
+        tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens: counts;
+            input includes cached, output includes reasoning.
+        cost: dollars, quantised to `COST_DECIMALS`.
+        cache_hit: answered from LiteLLM's cache.
+        byok: the caller's own provider key paid the provider.
+        note: why a value was corrected, e.g. `future_time`; `""` for nothing.
+    """
+
+    identity: bytes
+    customer_id: str
+    id_kind: str
+    status: str
+    start_us: int
+    end_us: int
+    model: str
+    provider: str
+    tokens_input: int
+    tokens_output: int
+    total_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    cost: Decimal
+    cache_hit: bool = False
+    byok: bool = False
+    call_id: str = ""
+    request_id: str = ""
+    call_type: str = ""
+    model_group: str = ""
+    end_user: str = ""
+    user_id: str = ""
+    team_id: str = ""
+    organization_id: str = ""
+    project_id: str = ""
+    key_hash: str = ""
+    key_alias: str = ""
+    note: str = ""
+
+
+#: Fields that `WINDOW_GROUP_BY` may add to a window's key.
+GROUP_FIELDS = (
+    "end_user",
+    "user_id",
+    "team_id",
+    "organization_id",
+    "project_id",
+    "key_hash",
+    "key_alias",
+    "call_type",
+    "model_group",
+)

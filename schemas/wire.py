@@ -1,0 +1,155 @@
+"""What senders post, field by field, as one tolerant struct; and the envelope it is stored in.
+
+Four shapes arrive: the flat webhook payload, LiteLLM's StandardLoggingPayload, the integration
+payload (`event_type`, `tokens_input` ...) and Lago's ingest shape. Their field names never clash in
+type, so a single struct reads all of them in one pass. It is an allow-list: prompts, responses and
+everything unknown have no field here, so they cannot reach a topic.
+
+`Call` is typed and is what the meter reads. `StoredCall` has the same fields as raw JSON, is what the
+ingress keeps, and so preserves every number's text.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+ENVELOPE_VERSION = 1
+
+#: Shapes, as stored in the envelope.
+SLP, FLAT, INTEGRATION, LAGO = "slp", "flat", "integration", "lago"
+
+Id = str | int | None
+Number = Decimal | None
+Count = int | float | None
+Time = float | int | str | None
+
+
+class TokenDetails(msgspec.Struct, gc=False):
+    """`metadata.usage_object.*_tokens_details` of LiteLLM; unknown counts are absent."""
+
+    cached_tokens: Count = None
+    reasoning_tokens: Count = None
+
+
+class UsageObject(msgspec.Struct, gc=False):
+    """`metadata.usage_object`: prompt tokens already include the cached ones."""
+
+    prompt_tokens_details: TokenDetails | None = None
+    completion_tokens_details: TokenDetails | None = None
+    cache_read_input_tokens: Count = None
+
+
+class CallMetadata(msgspec.Struct, gc=False):
+    """The part of LiteLLM's `metadata` that says who called; set by the proxy, not by the client."""
+
+    user_api_key_hash: Id = None
+    user_api_key_alias: Id = None
+    user_api_key_user_id: Id = None
+    user_api_key_team_id: Id = None
+    user_api_key_team_alias: Id = None
+    user_api_key_org_id: Id = None
+    user_api_key_project_id: Id = None
+    user_api_key_end_user_id: Id = None
+    usage_object: UsageObject | None = None
+
+
+class LagoProperties(msgspec.Struct, gc=False):
+    """`properties` of an event in Lago's ingest shape, as LiteLLM's `lago` callback fills it."""
+
+    model: Id = None
+    provider: Id = None
+    response_cost: Number = None
+    cost_usd: Number = None
+    prompt_tokens: Count = None
+    completion_tokens: Count = None
+    total_tokens: Count = None
+
+
+class Call(msgspec.Struct, gc=False):
+    """One call as any of the four shapes tell it. Every field may be absent."""
+
+    # LiteLLM, both shapes
+    id: Id = None
+    request_id: Id = None
+    litellm_call_id: Id = None
+    status: str | None = None
+    call_type: str | None = None
+    custom_llm_provider: str | None = None
+    model: str | None = None
+    model_group: str | None = None
+    prompt_tokens: Count = None
+    completion_tokens: Count = None
+    total_tokens: Count = None
+    startTime: Time = None  # LiteLLM's spelling
+    endTime: Time = None
+    cache_hit: bool | str | None = None
+    end_user: Id = None
+    # StandardLoggingPayload only
+    response_cost: Number = None
+    metadata: CallMetadata | None = None
+    # flat only
+    spend: Number = None
+    user: Id = None
+    user_id: Id = None
+    team_id: Id = None
+    organization_id: Id = None
+    api_key: Id = None
+    key_alias: Id = None
+    cached_tokens: Count = None
+    reasoning_tokens: Count = None
+    byok: bool | None = None
+    # integration payload
+    event_type: str | None = None
+    timestamp: Time = None
+    customer_id: Id = None
+    provider: str | None = None
+    tokens_input: Count = None
+    tokens_output: Count = None
+    cost_usd: Number = None
+    api_key_hash: Id = None
+    # Lago's ingest shape
+    transaction_id: Id = None
+    external_subscription_id: Id = None
+    code: str | None = None
+    precise_total_amount_cents: Number = None
+    properties: LagoProperties | None = None
+
+
+def _raw_twin(of: type[msgspec.Struct], **nested: Any) -> type[msgspec.Struct]:
+    """The same field names, every value kept as the JSON text it came as."""
+    fields = [(name, nested.get(name, Raw) | msgspec.UnsetType, msgspec.UNSET) for name in of.__struct_fields__]
+    return msgspec.defstruct("Stored" + of.__name__, fields, gc=False)
+
+
+_StoredDetails = _raw_twin(TokenDetails)
+_StoredUsage = _raw_twin(
+    UsageObject,
+    prompt_tokens_details=_StoredDetails | None,
+    completion_tokens_details=_StoredDetails | None,
+)
+_StoredMetadata = _raw_twin(CallMetadata, usage_object=_StoredUsage | None)
+_StoredProperties = _raw_twin(LagoProperties)
+StoredCall = _raw_twin(Call, metadata=_StoredMetadata | None, properties=_StoredProperties | None)
+
+
+class RawRecord(msgspec.Struct, gc=False):
+    """A value of `litellm.usage.raw`.
+
+    Fields:
+        v: version of the envelope.
+        source: where it entered: `webhook`, `replay`, `backfill`.
+        shape: which of the four shapes `call` has.
+        received_at: microseconds since 1970 UTC at the ingress.
+        id_kind: which field the Kafka key came from: `end_user`, `user`, `team`, `organization`,
+            `key`, `customer`, `subscription` or `unattributed`.
+        call: the call, allow-listed.
+    """
+
+    v: int
+    source: str
+    shape: str
+    received_at: int
+    id_kind: str
+    call: Call

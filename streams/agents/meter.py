@@ -1,0 +1,167 @@
+"""The meter's work on one raw partition: fold chunks, seal what is due, release what was held."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+from aiokafka import ConsumerRecord
+
+from schemas.customers import CustomerRecord, OrgRecord
+from schemas.errors import TopicProblem
+from schemas.policy import MeterPolicy
+from streams.core.books import Books
+from streams.core.changes import Changes
+from streams.core.event import part_prefix
+from streams.core.fold import Fold
+from streams.core.mapping import Target, resolve
+from streams.core.seal import coalesce, due_windows, release, seal
+from streams.followers import Follower
+from streams.ledger import Ledger
+
+log = structlog.get_logger(__name__)
+
+#: Records folded, and windows sealed or released, in one transaction: at most 5 000 changes each.
+FOLD_LIMIT = 2000
+SEAL_LIMIT = 1500
+_COALESCE_EVERY_US = 60_000_000
+
+
+class MeterSensors(Protocol):
+    """What the meter tells about itself; counts are metrics, healthy traffic is not logged."""
+
+    def folded(self, partition: int, changes: Changes, seconds: float) -> None: ...
+    def books(self, partition: int, books: Books | None) -> None: ...
+
+
+class MeterWork:
+    """`streams.lanes.Work` for the meter."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        customers: Follower[CustomerRecord],
+        orgs: Follower[OrgRecord],
+        policy: MeterPolicy,
+        topic_id: str,
+        lead_s: float,
+        now_us: Callable[[], int],
+        sensors: MeterSensors,
+    ) -> None:
+        self._ledger = ledger
+        self._customers = customers
+        self._orgs = orgs
+        self._policy = policy
+        self._prefix = part_prefix(policy.deployment, topic_id, ledger.partition)
+        self._fold = Fold(policy, self._prefix)
+        self._lead_s = lead_s
+        self._now_us = now_us
+        self._sensors = sensors
+        self._released = (-1, -1)
+        self._coalesced_us = 0
+
+    async def open(self) -> int:
+        """Open the ledger; the next raw offset."""
+        await self._customers.start()
+        await self._orgs.start()
+        books = await self._ledger.open()
+        self._released = (-1, -1)
+        self._sensors.books(self._ledger.partition, books)
+        return books.position.next
+
+    async def process(self, records: Sequence[ConsumerRecord]) -> int:
+        """Fold a chunk, in transactions of at most `FOLD_LIMIT` records.
+
+        Raises:
+            TopicProblem: `hole`: raw offsets are not contiguous. The raw topic is never written in
+                transactions and never compacted, so records are gone.
+        """
+        for start in range(0, len(records), FOLD_LIMIT):
+            part = records[start : start + FOLD_LIMIT]
+            expected = self._books.position.next
+            if part[0].offset != expected or part[-1].offset != expected + len(part) - 1:
+                raise TopicProblem("hole", f"expected offsets from {expected} on, without a gap")
+            await self._fresh()
+            began = self._now_us()
+            changes = self._fold(self._books, part, self._resolve)
+            if not self._policy.window_us:
+                self._seal_now(changes)
+            await self._ledger.commit(changes)
+            self._sensors.folded(self._ledger.partition, changes, (self._now_us() - began) / 1e6)
+        return self._books.position.next
+
+    async def tick(self) -> None:
+        """Release held usage that has found its target, then seal what is due."""
+        books = self._books
+        if not books.windows:
+            return
+        await self._fresh()
+        version = (self._customers.version, self._orgs.version)
+        if books.held and version != self._released:
+            while True:
+                changes = release(books, self._customers.table, self._orgs.table, self._policy, SEAL_LIMIT)
+                if changes.empty:
+                    break
+                await self._ledger.commit(changes)
+            self._released = version
+        now_us = self._now_us()
+        while due := due_windows(books, now_us, self._policy, SEAL_LIMIT):
+            await self._ledger.commit(self._sealed(due))
+        if books.held and now_us - self._coalesced_us > _COALESCE_EVERY_US:
+            self._coalesced_us = now_us
+            while not (changes := coalesce(books, self._policy, now_us, SEAL_LIMIT)).empty:
+                await self._ledger.commit(changes)
+        self._sensors.books(self._ledger.partition, books)
+
+    async def close(self) -> None:
+        """Close the ledger."""
+        await self._ledger.close()
+        self._sensors.books(self._ledger.partition, None)
+
+    def in_transaction(self) -> bool:
+        """Whether closing has to wait."""
+        return self._ledger.in_transaction()
+
+    @property
+    def _books(self) -> Books:
+        if self._ledger.books is None:
+            raise TopicProblem("not_open", "a closed ledger was asked for its books")
+        return self._ledger.books
+
+    async def _fresh(self) -> None:
+        """Tables older than the lead a mapping is announced with would decide by guessing."""
+        await self._customers.wait_fresh(self._lead_s)
+        await self._orgs.wait_fresh(self._lead_s)
+
+    def _resolve(self, customer_id: str, at_us: int, id_kind: str) -> Target:
+        return resolve(self._customers.table.get(customer_id), at_us, id_kind, self._orgs.table)
+
+    def _sealed(self, windows: Sequence[object]) -> Changes:
+        return seal(
+            self._books.position,
+            windows,  # type: ignore[arg-type]
+            self._orgs.table,
+            self._policy,
+            self._prefix,
+            self._ledger.partition,
+            self._now_us(),
+        )
+
+    def _seal_now(self, changes: Changes) -> None:
+        """Per-call mode: what was folded and is not held leaves in the same transaction."""
+        ready = [window for window in changes.windows.values() if window is not None and not window.held]
+        sealed = seal(
+            changes.position,
+            ready,
+            self._orgs.table,
+            self._policy,
+            self._prefix,
+            self._ledger.partition,
+            self._now_us(),
+        )
+        changes.sealed = sealed.sealed
+        changes.position = sealed.position
+        for first, window in sealed.windows.items():
+            if window is None:
+                del changes.windows[first]
+            else:
+                changes.windows[first] = window

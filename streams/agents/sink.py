@@ -1,0 +1,205 @@
+"""The sink's and the retry role's work on one partition: post events, then make what became of them durable.
+
+A transaction is never open across a post. When the process dies between Lago's answer and the commit,
+the next owner posts the same bytes again and Lago's unique key tells it (docs/lago-behaviour.md).
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from aiokafka import ConsumerRecord, TopicPartition
+
+from schemas.errors import TopicProblem
+from schemas.records import LagoEvent, Receipt
+from schemas.topics import TopicNames
+from streams.core.backoff import retry_delay, tier_of
+from streams.delivery import Delivery, Item, Outcome
+from streams.offsets import standing
+from streams.transactions import TransactionalWriter, Write
+from streams.writes import read_event, read_manifest, receipt_write
+
+#: Events posted and settled in one transaction.
+SETTLE_LIMIT = 500
+
+#: Headers of a record in the retry and the dead-letter topic, UTF-8 text.
+ATTEMPT, NOT_BEFORE, REASON, FIRST_ERROR, LAST_ERROR = "attempt", "not_before", "reason", "first_error", "last_error"
+MAYBE_SENT = "maybe_sent"
+ORIGIN = ("origin_topic", "origin_partition", "origin_offset")
+
+
+class SinkSensors(Protocol):
+    """What the sink tells about itself."""
+
+    def settled(self, receipts: Sequence[Receipt]) -> None: ...
+
+
+class DeliveryWork:
+    """`streams.lanes.Work` for both roles that post: `sink` reads events, `retry` one tier of the retry topic."""
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        kafka: Mapping[str, Any],
+        topics: TopicNames,
+        group: str,
+        delivery: Delivery,
+        max_retries: int,
+        retry_base_s: float,
+        random: Callable[[], float],
+        now_us: Callable[[], int],
+        sleep: Callable[[float], Awaitable[None]],
+        sensors: SinkSensors,
+    ) -> None:
+        self._tp = tp
+        self._kafka = kafka
+        self._topics = topics
+        self._group = group
+        self._delivery = delivery
+        self._max_retries = max_retries
+        self._retry_base_s = retry_base_s
+        self._random = random
+        self._now_us = now_us
+        self._sleep = sleep
+        self._sensors = sensors
+        self._writer: TransactionalWriter | None = None
+        self._maybe_sent_below = 0
+
+    async def open(self) -> int:
+        """Fence the previous owner, then ask where the group stands: the offset expected next.
+
+        Raises:
+            TopicProblem: `truncated`: events the group has not posted are gone from the topic.
+        """
+        self._writer = TransactionalWriter(self._kafka, f"{self._group}-{self._tp.topic}-{self._tp.partition}")
+        await self._writer.start()
+        begin, end, committed, _ = await standing(self._kafka, self._group, self._tp)
+        if committed is not None and not begin <= committed <= end:
+            raise TopicProblem("truncated", f"{self._tp.topic}-{self._tp.partition}: {committed} not in [{begin}, {end}]")
+        if committed is None and begin > 0:
+            raise TopicProblem("truncated", f"{self._tp.topic}-{self._tp.partition} begins at {begin}, nothing was posted")
+        # Whoever owned the partition before may have posted anything that was there.
+        self._maybe_sent_below = end
+        return begin if committed is None else committed
+
+    async def process(self, records: Sequence[ConsumerRecord]) -> int:
+        """Post events in order of arrival, in transactions of at most `SETTLE_LIMIT` events."""
+        done = 0
+        while done < len(records):
+            ready = await self._ready(records[done : done + SETTLE_LIMIT])
+            outcomes = await self._deliver(ready)
+            await self._settle(ready, outcomes)
+            done += len(ready)
+        return int(records[-1].offset) + 1
+
+    async def tick(self) -> None:
+        """Nothing here depends on time but the waits in `process`."""
+
+    async def close(self) -> None:
+        """Stop the producer."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.stop()
+
+    def in_transaction(self) -> bool:
+        """Whether closing has to wait."""
+        return self._writer is not None and self._writer.busy
+
+    async def _ready(self, records: Sequence[ConsumerRecord]) -> Sequence[ConsumerRecord]:
+        """The leading records that may be posted now; waits for the first. Events without a wait all may."""
+        first = _number(records[0], NOT_BEFORE)
+        while (now_ms := self._now_us() // 1000) < first:
+            await self._sleep(min((first - now_ms) / 1000, 5.0))
+        for number, record in enumerate(records):
+            if _number(record, NOT_BEFORE) > now_ms:
+                return records[:number]
+        return records
+
+    async def _deliver(self, records: Sequence[ConsumerRecord]) -> list[Outcome]:
+        """Outcomes in order; a record that is no event is a dead letter, not a reason to stop."""
+        items: list[Item] = []
+        places: list[int] = []
+        outcomes = [Outcome("dead", "malformed", "the record is no event", 0)] * len(records)
+        for place, record in enumerate(records):
+            event = _event(record)
+            if event is not None:
+                resent = record.offset < self._maybe_sent_below or _text(record, MAYBE_SENT) == "1"
+                items.append(Item(event.transaction_id, record.value, resent))
+                places.append(place)
+        for place, outcome in zip(places, await self._delivery.deliver(items), strict=True):
+            outcomes[place] = outcome
+        return outcomes
+
+    async def _settle(self, records: Sequence[ConsumerRecord], outcomes: Sequence[Outcome]) -> None:
+        if self._writer is None:
+            raise TopicProblem("not_open", "a closed partition was settled")
+        writes: list[Write] = []
+        receipts: list[Receipt] = []
+        for record, outcome in zip(records, outcomes, strict=True):
+            attempt = _number(record, ATTEMPT) + (outcome.kind != "delivered")
+            status = self._status(outcome, attempt)
+            event = _event(record)
+            if event is not None:
+                receipts.append(self._receipt(record, event, outcome, status, attempt))
+                writes.append(receipt_write(self._topics, receipts[-1]))
+            if status != "completed":
+                writes.append(self._onward(record, outcome, status, attempt))
+        await self._writer.commit(writes, self._tp, records[-1].offset + 1, self._group)
+        self._sensors.settled(receipts)
+
+    def _status(self, outcome: Outcome, attempt: int) -> str:
+        if outcome.kind == "delivered":
+            return "completed"
+        return "processing" if outcome.kind == "retry" and attempt <= self._max_retries else "failed"
+
+    def _receipt(
+        self, record: ConsumerRecord, event: LagoEvent, outcome: Outcome, status: str, attempt: int
+    ) -> Receipt:
+        manifest = read_manifest(dict(record.headers))
+        return Receipt(
+            event.transaction_id,
+            status,
+            self._now_us(),
+            event.external_subscription_id,
+            event.precise_total_amount_cents,
+            0 if manifest is None else manifest.count,
+            attempt,
+            "" if status == "completed" else outcome.reason,
+        )
+
+    def _onward(self, record: ConsumerRecord, outcome: Outcome, status: str, attempt: int) -> Write:
+        """To its tier of the retry topic, or, for good, to the dead letters; value and headers as they were."""
+        own = {ATTEMPT, NOT_BEFORE, REASON, LAST_ERROR, MAYBE_SENT}
+        headers = [(name, value) for name, value in record.headers if name not in own]
+        names = {name for name, _ in headers}
+        error = f"{outcome.reason}: {outcome.detail}"[:500].encode()
+        if FIRST_ERROR not in names:
+            headers.append((FIRST_ERROR, error))
+        if ORIGIN[0] not in names:
+            origin = (self._tp.topic, str(self._tp.partition), str(record.offset))
+            headers.extend((name, value.encode()) for name, value in zip(ORIGIN, origin, strict=True))
+        headers += [(LAST_ERROR, error), (REASON, outcome.reason.encode()), (ATTEMPT, b"%d" % attempt)]
+        if status == "failed":
+            return Write(self._topics.dlq, 0, record.key, record.value, headers)
+        wait_s = retry_delay(attempt, self._retry_base_s, jitter=self._random())
+        headers.append((NOT_BEFORE, b"%d" % (self._now_us() // 1000 + round(wait_s * 1000))))
+        headers.append((MAYBE_SENT, b"1" if outcome.maybe_sent else b"0"))
+        return Write(self._topics.retry, tier_of(attempt) - 1, record.key, record.value, headers)
+
+
+def _event(record: ConsumerRecord) -> LagoEvent | None:
+    try:
+        return read_event(record.value or b"")
+    except msgspec.DecodeError:
+        return None
+
+
+def _text(record: ConsumerRecord, name: str) -> str:
+    for key, value in record.headers:
+        if key == name:
+            return str(value.decode())
+    return ""
+
+
+def _number(record: ConsumerRecord, name: str) -> int:
+    return int(_text(record, name) or 0)

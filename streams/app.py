@@ -1,0 +1,112 @@
+"""The topology, on one screen. Each role is a Faust app and a consumer group of its own.
+
+    litellm.usage.raw ──> meter ──┬─> billing.lago.events ──> sink ──┬─> Lago
+      billing.customers ···┘ ·    ├─> litellm.usage.enriched         ├─> billing.lago.retry ──> retry ──> Lago
+      billing.orgs ··········┘    ├─> litellm.usage.rejected         ├─> billing.lago.dlq
+      meter.changelog <──────────>┘   billing.receipts <─────────────┘   (both roles)
+
+`faust -A streams.app:meter worker --without-web` runs a role; so does `meterbridge worker --only meter`.
+"""
+
+from collections.abc import Callable
+
+from aiokafka import TopicPartition
+
+from schemas.customers import CustomerRecord, OrgRecord
+from streams.agents.meter import MeterWork
+from streams.agents.sink import DeliveryWork
+from streams.followers import Follower
+from streams.ledger import Ledger, LedgerPlace, LedgerShelf
+from streams.parts import Parts
+from streams.roles import Role
+from streams.transport import App
+
+
+def build_meter(parts: Parts) -> Role:
+    """Raw calls to Lago events: dedupe, map, fold into windows, seal."""
+    topics, group = parts.topics, parts.group("meter")
+    customers = Follower(parts.kafka, topics.customers, CustomerRecord, parts.monotonic, "customers")
+    orgs = Follower(parts.kafka, topics.orgs, OrgRecord, parts.monotonic, "orgs")
+    topic_id = parts.topic_ids[topics.raw]
+    place = LedgerPlace(parts.kafka, topics, topic_id, parts.partitions, group, parts.policy.deployment)
+    shelf = LedgerShelf(parts.monotonic)
+
+    def work(partition: int) -> MeterWork:
+        return MeterWork(
+            Ledger(partition, place, shelf, parts.now_us),
+            customers,
+            orgs,
+            parts.policy,
+            topic_id,
+            parts.lead_s,
+            parts.now_us,
+            parts.sensors,
+        )
+
+    return Role(_app(parts, "meter"), topics.raw, work, parts.sensors)
+
+
+def build_sink(parts: Parts) -> Role:
+    """Lago events to Lago; what Lago refuses one by one goes to the retry topic or the dead letters."""
+    return _delivering(parts, "sink", parts.topics.events)
+
+
+def build_retry(parts: Parts) -> Role:
+    """Events that wait for another attempt, a partition for each length of wait."""
+    return _delivering(parts, "retry", parts.topics.retry)
+
+
+ROLES: dict[str, Callable[[Parts], Role]] = {"meter": build_meter, "sink": build_sink, "retry": build_retry}
+
+
+def _delivering(parts: Parts, role: str, topic: str) -> Role:
+    def work(partition: int) -> DeliveryWork:
+        return DeliveryWork(
+            TopicPartition(topic, partition),
+            parts.kafka,
+            parts.topics,
+            parts.group(role),
+            parts.delivery(),
+            parts.max_retries,
+            parts.retry_delay_s,
+            parts.random,
+            parts.now_us,
+            parts.sleep,
+            parts.sensors,
+        )
+
+    return Role(_app(parts, role), topic, work, parts.sensors)
+
+
+def _app(parts: Parts, role: str) -> App:
+    return App(
+        parts.group(role),
+        broker=parts.broker,
+        broker_credentials=parts.credentials,
+        store="memory://",
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        consumer_auto_offset_reset="none",
+        consumer_group_instance_id=f"{parts.instance_id}-{role}" if parts.instance_id else None,
+        broker_max_poll_records=2000,
+        consumer_max_fetch_size=4 << 20,
+        broker_session_timeout=15.0,
+        broker_heartbeat_interval=3.0,
+        broker_request_timeout=30.0,
+        broker_rebalance_timeout=30.0,
+        broker_commit_interval=60.0,
+        stream_buffer_maxsize=64,
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+    )
+
+
+def __getattr__(name: str) -> App:
+    """`meter`, `sink` and `retry` as Faust apps of the environment's settings, for Faust's own command."""
+    if name not in ROLES:
+        raise AttributeError(name)
+    from connectors.wiring import parts_from_environment
+
+    return ROLES[name](parts_from_environment()).app

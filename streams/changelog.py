@@ -1,0 +1,110 @@
+"""The ledger's state in its changelog: how it is written, and read back to its end.
+
+Keys are `position`, `w` + first offset, `s` + hour + first offset (big-endian, 8 bytes each);
+values MessagePack, identities packed. A record without a value deletes its key.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.ledger import POSITION_KEY, SEEN_PREFIX, WINDOW_PREFIX, Position, Window
+from streams.core.books import Books
+from streams.core.changes import Changes
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_position = msgspec.msgpack.Decoder(Position).decode
+_decode_window = msgspec.msgpack.Decoder(Window).decode
+_FETCH_BYTES = 8 << 20
+_WINDOW, _SEEN = WINDOW_PREFIX[0], SEEN_PREFIX[0]
+
+
+@dataclass(slots=True)
+class Image:
+    """What was read: latest value of each key, undecoded; `next_offset` is where the tail begins."""
+
+    next_offset: int
+    position: bytes | None = None
+    windows: dict[int, bytes | None] = field(default_factory=dict)
+    seen: dict[tuple[int, int], bytes | None] = field(default_factory=dict)
+
+
+def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
+    """The changelog records of a step; the position is the last."""
+    for first, window in changes.windows.items():
+        yield WINDOW_PREFIX + struct.pack(">q", first), None if window is None else _encode(window)
+    if changes.seen:
+        yield SEEN_PREFIX + struct.pack(">qq", changes.seen_hour, changes.seen_first), changes.seen
+    for hour, first in changes.dropped:
+        yield SEEN_PREFIX + struct.pack(">qq", hour, first), None
+    yield POSITION_KEY, _encode(changes.position)
+
+
+async def read(kafka: Mapping[str, Any], topic: str, partition: int, from_offset: int = 0) -> Image:
+    """Read the changelog partition from `from_offset` to its end, committed records only.
+
+    To be called after the previous owner is fenced: only then is the end final.
+    """
+    consumer = AIOKafkaConsumer(
+        **kafka,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=_FETCH_BYTES,
+        fetch_max_bytes=4 * _FETCH_BYTES,
+    )
+    await consumer.start()
+    try:
+        tp = TopicPartition(topic, partition)
+        consumer.assign([tp])
+        end = (await consumer.end_offsets([tp]))[tp]
+        start = max(from_offset, (await consumer.beginning_offsets([tp]))[tp])
+        consumer.seek(tp, start)
+        image = Image(start)
+        while image.next_offset < end:
+            for records in (await consumer.getmany(timeout_ms=200, max_records=20_000)).values():
+                for record in records:
+                    _take(image, record.key, record.value)
+            image.next_offset = await consumer.position(tp)
+        return image
+    finally:
+        await consumer.stop()
+
+
+def restore(books: Books, image: Image, now_us: int) -> None:
+    """Bring the books up to the image: all of it, or the tail that was read since."""
+    if image.position is not None:
+        before = books.position.dropped_hour
+        books.position = _decode_position(image.position)
+        if books.position.dropped_hour > before:
+            books.seen.drop_before(books.position.dropped_hour, before)
+    for first, value in image.windows.items():
+        if first in books.windows:
+            books.remove(first)
+        if value is not None:
+            books.put(_decode_window(value), now_us)
+    oldest = books.position.dropped_hour
+    for (hour, first), packed in image.seen.items():
+        chunks = books.seen_chunks.setdefault(hour, {})
+        if packed is None:
+            chunks.pop(first, None)
+        elif first not in chunks:
+            chunks[first] = None
+            if hour >= oldest:
+                books.seen.add(packed, hour)
+    for hour in [hour for hour, chunks in books.seen_chunks.items() if not chunks]:
+        del books.seen_chunks[hour]
+
+
+def _take(image: Image, key: bytes, value: bytes | None) -> None:
+    kind = key[0]
+    if key == POSITION_KEY:
+        image.position = value
+    elif kind == _WINDOW:
+        image.windows[int.from_bytes(key[1:9], "big")] = value
+    elif kind == _SEEN:
+        image.seen[struct.unpack(">qq", key[1:17])] = value  # type: ignore[index]

@@ -1,0 +1,228 @@
+"""What Lago's answer to a batch means for the events in it: one pure table.
+
+The shapes of Lago's answers are described, with their sources, in docs/lago-behaviour.md. Two facts
+carry the table: a batch is stored whole or not at all, and a repeat is refused by its transaction id.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from schemas.errors import Rejected
+from schemas.moments import parse_us
+from schemas.records import LagoEvent
+
+#: Longest wait that a header of an answer can impose, seconds.
+ASKED_CAP_S = 60.0
+DETAIL_CHARS = 500
+
+#: These say that Lago, or our key, is not to be used at all for now.
+_OPENS_BREAKER = frozenset({401, 403, 429})
+#: These can never be the fault of what a batch contains, so they never take it apart.
+_NEVER_THE_BATCH = frozenset({401, 402, 404, 405, 415, 429})
+_SPLITS = {400: "bad_request", 413: "too_large"}
+#: Expressions are edited and locks are released: the same event may pass later.
+_HEALS = frozenset({"expression_evaluation_failed", "lock_acquisition_failed"})
+_REASONS = {
+    ("timestamp", "invalid_format"): "invalid_timestamp",
+    ("code", "value_is_mandatory"): "missing_code",
+    ("transaction_id", "value_is_mandatory"): "missing_transaction_id",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer; header names in any case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Fate(StrEnum):
+    """What an index of a 422 says about its event."""
+
+    EXISTS = "exists"
+    HEALS = "heals"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What Lago said about one event; `detail` is Lago's error text, at most 500 characters."""
+
+    fate: Fate
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Every event of the batch is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Nothing was stored; `marks` names the culprits by position, the others may be posted again at once."""
+
+    marks: Mapping[int, Mark]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Nothing was stored and the culprit is not named: each half is posted on its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Post the same events again after a wait.
+
+    Fields:
+        unknown: the events may have been stored all the same.
+        opens: the breaker opens at once.
+        isolates: the batch itself may be the cause; if it keeps failing alone it is taken apart.
+        wait_s: seconds the answer asked for, at most 60; None = use a backoff.
+    """
+
+    reason: str
+    detail: str = ""
+    unknown: bool = False
+    opens: bool = False
+    isolates: bool = False
+    wait_s: float | None = None
+
+
+Verdict = Delivered | Marked | Split | Hold
+
+
+class _Echo(msgspec.Struct):
+    events: list[msgspec.Raw]
+
+
+class _Refusal(msgspec.Struct):
+    code: Any = None
+    error_details: Any = None
+
+
+def decide(answer: Answer, sent: int) -> Verdict:
+    """The verdict on a batch of `sent` events, at least one."""
+    if 200 <= answer.status < 300:
+        return _accepted(answer, sent)
+    if answer.status == 422:
+        return _refused(answer, sent)
+    if answer.status in _SPLITS:
+        return _blame(sent, _SPLITS[answer.status], f"HTTP {answer.status}")
+    return Hold(
+        f"http_{answer.status}",
+        f"HTTP {answer.status}",
+        unknown=answer.status >= 500 or answer.status == 408,
+        opens=answer.status in _OPENS_BREAKER,
+        isolates=answer.status not in _NEVER_THE_BATCH,
+        wait_s=asked_wait_s(answer.headers),
+    )
+
+
+def unanswered(reason: str, detail: str = "") -> Hold:
+    """The verdict where nothing came back; `connect` = nothing was sent either."""
+    connected = reason != "connect"
+    return Hold(reason, detail[:DETAIL_CHARS], unknown=connected, opens=not connected, isolates=connected)
+
+
+def asked_wait_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that `X-RateLimit-Reset` (seconds until the reset) or else `Retry-After` asks for, at most 60.
+
+    None for no header, zero, and what is not a positive number of seconds.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    for name in ("x-ratelimit-reset", "retry-after"):
+        try:
+            wait_s = float(lower.get(name, ""))
+        except ValueError:
+            continue
+        if wait_s > 0:
+            return min(wait_s, ASKED_CAP_S)
+    return None
+
+
+def same_event(stored: LagoEvent, value: bytes) -> bool:
+    """Whether Lago's event is the one in `value`: code, subscription, instant to the ms and amount."""
+    try:
+        sent = msgspec.json.decode(value, type=LagoEvent)
+        return (
+            stored.code == sent.code
+            and stored.external_subscription_id == sent.external_subscription_id
+            and parse_us(stored.timestamp) // 1000 == parse_us(sent.timestamp) // 1000
+            and Decimal(stored.precise_total_amount_cents) == Decimal(sent.precise_total_amount_cents)
+        )
+    except (msgspec.DecodeError, Rejected, InvalidOperation):
+        return False
+
+
+def _accepted(answer: Answer, sent: int) -> Verdict:
+    """Lago echoes every event; a proxy that answers 200 in its stead does not."""
+    try:
+        echoed = len(msgspec.json.decode(answer.body, type=_Echo).events)
+    except msgspec.DecodeError:
+        detail = f"HTTP {answer.status} with {len(answer.body)} bytes that are not Lago's answer"
+        return Hold("bad_answer", detail, unknown=True, isolates=True)
+    if echoed != sent:
+        return Hold("bad_answer", f"{sent} events sent, {echoed} echoed", unknown=True, isolates=True)
+    return Delivered()
+
+
+def _refused(answer: Answer, sent: int) -> Verdict:
+    try:
+        refusal = msgspec.json.decode(answer.body, type=_Refusal)
+    except msgspec.DecodeError:
+        return _blame(sent, "lago_refused", "HTTP 422 without a reason")
+    marks = _marks(refusal.error_details, sent)
+    if marks:
+        return Marked(marks)
+    if refusal.code in _HEALS:
+        return Hold(refusal.code, "HTTP 422", isolates=True, wait_s=asked_wait_s(answer.headers))
+    return _blame(sent, "lago_refused", _text(refusal.error_details) or "HTTP 422 without an index")
+
+
+def _blame(sent: int, reason: str, detail: str) -> Verdict:
+    return Marked({0: Mark(Fate.DEAD, reason, detail)}) if sent == 1 else Split()
+
+
+def _marks(details: Any, sent: int) -> dict[int, Mark] | None:
+    """`{"<index>": <error>}` as marks; None where it is no index map of this batch."""
+    if not isinstance(details, dict):
+        return None
+    marks = {}
+    for index, error in details.items():
+        if not (index.isascii() and index.isdigit() and len(index) <= len(str(sent)) and int(index) < sent):
+            return None
+        marks[int(index)] = _mark(error)
+    return marks
+
+
+def _mark(error: Any) -> Mark:
+    if error == {"transaction_id": ["value_already_exist"]}:
+        return Mark(Fate.EXISTS, "already_exists")
+    codes = list(_codes(error))
+    healing = next((code for _, code in codes if code in _HEALS), None)
+    if healing:
+        return Mark(Fate.HEALS, healing, _text(error))
+    reason = next((_REASONS[pair] for pair in codes if pair in _REASONS), "lago_refused")
+    return Mark(Fate.DEAD, reason, _text(error))
+
+
+def _codes(error: Any) -> list[tuple[str, str]]:
+    """(field, code) of `{"field": ["code"]}`; the field is `""` for a text such as `code: what went wrong`."""
+    if isinstance(error, str):
+        return [("", error.partition(":")[0].strip())]
+    if not isinstance(error, dict):
+        return []
+    return [(field, str(code)) for field, codes in error.items() if isinstance(codes, list) for code in codes]
+
+
+def _text(error: Any) -> str:
+    text = error if isinstance(error, str) else "; ".join(f"{field}: {code}" for field, code in _codes(error))
+    return text[:DETAIL_CHARS]

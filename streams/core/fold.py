@@ -1,0 +1,222 @@
+"""The fold: records of a raw partition, in order, become changes to its books.
+
+The hot path. A chunk is read in three passes, so that the lookup of remembered identities is one
+call for all of it: decode and normalise; look up; fold.
+"""
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal, localcontext
+from hashlib import sha256
+from itertools import islice
+from typing import Protocol
+
+import msgspec
+
+from schemas.errors import Rejected
+from schemas.ledger import Counters, Sum, Window, WindowKey
+from schemas.money import EXACT, ZERO, quantum
+from schemas.moments import HOUR_US
+from schemas.policy import MeterPolicy
+from schemas.records import Rejection
+from schemas.usage import Usage
+from schemas.wire import RawRecord
+from streams.core.books import Books
+from streams.core.changes import Changes
+from streams.core.decisions import BILLED, DUPLICATE, REJECTED, decide
+from streams.core.enrich import Enricher
+from streams.core.mapping import Target
+from streams.core.normalise import normalise
+from streams.core.seal import HELD_LENGTH_US
+
+HOUR_MS = 3_600_000
+#: Identity chunks deleted from the changelog a step, an hour's at a time: bounds the transaction.
+_DROPS = 500
+
+_decode = msgspec.json.Decoder(RawRecord).decode
+_encode = msgspec.json.Encoder().encode
+copy = msgspec.structs.replace
+
+
+class Record(Protocol):
+    """What the fold reads of a Kafka record."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+Resolve = Callable[[str, int, str], Target]
+
+
+class Fold:
+    """Folds chunks of one partition under one policy; pure apart from its caches."""
+
+    def __init__(self, policy: MeterPolicy, prefix: str) -> None:
+        self._policy = policy
+        self._prefix = prefix
+        self._unit = quantum(policy.cost_decimals)
+        self._enricher = Enricher(prefix)
+
+    def __call__(self, books: Books, records: Sequence[Record], resolve: Resolve) -> Changes:
+        """The changes that folding `records` makes; `books` is not touched.
+
+        `resolve(customer_id, end_us, id_kind)` gives a call's target. Folding a record below
+        `books.position.next` is the caller's error.
+        """
+        with localcontext(EXACT):
+            return self._fold(books, records, resolve)
+
+    def _read(self, record: Record) -> Usage | Rejected:
+        try:
+            if record.value is None:
+                return Rejected("malformed", "the record has no value")
+            raw = _decode(record.value)
+            customer = record.key.decode() if record.key else ""
+            return normalise(raw, customer, self._unit)
+        except Rejected as refusal:
+            return refusal
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return Rejected("malformed", type(error).__name__)
+
+    def _fold(self, books: Books, records: Sequence[Record], resolve: Resolve) -> Changes:
+        policy, position = self._policy, books.position
+        usages = [self._read(record) for record in records]
+        identities = [usage.identity for usage in usages if type(usage) is Usage]
+        known = iter(books.seen.contains(identities))
+        new: dict[bytes, None] = {}
+        touched: dict[WindowKey, Window] = {}
+        changes = Changes(position)
+        decisions, enriched = changes.decisions, changes.enriched
+        enrich = self._enricher
+        clock_ms = position.clock_ms
+        costs = dict.fromkeys(("folded", "duplicate", "rejected", "unbilled"), ZERO)
+        calls = dict.fromkeys(costs, 0)
+        for record, usage in zip(records, usages, strict=True):
+            if record.timestamp > clock_ms:
+                clock_ms = record.timestamp
+            if isinstance(usage, Rejected):
+                self._reject(changes, record, usage)
+                calls["rejected"] += 1
+                continue
+            identity, cost = usage.identity, usage.cost
+            if next(known) or identity in new:
+                calls["duplicate"] += 1
+                costs["duplicate"] += cost
+                decisions[DUPLICATE] = decisions.get(DUPLICATE, 0) + 1
+                continue
+            if usage.end_us < clock_ms * 1000 - policy.horizon_us + HOUR_US:
+                self._reject(changes, record, Rejected("beyond_horizon"))
+                calls["rejected"] += 1
+                costs["rejected"] += cost
+                continue
+            new[identity] = None
+            decision = decide(usage, policy)
+            decisions[decision] = decisions.get(decision, 0) + 1
+            if decision in BILLED:
+                target = resolve(usage.customer_id, usage.end_us, usage.id_kind)
+                window = self._window(books, touched, usage, target, record.offset)
+                _add(window, usage, record.offset)
+                calls["folded"] += 1
+                costs["folded"] += cost
+                enriched.append((record.key, enrich(usage, record.offset, decision, target, window)))
+            else:
+                calls["unbilled"] += 1
+                costs["unbilled"] += cost
+                enriched.append((record.key, enrich(usage, record.offset, decision, None, None)))
+        for window in touched.values():
+            changes.windows[window.first] = window
+        changes.position = copy(
+            position,
+            next=records[-1].offset + 1,
+            clock_ms=clock_ms,
+            counters=_counted(position.counters, len(records), calls, costs),
+        )
+        self._remember(books, changes, new, records[0].offset)
+        return changes
+
+    def _window(
+        self, books: Books, touched: dict[WindowKey, Window], usage: Usage, target: Target, offset: int
+    ) -> Window:
+        policy = self._policy
+        length = policy.window_us
+        if target.held and length:
+            length = HELD_LENGTH_US
+        start = usage.end_us - usage.end_us % length if length else usage.end_us
+        group = tuple([getattr(usage, name) for name in policy.group_by]) if policy.group_by else ()
+        identity = b"" if length else usage.identity
+        kind = usage.id_kind if target.held else ""
+        key = (usage.customer_id, target.subscription, kind, usage.model, usage.provider, group, start, identity)
+        window = touched.get(key)
+        if window is None:
+            first = books.index.get(key)
+            if first is not None:
+                window = copy(books.windows[first])
+            else:
+                window = Window(
+                    offset,
+                    offset,
+                    usage.customer_id,
+                    usage.id_kind,
+                    target.org_id,
+                    target.subscription,
+                    target.held,
+                    usage.model,
+                    usage.provider,
+                    group,
+                    start,
+                    length,
+                    usage.end_us,
+                    usage.end_us,
+                    identity=identity,
+                )
+            touched[key] = window
+        return window
+
+    def _remember(self, books: Books, changes: Changes, new: dict[bytes, None], first: int) -> None:
+        """Store the new identities under the hour of the clock; forget hours beyond the horizon."""
+        hour = changes.position.clock_ms // HOUR_MS
+        changes.seen, changes.seen_hour, changes.seen_first = b"".join(new), hour, first
+        oldest = hour - self._policy.horizon_us // HOUR_US
+        changes.position.dropped_hour = max(oldest, changes.position.dropped_hour)
+        for past, chunks in books.seen_chunks.items():
+            if past < oldest and len(changes.dropped) < _DROPS:
+                changes.dropped.extend((past, chunk) for chunk in islice(chunks, _DROPS))
+
+    @staticmethod
+    def _reject(changes: Changes, record: Record, refusal: Rejected) -> None:
+        label = f"{REJECTED}:{refusal.reason}"
+        changes.decisions[label] = changes.decisions.get(label, 0) + 1
+        value = record.value or b""
+        rejection = Rejection(
+            refusal.reason, "meter", record.timestamp * 1000, refusal.detail, record.offset, length=len(value)
+        )
+        if refusal.reason == "malformed":
+            rejection.sha256 = sha256(value).hexdigest()
+        else:
+            rejection.call = msgspec.Raw(value)
+        changes.rejected.append((record.key, _encode(rejection)))
+
+
+def _add(window: Window, usage: Usage, offset: int) -> None:
+    window.last = offset
+    window.count += 1
+    window.tokens_input += usage.tokens_input
+    window.tokens_output += usage.tokens_output
+    window.total_tokens += usage.total_tokens
+    window.cached_tokens += usage.cached_tokens
+    window.reasoning_tokens += usage.reasoning_tokens
+    window.cost += usage.cost
+    if usage.end_us > window.max_end_us:
+        window.max_end_us = usage.end_us
+    elif usage.end_us < window.min_end_us:
+        window.min_end_us = usage.end_us
+
+
+def _counted(counters: Counters, received: int, calls: dict[str, int], costs: dict[str, Decimal]) -> Counters:
+    sums = {
+        name: Sum(getattr(counters, name).calls + calls[name], getattr(counters, name).cost + costs[name])
+        for name in calls
+    }
+    sums["received"] = Sum(counters.received.calls + received, counters.received.cost + sum(costs.values(), ZERO))
+    return copy(counters, **sums)

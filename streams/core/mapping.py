@@ -1,0 +1,90 @@
+"""Who pays for a call: the mapping version of its end time, then the org's subscription.
+
+`[effective_from, next effective_from)`. The first version also covers everything before it, and a
+stretch in which the mapping was inactive is covered by the next active version: held usage waits
+for a mapping, so the one that comes takes it.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+
+NO_MAPPING = "no_mapping"
+INACTIVE = "inactive"
+NO_SUBSCRIPTION = "no_subscription"
+WRONG_KIND = "id_kind_not_mapped"
+WRONG_CURRENCY = "currency"
+
+#: What LiteLLM's costs are in; an org billed in another currency is held.
+CURRENCY = "USD"
+
+
+class Target(NamedTuple):
+    """Where a call goes: an org's subscription, or, with `held`, nowhere yet."""
+
+    org_id: str
+    subscription: str
+    held: str = ""
+
+
+def resolve(customer: CustomerRecord | None, at_us: int, id_kind: str, orgs: Mapping[str, OrgRecord]) -> Target:
+    """The target of a call that ended at `at_us`; `held` is the reason when there is none."""
+    if customer is None:
+        return Target("", "", NO_MAPPING)
+    version = version_at(customer.versions, at_us)
+    if version is None:
+        return Target("", "", INACTIVE)
+    if version.id_kind and version.id_kind != id_kind:
+        return Target("", "", WRONG_KIND)
+    org = orgs.get(version.lago_customer_id)
+    if org is not None and org.currency and org.currency != CURRENCY:
+        return Target(version.lago_customer_id, "", WRONG_CURRENCY)
+    if version.external_subscription_id:
+        return Target(version.lago_customer_id, version.external_subscription_id)
+    period = period_at(org.periods, at_us) if org is not None else None
+    if period is None:
+        return Target(version.lago_customer_id, "", NO_SUBSCRIPTION)
+    return Target(version.lago_customer_id, period.external_id)
+
+
+def version_at(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion | None:
+    """The active version that covers `at_us`, or None where no active one does or follows."""
+    covering = 0
+    for number, version in enumerate(versions):
+        if version.effective_from <= at_us:
+            covering = number
+    for version in versions[covering:]:
+        if version.is_active:
+            return version
+    return None
+
+
+def period_at(periods: tuple[Period, ...], at_us: int) -> Period | None:
+    """The period that bills `at_us`; outside all of them the next one, then the last."""
+    following = None
+    for period in periods:
+        if period.started_at <= at_us and (period.terminated_at is None or at_us < period.terminated_at):
+            return period
+        if period.started_at > at_us and (following is None or period.started_at < following.started_at):
+            following = period
+    return following or (periods[-1] if periods else None)
+
+
+def billing_moment(periods: tuple[Period, ...], subscription: str, at_us: int) -> int | None:
+    """When Lago bills usage of `at_us` on `subscription`: `at_us` itself where a period covers it,
+    else the start of the period that follows; None when none follows (docs/lago-behaviour.md:
+    an event outside `[started_at, terminated_at)` is accepted and never billed).
+
+    A subscription without a known period is taken at its word.
+    """
+    own = [period for period in periods if period.external_id == subscription]
+    if not own:
+        return at_us
+    following: int | None = None
+    for period in own:
+        if period.started_at <= at_us and (period.terminated_at is None or at_us < period.terminated_at):
+            return at_us
+        if period.started_at > at_us and (following is None or period.started_at < following):
+            following = period.started_at
+    return following

@@ -1,0 +1,206 @@
+"""Windows leave the ledger: sealed into events when due, released when a held one finds its target."""
+
+from collections.abc import Iterable, Mapping
+from decimal import localcontext
+
+import msgspec
+
+from schemas.customers import CustomerRecord, OrgRecord
+from schemas.ledger import Position, Window, WindowKey, window_key
+from schemas.money import EXACT
+from schemas.policy import LatePolicy, MeterPolicy
+from schemas.records import Receipt
+from streams.core.books import Books
+from streams.core.changes import Changes, Sealed
+from streams.core.event import event_of, manifest_of
+from streams.core.mapping import Target, billing_moment, resolve
+
+OUTSIDE_PERIOD = "outside_period"
+DAY_US = 86_400_000_000
+HELD_LENGTH_US = 1_000_000
+
+copy = msgspec.structs.replace
+
+
+def due(window: Window, opened_us: int, touched_us: int, now_us: int, policy: MeterPolicy) -> bool:
+    """Whether an open window is to be sealed at `now_us`.
+
+        start ........ end ... end+grace
+          |   calls     |  late  |  sealed here, with or without new traffic
+
+    One that was opened after `end + grace` (late calls, backfills, releases) is sealed once quiet.
+    """
+    ripe = window.start_us + window.length_us + policy.grace_us
+    if now_us < ripe:
+        return False
+    if opened_us < ripe:
+        return True
+    return now_us - touched_us >= policy.quiet_us or now_us - opened_us >= policy.late_us
+
+
+def due_windows(books: Books, now_us: int, policy: MeterPolicy, limit: int) -> list[Window]:
+    """At most `limit` open windows that are due."""
+    found = []
+    for first, (opened_us, touched_us) in books.open.items():
+        window = books.windows[first]
+        if due(window, opened_us, touched_us, now_us, policy):
+            found.append(window)
+            if len(found) == limit:
+                break
+    return found
+
+
+def seal(
+    position: Position,
+    windows: Iterable[Window],
+    orgs: Mapping[str, OrgRecord],
+    policy: MeterPolicy,
+    prefix: str,
+    partition: int,
+    now_us: int,
+) -> Changes:
+    """Seal windows into events; one that no period of its subscription bills becomes held.
+
+    `LATE_POLICY=shift` moves the timestamp to the start of the period that follows and keeps the
+    true time in `usage_end`; `hold` waits for an operator.
+    """
+    counters = copy(position.counters)
+    sealed_calls, sealed_cost = counters.sealed.calls, counters.sealed.cost
+    changes = Changes(position)
+    seal_seq = position.seal_seq
+    with localcontext(EXACT):
+        for window in windows:
+            at_us = moment_for(window, orgs, policy)
+            if at_us is None:
+                changes.windows[window.first] = copy(window, subscription="", held=OUTSIDE_PERIOD)
+                continue
+            event = event_of(window, prefix, at_us, policy)
+            seal_seq += 1
+            receipt = Receipt(
+                event.transaction_id,
+                "pending",
+                now_us,
+                event.external_subscription_id,
+                event.precise_total_amount_cents,
+                window.count,
+            )
+            changes.sealed.append(Sealed(event, manifest_of(window, partition), receipt, seal_seq))
+            changes.windows[window.first] = None
+            sealed_calls += window.count
+            sealed_cost += window.cost
+    counters.sealed = copy(counters.sealed, calls=sealed_calls, cost=sealed_cost)
+    changes.position = copy(position, seal_seq=seal_seq, counters=counters)
+    return changes
+
+
+def moment_for(window: Window, orgs: Mapping[str, OrgRecord], policy: MeterPolicy) -> int | None:
+    """When Lago is told the usage happened; None = hold it."""
+    org = orgs.get(window.org_id)
+    if org is None:
+        return window.max_end_us
+    at_us = billing_moment(org.periods, window.subscription, window.max_end_us)
+    if at_us != window.max_end_us and policy.late_policy is LatePolicy.HOLD:
+        return None
+    return at_us
+
+
+def release(
+    books: Books,
+    customers: Mapping[str, CustomerRecord],
+    orgs: Mapping[str, OrgRecord],
+    policy: MeterPolicy,
+    limit: int,
+) -> Changes:
+    """Held windows whose target is known now go into open windows of that target.
+
+    Sums move whole: conservation is untouched. A held window is at most one second long until it
+    is coalesced, and versions begin on whole seconds, so none straddles two versions.
+    """
+    changes = Changes(books.position)
+    moved: dict[WindowKey, Window] = {}
+    for customer_id, firsts in books.held.items():
+        customer = customers.get(customer_id)
+        if customer is None:
+            continue
+        for first in firsts:
+            window = books.windows[first]
+            target = resolve(customer, window.max_end_us, window.id_kind, orgs)
+            if target.held or _outside(window, target, orgs, policy):
+                continue
+            changes.windows[first] = None
+            _merge(moved, books, _retarget(window, target, policy))
+            if len(changes.windows) >= limit:
+                break
+        if len(changes.windows) >= limit:
+            break
+    for window in moved.values():
+        changes.windows[window.first] = window
+    return changes
+
+
+def coalesce(books: Books, policy: MeterPolicy, now_us: int, limit: int) -> Changes:
+    """Held windows older than `coalesce_us` become one a customer, model and day: a flood of
+    unknown names costs bounded memory."""
+    changes = Changes(books.position)
+    moved: dict[WindowKey, Window] = {}
+    before_us = now_us - policy.coalesce_us
+    for firsts in books.held.values():
+        for first in firsts:
+            window = books.windows[first]
+            if window.length_us >= DAY_US or window.identity or window.max_end_us >= before_us:
+                continue
+            changes.windows[first] = None
+            day = window.max_end_us - window.max_end_us % DAY_US
+            _merge(moved, books, copy(window, start_us=day, length_us=DAY_US))
+            if len(changes.windows) >= limit:
+                break
+    for window in moved.values():
+        changes.windows[window.first] = window
+    return changes
+
+
+def _outside(window: Window, target: Target, orgs: Mapping[str, OrgRecord], policy: MeterPolicy) -> bool:
+    there = copy(window, org_id=target.org_id, subscription=target.subscription)
+    return moment_for(there, orgs, policy) is None
+
+
+def _retarget(window: Window, target: Target, policy: MeterPolicy) -> Window:
+    length = policy.window_us
+    start = window.max_end_us - window.max_end_us % length if length else window.max_end_us
+    return copy(
+        window,
+        org_id=target.org_id,
+        subscription=target.subscription,
+        held="",
+        start_us=start,
+        length_us=length,
+    )
+
+
+def _merge(moved: dict[WindowKey, Window], books: Books, window: Window) -> None:
+    """Add `window` to the one that has its key, if there is one."""
+    key = window_key(window)
+    into = moved.get(key)
+    if into is None:
+        first = books.index.get(key)
+        into = books.windows[first] if first is not None and first != window.first else None
+    moved[key] = window if into is None else merged(into, window)
+
+
+def merged(into: Window, window: Window) -> Window:
+    """Two windows as one, under the first offset of `into`; every sum is exact."""
+    with localcontext(EXACT):
+        return copy(
+            into,
+            last=max(into.last, window.last),
+            min_end_us=min(into.min_end_us, window.min_end_us),
+            max_end_us=max(into.max_end_us, window.max_end_us),
+            count=into.count + window.count,
+            tokens_input=into.tokens_input + window.tokens_input,
+            tokens_output=into.tokens_output + window.tokens_output,
+            total_tokens=into.total_tokens + window.total_tokens,
+            cached_tokens=into.cached_tokens + window.cached_tokens,
+            reasoning_tokens=into.reasoning_tokens + window.reasoning_tokens,
+            cost=into.cost + window.cost,
+            merged=(*into.merged, window.first, *window.merged),
+        )

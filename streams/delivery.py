@@ -1,0 +1,221 @@
+"""Events to Lago until each has its outcome: posts, holds, splits and confirms, and never gives up by itself.
+
+What an answer means is decided in streams/core/answers.py; here is what is done about it. Nothing is
+remembered between two deliveries but the breaker: cancelling leaves no trace except posts already made,
+which the next owner marks as `resent`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from schemas.errors import MeterbridgeError
+from schemas.records import LagoEvent
+from streams.core.answers import (
+    DETAIL_CHARS,
+    Answer,
+    Delivered,
+    Fate,
+    Hold,
+    Mark,
+    Marked,
+    Split,
+    Verdict,
+    same_event,
+    unanswered,
+)
+from streams.core.backoff import RetryPolicy
+from streams.core.batches import Batch, Item, Kind, Outcome, body_of, pack, rounds
+from streams.core.breaker import Breaker
+from streams.posting import Poster, Wire
+
+__all__ = ["Answer", "Delivery", "Item", "Outcome", "Poster"]
+
+#: A probe risks no more than this.
+PROBE_EVENTS = 10
+
+
+class Delivery:
+    """Posts events through one breaker and one bound on requests in flight; both may be shared.
+
+    Args:
+        concurrency, clock, on_request: see `Wire`.
+        resend_is_safe: whether Lago's store refuses or merges a repeat. Where it does not (ClickHouse without
+            deduplication) an event that may be there already is looked up before it is posted again; that
+            store shows an event late, so a repeat is then unlikely, not impossible.
+    """
+
+    def __init__(
+        self,
+        poster: Poster,
+        *,
+        concurrency: asyncio.Semaphore,
+        breaker: Breaker,
+        policy: RetryPolicy,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        on_request: Callable[[str, int, float], None],
+        batch_size: int = 100,
+        resend_is_safe: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._wire = Wire(poster, concurrency, breaker, clock, sleep, on_request)
+        self._policy = policy
+        self._batch_size = batch_size
+        self._resend_is_safe = resend_is_safe
+
+    async def deliver(self, items: Sequence[Item]) -> list[Outcome]:
+        """One outcome an item, in order; waits as long as Lago is away.
+
+        Equal transaction ids are posted one after the other, never in one batch. Raises nothing on purpose:
+        an `ExceptionGroup` is a bug.
+        """
+        run = _Run(self._wire, self._policy, self._resend_is_safe, items)
+        for positions in rounds([item.transaction_id for item in items]):
+            await run.settle(pack(positions, items, self._batch_size))
+        return [run.outcomes[position] for position in range(len(items))]
+
+
+class _Run:
+    """One delivery: what is known of each item, by position."""
+
+    def __init__(
+        self, wire: Wire, policy: RetryPolicy, resend_is_safe: Callable[[], bool], items: Sequence[Item]
+    ) -> None:
+        self.outcomes: dict[int, Outcome] = {}
+        self._wire = wire
+        self._policy = policy
+        self._resend_is_safe = resend_is_safe
+        self._items = items
+        self._maybe_sent = [item.resent for item in items]
+        self._attempts = [0] * len(items)
+        self._group = asyncio.TaskGroup()
+
+    async def settle(self, batches: Sequence[list[int]]) -> None:
+        """Returns when every member of `batches`, disjoint positions, has its outcome."""
+        self._group = asyncio.TaskGroup()
+        async with self._group:
+            for members in batches:
+                self._start(Batch(members, family=object()))
+
+    def _start(self, batch: Batch) -> None:
+        self._group.create_task(self._settle(batch))
+
+    async def _settle(self, batch: Batch) -> None:
+        while batch.members:
+            match await self._attempt(batch):
+                case Delivered():
+                    for position in list(batch.members):
+                        self._finish(batch, position, "delivered", "accepted")
+                case Marked(marks):
+                    await self._conclude(batch, marks)
+                case Split():
+                    self._start(batch.cut(len(batch.members) // 2))
+                case Hold() as hold:
+                    await self._hold(batch, hold)
+
+    async def _attempt(self, batch: Batch) -> Verdict:
+        """One post, and what it tells the breaker."""
+        breaker, clock = self._wire.breaker, self._wire.clock
+        async with self._wire.admitted(batch):
+            verdict = await self._probe(batch) if breaker.probes(batch) else await self._post(batch)
+            if isinstance(verdict, Hold):
+                breaker.failed(batch, batch.family, verdict, clock())
+            else:
+                breaker.succeeded(batch, clock())
+        return verdict
+
+    async def _probe(self, batch: Batch) -> Verdict:
+        if not await self._wire.poster.healthy():
+            return Hold("unhealthy", "Lago's health check fails")
+        if len(batch.members) > PROBE_EVENTS:
+            self._start(batch.cut(PROBE_EVENTS))
+        return await self._post(batch)
+
+    async def _post(self, batch: Batch) -> Verdict:
+        if not self._resend_is_safe() and (hold := await self._confirm_earlier(batch)):
+            return hold
+        if not batch.members:
+            return Delivered()
+        for position in batch.members:
+            self._attempts[position] += 1
+        body = body_of(self._items[position].value for position in batch.members)
+        verdict = await self._wire.post(body, len(batch.members))
+        if isinstance(verdict, Hold) and verdict.unknown:
+            for position in batch.members:
+                self._maybe_sent[position] = True
+        return verdict
+
+    async def _confirm_earlier(self, batch: Batch) -> Hold | None:
+        """Finish the members that an earlier post has stored."""
+        for position in [position for position in batch.members if self._maybe_sent[position]]:
+            try:
+                stored = await self._wire.poster.get_event(self._items[position].transaction_id)
+            except MeterbridgeError as error:
+                return unanswered(error.reason, error.detail)
+            if stored is not None:
+                self._compare(batch, position, stored)
+        return None
+
+    async def _conclude(self, batch: Batch, marks: Mapping[int, Mark]) -> None:
+        """Finish the members that Lago named; where a look-up fails, they are posted and named again."""
+        named = [(batch.members[index], mark) for index, mark in marks.items()]
+        async with self._wire.concurrency:
+            try:
+                for position, mark in named:
+                    await self._judge(batch, position, mark)
+                return
+            except MeterbridgeError as error:
+                hold = unanswered(error.reason, error.detail)
+        self._wire.breaker.failed(batch, batch.family, hold, self._wire.clock())
+        await self._hold(batch, hold)
+
+    async def _judge(self, batch: Batch, position: int, mark: Mark) -> None:
+        maybe_sent = self._maybe_sent[position]
+        if mark.fate is Fate.HEALS:
+            return self._finish(batch, position, "retry", mark.reason, mark.detail)
+        if mark.fate is Fate.EXISTS and maybe_sent:
+            return self._finish(batch, position, "delivered", mark.reason)
+        if mark.fate is Fate.DEAD and not maybe_sent:
+            return self._finish(batch, position, "dead", mark.reason, mark.detail)
+        stored = await self._wire.poster.get_event(self._items[position].transaction_id)
+        if stored is not None:
+            return self._compare(batch, position, stored)
+        if mark.fate is Fate.DEAD:
+            return self._finish(batch, position, "dead", mark.reason, mark.detail)
+        return self._finish(batch, position, "retry", "unconfirmed", "refused as a repeat, yet not found")
+
+    def _compare(self, batch: Batch, position: int, stored: LagoEvent) -> None:
+        if same_event(stored, self._items[position].value):
+            self._finish(batch, position, "delivered", "confirmed")
+        else:
+            self._finish(batch, position, "dead", "id_conflict", "Lago holds another event under this id")
+
+    async def _hold(self, batch: Batch, hold: Hold) -> None:
+        """Wait, unless the batch itself is the suspect: then take it apart."""
+        batch.holds += 1
+        if hold.isolates:
+            if batch.fails == 0:
+                batch.passed = self._wire.breaker.successes
+            batch.fails += 1
+            if self._is_suspect(batch):
+                return self._isolate(batch, hold)
+        await self._wire.sleep(self._policy.wait_s(batch.holds) if hold.wait_s is None else hold.wait_s)
+        return None
+
+    def _is_suspect(self, batch: Batch) -> bool:
+        others_passed = self._wire.breaker.successes > batch.passed
+        return batch.fails >= (self._policy.isolate_after if others_passed else self._policy.alone_after)
+
+    def _isolate(self, batch: Batch, hold: Hold) -> None:
+        if len(batch.members) == 1:
+            return self._finish(batch, batch.members[0], "retry", hold.reason, hold.detail)
+        rest = batch.cut(len(batch.members) // 2)
+        for part in (batch, rest):
+            part.fails = self._policy.isolate_after - 1
+            part.passed = self._wire.breaker.successes
+        return self._start(rest)
+
+    def _finish(self, batch: Batch, position: int, kind: Kind, reason: str, detail: str = "") -> None:
+        maybe_sent = kind == "retry" and self._maybe_sent[position]
+        attempts = self._attempts[position]
+        self.outcomes[position] = Outcome(kind, reason, detail[:DETAIL_CHARS], attempts, maybe_sent)
+        batch.members.remove(position)

@@ -1,0 +1,209 @@
+"""A lane is the task that owns one partition: it opens, takes chunks in order, ticks, closes.
+
+An agent only routes a chunk to its partition's lane, so work on different partitions overlaps. The
+lane applies the one rule that keeps chunks from going missing: a chunk is taken only when its
+`from_offset` is at or below the offset expected next; otherwise the lane seeks and asks again.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import structlog
+from aiokafka import ConsumerRecord
+from aiokafka.errors import KafkaError, ProducerFenced
+from faust.types.tuples import TP
+
+from schemas.errors import Unavailable
+from streams.transport import Chunk
+
+log = structlog.get_logger(__name__)
+
+#: Chunks waiting in a lane before its partition is paused, and before it is resumed.
+_PAUSE_AT, _RESUME_AT, _REFUSE_AT = 3, 1, 16
+_REOPENINGS = 5
+_CLOSE_S = 2.0
+
+
+class Work(Protocol):
+    """What a role does with a partition; called by the lane's task only, one call at a time."""
+
+    async def open(self) -> int:
+        """Take the partition over, fencing its previous owner; the offset expected next."""
+
+    async def process(self, records: Sequence[ConsumerRecord]) -> int:
+        """Do a chunk's work and make it durable; the offset expected next."""
+
+    async def tick(self) -> None:
+        """What time does: called about twice a second."""
+
+    async def close(self) -> None:
+        """Let go. Never raises away work that is durable."""
+
+    def in_transaction(self) -> bool:
+        """Whether a Kafka transaction is being committed: then closing waits for it."""
+
+
+class Source(Protocol):
+    """Where chunks come from; what a lane asks of it."""
+
+    async def seek_lane(self, tp: TP, offset: int) -> bool: ...
+    def pause_partitions(self, tps: Any) -> None: ...
+    def resume_partitions(self, tps: Any) -> None: ...
+
+
+class Lane:
+    """Owns one partition until it is closed.
+
+    `fatal` is called with an error the lane cannot survive: it must end the process, because a
+    half-alive worker loses money slowly.
+    """
+
+    def __init__(
+        self,
+        tp: TP,
+        work: Work,
+        source: Source,
+        fatal: Callable[[TP, BaseException], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.tp = tp
+        self.work = work
+        self.expected: int | None = None
+        self.gaps = 0
+        self._source = source
+        self._fatal = fatal
+        self._sleep = sleep
+        self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
+        self._ticking = False
+        self._paused = False
+        self._closing = False
+        self._task = asyncio.ensure_future(self._run())
+
+    def offer(self, chunk: Chunk) -> None:
+        """Queue a chunk. A full lane pauses its partition; far beyond that chunks are let fall,
+        which the stamps make good."""
+        waiting = self._chunks.qsize()
+        if self._closing or waiting >= _REFUSE_AT:
+            return
+        self._chunks.put_nowait(chunk)
+        if waiting + 1 >= _PAUSE_AT and not self._paused:
+            self._paused = True
+            self._source.pause_partitions([self.tp])
+
+    def tick(self) -> None:
+        """Ask for a tick; several asked for meanwhile are one."""
+        if not self._ticking and not self._closing and self.expected is not None:
+            self._ticking = True
+            self._chunks.put_nowait(None)
+
+    async def close(self) -> None:
+        """Refuse new chunks, wait only for a running Kafka transaction, let the partition go."""
+        self._closing = True
+        deadline = asyncio.get_running_loop().time() + _CLOSE_S
+        while self.work.in_transaction() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.wait({self._task}, timeout=0.01)
+            if self._task.done():
+                break
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        await self.work.close()
+
+    async def _run(self) -> None:
+        try:
+            await self._open()
+            while not self._closing:
+                item = await self._chunks.get()
+                await self._survive(item)
+                self._resume()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            if isinstance(error, ProducerFenced) and self._closing:
+                log.info("lane_fenced_while_closing", topic=self.tp.topic, partition=self.tp.partition)
+                return
+            self._fatal(self.tp, error)
+
+    async def _survive(self, item: Chunk | None) -> None:
+        """Do one item; connection and coordinator errors re-open the work, a few times."""
+        for attempt in range(_REOPENINGS + 1):
+            try:
+                await self._do(item)
+                return
+            except (Unavailable, KafkaError) as error:
+                if not _may_pass(error) or attempt == _REOPENINGS or self._closing:
+                    raise
+                log.warning(
+                    "lane_reopened",
+                    topic=self.tp.topic,
+                    partition=self.tp.partition,
+                    error=type(error).__name__,
+                    attempt=attempt + 1,
+                )
+                await self._sleep(min(0.25 * 2**attempt, 4.0))
+                await self._reopen()
+
+    async def _do(self, item: Chunk | None) -> None:
+        if item is None:
+            self._ticking = False
+            await self.work.tick()
+            return
+        expected = self.expected
+        if expected is None or item.next_offset <= expected:
+            return
+        if item.from_offset > expected:
+            await self._ask_again(expected, item)
+            return
+        records = [record for record in item.records if record.offset >= expected]
+        self.expected = await self.work.process(records) if records else item.next_offset
+
+    async def _open(self) -> None:
+        for attempt in range(_REOPENINGS + 1):
+            try:
+                await self._reopen()
+                return
+            except (Unavailable, KafkaError) as error:
+                if not _may_pass(error) or attempt == _REOPENINGS:
+                    raise
+                log.warning(
+                    "lane_open_failed",
+                    topic=self.tp.topic,
+                    partition=self.tp.partition,
+                    error=type(error).__name__,
+                    attempt=attempt + 1,
+                )
+                await self._sleep(min(0.5 * 2**attempt, 8.0))
+
+    async def _reopen(self) -> None:
+        await self.work.close()
+        self.expected = await self.work.open()
+        await self._source.seek_lane(self.tp, self.expected)
+
+    async def _ask_again(self, expected: int, chunk: Chunk) -> None:
+        """A chunk between is missing: fetch from `expected` and let what is queued fall."""
+        self.gaps += 1
+        log.warning(
+            "chunk_missing",
+            topic=self.tp.topic,
+            partition=self.tp.partition,
+            expected=expected,
+            got=chunk.from_offset,
+        )
+        while not self._chunks.empty():
+            if self._chunks.get_nowait() is None:
+                self._ticking = False
+        await self._source.seek_lane(self.tp, expected)
+
+    def _resume(self) -> None:
+        if self._paused and self._chunks.qsize() <= _RESUME_AT and not self._closing:
+            self._paused = False
+            self._source.resume_partitions([self.tp])
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Connection, coordinator and leadership errors; a fence is somebody else's word, final."""
+    if isinstance(error, ProducerFenced):
+        return False
+    return isinstance(error, Unavailable) or bool(getattr(error, "retriable", False))

@@ -1,0 +1,62 @@
+"""What the roles are built from: settings turned into values, and neighbours handed in."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from schemas.policy import MeterPolicy
+from schemas.topics import TopicNames
+from streams.agents.meter import MeterSensors
+from streams.agents.sink import SinkSensors
+from streams.delivery import Delivery
+from streams.roles import RoleSensors
+
+
+class Sensors(MeterSensors, SinkSensors, RoleSensors, Protocol):
+    """Everything the roles tell about themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One process's parts.
+
+    Fields:
+        kafka: connection options for aiokafka.
+        broker, credentials: the same for Faust: a URL list and its credentials object.
+        topics: names with their prefix.
+        group_prefix: precedes every consumer group and transactional id.
+        partitions: of the raw topic, as configured.
+        topic_ids: Kafka's id of each topic, asked at start.
+        lead_s: how old a table may be before the meter waits.
+        delivery: made on first use, inside the running loop.
+        instance_id: static group membership, where the platform gives a stable name.
+    """
+
+    kafka: Mapping[str, Any]
+    broker: str
+    credentials: Any
+    topics: TopicNames
+    group_prefix: str
+    partitions: int
+    topic_ids: Mapping[str, str]
+    policy: MeterPolicy
+    lead_s: float
+    max_retries: int
+    retry_delay_s: float
+    delivery: Callable[[], Delivery]
+    sensors: Sensors
+    instance_id: str = ""
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    monotonic: Callable[[], float] = time.monotonic
+    random: Callable[[], float] = random.random
+
+    def now_us(self) -> int:
+        """The wall clock: microseconds since 1970 UTC."""
+        return time.time_ns() // 1000
+
+    def group(self, role: str) -> str:
+        """Consumer group of a role, also the beginning of its transactional ids."""
+        return f"{self.group_prefix}{role}"

@@ -1,0 +1,50 @@
+"""What a ledger's step writes besides its changelog: enriched calls, rejections, events, receipts."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from schemas.records import LagoEvent, Manifest, Receipt
+from schemas.topics import TopicNames
+from streams.core.changes import Changes
+from streams.transactions import Write
+
+_encode = msgspec.json.Encoder().encode
+_decode_event = msgspec.json.Decoder(LagoEvent).decode
+_decode_manifest = msgspec.json.Decoder(Manifest).decode
+
+#: Headers of an event's record.
+MANIFEST, SEAL_SEQ, RAW_PARTITION = "manifest", "seal_seq", "raw_partition"
+
+
+def writes_of(changes: Changes, topics: TopicNames, partition: int) -> Iterator[Write]:
+    """The records of a step; per-call topics use the raw partition's number, others the key's."""
+    for key, value in changes.enriched:
+        yield Write(topics.enriched, partition, key, value)
+    for key, value in changes.rejected:
+        yield Write(topics.rejected, partition, key, value)
+    for sealed in changes.sealed:
+        event = sealed.event
+        headers = [
+            (MANIFEST, _encode(sealed.manifest)),
+            (SEAL_SEQ, b"%d" % sealed.seal_seq),
+            (RAW_PARTITION, b"%d" % partition),
+        ]
+        yield Write(topics.events, -1, event.external_subscription_id.encode(), _encode(event), headers)
+        yield receipt_write(topics, sealed.receipt)
+
+
+def receipt_write(topics: TopicNames, receipt: Receipt) -> Write:
+    """A receipt, keyed by its transaction id."""
+    return Write(topics.receipts, -1, receipt.transaction_id.encode(), _encode(receipt))
+
+
+def read_event(value: bytes) -> LagoEvent:
+    """The event in a record of the events, retry or dead-letter topic."""
+    return _decode_event(value)
+
+
+def read_manifest(headers: dict[str, bytes]) -> Manifest | None:
+    """Which calls an event bills, from its record's headers."""
+    found = headers.get(MANIFEST)
+    return None if found is None else _decode_manifest(found)

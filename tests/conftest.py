@@ -1,0 +1,65 @@
+"""Fixtures that every suite shares: a real Kafka, a real Postgres, and a corner of Kafka for each test."""
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from tests.support.kafka import Kafka, start_kafka
+from tests.support.postgres import Postgres, start_postgres
+
+_NEIGHBOURS = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_NEIGHBOURS] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever uses the broker carries the marker `kafka`, so that `-m 'not kafka'` is a choice somebody makes."""
+    for item in items:
+        if "kafka" in getattr(item, "fixturenames", ()):
+            item.add_marker("kafka")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for neighbour in config.stash[_NEIGHBOURS]:
+        terminalreporter.write_line(f"ran against {neighbour}")
+
+
+@pytest.fixture(scope="session")
+def kafka(pytestconfig: pytest.Config) -> Iterator[Kafka]:
+    """One broker for the whole run; a failure to start it fails every test that needs it."""
+    broker = start_kafka(os.environ)
+    pytestconfig.stash[_NEIGHBOURS].append(broker.describe())
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def topic_prefix(kafka: Kafka) -> Iterator[str]:
+    """A `TOPIC_PREFIX` of this test alone; its topics are deleted afterwards."""
+    prefix = f"t{uuid.uuid4().hex[:8]}."
+    yield prefix
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    mine = [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefix)]
+    if mine:
+        for deleted in admin.delete_topics(mine, operation_timeout=10).values():
+            deleted.result()
+
+
+@pytest.fixture(scope="session")
+def postgres(pytestconfig: pytest.Config) -> Iterator[Postgres]:
+    """One server for the whole run."""
+    server = start_postgres(os.environ)
+    pytestconfig.stash[_NEIGHBOURS].append(server.describe())
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: Postgres) -> str:
+    """Where the server is, as a URL for asyncpg."""
+    return postgres.url

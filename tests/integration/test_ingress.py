@@ -1,0 +1,194 @@
+"""What the ingress accepts is in Kafka, word for word but for prompts, before the sender hears 202."""
+
+import asyncio
+import csv
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from connectors.http.auth import WebhookAuth
+from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
+from schemas.topics import RAW
+from tests.support.ingress import RECEIVED_AT, USAGE, Ingress, create_topics, running_ingress
+from tests.support.kafka import Kafka
+
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "litellm"
+ACCEPTED = {"status": "accepted", "message": "Event queued for processing"}
+FLAT = (
+    '{"id":"request_id","user":"customer_id","model":"gpt-4o-mini","prompt_tokens":100,"completion_tokens":200,'
+    '"total_tokens":300,"spend":0.00014500000000000003,"startTime":"2024-01-01T00:00:00Z",'
+    '"endTime":"2024-01-01T00:00:01Z","api_key":"hashed_api_key","request_id":"unique_request_id"}'
+)
+INTEGRATION = (
+    '{"event_type":"usage","timestamp":1703123456,"customer_id":"customer-123","model":"gpt-4o","provider":"openai",'
+    '"tokens_input":100,"tokens_output":150,"total_tokens":250,"cost_usd":0.00375,"request_id":"req-abc123",'
+    '"api_key_hash":"key_a1b2c3"}'
+)
+
+
+@pytest.fixture
+async def ingress(kafka: Kafka, topic_prefix: str) -> AsyncIterator[Ingress]:
+    create_topics(kafka.bootstrap, topic_prefix)
+    async with running_ingress(kafka.bootstrap, topic_prefix) as running:
+        yield running
+
+
+async def test_a_flat_call_is_stored_with_every_number_as_it_was_written(ingress: Ingress) -> None:
+    answer = await ingress.post(FLAT)
+    assert (answer.status, await answer.json()) == (202, ACCEPTED)
+    [stored] = ingress.raw()
+    assert stored.key == "customer_id"
+    assert stored.timestamp_ms == RECEIVED_AT // 1000
+    assert b'"spend":0.00014500000000000003' in stored.value
+    record = stored.raw()
+    assert (record.v, record.source, record.shape, record.received_at) == (1, "webhook", "flat", RECEIVED_AT)
+    assert (record.id_kind, record.call.request_id) == ("user", "unique_request_id")
+    assert ingress.requests == [("litellm", 202)]
+    assert ingress.elements == {"accepted": 1}
+
+
+async def test_every_recorded_body_is_stored_whole_and_under_the_right_customer(ingress: Ingress) -> None:
+    """The recorded bodies come from real LiteLLM proxies: arrays, slim arrays and NDJSON labelled as JSON."""
+    expected: list[tuple[str, str]] = []
+    rows = list(csv.DictReader((FIXTURES / "expected.csv").open(encoding="utf-8")))
+    for name in dict.fromkeys(row["file"] for row in rows):
+        answer = await ingress.post((FIXTURES / name).read_bytes(), Content_Type="application/json")
+        assert (answer.status, await answer.json()) == (202, ACCEPTED), name
+    expected = [(normalise_customer_id(row["customer_id"]) or "", row["id_kind"]) for row in rows]
+    stored = ingress.raw()
+    assert sorted((record.key or "", record.raw().id_kind) for record in stored) == sorted(expected)
+    assert max(len(record.value) for record in stored) < 2_000
+
+
+@pytest.mark.parametrize("path", ["/webhooks/litellm", "/webhooks/litellm/batch", USAGE])
+@pytest.mark.parametrize(
+    "body",
+    [INTEGRATION, f"[{INTEGRATION}]", f"{INTEGRATION}\n", f'{{"events":[{INTEGRATION}]}}'],
+    ids=["object", "array", "ndjson", "events"],
+)
+async def test_the_integration_payload_is_taken_however_it_is_wrapped(ingress: Ingress, path: str, body: str) -> None:
+    if path == USAGE and "events" in body:
+        pytest.skip("`events` is the batch endpoint's wrapper")
+    answer = await ingress.post(body, path)
+    assert (answer.status, await answer.json()) == (202, ACCEPTED)
+    [stored] = ingress.raw()
+    assert (stored.key, stored.raw().shape, stored.raw().id_kind) == ("customer-123", "integration", "customer")
+
+
+@pytest.mark.parametrize("wrap", ['{"event":%s}', '{"events":[%s]}', '{"events":[%s]}\n'])
+async def test_litellms_lago_callback_can_be_pointed_here(ingress: Ingress, wrap: str) -> None:
+    event = json.loads((FIXTURES / "lago_end_user__1.109.1__01.json").read_bytes())["event"]
+    path = "/api/v1/events/batch" if "events" in wrap else "/api/v1/events"
+    answer = await ingress.post(wrap % json.dumps(event), path, Authorization="Bearer a-lago-key")
+    assert (answer.status, await answer.json()) == (202, ACCEPTED)
+    [stored] = ingress.raw()
+    assert (stored.key, stored.raw().shape, stored.raw().id_kind) == ("cust_42", "lago", "subscription")
+    assert b'"response_cost":8.85e-06' in stored.value
+
+
+async def test_nulls_and_empty_arrays_are_no_calls_and_no_errors(ingress: Ingress) -> None:
+    for body in ("[]", "null", "[null]", f"[null,{FLAT},null]", f"null\n{FLAT}\n"):
+        answer = await ingress.post(body)
+        assert (answer.status, await answer.json()) == (202, ACCEPTED), body
+    assert len(ingress.raw()) == 2
+    assert ingress.rejected() == []
+
+
+async def test_a_call_that_names_nobody_is_kept_under_a_name_of_its_own(ingress: Ingress) -> None:
+    await ingress.post('{"id":"x","spend":0.1,"end_user":"","user":null}')
+    [stored] = ingress.raw()
+    assert (stored.key, stored.raw().id_kind) == (UNATTRIBUTED, "unattributed")
+
+
+async def test_one_customers_calls_keep_their_order_on_the_partition_that_java_would_choose(ingress: Ingress) -> None:
+    """Kafka's own murmur2: a key's home must be the same for every client."""
+    calls = [{"id": str(number), "spend": 0.1, "end_user": f"customer-{number % 7}"} for number in range(700)]
+    assert (await ingress.post(json.dumps(calls))).status == 202
+    last: dict[str, int] = {}
+    for stored in ingress.raw():
+        assert stored.key is not None
+        assert stored.partition == (_murmur2(stored.key.encode()) & 0x7FFFFFFF) % 3
+        number = int(str(stored.raw().call.id))
+        assert number > last.get(stored.key, -1)
+        last[stored.key] = number
+    assert len(last) == 7
+
+
+async def test_64_mib_are_answered_within_5_seconds_while_others_are_served(ingress: Ingress) -> None:
+    """A slow endpoint makes LiteLLM's next batch larger; it has no upper bound."""
+    element = json.dumps(json.loads((FIXTURES / "generic_api__1.109.1__chat-user.json").read_bytes())[0])
+    count = (64 << 20) // (len(element) + 1) - 1
+    body = f"[{','.join([element] * count)}]"
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    large = asyncio.create_task(ingress.post(body))
+    waits: list[float] = []
+    while not large.done():
+        before = loop.time()
+        assert (await ingress.post(FLAT)).status == 202
+        waits.append(loop.time() - before)
+        await asyncio.sleep(0.01)
+    assert (await large).status == 202
+    assert loop.time() - started < 5
+    assert max(waits) < 0.5
+    assert ingress.elements == {"accepted": count + len(waits)}
+
+
+async def test_a_signature_or_a_token_admits_and_neither_does_not(kafka: Kafka, topic_prefix: str) -> None:
+    create_topics(kafka.bootstrap, topic_prefix)
+    auth = WebhookAuth(secrets=["old", "new"], tokens=["t-1", "t-2"])
+    signed = "sha256=" + hmac.new(b"new", FLAT.encode(), hashlib.sha256).hexdigest()
+    async with running_ingress(kafka.bootstrap, topic_prefix, auth=auth) as ingress:
+        assert (await ingress.post(FLAT, Authorization="Bearer t-2")).status == 202
+        assert (await ingress.post(FLAT, X_Webhook_Signature=signed)).status == 202
+        assert (await ingress.post(FLAT, X_Webhook_Signature=signed, Authorization="Bearer wrong")).status == 202
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"X_Webhook_Signature": signed}):
+            answer = await ingress.post(FLAT + " ", **headers)
+            assert answer.status == 401, headers
+            assert answer.content_type == "application/problem+json"
+            assert (await answer.json())["reason"] == "unknown_sender"
+        assert len(ingress.raw()) == 3
+        assert ingress.rejected() == []
+
+
+async def test_a_gzipped_body_is_read_like_a_plain_one(ingress: Ingress) -> None:
+    import gzip
+    import zlib
+
+    assert (await ingress.post(gzip.compress(FLAT.encode()), Content_Encoding="gzip")).status == 202
+    assert (await ingress.post(zlib.compress(FLAT.encode()), Content_Encoding="deflate")).status == 202
+    answer = await ingress.post(FLAT, Content_Encoding="zstd")
+    assert (answer.status, (await answer.json())["reason"]) == (415, "unknown_encoding")
+    assert len(ingress.raw()) == 2
+
+
+async def test_the_producer_leaves_no_transaction_behind(ingress: Ingress, kafka: Kafka) -> None:
+    """Readers with `read_committed` see the raw topic to its end."""
+    assert (await ingress.post(FLAT)).status == 202
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    partitions = [TopicPartition(ingress.prefix + RAW.name, partition) for partition in range(3)]
+    described = admin.list_transactions()
+    assert not [one for one in described.result().valid if ingress.prefix in one.transactional_id]
+    assert partitions
+
+
+def _murmur2(data: bytes) -> int:
+    """Kafka's DefaultPartitioner hash (`org.apache.kafka.common.utils.Utils.murmur2`)."""
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    h = 0x9747B28C ^ len(data)
+    whole = len(data) & ~3
+    for at in range(0, whole, 4):
+        k = int.from_bytes(data[at : at + 4], "little") * m & mask
+        k = (k ^ k >> 24) * m & mask
+        h = (h * m & mask) ^ k
+    rest = data[whole:]
+    if rest:
+        h = (h ^ int.from_bytes(rest, "little")) * m & mask
+    h = (h ^ h >> 13) * m & mask
+    return h ^ h >> 15

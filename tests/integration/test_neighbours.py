@@ -1,0 +1,101 @@
+"""The real neighbours that other tests stand on: they start, they survive a kill, they die with us."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import asyncpg
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from tests.support.kafka import Kafka, MavenKafka
+from tests.support.postgres import LocalPostgres, Postgres
+
+
+def _create(kafka: Kafka, topic: str) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    for created in admin.create_topics([NewTopic(topic, 1)]).values():
+        created.result()
+
+
+def _write(kafka: Kafka, topic: str, value: bytes) -> None:
+    failures: list[object] = []
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "acks": "all", "linger.ms": 0})
+    producer.produce(topic, value, on_delivery=lambda error, _: failures.append(error) if error else None)
+    assert producer.flush(30) == 0
+    assert not failures
+
+
+def _read(kafka: Kafka, topic: str) -> list[bytes]:
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "unused", "enable.auto.commit": False})
+    try:
+        _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        return [message.value() for message in consumer.consume(end, timeout=10)]
+    finally:
+        consumer.close()
+
+
+def test_what_the_broker_acknowledged_can_be_read(kafka: Kafka, topic_prefix: str) -> None:
+    _create(kafka, topic_prefix + "smoke")
+    _write(kafka, topic_prefix + "smoke", b"one")
+    assert _read(kafka, topic_prefix + "smoke") == [b"one"]
+
+
+def test_a_killed_broker_comes_back_at_its_address_with_its_records() -> None:
+    broker = MavenKafka()
+    try:
+        _create(broker, "kept")
+        _write(broker, "kept", b"before the kill")
+        broker.kill()
+        broker.restart()
+        _write(broker, "kept", b"after it")
+        assert _read(broker, "kept") == [b"before the kill", b"after it"]
+    finally:
+        broker.stop()
+    assert not broker.folder.exists()
+
+
+async def test_a_crashed_postgres_comes_back_with_its_rows() -> None:
+    server = LocalPostgres()
+    try:
+        connection = await asyncpg.connect(server.url)
+        await connection.execute("CREATE TABLE kept AS SELECT 1 AS row")
+        server.kill()
+        server.restart()
+        connection = await asyncpg.connect(server.url)
+        assert await connection.fetchval("SELECT row FROM kept") == 1
+        await connection.close()
+    finally:
+        server.stop()
+    assert not server.folder.exists()
+
+
+async def test_postgres_answers_at_its_url(postgres: Postgres, postgres_url: str) -> None:
+    assert postgres_url == postgres.url
+    connection = await asyncpg.connect(postgres_url)
+    assert await connection.fetchval("SELECT 1") == 1
+    await connection.close()
+
+
+@pytest.mark.parametrize("server", ["kafka.maven.MavenKafka", "postgres.LocalPostgres"])
+def test_a_server_dies_with_the_process_that_started_it(server: str) -> None:
+    """A test run ended by SIGKILL must not leave brokers behind."""
+    module, _, name = server.rpartition(".")
+    script = f"""
+import sys, os, signal
+from tests.support.{module} import {name} as Server
+server = Server()
+print(server.port, server.folder, server._process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    _, folder, pid = ended.stdout.split()
+    deadline = time.monotonic() + 10
+    while any(Path(left).exists() for left in (folder, f"/proc/{pid}")):
+        assert time.monotonic() < deadline, "the server or its folder outlived its parent"
+        time.sleep(0.05)

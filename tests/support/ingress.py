@@ -1,0 +1,164 @@
+"""An ingress on loopback in front of a real Kafka, and everything that its topics then hold."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from aiohttp import ClientResponse
+from aiohttp.test_utils import TestClient, TestServer
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from connectors.http.auth import WebhookAuth
+from connectors.http.ingress import IngressDeps, create_ingress
+from connectors.http.storing import Sender, Store
+from connectors.kafka.producer import KafkaProducer, producer_config
+from schemas.records import Rejection
+from schemas.topics import RAW, REJECTED, topic_config
+from schemas.wire import RawRecord
+from streams.core.customer_key import CUSTOMER_ID_FIELDS
+
+PARTITIONS = 3
+RECEIVED_AT = 1_795_215_900_123_456
+USAGE = "/webhook/litellm/usage"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One record of a topic as the broker gives it back."""
+
+    key: str | None
+    value: bytes
+    timestamp_ms: int
+    partition: int
+    topic: str
+
+    def raw(self) -> RawRecord:
+        return msgspec.json.decode(self.value, type=RawRecord)
+
+    def rejection(self) -> Rejection:
+        return msgspec.json.decode(self.value, type=Rejection)
+
+
+@dataclass
+class Ingress:
+    """A running ingress: post to it, then read what is durable."""
+
+    bootstrap: str
+    prefix: str
+    client: TestClient[Any, Any]
+    requests: list[tuple[str, int]] = field(default_factory=list)
+    elements: dict[str, int] = field(default_factory=dict)
+
+    async def post(self, body: bytes | str, path: str = USAGE, **headers: str) -> ClientResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.post(path, data=body, headers=named)
+
+    def raw(self) -> list[Stored]:
+        return read_topic(self.bootstrap, self.prefix + RAW.name)
+
+    def rejected(self) -> list[Rejection]:
+        return [stored.rejection() for stored in read_topic(self.bootstrap, self.prefix + REJECTED.name)]
+
+    def count(self, outcome: str, how_many: int) -> None:
+        self.elements[outcome] = self.elements.get(outcome, 0) + how_many
+
+
+def create_topics(bootstrap: str, prefix: str) -> None:
+    """The two topics that the ingress writes, as the catalogue wants them."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    new = [
+        NewTopic(prefix + topic.name, PARTITIONS, 1, config=dict(topic_config(topic, 1))) for topic in (RAW, REJECTED)
+    ]
+    for created in admin.create_topics(new).values():
+        created.result()
+
+
+def store_in(sender: Sender, prefix: str = "") -> Store:
+    return Store(sender, prefix + RAW.name, prefix + REJECTED.name, CUSTOMER_ID_FIELDS, lambda: RECEIVED_AT)
+
+
+@asynccontextmanager
+async def running_ingress(
+    bootstrap: str,
+    prefix: str,
+    *,
+    auth: WebhookAuth | None = None,
+    timeout_s: float = 30,
+    max_body_bytes: int = 64 << 20,
+    max_bytes_in_flight: int = 256 << 20,
+) -> AsyncIterator[Ingress]:
+    """An ingress with a producer of its own; the topics must be there."""
+    producer = KafkaProducer(producer_config(bootstrap, answer_within_s=timeout_s))
+    try:
+        async with serving(
+            store_in(producer, prefix),
+            bootstrap=bootstrap,
+            prefix=prefix,
+            auth=auth,
+            timeout_s=timeout_s,
+            max_body_bytes=max_body_bytes,
+            max_bytes_in_flight=max_bytes_in_flight,
+        ) as ingress:
+            yield ingress
+    finally:
+        await producer.close(1)
+
+
+@asynccontextmanager
+async def serving(
+    store: Store,
+    *,
+    bootstrap: str = "",
+    prefix: str = "",
+    auth: WebhookAuth | None = None,
+    timeout_s: float = 30,
+    max_body_bytes: int = 64 << 20,
+    max_bytes_in_flight: int = 256 << 20,
+) -> AsyncIterator[Ingress]:
+    """An ingress in front of any store."""
+    requests: list[tuple[str, int]] = []
+    elements: dict[str, int] = {}
+
+    def count(outcome: str, how_many: int) -> None:
+        elements[outcome] = elements.get(outcome, 0) + how_many
+
+    deps = IngressDeps(
+        store=store,
+        auth=auth or WebhookAuth(),
+        timeout_s=timeout_s,
+        max_body_bytes=max_body_bytes,
+        max_bytes_in_flight=max_bytes_in_flight,
+        on_request=lambda source, status: requests.append((source, status)),
+        on_elements=count,
+    )
+    async with TestClient(TestServer(create_ingress(deps))) as client:
+        yield Ingress(bootstrap, prefix, client, requests, elements)
+
+
+def read_topic(bootstrap: str, topic: str) -> list[Stored]:
+    """Every record that the topic holds now, partition by partition."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "reads-all", "enable.auto.commit": False}
+    )
+    stored: list[Stored] = []
+    try:
+        for partition in range(PARTITIONS):
+            _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+            consumer.assign([TopicPartition(topic, partition, 0)])
+            found = 0
+            while found < end:
+                messages = consumer.consume(min(end - found, 10_000), timeout=10)
+                assert messages, "the broker stopped answering"
+                for message in messages:
+                    assert message.error() is None, message.error()
+                    key = message.key()
+                    stored.append(
+                        Stored(key and key.decode(), message.value(), message.timestamp()[1], partition, topic)
+                    )
+                found += len(messages)
+    finally:
+        consumer.close()
+    return stored

@@ -1,0 +1,74 @@
+"""A real Kafka broker for tests, benchmarks and soak runs: a configured one, Docker's, or Maven's.
+
+`start_kafka(os.environ)` picks: `KAFKA_BOOTSTRAP_SERVERS` if set; else a container when a Docker
+engine answers; else Apache Kafka from Maven Central, one KRaft node on loopback. Failing to start
+is an error, never a reason to skip. `python -m tests.support.kafka` runs one in the foreground.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NoReturn, Protocol
+
+from tests.support.kafka.docker import DockerKafka, docker_answers
+from tests.support.kafka.maven import MavenKafka
+
+__all__ = ["ConfiguredKafka", "DockerKafka", "Kafka", "MavenKafka", "broker_kind", "start_kafka"]
+
+
+class Kafka(Protocol):
+    """One broker; after `kill()` and `restart()` it has the same address and the same data."""
+
+    bootstrap: str
+
+    def describe(self) -> str:
+        """Which broker this is, for people."""
+
+    def kill(self) -> None:
+        """SIGKILL the broker; returns when it is gone."""
+
+    def restart(self) -> None:
+        """Start the broker again, stopping it first if it runs; returns when it answers."""
+
+    def stop(self) -> None:
+        """End the broker and remove its data; twice does nothing."""
+
+
+def start_kafka(environ: Mapping[str, str], broker_settings: Mapping[str, str] | None = None) -> Kafka:
+    """Start or find a broker. `broker_settings` overrides server properties; a configured broker ignores it.
+
+    Raises:
+        RuntimeError: no broker could be had; the message says what is missing.
+    """
+    match broker_kind(environ):
+        case "configured":
+            return ConfiguredKafka(environ["KAFKA_BOOTSTRAP_SERVERS"])
+        case "docker":
+            return DockerKafka(broker_settings)
+        case "maven":
+            return MavenKafka(broker_settings)
+
+
+def broker_kind(environ: Mapping[str, str]) -> Literal["configured", "docker", "maven"]:
+    """Which broker `start_kafka` would take."""
+    if environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        return "configured"
+    return "docker" if docker_answers() else "maven"
+
+
+@dataclass
+class ConfiguredKafka:
+    """Somebody else's broker: used, never killed."""
+
+    bootstrap: str
+
+    def describe(self) -> str:
+        return f"real Kafka at {self.bootstrap} (KAFKA_BOOTSTRAP_SERVERS)"
+
+    def kill(self) -> NoReturn:
+        raise RuntimeError("the broker named by KAFKA_BOOTSTRAP_SERVERS is not ours to kill; unset it for fault tests")
+
+    def restart(self) -> NoReturn:
+        self.kill()
+
+    def stop(self) -> None:
+        """Left as it was found."""

@@ -1,0 +1,36 @@
+"""Run a broker in the foreground until Ctrl-C or SIGTERM: `python -m tests.support.kafka`.
+
+With `--fetch`, only make sure that a broker could start: fetch Maven's jars if it is they that are needed.
+"""
+
+import os
+import signal
+import sys
+
+from tests.support.kafka import broker_kind, start_kafka
+from tests.support.kafka.maven import jars
+
+
+def _fetch() -> None:
+    if broker_kind(os.environ) == "maven":
+        jars()
+
+
+def _run_until_signalled() -> None:
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    broker = start_kafka(os.environ)
+    try:
+        print(broker.describe(), flush=True)
+        print(f"KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}", flush=True)
+        signal.pause()
+    except KeyboardInterrupt:
+        print("stopping")
+    finally:
+        broker.stop()
+
+
+if __name__ == "__main__":
+    _fetch() if "--fetch" in sys.argv else _run_until_signalled()

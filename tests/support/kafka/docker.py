@@ -1,0 +1,73 @@
+"""Apache Kafka in a container (testcontainers), with the settings of the Maven broker.
+
+The port is bound explicitly, the same inside and outside: an address that Docker chose would change
+on restart, and the broker advertises what it was told at its start.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tests.support.kafka.node import VERSION, single_node, wait_until_it_answers
+from tests.support.ports import free_port
+
+_IMAGE = f"apache/kafka:{VERSION}"
+_START_LIMIT_S = 90
+
+
+def docker_answers() -> bool:
+    """A Docker engine answers within three seconds."""
+    import docker  # type: ignore[import-untyped]  # it ships no types
+
+    try:
+        return bool(docker.from_env(timeout=3).ping())
+    except docker.errors.DockerException:
+        return False
+
+
+class DockerKafka:
+    """A broker in a container; testcontainers' reaper removes it when this process ends."""
+
+    def __init__(self, broker_settings: Mapping[str, str] | None = None) -> None:
+        from testcontainers.core.container import DockerContainer
+
+        port = free_port()
+        self.bootstrap = f"127.0.0.1:{port}"
+        container = DockerContainer(_IMAGE).with_bind_ports(port, port)
+        for name, value in single_node(port, free_port(), "/tmp/kafka-data", broker_settings).items():
+            container = container.with_env("KAFKA_" + name.upper().replace(".", "_"), value)
+        container.start()
+        self._container = container
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def describe(self) -> str:
+        return f"real Kafka {VERSION} in Docker at {self.bootstrap}"
+
+    def kill(self) -> None:
+        wrapped = self._wrapped()
+        wrapped.kill()
+        wrapped.wait()
+
+    def restart(self) -> None:
+        self._wrapped().restart()
+        self._wait()
+
+    def stop(self) -> None:
+        self._container.stop()
+
+    def _wait(self) -> None:
+        wait_until_it_answers(self.bootstrap, self._runs, self._last_words, _START_LIMIT_S)
+
+    def _runs(self) -> bool:
+        wrapped = self._wrapped()
+        wrapped.reload()
+        return wrapped.status in {"created", "restarting", "running"}
+
+    def _last_words(self) -> str:
+        return bytes(self._wrapped().logs(tail=50)).decode(errors="replace")
+
+    def _wrapped(self) -> Any:
+        return self._container.get_wrapped_container()

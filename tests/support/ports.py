@@ -1,0 +1,35 @@
+"""Free loopback ports that stay free while their owner is dead.
+
+Ports come from below the kernel's ephemeral range: a client that keeps dialling a dead port inside
+that range can be given the very port as its own, connect to itself, and hold it for good.
+"""
+
+import random
+import socket
+
+_LOWEST, _HIGHEST = 20_000, 32_000
+_handed_out: set[int] = set()
+
+
+def free_port() -> int:
+    """A loopback TCP port nobody listens on, never handed out twice by this process.
+
+    Raises:
+        RuntimeError: a thousand draws were all taken.
+    """
+    for _ in range(1_000):
+        port = random.randrange(_LOWEST, _HIGHEST)
+        if port not in _handed_out and _is_free(port):
+            _handed_out.add(port)
+            return port
+    raise RuntimeError(f"no free port between {_LOWEST} and {_HIGHEST}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

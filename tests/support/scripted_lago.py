@@ -1,0 +1,151 @@
+"""A Lago in memory for the laws of delivery: Postgres's unique key, atomic batches, and faults on demand."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from schemas.errors import Unavailable
+from schemas.records import LagoEvent
+from streams.core.answers import Answer
+from streams.core.batches import Item
+
+#: What may happen to one post, before or after the batch was stored.
+FAULTS = (
+    "500",
+    "500 after storing",
+    "503",
+    "408 after storing",
+    "no_answer",
+    "no_answer after storing",
+    "timeout",
+    "timeout after storing",
+    "connect",
+    "429",
+    "401",
+    "403",
+    "404",
+    "proxy page",
+    "proxy page after storing",
+    "short echo after storing",
+)
+EXISTS = {"transaction_id": ["value_already_exist"]}
+
+
+def event(transaction_id: str, cents: str = "1.25", timestamp: str = "1741219251.590") -> LagoEvent:
+    return LagoEvent(transaction_id, "sub_1", "llm_cost", timestamp, cents, {"unit": "7"})
+
+
+def item(transaction_id: str, *, resent: bool = False, cents: str = "1.25", padding: int = 0) -> Item:
+    """An item as the meter writes it; `padding` bytes of blanks make it heavy."""
+    value = msgspec.json.encode(event(transaction_id, cents))
+    return Item(transaction_id, value + b" " * padding, resent)
+
+
+@dataclass
+class ScriptedLago:
+    """Implements `Poster`.
+
+    Fields:
+        fault: asked for each post with its number (from 0) and its ids; None = none.
+        index_errors: transaction id to the error that its index gets.
+        poison: ids whose batch Lago cannot store: 500, always.
+        unique: False = ClickHouse without deduplication: repeats are stored again.
+        latency_s: of each request.
+    """
+
+    fault: Callable[[int, list[str]], str | None] = lambda _number, _ids: None
+    index_errors: dict[str, object] = field(default_factory=dict)
+    poison: frozenset[str] = frozenset()
+    unique: bool = True
+    latency_s: float = 0.01
+    sick: bool = False
+    too_heavy: int = 10**9
+    store: list[LagoEvent] = field(default_factory=list)
+    posts: list[list[str]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    look_ups: list[str] = field(default_factory=list)
+    look_up_fails: Callable[[str], bool] = lambda _id: False
+    health_checks: int = 0
+    in_flight: int = 0
+    most_in_flight: int = 0
+
+    def stored(self, transaction_id: str) -> list[LagoEvent]:
+        return [event for event in self.store if event.transaction_id == transaction_id]
+
+    async def healthy(self) -> bool:
+        self.health_checks += 1
+        await asyncio.sleep(self.latency_s)
+        return not self.sick
+
+    async def get_event(self, transaction_id: str) -> LagoEvent | None:
+        self.look_ups.append(transaction_id)
+        await asyncio.sleep(self.latency_s)
+        if self.look_up_fails(transaction_id):
+            raise Unavailable("http_500")
+        return next(iter(self.stored(transaction_id)), None)
+
+    async def post_batch(self, body: bytes) -> Answer:
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self.latency_s)
+            return self._answer(body)
+        finally:
+            self.in_flight -= 1
+
+    def _answer(self, body: bytes) -> Answer:
+        events = [msgspec.convert(one, LagoEvent) for one in json.loads(body)["events"]]
+        ids = [one.transaction_id for one in events]
+        number = len(self.posts)
+        self.posts.append(ids)
+        self.bodies.append(body)
+        fault, _, after = (self.fault(number, ids) or "").partition(" after ")
+        if not fault or after:
+            refused = self._store(events)
+            if not fault or refused:
+                return refused or _json(200, {"events": [{"transaction_id": one} for one in ids]})
+        return _fail(fault, ids)
+
+    def _store(self, events: list[LagoEvent]) -> Answer | None:
+        """None where every event was stored; otherwise none was, and here is why."""
+        if len(events) > 100:
+            return _json(422, {"code": "validation_errors", "error_details": {"events": ["too_many_events"]}})
+        if sum(len(one.transaction_id) for one in events) > self.too_heavy:
+            return Answer(413, {}, b"<html>413</html>")
+        if self.poison & {one.transaction_id for one in events}:
+            return Answer(500, {}, b"")
+        errors = self._errors(events, lambda one: self.index_errors.get(one.transaction_id))
+        known = {(one.external_subscription_id, one.transaction_id) for one in self.store} if self.unique else set()
+        if not errors:
+            errors = self._errors(events, lambda one: EXISTS if _key(one) in known else None)
+        if errors:
+            return _json(422, {"status": 422, "code": "validation_errors", "error_details": errors})
+        self.store += events
+        return None
+
+    @staticmethod
+    def _errors(events: Iterable[LagoEvent], error_of: Callable[[LagoEvent], object | None]) -> dict[str, object]:
+        return {str(index): error for index, one in enumerate(events) if (error := error_of(one)) is not None}
+
+
+def _key(one: LagoEvent) -> tuple[str, str]:
+    return one.external_subscription_id, one.transaction_id
+
+
+def _fail(fault: str, ids: list[str]) -> Answer:
+    if fault in ("no_answer", "timeout", "connect"):
+        raise Unavailable(fault)
+    if fault == "proxy page":
+        return Answer(200, {"Content-Type": "text/html"}, b"<html>Sign in to the network</html>")
+    if fault == "short echo":
+        return _json(200, {"events": [{"transaction_id": one} for one in ids[1:]]})
+    if fault == "429":
+        return Answer(429, {"X-RateLimit-Reset": "2"}, b"{}")
+    return Answer(int(fault), {}, b"<html>")
+
+
+def _json(status: int, body: object) -> Answer:
+    return Answer(status, {"Content-Type": "application/json"}, json.dumps(body).encode())
