@@ -41,7 +41,7 @@ _PRINTED_AS_TEXT = (Decimal, UUID, PurePath, date, timedelta, BaseException)
 
 #: Libraries that narrate healthy traffic. They stay at INFO even under DEBUG: aiokafka's debug lines
 #: hold whole requests, SASL passwords and records among them.
-_TALKATIVE: Final = ("aiohttp", "aiokafka", "asyncio", "faust", "httpcore", "httpx", "kafka", "mode")
+_TALKATIVE: Final = ("aiohttp", "aiokafka", "asyncio", "faust", "httpcore", "httpx", "kafka", "librdkafka", "mode")
 
 
 def configure_logging(level: str, style: Literal["json", "console"], stream: TextIO | None = None) -> None:

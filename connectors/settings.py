@@ -111,7 +111,7 @@ class Settings(BaseModel):
     )
     metrics_port: Port = Field(9090, description="Port of the Prometheus metrics.")
     webhook_timeout: Seconds = Field(30, description="One whole inbound request, in seconds.")
-    max_body_bytes: ByteSize = Field(
+    max_body_bytes: Annotated[ByteSize, Field(ge=1024)] = Field(
         ByteSize(64 << 20), description="Largest request body, in bytes or as `64MiB`; past it the answer is 413."
     )
     spool_path: Path | None = Field(
@@ -147,7 +147,11 @@ class Settings(BaseModel):
         3, ge=0, le=100, description="Attempts in the retry topic before an event is a dead letter."
     )
     retry_delay: float = Field(
-        60, gt=0, le=3600, allow_inf_nan=False, description="Wait before the first retry; each further one doubles it."
+        60,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds before the first retry; each further one waits twice as long, an hour at most.",
     )
     batch_size: int = Field(
         100, ge=1, le=100, description="Events in one request to Lago, which refuses more than 100."

@@ -122,7 +122,7 @@ class Rejection(msgspec.Struct, omit_defaults=True, gc=False):
     at: int
     detail: str = ""
     offset: int = -1
-    call: msgspec.Raw | None = None
+    call: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # msgspec cannot decode `Raw | None`
     length: int | None = None
     sha256: str | None = None
     error_offset: int | None = None

@@ -11,6 +11,8 @@ from connectors.http.problem import Problem, try_again
 #: What aiohttp undoes while it reads, in bounded steps; anything else would arrive unread.
 _ENCODINGS = {"", "identity", "gzip", "deflate"}
 _OVERLOAD_RETRY_S = 1
+#: Nothing that follows on this connection can be read.
+_LAST = {"Connection": "close"}
 
 
 class Intake:
@@ -53,9 +55,9 @@ class Intake:
                     chunks.append(chunk)
             whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         except TimeoutError:
-            raise Problem(408, "body_too_slow", "the body did not arrive in time") from None
+            raise Problem(408, "body_too_slow", "the body did not arrive in time", _LAST) from None
         except web.RequestPayloadError as error:
-            raise Problem(400, "bad_encoding", "the body is not what its headers say") from error
+            raise Problem(400, "bad_encoding", "the body is not what its headers say", _LAST) from error
         else:
             yield whole
         finally:

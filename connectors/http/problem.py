@@ -26,12 +26,15 @@ class Problem(MeterbridgeError):
             "detail": self.detail or self.reason,
             "reason": self.reason,
         }
-        return web.Response(
+        response = web.Response(
             status=self.status,
             body=msgspec.json.encode(body),
             content_type="application/problem+json",
             headers=self.headers,
         )
+        if self.headers.get("Connection") == "close":
+            response.force_close()
+        return response
 
 
 def try_again(reason: str, detail: str, after_s: int) -> Problem:

@@ -98,7 +98,6 @@ class Breaker:
     def abandon(self, batch: object, now: float) -> None:
         """The probe was cancelled before its answer: the next one may start at once."""
         if self._prober is batch:
-            self._probe_at = now
             self._change(State.OPEN, self.reason, now)
 
     def _open(self, batch: object, hold: Hold, now: float) -> None:

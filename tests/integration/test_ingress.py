@@ -2,19 +2,18 @@
 
 import asyncio
 import csv
+import gzip
 import hashlib
 import hmac
 import json
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from connectors.http.auth import WebhookAuth
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
-from schemas.topics import RAW
 from tests.support.ingress import RECEIVED_AT, USAGE, Ingress, create_topics, running_ingress
 from tests.support.kafka import Kafka
 
@@ -55,7 +54,6 @@ async def test_a_flat_call_is_stored_with_every_number_as_it_was_written(ingress
 
 async def test_every_recorded_body_is_stored_whole_and_under_the_right_customer(ingress: Ingress) -> None:
     """The recorded bodies come from real LiteLLM proxies: arrays, slim arrays and NDJSON labelled as JSON."""
-    expected: list[tuple[str, str]] = []
     rows = list(csv.DictReader((FIXTURES / "expected.csv").open(encoding="utf-8")))
     for name in dict.fromkeys(row["file"] for row in rows):
         answer = await ingress.post((FIXTURES / name).read_bytes(), Content_Type="application/json")
@@ -63,18 +61,21 @@ async def test_every_recorded_body_is_stored_whole_and_under_the_right_customer(
     expected = [(normalise_customer_id(row["customer_id"]) or "", row["id_kind"]) for row in rows]
     stored = ingress.raw()
     assert sorted((record.key or "", record.raw().id_kind) for record in stored) == sorted(expected)
-    assert max(len(record.value) for record in stored) < 2_000
+    assert max(len(record.value) for record in stored) < 3_000
 
 
-@pytest.mark.parametrize("path", ["/webhooks/litellm", "/webhooks/litellm/batch", USAGE])
-@pytest.mark.parametrize(
-    "body",
-    [INTEGRATION, f"[{INTEGRATION}]", f"{INTEGRATION}\n", f'{{"events":[{INTEGRATION}]}}'],
-    ids=["object", "array", "ndjson", "events"],
-)
-async def test_the_integration_payload_is_taken_however_it_is_wrapped(ingress: Ingress, path: str, body: str) -> None:
-    if path == USAGE and "events" in body:
-        pytest.skip("`events` is the batch endpoint's wrapper")
+@pytest.mark.parametrize("path", ["/webhooks/litellm", "/webhooks/litellm/batch"])
+@pytest.mark.parametrize("wrap", ["%s", "[%s]", "%s\n", '{"events":[%s]}', ' {"n":1,"events": [ %s ] }\n'])
+async def test_the_integration_payload_is_taken_however_it_is_wrapped(ingress: Ingress, path: str, wrap: str) -> None:
+    await _is_taken_as_integration_payload(ingress, path, wrap % INTEGRATION)
+
+
+@pytest.mark.parametrize("wrap", ["%s", "[%s]", "%s\n"])
+async def test_a_payload_posted_to_the_other_endpoint_is_known_by_its_fields(ingress: Ingress, wrap: str) -> None:
+    await _is_taken_as_integration_payload(ingress, USAGE, wrap % INTEGRATION)
+
+
+async def _is_taken_as_integration_payload(ingress: Ingress, path: str, body: str) -> None:
     answer = await ingress.post(body, path)
     assert (answer.status, await answer.json()) == (202, ACCEPTED)
     [stored] = ingress.raw()
@@ -122,7 +123,7 @@ async def test_one_customers_calls_keep_their_order_on_the_partition_that_java_w
 
 async def test_64_mib_are_answered_within_5_seconds_while_others_are_served(ingress: Ingress) -> None:
     """A slow endpoint makes LiteLLM's next batch larger; it has no upper bound."""
-    element = json.dumps(json.loads((FIXTURES / "generic_api__1.109.1__chat-user.json").read_bytes())[0])
+    element = json.dumps(json.loads((FIXTURES / "generic_api__1.109.1__batch-01.json").read_bytes())[1])
     count = (64 << 20) // (len(element) + 1) - 1
     body = f"[{','.join([element] * count)}]"
     loop = asyncio.get_running_loop()
@@ -158,24 +159,11 @@ async def test_a_signature_or_a_token_admits_and_neither_does_not(kafka: Kafka, 
 
 
 async def test_a_gzipped_body_is_read_like_a_plain_one(ingress: Ingress) -> None:
-    import gzip
-    import zlib
-
     assert (await ingress.post(gzip.compress(FLAT.encode()), Content_Encoding="gzip")).status == 202
     assert (await ingress.post(zlib.compress(FLAT.encode()), Content_Encoding="deflate")).status == 202
-    answer = await ingress.post(FLAT, Content_Encoding="zstd")
+    answer = await ingress.post(FLAT, Content_Encoding="compress")
     assert (answer.status, (await answer.json())["reason"]) == (415, "unknown_encoding")
     assert len(ingress.raw()) == 2
-
-
-async def test_the_producer_leaves_no_transaction_behind(ingress: Ingress, kafka: Kafka) -> None:
-    """Readers with `read_committed` see the raw topic to its end."""
-    assert (await ingress.post(FLAT)).status == 202
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    partitions = [TopicPartition(ingress.prefix + RAW.name, partition) for partition in range(3)]
-    described = admin.list_transactions()
-    assert not [one for one in described.result().valid if ingress.prefix in one.transactional_id]
-    assert partitions
 
 
 def _murmur2(data: bytes) -> int:

@@ -62,9 +62,6 @@ class Ingress:
     def rejected(self) -> list[Rejection]:
         return [stored.rejection() for stored in read_topic(self.bootstrap, self.prefix + REJECTED.name)]
 
-    def count(self, outcome: str, how_many: int) -> None:
-        self.elements[outcome] = self.elements.get(outcome, 0) + how_many
-
 
 def create_topics(bootstrap: str, prefix: str) -> None:
     """The two topics that the ingress writes, as the catalogue wants them."""
@@ -141,7 +138,7 @@ async def serving(
 def read_topic(bootstrap: str, topic: str) -> list[Stored]:
     """Every record that the topic holds now, partition by partition."""
     consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "reads-all", "enable.auto.commit": False}
+        {"bootstrap.servers": bootstrap, "group.id": "reads-all", "enable.auto.commit": False, "fetch.wait.max.ms": 10}
     )
     stored: list[Stored] = []
     try:

@@ -144,6 +144,8 @@ def _fail(fault: str, ids: list[str]) -> Answer:
         return _json(200, {"events": [{"transaction_id": one} for one in ids[1:]]})
     if fault == "429":
         return Answer(429, {"X-RateLimit-Reset": "2"}, b"{}")
+    if fault == "503":
+        return Answer(503, {"Retry-After": "20"}, b"")
     return Answer(int(fault), {}, b"<html>")
 
 

@@ -68,7 +68,11 @@ def test_only_answers_that_may_hide_a_stored_batch_are_unknown_outcomes() -> Non
 
 
 def test_a_refused_key_and_a_rate_limit_open_the_breaker_at_once() -> None:
-    assert {status for status in range(300, 600) if getattr(decide(answer(status), 2), "opens", False)} == {401, 403, 429}
+    assert {status for status in range(300, 600) if getattr(decide(answer(status), 2), "opens", False)} == {
+        401,
+        403,
+        429,
+    }
 
 
 def test_what_cannot_be_a_batchs_own_fault_never_takes_it_apart() -> None:

@@ -47,9 +47,7 @@ class _Fee:
         return max(0, int(exact.quantize(Decimal(1), context=_ROUNDING)))
 
 
-def current_usage(
-    subscription: Subscription, events: Iterable[Event], store: StoreKind, now_us: int
-) -> dict[str, Any]:
+def current_usage(subscription: Subscription, events: Iterable[Event], store: StoreKind, now_us: int) -> dict[str, Any]:
     """Lago's `customer_usage` of the period that holds `now_us`.
 
     Args:
@@ -94,7 +92,11 @@ def _fees(charge: Charge, events: Iterable[Event], store: StoreKind) -> dict[tup
 
 def _charge_usage(charge: Charge, fees: dict[tuple[str | None, ...], _Fee], currency: str) -> dict[str, Any]:
     groups = [
-        {**_sums(charge, [fee], currency), "grouped_by": dict(zip(charge.group_keys, group, strict=True)), "filters": []}
+        {
+            **_sums(charge, [fee], currency),
+            "grouped_by": dict(zip(charge.group_keys, group, strict=True)),
+            "filters": [],
+        }
         for group, fee in fees.items()
     ]
     metric = charge.metric.shown
@@ -129,4 +131,6 @@ def _numeric(properties: dict[str, Any], charge: Charge) -> Decimal | None:
 
 def _shown(value: object) -> str | None:
     """A property as jsonb shows it in text: numbers as plain digits."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return plain(value) if isinstance(value, Decimal) else text(value)

@@ -11,12 +11,12 @@ _ERA = 146_097  # days in 400 years
 
 def iso(us: int | None) -> str | None:
     """`2026-11-20T23:03:16Z`, cut to the second, as Lago shows most moments."""
-    return None if us is None else _text(us, "seconds", us // SECOND_US * SECOND_US)
+    return None if us is None else _text(us, "seconds")
 
 
 def iso_ms(us: int | None) -> str | None:
     """`2026-11-20T23:03:16.518Z`, cut to the millisecond: events and `started_at`."""
-    return None if us is None else _text(us, "milliseconds", us // 1000 * 1000)
+    return None if us is None else _text(us, "milliseconds")
 
 
 def parse_iso(value: object) -> int | None:
@@ -40,10 +40,10 @@ def midnight(of: date) -> int:
     return to_us(datetime.combine(of, time(), UTC))
 
 
-def _text(us: int, timespec: str, cut: int) -> str:
-    if 0 <= cut < MAX_US:
-        return to_datetime(cut).isoformat(timespec=timespec)[:-6] + "Z"
-    days, rest = divmod(cut, DAY_US)
+def _text(us: int, timespec: str) -> str:
+    if 0 <= us < MAX_US:
+        return to_datetime(us).isoformat(timespec=timespec)[:-6] + "Z"
+    days, rest = divmod(us, DAY_US)
     clock = to_datetime(rest).isoformat(timespec=timespec)[11:-6]
     return f"{_civil(days)}T{clock}Z"
 

@@ -3,6 +3,7 @@
 Source of the bodies: `app/controllers/concerns/api_errors.rb` and `api_responses.rb` of lago-api.
 """
 
+
 class Refusal(Exception):
     """The request ends here with `status` and the JSON object `body`."""
 

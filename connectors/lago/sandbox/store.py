@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from connectors.lago.sandbox.coercion import Unstorable
 from connectors.lago.sandbox.totals import Totals, Windows
 
 StoreKind = Literal["postgres", "clickhouse"]
@@ -59,10 +60,11 @@ class EventStore(Protocol):
     duplicates: int
 
     def accept(self, events: Sequence[Event]) -> list[int]:
-        """Store a batch; the indexes it is refused for, empty when it is stored."""
+        """Store a batch; the indexes it is refused for, empty when it is stored.
 
-    def unstorable(self, event: Event) -> bool:
-        """Whether the insert raises, so that Lago answers 500."""
+        Raises:
+            Unstorable: the insert fails, so that Lago answers 500.
+        """
 
 
 class EventLog:
@@ -121,7 +123,12 @@ class PostgresStore:
 
         Which index is blamed is decided by transaction_id alone: an id on two subscriptions in one
         batch is refused although the unique index allows it.
+
+        Raises:
+            Unstorable: a column refuses a value; nothing is stored.
         """
+        if any(map(_unstorable, events)):
+            raise Unstorable
         keys: set[tuple[str, str]] = set()
         inserted: set[str] = set()
         for event in events:
@@ -143,16 +150,6 @@ class PostgresStore:
         for event in events:
             self.log.add(event)
         return []
-
-    def unstorable(self, event: Event) -> bool:
-        """A NUL byte, a year or an amount that no column takes."""
-        texts = (event.transaction_id, event.subscription or "", event.code)
-        return (
-            any("\0" in text for text in texts)
-            or b"\\u0000" in event.properties.replace(b"\\\\", b"")
-            or abs(event.ts_us) >= _MAX_YEAR_US
-            or (event.cents is not None and len(event.cents.lstrip("-").partition(".")[0]) > _MAX_CENTS_DIGITS)
-        )
 
 
 class ClickhouseStore:
@@ -178,6 +175,12 @@ class ClickhouseStore:
             self.log.add(event)
         return []
 
-    def unstorable(self, event: Event) -> bool:
-        """Nothing: the event goes to Kafka as it is."""
-        return False
+
+def _unstorable(event: Event) -> bool:
+    """A NUL byte, a year or an amount that no column of Postgres takes."""
+    return (
+        any("\0" in text for text in (event.transaction_id, event.subscription or "", event.code))
+        or b"\\u0000" in event.properties.replace(b"\\\\", b"")
+        or abs(event.ts_us) >= _MAX_YEAR_US
+        or (event.cents is not None and len(event.cents.lstrip("-").partition(".")[0]) > _MAX_CENTS_DIGITS)
+    )

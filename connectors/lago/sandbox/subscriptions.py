@@ -16,6 +16,7 @@ from connectors.lago.sandbox.plans import Plans
 from connectors.lago.sandbox.refusals import forbidden, invalid_field, not_found
 from connectors.lago.sandbox.subscription import BILLING_TIMES, Subscription
 from connectors.lago.sandbox.totals import Windows
+from schemas.moments import MAX_US
 
 _MS = 1000
 
@@ -82,11 +83,15 @@ class Subscriptions:
         return next((s for s in reversed(later) if s.status != "canceled"), None)
 
     def windows(self, external_id: str) -> Windows:
-        """The periods billing matches events to, to the millisecond; the same object until they change."""
+        """The periods billing matches events to, to the millisecond; the same object until they change.
+
+        A running one ends with the year 9999: later events (milliseconds sent as seconds) wait for an
+        invoice that is never made.
+        """
         known = self._windows.get(external_id)
         if known is None:
             known = self._windows[external_id] = tuple(
-                (s.started_us // _MS * _MS, None if s.terminated_us is None else s.terminated_us // _MS * _MS)
+                (s.started_us // _MS * _MS, MAX_US if s.terminated_us is None else s.terminated_us // _MS * _MS)
                 for s in self._all.get(external_id, ())
                 if s.started_us is not None
             )

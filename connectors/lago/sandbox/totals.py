@@ -11,8 +11,8 @@ from schemas.money import ZERO, add, plain
 if TYPE_CHECKING:
     from connectors.lago.sandbox.store import Event
 
-#: Periods `[started, terminated]` in microseconds, both ends included; None while it runs.
-Windows = tuple[tuple[int, int | None], ...]
+#: Periods `[started, terminated]` in microseconds, both ends included.
+Windows = tuple[tuple[int, int], ...]
 
 
 class _Counted(msgspec.Struct, gc=False):
@@ -35,9 +35,7 @@ _counted = msgspec.json.Decoder(_Counted)
 class Totals:
     """Sums over the copies that billing sees; a change of the periods is caught at the next read."""
 
-    def __init__(
-        self, windows: Callable[[str], Windows], events: "Callable[[str | None], list[Event]]"
-    ) -> None:
+    def __init__(self, windows: Callable[[str], Windows], events: "Callable[[str | None], list[Event]]") -> None:
         self._windows = windows
         self._events = events
         self._sums: dict[str | None, _Sums] = {}
@@ -96,7 +94,7 @@ class Totals:
 
 def inside(windows: Windows, ts_us: int) -> bool:
     """Whether billing matches an event of this moment to one of the periods."""
-    return any(started <= ts_us and (ended is None or ended >= ts_us) for started, ended in windows)
+    return any(started <= ts_us <= ended for started, ended in windows)
 
 
 def _whole(value: object) -> int:

@@ -4,6 +4,7 @@ Source: `app/controllers/api/v1/events_controller.rb`, `app/services/events/crea
 `create_batch_service.rb`, `app/models/event.rb` of lago-api.
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -66,64 +67,63 @@ def read_single(body: bytes) -> Incoming:
     """The object under `event`.
 
     Raises:
-        Refusal: 400 when it is not JSON, or the root key is absent or empty.
+        Refusal: 400 when it is not JSON, or the root key is absent or empty; 500 when it is no object.
     """
     try:
-        return _single.decode(body).event
+        event = _single.decode(body).event
     except msgspec.ValidationError as error:
         if _root(body, "event"):
             raise crashed() from error
         raise missing_root("event") from error
     except msgspec.DecodeError as error:
         raise malformed() from error
+    if event == Incoming() and not _root(body, "event"):
+        raise missing_root("event")
+    return event
 
 
-def read_events(sent: list[Incoming], now_us: int, unit_us: int) -> list[Event]:
-    """Every event of a batch as it will be stored.
+def attempt(sent: Incoming, now_us: int, unit_us: int) -> Event | InvalidTimestamp | Unstorable:
+    """The event with every value coerced, or what is wrong with it.
 
     Args:
         unit_us: precision of the store's timestamps.
-
-    Raises:
-        Refusal: 422 with the errors by index, 422 `too_many_events`, or 500.
     """
-    if len(sent) > MAX_BATCH:
-        raise invalid_field("events", "too_many_events")
-    events: list[Event] = []
-    errors: dict[str, dict[str, list[str]]] = {}
-    for index, incoming in enumerate(sent):
-        try:
-            event = to_event(incoming, now_us, unit_us)
-        except InvalidTimestamp:
-            errors[str(index)] = {"timestamp": ["invalid_format"]}
-            continue
-        except Unstorable as error:
-            raise crashed() from error
-        events.append(event)
-        if missing := missing_fields(event):
-            errors[str(index)] = missing
-    if errors:
-        raise invalid(errors)
-    return events
-
-
-def to_event(sent: Incoming, now_us: int, unit_us: int) -> Event:
-    """One event with every value coerced.
-
-    Raises:
-        InvalidTimestamp: `timestamp` is not a number.
-        Unstorable: a value no column holds.
-    """
-    us = timestamp_us(sent.timestamp, now_us)
+    try:
+        us = timestamp_us(sent.timestamp, now_us)
+        amount = cents(sent.precise_total_amount_cents)
+    except (InvalidTimestamp, Unstorable) as error:
+        return error
     return Event(
         transaction_id=text(sent.transaction_id) or "",
         subscription=text(sent.external_subscription_id),
         code=text(sent.code) or "",
         ts_us=us // unit_us * unit_us,
-        cents=cents(sent.precise_total_amount_cents),
+        cents=amount,
         properties=_properties(sent.properties),
         received_us=now_us,
     )
+
+
+def checked(attempts: Sequence[Event | InvalidTimestamp | Unstorable]) -> list[Event]:
+    """The events of a batch, when all of them are valid.
+
+    Raises:
+        Refusal: 422 with the errors by index, or 500.
+    """
+    events: list[Event] = []
+    errors: dict[str, dict[str, list[str]]] = {}
+    for index, event in enumerate(attempts):
+        if isinstance(event, Unstorable):
+            raise crashed() from event
+        if isinstance(event, InvalidTimestamp):
+            errors[str(index)] = {"timestamp": ["invalid_format"]}
+        elif missing := missing_fields(event):
+            errors[str(index)] = missing
+        else:
+            events.append(event)
+    if errors:
+        raise invalid(errors)
+    return events
 
 
 def missing_fields(event: Event) -> dict[str, list[str]]:

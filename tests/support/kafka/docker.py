@@ -33,7 +33,7 @@ class DockerKafka:
         port = free_port()
         self.bootstrap = f"127.0.0.1:{port}"
         container = DockerContainer(_IMAGE).with_bind_ports(port, port)
-        for name, value in single_node(port, free_port(), "/tmp/kafka-data", broker_settings).items():
+        for name, value in single_node(port, "/tmp/kafka-data", broker_settings, listen="0.0.0.0").items():
             container = container.with_env("KAFKA_" + name.upper().replace(".", "_"), value)
         container.start()
         self._container = container

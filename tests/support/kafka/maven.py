@@ -70,13 +70,13 @@ def java_command(main_class: str, *arguments: str, heap: str = "256m") -> list[s
 class MavenKafka:
     """A broker of our own; it ends when this process ends."""
 
-    def __init__(self, broker_settings: Mapping[str, str] | None = None) -> None:
-        self.port = free_port()
+    def __init__(self, broker_settings: Mapping[str, str] | None = None, port: int | None = None) -> None:
+        self.port = port or free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.folder = Path(tempfile.mkdtemp(prefix="meterbridge-kafka-"))
         self.log = self.folder / "kafka.log"
         self._properties = self.folder / "server.properties"
-        settings = single_node(self.port, free_port(), str(self.folder / "data"), broker_settings)
+        settings = single_node(self.port, str(self.folder / "data"), broker_settings)
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         self._process: subprocess.Popen[bytes] | None = None
         try:

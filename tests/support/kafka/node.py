@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.support.ports import free_port
+
 VERSION = "4.1.0"
 
 
-def single_node(port: int, controller_port: int, data: str, overrides: Mapping[str, str] | None) -> dict[str, str]:
+def single_node(port: int, data: str, overrides: Mapping[str, str] | None, listen: str = "127.0.0.1") -> dict[str, str]:
     """Server properties of one combined KRaft node; small internal topics, so that it starts fast."""
+    controller_port = free_port()
     return {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-        "listeners": f"PLAINTEXT://:{port},CONTROLLER://:{controller_port}",
+        "listeners": f"PLAINTEXT://{listen}:{port},CONTROLLER://127.0.0.1:{controller_port}",
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "controller.listener.names": "CONTROLLER",

@@ -1,0 +1,158 @@
+"""Creates and checks the topics of the catalogue. Blocking: async callers use a thread.
+
+A worker checks before it starts: on a missing topic Faust would spin for ever and ignore SIGTERM.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from connectors.kafka.security import librdkafka_config
+from connectors.settings import Settings
+from schemas.errors import TopicProblem, Unavailable
+from schemas.topics import CATALOGUE, Topic, partition_count, topic_config
+
+#: How long the broker may take for one answer, seconds.
+LIMIT_S = 20.0
+#: Settings that the money rests on: what is compacted or dropped, and what a record's time means.
+_VITAL = ("cleanup.policy", "message.timestamp.type")
+
+
+@dataclass(frozen=True, slots=True)
+class TopicsCreated:
+    """What `create_topics` did; names with their prefix, in the catalogue's order."""
+
+    created: tuple[str, ...]
+    existed: tuple[str, ...]
+
+
+def create_topics(settings: Settings, limit_s: float = LIMIT_S) -> TopicsCreated:
+    """Create what is missing of the catalogue; what exists is left as it is, so twice does nothing.
+
+    Returns when the broker lists every topic.
+
+    Raises:
+        TopicProblem: the broker refuses one, e.g. for more copies than there are brokers.
+        Unavailable: the broker does not answer; repeating is safe.
+    """
+    admin = _admin(settings)
+    wanted = {settings.topic_prefix + topic.name: topic for topic in CATALOGUE}
+    found = _partitions(admin, limit_s).keys()
+    created = _create(admin, {name: topic for name, topic in wanted.items() if name not in found}, settings, limit_s)
+    deadline = time.monotonic() + limit_s
+    while wanted.keys() - _partitions(admin, limit_s).keys():
+        if time.monotonic() > deadline:
+            raise Unavailable("kafka_unavailable", "created topics do not appear in the cluster's metadata")
+        time.sleep(0.05)
+    return TopicsCreated(created, tuple(name for name in wanted if name not in created))
+
+
+def check_topics(settings: Settings, limit_s: float = LIMIT_S) -> list[str]:
+    """What is wrong with the topics, a sentence each; empty when all is well.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    admin = _admin(settings)
+    found = _partitions(admin, limit_s)
+    complaints = []
+    present = []
+    for topic in CATALOGUE:
+        name, expected = settings.topic_prefix + topic.name, partition_count(topic, settings.kafka_partitions)
+        if name not in found:
+            complaints.append(f"Topic {name} is missing: run `meterbridge topics create`.")
+            continue
+        present.append(topic)
+        if found[name] != expected:
+            complaints.append(
+                f"Topic {name} has {found[name]} partitions where {expected} are expected: "
+                "counts are fixed for life, set KAFKA_PARTITIONS to what the topics were created with."
+            )
+    return complaints + _wrong_settings(admin, present, settings, limit_s)
+
+
+def topic_ids(settings: Settings, names: Iterable[str], limit_s: float = LIMIT_S) -> dict[str, str]:
+    """Kafka's ids of topics (KIP-516), by full name: a topic that is deleted and made again has another id.
+
+    Raises:
+        TopicProblem: `topic_missing`.
+        Unavailable: the broker does not answer.
+    """
+    admin = _admin(settings)
+    asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=limit_s)
+    ids = {}
+    for name, future in asked.items():
+        with _kafka_errors(name):
+            ids[name] = str(future.result().topic_id)
+    return ids
+
+
+def _admin(settings: Settings) -> AdminClient:
+    return AdminClient(librdkafka_config(settings))
+
+
+def _create(admin: AdminClient, missing: dict[str, Topic], settings: Settings, limit_s: float) -> tuple[str, ...]:
+    copies = settings.kafka_replication_factor
+    topics = [
+        NewTopic(name, partition_count(topic, settings.kafka_partitions), copies, config=topic_config(topic, copies))
+        for name, topic in missing.items()
+    ]
+    asked = admin.create_topics(topics, request_timeout=limit_s) if topics else {}
+    created = []
+    for name, future in asked.items():
+        with _kafka_errors(name):
+            try:
+                future.result()
+            except KafkaException as failed:
+                if failed.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was faster
+                    raise
+            else:
+                created.append(name)
+    return tuple(created)
+
+
+def _partitions(admin: AdminClient, limit_s: float) -> dict[str, int]:
+    try:
+        with _kafka_errors("list topics"):
+            return {name: len(topic.partitions) for name, topic in admin.list_topics(timeout=limit_s).topics.items()}
+    finally:
+        admin.poll(0)  # lets librdkafka log why: a refused password or certificate is no error of its own here
+
+
+def _wrong_settings(admin: AdminClient, topics: list[Topic], settings: Settings, limit_s: float) -> list[str]:
+    """A sentence for every vital setting that differs from the catalogue's."""
+    asked = {settings.topic_prefix + topic.name: topic for topic in topics}
+    if not asked:
+        return []
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in asked]
+    answers = admin.describe_configs(resources, request_timeout=limit_s)
+    complaints = []
+    for resource, future in answers.items():
+        with _kafka_errors(resource.name):
+            found = future.result()
+        for setting in _VITAL:
+            expected = asked[resource.name].config.get(setting)
+            if expected is not None and found[setting].value != expected:
+                complaints.append(
+                    f"Topic {resource.name} has {setting}={found[setting].value} where {expected} is expected: "
+                    "alter it with your Kafka tools before a worker starts."
+                )
+    return complaints
+
+
+@contextmanager
+def _kafka_errors(what: str) -> Iterator[None]:
+    """Turn librdkafka's errors into decisions."""
+    try:
+        yield
+    except KafkaException as failed:
+        error: KafkaError = failed.args[0]
+        if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicProblem("topic_missing", what) from failed
+        if error.retriable() or error.code() < 0:  # negative: librdkafka's own, nobody answered
+            raise Unavailable("kafka_unavailable", f"{what}: {error.str()}") from failed
+        raise TopicProblem("topic_refused", f"{what}: {error.str()}") from failed

@@ -1,0 +1,113 @@
+"""The sandbox as one aiohttp application: state, faults and routes wired together."""
+
+import hmac
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from connectors.lago.sandbox.admin import AdminRoutes
+from connectors.lago.sandbox.answers import refused
+from connectors.lago.sandbox.events import EventRoutes
+from connectors.lago.sandbox.faults import Faults
+from connectors.lago.sandbox.injection import Injection
+from connectors.lago.sandbox.management import ManagementRoutes
+from connectors.lago.sandbox.refusals import Refusal, not_found, unauthorized
+from connectors.lago.sandbox.state import Sandbox
+from connectors.lago.sandbox.store import StoreKind
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def create_sandbox(
+    *,
+    api_key: str | None = None,
+    store: StoreKind = "postgres",
+    dedup: bool = False,
+    delay_s: float = 0,
+    clock: Callable[[], float] = time.time,
+    journal: Path | None = None,
+) -> web.Application:
+    """An application that answers as Lago does.
+
+    Args:
+        api_key: the only bearer token accepted; any that is not empty by default.
+        store: which event store the organization has.
+        dedup: whether ClickHouse deduplicates at query time; Postgres always does.
+        delay_s: every answer below `/api` leaves this much later.
+        clock: seconds since 1970.
+        journal: a file to keep what was accepted across restarts; in memory only by default.
+
+    Raises:
+        ValueError: `dedup` without the clickhouse store.
+    """
+    if dedup and store != "clickhouse":
+        raise ValueError("dedup is a setting of the clickhouse store; postgres always deduplicates")
+    sandbox = Sandbox(store=store, dedup=dedup, clock=clock, journal=journal)
+    faults, injection = Faults(clock), Injection()
+    app = web.Application(
+        client_max_size=MAX_BODY_BYTES,
+        middlewares=[_answering(injection, delay_s), _authenticating(api_key), _failing(faults, injection)],
+    )
+    events = EventRoutes(sandbox, faults, injection)
+    app.add_routes(events.routes())
+    app.add_routes(ManagementRoutes(sandbox).routes())
+    app.add_routes(AdminRoutes(sandbox, faults, events).routes())
+
+    async def close(_: web.Application) -> None:
+        sandbox.close()
+
+    app.on_shutdown.append(injection.close)
+    app.on_cleanup.append(close)
+    return app
+
+
+def _answering(injection: Injection, delay_s: float) -> Middleware:
+    """Refusals become Lago's error bodies; an unknown path or verb is 404 `resource_not_found`."""
+
+    @web.middleware
+    async def answering(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        try:
+            response = await handler(request)
+        except Refusal as refusal:
+            response = refused(refusal)
+        except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
+            response = refused(not_found("resource"))
+        if delay_s and request.path.startswith("/api/"):
+            await injection.wait(delay_s)
+        return response
+
+    return answering
+
+
+def _authenticating(api_key: str | None) -> Middleware:
+    """The token is the second word of `Authorization`; the scheme is not looked at."""
+
+    @web.middleware
+    async def authenticating(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        if request.path.startswith("/api/v1/") and request.match_info.http_exception is None:
+            words = request.headers.get("Authorization", "").split()
+            token = words[1] if len(words) > 1 else ""
+            if not token or (api_key is not None and not hmac.compare_digest(token.encode(), api_key.encode())):
+                raise unauthorized()
+        return await handler(request)
+
+    return authenticating
+
+
+def _failing(faults: Faults, injection: Injection) -> Middleware:
+    """Faults of every request but posted events, which draw theirs once they are read."""
+
+    @web.middleware
+    async def failing(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        posted_events = request.method == "POST" and request.path.startswith("/api/v1/events")
+        if posted_events or request.path.startswith("/__"):
+            return await handler(request)
+        rule = faults.draw(request.method, request.path)
+        return await injection.run(request, rule, lambda: handler(request))
+
+    return failing

@@ -1,0 +1,71 @@
+"""The HTTP side of faults: a request is answered, delayed, garbled or cut off as the drawn rule says."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from aiohttp import web
+from msgspec import UNSET
+
+from connectors.lago.sandbox.answers import json_answer
+from connectors.lago.sandbox.faults import Rule
+from connectors.lago.sandbox.refusals import Refusal
+
+Handle = Callable[[], Awaitable[web.StreamResponse]]
+
+
+class Injection:
+    """Runs a request under a rule; every wait ends when the sandbox shuts down."""
+
+    def __init__(self) -> None:
+        self._closing = asyncio.Event()
+
+    async def close(self, _: web.Application) -> None:
+        """End every wait: the sandbox is shutting down."""
+        self._closing.set()
+
+    async def run(self, request: web.Request, rule: Rule | None, handle: Handle) -> web.StreamResponse:
+        """Handle the request, or fail as told."""
+        match rule:
+            case None:
+                return await handle()
+            case Rule(kind="status" | "poison"):
+                return _failed(rule)
+            case Rule(kind="slow"):
+                await self.wait(rule.seconds)
+                return await handle()
+            case Rule(kind="garbage_200"):
+                if rule.stored:
+                    await _unanswered(handle)
+                return web.Response(text="<html><body>ok</body></html>", content_type="text/html")
+            case Rule(kind="drop"):
+                return _cut(request)
+            case Rule(kind="drop_after_accept"):
+                await _unanswered(handle)
+                return _cut(request)
+            case _:
+                await _unanswered(handle)
+                await self.wait(rule.seconds)
+                return _cut(request)
+
+    async def wait(self, seconds: float) -> None:
+        """Wait so long, or until the shutdown."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+
+
+def _failed(rule: Rule) -> web.Response:
+    body = {"status": rule.status, "error": "Injected Fault"} if rule.body is UNSET else rule.body
+    return json_answer(body, rule.status, rule.headers)
+
+
+async def _unanswered(handle: Handle) -> None:
+    with suppress(Refusal):  # a refusal is an answer too, and it is lost like any other
+        await handle()
+
+
+def _cut(request: web.Request) -> web.Response:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()  # never leaves: there is no connection any more

@@ -1,0 +1,201 @@
+"""The endpoints around the events: organization, customers, metrics, plans, subscriptions, usage.
+
+Source: the controllers of the same names below `app/controllers/api/v1/` of lago-api.
+"""
+
+from aiohttp import web
+
+from connectors.lago.sandbox.answers import json_answer, page, read_object
+from connectors.lago.sandbox.billing import current_usage
+from connectors.lago.sandbox.customers import Customer
+from connectors.lago.sandbox.identifiers import ORGANIZATION
+from connectors.lago.sandbox.instants import iso
+from connectors.lago.sandbox.refusals import not_allowed, not_found
+from connectors.lago.sandbox.state import Sandbox
+from connectors.lago.sandbox.subscription import STATUSES, Subscription
+
+VERSION = "v1.51.0"
+
+#: A dot ends a customer's id: the rest is read as a format and ignored (see docs/lago-behaviour.md).
+_CUSTOMER = "/api/v1/customers/{external_id:[^./?]+}"
+_FORMAT = r"{format:(\.[^./?]+)?}"
+
+
+class ManagementRoutes:
+    """Everything below `/api/v1` that is not an event, and the two health endpoints."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def routes(self) -> list[web.RouteDef]:
+        """Their routes."""
+        return [
+            web.get("/health", self.health),
+            web.get("/ready", self.ready),
+            web.get("/api/v1/organizations", self.organization),
+            web.post("/api/v1/customers", self.save_customer),
+            web.get("/api/v1/customers", self.customers),
+            web.get(_CUSTOMER + _FORMAT, self.customer),
+            web.get(_CUSTOMER + "/current_usage", self.usage),
+            web.get(_CUSTOMER + "/subscriptions", self.customer_subscriptions),
+            web.post("/api/v1/subscriptions", self.subscribe),
+            web.get("/api/v1/subscriptions", self.subscriptions),
+            web.get("/api/v1/subscriptions/{external_id}", self.subscription),
+            web.delete("/api/v1/subscriptions/{external_id}", self.terminate),
+            web.post("/api/v1/billable_metrics", self.add_metric),
+            web.get("/api/v1/billable_metrics", self.metrics),
+            web.get("/api/v1/billable_metrics/{code}", self.metric),
+            web.post("/api/v1/plans", self.add_plan),
+            web.get("/api/v1/plans", self.plans),
+            web.get("/api/v1/plans/{code}", self.plan),
+        ]
+
+    async def health(self, _: web.Request) -> web.Response:
+        """Alive, and which version."""
+        github_url = f"https://github.com/getlago/lago-api/tree/{VERSION}"
+        return json_answer({"version": VERSION, "github_url": github_url, "message": "Success"})
+
+    async def ready(self, _: web.Request) -> web.Response:
+        """Takes requests."""
+        return json_answer({"status": "ok"})
+
+    async def organization(self, _: web.Request) -> web.Response:
+        """The tenant; `events_store` says which rules of repetition hold."""
+        organization: dict[str, object] = {
+            "lago_id": ORGANIZATION,
+            "name": "Sandbox",
+            "slug": "sandbox",
+            "default_currency": "USD",
+            "created_at": iso(0),
+            "webhook_url": "",
+            "webhook_urls": [],
+            "timezone": "UTC",
+            "net_payment_term": 0,
+            "email_settings": [],
+            "billing_configuration": {"invoice_footer": None, "invoice_grace_period": 0, "document_locale": "en"},
+            "events_store": self._sandbox.events.kind,
+            "taxes": [],
+        }
+        return json_answer({"organization": organization})
+
+    async def save_customer(self, request: web.Request) -> web.Response:
+        """Create or update."""
+        customer = self._sandbox.save_customer(await read_object(request, "customer"))
+        return json_answer({"customer": customer.shown()})
+
+    async def customers(self, request: web.Request) -> web.Response:
+        """All, newest first, filtered by `external_id`, `search_term` or `currencies[]`."""
+        query = request.query
+        wanted, term = query.get("external_id"), query.get("search_term", "").lower()
+        currencies = query.getall("currencies[]", [])
+        found = [
+            customer
+            for customer in reversed(self._sandbox.customers.all.values())
+            if (not wanted or customer.external_id == wanted)
+            and (not currencies or customer.fields.get("currency") in currencies)
+            and any(term in text.lower() for text in (customer.external_id, str(customer.fields.get("name") or "")))
+        ]
+        shown, meta = page(found, query)
+        return json_answer({"customers": [customer.shown() for customer in shown], "meta": meta})
+
+    async def customer(self, request: web.Request) -> web.Response:
+        """One customer."""
+        return json_answer({"customer": self._customer(request).shown()})
+
+    async def usage(self, request: web.Request) -> web.Response:
+        """The running period of one subscription, which must be active and this customer's."""
+        customer, now_us = self._customer(request), self._sandbox.now_us()
+        external_id = request.query.get("external_subscription_id", "")
+        active = self._sandbox.current_subscriptions(now_us).find(external_id)
+        if active is None or active.customer is not customer:
+            raise not_allowed("no_active_subscription")
+        events = self._sandbox.events
+        usage = current_usage(active, events.log.of_subscription(external_id), events.kind, now_us)
+        return json_answer({"customer_usage": usage})
+
+    async def customer_subscriptions(self, request: web.Request) -> web.Response:
+        """As `GET /subscriptions`, of one customer."""
+        return self._listed(request, self._customer(request).external_id)
+
+    async def subscribe(self, request: web.Request) -> web.Response:
+        """Create, or change the plan."""
+        subscription = self._sandbox.subscribe(await read_object(request, "subscription"))
+        return self._one(subscription)
+
+    async def subscriptions(self, request: web.Request) -> web.Response:
+        """By `external_customer_id`, `external_id`, `plan_code` and `status[]`, by default only active ones."""
+        return self._listed(request, request.query.get("external_customer_id"))
+
+    async def subscription(self, request: web.Request) -> web.Response:
+        """The newest with this id and `status`, by default `active`."""
+        subscriptions = self._sandbox.current_subscriptions(self._sandbox.now_us())
+        found = subscriptions.find(request.match_info["external_id"], request.query.get("status", "active"))
+        if found is None:
+            raise not_found("subscription")
+        return self._one(found)
+
+    async def terminate(self, request: web.Request) -> web.Response:
+        """End it; a second time is 404."""
+        external_id, status = request.match_info["external_id"], request.query.get("status")
+        return self._one(self._sandbox.terminate(external_id, status))
+
+    async def add_metric(self, request: web.Request) -> web.Response:
+        """Create only."""
+        metric = self._sandbox.add_metric(await read_object(request, "billable_metric"))
+        return json_answer({"billable_metric": metric.shown})
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """All, newest first."""
+        shown, meta = page([metric.shown for metric in reversed(self._sandbox.metrics.all.values())], request.query)
+        return json_answer({"billable_metrics": shown, "meta": meta})
+
+    async def metric(self, request: web.Request) -> web.Response:
+        """By code."""
+        metric = self._sandbox.metrics.all.get(request.match_info["code"])
+        if metric is None:
+            raise not_found("billable_metric")
+        return json_answer({"billable_metric": metric.shown})
+
+    async def add_plan(self, request: web.Request) -> web.Response:
+        """Create only."""
+        plan = self._sandbox.add_plan(await read_object(request, "plan"))
+        return json_answer({"plan": plan.shown})
+
+    async def plans(self, request: web.Request) -> web.Response:
+        """All, newest first."""
+        shown, meta = page([plan.shown for plan in reversed(self._sandbox.plans.all.values())], request.query)
+        return json_answer({"plans": shown, "meta": meta})
+
+    async def plan(self, request: web.Request) -> web.Response:
+        """By code."""
+        plan = self._sandbox.plans.all.get(request.match_info["code"])
+        if plan is None:
+            raise not_found("plan")
+        return json_answer({"plan": plan.shown})
+
+    def _customer(self, request: web.Request) -> Customer:
+        customer = self._sandbox.customers.all.get(request.match_info["external_id"])
+        if customer is None:
+            raise not_found("customer")
+        return customer
+
+    def _one(self, subscription: Subscription) -> web.Response:
+        following = self._sandbox.subscriptions.following(subscription)
+        shown = subscription.shown(following, self._sandbox.now_us())
+        return json_answer({"subscription": shown | {"plan": subscription.plan.shown}})
+
+    def _listed(self, request: web.Request, customer_id: str | None) -> web.Response:
+        query, now_us = request.query, self._sandbox.now_us()
+        subscriptions = self._sandbox.current_subscriptions(now_us)
+        statuses = set(query.getall("status[]", ["active"])) & set(STATUSES)
+        found = [
+            s
+            for s in subscriptions.everyone()
+            if s.status in statuses
+            and customer_id in (None, s.customer.external_id)
+            and query.get("external_id", s.external_id) == s.external_id
+            and query.get("plan_code", s.plan.code) == s.plan.code
+        ]
+        listed, meta = page(found, query)
+        shown = [s.shown(subscriptions.following(s), now_us) for s in listed]
+        return json_answer({"subscriptions": shown, "meta": meta})

@@ -1,0 +1,303 @@
+"""Every Prometheus metric there is, with its type and meaning, and the sensors that feed them.
+
+One `Metrics` a process, in a registry that is handed in. Every process exports all of them; what a role
+does not do stays zero there. Where labels are a closed set their children begin at zero, because
+`increase()` misses the first sample of a new series. No label ever holds a customer's id. Floats are for
+dashboards: the books themselves are Decimal (streams/core/books.py).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
+
+from connectors.http import rejections
+from schemas.errors import ConfigurationError
+from schemas.ledger import Sum
+from schemas.records import Receipt
+from streams.core.books import Books, difference, total
+from streams.core.breaker import State
+from streams.core.changes import Changes
+from streams.core.decisions import DECISIONS
+from streams.core.mapping import INACTIVE, NO_MAPPING, NO_SUBSCRIPTION, WRONG_CURRENCY, WRONG_KIND
+from streams.core.seal import OUTSIDE_PERIOD
+from streams.core.tally import FAILED, PENDING, STATUSES
+
+SOURCES: Final = ("litellm", "integration", "lago")
+WEBHOOK_STATUSES: Final = (202, 400, 401, 408, 413, 415, 499, 500, 503)
+INGRESS_REASONS: Final = (
+    rejections.NOT_JSON,
+    rejections.NOT_AN_OBJECT,
+    rejections.WRONG_TYPE,
+    rejections.BAD_NUMBER,
+    rejections.TOO_DEEP,
+    rejections.TOO_LARGE,
+    rejections.TOO_MANY,
+)
+HELD_REASONS: Final = (NO_MAPPING, INACTIVE, NO_SUBSCRIPTION, WRONG_KIND, WRONG_CURRENCY, OUTSIDE_PERIOD)
+LAWS: Final = ("received", "folded")
+BREAKER_STATES: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+
+#: A pass over all windows costs milliseconds, so it is made no more often.
+LOOK_EVERY_S = 5.0
+
+_REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_LAGO_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The metrics of one process."""
+
+    def __init__(self, registry: CollectorRegistry, version: str) -> None:
+        self.registry = registry
+
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(name, meaning, labels, registry=registry)
+
+        def gauge(name: str, meaning: str, *labels: str) -> Gauge:
+            return Gauge(name, meaning, labels, registry=registry)
+
+        def histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(name, meaning, labels, buckets=buckets, registry=registry)
+
+        self.webhook_requests = counter(
+            "webhook_requests_total",
+            "Webhook requests by source and HTTP status; 499: the sender left.",
+            "source",
+            "status",
+        )
+        self.event_processing = histogram(
+            "event_processing_duration_seconds",
+            "Seconds from taking a chunk of calls to its committed transaction.",
+            _REQUEST_BUCKETS,
+        )
+        self.lago_requests = counter(
+            "lago_api_requests_total",
+            "Requests to Lago by HTTP method and status; 0: no answer came.",
+            "method",
+            "status",
+        )
+        self.failed_events = counter(
+            "failed_events_total",
+            "Elements and calls that were rejected and Lago events that became dead letters, by reason.",
+            "error_type",
+        )
+        self.active_customers = gauge("active_customers_total", "Customers whose mapping in force is active (api).")
+        self.pending_events = gauge("pending_events_total", "Lago events neither completed nor failed (api).")
+
+        self.calls = counter("meterbridge_calls_total", "Calls by the meter's decision.", "decision")
+        self.elements = counter("meterbridge_ingress_elements_total", "Elements of webhook bodies.", "outcome")
+        self.request_seconds = histogram(
+            "meterbridge_ingress_request_duration_seconds",
+            "Seconds from a webhook request's head to its answer.",
+            _REQUEST_BUCKETS,
+        )
+        self.body_bytes = gauge("meterbridge_ingress_body_bytes_inflight", "Bytes of bodies that are not answered yet.")
+        self.conservation = gauge(
+            "meterbridge_conservation_difference", "What the books are off by: must read zero.", "law", "unit"
+        )
+        self.open_windows = gauge("meterbridge_open_windows", "Windows that take calls and will be sealed.")
+        self.held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
+        self.held_calls = gauge("meterbridge_held_calls", "Calls in held windows.", "reason")
+        self.held_cost = gauge("meterbridge_held_cost_usd", "Dollars in held windows.", "reason")
+        self.sealed_events = counter("meterbridge_sealed_events_total", "Lago events that left the meter.")
+        self.ledgers_open = gauge("meterbridge_ledgers_open", "Partitions whose ledger is open here.")
+        self.seen_identities = gauge("meterbridge_seen_identities", "Calls remembered against repeats.")
+        self.lane_halted = gauge(
+            "meterbridge_lane_halted",
+            "1: this partition stands still until somebody acts.",
+            "topic",
+            "partition",
+            "reason",
+        )
+        self.chunks_missing = counter(
+            "meterbridge_chunks_missing_total",
+            "Chunks that did not follow the one before and were asked for again.",
+            "topic",
+        )
+        self.follower_lag = gauge(
+            "meterbridge_follower_lag_seconds", "Seconds since a table was last known to be complete.", "table"
+        )
+        self.breaker = gauge("meterbridge_lago_breaker_state", "Breaker before Lago: 0 closed, 1 half open, 2 open.")
+        self.lago_seconds = histogram(
+            "meterbridge_lago_request_duration_seconds", "Seconds of a request to Lago.", _LAGO_BUCKETS, "request"
+        )
+        self.receipts = counter("meterbridge_receipts_total", "Receipts written, by status.", "status")
+        Info("meterbridge_build", "The version that runs.", registry=registry).info({"version": version})
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        for source in SOURCES:
+            for status in WEBHOOK_STATUSES:
+                self.webhook_requests.labels(source, status)
+        for law in LAWS:
+            for unit in ("calls", "usd"):
+                self.conservation.labels(law, unit)
+        _children(self.elements, ("accepted", "ignored", *INGRESS_REASONS))
+        _children(self.failed_events, INGRESS_REASONS)
+        _children(self.calls, DECISIONS)
+        _children(self.held_calls, HELD_REASONS)
+        _children(self.held_cost, HELD_REASONS)
+        _children(self.receipts, STATUSES)
+
+    def watch_follower(self, table: str, lag_s: Callable[[], float]) -> None:
+        """Export a table's age; `lag_s` is called by whoever scrapes, in any thread."""
+        self.follower_lag.labels(table).set_function(lag_s)
+
+    def watch_breaker(self, state: Callable[[], State]) -> None:
+        """Export the breaker's state; called as `watch_follower`'s argument is."""
+        self.breaker.set_function(lambda: BREAKER_STATES[state()])
+
+    def lago_requested(self, request: str, status: int, seconds: float) -> None:
+        """`on_request` of LagoClient. Delivery's hook of the same kind reports the same posts: hand in one of them."""
+        self.lago_requests.labels("POST" if request.startswith("post") else "GET", status).inc()
+        self.lago_seconds.labels(request).observe(seconds)
+
+
+class IngressSensors:
+    """`on_request` and `on_elements` of the ingress."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def requested(self, source: str, status: int) -> None:
+        """One webhook request was answered."""
+        self._metrics.webhook_requests.labels(source, status).inc()
+
+    def elements(self, outcome: str, count: int) -> None:
+        """`accepted`, `ignored` or the reason of a rejection."""
+        self._metrics.elements.labels(outcome).inc(count)
+        if outcome not in ("accepted", "ignored"):
+            self._metrics.failed_events.labels(outcome).inc(count)
+
+
+@dataclass(slots=True)
+class _Look:
+    """What a pass over one ledger's windows found."""
+
+    at: float
+    off_by: tuple[Sum, Sum]
+    held: dict[str, Sum]
+
+
+class WorkerSensors:
+    """What the worker roles tell about themselves: `streams.parts.Sensors`."""
+
+    def __init__(self, metrics: Metrics, monotonic: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._books: dict[int, Books] = {}
+        self._sealed: dict[int, int] = {}
+        self._looks: dict[int, _Look] = {}
+
+    def folded(self, partition: int, changes: Changes, seconds: float) -> None:
+        """A chunk is in the ledger."""
+        self._metrics.event_processing.observe(seconds)
+        for code, count in changes.decisions.items():
+            decision, _, reason = code.partition(":")
+            self._metrics.calls.labels(decision).inc(count)
+            if reason:
+                self._metrics.failed_events.labels(reason).inc(count)
+        self._count_sealed(partition, changes.position.seal_seq)
+        self._show_sizes()
+
+    def books(self, partition: int, books: Books | None) -> None:
+        """A ledger was opened, ticked or, with None, closed."""
+        if books is None:
+            for known in (self._books, self._sealed, self._looks):
+                known.pop(partition, None)
+            self._show_looks()
+        else:
+            self._books[partition] = books
+            self._count_sealed(partition, books.position.seal_seq)
+            now = self._monotonic()
+            look = self._looks.get(partition)
+            if look is None or now - look.at >= LOOK_EVERY_S:
+                self._looks[partition] = _look(books, now)
+                self._show_looks()
+        self._show_sizes()
+
+    def settled(self, receipts: Sequence[Receipt]) -> None:
+        """Receipts of posted events are durable."""
+        for receipt in receipts:
+            self._metrics.receipts.labels(receipt.status).inc()
+            if receipt.status == FAILED:
+                self._metrics.failed_events.labels(receipt.reason).inc()
+
+    def lane_halted(self, topic: str, partition: int, reason: str) -> None:
+        """A partition stands still; only a restart takes the alarm back."""
+        self._metrics.lane_halted.labels(topic, partition, reason).set(1)
+
+    def chunk_missing(self, topic: str, partition: int, gaps: int) -> None:  # noqa: ARG002  # the protocol's
+        """Chunks were asked for again."""
+        self._metrics.chunks_missing.labels(topic).inc(gaps)
+
+    def _count_sealed(self, partition: int, seal_seq: int) -> None:
+        """Parts are numbered without a gap, so the number tells how many left since the last look."""
+        sealed = max(0, seal_seq - self._sealed.get(partition, seal_seq))
+        self._sealed[partition] = seal_seq
+        self._metrics.sealed_events.inc(sealed)
+        self._metrics.receipts.labels(PENDING).inc(sealed)
+
+    def _show_sizes(self) -> None:
+        metrics, ledgers = self._metrics, self._books.values()
+        metrics.ledgers_open.set(len(ledgers))
+        metrics.seen_identities.set(sum(len(books.seen) for books in ledgers))
+        metrics.open_windows.set(sum(len(books.open) for books in ledgers))
+        metrics.held_windows.set(sum(len(books.windows) - len(books.open) for books in ledgers))
+
+    def _show_looks(self) -> None:
+        """Off by: absolute values are added, so that two ledgers' errors cannot cancel each other."""
+        looks = self._looks.values()
+        for number, law in enumerate(LAWS):
+            calls = sum(abs(look.off_by[number].calls) for look in looks)
+            dollars = sum(abs(look.off_by[number].cost) for look in looks)
+            self._metrics.conservation.labels(law, "calls").set(calls)
+            self._metrics.conservation.labels(law, "usd").set(float(dollars))
+        for reason in HELD_REASONS:
+            sums = [look.held[reason] for look in looks if reason in look.held]
+            self._metrics.held_calls.labels(reason).set(sum(one.calls for one in sums))
+            self._metrics.held_cost.labels(reason).set(float(sum(one.cost for one in sums)))
+
+
+class MetricsServer(NamedTuple):
+    """Where the metrics are served, and how to end it."""
+
+    port: int
+    stop: Callable[[], None]
+
+
+def start_metrics_server(registry: CollectorRegistry, host: str, port: int) -> MetricsServer:
+    """Serve `registry` from a thread of its own. Port 0 = any free one.
+
+    Raises:
+        ConfigurationError: the port cannot be had.
+    """
+    try:
+        server, thread = start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise ConfigurationError(
+            "METRICS_PORT", f"METRICS_PORT {port} on {host} cannot be listened on: {error.strerror}"
+        ) from error
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return MetricsServer(server.server_port, stop)
+
+
+def _look(books: Books, now: float) -> _Look:
+    held: dict[str, list[int]] = {}
+    for firsts in books.held.values():
+        for first in firsts:
+            held.setdefault(books.windows[first].held, []).append(first)
+    sums = {reason: total(books.windows[first] for first in firsts) for reason, firsts in held.items()}
+    return _Look(now, difference(books.position.counters, books.windows.values()), sums)
+
+
+def _children(metric: Counter | Gauge, values: Iterable[str]) -> None:
+    for value in values:
+        metric.labels(value)

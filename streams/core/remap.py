@@ -1,0 +1,135 @@
+"""How a mapping request changes a customer's record, without touching what usage has been decided by.
+
+Workers learn of a change within the lead, so everything that ended before `now + lead` may be decided
+already: no request moves it to another target (docs/adr/0003). A version covers
+`[effective_from, next effective_from)`, the first one everything before it too (streams/core/mapping.py).
+"""
+
+from bisect import bisect_right
+
+import msgspec
+
+from schemas.customers import CustomerRecord, MappingVersion
+from schemas.errors import Rejected
+from schemas.moments import HOUR_US, SECOND_US
+from streams.core.mapping import version_at
+
+#: Older versions beyond this number go, once nothing inside `keep_us` is decided by them.
+KEPT_VERSIONS = 8
+MAX_VERSIONS = 64
+KEEP_US = 48 * HOUR_US
+
+TOO_EARLY = "effective_from_too_early"
+TOO_MANY = "too_many_versions"
+
+copy = msgspec.structs.replace
+
+
+class MappingRequest(msgspec.Struct, frozen=True):
+    """What an operator asks for; the fields are those of `MappingVersion`.
+
+    Fields:
+        litellm_customer_id: normalised.
+        effective_from: microseconds since 1970 UTC; None = as soon as the lead allows.
+    """
+
+    litellm_customer_id: str
+    lago_customer_id: str
+    lago_organization_id: str
+    billing_plan: str = "ai_basic"
+    is_active: bool = True
+    external_subscription_id: str = ""
+    id_kind: str = ""
+    effective_from: int | None = None
+
+
+def remap(
+    record: CustomerRecord | None, request: MappingRequest, now_us: int, lead_us: int, keep_us: int = KEEP_US
+) -> CustomerRecord:
+    """The customer's record after `request`; `record` itself where it already says so: asking twice is asking once.
+
+    Args:
+        keep_us: how far back usage is still decided by its own version.
+
+    Raises:
+        Rejected: `effective_from_too_early`, before `now + lead` for a customer that has a mapping;
+            `too_many_versions`, above `MAX_VERSIONS` that are still needed.
+    """
+    earliest = _whole_second_from(now_us + lead_us)
+    begins = takes_effect(request, now_us, lead_us)
+    version = _version(request, begins, now_us)
+    if record is None:
+        return CustomerRecord(request.litellm_customer_id, (version,), now_us, now_us)
+    if _already_says(record.versions, version, earliest):
+        return record
+    if begins < earliest:
+        raise Rejected(TOO_EARLY, "usage before now + MAPPING_LEAD_SECONDS may have been decided already")
+    later = [other for other in record.versions if other.effective_from > begins]
+    versions = [*_decided(record, begins), version, *later]
+    while len(versions) > KEPT_VERSIONS and versions[1].effective_from <= now_us - keep_us:
+        del versions[0]
+    if len(versions) > MAX_VERSIONS:
+        raise Rejected(TOO_MANY, f"more than {MAX_VERSIONS} versions are still needed")
+    return copy(record, versions=tuple(versions), updated_at=now_us)
+
+
+def takes_effect(request: MappingRequest, now_us: int, lead_us: int) -> int:
+    """The whole second from which the request's version applies: the asked one rounded down, or the earliest."""
+    if request.effective_from is None:
+        return _whole_second_from(now_us + lead_us)
+    return request.effective_from - request.effective_from % SECOND_US
+
+
+def in_force(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion:
+    """The version that covers `at_us`, active or not."""
+    return versions[_covering(versions, at_us)]
+
+
+def _covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
+    return max(0, bisect_right(versions, at_us, key=lambda version: version.effective_from) - 1)
+
+
+def _already_says(versions: tuple[MappingVersion, ...], version: MappingVersion, earliest: int) -> bool:
+    """What `version` says is in force from its beginning on, and still when a change could apply at the earliest."""
+    there = _covering(versions, version.effective_from)
+    if version.effective_from < earliest and there != _covering(versions, earliest):
+        return False
+    known = versions[there]
+    return known == copy(version, effective_from=known.effective_from, updated_at=known.updated_at)
+
+
+def _decided(record: CustomerRecord, until: int) -> list[MappingVersion]:
+    """The versions before `until`, deciding usage before it as they do now, whatever comes at `until`.
+
+    Two things would be moved by a version at `until` and are pinned instead: what the first version covers
+    before its own beginning, and an inactive stretch that the active version after it already covers.
+    """
+    versions = record.versions
+    kept = [version for version in versions if version.effective_from < until]
+    if not kept:
+        begins = min(record.created_at - record.created_at % SECOND_US, until - SECOND_US)
+        kept = [copy(versions[0], effective_from=begins)]
+    for number in reversed(range(len(kept))):
+        begins = kept[number].effective_from
+        taker = None if kept[number].is_active else version_at(versions, begins)
+        if taker is None:
+            break
+        kept[number] = copy(taker, effective_from=begins)
+    return kept
+
+
+def _version(request: MappingRequest, begins: int, now_us: int) -> MappingVersion:
+    return MappingVersion(
+        begins,
+        request.lago_customer_id,
+        request.lago_organization_id,
+        request.billing_plan,
+        request.is_active,
+        request.external_subscription_id,
+        request.id_kind,
+        now_us,
+    )
+
+
+def _whole_second_from(us: int) -> int:
+    return -(-us // SECOND_US) * SECOND_US

@@ -1,0 +1,83 @@
+"""Receipts to totals: how many Lago events there are, and in which state, from `billing.receipts` alone.
+
+Receipts of one event are on one partition, in order, `pending` first; so a tally belongs to a
+partition, and totals are the tallies' sums. What is remembered is bounded: events that are not
+completed (in flight, and dead letters, which may be posted again), and for 48 hours the completed ones,
+in at most 29 bytes each, so that a repeated receipt is not counted twice.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+from schemas.moments import HOUR_US
+from schemas.records import Receipt
+from streams.core.seen import SeenIds
+
+PENDING, PROCESSING, COMPLETED, FAILED = STATUSES = ("pending", "processing", "completed", "failed")
+#: How long a completed event's receipt is recognised when it comes again; by the receipts' own clock.
+REMEMBERED_HOURS = 48
+
+
+class Totals(NamedTuple):
+    """Lago events by state; `pending_events` are all that are neither completed nor failed."""
+
+    total_events: int
+    completed_events: int
+    failed_events: int
+    pending_events: int
+
+
+class Tally:
+    """The state of the events of one partition of `billing.receipts`."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._unsettled: dict[bytes, str] = {}
+        self._completed = SeenIds()
+        self._hour = 0
+        self._dropped = 0
+
+    def take(self, receipts: Sequence[Receipt]) -> None:
+        """Count further receipts, in order of their offsets; any suffix taken twice changes nothing.
+
+        `completed` is final. `pending` only begins: it never takes an event back from a later state. A status
+        that is not known here is left out.
+        """
+        ids = [blake2b(receipt.transaction_id.encode(), digest_size=16).digest() for receipt in receipts]
+        completed: dict[bytes, None] = {}
+        for identity, receipt, known in zip(ids, receipts, self._completed.contains(ids), strict=True):
+            status = receipt.status
+            if known or identity in completed or status not in STATUSES:
+                continue
+            before = self._unsettled.get(identity)
+            if before is not None:
+                if status == PENDING:
+                    continue
+                self.counts[before] -= 1
+            self.counts[status] += 1
+            if status == COMPLETED:
+                self._unsettled.pop(identity, None)
+                completed[identity] = None
+            else:
+                self._unsettled[identity] = status
+        self._remember(completed, max((receipt.at for receipt in receipts), default=0) // HOUR_US)
+
+    def _remember(self, completed: dict[bytes, None], hour: int) -> None:
+        if hour > self._hour:
+            self._hour = hour
+            oldest = hour - REMEMBERED_HOURS
+            self._completed.drop_before(oldest, self._dropped)
+            self._dropped = oldest
+        if completed:
+            self._completed.add(b"".join(completed), self._hour)
+
+
+def totals(tallies: Iterable[Tally]) -> Totals:
+    """What the partitions add up to."""
+    counts: Counter[str] = Counter()
+    for tally in tallies:
+        counts.update(tally.counts)
+    pending = counts[PENDING] + counts[PROCESSING]
+    return Totals(pending + counts[COMPLETED] + counts[FAILED], counts[COMPLETED], counts[FAILED], pending)

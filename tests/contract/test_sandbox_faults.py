@@ -1,0 +1,189 @@
+"""Faults fire on the requests, as often and for as long as they are told, and say how often they did."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.support.sandbox import Clock, Lago, event, lago_sandbox
+
+
+@pytest.fixture
+async def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def lago(clock: Clock) -> AsyncIterator[Lago]:
+    async with lago_sandbox(clock=clock) as running:
+        yield running
+
+
+async def accepted(lago: Lago) -> int:
+    return int((await lago.stats())["totals"]["events"])
+
+
+async def fired(lago: Lago) -> list[int]:
+    return [rule["fired"] for rule in (await lago.http.get("/__faults")).json()["rules"]]
+
+
+async def test_a_status_is_answered_with_its_headers_and_nothing_is_stored(lago: Lago) -> None:
+    await lago.fault(kind="status", status=429, headers={"X-RateLimit-Reset": "3"}, count=2)
+    for _ in range(2):
+        answer = await lago.post(event())
+        assert (answer.status_code, answer.headers["X-RateLimit-Reset"]) == (429, "3")
+    assert await accepted(lago) == 0
+    assert (await lago.post(event())).status_code == 200
+    assert await fired(lago) == [2]
+
+
+async def test_a_status_may_carry_any_body(lago: Lago) -> None:
+    details = {"0": "expression_evaluation_failed: Variable: b not found"}
+    body = {"status": 422, "code": "validation_errors", "error_details": details}
+    await lago.fault(kind="status", status=422, body=body)
+    assert (await lago.post(event())).json() == body
+
+
+async def test_a_drop_closes_the_connection_before_anything_is_stored(lago: Lago) -> None:
+    await lago.fault(kind="drop", count=1)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await lago.post(event())
+    assert await accepted(lago) == 0
+
+
+async def test_a_drop_after_accept_stores_first(lago: Lago) -> None:
+    await lago.fault(kind="drop_after_accept", count=1)
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+        await lago.post(event())
+    assert await accepted(lago) == 1
+    assert (await lago.post(event())).status_code == 422
+
+
+async def test_a_timeout_after_accept_stores_and_then_says_nothing(lago: Lago) -> None:
+    await lago.fault(kind="timeout_after_accept", seconds=60, count=1)
+    with pytest.raises(httpx.ReadTimeout):
+        await lago.http.post("/api/v1/events", json={"event": event()}, timeout=0.2)
+    assert await accepted(lago) == 1
+
+
+async def test_after_its_silence_the_connection_is_closed_without_an_answer(lago: Lago) -> None:
+    await lago.fault(kind="timeout_after_accept", seconds=0.05, count=1)
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+        await lago.post(event())
+
+
+async def test_a_refusal_is_lost_with_the_connection_too(lago: Lago) -> None:
+    await lago.post(event())
+    await lago.fault(kind="drop_after_accept", count=1)
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+        await lago.post(event())
+    assert await accepted(lago) == 1
+
+
+async def test_slow_answers_late_and_right(lago: Lago) -> None:
+    await lago.fault(kind="slow", seconds=0.15)
+    began = time.monotonic()
+    assert (await lago.post(event())).status_code == 200
+    assert time.monotonic() - began >= 0.15
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a_garbage_200_is_no_json_and_stored_only_when_told(lago: Lago, stored: bool) -> None:
+    await lago.fault(kind="garbage_200", stored=stored)
+    answer = await lago.post(event())
+    assert answer.status_code == 200
+    with pytest.raises(ValueError, match="Expecting value"):
+        answer.json()
+    assert await accepted(lago) == stored
+
+
+async def test_a_poisoned_event_fails_every_batch_that_contains_it_and_no_other(lago: Lago) -> None:
+    await lago.fault(kind="poison", transaction_id="bad")
+    for _ in range(2):
+        assert (await lago.post(event("a"), event("bad"))).status_code == 500
+        assert (await lago.post_one(event("bad"))).status_code == 500
+    assert (await lago.post(event("a"), event("b"))).status_code == 200
+    assert await accepted(lago) == 2
+
+
+async def test_an_index_poisons_the_event_that_comes_at_this_place_first(lago: Lago) -> None:
+    await lago.fault(kind="poison", index=1)
+    assert (await lago.post(event("a"))).status_code == 200
+    assert (await lago.post(event("b"), event("bad"), event("c"))).status_code == 500
+    assert (await lago.post(event("b"), event("c"))).status_code == 200
+    assert (await lago.post(event("bad"))).status_code == 500
+
+
+async def test_a_rule_ends_by_itself_after_its_duration(lago: Lago, clock: Clock) -> None:
+    await lago.fault(kind="status", status=503, duration_s=10)
+    clock.now += 9
+    assert (await lago.post(event())).status_code == 503
+    clock.now += 1
+    assert (await lago.post(event())).status_code == 200
+    assert [rule["ended"] for rule in (await lago.http.get("/__faults")).json()["rules"]] == [True]
+
+
+async def test_chances_repeat_with_their_seed(lago: Lago) -> None:
+    async def run(seed: int) -> list[int]:
+        await lago.http.delete("/__faults")
+        order = {"seed": seed, "rules": [{"kind": "status", "probability": 0.5}]}
+        await lago.http.post("/__faults", json=order)
+        return [(await lago.post(event(f"{seed}-{n}"))).status_code == 500 for n in range(30)]
+
+    first, other = await run(1), await run(2)
+    assert await run(1) == first != other
+    assert 5 < sum(first) < 25
+
+
+async def test_the_first_rule_that_fits_fires_and_the_next_when_it_is_spent(lago: Lago) -> None:
+    await lago.fault(kind="status", status=503, count=1)
+    await lago.fault(kind="status", status=429, count=1)
+    assert [(await lago.post(event())).status_code for _ in range(3)] == [503, 429, 200]
+    assert await fired(lago) == [1, 1]
+
+
+async def test_a_rule_hits_posted_events_unless_it_names_another_path_and_verb(lago: Lago) -> None:
+    await lago.fault(kind="status", status=503)
+    assert (await lago.get("/events")).status_code == 200
+    assert (await lago.http.get("/health")).status_code == 200
+    await lago.http.delete("/__faults")
+    await lago.fault(kind="status", status=503, path="/health", method="GET")
+    await lago.fault(kind="status", status=502, path="/api/v1/customers", method="*")
+    assert (await lago.http.get("/health")).status_code == 503
+    assert (await lago.save("/customers", "customer", external_id="o")).status_code == 502
+    assert (await lago.post(event())).status_code == 200
+
+
+async def test_deleted_rules_fire_no_more(lago: Lago) -> None:
+    await lago.fault(kind="drop")
+    await lago.http.delete("/__faults")
+    assert (await lago.post(event())).status_code == 200
+    assert await fired(lago) == []
+
+
+@pytest.mark.parametrize("rule", [{"kind": "explode"}, {"kind": "drop", "probabilty": 1}, {}])
+async def test_a_misspelled_rule_is_refused(lago: Lago, rule: dict[str, object]) -> None:
+    assert (await lago.http.post("/__faults", json=[rule])).status_code == 422
+
+
+async def test_every_answer_leaves_after_the_fixed_delay() -> None:
+    async with lago_sandbox(delay_s=0.1) as lago:
+        began = time.monotonic()
+        await asyncio.gather(*(lago.post(event(f"t{n}")) for n in range(5)))
+        assert 0.1 <= time.monotonic() - began < 0.5
+        began = time.monotonic()
+        await lago.stats()
+        assert time.monotonic() - began < 0.1
+
+
+async def test_a_silent_request_does_not_hold_up_the_shutdown() -> None:
+    async with lago_sandbox() as lago:
+        await lago.fault(kind="slow", seconds=60)
+        waiting = asyncio.create_task(lago.post(event()))
+        while not await fired(lago) == [1]:
+            await asyncio.sleep(0)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    await asyncio.gather(waiting, return_exceptions=True)

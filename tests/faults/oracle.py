@@ -1,0 +1,199 @@
+"""What must be true once the faults are healed: every check takes plain data and returns what is wrong, in sentences."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from schemas.records import EnrichedUsage, LagoEvent, Receipt
+from streams.core.books import Books, difference
+from tests.faults.calls import Owed, Sum
+
+_BILLED = ("billable", "failed_with_cost")
+_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class SentEvent:
+    """A record of `billing.lago.events`."""
+
+    raw_partition: int
+    seal_seq: int
+    event: LagoEvent
+
+
+@dataclass(slots=True)
+class Found:
+    """All that the topics and Lago hold.
+
+    Fields:
+        stats, lago_events: the sandbox's `/__stats` and `/__events`.
+        raw_ends: records of each raw partition.
+        books: the ledger of each raw partition, read back from its changelog.
+        enriched: by raw partition, in order.
+        receipts: in order of each event's own.
+    """
+
+    stats: dict[str, Any] = field(default_factory=dict)
+    lago_events: list[dict[str, Any]] = field(default_factory=list)
+    raw_ends: dict[int, int] = field(default_factory=dict)
+    books: dict[int, Books] = field(default_factory=dict)
+    events: list[SentEvent] = field(default_factory=list)
+    enriched: dict[int, list[EnrichedUsage]] = field(default_factory=dict)
+    receipts: list[Receipt] = field(default_factory=list)
+    rejected: int = 0
+    dead: int = 0
+
+
+def verdict(found: Found, owed: Owed, subscription_of: Mapping[str, str]) -> list[str]:
+    """Everything that is wrong; empty when every call is billed exactly once and every book agrees."""
+    return [
+        *billing_wrong(found.stats, owed.by_subscription(subscription_of)),
+        *ledgers_wrong(found.books, found.raw_ends, owed),
+        *seals_wrong(found.events),
+        *events_wrong(found.events, found.lago_events),
+        *receipts_wrong(found.events, found.receipts),
+        *enriched_wrong(found.enriched, found.raw_ends, owed),
+        *([f"{found.rejected} records in the rejected topic"] if found.rejected else []),
+        *([f"{found.dead} dead letters"] if found.dead else []),
+    ]
+
+
+def billing_wrong(stats: Mapping[str, Any], owed: Mapping[str, Sum]) -> list[str]:
+    """Calls, tokens and cents of every subscription at Lago against what is owed, as Decimals."""
+    wrong = []
+    billed: Mapping[str, Any] = stats.get("subscriptions", {})
+    for subscription in sorted(owed.keys() | billed.keys()):
+        due, got = owed.get(subscription, Sum()), billed.get(subscription, {})
+        for what, expected in (("calls", due.calls), ("tokens", due.tokens), ("cents", due.cents)):
+            off = Decimal(got.get(what, 0)) - expected
+            if off:
+                wrong.append(
+                    f"{subscription}: {off:+f} {what} of {expected:f}"
+                    if what == "cents"
+                    else f"{subscription}: {off:+} {what} of {expected}"
+                )
+        if Decimal(got.get("billed_cents", 0)) != Decimal(got.get("cents", 0)):
+            wrong.append(f"{subscription}: {got['cents']} cents stored, {got['billed_cents']} inside a period")
+    if stats.get("conflicts"):
+        wrong.append(f"{stats['conflicts']} transaction ids were offered with two contents")
+    return wrong
+
+
+def ledgers_wrong(books: Mapping[int, Books], raw_ends: Mapping[int, int], owed: Owed) -> list[str]:
+    """Both laws of conservation, nothing open or held, every raw record folded, and the sums of what was sent."""
+    wrong = []
+    for partition, end in sorted(raw_ends.items()):
+        its = books[partition]
+        if its.position.next != end:
+            wrong.append(f"ledger {partition} stands at {its.position.next} of {end}")
+        received, folded = difference(its.position.counters, its.windows.values())
+        wrong += [
+            f"ledger {partition}: {law} is off by {off.calls} calls, {off.cost} dollars"
+            for law, off in (("received", received), ("folded", folded))
+            if off.calls or off.cost
+        ]
+        if its.windows:
+            held = sum(1 for window in its.windows.values() if window.held)
+            wrong.append(f"ledger {partition}: {len(its.windows)} windows are left, {held} of them held")
+    counters = [its.position.counters for its in books.values()]
+    billed = sum(1 for _ in owed.billed())
+    for what, got, expected in (
+        ("received", sum(c.received.calls for c in counters), sum(raw_ends.values())),
+        ("sealed", sum(c.sealed.calls for c in counters), billed),
+        ("unbilled", sum(c.unbilled.calls for c in counters), len(owed.calls) - billed),
+        ("rejected", sum(c.rejected.calls for c in counters), 0),
+        ("written off", sum(c.written_off.calls for c in counters), 0),
+        ("sealed dollars", sum((c.sealed.cost for c in counters), Decimal(0)), owed.dollars()),
+    ):
+        if got != expected:
+            wrong.append(f"ledgers: {got} {what}, {expected} expected")
+    return wrong
+
+
+def seals_wrong(events: Iterable[SentEvent]) -> list[str]:
+    """`seal_seq` is contiguous from 1 in every raw partition and no transaction id comes twice."""
+    events = list(events)
+    numbers: dict[int, list[int]] = defaultdict(list)
+    for sent in events:
+        numbers[sent.raw_partition].append(sent.seal_seq)
+    wrong = []
+    for partition, seqs in sorted(numbers.items()):
+        if sorted(seqs) != list(range(1, len(seqs) + 1)):
+            missing = sorted(set(range(1, max(seqs) + 1)) - set(seqs))
+            twice = [seq for seq, times in Counter(seqs).items() if times > 1]
+            wrong.append(f"seal_seq of partition {partition}: missing {missing[:_SHOWN]}, twice {twice[:_SHOWN]}")
+    ids = Counter(sent.event.transaction_id for sent in events)
+    return wrong + _some(sorted(name for name, times in ids.items() if times > 1), "in the events topic more than once")
+
+
+def events_wrong(events: Iterable[SentEvent], lago: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Lago holds the events of the topic, each once and word for word, and no other."""
+    sent = {one.event.transaction_id: _content(one.event) for one in events}
+    lago = list(lago)
+    got = {one["transaction_id"]: _content_at_lago(one) for one in lago}
+    times = Counter(one["transaction_id"] for one in lago)
+    return [
+        *_some(sorted(sent.keys() - got.keys()), "sealed, never stored at Lago"),
+        *_some(sorted(got.keys() - sent.keys()), "stored at Lago, never sealed"),
+        *_some(
+            sorted(name for name in sent.keys() & got.keys() if sent[name] != got[name]), "of another content at Lago"
+        ),
+        *_some(sorted(name for name, number in times.items() if number > 1), "stored at Lago more than once"),
+    ]
+
+
+def receipts_wrong(events: Iterable[SentEvent], receipts: Iterable[Receipt]) -> list[str]:
+    """Every event ends completed."""
+    last = {receipt.transaction_id: receipt.status for receipt in receipts}
+    ids = {sent.event.transaction_id for sent in events}
+    wrong = [
+        f"{name} ends {last.get(name, 'without a receipt')}" for name in sorted(ids) if last.get(name) != "completed"
+    ]
+    return _cut(wrong) + _some(sorted(last.keys() - ids), "receipts without an event")
+
+
+def enriched_wrong(
+    enriched: Mapping[int, Sequence[EnrichedUsage]], raw_ends: Mapping[int, int], owed: Owed
+) -> list[str]:
+    """One record for each raw offset; among the billed ones each call and each identity once, at its cost."""
+    wrong: list[str] = []
+    for partition, end in sorted(raw_ends.items()):
+        offsets = [record.offset for record in enriched.get(partition, ())]
+        if offsets != list(range(end)):
+            wrong.append(f"enriched {partition}: {len(offsets)} records of {end} offsets, or out of order")
+    billed = [r for records in enriched.values() for r in records if r.decision in _BILLED]
+    times = Counter((r.call_id, r.request_id, r.status) for r in billed)
+    identities = Counter(r.identity for r in billed)
+    due = {key: call for key, call in owed.calls.items() if call[3]}
+    wrong += _some(sorted(due.keys() - times.keys()), "owed, not billed")
+    wrong += _some(sorted(times.keys() - due.keys()), "billed, not owed")
+    wrong += _some(sorted(key for key, number in times.items() if number > 1), "billed more than once")
+    wrong += _some(
+        sorted(name for name, number in identities.items() if number > 1), "identities billed more than once"
+    )
+    off = [r for r in billed if (key := (r.call_id, r.request_id, r.status)) in due and not _agrees(r, due[key])]
+    return wrong + _some([f"{r.call_id}/{r.status}" for r in off], "of another customer, cost or tokens")
+
+
+def _agrees(record: EnrichedUsage, call: tuple[str, Decimal, int, bool]) -> bool:
+    return (record.customer_id, record.cost_usd, record.total_tokens) == call[:3]
+
+
+def _content(event: LagoEvent) -> tuple[Any, ...]:
+    cents = Decimal(event.precise_total_amount_cents)
+    return (event.external_subscription_id, event.code, cents, event.properties)
+
+
+def _content_at_lago(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    cents = Decimal(event["precise_total_amount_cents"])
+    return (event["external_subscription_id"], event["code"], cents, event["properties"])
+
+
+def _some(names: Sequence[Any], what: str) -> list[str]:
+    return [f"{len(names)} {what}: {', '.join(map(str, names[:_SHOWN]))}"] if names else []
+
+
+def _cut(wrong: list[str]) -> list[str]:
+    return wrong if len(wrong) <= _SHOWN else [*wrong[:_SHOWN], f"... and {len(wrong) - _SHOWN} more"]

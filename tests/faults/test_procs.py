@@ -1,0 +1,88 @@
+"""Laws of the processes under fault, seen on processes that do nothing."""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.procs import Process
+from tests.support.eventually import eventually
+
+_OBEDIENT = (
+    "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); signal.pause()"
+)
+_TICKING = "import time\nwhile True: print('tick', flush=True); time.sleep(0.01)"
+_BROKEN = "import sys; sys.exit(7)"
+
+
+def process(folder: Path, code: str) -> Process:
+    begun = time.monotonic()
+    return Process("it", [sys.executable, "-c", code], {}, folder, lambda: time.monotonic() - begun)
+
+
+async def test_what_is_killed_is_gone_and_starts_again_only_when_told(tmp_path: Path) -> None:
+    it = process(tmp_path, _OBEDIENT)
+    it.start()
+    await it.up()
+    await it.kill()
+    assert not it.alive
+    assert [(d.code, d.cause) for d in it.deaths] == [(-9, "killed")]
+    it.start()
+    await it.up()
+    await it.kill()
+
+
+async def test_a_stop_tells_its_exit_code_and_how_long_it_took(tmp_path: Path) -> None:
+    it = process(tmp_path, _OBEDIENT)
+    it.start()
+    await it.up()
+    death = await it.terminate()
+    assert death is not None
+    assert (death.code, death.cause) == (0, "terminated")
+    assert death.took_s < 5
+
+
+async def test_what_ends_by_itself_is_started_again_and_counted(tmp_path: Path) -> None:
+    it = process(tmp_path, _BROKEN)
+    it.start()
+    watching = asyncio.ensure_future(it.watch())
+    await asyncio.to_thread(eventually, lambda: len(it.deaths) >= 2)
+    watching.cancel()
+    await it.kill()
+    assert {(d.code, d.cause) for d in it.deaths} == {(7, "by itself")}
+
+
+async def test_whoever_holds_a_process_answers_for_it(tmp_path: Path) -> None:
+    it = process(tmp_path, _OBEDIENT)
+    it.start()
+    await it.up()
+    watching = asyncio.ensure_future(it.watch())
+    async with it.busy:
+        await it.kill()
+        await asyncio.sleep(0.4)
+        assert not it.alive
+    watching.cancel()
+
+
+async def test_the_frozen_say_nothing_and_go_on_afterwards(tmp_path: Path) -> None:
+    it = process(tmp_path, _TICKING)
+    it.start()
+    await it.up()
+    freezing = asyncio.ensure_future(it.freeze(0.5))
+    await asyncio.sleep(0.2)
+    said = it.log.stat().st_size
+    await asyncio.sleep(0.2)
+    assert it.log.stat().st_size == said
+    await freezing
+    await asyncio.to_thread(eventually, lambda: it.log.stat().st_size > said)
+    await it.kill()
+
+
+async def test_what_does_not_come_up_is_told_with_its_last_words(tmp_path: Path) -> None:
+    it = process(tmp_path, "raise SystemExit('no port')")
+    it.start()
+    with pytest.raises(TimeoutError, match="no port"):
+        await it.up(limit_s=1)
+    await it.kill()

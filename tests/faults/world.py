@@ -1,0 +1,199 @@
+"""The world of a run: a broker, a Lago, and every role of the product as a process of its own, with the settings that ship."""
+
+import asyncio
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from schemas.topics import TopicNames
+from tests.faults.calls import CUSTOMERS
+from tests.faults.procs import Process
+from tests.support.kafka import Kafka, start_kafka
+from tests.support.ports import free_port
+
+ORGS = tuple(f"org-{n:02d}" for n in range(12))
+PARTITIONS = 6
+KEY, TOKEN, SECRET, MASTER_KEY = "lago-key", "webhook-token", "webhook-secret", "sk-master"
+_UP_LIMIT_S = 60.0
+
+
+def org_of(customer: str) -> str:
+    """The org that pays for a customer."""
+    return ORGS[CUSTOMERS.index(customer) % len(ORGS)]
+
+
+def subscription_of(customer: str) -> str:
+    """The external id of the subscription that a customer's calls are billed on."""
+    return "sub-" + org_of(customer)
+
+
+def mapped_late(customer: str) -> bool:
+    """Every third customer is mapped only while its calls arrive."""
+    return CUSTOMERS.index(customer) % 3 == 2
+
+
+@dataclass(slots=True)
+class World:
+    """Where everything is.
+
+    Fields:
+        processes: by name; `meter-2` and `sink-2` belong to the third worker and do not run yet.
+        clock_s: seconds since `begin`, negative before.
+    """
+
+    broker: Kafka
+    folder: Path
+    prefix: str
+    ports: dict[str, int]
+    processes: dict[str, Process] = field(default_factory=dict)
+    begun: float = field(default_factory=time.monotonic)
+
+    def clock_s(self) -> float:
+        """Seconds since the load began."""
+        return time.monotonic() - self.begun
+
+    @property
+    def topics(self) -> TopicNames:
+        """Their names on the broker."""
+        return TopicNames.with_prefix(self.prefix)
+
+    def url(self, name: str) -> str:
+        """Where `ingress`, `api` or `sandbox` listens."""
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    async def map(self, customer: str) -> None:
+        """Map a customer, as an operator would: again until it is done."""
+        body: dict[str, Any] = {"litellm_customer_id": customer, "lago_customer_id": org_of(customer)}
+        body["lago_organization_id"] = "tenant-1"
+        if CUSTOMERS.index(customer) % 2:
+            body["external_subscription_id"] = subscription_of(customer)
+        await _insist(self.url("api") + "/customers/mapping", body, MASTER_KEY)
+
+    def environ(self, name: str) -> dict[str, str]:
+        """The environment of a process: where things are and what shortens the run, nothing else."""
+        return {
+            "PATH": str(Path(sys.executable).parent),
+            "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,
+            "KAFKA_PARTITIONS": str(PARTITIONS),
+            "TOPIC_PREFIX": self.prefix,
+            "LAGO_API_URL": self.url("sandbox"),
+            "LAGO_API_KEY": KEY,
+            "LITELLM_MASTER_KEY": MASTER_KEY,
+            "WEBHOOK_TOKEN": TOKEN,
+            "WEBHOOK_SECRET": SECRET,
+            "PORT": str(self.ports["ingress"]),
+            "API_PORT": str(self.ports["api"]),
+            "METRICS_PORT": str(self.ports["metrics-" + name]),
+            "WINDOW_SECONDS": "10",
+            "RETRY_DELAY": "2",
+        }
+
+
+_COMMANDS = {
+    "sandbox": ("lago-sandbox",),
+    "ingress": ("serve", "--only", "webhooks"),
+    "api": ("serve", "--only", "api"),
+    **{f"meter-{n}": ("worker", "--only", "meter") for n in range(3)},
+    **{f"sink-{n}": ("worker", "--only", "sink") for n in range(3)},
+    "retry-0": ("worker", "--only", "retry"),
+}
+
+
+@asynccontextmanager
+async def running_world(environ: Mapping[str, str], folder: Path) -> AsyncIterator[World]:
+    """Everything up, twelve orgs subscribed, two thirds of the customers mapped; gone afterwards, but for the logs."""
+    async with AsyncExitStack() as stack:
+        broker = await asyncio.to_thread(start_kafka, environ)
+        stack.callback(broker.stop)
+        ports = {name: free_port() for name in ("sandbox", "ingress", "api", *(f"metrics-{n}" for n in _COMMANDS))}
+        world = World(broker, folder, f"f{uuid.uuid4().hex[:6]}.", ports)
+        world.processes = {name: _process(world, name) for name in _COMMANDS}
+        stack.push_async_callback(_end, world)
+        await _create_topics(world)
+        for name, process in world.processes.items():
+            if not name.endswith("-2"):
+                process.start()
+        await asyncio.gather(*(p.up(_UP_LIMIT_S) for p in world.processes.values() if p.wanted))
+        await _subscribe(world)
+        await asyncio.gather(*(world.map(customer) for customer in CUSTOMERS if not mapped_late(customer)))
+        watching = [asyncio.ensure_future(process.watch()) for process in world.processes.values()]
+        stack.callback(lambda: [task.cancel() for task in watching])
+        world.begun = time.monotonic()
+        yield world
+
+
+def _process(world: World, name: str) -> Process:
+    command = [sys.executable, "-m", "connectors", *_COMMANDS[name]]
+    if name == "sandbox":
+        command += ["--port", str(world.ports["sandbox"])]
+    said = {"sandbox": "Lago sandbox on", "ingress": "listening", "api": "listening"}.get(name, "worker_started")
+    return Process(name, command, world.environ(name), world.folder, world.clock_s, lambda log: said in log)
+
+
+async def _create_topics(world: World) -> None:
+    create = Process(
+        "topics",
+        [sys.executable, "-m", "connectors", "topics", "create"],
+        world.environ("sandbox"),
+        world.folder,
+        world.clock_s,
+    )
+    create.start()
+    deadline = time.monotonic() + _UP_LIMIT_S
+    while create.alive and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    death = await create.terminate()
+    del death
+    if create.deaths[-1].code != 0:
+        raise RuntimeError(f"topics create: {create.deaths[-1]}\n{create.tail()}")
+
+
+async def _subscribe(world: World) -> None:
+    """A plan whose one charge bills what the events say, and a subscription for every org since two days ago."""
+    lago = world.url("sandbox") + "/api/v1"
+    metric = {"name": "AI usage", "code": "ai_usage", "aggregation_type": "sum_agg", "field_name": "unit"}
+    made = await _insist(lago + "/billable_metrics", {"billable_metric": metric}, KEY)
+    plan = {"name": "AI", "code": "ai", "interval": "monthly", "amount_cents": 0, "amount_currency": "USD"}
+    charge = {"billable_metric_id": made["billable_metric"]["lago_id"], "charge_model": "dynamic"}
+    await _insist(lago + "/plans", {"plan": {**plan, "pay_in_advance": False, "charges": [charge]}}, KEY)
+    since = (datetime.now(UTC) - timedelta(days=2)).isoformat()
+    for org in ORGS:
+        subscription = {"external_customer_id": org, "external_id": "sub-" + org, "plan_code": "ai"}
+        await _insist(lago + "/subscriptions", {"subscription": {**subscription, "subscription_at": since}}, KEY)
+
+
+async def _insist(url: str, body: dict[str, Any], token: str, limit_s: float = 60.0) -> dict[str, Any]:
+    """POST until it is answered 2xx.
+
+    Raises:
+        RuntimeError: an answer that repeating does not change, or none in time.
+    """
+    deadline = time.monotonic() + limit_s
+    patience = aiohttp.ClientTimeout(total=10)
+    said = ""
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session:
+        while time.monotonic() < deadline:
+            try:
+                async with session.post(url, json=body, timeout=patience) as response:
+                    if response.status in (200, 201):
+                        answer: dict[str, Any] = await response.json()
+                        return answer
+                    said = f"{response.status} {(await response.text())[:500]}"
+                    if response.status < 500:
+                        break
+            except (aiohttp.ClientError, TimeoutError) as error:
+                said = repr(error)
+            await asyncio.sleep(0.3)
+    raise RuntimeError(f"POST {url}: {said}")
+
+
+async def _end(world: World) -> None:
+    await asyncio.gather(*(process.kill() for process in world.processes.values()))

@@ -1,0 +1,269 @@
+"""Whatever is posted, its neighbours are billed, its refusal is on record, and nobody has to restart anything."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator, Sequence
+from hashlib import sha256
+
+import pytest
+from aiohttp import ClientResponse
+from msgspec import UNSET
+
+from connectors.http.rejections import MAX_RECORD_BYTES
+from connectors.kafka.producer import KafkaProducer, Record, producer_config
+from schemas.customer_id import normalise_customer_id
+from schemas.errors import Rejected
+from tests.support.ingress import USAGE, Ingress, create_topics, running_ingress, serving, store_in
+from tests.support.kafka import Kafka, MavenKafka
+from tests.support.ports import free_port
+
+FIRST, LAST = '{"id":"first","spend":0.1,"end_user":"a"}', '{"id":"last","spend":0.2,"end_user":"b"}'
+
+BAD = {
+    "a NaN cost": ('{"id":"x","end_user":"c","spend":NaN}', "bad_number"),
+    "an infinite cost": ('{"id":"x","end_user":"c","response_cost":-Infinity}', "bad_number"),
+    "a time beyond floats": ('{"id":"x","end_user":"c","startTime":1e400}', "bad_number"),
+    "a count beyond integers": ('{"id":"x","end_user":"c","total_tokens":' + "9" * 5000 + "}", "bad_number"),
+    "a cost in words": ('{"id":"x","end_user":"c","spend":"a lot"}', "wrong_type"),
+    "a true count": ('{"id":"x","end_user":"c","prompt_tokens":true}', "wrong_type"),
+    "a model that is an object": ('{"id":"x","end_user":"c","model":{"name":"gpt"}}', "wrong_type"),
+    "a fractional id": ('{"id":1.5,"end_user":"c"}', "wrong_type"),
+    "metadata in words": ('{"id":"x","end_user":"c","metadata":"none"}', "wrong_type"),
+    "a list as a nested id": ('{"id":"x","end_user":"c","metadata":{"user_api_key_hash":[1]}}', "wrong_type"),
+    "endless nesting": ('{"id":"x","end_user":"c","messages":' + "[" * 50_000 + "]" * 50_000 + "}", "too_deep"),
+    "a number": ("42", "not_an_object"),
+    "a text": ('"a call"', "not_an_object"),
+    "a list": ("[{}]", "not_an_object"),
+    "a bare NaN": ("NaN", "not_an_object"),
+    "a slip of the pen": ('{"id":"x","end_user":tru}', "not_json"),
+    "nothing": ("", "not_json"),
+    "a record above Kafka's limit": ('{"id":"x","end_user":"c","model":"%s"}' % ("m" * MAX_RECORD_BYTES), "too_large"),
+}
+ODD = {
+    "NaN where nothing is kept": ('{"id":"x","end_user":"c","response_time":NaN}', "c"),
+    "a lone surrogate in a prompt": ('{"id":"x","end_user":"c","messages":"\\ud800"}', "c"),
+    "a lone surrogate in an id": ('{"id":"x","end_user":"c\\udfff"}', "c�"),
+    "an escaped NUL": ('{"id":"x","end_user":"c\\u0000"}', "c"),
+    "a raw NUL": ('{"id":"x","end_user":"c\0","messages":"\0"}', "c"),
+    "bytes that are no UTF-8": (b'{"id":"x","end_user":"c\xff"}', "c�"),
+    "an id of 300 letters": (json.dumps({"id": "i" * 300, "end_user": "c" * 300}), "c" * 300),
+    "a number as an id": ('{"id":7,"end_user":12345}', "12345"),
+    "a key twice": ('{"id":"x","end_user":"b","end_user":"c"}', "c"),
+    "an escaped key": ('{"id":"x","e\\u006ed_user":"c"}', "c"),
+}
+
+
+@pytest.fixture
+async def ingress(kafka: Kafka, topic_prefix: str) -> AsyncIterator[Ingress]:
+    create_topics(kafka.bootstrap, topic_prefix)
+    async with running_ingress(kafka.bootstrap, topic_prefix, max_body_bytes=4 << 20) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_element_costs_its_neighbours_nothing(ingress: Ingress, name: str) -> None:
+    bad, reason = BAD[name]
+    answer = await ingress.post(f"[{FIRST},{bad},{LAST}]")
+    assert answer.status == 202
+    told = await answer.json()
+    assert (told["accepted"], told["rejected"]) == (2, [{"index": 1, "reason": reason}])
+    assert {stored.raw().call.id for stored in ingress.raw()} == {"first", "last"}
+    [rejection] = ingress.rejected()
+    assert (rejection.reason, rejection.stage) == (reason, "ingress")
+    if reason in ("bad_number", "wrong_type"):
+        assert rejection.call is not UNSET
+        assert json.loads(bytes(rejection.call))["end_user"] == "c"
+    else:
+        assert (rejection.call, rejection.length, rejection.sha256) == (
+            UNSET,
+            len(bad.encode()),
+            sha256(bad.encode()).hexdigest(),
+        )
+    assert ingress.elements == {"accepted": 2, reason: 1}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_line_costs_its_neighbours_nothing(ingress: Ingress, name: str) -> None:
+    bad, reason = BAD[name]
+    answer = await ingress.post(f"{FIRST}\n{bad}\n{LAST}\n")
+    told = await answer.json()
+    if bad == "":
+        assert "rejected" not in told  # an empty line is no element
+    else:
+        assert told["rejected"] == [{"index": 1, "reason": reason}]
+    assert {stored.raw().call.id for stored in ingress.raw()} == {"first", "last"}
+
+
+@pytest.mark.parametrize("name", ODD)
+async def test_an_oddity_is_billed_like_any_call(ingress: Ingress, name: str) -> None:
+    odd, customer = ODD[name]
+    element = odd if isinstance(odd, bytes) else odd.encode()
+    for body in (element, b"[" + element + b"]"):
+        answer = await ingress.post(body)
+        assert answer.status == 202
+        assert "rejected" not in await answer.json()
+    stored = ingress.raw()
+    assert {record.key for record in stored} == {normalise_customer_id(customer)}
+    assert all(record.raw().call.end_user for record in stored)
+
+
+@pytest.mark.parametrize(
+    ("body", "offset"),
+    [
+        (b"", 0),
+        (b"usage=1", 0),
+        (b'{"id":"x"', 9),
+        (b'{"id":"x",}', 10),
+        (b'{"id":"x"} {"id":"y"}', 11),
+        (b'[{"id":"x"},{"id', 13),
+        (b'[{"id":"x"}] tail', 12),
+        (b'[{"id":"x"', 10),
+        (b'{\n "id": "x",\n "model"', 22),
+        (b'{"events":[{"id":"x"}', 21),
+        (b"\xff\xfe[\x00]\x00", 0),
+    ],
+)
+async def test_a_body_that_is_not_json_is_refused_and_its_hash_kept(ingress: Ingress, body: bytes, offset: int) -> None:
+    answer = await ingress.post(body, "/webhooks/litellm/batch")
+    assert answer.status == 400
+    assert answer.content_type == "application/problem+json"
+    told = await answer.json()
+    assert {name: told[name] for name in ("status", "title", "reason")} == {
+        "status": 400,
+        "title": "Bad Request",
+        "reason": "not_json",
+    }
+    assert ingress.raw() == []
+    [rejection] = ingress.rejected()
+    assert (rejection.reason, rejection.call, rejection.length) == ("not_json", UNSET, len(body))
+    assert rejection.sha256 == sha256(body).hexdigest()
+    assert rejection.error_offset == offset
+
+
+async def test_too_large_a_body_is_refused_however_it_comes(ingress: Ingress) -> None:
+    async def in_chunks() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b" " * (1 << 20)
+
+    bomb = gzip.compress(b" " * (256 << 20), 9)
+    assert len(bomb) < 1 << 20
+    for answer in (
+        await ingress.post(b" " * (5 << 20)),
+        await ingress.client.post(USAGE, data=in_chunks()),
+        await ingress.post(bomb, Content_Encoding="gzip"),
+    ):
+        assert (answer.status, (await answer.json())["reason"]) == (413, "body_too_large")
+    assert (await ingress.post(FIRST)).status == 202
+
+
+async def test_a_body_that_is_not_gzip_is_refused(ingress: Ingress) -> None:
+    answer = await ingress.post(FIRST, Content_Encoding="gzip")
+    assert (answer.status, (await answer.json())["reason"]) == (400, "bad_encoding")
+
+
+async def test_more_elements_than_memory_should_hold_are_refused(ingress: Ingress) -> None:
+    answer = await ingress.post("[" + "1," * 300_000 + "1]")
+    assert (answer.status, (await answer.json())["reason"]) == (413, "too_many_elements")
+    [rejection] = ingress.rejected()
+    assert rejection.reason == "too_many_elements"
+
+
+async def test_a_body_that_trickles_in_is_given_up_in_time(kafka: Kafka, topic_prefix: str) -> None:
+    async with running_ingress(kafka.bootstrap, topic_prefix, timeout_s=0.3) as ingress:
+        answer, writer = await _announce(ingress, 100)
+        assert b" 408 " in await asyncio.wait_for(answer.readline(), 5)
+        writer.close()
+        assert ingress.requests == [("litellm", 408)]
+
+
+async def test_what_is_announced_counts_as_load_and_overload_is_a_503(kafka: Kafka, topic_prefix: str) -> None:
+    """Never 429: LiteLLM drops what a 429 answers."""
+    create_topics(kafka.bootstrap, topic_prefix)
+    async with running_ingress(kafka.bootstrap, topic_prefix, max_bytes_in_flight=1000) as ingress:
+        answer, writer = await _announce(ingress, 980)
+        refused = await _until_status(ingress, 503)
+        assert refused.headers["Retry-After"] == "1"
+        assert (await refused.json())["reason"] == "overloaded"
+        writer.write(FIRST.encode().ljust(980))
+        assert b" 202 " in await asyncio.wait_for(answer.readline(), 10)
+        writer.close()
+        assert (await ingress.post(FIRST)).status == 202
+
+
+async def test_while_kafka_is_away_the_answer_is_503_before_the_sender_gives_up() -> None:
+    async with running_ingress(f"127.0.0.1:{free_port()}", "", timeout_s=4) as ingress:
+        bodies = (FIRST, f"[{FIRST},{LAST}]", "not JSON")
+        for answer in await asyncio.gather(*[ingress.post(body) for body in bodies]):
+            assert answer.status == 503
+            assert answer.headers["Retry-After"] == "5"
+            assert (await answer.json())["reason"] == "kafka_timeout"
+
+
+async def test_a_full_queue_is_a_503_at_once() -> None:
+    config = producer_config(f"127.0.0.1:{free_port()}", answer_within_s=60)
+    producer = KafkaProducer({**config, "queue.buffering.max.messages": 3})
+    async with serving(store_in(producer)) as ingress:
+        answer = await asyncio.wait_for(ingress.post(f"[{','.join([FIRST] * 5)}]"), 5)
+        assert (answer.status, (await answer.json())["reason"]) == (503, "kafka_queue_full")
+    assert await producer.close(0.1) == 3
+    assert not producer.healthy()
+
+
+async def test_an_ack_that_does_not_come_is_a_503_in_time() -> None:
+    class NeverAcks:
+        async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
+            await asyncio.Event().wait()
+            return {}
+
+    async with serving(store_in(NeverAcks()), timeout_s=0.2) as ingress:
+        answer = await ingress.post(FIRST)
+        assert (answer.status, (await answer.json())["reason"]) == (503, "ack_timeout")
+
+
+async def test_what_kafka_refuses_for_its_size_costs_its_neighbours_nothing(kafka: Kafka, topic_prefix: str) -> None:
+    """A deployment may lower `message.max.bytes`; the ingress then learns it from the producer."""
+    create_topics(kafka.bootstrap, topic_prefix)
+    producer = KafkaProducer({**producer_config(kafka.bootstrap, answer_within_s=30), "message.max.bytes": 5_000})
+    long = '{"id":"x","end_user":"c","model":"%s"}' % ("m" * 6_000)
+    async with serving(store_in(producer, topic_prefix), bootstrap=kafka.bootstrap, prefix=topic_prefix) as ingress:
+        told = await (await ingress.post(f"[{FIRST},{long},{LAST}]")).json()
+        assert (told["accepted"], told["rejected"]) == (2, [{"index": 1, "reason": "too_large"}])
+        assert len(ingress.raw()) == 2
+        [rejection] = ingress.rejected()
+        assert (rejection.reason, rejection.length) == ("too_large", len(long))
+    await producer.close()
+
+
+@pytest.mark.faults
+async def test_a_post_outlasts_a_broker_that_dies_and_comes_back() -> None:
+    """The sender of the default LiteLLM never repeats anything, so a restart of Kafka is waited out."""
+    broker = MavenKafka()
+    try:
+        create_topics(broker.bootstrap, "")
+        async with running_ingress(broker.bootstrap, "", timeout_s=60) as ingress:
+            assert (await ingress.post(FIRST)).status == 202
+            broker.kill()
+            posted = asyncio.create_task(ingress.post(LAST))
+            await asyncio.to_thread(broker.restart)
+            assert (await posted).status == 202
+            assert [stored.raw().call.id for stored in ingress.raw()].count("last") == 1
+    finally:
+        broker.stop()
+
+
+async def _announce(ingress: Ingress, length: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which a body of `length` bytes was announced and has not begun."""
+    reader, writer = await asyncio.open_connection(ingress.client.host, ingress.client.port)
+    writer.write(f"POST {USAGE} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
+    await writer.drain()
+    return reader, writer
+
+
+async def _until_status(ingress: Ingress, status: int) -> ClientResponse:
+    deadline = asyncio.get_running_loop().time() + 10
+    while asyncio.get_running_loop().time() < deadline:
+        answer = await ingress.post(FIRST)
+        if answer.status == status:
+            return answer
+    raise AssertionError(f"never answered {status}")

@@ -1,0 +1,129 @@
+"""Prompts, answers and whatever nobody asked for never reach a topic, a log line or an answer.
+
+Every body here carries one word that exists nowhere else. Afterwards all bytes of all topics, all
+logs at their most talkative, and all answers are searched for it.
+"""
+
+import gzip
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from connectors.http.auth import WebhookAuth
+from connectors.http.rejections import MAX_RECORD_BYTES
+from schemas.wire import Call, CallMetadata, LagoProperties
+from tests.support.ingress import USAGE, Ingress, create_topics, read_topic, running_ingress
+from tests.support.kafka import Kafka
+from tests.support.ports import free_port
+
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "litellm"
+CANARY = "c4n4ry-7f21d6"
+MAX_BODY = 8 << 20
+
+
+def _recorded_with_prompts() -> dict[str, Any]:
+    """A recorded StandardLoggingPayload with the canary in every field that may hold what was said."""
+    call: dict[str, Any] = json.loads((FIXTURES / "generic_api__1.109.1__batch-01.json").read_bytes())[1]
+    for name in ("messages", "response", "model_parameters", "hidden_params", "error_information", "guardrail"):
+        call[name] = {"content": [CANARY, {CANARY: CANARY}]}
+    call["error_str"] = call["user_agent"] = call["a field of next year"] = CANARY
+    call["request_tags"] = [CANARY]
+    call[CANARY] = CANARY
+    call["metadata"] |= {name: {"text": CANARY} for name in ("requester_metadata", "spend_logs_metadata", CANARY)}
+    call["metadata"]["usage_object"] |= {"text": CANARY, "prompt_tokens_details": {"text": CANARY}}
+    return call
+
+
+def _wrongly_typed() -> Iterator[dict[str, Any]]:
+    """For every stored field: the canary where only a number, or something flat, may stand."""
+    nests: list[tuple[type[msgspec.Struct], str]] = [
+        (Call, ""),
+        (CallMetadata, "metadata"),
+        (LagoProperties, "properties"),
+    ]
+    for struct, nest in nests:
+        for field in msgspec.structs.fields(struct):
+            wrong: list[Any] = [{"text": CANARY}, [CANARY]]
+            if str not in get_args(field.type):
+                wrong.append(CANARY)
+            if any(isinstance(one, type) and issubclass(one, msgspec.Struct) for one in get_args(field.type)):
+                wrong.remove({"text": CANARY})
+            for value in wrong:
+                call = {"id": "wrong", "messages": CANARY}
+                yield {**call, nest: {field.name: value}} if nest else {**call, field.name: value}
+
+
+def _bodies() -> Iterator[bytes]:
+    whole = json.dumps(_recorded_with_prompts())
+    with_nan = whole.replace('"stream": null', '"stream": null, "response_time": NaN')
+    bad_cost = json.dumps({**_recorded_with_prompts(), "response_cost": float("nan")})
+    deep = '{"id":"x","messages":' + f'["{CANARY}",' * 20_000 + "0" + "]" * 20_000 + "}"
+    surrogate = json.dumps({"id": "x", "messages": CANARY + "\ud800"})
+    good = [whole, with_nan, surrogate]
+    bad = [bad_cost, deep, f'"{CANARY}"', f'["{CANARY}"]', f"{CANARY}", f'{{"{CANARY}":tru}}']
+    bad += [json.dumps({"id": "x", "model": CANARY * (MAX_RECORD_BYTES // len(CANARY))})]
+    assert with_nan != whole
+    for element in good + bad:
+        yield element.encode()
+        yield f"[{whole},{element},{whole}]".encode()
+        yield f"{whole}\n{element}\n{whole}".encode()
+        yield f'{{"{CANARY}":1,"event":{element}}}'.encode()
+        yield element[:-1].encode()
+        yield f"[{whole},{element[:-3]}".encode()
+    yield json.dumps(list(_wrongly_typed())).encode()
+    yield b'{"id":"x","messages":"' + CANARY.encode() + b' \xff\xfe \0"}'
+    yield json.dumps({"messages": CANARY * (MAX_BODY // len(CANARY) + 1)}).encode()
+
+
+@pytest.fixture
+def logs(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    with caplog.at_level(logging.NOTSET):
+        yield caplog
+
+
+async def test_the_canary_is_nowhere(
+    kafka: Kafka, topic_prefix: str, logs: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    create_topics(kafka.bootstrap, topic_prefix)
+    answers: list[str] = []
+    statuses: set[int] = set()
+
+    async def post(ingress: Ingress, body: bytes, path: str, **headers: str) -> None:
+        answer = await ingress.post(body, path, **headers)
+        statuses.add(answer.status)
+        answers.append(f"{answer.headers} {await answer.text()}")
+
+    auth = WebhookAuth(tokens=["token"])
+    async with running_ingress(kafka.bootstrap, topic_prefix, auth=auth, max_body_bytes=MAX_BODY) as ingress:
+        for body in _bodies():
+            for path in (USAGE, "/webhooks/litellm/batch", "/api/v1/events"):
+                await post(ingress, body, path, Authorization="Bearer token")
+        await post(ingress, CANARY.encode(), USAGE, Authorization="Bearer token", Content_Encoding="gzip")
+        await post(
+            ingress, gzip.compress(CANARY.encode()), USAGE, Authorization="Bearer token", Content_Encoding="gzip"
+        )
+        await post(ingress, CANARY.encode(), USAGE, Authorization="Bearer token", Content_Encoding=CANARY)
+        await post(ingress, CANARY.encode(), USAGE, Authorization=f"Bearer {CANARY}", X_Webhook_Signature=CANARY)
+        stored = len(ingress.raw())
+        reasons = {rejection.reason for rejection in ingress.rejected()}
+    async with running_ingress(f"127.0.0.1:{free_port()}", "", timeout_s=1.5) as ingress:
+        await post(ingress, json.dumps(_recorded_with_prompts()).encode(), USAGE)
+        await post(ingress, CANARY.encode(), USAGE)
+
+    assert statuses == {202, 400, 401, 413, 415, 503}
+    assert reasons == {"not_json", "not_an_object", "wrong_type", "bad_number", "too_deep", "too_large"}
+    assert stored > 50
+    assert CANARY not in "".join(answers)
+    topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=10).topics
+    for topic in [name for name in topics if name.startswith(topic_prefix)]:
+        for record in read_topic(kafka.bootstrap, topic):
+            assert CANARY.encode() not in record.value
+            assert CANARY not in (record.key or "")
+    written = logs.text + "".join(str(vars(record)) for record in logs.records) + "".join(capfd.readouterr())
+    assert CANARY not in written

@@ -1,0 +1,110 @@
+"""The topics of the catalogue on a real broker: created once, checked in sentences."""
+
+import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
+
+from connectors.kafka.admin import check_topics, create_topics, topic_ids
+from connectors.settings import Settings
+from schemas.errors import TopicProblem, Unavailable
+from schemas.topics import CATALOGUE, CUSTOMERS, ORGS, RAW, RECEIPTS, RETRY, RETRY_TIERS
+from tests.support.eventually import eventually
+from tests.support.kafka import Kafka
+from tests.support.ports import free_port
+
+
+@pytest.fixture
+def settings(kafka: Kafka, topic_prefix: str) -> Settings:
+    return Settings(kafka_bootstrap_servers=kafka.bootstrap, kafka_partitions=3, topic_prefix=topic_prefix)
+
+
+@pytest.fixture
+def admin(kafka: Kafka) -> AdminClient:
+    return AdminClient({"bootstrap.servers": kafka.bootstrap})
+
+
+def _make(admin: AdminClient, name: str, partitions: int, config: dict[str, str] | None = None) -> None:
+    admin.create_topics([NewTopic(name, partitions, 1, config=config or {})])[name].result()
+    eventually(lambda: name in admin.list_topics(timeout=10).topics)
+
+
+def _drop(admin: AdminClient, name: str) -> None:
+    admin.delete_topics([name], operation_timeout=10)[name].result()
+    eventually(lambda: name not in admin.list_topics(timeout=10).topics)
+
+
+def test_creating_twice_creates_once_and_the_check_is_content(settings: Settings) -> None:
+    names = tuple(settings.topic_prefix + topic.name for topic in CATALOGUE)
+    first = create_topics(settings)
+    assert (first.created, first.existed) == (names, ())
+    assert check_topics(settings) == []
+    second = create_topics(settings)
+    assert (second.created, second.existed) == ((), names)
+    assert check_topics(settings) == []
+
+
+def test_partitions_are_those_of_the_catalogue(settings: Settings, admin: AdminClient) -> None:
+    create_topics(settings)
+    found = admin.list_topics(timeout=10).topics
+    counts = [len(found[settings.topic_prefix + topic.name].partitions) for topic in (RAW, CUSTOMERS, RETRY, ORGS)]
+    assert counts == [3, 3, RETRY_TIERS, 1]
+
+
+def test_before_anything_is_created_every_topic_is_missing(settings: Settings) -> None:
+    complaints = check_topics(settings)
+    assert len(complaints) == len(CATALOGUE)
+    assert complaints[0] == f"Topic {settings.topic_prefix}{RAW.name} is missing: run `meterbridge topics create`."
+
+
+def test_what_is_wrong_is_said_in_a_sentence_and_creating_does_not_mend_it(
+    settings: Settings, admin: AdminClient
+) -> None:
+    """A partition count is fixed for life: changing it moves keys away from their ledgers."""
+    _make(admin, settings.topic_prefix + RAW.name, 4, RAW.config)
+    _make(admin, settings.topic_prefix + CUSTOMERS.name, 3, {"cleanup.policy": "delete"})
+    assert len(create_topics(settings).existed) == 2
+    regrown, not_compacted = check_topics(settings)
+    assert f"{RAW.name} has 4 partitions where 3 are expected" in regrown
+    assert f"{CUSTOMERS.name} has cleanup.policy=delete where compact is expected" in not_compacted
+
+
+def test_a_topic_whose_time_is_the_brokers_is_refused(settings: Settings, admin: AdminClient) -> None:
+    """The record time of a raw record is its receipt time: the ledger's clock."""
+    create_topics(settings)
+    resource = ConfigResource(
+        ResourceType.TOPIC,
+        settings.topic_prefix + RAW.name,
+        incremental_configs=[
+            ConfigEntry("message.timestamp.type", "LogAppendTime", incremental_operation=AlterConfigOpType.SET)
+        ],
+    )
+    admin.incremental_alter_configs([resource])[resource].result()
+    (complaint,) = eventually(lambda: check_topics(settings))
+    assert "message.timestamp.type=LogAppendTime where CreateTime is expected" in complaint
+
+
+def test_a_topic_made_anew_has_another_id(settings: Settings, admin: AdminClient) -> None:
+    name = settings.topic_prefix + RECEIPTS.name
+    _make(admin, name, 1)
+    before = topic_ids(settings, [name])
+    assert topic_ids(settings, [name]) == before
+    _drop(admin, name)
+    _make(admin, name, 1)
+    after = topic_ids(settings, [name])
+    assert before.keys() == after.keys() == {name}
+    assert before[name] != after[name]
+    assert len(after[name]) == 22
+
+
+def test_a_missing_topic_has_no_id(settings: Settings) -> None:
+    with pytest.raises(TopicProblem, match="topic_missing"):
+        topic_ids(settings, [settings.topic_prefix + "none"])
+
+
+def test_more_copies_than_brokers_are_refused_by_name(settings: Settings) -> None:
+    with pytest.raises(TopicProblem, match=r"topic_refused: .*litellm\.usage\.raw"):
+        create_topics(settings.model_copy(update={"kafka_replication_factor": 9}))
+
+
+def test_a_broker_that_does_not_answer_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="kafka_unavailable"):
+        check_topics(Settings(kafka_bootstrap_servers=f"127.0.0.1:{free_port()}"), limit_s=1)

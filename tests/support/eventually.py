@@ -1,0 +1,30 @@
+"""Waiting in tests: a condition with a deadline, never a sleep of hoped-for length."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(probe: Callable[[], T], limit_s: float = 10.0) -> T:
+    """The first truthy answer of `probe`.
+
+    Raises:
+        AssertionError: none within `limit_s`; with the last answer.
+    """
+    deadline = time.monotonic() + limit_s
+    while not (answer := probe()):
+        assert time.monotonic() < deadline, f"still {answer!r} after {limit_s} s"
+        time.sleep(0.02)
+    return answer
+
+
+async def soon(probe: Callable[[], T], limit_s: float = 10.0) -> T:
+    """`eventually`, for what happens in this event loop meanwhile; `probe` may block, it has a thread."""
+    deadline = time.monotonic() + limit_s
+    while not (answer := await asyncio.to_thread(probe)):
+        assert time.monotonic() < deadline, f"still {answer!r} after {limit_s} s"
+        await asyncio.sleep(0.01)
+    return answer

@@ -1,0 +1,55 @@
+"""A delivery with its neighbours at hand, in virtual time."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from streams.core.backoff import RetryPolicy
+from streams.core.batches import Item, Outcome
+from streams.core.breaker import Breaker
+from streams.delivery import Delivery
+from tests.support.scripted_lago import ScriptedLago
+from tests.support.virtual_time import run_virtually, virtual_now
+
+POLICY = RetryPolicy(random=lambda: 0.5)
+
+
+class Sink:
+    """A delivery with its neighbours at hand; several made from one `breaker` are lanes of one process."""
+
+    def __init__(
+        self,
+        lago: ScriptedLago,
+        breaker: Breaker | None = None,
+        concurrency: asyncio.Semaphore | None = None,
+        *,
+        batch_size: int = 100,
+        resend_is_safe: bool = True,
+    ) -> None:
+        self.breaker = breaker or Breaker(POLICY)
+        self.requests: list[tuple[str, int, float]] = []
+        self.delivery = Delivery(
+            lago,
+            concurrency=concurrency or asyncio.Semaphore(4),
+            breaker=self.breaker,
+            policy=POLICY,
+            clock=virtual_now,
+            sleep=asyncio.sleep,
+            on_request=lambda *request: self.requests.append(request),
+            batch_size=batch_size,
+            resend_is_safe=lambda: resend_is_safe,
+        )
+
+
+def deliver(lago: ScriptedLago, items: Sequence[Item], *, batch_size: int = 100, safe: bool = True) -> list[Outcome]:
+    async def main() -> list[Outcome]:
+        return await Sink(lago, batch_size=batch_size, resend_is_safe=safe).delivery.deliver(items)
+
+    return run_virtually(main())
+
+
+def said(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    return [(outcome.kind, outcome.reason) for outcome in outcomes]
+
+
+def first(fault: str, times: int = 1) -> Callable[[int, list[str]], str | None]:
+    return lambda number, _ids: fault if number < times else None

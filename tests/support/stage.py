@@ -1,0 +1,159 @@
+"""Topics of one test, and roles run in this process against them."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from connectors.kafka.admin import create_topics, topic_ids
+from connectors.kafka.security import aiokafka_config, faust_broker
+from connectors.settings import Settings, load_settings
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+from schemas.moments import SECOND_US
+from schemas.policy import MeterPolicy
+from schemas.records import Receipt
+from schemas.topics import TopicNames
+from streams.app import ROLES
+from streams.core.books import Books
+from streams.core.changes import Changes
+from streams.delivery import Delivery
+from streams.parts import Parts
+from streams.roles import Role
+from streams.running import run_role
+from tests.support.calls import Raw
+
+#: Short windows, so that a test need not wait a minute.
+QUICK = MeterPolicy(window_us=SECOND_US, grace_us=SECOND_US // 5, quiet_us=SECOND_US // 2)
+
+
+@dataclass
+class Quiet:
+    """Sensors that keep what they are told."""
+
+    halted: list[tuple[str, int, str]] = field(default_factory=list)
+    missing: int = 0
+    calls: dict[str, int] = field(default_factory=dict)
+    receipts: list[Receipt] = field(default_factory=list)
+
+    def folded(self, partition: int, changes: Changes, seconds: float) -> None:
+        for decision, number in changes.decisions.items():
+            self.calls[decision] = self.calls.get(decision, 0) + number
+
+    def books(self, partition: int, books: Books | None) -> None: ...
+
+    def settled(self, receipts: Sequence[Receipt]) -> None:
+        self.receipts += receipts
+
+    def lane_halted(self, topic: str, partition: int, reason: str) -> None:
+        self.halted.append((topic, partition, reason))
+
+    def chunk_missing(self, topic: str, partition: int, gaps: int) -> None:
+        self.missing += gaps
+
+
+class Stage:
+    """One test's corner of a broker."""
+
+    def __init__(self, bootstrap: str, prefix: str, partitions: int = 2) -> None:
+        self.settings: Settings = load_settings(
+            {
+                "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+                "TOPIC_PREFIX": prefix,
+                "KAFKA_PARTITIONS": str(partitions),
+                "PATH": os.environ.get("PATH", ""),
+            }
+        )
+        create_topics(self.settings)
+        self.topics = TopicNames.with_prefix(prefix)
+        self.sensors = Quiet()
+        self.kafka = aiokafka_config(self.settings)
+        self.producer = Producer(
+            {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True}
+        )
+
+    def parts(self, policy: MeterPolicy = QUICK, delivery: Delivery | None = None, **changes: Any) -> Parts:
+        """Parts for roles; `delivery` for those that post."""
+
+        def deliver() -> Delivery:
+            assert delivery is not None
+            return delivery
+
+        parts = Parts(
+            kafka=self.kafka,
+            broker=faust_broker(self.settings),
+            credentials=None,
+            topics=self.topics,
+            group_prefix=self.settings.topic_prefix,
+            partitions=self.settings.kafka_partitions,
+            topic_ids=topic_ids(self.settings, [self.topics.raw]),
+            policy=policy,
+            lead_s=5,
+            max_retries=3,
+            retry_delay_s=1,
+            delivery=deliver,
+            sensors=self.sensors,
+        )
+        return replace(parts, **changes)
+
+    def put(self, records: Sequence[Raw], partition: int | None = None) -> None:
+        """Write raw records, each with its own record time."""
+        for record in records:
+            place = {} if partition is None else {"partition": partition}
+            self.producer.produce(self.topics.raw, record.value, record.key, timestamp=record.timestamp, **place)
+        self.producer.flush(10)
+
+    def map(self, customer: str, org: str, subscription: str, since_us: int = 0) -> None:
+        """Map a customer to an org's running subscription."""
+        version = MappingVersion(since_us, org, "tenant")
+        record = CustomerRecord(customer, (version,), since_us, since_us)
+        self.producer.produce(
+            self.topics.orgs, msgspec.json.encode(OrgRecord(org, periods=(Period(subscription, 0),))), org
+        )
+        self.producer.produce(self.topics.customers, msgspec.json.encode(record), customer)
+        self.producer.flush(10)
+
+    def read(self, topic: str) -> list[Any]:
+        """Every committed message of a topic."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.settings.kafka_bootstrap_servers,
+                "group.id": "reader",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 20,
+                "auto.offset.reset": "earliest",
+            }
+        )
+        count = len(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, number, 0) for number in range(count)])
+        messages, ended = [], 0
+        while ended < count:
+            for message in consumer.consume(1000, 5):
+                if message.error() is None:
+                    messages.append(message)
+                else:
+                    ended += 1
+        consumer.close()
+        return messages
+
+    def values(self, topic: str) -> list[Any]:
+        """Every committed value of a topic, as JSON."""
+        return [json.loads(message.value()) for message in self.read(topic)]
+
+    @asynccontextmanager
+    async def running(self, name: str, parts: Parts) -> AsyncIterator[Role]:
+        """A role, until the block ends."""
+        role, stop = ROLES[name](parts), asyncio.Event()
+        task = asyncio.ensure_future(run_role(role, stop))
+        try:
+            yield role
+        finally:
+            stop.set()
+            await task

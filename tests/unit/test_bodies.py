@@ -1,0 +1,107 @@
+"""Laws of cutting a body into elements: the cuts are where JSON has them, whatever the elements hold."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.http.bodies import MAX_ELEMENTS, Element, split
+from connectors.http.rejections import Refused
+
+SPACE = st.text(" \t\r\n", max_size=3)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(st.text(max_size=4), VALUES, max_size=4)
+
+
+def _parsed(elements: list[Element]) -> list[Any]:
+    return [json.loads(bytes(memoryview(element))) for element in elements]
+
+
+@given(st.lists(VALUES, max_size=6), SPACE, st.booleans(), st.sampled_from([None, 1]))
+def test_an_array_is_cut_into_what_was_put_in(values: list[Any], space: str, ascii_: bool, indent: int | None) -> None:
+    body = space + json.dumps(values, ensure_ascii=ascii_, indent=indent) + space
+    assert _parsed(split(body.encode())) == values
+
+
+@given(st.lists(VALUES, max_size=4), st.lists(VALUES, max_size=4), st.sampled_from([None, 1]))
+def test_an_element_that_is_no_strict_json_moves_no_cut(
+    before: list[Any], after: list[Any], indent: int | None
+) -> None:
+    """NaN, a lone surrogate and any nesting inside an element leave its neighbours where they are."""
+    odd = ['{"spend": NaN}', '{"text": "\\ud800 ]}\\" ,["}', '{"deep":' + "[{}," * 9_000 + "0" + "]" * 9_000 + "}"]
+    written = [json.dumps(value, indent=indent) for value in before] + odd
+    written += [json.dumps(value, indent=indent) for value in after]
+    elements = [bytes(memoryview(element)).strip() for element in split(f"[{', '.join(written)}]".encode())]
+    assert elements == [text.encode() for text in written]
+
+
+@given(st.lists(OBJECTS, min_size=1, max_size=5), st.sampled_from(["\n", "\r\n", "\n\n", "\n \n"]), st.booleans())
+def test_ndjson_is_cut_at_its_lines(objects: list[Any], end: str, closed: bool) -> None:
+    body = end.join(json.dumps(one) for one in objects) + (end if closed else "")
+    assert _parsed(split(body.encode())) == objects
+
+
+def test_ndjson_is_known_by_a_first_line_that_is_no_strict_json_either() -> None:
+    assert len(split(b'{"spend":NaN}\n{"id":2}\n{"id":3')) == 3
+    assert len(split(b'null\n{"id":2}')) == 2
+
+
+@given(OBJECTS, st.sampled_from([None, 1, "\t"]))
+def test_one_object_is_one_element_however_it_is_printed(value: dict[str, Any], indent: int | str | None) -> None:
+    assert _parsed(split(json.dumps(value, indent=indent).encode())) == [value]
+
+
+@pytest.mark.parametrize("body", ['{\n"id":1,\n"a":[\n1,\n2\n]\n', '{"id":1', '{"id":1}}', "tru", "", " \n "])
+def test_what_is_cut_off_is_left_in_one_piece_for_the_parser_to_refuse(body: str) -> None:
+    assert [bytes(memoryview(element)) for element in split(body.encode())] == [body.encode()]
+
+
+@pytest.mark.parametrize("body", ["[", '[{"id":1}', '[{"id":"1}]', "[[]", '[{"id":1}] 2', "[NaN] 2", '[{"a":NaN}'])
+def test_an_array_that_does_not_end_where_the_body_does_is_refused_whole(body: str) -> None:
+    with pytest.raises(Refused) as caught:
+        split(body.encode())
+    assert caught.value.reason == "not_json"
+
+
+@pytest.mark.parametrize("spend", ["1", "NaN"])
+@pytest.mark.parametrize(
+    ("body", "cut"),
+    [
+        ('{"events":[%s,%s]}', 2),
+        ('{"event":%s, "x":%s}', 1),
+        ('{"x":%s, "ev\\u0065nts":[%s]}', 1),
+        (' {"x":",[", "events" : [ %s , null, %s ] }\n', 3),
+        ('{"events":%s,"y":%s}', 1),
+    ],
+)
+def test_a_wrapper_is_taken_off(body: str, cut: int, spend: str) -> None:
+    element = '{"spend":%s}' % spend  # noqa: UP031  # braces are the point
+    elements = split((body % (element, element)).encode(), ("events", "event"))
+    assert len(elements) == cut
+    assert bytes(memoryview(elements[0])).strip() == element.encode()
+    assert bytes(memoryview(elements[-1])).strip() == element.encode()
+
+
+def test_a_wrapper_is_only_taken_off_where_the_route_has_one() -> None:
+    body = b'{"events":[{"id":1},{"id":2}]}'
+    assert split(body) == [body]
+    assert split(b'{"id":1}', ("events",)) == [b'{"id":1}']
+
+
+def test_a_byte_order_mark_is_no_part_of_an_array() -> None:
+    assert _parsed(split(b'\xef\xbb\xbf[{"id":1}]')) == [{"id": 1}]
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" + b"1," * MAX_ELEMENTS + b"1]", b"[" + b"NaN," * MAX_ELEMENTS + b"1]", b"null\n" * (MAX_ELEMENTS + 1)]
+)
+def test_the_number_of_elements_is_bounded_on_every_path(body: bytes) -> None:
+    with pytest.raises(Refused) as caught:
+        split(body)
+    assert caught.value.reason == "too_many_elements"

@@ -1,0 +1,187 @@
+"""The fold's laws: order, redelivery and splitting change nothing; one identity is counted once."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.ledger import Position, Sum
+from schemas.moments import HOUR_US, SECOND_US
+from schemas.policy import MeterPolicy
+from streams.core.books import Books, total, verify
+from streams.core.changes import Changes, apply
+from streams.core.fold import Fold
+from streams.core.mapping import NO_MAPPING, Target
+from tests.support.calls import NOON, Raw, raw, slp
+
+POLICY = MeterPolicy()
+
+
+def subscribed(customer: str, at_us: int, kind: str) -> Target:
+    return Target("", "", NO_MAPPING) if customer == "stranger" else Target(f"org-{customer}", f"sub-{customer}")
+
+
+def folded(records: list[Raw], *, books: Books | None = None, policy: MeterPolicy = POLICY, step: int = 1000) -> Books:
+    books = books or Books(Position())
+    fold = Fold(policy, "d-t-0-")
+    for start in range(0, len(records), step):
+        chunk = [replace(record, offset=books.position.next + n) for n, record in enumerate(records[start : start + step])]
+        apply(books, fold(books, chunk, subscribed), NOON)
+    verify(books)
+    return books
+
+
+def sums(books: Books) -> dict[tuple[str, str, int], tuple[int, int, Decimal]]:
+    out: dict[tuple[str, str, int], tuple[int, int, Decimal]] = {}
+    for window in books.windows.values():
+        key = (window.customer_id, window.model, window.start_us)
+        count, tokens, cost = out.get(key, (0, 0, Decimal(0)))
+        out[key] = (count + window.count, tokens + window.total_tokens, cost + window.cost)
+    return out
+
+
+calls = st.builds(
+    lambda number, customer, second, cents, model: raw(
+        0,
+        slp(number, at_us=NOON + second * SECOND_US, cost=f"{cents}e-7", model=model),
+        customer=customer,
+        received_us=NOON + 300 * SECOND_US,
+    ),
+    number=st.integers(0, 60),
+    customer=st.sampled_from(["acme", "beta", "stranger"]),
+    second=st.integers(0, 200),
+    cents=st.integers(1, 10**9),
+    model=st.sampled_from(["gpt-4o", "claude"]),
+)
+#: One call has one content: a number stands for all of it.
+batches = st.lists(calls, min_size=1, max_size=40)
+
+
+def unique(records: list[Raw]) -> list[Raw]:
+    seen: dict[bytes, Raw] = {}
+    for record in records:
+        value = record.value or b""
+        seen.setdefault(value[value.index(b'"litellm_call_id"') : value.index(b'"status"')], record)
+    return list(seen.values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(records=batches, data=st.data())
+def test_order_of_arrival_does_not_change_a_sum(records: list[Raw], data: st.DataObject) -> None:
+    records = unique(records)
+    shuffled = data.draw(st.permutations(records))
+    assert sums(folded(records)) == sums(folded(shuffled))
+
+
+@settings(max_examples=60, deadline=None)
+@given(records=batches, data=st.data())
+def test_a_redelivered_call_is_counted_once(records: list[Raw], data: st.DataObject) -> None:
+    records = unique(records)
+    again = data.draw(st.lists(st.sampled_from(records), max_size=30))
+    once, repeated = folded(records), folded([*records, *again], step=7)
+    assert sums(once) == sums(repeated)
+    assert repeated.position.counters.duplicate.calls == len(again)
+
+
+@settings(max_examples=40, deadline=None)
+@given(records=batches, step=st.integers(1, 11))
+def test_how_records_are_cut_into_chunks_does_not_matter(records: list[Raw], step: int) -> None:
+    records = unique(records)
+    assert sums(folded(records)) == sums(folded(records, step=step))
+
+
+@settings(max_examples=40, deadline=None)
+@given(records=batches)
+def test_windows_of_any_length_sum_to_the_same_whole(records: list[Raw]) -> None:
+    records = unique(records)
+    minute, hour = folded(records), folded(records, policy=replace(POLICY, window_us=HOUR_US))
+    assert total(minute.windows.values()) == total(hour.windows.values()) == minute.position.counters.folded
+
+
+def test_cost_is_quantised_once_and_half_even() -> None:
+    """9.149999999999999e-06 is what LiteLLM's floats make of 9.15e-06."""
+    books = folded([raw(0, slp(1, cost="9.149999999999999e-06")), raw(1, slp(2, cost="0.0000000000005"))])
+    assert total(books.windows.values()).cost == Decimal("0.000009150000")
+
+
+def test_a_failed_try_and_its_success_are_two_calls() -> None:
+    failed = slp(1, cost="0.0039", status="failure", id="call-1")
+    books = folded([raw(0, failed), raw(1, slp(1, cost="0.001"))])
+    assert books.position.counters.folded == Sum(2, Decimal("0.004900000000"))
+
+
+def test_unbilled_calls_are_received_remembered_and_not_folded() -> None:
+    free = [slp(1, cost="0", cache_hit=True), slp(2, cost="0"), slp(3, cost="0", status="failure")]
+    books = folded([raw(n, call) for n, call in enumerate([*free, *free])])
+    counters = books.position.counters
+    assert (counters.unbilled.calls, counters.duplicate.calls, counters.folded.calls) == (3, 3, 0)
+
+
+def test_a_call_beyond_the_horizon_is_rejected_not_folded() -> None:
+    """An identity is forgotten after the horizon; a call that old could be a repeat of a forgotten one."""
+    late = NOON - 23 * HOUR_US - 1
+    fold = Fold(POLICY, "d-t-0-")
+    changes = fold(Books(Position()), [raw(0, slp(1, at_us=late)), raw(1, slp(2, at_us=late + 10))], subscribed)
+    assert changes.position.counters.rejected.calls == 1
+    assert changes.position.counters.folded.calls == 1
+    assert b"beyond_horizon" in changes.rejected[0][1]
+
+
+def test_an_identity_is_remembered_as_long_as_its_call_could_be_folded() -> None:
+    books = folded([raw(0, slp(1, at_us=NOON))])
+    hours = 22
+    later = NOON + hours * HOUR_US + 59 * 60 * SECOND_US
+    filler = [raw(0, slp(100 + h, at_us=NOON + h * HOUR_US), received_us=NOON + h * HOUR_US) for h in range(1, hours)]
+    folded([*filler, raw(0, slp(1, at_us=NOON), received_us=later)], books=books, step=1)
+    assert books.position.counters.duplicate.calls == 1
+
+
+def test_identities_are_forgotten_with_their_hour() -> None:
+    books = folded([raw(0, slp(1))])
+    folded([raw(0, slp(2, at_us=NOON + 30 * HOUR_US), received_us=NOON + 30 * HOUR_US)], books=books)
+    assert len(books.seen) == 1
+    folded([raw(0, slp(3, at_us=NOON + 30 * HOUR_US), received_us=NOON + 30 * HOUR_US)], books=books)
+    assert list(books.seen_chunks) == [(NOON + 30 * HOUR_US) // HOUR_US]
+
+
+def test_a_time_in_the_future_is_taken_as_the_time_of_receipt() -> None:
+    books = folded([raw(0, slp(1, at_us=NOON + 3600 * SECOND_US))])
+    assert [window.max_end_us for window in books.windows.values()] == [NOON]
+
+
+def test_poison_is_rejected_and_its_neighbours_are_folded() -> None:
+    poison = [None, b"", b"\0framed", b"[]", b"{", b'{"v":1}', b"[" * 100_000, raw(0, slp(9, prompt_tokens="x")).value]
+    records = [Raw(0, NOON // 1000, b"acme", value) for value in poison]
+    books = folded([raw(0, slp(1)), *records, raw(0, slp(2))])
+    counters = books.position.counters
+    assert (counters.received.calls, counters.folded.calls, counters.rejected.calls) == (10, 2, 8)
+
+
+def test_money_that_is_no_money_is_rejected_with_its_reason() -> None:
+    bad = {"1e308": "absurd_cost", "-0.01": "negative_cost", '"NaN"': "bad_cost", '"Infinity"': "bad_cost"}
+    for text, reason in bad.items():
+        record = raw(0, slp(1))
+        record.value = (record.value or b"").replace(b"0.000145", text.encode())
+        changes = Fold(POLICY, "")(Books(Position()), [record], subscribed)
+        assert changes.decisions == {f"rejected:{reason}": 1}
+
+
+def test_per_call_mode_keeps_calls_apart() -> None:
+    books = folded([raw(0, slp(1)), raw(1, slp(2))], policy=replace(POLICY, window_us=0))
+    assert [window.count for window in books.windows.values()] == [1, 1]
+    assert len({window.identity for window in books.windows.values()}) == 2
+
+
+def test_extra_group_fields_open_windows_of_their_own() -> None:
+    policy = replace(POLICY, group_by=("team_id",))
+    team = [slp(n, metadata={"user_api_key_team_id": f"t{n % 2}"}) for n in range(4)]
+    books = folded([raw(n, call) for n, call in enumerate(team)], policy=policy)
+    assert sorted(window.group for window in books.windows.values()) == [("t0",), ("t1",)]
+
+
+def test_every_call_that_is_no_duplicate_and_not_rejected_is_enriched() -> None:
+    records = [raw(0, slp(1)), raw(1, slp(1)), raw(2, slp(2, cost="0")), raw(3, slp(3, cost="-1"))]
+    changes: Changes = Fold(POLICY, "d-t-0-")(Books(Position()), records, subscribed)
+    assert [b'"decision":"billable"' in value for _, value in changes.enriched] == [True, False]
+    assert b'"part":"d-t-0-0"' in changes.enriched[0][1]

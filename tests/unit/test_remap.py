@@ -1,0 +1,201 @@
+"""Laws of the customer mapping: what a request changes, and what no request can change."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.customers import CustomerRecord, MappingVersion
+from schemas.errors import Rejected
+from schemas.moments import HOUR_US, SECOND_US
+from streams.core.mapping import version_at
+from streams.core.remap import (
+    KEEP_US,
+    KEPT_VERSIONS,
+    MAX_VERSIONS,
+    TOO_EARLY,
+    TOO_MANY,
+    MappingRequest,
+    in_force,
+    remap,
+    takes_effect,
+)
+
+NOW = 1_800_000_000 * SECOND_US + 250_000
+LEAD = 5 * SECOND_US
+EARLIEST = 1_800_000_006 * SECOND_US
+
+
+def asked(org: str, at: int | None = None, *, active: bool = True, plan: str = "ai_basic") -> MappingRequest:
+    return MappingRequest("customer", org, "tenant", plan, active, effective_from=at)
+
+
+def record_of(*posts: tuple[int, MappingRequest]) -> CustomerRecord:
+    """The record after requests, each at its moment."""
+    record = None
+    for now, request in posts:
+        record = remap(record, request, now, LEAD)
+    assert record is not None
+    return record
+
+
+def orgs(record: CustomerRecord) -> list[str]:
+    return [version.lago_customer_id for version in record.versions]
+
+
+def payer(record: CustomerRecord, at: int) -> str | None:
+    version = version_at(record.versions, at)
+    return None if version is None else version.lago_customer_id
+
+
+def test_the_first_mapping_covers_everything_before_it() -> None:
+    record = remap(None, asked("a"), NOW, LEAD)
+    assert record.versions == (MappingVersion(EARLIEST, "a", "tenant", updated_at=NOW),)
+    assert (record.created_at, record.updated_at) == (NOW, NOW)
+    assert payer(record, 0) == payer(record, NOW) == payer(record, NOW + HOUR_US) == "a"
+
+
+@pytest.mark.parametrize("at", [1_000_000_000 * SECOND_US, NOW, NOW + HOUR_US])
+def test_a_first_mapping_may_begin_at_any_time_and_does_so_on_a_whole_second(at: int) -> None:
+    record = remap(None, asked("a", at), NOW, LEAD)
+    assert record.versions[0].effective_from == at - at % SECOND_US
+
+
+def test_a_change_applies_from_the_first_whole_second_after_the_lead() -> None:
+    #  ... a ...  now    now+lead  EARLIEST
+    #  -----------|---------|---------|--- b --->
+    record = record_of((NOW - HOUR_US, asked("a")), (NOW, asked("b")))
+    assert payer(record, EARLIEST - 1) == "a"
+    assert payer(record, EARLIEST) == "b"
+    assert (record.created_at, record.updated_at) == (NOW - HOUR_US, NOW)
+
+
+def test_a_lead_that_ends_on_a_whole_second_is_not_rounded_up() -> None:
+    assert takes_effect(asked("a"), NOW - 250_000, LEAD) == EARLIEST - SECOND_US
+
+
+def test_asking_again_for_what_is_in_force_writes_nothing() -> None:
+    first = record_of((NOW - HOUR_US, asked("a")))
+    assert remap(first, asked("a"), NOW, LEAD) is first
+    changed = remap(first, asked("b"), NOW, LEAD)
+    assert remap(changed, asked("b"), NOW + SECOND_US, LEAD) is changed
+    assert remap(changed, asked("b"), NOW, LEAD) is changed
+
+
+def test_every_field_of_a_mapping_counts_as_a_change() -> None:
+    first = record_of((NOW - HOUR_US, asked("a")))
+    for request in (
+        asked("a", plan="ai_pro"),
+        asked("a", active=False),
+        MappingRequest("customer", "a", "other"),
+        MappingRequest("customer", "a", "tenant", external_subscription_id="sub"),
+        MappingRequest("customer", "a", "tenant", id_kind="team"),
+    ):
+        assert len(remap(first, request, NOW, LEAD).versions) == 2, request
+
+
+def test_an_explicit_beginning_before_the_lead_is_refused_once_there_is_a_mapping() -> None:
+    first = record_of((NOW - HOUR_US, asked("a")))
+    for at in (0, NOW, NOW + LEAD - 1, EARLIEST - 1):
+        with pytest.raises(Rejected) as refusal:
+            remap(first, asked("b", at), NOW, LEAD)
+        assert refusal.value.reason == TOO_EARLY
+    assert payer(remap(first, asked("b", EARLIEST), NOW, LEAD), EARLIEST) == "b"
+
+
+def test_repeating_the_first_mapping_with_its_past_beginning_is_no_error() -> None:
+    first = record_of((NOW - HOUR_US, asked("a", NOW - 100 * HOUR_US)))
+    assert remap(first, asked("a", NOW - 100 * HOUR_US), NOW, LEAD) is first
+
+
+def test_asking_for_the_past_as_it_was_does_not_pass_for_a_change_of_the_present() -> None:
+    record = record_of((NOW - 9 * HOUR_US, asked("a")), (NOW - HOUR_US, asked("b")))
+    with pytest.raises(Rejected, match=TOO_EARLY):
+        remap(record, asked("a", NOW - 2 * HOUR_US), NOW, LEAD)
+
+
+def test_a_version_with_the_same_beginning_replaces_that_one() -> None:
+    at = NOW + HOUR_US
+    record = record_of((NOW - HOUR_US, asked("a")), (NOW, asked("b", at)), (NOW, asked("c", at)))
+    assert orgs(record) == ["a", "c"]
+
+
+def test_versions_are_in_order_of_their_beginning_whatever_order_they_came_in() -> None:
+    record = record_of(
+        (NOW - HOUR_US, asked("a")), (NOW, asked("c", NOW + 2 * HOUR_US)), (NOW, asked("b", NOW + HOUR_US))
+    )
+    assert orgs(record) == ["a", "b", "c"]
+
+
+def test_a_change_before_the_first_versions_own_beginning_leaves_what_that_one_covers_already() -> None:
+    #   a (covers everything before its beginning)          a
+    #  ---------------------------|--- b ---|-----------------> (a's beginning)
+    record = record_of((NOW, asked("a", NOW + HOUR_US)), (NOW + 1, asked("b")))
+    assert payer(record, EARLIEST - 1) == "a"
+    assert payer(record, EARLIEST) == "b"
+    assert payer(record, NOW + HOUR_US) == "a"
+
+
+def test_an_inactive_stretch_that_a_later_version_covers_keeps_its_payer() -> None:
+    stopped = record_of((NOW - 9 * HOUR_US, asked("a")), (NOW - 8 * HOUR_US, asked("a", active=False)))
+    planned = remap(stopped, asked("b", NOW + 9 * HOUR_US), NOW - HOUR_US, LEAD)
+    assert payer(planned, NOW) == "b"
+    changed = remap(planned, asked("c"), NOW, LEAD)
+    assert payer(changed, NOW) == "b"
+    assert payer(changed, EARLIEST) == "c"
+
+
+def test_old_versions_go_once_nothing_recent_is_decided_by_them() -> None:
+    posts = [(NOW + day * 24 * HOUR_US, asked(f"org-{day}")) for day in range(20)]
+    record = record_of(*posts)
+    assert orgs(record) == [f"org-{day}" for day in range(20 - KEPT_VERSIONS, 20)]
+
+
+def test_versions_that_recent_usage_needs_are_kept_beyond_their_number_and_refused_beyond_reason() -> None:
+    posts = [(NOW + minute * 60 * SECOND_US, asked(f"org-{minute}")) for minute in range(MAX_VERSIONS)]
+    record = record_of(*posts)
+    assert len(record.versions) == MAX_VERSIONS
+    now = NOW + 2 * HOUR_US
+    with pytest.raises(Rejected) as refusal:
+        remap(record, asked("one-more"), now, LEAD)
+    assert refusal.value.reason == TOO_MANY
+    assert len(remap(record, asked("one-more"), now + KEEP_US, LEAD).versions) == KEPT_VERSIONS
+
+
+REQUESTS = st.tuples(
+    st.integers(0, 90 * 60 * SECOND_US),  # pause before it
+    st.sampled_from("abc"),
+    st.booleans(),
+    st.none() | st.integers(-3600 * SECOND_US, 5 * 3600 * SECOND_US),  # its beginning, from now
+)
+
+
+@given(st.lists(REQUESTS, min_size=1, max_size=25), st.lists(st.integers(-100, 400), min_size=1, max_size=30))
+def test_no_request_changes_who_pays_for_what_may_be_decided_already(
+    requests: list[tuple[int, str, bool, int | None]], probes_minutes: list[int]
+) -> None:
+    """Of usage in the last 48 hours, up to now + lead; held usage, that nobody pays for yet, may find a payer."""
+    record: CustomerRecord | None = None
+    now = NOW
+    for pause, org, active, offset in requests:
+        now += pause
+        at = None if offset is None else now + offset
+        before, request = record, asked(org, at, active=active)
+        try:
+            record = remap(before, request, now, LEAD)
+        except Rejected as refusal:
+            if refusal.reason not in {TOO_EARLY, TOO_MANY}:
+                raise
+            continue
+        begins = takes_effect(request, now, LEAD)
+        beginnings = [version.effective_from for version in record.versions]
+        assert beginnings == sorted(set(beginnings))
+        assert all(beginning % SECOND_US == 0 for beginning in beginnings)
+        if before is None:
+            continue
+        if record is not before:
+            assert in_force(record.versions, begins).lago_customer_id == org
+            assert in_force(record.versions, begins).is_active == active
+        for minutes in probes_minutes:
+            moment = now - minutes * 60 * SECOND_US
+            if now - KEEP_US <= moment < now + LEAD and (paid := payer(before, moment)) is not None:
+                assert payer(record, moment) == paid

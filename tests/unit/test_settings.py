@@ -1,0 +1,216 @@
+"""The environment becomes settings once: what is malformed is named, and no value is ever repeated."""
+
+from contextlib import suppress
+from pathlib import Path
+from traceback import format_exception
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from connectors.settings import VARIABLES, Settings, configuration_page, load_settings
+from schemas.errors import ConfigurationError
+from schemas.policy import LatePolicy, MeterPolicy
+
+CANARY = "sk-canary-in-the-wrong-place"
+
+
+def test_an_empty_environment_is_a_working_one() -> None:
+    settings = load_settings({})
+    assert settings == Settings()
+    assert (settings.kafka_bootstrap_servers, settings.kafka_partitions) == ("localhost:9092", 12)
+    assert settings.host == "127.0.0.1"
+    assert settings.postgres_url is None
+    assert settings.meter_policy() == MeterPolicy()
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    """Compose files and charts pass what was never filled in as an empty string."""
+    blank = dict.fromkeys(VARIABLES, "")
+    assert load_settings(blank) == Settings()
+    assert load_settings(dict.fromkeys(VARIABLES, " ")) == Settings()
+
+
+def test_every_variable_of_the_environment_is_read() -> None:
+    given = {
+        "KAFKA_BOOTSTRAP_SERVERS": "a:9092, b:9093",
+        "KAFKA_PARTITIONS": "3",
+        "KAFKA_REPLICATION_FACTOR": "3",
+        "KAFKA_SECURITY_PROTOCOL": "sasl_ssl",
+        "KAFKA_SASL_MECHANISM": "scram-sha-512",
+        "KAFKA_SASL_USERNAME": "meter",
+        "KAFKA_SASL_PASSWORD": "hush",
+        "KAFKA_SSL_CAFILE": __file__,
+        "TOPIC_PREFIX": "acme.",
+        "DEPLOYMENT_NAME": "eu-1",
+        "LAGO_API_URL": "https://lago.example/",
+        "LAGO_API_KEY": "hush",
+        "LAGO_TIMEOUT": "2.5",
+        "LAGO_EVENT_CODE": "tokens",
+        "LAGO_CLICKHOUSE_DEDUP": "1",
+        "LITELLM_API_URL": "http://litellm:4000",
+        "LITELLM_MASTER_KEY": "hush",
+        "WEBHOOK_SECRET": "new, old",
+        "WEBHOOK_TOKEN": "only",
+        "ALLOW_UNSIGNED": "true",
+        "HOST": "0.0.0.0",
+        "PORT": "81",
+        "API_PORT": "82",
+        "METRICS_PORT": "83",
+        "WEBHOOK_TIMEOUT": "10",
+        "MAX_BODY_BYTES": "1MiB",
+        "SPOOL_PATH": "/data/spool.db",
+        "WINDOW_SECONDS": "0",
+        "GRACE_SECONDS": "0.5",
+        "WINDOW_GROUP_BY": "team_id,key_alias",
+        "DEDUPE_HORIZON_HOURS": "48",
+        "MAPPING_LEAD_SECONDS": "1",
+        "LATE_POLICY": "HOLD",
+        "COST_DECIMALS": "10",
+        "CACHE_HIT_POLICY": "bill",
+        "BYOK_POLICY": "skip",
+        "CUSTOMER_ID_FIELDS": "team,key",
+        "MAX_RETRIES": "5",
+        "RETRY_DELAY": "1",
+        "BATCH_SIZE": "50",
+        "WORKER_CONCURRENCY": "8",
+        "DATABASE_URL": "postgresql://db/x",
+        "POSTGRES_HOST": "db",
+        "POSTGRES_PORT": "5433",
+        "POSTGRES_USER": "meter",
+        "POSTGRES_PASSWORD": "hush",
+        "POSTGRES_DB": "usage",
+        "REDIS_URL": "redis://cache",
+        "LOG_LEVEL": "debug",
+        "LOG_FORMAT": "console",
+    }
+    assert given.keys() == VARIABLES.keys()
+    settings, default = load_settings(given), Settings()
+    assert not [name for name in VARIABLES.values() if getattr(settings, name) == getattr(default, name)]
+    assert settings.kafka_bootstrap_servers == "a:9092,b:9093"
+    assert settings.lago_api_url == "https://lago.example"
+    assert [secret.get_secret_value() for secret in settings.webhook_secret] == ["new", "old"]
+    assert settings.max_body_bytes == 1 << 20
+    assert settings.meter_policy() == MeterPolicy(
+        deployment="eu-1",
+        window_us=0,
+        grace_us=500_000,
+        horizon_us=48 * 3_600_000_000,
+        group_by=("team_id", "key_alias"),
+        cost_decimals=10,
+        bill_cache_hits=True,
+        bill_byok=False,
+        late_policy=LatePolicy.HOLD,
+        event_code="tokens",
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "malformed"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVERS", ("localhost", "http://localhost:9092", "a:9092,,b:9092", "a:9092,b")),
+        ("KAFKA_PARTITIONS", ("0", "twelve", "1.5", "1001")),
+        ("KAFKA_REPLICATION_FACTOR", ("0",)),
+        ("KAFKA_SECURITY_PROTOCOL", ("TLS",)),
+        ("KAFKA_SASL_MECHANISM", ("GSSAPI",)),
+        ("KAFKA_SSL_CAFILE", ("/nowhere/ca.pem",)),
+        ("TOPIC_PREFIX", ("a b", "a/b", "x" * 101)),
+        ("DEPLOYMENT_NAME", ("-a", "a b", "ä", "x" * 61)),
+        ("LAGO_API_URL", ("localhost:3000", "ftp://lago", "http://", "http://lago:port", "http://lago?x=1")),
+        ("LAGO_TIMEOUT", ("0", "-1", "nan", "inf")),
+        ("LAGO_CLICKHOUSE_DEDUP", ("perhaps",)),
+        ("ALLOW_UNSIGNED", ("2",)),
+        ("PORT", ("-1", "65536", "tcp://10.0.0.1:80")),
+        ("MAX_BODY_BYTES", ("lots", "-1", "0")),
+        ("WINDOW_SECONDS", ("-60", "7", "86401", "172800")),
+        ("GRACE_SECONDS", ("-1", "nan")),
+        ("WINDOW_GROUP_BY", ("team", "team_id,team_id")),
+        ("DEDUPE_HORIZON_HOURS", ("1", "241")),
+        ("LATE_POLICY", ("drop",)),
+        ("COST_DECIMALS", ("5", "14")),
+        ("CACHE_HIT_POLICY", ("free",)),
+        ("BYOK_POLICY", ("free",)),
+        ("CUSTOMER_ID_FIELDS", (",", "customer", "user,user")),
+        ("MAX_RETRIES", ("-1",)),
+        ("RETRY_DELAY", ("0", "3601")),
+        ("BATCH_SIZE", ("0", "101")),
+        ("WORKER_CONCURRENCY", ("0",)),
+        ("POSTGRES_PORT", ("0",)),
+        ("LOG_LEVEL", ("LOUD",)),
+        ("LOG_FORMAT", ("xml",)),
+    ],
+)
+def test_a_malformed_value_is_refused_under_its_variables_name(variable: str, malformed: tuple[str, ...]) -> None:
+    for value in malformed:
+        with pytest.raises(ConfigurationError) as refused:
+            load_settings({variable: value})
+        assert refused.value.reason == variable
+        assert refused.value.detail.startswith(f"{variable} ")
+
+
+def test_all_malformed_variables_are_named_at_once() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings({"PORT": "x", "BATCH_SIZE": "101", "LATE_POLICY": "drop"})
+    assert set(refused.value.reason.split(", ")) == {"PORT", "BATCH_SIZE", "LATE_POLICY"}
+    assert refused.value.detail.count(";") == 2
+
+
+@pytest.mark.parametrize("variable", sorted(VARIABLES))
+def test_a_complaint_never_repeats_the_value(variable: str) -> None:
+    """A secret put into the wrong variable must not end in a log."""
+    with suppress(ConfigurationError):
+        load_settings({variable: CANARY})  # a name or a secret: any text will do
+        return
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings({variable: CANARY})
+    told = "".join(format_exception(refused.value))
+    assert variable in told
+    assert CANARY not in told
+
+
+def test_secrets_are_not_printed_with_the_settings() -> None:
+    holders = ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY", "LITELLM_MASTER_KEY", "WEBHOOK_SECRET", "WEBHOOK_TOKEN")
+    secret = dict.fromkeys((*holders, "DATABASE_URL", "POSTGRES_PASSWORD", "REDIS_URL"), CANARY)
+    settings = load_settings(secret)
+    assert CANARY not in repr(settings)
+    assert CANARY not in str(settings)
+    assert CANARY not in settings.model_dump_json()
+
+
+@pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
+def test_a_sasl_protocol_needs_a_name_and_a_password(protocol: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings({"KAFKA_SECURITY_PROTOCOL": protocol})
+    assert refused.value.reason == "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD"
+
+
+def test_what_looks_like_ours_and_is_not_is_told() -> None:
+    environ = {"KAFKA_BOOTSTRAP_SERVER": "x", "LAGO_KEY": "x", "LAGO_API_KEY": "x", "KAFKA_PARTITIONS": "", "PATH": "x"}
+    assert load_settings(environ).unknown == ("KAFKA_BOOTSTRAP_SERVER", "LAGO_KEY")
+
+
+def test_a_database_url_wins_over_its_parts_and_parts_are_quoted() -> None:
+    parts = {"POSTGRES_HOST": "db", "POSTGRES_USER": "me@x", "POSTGRES_PASSWORD": "p/w:@", "POSTGRES_DB": "us age"}
+    built = load_settings(parts).postgres_url
+    assert built is not None
+    assert built.get_secret_value() == "postgresql://me%40x:p%2Fw%3A%40@db:5432/us%20age"
+    assert load_settings(parts | {"DATABASE_URL": "postgresql://a/b"}).postgres_url == SecretStr("postgresql://a/b")
+
+
+def test_settings_do_not_change_and_know_no_other_names() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        Settings.model_validate({"prot": 1})
+
+
+def test_the_page_about_configuration_is_current() -> None:
+    """`python -m connectors.settings > docs/configuration.md` writes it."""
+    page = Path(__file__).parents[2] / "docs" / "configuration.md"
+    assert page.read_text() == configuration_page()
+
+
+def test_every_variable_is_explained() -> None:
+    page = configuration_page()
+    for variable, name in VARIABLES.items():
+        assert f"| `{variable}` |" in page
+        assert Settings.model_fields[name].description
