@@ -1,19 +1,20 @@
 """From settings to a role's parts: connections, topic ids, Lago, metrics. The workers' composition root."""
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from connectors.kafka.admin import check_topics, topic_ids
 from connectors.kafka.security import aiokafka_config, faust_broker, faust_credentials
 from connectors.lago.client import LagoClient, LagoError, lago_http
 from connectors.logs import configure_logging
-from connectors.metrics import Metrics, start_metrics_server
+from connectors.metrics import Metrics, WorkerSensors, start_metrics_server
 from connectors.settings import Settings, load_settings
 from schemas.errors import TopicProblem
 from schemas.topics import TopicNames
@@ -79,20 +80,19 @@ def parts_of(settings: Settings, delivery: Callable[[], Delivery], metrics: Metr
         max_retries=settings.max_retries,
         retry_delay_s=settings.retry_delay,
         delivery=delivery,
-        sensors=metrics,
-        instance_id=os.environ.get("HOSTNAME", "") if "KUBERNETES_SERVICE_HOST" in os.environ else "",
+        sensors=WorkerSensors(metrics, time.monotonic),
     )
 
 
 @asynccontextmanager
 async def worker_parts(settings: Settings, role: str) -> AsyncIterator[Parts]:
     """The parts of one role, with its metrics served and its Lago client open meanwhile."""
-    metrics = Metrics()
+    metrics = Metrics(CollectorRegistry(), version("meterbridge"))
     if settings.metrics_port:
         start_metrics_server(metrics.registry, settings.host, settings.metrics_port)
     key = settings.lago_api_key.get_secret_value() if settings.lago_api_key else ""
     async with lago_http(settings.lago_timeout, settings.worker_concurrency) as http:
-        lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_request)
+        lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested)
         store = EventStore(lago, settings.lago_clickhouse_dedup)
         watching = asyncio.ensure_future(store.watch()) if role != "meter" else None
         delivery = _delivery(settings, lago, store, metrics)
@@ -106,7 +106,7 @@ async def worker_parts(settings: Settings, role: str) -> AsyncIterator[Parts]:
 def _delivery(settings: Settings, lago: LagoClient, store: EventStore, metrics: Metrics) -> Delivery:
     policy = RetryPolicy(random.random)
     breaker = Breaker(policy, time.monotonic())
-    metrics.watch_breaker(breaker)
+    metrics.watch_breaker(lambda: breaker.state)
     return Delivery(
         lago,
         batch_size=settings.batch_size,
@@ -115,7 +115,7 @@ def _delivery(settings: Settings, lago: LagoClient, store: EventStore, metrics: 
         policy=policy,
         clock=time.monotonic,
         sleep=asyncio.sleep,
-        on_request=metrics.post,
+        on_request=lambda _name, _status, _seconds: None,  # the client itself is observed
         resend_is_safe=store.resend_is_safe,
     )
 
@@ -124,14 +124,14 @@ def parts_from_environment() -> Parts:
     """The parts for `faust -A streams.app:<role>`: what a worker of ours has, without its metrics port."""
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
-    metrics = Metrics()
+    metrics = Metrics(CollectorRegistry(), version("meterbridge"))
     made: list[Delivery] = []
 
     def delivery() -> Delivery:
         if not made:
             key = settings.lago_api_key.get_secret_value() if settings.lago_api_key else ""
             http = lago_http(settings.lago_timeout, settings.worker_concurrency)
-            lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_request)
+            lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested)
             store = EventStore(lago, settings.lago_clickhouse_dedup)
             asyncio.ensure_future(store.watch())
             made.append(_delivery(settings, lago, store, metrics))

@@ -107,4 +107,4 @@ def _take(image: Image, key: bytes, value: bytes | None) -> None:
     elif kind == _WINDOW:
         image.windows[int.from_bytes(key[1:9], "big")] = value
     elif kind == _SEEN:
-        image.seen[struct.unpack(">qq", key[1:17])] = value  # type: ignore[index]
+        image.seen[struct.unpack(">qq", key[1:17])] = value

@@ -11,7 +11,8 @@ from aiohttp import web
 
 from connectors.http.auth import WebhookAuth
 from connectors.http.intake import Intake
-from connectors.http.problem import Problem, try_again
+from connectors.http.patience import Patience
+from connectors.http.problem import CLOSES, Problem, try_again
 from connectors.http.rejections import TOO_MANY, Refused
 from connectors.http.storing import Outcome, Store
 from schemas.errors import Unavailable
@@ -82,6 +83,7 @@ class _Ingress:
     def __init__(self, deps: IngressDeps) -> None:
         self._deps = deps
         self._intake = Intake(deps.max_body_bytes, deps.max_bytes_in_flight)
+        self._patience = Patience(deps.timeout_s)
         self._kafka_away = False
 
     async def answer(self, route: _Route, request: web.Request) -> web.Response:
@@ -114,17 +116,21 @@ class _Ingress:
         return web.Response(status=202, body=_answer_of(outcome), content_type="application/json")
 
     async def _take(self, route: _Route, request: web.Request) -> Outcome:
-        deadline = asyncio.get_running_loop().time() + self._deps.timeout_s
-        token_known = self._admit_before_reading(request)
-        async with self._intake.body(request, deadline) as body:
-            if not token_known:
-                await self._admit_signed(request, body)
-            try:
-                async with asyncio.timeout_at(deadline):
-                    outcome = await self._deps.store.keep(body, route.shape, route.wrappers)
-            except TimeoutError:
-                raise try_again("ack_timeout", "Kafka did not answer in time", _UNAVAILABLE_RETRY_S) from None
-        return outcome
+        body: bytes | None = None
+        try:
+            with self._patience.of_this_task():
+                token_known = self._admit_before_reading(request)
+                body = await self._intake.read(request)
+                if not token_known:
+                    await self._admit_signed(request, body)
+                return await self._deps.store.keep(body, route.shape, route.wrappers)
+        except TimeoutError:
+            if body is None:
+                raise Problem(408, "body_too_slow", "the body did not arrive in time", CLOSES) from None
+            raise try_again("ack_timeout", "Kafka did not answer in time", _UNAVAILABLE_RETRY_S) from None
+        finally:
+            if body is not None:
+                self._intake.release(body)
 
     def _admit_before_reading(self, request: web.Request) -> bool:
         """True when nothing is left to prove; refuses at once whom no body could help."""

@@ -1,18 +1,12 @@
-"""A request's body is read in bounded memory and time: one body has its limits, all of them together another."""
-
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+"""A request's body is read in bounded memory: one body has a limit, all of them together another."""
 
 from aiohttp import web
 
-from connectors.http.problem import Problem, try_again
+from connectors.http.problem import CLOSES, Problem, try_again
 
 #: What aiohttp undoes while it reads, in bounded steps; anything else would arrive unread.
 _ENCODINGS = {"", "identity", "gzip", "deflate"}
 _OVERLOAD_RETRY_S = 1
-#: Nothing that follows on this connection can be read.
-_LAST = {"Connection": "close"}
 
 
 class Intake:
@@ -28,40 +22,36 @@ class Intake:
         self._max_in_flight = max_bytes_in_flight
         self.bytes_in_flight = 0
 
-    @asynccontextmanager
-    async def body(self, request: web.Request, deadline: float) -> AsyncIterator[bytes]:
-        """The whole body, in flight until the block is left.
-
-        Args:
-            deadline: by the event loop's clock; a body that is not here by then is given up.
+    async def read(self, request: web.Request) -> bytes:
+        """The whole body; it counts as in flight until `release(body)`.
 
         Raises:
             Problem: 413 too large (known from Content-Length before reading), 415 unknown encoding,
-                400 undecodable, 408 too slow, 503 too much in flight.
+                400 undecodable, 503 too much in flight.
         """
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in _ENCODINGS:
             raise Problem(415, "unknown_encoding", "Content-Encoding may be gzip, deflate or identity")
-        held = 0
+        held = size = 0
+        chunks: list[bytes] = []
         try:
             held += self._hold(0, 0 if encoding else request.content_length or 0)
-            chunks: list[bytes] = []
-            size = 0
-            async with asyncio.timeout_at(deadline):
-                while not request.content.at_eof():
-                    chunk = await request.content.readany()
-                    size += len(chunk)
-                    held += self._hold(held, size)
-                    chunks.append(chunk)
-            whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        except TimeoutError:
-            raise Problem(408, "body_too_slow", "the body did not arrive in time", _LAST) from None
+            while not request.content.at_eof():
+                chunk = await request.content.readany()
+                size += len(chunk)
+                held += self._hold(held, size)
+                chunks.append(chunk)
         except web.RequestPayloadError as error:
-            raise Problem(400, "bad_encoding", "the body is not what its headers say", _LAST) from error
-        else:
-            yield whole
-        finally:
             self.bytes_in_flight -= held
+            raise Problem(400, "bad_encoding", "the body is not what its headers say", CLOSES) from error
+        except BaseException:
+            self.bytes_in_flight -= held
+            raise
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def release(self, body: bytes) -> None:
+        """`body` is answered."""
+        self.bytes_in_flight -= len(body)
 
     def _hold(self, held: int, needed: int) -> int:
         """Reserve what `needed` bytes take beyond `held`; returns how many bytes that were."""

@@ -8,14 +8,20 @@ from aiohttp import web
 
 from schemas.errors import MeterbridgeError
 
+#: Headers of a problem after which nothing on the connection can be read.
+CLOSES = {"Connection": "close"}
+
 
 class Problem(MeterbridgeError):
-    """An HTTP request is answered with an error; `reason` is a stable code, `detail` is for people."""
+    """An HTTP request is answered with an error; `reason` is a stable code, `detail` is for people, `members` go along."""
 
-    def __init__(self, status: int, reason: str, detail: str = "", headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, reason: str, detail: str = "", headers: Mapping[str, str] | None = None, **members: object
+    ) -> None:
         super().__init__(reason, detail)
         self.status = status
         self.headers = headers or {}
+        self.members = members
 
     def response(self) -> web.Response:
         """`application/problem+json` with `type`, `title`, `status`, `detail` and `reason`."""
@@ -25,6 +31,7 @@ class Problem(MeterbridgeError):
             "status": self.status,
             "detail": self.detail or self.reason,
             "reason": self.reason,
+            **self.members,
         }
         response = web.Response(
             status=self.status,
@@ -32,7 +39,7 @@ class Problem(MeterbridgeError):
             content_type="application/problem+json",
             headers=self.headers,
         )
-        if self.headers.get("Connection") == "close":
+        if self.headers is CLOSES:
             response.force_close()
         return response
 

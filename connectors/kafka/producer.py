@@ -76,10 +76,23 @@ class KafkaProducer:
             Unavailable: at least one record is not known to be durable; others of them may be. Sending
                 all of them again is harmless where readers deduplicate.
         """
+        return await self._send(records, _Delivery(self._loop.create_future(), self._acks_append))
+
+    async def send_one(self, record: Record) -> tuple[int, int]:
+        """Where one record is durable: (partition, offset).
+
+        Raises:
+            Rejected, Unavailable: as `send_all`.
+        """
+        delivery = _Placed(self._loop.create_future(), self._acks_append)
+        for refused in (await self._send([record], delivery)).values():
+            raise refused
+        return delivery.place
+
+    async def _send(self, records: Sequence[Record], delivery: "_Delivery") -> dict[int, Rejected]:
         if not self.healthy():
             raise Unavailable("kafka_fatal" if self._fatal else "kafka_closed", self._fatal or "")
         refused: dict[int, Rejected] = {}
-        delivery = _Delivery(self._loop.create_future(), self._acks_append)
         try:
             for index, (topic, key, value, timestamp) in enumerate(records):
                 try:
@@ -145,6 +158,16 @@ class _Delivery:
 
     def __call__(self, error: KafkaError | None, _: Message) -> None:
         self._append((self, error))
+
+
+class _Placed(_Delivery):
+    """The ack of one record, with its place."""
+
+    __slots__ = ("place",)
+
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        self.place: tuple[int, int] = (message.partition() or 0, message.offset() or 0)
+        super().__call__(error, message)
 
 
 def _unavailable(error: KafkaError) -> Unavailable:

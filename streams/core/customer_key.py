@@ -27,7 +27,9 @@ def shape_of(call: Call, otherwise: str) -> str:
     """The shape a call shows by its fields; `otherwise` where nothing tells (LAGO is only told by its route)."""
     if otherwise == LAGO:
         return LAGO
-    if any(value is not None for value in (call.customer_id, call.tokens_input, call.tokens_output, call.cost_usd)):
+    if call.customer_id is not None or call.tokens_input is not None or call.tokens_output is not None:
+        return INTEGRATION
+    if call.cost_usd is not None:
         return INTEGRATION
     if call.spend is not None:
         return FLAT

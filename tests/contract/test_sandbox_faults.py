@@ -65,7 +65,9 @@ async def test_a_timeout_after_accept_stores_and_then_says_nothing(lago: Lago) -
     await lago.fault(kind="timeout_after_accept", seconds=60, count=1)
     with pytest.raises(httpx.ReadTimeout):
         await lago.http.post("/api/v1/events", json={"event": event()}, timeout=0.2)
-    assert await accepted(lago) == 1
+    async with asyncio.timeout(5):
+        while await accepted(lago) != 1:
+            await asyncio.sleep(0.01)
 
 
 async def test_after_its_silence_the_connection_is_closed_without_an_answer(lago: Lago) -> None:
@@ -169,21 +171,22 @@ async def test_a_misspelled_rule_is_refused(lago: Lago, rule: dict[str, object])
 
 
 async def test_every_answer_leaves_after_the_fixed_delay() -> None:
-    async with lago_sandbox(delay_s=0.1) as lago:
+    async with lago_sandbox(delay_s=0.5) as lago:
         began = time.monotonic()
         await asyncio.gather(*(lago.post(event(f"t{n}")) for n in range(5)))
-        assert 0.1 <= time.monotonic() - began < 0.5
+        assert 0.5 <= time.monotonic() - began < 2.5
         began = time.monotonic()
         await lago.stats()
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 0.5
 
 
 async def test_a_silent_request_does_not_hold_up_the_shutdown() -> None:
     async with lago_sandbox() as lago:
         await lago.fault(kind="slow", seconds=60)
         waiting = asyncio.create_task(lago.post(event()))
-        while not await fired(lago) == [1]:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            while await fired(lago) != [1]:
+                await asyncio.sleep(0.01)
         began = time.monotonic()
     assert time.monotonic() - began < 5
     await asyncio.gather(waiting, return_exceptions=True)

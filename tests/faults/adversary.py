@@ -119,9 +119,9 @@ class Adversary:
 
     async def _arm(self, fault: Fault) -> None:
         order = {"rules": [{**_RULES[fault.kind](fault.lasts_s), "count": 1}]}
-        async with aiohttp.ClientSession() as session:
-            async with session.post(self._sandbox + "/__faults", json=order) as response:
-                response.raise_for_status()
+        url = self._sandbox + "/__faults"
+        async with aiohttp.ClientSession() as session, session.post(url, json=order) as response:
+            response.raise_for_status()
 
 
 def _named(rule: dict[str, Any]) -> str:

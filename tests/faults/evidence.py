@@ -33,17 +33,15 @@ class Evidence:
         stats: dict[str, Any] = msgspec.json.decode(await self._get("/__stats"))
         return stats
 
-    async def all_completed(self) -> bool:
-        """Whether every sealed event has its last receipt: nothing is on its way to Lago any more."""
+    async def all_settled(self) -> bool:
+        """Whether nothing is on its way any more: every raw record folded, no window left, every event completed."""
+        ends = await asyncio.to_thread(self._ends, self._topics.raw)
+        books = await self._books(ends)
+        if any(books[number].position.next != end or books[number].windows for number, end in ends.items()):
+            return False
         receipts = await asyncio.to_thread(self._receipts)
         last = {receipt.transaction_id: receipt.status for receipt in receipts}
         return all(status == "completed" for status in last.values())
-
-    async def all_folded(self) -> bool:
-        """Whether the ledgers have folded every raw record and left nothing open or held."""
-        ends = await asyncio.to_thread(self._ends, self._topics.raw)
-        books = await self._books(ends)
-        return all(books[n].position.next == end and not books[n].windows for n, end in ends.items())
 
     async def gather(self) -> Found:
         """Everything."""

@@ -3,7 +3,6 @@
 A minute of load holds the whole catalogue below; a longer run is a row of such minutes, each drawn anew.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -91,19 +90,20 @@ def draw_plan(seed: int, minutes: int = 1, *, broker: bool = True) -> list[Fault
 
 def shortfalls(plan: Sequence[Fault], minutes: int = 1) -> list[str]:
     """What the plan lacks: kinds that come too seldom, faults that overlap on one process or outlast the load."""
-    found = []
-    for what, least, counts in _LEAST:
-        number = sum(map(counts, plan))
-        if number < least * minutes:
-            found.append(f"{what}: {number} of {least * minutes}")
+    found = too_few(plan, minutes)
     found += [f"after the load: {fault}" for fault in plan if fault.at_s + fault.lasts_s > minutes * MINUTE_S]
     found += [f"overlap: {a} / {b}" for i, a in enumerate(plan) for b in plan[i + 1 :] if _collide(a, b)]
     return found
 
 
-def counts(plan: Iterable[Fault]) -> dict[str, int]:
-    """How many faults of each kind."""
-    return dict(Counter(fault.kind.value for fault in plan))
+def too_few(faults: Iterable[Fault], minutes: int = 1) -> list[str]:
+    """The kinds that come too seldom among `faults`."""
+    faults, found = list(faults), []
+    for what, least, counts in _LEAST:
+        number = sum(map(counts, faults))
+        if number < least * minutes:
+            found.append(f"{what}: {number} of {least * minutes}")
+    return found
 
 
 def _draw_minute(random: Random) -> list[Fault]:

@@ -26,7 +26,9 @@ def folded(records: list[Raw], *, books: Books | None = None, policy: MeterPolic
     books = books or Books(Position())
     fold = Fold(policy, "d-t-0-")
     for start in range(0, len(records), step):
-        chunk = [replace(record, offset=books.position.next + n) for n, record in enumerate(records[start : start + step])]
+        chunk = [
+            replace(record, offset=books.position.next + n) for n, record in enumerate(records[start : start + step])
+        ]
         apply(books, fold(books, chunk, subscribed), NOON)
     verify(books)
     return books

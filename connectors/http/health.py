@@ -1,0 +1,187 @@
+"""Whether this process lives, is ready, and how its neighbours are; the Prometheus text beside it.
+
+`/health/live`: the event loop turns. `/health/ready`: topics were checked and the producer is up, so records
+can be stored; Lago is never asked, because usage is taken while it is away. `/health`: every neighbour.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from connectors.http.problem import Problem
+from schemas.errors import MeterbridgeError, Unavailable
+from schemas.moments import to_iso
+
+_BEAT_S, _BEAT_LIMIT_S = 1.0, 5.0
+#: A neighbour is asked at most this often, however often we are; and given up after the second.
+_FRESH_S, _PROBE_S = 1.0, 5.0
+
+#: Returns when the neighbour answered well. Raises: MeterbridgeError, OSError, or any error of its library.
+Probe = Callable[[], Awaitable[object]]
+
+
+@dataclass(slots=True)
+class _Finding:
+    at: float
+    ok: bool
+    latency_ms: float
+
+
+class Dependency:
+    """A neighbour and what was found when it was last asked."""
+
+    def __init__(self, probe: Probe, monotonic: Callable[[], float], now_us: Callable[[], int]) -> None:
+        self._probe = probe
+        self._monotonic = monotonic
+        self._now_us = now_us
+        self._found: _Finding | None = None
+        self._last_error: dict[str, str] | None = None
+        self._asking = asyncio.Lock()
+
+    async def state(self) -> dict[str, Any]:
+        """`status` (`ok` or `down`), `latency_ms`, and `last_error` (when and what) or null; it outlives recovery."""
+        async with self._asking:
+            found = self._found
+            if found is None or self._monotonic() - found.at > _FRESH_S:
+                found = self._found = await self._ask()
+        status = "ok" if found.ok else "down"
+        return {"status": status, "latency_ms": round(found.latency_ms, 1), "last_error": self._last_error}
+
+    async def _ask(self) -> _Finding:
+        started = self._monotonic()
+        error = ""
+        try:
+            async with asyncio.timeout(_PROBE_S):
+                await self._probe()
+        except TimeoutError:
+            error = f"no answer within {_PROBE_S:g} s"
+        except MeterbridgeError as told:
+            error = str(told)
+        except Exception as told:  # noqa: BLE001  # whatever the neighbour's library raises says that it is down
+            error = type(told).__name__
+        now = self._monotonic()
+        if error:
+            self._last_error = {"at": to_iso(self._now_us()), "error": error}
+        return _Finding(now, not error, (now - started) * 1000)
+
+
+class Health:
+    """The health of this process.
+
+    Args:
+        dependencies: by name, as `/health` lists them.
+        ready: why records cannot be stored now; `""` when they can.
+    """
+
+    def __init__(
+        self,
+        dependencies: Mapping[str, Dependency],
+        ready: Callable[[], str],
+        monotonic: Callable[[], float],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._dependencies = dependencies
+        self._ready = ready
+        self._monotonic = monotonic
+        self._registry = registry
+        self._beat = monotonic()
+        self._heart: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to notice whether the event loop turns."""
+        self._heart = asyncio.ensure_future(self._keep_beating())
+
+    async def stop(self) -> None:
+        """Stop noticing."""
+        if self._heart is not None:
+            self._heart.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._heart
+
+    def routes(self) -> list[web.RouteDef]:
+        """Open to everybody: nothing here is secret, and probes carry no token."""
+        return [
+            web.get("/health", self.answer),
+            web.get("/health/live", self.answer_live),
+            web.get("/health/ready", self.answer_ready),
+            web.get("/health/metrics", self.answer_metrics),
+            web.get("/metrics/prometheus", self.answer_metrics),
+        ]
+
+    async def answer(self, _: web.Request) -> web.Response:
+        """200 when every neighbour is well, else 503 `degraded`."""
+        states = await asyncio.gather(*(dependency.state() for dependency in self._dependencies.values()))
+        found = dict(zip(self._dependencies, states, strict=True))
+        well = all(state["status"] == "ok" for state in states)
+        body = {"status": "ok" if well else "degraded", "dependencies": found}
+        return json_response(body, 200 if well else 503)
+
+    async def answer_live(self, _: web.Request) -> web.Response:
+        """503 when the loop stood still for 5 s: the process is to be restarted."""
+        behind_s = self._monotonic() - self._beat
+        if behind_s > _BEAT_LIMIT_S:
+            raise Problem(503, "stuck", f"the event loop stood still for {behind_s:.0f} s")
+        return json_response({"status": "ok"})
+
+    async def answer_ready(self, _: web.Request) -> web.Response:
+        """503 with the reason while no record can be stored."""
+        if reason := self._ready():
+            raise Problem(503, reason)
+        return json_response({"status": "ok"})
+
+    async def answer_metrics(self, _: web.Request) -> web.Response:
+        """The Prometheus text."""
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _keep_beating(self) -> None:
+        while True:
+            self._beat = self._monotonic()
+            await asyncio.sleep(_BEAT_S)
+
+
+def json_response(body: object, status: int = 200) -> web.Response:
+    """`body` as JSON."""
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+
+
+def lago_probe(healthy: Callable[[], Awaitable[bool]]) -> Probe:
+    """Lago's own health check, `LagoClient.healthy`."""
+
+    async def probe() -> None:
+        if not await healthy():
+            raise Unavailable("lago_unhealthy", "no healthy answer from its /health")
+
+    return probe
+
+
+def postgres_probe(url: str) -> Probe:
+    """One connection, one query; the pool belongs to those who work with it."""
+
+    async def probe() -> None:
+        import asyncpg
+
+        connection = await asyncpg.connect(url, timeout=_PROBE_S)
+        try:
+            await connection.fetchval("SELECT 1")
+        finally:
+            await connection.close(timeout=_PROBE_S)
+
+    return probe
+
+
+def redis_probe(url: str) -> Probe:
+    """One connection, one PING."""
+
+    async def probe() -> None:
+        from redis.asyncio import Redis
+
+        async with Redis.from_url(url) as redis:
+            await redis.ping()
+
+    return probe

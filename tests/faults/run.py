@@ -1,0 +1,170 @@
+"""One run: load, faults, healing, and the verdict."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from tests.faults.adversary import Adversary
+from tests.faults.calls import CUSTOMERS
+from tests.faults.evidence import Evidence
+from tests.faults.load import Load, Sender
+from tests.faults.oracle import billing_wrong, verdict
+from tests.faults.plan import LAGO, MINUTE_S, Fault, Kind, draw_plan, too_few
+from tests.faults.procs import Death
+from tests.faults.world import SECRET, TOKEN, World, mapped_late, running_world, subscription_of
+from tests.support.kafka import broker_kind
+
+#: From the last call accepted and the last fault healed to every cent billed.
+DRAIN_LIMIT_S = 150.0
+MAPPED_LATE_S = (20.0, 40.0)
+_ALARMS = ("lane_halted", "worker_ended", "worker_crashed", "worker_stop_timed_out")
+_TOLD = (*_ALARMS, "lane_reopened", "lane_open_failed", "chunk_missing", "Traceback")
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of a run; `problems` is empty when it was exact."""
+
+    seed: int
+    broker: str
+    problems: list[str] = field(default_factory=list)
+    calls: int = 0
+    usd: str = "0"
+    plan: Sequence[Fault] = ()
+    done: list[Fault] = field(default_factory=list)
+    fired: dict[str, int] = field(default_factory=dict)
+    deaths: list[Death] = field(default_factory=list)
+    answers: Counter[str] = field(default_factory=Counter)
+    log_events: dict[str, int] = field(default_factory=dict)
+    load_s: float = 0.0
+    drain_s: float = 0.0
+    folder: Path = Path()
+    tails: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def faults(self) -> int:
+        """Faults that were really done."""
+        return len(self.done) + sum(self.fired.values())
+
+    def line(self) -> str:
+        """The verdict on one line."""
+        word = "EXACT" if not self.problems else "MISMATCH"
+        return f"{word} calls={self.calls} usd={self.usd} faults={self.faults} seed={self.seed}"
+
+    def summary(self) -> list[str]:
+        """What happened, for people."""
+        kinds = Counter(fault.kind.value for fault in self.done) + Counter(self.fired)
+        by_itself = Counter(f"{d.name} {d.code}" for d in self.deaths if d.cause == "by itself")
+        return [
+            f"seed {self.seed}, {self.broker}",
+            f"load {self.load_s:.0f} s, drained {self.drain_s:.0f} s after the last fault",
+            f"answers: {dict(self.answers)}",
+            f"faults: {dict(kinds)}",
+            f"ended by themselves: {dict(by_itself)}",
+            f"in the logs: {self.log_events}",
+        ]
+
+    def story(self) -> str:
+        """Everything a reader needs to find the cause."""
+        parts = ["PROBLEMS", *self.problems, "", *self.summary(), "", "PLAN", *map(str, self.plan), "", "DEATHS"]
+        parts += map(str, sorted(self.deaths, key=lambda death: death.at_s))
+        for name, tail in self.tails.items():
+            parts += ["", f"LOG {name}", tail]
+        return "\n".join([*parts, "", f"logs in {self.folder}"])
+
+
+async def run(
+    seed: int,
+    environ: Mapping[str, str],
+    folder: Path,
+    *,
+    minutes: int = 1,
+    rate: int = 300,
+    say: Callable[[str], None] = print,
+) -> Report:
+    """Run the plan of `seed` against a new world; logs stay in `folder`."""
+    ours = broker_kind(environ) != "configured"
+    plan = draw_plan(seed, minutes, broker=ours)
+    say(f"seed {seed}: {len(plan)} faults in {minutes} min; FAULT_SEED={seed} repeats them; logs in {folder}")
+    if not ours:
+        say("the broker is not ours: it is not killed")
+    async with running_world(environ, folder) as world:
+        report = Report(seed, world.broker.describe(), plan=plan, folder=folder)
+        sender = Sender(
+            world.url("ingress") + "/webhook/litellm/usage", token=TOKEN, secret=SECRET, seed=seed, rate=rate
+        )
+        adversary = Adversary(world.processes, world.broker, world.url("sandbox"))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(sender.run(minutes * MINUTE_S))
+                group.create_task(adversary.run(plan, world.clock_s))
+                group.create_task(_map_late(world, seed))
+            report.load_s = world.clock_s()
+            report.problems = await _settle(world, sender.load, say)
+        finally:
+            report.drain_s = world.clock_s() - report.load_s
+            await _account(report, world, sender.load, adversary)
+        report.problems += _uncovered(report, minutes, broker=ours)
+        report.problems += await _stop(world)
+    return report
+
+
+async def _map_late(world: World, seed: int) -> None:
+    random = Random(f"mapping/{seed}")
+
+    async def later(customer: str, at_s: float) -> None:
+        await asyncio.sleep(at_s)
+        await world.map(customer)
+
+    late = [(customer, random.uniform(*MAPPED_LATE_S)) for customer in CUSTOMERS if mapped_late(customer)]
+    await asyncio.gather(*(later(customer, at_s) for customer, at_s in late))
+
+
+async def _settle(world: World, load: Load, say: Callable[[str], None]) -> list[str]:
+    """Wait until everything is billed, at most `DRAIN_LIMIT_S`; then judge, whatever was reached."""
+    evidence = Evidence(world.broker.bootstrap, world.topics, world.url("sandbox"))
+    subscriptions = {customer: subscription_of(customer) for customer in CUSTOMERS}
+    owed = load.owed.by_subscription(subscriptions)
+    deadline = time.monotonic() + DRAIN_LIMIT_S
+    late = []
+    while time.monotonic() < deadline:
+        if not billing_wrong(await evidence.stats(), owed) and await evidence.all_settled():
+            break
+        await asyncio.sleep(1.0)
+    else:
+        late = [f"not settled within {DRAIN_LIMIT_S:.0f} s"]
+    say("judging")
+    return late + verdict(await evidence.gather(), load.owed, subscriptions)
+
+
+async def _account(report: Report, world: World, load: Load, adversary: Adversary) -> None:
+    report.calls, report.usd = len(load.owed.calls), f"{load.owed.dollars():f}"
+    report.done, report.answers = adversary.done, load.answers
+    report.problems += [f"refused: {refused}" for refused in load.refused] + adversary.problems
+    report.fired = await adversary.fired()
+    for name, process in world.processes.items():
+        report.deaths += process.deaths
+        said = process.log.read_text(errors="replace") if process.log.exists() else ""
+        for event in _TOLD:
+            report.log_events[event] = report.log_events.get(event, 0) + said.count(event)
+        report.tails[name] = said[-1500:]
+        if "lane_halted" in said:
+            report.problems.append(f"{name} halted a lane")
+
+
+def _uncovered(report: Report, minutes: int, *, broker: bool) -> list[str]:
+    """Faults of which too few were really done."""
+    lago = [fault for fault in report.plan if fault.kind in LAGO]
+    done = [*report.done, *(lago if all(report.fired.get(k.value, 0) >= 3 * minutes for k in LAGO) else ())]
+    return [f"too few: {what}" for what in too_few(done, minutes) if broker or Kind.BROKER.value not in what]
+
+
+async def _stop(world: World) -> list[str]:
+    """Stop everything as an operator would."""
+    running = [process for process in world.processes.values() if process.wanted]
+    deaths = await asyncio.gather(*(process.terminate() for process in running))
+    return [f"SIGTERM at the end: {d}" for d in deaths if d is not None and (d.code != 0 or d.took_s > 10)]
