@@ -58,7 +58,12 @@ class ReceiptsFollower:
         return self._monotonic() - self._fresh_at
 
     def totals(self) -> Totals | None:
-        """None until the topic has been read to its end once: half a sum would pass for the whole."""
+        """None until the topic has been read to its end once: half a sum would pass for the whole.
+
+        Raises what ended the reading, if anything did.
+        """
+        if self._task is not None and self._task.done():
+            self._task.result()
         return totals(self._tallies.values()) if self._fresh_at > float("-inf") else None
 
     async def _follow(self) -> None:

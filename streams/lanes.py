@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 #: Chunks waiting in a lane before its partition is paused, and before it is resumed.
 _PAUSE_AT, _RESUME_AT, _REFUSE_AT = 3, 1, 16
 _REOPENINGS = 5
+#: Idle ticks after which a lane that knows of chunks it never got asks for them: 2 s.
+_PATIENCE = 4
 _CLOSE_S = 2.0
 
 
@@ -48,6 +50,7 @@ class Work(Protocol):
 class Source(Protocol):
     """Where chunks come from; what a lane asks of it."""
 
+    def fetched_to(self, tp: TP) -> int | None: ...
     async def seek_lane(self, tp: TP, offset: int) -> bool: ...
     def pause_partitions(self, tps: Any) -> None: ...
     def resume_partitions(self, tps: Any) -> None: ...
@@ -79,6 +82,7 @@ class Lane:
         self._ticking = False
         self._paused = False
         self._closing = False
+        self._waited = 0
         self._task = asyncio.ensure_future(self._run())
 
     def offer(self, chunk: Chunk) -> None:
@@ -146,15 +150,17 @@ class Lane:
                 await self._reopen()
 
     async def _do(self, item: Chunk | None) -> None:
+        expected = self.expected
         if item is None:
             self._ticking = False
             await self.work.tick()
+            await self._look_behind()
             return
-        expected = self.expected
+        self._waited = 0
         if expected is None or item.next_offset <= expected:
             return
         if item.from_offset > expected:
-            await self._ask_again(expected, item)
+            await self._ask_again(expected, item.from_offset)
             return
         records = [record for record in item.records if record.offset >= expected]
         self.expected = await self.work.process(records) if records else item.next_offset
@@ -181,15 +187,22 @@ class Lane:
         self.expected = await self.work.open()
         await self._source.seek_lane(self.tp, self.expected)
 
-    async def _ask_again(self, expected: int, chunk: Chunk) -> None:
-        """A chunk between is missing: fetch from `expected` and let what is queued fall."""
+    async def _look_behind(self) -> None:
+        """The last chunk of a silent partition may have been dropped too: no later one would show it."""
+        expected, fetched_to = self.expected, self._source.fetched_to(self.tp)
+        if expected is None or fetched_to == expected or not self._chunks.empty():
+            self._waited = 0
+            return
+        self._waited += 1
+        if self._waited >= _PATIENCE:
+            self._waited = 0
+            await self._ask_again(expected, fetched_to)
+
+    async def _ask_again(self, expected: int, got: int | None) -> None:
+        """A chunk is missing: fetch from `expected` and let what is queued fall."""
         self.gaps += 1
         log.warning(
-            "chunk_missing",
-            topic=self.tp.topic,
-            partition=self.tp.partition,
-            expected=expected,
-            got=chunk.from_offset,
+            "chunk_missing", topic=self.tp.topic, partition=self.tp.partition, expected=expected, got=got
         )
         while not self._chunks.empty():
             if self._chunks.get_nowait() is None:

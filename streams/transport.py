@@ -53,7 +53,7 @@ codecs.register("chunk", _AsIs())
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """The thread that fetches. `stamps` is touched in this thread only."""
+    """The thread that fetches. `stamps` is changed in this thread only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,9 +117,13 @@ class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    def fetched_to(self, tp: TP) -> int | None:
+        """Where the last chunk that was handed out ended, or the last seek went; None before the first."""
+        return self._thread.stamps.get(tp)
+
     async def seek_lane(self, tp: TP, offset: int) -> bool:
         """Fetch `tp` from `offset` on; False when it is no longer assigned."""
-        done = await self._thread.seek_lane(tp, offset)
+        done: bool = await self._thread.seek_lane(tp, offset)
         self._read_offset[tp] = None
         return done
 

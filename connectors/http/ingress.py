@@ -90,7 +90,10 @@ class _Ingress:
         """202 when every element is durable, or 400, 401, 408, 413, 415, 503 as problem JSON."""
         status = 500
         try:
-            response = await self._answer(route, request)
+            response = self._accept(await self._take(route, request))
+            status = response.status
+        except (Problem, Refused, Unavailable) as error:
+            response = self._refuse(error)
             status = response.status
         except ConnectionError:
             status = 499
@@ -98,22 +101,6 @@ class _Ingress:
         finally:
             self._deps.on_request(route.source, status)
         return response
-
-    async def _answer(self, route: _Route, request: web.Request) -> web.Response:
-        try:
-            outcome = await self._take(route, request)
-        except Problem as problem:
-            return problem.response()
-        except Refused as refused:
-            self._deps.on_elements(refused.reason, 1)
-            return Problem(413 if refused.reason == TOO_MANY else 400, refused.reason, refused.detail).response()
-        except Unavailable as error:
-            if not self._kafka_away:
-                _log.warning("kafka_went_away", reason=error.reason, detail=error.detail)
-            self._kafka_away = True
-            return try_again(error.reason, "Kafka does not take records now", _UNAVAILABLE_RETRY_S).response()
-        self._count(outcome)
-        return web.Response(status=202, body=_answer_of(outcome), content_type="application/json")
 
     async def _take(self, route: _Route, request: web.Request) -> Outcome:
         body: bytes | None = None
@@ -150,7 +137,7 @@ class _Ingress:
         if not known:
             raise _unknown_sender()
 
-    def _count(self, outcome: Outcome) -> None:
+    def _accept(self, outcome: Outcome) -> web.Response:
         if self._kafka_away:
             self._kafka_away = False
             _log.info("kafka_came_back")
@@ -161,6 +148,18 @@ class _Ingress:
             count("ignored", outcome.ignored)
         for _, reason in outcome.rejected:
             count(reason, 1)
+        return web.Response(status=202, body=_answer_of(outcome), content_type="application/json")
+
+    def _refuse(self, error: Problem | Refused | Unavailable) -> web.Response:
+        if isinstance(error, Problem):
+            return error.response()
+        if isinstance(error, Refused):
+            self._deps.on_elements(error.reason, 1)
+            return Problem(413 if error.reason == TOO_MANY else 400, error.reason, error.detail).response()
+        if not self._kafka_away:
+            self._kafka_away = True
+            _log.warning("kafka_went_away", reason=error.reason, detail=error.detail)
+        return try_again(error.reason, "Kafka does not take records now", _UNAVAILABLE_RETRY_S).response()
 
 
 def _answer_of(outcome: Outcome) -> bytes:

@@ -34,12 +34,14 @@ class Intake:
             raise Problem(415, "unknown_encoding", "Content-Encoding may be gzip, deflate or identity")
         held = size = 0
         chunks: list[bytes] = []
+        content = request.content
         try:
             held += self._hold(0, 0 if encoding else request.content_length or 0)
-            while not request.content.at_eof():
-                chunk = await request.content.readany()
+            while not content.at_eof():
+                chunk = await content.readany()
                 size += len(chunk)
-                held += self._hold(held, size)
+                if size > held:
+                    held += self._hold(held, size)
                 chunks.append(chunk)
         except web.RequestPayloadError as error:
             self.bytes_in_flight -= held

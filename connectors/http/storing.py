@@ -62,53 +62,60 @@ class Store:
         """
         at = self.now_us()
         try:
-            elements = await _cut(body, wrappers)
+            if len(body) < _LARGE_BODY:
+                elements = split(body, wrappers)
+            else:
+                elements = await asyncio.to_thread(split, body, wrappers)
         except Refused as refused:
             value = await asyncio.to_thread(rejection, refused, body, at)
-            await self._send([(self.rejected_topic, None, value, at // 1000)])
+            await self.sender.send_all([(self.rejected_topic, None, value, at // 1000)])
             raise
         outcome = Outcome()
         step = max(1, min(_SLICE_ELEMENTS, _SLICE_BYTES * len(elements) // (len(body) + 1)))
         for start in range(0, len(elements), step):
-            await self._keep_slice(elements[start : start + step], start, shape, at, outcome)
+            records, places = self._records_of(elements, start, step, shape, at, outcome)
+            if records and (refusals := await self.sender.send_all(records)):
+                too_large = {places[index]: records[index] for index in refusals}
+                await self._keep_too_large(too_large, elements, at, outcome)
         if len(elements) == 1 and outcome.rejected == [(0, NOT_JSON)]:
             raise Refused(NOT_JSON)
         return outcome
 
-    async def _keep_slice(self, elements: Sequence[Element], start: int, shape: str, at: int, outcome: Outcome) -> None:
+    def _records_of(
+        self, elements: Sequence[Element], start: int, step: int, shape: str, at: int, outcome: Outcome
+    ) -> tuple[list[Record], list[int]]:
+        """The records of one slice of the body, and the places of their elements in it."""
         records: list[Record] = []
-        places: list[int] = []  # of the records' elements in the body
-        for index, element in enumerate(elements, start):
+        places: list[int] = []
+        at_ms = at // 1000
+        for index, element in enumerate(elements[start : start + step], start):
             try:
                 stripped = strip(element, shape, at, self.customer_id_fields)
             except Refused as refused:
-                records.append(self._rejection(refused, element, shape, at))
+                key = customer_of_rest(refused, shape, self.customer_id_fields)
+                value = rejection(refused, bytes(memoryview(element)), at)
+                records.append((self.rejected_topic, key, value, at_ms))
                 outcome.rejected.append((index, refused.reason))
             else:
                 if stripped is None:
                     outcome.ignored += 1
                     continue
-                records.append((self.raw_topic, *stripped, at // 1000))
+                records.append((self.raw_topic, stripped[0], stripped[1], at_ms))
                 outcome.accepted += 1
             places.append(index)
-        too_large = [record for record in await self._send(records) if records[record][0] == self.raw_topic]
-        for record in too_large:
-            outcome.accepted -= 1
-            outcome.rejected.append((places[record], TOO_LARGE))
+        return records, places
+
+    async def _keep_too_large(
+        self, refused: dict[int, Record], elements: Sequence[Element], at: int, outcome: Outcome
+    ) -> None:
+        """What Kafka refuses for its size becomes a rejection; a refused rejection leaves nothing to keep."""
         why = Refused(TOO_LARGE, "Kafka takes no record of this size")
-        again = [self._rejection(why, elements[places[record] - start], shape, at) for record in too_large]
-        if await self._send(again):
+        again: list[Record] = []
+        for place, (topic, key, _, at_ms) in refused.items():
+            if topic == self.raw_topic:
+                value = rejection(why, bytes(memoryview(elements[place])), at)
+                again.append((self.rejected_topic, key, value, at_ms))
+                outcome.accepted -= 1
+                outcome.rejected.append((place, TOO_LARGE))
+        if len(again) < len(refused) or await self.sender.send_all(again):
             raise Unavailable("kafka_refused", "not even the rejection")
-
-    def _rejection(self, refused: Refused, element: Element, shape: str, at: int) -> Record:
-        key = customer_of_rest(refused, shape, self.customer_id_fields)
-        return self.rejected_topic, key, rejection(refused, bytes(memoryview(element)), at), at // 1000
-
-    async def _send(self, records: Sequence[Record]) -> dict[int, Rejected]:
-        return await self.sender.send_all(records) if records else {}
-
-
-async def _cut(body: bytes, wrappers: tuple[str, ...]) -> list[Element]:
-    if len(body) < _LARGE_BODY:
-        return split(body, wrappers)
-    return await asyncio.to_thread(split, body, wrappers)

@@ -86,6 +86,8 @@ def in_force(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion
 
 
 def _covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
+    if versions[-1].effective_from <= at_us:  # nearly always, and asked for every customer at once
+        return len(versions) - 1
     return max(0, bisect_right(versions, at_us, key=lambda version: version.effective_from) - 1)
 
 

@@ -22,9 +22,14 @@ class Source:
     def __init__(self) -> None:
         self.seeks: list[int] = []
         self.paused = False
+        self.fetched: int | None = None
+
+    def fetched_to(self, tp: TP) -> int | None:
+        return self.fetched
 
     async def seek_lane(self, tp: TP, offset: int) -> bool:
         self.seeks.append(offset)
+        self.fetched = offset
         return True
 
     def pause_partitions(self, tps: Any) -> None:
@@ -112,6 +117,21 @@ async def test_a_missing_chunk_is_asked_for_again() -> None:
     lane.offer(chunk(9, 12))
     await soon(lambda: len(work.taken) == 12)
     assert work.taken == list(range(12))
+    await lane.close()
+
+
+async def test_the_last_chunk_before_silence_is_asked_for_too() -> None:
+    """[0,5) lost, nothing follows: no later chunk would show the gap."""
+    work, source = Work(), Source()
+    lane = await lane_of(work, source)
+    source.fetched = 5
+    for tick in range(1, 5):
+        lane.tick()
+        await soon(lambda tick=tick: work.ticks == tick)  # type: ignore[misc]
+    await soon(lambda: source.seeks == [0, 0])
+    assert lane.gaps == 1
+    lane.offer(chunk(0, 5))
+    await soon(lambda: len(work.taken) == 5)
     await lane.close()
 
 

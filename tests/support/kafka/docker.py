@@ -32,7 +32,8 @@ class DockerKafka:
 
         port = free_port()
         self.bootstrap = f"127.0.0.1:{port}"
-        container = DockerContainer(_IMAGE).with_bind_ports(port, port)
+        container = DockerContainer(_IMAGE)
+        container.ports[port] = ("127.0.0.1", port)  # with_bind_ports knows no address: it would open every interface
         for name, value in single_node(port, "/tmp/kafka-data", broker_settings, listen="0.0.0.0").items():
             container = container.with_env("KAFKA_" + name.upper().replace(".", "_"), value)
         container.start()

@@ -1,0 +1,90 @@
+"""The JSON Schemas and the AsyncAPI document, made from the types: `python -m schemas.generate` writes them.
+
+What is written lies in `schemas/json`; a test compares it with what would be written now.
+"""
+
+from inspect import cleandoc
+from json import dumps
+from pathlib import Path
+from re import compile as re_compile
+from typing import Any
+
+import msgspec
+import yaml
+
+from schemas.asyncapi import document
+from schemas.customers import CustomerRecord, OrgRecord
+from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
+from schemas.wire import Call, RawRecord
+
+FOLDER = Path(__file__).parent / "json"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+#: Written by this product: exact, as text.
+OUTBOUND = (Rejection, CustomerRecord, OrgRecord, EnrichedUsage, LagoEvent, Manifest, Receipt)
+#: Written by others, or kept as others wrote it: an amount may be a number or text.
+INBOUND = (Call, RawRecord)
+
+_WRITTEN = {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"}
+_ACCEPTED = {"type": ["number", "string"]}
+_FIELD = re_compile(r"^    (\w+(?:, \w+)*): (.*)$")
+
+
+def files() -> dict[str, str]:
+    """Name to text of every file in `schemas/json`."""
+    schemas = {of: _WRITTEN for of in OUTBOUND} | {of: _ACCEPTED for of in INBOUND}
+    texts = {
+        f"{of.__name__}.schema.json": dumps(schema_of(of, amount), indent=2, ensure_ascii=False) + "\n"
+        for of, amount in schemas.items()
+    }
+    texts["asyncapi.yaml"] = yaml.safe_dump(document(), sort_keys=False, width=110, allow_unicode=True)
+    return texts
+
+
+def schema_of(of: type[msgspec.Struct], amount: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a type and of the types in it; `amount` is what a Decimal looks like in JSON."""
+    (root,), parts = msgspec.json.schema_components([of])
+    for part in parts.values():
+        part["description"], meanings = _told(part["description"])
+        for name, meaning in meanings.items():
+            part["properties"][name]["description"] = meaning
+    schema: dict[str, Any] = _replaced({"$schema": DIALECT, **root, "$defs": parts}, amount)
+    return schema
+
+
+def _told(docstring: str) -> tuple[str, dict[str, str]]:
+    """What a type's docstring says of it, and of each field under `Fields:`."""
+    about, _, fields = cleandoc(docstring).partition("\n\nFields:\n")
+    meanings: dict[str, str] = {}
+    names: list[str] = []
+    for line in fields.splitlines():
+        if found := _FIELD.match(line):
+            names, text = found[1].split(", "), found[2]
+        else:
+            text = f" {line.strip()}"
+        for name in names:
+            meanings[name] = meanings.get(name, "") + text
+    return " ".join(about.split()), meanings
+
+
+def _replaced(node: Any, amount: dict[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_replaced(item, amount) for item in node]
+    if not isinstance(node, dict):
+        return node
+    found = {name: _replaced(value, amount) for name, value in node.items()}
+    return found | amount if found.get("format") == "decimal" else found
+
+
+def write() -> None:
+    """Write every file that is not current, and remove what is not made any more."""
+    texts = files()
+    FOLDER.mkdir(exist_ok=True)
+    for stale in {path.name for path in FOLDER.iterdir()} - texts.keys():
+        (FOLDER / stale).unlink()
+    for name, text in texts.items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

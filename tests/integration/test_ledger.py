@@ -1,0 +1,199 @@
+"""The ledger's laws on real Kafka: its state is its changelog, one owner commits, a wrong topic stops it."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiokafka.errors import KafkaError
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+from schemas.errors import LedgerBroken, TopicProblem
+from schemas.ledger import Window
+from schemas.topics import RAW, topic_config
+from streams.core.books import Books
+from streams.core.changes import Changes
+from streams.core.fold import Fold
+from streams.core.mapping import Target
+from streams.ledger import Ledger, LedgerPlace, LedgerShelf
+from tests.support.calls import NOON, Raw, raw, slp
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.stage import QUICK, Stage
+
+
+def subscribed(customer: str, at_us: int, kind: str) -> Target:
+    return Target("org", "sub")
+
+
+class Bench:
+    """Ledgers of partition 0 of one test's raw topic."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.fold = Fold(QUICK, "d-t-0-")
+        self.opened: list[Ledger] = []
+
+    def ledger(self, shelf: LedgerShelf | None = None, deployment: str = "meterbridge") -> Ledger:
+        parts = self.stage.parts()
+        topics = self.stage.topics
+        place = LedgerPlace(
+            parts.kafka, topics, parts.topic_ids[topics.raw], parts.partitions, parts.group("meter"), deployment
+        )
+        ledger = Ledger(0, place, shelf or LedgerShelf(time.monotonic), lambda: NOON)
+        self.opened.append(ledger)
+        return ledger
+
+    def changes(self, books: Books, numbers: range) -> Changes:
+        start = books.position.next
+        records = [raw(start + n, slp(number)) for n, number in enumerate(numbers)]
+        return self.fold(books, records, subscribed)
+
+    def feed(self, numbers: range) -> None:
+        records: list[Raw] = [raw(0, slp(number)) for number in numbers]
+        self.stage.put(records, partition=0)
+
+
+@pytest.fixture
+async def bench(kafka: Kafka, topic_prefix: str) -> object:
+    bench = Bench(Stage(kafka.bootstrap, topic_prefix))
+    yield bench
+    for ledger in bench.opened:
+        await ledger.close()
+
+
+def image(books: Books) -> tuple[object, dict[int, Window], list[bool], dict[int, list[int]]]:
+    """All that a ledger's books hold, comparable."""
+    known = books.seen.contains([bytes([n]) * 16 for n in range(3)])
+    return books.position, books.windows, known, {hour: list(chunks) for hour, chunks in books.seen_chunks.items()}
+
+
+async def test_state_is_a_function_of_the_changelog(bench: Bench) -> None:
+    bench.feed(range(30))
+    first = bench.ledger()
+    books = await first.open()
+    for start in range(0, 30, 10):
+        await first.commit(bench.changes(books, range(start, start + 10)))
+    before = image(books)
+    again = await bench.ledger().open()
+    assert image(again) == before
+    assert bench.changes(again, range(30)).position.counters.duplicate.calls == 30
+
+
+async def test_a_kept_ledger_reads_only_the_tail_and_is_the_same(bench: Bench) -> None:
+    bench.feed(range(40))
+    shelf = LedgerShelf(time.monotonic)
+    mine = bench.ledger(shelf)
+    books = await mine.open()
+    await mine.commit(bench.changes(books, range(10)))
+    await mine.close()
+    other = bench.ledger()
+    await other.commit(bench.changes(await other.open(), range(10, 20)))
+    await other.close()
+    back = await bench.ledger(shelf).open()
+    assert back is books
+    assert image(back) == image(await bench.ledger().open())
+    assert len(back.seen) == 20
+
+
+async def test_a_frozen_owners_late_transaction_is_refused(bench: Bench) -> None:
+    """Two owners can never both commit: opening fences the one before."""
+    bench.feed(range(20))
+    frozen, awake = bench.ledger(), bench.ledger()
+    stale = await frozen.open()
+    late = bench.changes(stale, range(10))
+    fresh = await awake.open()
+    await awake.commit(bench.changes(fresh, range(10)))
+    with pytest.raises(KafkaError):
+        await frozen.commit(late)
+    assert stale.position.next == 0
+    assert (await bench.ledger().open()).position.counters.folded.calls == 10
+
+
+async def test_an_aborted_step_leaves_no_trace(bench: Bench) -> None:
+    bench.feed(range(20))
+    ledger = bench.ledger()
+    books = await ledger.open()
+    await ledger.commit(bench.changes(books, range(5)))
+    cut = asyncio.ensure_future(ledger.commit(bench.changes(books, range(5, 10))))
+    while not ledger.in_transaction():
+        await asyncio.sleep(0)
+    cut.cancel()
+    await asyncio.wait({cut})
+    again = await bench.ledger().open()
+    assert again.position.next == books.position.next == 5
+
+
+async def renew(bench: Bench, wait: Callable[[], Awaitable[None]]) -> None:
+    admin = AdminClient({"bootstrap.servers": bench.stage.settings.kafka_bootstrap_servers})
+    for deleted in admin.delete_topics([bench.stage.topics.raw], operation_timeout=10).values():
+        deleted.result()
+    await wait()
+    again = NewTopic(bench.stage.topics.raw, 2, 1, config=topic_config(RAW, 1))
+    for created in admin.create_topics([again]).values():
+        created.result()
+
+
+async def test_a_recreated_topic_stops_the_ledger(bench: Bench) -> None:
+    bench.feed(range(5))
+    first = bench.ledger()
+    await first.commit(bench.changes(await first.open(), range(5)))
+    await first.close()
+    await renew(bench, lambda: asyncio.sleep(0.5))
+    with pytest.raises(TopicProblem, match="recreated"):
+        await bench.ledger().open()
+
+
+async def test_a_regrown_topic_stops_the_ledger(bench: Bench) -> None:
+    """More partitions move keys to other homes: duplicates would no longer meet."""
+    admin = AdminClient({"bootstrap.servers": bench.stage.settings.kafka_bootstrap_servers})
+    for grown in admin.create_partitions([NewPartitions(bench.stage.topics.raw, 5)]).values():
+        grown.result()
+    name = bench.stage.topics.raw
+    await soon(lambda: len(admin.list_topics(name, timeout=5).topics[name].partitions) == 5)
+    with pytest.raises(TopicProblem, match="regrown"):
+        await bench.ledger().open()
+
+
+async def test_a_position_beyond_the_log_stops_the_ledger(bench: Bench) -> None:
+    bench.feed(range(3))
+    first = bench.ledger()
+    books = await first.open()
+    await first.commit(bench.changes(books, range(10)))
+    with pytest.raises(TopicProblem, match="truncated"):
+        await bench.ledger().open()
+
+
+async def test_another_deployments_ledger_is_not_taken_over(bench: Bench) -> None:
+    bench.feed(range(3))
+    first = bench.ledger()
+    await first.commit(bench.changes(await first.open(), range(3)))
+    with pytest.raises(TopicProblem, match="other_deployment"):
+        await bench.ledger(deployment="somebody-else").open()
+
+
+async def test_a_lost_changelog_is_noticed(bench: Bench) -> None:
+    """The group has committed offsets, the state is gone: starting from nothing would bill all again."""
+    bench.feed(range(3))
+    first = bench.ledger()
+    await first.commit(bench.changes(await first.open(), range(3)))
+    await first.close()
+    admin = AdminClient({"bootstrap.servers": bench.stage.settings.kafka_bootstrap_servers})
+    name = bench.stage.topics.changelog
+    for deleted in admin.delete_topics([name], operation_timeout=10).values():
+        deleted.result()
+    await asyncio.sleep(0.5)
+    for created in admin.create_topics([NewTopic(name, 2, 1)]).values():
+        created.result()
+    with pytest.raises(TopicProblem, match="no_ledger"):
+        await bench.ledger().open()
+
+
+async def test_books_that_do_not_add_up_are_not_opened(bench: Bench) -> None:
+    bench.feed(range(3))
+    first = bench.ledger()
+    changes = bench.changes(await first.open(), range(3))
+    changes.position.counters.folded.calls += 1
+    await first.commit(changes)
+    with pytest.raises(LedgerBroken, match="conservation"):
+        await bench.ledger().open()

@@ -1,0 +1,73 @@
+"""The record-batch transport: no chunk goes missing, whatever Faust drops; its seams are where they were."""
+
+import inspect
+import time
+from typing import Any
+
+import faust
+import pytest
+from faust.transport.consumer import Consumer as BaseConsumer
+from faust.transport.drivers import aiokafka as driver
+
+from streams.roles import Role
+from tests.support.calls import raw, slp
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.stage import Stage
+
+
+@pytest.fixture
+def stage(kafka: Kafka, topic_prefix: str) -> Stage:
+    return Stage(kafka.bootstrap, topic_prefix, partitions=1)
+
+
+def drop_chunks(role: Role, which: set[int]) -> tuple[list[int], dict[str, int]]:
+    """Make Faust lose chunks, as it does around rebalances: those lost by number, and how many there were."""
+    lost: list[int] = []
+    lane_offers = {"count": 0}
+    for lane in role.lanes.values():
+        offer = lane.offer
+
+        def losing(chunk: Any, offer: Any = offer) -> None:
+            lane_offers["count"] += 1
+            if lane_offers["count"] in which:
+                lost.append(lane_offers["count"])
+                return
+            offer(chunk)
+
+        lane.offer = losing  # type: ignore[method-assign]
+    return lost, lane_offers
+
+
+async def test_a_chunk_the_meter_never_got_is_asked_for_again(stage: Stage) -> None:
+    stage.map("acme", "org", "sub")
+    async with stage.running("meter", stage.parts()) as role:
+        await soon(lambda: role.lanes and all(lane.expected is not None for lane in role.lanes.values()))
+        lost, taken = drop_chunks(role, {2, 4})
+        for start in range(0, 60, 10):
+            at = time.time_ns() // 1000
+            stage.put([raw(0, slp(n, at_us=at), received_us=at) for n in range(start, start + 10)])
+            offered = start // 10 + 1
+            await soon(lambda offered=offered: taken["count"] >= offered)  # type: ignore[misc]
+        await soon(lambda: stage.sensors.calls.get("billable") == 60)
+        assert lost == [2, 4]
+        await soon(lambda: stage.sensors.missing >= 1)
+    assert "duplicate" not in stage.sensors.calls
+
+
+def source_of(thing: Any) -> str:
+    return inspect.getsource(thing)
+
+
+def test_the_seams_of_faust_are_where_the_transport_expects_them() -> None:
+    """An upgrade that moves one of these must be looked at by somebody who knows docs/adr/0001."""
+    assert faust.__version__ == "0.15.3"
+    assert "self._new_transport()" in source_of(faust.App)
+    assert "self._thread = self._new_consumer_thread()" in source_of(driver.ThreadDelegateConsumer)
+    assert "await self._wait_next_records(timeout)" in source_of(BaseConsumer.getmany)
+    assert "self._new_offset(tp)" in source_of(BaseConsumer)
+    assert "offset >= r_offset" in source_of(BaseConsumer._drain_messages)
+    thread = driver.AIOKafkaConsumerThread
+    assert "if self.consumer.in_transaction:" in source_of(thread._create_worker_consumer)
+    assert "fetcher.fetched_records(" in source_of(thread._fetch_records)
+    assert "seek_to_committed()" in source_of(BaseConsumer.perform_seek)
