@@ -8,8 +8,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -20,32 +20,26 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from connectors.http.api import api_routes, create_app
+from connectors.http.api import create_app
 from connectors.http.auth import WebhookAuth, check_exposure
 from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
 from connectors.http.ingress import IngressDeps, ingress_routes
 from connectors.http.storing import Store
 from connectors.kafka.gate import Gate, kafka_probe
 from connectors.kafka.producer import KafkaProducer, producer_config
-from connectors.kafka.security import aiokafka_config, librdkafka_config
+from connectors.kafka.security import librdkafka_config
 from connectors.lago.client import LagoClient, lago_http
-from connectors.mappings import Mappings
+from connectors.management import LEARN_EVERY_S, Management, now_us
 from connectors.metrics import IngressSensors, Metrics, start_metrics_server
-from connectors.receipts import ReceiptsFollower
 from connectors.settings import Settings
-from schemas.customers import CustomerRecord, OrgRecord
 from schemas.errors import ConfigurationError
-from schemas.moments import HOUR_US, SECOND_US
 from schemas.topics import TopicNames
-from streams.core.remap import KEEP_US
-from streams.followers import Follower
 
 WEBHOOKS, API = PARTS = ("webhooks", "api")
 API_ALONE_PORT = 3002
 
 #: SIGTERM to exit takes less than 10 s: requests under way, records under way, then the process ends anyway.
 _REQUESTS_S, _FLUSH_S, _STOP_S = 4.0, 3.0, 9.0
-_LEARN_EVERY_S, _SHOW_EVERY_S = 15.0, 5.0
 _LAGO_CONNECTIONS = 8
 _EXIT_STUCK = 70
 
@@ -58,11 +52,13 @@ class Served:
 
     Fields:
         ports: by part; two parts may share one.
-        started: done once topics are right and tables are read, or with the error that ends the server.
+        ready: set once topics are right and tables are read.
+        life: done only when the server cannot go on, with the error.
     """
 
     ports: dict[str, int]
-    started: "asyncio.Future[None]"
+    ready: asyncio.Event
+    life: asyncio.Future[None]
 
 
 def run_serve(settings: Settings, parts: Collection[str]) -> int:
@@ -88,20 +84,22 @@ async def _until_told(settings: Settings, parts: Collection[str]) -> int:
     async with serving(settings, parts) as served:
         _log.info("serving", host=settings.host, **served.ports)
         stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({stopping, served.started}, return_when=asyncio.FIRST_COMPLETED)
-        if served.started.done():
-            served.started.result()
-            _log.info("ready")
-        await stopping
+        ending: set[asyncio.Future[Any]] = {stopping, served.life}
+        await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if served.life.done():
+            served.life.result()
     _log.info("stopped")
     return 0
 
 
 @asynccontextmanager
-async def serving(settings: Settings, parts: Collection[str]) -> AsyncIterator[Served]:
+async def serving(
+    settings: Settings, parts: Collection[str], learn_every_s: float = LEARN_EVERY_S
+) -> AsyncIterator[Served]:
     """Serve `parts` while the block runs: listening on entry, gracefully stopped on exit.
 
-    Raises: see `run_serve`; a TopicProblem through `Served.started`.
+    Raises: see `run_serve`; what goes wrong later is in `Served.life`.
     """
     auth = WebhookAuth(_revealed(settings.webhook_secret), _revealed(settings.webhook_token))
     if WEBHOOKS in parts:
@@ -114,24 +112,113 @@ async def serving(settings: Settings, parts: Collection[str]) -> AsyncIterator[S
         stack.push_async_callback(producer.close, _FLUSH_S)
         gate = Gate(producer)
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, _LAGO_CONNECTIONS))
-        key = settings.lago_api_key.get_secret_value() if settings.lago_api_key else ""
-        lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested)
+        lago = LagoClient(http, settings.lago_api_url, _key(settings.lago_api_key), metrics.lago_requested)
         health = Health(_dependencies(settings, lago), gate.shut_because, time.monotonic, metrics.registry)
         health.start()
         stack.push_async_callback(health.stop)
-        starts: list[Coroutine[Any, Any, None]] = [gate.open_when_right(settings)]
-        routes: dict[str, Iterable[web.RouteDef]] = {}
+        routes: dict[str, list[web.RouteDef]] = {}
+        management = None
         if API in parts:
-            api = _Api(settings, gate, lago, metrics)
-            stack.push_async_callback(api.stop)
-            starts.append(api.start())
-            routes[API] = api.routes
+            management = Management(settings, gate, lago, metrics)
+            routes[API] = management.routes()
         if WEBHOOKS in parts:
             routes[WEBHOOKS] = _webhook_routes(settings, auth, gate, metrics)
-        started = asyncio.ensure_future(_one_after_the_other(starts))
-        stack.push_async_callback(_cancelled, started)
+        ready = asyncio.Event()
+        life = asyncio.ensure_future(_live(settings, gate, management, ready, learn_every_s))
+        stack.push_async_callback(_end, life)
         ports: dict[str, int] = {}
         for port, names in _listeners(settings, parts).items():
             app = create_app(health.routes(), *(routes[name] for name in names))
             ports.update(dict.fromkeys(names, await _listen(stack, app, settings.host, port)))
-        yield Served(ports, started)
+        yield Served(ports, ready, life)
+
+
+async def _live(
+    settings: Settings, gate: Gate, management: Management | None, ready: asyncio.Event, learn_every_s: float
+) -> None:
+    await gate.open_when_right(settings)
+    async with AsyncExitStack() as stack:
+        if management is not None:
+            await stack.enter_async_context(management.running())
+        ready.set()
+        _log.info("ready")
+        await (management.work(learn_every_s) if management is not None else asyncio.Event().wait())
+
+
+async def _end(life: asyncio.Future[None]) -> None:
+    life.cancel()
+    await asyncio.wait({life})
+
+
+def _webhook_routes(settings: Settings, auth: WebhookAuth, gate: Gate, metrics: Metrics) -> list[web.RouteDef]:
+    names = TopicNames.with_prefix(settings.topic_prefix)
+    sensors = IngressSensors(metrics)
+    deps = IngressDeps(
+        store=Store(gate, names.raw, names.rejected, settings.customer_id_fields, now_us),
+        auth=auth,
+        timeout_s=settings.webhook_timeout,
+        max_body_bytes=settings.max_body_bytes,
+        on_request=sensors.requested,
+        on_elements=sensors.elements,
+    )
+    return [_timed(route, metrics.request_seconds.observe) for route in ingress_routes(deps)]
+
+
+def _timed(route: web.RouteDef, observe: Callable[[float], None]) -> web.RouteDef:
+    handler: Any = route.handler
+
+    async def timed(request: web.Request) -> web.StreamResponse:
+        started = time.perf_counter()
+        try:
+            answer: web.StreamResponse = await handler(request)
+        finally:
+            observe(time.perf_counter() - started)
+        return answer
+
+    return web.route(route.method, route.path, timed, **route.kwargs)
+
+
+def _dependencies(settings: Settings, lago: LagoClient) -> dict[str, Dependency]:
+    probes: dict[str, Probe] = {"kafka": kafka_probe(settings), "lago": lago_probe(lago.healthy)}
+    if (postgres := settings.postgres_url) is not None:
+        probes["postgres"] = postgres_probe(postgres.get_secret_value())
+    if settings.redis_url is not None:
+        probes["redis"] = redis_probe(settings.redis_url.get_secret_value())
+    return {name: Dependency(probe, time.monotonic, now_us) for name, probe in probes.items()}
+
+
+def _listeners(settings: Settings, parts: Collection[str]) -> dict[int, list[str]]:
+    """The parts of each port: one port unless API_PORT says otherwise."""
+    alone = API_ALONE_PORT if WEBHOOKS not in parts else settings.port
+    wanted = {WEBHOOKS: settings.port, API: alone if settings.api_port is None else settings.api_port}
+    listeners: dict[int, list[str]] = {}
+    for part in PARTS:
+        if part in parts:
+            listeners.setdefault(wanted[part], []).append(part)
+    return listeners
+
+
+async def _listen(stack: AsyncExitStack, app: web.Application, host: str, port: int) -> int:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_REQUESTS_S)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise ConfigurationError("PORT", f"port {port} on {host} cannot be listened on: {error.strerror}") from error
+    return int(runner.addresses[0][1])
+
+
+def _producer_config(settings: Settings) -> dict[str, Any]:
+    security = {name: value for name, value in librdkafka_config(settings).items() if name != "logger"}
+    return producer_config(
+        settings.kafka_bootstrap_servers, answer_within_s=settings.webhook_timeout, security=security
+    )
+
+
+def _revealed(secrets: Iterable[SecretStr]) -> list[str]:
+    return [secret.get_secret_value() for secret in secrets]
+
+
+def _key(key: SecretStr | None) -> str:
+    return key.get_secret_value() if key is not None else ""

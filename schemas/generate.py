@@ -21,9 +21,17 @@ FOLDER = Path(__file__).parent / "json"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 #: Written by this product: exact, as text.
-OUTBOUND = (Rejection, CustomerRecord, OrgRecord, EnrichedUsage, LagoEvent, Manifest, Receipt)
+OUTBOUND: tuple[type[msgspec.Struct], ...] = (
+    Rejection,
+    CustomerRecord,
+    OrgRecord,
+    EnrichedUsage,
+    LagoEvent,
+    Manifest,
+    Receipt,
+)
 #: Written by others, or kept as others wrote it: an amount may be a number or text.
-INBOUND = (Call, RawRecord)
+INBOUND: tuple[type[msgspec.Struct], ...] = (Call, RawRecord)
 
 _WRITTEN = {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"}
 _ACCEPTED = {"type": ["number", "string"]}
@@ -32,7 +40,7 @@ _FIELD = re_compile(r"^    (\w+(?:, \w+)*): (.*)$")
 
 def files() -> dict[str, str]:
     """Name to text of every file in `schemas/json`."""
-    schemas = {of: _WRITTEN for of in OUTBOUND} | {of: _ACCEPTED for of in INBOUND}
+    schemas = dict.fromkeys(OUTBOUND, _WRITTEN) | dict.fromkeys(INBOUND, _ACCEPTED)
     texts = {
         f"{of.__name__}.schema.json": dumps(schema_of(of, amount), indent=2, ensure_ascii=False) + "\n"
         for of, amount in schemas.items()

@@ -18,6 +18,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re_compile(r"^\s*\d+(\.\d+)?\s*$")
 #: Numbers from here on are read as milliseconds, then micro-, then nanoseconds.
 _MS_FROM, _US_FROM, _NS_FROM = 10**11, 10**14, 10**17
+#: Seconds parsed lately: calls come in order of time, so most share theirs with another.
+_SECONDS: dict[str, int] = {}
+_SECONDS_KEPT = 4096
+_ISO_LENGTH = 27
 
 
 def parse_us(value: float | int | str) -> int:
@@ -28,7 +32,11 @@ def parse_us(value: float | int | str) -> int:
     Raises:
         Rejected: `bad_time` when it is no moment between 1970 and 9999.
     """
+    if type(value) is float and 0.0 <= value < _MS_FROM:
+        return round(value * SECOND_US)
     if type(value) is str:
+        if len(value) == _ISO_LENGTH and value[-1] == "Z" and (us := _from_iso(value)) is not None:
+            return us
         us = _from_text(value)
     elif isinstance(value, float | int) and not isinstance(value, bool):
         us = _from_number(value)
@@ -73,6 +81,20 @@ def _from_number(value: float | int) -> int:
     if value < _NS_FROM:
         return round(value)
     return int(value) // 1000
+
+
+def _from_iso(text: str) -> int | None:
+    """The form LiteLLM's callbacks write, quickly: `2026-11-20T23:03:16.518726Z`."""
+    second = _SECONDS.get(text[:19])
+    if second is None:
+        if len(_SECONDS) >= _SECONDS_KEPT:
+            _SECONDS.clear()
+        try:
+            second = _SECONDS[text[:19]] = to_us(datetime.fromisoformat(text[:19] + "Z"))
+        except (ValueError, OverflowError):
+            return None
+    fraction = text[20:26]
+    return second + int(fraction) if text[19] == "." and fraction.isdecimal() and second >= 0 else None
 
 
 def _from_text(text: str) -> int:

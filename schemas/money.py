@@ -34,12 +34,11 @@ def check_cost(cost: Decimal) -> None:
         Rejected: `bad_cost` for NaN and infinities, `negative_cost`, `absurd_cost` above
             `ABSURD_COST` dollars. The record goes to the rejected topic.
     """
+    if cost.is_finite() and ZERO <= cost <= ABSURD_COST:
+        return
     if not cost.is_finite():
         raise Rejected("bad_cost", "not a finite number")
-    if cost < 0:
-        raise Rejected("negative_cost")
-    if cost > ABSURD_COST:
-        raise Rejected("absurd_cost")
+    raise Rejected("negative_cost" if cost < 0 else "absurd_cost")
 
 
 def quantise(cost: Decimal, unit: Decimal) -> Decimal:
@@ -47,7 +46,7 @@ def quantise(cost: Decimal, unit: Decimal) -> Decimal:
 
     Binary noise in LiteLLM's numbers (`9.149999999999999e-06`) ends here.
     """
-    return cost.quantize(unit, context=_ROUNDING)
+    return cost.quantize(unit, None, _ROUNDING)
 
 
 def add(a: Decimal, b: Decimal) -> Decimal:

@@ -13,7 +13,7 @@ from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.event import part_prefix
 from streams.core.fold import Fold
-from streams.core.mapping import Target, resolve
+from streams.core.mapping import Resolver
 from streams.core.seal import coalesce, due_windows, release, seal
 from streams.followers import Follower
 from streams.ledger import Ledger
@@ -56,7 +56,8 @@ class MeterWork:
         self._lead_s = lead_s
         self._now_us = now_us
         self._sensors = sensors
-        self._released = (-1, -1)
+        self._resolve = Resolver(customers.table, orgs.table)
+        self._resolved = self._released = (-1, -1)
         self._coalesced_us = 0
 
     async def open(self) -> int:
@@ -95,7 +96,7 @@ class MeterWork:
         if not books.windows:
             return
         await self._fresh()
-        version = (self._customers.version, self._orgs.version)
+        version = self._version
         if books.held and version != self._released:
             while True:
                 changes = release(books, self._customers.table, self._orgs.table, self._policy, SEAL_LIMIT)
@@ -127,13 +128,17 @@ class MeterWork:
             raise TopicProblem("not_open", "a closed ledger was asked for its books")
         return self._ledger.books
 
+    @property
+    def _version(self) -> tuple[int, int]:
+        return self._customers.version, self._orgs.version
+
     async def _fresh(self) -> None:
         """Tables older than the lead a mapping is announced with would decide by guessing."""
         await self._customers.wait_fresh(self._lead_s)
         await self._orgs.wait_fresh(self._lead_s)
-
-    def _resolve(self, customer_id: str, at_us: int, id_kind: str) -> Target:
-        return resolve(self._customers.table.get(customer_id), at_us, id_kind, self._orgs.table)
+        if self._version != self._resolved:
+            self._resolve.forget()
+            self._resolved = self._version
 
     def _sealed(self, windows: Sequence[object]) -> Changes:
         return seal(

@@ -5,7 +5,7 @@ call for all of it: decode and normalise; look up; fold.
 """
 
 from collections.abc import Callable, Sequence
-from decimal import Decimal, localcontext
+from decimal import localcontext
 from hashlib import sha256
 from itertools import islice
 from typing import Protocol
@@ -90,25 +90,27 @@ class Fold:
         decisions, enriched = changes.decisions, changes.enriched
         enrich = self._enricher
         clock_ms = position.clock_ms
-        costs = dict.fromkeys(("folded", "duplicate", "rejected", "unbilled"), ZERO)
-        calls = dict.fromkeys(costs, 0)
+        folded_calls = duplicate_calls = unbilled_calls = rejected_calls = 0
+        folded_cost = duplicate_cost = unbilled_cost = rejected_cost = ZERO
+        oldest_us = self._oldest_us(clock_ms)
         for record, usage in zip(records, usages, strict=True):
             if record.timestamp > clock_ms:
                 clock_ms = record.timestamp
+                oldest_us = self._oldest_us(clock_ms)
             if isinstance(usage, Rejected):
                 self._reject(changes, record, usage)
-                calls["rejected"] += 1
+                rejected_calls += 1
                 continue
             identity, cost = usage.identity, usage.cost
             if next(known) or identity in new:
-                calls["duplicate"] += 1
-                costs["duplicate"] += cost
+                duplicate_calls += 1
+                duplicate_cost += cost
                 decisions[DUPLICATE] = decisions.get(DUPLICATE, 0) + 1
                 continue
-            if usage.end_us < clock_ms * 1000 - policy.horizon_us + HOUR_US:
+            if usage.end_us < oldest_us:
                 self._reject(changes, record, Rejected("beyond_horizon"))
-                calls["rejected"] += 1
-                costs["rejected"] += cost
+                rejected_calls += 1
+                rejected_cost += cost
                 continue
             new[identity] = None
             decision = decide(usage, policy)
@@ -117,12 +119,12 @@ class Fold:
                 target = resolve(usage.customer_id, usage.end_us, usage.id_kind)
                 window = self._window(books, touched, usage, target, record.offset)
                 _add(window, usage, record.offset)
-                calls["folded"] += 1
-                costs["folded"] += cost
+                folded_calls += 1
+                folded_cost += cost
                 enriched.append((record.key, enrich(usage, record.offset, decision, target, window)))
             else:
-                calls["unbilled"] += 1
-                costs["unbilled"] += cost
+                unbilled_calls += 1
+                unbilled_cost += cost
                 enriched.append((record.key, enrich(usage, record.offset, decision, None, None)))
         for window in touched.values():
             changes.windows[window.first] = window
@@ -130,10 +132,20 @@ class Fold:
             position,
             next=records[-1].offset + 1,
             clock_ms=clock_ms,
-            counters=_counted(position.counters, len(records), calls, costs),
+            counters=_counted(
+                position.counters,
+                folded=Sum(folded_calls, folded_cost),
+                duplicate=Sum(duplicate_calls, duplicate_cost),
+                rejected=Sum(rejected_calls, rejected_cost),
+                unbilled=Sum(unbilled_calls, unbilled_cost),
+            ),
         )
         self._remember(books, changes, new, records[0].offset)
         return changes
+
+    def _oldest_us(self, clock_ms: int) -> int:
+        """Calls that ended before this could be repeats of forgotten ones: the horizon and an hour's margin."""
+        return clock_ms * 1000 - self._policy.horizon_us + HOUR_US
 
     def _window(
         self, books: Books, touched: dict[WindowKey, Window], usage: Usage, target: Target, offset: int
@@ -213,10 +225,13 @@ def _add(window: Window, usage: Usage, offset: int) -> None:
         window.min_end_us = usage.end_us
 
 
-def _counted(counters: Counters, received: int, calls: dict[str, int], costs: dict[str, Decimal]) -> Counters:
-    sums = {
-        name: Sum(getattr(counters, name).calls + calls[name], getattr(counters, name).cost + costs[name])
-        for name in calls
-    }
-    sums["received"] = Sum(counters.received.calls + received, counters.received.cost + sum(costs.values(), ZERO))
-    return copy(counters, **sums)
+def _counted(counters: Counters, **now: Sum) -> Counters:
+    sums = {name: _plus(getattr(counters, name), more) for name, more in now.items()}
+    received = counters.received
+    for more in now.values():
+        received = _plus(received, more)
+    return copy(counters, received=received, **sums)
+
+
+def _plus(a: Sum, b: Sum) -> Sum:
+    return Sum(a.calls + b.calls, a.cost + b.cost)

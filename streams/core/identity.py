@@ -15,5 +15,6 @@ def identity_of(namespace: str, *parts: str) -> bytes:
 
     Each part is preceded by its length, so no two different lists of parts read alike.
     """
-    text = namespace + "".join([f"|{len(part)}:{part}" for part in parts])
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=IDENTITY_BYTES).digest()
+    for part in parts:
+        namespace += f"|{len(part)}:{part}"
+    return blake2b(namespace.encode("utf-8", "surrogatepass"), digest_size=IDENTITY_BYTES).digest()

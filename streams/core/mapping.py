@@ -48,6 +48,31 @@ def resolve(customer: CustomerRecord | None, at_us: int, id_kind: str, orgs: Map
     return Target(version.lago_customer_id, period.external_id)
 
 
+class Resolver:
+    """`resolve` over whole tables; remembers targets that do not depend on time, while the tables stay as they are."""
+
+    def __init__(self, customers: Mapping[str, CustomerRecord], orgs: Mapping[str, OrgRecord]) -> None:
+        self._customers = customers
+        self._orgs = orgs
+        self._known: dict[tuple[str, str], Target] = {}
+
+    def forget(self) -> None:
+        """A table has changed."""
+        self._known.clear()
+
+    def __call__(self, customer_id: str, at_us: int, id_kind: str) -> Target:
+        """The target of a customer's call that ended at `at_us`."""
+        target = self._known.get((customer_id, id_kind))
+        if target is None:
+            customer = self._customers.get(customer_id)
+            target = resolve(customer, at_us, id_kind, self._orgs)
+            if customer is not None and len(customer.versions) == 1:
+                org = self._orgs.get(target.org_id)
+                if org is None or len(org.periods) <= 1:
+                    self._known[customer_id, id_kind] = target
+        return target
+
+
 def version_at(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion | None:
     """The active version that covers `at_us`, or None where no active one does or follows."""
     covering = 0

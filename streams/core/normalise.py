@@ -4,7 +4,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from schemas.errors import Rejected
-from schemas.money import ZERO, check_cost, quantise
+from schemas.money import EXACT, ZERO, check_cost, quantise
 from schemas.moments import SECOND_US, parse_us
 from schemas.usage import Usage
 from schemas.wire import FLAT, INTEGRATION, LAGO, SLP, Call, CallMetadata, LagoProperties, RawRecord
@@ -17,6 +17,7 @@ MAX_TOKENS = 10**12
 _NO_METADATA = CallMetadata()
 _NO_PROPERTIES = LagoProperties()
 _HUNDRED = Decimal(100)
+_TRUE = (True, "True", "true")
 
 
 def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
@@ -42,46 +43,56 @@ def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
 def _litellm(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     """Flat payload and StandardLoggingPayload: one namespace, so either route gives one identity."""
     metadata = call.metadata or _NO_METADATA
-    call_id, request_id = _text(call.litellm_call_id), _text(call.id) or _text(call.request_id)
+    call_id, request_id = _text(call.litellm_call_id), _text(call.id or call.request_id)
+    status = call.status or ""
     start = call.startTime if call.startTime is not None else call.timestamp
-    start_us = parse_us(start) if start is not None else None
-    return _usage(
-        record,
-        identity=_litellm_identity(call_id, request_id, call.status or "", start_us),
-        start_us=start_us,
-        end=call.endTime,
-        tokens=(call.prompt_tokens, call.completion_tokens, call.total_tokens),
-        cost=_cost(call.response_cost if call.spend is None else call.spend, unit),
-        call_id=call_id,
-        request_id=request_id,
-        cached_tokens=_cached(call, metadata),
-        reasoning_tokens=_reasoning(call, metadata),
-        provider=call.custom_llm_provider or call.provider or "",
-        end_user=_text(call.end_user) or _text(metadata.user_api_key_end_user_id),
-        user_id=_text(call.user_id) or _text(metadata.user_api_key_user_id) or _text(call.user),
-        team_id=_text(call.team_id) or _text(metadata.user_api_key_team_id),
-        organization_id=_text(call.organization_id) or _text(metadata.user_api_key_org_id),
-        project_id=_text(metadata.user_api_key_project_id),
-        key_hash=_text(call.api_key) or _text(metadata.user_api_key_hash),
-        key_alias=_text(call.key_alias) or _text(metadata.user_api_key_alias),
+    start_us = None if start is None else parse_us(start)
+    if call.endTime is not None:
+        end_us = parse_us(call.endTime)
+    else:
+        end_us = record.received_at if start_us is None else start_us
+    tokens_input, tokens_output = _count(call.prompt_tokens), _count(call.completion_tokens)
+    return Usage(
+        _litellm_identity(call_id, request_id, status, start_us),
+        "",
+        "",
+        status or "success",
+        end_us if start_us is None else start_us,
+        end_us,
+        call.model or call.model_group or "",
+        call.custom_llm_provider or call.provider or "",
+        tokens_input,
+        tokens_output,
+        _count(call.total_tokens) or tokens_input + tokens_output,
+        _cached(call, metadata),
+        _reasoning(call, metadata),
+        _cost(call.response_cost if call.spend is None else call.spend, unit),
+        call.cache_hit is not None and call.cache_hit in _TRUE,
+        call.byok is True,
+        call_id,
+        request_id,
+        call.call_type or "",
+        call.model_group or "",
+        _text(call.end_user or metadata.user_api_key_end_user_id),
+        _text(call.user_id or metadata.user_api_key_user_id or call.user),
+        _text(call.team_id or metadata.user_api_key_team_id),
+        _text(call.organization_id or metadata.user_api_key_org_id),
+        _text(metadata.user_api_key_project_id),
+        _text(call.api_key or metadata.user_api_key_hash),
+        _text(call.key_alias or metadata.user_api_key_alias),
     )
 
 
 def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     """The integration payload: `request_id` and `timestamp` identify it."""
-    request_id = _text(call.request_id) or _text(call.id)
-    start_us = parse_us(call.timestamp) if call.timestamp is not None else None
-    return _usage(
-        record,
-        identity=_litellm_identity(_text(call.litellm_call_id), request_id, call.status or "", start_us),
-        start_us=start_us,
-        end=None,
-        tokens=(call.tokens_input, call.tokens_output, call.total_tokens),
-        cost=_cost(call.cost_usd, unit),
-        request_id=request_id,
-        provider=call.provider or "",
-        key_hash=_text(call.api_key_hash),
-    )
+    call_id, request_id = _text(call.litellm_call_id), _text(call.request_id or call.id)
+    identity = _litellm_identity(call_id, request_id, call.status or "", _moment(call.timestamp))
+    tokens = (call.tokens_input, call.tokens_output, call.total_tokens)
+    usage = _plain(record, identity, tokens, _cost(call.cost_usd, unit))
+    usage.request_id = request_id
+    usage.provider = call.provider or ""
+    usage.key_hash = _text(call.api_key_hash)
+    return usage
 
 
 def _lago(record: RawRecord, call: Call, unit: Decimal) -> Usage:
@@ -90,81 +101,39 @@ def _lago(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     if not transaction_id:
         raise Rejected("no_identity", "transaction_id is absent")
     properties = call.properties or _NO_PROPERTIES
-    start_us = parse_us(call.timestamp) if call.timestamp is not None else None
     cost = properties.response_cost if properties.cost_usd is None else properties.cost_usd
     if call.precise_total_amount_cents is not None:
         check_cost(call.precise_total_amount_cents)
-        cost = call.precise_total_amount_cents / _HUNDRED
-    usage = _usage(
-        record,
-        identity=identity_of("lago", _text(call.external_subscription_id), transaction_id),
-        start_us=start_us,
-        end=None,
-        tokens=(properties.prompt_tokens, properties.completion_tokens, properties.total_tokens),
-        cost=_cost(cost, unit),
-        request_id=transaction_id,
-        provider=_text(properties.provider),
-    )
+        cost = EXACT.divide(call.precise_total_amount_cents, _HUNDRED)
+    identity = identity_of("lago", _text(call.external_subscription_id), transaction_id)
+    tokens = (properties.prompt_tokens, properties.completion_tokens, properties.total_tokens)
+    usage = _plain(record, identity, tokens, _cost(cost, unit))
+    usage.request_id = transaction_id
+    usage.provider = _text(properties.provider)
     usage.model = _text(properties.model)
     return usage
 
 
-def _usage(
+def _plain(
     record: RawRecord,
-    *,
     identity: bytes,
-    start_us: int | None,
-    end: float | int | str | None,
     tokens: tuple[float | int | None, float | int | None, float | int | None],
     cost: Decimal,
-    call_id: str = "",
-    request_id: str = "",
-    cached_tokens: int = 0,
-    reasoning_tokens: int = 0,
-    provider: str = "",
-    end_user: str = "",
-    user_id: str = "",
-    team_id: str = "",
-    organization_id: str = "",
-    project_id: str = "",
-    key_hash: str = "",
-    key_alias: str = "",
 ) -> Usage:
+    """What the shapes with a single moment have in common."""
     call = record.call
-    if end is not None:
-        end_us = parse_us(end)
-    else:
-        end_us = record.received_at if start_us is None else start_us
+    at = _moment(call.timestamp)
+    at_us = record.received_at if at is None else at
     tokens_input, tokens_output = _count(tokens[0]), _count(tokens[1])
+    total = _count(tokens[2]) or tokens_input + tokens_output
+    status, model = call.status or "success", call.model or ""
     return Usage(
-        identity,
-        "",
-        "",
-        call.status or "success",
-        end_us if start_us is None else start_us,
-        end_us,
-        call.model or call.model_group or "",
-        provider,
-        tokens_input,
-        tokens_output,
-        _count(tokens[2]) or tokens_input + tokens_output,
-        cached_tokens,
-        reasoning_tokens,
-        cost,
-        call.cache_hit is True or call.cache_hit in ("True", "true"),
-        call.byok is True,
-        call_id,
-        request_id,
-        call.call_type or "",
-        call.model_group or "",
-        end_user,
-        user_id,
-        team_id,
-        organization_id,
-        project_id,
-        key_hash,
-        key_alias,
+        identity, "", "", status, at_us, at_us, model, "", tokens_input, tokens_output, total, 0, 0, cost
     )
+
+
+def _moment(value: float | int | str | None) -> int | None:
+    return None if value is None else parse_us(value)
 
 
 def _litellm_identity(call_id: str, request_id: str, status: str, start_us: int | None) -> bytes:
@@ -174,12 +143,14 @@ def _litellm_identity(call_id: str, request_id: str, status: str, start_us: int 
 
 
 def _text(value: str | int | None) -> str:
-    if value is None:
-        return ""
-    return value if type(value) is str else str(value)
+    if type(value) is str:
+        return value
+    return "" if value is None else str(value)
 
 
 def _count(value: float | int | None) -> int:
+    if type(value) is int and 0 <= value <= MAX_TOKENS:
+        return value
     if value is None:
         return 0
     if not 0 <= value <= MAX_TOKENS or value != int(value):

@@ -76,6 +76,7 @@ async def test_a_scalar_id_is_kept_as_text(lago: Lago, sent: Any, kept: str) -> 
         ("1.741219251e9", "2025-03-06T00:00:51.000Z"),
         (" 1741219251 ", "2025-03-06T00:00:51.000Z"),
         ("1_741_219_251", "2025-03-06T00:00:51.000Z"),
+        ("1741219251.9999999", "2025-03-06T00:00:51.999Z"),
         ("-1.5", "1969-12-31T23:59:58.500Z"),
     ],
 )
@@ -160,9 +161,10 @@ async def test_an_amount_that_is_garbage_is_coerced_and_never_refused(lago: Lago
         {"properties": {"model": "gpt\0"}},
         {"properties": {"\0": 1}},
         {"precise_total_amount_cents": "1e30"},
+        {"precise_total_amount_cents": "1e70"},
         {"timestamp": "1741219251590000"},
     ],
-    ids=["id", "code", "subscription", "property", "key", "amount", "microseconds"],
+    ids=["id", "code", "subscription", "property", "key", "amount", "absurd amount", "microseconds"],
 )
 async def test_what_no_column_holds_crashes_postgres_every_time_and_stores_nothing(
     lago: Lago, poison: dict[str, Any]

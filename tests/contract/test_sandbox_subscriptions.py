@@ -64,6 +64,18 @@ async def test_an_upgrade_is_immediate_and_keeps_the_external_id(lago: Lago, clo
     assert second["started_at"] == "2025-03-06T01:00:51.000Z"
 
 
+async def test_an_upgrade_inherits_the_first_day_the_billing_time_and_the_end(lago: Lago) -> None:
+    began = {"subscription_at": "2025-01-31", "billing_time": "anniversary", "ending_at": "2025-12-31"}
+    first = await lago.subscribe(plan="basic", **began)
+    second = await lago.subscribe(plan="pro")
+    assert second["lago_id"] != first["lago_id"]
+    for name in ("subscription_at", "billing_time", "ending_at"):
+        assert second[name] == first[name], name
+    assert (await lago.subscribe(plan="llm", ending_at="2026-01-01"))["plan_code"] == "pro"
+    [pending] = (await lago.get("/subscriptions", **{"status[]": "pending"})).json()["subscriptions"]
+    assert pending["ending_at"] == "2026-01-01T00:00:00Z"
+
+
 async def test_a_plan_of_equal_price_is_an_upgrade(lago: Lago) -> None:
     await lago.subscribe(plan="free")
     assert (await lago.subscribe(plan="llm"))["previous_plan_code"] == "free"
@@ -257,6 +269,13 @@ async def test_an_event_counts_from_the_start_to_the_termination_both_included(
     await lago.http.delete("/api/v1/subscriptions/sub_1")
     stats = (await lago.stats())["subscriptions"]["sub_1"]
     assert (stats["cents"], stats["billed_cents"]) == ("1.25", billed)
+
+
+async def test_a_start_is_cut_to_the_millisecond_before_events_are_matched(lago: Lago, clock: Clock) -> None:
+    clock.now = NOW + 0.0007
+    await lago.subscribe()
+    await lago.post(event(timestamp=f"{NOW:.3f}"))
+    assert (await lago.stats())["totals"]["billed_cents"] == "1.25"
 
 
 async def test_an_event_for_an_unknown_subscription_is_accepted_and_never_billed(lago: Lago) -> None:

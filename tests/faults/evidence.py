@@ -1,6 +1,7 @@
 """Reads what the oracle judges: topics as a read_committed reader sees them, ledgers from their changelog, the sandbox."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -104,11 +105,12 @@ class Evidence:
         with closing(self._consumer()) as consumer:
             left = set(self._partitions(consumer, topic))
             consumer.assign([TopicPartition(topic, partition, 0) for partition in left])
+            deadline = time.monotonic() + _LIMIT_S
             while left:
-                batch = consumer.consume(5000, timeout=_LIMIT_S)
-                if not batch:
+                if time.monotonic() > deadline:
                     raise TimeoutError(f"{topic} gave nothing for {_LIMIT_S:.0f} s")
-                for record in batch:
+                for record in consumer.consume(5000, timeout=0.1):
+                    deadline = time.monotonic() + _LIMIT_S
                     error = record.error()
                     if error is None:
                         yield record

@@ -4,13 +4,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
 from streams.core.books import Books, difference
-from tests.faults.calls import Owed, Sum
+from tests.faults.calls import CallKey, Owed, Sum
 
 _BILLED = ("billable", "failed_with_cost")
+_REPEATED = "duplicate"
 _SHOWN = 12
 
 
@@ -54,7 +56,7 @@ def verdict(found: Found, owed: Owed, subscription_of: Mapping[str, str]) -> lis
         *seals_wrong(found.events),
         *events_wrong(found.events, found.lago_events),
         *receipts_wrong(found.events, found.receipts),
-        *enriched_wrong(found.enriched, found.raw_ends, owed),
+        *enriched_wrong(found.enriched, owed),
         *([f"{found.rejected} records in the rejected topic"] if found.rejected else []),
         *([f"{found.dead} dead letters"] if found.dead else []),
     ]
@@ -154,31 +156,33 @@ def receipts_wrong(events: Iterable[SentEvent], receipts: Iterable[Receipt]) -> 
     return _cut(wrong) + _some(sorted(last.keys() - ids), "receipts without an event")
 
 
-def enriched_wrong(
-    enriched: Mapping[int, Sequence[EnrichedUsage]], raw_ends: Mapping[int, int], owed: Owed
-) -> list[str]:
-    """One record for each raw offset; among the billed ones each call and each identity once, at its cost."""
+def enriched_wrong(enriched: Mapping[int, Sequence[EnrichedUsage]], owed: Owed) -> list[str]:
+    """One record a call, billed or not, in the order of the raw topic; who owes is billed, at the cost that is owed."""
     wrong: list[str] = []
-    for partition, end in sorted(raw_ends.items()):
-        offsets = [record.offset for record in enriched.get(partition, ())]
-        if offsets != list(range(end)):
-            wrong.append(f"enriched {partition}: {len(offsets)} records of {end} offsets, or out of order")
-    billed = [r for records in enriched.values() for r in records if r.decision in _BILLED]
-    times = Counter((r.call_id, r.request_id, r.status) for r in billed)
-    identities = Counter(r.identity for r in billed)
-    due = {key: call for key, call in owed.calls.items() if call[3]}
-    wrong += _some(sorted(due.keys() - times.keys()), "owed, not billed")
-    wrong += _some(sorted(times.keys() - due.keys()), "billed, not owed")
-    wrong += _some(sorted(key for key, number in times.items() if number > 1), "billed more than once")
-    wrong += _some(
-        sorted(name for name, number in identities.items() if number > 1), "identities billed more than once"
-    )
-    off = [r for r in billed if (key := (r.call_id, r.request_id, r.status)) in due and not _agrees(r, due[key])]
-    return wrong + _some([f"{r.call_id}/{r.status}" for r in off], "of another customer, cost or tokens")
+    for partition, records in sorted(enriched.items()):
+        if any(later.offset <= earlier.offset for earlier, later in pairwise(records)):
+            wrong.append(f"enriched {partition}: an offset comes twice or out of order")
+    found = [record for records in enriched.values() for record in records if record.decision != _REPEATED]
+    times = Counter(map(_key, found))
+    identities = Counter(record.identity for record in found)
+    billed = {_key(record) for record in found if record.decision in _BILLED}
+    due = {key for key, _ in owed.billed()}
+    wrong += _some(sorted(owed.calls.keys() - times.keys()), "sent, not enriched")
+    wrong += _some(sorted(times.keys() - owed.calls.keys()), "enriched, never sent")
+    wrong += _some(sorted(key for key, number in times.items() if number > 1), "enriched more than once")
+    wrong += _some(sorted(name for name, number in identities.items() if number > 1), "identities more than once")
+    wrong += _some(sorted(due - billed), "owed, not billed")
+    wrong += _some(sorted(billed - due), "billed, not owed")
+    off = [
+        _key(r)
+        for r in found
+        if _key(r) in due and (r.customer_id, r.cost_usd, r.total_tokens) != owed.calls[_key(r)][:3]
+    ]
+    return wrong + _some(off, "of another customer, cost or tokens")
 
 
-def _agrees(record: EnrichedUsage, call: tuple[str, Decimal, int, bool]) -> bool:
-    return (record.customer_id, record.cost_usd, record.total_tokens) == call[:3]
+def _key(record: EnrichedUsage) -> CallKey:
+    return record.call_id, record.request_id, record.status
 
 
 def _content(event: LagoEvent) -> tuple[Any, ...]:

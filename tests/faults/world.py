@@ -22,6 +22,8 @@ from tests.support.ports import free_port
 ORGS = tuple(f"org-{n:02d}" for n in range(12))
 PARTITIONS = 6
 KEY, TOKEN, SECRET, MASTER_KEY = "lago-key", "webhook-token", "webhook-secret", "sk-master"
+#: What a process logs once it is up.
+SERVES, WORKS = '"event": "ready"', '"event": "worker_started"'
 _UP_LIMIT_S = 60.0
 
 
@@ -134,7 +136,7 @@ def _process(world: World, name: str) -> Process:
     command = [sys.executable, "-m", "connectors", *_COMMANDS[name]]
     if name == "sandbox":
         command += ["--port", str(world.ports["sandbox"])]
-    said = {"sandbox": "Lago sandbox on", "ingress": "listening", "api": "listening"}.get(name, "worker_started")
+    said = {"sandbox": "Lago sandbox on", "ingress": SERVES, "api": SERVES}.get(name, WORKS)
     return Process(name, command, world.environ(name), world.folder, world.clock_s, lambda log: said in log)
 
 

@@ -36,7 +36,8 @@ class AdminRoutes:
         """Sums by subscription and overall, and what was posted; decimals as plain text.
 
         `cents` counts the copies that the store keeps apart; `billed_cents` those inside a period
-        of their subscription.
+        of their subscription. `conflicts`: ids offered with two contents, accepted or not;
+        `unaccepted`: ids offered and never accepted.
         """
         sandbox = self._sandbox
         sandbox.current_subscriptions(sandbox.now_us())
@@ -50,6 +51,7 @@ class AdminRoutes:
                 "batches": sandbox.batches,
                 "duplicates": sandbox.events.duplicates,
                 "conflicts": len(sandbox.offers.conflicts),
+                "unaccepted": sandbox.offers.unaccepted,
             }
         )
 

@@ -62,7 +62,7 @@ def timestamp_us(value: object, now_us: int) -> int:
         return int(match[1]) * SECOND_US + int((match[2] or "").ljust(6, "0"))
     if value is None or value is False or isinstance(value, list | dict):
         return now_us
-    digits = ("true" if value is True else text(value) or "").strip()
+    digits = (text(value) or "").strip()
     if digits in _NOT_FINITE:
         raise Unstorable
     number = _decimal(digits) if _NUMBER.fullmatch(digits) else None

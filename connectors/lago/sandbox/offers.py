@@ -25,6 +25,11 @@ class Offers:
                 self._waiting[event.transaction_id] = event
         return found
 
+    @property
+    def unaccepted(self) -> int:
+        """How many ids were offered and never accepted."""
+        return len(self._waiting)
+
     def accepted(self, events: Iterable[Event]) -> None:
         """These are in the log now and need no second memory."""
         for event in events:

@@ -1,0 +1,161 @@
+"""The schemas that are checked in are those of the types, and say what is really written and read."""
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from aiokafka import ConsumerRecord, TopicPartition
+from jsonschema import Draft202012Validator, ValidationError
+
+from connectors.http.bodies import split
+from connectors.http.rejections import Refused, rejection
+from connectors.http.strip import strip
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+from schemas.generate import FOLDER, files
+from schemas.ledger import Position
+from schemas.policy import MeterPolicy
+from schemas.topics import CATALOGUE, CHANGELOG, TopicNames
+from schemas.wire import FLAT
+from streams.agents.sink import DeliveryWork
+from streams.core.batches import Outcome
+from streams.core.books import Books
+from streams.core.changes import Changes, apply
+from streams.core.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.fold import Fold
+from streams.core.mapping import NO_MAPPING, Target
+from streams.core.seal import seal
+from streams.writes import writes_of
+from tests.support.calls import NOON, raw, raw_value, slp
+
+RECORDED = Path(__file__).parents[1] / "fixtures" / "litellm"
+POLICY = MeterPolicy()
+ORGS = {"org": OrgRecord("org", "Acme", "ai_basic", "USD", periods=(Period("sub", 0), Period("old", 0, NOON)))}
+CUSTOMER = CustomerRecord("acme", (MappingVersion(NOON, "org", "tenant"), MappingVersion(NOON + 1, "o", "t")), 1, 2)
+
+
+def validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads((FOLDER / f"{name}.schema.json").read_text()))
+
+
+def folded_and_sealed() -> tuple[Changes, Changes]:
+    """Two changes of a ledger: billed, held, unbilled and rejected calls folded; then what is billed sealed."""
+    calls = [
+        raw(0, slp(0)),
+        raw(1, slp(1, cost="1e-7")),
+        raw(2, slp(2), customer="stranger"),
+        raw(3, slp(3, cost="0", status="failure")),
+        raw(4, slp(4, cost="-1")),
+        raw(5, {}),
+    ]
+
+    def resolve(customer: str, _at_us: int, _kind: str) -> Target:
+        return Target("org", "sub") if customer == "acme" else Target("", "", NO_MAPPING)
+
+    books = Books(Position())
+    folded = Fold(POLICY, "d-t-3-")(books, calls, resolve)
+    apply(books, folded, NOON)
+    return folded, seal(books.position, [books.windows[0]], ORGS, POLICY, "d-t-3-", 3, NOON)
+
+
+def written() -> Iterator[tuple[str, bytes]]:
+    """(schema, value) of records as this product writes them."""
+    folded, sealed = folded_and_sealed()
+    yield "RawRecord", raw_value(slp(1))
+    yield from (("EnrichedUsage", value) for _, value in folded.enriched)
+    yield from (("Rejection", value) for _, value in folded.rejected)
+    yield "Rejection", rejection(Refused("not_json", offset=3), b"{]", NOON)
+    for write in writes_of(sealed, TopicNames.with_prefix(), 3):
+        yield ("Receipt" if write.topic == "billing.receipts" else "LagoEvent"), write.value or b""
+        yield from (("Manifest", value) for name, value in write.headers if name == "manifest")
+    yield "CustomerRecord", msgspec.json.encode(CUSTOMER)
+    yield "OrgRecord", msgspec.json.encode(ORGS["org"])
+
+
+def onward(status: str) -> Any:
+    """What the sink writes of an event that Lago refused."""
+    _, sealed = folded_and_sealed()
+    event = next(writes_of(sealed, TopicNames.with_prefix(), 3))
+    tp = TopicPartition("billing.lago.events", 1)
+    unused: Any = None
+    work = DeliveryWork(
+        tp, {}, TopicNames.with_prefix(), "g", unused, 3, 60.0, lambda: 0.5, lambda: NOON, unused, unused
+    )
+    record: ConsumerRecord[bytes, bytes] = ConsumerRecord(
+        *tp, 7, NOON // 1000, 0, event.key, event.value, None, 0, 0, tuple(event.headers)
+    )
+    return work._onward(record, Outcome("retry", "http_500", "HTTP 500", 1), status, 1)
+
+
+def test_the_checked_in_files_are_what_the_types_say() -> None:
+    """`python -m schemas.generate` writes them."""
+    assert {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()} == files()
+
+
+@pytest.mark.parametrize("name", [name for name in files() if name.endswith(".json")])
+def test_every_schema_is_a_schema_and_tells_its_meaning(name: str) -> None:
+    schema = json.loads((FOLDER / name).read_text())
+    Draft202012Validator.check_schema(schema)
+    assert all(part["description"] for part in schema["$defs"].values())
+
+
+def test_every_record_that_is_written_fits_its_schema() -> None:
+    seen = set()
+    for name, value in written():
+        validator(name).validate(json.loads(value))
+        seen.add(f"{name}.schema.json")
+    assert seen == files().keys() - {"asyncapi.yaml", "Call.schema.json"}
+
+
+@pytest.mark.parametrize(
+    "file", [path.name for path in sorted(RECORDED.glob("*.json")) if not path.name.endswith(".headers.json")]
+)
+def test_every_recorded_call_and_what_is_stored_of_it_fit_their_schemas(file: str) -> None:
+    calls, records = validator("Call"), validator("RawRecord")
+    for element in split((RECORDED / file).read_bytes(), ("event", "events")):
+        calls.validate(json.loads(bytes(memoryview(element))))
+        stored = strip(element, FLAT, NOON, CUSTOMER_ID_FIELDS)
+        assert stored is not None
+        records.validate(json.loads(stored[1]))
+
+
+@pytest.mark.parametrize("amount", [0.000145, "0.000145", "8.85e-06", 1, None])
+def test_a_sender_may_write_an_amount_as_a_number_or_as_text(amount: object) -> None:
+    validator("Call").validate({"spend": amount})
+
+
+@pytest.mark.parametrize(("amount", "fits"), [("0.000145", True), ("1E-7", True), (0.000145, False), ("", False)])
+def test_an_amount_of_ours_is_decimal_text_and_never_a_float(amount: object, fits: bool) -> None:
+    folded, _ = folded_and_sealed()
+    record = json.loads(folded.enriched[0][1])
+    assert Decimal(record["cost_usd"]) == Decimal("0.000145")
+    assert validator("EnrichedUsage").is_valid({**record, "cost_usd": amount}) is fits
+
+
+def test_a_record_without_what_it_must_have_is_refused() -> None:
+    with pytest.raises(ValidationError, match="'transaction_id' is a required property"):
+        validator("Receipt").validate({"status": "pending", "at": 1})
+
+
+def test_the_contract_covers_every_topic_but_the_meters_own() -> None:
+    channels = yaml.safe_load((FOLDER / "asyncapi.yaml").read_text())["channels"]
+    assert list(channels) == [topic.name for topic in CATALOGUE if topic is not CHANGELOG]
+    for name, channel in channels.items():
+        assert channel["address"] == name
+        for message in channel["messages"].values():
+            assert (FOLDER / message["payload"]["$ref"]).is_file()
+            assert message["bindings"]["kafka"]["key"]["description"]
+
+
+def test_the_contract_lists_exactly_the_headers_that_are_written() -> None:
+    _, sealed = folded_and_sealed()
+    event = next(writes_of(sealed, TopicNames.with_prefix(), 3))
+    channels = yaml.safe_load((FOLDER / "asyncapi.yaml").read_text())["channels"]
+    for topic, write in (("events", event), ("retry", onward("processing")), ("dlq", onward("failed"))):
+        assert write.topic == f"billing.lago.{topic}"
+        told = channels[write.topic]["messages"]["LagoEvent"]["headers"]["properties"]
+        assert told.keys() == {name for name, _ in write.headers}

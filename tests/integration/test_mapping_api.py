@@ -1,0 +1,286 @@
+"""Customers are mapped over HTTP: written to the compacted topic, and read back by whoever wrote."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from unicodedata import normalize
+from urllib.parse import quote
+
+import httpx
+import msgspec
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from connectors.settings import Settings
+from schemas.customers import CustomerRecord, OrgRecord
+from schemas.topics import CUSTOMERS, ORGS, Topic
+from tests.support.kafka import Kafka
+from tests.support.sandbox import Lago, lago_sandbox
+from tests.support.server import BEARER, Server, running_server, settings_for
+
+
+@pytest.fixture
+def settings(kafka: Kafka, topic_prefix: str) -> Settings:
+    return settings_for(kafka, topic_prefix)
+
+
+@pytest.fixture
+async def server(settings: Settings) -> AsyncIterator[Server]:
+    async with running_server(settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def lago() -> AsyncIterator[Lago]:
+    async with lago_sandbox() as running:
+        await running.plan()
+        yield running
+
+
+def records(settings: Settings, topic: Topic) -> list[tuple[str, bytes]]:
+    """Key and value of everything the topic holds."""
+    consumer = Consumer(
+        {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "reads", "enable.auto.commit": False}
+    )
+    found: list[tuple[str, bytes]] = []
+    try:
+        for partition in range(1 if topic is ORGS else settings.kafka_partitions):
+            tp = TopicPartition(settings.topic_prefix + topic.name, partition, 0)
+            _, end = consumer.get_watermark_offsets(tp, timeout=10)
+            consumer.assign([tp])
+            messages = consumer.consume(end, timeout=10) if end else []
+            assert len(messages) == end
+            found += [(message.key().decode(), message.value()) for message in messages]
+    finally:
+        consumer.close()
+    return found
+
+
+def said(answer: httpx.Response, status: int = 200) -> dict[str, Any]:
+    """The body of an answer of this status."""
+    assert answer.status_code == status, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.headers["content-type"] == "application/problem+json"
+    return said(answer, status)
+
+
+async def test_a_new_mapping_is_created_and_can_be_read_at_once(server: Server, settings: Settings) -> None:
+    created = said(await server.map(billing_plan="ai_pro"), 201)
+    assert {name: created[name] for name in ("litellm_customer_id", "lago_customer_id", "lago_organization_id")} == {
+        "litellm_customer_id": "customer-1",
+        "lago_customer_id": "org_1",
+        "lago_organization_id": "tenant",
+    }
+    assert (created["billing_plan"], created["is_active"], created["external_subscription_id"]) == (
+        "ai_pro",
+        True,
+        None,
+    )
+    assert created["effective_from"].endswith(":00Z") or created["effective_from"].endswith(".000000Z")
+    assert created["created_at"] == created["updated_at"]
+    assert said(await server.mapping()) == created
+    [(key, value)] = records(settings, CUSTOMERS)
+    record = msgspec.json.decode(value, type=CustomerRecord)
+    assert (key, record.litellm_customer_id) == ("customer-1", "customer-1")
+    assert [version.lago_customer_id for version in record.versions] == ["org_1"]
+
+
+async def test_defaults_are_the_basic_plan_and_active(server: Server) -> None:
+    created = said(await server.map(), 201)
+    assert (created["billing_plan"], created["is_active"]) == ("ai_basic", True)
+
+
+async def test_a_change_is_announced_and_applies_after_the_lead(server: Server) -> None:
+    before = said(await server.map(), 201)
+    changed = said(await server.map(org="org_2"), 200)
+    assert (changed["lago_customer_id"], changed["created_at"]) == ("org_2", before["created_at"])
+    assert changed["updated_at"] > before["updated_at"]
+    now = said(await server.mapping())
+    assert now["lago_customer_id"] == "org_1"
+    assert [later["lago_customer_id"] for later in now["upcoming"]] == ["org_2"]
+    assert now["upcoming"][0]["effective_from"] == changed["effective_from"]
+
+
+async def test_posting_the_same_again_writes_nothing(server: Server, settings: Settings) -> None:
+    created = said(await server.map(), 201)
+    assert said(await server.map(), 200) == created
+    assert len(records(settings, CUSTOMERS)) == 1
+
+
+async def test_changes_of_one_customer_do_not_overwrite_each_other(server: Server, settings: Settings) -> None:
+    said(await server.map(), 201)
+    begin = int(time.time()) + 3600
+    answers = await asyncio.gather(
+        *(server.map(org=f"org_{number}", effective_from=begin + number) for number in range(2, 22))
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    upcoming = said(await server.mapping())["upcoming"]
+    assert [later["lago_customer_id"] for later in upcoming] == [f"org_{number}" for number in range(2, 22)]
+    assert len(records(settings, CUSTOMERS)) == 21
+
+
+async def test_mappings_survive_a_restart(settings: Settings) -> None:
+    async with running_server(settings) as server:
+        created = said(await server.map(), 201)
+    async with running_server(settings, ["api"]) as server:
+        assert said(await server.mapping()) == created
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "sk-master"}])
+async def test_without_the_master_key_nothing_is_shown_or_changed(
+    server: Server, settings: Settings, headers: dict[str, str]
+) -> None:
+    body = {"litellm_customer_id": "c", "lago_customer_id": "o", "lago_organization_id": "t"}
+    assert refused(await server.http.post("/customers/mapping", json=body, headers=headers), 401)["reason"]
+    assert refused(await server.http.get("/customers/c/mapping", headers=headers), 401)["reason"] == "unknown_token"
+    assert records(settings, CUSTOMERS) == []
+
+
+async def test_where_no_master_key_is_configured_every_token_is_wrong(kafka: Kafka, topic_prefix: str) -> None:
+    async with running_server(settings_for(kafka, topic_prefix, litellm_master_key=None)) as server:
+        for token in ("", "None", "sk-master"):
+            answer = await server.http.get("/customers/c/mapping", headers={"Authorization": f"Bearer {token}"})
+            assert answer.status_code == 401
+
+
+async def test_an_unknown_customer_is_404(server: Server) -> None:
+    assert refused(await server.mapping("nobody"), 404)["reason"] == "no_mapping"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("litellm_customer_id", ""),
+        ("litellm_customer_id", " \x00 "),
+        ("litellm_customer_id", "x" * 256),
+        ("litellm_customer_id", 7),
+        ("lago_customer_id", None),
+        ("lago_customer_id", "a\nb"),
+        ("lago_organization_id", "  "),
+        ("billing_plan", []),
+        ("is_active", "perhaps"),
+        ("external_subscription_id", "y" * 256),
+        ("id_kind", "nickname"),
+        ("effective_from", "tomorrow"),
+        ("effective_from", True),
+        ("effective_from", -1),
+        ("effective_from", 1e300),
+    ],
+)
+async def test_a_wrong_field_is_named_and_its_value_is_not(server: Server, field: str, value: object) -> None:
+    problem = refused(await server.map(**{field: value}), 422)
+    assert [error["field"] for error in problem["errors"]] == [field]
+    assert field in problem["detail"]
+    if isinstance(value, str) and len(value) > 4:
+        assert value not in str(problem)
+
+
+async def test_all_wrong_fields_are_named_at_once_and_a_body_that_is_no_json_is_400(server: Server) -> None:
+    answer = await server.http.post("/customers/mapping", content=b"{}", headers=BEARER)
+    named = {error["field"] for error in refused(answer, 422)["errors"]}
+    assert named == {"litellm_customer_id", "lago_customer_id", "lago_organization_id"}
+    for body in (b"", b"{", b'{"a": NaN', b'{"litellm_customer_id": "\\ud800"}', b"\xff"):
+        answer = await server.http.post("/customers/mapping", content=body, headers=BEARER)
+        assert refused(answer, 400)["reason"] == "not_json"
+    assert refused(await server.http.post("/customers/mapping", content=b"[]", headers=BEARER), 422)
+
+
+async def test_a_past_beginning_is_taken_once_and_then_refused(server: Server) -> None:
+    created = said(await server.map(effective_from="2024-02-29T12:00:00.7+01:00"), 201)
+    assert created["effective_from"] == "2024-02-29T11:00:00.000000Z"
+    assert said(await server.map(effective_from=1_709_204_400), 200) == created
+    problem = refused(await server.map(org="org_2", effective_from=time.time() + 1), 422)
+    assert problem["reason"] == "effective_from_too_early"
+
+
+@pytest.mark.parametrize(
+    "customer", ["team/a", "Jürgen & Söhne?#%", "日本", normalize("NFD", "Zoë"), " padded ", "k" * 255]
+)
+async def test_any_customer_id_is_found_again_under_its_normal_spelling(server: Server, customer: str) -> None:
+    created = said(await server.map(customer), 201)
+    assert created["litellm_customer_id"] == normalize("NFC", customer).strip()
+    for spelling in (customer, created["litellm_customer_id"]):
+        assert said(await server.mapping(quote(spelling, safe=""))) == created
+
+
+async def test_a_key_lands_where_the_meter_looks_for_it(server: Server, kafka: Kafka, settings: Settings) -> None:
+    """One partitioner everywhere: a ledger follows only the customers of its own partition."""
+    for number in range(12):
+        said(await server.map(f"customer-{number}"), 201)
+        body = f'{{"id":"{number}","user":"customer-{number}","spend":1,"total_tokens":1}}'
+        said(await server.http.post("/webhook/litellm/usage", content=body), 202)
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "reads", "enable.auto.commit": False})
+    places: dict[str, set[tuple[str, int]]] = {}
+    try:
+        for topic in ("billing.customers", "litellm.usage.raw"):
+            tps = [TopicPartition(settings.topic_prefix + topic, number, 0) for number in range(3)]
+            count = sum(consumer.get_watermark_offsets(tp, timeout=10)[1] for tp in tps)
+            consumer.assign(tps)
+            for message in consumer.consume(count, timeout=10):
+                places.setdefault(message.key().decode(), set()).add((topic, message.partition()))
+    finally:
+        consumer.close()
+    assert len(places) == 12
+    assert all(len({partition for _, partition in found}) == 1 and len(found) == 2 for found in places.values())
+
+
+async def test_the_subscription_comes_from_lago_where_none_is_named(
+    kafka: Kafka, topic_prefix: str, lago: Lago
+) -> None:
+    settings = settings_for(kafka, topic_prefix, lago_api_url=lago.url)
+    await lago.save("/customers", "customer", external_id="org_1", name="Acme", currency="USD")
+    await lago.subscribe("sub_1", "org_1")
+    async with running_server(settings) as server:
+        created = said(await server.map(), 201)
+        assert (created["subscription"], created["held_reason"]) == ("sub_1", None)
+        again = said(await server.map("customer-2"), 201)
+        assert again["subscription"] == "sub_1"
+    [(key, value)] = records(settings, ORGS)
+    org = msgspec.json.decode(value, type=OrgRecord)
+    assert (key, org.name, org.currency) == ("org_1", "Acme", "USD")
+    assert [period.external_id for period in org.periods] == ["sub_1"]
+
+
+async def test_usage_of_a_customer_without_a_subscription_is_held_until_lago_has_one(
+    kafka: Kafka, topic_prefix: str, lago: Lago
+) -> None:
+    settings = settings_for(kafka, topic_prefix, lago_api_url=lago.url)
+    async with running_server(settings, learn_every_s=0.2) as server:
+        held = said(await server.map(), 201)
+        assert (held["subscription"], held["held_reason"]) == (None, "no_subscription")
+        await lago.save("/customers", "customer", external_id="org_1", name="Acme", currency="USD")
+        await lago.subscribe("sub_late", "org_1")
+        deadline = time.monotonic() + 10
+        while (found := said(await server.mapping()))["subscription"] is None:
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.05)
+        assert (found["subscription"], found["held_reason"]) == ("sub_late", None)
+
+
+async def test_a_named_subscription_is_taken_at_its_word_and_its_period_is_learnt(
+    kafka: Kafka, topic_prefix: str, lago: Lago
+) -> None:
+    settings = settings_for(kafka, topic_prefix, lago_api_url=lago.url)
+    await lago.subscribe("sub_1", "org_1")
+    async with running_server(settings) as server:
+        created = said(await server.map(external_subscription_id="sub_1"), 201)
+        assert (created["external_subscription_id"], created["subscription"]) == ("sub_1", "sub_1")
+        other = said(await server.map("customer-2", external_subscription_id="not-there"), 201)
+        assert other["subscription"] == "not-there"
+    orgs = [msgspec.json.decode(value, type=OrgRecord) for _, value in records(settings, ORGS)]
+    assert [period.external_id for period in orgs[-1].periods] == ["sub_1"]
+
+
+async def test_a_mapping_is_accepted_while_lago_is_away(server: Server) -> None:
+    created = said(await server.map(), 201)
+    assert (created["subscription"], created["held_reason"]) == (None, "no_subscription")
+
+
+async def test_an_inactive_mapping_says_that_usage_is_held(server: Server) -> None:
+    created = said(await server.map(is_active=False, external_subscription_id="sub_1"), 201)
+    assert (created["is_active"], created["subscription"], created["held_reason"]) == (False, None, "inactive")

@@ -1,0 +1,70 @@
+"""`meterbridge serve` in this process, on free ports, against real neighbours."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from connectors.kafka.admin import create_topics
+from connectors.serve import PARTS, serving
+from connectors.settings import Settings
+from tests.support.kafka import Kafka
+from tests.support.ports import free_port
+
+MASTER_KEY = "sk-master"
+BEARER = {"Authorization": f"Bearer {MASTER_KEY}"}
+
+
+@dataclass
+class Server:
+    """A running server; `http` names no token by itself."""
+
+    ports: dict[str, int]
+    http: httpx.AsyncClient
+
+    async def map(self, customer: str = "customer-1", org: str = "org_1", **fields: Any) -> httpx.Response:
+        """`POST /customers/mapping` with the master key."""
+        body = {"litellm_customer_id": customer, "lago_customer_id": org, "lago_organization_id": "tenant"} | fields
+        return await self.http.post("/customers/mapping", json=body, headers=BEARER)
+
+    async def mapping(self, customer: str = "customer-1") -> httpx.Response:
+        """`GET /customers/{id}/mapping` with the master key; the id as it stands in a path."""
+        return await self.http.get(f"/customers/{customer}/mapping", headers=BEARER)
+
+
+def settings_for(kafka: Kafka, prefix: str, **other: Any) -> Settings:
+    """Settings for a broker and a prefix whose topics exist; Lago is away unless `lago_api_url` says otherwise."""
+    settings = Settings(
+        **{
+            "kafka_bootstrap_servers": kafka.bootstrap,
+            "kafka_partitions": 3,
+            "topic_prefix": prefix,
+            "lago_api_url": f"http://127.0.0.1:{free_port()}",
+            "lago_api_key": "a-key",
+            "litellm_master_key": MASTER_KEY,
+            "port": 0,
+            "metrics_port": 0,
+        }
+        | other
+    )
+    create_topics(settings)
+    return settings
+
+
+@asynccontextmanager
+async def running_server(
+    settings: Settings, parts: Collection[str] = PARTS, learn_every_s: float = 3600
+) -> AsyncIterator[Server]:
+    """A server that is ready."""
+    async with serving(settings, parts, learn_every_s) as served:
+        ready = asyncio.ensure_future(served.ready.wait())
+        await asyncio.wait({ready, served.life}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        if served.life.done():
+            served.life.result()
+        assert ready.done(), "not ready within 30 s"
+        port = next(iter(served.ports.values()))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as http:
+            yield Server(served.ports, http)
