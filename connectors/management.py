@@ -70,7 +70,7 @@ class Management:
         async with AsyncExitStack() as stack:
             for follower in (self._receipts, self._customers, self._orgs):
                 stack.push_async_callback(follower.stop)
-            self._receipts.start()
+            self._receipts.begin()
             await asyncio.gather(self._customers.start(), self._orgs.start())
             yield
 

@@ -7,52 +7,58 @@ in worker and api (docs/adr/0003). It knows how old its view may be: whoever dec
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 _POLL_MS = 100
 _PROBE_S = 1.0
+#: Taken in without a pause: bounds how long the event loop stands still.
+_BATCH = 2000
 
 
-class Follower(Generic[T]):
-    """Key to value of a compacted topic; a record without a value deletes its key.
+class TopicFollower(ABC):
+    """Reads a whole topic from its beginning, group-less, and goes on; `take` gets every record once, in order.
 
-    Fields:
-        table: the view; replaced keys at once, read without awaiting.
-        version: grows with every change.
+    Args:
+        kafka: connection options for aiokafka.
+        name: of what is followed, for logs and metrics.
     """
 
-    def __init__(
-        self, kafka: Mapping[str, Any], topic: str, of: type[T], monotonic: Callable[[], float], name: str
-    ) -> None:
-        self.table: dict[str, T] = {}
-        self.version = 0
+    def __init__(self, kafka: Mapping[str, Any], topic: str, monotonic: Callable[[], float], name: str) -> None:
         self.name = name
         self._kafka = kafka
         self._topic = topic
-        self._decode = msgspec.json.Decoder(of).decode
         self._monotonic = monotonic
         self._fresh_at = float("-inf")
         self._next: dict[int, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
 
-    async def start(self) -> None:
-        """Read the topic to its end, then keep following in the background; once, however often called."""
+    @abstractmethod
+    def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
+        """Take records in; must not raise for what a record holds."""
+
+    def begin(self) -> None:
+        """Follow in the background; once, however often called."""
         if self._task is None:
             self._task = asyncio.ensure_future(self._follow())
+
+    async def start(self) -> None:
+        """`begin`, and return when the topic has been read to its end."""
+        self.begin()
         await self.wait_fresh(float("inf"))
 
     async def stop(self) -> None:
-        """Stop following; the table stays as it was."""
+        """Stop following; what was taken stays."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -62,21 +68,27 @@ class Follower(Generic[T]):
         """Seconds since the view was last known to be complete; infinite before the first time."""
         return self._monotonic() - self._fresh_at
 
+    def complete(self) -> bool:
+        """Whether the topic was read to its end at all. Raises what ended the reading, if anything did."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+        return self._fresh_at > float("-inf")
+
     async def wait_fresh(self, limit_s: float) -> None:
         """Return once the view is at most `limit_s` old (`inf`: once it was complete at all)."""
-        while not (self.lag_s() <= limit_s and self._fresh_at > float("-inf")):
-            if self._task is not None and self._task.done():
-                await self._task
-            async with self._changed:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), 0.5)
+        while not (self.complete() and self.lag_s() <= limit_s):
+            await self._change()
 
     async def wait_offset(self, partition: int, offset: int) -> None:
         """Return once the record at `offset` has been taken in: read-your-writes."""
         while self._next.get(partition, 0) <= offset:
-            async with self._changed:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), 0.5)
+            self.complete()
+            await self._change()
+
+    async def _change(self) -> None:
+        async with self._changed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), 0.5)
 
     async def _follow(self) -> None:
         while True:
@@ -87,6 +99,7 @@ class Follower(Generic[T]):
                 await asyncio.sleep(0.5)
 
     async def _session(self) -> None:
+        # Subscribed at first: only so does the first answer about the cluster name the partitions.
         consumer = AIOKafkaConsumer(
             self._topic,
             **self._kafka,
@@ -98,53 +111,62 @@ class Follower(Generic[T]):
         await consumer.start()
         try:
             partitions = sorted(consumer.partitions_for_topic(self._topic) or ())
+            if not partitions:
+                raise UnknownTopicOrPartitionError(self._topic)
             tps = [TopicPartition(self._topic, number) for number in partitions]
             consumer.unsubscribe()
             consumer.assign(tps)
             for tp in tps:
                 consumer.seek(tp, self._next.get(tp.partition, 0))
-            probed = float("-inf")
             while True:
-                ends: dict[TopicPartition, int] | None = None
-                now = self._monotonic()
-                if now - probed >= _PROBE_S:
-                    ends, probed = await consumer.end_offsets(tps), now
-                await self._poll(consumer, tps, ends, now)
+                await self._catch_up(consumer, tps)
         finally:
             await consumer.stop()
 
-    async def _poll(
-        self,
-        consumer: AIOKafkaConsumer,
-        tps: list[TopicPartition],
-        ends: dict[TopicPartition, int] | None,
-        probed: float,
-    ) -> None:
-        """Take in what has arrived; with `ends`, until they are reached: then the view was complete
-        as of when they were asked for."""
-        while True:
-            got = await consumer.getmany(timeout_ms=_POLL_MS)
+    async def _catch_up(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
+        """Read to where the topic ends now: then the view was complete as of this moment. Then on for a second."""
+        asked = self._monotonic()
+        ends = await consumer.end_offsets(tps)
+        behind = True
+        while behind or self._monotonic() - asked < _PROBE_S:
+            got = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
             for tp, records in got.items():
-                for record in records:
-                    self._take(record.key.decode(), record.value)
+                self.take(tp.partition, records)
                 self._next[tp.partition] = records[-1].offset + 1
-            if ends is not None:
-                positions = {tp: await consumer.position(tp) for tp in tps}
-                if any(positions[tp] < ends[tp] for tp in tps):
-                    continue
-                self._fresh_at = probed
-            if got or ends is not None:
+            caught_up = behind and all([await consumer.position(tp) >= ends[tp] for tp in tps])
+            if caught_up:
+                behind, self._fresh_at = False, asked
+            if got or caught_up:
                 async with self._changed:
                     self._changed.notify_all()
-            return
 
-    def _take(self, key: str, value: bytes | None) -> None:
-        self.version += 1
-        if value is None:
-            self.table.pop(key, None)
-            return
-        try:
-            self.table[key] = self._decode(value)
-        except msgspec.DecodeError:
-            # A version of the record from the future, or not ours: what is known stays in force.
-            log.error("follower_record_unreadable", table=self.name)
+
+class Follower(TopicFollower, Generic[T]):
+    """Key to value of a compacted topic; a record without a value deletes its key.
+
+    Fields:
+        table: the view; replaced keys at once, read without awaiting.
+        version: grows with every change.
+    """
+
+    def __init__(
+        self, kafka: Mapping[str, Any], topic: str, of: type[T], monotonic: Callable[[], float], name: str
+    ) -> None:
+        super().__init__(kafka, topic, monotonic, name)
+        self.table: dict[str, T] = {}
+        self.version = 0
+        self._decode = msgspec.json.Decoder(of).decode
+
+    def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
+        """Bring the table up to date."""
+        for record in records:
+            self.version += 1
+            key = record.key.decode("utf-8", "replace")
+            if record.value is None:
+                self.table.pop(key, None)
+                continue
+            try:
+                self.table[key] = self._decode(record.value)
+            except msgspec.DecodeError:
+                # A version of the record from the future, or not ours: what is known stays in force.
+                log.error("follower_record_unreadable", table=self.name, partition=partition, offset=record.offset)

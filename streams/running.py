@@ -21,10 +21,14 @@ async def run_role(role: Role, stop: asyncio.Event) -> None:
     """
     app = role.app
     app.finalize()
-    await app.maybe_start()
     stopping = asyncio.ensure_future(stop.wait())
+    # Starting waits for the group, which may be waiting for a dead member: the word to stop must not.
+    starting = asyncio.ensure_future(app.maybe_start())
+    await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
     crashed = asyncio.ensure_future(app.wait_until_stopped())
-    await asyncio.wait({stopping, crashed}, return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        starting.result()
+        await asyncio.wait({stopping, crashed}, return_when=asyncio.FIRST_COMPLETED)
     crash = app.crash_reason
     stopping.cancel()
     await role.close()
@@ -33,5 +37,6 @@ async def run_role(role: Role, stop: asyncio.Event) -> None:
     except TimeoutError:
         log.warning("app_left_running", app=app.conf.id)
     crashed.cancel()
+    starting.cancel()
     if crash is not None:
         raise RuntimeError("the Faust app crashed") from crash

@@ -81,7 +81,7 @@ async def test_a_new_mapping_is_created_and_can_be_read_at_once(server: Server, 
         True,
         None,
     )
-    assert created["effective_from"].endswith(":00Z") or created["effective_from"].endswith(".000000Z")
+    assert created["effective_from"].endswith(".000000Z")
     assert created["created_at"] == created["updated_at"]
     assert said(await server.mapping()) == created
     [(key, value)] = records(settings, CUSTOMERS)
@@ -131,19 +131,19 @@ async def test_mappings_survive_a_restart(settings: Settings) -> None:
         assert said(await server.mapping()) == created
 
 
-@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "sk-master"}])
-async def test_without_the_master_key_nothing_is_shown_or_changed(
-    server: Server, settings: Settings, headers: dict[str, str]
-) -> None:
+async def test_without_the_master_key_nothing_is_shown_or_changed(server: Server, settings: Settings) -> None:
     body = {"litellm_customer_id": "c", "lago_customer_id": "o", "lago_organization_id": "t"}
-    assert refused(await server.http.post("/customers/mapping", json=body, headers=headers), 401)["reason"]
-    assert refused(await server.http.get("/customers/c/mapping", headers=headers), 401)["reason"] == "unknown_token"
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "sk-master"}):
+        posted = await server.http.post("/customers/mapping", json=body, headers=headers)
+        assert refused(posted, 401)["reason"] == "unknown_token"
+        assert posted.headers["www-authenticate"] == "Bearer"
+        refused(await server.http.get("/customers/c/mapping", headers=headers), 401)
     assert records(settings, CUSTOMERS) == []
 
 
 async def test_where_no_master_key_is_configured_every_token_is_wrong(kafka: Kafka, topic_prefix: str) -> None:
     async with running_server(settings_for(kafka, topic_prefix, litellm_master_key=None)) as server:
-        for token in ("", "None", "sk-master"):
+        for token in ("x", "None", "sk-master"):
             answer = await server.http.get("/customers/c/mapping", headers={"Authorization": f"Bearer {token}"})
             assert answer.status_code == 401
 
@@ -152,32 +152,33 @@ async def test_an_unknown_customer_is_404(server: Server) -> None:
     assert refused(await server.mapping("nobody"), 404)["reason"] == "no_mapping"
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("litellm_customer_id", ""),
-        ("litellm_customer_id", " \x00 "),
-        ("litellm_customer_id", "x" * 256),
-        ("litellm_customer_id", 7),
-        ("lago_customer_id", None),
-        ("lago_customer_id", "a\nb"),
-        ("lago_organization_id", "  "),
-        ("billing_plan", []),
-        ("is_active", "perhaps"),
-        ("external_subscription_id", "y" * 256),
-        ("id_kind", "nickname"),
-        ("effective_from", "tomorrow"),
-        ("effective_from", True),
-        ("effective_from", -1),
-        ("effective_from", 1e300),
-    ],
+WRONG: tuple[tuple[str, object], ...] = (
+    ("litellm_customer_id", ""),
+    ("litellm_customer_id", " \x00 "),
+    ("litellm_customer_id", "x" * 256),
+    ("litellm_customer_id", 7),
+    ("lago_customer_id", None),
+    ("lago_customer_id", "a\nb"),
+    ("lago_organization_id", "  "),
+    ("billing_plan", []),
+    ("is_active", "perhaps"),
+    ("external_subscription_id", "y" * 256),
+    ("id_kind", "nickname"),
+    ("effective_from", "tomorrow"),
+    ("effective_from", True),
+    ("effective_from", -1),
+    ("effective_from", 1e300),
 )
-async def test_a_wrong_field_is_named_and_its_value_is_not(server: Server, field: str, value: object) -> None:
-    problem = refused(await server.map(**{field: value}), 422)
-    assert [error["field"] for error in problem["errors"]] == [field]
-    assert field in problem["detail"]
-    if isinstance(value, str) and len(value) > 4:
-        assert value not in str(problem)
+
+
+async def test_a_wrong_field_is_named_and_its_value_is_not(server: Server, settings: Settings) -> None:
+    for field, value in WRONG:
+        problem = refused(await server.map(**{field: value}), 422)
+        assert [error["field"] for error in problem["errors"]] == [field]
+        assert field in problem["detail"]
+        if isinstance(value, str) and len(value) > 4:
+            assert value not in str(problem)
+    assert records(settings, CUSTOMERS) == []
 
 
 async def test_all_wrong_fields_are_named_at_once_and_a_body_that_is_no_json_is_400(server: Server) -> None:
@@ -198,14 +199,12 @@ async def test_a_past_beginning_is_taken_once_and_then_refused(server: Server) -
     assert problem["reason"] == "effective_from_too_early"
 
 
-@pytest.mark.parametrize(
-    "customer", ["team/a", "Jürgen & Söhne?#%", "日本", normalize("NFD", "Zoë"), " padded ", "k" * 255]
-)
-async def test_any_customer_id_is_found_again_under_its_normal_spelling(server: Server, customer: str) -> None:
-    created = said(await server.map(customer), 201)
-    assert created["litellm_customer_id"] == normalize("NFC", customer).strip()
-    for spelling in (customer, created["litellm_customer_id"]):
-        assert said(await server.mapping(quote(spelling, safe=""))) == created
+async def test_any_customer_id_is_found_again_under_its_normal_spelling(server: Server) -> None:
+    for customer in ("team/a", "Jürgen & Söhne?#%", "日本", normalize("NFD", "Zoë"), " padded ", "k" * 255):
+        created = said(await server.map(customer), 201)
+        assert created["litellm_customer_id"] == normalize("NFC", customer).strip()
+        for spelling in (customer, created["litellm_customer_id"]):
+            assert said(await server.mapping(quote(spelling, safe=""))) == created
 
 
 async def test_a_key_lands_where_the_meter_looks_for_it(server: Server, kafka: Kafka, settings: Settings) -> None:

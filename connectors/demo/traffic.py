@@ -1,0 +1,110 @@
+"""Posts sample calls at a steady rate and keeps the book of what was accepted, each call once."""
+
+import asyncio
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+import httpx
+
+from connectors.demo.calls import SampleCall, sample_call
+from connectors.demo.cast import CUSTOMERS
+from schemas.errors import Unavailable
+from schemas.ledger import Sum
+from schemas.money import add
+from streams.core.decisions import BILLED
+
+#: One call in so many is delivered a second time, as LiteLLM does after an answer it did not get: about 3 %.
+_REPEAT_EVERY: Final = 33
+_FEW, _MANY = 8, 100
+#: A post that fails is repeated, unchanged, for so long.
+_PATIENCE_S, _AGAIN_S = 15.0, 0.3
+
+
+@dataclass(slots=True)
+class Book:
+    """What the senders know: the bill has to equal it.
+
+    Fields:
+        billable: by customer, calls that are to be billed and their cost, each call once.
+        unbilled: other calls by the decision they must meet, each call once.
+        delivered: elements answered with 202, repeats included.
+        repeats: of them, calls delivered before.
+        unsure: elements of posts without an answer; they were sent again and may have been stored twice.
+    """
+
+    billable: dict[str, Sum] = field(default_factory=lambda: {customer: Sum() for customer in CUSTOMERS})
+    unbilled: Counter[str] = field(default_factory=Counter)
+    delivered: int = 0
+    repeats: int = 0
+    unsure: int = 0
+
+    def enter(self, call: SampleCall) -> None:
+        """A call was accepted for the first time."""
+        if call.decision in BILLED:
+            known = self.billable[call.customer]
+            self.billable[call.customer] = Sum(known.calls + 1, add(known.cost, call.cost))
+        else:
+            self.unbilled[call.decision] += 1
+
+
+class Traffic:
+    """A LiteLLM proxy, as the ingress sees it.
+
+    Args:
+        http: knows where the ingress is and carries its token.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, chance: Random) -> None:
+        self.book = Book()
+        self._http = http
+        self._chance = chance
+        self._made = 0
+        self._lately: deque[SampleCall] = deque(maxlen=200)
+
+    async def send(self, rate: int, seconds: int) -> None:
+        """`rate * seconds` calls, spread evenly, and some of them again.
+
+        Raises:
+            Unavailable: the ingress keeps refusing.
+        """
+        began, total = time.monotonic(), rate * seconds
+        while self._made < total:
+            wanted = min(self._chance.randint(1, _FEW), total - self._made)
+            await asyncio.sleep(began + (self._made + wanted) / rate - time.monotonic())
+            behind = int((time.monotonic() - began) * rate) - self._made
+            await self._post(max(wanted, min(behind, total - self._made, _MANY)))
+
+    async def _post(self, count: int) -> None:
+        fresh, repeats = [], []
+        for _ in range(count):
+            call = sample_call(self._chance.choice(CUSTOMERS), time.time(), self._chance)
+            fresh.append(call)
+            self._lately.append(call)
+            self._made += 1
+            if self._made % _REPEAT_EVERY == 0:
+                repeats.append(self._chance.choice(self._lately))
+        await self._deliver(b"[%b]" % b",".join(call.body for call in (*fresh, *repeats)), count + len(repeats))
+        for call in fresh:
+            self.book.enter(call)
+        self.book.delivered += count + len(repeats)
+        self.book.repeats += len(repeats)
+
+    async def _deliver(self, body: bytes, elements: int) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                answer = await self._http.post("/webhook/litellm/usage", content=body)
+                said = f"HTTP {answer.status_code}"
+            except httpx.RequestError as error:
+                answer, said = None, type(error).__name__
+            if answer is not None and answer.status_code == httpx.codes.ACCEPTED:
+                if "rejected" in answer.json():
+                    raise Unavailable("demo_traffic", "the ingress rejects sample calls")
+                return
+            self.book.unsure += elements
+            if time.monotonic() > deadline:
+                raise Unavailable("demo_traffic", f"the ingress does not accept calls: {said}")
+            await asyncio.sleep(_AGAIN_S)
