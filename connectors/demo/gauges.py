@@ -1,0 +1,96 @@
+"""What the running roles say of themselves: their Prometheus pages, read and added up."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at all roles.
+
+    Fields:
+        accepted: elements the ingress has accepted.
+        decisions: calls by the meter's decision, `duplicate` among them.
+        ledgers: partitions the meter has open.
+        held_calls, held_usd: at most five seconds old; for the eye, so a float.
+        sealed: events that left the meter; `settled` of them are billed or dead letters.
+        posts: requests to Lago that brought events.
+        off_by: what the meter's books are off by, in calls and dollars.
+        halted: partitions that stand still.
+    """
+
+    accepted: int = 0
+    decisions: Mapping[str, int] = field(default_factory=dict)
+    ledgers: int = 0
+    open_windows: int = 0
+    held_windows: int = 0
+    held_calls: int = 0
+    held_usd: float = 0.0
+    sealed: int = 0
+    settled: int = 0
+    posts: int = 0
+    off_by: float = 0.0
+    halted: int = 0
+
+    @property
+    def at_rest(self) -> bool:
+        """Everything accepted is decided, sealed and settled; nothing is open or held."""
+        decided = sum(self.decisions.values())
+        return decided == self.accepted and not self.open_windows + self.held_windows and self.settled == self.sealed
+
+
+class Gauges:
+    """The metrics pages of the roles; one that does not answer counts as it did before."""
+
+    def __init__(self, http: httpx.AsyncClient, urls: Iterable[str]) -> None:
+        self._http = http
+        self._pages = dict.fromkeys(urls, "")
+
+    async def read(self) -> Reading:
+        """Ask all of them, at once."""
+        await asyncio.gather(*(self._ask(url) for url in self._pages))
+        return reading("\n".join(self._pages.values()))
+
+    async def _ask(self, url: str) -> None:
+        try:
+            answer = await self._http.get(url)
+        except httpx.RequestError:
+            return
+        if answer.is_success:
+            self._pages[url] = answer.text
+
+
+def reading(pages: str) -> Reading:
+    """The sum of several pages."""
+    sums: Counter[tuple[str, str]] = Counter()
+    for family in text_string_to_metric_families(pages):
+        for sample in family.samples:
+            labels = sample.labels
+            which = labels.get("outcome") or labels.get("decision") or labels.get("status") or ""
+            if sample.name == "lago_api_requests_total":
+                which = labels["method"]
+            sums[sample.name, which] += sample.value
+            sums[sample.name, "*"] += sample.value
+    return Reading(
+        accepted=int(sums["meterbridge_ingress_elements_total", "accepted"]),
+        decisions={
+            which: int(value) for (name, which), value in sums.items() if name == "meterbridge_calls_total" and which != "*"
+        },
+        ledgers=int(sums["meterbridge_ledgers_open", "*"]),
+        open_windows=int(sums["meterbridge_open_windows", "*"]),
+        held_windows=int(sums["meterbridge_held_windows", "*"]),
+        held_calls=int(sums["meterbridge_held_calls", "*"]),
+        held_usd=sums["meterbridge_held_cost_usd", "*"],
+        sealed=int(sums["meterbridge_sealed_events_total", "*"]),
+        settled=int(
+            sums["meterbridge_receipts_total", "completed"] + sums["meterbridge_receipts_total", "failed"]
+        ),
+        posts=int(sums["lago_api_requests_total", "POST"]),
+        off_by=sums["meterbridge_conservation_difference", "*"],
+        halted=int(sums["meterbridge_lane_halted", "*"]),
+    )

@@ -1,0 +1,124 @@
+"""Lago's side of the demo: a metric, a plan, orgs with subscriptions, and what it has billed them in the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+import httpx
+
+from connectors.demo.cast import Org
+from schemas.errors import Rejected, Unavailable
+from schemas.ledger import Sum
+from schemas.money import EXACT, ZERO, add
+
+METRIC, PLAN = "ai_usage", "meterbridge-demo"
+_CENTS: Final = Decimal(100)
+_PAGE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What Lago has billed so far.
+
+    Fields:
+        subscriptions: calls and dollars by external subscription id.
+        events: number of events.
+        posts: requests that brought events; None where Lago does not tell.
+    """
+
+    subscriptions: dict[str, Sum] = field(default_factory=dict)
+    events: int = 0
+    posts: int | None = None
+
+    @property
+    def cost(self) -> Decimal:
+        """Dollars of all subscriptions."""
+        return sum((one.cost for one in self.subscriptions.values()), ZERO)
+
+
+class DemoLago:
+    """A Lago, or the sandbox, by its API.
+
+    Args:
+        http: knows where it is and carries the API key.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, *, sandbox: bool) -> None:
+        self._http = http
+        self._sandbox = sandbox
+
+    async def prepare(self, orgs: Sequence[Org]) -> None:
+        """A plan that bills what the events say (a dynamic charge), and an active subscription for each org.
+
+        Raises:
+            Rejected, Unavailable: Lago does not do it.
+        """
+        usage = {"name": "AI usage", "code": METRIC, "aggregation_type": "sum_agg", "field_name": "unit"}
+        metric = await self._save("billable_metrics", "billable_metric", usage)
+        charge = {"billable_metric_id": metric["lago_id"], "charge_model": "dynamic"}
+        money = {"amount_cents": 0, "amount_currency": "USD", "pay_in_advance": False}
+        plan = {"name": "Meterbridge demo", "code": PLAN, "interval": "monthly", **money, "charges": [charge]}
+        await self._save("plans", "plan", plan)
+        for org in orgs:
+            customer = {"external_id": org.id, "name": org.name, "currency": "USD"}
+            await self._save("customers", "customer", customer)
+            subscription = {"external_customer_id": org.id, "external_id": org.subscription, "plan_code": PLAN}
+            await self._save("subscriptions", "subscription", subscription)
+
+    async def bill(self, orgs: Sequence[Org]) -> Bill:
+        """What is billed now. Raises: Rejected, Unavailable."""
+        if self._sandbox:
+            return _bill_of(await self._asked("GET", "/__stats"))
+        events = [event for org in orgs for event in await self._events(org)]
+        sums: dict[str, Sum] = {}
+        for event in events:
+            known = sums.get(event["external_subscription_id"], Sum())
+            calls = known.calls + int(event["properties"]["requests"])
+            sums[event["external_subscription_id"]] = Sum(calls, add(known.cost, _dollars(event["precise_total_amount_cents"])))
+        return Bill(sums, len(events))
+
+    async def _events(self, org: Org) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        page: int | None = 1
+        while page is not None:
+            query = {"external_subscription_id": org.subscription, "per_page": _PAGE, "page": page}
+            answer = await self._asked("GET", "/api/v1/events", params=query)
+            found += answer["events"]
+            page = answer["meta"]["next_page"]
+        return found
+
+    async def _save(self, path: str, root: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Create it, or take the one that is there by its code."""
+        try:
+            answer = await self._asked("POST", f"/api/v1/{path}", json={root: fields})
+        except Rejected as refusal:
+            if "value_already_exist" not in refusal.detail or "code" not in fields:
+                raise
+            answer = await self._asked("GET", f"/api/v1/{path}/{fields['code']}")
+        saved: dict[str, Any] = answer[root]
+        return saved
+
+    async def _asked(self, verb: str, path: str, **options: Any) -> dict[str, Any]:
+        try:
+            answer = await self._http.request(verb, path, **options)
+        except httpx.RequestError as error:
+            raise Unavailable("lago_unavailable", f"{verb} {path}: {type(error).__name__}") from error
+        if answer.is_success:
+            body: dict[str, Any] = answer.json()
+            return body
+        kind = Unavailable if answer.is_server_error else Rejected
+        raise kind("lago_refused", f"{verb} {path}: {answer.status_code} {answer.text[:300]}")
+
+
+def _bill_of(stats: dict[str, Any]) -> Bill:
+    """The sandbox's own sums; `billed_cents` are those inside a period of their subscription."""
+    sums = {
+        name: Sum(subscription["calls"], _dollars(subscription["billed_cents"]))
+        for name, subscription in stats["subscriptions"].items()
+    }
+    return Bill(sums, stats["totals"]["events"], stats["posts"])
+
+
+def _dollars(cents: str) -> Decimal:
+    return EXACT.divide(Decimal(cents), _CENTS)

@@ -1,0 +1,109 @@
+"""Calls and money that went in against calls and money that were billed: equal, or not."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from connectors.demo.cast import Org
+from connectors.demo.gauges import Reading
+from connectors.demo.lago import Bill
+from connectors.demo.traffic import Book
+from schemas.ledger import Sum
+from schemas.money import ZERO, add, plain
+from streams.core.decisions import BILLED, DUPLICATE
+
+_NOT_UNBILLED: Final = {*BILLED, DUPLICATE}
+
+
+class OrgLine(NamedTuple):
+    """One org: what was sent for it, and what Lago billed."""
+
+    name: str
+    sent: Sum
+    billed: Sum
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """The end of a demo.
+
+    Fields:
+        wrong: a sentence for everything that does not add up; empty when the run is exact.
+        posts: requests that brought events to Lago.
+    """
+
+    orgs: tuple[OrgLine, ...]
+    book: Book
+    reading: Reading
+    wrong: tuple[str, ...]
+    posts: int
+
+    @property
+    def exact(self) -> bool:
+        """Every call and every digit."""
+        return not self.wrong
+
+    @property
+    def sent(self) -> Sum:
+        """Of all orgs."""
+        return total(line.sent for line in self.orgs)
+
+    @property
+    def billed(self) -> Sum:
+        """Of all orgs."""
+        return total(line.billed for line in self.orgs)
+
+    def verdict(self) -> str:
+        """The last line of the demo."""
+        sent, billed = self.sent, self.billed
+        if self.exact:
+            return (
+                f"GREEN  {sent.calls} calls in = {billed.calls} calls billed, {plain(sent.cost)} USD in = "
+                f"{plain(billed.cost)} USD billed ({self.posts} Lago posts instead of {sent.calls})"
+            )
+        return (
+            f"RED  {sent.calls} calls in, {billed.calls} calls billed; {plain(sent.cost)} USD in, "
+            f"{plain(billed.cost)} USD billed; {len(self.wrong)} differences"
+        )
+
+
+def reconcile(orgs: Sequence[Org], book: Book, bill: Bill, reading: Reading) -> Reconciliation:
+    """Compare what the senders know with what Lago and the meter say."""
+    lines = tuple(
+        OrgLine(
+            org.name,
+            total(book.billable[customer] for customer in org.customers),
+            bill.subscriptions.get(org.subscription, Sum()),
+        )
+        for org in orgs
+    )
+    wrong = [
+        f"{line.name}: {line.sent.calls} calls and {plain(line.sent.cost)} USD in, "
+        f"{line.billed.calls} calls and {plain(line.billed.cost)} USD billed"
+        for line in lines
+        if line.sent != line.billed
+    ]
+    strangers = bill.subscriptions.keys() - {org.subscription for org in orgs}
+    wrong += [f"{name} was billed and is nobody's" for name in sorted(strangers)]
+    seen = reading.decisions.get(DUPLICATE, 0)
+    if not book.repeats <= seen <= book.repeats + book.unsure:
+        wrong.append(f"{book.repeats} calls were delivered again, {seen} were recognised")
+    unbilled = {name: calls for name, calls in reading.decisions.items() if calls and name not in _NOT_UNBILLED}
+    if unbilled != book.unbilled:
+        wrong.append(f"not to be billed were {told(book.unbilled)}; not billed were {told(unbilled)}")
+    if reading.off_by:
+        wrong.append(f"the meter's books are off by {reading.off_by}")
+    return Reconciliation(lines, book, reading, tuple(wrong), reading.posts if bill.posts is None else bill.posts)
+
+
+def total(sums: Iterable[Sum]) -> Sum:
+    """Their sum, exact."""
+    calls, cost = 0, ZERO
+    for one in sums:
+        calls, cost = calls + one.calls, add(cost, one.cost)
+    return Sum(calls, cost)
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """`12 cache_hit, 3 failed_call`; `none`."""
+    return ", ".join(f"{calls} {name}" for name, calls in sorted(counts.items())) or "none"
