@@ -5,6 +5,7 @@ is imported by that command.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -84,7 +85,7 @@ def create() -> None:
     from connectors.kafka.admin import create_topics
 
     with _one_sentence():
-        done = create_topics(_settings())
+        done = create_topics(_settings(asks_once=True))
         typer.echo(f"{len(done.created)} topics created, {len(done.existed)} were there.")
         for name in done.created:
             typer.echo(name)
@@ -96,7 +97,7 @@ def check() -> None:
     from connectors.kafka.admin import check_topics
 
     with _one_sentence():
-        complaints = check_topics(_settings())
+        complaints = check_topics(_settings(asks_once=True))
     for complaint in complaints:
         typer.echo(complaint, err=True)
     if complaints:
@@ -138,10 +139,15 @@ def lago_sandbox(
         asyncio.run(run_sandbox(host, port, api_key=api_key, store=store, dedup=dedup, delay_s=delay, journal=journal))
 
 
-def _settings() -> Settings:
-    """The environment's settings, with logging as they say; names that look like ours and are none are warned about."""
+def _settings(*, asks_once: bool = False) -> Settings:
+    """The environment's settings, with logging as they say; names that look like ours and are none are warned about.
+
+    A command that asks Kafka once says in a sentence what went wrong: librdkafka need not say it twenty times a second.
+    """
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
+    if asks_once:
+        logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
     for name in settings.unknown:
         structlog.get_logger(__name__).warning("setting_unknown", variable=name)
     return settings

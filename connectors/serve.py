@@ -38,8 +38,9 @@ from schemas.topics import TopicNames
 WEBHOOKS, API = PARTS = ("webhooks", "api")
 API_ALONE_PORT = 3002
 
-#: SIGTERM to exit takes less than 10 s: requests under way, records under way, then the process ends anyway.
-_REQUESTS_S, _FLUSH_S, _STOP_S = 4.0, 3.0, 9.0
+#: SIGTERM to exit takes less than 10 s: requests under way (aiohttp waits that long twice), records under way,
+#: then the process ends anyway.
+_REQUESTS_S, _FLUSH_S, _STOP_S = 2.0, 3.0, 9.0
 _LAGO_CONNECTIONS = 8
 _EXIT_STUCK = 70
 
@@ -160,6 +161,7 @@ def _webhook_routes(settings: Settings, auth: WebhookAuth, gate: Gate, metrics: 
         max_body_bytes=settings.max_body_bytes,
         on_request=sensors.requested,
         on_elements=sensors.elements,
+        watch_bytes=metrics.body_bytes.set_function,
     )
     return [_timed(route, metrics.request_seconds.observe) for route in ingress_routes(deps)]
 

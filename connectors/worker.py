@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 import uvloop
@@ -42,9 +42,10 @@ def _run_one(settings: Settings, role: str) -> int:
     async def main() -> int:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _ask_to_stop, loop, stop)
+        # Nothing has begun yet, and a thread that asks an absent broker cannot be cancelled.
+        _on_signal(loop, os._exit, 0)
         async with worker_parts(settings, role) as parts:
+            _on_signal(loop, _ask_to_stop, loop, stop)
             log.info("worker_started", role=role, group=parts.group(role))
             try:
                 await run_role(ROLES[role](parts), stop)
@@ -58,6 +59,11 @@ def _run_one(settings: Settings, role: str) -> int:
     # Threads of a Kafka client that waits for a broker must not keep a stopped worker alive.
     sys.stderr.flush()
     os._exit(code)
+
+
+def _on_signal(loop: asyncio.AbstractEventLoop, do: Callable[..., object], *arguments: object) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, do, *arguments)
 
 
 def _ask_to_stop(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -21,6 +21,10 @@ from streams.parts import Parts
 from streams.roles import Role
 from streams.transport import App
 
+#: A lane's transactions are at least this far apart while chunks are small: one costs milliseconds of CPU here
+#: and at the broker, whatever is in it.
+_LINGER_S = 0.2
+
 
 def build_meter(parts: Parts) -> Role:
     """Raw calls to Lago events: dedupe, map, fold into windows, seal."""
@@ -43,7 +47,7 @@ def build_meter(parts: Parts) -> Role:
             parts.sensors,
         )
 
-    return Role(_app(parts, "meter"), topics.raw, work, parts.sensors)
+    return Role(_app(parts, "meter"), topics.raw, work, parts.sensors, _LINGER_S)
 
 
 def build_sink(parts: Parts) -> Role:
@@ -75,7 +79,7 @@ def _delivering(parts: Parts, role: str, topic: str) -> Role:
             parts.sensors,
         )
 
-    return Role(_app(parts, role), topic, work, parts.sensors)
+    return Role(_app(parts, role), topic, work, parts.sensors, _LINGER_S)
 
 
 def _app(parts: Parts, role: str) -> App:

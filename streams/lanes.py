@@ -7,6 +7,7 @@ lane applies the one rule that keeps chunks from going missing: a chunk is taken
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 #: Chunks waiting in a lane before its partition is paused, and before it is resumed.
 _PAUSE_AT, _RESUME_AT, _REFUSE_AT = 3, 1, 16
 _REOPENINGS = 5
+#: Records from which a chunk is worth a transaction at once; smaller ones wait for company, `linger_s`.
+_WORTH_IT = 1000
 #: Idle ticks after which a lane that knows of chunks it never got asks for them: 2 s.
 _PATIENCE = 4
 _CLOSE_S = 2.0
@@ -60,7 +63,8 @@ class Lane:
     """Owns one partition until it is closed.
 
     `fatal` is called with an error the lane cannot survive: it must end the process, because a
-    half-alive worker loses money slowly.
+    half-alive worker loses money slowly. A transaction costs the same for one record as for a
+    thousand, so small chunks are taken at most every `linger_s` seconds, together.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Lane:
         source: Source,
         fatal: Callable[[TP, BaseException], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        linger_s: float = 0.0,
     ) -> None:
         self.tp = tp
         self.work = work
@@ -78,7 +83,10 @@ class Lane:
         self._source = source
         self._fatal = fatal
         self._sleep = sleep
-        self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
+        self._linger_s = linger_s
+        self._free_at = 0.0
+        self._chunks: deque[Chunk | None] = deque()  # None = a tick
+        self._arrived = asyncio.Event()
         self._ticking = False
         self._paused = False
         self._closing = False
@@ -88,10 +96,11 @@ class Lane:
     def offer(self, chunk: Chunk) -> None:
         """Queue a chunk. A full lane pauses its partition; far beyond that chunks are let fall,
         which the stamps make good."""
-        waiting = self._chunks.qsize()
+        waiting = len(self._chunks)
         if self._closing or waiting >= _REFUSE_AT:
             return
-        self._chunks.put_nowait(chunk)
+        self._chunks.append(chunk)
+        self._arrived.set()
         if waiting + 1 >= _PAUSE_AT and not self._paused:
             self._paused = True
             self._source.pause_partitions([self.tp])
@@ -100,7 +109,8 @@ class Lane:
         """Ask for a tick; several asked for meanwhile are one."""
         if not self._ticking and not self._closing and self.expected is not None:
             self._ticking = True
-            self._chunks.put_nowait(None)
+            self._chunks.append(None)
+            self._arrived.set()
 
     async def close(self) -> None:
         """Refuse new chunks, wait only for a running Kafka transaction, let the partition go."""
@@ -119,7 +129,9 @@ class Lane:
         try:
             await self._open()
             while not self._closing:
-                item = await self._chunks.get()
+                item = await self._next()
+                if item is not None:
+                    item = await self._gather(item)
                 await self._survive(item)
                 self._resume()
         except asyncio.CancelledError:
@@ -129,6 +141,27 @@ class Lane:
                 log.info("lane_fenced_while_closing", topic=self.tp.topic, partition=self.tp.partition)
                 return
             self._fatal(self.tp, error)
+
+    async def _next(self) -> Chunk | None:
+        while not self._chunks:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._chunks.popleft()
+
+    async def _gather(self, chunk: Chunk) -> Chunk:
+        """`chunk`, with those that follow it without a gap and arrived in the meantime."""
+        clock = asyncio.get_running_loop().time
+        if len(chunk.records) < _WORTH_IT and (wait_s := self._free_at - clock()) > 0:
+            await self._sleep(wait_s)
+        self._free_at = clock() + self._linger_s
+        while len(chunk.records) < _WORTH_IT and self._chunks:
+            following = self._chunks[0]
+            if following is None or following.from_offset != chunk.next_offset:
+                break
+            self._chunks.popleft()
+            records = [*chunk.records, *following.records]
+            chunk = Chunk(records, chunk.from_offset, following.next_offset)
+        return chunk
 
     async def _survive(self, item: Chunk | None) -> None:
         """Do one item; connection and coordinator errors re-open the work, a few times."""
@@ -147,7 +180,7 @@ class Lane:
                     attempt=attempt + 1,
                 )
                 await self._sleep(min(0.25 * 2**attempt, 4.0))
-                await self._reopen()
+                await self._open()
 
     async def _do(self, item: Chunk | None) -> None:
         expected = self.expected
@@ -190,7 +223,7 @@ class Lane:
     async def _look_behind(self) -> None:
         """The last chunk of a silent partition may have been dropped too: no later one would show it."""
         expected, fetched_to = self.expected, self._source.fetched_to(self.tp)
-        if expected is None or fetched_to == expected or not self._chunks.empty():
+        if expected is None or fetched_to == expected or self._chunks:
             self._waited = 0
             return
         self._waited += 1
@@ -204,13 +237,12 @@ class Lane:
         log.warning(
             "chunk_missing", topic=self.tp.topic, partition=self.tp.partition, expected=expected, got=got
         )
-        while not self._chunks.empty():
-            if self._chunks.get_nowait() is None:
-                self._ticking = False
+        self._chunks.clear()
+        self._ticking = False
         await self._source.seek_lane(self.tp, expected)
 
     def _resume(self) -> None:
-        if self._paused and self._chunks.qsize() <= _RESUME_AT and not self._closing:
+        if self._paused and len(self._chunks) <= _RESUME_AT and not self._closing:
             self._paused = False
             self._source.resume_partitions([self.tp])
 

@@ -33,7 +33,7 @@ class RoleSensors(Protocol):
 class Role:
     """Lanes of one app on one topic.
 
-    `make_work(partition)` gives the work of a newly assigned partition; `leave` ends the process.
+    `make_work(partition)` gives the work of a newly assigned partition; `linger_s`: see `Lane`; `leave` ends the process.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Role:
         topic: str,
         make_work: Callable[[int], Work],
         sensors: RoleSensors,
+        linger_s: float,
         leave: Callable[[int], None] = os._exit,
     ) -> None:
         self.app = app
@@ -49,6 +50,7 @@ class Role:
         self.lanes: dict[int, Lane] = {}
         self._make_work = make_work
         self._sensors = sensors
+        self._linger_s = linger_s
         self._leave = leave
         app.on_partitions_assigned.connect(self._assigned, weak=False)
         app.on_partitions_revoked.connect(self._revoked, weak=False)
@@ -77,7 +79,7 @@ class Role:
         for tp in assigned:
             if tp.topic == self.topic and tp.partition not in self.lanes:
                 work = self._make_work(tp.partition)
-                self.lanes[tp.partition] = Lane(tp, work, self.app.consumer, self._fatal)
+                self.lanes[tp.partition] = Lane(tp, work, self.app.consumer, self._fatal, linger_s=self._linger_s)
 
     async def _revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
         lanes = [self.lanes.pop(tp.partition) for tp in revoked if tp.topic == self.topic and tp.partition in self.lanes]

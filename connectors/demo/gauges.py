@@ -1,7 +1,7 @@
 """What the running roles say of themselves: their Prometheus pages, read and added up."""
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ class Reading:
     Fields:
         accepted: elements the ingress has accepted.
         decisions: calls by the meter's decision, `duplicate` among them.
+        processes: how many have answered so far.
         ledgers: partitions the meter has open.
         held_calls, held_usd: at most five seconds old; for the eye, so a float.
         sealed: events that left the meter; `settled` of them are billed or dead letters.
@@ -26,6 +27,7 @@ class Reading:
 
     accepted: int = 0
     decisions: Mapping[str, int] = field(default_factory=dict)
+    processes: int = 0
     ledgers: int = 0
     open_windows: int = 0
     held_windows: int = 0
@@ -67,7 +69,7 @@ class Gauges:
 
 def reading(pages: str) -> Reading:
     """The sum of several pages."""
-    sums: Counter[tuple[str, str]] = Counter()
+    sums: defaultdict[tuple[str, str], float] = defaultdict(float)
     for family in text_string_to_metric_families(pages):
         for sample in family.samples:
             labels = sample.labels
@@ -79,17 +81,18 @@ def reading(pages: str) -> Reading:
     return Reading(
         accepted=int(sums["meterbridge_ingress_elements_total", "accepted"]),
         decisions={
-            which: int(value) for (name, which), value in sums.items() if name == "meterbridge_calls_total" and which != "*"
+            which: int(value)
+            for (name, which), value in sums.items()
+            if name == "meterbridge_calls_total" and which != "*"
         },
+        processes=int(sums["meterbridge_build_info", "*"]),
         ledgers=int(sums["meterbridge_ledgers_open", "*"]),
         open_windows=int(sums["meterbridge_open_windows", "*"]),
         held_windows=int(sums["meterbridge_held_windows", "*"]),
         held_calls=int(sums["meterbridge_held_calls", "*"]),
         held_usd=sums["meterbridge_held_cost_usd", "*"],
         sealed=int(sums["meterbridge_sealed_events_total", "*"]),
-        settled=int(
-            sums["meterbridge_receipts_total", "completed"] + sums["meterbridge_receipts_total", "failed"]
-        ),
+        settled=int(sums["meterbridge_receipts_total", "completed"] + sums["meterbridge_receipts_total", "failed"]),
         posts=int(sums["lago_api_requests_total", "POST"]),
         off_by=sums["meterbridge_conservation_difference", "*"],
         halted=int(sums["meterbridge_lane_halted", "*"]),

@@ -75,7 +75,9 @@ class DemoLago:
         for event in events:
             known = sums.get(event["external_subscription_id"], Sum())
             calls = known.calls + int(event["properties"]["requests"])
-            sums[event["external_subscription_id"]] = Sum(calls, add(known.cost, _dollars(event["precise_total_amount_cents"])))
+            sums[event["external_subscription_id"]] = Sum(
+                calls, add(known.cost, _dollars(event["precise_total_amount_cents"]))
+            )
         return Bill(sums, len(events))
 
     async def _events(self, org: Org) -> list[dict[str, Any]]:

@@ -91,6 +91,8 @@ def reconcile(orgs: Sequence[Org], book: Book, bill: Bill, reading: Reading) -> 
     unbilled = {name: calls for name, calls in reading.decisions.items() if calls and name not in _NOT_UNBILLED}
     if unbilled != book.unbilled:
         wrong.append(f"not to be billed were {told(book.unbilled)}; not billed were {told(unbilled)}")
+    if reading.halted:
+        wrong.append(f"{reading.halted} partitions stand still: worker.log says why")
     if reading.off_by:
         wrong.append(f"the meter's books are off by {reading.off_by}")
     return Reconciliation(lines, book, reading, tuple(wrong), reading.posts if bill.posts is None else bill.posts)

@@ -18,7 +18,8 @@ from streams.core.decisions import BILLED
 
 #: One call in so many is delivered a second time, as LiteLLM does after an answer it did not get: about 3 %.
 _REPEAT_EVERY: Final = 33
-_FEW, _MANY = 8, 100
+#: Posts a second, as LiteLLM's batches come, and the largest array.
+_POSTS, _MANY = 7, 100
 #: A post that fails is repeated, unchanged, for so long.
 _PATIENCE_S, _AGAIN_S = 15.0, 0.3
 
@@ -55,12 +56,14 @@ class Traffic:
 
     Args:
         http: knows where the ingress is and carries its token.
+        seed: the same calls come of the same seed, but for their ids and moments.
     """
 
-    def __init__(self, http: httpx.AsyncClient, chance: Random) -> None:
+    def __init__(self, http: httpx.AsyncClient, seed: int = 1) -> None:
         self.book = Book()
         self._http = http
-        self._chance = chance
+        self._chance = Random(seed)
+        self._pace = Random(seed)
         self._made = 0
         self._lately: deque[SampleCall] = deque(maxlen=200)
 
@@ -71,8 +74,9 @@ class Traffic:
             Unavailable: the ingress keeps refusing.
         """
         began, total = time.monotonic(), rate * seconds
+        most = max(5, 2 * rate // _POSTS)
         while self._made < total:
-            wanted = min(self._chance.randint(1, _FEW), total - self._made)
+            wanted = min(self._pace.randint(1, most), total - self._made)
             await asyncio.sleep(began + (self._made + wanted) / rate - time.monotonic())
             behind = int((time.monotonic() - began) * rate) - self._made
             await self._post(max(wanted, min(behind, total - self._made, _MANY)))

@@ -24,6 +24,7 @@ LIMITS = "in memory, the last 5 MB of each partition"
 _HOST = b"127.0.0.1"
 _PRODUCER, _BROKER_ID, _COPIES = 0, 1, 1
 _ERRORS_ONLY = b"3"
+_RELAY_S = 5.0
 #: C's signatures: https://github.com/confluentinc/librdkafka, src/rdkafka.h and src/rdkafka_mock.h.
 _POINTER, _TEXT, _INT, _SIZE = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
@@ -55,7 +56,11 @@ def embedded_broker(partitions: int) -> Iterator[str]:
     cluster = lib.rd_kafka_mock_cluster_new(client, 1)
     try:
         for topic in CATALOGUE:
-            _refuse(lib.rd_kafka_mock_topic_create(cluster, topic.name.encode(), partition_count(topic, partitions), _COPIES))
+            _refuse(
+                lib.rd_kafka_mock_topic_create(
+                    cluster, topic.name.encode(), partition_count(topic, partitions), _COPIES
+                )
+            )
         lib.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
         with _relayed(int(lib.rd_kafka_mock_cluster_bootstraps(cluster).rpartition(b":")[2])) as port:
             lib.rd_kafka_mock_broker_set_host_port(cluster, _BROKER_ID, _HOST, port)
@@ -98,13 +103,12 @@ def _relayed(broker_port: int) -> Iterator[int]:
     """A relay in a thread of its own, so that nothing this process does makes Kafka wait; its port."""
     loop = asyncio.new_event_loop()
     relay = Relay(broker_port)
-    port = loop.run_until_complete(relay.start())
     thread = threading.Thread(target=loop.run_forever, name="embedded-broker", daemon=True)
     thread.start()
     try:
-        yield port
+        yield asyncio.run_coroutine_threadsafe(relay.start(), loop).result(_RELAY_S)
     finally:
-        asyncio.run_coroutine_threadsafe(relay.stop(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(relay.stop(), loop).result(_RELAY_S)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

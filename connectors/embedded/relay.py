@@ -1,21 +1,29 @@
-"""Stands between Kafka clients and librdkafka's in-process broker, and mends the one thing that clients refuse.
+"""Stands between Kafka clients and librdkafka's in-process broker, and mends the two things that they cannot live with.
 
 The broker ends a transaction with a control batch as Kafka does (KIP-98) but leaves its checksum zero; aiokafka
-verifies checksums and would read no further. Everything else passes unchanged.
+verifies checksums and would read no further. And a fetch that finds nothing is answered only when its whole wait is
+over, even if records arrive meanwhile: such waits are cut short. Everything else passes unchanged.
 """
 
 import asyncio
 import re
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from aiokafka.record.util import calc_crc32c
 
-_SIZE_BYTES = 4
+#: How long a fetch may wait for records, milliseconds.
+WAIT_MS: Final = 50
+
 #: The broker's control batch from its length (66) to its attributes (transactional, control), with a checksum of
 #: zero: https://kafka.apache.org/documentation/#recordbatch. No other bytes of an answer look like it.
-_CONTROL_BATCH = re.compile(rb"\x00\x00\x00\x42.{4}\x02\x00\x00\x00\x00\x00\x30", re.DOTALL)
+_CONTROL_BATCH: Final = re.compile(rb"\x00\x00\x00\x42.{4}\x02\x00\x00\x00\x00\x00\x30", re.DOTALL)
 #: Offsets from the length field: of the checksum, of what it covers, and of the batch's end.
 _CRC, _COVERED, _END = 9, 13, 70
+#: A request: key, version (int16), correlation id (int32), client id (int16 length and text); a fetch goes on with
+#: replica id and wait (int32). Later versions are laid out differently: https://kafka.apache.org/protocol#protocol_messages.
+_FETCH, _LAST_VERSION, _CLIENT_ID = 1, 11, 8
 
 
 def mended(answer: bytes) -> bytes:
@@ -28,6 +36,15 @@ def mended(answer: bytes) -> bytes:
         checksum = calc_crc32c(answer[at + _COVERED : at + _END])
         whole[at + _CRC : at + _COVERED] = checksum.to_bytes(4, "big")
     return bytes(whole)
+
+
+def hurried(request: bytes) -> bytes:
+    """A request that waits at most `WAIT_MS`."""
+    if _int(request, 0, 2) != _FETCH or _int(request, 2, 2) > _LAST_VERSION:
+        return request
+    at = _CLIENT_ID + 2 + max(0, _int(request, _CLIENT_ID, 2)) + 4
+    wait_ms = min(_int(request, at, 4), WAIT_MS)
+    return request[:at] + wait_ms.to_bytes(4, "big") + request[at + 4 :]
 
 
 class Relay:
@@ -61,9 +78,12 @@ class Relay:
         if task is not None:
             self._passing.add(task)
             task.add_done_callback(self._passing.discard)
-        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        with suppress(OSError, asyncio.CancelledError):
             broker, to_broker = await asyncio.open_connection("127.0.0.1", self._broker_port)
-            ways = [asyncio.ensure_future(_requests(client, to_broker)), asyncio.ensure_future(_answers(broker, to_client))]
+            ways = {
+                asyncio.ensure_future(_frames(client, to_broker, hurried)),
+                asyncio.ensure_future(_frames(broker, to_client, mended)),
+            }
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -74,16 +94,15 @@ class Relay:
         to_client.close()
 
 
-async def _requests(client: asyncio.StreamReader, to_broker: asyncio.StreamWriter) -> None:
-    while some := await client.read(1 << 16):
-        to_broker.write(some)
-        await to_broker.drain()
+async def _frames(source: asyncio.StreamReader, sink: asyncio.StreamWriter, change: Callable[[bytes], bytes]) -> None:
+    """Whole requests or answers, until the source ends: a batch is never cut in two."""
+    with suppress(asyncio.IncompleteReadError):
+        while True:
+            size = await source.readexactly(4)
+            frame = await source.readexactly(_int(size, 0, 4))
+            sink.write(size + change(frame))
+            await sink.drain()
 
 
-async def _answers(broker: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-    """Answer by answer: a batch is never cut in two."""
-    while True:
-        size = await broker.readexactly(_SIZE_BYTES)
-        answer = await broker.readexactly(int.from_bytes(size, "big"))
-        to_client.write(size + mended(answer))
-        await to_client.drain()
+def _int(frame: bytes, at: int, size: int) -> int:
+    return int.from_bytes(frame[at : at + size], "big", signed=True)

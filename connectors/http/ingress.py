@@ -35,6 +35,7 @@ class IngressDeps:
             producer's delivery timeout.
         on_request: (source, HTTP status) of every request; 499 when the sender left.
         on_elements: (`accepted`, `ignored` or a rejection's reason, how many).
+        watch_bytes: is handed what tells the bytes of bodies in flight.
     """
 
     store: Store
@@ -44,6 +45,7 @@ class IngressDeps:
     max_bytes_in_flight: int = 256 << 20
     on_request: Callable[[str, int], None] = lambda _source, _status: None
     on_elements: Callable[[str, int], None] = lambda _outcome, _count: None
+    watch_bytes: Callable[[Callable[[], int]], None] = lambda _bytes_in_flight: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class _Ingress:
     def __init__(self, deps: IngressDeps) -> None:
         self._deps = deps
         self._intake = Intake(deps.max_body_bytes, deps.max_bytes_in_flight)
+        deps.watch_bytes(lambda: self._intake.bytes_in_flight)
         self._patience = Patience(deps.timeout_s)
         self._kafka_away = False
 

@@ -174,6 +174,13 @@ async def test_usage_starts_with_the_subscription(lago: Lago) -> None:
     assert (usage["from_datetime"], usage["amount_cents"]) == ("2025-03-06T00:00:51Z", 0)
 
 
+async def test_usage_counts_from_the_millisecond_of_the_start(lago: Lago, clock: Clock) -> None:
+    clock.now = NOW + 0.0007
+    await lago.sell()
+    await post(lago, *costs("3"))
+    assert (await lago.usage())["amount_cents"] == 3
+
+
 async def test_usage_without_an_active_subscription_of_this_customer_is_405(lago: Lago) -> None:
     """A state of the business, not a wrong verb."""
     await lago.sell()
@@ -206,6 +213,12 @@ async def test_a_plan_shows_its_charges_with_their_metric(lago: Lago) -> None:
         "dynamic",
         "llm_cost",
     )
+
+
+async def test_two_charges_over_one_metric_have_codes_of_their_own(lago: Lago) -> None:
+    charge = {"billable_metric_id": await lago.metric(), "charge_model": "dynamic"}
+    plan = (await new_plan(lago, charges=[charge, charge, charge | {"code": "mine"}])).json()["plan"]
+    assert [c["code"] for c in plan["charges"]] == ["llm_cost", "llm_cost_2", "mine"]
 
 
 async def test_a_code_that_is_taken_is_refused_and_nothing_is_updated(lago: Lago) -> None:

@@ -66,6 +66,11 @@ async def test_elements_that_are_no_objects_are_dropped(lago: Lago) -> None:
     assert [e["transaction_id"] for e in answer.json()["events"]] == ["only"]
 
 
+async def test_an_object_in_place_of_the_list_crashes_lago(lago: Lago) -> None:
+    answer = await lago.http.post(BATCH, json={"events": {"0": event()}})
+    assert answer.status_code == 500
+
+
 async def test_100_events_are_a_batch_and_101_are_too_many_before_any_is_looked_at(lago: Lago) -> None:
     many = [event(f"t{n}") for n in range(100)]
     assert codes(await lago.post(*many, event("", code="", timestamp="bad"))) == {"events": ["too_many_events"]}
@@ -186,10 +191,14 @@ async def test_a_configured_key_is_the_only_one_and_its_scheme_is_not_looked_at(
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/api/v1/nothing"), ("PATCH", "/api/v1/events"), ("GET", "/x")])
-async def test_an_unknown_path_or_verb_is_404_resource_not_found(lago: Lago, method: str, path: str) -> None:
-    answer = await lago.http.request(method, path)
-    assert answer.status_code == 404
-    assert answer.json() == {"status": 404, "error": "Not Found", "code": "resource_not_found"}
+async def test_an_unknown_path_or_verb_is_404_resource_not_found_with_and_without_a_key(
+    lago: Lago, method: str, path: str
+) -> None:
+    for headers in (dict(lago.http.headers), {}):
+        lago.http.headers = headers
+        answer = await lago.http.request(method, path)
+        assert answer.status_code == 404
+        assert answer.json() == {"status": 404, "error": "Not Found", "code": "resource_not_found"}
 
 
 async def test_health_is_at_the_root_and_asks_for_no_key(lago: Lago) -> None:

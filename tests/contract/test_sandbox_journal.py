@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.sandbox import Clock, Lago, codes, event, lago_sandbox
+from tests.support.sandbox import DAY, Clock, Lago, codes, event, lago_sandbox
 
 
 async def everything(lago: Lago) -> list[Any]:
@@ -48,7 +48,26 @@ async def test_a_restart_keeps_which_copy_superseded_which(tmp_path: Path) -> No
         before = await everything(lago)
     async with lago_sandbox(**options) as lago:
         assert await everything(lago) == before
-        assert (await lago.stats())["totals"]["cents"] == "30"
+        stats = await lago.stats()
+        assert (stats["totals"]["cents"], stats["duplicates"]) == ("30", 0)
+
+
+async def test_a_replay_lets_time_pass_between_two_changes_as_it_did(tmp_path: Path) -> None:
+    """
+    March  pro, then basic ordered   April  basic; back to pro at once
+    """
+    clock, journal = Clock(), tmp_path / "journal"
+    async with lago_sandbox(clock=clock, journal=journal) as lago:
+        for code, amount in (("basic", 1000), ("pro", 5000)):
+            await lago.plan(code, amount)
+        await lago.subscribe(plan="pro")
+        await lago.subscribe(plan="basic")
+        clock.now += 40 * DAY
+        await lago.subscribe(plan="pro")
+        before = await everything(lago)
+        assert before[2]["meta"]["total_count"] == 3
+    async with lago_sandbox(clock=clock, journal=journal) as lago:
+        assert await everything(lago) == before
 
 
 async def test_a_line_cut_short_by_a_kill_is_dropped_and_the_rest_kept(tmp_path: Path) -> None:

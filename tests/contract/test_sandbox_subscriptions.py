@@ -41,6 +41,12 @@ async def test_a_new_subscription_creates_its_customer_with_the_plans_currency(l
     assert (await lago.get("/customers/org_1")).json()["customer"]["currency"] == "USD"
 
 
+async def test_a_customers_own_currency_stays(lago: Lago) -> None:
+    await lago.save("/customers", "customer", external_id="org_1", currency="EUR")
+    await lago.subscribe()
+    assert (await lago.get("/customers/org_1")).json()["customer"]["currency"] == "EUR"
+
+
 async def test_the_same_id_and_plan_again_is_the_same_subscription_unchanged(lago: Lago, clock: Clock) -> None:
     first = await lago.subscribe()
     clock.now += 3600
@@ -60,6 +66,7 @@ async def test_an_upgrade_is_immediate_and_keeps_the_external_id(lago: Lago, clo
     assert (second["external_id"], second["status"], second["previous_plan_code"]) == ("sub_1", "active", "basic")
     ended = (await lago.get("/subscriptions/sub_1", status="terminated")).json()["subscription"]
     assert (ended["lago_id"], ended["next_plan_code"]) == (first["lago_id"], "pro")
+    assert ended["downgrade_plan_date"] is None
     assert ended["terminated_at"] == "2025-03-06T01:00:51Z"
     assert second["started_at"] == "2025-03-06T01:00:51.000Z"
 
@@ -103,6 +110,13 @@ async def test_a_downgrade_waits_for_the_end_of_the_period(lago: Lago, clock: Cl
     assert await listed(lago) == [("sub_1", "basic", "active")]
     [active] = (await lago.get("/subscriptions")).json()["subscriptions"]
     assert active["started_at"] == "2025-04-01T00:00:00.000Z"
+
+
+async def test_a_downgrade_waits_for_the_plans_own_period_even_when_charges_are_billed_monthly(lago: Lago) -> None:
+    await lago.plan("yearly", 100_000, interval="yearly", bill_charges_monthly=True)
+    created = await lago.subscribe(plan="yearly")
+    assert created["current_billing_period_ending_at"] == "2025-03-31T23:59:59Z"
+    assert (await lago.subscribe(plan="basic"))["downgrade_plan_date"] == "2026-01-01"
 
 
 async def test_another_plan_change_replaces_the_pending_one(lago: Lago) -> None:
@@ -226,6 +240,14 @@ async def test_only_active_subscriptions_are_listed_unless_asked_otherwise(lago:
 async def test_a_subscription_id_may_hold_dots(lago: Lago) -> None:
     await lago.subscribe("a.b")
     assert (await lago.get("/subscriptions/a.b")).json()["subscription"]["external_id"] == "a.b"
+
+
+async def test_statistics_know_what_has_become_due_by_themselves(lago: Lago, clock: Clock) -> None:
+    await lago.subscribe(subscription_at="2025-03-08T10:00:00Z")
+    await lago.post(event(timestamp=f"{NOW + 2 * DAY:.3f}"))
+    assert (await lago.stats())["totals"]["billed_cents"] == "0"
+    clock.now += 2 * DAY
+    assert (await lago.stats())["totals"]["billed_cents"] == "1.25"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ class Adversary:
         self.problems: list[str] = []
         self._processes = processes
         self._broker = broker
+        self._broker_busy = asyncio.Lock()
         self._sandbox = sandbox_url
 
     async def run(self, plan: Sequence[Fault], now_s: Callable[[], float]) -> None:
@@ -69,9 +70,7 @@ class Adversary:
             case Kind.JOIN:
                 await self._join(fault)
             case Kind.BROKER:
-                await asyncio.to_thread(self._broker.kill)
-                await asyncio.sleep(fault.lasts_s)
-                await asyncio.to_thread(self._broker.restart)
+                await self._kill_broker(fault)
             case _:
                 await self._arm(fault)
         if fault.kind not in LAGO:
@@ -84,6 +83,13 @@ class Adversary:
             await process.kill()
             await asyncio.sleep(fault.lasts_s)
             process.start()
+
+    async def _kill_broker(self, fault: Fault) -> None:
+        """On a busy machine the last one may still be starting when the next is due."""
+        async with self._broker_busy:
+            await asyncio.to_thread(self._broker.kill)
+            await asyncio.sleep(fault.lasts_s)
+            await asyncio.to_thread(self._broker.restart)
 
     async def _freeze(self, fault: Fault) -> None:
         process = self._processes[fault.target]
@@ -127,4 +133,5 @@ class Adversary:
 def _named(rule: dict[str, Any]) -> str:
     kinds = {"drop": Kind.LAGO_DROP, "timeout_after_accept": Kind.LAGO_TIMEOUT}
     status = {429: Kind.LAGO_429, 500: Kind.LAGO_500}
-    return kinds[rule["kind"]] if rule["kind"] in kinds else status[rule.get("status", 500)]
+    kind = kinds[rule["kind"]] if rule["kind"] in kinds else status[rule.get("status", 500)]
+    return kind.value

@@ -138,7 +138,7 @@ async def test_64_mib_are_answered_within_5_seconds_while_others_are_served(ingr
         await asyncio.sleep(0.01)
     assert (await large).status == 202
     assert loop.time() - started < 5
-    assert max(waits) < 0.5
+    assert max(waits) < 2
     assert ingress.elements == {"accepted": count + len(waits) + 1}
 
 

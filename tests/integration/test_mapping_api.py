@@ -269,10 +269,12 @@ async def test_a_named_subscription_is_taken_at_its_word_and_its_period_is_learn
     async with running_server(settings) as server:
         created = said(await server.map(external_subscription_id="sub_1"), 201)
         assert (created["external_subscription_id"], created["subscription"]) == ("sub_1", "sub_1")
-        other = said(await server.map("customer-2", external_subscription_id="not-there"), 201)
-        assert other["subscription"] == "not-there"
+        await lago.subscribe("sub_2", "org_1")
+        for subscription in ("sub_2", "not-there"):
+            other = said(await server.map(f"of-{subscription}", external_subscription_id=subscription), 201)
+            assert other["subscription"] == subscription
     orgs = [msgspec.json.decode(value, type=OrgRecord) for _, value in records(settings, ORGS)]
-    assert [period.external_id for period in orgs[-1].periods] == ["sub_1"]
+    assert [[period.external_id for period in org.periods] for org in orgs] == [["sub_1"], ["sub_1", "sub_2"]]
 
 
 async def test_a_mapping_is_accepted_while_lago_is_away(server: Server) -> None:

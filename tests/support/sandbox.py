@@ -127,7 +127,7 @@ def event(transaction_id: str = "t1", **fields: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def lago_sandbox(**options: Any) -> AsyncIterator[Lago]:
     """A sandbox with these options of `create_sandbox`, gone afterwards."""
-    runner = web.AppRunner(create_sandbox(**options), access_log=None, shutdown_timeout=1)
+    runner = web.AppRunner(create_sandbox(**options), access_log=None, shutdown_timeout=20)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"

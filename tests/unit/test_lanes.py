@@ -169,6 +169,27 @@ async def test_a_full_lane_pauses_its_partition_and_resumes_when_drained() -> No
     await lane.close()
 
 
+async def test_small_chunks_that_arrive_together_share_a_transaction() -> None:
+    """[0,1) [1,2) ... are one piece of work; a gap or a tick between them is kept."""
+    work, sizes = Work(), []
+    process = work.process
+
+    async def counting(records: Sequence[Any]) -> int:
+        sizes.append(len(records))
+        return await process(records)
+
+    work.process = counting  # type: ignore[method-assign]
+    lane = await lane_of(work, Source())
+    work.gate.clear()
+    lane.tick()
+    for start in range(6):
+        lane.offer(chunk(start, start + 1))
+    work.gate.set()
+    await soon(lambda: work.taken == list(range(6)))
+    assert sizes == [6]
+    await lane.close()
+
+
 async def test_ticks_are_coalesced() -> None:
     work = Work()
     lane = await lane_of(work, Source())

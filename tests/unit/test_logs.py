@@ -54,6 +54,20 @@ def test_every_line_is_one_json_object_with_its_time_level_logger_and_event() ->
     assert (theirs["event"], theirs["level"], theirs["logger"]) == ("broker b1\nis away", "warning", "theirs")
 
 
+def test_librdkafka_says_the_same_only_once_in_a_while_and_nobody_else_is_silenced() -> None:
+    stream = _configured()
+    for number in range(100):
+        client = f"[rdkafka#producer-{number % 7}] [thrd:b:9092/bootstrap]: b:9092: Connect to ipv4#1.2.3.4:9092"
+        logging.getLogger("librdkafka").error(f"FAIL {client} failed: refused (after {number}ms in state CONNECT)")  # noqa: G004
+    logging.getLogger("librdkafka").error("FAIL [rdkafka#producer-1] [thrd:b:9092]: SASL authentication failed")
+    for _ in range(3):
+        logging.getLogger("theirs").warning("again")
+    structlog.get_logger("ours").warning("again")
+    events = [line["event"] for line in _lines(stream)]
+    assert ["refused" in event for event in events] == [True] + [False] * 5
+    assert "SASL" in events[1]
+
+
 def test_a_traceback_is_one_field_of_one_line() -> None:
     stream = _configured()
     try:

@@ -1,5 +1,7 @@
 """What Lago has not: the endpoints through which a test looks at the sandbox and makes it fail."""
 
+from typing import Any
+
 import msgspec
 from aiohttp import web
 
@@ -7,6 +9,7 @@ from connectors.lago.sandbox.answers import json_answer
 from connectors.lago.sandbox.events import EventRoutes
 from connectors.lago.sandbox.faults import Faults, Order
 from connectors.lago.sandbox.state import Sandbox
+from connectors.lago.sandbox.store import Event
 
 _CHUNK = 1000
 
@@ -56,15 +59,18 @@ class AdminRoutes:
         )
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Every accepted copy as NDJSON, in order of arrival."""
+        """Every accepted copy as NDJSON, in order of arrival; `accepted_at` in seconds since 1970."""
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         accepted = list(self._sandbox.events.log)
         for start in range(0, len(accepted), _CHUNK):
-            lines = (msgspec.json.encode(self._events.shown(event)) for event in accepted[start : start + _CHUNK])
+            lines = (msgspec.json.encode(self._told(event)) for event in accepted[start : start + _CHUNK])
             await response.write(b"\n".join(lines) + b"\n")
         await response.write_eof()
         return response
+
+    def _told(self, event: Event) -> dict[str, Any]:
+        return {**self._events.shown(event), "accepted_at": event.received_us / 1_000_000}
 
     async def reset(self, _: web.Request) -> web.Response:
         """Forget everything, faults and journal included."""

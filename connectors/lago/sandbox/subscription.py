@@ -65,7 +65,6 @@ class Subscription:
         """As `GET /subscriptions/{external_id}` answers it; only `started_at` has milliseconds."""
         running = self.started_us is not None
         start, end = self.charge_period(max(now_us, self.started_us or 0))
-        pending = following is not None and following.status == "pending"
         return {
             "lago_id": self.lago_id,
             "external_id": self.external_id,
@@ -86,7 +85,7 @@ class Subscription:
             "created_at": iso(self.created_us),
             "previous_plan_code": self.previous.plan.code if self.previous else None,
             "next_plan_code": following.plan.code if following else None,
-            "downgrade_plan_date": day(following.due_us).isoformat() if following and pending else None,
+            "downgrade_plan_date": day(following.due_us).isoformat() if following and following.due_us else None,
             "current_billing_period_started_at": iso(start) if running else None,
             "current_billing_period_ending_at": iso(end - 1) if running else None,
             "on_termination_credit_note": None,

@@ -1,0 +1,1 @@
+"""What this product costs, measured beside its peers: the same records, broker, machine and run."""

@@ -1,0 +1,119 @@
+"""What was measured, as rows: a table for people, a list of objects for programs.
+
+Everything measured here is a cost, so a ratio is the peer's figure over ours: above 1, ours is better.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.contest import Measured
+
+#: The least ratio to reach, by row and peer.
+TARGETS = {
+    ("meter_flat_wall", "quix"): 1.5,
+    ("meter_flat_cpu", "quix"): 1.5,
+    ("meter_flat_wall", "faust"): 5.0,
+    ("meter_flat_cpu", "faust"): 5.0,
+    ("ledger_recovery_wall", "bare"): 0.5,
+    ("ingress_single_cpu", "bare"): 1 / 1.8,
+    ("ingress_array_cpu", "bare"): 1 / 3,
+}
+#: The most our own figure may be, by row.
+CEILINGS = {"memory_per_id": 32.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of ours beside one peer's: each repeat's, in `unit`; the median counts.
+
+    Fields:
+        peer: `quix`, `faust` or `bare`.
+    """
+
+    name: str
+    unit: str
+    peer: str
+    all_ours: Sequence[float]
+    all_peers: Sequence[float]
+
+    @property
+    def ours(self) -> float:
+        """Our figure."""
+        return median(self.all_ours)
+
+    @property
+    def peer_value(self) -> float:
+        """The peer's figure."""
+        return median(self.all_peers)
+
+    @property
+    def ratio(self) -> float:
+        """How many times the peer's cost is ours."""
+        return self.peer_value / self.ours
+
+    def target(self) -> tuple[str, bool] | None:
+        """What is to be reached, and whether it is; None where nothing is asked."""
+        if (least := TARGETS.get((self.name, self.peer))) is not None:
+            return f"ratio >= {least:.2f}", self.ratio >= least
+        if (most := CEILINGS.get(self.name)) is not None:
+            return f"ours <= {most:.0f}", self.ours <= most
+        return None
+
+    def as_object(self) -> dict[str, str | float]:
+        """The row for programs."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "ours": round(self.ours, 4),
+            "peer": self.peer,
+            "peer_value": round(self.peer_value, 4),
+            "ratio": round(self.ratio, 4),
+        }
+
+
+def rows_of(name: str, unit: str, found: Mapping[str, Sequence[Measured]]) -> list[Row]:
+    """Wall and CPU rows of `ours` beside everybody else in `found`."""
+    ours = found["ours"]
+    rows = []
+    for peer in (peer for peer in found if peer != "ours"):
+        theirs = found[peer]
+        rows.append(Row(f"{name}_wall", unit, peer, [one.wall for one in ours], [one.wall for one in theirs]))
+        rows.append(Row(f"{name}_cpu", unit, peer, [one.cpu for one in ours], [one.cpu for one in theirs]))
+    return rows
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    """The rows of this run, and nothing of an earlier one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([row.as_object() for row in rows], indent=2) + "\n")
+
+
+def show(rows: Sequence[Row], title: str) -> None:
+    """The rows as a table on stdout; in brackets the least and the most of the repeats."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("name", "unit", "ours", "peer", "its figure", "ratio", "target"):
+        table.add_column(heading, justify="right" if heading in {"ours", "its figure", "ratio"} else "left")
+    for row in rows:
+        asked = row.target()
+        table.add_row(
+            row.name,
+            row.unit,
+            _spread(row.ours, row.all_ours),
+            row.peer,
+            _spread(row.peer_value, row.all_peers),
+            f"{row.ratio:.2f}",
+            "" if asked is None else f"{asked[0]}  {'reached' if asked[1] else 'MISSED'}",
+        )
+    Console(width=None if Console().is_terminal else 140).print(table)
+
+
+def _spread(middle: float, values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{middle:.2f}"
+    return f"{middle:.2f} ({min(values):.2f}..{max(values):.2f})"

@@ -1,0 +1,144 @@
+"""One run of the demo: calls are sent, customers mapped, some of them late, and in the end everything has to add up."""
+
+import asyncio
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from connectors.demo.cast import CUSTOMERS, MAPPED_LATE
+from connectors.demo.reconciliation import Reconciliation, reconcile
+from connectors.demo.stage import Stage, built_stage
+from connectors.demo.traffic import Traffic
+from connectors.demo.view import Scene, View, show_reconciliation, view_for
+from connectors.embedded.broker import LIMITS
+from schemas.errors import MeterbridgeError
+
+INTERRUPTED: Final = 130
+#: After the last call: how long all of it may take to be billed, and for how long a wrong bill must not change.
+_DRAIN_S, _QUIET_S = 30.0, 3.0
+_LOOK_EVERY_S: Final = 0.5
+
+
+def run_demo(*, rate: int, seconds: int, lago_url: str | None = None) -> int:
+    """Run it; the exit code: 0 when the reconciliation is exact, 1 when not, 130 when interrupted.
+
+    Args:
+        rate: calls a second.
+        seconds: how long calls are sent.
+        lago_url: a Lago to bill into, with LAGO_API_KEY; None = the sandbox, started here.
+
+    Raises:
+        MeterbridgeError: it cannot be run here and now; the logs are kept.
+    """
+    console = Console(highlight=False)
+    folder = Path(tempfile.mkdtemp(prefix="meterbridge-demo-"))
+    try:
+        end = asyncio.run(_interruptible(_run(console, folder, rate, seconds, lago_url)))
+    except asyncio.CancelledError:
+        shutil.rmtree(folder)
+        console.print("Interrupted: everything is stopped.")
+        return INTERRUPTED
+    except MeterbridgeError:
+        console.print(f"The logs are in {folder}", soft_wrap=True)
+        raise
+    if end.exact:
+        shutil.rmtree(folder)
+    else:
+        console.print(f"The logs are in {folder}", soft_wrap=True)
+    show_reconciliation(console, end)
+    return 0 if end.exact else 1
+
+
+async def _interruptible(run: Coroutine[Any, Any, Reconciliation]) -> Reconciliation:
+    """Ctrl-C, SIGTERM and a closed terminal cancel the run, which then cleans up behind itself."""
+    task = asyncio.ensure_future(run)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await task
+
+
+async def _run(console: Console, folder: Path, rate: int, seconds: int, lago_url: str | None) -> Reconciliation:
+    lago = "a Lago sandbox, " if lago_url is None else ""
+    console.print(f"Starting a Kafka broker, {lago}ingress, api, meter, sink and retry ...", soft_wrap=True)
+    async with built_stage(folder, lago_url) as stage:
+        console.print(
+            f"Kafka on {stage.kafka}: librdkafka's in-process broker, {LIMITS}. For trying out only.", soft_wrap=True
+        )
+        console.print(f"Lago on {stage.lago_url}. Logs in {folder}", soft_wrap=True)
+        traffic = Traffic(stage.ingress)
+        scene = Scene(stage.orgs, traffic.book, seconds)
+        with view_for(console) as view:
+            playing = asyncio.ensure_future(_play(stage, scene, traffic, rate))
+            watching = asyncio.ensure_future(_watch(stage, scene, view))
+            try:
+                await asyncio.wait({playing, watching}, return_when=asyncio.FIRST_COMPLETED)
+                if watching.done():
+                    watching.result()
+                end = playing.result()
+                await _look(stage, scene, view)
+                return end
+            finally:
+                playing.cancel()
+                watching.cancel()
+                await asyncio.wait({playing, watching})
+
+
+async def _play(stage: Stage, scene: Scene, traffic: Traffic, rate: int) -> Reconciliation:
+    scene.phase = "mapping customers"
+    for customer in CUSTOMERS:
+        if customer not in MAPPED_LATE:
+            await stage.map(customer)
+    scene.phase = "calls arrive"
+    scene.began = time.monotonic()
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(traffic.send(rate, scene.seconds))
+            for customer, part in MAPPED_LATE.items():
+                group.create_task(_map_late(stage, scene, customer, part * scene.seconds))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    scene.phase = "the last windows are sealed and delivered"
+    return await _settled(stage, traffic)
+
+
+async def _map_late(stage: Stage, scene: Scene, customer: str, after_s: float) -> None:
+    await asyncio.sleep(after_s)
+    await stage.map(customer)
+    scene.mapped.add(customer)
+
+
+async def _settled(stage: Stage, traffic: Traffic) -> Reconciliation:
+    """The reconciliation once it is exact, or once nothing moves any more, or when time is up."""
+    deadline = time.monotonic() + _DRAIN_S
+    last, since = None, time.monotonic()
+    while True:
+        reading = await stage.gauges.read()
+        bill = await stage.lago.bill(stage.orgs)
+        end = reconcile(stage.orgs, traffic.book, bill, reading)
+        now = time.monotonic()
+        if bill != last or not reading.at_rest:
+            last, since = bill, now
+        if (end.exact and reading.at_rest) or now - since > _QUIET_S or now > deadline:
+            return end
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+async def _watch(stage: Stage, scene: Scene, view: View) -> None:
+    """Show how it goes, for ever. Raises: MeterbridgeError: a process is gone, or Lago is."""
+    while True:
+        stage.processes.check()
+        await _look(stage, scene, view)
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+async def _look(stage: Stage, scene: Scene, view: View) -> None:
+    scene.reading = await stage.gauges.read()
+    scene.bill = await stage.lago.bill(stage.orgs)
+    scene.look(time.monotonic())
+    view.show(scene)

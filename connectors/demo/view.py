@@ -1,0 +1,267 @@
+"""The demo as it runs: a live picture on a terminal, a line every few seconds anywhere else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final, Protocol, Self
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from connectors.demo.cast import MAPPED_LATE, Org
+from connectors.demo.gauges import Reading
+from connectors.demo.lago import Bill
+from connectors.demo.reconciliation import Reconciliation, told, total
+from connectors.demo.traffic import Book
+from schemas.ledger import Sum
+from schemas.money import plain
+from streams.core.decisions import BILLED, DUPLICATE
+
+_LINE_EVERY_S: Final = 3.0
+_WIDTH: Final = 92
+
+
+@dataclass(slots=True)
+class Scene:
+    """All there is to see now.
+
+    Fields:
+        seconds: of traffic, in all; `done_s` so far.
+        began: when traffic began, on the monotonic clock; None before.
+        held: customers without a mapping, with what they have run up; kept after they are mapped.
+        mapped: those of them that are mapped by now.
+    """
+
+    orgs: Sequence[Org]
+    book: Book
+    seconds: int
+    phase: str = ""
+    began: float | None = None
+    done_s: float = 0.0
+    reading: Reading = field(default_factory=Reading)
+    bill: Bill = field(default_factory=Bill)
+    held: dict[str, Sum] = field(default_factory=dict)
+    mapped: set[str] = field(default_factory=set)
+
+    def look(self, now: float) -> None:
+        """Take in what the time and the book say."""
+        self.done_s = 0.0 if self.began is None else now - self.began
+        for customer in MAPPED_LATE:
+            if customer not in self.mapped:
+                self.held[customer] = self.book.billable[customer]
+
+    @property
+    def duplicates(self) -> int:
+        """Repeated deliveries that the meter recognised."""
+        return self.reading.decisions.get(DUPLICATE, 0)
+
+    @property
+    def unbilled(self) -> int:
+        """Calls that a decision keeps off the bill."""
+        decided = self.reading.decisions
+        return sum(calls for name, calls in decided.items() if name not in (*BILLED, DUPLICATE))
+
+    @property
+    def billed(self) -> Sum:
+        """At Lago, all subscriptions."""
+        return total(self.bill.subscriptions.values())
+
+    @property
+    def posts(self) -> int:
+        """Requests that brought events to Lago."""
+        return self.reading.posts if self.bill.posts is None else self.bill.posts
+
+    @property
+    def saved(self) -> int:
+        """Requests that Lago was spared: one a call otherwise."""
+        return max(0, self.billed.calls - self.posts)
+
+
+class View(Protocol):
+    """What shows a scene; used as a context, so that a terminal is left as it was."""
+
+    def show(self, scene: Scene) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+def view_for(console: Console) -> View:
+    """The picture where there is a terminal, else lines."""
+    return Picture(console) if console.is_terminal else Lines(console)
+
+
+class Lines:
+    """For logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown_at = float("-inf")
+        self._phase = ""
+
+    def show(self, scene: Scene) -> None:
+        """A line, when it is time for one or something new begins."""
+        if scene.phase == self._phase and scene.done_s - self._shown_at < _LINE_EVERY_S:
+            return
+        self._phase, self._shown_at = scene.phase, scene.done_s
+        waiting = {name: held for name, held in scene.held.items() if name not in scene.mapped}
+        held = ", ".join(f"{name} {one.calls} calls {_eye(one.cost)} USD" for name, one in waiting.items())
+        line = (
+            f"{scene.done_s:4.0f} s  {scene.phase}: {scene.reading.accepted} calls in, "
+            f"{scene.reading.open_windows} windows open, held: {held or 'nothing'}, {scene.bill.events} events and "
+            f"{_eye(scene.billed.cost)} USD billed, {scene.saved} Lago calls saved"
+        )
+        self._console.print(line, soft_wrap=True, highlight=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to put back."""
+
+
+class Picture:
+    """For people."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, refresh_per_second=8)
+
+    def show(self, scene: Scene) -> None:
+        """Draw it."""
+        self._live.update(_picture(scene))
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+
+def show_reconciliation(console: Console, end: Reconciliation) -> None:
+    """The comparison, org by org, and the verdict as the last line."""
+    say = console.print
+    say()
+    head = f"  {'Reconciliation':<16}{'calls in':>10}{'billed':>10}{'USD in':>20}{'USD billed':>20}"
+    say(Text(head, style="bold"), soft_wrap=True)
+    for line in end.orgs:
+        sent, billed = line.sent, line.billed
+        text = f"  {line.name:<16}{sent.calls:>10}{billed.calls:>10}{plain(sent.cost):>20}{plain(billed.cost):>20}"
+        mark = Text("  =", style="green") if sent == billed else Text("  differs", style="bold red")
+        say(Text(text) + mark, soft_wrap=True)
+    book = end.book
+    calls = end.sent.calls + book.unbilled.total()
+    decisions = end.reading.decisions
+    for text in (
+        f"{book.delivered} deliveries = {calls} calls + {book.repeats} repeats; {decisions.get(DUPLICATE, 0)} repeats recognised",
+        f"{calls} calls = {end.sent.calls} to bill + {book.unbilled.total()} not ({told(book.unbilled)})",
+    ):
+        say(f"  {text}", soft_wrap=True, highlight=False)
+    for sentence in end.wrong:
+        say(Text(f"  {sentence}", style="red"), soft_wrap=True)
+    say(Text(end.verdict(), style="bold green" if end.exact else "bold red"), soft_wrap=True)
+
+
+def _picture(scene: Scene) -> RenderableType:
+    reading, billed = scene.reading, scene.billed
+    title = Text.assemble(("meterbridge demo", "bold"), f"  {scene.phase}")
+    clock = Text(f"{min(scene.done_s, scene.seconds):.0f} of {scene.seconds} s", style="dim")
+    top = _grid(title, clock)
+    figures = Table.grid(padding=(0, 3), expand=True)
+    for _ in range(3):
+        figures.add_column(ratio=1)
+    figures.add_row(
+        _figures(
+            "Calls",
+            ("in", str(reading.accepted)),
+            ("repeats recognised", str(scene.duplicates)),
+            ("not to be billed", str(scene.unbilled)),
+        ),
+        _figures(
+            "Windows",
+            ("open", str(reading.open_windows)),
+            ("held", str(reading.held_windows)),
+            ("sealed", str(reading.sealed)),
+        ),
+        _figures(
+            "Lago",
+            ("events billed", str(scene.bill.events)),
+            ("USD billed", _eye(billed.cost)),
+            ("posts", str(scene.posts)),
+            ("calls saved", str(scene.saved)),
+        ),
+    )
+    bar = ProgressBar(scene.seconds, min(scene.done_s, scene.seconds))
+    return Constrain(
+        Padding(Group(top, bar, Text(), figures, Text(), _held(scene), _orgs(scene)), (1, 0, 0, 2)), _WIDTH
+    )
+
+
+def _grid(left: Text, right: Text) -> Table:
+    grid = Table.grid(expand=True)
+    grid.add_column()
+    grid.add_column(justify="right")
+    grid.add_row(left, right)
+    return grid
+
+
+def _figures(title: str, *figures: tuple[str, str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold cyan", box=None, show_header=False, expand=True)
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    for name, figure in figures:
+        table.add_row(name, figure)
+    return table
+
+
+def _held(scene: Scene) -> Table:
+    table = _table("Held money", "customer", ("calls", "right"), ("USD", "right"), ("", "left"))
+    for name in MAPPED_LATE:
+        held = scene.held.get(name, Sum())
+        if name not in scene.mapped:
+            state = Text("waits for a mapping", style="yellow")
+        elif scene.reading.held_windows:
+            state = Text("mapped, being released", style="yellow")
+        else:
+            state = Text("mapped and released", style="green")
+        table.add_row(name, str(held.calls), _eye(held.cost), state)
+    return table
+
+
+def _orgs(scene: Scene) -> Table:
+    table = _table(
+        "Orgs", "org", ("calls in", "right"), ("billed", "right"), ("USD in", "right"), ("USD billed", "right")
+    )
+    for org in scene.orgs:
+        sent = total(scene.book.billable[customer] for customer in org.customers)
+        billed = scene.bill.subscriptions.get(org.subscription, Sum())
+        style = "green" if sent == billed and sent.calls else ""
+        figures = (str(sent.calls), str(billed.calls), _eye(sent.cost), _eye(billed.cost))
+        table.add_row(org.name, *figures, style=style)
+    return table
+
+
+def _table(title: str, first: str, *columns: tuple[str, str]) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold cyan",
+        box=box.SIMPLE_HEAD,
+        expand=True,
+        header_style="dim",
+        pad_edge=False,
+    )
+    table.add_column(first, ratio=2)
+    for name, justify in columns:
+        table.add_column(name, justify="right" if justify == "right" else "left", ratio=2)
+    return table
+
+
+def _eye(amount: Decimal) -> str:
+    """Dollars for the eye: six places."""
+    return f"{amount:,.6f}"
