@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,6 +24,7 @@ from connectors.http.api import create_app
 from connectors.http.auth import WebhookAuth, check_exposure
 from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
 from connectors.http.ingress import IngressDeps, ingress_routes
+from connectors.http.middleware import Door
 from connectors.http.storing import Store
 from connectors.kafka.gate import Gate, kafka_probe
 from connectors.kafka.producer import KafkaProducer, producer_config
@@ -40,7 +41,7 @@ API_ALONE_PORT = 3002
 
 #: SIGTERM to exit takes less than 10 s: requests under way (aiohttp waits that long twice), records under way,
 #: then the process ends anyway.
-_REQUESTS_S, _FLUSH_S, _STOP_S = 2.0, 3.0, 9.0
+_REQUESTS_S, _CLOSE_S, _FLUSH_S, _STOP_S = 3.0, 0.5, 3.0, 9.0
 _LAGO_CONNECTIONS = 8
 _EXIT_STUCK = 70
 
@@ -127,11 +128,35 @@ async def serving(
         ready = asyncio.Event()
         life = asyncio.ensure_future(_live(settings, gate, management, ready, learn_every_s))
         stack.push_async_callback(_end, life)
-        ports: dict[str, int] = {}
-        for port, names in _listeners(settings, parts).items():
-            app = create_app(health.routes(), *(routes[name] for name in names))
-            ports.update(dict.fromkeys(names, await _listen(stack, app, settings.host, port)))
-        yield Served(ports, ready, life)
+        listeners = _listeners(settings, parts)
+        door = Door()
+        apps = {
+            port: create_app(door, health.routes(), *(routes[name] for name in names))
+            for port, names in listeners.items()
+        }
+        taken = await stack.enter_async_context(_listening(apps, settings.host, door))
+        yield Served({name: taken[port] for port, names in listeners.items() for name in names}, ready, life)
+
+
+@asynccontextmanager
+async def _listening(apps: Mapping[int, web.Application], host: str, door: Door) -> AsyncIterator[dict[int, int]]:
+    """Each application on its port, gracefully ended on exit; the ports that were taken, for port 0 a free one."""
+    runners = {port: web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSE_S) for port, app in apps.items()}
+    try:
+        for port, runner in runners.items():
+            await runner.setup()
+            try:
+                await web.TCPSite(runner, host, port).start()
+            except OSError as error:
+                sentence = f"port {port} on {host} cannot be listened on: {error.strerror}"
+                raise ConfigurationError("PORT", sentence) from error
+        yield {port: int(runner.addresses[0][1]) for port, runner in runners.items()}
+    finally:
+        for runner in runners.values():
+            for site in list(runner.sites):
+                await site.stop()
+        await door.close(_REQUESTS_S)
+        await asyncio.gather(*(runner.cleanup() for runner in runners.values()))
 
 
 async def _live(
@@ -185,7 +210,7 @@ def _dependencies(settings: Settings, lago: LagoClient) -> dict[str, Dependency]
     if (postgres := settings.postgres_url) is not None:
         probes["postgres"] = postgres_probe(postgres.get_secret_value())
     if settings.redis_url is not None:
-        probes["redis"] = redis_probe(settings.redis_url.get_secret_value())
+        probes['x'] = redis_probe(settings.redis_url.get_secret_value())
     return {name: Dependency(probe, time.monotonic, now_us) for name, probe in probes.items()}
 
 
@@ -198,17 +223,6 @@ def _listeners(settings: Settings, parts: Collection[str]) -> dict[int, list[str
         if part in parts:
             listeners.setdefault(wanted[part], []).append(part)
     return listeners
-
-
-async def _listen(stack: AsyncExitStack, app: web.Application, host: str, port: int) -> int:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_REQUESTS_S)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        raise ConfigurationError("PORT", f"port {port} on {host} cannot be listened on: {error.strerror}") from error
-    return int(runner.addresses[0][1])
 
 
 def _producer_config(settings: Settings) -> dict[str, Any]:

@@ -45,7 +45,10 @@ def run_demo(*, rate: int, seconds: int, lago_url: str | None = None) -> int:
         console.print("Interrupted: everything is stopped.")
         return INTERRUPTED
     except MeterbridgeError:
-        console.print(f"The logs are in {folder}", soft_wrap=True)
+        if any(folder.iterdir()):
+            console.print(f"The logs are in {folder}", soft_wrap=True)
+        else:
+            folder.rmdir()
         raise
     if end.exact:
         shutil.rmtree(folder)

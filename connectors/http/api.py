@@ -7,7 +7,7 @@ from aiohttp import web
 from connectors.http.auth import WebhookAuth
 from connectors.http.health import json_response
 from connectors.http.mapping import mapping_routes
-from connectors.http.middleware import identified
+from connectors.http.middleware import Door
 from connectors.http.problem import try_again
 from connectors.mappings import Mappings
 from streams.core.tally import Totals
@@ -15,9 +15,9 @@ from streams.core.tally import Totals
 _RETRY_S = 5
 
 
-def create_app(*routes: Iterable[web.RouteDef]) -> web.Application:
-    """An application of all `routes`, with request ids and problem JSON."""
-    app = web.Application(middlewares=[identified])
+def create_app(door: Door, *routes: Iterable[web.RouteDef]) -> web.Application:
+    """An application of all `routes` behind `door`."""
+    app = web.Application(middlewares=[door.passing])
     for some in routes:
         app.add_routes(some)
     return app

@@ -1,6 +1,7 @@
 """The meter on real Kafka: calls in, events out, once."""
 
 import time
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -9,7 +10,7 @@ from schemas.moments import SECOND_US
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
-from tests.support.stage import Stage
+from tests.support.stage import QUICK, Stage
 
 
 @pytest.fixture
@@ -66,10 +67,6 @@ async def test_a_restarted_meter_goes_on_where_the_last_one_stood(stage: Stage) 
 
 
 async def test_in_per_call_mode_each_call_is_an_event_at_once(stage: Stage) -> None:
-    from dataclasses import replace
-
-    from tests.support.stage import QUICK
-
     stage.map("acme", "org-a", "sub-a")
     calls = now_calls(range(10))
     stage.put([*calls, *calls])
@@ -95,3 +92,15 @@ async def test_a_late_call_opens_the_next_part_of_its_window(stage: Stage) -> No
     first, second = stage.values(stage.topics.events)
     assert first["properties"]["window_start"] == second["properties"]["window_start"]
     assert first["transaction_id"] != second["transaction_id"]
+
+
+async def test_a_wrong_ledger_halts_its_lane_and_alarms_while_the_process_goes_on(stage: Stage) -> None:
+    stage.map("acme", "org-a", "sub-a")
+    stage.put(now_calls(range(5)))
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: billed(stage)[0] == 5)
+    stage.put(now_calls(range(5, 10)))
+    async with stage.running("meter", stage.parts(replace(QUICK, deployment="somebody-else"))):
+        await soon(lambda: stage.sensors.halted)
+    assert [reason for _, _, reason in stage.sensors.halted] == ["other_deployment"]
+    assert billed(stage)[0] == 5

@@ -58,7 +58,7 @@ def test_librdkafka_says_the_same_only_once_in_a_while_and_nobody_else_is_silenc
     stream = _configured()
     for number in range(100):
         client = f"[rdkafka#producer-{number % 7}] [thrd:b:9092/bootstrap]: b:9092: Connect to ipv4#1.2.3.4:9092"
-        logging.getLogger("librdkafka").error(f"FAIL {client} failed: refused (after {number}ms in state CONNECT)")  # noqa: G004
+        logging.getLogger("librdkafka").error(f"FAIL {client} failed: refused (after {number}ms in state CONNECT)")
     logging.getLogger("librdkafka").error("FAIL [rdkafka#producer-1] [thrd:b:9092]: SASL authentication failed")
     for _ in range(3):
         logging.getLogger("theirs").warning("again")

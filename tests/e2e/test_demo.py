@@ -1,0 +1,136 @@
+"""`meterbridge demo` as a stranger runs it: green when all is billed, red when Lago loses a single batch."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from connectors.lago.sandbox import create_sandbox
+
+GREEN = re.compile(
+    r"GREEN  (\d+) calls in = \1 calls billed, ([\d.]+) USD in = \2 USD billed \((\d+) Lago posts instead of \1\)"
+)
+LIMIT_S = 90.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def started_demo(folder: Path, *options: str, **environ: str) -> AsyncIterator[Process]:
+    """The command, in an environment of its own; `folder` is where it keeps its temporary files."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "connectors", "demo", *options),
+        env={"PATH": os.environ.get("PATH", ""), "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **environ},
+        cwd=Path(__file__).parents[2],
+        stdout=PIPE,
+        stderr=STDOUT,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def played(folder: Path, *options: str, **environ: str) -> tuple[int, list[str]]:
+    """Exit code and the lines it printed."""
+    async with started_demo(folder, *options, **environ) as process:
+        said, _ = await asyncio.wait_for(process.communicate(), LIMIT_S)
+    assert process.returncode is not None
+    return process.returncode, said.decode().splitlines()
+
+
+@asynccontextmanager
+async def forgetful_lago() -> AsyncIterator[str]:
+    """A Lago that answers one batch as every other, and forgets it."""
+    forgotten: list[int] = []
+
+    @web.middleware
+    async def forgetting(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path == "/api/v1/events/batch" and not forgotten:
+            events = json.loads(await request.read())["events"]
+            forgotten.append(len(events))
+            return web.json_response({"events": events})
+        return await handler(request)
+
+    app = create_sandbox(api_key="a-key")
+    app.middlewares.append(forgetting)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+    assert forgotten
+
+
+async def test_the_demo_ends_green_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Customers mapped late, repeats, cache hits and failures included; whatever the caller's own settings are."""
+    elsewhere = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "TOPIC_PREFIX": "x.", "LAGO_API_URL": "http://127.0.0.1:1"}
+    code, lines = await played(tmp_path, "--rate", "40", "--seconds", "4", **elsewhere, HTTP_PROXY="http://127.0.0.1:1")
+    told = GREEN.fullmatch(lines[-1])
+    assert told, "\n".join(lines)
+    assert code == 0
+    assert 100 < int(told[1]) <= 160
+    assert int(told[3]) < int(told[1])
+    assert any("held: cobalt-batch" in line for line in lines)
+    assert any("repeats recognised" in line for line in lines)
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_batch_that_lago_loses_turns_the_demo_red(tmp_path: Path) -> None:
+    async with forgetful_lago() as lago:
+        code, lines = await played(tmp_path, "--rate", "40", "--seconds", "3", "--lago", lago, LAGO_API_KEY="a-key")
+    assert lines[-1].startswith("RED  "), "\n".join(lines)
+    assert code == 1
+    (folder,) = tmp_path.iterdir()
+    assert f"The logs are in {folder}" in lines
+    assert (folder / "worker.log").exists()
+
+
+async def test_ctrl_c_stops_it_and_everything_it_started(tmp_path: Path) -> None:
+    async with started_demo(tmp_path, "--rate", "40", "--seconds", "60") as process:
+        assert process.stdout is not None
+        async with asyncio.timeout(LIMIT_S):
+            while b"calls arrive" not in await process.stdout.readline():
+                assert process.returncode is None
+        process.send_signal(signal.SIGINT)
+        said, _ = await asyncio.wait_for(process.communicate(), 15)
+    assert process.returncode == 130
+    assert said.decode().splitlines()[-1] == "Interrupted: everything is stopped."
+    assert not list(tmp_path.iterdir())
+    assert not _at_work_in(tmp_path)
+
+
+async def test_a_lago_of_ones_own_needs_its_key(tmp_path: Path) -> None:
+    code, lines = await played(tmp_path, "--lago", "http://127.0.0.1:1")
+    assert code == 2
+    assert "LAGO_API_KEY" in lines[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def _at_work_in(folder: Path) -> list[str]:
+    """Processes whose working directory is, or was, below `folder`."""
+    if not Path("/proc").is_dir():
+        pytest.skip("needs /proc")
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                where = os.readlink(process / "cwd")
+            except OSError:
+                continue
+            if where.startswith(str(folder)):
+                found.append(process.name)
+    return found
