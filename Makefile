@@ -20,7 +20,7 @@ check: venv ## format, lint, types, and the one direction of imports
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-cache
 
 fmt: venv ## format the code and mend what the linter can
 	.venv/bin/ruff check --fix-only .

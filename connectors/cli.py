@@ -108,7 +108,7 @@ def check() -> None:
 @app.command(epilog="Example: meterbridge demo --rate 200 --seconds 60")
 def demo(
     rate: Annotated[int, typer.Option(min=1, max=5000, help="Calls a second.")] = 50,
-    seconds: Annotated[int, typer.Option(min=1, max=3600, help="How long calls are sent.")] = 30,
+    seconds: Annotated[int, typer.Option(min=1, max=3600, help="How long calls are sent, in seconds.")] = 20,
     lago: Annotated[
         str | None, typer.Option(help="A Lago to bill into, with LAGO_API_KEY; the sandbox by default.")
     ] = None,

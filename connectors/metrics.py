@@ -8,6 +8,7 @@ dashboards: the books themselves are Decimal (streams/core/books.py).
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
@@ -156,20 +157,22 @@ class Metrics:
 
 
 class IngressSensors:
-    """`on_request` and `on_elements` of the ingress."""
+    """`on_request` and `on_elements` of the ingress: children are looked up once, not once a request."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+        self._request = cache(metrics.webhook_requests.labels)
+        self._outcome = cache(metrics.elements.labels)
+        self._failed = metrics.failed_events
 
     def requested(self, source: str, status: int) -> None:
         """One webhook request was answered."""
-        self._metrics.webhook_requests.labels(source, status).inc()
+        self._request(source, status).inc()
 
     def elements(self, outcome: str, count: int) -> None:
         """`accepted`, `ignored` or the reason of a rejection."""
-        self._metrics.elements.labels(outcome).inc(count)
+        self._outcome(outcome).inc(count)
         if outcome not in ("accepted", "ignored"):
-            self._metrics.failed_events.labels(outcome).inc(count)
+            self._failed.labels(outcome).inc(count)
 
 
 @dataclass(slots=True)
@@ -228,6 +231,10 @@ class WorkerSensors:
     def lane_halted(self, topic: str, partition: int, reason: str) -> None:
         """A partition stands still; only a restart takes the alarm back."""
         self._metrics.lane_halted.labels(topic, partition, reason).set(1)
+
+    def following(self, table: str, lag_s: Callable[[], float]) -> None:
+        """A table is followed, and this old."""
+        self._metrics.watch_follower(table, lag_s)
 
     def chunk_missing(self, topic: str, partition: int, gaps: int) -> None:  # noqa: ARG002  # the protocol's
         """Chunks were asked for again."""

@@ -210,7 +210,7 @@ def _dependencies(settings: Settings, lago: LagoClient) -> dict[str, Dependency]
     if (postgres := settings.postgres_url) is not None:
         probes["postgres"] = postgres_probe(postgres.get_secret_value())
     if settings.redis_url is not None:
-        probes['x'] = redis_probe(settings.redis_url.get_secret_value())
+        probes["redis"] = redis_probe(settings.redis_url.get_secret_value())
     return {name: Dependency(probe, time.monotonic, now_us) for name, probe in probes.items()}
 
 

@@ -126,6 +126,7 @@ def parts_from_environment() -> Parts:
     configure_logging(settings.log_level, settings.log_format)
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))
     made: list[Delivery] = []
+    watching: list[asyncio.Future[None]] = []
 
     def delivery() -> Delivery:
         if not made:
@@ -133,7 +134,7 @@ def parts_from_environment() -> Parts:
             http = lago_http(settings.lago_timeout, settings.worker_concurrency)
             lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested)
             store = EventStore(lago, settings.lago_clickhouse_dedup)
-            asyncio.ensure_future(store.watch())
+            watching.append(asyncio.ensure_future(store.watch()))
             made.append(_delivery(settings, lago, store, metrics))
         return made[0]
 

@@ -123,7 +123,12 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> int:
 def _start(role: str, metrics_port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "connectors", "worker", "--only", role]
     environ = {**os.environ, "METRICS_PORT": str(metrics_port)}
-    return subprocess.Popen(command, env=environ, preexec_fn=_die_with_parent, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(  # noqa: S603  # our own command
+        command,
+        env=environ,
+        preexec_fn=_die_with_parent,  # noqa: PLW1509  # the supervisor has one thread
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def _die_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""The JSON Schemas and the AsyncAPI document, made from the types: `python -m schemas.generate` writes them.
+"""The JSON Schemas and the AsyncAPI document, made from the types: `python -m schemas.generate` writes them (dev extra).
 
 What is written lies in `schemas/json`; a test compares it with what would be written now.
 """

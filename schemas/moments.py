@@ -6,6 +6,7 @@ an aware `datetime`. A text without an offset is taken as UTC, as LiteLLM's data
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import isfinite
 from re import compile as re_compile
 
 from schemas.errors import Rejected
@@ -72,7 +73,7 @@ def lago_timestamp(us: int) -> str:
 
 
 def _from_number(value: float | int) -> int:
-    if value != value or value in (float("inf"), float("-inf")):
+    if not isfinite(value):
         raise Rejected("bad_time", "not a finite number")
     if value < _MS_FROM:
         return round(value * SECOND_US)

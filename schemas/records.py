@@ -8,10 +8,12 @@ import msgspec
 class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     """A value of `litellm.usage.enriched`: one record a call, also for calls that are not billed.
 
+    A repeated delivery is no call of its own and has none; a rejected one is in `litellm.usage.rejected`.
+
     Fields:
         identity: hex of the call's identity.
         offset: the call's offset in the raw topic's partition of the same number.
-        decision: see streams/core/decisions.py; `duplicate` for a repeated delivery.
+        decision: see streams/core/decisions.py.
         part: transaction id of the event the call is billed in; `""` when it is not billed. While
             held it names the held window; the event that releases it lists it in its manifest.
         external_subscription_id, org_id: the resolved target; `""` while held.

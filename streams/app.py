@@ -9,6 +9,8 @@
 """
 
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import gettempdir
 
 from aiokafka import TopicPartition
 
@@ -31,6 +33,8 @@ def build_meter(parts: Parts) -> Role:
     topics, group = parts.topics, parts.group("meter")
     customers = Follower(parts.kafka, topics.customers, CustomerRecord, parts.monotonic, "customers")
     orgs = Follower(parts.kafka, topics.orgs, OrgRecord, parts.monotonic, "orgs")
+    for table in (customers, orgs):
+        parts.sensors.following(table.name, table.lag_s)
     topic_id = parts.topic_ids[topics.raw]
     place = LedgerPlace(parts.kafka, topics, topic_id, parts.partitions, group, parts.policy.deployment)
     shelf = LedgerShelf(parts.monotonic)
@@ -88,6 +92,7 @@ def _app(parts: Parts, role: str) -> App:
         broker=parts.broker,
         broker_credentials=parts.credentials,
         store="memory://",
+        datadir=str(Path(gettempdir()) / "meterbridge-faust"),  # Faust makes one though nothing goes there
         web_enabled=False,
         topic_allow_declare=False,
         topic_disable_leader=True,

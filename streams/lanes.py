@@ -234,9 +234,7 @@ class Lane:
     async def _ask_again(self, expected: int, got: int | None) -> None:
         """A chunk is missing: fetch from `expected` and let what is queued fall."""
         self.gaps += 1
-        log.warning(
-            "chunk_missing", topic=self.tp.topic, partition=self.tp.partition, expected=expected, got=got
-        )
+        log.warning("chunk_missing", topic=self.tp.topic, partition=self.tp.partition, expected=expected, got=got)
         self._chunks.clear()
         self._ticking = False
         await self._source.seek_lane(self.tp, expected)

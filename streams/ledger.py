@@ -116,9 +116,7 @@ class Ledger:
         if self.books is None or self._writer is None:
             raise LedgerBroken("not_open", "a closed ledger was written to")
         place, books = self._place, self.books
-        changelog = [
-            Write(place.topics.changelog, self.partition, key, value) for key, value in records_of(changes)
-        ]
+        changelog = [Write(place.topics.changelog, self.partition, key, value) for key, value in records_of(changes)]
         moved = changes.position.next if changes.position.next > books.position.next else None
         ends = await self._writer.commit(
             [*changelog, *writes_of(changes, place.topics, self.partition)], self._input, moved, place.group

@@ -28,6 +28,7 @@ class RoleSensors(Protocol):
 
     def lane_halted(self, topic: str, partition: int, reason: str) -> None: ...
     def chunk_missing(self, topic: str, partition: int, gaps: int) -> None: ...
+    def following(self, table: str, lag_s: Callable[[], float]) -> None: ...
 
 
 class Role:
@@ -82,15 +83,15 @@ class Role:
                 self.lanes[tp.partition] = Lane(tp, work, self.app.consumer, self._fatal, linger_s=self._linger_s)
 
     async def _revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
-        lanes = [self.lanes.pop(tp.partition) for tp in revoked if tp.topic == self.topic and tp.partition in self.lanes]
+        lanes = [
+            self.lanes.pop(tp.partition) for tp in revoked if tp.topic == self.topic and tp.partition in self.lanes
+        ]
         await asyncio.gather(*(lane.close() for lane in lanes))
 
     def _fatal(self, tp: TP, error: BaseException) -> None:
         """A topic or a ledger that is wrong halts its lane and alarms; anything else ends the process."""
         if isinstance(error, TopicProblem | LedgerBroken):
-            log.error(
-                "lane_halted", topic=tp.topic, partition=tp.partition, reason=error.reason, detail=error.detail
-            )
+            log.error("lane_halted", topic=tp.topic, partition=tp.partition, reason=error.reason, detail=error.detail)
             self._sensors.lane_halted(tp.topic, tp.partition, error.reason)
             return
         log.critical("worker_ended", topic=tp.topic, partition=tp.partition, error=repr(error), exc_info=error)

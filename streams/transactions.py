@@ -21,13 +21,12 @@ log = structlog.get_logger(__name__)
 TRANSACTION_TIMEOUT_MS = 12_000
 _BATCH_BYTES = 512 << 10
 _REQUEST_BYTES = 8 << 20
+#: The broker is still writing the last transaction's markers when the next one begins; it says so, and is asked again.
+_BACKOFF_MS = 20
 _STOP_S = 1.0
 
 Headers = list[tuple[str, bytes]]
 _NO_HEADERS: Headers = []  # aiokafka's compiled code takes a list and nothing else
-
-
-_Sent = tuple[tuple[str, int], int, asyncio.Future[Any]]
 
 
 class Write(NamedTuple):
@@ -57,6 +56,7 @@ class TransactionalWriter:
             compression_type="lz4",
             max_batch_size=_BATCH_BYTES,
             max_request_size=_REQUEST_BYTES,
+            retry_backoff_ms=_BACKOFF_MS,
         )
         self._counts: dict[str, int] = {}
         self.busy = False
@@ -75,39 +75,40 @@ class TransactionalWriter:
         """
         self.busy = True
         try:
+            batches = await self._batches(writes)
             await self._producer.begin_transaction()
-            sent = await self._send(writes)
+            # All first batches are handed over before the producer's task runs: so it adds all partitions
+            # to the transaction in one request. The broker refuses records, for a while, when more is added
+            # to their transaction meanwhile; for the same reason the offset comes after them.
+            ends = dict(await asyncio.gather(*(self._deliver(place, own) for place, own in batches.items())))
             if offset is not None:
                 await self._producer.send_offsets_to_transaction({source: offset}, group)
-            ends = {place: (await future).offset + count for place, count, future in sent}
             await self._producer.commit_transaction()
             return ends
         finally:
             self.busy = False
 
-    async def _send(self, writes: Iterable[Write]) -> list[_Sent]:
-        """Batches by topic partition: 1-2 us a record, where `send` costs 20."""
-        batches: dict[tuple[str, int], Any] = {}
-        sent: list[_Sent] = []
+    async def _batches(self, writes: Iterable[Write]) -> dict[tuple[str, int], list[Any]]:
+        """The records as batches by topic partition: 1-2 us a record, where `send` costs 20."""
+        batches: dict[tuple[str, int], list[Any]] = {}
         for topic, partition, key, value, headers in writes:
-            if partition < 0:
-                partition = partition_of(key or b"", await self._partitions(topic))
-            place = (topic, partition)
-            batch = batches.get(place)
-            if batch is None:
-                batch = batches[place] = self._producer.create_batch()
-            if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
-                sent.append(await self._hand_over(place, batch))
-                batch = batches[place] = self._producer.create_batch()
-                batch.append(timestamp=None, key=key, value=value, headers=headers)
-        for place, batch in batches.items():
-            sent.append(await self._hand_over(place, batch))
-        return sent
+            count = self._counts.get(topic) or await self._partitions(topic)
+            place = (topic, partition if partition >= 0 else partition_of(key or b"", count))
+            own = batches.get(place)
+            if own is None:
+                own = batches[place] = [self._producer.create_batch()]
+            if own[-1].append(timestamp=None, key=key, value=value, headers=headers) is None:
+                own.append(self._producer.create_batch())
+                own[-1].append(timestamp=None, key=key, value=value, headers=headers)
+        for own in batches.values():
+            own[-1].close()
+        return batches
 
-    async def _hand_over(self, place: tuple[str, int], batch: Any) -> _Sent:
-        batch.close()
-        future = await self._producer.send_batch(batch, place[0], partition=place[1])
-        return place, batch.record_count(), future
+    async def _deliver(self, place: tuple[str, int], batches: list[Any]) -> tuple[tuple[str, int], int]:
+        """Send batches of one place and await them; the offset after the last record."""
+        futures = [await self._producer.send_batch(batch, place[0], partition=place[1]) for batch in batches]
+        sent = [await future for future in futures]
+        return place, sent[-1].offset + batches[-1].record_count()
 
     async def _partitions(self, topic: str) -> int:
         count = self._counts.get(topic)

@@ -10,7 +10,7 @@ import httpx
 from connectors.demo.cast import Org
 from schemas.errors import Rejected, Unavailable
 from schemas.ledger import Sum
-from schemas.money import EXACT, ZERO, add
+from schemas.money import EXACT, add
 
 METRIC, PLAN = "ai_usage", "meterbridge-demo"
 _CENTS: Final = Decimal(100)
@@ -30,11 +30,6 @@ class Bill:
     subscriptions: dict[str, Sum] = field(default_factory=dict)
     events: int = 0
     posts: int | None = None
-
-    @property
-    def cost(self) -> Decimal:
-        """Dollars of all subscriptions."""
-        return sum((one.cost for one in self.subscriptions.values()), ZERO)
 
 
 class DemoLago:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, Protocol, Self
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.constrain import Constrain
 from rich.live import Live
@@ -168,59 +167,45 @@ def show_reconciliation(console: Console, end: Reconciliation) -> None:
 
 
 def _picture(scene: Scene) -> RenderableType:
-    reading, billed = scene.reading, scene.billed
+    """Eighteen lines, so that it fits the smallest terminal."""
     title = Text.assemble(("meterbridge demo", "bold"), f"  {scene.phase}")
     clock = Text(f"{min(scene.done_s, scene.seconds):.0f} of {scene.seconds} s", style="dim")
-    top = _grid(title, clock)
-    figures = Table.grid(padding=(0, 3), expand=True)
-    for _ in range(3):
-        figures.add_column(ratio=1)
-    figures.add_row(
-        _figures(
-            "Calls",
-            ("in", str(reading.accepted)),
-            ("repeats recognised", str(scene.duplicates)),
-            ("not to be billed", str(scene.unbilled)),
-        ),
-        _figures(
-            "Windows",
-            ("open", str(reading.open_windows)),
-            ("held", str(reading.held_windows)),
-            ("sealed", str(reading.sealed)),
-        ),
-        _figures(
-            "Lago",
-            ("events billed", str(scene.bill.events)),
-            ("USD billed", _eye(billed.cost)),
-            ("posts", str(scene.posts)),
-            ("calls saved", str(scene.saved)),
-        ),
-    )
+    top = Table.grid(expand=True)
+    top.add_column()
+    top.add_column(justify="right")
+    top.add_row(title, clock)
     bar = ProgressBar(scene.seconds, min(scene.done_s, scene.seconds))
-    return Constrain(
-        Padding(Group(top, bar, Text(), figures, Text(), _held(scene), _orgs(scene)), (1, 0, 0, 2)), _WIDTH
+    parts = (top, bar, Text(), _figures(scene), Text(), _held(scene), Text(), _orgs(scene))
+    return Constrain(Padding(Group(*parts), (0, 2)), _WIDTH)
+
+
+def _figures(scene: Scene) -> Table:
+    reading = scene.reading
+    columns = (
+        ("Calls", ("in", reading.accepted), ("repeats", scene.duplicates), ("not to bill", scene.unbilled)),
+        ("Windows", ("open", reading.open_windows), ("held", reading.held_windows), ("sealed", reading.sealed)),
+        (
+            "Lago",
+            ("events billed", scene.bill.events),
+            ("USD billed", _eye(scene.billed.cost)),
+            ("posts", scene.posts),
+            ("calls saved", scene.saved),
+        ),
     )
-
-
-def _grid(left: Text, right: Text) -> Table:
-    grid = Table.grid(expand=True)
-    grid.add_column()
-    grid.add_column(justify="right")
-    grid.add_row(left, right)
-    return grid
-
-
-def _figures(title: str, *figures: tuple[str, str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold cyan", box=None, show_header=False, expand=True)
-    table.add_column(style="dim")
-    table.add_column(justify="right")
-    for name, figure in figures:
-        table.add_row(name, figure)
-    return table
+    side_by_side = Table.grid(padding=(0, 2), expand=True)
+    tables = []
+    for head, *figures in columns:
+        side_by_side.add_column(ratio=1)
+        table = _table(head, "")
+        for name, figure in figures:
+            table.add_row(Text(name, style="dim"), str(figure))
+        tables.append(table)
+    side_by_side.add_row(*tables)
+    return side_by_side
 
 
 def _held(scene: Scene) -> Table:
-    table = _table("Held money", "customer", ("calls", "right"), ("USD", "right"), ("", "left"))
+    table = _table("Held money", "calls", "USD", "")
     for name in MAPPED_LATE:
         held = scene.held.get(name, Sum())
         if name not in scene.mapped:
@@ -234,31 +219,21 @@ def _held(scene: Scene) -> Table:
 
 
 def _orgs(scene: Scene) -> Table:
-    table = _table(
-        "Orgs", "org", ("calls in", "right"), ("billed", "right"), ("USD in", "right"), ("USD billed", "right")
-    )
+    table = _table("Orgs", "calls in", "billed", "USD in", "USD billed")
     for org in scene.orgs:
         sent = total(scene.book.billable[customer] for customer in org.customers)
         billed = scene.bill.subscriptions.get(org.subscription, Sum())
-        style = "green" if sent == billed and sent.calls else ""
         figures = (str(sent.calls), str(billed.calls), _eye(sent.cost), _eye(billed.cost))
-        table.add_row(org.name, *figures, style=style)
+        table.add_row(org.name, *figures, style="green" if sent == billed and sent.calls else "")
     return table
 
 
-def _table(title: str, first: str, *columns: tuple[str, str]) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold cyan",
-        box=box.SIMPLE_HEAD,
-        expand=True,
-        header_style="dim",
-        pad_edge=False,
-    )
-    table.add_column(first, ratio=2)
-    for name, justify in columns:
-        table.add_column(name, justify="right" if justify == "right" else "left", ratio=2)
+def _table(head: str, *columns: str) -> Table:
+    """Names on the left, figures on the right."""
+    table = Table(box=None, expand=True, header_style="dim", pad_edge=False)
+    table.add_column(Text(head, style="bold cyan"), ratio=2)
+    for column in columns:
+        table.add_column(column, justify="right", ratio=2)
     return table
 
 

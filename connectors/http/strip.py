@@ -2,6 +2,8 @@
 before the first durable byte.
 """
 
+from hashlib import sha256
+
 import msgspec
 from msgspec import Raw
 
@@ -22,6 +24,9 @@ class _Envelope(msgspec.Struct, gc=False):
     id_kind: str
     call: Raw
 
+
+#: How LiteLLM's virtual keys begin; in its own payloads they are SHA-256 hashes already.
+_SECRET_KEY = "sk-"
 
 _stored = msgspec.json.Decoder(StoredCall).decode
 _call = msgspec.json.Decoder(Call).decode
@@ -52,12 +57,22 @@ def strip(
         if salvaged is None:
             return None
         text, call = salvaged, _call(salvaged)
+    if isinstance(call.api_key, str) and call.api_key.startswith(_SECRET_KEY):
+        text, call = _with_hashed_key(text, call.api_key)
     shape = shape_of(call, otherwise)
     customer_id, id_kind = customer_of(shape, call, fields)
     value = _encode(_Envelope(ENVELOPE_VERSION, source, shape, received_at, id_kind, Raw(text)))
     if len(value) > MAX_RECORD_BYTES:
         raise Refused(TOO_LARGE, f"over {MAX_RECORD_BYTES} bytes without prompts")
     return customer_id, value
+
+
+def _with_hashed_key(text: bytes, key: str) -> tuple[bytes, Call]:
+    """A sender that names the key itself instead of its hash: LiteLLM's hash of it is stored, not the secret."""
+    stored = _stored(text)
+    stored.api_key = Raw(_encode(sha256(key.encode()).hexdigest()))  # type: ignore[attr-defined]
+    hashed = _encode(stored)
+    return hashed, _call(hashed)
 
 
 def customer_of_rest(refused: Refused, otherwise: str, fields: tuple[str, ...]) -> str | None:

@@ -98,8 +98,12 @@ def topic_ids(settings: Settings, names: Iterable[str], limit_s: float = LIMIT_S
     ids = {}
     for name, future in asked.items():
         with _kafka_errors(name):
-            ids[name] = str(future.result().topic_id)
+            # Kafka writes ids in URL-safe base64, librdkafka in the other: they become part of Lago's ids.
+            ids[name] = str(future.result().topic_id).translate(_URL_SAFE).rstrip("=")
     return ids
+
+
+_URL_SAFE = str.maketrans("+/", "-_")
 
 
 def _admin(settings: Settings) -> AdminClient:

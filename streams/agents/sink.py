@@ -75,9 +75,13 @@ class DeliveryWork:
         await self._writer.start()
         begin, end, committed, _ = await standing(self._kafka, self._group, self._tp)
         if committed is not None and not begin <= committed <= end:
-            raise TopicProblem("truncated", f"{self._tp.topic}-{self._tp.partition}: {committed} not in [{begin}, {end}]")
+            raise TopicProblem(
+                "truncated", f"{self._tp.topic}-{self._tp.partition}: {committed} not in [{begin}, {end}]"
+            )
         if committed is None and begin > 0:
-            raise TopicProblem("truncated", f"{self._tp.topic}-{self._tp.partition} begins at {begin}, nothing was posted")
+            raise TopicProblem(
+                "truncated", f"{self._tp.topic}-{self._tp.partition} begins at {begin}, nothing was posted"
+            )
         # Whoever owned the partition before may have posted anything that was there.
         self._maybe_sent_below = end
         return begin if committed is None else committed

@@ -71,9 +71,7 @@ def total(windows: Iterable[Window]) -> Sum:
 
 def difference(counters: Counters, windows: Iterable[Window]) -> tuple[Sum, Sum]:
     """What the two laws of conservation are off by; both are zero in books that add up."""
-    received = _minus(
-        counters.received, counters.folded, counters.duplicate, counters.rejected, counters.unbilled
-    )
+    received = _minus(counters.received, counters.folded, counters.duplicate, counters.rejected, counters.unbilled)
     folded = _minus(counters.folded, counters.sealed, counters.written_off, total(windows))
     return received, folded
 

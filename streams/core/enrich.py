@@ -20,9 +20,7 @@ class Enricher:
         self._prefix = prefix
         self._seconds: dict[int, str] = {}
 
-    def __call__(
-        self, usage: Usage, offset: int, decision: str, target: Target | None, window: Window | None
-    ) -> bytes:
+    def __call__(self, usage: Usage, offset: int, decision: str, target: Target | None, window: Window | None) -> bytes:
         """The value for `litellm.usage.enriched`; no target and window for a call that is not billed."""
         where = target or _NOWHERE
         return _encode(

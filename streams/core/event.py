@@ -1,8 +1,8 @@
 """A window becomes a Lago event: what is posted, and which calls it bills."""
 
 from schemas.ledger import Window
-from schemas.money import cents_text, plain
 from schemas.moments import lago_timestamp, to_iso
+from schemas.money import cents_text, plain
 from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent, Manifest
 

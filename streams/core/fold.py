@@ -14,8 +14,8 @@ import msgspec
 
 from schemas.errors import Rejected
 from schemas.ledger import Counters, Sum, Window, WindowKey
-from schemas.money import EXACT, ZERO, quantum
 from schemas.moments import HOUR_US
+from schemas.money import EXACT, ZERO, quantum
 from schemas.policy import MeterPolicy
 from schemas.records import Rejection
 from schemas.usage import Usage

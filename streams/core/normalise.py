@@ -4,8 +4,8 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from schemas.errors import Rejected
-from schemas.money import EXACT, ZERO, check_cost, quantise
 from schemas.moments import SECOND_US, parse_us
+from schemas.money import EXACT, ZERO, check_cost, quantise
 from schemas.usage import Usage
 from schemas.wire import FLAT, INTEGRATION, LAGO, SLP, Call, CallMetadata, LagoProperties, RawRecord
 from streams.core.identity import identity_of
@@ -127,9 +127,7 @@ def _plain(
     tokens_input, tokens_output = _count(tokens[0]), _count(tokens[1])
     total = _count(tokens[2]) or tokens_input + tokens_output
     status, model = call.status or "success", call.model or ""
-    return Usage(
-        identity, "", "", status, at_us, at_us, model, "", tokens_input, tokens_output, total, 0, 0, cost
-    )
+    return Usage(identity, "", "", status, at_us, at_us, model, "", tokens_input, tokens_output, total, 0, 0, cost)
 
 
 def _moment(value: float | int | str | None) -> int | None:

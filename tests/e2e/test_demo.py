@@ -8,7 +8,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,24 @@ async def played(folder: Path, *options: str, **environ: str) -> tuple[int, list
     return process.returncode, said.decode().splitlines()
 
 
+def left_in(folder: Path) -> list[Path]:
+    """What is in it."""
+    return list(folder.iterdir())
+
+
+def at_work_in(folder: Path) -> list[str]:
+    """Processes whose working directory is, or was, below `folder`."""
+    if not Path("/proc").is_dir():
+        pytest.skip("needs /proc")
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with suppress(OSError):
+                if str((process / "cwd").readlink()).startswith(str(folder)):
+                    found.append(process.name)
+    return found
+
+
 @asynccontextmanager
 async def forgetful_lago() -> AsyncIterator[str]:
     """A Lago that answers one batch as every other, and forgets it."""
@@ -86,7 +104,7 @@ async def test_the_demo_ends_green_and_leaves_nothing_behind(tmp_path: Path) -> 
     assert int(told[3]) < int(told[1])
     assert any("held: cobalt-batch" in line for line in lines)
     assert any("repeats recognised" in line for line in lines)
-    assert not list(tmp_path.iterdir())
+    assert not left_in(tmp_path)
 
 
 async def test_a_batch_that_lago_loses_turns_the_demo_red(tmp_path: Path) -> None:
@@ -94,7 +112,7 @@ async def test_a_batch_that_lago_loses_turns_the_demo_red(tmp_path: Path) -> Non
         code, lines = await played(tmp_path, "--rate", "40", "--seconds", "3", "--lago", lago, LAGO_API_KEY="a-key")
     assert lines[-1].startswith("RED  "), "\n".join(lines)
     assert code == 1
-    (folder,) = tmp_path.iterdir()
+    (folder,) = left_in(tmp_path)
     assert f"The logs are in {folder}" in lines
     assert (folder / "worker.log").exists()
 
@@ -109,28 +127,12 @@ async def test_ctrl_c_stops_it_and_everything_it_started(tmp_path: Path) -> None
         said, _ = await asyncio.wait_for(process.communicate(), 15)
     assert process.returncode == 130
     assert said.decode().splitlines()[-1] == "Interrupted: everything is stopped."
-    assert not list(tmp_path.iterdir())
-    assert not _at_work_in(tmp_path)
+    assert not left_in(tmp_path)
+    assert not at_work_in(tmp_path)
 
 
 async def test_a_lago_of_ones_own_needs_its_key(tmp_path: Path) -> None:
     code, lines = await played(tmp_path, "--lago", "http://127.0.0.1:1")
     assert code == 2
     assert "LAGO_API_KEY" in lines[-1]
-    assert not list(tmp_path.iterdir())
-
-
-def _at_work_in(folder: Path) -> list[str]:
-    """Processes whose working directory is, or was, below `folder`."""
-    if not Path("/proc").is_dir():
-        pytest.skip("needs /proc")
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                where = os.readlink(process / "cwd")
-            except OSError:
-                continue
-            if where.startswith(str(folder)):
-                found.append(process.name)
-    return found
+    assert not left_in(tmp_path)

@@ -46,13 +46,17 @@ async def test_a_call_reaches_lago_within_a_second(kafka: Kafka, topic_prefix: s
     for number, (name, arguments) in enumerate(commands.items()):
         there = {**environ, "METRICS_PORT": str(ports[f"m{max(0, number - 1)}"])}
         word = said.get(name, '"event": "worker_started"')
-        processes.append(Process(name, [*command, *arguments], there, tmp_path, time.monotonic, lambda log, w=word: w in log))
+        processes.append(
+            Process(name, [*command, *arguments], there, tmp_path, time.monotonic, lambda log, w=word: w in log)
+        )
     try:
         for process in processes:
             process.start()
         await asyncio.gather(*(process.up(60) for process in processes))
         async with aiohttp.ClientSession() as session:
+            # Groups are joined and ledgers opened once the first calls have arrived.
             await send(session, f"http://127.0.0.1:{ports['http']}", range(-100, 0), RATE)
+            await arrivals(session, environ["LAGO_API_URL"], 100)
             sent = await send(session, f"http://127.0.0.1:{ports['http']}", range(RATE * SECONDS), RATE)
             arrived = await arrivals(session, environ["LAGO_API_URL"], len(sent) + 100)
     finally:

@@ -1,5 +1,6 @@
 """An ingress on loopback in front of a real Kafka, and everything that its topics then hold."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors.http.auth import WebhookAuth
@@ -143,7 +144,7 @@ def read_topic(bootstrap: str, topic: str) -> list[Stored]:
     stored: list[Stored] = []
     try:
         for partition in range(PARTITIONS):
-            _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+            end = _end_of(consumer, TopicPartition(topic, partition))
             consumer.assign([TopicPartition(topic, partition, 0)])
             found = 0
             while found < end:
@@ -159,3 +160,15 @@ def read_topic(bootstrap: str, topic: str) -> list[Stored]:
     finally:
         consumer.close()
     return stored
+
+
+def _end_of(consumer: Consumer, partition: TopicPartition) -> int:
+    """A topic made a moment ago may have no leader yet."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return int(consumer.get_watermark_offsets(partition, timeout=10)[1])
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -52,6 +52,8 @@ class Quiet:
 
     def lane_halted(self, topic: str, partition: int, reason: str) -> None:
         self.halted.append((topic, partition, reason))
+
+    def following(self, table: str, lag_s: Callable[[], float]) -> None: ...
 
     def chunk_missing(self, topic: str, partition: int, gaps: int) -> None:
         self.missing += gaps

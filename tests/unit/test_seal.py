@@ -132,7 +132,7 @@ def test_held_calls_go_to_the_version_of_their_own_end_time(ends: list[int], cha
     )
     books = folded(records, {}, {})
     apply(books, release(books, mapped(*versions), {}, POLICY, 10_000), NOON)
-    by_target = {name: 0 for name in ("old", "new")}
+    by_target = dict.fromkeys(("old", "new"), 0)
     for part in books.windows.values():
         by_target[part.subscription] += part.count
     new = sum(NOON + end * SECOND_US + 1000 >= at for end in ends)

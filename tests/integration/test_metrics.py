@@ -1,0 +1,321 @@
+"""The metrics under the names that dashboards and scripts rely on, and the totals that survive a restart."""
+
+import time
+from decimal import Decimal
+
+import httpx
+import msgspec
+import pytest
+from confluent_kafka import Producer
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from connectors.http.ingress import ROUTES
+from connectors.metrics import (
+    HELD_REASONS,
+    LOOK_EVERY_S,
+    SOURCES,
+    Metrics,
+    WorkerSensors,
+    start_metrics_server,
+)
+from connectors.settings import Settings
+from schemas.errors import ConfigurationError
+from schemas.ledger import Counters, Position, Sum, Window
+from schemas.records import Receipt
+from schemas.topics import RECEIPTS
+from streams.core.books import Books
+from streams.core.breaker import State
+from streams.core.changes import Changes
+from streams.core.mapping import NO_MAPPING, NO_SUBSCRIPTION
+from tests.support.kafka import Kafka
+from tests.support.server import Server, running_server, settings_for
+
+TYPES = {
+    "webhook_requests_total": "counter",
+    "event_processing_duration_seconds": "histogram",
+    "lago_api_requests_total": "counter",
+    "failed_events_total": "counter",
+    "active_customers_total": "gauge",
+    "pending_events_total": "gauge",
+    "meterbridge_calls_total": "counter",
+    "meterbridge_ingress_elements_total": "counter",
+    "meterbridge_ingress_request_duration_seconds": "histogram",
+    "meterbridge_ingress_body_bytes_inflight": "gauge",
+    "meterbridge_conservation_difference": "gauge",
+    "meterbridge_open_windows": "gauge",
+    "meterbridge_held_windows": "gauge",
+    "meterbridge_held_calls": "gauge",
+    "meterbridge_held_cost_usd": "gauge",
+    "meterbridge_sealed_events_total": "counter",
+    "meterbridge_ledgers_open": "gauge",
+    "meterbridge_seen_identities": "gauge",
+    "meterbridge_lane_halted": "gauge",
+    "meterbridge_chunks_missing_total": "counter",
+    "meterbridge_follower_lag_seconds": "gauge",
+    "meterbridge_lago_breaker_state": "gauge",
+    "meterbridge_receipts_total": "counter",
+    "meterbridge_build_info": "gauge",
+}
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Scrape:
+    """Metrics in a registry of their own, read as a scraper reads them."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics(CollectorRegistry(), "1.2.3")
+        self.clock = Clock()
+        self.sensors = WorkerSensors(self.metrics, self.clock)
+
+    def text(self) -> str:
+        return generate_latest(self.metrics.registry).decode()
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return value_in(self.text(), name, **labels)
+
+
+def value_in(text: str, name: str, **labels: str) -> float | None:
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == name and sample.labels == labels:
+                return sample.value
+    return None
+
+
+def held(first: int, reason: str, calls: int, cost: str) -> Window:
+    customer, subscription = f"customer-{first}", "" if reason else "sub"
+    return Window(
+        first,
+        first,
+        customer,
+        "user",
+        "",
+        subscription,
+        reason,
+        "m",
+        "p",
+        (),
+        first,
+        1,
+        0,
+        0,
+        calls,
+        cost=Decimal(cost),
+    )
+
+
+def books_of(*windows: Window, seal_seq: int = 0, **off_by: Sum) -> Books:
+    """Books that hold these windows and add up, but for `off_by` on top of the counters of those names."""
+    sums = [Sum(window.count, window.cost) for window in windows]
+    folded = Sum(sum(one.calls for one in sums), sum((one.cost for one in sums), Decimal(0)))
+    counters = {"received": folded, "folded": folded}
+    for name, more in off_by.items():
+        counters[name] = Sum(counters[name].calls + more.calls, counters[name].cost + more.cost)
+    books = Books(Position(seal_seq=seal_seq, counters=Counters(**counters)))
+    for window in windows:
+        books.put(window, 0)
+    return books
+
+
+def test_every_metric_has_its_name_and_type_from_the_start() -> None:
+    text = Scrape().text()
+    found = dict(line.split(" ")[2:4] for line in text.splitlines() if line.startswith("# TYPE"))
+    assert {name: found.get(name) for name in TYPES} == TYPES
+    assert value_in(text, "meterbridge_build_info", version="1.2.3") == 1
+    others = {name for name in found if not name.startswith("meterbridge_") and not name.endswith("_created")}
+    assert others == {name for name in TYPES if not name.startswith("meterbridge_")}
+
+
+def test_children_of_closed_sets_begin_at_zero() -> None:
+    """`increase()` misses the first sample of a new series."""
+    scrape = Scrape()
+    for source in SOURCES:
+        assert scrape.value("webhook_requests_total", source=source, status="503") == 0
+    for name, labels in (
+        ("meterbridge_calls_total", {"decision": "duplicate"}),
+        ("meterbridge_ingress_elements_total", {"outcome": "not_json"}),
+        ("failed_events_total", {"error_type": "too_large"}),
+        ("meterbridge_conservation_difference", {"law": "folded", "unit": "usd"}),
+        ("meterbridge_held_calls", {"reason": "no_mapping"}),
+        ("meterbridge_held_cost_usd", {"reason": "currency"}),
+        ("meterbridge_receipts_total", {"status": "failed"}),
+    ):
+        assert scrape.value(name, **labels) == 0, name
+    assert {route.source for route in ROUTES} <= set(SOURCES)
+
+
+def test_a_folded_chunk_is_counted_by_decision_and_by_reason_of_rejection() -> None:
+    scrape = Scrape()
+    scrape.sensors.folded(
+        0, Changes(Position(), decisions={"billable": 5, "rejected:bad_cost": 2, "duplicate": 1}), 0.1
+    )
+    assert scrape.value("meterbridge_calls_total", decision="billable") == 5
+    assert scrape.value("meterbridge_calls_total", decision="rejected") == 2
+    assert scrape.value("failed_events_total", error_type="bad_cost") == 2
+    assert scrape.value("event_processing_duration_seconds_count") == 1
+
+
+def test_sealed_parts_are_counted_once_wherever_the_number_was_seen() -> None:
+    scrape = Scrape()
+    scrape.sensors.books(0, books_of(seal_seq=100))
+    scrape.sensors.folded(0, Changes(Position(seal_seq=103)), 0.1)
+    scrape.sensors.books(0, books_of(seal_seq=103))
+    scrape.sensors.books(0, books_of(seal_seq=104))
+    scrape.sensors.books(0, None)
+    scrape.sensors.books(0, books_of(seal_seq=900))
+    assert scrape.value("meterbridge_sealed_events_total") == 4
+    assert scrape.value("meterbridge_receipts_total", status="pending") == 4
+
+
+def test_held_usage_is_shown_by_reason_with_its_money_over_all_ledgers() -> None:
+    scrape = Scrape()
+    scrape.sensors.books(0, books_of(held(1, NO_MAPPING, 3, "0.25"), held(2, NO_MAPPING, 1, "1"), held(3, "", 7, "9")))
+    scrape.sensors.books(1, books_of(held(4, NO_MAPPING, 1, "2"), held(5, NO_SUBSCRIPTION, 2, "4")))
+    assert scrape.value("meterbridge_held_calls", reason=NO_MAPPING) == 5
+    assert scrape.value("meterbridge_held_cost_usd", reason=NO_MAPPING) == 3.25
+    assert scrape.value("meterbridge_held_calls", reason=NO_SUBSCRIPTION) == 2
+    assert [scrape.value(f"meterbridge_{kind}_windows") for kind in ("open", "held")] == [1, 4]
+    assert scrape.value("meterbridge_ledgers_open") == 2
+    scrape.sensors.books(0, None)
+    scrape.sensors.books(1, None)
+    assert all(scrape.value("meterbridge_held_calls", reason=reason) == 0 for reason in HELD_REASONS)
+    assert scrape.value("meterbridge_ledgers_open") == scrape.value("meterbridge_held_windows") == 0
+
+
+def test_the_conservation_difference_reads_zero_until_the_books_are_off_and_errors_never_cancel() -> None:
+    scrape = Scrape()
+    sound = books_of(held(1, NO_MAPPING, 3, "0.25"))
+    scrape.sensors.books(0, sound)
+    for law in ("received", "folded"):
+        assert scrape.value("meterbridge_conservation_difference", law=law, unit="calls") == 0
+        assert scrape.value("meterbridge_conservation_difference", law=law, unit="usd") == 0
+    scrape.sensors.books(1, books_of(received=Sum(1, Decimal("0.5"))))
+    scrape.sensors.books(2, books_of(received=Sum(-1, Decimal("-0.25")), folded=Sum(2)))
+    assert scrape.value("meterbridge_conservation_difference", law="received", unit="calls") == 1 + 3
+    assert scrape.value("meterbridge_conservation_difference", law="received", unit="usd") == 0.75
+    assert scrape.value("meterbridge_conservation_difference", law="folded", unit="calls") == 2
+
+
+def test_a_pass_over_all_windows_is_made_every_five_seconds_and_sizes_are_shown_at_once() -> None:
+    scrape = Scrape()
+    books = books_of(held(1, NO_MAPPING, 1, "1"))
+    scrape.sensors.books(0, books)
+    books.put(held(2, NO_MAPPING, 1, "1"), 0)
+    books.seen.add(bytes(range(32)), 1)
+    scrape.clock.now = LOOK_EVERY_S - 0.1
+    scrape.sensors.books(0, books)
+    assert scrape.value("meterbridge_held_calls", reason=NO_MAPPING) == 1
+    assert [scrape.value(f"meterbridge_{name}") for name in ("held_windows", "seen_identities")] == [2, 2]
+    scrape.clock.now = LOOK_EVERY_S
+    scrape.sensors.books(0, books)
+    assert scrape.value("meterbridge_held_calls", reason=NO_MAPPING) == 2
+
+
+def test_dead_letters_are_failed_events_and_halted_lanes_and_lost_chunks_are_shown() -> None:
+    scrape = Scrape()
+    scrape.sensors.settled([Receipt("a", "completed", 1), Receipt("b", "failed", 1, reason="lago_refused")])
+    scrape.sensors.lane_halted("raw", 3, "truncated")
+    scrape.sensors.chunk_missing("raw", 3, 2)
+    assert scrape.value("meterbridge_receipts_total", status="completed") == 1
+    assert scrape.value("failed_events_total", error_type="lago_refused") == 1
+    assert scrape.value("failed_events_total", error_type="") is None
+    assert scrape.value("meterbridge_lane_halted", topic="raw", partition="3", reason="truncated") == 1
+    assert scrape.value("meterbridge_chunks_missing_total", topic="raw") == 2
+
+
+def test_lago_is_watched_by_method_status_and_breaker() -> None:
+    scrape, state = Scrape(), State.CLOSED
+    scrape.metrics.watch_breaker(lambda: state)
+    for state, number in ((State.CLOSED, 0), (State.HALF_OPEN, 1), (State.OPEN, 2)):  # noqa: B007  # read by the lambda
+        assert scrape.value("meterbridge_lago_breaker_state") == number
+    scrape.metrics.lago_requested("post_batch", 200, 0.1)
+    scrape.metrics.lago_requested("get_event", 0, 0.1)
+    assert scrape.value("lago_api_requests_total", method="POST", status="200") == 1
+    assert scrape.value("lago_api_requests_total", method="GET", status="0") == 1
+    scrape.metrics.watch_follower("orgs", lambda: 1.5)
+    assert scrape.value("meterbridge_follower_lag_seconds", table="orgs") == 1.5
+
+
+def test_the_metrics_port_is_served_and_a_taken_one_is_named() -> None:
+    scrape = Scrape()
+    server = start_metrics_server(scrape.metrics.registry, "127.0.0.1", 0)
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{server.port}/metrics", trust_env=False)
+        assert "pending_events_total 0.0" in answer.text
+        with pytest.raises(ConfigurationError, match=f"METRICS_PORT {server.port} on 127.0.0.1 cannot be listened on"):
+            start_metrics_server(scrape.metrics.registry, "127.0.0.1", server.port)
+    finally:
+        server.stop()
+
+
+async def test_webhooks_are_counted_by_source_and_status_and_their_elements_by_outcome(
+    kafka: Kafka, topic_prefix: str
+) -> None:
+    settings = settings_for(kafka, topic_prefix, webhook_token="token")
+    sender = {"Authorization": "Bearer token"}
+    async with running_server(settings) as server:
+        call = '{"id":"1","user":"u","spend":1}'
+        bodies = (("/webhook/litellm/usage", f"[{call},null,7]"), ("/api/v1/events", '{"event":{}}'))
+        for path, body in bodies:
+            assert (await server.http.post(path, content=body, headers=sender)).status_code == 202
+        assert (await server.http.post("/webhook/litellm/usage", content="{", headers=sender)).status_code == 400
+        assert (await server.http.post("/webhooks/litellm", content="{}")).status_code == 401
+        text = (await server.http.get("/metrics/prometheus")).text
+    assert value_in(text, "webhook_requests_total", source="litellm", status="202") == 1
+    assert value_in(text, "webhook_requests_total", source="litellm", status="400") == 1
+    assert value_in(text, "webhook_requests_total", source="integration", status="401") == 1
+    assert value_in(text, "webhook_requests_total", source="lago", status="202") == 1
+    assert value_in(text, "meterbridge_ingress_elements_total", outcome="accepted") == 2
+    assert value_in(text, "meterbridge_ingress_elements_total", outcome="ignored") == 1
+    assert value_in(text, "failed_events_total", error_type="not_an_object") == 1
+    assert value_in(text, "failed_events_total", error_type="not_json") == 1
+    assert value_in(text, "meterbridge_ingress_request_duration_seconds_count") == 4
+    assert value_in(text, "meterbridge_ingress_body_bytes_inflight") == 0
+
+
+def write_receipts(settings: Settings, *receipts: Receipt) -> None:
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers, "partitioner": "murmur2_random"})
+    for receipt in receipts:
+        topic, value = settings.topic_prefix + RECEIPTS.name, msgspec.json.encode(receipt)
+        producer.produce(topic, value, receipt.transaction_id)
+    assert producer.flush(20) == 0
+
+
+async def totals_of(server: Server, **expected: int) -> None:
+    """Poll `/metrics` until it says what is expected."""
+    deadline = time.monotonic() + 15
+    while (answer := await server.http.get("/metrics")).status_code != 200 or answer.json() != expected:
+        assert time.monotonic() < deadline, answer.text
+
+
+async def test_totals_count_every_event_once_in_its_latest_state_and_survive_a_restart(
+    kafka: Kafka, topic_prefix: str
+) -> None:
+    settings = settings_for(kafka, topic_prefix)
+    at = time.time_ns() // 1000
+    write_receipts(settings, *(Receipt(f"event-{number}", "pending", at) for number in range(1000)))
+    write_receipts(settings, *(Receipt(f"event-{number}", "completed", at) for number in range(950)))
+    write_receipts(settings, *(Receipt(f"event-{number}", "failed", at) for number in range(950, 980)))
+    write_receipts(settings, *(Receipt(f"event-{number}", "completed", at) for number in range(100)))
+    before = {"total_events": 1000, "completed_events": 950, "failed_events": 30, "pending_events": 20}
+    async with running_server(settings) as server:
+        await totals_of(server, **before, active_customers=0)
+        await server.map("customer-1")
+        await server.map("customer-2")
+        await server.map("customer-3", is_active=False)
+        write_receipts(settings, Receipt("event-999", "completed", at))
+        after = {"total_events": 1000, "completed_events": 951, "failed_events": 30, "pending_events": 19}
+        await totals_of(server, **after, active_customers=2)
+    async with running_server(settings, ["api"]) as server:
+        await totals_of(server, **after, active_customers=2)
+        deadline = time.monotonic() + 15
+        while value_in(text := (await server.http.get("/metrics/prometheus")).text, "pending_events_total") != 19:
+            assert time.monotonic() < deadline, text
+        assert value_in(text, "active_customers_total") == 2

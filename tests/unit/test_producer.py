@@ -1,0 +1,53 @@
+"""What the producer says of itself, without a broker."""
+
+import asyncio
+
+import pytest
+from confluent_kafka import KafkaError
+
+from connectors.kafka.producer import KafkaProducer, producer_config
+from schemas.errors import Unavailable
+from tests.support.ports import free_port
+
+
+def _producer() -> KafkaProducer:
+    return KafkaProducer(producer_config(f"127.0.0.1:{free_port()}", answer_within_s=30))
+
+
+async def test_after_a_fatal_error_nothing_is_sent_and_the_process_is_to_be_replaced() -> None:
+    """librdkafka's fatal errors (KIP-360) are for good: an idempotent producer cannot go on without a gap."""
+    producer = _producer()
+    assert producer.healthy()
+    producer._on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    assert producer.healthy()
+    producer._on_error(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "lost its place", True))
+    assert not producer.healthy()
+    with pytest.raises(Unavailable) as caught:
+        await producer.send_all([("topic", "key", b"value", 0)])
+    assert caught.value.reason == "kafka_fatal"
+    await producer.close(0)
+
+
+async def test_a_closed_producer_refuses_and_closing_twice_is_closing_once() -> None:
+    producer = _producer()
+    closing = asyncio.create_task(producer.close(0))
+    await asyncio.sleep(0)
+    assert not producer.healthy()
+    assert await closing == 0
+    assert await producer.close(0) == 0
+    with pytest.raises(Unavailable) as caught:
+        await producer.send_all([("topic", "key", b"value", 0)])
+    assert caught.value.reason == "kafka_closed"
+
+
+async def test_sending_nothing_is_done_at_once() -> None:
+    producer = _producer()
+    assert await producer.send_all([]) == {}
+    await producer.close(0)
+
+
+def test_a_record_fails_before_its_sender_gives_up() -> None:
+    config = producer_config("kafka:9092", answer_within_s=30)
+    assert config["message.timeout.ms"] == 20_000
+    assert (config["acks"], config["enable.idempotence"], config["partitioner"]) == ("all", True, "murmur2_random")
+    assert "transactional.id" not in config
