@@ -24,7 +24,7 @@ from streams.roles import Role
 from streams.transport import App
 
 #: A lane's transactions are at least this far apart while chunks are small: one costs milliseconds of CPU here
-#: and at the broker, whatever is in it.
+#: and at the broker, whatever is in it. Half of it where somebody waits for the result.
 _LINGER_S = 0.2
 
 
@@ -51,7 +51,8 @@ def build_meter(parts: Parts) -> Role:
             parts.sensors,
         )
 
-    return Role(_app(parts, "meter"), topics.raw, work, parts.sensors, _LINGER_S)
+    linger_s = _LINGER_S if parts.policy.window_us else _LINGER_S / 2
+    return Role(_app(parts, "meter"), topics.raw, work, parts.sensors, linger_s)
 
 
 def build_sink(parts: Parts) -> Role:
@@ -83,7 +84,7 @@ def _delivering(parts: Parts, role: str, topic: str) -> Role:
             parts.sensors,
         )
 
-    return Role(_app(parts, role), topic, work, parts.sensors, _LINGER_S)
+    return Role(_app(parts, role), topic, work, parts.sensors, _LINGER_S / 2)
 
 
 def _app(parts: Parts, role: str) -> App:

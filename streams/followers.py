@@ -169,4 +169,7 @@ class Follower(TopicFollower, Generic[T]):
                 self.table[key] = self._decode(record.value)
             except msgspec.DecodeError:
                 # A version of the record from the future, or not ours: what is known stays in force.
-                log.error("follower_record_unreadable", table=self.name, partition=partition, offset=record.offset)
+                # No traceback: it would quote the record.
+                log.error(  # noqa: TRY400
+                    "follower_record_unreadable", table=self.name, partition=partition, offset=record.offset
+                )

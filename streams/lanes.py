@@ -136,7 +136,7 @@ class Lane:
                 self._resume()
         except asyncio.CancelledError:
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the process or the lane ends by it
             if isinstance(error, ProducerFenced) and self._closing:
                 log.info("lane_fenced_while_closing", topic=self.tp.topic, partition=self.tp.partition)
                 return

@@ -80,6 +80,7 @@ async def built_stage(folder: Path, lago_url: str | None) -> AsyncIterator[Stage
         environ = {
             **inherited(loopback_only=lago_url is None),
             **_WINDOWS,
+            "TMPDIR": str(folder),
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
             "KAFKA_PARTITIONS": str(PARTITIONS),
             "DEPLOYMENT_NAME": f"demo-{run}",

@@ -26,7 +26,7 @@ class _Envelope(msgspec.Struct, gc=False):
 
 
 #: How LiteLLM's virtual keys begin; in its own payloads they are SHA-256 hashes already.
-_SECRET_KEY = "sk-"
+_CLEAR_KEY = "sk-"
 
 _stored = msgspec.json.Decoder(StoredCall).decode
 _call = msgspec.json.Decoder(Call).decode
@@ -57,7 +57,7 @@ def strip(
         if salvaged is None:
             return None
         text, call = salvaged, _call(salvaged)
-    if isinstance(call.api_key, str) and call.api_key.startswith(_SECRET_KEY):
+    if isinstance(call.api_key, str) and call.api_key.startswith(_CLEAR_KEY):
         text, call = _with_hashed_key(text, call.api_key)
     shape = shape_of(call, otherwise)
     customer_id, id_kind = customer_of(shape, call, fields)

@@ -72,9 +72,11 @@ async def opened(role: Role) -> None:
 
 async def test_events_are_delivered_and_receipted(stage: Stage, lago: Lago) -> None:
     put(stage, [event(n) for n in range(250)])
-    async with httpx.AsyncClient(trust_env=False) as http:
-        async with stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))):
-            await soon(lambda: len(stage.sensors.receipts) == 250)
+    async with (
+        httpx.AsyncClient(trust_env=False) as http,
+        stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
+    ):
+        await soon(lambda: len(stage.sensors.receipts) == 250)
     assert (await lago.stats())["totals"]["calls"] == 250
     assert set(statuses(stage).values()) == {"completed"}
 
@@ -94,9 +96,11 @@ async def test_what_a_dead_owner_may_have_posted_counts_as_delivered(stage: Stag
     events = [event(n) for n in range(10)]
     await lago.post(*[msgspec.to_builtins(one) for one in events[:6]])
     put(stage, list(events))
-    async with httpx.AsyncClient(trust_env=False) as http:
-        async with stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))):
-            await soon(lambda: len(stage.sensors.receipts) == 10)
+    async with (
+        httpx.AsyncClient(trust_env=False) as http,
+        stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
+    ):
+        await soon(lambda: len(stage.sensors.receipts) == 10)
     assert (await lago.stats())["totals"]["calls"] == 10
     assert set(statuses(stage).values()) == {"completed"}
 
@@ -134,30 +138,34 @@ async def test_an_event_that_heals_is_completed_by_the_retry_role(stage: Stage, 
 
 async def test_a_record_that_is_no_event_is_a_dead_letter(stage: Stage, lago: Lago) -> None:
     put(stage, [event(1), b"\0nonsense", event(2)])
-    async with httpx.AsyncClient(trust_env=False) as http:
-        async with stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))):
-            await soon(lambda: len(stage.sensors.receipts) == 2)
+    async with (
+        httpx.AsyncClient(trust_env=False) as http,
+        stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
+    ):
+        await soon(lambda: len(stage.sensors.receipts) == 2)
     assert [message.value() for message in stage.read(stage.topics.dlq)] == [b"\0nonsense"]
 
 
 @pytest.mark.parametrize("name", ["sink", "retry"])
 async def test_a_chunk_that_was_dropped_is_asked_for_again(stage: Stage, lago: Lago, name: str) -> None:
-    async with httpx.AsyncClient(trust_env=False) as http:
-        async with stage.running(name, stage.parts(delivery=quick_delivery(lago, http))) as role:
-            await opened(role)
-            lane, lost = role.lanes[0], []
-            offer = lane.offer
+    async with (
+        httpx.AsyncClient(trust_env=False) as http,
+        stage.running(name, stage.parts(delivery=quick_delivery(lago, http))) as role,
+    ):
+        await opened(role)
+        lane, lost = role.lanes[0], []
+        offer = lane.offer
 
-            def losing(chunk: Any) -> None:
-                if lost:
-                    offer(chunk)
-                lost.append(chunk)
+        def losing(chunk: Any) -> None:
+            if lost:
+                offer(chunk)
+            lost.append(chunk)
 
-            lane.offer = losing  # type: ignore[method-assign]
-            topic = stage.topics.events if name == "sink" else stage.topics.retry
-            for number in range(5):
-                stage.producer.produce(topic, msgspec.json.encode(event(number)), "sub", partition=0)
-            stage.producer.flush(10)
-            await soon(lambda: len(stage.sensors.receipts) == 5)
-            assert lane.gaps + stage.sensors.missing == 1
+        lane.offer = losing  # type: ignore[method-assign]
+        topic = stage.topics.events if name == "sink" else stage.topics.retry
+        for number in range(5):
+            stage.producer.produce(topic, msgspec.json.encode(event(number)), "sub", partition=0)
+        stage.producer.flush(10)
+        await soon(lambda: len(stage.sensors.receipts) == 5)
+        assert lane.gaps + stage.sensors.missing == 1
     assert (await lago.stats())["totals"]["calls"] == 5

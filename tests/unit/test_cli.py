@@ -1,0 +1,38 @@
+"""The command line: every command explains itself, and a wrong word is answered in one sentence."""
+
+import pytest
+from typer.testing import CliRunner
+
+from connectors.cli import app
+
+COMMANDS = (["serve"], ["worker"], ["topics", "create"], ["topics", "check"], ["demo"], ["lago-sandbox"])
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command: list[str]) -> None:
+    told = CliRunner().invoke(app, [*command, "--help"])
+    assert told.exit_code == 0
+    assert f"meterbridge {' '.join(command)}" in told.output.split("Example:")[1]
+
+
+def test_the_version_is_the_distributions() -> None:
+    told = CliRunner().invoke(app, ["--version"])
+    assert (told.exit_code, told.output.split()[0]) == (0, "meterbridge")
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "sentence"),
+    [
+        (["serve", "--only", "dashboard"], {}, "--only takes webhooks,api"),
+        (["worker", "--only", "meter,"], {}, "--only takes meter,sink,retry"),
+        (["lago-sandbox", "--dedup"], {}, "--dedup is a setting of the clickhouse store"),
+        (["topics", "check"], {"KAFKA_PARTITIONS": "many"}, "KAFKA_PARTITIONS should be"),
+    ],
+)
+def test_a_wrong_word_or_setting_is_one_sentence_and_exit_code_2(
+    words: list[str], variables: dict[str, str], sentence: str
+) -> None:
+    told = CliRunner().invoke(app, words, env=variables)
+    assert told.exit_code == 2
+    assert told.stderr.splitlines()[-1].startswith(f"meterbridge: {sentence}")
+    assert "Traceback" not in told.stderr
