@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from schemas.ledger import POSITION_KEY, SEEN_PREFIX, WINDOW_PREFIX, Position, Window
 from streams.core.books import Books
 from streams.core.changes import Changes
+from streams.reading import reading
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_position = msgspec.msgpack.Decoder(Position).decode
@@ -49,16 +50,14 @@ async def read(kafka: Mapping[str, Any], topic: str, partition: int, from_offset
 
     To be called after the previous owner is fenced: only then is the end final.
     """
-    consumer = AIOKafkaConsumer(
+    async with reading(
         **kafka,
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=_FETCH_BYTES,
         fetch_max_bytes=4 * _FETCH_BYTES,
-    )
-    await consumer.start()
-    try:
+    ) as consumer:
         tp = TopicPartition(topic, partition)
         consumer.assign([tp])
         end = (await consumer.end_offsets([tp]))[tp]
@@ -71,8 +70,6 @@ async def read(kafka: Mapping[str, Any], topic: str, partition: int, from_offset
                     _take(image, record.key, record.value)
             image.next_offset = await consumer.position(tp)
         return image
-    finally:
-        await consumer.stop()
 
 
 def restore(books: Books, image: Image, now_us: int) -> None:

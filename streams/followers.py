@@ -16,6 +16,8 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
+from streams.reading import reading
+
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
@@ -100,16 +102,14 @@ class TopicFollower(ABC):
 
     async def _session(self) -> None:
         # Subscribed at first: only so does the first answer about the cluster name the partitions.
-        consumer = AIOKafkaConsumer(
+        async with reading(
             self._topic,
             **self._kafka,
             group_id=None,
             isolation_level="read_committed",
             auto_offset_reset="earliest",
             fetch_max_wait_ms=_POLL_MS,
-        )
-        await consumer.start()
-        try:
+        ) as consumer:
             partitions = sorted(consumer.partitions_for_topic(self._topic) or ())
             if not partitions:
                 raise UnknownTopicOrPartitionError(self._topic)
@@ -120,8 +120,6 @@ class TopicFollower(ABC):
                 consumer.seek(tp, self._next.get(tp.partition, 0))
             while True:
                 await self._catch_up(consumer, tps)
-        finally:
-            await consumer.stop()
 
     async def _catch_up(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
         """Read to where the topic ends now: then the view was complete as of this moment. Then on for a second."""

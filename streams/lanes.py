@@ -134,8 +134,11 @@ class Lane:
                     item = await self._gather(item)
                 await self._survive(item)
                 self._resume()
-        except asyncio.CancelledError:
-            raise
+        except asyncio.CancelledError as error:
+            if self._closing:
+                raise
+            # Nobody here asked for it: a library let its own out. The partition must not be left without an owner.
+            self._fatal(self.tp, error)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the process or the lane ends by it
             if isinstance(error, ProducerFenced) and self._closing:
                 log.info("lane_fenced_while_closing", topic=self.tp.topic, partition=self.tp.partition)

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
+
+from streams.reading import reading
 
 
 class Standing(NamedTuple):
@@ -17,20 +19,12 @@ class Standing(NamedTuple):
 
 async def standing(kafka: Mapping[str, Any], group: str, tp: TopicPartition) -> Standing:
     """Ask now. Call it after the partition's previous owner is fenced: only then is it final."""
-    consumer = AIOKafkaConsumer(
+    async with reading(
         tp.topic, **kafka, group_id=None, isolation_level="read_committed", enable_auto_commit=False
-    )
-    await consumer.start()
-    try:
+    ) as consumer:
         begin = (await consumer.beginning_offsets([tp]))[tp]
         end = (await consumer.end_offsets([tp]))[tp]
         partitions = len(consumer.partitions_for_topic(tp.topic) or ())
-    finally:
-        await consumer.stop()
-    asker = AIOKafkaConsumer(**kafka, group_id=group, enable_auto_commit=False)
-    await asker.start()
-    try:
+    async with reading(**kafka, group_id=group, enable_auto_commit=False) as asker:
         asker.assign([tp])
         return Standing(begin, end, await asker.committed(tp), partitions)
-    finally:
-        await asker.stop()

@@ -14,7 +14,8 @@ from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.stage import Stage
 
-RATE, SECONDS = 200, 15
+RATE, SECONDS = 200, 60
+WARM_UP = 2000
 P99_S = 1.0
 TOKEN = "webhook-token"
 
@@ -54,11 +55,12 @@ async def test_a_call_reaches_lago_within_a_second(kafka: Kafka, topic_prefix: s
             process.start()
         await asyncio.gather(*(process.up(60) for process in processes))
         async with aiohttp.ClientSession() as session:
-            # Groups are joined and ledgers opened once the first calls have arrived.
-            await send(session, f"http://127.0.0.1:{ports['http']}", range(-100, 0), RATE)
-            await arrivals(session, environ["LAGO_API_URL"], 100)
+            # Groups are joined and ledgers opened once the first calls have arrived; a broker that has just been
+            # started runs its transactions in a cold JVM.
+            await send(session, f"http://127.0.0.1:{ports['http']}", range(-WARM_UP, 0), RATE)
+            await arrivals(session, environ["LAGO_API_URL"], WARM_UP)
             sent = await send(session, f"http://127.0.0.1:{ports['http']}", range(RATE * SECONDS), RATE)
-            arrived = await arrivals(session, environ["LAGO_API_URL"], len(sent) + 100)
+            arrived = await arrivals(session, environ["LAGO_API_URL"], len(sent) + WARM_UP)
     finally:
         await asyncio.gather(*(process.kill() for process in processes))
     waits = sorted(arrived[number] - sent[number] for number in sent)
@@ -77,7 +79,7 @@ async def send(session: aiohttp.ClientSession, url: str, numbers: range, rate: i
         moment = begun[number]
         # The cost tells the call apart at Lago: 1 cent and the call's number in 1e-6 cents.
         call: dict[str, Any] = {"id": f"r{number}", "litellm_call_id": f"c{number}", "user": f"customer-{number % 20}"}
-        call |= {"model": "gpt-4o", "total_tokens": 5, "spend": f"{0.01 + (number + 1000) * 1e-8:.8f}"}
+        call |= {"model": "gpt-4o", "total_tokens": 5, "spend": f"{0.01 + (number + WARM_UP) * 1e-8:.8f}"}
         call |= {"startTime": moment - 0.1, "endTime": moment}
         async with session.post(
             f"{url}/webhook/litellm/usage", json=call, headers={"Authorization": f"Bearer {TOKEN}"}
@@ -103,5 +105,5 @@ async def arrivals(session: aiohttp.ClientSession, url: str, count: int) -> dict
         lines = (await answer.read()).splitlines()
     events = [msgspec.json.decode(line) for line in lines]
     return {
-        round((float(event["properties"]["cost_usd"]) - 0.01) * 1e8) - 1000: event["accepted_at"] for event in events
+        round((float(event["properties"]["cost_usd"]) - 0.01) * 1e8) - WARM_UP: event["accepted_at"] for event in events
     }
