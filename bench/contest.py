@@ -51,7 +51,9 @@ def run(module: str, *arguments: str | int, python: str = sys.executable) -> Mea
         if line.startswith(WORD):
             told = json.loads(line.removeprefix(WORD))
             return Measured(told["wall_s"] * 1e6 / told["count"], told["cpu_s"] * 1e6 / told["count"])
-    raise RuntimeError(f"{module} measured nothing (exit code {done.returncode}):\n{(done.stdout + done.stderr)[-3000:]}")
+    raise RuntimeError(
+        f"{module} measured nothing (exit code {done.returncode}):\n{(done.stdout + done.stderr)[-3000:]}"
+    )
 
 
 def interleaved(contestants: Mapping[str, Callable[[], Measured]], repeats: int) -> dict[str, list[Measured]]:
