@@ -66,7 +66,7 @@ def flat_bodies() -> list[bytes]:
     call, random = _recorded(_RECORDED[FLAT]), Random(_BODIES)
     bodies = []
     for number in range(_BODIES):
-        call["id"] = call["request_id"] = "chatcmpl-%029x" % random.getrandbits(116)
+        call["id"] = call["request_id"] = f"chatcmpl-{random.getrandbits(116):029x}"
         call["litellm_call_id"] = _uuid(random)
         call["user"] = call["user_id"] = customer(number)
         bodies.append(json.dumps(call).encode())
