@@ -19,6 +19,9 @@ _RULES: dict[Kind, Callable[[float], dict[str, Any]]] = {
     Kind.LAGO_TIMEOUT: lambda s: {"kind": "timeout_after_accept", "seconds": s},
 }
 
+#: A broker that came back is left alone for at least this long.
+_BROKER_LIVES_S = 6.0
+
 
 class Adversary:
     """Faults against processes, the broker and the sandbox.
@@ -85,11 +88,12 @@ class Adversary:
             process.start()
 
     async def _kill_broker(self, fault: Fault) -> None:
-        """On a busy machine the last one may still be starting when the next is due."""
+        """On a busy machine the broker may still be starting when it is due again: it is given some life in between."""
         async with self._broker_busy:
             await asyncio.to_thread(self._broker.kill)
             await asyncio.sleep(fault.lasts_s)
             await asyncio.to_thread(self._broker.restart)
+            await asyncio.sleep(_BROKER_LIVES_S)
 
     async def _freeze(self, fault: Fault) -> None:
         process = self._processes[fault.target]

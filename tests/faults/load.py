@@ -57,12 +57,12 @@ class Sender:
         self._later: list[tuple[float, int, Call]] = []
         self._bodies: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def run(self, seconds: float) -> None:
-        """Make calls for so long; returns when every one of them has its 202."""
+    async def run(self, seconds: float, until: asyncio.Event | None = None) -> None:
+        """Make calls for so long, and on until `until` is set; returns when every one of them has its 202."""
         async with aiohttp.ClientSession() as session:
             posters = [asyncio.ensure_future(self._post_all(session)) for _ in range(_POSTERS)]
             try:
-                await self._make(seconds)
+                await self._make(seconds, until)
                 done = asyncio.ensure_future(self._bodies.join())
                 await asyncio.wait({done, *posters}, return_when=asyncio.FIRST_COMPLETED)
                 done.cancel()
@@ -73,10 +73,10 @@ class Sender:
             if poster.done() and not poster.cancelled():
                 poster.result()
 
-    async def _make(self, seconds: float) -> None:
+    async def _make(self, seconds: float, until: asyncio.Event | None) -> None:
         begun, made = time.monotonic(), 0
-        while (passed := time.monotonic() - begun) < seconds:
-            due = int(min(passed + _STEP_S, seconds) * self._rate)
+        while (passed := time.monotonic() - begun) < seconds or not (until is None or until.is_set()):
+            due = int(min(passed + _STEP_S, max(passed, seconds)) * self._rate)
             while made < due:
                 size = min(self._random.randint(1, _LARGEST), due - made)
                 self._put([self._calls.make(time.time()) for _ in range(size)], passed)

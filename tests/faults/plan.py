@@ -138,7 +138,7 @@ def _wanted(random: Random) -> list[tuple[Fault, Sequence[str]]]:
     wanted += [(fault(Kind.FREEZE, random.choice(FREEZES_S), 2.0), SINKS)]
     wanted += [(fault(Kind.ROLL, (0.0, 0.5), 8.0), WORKERS) for _ in range(3)]
     wanted += [(fault(Kind.ROLL, (0.0, 0.5), 8.0), ("ingress",))]
-    wanted += [(fault(Kind.BROKER, (0.5, 2.0), 12.0), ("broker",)) for _ in range(3)]
+    wanted += [(fault(Kind.BROKER, (0.5, 2.0), 14.0), ("broker",)) for _ in range(3)]
     wanted += [(fault(Kind.JOIN, (5.0, 8.0), 10.0), ("worker-2",)) for _ in range(3)]
     wanted += [(fault(kind, (1.0, 6.0), 0.0), ("lago",)) for kind in LAGO for _ in range(3)]
     wanted += [(fault(Kind.LAGO_TIMEOUT, BEYOND_LAGO_TIMEOUT_S, 0.0), ("lago",))]

@@ -98,19 +98,34 @@ async def run(
             world.url("ingress") + "/webhook/litellm/usage", token=TOKEN, secret=SECRET, seed=seed, rate=rate
         )
         adversary = Adversary(world.processes, world.broker, world.url("sandbox"))
+        healed = asyncio.Event()
+
+        async def harm() -> None:
+            await adversary.run(plan, world.clock_s)
+            healed.set()
+
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(sender.run(minutes * MINUTE_S))
-                group.create_task(adversary.run(plan, world.clock_s))
+                group.create_task(sender.run(minutes * MINUTE_S, until=healed))
+                group.create_task(harm())
                 group.create_task(_map_late(world, seed))
-            report.load_s = world.clock_s()
-            report.problems = await _settle(world, sender.load, say)
-        finally:
-            report.drain_s = world.clock_s() - report.load_s
-            await _account(report, world, sender.load, adversary)
+        except* Exception as errors:  # the evidence is gathered all the same
+            report.problems += _leaves(errors)
+        report.load_s = world.clock_s()
+        report.problems += await _settle(world, sender.load, say)
+        report.drain_s = world.clock_s() - report.load_s
+        await _account(report, world, sender.load, adversary)
         report.problems += _uncovered(report, minutes, broker=ours)
         report.problems += await _stop(world)
     return report
+
+
+def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[str]:
+    return [
+        leaf
+        for error in errors.exceptions
+        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [f"{type(error).__name__}: {error}"])
+    ]
 
 
 async def _map_late(world: World, seed: int) -> None:

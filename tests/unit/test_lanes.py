@@ -223,6 +223,16 @@ async def test_a_fence_and_a_bug_end_the_process(error: BaseException) -> None:
     await lane.close()
 
 
+async def test_a_cancellation_nobody_asked_for_ends_the_process() -> None:
+    """A library that lets its own CancelledError out must not leave a partition without an owner, silently."""
+    work, death = Work(), Death()
+    work.failures = [asyncio.CancelledError()]
+    lane = await lane_of(work, Source(), death)
+    lane.offer(chunk(0, 5))
+    await soon(lambda: len(death.errors) == 1)
+    await lane.close()
+
+
 async def test_too_many_reopenings_end_the_process() -> None:
     work, death = Work(), Death()
     work.failures = [KafkaConnectionError() for _ in range(9)]

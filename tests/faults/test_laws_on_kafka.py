@@ -1,0 +1,48 @@
+"""Laws of what stands on Kafka, seen on a broker of the test's own that is killed."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from streams.reading import reading
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka, broker_kind, start_kafka
+
+pytestmark = [pytest.mark.faults, pytest.mark.kafka]
+
+
+@pytest.fixture
+def mortal() -> Iterator[Kafka]:
+    """A broker that may be killed."""
+    if broker_kind(os.environ) == "configured":
+        pytest.skip("the broker of KAFKA_BOOTSTRAP_SERVERS is not ours to kill")
+    broker = start_kafka(os.environ)
+    yield broker
+    broker.stop()
+
+
+async def test_whoever_stops_a_reader_of_a_dead_broker_goes_on(mortal: Kafka) -> None:
+    """A reader's last words must not cancel its owner: a table would never be followed again, without an error."""
+    admin = AdminClient({"bootstrap.servers": mortal.bootstrap})
+    admin.create_topics([NewTopic("t", 1, 1)])["t"].result()
+
+    async def read_until(dead: asyncio.Event) -> str:
+        async with reading("t", bootstrap_servers=mortal.bootstrap, auto_offset_reset="earliest") as consumer:
+            await consumer.getmany(timeout_ms=100)
+            started.append(consumer)
+            await dead.wait()
+            while not consumer._fetcher._pending_tasks:  # a fetch under way, or waiting to be repeated
+                await asyncio.sleep(0.001)
+        return "went on"
+
+    started: list[object] = []
+    dead = asyncio.Event()
+    readers = [asyncio.ensure_future(read_until(dead)) for _ in range(8)]
+    await soon(lambda: len(started) == 8)
+    await asyncio.to_thread(mortal.kill)
+    dead.set()
+    ends = asyncio.gather(*readers, return_exceptions=True)
+    assert await asyncio.wait_for(ends, 30) == ["went on"] * 8
