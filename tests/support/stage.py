@@ -137,7 +137,7 @@ class Stage:
         consumer.assign([TopicPartition(topic, number, 0) for number in range(count)])
         messages, ended = [], 0
         while ended < count:
-            for message in consumer.consume(1000, 5):
+            for message in consumer.consume(1000, 0.1):
                 if message.error() is None:
                     messages.append(message)
                 else:
