@@ -100,7 +100,10 @@ def _app(parts: Parts, role: str) -> App:
         table_standby_replicas=0,
         consumer_auto_offset_reset="none",
         consumer_group_instance_id=f"{parts.instance_id}-{role}" if parts.instance_id else None,
-        broker_max_poll_records=2000,
+        broker_max_poll_records=4000,
+        # A leader whose first question about the topic met a dying broker assigns nothing to anybody until it
+        # asks again: five minutes by default.
+        consumer_metadata_max_age_ms=5_000,
         consumer_max_fetch_size=4 << 20,
         broker_session_timeout=15.0,
         broker_heartbeat_interval=3.0,

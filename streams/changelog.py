@@ -15,6 +15,7 @@ from aiokafka import TopicPartition
 from schemas.ledger import POSITION_KEY, SEEN_PREFIX, WINDOW_PREFIX, Position, Window
 from streams.core.books import Books
 from streams.core.changes import Changes
+from streams.core.identity import IDENTITY_BYTES
 from streams.reading import reading
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -85,6 +86,7 @@ def restore(books: Books, image: Image, now_us: int) -> None:
         if value is not None:
             books.put(_decode_window(value), now_us)
     oldest = books.position.dropped_hour
+    new: dict[int, list[bytes]] = {}
     for (hour, first), packed in image.seen.items():
         chunks = books.seen_chunks.setdefault(hour, {})
         if packed is None:
@@ -92,7 +94,10 @@ def restore(books: Books, image: Image, now_us: int) -> None:
         elif first not in chunks:
             chunks[first] = None
             if hour >= oldest:
-                books.seen.add(packed, hour)
+                new.setdefault(hour, []).append(packed)
+    books.seen.expect(sum(len(packed) for chunks in new.values() for packed in chunks) // IDENTITY_BYTES)
+    for hour, packed_chunks in new.items():
+        books.seen.add(b"".join(packed_chunks), hour)
     for hour in [hour for hour, chunks in books.seen_chunks.items() if not chunks]:
         del books.seen_chunks[hour]
 

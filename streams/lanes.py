@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 _PAUSE_AT, _RESUME_AT, _REFUSE_AT = 3, 1, 16
 _REOPENINGS = 5
 #: Records from which a chunk is worth a transaction at once; smaller ones wait for company, `linger_s`.
-_WORTH_IT = 1000
+_WORTH_IT = 2000
 #: Idle ticks after which a lane that knows of chunks it never got asks for them: 2 s.
 _PATIENCE = 4
 _CLOSE_S = 2.0
@@ -154,9 +154,14 @@ class Lane:
     async def _gather(self, chunk: Chunk) -> Chunk:
         """`chunk`, with those that follow it without a gap and arrived in the meantime."""
         clock = asyncio.get_running_loop().time
+        chunk = self._joined(chunk)
         if len(chunk.records) < _WORTH_IT and (wait_s := self._free_at - clock()) > 0:
             await self._sleep(wait_s)
+            chunk = self._joined(chunk)
         self._free_at = clock() + self._linger_s
+        return chunk
+
+    def _joined(self, chunk: Chunk) -> Chunk:
         while len(chunk.records) < _WORTH_IT and self._chunks:
             following = self._chunks[0]
             if following is None or following.from_offset != chunk.next_offset:

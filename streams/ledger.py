@@ -5,6 +5,7 @@ on and against itself. A transaction that fails leaves the books as they were; t
 opened anew.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from schemas.topics import TopicNames
 from streams.changelog import read, records_of, restore
 from streams.core.books import Books, verify
 from streams.core.changes import Changes, apply
-from streams.offsets import standing
+from streams.offsets import Standing, standing
 from streams.transactions import TransactionalWriter, Write
 from streams.writes import writes_of
 
@@ -102,11 +103,14 @@ class Ledger:
         await writer.start()
         kept = self._shelf.take(self.partition)
         books, start = kept if kept is not None else (Books(Position()), 0)
-        image = await read(place.kafka, place.topics.changelog, self.partition, start)
+        image, raw = await asyncio.gather(
+            read(place.kafka, place.topics.changelog, self.partition, start),
+            standing(place.kafka, place.group, self._input),
+        )
         fresh = kept is None and image.position is None
         restore(books, image, self._now_us())
         self._changelog_next = image.next_offset
-        await self._check_topic(books, fresh)
+        self._check_topic(books, raw, fresh=fresh)
         verify(books)
         self.books = books
         return books
@@ -138,9 +142,9 @@ class Ledger:
         """Whether a transaction is on its way."""
         return self._writer is not None and self._writer.busy
 
-    async def _check_topic(self, books: Books, fresh: bool) -> None:
+    def _check_topic(self, books: Books, raw: Standing, *, fresh: bool) -> None:
         place, position, tp = self._place, books.position, self._input
-        begin, end, committed, count = await standing(place.kafka, place.group, tp)
+        begin, end, committed, count = raw
         if count != place.partitions:
             raise TopicProblem("regrown", f"{tp.topic} has {count} partitions, {place.partitions} are configured")
         if fresh:

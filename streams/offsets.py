@@ -1,9 +1,11 @@
 """Where a group and a partition stand, asked outside of any group membership."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
+from aiokafka.errors import UnknownTopicOrPartitionError
 
 from streams.reading import reading
 
@@ -18,13 +20,20 @@ class Standing(NamedTuple):
 
 
 async def standing(kafka: Mapping[str, Any], group: str, tp: TopicPartition) -> Standing:
-    """Ask now. Call it after the partition's previous owner is fenced: only then is it final."""
-    async with reading(
-        tp.topic, **kafka, group_id=None, isolation_level="read_committed", enable_auto_commit=False
-    ) as consumer:
-        begin = (await consumer.beginning_offsets([tp]))[tp]
-        end = (await consumer.end_offsets([tp]))[tp]
-        partitions = len(consumer.partitions_for_topic(tp.topic) or ())
-    async with reading(**kafka, group_id=group, enable_auto_commit=False) as asker:
-        asker.assign([tp])
-        return Standing(begin, end, await asker.committed(tp), partitions)
+    """Ask now. Call it after the partition's previous owner is fenced: only then is it final.
+
+    Raises aiokafka's errors, `UnknownTopicOrPartitionError` where the broker does not know the topic, or not yet.
+    """
+    async with (
+        # Subscribed, group-less: so the first answer about the cluster names the partitions.
+        reading(tp.topic, **kafka, group_id=None, isolation_level="read_committed", enable_auto_commit=False) as log,
+        reading(**kafka, group_id=group, enable_auto_commit=False) as member,
+    ):
+        partitions = len(log.partitions_for_topic(tp.topic) or ())
+        if not partitions:
+            raise UnknownTopicOrPartitionError(tp.topic)
+        member.assign([tp])
+        begins, ends, committed = await asyncio.gather(
+            log.beginning_offsets([tp]), log.end_offsets([tp]), member.committed(tp)
+        )
+        return Standing(begins[tp], ends[tp], committed, partitions)

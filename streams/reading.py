@@ -21,10 +21,11 @@ async def reading(*topics: str, **options: Any) -> AsyncIterator[AIOKafkaConsume
         await consumer.start()
         yield consumer
     finally:
-        await _stop(consumer)
+        await stop(consumer)
 
 
-async def _stop(consumer: AIOKafkaConsumer) -> None:
+async def stop(consumer: AIOKafkaConsumer) -> None:
+    """aiokafka's `stop()` without what it lets out."""
     stopping = asyncio.ensure_future(consumer.stop())
     await asyncio.wait({stopping})
     if stopping.cancelled():

@@ -53,7 +53,7 @@ class TransactionalWriter:
             transactional_id=transactional_id,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             acks="all",
-            compression_type="lz4",
+            compression_type=None,
             max_batch_size=_BATCH_BYTES,
             max_request_size=_REQUEST_BYTES,
             retry_backoff_ms=_BACKOFF_MS,

@@ -21,7 +21,7 @@ from streams.ledger import Ledger
 log = structlog.get_logger(__name__)
 
 #: Records folded, and windows sealed or released, in one transaction: at most 5 000 changes each.
-FOLD_LIMIT = 2000
+FOLD_LIMIT = 4000
 SEAL_LIMIT = 1500
 _COALESCE_EVERY_US = 60_000_000
 

@@ -52,11 +52,15 @@ class SeenIds:
             slots = (slots[onward] + steps) % self._capacity
         return found.tolist()
 
+    def expect(self, more: int) -> None:
+        """Make room for `more` identities at once."""
+        if self._size + more > self._capacity * _MAX_LOAD:
+            self._rebuild(self._hours != 0, self._size + more)
+
     def add(self, packed: bytes, hour: int) -> None:
         """Add identities that are not in the set, packed one after the other, under `hour`."""
         keys = np.frombuffer(packed, dtype=np.uint64).reshape(-1, 2)
-        if self._size + len(keys) > self._capacity * _MAX_LOAD:
-            self._rebuild(self._hours != 0, self._size + len(keys))
+        self.expect(len(keys))
         self._insert(keys, np.full(len(keys), hour % _HOURS + 1, dtype=np.uint8))
 
     def drop_before(self, hour: int, oldest: int) -> None:

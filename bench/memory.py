@@ -1,0 +1,21 @@
+"""What a remembered identity costs in memory, beside a Python set of the same bytes."""
+
+import sys
+from hashlib import blake2b
+
+from bench.report import Row
+from streams.core.identity import IDENTITY_BYTES
+from streams.core.seen import SeenIds
+
+_CHUNK = 2000
+
+
+def per_identity(count: int) -> list[Row]:
+    """Bytes per identity at `count` identities."""
+    table, plain = SeenIds(), set[bytes]()
+    for start in range(0, count, _CHUNK):
+        chunk = [blake2b(b"%d" % number, digest_size=IDENTITY_BYTES).digest() for number in range(start, start + _CHUNK)]
+        table.add(b"".join(chunk), start // 50_000)
+        plain.update(chunk)
+    theirs = (sys.getsizeof(plain) + len(plain) * sys.getsizeof(b"\0" * IDENTITY_BYTES)) / len(plain)
+    return [Row("memory_per_id", "bytes", "bare", [table.nbytes / len(table)], [theirs])]

@@ -1,0 +1,36 @@
+"""Opens the ledgers of a changelog as a worker does that takes them over: read back, restored, checked."""
+
+import asyncio
+import os
+import sys
+import time
+
+import uvloop
+
+from bench.ground import PARTITIONS, settings_of
+from bench.stopwatch import Stopwatch
+from connectors.kafka.admin import topic_ids
+from connectors.kafka.security import aiokafka_config
+from schemas.topics import TopicNames
+from streams.ledger import Ledger, LedgerPlace, LedgerShelf
+
+
+async def main(bootstrap: str, prefix: str) -> None:
+    """Open every ledger under `prefix`; counts the identities restored."""
+    settings = settings_of(bootstrap, prefix)
+    topics = TopicNames.with_prefix(prefix)
+    topic_id = topic_ids(settings, [topics.raw])[topics.raw]
+    place = LedgerPlace(
+        aiokafka_config(settings), topics, topic_id, PARTITIONS, f"{prefix}meterbridge-meter", settings.deployment_name
+    )
+    shelf = LedgerShelf(time.monotonic)
+    ledgers = [Ledger(number, place, shelf, lambda: time.time_ns() // 1000) for number in range(PARTITIONS)]
+    watch = Stopwatch()
+    watch.start()
+    books = await asyncio.gather(*(ledger.open() for ledger in ledgers))
+    watch.stop(sum(len(one.seen) for one in books))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(*sys.argv[1:3]))
