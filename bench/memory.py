@@ -14,7 +14,9 @@ def per_identity(count: int) -> list[Row]:
     """Bytes per identity at `count` identities."""
     table, plain = SeenIds(), set[bytes]()
     for start in range(0, count, _CHUNK):
-        chunk = [blake2b(b"%d" % number, digest_size=IDENTITY_BYTES).digest() for number in range(start, start + _CHUNK)]
+        chunk = [
+            blake2b(b"%d" % number, digest_size=IDENTITY_BYTES).digest() for number in range(start, start + _CHUNK)
+        ]
         table.add(b"".join(chunk), start // 50_000)
         plain.update(chunk)
     theirs = (sys.getsizeof(plain) + len(plain) * sys.getsizeof(b"\0" * IDENTITY_BYTES)) / len(plain)

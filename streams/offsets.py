@@ -10,6 +10,14 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from streams.reading import reading
 
 
+_LOG_OPTIONS: dict[str, Any] = {
+    "group_id": None,
+    "isolation_level": "read_committed",
+    "enable_auto_commit": False,
+    "fetch_max_wait_ms": 5,  # a fetch under way keeps the connection from other questions
+}
+
+
 class Standing(NamedTuple):
     """Offsets of one partition: first and one past the last record, and the group's committed one."""
 
@@ -26,7 +34,7 @@ async def standing(kafka: Mapping[str, Any], group: str, tp: TopicPartition) -> 
     """
     async with (
         # Subscribed, group-less: so the first answer about the cluster names the partitions.
-        reading(tp.topic, **kafka, group_id=None, isolation_level="read_committed", enable_auto_commit=False) as log,
+        reading(tp.topic, **kafka, **_LOG_OPTIONS) as log,
         reading(**kafka, group_id=group, enable_auto_commit=False) as member,
     ):
         partitions = len(log.partitions_for_topic(tp.topic) or ())
