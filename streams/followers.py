@@ -91,8 +91,7 @@ class TopicFollower(ABC):
         async with self._changed:
             # Not wait_for: cancelled just as its own time is up, it comes back without the condition's lock.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await self._changed.wait()
+                await asyncio.wait_for(self._changed.wait(), 0.5)
 
     async def _follow(self) -> None:
         while True:

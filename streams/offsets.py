@@ -9,7 +9,6 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 
 from streams.reading import reading
 
-
 _LOG_OPTIONS: dict[str, Any] = {
     "group_id": None,
     "isolation_level": "read_committed",
