@@ -91,7 +91,8 @@ class TopicFollower(ABC):
         async with self._changed:
             # Not wait_for: cancelled just as its own time is up, it comes back without the condition's lock.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), 0.5)
+                async with asyncio.timeout(0.5):
+                    await self._changed.wait()
 
     async def _follow(self) -> None:
         while True:

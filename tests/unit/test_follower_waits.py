@@ -14,5 +14,6 @@ async def test_a_wait_that_is_given_up_just_as_its_time_runs_out_is_given_up_and
     waits = [asyncio.ensure_future(follower.wait_fresh(1.0)) for _ in range(500)]
     for number, wait in enumerate(waits):
         loop.call_later(0.48 + number * 0.0002, wait.cancel)
-    ends = await asyncio.gather(*waits, return_exceptions=True)
+    async with asyncio.timeout(20):
+        ends = await asyncio.gather(*waits, return_exceptions=True)
     assert {type(end) for end in ends} == {asyncio.CancelledError}
