@@ -4,24 +4,32 @@ Keys are `position`, `w` + first offset, `s` + hour + first offset (big-endian, 
 values MessagePack, identities packed. A record without a value deletes its key.
 """
 
+import asyncio
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.ledger import POSITION_KEY, SEEN_PREFIX, WINDOW_PREFIX, Position, Window
 from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.identity import IDENTITY_BYTES
-from streams.reading import reading
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_position = msgspec.msgpack.Decoder(Position).decode
 _decode_window = msgspec.msgpack.Decoder(Window).decode
 _FETCH_BYTES = 8 << 20
+#: How a consumer fetches that reads a changelog: much at once, and without a pause at its end.
+FETCHING: dict[str, Any] = {
+    "auto_offset_reset": "earliest",
+    "max_partition_fetch_bytes": _FETCH_BYTES,
+    "fetch_max_bytes": 4 * _FETCH_BYTES,
+    "fetch_max_wait_ms": 50,
+    "retry_backoff_ms": 10,  # of the first question about a topic, which the client does not know yet
+}
 _WINDOW, _SEEN = WINDOW_PREFIX[0], SEEN_PREFIX[0]
 
 
@@ -46,31 +54,27 @@ def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
     yield POSITION_KEY, _encode(changes.position)
 
 
-async def read(kafka: Mapping[str, Any], topic: str, partition: int, from_offset: int = 0) -> Image:
+async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offset: int = 0) -> Image:
     """Read the changelog partition from `from_offset` to its end, committed records only.
 
     To be called after the previous owner is fenced: only then is the end final.
+
+    Args:
+        consumer: without an assignment, made with `FETCHING`.
     """
-    async with reading(
-        **kafka,
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=_FETCH_BYTES,
-        fetch_max_bytes=4 * _FETCH_BYTES,
-    ) as consumer:
-        tp = TopicPartition(topic, partition)
+    tp = TopicPartition(topic, partition)
+    ends, begins = await asyncio.gather(consumer.end_offsets([tp]), consumer.beginning_offsets([tp]))
+    end, start = ends[tp], max(from_offset, begins[tp])
+    latest: dict[bytes, bytes | None] = {}
+    at = start
+    if start < end:
         consumer.assign([tp])
-        end = (await consumer.end_offsets([tp]))[tp]
-        start = max(from_offset, (await consumer.beginning_offsets([tp]))[tp])
         consumer.seek(tp, start)
-        image = Image(start)
-        while image.next_offset < end:
-            for records in (await consumer.getmany(timeout_ms=200, max_records=20_000)).values():
-                for record in records:
-                    _take(image, record.key, record.value)
-            image.next_offset = await consumer.position(tp)
-        return image
+    while at < end:
+        for records in (await consumer.getmany(timeout_ms=200, max_records=20_000)).values():
+            latest.update([(record.key, record.value) for record in records])
+        at = await consumer.position(tp)
+    return _image(at, latest)
 
 
 def restore(books: Books, image: Image, now_us: int) -> None:
@@ -102,11 +106,12 @@ def restore(books: Books, image: Image, now_us: int) -> None:
         del books.seen_chunks[hour]
 
 
-def _take(image: Image, key: bytes, value: bytes | None) -> None:
-    kind = key[0]
-    if key == POSITION_KEY:
-        image.position = value
-    elif kind == _WINDOW:
-        image.windows[int.from_bytes(key[1:9], "big")] = value
-    elif kind == _SEEN:
-        image.seen[struct.unpack(">qq", key[1:17])] = value
+def _image(next_offset: int, latest: Mapping[bytes, bytes | None]) -> Image:
+    image = Image(next_offset, latest.get(POSITION_KEY))
+    for key, value in latest.items():
+        kind = key[0]
+        if kind == _WINDOW:
+            image.windows[int.from_bytes(key[1:9], "big")] = value
+        elif kind == _SEEN:
+            image.seen[struct.unpack(">qq", key[1:17])] = value
+    return image

@@ -5,7 +5,6 @@ on and against itself. A transaction that fails leaves the books as they were; t
 opened anew.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +15,10 @@ from aiokafka import TopicPartition
 from schemas.errors import LedgerBroken, TopicProblem
 from schemas.ledger import Position
 from schemas.topics import TopicNames
-from streams.changelog import read, records_of, restore
+from streams.changelog import FETCHING, read, records_of, restore
 from streams.core.books import Books, verify
 from streams.core.changes import Changes, apply
-from streams.offsets import Standing, standing
+from streams.offsets import Standing, asking, standing_by
 from streams.transactions import TransactionalWriter, Write
 from streams.writes import writes_of
 
@@ -103,10 +102,9 @@ class Ledger:
         await writer.start()
         kept = self._shelf.take(self.partition)
         books, start = kept if kept is not None else (Books(Position()), 0)
-        image, raw = await asyncio.gather(
-            read(place.kafka, place.topics.changelog, self.partition, start),
-            standing(place.kafka, place.group, self._input),
-        )
+        async with asking(place.kafka, place.group, **FETCHING) as consumer:
+            raw = await standing_by(consumer, self._input)
+            image = await read(consumer, place.topics.changelog, self.partition, start)
         fresh = kept is None and image.position is None
         restore(books, image, self._now_us())
         self._changelog_next = image.next_offset

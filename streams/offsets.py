@@ -2,19 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
 
 from streams.reading import reading
-
-_LOG_OPTIONS: dict[str, Any] = {
-    "group_id": None,
-    "isolation_level": "read_committed",
-    "enable_auto_commit": False,
-    "fetch_max_wait_ms": 5,  # a fetch under way keeps the connection from other questions
-}
 
 
 class Standing(NamedTuple):
@@ -31,16 +25,21 @@ async def standing(kafka: Mapping[str, Any], group: str, tp: TopicPartition) -> 
 
     Raises aiokafka's errors, `UnknownTopicOrPartitionError` where the broker does not know the topic, or not yet.
     """
-    async with (
-        # Subscribed, group-less: so the first answer about the cluster names the partitions.
-        reading(tp.topic, **kafka, **_LOG_OPTIONS) as log,
-        reading(**kafka, group_id=group, enable_auto_commit=False) as member,
-    ):
-        partitions = len(log.partitions_for_topic(tp.topic) or ())
-        if not partitions:
-            raise UnknownTopicOrPartitionError(tp.topic)
-        member.assign([tp])
-        begins, ends, committed = await asyncio.gather(
-            log.beginning_offsets([tp]), log.end_offsets([tp]), member.committed(tp)
-        )
-        return Standing(begins[tp], ends[tp], committed, partitions)
+    async with asking(kafka, group) as consumer:
+        return await standing_by(consumer, tp)
+
+
+def asking(kafka: Mapping[str, Any], group: str, **options: Any) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
+    """A consumer that knows the group and never joins it: nothing is subscribed, partitions are assigned by hand."""
+    return reading(**kafka, group_id=group, isolation_level="read_committed", enable_auto_commit=False, **options)
+
+
+async def standing_by(consumer: AIOKafkaConsumer, tp: TopicPartition) -> Standing:
+    """`standing`, by a consumer of the group that fetches nothing yet: a fetch keeps the connection from questions."""
+    begins, ends, committed = await asyncio.gather(
+        consumer.beginning_offsets([tp]), consumer.end_offsets([tp]), consumer.committed(tp)
+    )
+    partitions = len(consumer.partitions_for_topic(tp.topic) or ())
+    if not partitions:
+        raise UnknownTopicOrPartitionError(tp.topic)
+    return Standing(begins[tp], ends[tp], committed, partitions)

@@ -16,6 +16,12 @@ _STOP_S = 4.0
 _GC_THRESHOLDS = (100_000, 50, 50)
 
 
+def calm_garbage_collection() -> None:
+    """Look for cycles seldom, and never among what is there already."""
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+
+
 async def run_role(role: Role, stop: asyncio.Event) -> None:
     """Run a role until `stop` is set or its Faust app ends by itself.
 
@@ -24,8 +30,7 @@ async def run_role(role: Role, stop: asyncio.Event) -> None:
     Raises:
         RuntimeError: the app crashed; its own error is the cause.
     """
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
+    calm_garbage_collection()
     app = role.app
     app.finalize()
     stopping = asyncio.ensure_future(stop.wait())

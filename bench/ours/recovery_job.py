@@ -13,6 +13,7 @@ from connectors.kafka.admin import topic_ids
 from connectors.kafka.security import aiokafka_config
 from schemas.topics import TopicNames
 from streams.ledger import Ledger, LedgerPlace, LedgerShelf
+from streams.running import calm_garbage_collection
 
 
 async def main(bootstrap: str, prefix: str) -> None:
@@ -25,6 +26,7 @@ async def main(bootstrap: str, prefix: str) -> None:
     )
     shelf = LedgerShelf(time.monotonic)
     ledgers = [Ledger(number, place, shelf, lambda: time.time_ns() // 1000) for number in range(PARTITIONS)]
+    calm_garbage_collection()
     watch = Stopwatch()
     watch.start()
     books = await asyncio.gather(*(ledger.open() for ledger in ledgers))

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_WIDTH = 16
+#: A key as one element, so that an assignment writes all of it or nothing.
+_WHOLE = np.dtype("V16")
 _MAX_LOAD = 0.85
 _GROWTH = 1.4
 _FIRST_SIZE = 1021
@@ -90,12 +91,15 @@ class SeenIds:
     def _insert(self, keys: NDArray[np.uint64], hours: NDArray[np.uint8]) -> None:
         self._size += len(keys)
         slots, steps = self._probe(keys)
+        table, hours_at = self._keys.view(_WHOLE)[:, 0], self._hours
         while len(keys):
-            free = np.flatnonzero(self._hours[slots] == 0)
-            _, first = np.unique(slots[free], return_index=True)
-            placed = free[first]
-            self._keys[slots[placed]] = keys[placed]
-            self._hours[slots[placed]] = hours[placed]
+            free = np.flatnonzero(hours_at[slots] == 0)
+            wanted, mine = slots[free], keys[free]
+            # Of several that want one slot the last gets it: what the slot holds afterwards tells which.
+            table[wanted] = mine.view(_WHOLE)[:, 0]
+            held = self._keys[wanted]
+            placed = free[(held[:, 0] == mine[:, 0]) & (held[:, 1] == mine[:, 1])]
+            hours_at[slots[placed]] = hours[placed]
             left = np.ones(len(keys), dtype=bool)
             left[placed] = False
             keys, hours, steps = keys[left], hours[left], steps[left]

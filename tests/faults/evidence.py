@@ -13,8 +13,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from schemas.ledger import Position
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
 from schemas.topics import TopicNames
-from streams.changelog import read, restore
+from streams.changelog import FETCHING, read, restore
 from streams.core.books import Books
+from streams.reading import reading
 from streams.writes import RAW_PARTITION, SEAL_SEQ
 from tests.faults.oracle import Found, SentEvent
 
@@ -64,7 +65,10 @@ class Evidence:
     async def _books(self, ends: dict[int, int]) -> dict[int, Books]:
         books = {}
         for partition in ends:
-            image = await read({"bootstrap_servers": self._bootstrap}, self._topics.changelog, partition)
+            async with reading(
+                bootstrap_servers=self._bootstrap, isolation_level="read_committed", **FETCHING
+            ) as consumer:
+                image = await read(consumer, self._topics.changelog, partition)
             books[partition] = Books(Position())
             restore(books[partition], image, 0)
         return books
