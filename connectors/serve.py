@@ -35,6 +35,7 @@ from connectors.metrics import IngressSensors, Metrics, start_metrics_server
 from connectors.settings import Settings
 from schemas.errors import ConfigurationError
 from schemas.topics import TopicNames
+from streams.garbage import collect_seldom
 
 WEBHOOKS, API = PARTS = ("webhooks", "api")
 API_ALONE_PORT = 3002
@@ -84,6 +85,7 @@ async def _until_told(settings: Settings, parts: Collection[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told)
     async with serving(settings, parts) as served:
+        collect_seldom()
         _log.info("serving", host=settings.host, **served.ports)
         stopping = asyncio.ensure_future(stop.wait())
         ending: set[asyncio.Future[Any]] = {stopping, served.life}

@@ -1,25 +1,16 @@
 """Running roles in this process: start, wait for the word to stop, stop within seconds."""
 
 import asyncio
-import gc
 
 import structlog
 
+from streams.garbage import collect_seldom
 from streams.roles import Role
 
 log = structlog.get_logger(__name__)
 
 #: Of a worker's stop, after its lanes have had their seconds.
 _STOP_S = 4.0
-#: A chunk makes thousands of short-lived objects that reference counting frees: looking for cycles among them so
-#: often costs a tenth of the meter's time.
-_GC_THRESHOLDS = (100_000, 50, 50)
-
-
-def calm_garbage_collection() -> None:
-    """Look for cycles seldom, and never among what is there already."""
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 async def run_role(role: Role, stop: asyncio.Event) -> None:
@@ -30,7 +21,7 @@ async def run_role(role: Role, stop: asyncio.Event) -> None:
     Raises:
         RuntimeError: the app crashed; its own error is the cause.
     """
-    calm_garbage_collection()
+    collect_seldom()
     app = role.app
     app.finalize()
     stopping = asyncio.ensure_future(stop.wait())

@@ -14,6 +14,7 @@ from connectors.http.storing import Store
 from connectors.kafka.producer import KafkaProducer, producer_config
 from schemas.moments import SECOND_US
 from schemas.topics import TopicNames
+from streams.garbage import collect_seldom
 
 
 async def main(bootstrap: str, prefix: str, secret: str, warm_up: int, requests: int) -> None:
@@ -47,6 +48,7 @@ async def main(bootstrap: str, prefix: str, secret: str, warm_up: int, requests:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
+    collect_seldom()
     print(f"port {runner.addresses[0][1]}", flush=True)
     await done.wait()
     await asyncio.sleep(0.2)

@@ -12,8 +12,8 @@ from bench.stopwatch import Stopwatch
 from connectors.kafka.admin import topic_ids
 from connectors.kafka.security import aiokafka_config
 from schemas.topics import TopicNames
+from streams.garbage import collect_seldom
 from streams.ledger import Ledger, LedgerPlace, LedgerShelf
-from streams.running import calm_garbage_collection
 
 
 async def main(bootstrap: str, prefix: str) -> None:
@@ -26,7 +26,7 @@ async def main(bootstrap: str, prefix: str) -> None:
     )
     shelf = LedgerShelf(time.monotonic)
     ledgers = [Ledger(number, place, shelf, lambda: time.time_ns() // 1000) for number in range(PARTITIONS)]
-    calm_garbage_collection()
+    collect_seldom()
     watch = Stopwatch()
     watch.start()
     books = await asyncio.gather(*(ledger.open() for ledger in ledgers))

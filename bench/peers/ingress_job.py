@@ -1,6 +1,6 @@
 """The least an ingress can be: an aiohttp handler that awaits the ack of the body it was given.
 
-`single`: the body as one record, not parsed, no signature. `array`: decoded, and a record an element produced.
+`single`: the body as one record, not parsed, no signature; keys spread over the partitions as customers do. `array`: decoded, and a record an element produced.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from aiohttp import web
 from bench.stopwatch import Stopwatch
 from connectors.kafka.producer import KafkaProducer, producer_config
 
+_CUSTOMERS = 500
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -26,7 +27,7 @@ async def main(what: str, bootstrap: str, topic: str, warm_up: int, requests: in
         nonlocal left
         body = await request.read()
         if what == "single":
-            await producer.send_all([(topic, "customer-1", body, 0)])
+            await producer.send_all([(topic, f"customer-{left % _CUSTOMERS}", body, 0)])
         else:
             await producer.send_all([(topic, one["end_user"] or "nobody", _encode(one), 0) for one in _decode(body)])
         left -= 1
