@@ -6,6 +6,7 @@
 from typing import Any, NamedTuple
 
 from schemas.topics import (
+    AUDIT,
     CUSTOMERS,
     DLQ,
     ENRICHED,
@@ -35,20 +36,33 @@ _EVENT_HEADERS = {
     "seal_seq": "number of the part in its raw partition, contiguous",
     "raw_partition": "partition of litellm.usage.raw whose calls the event bills",
 }
-_DEAD_HEADERS = {
+_FAILED_HEADERS = {
     **_EVENT_HEADERS,
-    "attempt": "attempts so far",
     "reason": "stable code of the last failure",
-    "first_error": "reason and detail of the first failure, at most 500 characters",
-    "last_error": "reason and detail of the last failure, at most 500 characters",
+    "first_error": "reason and detail of the first failure, at most 500 bytes",
+    "last_error": "reason and detail of the last failure, at most 500 bytes",
     "origin_topic": "topic the event first failed in",
     "origin_partition": "its partition there",
     "origin_offset": "its offset there",
+    "maybe_sent": "1: Lago may have stored it although that is not known; else 0",
 }
 _RETRY_HEADERS = {
-    **_DEAD_HEADERS,
+    **_FAILED_HEADERS,
+    "attempt": "failures so far",
     "not_before": "milliseconds since 1970 UTC before which it is not posted again",
-    "maybe_sent": "1: Lago may have stored it already; else 0",
+}
+_DEAD_HEADERS = {
+    **_FAILED_HEADERS,
+    "attempts": "failures that made it a dead letter",
+    "__connect.errors.topic": "as origin_topic; this and the following as in Kafka Connect (KIP-298)",
+    "__connect.errors.partition": "as origin_partition",
+    "__connect.errors.offset": "as origin_offset",
+    "__connect.errors.connector.name": "consumer group that gave it up",
+    "__connect.errors.task.id": "partition that the group read it from",
+    "__connect.errors.stage": "VALUE_CONVERTER: it was no event; TASK_PUT: Lago did not take it",
+    "__connect.errors.class.name": "code that gave it up",
+    "__connect.errors.exception.class.name": "schemas.errors.Rejected: wrong for ever; .Unavailable: tried too often",
+    "__connect.errors.exception.message": "as last_error",
 }
 
 
@@ -84,6 +98,7 @@ CHANNELS = (
         DLQ, _SUBSCRIPTION, "LagoEvent", "sink and retry", _DEAD_HEADERS, "A value that was no event is kept as it was."
     ),
     Channel(RECEIPTS, "transaction_id", "Receipt", "meter, sink and retry", {}, "The first of an event is pending."),
+    Channel(AUDIT, "audit_id", "AuditRecord", "operators' commands and the api", {}),
 )
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from schemas.asyncapi import document
 from schemas.customers import CustomerRecord, OrgRecord
-from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
+from schemas.records import AuditRecord, EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
 
 FOLDER = Path(__file__).parent / "json"
@@ -29,6 +29,7 @@ OUTBOUND: tuple[type[msgspec.Struct], ...] = (
     LagoEvent,
     Manifest,
     Receipt,
+    AuditRecord,
 )
 #: Written by others, or kept as others wrote it: an amount may be a number or text.
 INBOUND: tuple[type[msgspec.Struct], ...] = (Call, RawRecord)

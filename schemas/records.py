@@ -90,12 +90,14 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
 
     Fields:
         status: `pending` (sealed), `processing` (posted, waiting for another attempt),
-            `completed`, `failed` (a dead letter).
+            `completed`, `failed` (a dead letter); `written_off` for a held window an operator gave up
+            on, which never became an event.
         at: microseconds since 1970 UTC.
         cents: the event's amount, plain decimal text.
         calls: number of calls in the event.
         reason: why it is not completed; `""` otherwise.
-        attempts: posts of this event on its own; 0 while pending.
+        attempts: how often its delivery was tried: 0 while pending, 1 from the sink, more from the retry role;
+            a dead letter that is put back begins anew.
     """
 
     transaction_id: str
@@ -106,6 +108,45 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
     calls: int = 0
     attempts: int = 0
     reason: str = ""
+
+
+class WriteOff(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
+    """An operator's order in `litellm.usage.raw`, behind the header `control: write_off`; the key is the customer.
+
+    Fields:
+        audit_id: of the line in `billing.audit` that says who and why.
+        at: microseconds since 1970 UTC.
+        until: held usage that ended up to here is given up, microseconds since 1970 UTC.
+        id_kind: only of customer ids of this kind; `""` for all.
+    """
+
+    audit_id: str
+    at: int
+    until: int
+    id_kind: str = ""
+
+
+class AuditRecord(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
+    """A value of `billing.audit`: somebody did something to money's way.
+
+    Fields:
+        audit_id: random, in whatever the action wrote.
+        at: microseconds since 1970 UTC.
+        actor: who, as far as the command or the key tells.
+        action: `dlq.requeue`, `dlq.purge`, `held.write_off`, `replay`, `backfill`.
+        target: what it was done to, in the command's own terms.
+        reason: the operator's words.
+        count, cost_usd: what it touched.
+    """
+
+    audit_id: str
+    at: int
+    actor: str
+    action: str
+    target: dict[str, str]
+    reason: str = ""
+    count: int = 0
+    cost_usd: Decimal = Decimal(0)
 
 
 class Rejection(msgspec.Struct, omit_defaults=True, gc=False):

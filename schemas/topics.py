@@ -59,8 +59,9 @@ EVENTS = Topic("billing.lago.events", Partitions.LIKE_RAW, "Lago events, as they
 RETRY = Topic("billing.lago.retry", Partitions.RETRY_TIERS, "events waiting for another attempt", _kept(30))
 DLQ = Topic("billing.lago.dlq", Partitions.ONE, "dead letters, with reason and attempts", _kept(30))
 RECEIPTS = Topic("billing.receipts", Partitions.LIKE_RAW, "state of every Lago event", _kept(30))
+AUDIT = Topic("billing.audit", Partitions.ONE, "who did what to money's way, and why", _kept(400))
 
-CATALOGUE: Final = (RAW, REJECTED, CUSTOMERS, ORGS, ENRICHED, CHANGELOG, EVENTS, RETRY, DLQ, RECEIPTS)
+CATALOGUE: Final = (RAW, REJECTED, CUSTOMERS, ORGS, ENRICHED, CHANGELOG, EVENTS, RETRY, DLQ, RECEIPTS, AUDIT)
 
 
 def partition_count(topic: Topic, kafka_partitions: int) -> int:
@@ -92,6 +93,7 @@ class TopicNames:
     retry: str
     dlq: str
     receipts: str
+    audit: str
 
     @classmethod
     def with_prefix(cls, prefix: str = "") -> "TopicNames":

@@ -20,6 +20,7 @@ class Usage(msgspec.Struct, gc=False):
         cost: dollars, quantised to `COST_DECIMALS`.
         cache_hit: answered from LiteLLM's cache.
         byok: the caller's own provider key paid the provider.
+        checked_us: when the usage log was seen not to hold it, microseconds since 1970 UTC; 0 = never.
         note: why a value was corrected, e.g. `future_time`; `""` for nothing.
     """
 
@@ -51,6 +52,7 @@ class Usage(msgspec.Struct, gc=False):
     key_hash: str = ""
     key_alias: str = ""
     note: str = ""
+    checked_us: int = 0
 
 
 #: Fields that `WINDOW_GROUP_BY` may add to a window's key.

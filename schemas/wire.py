@@ -145,6 +145,8 @@ class RawRecord(msgspec.Struct, gc=False):
         id_kind: which field the Kafka key came from: `end_user`, `user`, `team`, `organization`,
             `key`, `customer`, `subscription` or `unattributed`.
         call: the call, allow-listed.
+        checked_at: when the usage log was seen not to hold the call, microseconds since 1970 UTC; a
+            call that came by webhook was never checked: 0.
     """
 
     v: int
@@ -153,3 +155,4 @@ class RawRecord(msgspec.Struct, gc=False):
     received_at: int
     id_kind: str
     call: Call
+    checked_at: int = 0

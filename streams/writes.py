@@ -16,6 +16,9 @@ _decode_manifest = msgspec.json.Decoder(Manifest).decode
 #: Headers of an event's record.
 MANIFEST, SEAL_SEQ, RAW_PARTITION = "manifest", "seal_seq", "raw_partition"
 
+#: Header of a record in the raw topic that is an operator's order and no call, and its values.
+CONTROL, WRITE_OFF = "control", b"write_off"
+
 
 def writes_of(changes: Changes, topics: TopicNames, partition: int) -> Iterator[Write]:
     """The records of a step; per-call topics use the raw partition's number, others the key's."""
@@ -32,6 +35,8 @@ def writes_of(changes: Changes, topics: TopicNames, partition: int) -> Iterator[
         ]
         yield Write(topics.events, -1, event.external_subscription_id.encode(), _encode(event), headers)
         yield receipt_write(topics, sealed.receipt)
+    for receipt in changes.receipts:
+        yield receipt_write(topics, receipt)
 
 
 def receipt_write(topics: TopicNames, receipt: Receipt) -> Write:

@@ -1,22 +1,26 @@
 """The meter's work on one raw partition: fold chunks, seal what is due, release what was held."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+import msgspec
 import structlog
 from aiokafka import ConsumerRecord
 
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.errors import TopicProblem
 from schemas.policy import MeterPolicy
+from schemas.records import WriteOff
 from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.event import part_prefix
 from streams.core.fold import Fold
 from streams.core.mapping import Resolver
 from streams.core.seal import coalesce, due_windows, release, seal
+from streams.core.writeoff import write_off
 from streams.followers import Follower
 from streams.ledger import Ledger
+from streams.writes import CONTROL, WRITE_OFF
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +28,8 @@ log = structlog.get_logger(__name__)
 FOLD_LIMIT = 4000
 SEAL_LIMIT = 1500
 _COALESCE_EVERY_US = 60_000_000
+
+_decode_order = msgspec.json.Decoder(WriteOff).decode
 
 
 class MeterSensors(Protocol):
@@ -76,16 +82,13 @@ class MeterWork:
             TopicProblem: `hole`: raw offsets are not contiguous. The raw topic is never written in
                 transactions and never compacted, so records are gone.
         """
-        for start in range(0, len(records), FOLD_LIMIT):
-            part = records[start : start + FOLD_LIMIT]
+        for part in _steps(records):
             expected = self._books.position.next
             if part[0].offset != expected or part[-1].offset != expected + len(part) - 1:
                 raise TopicProblem("hole", f"expected offsets from {expected} on, without a gap")
             await self._fresh()
             began = self._now_us()
-            changes = self._fold(self._books, part, self._resolve)
-            if not self._policy.window_us:
-                self._seal_now(changes)
+            changes = self._step(part)
             await self._ledger.commit(changes)
             self._sensors.folded(self._ledger.partition, changes, (self._now_us() - began) / 1e6)
         return self._books.position.next
@@ -140,6 +143,17 @@ class MeterWork:
             self._resolve.forget()
             self._resolved = self._version
 
+    def _step(self, records: Sequence[ConsumerRecord]) -> Changes:
+        order = _order(records[0])
+        if order is not None:
+            record = records[0]
+            customer_id = (record.key or b"").decode(errors="replace")
+            return write_off(self._books, record.offset, record.timestamp, customer_id, order, self._prefix)
+        changes = self._fold(self._books, records, self._resolve)
+        if not self._policy.window_us:
+            self._seal_now(changes)
+        return changes
+
     def _sealed(self, windows: Sequence[object]) -> Changes:
         return seal(
             self._books.position,
@@ -170,3 +184,29 @@ class MeterWork:
                 del changes.windows[first]
             else:
                 changes.windows[first] = window
+
+
+def _steps(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]]:
+    """At most `FOLD_LIMIT` records each, in order; an operator's order is a step by itself."""
+    start = 0
+    for number, record in enumerate(records):
+        if record.headers and _order(record) is not None:
+            yield from _cut(records[start:number])
+            yield records[number : number + 1]
+            start = number + 1
+    yield from _cut(records[start:])
+
+
+def _cut(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]]:
+    for start in range(0, len(records), FOLD_LIMIT):
+        yield records[start : start + FOLD_LIMIT]
+
+
+def _order(record: ConsumerRecord) -> WriteOff | None:
+    """None for a call, and for an order that cannot be read: the fold refuses that one as malformed."""
+    if dict(record.headers).get(CONTROL) != WRITE_OFF or record.value is None:
+        return None
+    try:
+        return _decode_order(record.value)
+    except msgspec.DecodeError:
+        return None

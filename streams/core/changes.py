@@ -34,6 +34,7 @@ class Changes:
         enriched: (key, value) of `litellm.usage.enriched`.
         rejected: (key, value) of `litellm.usage.rejected`.
         sealed: parts that are emitted.
+        receipts: of windows that leave without becoming an event.
         decisions: number of calls by decision, for the metrics.
     """
 
@@ -46,6 +47,7 @@ class Changes:
     enriched: list[tuple[bytes | None, bytes]] = field(default_factory=list)
     rejected: list[tuple[bytes | None, bytes]] = field(default_factory=list)
     sealed: list[Sealed] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
     decisions: dict[str, int] = field(default_factory=dict)
 
     @property

@@ -107,7 +107,7 @@ class Fold:
                 duplicate_cost += cost
                 decisions[DUPLICATE] = decisions.get(DUPLICATE, 0) + 1
                 continue
-            if usage.end_us < oldest_us:
+            if usage.end_us < oldest_us and usage.checked_us < oldest_us:
                 self._reject(changes, record, Rejected("beyond_horizon"))
                 rejected_calls += 1
                 rejected_cost += cost
@@ -144,7 +144,10 @@ class Fold:
         return changes
 
     def _oldest_us(self, clock_ms: int) -> int:
-        """Calls that ended before this could be repeats of forgotten ones: the horizon and an hour's margin."""
+        """Calls that ended before this could be repeats of forgotten ones: the horizon and an hour's margin.
+
+        So could those that were checked against the usage log before it: what has been folded since is known.
+        """
         return clock_ms * 1000 - self._policy.horizon_us + HOUR_US
 
     def _window(

@@ -34,6 +34,7 @@ def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
     usage = read(record, record.call, unit)
     usage.customer_id = customer_id
     usage.id_kind = record.id_kind
+    usage.checked_us = record.checked_at
     if usage.end_us > record.received_at + FUTURE_US:
         usage.end_us = record.received_at
         usage.note = "future_time"

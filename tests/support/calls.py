@@ -39,7 +39,14 @@ def slp(number: int, *, at_us: int = NOON, cost: str = "0.000145", **fields: Any
     }
 
 
-def raw_value(call: dict[str, Any], *, received_us: int = NOON, shape: str = "slp", kind: str = "end_user") -> bytes:
+def raw_value(
+    call: dict[str, Any],
+    *,
+    received_us: int = NOON,
+    shape: str = "slp",
+    kind: str = "end_user",
+    checked_at: int = 0,
+) -> bytes:
     """The value of `litellm.usage.raw` for a call; Decimals become JSON numbers with their own text."""
     numbers: dict[str, str] = {}
 
@@ -49,6 +56,8 @@ def raw_value(call: dict[str, Any], *, received_us: int = NOON, shape: str = "sl
         return name
 
     envelope = {"v": 1, "source": "webhook", "shape": shape, "received_at": received_us, "id_kind": kind, "call": call}
+    if checked_at:
+        envelope["checked_at"] = checked_at
     written = json.dumps(envelope, default=text)
     for name, number in numbers.items():
         written = written.replace(f'"{name}"', number)

@@ -187,3 +187,31 @@ def test_every_call_that_is_no_duplicate_and_not_rejected_is_enriched() -> None:
     changes: Changes = Fold(POLICY, "d-t-0-")(Books(Position()), records, subscribed)
     assert [b'"decision":"billable"' in value for _, value in changes.enriched] == [True, False]
     assert b'"part":"d-t-0-0"' in changes.enriched[0][1]
+
+
+def test_an_old_call_that_was_checked_against_the_usage_log_is_folded() -> None:
+    """
+    C - 3 days: the call ended     C - 1 h: it was checked     C: it arrives
+    """
+    clock_ms = (NOON + 72 * HOUR_US) // 1000
+    books = Books(Position(clock_ms=clock_ms))
+    old = raw(0, slp(1), checked_at=NOON + 71 * HOUR_US)
+    folded([replace(old, timestamp=clock_ms)], books=books)
+    assert books.position.counters.folded.calls == 1
+
+
+def test_a_check_that_is_older_than_the_horizon_vouches_for_nothing() -> None:
+    """A released call that is replayed a week later may have been forgotten: the log has to be asked again."""
+    clock_ms = (NOON + 172 * HOUR_US) // 1000
+    books = Books(Position(clock_ms=clock_ms))
+    old = raw(0, slp(1), checked_at=NOON + 71 * HOUR_US)
+    folded([replace(old, timestamp=clock_ms)], books=books)
+    assert books.position.counters.rejected.calls == 1
+
+
+def test_a_checked_call_is_still_counted_once() -> None:
+    clock_ms = (NOON + 72 * HOUR_US) // 1000
+    books = Books(Position(clock_ms=clock_ms))
+    old = replace(raw(0, slp(1), checked_at=NOON + 71 * HOUR_US), timestamp=clock_ms)
+    folded([old, old], books=books)
+    assert (books.position.counters.folded.calls, books.position.counters.duplicate.calls) == (1, 1)
