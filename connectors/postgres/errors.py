@@ -1,0 +1,69 @@
+"""What Postgres and its driver raise, as decisions: wait and repeat, or wrong for ever.
+
+Codes are SQLSTATE classes (https://www.postgresql.org/docs/current/errcodes-appendix.html). The texts of these errors
+hold values of rows: none of them is passed on.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import asyncpg
+
+from schemas.errors import Rejected, Unavailable
+
+#: Reasons why rows cannot be written now; labels of `meterbridge_postgres_failures_total`.
+AWAY, SLOW, FULL, BUSY, DENIED, SCHEMA, OTHER = REASONS = (
+    "postgres_away",
+    "postgres_slow",
+    "postgres_full",
+    "postgres_busy",
+    "postgres_denied",
+    "postgres_schema",
+    "postgres_error",
+)
+#: A row that Postgres does not take.
+REFUSED = "row_refused"
+
+#: By SQLSTATE, or its class; a code that is not here may pass too: usage is not given up for an unknown word.
+_REASONS: Final = {
+    "57014": SLOW,  # statement timeout
+    "42501": DENIED,
+    "08": AWAY,
+    "57": AWAY,  # shutdown, crash, starting up
+    "53": FULL,  # disk, memory, connections
+    "40": BUSY,  # deadlock, serialization
+    "55": BUSY,  # locks
+    "25": BUSY,  # ended while idle in a transaction, or a standby
+    "28": DENIED,
+    "3D": SCHEMA,
+    "3F": SCHEMA,
+    "42": SCHEMA,  # a table or column is missing: `meterbridge db migrate`
+}
+#: A value, a constraint, a limit of the program: the same row fails again.
+_DATA: Final = ("21", "22", "23", "54")
+_NO_PARTITION = "no partition of relation"
+
+
+@contextmanager
+def decisions() -> Iterator[None]:
+    """Raises: Unavailable with one of `REASONS`; Rejected `row_refused` where the data is at fault."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        raise _decision(error) from error
+    except TimeoutError as error:
+        raise Unavailable(SLOW, "no answer in time") from error
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        raise Unavailable(AWAY, type(error).__name__) from error
+
+
+def _decision(error: asyncpg.PostgresError) -> Rejected | Unavailable:
+    code = str(error.sqlstate or "")
+    # Dropped between the moment it was looked for and the insert; it is made again.
+    missing = code == "23514" and _NO_PARTITION in str(error)
+    if code.startswith(_DATA) and not missing:
+        return Rejected(REFUSED, f"{type(error).__name__} {code} {error.constraint_name or error.column_name or ''}")
+    reason = _REASONS.get(code) or _REASONS.get(code[:2], OTHER)
+    hint = ": run `meterbridge db migrate`" if reason == SCHEMA else ""
+    return Unavailable(reason, f"{type(error).__name__} {code}{hint}")

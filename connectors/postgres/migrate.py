@@ -1,0 +1,126 @@
+"""Migrations: plain SQL files, in order, each in a transaction of its own, once, by one process at a time."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+
+from connectors.postgres.errors import BUSY, decisions
+from connectors.postgres.pool import CONNECT_S
+from schemas.errors import MeterbridgeError, Rejected, Unavailable
+
+FOLDER: Final = Path(__file__).parent / "migrations"
+#: Any number, the same in every release: who holds this advisory lock migrates.
+LOCK: Final = 7_416_318_201
+#: A change of a table waits this long for those who read it: everybody else queues behind it.
+_LOCK_WAIT = "30s"
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS schema_version (
+    version integer PRIMARY KEY,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+_RECORD = "INSERT INTO schema_version (version, name, checksum) VALUES ($1, $2, $3)"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file, `NNNN_name.sql`; its checksum does not depend on how lines end."""
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the text, hex."""
+        return sha256(self.sql.encode()).hexdigest()
+
+
+def migrations(folder: Path = FOLDER) -> list[Migration]:
+    """The files of a folder, in the order in which they are applied."""
+    found = []
+    for path in sorted(folder.glob("*.sql")):
+        number, _, name = path.stem.partition("_")
+        found.append(Migration(int(number), name, path.read_text(encoding="utf-8")))
+    return found
+
+
+async def migrate(url: str, wanted: Sequence[Migration] | None = None) -> list[Migration]:
+    """Apply what is pending; the migrations applied now. A failed one leaves no trace, those before it stand.
+
+    Two at once: the second waits for the first, and finds nothing to do.
+
+    Raises:
+        MeterbridgeError: see `pending`.
+        Unavailable: Postgres does not answer, or a table stayed locked; repeating is safe.
+        Rejected: `migration_failed`: what is in the tables does not fit the change.
+    """
+    async with _connected(url) as connection:
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+        await connection.execute(_CREATE)
+        due = await _pending(connection, migrations() if wanted is None else wanted)
+        for migration in due:
+            await _apply(connection, migration)
+        return due
+
+
+async def pending(url: str, wanted: Sequence[Migration] | None = None) -> list[Migration]:
+    """What `migrate` would apply; changes nothing.
+
+    Raises:
+        MeterbridgeError: `migration_changed`: an applied file is another one now, so what the tables are like is
+            unknown; `not_utf8`: the database cannot hold every text.
+        Unavailable: Postgres does not answer.
+    """
+    async with _connected(url) as connection:
+        return await _pending(connection, migrations() if wanted is None else wanted)
+
+
+async def _pending(connection: Any, wanted: Sequence[Migration]) -> list[Migration]:
+    if await connection.fetchval("SHOW server_encoding") != "UTF8":
+        raise MeterbridgeError("not_utf8", "the database's encoding is not UTF8: create one with ENCODING 'UTF8'")
+    applied: dict[int, str] = {}
+    if await connection.fetchval("SELECT to_regclass('schema_version')"):
+        applied = dict(await connection.fetch("SELECT version, checksum FROM schema_version"))
+    for migration in wanted:
+        if applied.get(migration.version, migration.checksum) != migration.checksum:
+            raise MeterbridgeError(
+                "migration_changed",
+                f"migration {migration.version:04d}_{migration.name} was changed after it had been applied here; "
+                "restore the file, and put the change into a new one",
+            )
+    return [migration for migration in wanted if migration.version not in applied]
+
+
+async def _apply(connection: Any, migration: Migration) -> None:
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'")
+            await connection.execute(migration.sql)
+            await connection.execute(_RECORD, migration.version, migration.name, migration.checksum)
+    except asyncpg.LockNotAvailableError as error:
+        raise Unavailable(BUSY, f"a table stayed locked for {_LOCK_WAIT}; nothing was changed, repeat") from error
+    except asyncpg.PostgresError as error:
+        if str(error.sqlstate or "").startswith(("08", "53", "57")):
+            raise
+        raise Rejected(
+            "migration_failed", f"{migration.version:04d}_{migration.name}: {type(error).__name__}"
+        ) from error
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Any]:
+    with decisions():
+        connection = await asyncpg.connect(url, timeout=CONNECT_S, server_settings={"timezone": "UTC"})
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=CONNECT_S)

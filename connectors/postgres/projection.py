@@ -1,0 +1,123 @@
+"""The projector's writing side: a chunk's rows and its offset in one Postgres transaction."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from connectors.postgres import rows
+from connectors.postgres.pool import Database
+from connectors.postgres.rows import Resolved, Rows
+from schemas.topics import TopicNames
+from streams.agents.project import Place, Projected
+
+#: Why records are left out: they are none of ours, or the call is in the log already.
+UNREADABLE, REPEATED = "unreadable", "repeated"
+USAGE, EVENTS, RECEIPTS, REJECTED = TABLES = ("llm_usage_log", "lago_events", "receipts", "rejected_calls")
+
+_PLACE = "SELECT topic_id, next FROM projector_offsets WHERE topic = $1 AND partition = $2"
+_BEGIN = """
+INSERT INTO projector_offsets (topic, partition, topic_id, next) VALUES ($1, $2, $3, $4)
+ON CONFLICT (topic, partition) DO NOTHING
+"""
+#: Waits for another owner's open transaction, and then finds the row elsewhere.
+_MOVE = "UPDATE projector_offsets SET next = $4 WHERE topic = $1 AND partition = $2 AND next = $3"
+_MONTHS = "SELECT ensure_usage_month(month::date) FROM unnest($1::text[]) AS wanted (month)"
+
+_Write = Callable[[Any, int, list[tuple[Any, ...]]], Awaitable[int]]
+
+
+def _sql(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+_USAGE_SQL: Final = _sql("usage.sql")
+_EVENTS_SQL: Final = _sql("events.sql")
+_RECEIPTS_SQL: Final = _sql("receipts.sql")
+_REJECTED_SQL: Final = _sql("rejected.sql")
+_RESOLVED_SQL: Final = _sql("resolved.sql")
+#: Column of usage rows that holds the month.
+_MONTH = 1
+
+
+class PostgresProjection:
+    """`streams.agents.project.Projection` on Postgres.
+
+    Every statement may be repeated and taken in any order of the topics: usage, events, receipts and rejections each
+    write columns of their own (migrations/0002_event_queue.sql).
+    """
+
+    def __init__(self, database: Database, topics: TopicNames) -> None:
+        self._database = database
+        self._ways: Mapping[str, tuple[str, Callable[[Sequence[ConsumerRecord]], Rows], _Write]] = {
+            topics.enriched: (USAGE, rows.usage_rows, _write_usage),
+            topics.events: (EVENTS, rows.event_rows, _write_events),
+            topics.receipts: (RECEIPTS, rows.receipt_rows, _write_receipts),
+            topics.rejected: (REJECTED, rows.rejected_rows, _write_rejected),
+        }
+
+    async def place(self, tp: TopicPartition) -> Place | None:
+        """Where a partition stands."""
+        async with self._database.connection() as connection:
+            found = await connection.fetchrow(_PLACE, tp.topic, tp.partition)
+        return None if found is None else Place(*found)
+
+    async def begin(self, tp: TopicPartition, place: Place) -> Place:
+        """Let a partition stand at `place`, unless another process was faster."""
+        async with self._database.connection() as connection:
+            await connection.execute(_BEGIN, tp.topic, tp.partition, *place)
+            return Place(*await connection.fetchrow(_PLACE, tp.topic, tp.partition))
+
+    async def project(
+        self, tp: TopicPartition, expected: int, following: int, records: Sequence[ConsumerRecord]
+    ) -> Projected | None:
+        """All rows of `records` and the partition's new place, or, where it does not stand at `expected`, None."""
+        table, rows_of, write = self._ways[tp.topic]
+        found, unreadable = rows_of(records)
+        async with self._database.connection() as connection:
+            if table == USAGE and found:
+                # Before the transaction: the lock on the table must not be held until its end.
+                await connection.execute(_MONTHS, sorted({row[_MONTH] for row in found}))
+            await connection.execute("BEGIN")
+            if await connection.execute(_MOVE, tp.topic, tp.partition, expected, following) != "UPDATE 1":
+                await connection.execute("ROLLBACK")
+                return None
+            written = await write(connection, tp.partition, found) if found else 0
+            await connection.execute("COMMIT")
+        skipped = Counter({UNREADABLE: unreadable})
+        if table == USAGE:
+            skipped[REPEATED] = len(found) - written
+        return Projected({table: written}, +skipped)
+
+
+async def _write_usage(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
+    *columns, offsets = zip(*found, strict=True)
+    written: int = await connection.fetchval(_USAGE_SQL, *columns, partition, offsets)
+    return written
+
+
+async def _write_events(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:
+    await connection.execute(_EVENTS_SQL, *zip(*found, strict=True))
+    return sum(released_in is None for _, released_in, *_ in found)
+
+
+async def _write_receipts(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:
+    return _count(await connection.execute(_RECEIPTS_SQL, *zip(*found, strict=True)))
+
+
+async def _write_rejected(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
+    refused = [row for row in found if not isinstance(row, Resolved)]
+    resolved = {row.offset: row for row in found if isinstance(row, Resolved)}
+    written = 0
+    if refused:
+        written = _count(await connection.execute(_REJECTED_SQL, partition, *zip(*refused, strict=True)))
+    if resolved:
+        await connection.execute(_RESOLVED_SQL, partition, *zip(*resolved.values(), strict=True))
+    return written
+
+
+def _count(tag: str) -> int:
+    """Rows that were written, from the server's `INSERT 0 n`."""
+    return int(tag.rpartition(" ")[2])

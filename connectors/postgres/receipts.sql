@@ -1,0 +1,14 @@
+-- The latest state of events, one row an event. `completed` and `written_off` are final; `pending` only begins.
+INSERT INTO usage_parts AS p (part, status, attempts, reason, processed_at, last_retry_at)
+SELECT
+    part, status, attempts, reason, to_timestamp(processed_us / 1000000.0), to_timestamp(retried_us / 1000000.0)
+FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::bigint[])
+    AS told (part, status, attempts, reason, processed_us, retried_us)
+ORDER BY part COLLATE "C"
+ON CONFLICT (part) DO UPDATE SET
+    status = EXCLUDED.status,
+    attempts = EXCLUDED.attempts,
+    reason = EXCLUDED.reason,
+    processed_at = EXCLUDED.processed_at,
+    last_retry_at = COALESCE(EXCLUDED.last_retry_at, p.last_retry_at)
+WHERE p.status IS NULL OR (p.status NOT IN ('completed', 'written_off') AND EXCLUDED.status <> 'pending')

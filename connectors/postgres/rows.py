@@ -1,0 +1,223 @@
+"""Records of the topics as rows: pure, a function a topic, a tuple a row in the order of its SQL file's columns.
+
+Postgres takes no NUL in text or JSON; in the records it can only stand as an escape, and is left out here.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from operator import attrgetter
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from connectors.operations.letters import AUDIT_ID, HOW, RESOLVES
+from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
+from schemas.wire import Call, RawRecord
+from streams.core.alias import alias_of
+from streams.core.tally import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES
+from streams.core.writeoff import WRITTEN_OFF
+from streams.writes import MANIFEST, SEAL_SEQ
+
+_NUL = b"\\u0000"
+_decode_usage = msgspec.json.Decoder(EnrichedUsage).decode
+_decode_event = msgspec.json.Decoder(LagoEvent).decode
+_decode_manifest = msgspec.json.Decoder(Manifest).decode
+_decode_receipt = msgspec.json.Decoder(Receipt).decode
+_decode_rejection = msgspec.json.Decoder(Rejection).decode
+_decode_raw = msgspec.json.Decoder(RawRecord).decode
+_decode_call = msgspec.json.Decoder(Call).decode
+#: Columns between the alias and the cost, and those after it, as they are.
+_what_it_was = attrgetter(
+    *("decision", "status", "customer_id", "id_kind", "org_id", "external_subscription_id", "model", "provider"),
+    *("call_type", "tokens_input", "tokens_output", "total_tokens", "cached_tokens", "reasoning_tokens"),
+)
+_whose_it_was = attrgetter(
+    *("call_id", "request_id", "user_id", "team_id", "organization_id", "key_hash", "key_alias"),
+    *("part", "held", "note"),
+)
+_KNOWN = (*STATUSES, WRITTEN_OFF)
+#: A rejected cost may be anything; only an amount that could be one is kept, in dollars.
+_COST_LIMIT = Decimal(10**12)
+
+
+class Record(Protocol):
+    """What is read of a Kafka record."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Rows(NamedTuple):
+    """Rows of one chunk.
+
+    Fields:
+        rows: none has the key of another.
+        unreadable: how many records are none of ours.
+    """
+
+    rows: list[tuple[Any, ...]]
+    unreadable: int
+
+
+class Resolved(NamedTuple):
+    """What was done about the rejection at `offset` of the same partition."""
+
+    offset: int
+    resolution: str
+    audit_id: str
+    resolved_ms: int
+
+
+def usage_rows(records: Iterable[Record]) -> Rows:
+    """Of `litellm.usage.enriched`, for usage.sql."""
+    return _read(records, _usage_row)
+
+
+def rejected_rows(records: Iterable[Record]) -> Rows:
+    """Of `litellm.usage.rejected`: for rejected.sql, and `Resolved` for resolved.sql."""
+    return _read(records, _rejected_row)
+
+
+def event_rows(records: Iterable[Record]) -> Rows:
+    """Of `billing.lago.events`, for events.sql: a row an event, and one for each held window that was released into it."""
+    rows: dict[str, tuple[Any, ...]] = {}
+    told = _read(records, _event_row)
+    for row, windows in told.rows:
+        rows.setdefault(row[0], row)
+        for part in windows:
+            rows.setdefault(part, (part, row[0], *[None] * (len(row) - 2)))
+    return Rows(list(rows.values()), told.unreadable)
+
+
+def receipt_rows(records: Iterable[Record]) -> Rows:
+    """Of `billing.receipts`, for receipts.sql: a row an event, its state after all of `records`."""
+    states: dict[str, tuple[Any, ...]] = {}
+    told = _read(records, _receipt)
+    for [receipt] in told.rows:
+        before = states.get(receipt.transaction_id)
+        if receipt.status in _KNOWN and (before is None or _follows(before[1], receipt.status)):
+            states[receipt.transaction_id] = _state(receipt, None if before is None else before[5])
+    return Rows(list(states.values()), told.unreadable)
+
+
+def _read(records: Iterable[Record], row_of: Callable[[Record], tuple[Any, ...]]) -> Rows:
+    rows, unreadable = [], 0
+    for record in records:
+        try:
+            rows.append(row_of(record))
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            unreadable += 1
+    return Rows(rows, unreadable)
+
+
+def _usage_row(record: Record) -> tuple[Any, ...]:
+    value = record.value or b""
+    usage = _decode_usage(_without_nul(value) if _NUL in value else value)
+    return (
+        bytes.fromhex(usage.identity),
+        usage.start[:7] + "-01",
+        usage.start,
+        usage.end,
+        record.timestamp,
+        alias_of(usage.call_id, usage.request_id),
+        *_what_it_was(usage),
+        str(usage.cost_usd),
+        *_whose_it_was(usage),
+        usage.offset,
+    )
+
+
+def _event_row(record: Record) -> tuple[tuple[Any, ...], list[str]]:
+    value = record.value or b""
+    text = _without_nul(value) if _NUL in value else value
+    event, headers = _decode_event(text), dict(record.headers)
+    manifest = _decode_manifest(headers[MANIFEST]) if MANIFEST in headers else None
+    part = event.transaction_id
+    row = (
+        part,
+        None,
+        text.decode(),
+        event.external_subscription_id,
+        event.properties.get("org_id"),
+        event.properties.get("user_id"),
+        event.precise_total_amount_cents,
+        *((None,) * 5 if manifest is None else _manifest_columns(manifest)),
+        int(headers[SEAL_SEQ]) if SEAL_SEQ in headers else None,
+        record.timestamp,
+    )
+    return row, [] if manifest is None else _released(part, manifest)
+
+
+def _manifest_columns(manifest: Manifest) -> tuple[Any, ...]:
+    windows = "{" + ",".join(map(str, manifest.windows)) + "}"
+    return manifest.partition, manifest.first, manifest.last, manifest.count, windows
+
+
+def _released(part: str, manifest: Manifest) -> list[str]:
+    """Ids of the held parts that were merged into `part`: they differ from it in the first offset alone."""
+    prefix = part.removesuffix(str(manifest.first))
+    return [f"{prefix}{first}" for first in manifest.windows] if prefix != part else []
+
+
+def _receipt(record: Record) -> tuple[Receipt]:
+    value = record.value or b""
+    return (_decode_receipt(_without_nul(value) if _NUL in value else value),)
+
+
+def _follows(before: str, status: str) -> bool:
+    """As in streams/core/tally.py: `completed` is final, `pending` only begins; held usage given up stays so."""
+    return before not in (COMPLETED, WRITTEN_OFF) and status != PENDING
+
+
+def _state(receipt: Receipt, retried_us: int | None) -> tuple[Any, ...]:
+    settled = receipt.at if receipt.status in (COMPLETED, FAILED, WRITTEN_OFF) else None
+    retried = receipt.at if receipt.status == PROCESSING else retried_us
+    return receipt.transaction_id, receipt.status, receipt.attempts, receipt.reason, settled, retried
+
+
+def _rejected_row(record: Record) -> tuple[Any, ...]:
+    headers = dict(record.headers)
+    if RESOLVES in headers:
+        how, audit_id = (headers.get(name, b"").decode() for name in (HOW, AUDIT_ID))
+        return Resolved(int(headers[RESOLVES]), how, audit_id, record.timestamp)
+    value = record.value or b""
+    rejection = _decode_rejection(_without_nul(value) if _NUL in value else value)
+    return (
+        record.offset,
+        rejection.at,
+        rejection.stage,
+        rejection.reason,
+        rejection.detail,
+        (record.key or b"").decode(errors="replace").replace("\0", ""),
+        _rejected_cost(rejection),
+        None if rejection.offset < 0 else rejection.offset,
+    )
+
+
+def _rejected_cost(rejection: Rejection) -> str | None:
+    """Dollars, where the call names them: the meter keeps the whole envelope, the ingress the element."""
+    if rejection.call is msgspec.UNSET:
+        return None
+    try:
+        call = _decode_raw(rejection.call).call if rejection.stage == "meter" else _decode_call(rejection.call)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    for cost in (call.spend, call.response_cost, call.cost_usd):
+        if cost is not None and cost.is_finite() and abs(cost) < _COST_LIMIT and cost.adjusted() > -30:
+            return format(cost, "f")
+    return None
+
+
+def _without_nul(value: bytes) -> bytes:
+    return msgspec.json.encode(_clean(msgspec.json.decode(value)))
+
+
+def _clean(found: Any) -> Any:
+    if isinstance(found, str):
+        return found.replace("\0", "")
+    if isinstance(found, dict):
+        return {_clean(name): _clean(value) for name, value in found.items()}
+    return [_clean(one) for one in found] if isinstance(found, list) else found

@@ -1,0 +1,47 @@
+-- Calls, and what of them is held. A call that is there already changes nothing; the answer is how many were new.
+WITH new AS (
+    INSERT INTO llm_usage_log (
+        identity, month, started_at, ended_at, recorded_at, alias, decision, status, customer_id, id_kind, org_id,
+        external_subscription_id, model, provider, call_type, tokens_input, tokens_output, total_tokens, cached_tokens,
+        reasoning_tokens, cost_usd, call_id, request_id, user_id, team_id, organization_id, key_hash, key_alias, part,
+        held, note, raw_partition, raw_offset
+    )
+    SELECT
+        identity, month::date, started_at::timestamptz, ended_at::timestamptz, to_timestamp(recorded_ms / 1000.0),
+        alias, decision, status, customer_id, id_kind, org_id, external_subscription_id, model, provider, call_type,
+        tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens, cost_usd::numeric, call_id,
+        request_id, user_id, team_id, organization_id, key_hash, key_alias, part, held, note, $32, raw_offset
+    FROM unnest(
+        $1::bytea[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[],
+        $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::bigint[],
+        $18::bigint[], $19::bigint[], $20::bigint[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[],
+        $26::text[], $27::text[], $28::text[], $29::text[], $30::text[], $31::text[], $33::bigint[]
+    ) AS call (
+        identity, month, started_at, ended_at, recorded_ms, alias, decision, status, customer_id, id_kind, org_id,
+        external_subscription_id, model, provider, call_type, tokens_input, tokens_output, total_tokens, cached_tokens,
+        reasoning_tokens, cost_usd, call_id, request_id, user_id, team_id, organization_id, key_hash, key_alias, part,
+        held, note, raw_offset
+    )
+    ON CONFLICT (identity, month) DO NOTHING
+    RETURNING part, customer_id, id_kind, org_id, held, cost_usd, recorded_at, raw_offset
+), held AS (
+    INSERT INTO usage_parts AS p (
+        part, held_customer_id, held_id_kind, held_org_id, held_reason, held_calls, held_cost_usd, held_since
+    )
+    SELECT
+        part, min(customer_id), min(id_kind), min(org_id), (array_agg(held ORDER BY raw_offset))[1], count(*),
+        sum(cost_usd), min(recorded_at)
+    FROM new
+    WHERE held <> ''
+    GROUP BY part
+    ORDER BY part
+    ON CONFLICT (part) DO UPDATE SET
+        held_customer_id = COALESCE(p.held_customer_id, EXCLUDED.held_customer_id),
+        held_id_kind = COALESCE(p.held_id_kind, EXCLUDED.held_id_kind),
+        held_org_id = COALESCE(p.held_org_id, EXCLUDED.held_org_id),
+        held_reason = COALESCE(p.held_reason, EXCLUDED.held_reason),
+        held_calls = p.held_calls + EXCLUDED.held_calls,
+        held_cost_usd = p.held_cost_usd + EXCLUDED.held_cost_usd,
+        held_since = LEAST(p.held_since, EXCLUDED.held_since)
+)
+SELECT count(*) FROM new

@@ -1,0 +1,149 @@
+"""The projector as a process: killed, frozen, and asked to stop while Postgres is away or silent."""
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.faults.procs import Process
+from tests.support.database import migrated_database, rows, until
+from tests.support.enriched import put
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.postgres import Postgres
+from tests.support.stage import Stage
+
+pytestmark = pytest.mark.faults
+
+OPENED = '"event": "partitions_opened"'
+
+
+@pytest.fixture
+def stage(kafka: Kafka, topic_prefix: str) -> Stage:
+    return Stage(kafka.bootstrap, topic_prefix)
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[str]:
+    async with migrated_database(postgres_url) as url:
+        yield url
+
+
+def projector(name: str, stage: Stage, database: str, folder: Path) -> Process:
+    """`meterbridge worker --only project` as a process."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "KAFKA_BOOTSTRAP_SERVERS": stage.settings.kafka_bootstrap_servers,
+        "KAFKA_PARTITIONS": str(stage.settings.kafka_partitions),
+        "TOPIC_PREFIX": stage.settings.topic_prefix,
+        "DATABASE_URL": database,
+        "METRICS_PORT": "0",
+    }
+    command = [sys.executable, "-m", "connectors", "worker", "--only", "project"]
+    return Process(name, command, environ, folder, time.monotonic, lambda said: OPENED in said)
+
+
+@contextmanager
+def load(stage: Stage, a_second: int = 400, limit_s: float = 120.0) -> Iterator[list[int]]:
+    """Calls, while the block runs; the list holds how many there were."""
+    stop, sent = threading.Event(), [0]
+    deadline = time.monotonic() + limit_s
+
+    def send() -> None:
+        while not stop.wait(0.05) and time.monotonic() < deadline:
+            put(stage, range(sent[0], sent[0] + a_second // 20))
+            sent[0] += a_second // 20
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield sent
+    finally:
+        stop.set()
+        thread.join()
+
+
+async def test_killed_and_frozen_projectors_leave_every_row_once(stage: Stage, database: str, tmp_path: Path) -> None:
+    """A killed one is in the middle of something; a frozen one wakes after its partitions went to another."""
+    one, two = (projector(name, stage, database, tmp_path) for name in ("one", "two"))
+    count = "SELECT count(*) FROM llm_usage_log"
+    try:
+        with load(stage) as sent:
+            one.start()
+            await one.up()
+            await until(database, count, lambda calls: calls > 500)
+            await one.kill()
+            two.start()
+            await two.up()
+            there = await until(database, count, lambda calls: calls > 500)
+            await until(database, count, lambda calls: calls > there + 500, 60)
+            one.start()
+            await one.up()
+            slowest = "SELECT min(next) FROM projector_offsets WHERE topic LIKE '%enriched'"
+            freezing = asyncio.ensure_future(two.freeze(24))
+            there = (await rows(database, slowest))[0][0]
+            await until(database, slowest, lambda offset: offset > there + 1000, 60)  # every partition has an owner
+            await freezing
+            await one.kill()
+        await until(database, count, lambda calls: calls == sent[0], 60)
+        held = await rows(database, "SELECT sum(calls)::int, sum(cost_usd) FROM held_parts")
+        assert held == [(sent[0] // 10, Decimal("0.000145") * (sent[0] // 10))]
+        assert await rows(
+            database, "SELECT sum(next)::int FROM projector_offsets WHERE topic = $1", stage.topics.enriched
+        ) == [(sent[0],)]
+    finally:
+        for process in (one, two):
+            await process.kill()
+
+
+async def test_a_projector_without_postgres_stops_within_ten_seconds(
+    stage: Stage, postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    """It holds rows it cannot write, and holds up nobody who wants it gone."""
+    worker = projector("worker", stage, database, tmp_path)
+    put(stage, range(100))
+    try:
+        worker.start()
+        await worker.up()
+        await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 100)
+        await asyncio.to_thread(postgres.kill)
+        put(stage, range(100, 200))
+        await soon(lambda: "projection_held" in worker.tail(100_000), 20)
+        death = await worker.terminate()
+        assert death is not None and (death.code, death.took_s < 10) == (0, True), worker.tail()
+    finally:
+        await worker.kill()
+        await asyncio.to_thread(postgres.restart)
+
+
+async def test_a_projector_whose_postgres_does_not_answer_stops_within_ten_seconds(
+    stage: Stage, postgres_url: str, database: str, tmp_path: Path
+) -> None:
+    """A server that is there and silent, in the middle of a transaction: here one that waits for a lock."""
+    worker = projector("worker", stage, database, tmp_path)
+    put(stage, range(10))
+    try:
+        worker.start()
+        await worker.up()
+        await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 10)
+        blocker = await asyncpg.connect(database)
+        await blocker.execute("BEGIN; LOCK TABLE llm_usage_log, usage_parts IN ACCESS EXCLUSIVE MODE")
+        put(stage, range(10, 20))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        await until(database, waiting, lambda count: count > 0)
+        death = await worker.terminate()
+        assert death is not None and death.took_s < 10, worker.tail()
+        await blocker.close()
+        worker.start()
+        await worker.up()
+        await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 20)
+    finally:
+        await worker.kill()

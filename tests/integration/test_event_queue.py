@@ -1,0 +1,151 @@
+"""What an operator sees of events, held usage and rejections, on real Postgres."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from connectors.operations.letters import AUDIT_ID, HOW, RESOLVES
+from schemas.records import Receipt, Rejection
+from tests.support.database import migrated_database, rows
+from tests.support.history import PREFIX, TOPICS, Said, history
+from tests.support.projection import Writer, event, in_order, manifest, queue, receipt, usage
+
+
+@pytest.fixture
+async def url(postgres_url: str) -> AsyncIterator[str]:
+    async with migrated_database(postgres_url) as url:
+        yield url
+
+
+async def test_held_usage_is_pending_with_its_reason_until_an_event_takes_it(url: str) -> None:
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, held="no_mapping"), usage(2, held="no_mapping", part=f"{PREFIX}9"))
+        assert await queue(url) == [
+            (f"{PREFIX}7", None, "acme", "pending", 0, "no_mapping"),
+            (f"{PREFIX}9", None, "acme", "pending", 0, "no_mapping"),
+        ]
+        await writer.put(TOPICS.enriched, usage(3, held="inactive"))  # the reason stays that of the first call
+        assert (await queue(url))[0][-1] == "no_mapping"
+        await writer.put(TOPICS.events, event(), manifest=manifest(9), seal_seq=b"1")
+    assert await queue(url) == [(f"{PREFIX}7", "org", "acme", "pending", 0, None)]
+    assert await rows(url, "SELECT part, transaction_id FROM held_parts ORDER BY 1") == [
+        (f"{PREFIX}7", f"{PREFIX}7"),
+        (f"{PREFIX}9", f"{PREFIX}7"),
+    ]
+
+
+async def test_the_queue_has_exactly_the_columns_that_were_promised(url: str) -> None:
+    columns = await rows(
+        url,
+        "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'event_queue' ORDER BY ordinal_position",
+    )
+    assert columns == [
+        ("id", "uuid"),
+        ("transaction_id", "text"),
+        ("external_customer_id", "text"),
+        ("event_data", "jsonb"),
+        ("customer_mapping_id", "text"),
+        ("status", "text"),
+        ("retry_count", "integer"),
+        ("error_message", "text"),
+        ("created_at", "timestamp with time zone"),
+        ("processed_at", "timestamp with time zone"),
+        ("last_retry_at", "timestamp with time zone"),
+    ]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    ("said", "status", "retries", "settled", "retried"),
+    [
+        ([], "pending", 0, None, None),
+        ([("pending", 1)], "pending", 0, None, None),
+        ([("pending", 1), ("processing", 2), ("completed", 3)], "completed", 2, 3, 2),
+        ([("processing", 2), ("pending", 1)], "processing", 0, None, 2),
+        ([("processing", 2), ("failed", 3)], "failed", 1, 3, 2),
+        ([("failed", 3), ("processing", 5)], "processing", 1, None, 5),
+        ([("failed", 3), ("processing", 5), ("completed", 6)], "completed", 2, 6, 5),
+        ([("completed", 3), ("processing", 5), ("failed", 6)], "completed", 0, 3, None),
+        ([("completed", 3), ("surprised", 5)], "completed", 0, 3, None),
+    ],
+)
+async def test_a_state_only_moves_forward(
+    url: str,
+    said: list[tuple[str, int]],
+    status: str,
+    retries: int,
+    settled: int | None,
+    retried: int | None,
+    together: bool,
+) -> None:
+    """Completed is final, pending only begins; a dead letter that is requeued moves again. In one chunk as in many."""
+    receipts = [receipt(status, at, attempts=number) for number, (status, at) in enumerate(said)]
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.events, event(), manifest=manifest())
+        for chunk in [receipts] if together and receipts else [[one] for one in receipts]:
+            await writer.put(TOPICS.receipts, *chunk)
+    times = "extract(epoch FROM processed_at)::int, extract(epoch FROM last_retry_at)::int"
+    assert await rows(url, f"SELECT status, retry_count, {times} FROM event_queue") == [
+        (status, retries, settled, retried)
+    ]
+
+
+async def test_held_usage_that_was_given_up_is_failed_with_that_word_and_stays_so(url: str) -> None:
+    """An operator's decision is on record; later words about the part do not undo it."""
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.receipts, Receipt(f"{PREFIX}7", "written_off", 1_000_000, calls=1, reason="audit-1"))
+        assert await queue(url) == []
+        await writer.put(TOPICS.enriched, usage(1, held="no_mapping"))
+        await writer.put(TOPICS.receipts, receipt("processing", 2))
+    assert await queue(url) == [(f"{PREFIX}7", None, "acme", "failed", 0, "written_off")]
+    assert await rows(url, "SELECT transaction_id, extract(epoch FROM written_off_at)::int FROM held_parts") == [
+        (None, 1)
+    ]
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_what_was_done_about_a_rejection_stands_beside_it(url: str, together: bool) -> None:
+    """The mark lies behind the letter in the same partition; it has no value."""
+    letters = [
+        Said(n, 5000, b"acme", msgspec.json.encode(Rejection("bad_cost", "meter", 1, "x\0", n))) for n in range(3)
+    ]
+    marks = [
+        Said(3 + n, 9000, b"acme", None, ((RESOLVES, b"1"), (HOW, how), (AUDIT_ID, b"audit")))
+        for n, how in enumerate((b"known", b"purged"))
+    ]
+    async with Writer(url) as writer:
+        for chunk in [letters + marks] if together else [letters, marks]:
+            told = await writer.take(TOPICS.rejected, 0, chunk)
+            assert told is not None and told.skipped == {}
+    found = await rows(
+        url, 'SELECT "offset", detail, resolution, extract(epoch FROM resolved_at)::int FROM rejected_calls ORDER BY 1'
+    )
+    assert found == [(0, "x", None, None), (1, "x", "purged", 9), (2, "x", None, None)]
+
+
+async def test_the_queue_is_asked_for_a_state_by_an_index(url: str) -> None:
+    """A dashboard asks for what failed, a million completed events or not."""
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.events, *(event(n) for n in range(3000)))
+        done = [Receipt(f"{PREFIX}{n}", "completed" if n else "failed", 1_000_000 + n) for n in range(3000)]
+        await writer.put(TOPICS.receipts, *done)
+    await rows(url, "ANALYZE usage_parts")
+    asked = "FROM event_queue WHERE status = 'failed' ORDER BY created_at DESC LIMIT 100"
+    assert await rows(url, f"SELECT transaction_id {asked}") == [(f"{PREFIX}0",)]
+    assert "usage_parts_status" in "\n".join(line for (line,) in await rows(url, f"EXPLAIN SELECT * {asked}"))
+
+
+async def test_every_question_on_the_page_about_the_database_can_be_asked(url: str) -> None:
+    """Who copies one gets an answer, not a complaint."""
+    await in_order(url, history(4, calls=200))
+    questions = re.findall(
+        r"```sql\n(.*?)```", (Path(__file__).parents[2] / "docs" / "database.md").read_text(), re.DOTALL
+    )
+    assert len(questions) >= 6
+    answers = [await rows(url, question) for question in questions]
+    [(_, reason, calls, usd, _)] = answers[3]
+    assert (reason, calls > 0, usd > 0) == ("no_mapping", True, True)
+    assert {status for status, *_ in answers[4]} == {"pending", "failed"}

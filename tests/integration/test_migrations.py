@@ -1,0 +1,218 @@
+"""Migrations on real Postgres: the tables are the same whichever way they came to be, and nobody applies one twice.
+
+The schema that a new installation gets is the sum of the files. What can go wrong is an old installation: its tables
+are full, and its months were made before the later files. So each file is applied to a database in use, and the
+catalogue is compared with one that got all files at once.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from typer.testing import CliRunner
+
+from connectors.cli import app
+from connectors.postgres.migrate import LOCK, Migration, migrate, migrations, pending
+from schemas.errors import MeterbridgeError, Rejected, Unavailable
+from tests.support.database import fresh_database, rows
+from tests.support.ports import free_port
+
+CATALOGUE = """
+SELECT 'column', table_name::text, column_name::text,
+    concat_ws(' ', data_type, collation_name, is_nullable, column_default, generation_expression)
+FROM information_schema.columns WHERE table_schema = 'public'
+UNION ALL
+SELECT 'constraint', conrelid::regclass::text, conname::text, pg_get_constraintdef(oid)
+FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+UNION ALL
+SELECT 'index', tablename::text, indexname::text, indexdef FROM pg_indexes WHERE schemaname = 'public'
+UNION ALL
+SELECT 'view', viewname::text, '', definition FROM pg_views WHERE schemaname = 'public'
+UNION ALL
+SELECT 'function', proname::text, '', pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+UNION ALL
+SELECT 'partition', inhparent::regclass::text, inhrelid::regclass::text, pg_get_expr(relpartbound, c.oid)
+FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE relkind = 'r'
+UNION ALL
+SELECT 'trigger', tgrelid::regclass::text, tgname::text, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+ORDER BY 1, 2, 3, 4
+"""
+#: What is in use once a file has been applied, by its number; later files find it there.
+IN_USE = {
+    1: [
+        "SELECT ensure_usage_month('2026-10-15')",
+        """INSERT INTO llm_usage_log VALUES (
+            '\\x00112233445566778899aabbccddeeff', '2026-10-01', '2026-10-31 23:59:59Z', '2026-11-01Z', '2026-11-01Z', 'a',
+            'billable', 'success', 'c', 'end_user', 'o', 's', 'm', 'p', 't', 1, 2, 3, 0, 0, 0.000145, 'a', 'r', '', '', '',
+            '', '', 'part-1', '', '', 0, 7)""",
+        "INSERT INTO projector_offsets VALUES ('topic', 0, 'id', 8)",
+    ],
+    2: [
+        "INSERT INTO usage_parts (part, held_customer_id, held_calls, held_reason) VALUES ('part-2', 'c', 1, 'no_mapping')",
+        "INSERT INTO usage_parts (part, event, status) VALUES ('part-1', '{}', 'completed')",
+    ],
+    3: ["INSERT INTO rejected_calls VALUES (0, 0, now(), 'meter', 'bad_cost', '', 'c', NULL, 1)"],
+}
+
+
+@pytest.fixture
+async def url(postgres_url: str) -> AsyncIterator[str]:
+    async with fresh_database(postgres_url) as url:
+        yield url
+
+
+async def counts(url: str) -> dict[str, int]:
+    tables = [name for (name,) in await rows(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    return {name: (await rows(url, f"SELECT count(*) FROM {name}"))[0][0] for name in tables}
+
+
+async def test_a_database_in_use_ends_up_as_a_new_one(url: str, postgres_url: str) -> None:
+    """Every file needs a line in `IN_USE`: what is not tried on full tables is not known to work on them."""
+    files = migrations()
+    assert [one.version for one in files] == sorted(IN_USE)
+    for number, migration in enumerate(files, 1):
+        before = await counts(url)
+        assert await migrate(url, files[:number]) == [migration]
+        after = await counts(url)
+        assert {name: after[name] for name in before if name != "schema_version"} == {
+            name: count for name, count in before.items() if name != "schema_version"
+        }
+        for statement in IN_USE[migration.version]:
+            await rows(url, statement)
+    async with fresh_database(postgres_url) as fresh:
+        assert await migrate(fresh) == files
+        await rows(fresh, "SELECT ensure_usage_month('2026-10-15')")
+        expected = await rows(fresh, CATALOGUE)
+        # A month that is made now is as one that was made then.
+        for place in (url, fresh):
+            await rows(place, "SELECT ensure_usage_month('2026-12-01')")
+        assert await rows(url, CATALOGUE) == await rows(fresh, CATALOGUE)
+    assert len(expected) > 100 and {kind for kind, *_ in expected} > {
+        "column",
+        "index",
+        "view",
+        "function",
+        "partition",
+    }
+
+
+async def test_every_month_is_made_alike(url: str) -> None:
+    await migrate(url)
+    made = "llm_usage_log_2027_01"
+    await rows(url, "SELECT ensure_usage_month('2027-01-31')")
+    await rows(url, "SELECT ensure_usage_month('2027-01-01')")
+
+    def of(table: str, catalogue: list[tuple[Any, ...]]) -> list[tuple[str, ...]]:
+        short = [
+            (kind, one.replace(table, "*"), two.replace(table, "*"), three.replace(table, "*"))
+            for kind, one, two, three in catalogue
+        ]
+        return [row for row in short if row[1] == "*" and row[0] in ("column", "index", "constraint")]
+
+    catalogue = await rows(url, CATALOGUE)
+    assert of(made, catalogue)
+    for kind in ("column", "index"):
+        assert [row for row in of(made, catalogue) if row[0] == kind] == [
+            row for row in of("llm_usage_log_before_2020", catalogue) if row[0] == kind
+        ]
+
+
+async def test_migrating_twice_changes_nothing(url: str) -> None:
+    await migrate(url)
+    once = await rows(url, "SELECT * FROM schema_version ORDER BY version")
+    assert await migrate(url) == [] == await pending(url)
+    assert await rows(url, "SELECT * FROM schema_version ORDER BY version") == once
+
+
+async def test_of_many_that_migrate_at_once_each_file_is_applied_by_one(url: str) -> None:
+    """Replicas start together; each may be told to migrate first."""
+    done = await asyncio.gather(*(migrate(url) for _ in range(6)))
+    assert sorted(one.version for each in done for one in each) == [one.version for one in migrations()]
+
+
+async def test_who_comes_second_waits_for_the_lock(url: str) -> None:
+    holder = await asyncpg.connect(url)
+    await holder.execute("SELECT pg_advisory_lock($1)", LOCK)
+    waiting = asyncio.ensure_future(migrate(url))
+    done, _ = await asyncio.wait({waiting}, timeout=0.5)
+    assert not done
+    await holder.close()
+    assert len(await asyncio.wait_for(waiting, 10)) == len(migrations())
+
+
+async def test_a_file_that_was_changed_after_it_was_applied_is_refused_by_name(url: str) -> None:
+    """Nobody knows then what the tables are like: neither the check nor a migration goes on."""
+    files = migrations()
+    await migrate(url, files[:2])
+    changed = [files[0], Migration(2, files[1].name, files[1].sql + "-- harmless"), *files[2:]]
+    for attempt in (migrate, pending):
+        with pytest.raises(MeterbridgeError, match="0002_event_queue was changed") as refused:
+            await attempt(url, changed)
+        assert refused.value.reason == "migration_changed"
+    assert await pending(url, files) == files[2:]
+
+
+async def test_a_migration_that_fails_leaves_no_trace_and_those_before_it_stand(url: str) -> None:
+    good = Migration(1, "good", "CREATE TABLE good ()")
+    bad = Migration(2, "bad", "CREATE TABLE bad (); SELECT 1 / 0")
+    with pytest.raises(Rejected) as failed:
+        await migrate(url, [good, bad])
+    assert failed.value.reason == "migration_failed" and "0002_bad" in failed.value.detail
+    assert await rows(url, "SELECT to_regclass('good')::text, to_regclass('bad')::text") == [("good", None)]
+    assert await pending(url, [good, bad]) == [bad]
+
+
+async def test_a_migration_that_cannot_be_recorded_is_not_applied(url: str) -> None:
+    """Applied and not on record, it would be applied again."""
+    unrecordable = Migration(2**40, "unrecordable", "CREATE TABLE unrecordable ()")
+    with pytest.raises(Rejected):
+        await migrate(url, [unrecordable])
+    assert await rows(url, "SELECT to_regclass('unrecordable')") == [(None,)]
+
+
+async def test_files_of_a_later_version_do_not_disturb_an_earlier_one(url: str) -> None:
+    """A release that is rolled back finds the tables of its successor, which only adds."""
+    files = migrations()
+    await migrate(url, [*files, Migration(9000, "later", "CREATE TABLE later ()")])
+    assert await pending(url) == []
+
+
+async def test_a_database_that_cannot_hold_every_text_is_refused(postgres_url: str) -> None:
+    name = "latin_only"
+    await rows(postgres_url, f"DROP DATABASE IF EXISTS {name}")
+    await rows(postgres_url, f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    try:
+        with pytest.raises(MeterbridgeError, match="UTF8"):
+            await migrate(postgres_url.rpartition("/")[0] + f"/{name}")
+    finally:
+        await rows(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_postgres_away_is_said_in_a_word(url: str) -> None:
+    with pytest.raises(Unavailable) as away:
+        await migrate(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    assert away.value.reason == "postgres_away"
+
+
+async def test_the_command_migrates_and_its_check_is_an_exit_code(url: str) -> None:
+    environ = {"DATABASE_URL": url, "POSTGRES_HOST": ""}
+
+    async def said(*words: str) -> Any:
+        return await asyncio.to_thread(CliRunner().invoke, app, ["db", "migrate", *words], env=environ)
+
+    told = await said("--check", "--json")
+    assert told.exit_code == 1 and len(json.loads(told.stdout)["pending"]) == len(migrations())
+    told = await said()
+    assert told.exit_code == 0 and "0001_usage_log" in told.stdout
+    told = await said("--check")
+    assert (told.exit_code, told.stdout) == (0, "The tables are up to date.\n")
+    told = await said("--json")
+    assert json.loads(told.stdout) == {"applied": [], "pending": []}
+
+
+def test_the_command_needs_to_know_where_postgres_is() -> None:
+    told = CliRunner().invoke(app, ["db", "migrate"], env={"DATABASE_URL": "", "POSTGRES_HOST": ""})
+    assert told.exit_code == 2 and "DATABASE_URL or POSTGRES_HOST must be set" in told.stderr

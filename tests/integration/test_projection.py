@@ -1,0 +1,193 @@
+"""The projector's SQL on real Postgres: the tables are a function of what the topics say, in whatever order it is read."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+from aiokafka import TopicPartition
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from connectors.postgres.migrate import migrate
+from schemas.errors import Unavailable
+from schemas.records import Receipt
+from streams.agents.project import Place
+from tests.support.database import fresh_database, migrated_database, rows
+from tests.support.history import PREFIX, TOPICS, History, Said, history
+from tests.support.postgres import Postgres
+from tests.support.projection import Writer, emptied, event, image, in_order, usage
+
+
+@pytest.fixture
+async def url(postgres_url: str) -> AsyncIterator[str]:
+    async with migrated_database(postgres_url) as url:
+        yield url
+
+
+def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> None:
+    """Topics and partitions are read independently: an event may be projected before the calls it bills, its receipt
+    before both, and a release before what was held."""
+
+    async def shuffled(url: str, told: History, chance: random.Random) -> dict[str, Any]:
+        left = {place: list(log) for place, log in told.logs.items()}
+        async with Writer(url) as writer:
+            while left:
+                place = chance.choice(sorted(left))
+                size = chance.randint(1, 20)
+                await writer.take(*place, left[place][:size])
+                left[place] = left[place][size:]
+                if not left[place]:
+                    del left[place]
+        return await image(url)
+
+    with asyncio.Runner() as runner:
+        scope = fresh_database(postgres_url)
+        url = runner.run(scope.__aenter__())
+        runner.run(migrate(url))
+
+        # Not shrunk: every step would be a dozen transactions.
+        @settings(
+            max_examples=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.reuse, Phase.generate],
+        )
+        @given(st.integers(0, 5), st.randoms(use_true_random=False))
+        def law(seed: int, chance: random.Random) -> None:
+            told = history(seed)
+            runner.run(emptied(url))
+            expected = runner.run(in_order(url, told))
+            runner.run(emptied(url))
+            assert runner.run(shuffled(url, told, chance)) == expected
+
+        try:
+            law()
+        finally:
+            runner.run(scope.__aexit__(None, None, None))
+
+
+async def test_topics_projected_at_the_same_time_meet_on_the_same_rows(url: str) -> None:
+    """Every partition has a lane of its own; each waits for the others' rows, none for ever."""
+    told = history(3, calls=200)
+    expected = await in_order(url, told)
+    await emptied(url)
+
+    async def lane(writer: Writer, place: tuple[str, int], log: list[Said]) -> None:
+        for start in range(0, len(log), 7):
+            assert await writer.take(*place, log[start : start + 7]) is not None
+
+    async with Writer(url) as writer:
+        await asyncio.gather(*(lane(writer, place, log) for place, log in told.logs.items()))
+    assert await image(url) == expected
+
+
+async def test_topics_that_name_the_same_parts_in_opposite_order_do_not_wait_in_a_circle(url: str) -> None:
+    """Postgres would end such a wait after a second, by refusing one of the two."""
+    async with Writer(url) as writer:
+        for start in range(10_000, 18_000, 2000):
+            up, down = range(start, start + 2000), range(start + 1999, start - 1, -1)
+            sealed, settled = (up, down) if start % 4000 else (down, up)
+            await asyncio.gather(
+                writer.put(TOPICS.events, *(event(first=number) for number in sealed)),
+                writer.put(TOPICS.receipts, *(Receipt(f"{PREFIX}{number}", "completed", 1) for number in settled)),
+            )
+    assert await rows(url, "SELECT status, count(*) FROM event_queue GROUP BY 1") == [("completed", 8000)]
+
+
+async def test_reading_a_topic_again_from_its_beginning_changes_nothing(url: str) -> None:
+    """How an operator rebuilds a table: forget the offsets."""
+    told = history(1)
+    expected = await in_order(url, told)
+    await rows(url, "TRUNCATE projector_offsets")
+    assert await in_order(url, told) == expected
+
+
+async def test_the_log_adds_up_to_the_books_and_what_is_held_to_the_ledger(url: str) -> None:
+    told = history(2, calls=200)
+    await in_order(url, told)
+    counted = dict(await rows(url, "SELECT decision, count(*) FROM llm_usage_log GROUP BY 1"))
+    assert counted == told.decisions
+    folded = told.books.position.counters.folded
+    billed = "decision IN ('billable', 'failed_with_cost')"
+    assert await rows(url, f"SELECT count(*), sum(cost_usd) FROM llm_usage_log WHERE {billed}") == [
+        (folded.calls, folded.cost)
+    ]
+    held = [window for window in told.books.windows.values() if window.held]
+    assert held and told.released
+    assert await rows(url, "SELECT sum(calls), sum(cost_usd) FROM held_parts WHERE transaction_id IS NULL") == [
+        (sum(window.count for window in held), sum(window.cost for window in held))
+    ]
+    assert await rows(
+        url, "SELECT count(*) FROM event_queue WHERE status = 'pending' AND event_data IS NULL"
+    ) == await rows(url, "SELECT count(*) FROM held_parts WHERE transaction_id IS NULL")
+
+
+async def test_every_billed_call_is_found_from_its_event_and_adds_up_to_it(url: str) -> None:
+    """Also those that were held first: their part names the event they were released in."""
+    told = history(4, calls=200)
+    await in_order(url, told)
+    off = """
+    SELECT e.transaction_id FROM lago_events e JOIN usage_parts p ON e.transaction_id IN (p.part, p.released_in)
+    JOIN llm_usage_log u ON u.part = p.part
+    GROUP BY e.transaction_id, e.calls, e.amount_cents
+    HAVING count(*) <> e.calls OR sum(u.cost_usd) * 100 <> e.amount_cents
+    """
+    assert await rows(url, off) == []
+    assert (await rows(url, "SELECT count(*) FROM lago_events"))[0][0] == told.books.position.seal_seq
+
+
+async def test_two_owners_never_both_write(url: str) -> None:
+    """A frozen worker that wakes finds the partition elsewhere, and leaves no row."""
+    async with Writer(url) as writer:
+        tp = TopicPartition(TOPICS.enriched, 0)
+        await writer.put(TOPICS.enriched, usage(1))
+        late = [Said(0, 0, b"acme", msgspec.json.encode(usage(2)))]
+        assert await writer.projection.project(tp, 0, 1, late) is None
+        assert await writer.projection.place(tp) == Place("id", 1)
+    assert await rows(url, "SELECT count(*) FROM llm_usage_log") == [(1,)]
+
+
+async def test_a_crash_of_postgres_takes_back_rows_and_offset_together(postgres: Postgres, url: str) -> None:
+    """Commits are not awaited on disk; what a crash takes is a suffix, and whoever wrote it is told."""
+    async with Writer(url) as writer:
+        for start in range(1, 200, 10):
+            await writer.put(TOPICS.enriched, *(usage(n, offset=n) for n in range(start, start + 10)))
+        await asyncio.to_thread(postgres.kill)
+        await asyncio.to_thread(postgres.restart)
+    [(calls, place)] = await rows(
+        url, "SELECT (SELECT count(*) FROM llm_usage_log), coalesce(sum(next), 0) FROM projector_offsets"
+    )
+    assert calls == place
+
+
+async def test_a_frozen_writer_does_not_hold_its_partition_for_ever(url: str) -> None:
+    """Its open transaction holds the row that says where the partition stands: Postgres ends it after 10 s."""
+    async with Writer(url) as frozen, Writer(url) as owner:
+        await owner.put(TOPICS.enriched, usage(1))
+        with pytest.raises(Unavailable):
+            async with frozen.database.connection() as connection:
+                await connection.execute("BEGIN")
+                await connection.execute("UPDATE projector_offsets SET next = 99")
+                told = await asyncio.wait_for(owner.put(TOPICS.enriched, usage(2)), 25)
+                assert told is not None and told.rows == {"llm_usage_log": 1}
+                await connection.execute("COMMIT")
+        assert await owner.projection.place(TopicPartition(TOPICS.enriched, 0)) == Place("id", 2)
+
+
+async def test_who_is_cancelled_stays_cancelled_whatever_became_of_the_connection(url: str) -> None:
+    """A lane is told to close while Postgres goes away: it must not take the one for the other and ask again."""
+    async with Writer(url) as writer:
+        with pytest.raises(asyncio.CancelledError):
+            async with writer.database.connection() as connection:
+                number = await connection.fetchval("SELECT pg_backend_pid()")
+                await rows(url, "SELECT pg_terminate_backend($1)", number)
+                with pytest.raises(asyncpg.InterfaceError):  # the pool has taken it away
+                    while True:
+                        connection.is_closed()
+                        await asyncio.sleep(0.01)
+                raise asyncio.CancelledError
+        await writer.put(TOPICS.enriched, usage(1))

@@ -1,0 +1,297 @@
+"""The projector on real Kafka and real Postgres: what the topics say stands in the tables, each row once."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from connectors.lago.client import LagoClient
+from connectors.postgres.migrate import migrate
+from schemas.money import ZERO
+from streams.core.backoff import RetryPolicy
+from streams.core.breaker import Breaker
+from streams.delivery import Delivery
+from tests.support.calls import Raw, raw, slp
+from tests.support.database import Watching, fresh_database, migrated_database, projector_parts, rows, until
+from tests.support.enriched import put, usage
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.postgres import Postgres
+from tests.support.sandbox import KEY, Lago, lago_sandbox
+from tests.support.stage import Stage
+
+
+@pytest.fixture
+def stage(kafka: Kafka, topic_prefix: str) -> Stage:
+    return Stage(kafka.bootstrap, topic_prefix)
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[str]:
+    async with migrated_database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture
+async def lago() -> AsyncIterator[Lago]:
+    async with lago_sandbox(clock=time.time) as sandbox:
+        await sandbox.plan()
+        await sandbox.subscribe("sub-a", "org-a", subscription_at="2026-01-01T00:00:00Z")
+        yield sandbox
+
+
+def now_calls(numbers: range, customer: str = "acme", **fields: object) -> list[Raw]:
+    at = time.time_ns() // 1000
+    return [raw(0, slp(n, at_us=at, **fields), customer=customer, received_us=at) for n in numbers]
+
+
+def delivery_to(lago: Lago, http: httpx.AsyncClient) -> Delivery:
+    """One that loses patience within a test."""
+    policy = RetryPolicy(random.random, base_s=0.01, cap_s=0.05, isolate_after=2, alone_after=3)
+    return Delivery(
+        LagoClient(http, lago.url, KEY),
+        concurrency=asyncio.Semaphore(4),
+        breaker=Breaker(policy, time.monotonic()),
+        policy=policy,
+        clock=time.monotonic,
+        sleep=asyncio.sleep,
+        on_request=lambda *_: None,
+    )
+
+
+async def test_the_tables_agree_with_the_books_and_with_lago(stage: Stage, database: str, lago: Lago) -> None:
+    """From the call to its invoice line: nothing is counted that was not billed, and the other way round."""
+    stage.map("acme", "org-a", "sub-a")
+    calls = [*now_calls(range(200)), *now_calls(range(200, 240), cost="0"), *now_calls(range(240, 260), "nobody")]
+    stage.put([*calls, *calls[:50]])
+    async with (
+        httpx.AsyncClient(trust_env=False) as http,
+        projector_parts(stage, database) as base,
+    ):
+        delivery = delivery_to(lago, http)
+        parts = replace(base, delivery=lambda: delivery, retry_delay_s=0.1)
+        async with (
+            stage.running("sink", parts),
+            stage.running("retry", parts),
+            stage.running("project", parts),
+            stage.running("meter", parts) as meter,
+        ):
+            await until(
+                database, "SELECT sum(calls)::int FROM lago_events WHERE status = 'completed'", lambda n: n == 200
+            )
+            await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 260)
+            counters: list[Any] = [lane.work._ledger.books.position.counters for lane in meter.lanes.values()]
+    sums = {
+        name: (
+            sum(getattr(one, name).calls for one in counters),
+            sum((getattr(one, name).cost for one in counters), ZERO),
+        )
+        for name in ("folded", "unbilled", "sealed")
+    }
+    kinds = "CASE WHEN decision IN ('billable', 'failed_with_cost') THEN 'folded' ELSE 'unbilled' END"
+    assert {
+        kind: (calls, cost)
+        for kind, calls, cost in await rows(
+            database, f"SELECT {kinds}, count(*), sum(cost_usd) FROM llm_usage_log GROUP BY 1"
+        )
+    } == {name: sums[name] for name in ("folded", "unbilled")}
+    assert Counter(dict(await rows(database, "SELECT decision, count(*) FROM llm_usage_log GROUP BY 1"))) == {
+        name: count for name, count in stage_calls(parts).items() if name != "duplicate"
+    }
+    [(cents,)] = await rows(database, "SELECT sum(amount_cents) FROM lago_events")
+    assert cents == sums["sealed"][1] * 100 == Decimal((await lago.stats())["totals"]["cents"])
+    assert await rows(
+        database, "SELECT status, error_message, count(*) > 0 FROM event_queue GROUP BY 1, 2 ORDER BY 1"
+    ) == [
+        ("completed", None, True),
+        ("pending", "no_mapping", True),
+    ]
+
+
+def stage_calls(parts: Any) -> dict[str, int]:
+    """What the meter said it decided."""
+    sensors: Watching = parts.sensors
+    return sensors.calls
+
+
+async def test_a_poisoned_event_is_seen_in_retry_and_as_failed_with_its_reason(
+    stage: Stage, database: str, lago: Lago
+) -> None:
+    stage.map("acme", "org-a", "sub-a")
+    stage.put(now_calls(range(5)))
+    async with httpx.AsyncClient(trust_env=False) as http, projector_parts(stage, database) as base:
+        delivery = delivery_to(lago, http)
+        parts = replace(base, delivery=lambda: delivery, retry_delay_s=2.0, max_retries=1)
+        async with stage.running("project", parts):
+            async with stage.running("meter", parts):
+                [(poisoned,)] = await until_rows(database, "SELECT transaction_id FROM event_queue")
+            await lago.fault(kind="poison", transaction_id=poisoned)
+            async with stage.running("sink", parts), stage.running("retry", parts):
+                await until(database, "SELECT status FROM event_queue", lambda status: status == "processing")
+                await until(database, "SELECT status FROM event_queue", lambda status: status == "failed", 30)
+    [(message, retries, retried, processed)] = await rows(
+        database, "SELECT error_message, retry_count, last_retry_at, processed_at FROM event_queue"
+    )
+    assert message and retries == 2 and retried < processed
+
+
+async def until_rows(url: str, query: str) -> list[tuple[Any, ...]]:
+    deadline = time.monotonic() + 20
+    while not (found := await rows(url, query)):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    return found
+
+
+async def test_held_usage_moves_to_its_event_once_it_is_mapped(stage: Stage, database: str) -> None:
+    stage.put(now_calls(range(20)))
+    async with (
+        projector_parts(stage, database) as parts,
+        stage.running("meter", parts),
+        stage.running("project", parts),
+    ):
+        pending = "SELECT coalesce(sum(calls), 0)::int FROM held_parts WHERE transaction_id IS NULL"
+        await until(database, pending, lambda calls: calls == 20)
+        assert set(await rows(database, "SELECT status, error_message, customer_mapping_id FROM event_queue")) == {
+            ("pending", "no_mapping", "acme")
+        }
+        stage.map("acme", "org-a", "sub-a")
+        await until(database, "SELECT coalesce(sum(calls), 0)::int FROM lago_events", lambda calls: calls == 20)
+        await until(database, pending, lambda calls: calls == 0)
+    assert set(await rows(database, "SELECT external_customer_id, error_message FROM event_queue")) == {("org-a", None)}
+    assert await rows(database, "SELECT sum(calls)::int FROM held_parts WHERE transaction_id IS NOT NULL") == [(20,)]
+
+
+async def test_rejected_calls_can_be_looked_up(stage: Stage, database: str) -> None:
+    """What lies beyond the horizon is looked for there before anybody bills it."""
+    old = time.time_ns() // 1000 - 3 * 86_400 * 1_000_000
+    stage.put([*now_calls(range(1)), raw(0, slp(1, at_us=old), received_us=time.time_ns() // 1000)])
+    async with (
+        projector_parts(stage, database) as parts,
+        stage.running("meter", parts),
+        stage.running("project", parts),
+    ):
+        await until(database, "SELECT count(*) FROM rejected_calls", lambda count: count == 1)
+    assert await rows(database, "SELECT reason, stage, customer_id, cost_usd FROM rejected_calls") == [
+        ("beyond_horizon", "meter", "acme", Decimal("0.000145"))
+    ]
+
+
+async def test_a_chunk_that_was_dropped_is_asked_for_again(stage: Stage, database: str) -> None:
+    async with projector_parts(stage, database) as parts, stage.running("project", parts) as role:
+        place = f"{stage.topics.enriched}-0"
+        await soon(lambda: place in role.lanes and role.lanes[place].expected is not None)
+        lane, lost = role.lanes[place], []
+        offer = lane.offer
+
+        def losing(chunk: Any) -> None:
+            if lost:
+                offer(chunk)
+            lost.append(chunk)
+
+        lane.offer = losing  # type: ignore[method-assign]
+        put(stage, range(100), partition=0)
+        await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 100)
+        assert lost and lane.gaps + parts.sensors.missing >= 1  # type: ignore[attr-defined]
+
+
+async def test_while_postgres_is_away_rows_wait_and_none_is_lost(
+    stage: Stage, database: str, postgres: Postgres
+) -> None:
+    """An hour or a second: the topic is the queue, and nothing becomes a dead letter for Postgres' sake."""
+    async with projector_parts(stage, database) as parts, stage.running("project", parts):
+        put(stage, range(100))
+        await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 100)
+        await asyncio.to_thread(postgres.kill)
+        put(stage, range(100, 300))
+        sensors: Any = parts.sensors
+        await soon(lambda: sensors.failures.get("postgres_away", 0) > 3)
+        assert any(oldest is not None for oldest in sensors.oldest.values())
+        await asyncio.to_thread(postgres.restart)
+        await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 300)
+        assert sensors.halted == []
+        await soon(lambda: all(oldest is None for oldest in sensors.oldest.values()))
+    assert await rows(database, "SELECT sum(calls)::int FROM held_parts") == [(30,)]
+
+
+async def test_a_projector_that_starts_before_the_tables_are_there_waits_for_them(
+    stage: Stage, postgres_url: str
+) -> None:
+    """A new version may start before its migrations have run."""
+    put(stage, range(10))
+    async with (
+        fresh_database(postgres_url) as url,
+        projector_parts(stage, url) as parts,
+        stage.running("project", parts),
+    ):
+        sensors: Any = parts.sensors
+        await soon(lambda: sensors.failures.get("postgres_schema", 0) > 2)
+        await migrate(url)
+        await until(url, "SELECT count(*) FROM llm_usage_log", lambda count: count == 10)
+
+
+async def forget_before(stage: Stage, partition: int, offset: int) -> None:
+    """What retention does."""
+    admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
+    place = TopicPartition(stage.topics.enriched, partition, offset)
+    [done] = admin.delete_records([place]).values()
+    await asyncio.to_thread(done.result)
+
+
+async def test_the_first_start_begins_wherever_the_log_does(stage: Stage, database: str) -> None:
+    put(stage, range(100), partition=0)
+    await forget_before(stage, 0, 40)
+    async with projector_parts(stage, database) as parts, stage.running("project", parts):
+        await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 60)
+
+
+async def test_a_log_that_begins_beyond_what_was_projected_halts_its_lane_and_no_other(
+    stage: Stage, database: str
+) -> None:
+    put(stage, range(100), partition=0)
+    async with projector_parts(stage, database) as parts, stage.running("project", parts):
+        await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 100)
+    put(stage, range(100, 200), partition=0)
+    await forget_before(stage, 0, 150)
+    async with projector_parts(stage, database) as parts, stage.running("project", parts):
+        put(stage, range(200, 210), partition=1)
+        sensors: Any = parts.sensors
+        await soon(lambda: sensors.halted == [(stage.topics.enriched, 0, "truncated")])
+        await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 110)
+
+
+async def test_a_topic_that_was_made_anew_halts_its_lanes(stage: Stage, database: str) -> None:
+    async with projector_parts(stage, database) as parts:
+        other = replace(parts, topic_ids={**parts.topic_ids, stage.topics.enriched: "another"})
+        put(stage, range(10))
+        async with stage.running("project", parts):
+            await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 10)
+        async with stage.running("project", other):
+            sensors: Any = parts.sensors
+            await soon(lambda: len(sensors.halted) == 2)
+    assert {reason for _, _, reason in sensors.halted} == {"recreated"}
+
+
+async def test_a_row_that_is_refused_halts_its_lane_after_all_that_came_before(stage: Stage, database: str) -> None:
+    put(stage, range(50), partition=0)
+    bad = msgspec.json.encode(usage(50, start="2026-11-20T99:00:00.000000Z"))
+    stage.producer.produce(stage.topics.enriched, bad, b"acme", partition=0)
+    put(stage, range(51, 60), partition=0)
+    async with projector_parts(stage, database) as parts, stage.running("project", parts):
+        sensors: Any = parts.sensors
+        await soon(lambda: sensors.halted == [(stage.topics.enriched, 0, "row_refused")])
+        put(stage, range(60, 70), partition=1)
+        await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 60)
+    assert await rows(
+        database, "SELECT next FROM projector_offsets WHERE topic = $1 AND partition = 0", stage.topics.enriched
+    ) == [(50,)]

@@ -1,0 +1,104 @@
+"""A database of one test on the run's Postgres, and the projector's parts on it."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from connectors.kafka.admin import topic_ids
+from connectors.postgres.migrate import migrate
+from connectors.postgres.pool import Database
+from connectors.postgres.projection import PostgresProjection
+from schemas.topics import TopicNames
+from streams.agents.project import Projected, Projection
+from streams.parts import Parts
+from tests.support.stage import Quiet, Stage
+
+
+@asynccontextmanager
+async def fresh_database(server_url: str) -> AsyncIterator[str]:
+    """The URL of an empty database; it is dropped afterwards, whoever is still connected."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    await _order(server_url, f"CREATE DATABASE {name}")
+    base, _, query = server_url.partition("?")
+    try:
+        yield base.rpartition("/")[0] + f"/{name}" + (f"?{query}" if query else "")
+    finally:
+        await _order(server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@asynccontextmanager
+async def migrated_database(server_url: str) -> AsyncIterator[str]:
+    """The same with our tables in it."""
+    async with fresh_database(server_url) as url:
+        await migrate(url)
+        yield url
+
+
+async def _order(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def rows(url: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
+    """The answer to one query, over a connection of its own."""
+    connection = await asyncpg.connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(query, *arguments)]
+    finally:
+        await connection.close()
+
+
+async def until(url: str, query: str, wanted: Callable[[Any], bool], limit_s: float = 20.0) -> Any:
+    """The first value of the query that is wanted. Raises: AssertionError after `limit_s`, with the last value."""
+    deadline = time.monotonic() + limit_s
+    while not wanted(found := (await rows(url, query))[0][0]):
+        assert time.monotonic() < deadline, f"still {found!r} after {limit_s} s"
+        await asyncio.sleep(0.02)
+    return found
+
+
+@dataclass
+class Watching(Quiet):
+    """Sensors that also keep what the projector tells."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    oldest: dict[tuple[str, int], int | None] = field(default_factory=dict)
+
+    def projected(self, topic: str, projected: Projected) -> None:
+        for kept, told in ((self.rows, projected.rows), (self.skipped, projected.skipped)):
+            for name, count in told.items():
+                kept[name] = kept.get(name, 0) + count
+
+    def projection_failed(self, reason: str) -> None:
+        self.failures[reason] = self.failures.get(reason, 0) + 1
+
+    def projecting(self, topic: str, partition: int, oldest_ms: int | None) -> None:
+        self.oldest[topic, partition] = oldest_ms
+
+
+@asynccontextmanager
+async def projector_parts(stage: Stage, url: str) -> AsyncIterator[Parts]:
+    """Parts whose projector writes to the database at `url`."""
+    database = Database(url)
+    projection: Projection = PostgresProjection(database, stage.topics)
+    ids = topic_ids(stage.settings, [stage.topics.raw, *projected_topics(stage.topics)])
+    try:
+        yield stage.parts(projection=lambda: projection, topic_ids=ids, sensors=Watching())
+    finally:
+        database.terminate()
+
+
+def projected_topics(topics: TopicNames) -> tuple[str, ...]:
+    """What the projector reads."""
+    return (topics.enriched, topics.events, topics.receipts, topics.rejected)
