@@ -1,0 +1,330 @@
+"""What the doctor can find: a stable code each, how bad it is, why it happens and what mends it.
+
+`python -m connectors.doctor.catalogue` prints docs/doctor.md.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Severity(StrEnum):
+    """How bad, in this order.
+
+    The first two need no more than ordinary operation: a restart, a busy minute. `degraded` needs another fault,
+    or costs something else than money. `ok` is a verdict over no findings.
+    """
+
+    MONEY_LOST = "money_lost"
+    MONEY_DOUBLED = "money_doubled"
+    DEGRADED = "degraded"
+    OK = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of finding: cause and fix are sentences that hold wherever it is found."""
+
+    severity: Severity
+    cause: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One kind of finding, found here: `sentence` says where and what. It never holds a key or a token."""
+
+    code: str
+    sentence: str
+
+    @property
+    def severity(self) -> Severity:
+        """How bad."""
+        return KINDS[self.code].severity
+
+    def as_object(self) -> dict[str, str]:
+        """The finding for programs."""
+        kind = KINDS[self.code]
+        return {
+            "code": self.code,
+            "severity": kind.severity.value,
+            "sentence": self.sentence,
+            "cause": kind.cause,
+            "fix": kind.fix,
+        }
+
+
+_LOST, _DOUBLED, _DEGRADED = Severity.MONEY_LOST, Severity.MONEY_DOUBLED, Severity.DEGRADED
+
+LITELLM: Final = {
+    "nothing_reaches_us": Kind(
+        _LOST,
+        "No callback of LiteLLM posts to `/webhook/litellm/usage`.",
+        "Add the configuration below.",
+    ),
+    "callback_not_loaded": Kind(
+        _LOST,
+        "LiteLLM could not make a logger of a callback it is configured with; it says so only in its log, at its start.",
+        "Give the callback an `endpoint` and `headers`, and restart LiteLLM.",
+    ),
+    "endpoint_or_headers_missing": Kind(
+        _LOST,
+        "A callback without an endpoint or without headers is left out with a warning under `success_callback`; under "
+        "`callbacks` the proxy does not start.",
+        "Give it both.",
+    ),
+    "max_retries_0": Kind(
+        _LOST,
+        "LiteLLM's default is 0: one 503, one refused connection, and up to 512 calls are gone.",
+        "`max_retries: 5`; the environment variables of the plain `generic_api` callback cannot say it, "
+        "`callback_settings` can.",
+    ),
+    "auth_missing": Kind(
+        _LOST,
+        "The ingress answers 401 to a sender it does not know, and LiteLLM drops what got a 401.",
+        "Send `Authorization: Bearer <one of WEBHOOK_TOKEN>`.",
+    ),
+    "token_unknown": Kind(
+        _LOST,
+        "The header that LiteLLM sends holds none of WEBHOOK_TOKEN: 401, and the calls are dropped.",
+        "Use one of WEBHOOK_TOKEN, after the word `Bearer` and a space.",
+    ),
+    "webhook_callback": Kind(
+        _LOST,
+        "LiteLLM has no callback of this name: it takes the setting without a word and sends nothing.",
+        "Remove it; report by `generic_api`.",
+    ),
+    "lago_webhook_url": Kind(
+        _LOST,
+        "LiteLLM reads no such variable and sends nothing to it.",
+        "Remove it; report by `generic_api`.",
+    ),
+    "openmeter_in_success_callback": Kind(
+        _LOST,
+        "LiteLLM 1.109 never makes the logger when `openmeter` is listed there, and sends nothing.",
+        "List it under `callbacks`, or better report by `generic_api`.",
+    ),
+    "lago_callback": Kind(
+        _LOST,
+        "LiteLLM's `lago` callback posts once and never again, leaves out failed calls that cost money, and drops calls "
+        "that name no customer.",
+        "Report by `generic_api` instead.",
+    ),
+    "openmeter_callback": Kind(
+        _LOST,
+        "LiteLLM's `openmeter` callback posts once and never again, leaves out failed calls that cost money, and drops "
+        "calls that name no customer.",
+        "Report by `generic_api` instead.",
+    ),
+    "failures_unheard": Kind(
+        _LOST,
+        "Failed calls can cost money: a stream that its provider cut is reported as a failure with its tokens and cost.",
+        "List the callback under `callbacks`, without `event_types`.",
+    ),
+    "successes_unheard": Kind(
+        _LOST,
+        "The callback is told of failed calls only.",
+        "List the callback under `callbacks`, without `event_types`.",
+    ),
+    "no_log_open": Kind(
+        _LOST,
+        'Any client leaves the books with `"no-log": true` in its request: no event is sent at all.',
+        "`global_disable_no_log_param: true`.",
+    ),
+    "generic_api_v1": Kind(
+        _LOST,
+        "Its records hold Python texts instead of numbers, and failed calls crash it.",
+        "Remove `generic_api_use_v1`.",
+    ),
+    "log_format_unknown": Kind(
+        _LOST,
+        "LiteLLM does not make a logger with a format it does not know.",
+        "Remove `log_format`.",
+    ),
+    "old_version": Kind(
+        _LOST,
+        "Before 1.108 a flush took no lock: under ordinary load calls are lost, and others sent many times. "
+        "Repeats are recognised; what is lost is lost.",
+        "Upgrade LiteLLM to 1.108 or later.",
+    ),
+    "two_callbacks": Kind(
+        _DOUBLED,
+        "Each reports every call under ids of its own, so one call is counted as two.",
+        "Keep one of them.",
+    ),
+    "lago_beside_us": Kind(
+        _DOUBLED,
+        "LiteLLM's `lago` callback posts to Lago what Meterbridge posts there too.",
+        "Remove the `lago` callback.",
+    ),
+    "settings_unseen": Kind(
+        _DEGRADED,
+        "A running proxy does not tell its `litellm_settings` and `callback_settings`: retries, headers, time-outs and "
+        "switches were not judged.",
+        "`meterbridge doctor --config config.yaml`, with `--url` as well.",
+    ),
+    "callback_unseen": Kind(
+        _DEGRADED,
+        "A callback of your own code, or one whose address is in LiteLLM's environment: where it posts cannot be seen.",
+        "See that it posts to `/webhook/litellm/usage`, and that nothing else does.",
+    ),
+    "other_config_runs": Kind(
+        _DEGRADED,
+        "The running proxy has other callbacks than the file: it was not restarted, or it keeps its settings in a database.",
+        "Restart LiteLLM with the file.",
+    ),
+    "prompts_leave": Kind(
+        _DEGRADED,
+        "Prompts and answers are sent along. The ingress removes them before anything is stored, but they travel.",
+        "`standard_logging_payload_excluded_fields`, with `messages` and `response` in it.",
+    ),
+    "large_records": Kind(
+        _DEGRADED,
+        "A record is 14.7 kB instead of 3.7 kB; more than half of it is the price list's entry of the model.",
+        "`standard_logging_payload_excluded_fields`, with `model_map_information` in it.",
+    ),
+    "timeout_short": Kind(
+        _DEGRADED,
+        "A busy ingress answers within seconds; given up sooner, the same bytes come again, and after the last retry "
+        "LiteLLM drops them.",
+        "`timeout: 30`.",
+    ),
+    "timeout_long": Kind(
+        _DEGRADED,
+        "While a post hangs nothing else is sent, and what waits is lost with the process; the default is 600 s.",
+        "`timeout: 30`.",
+    ),
+    "log_format_single": Kind(
+        _DEGRADED,
+        "Every call is a post of its own, all at the same moment.",
+        "Remove `log_format`: arrays are the default.",
+    ),
+    "flush_too_late": Kind(
+        _DEGRADED,
+        "LiteLLM reads the variable before it reads its file, so that in `environment_variables` it does nothing.",
+        "Set it in the environment of the process; what waits for a flush is lost with the process, so keep it short.",
+    ),
+}
+OWN: Final = {
+    "no_webhook_credentials": Kind(
+        _LOST,
+        "With neither WEBHOOK_TOKEN nor WEBHOOK_SECRET the ingress does not start on an address that others reach.",
+        "Set WEBHOOK_TOKEN, and send it from LiteLLM.",
+    ),
+    "signatures_only": Kind(
+        _LOST,
+        "LiteLLM signs nothing: with WEBHOOK_SECRET alone it gets 401, and drops the calls.",
+        "Set WEBHOOK_TOKEN as well.",
+    ),
+    "lago_key_missing": Kind(
+        _LOST,
+        "Lago takes no event without a key: nothing is billed, and after 30 days Kafka forgets the events.",
+        "Set LAGO_API_KEY.",
+    ),
+    "bodies_refused": Kind(
+        _LOST,
+        "A batch of LiteLLM's 512 records is up to 7.5 MB. Larger than MAX_BODY_BYTES it gets 413, and all of it is dropped.",
+        "MAX_BODY_BYTES of 16 MiB or more; 64 MiB is the default.",
+    ),
+    "anybody_may_post": Kind(
+        _DEGRADED,
+        "Whoever reaches the ingress can have any customer billed.",
+        "Set WEBHOOK_TOKEN, unless a proxy in front of it authenticates.",
+    ),
+    "one_copy": Kind(
+        _DEGRADED,
+        "With KAFKA_REPLICATION_FACTOR=1 a broker's disk takes what was accepted and not billed yet with it.",
+        "Three brokers and KAFKA_REPLICATION_FACTOR=3, before the topics are created.",
+    ),
+    "spool_unset": Kind(
+        _DEGRADED,
+        "While Kafka is away the ingress answers 503, and LiteLLM's five retries last half a minute.",
+        "SPOOL_PATH, on a persistent volume.",
+    ),
+    "horizon_short": Kind(
+        _DEGRADED,
+        "A call that arrives later than DEDUPE_HORIZON_HOURS less one is put aside for an operator to release.",
+        "24 hours or more.",
+    ),
+}
+LAGO: Final = {
+    "lago_key_refused": Kind(
+        _LOST,
+        "Lago answers 401 or 403 to this LAGO_API_KEY: nothing is billed until it takes it.",
+        "Give Meterbridge a key of Lago's that may write events.",
+    ),
+    "metric_missing": Kind(
+        _LOST,
+        "Lago takes events of a metric it does not know, and never bills them.",
+        "Create a billable metric with the code LAGO_EVENT_CODE, `sum_agg` over `unit`.",
+    ),
+    "metric_not_sum_of_unit": Kind(
+        _LOST,
+        "A dynamic charge bills the events that a sum metric counts, and the property that events bring is `unit`.",
+        "Create another metric, `sum_agg` over `unit`, and name it in LAGO_EVENT_CODE.",
+    ),
+    "plan_missing": Kind(
+        _LOST,
+        "No plan charges the metric: events are counted and never billed.",
+        "Create a plan with a `dynamic` charge on the metric, and subscribe the customers to it.",
+    ),
+    "plan_currency": Kind(
+        _LOST,
+        "LiteLLM's costs are dollars. Usage of an org in another currency is held; its cents would be read as others.",
+        "A plan with `amount_currency` USD.",
+    ),
+    "clickhouse_without_dedup": Kind(
+        _DOUBLED,
+        "On ClickHouse without deduplication an event that is posted again, after an answer was lost, counts twice. "
+        "It is looked up first, but that store shows events late.",
+        "Have Lago's deduplication turned on for the organization, then set LAGO_CLICKHOUSE_DEDUP=true; if it is on, set that.",
+    ),
+    "lago_old": Kind(
+        _DEGRADED,
+        "Before 1.39 Lago refuses a batch for one event it has already, and stores the others half processed.",
+        "Upgrade Lago to 1.39 or later.",
+    ),
+    "charge_not_dynamic": Kind(
+        _DEGRADED,
+        "Another model than `dynamic` bills Lago's own price of `unit` (tokens), not the cents it is sent.",
+        "A `dynamic` charge, unless Lago is meant to know the prices.",
+    ),
+}
+KINDS: Final = {**LITELLM, **OWN, **LAGO}
+
+_HEAD: Final = """\
+# What `meterbridge doctor` finds
+
+<!-- Written by `python -m connectors.doctor.catalogue`; change connectors/doctor/catalogue.py instead. -->
+
+`meterbridge doctor --config config.yaml` reads a configuration of LiteLLM's proxy, or asks a running one (`--url`, by
+default `LITELLM_API_URL` with `LITELLM_MASTER_KEY`), the environment of Meterbridge, and Lago (unless `--no-lago`).
+It changes nothing. It prints what it found and the configuration of LiteLLM that loses nothing; with `--json` one object.
+
+| exit code | means |
+|---|---|
+| 0 | nothing loses or doubles money; there may be findings that are `degraded` |
+| 1 | something loses or doubles money |
+| 2 | LiteLLM or Lago could not be read, and nothing worse was found |
+
+`money_lost` and `money_doubled` need no more than ordinary operation: a restart, a busy minute. `degraded` needs
+another fault, or costs something else than money.
+
+A running proxy tells its version, the names of its callbacks, which of them it made a logger of, and the addresses of the built-in ones. It
+does not tell retries, headers, time-outs and switches: those are only in its file. Give both to have both judged.
+"""
+
+
+def page() -> str:
+    """docs/doctor.md."""
+    lines = [_HEAD]
+    chapters = {"LiteLLM": LITELLM, "Meterbridge's own settings": OWN, "Lago": LAGO}
+    for title, kinds in chapters.items():
+        lines += [f"## {title}", "", "| code | severity | cause | what to do |", "|---|---|---|---|"]
+        lines += [f"| `{code}` | `{kind.severity}` | {kind.cause} | {kind.fix} |" for code, kind in kinds.items()]
+        lines.append("")
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")  # noqa: T201  # this is what it is for

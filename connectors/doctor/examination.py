@@ -1,0 +1,161 @@
+"""One examination: read LiteLLM, our settings and Lago, judge each, and say how it went."""
+
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import httpx
+
+from connectors.doctor.catalogue import Finding, Severity
+from connectors.doctor.lago_rules import SeenLago, judge_lago
+from connectors.doctor.litellm_rules import judge_litellm
+from connectors.doctor.own_rules import judge_own
+from connectors.lago.client import LagoClient, LagoError
+from connectors.litellm.config import read_config
+from connectors.litellm.proxy import ask_proxy
+from connectors.litellm.recommended import ENDPOINT, working_yaml
+from connectors.litellm.seen import Callback, Kind, Proxy, is_unseen
+from connectors.settings import Settings
+from schemas.errors import Rejected, Unavailable
+
+#: Exit codes.
+FINE, MONEY, UNREAD = 0, 1, 2
+_MONEY: Final = (Severity.MONEY_LOST, Severity.MONEY_DOUBLED)
+_KEY_REFUSED: Final = ("http_401", "http_403")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """One of those examined: what is wrong with it, or why it could not be read (`unread`)."""
+
+    name: str
+    findings: tuple[Finding, ...] = ()
+    unread: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All of them, and the configuration that LiteLLM should have."""
+
+    patients: tuple[Patient, ...]
+    config: str
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Of all."""
+        return [finding for patient in self.patients for finding in patient.findings]
+
+    @property
+    def verdict(self) -> Severity:
+        """The worst there is."""
+        return next((one for one in Severity if any(f.severity is one for f in self.findings)), Severity.OK)
+
+    @property
+    def exit_code(self) -> int:
+        """Money before everything: 1 also where something could not be read."""
+        if self.verdict in _MONEY:
+            return MONEY
+        return UNREAD if any(patient.unread for patient in self.patients) else FINE
+
+    def as_object(self) -> dict[str, Any]:
+        """The report for programs."""
+        return {
+            "verdict": self.verdict.value,
+            "findings": [
+                {"of": patient.name, **finding.as_object()} for patient in self.patients for finding in patient.findings
+            ],
+            "unread": [{"of": patient.name, "why": patient.unread} for patient in self.patients if patient.unread],
+            "config": self.config,
+        }
+
+
+async def examine(
+    own: Settings, http: httpx.AsyncClient, config: Path | None, url: str | None, *, with_lago: bool
+) -> Report:
+    """Examine LiteLLM by its file, by its API, or by both: what runs is then compared with what is written.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    proxy = None if config is None else read_config(config)
+    patients = []
+    unread = ""
+    running: Proxy | None = None
+    if url is not None:
+        key = own.litellm_master_key.get_secret_value() if own.litellm_master_key else ""
+        running, unread = await _read(ask_proxy(http, url, key))
+    seen = [*_both(proxy, running)]
+    findings = judge_litellm(_merged(proxy, running), own) if proxy or running else []
+    patients.append(
+        Patient(f"LiteLLM, {' and '.join(map(str, filter(None, (config, url))))}", (*seen, *findings), unread)
+    )
+    patients.append(Patient("Meterbridge's settings", tuple(judge_own(own))))
+    if with_lago:
+        patients.append(await _lago(own, http))
+    return Report(tuple(patients), working_yaml(_endpoint(proxy)))
+
+
+def _merged(proxy: Proxy | None, running: Proxy | None) -> Proxy:
+    """What the file says, and what only a running proxy can tell: its version, loggers and environment."""
+    if proxy is None or running is None:
+        return proxy or running or Proxy()
+    told = {callback.name: callback for callback in running.callbacks}
+    callbacks = tuple(_completed(callback, told.get(callback.name)) for callback in proxy.callbacks)
+    return replace(proxy, callbacks=callbacks, version=running.version, running=running.running)
+
+
+def _completed(written: Callback, runs: Callback | None) -> Callback:
+    if runs is None:
+        return written
+    return replace(written, address=written.address or runs.address, headers=written.headers or runs.headers)
+
+
+def _both(proxy: Proxy | None, running: Proxy | None) -> Iterable[Finding]:
+    if proxy is None or running is None:
+        return
+    written, runs = ({one.name for one in either.callbacks} for either in (proxy, running))
+    if written != runs:
+        yield Finding("other_config_runs", f"The file has {_named(written)}; the running proxy has {_named(runs)}.")
+
+
+def _named(callbacks: Iterable[str]) -> str:
+    return ", ".join(sorted(callbacks)) or "no callbacks"
+
+
+def _endpoint(proxy: Proxy | None) -> str:
+    """Where the file posts already, if that is here."""
+    known = (one.address for one in (proxy.of(Kind.GENERIC) if proxy else ()) if one.reaches_us())
+    return next((address for address in known if address and not is_unseen(address)), ENDPOINT)
+
+
+async def _lago(own: Settings, http: httpx.AsyncClient) -> Patient:
+    name = f"Lago, {own.lago_api_url}"
+    if own.lago_api_key is None:
+        return Patient(name, unread="LAGO_API_KEY is not set.")
+    lago = LagoClient(http, own.lago_api_url, own.lago_api_key.get_secret_value())
+    try:
+        store = (await lago.organization()).events_store
+        metric, plans = await lago.metric(own.lago_event_code), await lago.plans()
+    except LagoError as error:
+        if error.reason in _KEY_REFUSED:
+            return Patient(name, (Finding("lago_key_refused", f"Lago answers {error.reason[5:]}."),))
+        return Patient(name, unread=f"Lago does not answer: {error}.")
+    return Patient(name, tuple(judge_lago(SeenLago(await _version(lago), store, metric, tuple(plans)), own)))
+
+
+async def _version(lago: LagoClient) -> str:
+    """A proxy in front of Lago may hide where it stands; `""` then."""
+    try:
+        return await lago.version()
+    except LagoError:
+        return ""
+
+
+async def _read(asking: Awaitable[T]) -> tuple[T | None, str]:
+    """What was asked for, or why it could not be had."""
+    try:
+        return await asking, ""
+    except (Rejected, Unavailable) as error:
+        return None, str(error)

@@ -1,0 +1,66 @@
+"""What is wrong with a Lago that is to bill our events; pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from connectors.doctor.catalogue import Finding
+from connectors.lago.shapes import Metric, Plan
+from connectors.settings import Settings
+from streams.core.answers import batches_are_whole
+
+CLICKHOUSE = "clickhouse"
+#: LiteLLM's costs are in it.
+CURRENCY = "USD"
+#: The property of an event that the metric has to sum.
+UNIT = "unit"
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLago:
+    """A Lago as its API shows it; `metric` is the one named by LAGO_EVENT_CODE."""
+
+    version: str
+    event_store: str | None
+    metric: Metric | None
+    plans: tuple[Plan, ...]
+
+
+def judge_lago(lago: SeenLago, own: Settings) -> list[Finding]:
+    """Everything that is wrong with Lago, given our own settings."""
+    return [*_server(lago, own), *_metric(lago, own), *_plans(lago, own)]
+
+
+def _server(lago: SeenLago, own: Settings) -> Iterator[Finding]:
+    if not batches_are_whole(lago.version):
+        yield Finding("lago_old", f"Lago is {lago.version}.")
+    if lago.event_store == CLICKHOUSE and not own.lago_clickhouse_dedup:
+        yield Finding(
+            "clickhouse_without_dedup", "Lago keeps events in ClickHouse, and LAGO_CLICKHOUSE_DEDUP is not set."
+        )
+
+
+def _metric(lago: SeenLago, own: Settings) -> Iterator[Finding]:
+    metric = lago.metric
+    if metric is None:
+        yield Finding("metric_missing", f"Lago has no billable metric {own.lago_event_code}.")
+    elif (metric.aggregation_type, metric.field_name) != ("sum_agg", UNIT):
+        over = f" over {metric.field_name}" if metric.field_name else ""
+        yield Finding("metric_not_sum_of_unit", f"The metric {metric.code} is {metric.aggregation_type}{over}.")
+
+
+def _plans(lago: SeenLago, own: Settings) -> Iterator[Finding]:
+    """Every plan that charges the metric may be somebody's."""
+    if lago.metric is None:
+        return
+    charging = {
+        plan: [charge.charge_model for charge in plan.charges if charge.billable_metric_code == own.lago_event_code]
+        for plan in lago.plans
+    }
+    if not any(charging.values()):
+        yield Finding("plan_missing", f"No plan of Lago's charges {own.lago_event_code}.")
+    for plan, models in charging.items():
+        if models and plan.amount_currency != CURRENCY:
+            yield Finding("plan_currency", f"The plan {plan.code} is in {plan.amount_currency}.")
+        for model in models:
+            if model != "dynamic":
+                yield Finding("charge_not_dynamic", f"The plan {plan.code} charges {own.lago_event_code} as {model}.")

@@ -1,0 +1,209 @@
+"""What is wrong with a configuration of LiteLLM, as far as it can be seen; pure."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from connectors.doctor.catalogue import Finding
+from connectors.http.auth import WebhookAuth
+from connectors.litellm.recommended import SAFE_VERSION
+from connectors.litellm.seen import FAILURE, SUCCESS, Callback, Kind, Proxy, is_unseen
+from connectors.settings import Settings
+
+SHORTEST_TIMEOUT_S: Final = 10
+LONGEST_TIMEOUT_S: Final = 120
+_FORMATS: Final = ("json_array", "ndjson", "single")
+_LOGGERS: Final = {Kind.GENERIC: "GenericAPILogger", Kind.LAGO: "LagoLogger", Kind.OPENMETER: "OpenMeterLogger"}
+_READ_BEFORE_THE_FILE: Final = ("DEFAULT_BATCH_SIZE", "DEFAULT_FLUSH_INTERVAL_SECONDS")
+
+Findings = Iterator[Finding]
+
+
+def judge_litellm(proxy: Proxy, own: Settings) -> list[Finding]:
+    """Everything that is wrong with the proxy, given our own settings; in the order of the rules below."""
+    found = [finding for rule in _RULES for finding in rule(proxy, own)]
+    return list(dict.fromkeys(found))
+
+
+def _ways_to_us(proxy: Proxy, own: Settings) -> Findings:
+    """One callback has to report here, and no more than one may."""
+    lago = [_lago_is_at(callback, own) for callback in proxy.of(Kind.LAGO)]
+    sure, maybe = _reaching(proxy, own)
+    if len(sure) > 1:
+        yield Finding("two_callbacks", f"{', '.join(sure[:-1])} and {sure[-1]} report the same calls here.")
+    if not sure and not maybe and "unseen" not in lago:
+        yield Finding("nothing_reaches_us", "No callback posts here.")
+    for callback in maybe:
+        if callback.kind is not Kind.CUSTOM or not sure:
+            yield Finding("callback_unseen", f"{callback.name} may post here or not: its address cannot be seen.")
+
+
+def _built_in(proxy: Proxy, own: Settings) -> Findings:
+    """LiteLLM's own callbacks for Lago and OpenMeter: what they leave out, and whom they double."""
+    sure, maybe = _reaching(proxy, own)
+    beside = [name for name in sure if name != Kind.LAGO] + [one.name for one in maybe if one.kind is Kind.GENERIC]
+    for callback in proxy.of(Kind.LAGO):
+        place = _lago_is_at(callback, own)
+        if place != "here" and beside:
+            where = "to Lago itself" if place == "lago" else "to an address that cannot be seen, Lago's or ours"
+            yield Finding("lago_beside_us", f"{callback.name} posts {where}, beside {', '.join(beside)}.")
+        elif place == "unseen":
+            yield Finding("callback_unseen", f"{callback.name} posts to LAGO_API_BASE, in LiteLLM's environment.")
+        if place != "lago":
+            yield Finding("lago_callback", f"{callback.name} posts every call once, and not every call.")
+    for callback in proxy.of(Kind.OPENMETER):
+        if callback.reaches_us():
+            yield Finding("openmeter_callback", f"{callback.name} posts every call once, and not every call.")
+
+
+def _what_sends_nothing(proxy: Proxy, _own: Settings) -> Findings:
+    for callback in proxy.of(Kind.WEBHOOK):
+        yield Finding("webhook_callback", f'{" and ".join(callback.listed)}: ["webhook"] sends nothing.')
+    if proxy.lago_webhook_url:
+        yield Finding("lago_webhook_url", "callback_vars.lago_webhook_url sends nothing.")
+    for callback in proxy.of(Kind.OPENMETER):
+        if "callbacks" not in callback.listed:
+            yield Finding("openmeter_in_success_callback", f"openmeter under {callback.listed[0]} sends nothing.")
+
+
+def _what_was_not_made(proxy: Proxy, _own: Settings) -> Findings:
+    """A running proxy names the loggers it made; one that is missing was refused at its start."""
+    for callback in proxy.callbacks:
+        logger = _LOGGERS.get(callback.kind)
+        if proxy.running is not None and logger and SUCCESS in callback.hears and logger not in proxy.running:
+            yield Finding("callback_not_loaded", f"The running proxy has no logger for {callback.name}.")
+
+
+def _entries(proxy: Proxy, _own: Settings) -> Findings:
+    """What `callback_settings` says of a callback that may post here; a running proxy does not show it."""
+    for callback in proxy.of(Kind.GENERIC):
+        if proxy.settings is None or callback.reaches_us() is False:
+            continue
+        entry, name = callback.settings or {}, callback.name
+        if callback.settings is not None and (entry.get("endpoint") is None or entry.get("headers") is None):
+            yield Finding("endpoint_or_headers_missing", f"callback_settings.{name} has no endpoint or no headers.")
+        if _number(entry.get("max_retries"), 0) < 1:
+            yield Finding("max_retries_0", f"callback_settings.{name}.max_retries is 0 or missing.")
+        yield from _timeout(name, entry.get("timeout"))
+        yield from _format(name, entry.get("log_format"))
+
+
+def _credentials(proxy: Proxy, own: Settings) -> Findings:
+    """The header that is sent, where it can be seen, is one the ingress takes."""
+    tokens = [token.get_secret_value() for token in own.webhook_token]
+    for callback in proxy.of(Kind.GENERIC):
+        # Without an entry they are in GENERIC_LOGGER_HEADERS, of the proxy's environment.
+        hidden = callback.headers is None and (callback.settings is None or proxy.settings is None)
+        if own.allow_unsigned or hidden or callback.reaches_us() is False:
+            continue
+        sent = (callback.headers or {}).get("authorization")
+        if not sent:
+            yield Finding("auth_missing", f"{callback.name} sends no Authorization header.")
+        elif tokens and not is_unseen(sent) and not WebhookAuth(tokens=tokens).knows_token(sent):
+            yield Finding("token_unknown", f"{callback.name} sends an Authorization header with none of WEBHOOK_TOKEN.")
+
+
+def _what_is_heard(proxy: Proxy, _own: Settings) -> Findings:
+    for callback in proxy.callbacks:
+        if callback.kind is not Kind.GENERIC or callback.reaches_us() is False:
+            continue
+        types = (callback.settings or {}).get("event_types")
+        heard = set(callback.hears)
+        if isinstance(types, list):
+            heard &= {str(kind).removeprefix("llm_api_") for kind in types}
+        if FAILURE not in heard:
+            yield Finding("failures_unheard", f"{callback.name} is not told of failed calls.")
+        if SUCCESS not in heard:
+            yield Finding("successes_unheard", f"{callback.name} is not told of calls that succeeded.")
+
+
+def _switches(proxy: Proxy, _own: Settings) -> Findings:
+    """`litellm_settings`."""
+    settings = proxy.settings
+    if settings is None:
+        yield Finding("settings_unseen", "litellm_settings and callback_settings cannot be seen in a running proxy.")
+        return
+    if settings.get("global_disable_no_log_param") is not True:
+        yield Finding("no_log_open", "litellm_settings.global_disable_no_log_param is not true.")
+    if settings.get("generic_api_use_v1") is True:
+        yield Finding("generic_api_v1", "litellm_settings.generic_api_use_v1 is true.")
+    for variable in _READ_BEFORE_THE_FILE:
+        if variable in proxy.environment:
+            yield Finding("flush_too_late", f"environment_variables.{variable} does nothing.")
+
+
+def _records(proxy: Proxy, _own: Settings) -> Findings:
+    """What a record holds beside usage."""
+    settings = proxy.settings
+    if settings is None or all(callback.reaches_us() is False for callback in proxy.of(Kind.GENERIC)):
+        return
+    excluded = settings.get("standard_logging_payload_excluded_fields")
+    left_out = set(excluded) if isinstance(excluded, list) else set()
+    if not {"messages", "response"} <= left_out and settings.get("turn_off_message_logging") is not True:
+        yield Finding("prompts_leave", "standard_logging_payload_excluded_fields lacks messages or response.")
+    if "model_map_information" not in left_out:
+        yield Finding("large_records", "standard_logging_payload_excluded_fields lacks model_map_information.")
+
+
+def _version(proxy: Proxy, _own: Settings) -> Findings:
+    numbers = re.match(r"(\d+)\.(\d+)", proxy.version or "")
+    if numbers is not None and (int(numbers[1]), int(numbers[2])) < SAFE_VERSION:
+        yield Finding("old_version", f"LiteLLM is {proxy.version}.")
+
+
+_RULES: Final[tuple[Callable[[Proxy, Settings], Findings], ...]] = (
+    _ways_to_us,
+    _built_in,
+    _what_sends_nothing,
+    _what_was_not_made,
+    _entries,
+    _credentials,
+    _what_is_heard,
+    _switches,
+    _records,
+    _version,
+)
+
+
+def _timeout(name: str, value: object) -> Findings:
+    seconds = _number(value, None)
+    if seconds is None or seconds > LONGEST_TIMEOUT_S:
+        yield Finding("timeout_long", f"callback_settings.{name}.timeout is missing or above {LONGEST_TIMEOUT_S} s.")
+    elif seconds < SHORTEST_TIMEOUT_S:
+        yield Finding("timeout_short", f"callback_settings.{name}.timeout is below {SHORTEST_TIMEOUT_S} s.")
+
+
+def _format(name: str, value: object) -> Findings:
+    if value is not None and value not in _FORMATS:
+        yield Finding("log_format_unknown", f"callback_settings.{name}.log_format is none of {', '.join(_FORMATS)}.")
+    elif value == "single":
+        yield Finding("log_format_single", f"callback_settings.{name}.log_format is single.")
+
+
+def _reaching(proxy: Proxy, own: Settings) -> tuple[list[str], list[Callback]]:
+    """Names of the callbacks that post here, and callbacks that may."""
+    sure = [callback.name for callback in proxy.callbacks if callback.reaches_us()]
+    sure += [callback.name for callback in proxy.of(Kind.LAGO) if _lago_is_at(callback, own) == "here"]
+    maybe = [one for one in proxy.callbacks if one.kind is not Kind.LAGO and one.reaches_us() is None]
+    return sure, maybe
+
+
+def _lago_is_at(callback: Callback, own: Settings) -> str:
+    """Where LiteLLM's `lago` callback posts: `here`, `lago`, or `unseen`. What is not known to be Lago's is ours."""
+    if callback.address is None or is_unseen(callback.address):
+        return "unseen"
+    place, lagos = urlsplit(callback.address), urlsplit(own.lago_api_url)
+    same = (place.hostname, place.port) == (lagos.hostname, lagos.port)
+    is_lago = same or (place.hostname or "").endswith("getlago.com")
+    return "lago" if is_lago else "here"
+
+
+def _number(value: Any, otherwise: float | None) -> Any:
+    """Numbers may be written as text; anything else is `otherwise`. What the environment says is taken for good."""
+    if is_unseen(value):
+        return float(SHORTEST_TIMEOUT_S)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return otherwise

@@ -1,0 +1,55 @@
+"""What is wrong with our own settings; pure."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from connectors.doctor.catalogue import Finding
+from connectors.http.auth import WebhookAuth, check_exposure
+from connectors.settings import Settings
+from schemas.errors import ConfigurationError
+
+#: A batch of LiteLLM's is up to 7.5 MB, and grows while an answer takes long.
+LEAST_BODY_BYTES: Final = 16 << 20
+LEAST_HORIZON_HOURS: Final = 24
+
+
+def judge_own(own: Settings) -> list[Finding]:
+    """Everything that is wrong with the environment."""
+    return [*_credentials(own), *_limits(own), *_durability(own)]
+
+
+def _credentials(own: Settings) -> Iterator[Finding]:
+    if own.webhook_token:
+        return
+    if own.allow_unsigned:
+        yield Finding("anybody_may_post", "ALLOW_UNSIGNED is set, and WEBHOOK_TOKEN is not.")
+    elif own.webhook_secret:
+        yield Finding("signatures_only", "WEBHOOK_SECRET is set, and WEBHOOK_TOKEN is not.")
+    elif _starts_without(own.host):
+        yield Finding("anybody_may_post", f"WEBHOOK_TOKEN is not set; HOST is {own.host}: whoever is on this machine.")
+    else:
+        yield Finding("no_webhook_credentials", f"WEBHOOK_TOKEN is not set, and HOST is {own.host}.")
+
+
+def _starts_without(host: str) -> bool:
+    try:
+        check_exposure(host, WebhookAuth(), allow_unsigned=False)
+    except ConfigurationError:
+        return False
+    return True
+
+
+def _limits(own: Settings) -> Iterator[Finding]:
+    if own.max_body_bytes < LEAST_BODY_BYTES:
+        yield Finding("bodies_refused", f"MAX_BODY_BYTES is {own.max_body_bytes.human_readable()}.")
+    if own.dedupe_horizon_hours < LEAST_HORIZON_HOURS:
+        yield Finding("horizon_short", f"DEDUPE_HORIZON_HOURS is {own.dedupe_horizon_hours}.")
+
+
+def _durability(own: Settings) -> Iterator[Finding]:
+    if own.lago_api_key is None:
+        yield Finding("lago_key_missing", "LAGO_API_KEY is not set.")
+    if own.kafka_replication_factor == 1:
+        yield Finding("one_copy", "KAFKA_REPLICATION_FACTOR is 1.")
+    if own.spool_path is None:
+        yield Finding("spool_unset", "SPOOL_PATH is not set.")

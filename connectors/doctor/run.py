@@ -1,0 +1,64 @@
+"""`meterbridge doctor`: examine, print, and leave with a code that scripts can use."""
+
+import asyncio
+import json
+from pathlib import Path
+from textwrap import indent
+
+import typer
+
+from connectors.doctor.catalogue import KINDS, Severity
+from connectors.doctor.examination import Report, examine
+from connectors.lago.client import lago_http
+from connectors.settings import Settings
+
+_TIMEOUT_S = 10.0
+_CONNECTIONS = 4
+_WORDS = {
+    Severity.MONEY_LOST: "LOSES MONEY",
+    Severity.MONEY_DOUBLED: "DOUBLES MONEY",
+    Severity.DEGRADED: "degraded",
+}
+
+
+def run_doctor(own: Settings, config: Path | None, url: str | None, *, as_json: bool, with_lago: bool) -> int:
+    """Examine once; the exit code: 0 nothing loses or doubles money, 1 something does, 2 something could not be read.
+
+    Raises:
+        ConfigurationError: `config` cannot be read.
+    """
+
+    async def once() -> Report:
+        async with lago_http(_TIMEOUT_S, _CONNECTIONS) as http:
+            return await examine(own, http, config, url, with_lago=with_lago)
+
+    report = asyncio.run(once())
+    typer.echo(json.dumps(report.as_object(), indent=2) if as_json else told(report))
+    return report.exit_code
+
+
+def told(report: Report) -> str:
+    """The report for people: what was found, then the configuration that loses nothing."""
+    lines = []
+    for patient in report.patients:
+        lines.append(patient.name)
+        if patient.unread:
+            lines.append(f"  NOT READ  {patient.unread}")
+        elif not patient.findings:
+            lines.append("  ok")
+        for finding in sorted(patient.findings, key=lambda one: list(Severity).index(one.severity)):
+            kind = KINDS[finding.code]
+            lines.append(f"  {_WORDS[kind.severity]}  {finding.code}  {finding.sentence}")
+            lines.append(f"    why: {kind.cause}")
+            lines.append(f"    do:  {kind.fix}")
+        lines.append("")
+    lines += ["LiteLLM's config.yaml, version 1.108 or later, that loses nothing:", ""]
+    lines += [indent(report.config, "  "), _last_line(report)]
+    return "\n".join(lines)
+
+
+def _last_line(report: Report) -> str:
+    counts = {word: sum(f.severity is severity for f in report.findings) for severity, word in _WORDS.items()}
+    found = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    unread = sum(bool(patient.unread) for patient in report.patients)
+    return f"Findings: {found or 'none'}." + (f" Not read: {unread}." if unread else "")

@@ -1,0 +1,139 @@
+"""A config.yaml of LiteLLM's proxy, read as LiteLLM reads it: includes are merged, nothing is resolved."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from connectors.litellm.seen import BOTH, FAILURE, SUCCESS, Callback, Kind, Proxy, is_unseen, kind_of
+from schemas.errors import ConfigurationError
+
+#: Settings that list callbacks, and what those hear.
+LISTS: Final = {
+    "callbacks": BOTH,
+    "success_callback": frozenset({SUCCESS}),
+    "failure_callback": frozenset({FAILURE}),
+}
+#: Where the environment says what `callback_settings` cannot: address and headers by kind.
+_ADDRESS: Final = {
+    Kind.GENERIC: "GENERIC_LOGGER_ENDPOINT",
+    Kind.LAGO: "LAGO_API_BASE",
+    Kind.OPENMETER: "OPENMETER_API_ENDPOINT",
+}
+_HEADERS: Final = "GENERIC_LOGGER_HEADERS"
+
+
+def read_config(path: Path) -> Proxy:
+    """The proxy that a file describes.
+
+    Raises:
+        ConfigurationError: `litellm_config`: it is not there, no YAML, or no mapping. No value of it is repeated.
+    """
+    return proxy_of(_load(path, {path.resolve()}))
+
+
+def proxy_of(config: Mapping[str, Any]) -> Proxy:
+    """The proxy that a parsed config.yaml describes."""
+    settings = _mapping(config.get("litellm_settings"))
+    environment = {name: str(value) for name, value in _mapping(config.get("environment_variables")).items()}
+    return Proxy(
+        callbacks=tuple(_callbacks(settings, _mapping(config.get("callback_settings")), environment)),
+        settings=settings,
+        lago_webhook_url=_names(config, "lago_webhook_url"),
+        environment=environment,
+    )
+
+
+def callback_of(
+    name: str, listed: tuple[str, ...], settings: Mapping[str, Any] | None, environment: Mapping[str, str | None] | None
+) -> Callback:
+    """A callback by its name and what is known of its settings and environment; None = nothing is."""
+    kind = kind_of(name, settings)
+    address = headers = None
+    if settings is not None and settings.get("endpoint") is not None:
+        address = str(settings["endpoint"])
+    elif environment is not None:
+        address = environment.get(_ADDRESS.get(kind, ""))
+    if settings is not None and isinstance(settings.get("headers"), Mapping):
+        headers = _texts(settings["headers"])
+    elif environment is not None and kind is Kind.GENERIC and environment.get(_HEADERS):
+        headers = _headers(environment[_HEADERS] or "")
+    hears = frozenset[str]().union(*(LISTS[one] for one in listed))
+    return Callback(name, kind, hears, listed, settings, address, headers)
+
+
+def _load(path: Path, known: set[Path]) -> dict[str, Any]:
+    """A file with what it includes, which overrides it; no file comes twice. (Lists are extended: of models, not read here.)"""
+    config = _parsed(path)
+    for name in _strings(config.pop("include", None)):
+        included = (path.parent / name).resolve()
+        if included in known:
+            continue
+        known.add(included)
+        config.update(_load(included, known))
+    return config
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError("litellm_config", f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigurationError("litellm_config", f"{path} is no YAML{where}") from None
+    if not isinstance(loaded, dict):
+        raise ConfigurationError("litellm_config", f"{path} holds no settings")
+    return loaded
+
+
+def _callbacks(
+    settings: Mapping[str, Any], named: Mapping[str, Any], environment: Mapping[str, str]
+) -> Iterator[Callback]:
+    listed: dict[str, tuple[str, ...]] = {}
+    for setting in LISTS:
+        for name in _strings(settings.get(setting)):
+            listed[name] = (*listed.get(name, ()), setting)
+    # Headers for every callback of this kind.
+    everywhere = _texts(settings.get("generic_logger_headers"))
+    for name, settings_of_it in listed.items():
+        entry = named.get(name)
+        # Without an entry the environment decides, of which a file shows only a part.
+        known = dict(environment) if name in {*Kind} else None
+        callback = callback_of(name, settings_of_it, entry if isinstance(entry, Mapping) else None, known)
+        if callback.kind is Kind.GENERIC and everywhere:
+            callback = replace(callback, headers={**everywhere, **(callback.headers or {})})
+        yield callback
+
+
+def _strings(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _texts(value: object) -> dict[str, str]:
+    """Names in lower case, to texts."""
+    return {str(name).lower(): str(text) for name, text in _mapping(value).items()}
+
+
+def _headers(text: str) -> dict[str, str]:
+    """LiteLLM's own form: `name=value,name=value`."""
+    if is_unseen(text):
+        return {}
+    pairs = (pair.split("=", 1) for pair in text.split(",") if "=" in pair)
+    return {name.strip().lower(): value.strip() for name, value in pairs}
+
+
+def _names(value: object, wanted: str) -> bool:
+    """Whether a mapping anywhere in `value` has this key."""
+    if isinstance(value, Mapping):
+        return wanted in value or any(_names(inner, wanted) for inner in value.values())
+    return isinstance(value, list) and any(_names(inner, wanted) for inner in value)

@@ -1,0 +1,89 @@
+"""A running proxy of LiteLLM, asked over its admin API, which needs the master key.
+
+It tells the version, the callbacks it was configured with and some of their environment, and which loggers it
+made of them. It does not tell `litellm_settings` and `callback_settings`: retries, headers, time-outs and switches
+are only in its file. (`/config/yaml` looks like it and answers `{"hello": "world"}`.) Asked of 1.106.2 and 1.109.1.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+
+from connectors.litellm.config import callback_of
+from connectors.litellm.seen import Callback, Proxy
+from schemas.errors import Rejected, Unavailable
+
+_LISTED = {"success": "success_callback", "failure": "failure_callback", "success_and_failure": "callbacks"}
+T = TypeVar("T")
+
+
+class _Row(msgspec.Struct):
+    """A callback; `read_only` is one that runs under a name the configuration does not have."""
+
+    name: str
+    type: str
+    variables: dict[str, Any] = {}
+    read_only: bool = False
+
+
+class _Callbacks(msgspec.Struct):
+    callbacks: list[_Row]
+
+
+class _Readiness(msgspec.Struct):
+    litellm_version: str | None = None
+    success_callbacks: list[str] | str | None = None
+
+
+async def ask_proxy(http: httpx.AsyncClient, url: str, master_key: str) -> Proxy:
+    """The proxy at `url`.
+
+    Raises:
+        Unavailable: `litellm_unreachable`, `litellm_bad_answer`.
+        Rejected: `litellm_key_refused`.
+    """
+    url, headers = url.rstrip("/"), {"Authorization": f"Bearer {master_key}"}
+    found = await _get(http, f"{url}/get/config/callbacks", headers, _Callbacks)
+    try:
+        ready = await _get(http, f"{url}/health/readiness/details", headers, _Readiness)
+    except Unavailable:
+        # Older ones say the same here.
+        ready = await _get(http, f"{url}/health/readiness", headers, _Readiness)
+    running = ready.success_callbacks
+    return Proxy(
+        callbacks=tuple(_callbacks(found.callbacks)),
+        version=ready.litellm_version,
+        running=None if ready.litellm_version is None else frozenset(running if isinstance(running, list) else ()),
+    )
+
+
+def _callbacks(rows: Iterable[_Row]) -> Iterable[Callback]:
+    """A callback a name. One of an own name shows again, read-only, as the logger that was made of it."""
+    listed: dict[str, tuple[str, ...]] = {}
+    variables: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        if not row.read_only:
+            listed[row.name] = (*listed.get(row.name, ()), _LISTED.get(row.type, "callbacks"))
+            variables[row.name] = row.variables
+    generic = any(row.read_only and row.name == "generic_api" for row in rows)
+    for name, settings in listed.items():
+        made_here = generic and not variables[name] and "." not in name
+        # What its entry in `callback_settings` says beyond its type cannot be seen.
+        yield callback_of(name, settings, {"callback_type": "generic_api"} if made_here else None, variables[name])
+
+
+async def _get(http: httpx.AsyncClient, url: str, headers: Mapping[str, str], shape: type[T]) -> T:
+    try:
+        answer = await http.get(url, headers=headers)
+    except (httpx.RequestError, httpx.InvalidURL) as error:
+        raise Unavailable("litellm_unreachable", f"{url}: {type(error).__name__}") from error
+    if answer.status_code in {400, 401, 403}:  # 400: it has no database to look an unknown key up in
+        raise Rejected("litellm_key_refused", f"{url} answered {answer.status_code}; LITELLM_MASTER_KEY is another's")
+    try:
+        if not answer.is_success:
+            raise Unavailable("litellm_bad_answer", f"{url} answered {answer.status_code}")
+        return msgspec.json.decode(answer.content, type=shape)
+    except msgspec.DecodeError as error:
+        raise Unavailable("litellm_bad_answer", f"{url} did not answer as LiteLLM does") from error

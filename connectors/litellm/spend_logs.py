@@ -1,0 +1,108 @@
+"""LiteLLM's own record of its calls, the table `LiteLLM_SpendLogs`, read in pages as elements of the flat shape.
+
+Rows come late and out of order (they are written in batches, and a long stream has an old start), so whoever reads on
+begins some time before where it stopped; ids and milliseconds differ from what callbacks sent (docs/litellm.md).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from schemas.errors import Unavailable
+from schemas.moments import to_iso, to_us
+
+PAGE: Final = 1000
+
+#: Column to the flat shape's field; versions of LiteLLM lack some of them.
+_FIELDS: Final = {
+    "request_id": "id",
+    "litellm_call_id": "litellm_call_id",
+    "status": "status",
+    "call_type": "call_type",
+    "model": "model",
+    "model_group": "model_group",
+    "custom_llm_provider": "custom_llm_provider",
+    "prompt_tokens": "prompt_tokens",
+    "completion_tokens": "completion_tokens",
+    "total_tokens": "total_tokens",
+    "cache_hit": "cache_hit",
+    "user": "user_id",
+    "end_user": "end_user",
+    "team_id": "team_id",
+    "organization_id": "organization_id",
+    "api_key": "api_key",
+}
+_METADATA: Final = ("usage_object", "user_api_key_alias", "user_api_key_project_id")
+_COLUMNS = """
+SELECT column_name FROM information_schema.columns
+WHERE table_name = 'LiteLLM_SpendLogs' AND table_schema = ANY (current_schemas(false))
+"""
+_PAGE = """
+SELECT {columns}, spend::text AS spend, "startTime", "endTime", {metadata} AS metadata
+FROM "LiteLLM_SpendLogs"
+WHERE ("startTime", request_id) > ($1, $2) AND "startTime" < $3
+ORDER BY "startTime", request_id LIMIT {limit}
+"""
+
+
+async def spend_logs(url: str, since: datetime, until: datetime) -> AsyncIterator[tuple[datetime, bytes]]:
+    """Calls that started in `[since, until)`, in order of their start: (start, JSON of the flat shape).
+
+    Money is the column's own text, never a float of ours.
+
+    Raises:
+        Unavailable: `litellm_db`: the database does not answer, or has no such table.
+    """
+    try:
+        connection = await asyncpg.connect(url, timeout=10, command_timeout=60)
+    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+        raise Unavailable("litellm_db", type(error).__name__) from error
+    try:
+        query = _query({row[0] for row in await connection.fetch(_COLUMNS)})
+        after, last = _naive(since), ""
+        while rows := await connection.fetch(query, after, last, _naive(until)):
+            for row in rows:
+                yield row["startTime"].replace(tzinfo=UTC), _element(row)
+            after, last = rows[-1]["startTime"], rows[-1]["request_id"]
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        raise Unavailable("litellm_db", type(error).__name__) from error
+    finally:
+        with suppress(OSError, asyncpg.PostgresError, TimeoutError):
+            await connection.close(timeout=5)
+
+
+def _query(columns: set[str]) -> str:
+    if not {"request_id", "spend", "startTime"} <= columns:
+        raise Unavailable("litellm_db", "there is no table LiteLLM_SpendLogs")
+    named = ", ".join(f'"{name}"' for name in _FIELDS if name in columns)
+    metadata = "metadata::text" if "metadata" in columns else "NULL"
+    return _PAGE.format(columns=named, metadata=metadata, limit=PAGE)
+
+
+def _element(row: Any) -> bytes:
+    element = {field: row[column] for column, field in _FIELDS.items() if column in row.keys()}  # noqa: SIM118  # a Record
+    element["startTime"], element["endTime"] = _iso(row["startTime"]), _iso(row["endTime"])
+    element["spend"] = msgspec.Raw(row["spend"].encode())
+    element["metadata"] = _metadata(row["metadata"])
+    return msgspec.json.encode(element)
+
+
+def _metadata(text: str | None) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(text or "{}")
+    except msgspec.DecodeError:
+        return {}
+    return {name: found[name] for name in _METADATA if name in found} if isinstance(found, dict) else {}
+
+
+def _iso(moment: datetime) -> str:
+    return to_iso(to_us(moment.replace(tzinfo=UTC)))
+
+
+def _naive(moment: datetime) -> datetime:
+    """As the table has them: UTC without saying so."""
+    return moment.astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,258 @@
+"""`meterbridge doctor` against a proxy that answers as LiteLLM does, the Lago sandbox, and its own documents."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiohttp import web
+from typer.testing import CliRunner
+
+from connectors.cli import app
+from connectors.doctor.catalogue import KINDS, page
+from connectors.doctor.examination import Report, examine
+from connectors.litellm.proxy import ask_proxy
+from connectors.litellm.recommended import working_yaml
+from connectors.litellm.seen import USAGE_PATH, Kind
+from connectors.settings import Settings, load_settings
+from schemas.errors import Rejected, Unavailable
+from tests.support.ports import free_port
+from tests.support.sandbox import KEY, Lago, lago_sandbox
+
+ROOT = Path(__file__).parents[2]
+MASTER_KEY = "sk-master"
+GOOD = {
+    "WEBHOOK_TOKEN": "t",
+    "KAFKA_REPLICATION_FACTOR": "3",
+    "SPOOL_PATH": "/data/spool.db",
+    "LITELLM_MASTER_KEY": MASTER_KEY,
+    "LAGO_API_KEY": KEY,
+}
+#: What 1.109.1 said of a proxy with the working configuration, shortened.
+OURS = [
+    {"name": "meterbridge", "variables": {}, "type": "success_and_failure"},
+    {
+        "name": "generic_api",
+        "variables": {"GENERIC_LOGGER_ENDPOINT": None, "GENERIC_LOGGER_HEADERS": None},
+        "type": "success_and_failure",
+        "read_only": True,
+    },
+]
+#: And of one with `callbacks: ["lago"]`.
+LAGO = [
+    {
+        "name": "lago",
+        "variables": {
+            "LAGO_API_BASE": "http://mb:8080",
+            "LAGO_API_KEY": "canary",
+            "LAGO_API_EVENT_CODE": "x",
+            "LAGO_API_CHARGE_BY": None,
+        },
+        "type": "success_and_failure",
+    }
+]
+
+
+@asynccontextmanager
+async def proxy(
+    callbacks: list[dict[str, Any]], loggers: list[str], version: str = "1.109.1", *, details: bool = True
+) -> AsyncIterator[str]:
+    """A proxy's admin API; without `details` as older ones, which say the same under `/health/readiness`."""
+    ready = {"status": "healthy", "db": "Not connected", "litellm_version": version, "success_callbacks": loggers}
+
+    def told(body: Mapping[str, Any]) -> Any:
+        async def answer(request: web.Request) -> web.Response:
+            if request.headers.get("Authorization") != f"Bearer {MASTER_KEY}":
+                return web.json_response({"error": {"message": "No connected db."}}, status=400)
+            return web.json_response(body)
+
+        return answer
+
+    routes = [web.get("/get/config/callbacks", told({"status": "success", "callbacks": callbacks}))]
+    routes.append(web.get("/health/readiness" + ("/details" if details else ""), told(ready)))
+    application = web.Application()
+    application.add_routes(routes)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def examined(
+    url: str | None, config: Path | None = None, *, lago: Lago | None = None, **changes: str
+) -> tuple[Report, set[str]]:
+    own: Settings = load_settings({**GOOD, **({"LAGO_API_URL": lago.url} if lago else {}), **changes})
+    async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+        report = await examine(own, http, config, url, with_lago=lago is not None)
+    return report, {finding.code for finding in report.findings}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(working_yaml())
+    return path
+
+
+async def test_a_running_proxy_is_judged_by_what_it_tells_and_says_what_it_does_not() -> None:
+    async with proxy(OURS, ["GenericAPILogger"]) as url:
+        report, codes = await examined(url)
+    assert codes == {"settings_unseen", "callback_unseen"}
+    assert report.exit_code == 0
+
+
+async def test_the_file_and_the_running_proxy_together_are_judged_whole(config: Path) -> None:
+    async with proxy(OURS, ["GenericAPILogger"]) as url:
+        assert (await examined(url, config))[1] == set()
+    async with proxy(OURS, ["ServiceLogging"], "1.106.2") as url:
+        assert (await examined(url, config))[1] == {"callback_not_loaded", "old_version"}
+    async with proxy(LAGO, ["LagoLogger", "GenericAPILogger"]) as url:
+        assert (await examined(url, config))[1] == {"other_config_runs"}
+
+
+async def test_the_proxy_tells_what_stands_in_its_environment(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("litellm_settings: {callbacks: [lago], global_disable_no_log_param: true}")
+    assert (await examined(None, path))[1] == {"lago_callback", "callback_unseen"}
+    async with proxy(LAGO, ["LagoLogger"]) as url:
+        report, codes = await examined(url, path)
+    assert codes == {"lago_callback"}
+    assert "canary" not in json.dumps(report.as_object())
+    path.write_text("litellm_settings: {callbacks: [generic_api], global_disable_no_log_param: true}")
+    told = {
+        "GENERIC_LOGGER_ENDPOINT": f"http://mb{USAGE_PATH}",
+        "GENERIC_LOGGER_HEADERS": "Authorization=Bearer canary",
+    }
+    async with proxy([OURS[1] | {"variables": told, "read_only": False}], ["GenericAPILogger"]) as url:
+        report, codes = await examined(url, path)
+    assert codes == {"token_unknown", "max_retries_0", "timeout_long", "prompts_leave", "large_records"}
+    assert "canary" not in json.dumps(report.as_object())
+
+
+async def test_an_older_proxy_is_read_as_well() -> None:
+    async with proxy(OURS, ["GenericAPILogger"], "1.81.0", details=False) as url, httpx.AsyncClient() as http:
+        seen = await ask_proxy(http, f"{url}/", MASTER_KEY)
+    assert (seen.version, seen.running) == ("1.81.0", {"GenericAPILogger"})
+    assert [(one.name, one.kind) for one in seen.callbacks] == [("meterbridge", Kind.GENERIC)]
+
+
+async def test_a_proxy_that_cannot_be_asked_is_not_called_well() -> None:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        async with proxy(OURS, []) as url:
+            with pytest.raises(Rejected, match="litellm_key_refused"):
+                await ask_proxy(http, url, "sk-other")
+            with pytest.raises(Unavailable, match="litellm_bad_answer"):
+                await ask_proxy(http, f"{url}/elsewhere", MASTER_KEY)
+        with pytest.raises(Unavailable, match="litellm_unreachable"):
+            await ask_proxy(http, f"http://127.0.0.1:{free_port()}", MASTER_KEY)
+    report, codes = await examined(f"http://127.0.0.1:{free_port()}")
+    assert (codes, report.exit_code) == (set(), 2)
+
+
+async def test_lago_is_judged_by_its_metric_plans_and_event_store(config: Path) -> None:
+    async with lago_sandbox(api_key=KEY) as lago:
+        assert (await examined(None, config, lago=lago))[1] == {"metric_missing"}
+        metric = await lago.metric("ai_usage")
+        await lago.plan("flat")
+        assert (await examined(None, config, lago=lago))[1] == {"plan_missing"}
+        dynamic = {"billable_metric_id": metric, "charge_model": "dynamic"}
+        await lago.plan("dollars", charges=[dynamic])
+        report, codes = await examined(None, config, lago=lago)
+        assert (codes, report.exit_code) == (set(), 0)
+        await lago.plan("euros", charges=[dynamic], amount_currency="EUR")
+        assert (await examined(None, config, lago=lago))[1] == {"plan_currency"}
+        report, codes = await examined(None, config, lago=lago, LAGO_API_KEY="another")
+        assert (codes, report.exit_code) == ({"lago_key_refused"}, 1)
+
+
+async def test_every_plan_is_looked_at_however_many_there_are(config: Path) -> None:
+    async with lago_sandbox() as lago:
+        metric = await lago.metric("ai_usage")
+        charges = [{"billable_metric_id": metric, "charge_model": "dynamic"}]
+        for number in range(102):
+            await lago.plan(f"plan-{number}", charges=charges, amount_currency="EUR" if number in {0, 101} else "USD")
+        report, _ = await examined(None, config, lago=lago)
+    assert {finding.sentence for finding in report.findings} == {
+        "The plan plan-0 is in EUR.",
+        "The plan plan-101 is in EUR.",
+    }
+
+
+@pytest.mark.parametrize(("options", "said"), [({}, {"clickhouse_without_dedup"}), ({"dedup": True}, set())])
+async def test_clickhouse_is_named_where_it_does_not_deduplicate(
+    config: Path, options: dict[str, bool], said: set[str]
+) -> None:
+    async with lago_sandbox(store="clickhouse", **options) as lago:
+        metric = await lago.metric("ai_usage")
+        await lago.plan(charges=[{"billable_metric_id": metric, "charge_model": "dynamic"}])
+        known = {"LAGO_CLICKHOUSE_DEDUP": "1"} if options else {}
+        assert (await examined(None, config, lago=lago, **known))[1] == said
+
+
+async def test_a_lago_that_does_not_answer_could_not_be_read(config: Path) -> None:
+    async with lago_sandbox() as lago:
+        pass
+    report, codes = await examined(None, config, lago=lago)
+    assert (codes, report.exit_code) == (set(), 2)
+
+
+def doctor(*words: str, **environ: str) -> Any:
+    return CliRunner().invoke(app, ["doctor", *words], env={**GOOD, **environ})
+
+
+def test_the_configuration_that_it_prints_is_one_it_finds_nothing_in(config: Path) -> None:
+    told = doctor("--config", str(config), "--no-lago", "--json")
+    assert told.exit_code == 0, told.output
+    report = json.loads(told.stdout)
+    assert (report["verdict"], report["findings"], report["unread"]) == ("ok", [], [])
+    assert report["config"] == working_yaml()
+
+
+def test_it_keeps_the_address_that_the_file_posts_to(config: Path) -> None:
+    there = "https://billing.example/webhook/litellm/usage"
+    config.write_text(working_yaml(there).replace("max_retries: 5", "max_retries: 0"))
+    told = doctor("--config", str(config), "--no-lago")
+    assert told.exit_code == 1
+    assert "LOSES MONEY  max_retries_0" in told.stdout
+    assert f"endpoint: {there}" in told.stdout
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    told = doctor("--config", str(tmp_path / "nowhere.yaml"), "--no-lago")
+    assert told.exit_code == 2
+    assert told.stderr.splitlines()[-1].startswith("meterbridge: ")
+    assert "Traceback" not in told.output
+
+
+def test_without_a_file_the_proxy_of_the_settings_is_asked() -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    told = doctor("--no-lago", "--json", LITELLM_API_URL=address)
+    assert told.exit_code == 2
+    [unread] = json.loads(told.stdout)["unread"]
+    assert address in unread["why"]
+
+
+def test_the_documents_show_the_configuration_that_it_prints() -> None:
+    block = f"```yaml\n{working_yaml()}```\n"
+    for document in ("README.md", "docs/litellm.md"):
+        assert (ROOT / document).read_text().count(block) == 1, document
+
+
+def test_the_page_about_findings_is_current() -> None:
+    """`python -m connectors.doctor.catalogue > docs/doctor.md` writes it."""
+    told = (ROOT / "docs" / "doctor.md").read_text()
+    assert told == page()
+    assert all(f"| `{code}` | `{kind.severity}` |" in told for code, kind in KINDS.items())
+
+
+async def test_lago_is_only_read(config: Path) -> None:
+    async with lago_sandbox() as lago:
+        before = await lago.stats()
+        await examined(None, config, lago=lago)
+        assert await lago.stats() == before
