@@ -1,5 +1,7 @@
 """Held usage an operator gives up on: its windows leave the ledger for `written_off`, and nothing else changes."""
 
+from collections.abc import Iterator
+
 import msgspec
 
 from schemas.ledger import Sum, Window
@@ -17,7 +19,8 @@ copy = msgspec.structs.replace
 def write_off(books: Books, offset: int, time_ms: int, customer_id: str, order: WriteOff, prefix: str) -> Changes:
     """The changes that the order at `offset` of the raw topic makes; it is no call and counts as none.
 
-    Given twice it finds nothing the second time. A receipt a window tells whoever keeps account of held usage.
+    Given twice it finds nothing the second time. A receipt for each window, and for each that was merged into it, tells
+    whoever keeps account of held usage.
     """
     position = books.position
     given_up = [
@@ -25,7 +28,7 @@ def write_off(books: Books, offset: int, time_ms: int, customer_id: str, order: 
     ]
     changes = Changes(copy(position, next=offset + 1, clock_ms=max(position.clock_ms, time_ms)))
     changes.windows = {window.first: None for window in given_up}
-    changes.receipts = [_receipt(window, order, prefix) for window in given_up]
+    changes.receipts = [receipt for window in given_up for receipt in _receipts(window, order, prefix)]
     before, now = position.counters.written_off, total(given_up)
     changes.position.counters = copy(
         position.counters, written_off=Sum(before.calls + now.calls, add(before.cost, now.cost))
@@ -37,8 +40,9 @@ def _meant(window: Window, order: WriteOff) -> bool:
     return window.max_end_us <= order.until and order.id_kind in ("", window.id_kind)
 
 
-def _receipt(window: Window, order: WriteOff, prefix: str) -> Receipt:
-    return Receipt(
+def _receipts(window: Window, order: WriteOff, prefix: str) -> Iterator[Receipt]:
+    """The money stands in the window's own; those merged into it have none left."""
+    yield Receipt(
         transaction_id(prefix, window),
         WRITTEN_OFF,
         order.at,
@@ -46,3 +50,5 @@ def _receipt(window: Window, order: WriteOff, prefix: str) -> Receipt:
         calls=window.count,
         reason=order.audit_id,
     )
+    for first in window.merged:
+        yield Receipt(f"{prefix}{first}", WRITTEN_OFF, order.at, reason=order.audit_id)

@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.ledger import Position, Sum
-from schemas.moments import SECOND_US
+from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.records import WriteOff
 from streams.core.books import Books, total, verify
 from streams.core.changes import apply
 from streams.core.fold import Fold
 from streams.core.mapping import NO_MAPPING, Target
+from streams.core.seal import coalesce
 from streams.core.writeoff import write_off
 from tests.support.calls import NOON, raw, slp
 
@@ -92,6 +93,16 @@ def test_a_receipt_names_the_window_its_money_and_the_audit_line() -> None:
         "audit-7",
         NOON + 9,
     )
+
+
+def test_windows_that_were_merged_into_one_are_named_too() -> None:
+    """Each was told as held when it was opened; their money left with the one that took them in."""
+    books = books_of([("ghost", 0), ("ghost", 1), ("ghost", 2)])
+    apply(books, coalesce(books, MeterPolicy(), NOON + 2 * HOUR_US, 100), NOON)
+    order = WriteOff("audit-1", NOON, NOON + 10 * SECOND_US)
+    receipts = write_off(books, 3, NOON // 1000, "ghost", order, PREFIX).receipts
+    assert sorted(receipt.transaction_id for receipt in receipts) == [f"{PREFIX}0", f"{PREFIX}1", f"{PREFIX}2"]
+    assert sorted((receipt.calls, receipt.cents) for receipt in receipts) == [(0, "0"), (0, "0"), (3, "300")]
 
 
 def test_an_order_moves_the_position_past_itself_and_is_no_call() -> None:

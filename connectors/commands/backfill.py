@@ -1,0 +1,162 @@
+"""`meterbridge backfill`: calls that never arrived, from LiteLLM's database or from files."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal
+
+import typer
+
+from connectors.commands.base import (
+    AsJson,
+    DryRun,
+    duration_s,
+    fail,
+    moment_us,
+    one_sentence,
+    progress,
+    say,
+    settings_of_command,
+    table_of,
+)
+from connectors.litellm.spend_logs import spend_logs
+from connectors.operations.audit import audited
+from connectors.operations.backfill import Backfill, Filled
+from connectors.operations.elements import csv_rows, json_lines
+from connectors.operations.sending import Sender
+from connectors.postgres.pool import Database, postgres_url
+from connectors.settings import Settings
+from schemas.moments import to_datetime
+from schemas.money import ZERO, add, plain
+
+LITELLM_DB, JSONL, CSV = "litellm-db", "jsonl", "csv"
+Elements = AsyncIterator[tuple[str, bytes]]
+
+
+def backfill(
+    source: Annotated[Literal["litellm-db", "jsonl", "csv"], typer.Option(help="Where the calls are.")],
+    file: Annotated[str | None, typer.Option(help="For jsonl and csv; - is stdin.")] = None,
+    since: Annotated[str, typer.Option("--from", help="For litellm-db: calls that started at or after.")] = "24h",
+    until: Annotated[str, typer.Option("--to", help="For litellm-db: calls that started before.")] = "5m",
+    overlap: Annotated[str, typer.Option(help="For litellm-db: how far before a checkpoint it begins.")] = "1h",
+    checkpoint: Annotated[Path | None, typer.Option(help="For litellm-db: file with the last start read.")] = None,
+    shape: Annotated[
+        Literal["flat", "slp", "integration"], typer.Option(help="Of elements that do not tell.")
+    ] = "flat",
+    patience: Annotated[str, typer.Option(help="How long the meter and the projector may take to catch up.")] = "60s",
+    why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bill calls that never arrived, and only those: each is looked for in the usage log first. Needs Postgres and a
+    running meter and projector. --dry-run tells calls, tokens and money of what is missing, by customer."""
+    with one_sentence(OSError):
+        settings = settings_of_command()
+        sender = None if dry_run else Sender(settings)
+        job = Backfill(settings, Database(postgres_url(settings), size=1), sender, shape, duration_s(patience))
+        elements = _elements(settings, source, file, since, until, overlap, checkpoint)
+        keep = _keeper(checkpoint) if source == LITELLM_DB and not dry_run else None
+        with progress("calls", 0, quiet=as_json) as told:
+            done = asyncio.run(_filled(settings, job, elements, source, why, told, keep))
+    say(_told(done, dry_run), as_json=as_json, table=lambda: _table(done, dry_run))
+
+
+async def _filled(
+    settings: Settings,
+    job: Backfill,
+    elements: Elements,
+    source: str,
+    why: str,
+    told: Callable[[int], None],
+    keep: Callable[[str], None] | None,
+) -> Filled:
+    def stored(place: str, count: int) -> None:
+        told(count)
+        if keep is not None and place:
+            keep(place)
+
+    try:
+        if job.sender is not None:
+            audited(settings, job.sender, "backfill", {"source": source}, reason=why)
+        return await job.run(elements, stored)
+    finally:
+        job.database.terminate()
+
+
+def _elements(
+    settings: Settings, source: str, file: str | None, since: str, until: str, overlap: str, checkpoint: Path | None
+) -> Elements:
+    if source == LITELLM_DB:
+        url = settings.litellm_database_url
+        if url is None:
+            fail("LITELLM_DATABASE_URL is not set: that is where LiteLLM keeps its spend logs.", 2)
+        begin = to_datetime(moment_us(since))
+        if checkpoint is not None and checkpoint.exists():
+            last = datetime.fromisoformat(checkpoint.read_text(encoding="utf-8").strip())
+            begin = last - timedelta(seconds=duration_s(overlap))
+        return _from_database(url.get_secret_value(), begin, to_datetime(moment_us(until)))
+    if file is None:
+        fail(f"--source {source} needs --file; - is stdin.", 2)
+    return _from_file(file, json_lines if source == JSONL else csv_rows)
+
+
+async def _from_database(url: str, since: datetime, until: datetime) -> Elements:
+    async for start, element in spend_logs(url, since, until):
+        yield start.isoformat(), element
+
+
+async def _from_file(name: str, cut: Callable[[BinaryIO], Iterator[tuple[int, bytes]]]) -> Elements:
+    for place, element in _cut(name, cut):
+        yield place, element
+
+
+def _cut(name: str, cut: Callable[[BinaryIO], Iterator[tuple[int, bytes]]]) -> Iterator[tuple[str, bytes]]:
+    with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
+        for number, element in cut(file):
+            yield f"line {number}", element
+
+
+def _keeper(path: Path | None) -> Callable[[str], None] | None:
+    if path is None:
+        return None
+
+    def keep(place: str) -> None:
+        with suppress(FileNotFoundError):
+            if datetime.fromisoformat(path.read_text(encoding="utf-8").strip()) > datetime.fromisoformat(place):
+                return
+        beside = path.with_name(path.name + ".new")
+        beside.write_text(place + "\n", encoding="utf-8")
+        beside.replace(path)
+
+    return keep
+
+
+def _told(done: Filled, dry_run: bool) -> dict[str, Any]:
+    usd = ZERO
+    for one in done.missing.values():
+        usd = add(usd, one.usd)
+    return {
+        "dry_run": dry_run,
+        "read": done.read,
+        "known": done.known,
+        "missing": sum(one.calls for one in done.missing.values()),
+        "usd": plain(usd),
+        "refused": done.refused,
+        "where": done.where,
+        "customers": {
+            name: {"calls": one.calls, "tokens": one.tokens, "usd": plain(one.usd)}
+            for name, one in sorted(done.missing.items())
+        },
+    }
+
+
+def _table(done: Filled, dry_run: bool) -> Any:
+    told = _told(done, dry_run)
+    rows = [(name, one.calls, one.tokens, one.usd) for name, one in sorted(done.missing.items())]
+    verb = "would be sent" if dry_run else "were sent"
+    title = f"{told['read']} read, {told['known']} known, {told['missing']} missing ({told['usd']} USD) {verb}"
+    title += "".join(f"\nrefused: {place}" for place in done.where)
+    return table_of(("customer", "calls", "tokens", "USD"), rows, title) if rows else title

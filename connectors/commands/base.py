@@ -1,0 +1,124 @@
+"""What commands share: settings, errors in one sentence, moments, tables, progress."""
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import structlog
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from connectors.logs import configure_logging
+from connectors.settings import Settings, load_settings
+from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, TopicProblem
+from schemas.moments import SECOND_US, parse_us
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, with its money, and do nothing.")]
+
+_AGO = re.compile(r"^(\d+)([smhd])$")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def settings_of_command(*, asks_once: bool = True) -> Settings:
+    """The environment's settings, with logging as they say; names that look like ours and are none are warned about.
+
+    A command that asks Kafka once says in a sentence what went wrong: librdkafka need not say it twenty times a second.
+    """
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    if asks_once:
+        logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
+    for name in settings.unknown:
+        structlog.get_logger(__name__).warning("setting_unknown", variable=name)
+    return settings
+
+
+@contextmanager
+def one_sentence(*expected: type[Exception]) -> Iterator[None]:
+    """What goes wrong on purpose ends the command in one sentence; anything else is our bug and keeps its traceback."""
+    try:
+        yield
+    except ConfigurationError as error:
+        fail(error.detail, 2)
+    except TopicProblem as error:
+        fail(error.detail, 1)
+    except MeterbridgeError as error:
+        fail(str(error), 1)
+    except expected as error:
+        fail(str(error), 1)
+
+
+def fail(sentence: str, code: int) -> NoReturn:
+    """Leave with a sentence on stderr."""
+    typer.echo(f"meterbridge: {sentence}", err=True)
+    raise typer.Exit(code)
+
+
+def duration_s(text: str) -> int:
+    """Seconds of `90s`, `15m`, `24h` or `7d`."""
+    if long := _AGO.match(text.strip()):
+        return int(long[1]) * _UNITS[long[2]]
+    fail(f"{text!r} is no duration: give a number with s, m, h or d.", 2)
+
+
+def moment_us(text: str) -> int:
+    """Microseconds since 1970 UTC of ISO 8601, seconds since 1970, or how long ago: `90s`, `15m`, `24h`, `7d`."""
+    if _AGO.match(text.strip()):
+        return (int(time.time()) - duration_s(text)) * SECOND_US
+    try:
+        return parse_us(text)
+    except Rejected:
+        fail(f"{text!r} is no moment: give ISO 8601, seconds since 1970, or how long ago, like 24h.", 2)
+
+
+def moment_ms(text: str | None) -> int | None:
+    """`moment_us` in milliseconds; None stays None."""
+    return None if text is None else moment_us(text) // 1000
+
+
+def say(answer: Any, *, as_json: bool, table: Callable[[], Table | str]) -> None:
+    """The answer as one JSON object, or as people read it."""
+    if as_json:
+        typer.echo(msgspec.json.encode(answer).decode())
+    else:
+        Console(soft_wrap=True).print(table(), highlight=False)
+
+
+def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
+    """A plain table; numbers stand right."""
+    table = Table(title=title or None, title_justify="left", box=None, header_style="bold")
+    for number, name in enumerate(columns):
+        right = bool(rows) and not isinstance(rows[0][number], str)
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    return table
+
+
+@contextmanager
+def progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar with count, rate and time left on stderr; none where nobody looks. Yields what is told of each step."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _step: None
+        return
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda step: bar.update(task, advance=step)
+
+
+class _Rate(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        """The latest speed, or how fast it was."""
+        return Text(f"{task.finished_speed or task.speed or 0:,.0f}/s")

@@ -1,0 +1,200 @@
+"""`meterbridge dlq`: what Lago would not take and what could not be billed, seen and dealt with."""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from connectors.commands.base import (
+    AsJson,
+    DryRun,
+    fail,
+    moment_ms,
+    one_sentence,
+    progress,
+    say,
+    settings_of_command,
+    table_of,
+)
+from connectors.operations.audit import audited
+from connectors.operations.letters import KINDS, Filters, Letter, unresolved
+from connectors.operations.requeue import Done, desk
+from connectors.operations.sending import Sender
+from connectors.postgres.pool import Database
+from connectors.settings import Settings
+from schemas.moments import to_iso
+from schemas.money import ZERO, add, plain
+
+dlq = typer.Typer(help="Dead letters: events Lago would not take, calls that were refused.", no_args_is_help=True)
+
+Reason = Annotated[str, typer.Option(help="Only this reason code (docs/errors.md).")]
+Customer = Annotated[str, typer.Option(help="Only this LiteLLM customer id.")]
+Since = Annotated[str | None, typer.Option(help="Died at or after: ISO 8601, or how long ago, like 24h.")]
+Until = Annotated[str | None, typer.Option(help="Died before.")]
+Kind = Annotated[str, typer.Option(help="events, calls, or both.")]
+One = Annotated[str, typer.Option("--letter", help="This one only: an id that `dlq list` printed.")]
+Why = Annotated[str, typer.Option("--why", help="Your words for the audit line.")]
+_LIMIT = Annotated[int, typer.Option(min=1, help="At most so many.")]
+
+
+@dlq.command("list", epilog="Example: meterbridge dlq list --reason id_conflict --since 24h")
+def list_letters(
+    reason: Reason = "",
+    customer: Customer = "",
+    since: Since = None,
+    until: Until = None,
+    kind: Kind = "both",
+    limit: _LIMIT = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Letters that are still dead, oldest first; sums are over all of them."""
+    with one_sentence():
+        settings = settings_of_command()
+        letters = list(_found(settings, kind, _filters(reason, customer, since, until)))
+        by_reason = _sums(letters)
+        shown = [_line(letter) for letter in letters[:limit]]
+    answer = {"letters": shown, "by_reason": by_reason, "count": len(letters)}
+    say(answer, as_json=as_json, table=lambda: _table(letters[:limit], by_reason, len(letters)))
+
+
+@dlq.command(epilog="Example: meterbridge dlq show events/0/17")
+def show(
+    letter: Annotated[str, typer.Argument(help="An id that `dlq list` printed.")], as_json: AsJson = False
+) -> None:
+    """One letter: why it died, how often it was tried, and what it holds (no prompt: those are never stored)."""
+    with one_sentence():
+        kind = letter.partition("/")[0]
+        if kind not in KINDS:
+            fail("a letter's id is <events or calls>/<partition>/<offset>.", 2)
+        found = next(_found(settings_of_command(), kind, Filters(letter=letter)), None)
+    if found is None:
+        fail(f"no dead letter {letter}: it was dealt with, or never died.", 1)
+    value = found.value.decode(errors="replace")
+    answer = {**_line(found), "first_error": found.first_error, "last_error": found.last_error, "value": value}
+    say(answer, as_json=as_json, table=lambda: table_of(("", ""), [(k, str(v)) for k, v in answer.items()]))
+
+
+@dlq.command(epilog="Example: meterbridge dlq requeue --reason expired_key --why 'key renewed' --dry-run")
+def requeue(
+    reason: Reason = "",
+    customer: Customer = "",
+    since: Since = None,
+    until: Until = None,
+    kind: Kind = "both",
+    letter: One = "",
+    why: Why = "",
+    limit: _LIMIT = 100_000,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put letters back: events to Lago, refused calls to the meter once the usage log says they were not billed."""
+    filters = _filters(reason, customer, since, until, letter)
+    with one_sentence():
+        _act("requeue", settings_of_command(), kind, filters, why, limit, dry_run=dry_run, as_json=as_json)
+
+
+@dlq.command(epilog="Example: meterbridge dlq purge --reason bad_cost --until 30d --why 'test traffic'")
+def purge(
+    reason: Reason = "",
+    customer: Customer = "",
+    since: Since = None,
+    until: Until = None,
+    kind: Kind = "both",
+    letter: One = "",
+    why: Why = "",
+    limit: _LIMIT = 100_000,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put letters away for good; they are never billed. The audit line keeps who, why and how much."""
+    if not why and not dry_run:
+        fail("--why is needed: money is given up.", 2)
+    filters = _filters(reason, customer, since, until, letter)
+    with one_sentence():
+        _act("purge", settings_of_command(), kind, filters, why, limit, dry_run=dry_run, as_json=as_json)
+
+
+def _act(
+    action: str, settings: Settings, kind: str, filters: Filters, why: str, limit: int, *, dry_run: bool, as_json: bool
+) -> None:
+    if dry_run:
+        letters = list(islice(_found(settings, kind, filters), limit))
+        answer: dict[str, Any] = {"dry_run": True, "count": len(letters), "by_reason": _sums(letters)}
+        say(answer, as_json=as_json, table=lambda: _table(letters[:20], _sums(letters), len(letters)))
+        return
+    done = asyncio.run(_acted(action, settings, kind, filters, why, limit, quiet=as_json))
+    answer = {"requeued": done.requeued, "purged": done.purged, "known": done.known, "impossible": done.impossible}
+    say(answer, as_json=as_json, table=lambda: ", ".join(f"{count} {what}" for what, count in answer.items()))
+
+
+async def _acted(
+    action: str, settings: Settings, kind: str, filters: Filters, why: str, limit: int, *, quiet: bool
+) -> Done:
+    sender = Sender(settings)
+    url = settings.postgres_url
+    database = Database(url.get_secret_value(), size=1) if url is not None else None
+    try:
+        async with desk(settings, sender, database) as at:
+            letters = await asyncio.to_thread(lambda: list(islice(_found(settings, kind, filters), limit)))
+            usd = _total(letters)
+            target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.letter}
+            audit_id = audited(settings, sender, f"dlq.{action}", target, reason=why, count=len(letters), cost_usd=usd)
+            with progress(action, len(letters), quiet=quiet) as told:
+                return await (at.requeue if action == "requeue" else at.purge)(letters, audit_id, told)
+    finally:
+        if database is not None:
+            database.terminate()
+
+
+def _found(settings: Settings, kind: str, filters: Filters) -> Iterator[Letter]:
+    kinds: tuple[str, ...] = KINDS if kind == "both" else (kind,)
+    if not set(kinds) <= set(KINDS):
+        fail("--kind takes events, calls or both.", 2)
+    if filters.letter:
+        kinds = tuple(one for one in kinds if filters.letter.startswith(one + "/"))
+    for one in kinds:
+        yield from unresolved(settings, one, filters)
+
+
+def _filters(reason: str, customer: str, since: str | None, until: str | None, letter: str = "") -> Filters:
+    return Filters(reason, customer, moment_ms(since), moment_ms(until), letter)
+
+
+def _line(letter: Letter) -> dict[str, Any]:
+    return {
+        "letter": letter.id,
+        "died_at": to_iso(letter.at_ms * 1000),
+        "reason": letter.reason,
+        "customer": letter.customer,
+        "transaction_id": letter.transaction_id,
+        "usd": None if letter.usd is None else plain(letter.usd),
+        "attempts": letter.attempts,
+        "requeued": letter.requeued,
+    }
+
+
+def _sums(letters: Iterable[Letter]) -> dict[str, dict[str, Any]]:
+    sums: dict[str, tuple[int, Any]] = {}
+    for letter in letters:
+        count, usd = sums.get(letter.reason, (0, ZERO))
+        sums[letter.reason] = (count + 1, add(usd, letter.usd or ZERO))
+    return {reason: {"count": count, "usd": plain(usd)} for reason, (count, usd) in sorted(sums.items())}
+
+
+def _total(letters: Iterable[Letter]) -> Any:
+    usd = ZERO
+    for letter in letters:
+        usd = add(usd, letter.usd or ZERO)
+    return usd
+
+
+def _table(letters: list[Letter], by_reason: dict[str, dict[str, Any]], count: int) -> Any:
+    if not count:
+        return "Nothing is dead."
+    rows = [tuple(_line(letter).values()) for letter in letters]
+    sums = ", ".join(f"{one['count']} {reason} ({one['usd']} USD)" for reason, one in by_reason.items())
+    return table_of(
+        tuple(_line(letters[0])), [tuple("" if v is None else v for v in row) for row in rows], f"{count}: {sums}"
+    )

@@ -1,0 +1,94 @@
+"""`meterbridge reconcile`: does it all add up."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from aiokafka.errors import KafkaError
+
+from connectors.commands.base import AsJson, fail, moment_us, one_sentence, progress, say, settings_of_command
+from connectors.lago.client import LagoClient, lago_http
+from connectors.operations.reconcile import Report, reconcile_lago, reconcile_ledgers, reconcile_litellm
+from connectors.postgres.pool import Database, postgres_url
+from connectors.settings import Settings
+from schemas.moments import to_datetime
+from schemas.money import plain
+
+
+def reconcile(
+    lago: Annotated[bool, typer.Option("--lago", help="Also against Lago's current usage; needs Postgres.")] = False,
+    litellm: Annotated[
+        bool, typer.Option("--litellm", help="Also against LiteLLM's spend logs, hour by hour; needs Postgres.")
+    ] = False,
+    since: Annotated[str, typer.Option("--from", help="Of the spend logs: calls that started at or after.")] = "24h",
+    until: Annotated[str, typer.Option("--to", help="Of the spend logs: calls that started before.")] = "5m",
+    as_json: AsJson = False,
+) -> None:
+    """Read ledgers and events again and prove that nothing is missing or twice. Exit code 1 when something is."""
+    between = (to_datetime(moment_us(since)), to_datetime(moment_us(until))) if litellm else None
+    with one_sentence(KafkaError):
+        settings = settings_of_command()
+        with progress("reading ledgers", settings.kafka_partitions, quiet=as_json) as told:
+            report = asyncio.run(_reconciled(settings, told, lago, between))
+    say(_told(report), as_json=as_json, table=lambda: _text(report))
+    if report.complaints:
+        raise typer.Exit(1)
+
+
+async def _reconciled(
+    settings: Settings, told: Callable[[int], None], lago: bool, between: tuple[datetime, datetime] | None
+) -> Report:
+    key, litellm_url = settings.lago_api_key, settings.litellm_database_url
+    if lago and key is None:
+        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+    if between and litellm_url is None:
+        fail("LITELLM_DATABASE_URL is not set: that is where LiteLLM keeps its spend logs.", 2)
+    database = Database(postgres_url(settings), size=1) if lago or between else None
+    report = await reconcile_ledgers(settings, told)
+    if database is None:
+        return report
+    try:
+        if lago and key is not None:
+            async with lago_http(settings.lago_timeout, 1) as http:
+                client = LagoClient(http, settings.lago_api_url, key.get_secret_value())
+                await reconcile_lago(database, client, report, settings.lago_event_code)
+        if between and litellm_url is not None:
+            await reconcile_litellm(settings, database, litellm_url.get_secret_value(), *between, report)
+    finally:
+        database.terminate()
+    return report
+
+
+def _told(report: Report) -> dict[str, Any]:
+    return {
+        "adds_up": not report.complaints,
+        "received": report.received,
+        "billed_calls": report.billed_calls,
+        "billed_usd": plain(report.billed_usd),
+        "open_usd": plain(report.open_usd),
+        "held_usd": plain(report.held_usd),
+        "written_off_usd": plain(report.written_off_usd),
+        "parts": report.parts,
+        "subscriptions": report.subscriptions,
+        "litellm_hours": {
+            name: {"known": hour.known, "missing": hour.missing.calls, "missing_usd": plain(hour.missing.usd)}
+            for name, hour in report.hours.items()
+        },
+        "complaints": report.complaints,
+    }
+
+
+def _text(report: Report) -> str:
+    told = _told(report)
+    if report.complaints:
+        return "\n".join(["It does NOT add up:", *report.complaints])
+    compared = f"; {report.subscriptions} subscriptions agree with Lago" if report.subscriptions else ""
+    if report.hours:
+        compared += f"; {sum(hour.known for hour in report.hours.values())} calls of LiteLLM's spend logs are all here"
+    return (
+        f"It adds up: {report.received} deliveries received, {report.billed_calls} calls and {told['billed_usd']} USD "
+        f"billed in {report.parts} events, {told['open_usd']} USD open, {told['held_usd']} USD held, "
+        f"{told['written_off_usd']} USD written off{compared}."
+    )

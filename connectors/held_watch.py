@@ -1,0 +1,69 @@
+"""Says when usage begins to be held, for whom and why, once a customer; and how long the oldest of it has waited."""
+
+import time
+from collections.abc import Callable
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from schemas.moments import SECOND_US
+from schemas.money import plain
+from streams.core.books import Books, total
+
+#: Customers named in the log at one look; a flood of unknown names is counted, not listed.
+_NAMED = 10
+
+_log = structlog.get_logger(__name__)
+
+
+class HeldWatch:
+    """What the ledgers of this process hold back; `look` at each now and then."""
+
+    def __init__(self, registry: CollectorRegistry, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        self._now_us = now_us
+        self._customers: dict[int, set[str]] = {}
+        self._oldest_us: dict[int, int] = {}
+        self._new = Counter(
+            "meterbridge_newly_held_customers", "Customers whose usage began to be held.", registry=registry
+        )
+        self._count = Gauge("meterbridge_held_customers", "Customers with held usage.", registry=registry)
+        self._age = Gauge(
+            "meterbridge_held_oldest_seconds",
+            "Since the end of the oldest call that is held; 0 = none.",
+            registry=registry,
+        )
+        self._age.set_function(self.oldest_s)
+
+    def look(self, partition: int, books: Books) -> None:
+        """Compare with the last look."""
+        customers = set(books.held)
+        # What a ledger held when it was opened is told again: after a restart nobody else says it.
+        new = sorted(customers - self._customers.get(partition, set()))
+        self._customers[partition] = customers
+        self._new.inc(len(new))
+        for customer in new[:_NAMED]:
+            windows = [books.windows[first] for first in books.held[customer]]
+            held = total(windows)
+            _log.warning(
+                "usage_held", customer=customer, reason=windows[0].held, calls=held.calls, usd=plain(held.cost)
+            )
+        if len(new) > _NAMED:
+            _log.warning("usage_held_of_more_customers", partition=partition, count=len(new) - _NAMED)
+        oldest = [books.windows[first].min_end_us for firsts in books.held.values() for first in firsts]
+        self._forget_age(partition)
+        if oldest:
+            self._oldest_us[partition] = min(oldest)
+        self._count.set(len(set().union(*self._customers.values())))
+
+    def close(self, partition: int) -> None:
+        """Another worker has the ledger now."""
+        self._customers.pop(partition, None)
+        self._forget_age(partition)
+
+    def oldest_s(self) -> float:
+        """Seconds since the end of the oldest call that is held here."""
+        oldest_us = min(self._oldest_us.values(), default=None)
+        return 0.0 if oldest_us is None else max(0.0, (self._now_us() - oldest_us) / SECOND_US)
+
+    def _forget_age(self, partition: int) -> None:
+        self._oldest_us.pop(partition, None)

@@ -1,0 +1,49 @@
+"""Whoever changes what happens to usage leaves a line in `billing.audit` first."""
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import Mapping
+from decimal import Decimal
+from secrets import token_hex
+
+import msgspec
+
+from connectors.operations.sending import Outgoing, Sender
+from connectors.settings import Settings
+from schemas.records import AuditRecord
+from schemas.topics import TopicNames
+
+
+def audited(
+    settings: Settings,
+    sender: Sender,
+    action: str,
+    target: Mapping[str, str],
+    *,
+    actor: str = "",
+    reason: str = "",
+    count: int = 0,
+    cost_usd: Decimal = Decimal(0),
+) -> str:
+    """The id of the line, which is durable when this returns: call it before the action has any effect.
+
+    Raises:
+        Unavailable: the line could not be written, so nothing may be done.
+    """
+    line = AuditRecord(
+        token_hex(8), time.time_ns() // 1000, actor or who(), action, dict(target), reason, count, cost_usd
+    )
+    topic = TopicNames.with_prefix(settings.topic_prefix).audit
+    sender.send([Outgoing(topic, line.audit_id.encode(), msgspec.json.encode(line))])
+    return line.audit_id
+
+
+def who() -> str:
+    """The operating system's word for who runs this command: `user@host`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,159 @@
+"""Which calls a billed event holds, and where a call was billed: from the usage log, with the sum proved."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from connectors.postgres.pool import Database
+from schemas.money import EXACT, ZERO, add
+
+_EVENT = """
+SELECT transaction_id, external_subscription_id, org_id, amount_cents, calls, status, attempts, reason, sealed_at,
+       processed_at, event->>'timestamp' AS billed_at
+FROM lago_events WHERE transaction_id = $1
+"""
+_HELD = "SELECT reason, transaction_id FROM held_parts WHERE part = $1"
+_CALLS = """
+SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
+       call_id, request_id, raw_partition, raw_offset
+FROM llm_usage_log
+WHERE part = $1 OR part IN (SELECT part FROM held_parts WHERE transaction_id = $1)
+ORDER BY raw_partition, raw_offset
+"""
+_REQUESTS = """
+SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
+       call_id, request_id, raw_partition, raw_offset
+FROM llm_usage_log
+WHERE request_id = $1 OR call_id = $1 OR alias = $1 OR identity = $2
+ORDER BY started_at
+"""
+_HUNDRED = Decimal(100)
+_IDENTITY_HEX = 32
+
+
+@dataclass(frozen=True, slots=True)
+class CallRow:
+    """One call of the usage log; `place` is its partition and offset in the raw topic."""
+
+    identity: str
+    part: str
+    customer: str
+    decision: str
+    model: str
+    provider: str
+    tokens: int
+    usd: Decimal
+    started_at: datetime
+    ended_at: datetime
+    call_id: str
+    request_id: str
+    place: str
+
+
+@dataclass(slots=True)
+class EventStory:
+    """One Lago event: what it bills, what became of it.
+
+    Fields:
+        status: `pending`, `processing`, `completed` or `failed`; `held` for a part that is no event yet.
+    """
+
+    transaction_id: str
+    status: str
+    subscription: str = ""
+    org_id: str = ""
+    cents: Decimal = ZERO
+    claimed_calls: int = 0
+    attempts: int = 0
+    reason: str = ""
+    sealed_at: datetime | None = None
+    processed_at: datetime | None = None
+    calls: list[CallRow] = field(default_factory=list)
+
+    @property
+    def usd_of_calls(self) -> Decimal:
+        """What the calls cost together, dollars."""
+        total = ZERO
+        for call in self.calls:
+            total = add(total, call.usd)
+        return total
+
+    @property
+    def proved(self) -> bool:
+        """The calls are as many as the event says, and cost exactly what it bills."""
+        cents = EXACT.multiply(self.usd_of_calls, _HUNDRED)
+        return len(self.calls) == self.claimed_calls and cents == self.cents
+
+
+async def story_of_event(database: Database, transaction_id: str) -> EventStory | None:
+    """The calls behind one billed event, or behind a held part; None when neither is known.
+
+    Raises:
+        Unavailable: Postgres does not answer.
+    """
+    async with database.connection() as connection:
+        row = await connection.fetchrow(_EVENT, transaction_id)
+        held = await connection.fetchrow(_HELD, transaction_id) if row is None else None
+        calls = await connection.fetch(_CALLS, transaction_id)
+    if row is not None:
+        story = _story(row)
+    elif held is None:
+        return None
+    elif held["transaction_id"]:
+        return await story_of_event(database, held["transaction_id"])
+    else:
+        story = EventStory(transaction_id, "held", reason=held["reason"])
+    story.calls = [_call(call) for call in calls]
+    return story
+
+
+async def stories_of_request(database: Database, request: str) -> list[tuple[CallRow, EventStory | None]]:
+    """Every call under a request id, a call id or an identity, each with its event; a failed try and its success are two.
+
+    None as the event: the call was not billed, its decision says why.
+
+    Raises:
+        Unavailable: Postgres does not answer.
+    """
+    identity = bytes.fromhex(request) if _is_identity(request) else b""
+    async with database.connection() as connection:
+        calls = [_call(row) for row in await connection.fetch(_REQUESTS, request, identity)]
+    return [(call, await story_of_event(database, call.part) if call.part else None) for call in calls]
+
+
+def _story(row: Any) -> EventStory:
+    return EventStory(
+        row["transaction_id"],
+        row["status"],
+        row["external_subscription_id"],
+        row["org_id"] or "",
+        row["amount_cents"],
+        row["calls"] or 0,
+        row["attempts"],
+        row["reason"] or "",
+        row["sealed_at"],
+        row["processed_at"],
+    )
+
+
+def _call(row: Any) -> CallRow:
+    return CallRow(
+        row["identity"].hex(),
+        row["part"],
+        row["customer_id"],
+        row["decision"],
+        row["model"],
+        row["provider"],
+        row["total_tokens"],
+        row["cost_usd"],
+        row["started_at"],
+        row["ended_at"],
+        row["call_id"],
+        row["request_id"],
+        f"{row['raw_partition']}/{row['raw_offset']}",
+    )
+
+
+def _is_identity(text: str) -> bool:
+    return len(text) == _IDENTITY_HEX and all(sign in "0123456789abcdef" for sign in text)

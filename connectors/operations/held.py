@@ -1,0 +1,38 @@
+"""Held usage is given up on: an order in the raw topic, which the customer's own ledger carries out and accounts for."""
+
+import time
+
+import msgspec
+
+from connectors.operations.audit import audited
+from connectors.operations.ledgers import Held
+from connectors.operations.sending import Outgoing, Sender
+from connectors.settings import Settings
+from schemas.money import ZERO, add
+from schemas.records import WriteOff
+from schemas.topics import TopicNames
+from streams.writes import CONTROL, WRITE_OFF
+
+
+def order_write_off(
+    settings: Settings, sender: Sender, held: list[Held], until_us: int, reason: str, actor: str = ""
+) -> str:
+    """Order all of `held`, of one customer, that ended up to `until_us` to be written off; the audit line's id.
+
+    The money leaves the ledger when its worker reads the order. Usage that comes later is held again.
+
+    Raises:
+        Unavailable: Kafka did not take the line, or the order.
+    """
+    customer, total = held[0].customer, ZERO
+    for one in held:
+        total = add(total, one.usd)
+    target = {"customer": customer, "until": str(until_us)}
+    calls = sum(one.calls for one in held)
+    audit_id = audited(
+        settings, sender, "held.write_off", target, actor=actor, reason=reason, count=calls, cost_usd=total
+    )
+    order = WriteOff(audit_id, time.time_ns() // 1000, until_us)
+    raw = TopicNames.with_prefix(settings.topic_prefix).raw
+    sender.send([Outgoing(raw, customer.encode(), msgspec.json.encode(order), headers=((CONTROL, WRITE_OFF),))])
+    return audit_id

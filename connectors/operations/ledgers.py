@@ -1,0 +1,67 @@
+"""The ledgers as they stand in their changelog: every committed byte of them, read beside the workers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+
+from connectors.kafka.security import aiokafka_config
+from connectors.settings import Settings
+from schemas.ledger import Position, Window
+from schemas.money import ZERO, add
+from schemas.topics import TopicNames
+from streams.changelog import FETCHING, read, restore
+from streams.core.books import Books
+from streams.reading import reading
+
+
+async def books_of(settings: Settings, opened: Callable[[int], None] = lambda _partition: None) -> dict[int, Books]:
+    """Each raw partition's books, as of its last commit.
+
+    Raises aiokafka's errors where the broker does not answer.
+    """
+    topic = TopicNames.with_prefix(settings.topic_prefix).changelog
+    found = {}
+    for partition in range(settings.kafka_partitions):
+        async with reading(**aiokafka_config(settings), isolation_level="read_committed", **FETCHING) as consumer:
+            image = await read(consumer, topic, partition)
+        found[partition] = Books(Position())
+        restore(found[partition], image, 0)
+        opened(partition)
+    return found
+
+
+@dataclass(slots=True)
+class Held:
+    """Usage of one customer that waits, for one reason.
+
+    Fields:
+        first_us, last_us: the calls' end times, microseconds since 1970 UTC.
+    """
+
+    customer: str
+    id_kind: str
+    reason: str
+    windows: int = 0
+    calls: int = 0
+    usd: Decimal = ZERO
+    first_us: int = 0
+    last_us: int = 0
+
+    def count(self, window: Window) -> None:
+        """One window more."""
+        self.first_us = min(self.first_us, window.min_end_us) if self.windows else window.min_end_us
+        self.last_us = max(self.last_us, window.max_end_us)
+        self.windows += 1
+        self.calls += window.count
+        self.usd = add(self.usd, window.cost)
+
+
+def held_in(books: dict[int, Books]) -> list[Held]:
+    """What is held, by customer and reason, the dearest first."""
+    found: dict[tuple[str, str, str], Held] = {}
+    for one in books.values():
+        for window in one.windows.values():
+            if window.held:
+                key = (window.customer_id, window.id_kind, window.held)
+                found.setdefault(key, Held(*key)).count(window)
+    return sorted(found.values(), key=lambda held: (-held.usd, held.customer))

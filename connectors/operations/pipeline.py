@@ -1,0 +1,77 @@
+"""Where usage is on its way: what each ledger counted, and the age of the oldest record that still waits in each topic."""
+
+import time
+from collections.abc import Mapping
+from contextlib import closing
+
+import msgspec
+from confluent_kafka import Consumer, TopicPartition
+
+from connectors.kafka.security import librdkafka_config
+from connectors.operations.scan import Stretch, scan, stretch_of
+from connectors.settings import Settings
+from schemas.ledger import POSITION_KEY, Counters, Position, Sum
+from schemas.money import add
+from schemas.topics import TopicNames
+
+_decode = msgspec.msgpack.Decoder(Position).decode
+_LIMIT_S = 20.0
+#: A transaction ends with the position, so the last one is near the end; a longer look is taken where it is not.
+_NEAR, _FAR = 500, 100
+
+
+def counted(settings: Settings) -> Counters:
+    """All ledgers' counters together, as of their last commits.
+
+    Raises:
+        TopicProblem, Unavailable: see `stretch_of`.
+    """
+    topic = TopicNames.with_prefix(settings.topic_prefix).changelog
+    whole = stretch_of(settings, topic)
+    positions: dict[int, Position] = {}
+    reach = _NEAR
+    while left := {number: ends for number, ends in whole.ranges.items() if number not in positions and ends[1]}:
+        near = {number: (max(start, end - reach), end) for number, (start, end) in left.items()}
+        for message in scan(settings, Stretch(topic, near)):
+            if message.key() == POSITION_KEY:
+                positions[message.partition() or 0] = _decode(message.value() or b"")
+        if all(near[number][0] <= start for number, (start, _) in left.items()):
+            break
+        reach *= _FAR
+    return _together(positions)
+
+
+def _together(positions: Mapping[int, Position]) -> Counters:
+    total = Counters()
+    for position in positions.values():
+        for name in Counters.__struct_fields__:
+            one, more = getattr(total, name), getattr(position.counters, name)
+            setattr(total, name, Sum(one.calls + more.calls, add(one.cost, more.cost)))
+    return total
+
+
+def oldest_waiting_s(settings: Settings) -> dict[str, float]:
+    """Seconds that the oldest record has waited, for raw, the Lago events and the retry topic; 0 where none waits.
+
+    Raises:
+        TopicProblem, Unavailable: see `stretch_of`.
+    """
+    topics, group = TopicNames.with_prefix(settings.topic_prefix), f"{settings.topic_prefix}{settings.deployment_name}-"
+    roles = {"raw": (topics.raw, "meter"), "events": (topics.events, "sink"), "retry": (topics.retry, "retry")}
+    return {name: _waiting_s(settings, topic, group + role) for name, (topic, role) in roles.items()}
+
+
+def _waiting_s(settings: Settings, topic: str, group: str) -> float:
+    whole = stretch_of(settings, topic)
+    with closing(Consumer({**librdkafka_config(settings), "group.id": group, "enable.auto.commit": False})) as member:
+        committed = member.committed([TopicPartition(topic, number) for number in whole.ranges], timeout=_LIMIT_S)
+    now_ms, oldest_ms = time.time_ns() // 1_000_000, None
+    for one in committed:
+        start, end = whole.ranges[one.partition]
+        at = max(start, one.offset)
+        # Among the first few offsets there may be a transaction's marker; a partition with markers alone waits for nothing.
+        first = next(scan(settings, Stretch(topic, {one.partition: (at, end)})), None) if at < end else None
+        if first is not None:
+            made_ms = first.timestamp()[1]
+            oldest_ms = made_ms if oldest_ms is None else min(oldest_ms, made_ms)
+    return 0.0 if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000)

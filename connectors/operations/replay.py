@@ -1,0 +1,196 @@
+"""What a topic held of a stretch of time is sent again: raw calls into the raw topic, or enriched ones into another.
+
+Into the raw topic nothing is billed anew: a call inside the horizon is known to its ledger, an older one waits in the
+rejected topic for `meterbridge dlq requeue`, which asks the usage log. Another topic is for whoever missed records or
+wants them once more; billing does not see it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+from confluent_kafka import Message
+
+from connectors.operations.letters import usage_of
+from connectors.operations.scan import Stretch, header_of, scan, stretch_of
+from connectors.operations.sending import Outgoing, Sender
+from connectors.settings import Settings
+from schemas.errors import ConfigurationError
+from schemas.money import ZERO, add, quantum
+from schemas.records import EnrichedUsage
+from schemas.topics import CATALOGUE, TopicNames
+from streams.writes import CONTROL
+
+RAW = "raw"
+_BATCH = 2000
+
+_enriched = msgspec.json.Decoder(EnrichedUsage).decode
+
+
+@dataclass(slots=True)
+class Amount:
+    """Calls, tokens and dollars together."""
+
+    calls: int = 0
+    tokens: int = 0
+    usd: Decimal = ZERO
+
+    def count(self, tokens: int, usd: Decimal) -> None:
+        """One call more."""
+        self.calls += 1
+        self.tokens += tokens
+        self.usd = add(self.usd, usd)
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a stretch holds: amounts by LiteLLM customer id, and records that no call can be read from."""
+
+    customers: dict[str, Amount] = field(default_factory=dict)
+    unreadable: int = 0
+
+    def total(self) -> Amount:
+        """All customers together."""
+        whole = Amount()
+        for one in self.customers.values():
+            whole.calls += one.calls
+            whole.tokens += one.tokens
+            whole.usd = add(whole.usd, one.usd)
+        return whole
+
+
+class Checkpoint(msgspec.Struct):
+    """How far a replay has come: what was asked for, and the next offset of each partition."""
+
+    asked: dict[str, str]
+    next: dict[int, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """One replay, `stretch` fixed when it was planned: what it writes itself is not in it.
+
+    Fields:
+        source: full name of the topic it reads.
+        into: full name of the topic it writes.
+        customer: LiteLLM customer id; `""` for all.
+    """
+
+    settings: Settings
+    stretch: Stretch
+    source: str
+    into: str
+    since_ms: int
+    until_ms: int
+    customer: str = ""
+
+    @classmethod
+    def planned(cls, settings: Settings, since_ms: int, until_ms: int, into: str = RAW, customer: str = "") -> "Replay":
+        """A replay of record times `[since, until)`, milliseconds since 1970 UTC.
+
+        Raises:
+            ConfigurationError: `into` is one of the product's own topics other than raw.
+            TopicProblem: `topic_missing`.
+            Unavailable: the broker does not answer.
+        """
+        topics = TopicNames.with_prefix(settings.topic_prefix)
+        target = topics.raw if into in (RAW, topics.raw) else into
+        if target != topics.raw and target in {settings.topic_prefix + topic.name for topic in CATALOGUE}:
+            raise ConfigurationError("--into", f"{target} is written by the product alone: name a topic of your own")
+        source = topics.raw if target == topics.raw else topics.enriched
+        stretch_of(settings, target)
+        stretch = stretch_of(settings, source, since_ms, until_ms)
+        return cls(settings, stretch, source, target, since_ms, until_ms, customer)
+
+    def contents(self, passed: Callable[[int], None] = lambda _offsets: None) -> Contents:
+        """What would be sent; nothing is."""
+        found, unit = Contents(), quantum(self.settings.cost_decimals)
+        for message in self._records(self.stretch, passed):
+            key = (message.key() or b"").decode(errors="replace")
+            usage = self._usage(bytes(message.value() or b""), key, unit)
+            if usage is None:
+                found.unreadable += 1
+            else:
+                found.customers.setdefault(key, Amount()).count(*usage)
+        return found
+
+    def run(
+        self,
+        sender: Sender,
+        checkpoint: Path | None = None,
+        passed: Callable[[int], None] = lambda _offsets: None,
+    ) -> int:
+        """Send; the number of records. Repeated with the same `checkpoint` it goes on where it stopped.
+
+        Raises:
+            ConfigurationError: the checkpoint is of another replay.
+            Unavailable: Kafka went away; what was sent stays sent.
+        """
+        state = self._resumed(checkpoint)
+        ranges = {
+            number: (max(start, state.next.get(number, start)), end)
+            for number, (start, end) in self.stretch.ranges.items()
+        }
+        records, count = self._records(replace(self.stretch, ranges=ranges), passed), 0
+        while batch := list(islice(records, _BATCH)):
+            count += sender.send(self._outgoing(batch))
+            for message in batch:
+                state.next[message.partition() or 0] = (message.offset() or 0) + 1
+            if checkpoint is not None:
+                _write(checkpoint, state)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+        return count
+
+    def asked(self) -> dict[str, str]:
+        """What tells this replay from another."""
+        return {
+            "source": self.source,
+            "into": self.into,
+            "customer": self.customer,
+            "since_ms": str(self.since_ms),
+            "until_ms": str(self.until_ms),
+        }
+
+    def _records(self, stretch: Stretch, passed: Callable[[int], None]) -> Iterator[Message]:
+        """An operator's orders among the calls are not repeated."""
+        wanted = self.customer.encode()
+        for message in scan(self.settings, stretch, passed):
+            if (not wanted or message.key() == wanted) and not header_of(message, CONTROL):
+                yield message
+
+    def _outgoing(self, batch: Iterable[Message]) -> Iterator[Outgoing]:
+        for message in batch:
+            yield Outgoing(self.into, message.key(), message.value())
+
+    def _usage(self, value: bytes, customer: str, unit: Decimal) -> tuple[int, Decimal] | None:
+        if self.source == TopicNames.with_prefix(self.settings.topic_prefix).raw:
+            usage = usage_of(value, customer, unit)
+            return None if usage is None else (usage.total_tokens, usage.cost)
+        try:
+            call = _enriched(value)
+        except msgspec.DecodeError:
+            return None
+        return call.total_tokens, call.cost_usd
+
+    def _resumed(self, checkpoint: Path | None) -> Checkpoint:
+        asked = self.asked()
+        if checkpoint is None or not checkpoint.exists():
+            return Checkpoint(asked)
+        try:
+            state = msgspec.json.decode(checkpoint.read_bytes(), type=Checkpoint)
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigurationError("--checkpoint", f"{checkpoint} cannot be read: {type(error).__name__}") from error
+        if state.asked != asked:
+            raise ConfigurationError("--checkpoint", f"{checkpoint} belongs to another replay")
+        return state
+
+
+def _write(path: Path, state: Checkpoint) -> None:
+    """Whole or not at all."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_bytes(msgspec.json.encode(state))
+    beside.replace(path)

@@ -1,0 +1,131 @@
+"""Reads a stretch of a topic once, from the command line: bounded at the start, in no group, nothing committed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from connectors.kafka.security import librdkafka_config
+from connectors.settings import Settings
+from schemas.errors import TopicProblem, Unavailable
+
+_LIMIT_S = 20.0
+_BATCH = 2000
+#: A broker that is silent for so long while records are left is away.
+_SILENCE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Offsets `[start, end)` of each partition of a topic; control records of transactions may lie among them."""
+
+    topic: str
+    ranges: Mapping[int, tuple[int, int]]
+
+    @property
+    def offsets(self) -> int:
+        """How many offsets there are to pass."""
+        return sum(max(0, end - start) for start, end in self.ranges.values())
+
+
+def stretch_of(settings: Settings, topic: str, since_ms: int | None = None, until_ms: int | None = None) -> Stretch:
+    """What the topic holds now of record times `[since, until)`, milliseconds since 1970 UTC; None = open.
+
+    Raises:
+        TopicProblem: `topic_missing`.
+        Unavailable: the broker does not answer.
+    """
+    with closing(_consumer(settings)) as consumer, _told(topic):
+        partitions = consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic]
+        if partitions.error is not None:
+            raise TopicProblem("topic_missing", f"{topic} does not exist")
+        ranges = {}
+        for number in partitions.partitions:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_LIMIT_S)
+            ranges[number] = (low, high)
+        for since, until in ((since_ms, None), (None, until_ms)):
+            at = since if until is None else until
+            if at is None:
+                continue
+            asked = [TopicPartition(topic, number, at) for number in ranges]
+            for found in consumer.offsets_for_times(asked, timeout=_LIMIT_S):
+                low, high = ranges[found.partition]
+                offset = found.offset if found.offset >= 0 else high
+                ranges[found.partition] = (max(low, offset), high) if until is None else (low, min(high, offset))
+    return Stretch(topic, ranges)
+
+
+def scan(
+    settings: Settings, stretch: Stretch, passed: Callable[[int], None] = lambda _offsets: None
+) -> Iterator[Message]:
+    """Every committed record of the stretch, in order within a partition; `passed` is told how many offsets more.
+
+    Raises:
+        Unavailable: the broker went away meanwhile.
+    """
+    left = {number: end for number, (start, end) in stretch.ranges.items() if start < end}
+    at = {number: start for number, (start, _) in stretch.ranges.items()}
+    silent_s = 0.0
+    with closing(_consumer(settings)) as consumer, _told(stretch.topic):
+        consumer.assign([TopicPartition(stretch.topic, number, at[number]) for number in left])
+        while left:
+            messages = consumer.consume(_BATCH, 0.5)
+            silent_s = 0.0 if messages else silent_s + 0.5
+            if silent_s > _SILENCE_S:
+                raise Unavailable("kafka_unavailable", f"{stretch.topic} is not read to its end")
+            for message in messages:
+                number, offset, ended = message.partition() or 0, message.offset() or 0, _ended(message)
+                if number not in left:
+                    continue
+                after = min(left[number], offset if ended else offset + 1)
+                passed(max(0, after - at[number]))
+                at[number] = after
+                if not ended and offset < left[number]:
+                    yield message
+                if ended or after >= left[number]:
+                    passed(left.pop(number) - after)
+
+
+def header_of(message: Message, name: str) -> str:
+    """A header as text; `""` where the record has none of that name."""
+    for key, value in message.headers() or ():
+        if key == name:
+            return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return ""
+
+
+def _consumer(settings: Settings) -> Consumer:
+    return Consumer(
+        {
+            **librdkafka_config(settings),
+            "group.id": "meterbridge-operations",  # required by the client; nothing joins it
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+        }
+    )
+
+
+def _ended(message: Message) -> bool:
+    error = message.error()
+    if error is None:
+        return False
+    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own errors are spelt so
+        return True
+    raise KafkaException(error)
+
+
+class _told:  # noqa: N801  # a block, as contextlib's are
+    """librdkafka's errors as decisions."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
+        if isinstance(error, KafkaException):
+            raise Unavailable("kafka_unavailable", f"{self._topic}: {error.args[0].str()}") from error

@@ -1,0 +1,246 @@
+"""One day fed by webhook, by replay, by backfill from LiteLLM's database and from files is billed once."""
+
+import csv
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from connectors.http.strip import strip
+from connectors.operations.usage_log import Checked, known
+from connectors.postgres.migrate import migrate
+from connectors.postgres.pool import Database
+from schemas.errors import Unavailable
+from schemas.wire import FLAT
+from streams.core.customer_key import CUSTOMER_ID_FIELDS
+from streams.parts import Parts
+from tests.support.calls import Raw
+from tests.support.command import Ended, meterbridge
+from tests.support.database import fresh_database, projector_parts, rows, until
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.stage import Stage
+
+RECORDED = Path(__file__).parents[1] / "fixtures" / "litellm"
+DAY = ("--from", "2026-11-20", "--to", "2026-11-22")
+WHO = ("acme", "u-alice")
+
+
+def recorded() -> list[dict[str, Any]]:
+    """Every StandardLoggingPayload of the recorded day whose rows are in the database's export."""
+    named = {row["request_id"] for row in exported()} | {row["litellm_call_id"] for row in exported()}
+    seen: dict[tuple[str, str, str, float], dict[str, Any]] = {}
+    for path in sorted(RECORDED.glob("generic_api__1.109.1__*.json")):
+        if path.name.endswith(".headers.json"):
+            continue
+        body = json.loads(path.read_text())
+        for call in body if isinstance(body, list) else [body]:
+            if call and call["litellm_call_id"] in named:
+                seen[call["id"], call["litellm_call_id"], call["status"], call["startTime"]] = call
+    return list(seen.values())
+
+
+def exported() -> list[dict[str, str]]:
+    with (RECORDED / "spendlogs__1.109.1__export.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def raws(calls: list[dict[str, Any]]) -> list[Raw]:
+    """As the ingress stores them, now."""
+    at = time.time_ns() // 1000
+    found = []
+    for call in calls:
+        stripped = strip(json.dumps(call).encode(), FLAT, at, CUSTOMER_ID_FIELDS)
+        assert stripped is not None
+        found.append(Raw(0, at // 1000, stripped[0].encode(), stripped[1]))
+    return found
+
+
+@pytest.fixture
+def stage(kafka: Kafka, topic_prefix: str) -> Stage:
+    return Stage(kafka.bootstrap, topic_prefix)
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[str]:
+    async with fresh_database(postgres_url) as url:
+        await migrate(url)
+        yield url
+
+
+@pytest.fixture
+async def litellm(postgres_url: str) -> AsyncIterator[str]:
+    """LiteLLM's database with its own table and the recorded day in it."""
+    async with fresh_database(postgres_url) as url:
+        connection = await asyncpg.connect(url)
+        schema = (RECORDED / "spendlogs__schema.sql").read_text()
+        await connection.execute("\n".join(line for line in schema.splitlines() if not line.startswith("\\")))
+        await connection.execute("SET search_path TO public")
+        with (RECORDED / "spendlogs__1.109.1__export.csv").open("rb") as file:
+            columns = file.readline().decode().strip().split(",")
+            await connection.copy_to_table(
+                "LiteLLM_SpendLogs", source=file, columns=columns, format="csv", null="", force_not_null=["end_user"]
+            )
+        await connection.close()
+        yield url
+
+
+@pytest.fixture
+async def running(stage: Stage, database: str) -> AsyncIterator[Parts]:
+    """A meter and a projector under the names that commands look for."""
+    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
+    async with projector_parts(stage, database) as project:
+        meter = stage.parts(group_prefix=group)
+        async with stage.running("meter", meter), stage.running("project", project):
+            yield meter
+
+
+def start_of(starts: dict[tuple[str, str], str], call: dict[str, Any]) -> float:
+    return datetime.fromisoformat(starts[call["id"], call["litellm_call_id"]] + "+00:00").timestamp()
+
+
+async def log_of(database: str) -> tuple[int, Decimal, int]:
+    """Calls, dollars and tokens that count."""
+    query = "SELECT count(*), sum(cost_usd), sum(total_tokens) FROM llm_usage_log"
+    return (await rows(database, query))[0]
+
+
+async def fill(stage: Stage, database: str, *words: str, **more: str) -> Ended:
+    done = await meterbridge(stage, "backfill", *words, "--json", DATABASE_URL=database, **more)
+    assert done.code == 0, done.err
+    return done
+
+
+async def test_one_day_fed_four_ways_is_billed_once(
+    stage: Stage, database: str, litellm: str, running: Parts, tmp_path: Path
+) -> None:
+    calls = recorded()
+    assert len(calls) >= 85
+    stage.put(raws(calls))
+    await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == len(calls))
+    before = await log_of(database)
+    await meterbridge(stage, "replay", "--from", "1h", "--to", "2100-01-01")
+    await soon(lambda: stage.sensors.calls.get("duplicate") == len(calls), limit_s=20)
+    from_db = await fill(stage, database, "--source", "litellm-db", *DAY, LITELLM_DATABASE_URL=litellm)
+    assert (from_db.json["read"], from_db.json["missing"]) == (len(exported()), 0), from_db.json
+    lines = tmp_path / "calls.jsonl"
+    lines.write_text("\n".join(json.dumps(call) for call in calls))
+    from_lines = await fill(stage, database, "--source", "jsonl", "--file", str(lines))
+    assert (from_lines.json["read"], from_lines.json["missing"]) == (len(calls), 0)
+    table = str(RECORDED / "spendlogs__1.109.1__export.csv")
+    from_csv = await fill(stage, database, "--source", "csv", "--file", table)
+    assert (from_csv.json["read"], from_csv.json["missing"]) == (len(exported()), 0), from_csv.json
+    assert await log_of(database) == before
+
+
+async def test_what_never_arrived_is_found_in_litellms_database_and_sent_once(
+    stage: Stage, database: str, litellm: str, running: Parts
+) -> None:
+    """A third of the calls was lost on the way; a second backfill finds nothing."""
+    calls = recorded()
+    arrived = [call for number, call in enumerate(calls) if number % 3]
+    stage.put(raws(arrived))
+    await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == len(arrived))
+    words = ("--source", "litellm-db", *DAY)
+    dry = (await fill(stage, database, *words, "--dry-run", LITELLM_DATABASE_URL=litellm)).json
+    first = (await fill(stage, database, *words, LITELLM_DATABASE_URL=litellm)).json
+    assert (dry["missing"], dry["usd"], dry["customers"]) == (first["missing"], first["usd"], first["customers"])
+    assert first["missing"] >= len(calls) // 3 - 2  # LiteLLM's own table lacks two calls whose ids collided
+    total = len(arrived) + first["missing"]
+    await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == total)
+    assert (await fill(stage, database, *words, LITELLM_DATABASE_URL=litellm)).json["missing"] == 0
+    assert [line["action"] for line in stage.values(stage.topics.audit)] == ["backfill", "backfill"]
+
+
+async def test_a_webhook_that_comes_after_its_backfill_is_a_duplicate(
+    stage: Stage, database: str, litellm: str, running: Parts
+) -> None:
+    """It waited in a spool: its times have microseconds, the database's are rounded."""
+    first = (await fill(stage, database, "--source", "litellm-db", *DAY, LITELLM_DATABASE_URL=litellm)).json
+    assert first["missing"] == len(exported())
+    await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == first["missing"])
+    before = await log_of(database)
+    # Of two calls that share both ids LiteLLM's table keeps one: the other never was in it, and is billed now.
+    starts = {(row["request_id"], row["litellm_call_id"]): row["startTime"] for row in exported()}
+    late = [call for call in recorded() if (call["id"], call["litellm_call_id"]) in starts and call["response_cost"]]
+    lost = [call for call in late if abs(start_of(starts, call) - call["startTime"]) > 0.002]
+    stage.put(raws(late))
+    await soon(lambda: stage.sensors.calls.get("duplicate") == len(late) - len(lost), limit_s=20)
+    await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == before[0] + len(lost))
+    assert len(lost) == 1
+
+
+async def test_a_failed_try_and_its_success_both_with_cost_are_billed_as_two(
+    stage: Stage, database: str, running: Parts, tmp_path: Path
+) -> None:
+    """One call id, two statuses: by webhook, and again from a file."""
+    base = {"litellm_call_id": "one", "model": "m", "endTime": time.time(), "spend": 0.5, "user_id": "u-alice"}
+    tries = [
+        {**base, "id": "one", "status": "failure", "startTime": time.time() - 9},
+        {**base, "id": "chatcmpl-1", "status": "success", "startTime": time.time() - 5},
+    ]
+    stage.put(raws(tries))
+    await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 2)
+    file = tmp_path / "tries.jsonl"
+    file.write_text("\n".join(map(json.dumps, tries)))
+    assert (await fill(stage, database, "--source", "jsonl", "--file", str(file))).json["missing"] == 0
+    assert (await log_of(database))[1] == 1
+
+
+async def test_lines_that_are_no_calls_are_told_and_cost_their_neighbours_nothing(
+    stage: Stage, database: str, running: Parts, tmp_path: Path
+) -> None:
+    file = tmp_path / "mixed.jsonl"
+    good = {"id": "a", "litellm_call_id": "a", "spend": 0.25, "startTime": time.time(), "user_id": "u"}
+    file.write_text("\n".join(["{", json.dumps(good), "null", json.dumps({**good, "id": "b", "spend": -1})]))
+    told = (await fill(stage, database, "--source", "jsonl", "--file", str(file))).json
+    assert (told["missing"], told["usd"], sum(told["refused"].values())) == (1, "0.25", 3)
+    assert told["where"][0].startswith("line 1: ")
+
+
+async def test_without_the_meter_nothing_is_sent(stage: Stage, database: str, tmp_path: Path) -> None:
+    """What is still unfolded may be the very call: the command says who is behind."""
+    stage.put(raws(recorded()[:1]))
+    file = tmp_path / "one.jsonl"
+    file.write_text(json.dumps(recorded()[0]))
+    words = ("backfill", "--source", "jsonl", "--file", str(file), "--patience", "1s")
+    done = await meterbridge(stage, *words, DATABASE_URL=database)
+    assert (done.code, "the meter has 1 records to go" in done.err) == (1, True)
+    assert len(stage.read(stage.topics.raw)) == 1
+
+
+async def test_what_litellm_counted_and_never_sent_is_named_by_the_hour_with_the_command_that_fetches_it(
+    stage: Stage, database: str, litellm: str, running: Parts
+) -> None:
+    calls = recorded()
+    stage.put(raws(calls[::2]))
+    await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == len(calls[::2]))
+    where = {"DATABASE_URL": database, "LITELLM_DATABASE_URL": litellm}
+    told = await meterbridge(stage, "reconcile", "--litellm", *DAY, "--json", **where)
+    assert told.code == 1, told.err
+    hours = told.json["litellm_hours"]
+    assert sum(hour["known"] + hour["missing"] for hour in hours.values()) == len(exported())
+    for complaint in told.json["complaints"]:
+        words = complaint.partition(": meterbridge ")[2].split()
+        assert (await meterbridge(stage, *words, "--json", **where)).code == 0
+    total = len(exported())
+    await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count >= total)
+    told = await meterbridge(stage, "reconcile", "--litellm", *DAY, "--json", **where)
+    assert (told.code, told.json["adds_up"]) == (0, True), told.out
+
+
+async def test_a_log_that_has_lost_rows_since_it_was_checked_is_not_believed(database: str) -> None:
+    """A crash of Postgres takes back its latest transactions, rows and offsets together."""
+    pool = Database(database, size=1)
+    try:
+        with pytest.raises(Unavailable, match="lost its latest rows"):
+            await known(pool, [], Checked(0, "enriched", {0: 5}))
+        assert await known(pool, [], Checked(0, "enriched", {})) == set()
+    finally:
+        pool.terminate()

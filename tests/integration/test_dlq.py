@@ -1,0 +1,178 @@
+"""What is dead is seen with its money, comes back once, and is billed once; who did it is on record."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from decimal import Decimal
+
+import httpx
+import pytest
+
+from connectors.operations.letters import CALLS, EVENTS, Filters, unresolved
+from connectors.operations.requeue import desk
+from connectors.operations.sending import Sender
+from connectors.postgres.migrate import migrate
+from schemas.errors import Unavailable
+from schemas.moments import HOUR_US
+from streams.parts import Parts
+from tests.support.calls import Raw, raw, slp
+from tests.support.command import meterbridge
+from tests.support.database import fresh_database, projector_parts, rows
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.posting import event, put, quick_delivery, statuses
+from tests.support.sandbox import Lago, lago_sandbox
+from tests.support.stage import Stage
+
+
+@pytest.fixture
+def stage(kafka: Kafka, topic_prefix: str) -> Stage:
+    return Stage(kafka.bootstrap, topic_prefix)
+
+
+@pytest.fixture
+async def lago() -> AsyncIterator[Lago]:
+    async with lago_sandbox(clock=time.time) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[str]:
+    async with fresh_database(postgres_url) as url:
+        await migrate(url)
+        yield url
+
+
+@pytest.fixture
+async def posting(stage: Stage, lago: Lago) -> AsyncIterator[Parts]:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        yield stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.05)
+
+
+async def dead_events(stage: Stage, lago: Lago, posting: Parts, *dead: str) -> None:
+    """Events e-0..e-4 went to Lago, which would not take `dead`; whatever ailed it is over."""
+    for name in dead:
+        await lago.fault(kind="poison", transaction_id=name)
+    put(stage, [event(n) for n in range(5)])
+    async with stage.running("sink", posting), stage.running("retry", posting):
+        await soon(lambda: all(statuses(stage).get(name) == "failed" for name in dead), limit_s=30)
+        await soon(lambda: list(statuses(stage).values()).count("completed") == 5 - len(dead))
+    await lago.http.delete("/__faults")
+
+
+async def test_letters_are_listed_with_reason_money_and_sum(stage: Stage, lago: Lago, posting: Parts) -> None:
+    await dead_events(stage, lago, posting, "e-1", "e-3")
+    told = (await meterbridge(stage, "dlq", "list", "--json")).json
+    assert sorted(one["transaction_id"] for one in told["letters"]) == ["e-1", "e-3"]
+    (reason,) = told["by_reason"]
+    assert told["by_reason"][reason] == {"count": 2, "usd": "0.03"}
+    shown = (await meterbridge(stage, "dlq", "show", told["letters"][0]["letter"], "--json")).json
+    assert shown["last_error"].startswith(reason)
+    assert '"external_subscription_id":"sub"' in shown["value"]
+
+
+async def test_events_that_are_put_back_arrive_once_however_often_it_is_said(
+    stage: Stage, lago: Lago, posting: Parts
+) -> None:
+    await dead_events(stage, lago, posting, "e-1", "e-3")
+    first = await meterbridge(stage, "dlq", "requeue", "--why", "Lago is well", "--json")
+    second = await meterbridge(stage, "dlq", "requeue", "--json")
+    assert (first.json["requeued"], second.json["requeued"]) == (2, 0)
+    assert statuses(stage)["e-1"] == "processing"
+    async with stage.running("retry", posting):
+        await soon(lambda: set(statuses(stage).values()) == {"completed"}, limit_s=30)
+    assert (await lago.stats())["totals"]["events"] == 5
+    assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 0
+    assert [line.get("reason", "") for line in stage.values(stage.topics.audit)] == ["Lago is well", ""]
+
+
+async def test_an_event_that_dies_again_is_a_letter_again(stage: Stage, lago: Lago, posting: Parts) -> None:
+    await dead_events(stage, lago, posting, "e-1")
+    await meterbridge(stage, "dlq", "requeue")
+    await lago.fault(kind="poison", transaction_id="e-1")
+    async with stage.running("retry", posting):
+        await soon(lambda: len(list(unresolved(stage.settings, EVENTS, Filters()))) == 1, limit_s=30)
+    (letter,) = unresolved(stage.settings, EVENTS, Filters())
+    assert letter.requeued == 1
+
+
+async def test_filters_and_a_dry_run_touch_only_what_is_meant(stage: Stage, lago: Lago, posting: Parts) -> None:
+    await dead_events(stage, lago, posting, "e-1", "e-3")
+    for words in (("--reason", "other"), ("--customer", "other"), ("--since", "2100-01-01"), ("--until", "1h")):
+        assert (await meterbridge(stage, "dlq", "requeue", *words, "--dry-run", "--json")).json["count"] == 0
+    assert (await meterbridge(stage, "dlq", "requeue", "--dry-run", "--json")).json["count"] == 2
+    (one, _) = unresolved(stage.settings, EVENTS, Filters())
+    assert (await meterbridge(stage, "dlq", "requeue", "--letter", one.id, "--json")).json["requeued"] == 1
+    assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1
+
+
+async def test_a_purge_wants_words_and_leaves_the_record(stage: Stage, lago: Lago, posting: Parts) -> None:
+    await dead_events(stage, lago, posting, "e-1")
+    assert (await meterbridge(stage, "dlq", "purge")).code == 2
+    assert (await meterbridge(stage, "dlq", "purge", "--why", "a test", "--json")).json["purged"] == 1
+    assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 0
+    assert len([one for one in stage.read(stage.topics.dlq) if one.value()]) == 1
+    (line,) = stage.values(stage.topics.audit)
+    assert (line["action"], line["count"], line["cost_usd"]) == ("dlq.purge", 1, "0.015")
+
+
+async def test_of_two_desks_the_first_can_do_nothing_any_more(stage: Stage, lago: Lago, posting: Parts) -> None:
+    """Both would put the same letters back."""
+    await dead_events(stage, lago, posting, "e-1")
+    sender = Sender(stage.settings)
+    async with desk(stage.settings, sender, None) as first:
+        letters = await asyncio.to_thread(lambda: list(unresolved(stage.settings, EVENTS, Filters())))
+        async with desk(stage.settings, sender, None) as second:
+            with pytest.raises(Unavailable, match="another_desk"):
+                await first.requeue(letters, "a", lambda _count: None)
+            done = await second.requeue(letters, "b", lambda _count: None)
+    assert done.requeued == 1
+    assert len(stage.read(stage.topics.retry)) == 3 + 1
+
+
+def old_call(number: int, days: int) -> Raw:
+    """It ended days ago and arrives now."""
+    now = time.time_ns() // 1000
+    return replace(raw(0, slp(number, at_us=now - days * 24 * HOUR_US, cost="2")), timestamp=now // 1000)
+
+
+async def test_a_call_repeated_after_three_days_is_not_billed_again_and_a_new_one_is(
+    stage: Stage, database: str
+) -> None:
+    """Both wait as beyond_horizon; the usage log tells the repeat from the late one."""
+    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
+    stage.map("acme", "org", "sub")
+    billed_then, late = old_call(1, 3), old_call(2, 3)
+    three_days_ago = time.time_ns() // 1000 - 72 * HOUR_US
+    async with projector_parts(stage, database) as project:
+        first = replace(billed_then, timestamp=three_days_ago // 1000)
+        stage.put([first])
+        async with stage.running("meter", stage.parts(group_prefix=group)), stage.running("project", project):
+            await soon(lambda: stage.sensors.calls.get("billable") == 1, limit_s=20)
+            stage.put([old_call(3, 0)])  # three days pass on the partition's clock
+            await soon(lambda: stage.sensors.calls.get("billable") == 2, limit_s=20)
+            stage.put([billed_then, late])
+            await soon(lambda: len(list(unresolved(stage.settings, CALLS, Filters()))) == 2, limit_s=20)
+            listed = (await meterbridge(stage, "dlq", "list", "--json")).json
+            assert listed["by_reason"] == {"beyond_horizon": {"count": 2, "usd": "4"}}
+            refused = await meterbridge(stage, "dlq", "requeue", "--json")
+            assert (refused.code, "needs Postgres" in refused.err) == (2, True)
+            done = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
+            assert (done.json["requeued"], done.json["known"]) == (1, 1), done.err
+            again = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
+            assert (again.json["requeued"], again.json["known"]) == (0, 0)
+            await soon(lambda: len(stage.values(stage.topics.events)) == 3, limit_s=20)
+    cents = [Decimal(one["precise_total_amount_cents"]) for one in stage.values(stage.topics.events)]
+    assert cents == [200, 200, 200]
+    assert (await rows(database, "SELECT count(*) FROM llm_usage_log"))[0][0] == 3
+
+
+async def test_a_call_that_can_never_be_read_stays_where_it_is(stage: Stage, database: str) -> None:
+    stage.producer.produce(stage.topics.raw, b"{", b"acme")
+    stage.producer.flush(10)
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: len(stage.read(stage.topics.rejected)) == 1, limit_s=20)
+    done = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
+    assert done.json["impossible"] == 1
+    assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1

@@ -1,0 +1,78 @@
+"""Held usage is seen with its money, and leaves by mapping or by an order that is on record."""
+
+import time
+from decimal import Decimal
+
+import pytest
+
+from schemas.ledger import Sum
+from streams.lanes import Lane
+from tests.support.calls import Raw, raw, slp
+from tests.support.command import meterbridge
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.stage import Stage
+
+
+@pytest.fixture
+def stage(kafka: Kafka, topic_prefix: str) -> Stage:
+    return Stage(kafka.bootstrap, topic_prefix)
+
+
+def calls(numbers: range, customer: str) -> list[Raw]:
+    at = time.time_ns() // 1000
+    return [raw(0, slp(n, at_us=at, cost="0.5"), customer=customer, received_us=at) for n in numbers]
+
+
+def written_off(lanes: dict[int, Lane]) -> Sum:
+    sums = [lane.work._books.position.counters.written_off for lane in lanes.values()]  # type: ignore[attr-defined]
+    return Sum(sum(one.calls for one in sums), sum((one.cost for one in sums), Decimal(0)))
+
+
+async def test_what_is_held_is_listed_by_customer_and_reason_with_its_money(stage: Stage) -> None:
+    stage.map("acme", "org", "sub")
+    stage.put([*calls(range(3), "ghost"), *calls(range(3, 4), "spirit"), *calls(range(4, 6), "acme")])
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: stage.sensors.calls.get("billable") == 6, limit_s=20)
+    told = (await meterbridge(stage, "held", "list", "--json")).json
+    assert [(one["customer"], one["calls"], one["usd"]) for one in told["held"]] == [
+        ("ghost", 3, "1.5"),
+        ("spirit", 1, "0.5"),
+    ]
+    assert (told["calls"], told["usd"], told["held"][0]["reason"]) == (4, "2", "no_mapping")
+    assert (await meterbridge(stage, "held", "list", "--customer", "spirit", "--json")).json["calls"] == 1
+
+
+async def test_a_write_off_takes_the_customers_money_out_of_the_ledger_and_nothing_else(stage: Stage) -> None:
+    stage.put([*calls(range(3), "ghost"), *calls(range(3, 4), "spirit")])
+    async with stage.running("meter", stage.parts()) as role:
+        await soon(lambda: stage.sensors.calls.get("billable") == 4, limit_s=20)
+        words = ("held", "write-off", "--customer", "ghost", "--why", "load test")
+        dry = await meterbridge(stage, *words, "--dry-run", "--json")
+        assert (dry.json["usd"], stage.read(stage.topics.audit)) == ("1.5", [])
+        done = await meterbridge(stage, *words, "--json")
+        assert done.code == 0, done.err
+        await soon(lambda: written_off(role.lanes) == Sum(3, Decimal("1.5")), limit_s=20)  # type: ignore[arg-type]
+        stage.put(calls(range(4, 5), "ghost"))
+        await soon(lambda: stage.sensors.calls.get("billable") == 5, limit_s=20)
+    left = (await meterbridge(stage, "held", "list", "--json")).json
+    assert {one["customer"]: one["calls"] for one in left["held"]} == {"spirit": 1, "ghost": 1}
+    (line,) = stage.values(stage.topics.audit)
+    assert (line["audit_id"], Decimal(line["cost_usd"])) == (done.json["audit_id"], Decimal("1.5"))
+    told = [one for one in stage.values(stage.topics.receipts) if one["status"] == "written_off"]
+    assert sum(one["calls"] for one in told) == 3
+    assert {one["reason"] for one in told} == {line["audit_id"]}
+
+
+async def test_nothing_held_is_nothing_to_write_off(stage: Stage) -> None:
+    done = await meterbridge(stage, "held", "write-off", "--customer", "nobody", "--why", "x")
+    assert (done.code, "nothing is held" in done.err) == (1, True)
+
+
+async def test_an_order_nobody_can_read_is_refused_and_the_lane_goes_on(stage: Stage) -> None:
+    stage.producer.produce(stage.topics.raw, b"{", b"ghost", headers=[("control", b"write_off")], partition=0)
+    stage.producer.flush(10)
+    stage.put(calls(range(1), "ghost"), partition=0)
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: stage.sensors.calls.get("billable") == 1, limit_s=20)
+    assert stage.sensors.calls.get("rejected:malformed") == 1

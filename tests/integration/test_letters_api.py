@@ -1,0 +1,140 @@
+"""Dead letters, the way of usage in numbers and unmapped customers over HTTP: for those who know the master key."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from connectors.postgres.migrate import migrate
+from tests.support.calls import Raw, raw, slp
+from tests.support.database import fresh_database, projector_parts, until
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.posting import event, put, quick_delivery, statuses
+from tests.support.sandbox import Lago, lago_sandbox
+from tests.support.server import BEARER, Server, running_server, settings_for
+from tests.support.stage import Stage
+
+
+@pytest.fixture
+def stage(kafka: Kafka, topic_prefix: str) -> Stage:
+    return Stage(kafka.bootstrap, topic_prefix)
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[str]:
+    async with fresh_database(postgres_url) as url:
+        await migrate(url)
+        yield url
+
+
+@pytest.fixture
+async def lago() -> AsyncIterator[Lago]:
+    async with lago_sandbox(clock=time.time) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def server(kafka: Kafka, topic_prefix: str, stage: Stage) -> AsyncIterator[Server]:
+    """Without Postgres."""
+    partitions = stage.settings.kafka_partitions
+    async with running_server(settings_for(kafka, topic_prefix, kafka_partitions=partitions), ("api",)) as running:
+        yield running
+
+
+async def asked(server: Server, path: str, status: int = 200, **body: Any) -> Any:
+    answer = await (
+        server.http.post(path, json=body, headers=BEARER) if body else server.http.get(path, headers=BEARER)
+    )
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def calls(numbers: range, customer: str, cost: str = "0.5") -> list[Raw]:
+    at = time.time_ns() // 1000
+    return [raw(0, slp(n, at_us=at, cost=cost), customer=customer, received_us=at) for n in numbers]
+
+
+async def test_dead_events_are_put_back_within_a_bound_and_arrive(stage: Stage, lago: Lago, server: Server) -> None:
+    for name in ("e-1", "e-3"):
+        await lago.fault(kind="poison", transaction_id=name)
+    put(stage, [event(n) for n in range(5)])
+    async with httpx.AsyncClient(trust_env=False) as http:
+        posting = stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.05)
+        async with stage.running("sink", posting), stage.running("retry", posting):
+            await soon(lambda: list(statuses(stage).values()).count("failed") == 2, limit_s=30)
+            await lago.http.delete("/__faults")
+            assert (await asked(server, "/webhooks/retry", dry_run=True))["letters"] == 2
+            assert (await asked(server, "/webhooks/retry", 202, limit=1))["requeued"] == 1
+            assert (await asked(server, "/webhooks/retry", 202, why="well again"))["requeued"] == 1
+            assert (await asked(server, "/webhooks/retry", 202, why="again"))["letters"] == 0
+            await soon(lambda: set(statuses(stage).values()) == {"completed"}, limit_s=30)
+    told = await asked(server, "/webhooks/stats")
+    assert (told["delivered"], told["dead"], told["retrying"], told["pending"]) == (5, 0, 0, 0)
+    assert [line["actor"] for line in stage.values(stage.topics.audit)] == ["api", "api"]
+
+
+async def test_the_way_of_usage_is_told_in_numbers(stage: Stage, server: Server) -> None:
+    stage.map("acme", "org", "sub")
+    at = time.time_ns() // 1000
+    bad = raw(0, slp(9, cost="-1"), customer="acme", received_us=at)
+    stage.put([*calls(range(4), "acme"), *calls(range(4), "acme"), bad, *calls(range(5, 6), "acme", cost="0")])
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: len(stage.values(stage.topics.events)) == 1, limit_s=20)
+    await soon(lambda: len(stage.read(stage.topics.rejected)) == 1)
+    told = await asked(server, "/webhooks/stats")
+    assert (told["received"], told["accepted"], told["duplicate"], told["rejected"]) == (10, 5, 4, 1)
+    assert told["rejected_by_reason"] == {"negative_cost": 1}
+    assert (told["pending"], told["delivered"]) == (1, 0)
+
+
+async def test_the_age_of_the_oldest_record_that_waits_is_told(stage: Stage, server: Server) -> None:
+    """Nobody folds: what was received an hour ago waits for an hour."""
+    hour_ago = time.time_ns() // 1_000_000 - 3_600_000
+    stage.producer.produce(stage.topics.raw, b"{}", b"acme", timestamp=hour_ago)
+    stage.producer.flush(10)
+    told = await asked(server, "/webhooks/stats")
+    assert 3600 <= told["oldest_age_seconds"] < 3700
+    assert told["oldest_age_seconds_by_topic"]["events"] == 0
+
+
+async def test_customers_nobody_has_mapped_are_listed_with_their_money(
+    kafka: Kafka, topic_prefix: str, stage: Stage, database: str
+) -> None:
+    stage.map("acme", "org", "sub")
+    stage.put([*calls(range(3), "ghost"), *calls(range(3, 4), "spirit"), *calls(range(4, 6), "acme")])
+    settings = settings_for(kafka, topic_prefix, kafka_partitions=2, database_url=SecretStr(database))
+    async with projector_parts(stage, database) as project, running_server(settings, ("api",)) as server:
+        async with stage.running("meter", stage.parts()), stage.running("project", project):
+            await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 6)
+            told = (await asked(server, "/customers/unmapped"))["customers"]
+            assert [(one["litellm_customer_id"], one["calls"], one["usd"]) for one in told] == [
+                ("ghost", 3, "1.5"),
+                ("spirit", 1, "0.5"),
+            ]
+            stage.map("ghost", "org", "sub")
+            query = "SELECT count(*) FROM held_parts WHERE transaction_id IS NULL"
+            await until(database, query, lambda count: count == 1)
+        told = (await asked(server, "/customers/unmapped"))["customers"]
+    assert [one["litellm_customer_id"] for one in told] == ["spirit"]
+
+
+async def test_without_postgres_unmapped_customers_cannot_be_listed(server: Server) -> None:
+    assert (await asked(server, "/customers/unmapped", 501))["reason"] == "needs_postgres"
+
+
+@pytest.mark.parametrize("path", ["/webhooks/stats", "/customers/unmapped"])
+async def test_nobody_sees_it_without_the_master_key(server: Server, path: str) -> None:
+    assert (await server.http.get(path)).status_code == 401
+    assert (await server.http.post("/webhooks/retry", json={})).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [("{", 400), ('{"limit": 5000}', 422), ('{"raeson": "x"}', 422), ('{"kind": "all"}', 422)]
+)
+async def test_a_wrong_request_puts_nothing_back(server: Server, body: str, status: int) -> None:
+    answer = await server.http.post("/webhooks/retry", content=body, headers=BEARER)
+    assert answer.status_code == status

@@ -1,0 +1,146 @@
+"""A replay changes no bill, says its money first, and goes on where it stopped."""
+
+import time
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from connectors.operations.replay import Checkpoint, Replay
+from connectors.operations.sending import Sender
+from schemas.errors import ConfigurationError
+from schemas.moments import SECOND_US
+from streams.writes import CONTROL, WRITE_OFF
+from tests.support.calls import Raw, raw, slp
+from tests.support.command import meterbridge
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.stage import Stage
+
+SINCE = ("--from", "1h", "--to", "2100-01-01")
+
+
+@pytest.fixture
+def stage(kafka: Kafka, topic_prefix: str) -> Stage:
+    return Stage(kafka.bootstrap, topic_prefix)
+
+
+def calls(numbers: range, customer: str = "acme", age_s: int = 0) -> list[Raw]:
+    at = time.time_ns() // 1000 - age_s * SECOND_US
+    return [raw(0, slp(n, at_us=at, cost="0.25"), customer=customer, received_us=at) for n in numbers]
+
+
+def billed(stage: Stage) -> Decimal:
+    return sum(
+        (Decimal(event["precise_total_amount_cents"]) for event in stage.values(stage.topics.events)), Decimal(0)
+    )
+
+
+async def test_a_day_that_is_replayed_into_raw_is_billed_once(stage: Stage) -> None:
+    """Key and value come again as they were; each repeat is a duplicate."""
+    stage.map("acme", "org", "sub")
+    stage.put(calls(range(40)))
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: billed(stage) == 1000, limit_s=20)
+        done = await meterbridge(stage, "replay", *SINCE, "--json")
+        assert (done.code, done.json["records"]) == (0, 40), done.err
+        await soon(lambda: stage.sensors.calls.get("duplicate") == 40, limit_s=20)
+    assert billed(stage) == 1000
+    sent = stage.read(stage.topics.raw)
+    assert sorted((m.key(), m.value()) for m in sent[:40]) == sorted((m.key(), m.value()) for m in sent[40:])
+
+
+async def test_a_dry_run_tells_calls_tokens_and_money_of_each_customer_and_sends_nothing(stage: Stage) -> None:
+    stage.put([*calls(range(3)), *calls(range(3, 5), "beta")])
+    stage.producer.produce(stage.topics.raw, b"no call", b"acme")
+    stage.producer.flush(10)
+    done = await meterbridge(stage, "replay", *SINCE, "--dry-run", "--json")
+    assert done.json["customers"] == {
+        "acme": {"calls": 3, "tokens": 66, "usd": "0.75"},
+        "beta": {"calls": 2, "tokens": 44, "usd": "0.5"},
+    }
+    assert (done.json["calls"], done.json["usd"], done.json["unreadable"]) == (5, "1.25", 1)
+    assert len(stage.read(stage.topics.raw)) == 6
+    assert stage.read(stage.topics.audit) == []
+
+
+async def test_only_the_time_and_the_customer_that_are_asked_for_come_again(stage: Stage) -> None:
+    stage.put([*calls(range(2), age_s=7200), *calls(range(2, 5)), *calls(range(5, 9), "beta")])
+    done = await meterbridge(stage, "replay", *SINCE, "--customer", "acme", "--json")
+    assert done.json["records"] == 3
+
+
+async def test_enriched_calls_go_to_another_topic_without_touching_billing(stage: Stage, topic_prefix: str) -> None:
+    mine = f"{topic_prefix}warehouse"
+    admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
+    admin.create_topics([NewTopic(mine, 1, 1)])[mine].result()
+    stage.map("acme", "org", "sub")
+    stage.put(calls(range(7)))
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: len(stage.values(stage.topics.enriched)) == 7, limit_s=20)
+        done = await meterbridge(stage, "replay", *SINCE, "--into", mine, "--json")
+        assert done.json["records"] == 7
+    assert sorted(m.value() for m in stage.read(mine)) == sorted(m.value() for m in stage.read(stage.topics.enriched))
+    assert len(stage.read(stage.topics.raw)) == 7
+
+
+async def test_a_topic_of_the_product_s_own_is_refused(stage: Stage) -> None:
+    done = await meterbridge(stage, "replay", *SINCE, "--into", stage.topics.events)
+    assert done.code == 2
+    assert "topic of your own" in done.err
+
+
+async def test_a_topic_that_does_not_exist_is_refused(stage: Stage) -> None:
+    done = await meterbridge(stage, "replay", *SINCE, "--into", "nowhere")
+    assert (done.code, "nowhere does not exist" in done.err) == (1, True)
+
+
+async def test_an_operators_order_among_the_calls_is_not_repeated(stage: Stage) -> None:
+    stage.put(calls(range(2)))
+    stage.producer.produce(stage.topics.raw, b"{}", b"acme", headers=[(CONTROL, WRITE_OFF)])
+    stage.producer.flush(10)
+    assert (await meterbridge(stage, "replay", *SINCE, "--json")).json["records"] == 2
+
+
+async def test_who_replayed_what_is_on_record_first(stage: Stage) -> None:
+    stage.put(calls(range(2)))
+    await meterbridge(stage, "replay", *SINCE, "--customer", "acme", "--why", "lost warehouse")
+    (line,) = stage.values(stage.topics.audit)
+    assert (line["action"], line["reason"], line["target"]["customer"]) == ("replay", "lost warehouse", "acme")
+    assert "@" in line["actor"]
+
+
+class Dies(Sender):
+    """Kafka goes away after the first batch."""
+
+    batches = 0
+
+    def send(self, *arguments: object, **more: object) -> int:
+        self.batches += 1
+        if self.batches > 1:
+            raise ConnectionError
+        return super().send(*arguments, **more)  # type: ignore[arg-type]
+
+
+async def test_a_replay_that_was_cut_off_goes_on_where_it_stopped(stage: Stage, tmp_path: Path) -> None:
+    """Everything arrives, and nothing that was acknowledged is sent again."""
+    stage.put(calls(range(4500)))
+    file, until = tmp_path / "state", time.time_ns() // 1_000_000 + 1
+    planned = Replay.planned(stage.settings, 0, until)
+    with pytest.raises(ConnectionError):
+        planned.run(Dies(stage.settings), file)
+    assert len(stage.read(stage.topics.raw)) == 4500 + 2000
+    again = Replay.planned(stage.settings, 0, until)
+    assert again.run(Sender(stage.settings), file) == 2500
+    assert len({m.value() for m in stage.read(stage.topics.raw)[4500:]}) == 4500
+    assert not file.exists()
+
+
+async def test_another_replays_checkpoint_is_refused(stage: Stage, tmp_path: Path) -> None:
+    stage.put(calls(range(1)))
+    file = tmp_path / "state"
+    file.write_bytes(msgspec.json.encode(Checkpoint({"source": "x"}, {0: 5})))
+    with pytest.raises(ConfigurationError):
+        Replay.planned(stage.settings, 0, 1).run(Sender(stage.settings), file)

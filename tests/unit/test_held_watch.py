@@ -1,0 +1,78 @@
+"""Usage that is held is said once a customer, with its money; how long it waits is a metric."""
+
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from connectors.held_watch import HeldWatch
+from schemas.ledger import Position
+from schemas.moments import SECOND_US
+from schemas.policy import MeterPolicy
+from streams.core.books import Books
+from streams.core.changes import apply
+from streams.core.fold import Fold
+from streams.core.mapping import NO_MAPPING, Target
+from tests.support.calls import NOON, raw, slp
+
+
+class Watched:
+    """One ledger, its watch and what it says."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.books = Books(Position())
+        self.watch = HeldWatch(self.registry, lambda: NOON + 100 * SECOND_US)
+        self._fold = Fold(MeterPolicy(), "d-t-0-")
+
+    def held(self, *customers: str, at_s: int = 0) -> None:
+        """A call of each is held; then the ledger is looked at."""
+        start = self.books.position.next
+        records = [
+            raw(start + n, slp(start + n, at_us=NOON + at_s * SECOND_US, cost="0.5"), customer=customer)
+            for n, customer in enumerate(customers)
+        ]
+        if records:
+            changes = self._fold(self.books, records, lambda _c, _a, _k: Target("", "", NO_MAPPING))
+            apply(self.books, changes, NOON)
+        self.watch.look(0, self.books)
+
+    def value(self, name: str) -> float | None:
+        return self.registry.get_sample_value(f"meterbridge_{name}")
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def test_each_customer_is_named_once_with_reason_and_money(watched: Watched) -> None:
+    with capture_logs() as said:
+        watched.held("ghost", "ghost")
+        watched.held("ghost", "spirit")
+        watched.held()
+    assert [(one["event"], one["customer"], one["calls"], one["usd"]) for one in said] == [
+        ("usage_held", "ghost", 2, "1"),
+        ("usage_held", "spirit", 1, "0.5"),
+    ]
+    assert said[0]["reason"] == NO_MAPPING
+    assert (watched.value("newly_held_customers_total"), watched.value("held_customers")) == (2, 2)
+
+
+def test_a_flood_of_unknown_names_is_counted(watched: Watched) -> None:
+    with capture_logs() as said:
+        watched.held(*(f"ghost-{number}" for number in range(25)))
+    assert len(said) == 11
+    assert said[-1]["count"] == 15
+
+
+def test_the_oldest_held_call_tells_the_age(watched: Watched) -> None:
+    assert watched.value("held_oldest_seconds") == 0
+    watched.held("ghost", at_s=40)
+    watched.held("spirit", at_s=10)
+    assert watched.value("held_oldest_seconds") == 90
+
+
+def test_a_ledger_that_is_closed_counts_no_more(watched: Watched) -> None:
+    watched.held("ghost")
+    watched.watch.close(0)
+    assert watched.value("held_oldest_seconds") == 0
