@@ -20,12 +20,13 @@ from streams.core.answers import (
     Marked,
     Split,
     Verdict,
+    looked_up_in_vain,
     same_event,
-    unanswered,
 )
 from streams.core.backoff import RetryPolicy
 from streams.core.batches import Batch, Item, Kind, Outcome, body_of, pack, rounds
 from streams.core.breaker import Breaker
+from streams.core.pacing import Pace
 from streams.posting import Poster, Wire
 
 __all__ = ["Answer", "Delivery", "Item", "Outcome", "Poster"]
@@ -42,6 +43,8 @@ class Delivery:
         resend_is_safe: whether Lago's store refuses or merges a repeat. Where it does not (ClickHouse without
             deduplication) an event that may be there already is looked up before it is posted again; that
             store shows an event late, so a repeat is then unlikely, not impossible.
+        batches_are_whole: whether a refused batch stored nothing; not so before Lago v1.39.0.
+        posts, looks: paces that somebody watches too, or is told answers that delivery does not see.
     """
 
     def __init__(
@@ -56,11 +59,16 @@ class Delivery:
         on_request: Callable[[str, int, float], None],
         batch_size: int = 100,
         resend_is_safe: Callable[[], bool] = lambda: True,
+        batches_are_whole: Callable[[], bool] = lambda: True,
+        posts: Pace | None = None,
+        looks: Pace | None = None,
     ) -> None:
-        self._wire = Wire(poster, concurrency, breaker, clock, sleep, on_request)
+        paces = posts or Pace(), looks or Pace()
+        self._wire = Wire(poster, concurrency, breaker, clock, sleep, on_request, *paces)
         self._policy = policy
         self._batch_size = batch_size
         self._resend_is_safe = resend_is_safe
+        self._batches_are_whole = batches_are_whole
 
     async def deliver(self, items: Sequence[Item]) -> list[Outcome]:
         """One outcome an item, in order; waits as long as Lago is away.
@@ -68,24 +76,37 @@ class Delivery:
         Equal transaction ids are posted one after the other, never in one batch. Raises nothing on purpose:
         an `ExceptionGroup` is a bug.
         """
-        run = _Run(self._wire, self._policy, self._resend_is_safe, items)
-        for positions in rounds([item.transaction_id for item in items]):
+        run = _Run(self._wire, self._policy, self._resend_is_safe, self._batches_are_whole, items)
+        for number, positions in enumerate(rounds([item.transaction_id for item in items])):
+            if number:  # Lago knows these ids by the round before
+                run.compared.update(positions)
             await run.settle(pack(positions, items, self._batch_size))
         return [run.outcomes[position] for position in range(len(items))]
 
 
 class _Run:
-    """One delivery: what is known of each item, by position."""
+    """One delivery: what is known of each item, by position.
+
+    Attributes:
+        compared: that Lago knows the id proves nothing of these; what it holds is looked at.
+    """
 
     def __init__(
-        self, wire: Wire, policy: RetryPolicy, resend_is_safe: Callable[[], bool], items: Sequence[Item]
+        self,
+        wire: Wire,
+        policy: RetryPolicy,
+        resend_is_safe: Callable[[], bool],
+        batches_are_whole: Callable[[], bool],
+        items: Sequence[Item],
     ) -> None:
         self.outcomes: dict[int, Outcome] = {}
+        self.compared = {position for position, item in enumerate(items) if item.compare}
         self._wire = wire
         self._policy = policy
         self._resend_is_safe = resend_is_safe
+        self._batches_are_whole = batches_are_whole
         self._items = items
-        self._maybe_sent = [item.resent for item in items]
+        self._maybe_sent = [item.resent or item.compare for item in items]
         self._attempts = [0] * len(items)
         self._group = asyncio.TaskGroup()
 
@@ -114,13 +135,10 @@ class _Run:
 
     async def _attempt(self, batch: Batch) -> Verdict:
         """One post, and what it tells the breaker."""
-        breaker, clock = self._wire.breaker, self._wire.clock
         async with self._wire.admitted(batch):
-            verdict = await self._probe(batch) if breaker.probes(batch) else await self._post(batch)
-            if isinstance(verdict, Hold):
-                breaker.failed(batch, batch.family, verdict, clock())
-            else:
-                breaker.succeeded(batch, clock())
+            probes = self._wire.breaker.probes(batch)
+            verdict = await self._probe(batch) if probes else await self._post(batch)
+            self._wire.settled(batch, verdict if isinstance(verdict, Hold) else None)
         return verdict
 
     async def _probe(self, batch: Batch) -> Verdict:
@@ -148,9 +166,9 @@ class _Run:
         """Finish the members that an earlier post has stored."""
         for position in [position for position in batch.members if self._maybe_sent[position]]:
             try:
-                stored = await self._wire.poster.get_event(self._items[position].transaction_id)
+                stored = await self._wire.look_up(self._items[position].transaction_id)
             except MeterbridgeError as error:
-                return unanswered(error.reason, error.detail)
+                return looked_up_in_vain(error.reason, error.detail)
             if stored is not None:
                 self._compare(batch, position, stored)
         return None
@@ -158,25 +176,28 @@ class _Run:
     async def _conclude(self, batch: Batch, marks: Mapping[int, Mark]) -> None:
         """Finish the members that Lago named; where a look-up fails, they are posted and named again."""
         named = [(batch.members[index], mark) for index, mark in marks.items()]
+        if not self._batches_are_whole() and any(mark.fate is Fate.EXISTS for mark in marks.values()):
+            for position in set(batch.members).difference(position for position, _ in named):
+                self._maybe_sent[position] = True
         async with self._wire.concurrency:
             try:
                 for position, mark in named:
                     await self._judge(batch, position, mark)
                 return
             except MeterbridgeError as error:
-                hold = unanswered(error.reason, error.detail)
-        self._wire.breaker.failed(batch, batch.family, hold, self._wire.clock())
+                hold = looked_up_in_vain(error.reason, error.detail)
+        self._wire.settled(batch, hold)
         await self._hold(batch, hold)
 
     async def _judge(self, batch: Batch, position: int, mark: Mark) -> None:
         maybe_sent = self._maybe_sent[position]
         if mark.fate is Fate.HEALS:
             return self._finish(batch, position, "retry", mark.reason, mark.detail)
-        if mark.fate is Fate.EXISTS and maybe_sent:
+        if mark.fate is Fate.EXISTS and maybe_sent and position not in self.compared:
             return self._finish(batch, position, "delivered", mark.reason)
         if mark.fate is Fate.DEAD and not maybe_sent:
             return self._finish(batch, position, "dead", mark.reason, mark.detail)
-        stored = await self._wire.poster.get_event(self._items[position].transaction_id)
+        stored = await self._wire.look_up(self._items[position].transaction_id)
         if stored is not None:
             return self._compare(batch, position, stored)
         if mark.fate is Fate.DEAD:

@@ -1,17 +1,22 @@
-"""The way to Lago: what delivery needs of it, and the breaker and permits that stand before it."""
+"""The way to Lago: what delivery needs of it, and the breaker, the permits and the pace that stand before it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isinf
 from typing import Protocol
 
+import structlog
+
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent
-from streams.core.answers import Answer, Verdict, decide, unanswered
+from streams.core.answers import Answer, Hold, Verdict, decide, unanswered
 from streams.core.batches import Batch
 from streams.core.breaker import Breaker
+from streams.core.pacing import Pace
+
+log = structlog.get_logger(__name__)
 
 
 class Poster(Protocol):
@@ -35,6 +40,7 @@ class Wire:
         concurrency: one permit a request.
         clock: monotonic seconds.
         on_request: called with (`post_batch`, HTTP status or 0 where none came, seconds) after each post.
+        posts, looks: Lago limits its ingest and its other endpoints apart.
     """
 
     poster: Poster
@@ -43,31 +49,72 @@ class Wire:
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     on_request: Callable[[str, int, float], None]
+    posts: Pace
+    looks: Pace
+    post_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    look_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
     async def admitted(self, batch: Batch) -> AsyncIterator[None]:
-        """Entered once the breaker lets `batch` pass and a permit is free; a probe left unanswered is abandoned."""
+        """Entered once the breaker lets `batch` pass, a permit is free and it is its turn.
+
+        A probe left unanswered is abandoned.
+        """
         while True:
             await self._passage(batch)
             async with self.concurrency:
+                await self._turn(self.posts, self.post_turn)
                 if not self.breaker.admit(batch, self.clock()):
-                    continue  # it opened while this batch waited for its permit
+                    continue  # it opened while this batch waited
                 try:
                     yield
                 finally:
                     self.breaker.abandon(batch, self.clock())
                 return
 
+    def settled(self, batch: Batch, hold: Hold | None) -> None:
+        """Tell the breaker what came of a post, and the log when that opens or closes it; None = it was answered."""
+        before, now = self.breaker.since, self.clock()
+        if hold is not None:
+            self.breaker.failed(batch, batch.family, hold, now)
+        else:
+            self.breaker.succeeded(batch, now)
+        if self.breaker.since != before:
+            if self.breaker.reason:
+                log.warning("breaker_opened", reason=self.breaker.reason)
+            else:
+                log.info("breaker_closed", open_s=round(now - before, 1))
+
     async def post(self, body: bytes, sent: int) -> Verdict:
         """The verdict on one post of `sent` events."""
         started = self.clock()
+        self.posts.sent(started)
         try:
             answer = await self.poster.post_batch(body)
+            self.posts.told(answer.status, answer.headers, self.clock())
         except Unavailable as error:
             self.on_request("post_batch", 0, self.clock() - started)
             return unanswered(error.reason, error.detail)
+        finally:
+            self.posts.done()
         self.on_request("post_batch", answer.status, self.clock() - started)
         return decide(answer, sent)
+
+    async def look_up(self, transaction_id: str) -> LagoEvent | None:
+        """The stored event, None where Lago knows none. Raises: Unavailable or Rejected."""
+        await self._turn(self.looks, self.look_turn)
+        self.looks.sent(self.clock())
+        try:
+            return await self.poster.get_event(transaction_id)
+        finally:
+            self.looks.done()
+
+    async def _turn(self, pace: Pace, turn: asyncio.Lock) -> None:
+        """One after the other: whoever is next waits for the moment, the rest for him."""
+        async with turn:
+            while (wait_s := pace.wait_s(self.clock())) > 0:
+                await self.sleep(wait_s)
+            pace.take(self.clock())
 
     async def _passage(self, batch: Batch) -> None:
         while (wait_s := self.breaker.wait_s(batch, self.clock())) > 0:

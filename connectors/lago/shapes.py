@@ -1,10 +1,13 @@
 """The parts of Lago's answers that are read, and what they mean in our own types."""
 
+from decimal import Decimal
+
 import msgspec
 
 from schemas.customers import Period
 from schemas.moments import lago_timestamp, parse_us
 from schemas.records import LagoEvent
+from streams.core.proof import LagoUsage
 
 
 class Organization(msgspec.Struct, frozen=True):
@@ -22,6 +25,10 @@ class Customer(msgspec.Struct, frozen=True):
     lago_id: str | None = None
     name: str | None = None
     currency: str | None = None
+
+
+class Health(msgspec.Struct):
+    version: str
 
 
 class Event(msgspec.Struct):
@@ -61,6 +68,38 @@ class SubscriptionsBody(msgspec.Struct):
     meta: _Meta = msgspec.field(default_factory=_Meta)
 
 
+class Metric(msgspec.Struct, frozen=True):
+    """A billable metric; `field_name` is the property it reads, None for a count."""
+
+    code: str
+    aggregation_type: str
+    field_name: str | None = None
+
+
+class MetricBody(msgspec.Struct):
+    billable_metric: Metric
+
+
+class Charge(msgspec.Struct, frozen=True):
+    """What a plan takes for a metric."""
+
+    billable_metric_code: str
+    charge_model: str
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A plan of any customer's."""
+
+    code: str
+    amount_currency: str
+    charges: tuple[Charge, ...] = ()
+
+
+class PlansBody(msgspec.Struct):
+    plans: list[Plan]
+    meta: _Meta = msgspec.field(default_factory=_Meta)
+
+
 class Refusal(msgspec.Struct):
     code: str = ""
 
@@ -87,3 +126,44 @@ def period_of(found: Subscription) -> Period:
     """Raises: Rejected `bad_time`."""
     ended = None if found.terminated_at is None else parse_us(found.terminated_at)
     return Period(found.external_id, parse_us(found.started_at), ended, found.plan_code or "")
+
+
+class UsageCharge(msgspec.Struct, frozen=True):
+    """One charge of the current usage: its fee lines are its groups and filters, or itself."""
+
+    amount_cents: int
+    billable_metric: "MetricCode"
+    filters: list[msgspec.Raw] = []
+    grouped_usage: list[msgspec.Raw] = []
+
+
+class MetricCode(msgspec.Struct, frozen=True):
+    """Which metric a charge is on."""
+
+    code: str
+
+
+class CustomerUsage(msgspec.Struct, frozen=True):
+    """The running period of a subscription: `[from_datetime, to_datetime]`, ISO 8601, to the millisecond."""
+
+    from_datetime: str
+    to_datetime: str
+    charges_usage: list[UsageCharge] = []
+
+
+class UsageBody(msgspec.Struct, frozen=True):
+    """`GET /customers/{id}/current_usage`."""
+
+    customer_usage: CustomerUsage
+
+
+def usage_of(subscription: str, usage: CustomerUsage, code: str) -> LagoUsage:
+    """What Lago counts on the metric `code`. Raises: Rejected: `bad_time`."""
+    ours = [charge for charge in usage.charges_usage if charge.billable_metric.code == code]
+    return LagoUsage(
+        subscription,
+        parse_us(usage.from_datetime),
+        parse_us(usage.to_datetime) + 1,
+        Decimal(sum(charge.amount_cents for charge in ours)),
+        sum(max(1, len(charge.grouped_usage), len(charge.filters)) for charge in ours),
+    )

@@ -13,7 +13,9 @@ from aiokafka import ConsumerRecord, TopicPartition
 from schemas.errors import TopicProblem
 from schemas.records import LagoEvent, Receipt
 from schemas.topics import TopicNames
-from streams.core.backoff import retry_delay, tier_of
+from streams.core import letters
+from streams.core.backoff import RETRY_CAP_S, retry_delay, tier_of
+from streams.core.letters import Place, travel_of
 from streams.delivery import Delivery, Item, Outcome
 from streams.offsets import standing
 from streams.transactions import TransactionalWriter, Write
@@ -21,11 +23,6 @@ from streams.writes import read_event, read_manifest, receipt_write
 
 #: Events posted and settled in one transaction.
 SETTLE_LIMIT = 500
-
-#: Headers of a record in the retry and the dead-letter topic, UTF-8 text.
-ATTEMPT, NOT_BEFORE, REASON, FIRST_ERROR, LAST_ERROR = "attempt", "not_before", "reason", "first_error", "last_error"
-MAYBE_SENT = "maybe_sent"
-ORIGIN = ("origin_topic", "origin_partition", "origin_offset")
 
 
 class SinkSensors(Protocol):
@@ -111,11 +108,11 @@ class DeliveryWork:
 
     async def _ready(self, records: Sequence[ConsumerRecord]) -> Sequence[ConsumerRecord]:
         """The leading records that may be posted now; waits for the first. Events without a wait all may."""
-        first = _number(records[0], NOT_BEFORE)
-        while (now_ms := self._now_us() // 1000) < first:
-            await self._sleep(min((first - now_ms) / 1000, 5.0))
+        first_ms = _due_ms(records[0])
+        while (now_ms := self._now_us() // 1000) < first_ms:
+            await self._sleep(min((first_ms - now_ms) / 1000, 5.0))
         for number, record in enumerate(records):
-            if _number(record, NOT_BEFORE) > now_ms:
+            if _due_ms(record) > now_ms:
                 return records[:number]
         return records
 
@@ -127,8 +124,9 @@ class DeliveryWork:
         for place, record in enumerate(records):
             event = _event(record)
             if event is not None:
-                resent = record.offset < self._maybe_sent_below or _text(record, MAYBE_SENT) == "1"
-                items.append(Item(event.transaction_id, record.value, resent))
+                travel = travel_of(record.headers)
+                resent = record.offset < self._maybe_sent_below or travel.maybe_sent
+                items.append(Item(event.transaction_id, record.value, resent, compare=travel.requeued > 0))
                 places.append(place)
         for place, outcome in zip(places, await self._delivery.deliver(items), strict=True):
             outcomes[place] = outcome
@@ -140,7 +138,7 @@ class DeliveryWork:
         writes: list[Write] = []
         receipts: list[Receipt] = []
         for record, outcome in zip(records, outcomes, strict=True):
-            attempt = _number(record, ATTEMPT) + (outcome.kind != "delivered")
+            attempt = travel_of(record.headers).attempt + (outcome.kind != "delivered")
             status = self._status(outcome, attempt)
             event = _event(record)
             if event is not None:
@@ -159,35 +157,28 @@ class DeliveryWork:
     def _receipt(
         self, record: ConsumerRecord, event: LagoEvent, outcome: Outcome, status: str, attempt: int
     ) -> Receipt:
-        manifest = read_manifest(dict(record.headers))
         return Receipt(
             event.transaction_id,
             status,
             self._now_us(),
             event.external_subscription_id,
             event.precise_total_amount_cents,
-            0 if manifest is None else manifest.count,
+            _calls(record),
             attempt,
             "" if status == "completed" else outcome.reason,
         )
 
     def _onward(self, record: ConsumerRecord, outcome: Outcome, status: str, attempt: int) -> Write:
-        """To its tier of the retry topic, or, for good, to the dead letters; value and headers as they were."""
-        own = {ATTEMPT, NOT_BEFORE, REASON, LAST_ERROR, MAYBE_SENT}
-        headers = [(name, value) for name, value in record.headers if name not in own]
-        names = {name for name, _ in headers}
-        error = f"{outcome.reason}: {outcome.detail}"[:500].encode()
-        if FIRST_ERROR not in names:
-            headers.append((FIRST_ERROR, error))
-        if ORIGIN[0] not in names:
-            origin = (self._tp.topic, str(self._tp.partition), str(record.offset))
-            headers.extend((name, value.encode()) for name, value in zip(ORIGIN, origin, strict=True))
-        headers += [(LAST_ERROR, error), (REASON, outcome.reason.encode()), (ATTEMPT, b"%d" % attempt)]
+        """To its tier of the retry topic, or, for good, to the dead letters; key, value and foreign headers as they were."""
+        worker = f"{DeliveryWork.__module__}.{DeliveryWork.__qualname__}"
+        place = Place(self._tp.topic, self._tp.partition, record.offset, self._group, worker)
         if status == "failed":
-            return Write(self._topics.dlq, 0, record.key, record.value, headers)
+            return Write(
+                self._topics.dlq, 0, record.key, record.value, letters.dead(record.headers, place, outcome, attempt)
+            )
         wait_s = retry_delay(attempt, self._retry_base_s, jitter=self._random())
-        headers.append((NOT_BEFORE, b"%d" % (self._now_us() // 1000 + round(wait_s * 1000))))
-        headers.append((MAYBE_SENT, b"1" if outcome.maybe_sent else b"0"))
+        not_before_ms = self._now_us() // 1000 + round(wait_s * 1000)
+        headers = letters.waiting(record.headers, place, outcome, attempt, not_before_ms)
         return Write(self._topics.retry, tier_of(attempt) - 1, record.key, record.value, headers)
 
 
@@ -198,12 +189,14 @@ def _event(record: ConsumerRecord) -> LagoEvent | None:
         return None
 
 
-def _text(record: ConsumerRecord, name: str) -> str:
-    for key, value in record.headers:
-        if key == name:
-            return str(value.decode())
-    return ""
+def _due_ms(record: ConsumerRecord) -> int:
+    """When it may be posted; never later than its tier can mean, whatever a clock or a stranger wrote into it."""
+    return min(travel_of(record.headers).not_before_ms, int(record.timestamp + RETRY_CAP_S * 1000))
 
 
-def _number(record: ConsumerRecord, name: str) -> int:
-    return int(_text(record, name) or 0)
+def _calls(record: ConsumerRecord) -> int:
+    try:
+        manifest = read_manifest(dict(record.headers))
+    except msgspec.DecodeError:
+        return 0
+    return 0 if manifest is None else manifest.count

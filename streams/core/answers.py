@@ -15,15 +15,18 @@ import msgspec
 from schemas.errors import Rejected
 from schemas.moments import parse_us
 from schemas.records import LagoEvent
+from streams.core.asked_wait import asked_wait_s
 
-#: Longest wait that a header of an answer can impose, seconds.
-ASKED_CAP_S = 60.0
 DETAIL_CHARS = 500
+#: Before it, a batch that was refused for a duplicate stored its other events (docs/lago-behaviour.md 3).
+WHOLE_BATCHES_SINCE = (1, 39)
 
 #: These say that Lago, or our key, is not to be used at all for now.
 _OPENS_BREAKER = frozenset({401, 403, 429})
 #: These can never be the fault of what a batch contains, so they never take it apart.
 _NEVER_THE_BATCH = frozenset({401, 402, 404, 405, 415, 429})
+#: A proxy that redirects, times out or fails may have handed the batch on before; Lago itself redirects nothing.
+_MAY_HIDE_A_STORED_BATCH = frozenset({*range(300, 400), 408, *range(500, 600)})
 _SPLITS = {400: "bad_request", 413: "too_large"}
 #: Expressions are edited and locks are released: the same event may pass later.
 _HEALS = frozenset({"expression_evaluation_failed", "lock_acquisition_failed"})
@@ -36,11 +39,12 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer; header names in any case."""
+    """An HTTP answer; header names in any case. `at` is when it came, by the wall clock: seconds since 1970."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    at: float = 0.0
 
 
 class Fate(StrEnum):
@@ -119,10 +123,10 @@ def decide(answer: Answer, sent: int) -> Verdict:
     return Hold(
         f"http_{answer.status}",
         f"HTTP {answer.status}",
-        unknown=answer.status >= 500 or answer.status == 408,
+        unknown=answer.status in _MAY_HIDE_A_STORED_BATCH,
         opens=answer.status in _OPENS_BREAKER,
         isolates=answer.status not in _NEVER_THE_BATCH,
-        wait_s=asked_wait_s(answer.headers),
+        wait_s=asked_wait_s(answer.status, answer.headers, answer.at),
     )
 
 
@@ -132,20 +136,18 @@ def unanswered(reason: str, detail: str = "") -> Hold:
     return Hold(reason, detail[:DETAIL_CHARS], unknown=connected, opens=not connected, isolates=connected)
 
 
-def asked_wait_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that `X-RateLimit-Reset` (seconds until the reset) or else `Retry-After` asks for, at most 60.
+def looked_up_in_vain(reason: str, detail: str = "") -> Hold:
+    """The verdict where a look-up had no answer: nothing was posted, and a refused key is no batch's fault."""
+    _, _, status = reason.rpartition("http_")
+    number = int(status) if status.isdigit() else 0
+    opens = number in _OPENS_BREAKER or reason == "connect"
+    return Hold(reason, detail[:DETAIL_CHARS], opens=opens, isolates=not opens and number not in _NEVER_THE_BATCH)
 
-    None for no header, zero, and what is not a positive number of seconds.
-    """
-    lower = {name.lower(): value for name, value in headers.items()}
-    for name in ("x-ratelimit-reset", "retry-after"):
-        try:
-            wait_s = float(lower.get(name, ""))
-        except ValueError:
-            continue
-        if wait_s > 0:
-            return min(wait_s, ASKED_CAP_S)
-    return None
+
+def batches_are_whole(version: str) -> bool:
+    """Whether this Lago stores a batch whole or not at all: v1.39.0 and later, and what is not a release's tag."""
+    numbers = [int(part) for part in version.removeprefix("v").split(".")[:2] if part.isascii() and part.isdigit()]
+    return len(numbers) < 2 or tuple(numbers) >= WHOLE_BATCHES_SINCE
 
 
 def same_event(stored: LagoEvent, value: bytes) -> bool:
@@ -183,7 +185,9 @@ def _refused(answer: Answer, sent: int) -> Verdict:
     if marks:
         return Marked(marks)
     if refusal.code in _HEALS:
-        return Hold(refusal.code, "HTTP 422", isolates=True, wait_s=asked_wait_s(answer.headers))
+        return Hold(
+            refusal.code, "HTTP 422", isolates=True, wait_s=asked_wait_s(answer.status, answer.headers, answer.at)
+        )
     return _blame(sent, "lago_refused", _text(refusal.error_details) or "HTTP 422 without an index")
 
 

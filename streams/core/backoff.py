@@ -7,6 +7,8 @@ from schemas.topics import RETRY_TIERS
 
 #: Share of a retry tier's wait that chance may add or take: events that failed together return apart.
 RETRY_JITTER = 0.1
+#: No retry waits longer, seconds.
+RETRY_CAP_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,10 @@ def tier_of(attempt: int) -> int:
     return min(max(attempt, 1), RETRY_TIERS)
 
 
-def retry_delay(attempt: int, base_s: float = 60.0, cap_s: float = 3600.0, *, jitter: float) -> float:
-    """Seconds the `attempt`-th retry (from 1) waits in its tier: `base_s * 2**(tier - 1)`, capped, +-10 %.
+def retry_delay(attempt: int, base_s: float = 60.0, cap_s: float = RETRY_CAP_S, *, jitter: float) -> float:
+    """Seconds the `attempt`-th retry (from 1) waits in its tier: `base_s * 2**(tier - 1)`, +-10 %, capped.
 
     `jitter` is a random number in `[0, 1)`; 0.5 changes nothing.
     """
-    wait_s = min(cap_s, base_s * 2.0 ** (tier_of(attempt) - 1))
-    return wait_s * (1 - RETRY_JITTER + 2 * RETRY_JITTER * jitter)
+    wait_s = base_s * 2.0 ** (tier_of(attempt) - 1)
+    return min(cap_s, wait_s * (1 - RETRY_JITTER + 2 * RETRY_JITTER * jitter))

@@ -19,11 +19,13 @@ class Item:
     Fields:
         value: the event's JSON, posted byte for byte.
         resent: it may have been posted before, by us or by an earlier owner.
+        compare: it was a dead letter: that Lago knows its id proves nothing, what Lago holds is looked at.
     """
 
     transaction_id: str
     value: bytes
     resent: bool
+    compare: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,8 +133,12 @@ async def test_what_is_delivered_is_stored_once_with_its_exact_amount(start: Sta
         {"kind": "slow", "seconds": 1, "count": 2},
         {"kind": "garbage_200", "count": 4},
         {"kind": "garbage_200", "stored": True, "count": 4},
+        {"kind": "truncate", "count": 4},
+        {"kind": "trickle", "seconds": 60, "count": 2},
+        {"kind": "status", "status": 301, "headers": {"Location": "/elsewhere"}, "count": 4},
+        {"kind": "status", "status": 429, "headers": {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}, "count": 3},
     ],
-    ids=lambda rule: "-".join(str(rule.get(name, "")) for name in ("kind", "status", "stored")),
+    ids=lambda rule: "-".join(str(value) for value in rule.values()),
 )
 async def test_every_fault_of_the_way_is_survived_without_loss_or_repeat(start: Start, rule: dict[str, Any]) -> None:
     lago = await start()

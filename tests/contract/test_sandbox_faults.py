@@ -190,3 +190,13 @@ async def test_a_silent_request_does_not_hold_up_the_shutdown() -> None:
         began = time.monotonic()
     assert time.monotonic() - began < 5
     await asyncio.gather(waiting, return_exceptions=True)
+
+
+@pytest.mark.parametrize("kind", ["truncate", "trickle"])
+async def test_an_answer_in_pieces_is_of_a_batch_that_is_stored(lago: Lago, kind: str) -> None:
+    """Half of it and the end, or byte by byte: longer than anybody's patience, and never silent for long."""
+    await lago.fault(kind=kind, seconds=60, count=1)
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError, TimeoutError)):
+        async with asyncio.timeout(0.5):
+            await lago.post(event())
+    assert await accepted(lago) == 1

@@ -1,25 +1,21 @@
 """The sink and the retry role on real Kafka: every event ends delivered or as a dead letter, once."""
 
-import asyncio
-import random
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
-from connectors.lago.client import LagoClient
-from schemas.records import LagoEvent, Manifest
-from streams.core.backoff import RetryPolicy
-from streams.core.breaker import Breaker
-from streams.delivery import Delivery
-from streams.roles import Role
+from schemas.records import LagoEvent
 from streams.writes import MANIFEST
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
-from tests.support.sandbox import KEY, Lago, lago_sandbox
+from tests.support.posting import event, opened, put, quick_delivery, statuses
+from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.stage import Stage
 
 
@@ -34,40 +30,6 @@ async def lago() -> AsyncIterator[Lago]:
         await sandbox.plan()
         await sandbox.subscribe("sub", "org", subscription_at="2026-01-01T00:00:00Z")
         yield sandbox
-
-
-def quick_delivery(lago: Lago, http: httpx.AsyncClient) -> Delivery:
-    """One that loses patience within a test."""
-    policy = RetryPolicy(random.random, base_s=0.01, cap_s=0.05, isolate_after=2, alone_after=3)
-    return Delivery(
-        LagoClient(http, lago.url, KEY),
-        concurrency=asyncio.Semaphore(4),
-        breaker=Breaker(policy, time.monotonic()),
-        policy=policy,
-        clock=time.monotonic,
-        sleep=asyncio.sleep,
-        on_request=lambda *_: None,
-    )
-
-
-def event(number: int) -> LagoEvent:
-    return LagoEvent(f"e-{number}", "sub", "ai_usage", f"{int(time.time())}.000", "1.5", {"unit": "1", "requests": "1"})
-
-
-def put(stage: Stage, events: list[LagoEvent | bytes]) -> None:
-    manifest = msgspec.json.encode(Manifest(0, 0, 0, 1))
-    for one in events:
-        value = one if isinstance(one, bytes) else msgspec.json.encode(one)
-        stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
-    stage.producer.flush(10)
-
-
-def statuses(stage: Stage) -> dict[str, str]:
-    return {receipt["transaction_id"]: receipt["status"] for receipt in stage.values(stage.topics.receipts)}
-
-
-async def opened(role: Role) -> None:
-    await soon(lambda: bool(role.lanes) and all(lane.expected is not None for lane in role.lanes.values()))
 
 
 async def test_events_are_delivered_and_receipted(stage: Stage, lago: Lago) -> None:
@@ -117,11 +79,16 @@ async def test_a_poisoned_event_goes_through_its_retries_to_the_dead_letters_whi
     assert (await lago.stats())["totals"]["calls"] == 19
     (letter,) = stage.read(stage.topics.dlq)
     headers = {name: value.decode() for name, value in letter.headers() if name != MANIFEST}
-    assert headers["attempt"] == "4"
+    assert headers["attempts"] == "4"
     assert headers["origin_topic"] == stage.topics.events and headers["origin_offset"] == "7"
     assert msgspec.json.decode(letter.value(), type=LagoEvent) == msgspec.json.decode(
         stage.read(stage.topics.events)[7].value(), type=LagoEvent
     )
+    receipts = [one for one in stage.values(stage.topics.receipts) if one["transaction_id"] == "e-7"]
+    assert [(one["status"], one["attempts"], one["reason"]) for one in receipts] == [
+        *(("processing", attempt, "http_500") for attempt in (1, 2, 3)),
+        ("failed", 4, "http_500"),
+    ]
     waits = [dict(message.headers())["attempt"] for message in stage.read(stage.topics.retry)]
     assert waits == [b"1", b"2", b"3"]
 
@@ -144,6 +111,82 @@ async def test_a_record_that_is_no_event_is_a_dead_letter(stage: Stage, lago: La
     ):
         await soon(lambda: len(stage.sensors.receipts) == 2)
     assert [message.value() for message in stage.read(stage.topics.dlq)] == [b"\0nonsense"]
+
+
+async def test_one_bad_event_in_each_batch_of_a_hundred_costs_its_neighbours_nothing(stage: Stage, lago: Lago) -> None:
+    """Lago stores a batch whole or not at all: the other 99 go again at once, the one is named with Lago's reason."""
+    bad = {7, 150, 299}
+    events = [event(n) for n in range(300)]
+    for number in bad:
+        events[number].timestamp = "2026-03-01T12:00:00Z"
+    put(stage, events)
+    async with (
+        httpx.AsyncClient(trust_env=False) as http,
+        stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
+    ):
+        await soon(lambda: len(stage.sensors.receipts) == 300)
+    stats = await lago.stats()
+    assert (stats["totals"]["calls"], stats["posts"]) == (297, 6)
+    assert statuses(stage) == {f"e-{n}": "failed" if n in bad else "completed" for n in range(300)}
+    letters = [dict(letter.headers()) for letter in stage.read(stage.topics.dlq)]
+    assert {letter["last_error"] for letter in letters} == {b"invalid_timestamp: timestamp: invalid_format"}
+    assert {int(letter["origin_offset"]) for letter in letters} == bad
+
+
+async def test_an_id_twice_in_a_batch_is_billed_once_and_two_events_under_one_id_are_told(
+    stage: Stage, lago: Lago
+) -> None:
+    put(stage, [event(1), event(2), event(1), event(3), event(2, cents="9")])
+    async with (
+        httpx.AsyncClient(trust_env=False) as http,
+        stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
+    ):
+        await soon(lambda: len(stage.sensors.receipts) == 5)
+    stats = await lago.stats()
+    assert (stats["totals"]["events"], stats["totals"]["cents"]) == (3, "4.5")
+    (letter,) = stage.read(stage.topics.dlq)
+    headers = dict(letter.headers())
+    assert (headers["reason"], headers["origin_offset"]) == (b"id_conflict", b"4")
+
+
+async def test_a_batch_that_is_poison_through_and_through_fails_alone(stage: Stage, lago: Lago) -> None:
+    """Each of its events is isolated and given its retries, while the batches beside it pass."""
+    poison = {f"e-{number}" for number in range(100, 110)}
+    for name in poison:
+        await lago.fault(kind="poison", transaction_id=name)
+    put(stage, [event(n) for n in range(300)])
+    async with httpx.AsyncClient(trust_env=False) as http:
+        sink = stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.05, max_retries=1)
+        retry = replace(sink, delivery=partial(quick_delivery, lago, http))
+        async with stage.running("sink", sink), stage.running("retry", retry):
+            await soon(lambda: set(statuses(stage).values()) == {"completed", "failed"}, limit_s=30)
+    assert (await lago.stats())["totals"]["calls"] == 290
+    letters = [msgspec.json.decode(letter.value()) for letter in stage.read(stage.topics.dlq)]
+    assert {letter["transaction_id"] for letter in letters} == poison
+    assert len(letters) == len(poison)
+
+
+@pytest.mark.parametrize(
+    "outage",
+    [
+        {"kind": "drop", "path": "/", "method": "*"},
+        {"kind": "status", "status": 503, "path": "/", "method": "*"},
+        {"kind": "status", "status": 401},
+        {"kind": "garbage_200", "path": "/", "method": "*"},
+    ],
+    ids=lambda outage: str(outage.get("status", outage["kind"])),
+)
+async def test_an_outage_gives_no_event_up(stage: Stage, lago: Lago, outage: dict[str, Any]) -> None:
+    """Away, broken, refusing the key, behind a sign-in page: held, and delivered when it is over."""
+    await lago.fault(**outage, duration_s=1.5)
+    put(stage, [event(n) for n in range(450)])
+    async with httpx.AsyncClient(trust_env=False) as http:
+        delivery = quick_delivery(lago, http, isolate_after=50, alone_after=200)
+        async with stage.running("sink", stage.parts(delivery=delivery)):
+            await soon(lambda: len(stage.sensors.receipts) == 450, limit_s=20)
+    assert (await lago.stats())["totals"]["events"] == 450
+    assert set(statuses(stage).values()) == {"completed"}
+    assert stage.read(stage.topics.dlq) == stage.read(stage.topics.retry) == []
 
 
 @pytest.mark.parametrize("name", ["sink", "retry"])

@@ -53,6 +53,7 @@ class ScriptedLago:
         index_errors: transaction id to the error that its index gets.
         poison: ids whose batch Lago cannot store: 500, always.
         unique: False = ClickHouse without deduplication: repeats are stored again.
+        whole_batches: False = Lago before v1.39.0: refused for a duplicate, a batch stores its other events.
         latency_s: of each request.
     """
 
@@ -60,6 +61,7 @@ class ScriptedLago:
     index_errors: dict[str, object] = field(default_factory=dict)
     poison: frozenset[str] = frozenset()
     unique: bool = True
+    whole_batches: bool = True
     latency_s: float = 0.01
     sick: bool = False
     too_heavy: int = 10**9
@@ -121,6 +123,8 @@ class ScriptedLago:
         known = {(one.external_subscription_id, one.transaction_id) for one in self.store} if self.unique else set()
         if not errors:
             errors = self._errors(events, lambda one: EXISTS if _key(one) in known else None)
+            if errors and not self.whole_batches:
+                self.store += [one for one in events if _key(one) not in known]
         if errors:
             return _json(422, {"status": 422, "code": "validation_errors", "error_details": errors})
         self.store += events

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from streams.core.backoff import RetryPolicy
 from streams.core.batches import Item, Outcome
 from streams.core.breaker import Breaker
+from streams.core.pacing import Pace
 from streams.delivery import Delivery
 from tests.support.scripted_lago import ScriptedLago
 from tests.support.virtual_time import run_virtually, virtual_now
@@ -24,6 +25,8 @@ class Sink:
         *,
         batch_size: int = 100,
         resend_is_safe: bool = True,
+        batches_are_whole: bool = True,
+        looks: Pace | None = None,
     ) -> None:
         self.breaker = breaker or Breaker(POLICY)
         self.requests: list[tuple[str, int, float]] = []
@@ -37,6 +40,8 @@ class Sink:
             on_request=lambda *request: self.requests.append(request),
             batch_size=batch_size,
             resend_is_safe=lambda: resend_is_safe,
+            batches_are_whole=lambda: batches_are_whole,
+            looks=looks,
         )
 
 

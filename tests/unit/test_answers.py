@@ -15,11 +15,13 @@ from streams.core.answers import (
     Mark,
     Marked,
     Split,
-    asked_wait_s,
+    batches_are_whole,
     decide,
+    looked_up_in_vain,
     same_event,
     unanswered,
 )
+from streams.core.asked_wait import asked_wait_s
 from streams.core.backoff import RetryPolicy, retry_delay, tier_of
 from streams.core.batches import MAX_BODY_BYTES, Item, body_of, pack, rounds
 from tests.support.scripted_lago import EXISTS, event, item
@@ -64,7 +66,7 @@ def test_whatever_can_be_repaired_outside_is_held_and_never_a_dead_letter(status
 
 def test_only_answers_that_may_hide_a_stored_batch_are_unknown_outcomes() -> None:
     unknown = {status for status in range(300, 600) if getattr(decide(answer(status), 2), "unknown", False)}
-    assert unknown == {408, *range(500, 600)}
+    assert unknown == {*range(300, 400), 408, *range(500, 600)}
 
 
 def test_a_refused_key_and_a_rate_limit_open_the_breaker_at_once() -> None:
@@ -152,6 +154,9 @@ def test_every_answer_has_a_verdict_and_only_an_echo_is_a_delivery(status: int, 
     assert decide(Answer(status, {}, body), sent) != Delivered()
 
 
+NOON = 1_792_584_000.0  # Wed, 21 Oct 2026 12:00:00 GMT
+
+
 @pytest.mark.parametrize(
     ("headers", "wait_s"),
     [
@@ -159,18 +164,70 @@ def test_every_answer_has_a_verdict_and_only_an_echo_is_a_delivery(status: int, 
         ({"x-ratelimit-reset": "1.5", "Retry-After": "50"}, 1.5),
         ({"RETRY-AFTER": "7"}, 7.0),
         ({"X-RateLimit-Reset": "soon", "Retry-After": "7"}, 7.0),
+        ({"X-RateLimit-Reset": "0", "Retry-After": "7"}, 7.0),
         ({"X-RateLimit-Reset": "1741219251"}, 60.0),  # an epoch, not seconds until the reset
         ({"Retry-After": "inf"}, 60.0),
         ({"Retry-After": "nan"}, None),
         ({"Retry-After": "0"}, None),
         ({"Retry-After": "-5"}, None),
-        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"Retry-After": "Wed, 21 Oct 2026 12:00:20 GMT"}, 20.0),
+        ({"Retry-After": "Wednesday, 21-Oct-26 12:00:20 GMT"}, 20.0),
+        ({"Retry-After": "Wed Oct 21 12:00:20 2026"}, 20.0),
+        ({"Retry-After": "Wed, 21 Oct 2026 13:30:20 +0130"}, 20.0),
+        ({"Retry-After": "Wed, 21 Oct 2026 12:00:20 GMT", "date": "Wed, 21 Oct 2026 12:00:15 GMT"}, 5.0),
+        ({"Retry-After": "Wed, 21 Oct 2026 12:00:20 GMT", "Date": "today"}, 20.0),
+        ({"Retry-After": "Wed, 21 Oct 2026 11:59:59 GMT"}, None),
+        ({"Retry-After": "Wed, 21 Oct 2126 12:00:00 GMT"}, 60.0),
+        ({"Retry-After": "Wed, 99 Oct 2026 12:00:20 GMT"}, None),
+        ({"Retry-After": "Wed, 21 Oct 99999999999999999999 12:00:20 GMT"}, None),
+        ({"Retry-After": "later"}, None),
         ({}, None),
     ],
 )
 def test_lago_s_wish_to_wait_is_granted_up_to_a_minute(headers: dict[str, str], wait_s: float | None) -> None:
-    assert asked_wait_s(headers) == wait_s
-    assert decide(answer(429, headers=headers), 1) == Hold("http_429", "HTTP 429", opens=True, wait_s=wait_s)
+    assert asked_wait_s(429, headers, NOON) == wait_s
+    refused = Answer(429, headers, b"", NOON)
+    assert decide(refused, 1) == Hold("http_429", "HTTP 429", opens=True, wait_s=wait_s)
+
+
+def test_the_reset_that_every_answer_of_a_limited_lago_tells_is_no_wish_of_a_failure() -> None:
+    """Otherwise an outage would be asked about every second: the backoff would never grow."""
+    assert asked_wait_s(500, {"X-RateLimit-Reset": "1"}) is None
+    assert asked_wait_s(503, {"X-RateLimit-Reset": "1", "Retry-After": "20"}) == 20
+
+
+@pytest.mark.parametrize("status", ["http_401", "http_403", "http_429", "connect"])
+def test_a_look_up_that_is_refused_stops_all_and_blames_no_batch(status: str) -> None:
+    assert looked_up_in_vain(status, "why") == Hold(status, "why", opens=True)
+
+
+@pytest.mark.parametrize("status", ["http_402", "http_404", "http_405", "http_415"])
+def test_a_look_up_that_leads_nowhere_blames_no_batch(status: str) -> None:
+    assert looked_up_in_vain(status) == Hold(status)
+
+
+@pytest.mark.parametrize("status", ["http_500", "http_400", "timeout", "no_answer", "bad_answer"])
+def test_a_look_up_that_fails_may_be_its_event_s_fault(status: str) -> None:
+    assert looked_up_in_vain(status) == Hold(status, isolates=True)
+
+
+@pytest.mark.parametrize(
+    ("version", "whole"),
+    [
+        ("v1.51.0", True),
+        ("v1.39.0", True),
+        ("1.39.2", True),
+        ("v2.0.0", True),
+        ("v1.38.9", False),
+        ("v1.9.0", False),
+        ("v0.99.1", False),
+        ("production", True),
+        ("2026-08-21", True),
+        ("", True),
+    ],
+)
+def test_only_a_release_before_1_39_stores_a_refused_batch_in_part(version: str, *, whole: bool) -> None:
+    assert batches_are_whole(version) is whole
 
 
 @pytest.mark.parametrize(
@@ -226,12 +283,17 @@ def test_events_are_joined_byte_for_byte() -> None:
 
 
 @given(st.integers(-3, 40), st.floats(0, 1, exclude_max=True))
-def test_a_retry_waits_its_tier_within_ten_percent_and_never_much_over_an_hour(attempt: int, jitter: float) -> None:
+def test_a_retry_waits_its_tier_within_ten_percent_and_never_over_an_hour(attempt: int, jitter: float) -> None:
+    """So that 60, 120 and 240 s can be told apart in a log, and events that failed together do not return together."""
     tier = tier_of(attempt)
     assert 1 <= tier <= 8
-    middle = min(3600.0, 60.0 * 2 ** (tier - 1))
-    assert middle * 0.9 <= retry_delay(attempt, jitter=jitter) < middle * 1.1 + 1e-9
-    assert retry_delay(attempt, jitter=0.5) == pytest.approx(middle)
+    middle = 60.0 * 2 ** (tier - 1)
+    assert min(middle * 0.9, 3600) <= retry_delay(attempt, jitter=jitter) <= min(middle * 1.1, 3600)
+    assert retry_delay(attempt, jitter=0.5) == pytest.approx(min(middle, 3600))
+
+
+def test_the_first_waits_are_one_two_and_four_minutes() -> None:
+    assert [retry_delay(attempt, jitter=0.5) for attempt in (1, 2, 3)] == [60, 120, 240]
 
 
 @given(st.integers(0, 5000), st.floats(0, 1, exclude_max=True))

@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from streams.core.batches import Outcome
+from streams.core.batches import Item, Outcome
 from streams.core.breaker import Breaker
+from streams.core.pacing import Pace
 from tests.support.scripted_lago import EXISTS, ScriptedLago, event, item
 from tests.support.sink import POLICY, Sink, deliver, first, said
-from tests.support.virtual_time import run_virtually
+from tests.support.virtual_time import run_virtually, virtual_now
 
 
 def test_nothing_to_deliver_is_nothing_posted() -> None:
@@ -64,6 +65,16 @@ def test_one_id_for_two_different_events_is_a_conflict_and_the_second_a_dead_let
         ("dead", "id_conflict"),
     ]
     assert lago.store == [event("a")]
+
+
+def test_one_id_for_two_events_is_a_conflict_after_a_restart_too_where_both_are_in_one_chunk() -> None:
+    lago = ScriptedLago()
+    items = [item("a", resent=True), item("a", resent=True, cents="9"), item("a", resent=True)]
+    assert said(deliver(lago, items)) == [
+        ("delivered", "accepted"),
+        ("dead", "id_conflict"),
+        ("delivered", "confirmed"),
+    ]
 
 
 def test_a_repeat_of_what_an_earlier_owner_may_have_sent_is_delivered_without_a_look_up() -> None:
@@ -174,3 +185,68 @@ def test_an_earlier_owner_s_events_are_looked_up_too_where_a_repeat_would_be_bil
         ("delivered", "accepted"),
     ]
     assert lago.posts == [["c"]]
+
+
+def test_a_dead_letter_that_came_back_is_compared_although_an_earlier_owner_may_have_sent_it() -> None:
+    """Taken for our own repeat, another event under its id would count as its delivery."""
+    lago = ScriptedLago(store=[event("same"), event("other", cents="9")])
+    back = [Item(one, item(one).value, resent=True, compare=True) for one in ("same", "other", "gone")]
+    assert said(deliver(lago, back)) == [
+        ("delivered", "confirmed"),
+        ("dead", "id_conflict"),
+        ("delivered", "accepted"),
+    ]
+
+
+def test_a_dead_letter_that_came_back_is_looked_up_first_where_a_repeat_would_be_billed_twice() -> None:
+    lago = ScriptedLago(unique=False, store=[event("a"), event("b", cents="9")])
+    back = [Item(one, item(one).value, resent=False, compare=True) for one in "abc"]
+    assert said(deliver(lago, back, safe=False)) == [
+        ("delivered", "confirmed"),
+        ("dead", "id_conflict"),
+        ("delivered", "accepted"),
+    ]
+    assert lago.posts == [["c"]]
+
+
+def test_on_a_lago_from_before_1_39_the_neighbours_of_a_duplicate_are_known_to_be_stored_perhaps() -> None:
+    """It refuses the batch for `a` and stores `b` and `c` all the same; then it calls them repeats."""
+    lago = ScriptedLago(store=[event("a")], whole_batches=False)
+
+    async def main() -> list[Outcome]:
+        return await Sink(lago, batches_are_whole=False).delivery.deliver([item(name) for name in "abc"])
+
+    assert said(run_virtually(main())) == [
+        ("delivered", "confirmed"),
+        ("delivered", "already_exists"),
+        ("delivered", "already_exists"),
+    ]
+    assert lago.look_ups == ["a"]
+    assert [one.transaction_id for one in lago.store] == ["a", "b", "c"]
+
+
+def test_on_a_lago_from_before_1_39_a_foreign_event_under_our_id_is_a_conflict_all_the_same() -> None:
+    lago = ScriptedLago(store=[event("a", cents="9")], whole_batches=False)
+
+    async def main() -> list[Outcome]:
+        return await Sink(lago, batches_are_whole=False).delivery.deliver([item(name) for name in "ab"])
+
+    assert said(run_virtually(main())) == [("dead", "id_conflict"), ("delivered", "already_exists")]
+
+
+def test_look_ups_are_paced_too() -> None:
+    """Lago limits them apart, ten times lower than its ingest, and delivery is told so by whoever sees the headers."""
+    lago = ScriptedLago(unique=False)
+    told = {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "49", "X-RateLimit-Reset": "1"}
+
+    async def main() -> None:
+        looks = Pace()
+        looks.sent(0.0)
+        looks.told(200, told, 0.0)
+        looks.done()
+        sink = Sink(lago, resend_is_safe=False, looks=looks)
+        await sink.delivery.deliver([item(f"t{n}", resent=True) for n in range(200)])
+        assert virtual_now() > 3.5
+
+    run_virtually(main())
+    assert len(lago.look_ups) == 200

@@ -8,6 +8,7 @@ from aiohttp import web
 from connectors.lago.sandbox.answers import json_answer
 from connectors.lago.sandbox.events import EventRoutes
 from connectors.lago.sandbox.faults import Faults, Order
+from connectors.lago.sandbox.limits import Limits
 from connectors.lago.sandbox.state import Sandbox
 from connectors.lago.sandbox.store import Event
 
@@ -19,8 +20,9 @@ _order = msgspec.json.Decoder(Order)
 class AdminRoutes:
     """`/__stats`, `/__events`, `/__reset`, `/__faults`; no key is asked for."""
 
-    def __init__(self, sandbox: Sandbox, faults: Faults, events: EventRoutes) -> None:
+    def __init__(self, sandbox: Sandbox, faults: Faults, events: EventRoutes, limits: Limits | None) -> None:
         self._sandbox = sandbox
+        self._limits = limits
         self._faults = faults
         self._events = events
 
@@ -40,7 +42,7 @@ class AdminRoutes:
 
         `cents` counts the copies that the store keeps apart; `billed_cents` those inside a period
         of their subscription. `conflicts`: ids offered with two contents, accepted or not;
-        `unaccepted`: ids offered and never accepted.
+        `unaccepted`: ids offered and never accepted. `limited`: requests beyond the rate limit.
         """
         sandbox = self._sandbox
         sandbox.current_subscriptions(sandbox.now_us())
@@ -55,6 +57,7 @@ class AdminRoutes:
                 "duplicates": sandbox.events.duplicates,
                 "conflicts": len(sandbox.offers.conflicts),
                 "unaccepted": sandbox.offers.unaccepted,
+                "limited": self._limits.refused if self._limits else 0,
             }
         )
 

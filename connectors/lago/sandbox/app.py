@@ -13,10 +13,12 @@ from connectors.lago.sandbox.answers import refused
 from connectors.lago.sandbox.events import EventRoutes
 from connectors.lago.sandbox.faults import Faults
 from connectors.lago.sandbox.injection import Injection
-from connectors.lago.sandbox.management import ManagementRoutes
+from connectors.lago.sandbox.limits import Limits, limiting
+from connectors.lago.sandbox.management import VERSION, ManagementRoutes
 from connectors.lago.sandbox.refusals import Refusal, not_found, unauthorized
 from connectors.lago.sandbox.state import Sandbox
 from connectors.lago.sandbox.store import StoreKind
+from streams.core.answers import batches_are_whole
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -31,6 +33,8 @@ def create_sandbox(
     delay_s: float = 0,
     clock: Callable[[], float] = time.time,
     journal: Path | None = None,
+    rate_limit: int | None = None,
+    version: str = VERSION,
 ) -> web.Application:
     """An application that answers as Lago does.
 
@@ -41,6 +45,8 @@ def create_sandbox(
         delay_s: every answer below `/api` leaves this much later.
         clock: seconds since 1970.
         journal: a file to keep what was accepted across restarts; in memory only by default.
+        rate_limit: requests a second to the events endpoints, as in Lago Cloud; none by default.
+        version: shown by `/health`; before v1.39.0 a batch refused for a duplicate stores its other events.
 
     Raises:
         ValueError: `dedup` without the clickhouse store.
@@ -49,14 +55,15 @@ def create_sandbox(
         raise ValueError("dedup is a setting of the clickhouse store; postgres always deduplicates")
     sandbox = Sandbox(store=store, dedup=dedup, clock=clock, journal=journal)
     faults, injection = Faults(clock), Injection()
-    app = web.Application(
-        client_max_size=MAX_BODY_BYTES,
-        middlewares=[_answering(injection, delay_s), _authenticating(api_key), _failing(faults, injection)],
-    )
-    events = EventRoutes(sandbox, faults, injection)
+    limits = Limits(rate_limit) if rate_limit else None
+    middlewares = [_answering(injection, delay_s), _authenticating(api_key), _failing(faults, injection)]
+    if limits is not None:
+        middlewares.insert(0, limiting(limits, clock))
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=middlewares)
+    events = EventRoutes(sandbox, faults, injection, whole_batches=batches_are_whole(version))
     app.add_routes(events.routes())
-    app.add_routes(ManagementRoutes(sandbox).routes())
-    app.add_routes(AdminRoutes(sandbox, faults, events).routes())
+    app.add_routes(ManagementRoutes(sandbox, version).routes())
+    app.add_routes(AdminRoutes(sandbox, faults, events, limits).routes())
 
     async def close(_: web.Application) -> None:
         sandbox.close()

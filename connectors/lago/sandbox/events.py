@@ -34,10 +34,11 @@ from connectors.lago.sandbox.validation import (
 class EventRoutes:
     """`POST /events`, `POST /events/batch`, `GET /events`, `GET /events/{transaction_id}`."""
 
-    def __init__(self, sandbox: Sandbox, faults: Faults, injection: Injection) -> None:
+    def __init__(self, sandbox: Sandbox, faults: Faults, injection: Injection, *, whole_batches: bool = True) -> None:
         self._sandbox = sandbox
         self._faults = faults
         self._injection = injection
+        self._whole_batches = whole_batches
 
     def routes(self) -> list[web.RouteDef]:
         """The routes below `/api/v1`."""
@@ -80,6 +81,8 @@ class EventRoutes:
                 raise invalid_field("events", "too_many_events")
             events = checked(attempts)
             if refused := self._store(events):
+                if not self._whole_batches:
+                    self._store([event for index, event in enumerate(events) if index not in refused])
                 raise invalid({str(index): {"transaction_id": ["value_already_exist"]} for index in refused})
             return json_answer({"events": [self._posted(event) for event in events]})
 

@@ -6,7 +6,17 @@ from typing import Any, Literal
 
 import msgspec
 
-Kind = Literal["status", "timeout_after_accept", "drop", "drop_after_accept", "slow", "garbage_200", "poison"]
+Kind = Literal[
+    "status",
+    "timeout_after_accept",
+    "drop",
+    "drop_after_accept",
+    "slow",
+    "garbage_200",
+    "truncate",
+    "trickle",
+    "poison",
+]
 
 
 class Rule(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -17,11 +27,12 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
             answer, nothing stored. `drop_after_accept`: the same after storing.
             `timeout_after_accept`: stored, then silent for `seconds`, then closed. `slow`: handled
             after `seconds`. `garbage_200`: 200 with a body that is not JSON; stored only with
-            `stored`. `poison`: as `status`, for requests that contain one event.
+            `stored`. `truncate`: stored, then half of the answer and the end. `trickle`: stored, then
+            the answer byte by byte over `seconds`. `poison`: as `status`, for requests that contain one event.
         status, headers, body: of the answer of `status` and `poison`; the body is any JSON.
         probability: of firing, each time the rule fits.
         count: how often it fires at most; None: without end.
-        seconds: of `slow` and `timeout_after_accept`.
+        seconds: of `slow`, `trickle` and `timeout_after_accept`.
         duration_s: from being set, by the sandbox's clock, the rule ends by itself.
         transaction_id: of the poisoned event.
         index: instead: the event at this place of the next batch that is long enough is the

@@ -38,6 +38,10 @@ class Injection:
                 if rule.stored:
                     await _unanswered(handle)
                 return web.Response(text="<html><body>ok</body></html>", content_type="text/html")
+            case Rule(kind="truncate"):
+                return await self._in_pieces(request, await handle(), until=0.5, seconds=0)
+            case Rule(kind="trickle"):
+                return await self._in_pieces(request, await handle(), until=1, seconds=rule.seconds)
             case Rule(kind="drop"):
                 return _cut(request)
             case Rule(kind="drop_after_accept"):
@@ -47,6 +51,20 @@ class Injection:
                 await _unanswered(handle)
                 await self.wait(rule.seconds)
                 return _cut(request)
+
+    async def _in_pieces(
+        self, request: web.Request, answer: web.StreamResponse, until: float, seconds: float
+    ) -> web.StreamResponse:
+        """An answer whose length is told in full and of which the share `until` is sent, over so many seconds."""
+        body = answer.body if isinstance(answer, web.Response) and isinstance(answer.body, bytes) else b""
+        pieces = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
+        pieces.content_length = len(body)
+        await pieces.prepare(request)
+        sent = body[: int(len(body) * until)]
+        for at in range(0, len(sent), 1 if seconds else max(len(sent), 1)):
+            await pieces.write(sent[at : at + 1] if seconds else sent)
+            await self.wait(seconds / len(sent))
+        return pieces if until == 1 else _cut(request)
 
     async def wait(self, seconds: float) -> None:
         """Wait so long, or until the shutdown."""

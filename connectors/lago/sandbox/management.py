@@ -24,8 +24,9 @@ _FORMAT = r"{format:(\.[^./?]+)?}"
 class ManagementRoutes:
     """Everything below `/api/v1` that is not an event, and the two health endpoints."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, version: str = VERSION) -> None:
         self._sandbox = sandbox
+        self._version = version
 
     def routes(self) -> list[web.RouteDef]:
         """Their routes."""
@@ -52,8 +53,8 @@ class ManagementRoutes:
 
     async def health(self, _: web.Request) -> web.Response:
         """Alive, and which version."""
-        github_url = f"https://github.com/getlago/lago-api/tree/{VERSION}"
-        return json_answer({"version": VERSION, "github_url": github_url, "message": "Success"})
+        github_url = f"https://github.com/getlago/lago-api/tree/{self._version}"
+        return json_answer({"version": self._version, "github_url": github_url, "message": "Success"})
 
     async def ready(self, _: web.Request) -> web.Response:
         """Takes requests."""

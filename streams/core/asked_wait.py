@@ -1,0 +1,45 @@
+"""How long an answer asks its reader to wait: `Retry-After` in both its forms, and Lago Cloud's reset."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+#: Longest wait that a header of an answer can impose, seconds.
+ASKED_CAP_S = 60.0
+
+
+def asked_wait_s(status: int, headers: Mapping[str, str], at: float = 0.0) -> float | None:
+    """Seconds that `Retry-After` asks for, or, of a 429, `X-RateLimit-Reset` (seconds until the reset); at most 60.
+
+    `Retry-After` is a number of seconds or a date (RFC 9110 10.2.3). A date is compared with the answer's own
+    `Date`, so that no clock of ours matters, or else with `at`, seconds since 1970. None for no header, zero,
+    what has passed and what is neither. Every answer of a limited Lago tells its reset: of a 500 it says nothing.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    retry_after = lower.get("retry-after", "")
+    asked = [_seconds(lower.get("x-ratelimit-reset", ""))] if status == 429 else []
+    asked += [_seconds(retry_after), _seconds_until(retry_after, lower.get("date", ""), at)]
+    return next((min(wait_s, ASKED_CAP_S) for wait_s in asked if wait_s is not None and wait_s > 0), None)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _seconds_until(text: str, date: str, at: float) -> float | None:
+    moment, now = _moment(text), _moment(date)
+    if moment is None:
+        return None
+    return moment - (at if now is None else now)
+
+
+def _moment(text: str) -> float | None:
+    """An HTTP date as seconds since 1970; the form without a zone means UTC too."""
+    try:
+        moment: datetime = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

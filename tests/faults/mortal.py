@@ -1,0 +1,118 @@
+"""A real sink or retry role that ends itself by SIGKILL at one step of a post: `python -m tests.faults.mortal ROLE STEP`.
+
+All of it is the product's own, from its settings to its Kafka transaction; only the call at which the process is
+to die is wrapped. `-` as the step is a process that is killed from outside.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NoReturn
+
+import uvloop
+
+from connectors.logs import configure_logging
+from connectors.settings import load_settings
+from connectors.wiring import worker_parts
+from schemas.records import LagoEvent
+from streams.app import ROLES
+from streams.core.answers import Answer
+from streams.posting import Poster
+from streams.roles import Role
+from streams.running import run_role
+
+BEFORE_SEND, AFTER_ANSWER = "before_send", "after_answer"
+BEFORE_COMMIT, RECORDS_WRITTEN, OFFSET_SENT = "before_commit", "records_written", "offset_sent"
+COMMITTING, COMMITTED = "committing", "committed"
+
+#: The call of the producer before which the process dies. The records are acknowledged by the broker when the
+#: offset is sent, and both when the commit is.
+_BEFORE = {
+    BEFORE_COMMIT: "begin_transaction",
+    RECORDS_WRITTEN: "send_offsets_to_transaction",
+    OFFSET_SENT: "commit_transaction",
+}
+#: Long enough for the request to leave, too short to know whether it was answered.
+_UNDER_WAY_S = 0.003
+#: The least a broker takes: the next owner need not wait longer for the dead one's session.
+_SESSION_S = 6.0
+
+
+def die(*_: object) -> NoReturn:
+    """What an operating system does that runs out of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("nobody survives SIGKILL")
+
+
+class MortalPoster:
+    """The real client, on which the process dies before a batch leaves or after its answer came."""
+
+    def __init__(self, poster: Poster, step: str) -> None:
+        self._poster = poster
+        self._step = step
+
+    async def post_batch(self, body: bytes) -> Answer:
+        if self._step == BEFORE_SEND:
+            die()
+        answer = await self._poster.post_batch(body)
+        if self._step == AFTER_ANSWER:
+            die()
+        return answer
+
+    async def get_event(self, transaction_id: str) -> LagoEvent | None:
+        return await self._poster.get_event(transaction_id)
+
+    async def healthy(self) -> bool:
+        return await self._poster.healthy()
+
+
+def mortal_work(work: Any, step: str) -> Any:
+    """The role's own work, on whose producer the process dies at `step`."""
+    opened = work.open
+
+    async def open_mortal() -> int:
+        expected: int = await opened()
+        producer = work._writer._producer
+        if step in _BEFORE:
+            setattr(producer, _BEFORE[step], die)
+        elif step in (COMMITTING, COMMITTED):
+            producer.commit_transaction = _dying_commit(producer.commit_transaction, step)
+        return expected
+
+    work.open = open_mortal
+    return work
+
+
+def _dying_commit(commit: Callable[[], Any], step: str) -> Callable[[], Any]:
+    async def dying() -> None:
+        under_way = asyncio.ensure_future(commit())
+        await asyncio.wait({under_way}, timeout=_UNDER_WAY_S if step == COMMITTING else None)
+        die()
+
+    return dying
+
+
+def mortal_role(role: Role, step: str) -> Role:
+    """The role, with its works and its session cut short."""
+    make = role._make_work
+    role._make_work = lambda partition: mortal_work(make(partition), step)
+    role.app.conf.broker_session_timeout = _SESSION_S
+    role.app.conf.broker_heartbeat_interval = _SESSION_S / 3
+    return role
+
+
+async def main(name: str, step: str) -> None:
+    """Run until the end."""
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    async with worker_parts(settings, name) as parts:
+        delivery = parts.delivery()
+        delivery._wire = replace(delivery._wire, poster=MortalPoster(delivery._wire.poster, step))
+        await run_role(mortal_role(ROLES[name](parts), step), asyncio.Event())
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1], sys.argv[2]))

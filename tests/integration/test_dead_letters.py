@@ -1,0 +1,143 @@
+"""Dead letters and retries on real Kafka: nothing of a record is lost on the way, and nothing waits for ever."""
+
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+import msgspec
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+
+from streams.parts import Parts
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.posting import event, opened, put, put_back, quick_delivery, statuses
+from tests.support.sandbox import Lago, lago_sandbox
+from tests.support.stage import Stage
+
+
+@pytest.fixture
+def stage(kafka: Kafka, topic_prefix: str) -> Stage:
+    return Stage(kafka.bootstrap, topic_prefix, partitions=1)
+
+
+@pytest.fixture
+async def lago() -> AsyncIterator[Lago]:
+    async with lago_sandbox(clock=time.time) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def parts(stage: Stage, lago: Lago) -> AsyncIterator[Parts]:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        yield stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.1)
+
+
+def largest(stage: Stage, topic: str, size: int) -> None:
+    """Let the broker refuse larger records of a topic."""
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
+    admin.incremental_alter_configs([resource])[resource].result()
+
+
+async def accepted_at(lago: Lago, transaction_id: str) -> list[float]:
+    lines = (await lago.http.get("/__events")).text.splitlines()
+    copies = [msgspec.json.decode(line) for line in lines]
+    return [copy["accepted_at"] for copy in copies if copy["transaction_id"] == transaction_id]
+
+
+async def test_a_dead_letter_is_the_record_byte_for_byte_with_every_header_it_had(stage: Stage, parts: Parts) -> None:
+    """Whoever wrote it may want it back: also what is no text, of no known name, or there twice."""
+    theirs = [("seal_seq", b"7"), ("raw_partition", b"3"), ("manifest", b"\xff no json"), ("x", b"1"), ("x", b"2")]
+    raw = Producer({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
+    raw.produce(stage.topics.events, b"\0\xff{", b"\xfe key", headers=[*theirs, ("none", None), ("attempt", b"\xff")])
+    raw.produce(stage.topics.events, None, None)
+    bad = msgspec.json.encode({**msgspec.to_builtins(event(1)), "timestamp": "yesterday", "more": [1.10]})
+    raw.produce(stage.topics.events, bad + b" \n", "sub", headers=theirs)
+    raw.flush(10)
+    async with stage.running("sink", parts):
+        await soon(lambda: len(stage.read(stage.topics.dlq)) == 3)
+    letters = stage.read(stage.topics.dlq)
+    assert [(letter.key(), letter.value()) for letter in letters] == [
+        (b"\xfe key", b"\0\xff{"),
+        (None, None),
+        (b"sub", bad + b" \n"),
+    ]
+    assert letters[0].headers()[:6] == [*theirs, ("none", None)]
+    assert letters[2].headers()[:5] == theirs
+    assert dict(letters[2].headers())["reason"] == b"invalid_timestamp"
+    assert dict(letters[2].headers())["__connect.errors.offset"] == b"2"
+
+
+async def test_a_dead_letter_that_cannot_be_written_holds_its_offset(stage: Stage, lago: Lago, parts: Parts) -> None:
+    """The broker refuses it: the worker ends, nothing of the chunk is settled, and the next one settles all of it."""
+    largest(stage, stage.topics.dlq, 200)
+    put(stage, [event(0), b"no event, and too long for the broker: " + b"x" * 500, event(1)])
+    ended: list[int] = []
+    async with stage.running("sink", parts) as role:
+        role._leave = ended.append
+        await soon(lambda: ended, limit_s=20)
+    assert stage.read(stage.topics.dlq) == stage.values(stage.topics.receipts) == []
+    largest(stage, stage.topics.dlq, 1 << 20)
+    async with stage.running("sink", parts):
+        await soon(lambda: len(stage.read(stage.topics.dlq)) == 1)
+    assert statuses(stage) == {"e-0": "completed", "e-1": "completed"}
+    assert len(stage.values(stage.topics.receipts)) == 2
+    assert (await lago.stats())["totals"]["events"] == 2
+
+
+async def test_a_dead_letter_that_was_put_back_is_delivered_at_once(stage: Stage, lago: Lago, parts: Parts) -> None:
+    await lago.fault(kind="poison", transaction_id="e-5")
+    put(stage, [event(n) for n in range(8)])
+    async with stage.running("sink", parts), stage.running("retry", parts):
+        await soon(lambda: statuses(stage).get("e-5") == "failed", limit_s=30)
+        await lago.http.delete("/__faults")
+        (letter,) = stage.read(stage.topics.dlq)
+        now_ms = time.time_ns() // 1_000_000
+        again = [("attempt", b"0"), ("not_before", b"%d" % now_ms), ("requeued", b"1")]
+        put_back(stage, letter.value(), [*letter.headers(), *again])
+        await soon(lambda: statuses(stage).get("e-5") == "completed")
+    assert (await lago.stats())["totals"]["events"] == 8
+    last = stage.values(stage.topics.receipts)[-1]
+    assert (last["transaction_id"], last["status"], last.get("attempts", 0)) == ("e-5", "completed", 0)
+
+
+async def test_a_conflict_that_was_put_back_is_a_conflict_again_after_a_restart_too(
+    stage: Stage, lago: Lago, parts: Parts
+) -> None:
+    """A restarted role takes what Lago knows for its own posts; of a dead letter it must look."""
+    await lago.post(msgspec.to_builtins(event(1, cents="9")))
+    put_back(stage, msgspec.json.encode(event(1)), [("requeued", b"1"), ("attempt", b"0"), ("not_before", b"0")])
+    async with stage.running("retry", parts):
+        await soon(lambda: statuses(stage).get("e-1") == "failed")
+    assert dict(stage.read(stage.topics.dlq)[0].headers())["reason"] == b"id_conflict"
+
+
+async def test_a_retry_that_is_restarted_waits_until_its_moment_and_not_longer(
+    stage: Stage, lago: Lago, parts: Parts
+) -> None:
+    due_ms = time.time_ns() // 1_000_000 + 3_000
+    put_back(stage, msgspec.json.encode(event(1)), [("attempt", b"1"), ("not_before", b"%d" % due_ms)])
+    async with stage.running("retry", parts) as role:
+        await opened(role)
+    assert await accepted_at(lago, "e-1") == []
+    async with stage.running("retry", parts):
+        await soon(lambda: statuses(stage).get("e-1") == "completed")
+    (moment,) = await accepted_at(lago, "e-1")
+    assert due_ms / 1000 <= moment < due_ms / 1000 + 5
+
+
+async def test_a_moment_that_no_tier_can_mean_does_not_block_its_partition(
+    stage: Stage, lago: Lago, parts: Parts
+) -> None:
+    """A clock that was wrong once: the year 3000 is not waited for, an hour after the record was written is."""
+    then_ms = time.time_ns() // 1_000_000 - 3_600_000
+    headers = [("not_before", b"32503680000000"), ("attempt", b"1")]
+    stage.producer.produce(
+        stage.topics.retry, msgspec.json.encode(event(1)), "sub", partition=0, headers=headers, timestamp=then_ms
+    )
+    stage.producer.flush(10)
+    async with stage.running("retry", parts):
+        await soon(lambda: statuses(stage).get("e-1") == "completed")

@@ -1,0 +1,144 @@
+"""A Lago in virtual time that limits an organization's requests, and several processes that post to it.
+
+The limit is the sandbox's own (connectors/lago/sandbox/limits.py); nothing here waits in real time.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import msgspec
+
+from connectors.lago.sandbox.limits import Limit
+from schemas.errors import Unavailable
+from schemas.records import LagoEvent
+from streams.core.answers import Answer
+from streams.core.backoff import RetryPolicy
+from streams.core.batches import Item
+from streams.core.breaker import Breaker
+from streams.core.pacing import Pace
+from streams.delivery import Delivery
+from tests.support.scripted_lago import item
+from tests.support.virtual_time import virtual_now
+
+#: What one worker process has: WORKER_CONCURRENCY, and lanes that post and settle one after the other.
+PERMITS, LANES, SETTLE_LIMIT = 4, 2, 500
+
+
+class _Sent(msgspec.Struct):
+    transaction_id: str
+
+
+class _Batch(msgspec.Struct):
+    events: list[_Sent]
+
+
+_decode = msgspec.json.Decoder(_Batch).decode
+
+
+@dataclass
+class LimitedLago:
+    """Implements `Poster`.
+
+    Fields:
+        headers: what of the limit's headers an answer tells; a dialect.
+        latency_s: of a request, drawn for each.
+        away: `[from, to)` in which connections are refused.
+        posts: moments of the requests that were counted.
+    """
+
+    limit: Limit
+    headers: Callable[[dict[str, str], float], dict[str, str]] = lambda headers, _now: headers
+    latency_s: Callable[[], float] = lambda: 0.02
+    away: tuple[float, float] = (0.0, 0.0)
+    stored: Counter[str] = field(default_factory=Counter)
+    posts: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+
+    async def post_batch(self, body: bytes) -> Answer:
+        """As Lago Cloud: counted when it arrives, answered later."""
+        ids = [one.transaction_id for one in _decode(body).events]
+        half_s = self.latency_s() / 2
+        await asyncio.sleep(half_s)
+        now = virtual_now()
+        if self.away[0] <= now < self.away[1]:
+            raise Unavailable("connect")
+        granted = self.limit.take(now)
+        told = self.headers(self.limit.headers(now), now)
+        (self.posts if granted else self.refused).append(now)
+        if granted:
+            self.stored.update(ids)
+        await asyncio.sleep(half_s)
+        if not granted:
+            return Answer(429, told, b"{}")
+        return Answer(200, told, b'{"events":[' + b",".join([b"{}"] * len(ids)) + b"]}")
+
+    async def get_event(self, transaction_id: str) -> LagoEvent | None:
+        """Nobody needs to ask."""
+        raise AssertionError(transaction_id)
+
+    async def healthy(self) -> bool:
+        """Not while it is away."""
+        await asyncio.sleep(0.01)
+        return not self.away[0] <= virtual_now() < self.away[1]
+
+
+class Fleet:
+    """Worker processes that share nothing but Lago; events are dealt to their lanes in turn."""
+
+    def __init__(self, lago: LimitedLago, processes: int, batch_size: int = 1) -> None:
+        self.offered = 0
+        self._queues: list[asyncio.Queue[Item]] = []
+        self._tasks: list[asyncio.Future[None]] = []
+        for number in range(processes):
+            delivery = _process(lago, number, batch_size)
+            for _ in range(LANES):
+                self._queues.append(asyncio.Queue())
+                self._tasks.append(asyncio.ensure_future(self._lane(delivery, self._queues[-1])))
+
+    def offer(self, events: int) -> None:
+        """So many new events."""
+        for _ in range(events):
+            self._queues[self.offered % len(self._queues)].put_nowait(item(f"e-{self.offered}"))
+            self.offered += 1
+
+    async def offer_steadily(self, per_s: int, seconds: float) -> None:
+        """As the meter seals: a tick twice a second."""
+        for _ in range(int(seconds * 2)):
+            self.offer(per_s // 2)
+            await asyncio.sleep(0.5)
+
+    async def drained(self, lago: LimitedLago) -> None:
+        """Return when Lago has everything."""
+        while len(lago.stored) < self.offered:
+            await asyncio.sleep(0.1)
+
+    def stop(self) -> None:
+        """End every lane."""
+        for task in self._tasks:
+            task.cancel()
+
+    @staticmethod
+    async def _lane(delivery: Delivery, queue: asyncio.Queue[Item]) -> None:
+        while True:
+            chunk = [await queue.get()]
+            while len(chunk) < SETTLE_LIMIT and not queue.empty():
+                chunk.append(queue.get_nowait())
+            assert {outcome.kind for outcome in await delivery.deliver(chunk)} == {"delivered"}
+
+
+def _process(lago: LimitedLago, number: int, batch_size: int) -> Delivery:
+    policy = RetryPolicy(Random(number).random)
+    return Delivery(
+        lago,
+        concurrency=asyncio.Semaphore(PERMITS),
+        breaker=Breaker(policy, virtual_now()),
+        policy=policy,
+        clock=virtual_now,
+        sleep=asyncio.sleep,
+        on_request=lambda *_: None,
+        batch_size=batch_size,
+        posts=Pace(),
+    )

@@ -1,0 +1,66 @@
+"""Events on a stage, and a delivery that loses patience within a test."""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+
+import httpx
+import msgspec
+
+from connectors.lago.client import LagoClient
+from schemas.records import LagoEvent, Manifest
+from streams.core.backoff import RetryPolicy
+from streams.core.breaker import Breaker
+from streams.delivery import Delivery
+from streams.roles import Role
+from streams.writes import MANIFEST
+from tests.support.eventually import soon
+from tests.support.sandbox import KEY, Lago
+from tests.support.stage import Stage
+
+Headers = list[tuple[str, str | bytes | None]]
+
+
+def quick_delivery(lago: Lago, http: httpx.AsyncClient, *, isolate_after: int = 2, alone_after: int = 3) -> Delivery:
+    """One that loses patience within a test."""
+    policy = RetryPolicy(random.random, base_s=0.01, cap_s=0.05, isolate_after=isolate_after, alone_after=alone_after)
+    return Delivery(
+        LagoClient(http, lago.url, KEY),
+        concurrency=asyncio.Semaphore(4),
+        breaker=Breaker(policy, time.monotonic()),
+        policy=policy,
+        clock=time.monotonic,
+        sleep=asyncio.sleep,
+        on_request=lambda *_: None,
+    )
+
+
+def event(number: int, cents: str = "1.5") -> LagoEvent:
+    at = f"{int(time.time())}.000"
+    return LagoEvent(f"e-{number}", "sub", "ai_usage", at, cents, {"unit": "1", "requests": "1"})
+
+
+def put(stage: Stage, events: Sequence[LagoEvent | bytes]) -> None:
+    """As the meter writes them; bytes are a record that is no event."""
+    manifest = msgspec.json.encode(Manifest(0, 0, 0, 1))
+    for one in events:
+        value = one if isinstance(one, bytes) else msgspec.json.encode(one)
+        stage.producer.produce(stage.topics.events, value, "sub", headers=[(MANIFEST, manifest)])
+    stage.producer.flush(10)
+
+
+def put_back(stage: Stage, value: bytes, headers: Headers, tier: int = 0) -> None:
+    """A record of the retry topic."""
+    stage.producer.produce(stage.topics.retry, value, "sub", partition=tier, headers=headers)
+    stage.producer.flush(10)
+
+
+def statuses(stage: Stage) -> dict[str, str]:
+    """The latest state of each event."""
+    return {receipt["transaction_id"]: receipt["status"] for receipt in stage.values(stage.topics.receipts)}
+
+
+async def opened(role: Role) -> None:
+    """Return when every lane knows where it stands."""
+    await soon(lambda: bool(role.lanes) and all(lane.expected is not None for lane in role.lanes.values()))
