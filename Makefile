@@ -1,13 +1,13 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS).
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt bench soak venv
+.PHONY: help demo test check fmt bench soak reliability venv
 MAKEFLAGS += --no-builtin-rules
 MINUTES ?= 10
 ARGS ?=
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv ## LiteLLM calls become Lago events on this machine alone: no Docker, no Java, no network
 	.venv/bin/meterbridge demo $(ARGS)
@@ -31,6 +31,9 @@ bench: venv bench/.venv/.installed ## measure this product against its peers on 
 
 soak: venv ## kill, freeze and cut real processes for MINUTES=10, and count every cent afterwards
 	.venv/bin/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)
+
+reliability: venv ## docs/reliability.md, from the fault matrix and the last run that kept its figures
+	.venv/bin/python -m tests.faults.matrix
 
 venv: .venv/.installed ## the Python environment, in .venv
 

@@ -15,12 +15,20 @@ from typing import Annotated, Literal, NoReturn
 import structlog
 import typer
 
+from connectors.commands.backfill import backfill
+from connectors.commands.db import db
+from connectors.commands.dlq import dlq
+from connectors.commands.doctor import doctor
+from connectors.commands.explain import explain
+from connectors.commands.held import held
+from connectors.commands.reconcile import reconcile
+from connectors.commands.replay import replay
 from connectors.logs import configure_logging
 from connectors.settings import Settings, load_settings
 from schemas.errors import ConfigurationError, MeterbridgeError, TopicProblem
 
 SERVED = ("webhooks", "api")
-ROLES = ("meter", "sink", "retry")
+ROLES = ("meter", "sink", "retry", "project")
 
 app = typer.Typer(
     name="meterbridge",
@@ -31,6 +39,14 @@ app = typer.Typer(
 )
 topics = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
 app.add_typer(topics, name="topics")
+app.add_typer(db, name="db")
+app.add_typer(dlq, name="dlq")
+app.add_typer(held, name="held")
+app.command(epilog="Example: meterbridge replay --from 2026-11-01 --to 2026-11-02 --dry-run")(replay)
+app.command(epilog="Example: meterbridge backfill --source jsonl --file calls.jsonl --dry-run")(backfill)
+app.command(epilog="Example: meterbridge explain --request chatcmpl-123")(explain)
+app.command(epilog="Example: meterbridge reconcile --lago --json")(reconcile)
+app.command(epilog="Example: meterbridge doctor --config litellm/config.yaml && echo nothing loses money")(doctor)
 
 
 def main() -> None:
@@ -67,16 +83,23 @@ def serve(
 
 @app.command(epilog="Example: meterbridge worker --only meter")
 def worker(
-    only: Annotated[str, typer.Option(help="Which of meter,sink,retry; all by default, a process each.")] = ",".join(
-        ROLES
-    ),
+    only: Annotated[
+        str | None,
+        typer.Option(help=f"Which of {','.join(ROLES)}, a process each; by default all, project only with Postgres."),
+    ] = None,
 ) -> None:
-    """Turn usage into Lago events (meter) and send them to Lago (sink, retry), until SIGTERM."""
+    """Turn usage into Lago events (meter), send them to Lago (sink, retry), keep both in Postgres (project), until SIGTERM."""
     from connectors.worker import run_worker
 
-    roles = _chosen(only, ROLES)
+    chosen = _chosen(only, ROLES) if only is not None else ()
     with _one_sentence():
-        raise typer.Exit(run_worker(_settings(), roles))
+        settings = _settings()
+        raise typer.Exit(run_worker(settings, chosen or roles_of(settings)))
+
+
+def roles_of(settings: Settings) -> tuple[str, ...]:
+    """The roles a deployment has: all but the projector, and that one where there is Postgres."""
+    return ROLES if settings.postgres_url is not None else ROLES[:-1]
 
 
 @topics.command(epilog="Example: KAFKA_PARTITIONS=12 meterbridge topics create")
@@ -128,6 +151,9 @@ def lago_sandbox(
     store: Annotated[Literal["postgres", "clickhouse"], typer.Option(help="Lago's event store.")] = "postgres",
     dedup: Annotated[bool, typer.Option(help="Deduplication of the clickhouse store.")] = False,
     delay: Annotated[float, typer.Option(min=0, help="Seconds that every answer waits.")] = 0.0,
+    rate_limit: Annotated[
+        int | None, typer.Option(min=1, help="Event requests a second before 429, told in headers as by Lago Cloud.")
+    ] = None,
     journal: Annotated[Path | None, typer.Option(help="File that keeps what was accepted across restarts.")] = None,
 ) -> None:
     """Serve a stand-in for Lago, for trials and tests; nothing is billed."""
@@ -135,8 +161,9 @@ def lago_sandbox(
 
     if dedup and store != "clickhouse":
         _fail("--dedup is a setting of the clickhouse store: postgres always deduplicates.", 2)
+    options = {"api_key": api_key, "store": store, "dedup": dedup, "delay_s": delay, "journal": journal}
     with _one_sentence():
-        asyncio.run(run_sandbox(host, port, api_key=api_key, store=store, dedup=dedup, delay_s=delay, journal=journal))
+        asyncio.run(run_sandbox(host, port, **options, rate_limit=rate_limit))
 
 
 def _settings(*, asks_once: bool = False) -> Settings:

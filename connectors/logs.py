@@ -21,6 +21,8 @@ from uuid import UUID
 import structlog
 from structlog.typing import EventDict, Processor
 
+from connectors.log_floods import FewASecond, OncePerWhile
+
 #: The id of the inbound request being served; in every line that is logged meanwhile.
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 
@@ -37,9 +39,6 @@ _SECRET_LOOKS: Final = (
     (re.compile(r"\bsk-[\w-]{6,}"), REDACTED),
     (re.compile(r"(?<=://)[^/\s@]*:[^/\s]*@"), f"{REDACTED}@"),  # user:password@ of a URL
 )
-#: librdkafka's lines: facility, client, thread, text. It repeats a failing connection's twenty times a second.
-_LIBRDKAFKA = re.compile(r"[A-Z_]+ \[[^]]*#(producer|consumer)-\d+\] ")
-_REPEATED_AFTER_S: Final = 30.0
 _PRINTED_AS_TEXT = (Decimal, UUID, PurePath, date, timedelta, BaseException)
 
 #: Libraries that narrate healthy traffic. They stay at INFO even under DEBUG: aiokafka's debug lines
@@ -69,7 +68,8 @@ def configure_logging(level: str, style: Literal["json", "console"], stream: Tex
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, _renderer(style, stream)],
         )
     )
-    handler.addFilter(_NotSaidLately())
+    for bound in (OncePerWhile(), FewASecond()):
+        handler.addFilter(bound)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -91,26 +91,6 @@ def configure_logging(level: str, style: Literal["json", "console"], stream: Tex
 def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
     """A structlog processor: the event without secrets, payloads and unknown objects."""
     return {name: _field(name, value) for name, value in event.items()}
-
-
-class _NotSaidLately(logging.Filter):
-    """A line of librdkafka passes once in 30 s, whichever client says it; every other line passes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        line = record.getMessage() if isinstance(record.msg, str) else ""
-        if (beginning := _LIBRDKAFKA.match(line)) is None:
-            return True
-        text = re.sub(r"\d+", "", line[beginning.end() :])
-        if record.created - self._said.get(text, float("-inf")) < _REPEATED_AFTER_S:
-            return False
-        if len(self._said) > 100:
-            self._said.clear()
-        self._said[text] = record.created
-        return True
 
 
 def _field(name: str, value: object) -> object:

@@ -8,14 +8,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
+from connectors.desk import Desk
 from connectors.http.api import api_routes
 from connectors.http.auth import WebhookAuth
+from connectors.http.letters import letter_routes
 from connectors.kafka.gate import Gate
 from connectors.kafka.security import aiokafka_config
 from connectors.lago.client import LagoClient
 from connectors.mappings import Mappings
 from connectors.metrics import Metrics
 from connectors.receipts import ReceiptsFollower
+from connectors.rejected import RejectedFollower
 from connectors.settings import Settings
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.moments import HOUR_US, SECOND_US
@@ -39,6 +42,8 @@ class Management:
         self._customers = Follower(kafka, topics.customers, CustomerRecord, time.monotonic, "customers")
         self._orgs = Follower(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")
         self._receipts = ReceiptsFollower(kafka, topics.receipts, time.monotonic)
+        self._rejected = RejectedFollower(kafka, topics.rejected, time.monotonic)
+        self._desk = Desk(settings, self._receipts, self._rejected)
         self._mappings = Mappings(
             self._customers,
             self._orgs,
@@ -59,18 +64,22 @@ class Management:
         for follower in (self._customers, self._orgs):
             metrics.watch_follower(follower.name, follower.lag_s)
         metrics.watch_follower("receipts", self._receipts.lag_s)
+        metrics.watch_follower("rejected", self._rejected.lag_s)
 
     def routes(self) -> list[web.RouteDef]:
         """The management routes; they answer 503 until the tables are read."""
-        return api_routes(self._mappings, self._auth, self._receipts.totals)
+        letters = letter_routes(self._desk, self._auth)
+        return [*api_routes(self._mappings, self._auth, self._receipts.totals), *letters]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Tables are read on entry and followed inside; the receipts are read meanwhile."""
         async with AsyncExitStack() as stack:
-            for follower in (self._receipts, self._customers, self._orgs):
+            stack.callback(self._desk.close)
+            for follower in (self._receipts, self._rejected, self._customers, self._orgs):
                 stack.push_async_callback(follower.stop)
             self._receipts.begin()
+            self._rejected.begin()
             await asyncio.gather(self._customers.start(), self._orgs.start())
             yield
 

@@ -13,7 +13,11 @@ from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
 
+from connectors.held_watch import HeldWatch
 from connectors.http import rejections
+from connectors.postgres.errors import REASONS
+from connectors.postgres.projection import REPEATED, TABLES, UNREADABLE
+from connectors.postgres.sensors import ProjectorSensors
 from schemas.errors import ConfigurationError
 from schemas.ledger import Sum
 from schemas.records import Receipt
@@ -25,8 +29,8 @@ from streams.core.mapping import INACTIVE, NO_MAPPING, NO_SUBSCRIPTION, WRONG_CU
 from streams.core.seal import OUTSIDE_PERIOD
 from streams.core.tally import FAILED, PENDING, STATUSES
 
-SOURCES: Final = ("litellm", "integration", "lago")
-WEBHOOK_STATUSES: Final = (202, 400, 401, 408, 413, 415, 499, 500, 503)
+SOURCES: Final = ("litellm", "integration", "lago", "openmeter")
+WEBHOOK_STATUSES: Final = (202, 400, 401, 403, 408, 413, 415, 499, 500, 503)
 INGRESS_REASONS: Final = (
     rejections.NOT_JSON,
     rejections.NOT_AN_OBJECT,
@@ -95,6 +99,14 @@ class Metrics:
             _REQUEST_BUCKETS,
         )
         self.body_bytes = gauge("meterbridge_ingress_body_bytes_inflight", "Bytes of bodies that are not answered yet.")
+        self.spool_records = gauge("meterbridge_spool_records", "Records that wait on disk for Kafka.")
+        self.spool_bytes = gauge("meterbridge_spool_bytes", "Bytes of the records that wait on disk for Kafka.")
+        self.spool_age = gauge(
+            "meterbridge_spool_oldest_seconds",
+            "Seconds since the oldest record on disk was received; 0: there is none.",
+        )
+        self.spooled = counter("meterbridge_spooled_total", "Records put on disk because Kafka did not take them.")
+        self.drained = counter("meterbridge_spool_drained_total", "Records that went from the disk to Kafka.")
         self.conservation = gauge(
             "meterbridge_conservation_difference", "What the books are off by: must read zero.", "law", "unit"
         )
@@ -121,10 +133,34 @@ class Metrics:
             "meterbridge_follower_lag_seconds", "Seconds since a table was last known to be complete.", "table"
         )
         self.breaker = gauge("meterbridge_lago_breaker_state", "Breaker before Lago: 0 closed, 1 half open, 2 open.")
+        self.resend_is_safe = gauge(
+            "meterbridge_lago_resend_is_safe",
+            "1: Lago bills an event that is sent twice once; 0: an event of unknown fate is looked up first (sink, retry).",
+        )
+        self.lago_too_old = gauge("meterbridge_lago_too_old", "1: Lago is older than v1.39.0 (sink, retry).")
+        self.lago_limit = gauge(
+            "meterbridge_lago_rate_limit", "Requests in a window that Lago announced last; 0: it announces none."
+        )
         self.lago_seconds = histogram(
             "meterbridge_lago_request_duration_seconds", "Seconds of a request to Lago.", _LAGO_BUCKETS, "request"
         )
         self.receipts = counter("meterbridge_receipts_total", "Receipts written, by status.", "status")
+        self.projected_rows = counter(
+            "meterbridge_projected_rows_total", "Rows written to Postgres, by table.", "table"
+        )
+        self.projection_skipped = counter(
+            "meterbridge_projection_skipped_total",
+            "Records that became no row: unreadable, or a call that is in the log already.",
+            "reason",
+        )
+        self.projector_lag = gauge(
+            "meterbridge_projector_lag_seconds",
+            "Age of the oldest record at hand that is not in Postgres yet; 0: none is.",
+            "topic",
+        )
+        self.postgres_failures = counter(
+            "meterbridge_postgres_failures_total", "Failed attempts to write to Postgres, by reason.", "reason"
+        )
         Info("meterbridge_build", "The version that runs.", registry=registry).info({"version": version})
         self._begin_at_zero()
 
@@ -141,14 +177,37 @@ class Metrics:
         _children(self.held_calls, HELD_REASONS)
         _children(self.held_cost, HELD_REASONS)
         _children(self.receipts, STATUSES)
+        _children(self.projected_rows, TABLES)
+        _children(self.projection_skipped, (UNREADABLE, REPEATED))
+        _children(self.postgres_failures, REASONS)
 
     def watch_follower(self, table: str, lag_s: Callable[[], float]) -> None:
         """Export a table's age; `lag_s` is called by whoever scrapes, in any thread."""
         self.follower_lag.labels(table).set_function(lag_s)
 
+    def watch_projector(self, topic: str, lag_s: Callable[[], float]) -> None:
+        """Export how far behind a topic's projection is; called as `watch_follower`'s argument is."""
+        self.projector_lag.labels(topic).set_function(lag_s)
+
     def watch_breaker(self, state: Callable[[], State]) -> None:
         """Export the breaker's state; called as `watch_follower`'s argument is."""
         self.breaker.set_function(lambda: BREAKER_STATES[state()])
+
+    def watch_spool(
+        self, records: Callable[[], float], size: Callable[[], float], oldest_s: Callable[[], float]
+    ) -> None:
+        """Export the spool's depth and age; called as `watch_follower`'s argument is."""
+        self.spool_records.set_function(records)
+        self.spool_bytes.set_function(size)
+        self.spool_age.set_function(oldest_s)
+
+    def watch_lago(
+        self, resend_is_safe: Callable[[], bool], too_old: Callable[[], bool], limit: Callable[[], float]
+    ) -> None:
+        """Export what Lago is and allows; called as `watch_follower`'s argument is."""
+        self.resend_is_safe.set_function(resend_is_safe)
+        self.lago_too_old.set_function(too_old)
+        self.lago_limit.set_function(limit)
 
     def lago_requested(self, request: str, status: int, seconds: float) -> None:
         """`on_request` of LagoClient. Delivery's hook of the same kind reports the same posts: hand in one of them."""
@@ -184,15 +243,17 @@ class _Look:
     held: dict[str, Sum]
 
 
-class WorkerSensors:
+class WorkerSensors(ProjectorSensors):
     """What the worker roles tell about themselves: `streams.parts.Sensors`."""
 
     def __init__(self, metrics: Metrics, monotonic: Callable[[], float]) -> None:
+        super().__init__()
         self._metrics = metrics
         self._monotonic = monotonic
         self._books: dict[int, Books] = {}
         self._sealed: dict[int, int] = {}
         self._looks: dict[int, _Look] = {}
+        self._held = HeldWatch(metrics.registry)
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None:
         """A chunk is in the ledger."""
@@ -210,6 +271,7 @@ class WorkerSensors:
         if books is None:
             for known in (self._books, self._sealed, self._looks):
                 known.pop(partition, None)
+            self._held.close(partition)
             self._show_looks()
         else:
             self._books[partition] = books
@@ -218,6 +280,7 @@ class WorkerSensors:
             look = self._looks.get(partition)
             if look is None or now - look.at >= LOOK_EVERY_S:
                 self._looks[partition] = _look(books, now)
+                self._held.look(partition, books)
                 self._show_looks()
         self._show_sizes()
 

@@ -3,6 +3,7 @@
 Nothing is kept but the tallies (streams/core/tally.py); what is counted goes back as far as the topic does.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,13 @@ class ReceiptsFollower(TopicFollower):
     def totals(self) -> Totals | None:
         """None until the topic has been read to its end once: half a sum would pass for the whole."""
         return totals(self._tallies.values()) if self.complete() else None
+
+    def states(self) -> dict[str, int] | None:
+        """Events by their latest status; None until the topic has been read to its end once."""
+        counts: Counter[str] = Counter()
+        for tally in self._tallies.values():
+            counts.update(tally.counts)
+        return dict(counts) if self.complete() else None
 
 
 def _read(record: ConsumerRecord) -> Receipt | None:

@@ -1,14 +1,14 @@
 """`meterbridge serve`: the webhooks and the management API, in one process or each in its own.
 
 The listeners come up first and answer 503 until Kafka is there and its topics are right: a missing topic ends
-the process, an absent broker does not. Neither Lago nor Postgres is needed.
+the process, an absent broker does not; with a spool calls are taken all the same. Neither Lago nor Postgres is needed.
 """
 
 import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,20 +21,19 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from connectors.http.api import create_app
-from connectors.http.auth import WebhookAuth, check_exposure
+from connectors.http.connections import BoundedRunner
 from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
-from connectors.http.ingress import IngressDeps, ingress_routes
 from connectors.http.middleware import Door
-from connectors.http.storing import Store
 from connectors.kafka.gate import Gate, kafka_probe
 from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.kafka.security import librdkafka_config
 from connectors.lago.client import LagoClient, lago_http
 from connectors.management import LEARN_EVERY_S, Management, now_us
-from connectors.metrics import IngressSensors, Metrics, start_metrics_server
+from connectors.metrics import Metrics, start_metrics_server
 from connectors.settings import Settings
+from connectors.spool.spool import Spool
+from connectors.webhooks import Webhooks, kafka_patience_s
 from schemas.errors import ConfigurationError
-from schemas.topics import TopicNames
 from streams.garbage import collect_seldom
 
 WEBHOOKS, API = PARTS = ("webhooks", "api")
@@ -68,7 +67,7 @@ def run_serve(settings: Settings, parts: Collection[str]) -> int:
     """Serve until SIGTERM or SIGINT; the exit code.
 
     Raises:
-        ConfigurationError: a port cannot be had, or the webhooks would be open to everybody.
+        ConfigurationError: a port or the spool cannot be had, or the webhooks would be open to everybody.
         TopicProblem: topics are missing or wrong.
     """
     return uvloop.run(_until_told(settings, parts))
@@ -105,19 +104,22 @@ async def serving(
 
     Raises: see `run_serve`; what goes wrong later is in `Served.life`.
     """
-    auth = WebhookAuth(_revealed(settings.webhook_secret), _revealed(settings.webhook_token))
-    if WEBHOOKS in parts:
-        check_exposure(settings.host, auth, allow_unsigned=settings.allow_unsigned)
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry(), version("meterbridge"))
         if settings.metrics_port:
             stack.callback(start_metrics_server(metrics.registry, settings.host, settings.metrics_port).stop)
+        spool = None
+        if WEBHOOKS in parts and settings.spool_path is not None:
+            spool = await Spool.at(settings.spool_path, settings.spool_max_bytes)
+            stack.push_async_callback(spool.close)
         producer = KafkaProducer(_producer_config(settings))
         stack.push_async_callback(producer.close, _FLUSH_S)
         gate = Gate(producer)
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, _LAGO_CONNECTIONS))
         lago = LagoClient(http, settings.lago_api_url, _key(settings.lago_api_key), metrics.lago_requested)
-        health = Health(_dependencies(settings, lago), gate.shut_because, time.monotonic, metrics.registry)
+        webhooks = Webhooks(settings, gate, spool, metrics) if WEBHOOKS in parts else None
+        shut_because = webhooks.shut_because if webhooks is not None else gate.shut_because
+        health = Health(_dependencies(settings, lago), shut_because, time.monotonic, metrics.registry)
         health.start()
         stack.push_async_callback(health.stop)
         routes: dict[str, list[web.RouteDef]] = {}
@@ -125,10 +127,10 @@ async def serving(
         if API in parts:
             management = Management(settings, gate, lago, metrics)
             routes[API] = management.routes()
-        if WEBHOOKS in parts:
-            routes[WEBHOOKS] = _webhook_routes(settings, auth, gate, metrics)
+        if webhooks is not None:
+            routes[WEBHOOKS] = webhooks.routes()
         ready = asyncio.Event()
-        life = asyncio.ensure_future(_live(settings, gate, management, ready, learn_every_s))
+        life = asyncio.ensure_future(_live(settings, gate, webhooks, management, ready, learn_every_s))
         stack.push_async_callback(_end, life)
         listeners = _listeners(settings, parts)
         door = Door()
@@ -136,14 +138,18 @@ async def serving(
             port: create_app(door, health.routes(), *(routes[name] for name in names))
             for port, names in listeners.items()
         }
-        taken = await stack.enter_async_context(_listening(apps, settings.host, door))
+        taken = await stack.enter_async_context(_listening(apps, settings.host, door, settings.webhook_timeout))
         yield Served({name: taken[port] for port, names in listeners.items() for name in names}, ready, life)
 
 
 @asynccontextmanager
-async def _listening(apps: Mapping[int, web.Application], host: str, door: Door) -> AsyncIterator[dict[int, int]]:
+async def _listening(
+    apps: Mapping[int, web.Application], host: str, door: Door, head_s: float
+) -> AsyncIterator[dict[int, int]]:
     """Each application on its port, gracefully ended on exit; the ports that were taken, for port 0 a free one."""
-    runners = {port: web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSE_S) for port, app in apps.items()}
+    runners = {
+        port: BoundedRunner(app, head_s, access_log=None, shutdown_timeout=_CLOSE_S) for port, app in apps.items()
+    }
     try:
         for port, runner in runners.items():
             await runner.setup()
@@ -162,9 +168,19 @@ async def _listening(apps: Mapping[int, web.Application], host: str, door: Door)
 
 
 async def _live(
-    settings: Settings, gate: Gate, management: Management | None, ready: asyncio.Event, learn_every_s: float
+    settings: Settings,
+    gate: Gate,
+    webhooks: Webhooks | None,
+    management: Management | None,
+    ready: asyncio.Event,
+    learn_every_s: float,
 ) -> None:
     await gate.open_when_right(settings)
+    draining = [webhooks.work()] if webhooks is not None else []
+    await asyncio.gather(*draining, _manage(management, ready, learn_every_s))
+
+
+async def _manage(management: Management | None, ready: asyncio.Event, learn_every_s: float) -> None:
     async with AsyncExitStack() as stack:
         if management is not None:
             await stack.enter_async_context(management.running())
@@ -176,35 +192,6 @@ async def _live(
 async def _end(life: asyncio.Future[None]) -> None:
     life.cancel()
     await asyncio.wait({life})
-
-
-def _webhook_routes(settings: Settings, auth: WebhookAuth, gate: Gate, metrics: Metrics) -> list[web.RouteDef]:
-    names = TopicNames.with_prefix(settings.topic_prefix)
-    sensors = IngressSensors(metrics)
-    deps = IngressDeps(
-        store=Store(gate, names.raw, names.rejected, settings.customer_id_fields, now_us),
-        auth=auth,
-        timeout_s=settings.webhook_timeout,
-        max_body_bytes=settings.max_body_bytes,
-        on_request=sensors.requested,
-        on_elements=sensors.elements,
-        watch_bytes=metrics.body_bytes.set_function,
-    )
-    return [_timed(route, metrics.request_seconds.observe) for route in ingress_routes(deps)]
-
-
-def _timed(route: web.RouteDef, observe: Callable[[float], None]) -> web.RouteDef:
-    handler: Any = route.handler
-
-    async def timed(request: web.Request) -> web.StreamResponse:
-        started = time.perf_counter()
-        try:
-            answer: web.StreamResponse = await handler(request)
-        finally:
-            observe(time.perf_counter() - started)
-        return answer
-
-    return web.route(route.method, route.path, timed, **route.kwargs)
 
 
 def _dependencies(settings: Settings, lago: LagoClient) -> dict[str, Dependency]:
@@ -230,12 +217,8 @@ def _listeners(settings: Settings, parts: Collection[str]) -> dict[int, list[str
 def _producer_config(settings: Settings) -> dict[str, Any]:
     security = {name: value for name, value in librdkafka_config(settings).items() if name != "logger"}
     return producer_config(
-        settings.kafka_bootstrap_servers, answer_within_s=settings.webhook_timeout, security=security
+        settings.kafka_bootstrap_servers, answer_within_s=kafka_patience_s(settings), security=security
     )
-
-
-def _revealed(secrets: Iterable[SecretStr]) -> list[str]:
-    return [secret.get_secret_value() for secret in secrets]
 
 
 def _key(key: SecretStr | None) -> str:

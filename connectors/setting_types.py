@@ -4,6 +4,7 @@ No complaint holds the value itself: it may be a secret in the wrong place.
 """
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
@@ -49,6 +50,13 @@ def _dividing_a_day(value: int) -> int:
     return value
 
 
+def _networks(values: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(value) for value in values)
+    except ValueError:
+        raise ValueError("should be addresses or networks such as 10.0.0.0/8, separated by commas") from None
+
+
 def out_of(names: tuple[str, ...]) -> AfterValidator:
     """Each value is one of `names`, and none is there twice."""
 
@@ -67,9 +75,11 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Servers = Annotated[str, AfterValidator(_servers)]
 Prefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
+PodName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=240)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 MaybeSeconds = Annotated[float, Field(ge=0, le=DAY_S, allow_inf_nan=False)]
 WindowSeconds = Annotated[int, Field(ge=0), AfterValidator(_dividing_a_day)]
 Secrets = Annotated[tuple[SecretStr, ...], Listed]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(lambda given: _networks(_listed(given)))]
 BillOrSkip = Annotated[Literal["bill", "skip"], Lower]

@@ -30,6 +30,8 @@ from connectors.setting_types import (
     Lower,
     MaybeSeconds,
     Name,
+    Networks,
+    PodName,
     Port,
     Prefix,
     Seconds,
@@ -79,6 +81,13 @@ class Settings(BaseModel):
         description="First part of every Lago transaction id. Two deployments that bill into one Lago need two names.",
     )
 
+    pod_name: PodName | None = Field(
+        None,
+        description="A worker's name that outlives its restarts, e.g. a StatefulSet's pod name by the downward API: one "
+        "that is back within 15 s keeps its partitions, and no other worker is disturbed; what it left waits as long. "
+        "No two running workers may share it. Unset = partitions move at once whenever a worker stops.",
+    )
+
     lago_api_url: HttpUrl = Field("http://localhost:3000", description="Lago's API, without `/api/v1`.")
     lago_api_key: SecretStr | None = Field(None, description="Lago's API key.")
     lago_timeout: Seconds = Field(30, description="One request to Lago, in seconds.")
@@ -91,6 +100,9 @@ class Settings(BaseModel):
         "sent again without asking.",
     )
     litellm_api_url: HttpUrl = Field("http://localhost:4000", description="LiteLLM's proxy.")
+    litellm_database_url: SecretStr | None = Field(
+        None, description="LiteLLM's own Postgres as a URL, for `meterbridge backfill --source litellm-db`."
+    )
     litellm_master_key: SecretStr | None = Field(
         None, description="LiteLLM's master key; it is also the bearer token of the management endpoints."
     )
@@ -100,6 +112,22 @@ class Settings(BaseModel):
     )
     webhook_token: Secrets = Field(
         (), description="Bearer tokens of senders that cannot sign; several, separated by commas."
+    )
+    webhook_tolerance: Seconds = Field(
+        300, description="How far from this server's clock the time in a signature may be, in seconds."
+    )
+    webhook_allowed_ips: Networks = Field(
+        (), description="Addresses and networks that may post webhooks, separated by commas; empty = all."
+    )
+    trusted_proxies: Networks = Field(
+        (), description="Addresses and networks of our own proxies: only they are believed in `X-Forwarded-For`."
+    )
+    webhook_rate_limit: float = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="Requests a second that each token or signing secret may post; above it the answer is 503. 0 = any.",
     )
     allow_unsigned: bool = Field(
         False, description="Accept webhooks from anybody, on any address. Only behind a proxy that authenticates."
@@ -116,6 +144,10 @@ class Settings(BaseModel):
     )
     spool_path: Path | None = Field(
         None, description="File on a persistent volume that keeps calls while Kafka is away; unset = 503 meanwhile."
+    )
+    spool_max_bytes: Annotated[ByteSize, Field(ge=1 << 20)] = Field(
+        ByteSize(1 << 30),
+        description="Largest size of that file, in bytes or as `1GiB`; when it is full the answer is 503.",
     )
 
     window_seconds: WindowSeconds = Field(

@@ -3,57 +3,33 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 
-import structlog
+import httpx
 from prometheus_client import CollectorRegistry
 
 from connectors.kafka.admin import check_topics, topic_ids
 from connectors.kafka.security import aiokafka_config, faust_broker, faust_credentials
-from connectors.lago.client import LagoClient, LagoError, lago_http
+from connectors.lago.client import LagoClient, lago_http
+from connectors.lago.tenant import Tenant
 from connectors.logs import configure_logging
 from connectors.metrics import Metrics, WorkerSensors, start_metrics_server
+from connectors.postgres.pool import Database, postgres_url
+from connectors.postgres.projection import PostgresProjection
 from connectors.settings import Settings, load_settings
 from schemas.errors import TopicProblem
 from schemas.topics import TopicNames
 from streams.core.backoff import RetryPolicy
 from streams.core.breaker import Breaker
+from streams.core.pacing import Pace
 from streams.delivery import Delivery
 from streams.parts import Parts
 
-log = structlog.get_logger(__name__)
-
-CLICKHOUSE = "clickhouse"
-#: How often Lago is asked which event store it has.
-_STORE_ASKED_S = 3600.0
-_STORE_AGAIN_S = 15.0
-
-
-class EventStore:
-    """Which event store Lago has, asked again hourly: it decides what a resend is worth."""
-
-    def __init__(self, lago: LagoClient, clickhouse_dedup: bool) -> None:
-        self._lago = lago
-        self._dedup = clickhouse_dedup
-        self._store = ""
-
-    def resend_is_safe(self) -> bool:
-        """Whether the same event sent twice is billed once. Unknown counts as safe: Postgres is Lago's default,
-        and a look-up that cannot be made would stop everything."""
-        return self._store != CLICKHOUSE or self._dedup
-
-    async def watch(self) -> None:
-        """Ask for ever."""
-        while True:
-            try:
-                self._store = (await self._lago.organization()).events_store or ""
-                wait_s = _STORE_ASKED_S
-            except LagoError as error:
-                log.warning("event_store_unknown", reason=error.reason)
-                wait_s = _STORE_AGAIN_S
-            await asyncio.sleep(wait_s)
+#: The tenant's questions need not wait for a post to end.
+_SPARE_CONNECTIONS = 1
 
 
 def parts_of(settings: Settings, delivery: Callable[[], Delivery], metrics: Metrics) -> Parts:
@@ -74,13 +50,15 @@ def parts_of(settings: Settings, delivery: Callable[[], Delivery], metrics: Metr
         topics=topics,
         group_prefix=f"{settings.topic_prefix}{settings.deployment_name}-",
         partitions=settings.kafka_partitions,
-        topic_ids=topic_ids(settings, [topics.raw]),
+        topic_ids=topic_ids(settings, [topics.raw, topics.enriched, topics.events, topics.receipts, topics.rejected]),
         policy=settings.meter_policy(),
         lead_s=max(settings.mapping_lead_seconds, 1.0),
         max_retries=settings.max_retries,
         retry_delay_s=settings.retry_delay,
         delivery=delivery,
         sensors=WorkerSensors(metrics, time.monotonic),
+        instance_id=settings.pod_name or "",
+        projection=cache(lambda: PostgresProjection(Database(postgres_url(settings)), topics)),
     )
 
 
@@ -90,12 +68,9 @@ async def worker_parts(settings: Settings, role: str) -> AsyncIterator[Parts]:
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))
     if settings.metrics_port:
         start_metrics_server(metrics.registry, settings.host, settings.metrics_port)
-    key = settings.lago_api_key.get_secret_value() if settings.lago_api_key else ""
-    async with lago_http(settings.lago_timeout, settings.worker_concurrency) as http:
-        lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested)
-        store = EventStore(lago, settings.lago_clickhouse_dedup)
-        watching = asyncio.ensure_future(store.watch()) if role != "meter" else None
-        delivery = _delivery(settings, lago, store, metrics)
+    async with lago_http(settings.lago_timeout, settings.worker_concurrency + _SPARE_CONNECTIONS) as http:
+        delivery, tenant = _delivery(settings, http, metrics)
+        watching = asyncio.ensure_future(tenant.watch()) if role in ("sink", "retry") else None
         try:
             yield await asyncio.to_thread(parts_of, settings, lambda: delivery, metrics)
         finally:
@@ -103,11 +78,22 @@ async def worker_parts(settings: Settings, role: str) -> AsyncIterator[Parts]:
                 watching.cancel()
 
 
-def _delivery(settings: Settings, lago: LagoClient, store: EventStore, metrics: Metrics) -> Delivery:
+def _delivery(settings: Settings, http: httpx.AsyncClient, metrics: Metrics) -> tuple[Delivery, Tenant]:
+    """The process's one way to Lago, and what Lago is; the tenant is to be watched."""
+    key = settings.lago_api_key.get_secret_value() if settings.lago_api_key else ""
+    posts, looks = Pace(), Pace()
+
+    def heard(name: str, status: int, headers: Mapping[str, str]) -> None:
+        if name == "get_event":  # delivery itself reads the headers of its posts
+            looks.told(status, headers, time.monotonic())
+
+    lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested, heard)
+    tenant = Tenant(lago, settings.lago_clickhouse_dedup)
     policy = RetryPolicy(random.random)
     breaker = Breaker(policy, time.monotonic())
     metrics.watch_breaker(lambda: breaker.state)
-    return Delivery(
+    metrics.watch_lago(tenant.resend_is_safe, tenant.too_old, lambda: posts.limit)
+    delivery = Delivery(
         lago,
         batch_size=settings.batch_size,
         concurrency=asyncio.Semaphore(settings.worker_concurrency),
@@ -116,8 +102,12 @@ def _delivery(settings: Settings, lago: LagoClient, store: EventStore, metrics: 
         clock=time.monotonic,
         sleep=asyncio.sleep,
         on_request=lambda _name, _status, _seconds: None,  # the client itself is observed
-        resend_is_safe=store.resend_is_safe,
+        resend_is_safe=tenant.resend_is_safe,
+        batches_are_whole=lambda: not tenant.too_old(),
+        posts=posts,
+        looks=looks,
     )
+    return delivery, tenant
 
 
 def parts_from_environment() -> Parts:
@@ -130,12 +120,10 @@ def parts_from_environment() -> Parts:
 
     def delivery() -> Delivery:
         if not made:
-            key = settings.lago_api_key.get_secret_value() if settings.lago_api_key else ""
-            http = lago_http(settings.lago_timeout, settings.worker_concurrency)
-            lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested)
-            store = EventStore(lago, settings.lago_clickhouse_dedup)
-            watching.append(asyncio.ensure_future(store.watch()))
-            made.append(_delivery(settings, lago, store, metrics))
+            http = lago_http(settings.lago_timeout, settings.worker_concurrency + _SPARE_CONNECTIONS)
+            delivery, tenant = _delivery(settings, http, metrics)
+            watching.append(asyncio.ensure_future(tenant.watch()))
+            made.append(delivery)
         return made[0]
 
     return parts_of(settings, delivery, metrics)

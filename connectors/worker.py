@@ -11,13 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 import uvloop
 
+from connectors.postgres.pool import postgres_url
 from connectors.settings import Settings
 from streams.app import ROLES
+from streams.lanes import Lane
 from streams.roles import EXIT_FATAL
 from streams.running import run_role
 
@@ -25,12 +27,22 @@ log = structlog.get_logger(__name__)
 
 #: SIGTERM to exit takes less than this, whatever hangs.
 STOP_S = 8.0
+PROJECT = "project"
+#: How often a worker looks whether its partitions are others.
+_LOOK_S = 0.25
+_ASKED = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 _RESTART_S, _RESTART_CAP_S, _STEADY_S = 0.5, 10.0, 60.0
 
 
 def run_worker(settings: Settings, roles: Sequence[str]) -> int:
-    """Run roles until SIGTERM or SIGINT; the exit code: 0 after a clean stop."""
+    """Run roles until SIGTERM or SIGINT; the exit code: 0 after a clean stop.
+
+    Raises:
+        ConfigurationError: the projector is among them, and there is no Postgres.
+    """
+    if PROJECT in roles:
+        postgres_url(settings)
     if len(roles) == 1:
         return _run_one(settings, roles[0])
     return _supervise(roles, settings.metrics_port)
@@ -46,12 +58,17 @@ def _run_one(settings: Settings, role: str) -> int:
         _on_signal(loop, os._exit, 0)
         async with worker_parts(settings, role) as parts:
             _on_signal(loop, _ask_to_stop, loop, stop)
+            # That it runs, no more: `partitions_opened` says when it has work.
             log.info("worker_started", role=role, group=parts.group(role))
+            running = ROLES[role](parts)
+            telling = asyncio.ensure_future(tell_partitions(running.lanes, role))
             try:
-                await run_role(ROLES[role](parts), stop)
+                await run_role(running, stop)
             except RuntimeError as error:
                 log.critical("worker_crashed", role=role, error=repr(error.__cause__))
                 return EXIT_FATAL
+            finally:
+                telling.cancel()
         log.info("worker_stopped", role=role)
         return 0
 
@@ -61,8 +78,20 @@ def _run_one(settings: Settings, role: str) -> int:
     os._exit(code)
 
 
+async def tell_partitions(lanes: Mapping[int, Lane] | Mapping[str, Lane], role: str, every_s: float = _LOOK_S) -> None:
+    """Log for ever which of the assigned partitions have an open lane: whenever they are others, and have settled."""
+    told = before = frozenset[int | str]()
+    while True:
+        opened = frozenset(partition for partition, lane in lanes.items() if lane.expected is not None)
+        if opened == before != told:
+            log.info("partitions_opened", role=role, opened=sorted(opened), assigned=len(lanes))
+            told = opened
+        before = opened
+        await asyncio.sleep(every_s)
+
+
 def _on_signal(loop: asyncio.AbstractEventLoop, do: Callable[..., object], *arguments: object) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ASKED:
         loop.add_signal_handler(number, do, *arguments)
 
 
@@ -84,8 +113,8 @@ def _supervise(roles: Sequence[str], metrics_port: int) -> int:
         nonlocal stopping
         stopping = True
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    for number in _ASKED:
+        signal.signal(number, stop)
     ports = {role: metrics_port + number if metrics_port else 0 for number, role in enumerate(roles)}
     children = {role: _start(role, ports[role]) for role in roles}
     started = dict.fromkeys(roles, time.monotonic())
@@ -113,7 +142,9 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> int:
     codes = []
     for child in children:
         try:
-            codes.append(child.wait(max(0.1, deadline - time.monotonic())))
+            code = child.wait(max(0.1, deadline - time.monotonic()))
+            # A child that is still importing has no handler yet and ends by the signal itself, with nothing to close.
+            codes.append(0 if -code in _ASKED else code)
         except subprocess.TimeoutExpired:
             child.kill()
             codes.append(EXIT_FATAL)

@@ -96,8 +96,7 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
         cents: the event's amount, plain decimal text.
         calls: number of calls in the event.
         reason: why it is not completed; `""` otherwise.
-        attempts: how often its delivery was tried: 0 while pending, 1 from the sink, more from the retry role;
-            a dead letter that is put back begins anew.
+        attempts: deliveries of it that failed so far; a dead letter that is put back begins at 0 again.
     """
 
     transaction_id: str

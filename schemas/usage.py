@@ -21,6 +21,8 @@ class Usage(msgspec.Struct, gc=False):
         cache_hit: answered from LiteLLM's cache.
         byok: the caller's own provider key paid the provider.
         checked_us: when the usage log was seen not to hold it, microseconds since 1970 UTC; 0 = never.
+        twins: identities that the same call may have by another route, a backfilled one only: its times have
+            milliseconds, and may be rounded.
         note: why a value was corrected, e.g. `future_time`; `""` for nothing.
     """
 
@@ -53,6 +55,7 @@ class Usage(msgspec.Struct, gc=False):
     key_alias: str = ""
     note: str = ""
     checked_us: int = 0
+    twins: tuple[bytes, ...] = ()
 
 
 #: Fields that `WINDOW_GROUP_BY` may add to a window's key.

@@ -1,9 +1,10 @@
 """What senders post, field by field, as one tolerant struct; and the envelope it is stored in.
 
-Four shapes arrive: the flat webhook payload, LiteLLM's StandardLoggingPayload, the integration
-payload (`event_type`, `tokens_input` ...) and Lago's ingest shape. Their field names never clash in
-type, so a single struct reads all of them in one pass. It is an allow-list: prompts, responses and
-everything unknown have no field here, so they cannot reach a topic.
+Five shapes arrive: the flat webhook payload, LiteLLM's StandardLoggingPayload, the integration
+payload (`event_type`, `tokens_input` ...), Lago's ingest shape and CloudEvents. Their field names never
+clash in type, so a single struct reads all of them in one pass; only a CloudEvent's names are anybody's
+(`data`, `type`), so it is stored as one field. It is an allow-list: prompts, responses and everything
+unknown have no field here, so they cannot reach a topic.
 
 `Call` is typed and is what the meter reads. `StoredCall` has the same fields as raw JSON, is what the
 ingress keeps, and so preserves every number's text.
@@ -16,9 +17,11 @@ import msgspec
 from msgspec import Raw
 
 ENVELOPE_VERSION = 1
+#: Sources, as stored in the envelope.
+WEBHOOK, BACKFILL = "webhook", "backfill"
 
 #: Shapes, as stored in the envelope.
-SLP, FLAT, INTEGRATION, LAGO = "slp", "flat", "integration", "lago"
+SLP, FLAT, INTEGRATION, LAGO, CLOUDEVENT = "slp", "flat", "integration", "lago", "cloudevent"
 
 Id = str | int | None
 Number = Decimal | None
@@ -67,8 +70,28 @@ class LagoProperties(msgspec.Struct, gc=False):
     total_tokens: Count = None
 
 
+class CloudEventData(msgspec.Struct, gc=False):
+    """`data` of a CloudEvent, as LiteLLM's `openmeter` callback fills it; `cost` in dollars."""
+
+    model: Id = None
+    cost: Number = None
+    prompt_tokens: Count = None
+    completion_tokens: Count = None
+    total_tokens: Count = None
+
+
+class CloudEvent(msgspec.Struct, gc=False):
+    """The attributes of a CloudEvent (cloudevents.io, 1.0) that tell which call, whose and when."""
+
+    id: Id = None
+    source: Id = None
+    subject: Id = None
+    time: Time = None
+    data: CloudEventData | None = None
+
+
 class Call(msgspec.Struct, gc=False):
-    """One call as any of the four shapes tell it. Every field may be absent."""
+    """One call as any of the five shapes tell it. Every field may be absent."""
 
     # LiteLLM, both shapes
     id: Id = None
@@ -115,6 +138,8 @@ class Call(msgspec.Struct, gc=False):
     code: str | None = None
     precise_total_amount_cents: Number = None
     properties: LagoProperties | None = None
+    # CloudEvents
+    cloud_event: CloudEvent | None = None
 
 
 def _raw_twin(of: type[msgspec.Struct], **nested: Any) -> type[msgspec.Struct]:
@@ -131,7 +156,14 @@ _StoredUsage = _raw_twin(
 )
 _StoredMetadata = _raw_twin(CallMetadata, usage_object=_StoredUsage | None)
 _StoredProperties = _raw_twin(LagoProperties)
-StoredCall = _raw_twin(Call, metadata=_StoredMetadata | None, properties=_StoredProperties | None)
+_StoredEventData = _raw_twin(CloudEventData)
+StoredCloudEvent = _raw_twin(CloudEvent, data=_StoredEventData | None)
+StoredCall = _raw_twin(
+    Call,
+    metadata=_StoredMetadata | None,
+    properties=_StoredProperties | None,
+    cloud_event=StoredCloudEvent | None,
+)
 
 
 class RawRecord(msgspec.Struct, gc=False):
@@ -139,8 +171,8 @@ class RawRecord(msgspec.Struct, gc=False):
 
     Fields:
         v: version of the envelope.
-        source: where it entered: `webhook`, `replay`, `backfill`.
-        shape: which of the four shapes `call` has.
+        source: where it entered: `webhook` or `backfill`; a replayed or requeued call keeps its own.
+        shape: which of the five shapes `call` has.
         received_at: microseconds since 1970 UTC at the ingress.
         id_kind: which field the Kafka key came from: `end_user`, `user`, `team`, `organization`,
             `key`, `customer`, `subscription` or `unattributed`.

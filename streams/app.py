@@ -5,6 +5,8 @@
       billing.orgs ··········┘    ├─> litellm.usage.rejected         ├─> billing.lago.dlq
       meter.changelog <──────────>┘   billing.receipts <─────────────┘   (both roles)
 
+    litellm.usage.enriched, billing.lago.events, billing.receipts, litellm.usage.rejected ──> project ──> Postgres
+
 `faust -A streams.app:meter worker --without-web` runs a role; so does `meterbridge worker --only meter`.
 """
 
@@ -16,16 +18,20 @@ from aiokafka import TopicPartition
 
 from schemas.customers import CustomerRecord, OrgRecord
 from streams.agents.meter import MeterWork
+from streams.agents.project import ProjectWork
 from streams.agents.sink import DeliveryWork
+from streams.core.backoff import RetryPolicy
 from streams.followers import Follower
 from streams.ledger import Ledger, LedgerPlace, LedgerShelf
 from streams.parts import Parts
-from streams.roles import Role
+from streams.roles import AnyRole, JointRole, Role
 from streams.transport import App
 
 #: A lane's transactions are at least this far apart while chunks are small: one costs milliseconds of CPU here
 #: and at the broker, whatever is in it. Half of it where somebody waits for the result.
 _LINGER_S = 0.2
+#: The same of the projector, which has four lanes a partition and nobody who waits.
+_PROJECT_LINGER_S = 0.5
 
 
 def build_meter(parts: Parts) -> Role:
@@ -65,7 +71,34 @@ def build_retry(parts: Parts) -> Role:
     return _delivering(parts, "retry", parts.topics.retry)
 
 
-ROLES: dict[str, Callable[[Parts], Role]] = {"meter": build_meter, "sink": build_sink, "retry": build_retry}
+def build_project(parts: Parts) -> JointRole:
+    """What the others say, as rows in Postgres."""
+    app, topics = _app(parts, "project"), parts.topics
+
+    def projecting(topic: str) -> Role:
+        def work(partition: int) -> ProjectWork:
+            return ProjectWork(
+                TopicPartition(topic, partition),
+                parts.kafka,
+                parts.group("project"),
+                parts.topic_ids[topic],
+                parts.projection(),
+                RetryPolicy(parts.random, base_s=0.2, cap_s=5.0),
+                parts.sleep,
+                parts.sensors,
+            )
+
+        return Role(app, topic, work, parts.sensors, _PROJECT_LINGER_S)
+
+    return JointRole(*map(projecting, (topics.enriched, topics.events, topics.receipts, topics.rejected)))
+
+
+ROLES: dict[str, Callable[[Parts], AnyRole]] = {
+    "meter": build_meter,
+    "sink": build_sink,
+    "retry": build_retry,
+    "project": build_project,
+}
 
 
 def _delivering(parts: Parts, role: str, topic: str) -> Role:
@@ -117,7 +150,7 @@ def _app(parts: Parts, role: str) -> App:
 
 
 def __getattr__(name: str) -> App:
-    """`meter`, `sink` and `retry` as Faust apps of the environment's settings, for Faust's own command."""
+    """Every role as a Faust app of the environment's settings, for Faust's own command."""
     if name not in ROLES:
         raise AttributeError(name)
     from connectors.wiring import parts_from_environment

@@ -7,16 +7,22 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from schemas.errors import ConfigurationError
 from schemas.policy import MeterPolicy
 from schemas.topics import TopicNames
 from streams.agents.meter import MeterSensors
+from streams.agents.project import Projection, ProjectSensors
 from streams.agents.sink import SinkSensors
 from streams.delivery import Delivery
 from streams.roles import RoleSensors
 
 
-class Sensors(MeterSensors, SinkSensors, RoleSensors, Protocol):
+class Sensors(MeterSensors, SinkSensors, ProjectSensors, RoleSensors, Protocol):
     """Everything the roles tell about themselves."""
+
+
+def _no_projection() -> Projection:
+    raise ConfigurationError("DATABASE_URL", "DATABASE_URL or POSTGRES_HOST must be set: the projector needs Postgres")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class Parts:
         partitions: of the raw topic, as configured.
         topic_ids: Kafka's id of each topic, asked at start.
         lead_s: how old a table may be before the meter waits.
-        delivery: made on first use, inside the running loop.
+        delivery, projection: made on first use, inside the running loop; the latter for the projector alone.
         instance_id: static group membership, where the platform gives a stable name.
     """
 
@@ -48,6 +54,7 @@ class Parts:
     retry_delay_s: float
     delivery: Callable[[], Delivery]
     sensors: Sensors
+    projection: Callable[[], Projection] = _no_projection
     instance_id: str = ""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic

@@ -1,4 +1,4 @@
-"""A role is a Faust app whose one agent routes chunks to lanes, a lane for each partition it is assigned.
+"""A role is a Faust app whose agent, one a topic, routes chunks to lanes, a lane for each partition it is assigned.
 
 Each role is its own consumer group: all members of a Faust group must run the same topology.
 """
@@ -6,7 +6,7 @@ Each role is its own consumer group: all members of a Faust group must run the s
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -55,7 +55,7 @@ class Role:
         self._leave = leave
         app.on_partitions_assigned.connect(self._assigned, weak=False)
         app.on_partitions_revoked.connect(self._revoked, weak=False)
-        self.agent = app.agent(app.chunks(topic), name=f"{app.conf.id}.route")(self._route)
+        self.agent = app.agent(app.chunks(topic), name=f"{app.conf.id}.{topic}.route")(self._route)
         app.timer(TICK_S)(self._tick)
 
     async def close(self) -> None:
@@ -97,3 +97,38 @@ class Role:
         log.critical("worker_ended", topic=tp.topic, partition=tp.partition, error=repr(error), exc_info=error)
         sys.stderr.flush()
         self._leave(EXIT_FATAL)
+
+
+class JointRole(Mapping[str, Lane]):
+    """Roles of one app, a topic each: one consumer group that reads several topics.
+
+    As a mapping it is the lanes there are now, by `topic-partition`.
+    """
+
+    def __init__(self, *roles: Role) -> None:
+        self.app = roles[0].app
+        self._roles = roles
+
+    @property
+    def lanes(self) -> Mapping[str, Lane]:
+        """The lanes of all topics."""
+        return self
+
+    async def close(self) -> None:
+        """Close every lane, together."""
+        await asyncio.gather(*(role.close() for role in self._roles))
+
+    def __getitem__(self, place: str) -> Lane:
+        return self._by_place()[place]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_place())
+
+    def __len__(self) -> int:
+        return len(self._by_place())
+
+    def _by_place(self) -> dict[str, Lane]:
+        return {f"{role.topic}-{number}": lane for role in self._roles for number, lane in role.lanes.items()}
+
+
+AnyRole = Role | JointRole

@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from streams.garbage import collect_seldom
-from streams.roles import Role
+from streams.roles import AnyRole
 
 log = structlog.get_logger(__name__)
 
@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 _STOP_S = 4.0
 
 
-async def run_role(role: Role, stop: asyncio.Event) -> None:
+async def run_role(role: AnyRole, stop: asyncio.Event) -> None:
     """Run a role until `stop` is set or its Faust app ends by itself.
 
     Lanes are closed first, so that what is durable is committed; then the group is left.

@@ -10,6 +10,8 @@ from confluent_kafka.admin import AdminClient
 from tests.support.kafka import Kafka, start_kafka
 from tests.support.postgres import Postgres, start_postgres
 
+pytest_plugins = ["tests.faults.results"]
+
 _NEIGHBOURS = pytest.StashKey[list[str]]()
 
 

@@ -7,34 +7,24 @@ import uvloop
 from aiohttp import web
 
 from bench.ground import settings_of
-from bench.stopwatch import Stopwatch
+from bench.serving import Answers, producer_for, serve
 from connectors.http.auth import WebhookAuth
 from connectors.http.ingress import IngressDeps, ingress_routes
 from connectors.http.storing import Store
-from connectors.kafka.producer import KafkaProducer, producer_config
 from schemas.moments import SECOND_US
 from schemas.topics import TopicNames
-from streams.garbage import collect_seldom
 
 
 async def main(bootstrap: str, prefix: str, secret: str, warm_up: int, requests: int) -> None:
     """Serve until `warm_up + requests` posts are answered; the first ones are not measured."""
-    settings = settings_of(bootstrap, prefix)
-    topics = TopicNames.with_prefix(prefix)
-    watch, done, left = Stopwatch(), asyncio.Event(), warm_up + requests
+    settings, answers = settings_of(bootstrap, prefix), Answers(warm_up, requests)
+    topics, producer = TopicNames.with_prefix(prefix), producer_for(bootstrap)
 
     def answered(_source: str, status: int) -> None:
-        nonlocal left
         if status != web.HTTPAccepted.status_code:
             raise RuntimeError(f"answered {status}")
-        left -= 1
-        if left == requests:
-            watch.start()
-        if not left:
-            watch.stop(requests)
-            done.set()
+        answers.count()
 
-    producer = KafkaProducer(producer_config(bootstrap, answer_within_s=30))
     store = Store(producer, topics.raw, topics.rejected, settings.customer_id_fields, _now_us)
     deps = IngressDeps(
         store=store,
@@ -43,17 +33,7 @@ async def main(bootstrap: str, prefix: str, secret: str, warm_up: int, requests:
         max_body_bytes=settings.max_body_bytes,
         on_request=answered,
     )
-    app = web.Application(client_max_size=1 << 30)
-    app.add_routes(ingress_routes(deps))
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    collect_seldom()
-    print(f"port {runner.addresses[0][1]}", flush=True)
-    await done.wait()
-    await asyncio.sleep(0.2)
-    await runner.cleanup()
-    await producer.close(5)
+    await serve(ingress_routes(deps), producer, answers)
 
 
 def _now_us() -> int:

@@ -5,48 +5,80 @@ are valid at once, for rotation. Every comparison takes the same time whatever i
 """
 
 import hmac
-from collections.abc import Sequence
-from hashlib import sha256
+import time
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 
-from schemas.errors import ConfigurationError
+from connectors.http.signatures import Secret, claims_a_signature, signed_by
+from schemas.errors import ConfigurationError, MeterbridgeError
 
-_PREFIX = "sha256="
+#: Of a signature that names its second: how far that may be from our clock.
+TOLERANCE_S = 300.0
+
+
+class Stale(MeterbridgeError):
+    """A signature is right, but its time is not ours: repeated from a recording, or a wrong clock."""
 
 
 class WebhookAuth:
-    """The secrets and tokens that are valid now; with neither, everybody is admitted."""
+    """The secrets and tokens that are valid now; with neither, everybody is admitted.
 
-    def __init__(self, secrets: Sequence[str] = (), tokens: Sequence[str] = ()) -> None:
-        self._secrets = [secret.encode() for secret in secrets if secret]
+    Args:
+        tolerance_s: see `TOLERANCE_S`; its edges still count as in time.
+        now_s: seconds since 1970 UTC.
+
+    Raises:
+        ConfigurationError: a secret is malformed.
+    """
+
+    def __init__(
+        self,
+        secrets: Sequence[str] = (),
+        tokens: Sequence[str] = (),
+        tolerance_s: float = TOLERANCE_S,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._secrets = [Secret.of(secret) for secret in secrets if secret]
         self._tokens = [token.encode() for token in tokens if token]
+        self._tolerance_s = tolerance_s
+        self._now_s = now_s
 
     @property
     def is_open(self) -> bool:
         """Neither secret nor token is configured."""
         return not self._secrets and not self._tokens
 
-    @property
-    def reads_signatures(self) -> bool:
-        """A signature can admit a sender, so a body has to be read before it is refused."""
-        return bool(self._secrets)
-
     def knows_token(self, authorization: str | None) -> bool:
         """`Authorization: Bearer <token>` (RFC 6750; the scheme in any case) names a live token."""
+        return self.token_sender(authorization) is not None
+
+    def token_sender(self, authorization: str | None) -> str | None:
+        """A name for whoever knows this token; None = no live token is named."""
         scheme, _, credentials = (authorization or "").partition(" ")
         if scheme.lower() != "bearer":
-            return False
-        return _is_one_of(credentials.strip().encode("utf-8", "surrogateescape"), self._tokens)
+            return None
+        given, found = credentials.strip().encode("utf-8", "surrogateescape"), -1
+        for place, token in enumerate(self._tokens):
+            if hmac.compare_digest(given, token):
+                found = place
+        return f"token {found}" if found >= 0 else None
 
-    def knows_signature(self, signature: str | None, body: bytes) -> bool:
-        """`X-Webhook-Signature`: hex HMAC-SHA256 of the body under a live secret, `sha256=` before it or not.
+    def may_be_signed(self, headers: Mapping[str, str]) -> bool:
+        """A signature could admit the sender, so the body has to be read before it is refused."""
+        return bool(self._secrets) and claims_a_signature(headers)
 
-        The body's bytes are those before any Content-Encoding.
+    def signing_sender(self, headers: Mapping[str, str], body: bytes) -> str | None:
+        """A name for whoever signed the body's bytes (connectors/http/signatures.py); None = nobody we know.
+
+        Raises:
+            Stale: the time that was signed is out of tolerance.
         """
-        if not signature:
-            return False
-        given = signature.strip().removeprefix(_PREFIX).lower().encode("utf-8", "surrogateescape")
-        return _is_one_of(given, [hmac.digest(secret, body, sha256).hex().encode() for secret in self._secrets])
+        signed = signed_by(headers, body, self._secrets)
+        if signed is None:
+            return None
+        if signed.at_s is not None and abs(self._now_s() - signed.at_s) > self._tolerance_s:
+            raise Stale("stale_signature", f"signed more than {self._tolerance_s:g} s away from this server's clock")
+        return f"secret {signed.place}"
 
 
 def check_exposure(host: str, auth: WebhookAuth, *, allow_unsigned: bool) -> None:
@@ -62,13 +94,6 @@ def check_exposure(host: str, auth: WebhookAuth, *, allow_unsigned: bool) -> Non
             f"on {host or 'every address'} the webhooks would take usage from anybody: set WEBHOOK_TOKEN or "
             "WEBHOOK_SECRET, listen on 127.0.0.1, or set ALLOW_UNSIGNED=1",
         )
-
-
-def _is_one_of(given: bytes, live: Sequence[bytes]) -> bool:
-    found = False
-    for value in live:
-        found |= hmac.compare_digest(given, value)
-    return found
 
 
 def _is_loopback(host: str) -> bool:

@@ -4,19 +4,22 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 
 import msgspec
 import structlog
 from aiohttp import web
 
-from connectors.http.auth import WebhookAuth
+from connectors.http.auth import Stale, WebhookAuth
 from connectors.http.intake import Intake
+from connectors.http.origins import Origins
+from connectors.http.pace import Pace
 from connectors.http.patience import Patience
 from connectors.http.problem import CLOSES, Problem, try_again
 from connectors.http.rejections import TOO_MANY, Refused
 from connectors.http.storing import Outcome, Store
 from schemas.errors import Unavailable
-from schemas.wire import FLAT, INTEGRATION, LAGO
+from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO
 
 _STATUS = {"status": "accepted", "message": "Event queued for processing"}
 _ALL_ACCEPTED = msgspec.json.encode(_STATUS)
@@ -33,6 +36,8 @@ class IngressDeps:
     Fields:
         timeout_s: of one whole request, its body included (`WEBHOOK_TIMEOUT`); longer than the
             producer's delivery timeout.
+        origins: whence may be posted; None = from everywhere.
+        pace: how often each sender may post; None = as often as it likes.
         on_request: (source, HTTP status) of every request; 499 when the sender left.
         on_elements: (`accepted`, `ignored` or a rejection's reason, how many).
         watch_bytes: is handed what tells the bytes of bodies in flight.
@@ -43,6 +48,8 @@ class IngressDeps:
     timeout_s: float
     max_body_bytes: int
     max_bytes_in_flight: int = 256 << 20
+    origins: Origins | None = None
+    pace: Pace | None = None
     on_request: Callable[[str, int], None] = lambda _source, _status: None
     on_elements: Callable[[str, int], None] = lambda _outcome, _count: None
     watch_bytes: Callable[[Callable[[], int]], None] = lambda _bytes_in_flight: None
@@ -65,6 +72,7 @@ ROUTES = (
     _Route("/webhooks/litellm/batch", "integration", INTEGRATION, ("events",)),
     _Route("/api/v1/events", "lago", LAGO, ("event", "events")),
     _Route("/api/v1/events/batch", "lago", LAGO, ("events", "event")),
+    _Route("/openmeter/api/v1/events", "openmeter", CLOUDEVENT),
 )
 
 
@@ -87,10 +95,10 @@ class _Ingress:
         self._intake = Intake(deps.max_body_bytes, deps.max_bytes_in_flight)
         deps.watch_bytes(lambda: self._intake.bytes_in_flight)
         self._patience = Patience(deps.timeout_s)
-        self._kafka_away = False
+        self._refusing = False
 
     async def answer(self, route: _Route, request: web.Request) -> web.Response:
-        """202 when every element is durable, or 400, 401, 408, 413, 415, 503 as problem JSON."""
+        """202 when every element is durable, or 400, 401, 403, 408, 413, 415, 503 as problem JSON."""
         status = 500
         try:
             response = self._accept(await self._take(route, request))
@@ -109,9 +117,9 @@ class _Ingress:
         body: bytes | None = None
         try:
             with self._patience.of_this_task():
-                token_known = self._admit_before_reading(request)
+                admitted = self._admit_before_reading(request)
                 body = await self._intake.read(request)
-                if not token_known:
+                if not admitted:
                     await self._admit_signed(request, body)
                 return await self._deps.store.keep(body, route.shape, route.wrappers)
         except TimeoutError:
@@ -124,26 +132,41 @@ class _Ingress:
 
     def _admit_before_reading(self, request: web.Request) -> bool:
         """True when nothing is left to prove; refuses at once whom no body could help."""
-        auth, headers = self._deps.auth, request.headers
-        if auth.is_open or auth.knows_token(headers.get("Authorization")):
+        auth, headers, origins = self._deps.auth, request.headers, self._deps.origins
+        if origins is not None and not origins.admit(request.remote, headers):
+            raise Problem(403, "address_not_allowed", "usage is not taken from this address", CLOSES)
+        if auth.is_open:
+            self._keep_pace("anybody")
             return True
-        if auth.reads_signatures and "X-Webhook-Signature" in headers:
+        if sender := auth.token_sender(headers.get("Authorization")):
+            self._keep_pace(sender)
+            return True
+        if auth.may_be_signed(headers):
             return False
         raise _unknown_sender()
 
     async def _admit_signed(self, request: web.Request, body: bytes) -> None:
-        signature, knows = request.headers.get("X-Webhook-Signature"), self._deps.auth.knows_signature
-        if len(body) < _BODY_WORTH_A_THREAD:
-            known = knows(signature, body)
-        else:
-            known = await asyncio.to_thread(knows, signature, body)
-        if not known:
+        headers, signing_sender = request.headers, self._deps.auth.signing_sender
+        try:
+            if len(body) < _BODY_WORTH_A_THREAD:
+                sender = signing_sender(headers, body)
+            else:
+                sender = await asyncio.to_thread(signing_sender, headers, body)
+        except Stale as stale:
+            raise Problem(401, stale.reason, stale.detail) from None
+        if sender is None:
             raise _unknown_sender()
+        self._keep_pace(sender)
+
+    def _keep_pace(self, sender: str) -> None:
+        pace = self._deps.pace
+        if pace is not None and (wait_s := pace.wait_s(sender)):
+            raise try_again("rate_limited", "this sender posts more often than WEBHOOK_RATE_LIMIT", ceil(wait_s))
 
     def _accept(self, outcome: Outcome) -> web.Response:
-        if self._kafka_away:
-            self._kafka_away = False
-            _log.info("kafka_came_back")
+        if self._refusing:
+            self._refusing = False
+            _log.info("records_taken_again")
         count = self._deps.on_elements
         if outcome.accepted:
             count("accepted", outcome.accepted)
@@ -159,10 +182,10 @@ class _Ingress:
         if isinstance(error, Refused):
             self._deps.on_elements(error.reason, 1)
             return Problem(413 if error.reason == TOO_MANY else 400, error.reason, error.detail).response()
-        if not self._kafka_away:
-            self._kafka_away = True
-            _log.warning("kafka_went_away", reason=error.reason, detail=error.detail)
-        return try_again(error.reason, "Kafka does not take records now", _UNAVAILABLE_RETRY_S).response()
+        if not self._refusing:
+            self._refusing = True
+            _log.warning("records_refused", reason=error.reason, detail=error.detail)
+        return try_again(error.reason, "records cannot be stored now", _UNAVAILABLE_RETRY_S).response()
 
 
 def _answer_of(outcome: Outcome) -> bytes:

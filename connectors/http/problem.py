@@ -23,9 +23,9 @@ class Problem(MeterbridgeError):
         self.headers = headers or {}
         self.members = members
 
-    def response(self) -> web.Response:
-        """`application/problem+json` with `type`, `title`, `status`, `detail` and `reason`."""
-        body = {
+    def body(self) -> bytes:
+        """JSON with `type`, `title`, `status`, `detail` and `reason`."""
+        members = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
@@ -33,9 +33,13 @@ class Problem(MeterbridgeError):
             "reason": self.reason,
             **self.members,
         }
+        return msgspec.json.encode(members)
+
+    def response(self) -> web.Response:
+        """`application/problem+json`; see `body`."""
         response = web.Response(
             status=self.status,
-            body=msgspec.json.encode(body),
+            body=self.body(),
             content_type="application/problem+json",
             headers=self.headers,
         )

@@ -13,15 +13,18 @@ import msgspec
 from msgspec import Raw
 
 from connectors.http.rejections import BAD_NUMBER, NOT_AN_OBJECT, NOT_JSON, TOO_DEEP, WRONG_TYPE, Refused
-from schemas.wire import Call
+from schemas.wire import Call, CloudEvent
 
 _encode = msgspec.json.Encoder().encode
 _NOT_A_NUMBER = object()  # NaN, Infinity, -Infinity
 _loose = json.JSONDecoder(parse_float=Raw, parse_int=Raw, parse_constant=lambda _: _NOT_A_NUMBER, strict=False).decode
 
 
-def salvage(element: bytes) -> bytes | None:
+def salvage(element: bytes, of: type[Call] | type[CloudEvent] = Call) -> bytes | None:
     """The allow-listed element as JSON; None for a `null`, which LiteLLM sends for a call it cannot describe.
+
+    Args:
+        of: whose fields are allowed.
 
     Raises:
         Refused: `not_json`, `too_deep`, `not_an_object`; `bad_number` or `wrong_type` with the sound
@@ -39,7 +42,7 @@ def salvage(element: bytes) -> bytes | None:
     if not isinstance(tree, dict):
         raise Refused(NOT_AN_OBJECT)
     bad: dict[str, str] = {}
-    call = _encode(_sound(tree, _ALLOWED, "", bad))
+    call = _encode(_sound(tree, _ALLOWED[of], "", bad))
     if bad:
         reason = BAD_NUMBER if BAD_NUMBER in bad.values() else WRONG_TYPE
         raise Refused(reason, ", ".join(bad), call=call)
@@ -92,4 +95,4 @@ def _check_of(type_: Any) -> Any:
     return msgspec.json.Decoder(type_)
 
 
-_ALLOWED = _allow_list(Call)
+_ALLOWED: dict[type[msgspec.Struct], dict[str, Any]] = {of: _allow_list(of) for of in (Call, CloudEvent)}

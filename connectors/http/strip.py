@@ -10,7 +10,7 @@ from msgspec import Raw
 from connectors.http.bodies import Element
 from connectors.http.rejections import MAX_RECORD_BYTES, TOO_LARGE, Refused
 from connectors.http.salvage import salvage
-from schemas.wire import ENVELOPE_VERSION, Call, StoredCall
+from schemas.wire import CLOUDEVENT, ENVELOPE_VERSION, Call, CloudEvent, StoredCall, StoredCloudEvent
 from streams.core.customer_key import customer_of, shape_of
 
 
@@ -29,6 +29,7 @@ class _Envelope(msgspec.Struct, gc=False):
 _CLEAR_KEY = "sk-"
 
 _stored = msgspec.json.Decoder(StoredCall).decode
+_stored_event = msgspec.json.Decoder(StoredCloudEvent).decode
 _call = msgspec.json.Decoder(Call).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -50,10 +51,10 @@ def strip(
         Refused: the element goes to the rejected topic.
     """
     try:
-        text = _encode(_stored(element))
+        text = _encode(_stored(element)) if otherwise != CLOUDEVENT else _as_call(_encode(_stored_event(element)))
         call = _call(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        salvaged = salvage(bytes(memoryview(element)))
+        salvaged = _salvaged(element, otherwise)
         if salvaged is None:
             return None
         text, call = salvaged, _call(salvaged)
@@ -65,6 +66,22 @@ def strip(
     if len(value) > MAX_RECORD_BYTES:
         raise Refused(TOO_LARGE, f"over {MAX_RECORD_BYTES} bytes without prompts")
     return customer_id, value
+
+
+def _as_call(event: bytes) -> bytes:
+    """A CloudEvent as the one field of a call."""
+    return b'{"cloud_event":%b}' % event
+
+
+def _salvaged(element: Element, otherwise: str) -> bytes | None:
+    if otherwise != CLOUDEVENT:
+        return salvage(bytes(memoryview(element)))
+    try:
+        event = salvage(bytes(memoryview(element)), CloudEvent)
+    except Refused as refused:
+        refused.call = _as_call(refused.call) if refused.call is not None else None
+        raise
+    return _as_call(event) if event is not None else None
 
 
 def _with_hashed_key(text: bytes, key: str) -> tuple[bytes, Call]:

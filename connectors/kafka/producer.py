@@ -44,6 +44,7 @@ def producer_config(
         "compression.type": "lz4",
         "linger.ms": 3,
         "message.timeout.ms": int(answer_within_s * 2000 / 3),
+        "reconnect.backoff.max.ms": 1000,
         "queue.buffering.max.messages": 200_000,
         "queue.buffering.max.kbytes": 256 << 10,
         **(security or {}),
@@ -57,6 +58,8 @@ class KafkaProducer:
         self._loop = asyncio.get_running_loop()
         self._fatal: str | None = None
         self._acks: list[tuple[_Delivery, KafkaError | None]] = []
+        self._config = config
+        self._one_by_one: KafkaProducer | None = None
         self._producer = Producer({**config, "error_cb": self._on_error}, logger=_log)
         self._open = True
         self._thread = Thread(target=self._poll, name="kafka-acks", daemon=True)
@@ -76,7 +79,13 @@ class KafkaProducer:
             Unavailable: at least one record is not known to be durable; others of them may be. Sending
                 all of them again is harmless where readers deduplicate.
         """
-        return await self._send(records, _Delivery(self._loop.create_future(), self._acks_append))
+        delivery = _Delivery(self._loop.create_future(), self._acks_append)
+        refused = await self._send(records, delivery)
+        if delivery.too_large:
+            for index, record in enumerate(records):
+                if record[2] in delivery.too_large and (why := await self._alone.send_all([record])):
+                    refused[index] = why[0]
+        return refused
 
     async def send_one(self, record: Record) -> tuple[int, int]:
         """Where one record is durable: (partition, offset).
@@ -87,7 +96,7 @@ class KafkaProducer:
         delivery = _Placed(self._loop.create_future(), self._acks_append)
         for refused in (await self._send([record], delivery)).values():
             raise refused
-        return delivery.place
+        return await self._alone.send_one(record) if delivery.too_large else delivery.place
 
     async def _send(self, records: Sequence[Record], delivery: "_Delivery") -> dict[int, Rejected]:
         if not self.healthy():
@@ -108,13 +117,24 @@ class KafkaProducer:
         delivery.left = len(records) - len(refused)
         if delivery.left:
             await delivery.future
+        if delivery.too_large and self._config.get("batch.num.messages") == 1:
+            refused[0], delivery.too_large = Rejected("too_large", "above the topic's max.message.bytes"), []
         return refused
+
+    @property
+    def _alone(self) -> "KafkaProducer":
+        """Brokers measure whole batches and refuse them whole: only a batch of one tells which record it was."""
+        if self._one_by_one is None:
+            self._one_by_one = KafkaProducer({**self._config, "batch.num.messages": 1})
+        return self._one_by_one
 
     async def close(self, timeout_s: float = 10.0) -> int:
         """Wait for what is on its way; returns how many records are still not acknowledged then."""
         if not self._open:
             return 0
         self._open = False
+        if self._one_by_one is not None:
+            await self._one_by_one.close(min(timeout_s, 0.5))
         await asyncio.to_thread(self._thread.join)
         left: int = await asyncio.to_thread(self._producer.flush, timeout_s)
         self._settle(self._acks)
@@ -149,14 +169,18 @@ class KafkaProducer:
 class _Delivery:
     """The acks that one `send_all` waits for; called by librdkafka in the polling thread."""
 
-    __slots__ = ("_append", "future", "left")
+    __slots__ = ("_append", "future", "left", "too_large")
 
     def __init__(self, future: asyncio.Future[None], append: Any) -> None:
         self.future = future
         self.left = 0
+        self.too_large: list[bytes | None] = []
         self._append = append
 
-    def __call__(self, error: KafkaError | None, _: Message) -> None:
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            self.too_large.append(message.value())
+            error = None
         self._append((self, error))
 
 

@@ -7,7 +7,7 @@ LiteLLM names up to five parties a call; the deployment says in which order they
 from collections.abc import Callable
 
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
-from schemas.wire import FLAT, INTEGRATION, LAGO, SLP, Call, CallMetadata, Id
+from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP, Call, CallMetadata, Id
 
 _NOBODY = CallMetadata()
 
@@ -24,9 +24,12 @@ CUSTOMER_ID_FIELDS = tuple(_NAMED)
 
 
 def shape_of(call: Call, otherwise: str) -> str:
-    """The shape a call shows by its fields; `otherwise` where nothing tells (LAGO is only told by its route)."""
-    if otherwise == LAGO:
-        return LAGO
+    """The shape a call shows by its fields; `otherwise` where nothing tells.
+
+    LAGO and CLOUDEVENT are only told by their route.
+    """
+    if otherwise in (LAGO, CLOUDEVENT):
+        return otherwise
     if call.customer_id is not None or call.tokens_input is not None or call.tokens_output is not None:
         return INTEGRATION
     if call.cost_usd is not None:
@@ -45,13 +48,16 @@ def customer_of(shape: str, call: Call, fields: tuple[str, ...]) -> tuple[str, s
         fields: for LiteLLM's shapes, names out of `CUSTOMER_ID_FIELDS`, first present one wins.
 
     Returns:
-        `(customer id, id_kind)`: one of `fields`, `customer` for the integration payload,
-        `subscription` for Lago's shape, `unattributed` when nobody is named.
+        `(customer id, id_kind)`: one of `fields`, `customer` for the integration payload
+        and CloudEvents, `subscription` for Lago's shape, `unattributed` when nobody is named.
     """
     if shape == LAGO:
         return _named("subscription", call.external_subscription_id) or (UNATTRIBUTED, "unattributed")
     if shape == INTEGRATION:
         return _named("customer", call.customer_id) or (UNATTRIBUTED, "unattributed")
+    if shape == CLOUDEVENT:
+        subject = call.cloud_event.subject if call.cloud_event is not None else None
+        return _named("customer", subject) or (UNATTRIBUTED, "unattributed")
     metadata = call.metadata or _NOBODY
     for kind in fields:
         if found := _named(kind, *_NAMED[kind](call, metadata)):

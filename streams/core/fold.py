@@ -4,7 +4,7 @@ The hot path. A chunk is read in three passes, so that the lookup of remembered 
 call for all of it: decode and normalise; look up; fold.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import localcontext
 from hashlib import sha256
 from itertools import islice
@@ -102,7 +102,7 @@ class Fold:
                 rejected_calls += 1
                 continue
             identity, cost = usage.identity, usage.cost
-            if next(known) or identity in new:
+            if next(known) or identity in new or (usage.twins and _has_twin(books, new, usage.twins)):
                 duplicate_calls += 1
                 duplicate_cost += cost
                 decisions[DUPLICATE] = decisions.get(DUPLICATE, 0) + 1
@@ -113,6 +113,8 @@ class Fold:
                 rejected_cost += cost
                 continue
             new[identity] = None
+            if usage.twins:
+                new.update(dict.fromkeys(usage.twins))
             decision = decide(usage, policy)
             decisions[decision] = decisions.get(decision, 0) + 1
             if decision in BILLED:
@@ -211,6 +213,10 @@ class Fold:
         else:
             rejection.call = msgspec.Raw(value)
         changes.rejected.append((record.key, _encode(rejection)))
+
+
+def _has_twin(books: Books, new: Mapping[bytes, None], twins: Sequence[bytes]) -> bool:
+    return any(twin in new for twin in twins) or any(books.seen.contains(twins))
 
 
 def _add(window: Window, usage: Usage, offset: int) -> None:

@@ -7,15 +7,33 @@ from schemas.errors import Rejected
 from schemas.moments import SECOND_US, parse_us
 from schemas.money import EXACT, ZERO, check_cost, quantise
 from schemas.usage import Usage
-from schemas.wire import FLAT, INTEGRATION, LAGO, SLP, Call, CallMetadata, LagoProperties, RawRecord
+from schemas.wire import (
+    BACKFILL,
+    CLOUDEVENT,
+    FLAT,
+    INTEGRATION,
+    LAGO,
+    SLP,
+    Call,
+    CallMetadata,
+    CloudEvent,
+    CloudEventData,
+    LagoProperties,
+    RawRecord,
+)
 from streams.core.identity import identity_of
 
 #: An event time later than this after its receipt is a wrong clock.
 FUTURE_US = 600 * SECOND_US
 MAX_TOKENS = 10**12
 
+#: How far a start in LiteLLM's database may be from the one its callbacks told.
+_APART_MS = 2
+_LITELLM = (SLP, FLAT)
+
 _NO_METADATA = CallMetadata()
 _NO_PROPERTIES = LagoProperties()
+_NO_EVENT, _NO_DATA = CloudEvent(), CloudEventData()
 _HUNDRED = Decimal(100)
 _TRUE = (True, "True", "true")
 
@@ -35,6 +53,8 @@ def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
     usage.customer_id = customer_id
     usage.id_kind = record.id_kind
     usage.checked_us = record.checked_at
+    if record.source == BACKFILL and record.shape in _LITELLM:
+        usage.twins = _twins(usage)
     if usage.end_us > record.received_at + FUTURE_US:
         usage.end_us = record.received_at
         usage.note = "future_time"
@@ -87,9 +107,10 @@ def _litellm(record: RawRecord, call: Call, unit: Decimal) -> Usage:
 def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     """The integration payload: `request_id` and `timestamp` identify it."""
     call_id, request_id = _text(call.litellm_call_id), _text(call.request_id or call.id)
-    identity = _litellm_identity(call_id, request_id, call.status or "", _moment(call.timestamp))
+    at_us = _moment(call.timestamp)
+    identity = _litellm_identity(call_id, request_id, call.status or "", at_us)
     tokens = (call.tokens_input, call.tokens_output, call.total_tokens)
-    usage = _plain(record, identity, tokens, _cost(call.cost_usd, unit))
+    usage = _plain(record, at_us, identity, tokens, _cost(call.cost_usd, unit))
     usage.request_id = request_id
     usage.provider = call.provider or ""
     usage.key_hash = _text(call.api_key_hash)
@@ -108,22 +129,38 @@ def _lago(record: RawRecord, call: Call, unit: Decimal) -> Usage:
         cost = EXACT.divide(call.precise_total_amount_cents, _HUNDRED)
     identity = identity_of("lago", _text(call.external_subscription_id), transaction_id)
     tokens = (properties.prompt_tokens, properties.completion_tokens, properties.total_tokens)
-    usage = _plain(record, identity, tokens, _cost(cost, unit))
+    usage = _plain(record, _moment(call.timestamp), identity, tokens, _cost(cost, unit))
     usage.request_id = transaction_id
     usage.provider = _text(properties.provider)
     usage.model = _text(properties.model)
     return usage
 
 
+def _cloud_event(record: RawRecord, call: Call, unit: Decimal) -> Usage:
+    """A CloudEvent: `source | subject | id | time`, for LiteLLM's id is the provider's and may come twice."""
+    event = call.cloud_event or _NO_EVENT
+    event_id, data = _text(event.id), event.data or _NO_DATA
+    if not event_id:
+        raise Rejected("no_identity", "id is absent")
+    at_us = _moment(event.time)
+    time = "" if at_us is None else str(at_us)
+    identity = identity_of("cloudevent", _text(event.source), _text(event.subject), event_id, time)
+    tokens = (data.prompt_tokens, data.completion_tokens, data.total_tokens)
+    usage = _plain(record, at_us, identity, tokens, _cost(data.cost, unit))
+    usage.request_id = event_id
+    usage.model = _text(data.model)
+    return usage
+
+
 def _plain(
     record: RawRecord,
+    at: int | None,
     identity: bytes,
     tokens: tuple[float | int | None, float | int | None, float | int | None],
     cost: Decimal,
 ) -> Usage:
     """What the shapes with a single moment have in common."""
     call = record.call
-    at = _moment(call.timestamp)
     at_us = record.received_at if at is None else at
     tokens_input, tokens_output = _count(tokens[0]), _count(tokens[1])
     total = _count(tokens[2]) or tokens_input + tokens_output
@@ -139,6 +176,16 @@ def _litellm_identity(call_id: str, request_id: str, status: str, start_us: int 
     if not call_id and not request_id:
         raise Rejected("no_identity", "neither litellm_call_id, id nor request_id")
     return identity_of("litellm", call_id, request_id, status, "" if start_us is None else str(start_us // 1000))
+
+
+def _twins(usage: Usage) -> tuple[bytes, ...]:
+    """What a callback may call a backfilled call: LiteLLM's database keeps its start to 2 ms, and calls a stream that
+    was cut a success."""
+    start_ms = usage.start_us // 1000
+    ids = ("litellm", usage.call_id, usage.request_id)
+    near = range(max(0, start_ms - _APART_MS), start_ms + _APART_MS + 1)
+    twins = {identity_of(*ids, status, str(at)) for status in ("success", "failure") for at in near}
+    return tuple(twins - {usage.identity})
 
 
 def _text(value: str | int | None) -> str:
@@ -189,4 +236,5 @@ _SHAPES: dict[str, Callable[[RawRecord, Call, Decimal], Usage]] = {
     FLAT: _litellm,
     INTEGRATION: _integration,
     LAGO: _lago,
+    CLOUDEVENT: _cloud_event,
 }

@@ -2,18 +2,21 @@
 
 import os
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import SystemRandom
 
 import pytest
 
-from tests.faults.run import run
+from tests.faults.plan import Kind
+from tests.faults.run import Report, run
 
 
 @pytest.mark.faults
 @pytest.mark.kafka
 async def test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], figures: Callable[..., None]
 ) -> None:
     """Sixty seconds at 300 calls/s through HTTP; FAULT_SEED repeats a plan of faults."""
     seed = int(os.environ.get("FAULT_SEED") or SystemRandom().randrange(1, 1_000_000))
@@ -27,4 +30,14 @@ async def test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut(
     report = await run(seed, os.environ, tmp_path, say=say)
     for line in (*report.summary(), f"{report.line()}, {time.monotonic() - begun:.0f} s in all"):
         say(line)
+    figures(**told(report))
     assert not report.problems, report.story()
+
+
+def told(report: Report) -> dict[str, int | float | str]:
+    """What the fault matrix shows of a run: how often each kind of fault was really done, and what was billed."""
+    done = Counter(fault.kind.value for fault in report.done) + Counter(report.fired)
+    ingress = sum(1 for fault in report.done if fault.kind is Kind.KILL and fault.target == "ingress")
+    kinds = {kind.name.lower(): done[kind.value] for kind in Kind if kind is not Kind.KILL}
+    killed = {"killed_ingress": ingress, "killed_workers": done[Kind.KILL.value] - ingress}
+    return {"seed": report.seed, "calls": report.calls, "usd": report.usd, "drained_s": report.drain_s} | kinds | killed

@@ -93,6 +93,24 @@ async def test_litellms_lago_callback_can_be_pointed_here(ingress: Ingress, wrap
     assert b'"response_cost":8.85e-06' in stored.value
 
 
+@pytest.mark.parametrize(
+    ("wrap", "media_type"),
+    [("%s", "application/cloudevents+json"), ("[%s]", "application/cloudevents-batch+json"), ("%s", "text/plain")],
+)
+async def test_litellms_openmeter_callback_can_be_pointed_here(ingress: Ingress, wrap: str, media_type: str) -> None:
+    event = (
+        '{"specversion":"1.0","type":"litellm_tokens","id":"chatcmpl-1","time":"2026-11-20T22:45:16.767092+00:00",'
+        '"subject":"cust_42","source":"litellm-proxy",'
+        '"data":{"model":"gpt-4o","cost":8.85e-06,"prompt_tokens":9,"completion_tokens":12,"total_tokens":21}}'
+    )
+    answer = await ingress.post(wrap % event, "/openmeter/api/v1/events", Content_Type=media_type)
+    assert (answer.status, await answer.json()) == (202, ACCEPTED)
+    [stored] = ingress.raw()
+    assert (stored.key, stored.raw().shape, stored.raw().id_kind) == ("cust_42", "cloudevent", "customer")
+    assert b'"cost":8.85e-06' in stored.value
+    assert ingress.requests == [("openmeter", 202)]
+
+
 async def test_nulls_and_empty_arrays_are_no_calls_and_no_errors(ingress: Ingress) -> None:
     for body in ("[]", "null", "[null]", f"[null,{FLAT},null]", f"null\n{FLAT}\n"):
         answer = await ingress.post(body)

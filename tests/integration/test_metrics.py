@@ -42,6 +42,11 @@ TYPES = {
     "meterbridge_ingress_elements_total": "counter",
     "meterbridge_ingress_request_duration_seconds": "histogram",
     "meterbridge_ingress_body_bytes_inflight": "gauge",
+    "meterbridge_spool_records": "gauge",
+    "meterbridge_spool_bytes": "gauge",
+    "meterbridge_spool_oldest_seconds": "gauge",
+    "meterbridge_spooled_total": "counter",
+    "meterbridge_spool_drained_total": "counter",
     "meterbridge_conservation_difference": "gauge",
     "meterbridge_open_windows": "gauge",
     "meterbridge_held_windows": "gauge",
@@ -54,7 +59,14 @@ TYPES = {
     "meterbridge_chunks_missing_total": "counter",
     "meterbridge_follower_lag_seconds": "gauge",
     "meterbridge_lago_breaker_state": "gauge",
+    "meterbridge_lago_resend_is_safe": "gauge",
+    "meterbridge_lago_too_old": "gauge",
+    "meterbridge_lago_rate_limit": "gauge",
     "meterbridge_receipts_total": "counter",
+    "meterbridge_projected_rows_total": "counter",
+    "meterbridge_projection_skipped_total": "counter",
+    "meterbridge_projector_lag_seconds": "gauge",
+    "meterbridge_postgres_failures_total": "counter",
     "meterbridge_build_info": "gauge",
 }
 
@@ -239,6 +251,10 @@ def test_lago_is_watched_by_method_status_and_breaker() -> None:
     scrape.metrics.lago_requested("get_event", 0, 0.1)
     assert scrape.value("lago_api_requests_total", method="POST", status="200") == 1
     assert scrape.value("lago_api_requests_total", method="GET", status="0") == 1
+    scrape.metrics.watch_lago(lambda: True, lambda: False, lambda: 500.0)
+    assert scrape.value("meterbridge_lago_resend_is_safe") == 1
+    assert scrape.value("meterbridge_lago_too_old") == 0
+    assert scrape.value("meterbridge_lago_rate_limit") == 500
     scrape.metrics.watch_follower("orgs", lambda: 1.5)
     assert scrape.value("meterbridge_follower_lag_seconds", table="orgs") == 1.5
 

@@ -7,7 +7,7 @@ logs at their most talkative, and all answers are searched for it.
 import gzip
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,8 +17,12 @@ from confluent_kafka.admin import AdminClient
 
 from connectors.http.auth import WebhookAuth
 from connectors.http.rejections import MAX_RECORD_BYTES
-from schemas.wire import Call, CallMetadata, LagoProperties
-from tests.support.ingress import USAGE, Ingress, create_topics, read_topic, running_ingress
+from connectors.kafka.producer import Record
+from connectors.spool.sending import SpooledSender
+from connectors.spool.spool import Spool
+from schemas.errors import Rejected, Unavailable
+from schemas.wire import Call, CallMetadata, CloudEvent, CloudEventData, LagoProperties
+from tests.support.ingress import USAGE, Ingress, create_topics, read_topic, running_ingress, serving, store_in
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 
@@ -46,6 +50,8 @@ def _wrongly_typed() -> Iterator[dict[str, Any]]:
         (Call, ""),
         (CallMetadata, "metadata"),
         (LagoProperties, "properties"),
+        (CloudEvent, ""),
+        (CloudEventData, "data"),
     ]
     for struct, nest in nests:
         for field in msgspec.structs.fields(struct):
@@ -102,7 +108,7 @@ async def test_the_canary_is_nowhere(
     auth = WebhookAuth(tokens=["token"])
     async with running_ingress(kafka.bootstrap, topic_prefix, auth=auth, max_body_bytes=MAX_BODY) as ingress:
         for body in _bodies():
-            for path in (USAGE, "/webhooks/litellm/batch", "/api/v1/events"):
+            for path in (USAGE, "/webhooks/litellm/batch", "/api/v1/events", "/openmeter/api/v1/events"):
                 await post(ingress, body, path, Authorization="Bearer token")
         await post(ingress, CANARY.encode(), USAGE, Authorization="Bearer token", Content_Encoding="gzip")
         await post(
@@ -127,3 +133,25 @@ async def test_the_canary_is_nowhere(
             assert CANARY not in (record.key or "")
     written = logs.text + "".join(str(vars(record)) for record in logs.records) + "".join(capfd.readouterr())
     assert CANARY not in written
+
+
+async def test_the_canary_is_not_on_the_disk_that_keeps_calls_while_kafka_is_away(tmp_path: Path) -> None:
+    class Away:
+        async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
+            raise Unavailable("kafka_unavailable")
+
+    spool = await Spool.at(tmp_path / "spool.db", 64 << 20)
+    store = store_in(SpooledSender(Away(), spool, "rejected", lambda: 0))
+    async with serving(store, max_body_bytes=MAX_BODY) as ingress:
+        for body in _bodies():
+            await ingress.post(body)
+    kept = _all_bytes(tmp_path)  # the log
+    assert spool.records > 50
+    await spool.close()
+    kept += _all_bytes(tmp_path)  # the file
+    assert len(kept) > 2 * spool.bytes
+    assert CANARY.encode() not in kept
+
+
+def _all_bytes(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())

@@ -14,6 +14,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors.http.auth import WebhookAuth
 from connectors.http.ingress import IngressDeps, create_ingress
+from connectors.http.origins import Origins
+from connectors.http.pace import Pace
 from connectors.http.storing import Sender, Store
 from connectors.kafka.producer import KafkaProducer, producer_config
 from schemas.records import Rejection
@@ -115,6 +117,8 @@ async def serving(
     timeout_s: float = 30,
     max_body_bytes: int = 64 << 20,
     max_bytes_in_flight: int = 256 << 20,
+    origins: Origins | None = None,
+    pace: Pace | None = None,
 ) -> AsyncIterator[Ingress]:
     """An ingress in front of any store."""
     requests: list[tuple[str, int]] = []
@@ -129,6 +133,8 @@ async def serving(
         timeout_s=timeout_s,
         max_body_bytes=max_body_bytes,
         max_bytes_in_flight=max_bytes_in_flight,
+        origins=origins,
+        pace=pace,
         on_request=lambda source, status: requests.append((source, status)),
         on_elements=count,
     )

@@ -1,36 +1,57 @@
 """Laws of admission: a valid signature or a live token, and nothing else; nobody is left out by rotation."""
 
 import hmac
+from base64 import b64encode
+from collections.abc import Callable
 from hashlib import sha256
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.http.auth import WebhookAuth, check_exposure
+from connectors.http.auth import Stale, WebhookAuth, check_exposure
 from schemas.errors import ConfigurationError
 
 BODY = b'[{"id":"x"}]'
-AUTH = WebhookAuth(secrets=["old-secret", "new-secret"], tokens=["old-token", "new-token"])
+NOW = 1_795_215_900
+KEY = b"\x00\xff a key of bytes"
+STANDARD = "whsec_" + b64encode(KEY).decode()
+AUTH = WebhookAuth(
+    secrets=["old-secret", "new-secret", STANDARD], tokens=["old-token", "new-token"], now_s=lambda: NOW + 0.5
+)
 
 
-def _signature(secret: str, body: bytes = BODY) -> str:
-    return hmac.new(secret.encode(), body, sha256).hexdigest()
+def _signature(secret: str | bytes, body: bytes = BODY) -> str:
+    return hmac.new(secret if isinstance(secret, bytes) else secret.encode(), body, sha256).hexdigest()
 
 
-@pytest.mark.parametrize("secret", ["old-secret", "new-secret"])
+def _plain(signature: str) -> dict[str, str]:
+    return {"X-Webhook-Signature": signature}
+
+
+def _stamped(at: object = NOW, secret: str = "new-secret", body: bytes = BODY) -> dict[str, str]:
+    return _plain(f"t={at},v1={_signature(secret, str(at).encode() + b'.' + body)}")
+
+
+def _standard(at: object = NOW, key: bytes = KEY, body: bytes = BODY, message_id: str = "msg_1") -> dict[str, str]:
+    signature = b64encode(hmac.new(key, f"{message_id}.{at}.".encode() + body, sha256).digest()).decode()
+    return {"webhook-id": message_id, "webhook-timestamp": str(at), "webhook-signature": f"v1,{signature}"}
+
+
+@pytest.mark.parametrize(("secret", "sender"), [("old-secret", "secret 0"), ("new-secret", "secret 1")])
 @pytest.mark.parametrize("written", ["{}", "sha256={}", " sha256={} "])
-def test_every_live_secret_signs_with_or_without_the_prefix(secret: str, written: str) -> None:
-    assert AUTH.knows_signature(written.format(_signature(secret)), BODY)
-    assert AUTH.knows_signature(written.format(_signature(secret).upper()), BODY)
+def test_every_live_secret_signs_with_or_without_the_prefix(secret: str, sender: str, written: str) -> None:
+    for signature in (_signature(secret), _signature(secret).upper()):
+        assert AUTH.signing_sender(_plain(written.format(signature)), BODY) == sender
 
 
 @pytest.mark.parametrize(
     "signature",
-    [None, "", "sha256=", _signature("dead-secret"), _signature("new-secret", BODY + b" "), "é", "\udcff", "0" * 64],
+    ["", "sha256=", _signature("dead-secret"), _signature("new-secret", BODY + b" "), "é", "\udcff", "0" * 64],
 )
-def test_nothing_else_is_a_signature(signature: str | None) -> None:
-    assert not AUTH.knows_signature(signature, BODY)
+def test_nothing_else_is_a_signature(signature: str) -> None:
+    assert AUTH.signing_sender(_plain(signature), BODY) is None
+    assert AUTH.signing_sender({}, BODY) is None
 
 
 @settings(deadline=None)
@@ -38,12 +59,83 @@ def test_nothing_else_is_a_signature(signature: str | None) -> None:
 def test_one_changed_digit_is_enough(body: bytes, place: int, digit: str) -> None:
     right = _signature("new-secret", body)
     wrong = right[:place] + digit + right[place + 1 :]
-    assert AUTH.knows_signature(wrong, body) == (wrong == right)
+    assert (AUTH.signing_sender(_plain(wrong), body) is not None) == (wrong == right)
+
+
+def test_a_signature_may_name_its_second_and_then_signs_it_too() -> None:
+    assert AUTH.signing_sender(_stamped(), BODY) == "secret 1"
+    assert AUTH.signing_sender(_stamped(secret="old-secret"), BODY) == "secret 0"
+    rotating = _stamped()["X-Webhook-Signature"] + ",v0=x,v1=" + "0" * 64
+    assert AUTH.signing_sender(_plain(rotating), BODY) == "secret 1"
+    another_second = _stamped()["X-Webhook-Signature"].replace(str(NOW), str(NOW + 1))
+    assert AUTH.signing_sender(_plain(another_second), BODY) is None
+    assert AUTH.signing_sender(_stamped(body=BODY + b" "), BODY) is None
+    only_the_body = f"t={NOW},v1={_signature('new-secret')}"
+    assert AUTH.signing_sender(_plain(only_the_body), BODY) is None
+
+
+def test_standard_webhooks_are_known_by_the_bytes_after_whsec() -> None:
+    assert AUTH.signing_sender(_standard(), BODY) == "secret 2"
+    assert AUTH.signing_sender(_standard(key=b"old-secret"), BODY) == "secret 0"
+    several = {**_standard(), "webhook-signature": f"v1a,x v1,AAAA {_standard()['webhook-signature']}"}
+    assert AUTH.signing_sender(several, BODY) == "secret 2"
+    for changed in ({"webhook-id": "msg_2"}, {"webhook-id": ""}, {"webhook-timestamp": str(NOW + 1)}):
+        assert AUTH.signing_sender({**_standard(), **changed}, BODY) is None
+    assert AUTH.signing_sender(_standard(body=BODY + b" "), BODY) is None
+    assert AUTH.signing_sender(_standard(message_id=""), BODY) is None
+    assert AUTH.signing_sender(_standard(key=STANDARD.encode()), BODY) is None
+
+
+def test_the_specifications_own_example_is_accepted() -> None:
+    """https://github.com/standard-webhooks/standard-webhooks, spec: "Signature scheme"."""
+    auth = WebhookAuth(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], now_s=lambda: 1_614_265_330)
+    headers = {
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    }
+    assert auth.signing_sender(headers, b'{"test": 2432232314}') == "secret 0"
+
+
+@pytest.mark.parametrize("signed", [_stamped, _standard])
+def test_a_signature_is_good_for_the_tolerance_on_either_side_of_our_clock(
+    signed: Callable[..., dict[str, str]],
+) -> None:
+    """Its edges count as in time; our clock stands half a second after `NOW`."""
+    for offset, in_time in ((-299, True), (-300, False), (0, True), (300, True), (301, False)):
+        if in_time:
+            assert AUTH.signing_sender(signed(NOW + offset), BODY)
+            continue
+        with pytest.raises(Stale) as caught:
+            AUTH.signing_sender(signed(NOW + offset), BODY)
+        assert caught.value.reason == "stale_signature"
+    exact = WebhookAuth(["new-secret", STANDARD], tolerance_s=60, now_s=lambda: float(NOW))
+    assert exact.signing_sender(signed(NOW - 60), BODY) and exact.signing_sender(signed(NOW + 60), BODY)
+
+
+@pytest.mark.parametrize("at", ["", "-1", "1e9", " 1795215900", "١٧", "1" * 13, "now"])
+def test_a_time_that_is_no_second_is_no_signature(at: str) -> None:
+    assert AUTH.signing_sender(_stamped(at), BODY) is None
+    assert AUTH.signing_sender(_standard(at), BODY) is None
+
+
+def test_a_wrong_signature_is_not_told_that_its_time_is_wrong_too() -> None:
+    assert AUTH.signing_sender(_stamped(NOW - 9999, secret="dead-secret"), BODY) is None
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_not base64", "whsec_abc"])
+def test_a_secret_that_is_no_base64_stops_the_start_and_is_not_repeated(secret: str) -> None:
+    """An empty key is one that everybody can sign with."""
+    with pytest.raises(ConfigurationError) as caught:
+        WebhookAuth([secret])
+    assert caught.value.reason == "WEBHOOK_SECRET"
+    assert secret == "whsec_" or secret not in str(caught.value)
 
 
 @pytest.mark.parametrize("header", ["Bearer old-token", "bearer new-token", "BEARER  new-token "])
 def test_every_live_token_admits(header: str) -> None:
     assert AUTH.knows_token(header)
+    assert AUTH.token_sender(header) == f"token {int('new' in header)}"
 
 
 @pytest.mark.parametrize(
@@ -57,13 +149,15 @@ def test_an_empty_secret_or_token_admits_nobody() -> None:
     """`WEBHOOK_TOKEN=` in a deployment's file must not turn into an open door."""
     auth = WebhookAuth(secrets=["", "s"], tokens=[""])
     assert not auth.knows_token("Bearer ")
-    assert not auth.knows_signature(hmac.new(b"", BODY, sha256).hexdigest(), BODY)
+    assert auth.signing_sender(_plain(_signature("")), BODY) is None
     assert not auth.is_open
 
 
 def test_a_signature_is_only_waited_for_where_one_could_help() -> None:
-    assert not WebhookAuth(tokens=["t"]).reads_signatures
-    assert WebhookAuth(secrets=["s"]).reads_signatures
+    for headers in (_plain("x"), _standard()):
+        assert WebhookAuth(secrets=["s"]).may_be_signed(headers)
+        assert not WebhookAuth(tokens=["t"]).may_be_signed(headers)
+        assert not WebhookAuth(secrets=["s"]).may_be_signed({"Authorization": "x"})
     assert WebhookAuth(secrets=[""]).is_open
 
 

@@ -5,7 +5,16 @@ from typer.testing import CliRunner
 
 from connectors.cli import app
 
-COMMANDS = (["serve"], ["worker"], ["topics", "create"], ["topics", "check"], ["demo"], ["lago-sandbox"])
+COMMANDS = (
+    ["serve"],
+    ["worker"],
+    ["topics", "create"],
+    ["topics", "check"],
+    ["db", "migrate"],
+    ["doctor"],
+    ["demo"],
+    ["lago-sandbox"],
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

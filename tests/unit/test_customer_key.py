@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from connectors.http.bodies import split
 from connectors.http.strip import strip
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
-from schemas.wire import FLAT, INTEGRATION, LAGO, SLP, Call, RawRecord
+from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP, Call, CloudEvent, RawRecord
 from streams.core.customer_key import CUSTOMER_ID_FIELDS, customer_of, shape_of
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "litellm"
@@ -82,10 +82,12 @@ def test_a_long_id_is_hashed_as_everywhere_else() -> None:
 
 
 def test_the_other_shapes_name_one_customer_and_no_other() -> None:
-    call = Call(customer_id="c", external_subscription_id="s", end_user="e")
+    call = Call(customer_id="c", external_subscription_id="s", end_user="e", cloud_event=CloudEvent(subject="j"))
     assert customer_of(INTEGRATION, call, CUSTOMER_ID_FIELDS) == ("c", "customer")
     assert customer_of(LAGO, call, CUSTOMER_ID_FIELDS) == ("s", "subscription")
-    for shape in (INTEGRATION, LAGO):
+    assert customer_of(CLOUDEVENT, call, CUSTOMER_ID_FIELDS) == ("j", "customer")
+    assert customer_of(CLOUDEVENT, Call(cloud_event=CloudEvent(subject=" ")), ())[1] == "unattributed"
+    for shape in (INTEGRATION, LAGO, CLOUDEVENT):
         assert customer_of(shape, Call(end_user="e"), CUSTOMER_ID_FIELDS) == (UNATTRIBUTED, "unattributed")
 
 
@@ -102,6 +104,7 @@ def test_the_other_shapes_name_one_customer_and_no_other() -> None:
         ('{"id":"x"}', FLAT, FLAT),
         ('{"external_subscription_id":"s","transaction_id":"t"}', FLAT, FLAT),
         ('{"customer_id":"c","spend":1,"response_cost":1}', LAGO, LAGO),
+        ('{"cloud_event":{},"customer_id":"c"}', CLOUDEVENT, CLOUDEVENT),
     ],
 )
 def test_a_shape_is_known_by_its_fields_and_lagos_by_its_route(call: str, otherwise: str, shape: str) -> None:

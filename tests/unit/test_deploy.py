@@ -136,10 +136,38 @@ def test_kafka_is_found_where_it_listens() -> None:
     assert {environment(service).get("KAFKA_BOOTSTRAP_SERVERS", broker) for service in OURS.values()} == {broker}
 
 
+def test_postgres_is_found_where_it_listens_under_the_name_it_is_made_with() -> None:
+    made = SERVICES["postgres"]["environment"]
+    for name in ("tables", "projector", "worker", "api"):
+        settings = load_settings(environment(OURS[name]))
+        assert (settings.postgres_host, settings.postgres_user, settings.postgres_db) == (
+            "postgres",
+            made["POSTGRES_USER"],
+            made["POSTGRES_DB"],
+        )
+
+
+def test_the_spool_is_on_a_volume_that_its_user_may_write() -> None:
+    """Docker gives a new volume the owner of the folder it is mounted on."""
+    path = load_settings(environment(OURS["ingress"])).spool_path
+    assert path is not None
+    assert OURS["ingress"]["volumes"] == [f"ingress-spool:{path.parent}"]
+    [user] = instructions("USER")
+    uid, gid = user.split(":")
+    assert f"install -d -o {uid} -g {gid} {path.parent}" in instructions("RUN")
+    assert not [
+        name for name, service in OURS.items() if name != "ingress" and "SPOOL_PATH" in service.get("environment", {})
+    ]
+
+
 def test_nothing_starts_before_its_topics_and_nothing_waits_for_what_is_not_there() -> None:
     awaited = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
     assert awaited["topics"] == {"kafka": {"condition": "service_healthy"}}
     assert "healthcheck" in SERVICES["kafka"]
+    assert awaited["tables"] == {"postgres": {"condition": "service_healthy"}}
+    assert "healthcheck" in SERVICES["postgres"]
+    done = {"condition": "service_completed_successfully"}
+    assert awaited["projector"] == {"topics": done, "tables": done}
     for name in ("ingress", "worker", "api"):
         assert awaited[name] == {"topics": {"condition": "service_completed_successfully"}}
     assert all(target in SERVICES for targets in awaited.values() for target in targets)

@@ -215,3 +215,33 @@ def test_a_checked_call_is_still_counted_once() -> None:
     old = replace(raw(0, slp(1), checked_at=NOON + 71 * HOUR_US), timestamp=clock_ms)
     folded([old, old], books=books)
     assert (books.position.counters.folded.calls, books.position.counters.duplicate.calls) == (1, 1)
+
+
+def backfilled(at_us: int, **fields: object) -> Raw:
+    """Call 1 as LiteLLM's database tells it."""
+    record = raw(0, slp(1, at_us=at_us, **fields), checked_at=NOON)
+    record.value = (record.value or b"").replace(b'"source": "webhook"', b'"source": "backfill"')
+    return record
+
+
+def duplicates(*records: Raw) -> int:
+    return folded(list(records), step=1).position.counters.duplicate.calls
+
+
+@given(apart_ms=st.integers(-2, 2), backfill_first=st.booleans(), status=st.sampled_from(["success", "failure"]))
+def test_a_backfilled_call_and_its_webhook_are_one_whichever_comes_first(
+    apart_ms: int, backfill_first: bool, status: str
+) -> None:
+    """The database rounds the start to milliseconds, and its status of a cut stream is not the callback's."""
+    there = backfilled(NOON + apart_ms * 1000)
+    sent = raw(0, slp(1, status=status))
+    assert duplicates(*((there, sent) if backfill_first else (sent, there))) == 1
+
+
+def test_calls_further_apart_are_two() -> None:
+    """An id that a provider uses again must not swallow a call."""
+    assert duplicates(backfilled(NOON + 3000), raw(0, slp(1))) == 0
+
+
+def test_of_webhooks_only_the_exact_repeat_is_one() -> None:
+    assert duplicates(raw(0, slp(1)), raw(0, slp(1, at_us=NOON + 1000))) == 0

@@ -1,7 +1,8 @@
 """The Lago client on a scripted transport: what it asks, what it makes of an answer, how it fails."""
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -211,3 +212,46 @@ async def test_redirects_are_not_followed() -> None:
 def test_the_key_is_in_no_text_of_the_client() -> None:
     wire = Wire(httpx.Response(200))
     assert "secret" not in json.dumps(repr(wire.client))
+
+
+async def test_an_answer_that_trickles_ends_with_the_request_s_time_and_may_have_been_stored() -> None:
+    """httpx's own timeout begins anew with every byte."""
+
+    class Trickle(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                yield b" "
+                await asyncio.sleep(0.01)
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Trickle()))
+    client = LagoClient(httpx.AsyncClient(transport=transport, timeout=0.2), "http://lago", "secret")
+    with pytest.raises(LagoUnavailable) as caught:
+        await client.post_batch(b"{}")
+    assert caught.value.reason == "timeout"
+
+
+async def test_headers_of_every_answer_are_told_and_an_answer_says_when_it_came() -> None:
+    told: list[tuple[str, int, str]] = []
+    http = httpx.AsyncClient(
+        transport=httpx.MockTransport(lambda _: httpx.Response(404, headers={"X-A": "1"}, json={}))
+    )
+    client = LagoClient(
+        http,
+        "http://lago",
+        "secret",
+        on_headers=lambda name, status, headers: told.append((name, status, headers["x-a"])),
+        now=lambda: 1_800_000_000.5,
+    )
+    assert (await client.post_batch(b"{}")).at == 1_800_000_000.5
+    with pytest.raises(LagoUnavailable):
+        await client.get_event("t")
+    assert told == [("post_batch", 404, "1"), ("get_event", 404, "1")]
+
+
+async def test_health_tells_the_version() -> None:
+    assert (
+        await Wire(httpx.Response(200, json={"version": "v1.51.0", "message": "Success"})).client.version() == "v1.51.0"
+    )
+    for answer in (httpx.Response(200, content=b"ok"), httpx.Response(502, content=b"<html>"), httpx.ReadTimeout("")):
+        with pytest.raises(LagoUnavailable):
+            await Wire(answer).client.version()

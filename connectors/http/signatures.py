@@ -1,0 +1,105 @@
+"""Signed bodies: which of the live secrets signed, and when. HMAC-SHA256 in three forms.
+
+| header | signed is | secret |
+|---|---|---|
+| `X-Webhook-Signature: sha256=<hex>`, or the hex alone | the body | as it is set |
+| `X-Webhook-Signature: t=<seconds>,v1=<hex>` | `<seconds>.<body>` | as it is set |
+| `webhook-signature: v1,<base64>` with `webhook-id` and `webhook-timestamp` | `<id>.<seconds>.<body>` | after `whsec_`, base64 |
+
+The first is GitHub's, the second Stripe's; the third is standardwebhooks.com's. The last two may list several
+signatures, for rotation on the sender's side. Bodies are signed before any Content-Encoding.
+"""
+
+import binascii
+import hmac
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from schemas.errors import ConfigurationError
+
+OURS, STANDARD = "X-Webhook-Signature", "webhook-signature"
+
+_PREFIX, _STANDARD_PREFIX = "sha256=", "whsec_"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A live secret: `text` as it was set, `key` as Standard Webhooks reads it."""
+
+    text: bytes
+    key: bytes
+
+    @classmethod
+    def of(cls, text: str) -> "Secret":
+        """Raises: ConfigurationError: `whsec_` is followed by nothing, or by something that is no base64."""
+        if not text.startswith(_STANDARD_PREFIX):
+            return cls(text.encode(), text.encode())
+        try:
+            key = b64decode(text.removeprefix(_STANDARD_PREFIX), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if not key:
+            raise ConfigurationError("WEBHOOK_SECRET", "WEBHOOK_SECRET has no base64 after whsec_")
+        return cls(text.encode(), key)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """Which secret signed, by its place, and the second since 1970 UTC that was signed with the body, if any."""
+
+    place: int
+    at_s: int | None
+
+
+def claims_a_signature(headers: Mapping[str, str]) -> bool:
+    """Whether a signature could be checked once the body is there."""
+    return OURS in headers or STANDARD in headers
+
+
+def signed_by(headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret]) -> Signed | None:
+    """Who signed `body`; None = nobody we know. The time is not judged here."""
+    if (ours := headers.get(OURS)) is not None and (signed := _ours(ours.strip(), body, secrets)):
+        return signed
+    return _standard(headers, body, secrets) if STANDARD in headers else None
+
+
+def _ours(header: str, body: bytes, secrets: Sequence[Secret]) -> Signed | None:
+    if not header.startswith("t="):
+        return _signed([header.removeprefix(_PREFIX).lower()], (_hex(secret.text, body) for secret in secrets), None)
+    parts = [part.strip().partition("=") for part in header.split(",")]
+    stamp = next(value for name, _, value in parts if name == "t")
+    if (at_s := _seconds(stamp)) is None:
+        return None
+    message = b"%b.%b" % (stamp.encode(), body)
+    given = [value.lower() for name, _, value in parts if name == "v1"]
+    return _signed(given, (_hex(secret.text, message) for secret in secrets), at_s)
+
+
+def _standard(headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret]) -> Signed | None:
+    stamp, message_id = headers.get("webhook-timestamp", ""), headers.get("webhook-id", "")
+    if (at_s := _seconds(stamp)) is None or not message_id:
+        return None
+    message = b"%b.%b.%b" % (message_id.encode("utf-8", "surrogateescape"), stamp.encode(), body)
+    given = [part.removeprefix("v1,") for part in headers[STANDARD].split() if part.startswith("v1,")]
+    return _signed(given, (b64encode(hmac.digest(one.key, message, sha256)) for one in secrets), at_s)
+
+
+def _signed(given: Sequence[str], right: Iterable[bytes], at_s: int | None) -> Signed | None:
+    """Every signature is compared with every right one, whatever is found."""
+    found = -1
+    told = [signature.encode("utf-8", "surrogateescape") for signature in given]
+    for place, signature in enumerate(right):
+        for one in told:
+            if hmac.compare_digest(one, signature):
+                found = place
+    return Signed(found, at_s) if found >= 0 else None
+
+
+def _hex(key: bytes, message: bytes) -> bytes:
+    return hmac.digest(key, message, sha256).hex().encode()
+
+
+def _seconds(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 12 else None

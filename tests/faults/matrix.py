@@ -1,0 +1,34 @@
+"""The fault matrix: what is broken on purpose, and what must be true when it is whole again.
+
+`python -m tests.faults.matrix` writes docs/reliability.md from it and from the last run's figures.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from tests.faults.page import page
+from tests.faults.results import RESULTS
+from tests.faults.rows import kafka, lago, postgres, processes, records
+from tests.faults.rows.row import Row
+
+CHAPTERS: dict[str, tuple[Row, ...]] = {
+    "Our own processes": processes.ROWS,
+    "Kafka": kafka.ROWS,
+    "Lago": lago.ROWS,
+    "Records": records.ROWS,
+    "Postgres": postgres.ROWS,
+}
+ROWS: tuple[Row, ...] = tuple(row for rows in CHAPTERS.values() for row in rows)
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+
+
+def written() -> str:
+    """The page as it should be."""
+    return page(CHAPTERS, json.loads(RESULTS.read_text()))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written())
+    print(f"{len(ROWS)} rows in {PAGE}", file=sys.stderr)

@@ -1,0 +1,108 @@
+"""docs/reliability.md, out of the matrix and the last run's figures."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tests.faults.rows.row import Check, Row
+
+Results = Mapping[str, Mapping[str, Any]]
+
+_HEAD = """\
+# Reliability
+
+What is promised, what is not, and what was broken on purpose to find out. This page is generated:
+`make reliability` makes it from the fault matrix (`tests/faults/matrix.py`) and the last run's figures
+(`tests/faults/results.json`).
+
+## Promised
+
+From the 202 on, whatever of the following is killed, frozen, full, cut off or wrong:
+
+{promises}
+
+The marks in the tables below name the invariants that a row's tests look at.
+
+## Not promised
+
+- **Lago on ClickHouse without deduplication.** It keeps a repeat as a second event, and bills it. An event whose fate is
+  unknown is therefore asked for before it is posted again; but that store shows an event late, so a repeat is unlikely, not
+  impossible ([what Lago does](lago-behaviour.md)). `meterbridge doctor` names such a Lago, a worker's log warns of it.
+- What LiteLLM never sent, or dropped after a 503: [its own losses](litellm.md).
+- What is in the spool of an ingress whose disk is lost during an outage: it is one copy ([ADR 0011](adr/0011-a-spool-before-kafka.md)).
+- What stays unprocessed longer than its topic is kept, 14 days and more.
+- A power cut. Every kill here leaves the page cache of the operating system as it was; a record that only one broker has is
+  not on its disk yet. Production needs three replicas and `min.insync.replicas=2`, which the catalogue of topics sets.
+- One call that arrives under two customers, or through two callbacks of LiteLLM: [architecture](architecture.md#promised-and-not).
+- Prices: LiteLLM's cost is billed as it came.
+
+## How to run it
+
+```
+make test                                      # all rows, in minutes; real Kafka, real Postgres
+make test ARGS="tests/faults -k storm"         # some of them
+make soak MINUTES=60                           # a new draw of kills, freezes and cuts each minute; every cent counted
+FAULT_SEED=4711 make test ARGS=tests/faults/test_exactness.py    # one draw again
+.venv/bin/pytest --fault-results --long-faults # faults that last minutes in life last minutes; keeps the figures
+make reliability                               # this page
+```
+
+A row runs on a real broker unless its last column says *simulated*, with the reason. {counts}
+"""
+
+
+def page(chapters: Mapping[str, Sequence[Row]], results: Results) -> str:
+    """The page. A test without a result says so."""
+    rows = [row for rows in chapters.values() for row in rows]
+    simulated = sum(1 for row in rows if row.simulated)
+    counts = f"{len(rows)} rows, {simulated} of them simulated. {_run(rows, results)}"
+    promises = "\n".join(f"- **{_mark(check)}.** {check.value}" for check in Check)
+    parts = [_HEAD.format(promises=promises, counts=counts)]
+    for chapter, its in chapters.items():
+        parts += [f"## {chapter}", "", *_table(its, results), ""]
+    parts += ["## The tests", "", "| row | tests, below `tests/` |", "|---|---|"]
+    parts += [f"| {row.number} | {'<br>'.join(f'`{test}`' for test in row.tests)} |" for row in rows]
+    return "\n".join(parts) + "\n"
+
+
+def _run(rows: Iterable[Row], results: Results) -> str:
+    ran = [results[test] for row in rows for test in row.tests if test in results]
+    days = sorted({told["day"] for told in ran})
+    machines = sorted({told["machine"] for told in ran})
+    return f"Figures of {' to '.join(dict.fromkeys((days[0], days[-1])))}, {'; '.join(machines)}." if ran else ""
+
+
+def _table(rows: Iterable[Row], results: Results) -> list[str]:
+    lines = ["| # | fault | how | looked at | what must happen | last run |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        marks = ", ".join(_mark(check) for check in row.checks)
+        how = f"{row.injected}; longer: {row.longer}" if row.longer else row.injected
+        cells = (str(row.number), row.fault, how, marks, row.expected, _last(row, results))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _last(row: Row, results: Results) -> str:
+    """The row's outcome; the figures are those of all its tests."""
+    said = [f"*simulated: {row.simulated}*"] if row.simulated else []
+    told = [results[test] for test in row.tests if test in results]
+    if len(told) < len(row.tests):
+        return "; ".join([*said, "not run"])
+    bad = sorted({one["outcome"] for one in told} - {"passed"})
+    cases = sum(one["cases"] for one in told)
+    seconds = sum(one["seconds"] for one in told)
+    said.append(f"{' and '.join(bad) or 'passed'}, {f'{cases} cases, ' if cases > 1 else ''}{seconds:.0f} s")
+    for one in told:
+        said += [
+            _figure(name, value) for name, value in one["figures"].items() if name in (row.shows or one["figures"])
+        ]
+    return "; ".join(said)
+
+
+def _figure(name: str, value: float | str) -> str:
+    words, unit = (name[:-2], " s") if name.endswith("_s") else (name, "")
+    shown = f"{value:.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+    return f"{words.replace('_', ' ')} {shown}{unit}"
+
+
+def _mark(check: Check) -> str:
+    return check.name.lower().replace("_", " ")

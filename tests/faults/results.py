@@ -1,0 +1,83 @@
+"""The last run's figures of the fault matrix: `pytest --fault-results` keeps them in `results.json`.
+
+A test tells its figures through the fixture of that name. A run of some of the tests replaces what is known of these and
+leaves the others as they were.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RESULTS = Path(__file__).parent / "results.json"
+_WORST = ("passed", "skipped", "failed")
+
+#: What a figure may be: text is shown as it is, a float with one decimal.
+Figure = int | float | str
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    faults = parser.getgroup("fault matrix")
+    faults.addoption(
+        "--fault-results", action="store_true", help=f"keep what the matrix's tests told in {RESULTS.name}"
+    )
+    faults.addoption("--long-faults", action="store_true", help="faults that last minutes in life last minutes here")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fault-results"):
+        config.pluginmanager.register(Recorder(RESULTS))
+
+
+@pytest.fixture
+def figures(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Tell what was counted or measured: `figures(calls=300, drained_s=4.2)`. A name in `_s` is seconds."""
+
+    def tell(**told: Figure) -> None:
+        for name, value in told.items():
+            record_property(name, value)
+
+    return tell
+
+
+@pytest.fixture
+def long_faults(pytestconfig: pytest.Config) -> bool:
+    """Whether faults take their full time; without it a run has to end in minutes."""
+    return bool(pytestconfig.getoption("--long-faults"))
+
+
+class Recorder:
+    """Collects what the matrix's tests did, the cases of one test together, and writes it at the end."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._told: dict[str, dict[str, Any]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = report.nodeid.removeprefix("tests/").partition("[")[0]
+        told = self._told.setdefault(name, {"outcome": "passed", "cases": 0, "seconds": 0.0, "figures": {}})
+        told["seconds"] += report.duration
+        told["outcome"] = max(told["outcome"], report.outcome, key=_WORST.index)
+        if report.when == "teardown":
+            told["cases"] += 1
+            told["figures"] |= dict(report.user_properties)
+
+    def pytest_sessionfinish(self) -> None:
+        from tests.faults.matrix import ROWS
+
+        wanted = {test for row in ROWS for test in row.tests}
+        known = json.loads(self._file.read_text()) if self._file.exists() else {}
+        now = {"day": datetime.now(UTC).date().isoformat(), "machine": _machine()}
+        new = {name: {**told, "seconds": round(told["seconds"], 1), **now} for name, told in self._told.items()}
+        kept = {name: told for name, told in {**known, **new}.items() if name in wanted}
+        self._file.write_text(json.dumps(kept, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _machine() -> str:
+    return f"{os.cpu_count()} cores, Python {platform.python_version()}, {sys.platform}"

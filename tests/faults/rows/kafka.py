@@ -1,0 +1,112 @@
+"""Kafka: killed, away, frozen, cut off, and topics that are not what they were."""
+
+from tests.faults.rows.row import EXACT, GOES_ON, LOST, SAYS_SO, TWICE, Row
+
+ROWS = (
+    Row(
+        21,
+        "kill -9 of the broker under load, during everything else",
+        "SIGKILL of the only broker three times a minute, back 0.5-2 s later",
+        (*EXACT, GOES_ON),
+        "producers and lanes wait and go on; what cannot be waited for ends its process, which is started again",
+        ("faults/test_exactness.py::test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut",),
+        ("broker", "calls", "drained_s"),
+        longer="`make soak` draws a new minute of all faults for each of MINUTES",
+    ),
+    Row(
+        22,
+        "Kafka is away when the ingress starts, and stays away",
+        "broker killed first",
+        (LOST, GOES_ON),
+        "it starts, is ready, answers 202 from the spool, stops within ten seconds; the next one drains the file",
+        ("integration/test_spool.py::test_without_kafka_it_starts_is_ready_answers_and_stops_within_ten_seconds",),
+    ),
+    Row(
+        23,
+        "broker and ingress are killed during an outage, and again in the midst of the drain",
+        "SIGKILL of the ingress twice while the broker is dead, once while the spool drains",
+        (LOST, GOES_ON),
+        "every 202 is in the raw topic afterwards, no sender waited longer than 5 s",
+        ("integration/test_spool.py::test_every_202_is_in_kafka_though_broker_and_ingress_were_killed_under_load",),
+    ),
+    Row(
+        24,
+        "the spool's disk is full",
+        "a file system of 4 MiB, Kafka away, load until it is full, then kill -9",
+        (LOST, GOES_ON, SAYS_SO),
+        "503 with Retry-After, nothing answered 202 is lost, and it drains although a full disk refuses deletes",
+        (
+            "integration/test_spool.py::test_on_a_full_disk_the_answer_is_503_nothing_is_lost_and_it_drains_all_the_same",
+        ),
+    ),
+    Row(
+        25,
+        "the spool's own limit is reached",
+        "SPOOL_MAX_BYTES of 1 MiB, Kafka away",
+        (LOST, GOES_ON, SAYS_SO),
+        "503 `spool_full`; calls are taken again once it is drained",
+        ("integration/test_spool.py::test_a_full_spool_is_a_503_and_takes_calls_again_once_drained",),
+    ),
+    Row(
+        26,
+        "a broker dies and comes back within one post",
+        "kill -9 and restart while an ingress without a spool waits for the ack",
+        (LOST, GOES_ON),
+        "the post is answered 202 once, or 503 in time",
+        ("integration/test_ingress_bad_input.py::test_a_post_outlasts_a_broker_that_dies_and_comes_back",),
+    ),
+    Row(
+        27,
+        "a dead letter that the broker refuses",
+        "max.message.bytes of the dead-letter topic below the record",
+        (LOST, TWICE, SAYS_SO),
+        "the offset does not move: the worker ends, and its successor settles the chunk when the topic takes it",
+        ("integration/test_dead_letters.py::test_a_dead_letter_that_cannot_be_written_holds_its_offset",),
+    ),
+    Row(
+        28,
+        "the raw topic was truncated",
+        "a ledger whose position is beyond the log",
+        (LOST, SAYS_SO),
+        "the lane halts with `truncated` rather than begin anywhere",
+        (
+            "integration/test_ledger.py::test_a_position_beyond_the_log_stops_the_ledger",
+            "integration/test_projector.py::test_a_log_that_begins_beyond_what_was_projected_halts_its_lane_and_no_other",
+        ),
+    ),
+    Row(
+        29,
+        "the raw topic was deleted and created again",
+        "another topic of the same name",
+        (TWICE, SAYS_SO),
+        "the lane halts with `recreated`",
+        (
+            "integration/test_ledger.py::test_a_recreated_topic_stops_the_ledger",
+            "integration/test_projector.py::test_a_topic_that_was_made_anew_halts_its_lanes",
+        ),
+    ),
+    Row(
+        30,
+        "partitions were added to the raw topic",
+        "from 2 to 5",
+        (TWICE, SAYS_SO),
+        "the lane halts with `regrown`: keys have moved, duplicates would no longer meet",
+        ("integration/test_ledger.py::test_a_regrown_topic_stops_the_ledger",),
+    ),
+    Row(
+        31,
+        "the changelog is gone",
+        "deleted and created empty, while the group has committed offsets",
+        (TWICE, SAYS_SO),
+        "the lane halts with `no_ledger`: starting from nothing would bill everything again",
+        ("integration/test_ledger.py::test_a_lost_changelog_is_noticed",),
+    ),
+    Row(
+        32,
+        "a broker dies under a reader that is being stopped",
+        "eight readers, kill -9, fetches under way",
+        (GOES_ON,),
+        "the reader's last error stays its own: whoever stopped it goes on",
+        ("faults/test_laws_on_kafka.py::test_whoever_stops_a_reader_of_a_dead_broker_goes_on",),
+    ),
+)

@@ -1,0 +1,152 @@
+"""Lago: away, limited, forgetful, poisoned, of either event store."""
+
+from tests.faults.rows.row import EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
+
+_EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut"
+_MORE = "`make soak` draws a new minute of all faults for each of MINUTES"
+_CLICKHOUSE = "faults/test_sink_faults.py::test_on_clickhouse_an_event_whose_fate_is_unknown_is_billed_once"
+
+ROWS = (
+    Row(
+        41,
+        "Lago answers 429",
+        "with X-RateLimit-Reset, during all other faults",
+        EXACT,
+        "everybody waits as long as Lago asks",
+        (_EXACTNESS,),
+        ("lago_429",),
+        longer=_MORE,
+    ),
+    Row(
+        42,
+        "Lago answers 500",
+        "now and then, during all other faults",
+        EXACT,
+        "the identical bytes again after a wait; no event is given up for it",
+        (_EXACTNESS,),
+        ("lago_500",),
+        longer=_MORE,
+    ),
+    Row(
+        43,
+        "the connection is cut before Lago stores",
+        "during all other faults",
+        EXACT,
+        "outcome unknown: the identical bytes again",
+        (_EXACTNESS,),
+        ("lago_drop",),
+        longer=_MORE,
+    ),
+    Row(
+        44,
+        "Lago stores, and its answer never comes",
+        "silence of 1-6 s, and once past LAGO_TIMEOUT (30 s), during all other faults",
+        EXACT,
+        "the identical bytes again; Lago's unique key refuses them, which counts as delivered",
+        (_EXACTNESS,),
+        ("lago_timeout",),
+        longer=_MORE,
+    ),
+    Row(
+        45,
+        "Lago on ClickHouse with deduplication, answers lost after storing",
+        "three posts stored and never answered; a repeat is stored as a second copy",
+        (LOST, TWICE, MONEY),
+        "copies repeat, one of each is billed",
+        (_CLICKHOUSE,),
+    ),
+    Row(
+        46,
+        "Lago on ClickHouse without deduplication, answers lost after storing",
+        "three posts stored and never answered; a repeat would be billed twice",
+        (LOST, TWICE, MONEY, SAYS_SO),
+        "each event of unknown fate is looked up before it is posted again; the log warns of the store",
+        (_CLICKHOUSE,),
+    ),
+    Row(
+        47,
+        "Lago's limit, met by two workers, and an outage of 4 s",
+        "200 requests/s allowed, 120 windows/s offered; every path of Lago dropped for 4 s",
+        (LOST, TWICE, GOES_ON),
+        "no 429; the backlog drains at half the limit or more",
+        (
+            "faults/test_sink_faults.py::test_two_workers_keep_a_limit_that_neither_was_told_alone_and_drain_an_outage_at_half_of_it",
+        ),
+    ),
+    Row(
+        48,
+        "Lago refuses the key, which is then put right",
+        "401 for every post, worker started again with the right key",
+        (LOST, TWICE, SAYS_SO),
+        "held: no retry, no dead letter; everything is delivered afterwards",
+        ("faults/test_sink_faults.py::test_a_refused_key_that_is_put_right_costs_no_event",),
+    ),
+    Row(
+        49,
+        "Lago is away, broken, refuses the key, or a sign-in page answers in its place",
+        "dropped connections, 503, 401, a 200 of HTML; 1.5 s each",
+        (LOST, TWICE, GOES_ON),
+        "held, and delivered when it is over; retry topic and dead letters stay empty",
+        ("integration/test_sink.py::test_an_outage_gives_no_event_up",),
+    ),
+    Row(
+        50,
+        "a poisoned event: each batch with it is answered 500, others pass",
+        "one event of twenty, for ever",
+        (LOST, TWICE, SAYS_SO),
+        "its batch is halved until it is alone; after its retries it is a dead letter with reason and attempts",
+        (
+            "integration/test_sink.py::test_a_poisoned_event_goes_through_its_retries_to_the_dead_letters_while_others_pass",
+            "integration/test_sink.py::test_an_event_that_heals_is_completed_by_the_retry_role",
+        ),
+    ),
+    Row(
+        51,
+        "a batch that always answers 500 while others pass",
+        "ten poisoned events in one batch of three",
+        (LOST, TWICE, GOES_ON),
+        "its ten are isolated and end as dead letters, its neighbours and the other batches are delivered",
+        ("integration/test_sink.py::test_a_batch_that_is_poison_through_and_through_fails_alone",),
+    ),
+    Row(
+        52,
+        "one id twice in a batch, and two events under one id",
+        "a record repeated in the events topic, and one with another amount",
+        (TWICE, MONEY, SAYS_SO),
+        "never both in one post; the repeat is delivered, the stranger is a dead letter `id_conflict`",
+        ("integration/test_sink.py::test_an_id_twice_in_a_batch_is_billed_once_and_two_events_under_one_id_are_told",),
+    ),
+    Row(
+        53,
+        "Lago refuses the key for a day",
+        "401 for 24 hours of a virtual clock",
+        (LOST, TWICE),
+        "no event is given up however long it lasts",
+        ("unit/test_delivery_outages.py::test_a_key_that_is_refused_for_a_day_costs_no_event",),
+        simulated="a day",
+    ),
+    Row(
+        54,
+        "300 windows/s against 500 requests/s for 120 s, and the drain of an outage",
+        "several processes on a virtual clock, each with the real delivery and the real pace",
+        (LOST, TWICE, GOES_ON),
+        "no 429; the backlog drains at half the limit or more over the middle 80 %",
+        (
+            "unit/test_pacing_fleet.py::test_three_hundred_a_second_for_two_minutes_meet_no_429",
+            "unit/test_pacing_fleet.py::test_what_an_outage_left_drains_at_half_the_limit_or_more_without_a_429",
+        ),
+        simulated="a machine that is busy with other things would be measured instead",
+    ),
+    Row(
+        55,
+        "every mixture of Lago's faults, and a kill at any moment of it",
+        "hypothesis draws faults for each post, and where the owner dies",
+        (LOST, TWICE, SAME),
+        "every event is billed once or accounted for, by the first owner or the next",
+        (
+            "unit/test_delivery_sweep.py::test_every_event_is_billed_once_or_accounted_for",
+            "unit/test_delivery_sweep.py::test_a_new_owner_after_a_kill_at_any_moment_bills_the_rest_once",
+        ),
+        simulated="thousands of runs, each found again by its seed",
+    ),
+)

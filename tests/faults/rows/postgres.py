@@ -1,0 +1,53 @@
+"""Postgres: away, slow, crashed; it holds projections only, so nothing here touches a bill."""
+
+from tests.faults.rows.row import GOES_ON, LOST, SAYS_SO, TWICE, Row
+
+ROWS = (
+    Row(
+        81,
+        "Postgres is killed while rows are written",
+        "kill -9 of the server, restarted later",
+        (LOST, TWICE, GOES_ON),
+        "rows wait in the topics and are written once",
+        ("integration/test_projector.py::test_while_postgres_is_away_rows_wait_and_none_is_lost",),
+    ),
+    Row(
+        82,
+        "Postgres crashes and forgets its last commits",
+        "commits are not awaited on disk; the server is killed",
+        (LOST, TWICE),
+        "rows and offset go back together and are written again",
+        ("integration/test_projection.py::test_a_crash_of_postgres_takes_back_rows_and_offset_together",),
+    ),
+    Row(
+        83,
+        "projectors are killed and frozen; a zombie wakes",
+        "SIGKILL, and SIGSTOP for 24 s, under 400 calls/s",
+        (LOST, TWICE, GOES_ON),
+        "whoever writes with an old offset writes nothing; every row is there once",
+        (
+            "faults/test_projector_processes.py::test_killed_and_frozen_projectors_leave_every_row_once",
+            "integration/test_projection.py::test_two_owners_never_both_write",
+            "integration/test_projection.py::test_a_frozen_writer_does_not_hold_its_partition_for_ever",
+        ),
+    ),
+    Row(
+        84,
+        "a projector is to stop while Postgres is away, or silent",
+        "server killed; a lock that is not given up",
+        (GOES_ON,),
+        "it stops within ten seconds",
+        (
+            "faults/test_projector_processes.py::test_a_projector_without_postgres_stops_within_ten_seconds",
+            "faults/test_projector_processes.py::test_a_projector_whose_postgres_does_not_answer_stops_within_ten_seconds",
+        ),
+    ),
+    Row(
+        85,
+        "a row that Postgres will never take",
+        "a value that fits no column",
+        (LOST, SAYS_SO),
+        "its lane halts with `row_refused` after everything before it was written",
+        ("integration/test_projector.py::test_a_row_that_is_refused_halts_its_lane_after_all_that_came_before",),
+    ),
+)

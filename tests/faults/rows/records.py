@@ -1,0 +1,94 @@
+"""Records: poisoned, too large, repeated, late."""
+
+from tests.faults.rows.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
+
+ROWS = (
+    Row(
+        61,
+        "a record of the events topic that is no event",
+        "bytes that are no JSON between two events",
+        (LOST, SAYS_SO),
+        "a dead letter, byte for byte; its neighbours are delivered",
+        (
+            "integration/test_sink.py::test_a_record_that_is_no_event_is_a_dead_letter",
+            "integration/test_dead_letters.py::test_a_dead_letter_is_the_record_byte_for_byte_with_every_header_it_had",
+        ),
+    ),
+    Row(
+        62,
+        "bad elements in a body",
+        "NaN, infinities, wrong types, broken JSON, nesting, odd unicode beside sound calls",
+        (LOST, SAYS_SO),
+        "each is refused with its reason; a bad element costs its neighbours nothing",
+        (
+            "integration/test_ingress_bad_input.py::test_a_bad_element_costs_its_neighbours_nothing",
+            "integration/test_ingress_bad_input.py::test_a_bad_line_costs_its_neighbours_nothing",
+            "integration/test_ingress_bad_input.py::test_an_oddity_is_billed_like_any_call",
+        ),
+    ),
+    Row(
+        63,
+        "an oversized record",
+        "a call above the topic's max.message.bytes, with Kafka there and with Kafka away",
+        (LOST, GOES_ON, SAYS_SO),
+        "rejected with `too_large`; it does not stand in the way of the others, nor of the spool's drain",
+        (
+            "integration/test_ingress_bad_input.py::test_what_kafka_refuses_for_its_size_costs_its_neighbours_nothing",
+            "integration/test_spool.py::test_what_kafka_refuses_for_its_size_is_rejected_and_does_not_stand_in_the_way",
+        ),
+    ),
+    Row(
+        64,
+        "an oversized body",
+        "larger than MAX_BODY_BYTES, announced or not, plain or gzip",
+        (GOES_ON, SAYS_SO),
+        "413 in bounded memory",
+        ("integration/test_ingress_bad_input.py::test_too_large_a_body_is_refused_however_it_comes",),
+    ),
+    Row(
+        65,
+        "every call is delivered three times",
+        "the same records again and again in the raw topic",
+        (TWICE, MONEY, BOOKS),
+        "counted once, the others are duplicates",
+        (
+            "integration/test_meter.py::test_calls_become_events_once_however_often_they_are_delivered",
+            "e2e/test_recorded_bodies.py::test_recorded_bodies_sent_three_times_are_billed_once",
+        ),
+    ),
+    Row(
+        66,
+        "one day fed by webhook, replay, backfill from Postgres and from files",
+        "one after the other, the same calls",
+        (TWICE, MONEY),
+        "calls, tokens and cents at Lago do not change",
+        ("integration/test_backfill.py::test_one_day_fed_four_ways_is_billed_once",),
+    ),
+    Row(
+        67,
+        "a call comes again after three days",
+        "a raw record older than the horizon",
+        (TWICE, SAYS_SO),
+        "`beyond_horizon`; released only after the usage log was asked",
+        ("integration/test_dlq.py::test_a_call_repeated_after_three_days_is_not_billed_again_and_a_new_one_is",),
+    ),
+    Row(
+        68,
+        "a replay is cut off",
+        "stopped in the middle, started again",
+        (LOST, TWICE),
+        "goes on where it stopped",
+        ("integration/test_replay.py::test_a_replay_that_was_cut_off_goes_on_where_it_stopped",),
+    ),
+    Row(
+        69,
+        "dead letters are put back twice",
+        "the same requeue again, and two operators at once",
+        (LOST, TWICE),
+        "each comes back once; of two desks the first can do nothing any more",
+        (
+            "integration/test_dlq.py::test_events_that_are_put_back_arrive_once_however_often_it_is_said",
+            "integration/test_dlq.py::test_of_two_desks_the_first_can_do_nothing_any_more",
+        ),
+    ),
+)

@@ -1,0 +1,147 @@
+"""What reaches no handler: heads that trickle, heads that are too large, bodies in an encoding nobody can undo."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from aiohttp import web
+
+from connectors.http.connections import MAX_HEADERS, MAX_LINE, BoundedRunner
+from connectors.http.middleware import Door
+
+HEAD_S = 0.4
+CANARY = "c4n4ry"
+POST = f"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {CANARY}\r\n"
+
+
+@dataclass
+class Wire:
+    """One raw connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def say(self, text: str | bytes) -> None:
+        self.writer.write(text.encode() if isinstance(text, str) else text)
+        await self.writer.drain()
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body."""
+        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)).decode()
+        status, *lines = head.strip().split("\r\n")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        body = await asyncio.wait_for(self.reader.readexactly(int(headers["content-length"])), 5)
+        return int(status.split()[1]), headers, body
+
+    async def closed(self) -> bool:
+        return await asyncio.wait_for(self.reader.read(), 5) == b""
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    async def take(request: web.Request) -> web.Response:
+        return web.Response(text=str(len(await request.read())))
+
+    app = web.Application(middlewares=[Door().passing])
+    app.add_routes([web.post("/", take)])
+    runner = BoundedRunner(app, HEAD_S, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield runner.addresses[0][1]
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Wire]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    yield Wire(reader, writer)
+    writer.close()
+
+
+async def trickle(wire: Wire) -> float:
+    """A head that never ends, a byte at a time; seconds until the other side had enough."""
+    begun = time.monotonic()
+    ended = asyncio.ensure_future(wire.reader.readuntil(b"\r\n\r\n"))
+    await wire.say(POST)
+    while not ended.done():
+        assert time.monotonic() - begun < 5
+        await wire.say("X")
+        await asyncio.wait({ended}, timeout=0.02)
+    assert b" 408 " in ended.result()
+    return time.monotonic() - begun
+
+
+async def test_a_head_that_trickles_in_is_given_up_in_time_however_busy_it_keeps_the_line(port: int) -> None:
+    """Slowloris: each byte is a sign of life, so only the whole can be bounded."""
+    async with connected(port) as wire:
+        assert HEAD_S * 0.9 < await trickle(wire) < HEAD_S + 1
+        assert json.loads(await asyncio.wait_for(wire.reader.read(), 5))["reason"] == "head_too_slow"
+
+
+async def test_a_later_head_on_the_same_connection_is_bounded_as_well(port: int) -> None:
+    async with connected(port) as wire:
+        await wire.say(POST + "Content-Length: 2\r\n\r\nab")
+        assert (await wire.answer())[0] == 200
+        assert HEAD_S * 0.9 < await trickle(wire) < HEAD_S + 1
+
+
+async def test_a_thousand_of_them_keep_nobody_waiting(port: int) -> None:
+    wires = [await asyncio.open_connection("127.0.0.1", port) for _ in range(1000)]
+    for _, writer in wires:
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nX-")
+    async with connected(port) as wire:
+        begun = time.monotonic()
+        await wire.say(POST + "Content-Length: 2\r\n\r\nab")
+        assert (await wire.answer())[0] == 200
+        assert time.monotonic() - begun < 1
+    for reader, writer in wires:
+        assert b" 408 " in await asyncio.wait_for(reader.readline(), 10)
+        writer.close()
+
+
+async def test_an_idle_connection_and_one_whose_body_is_slow_are_not_this_timers_matter(port: int) -> None:
+    """Senders keep their connections; a post on one that is closed just then would be lost."""
+    async with connected(port) as wire:
+        for _ in range(2):
+            await wire.say(POST[:20])
+            await asyncio.sleep(HEAD_S / 4)
+            await wire.say(POST[20:] + "Content-Length: 2\r\n\r\na")
+            await asyncio.sleep(HEAD_S * 1.5)
+            await wire.say("b")
+            assert (await wire.answer())[::2] == (200, b"2")
+            await asyncio.sleep(HEAD_S * 1.5)
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "reason"),
+    [
+        (f"X-Long: {CANARY * (MAX_LINE // len(CANARY) + 1)}\r\n\r\n", 431, "head_too_large"),
+        (f"X-N: {CANARY}\r\n" * (MAX_HEADERS + 1) + "\r\n", 431, "head_too_large"),
+        (f"{CANARY} no header\r\n\r\n", 400, "bad_request"),
+        ("Content-Length: 2\r\nContent-Encoding: br\r\n\r\nab", 415, "unknown_encoding"),
+        ("Content-Length: 2\r\nContent-Encoding: zstd\r\n\r\nab", 415, "unknown_encoding"),
+        ("Content-Length: 2\r\nContent-Encoding: gzip\r\n\r\nab", 400, "bad_encoding"),
+    ],
+)
+async def test_what_cannot_be_read_is_answered_as_problem_json_and_neither_quoted_nor_logged(
+    port: int, said: str, status: int, reason: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with connected(port) as wire:
+        await wire.say(POST + said)
+        told, headers, body = await wire.answer()
+    assert (told, headers["content-type"], json.loads(body)["reason"]) == (status, "application/problem+json", reason)
+    assert json.loads(body)["status"] == status
+    assert CANARY not in body.decode() + caplog.text + "".join(capfd.readouterr())
+
+
+async def test_other_peoples_protocols_are_refused_politely(port: int) -> None:
+    for said in (b"\x16\x03\x01\x02\x00\x01\x00", b"GARBAGE\r\n\r\n"):
+        async with connected(port) as wire:
+            await wire.say(said)
+            status, _, body = await wire.answer()
+            assert (status, json.loads(body)["reason"]) == (400, "bad_request")
+            assert await wire.closed()

@@ -1,0 +1,79 @@
+"""`meterbridge worker` as a process: what it says of itself, and how it ends when it is asked to."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import guard
+from tests.support.eventually import eventually
+from tests.support.kafka import Kafka
+from tests.support.ports import free_port
+from tests.support.stage import Stage
+
+_NOTHING = Path("/nonexistent")
+
+
+@contextmanager
+def worker(only: str, environ: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A worker and the file it logs to; killed at the end, should it still run."""
+    with tempfile.NamedTemporaryFile(prefix="meterbridge-worker-") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "connectors", "worker", "--only", only],
+            env={"PATH": os.environ["PATH"], "METRICS_PORT": "0", **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=told,
+            stderr=told,
+        )
+        guard.adopt(process.pid, signal.SIGKILL, _NOTHING)
+        try:
+            yield process, Path(told.name)
+        finally:
+            process.kill()
+            process.wait()
+            guard.release(process.pid)
+
+
+def lines(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+
+
+def children(pid: int, said: Sequence[str]) -> list[int]:
+    """Children of a process that have become the command which `said` names."""
+    numbers = [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    wanted = b"\0".join(word.encode() for word in said)
+    return [number for number in numbers if wanted in Path(f"/proc/{number}/cmdline").read_bytes()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process's children are read in /proc")
+def test_a_worker_stopped_while_its_roles_are_still_starting_has_stopped_cleanly() -> None:
+    """A rolling update may stop a pod a moment after it began: that is no failure to be restarted for."""
+    away = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
+    with worker("sink,retry", away) as (process, log):
+        eventually(lambda: len(children(process.pid, ["worker", "--only"])) == 2, 30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0, log.read_text()
+
+
+def test_a_worker_says_which_partitions_it_works_on_once_it_does(kafka: Kafka, topic_prefix: str) -> None:
+    """That the process runs says nothing about its place in the group."""
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
+    environ = {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
+        "KAFKA_PARTITIONS": str(stage.settings.kafka_partitions),
+        "TOPIC_PREFIX": topic_prefix,
+    }
+    with worker("meter", environ) as (process, log):
+        opened = eventually(lambda: [line for line in lines(log) if line["event"] == "partitions_opened"], 30)[-1]
+        assert (opened["role"], opened["assigned"]) == ("meter", 2)
+        eventually(lambda: any(line.get("opened") == [0, 1] for line in lines(log)))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0, log.read_text()

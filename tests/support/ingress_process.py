@@ -1,0 +1,96 @@
+"""`meterbridge serve --only webhooks` as a process of its own: killed, stopped and started again on the same port."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from tests.support import guard
+from tests.support.eventually import eventually
+from tests.support.ports import free_port
+
+_NOTHING = Path("/nonexistent")
+
+
+@dataclass
+class IngressProcess:
+    """An ingress in front of the broker at `bootstrap`; `settings` are further variables."""
+
+    bootstrap: str
+    prefix: str
+    folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    metrics_port: int = field(default_factory=free_port)
+    _process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "ingress.log"
+
+    def start(self) -> None:
+        """Returns when it takes calls; Kafka may be away where it has a spool."""
+        self.spawn()
+        eventually(self.takes_calls, 30)
+
+    def spawn(self) -> "subprocess.Popen[bytes]":
+        """Start it and return at once."""
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "LAGO_"))}
+        environ |= {
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
+            "KAFKA_PARTITIONS": "3",
+            "TOPIC_PREFIX": self.prefix,
+            "PORT": str(self.port),
+            "METRICS_PORT": str(self.metrics_port),
+            **self.settings,
+        }
+        command = [sys.executable, "-m", "connectors", "serve", "--only", "webhooks"]
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        guard.adopt(process.pid, signal.SIGKILL, _NOTHING)
+        self._process = process
+        return process
+
+    def takes_calls(self) -> bool:
+        """`/health/ready` says so."""
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()[-3000:]
+        try:
+            return httpx.get(f"{self.url}/health/ready", trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def metric(self, name: str) -> float:
+        """A metric without labels."""
+        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", trust_env=False).text
+        found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+        assert found, name
+        return float(found[1])
+
+    def drained(self) -> bool:
+        """Nothing waits on its disk."""
+        return self.metric("meterbridge_spool_records") == 0
+
+    def kill(self) -> None:
+        """SIGKILL; twice does nothing."""
+        self.end(signal.SIGKILL)
+
+    def end(self, how: signal.Signals = signal.SIGTERM, limit_s: float = 10) -> int:
+        """Send it a signal; its exit code. Raises: subprocess.TimeoutExpired: it took longer than `limit_s`."""
+        process = self._process
+        if process is None:
+            return 0
+        process.send_signal(how)
+        code = process.wait(limit_s)
+        self._process = None
+        guard.release(process.pid)
+        return code

@@ -1,0 +1,127 @@
+"""A CloudEvent of LiteLLM's `openmeter` callback becomes usage: no prompt, no guess, one identity a call."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from connectors.http.rejections import BAD_NUMBER, NOT_AN_OBJECT, NOT_JSON, WRONG_TYPE, Refused
+from connectors.http.strip import customer_of_rest, strip
+from schemas.errors import Rejected
+from schemas.usage import Usage
+from schemas.wire import CLOUDEVENT, RawRecord
+from streams.core.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.normalise import normalise
+
+RECEIVED = 1_795_215_900_000_000
+EVENT: dict[str, Any] = {
+    "specversion": "1.0",
+    "type": "litellm_tokens",
+    "id": "chatcmpl-1",
+    "time": "2026-11-20T22:45:16.767092+00:00",
+    "subject": "cust_42",
+    "source": "litellm-proxy",
+    "data": {
+        "model": "gpt-4o",
+        "cost": 0.00014500000000000003,
+        "prompt_tokens": 10,
+        "completion_tokens": 20,
+        "total_tokens": 30,
+    },
+}
+
+
+def stripped(element: str | bytes) -> tuple[str, bytes] | None:
+    text = element.encode() if isinstance(element, str) else element
+    return strip(text, CLOUDEVENT, RECEIVED, CUSTOMER_ID_FIELDS)
+
+
+def usage_of(**changes: Any) -> Usage:
+    stored = stripped(json.dumps({**EVENT, **changes}))
+    assert stored is not None
+    record = msgspec.json.decode(stored[1], type=RawRecord)
+    return normalise(record, stored[0], Decimal("1e-12"))
+
+
+def test_each_attribute_is_where_it_belongs() -> None:
+    usage = usage_of()
+    assert (usage.customer_id, usage.id_kind, usage.request_id, usage.model) == (
+        "cust_42",
+        "customer",
+        "chatcmpl-1",
+        "gpt-4o",
+    )
+    assert (usage.tokens_input, usage.tokens_output, usage.total_tokens) == (10, 20, 30)
+    assert usage.cost == Decimal("0.000145")
+    assert usage.start_us == usage.end_us == 1_795_214_716_767_092
+    assert usage.status == "success"
+
+
+def test_a_number_keeps_its_text_and_what_nobody_asked_for_is_gone() -> None:
+    stored = stripped('{"id":"1","subject":"c","messages":"p","data":{"cost":1.50e-05,"prompt":"secret"},"x":{}}')
+    assert stored is not None
+    assert b'"cost":1.50e-05' in stored[1]
+    assert b"secret" not in stored[1]
+    assert b'"call":{"cloud_event":{"id":"1","subject":"c","data":{"cost":1.50e-05}}}' in stored[1]
+
+
+def test_an_identity_is_source_subject_id_and_time() -> None:
+    """LiteLLM's id is the provider's, and some providers use one twice."""
+    same = {usage_of(**change).identity for change in ({}, {"type": "x"}, {"time": "2026-11-20T22:45:16.767092Z"})}
+    assert len(same) == 1
+    changes = (
+        {"source": "other"},
+        {"subject": "s"},
+        {"id": "2"},
+        {"time": "2026-11-20T22:45:16.767093Z"},
+        {"time": None},
+    )
+    assert len(same | {usage_of(**change).identity for change in changes}) == 6
+
+
+def test_without_a_time_it_ended_when_it_was_received_and_without_a_subject_it_is_nobodys() -> None:
+    assert usage_of(time=None).end_us == RECEIVED
+    assert usage_of(subject=None).id_kind == "unattributed"
+    assert usage_of(data=None).total_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"id": None}, "no_identity"),
+        ({"id": ""}, "no_identity"),
+        ({"time": "yesterday"}, "bad_time"),
+        ({"data": {"cost": -1}}, "negative_cost"),
+        ({"data": {"prompt_tokens": 1.5}}, "bad_tokens"),
+    ],
+)
+def test_what_can_never_be_billed_is_rejected_by_the_meter(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        usage_of(**change)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("element", "reason", "customer"),
+    [
+        ('{"id":"1","subject":"c","data":{"cost":NaN}}', BAD_NUMBER, "c"),
+        ('{"id":"1","subject":"c","data":"tokens"}', WRONG_TYPE, "c"),
+        ('{"id":"1","subject":["c"],"data":{}}', WRONG_TYPE, "unattributed:"),
+        ("42", NOT_AN_OBJECT, None),
+        ('{"id":', NOT_JSON, None),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_with_its_sound_rest(element: str, reason: str, customer: str | None) -> None:
+    with pytest.raises(Refused) as caught:
+        stripped(element)
+    assert caught.value.reason == reason
+    assert customer_of_rest(caught.value, CLOUDEVENT, CUSTOMER_ID_FIELDS) == customer
+
+
+def test_a_null_is_no_call_and_a_nan_beside_the_data_no_matter() -> None:
+    assert stripped("null") is None
+    stored = stripped('{"id":"1","subject":"c","extra":NaN,"data":{"cost":1}}')
+    assert stored is not None
+    assert stored[0] == "c"
