@@ -5,17 +5,14 @@ is imported by that command.
 """
 
 import asyncio
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
-import structlog
 import typer
 
 from connectors.commands.backfill import backfill
+from connectors.commands.base import fail, one_sentence, settings_of_command
 from connectors.commands.db import db
 from connectors.commands.dlq import dlq
 from connectors.commands.doctor import doctor
@@ -23,9 +20,8 @@ from connectors.commands.explain import explain
 from connectors.commands.held import held
 from connectors.commands.reconcile import reconcile
 from connectors.commands.replay import replay
-from connectors.logs import configure_logging
-from connectors.settings import Settings, load_settings
-from schemas.errors import ConfigurationError, MeterbridgeError, TopicProblem
+from connectors.commands.topics import topics
+from connectors.settings import Settings
 
 SERVED = ("webhooks", "api")
 ROLES = ("meter", "sink", "retry", "project")
@@ -37,7 +33,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-topics = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
 app.add_typer(topics, name="topics")
 app.add_typer(db, name="db")
 app.add_typer(dlq, name="dlq")
@@ -77,8 +72,8 @@ def serve(
     from connectors.serve import run_serve
 
     parts = _chosen(only, SERVED)
-    with _one_sentence():
-        raise typer.Exit(run_serve(_settings(), parts))
+    with one_sentence():
+        raise typer.Exit(run_serve(settings_of_command(asks_once=False), parts))
 
 
 @app.command(epilog="Example: meterbridge worker --only meter")
@@ -92,40 +87,14 @@ def worker(
     from connectors.worker import run_worker
 
     chosen = _chosen(only, ROLES) if only is not None else ()
-    with _one_sentence():
-        settings = _settings()
+    with one_sentence():
+        settings = settings_of_command(asks_once=False)
         raise typer.Exit(run_worker(settings, chosen or roles_of(settings)))
 
 
 def roles_of(settings: Settings) -> tuple[str, ...]:
     """The roles a deployment has: all but the projector, and that one where there is Postgres."""
     return ROLES if settings.postgres_url is not None else ROLES[:-1]
-
-
-@topics.command(epilog="Example: KAFKA_PARTITIONS=12 meterbridge topics create")
-def create() -> None:
-    """Create the topics that are missing; those that exist are left as they are."""
-    from connectors.kafka.admin import create_topics
-
-    with _one_sentence():
-        done = create_topics(_settings(asks_once=True))
-        typer.echo(f"{len(done.created)} topics created, {len(done.existed)} were there.")
-        for name in done.created:
-            typer.echo(name)
-
-
-@topics.command(epilog="Example: meterbridge topics check && meterbridge worker")
-def check() -> None:
-    """Say in a sentence each what is wrong with the topics; exit code 1 when anything is."""
-    from connectors.kafka.admin import check_topics
-
-    with _one_sentence():
-        complaints = check_topics(_settings(asks_once=True))
-    for complaint in complaints:
-        typer.echo(complaint, err=True)
-    if complaints:
-        raise typer.Exit(1)
-    typer.echo("All topics are as they should be.")
 
 
 @app.command(epilog="Example: meterbridge demo --rate 200 --seconds 60")
@@ -139,7 +108,7 @@ def demo(
     """Everything on this machine alone, without Docker, Java or network: sample calls become Lago events."""
     from connectors.demo import run_demo
 
-    with _one_sentence():
+    with one_sentence():
         raise typer.Exit(run_demo(rate=rate, seconds=seconds, lago_url=lago))
 
 
@@ -160,49 +129,15 @@ def lago_sandbox(
     from connectors.lago.sandbox import run_sandbox
 
     if dedup and store != "clickhouse":
-        _fail("--dedup is a setting of the clickhouse store: postgres always deduplicates.", 2)
+        fail("--dedup is a setting of the clickhouse store: postgres always deduplicates.", 2)
     options = {"api_key": api_key, "store": store, "dedup": dedup, "delay_s": delay, "journal": journal}
-    with _one_sentence():
+    with one_sentence():
         asyncio.run(run_sandbox(host, port, **options, rate_limit=rate_limit))
-
-
-def _settings(*, asks_once: bool = False) -> Settings:
-    """The environment's settings, with logging as they say; names that look like ours and are none are warned about.
-
-    A command that asks Kafka once says in a sentence what went wrong: librdkafka need not say it twenty times a second.
-    """
-    settings = load_settings()
-    configure_logging(settings.log_level, settings.log_format)
-    if asks_once:
-        logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
-    for name in settings.unknown:
-        structlog.get_logger(__name__).warning("setting_unknown", variable=name)
-    return settings
 
 
 def _chosen(only: str, known: tuple[str, ...]) -> tuple[str, ...]:
     """The names in `only`, in the order of `known`."""
     names = {name.strip() for name in only.split(",")}
     if not names <= set(known):
-        _fail(f"--only takes {','.join(known)}, one or several separated by commas.", 2)
+        fail(f"--only takes {','.join(known)}, one or several separated by commas.", 2)
     return tuple(name for name in known if name in names)
-
-
-@contextmanager
-def _one_sentence(*expected: type[Exception]) -> Iterator[None]:
-    """What goes wrong on purpose ends the command in one sentence; anything else is our bug and keeps its traceback."""
-    try:
-        yield
-    except ConfigurationError as error:
-        _fail(error.detail, 2)
-    except TopicProblem as error:
-        _fail(error.detail, 1)
-    except MeterbridgeError as error:
-        _fail(str(error), 1)
-    except expected as error:
-        _fail(str(error), 1)
-
-
-def _fail(sentence: str, code: int) -> NoReturn:
-    typer.echo(f"meterbridge: {sentence}", err=True)
-    raise typer.Exit(code)

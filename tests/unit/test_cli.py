@@ -1,6 +1,7 @@
 """The command line: every command explains itself, and a wrong word is answered in one sentence."""
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from connectors.cli import app
@@ -12,9 +13,21 @@ COMMANDS = (
     ["topics", "check"],
     ["db", "migrate"],
     ["doctor"],
+    ["dlq", "list"],
+    ["dlq", "show"],
+    ["dlq", "requeue"],
+    ["dlq", "purge"],
+    ["held", "list"],
+    ["held", "write-off"],
+    ["replay"],
+    ["backfill"],
+    ["explain"],
+    ["reconcile"],
     ["demo"],
     ["lago-sandbox"],
 )
+
+LONG_RUNNING = ("serve", "worker", "demo", "lago-sandbox")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -22,6 +35,25 @@ def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     told = CliRunner().invoke(app, [*command, "--help"])
     assert told.exit_code == 0
     assert f"meterbridge {' '.join(command)}" in told.output.split("Example:")[1]
+
+
+def commands_of(group: typer.Typer) -> set[tuple[str, ...]]:
+    """Every command below a group, by its words."""
+    own = {(command.name or command.callback.__name__,) for command in group.registered_commands if command.callback}
+    for below in group.registered_groups:
+        assert below.typer_instance is not None
+        own |= {(below.name or "", *words) for words in commands_of(below.typer_instance)}
+    return own
+
+
+def test_every_command_there_is_is_tried_here() -> None:
+    assert commands_of(app) == {tuple(command) for command in COMMANDS}
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one[0] not in LONG_RUNNING], ids=" ".join)
+def test_every_command_that_ends_answers_scripts_in_json(command: list[str]) -> None:
+    told = CliRunner().invoke(app, [*command, "--help"])
+    assert "--json" in told.output
 
 
 def test_the_version_is_the_distributions() -> None:

@@ -1,0 +1,32 @@
+"""`meterbridge topics`: the catalogue on the broker."""
+
+import typer
+
+from connectors.commands.base import AsJson, one_sentence, say, settings_of_command
+from connectors.kafka.admin import check_topics, create_topics
+
+topics = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
+
+
+@topics.command(epilog="Example: KAFKA_PARTITIONS=12 meterbridge topics create")
+def create(as_json: AsJson = False) -> None:
+    """Create the topics that are missing; those that exist are left as they are."""
+    with one_sentence():
+        done = create_topics(settings_of_command())
+    lines = [f"{len(done.created)} topics created, {len(done.existed)} were there.", *done.created]
+    say({"created": done.created, "existed": done.existed}, as_json=as_json, table=lambda: "\n".join(lines))
+
+
+@topics.command(epilog="Example: meterbridge topics check && meterbridge worker")
+def check(as_json: AsJson = False) -> None:
+    """Say in a sentence each what is wrong with the topics; exit code 1 when anything is."""
+    with one_sentence():
+        complaints = check_topics(settings_of_command())
+    if as_json:
+        say({"right": not complaints, "complaints": complaints}, as_json=True, table=str)
+    for complaint in complaints:
+        typer.echo(complaint, err=True)
+    if complaints:
+        raise typer.Exit(1)
+    if not as_json:
+        typer.echo("All topics are as they should be.")
