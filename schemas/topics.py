@@ -42,22 +42,28 @@ _COMPACTED = {
     "min.cleanable.dirty.ratio": "0.2",
     "delete.retention.ms": str(7 * DAY_MS),
 }
+#: A dead letter is larger than what died: it must not be refused where that was taken.
+_LARGE = {"max.message.bytes": str(8 << 20)}
 _RAW_CONFIG = {
     **_kept(30),
     "compression.type": "lz4",
     "message.timestamp.type": "CreateTime",
-    "max.message.bytes": str(8 << 20),
+    **_LARGE,
 }
 
 RAW = Topic("litellm.usage.raw", Partitions.LIKE_RAW, "calls as received, prompts removed", _RAW_CONFIG)
-REJECTED = Topic("litellm.usage.rejected", Partitions.LIKE_RAW, "what can never be billed, with its reason", _kept(30))
+REJECTED = Topic(
+    "litellm.usage.rejected", Partitions.LIKE_RAW, "what can never be billed, with its reason", {**_kept(30), **_LARGE}
+)
 CUSTOMERS = Topic("billing.customers", Partitions.LIKE_RAW, "customer mappings: the table's changelog", _COMPACTED)
 ORGS = Topic("billing.orgs", Partitions.ONE, "organisations and their subscription periods", _COMPACTED)
 ENRICHED = Topic("litellm.usage.enriched", Partitions.LIKE_RAW, "one record a call, with its decision", _kept(14))
 CHANGELOG = Topic("meter.changelog", Partitions.LIKE_RAW, "the ledgers' state", _COMPACTED)
 EVENTS = Topic("billing.lago.events", Partitions.LIKE_RAW, "Lago events, as they will be posted", _kept(30))
-RETRY = Topic("billing.lago.retry", Partitions.RETRY_TIERS, "events waiting for another attempt", _kept(30))
-DLQ = Topic("billing.lago.dlq", Partitions.ONE, "dead letters, with reason and attempts", _kept(30))
+RETRY = Topic(
+    "billing.lago.retry", Partitions.RETRY_TIERS, "events waiting for another attempt", {**_kept(30), **_LARGE}
+)
+DLQ = Topic("billing.lago.dlq", Partitions.ONE, "dead letters, with reason and attempts", {**_kept(30), **_LARGE})
 RECEIPTS = Topic("billing.receipts", Partitions.LIKE_RAW, "state of every Lago event", _kept(30))
 AUDIT = Topic("billing.audit", Partitions.ONE, "who did what to money's way, and why", _kept(400))
 

@@ -155,7 +155,7 @@ def _told(done: Filled, dry_run: bool) -> dict[str, Any]:
 
 def _table(done: Filled, dry_run: bool) -> Any:
     told = _told(done, dry_run)
-    rows = [(name, one.calls, one.tokens, one.usd) for name, one in sorted(done.missing.items())]
+    rows = [(name, one.calls, one.tokens, plain(one.usd)) for name, one in sorted(done.missing.items())]
     verb = "would be sent" if dry_run else "were sent"
     title = f"{told['read']} read, {told['known']} known, {told['missing']} missing ({told['usd']} USD) {verb}"
     title += "".join(f"\nrefused: {place}" for place in done.where)

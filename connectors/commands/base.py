@@ -25,6 +25,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, with its money, and do nothing.")]
 
 _AGO = re.compile(r"^(\d+)([smhd])$")
+_WIDE = 240
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -90,7 +91,8 @@ def say(answer: Any, *, as_json: bool, table: Callable[[], Table | str]) -> None
     if as_json:
         typer.echo(msgspec.json.encode(answer).decode())
     else:
-        Console(soft_wrap=True).print(table(), highlight=False)
+        # A pipe has no width: a table is cut for eyes, not for `grep`.
+        Console(width=None if sys.stdout.isatty() else _WIDE, soft_wrap=True).print(table(), highlight=False)
 
 
 def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:

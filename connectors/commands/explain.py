@@ -89,7 +89,7 @@ def _line(call: CallRow) -> dict[str, Any]:
 
 def _proof(story: EventStory) -> Any:
     shown = [
-        (call.request_id or call.call_id, call.model, call.tokens, call.usd, call.place)
+        (call.request_id or call.call_id, call.model, call.tokens, plain(call.usd), call.place)
         for call in story.calls[:_SHOWN]
     ]
     more = f"\n... and {len(story.calls) - _SHOWN} more; --json prints all" if len(story.calls) > _SHOWN else ""

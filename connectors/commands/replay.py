@@ -72,9 +72,9 @@ def _answer(contents: Contents) -> dict[str, Any]:
 
 def _table(contents: Contents) -> Any:
     rows: list[tuple[object, ...]] = [
-        (name, one.calls, one.tokens, one.usd) for name, one in sorted(contents.customers.items())
+        (name, one.calls, one.tokens, plain(one.usd)) for name, one in sorted(contents.customers.items())
     ]
     total = contents.total()
-    rows.append(("all", total.calls, total.tokens, total.usd))
+    rows.append(("all", total.calls, total.tokens, plain(total.usd)))
     unread = f"; {contents.unreadable} records hold no call" if contents.unreadable else ""
     return table_of(("customer", "calls", "tokens", "USD"), rows, f"Would be sent{unread}")

@@ -134,9 +134,7 @@ class Pace:
         return max(evenly, self._window_s / self.limit, 1 / ceiling)
 
     def _slow_down(self, now: float) -> None:
-        """Once a second at most: requests that were under way together are refused together."""
-        if self._ceiling_at and now - self._ceiling_at < 1.0:
-            return
+        """By the speed that was met, so that a second refusal of the same moment changes nothing."""
         speed = max(self._counts)
         self._ceiling = max(speed / 2, 1.0)
         self._rise = max(speed * _RISE, 0.1)

@@ -225,8 +225,9 @@ async def test_an_answer_that_trickles_ends_with_the_request_s_time_and_may_have
 
     transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Trickle()))
     client = LagoClient(httpx.AsyncClient(transport=transport, timeout=0.2), "http://lago", "secret")
-    with pytest.raises(LagoUnavailable) as caught:
-        await client.post_batch(b"{}")
+    async with asyncio.timeout(3):
+        with pytest.raises(LagoUnavailable) as caught:
+            await client.post_batch(b"{}")
     assert caught.value.reason == "timeout"
 
 

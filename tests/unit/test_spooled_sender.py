@@ -1,6 +1,7 @@
 """Laws of the spooled sender: Kafka first, the disk when it does not answer, and behind the disk while it holds anything."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from connectors.http.patience import Patience
 from connectors.kafka.producer import Record
+from connectors.spool.file import SpoolFile
 from connectors.spool.sending import SpooledSender, SpoolHooks
 from connectors.spool.spool import Spool
 from schemas.errors import Rejected, Unavailable
@@ -94,6 +96,26 @@ async def test_what_kafka_does_not_take_is_on_disk_when_the_sender_returns(groun
     assert (await ground.spool.oldest(10, MIB)).records == [record(1), record(2)]
     assert ground.told == [("spooled", 2)]
     assert (ground.spool.records, ground.spool.bytes, ground.spool.oldest_ms) == (2, 2, 1)
+
+
+async def test_nobody_hears_of_a_record_before_the_disk_has_it(tmp_path: Path) -> None:
+    class SlowDisk(SpoolFile):
+        written = threading.Event()
+
+        def append(self, groups: Sequence[Sequence[Record]]) -> list[Unavailable | None]:
+            self.written.wait(10)
+            return super().append(groups)
+
+    file = SlowDisk(tmp_path / "spool.db", MIB)
+    spool = Spool(file)
+    sender = SpooledSender(ScriptedKafka(away="kafka_unavailable"), spool, "rejected", lambda: 0)
+    sending = asyncio.ensure_future(sender.send_all([record(1)]))
+    await asyncio.wait({sending}, timeout=0.2)
+    assert not sending.done()
+    file.written.set()
+    assert await asyncio.wait_for(sending, 5) == {}
+    assert (await spool.oldest(1, 1)).records == [record(1)]
+    await spool.close()
 
 
 async def test_only_the_first_wait_for_kafka_the_others_go_to_the_disk_at_once(ground: Ground) -> None:
