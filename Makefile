@@ -5,6 +5,8 @@
 MAKEFLAGS += --no-builtin-rules
 MINUTES ?= 10
 ARGS ?=
+#: pytest's exit code when ARGS choose none of a run's tests.
+NOTHING_CHOSEN = 5
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,7 +16,8 @@ demo: venv ## LiteLLM calls become Lago events on this machine alone: no Docker,
 
 test: venv check ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
 	.venv/bin/python -m tests.support.kafka --fetch
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest -m "not alone" -n 3 --dist worksteal $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
+	.venv/bin/pytest -m alone $(ARGS) || [ $$? = $(NOTHING_CHOSEN) ]
 
 check: venv ## format, lint, types, and the one direction of imports
 	.venv/bin/ruff format --check .

@@ -9,6 +9,8 @@ import msgspec
 
 from schemas.money import ZERO
 
+#: Raised when an older release would misread what is written, or drop a part of it.
+LEDGER_VERSION = 1
 #: Keys of the changelog: one position, a window by its first offset, a chunk of identities by hour and offset.
 POSITION_KEY = b"position"
 WINDOW_PREFIX = b"w"
@@ -45,6 +47,7 @@ class Position(msgspec.Struct, array_like=True, gc=False):
         deployment: whose ledger it is.
         seal_seq: number of the last sealed part; contiguous in `billing.lago.events`.
         dropped_hour: identities counted in earlier hours have been forgotten.
+        v: version of all values of the changelog.
     """
 
     next: int = 0
@@ -55,6 +58,7 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     seal_seq: int = 0
     dropped_hour: int = 0
     counters: Counters = msgspec.field(default_factory=Counters)
+    v: int = LEDGER_VERSION
 
 
 class Window(msgspec.Struct, array_like=True, gc=False):

@@ -76,6 +76,7 @@ class Manifest(msgspec.Struct, omit_defaults=True, gc=False):
         first, last: raw offsets of the part's first and last call.
         count: number of calls.
         windows: first offsets of the held windows that were released into this part.
+        deployment: whose meter sealed it; another one's sink does not post it.
     """
 
     partition: int
@@ -83,6 +84,7 @@ class Manifest(msgspec.Struct, omit_defaults=True, gc=False):
     last: int
     count: int
     windows: tuple[int, ...] = ()
+    deployment: str = ""
 
 
 class Receipt(msgspec.Struct, omit_defaults=True, gc=False):

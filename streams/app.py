@@ -108,6 +108,7 @@ def _delivering(parts: Parts, role: str, topic: str) -> Role:
             parts.kafka,
             parts.topics,
             parts.group(role),
+            parts.policy.deployment,
             parts.delivery(),
             parts.max_retries,
             parts.retry_delay_s,

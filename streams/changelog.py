@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from schemas.ledger import POSITION_KEY, SEEN_PREFIX, WINDOW_PREFIX, Position, Window
+from schemas.errors import LedgerBroken
+from schemas.ledger import LEDGER_VERSION, POSITION_KEY, SEEN_PREFIX, WINDOW_PREFIX, Position, Window
 from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.identity import IDENTITY_BYTES
@@ -78,10 +79,17 @@ async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offs
 
 
 def restore(books: Books, image: Image, now_us: int) -> None:
-    """Bring the books up to the image: all of it, or the tail that was read since."""
+    """Bring the books up to the image: all of it, or the tail that was read since.
+
+    Raises:
+        LedgerBroken: `later_version`: to read on would drop what this release does not know.
+    """
     if image.position is not None:
         before = books.position.dropped_hour
         books.position = _decode_position(image.position)
+        if books.position.v > LEDGER_VERSION:
+            raise LedgerBroken("later_version", f"{books.position.v}, this worker reads up to {LEDGER_VERSION}")
+        books.position.v = LEDGER_VERSION
         if books.position.dropped_hour > before:
             books.seen.drop_before(books.position.dropped_hour, before)
     for first, value in image.windows.items():

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.errors import LedgerBroken, TopicProblem
 from schemas.ledger import Position
 from schemas.topics import TopicNames
-from streams.changelog import FETCHING, read, records_of, restore
+from streams.changelog import FETCHING, Image, read, records_of, restore
 from streams.core.books import Books, verify
 from streams.core.changes import Changes, apply
 from streams.offsets import Standing, asking, standing_by
@@ -104,11 +104,13 @@ class Ledger:
         books, start = kept if kept is not None else (Books(Position()), 0)
         async with asking(place.kafka, place.group, **FETCHING) as consumer:
             raw = await standing_by(consumer, self._input)
+            self._check_count(raw)
             image = await read(consumer, place.topics.changelog, self.partition, start)
-        fresh = kept is None and image.position is None
+            if kept is None and image.position is None:
+                image = await self._begin(consumer, raw)
         restore(books, image, self._now_us())
         self._changelog_next = image.next_offset
-        self._check_topic(books, raw, fresh=fresh)
+        self._check_topic(books, raw)
         verify(books)
         self.books = books
         return books
@@ -140,17 +142,37 @@ class Ledger:
         """Whether a transaction is on its way."""
         return self._writer is not None and self._writer.busy
 
-    def _check_topic(self, books: Books, raw: Standing, *, fresh: bool) -> None:
+    async def _begin(self, consumer: AIOKafkaConsumer, raw: Standing) -> Image:
+        """Write the first position; what the changelog holds then, somebody else's position if they were first.
+
+        Two deployments have producers that do not fence each other, but for this one: else both would begin here.
+        """
+        place = self._place
+        if raw.begin > 0 or raw.committed is not None:
+            raise TopicProblem("no_ledger", f"{self._input.topic}-{self.partition} was read before, its ledger is gone")
+        changelog = place.topics.changelog
+        writer = TransactionalWriter(place.kafka, f"{changelog}-begin-{self.partition}")
+        try:
+            await writer.start()
+            image = await read(consumer, changelog, self.partition)
+            if image.position is None:
+                own = Position(topic_id=place.topic_id, partitions=place.partitions, deployment=place.deployment)
+                ((key, value),) = records_of(Changes(own))
+                write = Write(changelog, self.partition, key, value)
+                ends = await writer.commit([write], self._input, None, place.group)
+                image = Image(ends[changelog, self.partition], value)
+            return image
+        finally:
+            await writer.stop()
+
+    def _check_count(self, raw: Standing) -> None:
+        tp, count = self._input, self._place.partitions
+        if raw.partitions != count:
+            raise TopicProblem("regrown", f"{tp.topic} has {raw.partitions} partitions, {count} are configured")
+
+    def _check_topic(self, books: Books, raw: Standing) -> None:
         place, position, tp = self._place, books.position, self._input
-        begin, end, committed, count = raw
-        if count != place.partitions:
-            raise TopicProblem("regrown", f"{tp.topic} has {count} partitions, {place.partitions} are configured")
-        if fresh:
-            if begin > 0 or committed is not None:
-                raise TopicProblem("no_ledger", f"{tp.topic}-{self.partition} was read before, its ledger is gone")
-            position.topic_id, position.partitions = place.topic_id, place.partitions
-            position.deployment = place.deployment
-            return
+        begin, end, _, count = raw
         if position.topic_id != place.topic_id:
             raise TopicProblem("recreated", f"{tp.topic} has another id than the ledger's")
         if position.partitions != count:

@@ -25,6 +25,10 @@ def _no_projection() -> Projection:
     raise ConfigurationError("DATABASE_URL", "DATABASE_URL or POSTGRES_HOST must be set: the projector needs Postgres")
 
 
+def _wall_clock_us() -> int:
+    return time.time_ns() // 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """One process's parts.
@@ -39,6 +43,7 @@ class Parts:
         lead_s: how old a table may be before the meter waits.
         delivery, projection: made on first use, inside the running loop; the latter for the projector alone.
         instance_id: static group membership, where the platform gives a stable name.
+        now_us: the wall clock, microseconds since 1970 UTC.
     """
 
     kafka: Mapping[str, Any]
@@ -59,10 +64,7 @@ class Parts:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
     random: Callable[[], float] = random.random
-
-    def now_us(self) -> int:
-        """The wall clock: microseconds since 1970 UTC."""
-        return time.time_ns() // 1000
+    now_us: Callable[[], int] = _wall_clock_us
 
     def group(self, role: str) -> str:
         """Consumer group of a role, also the beginning of its transactional ids."""

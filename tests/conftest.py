@@ -1,10 +1,13 @@
 """Fixtures that every suite shares: a real Kafka, a real Postgres, and a corner of Kafka for each test."""
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import structlog
 from confluent_kafka.admin import AdminClient
 
 from tests.support.kafka import Kafka, start_kafka
@@ -26,9 +29,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("kafka")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Workers of a parallel run have a broker each: they say which when they end."""
+    node.config.stash[_NEIGHBOURS].extend(getattr(node, "workeroutput", {}).get("neighbours", []))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["neighbours"] = session.config.stash[_NEIGHBOURS]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for neighbour in config.stash[_NEIGHBOURS]:
         terminalreporter.write_line(f"ran against {neighbour}")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A command run in this process sets logging up for itself: the next test must not inherit it."""
+    root, quieted = logging.getLogger(), logging.getLogger("librdkafka")
+    before, level, quiet, config = list(root.handlers), root.level, quieted.level, structlog.get_config()
+    yield
+    for handler in list(root.handlers):
+        if handler not in before and not type(handler).__module__.startswith("_pytest"):
+            root.removeHandler(handler)
+    root.setLevel(level)
+    quieted.setLevel(quiet)
+    structlog.configure(**config)
 
 
 @pytest.fixture(scope="session")

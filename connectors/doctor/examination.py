@@ -11,7 +11,7 @@ from connectors.doctor.catalogue import Finding, Severity
 from connectors.doctor.lago_rules import SeenLago, judge_lago
 from connectors.doctor.litellm_rules import judge_litellm
 from connectors.doctor.own_rules import judge_own
-from connectors.lago.client import LagoClient, LagoError
+from connectors.lago.client import LagoClient, LagoIntegrationError
 from connectors.litellm.config import read_config
 from connectors.litellm.proxy import ask_proxy
 from connectors.litellm.recommended import ENDPOINT, working_yaml
@@ -138,7 +138,7 @@ async def _lago(own: Settings, http: httpx.AsyncClient) -> Patient:
     try:
         store = (await lago.organization()).events_store
         metric, plans = await lago.metric(own.lago_event_code), await lago.plans()
-    except LagoError as error:
+    except LagoIntegrationError as error:
         if error.reason in _KEY_REFUSED:
             return Patient(name, (Finding("lago_key_refused", f"Lago answers {error.reason[5:]}."),))
         return Patient(name, unread=f"Lago does not answer: {error}.")
@@ -149,7 +149,7 @@ async def _version(lago: LagoClient) -> str:
     """A proxy in front of Lago may hide where it stands; `""` then."""
     try:
         return await lago.version()
-    except LagoError:
+    except LagoIntegrationError:
         return ""
 
 

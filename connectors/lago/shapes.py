@@ -1,13 +1,13 @@
-"""The parts of Lago's answers that are read, and what they mean in our own types."""
+"""The parts of Lago's answers about customers, subscriptions, plans and metrics that are read.
 
-from decimal import Decimal
+Moments are ISO 8601 as Lago writes them; `lago_id` is Lago's own UUID.
+"""
 
 import msgspec
 
 from schemas.customers import Period
-from schemas.moments import lago_timestamp, parse_us
-from schemas.records import LagoEvent
-from streams.core.proof import LagoUsage
+from schemas.errors import Rejected
+from schemas.moments import parse_us
 
 
 class Organization(msgspec.Struct, frozen=True):
@@ -18,6 +18,22 @@ class Organization(msgspec.Struct, frozen=True):
     events_store: str | None = None
 
 
+class Metadata(msgspec.Struct, frozen=True):
+    """An entry of a customer's metadata."""
+
+    lago_id: str
+    key: str
+    value: str
+    display_in_invoice: bool = False
+
+
+class PaymentConfiguration(msgspec.Struct, frozen=True):
+    """Who collects a customer's money; None where nobody does."""
+
+    payment_provider: str | None = None
+    payment_provider_code: str | None = None
+
+
 class Customer(msgspec.Struct, frozen=True):
     """Lago's customer: the billed org."""
 
@@ -25,47 +41,46 @@ class Customer(msgspec.Struct, frozen=True):
     lago_id: str | None = None
     name: str | None = None
     currency: str | None = None
+    email: str | None = None
+    created_at: str | None = None
+    metadata: tuple[Metadata, ...] = ()
+    billing_configuration: PaymentConfiguration | None = None
+
+    def note(self, key: str) -> str | None:
+        """The value of a metadata key."""
+        return next((entry.value for entry in self.metadata if entry.key == key), None)
 
 
 class Health(msgspec.Struct):
+    """`GET /health`."""
+
     version: str
 
 
-class Event(msgspec.Struct):
-    transaction_id: str
-    external_subscription_id: str | None
-    code: str
-    timestamp: str
-    precise_total_amount_cents: str | None = None
-    properties: dict[str, msgspec.Raw] = {}
+class Subscription(msgspec.Struct, frozen=True):
+    """A subscription; `next_plan_code` and `downgrade_plan_date` (a UTC day) show a change that waits.
 
+    Fields:
+        started_at: to the millisecond; None while it is pending.
+        current_billing_period_ending_at: the period's last second.
+    """
 
-class EventBody(msgspec.Struct):
-    event: Event
-
-
-class OrganizationBody(msgspec.Struct):
-    organization: Organization
-
-
-class CustomerBody(msgspec.Struct):
-    customer: Customer
-
-
-class Subscription(msgspec.Struct):
     external_id: str
-    started_at: str
+    started_at: str | None = None
     plan_code: str | None = None
     terminated_at: str | None = None
-
-
-class _Meta(msgspec.Struct):
-    next_page: int | None = None
-
-
-class SubscriptionsBody(msgspec.Struct):
-    subscriptions: list[Subscription]
-    meta: _Meta = msgspec.field(default_factory=_Meta)
+    lago_id: str | None = None
+    external_customer_id: str | None = None
+    name: str | None = None
+    status: str = ""
+    billing_time: str | None = None
+    subscription_at: str | None = None
+    ending_at: str | None = None
+    previous_plan_code: str | None = None
+    next_plan_code: str | None = None
+    downgrade_plan_date: str | None = None
+    current_billing_period_started_at: str | None = None
+    current_billing_period_ending_at: str | None = None
 
 
 class Metric(msgspec.Struct, frozen=True):
@@ -74,10 +89,8 @@ class Metric(msgspec.Struct, frozen=True):
     code: str
     aggregation_type: str
     field_name: str | None = None
-
-
-class MetricBody(msgspec.Struct):
-    billable_metric: Metric
+    lago_id: str = ""
+    name: str = ""
 
 
 class Charge(msgspec.Struct, frozen=True):
@@ -88,82 +101,31 @@ class Charge(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A plan of any customer's."""
+    """A plan of any customer's; `amount_cents` an `interval`, in the currency's smallest unit."""
 
     code: str
     amount_currency: str
     charges: tuple[Charge, ...] = ()
+    name: str = ""
+    amount_cents: int = 0
+    interval: str = ""
+    pay_in_advance: bool = False
+    lago_id: str = ""
 
 
-class PlansBody(msgspec.Struct):
-    plans: list[Plan]
-    meta: _Meta = msgspec.field(default_factory=_Meta)
+class WebhookEndpoint(msgspec.Struct, frozen=True):
+    """Where Lago sends its webhooks; `event_types` None = all of them."""
 
-
-class Refusal(msgspec.Struct):
-    code: str = ""
-
-
-def event_of(found: Event) -> LagoEvent:
-    """The event as it would be sent. Raises: Rejected `bad_time`."""
-    return LagoEvent(
-        transaction_id=found.transaction_id,
-        external_subscription_id=found.external_subscription_id or "",
-        code=found.code,
-        timestamp=lago_timestamp(parse_us(found.timestamp)),
-        precise_total_amount_cents=found.precise_total_amount_cents or "0",
-        properties={name: _text(value) for name, value in found.properties.items()},
-    )
-
-
-def _text(value: msgspec.Raw) -> str:
-    """A JSON text as itself, anything else as its JSON."""
-    decoded = msgspec.json.decode(value)
-    return decoded if isinstance(decoded, str) else bytes(value).decode()
+    webhook_url: str
+    lago_id: str = ""
+    signature_algo: str = "jwt"
+    name: str | None = None
+    event_types: tuple[str, ...] | None = None
 
 
 def period_of(found: Subscription) -> Period:
-    """Raises: Rejected `bad_time`."""
+    """Raises: Rejected `bad_time`, also for one that has not started."""
+    if found.started_at is None:
+        raise Rejected("bad_time", "not started")
     ended = None if found.terminated_at is None else parse_us(found.terminated_at)
     return Period(found.external_id, parse_us(found.started_at), ended, found.plan_code or "")
-
-
-class UsageCharge(msgspec.Struct, frozen=True):
-    """One charge of the current usage: its fee lines are its groups and filters, or itself."""
-
-    amount_cents: int
-    billable_metric: "MetricCode"
-    filters: list[msgspec.Raw] = []
-    grouped_usage: list[msgspec.Raw] = []
-
-
-class MetricCode(msgspec.Struct, frozen=True):
-    """Which metric a charge is on."""
-
-    code: str
-
-
-class CustomerUsage(msgspec.Struct, frozen=True):
-    """The running period of a subscription: `[from_datetime, to_datetime]`, ISO 8601, to the millisecond."""
-
-    from_datetime: str
-    to_datetime: str
-    charges_usage: list[UsageCharge] = []
-
-
-class UsageBody(msgspec.Struct, frozen=True):
-    """`GET /customers/{id}/current_usage`."""
-
-    customer_usage: CustomerUsage
-
-
-def usage_of(subscription: str, usage: CustomerUsage, code: str) -> LagoUsage:
-    """What Lago counts on the metric `code`. Raises: Rejected: `bad_time`."""
-    ours = [charge for charge in usage.charges_usage if charge.billable_metric.code == code]
-    return LagoUsage(
-        subscription,
-        parse_us(usage.from_datetime),
-        parse_us(usage.to_datetime) + 1,
-        Decimal(sum(charge.amount_cents for charge in ours)),
-        sum(max(1, len(charge.grouped_usage), len(charge.filters)) for charge in ours),
-    )

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from connectors.lago.client import LagoClient, LagoError
+from connectors.lago.client import LagoClient, LagoIntegrationError
 from streams.core.answers import batches_are_whole
 
 log = structlog.get_logger(__name__)
@@ -52,7 +52,7 @@ class Tenant:
     async def _ask_store(self) -> bool:
         try:
             store = (await self._lago.organization()).events_store or POSTGRES
-        except LagoError as error:
+        except LagoIntegrationError as error:
             if error.reason not in _NEVER_TOLD:
                 log.warning("event_store_unknown", reason=error.reason)
                 return False
@@ -66,7 +66,7 @@ class Tenant:
     async def _ask_version(self) -> bool:
         try:
             version = await self._lago.version()
-        except LagoError:
+        except LagoIntegrationError:
             return bool(self.version)  # a proxy may hide /health: it is no reason to ask every few seconds
         if version != self.version and not batches_are_whole(version):
             log.warning("lago_too_old", version=version, needed="v1.39.0")

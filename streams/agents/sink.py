@@ -11,7 +11,7 @@ import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 
 from schemas.errors import TopicProblem
-from schemas.records import LagoEvent, Receipt
+from schemas.records import LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
 from streams.core import letters
 from streams.core.backoff import RETRY_CAP_S, retry_delay, tier_of
@@ -40,6 +40,7 @@ class DeliveryWork:
         kafka: Mapping[str, Any],
         topics: TopicNames,
         group: str,
+        deployment: str,
         delivery: Delivery,
         max_retries: int,
         retry_base_s: float,
@@ -52,6 +53,7 @@ class DeliveryWork:
         self._kafka = kafka
         self._topics = topics
         self._group = group
+        self._deployment = deployment
         self._delivery = delivery
         self._max_retries = max_retries
         self._retry_base_s = retry_base_s
@@ -117,13 +119,18 @@ class DeliveryWork:
         return records
 
     async def _deliver(self, records: Sequence[ConsumerRecord]) -> list[Outcome]:
-        """Outcomes in order; a record that is no event is a dead letter, not a reason to stop."""
+        """Outcomes in order; a record that is no event is a dead letter, not a reason to stop.
+
+        Raises:
+            TopicProblem: `other_deployment`: whose meter sealed an event, its sink posts it. Nothing was posted.
+        """
         items: list[Item] = []
         places: list[int] = []
         outcomes = [Outcome("dead", "malformed", "the record is no event", 0)] * len(records)
         for place, record in enumerate(records):
             event = _event(record)
             if event is not None:
+                self._check_owner(record)
                 travel = travel_of(record.headers)
                 resent = record.offset < self._maybe_sent_below or travel.maybe_sent
                 items.append(Item(event.transaction_id, record.value, resent, compare=travel.requeued > 0))
@@ -131,6 +138,12 @@ class DeliveryWork:
         for place, outcome in zip(places, await self._delivery.deliver(items), strict=True):
             outcomes[place] = outcome
         return outcomes
+
+    def _check_owner(self, record: ConsumerRecord) -> None:
+        manifest = _manifest(record)
+        if manifest is not None and manifest.deployment not in ("", self._deployment):
+            place = f"{record.topic}-{record.partition} at {record.offset}"
+            raise TopicProblem("other_deployment", f"{place} belongs to {manifest.deployment}")
 
     async def _settle(self, records: Sequence[ConsumerRecord], outcomes: Sequence[Outcome]) -> None:
         if self._writer is None:
@@ -195,8 +208,12 @@ def _due_ms(record: ConsumerRecord) -> int:
 
 
 def _calls(record: ConsumerRecord) -> int:
-    try:
-        manifest = read_manifest(dict(record.headers))
-    except msgspec.DecodeError:
-        return 0
+    manifest = _manifest(record)
     return 0 if manifest is None else manifest.count
+
+
+def _manifest(record: ConsumerRecord) -> Manifest | None:
+    try:
+        return read_manifest(dict(record.headers))
+    except msgspec.DecodeError:
+        return None

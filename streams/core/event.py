@@ -55,6 +55,6 @@ def event_of(window: Window, prefix: str, at_us: int, policy: MeterPolicy) -> La
     )
 
 
-def manifest_of(window: Window, partition: int) -> Manifest:
+def manifest_of(window: Window, partition: int, deployment: str) -> Manifest:
     """Which calls the event bills: those of the part and of the held windows merged into it."""
-    return Manifest(partition, window.first, window.last, window.count, window.merged)
+    return Manifest(partition, window.first, window.last, window.count, window.merged, deployment)

@@ -19,20 +19,28 @@ from schemas.money import EXACT, ZERO, quantum
 from schemas.policy import MeterPolicy
 from schemas.records import Rejection
 from schemas.usage import Usage
-from schemas.wire import RawRecord
+from schemas.wire import ENVELOPE_VERSION, RawRecord
 from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.decisions import BILLED, DUPLICATE, REJECTED, decide
 from streams.core.enrich import Enricher
 from streams.core.mapping import Target
-from streams.core.normalise import normalise
+from streams.core.normalise import normalise, unknown_version
 from streams.core.seal import HELD_LENGTH_US
 
 HOUR_MS = 3_600_000
 #: Identity chunks deleted from the changelog a step, an hour's at a time: bounds the transaction.
 _DROPS = 500
 
+
+class _Version(msgspec.Struct, gc=False):
+    """All that every release of the envelope has in common."""
+
+    v: int
+
+
 _decode = msgspec.json.Decoder(RawRecord).decode
+_decode_version = msgspec.json.Decoder(_Version).decode
 _encode = msgspec.json.Encoder().encode
 copy = msgspec.structs.replace
 
@@ -77,7 +85,7 @@ class Fold:
         except Rejected as refusal:
             return refusal
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return Rejected("malformed", type(error).__name__)
+            return _later(record.value) or Rejected("malformed", type(error).__name__)
 
     def _fold(self, books: Books, records: Sequence[Record], resolve: Resolve) -> Changes:
         policy, position = self._policy, books.position
@@ -213,6 +221,15 @@ class Fold:
         else:
             rejection.call = msgspec.Raw(value)
         changes.rejected.append((record.key, _encode(rejection)))
+
+
+def _later(value: bytes | None) -> Rejected | None:
+    """Why a record cannot be read, if a later release wrote it: so it is kept as it is."""
+    try:
+        version = _decode_version(value or b"").v
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return unknown_version(version) if version > ENVELOPE_VERSION else None
 
 
 def _has_twin(books: Books, new: Mapping[bytes, None], twins: Sequence[bytes]) -> bool:

@@ -10,6 +10,7 @@ from schemas.usage import Usage
 from schemas.wire import (
     BACKFILL,
     CLOUDEVENT,
+    ENVELOPE_VERSION,
     FLAT,
     INTEGRATION,
     LAGO,
@@ -43,8 +44,10 @@ def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
 
     Raises:
         Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`,
-            `bad_tokens` or `unknown_shape`: the call goes to the rejected topic.
+            `bad_tokens`, `unknown_shape` or `unknown_version`: the call goes to the rejected topic.
     """
+    if record.v > ENVELOPE_VERSION:
+        raise unknown_version(record.v)
     try:
         read = _SHAPES[record.shape]
     except KeyError:
@@ -59,6 +62,11 @@ def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
         usage.end_us = record.received_at
         usage.note = "future_time"
     return usage
+
+
+def unknown_version(v: int) -> Rejected:
+    """An envelope of a later release: what its fields mean is not guessed at."""
+    return Rejected("unknown_version", f"{v}, this worker reads up to {ENVELOPE_VERSION}")
 
 
 def _litellm(record: RawRecord, call: Call, unit: Decimal) -> Usage:

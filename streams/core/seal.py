@@ -84,7 +84,8 @@ def seal(
                 event.precise_total_amount_cents,
                 window.count,
             )
-            changes.sealed.append(Sealed(event, manifest_of(window, partition), receipt, seal_seq))
+            manifest = manifest_of(window, partition, policy.deployment)
+            changes.sealed.append(Sealed(event, manifest, receipt, seal_seq))
             changes.windows[window.first] = None
             sealed_calls += window.count
             sealed_cost += window.cost

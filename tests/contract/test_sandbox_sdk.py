@@ -12,21 +12,28 @@ from lago_python_client.models import (
     Charge,
     Charges,
     Customer,
+    CustomerBillingConfiguration,
     Event,
     Metadata,
     MetadataList,
     Plan,
     Subscription,
+    WebhookEndpoint,
 )
 
-from tests.support.sandbox import NOW, Clock, Lago, lago_sandbox
+from tests.support.sandbox import DAY, NOW, Clock, Lago, lago_sandbox
 
 T = TypeVar("T")
 
 
+@pytest.fixture
+async def clock() -> Clock:
+    return Clock()
+
+
 @pytest.fixture(params=["postgres", "clickhouse"])
-async def lago(request: pytest.FixtureRequest) -> AsyncIterator[Lago]:
-    async with lago_sandbox(clock=Clock(), store=request.param) as running:
+async def lago(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Lago]:
+    async with lago_sandbox(clock=clock, store=request.param) as running:
         yield running
 
 
@@ -100,6 +107,48 @@ async def test_it_reads_and_ends_subscriptions(lago: Lago) -> None:
     listed = await call(lago.sdk.subscriptions.find_all, {"external_customer_id": "org_1", "status[]": ["active"]})
     assert listed["subscriptions"][0].lago_id == found.lago_id
     assert (await call(lago.sdk.subscriptions.destroy, "sub_1")).status == "terminated"
+
+
+async def test_it_changes_a_subscription_and_its_plan(lago: Lago) -> None:
+    await sell(lago)
+    assert (await call(lago.sdk.subscriptions.update, Subscription(name="Acme"), "sub_1")).name == "Acme"
+    dearer = Plan(
+        name="Pro", code="pro", interval="monthly", amount_cents=4900, amount_currency="USD", pay_in_advance=False
+    )
+    await call(lago.sdk.plans.create, dearer)
+    for code, running, following in (("pro", "pro", None), ("llm", "pro", "llm")):
+        wanted = Subscription(external_customer_id="org_1", external_id="sub_1", plan_code=code)
+        found = await call(lago.sdk.subscriptions.create, wanted)
+        assert (found.plan_code, found.next_plan_code) == (running, following)
+
+
+async def test_it_reads_invoices_and_asks_for_their_pdf_and_their_payment(lago: Lago, clock: Clock) -> None:
+    by_stripe = CustomerBillingConfiguration(payment_provider="stripe", payment_provider_code="main")
+    await call(lago.sdk.customers.create, Customer(external_id="org_1", billing_configuration=by_stripe))
+    await sell(lago)
+    await call(lago.sdk.events.create, cost("t1", "1.25"))
+    clock.now += 31 * DAY
+    [listed] = (await call(lago.sdk.invoices.find_all, {"external_customer_id": "org_1"}))["invoices"]
+    assert (listed.status, listed.total_amount_cents, listed.customer.external_id) == ("finalized", 1, "org_1")
+    invoice = await call(lago.sdk.invoices.find, listed.lago_id)
+    assert [fee.item.type for fee in invoice.fees.__root__] == ["subscription", "charge"]
+    assert await call(lago.sdk.invoices.download, listed.lago_id) is None
+    assert (await call(lago.sdk.invoices.download, listed.lago_id)).file_url
+    assert await call(lago.sdk.invoices.payment_url, listed.lago_id)
+
+
+async def test_it_asks_for_a_customers_links_and_deletes_it(lago: Lago) -> None:
+    by_stripe = CustomerBillingConfiguration(payment_provider="stripe")
+    await call(lago.sdk.customers.create, Customer(external_id="org_1", billing_configuration=by_stripe))
+    assert await call(lago.sdk.customers.portal_url, "org_1")
+    assert await call(lago.sdk.customers.checkout_url, "org_1")
+    assert (await call(lago.sdk.customers.destroy, "org_1")).external_id == "org_1"
+
+
+async def test_it_registers_webhook_endpoints(lago: Lago) -> None:
+    wanted = WebhookEndpoint(webhook_url="https://hooks.example/lago", signature_algo="hmac")
+    created = await call(lago.sdk.webhook_endpoints.create, wanted)
+    assert (await call(lago.sdk.webhook_endpoints.find_all))["webhook_endpoints"] == [created]
 
 
 async def test_its_list_of_a_customers_subscriptions_sends_no_key_and_is_refused_as_by_lago(lago: Lago) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import pytest
 
 from tests.faults.procs import Process
 from tests.support.kafka import Kafka
@@ -23,6 +24,7 @@ P50_BOUND_S, P99_BOUND_S = 1.0, 3.0
 TOKEN = "webhook-token"
 
 
+@pytest.mark.alone
 async def test_a_call_reaches_lago_within_a_second(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> None:
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=12)
     for number in range(20):

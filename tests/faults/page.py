@@ -20,7 +20,7 @@ From the 202 on, whatever of the following is killed, frozen, full, cut off or w
 
 {promises}
 
-The marks in the tables below name the invariants that a row's tests look at.
+`I1` and so on in the tables below say which of them a row's tests look at.
 
 ## Not promised
 
@@ -46,7 +46,7 @@ FAULT_SEED=4711 make test ARGS=tests/faults/test_exactness.py    # one draw agai
 make reliability                               # this page
 ```
 
-A row runs on a real broker unless its last column says *simulated*, with the reason. {counts}
+A row runs against a real Kafka, and a real Postgres where it has one, unless its last column says *simulated*, with the reason. {counts}
 """
 
 
@@ -55,7 +55,9 @@ def page(chapters: Mapping[str, Sequence[Row]], results: Results) -> str:
     rows = [row for rows in chapters.values() for row in rows]
     simulated = sum(1 for row in rows if row.simulated)
     counts = f"{len(rows)} rows, {simulated} of them simulated. {_run(rows, results)}"
-    promises = "\n".join(f"- **{_mark(check)}.** {check.value}" for check in Check)
+    promises = "\n".join(
+        f"- **{_mark(check)}, {check.name.lower().replace('_', ' ')}.** {check.value}" for check in Check
+    )
     parts = [_HEAD.format(promises=promises, counts=counts)]
     for chapter, its in chapters.items():
         parts += [f"## {chapter}", "", *_table(its, results), ""]
@@ -105,4 +107,4 @@ def _figure(name: str, value: float | str) -> str:
 
 
 def _mark(check: Check) -> str:
-    return check.name.lower().replace("_", " ")
+    return f"I{list(Check).index(check) + 1}"

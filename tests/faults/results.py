@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--fault-results"):
+    if config.getoption("--fault-results") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Recorder(RESULTS))
 
 

@@ -112,7 +112,7 @@ async def run(
         except* Exception as errors:  # the evidence is gathered all the same
             report.problems += _leaves(errors)
         report.load_s = world.clock_s()
-        report.problems += await _settle(world, sender.load, say)
+        report.problems += await settle(world, sender.load, say)
         report.drain_s = world.clock_s() - report.load_s
         await _account(report, world, sender.load, adversary)
         report.problems += _uncovered(report, minutes, broker=ours)
@@ -139,7 +139,7 @@ async def _map_late(world: World, seed: int) -> None:
     await asyncio.gather(*(later(customer, at_s) for customer, at_s in late))
 
 
-async def _settle(world: World, load: Load, say: Callable[[str], None]) -> list[str]:
+async def settle(world: World, load: Load, say: Callable[[str], None]) -> list[str]:
     """Wait until everything is billed, at most `DRAIN_LIMIT_S`; then judge, whatever was reached."""
     evidence = Evidence(world.broker.bootstrap, world.topics, world.url("sandbox"))
     subscriptions = {customer: subscription_of(customer) for customer in CUSTOMERS}

@@ -13,6 +13,7 @@ from tests.faults.plan import Kind
 from tests.faults.run import Report, run
 
 
+@pytest.mark.alone
 @pytest.mark.faults
 @pytest.mark.kafka
 async def test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut(

@@ -13,7 +13,7 @@ from streams.parts import Parts
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
-from tests.support.posting import quick_delivery, statuses
+from tests.support.posting import opened, quick_delivery, statuses
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.stage import QUICK, Stage
 
@@ -61,8 +61,9 @@ async def test_of_two_deployments_that_begin_on_new_topics_one_bills_and_the_oth
     """Neither finds anything of the other's when it opens its ledgers: the first call would go into both."""
     map_all(stage)
     async with AsyncExitStack() as stack:
-        for name in ("one", "other"):
-            await stack.enter_async_context(stage.running("meter", named(stage, name)))
+        first = await stack.enter_async_context(stage.running("meter", named(stage, "one")))
+        await opened(first)
+        await stack.enter_async_context(stage.running("meter", named(stage, "other")))
         await soon(lambda: len(stage.sensors.halted) == 2, 30)
         stage.put(calls(range(CALLS)))
         await soon(lambda: billed(stage) >= CALLS, 30)

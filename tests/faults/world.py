@@ -49,6 +49,7 @@ class World:
     Fields:
         processes: by name; `meter-2` and `sink-2` belong to the third worker and do not run yet.
         clock_s: seconds since `begin`, negative before.
+        ingress: further variables of the ingress.
     """
 
     broker: Kafka
@@ -57,6 +58,7 @@ class World:
     ports: dict[str, int]
     processes: dict[str, Process] = field(default_factory=dict)
     begun: float = field(default_factory=time.monotonic)
+    ingress: Mapping[str, str] = field(default_factory=dict)
 
     def clock_s(self) -> float:
         """Seconds since the load began."""
@@ -96,6 +98,7 @@ class World:
             "METRICS_PORT": str(self.ports["metrics-" + name]),
             "WINDOW_SECONDS": "10",
             "RETRY_DELAY": "2",
+            **(self.ingress if name == "ingress" else {}),
         }
 
 
@@ -110,13 +113,19 @@ _COMMANDS = {
 
 
 @asynccontextmanager
-async def running_world(environ: Mapping[str, str], folder: Path) -> AsyncIterator[World]:
-    """Everything up, twelve orgs subscribed, two thirds of the customers mapped; gone afterwards, but for the logs."""
+async def running_world(
+    environ: Mapping[str, str], folder: Path, *, broker: Kafka | None = None, ingress: Mapping[str, str] | None = None
+) -> AsyncIterator[World]:
+    """Everything up, twelve orgs subscribed, two thirds of the customers mapped; gone afterwards, but for the logs.
+
+    A `broker` that is handed in stays. `ingress`: further variables of the ingress.
+    """
     async with AsyncExitStack() as stack:
-        broker = await asyncio.to_thread(start_kafka, environ)
-        stack.callback(broker.stop)
+        if broker is None:
+            broker = await asyncio.to_thread(start_kafka, environ)
+            stack.callback(broker.stop)
         ports = {name: free_port() for name in ("sandbox", "ingress", "api", *(f"metrics-{n}" for n in _COMMANDS))}
-        world = World(broker, folder, f"f{uuid.uuid4().hex[:6]}.", ports)
+        world = World(broker, folder, f"f{uuid.uuid4().hex[:6]}.", ports, ingress=ingress or {})
         world.processes = {name: _process(world, name) for name in _COMMANDS}
         stack.push_async_callback(_end, world)
         await _create_topics(world)

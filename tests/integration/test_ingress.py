@@ -139,6 +139,7 @@ async def test_one_customers_calls_keep_their_order_on_the_partition_that_java_w
     assert len(last) == 7
 
 
+@pytest.mark.alone
 async def test_64_mib_are_answered_within_5_seconds_while_others_are_served(ingress: Ingress) -> None:
     """A slow endpoint makes LiteLLM's next batch larger; it has no upper bound."""
     element = json.dumps(json.loads((FIXTURES / "generic_api__1.109.1__batch-01.json").read_bytes())[1])

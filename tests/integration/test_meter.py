@@ -102,5 +102,5 @@ async def test_a_wrong_ledger_halts_its_lane_and_alarms_while_the_process_goes_o
     stage.put(now_calls(range(5, 10)))
     async with stage.running("meter", stage.parts(replace(QUICK, deployment="somebody-else"))):
         await soon(lambda: stage.sensors.halted)
-    assert [reason for _, _, reason in stage.sensors.halted] == ["other_deployment"]
+    assert {reason for _, _, reason in stage.sensors.halted} == {"other_deployment"}
     assert billed(stage)[0] == 5

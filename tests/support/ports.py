@@ -4,10 +4,14 @@ Ports come from below the kernel's ephemeral range: a client that keeps dialling
 that range can be given the very port as its own, connect to itself, and hold it for good.
 """
 
+import os
 import random
 import socket
 
-_LOWEST, _HIGHEST = 20_000, 32_000
+#: A parallel run's workers draw from stretches of their own: between two of them a port that is free may be taken.
+_WORKERS, _PORTS = 6, 2_000
+_LOWEST = 20_000 + _PORTS * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS)
+_HIGHEST = _LOWEST + _PORTS
 _handed_out: set[int] = set()
 
 

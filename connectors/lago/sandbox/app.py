@@ -10,9 +10,11 @@ from aiohttp.typedefs import Middleware
 
 from connectors.lago.sandbox.admin import AdminRoutes
 from connectors.lago.sandbox.answers import refused
+from connectors.lago.sandbox.customer_routes import CustomerRoutes
 from connectors.lago.sandbox.events import EventRoutes
 from connectors.lago.sandbox.faults import Faults
 from connectors.lago.sandbox.injection import Injection
+from connectors.lago.sandbox.invoice_routes import InvoiceRoutes
 from connectors.lago.sandbox.limits import Limits, limiting
 from connectors.lago.sandbox.management import VERSION, ManagementRoutes
 from connectors.lago.sandbox.refusals import Refusal, not_found, unauthorized
@@ -62,7 +64,8 @@ def create_sandbox(
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=middlewares)
     events = EventRoutes(sandbox, faults, injection, whole_batches=batches_are_whole(version))
     app.add_routes(events.routes())
-    app.add_routes(ManagementRoutes(sandbox, version).routes())
+    for below in (ManagementRoutes(sandbox, version), CustomerRoutes(sandbox), InvoiceRoutes(sandbox)):
+        app.add_routes(below.routes())
     app.add_routes(AdminRoutes(sandbox, faults, events, limits).routes())
 
     async def close(_: web.Application) -> None:

@@ -31,7 +31,7 @@ _EXPONENTS |= dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3
 
 
 @dataclass(slots=True)
-class _Fee:
+class ChargeFee:
     """One fee line: a charge, or one group of it."""
 
     units: Decimal = ZERO
@@ -58,7 +58,7 @@ def current_usage(subscription: Subscription, events: Iterable[Event], store: St
     counted = [e for e in events if not e.superseded and from_us <= e.ts_us < end]
     currency = subscription.plan.currency
     charges = sorted(subscription.plan.charges, key=lambda charge: str(charge.metric.shown["name"]).lower())
-    usage = [_charge_usage(charge, _fees(charge, counted, store), currency) for charge in charges]
+    usage = [_charge_usage(charge, charge_fees(charge, counted, store), currency) for charge in charges]
     amount = sum(charge["amount_cents"] for charge in usage)
     return {
         "from_datetime": iso(start),
@@ -73,9 +73,9 @@ def current_usage(subscription: Subscription, events: Iterable[Event], store: St
     }
 
 
-def _fees(charge: Charge, events: Iterable[Event], store: StoreKind) -> dict[tuple[str | None, ...], _Fee]:
+def charge_fees(charge: Charge, events: Iterable[Event], store: StoreKind) -> dict[tuple[str | None, ...], ChargeFee]:
     """Sums by group. On Postgres an event whose field is not plain digits is skipped, silently."""
-    fees: dict[tuple[str | None, ...], _Fee] = {}
+    fees: dict[tuple[str | None, ...], ChargeFee] = {}
     for event in events:
         if event.code != charge.metric.code:
             continue
@@ -83,14 +83,14 @@ def _fees(charge: Charge, events: Iterable[Event], store: StoreKind) -> dict[tup
         units = Decimal(1) if charge.metric.aggregation == "count_agg" else _numeric(properties, charge)
         if units is None and store == "postgres":
             continue
-        fee = fees.setdefault(tuple(_shown(properties.get(key)) for key in charge.group_keys), _Fee())
+        fee = fees.setdefault(tuple(_shown(properties.get(key)) for key in charge.group_keys), ChargeFee())
         fee.units = add(fee.units, units or ZERO)
         fee.count += 1
         fee.precise_cents = add(fee.precise_cents, Decimal(event.cents or 0))
     return fees
 
 
-def _charge_usage(charge: Charge, fees: dict[tuple[str | None, ...], _Fee], currency: str) -> dict[str, Any]:
+def _charge_usage(charge: Charge, fees: dict[tuple[str | None, ...], ChargeFee], currency: str) -> dict[str, Any]:
     groups = [
         {
             **_sums(charge, [fee], currency),
@@ -111,7 +111,7 @@ def _charge_usage(charge: Charge, fees: dict[tuple[str | None, ...], _Fee], curr
     }
 
 
-def _sums(charge: Charge, fees: list[_Fee], currency: str) -> dict[str, Any]:
+def _sums(charge: Charge, fees: list[ChargeFee], currency: str) -> dict[str, Any]:
     units = ZERO
     for fee in fees:
         units = add(units, max(fee.units, ZERO))

@@ -1,7 +1,7 @@
 """Customers: created or updated by external id, with metadata that is not idempotent.
 
 Source: `app/services/customers/upsert_from_api_service.rb`, `customers/metadata/update_service.rb`,
-`app/models/metadata/customer_metadata.rb` of lago-api.
+`customers/destroy_service.rb`, `app/models/metadata/customer_metadata.rb` of lago-api.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from typing import Any
 from connectors.lago.sandbox.coercion import blank, text
 from connectors.lago.sandbox.identifiers import Identifiers
 from connectors.lago.sandbox.instants import iso
-from connectors.lago.sandbox.refusals import invalid, invalid_field
+from connectors.lago.sandbox.refusals import invalid, invalid_field, not_found
 
 MAX_METADATA = 5
 _MAX_LENGTH = {"key": 20, "value": 100}
@@ -23,6 +23,9 @@ _FIELDS = (
     *("zipcode", "email", "city", "url", "phone", "logo_url", "legal_name", "legal_number", "currency"),
     *("tax_identification_number", "net_payment_term", "external_salesforce_id", "finalize_zero_amount_invoice"),
 )
+
+#: Of `billing_configuration` these are kept.
+_PAYMENT = ("payment_provider", "payment_provider_code", "provider_customer_id")
 
 
 @dataclass(slots=True)
@@ -36,6 +39,12 @@ class Customer:
     updated_us: int
     fields: dict[str, Any] = field(default_factory=dict)
     metadata: list[dict[str, Any]] = field(default_factory=list)
+    payment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def payment_provider(self) -> str | None:
+        """Who collects the money; the sandbox takes any name and asks nobody."""
+        return text(self.payment.get("payment_provider"))
 
     def shown(self) -> dict[str, Any]:
         """As `GET /customers/{external_id}` answers it."""
@@ -54,10 +63,8 @@ class Customer:
             "finalize_zero_amount_invoice": "inherit",
             **self.fields,
             "billing_configuration": {
-                "invoice_grace_period": None,
-                "payment_provider": None,
-                "payment_provider_code": None,
-                "document_locale": None,
+                **dict.fromkeys(("invoice_grace_period", "document_locale")),
+                **{name: text(self.payment.get(name)) for name in _PAYMENT},
             },
             "shipping_address": dict.fromkeys(
                 ("address_line1", "address_line2", "city", "zipcode", "state", "country")
@@ -75,6 +82,7 @@ class Customers:
     def __init__(self, identifiers: Identifiers) -> None:
         self.all: dict[str, Customer] = {}
         self._identifiers = identifiers
+        self._created = 0
 
     def upsert(self, sent: dict[str, Any], now_us: int) -> Customer:
         """Create, or change the keys that are present.
@@ -96,6 +104,8 @@ class Customers:
         entries = self._replaced(kept, metadata, now_us) if isinstance(metadata, list) else kept
         customer = known or self._new(external_id, now_us)
         customer.fields |= fields
+        if isinstance(payment := sent.get("billing_configuration"), dict):
+            customer.payment |= {name: payment[name] for name in _PAYMENT if name in payment}
         customer.metadata = entries
         customer.updated_us = now_us
         return customer
@@ -107,9 +117,19 @@ class Customers:
             customer.fields["currency"] = currency
         return customer
 
+    def delete(self, external_id: str) -> Customer:
+        """Forget it; the external id may be taken anew. Its subscriptions are ended by whoever calls.
+
+        Raises:
+            Refusal: 404.
+        """
+        if external_id not in self.all:
+            raise not_found("customer")
+        return self.all.pop(external_id)
+
     def _new(self, external_id: str, now_us: int) -> Customer:
-        number = len(self.all) + 1
-        customer = Customer(self._identifiers.new("customer"), external_id, number, now_us, now_us)
+        self._created += 1
+        customer = Customer(self._identifiers.new("customer"), external_id, self._created, now_us, now_us)
         self.all[external_id] = customer
         return customer
 

@@ -13,6 +13,11 @@ def event_id(subscription: str | None, transaction_id: str) -> str:
     return str(uuid5(_NAMESPACE, f"event {subscription} {transaction_id}"))
 
 
+def invoice_id(subscription: str, at_us: int) -> str:
+    """The id of what is billed for a subscription at one moment."""
+    return str(uuid5(_NAMESPACE, f"invoice {subscription} {at_us}"))
+
+
 class Identifiers:
     """Hands out the n-th id of a kind."""
 

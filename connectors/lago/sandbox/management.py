@@ -1,4 +1,4 @@
-"""The endpoints around the events: organization, customers, metrics, plans, subscriptions, usage.
+"""The endpoints around the events: organization, metrics, plans, subscriptions, webhook endpoints.
 
 Source: the controllers of the same names below `app/controllers/api/v1/` of lago-api.
 """
@@ -6,23 +6,18 @@ Source: the controllers of the same names below `app/controllers/api/v1/` of lag
 from aiohttp import web
 
 from connectors.lago.sandbox.answers import json_answer, page, read_object
-from connectors.lago.sandbox.billing import current_usage
-from connectors.lago.sandbox.customers import Customer
+from connectors.lago.sandbox.customer_routes import CUSTOMER, customer_of
 from connectors.lago.sandbox.identifiers import ORGANIZATION
 from connectors.lago.sandbox.instants import iso
-from connectors.lago.sandbox.refusals import not_allowed, not_found
+from connectors.lago.sandbox.refusals import not_found
 from connectors.lago.sandbox.state import Sandbox
 from connectors.lago.sandbox.subscription import STATUSES, Subscription
 
 VERSION = "v1.51.0"
 
-#: A dot ends a customer's id: the rest is read as a format and ignored (see docs/lago-behaviour.md).
-_CUSTOMER = "/api/v1/customers/{external_id:[^./?]+}"
-_FORMAT = r"{format:(\.[^./?]+)?}"
-
 
 class ManagementRoutes:
-    """Everything below `/api/v1` that is not an event, and the two health endpoints."""
+    """What is left of `/api/v1` beside events, customers and invoices, and the two health endpoints."""
 
     def __init__(self, sandbox: Sandbox, version: str = VERSION) -> None:
         self._sandbox = sandbox
@@ -34,15 +29,14 @@ class ManagementRoutes:
             web.get("/health", self.health),
             web.get("/ready", self.ready),
             web.get("/api/v1/organizations", self.organization),
-            web.post("/api/v1/customers", self.save_customer),
-            web.get("/api/v1/customers", self.customers),
-            web.get(_CUSTOMER + _FORMAT, self.customer),
-            web.get(_CUSTOMER + "/current_usage", self.usage),
-            web.get(_CUSTOMER + "/subscriptions", self.customer_subscriptions),
+            web.get(CUSTOMER + "/subscriptions", self.customer_subscriptions),
             web.post("/api/v1/subscriptions", self.subscribe),
             web.get("/api/v1/subscriptions", self.subscriptions),
             web.get("/api/v1/subscriptions/{external_id}", self.subscription),
+            web.put("/api/v1/subscriptions/{external_id}", self.change),
             web.delete("/api/v1/subscriptions/{external_id}", self.terminate),
+            web.post("/api/v1/webhook_endpoints", self.add_endpoint),
+            web.get("/api/v1/webhook_endpoints", self.endpoints),
             web.post("/api/v1/billable_metrics", self.add_metric),
             web.get("/api/v1/billable_metrics", self.metrics),
             web.get("/api/v1/billable_metrics/{code}", self.metric),
@@ -79,44 +73,9 @@ class ManagementRoutes:
         }
         return json_answer({"organization": organization})
 
-    async def save_customer(self, request: web.Request) -> web.Response:
-        """Create or update."""
-        customer = self._sandbox.save_customer(await read_object(request, "customer"))
-        return json_answer({"customer": customer.shown()})
-
-    async def customers(self, request: web.Request) -> web.Response:
-        """All, newest first, filtered by `external_id`, `search_term` or `currencies[]`."""
-        query = request.query
-        wanted, term = query.get("external_id"), query.get("search_term", "").lower()
-        currencies = query.getall("currencies[]", [])
-        found = [
-            customer
-            for customer in reversed(self._sandbox.customers.all.values())
-            if (not wanted or customer.external_id == wanted)
-            and (not currencies or customer.fields.get("currency") in currencies)
-            and any(term in text.lower() for text in (customer.external_id, str(customer.fields.get("name") or "")))
-        ]
-        shown, meta = page(found, query)
-        return json_answer({"customers": [customer.shown() for customer in shown], "meta": meta})
-
-    async def customer(self, request: web.Request) -> web.Response:
-        """One customer."""
-        return json_answer({"customer": self._customer(request).shown()})
-
-    async def usage(self, request: web.Request) -> web.Response:
-        """The running period of one subscription, which must be active and this customer's."""
-        customer, now_us = self._customer(request), self._sandbox.now_us()
-        external_id = request.query.get("external_subscription_id", "")
-        active = self._sandbox.current_subscriptions(now_us).find(external_id)
-        if active is None or active.customer is not customer:
-            raise not_allowed("no_active_subscription")
-        events = self._sandbox.events
-        usage = current_usage(active, events.log.of_subscription(external_id), events.kind, now_us)
-        return json_answer({"customer_usage": usage})
-
     async def customer_subscriptions(self, request: web.Request) -> web.Response:
         """As `GET /subscriptions`, of one customer."""
-        return self._listed(request, self._customer(request).external_id)
+        return self._listed(request, customer_of(self._sandbox, request).external_id)
 
     async def subscribe(self, request: web.Request) -> web.Response:
         """Create, or change the plan."""
@@ -134,6 +93,12 @@ class ManagementRoutes:
         if found is None:
             raise not_found("subscription")
         return self._one(found)
+
+    async def change(self, request: web.Request) -> web.Response:
+        """Its name or its end."""
+        external_id, status = request.match_info["external_id"], request.query.get("status")
+        sent = await read_object(request, "subscription")
+        return self._one(self._sandbox.update_subscription(external_id, status, sent))
 
     async def terminate(self, request: web.Request) -> web.Response:
         """End it; a second time is 404."""
@@ -174,11 +139,15 @@ class ManagementRoutes:
             raise not_found("plan")
         return json_answer({"plan": plan.shown})
 
-    def _customer(self, request: web.Request) -> Customer:
-        customer = self._sandbox.customers.all.get(request.match_info["external_id"])
-        if customer is None:
-            raise not_found("customer")
-        return customer
+    async def add_endpoint(self, request: web.Request) -> web.Response:
+        """Create only."""
+        endpoint = self._sandbox.add_endpoint(await read_object(request, "webhook_endpoint"))
+        return json_answer({"webhook_endpoint": endpoint})
+
+    async def endpoints(self, request: web.Request) -> web.Response:
+        """All, by address."""
+        shown, meta = page(self._sandbox.endpoints.listed(), request.query)
+        return json_answer({"webhook_endpoints": shown, "meta": meta})
 
     def _one(self, subscription: Subscription) -> web.Response:
         following = self._sandbox.subscriptions.following(subscription)

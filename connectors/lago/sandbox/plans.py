@@ -45,6 +45,7 @@ class Plan:
     charge_interval: str
     currency: str
     amount_cents: int
+    pay_in_advance: bool
     charges: tuple[Charge, ...]
     shown: dict[str, Any]
 
@@ -102,7 +103,8 @@ class Plans:
             **dict.fromkeys(("fixed_charges", "usage_thresholds", "taxes", "entitlements"), ()),
         }
         charge_interval = "monthly" if monthly else interval
-        plan = Plan(code, interval, charge_interval, currency, amount_cents, tuple(charges), shown)
+        in_advance = bool(sent["pay_in_advance"])
+        plan = Plan(code, interval, charge_interval, currency, amount_cents, in_advance, tuple(charges), shown)
         return self.all.setdefault(code, plan)
 
     def _check(self, sent: dict[str, Any]) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from connectors.lago.sandbox.customers import Customer, Customers
+from connectors.lago.sandbox.endpoints import Endpoints
 from connectors.lago.sandbox.identifiers import Identifiers
+from connectors.lago.sandbox.invoices import Invoice, Invoices
 from connectors.lago.sandbox.journal import Entry, Journal
 from connectors.lago.sandbox.metrics import Metric, Metrics
 from connectors.lago.sandbox.offers import Offers
@@ -38,6 +40,8 @@ class Sandbox:
     metrics: Metrics
     plans: Plans
     subscriptions: Subscriptions
+    invoices: Invoices
+    endpoints: Endpoints
 
     def __init__(self, *, store: StoreKind, dedup: bool, clock: Callable[[], float], journal: Path | None) -> None:
         self._clock = clock
@@ -57,6 +61,15 @@ class Sandbox:
         now_us = self.now_us()
         customer = self.customers.upsert(sent, now_us)
         self._journal.write("customer", now_us, sent)
+        return customer
+
+    def delete_customer(self, external_id: str) -> Customer:
+        """See `Customers.delete`; its subscriptions end with it."""
+        now_us = self.now_us()
+        subscriptions = self.current_subscriptions(now_us)
+        customer = self.customers.delete(external_id)
+        subscriptions.end_all(customer, now_us)
+        self._journal.write("delete_customer", now_us, {"external_id": external_id})
         return customer
 
     def add_metric(self, sent: dict[str, Any]) -> Metric:
@@ -79,6 +92,26 @@ class Sandbox:
         subscription = self.current_subscriptions(now_us).create(sent, now_us)
         self._journal.write("subscribe", now_us, sent)
         return subscription
+
+    def update_subscription(self, external_id: str, status: str | None, sent: dict[str, Any]) -> Subscription:
+        """See `Subscriptions.update`."""
+        now_us = self.now_us()
+        subscription = self.current_subscriptions(now_us).update(external_id, status, sent, now_us)
+        self._journal.write("update", now_us, {"external_id": external_id, "status": status, "sent": sent})
+        return subscription
+
+    def add_endpoint(self, sent: dict[str, Any]) -> dict[str, Any]:
+        """See `Endpoints.add`."""
+        now_us = self.now_us()
+        endpoint = self.endpoints.add(sent, now_us)
+        self._journal.write("endpoint", now_us, sent)
+        return endpoint
+
+    def current_invoices(self) -> list[Invoice]:
+        """Every invoice made by now, oldest first."""
+        now_us = self.now_us()
+        self.subscriptions.advance(now_us)
+        return self.invoices.up_to(now_us, self.events)
 
     def terminate(self, external_id: str, status: str | None) -> Subscription:
         """See `Subscriptions.terminate`."""
@@ -123,6 +156,8 @@ class Sandbox:
         log = EventLog(self.subscriptions.windows)
         self.events = PostgresStore(log) if self._kind == "postgres" else ClickhouseStore(log, dedup=self._dedup)
         self.offers = Offers(log)
+        self.invoices = Invoices(self.subscriptions)
+        self.endpoints = Endpoints(identifiers)
         self.posts = 0
         self.batches = 0
 
@@ -145,6 +180,14 @@ class Sandbox:
             case "terminate":
                 sent = _objects.decode(entry.body)
                 self.subscriptions.terminate(sent["external_id"], sent["status"], entry.at_us)
+            case "delete_customer":
+                customer = self.customers.delete(_objects.decode(entry.body)["external_id"])
+                self.subscriptions.end_all(customer, entry.at_us)
+            case "update":
+                sent = _objects.decode(entry.body)
+                self.subscriptions.update(sent["external_id"], sent["status"], sent["sent"], entry.at_us)
+            case "endpoint":
+                self.endpoints.add(_objects.decode(entry.body), entry.at_us)
             case _:
                 raise ValueError(f"unknown entry in the journal: {entry.op}")
 

@@ -57,9 +57,13 @@ class Subscription:
         start, end = self._period(self.plan.charge_interval, on_us)
         return max(start, self.started_us or 0), end
 
+    def plan_period(self, on_us: int) -> tuple[int, int]:
+        """The plan's own period `[start, end)` that holds the moment, whole, whenever it started."""
+        return self._period(self.plan.interval, on_us)
+
     def period_end(self, on_us: int) -> int:
         """When the plan's own period that holds the moment ends: a downgrade waits for it."""
-        return self._period(self.plan.interval, on_us)[1]
+        return self.plan_period(on_us)[1]
 
     def shown(self, following: "Subscription | None", now_us: int) -> dict[str, Any]:
         """As `GET /subscriptions/{external_id}` answers it; only `started_at` has milliseconds."""

@@ -1,7 +1,7 @@
 """Subscriptions: idempotent by external id and plan, upgraded at once, downgraded at the period's end.
 
 Source: `app/services/subscriptions/create_service.rb`, `plan_upgrade_service.rb`,
-`plan_downgrade_service.rb`, `activate_service.rb`, `terminate_service.rb` of lago-api. What Lago's
+`plan_downgrade_service.rb`, `activate_service.rb`, `update_service.rb`, `terminate_service.rb` of lago-api. What Lago's
 clock jobs do later (activate, end, change plan) happens here when the state is next looked at, as of
 the moment it was due.
 """
@@ -9,7 +9,7 @@ the moment it was due.
 from typing import Any
 
 from connectors.lago.sandbox.coercion import text
-from connectors.lago.sandbox.customers import Customers
+from connectors.lago.sandbox.customers import Customer, Customers
 from connectors.lago.sandbox.identifiers import Identifiers
 from connectors.lago.sandbox.instants import day, midnight, parse_iso
 from connectors.lago.sandbox.plans import Plans
@@ -66,6 +66,40 @@ class Subscriptions:
         else:
             self._end(subscription, now_us)
         return subscription
+
+    def update(self, external_id: str, status: str | None, sent: dict[str, Any], now_us: int) -> Subscription:
+        """Change its name or its end; of several with this id the active one, or the pending one where `status` says so.
+
+        Raises:
+            Refusal: 404, 403 for plan overrides, 422 for an end that does not lie ahead.
+        """
+        same_id = self._all.get(external_id, [])
+        wanted = "pending" if status == "pending" else "active"
+        found = same_id[0] if len(same_id) == 1 else self.find(external_id, wanted)
+        if found is None:
+            raise not_found("subscription")
+        if "plan_overrides" in sent:
+            raise forbidden("feature_unavailable")
+        _, ending_us = _moments({"ending_at": sent.get("ending_at")}, max(now_us, found.subscription_us))
+        if "name" in sent:
+            found.name = text(sent["name"]) or ""
+        if "ending_at" in sent:
+            found.ending_us = ending_us
+            if found not in self._scheduled:
+                self._scheduled.append(found)
+        return found
+
+    def of_customer(self, customer: Customer) -> list[Subscription]:
+        """All that it has and had."""
+        return [s for same_id in self._all.values() for s in same_id if s.customer is customer]
+
+    def end_all(self, customer: Customer, now_us: int) -> None:
+        """Its customer is gone: active ones end, pending ones never start."""
+        for s in self.of_customer(customer):
+            if s.status == "active":
+                self._end(s, now_us)
+            elif s.status == "pending":
+                s.cancel(now_us)
 
     def find(self, external_id: str, status: str = "active") -> Subscription | None:
         """The newest one with this external id and status."""

@@ -33,7 +33,8 @@ CREATE TABLE usage_parts (
     last_retry_at timestamptz
 );
 
-CREATE UNIQUE INDEX usage_parts_id ON usage_parts ((md5(part)::uuid));
+-- Not unique, though it is: ON CONFLICT watches one unique index, and two writers of one part would trip over the other.
+CREATE INDEX usage_parts_id ON usage_parts ((md5(part)::uuid));
 CREATE INDEX usage_parts_org ON usage_parts (org_id, sealed_at);
 CREATE INDEX usage_parts_status ON usage_parts (
     (CASE WHEN status = 'written_off' THEN 'failed' ELSE COALESCE(status, 'pending') END), (LEAST(held_since, sealed_at))

@@ -2,6 +2,8 @@
 
 from tests.faults.rows.row import EXACT, GOES_ON, LOST, SAYS_SO, TWICE, Row
 
+_CUT = "faults/test_kafka_away.py::test_a_frozen_broker_a_silent_network_and_cut_connections_cost_no_call"
+
 ROWS = (
     Row(
         21,
@@ -108,5 +110,43 @@ ROWS = (
         (GOES_ON,),
         "the reader's last error stays its own: whoever stopped it goes on",
         ("faults/test_laws_on_kafka.py::test_whoever_stops_a_reader_of_a_dead_broker_goes_on",),
+    ),
+    Row(
+        33,
+        "the broker is killed for 60 s under load, the ingress meanwhile",
+        "SIGKILL of the broker for 9 s, of the ingress twice meanwhile; 120 calls/s through HTTP, from webhook to Lago",
+        (*EXACT, GOES_ON),
+        "calls are answered 202 from the spool; every cent of them is billed when Kafka is back",
+        ("faults/test_kafka_away.py::test_a_broker_that_is_away_while_the_ingress_is_killed_costs_no_call",),
+        longer="the broker is away for 60 s with `--long-faults`",
+    ),
+    Row(
+        34,
+        "a frozen broker",
+        "SIGSTOP for 8 s under load",
+        (*EXACT, GOES_ON),
+        "requests wait or are sent again; every cent is billed once",
+        (_CUT,),
+        ("frozen_s", "calls", "usd", "drained_s"),
+        longer="40 s with `--long-faults`: sessions and transactions end",
+    ),
+    Row(
+        35,
+        "a network to Kafka that falls silent",
+        "a wire before the broker passes nothing for 8 s and closes nothing, under load",
+        (*EXACT, GOES_ON),
+        "requests wait or are sent again; every cent is billed once",
+        (_CUT,),
+        ("silent_s", "calls"),
+        longer="40 s with `--long-faults`: sessions and transactions end",
+    ),
+    Row(
+        36,
+        "connections to Kafka that are cut again and again",
+        "the wire resets all of them 20 times, five times a second, then refuses new ones for 3 s",
+        (*EXACT, GOES_ON),
+        "what was under way is sent again under its producer's sequence; every cent is billed once",
+        (_CUT,),
+        ("connections", "calls"),
     ),
 )

@@ -5,6 +5,7 @@ from tests.faults.rows.row import EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TW
 _EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut"
 _MORE = "`make soak` draws a new minute of all faults for each of MINUTES"
 _CLICKHOUSE = "faults/test_sink_faults.py::test_on_clickhouse_an_event_whose_fate_is_unknown_is_billed_once"
+_AWAY = "faults/test_lago_away.py::test_what_lago_does_not_answer_waits_and_arrives_once"
 
 ROWS = (
     Row(
@@ -148,5 +149,57 @@ ROWS = (
             "unit/test_delivery_sweep.py::test_a_new_owner_after_a_kill_at_any_moment_bills_the_rest_once",
         ),
         simulated="thousands of runs, each found again by its seed",
+    ),
+    Row(
+        56,
+        "Lago is down for 5 minutes",
+        "connections refused for 8 s, in the midst of its work, while events go on coming",
+        (LOST, TWICE, GOES_ON),
+        "the breaker opens, events wait in their topic; no retry, no dead letter; everything arrives once",
+        (_AWAY,),
+        ("away_s", "drained_refuse_s", "repeats_refuse"),
+        longer="300 s with `--long-faults`",
+    ),
+    Row(
+        57,
+        "a network to Lago that falls silent",
+        "a wire before Lago passes nothing for 8 s and closes nothing; LAGO_TIMEOUT is 2 s",
+        (LOST, TWICE, GOES_ON),
+        "outcome unknown: the identical bytes again; one copy of each",
+        (_AWAY,),
+        ("away_s", "drained_silent_s", "repeats_silent"),
+        longer="300 s with `--long-faults`",
+    ),
+    Row(
+        58,
+        "connections to Lago that are reset again and again",
+        "fifty times a second for 8 s, in the midst of posts",
+        (LOST, TWICE, GOES_ON),
+        "outcome unknown: the identical bytes again; one copy of each",
+        (_AWAY,),
+        ("away_s", "drained_again_s", "repeats_again"),
+        longer="300 s with `--long-faults`",
+    ),
+    Row(
+        59,
+        "one bad event in each batch of 100, and one that is there twice",
+        "ten batches; a timestamp that Lago refuses, a record that is repeated, each at a random place",
+        (LOST, TWICE, SAYS_SO),
+        "98 of each batch are billed, once; the bad one is a dead letter with Lago's reason",
+        (
+            "faults/test_bad_batches.py::test_one_bad_event_and_one_repeat_in_each_of_ten_batches_cost_nobody_anything",
+            "integration/test_sink.py::test_one_bad_event_in_each_batch_of_a_hundred_costs_its_neighbours_nothing",
+        ),
+    ),
+    Row(
+        60,
+        "every post fails, for many minutes",
+        "all of Lago answers with errors, on a virtual clock; the real delivery and breaker",
+        (LOST, TWICE),
+        "the breaker holds the posts and no event is given up",
+        (
+            "unit/test_delivery_outages.py::test_in_an_outage_the_breaker_holds_the_posts_and_no_event_is_given_up_for_many_minutes",
+        ),
+        simulated="minutes of it, second by second",
     ),
 )

@@ -91,4 +91,38 @@ ROWS = (
             "integration/test_dlq.py::test_of_two_desks_the_first_can_do_nothing_any_more",
         ),
     ),
+    Row(
+        70,
+        "poison records in the raw topic",
+        "no value, no bytes, no text, an Avro frame, cut off, 10,000 brackets, NaN, an unknown shape; a sound call beside each",
+        (LOST, GOES_ON, SAYS_SO),
+        "one rejection each, with length and hash or the call itself; the partition goes on",
+        (
+            "faults/test_strange_records.py::test_poison_in_the_raw_topic_is_rejected_with_its_reason_and_its_neighbours_are_billed",
+        ),
+    ),
+    Row(
+        71,
+        "schema from the future: a call stored by a later release",
+        "an envelope of the next version, readable by chance or not; unknown fields in one of ours",
+        (LOST, SAYS_SO),
+        "`unknown_version`, kept as it is until the workers are upgraded; unknown fields do no harm",
+        ("faults/test_strange_records.py::test_a_call_of_a_later_release_is_kept_and_not_guessed_at",),
+    ),
+    Row(
+        72,
+        "schema from the future: a ledger written by a later release",
+        "a position of the next version at the end of the changelog, as after a roll-back",
+        (TWICE, BOOKS, SAYS_SO),
+        "the lane halts with `later_version`, and writes nothing",
+        ("faults/test_strange_records.py::test_a_ledger_of_a_later_release_is_not_opened_and_not_changed",),
+    ),
+    Row(
+        73,
+        "schema from the future: an event with more fields",
+        "an unknown field in a record of the events topic",
+        (LOST, TWICE),
+        "posted byte for byte; Lago ignores what it does not know",
+        ("faults/test_strange_records.py::test_an_event_with_fields_of_a_later_release_is_posted_as_it_is",),
+    ),
 )

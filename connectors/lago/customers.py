@@ -1,0 +1,93 @@
+"""Customers: found and saved by external id.
+
+Lago's customer paths read `a.b` as customer `a` in format `b`. Such an id is looked for in the list, where it is
+whole, and refused wherever another customer could be hit.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from connectors.lago.errors import LagoRejected
+from connectors.lago.metadata import notes
+from connectors.lago.requests import NewCustomer
+from connectors.lago.shapes import Customer
+from connectors.lago.wire import Query, Wire, safe
+
+
+class _Portal(msgspec.Struct):
+    portal_url: str
+
+
+class _Checkout(msgspec.Struct):
+    checkout_url: str
+
+
+class Customers(Wire):
+    """`/customers`, but for their usage."""
+
+    async def customer(self, external_id: str) -> Customer | None:
+        """None where Lago knows none. Raises: LagoIntegrationError."""
+        if "." in external_id:
+            listed = await self.customers(external_id=external_id)
+            return next((one for one in listed if one.external_id == external_id), None)
+        found = await self._found("customer", f"/customers/{safe(external_id)}", "customer", Customer)
+        return found if found is not None and found.external_id == external_id else None
+
+    async def customers(self, external_id: str = "", most: int | None = None) -> list[Customer]:
+        """All, newest first, or the one with this id; their first `most`. Raises: LagoIntegrationError."""
+        query: Query = {"external_id": external_id} if external_id else {}
+        return await self._every("customers", "/customers", "customers", Customer, query, most)
+
+    async def save_customer(self, wanted: NewCustomer, metadata: Mapping[str, str] | None = None) -> Customer:
+        """Create, or change what is set; `metadata` is added to what is there. The same twice is the same once.
+
+        Raises:
+            Rejected: see `notes`.
+            LagoIntegrationError
+        """
+        try:
+            return await self._saved(wanted, metadata)
+        except LagoRejected as error:
+            if not (error.says("external_id", "value_already_exist") or error.says("key", "value_already_exist")):
+                raise
+        return await self._saved(wanted, metadata)  # somebody else created it meanwhile: now it is a change
+
+    async def delete_customer(self, external_id: str) -> Customer | None:
+        """Lago then ends its subscriptions by itself; None where it knows none, so again does nothing.
+
+        Raises:
+            LagoRejected: `unsafe_id` for an id by which Lago would delete another customer.
+            LagoIntegrationError
+        """
+        path = f"/customers/{customer_part(external_id)}"
+        return await self._found("delete_customer", path, "customer", Customer, verb="DELETE")
+
+    async def portal_url(self, external_id: str) -> str:
+        """A link to the customer's own pages in Lago, good for 12 hours. Raises: LagoIntegrationError."""
+        path = f"/customers/{customer_part(external_id)}/portal_url"
+        return (await self._one("portal_url", path, "customer", _Portal)).portal_url
+
+    async def checkout_url(self, external_id: str) -> str:
+        """Where the customer leaves a means of payment.
+
+        Raises:
+            LagoRejected: among others code `validation_errors`, `no_linked_payment_provider`.
+            LagoIntegrationError
+        """
+        path = f"/customers/{customer_part(external_id)}/checkout_url"
+        return (await self._one("checkout_url", path, "customer", _Checkout, verb="POST")).checkout_url
+
+    async def _saved(self, wanted: NewCustomer, metadata: Mapping[str, str] | None) -> Customer:
+        if metadata:
+            known = await self.customer(wanted.external_id)
+            entries = notes(known.metadata if known is not None else (), metadata)
+            wanted = msgspec.structs.replace(wanted, metadata=entries)
+        return await self._one("save_customer", "/customers", "customer", Customer, verb="POST", body=wanted)
+
+
+def customer_part(external_id: str) -> str:
+    """A customer's id as one part of a path. Raises: LagoRejected `unsafe_id`."""
+    if "." in external_id:
+        raise LagoRejected("unsafe_id", "Lago reads a customer's id up to its first dot: it would take another's")
+    return safe(external_id)

@@ -1,0 +1,37 @@
+"""A customer's metadata, of which Lago's update is not idempotent (docs/lago-behaviour.md, 5.1); pure."""
+
+from collections.abc import Iterable, Mapping
+
+from connectors.lago.requests import Note
+from connectors.lago.shapes import Metadata
+from schemas.errors import Rejected
+
+MAX_ENTRIES = 5
+MAX_KEY = 20
+MAX_VALUE = 100
+
+
+def notes(known: Iterable[Metadata], wanted: Mapping[str, str]) -> tuple[Note, ...]:
+    """The list to send so that `wanted` is added and changed and everything else stays.
+
+    An entry that Lago has goes with its id, or its key would collide with itself; one that is left out would be
+    deleted.
+
+    Raises:
+        Rejected: `bad_metadata`: a key of not 1 to 20 characters, a value of not 1 to 100, or more than 5 entries.
+    """
+    entries = {entry.key: Note(entry.key, entry.value, entry.lago_id, entry.display_in_invoice) for entry in known}
+    for key, value in wanted.items():
+        _check(key, value)
+        same = entries.get(key)
+        entries[key] = Note(key, value) if same is None else Note(key, value, same.id, same.display_in_invoice)
+    if len(entries) > MAX_ENTRIES:
+        raise Rejected("bad_metadata", f"{len(entries)} entries: Lago keeps {MAX_ENTRIES} of a customer")
+    return tuple(entries.values())
+
+
+def _check(key: str, value: str) -> None:
+    if not key.strip() or len(key) > MAX_KEY:
+        raise Rejected("bad_metadata", f"a key has 1 to {MAX_KEY} characters: {key[: MAX_KEY + 1]!r}")
+    if not value.strip() or len(value) > MAX_VALUE:
+        raise Rejected("bad_metadata", f"the value of {key} has not 1 to {MAX_VALUE} characters")

@@ -1,0 +1,40 @@
+"""What this Lago is: whether it is well, which version it has, whose API key ours is."""
+
+from http import HTTPStatus
+
+import msgspec
+
+from connectors.lago.errors import LagoUnavailable
+from connectors.lago.shapes import Health, Organization
+from connectors.lago.wire import Wire
+
+
+class Server(Wire):
+    """`/health`, which is at the root and asks for no key, and `/organizations`."""
+
+    async def healthy(self) -> bool:
+        """Whether Lago answers below 500 on `/health`; never raises. A proxy that hides the path is no illness."""
+        try:
+            response = await self._send("healthy", "GET", f"{self.root}/health", keyed=False)
+        except LagoUnavailable:
+            return False
+        return response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+
+    async def version(self) -> str:
+        """What `/health` calls this Lago: a release's tag, or whatever its image was built as.
+
+        Raises:
+            LagoUnavailable: no answer, or one without a version.
+        """
+        response = await self._send("version", "GET", f"{self.root}/health", keyed=False)
+        try:
+            return msgspec.json.decode(response.content, type=Health).version
+        except msgspec.DecodeError as error:
+            raise LagoUnavailable("bad_answer", "health: no version") from error
+
+    async def organization(self) -> Organization:
+        """The tenant of the API key. Raises: LagoIntegrationError."""
+        found = await self._found("organization", "/organizations", "organization", Organization)
+        if found is None:
+            raise LagoUnavailable("http_404", "no organization under this address", status=HTTPStatus.NOT_FOUND)
+        return found

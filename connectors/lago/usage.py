@@ -1,0 +1,76 @@
+"""What Lago counts in the running period; rounded to the cent, one rounding a fee."""
+
+from decimal import Decimal
+
+import msgspec
+
+from connectors.lago.customers import customer_part
+from connectors.lago.errors import LagoRejected
+from connectors.lago.wire import Wire, quoted, read
+from schemas.moments import parse_us
+from streams.core.proof import LagoUsage
+
+
+class MetricCode(msgspec.Struct, frozen=True):
+    """Which metric a charge is on."""
+
+    code: str
+    name: str = ""
+
+
+class UsageCharge(msgspec.Struct, frozen=True):
+    """One charge of the current usage: its fee lines are its groups and filters, or itself."""
+
+    amount_cents: int
+    billable_metric: MetricCode
+    filters: list[msgspec.Raw] = []
+    grouped_usage: list[msgspec.Raw] = []
+    units: str = "0"
+    events_count: int = 0
+    amount_currency: str = ""
+
+
+class CustomerUsage(msgspec.Struct, frozen=True):
+    """The running period of a subscription: `[from_datetime, to_datetime]`, ISO 8601, to the millisecond."""
+
+    from_datetime: str
+    to_datetime: str
+    charges_usage: list[UsageCharge] = []
+    currency: str = ""
+    amount_cents: int = 0
+    taxes_amount_cents: int = 0
+    total_amount_cents: int = 0
+
+
+class Usage(Wire):
+    """`/customers/{id}/current_usage`."""
+
+    async def usage(self, external_customer_id: str, subscription: str) -> CustomerUsage | None:
+        """All that Lago counts now; None where the subscription is not running. Raises: LagoIntegrationError."""
+        path = (
+            f"/customers/{customer_part(external_customer_id)}/current_usage"
+            f"?external_subscription_id={quoted(subscription)}"
+        )
+        try:
+            return await self._found("current_usage", path, "customer_usage", CustomerUsage)
+        except LagoRejected as error:
+            if error.code == "no_active_subscription":
+                return None
+            raise
+
+    async def current_usage(self, external_customer_id: str, subscription: str, code: str) -> LagoUsage | None:
+        """Of it only what is on the metric `code`. Raises: LagoIntegrationError."""
+        found = await self.usage(external_customer_id, subscription)
+        return None if found is None else read(lambda usage: usage_of(subscription, usage, code), found)
+
+
+def usage_of(subscription: str, usage: CustomerUsage, code: str) -> LagoUsage:
+    """What Lago counts on the metric `code`. Raises: Rejected: `bad_time`."""
+    ours = [charge for charge in usage.charges_usage if charge.billable_metric.code == code]
+    return LagoUsage(
+        subscription,
+        parse_us(usage.from_datetime),
+        parse_us(usage.to_datetime) + 1,
+        Decimal(sum(charge.amount_cents for charge in ours)),
+        sum(max(1, len(charge.grouped_usage), len(charge.filters)) for charge in ours),
+    )

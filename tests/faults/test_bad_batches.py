@@ -1,0 +1,53 @@
+"""Ten batches of a hundred: in each one bad event and one that is there twice. The other 98 are billed, once."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+import httpx
+import msgspec
+import pytest
+
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.posting import event, put, quick_delivery, statuses
+from tests.support.sandbox import lago_sandbox
+from tests.support.stage import Stage
+
+pytestmark = pytest.mark.faults
+
+BATCHES, BATCH = 10, 99
+
+
+async def test_one_bad_event_and_one_repeat_in_each_of_ten_batches_cost_nobody_anything(
+    kafka: Kafka, topic_prefix: str, figures: Callable[..., None]
+) -> None:
+    """Lago stores a batch whole or not at all: the good ones go again at once, the bad one is named with Lago's reason."""
+    stage, random = Stage(kafka.bootstrap, topic_prefix, partitions=1), Random(4)
+    names = [range(n * BATCH, (n + 1) * BATCH) for n in range(BATCHES)]
+    bad = {f"e-{random.choice(batch)}" for batch in names}
+    for batch in names:
+        events = [event(number) for number in batch]
+        twice = random.choice([one for one in events if one.transaction_id not in bad])
+        events.insert(random.randrange(BATCH), twice)
+        for one in events:
+            if one.transaction_id in bad:
+                one.timestamp = "2026-03-01T12:00:00Z"
+        put(stage, events)
+    async with (
+        lago_sandbox(clock=time.time) as lago,
+        httpx.AsyncClient(trust_env=False) as http,
+        stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
+    ):
+        await soon(lambda: len(stage.sensors.receipts) == BATCHES * (BATCH + 1), 30)
+        stats = await lago.stats()
+        lines = (await lago.http.get("/__events")).text.splitlines()
+    good = {f"e-{number}" for batch in names for number in batch} - bad
+    figures(good=len(good), bad=len(bad), posts=stats["posts"])
+    assert Counter(msgspec.json.decode(line)["transaction_id"] for line in lines) == Counter(good)
+    assert statuses(stage) == dict.fromkeys(good, "completed") | dict.fromkeys(bad, "failed")
+    letters = stage.read(stage.topics.dlq)
+    assert Counter(msgspec.json.decode(letter.value())["transaction_id"] for letter in letters) == Counter(bad)
+    assert {dict(letter.headers())["reason"] for letter in letters} == {b"invalid_timestamp"}
+    assert stage.read(stage.topics.retry) == []

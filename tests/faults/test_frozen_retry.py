@@ -1,0 +1,71 @@
+"""A retry role that freezes while its events wait, and wakes when another has posted them."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from confluent_kafka import ConsumerGroupState, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from tests.faults.steps import worker
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.posting import event, put_back, statuses
+from tests.support.sandbox import lago_sandbox
+from tests.support.stage import Stage
+
+pytestmark = [pytest.mark.faults, pytest.mark.kafka]
+
+EVENTS = 40
+#: The mortal role's session ends after 6 s; it wakes well after that.
+FROZEN_S = 12.0
+LIMIT_S = 60.0
+
+
+def members(stage: Stage) -> int:
+    """Of the retry group, once it is at rest and every member has its partitions; 0 before."""
+    admin = AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
+    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-retry"
+    try:
+        found = admin.describe_consumer_groups([group])[group].result()
+    except KafkaException:  # the group is new to a coordinator that is still starting
+        return 0
+    at_rest = found.state is ConsumerGroupState.STABLE and all(m.assignment.topic_partitions for m in found.members)
+    return len(found.members) if at_rest else 0
+
+
+async def test_a_retry_role_that_froze_past_its_session_delivers_its_events_once(
+    kafka: Kafka, topic_prefix: str, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """It froze with the events in its hands, and posts them the moment it wakes: Lago knows them, its commit is refused."""
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=1)
+    async with (
+        lago_sandbox(clock=time.time) as lago,
+        worker(["tests.faults.mortal", "retry", "-"], stage, lago, tmp_path, name="frozen") as frozen,
+        worker(["connectors", "worker", "--only", "retry"], stage, lago, tmp_path, name="heir") as heir,
+    ):
+        frozen.start()
+        await soon(lambda: members(stage) == 1, LIMIT_S)
+        due_ms = time.time_ns() // 1_000_000 + 4_000
+        headers = [("attempt", b"1"), ("not_before", b"%d" % due_ms), ("maybe_sent", b"0")]
+        for number in range(EVENTS):
+            put_back(stage, msgspec.json.encode(event(number)), [*headers])
+        await asyncio.sleep(2)  # it has them by now, and waits for their moment; if not, the law is the same
+        freezing = asyncio.ensure_future(frozen.freeze(FROZEN_S))
+        heir.start()
+        await soon(lambda: Counter(statuses(stage).values()) == {"completed": EVENTS}, LIMIT_S)
+        await freezing
+        await soon(lambda: not frozen.alive or members(stage) == 2, LIMIT_S)  # it ends itself, or joins anew
+        stats = await lago.stats()
+        lines = (await lago.http.get("/__events")).text.splitlines()
+    assert Counter(msgspec.json.decode(line)["transaction_id"] for line in lines) == Counter(
+        f"e-{number}" for number in range(EVENTS)
+    )
+    receipts = Counter((one["transaction_id"], one["status"]) for one in stage.values(stage.topics.receipts))
+    assert receipts == Counter((f"e-{number}", "completed") for number in range(EVENTS))
+    assert stage.read(stage.topics.dlq) == []
+    figures(events=EVENTS, frozen_s=FROZEN_S, repeats=stats["duplicates"])
