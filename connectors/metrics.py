@@ -111,6 +111,7 @@ class Metrics:
             "meterbridge_conservation_difference", "What the books are off by: must read zero.", "law", "unit"
         )
         self.open_windows = gauge("meterbridge_open_windows", "Windows that take calls and will be sealed.")
+        self.held_watch = HeldWatch(registry)
         self.held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
         self.held_calls = gauge("meterbridge_held_calls", "Calls in held windows.", "reason")
         self.held_cost = gauge("meterbridge_held_cost_usd", "Dollars in held windows.", "reason")
@@ -253,7 +254,6 @@ class WorkerSensors(ProjectorSensors):
         self._books: dict[int, Books] = {}
         self._sealed: dict[int, int] = {}
         self._looks: dict[int, _Look] = {}
-        self._held = HeldWatch(metrics.registry)
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None:
         """A chunk is in the ledger."""
@@ -271,7 +271,7 @@ class WorkerSensors(ProjectorSensors):
         if books is None:
             for known in (self._books, self._sealed, self._looks):
                 known.pop(partition, None)
-            self._held.close(partition)
+            self._metrics.held_watch.close(partition)
             self._show_looks()
         else:
             self._books[partition] = books
@@ -280,7 +280,7 @@ class WorkerSensors(ProjectorSensors):
             look = self._looks.get(partition)
             if look is None or now - look.at >= LOOK_EVERY_S:
                 self._looks[partition] = _look(books, now)
-                self._held.look(partition, books)
+                self._metrics.held_watch.look(partition, books)
                 self._show_looks()
         self._show_sizes()
 

@@ -5,6 +5,7 @@ on and against itself. A transaction that fails leaves the books as they were; t
 opened anew.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -99,15 +100,19 @@ class Ledger:
         place = self._place
         writer = TransactionalWriter(place.kafka, f"{place.group}-{place.topics.raw}-{self.partition}")
         self._writer = writer
-        await writer.start()
-        kept = self._shelf.take(self.partition)
-        books, start = kept if kept is not None else (Books(Position()), 0)
-        async with asking(place.kafka, place.group, **FETCHING) as consumer:
-            raw = await standing_by(consumer, self._input)
-            self._check_count(raw)
-            image = await read(consumer, place.topics.changelog, self.partition, start)
-            if kept is None and image.position is None:
-                image = await self._begin(consumer, raw)
+        fencing = asyncio.ensure_future(writer.start())
+        try:
+            async with asking(place.kafka, place.group, **FETCHING) as consumer:
+                await fencing  # nothing is asked before: only then is every answer final
+                kept = self._shelf.take(self.partition)
+                books, start = kept if kept is not None else (Books(Position()), 0)
+                raw = await standing_by(consumer, self._input)
+                self._check_count(raw)
+                image = await read(consumer, place.topics.changelog, self.partition, start)
+                if kept is None and image.position is None:
+                    image = await self._begin(consumer, raw)
+        finally:
+            fencing.cancel()
         restore(books, image, self._now_us())
         self._changelog_next = image.next_offset
         self._check_topic(books, raw)

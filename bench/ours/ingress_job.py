@@ -13,6 +13,7 @@ from connectors.http.ingress import IngressDeps, ingress_routes
 from connectors.http.storing import Store
 from schemas.moments import SECOND_US
 from schemas.topics import TopicNames
+from streams.garbage import collect_seldom
 
 
 async def main(bootstrap: str, prefix: str, secret: str, warm_up: int, requests: int) -> None:
@@ -33,6 +34,7 @@ async def main(bootstrap: str, prefix: str, secret: str, warm_up: int, requests:
         max_body_bytes=settings.max_body_bytes,
         on_request=answered,
     )
+    collect_seldom()  # as `meterbridge serve` does
     await serve(ingress_routes(deps), producer, answers)
 
 

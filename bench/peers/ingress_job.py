@@ -1,9 +1,10 @@
 """The least an ingress can be: an aiohttp handler that awaits the ack of the body it was given.
 
-`single`: the body as one record, not parsed, no signature. `array`: decoded, and a record an element produced.
+`single`: the body as one record, not parsed, no signature; keys spread over the partitions as customers do. `array`: decoded, and a record an element produced.
 """
 
 import sys
+from itertools import cycle
 
 import msgspec
 import uvloop
@@ -11,6 +12,7 @@ from aiohttp import web
 
 from bench.serving import Answers, producer_for, serve
 
+_CUSTOMERS = 500
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -19,10 +21,12 @@ async def main(what: str, bootstrap: str, topic: str, warm_up: int, requests: in
     """Serve until `warm_up + requests` posts are answered; the first ones are not measured."""
     answers, producer = Answers(warm_up, requests), producer_for(bootstrap)
 
+    customers = cycle(f"customer-{number}" for number in range(_CUSTOMERS))
+
     async def take(request: web.Request) -> web.Response:
         body = await request.read()
         if what == "single":
-            await producer.send_all([(topic, "customer-1", body, 0)])
+            await producer.send_all([(topic, next(customers), body, 0)])
         else:
             await producer.send_all([(topic, one["end_user"] or "nobody", _encode(one), 0) for one in _decode(body)])
         answers.count()
