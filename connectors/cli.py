@@ -18,6 +18,7 @@ from connectors.commands.dlq import dlq
 from connectors.commands.doctor import doctor
 from connectors.commands.explain import explain
 from connectors.commands.held import held
+from connectors.commands.lago import lago as lago_group
 from connectors.commands.reconcile import reconcile
 from connectors.commands.replay import replay
 from connectors.commands.topics import topics
@@ -37,6 +38,7 @@ app.add_typer(topics, name="topics")
 app.add_typer(db, name="db")
 app.add_typer(dlq, name="dlq")
 app.add_typer(held, name="held")
+app.add_typer(lago_group, name="lago")
 app.command(epilog="Example: meterbridge replay --from 2026-11-01 --to 2026-11-02 --dry-run")(replay)
 app.command(epilog="Example: meterbridge backfill --source jsonl --file calls.jsonl --dry-run")(backfill)
 app.command(epilog="Example: meterbridge explain --request chatcmpl-123")(explain)

@@ -15,7 +15,6 @@ from importlib.metadata import version
 from typing import Any
 
 import structlog
-import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
@@ -35,6 +34,7 @@ from connectors.spool.spool import Spool
 from connectors.webhooks import Webhooks, kafka_patience_s
 from schemas.errors import ConfigurationError
 from streams.garbage import collect_seldom
+from streams.loop import run_loop
 
 WEBHOOKS, API = PARTS = ("webhooks", "api")
 API_ALONE_PORT = 3002
@@ -70,7 +70,7 @@ def run_serve(settings: Settings, parts: Collection[str]) -> int:
         ConfigurationError: a port or the spool cannot be had, or the webhooks would be open to everybody.
         TopicProblem: topics are missing or wrong.
     """
-    return uvloop.run(_until_told(settings, parts))
+    return run_loop(_until_told(settings, parts))
 
 
 async def _until_told(settings: Settings, parts: Collection[str]) -> int:

@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 
+from connectors.lago.subscription_ids import check_template
+from schemas.errors import Rejected
+
 DAY_S: Final = 86_400
 
 
@@ -50,6 +53,14 @@ def _dividing_a_day(value: int) -> int:
     return value
 
 
+def _id_template(value: str) -> str:
+    try:
+        check_template(value)
+    except Rejected as error:
+        raise ValueError("should be made of {org_id}, and of {plan_code} and {timestamp} if wanted") from error
+    return value
+
+
 def _networks(values: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
     try:
         return tuple(ip_network(value) for value in values)
@@ -76,6 +87,7 @@ Servers = Annotated[str, AfterValidator(_servers)]
 Prefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
 PodName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=240)]
+SubscriptionIdTemplate = Annotated[str, AfterValidator(_id_template)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 MaybeSeconds = Annotated[float, Field(ge=0, le=DAY_S, allow_inf_nan=False)]

@@ -37,6 +37,7 @@ from connectors.setting_types import (
     Seconds,
     Secrets,
     Servers,
+    SubscriptionIdTemplate,
     Upper,
     WindowSeconds,
     out_of,
@@ -98,6 +99,17 @@ class Settings(BaseModel):
         False,
         description="Lago keeps events in ClickHouse *and* its deduplication is on: an event of unknown fate may be "
         "sent again without asking.",
+    )
+    lago_webhook_url: HttpUrl | None = Field(
+        None, description="Where Lago is to send its webhooks, for `meterbridge lago setup`; unset = nowhere."
+    )
+    org_id_prefixes: Annotated[tuple[str, ...], Field(min_length=1), Listed] = Field(
+        ("org_",), description="How the ids of orgs begin, separated by commas; other customers of Lago's are users."
+    )
+    subscription_id_template: SubscriptionIdTemplate = Field(
+        "{org_id}_{plan_code}_{timestamp}",
+        description="Ids of new subscriptions, made once for an org: of `{org_id}`, `{plan_code}` and `{timestamp}`; "
+        "`sub_{org_id}` is the same wherever it is made.",
     )
     litellm_api_url: HttpUrl = Field("http://localhost:4000", description="LiteLLM's proxy.")
     litellm_database_url: SecretStr | None = Field(

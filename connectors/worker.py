@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
-import uvloop
 
 from connectors.postgres.pool import postgres_url
 from connectors.settings import Settings
 from streams.app import ROLES
 from streams.lanes import Lane
+from streams.loop import run_loop
 from streams.roles import EXIT_FATAL
 from streams.running import run_role
 
@@ -72,7 +72,7 @@ def _run_one(settings: Settings, role: str) -> int:
         log.info("worker_stopped", role=role)
         return 0
 
-    code = uvloop.run(main())
+    code = run_loop(main())
     # Threads of a Kafka client that waits for a broker must not keep a stopped worker alive.
     sys.stderr.flush()
     os._exit(code)

@@ -43,8 +43,7 @@ class Customers(Wire):
         """Create, or change what is set; `metadata` is added to what is there. The same twice is the same once.
 
         Raises:
-            Rejected: see `notes`.
-            LagoIntegrationError
+            LagoIntegrationError: `bad_metadata`, see `notes`.
         """
         try:
             return await self._saved(wanted, metadata)

@@ -49,7 +49,7 @@ class LagoUnavailable(LagoIntegrationError, Unavailable):
 
 
 class LagoRejected(LagoIntegrationError, Rejected):
-    """The request itself is refused: `http_<status>`, with Lago's code as detail; `unsafe_id` before it was sent."""
+    """The request itself is refused: by Lago (`http_<status>`, with its code as detail), or by us before it is sent."""
 
     retryable = False
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
+from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import Note
 from connectors.lago.shapes import Metadata
-from schemas.errors import Rejected
 
 MAX_ENTRIES = 5
 MAX_KEY = 20
@@ -18,7 +18,7 @@ def notes(known: Iterable[Metadata], wanted: Mapping[str, str]) -> tuple[Note, .
     deleted.
 
     Raises:
-        Rejected: `bad_metadata`: a key of not 1 to 20 characters, a value of not 1 to 100, or more than 5 entries.
+        LagoRejected: `bad_metadata`: a key of not 1 to 20 characters, a value of not 1 to 100, or more than 5 entries.
     """
     entries = {entry.key: Note(entry.key, entry.value, entry.lago_id, entry.display_in_invoice) for entry in known}
     for key, value in wanted.items():
@@ -26,12 +26,12 @@ def notes(known: Iterable[Metadata], wanted: Mapping[str, str]) -> tuple[Note, .
         same = entries.get(key)
         entries[key] = Note(key, value) if same is None else Note(key, value, same.id, same.display_in_invoice)
     if len(entries) > MAX_ENTRIES:
-        raise Rejected("bad_metadata", f"{len(entries)} entries: Lago keeps {MAX_ENTRIES} of a customer")
+        raise LagoRejected("bad_metadata", f"{len(entries)} entries: Lago keeps {MAX_ENTRIES} of a customer")
     return tuple(entries.values())
 
 
 def _check(key: str, value: str) -> None:
     if not key.strip() or len(key) > MAX_KEY:
-        raise Rejected("bad_metadata", f"a key has 1 to {MAX_KEY} characters: {key[: MAX_KEY + 1]!r}")
+        raise LagoRejected("bad_metadata", f"a key has 1 to {MAX_KEY} characters: {key[: MAX_KEY + 1]!r}")
     if not value.strip() or len(value) > MAX_VALUE:
-        raise Rejected("bad_metadata", f"the value of {key} has not 1 to {MAX_VALUE} characters")
+        raise LagoRejected("bad_metadata", f"the value of {key} has not 1 to {MAX_VALUE} characters")

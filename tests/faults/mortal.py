@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-import uvloop
-
 from connectors.logs import configure_logging
 from connectors.settings import load_settings
 from connectors.wiring import worker_parts
 from schemas.records import LagoEvent
 from streams.app import ROLES
 from streams.core.answers import Answer
+from streams.loop import run_loop
 from streams.posting import Poster
 from streams.roles import Role
 from streams.running import run_role
@@ -115,4 +114,4 @@ async def main(name: str, step: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], sys.argv[2]))
+    run_loop(main(sys.argv[1], sys.argv[2]))

@@ -5,8 +5,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.metadata import MetadataRequest
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from streams.loop import run_loop
 from streams.reading import reading
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka, broker_kind, start_kafka
@@ -46,3 +50,25 @@ async def test_whoever_stops_a_reader_of_a_dead_broker_goes_on(mortal: Kafka) ->
     dead.set()
     ends = asyncio.gather(*readers, return_exceptions=True)
     assert await asyncio.wait_for(ends, 30) == ["went on"] * 8
+
+
+def test_a_request_on_a_connection_that_was_just_reset_fails_in_words_that_aiokafka_knows(kafka: Kafka) -> None:
+    """uvloop has words of its own: the task that keeps a client's metadata would die of them, and the client wait for ever."""
+
+    async def ask_on_a_closed_one() -> bool:
+        client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap)
+        await client.bootstrap()
+        (broker,) = client.cluster.brokers()
+        for _ in range(3):
+            await client.ready(broker.nodeId)
+            connection = client._conns[broker.nodeId, ConnectionGroup.DEFAULT]
+            connection._writer.transport.abort()
+            await asyncio.sleep(0)  # the transport is closed, and its reader has not been told
+            with pytest.raises(KafkaConnectionError, match="closed under a request"):
+                await connection.send(MetadataRequest([]))
+            assert not connection.connected()
+        answered: bool = await asyncio.wait_for(client.force_metadata_update(), 10)
+        await client.close()
+        return answered
+
+    assert run_loop(ask_on_a_closed_one())

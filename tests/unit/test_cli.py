@@ -19,6 +19,7 @@ COMMANDS = (
     ["dlq", "purge"],
     ["held", "list"],
     ["held", "write-off"],
+    ["lago", "setup"],
     ["replay"],
     ["backfill"],
     ["explain"],

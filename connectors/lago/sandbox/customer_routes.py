@@ -13,8 +13,8 @@ from connectors.lago.sandbox.refusals import invalid_field, not_allowed, not_fou
 from connectors.lago.sandbox.state import Sandbox
 
 #: A dot ends a customer's id: the rest is read as a format and ignored (see docs/lago-behaviour.md).
-CUSTOMER = "/api/v1/customers/{external_id:[^./?]+}"
-_FORMAT = r"{format:(\.[^./?]+)?}"
+CUSTOMER = "/api/v1/customers/{external_id:[^./]+}"
+_FORMAT = r"{format:(\.[^./]+)?}"
 
 
 class CustomerRoutes:

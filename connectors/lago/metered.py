@@ -1,0 +1,100 @@
+"""Usage that others measured: an event's code and free properties, on its way to the raw topic.
+
+It never goes straight to Lago: behind the topic it is deduplicated by its transaction id and sent exactly once.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from math import isfinite
+from typing import Protocol
+
+import msgspec
+
+from schemas.errors import Rejected
+from schemas.moments import parse_us, to_us
+from schemas.money import plain
+
+#: A value of a property before it is text; None leaves the property out.
+Value = str | int | float | Decimal | bool | None
+#: When something happened: seconds, milliseconds or ISO 8601, or a moment with its zone.
+Moment = datetime | float | int | str
+MAX_ID_BYTES = 255
+
+
+class MeteredEvent(msgspec.Struct, frozen=True):
+    """One event of an org.
+
+    Fields:
+        transaction_id: two with the same one are one.
+        code: of the billable metric.
+        at_us: when it happened, microseconds since 1970 UTC.
+        properties: text to text, numbers as plain digits: Lago skips `1e-05` without a word.
+    """
+
+    org_id: str
+    transaction_id: str
+    code: str
+    at_us: int
+    properties: dict[str, str]
+
+
+class UsageSink(Protocol):
+    """What takes events: durable on return."""
+
+    async def record(self, event: MeteredEvent) -> None:
+        """Raises: Unavailable: not now; the same event again is safe."""
+
+
+class InMemoryUsage:
+    """For tests: each event once, by its transaction id; gone with the process."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, MeteredEvent] = {}
+
+    async def record(self, event: MeteredEvent) -> None:
+        """See `UsageSink`."""
+        self.all.setdefault(event.transaction_id, event)
+
+
+def metered(
+    org_id: str,
+    code: str,
+    transaction_id: str,
+    properties: Mapping[str, Value] | None,
+    timestamp: Moment | None,
+    now_us: int,
+) -> MeteredEvent:
+    """The event, with `org_id` among its properties; without a timestamp it happened now.
+
+    Raises:
+        Rejected: `bad_event`, `bad_property`, `bad_time`.
+    """
+    for what in (org_id, code, transaction_id):
+        if not what.strip() or len(what.encode()) > MAX_ID_BYTES or "\0" in what:
+            raise Rejected("bad_event", f"an id and a code have 1 to {MAX_ID_BYTES} bytes")
+    texts = {name: _text(name, value) for name, value in (properties or {}).items() if value is not None}
+    at_us = now_us if timestamp is None else _us(timestamp)
+    return MeteredEvent(org_id, transaction_id, code, at_us, {**texts, "org_id": org_id})
+
+
+def _us(moment: Moment) -> int:
+    if isinstance(moment, datetime):
+        if moment.tzinfo is None:
+            raise Rejected("bad_time", "a moment without a zone")
+        return to_us(moment)
+    return parse_us(moment)
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value.replace("\0", "")
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and isfinite(value):
+        return plain(Decimal(repr(value)))
+    if isinstance(value, Decimal) and value.is_finite():
+        return plain(value)
+    raise Rejected("bad_property", f"{name} is neither text, a finite number nor a truth value")

@@ -1,0 +1,68 @@
+"""From users to organisations: an org takes over the customer and the plan of a user.
+
+Not yet the user's usage: that follows its mapping. Repeated after any failure it is the same once.
+"""
+
+import msgspec
+import structlog
+
+from connectors.lago.errors import LagoRejected
+from connectors.lago.org_billing import RUNNING, OrgBilling
+from connectors.lago.shapes import Customer, Subscription
+
+#: Of the org's metadata: the users it took over from, separated by commas.
+FORMER = "migrated_from_user"
+
+_log = structlog.get_logger(__name__)
+
+
+class Migrated(msgspec.Struct, frozen=True):
+    """What became of a user's customer.
+
+    Fields:
+        org: the org that took over.
+        subscription: the org's, None where neither had one.
+        to_end: the user's own, still running: to be ended once no usage is mapped to them.
+    """
+
+    org: Customer
+    subscription: Subscription | None
+    to_end: tuple[Subscription, ...]
+
+
+async def migrate(billing: OrgBilling, user_id: str, org_id: str, name: str, email: str) -> Migrated:
+    """Create the org with the user's id in its metadata, and subscribe it to the user's plan.
+
+    The user's subscriptions go on: ended before its usage is mapped to the org they would leave usage behind. An org
+    that has a subscription keeps it, so several users may become one org.
+
+    Raises:
+        LagoRejected: `unknown_customer`.
+        LagoIntegrationError
+    """
+    if await billing.lago.customer(user_id) is None:
+        raise LagoRejected("unknown_customer", "Lago has no such user")
+    org = await billing.create_customer(org_id, name, email, user_id, {FORMER: user_id})
+    org = await _noted(billing, org, user_id)
+    to_end = tuple(await billing.lago.subscriptions(user_id))
+    own = next(iter(await billing.lago.subscriptions(org_id, RUNNING)), None)
+    if own is None and to_end:
+        user_s = to_end[0]
+        own = await billing.subscribe(org_id, user_s.plan_code or "", user_s.billing_time or "anniversary", None)
+    return Migrated(org, own, to_end)
+
+
+async def _noted(billing: OrgBilling, org: Customer, user_id: str) -> Customer:
+    """The org with the user's id beside those it has; where Lago's metadata is full, a line of the log must do."""
+    former = org.note(FORMER) or ""
+    if f",{user_id}," in f",{former},":
+        return org
+    try:
+        return await billing.update_customer(
+            org.external_id, None, None, {FORMER: f"{former},{user_id}".removeprefix(",")}
+        )
+    except LagoRejected as error:
+        if error.reason != "bad_metadata":
+            raise
+        _log.warning("former_user_not_noted", org=org.external_id, user=user_id)
+        return org

@@ -1,0 +1,166 @@
+"""The org billing module: functions as they are documented, for services that bill their own organisations.
+
+They work on the one `OrgBilling` that the process was told of with `serve_with`; whoever has it at hand calls its
+methods instead. All of them raise `LagoIntegrationError`, but for `is_org_customer` and `check_lago_health`.
+"""
+
+from collections.abc import Mapping
+
+from connectors.lago.errors import LagoIntegrationError
+from connectors.lago.invoices import Invoice
+from connectors.lago.metered import MeteredEvent, Moment, Value
+from connectors.lago.migration import Migrated, migrate
+from connectors.lago.org_billing import LagoHealth, OrgBilling
+from connectors.lago.shapes import Customer, Subscription
+from connectors.lago.usage import CustomerUsage
+from schemas.errors import ConfigurationError
+
+__all__ = [
+    "LagoIntegrationError",
+    "check_lago_health",
+    "create_org_customer",
+    "create_subscription",
+    "get_current_usage",
+    "get_customer",
+    "get_invoices",
+    "get_or_create_customer",
+    "get_subscription",
+    "is_org_customer",
+    "migrate_user_to_org",
+    "record_api_call",
+    "record_usage",
+    "serve_with",
+    "subscribe_org_to_plan",
+    "terminate_subscription",
+    "update_org_customer",
+]
+
+#: Code of the metric that counts calls of an API.
+API_CALL = "api_call"
+#: Lago's other one is `calendar`.
+ANNIVERSARY = "anniversary"
+
+_serving: list[OrgBilling] = []
+
+
+def serve_with(billing: OrgBilling | None) -> None:
+    """Let the functions of this module work on `billing`; None = on nothing any more."""
+    _serving[:] = [] if billing is None else [billing]
+
+
+async def create_org_customer(
+    org_id: str, org_name: str, email: str, user_id: str | None = None, metadata: Mapping[str, str] | None = None
+) -> Customer:
+    """The org's customer, its id the customer's `external_id`; one that is there is returned as it is.
+
+    Metadata: `created_by_user_id`, `created_at`, `billing_type` = `organization`, and up to two more.
+    """
+    return await _billing().create_customer(org_id, org_name, email, user_id, metadata)
+
+
+async def get_customer(org_id: str) -> Customer | None:
+    """The org's customer; None where Lago knows none."""
+    return await _billing().lago.customer(org_id)
+
+
+async def update_org_customer(
+    org_id: str, org_name: str | None = None, email: str | None = None, metadata: Mapping[str, str] | None = None
+) -> Customer:
+    """Change what is given; metadata is added to what is there, keys of the same name are changed."""
+    return await _billing().update_customer(org_id, org_name, email, metadata)
+
+
+async def get_or_create_customer(
+    org_id: str, org_name: str, email: str, user_id: str | None = None, metadata: Mapping[str, str] | None = None
+) -> Customer:
+    """The same as `create_org_customer`, which never makes a second."""
+    return await create_org_customer(org_id, org_name, email, user_id, metadata)
+
+
+async def create_subscription(
+    org_id: str, plan_code: str, billing_time: str = ANNIVERSARY, subscription_at: str | None = None
+) -> Subscription:
+    """Subscribe the org, or change its plan; a retry never makes a second subscription.
+
+    Dearer or equally dear plans apply at once, cheaper ones at the period's end (`next_plan_code`).
+
+    Args:
+        subscription_at: ISO 8601; when it begins, now by default.
+    """
+    return await _billing().subscribe(org_id, plan_code, billing_time, subscription_at)
+
+
+async def subscribe_org_to_plan(
+    org_id: str, plan_code: str, org_name: str, email: str, user_id: str | None = None
+) -> Subscription:
+    """Customer and subscription in one; any part of it that is there already is kept."""
+    await create_org_customer(org_id, org_name, email, user_id)
+    return await create_subscription(org_id, plan_code)
+
+
+async def get_subscription(org_id: str) -> Subscription | None:
+    """The org's active subscription, at most some seconds old; None without one."""
+    return await _billing().subscription(org_id)
+
+
+async def terminate_subscription(org_id: str, subscription_id: str | None = None) -> Subscription | None:
+    """End the org's subscription, by default its own; None where it is over already."""
+    return await _billing().terminate(org_id, subscription_id)
+
+
+async def record_usage(
+    org_id: str,
+    event_code: str,
+    transaction_id: str,
+    properties: Mapping[str, Value] | None = None,
+    timestamp: Moment | None = None,
+) -> MeteredEvent:
+    """Store an event of the org; the same `transaction_id` again is the same event.
+
+    `properties` gets `org_id`, and may have `user_id` and whatever the metric reads; `timestamp` is now by default.
+    """
+    return await _billing().record(org_id, event_code, transaction_id, properties, timestamp)
+
+
+async def record_api_call(
+    org_id: str,
+    transaction_id: str,
+    endpoint: str,
+    user_id: str | None = None,
+    tokens: int = 0,
+    model: str | None = None,
+) -> MeteredEvent:
+    """`record_usage` of one call of an API, on the metric `api_call`."""
+    properties: dict[str, Value] = {"endpoint": endpoint, "user_id": user_id, "tokens": tokens, "model": model}
+    return await record_usage(org_id, API_CALL, transaction_id, properties)
+
+
+async def get_invoices(org_id: str, limit: int = 10) -> list[Invoice]:
+    """The org's latest invoices, latest first."""
+    return await _billing().invoices(org_id, limit)
+
+
+async def get_current_usage(org_id: str) -> CustomerUsage | None:
+    """What Lago counts in the running period; None without an active subscription."""
+    return await _billing().usage(org_id)
+
+
+async def migrate_user_to_org(user_id: str, org_id: str, org_name: str, email: str) -> Migrated:
+    """Let an org take over from a user's customer; the old id stays in its metadata. See `migrate`."""
+    return await migrate(_billing(), user_id, org_id, org_name, email)
+
+
+def is_org_customer(external_id: str) -> bool:
+    """Whether a customer's id is an org's, by `ORG_ID_PREFIXES`."""
+    return _billing().is_org(external_id)
+
+
+async def check_lago_health() -> LagoHealth:
+    """Whether Lago answers, where, and which version; never fails because of Lago."""
+    return await _billing().health()
+
+
+def _billing() -> OrgBilling:
+    if not _serving:
+        raise ConfigurationError("no_org_billing", "connectors.lago.orgs is not told of a Lago: call serve_with")
+    return _serving[0]

@@ -1,0 +1,69 @@
+"""Answers are kept for a while, in a bounded number, and never hide what was written since."""
+
+from connectors.lago.cache import Cache
+
+
+class Asked:
+    """Counts the questions."""
+
+    def __init__(self, answer: str | None = "a") -> None:
+        self.answer = answer
+        self.times = 0
+
+    async def __call__(self) -> str | None:
+        self.times += 1
+        return self.answer
+
+
+def cache(clock: list[float], most: int = 10) -> Cache[str, str]:
+    return Cache(lambda: clock[0], kept_s=15.0, most=most)
+
+
+async def test_an_answer_is_asked_for_again_when_its_time_is_up() -> None:
+    clock, asked = [0.0], Asked()
+    kept = cache(clock)
+    for moment, times in ((0.0, 1), (14.9, 1), (15.0, 2)):
+        clock[0] = moment
+        assert await kept.get("k", asked) == "a"
+        assert asked.times == times
+
+
+async def test_that_there_is_nothing_is_asked_every_time() -> None:
+    """A customer that has just subscribed is not turned away."""
+    kept, asked = cache([0.0]), Asked(None)
+    assert [await kept.get("k", asked) for _ in range(2)] == [None, None]
+    assert asked.times == 2
+
+
+async def test_what_was_changed_is_asked_again() -> None:
+    kept, asked = cache([0.0]), Asked()
+    await kept.get("k", asked)
+    kept.forget("k")
+    await kept.get("k", asked)
+    assert asked.times == 2
+
+
+async def test_an_answer_from_before_a_change_is_not_kept() -> None:
+    """
+    get   ask ......... "old" arrives
+    write      forget
+    """
+    kept = cache([0.0])
+
+    async def overtaken() -> str:
+        kept.forget("k")
+        return "old"
+
+    assert await kept.get("k", overtaken) == "old"
+    assert await kept.get("k", Asked("new")) == "new"
+
+
+async def test_the_oldest_makes_room() -> None:
+    kept, asked = cache([0.0], most=2), Asked()
+    for key in ("a", "b", "c"):
+        await kept.get(key, asked)
+    await kept.get("c", asked)
+    await kept.get("b", asked)
+    assert asked.times == 3
+    await kept.get("a", asked)
+    assert asked.times == 4
