@@ -269,9 +269,10 @@ async def test_links_need_a_payment_provider(client: LagoClient) -> None:
 
 async def test_a_webhook_endpoint_is_registered_once(client: LagoClient) -> None:
     wanted = NewWebhookEndpoint(webhook_url="https://hooks.example/lago", signature_algo="hmac")
+    other = await client.create_webhook_endpoint(NewWebhookEndpoint(webhook_url="https://a.io", signature_algo="jwt"))
     made = await client.create_webhook_endpoint(wanted)
     assert await client.create_webhook_endpoint(wanted) == made
-    assert (await client.webhook_endpoints(), made.signature_algo) == ([made], "hmac")
+    assert (await client.webhook_endpoints(), made.signature_algo) == ([other, made], "hmac")
 
 
 async def test_a_single_event_is_posted_as_it_is(lago: Lago, client: LagoClient) -> None:
@@ -281,6 +282,19 @@ async def test_a_single_event_is_posted_as_it_is(lago: Lago, client: LagoClient)
     assert found is not None
     assert found.transaction_id == "t9"
     assert (await client.post_event(msgspec.json.encode({"event": event("t9")}))).status == 422
+
+
+async def test_as_many_are_read_as_are_wanted() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params["page"])
+        page = [{"lago_id": f"{asked[-1]}-{number}"} for number in range(100)]
+        return httpx.Response(200, json={"invoices": page, "meta": {"next_page": len(asked) + 1}})
+
+    client = LagoClient(httpx.AsyncClient(transport=httpx.MockTransport(answer)), "http://lago", KEY)
+    assert len(await client.invoices(most=150)) == 150
+    assert asked == ["1", "2"]
 
 
 async def test_a_list_that_goes_round_in_circles_is_no_answer() -> None:

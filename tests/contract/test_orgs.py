@@ -201,6 +201,7 @@ async def test_a_subscription_that_lago_has_already_is_adopted(world: World) -> 
 async def test_where_lago_has_several_none_is_changed(world: World) -> None:
     for name in ("one", "two"):
         await world.lago.subscribe(name, "org_1", "starter")
+        world.clock.now += 60
     with pytest.raises(LagoIntegrationError, match="several_subscriptions"):
         await orgs.create_subscription("org_1", "professional")
     world.ids.all["org_1"] = "one"
@@ -208,6 +209,19 @@ async def test_where_lago_has_several_none_is_changed(world: World) -> None:
         await orgs.create_subscription("org_1", "professional")
     assert (await world.everything())[1] == [("org_1", "starter", "active")] * 2
     assert (await orgs.get_subscription("org_1")).external_id == "one"  # type: ignore[union-attr]
+
+
+async def test_beside_one_that_somebody_else_began_no_second_is_made(world: World) -> None:
+    world.ids.all["org_1"] = "ours, ended long ago"
+    await world.lago.subscribe("made by hand", "org_1", "starter")
+    with pytest.raises(LagoIntegrationError, match="several_subscriptions"):
+        await orgs.create_subscription("org_1", "professional")
+
+
+async def test_one_that_is_yet_to_begin_is_adopted_too(world: World) -> None:
+    await world.lago.subscribe("made by hand", "org_1", "starter", subscription_at="2025-04-01")
+    assert (await orgs.create_subscription("org_1", "professional")).external_id == "made by hand"
+    assert (await world.everything())[1] == [("org_1", "professional", "pending")]
 
 
 async def test_an_unknown_plan_leaves_nothing_behind(world: World) -> None:
@@ -219,6 +233,7 @@ async def test_an_unknown_plan_leaves_nothing_behind(world: World) -> None:
 
 async def test_a_subscription_is_ended_once_and_may_be_begun_again_under_its_id(world: World) -> None:
     made = await orgs.create_subscription("org_1", "starter")
+    assert await orgs.get_subscription("org_1") == made
     world.clock.now += 60
     ended = await orgs.terminate_subscription("org_1", made.external_id)
     assert ended is not None

@@ -108,6 +108,14 @@ async def test_an_end_bills_usage_to_its_last_millisecond_and_the_days_begun(lag
     assert await listed(lago) == [invoice]
 
 
+async def test_an_end_at_midnight_begins_that_day(lago: Lago, clock: Clock) -> None:
+    await lago.plan(amount_cents=3100)
+    await lago.subscribe()
+    clock.now += 2 * DAY
+    await lago.http.delete("/api/v1/subscriptions/sub_1")
+    assert [one["total_amount_cents"] for one in await listed(lago)] == [300]
+
+
 async def test_a_period_that_had_ended_before_the_subscription_was_made_is_not_billed(lago: Lago, clock: Clock) -> None:
     await lago.plan(amount_cents=3100)
     await lago.subscribe(subscription_at="2025-01-01")

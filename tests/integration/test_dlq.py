@@ -134,7 +134,7 @@ async def test_of_two_desks_the_first_can_do_nothing_any_more(stage: Stage, lago
 def old_call(number: int, days: int) -> Raw:
     """It ended days ago and arrives now."""
     now = time.time_ns() // 1000
-    return replace(raw(0, slp(number, at_us=now - days * 24 * HOUR_US, cost="2")), timestamp=now // 1000)
+    return raw(0, slp(number, at_us=now - days * 24 * HOUR_US, cost="2"), received_us=now)
 
 
 async def test_a_call_repeated_after_three_days_is_not_billed_again_and_a_new_one_is(

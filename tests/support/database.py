@@ -17,6 +17,7 @@ from connectors.postgres.projection import PostgresProjection
 from schemas.topics import TopicNames
 from streams.agents.project import Projected, Projection
 from streams.parts import Parts
+from tests.support.eventually import PATIENCE
 from tests.support.stage import Quiet, Stage
 
 
@@ -59,7 +60,7 @@ async def rows(url: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
 
 async def until(url: str, query: str, wanted: Callable[[Any], bool], limit_s: float = 20.0) -> Any:
     """The first value of the query that is wanted. Raises: AssertionError after `limit_s`, with the last value."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + limit_s * PATIENCE
     while not wanted(found := (await rows(url, query))[0][0]):
         assert time.monotonic() < deadline, f"still {found!r} after {limit_s} s"
         await asyncio.sleep(0.02)

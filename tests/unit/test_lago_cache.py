@@ -67,3 +67,15 @@ async def test_the_oldest_makes_room() -> None:
     assert asked.times == 3
     await kept.get("a", asked)
     assert asked.times == 4
+
+
+async def test_an_answer_asked_for_again_is_a_young_one() -> None:
+    clock, asked = [0.0], Asked()
+    kept = cache(clock, most=2)
+    await kept.get("a", asked)
+    clock[0] = 10.0
+    await kept.get("b", asked)
+    clock[0] = 20.0
+    for key in ("a", "c", "a"):
+        await kept.get(key, asked)
+    assert asked.times == 4
