@@ -18,7 +18,10 @@ from connectors.commands.dlq import dlq
 from connectors.commands.doctor import doctor
 from connectors.commands.explain import explain
 from connectors.commands.held import held
+from connectors.commands.imports import import_rows
+from connectors.commands.keys import keys
 from connectors.commands.lago import lago as lago_group
+from connectors.commands.migrate_orgs import migrate_orgs
 from connectors.commands.reconcile import reconcile
 from connectors.commands.replay import replay
 from connectors.commands.topics import topics
@@ -39,8 +42,13 @@ app.add_typer(db, name="db")
 app.add_typer(dlq, name="dlq")
 app.add_typer(held, name="held")
 app.add_typer(lago_group, name="lago")
+app.add_typer(keys, name="keys")
 app.command(epilog="Example: meterbridge replay --from 2026-11-01 --to 2026-11-02 --dry-run")(replay)
 app.command(epilog="Example: meterbridge backfill --source jsonl --file calls.jsonl --dry-run")(backfill)
+app.command("migrate-orgs", epilog="Example: meterbridge migrate-orgs --mapping-file mappings.json --execute")(
+    migrate_orgs
+)
+app.command("import", epilog="Example: meterbridge import mappings customers.csv --dry-run")(import_rows)
 app.command(epilog="Example: meterbridge explain --request chatcmpl-123")(explain)
 app.command(epilog="Example: meterbridge reconcile --lago --json")(reconcile)
 app.command(epilog="Example: meterbridge doctor --config litellm/config.yaml && echo nothing loses money")(doctor)
@@ -126,6 +134,9 @@ def lago_sandbox(
         int | None, typer.Option(min=1, help="Event requests a second before 429, told in headers as by Lago Cloud.")
     ] = None,
     journal: Annotated[Path | None, typer.Option(help="File that keeps what was accepted across restarts.")] = None,
+    webhook_secret: Annotated[
+        str | None, typer.Option(help="What its webhooks are signed with: our LAGO_WEBHOOK_SECRET.")
+    ] = None,
 ) -> None:
     """Serve a stand-in for Lago, for trials and tests; nothing is billed."""
     from connectors.lago.sandbox import run_sandbox
@@ -133,6 +144,8 @@ def lago_sandbox(
     if dedup and store != "clickhouse":
         fail("--dedup is a setting of the clickhouse store: postgres always deduplicates.", 2)
     options = {"api_key": api_key, "store": store, "dedup": dedup, "delay_s": delay, "journal": journal}
+    if webhook_secret is not None:
+        options["webhook_secret"] = webhook_secret
     with one_sentence():
         asyncio.run(run_sandbox(host, port, **options, rate_limit=rate_limit))
 

@@ -51,7 +51,9 @@ class Desk:
         if self._database is not None:
             self._database.terminate()
 
-    async def requeue(self, kind: str, filters: Filters, limit: int, why: str, *, dry_run: bool) -> tuple[Done, int]:
+    async def requeue(
+        self, kind: str, filters: Filters, limit: int, why: str, actor: str, *, dry_run: bool
+    ) -> tuple[Done, int]:
         """Put at most `limit` letters back, under one audit line; a dry run only counts them."""
         if dry_run:
             return Done(), len(await asyncio.to_thread(self._found, kind, filters, limit))
@@ -70,7 +72,7 @@ class Desk:
                     sender,
                     "dlq.requeue",
                     target,
-                    actor="api",
+                    actor=actor,
                     reason=why,
                     count=len(letters),
                     cost_usd=usd,

@@ -37,6 +37,8 @@ _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SECRET_LOOKS: Final = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), rf"\1 {REDACTED}"),
     (re.compile(r"\bsk-[\w-]{6,}"), REDACTED),
+    (re.compile(r"\b(mb_[0-9a-f]+)_[\w-]{20,}"), rf"\1_{REDACTED}"),
+    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), REDACTED),  # a JWT
     (re.compile(r"(?<=://)[^/\s@]*:[^/\s]*@"), f"{REDACTED}@"),  # user:password@ of a URL
 )
 _PRINTED_AS_TEXT = (Decimal, UUID, PurePath, date, timedelta, BaseException)

@@ -8,18 +8,32 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
+from connectors.access.entrance import Entrance
+from connectors.auto_subscribe import AutoSubscriber
+from connectors.customer_records import CustomerRecords
 from connectors.desk import Desk
-from connectors.http.api import api_routes
-from connectors.http.auth import WebhookAuth
-from connectors.http.letters import letter_routes
+from connectors.http.api import totals_endpoint
+from connectors.http.endpoints import Endpoint, routes_of
+from connectors.http.letters import letter_endpoints
+from connectors.http.mapping import mapping_endpoints
+from connectors.http.mapping_import import import_endpoint
+from connectors.http.telling import telling_routes
 from connectors.kafka.gate import Gate
 from connectors.kafka.security import aiokafka_config
 from connectors.lago.client import LagoClient
+from connectors.lago.org_billing import OrgBilling
+from connectors.lago.orgs import serve_with
+from connectors.lago_watch import LagoWatch
+from connectors.mapping_pages import MappingPages
 from connectors.mappings import Mappings
 from connectors.metrics import Metrics
+from connectors.org_api import billing_endpoints
+from connectors.org_learning import OrgLearner
+from connectors.org_records import OrgRecords, StoredIds
 from connectors.receipts import ReceiptsFollower
 from connectors.rejected import RejectedFollower
 from connectors.settings import Settings
+from connectors.usage_sink import KafkaUsage
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.topics import TopicNames
@@ -29,6 +43,7 @@ from streams.followers import Follower
 #: How often Lago is asked about mapped orgs without a subscription.
 LEARN_EVERY_S = 15.0
 _SHOW_EVERY_S = 5.0
+_FORGET_EVERY_S = 3600.0
 
 _log = structlog.get_logger(__name__)
 
@@ -41,53 +56,86 @@ class Management:
         self._metrics = metrics
         self._customers = Follower(kafka, topics.customers, CustomerRecord, time.monotonic, "customers")
         self._orgs = Follower(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")
+        self.org_records = OrgRecords(self._orgs, kafka, topics.orgs, now_us=now_us)
         self._receipts = ReceiptsFollower(kafka, topics.receipts, time.monotonic)
         self._rejected = RejectedFollower(kafka, topics.rejected, time.monotonic)
         self._desk = Desk(settings, self._receipts, self._rejected)
+        self._customer_records = CustomerRecords(self._customers, kafka, topics.customers)
+        self._learner = OrgLearner(self._customers.table, self._orgs.table, self.org_records, lago, now_us=now_us)
+        self.billing = OrgBilling(
+            lago,
+            StoredIds(self.org_records),
+            KafkaUsage(gate, topics.raw, now_us=now_us, named=self._learner.named),
+            now_us=now_us,
+            prefixes=settings.org_id_prefixes,
+            template=settings.subscription_id_template,
+        )
+        if settings.auto_subscribe:
+            self._learner.subscribe_by(AutoSubscriber(lago, self.billing))
         self._mappings = Mappings(
             self._customers,
             self._orgs,
-            gate,
-            lago,
-            topics,
+            self._customer_records,
+            self._learner,
             # Tables may be a second old whatever the setting says (connectors/wiring.py).
             lead_us=round(max(settings.mapping_lead_seconds, 1.0) * SECOND_US),
             keep_us=max(KEEP_US, (settings.dedupe_horizon_hours + 1) * HOUR_US),
             now_us=now_us,
         )
-        master_key = settings.litellm_master_key
-        self._auth = WebhookAuth(tokens=[master_key.get_secret_value()] if master_key is not None else [])
-        if self._auth.is_open:
-            _log.warning(
-                "management_closed", detail="LITELLM_MASTER_KEY is not set: /customers answers 401 to everybody"
-            )
+        self._event_code = settings.lago_event_code
+        self._lago_watch = LagoWatch(
+            *(settings, gate, lago, metrics, self._customers, self._orgs, self.org_records, self._receipts, now_us)
+        )
+        self._entrance = Entrance(settings, gate)
+        self.doorman = self._entrance.doorman
+        self._issuer = settings.oidc_issuer or ""
         for follower in (self._customers, self._orgs):
             metrics.watch_follower(follower.name, follower.lag_s)
         metrics.watch_follower("receipts", self._receipts.lag_s)
         metrics.watch_follower("rejected", self._rejected.lag_s)
 
+    def endpoints(self) -> list[Endpoint]:
+        """The management API; it answers 503 until the tables are read."""
+        return [
+            totals_endpoint(self._mappings.active_customers, self._receipts.totals),
+            *self._entrance.endpoints(),
+            *letter_endpoints(self._desk),
+            *self._lago_watch.endpoints(),
+            *mapping_endpoints(self._mappings, MappingPages(self._mappings, self._customers)),
+            import_endpoint(self._mappings),
+            *billing_endpoints(self.billing, self.org_records, self._event_code, now_us=now_us),
+        ]
+
     def routes(self) -> list[web.RouteDef]:
-        """The management routes; they answer 503 until the tables are read."""
-        letters = letter_routes(self._desk, self._auth)
-        return [*api_routes(self._mappings, self._auth, self._receipts.totals), *letters]
+        """The endpoints behind the doorman."""
+        endpoints = self.endpoints()
+        return [*routes_of(endpoints, self.doorman), *telling_routes(endpoints, self._issuer)]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Tables are read on entry and followed inside; the receipts are read meanwhile."""
         async with AsyncExitStack() as stack:
             stack.callback(self._desk.close)
+            serve_with(self.billing)
+            stack.callback(serve_with, None)
+            stack.push_async_callback(self.org_records.close)
+            stack.push_async_callback(self._customer_records.close)
             for follower in (self._receipts, self._rejected, self._customers, self._orgs):
                 stack.push_async_callback(follower.stop)
             self._receipts.begin()
             self._rejected.begin()
             await asyncio.gather(self._customers.start(), self._orgs.start())
+            await stack.enter_async_context(self._entrance.open())
             yield
 
     async def work(self, learn_every_s: float) -> None:
         """What the API does by itself, for ever: learn of subscriptions, show totals as metrics."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._mappings.learn_orgs_every(learn_every_s))
+            group.create_task(self._learner.learn_every(learn_every_s))
+            group.create_task(self._mappings.forget_every(_FORGET_EVERY_S))
             group.create_task(self._show())
+            group.create_task(self._lago_watch.work())
+            group.create_task(self._entrance.work())
 
     async def _show(self) -> None:
         """In the event loop: the tables must not change under whoever counts them."""

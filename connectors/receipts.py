@@ -11,6 +11,7 @@ import msgspec
 import structlog
 from aiokafka import ConsumerRecord
 
+from schemas.errors import Unavailable
 from schemas.records import Receipt
 from streams.core.tally import Tally, Totals, totals
 from streams.followers import TopicFollower
@@ -33,6 +34,12 @@ class ReceiptsFollower(TopicFollower):
     def totals(self) -> Totals | None:
         """None until the topic has been read to its end once: half a sum would pass for the whole."""
         return totals(self._tallies.values()) if self.complete() else None
+
+    def state(self, transaction_id: str) -> str | None:
+        """The state of an event; None where it is not remembered. Raises: Unavailable `counting`: not read yet."""
+        if not self.complete():
+            raise Unavailable("counting", "the receipts have not been read to their end yet")
+        return next((state for one in self._tallies.values() if (state := one.state(transaction_id))), None)
 
     def states(self) -> dict[str, int] | None:
         """Events by their latest status; None until the topic has been read to its end once."""

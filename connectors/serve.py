@@ -134,8 +134,9 @@ async def serving(
         stack.push_async_callback(_end, life)
         listeners = _listeners(settings, parts)
         door = Door()
+        watching = [management.doorman.watching] if management is not None else []
         apps = {
-            port: create_app(door, health.routes(), *(routes[name] for name in names))
+            port: create_app(door, health.routes(), *(routes[name] for name in names), watching=watching)
             for port, names in listeners.items()
         }
         taken = await stack.enter_async_context(_listening(apps, settings.host, door, settings.webhook_timeout))

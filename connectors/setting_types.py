@@ -40,6 +40,12 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _issuer(value: str) -> str:
+    """It is compared byte by byte, so a slash at its end stays."""
+    _http_url(value)
+    return value
+
+
 def _servers(value: str) -> str:
     servers = [server.strip() for server in value.split(",")]
     if not all(re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}", server) for server in servers):
@@ -83,6 +89,7 @@ Listed = BeforeValidator(_listed)
 Upper = BeforeValidator(_upper)
 Lower = BeforeValidator(_lower)
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Issuer = Annotated[str, AfterValidator(_issuer)]
 Servers = Annotated[str, AfterValidator(_servers)]
 Prefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]

@@ -26,6 +26,7 @@ from pydantic import (
 from connectors.setting_types import (
     BillOrSkip,
     HttpUrl,
+    Issuer,
     Listed,
     Lower,
     MaybeSeconds,
@@ -103,6 +104,11 @@ class Settings(BaseModel):
     lago_webhook_url: HttpUrl | None = Field(
         None, description="Where Lago is to send its webhooks, for `meterbridge lago setup`; unset = nowhere."
     )
+    lago_webhook_secret: Secrets = Field(
+        (),
+        description="The HMAC key that Lago shows under Developers, Webhooks; several, separated by commas, while one is "
+        "rotated. Unset = its webhooks are refused.",
+    )
     org_id_prefixes: Annotated[tuple[str, ...], Field(min_length=1), Listed] = Field(
         ("org_",), description="How the ids of orgs begin, separated by commas; other customers of Lago's are users."
     )
@@ -110,6 +116,11 @@ class Settings(BaseModel):
         "{org_id}_{plan_code}_{timestamp}",
         description="Ids of new subscriptions, made once for an org: of `{org_id}`, `{plan_code}` and `{timestamp}`; "
         "`sub_{org_id}` is the same wherever it is made.",
+    )
+    auto_subscribe: bool = Field(
+        False,
+        description="Subscribe an org to its mapping's `billing_plan` as soon as somebody is mapped to it and it never had "
+        "a subscription; else its usage is held until somebody subscribes it.",
     )
     litellm_api_url: HttpUrl = Field("http://localhost:4000", description="LiteLLM's proxy.")
     litellm_database_url: SecretStr | None = Field(
@@ -149,6 +160,28 @@ class Settings(BaseModel):
     api_port: Port | None = Field(
         None, description="Port of the management API; unset = `PORT`, or 3002 where the API runs alone."
     )
+    api_rate_limit: float = Field(
+        500,
+        ge=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="Requests a second that each key or user may make of the management API, as many at once; above it the "
+        "answer is 429. 0 = any.",
+    )
+    oidc_issuer: Issuer | None = Field(
+        None,
+        description="`iss` of users' tokens, exactly as they have it; unset = users are not let in (docs/access.md).",
+    )
+    oidc_audience: Annotated[tuple[str, ...], Listed] = Field(
+        (), description="`aud` of users' tokens, one of several separated by commas; needed by `OIDC_ISSUER`."
+    )
+    oidc_jwks_url: HttpUrl | None = Field(
+        None, description="Where the issuer's keys are; unset = as `<issuer>/.well-known/openid-configuration` says."
+    )
+    oidc_scopes_claim: str = Field(
+        "scope", min_length=1, description="Claim with a user's scopes; `a.b` is b within a."
+    )
+    oidc_orgs_claim: str = Field("orgs", min_length=1, description="Claim with the ids of a user's orgs.")
     metrics_port: Port = Field(9090, description="Port of the Prometheus metrics.")
     webhook_timeout: Seconds = Field(30, description="One whole inbound request, in seconds.")
     max_body_bytes: Annotated[ByteSize, Field(ge=1024)] = Field(
@@ -226,6 +259,13 @@ class Settings(BaseModel):
         protocol = info.data.get("kafka_security_protocol", "")
         if value is None and protocol.startswith("SASL"):
             raise ValueError(f"is needed by KAFKA_SECURITY_PROTOCOL={protocol}")
+        return value
+
+    @field_validator("oidc_audience")
+    @classmethod
+    def _tokens_are_for_us(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not value and info.data.get("oidc_issuer"):
+            raise ValueError("is needed by OIDC_ISSUER: tokens for others would be taken")
         return value
 
     @property

@@ -16,10 +16,11 @@ from connectors.kafka.security import aiokafka_config, faust_broker, faust_crede
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.tenant import Tenant
 from connectors.logs import configure_logging
-from connectors.metrics import Metrics, WorkerSensors, start_metrics_server
+from connectors.metrics import Metrics, start_metrics_server
 from connectors.postgres.pool import Database, postgres_url
 from connectors.postgres.projection import PostgresProjection
 from connectors.settings import Settings, load_settings
+from connectors.worker_sensors import WorkerSensors
 from schemas.errors import TopicProblem
 from schemas.topics import TopicNames
 from streams.core.backoff import RetryPolicy
@@ -50,7 +51,7 @@ def parts_of(settings: Settings, delivery: Callable[[], Delivery], metrics: Metr
         topics=topics,
         group_prefix=f"{settings.topic_prefix}{settings.deployment_name}-",
         partitions=settings.kafka_partitions,
-        topic_ids=topic_ids(settings, [topics.raw, topics.enriched, topics.events, topics.receipts, topics.rejected]),
+        topic_ids=topic_ids(settings, [topics.raw, *topics.projected]),
         policy=settings.meter_policy(),
         lead_s=max(settings.mapping_lead_seconds, 1.0),
         max_retries=settings.max_retries,

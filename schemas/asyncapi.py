@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from schemas.topics import (
     AUDIT,
     CUSTOMERS,
+    DELIVERIES,
     DLQ,
     ENRICHED,
     EVENTS,
@@ -79,7 +80,12 @@ class Channel(NamedTuple):
 
 CHANNELS = (
     Channel(
-        RAW, _CUSTOMER, "RawRecord", "ingress", {}, "Record time is the receipt time. Never written in a transaction."
+        RAW,
+        f"{_CUSTOMER}; the org's id beside `metered`",
+        "RawRecord",
+        "ingress; api what is `metered`",
+        {},
+        "Record time is the receipt time. Never written in a transaction.",
     ),
     Channel(REJECTED, f"{_CUSTOMER}; absent where the element names nobody", "Rejection", "ingress and meter", {}),
     Channel(CUSTOMERS, _CUSTOMER, "CustomerRecord", "api", {}, "A record without a value removes the customer."),
@@ -99,6 +105,13 @@ CHANNELS = (
     ),
     Channel(RECEIPTS, "transaction_id", "Receipt", "meter, sink and retry", {}, "The first of an event is pending."),
     Channel(AUDIT, "audit_id", "AuditRecord", "operators' commands and the api", {}),
+    Channel(
+        DELIVERIES,
+        "topic and partition that events were posted from; Lago's unique key of a webhook",
+        "DeliveryAttempt",
+        "sink, retry and the api",
+        {},
+    ),
 )
 
 

@@ -18,6 +18,7 @@ class MappingVersion(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
         external_subscription_id: `""` = found in the org's record.
         id_kind: `""` = any; otherwise only calls whose id came from this field match.
         updated_at: when this version was written, microseconds since 1970 UTC.
+        deleted: from here on nobody is mapped; never active.
     """
 
     effective_from: int
@@ -28,6 +29,7 @@ class MappingVersion(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     external_subscription_id: str = ""
     id_kind: str = ""
     updated_at: int = 0
+    deleted: bool = False
 
 
 class CustomerRecord(msgspec.Struct, frozen=True, gc=False):
@@ -49,7 +51,13 @@ class Period(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
-    """A billed organisation: Lago's customer, with its subscription periods in order of start."""
+    """A billed organisation: Lago's customer, with its subscription periods in order of start.
+
+    Fields:
+        subscription_id: the external id of its subscription in Lago, chosen once; `""` = not yet.
+        limits: the most of a thing in a billing period, by its name, e.g. `tokens`, `requests`.
+        updated_at: when this was written, microseconds since 1970 UTC.
+    """
 
     org_id: str
     name: str = ""
@@ -58,3 +66,6 @@ class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     status: str = "active"
     periods: tuple[Period, ...] = ()
     updated_at: int = 0
+    subscription_id: str = ""
+    limits: dict[str, int] = {}
+    email: str = ""

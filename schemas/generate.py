@@ -14,7 +14,7 @@ import yaml
 
 from schemas.asyncapi import document
 from schemas.customers import CustomerRecord, OrgRecord
-from schemas.records import AuditRecord, EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
+from schemas.records import AuditRecord, DeliveryAttempt, EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
 
 FOLDER = Path(__file__).parent / "json"
@@ -30,6 +30,7 @@ OUTBOUND: tuple[type[msgspec.Struct], ...] = (
     Manifest,
     Receipt,
     AuditRecord,
+    DeliveryAttempt,
 )
 #: Written by others, or kept as others wrote it: an amount may be a number or text.
 INBOUND: tuple[type[msgspec.Struct], ...] = (Call, RawRecord)

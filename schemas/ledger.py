@@ -8,9 +8,12 @@ from decimal import Decimal
 import msgspec
 
 from schemas.money import ZERO
+from schemas.wire import Metered
 
 #: Raised when an older release would misread what is written, or drop a part of it.
-LEDGER_VERSION = 1
+LEDGER_VERSION = 2
+#: What is written while no window is `Metered`: the first release would bill that as tokens.
+PLAIN_VERSION = 1
 #: Keys of the changelog: one position, a window by its first offset, a chunk of identities by hour and offset.
 POSITION_KEY = b"position"
 WINDOW_PREFIX = b"w"
@@ -47,7 +50,7 @@ class Position(msgspec.Struct, array_like=True, gc=False):
         deployment: whose ledger it is.
         seal_seq: number of the last sealed part; contiguous in `billing.lago.events`.
         dropped_hour: identities counted in earlier hours have been forgotten.
-        v: version of all values of the changelog.
+        v: version of all values of the changelog, the lowest that says all of them.
     """
 
     next: int = 0
@@ -58,7 +61,7 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     seal_seq: int = 0
     dropped_hour: int = 0
     counters: Counters = msgspec.field(default_factory=Counters)
-    v: int = LEDGER_VERSION
+    v: int = PLAIN_VERSION
 
 
 class Window(msgspec.Struct, array_like=True, gc=False):
@@ -72,7 +75,8 @@ class Window(msgspec.Struct, array_like=True, gc=False):
         group: values of the extra group fields, in policy order.
         min_end_us, max_end_us: end times of its first and last call by time.
         merged: first offsets of held windows released into this one.
-        identity: of the call, in per-call mode only.
+        identity: of the call, in per-call mode and of other metered events only.
+        metered: the window is one such event, of the org that is its `customer_id`; None for calls.
     """
 
     first: int
@@ -98,6 +102,7 @@ class Window(msgspec.Struct, array_like=True, gc=False):
     cost: Decimal = ZERO
     merged: tuple[int, ...] = ()
     identity: bytes = b""
+    metered: Metered | None = None
 
 
 WindowKey = tuple[str, str, str, str, str, tuple[str, ...], int, bytes]

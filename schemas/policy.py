@@ -28,6 +28,7 @@ class MeterPolicy:
         bill_cache_hits, bill_byok: whether such calls are folded.
         event_code: the billable metric's code in Lago.
         coalesce_us: age after which held windows become one a customer, model and day.
+        max_held_metered: other metered events a partition holds, none of which can become one with another.
     """
 
     deployment: str = "meterbridge"
@@ -43,3 +44,4 @@ class MeterPolicy:
     late_policy: LatePolicy = LatePolicy.SHIFT
     event_code: str = "ai_usage"
     coalesce_us: int = HOUR_US
+    max_held_metered: int = 20_000

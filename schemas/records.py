@@ -134,10 +134,14 @@ class AuditRecord(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
         audit_id: random, in whatever the action wrote.
         at: microseconds since 1970 UTC.
         actor: who, as far as the command or the key tells.
-        action: `dlq.requeue`, `dlq.purge`, `held.write_off`, `replay`, `backfill`.
-        target: what it was done to, in the command's own terms.
-        reason: the operator's words.
-        count, cost_usd: what it touched.
+        action: `dlq.requeue`, `dlq.purge`, `held.write_off`, `replay`, `backfill`, `keys.*`; of the api the method and
+            the path, `PUT /customers/{id}`; `access.refused`.
+        target: what it was done to, in the command's own terms; of the api the parts of the path.
+        reason: the operator's words; of an attempt that was refused, the code it was answered with.
+        count, cost_usd: what it touched; of refused attempts, how many.
+        before, after: what was there and what was to be there, as JSON text; `""` = nothing.
+        request_id: of the api, in the log's lines too.
+        address: whence it was asked.
     """
 
     audit_id: str
@@ -148,6 +152,41 @@ class AuditRecord(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
     reason: str = ""
     count: int = 0
     cost_usd: Decimal = Decimal(0)
+    before: str = ""
+    after: str = ""
+    request_id: str = ""
+    address: str = ""
+
+
+class DeliveryAttempt(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
+    """A value of `billing.deliveries`: a post of events to Lago, or a webhook that Lago sent. Never what was in it.
+
+    Fields:
+        at: when it was answered, microseconds since 1970 UTC.
+        direction: `out`: ours to Lago; `in`: Lago's to us.
+        event_type: `events.batch`, or the webhook's type.
+        status: the HTTP status of the answer; 0: none came.
+        duration_ms: from its beginning to its answer.
+        error: stable code of what went wrong; `""`: nothing did.
+        attempt: posts of its first event so far, this one included, since that event was last taken up.
+        events: number of events.
+        first, last: transaction ids of its first and its last event.
+        source: topic and partition that the events lay in.
+        unique_key: Lago's key of the webhook, the same in all its attempts.
+    """
+
+    at: int
+    direction: str
+    event_type: str
+    status: int
+    duration_ms: int
+    error: str = ""
+    attempt: int = 1
+    events: int = 0
+    first: str = ""
+    last: str = ""
+    source: str = ""
+    unique_key: str = ""
 
 
 class Rejection(msgspec.Struct, omit_defaults=True, gc=False):

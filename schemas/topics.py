@@ -66,8 +66,12 @@ RETRY = Topic(
 DLQ = Topic("billing.lago.dlq", Partitions.ONE, "dead letters, with reason and attempts", {**_kept(30), **_LARGE})
 RECEIPTS = Topic("billing.receipts", Partitions.LIKE_RAW, "state of every Lago event", _kept(30))
 AUDIT = Topic("billing.audit", Partitions.ONE, "who did what to money's way, and why", _kept(400))
+DELIVERIES = Topic("billing.deliveries", Partitions.ONE, "every post to Lago and every webhook of Lago's", _kept(30))
 
-CATALOGUE: Final = (RAW, REJECTED, CUSTOMERS, ORGS, ENRICHED, CHANGELOG, EVENTS, RETRY, DLQ, RECEIPTS, AUDIT)
+CATALOGUE: Final = (
+    *(RAW, REJECTED, CUSTOMERS, ORGS, ENRICHED, CHANGELOG, EVENTS, RETRY, DLQ, RECEIPTS, AUDIT),
+    DELIVERIES,
+)
 
 
 def partition_count(topic: Topic, kafka_partitions: int) -> int:
@@ -100,6 +104,13 @@ class TopicNames:
     dlq: str
     receipts: str
     audit: str
+    deliveries: str
+
+    @property
+    def projected(self) -> tuple[str, ...]:
+        """What becomes rows in Postgres."""
+        about_calls = self.enriched, self.events, self.receipts, self.rejected
+        return (*about_calls, self.customers, self.orgs, self.audit, self.deliveries)
 
     @classmethod
     def with_prefix(cls, prefix: str = "") -> "TopicNames":

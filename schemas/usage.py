@@ -4,6 +4,8 @@ from decimal import Decimal
 
 import msgspec
 
+from schemas.wire import Metered
+
 
 class Usage(msgspec.Struct, gc=False):
     """One LLM request's usage.
@@ -23,6 +25,7 @@ class Usage(msgspec.Struct, gc=False):
         checked_us: when the usage log was seen not to hold it, microseconds since 1970 UTC; 0 = never.
         twins: identities that the same call may have by another route, a backfilled one only: its times have
             milliseconds, and may be rounded.
+        metered: what is emitted as it is, and costs nothing here; None for a call.
         note: why a value was corrected, e.g. `future_time`; `""` for nothing.
     """
 
@@ -56,6 +59,7 @@ class Usage(msgspec.Struct, gc=False):
     note: str = ""
     checked_us: int = 0
     twins: tuple[bytes, ...] = ()
+    metered: Metered | None = None
 
 
 #: Fields that `WINDOW_GROUP_BY` may add to a window's key.

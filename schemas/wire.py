@@ -1,10 +1,12 @@
 """What senders post, field by field, as one tolerant struct; and the envelope it is stored in.
 
-Five shapes arrive: the flat webhook payload, LiteLLM's StandardLoggingPayload, the integration
+Five shapes of a call arrive: the flat webhook payload, LiteLLM's StandardLoggingPayload, the integration
 payload (`event_type`, `tokens_input` ...), Lago's ingest shape and CloudEvents. Their field names never
 clash in type, so a single struct reads all of them in one pass; only a CloudEvent's names are anybody's
 (`data`, `type`), so it is stored as one field. It is an allow-list: prompts, responses and everything
 unknown have no field here, so they cannot reach a topic.
+
+Usage that others measured is no call and stands beside it, as `Metered`: only our own API writes it.
 
 `Call` is typed and is what the meter reads. `StoredCall` has the same fields as raw JSON, is what the
 ingress keeps, and so preserves every number's text.
@@ -18,10 +20,14 @@ from msgspec import Raw
 
 ENVELOPE_VERSION = 1
 #: Sources, as stored in the envelope.
-WEBHOOK, BACKFILL = "webhook", "backfill"
+WEBHOOK, BACKFILL, API = "webhook", "backfill", "api"
 
 #: Shapes, as stored in the envelope.
 SLP, FLAT, INTEGRATION, LAGO, CLOUDEVENT = "slp", "flat", "integration", "lago", "cloudevent"
+#: No shape of a call: releases that do not know it refuse the record, and keep it.
+METERED = "metered"
+#: The `id_kind` of a record whose key is no LiteLLM customer but an org.
+ORG = "org"
 
 Id = str | int | None
 Number = Decimal | None
@@ -166,19 +172,38 @@ StoredCall = _raw_twin(
 )
 
 
+class Metered(msgspec.Struct, gc=False):
+    """Usage that others measured: an event of an org, with its own code and properties.
+
+    Fields:
+        org_id: normalised as a customer id is; Lago's customer.
+        transaction_id: the recorder's; two of one org with the same are one event.
+        code: of the billable metric.
+        at: when it happened, microseconds since 1970 UTC.
+        properties: what the metric reads, and whatever else.
+    """
+
+    org_id: str
+    transaction_id: str
+    code: str
+    at: int
+    properties: dict[str, str] = {}
+
+
 class RawRecord(msgspec.Struct, gc=False):
     """A value of `litellm.usage.raw`.
 
     Fields:
         v: version of the envelope.
-        source: where it entered: `webhook` or `backfill`; a replayed or requeued call keeps its own.
-        shape: which of the five shapes `call` has.
+        source: where it entered: `webhook`, `backfill` or `api`; a replayed or requeued call keeps its own.
+        shape: which of the five shapes `call` has, or `metered`.
         received_at: microseconds since 1970 UTC at the ingress.
         id_kind: which field the Kafka key came from: `end_user`, `user`, `team`, `organization`,
-            `key`, `customer`, `subscription` or `unattributed`.
-        call: the call, allow-listed.
+            `key`, `customer`, `subscription` or `unattributed`; `org` beside `metered`.
+        call: the call, allow-listed; empty beside `metered`.
         checked_at: when the usage log was seen not to hold the call, microseconds since 1970 UTC; a
             call that came by webhook was never checked: 0.
+        metered: usage that others measured; null for a call.
     """
 
     v: int
@@ -188,3 +213,4 @@ class RawRecord(msgspec.Struct, gc=False):
     id_kind: str
     call: Call
     checked_at: int = 0
+    metered: Metered | None = None

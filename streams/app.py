@@ -5,7 +5,8 @@
       billing.orgs ··········┘    ├─> litellm.usage.rejected         ├─> billing.lago.dlq
       meter.changelog <──────────>┘   billing.receipts <─────────────┘   (both roles)
 
-    litellm.usage.enriched, billing.lago.events, billing.receipts, litellm.usage.rejected ──> project ──> Postgres
+    litellm.usage.enriched, billing.lago.events, billing.receipts, litellm.usage.rejected ──┐
+    billing.customers, billing.orgs, billing.audit, billing.deliveries ─────────────────────┴─> project ──> Postgres
 
 `faust -A streams.app:meter worker --without-web` runs a role; so does `meterbridge worker --only meter`.
 """
@@ -30,7 +31,7 @@ from streams.transport import App
 #: A lane's transactions are at least this far apart while chunks are small: one costs milliseconds of CPU here
 #: and at the broker, whatever is in it. Half of it where somebody waits for the result.
 _LINGER_S = 0.2
-#: The same of the projector, which has four lanes a partition and nobody who waits.
+#: The same of the projector, which has five lanes a partition and nobody who waits.
 _PROJECT_LINGER_S = 0.5
 
 
@@ -90,7 +91,7 @@ def build_project(parts: Parts) -> JointRole:
 
         return Role(app, topic, work, parts.sensors, _PROJECT_LINGER_S)
 
-    return JointRole(*map(projecting, (topics.enriched, topics.events, topics.receipts, topics.rejected)))
+    return JointRole(*map(projecting, topics.projected))
 
 
 ROLES: dict[str, Callable[[Parts], AnyRole]] = {

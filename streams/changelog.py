@@ -14,7 +14,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.errors import LedgerBroken
-from schemas.ledger import LEDGER_VERSION, POSITION_KEY, SEEN_PREFIX, WINDOW_PREFIX, Position, Window
+from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, SEEN_PREFIX, WINDOW_PREFIX, Position, Window
 from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.identity import IDENTITY_BYTES
@@ -45,8 +45,10 @@ class Image:
 
 
 def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
-    """The changelog records of a step; the position is the last."""
+    """The changelog records of a step; the position is the last, its version what the windows ask for."""
     for first, window in changes.windows.items():
+        if window is not None and window.metered is not None:
+            changes.position.v = LEDGER_VERSION
         yield WINDOW_PREFIX + struct.pack(">q", first), None if window is None else _encode(window)
     if changes.seen:
         yield SEEN_PREFIX + struct.pack(">qq", changes.seen_hour, changes.seen_first), changes.seen
@@ -89,7 +91,6 @@ def restore(books: Books, image: Image, now_us: int) -> None:
         books.position = _decode_position(image.position)
         if books.position.v > LEDGER_VERSION:
             raise LedgerBroken("later_version", f"{books.position.v}, this worker reads up to {LEDGER_VERSION}")
-        books.position.v = LEDGER_VERSION
         if books.position.dropped_hour > before:
             books.seen.drop_before(books.position.dropped_hour, before)
     for first, value in image.windows.items():
@@ -97,6 +98,7 @@ def restore(books: Books, image: Image, now_us: int) -> None:
             books.remove(first)
         if value is not None:
             books.put(_decode_window(value), now_us)
+    books.position.v = LEDGER_VERSION if books.metered else PLAIN_VERSION
     oldest = books.position.dropped_hour
     new: dict[int, list[bytes]] = {}
     for (hour, first), packed in image.seen.items():

@@ -27,12 +27,16 @@ from streams.core.backoff import RetryPolicy
 from streams.core.batches import Batch, Item, Kind, Outcome, body_of, pack, rounds
 from streams.core.breaker import Breaker
 from streams.core.pacing import Pace
-from streams.posting import Poster, Wire
+from streams.posting import Posted, Poster, Wire, error_of
 
 __all__ = ["Answer", "Delivery", "Item", "Outcome", "Poster"]
 
 #: A probe risks no more than this.
 PROBE_EVENTS = 10
+
+
+def _unwatched(_posted: Posted) -> None:
+    """Nobody keeps the posts."""
 
 
 class Delivery:
@@ -70,13 +74,13 @@ class Delivery:
         self._resend_is_safe = resend_is_safe
         self._batches_are_whole = batches_are_whole
 
-    async def deliver(self, items: Sequence[Item]) -> list[Outcome]:
-        """One outcome an item, in order; waits as long as Lago is away.
+    async def deliver(self, items: Sequence[Item], on_post: Callable[[Posted], None] = _unwatched) -> list[Outcome]:
+        """One outcome an item, in order; waits as long as Lago is away. `on_post` hears of every post.
 
         Equal transaction ids are posted one after the other, never in one batch. Raises nothing on purpose:
         an `ExceptionGroup` is a bug.
         """
-        run = _Run(self._wire, self._policy, self._resend_is_safe, self._batches_are_whole, items)
+        run = _Run(self._wire, self._policy, self._resend_is_safe, self._batches_are_whole, items, on_post)
         for number, positions in enumerate(rounds([item.transaction_id for item in items])):
             if number:  # Lago knows these ids by the round before
                 run.compared.update(positions)
@@ -98,6 +102,7 @@ class _Run:
         resend_is_safe: Callable[[], bool],
         batches_are_whole: Callable[[], bool],
         items: Sequence[Item],
+        on_post: Callable[[Posted], None],
     ) -> None:
         self.outcomes: dict[int, Outcome] = {}
         self.compared = {position for position, item in enumerate(items) if item.compare}
@@ -106,6 +111,7 @@ class _Run:
         self._resend_is_safe = resend_is_safe
         self._batches_are_whole = batches_are_whole
         self._items = items
+        self._on_post = on_post
         self._maybe_sent = [item.resent or item.compare for item in items]
         self._attempts = [0] * len(items)
         self._group = asyncio.TaskGroup()
@@ -156,7 +162,10 @@ class _Run:
         for position in batch.members:
             self._attempts[position] += 1
         body = body_of(self._items[position].value for position in batch.members)
-        verdict = await self._wire.post(body, len(batch.members))
+        verdict, status, seconds = await self._wire.post(body, len(batch.members))
+        first, last = batch.members[0], batch.members[-1]
+        ids = self._items[first].transaction_id, self._items[last].transaction_id
+        self._on_post(Posted(len(batch.members), *ids, self._attempts[first], status, error_of(verdict), seconds))
         if isinstance(verdict, Hold) and verdict.unknown:
             for position in batch.members:
                 self._maybe_sent[position] = True

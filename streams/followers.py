@@ -42,6 +42,7 @@ class TopicFollower(ABC):
         self._monotonic = monotonic
         self._fresh_at = float("-inf")
         self._next: dict[int, int] = {}
+        self._hurry = False
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
 
@@ -81,11 +82,21 @@ class TopicFollower(ABC):
         while not (self.complete() and self.lag_s() <= limit_s):
             await self._change()
 
+    async def wait_now(self) -> None:
+        """Return once the view holds whatever was in the topic when this was called."""
+        asked, self._hurry = self._monotonic(), True
+        while not (self.complete() and self._fresh_at >= asked):
+            await self._change()
+
     async def wait_offset(self, partition: int, offset: int) -> None:
         """Return once the record at `offset` has been taken in: read-your-writes."""
-        while self._next.get(partition, 0) <= offset:
+        while self.next_offset(partition) <= offset:
             self.complete()
             await self._change()
+
+    def next_offset(self, partition: int) -> int:
+        """The offset after the last record taken in; 0 before the first."""
+        return self._next.get(partition, 0)
 
     async def _change(self) -> None:
         async with self._changed:
@@ -125,10 +136,10 @@ class TopicFollower(ABC):
 
     async def _catch_up(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
         """Read to where the topic ends now: then the view was complete as of this moment. Then on for a second."""
-        asked = self._monotonic()
+        asked, self._hurry = self._monotonic(), False
         ends = await consumer.end_offsets(tps)
         behind = True
-        while behind or self._monotonic() - asked < _PROBE_S:
+        while behind or (self._monotonic() - asked < _PROBE_S and not self._hurry):
             got = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
             for tp, records in got.items():
                 self.take(tp.partition, records)
@@ -147,6 +158,7 @@ class Follower(TopicFollower, Generic[T]):
     Fields:
         table: the view; replaced keys at once, read without awaiting.
         version: grows with every change.
+        members: grows whenever a key comes or goes.
     """
 
     def __init__(
@@ -155,6 +167,7 @@ class Follower(TopicFollower, Generic[T]):
         super().__init__(kafka, topic, monotonic, name)
         self.table: dict[str, T] = {}
         self.version = 0
+        self.members = 0
         self._decode = msgspec.json.Decoder(of).decode
 
     def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
@@ -162,6 +175,7 @@ class Follower(TopicFollower, Generic[T]):
         for record in records:
             self.version += 1
             key = record.key.decode("utf-8", "replace")
+            self.members += (key in self.table) is (record.value is None)
             if record.value is None:
                 self.table.pop(key, None)
                 continue

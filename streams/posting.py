@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import isinf
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent
-from streams.core.answers import Answer, Hold, Verdict, decide, unanswered
+from streams.core.answers import Answer, Delivered, Fate, Hold, Marked, Verdict, decide, unanswered
 from streams.core.batches import Batch
 from streams.core.breaker import Breaker
 from streams.core.pacing import Pace
@@ -30,6 +30,46 @@ class Poster(Protocol):
 
     async def healthy(self) -> bool:
         """Whether Lago answers at all; never raises."""
+
+
+class Told(NamedTuple):
+    """What came of a post: `status` is the HTTP status, 0 where no answer came; how long it took."""
+
+    verdict: Verdict
+    status: int
+    seconds: float
+
+
+class Posted(NamedTuple):
+    """A post that has been answered, or given up, without what was in it.
+
+    Fields:
+        first, last: transaction ids of its first and its last event.
+        attempt: posts of the first event so far in its delivery.
+        status: the HTTP status, 0 where no answer came.
+        error: why Lago did not take it whole, a stable code; `""`: it did.
+    """
+
+    events: int
+    first: str
+    last: str
+    attempt: int
+    status: int
+    error: str
+    seconds: float
+
+
+def error_of(verdict: Verdict) -> str:
+    """The reason of a verdict; of several marks that of the first event that does not merely exist already."""
+    match verdict:
+        case Delivered():
+            return ""
+        case Hold(reason=reason):
+            return reason
+        case Marked(marks):
+            reasons = [mark.reason for mark in marks.values() if mark.fate is not Fate.EXISTS]
+            return reasons[0] if reasons else "already_exists"
+    return "split"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +125,21 @@ class Wire:
             else:
                 log.info("breaker_closed", open_s=round(now - before, 1))
 
-    async def post(self, body: bytes, sent: int) -> Verdict:
-        """The verdict on one post of `sent` events."""
+    async def post(self, body: bytes, sent: int) -> Told:
+        """What came of one post of `sent` events."""
         started = self.clock()
         self.posts.sent(started)
         try:
             answer = await self.poster.post_batch(body)
             self.posts.told(answer.status, answer.headers, self.clock())
         except Unavailable as error:
-            self.on_request("post_batch", 0, self.clock() - started)
-            return unanswered(error.reason, error.detail)
+            told = Told(unanswered(error.reason, error.detail), 0, self.clock() - started)
+        else:
+            told = Told(decide(answer, sent), answer.status, self.clock() - started)
         finally:
             self.posts.done()
-        self.on_request("post_batch", answer.status, self.clock() - started)
-        return decide(answer, sent)
+        self.on_request("post_batch", told.status, told.seconds)
+        return told
 
     async def look_up(self, transaction_id: str) -> LagoEvent | None:
         """The stored event, None where Lago knows none. Raises: Unavailable or Rejected."""

@@ -7,7 +7,8 @@ next owner's start aborts it.
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import structlog
@@ -124,3 +125,16 @@ class TransactionalWriter:
             stopping.cancel()
         with contextlib.suppress(asyncio.CancelledError, KafkaError):
             await stopping
+        for future in _unheard(self._producer):
+            if future.done() and not future.cancelled():
+                future.exception()
+
+
+def _unheard(producer: AIOKafkaProducer) -> Iterator[asyncio.Future[None]]:
+    """What nobody awaits in aiokafka (0.14.0) when a transaction fails, and asyncio would log a traceback of each."""
+    ended = producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001
+    if ended is not None:
+        yield ended
+    waiting = producer._message_accumulator  # noqa: SLF001
+    for batch in [*waiting._pending_batches, *chain.from_iterable(waiting._batches.values())]:  # noqa: SLF001
+        yield batch._drain_waiter  # noqa: SLF001

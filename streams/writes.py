@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from schemas.records import LagoEvent, Manifest, Receipt
+from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
 from streams.core.changes import Changes
 from streams.transactions import Write
@@ -42,6 +42,11 @@ def writes_of(changes: Changes, topics: TopicNames, partition: int) -> Iterator[
 def receipt_write(topics: TopicNames, receipt: Receipt) -> Write:
     """A receipt, keyed by its transaction id."""
     return Write(topics.receipts, -1, receipt.transaction_id.encode(), _encode(receipt))
+
+
+def attempt_write(topics: TopicNames, attempt: DeliveryAttempt) -> Write:
+    """An attempt to deliver, keyed by where its events lay."""
+    return Write(topics.deliveries, -1, attempt.source.encode(), _encode(attempt))
 
 
 def read_event(value: bytes) -> LagoEvent:

@@ -3,15 +3,17 @@
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 import structlog
 from confluent_kafka.admin import AdminClient
 
+from tests.support.database import migrated_database
 from tests.support.kafka import Kafka, start_kafka
 from tests.support.postgres import Postgres, start_postgres
+from tests.support.stage import Stage
 
 pytest_plugins = ["tests.faults.results"]
 
@@ -99,3 +101,16 @@ def postgres(pytestconfig: pytest.Config) -> Iterator[Postgres]:
 def postgres_url(postgres: Postgres) -> str:
     """Where the server is, as a URL for asyncpg."""
     return postgres.url
+
+
+@pytest.fixture
+def stage(kafka: Kafka, topic_prefix: str) -> Stage:
+    """A deployment's topics, and roles that run in this process."""
+    return Stage(kafka.bootstrap, topic_prefix)
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[str]:
+    """The address of a migrated database of this test alone."""
+    async with migrated_database(postgres_url) as url:
+        yield url

@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry
 from bench.ground import settings_of
 from bench.stopwatch import Stopwatch
 from connectors.kafka.admin import topic_ids
-from connectors.metrics import Metrics, WorkerSensors
+from connectors.metrics import Metrics
 from connectors.wiring import parts_of
+from connectors.worker_sensors import WorkerSensors
 from schemas.topics import TopicNames
 from streams.app import build_meter
 from streams.core.books import Books

@@ -1,14 +1,32 @@
 """`meterbridge db`: the tables in Postgres."""
 
 import asyncio
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Any
 
 import typer
 
-from connectors.commands.base import AsJson, one_sentence, say, settings_of_command
+from connectors.commands.base import (
+    AsJson,
+    DryRun,
+    duration_s,
+    fail,
+    moment_us,
+    one_sentence,
+    say,
+    settings_of_command,
+    table_of,
+)
+from connectors.operations.audit import audited
+from connectors.operations.sending import Sender
 from connectors.postgres.migrate import migrate as bring
 from connectors.postgres.migrate import pending
 from connectors.postgres.pool import postgres_url
+from connectors.postgres.prune import Pruned, prunable
+from connectors.postgres.prune import prune as forget
+from connectors.settings import Settings
+from schemas.moments import to_datetime
+from schemas.topics import RAW
 
 db = typer.Typer(help="The tables in Postgres, which keep what can be queried.", no_args_is_help=True)
 
@@ -26,6 +44,51 @@ def migrate(
     say(answer, as_json=as_json, table=lambda: _told(found, "pending" if check else "applied"))
     if check and found:
         raise typer.Exit(1)
+
+
+@db.command(epilog="Example: meterbridge db prune --older-than 90d --dry-run")
+def prune(
+    older_than: Annotated[str, typer.Option(help="How old what is forgotten is at least, like 90d.")],
+    why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget old calls by whole months, and old settled events, refusals and attempts. The audit log is kept."""
+    age_s = duration_s(older_than)
+    with one_sentence():
+        settings = settings_of_command()
+        url, least = postgres_url(settings), _least(settings)
+        if age_s < least.total_seconds():
+            fail(f"--older-than must be at least {least.days}d: calls that young may still come again.", 2)
+        before = to_datetime(moment_us(older_than))
+        found = asyncio.run(prunable(url, before))
+        audit_id = ""
+        if not dry_run and found.total:
+            target = {"older_than": older_than, "months": ",".join(found.months)}
+            audit_id = audited(settings, Sender(settings), "db.prune", target, reason=why, count=found.total)
+            found = asyncio.run(forget(url, before))
+    answer = {
+        "dry_run": dry_run,
+        "audit_id": audit_id,
+        "months": found.months,
+        "kept": found.kept,
+        "rows": found.rows,
+    }
+    say(answer, as_json=as_json, table=lambda: _forgotten(found, dry_run))
+
+
+def _least(settings: Settings) -> timedelta:
+    """As long as a call may be read again from its topic, and then be looked for: a day more than both."""
+    topic = timedelta(milliseconds=int(RAW.config["retention.ms"]))
+    return topic + timedelta(hours=settings.dedupe_horizon_hours, days=1)
+
+
+def _forgotten(found: Pruned, dry_run: bool) -> Any:
+    verb = "would be forgotten" if dry_run else "forgotten"
+    rows: list[tuple[str, object, str]] = [(f"calls of {month}", count, verb) for month, count in found.months.items()]
+    rows += [(table, count, verb) for table, count in found.rows.items()]
+    rows += [(f"calls of {month}", count, "not billed yet: the month is kept") for month, count in found.kept.items()]
+    return table_of(("what", "rows", ""), rows)
 
 
 def _told(found: list[str], what: str) -> str:

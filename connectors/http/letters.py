@@ -1,24 +1,19 @@
-"""Dead letters and the way of usage over HTTP, for those who know the master key."""
+"""Dead letters and the way of usage over HTTP."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, Literal, Protocol
 
 from aiohttp import web
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from connectors.http.auth import WebhookAuth
+from connectors.http.endpoints import Asked, Endpoint
 from connectors.http.health import json_response
-from connectors.http.middleware import bearer_only
-from connectors.http.problem import Problem, try_again
 from connectors.operations.letters import Filters
 from connectors.operations.requeue import Done
-from schemas.errors import ConfigurationError, Unavailable
 
 #: Letters one request may put back: it is answered within seconds, and may come again.
 MAX_LETTERS = 1000
-_RETRY_S = 5
-T = TypeVar("T")
 
 
 class RetryBody(BaseModel, extra="forbid"):
@@ -44,8 +39,14 @@ class RetryBody(BaseModel, extra="forbid"):
 class Operations(Protocol):
     """What stands behind the routes. All raise Unavailable."""
 
-    async def requeue(self, kind: str, filters: Filters, limit: int, why: str, *, dry_run: bool) -> tuple[Done, int]:
-        """What was done, and how many letters were meant. Raises: ConfigurationError: Postgres is needed."""
+    async def requeue(
+        self, kind: str, filters: Filters, limit: int, why: str, actor: str, *, dry_run: bool
+    ) -> tuple[Done, int]:
+        """What was done, and how many letters were meant; leaves its own line in the audit log.
+
+        Raises:
+            ConfigurationError: Postgres is needed.
+        """
 
     async def stats(self) -> dict[str, Any]:
         """See `GET /webhooks/stats`."""
@@ -54,48 +55,94 @@ class Operations(Protocol):
         """See `GET /customers/unmapped`. Raises: ConfigurationError: Postgres is needed."""
 
 
-def letter_routes(operations: Operations, auth: WebhookAuth) -> list[web.RouteDef]:
+class Requeued(BaseModel):
+    """Fields: letters: how many were meant; known: they had been billed already; impossible: they can never be."""
+
+    letters: int
+    requeued: int
+    known: int
+    impossible: int
+    dry_run: bool
+
+
+class Stats(BaseModel):
+    """Calls and events by what became of them, since the ledgers began; ages in seconds."""
+
+    received: int
+    accepted: int
+    duplicate: int
+    rejected: int
+    rejected_by_reason: dict[str, int]
+    pending: int
+    delivered: int
+    retrying: int
+    dead: int
+    oldest_age_seconds: float
+    oldest_age_seconds_by_topic: dict[str, float]
+
+
+class UnmappedCustomer(BaseModel):
+    """Usage that waits for a mapping; `usd` is a plain decimal."""
+
+    litellm_customer_id: str
+    id_kind: str
+    reason: str
+    calls: int
+    usd: str
+    since: datetime
+
+
+class Unmapped(BaseModel):
+    """The dearest first, at most 1000."""
+
+    customers: list[UnmappedCustomer]
+
+
+def letter_endpoints(operations: Operations) -> list[Endpoint]:
     """`POST /webhooks/retry`, `GET /webhooks/stats` and `GET /customers/unmapped`."""
     one_at_a_time = asyncio.Lock()
 
-    async def retry(request: web.Request) -> web.Response:
-        body = _parsed(await request.read())
+    async def retry(asked: Asked) -> web.Response:
+        body: RetryBody = asked.body
         filters = Filters(body.reason, body.customer, body.since_ms, body.until_ms, body.letter)
         async with one_at_a_time:
-            done, meant = await _answered(
-                operations.requeue(body.kind, filters, body.limit, body.why, dry_run=body.dry_run)
+            done, meant = await operations.requeue(
+                body.kind, filters, body.limit, body.why, asked.who.actor, dry_run=body.dry_run
             )
         told = {"letters": meant, "requeued": done.requeued, "known": done.known, "impossible": done.impossible}
         return json_response({**told, "dry_run": body.dry_run}, 200 if body.dry_run else 202)
 
-    async def stats(_: web.Request) -> web.Response:
-        return json_response(await _answered(operations.stats()))
+    async def stats(_: Asked) -> web.Response:
+        return json_response(await operations.stats())
 
-    async def unmapped(_: web.Request) -> web.Response:
-        return json_response({"customers": await _answered(operations.unmapped())})
+    async def unmapped(_: Asked) -> web.Response:
+        return json_response({"customers": await operations.unmapped()})
 
     return [
-        web.post("/webhooks/retry", bearer_only(auth, retry)),
-        web.get("/webhooks/stats", bearer_only(auth, stats)),
-        web.get("/customers/unmapped", bearer_only(auth, unmapped)),
+        Endpoint(
+            "POST",
+            "/webhooks/retry",
+            "letters:write",
+            "Put dead letters back on their way to Lago.",
+            retry,
+            body=RetryBody,
+            answers={200: Requeued, 202: Requeued},
+            changes=True,
+        ),
+        Endpoint(
+            "GET",
+            "/webhooks/stats",
+            "stats:read",
+            "Calls and events by what became of them.",
+            stats,
+            answers={200: Stats},
+        ),
+        Endpoint(
+            "GET",
+            "/customers/unmapped",
+            "mappings:read",
+            "Customers whose usage waits for a mapping, the dearest first.",
+            unmapped,
+            answers={200: Unmapped},
+        ),
     ]
-
-
-async def _answered(work: Awaitable[T]) -> T:
-    try:
-        return await work
-    except ConfigurationError as error:
-        raise Problem(501, "needs_postgres", error.detail) from error
-    except Unavailable as error:
-        raise try_again(error.reason, error.detail, _RETRY_S) from error
-
-
-def _parsed(body: bytes) -> RetryBody:
-    try:
-        return RetryBody.model_validate_json(body or b"{}")
-    except ValidationError as invalid:
-        found = invalid.errors(include_input=False, include_url=False, include_context=False)
-    if found[0]["type"] == "json_invalid":
-        raise Problem(400, "not_json", "the body is not JSON")
-    names = ", ".join(".".join(map(str, error["loc"])) or "body" for error in found)
-    raise Problem(422, "invalid_fields", f"wrong or unknown: {names}")

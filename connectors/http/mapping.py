@@ -1,143 +1,194 @@
-"""Customer mapping over HTTP: which Lago customer pays for a LiteLLM customer's usage."""
+"""Customer mapping over HTTP: which Lago customer pays for a LiteLLM customer's usage (docs/mapping.md)."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import msgspec
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
 
-from connectors.http.auth import WebhookAuth
+from connectors.customer_records import Known
+from connectors.http.endpoints import Asked, Endpoint
 from connectors.http.health import json_response
-from connectors.http.middleware import bearer_only
-from connectors.http.problem import Problem, try_again
+from connectors.http.mapping_bodies import (
+    EndingBody,
+    History,
+    ListQuery,
+    MappingBody,
+    MappingPage,
+    MappingShown,
+    cursor_of,
+    history_shown,
+    mapping_shown,
+)
+from connectors.http.preconditions import Precondition, tag_of
+from connectors.http.problem import Problem
+from connectors.mapping_pages import MappingPages
 from connectors.mappings import Mapped, Mappings
 from schemas.customer_id import normalise_customer_id
-from schemas.customers import MappingVersion
-from schemas.errors import Rejected, Unavailable
-from schemas.moments import parse_us, to_iso
-from streams.core.remap import TOO_MANY, MappingRequest
+from schemas.customers import CustomerRecord, MappingVersion
+from schemas.errors import Rejected
+from streams.core.remap import TOO_MANY, Ending
 
-_RETRY_S = 2
-
-
-def _normal(text: str) -> str:
-    normal = normalise_customer_id(text)
-    if normal is None:
-        raise ValueError("is empty once spaces are trimmed")
-    return normal
+READ, WRITE = "mappings:read", "mappings:write"
+_ONE = "/customers/{customer_id}/mapping"
 
 
-def _moment_us(value: Any) -> int | None:
-    try:
-        return None if value is None else parse_us(value)
-    except Rejected as error:
-        raise ValueError(f"should be ISO 8601 or seconds since 1970: {error.detail}") from None
+class RequestGuard:
+    """`connectors.mappings.Guard` of a request: its preconditions, the orgs of whoever asks, and the audit log."""
+
+    def __init__(self, asked: Asked, mappings: Mappings) -> None:
+        self._asked = asked
+        self._mappings = mappings
+        self._condition = Precondition.of(asked.request.headers)
+
+    def allows(self, before: Known, after: CustomerRecord) -> None:
+        """Raises: Problem: 403 `other_org`, also for a customer that another org pays for; 412, see `Precondition`."""
+        payers = self._mappings.payers(before) if before is not None else set()
+        for org_id in sorted(payers | self._mappings.payers(after)):
+            self._asked.for_org(org_id)
+        self._condition.check(before if payers else None, done=after == before)
+
+    async def changing(self, before: Known, after: Known) -> None:
+        """The whole record, before and after. Raises: Unavailable."""
+        await self._asked.changing(_told(before), _told(after))
 
 
-#: No control characters: ids become Kafka keys, headers and database text.
-Id = Annotated[str, StringConstraints(strip_whitespace=True, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]:
+    """`/customers/mapping`, `/customers/mappings` and `/customers/{customer_id}/mapping`, but for imports."""
 
+    async def post(asked: Asked) -> web.Response:
+        body: MappingBody = asked.body
+        with _refusals():
+            mapped = await mappings.put(body.wanted(), RequestGuard(asked, mappings))
+        return _answer(mapped, 201 if mapped.created else 200)
 
-class MappingBody(BaseModel):
-    """`POST /customers/mapping`; unknown members are ignored.
-
-    Fields:
-        effective_from: ISO 8601 or seconds since 1970; microseconds once read.
-        id_kind: only calls whose customer id came from this field are meant; None = all.
-    """
-
-    litellm_customer_id: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_normal)]
-    lago_customer_id: Id
-    lago_organization_id: Id
-    billing_plan: Id = "ai_basic"
-    is_active: bool = True
-    external_subscription_id: Id | None = None
-    effective_from: Annotated[int | None, BeforeValidator(_moment_us, json_schema_input_type=str | float | None)] = None
-    id_kind: (
-        Literal["end_user", "user", "team", "organization", "key", "customer", "subscription", "unattributed"] | None
-    ) = None
-
-
-def mapping_routes(mappings: Mappings, auth: WebhookAuth) -> list[web.RouteDef]:
-    """`POST /customers/mapping` and `GET /customers/{customer_id}/mapping`, for those who name a token of `auth`."""
-
-    async def post(request: web.Request) -> web.Response:
-        body = _parsed(await request.read())
-        wanted = MappingRequest(
-            body.litellm_customer_id,
-            body.lago_customer_id,
-            body.lago_organization_id,
-            body.billing_plan,
-            body.is_active,
-            body.external_subscription_id or "",
-            body.id_kind or "",
-            body.effective_from,
-        )
-        try:
-            mapped = await mappings.put(wanted)
-        except Rejected as refusal:
-            status = 409 if refusal.reason == TOO_MANY else 422
-            raise Problem(status, refusal.reason, refusal.detail) from refusal
-        except Unavailable as error:
-            raise try_again(error.reason, error.detail, _RETRY_S) from error
-        return json_response(_shown(mapped), 201 if mapped.created else 200)
-
-    async def get(request: web.Request) -> web.Response:
-        customer_id = normalise_customer_id(request.match_info["customer_id"])
-        try:
-            mapped = await mappings.get(customer_id) if customer_id else None
-        except Unavailable as error:
-            raise try_again(error.reason, error.detail, _RETRY_S) from error
+    async def get(asked: Asked) -> web.Response:
+        mapped = await mappings.get(customer) if (customer := _customer(asked)) else None
         if mapped is None:
-            raise Problem(404, "no_mapping", "this LiteLLM customer is not mapped")
-        return json_response(_shown(mapped))
+            raise _no_mapping()
+        asked.for_org(mapped.version.lago_customer_id)
+        return _answer(mapped)
 
+    async def listed(asked: Asked) -> web.Response:
+        query: ListQuery = asked.query
+
+        def wanted(version: MappingVersion) -> bool:
+            return (
+                query.org in ("", version.lago_customer_id)
+                and query.active in (None, version.is_active)
+                and asked.who.may_see(version.lago_customer_id)
+            )
+
+        await mappings.ready()
+        page = pages.page(query.cursor, query.prefix, wanted, query.limit)
+        told = [mapping_shown(mapped) for mapped in page.mappings]
+        return json_response({"mappings": told, "next_cursor": cursor_of(page.last)})
+
+    async def history(asked: Asked) -> web.Response:
+        record = await mappings.record(customer) if (customer := _customer(asked)) else None
+        if record is None:
+            raise _no_mapping()
+        for version in record.versions:
+            asked.for_org(version.lago_customer_id)
+        return json_response(history_shown(record))
+
+    async def deactivate(asked: Asked) -> web.Response:
+        return await end(asked, Ending(effective_from=asked.body.effective_from))
+
+    async def delete(asked: Asked) -> web.Response:
+        return await end(asked, Ending(deleted=True))
+
+    async def end(asked: Asked, ending: Ending) -> web.Response:
+        guard = RequestGuard(asked, mappings)
+        with _refusals():
+            mapped = await mappings.end(customer, ending, guard) if (customer := _customer(asked)) else None
+        if mapped is None:
+            raise _no_mapping()
+        return _answer(mapped)
+
+    shared: dict[str, Any] = {"sees_to_orgs": True, "any_text": ("customer_id",)}
+    shown = {200: MappingShown}
     return [
-        web.post("/customers/mapping", bearer_only(auth, post)),
-        web.get("/customers/{customer_id}/mapping", bearer_only(auth, get)),
+        Endpoint(
+            "POST",
+            "/customers/mapping",
+            WRITE,
+            "Say who pays for a LiteLLM customer, from its effective_from on.",
+            post,
+            body=MappingBody,
+            answers={200: MappingShown, 201: MappingShown},
+            changes=True,
+            **shared,
+        ),
+        Endpoint(
+            "GET",
+            "/customers/mappings",
+            READ,
+            "Who pays for whom, in pages.",
+            listed,
+            query=ListQuery,
+            answers={200: MappingPage},
+            **shared,
+        ),
+        Endpoint("GET", _ONE, READ, "Who pays for a LiteLLM customer.", get, answers=shown, **shared),
+        Endpoint(
+            "GET",
+            _ONE + "/history",
+            READ,
+            "Who paid, pays and will pay for a LiteLLM customer.",
+            history,
+            answers={200: History},
+            **shared,
+        ),
+        Endpoint(
+            "POST",
+            _ONE + "/deactivate",
+            WRITE,
+            "Hold a LiteLLM customer's usage from effective_from on.",
+            deactivate,
+            body=EndingBody,
+            answers=shown,
+            changes=True,
+            **shared,
+        ),
+        Endpoint(
+            "DELETE",
+            _ONE,
+            WRITE,
+            "Map nobody to a LiteLLM customer any more.",
+            delete,
+            answers=shown,
+            changes=True,
+            **shared,
+        ),
     ]
 
 
-def _parsed(body: bytes) -> MappingBody:
-    """Raises: Problem 400 for what is not JSON, 422 with the fields that are wrong; never with their values."""
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """409 for what only fails because of what is there already; others as everywhere."""
     try:
-        return MappingBody.model_validate_json(body)
-    except ValidationError as invalid:
-        found = invalid.errors(include_input=False, include_url=False, include_context=False)
-    if found[0]["type"] == "json_invalid":
-        raise Problem(400, "not_json", "the body is not JSON")
-    errors = [
-        {
-            "field": ".".join(str(part) for part in error["loc"]) or "body",
-            "message": error["msg"].removeprefix("Value error, "),
-        }
-        for error in found
-    ]
-    sentence = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
-    raise Problem(422, "invalid_fields", sentence, errors=errors)
+        yield
+    except Rejected as refusal:
+        if refusal.reason != TOO_MANY:
+            raise
+        raise Problem(409, refusal.reason, refusal.detail) from refusal
 
 
-def _shown(mapped: Mapped) -> dict[str, Any]:
-    """The version with the record's dates; `subscription` is where its usage goes, else `held_reason` says why not."""
-    record, version = mapped.record, mapped.version
-    later = [other for other in record.versions if other.effective_from > version.effective_from]
-    return {
-        "litellm_customer_id": record.litellm_customer_id,
-        **_fields(version),
-        "created_at": to_iso(record.created_at),
-        "updated_at": to_iso(version.updated_at),
-        "subscription": mapped.target.subscription or None,
-        "held_reason": mapped.target.held or None,
-        "upcoming": [_fields(other) for other in later],
-    }
+def _answer(mapped: Mapped, status: int = 200) -> web.Response:
+    response = json_response(mapping_shown(mapped), status)
+    response.headers["ETag"] = tag_of(mapped.record)
+    return response
 
 
-def _fields(version: MappingVersion) -> dict[str, Any]:
-    return {
-        "lago_customer_id": version.lago_customer_id,
-        "lago_organization_id": version.lago_organization_id,
-        "billing_plan": version.billing_plan,
-        "is_active": version.is_active,
-        "external_subscription_id": version.external_subscription_id or None,
-        "id_kind": version.id_kind or None,
-        "effective_from": to_iso(version.effective_from),
-    }
+def _customer(asked: Asked) -> str | None:
+    return normalise_customer_id(asked.part("customer_id"))
+
+
+def _no_mapping() -> Problem:
+    return Problem(404, "no_mapping", "this LiteLLM customer is not mapped")
+
+
+def _told(record: Known) -> Any:
+    return None if record is None else msgspec.to_builtins(record)

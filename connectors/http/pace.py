@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 _ROUNDING_S = 1e-6
+#: Senders that are remembered before those are forgotten whom it makes no difference for.
+_MANY = 10_000
 
 
 class Pace:
@@ -25,5 +27,7 @@ class Pace:
         due = max(self._due.get(sender, now), now)
         if (early_s := due - self._ahead_s - now) > _ROUNDING_S:
             return early_s
+        if sender not in self._due and len(self._due) >= _MANY:
+            self._due = {one: later for one, later in self._due.items() if later > now}
         self._due[sender] = due + self._gap_s
         return 0.0

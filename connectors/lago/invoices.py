@@ -2,8 +2,12 @@
 
 import msgspec
 
-from connectors.lago.errors import LagoUnavailable
-from connectors.lago.wire import Query, Wire, safe
+from connectors.lago.errors import LagoIntegrationError, LagoUnavailable
+from connectors.lago.requests import ChangePreview
+from connectors.lago.wire import Page, Query, Wire, safe
+
+#: Statuses by which Lago declines to foretell an invoice.
+_NOT_TOLD = frozenset({403, 405, 422})
 
 
 class FeeItem(msgspec.Struct, frozen=True):
@@ -25,6 +29,12 @@ class Fee(msgspec.Struct, frozen=True):
     from_date: str | None = None
     to_date: str | None = None
     item: FeeItem = FeeItem()
+
+
+class Payer(msgspec.Struct, frozen=True):
+    """Whose invoice it is."""
+
+    external_id: str = ""
 
 
 class Invoice(msgspec.Struct, frozen=True):
@@ -53,6 +63,30 @@ class Invoice(msgspec.Struct, frozen=True):
     file_url: str | None = None
     web_url: str | None = None
     fees: tuple[Fee, ...] = ()
+    customer: Payer | None = None
+
+
+class Foretold(msgspec.Struct, frozen=True):
+    """The invoice that a change of plan would bring; money in the smallest unit of `currency`, after coupons and credits.
+
+    Fields:
+        issuing_date: today, or the day after the running period.
+        credit_notes_amount_cents, prepaid_credit_amount_cents, coupons_amount_cents: what is taken off.
+    """
+
+    currency: str = ""
+    issuing_date: str | None = None
+    fees_amount_cents: int = 0
+    taxes_amount_cents: int = 0
+    coupons_amount_cents: int = 0
+    credit_notes_amount_cents: int = 0
+    prepaid_credit_amount_cents: int = 0
+    total_amount_cents: int = 0
+    fees: tuple[Fee, ...] = ()
+
+
+class _Foretelling(msgspec.Struct):
+    invoice: Foretold
 
 
 class _Downloaded(msgspec.Struct):
@@ -77,6 +111,32 @@ class Invoices(Wire):
         }
         query: Query = {name: value for name, value in asked.items() if value}
         return await self._every("invoices", "/invoices", "invoices", Invoice, query, most)
+
+    async def invoices_page(self, external_customer_id: str, number: int, size: int) -> Page[Invoice]:
+        """A page of one customer's, latest first, without fees. Raises: LagoIntegrationError."""
+        query: Query = {"external_customer_id": external_customer_id}
+        return await self._page("invoices", "/invoices", "invoices", Invoice, query, number=number, size=size)
+
+    async def foretold(self, wanted: ChangePreview) -> Foretold | None:
+        """What Lago says that a change of plan would cost; None where this Lago does not tell.
+
+        It needs a licence with the preview (403, or 405 `premium_integration_missing`), and is refused for plans
+        that no one invoice can hold, e.g. with periods that end apart (422).
+
+        Raises:
+            LagoRejected: code `customer_not_found`, `subscription_not_found`, `plan_not_found`.
+            LagoIntegrationError
+        """
+        try:
+            body = await self._asked("preview", "POST", "/invoices/preview", wanted)
+        except LagoIntegrationError as error:
+            if error.status not in _NOT_TOLD and error.code != "resource_not_found":
+                raise
+            return None
+        try:
+            return msgspec.json.decode(body, type=_Foretelling).invoice
+        except msgspec.DecodeError as error:
+            raise LagoUnavailable("bad_answer", "preview: not the JSON that Lago answers") from error
 
     async def invoice(self, lago_id: str) -> Invoice | None:
         """With its fees; None where Lago knows none. Raises: LagoIntegrationError."""

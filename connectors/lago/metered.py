@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from schemas.customer_id import normalise_customer_id
 from schemas.errors import Rejected
 from schemas.moments import parse_us, to_us
 from schemas.money import plain
@@ -20,6 +21,8 @@ Value = str | int | float | Decimal | bool | None
 #: When something happened: seconds, milliseconds or ISO 8601, or a moment with its zone.
 Moment = datetime | float | int | str
 MAX_ID_BYTES = 255
+#: Names and values of an event's properties together, UTF-8; an event that is held stays in memory.
+MAX_PROPERTIES_BYTES = 4096
 
 
 class MeteredEvent(msgspec.Struct, frozen=True):
@@ -71,9 +74,12 @@ def metered(
         Rejected: `bad_event`, `bad_property`, `bad_time`.
     """
     for what in (org_id, code, transaction_id):
-        if not what.strip() or len(what.encode()) > MAX_ID_BYTES or "\0" in what:
-            raise Rejected("bad_event", f"an id and a code have 1 to {MAX_ID_BYTES} bytes")
-    texts = {name: _text(name, value) for name, value in (properties or {}).items() if value is not None}
+        if not what.strip() or len(what.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES or what != _clean(what):
+            raise Rejected("bad_event", f"an id and a code have 1 to {MAX_ID_BYTES} bytes of UTF-8, none of them 0")
+    org_id = normalise_customer_id(org_id) or org_id
+    texts = {_clean(name): _text(name, value) for name, value in (properties or {}).items() if value is not None}
+    if sum(len((name + text).encode()) for name, text in texts.items()) > MAX_PROPERTIES_BYTES:
+        raise Rejected("bad_property", f"names and values have at most {MAX_PROPERTIES_BYTES} bytes together")
     at_us = now_us if timestamp is None else _us(timestamp)
     return MeteredEvent(org_id, transaction_id, code, at_us, {**texts, "org_id": org_id})
 
@@ -90,7 +96,7 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return value.replace("\0", "")
+        return _clean(value)
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float) and isfinite(value):
@@ -98,3 +104,8 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, Decimal) and value.is_finite():
         return plain(value)
     raise Rejected("bad_property", f"{name} is neither text, a finite number nor a truth value")
+
+
+def _clean(text: str) -> str:
+    """Without NUL, which Postgres does not take, and with U+FFFD for halves of characters, which UTF-8 cannot say."""
+    return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -52,15 +52,22 @@ async def migrate(billing: OrgBilling, user_id: str, org_id: str, name: str, ema
     return Migrated(org, own, to_end)
 
 
+def has_noted(org: Customer, user_id: str) -> bool:
+    """Whether the org's metadata has the user's id."""
+    return f",{user_id}," in f",{org.note(FORMER) or ''},"
+
+
+def noting(org: Customer, user_id: str) -> str:
+    """The metadata's value once the user's id stands in it."""
+    return f"{org.note(FORMER) or ''},{user_id}".removeprefix(",")
+
+
 async def _noted(billing: OrgBilling, org: Customer, user_id: str) -> Customer:
     """The org with the user's id beside those it has; where Lago's metadata is full, a line of the log must do."""
-    former = org.note(FORMER) or ""
-    if f",{user_id}," in f",{former},":
+    if has_noted(org, user_id):
         return org
     try:
-        return await billing.update_customer(
-            org.external_id, None, None, {FORMER: f"{former},{user_id}".removeprefix(",")}
-        )
+        return await billing.update_customer(org.external_id, None, None, {FORMER: noting(org, user_id)})
     except LagoRejected as error:
         if error.reason != "bad_metadata":
             raise

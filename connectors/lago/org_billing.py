@@ -87,7 +87,8 @@ class OrgBilling:
             return known
         made_at = to_datetime(self._now_us()).isoformat(timespec="seconds").replace("+00:00", "Z")
         noted = {**(metadata or {}), **({MADE_BY: user_id} if user_id else {}), MADE_AT: made_at, KIND: ORGANIZATION}
-        made = await self.lago.save_customer(NewCustomer(external_id=org_id, name=name, email=email), noted)
+        wanted = NewCustomer(external_id=org_id, name=name or UNSET, email=email or UNSET)
+        made = await self.lago.save_customer(wanted, noted)
         _log.info("org_customer_created", org=org_id)
         return made
 

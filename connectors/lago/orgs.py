@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from connectors.lago.errors import LagoIntegrationError
 from connectors.lago.invoices import Invoice
+from connectors.lago.limits import Limits, LimitUse, UsageLimitReached, UsageLimits
 from connectors.lago.metered import MeteredEvent, Moment, Value
 from connectors.lago.migration import Migrated, migrate
 from connectors.lago.org_billing import LagoHealth, OrgBilling
@@ -17,13 +18,17 @@ from schemas.errors import ConfigurationError
 
 __all__ = [
     "LagoIntegrationError",
+    "UsageLimitReached",
     "check_lago_health",
+    "check_org_has_active_subscription",
     "create_org_customer",
     "create_subscription",
+    "enforce_usage_limits",
     "get_current_usage",
     "get_customer",
     "get_invoices",
     "get_or_create_customer",
+    "get_org_plan_limits",
     "get_subscription",
     "is_org_customer",
     "migrate_user_to_org",
@@ -41,11 +46,20 @@ API_CALL = "api_call"
 ANNIVERSARY = "anniversary"
 
 _serving: list[OrgBilling] = []
+_limiting: list[UsageLimits] = []
 
 
-def serve_with(billing: OrgBilling | None) -> None:
-    """Let the functions of this module work on `billing`; None = on nothing any more."""
+def serve_with(billing: OrgBilling | None, limits: Limits | None = None, *, tokens_code: str = "ai_usage") -> None:
+    """Let the functions of this module work on `billing`; None = on nothing any more.
+
+    Args:
+        limits: where those of plans and orgs are kept; without, the functions about limits refuse.
+        tokens_code: `LAGO_EVENT_CODE`: the metric that the limit `tokens` is about.
+    """
     _serving[:] = [] if billing is None else [billing]
+    _limiting.clear()
+    if billing is not None and limits is not None:
+        _limiting.append(UsageLimits(billing, limits, tokens_code=tokens_code, requests_code=API_CALL))
 
 
 async def create_org_customer(
@@ -131,8 +145,12 @@ async def record_api_call(
     model: str | None = None,
 ) -> MeteredEvent:
     """`record_usage` of one call of an API, on the metric `api_call`."""
-    properties: dict[str, Value] = {"endpoint": endpoint, "user_id": user_id, "tokens": tokens, "model": model}
-    return await record_usage(org_id, API_CALL, transaction_id, properties)
+    return await record_usage(org_id, API_CALL, transaction_id, call_properties(endpoint, user_id, tokens, model))
+
+
+def call_properties(endpoint: str, user_id: str | None, tokens: int, model: str | None) -> dict[str, Value]:
+    """What an event on `api_call` says of its call."""
+    return {"endpoint": endpoint, "user_id": user_id, "tokens": tokens, "model": model}
 
 
 async def get_invoices(org_id: str, limit: int = 10) -> list[Invoice]:
@@ -143,6 +161,21 @@ async def get_invoices(org_id: str, limit: int = 10) -> list[Invoice]:
 async def get_current_usage(org_id: str) -> CustomerUsage | None:
     """What Lago counts in the running period; None without an active subscription."""
     return await _billing().usage(org_id)
+
+
+async def check_org_has_active_subscription(org_id: str) -> bool:
+    """Whether the org may be served: it has an active subscription, at most some seconds ago."""
+    return await get_subscription(org_id) is not None
+
+
+async def get_org_plan_limits(org_id: str) -> dict[str, int]:
+    """The most the org may use in a billing period, by name; see `UsageLimits.of`."""
+    return await _limits().of(org_id)
+
+
+async def enforce_usage_limits(org_id: str) -> tuple[LimitUse, ...]:
+    """Each limit of the org with its use. Raises: UsageLimitReached; see `UsageLimits.check`."""
+    return await _limits().check(org_id)
 
 
 async def migrate_user_to_org(user_id: str, org_id: str, org_name: str, email: str) -> Migrated:
@@ -164,3 +197,10 @@ def _billing() -> OrgBilling:
     if not _serving:
         raise ConfigurationError("no_org_billing", "connectors.lago.orgs is not told of a Lago: call serve_with")
     return _serving[0]
+
+
+def _limits() -> UsageLimits:
+    _billing()
+    if not _limiting:
+        raise ConfigurationError("no_limits", "connectors.lago.orgs is not told of limits: give serve_with some")
+    return _limiting[0]

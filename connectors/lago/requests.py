@@ -65,6 +65,26 @@ class NewSubscription(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     ending_at: Text = UNSET
 
 
+class PreviewOf(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose invoice."""
+
+    external_id: str
+
+
+class PreviewedChange(msgspec.Struct, frozen=True, kw_only=True):
+    """Running subscriptions, and the plan they would be changed to."""
+
+    external_ids: tuple[str, ...]
+    plan_code: str
+
+
+class ChangePreview(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of plan that is only to be foretold; it has no root key."""
+
+    customer: PreviewOf
+    subscriptions: PreviewedChange
+
+
 class SubscriptionChange(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What may be changed without another plan; `ending_at` None = without an end."""
 

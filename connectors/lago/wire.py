@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -27,6 +28,18 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 class _Meta(msgspec.Struct):
     next_page: int | None = None
+    total_pages: int = 0
+    total_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A page of a list, counted from 1: its members, and how many pages and members there are."""
+
+    members: list[T]
+    number: int = 1
+    pages: int = 0
+    total: int = 0
 
 
 def _unobserved(_name: str, _status: int, _seconds: float) -> None:
@@ -90,7 +103,8 @@ class Wire:
         try:
             async with asyncio.timeout(self._whole_s):
                 response = await self._http.send(request)
-        except (httpx.RequestError, TimeoutError) as error:
+        # AttributeError: anyio's (4.x) of a connection that is reset the moment it is made has no socket to ask.
+        except (httpx.RequestError, TimeoutError, AttributeError) as error:
             self._on_request(name, 0, time.perf_counter() - started)
             raise LagoUnavailable(_reason(error), type(error).__name__) from error
         self._on_request(name, response.status_code, time.perf_counter() - started)
@@ -120,6 +134,20 @@ class Wire:
             if is_missing(error.code):
                 return None
             raise
+
+    async def _page(
+        self, name: str, path: str, root: str, shape: type[T], query: Query, *, number: int, size: int
+    ) -> Page[T]:
+        """One page of a list; a resource that Lago does not know is an empty one. Raises: LagoIntegrationError."""
+        asked = urlencode({**query, "per_page": size, "page": number}, doseq=True)
+        try:
+            members = _members_of(name, await self._asked(name, "GET", f"{path}?{asked}"))
+        except LagoRejected as error:
+            if not is_missing(error.code):
+                raise
+            return Page([], number)
+        meta = _under(name, members, "meta", _Meta)
+        return Page(_under(name, members, root, list[shape]), number, meta.total_pages, meta.total_count)  # type: ignore[valid-type]
 
     async def _every(
         self, name: str, path: str, root: str, shape: type[T], query: Query | None = None, most: int | None = None
@@ -182,7 +210,7 @@ def _under(name: str, members: Mapping[str, msgspec.Raw], root: str, shape: type
         raise LagoUnavailable("bad_answer", f"{name}: not the JSON that Lago answers") from error
 
 
-def _reason(error: httpx.RequestError | TimeoutError) -> str:
+def _reason(error: Exception) -> str:
     """`connect` only where no byte of the request can have left."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.UnsupportedProtocol):
         return "connect"

@@ -15,7 +15,7 @@ from connectors.operations.letters import usage_of
 from connectors.operations.replay import Amount
 from connectors.operations.requeue import checked
 from connectors.operations.sending import Outgoing, Sender
-from connectors.operations.usage_log import Checked, caught_up, known
+from connectors.operations.usage_log import Checked, caught_up, forgotten, known
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from schemas.moments import HOUR_US, to_iso
@@ -25,6 +25,8 @@ from schemas.usage import Usage
 from schemas.wire import BACKFILL
 
 BATCH = 500
+#: The usage log does not know any more whether a call was counted: its month was pruned.
+FORGOTTEN = "log_forgotten"
 #: How long a check of the whole log vouches for: far less than the ledgers' memory.
 _CHECK_AGAIN_S = 3600.0
 
@@ -59,6 +61,7 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
+    place: str
     key: bytes
     value: bytes
     usage: Usage
@@ -130,7 +133,7 @@ class Backfill:
             done.known += 1
             return None
         self._seen.add(usage.identity)
-        return _Found(key.encode(), value, usage)
+        return _Found(place, key.encode(), value, usage)
 
     def _refuse(self, place: str, reason: str) -> None:
         done = self.done
@@ -144,7 +147,7 @@ class Backfill:
         if self._checked is None or time.monotonic() >= self._checked_until:
             self._checked = await caught_up(self._settings, self.database, self._patience_s)
             self._checked_until = time.monotonic() + _CHECK_AGAIN_S
-        counted = await known(self.database, [found.usage for found in batch], self._checked)
+        batch, counted = await self._counted(batch, self._checked)
         missing = [found for number, found in enumerate(batch) if number not in counted]
         if self.sender is not None:
             records = [Outgoing(self._raw, found.key, checked(found.value, self._checked.at_us)) for found in missing]
@@ -158,3 +161,13 @@ class Backfill:
             else:
                 hour.missing.count(usage.total_tokens, usage.cost)
                 self.done.missing.setdefault(usage.customer_id, Amount()).count(usage.total_tokens, usage.cost)
+
+    async def _counted(self, batch: list[_Found], checked: Checked) -> tuple[list[_Found], set[int]]:
+        """What can be judged, and which of it, by index, is counted; what the log has forgotten is refused."""
+        usages = [found.usage for found in batch]
+        counted = await known(self.database, usages, checked)
+        unknowable = await forgotten(self.database, usages) - counted
+        for number in sorted(unknowable):
+            self._refuse(batch[number].place, FORGOTTEN)
+        judged = [number for number in range(len(batch)) if number not in unknowable]
+        return [batch[number] for number in judged], {place for place, number in enumerate(judged) if number in counted}

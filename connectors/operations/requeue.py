@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from connectors.kafka.security import aiokafka_config
 from connectors.operations.letters import EVENTS, Letter, Mark, topic_of, usage_of
 from connectors.operations.sending import Outgoing, Sender
-from connectors.operations.usage_log import Checked, caught_up, known
+from connectors.operations.usage_log import Checked, caught_up, forgotten, known
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from schemas.errors import ConfigurationError, Unavailable
@@ -115,8 +115,8 @@ class Desk:
                 done.impossible += 1
             else:
                 read.append((letter, usage))
-        counted = await self._counted([usage for _, usage in read]) if read else set()
-        back = [one for number, one in enumerate(read) if number not in counted]
+        counted, unknowable = await self._counted([usage for _, usage in read]) if read else (set(), set())
+        back = [one for number, one in enumerate(read) if number not in counted | unknowable]
         at_us = self._checked.at_us if self._checked is not None else 0
         records = [Outgoing(self._topics.raw, letter.key, checked(letter.stored, at_us)) for letter, _ in back]
         await asyncio.to_thread(self._sender.send, records)
@@ -125,15 +125,18 @@ class Desk:
         await self._mark(marks)
         done.requeued += len(back)
         done.known += len(counted)
+        done.impossible += len(unknowable)
 
-    async def _counted(self, usages: Sequence[Usage]) -> set[int]:
+    async def _counted(self, usages: Sequence[Usage]) -> tuple[set[int], set[int]]:
+        """Those that are in the log, and those of which the log does not know any more whether they were."""
         if self._database is None:
             raise ConfigurationError(
                 "DATABASE_URL", "refused calls come back only after a check against the usage log, which needs Postgres"
             )
         if self._checked is None:
             self._checked = await caught_up(self._settings, self._database)
-        return await known(self._database, usages, self._checked)
+        counted = await known(self._database, usages, self._checked)
+        return counted, await forgotten(self._database, usages) - counted
 
     async def _mark(self, marks: Sequence[Mark], writes: Sequence[Write] = ()) -> None:
         topics = self._topics

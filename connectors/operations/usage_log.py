@@ -28,7 +28,10 @@ WHERE asked.alias <> '' AND EXISTS (
     SELECT FROM llm_usage_log log WHERE log.alias = asked.alias
     AND log.started_at BETWEEN asked.started_at - interval '2 ms' AND asked.started_at + interval '2 ms')
 """
+_FORGOTTEN = "SELECT month FROM forgotten_months WHERE month = ANY($1::date[])"
 _PLACED = "SELECT partition, next FROM projector_offsets WHERE topic = $1"
+#: A call's start in LiteLLM's database and in its callbacks differs by so much, as in `_KNOWN`.
+_APART_US = 2000
 _LIMIT_S = 20.0
 _ASK_AGAIN_S = 0.25
 _WORTH_READING = 10_000
@@ -53,7 +56,7 @@ async def known(database: Database, calls: Sequence[Usage], checked: Checked) ->
     """Which of `calls`, by index, are in the log: by their identity, or by alias and start to 2 ms.
 
     LiteLLM's database has other ids and coarser times than its callbacks (docs/litellm.md), so a call that came by one
-    of them is found under the other by its alias.
+    of them is found under the other by its alias. Usage that others measured is none of LiteLLM's and has no alias.
 
     Raises:
         Unavailable: `log_behind`: the log holds less than when it was `checked`; or Postgres does not answer.
@@ -66,11 +69,22 @@ async def known(database: Database, calls: Sequence[Usage], checked: Checked) ->
             _KNOWN,
             list(range(len(calls))),
             [call.identity for call in calls],
-            [_month_of(call) for call in calls],
-            [alias_of(call.call_id, call.request_id) for call in calls],
+            [_month_of(call.start_us) for call in calls],
+            ["" if call.metered else alias_of(call.call_id, call.request_id) for call in calls],
             [to_datetime(call.start_us) for call in calls],
         )
     return {row[0] for row in rows}
+
+
+async def forgotten(database: Database, calls: Sequence[Usage]) -> set[int]:
+    """Which of `calls`, by index, started in a month that was pruned: that they are not `known` says nothing of them.
+
+    Ask after `known`: a month is written down with the drop of its rows. Raises: Unavailable.
+    """
+    asked = [{_month_of(call.start_us + apart_us) for apart_us in (-_APART_US, _APART_US)} for call in calls]
+    async with database.connection() as connection:
+        months = {row[0] for row in await connection.fetch(_FORGOTTEN, sorted(set().union(*asked)))}
+    return {number for number, wanted in enumerate(asked) if wanted & months}
 
 
 async def caught_up(
@@ -139,5 +153,5 @@ def _committed_in(settings: Settings, stretch: Stretch) -> int:
     return stretch.offsets if stretch.offsets > _WORTH_READING else sum(1 for _ in scan(settings, stretch))
 
 
-def _month_of(call: Usage) -> date:
-    return to_datetime(call.start_us).date().replace(day=1)
+def _month_of(start_us: int) -> date:
+    return to_datetime(start_us).date().replace(day=1)

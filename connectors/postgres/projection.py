@@ -7,15 +7,19 @@ from typing import Any, Final
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from connectors.postgres import rows
+from connectors.postgres import rows, rows_of_management
 from connectors.postgres.pool import Database
 from connectors.postgres.rows import Resolved, Rows
+from connectors.postgres.rows_of_management import Removed
 from schemas.topics import TopicNames
 from streams.agents.project import Place, Projected
 
 #: Why records are left out: they are none of ours, or the call is in the log already.
 UNREADABLE, REPEATED = "unreadable", "repeated"
-USAGE, EVENTS, RECEIPTS, REJECTED = TABLES = ("llm_usage_log", "lago_events", "receipts", "rejected_calls")
+USAGE, EVENTS, RECEIPTS, REJECTED, CUSTOMERS, ORGS, AUDIT, DELIVERIES = TABLES = (
+    *("llm_usage_log", "lago_events", "receipts", "rejected_calls", "customer_records", "organisations", "audit_log"),
+    "webhook_delivery_logs",
+)
 
 _PLACE = "SELECT topic_id, next FROM projector_offsets WHERE topic = $1 AND partition = $2"
 _BEGIN = """
@@ -38,6 +42,19 @@ _EVENTS_SQL: Final = _sql("events.sql")
 _RECEIPTS_SQL: Final = _sql("receipts.sql")
 _REJECTED_SQL: Final = _sql("rejected.sql")
 _RESOLVED_SQL: Final = _sql("resolved.sql")
+_CUSTOMERS_SQL: Final = _sql("customers.sql")
+_ORGS_SQL: Final = _sql("organisations.sql")
+_AUDIT_SQL: Final = _sql("audit.sql")
+_DELIVERIES_SQL: Final = _sql("deliveries.sql")
+#: What was removed and has not come back since.
+_CUSTOMERS_GONE: Final = """
+DELETE FROM customer_records AS c USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
+WHERE c.litellm_customer_id = gone.key AND c."offset" < gone.at
+"""
+_ORGS_GONE: Final = """
+DELETE FROM organisations AS o USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
+WHERE o.org_id = gone.key AND o."offset" < gone.at
+"""
 #: Column of usage rows that holds the month.
 _MONTH = 1
 
@@ -46,7 +63,7 @@ class PostgresProjection:
     """`streams.agents.project.Projection` on Postgres.
 
     Every statement may be repeated and taken in any order of the topics: usage, events, receipts and rejections each
-    write columns of their own (migrations/0002_event_queue.sql).
+    write columns of their own (migrations/0002_event_queue.sql), the other topics tables of their own.
     """
 
     def __init__(self, database: Database, topics: TopicNames) -> None:
@@ -56,6 +73,10 @@ class PostgresProjection:
             topics.events: (EVENTS, rows.event_rows, _write_events),
             topics.receipts: (RECEIPTS, rows.receipt_rows, _write_receipts),
             topics.rejected: (REJECTED, rows.rejected_rows, _write_rejected),
+            topics.customers: (CUSTOMERS, rows_of_management.customer_rows, _write_customers),
+            topics.orgs: (ORGS, rows_of_management.org_rows, _write_orgs),
+            topics.audit: (AUDIT, rows_of_management.audit_rows, _write_audit),
+            topics.deliveries: (DELIVERIES, rows_of_management.delivery_rows, _write_deliveries),
         }
 
     async def place(self, tp: TopicPartition) -> Place | None:
@@ -118,6 +139,33 @@ async def _write_rejected(connection: Any, partition: int, found: list[tuple[Any
     return written
 
 
+async def _write_customers(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:
+    return await _write_latest(connection, found, _CUSTOMERS_SQL, _CUSTOMERS_GONE)
+
+
+async def _write_orgs(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:
+    return await _write_latest(connection, found, _ORGS_SQL, _ORGS_GONE)
+
+
+async def _write_latest(connection: Any, found: list[tuple[Any, ...]], write: str, remove: str) -> int:
+    gone = [row for row in found if isinstance(row, Removed)]
+    there = [row for row in found if not isinstance(row, Removed)]
+    written = 0
+    if there:
+        written += _count(await connection.execute(write, *zip(*there, strict=True)))
+    if gone:
+        written += _count(await connection.execute(remove, *zip(*gone, strict=True)))
+    return written
+
+
+async def _write_audit(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:
+    return _count(await connection.execute(_AUDIT_SQL, *zip(*found, strict=True)))
+
+
+async def _write_deliveries(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
+    return _count(await connection.execute(_DELIVERIES_SQL, partition, *zip(*found, strict=True)))
+
+
 def _count(tag: str) -> int:
-    """Rows that were written, from the server's `INSERT 0 n`."""
+    """Rows that were written, from the server's `INSERT 0 n` or `DELETE n`."""
     return int(tag.rpartition(" ")[2])

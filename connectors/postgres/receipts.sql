@@ -1,4 +1,5 @@
--- The latest state of events, one row an event. `completed` and `written_off` are final; `pending` only begins.
+-- The latest state of events, one row an event. `completed` and `written_off` are final, but for events that Lago took
+-- and will not bill after all; `pending` only begins.
 INSERT INTO usage_parts AS p (part, status, attempts, reason, processed_at, last_retry_at)
 SELECT
     part, status, attempts, reason, to_timestamp(processed_us / 1000000.0), to_timestamp(retried_us / 1000000.0)
@@ -11,4 +12,6 @@ ON CONFLICT (part) DO UPDATE SET
     reason = EXCLUDED.reason,
     processed_at = EXCLUDED.processed_at,
     last_retry_at = COALESCE(EXCLUDED.last_retry_at, p.last_retry_at)
-WHERE p.status IS NULL OR (p.status NOT IN ('completed', 'written_off') AND EXCLUDED.status <> 'pending')
+WHERE p.status IS NULL
+    OR (p.status NOT IN ('completed', 'written_off') AND EXCLUDED.status <> 'pending')
+    OR (p.status = 'completed' AND EXCLUDED.status = 'failed' AND starts_with(EXCLUDED.reason, 'unbillable_'))

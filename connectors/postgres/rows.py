@@ -14,11 +14,12 @@ from connectors.operations.letters import AUDIT_ID, HOW, RESOLVES
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
 from streams.core.alias import alias_of
-from streams.core.tally import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES
+from streams.core.decisions import METERED
+from streams.core.tally import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
 from streams.core.writeoff import WRITTEN_OFF
 from streams.writes import MANIFEST, SEAL_SEQ
 
-_NUL = b"\\u0000"
+NUL = b"\\u0000"
 _decode_usage = msgspec.json.Decoder(EnrichedUsage).decode
 _decode_event = msgspec.json.Decoder(LagoEvent).decode
 _decode_manifest = msgspec.json.Decoder(Manifest).decode
@@ -73,18 +74,18 @@ class Resolved(NamedTuple):
 
 def usage_rows(records: Iterable[Record]) -> Rows:
     """Of `litellm.usage.enriched`, for usage.sql."""
-    return _read(records, _usage_row)
+    return read_rows(records, _usage_row)
 
 
 def rejected_rows(records: Iterable[Record]) -> Rows:
     """Of `litellm.usage.rejected`: for rejected.sql, and `Resolved` for resolved.sql."""
-    return _read(records, _rejected_row)
+    return read_rows(records, _rejected_row)
 
 
 def event_rows(records: Iterable[Record]) -> Rows:
     """Of `billing.lago.events`, for events.sql: a row an event, and one for each held window that was released into it."""
     rows: dict[str, tuple[Any, ...]] = {}
-    told = _read(records, _event_row)
+    told = read_rows(records, _event_row)
     for row, windows in told.rows:
         rows.setdefault(row[0], row)
         for part in windows:
@@ -95,15 +96,27 @@ def event_rows(records: Iterable[Record]) -> Rows:
 def receipt_rows(records: Iterable[Record]) -> Rows:
     """Of `billing.receipts`, for receipts.sql: a row an event, its state after all of `records`."""
     states: dict[str, tuple[Any, ...]] = {}
-    told = _read(records, _receipt)
+    told = read_rows(records, _receipt)
     for [receipt] in told.rows:
         before = states.get(receipt.transaction_id)
-        if receipt.status in _KNOWN and (before is None or _follows(before[1], receipt.status)):
+        if receipt.status in _KNOWN and (before is None or _follows(before[1], receipt)):
             states[receipt.transaction_id] = _state(receipt, None if before is None else before[5])
     return Rows(list(states.values()), told.unreadable)
 
 
-def _read(records: Iterable[Record], row_of: Callable[[Record], tuple[Any, ...]]) -> Rows:
+def value_of(record: Record) -> bytes:
+    """The record's JSON as Postgres can hold it."""
+    value = record.value or b""
+    return without_nul(value) if NUL in value else value
+
+
+def key_of(record: Record) -> str:
+    """The record's key as text that Postgres can hold."""
+    return (record.key or b"").decode(errors="replace").replace("\0", "")
+
+
+def read_rows(records: Iterable[Record], row_of: Callable[[Record], tuple[Any, ...]]) -> Rows:
+    """A row each; what cannot be read is counted."""
     rows, unreadable = [], 0
     for record in records:
         try:
@@ -114,15 +127,14 @@ def _read(records: Iterable[Record], row_of: Callable[[Record], tuple[Any, ...]]
 
 
 def _usage_row(record: Record) -> tuple[Any, ...]:
-    value = record.value or b""
-    usage = _decode_usage(_without_nul(value) if _NUL in value else value)
+    usage = _decode_usage(value_of(record))
     return (
         bytes.fromhex(usage.identity),
         usage.start[:7] + "-01",
         usage.start,
         usage.end,
         record.timestamp,
-        alias_of(usage.call_id, usage.request_id),
+        "" if usage.decision == METERED else alias_of(usage.call_id, usage.request_id),
         *_what_it_was(usage),
         str(usage.cost_usd),
         *_whose_it_was(usage),
@@ -131,8 +143,7 @@ def _usage_row(record: Record) -> tuple[Any, ...]:
 
 
 def _event_row(record: Record) -> tuple[tuple[Any, ...], list[str]]:
-    value = record.value or b""
-    text = _without_nul(value) if _NUL in value else value
+    text = value_of(record)
     event, headers = _decode_event(text), dict(record.headers)
     manifest = _decode_manifest(headers[MANIFEST]) if MANIFEST in headers else None
     part = event.transaction_id
@@ -163,13 +174,17 @@ def _released(part: str, manifest: Manifest) -> list[str]:
 
 
 def _receipt(record: Record) -> tuple[Receipt]:
-    value = record.value or b""
-    return (_decode_receipt(_without_nul(value) if _NUL in value else value),)
+    return (_decode_receipt(value_of(record)),)
 
 
-def _follows(before: str, status: str) -> bool:
-    """As in streams/core/tally.py: `completed` is final, `pending` only begins; held usage given up stays so."""
-    return before not in (COMPLETED, WRITTEN_OFF) and status != PENDING
+def _follows(before: str, receipt: Receipt) -> bool:
+    """As in streams/core/tally.py: `completed` is final, but for what Lago takes back; `pending` only begins.
+
+    Held usage that was given up stays so.
+    """
+    if before == COMPLETED:
+        return takes_back(receipt)
+    return before != WRITTEN_OFF and receipt.status != PENDING
 
 
 def _state(receipt: Receipt, retried_us: int | None) -> tuple[Any, ...]:
@@ -183,15 +198,14 @@ def _rejected_row(record: Record) -> tuple[Any, ...]:
     if RESOLVES in headers:
         how, audit_id = (headers.get(name, b"").decode() for name in (HOW, AUDIT_ID))
         return Resolved(int(headers[RESOLVES]), how, audit_id, record.timestamp)
-    value = record.value or b""
-    rejection = _decode_rejection(_without_nul(value) if _NUL in value else value)
+    rejection = _decode_rejection(value_of(record))
     return (
         record.offset,
         rejection.at,
         rejection.stage,
         rejection.reason,
         rejection.detail,
-        (record.key or b"").decode(errors="replace").replace("\0", ""),
+        key_of(record),
         _rejected_cost(rejection),
         None if rejection.offset < 0 else rejection.offset,
     )
@@ -211,7 +225,8 @@ def _rejected_cost(rejection: Rejection) -> str | None:
     return None
 
 
-def _without_nul(value: bytes) -> bytes:
+def without_nul(value: bytes) -> bytes:
+    """The same JSON without what Postgres does not hold. Raises: msgspec.DecodeError."""
     return msgspec.json.encode(_clean(msgspec.json.decode(value)))
 
 

@@ -9,6 +9,7 @@ from aiokafka import ConsumerRecord
 
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.errors import TopicProblem
+from schemas.ledger import Window
 from schemas.policy import MeterPolicy
 from schemas.records import WriteOff
 from streams.core.books import Books
@@ -62,7 +63,7 @@ class MeterWork:
         self._lead_s = lead_s
         self._now_us = now_us
         self._sensors = sensors
-        self._resolve = Resolver(customers.table, orgs.table)
+        self._resolve = Resolver(customers.table, orgs.table, policy.late_policy)
         self._resolved = self._released = (-1, -1)
         self._coalesced_us = 0
 
@@ -151,7 +152,9 @@ class MeterWork:
             return write_off(self._books, record.offset, record.timestamp, customer_id, order, self._prefix)
         changes = self._fold(self._books, records, self._resolve)
         if not self._policy.window_us:
-            self._seal_now(changes)
+            self._seal_now(changes, [window for window in changes.windows.values() if window and not window.held])
+        elif changes.ready:
+            self._seal_now(changes, changes.ready)
         return changes
 
     def _sealed(self, windows: Sequence[object]) -> Changes:
@@ -165,9 +168,8 @@ class MeterWork:
             self._now_us(),
         )
 
-    def _seal_now(self, changes: Changes) -> None:
-        """Per-call mode: what was folded and is not held leaves in the same transaction."""
-        ready = [window for window in changes.windows.values() if window is not None and not window.held]
+    def _seal_now(self, changes: Changes, ready: Sequence[Window]) -> None:
+        """What waits for nobody leaves in the same transaction: each call in per-call mode, other metered events."""
         sealed = seal(
             changes.position,
             ready,

@@ -4,6 +4,7 @@ A transaction is never open across a post. When the process dies between Lago's 
 the next owner posts the same bytes again and Lago's unique key tells it (docs/lago-behaviour.md).
 """
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,18 +12,21 @@ import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 
 from schemas.errors import TopicProblem
-from schemas.records import LagoEvent, Manifest, Receipt
+from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
 from streams.core import letters
 from streams.core.backoff import RETRY_CAP_S, retry_delay, tier_of
 from streams.core.letters import Place, travel_of
 from streams.delivery import Delivery, Item, Outcome
 from streams.offsets import standing
+from streams.posting import Posted
 from streams.transactions import TransactionalWriter, Write
-from streams.writes import read_event, read_manifest, receipt_write
+from streams.writes import attempt_write, read_event, read_manifest, receipt_write
 
 #: Events posted and settled in one transaction.
 SETTLE_LIMIT = 500
+#: Posts of those that are told with them, the latest: an outage may last for days.
+ATTEMPTS_KEPT = 1000
 
 
 class SinkSensors(Protocol):
@@ -63,6 +67,7 @@ class DeliveryWork:
         self._sensors = sensors
         self._writer: TransactionalWriter | None = None
         self._maybe_sent_below = 0
+        self._attempts: deque[DeliveryAttempt] = deque(maxlen=ATTEMPTS_KEPT)
 
     async def open(self) -> int:
         """Fence the previous owner, then ask where the group stands: the offset expected next.
@@ -135,9 +140,27 @@ class DeliveryWork:
                 resent = record.offset < self._maybe_sent_below or travel.maybe_sent
                 items.append(Item(event.transaction_id, record.value, resent, compare=travel.requeued > 0))
                 places.append(place)
-        for place, outcome in zip(places, await self._delivery.deliver(items), strict=True):
+        self._attempts.clear()
+        for place, outcome in zip(places, await self._delivery.deliver(items, self._posted), strict=True):
             outcomes[place] = outcome
         return outcomes
+
+    def _posted(self, posted: Posted) -> None:
+        self._attempts.append(
+            DeliveryAttempt(
+                self._now_us(),
+                "out",
+                "events.batch",
+                posted.status,
+                round(posted.seconds * 1000),
+                posted.error,
+                posted.attempt,
+                posted.events,
+                posted.first,
+                posted.last,
+                f"{self._tp.topic}-{self._tp.partition}",
+            )
+        )
 
     def _check_owner(self, record: ConsumerRecord) -> None:
         manifest = _manifest(record)
@@ -159,6 +182,7 @@ class DeliveryWork:
                 writes.append(receipt_write(self._topics, receipts[-1]))
             if status != "completed":
                 writes.append(self._onward(record, outcome, status, attempt))
+        writes += [attempt_write(self._topics, attempt) for attempt in self._attempts]
         await self._writer.commit(writes, self._tp, records[-1].offset + 1, self._group)
         self._sensors.settled(receipts)
 

@@ -17,6 +17,7 @@ class Books:
         open: first offsets of the windows that have a subscription, with when they were opened and
             last folded into (microseconds, not persisted: a reopened ledger starts the wait anew).
         held: first offsets of held windows by customer.
+        metered: first offsets of the other metered events that wait here, by identity.
         seen: identities inside the horizon; `seen_chunks` their changelog keys by hour.
     """
 
@@ -26,6 +27,7 @@ class Books:
         self.index: dict[WindowKey, int] = {}
         self.open: dict[int, tuple[int, int]] = {}
         self.held: dict[str, set[int]] = {}
+        self.metered: dict[bytes, int] = {}
         self.seen = SeenIds()
         self.seen_chunks: dict[int, dict[int, None]] = {}
 
@@ -39,6 +41,8 @@ class Books:
             self.remove(first)
             self.index[window_key(window)] = first
         self.windows[first] = window
+        if window.metered is not None:
+            self.metered[window.identity] = first
         if window.held:
             self.held.setdefault(window.customer_id, set()).add(first)
         else:
@@ -51,6 +55,8 @@ class Books:
         key = window_key(window)
         if self.index.get(key) == first:
             del self.index[key]
+        if window.metered is not None:
+            self.metered.pop(window.identity, None)
         if window.held:
             firsts = self.held[window.customer_id]
             firsts.discard(first)

@@ -28,6 +28,7 @@ class Changes:
     Fields:
         position: the position after it.
         windows: by first offset; None = removed.
+        ready: those of `windows` that wait for nothing: other metered events with a subscription.
         seen: identities counted now, packed; they belong to `seen_hour` and are stored under
             `seen_first`, the offset of the first record of the chunk.
         dropped: identity chunks (hour, offset) that left the horizon.
@@ -40,6 +41,7 @@ class Changes:
 
     position: Position
     windows: dict[int, Window | None] = field(default_factory=dict)
+    ready: list[Window] = field(default_factory=list)
     seen: bytes = b""
     seen_hour: int = 0
     seen_first: int = 0

@@ -5,6 +5,7 @@ from schemas.moments import lago_timestamp, to_iso
 from schemas.money import cents_text, plain
 from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent, Manifest
+from schemas.wire import Metered
 
 
 def part_prefix(deployment: str, topic_id: str, partition: int) -> str:
@@ -25,8 +26,10 @@ def event_of(window: Window, prefix: str, at_us: int, policy: MeterPolicy) -> La
     """The event of a sealed part, at `at_us`.
 
     `unit` is at least 1: Lago's dynamic charge bills nothing for a sum of zero units. All
-    properties are text (docs/lago-behaviour.md).
+    properties are text (docs/lago-behaviour.md). Usage that others measured keeps its code and its properties.
     """
+    if window.metered is not None:
+        return _event_of_others(window, window.metered, at_us)
     end_us = window.start_us + window.length_us if window.length_us else window.max_end_us
     properties = {
         "unit": str(max(1, window.total_tokens)),
@@ -49,6 +52,21 @@ def event_of(window: Window, prefix: str, at_us: int, policy: MeterPolicy) -> La
         transaction_id=transaction_id(prefix, window),
         external_subscription_id=window.subscription,
         code=policy.event_code,
+        timestamp=lago_timestamp(at_us),
+        precise_total_amount_cents=cents_text(window.cost),
+        properties=properties,
+    )
+
+
+def _event_of_others(window: Window, metered: Metered, at_us: int) -> LagoEvent:
+    """It costs 0: only a dynamic charge reads the amount, and no money is known of this usage (docs/orgs.md)."""
+    properties = {"transaction_id": metered.transaction_id, **metered.properties, "org_id": window.org_id}
+    if at_us != window.max_end_us:
+        properties["usage_end"] = to_iso(window.max_end_us)
+    return LagoEvent(
+        transaction_id=window.identity.hex(),
+        external_subscription_id=window.subscription,
+        code=metered.code,
         timestamp=lago_timestamp(at_us),
         precise_total_amount_cents=cents_text(window.cost),
         properties=properties,

@@ -22,13 +22,15 @@ from schemas.usage import Usage
 from schemas.wire import ENVELOPE_VERSION, RawRecord
 from streams.core.books import Books
 from streams.core.changes import Changes
-from streams.core.decisions import BILLED, DUPLICATE, REJECTED, decide
+from streams.core.decisions import BILLED, DUPLICATE, METERED, REJECTED, decide
 from streams.core.enrich import Enricher
 from streams.core.mapping import Target
 from streams.core.normalise import normalise, unknown_version
 from streams.core.seal import HELD_LENGTH_US
 
 HOUR_MS = 3_600_000
+#: Refused, and put back once their org has a subscription: an operator sees them among the refused calls.
+TOO_MANY_HELD = "too_many_held"
 #: Identity chunks deleted from the changelog a step, an hour's at a time: bounds the transaction.
 _DROPS = 500
 
@@ -99,6 +101,7 @@ class Fold:
         enrich = self._enricher
         clock_ms = position.clock_ms
         folded_calls = duplicate_calls = unbilled_calls = rejected_calls = 0
+        room = policy.max_held_metered - len(books.metered)
         folded_cost = duplicate_cost = unbilled_cost = rejected_cost = ZERO
         oldest_us = self._oldest_us(clock_ms)
         for record, usage in zip(records, usages, strict=True):
@@ -120,11 +123,7 @@ class Fold:
                 rejected_calls += 1
                 rejected_cost += cost
                 continue
-            new[identity] = None
-            if usage.twins:
-                new.update(dict.fromkeys(usage.twins))
             decision = decide(usage, policy)
-            decisions[decision] = decisions.get(decision, 0) + 1
             if decision in BILLED:
                 target = resolve(usage.customer_id, usage.end_us, usage.id_kind)
                 window = self._window(books, touched, usage, target, record.offset)
@@ -132,10 +131,27 @@ class Fold:
                 folded_calls += 1
                 folded_cost += cost
                 enriched.append((record.key, enrich(usage, record.offset, decision, target, window)))
-            else:
+            elif decision != METERED:
                 unbilled_calls += 1
                 unbilled_cost += cost
                 enriched.append((record.key, enrich(usage, record.offset, decision, None, None)))
+            elif identity in books.metered:  # held for longer than identities are remembered
+                duplicate_calls += 1
+                decision = DUPLICATE
+            else:
+                target = resolve(usage.customer_id, usage.end_us, usage.id_kind)
+                if target.held and room <= 0:
+                    self._reject(changes, record, Rejected(TOO_MANY_HELD))
+                    rejected_calls += 1
+                    continue
+                room -= bool(target.held)
+                window = _by_itself(changes, usage, target, record.offset)
+                folded_calls += 1
+                enriched.append((record.key, enrich(usage, record.offset, decision, target, window)))
+            new[identity] = None
+            if usage.twins:
+                new.update(dict.fromkeys(usage.twins))
+            decisions[decision] = decisions.get(decision, 0) + 1
         for window in touched.values():
             changes.windows[window.first] = window
         changes.position = copy(
@@ -234,6 +250,18 @@ def _later(value: bytes | None) -> Rejected | None:
 
 def _has_twin(books: Books, new: Mapping[bytes, None], twins: Sequence[bytes]) -> bool:
     return any(twin in new for twin in twins) or any(books.seen.contains(twins))
+
+
+def _by_itself(changes: Changes, usage: Usage, target: Target, offset: int) -> Window:
+    """A window of one event of others, which none is ever added to."""
+    at_us = usage.end_us
+    whose = (usage.customer_id, usage.id_kind, target.org_id, target.subscription, target.held)
+    window = Window(offset, offset, *whose, "", "", (), at_us, 0, at_us, at_us, 1)
+    window.identity, window.metered = usage.identity, usage.metered
+    changes.windows[offset] = window
+    if not target.held:
+        changes.ready.append(window)
+    return window
 
 
 def _add(window: Window, usage: Usage, offset: int) -> None:

@@ -2,19 +2,22 @@
 
 `[effective_from, next effective_from)`. The first version also covers everything before it, and a
 stretch in which the mapping was inactive is covered by the next active version: held usage waits
-for a mapping, so the one that comes takes it.
+for a mapping, so the one that comes takes it. Usage recorded for an org needs no mapping, and asks for none.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+from schemas.policy import LatePolicy
+from schemas.wire import ORG
 
 NO_MAPPING = "no_mapping"
 INACTIVE = "inactive"
 NO_SUBSCRIPTION = "no_subscription"
 WRONG_KIND = "id_kind_not_mapped"
 WRONG_CURRENCY = "currency"
+OUTSIDE_PERIOD = "outside_period"
 
 #: What LiteLLM's costs are in; an org billed in another currency is held.
 CURRENCY = "USD"
@@ -34,7 +37,7 @@ def resolve(customer: CustomerRecord | None, at_us: int, id_kind: str, orgs: Map
         return Target("", "", NO_MAPPING)
     version = version_at(customer.versions, at_us)
     if version is None:
-        return Target("", "", INACTIVE)
+        return Target("", "", NO_MAPPING if customer.versions[-1].deleted else INACTIVE)
     if version.id_kind and version.id_kind != id_kind:
         return Target("", "", WRONG_KIND)
     org = orgs.get(version.lago_customer_id)
@@ -48,12 +51,33 @@ def resolve(customer: CustomerRecord | None, at_us: int, id_kind: str, orgs: Map
     return Target(version.lago_customer_id, period.external_id)
 
 
+def resolve_org(org_id: str, at_us: int, orgs: Mapping[str, OrgRecord], late: LatePolicy) -> Target:
+    """The target of usage recorded for an org: its subscription, whatever its currency, for no money is known of it.
+
+    What no period bills is held here already, and not at the seal: the fold counts what is held of it.
+    """
+    org = orgs.get(org_id)
+    period = period_at(org.periods, at_us) if org is not None else None
+    if org is None or period is None:
+        return Target(org_id, "", NO_SUBSCRIPTION)
+    billed_us = billing_moment(org.periods, period.external_id, at_us)
+    if billed_us is None or (billed_us != at_us and late is LatePolicy.HOLD):
+        return Target(org_id, "", OUTSIDE_PERIOD)
+    return Target(org_id, period.external_id)
+
+
 class Resolver:
     """`resolve` over whole tables; remembers targets that do not depend on time, while the tables stay as they are."""
 
-    def __init__(self, customers: Mapping[str, CustomerRecord], orgs: Mapping[str, OrgRecord]) -> None:
+    def __init__(
+        self,
+        customers: Mapping[str, CustomerRecord],
+        orgs: Mapping[str, OrgRecord],
+        late: LatePolicy = LatePolicy.SHIFT,
+    ) -> None:
         self._customers = customers
         self._orgs = orgs
+        self._late = late
         self._known: dict[tuple[str, str], Target] = {}
 
     def forget(self) -> None:
@@ -61,9 +85,11 @@ class Resolver:
         self._known.clear()
 
     def __call__(self, customer_id: str, at_us: int, id_kind: str) -> Target:
-        """The target of a customer's call that ended at `at_us`."""
+        """The target of a customer's call that ended at `at_us`, or of an org's usage where `id_kind` says so."""
         target = self._known.get((customer_id, id_kind))
         if target is None:
+            if id_kind == ORG:
+                return resolve_org(customer_id, at_us, self._orgs, self._late)
             customer = self._customers.get(customer_id)
             target = resolve(customer, at_us, id_kind, self._orgs)
             if customer is not None and len(customer.versions) == 1:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from schemas.errors import Rejected
-from schemas.moments import SECOND_US, parse_us
+from schemas.moments import MAX_US, SECOND_US, parse_us
 from schemas.money import EXACT, ZERO, check_cost, quantise
 from schemas.usage import Usage
 from schemas.wire import (
@@ -14,6 +14,8 @@ from schemas.wire import (
     FLAT,
     INTEGRATION,
     LAGO,
+    METERED,
+    ORG,
     SLP,
     Call,
     CallMetadata,
@@ -43,8 +45,8 @@ def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
     """The call in `record` as `Usage`, its cost quantised to `unit` dollars.
 
     Raises:
-        Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`,
-            `bad_tokens`, `unknown_shape` or `unknown_version`: the call goes to the rejected topic.
+        Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `bad_tokens`,
+            `bad_event`, `unknown_shape` or `unknown_version`: the call goes to the rejected topic.
     """
     if record.v > ENVELOPE_VERSION:
         raise unknown_version(record.v)
@@ -160,6 +162,23 @@ def _cloud_event(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     return usage
 
 
+def _metered(record: RawRecord, _call: Call, _unit: Decimal) -> Usage:
+    """Usage that others measured: `org_id | transaction_id`, so that a repeat may leave its time out."""
+    event = record.metered
+    if event is None or record.id_kind != ORG:
+        raise Rejected("bad_event", "metered usage of an org is absent")
+    if not event.org_id or not event.transaction_id:
+        raise Rejected("no_identity", "org_id or transaction_id is absent")
+    if not 0 <= event.at < MAX_US:
+        raise Rejected("bad_time", "outside 1970..9999")
+    identity = identity_of("metered", event.org_id, event.transaction_id)
+    usage = Usage(identity, "", "", "success", event.at, event.at, "", "", 0, 0, 0, 0, 0, ZERO)
+    usage.request_id = event.transaction_id
+    usage.call_type = event.code
+    usage.metered = event
+    return usage
+
+
 def _plain(
     record: RawRecord,
     at: int | None,
@@ -245,4 +264,5 @@ _SHAPES: dict[str, Callable[[RawRecord, Call, Decimal], Usage]] = {
     INTEGRATION: _integration,
     LAGO: _lago,
     CLOUDEVENT: _cloud_event,
+    METERED: _metered,
 }

@@ -43,6 +43,18 @@ class MappingRequest(msgspec.Struct, frozen=True):
     effective_from: int | None = None
 
 
+class Ending(msgspec.Struct, frozen=True):
+    """That a mapping is to end.
+
+    Fields:
+        deleted: it is to be shown no more, rather than as inactive.
+        effective_from: as `MappingRequest`.
+    """
+
+    deleted: bool = False
+    effective_from: int | None = None
+
+
 def remap(
     record: CustomerRecord | None, request: MappingRequest, now_us: int, lead_us: int, keep_us: int = KEEP_US
 ) -> CustomerRecord:
@@ -65,19 +77,49 @@ def remap(
     if begins < earliest:
         raise Rejected(TOO_EARLY, "usage before now + MAPPING_LEAD_SECONDS may have been decided already")
     later = [other for other in record.versions if other.effective_from > begins]
-    versions = [*_decided(record, begins), version, *later]
-    while len(versions) > KEPT_VERSIONS and versions[1].effective_from <= now_us - keep_us:
-        del versions[0]
+    versions = _needed([*_decided(record, begins), version, *later], now_us - keep_us)
     if len(versions) > MAX_VERSIONS:
         raise Rejected(TOO_MANY, f"more than {MAX_VERSIONS} versions are still needed")
-    return copy(record, versions=tuple(versions), updated_at=now_us)
+    return copy(record, versions=versions, updated_at=now_us)
 
 
-def takes_effect(request: MappingRequest, now_us: int, lead_us: int) -> int:
+def unmap(record: CustomerRecord, ending: Ending, now_us: int, lead_us: int, keep_us: int = KEEP_US) -> CustomerRecord:
+    """The customer's record once nobody pays from `ending` on, whatever was announced for later; `record` itself
+    where it already says so. Usage from there on is held, and goes to whoever is mapped next; usage before it
+    goes where it went, however late it comes.
+
+    Raises:
+        Rejected: `effective_from_too_early`. Never for too many versions: it must always be possible to stop.
+    """
+    earliest = _whole_second_from(now_us + lead_us)
+    begins = takes_effect(ending, now_us, lead_us)
+    ended = in_force(record.versions, begins)
+    if ended is record.versions[-1] and not ended.is_active and ended.deleted >= ending.deleted:
+        return record
+    if begins < earliest:
+        raise Rejected(TOO_EARLY, "usage before now + MAPPING_LEAD_SECONDS may have been decided already")
+    end = copy(ended, effective_from=begins, is_active=False, deleted=ending.deleted, updated_at=now_us)
+    return copy(record, versions=_needed([*_decided(record, begins), end], now_us - keep_us), updated_at=now_us)
+
+
+def forgettable(record: CustomerRecord, until_us: int) -> bool:
+    """Nobody has been mapped since before `until_us`."""
+    last = record.versions[-1]
+    return last.deleted and max(last.effective_from, last.updated_at) < until_us
+
+
+def takes_effect(request: MappingRequest | Ending, now_us: int, lead_us: int) -> int:
     """The whole second from which the request's version applies: the asked one rounded down, or the earliest."""
     if request.effective_from is None:
         return _whole_second_from(now_us + lead_us)
     return request.effective_from - request.effective_from % SECOND_US
+
+
+def shown(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion | None:
+    """What somebody who asks at `at_us` is told: the version in force; where that is a deleted one, the one announced
+    after it, which also gets what is held meanwhile. None where nobody is mapped."""
+    covering = versions[_covering(versions, at_us) :]
+    return next((version for version in covering if not version.deleted), None)
 
 
 def in_force(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion:
@@ -98,6 +140,13 @@ def _already_says(versions: tuple[MappingVersion, ...], version: MappingVersion,
         return False
     known = versions[there]
     return known == copy(version, effective_from=known.effective_from, updated_at=known.updated_at)
+
+
+def _needed(versions: list[MappingVersion], since_us: int) -> tuple[MappingVersion, ...]:
+    """All but old ones that decide nothing from `since_us` on."""
+    while len(versions) > KEPT_VERSIONS and versions[1].effective_from <= since_us:
+        del versions[0]
+    return tuple(versions)
 
 
 def _decided(record: CustomerRecord, until: int) -> list[MappingVersion]:

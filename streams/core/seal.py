@@ -13,9 +13,8 @@ from schemas.records import Receipt
 from streams.core.books import Books
 from streams.core.changes import Changes, Sealed
 from streams.core.event import event_of, manifest_of
-from streams.core.mapping import Target, billing_moment, resolve
+from streams.core.mapping import OUTSIDE_PERIOD, Target, billing_moment, resolve, resolve_org
 
-OUTSIDE_PERIOD = "outside_period"
 DAY_US = 86_400_000_000
 HELD_LENGTH_US = 1_000_000
 
@@ -115,17 +114,21 @@ def release(
     """Held windows whose target is known now go into open windows of that target.
 
     Sums move whole: conservation is untouched. A held window is at most one second long until it
-    is coalesced, and versions begin on whole seconds, so none straddles two versions.
+    is coalesced, and versions begin on whole seconds, so none straddles two versions. Usage recorded for an
+    org asks for no mapping.
     """
     changes = Changes(books.position)
     moved: dict[WindowKey, Window] = {}
     for customer_id, firsts in books.held.items():
-        customer = customers.get(customer_id)
-        if customer is None:
+        customer, org = customers.get(customer_id), orgs.get(customer_id)
+        if customer is None and (org is None or not org.periods):
             continue
         for first in firsts:
             window = books.windows[first]
-            target = resolve(customer, window.max_end_us, window.id_kind, orgs)
+            if window.metered is None:
+                target = resolve(customer, window.max_end_us, window.id_kind, orgs)
+            else:
+                target = resolve_org(customer_id, window.max_end_us, orgs, policy.late_policy)
             if target.held or _outside(window, target, orgs, policy):
                 continue
             changes.windows[first] = None
@@ -166,7 +169,7 @@ def _outside(window: Window, target: Target, orgs: Mapping[str, OrgRecord], poli
 
 
 def _retarget(window: Window, target: Target, policy: MeterPolicy) -> Window:
-    length = policy.window_us
+    length = policy.window_us if window.metered is None else 0
     start = window.max_end_us - window.max_end_us % length if length else window.max_end_us
     return copy(
         window,

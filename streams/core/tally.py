@@ -15,6 +15,8 @@ from schemas.moments import HOUR_US
 from schemas.records import Receipt
 from streams.core.seen import SeenIds
 
+#: How reasons of `failed` begin where Lago took an event and then found that no invoice will ever count it.
+UNBILLABLE = "unbillable_"
 PENDING, PROCESSING, COMPLETED, FAILED = STATUSES = ("pending", "processing", "completed", "failed")
 #: How long a completed event's receipt is recognised when it comes again; by the receipts' own clock.
 REMEMBERED_HOURS = 48
@@ -42,27 +44,33 @@ class Tally:
     def take(self, receipts: Sequence[Receipt]) -> None:
         """Count further receipts, in order of their offsets; any suffix taken twice changes nothing.
 
-        `completed` is final. `pending` only begins: it never takes an event back from a later state. A status
-        that is not known here is left out.
+        `completed` is final, but for what Lago itself takes back; see `takes_back`. `pending` only begins: it never
+        takes an event back from a later state. A status that is not known here is left out.
         """
         ids = [blake2b(receipt.transaction_id.encode(), digest_size=16).digest() for receipt in receipts]
         completed: dict[bytes, None] = {}
         for identity, receipt, known in zip(ids, receipts, self._completed.contains(ids), strict=True):
-            status = receipt.status
-            if known or identity in completed or status not in STATUSES:
+            was_completed = known or identity in completed
+            before = self._unsettled.get(identity) or (COMPLETED if was_completed else None)
+            if not _follows(before, receipt):
                 continue
-            before = self._unsettled.get(identity)
             if before is not None:
-                if status == PENDING:
-                    continue
                 self.counts[before] -= 1
-            self.counts[status] += 1
-            if status == COMPLETED:
-                self._unsettled.pop(identity, None)
+            self.counts[receipt.status] += 1
+            if receipt.status != COMPLETED:
+                self._unsettled[identity] = receipt.status
+                continue
+            self._unsettled.pop(identity, None)
+            if not was_completed:
                 completed[identity] = None
-            else:
-                self._unsettled[identity] = status
         self._remember(completed, max((receipt.at for receipt in receipts), default=0) // HOUR_US)
+
+    def state(self, transaction_id: str) -> str | None:
+        """The state of an event; None where it is not remembered."""
+        identity = blake2b(transaction_id.encode(), digest_size=16).digest()
+        if (status := self._unsettled.get(identity)) is not None:
+            return status
+        return COMPLETED if self._completed.contains([identity])[0] else None
 
     def _remember(self, completed: dict[bytes, None], hour: int) -> None:
         if hour > self._hour:
@@ -72,6 +80,20 @@ class Tally:
             self._dropped = oldest
         if completed:
             self._completed.add(b"".join(completed), self._hour)
+
+
+def _follows(before: str | None, receipt: Receipt) -> bool:
+    """Whether a receipt changes an event's state; None = nothing is known of the event, or it is somebody else's."""
+    if receipt.status not in STATUSES:
+        return False
+    if before == COMPLETED or takes_back(receipt):
+        return before is not None and takes_back(receipt)
+    return before is None or receipt.status != PENDING
+
+
+def takes_back(receipt: Receipt) -> bool:
+    """Whether a receipt says that Lago will not bill an event that it took: it follows even `completed`."""
+    return receipt.status == FAILED and receipt.reason.startswith(UNBILLABLE)
 
 
 def totals(tallies: Iterable[Tally]) -> Totals:

@@ -14,7 +14,7 @@ from connectors.lago.sandbox.customers import Customers
 from connectors.lago.sandbox.identifiers import Identifiers
 from connectors.lago.sandbox.metrics import Metrics
 from connectors.lago.sandbox.plans import Plans
-from connectors.lago.sandbox.store import Event
+from connectors.lago.sandbox.stored import Event
 from connectors.lago.sandbox.subscriptions import Subscriptions
 from tests.support.sandbox import NOW, Clock, Lago, codes, event, lago_sandbox
 

@@ -19,7 +19,7 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.generate import FOLDER, files
 from schemas.ledger import Position
 from schemas.policy import MeterPolicy
-from schemas.records import AuditRecord
+from schemas.records import AuditRecord, DeliveryAttempt
 from schemas.topics import CATALOGUE, CHANGELOG, TopicNames
 from schemas.wire import FLAT
 from streams.agents.sink import DeliveryWork
@@ -74,6 +74,10 @@ def written() -> Iterator[tuple[str, bytes]]:
         yield ("Receipt" if write.topic == "billing.receipts" else "LagoEvent"), write.value or b""
         yield from (("Manifest", value) for name, value in write.headers if name == "manifest")
     yield "AuditRecord", msgspec.json.encode(AuditRecord("a1", NOON, "ada", "replay", {"from": "x"}, "again", 3))
+    yield (
+        "DeliveryAttempt",
+        msgspec.json.encode(DeliveryAttempt(NOON, "out", "events.batch", 500, 7, "http_500", 2, 100)),
+    )
     yield "CustomerRecord", msgspec.json.encode(CUSTOMER)
     yield "OrgRecord", msgspec.json.encode(ORGS["org"])
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import csv
-import random
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -13,19 +11,16 @@ import httpx
 import msgspec
 import pytest
 
-from connectors.lago.client import LagoClient
 from schemas.customer_id import normalise_customer_id
 from schemas.money import quantum
 from schemas.wire import RawRecord
-from streams.core.backoff import RetryPolicy
-from streams.core.breaker import Breaker
 from streams.core.decisions import BILLED, decide
 from streams.core.normalise import normalise
-from streams.delivery import Delivery
 from tests.support.eventually import soon
 from tests.support.ingress import RECEIVED_AT, Ingress, running_ingress
 from tests.support.kafka import Kafka
-from tests.support.sandbox import KEY, Lago, lago_sandbox
+from tests.support.posting import quick_delivery
+from tests.support.sandbox import lago_sandbox
 from tests.support.stage import QUICK, Stage
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "litellm"
@@ -67,19 +62,6 @@ def rows() -> Iterator[Expected]:
 
 ROWS = list(rows())
 FILES = sorted({row.file for row in ROWS})
-
-
-def lago_delivery(lago: Lago, http: httpx.AsyncClient) -> Delivery:
-    policy = RetryPolicy(random.random)
-    return Delivery(
-        LagoClient(http, lago.url, KEY),
-        concurrency=asyncio.Semaphore(4),
-        breaker=Breaker(policy, time.monotonic()),
-        policy=policy,
-        clock=time.monotonic,
-        sleep=asyncio.sleep,
-        on_request=lambda *_: None,
-    )
 
 
 async def post_all(ingress: Ingress) -> None:
@@ -128,7 +110,7 @@ async def test_recorded_bodies_sent_three_times_are_billed_once(
         await lago.plan()
         for number in range(len(customers)):
             await lago.subscribe(f"sub-{number}", f"org-{number}", subscription_at="2026-01-01T00:00:00Z")
-        parts = stage.parts(replace(QUICK, window_us=window_us), lago_delivery(lago, http))
+        parts = stage.parts(replace(QUICK, window_us=window_us), quick_delivery(lago, http))
         for _ in range(3):
             await post_all(ingress)
         async with stage.running("meter", parts), stage.running("sink", parts):

@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -14,27 +14,15 @@ import asyncpg
 import pytest
 
 from tests.faults.procs import Process
-from tests.support.database import migrated_database, rows, until
+from tests.support.database import rows, until
 from tests.support.enriched import put
 from tests.support.eventually import soon
-from tests.support.kafka import Kafka
 from tests.support.postgres import Postgres
 from tests.support.stage import Stage
 
 pytestmark = pytest.mark.faults
 
 OPENED = '"event": "partitions_opened"'
-
-
-@pytest.fixture
-def stage(kafka: Kafka, topic_prefix: str) -> Stage:
-    return Stage(kafka.bootstrap, topic_prefix)
-
-
-@pytest.fixture
-async def database(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 def projector(name: str, stage: Stage, database: str, folder: Path) -> Process:

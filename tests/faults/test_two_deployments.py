@@ -12,7 +12,6 @@ import pytest
 from streams.parts import Parts
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
-from tests.support.kafka import Kafka
 from tests.support.posting import opened, quick_delivery, statuses
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.stage import QUICK, Stage
@@ -20,11 +19,6 @@ from tests.support.stage import QUICK, Stage
 pytestmark = pytest.mark.faults
 
 CALLS = 60
-
-
-@pytest.fixture
-def stage(kafka: Kafka, topic_prefix: str) -> Stage:
-    return Stage(kafka.bootstrap, topic_prefix)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from schemas.moments import HOUR_US
 from streams.parts import Parts
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
-from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import lago_sandbox
 from tests.support.stage import Stage
@@ -26,11 +25,6 @@ pytestmark = pytest.mark.faults
 
 CALLS = 20
 OFF_BY_H = (-24, -1, 1, 24)
-
-
-@pytest.fixture
-def stage(kafka: Kafka, topic_prefix: str) -> Stage:
-    return Stage(kafka.bootstrap, topic_prefix)
 
 
 def off_by(hours: float, parts: Parts) -> Parts:

@@ -14,7 +14,6 @@ import pytest
 
 from connectors.http.strip import strip
 from connectors.operations.usage_log import Checked, known
-from connectors.postgres.migrate import migrate
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.wire import FLAT
@@ -24,7 +23,6 @@ from tests.support.calls import Raw
 from tests.support.command import Ended, meterbridge
 from tests.support.database import fresh_database, projector_parts, rows, until
 from tests.support.eventually import soon
-from tests.support.kafka import Kafka
 from tests.support.stage import Stage
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "litellm"
@@ -60,18 +58,6 @@ def raws(calls: list[dict[str, Any]]) -> list[Raw]:
         assert stripped is not None
         found.append(Raw(0, at // 1000, stripped[0].encode(), stripped[1]))
     return found
-
-
-@pytest.fixture
-def stage(kafka: Kafka, topic_prefix: str) -> Stage:
-    return Stage(kafka.bootstrap, topic_prefix)
-
-
-@pytest.fixture
-async def database(postgres_url: str) -> AsyncIterator[str]:
-    async with fresh_database(postgres_url) as url:
-        await migrate(url)
-        yield url
 
 
 @pytest.fixture

@@ -12,36 +12,22 @@ import pytest
 from connectors.operations.letters import CALLS, EVENTS, Filters, unresolved
 from connectors.operations.requeue import desk
 from connectors.operations.sending import Sender
-from connectors.postgres.migrate import migrate
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US
 from streams.parts import Parts
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
-from tests.support.database import fresh_database, projector_parts, rows
+from tests.support.database import projector_parts, rows
 from tests.support.eventually import soon
-from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.stage import Stage
 
 
 @pytest.fixture
-def stage(kafka: Kafka, topic_prefix: str) -> Stage:
-    return Stage(kafka.bootstrap, topic_prefix)
-
-
-@pytest.fixture
 async def lago() -> AsyncIterator[Lago]:
     async with lago_sandbox(clock=time.time) as sandbox:
         yield sandbox
-
-
-@pytest.fixture
-async def database(postgres_url: str) -> AsyncIterator[str]:
-    async with fresh_database(postgres_url) as url:
-        await migrate(url)
-        yield url
 
 
 @pytest.fixture

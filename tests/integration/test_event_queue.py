@@ -93,6 +93,25 @@ async def test_a_state_only_moves_forward(
     ]
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_what_lago_takes_back_is_failed_though_it_was_completed(url: str, together: bool) -> None:
+    """Any other word after `completed` is a late one; Lago's own, that no invoice will count the event, is not."""
+    told = [
+        receipt("completed", 1),
+        receipt("failed", 2, reason="lago_refused"),
+        receipt("failed", 3, reason="unbillable_invalid_code"),
+        receipt("pending", 4),
+    ]
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.events, event(), manifest=manifest())
+        for chunk in [told] if together else [[one] for one in told]:
+            await writer.put(TOPICS.receipts, *chunk)
+        asked = "SELECT status, error_message, extract(epoch FROM processed_at)::int FROM event_queue"
+        assert await rows(url, asked) == [("failed", "unbillable_invalid_code", 3)]
+        await writer.put(TOPICS.receipts, receipt("completed", 5))
+        assert await rows(url, asked) == [("completed", None, 5)]
+
+
 async def test_held_usage_that_was_given_up_is_failed_with_that_word_and_stays_so(url: str) -> None:
     """An operator's decision is on record; later words about the part do not undo it."""
     async with Writer(url) as writer:

@@ -8,29 +8,15 @@ import asyncpg
 import httpx
 import pytest
 
-from connectors.postgres.migrate import migrate
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
-from tests.support.database import fresh_database, projector_parts, until
+from tests.support.database import projector_parts, until
 from tests.support.eventually import soon
-from tests.support.kafka import Kafka
 from tests.support.posting import quick_delivery, statuses
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.stage import Stage
 
 METRIC = "ai_usage"
-
-
-@pytest.fixture
-def stage(kafka: Kafka, topic_prefix: str) -> Stage:
-    return Stage(kafka.bootstrap, topic_prefix)
-
-
-@pytest.fixture
-async def database(postgres_url: str) -> AsyncIterator[str]:
-    async with fresh_database(postgres_url) as url:
-        await migrate(url)
-        yield url
 
 
 @pytest.fixture

@@ -3,20 +3,12 @@
 import time
 from decimal import Decimal
 
-import pytest
-
 from schemas.ledger import Sum
 from streams.lanes import Lane
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.eventually import soon
-from tests.support.kafka import Kafka
 from tests.support.stage import Stage
-
-
-@pytest.fixture
-def stage(kafka: Kafka, topic_prefix: str) -> Stage:
-    return Stage(kafka.bootstrap, topic_prefix)
 
 
 def calls(numbers: range, customer: str) -> list[Raw]:

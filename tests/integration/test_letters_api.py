@@ -8,27 +8,14 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from connectors.postgres.migrate import migrate
 from tests.support.calls import Raw, raw, slp
-from tests.support.database import fresh_database, projector_parts, until
+from tests.support.database import projector_parts, until
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, put, quick_delivery, statuses
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.server import BEARER, Server, running_server, settings_for
 from tests.support.stage import Stage
-
-
-@pytest.fixture
-def stage(kafka: Kafka, topic_prefix: str) -> Stage:
-    return Stage(kafka.bootstrap, topic_prefix)
-
-
-@pytest.fixture
-async def database(postgres_url: str) -> AsyncIterator[str]:
-    async with fresh_database(postgres_url) as url:
-        await migrate(url)
-        yield url
 
 
 @pytest.fixture
@@ -74,7 +61,7 @@ async def test_dead_events_are_put_back_within_a_bound_and_arrive(stage: Stage, 
             await soon(lambda: set(statuses(stage).values()) == {"completed"}, limit_s=30)
     told = await asked(server, "/webhooks/stats")
     assert (told["delivered"], told["dead"], told["retrying"], told["pending"]) == (5, 0, 0, 0)
-    assert [line["actor"] for line in stage.values(stage.topics.audit)] == ["api", "api"]
+    assert [line["actor"] for line in stage.values(stage.topics.audit)] == ["master key", "master key"]
 
 
 async def test_the_way_of_usage_is_told_in_numbers(stage: Stage, server: Server) -> None:

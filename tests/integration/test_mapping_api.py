@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from connectors.settings import Settings
 from schemas.customers import CustomerRecord, OrgRecord
-from schemas.topics import CUSTOMERS, ORGS, Topic
+from schemas.topics import CUSTOMERS, ORGS, RAW, Topic
 from tests.support.kafka import Kafka
 from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.server import BEARER, Server, running_server, settings_for
@@ -40,18 +40,31 @@ async def lago() -> AsyncIterator[Lago]:
 
 def records(settings: Settings, topic: Topic) -> list[tuple[str, bytes]]:
     """Key and value of everything the topic holds."""
+    return [(key, value) for key, value, _ in placed(settings, topic)]
+
+
+def placed(settings: Settings, topic: Topic) -> list[tuple[str, bytes, int]]:
+    """Key, value and partition of every committed record; an end of a partition tells that there are no more."""
     consumer = Consumer(
-        {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "reads", "enable.auto.commit": False}
+        {
+            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            "group.id": "reads",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+        }
     )
-    found: list[tuple[str, bytes]] = []
+    count = 1 if topic is ORGS else settings.kafka_partitions
+    found: list[tuple[str, bytes, int]] = []
     try:
-        for partition in range(1 if topic is ORGS else settings.kafka_partitions):
-            tp = TopicPartition(settings.topic_prefix + topic.name, partition, 0)
-            _, end = consumer.get_watermark_offsets(tp, timeout=10)
-            consumer.assign([tp])
-            messages = consumer.consume(end, timeout=10) if end else []
-            assert len(messages) == end
-            found += [(message.key().decode(), message.value()) for message in messages]
+        consumer.assign([TopicPartition(settings.topic_prefix + topic.name, number, 0) for number in range(count)])
+        ended = 0
+        while ended < count:
+            [message] = consumer.consume(1, timeout=10)
+            if message.error() is None:
+                found.append((message.key().decode(), message.value(), message.partition()))
+            else:
+                ended += 1
     finally:
         consumer.close()
     return found
@@ -207,25 +220,18 @@ async def test_any_customer_id_is_found_again_under_its_normal_spelling(server: 
             assert said(await server.mapping(quote(spelling, safe=""))) == created
 
 
-async def test_a_key_lands_where_the_meter_looks_for_it(server: Server, kafka: Kafka, settings: Settings) -> None:
+async def test_a_key_lands_where_the_meter_looks_for_it(server: Server, settings: Settings) -> None:
     """One partitioner everywhere: a ledger follows only the customers of its own partition."""
     for number in range(12):
         said(await server.map(f"customer-{number}"), 201)
         body = f'{{"id":"{number}","user":"customer-{number}","spend":1,"total_tokens":1}}'
         said(await server.http.post("/webhook/litellm/usage", content=body), 202)
-    consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "reads", "enable.auto.commit": False})
-    places: dict[str, set[tuple[str, int]]] = {}
-    try:
-        for topic in ("billing.customers", "litellm.usage.raw"):
-            tps = [TopicPartition(settings.topic_prefix + topic, number, 0) for number in range(3)]
-            count = sum(consumer.get_watermark_offsets(tp, timeout=10)[1] for tp in tps)
-            consumer.assign(tps)
-            for message in consumer.consume(count, timeout=10):
-                places.setdefault(message.key().decode(), set()).add((topic, message.partition()))
-    finally:
-        consumer.close()
+    places: dict[str, list[int]] = {}
+    for topic in (CUSTOMERS, RAW):
+        for key, _, partition in placed(settings, topic):
+            places.setdefault(key, []).append(partition)
     assert len(places) == 12
-    assert all(len({partition for _, partition in found}) == 1 and len(found) == 2 for found in places.values())
+    assert all(len(found) == 2 and len(set(found)) == 1 for found in places.values())
 
 
 async def test_the_subscription_comes_from_lago_where_none_is_named(

@@ -4,18 +4,10 @@ import time
 from dataclasses import replace
 from decimal import Decimal
 
-import pytest
-
 from schemas.moments import SECOND_US
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
-from tests.support.kafka import Kafka
 from tests.support.stage import QUICK, Stage
-
-
-@pytest.fixture
-def stage(kafka: Kafka, topic_prefix: str) -> Stage:
-    return Stage(kafka.bootstrap, topic_prefix)
 
 
 def now_calls(numbers: range, customer: str = "acme") -> list[Raw]:

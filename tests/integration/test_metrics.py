@@ -16,10 +16,10 @@ from connectors.metrics import (
     LOOK_EVERY_S,
     SOURCES,
     Metrics,
-    WorkerSensors,
     start_metrics_server,
 )
 from connectors.settings import Settings
+from connectors.worker_sensors import WorkerSensors
 from schemas.errors import ConfigurationError
 from schemas.ledger import Counters, Position, Sum, Window
 from schemas.records import Receipt
@@ -67,6 +67,7 @@ TYPES = {
     "meterbridge_projection_skipped_total": "counter",
     "meterbridge_projector_lag_seconds": "gauge",
     "meterbridge_postgres_failures_total": "counter",
+    "meterbridge_lago_webhooks_total": "counter",
     "meterbridge_build_info": "gauge",
 }
 

@@ -55,6 +55,17 @@ IN_USE = {
         "INSERT INTO usage_parts (part, event, status) VALUES ('part-1', '{}', 'completed')",
     ],
     3: ["INSERT INTO rejected_calls VALUES (0, 0, now(), 'meter', 'bad_cost', '', 'c', NULL, 1)"],
+    4: [
+        "INSERT INTO customer_records VALUES ('c', '[]', now(), now(), 3)",
+        "INSERT INTO organisations VALUES ('o', '', '', '', '', 'active', '', '{}', '[]', now(), 4)",
+        "INSERT INTO audit_log VALUES ('a', now(), 'ada', 'replay', '{}', '', 0, 0)",
+        "INSERT INTO webhook_delivery_logs VALUES (0, 5, now(), 'out', 'events.batch', 200, NULL, 7, 1, 100)",
+        "INSERT INTO forgotten_months VALUES ('2026-01-01')",
+    ],
+    5: [
+        "INSERT INTO api_keys VALUES ('a', sha256('a'), 'key', '{*}', NULL, now(), 'ada')",
+        "INSERT INTO api_keys VALUES ('b', sha256('b'), 'key', '{}', '{o}', now(), 'ada', now(), now(), now(), 'a')",
+    ],
 }
 
 

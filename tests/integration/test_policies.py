@@ -13,15 +13,9 @@ from schemas.policy import MeterPolicy
 from streams.core.decisions import BILLED
 from tests.support.eventually import soon
 from tests.support.ingress import running_ingress
-from tests.support.kafka import Kafka
 from tests.support.stage import Stage
 
 CACHE_HIT = Path(__file__).parents[1] / "fixtures" / "litellm" / "generic_api__1.109.1__cache-hit.json"
-
-
-@pytest.fixture
-def stage(kafka: Kafka, topic_prefix: str) -> Stage:
-    return Stage(kafka.bootstrap, topic_prefix)
 
 
 def policy(**variables: str) -> MeterPolicy:

@@ -1,7 +1,6 @@
 """The projector on real Kafka and real Postgres: what the topics say stands in the tables, each row once."""
 
 import asyncio
-import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -15,31 +14,16 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from connectors.lago.client import LagoClient
 from connectors.postgres.migrate import migrate
 from schemas.money import ZERO
-from streams.core.backoff import RetryPolicy
-from streams.core.breaker import Breaker
-from streams.delivery import Delivery
 from tests.support.calls import Raw, raw, slp
-from tests.support.database import Watching, fresh_database, migrated_database, projector_parts, rows, until
+from tests.support.database import Watching, fresh_database, projector_parts, rows, until
 from tests.support.enriched import put, usage
 from tests.support.eventually import soon
-from tests.support.kafka import Kafka
 from tests.support.postgres import Postgres
-from tests.support.sandbox import KEY, Lago, lago_sandbox
+from tests.support.posting import quick_delivery
+from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.stage import Stage
-
-
-@pytest.fixture
-def stage(kafka: Kafka, topic_prefix: str) -> Stage:
-    return Stage(kafka.bootstrap, topic_prefix)
-
-
-@pytest.fixture
-async def database(postgres_url: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_url) as url:
-        yield url
 
 
 @pytest.fixture
@@ -55,20 +39,6 @@ def now_calls(numbers: range, customer: str = "acme", **fields: object) -> list[
     return [raw(0, slp(n, at_us=at, **fields), customer=customer, received_us=at) for n in numbers]
 
 
-def delivery_to(lago: Lago, http: httpx.AsyncClient) -> Delivery:
-    """One that loses patience within a test."""
-    policy = RetryPolicy(random.random, base_s=0.01, cap_s=0.05, isolate_after=2, alone_after=3)
-    return Delivery(
-        LagoClient(http, lago.url, KEY),
-        concurrency=asyncio.Semaphore(4),
-        breaker=Breaker(policy, time.monotonic()),
-        policy=policy,
-        clock=time.monotonic,
-        sleep=asyncio.sleep,
-        on_request=lambda *_: None,
-    )
-
-
 async def test_the_tables_agree_with_the_books_and_with_lago(stage: Stage, database: str, lago: Lago) -> None:
     """From the call to its invoice line: nothing is counted that was not billed, and the other way round."""
     stage.map("acme", "org-a", "sub-a")
@@ -78,7 +48,7 @@ async def test_the_tables_agree_with_the_books_and_with_lago(stage: Stage, datab
         httpx.AsyncClient(trust_env=False) as http,
         projector_parts(stage, database) as base,
     ):
-        delivery = delivery_to(lago, http)
+        delivery = quick_delivery(lago, http)
         parts = replace(base, delivery=lambda: delivery, retry_delay_s=0.1)
         async with (
             stage.running("sink", parts),
@@ -130,7 +100,7 @@ async def test_a_poisoned_event_is_seen_in_retry_and_as_failed_with_its_reason(
     stage.map("acme", "org-a", "sub-a")
     stage.put(now_calls(range(5)))
     async with httpx.AsyncClient(trust_env=False) as http, projector_parts(stage, database) as base:
-        delivery = delivery_to(lago, http)
+        delivery = quick_delivery(lago, http)
         parts = replace(base, delivery=lambda: delivery, retry_delay_s=2.0, max_retries=1)
         async with stage.running("project", parts):
             async with stage.running("meter", parts):

@@ -16,15 +16,9 @@ from streams.writes import CONTROL, WRITE_OFF
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.eventually import soon
-from tests.support.kafka import Kafka
 from tests.support.stage import Stage
 
 SINCE = ("--from", "1h", "--to", "2100-01-01")
-
-
-@pytest.fixture
-def stage(kafka: Kafka, topic_prefix: str) -> Stage:
-    return Stage(kafka.bootstrap, topic_prefix)
 
 
 def calls(numbers: range, customer: str = "acme", age_s: int = 0) -> list[Raw]:

@@ -102,4 +102,4 @@ async def projector_parts(stage: Stage, url: str) -> AsyncIterator[Parts]:
 
 def projected_topics(topics: TopicNames) -> tuple[str, ...]:
     """What the projector reads."""
-    return (topics.enriched, topics.events, topics.receipts, topics.rejected)
+    return topics.projected

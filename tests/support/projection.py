@@ -14,7 +14,10 @@ from streams.agents.project import Place, Projected
 from tests.support.database import rows
 from tests.support.history import PREFIX, TOPICS, History, Said
 
-TABLES = ("llm_usage_log", "usage_parts", "rejected_calls", "projector_offsets")
+TABLES = (
+    *("llm_usage_log", "usage_parts", "rejected_calls", "projector_offsets"),
+    *("customer_records", "organisations", "audit_log", "webhook_delivery_logs"),
+)
 
 
 class Writer:

@@ -33,6 +33,12 @@ def test_an_unknown_customer_is_held() -> None:
     assert resolve(None, 5, "user", {}).held == NO_MAPPING
 
 
+def test_a_deleted_customer_is_held_like_one_that_was_never_mapped() -> None:
+    versions = (version(100, "a"), version(200, "a", is_active=False, deleted=True))
+    assert resolve(record(*versions), 250, "user", {}).held == NO_MAPPING
+    assert resolve(record(*versions), 199, "user", {}).subscription == "a"
+
+
 def test_an_inactive_stretch_is_covered_by_the_next_active_version() -> None:
     versions = (version(100, "a"), version(200, "b", is_active=False))
     assert resolve(record(*versions), 250, "user", {}).held == INACTIVE

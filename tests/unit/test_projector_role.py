@@ -8,9 +8,10 @@ from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
 from connectors.cli import ROLES, app, roles_of
-from connectors.metrics import Metrics, WorkerSensors
+from connectors.metrics import Metrics
 from connectors.postgres.errors import REASONS, decisions
 from connectors.settings import load_settings
+from connectors.worker_sensors import WorkerSensors
 from schemas.errors import Rejected, Unavailable
 from streams.agents.project import Projected
 

@@ -14,10 +14,14 @@ from streams.core.remap import (
     MAX_VERSIONS,
     TOO_EARLY,
     TOO_MANY,
+    Ending,
     MappingRequest,
+    forgettable,
     in_force,
     remap,
+    shown,
     takes_effect,
+    unmap,
 )
 
 NOW = 1_800_000_000 * SECOND_US + 250_000
@@ -161,9 +165,78 @@ def test_versions_that_recent_usage_needs_are_kept_beyond_their_number_and_refus
     assert len(remap(record, asked("one-more"), now + KEEP_US, LEAD).versions) == KEPT_VERSIONS
 
 
+def test_an_ended_mapping_bills_what_was_used_before_its_end_and_holds_the_rest() -> None:
+    #  ... a ...  now    now+lead  EARLIEST
+    #  -----------|---------|---------|  held
+    for deleted in (False, True):
+        ended = unmap(record_of((NOW - HOUR_US, asked("a"))), Ending(deleted), NOW, LEAD)
+        assert payer(ended, 0) == payer(ended, EARLIEST - 1) == "a"
+        assert payer(ended, EARLIEST) is None
+
+
+def test_an_end_takes_back_whatever_was_announced_for_later() -> None:
+    """Somebody who stops billing a customer does not expect it to begin again by itself."""
+    planned = record_of((NOW - HOUR_US, asked("a")), (NOW, asked("b", NOW + 9 * HOUR_US)))
+    for ending in (Ending(), Ending(deleted=True), Ending(effective_from=NOW + HOUR_US)):
+        ended = unmap(planned, ending, NOW, LEAD)
+        assert payer(ended, NOW + 99 * HOUR_US) is None
+        assert payer(ended, EARLIEST - 1) == "a"
+
+
+def test_an_end_leaves_an_inactive_stretch_to_the_payer_that_it_may_have_been_billed_to() -> None:
+    stopped = record_of((NOW - 9 * HOUR_US, asked("a")), (NOW - 8 * HOUR_US, asked("a", active=False)))
+    planned = remap(stopped, asked("b", NOW + 9 * HOUR_US), NOW - HOUR_US, LEAD)
+    assert payer(unmap(planned, Ending(deleted=True), NOW, LEAD), NOW) == "b"
+
+
+def test_ending_twice_is_ending_once_and_a_deactivated_mapping_can_still_be_deleted() -> None:
+    first = record_of((NOW - HOUR_US, asked("a")))
+    stopped = unmap(first, Ending(), NOW, LEAD)
+    assert unmap(stopped, Ending(), NOW + SECOND_US, LEAD) is stopped
+    deleted = unmap(stopped, Ending(deleted=True), NOW + SECOND_US, LEAD)
+    assert deleted is not stopped
+    for ending in (Ending(), Ending(deleted=True)):
+        assert unmap(deleted, ending, NOW + HOUR_US, LEAD) is deleted
+
+
+def test_an_end_before_the_lead_is_refused() -> None:
+    with pytest.raises(Rejected, match=TOO_EARLY):
+        unmap(record_of((NOW - HOUR_US, asked("a"))), Ending(effective_from=EARLIEST - 1), NOW, LEAD)
+
+
+def test_nobody_is_shown_from_a_deletion_on_until_the_customer_is_mapped_again() -> None:
+    """What was held meanwhile goes to the next one, as for a customer that was never mapped."""
+    deleted = unmap(record_of((NOW - HOUR_US, asked("a"))), Ending(deleted=True), NOW, LEAD)
+    before = shown(deleted.versions, EARLIEST - 1)
+    assert before is not None
+    assert before.lago_customer_id == "a"
+    assert shown(deleted.versions, EARLIEST) is None
+    again = remap(deleted, asked("b"), NOW + HOUR_US, LEAD)
+    told = shown(again.versions, NOW + HOUR_US)
+    assert told is not None
+    assert told.lago_customer_id == "b"
+    assert payer(again, EARLIEST) == "b"
+    assert payer(again, EARLIEST - 1) == "a"
+
+
+def test_billing_can_be_stopped_however_many_versions_there_are() -> None:
+    record = record_of(*((NOW + minute * 60 * SECOND_US, asked(f"org-{minute}")) for minute in range(MAX_VERSIONS)))
+    now = NOW + 2 * HOUR_US
+    assert payer(unmap(record, Ending(), now, LEAD), now + HOUR_US) is None
+
+
+def test_a_customer_may_be_forgotten_once_its_deletion_is_as_old_as_that() -> None:
+    record = record_of((NOW - HOUR_US, asked("a")))
+    assert not forgettable(unmap(record, Ending(), NOW, LEAD), NOW + 99 * HOUR_US)
+    deleted = unmap(record, Ending(deleted=True), NOW, LEAD)
+    assert not forgettable(deleted, EARLIEST)
+    assert forgettable(deleted, EARLIEST + 1)
+    assert not forgettable(remap(deleted, asked("b"), NOW + HOUR_US, LEAD), NOW + 99 * HOUR_US)
+
+
 REQUESTS = st.tuples(
     st.integers(0, 90 * 60 * SECOND_US),  # pause before it
-    st.sampled_from("abc"),
+    st.sampled_from(["a", "b", "c", "end", "delete"]),
     st.booleans(),
     st.none() | st.integers(-3600 * SECOND_US, 5 * 3600 * SECOND_US),  # its beginning, from now
 )
@@ -180,8 +253,14 @@ def test_no_request_changes_who_pays_for_what_may_be_decided_already(
         now += pause
         at = None if offset is None else now + offset
         before, request = record, asked(org, at, active=active)
+        ending = Ending(org == "delete", at)
+        if org in ("end", "delete") and before is None:
+            continue
         try:
-            record = remap(before, request, now, LEAD)
+            if before is not None and org in ("end", "delete"):
+                record = unmap(before, ending, now, LEAD)
+            else:
+                record = remap(before, request, now, LEAD)
         except Rejected as refusal:
             if refusal.reason not in {TOO_EARLY, TOO_MANY}:
                 raise
@@ -192,7 +271,10 @@ def test_no_request_changes_who_pays_for_what_may_be_decided_already(
         assert all(beginning % SECOND_US == 0 for beginning in beginnings)
         if before is None:
             continue
-        if record is not before:
+        if record is not before and org in ("end", "delete"):
+            assert record.versions[-1].effective_from == begins
+            assert payer(record, begins) is None
+        elif record is not before:
             assert in_force(record.versions, begins).lago_customer_id == org
             assert in_force(record.versions, begins).is_active == active
         for minutes in probes_minutes:

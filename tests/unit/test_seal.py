@@ -15,8 +15,8 @@ from schemas.policy import LatePolicy, MeterPolicy
 from streams.core.books import Books, total, verify
 from streams.core.changes import apply
 from streams.core.fold import Fold
-from streams.core.mapping import resolve
-from streams.core.seal import OUTSIDE_PERIOD, coalesce, due, due_windows, release, seal
+from streams.core.mapping import OUTSIDE_PERIOD, resolve
+from streams.core.seal import coalesce, due, due_windows, release, seal
 from tests.support.calls import NOON, Raw, raw, slp
 
 POLICY = MeterPolicy()

@@ -110,3 +110,28 @@ def test_taking_any_suffix_again_changes_nothing(receipts: list[Receipt], start:
     before = totals([tally])
     tally.take(receipts[start:])
     assert totals([tally]) == before
+
+
+def unbillable(event: str) -> Receipt:
+    return Receipt(event, "failed", NOW, reason="unbillable_invalid_code")
+
+
+def test_what_lago_takes_back_has_failed_though_it_was_completed() -> None:
+    """Lago answers 200 first and finds within the hour that no metric counts the event."""
+    done = [receipt("a", "pending"), receipt("a", "completed"), receipt("b", "completed")]
+    assert counted(*done, unbillable("a")) == Totals(2, 1, 1, 0)
+    tally = Tally()
+    tally.take(done)
+    for _ in range(2):  # a webhook comes three times, and again after a restart
+        tally.take([unbillable("a"), receipt("a", "pending"), unbillable("a")])
+        assert totals([tally]) == Totals(2, 1, 1, 0)
+        assert (tally.state("a"), tally.state("b"), tally.state("c")) == ("failed", "completed", None)
+    tally.take([receipt("a", "completed")])
+    assert totals([tally]) == Totals(2, 2, 0, 0)
+    tally.take([receipt("a", "completed"), unbillable("a"), receipt("a", "completed")])
+    assert totals([tally]) == Totals(2, 2, 0, 0)
+
+
+def test_what_lago_takes_back_of_others_is_not_counted_here() -> None:
+    """Another program may send events to the same Lago."""
+    assert counted(unbillable("foreign"), receipt("a", "completed")) == Totals(1, 1, 0, 0)

@@ -10,7 +10,7 @@ from connectors.lago.sandbox.events import EventRoutes
 from connectors.lago.sandbox.faults import Faults, Order
 from connectors.lago.sandbox.limits import Limits
 from connectors.lago.sandbox.state import Sandbox
-from connectors.lago.sandbox.store import Event
+from connectors.lago.sandbox.stored import Event
 
 _CHUNK = 1000
 

@@ -35,14 +35,19 @@ async def read_object(request: web.Request, root: str) -> dict[str, Any]:
     Raises:
         Refusal: 400 when it is not JSON, or the root key is absent or empty.
     """
+    sent = (await read_whole(request)).get(root)
+    if not isinstance(sent, dict) or not sent:
+        raise missing_root(root)
+    return sent
+
+
+async def read_whole(request: web.Request) -> dict[str, Any]:
+    """A body without a root key; empty where it is no object. Raises: Refusal: 400 when it is not JSON."""
     try:
         document = msgspec.json.decode(await read_json(request))
     except msgspec.DecodeError as error:
         raise malformed() from error
-    sent = document.get(root) if isinstance(document, dict) else None
-    if not isinstance(sent, dict) or not sent:
-        raise missing_root(root)
-    return sent
+    return document if isinstance(document, dict) else {}
 
 
 def page(items: Sequence[Any], query: MultiMapping[str]) -> tuple[Sequence[Any], dict[str, int | None]]:

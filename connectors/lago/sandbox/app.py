@@ -1,8 +1,9 @@
 """The sandbox as one aiohttp application: state, faults and routes wired together."""
 
+import asyncio
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -20,9 +21,12 @@ from connectors.lago.sandbox.management import VERSION, ManagementRoutes
 from connectors.lago.sandbox.refusals import Refusal, not_found, unauthorized
 from connectors.lago.sandbox.state import Sandbox
 from connectors.lago.sandbox.store import StoreKind
+from connectors.lago.sandbox.webhooks import WAITS_S, Webhooks
 from streams.core.answers import batches_are_whole
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
+#: The organization's HMAC key, unless another one is named.
+WEBHOOK_SECRET = "sandbox-webhook-secret"  # noqa: S105  # of a stand-in
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -37,6 +41,9 @@ def create_sandbox(
     journal: Path | None = None,
     rate_limit: int | None = None,
     version: str = VERSION,
+    webhook_secret: str = WEBHOOK_SECRET,
+    webhook_waits_s: Sequence[float] = WAITS_S,
+    premium: bool = False,
 ) -> web.Application:
     """An application that answers as Lago does.
 
@@ -49,6 +56,9 @@ def create_sandbox(
         journal: a file to keep what was accepted across restarts; in memory only by default.
         rate_limit: requests a second to the events endpoints, as in Lago Cloud; none by default.
         version: shown by `/health`; before v1.39.0 a batch refused for a duplicate stores its other events.
+        webhook_secret: signs the webhooks.
+        webhook_waits_s: before their further attempts.
+        premium: has the licence that foretells invoices; everything else that needs one is refused all the same.
 
     Raises:
         ValueError: `dedup` without the clickhouse store.
@@ -58,19 +68,28 @@ def create_sandbox(
     sandbox = Sandbox(store=store, dedup=dedup, clock=clock, journal=journal)
     faults, injection = Faults(clock), Injection()
     limits = Limits(rate_limit) if rate_limit else None
-    middlewares = [_answering(injection, delay_s), _authenticating(api_key), _failing(faults, injection)]
+    webhooks = Webhooks(sandbox, webhook_secret, webhook_waits_s)
+    answering, looking = _answering(injection, delay_s), webhooks.looking()
+    middlewares = [answering, _authenticating(api_key), _failing(faults, injection), looking]
     if limits is not None:
         middlewares.insert(0, limiting(limits, clock))
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=middlewares)
     events = EventRoutes(sandbox, faults, injection, whole_batches=batches_are_whole(version))
     app.add_routes(events.routes())
-    for below in (ManagementRoutes(sandbox, version), CustomerRoutes(sandbox), InvoiceRoutes(sandbox)):
+    for below in (ManagementRoutes(sandbox, version), CustomerRoutes(sandbox), InvoiceRoutes(sandbox, premium=premium)):
         app.add_routes(below.routes())
-    app.add_routes(AdminRoutes(sandbox, faults, events, limits).routes())
+    app.add_routes([*AdminRoutes(sandbox, faults, events, limits).routes(), *webhooks.routes()])
+
+    async def telling(_: web.Application) -> AsyncIterator[None]:
+        watching = asyncio.ensure_future(webhooks.watch())
+        yield
+        watching.cancel()
+        await webhooks.close()
 
     async def close(_: web.Application) -> None:
         sandbox.close()
 
+    app.cleanup_ctx.append(telling)
     app.on_shutdown.append(injection.close)
     app.on_cleanup.append(close)
     return app

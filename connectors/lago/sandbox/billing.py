@@ -17,7 +17,8 @@ import msgspec
 from connectors.lago.sandbox.coercion import ruby_decimal, text
 from connectors.lago.sandbox.instants import iso
 from connectors.lago.sandbox.plans import Charge
-from connectors.lago.sandbox.store import Event, StoreKind
+from connectors.lago.sandbox.store import StoreKind
+from connectors.lago.sandbox.stored import Event
 from connectors.lago.sandbox.subscription import Subscription
 from schemas.money import EXACT, ZERO, add, plain
 

@@ -1,4 +1,4 @@
-"""Webhook endpoints: kept, so that provisioning can be tried; nothing is ever sent to them.
+"""Webhook endpoints: where webhooks are sent.
 
 Source: `app/models/webhook_endpoint.rb`, `app/services/webhook_endpoints/create_service.rb`,
 `app/queries/webhook_endpoints_query.rb` of lago-api.

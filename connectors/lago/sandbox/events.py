@@ -19,7 +19,7 @@ from connectors.lago.sandbox.injection import Handle, Injection
 from connectors.lago.sandbox.instants import iso, iso_ms, parse_iso
 from connectors.lago.sandbox.refusals import crashed, invalid, invalid_field, not_found
 from connectors.lago.sandbox.state import Sandbox
-from connectors.lago.sandbox.store import Event
+from connectors.lago.sandbox.stored import Event
 from connectors.lago.sandbox.validation import (
     MAX_BATCH,
     Incoming,

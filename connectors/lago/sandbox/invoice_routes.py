@@ -7,11 +7,12 @@ Source: `app/controllers/api/v1/invoices_controller.rb`, `app/controllers/concer
 from aiohttp import web
 from multidict import MultiMapping
 
-from connectors.lago.sandbox.answers import json_answer, page
+from connectors.lago.sandbox.answers import json_answer, page, read_whole
 from connectors.lago.sandbox.customer_routes import CUSTOMER, customer_of
 from connectors.lago.sandbox.instants import day
 from connectors.lago.sandbox.invoices import Invoice
-from connectors.lago.sandbox.refusals import invalid_field, not_found
+from connectors.lago.sandbox.preview import asked_of, previewed
+from connectors.lago.sandbox.refusals import forbidden, invalid_field, not_found
 from connectors.lago.sandbox.state import Sandbox
 
 _INVOICE = "/api/v1/invoices/{lago_id}"
@@ -20,14 +21,16 @@ _INVOICE = "/api/v1/invoices/{lago_id}"
 class InvoiceRoutes:
     """Everything below `/api/v1/invoices`."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, *, premium: bool = False) -> None:
         self._sandbox = sandbox
+        self._premium = premium
 
     def routes(self) -> list[web.RouteDef]:
         """Their routes."""
         return [
             web.get("/api/v1/invoices", self.invoices),
             web.get(CUSTOMER + "/invoices", self.customer_invoices),
+            web.post("/api/v1/invoices/preview", self.preview),
             web.get(_INVOICE, self.invoice),
             web.post(_INVOICE + "/download", self.download),
             web.post(_INVOICE + "/download_pdf", self.download),
@@ -53,6 +56,13 @@ class InvoiceRoutes:
             "credits": [],
         }
         return json_answer({"invoice": invoice.shown(str(request.url.origin())) | shown})
+
+    async def preview(self, request: web.Request) -> web.Response:
+        """What a change of plan would bring; without a licence 403, once it is known what is meant."""
+        asked = asked_of(self._sandbox, await read_whole(request))
+        if not self._premium:
+            raise forbidden("feature_unavailable")
+        return json_answer({"invoice": previewed(self._sandbox, asked, str(request.url.origin()))})
 
     async def download(self, request: web.Request) -> web.Response:
         """The first time an empty 200 while the PDF is made, then the invoice with its address."""

@@ -17,7 +17,8 @@ from connectors.lago.sandbox.identifiers import invoice_id
 from connectors.lago.sandbox.instants import day, iso
 from connectors.lago.sandbox.invoicing import Bill, bills
 from connectors.lago.sandbox.plans import Charge
-from connectors.lago.sandbox.store import Event, EventStore
+from connectors.lago.sandbox.store import EventStore
+from connectors.lago.sandbox.stored import Event
 from connectors.lago.sandbox.subscriptions import Subscriptions
 from schemas.money import ZERO
 
@@ -112,7 +113,7 @@ class Invoices:
     def _add(self, bill: Bill, events: EventStore) -> None:
         customer = bill.subscription.customer
         lago_id = invoice_id(bill.subscription.lago_id, bill.at_us)
-        fees = _fees(bill, events, lago_id)
+        fees = fees_of(bill, events, lago_id)
         if (
             not any(fee["amount_cents"] for fee in fees)
             and customer.fields.get("finalize_zero_amount_invoice") == "skip"
@@ -122,7 +123,8 @@ class Invoices:
         self._all[lago_id] = Invoice(lago_id, customer, number, bill, fees)
 
 
-def _fees(bill: Bill, events: EventStore, lago_id: str) -> list[dict[str, Any]]:
+def fees_of(bill: Bill, events: EventStore, lago_id: str) -> list[dict[str, Any]]:
+    """Its own fee, then those of its charges; `lago_id` is the invoice's."""
     plan = bill.subscription.plan
     fees = []
     if bill.fee_cents is not None:

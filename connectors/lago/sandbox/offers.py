@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from connectors.lago.sandbox.store import Event, EventLog
+from connectors.lago.sandbox.store import EventLog
+from connectors.lago.sandbox.stored import Event
 
 
 class Offers:

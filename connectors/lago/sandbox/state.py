@@ -14,7 +14,8 @@ from connectors.lago.sandbox.journal import Entry, Journal
 from connectors.lago.sandbox.metrics import Metric, Metrics
 from connectors.lago.sandbox.offers import Offers
 from connectors.lago.sandbox.plans import Plan, Plans
-from connectors.lago.sandbox.store import ClickhouseStore, Event, EventLog, EventStore, PostgresStore, StoreKind
+from connectors.lago.sandbox.store import ClickhouseStore, EventLog, EventStore, PostgresStore, StoreKind
+from connectors.lago.sandbox.stored import Event
 from connectors.lago.sandbox.subscription import Subscription
 from connectors.lago.sandbox.subscriptions import Subscriptions
 from schemas.moments import SECOND_US

@@ -8,9 +8,8 @@ Source: unique index `index_unique_transaction_id` (`db/structure.sql`), `bulk_i
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
-import msgspec
-
 from connectors.lago.sandbox.coercion import Unstorable
+from connectors.lago.sandbox.stored import Event
 from connectors.lago.sandbox.totals import Totals, Windows
 
 StoreKind = Literal["postgres", "clickhouse"]
@@ -18,37 +17,6 @@ StoreKind = Literal["postgres", "clickhouse"]
 _MAX_YEAR_US = 9_224_318_016_000 * 1_000_000  # the year 294277, where a Postgres timestamp ends
 _MAX_CENTS_DIGITS = 25  # before the point, of decimal(40,15)
 _MS = 1000
-
-
-class Event(msgspec.Struct, gc=False):
-    """One stored copy of an event.
-
-    Fields:
-        subscription: external id, not checked to exist; None is allowed.
-        ts_us: event time, cut to the store's precision.
-        cents: plain decimal text, at most 15 decimals; None when absent.
-        properties: a JSON object, keys sorted.
-        received_us: when the request came.
-        superseded: a later copy with the same key replaced it; still listed, never billed.
-    """
-
-    transaction_id: str
-    subscription: str | None
-    code: str
-    ts_us: int
-    cents: str | None
-    properties: bytes
-    received_us: int
-    superseded: bool = False
-
-    def same_content(self, other: "Event") -> bool:
-        """Whether two copies say the same: code, timestamp, amount and properties."""
-        return (
-            self.code == other.code
-            and self.ts_us == other.ts_us
-            and self.cents == other.cents
-            and self.properties == other.properties
-        )
 
 
 class EventStore(Protocol):

@@ -6,9 +6,9 @@ Source: `app/models/subscription.rb`, `app/serializers/v1/subscription_serialize
 from dataclasses import dataclass
 from typing import Any
 
+from connectors.lago.periods import period
 from connectors.lago.sandbox.customers import Customer
 from connectors.lago.sandbox.instants import day, iso, iso_ms, midnight
-from connectors.lago.sandbox.periods import period
 from connectors.lago.sandbox.plans import Plan
 
 STATUSES = ("pending", "active", "terminated", "canceled", "incomplete")

@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from connectors.lago.sandbox.stored import Event
 from schemas.money import ZERO, add, plain
-
-if TYPE_CHECKING:
-    from connectors.lago.sandbox.store import Event
 
 #: Periods `[started, terminated]` in microseconds, both ends included.
 Windows = tuple[tuple[int, int], ...]
@@ -40,11 +38,11 @@ class Totals:
         self._events = events
         self._sums: dict[str | None, _Sums] = {}
 
-    def add(self, event: "Event") -> None:
+    def add(self, event: Event) -> None:
         """Count one more copy."""
         self._count(event, 1)
 
-    def remove(self, event: "Event") -> None:
+    def remove(self, event: Event) -> None:
         """Take back one copy that was counted before."""
         self._count(event, -1)
 
@@ -68,7 +66,7 @@ class Totals:
             overall.billed_cents = add(overall.billed_cents, sums.billed_cents)
         return _shown(overall)
 
-    def _count(self, event: "Event", sign: int) -> None:
+    def _count(self, event: Event, sign: int) -> None:
         sums = self._sums.get(event.subscription)
         if sums is None:
             sums = self._sums[event.subscription] = _Sums(windows=self._windows_of(event.subscription))

@@ -12,7 +12,7 @@ import msgspec
 
 from connectors.lago.sandbox.coercion import InvalidTimestamp, Unstorable, blank, cents, text, timestamp_us
 from connectors.lago.sandbox.refusals import crashed, invalid, invalid_field, malformed, missing_root
-from connectors.lago.sandbox.store import Event
+from connectors.lago.sandbox.stored import Event
 
 #: `LAGO_EVENTS_BATCH_MAX_LENGTH` of the server, by default.
 MAX_BATCH = 100

@@ -1,0 +1,111 @@
+"""Own API keys: what one looks like, what is kept of it, and who may hand out which.
+
+A token is `mb_<id>_<secret>`. The id is no secret: it finds the key, and people know a key by it. The secret is 256
+random bits, of which only SHA-256 is kept: a slow hash guards words that can be guessed, and these cannot; a fast
+one may be computed with every request.
+"""
+
+import hmac
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Final
+
+from connectors.access.scopes import EVERYTHING
+
+PREFIX: Final = "mb_"
+_ID_BYTES, _SECRET_BYTES = 6, 32
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is kept of a key; moments are aware.
+
+    Fields:
+        hash: SHA-256 of the whole token.
+        orgs: the only orgs it is for; None = all.
+        expires_at, revoked_at: from then on it is nobody's; None = never.
+        last_used_at: to a few seconds.
+        rotated_from: id of the key that it replaces.
+    """
+
+    key_id: str
+    hash: bytes
+    name: str
+    scopes: frozenset[str]
+    orgs: frozenset[str] | None
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+    rotated_from: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of its token, by which people know it."""
+        return f"{PREFIX}{self.key_id}"
+
+    def state(self, now: datetime) -> str:
+        """`live`, `expired` or `revoked`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "live"
+
+    def is_of(self, token: str) -> bool:
+        """Whether this is its token; takes the same time whatever is wrong."""
+        return hmac.compare_digest(self.hash, _hashed(token))
+
+    def is_within(self, scopes: frozenset[str], orgs: frozenset[str] | None) -> bool:
+        """Whether it may do no more than somebody with these scopes and orgs."""
+        return is_within(self.scopes, self.orgs, scopes, orgs)
+
+
+def is_within(
+    inner: Iterable[str], inner_orgs: frozenset[str] | None, scopes: frozenset[str], orgs: frozenset[str] | None
+) -> bool:
+    """Whether the inner scopes and orgs allow nothing that the outer ones do not; orgs None = all."""
+    wide_enough = EVERYTHING in scopes or scopes.issuperset(inner)
+    return wide_enough and (orgs is None or (inner_orgs is not None and orgs.issuperset(inner_orgs)))
+
+
+def key_id_of(token: str) -> str | None:
+    """The id in a token of ours; None = it is none."""
+    if not token.startswith(PREFIX):
+        return None
+    key_id, _, secret = token.removeprefix(PREFIX).partition("_")
+    return key_id if key_id and secret else None
+
+
+def mint(
+    name: str,
+    scopes: Iterable[str],
+    orgs: Iterable[str] | None,
+    by: str,
+    now: datetime,
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, str]:
+    """A new key and its token, which is nowhere else."""
+    key_id = secrets.token_hex(_ID_BYTES)
+    token = f"{PREFIX}{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
+    limited_to = None if orgs is None else frozenset(orgs)
+    return ApiKey(key_id, _hashed(token), name, frozenset(scopes), limited_to, now, by, expires_at), token
+
+
+def successor(old: ApiKey, by: str, now: datetime) -> tuple[ApiKey, str]:
+    """A key that may do what `old` may, and lives as long as that was meant to, from now."""
+    lifetime = old.expires_at - old.created_at if old.expires_at is not None else None
+    key, token = mint(old.name, old.scopes, old.orgs, by, now, None if lifetime is None else now + lifetime)
+    return replace(key, rotated_from=old.key_id), token
+
+
+def expiring(old: ApiKey, now: datetime, overlap: timedelta) -> ApiKey:
+    """`old` as it is once it has a successor: it lives on for `overlap`, and never longer than it would have."""
+    ends = now + overlap
+    return replace(old, expires_at=ends if old.expires_at is None else min(old.expires_at, ends))
+
+
+def _hashed(token: str) -> bytes:
+    return sha256(token.encode("utf-8", "surrogateescape")).digest()

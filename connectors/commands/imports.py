@@ -1,0 +1,116 @@
+"""`meterbridge import`: mappings, customers and subscriptions out of files."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal
+
+import typer
+
+from connectors.commands.base import AsJson, fail, one_sentence, progress, say, settings_of_command, table_of
+from connectors.operations.audit import audited
+from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows
+from connectors.operations.imports import Import, Imported, Kind
+from connectors.operations.rows import CSV, JSON, rows
+from connectors.operations.sending import Sender
+from connectors.operations.writers import Writers, writers
+from connectors.settings import Settings
+from schemas.errors import MeterbridgeError
+
+MAPPINGS, CUSTOMERS, SUBSCRIPTIONS = "mappings", "customers", "subscriptions"
+_CHUNK = 1 << 16
+#: Rows under way together: mappings share transactions, Lago is asked by few at once.
+_AT_ONCE = {MAPPINGS: 100, CUSTOMERS: 4, SUBSCRIPTIONS: 4}
+_PATIENCE_S = 60.0
+
+
+def import_rows(
+    what: Annotated[Literal["mappings", "customers", "subscriptions"], typer.Argument(help="What the rows are.")],
+    file: Annotated[str, typer.Argument(help="CSV with a header, a JSON object a line, or a JSON array; - is stdin.")],
+    kind: Annotated[
+        Literal["auto", "csv", "json"], typer.Option("--format", help="By default what the name says, else JSON.")
+    ] = "auto",
+    pace: Annotated[float, typer.Option(min=0.1, help="Customers or subscriptions a second, at most.")] = 10.0,
+    why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Map LiteLLM's customers, or make customers and subscriptions in Lago. Rows that are done already are left
+    alone: after whatever happened, run it again. Exit code 1 where a row was refused; each is named by its line."""
+    with one_sentence(OSError):
+        settings = settings_of_command()
+        if what != MAPPINGS and settings.lago_api_key is None:
+            fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+        wanted = (CSV if file.lower().endswith(".csv") else JSON) if kind == "auto" else kind
+        with (
+            sys.stdin.buffer if file == "-" else Path(file).open("rb") as opened,
+            progress(what, 0, quiet=as_json) as told,
+        ):
+            job = _imported(settings, what, opened, wanted, pace, why, told, dry_run=dry_run)
+            done, failure = asyncio.run(job)
+    answer = {"dry_run": dry_run, **done.told(), "failed": None if failure is None else failure.reason}
+    say(answer, as_json=as_json, table=lambda: _table(done, what, dry_run=dry_run))
+    if failure is not None:
+        fail(f"{failure}: run it again, what was done stays done.", 1)
+    if done.refused:
+        raise typer.Exit(1)
+
+
+async def _imported(
+    settings: Settings,
+    what: str,
+    file: BinaryIO,
+    wanted: str,
+    pace: float,
+    why: str,
+    told: Callable[[int], None],
+    *,
+    dry_run: bool,
+) -> tuple[Imported, MeterbridgeError | None]:
+    """What was done, and what ended it before its end, if anything did."""
+    async with writers(settings, _AT_ONCE[what]) as own:
+        if not dry_run:
+            target = {"what": what, "file": file.name}
+            await asyncio.to_thread(audited, settings, Sender(settings), f"import.{what}", target, reason=why)
+        job: Import[Any] = Import(_kind(own, what, dry_run=dry_run), _AT_ONCE[what], _PATIENCE_S, told)
+        try:
+            await job.run(rows(_chunks(file), wanted), None if what == MAPPINGS else _evenly(pace))
+        except MeterbridgeError as failure:
+            return job.done, failure
+        return job.done, None
+
+
+def _kind(own: Writers, what: str, *, dry_run: bool) -> Kind[Any]:
+    if what == MAPPINGS:
+        return MappingRows(own.mappings, dry_run=dry_run)
+    of = CustomerRows if what == CUSTOMERS else SubscriptionRows
+    return of(own.lago, own.billing, dry_run=dry_run)
+
+
+def _evenly(per_second: float) -> Callable[[], Awaitable[None]]:
+    """Waits so that it returns at most so often."""
+    due = time.monotonic()
+
+    async def pace() -> None:
+        nonlocal due
+        due = max(due, time.monotonic()) + 1 / per_second
+        await asyncio.sleep(max(0.0, due - 1 / per_second - time.monotonic()))
+
+    return pace
+
+
+async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(file.read, _CHUNK):
+        yield chunk
+
+
+def _table(done: Imported, what: str, *, dry_run: bool) -> Any:
+    verb = "would be" if dry_run else "were"
+    title = (
+        f"{done.read} {what} read: {done.created} {verb} created, {done.changed} changed, "
+        f"{done.unchanged} as they are, {done.refused} refused"
+    )
+    refused = [(error["line"], error["reason"], error["detail"]) for error in done.told()["errors"]]
+    return table_of(("line", "reason", "detail"), refused, title) if refused else title

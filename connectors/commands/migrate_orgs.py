@@ -1,0 +1,213 @@
+"""`meterbridge migrate-orgs`: customers that are users become customers that are organisations."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from aiokafka.errors import KafkaError
+
+from connectors.commands.base import AsJson, fail, one_sentence, progress, say, settings_of_command, table_of
+from connectors.customer_records import CustomerRecords
+from connectors.kafka.admin import check_topics
+from connectors.kafka.security import aiokafka_config
+from connectors.lago.client import LagoClient, lago_http
+from connectors.lago.metered import InMemoryUsage
+from connectors.lago.org_billing import OrgBilling
+from connectors.mappings import Mappings
+from connectors.operations.audit import audited
+from connectors.operations.loose_ends import loose_ends, settled_us
+from connectors.operations.org_migration import (
+    ALREADY,
+    FAILED,
+    MIGRATED,
+    MISSING,
+    SKIPPED,
+    WOULD,
+    OrgMigration,
+    Outcome,
+    plan_of,
+)
+from connectors.operations.sending import Sender
+from connectors.operations.user_orgs import UserOrg, read_file, read_query
+from connectors.org_learning import OrgLearner
+from connectors.org_records import OrgRecords, StoredIds
+from connectors.postgres.pool import postgres_url
+from connectors.settings import Settings
+from schemas.customers import CustomerRecord, OrgRecord
+from schemas.errors import TopicProblem
+from schemas.moments import HOUR_US, SECOND_US
+from schemas.topics import TopicNames
+from streams.core.remap import KEEP_US
+from streams.followers import Follower
+
+DRY_RUN, EXECUTE, VERIFY = "dry_run", "execute", "verify"
+
+
+def migrate_orgs(
+    mapping_file: Annotated[
+        Path | None, typer.Option(help="JSON or CSV: user_id, org_id and, if they are to differ, org_name, email.")
+    ] = None,
+    mapping_sql: Annotated[
+        str | None, typer.Option(help="A file with one SELECT of the same columns, run in DATABASE_URL; - is stdin.")
+    ] = None,
+    execute: Annotated[bool, typer.Option("--execute", help="Do it; else it is only said what would be done.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Exit code 1, and what is missing, if anything is.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let orgs take over from users: customer, plan, and the mappings, so that usage follows. Run it again after
+    whatever happened, and once more when the users' own subscriptions may end. Needs Kafka and Lago."""
+    if execute and verify:
+        fail("--execute or --verify, not both: run it once more to verify.", 2)
+    mode = EXECUTE if execute else VERIFY if verify else DRY_RUN
+    with one_sentence(KafkaError, OSError):
+        settings = settings_of_command()
+        entries = _entries(settings, mapping_file, mapping_sql)
+        with progress("customers", len(entries), quiet=as_json) as told:
+            outcomes = asyncio.run(_migrated(settings, entries, mode, told))
+    say(_told(outcomes, mode), as_json=as_json, table=lambda: _table(outcomes, mode))
+    if _wrong(outcomes, mode):
+        raise typer.Exit(1)
+
+
+def _entries(settings: Settings, file: Path | None, query: str | None) -> list[UserOrg]:
+    if (file is None) == (query is None):
+        fail("give either --mapping-file or --mapping-sql: they say which org a user belongs to.", 2)
+    if file is not None:
+        return read_file(file)
+    text = sys.stdin.read() if query == "-" else Path(query or "").read_text(encoding="utf-8")
+    return asyncio.run(read_query(postgres_url(settings), text))
+
+
+async def _migrated(
+    settings: Settings, entries: Sequence[UserOrg], mode: str, told: Callable[[int], None]
+) -> list[Outcome]:
+    clear, outcomes = plan_of(entries)
+    told(len(entries) - len(clear))
+    async with _migration(settings) as migration:
+        for entry in clear:
+            if mode == EXECUTE:
+                outcomes.append(await migration.run(entry))
+            else:
+                outcomes.append(await migration.look(entry, otherwise=WOULD if mode == DRY_RUN else MISSING))
+            told(1)
+    return outcomes
+
+
+@asynccontextmanager
+async def _migration(settings: Settings) -> AsyncIterator[OrgMigration]:
+    """The writers of the management API, in this process. Raises: TopicProblem, Unavailable."""
+    key = settings.lago_api_key
+    if key is None:
+        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+    if complaints := await asyncio.to_thread(check_topics, settings):
+        raise TopicProblem("topics", " ".join(complaints))
+    kafka, topics = aiokafka_config(settings), TopicNames.with_prefix(settings.topic_prefix)
+    customers = Follower(kafka, topics.customers, CustomerRecord, time.monotonic, "customers")
+    orgs = Follower(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")
+    org_records = OrgRecords(orgs, kafka, topics.orgs, now_us=_now_us)
+    customer_records = CustomerRecords(customers, kafka, topics.customers)
+    async with AsyncExitStack() as stack:
+        lago = LagoClient(
+            await stack.enter_async_context(lago_http(settings.lago_timeout, 2)),
+            settings.lago_api_url,
+            key.get_secret_value(),
+        )
+        for end in (customers.stop, orgs.stop, org_records.close, customer_records.close):
+            stack.push_async_callback(end)
+        learner = OrgLearner(customers.table, orgs.table, org_records, lago, now_us=_now_us)
+        lead_us = round(max(settings.mapping_lead_seconds, 1.0) * SECOND_US)
+        mappings = Mappings(
+            customers,
+            orgs,
+            customer_records,
+            learner,
+            lead_us=lead_us,
+            keep_us=max(KEEP_US, (settings.dedupe_horizon_hours + 1) * HOUR_US),
+            now_us=_now_us,
+        )
+        billing = OrgBilling(
+            lago,
+            StoredIds(org_records),
+            InMemoryUsage(),  # nothing is recorded here
+            now_us=_now_us,
+            prefixes=settings.org_id_prefixes,
+            template=settings.subscription_id_template,
+        )
+        customers.begin()
+        orgs.begin()
+        await mappings.ready()
+        yield OrgMigration(
+            billing,
+            mappings,
+            learner,
+            customers.table,
+            announce=_announcer(settings),
+            loose=lambda: loose_ends(settings),
+            lead_us=lead_us,
+            settled_us=settled_us(settings),
+            now_us=_now_us,
+        )
+
+
+def _announcer(settings: Settings) -> Callable[[UserOrg, Sequence[str]], Any]:
+    """Writes the audit line of one customer; the producer is made when the first is written."""
+    senders: list[Sender] = []
+
+    async def announce(entry: UserOrg, steps: Sequence[str]) -> None:
+        if not senders:
+            senders.append(Sender(settings))
+        target = {"user": entry.user_id, "org": entry.org_id, "steps": "; ".join(steps)}
+        await asyncio.to_thread(audited, settings, senders[0], "orgs.migrate", target, count=len(steps))
+
+    return announce
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _wrong(outcomes: Sequence[Outcome], mode: str) -> bool:
+    """A run has failed where a customer has; a check also where one is skipped."""
+    return any(one.state in ({FAILED, MISSING, SKIPPED} if mode == VERIFY else {FAILED}) for one in outcomes)
+
+
+def _told(outcomes: Sequence[Outcome], mode: str) -> dict[str, Any]:
+    counts: dict[str, int] = {}
+    for one in outcomes:
+        counts[one.state] = counts.get(one.state, 0) + 1
+    return {
+        "mode": mode,
+        "complete": all(one.state in (ALREADY, MIGRATED) for one in outcomes),
+        "counts": counts,
+        "customers": [
+            {
+                "user_id": one.user_id,
+                "org_id": one.org_id,
+                "state": one.state,
+                "reason": one.reason,
+                "steps": one.steps,
+                "subscription": one.subscription,
+                "to_end": [{"subscription": old.external_id, "wait": old.wait} for old in one.to_end],
+            }
+            for one in outcomes
+        ],
+    }
+
+
+def _table(outcomes: Sequence[Outcome], mode: str) -> Any:
+    if not outcomes:
+        return "Nobody is to be migrated."
+    counts = ", ".join(f"{count} {state}" for state, count in _told(outcomes, mode)["counts"].items())
+    title = f"Nothing was changed: {counts}" if mode != EXECUTE else counts
+    rows = []
+    for one in outcomes:
+        waits = [f"to end: {old.external_id}, {old.wait}" for old in one.to_end if old.wait]
+        rows.append(
+            (one.user_id, one.org_id, one.state, "; ".join([*([one.reason] * bool(one.reason)), *one.steps, *waits]))
+        )
+    return table_of(("user", "org", "state", ""), rows, title)

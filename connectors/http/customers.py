@@ -1,0 +1,112 @@
+"""Lago's customers over HTTP, in the form of its own API: saved, subscribed, read."""
+
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import BaseModel, Field
+
+from connectors.http.endpoints import Asked, Endpoint
+from connectors.http.org_invoices import InvoicesQuery, InvoicesShown, listed
+from connectors.http.shown import Email, Id, Name, SubscriptionShown, answer, told
+from connectors.org_accounts import Account, OrgAccounts, Wanted
+
+
+class CustomerBody(BaseModel, extra="forbid"):
+    """`POST /api/customers`; name and email of a customer that is there are changed, metadata is added.
+
+    Fields:
+        plan_code: the customer is also subscribed to it, once.
+    """
+
+    external_id: Id
+    name: Name = ""
+    email: Email = ""
+    plan_code: Id | None = None
+    user_id: Annotated[Name, Field(max_length=100)] = ""
+    metadata: dict[Id, Name] = {}
+
+
+class CustomerShown(BaseModel):
+    """Lago's customer with its running subscription; null where it has none."""
+
+    external_id: str
+    lago_id: str | None
+    name: str | None
+    email: str | None
+    currency: str | None
+    created_at: str | None
+    metadata: dict[str, str]
+    subscription: SubscriptionShown | None
+
+
+def customer_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
+    """Everything below `/api/customers`."""
+
+    async def post(asked: Asked) -> web.Response:
+        body: CustomerBody = asked.body
+        wanted = Wanted(
+            asked.for_org(body.external_id),
+            body.name,
+            body.email,
+            body.user_id,
+            body.plan_code or "",
+            body.metadata,
+            overwrite=True,
+        )
+        account = await accounts.set_up(wanted, asked.changing)
+        return answer(_shown(account), 201 if account.created else 200)
+
+    async def get(asked: Asked) -> web.Response:
+        return answer(_shown(await accounts.account(asked.part("customer_id"))))
+
+    async def invoices(asked: Asked) -> web.Response:
+        return await listed(accounts, asked.part("customer_id"), asked.query)
+
+    return [
+        Endpoint(
+            "POST",
+            "/api/customers",
+            "customers:write",
+            "Save a customer, and subscribe it where a plan is named; the same twice is the same once.",
+            told(post),
+            body=CustomerBody,
+            answers={200: CustomerShown, 201: CustomerShown},
+            sees_to_orgs=True,
+            changes=True,
+        ),
+        Endpoint(
+            "GET",
+            "/api/customers/{customer_id}",
+            "customers:read",
+            "A customer with its subscription.",
+            told(get),
+            answers={200: CustomerShown},
+            org="customer_id",
+            any_text=("customer_id",),
+        ),
+        Endpoint(
+            "GET",
+            "/api/customers/{customer_id}/invoices",
+            "invoices:read",
+            "The customer's invoices, latest first.",
+            told(invoices),
+            query=InvoicesQuery,
+            answers={200: InvoicesShown},
+            org="customer_id",
+            any_text=("customer_id",),
+        ),
+    ]
+
+
+def _shown(account: Account) -> CustomerShown:
+    customer, running = account.customer, account.subscription
+    return CustomerShown(
+        external_id=customer.external_id,
+        lago_id=customer.lago_id,
+        name=customer.name,
+        email=customer.email,
+        currency=customer.currency,
+        created_at=customer.created_at,
+        metadata={entry.key: entry.value for entry in customer.metadata},
+        subscription=SubscriptionShown.model_validate(running) if running is not None else None,
+    )

@@ -1,0 +1,31 @@
+"""An example of what a JSON schema describes: its own examples, its defaults, else the plainest value of its type."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+_PLAIN: Final = {"string": "text", "integer": 1, "number": 1, "boolean": True, "array": [], "object": {}, "null": None}
+_BY_FORMAT: Final = {"date-time": "2027-01-01T00:00:00Z", "date": "2027-01-01", "email": "billing@example.com"}
+_DEEPEST: Final = 6
+
+
+def example_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int = 0) -> Any:
+    """Of objects only members that have to be there, or that have an example."""
+    if "$ref" in schema:
+        return example_of(definitions[schema["$ref"].rpartition("/")[2]], definitions, depth)
+    for told in ("examples", "enum"):
+        if schema.get(told):
+            return schema[told][0]
+    for told in ("example", "const", "default"):
+        if schema.get(told) is not None:
+            return schema[told]
+    for alternatives in ("anyOf", "oneOf", "allOf"):
+        if schema.get(alternatives):
+            return example_of(schema[alternatives][0], definitions, depth)
+    if schema.get("type") == "object" and depth < _DEEPEST:
+        required = schema.get("required", ())
+        members = schema.get("properties", {})
+        wanted = {name: told for name, told in members.items() if name in required or told.get("examples")}
+        return {name: example_of(told, definitions, depth + 1) for name, told in wanted.items()}
+    if schema.get("type") == "array" and schema.get("minItems") and depth < _DEEPEST:
+        return [example_of(schema["items"], definitions, depth + 1)]
+    return _BY_FORMAT.get(schema.get("format", ""), _PLAIN.get(schema.get("type", "")))

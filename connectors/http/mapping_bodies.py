@@ -1,0 +1,188 @@
+"""What the mapping endpoints take and answer."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Annotated, Any, Literal
+from unicodedata import normalize
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
+
+from connectors.mappings import Mapped
+from schemas.customer_id import normalise_customer_id
+from schemas.customers import CustomerRecord, MappingVersion
+from schemas.errors import Rejected
+from schemas.moments import parse_us, to_iso
+from streams.core.remap import MappingRequest
+
+
+def _normal(text: str) -> str:
+    normal = normalise_customer_id(text)
+    if normal is None:
+        raise ValueError("is empty once spaces are trimmed")
+    return normal
+
+
+def _moment_us(value: Any) -> int | None:
+    try:
+        return None if value is None else parse_us(value)
+    except Rejected as error:
+        raise ValueError(f"should be ISO 8601 or seconds since 1970: {error.detail}") from None
+
+
+def _from_cursor(text: str) -> str:
+    try:
+        return urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)).decode()
+    except ValueError:
+        raise ValueError("is not one that was answered") from None
+
+
+#: No control characters: ids become Kafka keys, headers and database text.
+Id = Annotated[str, StringConstraints(strip_whitespace=True, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Moment = Annotated[int | None, BeforeValidator(_moment_us, json_schema_input_type=str | float | None)]
+
+
+class MappingBody(BaseModel):
+    """`POST /customers/mapping`, and a row of an import; unknown members are ignored.
+
+    Fields:
+        effective_from: ISO 8601 or seconds since 1970; microseconds once read.
+        id_kind: only calls whose customer id came from this field are meant; None = all.
+    """
+
+    litellm_customer_id: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_normal)]
+    lago_customer_id: Id
+    lago_organization_id: Id
+    billing_plan: Id = "ai_basic"
+    is_active: bool = True
+    external_subscription_id: Id | None = None
+    effective_from: Moment = None
+    id_kind: (
+        Literal["end_user", "user", "team", "organization", "key", "customer", "subscription", "unattributed"] | None
+    ) = None
+
+    def wanted(self) -> MappingRequest:
+        """As the core takes it."""
+        return MappingRequest(
+            self.litellm_customer_id,
+            self.lago_customer_id,
+            self.lago_organization_id,
+            self.billing_plan,
+            self.is_active,
+            self.external_subscription_id or "",
+            self.id_kind or "",
+            self.effective_from,
+        )
+
+
+class EndingBody(BaseModel):
+    """`POST /customers/{id}/mapping/deactivate`; none is needed.
+
+    Fields:
+        effective_from: as in `MappingBody`.
+    """
+
+    effective_from: Moment = None
+
+
+class ListQuery(BaseModel):
+    """`GET /customers/mappings`.
+
+    Fields:
+        org: only mappings to this org; `active`: only active ones, or only the others.
+        prefix: how the customers' ids begin.
+        cursor: `next_cursor` of the page before.
+    """
+
+    org: str = ""
+    active: bool | None = None
+    prefix: Annotated[str, Field(max_length=255), AfterValidator(lambda text: normalize("NFC", text))] = ""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    cursor: Annotated[str, Field(max_length=1024), AfterValidator(_from_cursor)] = ""
+
+
+class VersionShown(BaseModel):
+    """A mapping from `effective_from` on; `deleted` = from there on nobody is mapped."""
+
+    lago_customer_id: str
+    lago_organization_id: str
+    billing_plan: str
+    is_active: bool
+    external_subscription_id: str | None
+    id_kind: str | None
+    effective_from: str
+    deleted: bool
+
+
+class MappingShown(VersionShown):
+    """The version in force; `subscription` is where its usage goes, else `held_reason` says why not."""
+
+    litellm_customer_id: str
+    created_at: str
+    updated_at: str
+    subscription: str | None
+    held_reason: str | None
+    upcoming: list[VersionShown]
+
+
+class MappingPage(BaseModel):
+    """In order of `litellm_customer_id`; `next_cursor` null = there are no more, whatever the length of this page."""
+
+    mappings: list[MappingShown]
+    next_cursor: str | None
+
+
+class PastVersion(VersionShown):
+    """A version of the history; `updated_at`: when it was written."""
+
+    updated_at: str
+
+
+class History(BaseModel):
+    """Oldest first. A version applies until the next one; the first one also to everything before it."""
+
+    litellm_customer_id: str
+    created_at: str
+    updated_at: str
+    versions: list[PastVersion]
+
+
+def cursor_of(last: str | None) -> str | None:
+    """Opaque to whoever gets it."""
+    return None if last is None else urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+def mapping_shown(mapped: Mapped) -> dict[str, Any]:
+    """`MappingShown`."""
+    record, version = mapped.record, mapped.version
+    later = [other for other in record.versions if other.effective_from > version.effective_from]
+    return {
+        "litellm_customer_id": record.litellm_customer_id,
+        **_fields(version),
+        "created_at": to_iso(record.created_at),
+        "updated_at": to_iso(version.updated_at),
+        "subscription": mapped.target.subscription or None,
+        "held_reason": mapped.target.held or None,
+        "upcoming": [_fields(other) for other in later],
+    }
+
+
+def history_shown(record: CustomerRecord) -> dict[str, Any]:
+    """`History`."""
+    return {
+        "litellm_customer_id": record.litellm_customer_id,
+        "created_at": to_iso(record.created_at),
+        "updated_at": to_iso(record.updated_at),
+        "versions": [{**_fields(one), "updated_at": to_iso(one.updated_at)} for one in record.versions],
+    }
+
+
+def _fields(version: MappingVersion) -> dict[str, Any]:
+    return {
+        "lago_customer_id": version.lago_customer_id,
+        "lago_organization_id": version.lago_organization_id,
+        "billing_plan": version.billing_plan,
+        "is_active": version.is_active,
+        "external_subscription_id": version.external_subscription_id or None,
+        "id_kind": version.id_kind or None,
+        "effective_from": to_iso(version.effective_from),
+        "deleted": version.deleted,
+    }

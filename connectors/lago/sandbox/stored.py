@@ -1,0 +1,34 @@
+"""One stored copy of an event, as both stores keep it."""
+
+import msgspec
+
+
+class Event(msgspec.Struct, gc=False):
+    """One stored copy of an event.
+
+    Fields:
+        subscription: external id, not checked to exist; None is allowed.
+        ts_us: event time, cut to the store's precision.
+        cents: plain decimal text, at most 15 decimals; None when absent.
+        properties: a JSON object, keys sorted.
+        received_us: when the request came.
+        superseded: a later copy with the same key replaced it; still listed, never billed.
+    """
+
+    transaction_id: str
+    subscription: str | None
+    code: str
+    ts_us: int
+    cents: str | None
+    properties: bytes
+    received_us: int
+    superseded: bool = False
+
+    def same_content(self, other: "Event") -> bool:
+        """Whether two copies say the same: code, timestamp, amount and properties."""
+        return (
+            self.code == other.code
+            and self.ts_us == other.ts_us
+            and self.cents == other.cents
+            and self.properties == other.properties
+        )

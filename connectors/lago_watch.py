@@ -1,0 +1,49 @@
+"""What keeps the orgs' records as Lago has them: its webhooks as they come, and a poll for those that never came."""
+
+from collections.abc import Callable
+
+from connectors.http.endpoints import Endpoint
+from connectors.http.lago_webhooks import LagoWebhooks
+from connectors.kafka.gate import Gate
+from connectors.lago.client import LagoClient
+from connectors.lago.webhook_handlers import WebhookHandlers
+from connectors.metrics import Metrics
+from connectors.org_learning import OrgChanges
+from connectors.org_truth import POLL_EVERY_S, OrgTruth
+from connectors.receipts import ReceiptsFollower
+from connectors.refusals import LateRefusals
+from connectors.settings import Settings
+from schemas.customers import CustomerRecord, OrgRecord
+from schemas.topics import TopicNames
+from streams.followers import Follower
+
+
+class LagoWatch:
+    """The watch of one process; see `OrgTruth` and `LagoWebhooks`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        gate: Gate,
+        lago: LagoClient,
+        metrics: Metrics,
+        customers: Follower[CustomerRecord],
+        orgs: Follower[OrgRecord],
+        records: OrgChanges,
+        receipts: ReceiptsFollower,
+        now_us: Callable[[], int],
+    ) -> None:
+        topics = TopicNames.with_prefix(settings.topic_prefix)
+        secrets = [secret.get_secret_value() for secret in settings.lago_webhook_secret]
+        self.truth = OrgTruth(customers.table, orgs.table, records, lago, now_us=now_us)
+        refusals = LateRefusals(receipts, gate, topics.receipts, metrics.not_billed, now_us)
+        handlers = WebhookHandlers(self.truth, refusals)
+        self._webhooks = LagoWebhooks(handlers, secrets, gate, topics.deliveries, metrics.lago_told, now_us)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Where Lago sends them."""
+        return self._webhooks.endpoints()
+
+    async def work(self) -> None:
+        """For ever: the poll."""
+        await self.truth.poll_every(POLL_EVERY_S)

@@ -1,0 +1,146 @@
+"""What can be imported: mappings, which become records here, and customers and subscriptions, which Lago keeps."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, Protocol
+
+from pydantic import AliasChoices, BaseModel, Field
+
+from connectors.http.mapping_bodies import Id, MappingBody
+from connectors.lago.errors import LagoRejected
+from connectors.lago.org_billing import RUNNING
+from connectors.lago.shapes import Customer, Plan, Subscription
+from connectors.mappings import Guard, Mappings
+from connectors.operations.imports import CHANGED, CREATED, UNCHANGED
+
+_Org = Annotated[Id, Field(validation_alias=AliasChoices("org_id", "external_id", "external_customer_id"))]
+
+
+class CustomerRow(BaseModel):
+    """An org's customer in Lago; unknown members are ignored, what is left out stays as it is.
+
+    Fields:
+        org_id: also called `external_id`. `name`: by default the id.
+    """
+
+    org_id: _Org
+    name: Annotated[str, Field(max_length=255)] = ""
+    email: Annotated[str, Field(max_length=255)] = ""
+    user_id: Id | None = None
+
+
+class SubscriptionRow(BaseModel):
+    """An org's subscription; of a plan that it does not have it is a change of plan.
+
+    Fields:
+        org_id: also called `external_customer_id`.
+        subscription_at: ISO 8601; when it begins, now by default.
+    """
+
+    org_id: _Org
+    plan_code: Id
+    billing_time: Literal["anniversary", "calendar"] = "anniversary"
+    subscription_at: Id | None = None
+
+
+class Books(Protocol):
+    """What Lago has; see `LagoClient`."""
+
+    async def customer(self, external_id: str) -> Customer | None: ...
+    async def plan(self, code: str) -> Plan | None: ...
+    async def subscriptions(self, external_customer_id: str, statuses: Sequence[str]) -> list[Subscription]: ...
+
+
+class Billing(Protocol):
+    """What changes Lago; see `OrgBilling`."""
+
+    async def create_customer(
+        self, org_id: str, name: str, email: str, user_id: str | None, metadata: None
+    ) -> Customer: ...
+    async def update_customer(self, org_id: str, name: str | None, email: str | None, metadata: None) -> Customer: ...
+    async def subscribe(
+        self, org_id: str, plan_code: str, billing_time: str, subscription_at: str | None
+    ) -> Subscription: ...
+
+
+class MappingRows:
+    """Rows of mappings, as `POST /customers/mapping` takes them."""
+
+    model = MappingBody
+
+    def __init__(self, mappings: Mappings, guard: Guard | None = None, *, dry_run: bool = False) -> None:
+        self._mappings = mappings
+        self._guard = guard
+        self._dry_run = dry_run
+
+    def key(self, row: MappingBody) -> str:
+        """The customer."""
+        return row.litellm_customer_id
+
+    async def take(self, row: MappingBody) -> str:
+        """Raises: as `Mappings.put`. Lago is not asked: the management API does so by itself."""
+        if self._dry_run:
+            before, after = self._mappings.would(row.wanted())
+            if self._guard is not None:
+                self._guard.allows(before, after)
+            return UNCHANGED if after == before else CHANGED if before is not None else CREATED
+        mapped = await self._mappings.put(row.wanted(), self._guard, ask_lago=False)
+        return UNCHANGED if not mapped.changed else CREATED if mapped.created else CHANGED
+
+
+class CustomerRows:
+    """Rows of customers; one that is there is changed where it differs."""
+
+    model = CustomerRow
+
+    def __init__(self, lago: Books, billing: Billing, *, dry_run: bool = False) -> None:
+        self._lago = lago
+        self._billing = billing
+        self._dry_run = dry_run
+
+    def key(self, row: CustomerRow) -> str:
+        """The org."""
+        return row.org_id
+
+    async def take(self, row: CustomerRow) -> str:
+        """Raises: LagoIntegrationError."""
+        known = await self._lago.customer(row.org_id)
+        if known is None:
+            if not self._dry_run:
+                await self._billing.create_customer(row.org_id, row.name or row.org_id, row.email, row.user_id, None)
+            return CREATED
+        name = row.name if row.name not in ("", known.name) else None
+        email = row.email if row.email not in ("", known.email) else None
+        if name is None and email is None:
+            return UNCHANGED
+        if not self._dry_run:
+            await self._billing.update_customer(row.org_id, name, email, None)
+        return CHANGED
+
+
+class SubscriptionRows:
+    """Rows of subscriptions; an org has one."""
+
+    model = SubscriptionRow
+
+    def __init__(self, lago: Books, billing: Billing, *, dry_run: bool = False) -> None:
+        self._lago = lago
+        self._billing = billing
+        self._dry_run = dry_run
+
+    def key(self, row: SubscriptionRow) -> str:
+        """The org."""
+        return row.org_id
+
+    async def take(self, row: SubscriptionRow) -> str:
+        """Raises: LagoIntegrationError; LagoRejected `unknown_customer`: import customers first."""
+        running = await self._lago.subscriptions(row.org_id, RUNNING)
+        if any(row.plan_code == (one.next_plan_code or one.plan_code) for one in running):
+            return UNCHANGED
+        if not running and await self._lago.customer(row.org_id) is None:
+            raise LagoRejected("unknown_customer", "Lago has no such customer: import customers first")
+        if self._dry_run:
+            if await self._lago.plan(row.plan_code) is None:
+                raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
+        else:
+            await self._billing.subscribe(row.org_id, row.plan_code, row.billing_time, row.subscription_at)
+        return CHANGED if running else CREATED

@@ -1,0 +1,182 @@
+"""Bulk imports: row after row, several at once, each by itself; whoever is cut off begins again, and changes nothing twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
+
+from pydantic import BaseModel
+
+from connectors.http.endpoints import parsed
+from connectors.http.problem import Problem
+from connectors.lago.errors import LagoIntegrationError
+from connectors.operations.rows import Row
+from schemas.errors import MeterbridgeError, Rejected, Unavailable
+
+CREATED, CHANGED, UNCHANGED = "created", "changed", "unchanged"
+#: Refused rows that are named; all are counted.
+MAX_NAMED: Final = 1000
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(slots=True)
+class Imported:
+    """What became of the rows.
+
+    Fields:
+        refused: rows that were not taken; `errors` names the first of them: line, reason, detail, wrong fields.
+    """
+
+    read: int = 0
+    created: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    refused: int = 0
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+    def did(self, what: str) -> None:
+        """Count a row by what was done about it."""
+        setattr(self, what, getattr(self, what) + 1)
+
+    def refuse(self, line: int, reason: str, detail: str = "", **more: Any) -> None:
+        """Count a row that was not taken, and name it."""
+        self.refused += 1
+        if len(self.errors) < MAX_NAMED:
+            self.errors.append({"line": line, "reason": reason, "detail": detail or reason, **more})
+
+    def told(self) -> dict[str, Any]:
+        """As JSON; in order of line."""
+        counts = {name: getattr(self, name) for name in ("read", CREATED, CHANGED, UNCHANGED, "refused")}
+        return {**counts, "errors": sorted(self.errors, key=lambda error: error["line"])}
+
+
+class Kind(Protocol[M]):
+    """What rows are of."""
+
+    model: type[M]
+
+    def key(self, row: M) -> str:
+        """Rows with the same key come one after the other, in the file's order."""
+
+    async def take(self, row: M) -> str:
+        """`created`, `changed` or `unchanged`. Raises: MeterbridgeError: Unavailable: repeating may help."""
+
+
+class Import(Generic[M]):
+    """One import.
+
+    Args:
+        at_once: rows under way together.
+        patience_s: how long a row that meets a neighbour who is away is tried again before the import ends.
+        refusing: is told of every row that is answered with an error.
+    """
+
+    def __init__(
+        self,
+        kind: Kind[M],
+        at_once: int,
+        patience_s: float = 0.0,
+        told: Callable[[int], None] = lambda _: None,
+        refusing: Callable[[Problem], None] = lambda _: None,
+    ) -> None:
+        self.done = Imported()
+        self._kind = kind
+        self._slots = asyncio.Semaphore(at_once)
+        self._patience_s = patience_s
+        self._told = told
+        self._refusing = refusing
+        self._last: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self, rows: AsyncIterator[Row], pace: Callable[[], Awaitable[None]] | None = None) -> Imported:
+        """Take every row; `pace` is awaited before each.
+
+        Raises:
+            Unavailable: a neighbour is away; `done` says how far it came. Begin again: what was done stays done.
+            Rejected: the file itself cannot be read; see `rows`.
+        """
+        ended: MeterbridgeError | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                try:
+                    async for row in rows:
+                        await self._begin(group, row, pace)
+                except MeterbridgeError as error:
+                    ended = error  # what was read before is finished first
+        except BaseExceptionGroup as several:
+            raise _first(several) from None
+        if ended is not None:
+            raise ended
+        return self.done
+
+    async def _begin(self, group: asyncio.TaskGroup, row: Row, pace: Callable[[], Awaitable[None]] | None) -> None:
+        self.done.read += 1
+        if (known := self._readable(row)) is None:
+            return
+        if pace is not None:
+            await pace()
+        await self._slots.acquire()
+        key = self._kind.key(known)
+        task = group.create_task(self._take(row.line, known, self._last.get(key)))
+        self._last[key] = task
+        task.add_done_callback(partial(self._ended, key))
+
+    def _readable(self, row: Row) -> M | None:
+        if row.wrong:
+            self._refuse(row.line, Problem(422, row.wrong))
+            return None
+        try:
+            return cast("M", parsed(self._kind.model, row.body))
+        except Problem as problem:
+            self._refuse(row.line, problem)
+            return None
+
+    async def _take(self, line: int, row: M, before: "asyncio.Task[None] | None") -> None:
+        if before is not None:
+            await asyncio.wait({before})
+        try:
+            self.done.did(await self._tried(row))
+        except Problem as problem:
+            self._refuse(line, problem)
+            return
+        except Unavailable:
+            raise
+        except Rejected as error:
+            self._refuse(line, Problem(422, _reason(error), error.detail))
+            return
+        self._told(1)
+
+    async def _tried(self, row: M) -> str:
+        clock = asyncio.get_running_loop().time
+        deadline, wait_s = clock() + self._patience_s, 0.5
+        while True:
+            try:
+                return await self._kind.take(row)
+            except Unavailable:
+                if clock() + wait_s > deadline:
+                    raise
+            await asyncio.sleep(wait_s)
+            wait_s = min(8.0, wait_s * 2)
+
+    def _refuse(self, line: int, problem: Problem) -> None:
+        self.done.refuse(line, problem.reason, problem.detail, **problem.members)
+        self._refusing(problem)
+        self._told(1)
+
+    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
+        self._slots.release()
+        if self._last.get(key) is task:
+            del self._last[key]
+
+
+def _reason(error: Rejected) -> str:
+    """Lago's own code says more than its status."""
+    return (error.code if isinstance(error, LagoIntegrationError) else "") or error.reason
+
+
+def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What ended the import: what its neighbours say, or a bug; of several the first."""
+    found: BaseException = several
+    while isinstance(found, BaseExceptionGroup):
+        found = next((one for one in found.exceptions if not isinstance(one, MeterbridgeError)), found.exceptions[0])
+    return found

@@ -1,0 +1,75 @@
+"""Usage that is on its way: what must have arrived before a subscription may end, as Lago bills nothing afterwards."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from connectors.operations.ledgers import books_of
+from connectors.operations.letters import CALLS, EVENTS, Filters, unresolved
+from connectors.operations.pipeline import oldest_waiting_s
+from connectors.settings import Settings
+from schemas.moments import HOUR_US, SECOND_US
+from schemas.topics import RETRY_TIERS
+from streams.core.backoff import retry_delay
+
+#: Older records that nobody has worked on yet may belong to anybody.
+WAITING_S = 3600.0
+
+
+@dataclass(slots=True)
+class LooseEnds:
+    """What is on its way.
+
+    Fields:
+        open: LiteLLM customers, orgs and subscriptions with usage in a ledger; of held usage only its customer.
+        dead: customers and subscriptions with dead letters.
+        behind: topics whose oldest record has waited longer than `WAITING_S`.
+    """
+
+    open: set[str] = field(default_factory=set)
+    dead: set[str] = field(default_factory=set)
+    behind: set[str] = field(default_factory=set)
+
+    def of(self, names: Iterable[str]) -> str:
+        """Why usage may still reach a subscription that these customers, orgs and ids stand for; `""` = none can."""
+        wanted = set(names)
+        if self.behind:
+            return f"not all is delivered: {', '.join(sorted(self.behind))}"
+        if self.open & wanted:
+            return "usage is not sealed yet: meterbridge held list"
+        return "there are dead letters: meterbridge dlq list" if self.dead & wanted else ""
+
+
+async def loose_ends(settings: Settings) -> LooseEnds:
+    """Read from the ledgers, the dead letters and the topics' ends.
+
+    Raises:
+        TopicProblem, Unavailable; aiokafka's errors where the broker does not answer.
+    """
+    found = LooseEnds()
+    for books in (await books_of(settings)).values():
+        for window in books.windows.values():
+            found.open |= {window.customer_id, window.org_id, window.subscription} - {""}
+    await asyncio.to_thread(_letters, settings, found)
+    waiting = await asyncio.to_thread(oldest_waiting_s, settings)
+    found.behind = {topic for topic, seconds in waiting.items() if seconds > WAITING_S}
+    return found
+
+
+def _letters(settings: Settings, found: LooseEnds) -> None:
+    for kind in (EVENTS, CALLS):
+        for letter in unresolved(settings, kind, Filters()):
+            found.dead |= {letter.customer, letter.subscription} - {""}
+
+
+def settled_us(settings: Settings) -> int:
+    """How long after its end a call may still become an event at Lago without anybody's doing, in microseconds.
+
+    The horizon with its hour, the window with its grace, every retry, and the hour that records may wait.
+    """
+    horizon_us = (settings.dedupe_horizon_hours + 1) * HOUR_US
+    window_us = round((settings.window_seconds + settings.grace_seconds) * SECOND_US)
+    tiers = min(settings.max_retries, RETRY_TIERS)
+    waits = [retry_delay(attempt, settings.retry_delay, jitter=1.0) for attempt in range(1, tiers + 1)]
+    last_s = waits[-1] * (settings.max_retries - tiers) if waits else 0.0
+    return horizon_us + window_us + round((sum(waits) + last_s + WAITING_S) * SECOND_US)

@@ -1,0 +1,326 @@
+"""Users' customers become orgs: what is missing is found out, done, and looked for again.
+
+A migration is complete when nothing is missing: the org's customer remembers the user, has a subscription that we know
+of, and pays for every mapping that named the user. So whoever is killed at any step runs it again. The user's own
+subscription ends last, once no usage can reach it any more (docs/orgs.md).
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import structlog
+
+from connectors.lago.customers import customer_part
+from connectors.lago.errors import LagoRejected
+from connectors.lago.limits import is_plan
+from connectors.lago.metadata import notes
+from connectors.lago.migration import FORMER, has_noted, migrate, noting
+from connectors.lago.org_billing import RUNNING, OrgBilling
+from connectors.lago.shapes import Customer, Subscription
+from connectors.operations.loose_ends import LooseEnds
+from connectors.operations.user_orgs import UserOrg
+from schemas.customers import CustomerRecord
+from schemas.errors import MeterbridgeError
+from schemas.moments import SECOND_US, parse_us, to_iso
+from streams.core.remap import MappingRequest
+from streams.core.repoint import paid_until, repointing
+
+#: States of a customer.
+MIGRATED, ALREADY, WOULD, MISSING, SKIPPED, FAILED = "migrated", "already", "would", "missing", "skipped", "failed"
+
+_ROUNDS = 3
+NO_MAPPING = "no mapping names them: usage comes by another way. End them in Lago once it has stopped"
+
+_log = structlog.get_logger(__name__)
+
+
+class Mappings(Protocol):
+    """See `connectors.mappings.Mappings`."""
+
+    async def put(self, request: MappingRequest, *, ask_lago: bool) -> object: ...
+
+
+class Learner(Protocol):
+    """See `connectors.org_learning.OrgLearner`."""
+
+    def knows(self, org_id: str, subscription: str = "") -> bool: ...
+    async def learn(self, org_id: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OldSubscription:
+    """A user's subscription that still runs; `wait` says why it does, `""` = it can end now."""
+
+    external_id: str
+    wait: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one user, or would.
+
+    Fields:
+        steps: sentences: what was done; of a dry run and a check, what is missing.
+        subscription: the org's.
+        to_end: the user's own.
+    """
+
+    user_id: str
+    org_id: str
+    state: str
+    reason: str = ""
+    steps: tuple[str, ...] = ()
+    subscription: str = ""
+    to_end: tuple[OldSubscription, ...] = ()
+
+
+@dataclass(slots=True)
+class _Found:
+    """How things stand with one user."""
+
+    user: Customer | None
+    org: Customer | None
+    org_s: Sequence[Subscription]
+    user_s: Sequence[Subscription]
+    to_end: list[OldSubscription] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+
+    @property
+    def own(self) -> Subscription | None:
+        """The org's subscription: what runs, before what waits to begin."""
+        ranked = sorted(self.org_s, key=lambda one: one.status != "active")
+        return ranked[0] if ranked else None
+
+
+class OrgMigration:
+    """Migrates one user after the other.
+
+    Args:
+        customers: the view of all mappings, as `mappings` changes it.
+        announce: leaves a line in the audit topic before anything is changed.
+        loose: what is on its way; asked once, and only if something could end.
+        lead_us: see `Mappings`; `settled_us`: see `connectors.operations.loose_ends`.
+        now_us: microseconds since 1970 UTC.
+    """
+
+    def __init__(
+        self,
+        billing: OrgBilling,
+        mappings: Mappings,
+        learner: Learner,
+        customers: Mapping[str, CustomerRecord],
+        *,
+        announce: Callable[[UserOrg, Sequence[str]], Awaitable[None]],
+        loose: Callable[[], Awaitable[LooseEnds]],
+        lead_us: int,
+        settled_us: int,
+        now_us: Callable[[], int],
+    ) -> None:
+        self._billing = billing
+        self._mappings = mappings
+        self._learner = learner
+        self._customers = customers
+        self._announce = announce
+        self._loose = loose
+        self._loose_ends: LooseEnds | None = None
+        self._index: dict[str, list[str]] | None = None
+        self._lead_us = lead_us
+        self._settled_us = settled_us
+        self._now_us = now_us
+
+    async def look(self, entry: UserOrg, *, otherwise: str) -> Outcome:
+        """What is missing, without changing anything; `otherwise`: the state if anything is."""
+        try:
+            found = await self._found(entry)
+        except MeterbridgeError as error:
+            return _not_done(entry, error)
+        return _outcome(entry, found, otherwise if found.steps else ALREADY, found.steps)
+
+    async def run(self, entry: UserOrg) -> Outcome:
+        """Do what is missing, and look again. Never raises what one customer's failure is."""
+        try:
+            found = await self._found(entry)
+            if not found.steps:
+                return _outcome(entry, found, ALREADY, ())
+            await self._announce(entry, found.steps)
+            await self._do(entry, found)
+        except MeterbridgeError as error:
+            return _not_done(entry, error)
+        after = await self.look(entry, otherwise=MISSING)
+        if after.state != ALREADY:
+            return replace(after, state=FAILED, reason=after.reason or "still_missing")
+        return replace(after, state=MIGRATED, steps=tuple(found.steps))
+
+    async def _do(self, entry: UserOrg, found: _Found) -> None:
+        billing, org_id = self._billing, entry.org_id
+        if found.user is not None and (found.org is None or found.own is None or not _remembers(found, entry)):
+            name, email = entry.org_name or found.user.name or org_id, entry.email or found.user.email or ""
+            await migrate(billing, entry.user_id, org_id, name, email)
+            found = await self._found(entry)  # mappings may begin no earlier than the new subscription
+        if found.own is not None and not self._knows(entry, found.own):
+            await self._learner.learn(org_id)
+        for _ in range(_ROUNDS):  # what a version once paid for may need another one
+            for request in self._requests(entry, found.own):
+                await self._mappings.put(request, ask_lago=False)
+        for old in found.to_end:
+            if not old.wait:
+                await billing.terminate(entry.user_id, old.external_id)
+
+    async def _found(self, entry: UserOrg) -> _Found:
+        """Raises: LagoRejected: the user is not to be migrated; `reason` says why."""
+        self._check(entry)
+        lago = self._billing.lago
+        found = _Found(
+            await lago.customer(entry.user_id),
+            await lago.customer(entry.org_id),
+            await lago.subscriptions(entry.org_id, RUNNING),
+            await lago.subscriptions(entry.user_id, RUNNING),
+        )
+        if found.user is None and not _remembers(found, entry):
+            raise LagoRejected("unknown_customer", "Lago has no such user")
+        active = {one.external_id for one in found.user_s if one.status == "active"}
+        if len({one.external_id for one in found.org_s}) > 1 or (found.own is None and len(active) > 1):
+            raise LagoRejected("several_subscriptions", "which of the subscriptions is meant is not known")
+        self._tell_of_lago(entry, found)
+        self._tell_of_mappings(entry, found)
+        await self._tell_of_old(entry, found)
+        return found
+
+    def _check(self, entry: UserOrg) -> None:
+        if not entry.user_id or not entry.org_id:
+            raise LagoRejected("bad_row", "a user and an org are needed")
+        if is_plan(entry.org_id) or not self._billing.is_org(entry.org_id):
+            raise LagoRejected("no_org_id", "the org's id does not begin as ORG_ID_PREFIXES say")
+        if self._billing.is_org(entry.user_id):
+            raise LagoRejected("user_is_org", "the user's id is an org's")
+        customer_part(entry.org_id)
+
+    def _tell_of_lago(self, entry: UserOrg, found: _Found) -> None:
+        if found.org is None:
+            found.steps.append(f"create the customer {entry.org_id}")
+        if not _remembers(found, entry) and (found.org is None or _has_room(found.org, entry.user_id)):
+            found.steps.append(f"note {entry.user_id} in its metadata")
+        active = next((one for one in found.user_s if one.status == "active"), None)
+        if found.own is None and active is not None:
+            found.steps.append(f"subscribe it to {active.plan_code}")
+        elif found.own is not None and found.own.status == "active" and not self._knows(entry, found.own):
+            found.steps.append(f"learn of its subscription {found.own.external_id}")
+
+    def _knows(self, entry: UserOrg, own: Subscription) -> bool:
+        return self._learner.knows(entry.org_id, own.external_id)
+
+    def _tell_of_mappings(self, entry: UserOrg, found: _Found) -> None:
+        for request in self._requests(entry, found.own):
+            when = "as soon as possible" if request.effective_from is None else f"from {to_iso(request.effective_from)}"
+            found.steps.append(f"map {request.litellm_customer_id} to {entry.org_id} {when}")
+
+    def _requests(self, entry: UserOrg, own: Subscription | None) -> list[MappingRequest]:
+        earliest_us = -(-(self._now_us() + self._lead_us) // SECOND_US) * SECOND_US
+        records = self._naming(frozenset({entry.user_id}))
+        found = (repointing(one, entry.user_id, entry.org_id, earliest_us, _begins_us(own)) for one in records)
+        return [request for requests in found for request in requests]
+
+    async def _tell_of_old(self, entry: UserOrg, found: _Found) -> None:
+        ids = frozenset(one.external_id for one in found.user_s)
+        for external_id in sorted(ids):
+            old = OldSubscription(external_id, await self._wait(entry, ids))
+            found.to_end.append(old)
+            if not old.wait:
+                found.steps.append(f"end the subscription {external_id} of {entry.user_id}")
+
+    async def _wait(self, entry: UserOrg, subscriptions: frozenset[str]) -> str:
+        """Why the user's subscriptions must go on; `""` = nothing can reach them any more."""
+        names = frozenset({entry.user_id, *subscriptions})
+        records = self._naming(names)
+        if wait := self._named(records, entry, subscriptions):
+            return wait
+        # Somebody may have been mapped to the user since the first look: now everybody is looked at.
+        records = [record for record in self._customers.values() if names & _names(record)]
+        if wait := self._named(records, entry, subscriptions):
+            return wait
+        if self._loose_ends is None:
+            self._loose_ends = await self._loose()
+        return self._loose_ends.of({*names, *(record.litellm_customer_id for record in records)})
+
+    def _named(self, records: Sequence[CustomerRecord], entry: UserOrg, subscriptions: frozenset[str]) -> str:
+        """Why usage may yet be mapped to the user's subscriptions."""
+        if not records:
+            return NO_MAPPING
+        untils = [paid_until(record, entry.user_id, subscriptions) for record in records]
+        known = [until for until in untils if until is not None]
+        if len(known) < len(untils):
+            return "a mapping names them"
+        settled_us = max(known) + self._settled_us
+        return (
+            f"late usage may come until {to_iso(settled_us)}: run this again then"
+            if self._now_us() < settled_us
+            else ""
+        )
+
+    def _naming(self, names: frozenset[str]) -> list[CustomerRecord]:
+        """The customers with a version that names one of these orgs and subscriptions, as of the first look."""
+        if self._index is None:
+            self._index = {}
+            for customer_id, record in self._customers.items():
+                for name in _names(record):
+                    self._index.setdefault(name, []).append(customer_id)
+        found = {customer_id for name in names for customer_id in self._index.get(name, ())}
+        records = (self._customers.get(customer_id) for customer_id in sorted(found))
+        return [record for record in records if record is not None]
+
+
+def plan_of(entries: Iterable[UserOrg]) -> tuple[list[UserOrg], list[Outcome]]:
+    """Each user once, and the outcomes of those whom the rows give to several orgs."""
+    orgs: dict[str, set[str]] = {}
+    first: dict[str, UserOrg] = {}
+    for entry in entries:
+        key = entry.user_id or entry.where
+        orgs.setdefault(key, set()).add(entry.org_id)
+        first.setdefault(key, entry)
+    clear = [entry for key, entry in first.items() if len(orgs[key]) == 1]
+    unclear = [
+        Outcome(entry.user_id, ", ".join(sorted(orgs[key])), SKIPPED, "several_orgs")
+        for key, entry in first.items()
+        if len(orgs[key]) > 1
+    ]
+    return clear, unclear
+
+
+def _not_done(entry: UserOrg, error: MeterbridgeError) -> Outcome:
+    """Skipped is what we ourselves will not do, whoever asks again; anything else has failed."""
+    if isinstance(error, LagoRejected) and not error.status:
+        return Outcome(entry.user_id, entry.org_id, SKIPPED, error.reason)
+    reason = (error.code if isinstance(error, LagoRejected) else "") or error.reason
+    _log.warning("org_migration_failed", user=entry.user_id, org=entry.org_id, reason=reason, detail=error.detail)
+    return Outcome(entry.user_id, entry.org_id, FAILED, reason)
+
+
+def _outcome(entry: UserOrg, found: _Found, state: str, steps: Sequence[str]) -> Outcome:
+    own = found.own.external_id if found.own is not None else ""
+    return Outcome(entry.user_id, entry.org_id, state, "", tuple(steps), own, tuple(found.to_end))
+
+
+def _remembers(found: _Found, entry: UserOrg) -> bool:
+    return found.org is not None and has_noted(found.org, entry.user_id)
+
+
+def _has_room(org: Customer, user_id: str) -> bool:
+    """Whether Lago can keep one user's id more."""
+    try:
+        notes(org.metadata, {FORMER: noting(org, user_id)})
+    except LagoRejected:
+        return False
+    return True
+
+
+def _begins_us(own: Subscription | None) -> int:
+    """From when the org can pay; 0 where that is not known."""
+    begins = (own.started_at or own.subscription_at) if own is not None else None
+    return -(-parse_us(begins) // SECOND_US) * SECOND_US if begins else 0
+
+
+def _names(record: CustomerRecord) -> set[str]:
+    """Every org and subscription that the record's versions name."""
+    orgs = {version.lago_customer_id for version in record.versions}
+    return (orgs | {version.external_subscription_id for version in record.versions}) - {""}

@@ -1,0 +1,101 @@
+"""Which org a user's customer belongs to: read from JSON, from CSV, or by a query.
+
+Columns, or members: `user_id`, `org_id`, and, if the org is to be named otherwise than the user, `org_name`, `email`.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from connectors.postgres.pool import Database
+from schemas.errors import Rejected
+
+COLUMNS = ("user_id", "org_id", "org_name", "email")
+MAX_ROWS = 1_000_000
+
+
+class UserOrg(msgspec.Struct, frozen=True):
+    """One user and its org; `where` names the row. Texts are trimmed, and `""` where they were left out."""
+
+    user_id: str
+    org_id: str
+    org_name: str = ""
+    email: str = ""
+    where: str = ""
+
+    def at(self, where: str) -> "UserOrg":
+        """The same, of this row."""
+        return msgspec.structs.replace(self, where=where)
+
+
+def read_file(path: Path) -> list[UserOrg]:
+    """A file of JSON, a list of objects or an object by user id; anything else is CSV with a header.
+
+    Raises:
+        Rejected: `bad_mapping_file`: it is neither, or lacks a column.
+        OSError
+    """
+    text = path.read_bytes()
+    if text.lstrip()[:1] in (b"[", b"{"):
+        return _of_json(text)
+    return _of_csv(text)
+
+
+async def read_query(url: str, query: str) -> list[UserOrg]:
+    """The rows of one SELECT, in a transaction that can write nothing.
+
+    Raises:
+        Rejected: `bad_mapping_sql`: Postgres refuses it, or it has no such columns.
+        Unavailable: see `connectors.postgres.errors.decisions`.
+    """
+    database = Database(url, size=1)
+    try:
+        async with database.connection() as connection:
+            try:
+                async with connection.transaction(readonly=True):
+                    rows = await connection.fetch(query)  # one statement: the protocol takes no second
+            except (asyncpg.SyntaxOrAccessError, asyncpg.InvalidTransactionStateError, asyncpg.DataError) as error:
+                raise Rejected("bad_mapping_sql", type(error).__name__) from error
+    finally:
+        database.terminate()
+    if rows and not {"user_id", "org_id"} <= set(rows[0].keys()):
+        raise Rejected("bad_mapping_sql", "the query must have the columns user_id and org_id")
+    return _entries((f"row {number}", dict(row)) for number, row in enumerate(rows, 1))
+
+
+def _of_json(text: bytes) -> list[UserOrg]:
+    try:
+        found = msgspec.json.decode(text, type=list[dict[str, Any]] | dict[str, dict[str, Any]])
+    except msgspec.DecodeError as error:
+        detail = "JSON: a list of objects, or an object of objects by user id"
+        raise Rejected("bad_mapping_file", detail) from error
+    if isinstance(found, dict):
+        found = [{"user_id": user_id, **told} for user_id, told in found.items()]
+    return _entries((f"entry {number}", told) for number, told in enumerate(found, 1))
+
+
+def _of_csv(text: bytes) -> list[UserOrg]:
+    try:
+        rows = csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline=""))
+        if not {"user_id", "org_id"} <= set(rows.fieldnames or ()):
+            raise Rejected("bad_mapping_file", "CSV needs a header with user_id and org_id")
+        return _entries((f"line {rows.line_num}", row) for row in rows)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Rejected("bad_mapping_file", type(error).__name__) from error
+
+
+def _entries(rows: Iterable[tuple[str, Mapping[str | Any, Any]]]) -> list[UserOrg]:
+    found = [UserOrg(**{name: _text(told.get(name)) for name in COLUMNS}).at(where) for where, told in rows]
+    if len(found) > MAX_ROWS:
+        raise Rejected("bad_mapping_file", f"more than {MAX_ROWS} rows")
+    return found
+
+
+def _text(value: Any) -> str:
+    """Ids may be numbers in JSON and SQL, and UUIDs in SQL."""
+    return "" if value is None else str(value).strip()

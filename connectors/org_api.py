@@ -1,0 +1,47 @@
+"""The endpoints of orgs, customers and plans, with what stands behind them."""
+
+import time
+from collections.abc import Callable
+
+from connectors.http.customers import customer_endpoints
+from connectors.http.dashboard import dashboard_endpoints
+from connectors.http.endpoints import Endpoint
+from connectors.http.limits import limit_endpoints
+from connectors.http.org_invoices import invoice_endpoints
+from connectors.http.org_usage import usage_endpoints
+from connectors.http.orgs import org_endpoints
+from connectors.http.plans import plan_endpoints
+from connectors.lago.limits import REQUESTS, TOKENS, RecordLimits
+from connectors.lago.org_billing import OrgBilling
+from connectors.lago.setup import API_CALL
+from connectors.org_accounts import OrgAccounts, Records
+from connectors.org_dashboard import Dashboards
+from connectors.org_preview import PlanPreviews
+
+
+def billing_endpoints(
+    billing: OrgBilling,
+    records: Records,
+    event_code: str,
+    *,
+    now_us: Callable[[], int],
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Endpoint]:
+    """All of them.
+
+    Args:
+        event_code: `LAGO_EVENT_CODE`: the metric whose units are tokens.
+        now_us: microseconds since 1970 UTC.
+        clock: seconds, never backwards.
+    """
+    accounts, limits = OrgAccounts(billing, records, now_us), RecordLimits(records)
+    codes = {TOKENS: event_code, REQUESTS: API_CALL}
+    return [
+        *org_endpoints(accounts, PlanPreviews(accounts, now_us)),
+        *usage_endpoints(accounts),
+        *invoice_endpoints(accounts),
+        *dashboard_endpoints(Dashboards(accounts, limits, codes, clock)),
+        *limit_endpoints(accounts, limits),
+        *customer_endpoints(accounts),
+        *plan_endpoints(billing),
+    ]

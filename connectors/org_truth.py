@@ -1,0 +1,183 @@
+"""Brings the orgs' records up to what Lago says: when a webhook names one, and every quarter of an hour for all of them.
+
+A webhook is sent three times within half a minute and then never again, so what was lost then is looked for.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from connectors.lago.shapes import Customer, Subscription, period_of
+from connectors.lago.wire import read
+from connectors.org_learning import OrgChanges, org_with
+from schemas.customers import CustomerRecord, OrgRecord, Period
+from schemas.errors import MeterbridgeError, Unavailable
+from schemas.moments import HOUR_US, SECOND_US
+
+POLL_EVERY_S: Final = 900.0
+#: Whoever sends a webhook waits for 30 s; orgs that Lago is asked about at once.
+_ASK_S, _AT_ONCE = 20.0, 4
+#: Orgs that one poll brings up to date, and the pause after each; the next poll goes on.
+POLLED, _PAUSE_S = 500, 0.1
+_FIRST_S: Final = 60.0
+#: Subscriptions that ended longer ago bill nothing that could still come.
+_ENDED_US: Final = 40 * 24 * HOUR_US
+_STATUSES: Final = ("active", "terminated")
+
+_log = structlog.get_logger(__name__)
+copy = msgspec.structs.replace
+
+
+class Lago(Protocol):
+    """Lago's customers and subscriptions; see `LagoClient`."""
+
+    async def subscriptions(
+        self, external_customer_id: str = "", statuses: Sequence[str] = ..., plan_code: str = ""
+    ) -> list[Subscription]: ...
+    async def customer(self, external_id: str) -> Customer | None: ...
+
+
+class OrgTruth:
+    """The records of the orgs that are known or mapped to.
+
+    Args:
+        customers, orgs: views of the two topics.
+        now_us: microseconds since 1970 UTC.
+    """
+
+    def __init__(
+        self,
+        customers: Mapping[str, CustomerRecord],
+        orgs: Mapping[str, OrgRecord],
+        records: OrgChanges,
+        lago: Lago,
+        *,
+        now_us: Callable[[], int],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._customers = customers
+        self._orgs = orgs
+        self._records = records
+        self._lago = lago
+        self._now_us = now_us
+        self._sleep = sleep
+        self._asking = asyncio.Semaphore(_AT_ONCE)
+
+    async def refresh(self, org_id: str) -> bool:
+        """See `connectors.lago.webhook_handlers.Orgs`."""
+        if not self._is_ours(org_id):
+            return False
+        try:
+            async with asyncio.timeout(_ASK_S), self._asking:
+                listed = await self._lago.subscriptions(org_id, _STATUSES)
+                customer = await self._lago.customer(org_id)
+        except TimeoutError:
+            raise Unavailable("timeout", "Lago did not say in time what is true of the org") from None
+        found = [read(period_of, one) for one in listed if one.started_at is not None]
+        await self._records.change(org_id, lambda org: as_lago_says(org, customer, found, self._now_us()))
+        return True
+
+    async def poll_every(self, seconds: float) -> None:
+        """For ever: `poll`, for the first time a minute after the start, when webhooks may have been missed."""
+        wait_s = min(seconds, _FIRST_S)
+        while True:
+            await self._sleep(wait_s)
+            wait_s = seconds
+            try:
+                if changed := await self.poll():
+                    _log.info("orgs_polled", changed=changed)
+            except MeterbridgeError as error:
+                _log.warning("orgs_not_polled", reason=error.reason, detail=error.detail)
+
+    async def poll(self) -> int:
+        """Bring up to date, at most `POLLED`, every org whose running subscriptions are others in Lago; how many were.
+
+        Raises:
+            Unavailable: Lago or Kafka does not answer.
+        """
+        running: dict[str, list[Period]] = defaultdict(list)
+        for one in await self._lago.subscriptions():
+            if one.external_customer_id and one.started_at is not None:
+                running[one.external_customer_id].append(read(period_of, one))
+        changed = 0
+        now_us = self._now_us()
+        for org_id in sorted(self._orgs):
+            org = self._orgs.get(org_id)
+            if org is not None and _running(org.periods, now_us) != _running(running.get(org_id, ()), now_us):
+                await self.refresh(org_id)
+                changed += 1
+                if changed == POLLED:
+                    break
+                await self._sleep(_PAUSE_S)
+        return changed
+
+    def _is_ours(self, org_id: str) -> bool:
+        return org_id in self._orgs or any(
+            version.lago_customer_id == org_id for record in self._customers.values() for version in record.versions
+        )
+
+
+def as_lago_says(org: OrgRecord, customer: Customer | None, listed: Sequence[Period], now_us: int) -> OrgRecord:
+    """The org with Lago's subscriptions, running ones and those that ended; `org` itself where nothing is new.
+
+    What ended long ago and is not in the record already stays out of it. Nothing in Lago: what ran here has ended.
+    """
+    known = {(period.external_id, period.started_at) for period in org.periods}
+    lately = [
+        period
+        for period in _to_the_moment(listed)
+        if period.terminated_at is None
+        or period.terminated_at > now_us - _ENDED_US
+        or (period.external_id, period.started_at) in known
+    ]
+    running = [period for period in lately if period.terminated_at is None]
+    plan = max(running, key=lambda period: period.started_at).plan_code if running else org.plan
+    with_plan = copy(org, plan=plan or org.plan)
+    changed = org_with(with_plan, customer, lately, now_us) if lately else _without(with_plan, customer, now_us)
+    email = (customer.email if customer is not None else None) or org.email
+    return org if copy(changed, updated_at=org.updated_at, email=email) == org else copy(changed, email=email)
+
+
+def _to_the_moment(listed: Sequence[Period]) -> list[Period]:
+    """Lago cuts the end of a subscription to the second, and its beginning to the millisecond.
+
+    Where another plan took over under the same id, that one's beginning is the end. Else the last fraction of a
+    second stays out of the period: usage in it is held rather than sent where it may not be billed.
+    """
+    found = []
+    for period in listed:
+        ended = period.terminated_at
+        if ended is not None:
+            successors = (
+                one.started_at
+                for one in listed
+                if one.external_id == period.external_id
+                and one.started_at > period.started_at
+                and ended <= one.started_at < ended + SECOND_US
+            )
+            ended = max(period.started_at, min(successors, default=ended))
+        found.append(copy(period, terminated_at=ended))
+    return found
+
+
+def _without(org: OrgRecord, customer: Customer | None, now_us: int) -> OrgRecord:
+    """With no subscription that Lago knows."""
+    periods = tuple(
+        copy(period, terminated_at=now_us) if period.terminated_at is None and period.started_at <= now_us else period
+        for period in org.periods
+    )
+    name = (customer.name if customer is not None else None) or org.name
+    currency = (customer.currency if customer is not None else None) or org.currency
+    return copy(org, name=name, currency=currency, periods=periods)
+
+
+def _running(periods: Iterable[Period], now_us: int) -> set[tuple[str, int, str]]:
+    return {
+        (period.external_id, period.started_at, period.plan_code)
+        for period in periods
+        if period.started_at <= now_us and (period.terminated_at is None or period.terminated_at > now_us)
+    }

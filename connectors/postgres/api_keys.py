@@ -1,0 +1,102 @@
+"""The table api_keys: the one that is no projection, so what is written here is on disk on return."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from connectors.access.keys import ApiKey
+from connectors.postgres.pool import Database
+
+_COLUMNS = (
+    "key_id, hash, name, scopes, orgs, created_at, created_by, expires_at, last_used_at, revoked_at, rotated_from"
+)
+_LIVE = f"SELECT {_COLUMNS} FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)"  # noqa: S608  # our own words
+_ALL = f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at DESC, key_id LIMIT $1"  # noqa: S608
+_ONE = f"SELECT {_COLUMNS} FROM api_keys WHERE key_id = $1"  # noqa: S608
+_ADD = f"INSERT INTO api_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"  # noqa: S608
+_SHORTEN = """
+UPDATE api_keys SET expires_at = LEAST(COALESCE(expires_at, $2), $2) WHERE key_id = $1 AND revoked_at IS NULL
+"""
+_REVOKE = "UPDATE api_keys SET revoked_at = COALESCE(revoked_at, $2) WHERE key_id = $1"
+_USED = """
+UPDATE api_keys k SET last_used_at = GREATEST(k.last_used_at, u.at)
+FROM unnest($1::text[], $2::timestamptz[]) AS u (key_id, at) WHERE k.key_id = u.key_id
+"""
+#: More keys are not listed.
+MOST_LISTED = 1000
+
+
+class PostgresKeys:
+    """All raise Unavailable, and ConfigurationError where there is no Postgres."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def live(self, now: datetime) -> list[ApiKey]:
+        """Those that are neither revoked nor expired."""
+        async with self._database.connection() as connection:
+            return [_key(row) for row in await connection.fetch(_LIVE, now)]
+
+    async def all(self) -> list[ApiKey]:
+        """The latest first, at most `MOST_LISTED`."""
+        async with self._database.connection() as connection:
+            return [_key(row) for row in await connection.fetch(_ALL, MOST_LISTED)]
+
+    async def get(self, key_id: str) -> ApiKey | None:
+        """One key; None = there is none."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_ONE, key_id)
+        return None if row is None else _key(row)
+
+    async def add(self, key: ApiKey) -> None:
+        """Keep a new key."""
+        async with self._lasting() as connection:
+            await connection.execute(_ADD, *_row(key))
+
+    async def replace(self, ending: ApiKey, new: ApiKey) -> None:
+        """Keep `new`, and let the old key end when `ending` does, at the latest; both or neither."""
+        async with self._lasting() as connection:
+            await connection.execute(_SHORTEN, ending.key_id, ending.expires_at)
+            await connection.execute(_ADD, *_row(new))
+
+    async def revoke(self, key_id: str, at: datetime) -> None:
+        """End a key; twice keeps the first moment."""
+        async with self._lasting() as connection:
+            await connection.execute(_REVOKE, key_id, at)
+
+    async def used(self, last_used_at: Mapping[str, datetime]) -> None:
+        """When keys were used last; what is older than what is there changes nothing."""
+        async with self._database.connection() as connection:
+            await connection.execute(_USED, list(last_used_at), list(last_used_at.values()))
+
+    @asynccontextmanager
+    async def _lasting(self) -> AsyncIterator[Any]:
+        """The pool does not wait for the disk, which is right for projections only."""
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute("SET LOCAL synchronous_commit = on")
+            yield connection
+
+
+def _key(row: Any) -> ApiKey:
+    orgs = row["orgs"]
+    return ApiKey(
+        **{**row, "scopes": frozenset(row["scopes"]), "orgs": None if orgs is None else frozenset(orgs)},
+    )
+
+
+def _row(key: ApiKey) -> tuple[Any, ...]:
+    orgs = None if key.orgs is None else sorted(key.orgs)
+    return (
+        key.key_id,
+        key.hash,
+        key.name,
+        sorted(key.scopes),
+        orgs,
+        key.created_at,
+        key.created_by,
+        key.expires_at,
+        key.last_used_at,
+        key.revoked_at,
+        key.rotated_from,
+    )

@@ -1,0 +1,104 @@
+"""Records about mappings, orgs, changes and deliveries as rows: as connectors/postgres/rows.py has those about calls."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from connectors.postgres.rows import NUL, Record, Rows, key_of, read_rows, value_of, without_nul
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+from schemas.moments import to_iso
+from schemas.records import AuditRecord, DeliveryAttempt
+
+_encode = msgspec.json.Encoder().encode
+_decode_customer = msgspec.json.Decoder(CustomerRecord).decode
+_decode_org = msgspec.json.Decoder(OrgRecord).decode
+_decode_audit = msgspec.json.Decoder(AuditRecord).decode
+_decode_attempt = msgspec.json.Decoder(DeliveryAttempt).decode
+_fields = msgspec.structs.asdict
+
+
+class Removed(NamedTuple):
+    """The record of `key` was taken back at `offset`."""
+
+    key: str
+    offset: int
+
+
+def customer_rows(records: Iterable[Record]) -> Rows:
+    """Of `billing.customers`: for customers.sql, or `Removed`; the last word about each customer."""
+    return _latest(read_rows(records, _customer_row))
+
+
+def org_rows(records: Iterable[Record]) -> Rows:
+    """Of `billing.orgs`: for organisations.sql, or `Removed`; the last word about each org."""
+    return _latest(read_rows(records, _org_row))
+
+
+def audit_rows(records: Iterable[Record]) -> Rows:
+    """Of `billing.audit`, for audit.sql."""
+    return _latest(read_rows(records, _audit_row))
+
+
+def delivery_rows(records: Iterable[Record]) -> Rows:
+    """Of `billing.deliveries`, for deliveries.sql."""
+    return read_rows(records, _delivery_row)
+
+
+def _latest(told: Rows) -> Rows:
+    return Rows(list({row[0]: row for row in told.rows}.values()), told.unreadable)
+
+
+def _customer_row(record: Record) -> tuple[Any, ...]:
+    if record.value is None:
+        return Removed(key_of(record), record.offset)
+    customer = _decode_customer(value_of(record))
+    versions = _text([_version(version) for version in customer.versions])
+    return key_of(record), record.offset, versions, customer.created_at, customer.updated_at
+
+
+def _version(version: MappingVersion) -> dict[str, Any]:
+    moments = {"effective_from": to_iso(version.effective_from), "updated_at": to_iso(version.updated_at)}
+    return _fields(version) | moments
+
+
+def _org_row(record: Record) -> tuple[Any, ...]:
+    if record.value is None:
+        return Removed(key_of(record), record.offset)
+    org = _decode_org(value_of(record))
+    periods = _text([_period(period) for period in org.periods])
+    words = org.name, org.email, org.plan, org.currency, org.status, org.subscription_id
+    return key_of(record), record.offset, *words, _text(org.limits), periods, org.updated_at
+
+
+def _period(period: Period) -> dict[str, Any]:
+    ended = None if period.terminated_at is None else to_iso(period.terminated_at)
+    return _fields(period) | {"started_at": to_iso(period.started_at), "terminated_at": ended}
+
+
+def _audit_row(record: Record) -> tuple[Any, ...]:
+    line = _decode_audit(value_of(record))
+    words = line.actor, line.action, _text(line.target), line.reason
+    change = _json(line.before), _json(line.after), line.request_id, line.address
+    return line.audit_id, line.at, *words, line.count, str(line.cost_usd), *change
+
+
+def _delivery_row(record: Record) -> tuple[Any, ...]:
+    one = _decode_attempt(value_of(record))
+    answer = one.status, one.error, one.duration_ms
+    batch = one.attempt, one.events, one.first, one.last, one.source
+    return record.offset, one.at, one.direction, one.event_type, *answer, *batch, one.unique_key
+
+
+def _json(text: str) -> str | None:
+    """JSON text, made one where it is none; `""` and null are nothing."""
+    try:
+        if not text or msgspec.json.decode(text) is None:
+            return None
+        return without_nul(text.encode()).decode() if NUL.decode() in text else text
+    except msgspec.DecodeError:
+        return _text(text)
+
+
+def _text(value: Any) -> str:
+    return _encode(value).decode()

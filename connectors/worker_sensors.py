@@ -1,0 +1,117 @@
+"""What the worker roles tell about themselves, as metrics."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from connectors.metrics import HELD_REASONS, LAWS, LOOK_EVERY_S, Metrics
+from connectors.postgres.sensors import ProjectorSensors
+from schemas.ledger import Sum
+from schemas.records import Receipt
+from streams.core.books import Books, difference, total
+from streams.core.changes import Changes
+from streams.core.tally import FAILED, PENDING
+
+
+@dataclass(slots=True)
+class _Look:
+    """What a pass over one ledger's windows found."""
+
+    at: float
+    off_by: tuple[Sum, Sum]
+    held: dict[str, Sum]
+
+
+class WorkerSensors(ProjectorSensors):
+    """What the worker roles tell about themselves: `streams.parts.Sensors`."""
+
+    def __init__(self, metrics: Metrics, monotonic: Callable[[], float]) -> None:
+        super().__init__()
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._books: dict[int, Books] = {}
+        self._sealed: dict[int, int] = {}
+        self._looks: dict[int, _Look] = {}
+
+    def folded(self, partition: int, changes: Changes, seconds: float) -> None:
+        """A chunk is in the ledger."""
+        self._metrics.event_processing.observe(seconds)
+        for code, count in changes.decisions.items():
+            decision, _, reason = code.partition(":")
+            self._metrics.calls.labels(decision).inc(count)
+            if reason:
+                self._metrics.failed_events.labels(reason).inc(count)
+        self._count_sealed(partition, changes.position.seal_seq)
+        self._show_sizes()
+
+    def books(self, partition: int, books: Books | None) -> None:
+        """A ledger was opened, ticked or, with None, closed."""
+        if books is None:
+            for known in (self._books, self._sealed, self._looks):
+                known.pop(partition, None)
+            self._metrics.held_watch.close(partition)
+            self._show_looks()
+        else:
+            self._books[partition] = books
+            self._count_sealed(partition, books.position.seal_seq)
+            now = self._monotonic()
+            look = self._looks.get(partition)
+            if look is None or now - look.at >= LOOK_EVERY_S:
+                self._looks[partition] = _look(books, now)
+                self._metrics.held_watch.look(partition, books)
+                self._show_looks()
+        self._show_sizes()
+
+    def settled(self, receipts: Sequence[Receipt]) -> None:
+        """Receipts of posted events are durable."""
+        for receipt in receipts:
+            self._metrics.receipts.labels(receipt.status).inc()
+            if receipt.status == FAILED:
+                self._metrics.failed_events.labels(receipt.reason).inc()
+
+    def lane_halted(self, topic: str, partition: int, reason: str) -> None:
+        """A partition stands still; only a restart takes the alarm back."""
+        self._metrics.lane_halted.labels(topic, partition, reason).set(1)
+
+    def following(self, table: str, lag_s: Callable[[], float]) -> None:
+        """A table is followed, and this old."""
+        self._metrics.watch_follower(table, lag_s)
+
+    def chunk_missing(self, topic: str, partition: int, gaps: int) -> None:  # noqa: ARG002  # the protocol's
+        """Chunks were asked for again."""
+        self._metrics.chunks_missing.labels(topic).inc(gaps)
+
+    def _count_sealed(self, partition: int, seal_seq: int) -> None:
+        """Parts are numbered without a gap, so the number tells how many left since the last look."""
+        sealed = max(0, seal_seq - self._sealed.get(partition, seal_seq))
+        self._sealed[partition] = seal_seq
+        self._metrics.sealed_events.inc(sealed)
+        self._metrics.receipts.labels(PENDING).inc(sealed)
+
+    def _show_sizes(self) -> None:
+        metrics, ledgers = self._metrics, self._books.values()
+        metrics.ledgers_open.set(len(ledgers))
+        metrics.seen_identities.set(sum(len(books.seen) for books in ledgers))
+        metrics.open_windows.set(sum(len(books.open) for books in ledgers))
+        metrics.held_windows.set(sum(len(books.windows) - len(books.open) for books in ledgers))
+
+    def _show_looks(self) -> None:
+        """Off by: absolute values are added, so that two ledgers' errors cannot cancel each other."""
+        looks = self._looks.values()
+        for number, law in enumerate(LAWS):
+            calls = sum(abs(look.off_by[number].calls) for look in looks)
+            dollars = sum(abs(look.off_by[number].cost) for look in looks)
+            self._metrics.conservation.labels(law, "calls").set(calls)
+            self._metrics.conservation.labels(law, "usd").set(float(dollars))
+        for reason in HELD_REASONS:
+            sums = [look.held[reason] for look in looks if reason in look.held]
+            self._metrics.held_calls.labels(reason).set(sum(one.calls for one in sums))
+            self._metrics.held_cost.labels(reason).set(float(sum(one.cost for one in sums)))
+
+
+def _look(books: Books, now: float) -> _Look:
+    held: dict[str, list[int]] = {}
+    for firsts in books.held.values():
+        for first in firsts:
+            held.setdefault(books.windows[first].held, []).append(first)
+    sums = {reason: total(books.windows[first] for first in firsts) for reason, firsts in held.items()}
+    return _Look(now, difference(books.position.counters, books.windows.values()), sums)

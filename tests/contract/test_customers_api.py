@@ -1,0 +1,140 @@
+"""Lago's customers and plans over HTTP, in the form of its own API."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.support.org_api import OrgApi, org_api
+from tests.support.sandbox import DAY
+
+ACME = {
+    "external_id": "customer-123",
+    "name": "Acme Corporation",
+    "email": "billing@acme.com",
+    "plan_code": "ai_basic",
+}
+PREMIUM = {
+    "name": "Premium AI Plan",
+    "code": "premium_ai_plan",
+    "interval": "monthly",
+    "amount_cents": 2000,
+    "amount_currency": "USD",
+    "charges": [{"billable_metric_id": "ai_usage", "charge_model": "standard", "properties": {"amount": "0.002"}}],
+}
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[OrgApi]:
+    async with org_api() as running:
+        yield running
+
+
+async def test_a_customer_with_a_plan_is_created_and_subscribed_once(api: OrgApi) -> None:
+    made = await api.ask("POST", "/api/customers", 201, json=ACME)
+    assert (made["external_id"], made["name"], made["email"]) == (
+        "customer-123",
+        "Acme Corporation",
+        "billing@acme.com",
+    )
+    assert (made["subscription"]["plan_code"], made["subscription"]["status"]) == ("ai_basic", "active")
+    api.later(60)
+    assert await api.ask("POST", "/api/customers", 200, json=ACME) == made
+    assert await api.ask("GET", "/api/customers/customer-123") == made
+    assert (await api.lago.get("/subscriptions")).json()["meta"]["total_count"] == 1
+    assert len(api.access.changes) == 1
+
+
+async def test_ten_posts_of_a_customer_at_once_make_one(api: OrgApi) -> None:
+    answers = await asyncio.gather(*(api.http.post("/api/customers", json=ACME) for _ in range(10)))
+    assert sorted(one.status_code for one in answers) == [200] * 9 + [201]
+    assert (await api.lago.get("/subscriptions")).json()["meta"]["total_count"] == 1
+
+
+async def test_a_customer_without_a_plan_is_not_subscribed_until_it_has_one(api: OrgApi) -> None:
+    without = {name: value for name, value in ACME.items() if name != "plan_code"}
+    assert (await api.ask("POST", "/api/customers", 201, json=without))["subscription"] is None
+    assert (await api.ask("POST", "/api/customers", 201, json=ACME))["subscription"]["plan_code"] == "ai_basic"
+
+
+async def test_a_customer_that_is_there_is_changed_where_something_is_given(api: OrgApi) -> None:
+    await api.ask("POST", "/api/customers", 201, json=ACME)
+    changed = await api.ask("POST", "/api/customers", json={"external_id": "customer-123", "email": "new@acme.com"})
+    assert (changed["name"], changed["email"]) == ("Acme Corporation", "new@acme.com")
+    assert api.access.changes[-1][1]["email"] == "new@acme.com"
+    assert api.records.all["customer-123"].email == "new@acme.com"
+
+
+async def test_metadata_that_does_not_fit_into_lago_is_refused(api: OrgApi) -> None:
+    for metadata in ({"k" * 21: "v"}, {"k": "v" * 101}, {"one": "1", "two": "2", "three": "3", "four": "4"}):
+        await api.ask("POST", "/api/customers", 422, json=ACME | {"metadata": metadata})
+    assert (await api.lago.get("/customers")).json()["customers"] == []
+
+
+async def test_a_customer_nobody_knows_is_not_found(api: OrgApi) -> None:
+    for path in ("/api/customers/nope", "/api/customers/nope/invoices"):
+        assert (await api.ask("GET", path, 404))["reason"] == "unknown_org"
+
+
+async def test_a_customers_invoices_are_listed(api: OrgApi) -> None:
+    await api.ask("POST", "/api/customers", 201, json=ACME | {"plan_code": "starter"})
+    api.later(40 * DAY)
+    [shown] = (await api.ask("GET", "/api/customers/customer-123/invoices"))["invoices"]
+    assert (shown["total_amount_cents"], shown["status"]) == (1900, "finalized")
+
+
+async def test_a_slash_in_a_customers_id_is_part_of_it(api: OrgApi) -> None:
+    await api.ask("POST", "/api/customers", 201, json=ACME | {"external_id": "a/b"})
+    assert (await api.ask("GET", "/api/customers/a%2Fb"))["external_id"] == "a/b"
+
+
+async def test_a_plans_charge_may_name_its_metric_by_code(api: OrgApi) -> None:
+    made = await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM)
+    assert (made["code"], made["amount_cents"], made["interval"]) == ("premium_ai_plan", 2000, "monthly")
+    assert made["charges"] == [{"billable_metric_code": "ai_usage", "charge_model": "standard"}]
+    assert await api.ask("POST", "/api/billing/plans", 200, json=PREMIUM) == made
+    assert len(api.access.changes) == 1
+    listed = await api.ask("GET", "/api/billing/plans")
+    assert listed["plans"][0]["code"] == "premium_ai_plan"
+    assert len(listed["plans"]) == 5
+
+
+async def test_a_plans_charge_may_name_its_metric_by_lagos_id(api: OrgApi) -> None:
+    metric = (await api.lago.get("/billable_metrics/ai_usage")).json()["billable_metric"]["lago_id"]
+    charges = [PREMIUM["charges"][0] | {"billable_metric_id": metric}]
+    made = await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM | {"charges": charges})
+    assert made["charges"][0]["billable_metric_code"] == "ai_usage"
+
+
+async def test_a_plan_whose_metric_nobody_knows_is_refused_in_words(api: OrgApi) -> None:
+    charges = [PREMIUM["charges"][0] | {"billable_metric_id": "ai_usage_metric_id"}]
+    refused = await api.ask("POST", "/api/billing/plans", 422, json=PREMIUM | {"charges": charges})
+    assert refused["reason"] == "unknown_metric"
+
+
+async def test_a_plan_that_is_there_and_differs_is_a_conflict(api: OrgApi) -> None:
+    """Lago lets nobody change a plan that is in use."""
+    await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM)
+    refused = await api.ask("POST", "/api/billing/plans", 409, json=PREMIUM | {"amount_cents": 2500})
+    assert (refused["reason"], "amount" in refused["detail"]) == ("plan_differs", True)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"amount_cents": -1},
+        {"amount_cents": 20.5},
+        {"amount_currency": "usd"},
+        {"interval": "daily"},
+        {"charges": [PREMIUM["charges"][0] | {"properties": {"amount": 0.002}}]},
+    ],
+)
+async def test_a_plan_that_lago_would_refuse_is_refused_by_its_field(api: OrgApi, changed: dict[str, Any]) -> None:
+    assert (await api.ask("POST", "/api/billing/plans", 422, json=PREMIUM | changed))["reason"] == "invalid_fields"
+
+
+async def test_what_lago_alone_refuses_is_told_with_its_fields(api: OrgApi) -> None:
+    charges = [PREMIUM["charges"][0] | {"properties": {"amount": "a lot"}}]
+    refused = await api.ask("POST", "/api/billing/plans", 422, json=PREMIUM | {"charges": charges})
+    assert (refused["reason"], refused["details"]) == ("validation_errors", {"properties": ["invalid_amount"]})

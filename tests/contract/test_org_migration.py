@@ -1,0 +1,420 @@
+"""Users become orgs on the sandbox: killed at any step and run again there is one of each, and usage follows."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from connectors.lago.metered import InMemoryUsage
+from connectors.lago.org_billing import OrgBilling
+from connectors.lago.subscription_ids import InMemoryIds
+from connectors.operations.loose_ends import LooseEnds
+from connectors.operations.org_migration import MISSING, WOULD, OrgMigration, Outcome, plan_of
+from connectors.operations.user_orgs import UserOrg
+from connectors.org_learning import OrgLearner
+from schemas.customers import CustomerRecord, OrgRecord
+from schemas.errors import Unavailable
+from schemas.moments import HOUR_US, SECOND_US
+from streams.core.mapping import resolve
+from streams.core.remap import MappingRequest, remap
+from tests.support.mortal_wire import Killed, MortalWire
+from tests.support.sandbox import Clock, Lago, lago_sandbox
+
+LEAD_US, SETTLED_US = 5 * SECOND_US, 27 * HOUR_US
+ACME = UserOrg("user_1", "org_1", "Acme", "a@acme.io")
+SENT = [False, True]
+
+
+@dataclass
+class Stored:
+    """What outlives a process but for Lago: ids, records, the audit log. It may die at a write."""
+
+    ids: InMemoryIds = field(default_factory=InMemoryIds)
+    customers: dict[str, CustomerRecord] = field(default_factory=dict)
+    orgs: dict[str, OrgRecord] = field(default_factory=dict)
+    audit: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    dies_at: int | None = None
+    writes: int = 0
+
+    def _write(self, doing: Callable[[], None]) -> None:
+        """Dies before a write of an odd number, after one of an even number."""
+        self.writes += 1
+        fatal = self.dies_at is not None and self.writes >= (self.dies_at + 1) // 2
+        if not (fatal and self.dies_at % 2):  # type: ignore[operator]
+            doing()
+        if fatal:
+            raise Killed
+
+    async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
+        wanted = make(self.orgs.get(org_id, OrgRecord(org_id)))
+        self._write(lambda: self.orgs.update({org_id: wanted}))
+        return wanted
+
+    def map(self, request: MappingRequest, now_us: int) -> None:
+        customer_id = request.litellm_customer_id
+        wanted = remap(self.customers.get(customer_id), request, now_us, LEAD_US)
+        if wanted != self.customers.get(customer_id):
+            self._write(lambda: self.customers.update({customer_id: wanted}))
+
+    def told(self, entry: UserOrg, steps: Sequence[str]) -> None:
+        self._write(lambda: self.audit.append((entry.user_id, tuple(steps))))
+
+
+class Refusing(MortalWire):
+    """Answers the first POST to a path with 500."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if (request.method, request.url.path) == ("POST", self.path):
+            self.path = ""
+            return httpx.Response(500, request=request)
+        return await super().handle_async_request(request)
+
+
+@dataclass
+class World:
+    lago: Lago
+    clock: Clock
+    stored: Stored = field(default_factory=Stored)
+    loose: LooseEnds = field(default_factory=LooseEnds)
+    wires: list[MortalWire] = field(default_factory=list)
+    asked: int = 0
+
+    def now_us(self) -> int:
+        return round(self.clock.now * SECOND_US)
+
+    def process(self, wire: MortalWire | None = None, dies_at: int | None = None) -> OrgMigration:
+        """A new process."""
+        self.wires.append(wire or MortalWire())
+        lago, stored = self.wires[-1].client(self.lago.url), self.stored
+        stored.dies_at, stored.writes = dies_at, 0
+        world = self
+
+        class Mappings:
+            async def put(self, request: MappingRequest, *, ask_lago: bool) -> None:
+                stored.map(request, world.now_us())
+
+        async def announce(entry: UserOrg, steps: Sequence[str]) -> None:
+            stored.told(entry, steps)
+
+        async def loose() -> LooseEnds:
+            self.asked += 1
+            return self.loose
+
+        return OrgMigration(
+            OrgBilling(lago, stored.ids, InMemoryUsage(), now_us=self.now_us),
+            Mappings(),
+            OrgLearner(stored.customers, stored.orgs, stored, lago, now_us=self.now_us),
+            stored.customers,
+            announce=announce,
+            loose=loose,
+            lead_us=LEAD_US,
+            settled_us=SETTLED_US,
+            now_us=self.now_us,
+        )
+
+    async def user(self, user_id: str, plan: str = "starter", *customers: str, **fields: Any) -> None:
+        """A user with a subscription, who pays for these LiteLLM customers."""
+        await self.lago.subscribe(f"of {user_id}", user_id, plan, **fields)
+        for customer in customers:
+            self.stored.map(MappingRequest(customer, user_id, "tenant", plan), self.now_us() - HOUR_US)
+
+    async def everything(self) -> tuple[list[str], list[tuple[str, str, str]]]:
+        """Customers, and subscriptions of every state as (customer, plan, state)."""
+        customers = (await self.lago.get("/customers")).json()["customers"]
+        states = ["active", "pending", "terminated", "canceled"]
+        listed = (await self.lago.get("/subscriptions", **{"status[]": states})).json()["subscriptions"]
+        told = sorted((one["external_customer_id"], one["plan_code"], one["status"]) for one in listed)
+        return sorted(one["external_id"] for one in customers), told
+
+    def payer(self, customer: str, at_us: int) -> tuple[str, str]:
+        """Org and subscription of a call that ended then."""
+        target = resolve(self.stored.customers[customer], at_us, "end_user", self.stored.orgs)
+        return target.org_id, target.subscription or target.held
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    clock = Clock()
+    async with lago_sandbox(clock=clock) as lago:
+        for code, cents in (("starter", 1900), ("professional", 4900)):
+            await lago.plan(code, cents)
+        world = World(lago, clock)
+        yield world
+        for wire in world.wires:
+            await wire.aclose()
+
+
+async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(world: World) -> None:
+    await world.user("user_1", "starter", "alice", "bob")
+    before = (await world.everything(), dict(world.stored.customers))
+    outcome = await world.process().look(ACME, otherwise=WOULD)
+    assert outcome == Outcome(
+        "user_1",
+        "org_1",
+        "would",
+        steps=(
+            "create the customer org_1",
+            "note user_1 in its metadata",
+            "subscribe it to starter",
+            "map alice to org_1 as soon as possible",
+            "map bob to org_1 as soon as possible",
+        ),
+        to_end=outcome.to_end,
+    )
+    assert [(old.external_id, old.wait) for old in outcome.to_end] == [("of user_1", "a mapping names them")]
+    assert (await world.everything(), world.stored.customers) == before
+    assert (world.stored.audit, {verb for verb, _ in world.wires[-1].requests}) == ([], {"GET"})
+
+
+async def test_the_org_takes_over_and_usage_follows_from_its_moment_on(world: World) -> None:
+    await world.user("user_1", "starter", "alice")
+    outcome = await world.process().run(ACME)
+    assert (outcome.state, outcome.reason) == ("migrated", "")
+    assert await world.everything() == (
+        ["org_1", "user_1"],
+        [("org_1", "starter", "active"), ("user_1", "starter", "active")],
+    )
+    own = world.stored.ids.all["org_1"]
+    assert outcome.subscription == own
+    moves = world.stored.customers["alice"].versions[-1].effective_from
+    assert moves >= world.now_us() + LEAD_US
+    assert world.payer("alice", moves) == ("org_1", own)
+    assert world.payer("alice", moves - 1)[0] == "user_1"
+    assert world.stored.audit == [("user_1", outcome.steps)]
+
+
+async def test_again_nothing_is_done_and_nothing_is_missing(world: World) -> None:
+    await world.user("user_1", "starter", "alice")
+    await world.process().run(ACME)
+    for _ in range(2):
+        again = await world.process().run(ACME)
+        assert (again.state, again.steps) == ("already", ())
+        assert {verb for verb, _ in world.wires[-1].requests} == {"GET"}
+    assert (await world.process().look(ACME, otherwise=MISSING)).state == "already"
+    assert len(world.stored.audit) == 1
+
+
+async def test_killed_at_any_request_and_run_again_there_is_one_of_each(world: World) -> None:
+    """The clock goes on, so an id made a second time would be another one."""
+    untouched = MortalWire()
+    await world.user("user_0", "starter", "customer_0")
+    await world.process(untouched).run(UserOrg("user_0", "org_0"))
+    steps = len(untouched.requests)
+    fates = [(step, sent) for step in range(1, steps + 1) for sent in SENT]
+    for number, (step, sent) in enumerate(fates, start=1):
+        entry = UserOrg(f"user_{number}", f"org_{number}", "Acme", "a@acme.io")
+        await world.user(entry.user_id, "starter", f"customer_{number}")
+        with pytest.raises(Killed):
+            await world.process(MortalWire(step, sent=sent)).run(entry)
+        world.clock.now += 60
+        outcome = await world.process().run(entry)
+        assert outcome.state in ("migrated", "already"), outcome
+        assert outcome.subscription == world.stored.ids.all[entry.org_id]
+        assert world.payer(f"customer_{number}", world.now_us() + HOUR_US)[0] == entry.org_id
+    everybody = [f"{kind}_{number}" for kind in ("org", "user") for number in range(len(fates) + 1)]
+    customers, subscriptions = await world.everything()
+    assert customers == sorted(everybody)
+    assert subscriptions == sorted((one, "starter", "active") for one in everybody)
+
+
+async def test_killed_at_any_write_of_ours_and_run_again_it_is_complete(world: World) -> None:
+    await world.user("user_0", "starter", "a_0", "b_0")
+    await world.process().run(UserOrg("user_0", "org_0"))
+    writes = world.stored.writes
+    assert writes == 4
+    for number in range(1, 2 * writes + 1):
+        entry = UserOrg(f"user_{number}", f"org_{number}")
+        await world.user(entry.user_id, "starter", f"a_{number}", f"b_{number}")
+        with pytest.raises(Killed):
+            await world.process(dies_at=number).run(entry)
+        world.clock.now += 60
+        assert (await world.process().run(entry)).state in ("migrated", "already")
+        assert (await world.process().look(entry, otherwise=MISSING)).state == "already"
+        for customer in (f"a_{number}", f"b_{number}"):
+            assert world.payer(customer, world.now_us() + HOUR_US)[0] == entry.org_id
+    _, subscriptions = await world.everything()
+    assert len(subscriptions) == len(set(subscriptions)) == 2 * (2 * writes + 1)
+
+
+async def test_a_check_names_all_that_is_missing(world: World) -> None:
+    await world.user("user_1", "starter", "alice")
+    await world.process().run(ACME)
+    world.stored.map(MappingRequest("carol", "user_1", "tenant"), world.now_us() - HOUR_US)
+    await world.lago.http.delete(f"/api/v1/subscriptions/{world.stored.ids.all['org_1']}")
+    found = await world.process().look(ACME, otherwise=MISSING)
+    assert (found.state, found.steps) == (
+        "missing",
+        ("subscribe it to starter", "map carol to org_1 as soon as possible"),
+    )
+
+
+async def test_the_users_subscription_ends_when_no_usage_can_reach_it_and_not_before(world: World) -> None:
+    """
+        mapped to the org      late usage may come              nothing is on its way
+    ----------|-----------------------------------------|----------------|---------> runs
+              |  goes on                                |  goes on       |  ended
+    """
+    await world.user("user_1", "starter", "alice")
+    await world.process().run(ACME)
+    moved = world.stored.customers["alice"].versions[-1].effective_from
+    world.clock.now = (moved + SETTLED_US) / SECOND_US - 1
+    early = await world.process().run(ACME)
+    assert early.to_end[0].wait.startswith("late usage may come until")
+    assert world.asked == 0
+    world.clock.now += 1
+    for loose in (
+        LooseEnds(open={"alice"}),
+        LooseEnds(open={"of user_1"}),
+        LooseEnds(dead={"alice"}),
+        LooseEnds(behind={"billing.lago.events"}),
+    ):
+        world.loose = loose
+        waiting = await world.process().run(ACME)
+        assert (waiting.state, waiting.to_end[0].wait != "") == ("already", True)
+    assert len([one for one in (await world.everything())[1] if one[2] == "active"]) == 2
+    world.loose = LooseEnds(open={"dave"}, dead={"dave"})
+    assert (await world.process().look(ACME, otherwise=MISSING)).steps == ("end the subscription of user_1 of user_1",)
+    ended = await world.process().run(ACME)
+    assert (ended.state, ended.steps) == ("migrated", ("end the subscription of user_1 of user_1",))
+    assert (await world.everything())[1] == [("org_1", "starter", "active"), ("user_1", "starter", "terminated")]
+    assert (await world.process().look(ACME, otherwise=MISSING)).state == "already"
+
+
+async def test_killed_while_it_ends_the_users_subscription_it_is_ended_once(world: World) -> None:
+    for sent in SENT:
+        entry = UserOrg(f"user_{sent}", f"org_{sent}")
+        await world.user(entry.user_id, "starter", f"alice_{sent}")
+        await world.process().run(entry)
+        world.clock.now += (SETTLED_US + HOUR_US) / SECOND_US
+        before = MortalWire()
+        await world.process(before).look(entry, otherwise=WOULD)
+        with pytest.raises(Killed):
+            await world.process(MortalWire(len(before.requests) + 2, sent=sent)).run(entry)
+        await world.process().run(entry)
+        subscriptions = (await world.everything())[1]
+        assert (entry.user_id, "starter", "terminated") in subscriptions
+        assert (entry.org_id, "starter", "active") in subscriptions
+
+
+async def test_somebody_mapped_to_the_user_while_the_command_runs_keeps_its_subscription(world: World) -> None:
+    await world.user("user_1", "starter", "alice")
+    await world.process().run(ACME)
+    world.clock.now += (SETTLED_US + HOUR_US) / SECOND_US
+    process = world.process()
+    await process.look(UserOrg("user_2", "org_2"), otherwise=WOULD)
+    await process.look(ACME, otherwise=WOULD)
+    world.stored.map(MappingRequest("carol", "user_1", "tenant"), world.now_us() - HOUR_US)
+    assert (await process.run(ACME)).to_end[0].wait == "a mapping names them"
+
+
+async def test_where_no_mapping_names_the_user_its_subscription_is_left_to_people(world: World) -> None:
+    """Its usage comes by a way that nothing is known of."""
+    await world.user("user_1")
+    outcome = await world.process().run(ACME)
+    world.clock.now += 365 * 86_400
+    outcome = await world.process().run(ACME)
+    assert outcome.to_end[0].wait.startswith("no mapping names them")
+
+
+async def test_usage_follows_no_earlier_than_the_orgs_subscription_begins(world: World) -> None:
+    await world.user("user_1", "starter", "alice")
+    await world.lago.subscribe("made by hand", "org_1", "professional", subscription_at="2025-04-01")
+    outcome = await world.process().run(ACME)
+    assert (outcome.state, outcome.subscription) == ("migrated", "made by hand")
+    moves = world.stored.customers["alice"].versions[-1].effective_from
+    assert outcome.steps[-1] == "map alice to org_1 from 2025-04-01T00:00:00.000000Z"
+    assert (await world.process().look(ACME, otherwise=MISSING)).state == "already"
+    assert world.payer("alice", moves - 1)[0] == "user_1"
+
+
+async def test_versions_announced_for_later_move_with_their_own_moment(world: World) -> None:
+    await world.user("user_1", "starter", "alice")
+    later = world.now_us() + 24 * HOUR_US
+    for org, at in (("org_9", later), ("user_1", later + HOUR_US)):
+        world.stored.map(MappingRequest("alice", org, "tenant", effective_from=at), world.now_us())
+    assert (await world.process().run(ACME)).state == "migrated"
+    paid = [world.payer("alice", at)[0] for at in (later - 1, later + HOUR_US - SECOND_US, later + 2 * HOUR_US)]
+    assert paid == ["org_1", "org_9", "org_1"]
+
+
+async def test_several_users_become_one_org(world: World) -> None:
+    for user, plan in (("user_1", "starter"), ("user_2", "professional")):
+        await world.user(user, plan, f"of_{user}")
+        assert (await world.process().run(UserOrg(user, "org_1", "Acme"))).state == "migrated"
+    customers, subscriptions = await world.everything()
+    assert customers == ["org_1", "user_1", "user_2"]
+    assert [one for one in subscriptions if one[0] == "org_1"] == [("org_1", "starter", "active")]
+    later = world.now_us() + HOUR_US
+    assert {world.payer(f"of_{user}", later)[0] for user in ("user_1", "user_2")} == {"org_1"}
+
+
+async def test_without_names_the_org_is_called_as_the_user(world: World) -> None:
+    await world.lago.save("/customers", "customer", external_id="user_1", name="Alice", email="alice@acme.io")
+    assert (await world.process().run(UserOrg("user_1", "org_1"))).state == "migrated"
+    made = (await world.lago.get("/customers/org_1")).json()["customer"]
+    assert (made["name"], made["email"]) == ("Alice", "alice@acme.io")
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (UserOrg("user_9", "org_1"), "unknown_customer"),
+        (UserOrg("", "org_1"), "bad_row"),
+        (UserOrg("user_1", ""), "bad_row"),
+        (UserOrg("user_1", "acme"), "no_org_id"),
+        (UserOrg("user_1", "plan:org_1"), "no_org_id"),
+        (UserOrg("org_2", "org_1"), "user_is_org"),
+        (UserOrg("user_1", "org_1.eu"), "unsafe_id"),
+    ],
+)
+async def test_who_cannot_be_meant_is_skipped_with_a_reason(world: World, entry: UserOrg, reason: str) -> None:
+    await world.user("user_1")
+    before = await world.everything()
+    outcome = await world.process().run(entry)
+    assert (outcome.state, outcome.reason) == ("skipped", reason)
+    assert (await world.everything(), world.stored.audit) == (before, [])
+
+
+async def test_which_of_several_subscriptions_is_meant_is_not_guessed(world: World) -> None:
+    await world.user("user_1")
+    await world.lago.subscribe("another", "user_1", "professional")
+    outcome = await world.process().run(ACME)
+    assert (outcome.state, outcome.reason) == ("skipped", "several_subscriptions")
+    await world.lago.subscribe("of the org", "org_1", "professional")
+    assert (await world.process().run(ACME)).state == "migrated"
+    await world.lago.subscribe("of the org, too", "org_1", "starter")
+    assert (await world.process().run(ACME)).reason == "several_subscriptions"
+
+
+async def test_a_failure_is_told_and_costs_the_next_customer_nothing(world: World) -> None:
+    await world.user("user_1", "starter")
+    await world.user("user_2", "starter")
+    process = world.process(Refusing("/api/v1/subscriptions"))
+    outcomes = [await process.run(UserOrg(f"user_{n}", f"org_{n}")) for n in (1, 2)]
+    assert [(one.state, one.reason) for one in outcomes] == [("failed", "http_500"), ("migrated", "")]
+    assert (await process.run(UserOrg("user_1", "org_1"))).state == "migrated"
+
+
+async def test_what_cannot_be_put_on_record_is_not_done(world: World) -> None:
+    await world.user("user_1")
+    before = await world.everything()
+    process = world.process()
+
+    async def refuse(entry: UserOrg, steps: Sequence[str]) -> None:
+        raise Unavailable("kafka_unavailable", "no broker")
+
+    process._announce = refuse
+    assert ((await process.run(ACME)).reason, await world.everything()) == ("kafka_unavailable", before)
+
+
+def test_each_user_comes_once_and_never_to_two_orgs() -> None:
+    rows = [ACME, ACME, UserOrg("user_2", "org_1"), UserOrg("user_2", "org_2"), UserOrg("", "org_3", where="line 9")]
+    clear, unclear = plan_of(rows)
+    assert clear == [ACME, UserOrg("", "org_3", where="line 9")]
+    assert [(one.user_id, one.org_id, one.reason) for one in unclear] == [("user_2", "org_1, org_2", "several_orgs")]

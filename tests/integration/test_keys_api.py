@@ -1,0 +1,249 @@
+"""API keys over HTTP and from the command line, in a real Postgres; every change of them on the record."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from connectors.cli import app
+from connectors.settings import Settings
+from tests.support.database import migrated_database, rows, until
+from tests.support.eventually import PATIENCE, soon
+from tests.support.kafka import Kafka
+from tests.support.ports import free_port
+from tests.support.server import BEARER, Server, running_server, settings_for
+from tests.support.stage import Stage
+
+KEYS = "/api/v1/access/keys"
+
+
+@pytest.fixture
+async def url(postgres_url: str) -> AsyncIterator[str]:
+    async with migrated_database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture
+def settings(kafka: Kafka, topic_prefix: str, stage: Stage, url: str) -> Settings:
+    partitions = stage.settings.kafka_partitions
+    return settings_for(kafka, topic_prefix, kafka_partitions=partitions, database_url=SecretStr(url))
+
+
+@pytest.fixture
+async def server(settings: Settings) -> AsyncIterator[Server]:
+    async with running_server(settings, ("api",)) as running:
+        yield running
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def made(server: Server, status: int = 201, by: dict[str, str] = BEARER, **wanted: Any) -> dict[str, Any]:
+    answer = await server.http.post(KEYS, json={"name": "a key", "scopes": ["stats:read"]} | wanted, headers=by)
+    assert answer.status_code == status, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+async def status(server: Server, token: str, path: str = "/webhooks/stats") -> int:
+    return (await server.http.get(path, headers=bearer(token))).status_code
+
+
+async def becomes(wanted: int, server: Server, token: str, path: str = "/webhooks/stats", limit_s: float = 5) -> None:
+    """Asked at a pace at which a wrong key is 401."""
+    deadline = time.monotonic() + limit_s * PATIENCE
+    while (found := await status(server, token, path)) != wanted:
+        assert time.monotonic() < deadline, f"still {found}"
+        await asyncio.sleep(0.15)
+
+
+async def said(url: str, settings: Settings, *words: str, code: int = 0) -> Any:
+    """What `meterbridge keys` answers, as JSON."""
+    environ = {
+        "DATABASE_URL": url,
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "TOPIC_PREFIX": settings.topic_prefix,
+        "LOG_LEVEL": "ERROR",
+    }
+    told = await asyncio.to_thread(CliRunner().invoke, app, ["keys", *words, "--json"], env=environ)
+    assert told.exit_code == code, told.output
+    return json.loads(told.stdout) if code == 0 else told.stderr
+
+
+async def test_a_key_does_what_its_scopes_say_until_it_is_revoked(server: Server, stage: Stage) -> None:
+    key = await made(server, scopes=["stats:read"])
+    assert await status(server, key["token"]) == 200
+    assert await status(server, key["token"], "/customers/unmapped") == 403
+    revoked = await server.http.delete(f"{KEYS}/{key['id']}", headers=BEARER)
+    assert revoked.status_code == 200 and revoked.json()["state"] == "revoked" and "token" not in revoked.json()
+    assert await status(server, key["token"]) == 401
+    again = await server.http.delete(f"{KEYS}/{key['id']}", headers=BEARER)
+    assert again.json()["revoked_at"] == revoked.json()["revoked_at"]
+    lines = [line for line in stage.values(stage.topics.audit) if "refused" not in line["action"]]
+    assert [line["action"] for line in lines] == [f"POST {KEYS}", f"DELETE {KEYS}/{{key_id}}"]
+    assert [bool(line.get("before")) for line in lines] == [False, True]
+    assert key["token"] not in json.dumps(lines) and lines[0]["actor"] == "master key"
+
+
+async def test_nothing_that_could_be_used_is_kept(server: Server, url: str) -> None:
+    key = await made(server)
+    [row] = await rows(url, "SELECT api_keys::text FROM api_keys")
+    secret = key["token"].removeprefix(key["prefix"] + "_")
+    assert secret not in row[0] and key["prefix"].removeprefix("mb_") in row[0]
+    listed = await server.http.get(KEYS, headers=BEARER)
+    assert secret not in listed.text and [one["id"] for one in listed.json()["keys"]] == [key["id"]]
+
+
+async def test_a_key_made_rotated_or_revoked_elsewhere_is_known_within_seconds(
+    server: Server, url: str, settings: Settings, stage: Stage
+) -> None:
+    """Other processes and the command line change keys too."""
+    key = await said(url, settings, "create", "--name", "cli", "--scope", "stats:read", "--expires", "90d")
+    assert key["state"] == "live" and key["expires_at"]
+    await becomes(200, server, key["token"])
+    new = await said(url, settings, "rotate", key["id"], "--overlap", "1h")
+    await becomes(200, server, new["token"])
+    assert await status(server, key["token"]) == 200, "the old one lives on"
+    listed = {one["id"]: one for one in (await said(url, settings, "list"))["keys"]}
+    assert listed[new["id"]]["rotated_from"] == key["id"]
+    ends = datetime.fromisoformat(listed[key["id"]]["expires_at"])
+    assert timedelta(minutes=55) < ends - datetime.now(UTC) <= timedelta(hours=1)
+    assert (await said(url, settings, "revoke", new["id"]))["state"] == "revoked"
+    await becomes(401, server, new["token"])
+    assert "no such key" in await said(url, settings, "revoke", "nobody", code=1)
+    assert "revoked or expired" in await said(url, settings, "rotate", new["id"], code=1)
+    actions = [line["action"] for line in stage.values(stage.topics.audit)]
+    assert [one for one in actions if one.startswith("keys.")] == ["keys.create", "keys.rotate", "keys.revoke"]
+
+
+async def test_a_rotated_key_lives_on_for_the_overlap_and_no_longer(server: Server) -> None:
+    old = await made(server, orgs=["org_1"], scopes=["*"])
+    rotated = await server.http.post(f"{KEYS}/{old['id']}/rotate", json={"overlap_hours": 0.0003}, headers=BEARER)
+    assert rotated.status_code == 201
+    new = rotated.json()
+    assert (new["scopes"], new["orgs"], new["rotated_from"]) == (["*"], ["org_1"], old["id"])
+    assert rotated.headers["cache-control"] == "no-store"
+    await becomes(401, server, old["token"], KEYS)
+    assert await status(server, new["token"], KEYS) == 200
+    again = await server.http.post(f"{KEYS}/{old['id']}/rotate", json={}, headers=BEARER)
+    assert (again.status_code, again.json()["reason"]) == (409, "key_ended")
+
+
+async def test_nobody_hands_out_more_than_they_hold(server: Server) -> None:
+    maker = await made(server, scopes=["keys:write", "keys:read", "orgs:read"], orgs=["org_1", "org_2"])
+    by = bearer(maker["token"])
+    mine = await made(server, by=by, scopes=["orgs:read"], orgs=["org_1"])
+    for wanted in (
+        {"scopes": ["*"], "orgs": ["org_1"]},
+        {"orgs": None},
+        {"orgs": ["org_3"]},
+        {"scopes": ["plans:write"]},
+    ):
+        refused = await made(server, 403, by, **({"scopes": ["orgs:read"], "orgs": ["org_1"]} | wanted))
+        assert refused["reason"] == "beyond_yours"
+    strong = await made(server, scopes=["*"], orgs=["org_1"])
+    others = await made(server, scopes=["orgs:read"], orgs=["org_3"])
+    for key, expected in ((strong, 403), (others, 404)):
+        rotated = await server.http.post(f"{KEYS}/{key['id']}/rotate", json={}, headers=by)
+        revoked = await server.http.delete(f"{KEYS}/{key['id']}", headers=by)
+        assert (rotated.status_code, revoked.status_code) == (expected, expected)
+    seen = (await server.http.get(KEYS, headers=by)).json()["keys"]
+    assert {one["id"] for one in seen} == {maker["id"], mine["id"], strong["id"]}
+    for key in (strong, others):
+        assert await status(server, key["token"], KEYS) in (200, 403)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected", "reason"),
+    [
+        ({"scopes": ["everything"]}, 422, "invalid_fields"),
+        ({"scopes": []}, 422, "invalid_fields"),
+        ({"name": " "}, 422, "invalid_fields"),
+        ({"name": "a\0b"}, 422, "invalid_fields"),
+        ({"orgs": []}, 422, "invalid_fields"),
+        ({"unknown": 1}, 422, "invalid_fields"),
+        ({"expires_at": "2026-01-01T00:00:00"}, 422, "invalid_fields"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, 422, "already_expired"),
+    ],
+)
+async def test_a_key_that_makes_no_sense_is_refused(
+    server: Server, wanted: dict[str, Any], expected: int, reason: str
+) -> None:
+    assert (await made(server, expected, **wanted))["reason"] == reason
+
+
+async def test_a_key_that_expires_is_refused_from_then_on(server: Server) -> None:
+    ends = datetime.now(UTC) + timedelta(seconds=1)
+    key = await made(server, expires_at=ends.isoformat())
+    assert await status(server, key["token"]) == 200
+    await becomes(401, server, key["token"])
+
+
+async def test_when_a_key_was_used_last_can_be_seen(server: Server, url: str) -> None:
+    key = await made(server)
+    assert key["last_used_at"] is None
+    await status(server, key["token"])
+
+    await until(url, "SELECT last_used_at FROM api_keys", lambda at: at is not None)
+
+
+async def test_what_is_written_about_keys_is_on_disk_before_it_is_answered(server: Server, url: str) -> None:
+    """The pool's other transactions do not wait for the disk: a crash would bring a revoked key back to life."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("""
+        CREATE TABLE seen (setting text);
+        CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+        CREATE TRIGGER look AFTER INSERT OR UPDATE OF revoked_at, expires_at ON api_keys EXECUTE FUNCTION look();
+    """)
+    await connection.close()
+    key = await made(server)
+    await server.http.post(f"{KEYS}/{key['id']}/rotate", json={}, headers=BEARER)
+    await server.http.delete(f"{KEYS}/{key['id']}", headers=BEARER)
+    assert await rows(url, "SELECT DISTINCT setting FROM seen") == [("on",)]
+
+
+async def test_without_postgres_there_are_no_keys_and_the_master_key_goes_on(kafka: Kafka, topic_prefix: str) -> None:
+    async with running_server(settings_for(kafka, topic_prefix), ("api",)) as server:
+        for answer in (
+            await server.http.get(KEYS, headers=BEARER),
+            await server.http.post(KEYS, json={"name": "a", "scopes": ["*"]}, headers=BEARER),
+            await server.http.delete(f"{KEYS}/x", headers=BEARER),
+            await server.http.post(f"{KEYS}/x/rotate", json={}, headers=BEARER),
+        ):
+            assert (answer.status_code, answer.json()["reason"]) == (501, "needs_postgres")
+        assert await status(server, "mb_0123_guess") == 401
+
+
+async def test_while_postgres_is_away_a_key_is_neither_known_nor_wrong_and_the_master_key_goes_on(
+    kafka: Kafka, topic_prefix: str
+) -> None:
+    away = SecretStr(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    async with running_server(settings_for(kafka, topic_prefix, database_url=away), ("api",)) as server:
+        answer = await server.http.get("/webhooks/stats", headers=bearer("mb_0123_guess"))
+        assert (answer.status_code, answer.json()["reason"]) == (503, "keys_unknown")
+        assert answer.headers["retry-after"]
+        assert await status(server, "sk-wrong") == 401
+        assert (await server.http.get("/metrics")).status_code in (200, 503)
+        assert await status(server, BEARER["Authorization"].split()[1], "/customers/mappings") == 200
+
+
+async def test_refused_attempts_are_in_the_audit_log_and_a_flood_of_them_is_not(server: Server, stage: Stage) -> None:
+    for number in range(40):
+        await status(server, f"mb_{number}_guessed-secret")
+
+    def lines() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = [line for line in stage.values(stage.topics.audit) if "refused" in line["action"]]
+        return found
+
+    await soon(lambda: len(lines()) == 10)
+    assert {line["reason"] for line in lines()} <= {"unknown_token", "too_many_requests"}
+    assert "guessed" not in json.dumps(stage.values(stage.topics.audit))

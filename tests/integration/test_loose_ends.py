@@ -1,0 +1,47 @@
+"""What is on its way is seen, so that no subscription ends before its usage has arrived."""
+
+import time
+
+import msgspec
+from confluent_kafka import Producer
+
+from connectors.operations.loose_ends import WAITING_S, LooseEnds, loose_ends, settled_us
+from connectors.settings import load_settings
+from schemas.moments import HOUR_US, SECOND_US
+from tests.support.calls import raw, slp
+from tests.support.eventually import soon
+from tests.support.posting import event
+from tests.support.stage import Stage
+
+
+async def test_open_and_held_usage_dead_letters_and_old_records_are_loose_ends(stage: Stage) -> None:
+    assert await loose_ends(stage.settings) == LooseEnds()
+    at = time.time_ns() // 1000
+    stage.put([raw(0, slp(1, at_us=at), customer="ghost", received_us=at)])
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: stage.sensors.calls.get("billable") == 1, limit_s=20)
+    found = await loose_ends(stage.settings)
+    assert (found.open, found.dead, found.behind) == ({"ghost"}, set(), set())
+    dead = msgspec.json.encode(event(1))
+    producer: Producer = stage.producer
+    producer.produce(stage.topics.dlq, dead, "sub", headers=[("reason", b"http_422")])
+    old_ms = round((time.time() - WAITING_S - 60) * 1000)
+    producer.produce(stage.topics.events, dead, "sub", timestamp=old_ms)
+    producer.flush(10)
+    found = await loose_ends(stage.settings)
+    assert ("sub" in found.dead, found.behind) == (True, {"events"})
+
+
+def test_whatever_is_behind_may_be_anybodys() -> None:
+    found = LooseEnds(open={"a"}, dead={"b"})
+    assert [bool(found.of([name])) for name in ("a", "b", "c")] == [True, True, False]
+    found.behind = {"events"}
+    assert found.of(["c"]) == "not all is delivered: events"
+
+
+def test_usage_is_settled_after_horizon_window_and_every_retry() -> None:
+    """Defaults: 25 hours, a window of 60 s with 5 s of grace, three retries of at most 66, 132 and 264 s, an hour."""
+    assert settled_us(load_settings({})) == 26 * HOUR_US + round((60 + 5 + 66 + 132 + 264) * SECOND_US)
+    many = settled_us(load_settings({"MAX_RETRIES": "100"}))
+    assert many > 90 * HOUR_US
+    assert settled_us(load_settings({"MAX_RETRIES": "0"})) == 26 * HOUR_US + 65 * SECOND_US

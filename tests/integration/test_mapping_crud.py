@@ -1,0 +1,261 @@
+"""Customer mappings are listed, ended, and changed only as somebody saw them; what was billed stays explained."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from connectors.settings import Settings
+from schemas.customers import CustomerRecord, MappingVersion
+from schemas.moments import HOUR_US, SECOND_US
+from schemas.topics import CUSTOMERS
+from tests.integration.test_mapping_api import records, refused, said
+from tests.support.kafka import Kafka
+from tests.support.server import BEARER, Server, running_server, settings_for
+from tests.support.stage import Stage
+
+DAY_US = 24 * HOUR_US
+
+
+@pytest.fixture
+def settings(kafka: Kafka, topic_prefix: str) -> Settings:
+    return settings_for(kafka, topic_prefix, api_rate_limit=0, api_port=0, mapping_lead_seconds=1)
+
+
+@pytest.fixture
+async def server(settings: Settings) -> AsyncIterator[Server]:
+    async with running_server(settings, ["api"]) as running:
+        yield running
+
+
+async def listed(server: Server, **query: Any) -> list[str]:
+    """The customers of all pages."""
+    found, cursor = list[str](), ""
+    while True:
+        page = said(await server.http.get("/customers/mappings", params={**query, "cursor": cursor}, headers=BEARER))
+        found += [mapping["litellm_customer_id"] for mapping in page["mappings"]]
+        if page["next_cursor"] is None:
+            return found
+        cursor = page["next_cursor"]
+
+
+async def deleted(server: Server, customer: str = "customer-1", **headers: str) -> httpx.Response:
+    return await server.http.delete(f"/customers/{customer}/mapping", headers={**BEARER, **headers})
+
+
+async def deactivated(server: Server, customer: str = "customer-1", **body: Any) -> httpx.Response:
+    return await server.http.post(f"/customers/{customer}/mapping/deactivate", json=body, headers=BEARER)
+
+
+async def history(server: Server, customer: str = "customer-1") -> list[dict[str, Any]]:
+    answer = await server.http.get(f"/customers/{customer}/mapping/history", headers=BEARER)
+    versions: list[dict[str, Any]] = said(answer)["versions"]
+    return versions
+
+
+async def until(so: Callable[[], Awaitable[bool]], limit_s: float = 20.0) -> None:
+    """Return once it is so."""
+    async with asyncio.timeout(limit_s):
+        while not await so():
+            await asyncio.sleep(0.05)
+
+
+async def gone(server: Server, customer: str = "customer-1") -> bool:
+    return (await server.mapping(customer)).status_code == 404
+
+
+async def test_mappings_are_listed_in_order_in_pages_of_any_length(server: Server) -> None:
+    names = [f"team/{number:02d}" for number in range(9)] + ["Zoë", "a", "日本"]
+    for name in names:
+        said(await server.map(name), 201)
+    for limit in (1, 5, 12, 100):
+        assert await listed(server, limit=limit) == sorted(names)
+    assert await listed(server, prefix="team/", limit=4) == names[:9]
+    assert await listed(server, prefix="nobody") == []
+
+
+async def test_a_page_is_not_moved_by_what_comes_and_goes_before_it(server: Server) -> None:
+    """A page begins after a name, not after a number of names: nothing is told twice, and nothing left out."""
+    for name in "bdfh":
+        said(await server.map(name), 201)
+    first = said(await server.http.get("/customers/mappings", params={"limit": 2}, headers=BEARER))
+    for name in "acg":
+        said(await server.map(name), 201)
+    more = {"limit": 10, "cursor": first["next_cursor"]}
+    then = said(await server.http.get("/customers/mappings", params=more, headers=BEARER))
+    assert [mapping["litellm_customer_id"] for mapping in then["mappings"]] == ["f", "g", "h"]
+
+
+async def test_mappings_are_listed_by_org_and_by_whether_they_are_active(server: Server) -> None:
+    said(await server.map("one", org="org_1"), 201)
+    said(await server.map("two", org="org_2"), 201)
+    said(await server.map("three", org="org_2", is_active=False), 201)
+    assert await listed(server, org="org_2") == ["three", "two"]
+    assert await listed(server, active="true") == ["one", "two"]
+    assert await listed(server, org="org_2", active="false") == ["three"]
+
+
+async def test_a_list_that_is_asked_for_wrongly_says_how(server: Server) -> None:
+    for query in ({"limit": 0}, {"limit": 1001}, {"active": "perhaps"}, {"cursor": "§"}):
+        answer = await server.http.get("/customers/mappings", params=query, headers=BEARER)
+        assert [error["field"] for error in refused(answer, 422)["errors"]] == list(query)
+
+
+async def test_every_version_is_told_with_when_it_applies_and_when_it_was_written(server: Server) -> None:
+    created = said(await server.map(effective_from="2024-01-01"), 201)
+    changed = said(await server.map(org="org_2"), 200)
+    told = await history(server)
+    assert [version["lago_customer_id"] for version in told] == ["org_1", "org_2"]
+    assert [version["effective_from"] for version in told] == [created["effective_from"], changed["effective_from"]]
+    assert [version["updated_at"] for version in told] == [created["updated_at"], changed["updated_at"]]
+    assert refused(await server.http.get("/customers/nobody/mapping/history", headers=BEARER), 404)
+
+
+async def test_a_deactivated_mapping_is_held_from_then_on_and_whatever_was_announced_falls(server: Server) -> None:
+    said(await server.map(external_subscription_id="sub"), 201)
+    said(await server.map(org="org_2", effective_from=time.time() + 3600), 200)
+    ended = said(await deactivated(server))
+    assert (ended["is_active"], ended["held_reason"], ended["upcoming"]) == (False, "inactive", [])
+    assert said(await deactivated(server)) == ended
+    assert [version["is_active"] for version in await history(server)] == [True, False]
+    assert ended["effective_from"] > ended["updated_at"]
+
+
+async def test_a_mapping_can_be_deactivated_at_a_moment_to_come_and_not_in_the_past(server: Server) -> None:
+    said(await server.map(external_subscription_id="sub"), 201)
+    assert refused(await deactivated(server, effective_from=1), 422)["reason"] == "effective_from_too_early"
+    at = int(time.time()) + 3600
+    ended = said(await deactivated(server, effective_from=at))
+    now = said(await server.mapping())
+    assert (now["is_active"], now["subscription"]) == (True, "sub")
+    assert [later["effective_from"] for later in now["upcoming"]] == [ended["effective_from"]]
+
+
+async def test_a_deleted_mapping_is_gone_after_the_lead_and_its_past_still_bills(server: Server) -> None:
+    """Late calls go where they went: the versions stay, and are shown; the customer may be mapped anew."""
+    said(await server.map(external_subscription_id="sub", effective_from="2024-01-01"), 201)
+    before = await history(server)
+    told = said(await deleted(server))
+    assert (told["deleted"], told["subscription"], told["held_reason"]) == (True, None, "no_mapping")
+    await until(lambda: gone(server))
+    assert await listed(server) == []
+    assert refused(await deleted(server), 404)["reason"] == "no_mapping"
+    assert refused(await deactivated(server), 404)
+    versions = await history(server)
+    assert versions[0] == before[0]
+    assert [version["deleted"] for version in versions] == [False, True]
+    said(await server.map(org="org_2"), 201)
+    assert said(await server.mapping())["lago_customer_id"] == "org_2"
+    assert await listed(server) == ["customer-1"]
+
+
+async def test_only_who_has_seen_the_latest_may_change_it(server: Server) -> None:
+    created = await server.map()
+    tag = created.headers["ETag"]
+    assert (await server.mapping()).headers["ETag"] == tag
+    body = {"litellm_customer_id": "customer-1", "lago_customer_id": "org_2", "lago_organization_id": "tenant"}
+    changed = await server.http.post("/customers/mapping", json=body, headers={**BEARER, "If-Match": tag})
+    assert said(changed)["lago_customer_id"] == "org_2"
+    assert changed.headers["ETag"] != tag
+    late = await server.http.post(
+        "/customers/mapping", json=body | {"lago_customer_id": "org_3"}, headers={**BEARER, "If-Match": tag}
+    )
+    assert refused(late, 412)["reason"] == "changed_meanwhile"
+    assert refused(await deleted(server, **{"If-Match": tag}), 412)["reason"] == "changed_meanwhile"
+    again = await server.http.post("/customers/mapping", json=body, headers={**BEARER, "If-Match": tag})
+    assert said(again)["lago_customer_id"] == "org_2"
+    either = f'"some-other", {changed.headers["ETag"]}'
+    assert said(await deleted(server, **{"If-Match": either}))["deleted"]
+
+
+async def test_who_means_to_create_does_not_change_what_is_there(server: Server) -> None:
+    headers = {**BEARER, "If-None-Match": "*"}
+    body = {"litellm_customer_id": "customer-1", "lago_customer_id": "org_1", "lago_organization_id": "tenant"}
+    assert said(await server.http.post("/customers/mapping", json=body, headers=headers), 201)
+    for org in ("org_1", "org_2"):
+        answer = await server.http.post("/customers/mapping", json=body | {"lago_customer_id": org}, headers=headers)
+        assert refused(answer, 412)["reason"] == "exists_already"
+    nobody = {**BEARER, "If-Match": "*"}
+    answer = await server.http.post("/customers/mapping", json=body | {"litellm_customer_id": "x"}, headers=nobody)
+    assert refused(answer, 412)["reason"] == "changed_meanwhile"
+
+
+async def test_a_precondition_that_means_nothing_is_refused(server: Server) -> None:
+    said(await server.map(), 201)
+    for headers in ({"If-Match": "abc"}, {"If-Match": ""}, {"If-None-Match": '"abc"'}):
+        assert refused(await deleted(server, **headers), 400)["reason"] == "bad_precondition"
+
+
+async def test_of_two_who_change_what_both_have_seen_one_is_told_so_in_whatever_process(settings: Settings) -> None:
+    """Behind a load balancer two operators are two processes: `If-Match` holds between them."""
+    async with running_server(settings, ["api"]) as one, running_server(settings, ["api"]) as other:
+        for number in range(6):
+            customer = f"customer-{number}"
+            tag = (await one.map(customer)).headers["ETag"]
+            body = {"litellm_customer_id": customer, "lago_organization_id": "tenant"}
+            answers = await asyncio.gather(
+                *(
+                    server.http.post(
+                        "/customers/mapping", json=body | {"lago_customer_id": org}, headers={**BEARER, "If-Match": tag}
+                    )
+                    for server, org in ((one, "org_a"), (other, "org_b"))
+                )
+            )
+            assert sorted(answer.status_code for answer in answers) == [200, 412]
+            [winner] = [answer.json()["lago_customer_id"] for answer in answers if answer.status_code == 200]
+            told = await history(one, customer)
+            assert [version["lago_customer_id"] for version in told] == ["org_1", winner]
+
+
+async def test_a_change_made_by_one_process_is_not_undone_by_the_next_of_another(settings: Settings) -> None:
+    async with running_server(settings, ["api"]) as one, running_server(settings, ["api"]) as other:
+        said(await one.map(), 201)
+        begin = int(time.time()) + 3600
+        for number in range(6):
+            server = (one, other)[number % 2]
+            said(await server.map(org=f"org_{number}", effective_from=begin + number))
+        told = await history(one)
+        assert [version["lago_customer_id"] for version in told] == ["org_1", *(f"org_{n}" for n in range(6))]
+
+
+async def test_a_customer_deleted_longer_ago_than_usage_is_kept_is_forgotten(
+    kafka: Kafka, settings: Settings, topic_prefix: str
+) -> None:
+    """An id may be a person's; until then its record says whom late calls belong to."""
+    now = int(time.time()) * SECOND_US
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=3)
+    for name, days in (("long-ago", 40), ("lately", 20)):
+        begun, ended = now - 90 * DAY_US, now - days * DAY_US
+        versions = (
+            MappingVersion(begun, "org_1", "tenant"),
+            MappingVersion(ended, "org_1", "tenant", is_active=False, deleted=True),
+        )
+        record = CustomerRecord(name, versions, begun, ended)
+        stage.producer.produce(stage.topics.customers, msgspec.json.encode(record), name)
+    stage.producer.flush(10)
+    async with running_server(settings, ["api"]) as server:
+
+        async def forgotten() -> bool:
+            answer = await server.http.get("/customers/long-ago/mapping/history", headers=BEARER)
+            return answer.status_code == 404
+
+        await until(forgotten)
+        assert len(await history(server, "lately")) == 2
+
+
+async def test_every_change_has_a_line_in_the_audit_log_with_what_was_and_what_is_to_be(
+    kafka: Kafka, settings: Settings, topic_prefix: str
+) -> None:
+    async with running_server(settings, ["api"]) as server:
+        said(await server.map(), 201)
+        said(await server.map(), 200)
+        said(await deactivated(server))
+        said(await deleted(server))
+    lines = Stage(kafka.bootstrap, topic_prefix, partitions=3).values(topic_prefix + "billing.audit")
+    assert len(lines) == 3, "what changes nothing leaves no line"
+    assert {line["actor"] for line in lines} == {"master key"}
+    assert len(records(settings, CUSTOMERS)) == 3

@@ -1,0 +1,174 @@
+"""The OpenAPI document tells what is served, all of it, and its page needs nothing from anywhere."""
+
+import asyncio
+import base64
+import html
+import json
+import re
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from connectors.access.scopes import SCOPES
+from connectors.http.docs_page import page_of
+from connectors.http.ingress import ROUTES
+from connectors.http.openapi import document as document_of
+from connectors.settings import Settings
+from tests.support.kafka import Kafka
+from tests.support.server import BEARER, Server, running_server, settings_for
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+
+
+@pytest.fixture
+def settings(kafka: Kafka, topic_prefix: str) -> Settings:
+    return settings_for(kafka, topic_prefix, oidc_issuer="https://id.example/", oidc_audience=("meterbridge",))
+
+
+@pytest.fixture
+async def server(settings: Settings) -> AsyncIterator[Server]:
+    async with running_server(settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def document(server: Server) -> dict[str, Any]:
+    answer = await server.http.get("/openapi.json")
+    assert answer.status_code == 200
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (method, path, told)
+        for path, methods in document["paths"].items()
+        for method, told in methods.items()
+        if method in METHODS
+    ]
+
+
+async def test_every_operation_in_the_document_is_served(document: dict[str, Any], server: Server) -> None:
+    """The other way round a route that nobody describes is an error: see the law below."""
+    assert len(operations(document)) > 40
+    for method, path, told in operations(document):
+        answer = await server.http.request(method, re.sub(r"{[^}]*}", "x", path))
+        if any("bearer" in one for one in told["security"]):
+            assert answer.status_code == 401, path
+        assert answer.status_code != 405, path
+        assert answer.status_code != 404 or answer.json()["reason"] != "not_found", path
+        await asyncio.sleep(0.11)  # at the pace at which wrong credentials are answered with 401
+
+
+def test_a_route_that_nobody_describes_is_our_bug() -> None:
+    with pytest.raises(KeyError):
+        document_of([], [("GET", "/nobody/knows")])
+
+
+def test_every_way_in_for_usage_is_described() -> None:
+    told = document_of([], [("POST", route.path) for route in ROUTES])
+    assert set(told["paths"]) == {route.path for route in ROUTES}
+
+
+async def test_schemas_are_schemas_references_lead_somewhere_and_examples_fit(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    for schema in schemas.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    for reference in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)):
+        assert reference in schemas
+    found = 0
+    for _, path, told in operations(document):
+        content = told.get("requestBody", {}).get("content", {}).get("application/json", {})
+        if "example" in content:
+            found += 1
+            jsonschema.validate(content["example"], {**content["schema"], "components": document["components"]})
+            assert content["example"] is not None, path
+    assert found > 5
+
+
+async def test_every_scope_that_is_needed_is_one_that_can_be_given_and_the_other_way_round(
+    document: dict[str, Any],
+) -> None:
+    needed = {
+        scope for _, _, told in operations(document) for one in told["security"] for scope in one.get("bearer", ())
+    }
+    assert needed == set(SCOPES)
+    page = Path(__file__).parents[2] / "docs" / "access.md"
+    assert not [scope for scope in SCOPES if f"`{scope}`" not in page.read_text()]
+
+
+async def test_whoever_needs_a_credential_is_told_what_happens_without(document: dict[str, Any]) -> None:
+    for _, path, told in operations(document):
+        if any("bearer" in one for one in told["security"]):
+            assert {"401", "403", "429", "503", "default"} <= told["responses"].keys(), path
+            assert {"oidc", "bearer"} == {name for one in told["security"] for name in one}
+
+
+async def test_every_part_of_a_path_is_a_parameter(document: dict[str, Any]) -> None:
+    for _, path, told in operations(document):
+        parts = [one["name"] for one in told.get("parameters", ()) if one["in"] == "path"]
+        assert sorted(parts) == sorted(re.findall(r"{([^}]*)}", path))
+
+
+async def test_operations_have_names_of_their_own(document: dict[str, Any]) -> None:
+    names = [told["operationId"] for _, _, told in operations(document)]
+    assert len(names) == len(set(names))
+
+
+class Page(HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name in ("href", "src", "srcset", "action", "data", "poster"):
+                self.links.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+            assert name != "style" and not name.startswith("on"), name
+
+
+async def test_the_page_shows_every_operation_and_loads_nothing_from_anywhere(
+    document: dict[str, Any], server: Server
+) -> None:
+    """It is read where there is no network; and what it shows comes from us alone."""
+    answer = await server.http.get("/docs")
+    page = Page(answer.text)
+    for _, path, told in operations(document):
+        assert told["operationId"] in page.ids
+        assert html.escape(path) in answer.text
+    assert {f"schema-{name}" for name in document["components"]["schemas"]} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    assert not page.tags & {"script", "link", "img", "iframe", "object", "embed", "form", "base", "svg", "video"}
+    assert {link for link in page.links if not link.startswith("#")} == {"openapi.json"}
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert "@import" not in answer.text and "url(" not in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-") and "unsafe" not in policy
+    style = answer.text.partition("<style>")[2].partition("</style>")[0]
+    assert base64.b64encode(sha256(style.encode()).digest()).decode() in policy
+
+
+async def test_what_a_model_says_is_text_on_the_page_never_markup() -> None:
+    told = document_of([], [("GET", "/docs")])
+    told["components"]["schemas"]["Problem"]["description"] = "<script>alert(1)</script>"
+    told["paths"]["/docs"]["get"]["summary"] = "`<img src=x>`"
+    assert not Page(page_of(told)).tags & {"script", "img"}
+
+
+async def test_neither_holds_a_secret(document: dict[str, Any], server: Server, settings: Settings) -> None:
+    page = (await server.http.get("/docs")).text
+    for secret in (BEARER["Authorization"].split()[1], "a-key"):
+        assert secret not in json.dumps(document) and secret not in page

@@ -1,0 +1,159 @@
+"""An org's record has one value, whoever changes it: no update is lost between callers, processes or freezes."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import Process
+from itertools import pairwise
+
+import msgspec
+import pytest
+
+from connectors.org_records import OrgRecords, StoredIds
+from schemas.customers import OrgRecord
+from schemas.errors import Rejected
+from tests.support.eventually import soon
+from tests.support.org_changer import one_more, org_records
+from tests.support.stage import Stage
+
+copy = msgspec.structs.replace
+
+
+def two(stage: Stage) -> tuple[str, str]:
+    return stage.settings.kafka_bootstrap_servers, stage.settings.topic_prefix
+
+
+def written(stage: Stage) -> list[OrgRecord]:
+    """Every committed value of the topic, oldest first."""
+    return [msgspec.json.decode(message.value(), type=OrgRecord) for message in stage.read(stage.topics.orgs)]
+
+
+async def changer(stage: Stage, name: str, times: int, *more: str) -> Process:
+    """Another process that adds to a limit of `org_1`."""
+    module = (sys.executable, "-m", "tests.support.org_changer")
+    return await asyncio.create_subprocess_exec(*module, *two(stage), "org_1", name, str(times), *more)
+
+
+async def test_a_change_is_durable_and_seen_on_return(stage: Stage) -> None:
+    async with org_records(*two(stage)) as records:
+        assert await records.get("org_1") is None
+        before = time.time_ns() // 1000
+        made = await records.change("org_1", lambda org: copy(org, plan="starter"))
+        assert (made.org_id, made.plan) == ("org_1", "starter") and made.updated_at >= before
+        assert await records.get("org_1") == made
+        assert written(stage) == [made]
+
+
+async def test_what_changes_nothing_writes_nothing(stage: Stage) -> None:
+    async with org_records(*two(stage)) as records:
+        made = await records.change("org_1", lambda org: copy(org, plan="starter"))
+        assert await records.change("org_1", lambda org: copy(org, plan="starter")) == made
+        assert await records.change("org_2", lambda org: org) == OrgRecord("org_2")
+        assert written(stage) == [made]
+
+
+async def test_a_refused_change_writes_nothing_and_is_told(stage: Stage) -> None:
+    def refuse(_org: OrgRecord) -> OrgRecord:
+        raise Rejected("not_like_that")
+
+    async with org_records(*two(stage)) as records:
+        with pytest.raises(Rejected, match="not_like_that"):
+            await records.change("org_1", refuse)
+        assert written(stage) == []
+
+
+async def test_callers_of_one_process_queue_up(stage: Stage) -> None:
+    async with org_records(*two(stage)) as records:
+        await asyncio.gather(*(records.change("org_1", lambda org: one_more(org, "n")) for _ in range(20)))
+        assert (await records.get("org_1") or OrgRecord("")).limits == {"n": 20}
+
+
+async def test_processes_that_change_one_org_at_once_lose_nothing(stage: Stage) -> None:
+    """Each fences the other in turn; what was fenced is made again on what the other wrote."""
+    others = [await changer(stage, name, 15) for name in ("a", "b")]
+    async with org_records(*two(stage)) as records:
+        for _ in range(15):
+            await records.change("org_1", lambda org: one_more(org, "c"))
+        assert [await other.wait() for other in others] == [0, 0]
+        assert (await records.change("org_1", lambda org: org)).limits == {"a": 15, "b": 15, "c": 15}
+    assert len(written(stage)) == 45
+
+
+async def test_a_view_behind_does_not_say_that_nothing_changed(stage: Stage) -> None:
+    """A asks for what its view holds already, and B has changed it since: A's wish is the last, so it must win."""
+    async with org_records(*two(stage)) as a, org_records(*two(stage)) as b:
+        for _ in range(5):
+            await a.change("org_1", lambda org: copy(org, plan="starter"))
+            await b.change("org_1", lambda org: copy(org, plan="professional"))
+            assert (await a.change("org_1", lambda org: copy(org, plan="starter"))).plan == "starter"
+            assert written(stage)[-1].plan == "starter"
+
+
+async def test_a_change_is_not_refused_for_what_somebody_else_has_repaired(stage: Stage) -> None:
+    def only_after_b(org: OrgRecord) -> OrgRecord:
+        if org.name != "b was here":
+            raise Rejected("too_early")
+        return copy(org, plan="starter")
+
+    async with org_records(*two(stage)) as a, org_records(*two(stage)) as b:
+        for _ in range(5):
+            await a.change("org_1", lambda org: copy(org, name="a", plan=""))
+            await b.change("org_1", lambda org: copy(org, name="b was here"))
+            assert (await a.change("org_1", only_after_b)).plan == "starter"
+
+
+async def test_two_who_remember_different_ids_get_one_answer(stage: Stage) -> None:
+    """Two ids for one org would be two subscriptions, both billed."""
+    async with org_records(*two(stage)) as a, org_records(*two(stage)) as b:
+        ids = [StoredIds(a), StoredIds(b)]
+        for number in range(5):
+            org = f"org_{number}"
+            assert await ids[0].recall(org) is None
+            answers = await asyncio.gather(*(one.remember(org, f"sub_{n}") for n, one in enumerate(ids * 2)))
+            assert len(set(answers)) == 1
+            assert [await one.remember(org, "another") for one in ids] == answers[:2]
+            assert await ids[0].recall(org) == await ids[1].recall(org) == answers[0]
+
+
+async def test_a_process_frozen_between_reading_and_writing_overwrites_nobody(stage: Stage) -> None:
+    """Thawed, it finds itself fenced, and makes its change again on what was written meanwhile."""
+    frozen = await changer(stage, "frozen", 1, "freeze")
+    await soon(lambda: _stopped(frozen.pid))
+    async with org_records(*two(stage)) as records:
+        for _ in range(3):
+            await records.change("org_1", lambda org: one_more(org, "awake"))
+        os.kill(frozen.pid, signal.SIGCONT)
+        assert await frozen.wait() == 0
+        assert [record.limits for record in written(stage)] == [
+            {"awake": 1},
+            {"awake": 2},
+            {"awake": 3},
+            {"awake": 3, "frozen": 1},
+        ]
+        assert (await records.change("org_1", lambda org: org)).limits == {"awake": 3, "frozen": 1}
+
+
+async def test_a_caller_that_goes_away_leaves_no_half_change(stage: Stage) -> None:
+    """Cancelled anywhere in it, a change has happened or has not; the next one begins with what is so."""
+    async with org_records(*two(stage)) as records:
+        for number in range(12):
+            cancelled = asyncio.ensure_future(records.change("org_1", lambda org: one_more(org, "maybe")))
+            await asyncio.sleep(number * 0.004)
+            cancelled.cancel()
+            await asyncio.wait({cancelled})
+            await records.change("org_1", lambda org: one_more(org, "sure"))
+        final = await _limits(records)
+    assert final["sure"] == 12 and final.get("maybe", 0) <= 12
+    seen = [record.limits for record in written(stage)]
+    assert all(sum(after.values()) == sum(before.values()) + 1 for before, after in pairwise(seen))
+
+
+async def _limits(records: OrgRecords) -> dict[str, int]:
+    return (await records.change("org_1", lambda org: org)).limits
+
+
+def _stopped(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:  # noqa: PTH123  # a kernel's table, no file
+        return stat.read().rpartition(")")[2].split()[0] == "T"

@@ -1,0 +1,181 @@
+"""What is forgotten is forgotten for good, so it is only what nothing is to be done about, and nobody mistakes it for new."""
+
+import random
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from connectors.postgres.prune import prunable, prune
+from schemas.moments import HOUR_US
+from schemas.records import AuditRecord, DeliveryAttempt, Receipt, Rejection
+from tests.support.calls import raw, slp
+from tests.support.command import Ended, meterbridge
+from tests.support.database import migrated_database, projector_parts, rows, until
+from tests.support.eventually import soon
+from tests.support.history import PREFIX, TOPICS
+from tests.support.projection import Writer, event, manifest, usage
+from tests.support.stage import Stage
+
+MONTHS = [datetime(2026, month, 1, tzinfo=UTC) for month in (5, 6, 7, 8)]
+CALLS = "SELECT id, processed_at FROM litellm_usage_events ORDER BY 1"
+
+
+@pytest.fixture
+async def url(postgres_url: str) -> AsyncIterator[str]:
+    async with migrated_database(postgres_url) as url:
+        yield url
+
+
+def call(number: int, at: datetime, part: int | None = None, **fields: Any) -> Any:
+    of_part = {"part": "", "decision": "cache_hit"} if part is None else {"part": f"{PREFIX}{part}"}
+    return usage(number, start=at.isoformat(), end=at.isoformat(), **of_part, **fields)
+
+
+def settled(part: int, status: str, at: datetime) -> Receipt:
+    return Receipt(f"{PREFIX}{part}", status, int(at.timestamp() * 1_000_000))
+
+
+async def test_a_month_goes_whole_once_nothing_is_to_be_done_about_its_calls(url: str) -> None:
+    may, june, july, august = MONTHS
+    async with Writer(url) as writer:
+        await writer.put(
+            TOPICS.enriched,
+            *(call(1, may, 1), call(2, may + timedelta(days=30, hours=23)), call(3, june, 3, held="no_mapping")),
+            *(call(4, july, 4), call(5, july, 5), call(6, august, 6)),
+        )
+        for part in (1, 4, 5, 6):
+            await writer.put(TOPICS.events, event(part), manifest=manifest(first=part))
+        await writer.put(TOPICS.receipts, settled(1, "completed", may), settled(4, "completed", july))
+        await writer.put(TOPICS.receipts, settled(5, "failed", july), settled(6, "completed", august))
+    before = august + timedelta(days=20)  # in the midst of August: it is no whole month yet
+    expected = {"2026-05": 2}, {"2026-06": 1, "2026-07": 1}
+    found = await prunable(url, before)
+    assert (found.months, found.kept) == expected
+    assert (await prunable(url, may + timedelta(days=30))).months == {}
+    done = await prune(url, before)
+    assert (done.months, done.kept) == expected and done.rows["usage_parts"] == 1
+    assert await rows(url, "SELECT month::text FROM forgotten_months") == [("2026-05-01",)]
+    assert await rows(url, "SELECT to_regclass('llm_usage_log_2026_05')") == [(None,)]
+    assert {row[0].int for row in await rows(url, CALLS)} == {3, 4, 5, 6}
+    assert (await prune(url, before)).total == 0
+    async with Writer(url) as writer:  # the dead letter was put back, and arrived
+        await writer.put(TOPICS.receipts, settled(5, "completed", august))
+    assert (await prune(url, before)).months == {"2026-07": 2}
+
+
+async def test_what_remains_is_what_it_was_whatever_is_forgotten_around_it(url: str) -> None:
+    """Parts span months, are held in one and released in another, and are settled much later, or never."""
+    chance = random.Random(7)
+    async with Writer(url) as writer:
+        for number in range(300):
+            at = MONTHS[0] + timedelta(hours=chance.randrange(24 * 118))
+            first = chance.randrange(44)
+            held = {"held": "no_mapping"} if 20 <= first < 40 else {}
+            await writer.put(TOPICS.enriched, call(number, at, first if first < 40 else None, **held))
+        for part in range(20):
+            await writer.put(TOPICS.events, event(part), manifest=manifest(part + 20, first=part))
+        months = 0
+        waiting = list(range(20))
+        chance.shuffle(waiting)
+        for day in range(0, 160, 8):
+            now = MONTHS[0] + timedelta(days=day)
+            told = dict(await rows(url, CALLS))
+            done = await prune(url, now)
+            left = dict(await rows(url, CALLS))
+            assert left.items() <= told.items()
+            assert all(told[gone] is not None for gone in told.keys() - left.keys())
+            assert sum(done.months.values()) == len(told) - len(left)
+            months += len(done.months)
+            await writer.put(TOPICS.receipts, settled(waiting.pop(), "completed", now))
+        assert months == 0  # until its last part is settled a month stays
+        done = await prune(url, MONTHS[1] + timedelta(days=160))
+    assert list(done.months) == ["2026-05", "2026-06", "2026-07", "2026-08"] and done.kept == {}
+    assert done.rows["usage_parts"] == 40 and await rows(url, "SELECT count(*) FROM usage_parts") == [(0,)]
+
+
+async def test_attempts_and_refusals_go_by_their_age_and_the_audit_log_stays(url: str) -> None:
+    now = datetime.now(UTC)
+    old_us, new_us = (int((now - timedelta(days=days)).timestamp() * 1_000_000) for days in (100, 80))
+    async with Writer(url) as writer:
+        for at in (old_us, new_us):
+            await writer.put(TOPICS.deliveries, DeliveryAttempt(at, "out", "events.batch", 200, 1))
+            await writer.put(TOPICS.rejected, Rejection("bad_cost", "meter", at, "", 1))
+            await writer.put(TOPICS.audit, AuditRecord(f"a{at}", at, "ada", "replay", {}))
+    done = await prune(url, now - timedelta(days=90))
+    assert done.rows == {"usage_parts": 0, "rejected_calls": 1, "webhook_delivery_logs": 1}
+    left = "SELECT (SELECT count(*) FROM rejected_calls), (SELECT count(*) FROM webhook_delivery_logs), count(*) FROM audit_log"
+    assert await rows(url, left) == [(1, 1, 2)]
+
+
+async def prunes(stage: Stage, database: str, *words: str) -> Ended:
+    return await meterbridge(stage, "db", "prune", *words, DATABASE_URL=database)
+
+
+async def test_the_command_says_first_what_it_would_do_and_leaves_a_line(stage: Stage, database: str) -> None:
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, call(1, MONTHS[0]), call(2, MONTHS[1], 3, held="no_mapping"))
+    told = await prunes(stage, database, "--older-than", "90d", "--dry-run", "--json")
+    expected = {"months": {"2026-05": 1}, "kept": {"2026-06": 1}}
+    assert told.code == 0 and told.json["dry_run"] and expected.items() <= told.json.items()
+    assert stage.read(stage.topics.audit) == [] and len(await rows(database, CALLS)) == 2
+    told = await prunes(stage, database, "--older-than", "90d", "--why", "room", "--json")
+    assert told.code == 0 and expected.items() <= told.json.items()
+    [line] = stage.values(stage.topics.audit)
+    assert (line["audit_id"], line["action"], line["reason"], line["count"]) == (
+        told.json["audit_id"],
+        "db.prune",
+        "room",
+        1,
+    )
+    assert line["target"] == {"older_than": "90d", "months": "2026-05"}
+    assert len(await rows(database, CALLS)) == 1
+    told = await prunes(stage, database, "--older-than", "90d")
+    assert told.code == 0 and "not billed yet: the month is kept" in told.out
+    assert len(stage.read(stage.topics.audit)) == 1  # nothing was done
+
+
+async def test_what_may_come_again_is_not_forgotten(stage: Stage, database: str) -> None:
+    for age in ("1h", "30d", "31d"):
+        told = await prunes(stage, database, "--older-than", age)
+        assert told.code == 2 and "must be at least 32d" in told.err
+    assert (await prunes(stage, database, "--older-than", "32d")).code == 0
+    assert (await prunes(stage, database, "--older-than", "old")).code == 2
+    assert (await prunes(stage, "", "--older-than", "90d")).code == 2
+
+
+async def test_a_call_of_a_month_that_was_forgotten_is_not_billed_again(
+    stage: Stage, database: str, tmp_path: Path
+) -> None:
+    """That it is not in the log says nothing any more: backfill refuses it, and a requeue leaves it where it is."""
+    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
+    then_us = int(MONTHS[0].timestamp()) * 1_000_000 + 24 * HOUR_US
+    calls = [slp(n, at_us=then_us + n * HOUR_US, customer="acme") for n in range(5)]
+    stage.put([raw(0, slp(n, at_us=then_us), customer="acme", received_us=time.time_ns() // 1000) for n in range(3)])
+    async with Writer(database) as writer:
+        await writer.put(TOPICS.enriched, call(77, MONTHS[0]))
+    async with (
+        projector_parts(stage, database) as project,
+        stage.running("meter", stage.parts(group_prefix=group)),
+        stage.running("project", project),
+    ):
+        await until(database, "SELECT count(*) FROM rejected_calls", lambda count: count == 3)
+        assert (await prunes(stage, database, "--older-than", "90d", "--json")).json["months"] == {"2026-05": 1}
+        lines = tmp_path / "calls.jsonl"
+        lines.write_text("\n".join(msgspec.json.encode(one).decode() for one in calls))
+        words = ("--source", "jsonl", "--file", str(lines), "--json")
+        filled = await meterbridge(stage, "backfill", *words, DATABASE_URL=database)
+        assert filled.code == 0, filled.err
+        assert (filled.json["missing"], filled.json["refused"]) == (0, {"log_forgotten": 5})
+        back = await meterbridge(stage, "dlq", "requeue", "--kind", "calls", "--json", DATABASE_URL=database)
+        assert back.code == 0, back.err
+        assert (back.json["requeued"], back.json["impossible"]) == (0, 3), back.json
+        await soon(lambda: len(stage.read(stage.topics.raw)) == 3)
+    assert await rows(database, "SELECT count(*) FROM llm_usage_log") == [(0,)]
+    assert Decimal(0) == sum(Decimal(one["precise_total_amount_cents"]) for one in stage.values(stage.topics.events))
+    assert msgspec.json.decode(stage.read(stage.topics.audit)[0].value())["action"] == "db.prune"

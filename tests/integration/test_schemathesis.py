@@ -1,0 +1,73 @@
+"""Requests that nobody thought of: made from the OpenAPI document, sent to a running server with all its neighbours."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from tests.support.database import migrated_database
+from tests.support.kafka import Kafka
+from tests.support.sandbox import Lago, lago_sandbox
+from tests.support.server import BEARER, Server, running_server, settings_for
+
+#: 501: what needs a setting that is not set. 503: it may pass. Anything else from 500 on is our bug.
+CONFIG = """
+[checks]
+not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "501", "503"]
+"""
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+)
+#: It takes a minute on two idle cores.
+LIMIT_S = 300
+
+
+@pytest.fixture
+async def lago() -> AsyncIterator[Lago]:
+    async with lago_sandbox() as running:
+        await running.plan()
+        yield running
+
+
+@pytest.fixture
+async def server(kafka: Kafka, topic_prefix: str, postgres_url: str, lago: Lago) -> AsyncIterator[Server]:
+    async with migrated_database(postgres_url) as url:
+        settings = settings_for(
+            kafka, topic_prefix, lago_api_url=lago.url, database_url=SecretStr(url), api_rate_limit=0
+        )
+        async with running_server(settings) as running:
+            await running.map()
+            yield running
+
+
+async def test_whatever_the_document_allows_or_forbids_is_answered_as_it_says(server: Server, tmp_path: Path) -> None:
+    """The same requests each time; each operation gets the edges of its types, what is missing and what is too much."""
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(CONFIG)
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(config), "run",
+        f"{server.http.base_url}/openapi.json",
+        "--header", f"Authorization: {BEARER['Authorization']}",
+        "--checks", ",".join(CHECKS),
+        "--phases", "examples,coverage,fuzzing",
+        "--max-examples", "5", "--generation-deterministic", "--no-shrink", "--max-failures", "20",
+        "--request-timeout", "30", "--suppress-health-check", "all", "--workers", "4",
+    ]  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=tmp_path
+    )
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            told, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, told.decode()

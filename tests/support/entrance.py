@@ -1,0 +1,138 @@
+"""A small application behind the doorman, and what it wrote into the audit log."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Any
+
+import httpx
+import msgspec
+from aiohttp import web
+from pydantic import BaseModel
+
+from connectors.http.access import Credentials, Doorman
+from connectors.http.api import create_app
+from connectors.http.audit import Audit
+from connectors.http.endpoints import Asked, Endpoint, Who, routes_of
+from connectors.http.health import json_response
+from connectors.http.middleware import Door
+from connectors.http.origins import Origins
+from schemas.errors import Unavailable
+from schemas.records import AuditRecord
+
+
+@dataclass
+class Clock:
+    """Seconds that pass when told."""
+
+    now: float = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Topic:
+    """The audit topic; `away` refuses."""
+
+    lines: list[AuditRecord] = field(default_factory=list)
+    away: bool = False
+
+    async def send_one(self, record: tuple[str, str | None, bytes, int]) -> tuple[int, int]:
+        if self.away:
+            raise Unavailable("kafka_unavailable")
+        self.lines.append(msgspec.json.decode(record[2], type=AuditRecord))
+        return 0, len(self.lines)
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return msgspec.json.encode(self.lines).decode()
+
+
+@dataclass
+class Known:
+    """Credentials that are given."""
+
+    whose: Mapping[str, Who]
+
+    async def who(self, token: str, endpoint: Endpoint) -> Who | None:
+        return self.whose.get(token)
+
+
+class Body(BaseModel):
+    name: str = ""
+
+
+async def answer(asked: Asked) -> web.Response:
+    """Whoever was let in, and what they brought."""
+    name = asked.body.name if asked.body is not None else ""
+    if asked.request.method in ("POST", "PUT"):
+        await asked.changing({"name": "before"}, {"name": name, "token": "mb_0123_" + "s" * 40})
+    return json_response({"actor": asked.who.actor, "parts": dict(asked.request.match_info), "name": name})
+
+
+async def own_orgs(asked: Asked) -> web.Response:
+    """For an org that is named in the query."""
+    return json_response({"org": asked.for_org(asked.request.query["org"])})
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/open", "", "For everybody.", answer),
+    Endpoint("GET", "/things", "things:read", "Of all orgs.", answer),
+    Endpoint("POST", "/things", "things:write", "Change one.", answer, body=Body, changes=True),
+    Endpoint("GET", "/orgs/{org_id}", "orgs:read", "One org.", answer, org="org_id"),
+    Endpoint("GET", "/own", "orgs:read", "Of one's own orgs.", own_orgs, sees_to_orgs=True),
+    Endpoint("GET", "/texts/{text}", "things:read", "Any text.", answer, any_text=("text",)),
+    Endpoint("GET", "/api/customers/{customer_id}", "customers:read", "One.", answer, org="customer_id"),
+    Endpoint("GET", "/api/customers", "customers:read", "All.", answer),
+    Endpoint("POST", "/api/billing/plans", "plans:write", "One.", answer, body=Body, changes=True),
+    Endpoint("GET", "/api/customersX", "customers:read", "No customers.", answer),
+)
+
+
+@dataclass
+class House:
+    """A running application."""
+
+    http: httpx.AsyncClient
+    port: int
+    topic: Topic
+    clock: Clock
+    audit: Audit
+
+    async def get(self, path: str, token: str = "", **headers: str) -> httpx.Response:
+        return await self.http.get(path, headers={**_bearer(token), **headers})
+
+    async def post(self, path: str, token: str = "", **more: Any) -> httpx.Response:
+        return await self.http.post(path, headers=_bearer(token), **({"json": {}} | more))
+
+    async def written(self) -> list[AuditRecord]:
+        """Every line, once those that wait are written."""
+        await self.audit.write_waiting()
+        return self.topic.lines
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+@asynccontextmanager
+async def running_house(
+    kinds: Sequence[Credentials], per_second: float = 0, endpoints: Sequence[Endpoint] = ENDPOINTS
+) -> AsyncIterator[House]:
+    """An application on a free port; loopback is believed in `X-Forwarded-For`."""
+    topic, clock = Topic(), Clock()
+    audit = Audit(topic, "billing.audit", clock, lambda: 1_700_000_000_000_000)
+    doorman = Doorman(kinds, audit, Origins((), (ip_network("127.0.0.0/8"),)), per_second, clock)
+    app = create_app(Door(), routes_of(endpoints, doorman), watching=[doorman.watching])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = int(runner.addresses[0][1])
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+            yield House(http, port, topic, clock, audit)
+    finally:
+        await runner.cleanup()

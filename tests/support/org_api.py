@@ -1,0 +1,137 @@
+"""The endpoints of orgs, customers and plans on a loopback port, before a Lago sandbox; their tables in memory."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import msgspec
+from aiohttp import web
+
+from connectors.http.api import create_app
+from connectors.http.endpoints import Endpoint, Who, other_org, routes_of
+from connectors.http.middleware import Door
+from connectors.http.problem import Problem
+from connectors.lago.client import LagoClient, lago_http
+from connectors.lago.metered import InMemoryUsage
+from connectors.lago.org_billing import OrgBilling
+from connectors.org_api import billing_endpoints
+from connectors.org_records import StoredIds
+from schemas.customers import OrgRecord
+from schemas.errors import Unavailable
+from schemas.moments import SECOND_US
+from tests.support.sandbox import KEY, Clock, Lago, lago_sandbox
+
+ORGS = "/api/v1/billing/org/organizations"
+
+
+class InMemoryRecords:
+    """`OrgRecords` of one process; what it holds outlives the process where a test says so."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, OrgRecord] = {}
+        self.away = False
+
+    async def get(self, org_id: str) -> OrgRecord | None:
+        return self.all.get(org_id)
+
+    async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
+        if self.away:
+            raise Unavailable("kafka_unavailable", "the org's record was not stored in time")
+        known = self.all.get(org_id) or OrgRecord(org_id)
+        self.all[org_id] = made = make(known)
+        return msgspec.structs.replace(made, org_id=org_id)
+
+
+@dataclass
+class OpenAccess:
+    """Lets everybody in as `who`, and remembers what was to be changed."""
+
+    who: Who = field(default_factory=lambda: Who("test", frozenset({"*"})))
+    changes: list[tuple[Any, Any]] = field(default_factory=list)
+    away: bool = False
+
+    async def admit(self, request: web.Request, endpoint: Endpoint) -> Who:
+        if not self.who.may(endpoint.scope):
+            raise Problem(403, "missing_scope", f"this needs the scope {endpoint.scope}")
+        if endpoint.org and not self.who.may_see(request.match_info[endpoint.org]):
+            raise other_org()
+        return self.who
+
+    async def changing(self, who: Who, request: web.Request, before: Any, after: Any) -> None:
+        if self.away:
+            raise Unavailable("kafka_unavailable", "the audit log cannot be written")
+        self.changes.append((before, after))
+
+    def refused(self, request: web.Request, problem: Problem) -> None:
+        """Nobody reads it."""
+
+
+@dataclass
+class OrgApi:
+    """A running API; `http` speaks to it, `lago` is what stands behind."""
+
+    http: httpx.AsyncClient
+    lago: Lago
+    clock: Clock
+    records: InMemoryRecords
+    usage: InMemoryUsage
+    access: OpenAccess
+    billing: OrgBilling
+    endpoints: list[Endpoint]
+    #: Seconds that caches go by.
+    ticks: list[float]
+
+    async def ask(self, verb: str, path: str, status: int = 200, **options: Any) -> dict[str, Any]:
+        """The JSON of an answer of this status."""
+        answer = await self.http.request(verb, path, **options)
+        assert answer.status_code == status, (answer.status_code, answer.text)
+        kind = "application/problem+json" if status >= 400 else "application/json"
+        assert answer.headers["content-type"].startswith(kind)
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def org(
+        self, verb: str, rest: str, status: int = 200, *, org: str = "org_1", **options: Any
+    ) -> dict[str, Any]:
+        """The same below an org's path; the id as it stands in a path."""
+        return await self.ask(verb, f"{ORGS}/{org}{rest}", status, **options)
+
+    async def set_up(self, plan: str = "starter", status: int = 201, *, org: str = "org_1") -> dict[str, Any]:
+        """`POST /setup`."""
+        body = {"plan_code": plan, "org_name": "Acme", "email": "a@acme.io", "user_id": "user_1"}
+        return await self.org("POST", "/setup", status, org=org, json=body)
+
+    def later(self, seconds: float) -> None:
+        """Time goes by, for Lago and for caches."""
+        self.clock.now += seconds
+        self.ticks[0] += seconds
+
+
+@asynccontextmanager
+async def org_api(clock: Clock | None = None, **sandbox: Any) -> AsyncIterator[OrgApi]:
+    """One of them, with plans `founders_friend` (0), `starter` (1900), `professional` (4900) and `ai_basic` (usage)."""
+    clock, ticks = clock or Clock(), [0.0]
+    async with lago_sandbox(clock=clock, **sandbox) as lago, lago_http(5, 8) as wire:
+        metric = await lago.metric("ai_usage")
+        await lago.plan("ai_basic", charges=[{"billable_metric_id": metric, "charge_model": "dynamic"}])
+        for code, cents in (("founders_friend", 0), ("starter", 1900), ("professional", 4900)):
+            await lago.plan(code, cents)
+        records, usage, access = InMemoryRecords(), InMemoryUsage(), OpenAccess()
+
+        def now_us() -> int:
+            return round(clock.now * SECOND_US)
+
+        client = LagoClient(wire, lago.url, KEY)
+        billing = OrgBilling(client, StoredIds(records), usage, now_us=now_us, clock=lambda: ticks[0])  # type: ignore[arg-type]
+        endpoints = billing_endpoints(billing, records, "ai_usage", now_us=now_us, clock=lambda: ticks[0])
+        runner = web.AppRunner(create_app(Door(), routes_of(endpoints, access)), access_log=None, shutdown_timeout=5)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
+                yield OrgApi(http, lago, clock, records, usage, access, billing, endpoints, ticks)
+        finally:
+            await runner.cleanup()

@@ -1,0 +1,59 @@
+"""A process that changes an org's record, for tests of what several processes do to one:
+
+`python -m tests.support.org_changer <bootstrap> <prefix> <org> <name> <times> [freeze]` adds 1 to the limit `name`, so
+often, then ends; with `freeze` it stops itself (SIGSTOP) between reading the record and writing it, once.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from connectors.org_records import OrgRecords
+from schemas.customers import OrgRecord
+from schemas.topics import TopicNames
+from streams.followers import Follower
+
+
+@asynccontextmanager
+async def org_records(bootstrap: str, prefix: str) -> AsyncIterator[OrgRecords]:
+    """Records with a view, a writer and connections of their own, as a process has them."""
+    kafka, topic = {"bootstrap_servers": bootstrap}, TopicNames.with_prefix(prefix).orgs
+    orgs = Follower(kafka, topic, OrgRecord, time.monotonic, "orgs")
+    records = OrgRecords(orgs, kafka, topic, now_us=lambda: time.time_ns() // 1000)
+    await orgs.start()
+    try:
+        yield records
+    finally:
+        await records.close()
+        await orgs.stop()
+
+
+def one_more(org: OrgRecord, name: str) -> OrgRecord:
+    """The org with 1 more in the limit `name`."""
+    return msgspec.structs.replace(org, limits={**org.limits, name: org.limits.get(name, 0) + 1})
+
+
+async def _run(bootstrap: str, prefix: str, org_id: str, name: str, times: int, *, freeze: bool) -> None:
+    frozen = not freeze
+
+    def make(org: OrgRecord) -> OrgRecord:
+        nonlocal frozen
+        if not frozen:
+            frozen = True
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return one_more(org, name)
+
+    async with org_records(bootstrap, prefix) as records:
+        for _ in range(times):
+            await records.change(org_id, make)
+
+
+if __name__ == "__main__":
+    at, under, org, limit, often = sys.argv[1:6]
+    asyncio.run(_run(at, under, org, limit, int(often), freeze="freeze" in sys.argv[6:]))
