@@ -21,6 +21,7 @@ from connectors.http.telling import telling_routes
 from connectors.kafka.gate import Gate
 from connectors.kafka.security import aiokafka_config
 from connectors.lago.client import LagoClient
+from connectors.lago.limits import RecordLimits
 from connectors.lago.org_billing import OrgBilling
 from connectors.lago.orgs import serve_with
 from connectors.lago_watch import LagoWatch
@@ -116,7 +117,7 @@ class Management:
         """Tables are read on entry and followed inside; the receipts are read meanwhile."""
         async with AsyncExitStack() as stack:
             stack.callback(self._desk.close)
-            serve_with(self.billing)
+            serve_with(self.billing, RecordLimits(self.org_records), tokens_code=self._event_code)
             stack.callback(serve_with, None)
             stack.push_async_callback(self.org_records.close)
             stack.push_async_callback(self._customer_records.close)

@@ -9,12 +9,14 @@ import msgspec
 import pytest
 from lago_python_client.models import BillableMetric as SdkMetric
 from lago_python_client.models import Customer as SdkCustomer
+from lago_python_client.models import InvoicePreview as SdkPreview
 from lago_python_client.models import Plan as SdkPlan
 from lago_python_client.models import Subscription as SdkSubscription
 from lago_python_client.models import WebhookEndpoint as SdkWebhookEndpoint
 
 from connectors.lago.client import LagoClient, LagoIntegrationError, LagoRejected, LagoUnavailable, lago_http
 from connectors.lago.requests import (
+    ChangePreview,
     NewCharge,
     NewCustomer,
     NewMetric,
@@ -22,6 +24,8 @@ from connectors.lago.requests import (
     NewSubscription,
     NewWebhookEndpoint,
     PaymentBy,
+    PreviewedChange,
+    PreviewOf,
     SubscriptionChange,
 )
 from schemas.errors import Rejected
@@ -217,6 +221,31 @@ async def test_subscriptions_are_listed_by_customer_plan_and_state(client: LagoC
     assert cancelled.status == "canceled"
 
 
+async def test_a_change_of_plan_is_foretold_only_where_lago_has_the_licence(
+    clock: Clock, http: httpx.AsyncClient
+) -> None:
+    def wanted(plan_code: str) -> ChangePreview:
+        change = PreviewedChange(external_ids=("sub_1",), plan_code=plan_code)
+        return ChangePreview(customer=PreviewOf(external_id="org_1"), subscriptions=change)
+
+    for premium in (False, True):
+        async with lago_sandbox(clock=clock, premium=premium) as lago:
+            client = LagoClient(http, lago.url, KEY)
+            await lago.sell()
+            await lago.post(event(timestamp=f"{clock.now:.3f}", precise_total_amount_cents="150"))
+            await client.create_plan(plan("pro", 4900))
+            clock.now += 1
+            foretold = await client.foretold(wanted("pro"))
+            with pytest.raises(LagoRejected, match="plan_not_found"):
+                await client.foretold(wanted("nope"))
+            assert [one.plan_code for one in await client.subscriptions("org_1")] == ["llm"], "nothing is changed"
+        if not premium:
+            assert foretold is None
+    assert foretold is not None
+    assert (foretold.total_amount_cents, foretold.issuing_date) == (150, "2025-03-06")
+    assert [(fee.item.type, fee.amount_cents) for fee in foretold.fees] == [("subscription", 0), ("charge", 150)]
+
+
 async def test_usage_is_what_lago_counts_now(lago: Lago, client: LagoClient) -> None:
     await lago.sell()
     await lago.post(event(precise_total_amount_cents="150"))
@@ -331,6 +360,13 @@ SENT: list[tuple[type[Any], msgspec.Struct]] = [
     (SdkSubscription, SubscriptionChange(name="n", ending_at=None)),
     (SdkMetric, msgspec.structs.replace(METRIC, description="d")),
     (SdkPlan, plan("llm", 5, NewCharge(billable_metric_id="1a", charge_model="standard", properties={"amount": "1"}))),
+    (
+        SdkPreview,
+        ChangePreview(
+            customer=PreviewOf(external_id="org_1"),
+            subscriptions=PreviewedChange(external_ids=("sub_1",), plan_code="pro"),
+        ),
+    ),
     (SdkWebhookEndpoint, NewWebhookEndpoint(webhook_url="u", signature_algo="hmac", name="n", event_types=("a.b",))),
 ]
 

@@ -14,12 +14,14 @@ from lago_python_client.models import (
     Customer,
     CustomerBillingConfiguration,
     Event,
+    InvoicePreview,
     Metadata,
     MetadataList,
     Plan,
     Subscription,
     WebhookEndpoint,
 )
+from lago_python_client.models.subscription import Subscriptions
 
 from tests.support.sandbox import DAY, NOW, Clock, Lago, lago_sandbox
 
@@ -135,6 +137,19 @@ async def test_it_reads_invoices_and_asks_for_their_pdf_and_their_payment(lago: 
     assert await call(lago.sdk.invoices.download, listed.lago_id) is None
     assert (await call(lago.sdk.invoices.download, listed.lago_id)).file_url
     assert await call(lago.sdk.invoices.payment_url, listed.lago_id)
+
+
+async def test_its_preview_of_a_change_of_plan_needs_a_licence_as_in_lago(lago: Lago) -> None:
+    await sell(lago)
+    await lago.plan("pro", 4900)
+    change = Subscriptions(external_ids=["sub_1"], plan_code="pro")
+    for plan, status, code in (("pro", 403, "feature_unavailable"), ("nope", 404, "plan_not_found")):
+        wanted = InvoicePreview(
+            customer=Customer(external_id="org_1"), subscriptions=change.copy(update={"plan_code": plan})
+        )
+        with pytest.raises(LagoApiError) as caught:
+            await call(lago.sdk.invoices.preview, wanted)
+        assert (caught.value.status_code, caught.value.response["code"]) == (status, code)
 
 
 async def test_it_asks_for_a_customers_links_and_deletes_it(lago: Lago) -> None:

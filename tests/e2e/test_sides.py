@@ -32,7 +32,7 @@ from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.stage import Stage
 
-RATE, SECONDS, STEP_S = 200, 20, 0.05
+RATE, SECONDS, STEP_S = 200, 15, 0.05
 HELD = 200
 #: What is promised from a mapping's 2xx to Lago's acceptance, and what a shared machine must keep at the least.
 P99_S, P99_BOUND_S = 5.0, 10.0
@@ -253,15 +253,10 @@ async def test_no_cent_falls_on_the_wrong_side_of_a_change(
         sides = [Decimal(0)] * (len(planned) + 1)
         for event in events:
             if event["external_subscription_id"] == "sub_org_plan":
-                at = float(Decimal(str(event["timestamp"]))) if not isinstance(event["timestamp"], str) else _s(event)
+                at = datetime.fromisoformat(event["timestamp"]).timestamp()
                 sides[bisect_right(planned, at)] += Decimal(event["precise_total_amount_cents"])
         assert sides == here.owed(CHANGED, planned)
     print(f"{here.sent} calls, {len(mapped)} mappings, {len(planned)} plans, {totals['cents']} cents: each on its side")
-
-
-def _s(event: dict[str, Any]) -> float:
-    text = str(event["timestamp"])
-    return float(text) if text.replace(".", "", 1).isdigit() else datetime.fromisoformat(text).timestamp()
 
 
 @pytest.mark.alone
@@ -274,7 +269,6 @@ async def test_held_usage_reaches_lago_within_five_seconds_of_its_mapping(
         await furnish(here, [f"org_{name}" for name in names])
         end = time.time() - 120
         await here.post([(name, end, Decimal("0.01")) for name in names])
-        held = f'{{customer="{names[0]}"'
 
         async def all_held() -> bool:
             answer = await here.api.get("/webhooks/stats")
@@ -293,7 +287,6 @@ async def test_held_usage_reaches_lago_within_five_seconds_of_its_mapping(
 
         await until(all_arrived, 60)
         arrived = {event["properties"]["user_id"]: event["accepted_at"] for event in await here.events()}
-    del held
     waits = sorted(arrived[name] - mapped[name] for name in names)
     p50, p99 = waits[HELD // 2], waits[HELD * 99 // 100]
     print(f"mapping to Lago, {HELD} mappings: p50 {p50:.2f} s, p99 {p99:.2f} s, most {waits[-1]:.2f} s")

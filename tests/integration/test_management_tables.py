@@ -55,6 +55,19 @@ async def test_a_mapping_is_the_version_in_force_when_somebody_looks(url: str) -
     assert await rows(url, MAPPED) == [("org9", False, True)]
 
 
+async def test_who_is_not_mapped_any_more_has_no_row(url: str) -> None:
+    """From the moment on that the mapping ends; its versions are kept for calls that came before."""
+    ended = MappingVersion(NOW_US - HOUR_US, "", "", is_active=False, deleted=True)
+    ending = MappingVersion(NOW_US + HOUR_US, "", "", is_active=False, deleted=True)
+    began = MappingVersion(NOW_US - 2 * HOUR_US, "org", "t")
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.customers, customer(began, ending))
+        assert await rows(url, MAPPED) == [("org", True, False)]
+        await writer.put(TOPICS.customers, customer(began, ended))
+    assert await rows(url, MAPPED) == []
+    assert await rows(url, "SELECT jsonb_array_length(versions) FROM customer_records") == [(2,)]
+
+
 async def test_the_mappings_have_the_columns_that_were_promised(url: str) -> None:
     columns = await rows(
         url,
@@ -84,10 +97,12 @@ async def test_of_a_compacted_topic_the_latest_record_stands_however_often_it_is
     ]
     orgs = [
         said(0, msgspec.json.encode(OrgRecord("org", "Acme")), b"org"),
+        said(1, None, b"org"),
         said(3, msgspec.json.encode(OrgRecord("org", "Acme & Co")), b"org"),
         said(4, msgspec.json.encode(OrgRecord("old", "Old")), b"old"),
         said(5, None, b"old"),
     ]
+    shown = "SELECT litellm_customer_id, lago_customer_id, o.name FROM customer_mappings, organisations o"
     seen = []
     for cut in (1, 3, 7):
         await emptied(url)
@@ -98,16 +113,10 @@ async def test_of_a_compacted_topic_the_latest_record_stands_however_often_it_is
                 for topic, told in ((TOPICS.customers, log), (TOPICS.orgs, orgs)):
                     for start in range(0, len(told), cut):
                         await writer.take(topic, 0, told[start : start + cut])
-                        if again and start < 3:  # an older record changes nothing
-                            assert await rows(url, "SELECT name FROM organisations WHERE org_id = 'org'") == [
-                                ("Acme & Co",)
-                            ]
-                seen.append(
-                    await rows(
-                        url,
-                        "SELECT litellm_customer_id, lago_customer_id, o.name FROM customer_mappings, organisations o",
-                    )
-                )
+                        if again:  # an older record changes nothing, nor does an older removal
+                            kept = f"{shown} WHERE litellm_customer_id = 'acme' AND o.org_id = 'org'"
+                            assert await rows(url, kept) == [("acme", "three", "Acme & Co")]
+                seen.append(await rows(url, shown))
     assert seen == [[("acme", "three", "Acme & Co")]] * 6
 
 

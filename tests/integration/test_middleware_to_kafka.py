@@ -67,10 +67,13 @@ async def test_an_answered_request_is_durable_in_the_raw_topic_when_the_service_
     app = web.Application(middlewares=[org_billing_middleware()])
     app.router.add_post("/v1/chat", chat)
     meterbridge = str(server.http.base_url)
-    async with org_billing_service(meterbridge, MASTER_KEY) as recorder, serving(app) as url:
-        async with httpx.AsyncClient(trust_env=False) as http:
-            for number in range(6):
-                await http.post(f"{url}/v1/chat", headers={"Idempotency-Key": str(number % 3)})
+    async with (
+        org_billing_service(meterbridge, MASTER_KEY) as recorder,
+        serving(app) as url,
+        httpx.AsyncClient(trust_env=False) as http,
+    ):
+        for number in range(6):
+            await http.post(f"{url}/v1/chat", headers={"Idempotency-Key": str(number % 3)})
     assert (recorder.counts.lost, recorder.counts.refused) == (0, 0)
     stored = {one["metered"]["transaction_id"]: one["metered"] for one in raw(settings)}
     assert len(stored) == 3

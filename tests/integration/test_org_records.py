@@ -15,7 +15,7 @@ from connectors.org_records import OrgRecords, StoredIds
 from schemas.customers import OrgRecord
 from schemas.errors import Rejected
 from tests.support.eventually import soon
-from tests.support.org_changer import one_more, org_records
+from tests.support.org_changer import one_more, org_records, viewed_records
 from tests.support.stage import Stage
 
 copy = msgspec.structs.replace
@@ -81,14 +81,30 @@ async def test_processes_that_change_one_org_at_once_lose_nothing(stage: Stage) 
     assert len(written(stage)) == 45
 
 
+async def test_a_view_behind_loses_nothing(stage: Stage) -> None:
+    """Having fenced the other, A still has to see what the other wrote, however long its view takes."""
+    async with viewed_records(*two(stage)) as (a, view), org_records(*two(stage)) as b:
+        await a.change("org_1", lambda org: one_more(org, "a"))
+        await view.stand_still()
+        await b.change("org_1", lambda org: one_more(org, "b"))
+        changing = asyncio.ensure_future(a.change("org_1", lambda org: one_more(org, "a")))
+        await asyncio.wait({changing}, timeout=2)  # long enough to do it wrong
+        view.go_on()
+        assert (await changing).limits == {"a": 2, "b": 1}
+    assert written(stage)[-1].limits == {"a": 2, "b": 1}
+
+
 async def test_a_view_behind_does_not_say_that_nothing_changed(stage: Stage) -> None:
     """A asks for what its view holds already, and B has changed it since: A's wish is the last, so it must win."""
-    async with org_records(*two(stage)) as a, org_records(*two(stage)) as b:
-        for _ in range(5):
-            await a.change("org_1", lambda org: copy(org, plan="starter"))
-            await b.change("org_1", lambda org: copy(org, plan="professional"))
-            assert (await a.change("org_1", lambda org: copy(org, plan="starter"))).plan == "starter"
-            assert written(stage)[-1].plan == "starter"
+    async with viewed_records(*two(stage)) as (a, view), org_records(*two(stage)) as b:
+        await a.change("org_1", lambda org: copy(org, plan="starter"))
+        await view.stand_still()
+        await b.change("org_1", lambda org: copy(org, plan="professional"))
+        changing = asyncio.ensure_future(a.change("org_1", lambda org: copy(org, plan="starter")))
+        await asyncio.wait({changing}, timeout=2)
+        view.go_on()
+        assert (await changing).plan == "starter"
+    assert [record.plan for record in written(stage)] == ["starter", "professional", "starter"]
 
 
 async def test_a_change_is_not_refused_for_what_somebody_else_has_repaired(stage: Stage) -> None:
@@ -97,11 +113,14 @@ async def test_a_change_is_not_refused_for_what_somebody_else_has_repaired(stage
             raise Rejected("too_early")
         return copy(org, plan="starter")
 
-    async with org_records(*two(stage)) as a, org_records(*two(stage)) as b:
-        for _ in range(5):
-            await a.change("org_1", lambda org: copy(org, name="a", plan=""))
-            await b.change("org_1", lambda org: copy(org, name="b was here"))
-            assert (await a.change("org_1", only_after_b)).plan == "starter"
+    async with viewed_records(*two(stage)) as (a, view), org_records(*two(stage)) as b:
+        await a.change("org_1", lambda org: copy(org, name="a"))
+        await view.stand_still()
+        await b.change("org_1", lambda org: copy(org, name="b was here"))
+        changing = asyncio.ensure_future(a.change("org_1", only_after_b))
+        await asyncio.wait({changing}, timeout=2)
+        view.go_on()
+        assert (await changing).plan == "starter"
 
 
 async def test_two_who_remember_different_ids_get_one_answer(stage: Stage) -> None:

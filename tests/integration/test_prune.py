@@ -69,6 +69,24 @@ async def test_a_month_goes_whole_once_nothing_is_to_be_done_about_its_calls(url
     assert (await prune(url, before)).months == {"2026-07": 2}
 
 
+async def test_an_event_stays_as_long_as_a_call_that_was_held_for_it(url: str) -> None:
+    """
+    calls    July: part 1      August: part 2, held, and released into the event of part 1
+    before                                   | in the midst of August: July goes, the event not
+    """
+    july, august = MONTHS[2:]
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, call(1, july, 1), call(2, august, 2, held="no_mapping"))
+        await writer.put(TOPICS.events, event(1), manifest=manifest(2, first=1))
+        await writer.put(TOPICS.receipts, settled(1, "completed", august + timedelta(days=1)))
+    told = dict(await rows(url, CALLS))
+    done = await prune(url, august + timedelta(days=20))
+    assert (done.months, done.rows["usage_parts"]) == ({"2026-07": 1}, 0)
+    assert [(one.int, at == told[one]) for one, at in await rows(url, CALLS)] == [(2, True)]
+    done = await prune(url, august + timedelta(days=40))
+    assert (done.months, done.rows["usage_parts"]) == ({"2026-08": 1}, 2)
+
+
 async def test_what_remains_is_what_it_was_whatever_is_forgotten_around_it(url: str) -> None:
     """Parts span months, are held in one and released in another, and are settled much later, or never."""
     chance = random.Random(7)

@@ -14,9 +14,13 @@ from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.server import BEARER, Server, running_server, settings_for
 
 #: 501: what needs a setting that is not set. 503: it may pass. Anything else from 500 on is our bug.
+#: Putting letters back reads whole topics, so of that a few requests are enough.
 CONFIG = """
 [checks]
 not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "501", "503"]
+[[operations]]
+include-path = "/webhooks/retry"
+phases.coverage.enabled = false
 """
 CHECKS = (
     "not_a_server_error",
@@ -25,7 +29,8 @@ CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
 )
-#: It takes a minute on two idle cores.
+ASKS_LAGO = "^/api/(v1/billing|customers|billing)"
+#: It takes well below a minute on two idle cores.
 LIMIT_S = 300
 
 
@@ -48,20 +53,29 @@ async def server(kafka: Kafka, topic_prefix: str, postgres_url: str, lago: Lago)
 
 
 async def test_whatever_the_document_allows_or_forbids_is_answered_as_it_says(server: Server, tmp_path: Path) -> None:
-    """The same requests each time; each operation gets the edges of its types, what is missing and what is too much."""
-    config = tmp_path / "schemathesis.toml"
-    config.write_text(CONFIG)
+    """The same requests each time; each operation gets the edges of its types, what is missing and what is too much.
+
+    Two runs at once, one for what asks Lago; threads within a run meet a fault of CPython 3.11 in its `ast`.
+    """
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    runs = [tried(server, tmp_path, side) for side in ("--include-path-regex", "--exclude-path-regex")]
+    for code, told in await asyncio.gather(*runs):
+        assert code == 0, told
+        assert "generated" in told
+
+
+async def tried(server: Server, folder: Path, side: str) -> tuple[int | None, str]:
+    """The exit code and what was said, of the operations that ask Lago or of the others."""
     command = [
-        str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(config), "run",
-        f"{server.http.base_url}/openapi.json",
+        str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(folder / "schemathesis.toml"), "run",
+        f"{server.http.base_url}/openapi.json", side, ASKS_LAGO,
         "--header", f"Authorization: {BEARER['Authorization']}",
-        "--checks", ",".join(CHECKS),
-        "--phases", "examples,coverage,fuzzing",
+        "--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing",
         "--max-examples", "5", "--generation-deterministic", "--no-shrink", "--max-failures", "20",
-        "--request-timeout", "30", "--suppress-health-check", "all", "--workers", "4",
+        "--request-timeout", "30", "--suppress-health-check", "all",
     ]  # fmt: skip
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=tmp_path
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=folder
     )
     try:
         async with asyncio.timeout(LIMIT_S):
@@ -70,4 +84,4 @@ async def test_whatever_the_document_allows_or_forbids_is_answered_as_it_says(se
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 0, told.decode()
+    return process.returncode, told.decode()

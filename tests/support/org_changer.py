@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from connectors.org_records import OrgRecords
 from schemas.customers import OrgRecord
@@ -20,15 +21,47 @@ from schemas.topics import TopicNames
 from streams.followers import Follower
 
 
+class Behind(Follower[OrgRecord]):
+    """A view that stands still when it is told to, as on a machine that is too busy."""
+
+    def __init__(self, kafka: Mapping[str, str], topic: str) -> None:
+        super().__init__(kafka, topic, OrgRecord, time.monotonic, "orgs")
+        self._may, self._stands = asyncio.Event(), asyncio.Event()
+        self._may.set()
+
+    async def stand_still(self) -> None:
+        """Return once nothing is taken in any more."""
+        self._may.clear()
+        await self._stands.wait()
+
+    def go_on(self) -> None:
+        """Take in what has come meanwhile."""
+        self._stands.clear()
+        self._may.set()
+
+    async def _catch_up(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
+        if not self._may.is_set():
+            self._stands.set()
+        await self._may.wait()
+        await super()._catch_up(consumer, tps)
+
+
 @asynccontextmanager
 async def org_records(bootstrap: str, prefix: str) -> AsyncIterator[OrgRecords]:
     """Records with a view, a writer and connections of their own, as a process has them."""
+    async with viewed_records(bootstrap, prefix) as (records, _):
+        yield records
+
+
+@asynccontextmanager
+async def viewed_records(bootstrap: str, prefix: str) -> AsyncIterator[tuple[OrgRecords, Behind]]:
+    """The same, with the view at hand."""
     kafka, topic = {"bootstrap_servers": bootstrap}, TopicNames.with_prefix(prefix).orgs
-    orgs = Follower(kafka, topic, OrgRecord, time.monotonic, "orgs")
+    orgs = Behind(kafka, topic)
     records = OrgRecords(orgs, kafka, topic, now_us=lambda: time.time_ns() // 1000)
     await orgs.start()
     try:
-        yield records
+        yield records, orgs
     finally:
         await records.close()
         await orgs.stop()

@@ -143,6 +143,8 @@ def test_a_number_does_not_make_a_password_harmless() -> None:
         ("sent Bearer sk_live.a-b=", f"sent Bearer {REDACTED}"),
         ("Authorization: basic dXNlcjpwYXNz", f"Authorization: basic {REDACTED}"),
         ("key sk-1234567890abcdef refused", f"key {REDACTED} refused"),
+        ("key mb_0123456789ab_" + "s" * 43, f"key mb_0123456789ab_{REDACTED}"),
+        ("token eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2ln refused", f"token {REDACTED} refused"),
         ("no answer from postgresql://meter:pa:ss@db:5432/x", f"no answer from postgresql://{REDACTED}@db:5432/x"),
         ("redis://:pass@cache/0", f"redis://{REDACTED}@cache/0"),
         ("http://host:3000/a@b is fine", "http://host:3000/a@b is fine"),

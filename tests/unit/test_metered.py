@@ -1,5 +1,6 @@
 """Usage that others measured: counted once, never folded, billed one to one, held while its org has no subscription."""
 
+from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
 
@@ -47,6 +48,7 @@ class Meter:
         self.events: list[LagoEvent] = []
         self.enriched: list[EnrichedUsage] = []
         self.rejected: list[bytes] = []
+        self.decisions: Counter[str] = Counter()
         self._fold = Fold(policy, PREFIX)
 
     def fold(self, *records: Raw, step: int = 1000) -> "Meter":
@@ -77,6 +79,7 @@ class Meter:
         verify(self.books)
         self.events += [sealed.event for sealed in changes.sealed]
         self.enriched += [msgspec.json.decode(value, type=EnrichedUsage) for _, value in changes.enriched]
+        self.decisions.update(changes.decisions)
         self.rejected += [value for _, value in changes.rejected]
 
 
@@ -201,7 +204,7 @@ def test_an_org_without_a_subscription_is_waited_for() -> None:
     orgs["org"] = OrgRecord("org", subscription_id="sub")
     assert not meter.tick().events
     orgs["org"] = RUNNING["org"]
-    [event] = meter.tick().events
+    [event] = meter.tick(NOON + POLICY.grace_us).events  # there is no window whose end it would have to wait for
     assert (event.transaction_id, event.external_subscription_id) == (meter.enriched[0].part, "sub")
 
 
@@ -244,9 +247,9 @@ def test_a_period_bills_it_or_it_is_moved_or_held(late: LatePolicy, period: Peri
 
 def test_what_has_waited_longer_than_identities_are_remembered_is_still_known() -> None:
     later = NOON + 60 * HOUR_US
-    meter = Meter({}).fold(recorded("tx"), recorded("filler", at_us=later))
-    meter.fold(recorded("tx", at_us=later))
+    meter = Meter({}).fold(recorded("tx"), recorded("filler", at_us=later), recorded("tx", at_us=later), step=1)
     assert meter.books.position.counters.duplicate.calls == 1
+    assert meter.decisions == {"metered": 2, "duplicate": 1}
     meter.orgs.update(RUNNING)
     assert len(meter.tick(later + HOUR_US).events) == 2
 

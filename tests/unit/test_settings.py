@@ -244,3 +244,12 @@ def test_every_variable_is_explained() -> None:
     for variable, name in VARIABLES.items():
         assert f"| `{variable}` |" in page
         assert Settings.model_fields[name].description
+
+
+def test_users_tokens_are_taken_only_once_it_is_said_whom_they_are_for() -> None:
+    """A provider signs tokens for others too."""
+    with pytest.raises(ConfigurationError, match="OIDC_AUDIENCE is needed by OIDC_ISSUER"):
+        load_settings({"OIDC_ISSUER": "https://id.example"})
+    assert (
+        load_settings({"OIDC_ISSUER": "https://id.example/", "OIDC_AUDIENCE": "a"}).oidc_issuer == "https://id.example/"
+    )

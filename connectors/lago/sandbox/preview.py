@@ -11,7 +11,7 @@ from typing import Any
 from connectors.lago.sandbox.coercion import text
 from connectors.lago.sandbox.instants import day
 from connectors.lago.sandbox.invoices import Invoice, fees_of
-from connectors.lago.sandbox.invoicing import bills
+from connectors.lago.sandbox.invoicing import Bill, bills
 from connectors.lago.sandbox.plans import Plan
 from connectors.lago.sandbox.refusals import forbidden, invalid_field, not_found
 from connectors.lago.sandbox.state import Sandbox
@@ -37,7 +37,7 @@ def asked_of(sandbox: Sandbox, sent: dict[str, Any]) -> Asked:
         raise not_found("customer")
     wanted = _object(sent, "subscriptions")
     external_ids = wanted.get("external_ids")
-    if not isinstance(external_ids, list) or len(external_ids) != 1 or "terminated_at" in wanted:
+    if not isinstance(external_ids, list) or len(external_ids) != 1 or wanted.get("terminated_at"):
         raise forbidden("feature_unavailable")
     found = sandbox.current_subscriptions(sandbox.now_us()).find(text(external_ids[0]) or "")
     if found is None or found.customer is not customer:
@@ -59,7 +59,7 @@ def previewed(sandbox: Sandbox, asked: Asked, url: str) -> dict[str, Any]:
     at_us = now_us if upgrade else running.period_end(now_us)
     ended = replace(running, status="terminated", terminated_us=at_us)
     following = replace(running, plan=asked.plan, previous=ended, started_us=at_us, created_us=now_us)
-    *_, closing = bills(ended, following, now_us - 1, at_us)
+    *_, closing = _begun_now(ended, at_us), *bills(ended, following, now_us - 1, at_us)
     fees = fees_of(closing, sandbox.events, "")
     if asked.plan.pay_in_advance:
         opening = next(bills(following, None, at_us - 1, at_us))
@@ -67,6 +67,11 @@ def previewed(sandbox: Sandbox, asked: Asked, url: str) -> dict[str, Any]:
     shown = Invoice("", running.customer, 0, closing, fees).shown(url)
     unsaved: dict[str, Any] = {"lago_id": None, "number": "", "sequential_id": None, "status": "draft"}
     return shown | unsaved | {"issuing_date": day(at_us).isoformat(), "fees": fees, "credits": []}
+
+
+def _begun_now(subscription: Subscription, at_us: int) -> Bill:
+    """Of a subscription that ends in the moment it began in."""
+    return Bill(subscription, at_us, at_us, at_us, 0, at_us, at_us)
 
 
 def _object(sent: dict[str, Any], name: str) -> dict[str, Any]:

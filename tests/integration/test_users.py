@@ -1,0 +1,134 @@
+"""Users with a token of an identity provider, Lago's key, and the limit of how often anybody may ask."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+
+from tests.support.kafka import Kafka
+from tests.support.ports import free_port
+from tests.support.sandbox import Lago, lago_sandbox
+from tests.support.server import BEARER, Server, running_server, settings_for
+
+ORGS = "/api/v1/billing/org/organizations"
+
+
+@dataclass
+class Provider:
+    """An identity provider on loopback."""
+
+    issuer: str
+    key: rsa.RSAPrivateKey
+
+    def token(self, **changes: Any) -> dict[str, str]:
+        claims = {"iss": self.issuer, "aud": "meterbridge", "sub": "ada", "exp": time.time() + 60, "iat": time.time()}
+        claims |= {"permissions": ["orgs:read", "customers:read"], "https://example/orgs": ["org_1"]}
+        signed = jwt.encode(claims | changes, self.key, algorithm="RS256", headers={"kid": "one"})
+        return {"Authorization": f"Bearer {signed}"}
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    port = free_port()
+    found = Provider(f"http://127.0.0.1:{port}/", rsa.generate_private_key(65537, 2048))
+
+    async def discovery(_: web.Request) -> web.Response:
+        return web.json_response({"issuer": found.issuer, "jwks_uri": f"{found.issuer}keys"})
+
+    async def keys(_: web.Request) -> web.Response:
+        return web.json_response(
+            {"keys": [{**RSAAlgorithm.to_jwk(found.key.public_key(), as_dict=True), "kid": "one"}]}
+        )
+
+    app = web.Application()
+    app.add_routes([web.get("/.well-known/openid-configuration", discovery), web.get("/keys", keys)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield found
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def lago() -> AsyncIterator[Lago]:
+    async with lago_sandbox() as running:
+        await running.plan()
+        yield running
+
+
+def names(provider: Provider) -> dict[str, Any]:
+    return {
+        "oidc_issuer": provider.issuer,
+        "oidc_audience": ("meterbridge",),
+        "oidc_scopes_claim": "permissions",
+        "oidc_orgs_claim": "https://example/orgs",
+    }
+
+
+@pytest.fixture
+async def server(kafka: Kafka, topic_prefix: str, provider: Provider, lago: Lago) -> AsyncIterator[Server]:
+    settings = settings_for(kafka, topic_prefix, lago_api_url=lago.url, **names(provider))
+    async with running_server(settings, ("api",)) as running:
+        yield running
+
+
+async def test_a_user_of_the_provider_sees_their_org_and_no_other(server: Server, provider: Provider) -> None:
+    """Where the keys are is found out from the issuer."""
+    answers = {
+        org: await server.http.get(f"{ORGS}/{org}/subscription", headers=provider.token()) for org in ("org_1", "org_2")
+    }
+    assert answers["org_1"].status_code == 404, answers["org_1"].text
+    assert (answers["org_2"].status_code, answers["org_2"].json()["reason"]) == (403, "other_org")
+    deleted = await server.http.delete(f"{ORGS}/org_1/subscription", headers=provider.token())
+    assert (deleted.status_code, deleted.json()["reason"]) == (403, "missing_scope")
+    for_others = await server.http.get(f"{ORGS}/org_1/subscription", headers=provider.token(aud="somebody"))
+    assert (for_others.status_code, for_others.json()["reason"]) == (401, "unknown_token")
+    expired = await server.http.get(f"{ORGS}/org_1/subscription", headers=provider.token(exp=1))
+    assert (expired.status_code, expired.json()["reason"]) == (401, "token_expired")
+    told = (await server.http.get("/openapi.json")).json()["components"]["securitySchemes"]["oidc"]
+    assert told["openIdConnectUrl"] == f"{provider.issuer}.well-known/openid-configuration"
+
+
+async def test_where_the_providers_keys_are_can_be_said(kafka: Kafka, topic_prefix: str, provider: Provider) -> None:
+    """An issuer whose document cannot be reached from here."""
+    elsewhere = names(provider) | {"oidc_issuer": "https://id.invalid/", "oidc_jwks_url": f"{provider.issuer}keys"}
+    async with running_server(settings_for(kafka, topic_prefix, **elsewhere), ("api",)) as server:
+        answer = await server.http.get(f"{ORGS}/org_2/limits", headers=provider.token(iss="https://id.invalid/"))
+        assert (answer.status_code, answer.json()["reason"]) == (403, "other_org")
+
+
+async def test_while_the_provider_is_away_nobody_is_called_wrong(
+    kafka: Kafka, topic_prefix: str, provider: Provider
+) -> None:
+    away = names(provider) | {"oidc_jwks_url": f"http://127.0.0.1:{free_port()}/keys"}
+    async with running_server(settings_for(kafka, topic_prefix, **away), ("api",)) as server:
+        answer = await server.http.get(f"{ORGS}/org_1/limits", headers=provider.token())
+        assert (answer.status_code, answer.json()["reason"]) == (503, "issuer_away")
+        assert (await server.http.get("/customers/mappings", headers=BEARER)).status_code == 200
+
+
+async def test_lagos_key_is_taken_where_lagos_customers_are(server: Server) -> None:
+    headers = {"Authorization": "Bearer a-key"}
+    assert (await server.http.get("/api/billing/plans", headers=headers)).status_code == 200
+    assert (await server.http.get("/api/customers/org_1", headers=headers)).status_code == 404
+    for path in ("/customers/mappings", "/webhooks/stats", f"{ORGS}/org_1/subscription", "/api/v1/access/keys"):
+        answer = await server.http.get(path, headers=headers)
+        assert (answer.status_code, answer.json()["reason"]) == (403, "missing_scope"), path
+
+
+async def test_who_asks_more_often_than_the_setting_says_is_told_when_to_come_again(
+    kafka: Kafka, topic_prefix: str
+) -> None:
+    async with running_server(settings_for(kafka, topic_prefix, api_rate_limit=1), ("api",)) as server:
+        answers = [await server.http.get("/customers/mappings", headers=BEARER) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 429, 429]
+        assert answers[1].json()["reason"] == "too_many_requests" and int(answers[1].headers["retry-after"]) >= 1
+        assert (await server.http.get("/health/live")).status_code == 200
