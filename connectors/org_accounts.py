@@ -213,12 +213,19 @@ def noted(
         ended: one that has just ended.
     """
     plan = account.subscription.plan_code if account.subscription is not None else None
-    org = copy(known, plan=plan or known.plan, email=account.customer.email or known.email)
+    customer = account.customer
+    org = copy(
+        known,
+        name=customer.name or known.name,
+        email=customer.email or known.email,
+        currency=customer.currency or known.currency,
+        plan=plan or known.plan,
+    )
     if ended is not None and ended.terminated_at is not None:
         at_us = parse_us(ended.terminated_at)
         org = copy(org, periods=tuple(_ended(one, ended.external_id, at_us) for one in org.periods))
     if active or org.plan:
-        org = org_with(org, account.customer, active, now_us)
+        org = org_with(org, customer, active, now_us)
     return org
 
 

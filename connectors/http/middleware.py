@@ -6,7 +6,6 @@ every line that is logged meanwhile.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from secrets import token_hex
 
@@ -14,7 +13,6 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from connectors.http.auth import WebhookAuth
 from connectors.http.problem import Problem
 from connectors.logs import REQUEST_ID
 
@@ -63,21 +61,6 @@ class Door:
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._empty.wait()
-
-
-def bearer_only(
-    auth: WebhookAuth, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """`handler` for those who name one of `auth`'s tokens, 401 for everybody else; without tokens that is everybody."""
-
-    async def guarded(request: web.Request) -> web.StreamResponse:
-        if not auth.knows_token(request.headers.get("Authorization")):
-            raise Problem(
-                401, "unknown_token", "the bearer token is not the master key", {"WWW-Authenticate": "Bearer"}
-            )
-        return await handler(request)
-
-    return guarded
 
 
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
+from connectors.lago.metered import InMemoryUsage
 from connectors.middleware import (
     OrgBillingMiddleware,
     Recorder,
@@ -37,6 +38,7 @@ ANSWERS: dict[str, tuple[int, dict[str, str]]] = {
     "/v1/refused": (403, {}),
     "/v1/cut-off": (429, {"X-Tokens-Used": "7"}),
     "/v1/own": (200, {"X-Request-ID": "the service's"}),
+    "/v1/moved": (303, {"Location": "/v1/chat"}),
 }
 ME = {"X-User": "user_1", "X-Org": "org_1"}
 
@@ -74,6 +76,8 @@ async def on_aiohttp(api: UsageApi) -> AsyncIterator[tuple[str, Recorder]]:
         status, headers = ANSWERS[request.path]
         if status == 403:
             raise web.HTTPForbidden
+        if status == 303:
+            raise web.HTTPSeeOther(headers["Location"])
         return web.Response(status=status, headers=headers)
 
     async def broken(_: web.Request) -> web.StreamResponse:
@@ -229,6 +233,19 @@ async def test_nobodys_requests_and_refusals_are_not_billed_but_what_took_tokens
     assert [(call["endpoint"], call["tokens"]) for call in service.api.calls] == [("/v1/cut-off", "7")]
 
 
+async def test_a_redirection_is_an_answer(service: Service) -> None:
+    """aiohttp's services raise theirs."""
+    answer = await service.http.get("/v1/moved")
+    assert (answer.status_code, "X-Request-ID" in answer.headers) == (303, True)
+    await service.settled()
+    assert [call["endpoint"] for call in service.api.calls] == ["/v1/moved"]
+
+
+async def test_a_client_with_an_id_of_its_own_is_told_no_other(service: Service) -> None:
+    answer = await service.http.post("/v1/chat", headers={"Idempotency-Key": "k"})
+    assert "X-Request-ID" not in answer.headers
+
+
 async def test_tokens_that_are_no_number_are_told_and_the_call_is_billed_all_the_same(service: Service) -> None:
     with structlog.testing.capture_logs() as lines:
         assert (await service.http.get("/v1/odd")).status_code == 200
@@ -313,6 +330,33 @@ async def test_without_a_running_service_calls_are_lost_aloud_and_answers_are_no
 
 def _somebody(_: Any) -> Any:
     return get_current_org({"user": {"org_id": "org_1"}})
+
+
+@pytest.mark.parametrize("breaks_off", [False, True])
+async def test_a_call_is_recorded_with_the_end_of_its_answer_or_when_it_breaks_off(breaks_off: bool) -> None:
+    """Spoken without a server, and to a service that works on a copy of the scope."""
+    sink, told = InMemoryUsage(), []
+    recorder = Recorder(sink)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        own = dict(scope)
+        own.setdefault("state", {})["user"] = {"org_id": "org_1"}
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        told.append(recorder.waiting)
+        if breaks_off:
+            raise ConnectionResetError
+        await send({"type": "http.response.body", "body": b"x"})
+        told.append(recorder.waiting)
+
+    async def send(_: Any) -> None: ...
+
+    scope = {"type": "http", "method": "GET", "path": "/x", "headers": []}
+    with suppress(ConnectionResetError):
+        await OrgBillingMiddleware(app, recorder)(scope, send, send)  # type: ignore[arg-type]
+    assert (told, recorder.waiting) == ([0] if breaks_off else [0, 1], 1)
+    await recorder.close()
+    assert [event.properties["endpoint"] for event in sink.all.values()] == ["/x"]
 
 
 async def test_what_is_no_http_passes_untouched() -> None:

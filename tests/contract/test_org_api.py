@@ -199,6 +199,7 @@ async def test_a_new_org_with_a_dot_is_refused_before_lago_takes_it_for_another(
     refused = await api.set_up(status=422, org="org_1.eu")
     assert refused["reason"] == "unsafe_id"
     assert (await api.lago.get("/customers")).json()["customers"] == []
+    assert api.access.changes == []
 
 
 async def test_a_dotted_customer_that_lago_has_already_is_shown_and_billed_as_itself(api: OrgApi) -> None:

@@ -63,16 +63,17 @@ class Stored:
 
 
 class Refusing(MortalWire):
-    """Answers the first POST to a path with 500."""
+    """Answers the first POST to a path with an error."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, status: int) -> None:
         super().__init__()
         self.path = path
+        self.status = status
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if (request.method, request.url.path) == ("POST", self.path):
             self.path = ""
-            return httpx.Response(500, request=request)
+            return httpx.Response(self.status, request=request)
         return await super().handle_async_request(request)
 
 
@@ -343,6 +344,20 @@ async def test_versions_announced_for_later_move_with_their_own_moment(world: Wo
     assert paid == ["org_1", "org_9", "org_1"]
 
 
+async def test_usage_that_waits_for_the_user_to_be_mapped_is_the_orgs_from_its_moment_on(world: World) -> None:
+    """An inactive mapping before the announced one: what it holds is pinned to the user first, then goes to the org.
+
+    ----- nobody ----- now ----- nobody ----- user_1 ----->
+    """
+    await world.user("user_1")
+    later = world.now_us() + 24 * HOUR_US
+    world.stored.map(MappingRequest("alice", "org_9", "tenant", is_active=False), world.now_us() - HOUR_US)
+    world.stored.map(MappingRequest("alice", "user_1", "tenant", effective_from=later), world.now_us())
+    assert (await world.process().run(ACME)).state == "migrated"
+    moments = (world.now_us(), world.now_us() + HOUR_US, later + HOUR_US)
+    assert [world.payer("alice", at)[0] for at in moments] == ["user_1", "org_1", "org_1"]
+
+
 async def test_several_users_become_one_org(world: World) -> None:
     for user, plan in (("user_1", "starter"), ("user_2", "professional")):
         await world.user(user, plan, f"of_{user}")
@@ -392,12 +407,13 @@ async def test_which_of_several_subscriptions_is_meant_is_not_guessed(world: Wor
     assert (await world.process().run(ACME)).reason == "several_subscriptions"
 
 
-async def test_a_failure_is_told_and_costs_the_next_customer_nothing(world: World) -> None:
+@pytest.mark.parametrize("status", [500, 422])
+async def test_a_failure_is_told_and_costs_the_next_customer_nothing(world: World, status: int) -> None:
     await world.user("user_1", "starter")
     await world.user("user_2", "starter")
-    process = world.process(Refusing("/api/v1/subscriptions"))
+    process = world.process(Refusing("/api/v1/subscriptions", status))
     outcomes = [await process.run(UserOrg(f"user_{n}", f"org_{n}")) for n in (1, 2)]
-    assert [(one.state, one.reason) for one in outcomes] == [("failed", "http_500"), ("migrated", "")]
+    assert [(one.state, one.reason) for one in outcomes] == [("failed", f"http_{status}"), ("migrated", "")]
     assert (await process.run(UserOrg("user_1", "org_1"))).state == "migrated"
 
 

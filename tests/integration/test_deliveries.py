@@ -41,9 +41,11 @@ async def test_every_post_leaves_one_line_and_none_holds_an_event(stage: Stage, 
         stage.running("sink", stage.parts(delivery=quick_delivery(lago, http))),
     ):
         await soon(lambda: len(stage.sensors.receipts) == 250)
+        put(stage, [event(n) for n in range(250, 400)])
+        await soon(lambda: len(stage.sensors.receipts) == 400)
     told = attempts(stage)
     assert len(told) == (await lago.stats())["posts"]
-    assert sum(one.events for one in told) == 250
+    assert sum(one.events for one in told) == 400
     assert {(one.direction, one.event_type, one.status, one.error, one.attempt) for one in told} == {
         ("out", "events.batch", 200, "", 1)
     }

@@ -170,6 +170,17 @@ async def test_a_body_that_does_not_say_its_size_is_counted_and_a_packed_one_unp
     assert refused(await house.http.post("/things", content=bomb, headers=headers), 413) == "body_too_large"
 
 
+async def test_a_body_that_says_it_is_too_large_is_not_waited_for(house: House) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    head = (
+        f"POST /things HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-master\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n"
+    )
+    writer.write(head.encode())
+    async with asyncio.timeout(10):
+        assert b" 413 " in await reader.readline()
+    writer.close()
+
+
 async def test_nobody_unknown_has_a_body_read(house: House) -> None:
     answer = await house.post("/things", "wrong", json=None, content=b"x" * (MAX_BODY + 1))
     assert refused(answer, 401) == "unknown_token"

@@ -69,10 +69,10 @@ def test_a_change_to_the_same_plan_is_none() -> None:
 
 
 def test_half_a_cent_is_one() -> None:
-    """$0.31 a month: 15 of 30 days of April are 15.5 cents."""
-    old = Terms("old", "monthly", 31, "USD", False)
+    """$0.29 a month: 15 of 30 days of April are 14.5 cents."""
+    old = Terms("old", "monthly", 29, "USD", False)
     change = plan_change(old, PRO, anchor=None, started=APRIL_1, today=date(2025, 4, 16))
-    assert change.lines[0].amount_cents == 16
+    assert change.lines[0].amount_cents == 15
 
 
 @given(changes())
