@@ -90,7 +90,8 @@ class Wire:
         try:
             async with asyncio.timeout(self._whole_s):
                 response = await self._http.send(request)
-        except (httpx.RequestError, TimeoutError) as error:
+        # AttributeError: anyio's (4.x) of a connection that is reset the moment it is made has no socket to ask.
+        except (httpx.RequestError, TimeoutError, AttributeError) as error:
             self._on_request(name, 0, time.perf_counter() - started)
             raise LagoUnavailable(_reason(error), type(error).__name__) from error
         self._on_request(name, response.status_code, time.perf_counter() - started)
@@ -182,7 +183,7 @@ def _under(name: str, members: Mapping[str, msgspec.Raw], root: str, shape: type
         raise LagoUnavailable("bad_answer", f"{name}: not the JSON that Lago answers") from error
 
 
-def _reason(error: httpx.RequestError | TimeoutError) -> str:
+def _reason(error: Exception) -> str:
     """`connect` only where no byte of the request can have left."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.UnsupportedProtocol):
         return "connect"

@@ -89,8 +89,9 @@ async def test_a_poisoned_event_goes_through_its_retries_to_the_dead_letters_whi
         *(("processing", attempt, "http_500") for attempt in (1, 2, 3)),
         ("failed", 4, "http_500"),
     ]
-    waits = [dict(message.headers())["attempt"] for message in stage.read(stage.topics.retry)]
-    assert waits == [b"1", b"2", b"3"]
+    waits = {dict(message.headers())["attempt"]: message.partition() for message in stage.read(stage.topics.retry)}
+    assert sorted(waits) == [b"1", b"2", b"3"]
+    assert len(set(waits.values())) == len(waits), "a partition of the retry topic holds one delay"
 
 
 async def test_an_event_that_heals_is_completed_by_the_retry_role(stage: Stage, lago: Lago) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from connectors.kafka.admin import create_topics, topic_ids
 from connectors.kafka.security import aiokafka_config, faust_broker
@@ -135,13 +135,14 @@ class Stage:
         )
         count = len(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, number, 0) for number in range(count)])
-        messages, ended = [], 0
-        while ended < count:
+        messages: list[Any] = []
+        ended: set[int] = set()
+        while len(ended) < count:
             for message in consumer.consume(1000, 0.1):
                 if message.error() is None:
                     messages.append(message)
-                else:
-                    ended += 1
+                elif message.error().code() == KafkaError._PARTITION_EOF:
+                    ended.add(message.partition())
         consumer.close()
         return messages
 
