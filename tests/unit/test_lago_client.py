@@ -92,6 +92,7 @@ async def test_the_base_url_may_name_the_api_or_not_and_health_is_asked_at_the_r
         (httpx.ReadError("reset"), "no_answer"),
         (httpx.WriteError("reset"), "no_answer"),
         (httpx.RemoteProtocolError("disconnected"), "no_answer"),
+        (AttributeError("no socket"), "no_answer"),  # anyio: reset the moment it was connected
         (httpx.DecodingError("not gzip"), "no_answer"),
     ],
 )
