@@ -140,8 +140,9 @@ class Lane:
             # Nobody here asked for it: a library let its own out. The partition must not be left without an owner.
             self._fatal(self.tp, error)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the process or the lane ends by it
-            if isinstance(error, ProducerFenced) and self._closing:
-                log.info("lane_fenced_while_closing", topic=self.tp.topic, partition=self.tp.partition)
+            if self._closing and (isinstance(error, ProducerFenced) or _may_pass(error)):
+                # What was under way is not durable: the next owner finds it where this one did.
+                log.info("lane_closed", topic=self.tp.topic, partition=self.tp.partition, error=type(error).__name__)
                 return
             self._fatal(self.tp, error)
 

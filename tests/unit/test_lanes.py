@@ -9,6 +9,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, ProducerFenced
 from faust.types.tuples import TP
 
+from schemas.errors import Unavailable
 from streams.lanes import Lane
 from streams.transport import Chunk
 from tests.support.eventually import soon
@@ -264,3 +265,21 @@ async def test_closing_waits_for_a_running_transaction_only() -> None:
     work.gate.set()
     await closing
     assert lane.expected in (0, 5)
+
+
+@pytest.mark.parametrize(
+    "error", [ProducerFenced(), KafkaConnectionError(), Unavailable("overtaken"), ValueError("a bug")]
+)
+async def test_while_it_closes_only_a_bug_ends_the_process(error: BaseException) -> None:
+    """Whoever wakes after a pause closes its lanes, and finds in the same moment that others have taken them over."""
+    work, death = Work(), Death()
+    lane = await lane_of(work, Source(), death)
+    work.gate.clear()
+    work.busy, work.failures = True, [error]
+    lane.offer(chunk(0, 5))
+    await asyncio.sleep(0.01)
+    closing = asyncio.ensure_future(lane.close())
+    await asyncio.sleep(0.01)
+    work.gate.set()
+    await closing
+    assert death.errors == ([error] if isinstance(error, ValueError) else [])
