@@ -9,8 +9,8 @@ import structlog
 from aiohttp import web
 
 from connectors.access.entrance import Entrance
-from connectors.auto_subscribe import AutoSubscriber
-from connectors.customer_records import CustomerRecords
+from connectors.customers.mappings import Mappings
+from connectors.customers.pages import MappingPages
 from connectors.desk import Desk
 from connectors.http.api import totals_endpoint
 from connectors.http.endpoints import Endpoint, routes_of
@@ -20,21 +20,21 @@ from connectors.http.mapping_import import import_endpoint
 from connectors.http.telling import telling_routes
 from connectors.kafka.gate import Gate
 from connectors.kafka.security import aiokafka_config
+from connectors.kafka.shared_records import SharedRecords
 from connectors.lago.client import LagoClient
 from connectors.lago.limits import RecordLimits
 from connectors.lago.org_billing import OrgBilling
 from connectors.lago.orgs import serve_with
-from connectors.lago_watch import LagoWatch
-from connectors.mapping_pages import MappingPages
-from connectors.mappings import Mappings
 from connectors.metrics import Metrics
-from connectors.org_api import billing_endpoints
-from connectors.org_learning import OrgLearner
-from connectors.org_records import OrgRecords, StoredIds
+from connectors.orgs.api import billing_endpoints
+from connectors.orgs.auto_subscribe import AutoSubscriber
+from connectors.orgs.lago_watch import LagoWatch
+from connectors.orgs.learning import OrgLearner
+from connectors.orgs.records import OrgRecords, StoredIds
+from connectors.orgs.usage_sink import KafkaUsage
 from connectors.receipts import ReceiptsFollower
 from connectors.rejected import RejectedFollower
 from connectors.settings import Settings
-from connectors.usage_sink import KafkaUsage
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.topics import TopicNames
@@ -61,7 +61,7 @@ class Management:
         self._receipts = ReceiptsFollower(kafka, topics.receipts, time.monotonic)
         self._rejected = RejectedFollower(kafka, topics.rejected, time.monotonic)
         self._desk = Desk(settings, self._receipts, self._rejected)
-        self._customer_records = CustomerRecords(self._customers, kafka, topics.customers)
+        self._customer_records = SharedRecords(self._customers, kafka, topics.customers)
         self._learner = OrgLearner(self._customers.table, self._orgs.table, self.org_records, lago, now_us=now_us)
         self.billing = OrgBilling(
             lago,

@@ -12,13 +12,13 @@ import typer
 from aiokafka.errors import KafkaError
 
 from connectors.commands.base import AsJson, fail, one_sentence, progress, say, settings_of_command, table_of
-from connectors.customer_records import CustomerRecords
+from connectors.customers.mappings import Mappings
 from connectors.kafka.admin import check_topics
 from connectors.kafka.security import aiokafka_config
+from connectors.kafka.shared_records import SharedRecords
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.metered import InMemoryUsage
 from connectors.lago.org_billing import OrgBilling
-from connectors.mappings import Mappings
 from connectors.operations.audit import audited
 from connectors.operations.loose_ends import loose_ends, settled_us
 from connectors.operations.org_migration import (
@@ -34,8 +34,8 @@ from connectors.operations.org_migration import (
 )
 from connectors.operations.sending import Sender
 from connectors.operations.user_orgs import UserOrg, read_file, read_query
-from connectors.org_learning import OrgLearner
-from connectors.org_records import OrgRecords, StoredIds
+from connectors.orgs.learning import OrgLearner
+from connectors.orgs.records import OrgRecords, StoredIds
 from connectors.postgres.pool import postgres_url
 from connectors.settings import Settings
 from schemas.customers import CustomerRecord, OrgRecord
@@ -110,7 +110,7 @@ async def _migration(settings: Settings) -> AsyncIterator[OrgMigration]:
     customers = Follower(kafka, topics.customers, CustomerRecord, time.monotonic, "customers")
     orgs = Follower(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")
     org_records = OrgRecords(orgs, kafka, topics.orgs, now_us=_now_us)
-    customer_records = CustomerRecords(customers, kafka, topics.customers)
+    customer_records = SharedRecords(customers, kafka, topics.customers)
     async with AsyncExitStack() as stack:
         lago = LagoClient(
             await stack.enter_async_context(lago_http(settings.lago_timeout, 2)),

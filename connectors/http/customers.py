@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from connectors.http.endpoints import Asked, Endpoint
 from connectors.http.org_invoices import InvoicesQuery, InvoicesShown, listed
 from connectors.http.shown import Email, Id, Name, SubscriptionShown, answer, told
-from connectors.org_accounts import Account, OrgAccounts, Wanted
+from connectors.orgs.accounts import Account, OrgAccounts, Wanted
 
 
 class CustomerBody(BaseModel, extra="forbid"):

@@ -10,7 +10,7 @@ from connectors.http.org_invoices import InvoiceShown, invoice_shown
 from connectors.http.org_usage import UsageShown, usage_shown
 from connectors.http.orgs import ORG
 from connectors.http.shown import OrgShown, PlanShown, SubscriptionShown, answer, org_shown, plan_shown, told
-from connectors.org_dashboard import Dashboard, Dashboards
+from connectors.orgs.dashboard import Dashboard, Dashboards
 from schemas.money import plain
 
 

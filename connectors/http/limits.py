@@ -9,7 +9,7 @@ from connectors.http.endpoints import Asked, Endpoint
 from connectors.http.orgs import ORG
 from connectors.http.shown import answer, told
 from connectors.lago.limits import MAX_NAMES, RecordLimits
-from connectors.org_accounts import OrgAccounts
+from connectors.orgs.accounts import OrgAccounts
 
 PLAN_LIMITS: Final = "/api/v1/billing/plans/{plan_code}/limits"
 

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from connectors.customer_records import Known
+from connectors.customers.mappings import Known, Mapped, Mappings
+from connectors.customers.pages import MappingPages
 from connectors.http.endpoints import Asked, Endpoint
 from connectors.http.health import json_response
 from connectors.http.mapping_bodies import (
@@ -23,8 +24,6 @@ from connectors.http.mapping_bodies import (
 )
 from connectors.http.preconditions import Precondition, tag_of
 from connectors.http.problem import Problem
-from connectors.mapping_pages import MappingPages
-from connectors.mappings import Mapped, Mappings
 from schemas.customer_id import normalise_customer_id
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected
@@ -35,7 +34,7 @@ _ONE = "/customers/{customer_id}/mapping"
 
 
 class RequestGuard:
-    """`connectors.mappings.Guard` of a request: its preconditions, the orgs of whoever asks, and the audit log."""
+    """`connectors.customers.mappings.Guard` of a request: its preconditions, the orgs of whoever asks, and the audit log."""
 
     def __init__(self, asked: Asked, mappings: Mappings) -> None:
         self._asked = asked

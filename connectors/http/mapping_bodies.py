@@ -6,7 +6,7 @@ from unicodedata import normalize
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
-from connectors.mappings import Mapped
+from connectors.customers.mappings import Mapped
 from schemas.customer_id import normalise_customer_id
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected

@@ -7,10 +7,10 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
+from connectors.customers.mappings import Mappings
 from connectors.http.endpoints import Asked, Endpoint
 from connectors.http.mapping import WRITE, RequestGuard
 from connectors.http.problem import CLOSES, Problem
-from connectors.mappings import Mappings
 from connectors.operations.import_kinds import MappingRows
 from connectors.operations.imports import Import
 from connectors.operations.rows import CSV, JSON, Row, rows

@@ -12,7 +12,7 @@ from connectors.http.shown import Id, Shown, answer, told
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoIntegrationError, LagoRejected
 from connectors.lago.invoices import Invoice
-from connectors.org_accounts import OrgAccounts
+from connectors.orgs.accounts import OrgAccounts
 
 MAX_PAGE: Final = 100
 #: Invoices whose links are asked for at once.

@@ -9,7 +9,7 @@ from connectors.http.endpoints import Asked, Endpoint
 from connectors.http.orgs import ORG
 from connectors.http.shown import answer, told
 from connectors.lago.usage import CustomerUsage
-from connectors.org_accounts import OrgAccounts
+from connectors.orgs.accounts import OrgAccounts
 
 #: Of a body: one event.
 MAX_EVENT: Final = 1 << 17

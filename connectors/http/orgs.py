@@ -21,8 +21,8 @@ from connectors.http.shown import (
     told,
 )
 from connectors.lago.errors import LagoRejected
-from connectors.org_accounts import Account, OrgAccounts, Wanted
-from connectors.org_preview import PlanPreviews
+from connectors.orgs.accounts import Account, OrgAccounts, Wanted
+from connectors.orgs.preview import PlanPreviews
 
 ORG: Final = "/api/v1/billing/org/organizations/{org_id}"
 #: Lago's portal links are good for so long.

@@ -13,7 +13,7 @@ from connectors.http.endpoints import Asked, Handler
 from connectors.http.problem import Problem
 from connectors.lago.errors import LagoRejected
 from connectors.lago.shapes import Customer, Plan
-from connectors.org_accounts import NO_SUBSCRIPTION, OTHER_PLAN, UNKNOWN_ORG, Account, unknown_org
+from connectors.orgs.accounts import NO_SUBSCRIPTION, OTHER_PLAN, UNKNOWN_ORG, Account, unknown_org
 from schemas.errors import Rejected
 
 #: Ids become paths, Kafka keys and database text.

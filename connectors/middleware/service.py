@@ -10,8 +10,8 @@ from connectors.lago.limits import Limits
 from connectors.lago.org_billing import OrgBilling
 from connectors.lago.orgs import serve_with
 from connectors.middleware.calls import record_with
+from connectors.middleware.client import OrgClient
 from connectors.middleware.recorder import FLUSH_S, MOST, Recorder
-from connectors.org_client import OrgClient
 
 _CONNECTIONS = 8
 

@@ -36,13 +36,13 @@ _log = structlog.get_logger(__name__)
 
 
 class Mappings(Protocol):
-    """See `connectors.mappings.Mappings`."""
+    """See `connectors.customers.mappings.Mappings`."""
 
     async def put(self, request: MappingRequest, *, ask_lago: bool) -> object: ...
 
 
 class Learner(Protocol):
-    """See `connectors.org_learning.OrgLearner`."""
+    """See `connectors.orgs.learning.OrgLearner`."""
 
     def knows(self, org_id: str, subscription: str = "") -> bool: ...
     async def learn(self, org_id: str) -> bool: ...

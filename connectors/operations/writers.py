@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from connectors.customer_records import CustomerRecords
+from connectors.customers.mappings import Mappings
 from connectors.kafka.admin import check_topics
 from connectors.kafka.security import aiokafka_config
+from connectors.kafka.shared_records import SharedRecords
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.metered import InMemoryUsage
 from connectors.lago.org_billing import OrgBilling
-from connectors.mappings import Mappings
-from connectors.org_learning import OrgLearner
-from connectors.org_records import OrgRecords, StoredIds
+from connectors.orgs.learning import OrgLearner
+from connectors.orgs.records import OrgRecords, StoredIds
 from connectors.settings import Settings
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.errors import TopicProblem
@@ -47,7 +47,7 @@ async def writers(settings: Settings, connections: int) -> AsyncIterator[Writers
     customers = Follower(kafka, topics.customers, CustomerRecord, time.monotonic, "customers")
     orgs = Follower(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")
     org_records = OrgRecords(orgs, kafka, topics.orgs, now_us=_now_us)
-    customer_records = CustomerRecords(customers, kafka, topics.customers)
+    customer_records = SharedRecords(customers, kafka, topics.customers)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, connections))
         key = settings.lago_api_key

@@ -13,7 +13,7 @@ from connectors.lago.subscription_ids import InMemoryIds
 from connectors.operations.loose_ends import LooseEnds
 from connectors.operations.org_migration import MISSING, WOULD, OrgMigration, Outcome, plan_of
 from connectors.operations.user_orgs import UserOrg
-from connectors.org_learning import OrgLearner
+from connectors.orgs.learning import OrgLearner
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US, SECOND_US

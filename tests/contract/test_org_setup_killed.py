@@ -8,8 +8,8 @@ import pytest
 
 from connectors.lago.metered import InMemoryUsage
 from connectors.lago.org_billing import OrgBilling
-from connectors.org_accounts import Account, OrgAccounts, Wanted
-from connectors.org_records import StoredIds
+from connectors.orgs.accounts import Account, OrgAccounts, Wanted
+from connectors.orgs.records import StoredIds
 from schemas.customers import OrgRecord
 from schemas.moments import SECOND_US
 from tests.support.mortal_wire import Killed, MortalWire

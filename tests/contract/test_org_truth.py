@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from connectors.lago.client import LagoClient
-from connectors.org_truth import OrgTruth
+from connectors.orgs.truth import OrgTruth
 from schemas.customers import OrgRecord
 from schemas.errors import Unavailable
 from schemas.moments import SECOND_US, parse_us

@@ -15,8 +15,8 @@ from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.lago import orgs
 from connectors.lago.client import LagoClient
 from connectors.lago.org_billing import OrgBilling
-from connectors.org_records import OrgRecords, StoredIds
-from connectors.usage_sink import KafkaUsage
+from connectors.orgs.records import OrgRecords, StoredIds
+from connectors.orgs.usage_sink import KafkaUsage
 from schemas.customers import OrgRecord, Period
 from schemas.errors import ConfigurationError
 from schemas.moments import HOUR_US, SECOND_US

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from connectors.lago.metered import MeteredEvent
-from connectors.org_client import OrgClient
+from connectors.middleware.client import OrgClient
 from connectors.settings import Settings
 from schemas.customers import OrgRecord
 from schemas.topics import AUDIT, ORGS, RAW

@@ -16,8 +16,8 @@ from connectors.http.problem import Problem
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.metered import InMemoryUsage
 from connectors.lago.org_billing import OrgBilling
-from connectors.org_api import billing_endpoints
-from connectors.org_records import StoredIds
+from connectors.orgs.api import billing_endpoints
+from connectors.orgs.records import StoredIds
 from schemas.customers import OrgRecord
 from schemas.errors import Unavailable
 from schemas.moments import SECOND_US

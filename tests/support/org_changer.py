@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from connectors.org_records import OrgRecords
+from connectors.orgs.records import OrgRecords
 from schemas.customers import OrgRecord
 from schemas.topics import TopicNames
 from streams.followers import Follower

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from connectors.kafka.admin import create_topics
-from connectors.serve import PARTS, serving
+from connectors.serve import PARTS, WEBHOOKS, serving
 from connectors.settings import Settings
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
@@ -58,7 +58,9 @@ def settings_for(kafka: Kafka, prefix: str, **other: Any) -> Settings:
 async def running_server(
     settings: Settings, parts: Collection[str] = PARTS, learn_every_s: float = 3600
 ) -> AsyncIterator[Server]:
-    """A server that is ready."""
+    """A server that is ready; the API alone gets a free port as well."""
+    if WEBHOOKS not in parts and settings.api_port is None:
+        settings = settings.model_copy(update={"api_port": 0})
     async with serving(settings, parts, learn_every_s) as served:
         ready = asyncio.ensure_future(served.ready.wait())
         await asyncio.wait({ready, served.life}, timeout=30, return_when=asyncio.FIRST_COMPLETED)

@@ -11,7 +11,7 @@ import httpx
 from aiohttp import web
 
 from connectors.http.problem import Problem
-from connectors.org_client import OrgClient
+from connectors.middleware.client import OrgClient
 from streams.core.backoff import RetryPolicy
 
 KEY = "mb_key"

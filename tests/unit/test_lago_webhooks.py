@@ -13,7 +13,7 @@ import pytest
 from connectors.lago.shapes import Customer, Subscription
 from connectors.lago.webhook_handlers import WebhookHandlers, kind_of, org_of
 from connectors.lago.webhook_signatures import check_signature
-from connectors.org_truth import OrgTruth, as_lago_says
+from connectors.orgs.truth import OrgTruth, as_lago_says
 from connectors.refusals import LateRefusals
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import Rejected, Unavailable

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from connectors.http.strip import strip
 from connectors.lago.metered import MAX_PROPERTIES_BYTES, MeteredEvent, metered
+from connectors.orgs.usage_sink import KafkaUsage
 from connectors.postgres.rows import usage_rows
-from connectors.usage_sink import KafkaUsage
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import LedgerBroken, Rejected, Unavailable
 from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, Position, Sum

@@ -1,7 +1,7 @@
 """What an org's record holds once something was changed in Lago."""
 
 from connectors.lago.shapes import Customer, Subscription
-from connectors.org_accounts import Account, noted
+from connectors.orgs.accounts import Account, noted
 from schemas.customers import OrgRecord, Period
 from schemas.moments import parse_us
 

@@ -1,7 +1,7 @@
 """What Lago's active subscriptions say about an org's periods, the ended ones included."""
 
 from connectors.lago.shapes import Customer
-from connectors.org_learning import org_with
+from connectors.orgs.learning import org_with
 from schemas.customers import OrgRecord, Period
 
 NOW = 1_800_000_000_000_000

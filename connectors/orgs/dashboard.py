@@ -15,7 +15,7 @@ from connectors.lago.invoices import Invoice
 from connectors.lago.limits import RecordLimits, used_of
 from connectors.lago.shapes import Customer, Plan, Subscription
 from connectors.lago.usage import CustomerUsage
-from connectors.org_accounts import OrgAccounts, unknown_org
+from connectors.orgs.accounts import OrgAccounts, unknown_org
 from schemas.customers import OrgRecord
 from schemas.errors import MeterbridgeError
 

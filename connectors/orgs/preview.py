@@ -10,7 +10,7 @@ from connectors.lago.periods import MONTHS
 from connectors.lago.plan_change import NEVER, NOW, Line, PlanChange, Terms, plan_change
 from connectors.lago.requests import ChangePreview, PreviewedChange, PreviewOf
 from connectors.lago.shapes import Plan, Subscription
-from connectors.org_accounts import NO_SUBSCRIPTION, OrgAccounts, day_of
+from connectors.orgs.accounts import NO_SUBSCRIPTION, OrgAccounts, day_of
 from schemas.moments import to_datetime
 
 #: What our own reckoning leaves to Lago.

@@ -14,9 +14,9 @@ from connectors.http.plans import plan_endpoints
 from connectors.lago.limits import REQUESTS, TOKENS, RecordLimits
 from connectors.lago.org_billing import OrgBilling
 from connectors.lago.setup import API_CALL
-from connectors.org_accounts import OrgAccounts, Records
-from connectors.org_dashboard import Dashboards
-from connectors.org_preview import PlanPreviews
+from connectors.orgs.accounts import OrgAccounts, Records
+from connectors.orgs.dashboard import Dashboards
+from connectors.orgs.preview import PlanPreviews
 
 
 def billing_endpoints(

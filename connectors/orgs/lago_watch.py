@@ -8,8 +8,8 @@ from connectors.kafka.gate import Gate
 from connectors.lago.client import LagoClient
 from connectors.lago.webhook_handlers import WebhookHandlers
 from connectors.metrics import Metrics
-from connectors.org_learning import OrgChanges
-from connectors.org_truth import POLL_EVERY_S, OrgTruth
+from connectors.orgs.learning import OrgChanges
+from connectors.orgs.truth import POLL_EVERY_S, OrgTruth
 from connectors.receipts import ReceiptsFollower
 from connectors.refusals import LateRefusals
 from connectors.settings import Settings

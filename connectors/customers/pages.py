@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from typing import NamedTuple
 
-from connectors.mappings import Mapped, Mappings
+from connectors.customers.mappings import Mapped, Mappings
 from schemas.customers import CustomerRecord, MappingVersion
 from streams.followers import Follower
 

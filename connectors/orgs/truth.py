@@ -13,7 +13,7 @@ import structlog
 
 from connectors.lago.shapes import Customer, Subscription, period_of
 from connectors.lago.wire import read
-from connectors.org_learning import OrgChanges, org_with
+from connectors.orgs.learning import OrgChanges, org_with
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import HOUR_US, SECOND_US

@@ -18,7 +18,7 @@ from connectors.lago.limits import is_plan
 from connectors.lago.org_billing import RUNNING, OrgBilling
 from connectors.lago.shapes import Customer, Plan, Subscription
 from connectors.lago.usage import CustomerUsage
-from connectors.org_learning import org_with
+from connectors.orgs.learning import org_with
 from schemas.customers import OrgRecord, Period
 from schemas.moments import parse_us
 

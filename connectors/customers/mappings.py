@@ -10,8 +10,8 @@ from typing import Protocol
 
 import structlog
 
-from connectors.customer_records import CustomerRecords, Known
-from connectors.org_learning import OrgLearner
+from connectors.kafka.shared_records import SharedRecords
+from connectors.orgs.learning import OrgLearner
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import HOUR_US, to_iso
@@ -36,6 +36,8 @@ FORGET_US = 31 * 24 * HOUR_US
 _FORGOTTEN = 1000
 
 _log = structlog.get_logger(__name__)
+
+Known = CustomerRecord | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Mappings:
         self,
         customers: Follower[CustomerRecord],
         orgs: Follower[OrgRecord],
-        records: CustomerRecords,
+        records: SharedRecords[CustomerRecord],
         learner: OrgLearner,
         *,
         lead_us: int,

@@ -1,4 +1,4 @@
-"""Customers' records are changed one after the other, by however many processes."""
+"""Records of a compacted topic are changed one after the other, by however many processes."""
 
 import asyncio
 import time
@@ -9,7 +9,8 @@ from itertools import count
 import msgspec
 import pytest
 
-from connectors.customer_records import CustomerRecords, Known
+from connectors.customers.mappings import Known
+from connectors.kafka.shared_records import SharedRecords
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected, Unavailable
 from streams.followers import Follower
@@ -18,7 +19,7 @@ from tests.support.stage import Stage
 
 CUSTOMER = "customer-1"
 _MOMENTS = count()
-Part = tuple[Follower[CustomerRecord], CustomerRecords]
+Part = tuple[Follower[CustomerRecord], SharedRecords[CustomerRecord]]
 
 
 @asynccontextmanager
@@ -28,7 +29,7 @@ async def processes(stage: Stage, number: int) -> AsyncIterator[list[Part]]:
         parts: list[Part] = []
         for _ in range(number):
             view = Follower(stage.kafka, stage.topics.customers, CustomerRecord, time.monotonic, "customers")
-            records = CustomerRecords(view, stage.kafka, stage.topics.customers)
+            records = SharedRecords(view, stage.kafka, stage.topics.customers)
             stack.push_async_callback(view.stop)
             stack.push_async_callback(records.close)
             await view.start()
@@ -143,7 +144,7 @@ async def test_whoever_leaves_before_the_answer_holds_nobody_up(stage: Stage) ->
 async def test_where_kafka_is_away_the_answer_is_that_it_may_be_tried_again(stage: Stage) -> None:
     nobody = {"bootstrap_servers": "127.0.0.1:1"}
     async with processes(stage, 1) as [(view, _)]:
-        records = CustomerRecords(view, nobody, stage.topics.customers, limit_s=1.0)
+        records = SharedRecords(view, nobody, stage.topics.customers, limit_s=1.0)
         with pytest.raises(Unavailable, match="kafka_unavailable"):
             await records.change(CUSTOMER, one_more)
         await records.close()
