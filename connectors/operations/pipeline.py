@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from contextlib import closing
 
 import msgspec
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from connectors.kafka.security import librdkafka_config
-from connectors.operations.scan import Stretch, scan, stretch_of
+from connectors.operations.scan import Stretch, scan, stretch_of, told
 from connectors.settings import Settings
 from schemas.ledger import POSITION_KEY, Counters, Position, Sum
 from schemas.money import add
@@ -16,6 +16,13 @@ from schemas.topics import TopicNames
 
 _decode = msgspec.msgpack.Decoder(Position).decode
 _LIMIT_S = 20.0
+#: A coordinator that is being elected or reads its log: librdkafka gives such an answer on as it came.
+_COORDINATOR_COMING = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
+_ASK_AGAIN_S = 0.2
 #: A transaction ends with the position, so the last one is near the end; a longer look is taken where it is not.
 _NEAR, _FAR = 500, 100
 
@@ -63,8 +70,9 @@ def oldest_waiting_s(settings: Settings) -> dict[str, float]:
 
 def _waiting_s(settings: Settings, topic: str, group: str) -> float:
     whole = stretch_of(settings, topic)
-    with closing(Consumer({**librdkafka_config(settings), "group.id": group, "enable.auto.commit": False})) as member:
-        committed = member.committed([TopicPartition(topic, number) for number in whole.ranges], timeout=_LIMIT_S)
+    config = {**librdkafka_config(settings), "group.id": group, "enable.auto.commit": False}
+    with told(topic), closing(Consumer(config)) as member:
+        committed = committed_of(member, [TopicPartition(topic, number) for number in whole.ranges])
     now_ms, oldest_ms = time.time_ns() // 1_000_000, None
     for one in committed:
         start, end = whole.ranges[one.partition]
@@ -75,3 +83,24 @@ def _waiting_s(settings: Settings, topic: str, group: str) -> float:
             made_ms = first.timestamp()[1]
             oldest_ms = made_ms if oldest_ms is None else min(oldest_ms, made_ms)
     return 0.0 if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000)
+
+
+def committed_of(member: Consumer, places: list[TopicPartition], limit_s: float = _LIMIT_S) -> list[TopicPartition]:
+    """What the member's group has committed; while its coordinator is not there yet, it is asked again.
+
+    Raises:
+        KafkaException: another answer, or none within `limit_s`.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            found: list[TopicPartition] = member.committed(places, timeout=limit_s)
+            for place in found:
+                if place.error is not None:
+                    raise KafkaException(place.error)
+        except KafkaException as failed:
+            if failed.args[0].code() not in _COORDINATOR_COMING or time.monotonic() > deadline:
+                raise
+            time.sleep(_ASK_AGAIN_S)
+        else:
+            return found

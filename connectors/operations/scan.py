@@ -36,7 +36,7 @@ def stretch_of(settings: Settings, topic: str, since_ms: int | None = None, unti
         TopicProblem: `topic_missing`.
         Unavailable: the broker does not answer.
     """
-    with closing(_consumer(settings)) as consumer, _told(topic):
+    with closing(_consumer(settings)) as consumer, told(topic):
         partitions = consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic]
         if partitions.error is not None:
             raise TopicProblem("topic_missing", f"{topic} does not exist")
@@ -67,7 +67,7 @@ def scan(
     left = {number: end for number, (start, end) in stretch.ranges.items() if start < end}
     at = {number: start for number, (start, _) in stretch.ranges.items()}
     silent_s = 0.0
-    with closing(_consumer(settings)) as consumer, _told(stretch.topic):
+    with closing(_consumer(settings)) as consumer, told(stretch.topic):
         consumer.assign([TopicPartition(stretch.topic, number, at[number]) for number in left])
         while left:
             messages = consumer.consume(_BATCH, 0.5)
@@ -117,7 +117,7 @@ def _ended(message: Message) -> bool:
     raise KafkaException(error)
 
 
-class _told:  # noqa: N801  # a block, as contextlib's are
+class told:  # noqa: N801  # a block, as contextlib's are
     """librdkafka's errors as decisions."""
 
     def __init__(self, topic: str) -> None:
