@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from connectors.http.strip import strip
+from connectors.http.ingress.strip import strip
 from connectors.kafka.producer import Record
 from schemas.moments import SECOND_US, to_iso
 from schemas.wire import FLAT, SLP

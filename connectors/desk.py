@@ -28,7 +28,7 @@ _FRESH_S = 2.0
 
 
 class Desk:
-    """`connectors.http.letters.Operations` of one process."""
+    """`connectors.http.api.letters.Operations` of one process."""
 
     def __init__(
         self,

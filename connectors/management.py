@@ -12,12 +12,12 @@ from connectors.access.entrance import Entrance
 from connectors.customers.mappings import Mappings
 from connectors.customers.pages import MappingPages
 from connectors.desk import Desk
-from connectors.http.api import totals_endpoint
-from connectors.http.endpoints import Endpoint, routes_of
-from connectors.http.letters import letter_endpoints
-from connectors.http.mapping import mapping_endpoints
-from connectors.http.mapping_import import import_endpoint
-from connectors.http.telling import telling_routes
+from connectors.http.api.endpoints import Endpoint, routes_of
+from connectors.http.api.letters import letter_endpoints
+from connectors.http.api.mapping import mapping_endpoints
+from connectors.http.api.mapping_import import import_endpoint
+from connectors.http.api.telling import telling_routes
+from connectors.http.api.totals import totals_endpoint
 from connectors.kafka.gate import Gate
 from connectors.kafka.security import aiokafka_config
 from connectors.kafka.shared_records import SharedRecords

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
 
 from connectors.held_watch import HeldWatch
-from connectors.http import rejections
+from connectors.http.ingress import rejections
 from connectors.lago.webhook_handlers import OUTCOMES
 from connectors.postgres.errors import REASONS
 from connectors.postgres.projection import REPEATED, TABLES, UNREADABLE

@@ -8,9 +8,9 @@ from aiohttp import web
 
 from bench.ground import settings_of
 from bench.serving import Answers, producer_for, serve
-from connectors.http.auth import WebhookAuth
-from connectors.http.ingress import IngressDeps, ingress_routes
-from connectors.http.storing import Store
+from connectors.http.ingress.auth import WebhookAuth
+from connectors.http.ingress.routes import IngressDeps, ingress_routes
+from connectors.http.ingress.storing import Store
 from schemas.moments import SECOND_US
 from schemas.topics import TopicNames
 from streams.garbage import collect_seldom

@@ -13,10 +13,10 @@ from pydantic import SecretStr
 from connectors.access.jwks import ANSWER_S, KeySet
 from connectors.access.key_ring import KeyRing
 from connectors.access.oidc import Users
-from connectors.http.access import Credentials, Doorman, FixedKeys
-from connectors.http.audit import Audit, Writer
-from connectors.http.endpoints import Endpoint
-from connectors.http.keys import KeyDesk, key_endpoints
+from connectors.http.api.access import Credentials, Doorman, FixedKeys
+from connectors.http.api.audit import Audit, Writer
+from connectors.http.api.endpoints import Endpoint
+from connectors.http.api.keys import KeyDesk, key_endpoints
 from connectors.http.origins import Origins
 from connectors.postgres.api_keys import PostgresKeys
 from connectors.postgres.pool import Database, postgres_url

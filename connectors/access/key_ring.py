@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 
 from connectors.access.keys import ApiKey, key_id_of
-from connectors.http.endpoints import Endpoint, Who
+from connectors.http.api.endpoints import Endpoint, Who
 from schemas.errors import MeterbridgeError, Unavailable
 
 #: Seconds: keys are read again; a new key is looked for; without Postgres they are still believed; one read may take.
@@ -35,7 +35,7 @@ class Store(Protocol):
 
 
 class KeyRing:
-    """`connectors.http.access.Credentials` of API keys.
+    """`connectors.http.api.access.Credentials` of API keys.
 
     Args:
         monotonic: seconds.

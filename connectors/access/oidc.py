@@ -12,7 +12,7 @@ import jwt
 
 from connectors.access.jwks import ALGORITHMS, KeySet
 from connectors.access.scopes import EVERYTHING, SCOPES
-from connectors.http.endpoints import Endpoint, Who
+from connectors.http.api.endpoints import Endpoint, Who
 from connectors.http.problem import Problem
 
 #: How far clocks may differ.
@@ -22,7 +22,7 @@ _MAX_SUBJECT = 255
 
 
 class Users:
-    """`connectors.http.access.Credentials` of users.
+    """`connectors.http.api.access.Credentials` of users.
 
     Args:
         audiences: one of them is in the token's `aud`.

@@ -10,7 +10,7 @@ import typer
 from connectors.access.keys import ApiKey, expiring, mint, successor
 from connectors.access.scopes import EVERYTHING, SCOPES
 from connectors.commands.base import AsJson, duration_s, fail, one_sentence, say, settings_of_command, table_of
-from connectors.http.keys import MAX_OVERLAP_HOURS, key_shown
+from connectors.http.api.keys import MAX_OVERLAP_HOURS, key_shown
 from connectors.operations.audit import audited, who
 from connectors.operations.sending import Sender
 from connectors.postgres.api_keys import PostgresKeys

@@ -6,7 +6,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from connectors.doctor.catalogue import Finding
-from connectors.http.auth import WebhookAuth
+from connectors.http.ingress.auth import WebhookAuth
 from connectors.litellm.recommended import SAFE_VERSION
 from connectors.litellm.seen import FAILURE, SUCCESS, Callback, Kind, Proxy, is_unseen
 from connectors.settings import Settings

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from connectors.doctor.catalogue import Finding
-from connectors.http.auth import WebhookAuth, check_exposure
+from connectors.http.ingress.auth import WebhookAuth, check_exposure
 from connectors.settings import Settings
 from schemas.errors import ConfigurationError
 

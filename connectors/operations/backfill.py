@@ -9,8 +9,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from connectors.http.rejections import Refused
-from connectors.http.strip import strip
+from connectors.http.ingress.rejections import Refused
+from connectors.http.ingress.strip import strip
 from connectors.operations.letters import usage_of
 from connectors.operations.replay import Amount
 from connectors.operations.requeue import checked

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import AliasChoices, BaseModel, Field
 
 from connectors.customers.mappings import Guard, Mappings
-from connectors.http.mapping_bodies import Id, MappingBody
+from connectors.http.api.mapping_bodies import Id, MappingBody
 from connectors.lago.errors import LagoRejected
 from connectors.lago.org_billing import RUNNING
 from connectors.lago.shapes import Customer, Plan, Subscription

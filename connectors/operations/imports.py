@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from pydantic import BaseModel
 
-from connectors.http.endpoints import parsed
+from connectors.http.api.endpoints import parsed
 from connectors.http.problem import Problem
 from connectors.lago.errors import LagoIntegrationError
 from connectors.operations.rows import Row

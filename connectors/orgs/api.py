@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable
 
-from connectors.http.customers import customer_endpoints
-from connectors.http.dashboard import dashboard_endpoints
-from connectors.http.endpoints import Endpoint
-from connectors.http.limits import limit_endpoints
-from connectors.http.org_invoices import invoice_endpoints
-from connectors.http.org_usage import usage_endpoints
-from connectors.http.orgs import org_endpoints
-from connectors.http.plans import plan_endpoints
+from connectors.http.api.customers import customer_endpoints
+from connectors.http.api.dashboard import dashboard_endpoints
+from connectors.http.api.endpoints import Endpoint
+from connectors.http.api.limits import limit_endpoints
+from connectors.http.api.org_invoices import invoice_endpoints
+from connectors.http.api.org_usage import usage_endpoints
+from connectors.http.api.orgs import org_endpoints
+from connectors.http.api.plans import plan_endpoints
 from connectors.lago.limits import REQUESTS, TOKENS, RecordLimits
 from connectors.lago.org_billing import OrgBilling
 from connectors.lago.setup import API_CALL

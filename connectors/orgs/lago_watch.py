@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from connectors.http.endpoints import Endpoint
-from connectors.http.lago_webhooks import LagoWebhooks
+from connectors.http.api.endpoints import Endpoint
+from connectors.http.api.lago_webhooks import LagoWebhooks
 from connectors.kafka.gate import Gate
 from connectors.lago.client import LagoClient
 from connectors.lago.webhook_handlers import WebhookHandlers

@@ -12,9 +12,9 @@ from typing import NoReturn
 
 import structlog
 
-from connectors.http.patience import Patience
-from connectors.http.rejections import TOO_LARGE, Refused, rejection
-from connectors.http.storing import Sender
+from connectors.http.ingress.patience import Patience
+from connectors.http.ingress.rejections import TOO_LARGE, Refused, rejection
+from connectors.http.ingress.storing import Sender
 from connectors.kafka.producer import Record
 from connectors.spool.spool import Spool
 from schemas.errors import Rejected, Unavailable

@@ -12,9 +12,9 @@ import yaml
 from aiokafka import ConsumerRecord, TopicPartition
 from jsonschema import Draft202012Validator, ValidationError
 
-from connectors.http.bodies import split
-from connectors.http.rejections import Refused, rejection
-from connectors.http.strip import strip
+from connectors.http.ingress.bodies import split
+from connectors.http.ingress.rejections import Refused, rejection
+from connectors.http.ingress.strip import strip
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.generate import FOLDER, files
 from schemas.ledger import Position

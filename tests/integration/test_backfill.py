@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from connectors.http.strip import strip
+from connectors.http.ingress.strip import strip
 from connectors.operations.usage_log import Checked, known
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 
-from connectors.http.api import create_app
+from connectors.http.app import create_app
 from connectors.http.health import Dependency, Health
 from connectors.http.middleware import Door
 from connectors.serve import API, API_ALONE_PORT, PARTS, WEBHOOKS, _listeners, serving

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from connectors.http.mapping_import import MAX_BYTES, MAX_ROWS
+from connectors.http.api.mapping_import import MAX_BYTES, MAX_ROWS
 from connectors.settings import Settings
 from schemas.topics import CUSTOMERS
 from tests.integration.test_mapping_api import records, refused, said

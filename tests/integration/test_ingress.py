@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.http.auth import WebhookAuth
+from connectors.http.ingress.auth import WebhookAuth
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
 from tests.support.ingress import RECEIVED_AT, USAGE, Ingress, create_topics, running_ingress
 from tests.support.kafka import Kafka

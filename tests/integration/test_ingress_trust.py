@@ -11,7 +11,7 @@ from ipaddress import ip_network
 import httpx
 import pytest
 
-from connectors.http.auth import WebhookAuth
+from connectors.http.ingress.auth import WebhookAuth
 from connectors.http.origins import Origins
 from connectors.http.pace import Pace
 from connectors.kafka.producer import Record

@@ -10,7 +10,7 @@ from confluent_kafka import Producer
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from connectors.http.ingress import ROUTES
+from connectors.http.ingress.routes import ROUTES
 from connectors.metrics import (
     HELD_REASONS,
     LOOK_EVERY_S,

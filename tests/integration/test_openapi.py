@@ -15,9 +15,9 @@ import jsonschema
 import pytest
 
 from connectors.access.scopes import SCOPES
-from connectors.http.docs_page import page_of
-from connectors.http.ingress import ROUTES
-from connectors.http.openapi import document as document_of
+from connectors.http.api.docs_page import page_of
+from connectors.http.api.openapi import document as document_of
+from connectors.http.ingress.routes import ROUTES
 from connectors.settings import Settings
 from tests.support.kafka import Kafka
 from tests.support.server import BEARER, Server, running_server, settings_for

@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from connectors.http.auth import WebhookAuth
-from connectors.http.rejections import MAX_RECORD_BYTES
+from connectors.http.ingress.auth import WebhookAuth
+from connectors.http.ingress.rejections import MAX_RECORD_BYTES
 from connectors.kafka.producer import Record
 from connectors.spool.sending import SpooledSender
 from connectors.spool.spool import Spool

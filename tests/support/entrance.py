@@ -11,10 +11,10 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
-from connectors.http.access import Credentials, Doorman
-from connectors.http.api import create_app
-from connectors.http.audit import Audit
-from connectors.http.endpoints import Asked, Endpoint, Who, routes_of
+from connectors.http.api.access import Credentials, Doorman
+from connectors.http.api.audit import Audit
+from connectors.http.api.endpoints import Asked, Endpoint, Who, routes_of
+from connectors.http.app import create_app
 from connectors.http.health import json_response
 from connectors.http.middleware import Door
 from connectors.http.origins import Origins

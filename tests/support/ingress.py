@@ -12,11 +12,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from connectors.http.auth import WebhookAuth
-from connectors.http.ingress import IngressDeps, create_ingress
+from connectors.http.ingress.auth import WebhookAuth
+from connectors.http.ingress.routes import IngressDeps, create_ingress
+from connectors.http.ingress.storing import Sender, Store
 from connectors.http.origins import Origins
 from connectors.http.pace import Pace
-from connectors.http.storing import Sender, Store
 from connectors.kafka.producer import KafkaProducer, producer_config
 from schemas.records import Rejection
 from schemas.topics import RAW, REJECTED, topic_config

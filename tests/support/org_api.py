@@ -9,8 +9,8 @@ import httpx
 import msgspec
 from aiohttp import web
 
-from connectors.http.api import create_app
-from connectors.http.endpoints import Endpoint, Who, other_org, routes_of
+from connectors.http.api.endpoints import Endpoint, Who, other_org, routes_of
+from connectors.http.app import create_app
 from connectors.http.middleware import Door
 from connectors.http.problem import Problem
 from connectors.lago.client import LagoClient, lago_http

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from connectors.http.access import WRONG_PER_S, FixedKeys
-from connectors.http.audit import MAX_VALUE, OF_ALL, OF_ONE, SOURCES, Attempt, Audit
-from connectors.http.bounded import MAX_BODY
-from connectors.http.endpoints import Who
+from connectors.http.api.access import WRONG_PER_S, FixedKeys
+from connectors.http.api.audit import MAX_VALUE, OF_ALL, OF_ONE, SOURCES, Attempt, Audit
+from connectors.http.api.bounded import MAX_BODY
+from connectors.http.api.endpoints import Who
 from tests.support.entrance import ENDPOINTS, Clock, House, Known, Topic, running_house
 
 ALL = {

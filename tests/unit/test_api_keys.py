@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from connectors.access.key_ring import AGAIN_S, BELIEVED_S, FRESH_S, KeyRing
 from connectors.access.keys import ApiKey, expiring, is_within, key_id_of, mint, successor
-from connectors.http.endpoints import Who
+from connectors.http.api.endpoints import Who
 from schemas.errors import Unavailable
 from tests.support.entrance import ENDPOINTS, Clock
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.http.auth import Stale, WebhookAuth, check_exposure
+from connectors.http.ingress.auth import Stale, WebhookAuth, check_exposure
 from schemas.errors import ConfigurationError
 
 BODY = b'[{"id":"x"}]'

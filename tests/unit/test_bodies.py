@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.http.bodies import MAX_ELEMENTS, Element, split
-from connectors.http.rejections import Refused
+from connectors.http.ingress.bodies import MAX_ELEMENTS, Element, split
+from connectors.http.ingress.rejections import Refused
 
 SPACE = st.text(" \t\r\n", max_size=3)
 VALUES = st.recursive(

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from connectors.http.rejections import BAD_NUMBER, NOT_AN_OBJECT, NOT_JSON, WRONG_TYPE, Refused
-from connectors.http.strip import customer_of_rest, strip
+from connectors.http.ingress.rejections import BAD_NUMBER, NOT_AN_OBJECT, NOT_JSON, WRONG_TYPE, Refused
+from connectors.http.ingress.strip import customer_of_rest, strip
 from schemas.errors import Rejected
 from schemas.usage import Usage
 from schemas.wire import CLOUDEVENT, RawRecord

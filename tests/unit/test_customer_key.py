@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.http.bodies import split
-from connectors.http.strip import strip
+from connectors.http.ingress.bodies import split
+from connectors.http.ingress.strip import strip
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP, Call, CloudEvent, RawRecord
 from streams.core.customer_key import CUSTOMER_ID_FIELDS, customer_of, shape_of

@@ -9,7 +9,7 @@ import typer.main
 import yaml
 
 from connectors import cli
-from connectors.http.auth import WebhookAuth, check_exposure
+from connectors.http.ingress.auth import WebhookAuth, check_exposure
 from connectors.serve import API, API_ALONE_PORT
 from connectors.settings import VARIABLES, Settings, load_settings
 from streams.app import ROLES

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.http.strip import strip
+from connectors.http.ingress.strip import strip
 from connectors.lago.metered import MAX_PROPERTIES_BYTES, MeteredEvent, metered
 from connectors.orgs.usage_sink import KafkaUsage
 from connectors.postgres.rows import usage_rows

@@ -19,7 +19,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from connectors.access.jwks import AGAIN_S, BELIEVED_S, FRESH_S, MAX_BYTES, KeySet
 from connectors.access.oidc import LEEWAY_S, Users
 from connectors.access.scopes import SCOPES
-from connectors.http.endpoints import Who
+from connectors.http.api.endpoints import Who
 from connectors.http.problem import Problem
 from schemas.errors import Unavailable
 from tests.support.entrance import ENDPOINTS, Clock

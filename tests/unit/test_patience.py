@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from connectors.http.patience import Patience
+from connectors.http.ingress.patience import Patience
 
 
 async def test_a_block_that_takes_too_long_ends_in_a_timeout() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from connectors.http.patience import Patience
+from connectors.http.ingress.patience import Patience
 from connectors.kafka.producer import Record
 from connectors.spool.file import SpoolFile
 from connectors.spool.sending import SpooledSender, SpoolHooks

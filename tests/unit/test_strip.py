@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import msgspec
 
-from connectors.http.strip import strip
+from connectors.http.ingress.strip import strip
 from schemas.wire import FLAT, RawRecord
 from streams.core.customer_key import CUSTOMER_ID_FIELDS
 

@@ -13,8 +13,8 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
-from connectors.http.bounded import body_of
-from connectors.http.endpoints import Asked, Endpoint, as_problem
+from connectors.http.api.bounded import body_of
+from connectors.http.api.endpoints import Asked, Endpoint, as_problem
 from connectors.http.health import json_response
 from connectors.http.problem import Problem
 from connectors.lago.webhook_handlers import REPEATED, Payload, WebhookHandlers, kind_of

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Protocol
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from connectors.http.endpoints import Asked, Endpoint
+from connectors.http.api.endpoints import Asked, Endpoint
 from connectors.http.health import json_response
 from connectors.operations.letters import Filters
 from connectors.operations.requeue import Done

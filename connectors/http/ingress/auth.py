@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 
-from connectors.http.signatures import Secret, claims_a_signature, signed_by
+from connectors.http.ingress.signatures import Secret, claims_a_signature, signed_by
 from schemas.errors import ConfigurationError, MeterbridgeError
 
 #: Of a signature that names its second: how far that may be from our clock.
@@ -68,7 +68,7 @@ class WebhookAuth:
         return bool(self._secrets) and claims_a_signature(headers)
 
     def signing_sender(self, headers: Mapping[str, str], body: bytes) -> str | None:
-        """A name for whoever signed the body's bytes (connectors/http/signatures.py); None = nobody we know.
+        """A name for whoever signed the body's bytes (connectors/http/ingress/signatures.py); None = nobody we know.
 
         Raises:
             Stale: the time that was signed is out of tolerance.

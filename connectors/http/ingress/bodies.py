@@ -12,7 +12,7 @@ from json import loads
 import msgspec
 from msgspec import Raw
 
-from connectors.http.rejections import NOT_JSON, TOO_MANY, Refused
+from connectors.http.ingress.rejections import NOT_JSON, TOO_MANY, Refused
 
 Element = bytes | memoryview | Raw
 

@@ -5,11 +5,11 @@ from decimal import Decimal
 from aiohttp import web
 from pydantic import BaseModel
 
-from connectors.http.endpoints import Asked, Endpoint
-from connectors.http.org_invoices import InvoiceShown, invoice_shown
-from connectors.http.org_usage import UsageShown, usage_shown
-from connectors.http.orgs import ORG
-from connectors.http.shown import OrgShown, PlanShown, SubscriptionShown, answer, org_shown, plan_shown, told
+from connectors.http.api.endpoints import Asked, Endpoint
+from connectors.http.api.org_invoices import InvoiceShown, invoice_shown
+from connectors.http.api.org_usage import UsageShown, usage_shown
+from connectors.http.api.orgs import ORG
+from connectors.http.api.shown import OrgShown, PlanShown, SubscriptionShown, answer, org_shown, plan_shown, told
 from connectors.orgs.dashboard import Dashboard, Dashboards
 from schemas.money import plain
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from connectors.http.ingress import ROUTES
+from connectors.http.ingress.routes import ROUTES
 
 Json = dict[str, Any]
 

@@ -7,8 +7,8 @@ from aiohttp import web
 from msgspec import UNSET
 from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt
 
-from connectors.http.endpoints import Asked, Endpoint
-from connectors.http.shown import Id, Name, PlanShown, answer, plan_shown, told
+from connectors.http.api.endpoints import Asked, Endpoint
+from connectors.http.api.shown import Id, Name, PlanShown, answer, plan_shown, told
 from connectors.lago.errors import LagoRejected
 from connectors.lago.org_billing import OrgBilling
 from connectors.lago.requests import NewCharge, NewPlan

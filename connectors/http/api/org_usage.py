@@ -5,9 +5,9 @@ from typing import Annotated, Final
 from aiohttp import web
 from pydantic import BaseModel, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from connectors.http.endpoints import Asked, Endpoint
-from connectors.http.orgs import ORG
-from connectors.http.shown import answer, told
+from connectors.http.api.endpoints import Asked, Endpoint
+from connectors.http.api.orgs import ORG
+from connectors.http.api.shown import answer, told
 from connectors.lago.usage import CustomerUsage
 from connectors.orgs.accounts import OrgAccounts
 

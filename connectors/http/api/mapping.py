@@ -9,9 +9,8 @@ from aiohttp import web
 
 from connectors.customers.mappings import Known, Mapped, Mappings
 from connectors.customers.pages import MappingPages
-from connectors.http.endpoints import Asked, Endpoint
-from connectors.http.health import json_response
-from connectors.http.mapping_bodies import (
+from connectors.http.api.endpoints import Asked, Endpoint
+from connectors.http.api.mapping_bodies import (
     EndingBody,
     History,
     ListQuery,
@@ -22,7 +21,8 @@ from connectors.http.mapping_bodies import (
     history_shown,
     mapping_shown,
 )
-from connectors.http.preconditions import Precondition, tag_of
+from connectors.http.api.preconditions import Precondition, tag_of
+from connectors.http.health import json_response
 from connectors.http.problem import Problem
 from schemas.customer_id import normalise_customer_id
 from schemas.customers import CustomerRecord, MappingVersion

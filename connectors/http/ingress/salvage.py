@@ -12,7 +12,7 @@ from typing import Any, get_args
 import msgspec
 from msgspec import Raw
 
-from connectors.http.rejections import BAD_NUMBER, NOT_AN_OBJECT, NOT_JSON, TOO_DEEP, WRONG_TYPE, Refused
+from connectors.http.ingress.rejections import BAD_NUMBER, NOT_AN_OBJECT, NOT_JSON, TOO_DEEP, WRONG_TYPE, Refused
 from schemas.wire import Call, CloudEvent
 
 _encode = msgspec.json.Encoder().encode

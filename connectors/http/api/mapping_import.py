@@ -8,8 +8,8 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from connectors.customers.mappings import Mappings
-from connectors.http.endpoints import Asked, Endpoint
-from connectors.http.mapping import WRITE, RequestGuard
+from connectors.http.api.endpoints import Asked, Endpoint
+from connectors.http.api.mapping import WRITE, RequestGuard
 from connectors.http.problem import CLOSES, Problem
 from connectors.operations.import_kinds import MappingRows
 from connectors.operations.imports import Import

@@ -5,9 +5,9 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from connectors.http.endpoints import Asked, Endpoint
-from connectors.http.org_invoices import InvoicesQuery, InvoicesShown, listed
-from connectors.http.shown import Email, Id, Name, SubscriptionShown, answer, told
+from connectors.http.api.endpoints import Asked, Endpoint
+from connectors.http.api.org_invoices import InvoicesQuery, InvoicesShown, listed
+from connectors.http.api.shown import Email, Id, Name, SubscriptionShown, answer, told
 from connectors.orgs.accounts import Account, OrgAccounts, Wanted
 
 

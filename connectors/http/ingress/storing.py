@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from connectors.http.bodies import Element, split
-from connectors.http.rejections import NOT_JSON, TOO_LARGE, Refused, rejection
-from connectors.http.strip import customer_of_rest, strip
+from connectors.http.ingress.bodies import Element, split
+from connectors.http.ingress.rejections import NOT_JSON, TOO_LARGE, Refused, rejection
+from connectors.http.ingress.strip import customer_of_rest, strip
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 

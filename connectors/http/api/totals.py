@@ -1,26 +1,16 @@
-"""The management API, and how routes become an application."""
+"""`GET /metrics`: how many events there are in each state, for everybody."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 from pydantic import BaseModel
 
-from connectors.http.endpoints import Asked, Endpoint
+from connectors.http.api.endpoints import Asked, Endpoint
 from connectors.http.health import json_response
-from connectors.http.middleware import Door
 from connectors.http.problem import try_again
 from streams.core.tally import Totals
 
 _RETRY_S = 5
-
-
-def create_app(door: Door, *routes: Iterable[web.RouteDef], watching: Sequence[Middleware] = ()) -> web.Application:
-    """An application of all `routes` behind `door`, and within it `watching`."""
-    app = web.Application(middlewares=[door.passing, *watching])
-    for some in routes:
-        app.add_routes(some)
-    return app
 
 
 class Counted(BaseModel):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from connectors.http.bounded import MAX_BODY, body_of, check_parts
+from connectors.http.api.bounded import MAX_BODY, body_of, check_parts
 from connectors.http.problem import Problem, try_again
 from connectors.lago.errors import LagoIntegrationError
 from schemas.errors import ConfigurationError, Rejected, Unavailable

@@ -7,9 +7,9 @@ from hashlib import sha256
 import msgspec
 from msgspec import Raw
 
-from connectors.http.bodies import Element
-from connectors.http.rejections import MAX_RECORD_BYTES, TOO_LARGE, Refused
-from connectors.http.salvage import salvage
+from connectors.http.ingress.bodies import Element
+from connectors.http.ingress.rejections import MAX_RECORD_BYTES, TOO_LARGE, Refused
+from connectors.http.ingress.salvage import salvage
 from schemas.wire import CLOUDEVENT, ENVELOPE_VERSION, Call, CloudEvent, StoredCall, StoredCloudEvent
 from streams.core.customer_key import customer_of, shape_of
 

@@ -5,9 +5,8 @@ from typing import Annotated, Final, Literal
 from aiohttp import web
 from pydantic import BaseModel, Field, StringConstraints
 
-from connectors.http.endpoints import Asked, Endpoint
-from connectors.http.problem import Problem
-from connectors.http.shown import (
+from connectors.http.api.endpoints import Asked, Endpoint
+from connectors.http.api.shown import (
     AccountShown,
     Email,
     Id,
@@ -20,6 +19,7 @@ from connectors.http.shown import (
     org_shown,
     told,
 )
+from connectors.http.problem import Problem
 from connectors.lago.errors import LagoRejected
 from connectors.orgs.accounts import Account, OrgAccounts, Wanted
 from connectors.orgs.preview import PlanPreviews

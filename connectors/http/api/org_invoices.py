@@ -6,9 +6,9 @@ from typing import Annotated, Final
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from connectors.http.endpoints import Asked, Endpoint
-from connectors.http.orgs import ORG, LinkShown
-from connectors.http.shown import Id, Shown, answer, told
+from connectors.http.api.endpoints import Asked, Endpoint
+from connectors.http.api.orgs import ORG, LinkShown
+from connectors.http.api.shown import Id, Shown, answer, told
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoIntegrationError, LagoRejected
 from connectors.lago.invoices import Invoice

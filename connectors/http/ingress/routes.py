@@ -10,14 +10,14 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from connectors.http.auth import Stale, WebhookAuth
-from connectors.http.intake import Intake
+from connectors.http.ingress.auth import Stale, WebhookAuth
+from connectors.http.ingress.intake import Intake
+from connectors.http.ingress.patience import Patience
+from connectors.http.ingress.rejections import TOO_MANY, Refused
+from connectors.http.ingress.storing import Outcome, Store
 from connectors.http.origins import Origins
 from connectors.http.pace import Pace
-from connectors.http.patience import Patience
 from connectors.http.problem import CLOSES, Problem, try_again
-from connectors.http.rejections import TOO_MANY, Refused
-from connectors.http.storing import Outcome, Store
 from schemas.errors import Unavailable
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO
 

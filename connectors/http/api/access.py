@@ -19,9 +19,9 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from connectors.http.audit import Attempt, Audit
-from connectors.http.bounded import BAD_PATH, is_tricky
-from connectors.http.endpoints import Endpoint, Who, other_org
+from connectors.http.api.audit import Attempt, Audit
+from connectors.http.api.bounded import BAD_PATH, is_tricky
+from connectors.http.api.endpoints import Endpoint, Who, other_org
 from connectors.http.origins import Origins
 from connectors.http.pace import Pace
 from connectors.http.problem import Problem
@@ -69,7 +69,7 @@ class FixedKeys:
 
 
 class Doorman:
-    """`connectors.http.endpoints.Access`.
+    """`connectors.http.api.endpoints.Access`.
 
     Args:
         kinds: asked in this order.

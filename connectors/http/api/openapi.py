@@ -13,10 +13,10 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from connectors.http.bounded import PART_PATTERN
-from connectors.http.described import DESCRIBED, PROBLEM, SECURITY, problem
-from connectors.http.endpoints import Endpoint
-from connectors.http.example import example_of
+from connectors.http.api.bounded import PART_PATTERN
+from connectors.http.api.described import DESCRIBED, PROBLEM, SECURITY, problem
+from connectors.http.api.endpoints import Endpoint
+from connectors.http.api.example import example_of
 
 _REF: Final = "#/components/schemas/{model}"
 _PART = re.compile(r"\{([^}:]+)(?::[^}]*)?\}")

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from connectors.http.docs_page import POLICY, page_of
-from connectors.http.endpoints import Endpoint
-from connectors.http.openapi import document, served
+from connectors.http.api.docs_page import POLICY, page_of
+from connectors.http.api.endpoints import Endpoint
+from connectors.http.api.openapi import document, served
 
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 

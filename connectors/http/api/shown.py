@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from connectors.http.endpoints import Asked, Handler
+from connectors.http.api.endpoints import Asked, Handler
 from connectors.http.problem import Problem
 from connectors.lago.errors import LagoRejected
 from connectors.lago.shapes import Customer, Plan

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, field_v
 
 from connectors.access.keys import ApiKey, expiring, is_within, mint, successor
 from connectors.access.scopes import EVERYTHING, SCOPES
-from connectors.http.endpoints import Asked, Endpoint
+from connectors.http.api.endpoints import Asked, Endpoint
 from connectors.http.health import json_response
 from connectors.http.problem import Problem
 

@@ -1,0 +1,16 @@
+"""How routes become an application."""
+
+from collections.abc import Iterable, Sequence
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from connectors.http.middleware import Door
+
+
+def create_app(door: Door, *routes: Iterable[web.RouteDef], watching: Sequence[Middleware] = ()) -> web.Application:
+    """An application of all `routes` behind `door`, and within it `watching`."""
+    app = web.Application(middlewares=[door.passing, *watching])
+    for some in routes:
+        app.add_routes(some)
+    return app
