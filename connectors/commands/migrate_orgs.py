@@ -2,9 +2,8 @@
 
 import asyncio
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +11,6 @@ import typer
 from aiokafka.errors import KafkaError
 
 from connectors.commands.base import AsJson, fail, one_sentence, progress, say, settings_of_command, table_of
-from connectors.customers.mappings import Mappings
-from connectors.kafka.admin import check_topics
-from connectors.kafka.security import aiokafka_config
-from connectors.kafka.shared_records import SharedRecords
-from connectors.lago.client import LagoClient, lago_http
-from connectors.lago.metered import InMemoryUsage
-from connectors.lago.org_billing import OrgBilling
 from connectors.operations.audit import audited
 from connectors.operations.loose_ends import loose_ends, settled_us
 from connectors.operations.org_migration import (
@@ -34,16 +26,9 @@ from connectors.operations.org_migration import (
 )
 from connectors.operations.sending import Sender
 from connectors.operations.user_orgs import UserOrg, read_file, read_query
-from connectors.orgs.learning import OrgLearner
-from connectors.orgs.records import OrgRecords, StoredIds
+from connectors.operations.writers import now_us, writers
 from connectors.postgres.pool import postgres_url
 from connectors.settings import Settings
-from schemas.customers import CustomerRecord, OrgRecord
-from schemas.errors import TopicProblem
-from schemas.moments import HOUR_US, SECOND_US
-from schemas.topics import TopicNames
-from streams.core.remap import KEEP_US
-from streams.followers import Follower
 
 DRY_RUN, EXECUTE, VERIFY = "dry_run", "execute", "verify"
 
@@ -101,56 +86,19 @@ async def _migrated(
 @asynccontextmanager
 async def _migration(settings: Settings) -> AsyncIterator[OrgMigration]:
     """The writers of the management API, in this process. Raises: TopicProblem, Unavailable."""
-    key = settings.lago_api_key
-    if key is None:
+    if settings.lago_api_key is None:
         fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
-    if complaints := await asyncio.to_thread(check_topics, settings):
-        raise TopicProblem("topics", " ".join(complaints))
-    kafka, topics = aiokafka_config(settings), TopicNames.with_prefix(settings.topic_prefix)
-    customers = Follower(kafka, topics.customers, CustomerRecord, time.monotonic, "customers")
-    orgs = Follower(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")
-    org_records = OrgRecords(orgs, kafka, topics.orgs, now_us=_now_us)
-    customer_records = SharedRecords(customers, kafka, topics.customers)
-    async with AsyncExitStack() as stack:
-        lago = LagoClient(
-            await stack.enter_async_context(lago_http(settings.lago_timeout, 2)),
-            settings.lago_api_url,
-            key.get_secret_value(),
-        )
-        for end in (customers.stop, orgs.stop, org_records.close, customer_records.close):
-            stack.push_async_callback(end)
-        learner = OrgLearner(customers.table, orgs.table, org_records, lago, now_us=_now_us)
-        lead_us = round(max(settings.mapping_lead_seconds, 1.0) * SECOND_US)
-        mappings = Mappings(
-            customers,
-            orgs,
-            customer_records,
-            learner,
-            lead_us=lead_us,
-            keep_us=max(KEEP_US, (settings.dedupe_horizon_hours + 1) * HOUR_US),
-            now_us=_now_us,
-        )
-        billing = OrgBilling(
-            lago,
-            StoredIds(org_records),
-            InMemoryUsage(),  # nothing is recorded here
-            now_us=_now_us,
-            prefixes=settings.org_id_prefixes,
-            template=settings.subscription_id_template,
-        )
-        customers.begin()
-        orgs.begin()
-        await mappings.ready()
+    async with writers(settings, connections=2) as own:
         yield OrgMigration(
-            billing,
-            mappings,
-            learner,
-            customers.table,
+            own.billing,
+            own.mappings,
+            own.learner,
+            own.customers,
             announce=_announcer(settings),
             loose=lambda: loose_ends(settings),
-            lead_us=lead_us,
+            lead_us=own.lead_us,
             settled_us=settled_us(settings),
-            now_us=_now_us,
+            now_us=now_us,
         )
 
 
@@ -165,10 +113,6 @@ def _announcer(settings: Settings) -> Callable[[UserOrg, Sequence[str]], Any]:
         await asyncio.to_thread(audited, settings, senders[0], "orgs.migrate", target, count=len(steps))
 
     return announce
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
 
 
 def _wrong(outcomes: Sequence[Outcome], mode: str) -> bool:

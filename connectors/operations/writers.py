@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -26,11 +26,19 @@ from streams.followers import Follower
 
 @dataclass(frozen=True, slots=True)
 class Writers:
-    """What changes mappings, and customers and subscriptions in Lago."""
+    """What changes mappings, and customers and subscriptions in Lago.
+
+    Fields:
+        customers: the view that `mappings` reads.
+        lead_us: how far ahead a changed mapping applies, microseconds.
+    """
 
     mappings: Mappings
     lago: LagoClient
     billing: OrgBilling
+    learner: OrgLearner
+    customers: Mapping[str, CustomerRecord]
+    lead_us: int
 
 
 @asynccontextmanager
@@ -46,7 +54,7 @@ async def writers(settings: Settings, connections: int) -> AsyncIterator[Writers
     kafka, topics = aiokafka_config(settings), TopicNames.with_prefix(settings.topic_prefix)
     customers = Follower(kafka, topics.customers, CustomerRecord, time.monotonic, "customers")
     orgs = Follower(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")
-    org_records = OrgRecords(orgs, kafka, topics.orgs, now_us=_now_us)
+    org_records = OrgRecords(orgs, kafka, topics.orgs, now_us=now_us)
     customer_records = SharedRecords(customers, kafka, topics.customers)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, connections))
@@ -54,28 +62,31 @@ async def writers(settings: Settings, connections: int) -> AsyncIterator[Writers
         lago = LagoClient(http, settings.lago_api_url, key.get_secret_value() if key is not None else "")
         for end in (customers.stop, orgs.stop, org_records.close, customer_records.close):
             stack.push_async_callback(end)
+        learner = OrgLearner(customers.table, orgs.table, org_records, lago, now_us=now_us)
+        lead_us = round(max(settings.mapping_lead_seconds, 1.0) * SECOND_US)
         mappings = Mappings(
             customers,
             orgs,
             customer_records,
-            OrgLearner(customers.table, orgs.table, org_records, lago, now_us=_now_us),
-            lead_us=round(max(settings.mapping_lead_seconds, 1.0) * SECOND_US),
+            learner,
+            lead_us=lead_us,
             keep_us=max(KEEP_US, (settings.dedupe_horizon_hours + 1) * HOUR_US),
-            now_us=_now_us,
+            now_us=now_us,
         )
         billing = OrgBilling(
             lago,
             StoredIds(org_records),
             InMemoryUsage(),  # nothing is recorded by a command
-            now_us=_now_us,
+            now_us=now_us,
             prefixes=settings.org_id_prefixes,
             template=settings.subscription_id_template,
         )
         customers.begin()
         orgs.begin()
         await mappings.ready()
-        yield Writers(mappings, lago, billing)
+        yield Writers(mappings, lago, billing, learner, customers.table, lead_us)
 
 
-def _now_us() -> int:
+def now_us() -> int:
+    """The wall clock: microseconds since 1970 UTC."""
     return time.time_ns() // 1000
