@@ -1,11 +1,14 @@
 """The command line: every command explains itself, and a wrong word is answered in one sentence."""
 
+from pathlib import Path
+
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from connectors.cli import app
 
+README = Path(__file__).parents[2] / "README.md"
 COMMANDS = (
     ["serve"],
     ["worker"],
@@ -56,6 +59,12 @@ def commands_of(group: typer.Typer) -> set[tuple[str, ...]]:
 
 def test_every_command_there_is_is_tried_here() -> None:
     assert commands_of(app) == {tuple(command) for command in COMMANDS}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_is_in_the_readme(command: list[str]) -> None:
+    lines = [line for line in README.read_text().splitlines() if line.startswith(f"| `meterbridge {command[0]}")]
+    assert any(command[-1] in line.split("|")[1].replace("\\|", " ") for line in lines)
 
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one[0] not in LONG_RUNNING], ids=" ".join)
