@@ -94,6 +94,11 @@ LITELLM: Final = {
         "LiteLLM has no callback of this name: it takes the setting without a word and sends nothing.",
         "Remove it; report by `generic_api`.",
     ),
+    "callback_no_name": Kind(
+        _LOST,
+        "LiteLLM's lists of callbacks hold names; a mapping there, with `callback_name` or `callback_vars`, makes no callback.",
+        "List a name, and say under `callback_settings` what belongs to it.",
+    ),
     "lago_webhook_url": Kind(
         _LOST,
         "LiteLLM reads no such variable and sends nothing to it.",

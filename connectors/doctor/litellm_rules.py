@@ -60,6 +60,8 @@ def _built_in(proxy: Proxy, own: Settings) -> Findings:
 def _what_sends_nothing(proxy: Proxy, _own: Settings) -> Findings:
     for callback in proxy.of(Kind.WEBHOOK):
         yield Finding("webhook_callback", f'{" and ".join(callback.listed)}: ["webhook"] sends nothing.')
+    for setting in proxy.nameless:
+        yield Finding("callback_no_name", f"{setting} lists something that is no name.")
     if proxy.lago_webhook_url:
         yield Finding("lago_webhook_url", "callback_vars.lago_webhook_url sends nothing.")
     for callback in proxy.of(Kind.OPENMETER):

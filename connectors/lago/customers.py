@@ -12,7 +12,7 @@ from connectors.lago.errors import LagoRejected
 from connectors.lago.metadata import notes
 from connectors.lago.requests import NewCustomer
 from connectors.lago.shapes import Customer
-from connectors.lago.wire import Query, Wire, safe
+from connectors.lago.wire import Page, Query, Wire, safe
 
 
 class _Portal(msgspec.Struct):
@@ -38,6 +38,10 @@ class Customers(Wire):
         """All, newest first, or the one with this id; their first `most`. Raises: LagoIntegrationError."""
         query: Query = {"external_id": external_id} if external_id else {}
         return await self._every("customers", "/customers", "customers", Customer, query, most)
+
+    async def customers_page(self, number: int, size: int) -> Page[Customer]:
+        """One page of all customers, newest first. Raises: LagoIntegrationError."""
+        return await self._page("customers", "/customers", "customers", Customer, {}, number=number, size=size)
 
     async def save_customer(self, wanted: NewCustomer, metadata: Mapping[str, str] | None = None) -> Customer:
         """Create, or change what is set; `metadata` is added to what is there. The same twice is the same once.

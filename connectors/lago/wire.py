@@ -86,7 +86,8 @@ class Wire:
         self._http = http
         self._whole_s = None if http.timeout.read is None else http.timeout.read * _WHOLE
         self.root = base_url.rstrip("/").removesuffix(API)
-        self._headers = {"Authorization": f"Bearer {api_key}"}
+        # Without a key Lago answers 401 and says so; an empty one could not even be sent.
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._on_request = on_request
         self._on_headers = on_headers
         self._now = now

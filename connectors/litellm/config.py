@@ -43,6 +43,7 @@ def proxy_of(config: Mapping[str, Any]) -> Proxy:
         settings=settings,
         lago_webhook_url=_names(config, "lago_webhook_url"),
         environment=environment,
+        nameless=tuple(name for name in LISTS if _holds_other_than_names(settings.get(name))),
     )
 
 
@@ -113,6 +114,11 @@ def _strings(value: object) -> list[str]:
     if isinstance(value, str):
         return [value]
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+
+def _holds_other_than_names(value: object) -> bool:
+    listed = value if isinstance(value, list) else [value]
+    return value is not None and not all(isinstance(one, str) for one in listed)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -74,6 +74,7 @@ class Proxy:
         running: class names of the loggers that a running proxy has made of its callbacks.
         lago_webhook_url: whether `callback_vars` names one anywhere.
         environment: what the file itself puts into the environment of the proxy.
+        nameless: the settings that list something else than names.
     """
 
     callbacks: tuple[Callback, ...] = ()
@@ -82,6 +83,7 @@ class Proxy:
     running: frozenset[str] | None = None
     lago_webhook_url: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    nameless: tuple[str, ...] = ()
 
     def of(self, kind: Kind) -> tuple[Callback, ...]:
         """The callbacks of a kind."""

@@ -24,7 +24,7 @@ async def api() -> AsyncIterator[OrgApi]:
 async def test_every_example_is_answered_as_it_says(api: OrgApi) -> None:
     text = PAGE.read_text()
     examples = EXAMPLE.findall(text)
-    assert len(examples) == text.count("```bash") == 18
+    assert len(examples) == text.count("```bash") == 19
     environ = os.environ | {"API": str(api.http.base_url).rstrip("/"), "KEY": "a-key", "no_proxy": "*"}
     for status, command in examples:
         quiet = command.replace("curl ", "curl --silent --show-error --write-out '\\n%{http_code}' ", 1)

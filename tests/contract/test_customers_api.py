@@ -46,6 +46,22 @@ async def test_a_customer_with_a_plan_is_created_and_subscribed_once(api: OrgApi
     assert len(api.access.changes) == 1
 
 
+async def test_all_customers_are_listed_newest_first_page_by_page(api: OrgApi) -> None:
+    for number in range(5):
+        await api.ask("POST", "/api/customers", 201, json={"external_id": f"c{number}", "name": f"Customer {number}"})
+        api.later(1)
+    first = await api.ask("GET", "/api/customers?per_page=3")
+    last = await api.ask("GET", "/api/customers?per_page=3&page=2")
+    assert [one["external_id"] for one in first["customers"] + last["customers"]] == ["c4", "c3", "c2", "c1", "c0"]
+    assert (first["customers"][0]["name"], first["meta"]["next_page"], last["meta"]["next_page"]) == (
+        "Customer 4",
+        2,
+        None,
+    )
+    assert last["meta"]["total_count"] == 5
+    await api.ask("GET", "/api/customers?per_page=1000", 422)
+
+
 async def test_ten_posts_of_a_customer_at_once_make_one(api: OrgApi) -> None:
     answers = await asyncio.gather(*(api.http.post("/api/customers", json=ACME) for _ in range(10)))
     assert sorted(one.status_code for one in answers) == [200] * 9 + [201]

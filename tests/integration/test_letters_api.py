@@ -58,6 +58,8 @@ async def test_dead_events_are_put_back_within_a_bound_and_arrive(stage: Stage, 
             assert (await asked(server, "/webhooks/retry", 202, limit=1))["requeued"] == 1
             assert (await asked(server, "/webhooks/retry", 202, why="well again"))["requeued"] == 1
             assert (await asked(server, "/webhooks/retry", 202, why="again"))["letters"] == 0
+            bare = await server.http.post("/webhooks/retry", headers=BEARER)
+            assert (bare.status_code, bare.json()["letters"]) == (202, 0)
             await soon(lambda: set(statuses(stage).values()) == {"completed"}, limit_s=30)
     told = await asked(server, "/webhooks/stats")
     assert (told["delivered"], told["dead"], told["retrying"], told["pending"]) == (5, 0, 0, 0)

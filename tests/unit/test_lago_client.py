@@ -21,12 +21,14 @@ Handler = Callable[[httpx.Request], httpx.Response]
 class Wire:
     """Every request, in order, and the client that makes them."""
 
-    def __init__(self, answer: Handler | httpx.Response | Exception, base_url: str = "http://lago:3000") -> None:
+    def __init__(
+        self, answer: Handler | httpx.Response | Exception, base_url: str = "http://lago:3000", key: str = "secret"
+    ) -> None:
         self.requests: list[httpx.Request] = []
         self.seen: list[tuple[str, int]] = []
         self._answer = answer
         http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
-        self.client = LagoClient(http, base_url, "secret", lambda name, status, _: self.seen.append((name, status)))
+        self.client = LagoClient(http, base_url, key, lambda name, status, _: self.seen.append((name, status)))
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -257,3 +259,11 @@ async def test_health_tells_the_version() -> None:
     for answer in (httpx.Response(200, content=b"ok"), httpx.Response(502, content=b"<html>"), httpx.ReadTimeout("")):
         with pytest.raises(LagoUnavailable):
             await Wire(answer).client.version()
+
+
+async def test_without_a_key_lago_itself_says_that_one_is_needed() -> None:
+    """An empty key makes a header that cannot be sent, which looks as if Lago had not answered."""
+    wire = Wire(httpx.Response(401, json={"status": 401, "error": "Unauthorized"}), key="")
+    with pytest.raises(LagoUnavailable, match="http_401"):
+        await wire.client.customer("org_1")
+    assert "Authorization" not in wire.requests[-1].headers

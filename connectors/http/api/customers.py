@@ -1,13 +1,14 @@
 """Lago's customers over HTTP, in the form of its own API: saved, subscribed, read."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import BaseModel, Field
 
 from connectors.http.api.endpoints import Asked, Endpoint
-from connectors.http.api.org_invoices import InvoicesQuery, InvoicesShown, listed
+from connectors.http.api.org_invoices import InvoicesQuery, InvoicesShown, PageQuery, PageShown, listed
 from connectors.http.api.shown import Email, Id, Name, SubscriptionShown, answer, told
+from connectors.lago.shapes import Customer
 from connectors.orgs.accounts import Account, OrgAccounts, Wanted
 
 
@@ -26,8 +27,8 @@ class CustomerBody(BaseModel, extra="forbid"):
     metadata: dict[Id, Name] = {}
 
 
-class CustomerShown(BaseModel):
-    """Lago's customer with its running subscription; null where it has none."""
+class CustomerListed(BaseModel):
+    """Lago's customer."""
 
     external_id: str
     lago_id: str | None
@@ -36,7 +37,19 @@ class CustomerShown(BaseModel):
     currency: str | None
     created_at: str | None
     metadata: dict[str, str]
+
+
+class CustomerShown(CustomerListed):
+    """Lago's customer with its running subscription; null where it has none."""
+
     subscription: SubscriptionShown | None
+
+
+class CustomersShown(BaseModel):
+    """Newest first."""
+
+    customers: list[CustomerListed]
+    meta: PageShown
 
 
 def customer_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
@@ -56,6 +69,12 @@ def customer_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
         account = await accounts.set_up(wanted, asked.changing)
         return answer(_shown(account), 201 if account.created else 200)
 
+    async def every(asked: Asked) -> web.Response:
+        query: PageQuery = asked.query
+        page = await accounts.billing.lago.customers_page(query.page, query.per_page)
+        listed = [CustomerListed.model_validate(_fields(one)) for one in page.members]
+        return answer(CustomersShown(customers=listed, meta=PageShown.of(query, page)))
+
     async def get(asked: Asked) -> web.Response:
         return answer(_shown(await accounts.account(asked.part("customer_id"))))
 
@@ -73,6 +92,15 @@ def customer_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
             answers={200: CustomerShown, 201: CustomerShown},
             sees_to_orgs=True,
             changes=True,
+        ),
+        Endpoint(
+            "GET",
+            "/api/customers",
+            "customers:read",
+            "All customers, newest first, for those who may see all orgs.",
+            told(every),
+            query=PageQuery,
+            answers={200: CustomersShown},
         ),
         Endpoint(
             "GET",
@@ -99,14 +127,20 @@ def customer_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
 
 
 def _shown(account: Account) -> CustomerShown:
-    customer, running = account.customer, account.subscription
+    running = account.subscription
     return CustomerShown(
-        external_id=customer.external_id,
-        lago_id=customer.lago_id,
-        name=customer.name,
-        email=customer.email,
-        currency=customer.currency,
-        created_at=customer.created_at,
-        metadata={entry.key: entry.value for entry in customer.metadata},
+        **_fields(account.customer),
         subscription=SubscriptionShown.model_validate(running) if running is not None else None,
     )
+
+
+def _fields(customer: Customer) -> dict[str, Any]:
+    return {
+        "external_id": customer.external_id,
+        "lago_id": customer.lago_id,
+        "name": customer.name,
+        "email": customer.email,
+        "currency": customer.currency,
+        "created_at": customer.created_at,
+        "metadata": {entry.key: entry.value for entry in customer.metadata},
+    }

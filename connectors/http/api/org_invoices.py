@@ -1,7 +1,7 @@
 """Invoices of orgs over HTTP, page by page, with the links to print and to pay them."""
 
 import asyncio
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Self
 
 from aiohttp import web
 from pydantic import BaseModel, Field
@@ -12,6 +12,7 @@ from connectors.http.api.shown import Id, Shown, answer, told
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoIntegrationError, LagoRejected
 from connectors.lago.invoices import Invoice
+from connectors.lago.wire import Page
 from connectors.orgs.accounts import OrgAccounts
 
 MAX_PAGE: Final = 100
@@ -21,11 +22,16 @@ _AT_ONCE: Final = 4
 _UNPAID: Final = ("pending", "failed")
 
 
-class InvoicesQuery(BaseModel):
-    """Fields: page: from 1; links: whether Lago is asked for links that it has not made yet, up to two requests each."""
+class PageQuery(BaseModel):
+    """Fields: page: from 1."""
 
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     per_page: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 10
+
+
+class InvoicesQuery(PageQuery):
+    """Fields: links: whether Lago is asked for links that it has not made yet, up to two requests each."""
+
     links: bool = True
 
 
@@ -69,6 +75,18 @@ class PageShown(BaseModel):
     next_page: int | None
     total_pages: int
     total_count: int
+
+    @classmethod
+    def of(cls, query: PageQuery, page: Page[Any]) -> Self:
+        """Of a page that was asked for by `query`."""
+        following = query.page + 1 if query.page < page.pages else None
+        return cls(
+            page=query.page,
+            per_page=query.per_page,
+            next_page=following,
+            total_pages=page.pages,
+            total_count=page.total,
+        )
 
 
 class InvoicesShown(BaseModel):
@@ -125,15 +143,7 @@ async def listed(accounts: OrgAccounts, org_id: str, query: InvoicesQuery) -> we
     if query.links:
         gate = asyncio.Semaphore(_AT_ONCE)
         await asyncio.gather(*(_link(lago, one, gate) for one in shown))
-    following = query.page + 1 if query.page < page.pages else None
-    meta = PageShown(
-        page=query.page,
-        per_page=query.per_page,
-        next_page=following,
-        total_pages=page.pages,
-        total_count=page.total,
-    )
-    return answer(InvoicesShown(invoices=shown, meta=meta))
+    return answer(InvoicesShown(invoices=shown, meta=PageShown.of(query, page)))
 
 
 def invoice_shown(invoice: Invoice) -> InvoiceShown:
