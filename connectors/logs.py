@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import date, timedelta
 from decimal import Decimal
@@ -34,13 +34,16 @@ _ALWAYS_SECRET = re.compile(
 )
 _SECRET_TEXT = re.compile(r"(^|[^a-z])(token|body|bodies|content|input|messages|output|payload|prompt|response)s?$")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_SECRET_LOOKS: Final = (
+#: Each in time that grows with the text alone: what is masked may be as long as a request, and made for the purpose.
+_SECRET_LOOKS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]] = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), rf"\1 {REDACTED}"),
     (re.compile(r"\bsk-[\w-]{6,}"), REDACTED),
     (re.compile(r"\b(mb_[0-9a-f]+)_[\w-]{20,}"), rf"\1_{REDACTED}"),
-    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), REDACTED),  # a JWT
-    (re.compile(r"(?<=://)[^/\s@]*:[^/\s]*@"), f"{REDACTED}@"),  # user:password@ of a URL
+    (re.compile(r"(?<![\w.-])[\w-]++(?:\.[\w-]*+)++"), lambda found: _without_jwt(found[0])),
+    (re.compile(r"(?<=://)[^/\s]++"), lambda found: _without_user(found[0])),
 )
+#: header.payload.signature
+_JWT_DOTS: Final = 2
 _PRINTED_AS_TEXT = (Decimal, UUID, PurePath, date, timedelta, BaseException)
 
 #: Libraries that narrate healthy traffic. They stay at INFO even under DEBUG: aiokafka's debug lines
@@ -124,6 +127,18 @@ def _clean(value: object) -> object:
             return _mask(str(value))
         case _:
             return f"[{type(value).__name__}]"
+
+
+def _without_jwt(words: str) -> str:
+    """Words between dots, up to where a JWT begins."""
+    at = words.find("eyJ")
+    return words if at < 0 or words.count(".", at) < _JWT_DOTS else f"{words[:at]}{REDACTED}"
+
+
+def _without_user(authority: str) -> str:
+    """A URL's host, without `user:password@`."""
+    user, at, host = authority.rpartition("@")
+    return f"{REDACTED}@{host}" if at and ":" in user else authority
 
 
 def _mask(text: str) -> str:

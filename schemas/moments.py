@@ -6,7 +6,6 @@ an aware `datetime`. A text without an offset is taken as UTC, as LiteLLM's data
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from math import isfinite
 from re import compile as re_compile
 
 from schemas.errors import Rejected
@@ -14,6 +13,9 @@ from schemas.errors import Rejected
 SECOND_US = 1_000_000
 HOUR_US = 3600 * SECOND_US
 MAX_US = 253_402_300_800 * SECOND_US  # the year 10000
+_MAX_NS = MAX_US * 1000
+#: No moment is written with more; numbers of any length could be.
+_LONGEST_TEXT = 64
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re_compile(r"^\s*\d+(\.\d+)?\s*$")
@@ -73,8 +75,8 @@ def lago_timestamp(us: int) -> str:
 
 
 def _from_number(value: float | int) -> int:
-    if not isfinite(value):
-        raise Rejected("bad_time", "not a finite number")
+    if not 0 <= value < _MAX_NS:  # nor is NaN
+        raise Rejected("bad_time", "outside 1970..9999")
     if value < _MS_FROM:
         return round(value * SECOND_US)
     if value < _US_FROM:
@@ -99,6 +101,8 @@ def _from_iso(text: str) -> int | None:
 
 
 def _from_text(text: str) -> int:
+    if len(text) > _LONGEST_TEXT:
+        raise Rejected("bad_time", "neither seconds, milliseconds nor ISO 8601")
     if _NUMBER.match(text):
         number = Decimal(text.strip())
         if number >= _MS_FROM:

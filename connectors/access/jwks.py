@@ -86,6 +86,8 @@ class KeySet:
         return fitting[0] if len(fitting) == 1 else None
 
     async def _read_if_older(self, than_s: float) -> None:
+        if self._monotonic() - self._read_at <= than_s:
+            return  # nor wait for a read that somebody with an unknown key has begun
         async with self._reading:
             now = self._monotonic()
             if now - self._read_at <= than_s or now - self._tried_at <= AGAIN_S:

@@ -70,7 +70,7 @@ class KeyRing:
         if key is None or not key.is_of(token) or key.state(now) != "live":
             return None
         self._used[key_id] = now
-        return Who(f"key {key.prefix}", key.scopes, key.orgs)
+        return Who(f"key {key.prefix}", key.scopes, key.orgs, key.expires_at)
 
     async def keep_writing_use(self) -> None:
         """Tell the store when keys were used, for ever."""
@@ -89,6 +89,8 @@ class KeyRing:
 
     async def _read_if_older(self, than_s: float) -> None:
         """Whoever comes meanwhile waits for the same read; what fails is not tried again for a while."""
+        if not self._changed and self._monotonic() - self._read_at <= than_s:
+            return
         async with self._reading:
             now_s = self._monotonic()
             if not self._changed and (now_s - self._read_at <= than_s or now_s - self._tried_at <= AGAIN_S):

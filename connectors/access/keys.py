@@ -94,10 +94,12 @@ def mint(
     return ApiKey(key_id, _hashed(token), name, frozenset(scopes), limited_to, now, by, expires_at), token
 
 
-def successor(old: ApiKey, by: str, now: datetime) -> tuple[ApiKey, str]:
-    """A key that may do what `old` may, and lives as long as that was meant to, from now."""
-    lifetime = old.expires_at - old.created_at if old.expires_at is not None else None
-    key, token = mint(old.name, old.scopes, old.orgs, by, now, None if lifetime is None else now + lifetime)
+def successor(old: ApiKey, by: str, now: datetime, until: datetime | None = None) -> tuple[ApiKey, str]:
+    """A key that may do what `old` may, and lives as long as that was meant to, from now; at most `until`."""
+    ends = None if old.expires_at is None else now + (old.expires_at - old.created_at)
+    if until is not None and (ends is None or ends > until):
+        ends = until
+    key, token = mint(old.name, old.scopes, old.orgs, by, now, ends)
     return replace(key, rotated_from=old.key_id), token
 
 

@@ -125,6 +125,11 @@ class Mappings:
             if version is not None and other.effective_from >= version.effective_from and not other.deleted
         }
 
+    def is_subscription_of(self, org_id: str, external_id: str) -> bool:
+        """Whether the org's record knows this subscription as the org's own."""
+        org = self._orgs.table.get(org_id)
+        return org is not None and external_id in {org.subscription_id, *(one.external_id for one in org.periods)}
+
     def active_customers(self) -> int:
         """Customers whose version in force is active."""
         now_us = self._now_us()
@@ -207,7 +212,7 @@ class Mappings:
         def made(known: Known) -> CustomerRecord:
             nonlocal before, at_us
             now_us = self._now_us()
-            before, at_us = known, takes_effect(asked, now_us, self._lead_us)
+            before, at_us = known, takes_effect(asked, now_us, self._lead_us, known)
             after = make(known, now_us)
             guard.allows(known, after)
             return after

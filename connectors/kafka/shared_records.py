@@ -66,7 +66,7 @@ class SharedRecords(Generic[T]):
         view: of the topic; followed by whoever made it. Its name is the one in errors.
         kafka: connection options for aiokafka.
         draw: a number in `[0, 1)`.
-        limit_s: that a batch of changes takes at most.
+        limit_s: that a batch of changes takes at most, seconds; whoever asks for one waits for twice that.
     """
 
     def __init__(
@@ -102,7 +102,14 @@ class SharedRecords(Generic[T]):
         self._waiting.append(change)
         if self._work is None or self._work.done():
             self._work = asyncio.ensure_future(self._drain())
-        return await change.done
+        try:
+            # The batch before it, and its own. Giving a batch up may itself hang, on a connection that does not close.
+            async with asyncio.timeout(2 * self._limit_s) as limit:
+                return await change.done
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self._given_up(()) from None
 
     async def close(self) -> None:
         """Let go of the connections; nothing of this process is written any more."""

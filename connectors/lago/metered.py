@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from math import isfinite
 from typing import Protocol
+from unicodedata import is_normalized
 
 import msgspec
 
@@ -76,6 +77,9 @@ def metered(
     for what in (org_id, code, transaction_id):
         if not what.strip() or len(what.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES or what != _clean(what):
             raise Rejected("bad_event", f"an id and a code have 1 to {MAX_ID_BYTES} bytes of UTF-8, none of them 0")
+    if not is_normalized("NFC", org_id):
+        # Kafka's key is the normalised id, the org's record has the one that Lago knows: they would never meet.
+        raise Rejected("bad_event", "an org's id is in Unicode's normal form C: its accents are part of their letters")
     org_id = normalise_customer_id(org_id) or org_id
     texts = {_clean(name): _text(name, value) for name, value in (properties or {}).items() if value is not None}
     if sum(len((name + text).encode()) for name, text in texts.items()) > MAX_PROPERTIES_BYTES:

@@ -27,6 +27,8 @@ from schemas.moments import SECOND_US, to_datetime
 PREFIXES = ("org_",)
 #: Of subscriptions that bill, or will.
 RUNNING = ("active", "pending")
+#: Reason of a refusal: the org is on another plan than the one it was to begin on.
+OTHER_PLAN = "other_plan"
 #: Of a customer's metadata, whose keys Lago ends at 20 characters.
 MADE_BY, MADE_AT, KIND = "created_by_user_id", "created_at", "billing_type"
 ORGANIZATION = "organization"
@@ -104,18 +106,21 @@ class OrgBilling:
         return await self.lago.save_customer(wanted, metadata)
 
     async def subscribe(
-        self, org_id: str, plan_code: str, billing_time: str, subscription_at: str | None
+        self, org_id: str, plan_code: str, billing_time: str, subscription_at: str | None, *, only_new: bool = False
     ) -> Subscription:
         """Subscribe the org, or change its plan; see `LagoClient.create_subscription`.
 
+        Args:
+            only_new: change no plan: the org was thought to have no subscription.
+
         Raises:
-            LagoRejected: code `plan_not_found`; `several_subscriptions`.
+            LagoRejected: code `plan_not_found`; `several_subscriptions`; `other_plan` where `only_new`.
         """
         if await self.directory.plan(plan_code) is None:
             raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
         wanted = NewSubscription(
             external_customer_id=org_id,
-            external_id=await self._id_of(org_id, plan_code),
+            external_id=await self._id_of(org_id, plan_code, only_new=only_new),
             plan_code=plan_code,
             billing_time=billing_time,
             subscription_at=UNSET if subscription_at is None else subscription_at,
@@ -197,9 +202,12 @@ class OrgBilling:
         active = await self.lago.subscription(external_id)
         return active if active is not None else await self.lago.subscription(external_id, "pending")
 
-    async def _id_of(self, org_id: str, plan_code: str) -> str:
+    async def _id_of(self, org_id: str, plan_code: str, *, only_new: bool) -> str:
         """The org's subscription id, stored before it is first used; one that Lago has already is adopted."""
         listed = await self.lago.subscriptions(org_id, RUNNING)
+        others = [one.plan_code for one in listed if one.plan_code != plan_code] if only_new else []
+        if others:
+            raise LagoRejected(OTHER_PLAN, f"the org is on the plan {others[0]}: change its subscription")
         running = {one.external_id for one in listed}
         known = await self._ids.recall(org_id)
         if len(running - {known}) > (known is None):

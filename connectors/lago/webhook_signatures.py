@@ -20,11 +20,11 @@ ALGORITHM: Final = "X-Lago-Signature-Algorithm"
 UNIQUE_KEY: Final = "X-Lago-Unique-Key"
 
 
-def check_signature(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> None:
-    """Return where one of `secrets` signed `body`; every one is compared, whatever is found.
+def check_signed(headers: Mapping[str, str]) -> bytes:
+    """The signature that the headers show, before there is a body to hold it against.
 
     Raises:
-        Rejected: `unsigned`, `signed_by_jwt`, `bad_signature`.
+        Rejected: `unsigned`, `signed_by_jwt`.
     """
     if headers.get(ALGORITHM, "hmac").strip().lower() == "jwt":
         raise Rejected(
@@ -33,6 +33,16 @@ def check_signature(headers: Mapping[str, str], body: bytes, secrets: Sequence[s
     given = headers.get(SIGNATURE, "").strip().encode("utf-8", "surrogateescape")
     if not given:
         raise Rejected("unsigned", f"there is no {SIGNATURE}")
+    return given
+
+
+def check_signature(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> None:
+    """Return where one of `secrets` signed `body`; every one is compared, whatever is found.
+
+    Raises:
+        Rejected: `unsigned`, `signed_by_jwt`, `bad_signature`.
+    """
+    given = check_signed(headers)
     matches = [hmac.compare_digest(given, _signed(secret, body)) for secret in secrets]
     if not any(matches):
         raise Rejected("bad_signature", "no key of LAGO_WEBHOOK_SECRET signed this body")

@@ -23,7 +23,7 @@ from connectors.operations.user_orgs import UserOrg
 from schemas.customers import CustomerRecord
 from schemas.errors import MeterbridgeError
 from schemas.moments import SECOND_US, parse_us, to_iso
-from streams.core.remap import MappingRequest
+from streams.core.remap import MappingRequest, soonest
 from streams.core.repoint import paid_until, repointing
 
 #: States of a customer.
@@ -99,7 +99,7 @@ class OrgMigration:
     Args:
         customers: the view of all mappings, as `mappings` changes it.
         announce: leaves a line in the audit topic before anything is changed.
-        loose: what is on its way; asked once, and only if something could end.
+        loose: what is on its way; asked only if something could end, and again where that was asked too early.
         lead_us: see `Mappings`; `settled_us`: see `connectors.operations.loose_ends`.
         now_us: microseconds since 1970 UTC.
     """
@@ -124,6 +124,7 @@ class OrgMigration:
         self._announce = announce
         self._loose = loose
         self._loose_ends: LooseEnds | None = None
+        self._loose_us = 0
         self._index: dict[str, list[str]] | None = None
         self._lead_us = lead_us
         self._settled_us = settled_us
@@ -216,9 +217,11 @@ class OrgMigration:
             found.steps.append(f"map {request.litellm_customer_id} to {entry.org_id} {when}")
 
     def _requests(self, entry: UserOrg, own: Subscription | None) -> list[MappingRequest]:
-        earliest_us = -(-(self._now_us() + self._lead_us) // SECOND_US) * SECOND_US
-        records = self._naming(frozenset({entry.user_id}))
-        found = (repointing(one, entry.user_id, entry.org_id, earliest_us, _begins_us(own)) for one in records)
+        now_us, begins_us = self._now_us(), _begins_us(own)
+        found = (
+            repointing(one, entry.user_id, entry.org_id, soonest(one, now_us, self._lead_us), begins_us)
+            for one in self._naming(frozenset({entry.user_id}))
+        )
         return [request for requests in found for request in requests]
 
     async def _tell_of_old(self, entry: UserOrg, found: _Found) -> None:
@@ -239,24 +242,37 @@ class OrgMigration:
         records = [record for record in self._customers.values() if names & _names(record)]
         if wait := self._named(records, entry, subscriptions):
             return wait
-        if self._loose_ends is None:
-            self._loose_ends = await self._loose()
-        return self._loose_ends.of({*names, *(record.litellm_customer_id for record in records)})
+        loose = await self._loose_since(self._settled(records, entry, subscriptions) or 0)
+        return loose.of({*names, *(record.litellm_customer_id for record in records)})
+
+    async def _loose_since(self, since_us: int) -> LooseEnds:
+        """What is on its way, as of `since_us` or later: for many users it is asked once.
+
+        As of before then, usage that was still to come to this user is not among it.
+        """
+        if self._loose_ends is None or self._loose_us < since_us:
+            asked_us = self._now_us()
+            self._loose_ends, self._loose_us = await self._loose(), asked_us
+        return self._loose_ends
 
     def _named(self, records: Sequence[CustomerRecord], entry: UserOrg, subscriptions: frozenset[str]) -> str:
         """Why usage may yet be mapped to the user's subscriptions."""
         if not records:
             return NO_MAPPING
-        untils = [paid_until(record, entry.user_id, subscriptions) for record in records]
-        known = [until for until in untils if until is not None]
-        if len(known) < len(untils):
+        settled_us = self._settled(records, entry, subscriptions)
+        if settled_us is None:
             return "a mapping names them"
-        settled_us = max(known) + self._settled_us
         return (
             f"late usage may come until {to_iso(settled_us)}: run this again then"
             if self._now_us() < settled_us
             else ""
         )
+
+    def _settled(self, records: Sequence[CustomerRecord], entry: UserOrg, subscriptions: frozenset[str]) -> int | None:
+        """From when on no usage comes to the user's subscriptions any more; None = a mapping still names them."""
+        untils = [paid_until(record, entry.user_id, subscriptions) for record in records]
+        known = [until for until in untils if until is not None]
+        return max(known) + self._settled_us if len(known) == len(untils) else None
 
     def _naming(self, names: frozenset[str]) -> list[CustomerRecord]:
         """The customers with a version that names one of these orgs and subscriptions, as of the first look."""

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -15,14 +16,15 @@ import msgspec
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
 from connectors.lago.limits import is_plan
-from connectors.lago.org_billing import RUNNING, OrgBilling
+from connectors.lago.org_billing import OTHER_PLAN, RUNNING, OrgBilling
 from connectors.lago.shapes import Customer, Plan, Subscription
 from connectors.lago.usage import CustomerUsage
-from connectors.orgs.learning import org_with
+from connectors.orgs.learning import ROUNDS, changed_from, org_with
 from schemas.customers import OrgRecord, Period
+from schemas.errors import Unavailable
 from schemas.moments import parse_us
 
-UNKNOWN_ORG, NO_SUBSCRIPTION, OTHER_PLAN = "unknown_org", "no_subscription", "other_plan"
+UNKNOWN_ORG, NO_SUBSCRIPTION = "unknown_org", "no_subscription"
 
 #: Told what is there and what is to be there, before anything is changed. Raises: Unavailable: nothing may be.
 Changing = Callable[[Any, Any], Awaitable[None]]
@@ -148,6 +150,9 @@ class OrgAccounts:
         """
         async with self._locks.setdefault(org_id, asyncio.Lock()):
             known = await self.account(org_id)
+            if known.subscription is None:
+                # It may have ended in Lago, and whoever asked for it died before that was noted here.
+                await self._note(org_id, known, await self._ended_last(org_id))
             running = _running(known)
             await changing({"subscription": running.external_id, "plan_code": running.plan_code}, None)
             ended = await self.billing.terminate(org_id, running.external_id) or running
@@ -192,15 +197,30 @@ class OrgAccounts:
         account = Account(customer, known.subscription if known is not None else None, created=known is None)
         if not wanted.plan_code or account.subscription is not None:
             return account
-        made = await billing.subscribe(org_id, wanted.plan_code, wanted.billing_time, wanted.subscription_at)
+        made = await billing.subscribe(
+            org_id, wanted.plan_code, wanted.billing_time, wanted.subscription_at, only_new=True
+        )
         # Its first subscription gave the customer its currency.
         return Account(await billing.lago.customer(org_id) or customer, made, created=True)
 
     async def _note(self, org_id: str, account: Account, ended: Subscription | None = None) -> None:
-        """Usage that waits for the subscription need not wait for Lago to be asked again."""
-        active = await self.billing.lago.active_subscriptions(org_id)
-        now_us = self._now_us()
-        await self.records.change(org_id, lambda known: noted(known, account, active, ended, now_us))
+        """Usage that waits for the subscription need not wait for Lago to be asked again.
+
+        Raises:
+            Unavailable: `contended`: others changed the record whenever Lago had answered; repeating is safe.
+        """
+        for _ in range(ROUNDS):
+            before = await self.records.get(org_id)
+            active = await self.billing.lago.active_subscriptions(org_id)
+            make = partial(noted, account=account, active=active, ended=ended, now_us=self._now_us())
+            if await changed_from(self.records, org_id, before, make):
+                return
+            account = await self._found(org_id) or account
+        raise Unavailable("contended", "other processes change the org's record all the time")
+
+    async def _ended_last(self, org_id: str) -> Subscription | None:
+        listed = await self.billing.lago.subscriptions(org_id, ("terminated",))
+        return max(listed, key=lambda one: parse_us(one.terminated_at) if one.terminated_at else 0, default=None)
 
 
 def noted(
@@ -212,8 +232,7 @@ def noted(
         active: all its running subscriptions.
         ended: one that has just ended.
     """
-    plan = account.subscription.plan_code if account.subscription is not None else None
-    customer = account.customer
+    plan, customer = _plan_of(account, active), account.customer
     org = copy(
         known,
         name=customer.name or known.name,
@@ -227,6 +246,14 @@ def noted(
     if active or org.plan:
         org = org_with(org, customer, active, now_us)
     return org
+
+
+def _plan_of(account: Account, active: Sequence[Period]) -> str | None:
+    """Of the account's subscription; as the running ones were listed after it was read, they know better."""
+    own = account.subscription
+    if own is None:
+        return None
+    return next((one.plan_code for one in active if one.external_id == own.external_id), own.plan_code)
 
 
 def unknown_org() -> LagoRejected:
@@ -278,15 +305,17 @@ def _told(known: Account | None) -> dict[str, Any] | None:
     if known is None:
         return None
     plan = known.subscription.plan_code if known.subscription is not None else None
-    return {"name": known.customer.name, "email": known.customer.email, "plan_code": plan}
+    metadata = {entry.key: entry.value for entry in known.customer.metadata}
+    return {"name": known.customer.name, "email": known.customer.email, "plan_code": plan, "metadata": metadata}
 
 
 def _told_of(wanted: Wanted, known: Account | None) -> dict[str, Any]:
     """As `_told`, once it is done."""
-    before = _told(known) or {"name": None, "email": None, "plan_code": None}
+    before = _told(known) or {"name": None, "email": None, "plan_code": None, "metadata": {}}
     overwrites = known is None or wanted.overwrite
     return {
         "name": (overwrites and wanted.name) or before["name"],
         "email": (overwrites and wanted.email) or before["email"],
         "plan_code": before["plan_code"] or wanted.plan_code or None,
+        "metadata": {**before["metadata"], **(wanted.metadata or {})} if overwrites else before["metadata"],
     }

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from connectors.lago.errors import LagoRejected
+from connectors.lago.org_billing import OTHER_PLAN
 from connectors.lago.shapes import Customer, Plan, Subscription
 from connectors.lago.subscriptions import STATUSES
 from schemas.customers import OrgRecord
@@ -25,7 +26,7 @@ class Billing(Protocol):
         self, org_id: str, name: str, email: str, user_id: str | None, metadata: None
     ) -> Customer: ...
     async def subscribe(
-        self, org_id: str, plan_code: str, billing_time: str, subscription_at: str | None
+        self, org_id: str, plan_code: str, billing_time: str, subscription_at: str | None, *, only_new: bool
     ) -> Subscription: ...
 
 
@@ -43,7 +44,8 @@ class AutoSubscriber:
     async def subscribe(self, org: OrgRecord, plan: str) -> None:
         """Subscribe the org to `plan`, with a customer of its name, or of its id, where Lago has none.
 
-        One that has a subscription, will have, or had one is left alone: whoever ended it meant it.
+        One that has a subscription, will have, or had one is left alone: whoever ended it meant it. So is one that
+        somebody subscribes to another plan meanwhile: that one was asked for.
 
         Raises:
             LagoRejected: code `plan_not_found`; `unsafe_id` and what else Lago refuses.
@@ -54,4 +56,8 @@ class AutoSubscriber:
         if await self._lago.plan(plan) is None:
             raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
         await self._billing.create_customer(org.org_id, org.name or org.org_id, org.email, None, None)
-        await self._billing.subscribe(org.org_id, plan, _BILLING_TIME, None)
+        try:
+            await self._billing.subscribe(org.org_id, plan, _BILLING_TIME, None, only_new=True)
+        except LagoRejected as error:
+            if error.reason != OTHER_PLAN:
+                raise

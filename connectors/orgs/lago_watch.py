@@ -35,7 +35,15 @@ class LagoWatch:
     ) -> None:
         topics = TopicNames.with_prefix(settings.topic_prefix)
         secrets = [secret.get_secret_value() for secret in settings.lago_webhook_secret]
-        self.truth = OrgTruth(customers.table, orgs.table, records, lago, now_us=now_us)
+        prefixes = tuple(settings.org_id_prefixes)
+        self.truth = OrgTruth(
+            customers.table,
+            orgs.table,
+            records,
+            lago,
+            now_us=now_us,
+            is_org=lambda org_id: org_id.startswith(prefixes),
+        )
         refusals = LateRefusals(receipts, gate, topics.receipts, metrics.not_billed, now_us)
         handlers = WebhookHandlers(self.truth, refusals)
         self._webhooks = LagoWebhooks(handlers, secrets, gate, topics.deliveries, metrics.lago_told, now_us)

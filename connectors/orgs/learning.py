@@ -22,8 +22,12 @@ _LAGO_S = 5.0
 _SUBSCRIBE_S = 30.0
 #: Orgs mapped just now that are seen to at once.
 _AT_ONCE = 4
-#: Orgs remembered that usage was recorded for and nothing is known of; of more, the rest waits for Lago's webhook.
+#: Orgs remembered that usage was recorded for and nothing is known of: the latest; others wait for Lago's webhook.
 _NAMED = 200
+#: How often Lago is asked about an org whose record others change meanwhile.
+ROUNDS = 3
+#: So many orgs one after the other that Lago does not answer for: it is away, and the rest need not be tried.
+MOST_FAILURES = 3
 
 _log = structlog.get_logger(__name__)
 copy = msgspec.structs.replace
@@ -40,6 +44,28 @@ class OrgChanges(Protocol):
     """What changes an org's record; see `OrgRecords`."""
 
     async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord: ...
+
+
+async def changed_from(
+    records: OrgChanges, org_id: str, before: OrgRecord | None, make: Callable[[OrgRecord], OrgRecord]
+) -> bool:
+    """Make the org's record what `make` says, if it is still `before`; False: it is another by now, and stays so.
+
+    Lago is asked between the two. Whoever changed the record meanwhile may have had a later answer than ours, and an
+    older one would let an ended subscription run again: Lago is to be asked once more.
+
+    Raises:
+        As `OrgRecords.change`.
+    """
+    fresh = True
+
+    def made(org: OrgRecord) -> OrgRecord:
+        nonlocal fresh
+        fresh = org == (before or OrgRecord(org_id))
+        return make(org) if fresh else org
+
+    await records.change(org_id, made)
+    return fresh
 
 
 class Subscriber(Protocol):
@@ -77,6 +103,7 @@ class OrgLearner:
         self._refused: dict[str, str] = {}
         self._told: set[str] = set()
         self._lago_away = False
+        self._unanswered: set[str] = set()
 
     def subscribe_by(self, subscriber: Subscriber) -> None:
         """From now on orgs without a subscription get one; else they are left to whoever subscribes them."""
@@ -99,9 +126,13 @@ class OrgLearner:
             self._woken.set()
 
     def named(self, org_id: str) -> None:
-        """Usage was recorded for an org, mapped or not: it is seen to with the others."""
-        if len(self._named) < _NAMED and not self.knows(org_id):
-            self._named[org_id] = None
+        """Usage was recorded for an org, mapped or not: it is seen to with the others, if no `_NAMED` come after it."""
+        if self.knows(org_id):
+            return
+        self._named.pop(org_id, None)
+        self._named[org_id] = None
+        if len(self._named) > _NAMED:
+            del self._named[next(iter(self._named))]
 
     async def learn_every(self, seconds: float) -> None:
         """For ever: see to all mapped orgs now and then, and to those mapped just now at once."""
@@ -112,7 +143,8 @@ class OrgLearner:
     async def learn_orgs(self) -> None:
         """Ask Lago, one at a time, for orgs without a known subscription: what is held for them is then billed.
 
-        Those are the mapped ones, those subscribed here, and those that usage was recorded for.
+        Those are the mapped ones, those subscribed here, and those that usage was recorded for. One that Lago has no
+        answer for is passed over; after `MOST_FAILURES` in a row the rest waits for the next time.
         """
         plans, told = self._plans(), self._told
         self._told = set()
@@ -121,30 +153,57 @@ class OrgLearner:
         meant.update(org.org_id for org in self._orgs.values() if org.subscription_id)
         unknown = sorted(org_id for org_id in meant if not self.knows(org_id))
         self._refused = {org_id: why for org_id, why in self._refused.items() if org_id in unknown}
+        self._unanswered &= set(unknown)
+        failures = 0
         for org_id in unknown:
-            if not await self.learn(org_id):
-                self._told = told
-                return
-            if org_id in plans and not self.knows(org_id):
+            failures = 0 if await self.learn(org_id) else failures + 1
+            if failures == MOST_FAILURES:
+                break
+            if not failures and org_id in plans and not self.knows(org_id):
                 await self._subscribe(org_id, plans[org_id], told)
+        if failures:  # what stands against the others was told already, and still does
+            self._told |= told
 
     async def learn(self, org_id: str) -> bool:
-        """Store the org's active subscriptions as Lago knows them; False when Lago does not answer."""
-        try:
-            async with asyncio.timeout(_LAGO_S):
-                active = await self._lago.active_subscriptions(org_id)
-                customer = await self._lago.customer(org_id) if active else None
-        except (MeterbridgeError, TimeoutError) as error:
-            if not self._lago_away:
-                _log.warning("subscriptions_unknown", org=org_id, error=str(error) or "timeout")
-            self._lago_away = isinstance(error, Unavailable | TimeoutError)
-            return not self._lago_away
-        self._lago_away = False
-        if active:
-            await self._records.change(org_id, lambda org: org_with(org, customer, active, self._now_us()))
+        """Store the org's active subscriptions as Lago knows them; False when Lago does not answer.
+
+        What others change in the record all the time is left as they have it, for the next time.
+        """
+        for _ in range(ROUNDS):
+            before = self._orgs.get(org_id)
+            try:
+                async with asyncio.timeout(_LAGO_S):
+                    active = await self._lago.active_subscriptions(org_id)
+                    customer = await self._lago.customer(org_id) if active else None
+            except (MeterbridgeError, TimeoutError) as error:
+                return self._unknown(org_id, error)
+            self._lago_away = False
+            self._unanswered.discard(org_id)
+            if not active or await self._stored(org_id, before, customer, active):
+                break
+        return True
+
+    def _unknown(self, org_id: str, error: MeterbridgeError | TimeoutError) -> bool:
+        """Tell once of an org, and of a Lago that is away, that there is no answer; False: Lago is away."""
+        if not self._lago_away and org_id not in self._unanswered:
+            _log.warning("subscriptions_unknown", org=org_id, error=str(error) or "timeout")
+        self._unanswered.add(org_id)
+        self._lago_away = isinstance(error, Unavailable | TimeoutError)
+        return not self._lago_away
+
+    async def _stored(
+        self, org_id: str, before: OrgRecord | None, customer: Customer | None, active: Sequence[Period]
+    ) -> bool:
+        """False: the record is another than `before` by now."""
+
+        def made(org: OrgRecord) -> OrgRecord:
+            return org_with(org, customer, active, self._now_us())
+
+        stored = await changed_from(self._records, org_id, before, made)
+        if stored:
             self._refused.pop(org_id, None)
             self._named.pop(org_id, None)
-        return True
+        return stored
 
     async def _see_to_all_every(self, seconds: float) -> None:
         while True:

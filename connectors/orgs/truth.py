@@ -6,6 +6,7 @@ A webhook is sent three times within half a minute and then never again, so what
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -13,7 +14,7 @@ import structlog
 
 from connectors.lago.shapes import Customer, Subscription, period_of
 from connectors.lago.wire import read
-from connectors.orgs.learning import OrgChanges, org_with
+from connectors.orgs.learning import MOST_FAILURES, ROUNDS, OrgChanges, changed_from, org_with
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import HOUR_US, SECOND_US
@@ -42,11 +43,12 @@ class Lago(Protocol):
 
 
 class OrgTruth:
-    """The records of the orgs that are known or mapped to.
+    """The records of the orgs that are known or mapped to, or whose id is an org's.
 
     Args:
         customers, orgs: views of the two topics.
         now_us: microseconds since 1970 UTC.
+        is_org: whether an id begins as an org's does.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class OrgTruth:
         lago: Lago,
         *,
         now_us: Callable[[], int],
+        is_org: Callable[[str], bool] = lambda _org_id: False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._customers = customers
@@ -64,22 +67,36 @@ class OrgTruth:
         self._records = records
         self._lago = lago
         self._now_us = now_us
+        self._is_org = is_org
         self._sleep = sleep
         self._asking = asyncio.Semaphore(_AT_ONCE)
 
     async def refresh(self, org_id: str) -> bool:
         """See `connectors.lago.webhook_handlers.Orgs`."""
-        if not self._is_ours(org_id):
+        # Usage may be recorded for an org that nobody is mapped to: only its id tells that it may be one of ours.
+        if not self._is_ours(org_id) and not self._is_org(org_id):
             return False
         try:
-            async with asyncio.timeout(_ASK_S), self._asking:
+            async with asyncio.timeout(_ASK_S) as limit:
+                await self._refreshed(org_id)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise Unavailable("timeout", "what is true of the org in Lago was not learnt in time") from None
+        return self._is_ours(org_id)
+
+    async def _refreshed(self, org_id: str) -> None:
+        """Raises: Unavailable `contended`: others changed the record whenever Lago had answered."""
+        for _ in range(ROUNDS):
+            before = self._orgs.get(org_id)
+            async with self._asking:
                 listed = await self._lago.subscriptions(org_id, _STATUSES)
                 customer = await self._lago.customer(org_id)
-        except TimeoutError:
-            raise Unavailable("timeout", "Lago did not say in time what is true of the org") from None
-        found = [read(period_of, one) for one in listed if one.started_at is not None]
-        await self._records.change(org_id, lambda org: as_lago_says(org, customer, found, self._now_us()))
-        return True
+            found = [read(period_of, one) for one in listed if one.started_at is not None]
+            make = partial(as_lago_says, customer=customer, listed=found, now_us=self._now_us())
+            if await changed_from(self._records, org_id, before, make):
+                return
+        raise Unavailable("contended", "other processes change the org's record all the time")
 
     async def poll_every(self, seconds: float) -> None:
         """For ever: `poll`, for the first time a minute after the start, when webhooks may have been missed."""
@@ -96,20 +113,28 @@ class OrgTruth:
     async def poll(self) -> int:
         """Bring up to date, at most `POLLED`, every org whose running subscriptions are others in Lago; how many were.
 
+        One that cannot be is passed over, and looked at by the next poll.
+
         Raises:
-            Unavailable: Lago or Kafka does not answer.
+            MeterbridgeError: Lago does not list them, or `MOST_FAILURES` in a row could not be brought up to date.
         """
         running: dict[str, list[Period]] = defaultdict(list)
         for one in await self._lago.subscriptions():
             if one.external_customer_id and one.started_at is not None:
                 running[one.external_customer_id].append(read(period_of, one))
-        changed = 0
+        changed = failures = 0
         now_us = self._now_us()
         for org_id in sorted(self._orgs):
             org = self._orgs.get(org_id)
             if org is not None and _running(org.periods, now_us) != _running(running.get(org_id, ()), now_us):
-                await self.refresh(org_id)
-                changed += 1
+                try:
+                    await self.refresh(org_id)
+                    changed, failures = changed + 1, 0
+                except MeterbridgeError as error:
+                    _log.warning("org_not_polled", org=org_id, reason=error.reason, detail=error.detail)
+                    failures += 1
+                    if failures == MOST_FAILURES:
+                        raise
                 if changed == POLLED:
                     break
                 await self._sleep(_PAUSE_S)

@@ -7,6 +7,7 @@ from typing import Any
 
 from connectors.access.keys import ApiKey
 from connectors.postgres.pool import Database
+from schemas.errors import Rejected
 
 _COLUMNS = (
     "key_id, hash, name, scopes, orgs, created_at, created_by, expires_at, last_used_at, revoked_at, rotated_from"
@@ -16,15 +17,21 @@ _ALL = f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at DESC, key_id LIMIT 
 _ONE = f"SELECT {_COLUMNS} FROM api_keys WHERE key_id = $1"  # noqa: S608
 _ADD = f"INSERT INTO api_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"  # noqa: S608
 _SHORTEN = """
-UPDATE api_keys SET expires_at = LEAST(COALESCE(expires_at, $2), $2) WHERE key_id = $1 AND revoked_at IS NULL
+UPDATE api_keys SET expires_at = LEAST(COALESCE(expires_at, $2), $2)
+WHERE key_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+AND NOT EXISTS (SELECT FROM api_keys WHERE rotated_from = $1)
 """
 _REVOKE = "UPDATE api_keys SET revoked_at = COALESCE(revoked_at, $2) WHERE key_id = $1"
 _USED = """
 UPDATE api_keys k SET last_used_at = GREATEST(k.last_used_at, u.at)
 FROM unnest($1::text[], $2::timestamptz[]) AS u (key_id, at) WHERE k.key_id = u.key_id
 """
+_LOCKED = "SELECT key_id FROM api_keys WHERE key_id = $1 FOR UPDATE"
+_COUNTED = "SELECT count(*) FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
 #: More keys are not listed.
 MOST_LISTED = 1000
+#: Every process reads all live keys every two seconds.
+MOST_LIVE = 1000
 
 
 class PostgresKeys:
@@ -50,14 +57,22 @@ class PostgresKeys:
         return None if row is None else _key(row)
 
     async def add(self, key: ApiKey) -> None:
-        """Keep a new key."""
+        """Keep a new key. Raises: Rejected `too_many_keys`: `MOST_LIVE` are live already."""
         async with self._lasting() as connection:
+            if await connection.fetchval(_COUNTED) >= MOST_LIVE:
+                raise Rejected("too_many_keys", f"{MOST_LIVE} keys are live: revoke what nobody uses")
             await connection.execute(_ADD, *_row(key))
 
     async def replace(self, ending: ApiKey, new: ApiKey) -> None:
-        """Keep `new`, and let the old key end when `ending` does, at the latest; both or neither."""
+        """Keep `new`, and let the old key end when `ending` does, at the latest; both or neither.
+
+        Raises:
+            Rejected: `key_ended`: it was revoked, replaced or has expired meanwhile.
+        """
         async with self._lasting() as connection:
-            await connection.execute(_SHORTEN, ending.key_id, ending.expires_at)
+            await connection.execute(_LOCKED, ending.key_id)  # so that the next statement sees who was faster
+            if await connection.execute(_SHORTEN, ending.key_id, ending.expires_at) != "UPDATE 1":
+                raise Rejected("key_ended", "the key is revoked, replaced or expired: make a new one")
             await connection.execute(_ADD, *_row(new))
 
     async def revoke(self, key_id: str, at: datetime) -> None:

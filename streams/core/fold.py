@@ -86,7 +86,7 @@ class Fold:
             return normalise(raw, customer, self._unit)
         except Rejected as refusal:
             return refusal
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError) as error:
             return _later(record.value) or Rejected("malformed", type(error).__name__)
 
     def _fold(self, books: Books, records: Sequence[Record], resolve: Resolve) -> Changes:

@@ -30,7 +30,7 @@ class MappingRequest(msgspec.Struct, frozen=True):
 
     Fields:
         litellm_customer_id: normalised.
-        effective_from: microseconds since 1970 UTC; None = as soon as the lead allows.
+        effective_from: microseconds since 1970 UTC; None = as soon as the lead allows, see `takes_effect`.
     """
 
     litellm_customer_id: str
@@ -68,7 +68,7 @@ def remap(
             `too_many_versions`, above `MAX_VERSIONS` that are still needed.
     """
     earliest = _whole_second_from(now_us + lead_us)
-    begins = takes_effect(request, now_us, lead_us)
+    begins = takes_effect(request, now_us, lead_us, record)
     version = _version(request, begins, now_us)
     if record is None:
         return CustomerRecord(request.litellm_customer_id, (version,), now_us, now_us)
@@ -80,7 +80,7 @@ def remap(
     versions = _needed([*_decided(record, begins), version, *later], now_us - keep_us)
     if len(versions) > MAX_VERSIONS:
         raise Rejected(TOO_MANY, f"more than {MAX_VERSIONS} versions are still needed")
-    return copy(record, versions=versions, updated_at=now_us)
+    return copy(record, versions=versions, updated_at=_later(record, now_us))
 
 
 def unmap(record: CustomerRecord, ending: Ending, now_us: int, lead_us: int, keep_us: int = KEEP_US) -> CustomerRecord:
@@ -92,14 +92,15 @@ def unmap(record: CustomerRecord, ending: Ending, now_us: int, lead_us: int, kee
         Rejected: `effective_from_too_early`. Never for too many versions: it must always be possible to stop.
     """
     earliest = _whole_second_from(now_us + lead_us)
-    begins = takes_effect(ending, now_us, lead_us)
+    begins = takes_effect(ending, now_us, lead_us, record)
     ended = in_force(record.versions, begins)
     if ended is record.versions[-1] and not ended.is_active and ended.deleted >= ending.deleted:
         return record
     if begins < earliest:
         raise Rejected(TOO_EARLY, "usage before now + MAPPING_LEAD_SECONDS may have been decided already")
     end = copy(ended, effective_from=begins, is_active=False, deleted=ending.deleted, updated_at=now_us)
-    return copy(record, versions=_needed([*_decided(record, begins), end], now_us - keep_us), updated_at=now_us)
+    versions = _needed([*_decided(record, begins), end], now_us - keep_us)
+    return copy(record, versions=versions, updated_at=_later(record, now_us))
 
 
 def forgettable(record: CustomerRecord, until_us: int) -> bool:
@@ -108,11 +109,26 @@ def forgettable(record: CustomerRecord, until_us: int) -> bool:
     return last.deleted and max(last.effective_from, last.updated_at) < until_us
 
 
-def takes_effect(request: MappingRequest | Ending, now_us: int, lead_us: int) -> int:
-    """The whole second from which the request's version applies: the asked one rounded down, or the earliest."""
+def takes_effect(
+    request: MappingRequest | Ending, now_us: int, lead_us: int, record: CustomerRecord | None = None
+) -> int:
+    """The whole second from which the request's version applies: the asked one rounded down, or `soonest`.
+
+    Args:
+        record: the customer's before the request; None where there is none.
+    """
     if request.effective_from is None:
-        return _whole_second_from(now_us + lead_us)
+        return soonest(record, now_us, lead_us)
     return request.effective_from - request.effective_from % SECOND_US
+
+
+def soonest(record: CustomerRecord | None, now_us: int, lead_us: int) -> int:
+    """The whole second, in microseconds since 1970 UTC, from which a request without a beginning applies.
+
+    Never before that of the request that was written before: where that one's process has the faster clock, its
+    version would else pass for one announced for later, and win over what was asked after it.
+    """
+    return _whole_second_from(_later(record, now_us) + lead_us)
 
 
 def shown(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion | None:
@@ -180,6 +196,11 @@ def _version(request: MappingRequest, begins: int, now_us: int) -> MappingVersio
         request.id_kind,
         now_us,
     )
+
+
+def _later(record: CustomerRecord | None, now_us: int) -> int:
+    """Now, but never before the record's last change: that is by the clock of whichever process made it."""
+    return now_us if record is None else max(now_us, record.updated_at)
 
 
 def _whole_second_from(us: int) -> int:

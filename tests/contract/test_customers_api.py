@@ -154,3 +154,19 @@ async def test_what_lago_alone_refuses_is_told_with_its_fields(api: OrgApi) -> N
     charges = [PREMIUM["charges"][0] | {"properties": {"amount": "a lot"}}]
     refused = await api.ask("POST", "/api/billing/plans", 422, json=PREMIUM | {"charges": charges})
     assert (refused["reason"], refused["details"]) == ("validation_errors", {"properties": ["invalid_amount"]})
+
+
+async def test_metadata_that_is_changed_is_in_the_audit_log_before(api: OrgApi) -> None:
+    await api.ask("POST", "/api/customers", 201, json=ACME)
+    before = len(api.access.changes)
+    await api.ask("POST", "/api/customers", json={"external_id": "customer-123", "metadata": {"vat": "1"}})
+    assert len(api.access.changes) == before + 1
+    was, becomes = api.access.changes[-1][:2]
+    assert ("vat" in was["metadata"], becomes["metadata"]["vat"]) == (False, "1")
+
+
+async def test_a_body_that_is_wrong_in_very_many_places_has_a_short_answer(api: OrgApi) -> None:
+    metadata = {f"{'k' * 30}{number}": [] for number in range(20_000)}
+    answer = await api.http.post("/api/customers", json={"external_id": "x", "metadata": metadata})
+    assert (answer.status_code, len(answer.json()["errors"])) == (422, 20)
+    assert len(answer.content) < 20_000

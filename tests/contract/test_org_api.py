@@ -26,7 +26,9 @@ async def test_setup_makes_customer_and_subscription_and_says_so(api: OrgApi) ->
     running = made["subscription"]
     assert running["external_id"] == f"org_1_starter_{NOW:.0f}"
     assert (running["plan_code"], running["status"], running["billing_time"]) == ("starter", "active", "anniversary")
-    assert api.access.changes == [(None, {"name": "Acme", "email": "a@acme.io", "plan_code": "starter"})]
+    assert api.access.changes == [
+        (None, {"name": "Acme", "email": "a@acme.io", "plan_code": "starter", "metadata": {}})
+    ]
 
 
 async def test_what_was_set_up_is_known_to_the_meter_at_once(api: OrgApi) -> None:

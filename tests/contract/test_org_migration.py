@@ -1,142 +1,18 @@
 """Users become orgs on the sandbox: killed at any step and run again there is one of each, and usage follows."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
-import httpx
 import pytest
 
-from connectors.lago.metered import InMemoryUsage
-from connectors.lago.org_billing import OrgBilling
-from connectors.lago.subscription_ids import InMemoryIds
 from connectors.operations.loose_ends import LooseEnds
-from connectors.operations.org_migration import MISSING, WOULD, OrgMigration, Outcome, plan_of
+from connectors.operations.org_migration import MISSING, WOULD, Outcome, plan_of
 from connectors.operations.user_orgs import UserOrg
-from connectors.orgs.learning import OrgLearner
-from schemas.customers import CustomerRecord, OrgRecord
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US, SECOND_US
-from streams.core.mapping import resolve
-from streams.core.remap import MappingRequest, remap
+from streams.core.remap import MappingRequest
+from tests.support.migration_world import ACME, LEAD_US, SENT, SETTLED_US, Refusing, World
 from tests.support.mortal_wire import Killed, MortalWire
-from tests.support.sandbox import Clock, Lago, lago_sandbox
-
-LEAD_US, SETTLED_US = 5 * SECOND_US, 27 * HOUR_US
-ACME = UserOrg("user_1", "org_1", "Acme", "a@acme.io")
-SENT = [False, True]
-
-
-@dataclass
-class Stored:
-    """What outlives a process but for Lago: ids, records, the audit log. It may die at a write."""
-
-    ids: InMemoryIds = field(default_factory=InMemoryIds)
-    customers: dict[str, CustomerRecord] = field(default_factory=dict)
-    orgs: dict[str, OrgRecord] = field(default_factory=dict)
-    audit: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-    dies_at: int | None = None
-    writes: int = 0
-
-    def _write(self, doing: Callable[[], None]) -> None:
-        """Dies before a write of an odd number, after one of an even number."""
-        self.writes += 1
-        fatal = self.dies_at is not None and self.writes >= (self.dies_at + 1) // 2
-        if not (fatal and self.dies_at % 2):  # type: ignore[operator]
-            doing()
-        if fatal:
-            raise Killed
-
-    async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
-        wanted = make(self.orgs.get(org_id, OrgRecord(org_id)))
-        self._write(lambda: self.orgs.update({org_id: wanted}))
-        return wanted
-
-    def map(self, request: MappingRequest, now_us: int) -> None:
-        customer_id = request.litellm_customer_id
-        wanted = remap(self.customers.get(customer_id), request, now_us, LEAD_US)
-        if wanted != self.customers.get(customer_id):
-            self._write(lambda: self.customers.update({customer_id: wanted}))
-
-    def told(self, entry: UserOrg, steps: Sequence[str]) -> None:
-        self._write(lambda: self.audit.append((entry.user_id, tuple(steps))))
-
-
-class Refusing(MortalWire):
-    """Answers the first POST to a path with an error."""
-
-    def __init__(self, path: str, status: int) -> None:
-        super().__init__()
-        self.path = path
-        self.status = status
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if (request.method, request.url.path) == ("POST", self.path):
-            self.path = ""
-            return httpx.Response(self.status, request=request)
-        return await super().handle_async_request(request)
-
-
-@dataclass
-class World:
-    lago: Lago
-    clock: Clock
-    stored: Stored = field(default_factory=Stored)
-    loose: LooseEnds = field(default_factory=LooseEnds)
-    wires: list[MortalWire] = field(default_factory=list)
-    asked: int = 0
-
-    def now_us(self) -> int:
-        return round(self.clock.now * SECOND_US)
-
-    def process(self, wire: MortalWire | None = None, dies_at: int | None = None) -> OrgMigration:
-        """A new process."""
-        self.wires.append(wire or MortalWire())
-        lago, stored = self.wires[-1].client(self.lago.url), self.stored
-        stored.dies_at, stored.writes = dies_at, 0
-        world = self
-
-        class Mappings:
-            async def put(self, request: MappingRequest, *, ask_lago: bool) -> None:
-                stored.map(request, world.now_us())
-
-        async def announce(entry: UserOrg, steps: Sequence[str]) -> None:
-            stored.told(entry, steps)
-
-        async def loose() -> LooseEnds:
-            self.asked += 1
-            return self.loose
-
-        return OrgMigration(
-            OrgBilling(lago, stored.ids, InMemoryUsage(), now_us=self.now_us),
-            Mappings(),
-            OrgLearner(stored.customers, stored.orgs, stored, lago, now_us=self.now_us),
-            stored.customers,
-            announce=announce,
-            loose=loose,
-            lead_us=LEAD_US,
-            settled_us=SETTLED_US,
-            now_us=self.now_us,
-        )
-
-    async def user(self, user_id: str, plan: str = "starter", *customers: str, **fields: Any) -> None:
-        """A user with a subscription, who pays for these LiteLLM customers."""
-        await self.lago.subscribe(f"of {user_id}", user_id, plan, **fields)
-        for customer in customers:
-            self.stored.map(MappingRequest(customer, user_id, "tenant", plan), self.now_us() - HOUR_US)
-
-    async def everything(self) -> tuple[list[str], list[tuple[str, str, str]]]:
-        """Customers, and subscriptions of every state as (customer, plan, state)."""
-        customers = (await self.lago.get("/customers")).json()["customers"]
-        states = ["active", "pending", "terminated", "canceled"]
-        listed = (await self.lago.get("/subscriptions", **{"status[]": states})).json()["subscriptions"]
-        told = sorted((one["external_customer_id"], one["plan_code"], one["status"]) for one in listed)
-        return sorted(one["external_id"] for one in customers), told
-
-    def payer(self, customer: str, at_us: int) -> tuple[str, str]:
-        """Org and subscription of a call that ended then."""
-        target = resolve(self.stored.customers[customer], at_us, "end_user", self.stored.orgs)
-        return target.org_id, target.subscription or target.held
+from tests.support.sandbox import Clock, lago_sandbox
 
 
 @pytest.fixture
@@ -287,6 +163,32 @@ async def test_the_users_subscription_ends_when_no_usage_can_reach_it_and_not_be
     assert (await world.process().look(ACME, otherwise=MISSING)).state == "already"
 
 
+async def test_what_is_on_its_way_is_asked_again_where_it_was_asked_too_early_for_a_user(world: World) -> None:
+    """
+    user_1 settled    asked       a call of bob is folded    user_2 settled
+    ------|-------------|----------------|-------------------------|------------> one run of both
+                        | not yet in it                            | would be ended with the call unbilled
+    """
+    await world.user("user_1", "starter", "alice")
+    await world.user("user_2", "starter", "bob")
+    users = [ACME, UserOrg("user_2", "org_2")]
+    for entry in users:
+        await world.process().run(entry)
+        world.clock.now += 60
+    moved = [world.stored.customers[name].versions[-1].effective_from for name in ("alice", "bob")]
+    process = world.process()
+    world.clock.now = (moved[0] + SETTLED_US) / SECOND_US
+    assert (await process.run(users[0])).state == "migrated"
+    first = world.asked
+    world.clock.now = (moved[1] + SETTLED_US) / SECOND_US
+    world.loose = LooseEnds(open={"bob"})
+    waiting = await process.run(users[1])
+    assert (waiting.state, waiting.to_end[0].wait != "") == ("already", True)
+    again = world.asked
+    assert (await process.run(users[1])).state == "already"
+    assert (first, again, world.asked) == (1, 2, 2), "once for all who were settled by then"
+
+
 async def test_killed_while_it_ends_the_users_subscription_it_is_ended_once(world: World) -> None:
     for sent in SENT:
         entry = UserOrg(f"user_{sent}", f"org_{sent}")
@@ -312,6 +214,14 @@ async def test_somebody_mapped_to_the_user_while_the_command_runs_keeps_its_subs
     await process.look(ACME, otherwise=WOULD)
     world.stored.map(MappingRequest("carol", "user_1", "tenant"), world.now_us() - HOUR_US)
     assert (await process.run(ACME)).to_end[0].wait == "a mapping names them"
+
+
+async def test_a_mapping_that_a_faster_clock_changed_a_moment_ago_is_moved_too(world: World) -> None:
+    await world.user("user_1", "starter", "alice")
+    ahead_us = world.now_us() + 60 * SECOND_US
+    world.stored.map(MappingRequest("alice", "user_1", "tenant", "professional"), ahead_us)
+    assert (await world.process().run(ACME)).state == "migrated"
+    assert world.payer("alice", ahead_us + LEAD_US + HOUR_US)[0] == "org_1"
 
 
 async def test_where_no_mapping_names_the_user_its_subscription_is_left_to_people(world: World) -> None:

@@ -259,3 +259,8 @@ async def test_a_limit_is_a_whole_number(api: OrgApi, limits: dict[str, Any]) ->
     await api.set_up("ai_basic")
     assert (await api.org("PUT", "/limits", 422, json={"limits": limits}))["reason"] == "invalid_fields"
     assert (await api.org("PUT", "/limits", 422, json={"limits": {"": 1}}))["reason"] == "bad_limit"
+
+
+async def test_the_name_of_a_limit_is_short(api: OrgApi) -> None:
+    answer = await api.http.put("/api/v1/billing/plans/ai_basic/limits", json={"limits": {"n" * 256: 1}})
+    assert (answer.status_code, answer.json()["reason"]) == (422, "invalid_fields")

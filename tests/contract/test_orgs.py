@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -11,66 +10,22 @@ from typing import Any
 import pytest
 
 from connectors.lago import orgs
-from connectors.lago.limits import FixedLimits
-from connectors.lago.metered import InMemoryUsage
 from connectors.lago.org_billing import OrgBilling
 from connectors.lago.orgs import LagoIntegrationError
-from connectors.lago.subscription_ids import STABLE, InMemoryIds
+from connectors.lago.subscription_ids import STABLE
 from schemas.errors import ConfigurationError, Unavailable
 from schemas.moments import SECOND_US, parse_us
 from tests.support.mortal_wire import Killed, MortalWire
-from tests.support.sandbox import NOW, Clock, Lago, event, lago_sandbox
+from tests.support.orgs_world import World, orgs_world
+from tests.support.sandbox import NOW, event
 
 ACME = ("org_1", "Acme", "a@acme.io", "user_1")
 
 
-@dataclass
-class World:
-    """A Lago with plans, and what outlives a process: the ids and the recorded usage."""
-
-    lago: Lago
-    clock: Clock
-    ids: InMemoryIds
-    usage: InMemoryUsage
-    ticks: float = 0.0
-    wires: list[MortalWire] = field(default_factory=list)
-
-    def process(self, wire: MortalWire | None = None, **options: Any) -> OrgBilling:
-        """A new process' billing, which the module now works on."""
-        self.wires.append(wire or MortalWire())
-        billing = OrgBilling(
-            self.wires[-1].client(self.lago.url),
-            self.ids,
-            self.usage,
-            now_us=lambda: round(self.clock.now * SECOND_US),
-            clock=lambda: self.ticks,
-            **options,
-        )
-        orgs.serve_with(billing)
-        return billing
-
-    async def everything(self) -> tuple[list[str], list[tuple[str, str, str]]]:
-        """Customers, and subscriptions of every state as (customer, plan, state)."""
-        customers = (await self.lago.get("/customers")).json()["customers"]
-        states = ["active", "pending", "terminated", "canceled"]
-        listed = (await self.lago.get("/subscriptions", **{"status[]": states})).json()["subscriptions"]
-        told = sorted((one["external_customer_id"], one["plan_code"], one["status"]) for one in listed)
-        return sorted(one["external_id"] for one in customers), told
-
-
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    clock = Clock()
-    async with lago_sandbox(clock=clock) as lago:
-        await lago.plan("founders_friend", 0)
-        await lago.plan("starter", 1900)
-        await lago.plan("professional", 4900)
-        world = World(lago, clock, InMemoryIds(), InMemoryUsage())
-        world.process()
-        yield world
-        for wire in world.wires:
-            await wire.aclose()
-    orgs.serve_with(None)
+    async with orgs_world() as there:
+        yield there
 
 
 @pytest.mark.parametrize(
@@ -418,42 +373,6 @@ async def test_health_is_told_and_never_raised(world: World) -> None:
     orgs.serve_with(OrgBilling(nowhere, world.ids, world.usage, now_us=lambda: 0))
     told = await orgs.check_lago_health()
     assert (told.status, told.version) == ("unhealthy", "")
-
-
-async def test_whether_an_org_may_be_served_is_whether_it_has_an_active_subscription(world: World) -> None:
-    assert await orgs.check_org_has_active_subscription("org_1") is False
-    await orgs.create_subscription("org_1", "starter", subscription_at="2025-04-01")
-    assert await orgs.check_org_has_active_subscription("org_1") is False
-    await orgs.create_subscription("org_2", "starter")
-    assert await orgs.check_org_has_active_subscription("org_2") is True
-    await orgs.terminate_subscription("org_2")
-    assert await orgs.check_org_has_active_subscription("org_2") is False
-
-
-async def test_an_orgs_limits_are_its_plans_and_its_own_held_against_what_lago_counts(world: World) -> None:
-    metric = await world.lago.metric("ai_usage")
-    await world.lago.plan("ai_basic", charges=[{"billable_metric_id": metric, "charge_model": "dynamic"}])
-    limits = FixedLimits({"ai_basic": {"tokens": 1000, "requests": 5}}, {"org_1": {"tokens": 900}})
-    orgs.serve_with(world.process(), limits)
-    made = await orgs.create_subscription("org_1", "ai_basic")
-    assert await orgs.get_org_plan_limits("org_1") == {"tokens": 900, "requests": 5}
-    sent = event(external_subscription_id=made.external_id, code="ai_usage", properties={"unit": "899"})
-    await world.lago.post(sent)
-    found = {one.limit: (one.used, one.most) for one in await orgs.enforce_usage_limits("org_1")}
-    assert found == {"tokens": (899, 900), "requests": (None, 5)}
-    await world.lago.post(sent | {"transaction_id": "t2", "properties": {"unit": "1"}})
-    orgs.serve_with(world.process(), limits)
-    with pytest.raises(orgs.UsageLimitReached) as caught:
-        await orgs.enforce_usage_limits("org_1")
-    assert (caught.value.limit, caught.value.used, caught.value.most) == ("tokens", 900, 900)
-    with pytest.raises(LagoIntegrationError, match="no_active_subscription"):
-        await orgs.enforce_usage_limits("org_2")
-
-
-async def test_without_limits_nothing_is_said_to_be_within_them(world: World) -> None:
-    for function in (orgs.get_org_plan_limits, orgs.enforce_usage_limits):
-        with pytest.raises(ConfigurationError, match="no_limits"):
-            await function("org_1")
 
 
 async def test_without_a_lago_the_module_says_what_is_missing() -> None:

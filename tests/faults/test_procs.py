@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,9 @@ _TICKING = "import time\nwhile True: print('tick', flush=True); time.sleep(0.01)
 _BROKEN = "import sys; sys.exit(7)"
 
 
-def process(folder: Path, code: str) -> Process:
+def process(folder: Path, code: str, ready: Callable[[str], bool] = bool) -> Process:
     begun = time.monotonic()
-    return Process("it", [sys.executable, "-c", code], {}, folder, lambda: time.monotonic() - begun)
+    return Process("it", [sys.executable, "-c", code], {}, folder, lambda: time.monotonic() - begun, ready)
 
 
 async def test_what_is_killed_is_gone_and_starts_again_only_when_told(tmp_path: Path) -> None:
@@ -81,7 +82,8 @@ async def test_the_frozen_say_nothing_and_go_on_afterwards(tmp_path: Path) -> No
 
 
 async def test_what_does_not_come_up_is_told_with_its_last_words(tmp_path: Path) -> None:
-    it = process(tmp_path, "raise SystemExit('no port')")
+    # Its last words are no sign of life, though it lives while they are read.
+    it = process(tmp_path, "raise SystemExit('no port')", lambda said: "ready" in said)
     it.start()
     with pytest.raises(TimeoutError, match="no port"):
         await it.up(limit_s=1)

@@ -12,8 +12,13 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from connectors.access.keys import expiring, successor
 from connectors.cli import app
+from connectors.postgres import api_keys
+from connectors.postgres.api_keys import PostgresKeys
+from connectors.postgres.pool import Database
 from connectors.settings import Settings
+from schemas.errors import Rejected
 from tests.support.database import migrated_database, rows, until
 from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka import Kafka
@@ -247,3 +252,41 @@ async def test_refused_attempts_are_in_the_audit_log_and_a_flood_of_them_is_not(
     await soon(lambda: len(lines()) == 10)
     assert {line["reason"] for line in lines()} <= {"unknown_token", "too_many_requests"}
     assert "guessed" not in json.dumps(stage.values(stage.topics.audit))
+
+
+async def test_what_a_key_hands_on_ends_when_it_does(server: Server) -> None:
+    ends = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    parent = await made(server, scopes=["keys:write", "stats:read"], expires_at=ends)
+    child = await made(server, by=bearer(parent["token"]))
+    assert child["expires_at"] == parent["expires_at"]
+    shorter = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
+    assert (await made(server, by=bearer(parent["token"]), expires_at=shorter))["expires_at"] < parent["expires_at"]
+    own = await server.http.post(f"{KEYS}/{parent['id']}/rotate", json={}, headers=bearer(parent["token"]))
+    assert own.json()["expires_at"] == parent["expires_at"]
+
+
+async def test_a_key_that_was_revoked_or_replaced_meanwhile_has_no_successor(
+    settings: Settings, server: Server, url: str
+) -> None:
+    """Whoever rotates read the key before, and found it live."""
+    revoked, replaced = await made(server), await made(server)
+    store, now = PostgresKeys(Database(settings.database_url.get_secret_value(), 1)), datetime.now(UTC)
+    for one in (revoked, replaced):
+        old = await store.get(one["id"])
+        assert old is not None
+        if one is revoked:
+            await store.revoke(old.key_id, now)
+        else:
+            await store.replace(expiring(old, now, timedelta(hours=1)), successor(old, "first", now)[0])
+        with pytest.raises(Rejected, match="key_ended"):
+            await store.replace(expiring(old, now, timedelta(hours=1)), successor(old, "second", now)[0])
+    assert await rows(url, "SELECT created_by FROM api_keys WHERE rotated_from IS NOT NULL") == [("first",)]
+
+
+async def test_so_many_keys_and_no_more(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_keys, "MOST_LIVE", 2)
+    await made(server)
+    second = await made(server)
+    assert (await made(server, 409))["reason"] == "too_many_keys"
+    await server.http.delete(f"{KEYS}/{second['id']}", headers=BEARER)
+    await made(server)

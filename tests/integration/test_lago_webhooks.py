@@ -1,5 +1,6 @@
 """Lago's webhooks from end to end: what Lago says is in the org's record before it hears 200."""
 
+import asyncio
 import hmac
 import json
 import time
@@ -152,6 +153,17 @@ async def test_only_what_lago_signed_is_taken(settings: Settings, stage: Stage, 
         answer = await post("/webhooks/lago", **signed(started(), secret="an-old-one"))
         assert (answer.status_code, answer.json()) == (200, {"status": "ignored"})
     assert [one.event_type for one in attempts(stage)] == ["subscription.started"]
+
+
+async def test_what_is_not_signed_is_refused_before_its_body_comes(
+    settings: Settings, stage: Stage, lago: Lago
+) -> None:
+    """Nobody has to be known to knock here, so nothing is kept for those who show nothing."""
+    async with running_server(settings) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", next(iter(server.ports.values())))
+        writer.write(b"POST /webhooks/lago HTTP/1.1\r\nHost: x\r\nContent-Length: 16000000\r\n\r\n")
+        assert b" 401 " in await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
 
 
 async def test_without_a_secret_no_webhook_is_believed(kafka: Kafka, topic_prefix: str, lago: Lago) -> None:

@@ -1,5 +1,6 @@
 """A key that is for some orgs sees and changes their mappings alone, whichever way it asks."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -91,3 +92,34 @@ async def test_what_is_its_own_it_may_change_and_end(theirs: httpx.AsyncClient) 
 
 def _lines(rows: list[dict[str, Any]]) -> bytes:
     return b"".join(httpx.Request("POST", "http://x", json=row).content + b"\n" for row in rows)
+
+
+async def test_a_subscription_of_another_org_is_not_named(theirs: httpx.AsyncClient) -> None:
+    """Lago bills by the subscription: whoever named another org's would let it pay."""
+    named = mapping("new", "org_1") | {"external_subscription_id": "sub_of_org_2"}
+    assert refused(await theirs.post("/customers/mapping", json=named), 403)["reason"] == "other_org"
+    told = said(await theirs.post("/customers/mappings/import", content=_lines([named])))
+    assert [error["reason"] for error in told["errors"]] == ["other_org"]
+
+
+async def test_its_own_subscription_may_be_named(theirs: httpx.AsyncClient, kafka: Kafka, topic_prefix: str) -> None:
+    Stage(kafka.bootstrap, topic_prefix, partitions=3).map("other", "org_1", "sub_1")
+    named = mapping("new", "org_1") | {"external_subscription_id": "sub_1"}
+
+    async def taken() -> bool:
+        return (await theirs.post("/customers/mapping", json=named)).status_code in (200, 201)
+
+    await until(taken)
+
+
+async def test_what_is_announced_for_another_org_is_not_shown(theirs: httpx.AsyncClient, server: Server) -> None:
+    later = time.time() + 3600
+    moved = await server.http.post(
+        "/customers/mapping", json=mapping("mine", "org_2") | {"effective_from": later}, headers=BEARER
+    )
+    assert [one["lago_customer_id"] for one in said(moved)["upcoming"]] in ([], ["org_2"])
+    whole = said(await server.http.get("/customers/mine/mapping", headers=BEARER))
+    assert [one["lago_customer_id"] for one in whole["upcoming"]] == ["org_2"]
+    assert said(await theirs.get("/customers/mine/mapping"))["upcoming"] == []
+    [listed] = said(await theirs.get("/customers/mappings"))["mappings"]
+    assert listed["upcoming"] == []

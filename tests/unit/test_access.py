@@ -10,7 +10,8 @@ import pytest
 from connectors.http.api.access import WRONG_PER_S, FixedKeys
 from connectors.http.api.audit import MAX_VALUE, OF_ALL, OF_ONE, SOURCES, Attempt, Audit
 from connectors.http.api.bounded import MAX_BODY
-from connectors.http.api.endpoints import Who
+from connectors.http.api.endpoints import Endpoint, Who
+from connectors.http.problem import Problem
 from tests.support.entrance import ENDPOINTS, Clock, House, Known, Topic, running_house
 
 ALL = {
@@ -219,6 +220,19 @@ async def test_a_refused_attempt_has_a_line_without_the_credential(house: House)
     assert [(line.actor, line.reason) for line in lines] == [("", "unknown_token"), ("acme's", "other_org")]
     assert lines[0].target == {"request": "GET /orgs/{org_id}"}
     assert lines[1].target == {"request": "GET /orgs/{org_id}", "org_id": "org_other"}
+
+
+class Expired:
+    """A credential that was right once."""
+
+    async def who(self, token: str, endpoint: Endpoint) -> Who | None:
+        raise Problem(401, "token_expired")
+
+
+async def test_tokens_that_were_right_once_are_counted_with_the_wrong_ones() -> None:
+    async with running_house([Expired()]) as house:
+        answers = [(await house.get("/things", "old")).status_code for _ in range(int(WRONG_PER_S) + 5)]
+    assert answers == [401] * int(WRONG_PER_S) + [429] * 5
 
 
 async def test_a_flood_of_wrong_keys_is_a_few_lines_and_one_that_counts() -> None:

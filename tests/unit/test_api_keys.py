@@ -72,6 +72,12 @@ def test_a_successor_may_do_the_same_and_the_old_key_lives_on_but_never_longer_t
     assert expiring(key()[0], NOW, HOUR).expires_at == NOW + HOUR
 
 
+def test_a_successor_lives_no_longer_than_its_maker() -> None:
+    for ends in (None, NOW + 10 * HOUR):
+        assert successor(key(ends=ends)[0], "rotator", NOW, NOW + HOUR)[0].expires_at == NOW + HOUR
+    assert successor(key(ends=NOW + HOUR)[0], "rotator", NOW, NOW + 10 * HOUR)[0].expires_at == NOW + HOUR
+
+
 def test_a_key_ends_at_its_moment_and_a_revoked_one_is_revoked_for_good() -> None:
     one, _ = key(ends=NOW + HOUR)
     assert [one.state(NOW + after) for after in (HOUR - timedelta(microseconds=1), HOUR)] == ["live", "expired"]
@@ -228,3 +234,15 @@ async def test_when_a_key_was_used_is_written_together() -> None:
     ring.table.away = True
     await ring.knows(tokens[0])
     await ring.ring.write_use()
+
+
+async def test_a_key_that_nobody_knows_keeps_nobody_waiting() -> None:
+    ring = Ring()
+    token = ring.made()
+    assert await ring.knows(token)
+    ring.pass_s(AGAIN_S + 0.01)
+    ring.table.slow = True
+    asking = asyncio.ensure_future(ring.knows("mb_0123456789ab_" + "x" * 43))
+    await asyncio.sleep(0.01)
+    assert await asyncio.wait_for(ring.knows(token), 0.1)
+    asking.cancel()

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from connectors.http.ingress.strip import strip
 from connectors.lago.metered import MAX_PROPERTIES_BYTES, MeteredEvent, metered
-from connectors.orgs.usage_sink import KafkaUsage
 from connectors.postgres.rows import usage_rows
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
-from schemas.errors import LedgerBroken, Rejected, Unavailable
+from schemas.errors import LedgerBroken, Rejected
 from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, Position, Sum
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import LatePolicy, MeterPolicy
@@ -372,30 +371,3 @@ def test_properties_have_a_bound_and_can_be_stored_everywhere() -> None:
         metered("org", "code", "tx", {"x": "y" * MAX_PROPERTIES_BYTES}, None, NOON)
     with pytest.raises(Rejected, match="bad_event"):
         metered("org", "code", "tx\udc00", None, None, NOON)
-
-
-async def test_an_event_is_taken_once_it_is_durable_and_not_before() -> None:
-    class Broker:
-        def __init__(self) -> None:
-            self.stored: list[tuple[str, str | None, bytes, int]] = []
-            self.away = True
-
-        async def send_one(self, record: tuple[str, str | None, bytes, int]) -> tuple[int, int]:
-            if self.away:
-                raise Unavailable("kafka_timeout")
-            self.stored.append(record)
-            return 0, 0
-
-    broker, named = Broker(), list[str]()
-    sink = KafkaUsage(broker, "raw", now_us=lambda: NOON + 1500, named=named.append)
-    event = metered("org", "code", "tx", None, NOON / SECOND_US, NOON)
-    with pytest.raises(Unavailable):
-        await sink.record(event)
-    assert named == []
-    broker.away = False
-    await sink.record(event)
-    [(topic, key, value, time_ms)] = broker.stored
-    assert (topic, key, time_ms, named) == ("raw", "org", NOON // 1000 + 1, ["org"])
-    record = msgspec.json.decode(value, type=RawRecord)
-    assert (record.v, record.source, record.shape, record.received_at) == (1, "api", "metered", NOON + 1500)
-    assert record.metered == Metered("org", "tx", "code", NOON, {"org_id": "org"})

@@ -63,7 +63,23 @@ def test_every_spelling_of_a_moment_is_the_same_moment(value: float | str) -> No
     assert to_us(to_datetime(us)) == us
 
 
-@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "yesterday", "", 1e300, True])
+@pytest.mark.parametrize(
+    "value",
+    [
+        -1,
+        float("nan"),
+        float("inf"),
+        "yesterday",
+        "",
+        1e300,
+        -1e305,
+        10**400,
+        -(10**400),
+        "9" * 400,
+        "1700000000." + "3" * 108,
+        True,
+    ],
+)
 def test_what_is_no_moment_is_rejected(value: float | str) -> None:
     with pytest.raises(Rejected, match="bad_time"):
         parse_us(value)

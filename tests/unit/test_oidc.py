@@ -1,5 +1,6 @@
 """Laws of users' tokens: what the provider did not sign for us, now, is nobody's; claims give scopes and orgs."""
 
+import asyncio
 import base64
 import hmac
 import json
@@ -52,11 +53,14 @@ class Provider:
 
     keys: list[dict[str, Any]] = field(default_factory=lambda: [jwk(RSA, "one", use="sig", alg="RS256")])
     away: bool = False
+    slow: bool = False
     asked: list[str] = field(default_factory=list)
     answers: dict[str, httpx.Response] = field(default_factory=dict)
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx.Request) -> Any:
         self.asked.append(request.url.path)
+        if self.slow:
+            return asyncio.Event().wait()
         if self.away:
             raise httpx.ConnectError("away")
         if request.url.path in self.answers:
@@ -311,3 +315,14 @@ async def test_claims_give_what_they_say_and_nothing_where_they_say_nothing(
     who = await Desk(claims=names).who(token(**told))
     assert who is not None and scopes <= set(SCOPES)
     assert (who.scopes, who.orgs) == (scopes, orgs)
+
+
+async def test_a_key_that_nobody_knows_keeps_no_user_waiting() -> None:
+    desk = Desk()
+    assert await desk.who(token()) is not None
+    desk.clock.now += AGAIN_S + 1
+    desk.provider.slow = True
+    asking = asyncio.ensure_future(desk.who(token(kid="guess")))
+    await asyncio.sleep(0.01)
+    assert await asyncio.wait_for(desk.who(token()), 0.1) is not None
+    asking.cancel()

@@ -36,6 +36,14 @@ def test_a_customer_without_a_plan_leaves_only_who_it_is() -> None:
     assert (record.plan, record.periods) == ("", ())
 
 
+def test_a_plan_that_changed_after_the_account_was_read_is_the_orgs() -> None:
+    """By the record's plan the org's limits are known."""
+    account = Account(ACME, Subscription("sub_1", plan_code="starter"))
+    active = [Period("other", BEGUN, None, "trial"), Period("sub_1", ENDED, None, "professional")]
+    assert noted(RUNNING, account, active, None, NOW).plan == "professional"
+    assert noted(RUNNING, account, active[:1], None, NOW).plan == "starter"
+
+
 def test_what_is_the_same_is_not_written_again() -> None:
     account = Account(ACME, Subscription("sub_1", plan_code="starter"))
     record = noted(RUNNING, account, [Period("sub_1", BEGUN, None, "starter")], None, NOW)

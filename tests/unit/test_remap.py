@@ -139,6 +139,41 @@ def test_a_change_before_the_first_versions_own_beginning_leaves_what_that_one_c
     assert payer(record, NOW + HOUR_US) == "a"
 
 
+AHEAD = 3 * SECOND_US
+
+
+@pytest.mark.parametrize("behind", [0, 250_000, SECOND_US, AHEAD, HOUR_US])
+@pytest.mark.parametrize("org", ["a", "b", "c"])
+def test_of_two_requests_the_later_written_one_wins_though_its_process_has_the_slower_clock(
+    behind: int, org: str
+) -> None:
+    #  the first process' clock     now            its version of b
+    #  -------------- a -------------|------------------|--- b, but no longer than it takes --->
+    #  the second one's       now            now+lead
+    first = record_of((NOW - 2 * HOUR_US, asked("a")), (NOW, asked("b")))
+    second = remap(first, asked(org), NOW - behind, LEAD)
+    assert payer(second, EARLIEST - 1) == "a"
+    assert {payer(second, EARLIEST), payer(second, NOW + 99 * HOUR_US)} == {org}
+    third = remap(second, asked("d"), NOW - behind - 1, LEAD)
+    assert {payer(third, EARLIEST), payer(third, NOW + 99 * HOUR_US)} == {"d"}
+
+
+@pytest.mark.parametrize("behind", [0, SECOND_US, AHEAD])
+def test_an_end_by_the_slower_clock_is_an_end_and_what_comes_after_it_wins_over_it(behind: int) -> None:
+    first = record_of((NOW - 2 * HOUR_US, asked("a")), (NOW, asked("b")))
+    for ending in (Ending(), Ending(deleted=True)):
+        ended = unmap(first, ending, NOW - behind, LEAD)
+        assert payer(ended, EARLIEST - 1) == "a"
+        assert {payer(ended, EARLIEST), payer(ended, NOW + 99 * HOUR_US)} == {None}
+        assert {payer(remap(ended, asked("c"), NOW - behind, LEAD), at) for at in (EARLIEST, NOW + HOUR_US)} == {"c"}
+
+
+def test_what_was_announced_for_its_own_moment_stays_whoevers_clock_is_slower() -> None:
+    announced = record_of((NOW - 2 * HOUR_US, asked("a")), (NOW, asked("b", NOW + HOUR_US)))
+    changed = remap(announced, asked("c"), NOW - AHEAD, LEAD)
+    assert [payer(changed, at) for at in (EARLIEST - 1, EARLIEST, NOW + HOUR_US)] == ["a", "c", "b"]
+
+
 def test_an_inactive_stretch_that_a_later_version_covers_keeps_its_payer() -> None:
     stopped = record_of((NOW - 9 * HOUR_US, asked("a")), (NOW - 8 * HOUR_US, asked("a", active=False)))
     planned = remap(stopped, asked("b", NOW + 9 * HOUR_US), NOW - HOUR_US, LEAD)
@@ -265,7 +300,7 @@ def test_no_request_changes_who_pays_for_what_may_be_decided_already(
             if refusal.reason not in {TOO_EARLY, TOO_MANY}:
                 raise
             continue
-        begins = takes_effect(request, now, LEAD)
+        begins = takes_effect(request, now, LEAD, before)
         beginnings = [version.effective_from for version in record.versions]
         assert beginnings == sorted(set(beginnings))
         assert all(beginning % SECOND_US == 0 for beginning in beginnings)

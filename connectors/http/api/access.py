@@ -131,12 +131,19 @@ class Doorman:
     async def _identified(self, request: web.Request, endpoint: Endpoint) -> Who:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and (token := token.strip()):
-            for kind in self._kinds:
-                if (who := await kind.who(token, endpoint)) is not None:
-                    return who
+            try:
+                for kind in self._kinds:
+                    if (who := await kind.who(token, endpoint)) is not None:
+                        return who
+            except Problem:  # it was right once
+                self._count_wrong(request)
+                raise
+        self._count_wrong(request)
+        raise Problem(401, "unknown_token", "the bearer token is not known here", {"WWW-Authenticate": "Bearer"})
+
+    def _count_wrong(self, request: web.Request) -> None:
         if wait_s := self._wrong.wait_s(self._source(request)):
             raise _too_often("too many requests from this address name no known credential", wait_s)
-        raise Problem(401, "unknown_token", "the bearer token is not known here", {"WWW-Authenticate": "Bearer"})
 
     def _attempt(self, who: Who | None, request: web.Request) -> Attempt:
         """Told is the route, and its parts only of somebody known: a key may stand in a path by mistake."""

@@ -6,6 +6,7 @@ returns its answer; what it raises is answered here, the same everywhere.
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -18,6 +19,9 @@ from schemas.errors import ConfigurationError, Rejected, Unavailable
 
 _RETRY_S = 5
 _NO_POSTGRES = "DATABASE_URL"
+#: Of a body that is wrong in very many places the first are told: the answer must not be larger than the question.
+_ERRORS_TOLD = 20
+_FIELD_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +32,13 @@ class Who:
         actor: their name in the audit log; no secret.
         scopes: what they may do; `*` is everything.
         orgs: the only orgs they may see or change; None = all.
+        until: when their credential ends by itself, aware: nothing they hand on lives longer; None = it does not.
     """
 
     actor: str
     scopes: frozenset[str] = frozenset()
     orgs: frozenset[str] | None = None
+    until: datetime | None = None
 
     def may(self, scope: str) -> bool:
         """Whether they hold the scope."""
@@ -211,10 +217,10 @@ def _invalid(invalid: ValidationError) -> Problem:
         return Problem(400, "not_json", "the body is not JSON")
     errors = [
         {
-            "field": ".".join(str(part) for part in error["loc"]) or "body",
+            "field": ".".join(str(part)[:_FIELD_CHARS] for part in error["loc"]) or "body",
             "message": error["msg"].removeprefix("Value error, "),
         }
-        for error in found
+        for error in found[:_ERRORS_TOLD]
     ]
     sentence = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
     return Problem(422, "invalid_fields", sentence, errors=errors)

@@ -1,6 +1,7 @@
 """API keys over HTTP: made, seen, rotated and revoked by those who may do at least as much."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Protocol
 
@@ -12,6 +13,7 @@ from connectors.access.scopes import EVERYTHING, SCOPES
 from connectors.http.api.endpoints import Asked, Endpoint
 from connectors.http.health import json_response
 from connectors.http.problem import Problem
+from schemas.errors import Rejected
 
 _PATH = "/api/v1/access/keys"
 #: At most a month: an overlap is there to bring the new token everywhere.
@@ -123,11 +125,15 @@ class KeyDesk:
         orgs = None if wanted.orgs is None else frozenset(wanted.orgs)
         if not is_within(wanted.scopes, orgs, asked.who.scopes, asked.who.orgs):
             raise _beyond()
-        if wanted.expires_at is not None and wanted.expires_at <= now:
+        ends, until = wanted.expires_at, asked.who.until
+        if ends is not None and ends <= now:
             raise Problem(422, "already_expired", "expires_at is past")
-        key, token = mint(wanted.name, wanted.scopes, orgs, asked.who.actor, now, wanted.expires_at)
+        if until is not None and (ends is None or ends > until):
+            ends = until
+        key, token = mint(wanted.name, wanted.scopes, orgs, asked.who.actor, now, ends)
         await asked.changing(None, key_shown(key, now))
-        await store.add(key)
+        with _conflicts():
+            await store.add(key)
         self._changed()
         return _secret({**key_shown(key, now), "token": token}, 201)
 
@@ -142,10 +148,11 @@ class KeyDesk:
         old = await self._own(store, asked)
         if old.state(now) != "live":
             raise Problem(409, "key_ended", "the key is revoked or expired: make a new one")
-        key, token = successor(old, asked.who.actor, now)
+        key, token = successor(old, asked.who.actor, now, asked.who.until)
         ending = expiring(old, now, timedelta(hours=asked.body.overlap_hours))
         await asked.changing(key_shown(old, now), [key_shown(ending, now), key_shown(key, now)])
-        await store.replace(ending, key)
+        with _conflicts():
+            await store.replace(ending, key)
         self._changed()
         return _secret({**key_shown(key, now), "token": token}, 201)
 
@@ -167,6 +174,15 @@ class KeyDesk:
         if not key.is_within(asked.who.scopes, asked.who.orgs):
             raise _beyond()
         return key
+
+
+@contextmanager
+def _conflicts() -> Iterator[None]:
+    """409 for what only fails because of what others have done meanwhile."""
+    try:
+        yield
+    except Rejected as refusal:
+        raise Problem(409, refusal.reason, refusal.detail) from refusal
 
 
 def key_endpoints(desk: KeyDesk) -> list[Endpoint]:

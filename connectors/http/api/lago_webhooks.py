@@ -4,6 +4,7 @@ Lago sends a webhook three times within half a minute, always under one key: the
 as the process lives, and a repeat after that does no harm (connectors/lago/webhook_handlers.py).
 """
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -13,18 +14,22 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
-from connectors.http.api.bounded import body_of
 from connectors.http.api.endpoints import Asked, Endpoint, as_problem
 from connectors.http.health import json_response
-from connectors.http.problem import Problem
+from connectors.http.intake import Intake
+from connectors.http.problem import CLOSES, Problem
 from connectors.lago.webhook_handlers import REPEATED, Payload, WebhookHandlers, kind_of
-from connectors.lago.webhook_signatures import UNIQUE_KEY, check_signature
+from connectors.lago.webhook_signatures import UNIQUE_KEY, check_signature, check_signed
 from schemas.errors import Rejected, Unavailable
 from schemas.records import DeliveryAttempt
 
 PATH: Final = "/webhooks/lago"
 #: An hour's `events.errors` may name every event of that hour.
 MAX_BYTES: Final = 16 << 20
+#: Of all webhooks that are on their way, twice: the half is for those whose signature is not checked yet.
+_IN_FLIGHT: Final = 8 * MAX_BYTES
+_BODY_S: Final = 30.0
+_WORTH_A_THREAD: Final = 1 << 20
 #: Keys that are remembered.
 _KEYS: Final = 10_000
 _KEY_CHARS: Final = 64
@@ -73,6 +78,7 @@ class LagoWebhooks:
         self._now_us = now_us
         self._monotonic = monotonic
         self._done: OrderedDict[str, int] = OrderedDict()
+        self._intake = Intake(MAX_BYTES, _IN_FLIGHT)
 
     def endpoints(self) -> list[Endpoint]:
         """`POST /webhooks/lago`."""
@@ -83,15 +89,33 @@ class LagoWebhooks:
         if not self._secrets:
             raise Problem(501, "no_webhook_secret", "LAGO_WEBHOOK_SECRET is not set: no webhook of Lago's is believed")
         started, headers = self._monotonic(), asked.request.headers
-        body = await body_of(asked.request, MAX_BYTES)
+        body = await self._read(asked.request)
         try:
-            check_signature(headers, body, self._secrets)
+            # A large body is hashed beside the loop; small ones are quicker than a thread.
+            if len(body) < _WORTH_A_THREAD:
+                check_signature(headers, body, self._secrets)
+            else:
+                await asyncio.to_thread(check_signature, headers, body, self._secrets)
         except Rejected as refusal:
             raise Problem(401, refusal.reason, refusal.detail) from refusal
+        finally:
+            self._intake.release(body)
         payload, key = _read(body), headers.get(UNIQUE_KEY, "")[:_KEY_CHARS]
         outcome = await self._taken(payload, key, started)
         self._told(kind_of(payload), outcome)
         return json_response({"status": outcome})
+
+    async def _read(self, request: web.Request) -> bytes:
+        """The body of somebody who has at least a signature to show. Raises: Problem 401, 408, 413, 503."""
+        try:
+            check_signed(request.headers)
+        except Rejected as refusal:
+            raise Problem(401, refusal.reason, refusal.detail, CLOSES) from refusal
+        try:
+            async with asyncio.timeout(_BODY_S):
+                return await self._intake.read(request, stranger=True)
+        except TimeoutError:
+            raise Problem(408, "body_too_slow", "the body did not arrive in time", CLOSES) from None
 
     async def _taken(self, payload: Payload, key: str, started: float) -> str:
         repeats = self._done.get(key, 0) if key else 0

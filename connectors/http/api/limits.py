@@ -19,7 +19,7 @@ Most = Annotated[StrictInt, Field(ge=0, lt=1 << 63)]
 class LimitsBody(BaseModel, extra="forbid"):
     """All limits, by name: `tokens`, `requests`, `amount_cents`, or a billable metric's code. `{}` takes them away."""
 
-    limits: Annotated[dict[str, Most], Field(max_length=MAX_NAMES)]
+    limits: Annotated[dict[Annotated[str, Field(max_length=255)], Most], Field(max_length=MAX_NAMES)]
 
 
 class OrgLimits(BaseModel):

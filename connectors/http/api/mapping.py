@@ -1,6 +1,6 @@
 """Customer mapping over HTTP: which Lago customer pays for a LiteLLM customer's usage (docs/mapping.md)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ from aiohttp import web
 
 from connectors.customers.mappings import Known, Mapped, Mappings
 from connectors.customers.pages import MappingPages
-from connectors.http.api.endpoints import Asked, Endpoint
+from connectors.http.api.endpoints import Asked, Endpoint, other_org
 from connectors.http.api.mapping_bodies import (
     EndingBody,
     History,
@@ -46,7 +46,17 @@ class RequestGuard:
         payers = self._mappings.payers(before) if before is not None else set()
         for org_id in sorted(payers | self._mappings.payers(after)):
             self._asked.for_org(org_id)
+        if self._asked.who.orgs is not None:
+            known = before.versions if before is not None else ()
+            self._check_subscriptions([version for version in after.versions if version not in known])
         self._condition.check(before if payers else None, done=after == before)
+
+    def _check_subscriptions(self, new: Sequence[MappingVersion]) -> None:
+        """Lago bills by the subscription alone, so one that is named must be the org's own. Raises: Problem `other_org`."""
+        for version in new:
+            named = version.external_subscription_id
+            if named and not self._mappings.is_subscription_of(version.lago_customer_id, named):
+                raise other_org()
 
     async def changing(self, before: Known, after: Known) -> None:
         """The whole record, before and after. Raises: Unavailable."""
@@ -58,16 +68,17 @@ def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]
 
     async def post(asked: Asked) -> web.Response:
         body: MappingBody = asked.body
+        asked.for_org(body.lago_customer_id)
         with _refusals():
             mapped = await mappings.put(body.wanted(), RequestGuard(asked, mappings))
-        return _answer(mapped, 201 if mapped.created else 200)
+        return _answer(asked, mapped, 201 if mapped.created else 200)
 
     async def get(asked: Asked) -> web.Response:
         mapped = await mappings.get(customer) if (customer := _customer(asked)) else None
         if mapped is None:
             raise _no_mapping()
         asked.for_org(mapped.version.lago_customer_id)
-        return _answer(mapped)
+        return _answer(asked, mapped)
 
     async def listed(asked: Asked) -> web.Response:
         query: ListQuery = asked.query
@@ -81,7 +92,7 @@ def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]
 
         await mappings.ready()
         page = pages.page(query.cursor, query.prefix, wanted, query.limit)
-        told = [mapping_shown(mapped) for mapped in page.mappings]
+        told = [mapping_shown(mapped, asked.who.may_see) for mapped in page.mappings]
         return json_response({"mappings": told, "next_cursor": cursor_of(page.last)})
 
     async def history(asked: Asked) -> web.Response:
@@ -104,7 +115,7 @@ def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]
             mapped = await mappings.end(customer, ending, guard) if (customer := _customer(asked)) else None
         if mapped is None:
             raise _no_mapping()
-        return _answer(mapped)
+        return _answer(asked, mapped)
 
     shared: dict[str, Any] = {"sees_to_orgs": True, "any_text": ("customer_id",)}
     shown = {200: MappingShown}
@@ -175,8 +186,8 @@ def _refusals() -> Iterator[None]:
         raise Problem(409, refusal.reason, refusal.detail) from refusal
 
 
-def _answer(mapped: Mapped, status: int = 200) -> web.Response:
-    response = json_response(mapping_shown(mapped), status)
+def _answer(asked: Asked, mapped: Mapped, status: int = 200) -> web.Response:
+    response = json_response(mapping_shown(mapped, asked.who.may_see), status)
     response.headers["ETag"] = tag_of(mapped.record)
     return response
 

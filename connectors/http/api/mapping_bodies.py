@@ -1,6 +1,7 @@
 """What the mapping endpoints take and answer."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from unicodedata import normalize
 
@@ -150,10 +151,14 @@ def cursor_of(last: str | None) -> str | None:
     return None if last is None else urlsafe_b64encode(last.encode()).decode().rstrip("=")
 
 
-def mapping_shown(mapped: Mapped) -> dict[str, Any]:
-    """`MappingShown`."""
+def mapping_shown(mapped: Mapped, may_see: Callable[[str], bool]) -> dict[str, Any]:
+    """`MappingShown`; what is announced for an org that whoever asks may not see is left out."""
     record, version = mapped.record, mapped.version
-    later = [other for other in record.versions if other.effective_from > version.effective_from]
+    later = [
+        other
+        for other in record.versions
+        if other.effective_from > version.effective_from and may_see(other.lago_customer_id)
+    ]
     return {
         "litellm_customer_id": record.litellm_customer_id,
         **_fields(version),

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from connectors.http.api.endpoints import Asked, Handler
 from connectors.http.problem import Problem
 from connectors.lago.errors import LagoRejected
+from connectors.lago.org_billing import OTHER_PLAN
 from connectors.lago.shapes import Customer, Plan
-from connectors.orgs.accounts import NO_SUBSCRIPTION, OTHER_PLAN, UNKNOWN_ORG, Account, unknown_org
+from connectors.orgs.accounts import NO_SUBSCRIPTION, UNKNOWN_ORG, Account, unknown_org
 from schemas.errors import Rejected
 
 #: Ids become paths, Kafka keys and database text.

@@ -11,10 +11,10 @@ import structlog
 from aiohttp import web
 
 from connectors.http.ingress.auth import Stale, WebhookAuth
-from connectors.http.ingress.intake import Intake
 from connectors.http.ingress.patience import Patience
 from connectors.http.ingress.rejections import TOO_MANY, Refused
 from connectors.http.ingress.storing import Outcome, Store
+from connectors.http.intake import Intake
 from connectors.http.origins import Origins
 from connectors.http.pace import Pace
 from connectors.http.problem import CLOSES, Problem, try_again
@@ -118,7 +118,7 @@ class _Ingress:
         try:
             with self._patience.of_this_task():
                 admitted = self._admit_before_reading(request)
-                body = await self._intake.read(request)
+                body = await self._intake.read(request, stranger=not admitted)
                 if not admitted:
                     await self._admit_signed(request, body)
                 return await self._deps.store.keep(body, route.shape, route.wrappers)

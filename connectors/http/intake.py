@@ -12,6 +12,9 @@ _OVERLOAD_RETRY_S = 1
 class Intake:
     """Reads bodies and counts the bytes of those that are not answered yet.
 
+    Strangers, who prove by the body itself that they may send it, have half of the room, and of that only what has
+    really arrived: else a few who announce much and send nothing would leave none for others.
+
     Args:
         max_body_bytes: of one body, after any Content-Encoding is undone.
         max_bytes_in_flight: of all bodies being read or stored.
@@ -20,10 +23,14 @@ class Intake:
     def __init__(self, max_body_bytes: int, max_bytes_in_flight: int) -> None:
         self._max_body = max_body_bytes
         self._max_in_flight = max_bytes_in_flight
+        self._strangers = 0
         self.bytes_in_flight = 0
 
-    async def read(self, request: web.Request) -> bytes:
+    async def read(self, request: web.Request, *, stranger: bool = False) -> bytes:
         """The whole body; it counts as in flight until `release(body)`.
+
+        Args:
+            stranger: the sender is not known yet; until the body is there it counts among theirs.
 
         Raises:
             Problem: 413 too large (known from Content-Length before reading), 415 unknown encoding,
@@ -33,15 +40,19 @@ class Intake:
         if encoding not in _ENCODINGS:
             raise Problem(415, "unknown_encoding", "Content-Encoding may be gzip, deflate or identity")
         held = size = 0
+        announced = 0 if encoding else request.content_length or 0
         chunks: list[bytes] = []
         content = request.content
         try:
-            held += self._hold(0, 0 if encoding else request.content_length or 0)
+            if stranger:
+                self._check(announced)
+            else:
+                held += self._hold(0, announced)
             while not content.at_eof():
                 chunk = await content.readany()
                 size += len(chunk)
                 if size > held:
-                    held += self._hold(held, size)
+                    held += self._hold(held, size, stranger=stranger)
                 chunks.append(chunk)
         except web.RequestPayloadError as error:
             self.bytes_in_flight -= held
@@ -49,18 +60,27 @@ class Intake:
         except BaseException:
             self.bytes_in_flight -= held
             raise
+        finally:
+            if stranger:
+                self._strangers -= held
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def release(self, body: bytes) -> None:
         """`body` is answered."""
         self.bytes_in_flight -= len(body)
 
-    def _hold(self, held: int, needed: int) -> int:
-        """Reserve what `needed` bytes take beyond `held`; returns how many bytes that were."""
+    def _check(self, needed: int) -> None:
         if needed > self._max_body:
             raise Problem(413, "body_too_large", f"a body may have {self._max_body} bytes")
+
+    def _hold(self, held: int, needed: int, *, stranger: bool = False) -> int:
+        """Reserve what `needed` bytes take beyond `held`; returns how many bytes that were."""
+        self._check(needed)
         more = max(0, needed - held)
-        if self.bytes_in_flight + more > self._max_in_flight:
+        full = stranger and self._strangers + more > self._max_in_flight // 2
+        if full or self.bytes_in_flight + more > self._max_in_flight:
             raise try_again("overloaded", "too much is being stored at once", _OVERLOAD_RETRY_S)
         self.bytes_in_flight += more
+        if stranger:
+            self._strangers += more
         return more

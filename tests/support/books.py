@@ -1,0 +1,77 @@
+"""A Lago of dictionaries for whoever keeps the orgs' records, and those records: somebody else may be faster."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from connectors.lago.requests import NewCustomer, NewSubscription
+from connectors.lago.shapes import Customer, Plan, Subscription, period_of
+from schemas.customers import OrgRecord, Period
+from schemas.errors import Unavailable
+
+
+@dataclass
+class Books:
+    """Customers and subscriptions.
+
+    Fields:
+        away: orgs that there is no answer for.
+        asked: about whose subscriptions, `""` = everybody's.
+        meanwhile: what others do between an answer of the method of this name and its arrival.
+        posted: subscriptions that were asked for.
+    """
+
+    customers: dict[str, Customer] = field(default_factory=dict)
+    listed: dict[str, list[Subscription]] = field(default_factory=dict)
+    away: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+    meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)
+    posted: list[NewSubscription] = field(default_factory=list)
+
+    async def subscriptions(
+        self, external_customer_id: str = "", statuses: Sequence[str] = ("active",), plan_code: str = ""
+    ) -> list[Subscription]:
+        return self._listed("subscriptions", external_customer_id, statuses)
+
+    async def active_subscriptions(self, external_customer_id: str) -> list[Period]:
+        return [period_of(one) for one in self._listed("active_subscriptions", external_customer_id, ("active",))]
+
+    async def customer(self, external_id: str) -> Customer | None:
+        return self.customers.get(external_id)
+
+    async def save_customer(self, wanted: NewCustomer, metadata: Mapping[str, str] | None) -> Customer:
+        made = self.customers[wanted.external_id] = Customer(wanted.external_id)
+        self._others("save_customer")
+        return made
+
+    async def plan(self, code: str) -> Plan | None:
+        return Plan(code, "USD")
+
+    async def create_subscription(self, wanted: NewSubscription) -> Subscription:
+        self.posted.append(wanted)
+        return Subscription(wanted.external_id, plan_code=wanted.plan_code)
+
+    def _listed(self, method: str, org_id: str, statuses: Sequence[str]) -> list[Subscription]:
+        self.asked.append(org_id)
+        if org_id in self.away:
+            raise Unavailable("http_503", "no answer for this one")
+        whose = [org_id] if org_id else list(self.listed)
+        found = [one for org in whose for one in self.listed.get(org, ()) if one.status in statuses]
+        self._others(method)
+        return found
+
+    def _others(self, method: str) -> None:
+        self.meanwhile.get(method, lambda: None)()
+
+
+class Records:
+    """The orgs' records."""
+
+    def __init__(self, *records: OrgRecord) -> None:
+        self.all = {record.org_id: record for record in records}
+
+    async def get(self, org_id: str) -> OrgRecord | None:
+        return self.all.get(org_id)
+
+    async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
+        self.all[org_id] = make(self.all.get(org_id) or OrgRecord(org_id))
+        return self.all[org_id]
