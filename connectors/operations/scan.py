@@ -1,8 +1,11 @@
 """Reads a stretch of a topic once, from the command line: bounded at the start, in no group, nothing committed."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -14,6 +17,18 @@ _LIMIT_S = 20.0
 _BATCH = 2000
 #: A broker that is silent for so long while records are left is away.
 _SILENCE_S = 30.0
+_AGAIN_S = 0.1
+#: A leader is being elected, or a broker has not heard yet that it leads: said for moments, also of new topics.
+_PASSING = {
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+}
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +55,18 @@ def stretch_of(settings: Settings, topic: str, since_ms: int | None = None, unti
         partitions = consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic]
         if partitions.error is not None:
             raise TopicProblem("topic_missing", f"{topic} does not exist")
-        ranges = {}
-        for number in partitions.partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_LIMIT_S)
-            ranges[number] = (low, high)
-        for since, until in ((since_ms, None), (None, until_ms)):
-            at = since if until is None else until
-            if at is None:
-                continue
-            asked = [TopicPartition(topic, number, at) for number in ranges]
-            for found in consumer.offsets_for_times(asked, timeout=_LIMIT_S):
-                low, high = ranges[found.partition]
-                offset = found.offset if found.offset >= 0 else high
-                ranges[found.partition] = (max(low, offset), high) if until is None else (low, min(high, offset))
+        ranges = {
+            number: _asked(partial(consumer.get_watermark_offsets, TopicPartition(topic, number), timeout=_LIMIT_S))
+            for number in partitions.partitions
+        }
+        if since_ms is not None:
+            for number, offset in _at(consumer, topic, ranges, since_ms).items():
+                low, high = ranges[number]
+                ranges[number] = (max(low, offset), high)
+        if until_ms is not None:
+            for number, offset in _at(consumer, topic, ranges, until_ms).items():
+                low, high = ranges[number]
+                ranges[number] = (low, min(high, offset))
     return Stretch(topic, ranges)
 
 
@@ -106,6 +120,34 @@ def _consumer(settings: Settings) -> Consumer:
             "isolation.level": "read_committed",
         }
     )
+
+
+def _at(consumer: Consumer, topic: str, ranges: Mapping[int, tuple[int, int]], at_ms: int) -> dict[int, int]:
+    """Per partition the first offset of that record time or later; the end where there is none."""
+
+    def asked() -> list[TopicPartition]:
+        partitions = [TopicPartition(topic, number, at_ms) for number in ranges]
+        found: list[TopicPartition] = consumer.offsets_for_times(partitions, timeout=_LIMIT_S)
+        for partition in found:
+            if partition.error is not None:  # its offset says nothing then
+                raise KafkaException(partition.error)
+        return found
+
+    return {
+        found.partition: found.offset if found.offset >= 0 else ranges[found.partition][1] for found in _asked(asked)
+    }
+
+
+def _asked(question: Callable[[], _T]) -> _T:
+    """The answer; a broker that cannot tell at the moment is asked again, for `_LIMIT_S` seconds at most."""
+    until = time.monotonic() + _LIMIT_S
+    while True:
+        try:
+            return question()
+        except KafkaException as error:
+            if error.args[0].code() not in _PASSING or time.monotonic() > until:
+                raise
+        time.sleep(_AGAIN_S)
 
 
 def _ended(message: Message) -> bool:
