@@ -88,7 +88,7 @@ class Breaker:
     def failed(self, batch: object, family: object, hold: Hold, now: float) -> None:
         """`batch` is held. Only the probe moves a breaker that is not closed."""
         if self._prober is batch:
-            self._failed_probes += 1
+            self._failed_probes += hold.wait_s is None  # a wait that is named is no step of the backoff
             self._open(batch, hold, now)
         elif self.state is State.CLOSED:
             self._failing.add(family)

@@ -86,14 +86,21 @@ class LimitedLago:
 
 
 class Fleet:
-    """Worker processes that share nothing but Lago; events are dealt to their lanes in turn."""
+    """Worker processes that share nothing but Lago; events are dealt to their lanes in turn.
+
+    Attributes:
+        breakers: one of each process.
+    """
 
     def __init__(self, lago: LimitedLago, processes: int, batch_size: int = 1) -> None:
         self.offered = 0
         self._queues: list[asyncio.Queue[Item]] = []
         self._tasks: list[asyncio.Future[None]] = []
+        self.breakers: list[Breaker] = []
         for number in range(processes):
-            delivery = _process(lago, number, batch_size)
+            policy = RetryPolicy(Random(number).random)
+            self.breakers.append(Breaker(policy, virtual_now()))
+            delivery = _process(lago, policy, self.breakers[-1], batch_size)
             for _ in range(LANES):
                 self._queues.append(asyncio.Queue())
                 self._tasks.append(asyncio.ensure_future(self._lane(delivery, self._queues[-1])))
@@ -129,12 +136,11 @@ class Fleet:
             assert {outcome.kind for outcome in await delivery.deliver(chunk)} == {"delivered"}
 
 
-def _process(lago: LimitedLago, number: int, batch_size: int) -> Delivery:
-    policy = RetryPolicy(Random(number).random)
+def _process(lago: LimitedLago, policy: RetryPolicy, breaker: Breaker, batch_size: int) -> Delivery:
     return Delivery(
         lago,
         concurrency=asyncio.Semaphore(PERMITS),
-        breaker=Breaker(policy, virtual_now()),
+        breaker=breaker,
         policy=policy,
         clock=virtual_now,
         sleep=asyncio.sleep,

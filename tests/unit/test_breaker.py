@@ -106,6 +106,17 @@ def test_a_failed_probe_opens_it_again_for_longer_and_wakes_those_who_wait() -> 
         now += wait_s
 
 
+def test_a_wait_that_a_failed_probe_names_is_no_step_of_the_backoff() -> None:
+    breaker = opened()
+    for now in (1.0, 6.0, 11.0):
+        assert breaker.admit(now, now)
+        breaker.failed(now, now, LIMITED, now)
+        assert breaker.wait_s("b", now) == 5.0
+    assert breaker.admit("b", 16.0)
+    breaker.failed("b", "b", BROKEN, 16.0)
+    assert breaker.wait_s("c", 16.0) == 2.0
+
+
 def test_an_answer_to_an_earlier_post_does_not_move_an_open_breaker() -> None:
     breaker = opened(LIMITED)
     breaker.succeeded("posted before", 1.0)

@@ -90,6 +90,21 @@ def test_what_an_outage_left_drains_at_half_the_limit_or_more_without_a_429(dial
     assert set(lago.stored.values()) == {1}
 
 
+@pytest.mark.parametrize("away_s", [2.0, 20.0, 300.0])
+def test_every_process_notices_within_seconds_that_lago_is_back(away_s: float) -> None:
+    """However long it was away: who notices late leaves its share of the limit unused, and its customers waiting."""
+    lago = lago_with(as_told, away=(5.0, 5.0 + away_s))
+
+    async def main() -> None:
+        fleet = Fleet(lago, processes=8)
+        await fleet.offer_steadily(40, 10 + away_s)
+        await fleet.drained(lago)
+        fleet.stop()
+        assert [breaker for breaker in fleet.breakers if not 5 + away_s <= breaker.since < 8 + away_s] == []
+
+    run_virtually(main())
+
+
 def test_processes_that_all_start_on_a_backlog_share_the_limit() -> None:
     lago = lago_with(as_told, high_s=0.1)
 
