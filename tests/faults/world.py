@@ -181,14 +181,14 @@ async def _subscribe(world: World) -> None:
         await _insist(lago + "/subscriptions", {"subscription": {**subscription, "subscription_at": since}}, KEY)
 
 
-async def _insist(url: str, body: dict[str, Any], token: str, limit_s: float = 60.0) -> dict[str, Any]:
+async def _insist(url: str, body: dict[str, Any], token: str, limit_s: float = 150.0) -> dict[str, Any]:
     """POST until it is answered 2xx.
 
     Raises:
         RuntimeError: an answer that repeating does not change, or none in time.
     """
     deadline = time.monotonic() + limit_s
-    patience = aiohttp.ClientTimeout(total=10)
+    patience = aiohttp.ClientTimeout(total=30)
     said = ""
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session:
         while time.monotonic() < deadline:
