@@ -1,6 +1,7 @@
 """Does the planned faults to the world, each at its time, and keeps account of what was really done."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -54,12 +55,24 @@ class Adversary:
 
     async def fired(self) -> dict[str, int]:
         """How often each of Lago's faults has met a post."""
-        async with aiohttp.ClientSession() as session, session.get(self._sandbox + "/__faults") as response:
-            rules = (await response.json())["rules"]
         counts: Counter[str] = Counter()
-        for rule in rules:
+        for rule in await self._rules():
             counts[_named(rule)] += rule["fired"]
         return dict(counts)
+
+    async def lago_heals(self, limit_s: float) -> None:
+        """Return when every fault of Lago's has met its post, after `limit_s` at the latest.
+
+        While the broker is away nobody posts: they add up, and are met one after the other.
+        """
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline and not all(rule["ended"] for rule in await self._rules()):
+            await asyncio.sleep(0.5)
+
+    async def _rules(self) -> list[dict[str, Any]]:
+        async with aiohttp.ClientSession() as session, session.get(self._sandbox + "/__faults") as response:
+            rules: list[dict[str, Any]] = (await response.json())["rules"]
+        return rules
 
     async def _do(self, fault: Fault) -> None:
         match fault.kind:

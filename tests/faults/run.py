@@ -61,7 +61,7 @@ class Report:
         by_itself = Counter(f"{d.name} {d.code}" for d in self.deaths if d.cause == "by itself")
         return [
             f"seed {self.seed}, {self.broker}",
-            f"load {self.load_s:.0f} s, drained {self.drain_s:.0f} s after the last fault",
+            f"load and faults {self.load_s:.0f} s, drained {self.drain_s:.0f} s after the last fault",
             f"answers: {dict(self.answers)}",
             f"faults: {dict(kinds)}",
             f"ended by themselves: {dict(by_itself)}",
@@ -111,6 +111,7 @@ async def run(
                 group.create_task(_map_late(world, seed))
         except* Exception as errors:  # the evidence is gathered all the same
             report.problems += _leaves(errors)
+        await adversary.lago_heals(DRAIN_LIMIT_S)
         report.load_s = world.clock_s()
         report.problems += await settle(world, sender.load, say)
         report.drain_s = world.clock_s() - report.load_s
