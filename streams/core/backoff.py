@@ -21,6 +21,8 @@ class RetryPolicy:
         isolate_after: failures of one batch after which it is split, if others passed meanwhile.
         alone_after: the same when nothing else was posted that could have passed: a poisoned event
             must not block its lane for ever, and an outage must not empty the lane into retries.
+        give_way_s: whoever failed a probe lets the others try first, for so long: one poisoned batch cannot
+            keep the breaker open.
     """
 
     random: Callable[[], float]
@@ -28,6 +30,7 @@ class RetryPolicy:
     cap_s: float = 30.0
     isolate_after: int = 3
     alone_after: int = 10
+    give_way_s: float = 1.0
 
     def wait_s(self, attempt: int) -> float:
         """Seconds after the `attempt`-th failure in a row (from 1): exponential, capped, full jitter."""

@@ -13,8 +13,6 @@ from streams.core.backoff import RetryPolicy
 
 #: Unrelated batches that fail in a row before the fault is Lago's and not a batch's.
 UNRELATED_FAILURES = 2
-#: Whoever failed a probe lets the others try first: one poisoned batch cannot keep the breaker open.
-GIVE_WAY_S = 1.0
 #: Sleeps may end this much early.
 _CLOCK_STEP_S = 0.001
 
@@ -56,7 +54,7 @@ class Breaker:
             return 0.0
         if self.state is State.HALF_OPEN:
             return inf
-        wait_s = self._probe_at + (GIVE_WAY_S if batch in self._gives_way else 0.0) - now
+        wait_s = self._probe_at + (self._policy.give_way_s if batch in self._gives_way else 0.0) - now
         return wait_s if wait_s > _CLOCK_STEP_S else 0.0
 
     def admit(self, batch: object, now: float) -> bool:

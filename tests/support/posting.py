@@ -24,7 +24,14 @@ Headers = list[tuple[str, str | bytes | None]]
 
 def quick_delivery(lago: Lago, http: httpx.AsyncClient, *, isolate_after: int = 2, alone_after: int = 3) -> Delivery:
     """One that loses patience within a test."""
-    policy = RetryPolicy(random.random, base_s=0.01, cap_s=0.05, isolate_after=isolate_after, alone_after=alone_after)
+    policy = RetryPolicy(
+        random.random,
+        base_s=0.01,
+        cap_s=0.05,
+        isolate_after=isolate_after,
+        alone_after=alone_after,
+        give_way_s=0.05,
+    )
     return Delivery(
         LagoClient(http, lago.url, KEY),
         concurrency=asyncio.Semaphore(4),

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from streams.core.answers import Hold
 from streams.core.backoff import RetryPolicy
-from streams.core.breaker import GIVE_WAY_S, Breaker, State
+from streams.core.breaker import Breaker, State
 
 POLICY = RetryPolicy(random=lambda: 1.0, base_s=1.0, cap_s=8.0)
 REFUSED = Hold("connect", opens=True)
@@ -142,9 +142,9 @@ def test_an_abandoned_probe_makes_room_for_the_next_one_at_once() -> None:
 
 def test_whoever_failed_gives_way_so_that_one_poisoned_batch_cannot_keep_it_open() -> None:
     breaker = opened(batch="poison")
-    assert breaker.wait_s("poison", 1.0) == GIVE_WAY_S
+    assert breaker.wait_s("poison", 1.0) == POLICY.give_way_s
     assert breaker.wait_s("good", 1.0) == 0.0
-    assert breaker.admit("poison", 1.0 + GIVE_WAY_S)  # nobody else came
+    assert breaker.admit("poison", 1.0 + POLICY.give_way_s)  # nobody else came
     breaker.failed("poison", "poison", BROKEN, 2.0)
     assert not breaker.admit("poison", 4.0)
     assert breaker.admit("good", 4.0)
@@ -219,7 +219,7 @@ class AnyOrder(RuleBasedStateMachine):
     def nobody_waits_for_ever(self) -> None:
         for batch in "abcd":
             wait_s = self.breaker.wait_s(batch, self.now)
-            assert wait_s <= POLICY.cap_s + GIVE_WAY_S or self.breaker.state is State.HALF_OPEN
+            assert wait_s <= POLICY.cap_s + POLICY.give_way_s or self.breaker.state is State.HALF_OPEN
 
     @invariant()
     def a_reason_is_given_exactly_while_it_is_not_closed(self) -> None:
