@@ -13,7 +13,7 @@ import structlog
 from connectors.kafka.shared_records import SharedRecords
 from connectors.orgs.learning import OrgLearner
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
-from schemas.errors import MeterbridgeError, Unavailable
+from schemas.errors import MeterbridgeError, Rejected, Unavailable
 from schemas.moments import HOUR_US, to_iso
 from streams.core.mapping import NO_SUBSCRIPTION, Target, resolve
 from streams.core.remap import (
@@ -213,7 +213,12 @@ class Mappings:
             nonlocal before, at_us
             now_us = self._now_us()
             before, at_us = known, takes_effect(asked, now_us, self._lead_us, known)
-            after = make(known, now_us)
+            try:
+                after = make(known, now_us)
+            except Rejected:
+                if known is not None:
+                    guard.allows(known, known)  # of another's customer not even what is wrong with the request is told
+                raise
             guard.allows(known, after)
             return after
 

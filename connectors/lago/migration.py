@@ -3,11 +3,13 @@
 Not yet the user's usage: that follows its mapping. Repeated after any failure it is the same once.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 import structlog
 
 from connectors.lago.errors import LagoRejected
-from connectors.lago.org_billing import RUNNING, OrgBilling
+from connectors.lago.org_billing import OTHER_PLAN, RUNNING, OrgBilling
 from connectors.lago.shapes import Customer, Subscription
 
 #: Of the org's metadata: the users it took over from, separated by commas.
@@ -45,11 +47,7 @@ async def migrate(billing: OrgBilling, user_id: str, org_id: str, name: str, ema
     org = await billing.create_customer(org_id, name, email, user_id, {FORMER: user_id})
     org = await _noted(billing, org, user_id)
     to_end = tuple(await billing.lago.subscriptions(user_id))
-    own = next(iter(await billing.lago.subscriptions(org_id, RUNNING)), None)
-    if own is None and to_end:
-        user_s = to_end[0]
-        own = await billing.subscribe(org_id, user_s.plan_code or "", user_s.billing_time or "anniversary", None)
-    return Migrated(org, own, to_end)
+    return Migrated(org, await _subscribed(billing, org_id, to_end), to_end)
 
 
 def has_noted(org: Customer, user_id: str) -> bool:
@@ -60,6 +58,20 @@ def has_noted(org: Customer, user_id: str) -> bool:
 def noting(org: Customer, user_id: str) -> str:
     """The metadata's value once the user's id stands in it."""
     return f"{org.note(FORMER) or ''},{user_id}".removeprefix(",")
+
+
+async def _subscribed(billing: OrgBilling, org_id: str, user_s: Sequence[Subscription]) -> Subscription | None:
+    """The org's subscription, made after the user's first where it has none; None where neither has one."""
+    own = next(iter(await billing.lago.subscriptions(org_id, RUNNING)), None)
+    if own is not None or not user_s:
+        return own
+    plan, billing_time = user_s[0].plan_code or "", user_s[0].billing_time or "anniversary"
+    try:
+        return await billing.subscribe(org_id, plan, billing_time, None, only_new=True)
+    except LagoRejected as error:
+        if error.reason != OTHER_PLAN:
+            raise
+    return next(iter(await billing.lago.subscriptions(org_id, RUNNING)), None)  # somebody else was first
 
 
 async def _noted(billing: OrgBilling, org: Customer, user_id: str) -> Customer:

@@ -4,7 +4,7 @@ Usage of an org without a known subscription is held; what is learnt here releas
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -26,11 +26,16 @@ _AT_ONCE = 4
 _NAMED = 200
 #: How often Lago is asked about an org whose record others change meanwhile.
 ROUNDS = 3
-#: So many orgs one after the other that Lago does not answer for: it is away, and the rest need not be tried.
+#: So many orgs one after the other that Lago does not answer for: it is away, and the rest is tried next time, first.
 MOST_FAILURES = 3
 
 _log = structlog.get_logger(__name__)
 copy = msgspec.structs.replace
+
+
+def beginning_after(last: str, org_ids: Iterable[str]) -> list[str]:
+    """In order, from the first after `last` on, round to `last`: nobody's turn depends on those before it for ever."""
+    return sorted(org_ids, key=lambda org_id: (org_id <= last, org_id))
 
 
 class Directory(Protocol):
@@ -104,6 +109,7 @@ class OrgLearner:
         self._told: set[str] = set()
         self._lago_away = False
         self._unanswered: set[str] = set()
+        self._given_up_at = ""
 
     def subscribe_by(self, subscriber: Subscriber) -> None:
         """From now on orgs without a subscription get one; else they are left to whoever subscribes them."""
@@ -151,13 +157,14 @@ class OrgLearner:
         versions = (version for record in self._customers.values() for version in record.versions)
         meant = {version.lago_customer_id for version in versions} | self._named.keys()
         meant.update(org.org_id for org in self._orgs.values() if org.subscription_id)
-        unknown = sorted(org_id for org_id in meant if not self.knows(org_id))
+        unknown = beginning_after(self._given_up_at, (org_id for org_id in meant if not self.knows(org_id)))
         self._refused = {org_id: why for org_id, why in self._refused.items() if org_id in unknown}
         self._unanswered &= set(unknown)
-        failures = 0
+        self._given_up_at, failures = "", 0
         for org_id in unknown:
             failures = 0 if await self.learn(org_id) else failures + 1
             if failures == MOST_FAILURES:
+                self._given_up_at = org_id
                 break
             if not failures and org_id in plans and not self.knows(org_id):
                 await self._subscribe(org_id, plans[org_id], told)

@@ -14,7 +14,7 @@ import structlog
 
 from connectors.lago.shapes import Customer, Subscription, period_of
 from connectors.lago.wire import read
-from connectors.orgs.learning import MOST_FAILURES, ROUNDS, OrgChanges, changed_from, org_with
+from connectors.orgs.learning import MOST_FAILURES, ROUNDS, OrgChanges, beginning_after, changed_from, org_with
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import HOUR_US, SECOND_US
@@ -70,6 +70,7 @@ class OrgTruth:
         self._is_org = is_org
         self._sleep = sleep
         self._asking = asyncio.Semaphore(_AT_ONCE)
+        self._given_up_at = ""
 
     async def refresh(self, org_id: str) -> bool:
         """See `connectors.lago.webhook_handlers.Orgs`."""
@@ -124,7 +125,8 @@ class OrgTruth:
                 running[one.external_customer_id].append(read(period_of, one))
         changed = failures = 0
         now_us = self._now_us()
-        for org_id in sorted(self._orgs):
+        turns, self._given_up_at = beginning_after(self._given_up_at, self._orgs), ""
+        for org_id in turns:
             org = self._orgs.get(org_id)
             if org is not None and _running(org.periods, now_us) != _running(running.get(org_id, ()), now_us):
                 try:
@@ -134,6 +136,7 @@ class OrgTruth:
                     _log.warning("org_not_polled", org=org_id, reason=error.reason, detail=error.detail)
                     failures += 1
                     if failures == MOST_FAILURES:
+                        self._given_up_at = org_id
                         raise
                 if changed == POLLED:
                     break

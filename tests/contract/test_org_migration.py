@@ -10,7 +10,7 @@ from connectors.operations.user_orgs import UserOrg
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US, SECOND_US
 from streams.core.remap import MappingRequest
-from tests.support.migration_world import ACME, LEAD_US, SENT, SETTLED_US, Refusing, World
+from tests.support.migration_world import ACME, LEAD_US, SENT, SETTLED_US, Overtaken, Refusing, World
 from tests.support.mortal_wire import Killed, MortalWire
 from tests.support.sandbox import Clock, lago_sandbox
 
@@ -64,6 +64,15 @@ async def test_the_org_takes_over_and_usage_follows_from_its_moment_on(world: Wo
     assert world.payer("alice", moves) == ("org_1", own)
     assert world.payer("alice", moves - 1)[0] == "user_1"
     assert world.stored.audit == [("user_1", outcome.steps)]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_plan_that_somebody_chose_for_the_org_meanwhile_stays_its_plan(world: World, times: int) -> None:
+    await world.user("user_1", "starter", "alice")
+    outcome = await world.process(Overtaken(world.lago, "org_1", "professional", times)).run(ACME)
+    assert outcome.state == "migrated"
+    _, subscriptions = await world.everything()
+    assert subscriptions == [("org_1", "professional", "active"), ("user_1", "starter", "active")]
 
 
 async def test_again_nothing_is_done_and_nothing_is_missing(world: World) -> None:

@@ -59,6 +59,7 @@ async def test_what_is_another_orgs_is_neither_shown_nor_ended_nor_taken_over(
         theirs.post("/customers/mapping", json=mapping("yours", "org_1")),
         theirs.post("/customers/mapping", json=mapping("mine", "org_2")),
         theirs.post("/customers/mapping", json=mapping("nobodys", "org_2")),
+        theirs.post("/customers/mapping", json={**mapping("yours", "org_1"), "effective_from": 1}),
     ]
     for number, answer in enumerate([await one for one in asked]):
         assert refused(answer, 403)["reason"] == "other_org", number

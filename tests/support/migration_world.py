@@ -75,6 +75,26 @@ class Refusing(MortalWire):
         return await super().handle_async_request(request)
 
 
+class Overtaken(MortalWire):
+    """Once the org's subscriptions have been asked for `times`, somebody subscribes it to another plan."""
+
+    def __init__(self, lago: Lago, org_id: str, plan: str, times: int) -> None:
+        super().__init__()
+        self._subscribe = lambda: lago.subscribe("theirs", org_id, plan)
+        self._org_id = org_id
+        self._times = times
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        asked = request.url.params.get("external_customer_id")
+        if request.method == "GET" and asked == self._org_id:
+            self._times -= 1
+            if self._times == 0:
+                await response.aread()
+                await self._subscribe()
+        return response
+
+
 @dataclass
 class World:
     lago: Lago

@@ -153,6 +153,17 @@ def test_a_poll_ends_where_lago_answers_for_none_of_three() -> None:
     assert world.lago.asked == ["", *orgs[:3]]
 
 
+def test_three_orgs_that_lago_never_answers_for_do_not_keep_the_others_from_their_turn() -> None:
+    orgs = [f"org_{number}" for number in range(9)]
+    world = World(*(OrgRecord(org_id) for org_id in orgs))
+    world.runs(*orgs)
+    world.lago.away = set(orgs[:3])
+    for known in ([], orgs[3:]):
+        with pytest.raises(MeterbridgeError, match="http_503"):
+            poll(world)
+        assert [org_id for org_id in orgs if world.records.all[org_id].periods] == known
+
+
 async def test_learning_goes_on_after_an_org_that_lago_cannot_answer_for(capfd: pytest.CaptureFixture[str]) -> None:
     orgs = [f"org_{number}" for number in range(9)]
     world = World(*(OrgRecord(org_id, subscription_id="sub_1") for org_id in orgs))
@@ -171,6 +182,19 @@ async def test_learning_ends_where_lago_answers_for_none_of_three() -> None:
     world.lago.away = set(orgs)
     await world.learner.learn_orgs()
     assert world.lago.asked == orgs[:3]
+
+
+async def test_the_next_time_learning_begins_with_those_that_had_no_turn() -> None:
+    orgs = [f"org_{number}" for number in range(9)]
+    world = World(*(OrgRecord(org_id, subscription_id="sub_1") for org_id in orgs))
+    world.runs(*orgs)
+    world.lago.away = set(orgs[:3])
+    await world.learner.learn_orgs()
+    await world.learner.learn_orgs()
+    assert {org_id for org_id in orgs if world.learner.knows(org_id)} == set(orgs[3:])
+    world.lago.away = set()
+    await world.learner.learn_orgs()
+    assert all(world.learner.knows(org_id) for org_id in orgs)
 
 
 async def test_of_orgs_known_by_usage_alone_the_latest_are_asked_about() -> None:
