@@ -19,6 +19,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from connectors.account_books import now_us
 from connectors.http.app import create_app
 from connectors.http.connections import BoundedRunner
 from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
@@ -27,7 +28,7 @@ from connectors.kafka.gate import Gate, kafka_probe
 from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.kafka.security import librdkafka_config
 from connectors.lago.client import LagoClient, lago_http
-from connectors.management import LEARN_EVERY_S, Management, now_us
+from connectors.management import LEARN_EVERY_S, Management
 from connectors.metrics import Metrics, start_metrics_server
 from connectors.settings import Settings
 from connectors.spool.spool import Spool

@@ -7,13 +7,13 @@ from typing import Any
 from aiohttp import web
 from pydantic import SecretStr
 
+from connectors.account_books import now_us
 from connectors.http.ingress.auth import WebhookAuth, check_exposure
 from connectors.http.ingress.routes import IngressDeps, ingress_routes
 from connectors.http.ingress.storing import Sender, Store
 from connectors.http.origins import Origins
 from connectors.http.pace import Pace
 from connectors.kafka.gate import Gate
-from connectors.management import now_us
 from connectors.metrics import IngressSensors, Metrics
 from connectors.settings import Settings
 from connectors.spool.sending import KAFKA_S, SpooledSender, SpoolHooks

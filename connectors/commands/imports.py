@@ -9,13 +9,14 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 import typer
 
+from connectors.account_books import AccountBooks
 from connectors.commands.base import AsJson, fail, one_sentence, progress, say, settings_of_command, table_of
+from connectors.commands.own_books import own_books
 from connectors.operations.audit import audited
 from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows
 from connectors.operations.imports import Import, Imported, Kind
 from connectors.operations.rows import CSV, JSON, rows
 from connectors.operations.sending import Sender
-from connectors.operations.writers import Writers, writers
 from connectors.settings import Settings
 from schemas.errors import MeterbridgeError
 
@@ -70,11 +71,11 @@ async def _imported(
     dry_run: bool,
 ) -> tuple[Imported, MeterbridgeError | None]:
     """What was done, and what ended it before its end, if anything did."""
-    async with writers(settings, _AT_ONCE[what]) as own:
+    async with own_books(settings, _AT_ONCE[what]) as books:
         if not dry_run:
             target = {"what": what, "file": file.name}
             await asyncio.to_thread(audited, settings, Sender(settings), f"import.{what}", target, reason=why)
-        job: Import[Any] = Import(_kind(own, what, dry_run=dry_run), _AT_ONCE[what], _PATIENCE_S, told)
+        job: Import[Any] = Import(_kind(books, what, dry_run=dry_run), _AT_ONCE[what], _PATIENCE_S, told)
         try:
             await job.run(rows(_chunks(file), wanted), None if what == MAPPINGS else _evenly(pace))
         except MeterbridgeError as failure:
@@ -82,11 +83,11 @@ async def _imported(
         return job.done, None
 
 
-def _kind(own: Writers, what: str, *, dry_run: bool) -> Kind[Any]:
+def _kind(books: AccountBooks, what: str, *, dry_run: bool) -> Kind[Any]:
     if what == MAPPINGS:
-        return MappingRows(own.mappings, dry_run=dry_run)
+        return MappingRows(books.mappings, dry_run=dry_run)
     of = CustomerRows if what == CUSTOMERS else SubscriptionRows
-    return of(own.lago, own.billing, dry_run=dry_run)
+    return of(books.lago, books.billing, dry_run=dry_run)
 
 
 def _evenly(per_second: float) -> Callable[[], Awaitable[None]]:

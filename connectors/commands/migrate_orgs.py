@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 from aiokafka.errors import KafkaError
 
+from connectors.account_books import now_us
 from connectors.commands.base import AsJson, fail, one_sentence, progress, say, settings_of_command, table_of
+from connectors.commands.own_books import own_books
 from connectors.operations.audit import audited
 from connectors.operations.loose_ends import loose_ends, settled_us
 from connectors.operations.org_migration import (
@@ -26,7 +28,6 @@ from connectors.operations.org_migration import (
 )
 from connectors.operations.sending import Sender
 from connectors.operations.user_orgs import UserOrg, read_file, read_query
-from connectors.operations.writers import now_us, writers
 from connectors.postgres.pool import postgres_url
 from connectors.settings import Settings
 
@@ -88,15 +89,15 @@ async def _migration(settings: Settings) -> AsyncIterator[OrgMigration]:
     """The writers of the management API, in this process. Raises: TopicProblem, Unavailable."""
     if settings.lago_api_key is None:
         fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
-    async with writers(settings, connections=2) as own:
+    async with own_books(settings, connections=2) as books:
         yield OrgMigration(
-            own.billing,
-            own.mappings,
-            own.learner,
-            own.customers,
+            books.billing,
+            books.mappings,
+            books.learner,
+            books.customers.table,
             announce=_announcer(settings),
             loose=lambda: loose_ends(settings),
-            lead_us=own.lead_us,
+            lead_us=books.lead_us,
             settled_us=settled_us(settings),
             now_us=now_us,
         )

@@ -1,21 +1,16 @@
 """What keeps the orgs' records as Lago has them: its webhooks as they come, and a poll for those that never came."""
 
-from collections.abc import Callable
-
+from connectors.account_books import AccountBooks, now_us
 from connectors.http.api.endpoints import Endpoint
 from connectors.http.api.lago_webhooks import LagoWebhooks
 from connectors.kafka.gate import Gate
-from connectors.lago.client import LagoClient
 from connectors.lago.webhook_handlers import WebhookHandlers
 from connectors.metrics import Metrics
-from connectors.orgs.learning import OrgChanges
 from connectors.orgs.truth import POLL_EVERY_S, OrgTruth
 from connectors.receipts import ReceiptsFollower
 from connectors.refusals import LateRefusals
 from connectors.settings import Settings
-from schemas.customers import CustomerRecord, OrgRecord
 from schemas.topics import TopicNames
-from streams.followers import Follower
 
 
 class LagoWatch:
@@ -25,22 +20,18 @@ class LagoWatch:
         self,
         settings: Settings,
         gate: Gate,
-        lago: LagoClient,
         metrics: Metrics,
-        customers: Follower[CustomerRecord],
-        orgs: Follower[OrgRecord],
-        records: OrgChanges,
+        books: AccountBooks,
         receipts: ReceiptsFollower,
-        now_us: Callable[[], int],
     ) -> None:
         topics = TopicNames.with_prefix(settings.topic_prefix)
         secrets = [secret.get_secret_value() for secret in settings.lago_webhook_secret]
         prefixes = tuple(settings.org_id_prefixes)
         self.truth = OrgTruth(
-            customers.table,
-            orgs.table,
-            records,
-            lago,
+            books.customers.table,
+            books.orgs.table,
+            books.org_records,
+            books.lago,
             now_us=now_us,
             is_org=lambda org_id: org_id.startswith(prefixes),
         )

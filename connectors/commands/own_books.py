@@ -1,0 +1,31 @@
+"""The account books in a command's own process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from connectors.account_books import AccountBooks
+from connectors.kafka.admin import check_topics
+from connectors.lago.client import LagoClient, lago_http
+from connectors.lago.metered import InMemoryUsage
+from connectors.settings import Settings
+from schemas.errors import TopicProblem
+
+
+@asynccontextmanager
+async def own_books(settings: Settings, connections: int) -> AsyncIterator[AccountBooks]:
+    """Read to their ends on entry; `connections`: to Lago.
+
+    Raises:
+        TopicProblem: `topics`: they are missing or wrong.
+        Unavailable: Kafka does not answer.
+    """
+    if complaints := await asyncio.to_thread(check_topics, settings):
+        raise TopicProblem("topics", " ".join(complaints))
+    async with lago_http(settings.lago_timeout, connections) as http:
+        key = settings.lago_api_key
+        lago = LagoClient(http, settings.lago_api_url, key.get_secret_value() if key is not None else "")
+        books = AccountBooks(settings, lago, lambda _learner: InMemoryUsage())  # nothing is recorded by a command
+        async with books.open():
+            await books.mappings.ready()
+            yield books
