@@ -107,7 +107,10 @@ class TransactionalWriter:
 
     async def _deliver(self, place: tuple[str, int], batches: list[Any]) -> tuple[tuple[str, int], int]:
         """Send batches of one place and await them; the offset after the last record."""
-        futures = [await self._producer.send_batch(batch, place[0], partition=place[1]) for batch in batches]
+        futures = []
+        for batch in batches:
+            futures.append(await self._producer.send_batch(batch, place[0], partition=place[1]))
+            futures[-1].add_done_callback(_heard)
         sent = [await future for future in futures]
         return place, sent[-1].offset + batches[-1].record_count()
 
@@ -126,8 +129,14 @@ class TransactionalWriter:
         with contextlib.suppress(asyncio.CancelledError, KafkaError):
             await stopping
         for future in _unheard(self._producer):
-            if future.done() and not future.cancelled():
-                future.exception()
+            if future.done():
+                _heard(future)
+
+
+def _heard(future: asyncio.Future[Any]) -> None:
+    """The first of several that fail is awaited; asyncio would log a traceback of each other one."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _unheard(producer: AIOKafkaProducer) -> Iterator[asyncio.Future[None]]:

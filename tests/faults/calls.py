@@ -59,9 +59,15 @@ class Sum:
 
 @dataclass(slots=True)
 class Owed:
-    """Every call that was made: (customer, cost, tokens, billed) by its key."""
+    """What was sent.
+
+    Fields:
+        calls: every call: (customer, cost, tokens, billed) by its key.
+        metered: every event of another metric: (org, properties) by its transaction id.
+    """
 
     calls: dict[CallKey, tuple[str, Decimal, int, bool]] = field(default_factory=dict)
+    metered: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
 
     def note(self, call: Call) -> None:
         self.calls[call.key] = (call.customer, call.cost, call.tokens, call.billed)

@@ -13,6 +13,7 @@ from tests.faults.calls import CallKey, Owed, Sum
 
 _BILLED = ("billable", "failed_with_cost")
 _REPEATED = "duplicate"
+_METERED = "metered"
 _SHOWN = 12
 
 
@@ -48,13 +49,20 @@ class Found:
     dead: int = 0
 
 
-def verdict(found: Found, owed: Owed, subscription_of: Mapping[str, str]) -> list[str]:
-    """Everything that is wrong; empty when every call is billed exactly once and every book agrees."""
+def verdict(
+    found: Found, owed: Owed, subscription_of: Mapping[str, str], subscription_of_org: Mapping[str, str] | None = None
+) -> list[str]:
+    """Everything that is wrong; empty when every call is billed exactly once and every book agrees.
+
+    Args:
+        subscription_of, subscription_of_org: where the calls of a customer, and the metered events of an org, belong.
+    """
     return [
         *billing_wrong(found.stats, owed.by_subscription(subscription_of)),
         *ledgers_wrong(found.books, found.raw_ends, owed),
         *seals_wrong(found.events),
         *events_wrong(found.events, found.lago_events),
+        *metered_wrong(found.lago_events, owed, subscription_of_org or {}),
         *receipts_wrong(found.events, found.receipts),
         *enriched_wrong(found.enriched, owed),
         *([f"{found.rejected} records in the rejected topic"] if found.rejected else []),
@@ -103,7 +111,7 @@ def ledgers_wrong(books: Mapping[int, Books], raw_ends: Mapping[int, int], owed:
     billed = sum(1 for _ in owed.billed())
     for what, got, expected in (
         ("received", sum(c.received.calls for c in counters), sum(raw_ends.values())),
-        ("sealed", sum(c.sealed.calls for c in counters), billed),
+        ("sealed", sum(c.sealed.calls for c in counters), billed + len(owed.metered)),
         ("unbilled", sum(c.unbilled.calls for c in counters), len(owed.calls) - billed),
         ("rejected", sum(c.rejected.calls for c in counters), 0),
         ("written off", sum(c.written_off.calls for c in counters), 0),
@@ -146,6 +154,25 @@ def events_wrong(events: Iterable[SentEvent], lago: Iterable[Mapping[str, Any]])
     ]
 
 
+def metered_wrong(lago: Iterable[Mapping[str, Any]], owed: Owed, subscription_of_org: Mapping[str, str]) -> list[str]:
+    """Every recorded event is at Lago once, on its org's subscription, with its properties; it has no price of its own."""
+    expected = Counter(
+        (subscription_of_org[org], name, tuple(sorted(properties.items())))
+        for name, (org, properties) in owed.metered.items()
+    )
+    got: Counter[Any] = Counter()
+    for event in lago:
+        properties = dict(event["properties"])
+        name = properties.pop("transaction_id", None)
+        if name is not None and properties.pop("org_id", None):
+            properties.pop("usage_end", None)
+            got[event["external_subscription_id"], name, tuple(sorted(properties.items()))] += 1
+    return [
+        *_some(sorted((expected - got).keys()), "recorded, not at Lago as recorded"),
+        *_some(sorted((got - expected).keys()), "at Lago, not recorded so, or once too often"),
+    ]
+
+
 def receipts_wrong(events: Iterable[SentEvent], receipts: Iterable[Receipt]) -> list[str]:
     """Every event ends completed."""
     last = {receipt.transaction_id: receipt.status for receipt in receipts}
@@ -162,7 +189,10 @@ def enriched_wrong(enriched: Mapping[int, Sequence[EnrichedUsage]], owed: Owed) 
     for partition, records in sorted(enriched.items()):
         if any(later.offset <= earlier.offset for earlier, later in pairwise(records)):
             wrong.append(f"enriched {partition}: an offset comes twice or out of order")
-    found = [record for records in enriched.values() for record in records if record.decision != _REPEATED]
+    all_found = [record for records in enriched.values() for record in records if record.decision != _REPEATED]
+    found = [record for record in all_found if record.decision != _METERED]
+    if len(all_found) - len(found) != len(owed.metered):
+        wrong.append(f"{len(all_found) - len(found)} metered events enriched, {len(owed.metered)} recorded")
     times = Counter(map(_key, found))
     identities = Counter(record.identity for record in found)
     billed = {_key(record) for record in found if record.decision in _BILLED}

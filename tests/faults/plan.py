@@ -68,6 +68,7 @@ _LEAST = (
     ("kill -9 of meters", 3, lambda f: f.kind is Kind.KILL and f.target in METERS),
     ("kill -9 of sinks", 3, lambda f: f.kind is Kind.KILL and f.target in SINKS),
     ("kill -9 of the ingress", 3, lambda f: f.kind is Kind.KILL and f.target == "ingress"),
+    ("kill -9 of the API", 1, lambda f: f.kind is Kind.KILL and f.target == "api"),
     ("SIGSTOP of workers", 3, lambda f: f.kind is Kind.FREEZE),
     ("SIGSTOP below the transaction timeout", 1, lambda f: f.kind is Kind.FREEZE and f.lasts_s < TRANSACTION_S),
     ("SIGSTOP above the session timeout", 1, lambda f: f.kind is Kind.FREEZE and f.lasts_s > SESSION_S),
@@ -134,6 +135,7 @@ def _wanted(random: Random) -> list[tuple[Fault, Sequence[str]]]:
     for targets in (METERS, SINKS, ("ingress",)):
         wanted += [(fault(Kind.KILL, (0.5, 3.0), 3.0), targets) for _ in range(3)]
     wanted += [(fault(Kind.KILL, (0.5, 3.0), 3.0), ("retry-0",))]
+    wanted += [(fault(Kind.KILL, (0.5, 3.0), 3.0), ("api",))]
     wanted += [(fault(Kind.FREEZE, band, 2.0), METERS) for band in FREEZES_S]
     wanted += [(fault(Kind.FREEZE, random.choice(FREEZES_S), 2.0), SINKS)]
     wanted += [(fault(Kind.ROLL, (0.0, 0.5), 8.0), WORKERS) for _ in range(3)]

@@ -15,7 +15,8 @@ from tests.faults.load import Load, Sender
 from tests.faults.oracle import billing_wrong, verdict
 from tests.faults.plan import LAGO, MINUTE_S, Fault, Kind, draw_plan, too_few
 from tests.faults.procs import Death
-from tests.faults.world import SECRET, TOKEN, World, mapped_late, running_world, subscription_of
+from tests.faults.recording import Recorder
+from tests.faults.world import MASTER_KEY, ORGS, SECRET, TOKEN, World, mapped_late, running_world, subscription_of
 from tests.support.kafka import broker_kind
 
 #: From the last call accepted and the last fault healed to every cent billed.
@@ -33,6 +34,7 @@ class Report:
     broker: str
     problems: list[str] = field(default_factory=list)
     calls: int = 0
+    metered: int = 0
     usd: str = "0"
     plan: Sequence[Fault] = ()
     done: list[Fault] = field(default_factory=list)
@@ -62,7 +64,7 @@ class Report:
         return [
             f"seed {self.seed}, {self.broker}",
             f"load and faults {self.load_s:.0f} s, drained {self.drain_s:.0f} s after the last fault",
-            f"answers: {dict(self.answers)}",
+            f"answers: {dict(self.answers)}; {self.metered} metered events beside the calls",
             f"faults: {dict(kinds)}",
             f"ended by themselves: {dict(by_itself)}",
             f"in the logs: {self.log_events}",
@@ -97,6 +99,7 @@ async def run(
         sender = Sender(
             world.url("ingress") + "/webhook/litellm/usage", token=TOKEN, secret=SECRET, seed=seed, rate=rate
         )
+        recorder = Recorder(world.url("api"), MASTER_KEY, sender.load.owed, ORGS, seed)
         adversary = Adversary(world.processes, world.broker, world.url("sandbox"))
         healed = asyncio.Event()
 
@@ -107,6 +110,7 @@ async def run(
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(sender.run(minutes * MINUTE_S, until=healed))
+                group.create_task(recorder.run(minutes * MINUTE_S, healed))
                 group.create_task(harm())
                 group.create_task(_map_late(world, seed))
         except* Exception as errors:  # the evidence is gathered all the same
@@ -144,6 +148,7 @@ async def settle(world: World, load: Load, say: Callable[[str], None]) -> list[s
     """Wait until everything is billed, at most `DRAIN_LIMIT_S`; then judge, whatever was reached."""
     evidence = Evidence(world.broker.bootstrap, world.topics, world.url("sandbox"))
     subscriptions = {customer: subscription_of(customer) for customer in CUSTOMERS}
+    of_orgs = {org: "sub-" + org for org in ORGS}
     owed = load.owed.by_subscription(subscriptions)
     deadline = time.monotonic() + DRAIN_LIMIT_S
     late = []
@@ -154,11 +159,12 @@ async def settle(world: World, load: Load, say: Callable[[str], None]) -> list[s
     else:
         late = [f"not settled within {DRAIN_LIMIT_S:.0f} s"]
     say("judging")
-    return late + verdict(await evidence.gather(), load.owed, subscriptions)
+    return late + verdict(await evidence.gather(), load.owed, subscriptions, of_orgs)
 
 
 async def _account(report: Report, world: World, load: Load, adversary: Adversary) -> None:
     report.calls, report.usd = len(load.owed.calls), f"{load.owed.dollars():f}"
+    report.metered = len(load.owed.metered)
     report.done, report.answers = adversary.done, load.answers
     report.problems += [f"refused: {refused}" for refused in load.refused] + adversary.problems
     report.fired = await adversary.fired()

@@ -15,6 +15,7 @@ from tests.faults.calls import Call, Owed
 from tests.faults.oracle import Found, SentEvent, verdict
 
 _SUBSCRIPTIONS = {"customer-00": "sub-a", "customer-01": "sub-b"}
+_ORGS = {"org-a": "sub-a"}
 _COSTS = {"c1": Decimal("0.000145"), "c2": Decimal("0.00000915")}
 
 
@@ -23,14 +24,19 @@ def owed() -> Owed:
     for customer, (name, cost) in zip(_SUBSCRIPTIONS, _COSTS.items(), strict=True):
         made.note(Call((name, f"id-{name}", "success"), customer, "", cost, 22, billed=True))
     made.note(Call(("c3", "id-c3", "success"), "customer-00", "", Decimal("0.5"), 9, billed=False))
+    made.metered["tx-1"] = ("org-a", {"tokens": "7"})
     return made
 
 
+_METERED = {"transaction_id": "tx-1", "tokens": "7", "org_id": "org-a"}
+
+
 def exact() -> Found:
-    """Two calls billed on two subscriptions, one not billed, one delivered twice: four raw records in one partition."""
-    folded = LedgerSum(2, Decimal("0.00015415"))
+    """Two calls billed on two subscriptions, one not billed, one delivered twice, and an event of another metric:
+    five raw records in one partition."""
+    folded = LedgerSum(3, Decimal("0.00015415"))
     counters = Counters(
-        received=LedgerSum(4, Decimal("0.50029915")),
+        received=LedgerSum(5, Decimal("0.50029915")),
         folded=folded,
         duplicate=LedgerSum(1, Decimal("0.000145")),
         unbilled=LedgerSum(1, Decimal("0.5")),
@@ -39,6 +45,7 @@ def exact() -> Found:
     events = [
         SentEvent(0, 1, LagoEvent("p-0", "sub-a", "ai_usage", "1.000", "0.0145", {"requests": "1"})),
         SentEvent(0, 2, LagoEvent("p-1", "sub-b", "ai_usage", "1.000", "0.000915", {"requests": "1"})),
+        SentEvent(0, 3, LagoEvent("p-2", "sub-a", "api_call", "1.000", "0", _METERED)),
     ]
     return Found(
         stats={
@@ -49,13 +56,19 @@ def exact() -> Found:
             "conflicts": 0,
         },
         lago_events=[msgspec.to_builtins(sent.event) for sent in events],
-        raw_ends={0: 4},
-        books={0: Books(Position(next=4, counters=counters, seal_seq=2))},
+        raw_ends={0: 5},
+        books={0: Books(Position(next=5, counters=counters, seal_seq=3))},
         events=events,
         enriched={
-            0: [enriched(0, "c1"), enriched(1, "c2"), enriched(2, "c1", "duplicate"), enriched(3, "c3", "cache_hit")]
+            0: [
+                enriched(0, "c1"),
+                enriched(1, "c2"),
+                enriched(2, "c1", "duplicate"),
+                enriched(3, "c3", "cache_hit"),
+                enriched(4, "tx-1", "metered"),
+            ]
         },
-        receipts=[Receipt(name, status, 0) for name in ("p-0", "p-1") for status in ("pending", "completed")],
+        receipts=[Receipt(name, status, 0) for name in ("p-0", "p-2", "p-1") for status in ("pending", "completed")],
     )
 
 
@@ -68,7 +81,7 @@ def enriched(offset: int, name: str, decision: str = "billable") -> EnrichedUsag
 
 
 def test_an_exact_run_has_nothing_wrong() -> None:
-    assert verdict(exact(), owed(), _SUBSCRIPTIONS) == []
+    assert verdict(exact(), owed(), _SUBSCRIPTIONS, _ORGS) == []
 
 
 def _stats(found: Found, **changed: object) -> None:
@@ -97,21 +110,26 @@ def _reseal(found: Found) -> None:
         (lambda f: _stats(f, billed_cents="0"), "sub-a: 0.0145 cents stored, 0 inside a period"),
         (lambda f: f.stats["subscriptions"].pop("sub-b"), "sub-b: -1 calls of 1"),
         (lambda f: f.stats.update(conflicts=1), "two contents"),
-        (lambda f: setattr(f.books[0].position, "next", 3), "ledger 0 stands at 3 of 4"),
+        (lambda f: setattr(f.books[0].position, "next", 3), "ledger 0 stands at 3 of 5"),
         (
             lambda f: setattr(f.books[0].position.counters, "duplicate", LedgerSum()),
             "ledger 0: received is off by 1 calls",
         ),
-        (lambda f: setattr(f.books[0].position.counters, "sealed", LedgerSum()), "ledger 0: folded is off by 2 calls"),
+        (lambda f: setattr(f.books[0].position.counters, "sealed", LedgerSum()), "ledger 0: folded is off by 3 calls"),
         (_hold, "1 windows are left, 1 of them held"),
-        (_reseal, "seal_seq of partition 0: missing [2], twice []"),
+        (_reseal, "seal_seq of partition 0: missing [2], twice [3]"),
         (lambda f: f.events.append(f.events[0]), "in the events topic more than once: p-0"),
-        (lambda f: f.lago_events.pop(), "1 sealed, never stored at Lago: p-1"),
+        (lambda f: f.lago_events.pop(1), "1 sealed, never stored at Lago: p-1"),
+        (lambda f: f.lago_events.pop(), "1 recorded, not at Lago as recorded: ('sub-a', 'tx-1'"),
+        (lambda f: f.lago_events[2].update(external_subscription_id="sub-b"), "1 recorded, not at Lago as recorded"),
+        (lambda f: f.lago_events[2]["properties"].update(tokens="8"), "at Lago, not recorded so, or once too often"),
+        (lambda f: f.lago_events.append(f.lago_events[2]), "once too often: ('sub-a', 'tx-1'"),
+        (lambda f: f.enriched[0].pop(), "0 metered events enriched, 1 recorded"),
         (lambda f: f.lago_events[0].update(transaction_id="x"), "1 stored at Lago, never sealed: x"),
         (lambda f: f.lago_events[0].update(precise_total_amount_cents="1"), "of another content at Lago: p-0"),
         (lambda f: f.lago_events.append(f.lago_events[0]), "stored at Lago more than once: p-0"),
         (lambda f: f.receipts.pop(), "p-1 ends pending"),
-        (lambda f: f.enriched[0].pop(), "1 sent, not enriched: ('c3', 'id-c3', 'success')"),
+        (lambda f: f.enriched[0].pop(3), "1 sent, not enriched: ('c3', 'id-c3', 'success')"),
         (lambda f: f.enriched[0].insert(0, enriched(0, "c4", "zero_cost")), "1 enriched, never sent: ('c4'"),
         (lambda f: f.enriched[0].insert(1, f.enriched[0][0]), "enriched 0: an offset comes twice or out of order"),
         (_again, "enriched more than once: ('c1', 'id-c1', 'success')"),
@@ -126,6 +144,5 @@ def _reseal(found: Found) -> None:
 def test_every_wrong_is_seen_and_named(wrong: Callable[[Found], object], told: str) -> None:
     found = exact()
     wrong(found)
-    assert any(told in sentence for sentence in verdict(found, owed(), _SUBSCRIPTIONS)), verdict(
-        found, owed(), _SUBSCRIPTIONS
-    )
+    sentences = verdict(found, owed(), _SUBSCRIPTIONS, _ORGS)
+    assert any(told in sentence for sentence in sentences), sentences

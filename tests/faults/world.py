@@ -16,6 +16,7 @@ import aiohttp
 from schemas.topics import TopicNames
 from tests.faults.calls import CUSTOMERS
 from tests.faults.procs import Process
+from tests.faults.recording import CODE
 from tests.support.kafka import Kafka, start_kafka
 from tests.support.ports import free_port
 
@@ -170,6 +171,8 @@ async def _create_topics(world: World) -> None:
 async def _subscribe(world: World) -> None:
     """A plan whose one charge bills what the events say, and a subscription for every org since two days ago."""
     lago = world.url("sandbox") + "/api/v1"
+    calls = {"name": "API calls", "code": CODE, "aggregation_type": "count_agg"}
+    await _insist(lago + "/billable_metrics", {"billable_metric": calls}, KEY)
     metric = {"name": "AI usage", "code": "ai_usage", "aggregation_type": "sum_agg", "field_name": "unit"}
     made = await _insist(lago + "/billable_metrics", {"billable_metric": metric}, KEY)
     plan = {"name": "AI", "code": "ai", "interval": "monthly", "amount_cents": 0, "amount_currency": "USD"}
