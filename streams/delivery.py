@@ -33,8 +33,6 @@ __all__ = ["Answer", "Delivery", "Item", "Outcome", "Poster"]
 
 #: A probe risks no more than this.
 PROBE_EVENTS = 10
-#: Between two questions whether Lago is well, +-50 %: they cost it nothing, so nobody notices late that it is back.
-HEALTH_AGAIN_S = 1.0
 
 
 def _unwatched(_posted: Posted) -> None:
@@ -151,7 +149,7 @@ class _Run:
 
     async def _probe(self, batch: Batch) -> Verdict:
         if not await self._wire.poster.healthy():
-            return Hold("unhealthy", "Lago's health check fails", wait_s=HEALTH_AGAIN_S * (0.5 + self._policy.random()))
+            return Hold("unhealthy", "Lago's health check fails", wait_s=self._policy.health_wait_s())
         if len(batch.members) > PROBE_EVENTS:
             self._start(batch.cut(PROBE_EVENTS))
         return await self._post(batch)

@@ -23,6 +23,8 @@ class RetryPolicy:
             must not block its lane for ever, and an outage must not empty the lane into retries.
         give_way_s: whoever failed a probe lets the others try first, for so long: one poisoned batch cannot
             keep the breaker open.
+        health_s: between two questions whether Lago is well, +-50 %: they cost it little, so nobody notices late
+            that it is back.
     """
 
     random: Callable[[], float]
@@ -31,11 +33,16 @@ class RetryPolicy:
     isolate_after: int = 3
     alone_after: int = 10
     give_way_s: float = 1.0
+    health_s: float = 1.0
 
     def wait_s(self, attempt: int) -> float:
         """Seconds after the `attempt`-th failure in a row (from 1): exponential, capped, full jitter."""
         doublings = min(max(attempt, 1) - 1, 32)
         return self.random() * min(self.cap_s, self.base_s * 2.0**doublings)
+
+    def health_wait_s(self) -> float:
+        """Seconds until Lago's health is asked for again."""
+        return self.health_s * (0.5 + self.random())
 
 
 def tier_of(attempt: int) -> int:

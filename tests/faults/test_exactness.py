@@ -40,5 +40,7 @@ def told(report: Report) -> dict[str, int | float | str]:
     done = Counter(fault.kind.value for fault in report.done) + Counter(report.fired)
     ingress = sum(1 for fault in report.done if fault.kind is Kind.KILL and fault.target == "ingress")
     kinds = {kind.name.lower(): done[kind.value] for kind in Kind if kind is not Kind.KILL}
-    killed = {"killed_ingress": ingress, "killed_workers": done[Kind.KILL.value] - ingress}
-    return {"seed": report.seed, "calls": report.calls, "usd": report.usd, "drained_s": report.drain_s} | kinds | killed
+    api = sum(1 for fault in report.done if fault.kind is Kind.KILL and fault.target == "api")
+    killed = {"killed_ingress": ingress, "killed_api": api, "killed_workers": done[Kind.KILL.value] - ingress - api}
+    sent = {"seed": report.seed, "calls": report.calls, "usd": report.usd, "metered": report.metered}
+    return sent | {"drained_s": report.drain_s} | kinds | killed

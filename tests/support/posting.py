@@ -31,6 +31,7 @@ def quick_delivery(lago: Lago, http: httpx.AsyncClient, *, isolate_after: int = 
         isolate_after=isolate_after,
         alone_after=alone_after,
         give_way_s=0.05,
+        health_s=0.02,
     )
     return Delivery(
         LagoClient(http, lago.url, KEY),

@@ -17,7 +17,7 @@ from connectors.orgs.learning import OrgLearner
 from connectors.orgs.truth import OrgTruth
 from schemas.customers import OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
-from schemas.moments import SECOND_US, parse_us, to_iso
+from schemas.moments import parse_us, to_iso
 from tests.support.books import Books, Records
 from tests.support.virtual_time import run_virtually
 
@@ -226,10 +226,9 @@ async def test_orgs_are_told_by_the_configured_prefixes() -> None:
     world = World()
     world.runs("acme-1", "org_1")
     settings = SimpleNamespace(topic_prefix="t", lago_webhook_secret=[], org_id_prefixes=["acme-", "globex-"])
-    view, nothing = SimpleNamespace(table=world.records.all), SimpleNamespace(table={}, not_billed=None, lago_told=None)
-    parts = cast(
-        Any, (settings, None, world.lago, nothing, nothing, view, world.records, None, lambda: NOW + SECOND_US)
-    )
-    watch = LagoWatch(*parts)
+    views = {"customers": SimpleNamespace(table={}), "orgs": SimpleNamespace(table=world.records.all)}
+    books = SimpleNamespace(**views, org_records=world.records, lago=world.lago)
+    metrics = SimpleNamespace(not_billed=None, lago_told=None)
+    watch = LagoWatch(*cast(Any, (settings, None, metrics, books, None)))
     assert await watch.truth.refresh("acme-1")
     assert not await watch.truth.refresh("org_1")

@@ -183,4 +183,14 @@ ROWS = (
         "these are more workers: they share the partitions",
         ("faults/test_two_deployments.py::test_a_second_deployment_of_the_same_name_is_more_workers",),
     ),
+    Row(
+        86,
+        "kill -9 of the management API while usage is recorded and customers are mapped",
+        "SIGKILL beside all the others; who recorded or mapped repeats what was not answered 2xx, and some of what was",
+        (*EXACT, GOES_ON),
+        "every recorded event is at Lago once, on its org's subscription; every mapping that was answered holds",
+        (_EXACTNESS,),
+        ("metered", "killed_api"),
+        longer=_MORE,
+    ),
 )
