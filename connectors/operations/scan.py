@@ -14,7 +14,8 @@ from connectors.settings import Settings
 from schemas.errors import TopicProblem, Unavailable
 
 _LIMIT_S = 20.0
-_BATCH = 2000
+#: Until a batch is full, or this is over: a short topic is read in no time.
+_BATCH, _POLL_S = 2000, 0.05
 #: A broker that is silent for so long while records are left is away.
 _SILENCE_S = 30.0
 _AGAIN_S = 0.1
@@ -84,8 +85,8 @@ def scan(
     with closing(_consumer(settings)) as consumer, told(stretch.topic):
         consumer.assign([TopicPartition(stretch.topic, number, at[number]) for number in left])
         while left:
-            messages = consumer.consume(_BATCH, 0.5)
-            silent_s = 0.0 if messages else silent_s + 0.5
+            messages = consumer.consume(_BATCH, _POLL_S)
+            silent_s = 0.0 if messages else silent_s + _POLL_S
             if silent_s > _SILENCE_S:
                 raise Unavailable("kafka_unavailable", f"{stretch.topic} is not read to its end")
             for message in messages:
@@ -116,6 +117,7 @@ def _consumer(settings: Settings) -> Consumer:
             "group.id": "meterbridge-operations",  # required by the client; nothing joins it
             "enable.auto.commit": False,
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 50,  # a partition's end is told when the broker has waited in vain for more
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
         }

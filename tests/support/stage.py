@@ -138,7 +138,7 @@ class Stage:
         messages: list[Any] = []
         ended: set[int] = set()
         while len(ended) < count:
-            for message in consumer.consume(1000, 0.1):
+            for message in consumer.consume(1000, 0.02):
                 if message.error() is None:
                     messages.append(message)
                 elif message.error().code() == KafkaError._PARTITION_EOF:

@@ -23,7 +23,7 @@ def stored(settings: Settings, topic: Topic) -> list[tuple[str, bytes]]:
         consumer.assign([TopicPartition(name, number, 0) for number in range(count)])
         found, ended = [], 0
         while ended < count:
-            for message in consumer.consume(1000, 0.1):
+            for message in consumer.consume(1000, 0.02):
                 ended += message.error() is not None
                 if message.error() is None:
                     found.append(((message.key() or b"").decode(), message.value()))
