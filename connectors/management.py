@@ -22,10 +22,10 @@ from connectors.kafka.security import aiokafka_config
 from connectors.lago.client import LagoClient
 from connectors.lago.limits import RecordLimits
 from connectors.lago.orgs import serve_with
+from connectors.lago_watch import LagoWatch
 from connectors.metrics import Metrics
 from connectors.orgs.api import billing_endpoints
 from connectors.orgs.auto_subscribe import AutoSubscriber
-from connectors.orgs.lago_watch import LagoWatch
 from connectors.orgs.usage_sink import KafkaUsage
 from connectors.receipts import ReceiptsFollower
 from connectors.rejected import RejectedFollower

@@ -11,8 +11,8 @@ from connectors.lago.metered import InMemoryUsage
 from connectors.lago.org_billing import OrgBilling
 from connectors.lago.shapes import Customer, Subscription
 from connectors.lago.subscription_ids import InMemoryIds
+from connectors.lago_watch import LagoWatch
 from connectors.orgs.accounts import OrgAccounts, Wanted
-from connectors.orgs.lago_watch import LagoWatch
 from connectors.orgs.learning import OrgLearner
 from connectors.orgs.truth import OrgTruth
 from schemas.customers import OrgRecord, Period
