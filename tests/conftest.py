@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import structlog
 from confluent_kafka.admin import AdminClient
+from hypothesis import HealthCheck, settings
 
 from tests.support.database import migrated_database
 from tests.support.kafka import Kafka, start_kafka
@@ -16,6 +17,10 @@ from tests.support.postgres import Postgres, start_postgres
 from tests.support.stage import Stage
 
 pytest_plugins = ["tests.faults.results"]
+
+# How long an example takes says what the machine has to do besides, and whether this is the first run in a clone.
+settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("laws")
 
 _NEIGHBOURS = pytest.StashKey[list[str]]()
 

@@ -52,7 +52,6 @@ def test_every_order_of_the_topics_gives_the_same_tables(postgres_url: str) -> N
         # Not shrunk: every step would be a dozen transactions.
         @settings(
             max_examples=25,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
             phases=[Phase.reuse, Phase.generate],
         )

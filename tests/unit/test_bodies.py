@@ -5,7 +5,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.http.ingress.bodies import MAX_ELEMENTS, Element, split
@@ -24,14 +24,12 @@ def _parsed(elements: list[Element]) -> list[Any]:
     return [json.loads(bytes(memoryview(element))) for element in elements]
 
 
-@settings(deadline=None)
 @given(st.lists(VALUES, max_size=6), SPACE, st.booleans(), st.sampled_from([None, 1]))
 def test_an_array_is_cut_into_what_was_put_in(values: list[Any], space: str, ascii_: bool, indent: int | None) -> None:
     body = space + json.dumps(values, ensure_ascii=ascii_, indent=indent) + space
     assert _parsed(split(body.encode())) == values
 
 
-@settings(deadline=None)
 @given(st.lists(VALUES, max_size=4), st.lists(VALUES, max_size=4), st.sampled_from([None, 1]))
 def test_an_element_that_is_no_strict_json_moves_no_cut(
     before: list[Any], after: list[Any], indent: int | None
@@ -44,7 +42,6 @@ def test_an_element_that_is_no_strict_json_moves_no_cut(
     assert elements == [text.encode() for text in written]
 
 
-@settings(deadline=None)
 @given(st.lists(OBJECTS, min_size=1, max_size=5), st.sampled_from(["\n", "\r\n", "\n\n", "\n \n"]), st.booleans())
 def test_ndjson_is_cut_at_its_lines(objects: list[Any], end: str, closed: bool) -> None:
     body = end.join(json.dumps(one) for one in objects) + (end if closed else "")
@@ -56,7 +53,6 @@ def test_ndjson_is_known_by_a_first_line_that_is_no_strict_json_either() -> None
     assert len(split(b'null\n{"id":2}')) == 2
 
 
-@settings(deadline=None)
 @given(OBJECTS, st.sampled_from([None, 1, "\t"]))
 def test_one_object_is_one_element_however_it_is_printed(value: dict[str, Any], indent: int | str | None) -> None:
     assert _parsed(split(json.dumps(value, indent=indent).encode())) == [value]

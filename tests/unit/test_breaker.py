@@ -226,5 +226,5 @@ class AnyOrder(RuleBasedStateMachine):
         assert bool(self.breaker.reason) == (self.breaker.state is not State.CLOSED)
 
 
-AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=30)
 TestAnyOrder = AnyOrder.TestCase

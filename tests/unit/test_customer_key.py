@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.http.ingress.bodies import split
@@ -42,7 +42,6 @@ def test_a_recorded_call_belongs_to_its_customer(name: str) -> None:
         assert record.shape == SLP
 
 
-@settings(deadline=None)
 @given(st.permutations(CUSTOMER_ID_FIELDS), st.data())
 def test_the_first_present_field_names_the_customer(fields: list[str], data: st.DataObject) -> None:
     """Every subset of fields may be absent, in any of the ways that senders write "absent"."""

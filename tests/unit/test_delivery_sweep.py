@@ -127,7 +127,7 @@ def ours(stored: list[LagoEvent], name: str) -> bool:
     return stored == [event(name)]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(worlds())
 def test_every_event_is_billed_once_or_accounted_for(world: World) -> None:
     lago, lanes, oddity = build(world)
@@ -160,7 +160,7 @@ def test_every_event_is_billed_once_or_accounted_for(world: World) -> None:
     check_posts(world, lago, lanes)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(worlds(unique=False))
 def test_without_lago_s_deduplication_an_event_is_billed_once_too_if_lago_shows_what_it_stored(world: World) -> None:
     lago, lanes, _ = build(world)
@@ -170,7 +170,7 @@ def test_without_lago_s_deduplication_an_event_is_billed_once_too_if_lago_shows_
     check_posts(world, lago, lanes)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(worlds(), st.floats(0, 60))
 def test_a_new_owner_after_a_kill_at_any_moment_bills_the_rest_once(world: World, killed_at_s: float) -> None:
     lago, lanes, oddity = build(world)

@@ -68,7 +68,7 @@ def unique(records: list[Raw]) -> list[Raw]:
     return list(seen.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(records=batches, data=st.data())
 def test_order_of_arrival_does_not_change_a_sum(records: list[Raw], data: st.DataObject) -> None:
     records = unique(records)
@@ -76,7 +76,7 @@ def test_order_of_arrival_does_not_change_a_sum(records: list[Raw], data: st.Dat
     assert sums(folded(records)) == sums(folded(shuffled))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(records=batches, data=st.data())
 def test_a_redelivered_call_is_counted_once(records: list[Raw], data: st.DataObject) -> None:
     records = unique(records)
@@ -86,14 +86,14 @@ def test_a_redelivered_call_is_counted_once(records: list[Raw], data: st.DataObj
     assert repeated.position.counters.duplicate.calls == len(again)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(records=batches, step=st.integers(1, 11))
 def test_how_records_are_cut_into_chunks_does_not_matter(records: list[Raw], step: int) -> None:
     records = unique(records)
     assert sums(folded(records)) == sums(folded(records, step=step))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(records=batches)
 def test_windows_of_any_length_sum_to_the_same_whole(records: list[Raw]) -> None:
     records = unique(records)

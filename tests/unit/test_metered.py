@@ -171,7 +171,7 @@ def once(records: list[Raw]) -> list[Raw]:
     return list(found.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(records=mixed, data=st.data(), step=st.integers(1, 9))
 def test_order_repetition_and_cutting_change_nothing(records: list[Raw], data: st.DataObject, step: int) -> None:
     records = once(records)
@@ -184,7 +184,7 @@ def test_order_repetition_and_cutting_change_nothing(records: list[Raw], data: s
     assert counters.sealed.calls == len(plain.events)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(records=mixed, data=st.data())
 def test_what_was_held_is_billed_as_if_it_never_had_been(records: list[Raw], data: st.DataObject) -> None:
     records = once(records)

@@ -1,7 +1,7 @@
 """Laws of the pace: a second's worth at once, then evenly, each sender for itself."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.http.pace import Pace
@@ -45,7 +45,6 @@ def test_a_refused_request_is_not_counted_and_one_sender_costs_another_nothing()
     assert passed(pace, 1000, "token 0") == 10
 
 
-@settings(deadline=None)
 @given(st.floats(0.1, 50), st.lists(st.floats(0, 2), max_size=50))
 def test_over_any_time_no_more_pass_than_the_rate_and_one_burst(per_second: float, pauses: list[float]) -> None:
     clock = Clock()

@@ -120,7 +120,7 @@ def test_released_windows_of_one_minute_become_one_part_that_lists_them() -> Non
     assert part.max_end_us == NOON + 4 * SECOND_US
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ends=st.lists(st.integers(-30, 30), min_size=1, max_size=30), change=st.integers(-25, 25))
 def test_held_calls_go_to_the_version_of_their_own_end_time(ends: list[int], change: int) -> None:
     """Calls |..held..| then two versions appear at once: each side gets its own calls, to the cent."""

@@ -48,7 +48,7 @@ class AgainstASet(RuleBasedStateMachine):
 
 
 TestAgainstASet = AgainstASet.TestCase
-TestAgainstASet.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestAgainstASet.settings = settings(max_examples=25, stateful_step_count=20)
 
 
 def test_an_identity_takes_at_most_32_bytes_at_a_million() -> None:

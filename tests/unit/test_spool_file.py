@@ -51,7 +51,7 @@ def test_records_come_back_byte_for_byte_in_their_order_and_only_once(path: Path
     file.close()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.sampled_from(["put", "drain", "kill"]), max_size=30), st.integers(0, 1000))
 def test_whatever_happens_every_record_is_given_out_until_it_is_deleted(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str], seed: int
