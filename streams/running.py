@@ -19,7 +19,7 @@ async def run_role(role: AnyRole, stop: asyncio.Event) -> None:
     Lanes are closed first, so that what is durable is committed; then the group is left.
 
     Raises:
-        RuntimeError: the app crashed; its own error is the cause.
+        RuntimeError: the app did not start, or crashed; its own error is the cause.
     """
     collect_seldom()
     app = role.app
@@ -29,10 +29,10 @@ async def run_role(role: AnyRole, stop: asyncio.Event) -> None:
     starting = asyncio.ensure_future(app.maybe_start())
     await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
     crashed = asyncio.ensure_future(app.wait_until_stopped())
-    if starting.done():
-        starting.result()
+    failed = starting.exception() if starting.done() else None
+    if starting.done() and failed is None:
         await asyncio.wait({stopping, crashed}, return_when=asyncio.FIRST_COMPLETED)
-    crash = app.crash_reason
+    crash = failed or app.crash_reason
     stopping.cancel()
     await role.close()
     leaving = asyncio.ensure_future(app.stop())
@@ -46,4 +46,4 @@ async def run_role(role: AnyRole, stop: asyncio.Event) -> None:
     crashed.cancel()
     starting.cancel()
     if crash is not None:
-        raise RuntimeError("the Faust app crashed") from crash
+        raise RuntimeError("the Faust app did not start" if failed else "the Faust app crashed") from crash

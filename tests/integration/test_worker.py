@@ -1,18 +1,24 @@
 """`meterbridge worker` as a process: what it says of itself, and how it ends when it is asked to."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
+from connectors.kafka.security import aiokafka_config, faust_broker
+from streams.app import ROLES
+from streams.running import run_role
 from tests.support import guard
 from tests.support.eventually import eventually
 from tests.support.kafka import Kafka
@@ -77,3 +83,13 @@ def test_a_worker_says_which_partitions_it_works_on_once_it_does(kafka: Kafka, t
         eventually(lambda: any(line.get("opened") == [0, 1] for line in lines(log)))
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0, log.read_text()
+
+
+async def test_a_role_whose_broker_is_gone_when_it_starts_says_why_and_ends(stage: Stage) -> None:
+    nowhere = stage.settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
+    parts = stage.parts(kafka=aiokafka_config(nowhere), broker=faust_broker(nowhere))
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError, match="did not start") as failure:
+        await run_role(ROLES["meter"](parts), asyncio.Event())
+    assert isinstance(failure.value.__cause__, KafkaConnectionError)
+    assert time.monotonic() - begun < 30
