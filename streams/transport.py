@@ -30,6 +30,9 @@ from streams.reading import stop
 #: How long a consumer with nothing to fetch from waits before it looks again, seconds.
 _IDLE_S = 0.02
 _WAIT_S = 0.1
+#: How long a broker may hold a fetch that finds nothing, milliseconds. A consumer has one fetch at a broker, so a lane
+#: resumed or sought meanwhile waits as long for its records. Faust asks for 1500.
+_HELD_MS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,11 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         # `in_transaction` is what makes Faust read committed; for nothing else is it wanted.
         self.consumer.in_transaction = True
         try:
-            return super()._create_worker_consumer(transport)
+            consumer = super()._create_worker_consumer(transport)
         finally:
             self.consumer.in_transaction = False
+        consumer._fetch_max_wait_ms = _HELD_MS  # noqa: SLF001  # read when it is started
+        return consumer
 
     async def on_thread_stop(self) -> None:
         # As Faust's, but for the guarded stop: an unguarded one kills the thread, and the app waits for it for ever.

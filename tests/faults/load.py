@@ -75,8 +75,9 @@ class Sender:
 
     async def _make(self, seconds: float, until: asyncio.Event | None) -> None:
         begun, made = time.monotonic(), 0
-        while (passed := time.monotonic() - begun) < seconds or not (until is None or until.is_set()):
-            due = int(min(passed + _STEP_S, max(passed, seconds)) * self._rate)
+        while (going_on := not (until is None or until.is_set())) or made < int(seconds * self._rate):
+            passed = time.monotonic() - begun
+            due = int(min(passed + _STEP_S, max(passed, seconds) if going_on else seconds) * self._rate)
             while made < due:
                 size = min(self._random.randint(1, _LARGEST), due - made)
                 self._put([self._calls.make(time.time()) for _ in range(size)], passed)

@@ -44,6 +44,7 @@ def settings(kafka: Kafka, topic_prefix: str, stage: Stage, url: str) -> Setting
 @pytest.fixture
 async def server(settings: Settings) -> AsyncIterator[Server]:
     async with running_server(settings, ("api",)) as running:
+        await running.stats()  # what keys open here is 503 until its topics have been read
         yield running
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import faust
 import pytest
+from aiokafka import AIOKafkaConsumer
 from faust.transport.consumer import Consumer as BaseConsumer
 from faust.transport.drivers import aiokafka as driver
 
@@ -55,6 +56,22 @@ async def test_a_chunk_the_meter_never_got_is_asked_for_again(stage: Stage) -> N
     assert "duplicate" not in stage.sensors.calls
 
 
+async def test_what_a_lane_asks_for_does_not_wait_for_a_fetch_that_finds_nothing(stage: Stage) -> None:
+    """The broker holds one fetch of a consumer; Faust lets it hold that for 1.5 s."""
+    async with stage.running("meter", stage.parts()) as role:
+        await soon(lambda: role.lanes and all(lane.expected is not None for lane in role.lanes.values()))
+        (lane,) = role.lanes.values()
+        at = time.time_ns() // 1000
+        stage.put([raw(0, slp(0, at_us=at), received_us=at)])
+        await soon(lambda: lane.expected == 1)
+        _, taken = drop_chunks(role, set())
+        began = time.monotonic()
+        for times in range(1, 6):
+            await lane._source.seek_lane(lane.tp, 0)
+            await soon(lambda times=times: taken["count"] == times)  # type: ignore[misc]
+        assert time.monotonic() - began < 4
+
+
 def source_of(thing: Any) -> str:
     return inspect.getsource(thing)
 
@@ -69,5 +86,6 @@ def test_the_seams_of_faust_are_where_the_transport_expects_them() -> None:
     assert "offset >= r_offset" in source_of(BaseConsumer._drain_messages)
     thread = driver.AIOKafkaConsumerThread
     assert "if self.consumer.in_transaction:" in source_of(thread._create_worker_consumer)
+    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in source_of(AIOKafkaConsumer.start)
     assert "fetcher.fetched_records(" in source_of(thread._fetch_records)
     assert "seek_to_committed()" in source_of(BaseConsumer.perform_seek)

@@ -1,9 +1,11 @@
 """`meterbridge serve` in this process, on free ports, against real neighbours."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+import time
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ import httpx
 from connectors.kafka.admin import create_topics
 from connectors.serve import PARTS, WEBHOOKS, serving
 from connectors.settings import Settings
+from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 
@@ -33,6 +36,17 @@ class Server:
     async def mapping(self, customer: str = "customer-1") -> httpx.Response:
         """`GET /customers/{id}/mapping` with the master key; the id as it stands in a path."""
         return await self.http.get(f"/customers/{customer}/mapping", headers=BEARER)
+
+    async def stats(self, until: Callable[[dict[str, Any]], bool] = lambda _told: True) -> dict[str, Any]:
+        """`GET /webhooks/stats`, once the topics have been read as far as `until` wants: before, it is 503 or less."""
+        deadline = time.monotonic() + 10 * PATIENCE
+        while True:
+            answer = await self.http.get("/webhooks/stats", headers=BEARER)
+            told: dict[str, Any] = answer.json()
+            if answer.status_code == HTTPStatus.OK and until(told):
+                return told
+            assert time.monotonic() < deadline, f"still {answer.status_code}: {told}"
+            await asyncio.sleep(0.05)
 
 
 def settings_for(kafka: Kafka, prefix: str, **other: Any) -> Settings:
