@@ -20,8 +20,8 @@ from streams.changelog import FETCHING, Image, read, records_of, restore
 from streams.core.books import Books, verify
 from streams.core.changes import Changes, apply
 from streams.offsets import Standing, asking, standing_by
-from streams.transactions import TransactionalWriter, Write
-from streams.writes import writes_of
+from streams.transactions import Run, TransactionalWriter, Write
+from streams.writes import runs_of, writes_of
 
 log = structlog.get_logger(__name__)
 
@@ -125,10 +125,14 @@ class Ledger:
         if self.books is None or self._writer is None:
             raise LedgerBroken("not_open", "a closed ledger was written to")
         place, books = self._place, self.books
-        changelog = [Write(place.topics.changelog, self.partition, key, value) for key, value in records_of(changes)]
+        changelog = Run(place.topics.changelog, self.partition, records_of(changes))
         moved = changes.position.next if changes.position.next > books.position.next else None
         ends = await self._writer.commit(
-            [*changelog, *writes_of(changes, place.topics, self.partition)], self._input, moved, place.group
+            writes_of(changes, place.topics, self.partition),
+            self._input,
+            moved,
+            place.group,
+            [changelog, *runs_of(changes, place.topics, self.partition)],
         )
         apply(books, changes, self._now_us())
         self._changelog_next = ends[place.topics.changelog, self.partition]

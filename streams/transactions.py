@@ -40,6 +40,14 @@ class Write(NamedTuple):
     headers: Headers = _NO_HEADERS
 
 
+class Run(NamedTuple):
+    """Records for one partition, in order, none with headers: a third of what as many writes cost."""
+
+    topic: str
+    partition: int
+    records: Iterable[tuple[bytes | None, bytes | None]]
+
+
 def partition_of(key: bytes, partitions: int) -> int:
     """Where Kafka's default partitioner (murmur2) puts a key; all our clients agree on it."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
@@ -67,16 +75,21 @@ class TransactionalWriter:
         await self._producer.start()
 
     async def commit(
-        self, writes: Iterable[Write], source: TopicPartition, offset: int | None, group: str
+        self,
+        writes: Iterable[Write],
+        source: TopicPartition,
+        offset: int | None,
+        group: str,
+        runs: Iterable[Run] = (),
     ) -> dict[tuple[str, int], int]:
-        """Write all and move the group's offset of `source` to `offset`, in one transaction.
+        """Write all, the runs first, and move the group's offset of `source` to `offset`, in one transaction.
 
         Returns for each topic partition written to the offset after the last record.
         After an error the outcome is unknown: abandon this writer, start another and read back.
         """
         self.busy = True
         try:
-            batches = await self._batches(writes)
+            batches = await self._batches(writes, runs)
             await self._producer.begin_transaction()
             # All first batches are handed over before the producer's task runs: so it adds all partitions
             # to the transaction in one request. The broker refuses records, for a while, when more is added
@@ -89,9 +102,12 @@ class TransactionalWriter:
         finally:
             self.busy = False
 
-    async def _batches(self, writes: Iterable[Write]) -> dict[tuple[str, int], list[Any]]:
-        """The records as batches by topic partition: 1-2 us a record, where `send` costs 20."""
+    async def _batches(self, writes: Iterable[Write], runs: Iterable[Run]) -> dict[tuple[str, int], list[Any]]:
+        """The records as batches by topic partition: 1 us a record, in a run less than half, where `send` costs 20."""
         batches: dict[tuple[str, int], list[Any]] = {}
+        for topic, partition, records in runs:
+            if filled := self._filled(records):
+                batches[topic, partition] = filled
         for topic, partition, key, value, headers in writes:
             count = self._counts.get(topic) or await self._partitions(topic)
             place = (topic, partition if partition >= 0 else partition_of(key or b"", count))
@@ -104,6 +120,16 @@ class TransactionalWriter:
         for own in batches.values():
             own[-1].close()
         return batches
+
+    def _filled(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> list[Any]:
+        full: list[Any] = []
+        batch = None
+        for key, value in records:
+            if batch is None or batch.append(timestamp=None, key=key, value=value, headers=_NO_HEADERS) is None:
+                batch = self._producer.create_batch()
+                batch.append(timestamp=None, key=key, value=value, headers=_NO_HEADERS)
+                full.append(batch)
+        return full
 
     async def _deliver(self, place: tuple[str, int], batches: list[Any]) -> tuple[tuple[str, int], int]:
         """Send batches of one place and await them; the offset after the last record."""

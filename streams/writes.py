@@ -7,7 +7,7 @@ import msgspec
 from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
 from streams.core.changes import Changes
-from streams.transactions import Write
+from streams.transactions import Run, Write
 
 _encode = msgspec.json.Encoder().encode
 _decode_event = msgspec.json.Decoder(LagoEvent).decode
@@ -20,12 +20,13 @@ MANIFEST, SEAL_SEQ, RAW_PARTITION = "manifest", "seal_seq", "raw_partition"
 CONTROL, WRITE_OFF = "control", b"write_off"
 
 
+def runs_of(changes: Changes, topics: TopicNames, partition: int) -> tuple[Run, Run]:
+    """A step's enriched calls and rejections; they go where the calls came from."""
+    return Run(topics.enriched, partition, changes.enriched), Run(topics.rejected, partition, changes.rejected)
+
+
 def writes_of(changes: Changes, topics: TopicNames, partition: int) -> Iterator[Write]:
-    """The records of a step; per-call topics use the raw partition's number, others the key's."""
-    for key, value in changes.enriched:
-        yield Write(topics.enriched, partition, key, value)
-    for key, value in changes.rejected:
-        yield Write(topics.rejected, partition, key, value)
+    """A step's events and receipts; where they go is by their keys."""
     for sealed in changes.sealed:
         event = sealed.event
         headers = [

@@ -16,25 +16,28 @@ from connectors.wiring import parts_of
 from connectors.worker_sensors import WorkerSensors
 from schemas.topics import TopicNames
 from streams.app import build_meter
-from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.delivery import Delivery
+from streams.lanes import Lane
 from streams.running import run_role
+from streams.transport import Chunk
 
 
 class _Watched(WorkerSensors):
-    """The worker's sensors and the stopwatch: from the first ledger's opening to the last commit."""
+    """The worker's sensors and the stopwatch: from the first records that reach a lane to the last commit."""
 
     def __init__(self, metrics: Metrics, records: int) -> None:
         super().__init__(metrics, asyncio.get_running_loop().time)
         self.done = asyncio.Event()
         self._watch = Stopwatch()
         self._records = self._left = records
+        offer = Lane.offer
 
-    def books(self, partition: int, books: Books | None) -> None:
-        if books is not None:
+        def offered(lane: Lane, chunk: Chunk) -> None:
             self._watch.start()
-        super().books(partition, books)
+            offer(lane, chunk)
+
+        Lane.offer = offered  # type: ignore[method-assign]
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None:
         super().folded(partition, changes, seconds)

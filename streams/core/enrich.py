@@ -58,10 +58,10 @@ class Enricher:
         )
 
     def _iso(self, us: int) -> str:
-        second, rest = divmod(us, SECOND_US)
+        second = us // SECOND_US
         text = self._seconds.get(second)
         if text is None:
             if len(self._seconds) > 4096:
                 self._seconds.clear()
             text = self._seconds[second] = to_datetime(second * SECOND_US).isoformat()[:19]
-        return f"{text}.{rest:06d}Z"
+        return f"{text}.{str(us % SECOND_US + SECOND_US)[1:]}Z"

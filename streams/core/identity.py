@@ -8,6 +8,7 @@ Together with status and start time in milliseconds they do (docs/litellm.md has
 from hashlib import blake2b
 
 IDENTITY_BYTES = 16
+_OF_A_CALL = 4
 
 
 def identity_of(namespace: str, *parts: str) -> bytes:
@@ -15,6 +16,9 @@ def identity_of(namespace: str, *parts: str) -> bytes:
 
     Each part is preceded by its length, so no two different lists of parts read alike.
     """
-    for part in parts:
-        namespace += f"|{len(part)}:{part}"
-    return blake2b(namespace.encode("utf-8", "surrogatepass"), digest_size=IDENTITY_BYTES).digest()
+    if len(parts) == _OF_A_CALL:  # nearly every record has four: unrolled, it takes two thirds of the time
+        a, b, c, d = parts
+        text = f"{namespace}|{len(a)}:{a}|{len(b)}:{b}|{len(c)}:{c}|{len(d)}:{d}"
+    else:
+        text = namespace + "".join([f"|{len(part)}:{part}" for part in parts])
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=IDENTITY_BYTES).digest()

@@ -17,7 +17,7 @@ from streams.core.fold import Fold
 from streams.core.mapping import Resolver
 from streams.core.seal import coalesce, due_windows, release, seal
 from streams.transactions import Write
-from streams.writes import receipt_write, writes_of
+from streams.writes import receipt_write, runs_of, writes_of
 from tests.support.calls import NOON, raw, slp
 
 TOPICS = TopicNames.with_prefix("")
@@ -92,7 +92,8 @@ def _call(chance: random.Random, number: int, at_us: int) -> dict[str, object]:
 
 
 def _step(told: History, changes: Changes, now_us: int) -> None:
-    told.write(list(writes_of(changes, TOPICS, 0)), now_us)
+    runs = [Write(run.topic, 0, *record) for run in runs_of(changes, TOPICS, 0) for record in run.records]
+    told.write([*runs, *writes_of(changes, TOPICS, 0)], now_us)
     apply(told.books, changes, now_us)
 
 
