@@ -31,13 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever uses the broker carries the marker `kafka`, so that `-m 'not kafka'` is a choice somebody makes.
-
-    What kills and freezes real processes runs alone: its neighbours would be slowed down, and it by them.
-    """
+    """Whatever uses the broker carries the marker `kafka`, so that `-m 'not kafka'` is a choice somebody makes."""
     for item in items:
-        if item.get_closest_marker("faults") is not None:
-            item.add_marker("alone")
         if "kafka" in getattr(item, "fixturenames", ()):
             item.add_marker("kafka")
 

@@ -55,7 +55,7 @@ async def load(world: World, seed: int) -> AsyncIterator[Sender]:
     sender, healed = Sender(url, token=TOKEN, secret=SECRET, seed=seed, rate=RATE), asyncio.Event()
     sending = asyncio.ensure_future(sender.run(2.0, until=healed))
     try:
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(2.0)  # usage is on its way before anything breaks
         yield sender
     finally:
         healed.set()
@@ -118,7 +118,7 @@ async def test_a_frozen_broker_a_silent_network_and_cut_connections_cost_no_call
                 await way.reset()
                 await asyncio.sleep(0.2)
             await way.cut()
-            await asyncio.sleep(3.0)
+            await asyncio.sleep(3.0)  # cut for so long
             await way.join()
             await asyncio.sleep(BREATH_S)
         drained_s = await judged(world, sender)

@@ -82,7 +82,7 @@ async def test_events_of_another_deployment_are_not_posted(
         other = named(stage, "other", delivery=quick_delivery(lago, http))
         async with stage.running("sink", other):
             await soon(lambda: stage.sensors.halted, 30)
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # time enough to post one after all
     stats = await lago.stats()
     figures(calls=stats["totals"]["calls"], refused=len(stage.sensors.halted))
     assert {reason for _, _, reason in stage.sensors.halted} == {"other_deployment"}

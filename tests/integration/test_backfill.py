@@ -1,6 +1,6 @@
 """One day fed by webhook, by replay, by backfill from LiteLLM's database and from files is billed once."""
 
-import csv
+import io
 import json
 import time
 from collections.abc import AsyncIterator
@@ -23,30 +23,10 @@ from tests.support.calls import Raw
 from tests.support.command import Ended, meterbridge
 from tests.support.database import fresh_database, projector_parts, rows, until
 from tests.support.eventually import soon
+from tests.support.recorded_day import DAY, RECORDED, exported, recorded, table
 from tests.support.stage import Stage
 
-RECORDED = Path(__file__).parents[1] / "fixtures" / "litellm"
-DAY = ("--from", "2026-11-20", "--to", "2026-11-22")
 WHO = ("acme", "u-alice")
-
-
-def recorded() -> list[dict[str, Any]]:
-    """Every StandardLoggingPayload of the recorded day whose rows are in the database's export."""
-    named = {row["request_id"] for row in exported()} | {row["litellm_call_id"] for row in exported()}
-    seen: dict[tuple[str, str, str, float], dict[str, Any]] = {}
-    for path in sorted(RECORDED.glob("generic_api__1.109.1__*.json")):
-        if path.name.endswith(".headers.json"):
-            continue
-        body = json.loads(path.read_text())
-        for call in body if isinstance(body, list) else [body]:
-            if call and call["litellm_call_id"] in named:
-                seen[call["id"], call["litellm_call_id"], call["status"], call["startTime"]] = call
-    return list(seen.values())
-
-
-def exported() -> list[dict[str, str]]:
-    with (RECORDED / "spendlogs__1.109.1__export.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def raws(calls: list[dict[str, Any]]) -> list[Raw]:
@@ -68,11 +48,11 @@ async def litellm(postgres_url: str) -> AsyncIterator[str]:
         schema = (RECORDED / "spendlogs__schema.sql").read_text()
         await connection.execute("\n".join(line for line in schema.splitlines() if not line.startswith("\\")))
         await connection.execute("SET search_path TO public")
-        with (RECORDED / "spendlogs__1.109.1__export.csv").open("rb") as file:
-            columns = file.readline().decode().strip().split(",")
-            await connection.copy_to_table(
-                "LiteLLM_SpendLogs", source=file, columns=columns, format="csv", null="", force_not_null=["end_user"]
-            )
+        file = io.BytesIO(table().encode())
+        columns = file.readline().decode().strip().split(",")
+        await connection.copy_to_table(
+            "LiteLLM_SpendLogs", source=file, columns=columns, format="csv", null="", force_not_null=["end_user"]
+        )
         await connection.close()
         yield url
 
@@ -119,8 +99,9 @@ async def test_one_day_fed_four_ways_is_billed_once(
     lines.write_text("\n".join(json.dumps(call) for call in calls))
     from_lines = await fill(stage, database, "--source", "jsonl", "--file", str(lines))
     assert (from_lines.json["read"], from_lines.json["missing"]) == (len(calls), 0)
-    table = str(RECORDED / "spendlogs__1.109.1__export.csv")
-    from_csv = await fill(stage, database, "--source", "csv", "--file", table)
+    export = tmp_path / "export.csv"
+    export.write_text(table())
+    from_csv = await fill(stage, database, "--source", "csv", "--file", str(export))
     assert (from_csv.json["read"], from_csv.json["missing"]) == (len(exported()), 0), from_csv.json
     assert await log_of(database) == before
 

@@ -74,7 +74,9 @@ async def test_the_way_of_usage_is_told_in_numbers(stage: Stage, server: Server)
     async with stage.running("meter", stage.parts()):
         await soon(lambda: len(stage.values(stage.topics.events)) == 1, limit_s=20)
     await soon(lambda: len(stage.read(stage.topics.rejected)) == 1)
-    told = await server.stats(lambda told: told["pending"] == 1 and told["rejected_by_reason"])
+    told = await server.stats(
+        lambda told: told["duplicate"] == 4 and told["pending"] == 1 and told["rejected_by_reason"]
+    )
     assert (told["received"], told["accepted"], told["duplicate"], told["rejected"]) == (10, 5, 4, 1)
     assert told["rejected_by_reason"] == {"negative_cost": 1}
     assert (told["pending"], told["delivered"]) == (1, 0)
