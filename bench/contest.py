@@ -57,9 +57,14 @@ def run(module: str, *arguments: str | int, python: str = sys.executable) -> Mea
 
 
 def interleaved(contestants: Mapping[str, Callable[[], Measured]], repeats: int) -> dict[str, list[Measured]]:
-    """Everybody once, then everybody again: what disturbs the machine for a while disturbs all of them."""
+    """Everybody once, then everybody again: what disturbs the machine for a while disturbs all of them.
+
+    A first round counts for nobody: a broker that has just started compiles its own code on the same cores.
+    """
     found: dict[str, list[Measured]] = {name: [] for name in contestants}
-    for _ in range(repeats):
+    for number in range(repeats + 1):
         for name, contestant in contestants.items():
-            found[name].append(contestant())
+            measured = contestant()
+            if number:
+                found[name].append(measured)
     return found
