@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS).
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt bench soak reliability venv
+.PHONY: help demo test check fmt bench soak trial reliability venv
 MAKEFLAGS += --no-builtin-rules
 MINUTES ?= 10
 ARGS ?=
@@ -35,6 +35,9 @@ bench: venv bench/.venv/.installed ## measure this product against its peers on 
 
 soak: venv ## kill, freeze and cut real processes for MINUTES=10, and count every cent afterwards
 	.venv/bin/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)
+
+trial: venv ## poll batches, responses and videos through a real LiteLLM proxy, and compare what Lago bills
+	.venv/bin/python -m tests.proxy
 
 reliability: venv ## docs/reliability.md, from the fault matrix and the last run that kept its figures
 	.venv/bin/python -m tests.faults.matrix

@@ -1,0 +1,1 @@
+"""A LiteLLM proxy of the newest release in front of the product: `make trial`."""

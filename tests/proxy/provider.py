@@ -1,0 +1,148 @@
+"""A provider on loopback with OpenAI's routes: chat, files, batches, background responses, videos.
+
+Every answer is made up; what matters is what LiteLLM reports of it. A job is finished at its fourth poll.
+"""
+
+import json
+import time
+from collections import Counter
+from typing import Any
+
+from aiohttp import web
+
+#: Polls that a job answers as unfinished.
+UNFINISHED_POLLS = 3
+_TOKENS = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}
+_RESPONSE_TOKENS = {
+    "input_tokens": 1000,
+    "output_tokens": 500,
+    "total_tokens": 1500,
+    "input_tokens_details": {"cached_tokens": 0},
+    "output_tokens_details": {"reasoning_tokens": 0},
+}
+
+
+class Provider:
+    """State of one provider: what was made, and how often it was polled."""
+
+    def __init__(self) -> None:
+        self._polls: Counter[str] = Counter()
+        self._made: dict[str, int] = {}
+        self._background: set[str] = set()
+
+    def app(self) -> web.Application:
+        """The routes below `/v1`."""
+        app = web.Application(client_max_size=1 << 26)
+        app.add_routes(
+            [
+                web.post("/v1/chat/completions", self._chat),
+                web.post("/v1/files", self._file),
+                web.get("/v1/files/{id}/content", self._content),
+                web.post("/v1/batches", self._new_batch),
+                web.get("/v1/batches/{id}", self._batch),
+                web.post("/v1/responses", self._new_response),
+                web.get("/v1/responses/{id}", self._response),
+                web.post("/v1/videos", self._new_video),
+                web.get("/v1/videos/{id}", self._video),
+            ]
+        )
+        return app
+
+    def _id(self, kind: str) -> str:
+        made = f"{kind}_{len(self._made):04d}{time.time_ns():x}"
+        self._made[made] = int(time.time())
+        return made
+
+    def _done(self, job: str) -> bool:
+        self._polls[job] += 1
+        return self._polls[job] > UNFINISHED_POLLS
+
+    async def _chat(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        return web.json_response(_completion(self._id("chatcmpl"), body["model"]))
+
+    async def _file(self, request: web.Request) -> web.Response:
+        await request.read()
+        file = {"id": self._id("file"), "object": "file", "bytes": 10, "filename": "in.jsonl", "purpose": "batch"}
+        return web.json_response({**file, "created_at": int(time.time()), "status": "processed"})
+
+    async def _content(self, _: web.Request) -> web.Response:
+        lines = [
+            {
+                "id": f"line-{number}",
+                "custom_id": str(number),
+                "response": {"status_code": 200, "body": _completion(f"chatcmpl-{number}", "gpt-4o-mini")},
+                "error": None,
+            }
+            for number in range(2)
+        ]
+        return web.Response(text="\n".join(map(json.dumps, lines)), content_type="application/jsonl")
+
+    async def _new_batch(self, _: web.Request) -> web.Response:
+        return web.json_response(self._as_batch(self._id("batch"), finished=False))
+
+    async def _batch(self, request: web.Request) -> web.Response:
+        job = request.match_info["id"]
+        return web.json_response(self._as_batch(job, finished=self._done(job)))
+
+    def _as_batch(self, job: str, *, finished: bool) -> dict[str, Any]:
+        return {
+            "id": job,
+            "object": "batch",
+            "endpoint": "/v1/chat/completions",
+            "input_file_id": "file-in",
+            "output_file_id": "file-out" if finished else None,
+            "completion_window": "24h",
+            "status": "completed" if finished else "in_progress",
+            "created_at": self._made[job],
+            "request_counts": {"total": 2, "completed": 2 * finished, "failed": 0},
+        }
+
+    async def _new_response(self, request: web.Request) -> web.Response:
+        background = bool((await request.json()).get("background"))
+        job = self._id("resp")
+        if background:
+            self._background.add(job)
+        return web.json_response(self._as_response(job, finished=not background))
+
+    async def _response(self, request: web.Request) -> web.Response:
+        job = request.match_info["id"]
+        finished = self._done(job) or job not in self._background
+        return web.json_response(self._as_response(job, finished=finished))
+
+    def _as_response(self, job: str, *, finished: bool) -> dict[str, Any]:
+        text = {"type": "output_text", "text": "hello", "annotations": []}
+        message = {"type": "message", "id": "msg_" + job[5:], "role": "assistant", "content": [text]}
+        return {
+            "id": job,
+            "object": "response",
+            "created_at": self._made[job],
+            "status": "completed" if finished else "in_progress",
+            "background": job in self._background,
+            "model": "gpt-4o-mini",
+            "output": [message | {"status": "completed"}] if finished else [],
+            "usage": _RESPONSE_TOKENS if finished else None,
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+            "metadata": {},
+        }
+
+    async def _new_video(self, request: web.Request) -> web.Response:
+        await request.read()
+        return web.json_response(self._as_video(self._id("video"), finished=False))
+
+    async def _video(self, request: web.Request) -> web.Response:
+        job = request.match_info["id"]
+        return web.json_response(self._as_video(job, finished=self._done(job)))
+
+    def _as_video(self, job: str, *, finished: bool) -> dict[str, Any]:
+        state = {"status": "completed" if finished else "in_progress", "progress": 100 * finished}
+        shape = {"model": "sora-2", "seconds": "4", "size": "720x1280"}
+        return {"id": job, "object": "video", "created_at": self._made[job], **state, **shape}
+
+
+def _completion(completion_id: str, model: str) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
+    made = {"id": completion_id, "object": "chat.completion", "created": int(time.time()), "model": model}
+    return {**made, "choices": [choice], "usage": _TOKENS}
