@@ -27,7 +27,7 @@ from streams.core.backoff import RetryPolicy
 from streams.core.batches import Batch, Item, Kind, Outcome, body_of, pack, rounds
 from streams.core.breaker import Breaker
 from streams.core.pacing import Pace
-from streams.core.restamp import Judge, Judged, same_but_moved
+from streams.core.restamp import Judge, Judged, moved_from
 from streams.posting import Posted, Poster, Wire, error_of
 
 __all__ = ["Answer", "Delivery", "Item", "Outcome", "Poster"]
@@ -246,9 +246,9 @@ class _Run:
 
     def _compare(self, batch: Batch, position: int, stored: LagoEvent) -> None:
         value = self._items[position].value
-        moved = same_but_moved(stored, value)
+        moved = moved_from(stored, value)
         if moved or same_event(stored, value):
-            self._posted[position] = Judged(value, stored.timestamp if moved else "")
+            self._posted[position] = moved or Judged(value)
             self._finish(batch, position, "delivered", "confirmed")
         else:
             self._finish(batch, position, "dead", "id_conflict", "Lago holds another event under this id")
@@ -281,6 +281,7 @@ class _Run:
     def _finish(self, batch: Batch, position: int, kind: Kind, reason: str, detail: str = "") -> None:
         maybe_sent = kind == "retry" and self._maybe_sent[position]
         attempts = self._attempts[position]
-        timestamp = self._posted[position].timestamp if kind == "delivered" else ""
-        self.outcomes[position] = Outcome(kind, reason, detail[:DETAIL_CHARS], attempts, maybe_sent, timestamp)
+        moved = self._posted[position] if kind == "delivered" else Judged(b"")
+        told = kind, reason, detail[:DETAIL_CHARS], attempts, maybe_sent
+        self.outcomes[position] = Outcome(*told, moved.timestamp, moved.subscription)
         batch.members.remove(position)

@@ -213,7 +213,7 @@ class DeliveryWork:
             event.transaction_id,
             status,
             self._now_us(),
-            event.external_subscription_id,
+            outcome.subscription or event.external_subscription_id,
             event.precise_total_amount_cents,
             _calls(record),
             attempt,

@@ -37,7 +37,7 @@ class Outcome:
         detail: for people, at most 500 characters, never a payload.
         attempts: posts that contained the event, in this delivery.
         maybe_sent: Lago may have stored it although that is not known: the `resent` of its next item.
-        timestamp: what it was posted with instead of its own, see streams/core/restamp.py; `""` = its own.
+        timestamp, subscription: what it was posted with instead of its own, see streams/core/restamp.py; `""` = its own.
     """
 
     kind: Kind
@@ -46,6 +46,7 @@ class Outcome:
     attempts: int
     maybe_sent: bool = False
     timestamp: str = ""
+    subscription: str = ""
 
 
 @dataclass(slots=True, eq=False)

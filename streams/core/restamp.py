@@ -1,7 +1,8 @@
 """What waited over a border is judged again before it is posted: Lago would take it, and never bill it.
 
-The event keeps its transaction id; only `timestamp` changes, and `usage_end` says when the usage ended. What is made of
-an event depends on the billing period that runs and on nothing else, so every post within it is the same bytes.
+The event keeps its transaction id; `timestamp` changes, and `usage_end` says when the usage ended. Where its
+subscription has ended meanwhile it goes to the org's next one. What is made of an event depends on the org's record and
+on the billing period that runs, so every post within it is the same bytes.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,8 +15,8 @@ from schemas.errors import Rejected
 from schemas.moments import lago_timestamp, parse_us, to_iso
 from schemas.policy import LatePolicy
 from schemas.records import LagoEvent
-from streams.core.billing_periods import billed
-from streams.core.mapping import held_for
+from streams.core.billing_periods import ENDED, billed
+from streams.core.choice import chosen
 
 #: Why an event is given up: with LATE_POLICY=hold its billing period was invoiced before it could be posted.
 INVOICED_PERIOD = "invoiced_period"
@@ -31,11 +32,13 @@ class Judged(NamedTuple):
 
     Fields:
         timestamp: the one in `value`, where it is not the event's own.
+        subscription: the one in `value`, where it is not the event's own.
         refused: it is not to be posted at all, and this is why.
     """
 
     value: bytes
     timestamp: str = ""
+    subscription: str = ""
     refused: str = ""
 
 
@@ -56,27 +59,36 @@ def judged(value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us
     org = orgs.get(event.properties.get("org_id", ""))
     if org is None:
         return Judged(value)
-    found = billed(org.periods, event.external_subscription_id, at_us, now_us, event.code)
+    subscription = event.external_subscription_id
+    found = billed(org.periods, subscription, at_us, now_us, event.code)
+    if found.held == ENDED and (next_one := chosen(org, at_us, event.code, now_us)).subscription:
+        subscription = next_one.subscription
+        found = billed(org.periods, subscription, at_us, now_us, event.code)
     timestamp = lago_timestamp(found.at_us)
-    if not found.held and timestamp == event.timestamp:
-        return Judged(value)
-    if held_for(found, at_us, late):
+    moved = timestamp != event.timestamp, subscription != event.external_subscription_id
+    if found.held or (any(moved) and late is LatePolicy.HOLD):
         return Judged(value, refused=found.held or INVOICED_PERIOD)
+    if not any(moved):
+        return Judged(value)
     properties = event.properties if USAGE_END in event.properties else {**event.properties, USAGE_END: to_iso(at_us)}
-    return Judged(_encode(msgspec.structs.replace(event, timestamp=timestamp, properties=properties)), timestamp)
+    posted = msgspec.structs.replace(
+        event, timestamp=timestamp, external_subscription_id=subscription, properties=properties
+    )
+    return Judged(_encode(posted), timestamp if moved[0] else "", subscription if moved[1] else "")
 
 
-def same_but_moved(stored: LagoEvent, value: bytes) -> bool:
-    """Whether Lago's event is the one in `value`, moved to another moment by an earlier post."""
+def moved_from(stored: LagoEvent, value: bytes) -> Judged | None:
+    """How an earlier post moved the event in `value` to what Lago holds; None: that is another event, or not moved."""
     if USAGE_END not in stored.properties:
-        return False
+        return None
     try:
         event = _decode(value)
         ended = event.properties.get(USAGE_END) or to_iso(parse_us(event.timestamp))
     except (msgspec.DecodeError, Rejected):
-        return False
-    return (
-        (stored.code, stored.external_subscription_id) == (event.code, event.external_subscription_id)
-        and stored.properties == {**event.properties, USAGE_END: ended}
-        and stored.timestamp != event.timestamp
-    )
+        return None
+    if stored.code != event.code or stored.properties != {**event.properties, USAGE_END: ended}:
+        return None
+    timestamp = "" if stored.timestamp == event.timestamp else stored.timestamp
+    own = event.external_subscription_id
+    subscription = "" if stored.external_subscription_id == own else stored.external_subscription_id
+    return Judged(value, timestamp, subscription) if timestamp or subscription else None

@@ -11,7 +11,7 @@ from schemas.policy import LatePolicy
 from schemas.records import LagoEvent
 from streams.core.batches import Item, Outcome
 from streams.core.billing_periods import ENDED
-from streams.core.restamp import INVOICED_PERIOD, Judged, judged, same_but_moved
+from streams.core.restamp import INVOICED_PERIOD, Judged, judged, moved_from
 from tests.support.scripted_lago import ScriptedLago
 from tests.support.sink import Sink, said
 from tests.support.virtual_time import run_virtually, virtual_now
@@ -59,9 +59,21 @@ def test_by_hold_it_is_refused_and_after_the_end_always() -> None:
 
 def test_a_moved_event_is_recognised_by_all_but_its_moment() -> None:
     moved = msgspec.json.decode(at(NOVEMBER).value, type=LagoEvent)
-    assert same_but_moved(moved, value())
-    assert not same_but_moved(moved, value(timestamp=f"{NOVEMBER - 6}.250"))
-    assert not same_but_moved(msgspec.json.decode(value(), type=LagoEvent), value())
+    assert moved_from(moved, value()) == Judged(value(), f"{NOVEMBER}.000")
+    assert moved_from(moved, value(timestamp=f"{NOVEMBER - 6}.250")) is None
+    assert moved_from(msgspec.json.decode(value(), type=LagoEvent), value()) is None
+
+
+def test_after_the_end_it_goes_to_the_orgs_next_subscription() -> None:
+    end = (NOVEMBER + 5) * SECOND_US
+    lives = (Period("sub_1", OCTOBER * SECOND_US, end), Period("sub_2", end + SECOND_US, interval="monthly"))
+    orgs = {"org": OrgRecord("org", periods=lives)}
+    moved = at(NOVEMBER + 9, orgs=orgs)
+    posted = msgspec.json.decode(moved.value, type=LagoEvent)
+    assert (posted.external_subscription_id, posted.transaction_id) == (moved.subscription, "a") == ("sub_2", "a")
+    assert posted.timestamp == moved.timestamp == f"{NOVEMBER + 6}.000"
+    assert moved_from(posted, value()) == moved._replace(value=value())
+    assert at(NOVEMBER + 9, LatePolicy.HOLD, orgs).refused == INVOICED_PERIOD
 
 
 def delivered(lago: ScriptedLago, *items: Item, starts: float, late: LatePolicy = LatePolicy.SHIFT) -> list[Outcome]:
