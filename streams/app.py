@@ -125,7 +125,7 @@ def _delivering(parts: Parts, role: str, topic: str) -> Role:
             parts.sleep,
             parts.sensors,
             orgs,
-            parts.policy.late_policy,
+            parts.policy,
             parts.lead_s,
         )
 

@@ -13,7 +13,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from schemas.customers import OrgRecord
 from schemas.errors import TopicProblem
-from schemas.policy import LatePolicy
+from schemas.policy import MeterPolicy
 from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
 from streams.core import letters
@@ -57,7 +57,7 @@ class DeliveryWork:
         sleep: Callable[[float], Awaitable[None]],
         sensors: SinkSensors,
         orgs: Follower[OrgRecord],
-        late_policy: LatePolicy,
+        policy: MeterPolicy,
         lead_s: float,
     ) -> None:
         self._tp = tp
@@ -73,7 +73,7 @@ class DeliveryWork:
         self._sleep = sleep
         self._sensors = sensors
         self._orgs = orgs
-        self._late_policy = late_policy
+        self._policy = policy
         self._lead_s = lead_s
         self._writer: TransactionalWriter | None = None
         self._maybe_sent_below = 0
@@ -158,7 +158,8 @@ class DeliveryWork:
         return outcomes
 
     def _judge(self, value: bytes) -> Judged:
-        return judged(value, self._orgs.table, self._late_policy, self._now_us())
+        late, code = self._policy.late_policy, self._policy.event_code
+        return judged(value, self._orgs.table, late, self._now_us(), code)
 
     def _posted(self, posted: Posted) -> None:
         self._attempts.append(

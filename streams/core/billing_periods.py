@@ -54,19 +54,27 @@ def running_since(found: Period, now_us: int) -> int:
     return max(found.started_at, _began(found.interval, found.anchor, found.timezone, now_us))
 
 
-def billed(periods: tuple[Period, ...], subscription: str, at_us: int, now_us: int, code: str = "") -> Billed:
+def billed(
+    periods: tuple[Period, ...], subscription: str, at_us: int, now_us: int, code: str = "", *, owed: bool = True
+) -> Billed:
     """When Lago bills usage of `at_us` that reaches it at `now_us`, on a subscription by its external id.
 
     That is `at_us` itself, or, where that is before a subscription's start or in a billing period that was invoiced,
     the start of the first one that is not. One external id may have several lives: a change of plan ends one and
     begins the next. A subscription of which no life is known is taken at its word.
+
+    Args:
+        code: the metric's.
+        owed: the usage costs something by itself, so it is held where no life of the subscription charges the metric.
     """
     own = [one for one in periods if one.external_id == subscription]
     if not own:
         return Billed(at_us)
     charging = [one for one in own if charges(one, code)]
     if not charging:
-        return Billed(at_us, NO_CHARGE)
+        if owed:
+            return Billed(at_us, NO_CHARGE)
+        charging = own
     lived = any(covers(one, at_us) for one in charging)
     later = [
         max(at_us, running_since(one, now_us))

@@ -23,7 +23,9 @@ class Choice(NamedTuple):
     held: str = ""
 
 
-def chosen(org: OrgRecord | None, at_us: int, code: str = "", now_us: int | None = None) -> Choice:
+def chosen(
+    org: OrgRecord | None, at_us: int, code: str = "", now_us: int | None = None, *, owed: bool = True
+) -> Choice:
     """The subscription that bills usage of `at_us` on the metric `code`.
 
     The one that runs then; outside all of them the next one, then the last.
@@ -31,12 +33,15 @@ def chosen(org: OrgRecord | None, at_us: int, code: str = "", now_us: int | None
     Args:
         code: `""` = whatever is charged.
         now_us: those that have ended by then are passed over; None = whether they have is asked at the seal.
+        owed: see `billed`: what costs nothing by itself goes to a subscription that charges nothing for it, too.
     """
     if org is None or not org.periods:
         return Choice("", NO_SUBSCRIPTION)
     candidates = [one for one in org.periods if charges(one, code)]
     if not candidates:
-        return Choice("", NO_CHARGE)
+        if owed:
+            return Choice("", NO_CHARGE)
+        candidates, code = list(org.periods), ""
     if now_us is not None:
         candidates = [one for one in candidates if not over(one, now_us)]
         if not candidates:
@@ -47,7 +52,7 @@ def chosen(org: OrgRecord | None, at_us: int, code: str = "", now_us: int | None
         if first is None:
             return Choice(candidates[-1].external_id)
         covering = [one for one in candidates if one.started_at == first]
-    return _of_several(org, covering)
+    return _of_several(org, covering, code)
 
 
 def named(org: OrgRecord | None, subscription: str, code: str = "") -> Choice:
@@ -62,12 +67,13 @@ def named(org: OrgRecord | None, subscription: str, code: str = "") -> Choice:
     return Choice(subscription)
 
 
-def _of_several(org: OrgRecord, covering: Sequence[Period]) -> Choice:
+def _of_several(org: OrgRecord, covering: Sequence[Period], code: str) -> Choice:
     names = dict.fromkeys(one.external_id for one in covering)
     if len(names) == 1:
         return Choice(covering[0].external_id)
     if org.subscription_id in names:
         return Choice(org.subscription_id)
-    if any(one.charged is None for one in covering):  # learnt within minutes; until then the first of them, as ever
+    # What they charge is learnt within minutes; until then, and where it does not matter, the first of them pays.
+    if not code or any(one.charged is None for one in covering):
         return Choice(covering[0].external_id)
     return Choice("", AMBIGUOUS)

@@ -72,13 +72,15 @@ def resolve_org(
 ) -> Target:
     """The target of usage recorded for an org: its subscription, whatever its currency, for no money is known of it.
 
+    The one that charges its metric, else any: it has no amount, and plans at a flat price charge nothing for usage.
     What no period bills is held here already, and not at the seal: the fold counts what is held of it.
     """
     org = orgs.get(org_id)
-    choice = chosen(org, at_us, code, now_us)
+    choice = chosen(org, at_us, code, now_us, owed=False)
     if org is None or choice.held:
         return Target(org_id, *choice)
-    held = held_for(billed(org.periods, choice.subscription, at_us, now_us or 0, code), at_us, late)
+    found = billed(org.periods, choice.subscription, at_us, now_us or 0, code, owed=False)
+    held = held_for(found, at_us, late)
     return Target(org_id, "" if held else choice.subscription, held)
 
 

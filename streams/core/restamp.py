@@ -46,10 +46,13 @@ class Judged(NamedTuple):
 Judge = Callable[[bytes], Judged]
 
 
-def judged(value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us: int) -> Judged:
+def judged(value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us: int, event_code: str = "") -> Judged:
     """The event as Lago bills it when it is posted at `now_us`.
 
     One whose org or subscription is not known is posted as it is.
+
+    Args:
+        event_code: of events of calls; others have no amount.
     """
     try:
         event = _decode(value)
@@ -60,10 +63,11 @@ def judged(value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us
     if org is None:
         return Judged(value)
     subscription = event.external_subscription_id
-    found = billed(org.periods, subscription, at_us, now_us, event.code)
-    if found.held == ENDED and (next_one := chosen(org, at_us, event.code, now_us)).subscription:
+    code, owed = event.code, event.code == event_code
+    found = billed(org.periods, subscription, at_us, now_us, code, owed=owed)
+    if found.held == ENDED and (next_one := chosen(org, at_us, code, now_us, owed=owed)).subscription:
         subscription = next_one.subscription
-        found = billed(org.periods, subscription, at_us, now_us, event.code)
+        found = billed(org.periods, subscription, at_us, now_us, code, owed=owed)
     timestamp = lago_timestamp(found.at_us)
     moved = timestamp != event.timestamp, subscription != event.external_subscription_id
     if found.held or (any(moved) and late is LatePolicy.HOLD):

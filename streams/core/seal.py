@@ -101,8 +101,8 @@ def moment_for(window: Window, orgs: Mapping[str, OrgRecord], policy: MeterPolic
     org = orgs.get(window.org_id)
     if org is None:
         return Billed(window.max_end_us)
-    code = policy.event_code if window.metered is None else window.metered.code
-    found = billed(org.periods, window.subscription, window.max_end_us, now_us, code)
+    code, owed = (policy.event_code, True) if window.metered is None else (window.metered.code, False)
+    found = billed(org.periods, window.subscription, window.max_end_us, now_us, code, owed=owed)
     if found.at_us == window.max_end_us and not found.held:
         return found
     return found._replace(held=held_for(found, window.max_end_us, policy.late_policy))

@@ -99,7 +99,7 @@ class World:
         return await quick_delivery(self.lago, self.http).deliver(items, judge=self.judge)
 
     def judge(self, value: bytes) -> Judged:
-        return judged(value, self.orgs, self.policy.late_policy, self.now_us)
+        return judged(value, self.orgs, self.policy.late_policy, self.now_us, CODE)
 
     @property
     def held(self) -> list[tuple[str, str]]:

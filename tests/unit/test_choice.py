@@ -92,4 +92,4 @@ def test_a_mapping_and_an_orgs_own_usage_choose_alike_each_by_its_metric() -> No
     both = Resolver(mapped, orgs, LatePolicy.SHIFT, "ai_usage")
     assert both("c", 9, "user").subscription == "llm"
     assert both("org", 9, "org", "api_calls").subscription == "seats"
-    assert both("org", 9, "org", "other").held == NO_CHARGE
+    assert both("org", 9, "org", "other").subscription == "seats", "it has no amount: a flat plan may take it"
