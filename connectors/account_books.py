@@ -56,6 +56,7 @@ class AccountBooks:
             lead_us=self.lead_us,
             keep_us=max(KEEP_US, (settings.dedupe_horizon_hours + 1) * HOUR_US),
             now_us=now_us,
+            event_code=settings.lago_event_code,
         )
 
     @asynccontextmanager

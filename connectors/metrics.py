@@ -18,9 +18,11 @@ from connectors.lago.webhook_handlers import OUTCOMES
 from connectors.postgres.errors import REASONS
 from connectors.postgres.projection import REPEATED, TABLES, UNREADABLE
 from schemas.errors import ConfigurationError
+from streams.core.billing_periods import ENDED, NO_CHARGE
 from streams.core.breaker import State
+from streams.core.choice import AMBIGUOUS, FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
 from streams.core.decisions import DECISIONS
-from streams.core.mapping import INACTIVE, NO_MAPPING, NO_SUBSCRIPTION, OUTSIDE_PERIOD, WRONG_CURRENCY, WRONG_KIND
+from streams.core.mapping import INACTIVE, LATE_PERIOD, NO_MAPPING, OUTSIDE_PERIOD, WRONG_CURRENCY, WRONG_KIND
 from streams.core.tally import STATUSES
 
 SOURCES: Final = ("litellm", "integration", "lago", "openmeter")
@@ -35,7 +37,10 @@ INGRESS_REASONS: Final = (
     rejections.TOO_LARGE,
     rejections.TOO_MANY,
 )
-HELD_REASONS: Final = (NO_MAPPING, INACTIVE, NO_SUBSCRIPTION, WRONG_KIND, WRONG_CURRENCY, OUTSIDE_PERIOD)
+HELD_REASONS: Final = (
+    *(NO_MAPPING, INACTIVE, NO_SUBSCRIPTION, WRONG_KIND, WRONG_CURRENCY, OUTSIDE_PERIOD, LATE_PERIOD, ENDED),
+    *(NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION),
+)
 LAWS: Final = ("received", "folded")
 BREAKER_STATES: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
@@ -111,6 +116,11 @@ class Metrics:
         self.held_calls = gauge("meterbridge_held_calls", "Calls in held windows.", "reason")
         self.held_cost = gauge("meterbridge_held_cost_usd", "Dollars in held windows.", "reason")
         self.sealed_events = counter("meterbridge_sealed_events_total", "Lago events that left the meter.")
+        self.shifted_events = counter(
+            "meterbridge_shifted_events_total",
+            "Events billed in a later billing period than their usage, moved when they were sealed or posted.",
+            "when",
+        )
         self.ledgers_open = gauge("meterbridge_ledgers_open", "Partitions whose ledger is open here.")
         self.seen_identities = gauge("meterbridge_seen_identities", "Calls remembered against repeats.")
         self.lane_halted = gauge(

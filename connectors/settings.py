@@ -210,8 +210,8 @@ class Settings(BaseModel):
     )
     late_policy: Annotated[LatePolicy, Lower] = Field(
         LatePolicy.SHIFT,
-        description="Usage outside every period of its subscription: `shift` it to the start of the next period, "
-        "or `hold` it.",
+        description="Usage before its subscription's start, or in a billing period that is invoiced: `shift` it to the "
+        "first moment that is billed, or `hold` it.",
     )
     cost_decimals: int = Field(12, ge=6, le=13, description="Places of a dollar that a call's cost is rounded to.")
     cache_hit_policy: BillOrSkip = Field("skip", description="Answers from LiteLLM's cache: `bill` or `skip`.")

@@ -43,6 +43,10 @@ class WorkerSensors(ProjectorSensors):
         self._count_sealed(partition, changes.position.seal_seq)
         self._show_sizes()
 
+    def sealed(self, changes: Changes) -> None:
+        """Events left the meter."""
+        self._metrics.shifted_events.labels("seal").inc(changes.shifted)
+
     def books(self, partition: int, books: Books | None) -> None:
         """A ledger was opened, ticked or, with None, closed."""
         if books is None:
@@ -65,6 +69,7 @@ class WorkerSensors(ProjectorSensors):
         """Receipts of posted events are durable."""
         for receipt in receipts:
             self._metrics.receipts.labels(receipt.status).inc()
+            self._metrics.shifted_events.labels("post").inc(bool(receipt.timestamp))
             if receipt.status == FAILED:
                 self._metrics.failed_events.labels(receipt.reason).inc()
 

@@ -42,12 +42,26 @@ class CustomerRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class Period(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
-    """A subscription's life `[started_at, terminated_at)`, microseconds UTC; None = still running."""
+    """A subscription's life `[started_at, terminated_at)`, microseconds UTC; None = still running.
+
+    What follows `plan_code` is what Lago invoices by; a record of a release that did not learn it has none of it.
+
+    Fields:
+        interval: how often its charges are invoiced: `weekly`, `monthly` ...; `""` = not learnt.
+        anchor: with anniversary billing the moment whose day begins a billing period, microseconds UTC; None =
+            billing periods follow the calendar.
+        timezone: whose midnights begin a billing period, an IANA name; `""` = UTC.
+        charged: codes of the metrics that its plan charges; None = not learnt.
+    """
 
     external_id: str
     started_at: int
     terminated_at: int | None = None
     plan_code: str = ""
+    interval: str = ""
+    anchor: int | None = None
+    timezone: str = ""
+    charged: tuple[str, ...] | None = None
 
 
 class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
@@ -57,6 +71,8 @@ class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
         subscription_id: the external id of its subscription in Lago, chosen once; `""` = not yet.
         limits: the most of a thing in a billing period, by its name, e.g. `tokens`, `requests`.
         updated_at: when this was written, microseconds since 1970 UTC.
+        unusable: of subscriptions that a mapping names, those that Lago has not for this org, by external id: the
+            reason that their usage is held for. A period of the same id is the later word.
     """
 
     org_id: str
@@ -69,3 +85,4 @@ class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     subscription_id: str = ""
     limits: dict[str, int] = {}
     email: str = ""
+    unusable: dict[str, str] = {}

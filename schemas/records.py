@@ -98,7 +98,10 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
         cents: the event's amount, plain decimal text.
         calls: number of calls in the event.
         reason: why it is not completed; `""` otherwise.
+        external_subscription_id: where it was posted; the event's own, unless that had ended before.
         attempts: deliveries of it that failed so far; a dead letter that is put back begins at 0 again.
+        timestamp: what Lago was told instead of the event's own timestamp, whose billing period was invoiced before
+            it was posted; `""` = the event's own.
     """
 
     transaction_id: str
@@ -109,6 +112,7 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
     calls: int = 0
     attempts: int = 0
     reason: str = ""
+    timestamp: str = ""
 
 
 class WriteOff(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):

@@ -39,9 +39,8 @@ def build_meter(parts: Parts) -> Role:
     """Raw calls to Lago events: dedupe, map, fold into windows, seal."""
     topics, group = parts.topics, parts.group("meter")
     customers = Follower(parts.kafka, topics.customers, CustomerRecord, parts.monotonic, "customers")
-    orgs = Follower(parts.kafka, topics.orgs, OrgRecord, parts.monotonic, "orgs")
-    for table in (customers, orgs):
-        parts.sensors.following(table.name, table.lag_s)
+    orgs = _orgs(parts)
+    parts.sensors.following(customers.name, customers.lag_s)
     topic_id = parts.topic_ids[topics.raw]
     place = LedgerPlace(parts.kafka, topics, topic_id, parts.partitions, group, parts.policy.deployment)
     shelf = LedgerShelf(parts.monotonic)
@@ -102,7 +101,15 @@ ROLES: dict[str, Callable[[Parts], AnyRole]] = {
 }
 
 
+def _orgs(parts: Parts) -> Follower[OrgRecord]:
+    orgs = Follower(parts.kafka, parts.topics.orgs, OrgRecord, parts.monotonic, "orgs")
+    parts.sensors.following(orgs.name, orgs.lag_s)
+    return orgs
+
+
 def _delivering(parts: Parts, role: str, topic: str) -> Role:
+    orgs = _orgs(parts)
+
     def work(partition: int) -> DeliveryWork:
         return DeliveryWork(
             TopicPartition(topic, partition),
@@ -117,6 +124,9 @@ def _delivering(parts: Parts, role: str, topic: str) -> Role:
             parts.now_us,
             parts.sleep,
             parts.sensors,
+            orgs,
+            parts.policy,
+            parts.lead_s,
         )
 
     return Role(_app(parts, role), topic, work, parts.sensors, _LINGER_S / 2)

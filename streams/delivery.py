@@ -27,6 +27,7 @@ from streams.core.backoff import RetryPolicy
 from streams.core.batches import Batch, Item, Kind, Outcome, body_of, pack, rounds
 from streams.core.breaker import Breaker
 from streams.core.pacing import Pace
+from streams.core.restamp import Judge, Judged, moved_from
 from streams.posting import Posted, Poster, Wire, error_of
 
 __all__ = ["Answer", "Delivery", "Item", "Outcome", "Poster"]
@@ -37,6 +38,11 @@ PROBE_EVENTS = 10
 
 def _unwatched(_posted: Posted) -> None:
     """Nobody keeps the posts."""
+
+
+def _as_it_is(value: bytes) -> Judged:
+    """Every event is posted as it is, whenever that is."""
+    return Judged(value)
 
 
 class Delivery:
@@ -74,13 +80,18 @@ class Delivery:
         self._resend_is_safe = resend_is_safe
         self._batches_are_whole = batches_are_whole
 
-    async def deliver(self, items: Sequence[Item], on_post: Callable[[Posted], None] = _unwatched) -> list[Outcome]:
+    async def deliver(
+        self, items: Sequence[Item], on_post: Callable[[Posted], None] = _unwatched, judge: Judge = _as_it_is
+    ) -> list[Outcome]:
         """One outcome an item, in order; waits as long as Lago is away. `on_post` hears of every post.
+
+        `judge` is asked before each post what is posted of an event. Where that changes and the event may have been
+        posted before, Lago is asked for it first: what is there is delivered.
 
         Equal transaction ids are posted one after the other, never in one batch. Raises nothing on purpose:
         an `ExceptionGroup` is a bug.
         """
-        run = _Run(self._wire, self._policy, self._resend_is_safe, self._batches_are_whole, items, on_post)
+        run = _Run(self._wire, self._policy, self._resend_is_safe, self._batches_are_whole, items, on_post, judge)
         for number, positions in enumerate(rounds([item.transaction_id for item in items])):
             if number:  # Lago knows these ids by the round before
                 run.compared.update(positions)
@@ -103,6 +114,7 @@ class _Run:
         batches_are_whole: Callable[[], bool],
         items: Sequence[Item],
         on_post: Callable[[Posted], None],
+        judge: Judge,
     ) -> None:
         self.outcomes: dict[int, Outcome] = {}
         self.compared = {position for position, item in enumerate(items) if item.compare}
@@ -112,6 +124,8 @@ class _Run:
         self._batches_are_whole = batches_are_whole
         self._items = items
         self._on_post = on_post
+        self._judge_now = judge
+        self._posted = [Judged(item.value) for item in items]
         self._maybe_sent = [item.resent or item.compare for item in items]
         self._attempts = [0] * len(items)
         self._group = asyncio.TaskGroup()
@@ -155,13 +169,15 @@ class _Run:
         return await self._post(batch)
 
     async def _post(self, batch: Batch) -> Verdict:
-        if not self._resend_is_safe() and (hold := await self._confirm_earlier(batch)):
+        if not self._resend_is_safe() and (hold := await self._confirm_earlier(batch, batch.members)):
+            return hold
+        if hold := await self._judge_again(batch):
             return hold
         if not batch.members:
             return Delivered()
         for position in batch.members:
             self._attempts[position] += 1
-        body = body_of(self._items[position].value for position in batch.members)
+        body = body_of(self._posted[position].value for position in batch.members)
         verdict, status, seconds = await self._wire.post(body, len(batch.members))
         first, last = batch.members[0], batch.members[-1]
         ids = self._items[first].transaction_id, self._items[last].transaction_id
@@ -171,9 +187,24 @@ class _Run:
                 self._maybe_sent[position] = True
         return verdict
 
-    async def _confirm_earlier(self, batch: Batch) -> Hold | None:
+    async def _judge_again(self, batch: Batch) -> Hold | None:
+        """Decide what is posted of each member; finish those that need no post, or are to get none."""
+        judged = {position: self._judge_now(self._items[position].value) for position in batch.members}
+        changed = [position for position, now in judged.items() if now != self._posted[position]]
+        if hold := await self._confirm_earlier(batch, changed):
+            return hold
+        for position in changed:
+            if position in self.outcomes:
+                continue
+            if refused := judged[position].refused:
+                self._finish(batch, position, "dead", refused, "no invoice would count it")
+            else:
+                self._posted[position] = judged[position]
+        return None
+
+    async def _confirm_earlier(self, batch: Batch, among: Sequence[int]) -> Hold | None:
         """Finish the members that an earlier post has stored."""
-        for position in [position for position in batch.members if self._maybe_sent[position]]:
+        for position in [position for position in among if self._maybe_sent[position]]:
             try:
                 stored = await self._wire.look_up(self._items[position].transaction_id)
             except MeterbridgeError as error:
@@ -214,7 +245,10 @@ class _Run:
         return self._finish(batch, position, "retry", "unconfirmed", "refused as a repeat, yet not found")
 
     def _compare(self, batch: Batch, position: int, stored: LagoEvent) -> None:
-        if same_event(stored, self._items[position].value):
+        value = self._items[position].value
+        moved = moved_from(stored, value)
+        if moved or same_event(stored, value):
+            self._posted[position] = moved or Judged(value)
             self._finish(batch, position, "delivered", "confirmed")
         else:
             self._finish(batch, position, "dead", "id_conflict", "Lago holds another event under this id")
@@ -247,5 +281,7 @@ class _Run:
     def _finish(self, batch: Batch, position: int, kind: Kind, reason: str, detail: str = "") -> None:
         maybe_sent = kind == "retry" and self._maybe_sent[position]
         attempts = self._attempts[position]
-        self.outcomes[position] = Outcome(kind, reason, detail[:DETAIL_CHARS], attempts, maybe_sent)
+        moved = self._posted[position] if kind == "delivered" else Judged(b"")
+        told = kind, reason, detail[:DETAIL_CHARS], attempts, maybe_sent
+        self.outcomes[position] = Outcome(*told, moved.timestamp, moved.subscription)
         batch.members.remove(position)

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 
 from connectors.commands.base import AsJson, fail, moment_us, one_sentence, progress, say, settings_of_command
 from connectors.lago.client import LagoClient, lago_http
+from connectors.operations.misdirected import lines
 from connectors.operations.reconcile import Report, reconcile_lago, reconcile_ledgers, reconcile_litellm
 from connectors.postgres.pool import Database, postgres_url
 from connectors.settings import Settings
@@ -76,6 +77,7 @@ def _told(report: Report) -> dict[str, Any]:
             name: {"known": hour.known, "missing": hour.missing.calls, "missing_usd": plain(hour.missing.usd)}
             for name, hour in report.hours.items()
         },
+        "misdirected": lines(report.misdirected),
         "complaints": report.complaints,
     }
 
@@ -83,12 +85,13 @@ def _told(report: Report) -> dict[str, Any]:
 def _text(report: Report) -> str:
     told = _told(report)
     if report.complaints:
-        return "\n".join(["It does NOT add up:", *report.complaints])
+        return "\n".join(["It does NOT add up:", *report.complaints, *lines(report.misdirected)])
     compared = f"; {report.subscriptions} subscriptions agree with Lago" if report.subscriptions else ""
     if report.hours:
         compared += f"; {sum(hour.known for hour in report.hours.values())} calls of LiteLLM's spend logs are all here"
-    return (
+    sentence = (
         f"It adds up: {report.received} deliveries received, {report.billed_calls} calls and {told['billed_usd']} USD "
         f"billed in {report.parts} events, {told['open_usd']} USD open, {told['held_usd']} USD held, "
         f"{told['written_off_usd']} USD written off{compared}."
     )
+    return "\n".join([sentence, *lines(report.misdirected)])

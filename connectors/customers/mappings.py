@@ -77,6 +77,7 @@ class Mappings:
     Args:
         lead_us: `MAPPING_LEAD_SECONDS`; `keep_us`: see `remap`.
         now_us: microseconds since 1970 UTC.
+        event_code: the metric that a subscription has to charge.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Mappings:
         lead_us: int,
         keep_us: int,
         now_us: Callable[[], int],
+        event_code: str = "",
     ) -> None:
         self._customers = customers
         self._orgs = orgs
@@ -97,6 +99,7 @@ class Mappings:
         self._lead_us = lead_us
         self._keep_us = keep_us
         self._now_us = now_us
+        self._event_code = event_code
 
     async def get(self, customer_id: str) -> Mapped | None:
         """The customer's record and the version to show now. Raises: Unavailable `view_incomplete`."""
@@ -148,7 +151,8 @@ class Mappings:
         await self.ready()
         org_id = request.lago_customer_id
         if ask_lago and not self._learner.knows(org_id, request.external_subscription_id):
-            await self._learner.learn(org_id)
+            named = request.external_subscription_id
+            await self._learner.learn(org_id, [named] if named else ())
         made = await self._change(
             request.litellm_customer_id,
             request,
@@ -234,7 +238,7 @@ class Mappings:
         self, record: CustomerRecord, version: MappingVersion, *, created: bool = False, changed: bool = False
     ) -> Mapped:
         at_us = max(self._now_us(), version.effective_from)
-        target = resolve(record, at_us, version.id_kind, self._orgs.table)
+        target = resolve(record, at_us, version.id_kind, self._orgs.table, self._event_code)
         if target.held == NO_SUBSCRIPTION:
             target = target._replace(held=self._learner.refused(target.org_id) or NO_SUBSCRIPTION)
         return Mapped(record, version, target, created, changed)

@@ -294,6 +294,18 @@ LAGO: Final = {
         "Another model than `dynamic` bills Lago's own price of `unit` (tokens), not the cents it is sent.",
         "A `dynamic` charge, unless Lago is meant to know the prices.",
     ),
+    "customer_without_charge": Kind(
+        _DEGRADED,
+        "No running subscription of these customers is of a plan that charges the metric. Their usage is held as "
+        "`no_charge`: Lago would take it and never bill it.",
+        "Subscribe those that use LLMs to a plan that charges it; ignore the others.",
+    ),
+    "several_that_charge": Kind(
+        _DEGRADED,
+        "Several running subscriptions of these customers charge the metric. Usage goes to the one whose id is stored "
+        "with the org, else it is held as `ambiguous`.",
+        "End all but one, or name the right one in the mapping (`external_subscription_id`).",
+    ),
 }
 KINDS: Final = {**LITELLM, **OWN, **LAGO}
 

@@ -138,11 +138,12 @@ async def _lago(own: Settings, http: httpx.AsyncClient) -> Patient:
     try:
         store = (await lago.organization()).events_store
         metric, plans = await lago.metric(own.lago_event_code), await lago.plans()
+        running = tuple(await lago.subscriptions())
     except LagoIntegrationError as error:
         if error.reason in _KEY_REFUSED:
             return Patient(name, (Finding("lago_key_refused", f"Lago answers {error.reason[5:]}."),))
         return Patient(name, unread=f"Lago does not answer: {error}.")
-    return Patient(name, tuple(judge_lago(SeenLago(await _version(lago), store, metric, tuple(plans)), own)))
+    return Patient(name, tuple(judge_lago(SeenLago(await _version(lago), store, metric, tuple(plans), running), own)))
 
 
 async def _version(lago: LagoClient) -> str:

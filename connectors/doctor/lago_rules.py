@@ -1,10 +1,10 @@
 """What is wrong with a Lago that is to bill our events; pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from connectors.doctor.catalogue import Finding
-from connectors.lago.shapes import Metric, Plan
+from connectors.lago.shapes import Metric, Plan, Subscription
 from connectors.settings import Settings
 from streams.core.answers import batches_are_whole
 
@@ -13,21 +13,24 @@ CLICKHOUSE = "clickhouse"
 CURRENCY = "USD"
 #: The property of an event that the metric has to sum.
 UNIT = "unit"
+#: Customers that a finding names.
+SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class SeenLago:
-    """A Lago as its API shows it; `metric` is the one named by LAGO_EVENT_CODE."""
+    """A Lago as its API shows it; `metric` is the one named by LAGO_EVENT_CODE, `running` all that are active."""
 
     version: str
     event_store: str | None
     metric: Metric | None
     plans: tuple[Plan, ...]
+    running: tuple[Subscription, ...] = ()
 
 
 def judge_lago(lago: SeenLago, own: Settings) -> list[Finding]:
     """Everything that is wrong with Lago, given our own settings."""
-    return [*_server(lago, own), *_metric(lago, own), *_plans(lago, own)]
+    return [*_server(lago, own), *_metric(lago, own), *_plans(lago, own), *_customers(lago, own)]
 
 
 def _server(lago: SeenLago, own: Settings) -> Iterator[Finding]:
@@ -64,3 +67,27 @@ def _plans(lago: SeenLago, own: Settings) -> Iterator[Finding]:
         for model in models:
             if model != "dynamic":
                 yield Finding("charge_not_dynamic", f"The plan {plan.code} charges {own.lago_event_code} as {model}.")
+
+
+def _customers(lago: SeenLago, own: Settings) -> Iterator[Finding]:
+    """Customers of which it is not one running subscription that charges the metric."""
+    code = own.lago_event_code
+    charging = {plan.code for plan in lago.plans if any(one.billable_metric_code == code for one in plan.charges)}
+    if not charging:
+        return
+    found: dict[str, set[str]] = {}
+    for one in lago.running:
+        mine = found.setdefault(one.external_customer_id or "", set())
+        if one.plan_code in charging:
+            mine.add(one.external_id)
+    without = sorted(customer for customer, mine in found.items() if not mine)
+    several = sorted(customer for customer, mine in found.items() if len(mine) > 1)
+    if without:
+        yield Finding("customer_without_charge", f"No subscription of {_some(without)} charges {code}.")
+    if several:
+        yield Finding("several_that_charge", f"More than one subscription of {_some(several)} charges {code}.")
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more customers" if rest > 0 else "")

@@ -9,7 +9,7 @@ from datetime import date
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Final, Literal
 
-from connectors.lago.periods import PER_YEAR, period
+from streams.core.intervals import PER_YEAR, period
 
 #: When a change applies: a plan that costs as much or more a year at once, a cheaper one when the period ends.
 NOW: Final = "now"

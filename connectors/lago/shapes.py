@@ -35,7 +35,7 @@ class PaymentConfiguration(msgspec.Struct, frozen=True):
 
 
 class Customer(msgspec.Struct, frozen=True):
-    """Lago's customer: the billed org."""
+    """Lago's customer: the billed org; `applicable_timezone` is its own, or else that of whoever bills it."""
 
     external_id: str
     lago_id: str | None = None
@@ -45,6 +45,8 @@ class Customer(msgspec.Struct, frozen=True):
     created_at: str | None = None
     metadata: tuple[Metadata, ...] = ()
     billing_configuration: PaymentConfiguration | None = None
+    timezone: str | None = None
+    applicable_timezone: str | None = None
 
     def note(self, key: str) -> str | None:
         """The value of a metadata key."""
@@ -111,6 +113,7 @@ class Plan(msgspec.Struct, frozen=True):
     interval: str = ""
     pay_in_advance: bool = False
     lago_id: str = ""
+    bill_charges_monthly: bool | None = None
 
 
 class WebhookEndpoint(msgspec.Struct, frozen=True):

@@ -12,32 +12,21 @@ from connectors.lago.client import LagoClient
 from connectors.litellm.spend_logs import spend_logs
 from connectors.operations.backfill import Backfill, Hour
 from connectors.operations.ledgers import books_of
+from connectors.operations.misdirected import Misdirected, note
+from connectors.operations.reconcile_lago import compare_with_lago
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
-from schemas.moments import to_datetime
 from schemas.money import ZERO, add, plain
 from schemas.records import LagoEvent, Manifest
 from schemas.topics import TopicNames
 from schemas.wire import FLAT
 from streams.core.books import Books
-from streams.core.proof import Emitted, complaint_about_lago, complaints_about
+from streams.core.proof import Emitted, complaints_about
 from streams.writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
 
 _event = msgspec.json.Decoder(LagoEvent).decode
 _manifest = msgspec.json.Decoder(Manifest).decode
-
-_SUBSCRIPTIONS = """
-SELECT DISTINCT ON (external_subscription_id) external_subscription_id, org_id FROM lago_events
-WHERE org_id <> '' ORDER BY external_subscription_id, sealed_at DESC
-"""
-_DELIVERED = """
-SELECT COALESCE(sum(amount_cents) FILTER (WHERE status = 'completed'), 0),
-       COALESCE(sum(amount_cents) FILTER (WHERE status <> 'completed'), 0)
-FROM lago_events
-WHERE external_subscription_id = $1
-AND to_timestamp((event->>'timestamp')::numeric) >= $2 AND to_timestamp((event->>'timestamp')::numeric) < $3
-"""
 
 
 @dataclass(slots=True)
@@ -47,6 +36,7 @@ class Report:
     Fields:
         subscriptions: how many were compared with Lago.
         hours: what LiteLLM's spend logs hold, by the hour calls started in.
+        misdirected: held dollars that wait for a person, by reason and org.
     """
 
     received: int = 0
@@ -59,6 +49,7 @@ class Report:
     subscriptions: int = 0
     hours: dict[str, Hour] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
+    misdirected: Misdirected = field(default_factory=dict)
 
 
 async def reconcile_ledgers(settings: Settings, passed: Callable[[int], None] = lambda _count: None) -> Report:
@@ -76,25 +67,10 @@ async def reconcile_ledgers(settings: Settings, passed: Callable[[int], None] = 
 
 
 async def reconcile_lago(database: Database, lago: LagoClient, report: Report, event_code: str) -> None:
-    """Lago's current usage of each subscription that was ever billed is what was delivered in its running period.
-
-    Raises:
-        Unavailable: Lago or Postgres does not answer.
-    """
-    async with database.connection() as connection:
-        subscriptions = await connection.fetch(_SUBSCRIPTIONS)
-    for subscription, org_id in subscriptions:
-        usage = await lago.current_usage(org_id, subscription, event_code)
-        if usage is None:
-            report.complaints.append(f"subscription {subscription} of {org_id} is not running in Lago")
-            continue
-        async with database.connection() as connection:
-            delivered, waiting = await connection.fetchrow(
-                _DELIVERED, subscription, to_datetime(usage.from_us), to_datetime(usage.until_us)
-            )
-        complaint = complaint_about_lago(usage, delivered, waiting)
-        report.subscriptions += 1
-        report.complaints += [complaint] if complaint else []
+    """What was delivered is what Lago bills, of every subscription that was ever billed. Raises: Unavailable."""
+    compared = await compare_with_lago(database, lago, event_code)
+    report.subscriptions += compared.subscriptions
+    report.complaints += compared.complaints
 
 
 async def reconcile_litellm(
@@ -137,6 +113,7 @@ def _count(report: Report, books: Books) -> None:
     report.written_off_usd = add(report.written_off_usd, counters.written_off.cost)
     report.parts += books.position.seal_seq
     for window in books.windows.values():
+        note(report.misdirected, window)
         if window.held:
             report.held_usd = add(report.held_usd, window.cost)
         else:

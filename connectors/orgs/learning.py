@@ -4,16 +4,19 @@ Usage of an org without a known subscription is held; what is learnt here releas
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 import structlog
 
 from connectors.lago.errors import LagoRejected
-from connectors.lago.shapes import Customer
+from connectors.lago.shapes import Customer, Subscription
+from connectors.lago.subscriptions import ACTIVE, STATUSES
+from connectors.orgs.terms import Plans, TermsBook, kept
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
+from streams.core.choice import FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
 from streams.core.remap import shown
 
 #: Somebody waits for the answer: Lago gets this long, the background asks again.
@@ -38,10 +41,13 @@ def beginning_after(last: str, org_ids: Iterable[str]) -> list[str]:
     return sorted(org_ids, key=lambda org_id: (org_id <= last, org_id))
 
 
-class Directory(Protocol):
-    """Lago's customers and subscriptions; see `LagoClient`."""
+class Directory(Plans, Protocol):
+    """Lago's customers, subscriptions and plans; see `LagoClient`."""
 
-    async def active_subscriptions(self, external_customer_id: str) -> list[Period]: ...
+    async def subscriptions(
+        self, external_customer_id: str = "", statuses: Sequence[str] = ..., plan_code: str = ""
+    ) -> list[Subscription]: ...
+    async def subscription(self, external_id: str, status: str = "active") -> Subscription | None: ...
     async def customer(self, external_id: str) -> Customer | None: ...
 
 
@@ -101,6 +107,7 @@ class OrgLearner:
         self._records = records
         self._lago = lago
         self._now_us = now_us
+        self._terms = TermsBook(lago)
         self._subscriber: Subscriber | None = None
         self._soon: dict[str, str] = {}
         self._named: dict[str, None] = {}
@@ -119,6 +126,11 @@ class OrgLearner:
         """Whether a period of the org is known, of this subscription where one is named."""
         org = self._orgs.get(org_id)
         return org is not None and any(subscription in ("", period.external_id) for period in org.periods)
+
+    def _asked_for(self, org_id: str, subscription: str) -> bool:
+        """Whether it is known of a named subscription that it is the org's, or that it is not."""
+        org = self._orgs.get(org_id)
+        return self.knows(org_id, subscription) or (org is not None and subscription in org.unusable)
 
     def refused(self, org_id: str) -> str:
         """Why the org cannot be subscribed, as a stable code; `""` where nothing stands against it."""
@@ -154,15 +166,16 @@ class OrgLearner:
         """
         plans, told = self._plans(), self._told
         self._told = set()
-        versions = (version for record in self._customers.values() for version in record.versions)
-        meant = {version.lago_customer_id for version in versions} | self._named.keys()
+        names = self._unasked_names()
+        meant = {version.lago_customer_id for version in self._versions()} | self._named.keys()
         meant.update(org.org_id for org in self._orgs.values() if org.subscription_id)
-        unknown = beginning_after(self._given_up_at, (org_id for org_id in meant if not self.knows(org_id)))
+        unknown = [org_id for org_id in meant if org_id in names or not self.knows(org_id)]
+        unknown = beginning_after(self._given_up_at, unknown)
         self._refused = {org_id: why for org_id, why in self._refused.items() if org_id in unknown}
         self._unanswered &= set(unknown)
         self._given_up_at, failures = "", 0
         for org_id in unknown:
-            failures = 0 if await self.learn(org_id) else failures + 1
+            failures = 0 if await self.learn(org_id, names.get(org_id, ())) else failures + 1
             if failures == MOST_FAILURES:
                 self._given_up_at = org_id
                 break
@@ -171,24 +184,50 @@ class OrgLearner:
         if failures:  # what stands against the others was told already, and still does
             self._told |= told
 
-    async def learn(self, org_id: str) -> bool:
+    async def learn(self, org_id: str, names: Iterable[str] = ()) -> bool:
         """Store the org's active subscriptions as Lago knows them; False when Lago does not answer.
 
         What others change in the record all the time is left as they have it, for the next time.
+
+        Args:
+            names: subscriptions that a mapping names; of those that are not the org's it is stored why.
         """
         for _ in range(ROUNDS):
             before = self._orgs.get(org_id)
             try:
                 async with asyncio.timeout(_LAGO_S):
-                    active = await self._lago.active_subscriptions(org_id)
-                    customer = await self._lago.customer(org_id) if active else None
+                    listed, unusable = await self._listed(org_id, names)
+                    customer = await self._lago.customer(org_id) if listed else None
+                    found = await self._terms.periods(listed, customer)
             except (MeterbridgeError, TimeoutError) as error:
                 return self._unknown(org_id, error)
             self._lago_away = False
             self._unanswered.discard(org_id)
-            if not active or await self._stored(org_id, before, customer, active):
+            if not (found or unusable) or await self._stored(org_id, before, customer, found, unusable):
                 break
         return True
+
+    async def _listed(self, org_id: str, names: Iterable[str]) -> tuple[list[Subscription], dict[str, str]]:
+        """The org's running subscriptions, and those named that ran once; why the others that are named are none."""
+        listed = await self._lago.subscriptions(org_id, ACTIVE)
+        missing = set(names).difference(one.external_id for one in listed)
+        unusable: dict[str, str] = {}
+        if missing:
+            everything = await self._lago.subscriptions(org_id, STATUSES)
+            listed += [one for one in everything if one.external_id in missing and one.status == "terminated"]
+            for name in missing.difference(one.external_id for one in listed):
+                waits = any(one.external_id == name for one in everything)
+                unusable[name] = NO_SUBSCRIPTION if waits else await self._whose(name)
+        return listed, unusable
+
+    async def _whose(self, name: str) -> str:
+        try:
+            found = await self._lago.subscription(name)
+        except LagoRejected as error:
+            if error.reason != "unsafe_id":
+                raise
+            found = None
+        return UNKNOWN_SUBSCRIPTION if found is None else FOREIGN_SUBSCRIPTION
 
     def _unknown(self, org_id: str, error: MeterbridgeError | TimeoutError) -> bool:
         """Tell once of an org, and of a Lago that is away, that there is no answer; False: Lago is away."""
@@ -199,12 +238,18 @@ class OrgLearner:
         return not self._lago_away
 
     async def _stored(
-        self, org_id: str, before: OrgRecord | None, customer: Customer | None, active: Sequence[Period]
+        self,
+        org_id: str,
+        before: OrgRecord | None,
+        customer: Customer | None,
+        found: Sequence[Period],
+        unusable: Mapping[str, str],
     ) -> bool:
         """False: the record is another than `before` by now."""
 
         def made(org: OrgRecord) -> OrgRecord:
-            return org_with(org, customer, active, self._now_us())
+            known = org_with(org, customer, found, self._now_us()) if found else org
+            return copy(known, unusable={**known.unusable, **unusable}) if unusable else known
 
         stored = await changed_from(self._records, org_id, before, made)
         if stored:
@@ -247,6 +292,18 @@ class OrgLearner:
                 _log.warning("org_not_subscribed", org=org_id, plan=plan, reason=code, error=str(error) or "timeout")
             self._told.add(sentence)
 
+    def _versions(self) -> Iterator[MappingVersion]:
+        return (version for record in self._customers.values() for version in record.versions)
+
+    def _unasked_names(self) -> dict[str, set[str]]:
+        """Subscriptions that mappings name, by org, where Lago was not asked yet whether it has them."""
+        names: dict[str, set[str]] = {}
+        for version in self._versions():
+            name, org_id = version.external_subscription_id, version.lago_customer_id
+            if name and version.is_active and not self._asked_for(org_id, name):
+                names.setdefault(org_id, set()).add(name)
+        return names
+
     def _plans(self) -> dict[str, str]:
         """The plan of every org that somebody active is mapped to; of several the one that was named first."""
         now_us, first = self._now_us(), dict[str, tuple[int, str, str]]()
@@ -281,7 +338,7 @@ def org_with(org: OrgRecord, customer: Customer | None, active: Sequence[Period]
     periods = []
     for period in org.periods:
         if (same := listed.pop((period.external_id, period.started_at), None)) is not None:
-            periods.append(same)
+            periods.append(kept(same, period))
         elif period.terminated_at is not None or period.started_at > now_us:
             periods.append(period)
         else:
@@ -292,8 +349,10 @@ def org_with(org: OrgRecord, customer: Customer | None, active: Sequence[Period]
             ]
             periods.append(copy(period, terminated_at=min([*successors, now_us])))
     periods = sorted([*periods, *listed.values()], key=lambda period: (period.started_at, period.external_id))
-    name = (customer.name if customer is not None else None) or org.name
+    own_name = (customer.name if customer is not None else None) or org.name
     currency = (customer.currency if customer is not None else None) or org.currency
     plan = org.plan or active[-1].plan_code
-    changed = copy(org, name=name, plan=plan, currency=currency, periods=tuple(periods))
+    names = {period.external_id for period in periods}
+    unusable = {name: why for name, why in org.unusable.items() if name not in names}
+    changed = copy(org, name=own_name, plan=plan, currency=currency, periods=tuple(periods), unusable=unusable)
     return org if changed == org else copy(changed, updated_at=now_us)

@@ -6,12 +6,12 @@ from typing import Final, Literal
 
 from connectors.lago.errors import LagoRejected
 from connectors.lago.invoices import Foretold
-from connectors.lago.periods import MONTHS
 from connectors.lago.plan_change import NEVER, NOW, Line, PlanChange, Terms, plan_change
 from connectors.lago.requests import ChangePreview, PreviewedChange, PreviewOf
 from connectors.lago.shapes import Plan, Subscription
 from connectors.orgs.accounts import NO_SUBSCRIPTION, OrgAccounts, day_of
 from schemas.moments import to_datetime
+from streams.core.intervals import MONTHS
 
 #: What our own reckoning leaves to Lago.
 LEFT_OUT: Final = ("taxes", "coupons", "wallets", "credit notes of earlier changes")

@@ -12,9 +12,9 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
-from connectors.lago.shapes import Customer, Subscription, period_of
-from connectors.lago.wire import read
+from connectors.lago.shapes import Customer, Plan, Subscription
 from connectors.orgs.learning import MOST_FAILURES, ROUNDS, OrgChanges, beginning_after, changed_from, org_with
+from connectors.orgs.terms import Plans, TermsBook, period_with
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import HOUR_US, SECOND_US
@@ -33,13 +33,14 @@ _log = structlog.get_logger(__name__)
 copy = msgspec.structs.replace
 
 
-class Lago(Protocol):
-    """Lago's customers and subscriptions; see `LagoClient`."""
+class Lago(Plans, Protocol):
+    """Lago's customers, subscriptions and plans; see `LagoClient`."""
 
     async def subscriptions(
         self, external_customer_id: str = "", statuses: Sequence[str] = ..., plan_code: str = ""
     ) -> list[Subscription]: ...
     async def customer(self, external_id: str) -> Customer | None: ...
+    async def plans(self) -> list[Plan]: ...
 
 
 class OrgTruth:
@@ -69,6 +70,7 @@ class OrgTruth:
         self._now_us = now_us
         self._is_org = is_org
         self._sleep = sleep
+        self._terms = TermsBook(lago)
         self._asking = asyncio.Semaphore(_AT_ONCE)
         self._given_up_at = ""
 
@@ -93,7 +95,7 @@ class OrgTruth:
             async with self._asking:
                 listed = await self._lago.subscriptions(org_id, _STATUSES)
                 customer = await self._lago.customer(org_id)
-            found = [read(period_of, one) for one in listed if one.started_at is not None]
+                found = await self._terms.periods(listed, customer)
             make = partial(as_lago_says, customer=customer, listed=found, now_us=self._now_us())
             if await changed_from(self._records, org_id, before, make):
                 return
@@ -114,21 +116,24 @@ class OrgTruth:
     async def poll(self) -> int:
         """Bring up to date, at most `POLLED`, every org whose running subscriptions are others in Lago; how many were.
 
+        So are those whose plans charge another thing than is known, or than a release before this one had asked.
+
         One that cannot be is passed over, and looked at by the next poll.
 
         Raises:
             MeterbridgeError: Lago does not list them, or `MOST_FAILURES` in a row could not be brought up to date.
         """
         running: dict[str, list[Period]] = defaultdict(list)
+        terms = self._terms.learn(await self._lago.plans())
         for one in await self._lago.subscriptions():
             if one.external_customer_id and one.started_at is not None:
-                running[one.external_customer_id].append(read(period_of, one))
+                running[one.external_customer_id].append(period_with(one, terms.get(one.plan_code or "")))
         changed = failures = 0
         now_us = self._now_us()
         turns, self._given_up_at = beginning_after(self._given_up_at, self._orgs), ""
         for org_id in turns:
             org = self._orgs.get(org_id)
-            if org is not None and _running(org.periods, now_us) != _running(running.get(org_id, ()), now_us):
+            if org is not None and _differ(_running(org.periods, now_us), _running(running.get(org_id, ()), now_us)):
                 try:
                     await self.refresh(org_id)
                     changed, failures = changed + 1, 0
@@ -203,9 +208,20 @@ def _without(org: OrgRecord, customer: Customer | None, now_us: int) -> OrgRecor
     return copy(org, name=name, currency=currency, periods=periods)
 
 
-def _running(periods: Iterable[Period], now_us: int) -> set[tuple[str, int, str]]:
+def _running(periods: Iterable[Period], now_us: int) -> dict[tuple[str, int, str], Period]:
     return {
-        (period.external_id, period.started_at, period.plan_code)
+        (period.external_id, period.started_at, period.plan_code): period
         for period in periods
         if period.started_at <= now_us and (period.terminated_at is None or period.terminated_at > now_us)
     }
+
+
+def _differ(known: Mapping[tuple[str, int, str], Period], found: Mapping[tuple[str, int, str], Period]) -> bool:
+    """Others run, or on other terms; the timezone is the customer's, which no list of subscriptions tells."""
+    if known.keys() != found.keys():
+        return True
+    return any(
+        (one.interval, one.anchor, one.charged) != (known[key].interval, known[key].anchor, known[key].charged)
+        for key, one in found.items()
+        if one.charged is not None
+    )

@@ -6,6 +6,7 @@ Postgres takes no NUL in text or JSON; in the records it can only stand as an es
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from operator import attrgetter
+from re import compile as re_compile
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -39,6 +40,8 @@ _whose_it_was = attrgetter(
 _KNOWN = (*STATUSES, WRITTEN_OFF)
 #: A rejected cost may be anything; only an amount that could be one is kept, in dollars.
 _COST_LIMIT = Decimal(10**12)
+#: A moment as an event tells it: what else stands there is none.
+_MOMENT = re_compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 
 class Record(Protocol):
@@ -190,7 +193,9 @@ def _follows(before: str, receipt: Receipt) -> bool:
 def _state(receipt: Receipt, retried_us: int | None) -> tuple[Any, ...]:
     settled = receipt.at if receipt.status in (COMPLETED, FAILED, WRITTEN_OFF) else None
     retried = receipt.at if receipt.status == PROCESSING else retried_us
-    return receipt.transaction_id, receipt.status, receipt.attempts, receipt.reason, settled, retried
+    state = receipt.transaction_id, receipt.status, receipt.attempts, receipt.reason, settled, retried
+    posted_at = receipt.timestamp if _MOMENT.fullmatch(receipt.timestamp) else ""
+    return *state, posted_at, receipt.external_subscription_id if receipt.status == COMPLETED else ""
 
 
 def _rejected_row(record: Record) -> tuple[Any, ...]:

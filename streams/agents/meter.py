@@ -37,6 +37,7 @@ class MeterSensors(Protocol):
     """What the meter tells about itself; counts are metrics, healthy traffic is not logged."""
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None: ...
+    def sealed(self, changes: Changes) -> None: ...
     def books(self, partition: int, books: Books | None) -> None: ...
 
 
@@ -63,7 +64,7 @@ class MeterWork:
         self._lead_s = lead_s
         self._now_us = now_us
         self._sensors = sensors
-        self._resolve = Resolver(customers.table, orgs.table, policy.late_policy)
+        self._resolve = Resolver(customers.table, orgs.table, policy.late_policy, policy.event_code)
         self._resolved = self._released = (-1, -1)
         self._coalesced_us = 0
 
@@ -91,6 +92,7 @@ class MeterWork:
             began = self._now_us()
             changes = self._step(part)
             await self._ledger.commit(changes)
+            self._told(changes)
             self._sensors.folded(self._ledger.partition, changes, (self._now_us() - began) / 1e6)
         return self._books.position.next
 
@@ -103,14 +105,17 @@ class MeterWork:
         version = self._version
         if books.held and version != self._released:
             while True:
-                changes = release(books, self._customers.table, self._orgs.table, self._policy, SEAL_LIMIT)
+                tables = self._customers.table, self._orgs.table
+                changes = release(books, *tables, self._policy, SEAL_LIMIT, self._now_us())
                 if changes.empty:
                     break
                 await self._ledger.commit(changes)
             self._released = version
         now_us = self._now_us()
         while due := due_windows(books, now_us, self._policy, SEAL_LIMIT):
-            await self._ledger.commit(self._sealed(due))
+            changes = self._sealed(due)
+            await self._ledger.commit(changes)
+            self._told(changes)
         if books.held and now_us - self._coalesced_us > _COALESCE_EVERY_US:
             self._coalesced_us = now_us
             while not (changes := coalesce(books, self._policy, now_us, SEAL_LIMIT)).empty:
@@ -168,6 +173,13 @@ class MeterWork:
             self._now_us(),
         )
 
+    def _told(self, changes: Changes) -> None:
+        """What could not be sealed on its subscription may belong to the one that follows it: release is to look."""
+        if changes.sealed:
+            self._sensors.sealed(changes)
+        if changes.kept:
+            self._released = (-1, -1)
+
     def _seal_now(self, changes: Changes, ready: Sequence[Window]) -> None:
         """What waits for nobody leaves in the same transaction: each call in per-call mode, other metered events."""
         sealed = seal(
@@ -179,7 +191,7 @@ class MeterWork:
             self._ledger.partition,
             self._now_us(),
         )
-        changes.sealed = sealed.sealed
+        changes.sealed, changes.shifted, changes.kept = sealed.sealed, sealed.shifted, sealed.kept
         changes.position = sealed.position
         for first, window in sealed.windows.items():
             if window is None:

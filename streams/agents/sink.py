@@ -11,13 +11,17 @@ from typing import Any, Protocol
 import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 
+from schemas.customers import OrgRecord
 from schemas.errors import TopicProblem
+from schemas.policy import MeterPolicy
 from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
 from streams.core import letters
 from streams.core.backoff import RETRY_CAP_S, retry_delay, tier_of
 from streams.core.letters import Place, travel_of
+from streams.core.restamp import Judged, judged
 from streams.delivery import Delivery, Item, Outcome
+from streams.followers import Follower
 from streams.offsets import standing
 from streams.posting import Posted
 from streams.transactions import TransactionalWriter, Write
@@ -52,6 +56,9 @@ class DeliveryWork:
         now_us: Callable[[], int],
         sleep: Callable[[float], Awaitable[None]],
         sensors: SinkSensors,
+        orgs: Follower[OrgRecord],
+        policy: MeterPolicy,
+        lead_s: float,
     ) -> None:
         self._tp = tp
         self._kafka = kafka
@@ -65,6 +72,9 @@ class DeliveryWork:
         self._now_us = now_us
         self._sleep = sleep
         self._sensors = sensors
+        self._orgs = orgs
+        self._policy = policy
+        self._lead_s = lead_s
         self._writer: TransactionalWriter | None = None
         self._maybe_sent_below = 0
         self._attempts: deque[DeliveryAttempt] = deque(maxlen=ATTEMPTS_KEPT)
@@ -75,6 +85,7 @@ class DeliveryWork:
         Raises:
             TopicProblem: `truncated`: events the group has not posted are gone from the topic.
         """
+        await self._orgs.start()
         self._writer = TransactionalWriter(self._kafka, f"{self._group}-{self._tp.topic}-{self._tp.partition}")
         await self._writer.start()
         begin, end, committed, _ = await standing(self._kafka, self._group, self._tp)
@@ -141,9 +152,14 @@ class DeliveryWork:
                 items.append(Item(event.transaction_id, record.value, resent, compare=travel.requeued > 0))
                 places.append(place)
         self._attempts.clear()
-        for place, outcome in zip(places, await self._delivery.deliver(items, self._posted), strict=True):
+        await self._orgs.wait_fresh(self._lead_s)
+        for place, outcome in zip(places, await self._delivery.deliver(items, self._posted, self._judge), strict=True):
             outcomes[place] = outcome
         return outcomes
+
+    def _judge(self, value: bytes) -> Judged:
+        late, code = self._policy.late_policy, self._policy.event_code
+        return judged(value, self._orgs.table, late, self._now_us(), code)
 
     def _posted(self, posted: Posted) -> None:
         self._attempts.append(
@@ -198,11 +214,12 @@ class DeliveryWork:
             event.transaction_id,
             status,
             self._now_us(),
-            event.external_subscription_id,
+            outcome.subscription or event.external_subscription_id,
             event.precise_total_amount_cents,
             _calls(record),
             attempt,
             "" if status == "completed" else outcome.reason,
+            outcome.timestamp,
         )
 
     def _onward(self, record: ConsumerRecord, outcome: Outcome, status: str, attempt: int) -> Write:

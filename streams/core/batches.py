@@ -37,6 +37,7 @@ class Outcome:
         detail: for people, at most 500 characters, never a payload.
         attempts: posts that contained the event, in this delivery.
         maybe_sent: Lago may have stored it although that is not known: the `resent` of its next item.
+        timestamp, subscription: what it was posted with instead of its own, see streams/core/restamp.py; `""` = its own.
     """
 
     kind: Kind
@@ -44,6 +45,8 @@ class Outcome:
     detail: str
     attempts: int
     maybe_sent: bool = False
+    timestamp: str = ""
+    subscription: str = ""
 
 
 @dataclass(slots=True, eq=False)

@@ -36,6 +36,8 @@ class Changes:
         rejected: (key, value) of `litellm.usage.rejected`.
         sealed: parts that are emitted.
         receipts: of windows that leave without becoming an event.
+        shifted: how many of `sealed` are billed at another moment than they happened.
+        kept: how many windows were to be sealed and are held instead.
         decisions: number of calls by decision, for the metrics.
     """
 
@@ -51,6 +53,8 @@ class Changes:
     sealed: list[Sealed] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     decisions: dict[str, int] = field(default_factory=dict)
+    shifted: int = 0
+    kept: int = 0
 
     @property
     def empty(self) -> bool:

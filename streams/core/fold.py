@@ -56,7 +56,8 @@ class Record(Protocol):
     value: bytes | None
 
 
-Resolve = Callable[[str, int, str], Target]
+#: Of a customer's call, or, with the metric's code as a fourth argument, of an org's usage.
+Resolve = Callable[..., Target]
 
 
 class Fold:
@@ -139,7 +140,8 @@ class Fold:
                 duplicate_calls += 1
                 decision = DUPLICATE
             else:
-                target = resolve(usage.customer_id, usage.end_us, usage.id_kind)
+                code = usage.metered.code if usage.metered is not None else ""
+                target = resolve(usage.customer_id, usage.end_us, usage.id_kind, code)
                 if target.held and room <= 0:
                     self._reject(changes, record, Rejected(TOO_MANY_HELD))
                     rejected_calls += 1

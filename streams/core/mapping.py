@@ -8,16 +8,20 @@ for a mapping, so the one that comes takes it. Usage recorded for an org needs n
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.policy import LatePolicy
 from schemas.wire import ORG
+from streams.core.billing_periods import Billed, billed
+from streams.core.choice import NO_SUBSCRIPTION, chosen, named
+
+__all__ = ["NO_SUBSCRIPTION", "Resolver", "Target", "held_for", "resolve", "resolve_org", "version_at"]
 
 NO_MAPPING = "no_mapping"
 INACTIVE = "inactive"
-NO_SUBSCRIPTION = "no_subscription"
 WRONG_KIND = "id_kind_not_mapped"
 WRONG_CURRENCY = "currency"
-OUTSIDE_PERIOD = "outside_period"
+#: With LATE_POLICY=hold: before its subscription began; in a billing period that was invoiced.
+OUTSIDE_PERIOD, LATE_PERIOD = "outside_period", "late_period"
 
 #: What LiteLLM's costs are in; an org billed in another currency is held.
 CURRENCY = "USD"
@@ -31,8 +35,18 @@ class Target(NamedTuple):
     held: str = ""
 
 
-def resolve(customer: CustomerRecord | None, at_us: int, id_kind: str, orgs: Mapping[str, OrgRecord]) -> Target:
-    """The target of a call that ended at `at_us`; `held` is the reason when there is none."""
+def resolve(
+    customer: CustomerRecord | None,
+    at_us: int,
+    id_kind: str,
+    orgs: Mapping[str, OrgRecord],
+    code: str = "",
+    now_us: int | None = None,
+) -> Target:
+    """The target of a call that ended at `at_us`; `held` is the reason when there is none.
+
+    `code`, `now_us`: see `streams.core.choice.chosen`.
+    """
     if customer is None:
         return Target("", "", NO_MAPPING)
     version = version_at(customer.versions, at_us)
@@ -44,26 +58,30 @@ def resolve(customer: CustomerRecord | None, at_us: int, id_kind: str, orgs: Map
     if org is not None and org.currency and org.currency != CURRENCY:
         return Target(version.lago_customer_id, "", WRONG_CURRENCY)
     if version.external_subscription_id:
-        return Target(version.lago_customer_id, version.external_subscription_id)
-    period = period_at(org.periods, at_us) if org is not None else None
-    if period is None:
-        return Target(version.lago_customer_id, "", NO_SUBSCRIPTION)
-    return Target(version.lago_customer_id, period.external_id)
+        return Target(version.lago_customer_id, *named(org, version.external_subscription_id, code))
+    return Target(version.lago_customer_id, *chosen(org, at_us, code, now_us))
 
 
-def resolve_org(org_id: str, at_us: int, orgs: Mapping[str, OrgRecord], late: LatePolicy) -> Target:
+def resolve_org(
+    org_id: str,
+    at_us: int,
+    orgs: Mapping[str, OrgRecord],
+    late: LatePolicy,
+    code: str = "",
+    now_us: int | None = None,
+) -> Target:
     """The target of usage recorded for an org: its subscription, whatever its currency, for no money is known of it.
 
+    The one that charges its metric, else any: it has no amount, and plans at a flat price charge nothing for usage.
     What no period bills is held here already, and not at the seal: the fold counts what is held of it.
     """
     org = orgs.get(org_id)
-    period = period_at(org.periods, at_us) if org is not None else None
-    if org is None or period is None:
-        return Target(org_id, "", NO_SUBSCRIPTION)
-    billed_us = billing_moment(org.periods, period.external_id, at_us)
-    if billed_us is None or (billed_us != at_us and late is LatePolicy.HOLD):
-        return Target(org_id, "", OUTSIDE_PERIOD)
-    return Target(org_id, period.external_id)
+    choice = chosen(org, at_us, code, now_us, owed=False)
+    if org is None or choice.held:
+        return Target(org_id, *choice)
+    found = billed(org.periods, choice.subscription, at_us, now_us or 0, code, owed=False)
+    held = held_for(found, at_us, late)
+    return Target(org_id, "" if held else choice.subscription, held)
 
 
 class Resolver:
@@ -74,24 +92,29 @@ class Resolver:
         customers: Mapping[str, CustomerRecord],
         orgs: Mapping[str, OrgRecord],
         late: LatePolicy = LatePolicy.SHIFT,
+        code: str = "",
     ) -> None:
         self._customers = customers
         self._orgs = orgs
         self._late = late
+        self._code = code
         self._known: dict[tuple[str, str], Target] = {}
 
     def forget(self) -> None:
         """A table has changed."""
         self._known.clear()
 
-    def __call__(self, customer_id: str, at_us: int, id_kind: str) -> Target:
-        """The target of a customer's call that ended at `at_us`, or of an org's usage where `id_kind` says so."""
+    def __call__(self, customer_id: str, at_us: int, id_kind: str, code: str = "") -> Target:
+        """The target of a customer's call that ended at `at_us`, or of an org's usage where `id_kind` says so.
+
+        `code`: of the org's usage, its metric.
+        """
         target = self._known.get((customer_id, id_kind))
         if target is None:
             if id_kind == ORG:
-                return resolve_org(customer_id, at_us, self._orgs, self._late)
+                return resolve_org(customer_id, at_us, self._orgs, self._late, code)
             customer = self._customers.get(customer_id)
-            target = resolve(customer, at_us, id_kind, self._orgs)
+            target = resolve(customer, at_us, id_kind, self._orgs, self._code)
             if customer is not None and len(customer.versions) == 1:
                 org = self._orgs.get(target.org_id)
                 if org is None or len(org.periods) <= 1:
@@ -111,31 +134,8 @@ def version_at(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersi
     return None
 
 
-def period_at(periods: tuple[Period, ...], at_us: int) -> Period | None:
-    """The period that bills `at_us`; outside all of them the next one, then the last."""
-    following = None
-    for period in periods:
-        if period.started_at <= at_us and (period.terminated_at is None or at_us < period.terminated_at):
-            return period
-        if period.started_at > at_us and (following is None or period.started_at < following.started_at):
-            following = period
-    return following or (periods[-1] if periods else None)
-
-
-def billing_moment(periods: tuple[Period, ...], subscription: str, at_us: int) -> int | None:
-    """When Lago bills usage of `at_us` on `subscription`: `at_us` itself where a period covers it,
-    else the start of the period that follows; None when none follows (docs/lago-behaviour.md:
-    an event outside `[started_at, terminated_at)` is accepted and never billed).
-
-    A subscription without a known period is taken at its word.
-    """
-    own = [period for period in periods if period.external_id == subscription]
-    if not own:
-        return at_us
-    following: int | None = None
-    for period in own:
-        if period.started_at <= at_us and (period.terminated_at is None or at_us < period.terminated_at):
-            return at_us
-        if period.started_at > at_us and (following is None or period.started_at < following):
-            following = period.started_at
-    return following
+def held_for(found: Billed, at_us: int, late: LatePolicy) -> str:
+    """Why usage of `at_us` is held though its subscription is known; `""` where Lago bills it at `found.at_us`."""
+    if found.held or found.at_us == at_us or late is LatePolicy.SHIFT:
+        return found.held
+    return LATE_PERIOD if found.invoiced else OUTSIDE_PERIOD

@@ -8,12 +8,13 @@ import msgspec
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.ledger import Position, Window, WindowKey, window_key
 from schemas.money import EXACT
-from schemas.policy import LatePolicy, MeterPolicy
+from schemas.policy import MeterPolicy
 from schemas.records import Receipt
+from streams.core.billing_periods import Billed, billed
 from streams.core.books import Books
 from streams.core.changes import Changes, Sealed
 from streams.core.event import event_of, manifest_of
-from streams.core.mapping import OUTSIDE_PERIOD, Target, billing_moment, resolve, resolve_org
+from streams.core.mapping import Target, held_for, resolve, resolve_org
 
 DAY_US = 86_400_000_000
 HELD_LENGTH_US = 1_000_000
@@ -58,10 +59,10 @@ def seal(
     partition: int,
     now_us: int,
 ) -> Changes:
-    """Seal windows into events; one that no period of its subscription bills becomes held.
+    """Seal windows into events; one that Lago would not bill at `now_us` becomes held.
 
-    `LATE_POLICY=shift` moves the timestamp to the start of the period that follows and keeps the
-    true time in `usage_end`; `hold` waits for an operator.
+    `LATE_POLICY=shift` moves the timestamp of what is too early, or late for its invoice, to the start of the first
+    billing period that is not invoiced, and keeps the true time in `usage_end`; `hold` waits for an operator.
     """
     counters = copy(position.counters)
     sealed_calls, sealed_cost = counters.sealed.calls, counters.sealed.cost
@@ -69,11 +70,13 @@ def seal(
     seal_seq = position.seal_seq
     with localcontext(EXACT):
         for window in windows:
-            at_us = moment_for(window, orgs, policy)
-            if at_us is None:
-                changes.windows[window.first] = copy(window, subscription="", held=OUTSIDE_PERIOD)
+            found = moment_for(window, orgs, policy, now_us)
+            if found.held:
+                changes.windows[window.first] = copy(window, subscription="", held=found.held)
+                changes.kept += 1
                 continue
-            event = event_of(window, prefix, at_us, policy)
+            event = event_of(window, prefix, found.at_us, policy)
+            changes.shifted += found.at_us != window.max_end_us
             seal_seq += 1
             receipt = Receipt(
                 event.transaction_id,
@@ -93,15 +96,16 @@ def seal(
     return changes
 
 
-def moment_for(window: Window, orgs: Mapping[str, OrgRecord], policy: MeterPolicy) -> int | None:
-    """When Lago is told the usage happened; None = hold it."""
+def moment_for(window: Window, orgs: Mapping[str, OrgRecord], policy: MeterPolicy, now_us: int) -> Billed:
+    """When Lago is told the usage happened, so that it bills it; or why it is to be held."""
     org = orgs.get(window.org_id)
     if org is None:
-        return window.max_end_us
-    at_us = billing_moment(org.periods, window.subscription, window.max_end_us)
-    if at_us != window.max_end_us and policy.late_policy is LatePolicy.HOLD:
-        return None
-    return at_us
+        return Billed(window.max_end_us)
+    code, owed = (policy.event_code, True) if window.metered is None else (window.metered.code, False)
+    found = billed(org.periods, window.subscription, window.max_end_us, now_us, code, owed=owed)
+    if found.at_us == window.max_end_us and not found.held:
+        return found
+    return found._replace(held=held_for(found, window.max_end_us, policy.late_policy))
 
 
 def release(
@@ -110,6 +114,7 @@ def release(
     orgs: Mapping[str, OrgRecord],
     policy: MeterPolicy,
     limit: int,
+    now_us: int = 0,
 ) -> Changes:
     """Held windows whose target is known now go into open windows of that target.
 
@@ -126,10 +131,11 @@ def release(
         for first in firsts:
             window = books.windows[first]
             if window.metered is None:
-                target = resolve(customer, window.max_end_us, window.id_kind, orgs)
+                target = resolve(customer, window.max_end_us, window.id_kind, orgs, policy.event_code, now_us)
             else:
-                target = resolve_org(customer_id, window.max_end_us, orgs, policy.late_policy)
-            if target.held or _outside(window, target, orgs, policy):
+                code = window.metered.code
+                target = resolve_org(customer_id, window.max_end_us, orgs, policy.late_policy, code, now_us)
+            if target.held or _outside(window, target, orgs, policy, now_us):
                 continue
             changes.windows[first] = None
             _merge(moved, books, _retarget(window, target, policy))
@@ -163,9 +169,9 @@ def coalesce(books: Books, policy: MeterPolicy, now_us: int, limit: int) -> Chan
     return changes
 
 
-def _outside(window: Window, target: Target, orgs: Mapping[str, OrgRecord], policy: MeterPolicy) -> bool:
+def _outside(window: Window, target: Target, orgs: Mapping[str, OrgRecord], policy: MeterPolicy, now_us: int) -> bool:
     there = copy(window, org_id=target.org_id, subscription=target.subscription)
-    return moment_for(there, orgs, policy) is None
+    return bool(moment_for(there, orgs, policy, now_us).held)
 
 
 def _retarget(window: Window, target: Target, policy: MeterPolicy) -> Window:

@@ -16,7 +16,7 @@ from connectors.lago.sandbox.metrics import Metrics
 from connectors.lago.sandbox.plans import Plans
 from connectors.lago.sandbox.stored import Event
 from connectors.lago.sandbox.subscriptions import Subscriptions
-from tests.support.sandbox import NOW, Clock, Lago, codes, event, lago_sandbox
+from tests.support.sandbox import DAY, NOW, Clock, Lago, codes, event, lago_sandbox
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ async def test_usage_is_that_of_the_running_period_only(lago: Lago, clock: Clock
     assert usage["amount_cents"] == 110
     clock.now = datetime(2025, 4, 2, tzinfo=UTC).timestamp()
     assert (await lago.usage())["amount_cents"] == 1000
-    assert (await lago.stats())["totals"]["billed_cents"] == "1111"
+    assert (await lago.stats())["totals"]["billed_cents"] == "1110"  # the first was late for its invoice
 
 
 async def test_usage_starts_with_the_subscription(lago: Lago) -> None:
@@ -314,3 +314,33 @@ def test_a_fee_is_within_half_a_cent_of_the_exact_sum_however_many_events_it_has
     ]
     usage = current_usage(sold, events, "postgres", now_us)
     assert usage["amount_cents"] == (sum(tenths) + 5) // 10
+
+
+async def test_usage_of_an_invoiced_billing_period_is_taken_and_never_billed(lago: Lago, clock: Clock) -> None:
+    """Neither in the running usage nor on an invoice; `__stats` says so at once."""
+    await lago.sell()
+    spring = clock.now + 40 * DAY
+    await lago.post(event("in time", precise_total_amount_cents="500"))
+    clock.now = spring
+    late = event("late", precise_total_amount_cents="700")
+    assert (await lago.post(late)).status_code == 200
+    assert (await lago.get("/events/late")).status_code == 200
+    stats = await lago.stats()
+    assert (stats["totals"]["cents"], stats["totals"]["billed_cents"]) == ("1200", "500")
+    assert (await lago.usage())["amount_cents"] == 0
+    clock.now += 60 * DAY
+    bills = (await lago.get("/invoices")).json()["invoices"]
+    assert sorted(bill["total_amount_cents"] for bill in bills) == [0, 0, 500]
+
+
+async def test_usage_that_comes_after_the_end_of_its_subscription_is_never_billed(lago: Lago, clock: Clock) -> None:
+    """Its last invoice is made when it ends, whatever the usage's own moment."""
+    await lago.sell()
+    clock.now += 10
+    await lago.http.delete("/api/v1/subscriptions/sub_1")
+    clock.now += 10
+    await lago.post(event("late", precise_total_amount_cents="700"))
+    await lago.post(event("later", precise_total_amount_cents="70", timestamp=f"{clock.now:.3f}"))
+    assert (await lago.stats())["totals"]["billed_cents"] == "0"
+    clock.now += 60 * DAY
+    assert [bill["total_amount_cents"] for bill in (await lago.get("/invoices")).json()["invoices"]] == [0]

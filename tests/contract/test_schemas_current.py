@@ -89,7 +89,7 @@ def onward(status: str) -> Any:
     tp = TopicPartition("billing.lago.events", 1)
     unused: Any = None
     work = DeliveryWork(
-        tp, {}, TopicNames.with_prefix(), "g", "d", unused, 3, 60.0, lambda: 0.5, lambda: NOON, unused, unused
+        tp, {}, TopicNames.with_prefix(), "g", "d", unused, 3, 60.0, lambda: 0.5, lambda: NOON, *([unused] * 5)
     )
     record: ConsumerRecord[bytes, bytes] = ConsumerRecord(
         *tp, 7, NOON // 1000, 0, event.key, event.value, None, 0, 0, tuple(event.headers)

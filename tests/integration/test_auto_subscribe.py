@@ -19,7 +19,7 @@ EVERY_S = 0.2
 @pytest.fixture
 async def lago() -> AsyncIterator[Lago]:
     async with lago_sandbox() as running:
-        await running.plan("ai_basic")
+        await running.usage_plan("ai_basic")
         yield running
 
 
@@ -104,7 +104,7 @@ async def test_a_plan_that_does_not_exist_is_named_once_and_usage_is_held_until_
         assert len(said_so) == 1
         assert "ai_baisc" in said_so[0]
         assert (await lago.get("/customers/org_0")).status_code == 404, "no customer for a plan that there is not"
-        await lago.plan("ai_baisc")
+        await lago.usage_plan("ai_baisc")
         assert (await subscribed(server, "customer-2"))["held_reason"] is None
 
 
@@ -131,7 +131,7 @@ async def test_a_named_subscription_and_an_inactive_mapping_ask_for_none(setting
 
 async def test_of_several_plans_of_one_org_the_one_named_first_is_taken(settings: Settings, lago: Lago) -> None:
     """Not whichever process looks first: the others would change the plan."""
-    await lago.plan("ai_second")
+    await lago.usage_plan("ai_second")
     before = settings.model_copy(update={"auto_subscribe": False})
     async with running_server(before, ["api"], learn_every_s=3600) as server:
         said(await server.map("z", billing_plan="ai_basic"), 201)

@@ -125,6 +125,40 @@ async def test_what_lago_lost_or_somebody_else_sent_is_found(world: World) -> No
     assert "sub-a: Lago counts 46 cents" in told.json["complaints"][0]
 
 
+async def test_after_an_ordinary_end_it_still_adds_up(world: World) -> None:
+    """Its last invoice is compared; a subscription that has ended was once a complaint for ever."""
+    await world.lago.http.delete("/api/v1/subscriptions/sub-a")
+    told = await world.run("reconcile", "--lago")
+    assert (told.code, told.json["complaints"], told.json["subscriptions"]) == (0, [], 1), told.out
+
+
+async def test_usage_that_an_end_overtook_is_named(world: World) -> None:
+    await world.lago.http.delete("/api/v1/subscriptions/sub-a")
+    await world.tamper("UPDATE usage_parts SET posted_at = now() + interval '1 hour'")
+    told = await world.run("reconcile", "--lago")
+    assert told.code == 1
+    assert "39 cents were delivered to it with a moment after its end" in told.json["complaints"][0]
+    await world.tamper("UPDATE usage_parts SET posted_at = NULL, amount_cents = amount_cents + 1")
+    [complaint] = (await world.run("reconcile", "--lago")).json["complaints"]
+    assert "its last invoice counts 39 cents" in complaint
+
+
+async def test_an_org_that_lago_cannot_be_asked_about_does_not_end_the_comparison(world: World) -> None:
+    """A dot ends a customer's id in Lago's paths."""
+    change = "UPDATE usage_parts SET org_id = 'a.b', external_subscription_id = 'odd', posted_to = NULL"
+    await world.tamper(f"{change} WHERE part = (SELECT max(transaction_id) FROM lago_events)")
+    told = await world.run("reconcile", "--lago")
+    assert told.code == 1
+    assert [one.split(" ")[1] for one in told.json["complaints"]] == ["odd", "sub-a:"]
+    assert "unsafe_id" in told.json["complaints"][0]
+
+
+async def test_a_subscription_that_lago_does_not_have_is_named(world: World) -> None:
+    await world.tamper("UPDATE usage_parts SET external_subscription_id = 'typo', posted_to = NULL")
+    [complaint] = (await world.run("reconcile", "--lago")).json["complaints"]
+    assert complaint == "subscription typo of org-a is none of org-a's in Lago, 39 cents were delivered to it"
+
+
 async def test_an_event_that_lies_in_the_topic_twice_is_found(world: World) -> None:
     """A torn transaction would look so: Kafka's older protocol does not exclude it."""
     event = world.stage.read(world.stage.topics.events)[0]

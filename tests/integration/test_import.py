@@ -42,7 +42,7 @@ def stage(kafka: Kafka, topic_prefix: str) -> Stage:
 async def lago() -> AsyncIterator[Lago]:
     async with lago_sandbox() as running:
         for code in ("small", "big"):
-            await running.plan(code, amount_cents={"small": 100, "big": 900}[code])
+            await running.usage_plan(code, amount_cents={"small": 100, "big": 900}[code])
         yield running
 
 

@@ -31,7 +31,7 @@ SECRET = "shared-by-both"
 @pytest.fixture
 async def lago() -> AsyncIterator[Lago]:
     async with lago_sandbox(webhook_secret=SECRET, webhook_waits_s=(0.2, 0.5), clock=time.time) as running:
-        await running.plan()
+        await running.usage_plan()
         yield running
 
 
@@ -115,7 +115,7 @@ async def test_a_subscription_made_in_lago_releases_what_was_held_for_it(
 
 
 async def test_a_change_of_plan_and_an_end_are_in_the_orgs_record(settings: Settings, stage: Stage, lago: Lago) -> None:
-    await lago.plan("dear", 9900)
+    await lago.usage_plan("dear", 9900)
     async with told(settings, lago) as server:
         await server.map("acme", "org_1")
         await lago.subscribe("sub_1", "org_1")

@@ -34,7 +34,7 @@ async def server(settings: Settings) -> AsyncIterator[Server]:
 @pytest.fixture
 async def lago() -> AsyncIterator[Lago]:
     async with lago_sandbox() as running:
-        await running.plan()
+        await running.usage_plan()
         yield running
 
 
@@ -267,7 +267,7 @@ async def test_usage_of_a_customer_without_a_subscription_is_held_until_lago_has
         assert (found["subscription"], found["held_reason"]) == ("sub_late", None)
 
 
-async def test_a_named_subscription_is_taken_at_its_word_and_its_period_is_learnt(
+async def test_a_named_subscription_is_asked_for_and_its_period_is_learnt(
     kafka: Kafka, topic_prefix: str, lago: Lago
 ) -> None:
     settings = settings_for(kafka, topic_prefix, lago_api_url=lago.url)
@@ -276,11 +276,18 @@ async def test_a_named_subscription_is_taken_at_its_word_and_its_period_is_learn
         created = said(await server.map(external_subscription_id="sub_1"), 201)
         assert (created["external_subscription_id"], created["subscription"]) == ("sub_1", "sub_1")
         await lago.subscribe("sub_2", "org_1")
-        for subscription in ("sub_2", "not-there"):
-            other = said(await server.map(f"of-{subscription}", external_subscription_id=subscription), 201)
-            assert other["subscription"] == subscription
+        other = said(await server.map("of-sub_2", external_subscription_id="sub_2"), 201)
+        assert (other["subscription"], other["held_reason"]) == ("sub_2", None)
+        await lago.subscribe("theirs", "org_2")
+        for name, why in (("not-there", "unknown_subscription"), ("theirs", "foreign_subscription")):
+            held = said(await server.map(f"of-{name}", external_subscription_id=name), 201)
+            assert (held["subscription"], held["held_reason"]) == (None, why)
+        assert said(await server.mapping("of-not-there"))["held_reason"] == "unknown_subscription"
     orgs = [msgspec.json.decode(value, type=OrgRecord) for _, value in records(settings, ORGS)]
-    assert [[period.external_id for period in org.periods] for org in orgs] == [["sub_1"], ["sub_1", "sub_2"]]
+    learnt = [[period.external_id for period in org.periods] for org in orgs]
+    assert learnt == [["sub_1"], ["sub_1", "sub_2"], ["sub_1", "sub_2"], ["sub_1", "sub_2"]]
+    assert [period.charged for period in orgs[-1].periods] == [("ai_usage",)] * 2
+    assert orgs[-1].unusable == {"not-there": "unknown_subscription", "theirs": "foreign_subscription"}
 
 
 async def test_a_mapping_is_accepted_while_lago_is_away(server: Server) -> None:

@@ -18,6 +18,7 @@ class Books:
         asked: about whose subscriptions, `""` = everybody's.
         meanwhile: what others do between an answer of the method of this name and its arrival.
         posted: subscriptions that were asked for.
+        catalogue: plans, by code.
     """
 
     customers: dict[str, Customer] = field(default_factory=dict)
@@ -26,6 +27,7 @@ class Books:
     asked: list[str] = field(default_factory=list)
     meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)
     posted: list[NewSubscription] = field(default_factory=list)
+    catalogue: dict[str, Plan] = field(default_factory=dict)
 
     async def subscriptions(
         self, external_customer_id: str = "", statuses: Sequence[str] = ("active",), plan_code: str = ""
@@ -43,8 +45,15 @@ class Books:
         self._others("save_customer")
         return made
 
+    async def subscription(self, external_id: str, status: str = "active") -> Subscription | None:
+        found = (one for many in self.listed.values() for one in many if one.external_id == external_id)
+        return next((one for one in found if one.status == status), None)
+
     async def plan(self, code: str) -> Plan | None:
-        return Plan(code, "USD")
+        return self.catalogue.get(code) or Plan(code, "USD")
+
+    async def plans(self) -> list[Plan]:
+        return list(self.catalogue.values())
 
     async def create_subscription(self, wanted: NewSubscription) -> Subscription:
         self.posted.append(wanted)

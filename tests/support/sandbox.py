@@ -85,6 +85,12 @@ class Lago:
         answer = await self.save("/plans", "plan", **spec)
         assert answer.status_code == 200, answer.text
 
+    async def usage_plan(self, code: str = "llm", amount_cents: int = 0, metric: str = "ai_usage") -> None:
+        """A monthly plan in dollars that charges the metric, which is made if it is missing."""
+        found = await self.get(f"/billable_metrics/{metric}")
+        lago_id = found.json()["billable_metric"]["lago_id"] if found.status_code == 200 else await self.metric(metric)
+        await self.plan(code, amount_cents, charges=[{"billable_metric_id": lago_id, "charge_model": "dynamic"}])
+
     async def subscribe(
         self, external_id: str = "sub_1", customer: str = "org_1", plan: str = "llm", **fields: Any
     ) -> dict[str, Any]:

@@ -38,12 +38,16 @@ class Quiet:
 
     halted: list[tuple[str, int, str]] = field(default_factory=list)
     missing: int = 0
+    shifted: int = 0
     calls: dict[str, int] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None:
         for decision, number in changes.decisions.items():
             self.calls[decision] = self.calls.get(decision, 0) + number
+
+    def sealed(self, changes: Changes) -> None:
+        self.shifted += changes.shifted
 
     def books(self, partition: int, books: Books | None) -> None: ...
 

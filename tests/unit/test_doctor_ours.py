@@ -9,7 +9,7 @@ from connectors.doctor.examination import Patient, Report
 from connectors.doctor.lago_rules import SeenLago, judge_lago
 from connectors.doctor.own_rules import judge_own
 from connectors.doctor.run import told
-from connectors.lago.shapes import Charge, Metric, Plan
+from connectors.lago.shapes import Charge, Metric, Plan, Subscription
 from connectors.settings import Settings, load_settings
 
 GOOD = {
@@ -50,6 +50,10 @@ def lago(**fields: Any) -> SeenLago:
     return SeenLago(**{**seen, "plans": (plan(), Plan("free", "EUR")), **fields})
 
 
+def runs(external_id: str, plan_code: str = "basic", customer: str = "org_1") -> Subscription:
+    return Subscription(external_id, plan_code=plan_code, external_customer_id=customer, status="active")
+
+
 LAGO_CASES: list[tuple[SeenLago, set[str]]] = [
     (lago(), set()),
     (lago(event_store=None), set()),
@@ -63,6 +67,9 @@ LAGO_CASES: list[tuple[SeenLago, set[str]]] = [
     (lago(plans=(plan(model="standard"),)), {"charge_not_dynamic"}),
     (lago(event_store="clickhouse"), {"clickhouse_without_dedup"}),
     (lago(version="v1.38.2"), {"lago_old"}),
+    (lago(running=(runs("a"), runs("b", "seats", "acme"), runs("c", "basic", "acme"))), set()),
+    (lago(running=(runs("a", "seats"),)), {"customer_without_charge"}),
+    (lago(running=(runs("a"), runs("b"))), {"several_that_charge"}),
 ]
 
 
@@ -114,3 +121,12 @@ def test_what_could_not_be_read_is_not_called_ok() -> None:
     assert "NOT READ  no answer" in told(report(unread="no answer"))
     assert "  ok" not in told(report(unread="no answer"))
     assert "  ok" in told(report())
+
+
+def test_of_many_customers_the_first_are_named_and_the_rest_counted() -> None:
+    many = tuple(runs(f"s{n}", "seats", f"org_{n}") for n in range(9))
+    [finding] = judge_lago(lago(running=many), Settings())
+    assert (
+        finding.sentence
+        == "No subscription of org_0, org_1, org_2, org_3, org_4 and 4 more customers charges ai_usage."
+    )

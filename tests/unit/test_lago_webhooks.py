@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from connectors.lago.shapes import Customer, Subscription
+from connectors.lago.shapes import Customer, Plan, Subscription
 from connectors.lago.webhook_handlers import WebhookHandlers, kind_of, org_of
 from connectors.lago.webhook_signatures import check_signature
 from connectors.orgs.truth import OrgTruth, as_lago_says
@@ -283,6 +283,12 @@ class World:
 
     async def customer(self, external_id: str) -> Customer | None:
         return None
+
+    async def plan(self, code: str) -> Plan | None:
+        return None
+
+    async def plans(self) -> list[Plan]:
+        return []
 
     async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
         self.orgs[org_id] = make(self.orgs.get(org_id) or OrgRecord(org_id))

@@ -7,7 +7,6 @@ from streams.core.mapping import (
     NO_SUBSCRIPTION,
     WRONG_CURRENCY,
     WRONG_KIND,
-    billing_moment,
     resolve,
 )
 
@@ -67,10 +66,3 @@ def test_without_a_subscription_the_orgs_period_gives_it() -> None:
 def test_an_org_billed_in_another_currency_is_held() -> None:
     euro = OrgRecord("org", currency="EUR", periods=(Period("s", 0),))
     assert resolve(record(version(0)), 5, "user", {"org": euro}).held == WRONG_CURRENCY
-
-
-def test_lago_bills_only_inside_a_period() -> None:
-    periods = (Period("s", 10, 20), Period("s", 30), Period("other", 0))
-    assert [billing_moment(periods, "s", at) for at in (5, 10, 19, 20, 29, 30)] == [10, 10, 19, 30, 30, 30]
-    assert billing_moment((Period("s", 10, 20),), "s", 25) is None
-    assert billing_moment((), "s", 25) == 25

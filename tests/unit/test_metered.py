@@ -20,6 +20,7 @@ from schemas.policy import LatePolicy, MeterPolicy
 from schemas.records import EnrichedUsage, LagoEvent, WriteOff
 from schemas.wire import FLAT, METERED, ORG, Call, Metered, RawRecord
 from streams.changelog import Image, records_of, restore
+from streams.core.billing_periods import ENDED
 from streams.core.books import Books, verify
 from streams.core.changes import Changes, apply
 from streams.core.fold import TOO_MANY_HELD, Fold
@@ -222,20 +223,22 @@ def test_an_orgs_currency_does_not_matter_where_no_money_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("late", "period", "billed_us"),
+    ("late", "period", "billed_us", "held"),
     [
-        (LatePolicy.SHIFT, Period("sub", NOON + HOUR_US), NOON + HOUR_US),
-        (LatePolicy.HOLD, Period("sub", NOON + HOUR_US), None),
-        (LatePolicy.SHIFT, Period("sub", 0, NOON), None),
-        (LatePolicy.HOLD, Period("sub", 0, NOON + 1), NOON),
+        (LatePolicy.SHIFT, Period("sub", NOON + HOUR_US), NOON + HOUR_US, ""),
+        (LatePolicy.HOLD, Period("sub", NOON + HOUR_US), None, OUTSIDE_PERIOD),
+        (LatePolicy.SHIFT, Period("sub", 0, NOON), None, ENDED),
+        (LatePolicy.HOLD, Period("sub", 0, NOON + HOUR_US), NOON, ""),
     ],
 )
-def test_a_period_bills_it_or_it_is_moved_or_held(late: LatePolicy, period: Period, billed_us: int | None) -> None:
+def test_a_period_bills_it_or_it_is_moved_or_held(
+    late: LatePolicy, period: Period, billed_us: int | None, held: str
+) -> None:
     orgs = {"org": OrgRecord("org", periods=(period,))}
     meter = Meter(orgs, policy=replace(POLICY, late_policy=late)).fold(recorded("tx"))
     if billed_us is None:
-        assert [window.held for window in meter.books.windows.values()] == [OUTSIDE_PERIOD]
-        assert [one.held for one in meter.enriched] == [OUTSIDE_PERIOD]
+        assert [window.held for window in meter.books.windows.values()] == [held]
+        assert [one.held for one in meter.enriched] == [held]
         orgs["org"] = RUNNING["org"]
         billed_us = NOON
         meter.tick()

@@ -72,7 +72,7 @@ async def _unchanged(org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> Org
 #: What asks Lago, and the last thing it asks for before it writes.
 WAYS: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
     "webhook": (lambda world: world.truth.refresh("org_1"), "subscriptions"),
-    "learner": (lambda world: world.learner.learn("org_1"), "active_subscriptions"),
+    "learner": (lambda world: world.learner.learn("org_1"), "subscriptions"),
     "account": (lambda world: world.set_up(), "active_subscriptions"),
 }
 

@@ -5,8 +5,8 @@ from datetime import date, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.lago.periods import MONTHS, period
 from connectors.lago.plan_change import PlanChange, Terms, plan_change
+from streams.core.intervals import MONTHS, period
 
 MARCH_1, MARCH_11, APRIL_1 = date(2025, 3, 1), date(2025, 3, 11), date(2025, 4, 1)
 BASIC, PRO = Terms("basic", "monthly", 3100, "USD", False), Terms("pro", "monthly", 6200, "USD", False)

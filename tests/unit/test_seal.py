@@ -12,6 +12,7 @@ from schemas.errors import LedgerBroken
 from schemas.ledger import Position, Window
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import LatePolicy, MeterPolicy
+from streams.core.billing_periods import ENDED
 from streams.core.books import Books, total, verify
 from streams.core.changes import apply
 from streams.core.fold import Fold
@@ -86,17 +87,17 @@ def test_usage_before_a_subscription_began_is_moved_to_its_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "period"),
+    ("policy", "period", "why"),
     [
-        (POLICY, Period("sub", 0, NOON - HOUR_US)),
-        (replace(POLICY, late_policy=LatePolicy.HOLD), Period("sub", NOON + HOUR_US)),
+        (POLICY, Period("sub", 0, NOON - HOUR_US), ENDED),
+        (replace(POLICY, late_policy=LatePolicy.HOLD), Period("sub", NOON + HOUR_US), OUTSIDE_PERIOD),
     ],
 )
-def test_usage_no_period_bills_is_held(policy: MeterPolicy, period: Period) -> None:
+def test_usage_no_period_bills_is_held(policy: MeterPolicy, period: Period, why: str) -> None:
     changes = seal(Position(), [window()], {"org": OrgRecord("org", periods=(period,))}, policy, PREFIX, 3, NOON)
     assert not changes.sealed
     held = changes.windows[7]
-    assert held is not None and held.held == OUTSIDE_PERIOD and held.subscription == ""
+    assert held is not None and held.held == why and held.subscription == ""
 
 
 def test_held_usage_is_released_when_its_mapping_appears_and_not_before() -> None:

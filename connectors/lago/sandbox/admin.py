@@ -41,7 +41,7 @@ class AdminRoutes:
         """Sums by subscription and overall, and what was posted; decimals as plain text.
 
         `cents` counts the copies that the store keeps apart; `billed_cents` those inside a period
-        of their subscription. `conflicts`: ids offered with two contents, accepted or not;
+        of their subscription that came before its invoice was made. `conflicts`: ids offered with two contents, accepted or not;
         `unaccepted`: ids offered and never accepted. `limited`: requests beyond the rate limit.
         """
         sandbox = self._sandbox

@@ -12,12 +12,12 @@ from decimal import Decimal
 from re import compile as re_compile
 from typing import Any
 
-from connectors.lago.periods import MONTHS, PER_YEAR
 from connectors.lago.sandbox.coercion import text
 from connectors.lago.sandbox.identifiers import Identifiers
 from connectors.lago.sandbox.instants import iso
 from connectors.lago.sandbox.metrics import Metric, Metrics, mandatory
 from connectors.lago.sandbox.refusals import invalid, invalid_field, not_found
+from streams.core.intervals import MONTHS, PER_YEAR
 
 _COMPUTED = ("count_agg", "sum_agg")
 _AMOUNT = re_compile(r"\d+(\.\d+)?")

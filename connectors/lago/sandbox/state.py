@@ -154,7 +154,7 @@ class Sandbox:
         self.metrics = Metrics(identifiers)
         self.plans = Plans(identifiers, self.metrics)
         self.subscriptions = Subscriptions(identifiers, self.customers, self.plans)
-        log = EventLog(self.subscriptions.windows)
+        log = EventLog(self.subscriptions.windows, self.subscriptions.in_time)
         self.events = PostgresStore(log) if self._kind == "postgres" else ClickhouseStore(log, dedup=self._dedup)
         self.offers = Offers(log)
         self.invoices = Invoices(self.subscriptions)

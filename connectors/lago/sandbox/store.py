@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from connectors.lago.sandbox.coercion import Unstorable
 from connectors.lago.sandbox.stored import Event
-from connectors.lago.sandbox.totals import Totals, Windows
+from connectors.lago.sandbox.totals import InTime, Totals, Windows
 
 StoreKind = Literal["postgres", "clickhouse"]
 
@@ -38,8 +38,8 @@ class EventStore(Protocol):
 class EventLog:
     """Every accepted copy, by transaction_id in order of arrival, and by subscription."""
 
-    def __init__(self, windows: Callable[[str], Windows]) -> None:
-        self.totals = Totals(windows, self.of_subscription)
+    def __init__(self, windows: Callable[[str], Windows], in_time: InTime) -> None:
+        self.totals = Totals(windows, in_time, self.of_subscription)
         self._by_id: dict[str, Event | list[Event]] = {}
         self._by_subscription: dict[str | None, list[Event]] = {}
 

@@ -6,10 +6,10 @@ Source: `app/models/subscription.rb`, `app/serializers/v1/subscription_serialize
 from dataclasses import dataclass
 from typing import Any
 
-from connectors.lago.periods import period
 from connectors.lago.sandbox.customers import Customer
 from connectors.lago.sandbox.instants import day, iso, iso_ms, midnight
 from connectors.lago.sandbox.plans import Plan
+from streams.core.intervals import period
 
 STATUSES = ("pending", "active", "terminated", "canceled", "incomplete")
 BILLING_TIMES = ("calendar", "anniversary")

@@ -31,6 +31,7 @@ class Subscriptions:
         self._all: dict[str, list[Subscription]] = {}
         self._windows: dict[str, Windows] = {}
         self._scheduled: list[Subscription] = []
+        self._period: dict[str, tuple[int, int]] = {}
 
     def create(self, sent: dict[str, Any], now_us: int) -> Subscription:
         """Create one, or change the plan of the one that has this external id.
@@ -130,6 +131,22 @@ class Subscriptions:
                 if s.started_us is not None
             )
         return known
+
+    def in_time(self, external_id: str | None, ts_us: int, received_us: int) -> bool:
+        """Whether what came at `received_us` is on the invoice of its moment: it was not made yet, and will be."""
+        for s in self._all.get(external_id or "", ()):
+            if s.started_us is None or ts_us < s.started_us // _MS * _MS:
+                continue
+            ended = MAX_US if s.terminated_us is None else s.terminated_us
+            if ts_us <= ended and received_us <= ended and (ts_us >= received_us or self._open(s, ts_us, received_us)):
+                return True
+        return False
+
+    def _open(self, s: Subscription, ts_us: int, received_us: int) -> bool:
+        start, end = self._period.get(s.lago_id, (0, 0))
+        if not start <= ts_us < end:
+            start, end = self._period[s.lago_id] = s.charge_period(ts_us)
+        return received_us <= end and (end > s.created_us)
 
     def advance(self, now_us: int) -> None:
         """Do what has become due: start pending ones, end those with an end."""

@@ -1,4 +1,4 @@
-"""Running sums of each subscription, and what of them lies inside its periods."""
+"""Running sums of each subscription, and what of them an invoice counts: inside its periods, and before it is made."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -11,6 +11,8 @@ from schemas.money import ZERO, add, plain
 
 #: Periods `[started, terminated]` in microseconds, both ends included.
 Windows = tuple[tuple[int, int], ...]
+#: Whether a subscription's event of a moment came, at another moment, before its invoice was made.
+InTime = Callable[[str | None, int, int], bool]
 
 
 class _Counted(msgspec.Struct, gc=False):
@@ -33,8 +35,11 @@ _counted = msgspec.json.Decoder(_Counted)
 class Totals:
     """Sums over the copies that billing sees; a change of the periods is caught at the next read."""
 
-    def __init__(self, windows: Callable[[str], Windows], events: "Callable[[str | None], list[Event]]") -> None:
+    def __init__(
+        self, windows: Callable[[str], Windows], in_time: InTime, events: "Callable[[str | None], list[Event]]"
+    ) -> None:
         self._windows = windows
+        self._in_time = in_time
         self._events = events
         self._sums: dict[str | None, _Sums] = {}
 
@@ -76,15 +81,18 @@ class Totals:
         sums.calls += sign * _whole(counted.requests)
         sums.tokens += sign * _whole(counted.total_tokens)
         sums.cents = add(sums.cents, cents)
-        if inside(sums.windows, event.ts_us):
+        if self._is_billed(event, sums.windows):
             sums.billed_cents = add(sums.billed_cents, cents)
 
     def _billed(self, external_id: str | None, windows: Windows) -> Decimal:
         billed = ZERO
         for event in self._events(external_id):
-            if not event.superseded and event.cents and inside(windows, event.ts_us):
+            if not event.superseded and event.cents and self._is_billed(event, windows):
                 billed = add(billed, Decimal(event.cents))
         return billed
+
+    def _is_billed(self, event: Event, windows: Windows) -> bool:
+        return inside(windows, event.ts_us) and self._in_time(event.subscription, event.ts_us, event.received_us)
 
     def _windows_of(self, external_id: str | None) -> Windows:
         return () if external_id is None else self._windows(external_id)

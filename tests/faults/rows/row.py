@@ -11,7 +11,11 @@ class Check(StrEnum):
     NOTHING_TWICE = "However often an event is posted, one copy of it is billed."
     MONEY_EXACT = "Calls, tokens and cents of every subscription at Lago are those that were sent, as Decimals."
     BOOKS_ADD_UP = "Both laws of conservation, and sealed parts numbered without a gap."
-    REPEATS_EQUAL = "Id, timestamp, amount and properties of an event are equal in all its posts."
+    REPEATS_EQUAL = (
+        "Id, timestamp, amount and properties of an event are equal in all its posts. Once its billing period is over it "
+        "is posted with another moment and `usage_end`, equal in all posts from then on; what may have been posted before "
+        "is looked up first."
+    )
     GOES_ON = "What waits is worked off within a bounded time, and a process stops within ten seconds."
     SAYS_SO = "An operator sees what is wrong in a reason, a metric or a log line."
 

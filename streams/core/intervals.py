@@ -1,7 +1,7 @@
-"""Billing periods: which stretch of days holds a day, by plan interval and billing time.
+"""Which stretch of days holds a day, by plan interval and billing time.
 
-Source: `app/services/subscriptions/dates/*_service.rb` of lago-api. Everything is UTC: a customer's
-timezone needs a premium licence.
+Source: `app/services/subscriptions/dates/*_service.rb` of lago-api. Days are those of the customer's timezone, which
+is UTC without a premium licence.
 """
 
 from calendar import monthrange

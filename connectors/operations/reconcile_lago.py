@@ -1,0 +1,145 @@
+"""Compares what was delivered with what Lago bills: of what runs its current usage, of what has ended its last invoice."""
+
+import time
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from connectors.lago.client import LagoClient
+from connectors.lago.errors import LagoRejected
+from connectors.lago.invoices import Fee, Invoice
+from connectors.lago.shapes import Subscription
+from connectors.lago.subscriptions import STATUSES
+from connectors.postgres.pool import Database
+from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, to_iso
+from schemas.money import plain
+from streams.core.proof import LagoUsage, complaint_about_lago
+
+_SUBSCRIPTIONS = """
+SELECT DISTINCT ON (external_subscription_id) external_subscription_id, org_id FROM lago_events
+WHERE org_id <> '' ORDER BY external_subscription_id, sealed_at DESC
+"""
+_DELIVERED = """
+SELECT COALESCE(sum(amount_cents) FILTER (WHERE status = 'completed'), 0),
+       COALESCE(sum(amount_cents) FILTER (WHERE status <> 'completed'), 0)
+FROM lago_events WHERE external_subscription_id = $1 AND billed_at >= $2 AND billed_at < $3
+"""
+#: What ended longer ago was compared often enough.
+_ENDED_US: Final = 40 * 24 * HOUR_US
+#: Lago makes the invoice of an end by itself, soon; so long its absence is no complaint.
+_INVOICED_US: Final = HOUR_US
+#: Invoices of a customer that are read for the last one of a subscription.
+_INVOICES: Final = 24
+
+
+@dataclass(slots=True)
+class Compared:
+    """How many subscriptions were compared, and what does not add up, a sentence each."""
+
+    subscriptions: int
+    complaints: list[str]
+
+
+async def compare_with_lago(database: Database, lago: LagoClient, code: str, now_us: int | None = None) -> Compared:
+    """Every subscription that was ever billed. One that Lago cannot be asked about is named, the others are compared.
+
+    Args:
+        code: the metric's, `LAGO_EVENT_CODE`.
+        now_us: microseconds since 1970 UTC; None = now.
+
+    Raises:
+        Unavailable: Lago or Postgres does not answer.
+    """
+    look = _Look(database, lago, code, time.time_ns() // 1000 if now_us is None else now_us)
+    async with database.connection() as connection:
+        subscriptions = await connection.fetch(_SUBSCRIPTIONS)
+    found = Compared(0, [])
+    for subscription, org_id in subscriptions:
+        try:
+            complaint = await look.at(subscription, org_id)
+        except LagoRejected as error:
+            found.complaints.append(f"subscription {subscription} of {org_id} cannot be asked for: {error}")
+            continue
+        found.subscriptions += 1
+        found.complaints += [complaint] if complaint else []
+    return found
+
+
+class _Look:
+    def __init__(self, database: Database, lago: LagoClient, code: str, now_us: int) -> None:
+        self._database = database
+        self._lago = lago
+        self._code = code
+        self._now_us = now_us
+        self._invoices: dict[str, list[Invoice]] = {}
+
+    async def at(self, subscription: str, org_id: str) -> str:
+        """The complaint about one subscription; `""` where it adds up."""
+        usage = await self._lago.current_usage(org_id, subscription, self._code)
+        if usage is not None:
+            delivered, waiting = await self._delivered(subscription, usage.from_us, usage.until_us)
+            if delivered and not usage.lines:
+                return f"subscription {subscription}: its plan does not charge {self._code}, {delivered} cents were delivered"
+            return complaint_about_lago(usage, delivered, waiting)
+        listed = await self._lago.subscriptions(org_id, STATUSES)
+        own = [one for one in listed if one.external_id == subscription]
+        ended = [one for one in own if one.started_at is not None and one.terminated_at is not None]
+        if ended:
+            return await self._at_ended(max(ended, key=lambda one: str(one.terminated_at)), org_id)
+        delivered, _ = await self._delivered(subscription, 0, MAX_US - 1)
+        if not delivered:
+            return ""
+        why = (
+            "runs in Lago, which shows no usage of it"
+            if any(one.status == "active" for one in own)
+            else ("has not begun in Lago" if own else f"is none of {org_id}'s in Lago")
+        )
+        return f"subscription {subscription} of {org_id} {why}, {plain(delivered)} cents were delivered to it"
+
+    async def _at_ended(self, ended: Subscription, org_id: str) -> str:
+        """Its last invoice, and that nothing was delivered to it afterwards."""
+        name, ended_us = ended.external_id, parse_us(str(ended.terminated_at)) + SECOND_US
+        if ended_us < self._now_us - _ENDED_US:
+            return ""
+        after, _ = await self._delivered(name, ended_us, MAX_US - 1)
+        if after:
+            at = to_iso(ended_us)
+            return f"subscription {name}: {plain(after)} cents were delivered to it with a moment after its end at {at}"
+        fees = await self._last_fees(name, org_id)
+        until_us = max(
+            (parse_us(str(fee.to_date)) + SECOND_US for fee in fees), default=parse_us(str(ended.started_at))
+        )
+        if fees and until_us >= ended_us - SECOND_US:
+            from_us = min(parse_us(str(fee.from_date)) for fee in fees)
+            cents, until_us = Decimal(sum(fee.amount_cents for fee in fees)), ended_us
+        elif ended_us > self._now_us - _INVOICED_US:
+            return ""
+        else:  # nothing of its last days is on an invoice
+            from_us, until_us, cents = until_us, ended_us, Decimal(0)
+        delivered, waiting = await self._delivered(name, from_us, until_us)
+        counted = LagoUsage(name, from_us, until_us, cents, len(fees))
+        complaint = complaint_about_lago(counted, delivered, waiting)
+        return complaint.replace("Lago counts", "it has ended, and its last invoice counts") if complaint else ""
+
+    async def _last_fees(self, subscription: str, org_id: str) -> list[Fee]:
+        """What its latest invoice charges for the metric."""
+        if org_id not in self._invoices:
+            listed = await self._lago.invoices(org_id, most=_INVOICES)
+            whole = [await self._lago.invoice(one.lago_id) for one in listed]
+            self._invoices[org_id] = [one for one in whole if one is not None]
+        for invoice in self._invoices[org_id]:
+            fees = [
+                fee
+                for fee in invoice.fees
+                if fee.external_subscription_id == subscription
+                and (fee.item.type, fee.item.code) == ("charge", self._code)
+                and fee.from_date
+                and fee.to_date
+            ]
+            if fees:
+                return fees
+        return []
+
+    async def _delivered(self, subscription: str, from_us: int, until_us: int) -> Any:
+        async with self._database.connection() as connection:
+            return await connection.fetchrow(_DELIVERED, subscription, to_datetime(from_us), to_datetime(until_us))

@@ -1,0 +1,293 @@
+"""What was used is on an invoice of the subscription that charges it: our rules against the sandbox's clock.
+
+The meter's rules, delivery and the orgs' records are the real ones; Kafka alone is left out.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import httpx
+import msgspec
+import pytest
+
+from connectors.lago.client import LagoClient
+from connectors.orgs.learning import OrgLearner
+from connectors.orgs.truth import OrgTruth
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
+from schemas.ledger import Position
+from schemas.moments import SECOND_US
+from schemas.money import plain
+from schemas.policy import LatePolicy, MeterPolicy
+from streams.core.batches import Item, Outcome
+from streams.core.books import Books
+from streams.core.changes import apply
+from streams.core.fold import Fold
+from streams.core.mapping import Resolver
+from streams.core.restamp import Judged, judged
+from streams.core.seal import due_windows, release, seal
+from tests.support.calls import raw, slp
+from tests.support.posting import quick_delivery
+from tests.support.sandbox import KEY, Clock, Lago, lago_sandbox
+
+CODE = "ai_usage"
+DAY = 86_400.0
+
+
+def moment(*when: int) -> float:
+    return datetime(*when, tzinfo=UTC).timestamp()  # type: ignore[misc]
+
+
+class Records(dict[str, OrgRecord]):
+    """The orgs' records, in memory."""
+
+    async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
+        self[org_id] = make(self.get(org_id) or OrgRecord(org_id))
+        return self[org_id]
+
+
+@dataclass
+class World:
+    """One partition's meter and sink before a sandbox, on one clock."""
+
+    clock: Clock
+    lago: Lago
+    http: httpx.AsyncClient
+    policy: MeterPolicy = field(default_factory=MeterPolicy)
+    customers: dict[str, CustomerRecord] = field(default_factory=dict)
+    orgs: Records = field(default_factory=Records)
+    books: Books = field(default_factory=lambda: Books(Position()))
+    waiting: list[Item] = field(default_factory=list)
+    calls: int = 0
+
+    @property
+    def now_us(self) -> int:
+        return round(self.clock.now * SECOND_US)
+
+    def map(self, customer: str = "acme", org_id: str = "org", subscription: str = "") -> None:
+        version = MappingVersion(0, org_id, "t", external_subscription_id=subscription)
+        self.customers[customer] = CustomerRecord(customer, (version,), 0, 0)
+
+    async def learn(self, org_id: str = "org", *names: str) -> None:
+        client = LagoClient(self.http, self.lago.url, KEY)
+        self.orgs.setdefault(org_id, OrgRecord(org_id))
+        await OrgTruth({}, self.orgs, self.orgs, client, now_us=lambda: self.now_us).refresh(org_id)
+        if names:
+            learner = OrgLearner({}, self.orgs, self.orgs, client, now_us=lambda: self.now_us)
+            assert await learner.learn(org_id, names)
+
+    def use(self, usd: str, at: float | None = None, customer: str = "acme") -> None:
+        at_us = self.now_us if at is None else round(at * SECOND_US)
+        call = raw(self.calls, slp(self.calls, at_us=at_us, cost=usd), customer=customer, received_us=self.now_us)
+        self.calls += 1
+        resolve = Resolver(self.customers, self.orgs, self.policy.late_policy, CODE)
+        apply(self.books, Fold(self.policy, "p-")(self.books, [call], resolve), self.now_us)
+
+    def tick(self) -> None:
+        """As `MeterWork.tick`, once what is open is due; twice, for what cannot be sealed is looked at again."""
+        self.clock.now += 120
+        for _ in range(2):
+            apply(self.books, release(self.books, self.customers, self.orgs, self.policy, 99, self.now_us), 0)
+            windows = due_windows(self.books, self.now_us, self.policy, 99)
+            sealed = seal(self.books.position, windows, self.orgs, self.policy, "p-", 0, self.now_us)
+            apply(self.books, sealed, self.now_us)
+            events = [one.event for one in sealed.sealed]
+            self.waiting += [Item(one.transaction_id, msgspec.json.encode(one), resent=False) for one in events]
+
+    async def post(self) -> list[Outcome]:
+        items, self.waiting = self.waiting, []
+        return await quick_delivery(self.lago, self.http).deliver(items, judge=self.judge)
+
+    def judge(self, value: bytes) -> Judged:
+        return judged(value, self.orgs, self.policy.late_policy, self.now_us, CODE)
+
+    @property
+    def held(self) -> list[tuple[str, str]]:
+        return sorted((one.held, plain(one.cost)) for one in self.books.windows.values() if one.held)
+
+    async def invoiced(self) -> dict[str, int]:
+        """Cents on invoices, by month of issue and customer."""
+        cents: dict[str, int] = {}
+        for one in (await self.lago.get("/invoices", per_page=100)).json()["invoices"]:
+            name = f"{one['issuing_date'][:7]} {one['customer']['external_id']}"
+            cents[name] = cents.get(name, 0) + one["total_amount_cents"]
+        return {name: sum_ for name, sum_ in cents.items() if sum_}
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    clock = Clock(moment(2026, 10, 1))
+    async with lago_sandbox(clock=clock) as lago, httpx.AsyncClient(trust_env=False) as http:
+        metric = await lago.metric(CODE)
+        await lago.plan(charges=[{"billable_metric_id": metric, "charge_model": "dynamic", "properties": {}}])
+        await lago.plan("dear", 100, charges=[{"billable_metric_id": metric, "charge_model": "dynamic"}])
+        await lago.plan("seats")
+        yield World(clock, lago, http)
+
+
+async def test_usage_that_was_held_over_the_months_end_is_on_the_next_invoice(world: World) -> None:
+    """
+    October 1   28: $100, nobody mapped     November 5: mapped      December 1
+       |--------------u-----------------|-------------x----------------| $100
+    """
+    await world.lago.subscribe("sub", "org")
+    world.clock.now = moment(2026, 10, 28, 12)
+    world.use("100")
+    world.clock.now = moment(2026, 11, 5)
+    await world.learn()
+    world.map()
+    world.tick()
+    [sent] = [msgspec.json.decode(one.value) for one in world.waiting]
+    assert sent["timestamp"] == f"{moment(2026, 11, 1):.3f}"
+    assert sent["properties"]["usage_end"] == "2026-10-28T12:00:00.000000Z"
+    assert [one.kind for one in await world.post()] == ["delivered"]
+    world.clock.now = moment(2026, 12, 2)
+    assert await world.invoiced() == {"2026-12 org": 10_000}
+
+
+async def test_by_hold_it_waits_for_somebody_to_decide(world: World) -> None:
+    world.policy = replace(world.policy, late_policy=LatePolicy.HOLD)
+    await world.lago.subscribe("sub", "org")
+    world.clock.now = moment(2026, 10, 28, 12)
+    world.use("100")
+    world.clock.now = moment(2026, 11, 5)
+    await world.learn()
+    world.map()
+    world.tick()
+    assert (world.waiting, world.held) == ([], [("no_mapping", "100")])
+    world.policy = replace(world.policy, late_policy=LatePolicy.SHIFT)
+    world.tick()
+    await world.post()
+    world.clock.now = moment(2026, 12, 2)
+    assert await world.invoiced() == {"2026-12 org": 10_000}
+
+
+async def test_an_outage_over_the_months_end_costs_nothing(world: World) -> None:
+    """Sealed in October, posted in November."""
+    await world.lago.subscribe("sub", "org")
+    await world.learn()
+    world.map()
+    world.clock.now = moment(2026, 10, 31, 23)
+    world.use("7")
+    world.tick()
+    world.clock.now = moment(2026, 11, 1, 0, 10)
+    [outcome] = await world.post()
+    assert (outcome.kind, outcome.timestamp) == ("delivered", f"{moment(2026, 11, 1):.3f}")
+    assert (await world.lago.stats())["totals"]["billed_cents"] == "700"
+    world.clock.now = moment(2026, 12, 2)
+    assert await world.invoiced() == {"2026-12 org": 700}
+
+
+async def test_the_last_minute_of_a_month_is_sealed_in_the_next(world: World) -> None:
+    await world.lago.subscribe("sub", "org")
+    await world.learn()
+    world.map()
+    world.clock.now = moment(2026, 10, 31, 23, 59)
+    world.use("1")
+    world.tick()
+    await world.post()
+    world.clock.now = moment(2026, 12, 2)
+    assert await world.invoiced() == {"2026-12 org": 100}
+
+
+async def test_a_change_of_plan_closes_the_billing_period_at_once(world: World) -> None:
+    """Its external id stays: usage of the minute before is the new plan's."""
+    await world.lago.subscribe("sub", "org")
+    await world.learn()
+    world.map()
+    world.clock.now = moment(2026, 10, 10, 9)
+    world.use("3", at=world.clock.now - 30)
+    await world.lago.subscribe("sub", "org", plan="dear")
+    await world.learn()
+    world.tick()
+    await world.post()
+    assert (await world.lago.stats())["totals"]["billed_cents"] == "300"
+    usage = await world.lago.usage("org", "sub")
+    assert usage["charges_usage"][0]["amount_cents"] == 300
+
+
+async def test_after_an_end_usage_goes_to_the_subscription_that_follows(world: World) -> None:
+    await world.lago.subscribe("first", "org")
+    await world.learn()
+    world.map()
+    world.clock.now = moment(2026, 10, 10)
+    world.use("3")
+    await world.lago.http.delete("/api/v1/subscriptions/first")
+    await world.learn()
+    world.tick()
+    assert (world.waiting, world.held) == ([], [("ended", "3")])
+    world.clock.now = moment(2026, 10, 12)
+    await world.lago.subscribe("second", "org")
+    await world.learn()
+    world.tick()
+    await world.post()
+    assert (await world.lago.stats())["subscriptions"]["second"]["billed_cents"] == "300"
+
+
+async def test_what_an_end_overtook_on_its_way_is_a_dead_letter_that_says_so(world: World) -> None:
+    await world.lago.subscribe("sub", "org")
+    await world.learn()
+    world.map()
+    world.use("3")
+    world.tick()
+    await world.lago.http.delete("/api/v1/subscriptions/sub")
+    world.clock.now += 1
+    await world.learn()
+    assert [(one.kind, one.reason) for one in await world.post()] == [("dead", "ended")]
+
+
+async def test_the_subscription_that_charges_the_metric_pays(world: World) -> None:
+    await world.lago.subscribe("seats", "org", plan="seats")
+    world.clock.now += 10
+    await world.lago.subscribe("llm", "org")
+    await world.learn()
+    world.map()
+    world.clock.now += DAY
+    world.use("100")
+    world.tick()
+    await world.post()
+    assert (await world.lago.stats())["subscriptions"]["llm"]["billed_cents"] == "10000"
+
+
+async def test_where_none_charges_it_usage_is_held_until_one_does(world: World) -> None:
+    await world.lago.subscribe("seats", "org", plan="seats")
+    await world.learn()
+    world.map()
+    world.use("100")
+    world.tick()
+    assert (world.waiting, world.held) == ([], [("no_charge", "100")])
+    await world.lago.subscribe("llm", "org")
+    await world.learn()
+    world.tick()
+    await world.post()
+    assert (await world.lago.stats())["totals"]["billed_cents"] == "10000"
+
+
+async def test_of_two_that_charge_it_the_orgs_own_pays_else_a_person_says_which(world: World) -> None:
+    for name in ("a", "b"):
+        await world.lago.subscribe(name, "org")
+    await world.learn()
+    world.map()
+    world.clock.now += DAY
+    world.use("100")
+    world.tick()
+    assert (world.waiting, world.held) == ([], [("ambiguous", "100")])
+    world.orgs["org"] = msgspec.structs.replace(world.orgs["org"], subscription_id="b")
+    world.tick()
+    await world.post()
+    assert (await world.lago.stats())["subscriptions"]["b"]["billed_cents"] == "10000"
+
+
+@pytest.mark.parametrize(("name", "why"), [("typo", "unknown_subscription"), ("theirs", "foreign_subscription")])
+async def test_a_named_subscription_that_is_not_the_orgs_holds_its_usage(world: World, name: str, why: str) -> None:
+    await world.lago.subscribe("sub", "org")
+    await world.lago.subscribe("theirs", "other")
+    await world.learn("org", name)
+    world.map(subscription=name)
+    world.use("7")
+    world.tick()
+    assert (world.waiting, world.held) == ([], [(why, "7")])
+    world.map(subscription="sub")
+    world.tick()
+    await world.post()
+    assert (await world.lago.stats())["subscriptions"]["sub"]["billed_cents"] == "700"
