@@ -157,6 +157,11 @@ class Metrics:
         self.postgres_failures = counter(
             "meterbridge_postgres_failures_total", "Failed attempts to write to Postgres, by reason.", "reason"
         )
+        self.late_calls = counter(
+            "meterbridge_late_calls_total",
+            "Calls beyond the horizon: requeued, known, or waiting because the log cannot tell; failed: errors (project).",
+            "outcome",
+        )
         self.lago_webhooks = counter(
             "meterbridge_lago_webhooks_total",
             "Webhooks of Lago's by kind and what became of them; else the reason why they are to be sent again (api).",
@@ -182,6 +187,7 @@ class Metrics:
         _children(self.projected_rows, TABLES)
         _children(self.projection_skipped, (UNREADABLE, REPEATED))
         _children(self.postgres_failures, REASONS)
+        _children(self.late_calls, ("requeued", "known", "waiting", "failed"))
         for kind in WEBHOOK_KINDS:
             for outcome in OUTCOMES:
                 self.lago_webhooks.labels(kind, outcome)

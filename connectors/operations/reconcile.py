@@ -3,23 +3,27 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 
 import msgspec
 
 from connectors.lago.client import LagoClient
-from connectors.litellm.spend_logs import spend_logs
-from connectors.operations.backfill import Backfill, Hour
+from connectors.operations.filled import Filled, Hour
 from connectors.operations.ledgers import books_of
+from connectors.operations.money_notes import Notes, notes_of, unbilled_text
+from connectors.operations.reconcile_litellm import (
+    compared_with_litellm,
+    complaints_about_calls,
+    notes_about_calls,
+)
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from schemas.moments import to_datetime
-from schemas.money import ZERO, add, plain
+from schemas.money import ZERO, add
 from schemas.records import LagoEvent, Manifest
 from schemas.topics import TopicNames
-from schemas.wire import FLAT
 from streams.core.books import Books
 from streams.core.proof import Emitted, complaint_about_lago, complaints_about
 from streams.writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
@@ -47,6 +51,10 @@ class Report:
     Fields:
         subscriptions: how many were compared with Lago.
         hours: what LiteLLM's spend logs hold, by the hour calls started in.
+        complaints: what does not add up, or is billed wrong.
+        unbilled_calls, unbilled_usd: counted, and in no bill because of their decision.
+        notes: what adds up and should be seen all the same.
+        litellm, tables: see `compared_with_litellm` and `notes_of`.
     """
 
     received: int = 0
@@ -59,6 +67,13 @@ class Report:
     subscriptions: int = 0
     hours: dict[str, Hour] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
+    unbilled_calls: int = 0
+    unbilled_usd: Decimal = ZERO
+    rejected_calls: int = 0
+    duplicate_calls: int = 0
+    notes: list[str] = field(default_factory=list)
+    litellm: Filled | None = None
+    tables: Notes = field(default_factory=Notes)
 
 
 async def reconcile_ledgers(settings: Settings, passed: Callable[[int], None] = lambda _count: None) -> Report:
@@ -100,24 +115,21 @@ async def reconcile_lago(database: Database, lago: LagoClient, report: Report, e
 async def reconcile_litellm(
     settings: Settings, database: Database, url: str, since: datetime, until: datetime, report: Report
 ) -> None:
-    """Every call of LiteLLM's spend logs that started in `[since, until)` is in the usage log.
+    """Every call of LiteLLM's spend logs that started in `[since, until)` is in the usage log, at its cost.
 
-    Raises:
-        Unavailable: `litellm_db`, `log_behind`, or Postgres does not answer.
+    Raises: see `compared_with_litellm`.
     """
-    job = Backfill(settings, database, None, FLAT)
-    found = await job.run((start.isoformat(), element) async for start, element in spend_logs(url, since, until))
-    report.hours = dict(sorted(found.hours.items()))
-    for name, hour in report.hours.items():
-        if hour.missing.calls:
-            report.complaints.append(
-                f"{name}: {hour.missing.calls} of LiteLLM's calls ({plain(hour.missing.usd)} USD) never arrived: "
-                f"meterbridge backfill --source litellm-db --from {name} --to {_next(name)}"
-            )
+    found = await compared_with_litellm(settings, database, url, since, until)
+    report.litellm, report.hours = found, dict(sorted(found.hours.items()))
+    report.complaints += complaints_about_calls(found)
+    report.notes += notes_about_calls(found)
 
 
-def _next(hour: str) -> str:
-    return (datetime.fromisoformat(hour) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%MZ")
+async def reconcile_tables(database: Database, report: Report) -> None:
+    """What the tables know: why calls are not billed, and which are billed twice. Raises: Unavailable."""
+    report.tables = await notes_of(database)
+    report.complaints += report.tables.complaints
+    report.notes += unbilled_text(report.tables)
 
 
 def _take(settings: Settings, stretch: Stretch, emitted: dict[int, Emitted]) -> None:
@@ -135,6 +147,10 @@ def _count(report: Report, books: Books) -> None:
     report.billed_calls += counters.sealed.calls
     report.billed_usd = add(report.billed_usd, counters.sealed.cost)
     report.written_off_usd = add(report.written_off_usd, counters.written_off.cost)
+    report.unbilled_calls += counters.unbilled.calls
+    report.unbilled_usd = add(report.unbilled_usd, counters.unbilled.cost)
+    report.rejected_calls += counters.rejected.calls
+    report.duplicate_calls += counters.duplicate.calls
     report.parts += books.position.seal_seq
     for window in books.windows.values():
         if window.held:

@@ -38,6 +38,10 @@ class ProjectorSensors:
         else:
             self._oldest[topic][partition] = oldest_ms
 
+    def late_calls(self, outcome: str, calls: int) -> None:
+        """Calls beyond the horizon were looked at; `failed` with 0 calls: an error of ours."""
+        self._metrics.late_calls.labels(outcome).inc(max(calls, outcome == "failed"))
+
     def _age_s(self, topic: str) -> float:
         """By a scraper's thread: the values are copied at once."""
         oldest = list(self._oldest[topic].values())
