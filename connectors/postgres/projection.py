@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 #: Why records are left out: they are none of ours, or the call is in the log already.
 UNREADABLE, REPEATED = "unreadable", "repeated"
+#: How two billed calls may look like one: a request under two ids, a job of two customers.
+BRIDGE, JOB = DOUBLED = ("bridge", "job")
 USAGE, EVENTS, RECEIPTS, REJECTED, CUSTOMERS, ORGS, AUDIT, DELIVERIES = TABLES = (
     *("llm_usage_log", "lago_events", "receipts", "rejected_calls", "customer_records", "organisations", "audit_log"),
     "webhook_delivery_logs",
@@ -129,23 +131,32 @@ class PostgresProjection:
             if table == USAGE and tp.partition not in self._timed:
                 await connection.execute(_FIRST_SEEN, tp.partition, records[0].timestamp)
             written = await write(connection, tp.partition, found) if found else 0
+            doubled = await _doubled(connection, found) if table == USAGE and found else {}
             await connection.execute("COMMIT")
         if table == USAGE:
             self._timed.add(tp.partition)
         skipped = Counter({UNREADABLE: unreadable})
         if table == USAGE:
             skipped[REPEATED] = len(found) - written
-        return Projected({table: written}, +skipped)
+        if doubled:
+            log.warning("calls_billed_twice", partition=tp.partition, see="meterbridge reconcile", **doubled)
+        return Projected({table: written}, +skipped, doubled)
 
 
 async def _write_usage(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
     *columns, offsets = zip(*found, strict=True)
     written: int = await connection.fetchval(_USAGE_SQL, *columns, partition, offsets)
-    billed, jobs = rows.billed_twice(found)
-    for statement, suspects in ((_BRIDGED_SQL, billed), (_JOBS_SQL, jobs)):
-        if suspects and (doubled := _count(await connection.execute(statement, *zip(*suspects, strict=True)))):
-            log.warning("calls_billed_twice", calls=doubled, partition=partition, see="meterbridge reconcile")
     return written
+
+
+async def _doubled(connection: Any, found: list[tuple[Any, ...]]) -> dict[str, int]:
+    """Pairs of billed calls that look like one, written down; how many are new, by kind."""
+    new: dict[str, int] = {}
+    billed, jobs = rows.billed_twice(found)
+    for kind, statement, suspects in ((BRIDGE, _BRIDGED_SQL, billed), (JOB, _JOBS_SQL, jobs)):
+        if suspects and (count := _count(await connection.execute(statement, *zip(*suspects, strict=True)))):
+            new[kind] = count
+    return new
 
 
 async def _write_events(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:

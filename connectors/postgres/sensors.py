@@ -23,6 +23,8 @@ class ProjectorSensors:
             self._metrics.projected_rows.labels(table).inc(count)
         for reason, count in projected.skipped.items():
             self._metrics.projection_skipped.labels(reason).inc(count)
+        for kind, count in projected.doubled.items():
+            self._metrics.doubled_calls.labels(kind).inc(count)
 
     def projection_failed(self, reason: str) -> None:
         """Postgres was asked in vain; it will be asked again."""

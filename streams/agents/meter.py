@@ -38,6 +38,7 @@ class MeterSensors(Protocol):
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None: ...
     def books(self, partition: int, books: Books | None) -> None: ...
+    def two_routes(self, customer_id: str, one: str, other: str) -> None: ...
 
 
 class MeterWork:
@@ -92,6 +93,8 @@ class MeterWork:
             changes = self._step(part)
             await self._ledger.commit(changes)
             self._sensors.folded(self._ledger.partition, changes, (self._now_us() - began) / 1e6)
+            for pair in self._fold.routes.taken():
+                self._sensors.two_routes(*pair)
         return self._books.position.next
 
     async def tick(self) -> None:
