@@ -96,6 +96,32 @@ async def test_a_call_leads_to_its_event_and_receipt(world: World) -> None:
     assert (await world.run("explain", "--request", "nobody")).code == 1
 
 
+async def test_a_customer_s_question_is_answered_without_sql(world: World) -> None:
+    """Why was I billed 0.012 USD at 10:03?"""
+    for who in ("acme", "org-a"):
+        told = await world.run("explain", "--customer", who, "--at", "0s", "--usd", "0.013", "--around", "15m")
+        assert told.code == 0, told.err
+        assert len(told.json["calls"]) == (25 if who == "acme" else 30), told.out
+        one = told.json["calls"][0]
+        assert (one["tokens_input"], one["tokens_output"], one["usd"]) == (10, 12, "0.013")
+        assert one["event"] in statuses(world.stage) and one["part"]
+        assert {event["status"] for event in told.json["events"]} == {"completed"}
+    whole = await world.run("explain", "--customer", "acme", "--at", "0s", "--around", "15m")
+    assert [one["event"] for one in whole.json["calls"]].count(None) == 2
+    assert (await world.run("explain", "--customer", "acme", "--at", "2h")).code == 1
+    assert (await world.run("explain", "--customer", "acme")).code == 2
+
+
+async def test_what_is_not_billed_is_not_hidden_behind_a_sum_that_adds_up(world: World) -> None:
+    told = await world.run("reconcile")
+    assert (told.code, told.json["adds_up"], told.json["unbilled_calls"]) == (0, True, 2)
+    assert told.json["unbilled"] == {"unpriced": {"calls": 2, "usd": "0", "tokens": 44, "models": {"openai/gpt-4o": 2}}}
+    said = (await meterbridge(world.stage, "reconcile", DATABASE_URL=world.database)).out
+    assert "2 calls NOT billed" in said and "not billed, unpriced: 2 calls" in said
+    alone = (await meterbridge(world.stage, "reconcile")).out
+    assert "2 calls NOT billed" in alone
+
+
 async def test_an_event_whose_calls_are_not_all_there_is_not_proved(world: World) -> None:
     await world.tamper("DELETE FROM llm_usage_log WHERE request_id = 'chatcmpl-3'")
     told = [await world.run("explain", one) for one in statuses(world.stage)]
