@@ -28,7 +28,7 @@ FROM llm_usage_log
 WHERE request_id = $1 OR call_id = $1 OR alias = $1 OR identity = $2
 ORDER BY started_at
 """
-#: Of a customer of LiteLLM's, of an org, or of a subscription: whoever asks knows one of these.
+#: Of a customer of LiteLLM's, or of an org: what was held for it was counted without its name, and its event has it.
 _OF_CUSTOMER = """
 WITH named AS (
     SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
@@ -38,6 +38,13 @@ WITH named AS (
     SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
            call_id, request_id, raw_partition, raw_offset, tokens_input, tokens_output
     FROM llm_usage_log WHERE org_id = $1 AND org_id <> '' AND ended_at >= $2 AND ended_at < $3
+    UNION
+    SELECT u.identity, u.part, u.customer_id, u.decision, u.model, u.provider, u.total_tokens, u.cost_usd, u.started_at,
+           u.ended_at, u.call_id, u.request_id, u.raw_partition, u.raw_offset, u.tokens_input, u.tokens_output
+    FROM usage_parts e
+    JOIN usage_parts p ON p.part = e.part OR p.released_in = e.part
+    JOIN llm_usage_log u ON u.part = p.part
+    WHERE e.org_id = $1 AND e.sealed_at >= $2 AND u.held <> '' AND u.ended_at >= $2 AND u.ended_at < $3
 )
 SELECT * FROM named ORDER BY ended_at, raw_partition, raw_offset LIMIT 5000
 """
