@@ -58,7 +58,7 @@ async def _reconciled(
         fail("LITELLM_DATABASE_URL is not set: that is where LiteLLM keeps its spend logs.", 2)
     wanted = bool(lago or between)
     database = Database(postgres_url(settings), size=1) if wanted or settings.postgres_url is not None else None
-    report = await reconcile_ledgers(settings, told)
+    report = await reconcile_ledgers(settings, told, database)
     if database is None:
         return report
     try:

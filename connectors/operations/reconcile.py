@@ -1,7 +1,8 @@
 """Reads everything again and compares: ledgers with themselves, with the events they emitted, and with what Lago counts."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -20,12 +21,14 @@ from connectors.operations.reconcile_litellm import (
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
+from schemas.errors import Unavailable
 from schemas.moments import to_datetime
 from schemas.money import ZERO, add
 from schemas.records import LagoEvent, Manifest
 from schemas.topics import TopicNames
 from streams.core.books import Books
-from streams.core.proof import Emitted, complaint_about_lago, complaints_about
+from streams.core.event import part_prefix
+from streams.core.proof import Emitted, Older, complaint_about_lago, complaints_about
 from streams.writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
 
 _event = msgspec.json.Decoder(LagoEvent).decode
@@ -41,6 +44,10 @@ SELECT COALESCE(sum(amount_cents) FILTER (WHERE status = 'completed'), 0),
 FROM lago_events
 WHERE external_subscription_id = $1
 AND to_timestamp((event->>'timestamp')::numeric) >= $2 AND to_timestamp((event->>'timestamp')::numeric) < $3
+"""
+_OLDER = """
+SELECT count(DISTINCT seal_seq), COALESCE(sum(calls), 0), COALESCE(sum(amount_cents), 0) FROM usage_parts
+WHERE event IS NOT NULL AND raw_partition = $1 AND seal_seq < $2 AND starts_with(part, $3)
 """
 
 
@@ -76,13 +83,25 @@ class Report:
     tables: Notes = field(default_factory=Notes)
 
 
-async def reconcile_ledgers(settings: Settings, passed: Callable[[int], None] = lambda _count: None) -> Report:
-    """Each ledger adds up by itself, and its parts are in `billing.lago.events`, each once, with its money."""
+async def reconcile_ledgers(
+    settings: Settings, passed: Callable[[int], None] = lambda _count: None, database: Database | None = None
+) -> Report:
+    """Each ledger adds up by itself, and its parts are in `billing.lago.events`, each once, with its money.
+
+    Args:
+        database: has the parts that have left the topic by age; without it, or while it is away, their sums are not
+            compared.
+    """
     books = await books_of(settings, passed)
     topic = TopicNames.with_prefix(settings.topic_prefix).events
     stretch = await asyncio.to_thread(stretch_of, settings, topic)
     emitted = {number: Emitted(one.position.seal_seq) for number, one in books.items()}
     await asyncio.to_thread(_take, settings, stretch, emitted)
+    for found in emitted.values():
+        found.from_the_start = not any(start for start, _ in stretch.ranges.values())
+    if database is not None:
+        with suppress(Unavailable):  # said by whoever asks the tables next
+            await _older(settings, database, books, emitted)
     report = Report()
     for number, one in books.items():
         _count(report, one)
@@ -130,6 +149,18 @@ async def reconcile_tables(database: Database, report: Report) -> None:
     report.tables = await notes_of(database)
     report.complaints += report.tables.complaints
     report.notes += unbilled_text(report.tables)
+
+
+async def _older(
+    settings: Settings, database: Database, books: Mapping[int, Books], emitted: Mapping[int, Emitted]
+) -> None:
+    """What the tables say about parts that have left the topic; those of another raw topic have another prefix."""
+    for number, one in emitted.items():
+        if 1 < one.first <= one.limit + 1:
+            prefix = part_prefix(settings.deployment_name, books[number].position.topic_id, number)
+            async with database.connection() as connection:
+                row = await connection.fetchrow(_OLDER, number, one.first, prefix)
+            one.older = Older(row[0], int(row[1]), row[2])
 
 
 def _take(settings: Settings, stretch: Stretch, emitted: dict[int, Emitted]) -> None:

@@ -7,6 +7,8 @@ from decimal import Decimal
 import asyncpg
 import httpx
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
@@ -134,6 +136,20 @@ async def test_what_was_billed_reconciles_with_ledgers_events_and_lago(world: Wo
     assert told.code == 0, told.out + told.err
     assert (told.json["billed_calls"], told.json["billed_usd"], told.json["subscriptions"]) == (30, "0.39", 1)
     assert told.json["complaints"] == []
+
+
+async def test_parts_that_left_the_topic_are_proved_by_the_tables(world: World) -> None:
+    """The topic keeps 30 days; a cent that is lost afterwards was never found."""
+    ends = {one.partition(): one.offset() for one in world.stage.read(world.stage.topics.events)}
+    admin = AdminClient({"bootstrap.servers": world.stage.settings.kafka_bootstrap_servers})
+    places = [TopicPartition(world.stage.topics.events, number, end + 1) for number, end in ends.items()]
+    for future in admin.delete_records(places).values():
+        future.result()
+    assert (await world.run("reconcile")).json["complaints"] == []
+    await world.tamper("UPDATE usage_parts SET amount_cents = amount_cents + 1 WHERE event IS NOT NULL AND calls = 25")
+    told = await world.run("reconcile")
+    assert (told.code, len(told.json["complaints"])) == (1, 1)
+    assert "were sealed, events hold" in told.json["complaints"][0]
 
 
 async def test_what_lago_lost_or_somebody_else_sent_is_found(world: World) -> None:
