@@ -16,7 +16,7 @@ from connectors.held_watch import HeldWatch
 from connectors.http.ingress import rejections
 from connectors.lago.webhook_handlers import OUTCOMES
 from connectors.postgres.errors import REASONS
-from connectors.postgres.projection import REPEATED, TABLES, UNREADABLE
+from connectors.postgres.projection import DOUBLED, REPEATED, TABLES, UNREADABLE
 from schemas.errors import ConfigurationError
 from streams.core.billing_periods import ENDED, NO_CHARGE
 from streams.core.breaker import State
@@ -167,6 +167,22 @@ class Metrics:
         self.postgres_failures = counter(
             "meterbridge_postgres_failures_total", "Failed attempts to write to Postgres, by reason.", "reason"
         )
+        self.two_routes = counter(
+            "meterbridge_two_routes_total",
+            "Customers whose usage came by two callbacks within an hour, so that calls may be billed twice (meter).",
+            "route",
+            "other",
+        )
+        self.doubled_calls = counter(
+            "meterbridge_doubled_calls_total",
+            "Billed calls that look like one: bridge: one request under two ids; job: one job of two customers (project).",
+            "kind",
+        )
+        self.late_calls = counter(
+            "meterbridge_late_calls_total",
+            "Calls beyond the horizon: requeued, known, or waiting because the log cannot tell; failed: errors (project).",
+            "outcome",
+        )
         self.lago_webhooks = counter(
             "meterbridge_lago_webhooks_total",
             "Webhooks of Lago's by kind and what became of them; else the reason why they are to be sent again (api).",
@@ -192,6 +208,8 @@ class Metrics:
         _children(self.projected_rows, TABLES)
         _children(self.projection_skipped, (UNREADABLE, REPEATED))
         _children(self.postgres_failures, REASONS)
+        _children(self.doubled_calls, DOUBLED)
+        _children(self.late_calls, ("requeued", "known", "waiting", "failed"))
         for kind in WEBHOOK_KINDS:
             for outcome in OUTCOMES:
                 self.lago_webhooks.labels(kind, outcome)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 import httpx
 from prometheus_client import CollectorRegistry
@@ -17,6 +18,8 @@ from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.tenant import Tenant
 from connectors.logs import configure_logging
 from connectors.metrics import Metrics, start_metrics_server
+from connectors.operations.late import LateCalls
+from connectors.operations.sending import Sender
 from connectors.postgres.pool import Database, postgres_url
 from connectors.postgres.projection import PostgresProjection
 from connectors.settings import Settings, load_settings
@@ -60,6 +63,13 @@ def parts_of(settings: Settings, delivery: Callable[[], Delivery], metrics: Metr
         sensors=WorkerSensors(metrics, time.monotonic),
         instance_id=settings.pod_name or "",
         projection=cache(lambda: PostgresProjection(Database(postgres_url(settings)), topics)),
+    )
+
+
+def late_calls_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -> LateCalls:
+    """What brings late calls home, beside a projector with these lanes."""
+    return LateCalls(
+        settings, Database(postgres_url(settings), size=2), lanes, sensors, make_sender=lambda: Sender(settings)
     )
 
 

@@ -49,7 +49,7 @@ def run_worker(settings: Settings, roles: Sequence[str]) -> int:
 
 
 def _run_one(settings: Settings, role: str) -> int:
-    from connectors.wiring import worker_parts
+    from connectors.wiring import late_calls_of, worker_parts
 
     async def main() -> int:
         stop = asyncio.Event()
@@ -61,14 +61,18 @@ def _run_one(settings: Settings, role: str) -> int:
             # That it runs, no more: `partitions_opened` says when it has work.
             log.info("worker_started", role=role, group=parts.group(role))
             running = ROLES[role](parts)
-            telling = asyncio.ensure_future(tell_partitions(running.lanes, role))
+            beside = [asyncio.ensure_future(tell_partitions(running.lanes, role))]
+            if role == PROJECT:
+                late = late_calls_of(settings, running.lanes, parts.sensors)
+                beside.append(asyncio.ensure_future(late.watch()))
             try:
                 await run_role(running, stop)
             except RuntimeError as error:
                 log.critical("worker_crashed", role=role, error=repr(error.__cause__))
                 return EXIT_FATAL
             finally:
-                telling.cancel()
+                for task in beside:
+                    task.cancel()
         log.info("worker_stopped", role=role)
         return 0
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from connectors.metrics import HELD_REASONS, LAWS, LOOK_EVERY_S, Metrics
 from connectors.postgres.sensors import ProjectorSensors
 from schemas.ledger import Sum
@@ -10,6 +12,8 @@ from schemas.records import Receipt
 from streams.core.books import Books, difference, total
 from streams.core.changes import Changes
 from streams.core.tally import FAILED, PENDING
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -64,6 +68,11 @@ class WorkerSensors(ProjectorSensors):
                 self._metrics.held_watch.look(partition, books)
                 self._show_looks()
         self._show_sizes()
+
+    def two_routes(self, customer_id: str, one: str, other: str) -> None:
+        """A customer's usage came by two callbacks within an hour; each pair is told once an hour."""
+        self._metrics.two_routes.labels(one, other).inc()
+        log.warning("usage_by_two_routes", customer=customer_id, routes=[one, other], see="docs/litellm.md")
 
     def settled(self, receipts: Sequence[Receipt]) -> None:
         """Receipts of posted events are durable."""

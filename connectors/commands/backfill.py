@@ -24,13 +24,15 @@ from connectors.commands.base import (
 )
 from connectors.litellm.spend_logs import spend_logs
 from connectors.operations.audit import audited
-from connectors.operations.backfill import Backfill, Filled
+from connectors.operations.backfill import Backfill
 from connectors.operations.elements import csv_rows, json_lines
+from connectors.operations.filled import Filled, no_price_yet
+from connectors.operations.filled import told as filled_as_json
 from connectors.operations.sending import Sender
 from connectors.postgres.pool import Database, postgres_url
 from connectors.settings import Settings
 from schemas.moments import to_datetime
-from schemas.money import ZERO, add, plain
+from schemas.money import plain
 
 LITELLM_DB, JSONL, CSV = "litellm-db", "jsonl", "csv"
 Elements = AsyncIterator[tuple[str, bytes]]
@@ -46,29 +48,42 @@ def backfill(
     shape: Annotated[
         Literal["flat", "slp", "integration"], typer.Option(help="Of elements that do not tell.")
     ] = "flat",
+    trust_log_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Your word that the usage log is complete from this moment on, where it cannot know it itself."
+        ),
+    ] = None,
     patience: Annotated[str, typer.Option(help="How long the meter and the projector may take to catch up.")] = "60s",
     why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bill calls that never arrived, and only those: each is looked for in the usage log first. Needs Postgres and a
-    running meter and projector. --dry-run tells calls, tokens and money of what is missing, by customer."""
+    """Bill calls that never arrived, or had no price when they were counted, and only those: each is looked for in the
+    usage log first. Needs Postgres and a running meter and projector. --dry-run tells calls, tokens and money of what is
+    missing, by customer. Exit code 1 when rows were refused or are billed at another cost."""
     with one_sentence(OSError):
         settings = settings_of_command()
         sender = None if dry_run else Sender(settings)
-        job = Backfill(settings, Database(postgres_url(settings), size=1), sender, shape, duration_s(patience))
+        trusted_us = None if trust_log_from is None else moment_us(trust_log_from)
+        database = Database(postgres_url(settings), size=1)
+        job = Backfill(settings, database, sender, shape, duration_s(patience), trusted_us)
         elements = _elements(settings, source, file, since, until, overlap, checkpoint)
         keep = _keeper(checkpoint) if source == LITELLM_DB and not dry_run else None
         with progress("calls", 0, quiet=as_json) as told:
-            done = asyncio.run(_filled(settings, job, elements, source, why, told, keep))
-    say(_told(done, dry_run), as_json=as_json, table=lambda: _table(done, dry_run))
+            target = {"source": source, **({"trust_log_from": trust_log_from} if trust_log_from else {})}
+            done = asyncio.run(_filled(settings, job, elements, target, why, told, keep))
+    answer = {"dry_run": dry_run, **filled_as_json(done)}
+    say(answer, as_json=as_json, table=lambda: _table(answer, done, dry_run))
+    if not done.whole:
+        raise typer.Exit(1)
 
 
 async def _filled(
     settings: Settings,
     job: Backfill,
     elements: Elements,
-    source: str,
+    target: dict[str, str],
     why: str,
     told: Callable[[int], None],
     keep: Callable[[str], None] | None,
@@ -80,7 +95,7 @@ async def _filled(
 
     try:
         if job.sender is not None:
-            audited(settings, job.sender, "backfill", {"source": source}, reason=why)
+            audited(settings, job.sender, "backfill", target, reason=why)
         return await job.run(elements, stored)
     finally:
         job.database.terminate()
@@ -134,29 +149,22 @@ def _keeper(path: Path | None) -> Callable[[str], None] | None:
     return keep
 
 
-def _told(done: Filled, dry_run: bool) -> dict[str, Any]:
-    usd = ZERO
-    for one in done.missing.values():
-        usd = add(usd, one.usd)
-    return {
-        "dry_run": dry_run,
-        "read": done.read,
-        "known": done.known,
-        "missing": sum(one.calls for one in done.missing.values()),
-        "usd": plain(usd),
-        "refused": done.refused,
-        "where": done.where,
-        "customers": {
-            name: {"calls": one.calls, "tokens": one.tokens, "usd": plain(one.usd)}
-            for name, one in sorted(done.missing.items())
-        },
-    }
-
-
-def _table(done: Filled, dry_run: bool) -> Any:
-    told = _told(done, dry_run)
-    rows = [(name, one.calls, one.tokens, plain(one.usd)) for name, one in sorted(done.missing.items())]
+def _table(told: dict[str, Any], done: Filled, dry_run: bool) -> Any:
     verb = "would be sent" if dry_run else "were sent"
-    title = f"{told['read']} read, {told['known']} known, {told['missing']} missing ({told['usd']} USD) {verb}"
-    title += "".join(f"\nrefused: {place}" for place in done.where)
+    lines = [f"{told['read']} read, {told['known']} known, {told['missing']} missing ({told['usd']} USD) {verb}"]
+    if told["priced"]:
+        lines.append(f"{told['priced']} had been counted without a price ({told['priced_usd']} USD) and {verb}")
+    if done.other_calls:
+        lines.append(
+            f"{done.other_calls} are billed at another cost ({plain(done.other_usd)} USD more here); not sent:"
+        )
+        lines += [
+            f"  {one.call} of {one.customer}: billed {plain(one.billed)}, here {plain(one.told)} USD"
+            for one in done.others
+        ]
+    if done.unpriced:
+        lines.append(no_price_yet(done))
+    lines += [f"refused: {place}" for place in done.where]
+    rows = [(name, one.calls, one.tokens, plain(one.usd)) for name, one in sorted(done.missing.items())]
+    title = "\n".join(lines)
     return table_of(("customer", "calls", "tokens", "USD"), rows, title) if rows else title

@@ -12,6 +12,7 @@ from connectors.commands.base import (
     DryRun,
     fail,
     moment_ms,
+    moment_us,
     one_sentence,
     progress,
     say,
@@ -85,14 +86,23 @@ def requeue(
     kind: Kind = "both",
     letter: One = "",
     why: Why = "",
+    trust_log_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Your word that the usage log is complete from this moment on, where it cannot know it itself."
+        ),
+    ] = None,
     limit: _LIMIT = 100_000,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Put letters back: events to Lago, refused calls to the meter once the usage log says they were not billed."""
     filters = _filters(reason, customer, since, until, letter)
+    if trust_log_from is not None:
+        moment_ms(trust_log_from)
     with one_sentence():
-        _act("requeue", settings_of_command(), kind, filters, why, limit, dry_run=dry_run, as_json=as_json)
+        settings = settings_of_command()
+        _act("requeue", settings, kind, filters, why, limit, trust_log_from, dry_run=dry_run, as_json=as_json)
 
 
 @dlq.command(epilog="Example: meterbridge dlq purge --reason bad_cost --until 30d --why 'test traffic'")
@@ -113,33 +123,58 @@ def purge(
         fail("--why is needed: money is given up.", 2)
     filters = _filters(reason, customer, since, until, letter)
     with one_sentence():
-        _act("purge", settings_of_command(), kind, filters, why, limit, dry_run=dry_run, as_json=as_json)
+        _act("purge", settings_of_command(), kind, filters, why, limit, None, dry_run=dry_run, as_json=as_json)
 
 
 def _act(
-    action: str, settings: Settings, kind: str, filters: Filters, why: str, limit: int, *, dry_run: bool, as_json: bool
+    action: str,
+    settings: Settings,
+    kind: str,
+    filters: Filters,
+    why: str,
+    limit: int,
+    trusted: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     if dry_run:
         letters = list(islice(_found(settings, kind, filters), limit))
         answer: dict[str, Any] = {"dry_run": True, "count": len(letters), "by_reason": _sums(letters)}
         say(answer, as_json=as_json, table=lambda: _table(letters[:20], _sums(letters), len(letters)))
         return
-    done = asyncio.run(_acted(action, settings, kind, filters, why, limit, quiet=as_json))
+    done = asyncio.run(_acted(action, settings, kind, filters, why, limit, trusted, quiet=as_json))
     answer = {"requeued": done.requeued, "purged": done.purged, "known": done.known, "impossible": done.impossible}
-    say(answer, as_json=as_json, table=lambda: ", ".join(f"{count} {what}" for what, count in answer.items()))
+    say({**answer, "reasons": done.reasons}, as_json=as_json, table=lambda: _done_text(answer, done))
+
+
+def _done_text(answer: dict[str, Any], done: Done) -> str:
+    why = ", ".join(f"{count} {reason}" for reason, count in sorted(done.reasons.items()))
+    return ", ".join(f"{count} {what}" for what, count in answer.items()) + (f" ({why})" if why else "")
 
 
 async def _acted(
-    action: str, settings: Settings, kind: str, filters: Filters, why: str, limit: int, *, quiet: bool
+    action: str,
+    settings: Settings,
+    kind: str,
+    filters: Filters,
+    why: str,
+    limit: int,
+    trusted: str | None,
+    *,
+    quiet: bool,
 ) -> Done:
     sender = Sender(settings)
     url = settings.postgres_url
     database = Database(url.get_secret_value(), size=1) if url is not None else None
+    trusted_us = None if trusted is None else moment_us(trusted)
     try:
-        async with desk(settings, sender, database) as at:
+        async with desk(settings, sender, database, trusted_us) as at:
             letters = await asyncio.to_thread(lambda: list(islice(_found(settings, kind, filters), limit)))
             usd = _total(letters)
             target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.letter}
+            if trusted is not None:
+                target["trust_log_from"] = trusted
             audit_id = audited(settings, sender, f"dlq.{action}", target, reason=why, count=len(letters), cost_usd=usd)
             with progress(action, len(letters), quiet=quiet) as told:
                 return await (at.requeue if action == "requeue" else at.purge)(letters, audit_id, told)

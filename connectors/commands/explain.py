@@ -1,15 +1,34 @@
 """`meterbridge explain`: the calls behind a bill, the bill behind a call."""
 
 import asyncio
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group
 
-from connectors.commands.base import AsJson, fail, one_sentence, say, settings_of_command, table_of
-from connectors.operations.explain import CallRow, EventStory, stories_of_request, story_of_event
+from connectors.commands.base import (
+    AsJson,
+    duration_s,
+    fail,
+    moment_us,
+    one_sentence,
+    say,
+    settings_of_command,
+    table_of,
+)
+from connectors.operations.explain import (
+    CallRow,
+    EventStory,
+    calls_of_customer,
+    in_question,
+    stories_of_request,
+    story_of_event,
+)
 from connectors.postgres.pool import Database, postgres_url
-from schemas.money import plain
+from schemas.moments import SECOND_US, to_datetime
+from schemas.money import ZERO, add, plain
 
 _SHOWN = 20
 
@@ -19,11 +38,21 @@ def explain(
     request: Annotated[
         str | None, typer.Option(help="A request id, LiteLLM call id or identity: its event, receipt and post.")
     ] = None,
+    customer: Annotated[
+        str | None, typer.Option(help="A LiteLLM customer id or an org: with --at, what it was billed then.")
+    ] = None,
+    at: Annotated[str | None, typer.Option(help="When: ISO 8601, or how long ago, like 24h.")] = None,
+    usd: Annotated[str | None, typer.Option(help="The amount in question, dollars; without it all is shown.")] = None,
+    around: Annotated[str, typer.Option(help="How far before and after --at is looked.")] = "5m",
     as_json: AsJson = False,
 ) -> None:
-    """Prove a bill call by call, or find where a call was billed. Exit code 1 when a sum is not proved."""
-    if (transaction_id is None) == (request is None):
-        fail("give either a transaction id or --request.", 2)
+    """Prove a bill call by call, find where a call was billed, or answer what a customer was billed at a moment. Exit
+    code 1 when a sum is not proved, or nothing is found."""
+    if sum(one is not None for one in (transaction_id, request, customer)) != 1:
+        fail("give a transaction id, --request, or --customer with --at.", 2)
+    if customer is not None:
+        _why(customer, at, usd, around, as_json=as_json)
+        return
     with one_sentence():
         url = postgres_url(settings_of_command())
         story, calls = asyncio.run(_asked(url, transaction_id, request))
@@ -39,6 +68,73 @@ def explain(
     stories = [one for one in ([story] if story else [of for _, of in calls]) if one is not None]
     if any(one.status != "held" and not one.proved for one in stories):
         raise typer.Exit(1)
+
+
+def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json: bool) -> None:
+    if at is None:
+        fail("--customer needs --at: when the usage was.", 2)
+    amount = None if usd is None else _amount(usd)
+    middle_us, apart_us = moment_us(at), duration_s(around) * SECOND_US
+    since, until = to_datetime(middle_us - apart_us), to_datetime(middle_us + apart_us + 1)
+    with one_sentence():
+        found = asyncio.run(_of_customer(postgres_url(settings_of_command()), customer, since, until))
+    if not found:
+        fail(f"no call of {customer} ended within {around} of {at}: look wider with --around.", 1)
+    asked = found if amount is None else in_question(found, amount)
+    events = {of.transaction_id: _told(of, calls=False) for _, of in asked if of is not None}
+    answer = {
+        "calls": [{**_line(call), "event": of.transaction_id if of else None} for call, of in asked],
+        "events": list(events.values()),
+        "usd": plain(_sum(asked)),
+        "looked_at": len(found),
+    }
+    say(answer, as_json=as_json, table=lambda: _reasons(asked, len(found)))
+
+
+async def _of_customer(
+    url: str, customer: str, since: datetime, until: datetime
+) -> list[tuple[CallRow, EventStory | None]]:
+    database = Database(url, size=1)
+    try:
+        return await calls_of_customer(database, customer, since, until)
+    finally:
+        database.terminate()
+
+
+def _amount(usd: str) -> Decimal:
+    try:
+        amount = Decimal(usd)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite():
+        fail(f"{usd!r} is no amount of dollars.", 2)
+    return amount
+
+
+def _sum(calls: list[tuple[CallRow, EventStory | None]]) -> Decimal:
+    total = ZERO
+    for call, _ in calls:
+        total = add(total, call.usd)
+    return total
+
+
+def _reasons(asked: list[tuple[CallRow, EventStory | None]], looked_at: int) -> Any:
+    rows = [
+        (
+            f"{call.started_at:%H:%M:%S.%f} - {call.ended_at:%H:%M:%S.%f}",
+            call.request_id or call.call_id,
+            call.model,
+            call.tokens_input,
+            call.tokens_output,
+            plain(call.usd),
+            f"not billed: {call.decision}" if of is None else f"{of.transaction_id} ({of.status})",
+        )
+        for call, of in asked[:_SHOWN]
+    ]
+    title = f"{len(asked)} of {looked_at} calls, {plain(_sum(asked))} USD, by their ends (UTC)"
+    more = f"\n... and {len(asked) - _SHOWN} more; --json prints all" if len(asked) > _SHOWN else ""
+    columns = ("from - to", "call", "model", "tokens in", "tokens out", "USD", "Lago event")
+    return Group(table_of(columns, rows, title), f"`meterbridge explain <Lago event>` proves its sum.{more}")
 
 
 async def _asked(
@@ -81,8 +177,12 @@ def _line(call: CallRow) -> dict[str, Any]:
         "customer": call.customer,
         "model": call.model,
         "tokens": call.tokens,
+        "tokens_input": call.tokens_input,
+        "tokens_output": call.tokens_output,
         "usd": plain(call.usd),
+        "started_at": call.started_at,
         "ended_at": call.ended_at,
+        "part": call.part,
         "raw": call.place,
     }
 

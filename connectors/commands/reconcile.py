@@ -10,10 +10,20 @@ from aiokafka.errors import KafkaError
 
 from connectors.commands.base import AsJson, fail, moment_us, one_sentence, progress, say, settings_of_command
 from connectors.lago.client import LagoClient, lago_http
+from connectors.operations.filled import Hour
+from connectors.operations.filled import told as filled_as_json
 from connectors.operations.misdirected import lines
-from connectors.operations.reconcile import Report, reconcile_lago, reconcile_ledgers, reconcile_litellm
+from connectors.operations.money_notes import unbilled_json
+from connectors.operations.reconcile import (
+    Report,
+    reconcile_lago,
+    reconcile_ledgers,
+    reconcile_litellm,
+    reconcile_tables,
+)
 from connectors.postgres.pool import Database, postgres_url
 from connectors.settings import Settings
+from schemas.errors import Unavailable
 from schemas.moments import to_datetime
 from schemas.money import plain
 
@@ -27,7 +37,8 @@ def reconcile(
     until: Annotated[str, typer.Option("--to", help="Of the spend logs: calls that started before.")] = "5m",
     as_json: AsJson = False,
 ) -> None:
-    """Read ledgers and events again and prove that nothing is missing or twice. Exit code 1 when something is."""
+    """Read ledgers and events again and prove that nothing is missing, twice, or billed at another cost than LiteLLM's.
+    Exit code 1 when something is. What is not billed, and why, is said without turning it."""
     between = (to_datetime(moment_us(since)), to_datetime(moment_us(until))) if litellm else None
     with one_sentence(KafkaError):
         settings = settings_of_command()
@@ -46,11 +57,13 @@ async def _reconciled(
         fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
     if between and litellm_url is None:
         fail("LITELLM_DATABASE_URL is not set: that is where LiteLLM keeps its spend logs.", 2)
-    database = Database(postgres_url(settings), size=1) if lago or between else None
-    report = await reconcile_ledgers(settings, told)
+    wanted = bool(lago or between)
+    database = Database(postgres_url(settings), size=1) if wanted or settings.postgres_url is not None else None
+    report = await reconcile_ledgers(settings, told, database)
     if database is None:
         return report
     try:
+        await _tables(database, report, wanted=wanted)
         if lago and key is not None:
             async with lago_http(settings.lago_timeout, 1) as http:
                 client = LagoClient(http, settings.lago_api_url, key.get_secret_value())
@@ -60,6 +73,16 @@ async def _reconciled(
     finally:
         database.terminate()
     return report
+
+
+async def _tables(database: Database, report: Report, *, wanted: bool) -> None:
+    """The ledgers prove themselves without Postgres: where it is away only the breakdown is missing."""
+    try:
+        await reconcile_tables(database, report)
+    except Unavailable as error:
+        if wanted:
+            raise
+        report.notes.append(f"why calls are not billed is not known: Postgres: {error.reason}")
 
 
 def _told(report: Report) -> dict[str, Any]:
@@ -74,24 +97,41 @@ def _told(report: Report) -> dict[str, Any]:
         "parts": report.parts,
         "subscriptions": report.subscriptions,
         "litellm_hours": {
-            name: {"known": hour.known, "missing": hour.missing.calls, "missing_usd": plain(hour.missing.usd)}
+            name: {
+                "known": hour.known,
+                "missing": hour.missing.calls,
+                "missing_usd": plain(hour.missing.usd),
+                **_priced(hour),
+            }
             for name, hour in report.hours.items()
         },
         "misdirected": lines(report.misdirected),
         "complaints": report.complaints,
+        "unbilled_calls": report.unbilled_calls,
+        "unbilled_usd": plain(report.unbilled_usd),
+        "rejected_calls": report.rejected_calls,
+        "duplicate_calls": report.duplicate_calls,
+        **unbilled_json(report.tables),
+        "litellm": None if report.litellm is None else filled_as_json(report.litellm),
+        "notes": report.notes,
     }
 
 
 def _text(report: Report) -> str:
     told = _told(report)
     if report.complaints:
-        return "\n".join(["It does NOT add up:", *report.complaints, *lines(report.misdirected)])
+        return "\n".join(["It does NOT add up:", *report.complaints, *lines(report.misdirected), *report.notes])
     compared = f"; {report.subscriptions} subscriptions agree with Lago" if report.subscriptions else ""
     if report.hours:
         compared += f"; {sum(hour.known for hour in report.hours.values())} calls of LiteLLM's spend logs are all here"
-    sentence = (
+    total = (
         f"It adds up: {report.received} deliveries received, {report.billed_calls} calls and {told['billed_usd']} USD "
         f"billed in {report.parts} events, {told['open_usd']} USD open, {told['held_usd']} USD held, "
-        f"{told['written_off_usd']} USD written off{compared}."
+        f"{told['written_off_usd']} USD written off, {report.unbilled_calls} calls NOT billed "
+        f"({told['unbilled_usd']} USD), {report.duplicate_calls} repeats, {report.rejected_calls} refused{compared}."
     )
-    return "\n".join([sentence, *lines(report.misdirected)])
+    return "\n".join([total, *lines(report.misdirected), *report.notes])
+
+
+def _priced(hour: Hour) -> dict[str, Any]:
+    return {"priced": hour.priced.calls, "priced_usd": plain(hour.priced.usd)}

@@ -7,6 +7,7 @@ begins some time before where it stopped; ids and milliseconds differ from what 
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import asyncpg
@@ -36,6 +37,8 @@ _FIELDS: Final = {
     "organization_id": "organization_id",
     "api_key": "api_key",
 }
+#: Versions before the column of this name keep it in the metadata, if at all.
+_CALL_ID: Final = "litellm_call_id"
 _METADATA: Final = ("usage_object", "user_api_key_alias", "user_api_key_project_id")
 _COLUMNS = """
 SELECT column_name FROM information_schema.columns
@@ -86,17 +89,28 @@ def _query(columns: set[str]) -> str:
 def _element(row: Any) -> bytes:
     element = {field: row[column] for column, field in _FIELDS.items() if column in row.keys()}  # noqa: SIM118  # a Record
     element["startTime"], element["endTime"] = _iso(row["startTime"]), _iso(row["endTime"])
-    element["spend"] = msgspec.Raw(row["spend"].encode())
-    element["metadata"] = _metadata(row["metadata"])
+    if row["spend"] is not None:
+        # NaN and infinities are no JSON: as text they are refused by name, and the row stays readable.
+        element["spend"] = msgspec.Raw(row["spend"].encode()) if _finite(row["spend"]) else row["spend"]
+    metadata = _metadata(row["metadata"])
+    element["metadata"] = {name: metadata[name] for name in _METADATA if name in metadata}
+    if not element.get(_CALL_ID) and isinstance(metadata.get(_CALL_ID), str):
+        element[_CALL_ID] = metadata[_CALL_ID]
     return msgspec.json.encode(element)
 
 
+def _finite(number: str) -> bool:
+    return Decimal(number).is_finite()
+
+
 def _metadata(text: str | None) -> dict[str, Any]:
+    """Written as an object or, by some versions, as an object's text."""
     try:
         found = msgspec.json.decode(text or "{}")
+        found = msgspec.json.decode(found) if isinstance(found, str) else found
     except msgspec.DecodeError:
         return {}
-    return {name: found[name] for name in _METADATA if name in found} if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _iso(moment: datetime) -> str:

@@ -1,70 +1,54 @@
-"""Calls from elsewhere are billed unless they were: each is looked for in the usage log, and only what is not there is sent.
+"""Calls from elsewhere are billed unless they were: each is looked for in the usage log, and only what is owed is sent.
 
-A call that is on its way by webhook at the same moment is known by its identity, or by its neighbours' milliseconds
-(streams/core/normalise.py), for as long as the ledgers remember; what was counted before is in the log.
+Owed is what was never counted, and what was counted without the price that it has now. A call that is on its way by
+webhook at the same moment is known by its identity, or by its neighbours' milliseconds (streams/core/normalise.py), for
+as long as the ledgers remember; what was counted before is in the log.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from decimal import Decimal
+
+import msgspec
 
 from connectors.http.ingress.rejections import Refused
 from connectors.http.ingress.strip import strip
+from connectors.operations.filled import Filled, name_of
 from connectors.operations.letters import usage_of
-from connectors.operations.replay import Amount
+from connectors.operations.pricing import as_counted
 from connectors.operations.requeue import checked
 from connectors.operations.sending import Outgoing, Sender
-from connectors.operations.usage_log import Checked, caught_up, forgotten, known
+from connectors.operations.usage_log import Checked, Judged, caught_up, judged
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
-from schemas.moments import HOUR_US, to_iso
 from schemas.money import quantum
 from schemas.topics import TopicNames
 from schemas.usage import Usage
-from schemas.wire import BACKFILL
+from schemas.wire import BACKFILL, RawRecord
+from streams.core.decisions import UNPRICED
+from streams.core.matching import KNOWN, MISSING, OTHER_COST, PRICED
 
 BATCH = 500
-#: The usage log does not know any more whether a call was counted: its month was pruned.
-FORGOTTEN = "log_forgotten"
+#: A copy that never arrived and does not say when it began: it cannot be told from its repeat.
+NO_START = "no_start"
 #: How long a check of the whole log vouches for: far less than the ledgers' memory.
 _CHECK_AGAIN_S = 3600.0
+_MILLISECOND_US = 1000
 
-
-@dataclass(slots=True)
-class Filled:
-    """What became of the elements; amounts by LiteLLM customer id are of what was missing.
-
-    Fields:
-        read: elements there were.
-        known: counted already, or twice among the elements.
-        missing: sent, or in a dry run to be sent.
-        hours: the same by the hour the calls started in, ISO 8601 UTC.
-        refused: elements by reason; `where` the first few of them.
-    """
-
-    read: int = 0
-    known: int = 0
-    missing: dict[str, Amount] = field(default_factory=dict)
-    hours: dict[str, "Hour"] = field(default_factory=dict)
-    refused: dict[str, int] = field(default_factory=dict)
-    where: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Hour:
-    """Calls that started within one hour: those that were counted, and those that were not."""
-
-    known: int = 0
-    missing: Amount = field(default_factory=Amount)
+_raw = msgspec.json.Decoder(RawRecord).decode
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
+    """An element that is a call; `timeless`: it does not say when it began."""
+
     place: str
     key: bytes
     value: bytes
     usage: Usage
+    timeless: bool
 
 
 class Backfill:
@@ -72,10 +56,17 @@ class Backfill:
 
     Args:
         patience_s: how long the meter and the projector may take to come to what is there.
+        trusted_us: see `caught_up`.
     """
 
     def __init__(
-        self, settings: Settings, database: Database, sender: Sender | None, shape: str, patience_s: float = 60.0
+        self,
+        settings: Settings,
+        database: Database,
+        sender: Sender | None,
+        shape: str,
+        patience_s: float = 60.0,
+        trusted_us: int | None = None,
     ) -> None:
         self.done = Filled()
         self._settings = settings
@@ -83,9 +74,11 @@ class Backfill:
         self.sender = sender
         self._shape = shape
         self._patience_s = patience_s
+        self._trusted_us = trusted_us
         self._raw = TopicNames.with_prefix(settings.topic_prefix).raw
         self._unit = quantum(settings.cost_decimals)
-        self._seen: set[bytes] = set()
+        self._policy = settings.meter_policy()
+        self._seen: dict[bytes, Decimal] = {}
         self._checked: Checked | None = None
         self._checked_until = 0.0
 
@@ -122,52 +115,72 @@ class Backfill:
                 element, self._shape, time.time_ns() // 1000, self._settings.customer_id_fields, source=BACKFILL
             )
         except Refused as refused:
-            self._refuse(place, refused.reason)
+            done.refuse(_named(place, element), refused.reason)
             return None
         key, value = stripped if stripped is not None else ("", b"")
         usage = usage_of(value, key, self._unit)
         if usage is None:
-            self._refuse(place, "unreadable")
+            done.refuse(_named(place, element), "unreadable")
             return None
-        if usage.identity in self._seen:
+        call = _raw(value).call
+        timeless = call.startTime is None and call.timestamp is None
+        if timeless:
+            usage.start_us -= usage.start_us % _MILLISECOND_US  # as coarse as a moment that is not there
+        before = self._seen.get(usage.identity)
+        if before is not None and (before or not usage.cost):
             done.known += 1
             return None
-        self._seen.add(usage.identity)
-        return _Found(place, key.encode(), value, usage)
-
-    def _refuse(self, place: str, reason: str) -> None:
-        done = self.done
-        done.refused[reason] = done.refused.get(reason, 0) + 1
-        if len(done.where) < 20:
-            done.where.append(f"{place}: {reason}")
+        self._seen[usage.identity] = usage.cost
+        return _Found(f"{place} {name_of(usage)}", key.encode(), value, usage, timeless)
 
     async def _keep(self, batch: list[_Found]) -> None:
         if not batch:
             return
         if self._checked is None or time.monotonic() >= self._checked_until:
-            self._checked = await caught_up(self._settings, self.database, self._patience_s)
+            self._checked = await caught_up(
+                self._settings, self.database, self._patience_s, trusted_us=self._trusted_us
+            )
             self._checked_until = time.monotonic() + _CHECK_AGAIN_S
-        batch, counted = await self._counted(batch, self._checked)
-        missing = [found for number, found in enumerate(batch) if number not in counted]
+        answers = await judged(self.database, [found.usage for found in batch], self._checked, self._policy)
+        records = []
+        for found, answer in zip(batch, answers, strict=True):
+            if self._take(found, answer):
+                records.append(self._outgoing(found, answer, self._checked.at_us))
         if self.sender is not None:
-            records = [Outgoing(self._raw, found.key, checked(found.value, self._checked.at_us)) for found in missing]
             await asyncio.to_thread(self.sender.send, records)
-        self.done.known += len(counted)
-        for number, found in enumerate(batch):
-            usage = found.usage
-            hour = self.done.hours.setdefault(to_iso(usage.start_us - usage.start_us % HOUR_US)[:16] + "Z", Hour())
-            if number in counted:
-                hour.known += 1
-            else:
-                hour.missing.count(usage.total_tokens, usage.cost)
-                self.done.missing.setdefault(usage.customer_id, Amount()).count(usage.total_tokens, usage.cost)
 
-    async def _counted(self, batch: list[_Found], checked: Checked) -> tuple[list[_Found], set[int]]:
-        """What can be judged, and which of it, by index, is counted; what the log has forgotten is refused."""
-        usages = [found.usage for found in batch]
-        counted = await known(self.database, usages, checked)
-        unknowable = await forgotten(self.database, usages) - counted
-        for number in sorted(unknowable):
-            self._refuse(batch[number].place, FORGOTTEN)
-        judged = [number for number in range(len(batch)) if number not in unknowable]
-        return [batch[number] for number in judged], {place for place, number in enumerate(judged) if number in counted}
+    def _take(self, found: _Found, answer: Judged) -> bool:
+        """Count one call under what is to be done about it; whether it is to be sent."""
+        done, call, row = self.done, found.usage, answer.verdict.row
+        word = answer.verdict.word
+        if answer.refused or (word == MISSING and found.timeless):
+            done.refuse(found.place, answer.refused or NO_START)
+            return False
+        if word == PRICED and row is not None:
+            done.find_a_price(call, row)
+        elif word == MISSING:
+            done.arrive_late(call)
+        else:
+            done.known += 1
+            done.hour_of(call).known += 1
+        if word == OTHER_COST and row is not None:
+            done.differ(call, row)
+        elif word == KNOWN and row is not None and row.decision == UNPRICED:
+            done.unpriced[row.model] = done.unpriced.get(row.model, 0) + 1
+        return answer.sendable
+
+    def _outgoing(self, found: _Found, answer: Judged, at_us: int) -> Outgoing:
+        key, value, row = found.key, found.value, answer.verdict.row
+        if row is not None:
+            key, value = as_counted(value, row, self._unit)
+        return Outgoing(self._raw, key, checked(value, at_us))
+
+
+def _named(place: str, element: bytes) -> str:
+    """The place, with the request id where the element is sound enough to have one."""
+    try:
+        members = msgspec.json.decode(element)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return place
+    found = members.get("id") or members.get("request_id") if isinstance(members, dict) else None
+    return f"{place} {found[:100]}" if isinstance(found, str) else place

@@ -16,17 +16,37 @@ FROM lago_events WHERE transaction_id = $1
 _HELD = "SELECT reason, transaction_id FROM held_parts WHERE part = $1"
 _CALLS = """
 SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
-       call_id, request_id, raw_partition, raw_offset
+       call_id, request_id, raw_partition, raw_offset, tokens_input, tokens_output
 FROM llm_usage_log
 WHERE part = $1 OR part IN (SELECT part FROM held_parts WHERE transaction_id = $1)
 ORDER BY raw_partition, raw_offset
 """
 _REQUESTS = """
 SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
-       call_id, request_id, raw_partition, raw_offset
+       call_id, request_id, raw_partition, raw_offset, tokens_input, tokens_output
 FROM llm_usage_log
 WHERE request_id = $1 OR call_id = $1 OR alias = $1 OR identity = $2
 ORDER BY started_at
+"""
+#: Of a customer of LiteLLM's, or of an org: what was held for it was counted without its name, and its event has it.
+_OF_CUSTOMER = """
+WITH named AS (
+    SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
+           call_id, request_id, raw_partition, raw_offset, tokens_input, tokens_output
+    FROM llm_usage_log WHERE customer_id = $1 AND ended_at >= $2 AND ended_at < $3
+    UNION
+    SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
+           call_id, request_id, raw_partition, raw_offset, tokens_input, tokens_output
+    FROM llm_usage_log WHERE org_id = $1 AND org_id <> '' AND ended_at >= $2 AND ended_at < $3
+    UNION
+    SELECT u.identity, u.part, u.customer_id, u.decision, u.model, u.provider, u.total_tokens, u.cost_usd, u.started_at,
+           u.ended_at, u.call_id, u.request_id, u.raw_partition, u.raw_offset, u.tokens_input, u.tokens_output
+    FROM usage_parts e
+    JOIN usage_parts p ON p.part = e.part OR p.released_in = e.part
+    JOIN llm_usage_log u ON u.part = p.part
+    WHERE e.org_id = $1 AND e.sealed_at >= $2 AND u.held <> '' AND u.ended_at >= $2 AND u.ended_at < $3
+)
+SELECT * FROM named ORDER BY ended_at, raw_partition, raw_offset LIMIT 5000
 """
 _HUNDRED = Decimal(100)
 _IDENTITY_HEX = 32
@@ -49,6 +69,8 @@ class CallRow:
     call_id: str
     request_id: str
     place: str
+    tokens_input: int = 0
+    tokens_output: int = 0
 
 
 @dataclass(slots=True)
@@ -122,6 +144,43 @@ async def stories_of_request(database: Database, request: str) -> list[tuple[Cal
     return [(call, await story_of_event(database, call.part) if call.part else None) for call in calls]
 
 
+async def calls_of_customer(
+    database: Database, customer: str, since: datetime, until: datetime
+) -> list[tuple[CallRow, EventStory | None]]:
+    """Calls of a customer or an org that ended in `[since, until)`, at most 5000, each with its event, in order of their end.
+
+    Raises:
+        Unavailable: Postgres does not answer.
+    """
+    async with database.connection() as connection:
+        calls = [_call(row) for row in await connection.fetch(_OF_CUSTOMER, customer, since, until)]
+    stories: dict[str, EventStory | None] = {"": None}
+    for call in calls:
+        if call.part not in stories:
+            stories[call.part] = await story_of_event(database, call.part)
+    return [(call, stories[call.part]) for call in calls]
+
+
+def in_question(
+    found: list[tuple[CallRow, EventStory | None]], usd: Decimal
+) -> list[tuple[CallRow, EventStory | None]]:
+    """Those that an amount of dollars may stand for: calls of that cost, else calls of events of that amount, else all.
+
+    An amount that was rounded for people to read stands for whatever rounds to it.
+    """
+    calls = [one for one in found if _rounds_to(one[0].usd, usd)]
+    if calls:
+        return calls
+    events = [one for one in found if one[1] is not None and _rounds_to(EXACT.divide(one[1].cents, _HUNDRED), usd)]
+    return events or found
+
+
+def _rounds_to(exact: Decimal, told: Decimal) -> bool:
+    exponent = told.as_tuple().exponent
+    unit = Decimal(1).scaleb(exponent) if isinstance(exponent, int) else Decimal(1)
+    return abs(exact - told) * 2 <= (unit if exact != told else ZERO)
+
+
 def _story(row: Any) -> EventStory:
     return EventStory(
         row["transaction_id"],
@@ -152,6 +211,8 @@ def _call(row: Any) -> CallRow:
         row["call_id"],
         row["request_id"],
         f"{row['raw_partition']}/{row['raw_offset']}",
+        row["tokens_input"],
+        row["tokens_output"],
     )
 
 

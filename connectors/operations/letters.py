@@ -13,6 +13,7 @@ import msgspec
 from confluent_kafka import Message
 
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
+from connectors.operations.second_reading import read_again
 from connectors.settings import Settings
 from schemas.errors import Rejected
 from schemas.money import quantum
@@ -20,6 +21,7 @@ from schemas.records import LagoEvent, Rejection
 from schemas.topics import TopicNames
 from schemas.usage import Usage
 from schemas.wire import RawRecord
+from streams.core.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.letters import ATTEMPTS, FIRST_ERROR, LAST_ERROR, REASON, REQUEUED
 from streams.core.normalise import normalise
 from streams.transactions import Write
@@ -58,7 +60,8 @@ class Letter:
         id: `events/<partition>/<offset>` or `calls/<partition>/<offset>`.
         at_ms: when it died, milliseconds since 1970 UTC.
         usd: what it is worth; None where that cannot be read.
-        stored: the refused call as it was in the raw topic, where it is whole enough to come again.
+        stored: the refused call as it was in the raw topic, or as it would be there, where it is whole enough to come
+            again.
     """
 
     kind: str
@@ -118,13 +121,13 @@ def unresolved(
     for message in scan(settings, stretch, passed):
         if header_of(message, RESOLVES) or (message.partition(), message.offset()) in done:
             continue
-        letter = letter_of(kind, message, unit)
+        letter = letter_of(kind, message, unit, settings.customer_id_fields)
         if _meant(letter, filters):
             yield letter
 
 
-def letter_of(kind: str, message: Message, unit: Decimal) -> Letter:
-    """What a record of the dead-letter or the rejected topic says."""
+def letter_of(kind: str, message: Message, unit: Decimal, fields: tuple[str, ...] = CUSTOMER_ID_FIELDS) -> Letter:
+    """What a record of the dead-letter or the rejected topic says; `fields`: `CUSTOMER_ID_FIELDS`."""
     key = message.key()
     bare = Letter(
         kind,
@@ -135,7 +138,7 @@ def letter_of(kind: str, message: Message, unit: Decimal) -> Letter:
         tuple((name, bytes(told or b"")) for name, told in message.headers() or ()),
         message.timestamp()[1],
     )
-    return _dead_event(bare) if kind == EVENTS else _refused_call(bare, unit)
+    return _dead_event(bare) if kind == EVENTS else _refused_call(bare, unit, fields)
 
 
 def _dead_event(bare: Letter) -> Letter:
@@ -162,13 +165,15 @@ def _dead_event(bare: Letter) -> Letter:
     )
 
 
-def _refused_call(bare: Letter, unit: Decimal) -> Letter:
+def _refused_call(bare: Letter, unit: Decimal, fields: tuple[str, ...]) -> Letter:
     customer = bare.key.decode(errors="replace") if bare.key else ""
     try:
         refused = _rejection(bare.value)
     except msgspec.DecodeError:
         return replace(bare, reason="unreadable", customer=customer)
     stored = bytes(refused.call) if refused.stage == "meter" and isinstance(refused.call, msgspec.Raw) else b""
+    if refused.stage == "ingress" and (again := read_again(refused, fields)) is not None:
+        customer, stored = again
     usage = usage_of(stored, customer, unit)
     return replace(
         bare,

@@ -1,32 +1,44 @@
 """Reads everything again and compares: ledgers with themselves, with the events they emitted, and with what Lago counts."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 
 import msgspec
 
 from connectors.lago.client import LagoClient
-from connectors.litellm.spend_logs import spend_logs
-from connectors.operations.backfill import Backfill, Hour
+from connectors.operations.filled import Filled, Hour
 from connectors.operations.ledgers import books_of
 from connectors.operations.misdirected import Misdirected, note
+from connectors.operations.money_notes import Notes, notes_of, unbilled_text
 from connectors.operations.reconcile_lago import compare_with_lago
+from connectors.operations.reconcile_litellm import (
+    compared_with_litellm,
+    complaints_about_calls,
+    notes_about_calls,
+)
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
-from schemas.money import ZERO, add, plain
+from schemas.errors import Unavailable
+from schemas.money import ZERO, add
 from schemas.records import LagoEvent, Manifest
 from schemas.topics import TopicNames
-from schemas.wire import FLAT
 from streams.core.books import Books
-from streams.core.proof import Emitted, complaints_about
+from streams.core.event import part_prefix
+from streams.core.proof import Emitted, Older, complaints_about
 from streams.writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
 
 _event = msgspec.json.Decoder(LagoEvent).decode
 _manifest = msgspec.json.Decoder(Manifest).decode
+
+_OLDER = """
+SELECT count(DISTINCT seal_seq), COALESCE(sum(calls), 0), COALESCE(sum(amount_cents), 0) FROM usage_parts
+WHERE event IS NOT NULL AND raw_partition = $1 AND seal_seq < $2 AND starts_with(part, $3)
+"""
 
 
 @dataclass(slots=True)
@@ -37,6 +49,10 @@ class Report:
         subscriptions: how many were compared with Lago.
         hours: what LiteLLM's spend logs hold, by the hour calls started in.
         misdirected: held dollars that wait for a person, by reason and org.
+        complaints: what does not add up, or is billed wrong.
+        unbilled_calls, unbilled_usd: counted, and in no bill because of their decision.
+        notes: what adds up and should be seen all the same.
+        litellm, tables: see `compared_with_litellm` and `notes_of`.
     """
 
     received: int = 0
@@ -50,15 +66,34 @@ class Report:
     hours: dict[str, Hour] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
     misdirected: Misdirected = field(default_factory=dict)
+    unbilled_calls: int = 0
+    unbilled_usd: Decimal = ZERO
+    rejected_calls: int = 0
+    duplicate_calls: int = 0
+    notes: list[str] = field(default_factory=list)
+    litellm: Filled | None = None
+    tables: Notes = field(default_factory=Notes)
 
 
-async def reconcile_ledgers(settings: Settings, passed: Callable[[int], None] = lambda _count: None) -> Report:
-    """Each ledger adds up by itself, and its parts are in `billing.lago.events`, each once, with its money."""
+async def reconcile_ledgers(
+    settings: Settings, passed: Callable[[int], None] = lambda _count: None, database: Database | None = None
+) -> Report:
+    """Each ledger adds up by itself, and its parts are in `billing.lago.events`, each once, with its money.
+
+    Args:
+        database: has the parts that have left the topic by age; without it, or while it is away, their sums are not
+            compared.
+    """
     books = await books_of(settings, passed)
     topic = TopicNames.with_prefix(settings.topic_prefix).events
     stretch = await asyncio.to_thread(stretch_of, settings, topic)
     emitted = {number: Emitted(one.position.seal_seq) for number, one in books.items()}
     await asyncio.to_thread(_take, settings, stretch, emitted)
+    for found in emitted.values():
+        found.from_the_start = not any(start for start, _ in stretch.ranges.values())
+    if database is not None:
+        with suppress(Unavailable):  # said by whoever asks the tables next
+            await _older(settings, database, books, emitted)
     report = Report()
     for number, one in books.items():
         _count(report, one)
@@ -76,24 +111,33 @@ async def reconcile_lago(database: Database, lago: LagoClient, report: Report, e
 async def reconcile_litellm(
     settings: Settings, database: Database, url: str, since: datetime, until: datetime, report: Report
 ) -> None:
-    """Every call of LiteLLM's spend logs that started in `[since, until)` is in the usage log.
+    """Every call of LiteLLM's spend logs that started in `[since, until)` is in the usage log, at its cost.
 
-    Raises:
-        Unavailable: `litellm_db`, `log_behind`, or Postgres does not answer.
+    Raises: see `compared_with_litellm`.
     """
-    job = Backfill(settings, database, None, FLAT)
-    found = await job.run((start.isoformat(), element) async for start, element in spend_logs(url, since, until))
-    report.hours = dict(sorted(found.hours.items()))
-    for name, hour in report.hours.items():
-        if hour.missing.calls:
-            report.complaints.append(
-                f"{name}: {hour.missing.calls} of LiteLLM's calls ({plain(hour.missing.usd)} USD) never arrived: "
-                f"meterbridge backfill --source litellm-db --from {name} --to {_next(name)}"
-            )
+    found = await compared_with_litellm(settings, database, url, since, until)
+    report.litellm, report.hours = found, dict(sorted(found.hours.items()))
+    report.complaints += complaints_about_calls(found)
+    report.notes += notes_about_calls(found)
 
 
-def _next(hour: str) -> str:
-    return (datetime.fromisoformat(hour) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%MZ")
+async def reconcile_tables(database: Database, report: Report) -> None:
+    """What the tables know: why calls are not billed, and which are billed twice. Raises: Unavailable."""
+    report.tables = await notes_of(database)
+    report.complaints += report.tables.complaints
+    report.notes += unbilled_text(report.tables)
+
+
+async def _older(
+    settings: Settings, database: Database, books: Mapping[int, Books], emitted: Mapping[int, Emitted]
+) -> None:
+    """What the tables say about parts that have left the topic; those of another raw topic have another prefix."""
+    for number, one in emitted.items():
+        if 1 < one.first <= one.limit + 1:
+            prefix = part_prefix(settings.deployment_name, books[number].position.topic_id, number)
+            async with database.connection() as connection:
+                row = await connection.fetchrow(_OLDER, number, one.first, prefix)
+            one.older = Older(row[0], int(row[1]), row[2])
 
 
 def _take(settings: Settings, stretch: Stretch, emitted: dict[int, Emitted]) -> None:
@@ -111,6 +155,10 @@ def _count(report: Report, books: Books) -> None:
     report.billed_calls += counters.sealed.calls
     report.billed_usd = add(report.billed_usd, counters.sealed.cost)
     report.written_off_usd = add(report.written_off_usd, counters.written_off.cost)
+    report.unbilled_calls += counters.unbilled.calls
+    report.unbilled_usd = add(report.unbilled_usd, counters.unbilled.cost)
+    report.rejected_calls += counters.rejected.calls
+    report.duplicate_calls += counters.duplicate.calls
     report.parts += books.position.seal_seq
     for window in books.windows.values():
         note(report.misdirected, window)

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import msgspec
 from aiokafka import TopicPartition
@@ -17,12 +18,13 @@ from aiokafka.errors import KafkaError, ProducerFenced
 
 from connectors.kafka.security import aiokafka_config
 from connectors.operations.letters import EVENTS, Letter, Mark, topic_of, usage_of
+from connectors.operations.pricing import as_counted
 from connectors.operations.sending import Outgoing, Sender
-from connectors.operations.usage_log import Checked, caught_up, forgotten, known
+from connectors.operations.usage_log import Checked, Judged, caught_up, judged
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from schemas.errors import ConfigurationError, Unavailable
-from schemas.money import quantum
+from schemas.money import ZERO, add, quantum
 from schemas.records import Receipt
 from schemas.topics import TopicNames
 from schemas.usage import Usage
@@ -40,20 +42,37 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @dataclass(slots=True)
 class Done:
-    """How many letters were put back, put away, found to be counted already, or cannot come back as they are."""
+    """How many letters were put back, put away, found to be counted already, or cannot come back as they are.
+
+    Fields:
+        reasons: of what cannot come back, by reason.
+        usd: dollars of what was put back.
+    """
 
     requeued: int = 0
     purged: int = 0
     known: int = 0
     impossible: int = 0
-    ids: list[str] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+    usd: Decimal = ZERO
+
+    def refuse(self, reason: str, count: int = 1) -> None:
+        """Letters that cannot come back as they are."""
+        if count:
+            self.impossible += count
+            self.reasons[reason] = self.reasons.get(reason, 0) + count
 
 
 class Desk:
     """Acts on letters under one audit line; one desk at a time, a second one fences the first."""
 
     def __init__(
-        self, settings: Settings, writer: TransactionalWriter, sender: Sender, database: Database | None
+        self,
+        settings: Settings,
+        writer: TransactionalWriter,
+        sender: Sender,
+        database: Database | None,
+        trusted_us: int | None = None,
     ) -> None:
         self._settings = settings
         self._topics = TopicNames.with_prefix(settings.topic_prefix)
@@ -61,6 +80,8 @@ class Desk:
         self._sender = sender
         self._database = database
         self._unit = quantum(settings.cost_decimals)
+        self._policy = settings.meter_policy()
+        self._trusted_us = trusted_us
         self._checked: Checked | None = None
 
     async def requeue(self, letters: Iterable[Letter], audit_id: str, told: Callable[[int], None]) -> Done:
@@ -94,7 +115,7 @@ class Desk:
         writes = [write for letter in back for write in self._event_back(letter, now_us)]
         await self._mark([Mark(letter, REQUEUED_MARK, audit_id) for letter in back], writes)
         done.requeued += len(back)
-        done.impossible += len(batch) - len(back)
+        done.refuse("malformed", len(batch) - len(back))
 
     def _event_back(self, letter: Letter, now_us: int) -> list[Write]:
         gone = (ATTEMPT, ATTEMPTS, NOT_BEFORE, REQUEUED)
@@ -112,31 +133,41 @@ class Desk:
         for letter in batch:
             usage = usage_of(letter.stored, letter.customer, self._unit)
             if usage is None:
-                done.impossible += 1
+                done.refuse(letter.reason)
             else:
                 read.append((letter, usage))
-        counted, unknowable = await self._counted([usage for _, usage in read]) if read else (set(), set())
-        back = [one for number, one in enumerate(read) if number not in counted | unknowable]
+        answers = await self._judged([usage for _, usage in read]) if read else []
         at_us = self._checked.at_us if self._checked is not None else 0
-        records = [Outgoing(self._topics.raw, letter.key, checked(letter.stored, at_us)) for letter, _ in back]
+        records, marks = [], []
+        for (letter, usage), answer in zip(read, answers, strict=True):
+            if answer.refused:
+                done.refuse(answer.refused)
+            elif answer.sendable:
+                records.append(self._call_back(letter, answer, at_us))
+                marks.append(Mark(letter, REQUEUED_MARK, audit_id))
+                done.usd = add(done.usd, usage.cost)
+            else:
+                marks.append(Mark(letter, KNOWN, audit_id))
+                done.known += 1
         await asyncio.to_thread(self._sender.send, records)
-        marks = [Mark(letter, REQUEUED_MARK, audit_id) for letter, _ in back]
-        marks += [Mark(read[number][0], KNOWN, audit_id) for number in sorted(counted)]
         await self._mark(marks)
-        done.requeued += len(back)
-        done.known += len(counted)
-        done.impossible += len(unknowable)
+        done.requeued += len(records)
 
-    async def _counted(self, usages: Sequence[Usage]) -> tuple[set[int], set[int]]:
-        """Those that are in the log, and those of which the log does not know any more whether they were."""
+    def _call_back(self, letter: Letter, answer: Judged, at_us: int) -> Outgoing:
+        key, value, row = letter.customer.encode(), letter.stored, answer.verdict.row
+        if row is not None:
+            key, value = as_counted(value, row, self._unit)
+        return Outgoing(self._topics.raw, key, checked(value, at_us))
+
+    async def _judged(self, usages: Sequence[Usage]) -> list[Judged]:
+        """What the usage log says about each."""
         if self._database is None:
             raise ConfigurationError(
                 "DATABASE_URL", "refused calls come back only after a check against the usage log, which needs Postgres"
             )
         if self._checked is None:
-            self._checked = await caught_up(self._settings, self._database)
-        counted = await known(self._database, usages, self._checked)
-        return counted, await forgotten(self._database, usages) - counted
+            self._checked = await caught_up(self._settings, self._database, trusted_us=self._trusted_us)
+        return await judged(self._database, usages, self._checked, self._policy)
 
     async def _mark(self, marks: Sequence[Mark], writes: Sequence[Write] = ()) -> None:
         topics = self._topics
@@ -152,20 +183,29 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(settings: Settings, sender: Sender, database: Database | None) -> AsyncIterator[Desk]:
-    """A `Desk`; whoever else has one can do nothing more. Read letters only after this is entered.
+async def desk(
+    settings: Settings,
+    sender: Sender,
+    database: Database | None,
+    trusted_us: int | None = None,
+    name: str = "desk",
+) -> AsyncIterator[Desk]:
+    """A `Desk`; whoever else has one of this `name` can do nothing more. Read letters only after this is entered.
+
+    Args:
+        trusted_us: see `caught_up`.
 
     Raises:
         Unavailable: the broker does not answer.
     """
-    name = f"{settings.topic_prefix}{settings.deployment_name}-desk"
-    writer = TransactionalWriter(aiokafka_config(settings), name)
+    whole_name = f"{settings.topic_prefix}{settings.deployment_name}-{name}"
+    writer = TransactionalWriter(aiokafka_config(settings), whole_name)
     try:
         try:
             await writer.start()
         except KafkaError as error:
             raise Unavailable("kafka_unavailable", type(error).__name__) from error
-        yield Desk(settings, writer, sender, database)
+        yield Desk(settings, writer, sender, database, trusted_us)
     finally:
         await writer.stop()
 

@@ -1,11 +1,11 @@
-"""Asks the usage log in Postgres whether a call was counted, and makes sure that its answer is the whole truth."""
+"""Asks the usage log in Postgres whether a call was counted and billed, and makes sure that its answer is the whole truth."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import date
+from datetime import MAXYEAR, UTC, date, datetime
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -14,27 +14,57 @@ from connectors.operations.scan import Stretch, scan, stretch_of
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from schemas.errors import Unavailable
-from schemas.moments import to_datetime
+from schemas.moments import to_datetime, to_us
+from schemas.policy import MeterPolicy
 from schemas.topics import TopicNames
 from schemas.usage import Usage
-from streams.core.alias import alias_of
+from streams.core.alias import alias_of, base_key
+from streams.core.matching import APART_US, MISSING, PRICED, UNCLEAR, Counted, Verdict, nameless, of_a_job, verdict
+from streams.core.normalise import FUTURE_US
 
-_KNOWN = """
-SELECT asked.number FROM unnest($1::int[], $2::bytea[], $3::date[]) AS asked (number, identity, month)
-WHERE EXISTS (SELECT FROM llm_usage_log log WHERE log.identity = asked.identity AND log.month = asked.month)
-UNION
-SELECT asked.number FROM unnest($1::int[], $4::text[], $5::timestamptz[]) AS asked (number, alias, started_at)
-WHERE asked.alias <> '' AND EXISTS (
-    SELECT FROM llm_usage_log log WHERE log.alias = asked.alias
-    AND log.started_at BETWEEN asked.started_at - interval '2 ms' AND asked.started_at + interval '2 ms')
+#: Why a call is not sent though it was not found: its month was pruned; the log has a hole in its time; it names itself
+#: too vaguely to be found.
+FORGOTTEN, INCOMPLETE, NAMELESS = UNKNOWABLE = ("log_forgotten", "log_incomplete", "no_call_id")
+
+_COLUMNS = """
+log.identity, log.decision, log.status, log.cost_usd, log.part <> '' AS billed, log.customer_id, log.id_kind, log.model,
+log.call_id, log.request_id, log.started_at
 """
+#: Whatever may be the same call (streams/core/matching.py decides): by identity, by alias and start, by request id.
+_CANDIDATES = f"""
+SELECT asked.number, {_COLUMNS}
+FROM unnest($1::int[], $2::bytea[], $3::date[]) AS asked (number, identity, month)
+JOIN llm_usage_log log ON log.identity = asked.identity AND log.month = asked.month
+UNION
+SELECT asked.number, {_COLUMNS}
+FROM unnest($1::int[], $4::text[], $5::timestamptz[]) AS asked (number, alias, started_at)
+JOIN llm_usage_log log ON log.alias = asked.alias
+    AND log.started_at BETWEEN asked.started_at - interval '2 ms' AND asked.started_at + interval '2 ms'
+WHERE asked.alias <> ''
+UNION
+SELECT asked.number, {_COLUMNS}
+FROM unnest($1::int[], $5::timestamptz[], $6::text[], $7::text[], $8::bool[])
+    AS asked (number, started_at, base, call_id, job)
+JOIN llm_usage_log log
+    ON md5(
+        regexp_replace(regexp_replace(log.request_id, '_cache_hit[0-9.]*$', ''), '(_batch_cost|_background_cost|_video_cost)$', '')
+    ) = asked.base
+    AND log.decision <> 'metered'
+WHERE asked.base <> '' AND (
+    asked.job OR asked.call_id = '' OR log.call_id = asked.call_id OR log.request_id ~ '(_batch_cost|_background_cost|_video_cost)$'
+    OR (log.call_id = ''
+        AND log.started_at BETWEEN asked.started_at - interval '2 ms' AND asked.started_at + interval '2 ms')
+)
+"""  # noqa: S608  # our own words
 _FORGOTTEN = "SELECT month FROM forgotten_months WHERE month = ANY($1::date[])"
 _PLACED = "SELECT partition, next FROM projector_offsets WHERE topic = $1"
-#: A call's start in LiteLLM's database and in its callbacks differs by so much, as in `_KNOWN`.
-_APART_US = 2000
+_COMPLETE = "SELECT partition, since FROM log_completeness"
 _LIMIT_S = 20.0
 _ASK_AGAIN_S = 0.25
 _WORTH_READING = 10_000
+#: A transaction's marker may be the last that a partition held when its records expired.
+_MARKER = 1
+_ALWAYS, _NEVER = 0, 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,46 +75,82 @@ class Checked:
         at_us: that moment, microseconds since 1970 UTC.
         topic, placed: where the projector stood then, by partition. A crash of Postgres takes rows and offsets back
             together, so an offset that is lower now means rows that are gone.
+        complete_us: what was counted at or after this moment is in the log, microseconds since 1970 UTC; 0: everything.
     """
 
     at_us: int
     topic: str
     placed: Mapping[int, int]
+    complete_us: int = _ALWAYS
 
 
-async def known(database: Database, calls: Sequence[Usage], checked: Checked) -> set[int]:
-    """Which of `calls`, by index, are in the log: by their identity, or by alias and start to 2 ms.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the log says about one call; `refused`: why it must not be sent though it was not found, else `""`."""
 
-    LiteLLM's database has other ids and coarser times than its callbacks (docs/litellm.md), so a call that came by one
-    of them is found under the other by its alias. Usage that others measured is none of LiteLLM's and has no alias.
+    verdict: Verdict
+    refused: str = ""
+
+    @property
+    def sendable(self) -> bool:
+        """Not counted, or counted without the price that it has now, and the log can be believed."""
+        return not self.refused and self.verdict.word in (MISSING, PRICED)
+
+
+async def judged(database: Database, calls: Sequence[Usage], checked: Checked, policy: MeterPolicy) -> list[Judged]:
+    """What is to be done about each of `calls`, in their order.
 
     Raises:
         Unavailable: `log_behind`: the log holds less than when it was `checked`; or Postgres does not answer.
     """
+    found = await _candidates(database, calls, checked)
+    verdicts = [verdict(call, found.get(number, ()), policy) for number, call in enumerate(calls)]
+    # Asked after the look-up: a month is written down with the drop of its rows.
+    months = await _forgotten_months(database, calls)
+    return [Judged(one, _refusal(call, one, months, checked)) for call, one in zip(calls, verdicts, strict=True)]
+
+
+def _refusal(call: Usage, found: Verdict, months: set[date], checked: Checked) -> str:
+    if found.word == UNCLEAR or (found.word == MISSING and nameless(call)):
+        return NAMELESS
+    if found.word not in (MISSING, PRICED):
+        return ""
+    if _months_of(call) & months:
+        return FORGOTTEN
+    # A call is counted at its end or later, by a clock that may be behind its sender's by so much.
+    if checked.complete_us and call.end_us < checked.complete_us + FUTURE_US:
+        return INCOMPLETE
+    return ""
+
+
+async def _candidates(database: Database, calls: Sequence[Usage], checked: Checked) -> dict[int, list[Counted]]:
     async with database.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         placed = dict(await connection.fetch(_PLACED, checked.topic))
         if any(placed.get(number, 0) < at_least for number, at_least in checked.placed.items()):
             raise Unavailable("log_behind", "Postgres has lost its latest rows: the projector writes them again")
         rows = await connection.fetch(
-            _KNOWN,
+            _CANDIDATES,
             list(range(len(calls))),
             [call.identity for call in calls],
             [_month_of(call.start_us) for call in calls],
             ["" if call.metered else alias_of(call.call_id, call.request_id) for call in calls],
             [to_datetime(call.start_us) for call in calls],
+            ["" if call.metered else base_key(call.request_id) for call in calls],
+            [call.call_id for call in calls],
+            [of_a_job(call) for call in calls],
         )
-    return {row[0] for row in rows}
+    found: dict[int, list[Counted]] = {}
+    for row in rows:
+        number, *columns = row
+        columns[-1] = to_us(columns[-1])
+        found.setdefault(number, []).append(Counted._make(columns))
+    return found
 
 
-async def forgotten(database: Database, calls: Sequence[Usage]) -> set[int]:
-    """Which of `calls`, by index, started in a month that was pruned: that they are not `known` says nothing of them.
-
-    Ask after `known`: a month is written down with the drop of its rows. Raises: Unavailable.
-    """
-    asked = [{_month_of(call.start_us + apart_us) for apart_us in (-_APART_US, _APART_US)} for call in calls]
+async def _forgotten_months(database: Database, calls: Sequence[Usage]) -> set[date]:
     async with database.connection() as connection:
-        months = {row[0] for row in await connection.fetch(_FORGOTTEN, sorted(set().union(*asked)))}
-    return {number for number, wanted in enumerate(asked) if wanted & months}
+        asked = sorted(set().union(*map(_months_of, calls)))
+        return {row[0] for row in await connection.fetch(_FORGOTTEN, asked)}
 
 
 async def caught_up(
@@ -92,14 +158,21 @@ async def caught_up(
     database: Database,
     limit_s: float = 60.0,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    *,
+    trusted_us: int | None = None,
 ) -> Checked:
     """Wait until all that was in the raw topic when this was called is counted and in the log.
 
     What is not in the log at the moment returned was not counted before it, and what is counted after it the ledgers
     remember for the horizon: it is the `checked_at` of what is sent.
 
+    Args:
+        trusted_us: an operator's word that the log is complete from this moment on, microseconds since 1970 UTC; it
+            stands before what the log itself knows. None: no such word.
+
     Raises:
-        Unavailable: `log_behind`: the meter or the projector does not get there within `limit_s`.
+        Unavailable: `log_behind`: the meter or the projector does not get there within `limit_s`, or calls left the
+            topic before they were projected.
     """
     topics = TopicNames.with_prefix(settings.topic_prefix)
     group = f"{settings.topic_prefix}{settings.deployment_name}-meter"
@@ -127,7 +200,31 @@ async def caught_up(
         return await asyncio.to_thread(_committed_in, settings, _unprojected(enriched, placed))
 
     await wait("projector", to_project)
-    return Checked(at_us, topics.enriched, placed)
+    lost = [number for number, (start, _) in enriched.ranges.items() if placed.get(number, start) + _MARKER < start]
+    if lost and trusted_us is None:
+        raise Unavailable("log_behind", f"calls of partition {lost[0]} left the topic before they were projected")
+    complete_us = await _complete_us(database, enriched) if trusted_us is None else trusted_us
+    return Checked(at_us, topics.enriched, placed, complete_us)
+
+
+async def _complete_us(database: Database, enriched: Stretch) -> int:
+    """From when on all partitions are complete: a call may have been counted under another customer's key."""
+    async with database.connection() as connection:
+        told = dict(await connection.fetch(_COMPLETE))
+    moments = [_ALWAYS]
+    for number, (start, _) in enriched.ranges.items():
+        if number in told:
+            moments.append(_moment(told[number]))
+        elif start:
+            moments.append(_NEVER)  # records have gone, and the projector has not begun here
+    return max(moments)
+
+
+def _moment(since: datetime) -> int:
+    """asyncpg has the two ends of time as the least and the greatest moment there are."""
+    if since.year <= 1:
+        return _ALWAYS
+    return _NEVER if since.year >= MAXYEAR else to_us(since.astimezone(UTC))
 
 
 def _uncommitted(settings: Settings, group: str, topic: str, ends: dict[int, int]) -> int:
@@ -151,6 +248,11 @@ def _unprojected(whole: Stretch, placed: Mapping[int, int]) -> Stretch:
 def _committed_in(settings: Settings, stretch: Stretch) -> int:
     """Records there are; a stretch that is long is taken for full. Its end may be a transaction's marker, no record."""
     return stretch.offsets if stretch.offsets > _WORTH_READING else sum(1 for _ in scan(settings, stretch))
+
+
+def _months_of(call: Usage) -> set[date]:
+    """The month of its start, and the one next to it where a rounded start may have crossed the border."""
+    return {_month_of(call.start_us + apart_us) for apart_us in (-APART_US, APART_US)}
 
 
 def _month_of(start_us: int) -> date:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
 from connectors.postgres import rows, rows_of_management
@@ -14,8 +15,12 @@ from connectors.postgres.rows_of_management import Removed
 from schemas.topics import TopicNames
 from streams.agents.project import Place, Projected
 
+log = structlog.get_logger(__name__)
+
 #: Why records are left out: they are none of ours, or the call is in the log already.
 UNREADABLE, REPEATED = "unreadable", "repeated"
+#: How two billed calls may look like one: a request under two ids, a job of two customers.
+BRIDGE, JOB = DOUBLED = ("bridge", "job")
 USAGE, EVENTS, RECEIPTS, REJECTED, CUSTOMERS, ORGS, AUDIT, DELIVERIES = TABLES = (
     *("llm_usage_log", "lago_events", "receipts", "rejected_calls", "customer_records", "organisations", "audit_log"),
     "webhook_delivery_logs",
@@ -28,6 +33,18 @@ ON CONFLICT (topic, partition) DO NOTHING
 """
 #: Waits for another owner's open transaction, and then finds the row elsewhere.
 _MOVE = "UPDATE projector_offsets SET next = $4 WHERE topic = $1 AND partition = $2 AND next = $3"
+#: From when on the usage log is complete: always, where the topic still has its first record; else not before the next one.
+#: What was missed before stays missed, unless the same topic is read from its first record again.
+_BEGIN_LOG = """
+INSERT INTO log_completeness AS c (partition, topic_id, since)
+VALUES ($1, $2, CASE WHEN $3::bigint = 0 THEN '-infinity'::timestamptz ELSE 'infinity'::timestamptz END)
+ON CONFLICT (partition) DO UPDATE SET
+    topic_id = EXCLUDED.topic_id,
+    since = CASE WHEN c.topic_id = EXCLUDED.topic_id THEN EXCLUDED.since ELSE 'infinity'::timestamptz END
+"""
+_FIRST_SEEN = """
+UPDATE log_completeness SET since = to_timestamp($2 / 1000.0) WHERE partition = $1 AND since = 'infinity'
+"""
 _MONTHS = "SELECT ensure_usage_month(month::date) FROM unnest($1::text[]) AS wanted (month)"
 
 _Write = Callable[[Any, int, list[tuple[Any, ...]]], Awaitable[int]]
@@ -46,6 +63,8 @@ _CUSTOMERS_SQL: Final = _sql("customers.sql")
 _ORGS_SQL: Final = _sql("organisations.sql")
 _AUDIT_SQL: Final = _sql("audit.sql")
 _DELIVERIES_SQL: Final = _sql("deliveries.sql")
+_BRIDGED_SQL: Final = _sql("bridged.sql")
+_JOBS_SQL: Final = _sql("jobs.sql")
 #: What was removed and has not come back since.
 _CUSTOMERS_GONE: Final = """
 DELETE FROM customer_records AS c USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
@@ -68,6 +87,7 @@ class PostgresProjection:
 
     def __init__(self, database: Database, topics: TopicNames) -> None:
         self._database = database
+        self._timed: set[int] = set()
         self._ways: Mapping[str, tuple[str, Callable[[Sequence[ConsumerRecord]], Rows], _Write]] = {
             topics.enriched: (USAGE, rows.usage_rows, _write_usage),
             topics.events: (EVENTS, rows.event_rows, _write_events),
@@ -81,14 +101,17 @@ class PostgresProjection:
 
     async def place(self, tp: TopicPartition) -> Place | None:
         """Where a partition stands."""
+        self._timed.discard(tp.partition)
         async with self._database.connection() as connection:
             found = await connection.fetchrow(_PLACE, tp.topic, tp.partition)
         return None if found is None else Place(*found)
 
     async def begin(self, tp: TopicPartition, place: Place) -> Place:
         """Let a partition stand at `place`, unless another process was faster."""
-        async with self._database.connection() as connection:
-            await connection.execute(_BEGIN, tp.topic, tp.partition, *place)
+        async with self._database.connection() as connection, connection.transaction():
+            begun = await connection.execute(_BEGIN, tp.topic, tp.partition, *place)
+            if begun == "INSERT 0 1" and self._ways[tp.topic][0] == USAGE:
+                await connection.execute(_BEGIN_LOG, tp.partition, *place)
             return Place(*await connection.fetchrow(_PLACE, tp.topic, tp.partition))
 
     async def project(
@@ -105,18 +128,35 @@ class PostgresProjection:
             if await connection.execute(_MOVE, tp.topic, tp.partition, expected, following) != "UPDATE 1":
                 await connection.execute("ROLLBACK")
                 return None
+            if table == USAGE and tp.partition not in self._timed:
+                await connection.execute(_FIRST_SEEN, tp.partition, records[0].timestamp)
             written = await write(connection, tp.partition, found) if found else 0
+            doubled = await _doubled(connection, found) if table == USAGE and found else {}
             await connection.execute("COMMIT")
+        if table == USAGE:
+            self._timed.add(tp.partition)
         skipped = Counter({UNREADABLE: unreadable})
         if table == USAGE:
             skipped[REPEATED] = len(found) - written
-        return Projected({table: written}, +skipped)
+        if doubled:
+            log.warning("calls_billed_twice", partition=tp.partition, see="meterbridge reconcile", **doubled)
+        return Projected({table: written}, +skipped, doubled)
 
 
 async def _write_usage(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
     *columns, offsets = zip(*found, strict=True)
     written: int = await connection.fetchval(_USAGE_SQL, *columns, partition, offsets)
     return written
+
+
+async def _doubled(connection: Any, found: list[tuple[Any, ...]]) -> dict[str, int]:
+    """Pairs of billed calls that look like one, written down; how many are new, by kind."""
+    new: dict[str, int] = {}
+    billed, jobs = rows.billed_twice(found)
+    for kind, statement, suspects in ((BRIDGE, _BRIDGED_SQL, billed), (JOB, _JOBS_SQL, jobs)):
+        if suspects and (count := _count(await connection.execute(statement, *zip(*suspects, strict=True)))):
+            new[kind] = count
+    return new
 
 
 async def _write_events(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:

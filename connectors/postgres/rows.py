@@ -14,8 +14,9 @@ import msgspec
 from connectors.operations.letters import AUDIT_ID, HOW, RESOLVES
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
-from streams.core.alias import alias_of
+from streams.core.alias import alias_of, names_a_job
 from streams.core.decisions import METERED
+from streams.core.matching import POLLS
 from streams.core.tally import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
 from streams.core.writeoff import WRITTEN_OFF
 from streams.writes import MANIFEST, SEAL_SEQ
@@ -37,6 +38,8 @@ _whose_it_was = attrgetter(
     *("call_id", "request_id", "user_id", "team_id", "organization_id", "key_hash", "key_alias"),
     *("part", "held", "note"),
 )
+#: Places of columns in a usage row.
+_DECISION, _CALL_TYPE, _CALL_ID, _REQUEST_ID, _PART = 6, 14, 21, 22, 28
 _KNOWN = (*STATUSES, WRITTEN_OFF)
 #: A rejected cost may be anything; only an amount that could be one is kept, in dollars.
 _COST_LIMIT = Decimal(10**12)
@@ -143,6 +146,13 @@ def _usage_row(record: Record) -> tuple[Any, ...]:
         *_whose_it_was(usage),
         usage.offset,
     )
+
+
+def billed_twice(found: Sequence[tuple[Any, ...]]) -> tuple[list[tuple[bytes, str]], list[tuple[bytes, str]]]:
+    """Keys of the usage rows that may be billed under another id too, and of those that tell of a polled job."""
+    billed = [row for row in found if row[_PART] and row[_DECISION] != METERED]
+    jobs = [row for row in billed if row[_CALL_TYPE] in POLLS or names_a_job(row[_REQUEST_ID])]
+    return [(row[0], row[1]) for row in billed if row[_CALL_ID]], [(row[0], row[1]) for row in jobs]
 
 
 def _event_row(record: Record) -> tuple[tuple[Any, ...], list[str]]:

@@ -23,6 +23,8 @@ class ProjectorSensors:
             self._metrics.projected_rows.labels(table).inc(count)
         for reason, count in projected.skipped.items():
             self._metrics.projection_skipped.labels(reason).inc(count)
+        for kind, count in projected.doubled.items():
+            self._metrics.doubled_calls.labels(kind).inc(count)
 
     def projection_failed(self, reason: str) -> None:
         """Postgres was asked in vain; it will be asked again."""
@@ -37,6 +39,10 @@ class ProjectorSensors:
             self._oldest[topic].pop(partition, None)
         else:
             self._oldest[topic][partition] = oldest_ms
+
+    def late_calls(self, outcome: str, calls: int) -> None:
+        """Calls beyond the horizon were looked at; `failed` with 0 calls: an error of ours."""
+        self._metrics.late_calls.labels(outcome).inc(max(calls, outcome == "failed"))
 
     def _age_s(self, topic: str) -> float:
         """By a scraper's thread: the values are copied at once."""

@@ -39,6 +39,7 @@ class MeterSensors(Protocol):
     def folded(self, partition: int, changes: Changes, seconds: float) -> None: ...
     def sealed(self, changes: Changes) -> None: ...
     def books(self, partition: int, books: Books | None) -> None: ...
+    def two_routes(self, customer_id: str, one: str, other: str) -> None: ...
 
 
 class MeterWork:
@@ -94,6 +95,8 @@ class MeterWork:
             await self._ledger.commit(changes)
             self._told(changes)
             self._sensors.folded(self._ledger.partition, changes, (self._now_us() - began) / 1e6)
+            for pair in self._fold.routes.taken():
+                self._sensors.two_routes(*pair)
         return self._books.position.next
 
     async def tick(self) -> None:

@@ -5,6 +5,7 @@ and a frozen owner that wakes finds it moved. Rows are never given up for Postgr
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
@@ -24,10 +25,15 @@ T = TypeVar("T")
 
 
 class Projected(NamedTuple):
-    """What became of a chunk's records: new or changed rows by table, and what was left out, by reason."""
+    """What became of a chunk's records: new or changed rows by table, and what was left out, by reason.
+
+    Fields:
+        doubled: billed calls that look like one that is billed already, by kind.
+    """
 
     rows: Mapping[str, int]
     skipped: Mapping[str, int]
+    doubled: Mapping[str, int] = MappingProxyType({})
 
 
 class Place(NamedTuple):

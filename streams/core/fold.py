@@ -19,16 +19,19 @@ from schemas.money import EXACT, ZERO, quantum
 from schemas.policy import MeterPolicy
 from schemas.records import Rejection
 from schemas.usage import Usage
-from schemas.wire import ENVELOPE_VERSION, RawRecord
+from schemas.wire import ENVELOPE_VERSION, FLAT, SLP, RawRecord
 from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.decisions import BILLED, DUPLICATE, METERED, REJECTED, decide
 from streams.core.enrich import Enricher
 from streams.core.mapping import Target
 from streams.core.normalise import normalise, unknown_version
+from streams.core.routes import Routes
 from streams.core.seal import HELD_LENGTH_US
 
 HOUR_MS = 3_600_000
+#: LiteLLM's own payloads: alone they are one route, and cost no look.
+_MAIN_SHAPES = frozenset({SLP, FLAT})
 #: Refused, and put back once their org has a subscription: an operator sees them among the refused calls.
 TOO_MANY_HELD = "too_many_held"
 #: Identity chunks deleted from the changelog a step, an hour's at a time: bounds the transaction.
@@ -68,6 +71,7 @@ class Fold:
         self._prefix = prefix
         self._unit = quantum(policy.cost_decimals)
         self._enricher = Enricher(prefix)
+        self.routes = Routes()
 
     def __call__(self, books: Books, records: Sequence[Record], resolve: Resolve) -> Changes:
         """The changes that folding `records` makes; `books` is not touched.
@@ -84,7 +88,10 @@ class Fold:
                 return Rejected("malformed", "the record has no value")
             raw = _decode(record.value)
             customer = record.key.decode() if record.key else ""
-            return normalise(raw, customer, self._unit)
+            usage = normalise(raw, customer, self._unit)
+            if self.routes.watching or raw.shape not in _MAIN_SHAPES:
+                self.routes.saw(raw.shape, customer, record.timestamp)
+            return usage
         except Rejected as refusal:
             return refusal
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError) as error:

@@ -18,6 +18,10 @@ class Emitted:
     """Parts of one raw partition as they lie in `billing.lago.events`: their numbers, and what they bill.
 
     Only those sealed up to `limit` are summed: the ledger was read a moment earlier.
+
+    Fields:
+        from_the_start: the topic still has its first record, so no part has left it by age.
+        older: what the tables say about the parts before the first in the topic; None where they were not asked.
     """
 
     limit: int
@@ -25,6 +29,13 @@ class Emitted:
     repeated: int = 0
     calls: int = 0
     cents: Decimal = ZERO
+    from_the_start: bool = False
+    older: "Older | None" = None
+
+    @property
+    def first(self) -> int:
+        """The first part in the topic; one past the last where there is none."""
+        return min(self.numbers, default=self.limit + 1)
 
     def take(self, seal_seq: int, calls: int, cents: Decimal) -> None:
         """One part."""
@@ -38,10 +49,20 @@ class Emitted:
         self.cents = add(self.cents, cents)
 
 
+@dataclass(frozen=True, slots=True)
+class Older:
+    """Parts that are in Postgres alone; of pruned ones nothing is known."""
+
+    parts: int
+    calls: int
+    cents: Decimal
+
+
 def complaints_about(partition: int, position: Position, windows: Collection[Window], emitted: Emitted) -> list[str]:
     """What does not add up in a partition, a sentence each; empty when all is well.
 
-    Parts whose events have left the topic by age are not missed; sums are compared while none has.
+    Parts whose events have left the topic by age are not missed; sums are compared while none has, or where the tables
+    have all that have.
     """
     found = []
     received, folded = difference(position.counters, windows)
@@ -52,19 +73,19 @@ def complaints_about(partition: int, position: Position, windows: Collection[Win
         )
     if emitted.repeated:
         found.append(f"partition {partition}: {emitted.repeated} parts were emitted twice")
-    first = min(emitted.numbers, default=position.seal_seq + 1)
+    first, older = emitted.first, emitted.older
+    if emitted.from_the_start and first > 1:
+        found.append(f"partition {partition}: parts 1 to {first - 1} are missing, and none has left the topic by age")
     missing = position.seal_seq + 1 - first - len(emitted.numbers)
     if missing:
         found.append(f"partition {partition}: {missing} parts between {first} and {position.seal_seq} are missing")
-    sealed = position.counters.sealed
-    if (
-        first == 1
-        and not missing
-        and (emitted.calls, emitted.cents) != (sealed.calls, EXACT.multiply(sealed.cost, _HUNDRED))
-    ):
+    sealed, calls, cents = position.counters.sealed, emitted.calls, emitted.cents
+    if first > 1 and older is not None and older.parts == first - 1:
+        first, calls, cents = 1, calls + older.calls, add(cents, older.cents)
+    if first == 1 and not missing and (calls, cents) != (sealed.calls, EXACT.multiply(sealed.cost, _HUNDRED)):
         found.append(
             f"partition {partition}: {sealed.calls} calls and {sealed.cost} USD were sealed, "
-            f"events hold {emitted.calls} calls and {EXACT.divide(emitted.cents, _HUNDRED)} USD"
+            f"events hold {calls} calls and {EXACT.divide(cents, _HUNDRED)} USD"
         )
     return found
 

@@ -7,6 +7,8 @@ from decimal import Decimal
 import asyncpg
 import httpx
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
@@ -96,6 +98,32 @@ async def test_a_call_leads_to_its_event_and_receipt(world: World) -> None:
     assert (await world.run("explain", "--request", "nobody")).code == 1
 
 
+async def test_a_customer_s_question_is_answered_without_sql(world: World) -> None:
+    """Why was I billed 0.012 USD at 10:03?"""
+    for who in ("acme", "org-a"):
+        told = await world.run("explain", "--customer", who, "--at", "0s", "--usd", "0.013", "--around", "15m")
+        assert told.code == 0, told.err
+        assert len(told.json["calls"]) == (25 if who == "acme" else 30), told.out
+        one = told.json["calls"][0]
+        assert (one["tokens_input"], one["tokens_output"], one["usd"]) == (10, 12, "0.013")
+        assert one["event"] in statuses(world.stage) and one["part"]
+        assert {event["status"] for event in told.json["events"]} == {"completed"}
+    whole = await world.run("explain", "--customer", "acme", "--at", "0s", "--around", "15m")
+    assert [one["event"] for one in whole.json["calls"]].count(None) == 2
+    assert (await world.run("explain", "--customer", "acme", "--at", "2h")).code == 1
+    assert (await world.run("explain", "--customer", "acme")).code == 2
+
+
+async def test_what_is_not_billed_is_not_hidden_behind_a_sum_that_adds_up(world: World) -> None:
+    told = await world.run("reconcile")
+    assert (told.code, told.json["adds_up"], told.json["unbilled_calls"]) == (0, True, 2)
+    assert told.json["unbilled"] == {"unpriced": {"calls": 2, "usd": "0", "tokens": 44, "models": {"openai/gpt-4o": 2}}}
+    said = (await meterbridge(world.stage, "reconcile", DATABASE_URL=world.database)).out
+    assert "2 calls NOT billed" in said and "not billed, unpriced: 2 calls" in said
+    alone = (await meterbridge(world.stage, "reconcile")).out
+    assert "2 calls NOT billed" in alone
+
+
 async def test_an_event_whose_calls_are_not_all_there_is_not_proved(world: World) -> None:
     await world.tamper("DELETE FROM llm_usage_log WHERE request_id = 'chatcmpl-3'")
     told = [await world.run("explain", one) for one in statuses(world.stage)]
@@ -108,6 +136,20 @@ async def test_what_was_billed_reconciles_with_ledgers_events_and_lago(world: Wo
     assert told.code == 0, told.out + told.err
     assert (told.json["billed_calls"], told.json["billed_usd"], told.json["subscriptions"]) == (30, "0.39", 1)
     assert told.json["complaints"] == []
+
+
+async def test_parts_that_left_the_topic_are_proved_by_the_tables(world: World) -> None:
+    """The topic keeps 30 days; a cent that is lost afterwards was never found."""
+    ends = {one.partition(): one.offset() for one in world.stage.read(world.stage.topics.events)}
+    admin = AdminClient({"bootstrap.servers": world.stage.settings.kafka_bootstrap_servers})
+    places = [TopicPartition(world.stage.topics.events, number, end + 1) for number, end in ends.items()]
+    for future in admin.delete_records(places).values():
+        future.result()
+    assert (await world.run("reconcile")).json["complaints"] == []
+    await world.tamper("UPDATE usage_parts SET amount_cents = amount_cents + 1 WHERE event IS NOT NULL AND calls = 25")
+    told = await world.run("reconcile")
+    assert (told.code, len(told.json["complaints"])) == (1, 1)
+    assert "were sealed, events hold" in told.json["complaints"][0]
 
 
 async def test_what_lago_lost_or_somebody_else_sent_is_found(world: World) -> None:

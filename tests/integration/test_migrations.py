@@ -66,6 +66,10 @@ IN_USE = {
         "INSERT INTO api_keys VALUES ('a', sha256('a'), 'key', '{*}', NULL, now(), 'ada')",
         "INSERT INTO api_keys VALUES ('b', sha256('b'), 'key', '{}', '{o}', now(), 'ada', now(), now(), now(), 'a')",
     ],
+    6: [
+        "INSERT INTO log_completeness VALUES (0, 'id', '-infinity')",
+        "INSERT INTO doubled_calls VALUES ('a', 'b', 'bridge', now(), now(), 'r', 's', 'c', 'c', 1)",
+    ],
 }
 
 

@@ -41,6 +41,7 @@ class Quiet:
     shifted: int = 0
     calls: dict[str, int] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
+    routes: list[tuple[str, str, str]] = field(default_factory=list)
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None:
         for decision, number in changes.decisions.items():
@@ -50,6 +51,9 @@ class Quiet:
         self.shifted += changes.shifted
 
     def books(self, partition: int, books: Books | None) -> None: ...
+
+    def two_routes(self, customer_id: str, one: str, other: str) -> None:
+        self.routes.append((customer_id, one, other))
 
     def settled(self, receipts: Sequence[Receipt]) -> None:
         self.receipts += receipts

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from schemas.ledger import Counters, Position, Sum
-from streams.core.proof import Emitted, LagoUsage, complaint_about_lago, complaints_about
+from streams.core.proof import Emitted, LagoUsage, Older, complaint_about_lago, complaints_about
 
 
 def position(seal_seq: int, calls: int, usd: str) -> Position:
@@ -35,6 +35,28 @@ def test_parts_sealed_after_the_ledger_was_read_are_left_out() -> None:
 
 def test_parts_that_have_left_the_topic_by_age_are_not_missed() -> None:
     assert complaints_about(0, position(5, 10, "2.5"), [], emitted(5, 3, 4, 5)) == []
+
+
+def test_the_sum_of_what_has_left_the_topic_is_the_tables_and_a_lost_cent_is_still_said() -> None:
+    """The topic keeps 30 days: without the tables the sums were never compared again after that."""
+    found = emitted(5, 3, 4, 5)
+    found.older = Older(2, 4, Decimal(100))
+    assert complaints_about(0, position(5, 10, "2.5"), [], found) == []
+    found.older = Older(2, 4, Decimal(99))
+    (said,) = complaints_about(0, position(5, 10, "2.5"), [], found)
+    assert "10 calls and 2.5 USD were sealed, events hold 10 calls and 2.49 USD" in said
+    found.older = Older(1, 2, Decimal(1))  # the first was pruned: nothing can be said
+    assert complaints_about(0, position(5, 10, "2.5"), [], found) == []
+
+
+def test_events_that_are_lost_from_the_head_of_a_topic_that_is_whole_are_not_taken_for_old() -> None:
+    found = emitted(5, 3, 4, 5)
+    found.from_the_start = True
+    (said,) = complaints_about(0, position(5, 10, "2.5"), [], found)
+    assert "parts 1 to 2 are missing" in said
+    nothing = Emitted(3, from_the_start=True)
+    assert "parts 1 to 3 are missing" in complaints_about(0, position(3, 6, "1.5"), [], nothing)[0]
+    assert complaints_about(0, Position(), [], Emitted(0, from_the_start=True)) == []
 
 
 @pytest.mark.parametrize("numbers", [(1, 3), (1, 2), (2,), ()])

@@ -1,0 +1,216 @@
+"""Late calls come home by themselves: what was refused as beyond the horizon is released, or recorded as known.
+
+Runs beside the projector, in the process that owns a partition of the rejected topic. The rows that the projector wrote
+say which letters wait; the letters are read from the topic, judged by the function that `dlq requeue` uses, sent and
+marked. Killed at any point it does no harm: what was sent and not marked is found counted the next time, and two that
+send one call at once send one identity, which the ledger counts once.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+
+from connectors.operations.audit import audited
+from connectors.operations.letters import CALLS, Letter, letter_of
+from connectors.operations.requeue import BATCH, Done, desk
+from connectors.operations.scan import Stretch, scan, stretch_of
+from connectors.operations.sending import Sender
+from connectors.postgres.pool import Database
+from connectors.settings import Settings
+from schemas.errors import MeterbridgeError
+from schemas.money import ZERO, add, plain, quantum
+from schemas.topics import TopicNames
+
+log = structlog.get_logger(__name__)
+
+#: How often it looks.
+EVERY_S: Final = 5.0
+#: Bytes of letters in memory, so that 500 large ones do not meet.
+_MOST_BYTES: Final = 8 << 20
+#: Batches under one check of the log: its moment must stay well within the ledgers' memory.
+_BATCHES: Final = 20
+#: A call that was refused so soon after it was checked meets a clock that runs ahead: releasing it again would not help.
+_CAME_BACK_US: Final = 3600 * 1_000_000
+_WAITING: Final = """
+SELECT "offset" FROM rejected_calls
+WHERE partition = $1 AND reason = 'beyond_horizon' AND resolution IS NULL AND "offset" > $2 AND stage = 'meter'
+ORDER BY "offset" LIMIT $3
+"""
+_STANDS: Final = "SELECT next FROM projector_offsets WHERE topic = $1 AND partition = $2"
+
+
+class _Checked(msgspec.Struct, gc=False):
+    checked_at: int = 0
+
+
+_decode = msgspec.json.Decoder(_Checked).decode
+
+
+class Sensors(Protocol):
+    """What is told about late calls."""
+
+    def late_calls(self, outcome: str, calls: int) -> None: ...
+
+
+@dataclass(slots=True)
+class _Partition:
+    """How far one partition has come.
+
+    Fields:
+        readable_from: the projector must have come so far before the rows tell what is marked already.
+        after: the last letter that was dealt with.
+    """
+
+    readable_from: int
+    after: int = -1
+
+
+@dataclass(slots=True)
+class LateCalls:
+    """Of one process; `lanes` are its partitions now, by `topic-partition`."""
+
+    settings: Settings
+    database: Database
+    lanes: Mapping[str, Any]
+    sensors: Sensors
+    make_sender: Callable[[], Sender]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _places: dict[int, _Partition] = field(default_factory=dict)
+    _sender: Sender | None = None
+    _failed: str = ""
+
+    async def watch(self) -> None:
+        """Look for ever. What goes wrong is logged, once for each cause, and tried again."""
+        while True:
+            try:
+                await self.once()
+                self._failed = ""
+            except MeterbridgeError as error:
+                self._tell(error.reason, error.detail)
+            except Exception as error:  # our bug: it is logged whole, and the projector goes on
+                self.sensors.late_calls("failed", 0)
+                log.exception("late_calls_failed", error=type(error).__name__)
+            await self.sleep(EVERY_S)
+
+    async def once(self) -> Done:
+        """Deal with all that waits now in this process's partitions.
+
+        Raises:
+            Unavailable: `log_behind`, or a neighbour is away: it waits.
+        """
+        topic = TopicNames.with_prefix(self.settings.topic_prefix).rejected
+        owned = {int(name.rpartition("-")[2]) for name in self.lanes if name.rpartition("-")[0] == topic}
+        for gone in self._places.keys() - owned:
+            del self._places[gone]
+        total = Done()
+        for partition in sorted(owned):
+            if await self._begun(topic, partition):
+                while await self._some(topic, partition, total):
+                    pass
+        return total
+
+    async def _begun(self, topic: str, partition: int) -> bool:
+        """Whether the rows tell of every mark that there was when this process got the partition."""
+        place = self._places.get(partition)
+        if place is None:
+            stretch = await asyncio.to_thread(stretch_of, self.settings, topic)
+            place = self._places[partition] = _Partition(stretch.ranges[partition][1])
+        async with self.database.connection() as connection:
+            stands = await connection.fetchval(_STANDS, topic, partition) or 0
+        # The last offset may be a transaction's marker, which the projector never sees.
+        return bool(stands + 1 >= place.readable_from)
+
+    async def _some(self, topic: str, partition: int, total: Done) -> bool:
+        """One desk, one check of the log, some batches; whether there may be more."""
+        if not await self._waiting(partition):
+            return False
+        if self._sender is None:
+            self._sender = self.make_sender()
+        sender, place = self._sender, self._places[partition]
+        async with desk(self.settings, sender, self.database, name=f"late-{partition}") as at:
+            for _ in range(_BATCHES):
+                offsets = await self._waiting(partition)
+                if not offsets:
+                    return False
+                letters, last = await asyncio.to_thread(self._read, topic, partition, offsets)
+                done = Done()
+                fresh = [letter for letter in letters if not _came_back(letter)]
+                done.refuse("clock_ahead", len(letters) - len(fresh))
+                if fresh:
+                    audit_id = await asyncio.to_thread(self._audited, sender, partition, fresh)
+                    told = await at.requeue(fresh, audit_id, lambda _count: None)
+                    done.requeued, done.known, done.usd = told.requeued, told.known, told.usd
+                    for reason, count in told.reasons.items():
+                        done.refuse(reason, count)
+                place.after = last
+                self._told(partition, done)
+                _add(total, done)
+        return True
+
+    async def _waiting(self, partition: int) -> list[int]:
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(_WAITING, partition, self._places[partition].after, BATCH)
+        return [row[0] for row in rows]
+
+    def _read(self, topic: str, partition: int, offsets: list[int]) -> tuple[list[Letter], int]:
+        """The letters at `offsets`, as many as fit into memory, and the last offset that was looked at."""
+        wanted, unit, size = set(offsets), quantum(self.settings.cost_decimals), 0
+        letters: list[Letter] = []
+        for message in self._messages(topic, partition, offsets):
+            if message.offset() not in wanted:
+                continue
+            letters.append(letter_of(CALLS, message, unit, self.settings.customer_id_fields))
+            size += len(letters[-1].value)
+            if size > _MOST_BYTES:
+                return letters, letters[-1].offset
+        return letters, offsets[-1]
+
+    def _messages(self, topic: str, partition: int, offsets: list[int]) -> Iterator[Any]:
+        return scan(self.settings, Stretch(topic, {partition: (offsets[0], offsets[-1] + 1)}))
+
+    def _audited(self, sender: Sender, partition: int, letters: list[Letter]) -> str:
+        usd = ZERO
+        for letter in letters:
+            usd = add(usd, letter.usd or ZERO)
+        target = {"kind": CALLS, "reason": "beyond_horizon", "partition": str(partition)}
+        return audited(
+            self.settings, sender, "late.release", target, actor="meterbridge", count=len(letters), cost_usd=usd
+        )
+
+    def _told(self, partition: int, done: Done) -> None:
+        for outcome, calls in (("requeued", done.requeued), ("known", done.known), ("waiting", done.impossible)):
+            if calls:
+                self.sensors.late_calls(outcome, calls)
+        log.info(
+            "late_calls_released",
+            partition=partition,
+            released=done.requeued,
+            usd=plain(done.usd),
+            known=done.known,
+            waiting=done.reasons,
+        )
+
+    def _tell(self, reason: str, detail: str) -> None:
+        if reason != self._failed:
+            self._failed = reason
+            log.warning("late_calls_wait", reason=reason, detail=detail)
+
+
+def _came_back(letter: Letter) -> bool:
+    try:
+        checked_at = _decode(letter.stored).checked_at
+    except msgspec.DecodeError:
+        return False
+    return checked_at > 0 and letter.at_ms * 1000 - checked_at < _CAME_BACK_US
+
+
+def _add(total: Done, done: Done) -> None:
+    total.requeued += done.requeued
+    total.known += done.known
+    total.usd = add(total.usd, done.usd)
+    for reason, count in done.reasons.items():
+        total.refuse(reason, count)

@@ -1,0 +1,134 @@
+"""What the database knows about money that no ledger is wrong about: calls that are not billed, and pairs that look like one."""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+from connectors.postgres.pool import Database
+from schemas.money import ZERO, add, plain
+from streams.core.decisions import UNPRICED
+
+#: Pairs are complained about for so long after they were found; the table keeps them.
+_DAYS: Final = 35
+_MOST: Final = 20
+_UNBILLED: Final = """
+SELECT decision, model, count(*), COALESCE(sum(cost_usd), 0), COALESCE(sum(total_tokens), 0)
+FROM llm_usage_log WHERE part = '' AND month >= date_trunc('month', now() - interval '35 days')::date
+GROUP BY decision, model ORDER BY 3 DESC
+"""
+_REFUSED: Final = """
+SELECT reason, count(*), COALESCE(sum(cost_usd), 0) FROM rejected_calls WHERE resolution IS NULL GROUP BY reason ORDER BY 1
+"""
+_DIFFERS: Final = """
+SELECT customer_id, detail, cost_usd, raw_offset FROM rejected_calls
+WHERE reason = 'cost_differs' AND resolution IS NULL ORDER BY rejected_at LIMIT 20
+"""
+_DOUBLED: Final = f"""
+SELECT kind, request_id, other_request_id, customer_id, other_customer_id, cost_usd, started_at FROM doubled_calls
+WHERE found_at > now() - interval '{_DAYS} days' ORDER BY found_at, request_id LIMIT 1000
+"""  # noqa: S608  # our own number
+
+
+@dataclass(slots=True)
+class Unbilled:
+    """Calls of one decision that are in no bill; `models`: calls by model."""
+
+    calls: int = 0
+    usd: Decimal = ZERO
+    tokens: int = 0
+    models: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Notes:
+    """What the tables say.
+
+    Fields:
+        unbilled: by decision, of the months that the last 35 days touch.
+        refused: unresolved refused calls: (reason, calls, dollars that they name).
+        complaints: pairs that are billed twice, and copies at another cost.
+    """
+
+    unbilled: dict[str, Unbilled] = field(default_factory=dict)
+    refused: list[tuple[str, int, Decimal]] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+
+async def notes_of(database: Database) -> Notes:
+    """Ask. Raises: Unavailable."""
+    notes = Notes()
+    async with database.connection() as connection:
+        for decision, model, calls, usd, tokens in await connection.fetch(_UNBILLED):
+            one = notes.unbilled.setdefault(decision, Unbilled())
+            one.calls += calls
+            one.usd = add(one.usd, usd)
+            one.tokens += int(tokens)
+            one.models[model] = calls
+        notes.refused = [(reason, calls, usd) for reason, calls, usd in await connection.fetch(_REFUSED)]
+        notes.complaints += _differing(notes.refused, await connection.fetch(_DIFFERS))
+        notes.complaints += _doubled(await connection.fetch(_DOUBLED))
+    return notes
+
+
+def _differing(refused: list[tuple[str, int, Decimal]], rows: list[Any]) -> list[str]:
+    count = sum(calls for reason, calls, _ in refused if reason == "cost_differs")
+    if not count:
+        return []
+    first = "; ".join(
+        f"{row['customer_id']} {plain(row['cost_usd'] or ZERO)} USD {row['detail']}".strip() for row in rows[:3]
+    )
+    sentence = (
+        f"{count} copies of billed calls came with another cost, and the first cost stays billed: {first}. "
+        "`meterbridge dlq list --reason cost_differs` names them; purge them with --why once it is settled"
+    )
+    return [sentence]
+
+
+def _doubled(rows: list[Any]) -> list[str]:
+    bridges = [row for row in rows if row["kind"] == "bridge"]
+    jobs = [row for row in rows if row["kind"] == "job"]
+    told = [
+        f"one request is billed under two ids, {row['request_id']} and {row['other_request_id']} of "
+        f"{row['customer_id']}, {plain(row['cost_usd'])} USD each, at {row['started_at']:%Y-%m-%d %H:%M:%S}Z: "
+        "LiteLLM logged it twice"
+        for row in bridges[:_MOST]
+    ]
+    told += [
+        f"one job, {row['request_id']}, is billed to {row['customer_id']} and to {row['other_customer_id']}, "
+        f"{plain(row['cost_usd'])} USD: two customers asked for its result"
+        for row in jobs[:_MOST]
+    ]
+    for what, found in (("requests under two ids", bridges), ("jobs of two customers", jobs)):
+        if len(found) > _MOST:
+            told.append(f"and {len(found) - _MOST} more {what}, in the table doubled_calls")
+    return told
+
+
+def unbilled_text(notes: Notes) -> list[str]:
+    """Sentences about what is not billed; empty where all is."""
+    lines = []
+    for decision, one in sorted(notes.unbilled.items()):
+        models = ""
+        if decision == UNPRICED:
+            names = sorted(one.models.items(), key=lambda item: -item[1])
+            models = ": " + ", ".join(f"{model or 'no model'} ({calls})" for model, calls in names[:10])
+        lines.append(f"not billed, {decision}: {one.calls} calls, {plain(one.usd)} USD, {one.tokens} tokens{models}")
+    for reason, calls, usd in notes.refused:
+        lines.append(f"refused and not dealt with, {reason}: {calls} calls, {plain(usd)} USD")
+    return lines
+
+
+def unbilled_json(notes: Notes) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "unbilled": {
+            decision: {
+                "calls": one.calls,
+                "usd": plain(one.usd),
+                "tokens": one.tokens,
+                **({"models": one.models} if decision == UNPRICED else {}),
+            }
+            for decision, one in sorted(notes.unbilled.items())
+        },
+        "refused": {reason: {"calls": calls, "usd": plain(usd)} for reason, calls, usd in notes.refused},
+    }

@@ -1,0 +1,57 @@
+"""A call that was counted without a price is sent again as what was counted, with the price that a copy has now.
+
+The copy may come from LiteLLM's database, whose ids and moments differ, or from a price list that names little more than
+the request id. The meter knows the call again by its identity only, so the ids, the start and the customer of the log
+take the place of the copy's.
+"""
+
+from decimal import Decimal
+
+import msgspec
+from msgspec import Raw
+
+from connectors.operations.letters import usage_of
+from schemas.moments import to_iso
+from schemas.wire import FLAT, SLP
+from streams.core.identity import identity_of
+from streams.core.matching import Counted
+
+_encode = msgspec.json.Encoder().encode
+_members = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def as_counted(stored: bytes, row: Counted, unit: Decimal) -> tuple[bytes, bytes]:
+    """Key and value of the raw topic: `stored`, a value of it, under the identity of `row` where it can have it.
+
+    Usage whose identity is made of other things than ids, status and start (a polled job, another sender's event) keeps
+    its own words, under the key of `row`.
+    """
+    key = row.customer_id.encode()
+    envelope = _members(stored)
+    envelope["id_kind"] = Raw(_encode(row.id_kind))
+    if msgspec.json.decode(envelope["shape"]) in (SLP, FLAT) and (status := _status_of(row)) is not None:
+        call = _members(envelope["call"])
+        for name in ("request_id", "timestamp"):
+            call.pop(name, None)
+        told = {
+            "id": row.request_id,
+            "litellm_call_id": row.call_id,
+            "status": status,
+            "startTime": to_iso(row.start_us),
+        }
+        counted = {name: Raw(_encode(value)) for name, value in told.items() if value}
+        for name in told:
+            call.pop(name, None)
+        value = _encode({**envelope, "call": Raw(_encode({**call, **counted}))})
+        usage = usage_of(value, row.customer_id, unit)
+        if usage is not None and usage.identity == row.identity:
+            return key, value
+    return key, _encode(envelope)
+
+
+def _status_of(row: Counted) -> str | None:
+    """The status that the identity was made with, which may have been none; None where it was made of other things."""
+    for status in (row.status, ""):
+        if identity_of("litellm", row.call_id, row.request_id, status, str(row.start_us // 1000)) == row.identity:
+            return status
+    return None

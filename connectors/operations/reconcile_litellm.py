@@ -1,0 +1,78 @@
+"""Every call of LiteLLM's spend logs is in the usage log, at LiteLLM's cost."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+
+from connectors.litellm.spend_logs import spend_logs
+from connectors.operations.backfill import Backfill
+from connectors.operations.filled import Filled, Hour, no_price_yet
+from connectors.postgres.pool import Database
+from connectors.settings import Settings
+from schemas.moments import to_iso
+from schemas.money import plain
+from schemas.wire import FLAT
+
+
+async def compared_with_litellm(
+    settings: Settings, database: Database, url: str, since: datetime, until: datetime
+) -> Filled:
+    """What a backfill of the calls that started in `[since, until)` would find; nothing is sent.
+
+    Raises:
+        Unavailable: `litellm_db`, `log_behind`, or Postgres does not answer.
+    """
+    job = Backfill(settings, database, None, FLAT)
+
+    async def elements() -> AsyncIterator[tuple[str, bytes]]:
+        async for start, element in spend_logs(url, since, until):
+            yield start.isoformat(), element
+
+    return await job.run(elements())
+
+
+def complaints_about_calls(found: Filled) -> list[str]:
+    """A sentence for each hour with calls that are owed, each cost that differs, each kind of row that cannot be read."""
+    told = []
+    for name, hour in sorted(found.hours.items()):
+        command = f"meterbridge backfill --source litellm-db --from {name} --to {_next(name)}"
+        if hour.missing.calls:
+            told.append(
+                f"{name}: {hour.missing.calls} of LiteLLM's calls ({plain(hour.missing.usd)} USD) never arrived, "
+                f"between {_clock(hour.first_us)} and {_clock(hour.last_us)}, {_names(hour)}: {command}"
+            )
+        if hour.priced.calls:
+            told.append(
+                f"{name}: {hour.priced.calls} calls were counted without a price and have one in LiteLLM now "
+                f"({plain(hour.priced.usd)} USD): {command}"
+            )
+    told += [
+        f"{one.call} of {one.customer}: billed {plain(one.billed)} USD, LiteLLM says {plain(one.told)} USD"
+        for one in found.others
+    ]
+    if found.other_calls > len(found.others):
+        told.append(
+            f"and {found.other_calls - len(found.others)} more at another cost; all together LiteLLM says "
+            f"{plain(found.other_usd)} USD more than was billed"
+        )
+    if found.refused:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(found.refused.items()))
+        told.append(f"rows of LiteLLM's that cannot be judged: {reasons}: {'; '.join(found.where)}")
+    return told
+
+
+def notes_about_calls(found: Filled) -> list[str]:
+    """What is no fault of anybody's, and should be seen."""
+    return [no_price_yet(found)] if found.unpriced else []
+
+
+def _names(hour: Hour) -> str:
+    more = hour.missing.calls - len(hour.names)
+    return ", ".join(hour.names) + (f" and {more} more" if more else "")
+
+
+def _clock(us: int) -> str:
+    return to_iso(us)[11:23]
+
+
+def _next(hour: str) -> str:
+    return (datetime.fromisoformat(hour) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%MZ")

@@ -1,0 +1,124 @@
+"""Whether a copy of a call is in the usage log already, and whether it says something new about its money.
+
+Pure: the log's rows are handed in. Two questions are kept apart. *Is it the same call?* By identity; by alias and start;
+by both ids however far the starts lie apart, for LiteLLM's database has other times than its callbacks; by the request id
+and the start where one side has no call id. *Is there something to bill?* Presence says nothing about that: a call
+that was counted without a price owes its money as soon as a copy has one.
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from schemas.policy import MeterPolicy
+from schemas.usage import Usage
+from streams.core.alias import alias_of, base_of, names_a_job
+from streams.core.decisions import BILLED, FAILED_CALL, METERED, UNPRICED, ZERO_COST, decide
+
+#: How far the starts of one call may lie apart, microseconds: the database rounds to milliseconds.
+APART_US: Final = 2000
+#: Decisions that a price changes; others stand whatever a copy costs.
+PRICEABLE: Final = frozenset({UNPRICED, ZERO_COST, FAILED_CALL})
+#: Dollars: what two ways to write one binary float differ by, at the most.
+NOISE: Final = Decimal("1e-9")
+#: Call types that ask after a job: each poll of a finished one tells its whole cost again (docs/litellm.md).
+POLLS: Final = frozenset(
+    {
+        *("retrieve_batch", "aretrieve_batch", "get_responses", "aget_responses"),
+        *("video_status", "avideo_status", "retrieve_fine_tuning_job", "aretrieve_fine_tuning_job"),
+    }
+)
+_MILLISECOND_US = 1000
+
+#: What is to be done about a copy.
+#: missing: never counted, to be sent. known: nothing to do. priced: counted without a price and this copy has one, to be
+#: sent. other_cost: billed at another cost, to be told. unclear: whether it was counted cannot be seen.
+MISSING, KNOWN, PRICED, OTHER_COST, UNCLEAR = VERDICTS = ("missing", "known", "priced", "other_cost", "unclear")
+
+
+class Counted(NamedTuple):
+    """A row of the usage log.
+
+    Fields:
+        billed: it is in a part, or was; its cost is in a bill or waits for one.
+        start_us: microseconds since 1970 UTC.
+    """
+
+    identity: bytes
+    decision: str
+    status: str
+    cost: Decimal
+    billed: bool
+    customer_id: str
+    id_kind: str
+    model: str
+    call_id: str
+    request_id: str
+    start_us: int
+
+
+class Verdict(NamedTuple):
+    """What is to be done about a copy, and the row it was judged by; None where there is none."""
+
+    word: str
+    row: Counted | None = None
+
+
+def verdict(copy: Usage, rows: Iterable[Counted], policy: MeterPolicy) -> Verdict:
+    """What the log says about `copy`; `rows` are whatever may be the same call."""
+    same: list[Counted] = []
+    unclear: Counted | None = None
+    for row in rows:
+        answer = same_call(copy, row)
+        if answer:
+            same.append(row)
+        elif answer is None:
+            unclear = row
+    if not same:
+        return Verdict(MISSING) if unclear is None else Verdict(UNCLEAR, unclear)
+    billed = [row for row in same if row.billed]
+    if billed:
+        if not copy.cost or any(abs(row.cost - copy.cost) <= NOISE for row in billed):
+            return Verdict(KNOWN, billed[0])
+        return Verdict(OTHER_COST, billed[0])
+    if all(row.decision in PRICEABLE for row in same) and decide(copy, policy) in BILLED:
+        return Verdict(PRICED, same[0])
+    return Verdict(KNOWN, same[0])
+
+
+def same_call(copy: Usage, row: Counted) -> bool | None:
+    """Whether `row` is the call that `copy` tells of; None where that cannot be known.
+
+    Two calls may share a call id, for clients choose it, and a request id, for providers repeat theirs; both together
+    and a start in whole milliseconds are a row of LiteLLM's database, where the request id is unique. Without a call
+    id, an equal request id at another start may be the call or its successor.
+    """
+    if copy.identity == row.identity:
+        return True
+    if copy.metered is not None or row.decision == METERED:
+        return False
+    near = abs(copy.start_us - row.start_us) <= APART_US
+    alias = alias_of(copy.call_id, copy.request_id)
+    if near and alias and alias == alias_of(row.call_id, row.request_id):
+        return True
+    base = base_of(copy.request_id)
+    if not base or base != base_of(row.request_id):
+        return False
+    if of_a_job(copy) or names_a_job(row.request_id):
+        return True
+    if copy.call_id and row.call_id:
+        coarse = not copy.start_us % _MILLISECOND_US or not row.start_us % _MILLISECOND_US
+        return copy.call_id == row.call_id and coarse
+    if near:
+        return True
+    return None if not copy.call_id else False
+
+
+def of_a_job(copy: Usage) -> bool:
+    """Whether it tells of a job, whose id alone names it: a poll, or LiteLLM's own row about it."""
+    return copy.call_type in POLLS or names_a_job(copy.request_id)
+
+
+def nameless(copy: Usage) -> bool:
+    """A copy without a call id and with no request id of its own: nothing finds it again by another route."""
+    return copy.metered is None and not copy.call_id and not base_of(copy.request_id)

@@ -1,0 +1,63 @@
+"""Notices customers whose usage comes by two routes at once: LiteLLM reports one call to two callbacks under two ids.
+
+Nothing tells such a pair of reports from two calls: the `lago` callback sends a random id and no time. What can be told
+is that within an hour the same customer was reported in two ways, which an ordinary deployment never does.
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP
+
+#: Shapes that share one namespace of identities are one route: a call that comes by both is counted once.
+_ROUTES: Final = {SLP: "litellm", FLAT: "litellm", INTEGRATION: INTEGRATION, LAGO: LAGO, CLOUDEVENT: CLOUDEVENT}
+#: The route of nearly all usage; while there is no other, nothing is remembered.
+MAIN: Final = "litellm"
+WITHIN_MS: Final = 3_600_000
+#: Customers that are remembered by each other route.
+MOST: Final = 10_000
+
+
+class Routes:
+    """Of one partition; by the records' own clock, in memory only: an alarm, not a decision.
+
+    Attributes:
+        watching: usage came by another route than LiteLLM's own payloads: from now on those are looked at too.
+    """
+
+    def __init__(self) -> None:
+        self.watching = False
+        self._last: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._told: OrderedDict[tuple[str, str, str], int] = OrderedDict()
+        self._found: list[tuple[str, str, str]] = []
+
+    def saw(self, shape: str, customer_id: str, at_ms: int) -> None:
+        """Usage of a customer came in this shape; metered usage of others has none of ours and is left out."""
+        route = _ROUTES.get(shape)
+        if route is None or not customer_id:
+            return
+        self.watching = self.watching or route != MAIN
+        _remember(self._last, (customer_id, route), at_ms)
+        for other in ("litellm", INTEGRATION, LAGO, CLOUDEVENT):
+            before = self._last.get((customer_id, other)) if other != route else None
+            if before is not None and abs(at_ms - before) < WITHIN_MS:
+                self._pair(customer_id, *sorted((route, other)), at_ms=at_ms)
+
+    def taken(self) -> list[tuple[str, str, str]]:
+        """(customer, route, route) that were found since this was last asked: each pair once an hour."""
+        found, self._found = self._found, []
+        return found
+
+    def _pair(self, customer_id: str, one: str, other: str, *, at_ms: int) -> None:
+        pair = (customer_id, one, other)
+        told = self._told.get(pair)
+        if told is None or at_ms - told >= WITHIN_MS:
+            _remember(self._told, pair, at_ms)
+            self._found.append(pair)
+
+
+def _remember(kept: OrderedDict, key: tuple[str, ...], at_ms: int) -> None:  # type: ignore[type-arg]
+    kept[key] = at_ms
+    kept.move_to_end(key)
+    if len(kept) > MOST:
+        kept.popitem(last=False)

@@ -1,0 +1,244 @@
+"""A copy of a call is compared by its money: what was counted without a price is billed once it has one, and never twice."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from schemas.moments import HOUR_US, SECOND_US
+from tests.support.calls import Raw, raw, slp
+from tests.support.command import Ended, meterbridge
+from tests.support.database import fresh_database, projector_parts, rows, until
+from tests.support.eventually import soon
+from tests.support.recorded_day import RECORDED
+from tests.support.stage import Stage
+
+BILLED = "SELECT count(*), COALESCE(sum(cost_usd), 0) FROM llm_usage_log WHERE part <> ''"
+
+
+@pytest.fixture
+async def litellm(postgres_url: str) -> AsyncIterator[str]:
+    """LiteLLM's database with an empty table."""
+    async with fresh_database(postgres_url) as url:
+        schema = (RECORDED / "spendlogs__schema.sql").read_text()
+        connection = await asyncpg.connect(url)
+        await connection.execute("\n".join(line for line in schema.splitlines() if not line.startswith("\\")))
+        await connection.close()
+        yield url
+
+
+@pytest.fixture
+async def running(stage: Stage, database: str) -> AsyncIterator[None]:
+    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
+    stage.map("acme", "org", "sub")
+    async with projector_parts(stage, database) as project:
+        meter = stage.parts(group_prefix=group)
+        async with stage.running("meter", meter), stage.running("project", project):
+            yield
+
+
+class Table:
+    """LiteLLM's rows of calls that its callbacks told, in its own words."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def put(self, call: dict[str, Any], **columns: Any) -> None:
+        start = datetime.fromtimestamp(round(call["startTime"], 3), UTC).replace(tzinfo=None)
+        row = {
+            "request_id": call["id"],
+            "litellm_call_id": call["litellm_call_id"],
+            "call_type": "acompletion",
+            "spend": float(call["response_cost"]),
+            "prompt_tokens": 10,
+            "completion_tokens": 12,
+            "total_tokens": 22,
+            "startTime": start,
+            "endTime": start,
+            "end_user": "acme",
+            "status": "success",
+            "model": call["model"],
+            **columns,
+        }
+        names = ", ".join(f'"{name}"' for name in row)
+        places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
+        await self.run(f'INSERT INTO public."LiteLLM_SpendLogs" ({names}) VALUES ({places})', *row.values())
+
+    async def run(self, statement: str, *arguments: Any) -> None:
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute(statement, *arguments)
+        finally:
+            await connection.close()
+
+
+class World:
+    def __init__(self, stage: Stage, database: str, litellm: str) -> None:
+        self.stage, self.database, self.table = stage, database, Table(litellm)
+
+    async def run(self, command: str, *words: str) -> Ended:
+        where = {"DATABASE_URL": self.database, "LITELLM_DATABASE_URL": self.table.url}
+        return await meterbridge(self.stage, command, *words, "--json", **where)
+
+    async def backfill(self, *words: str) -> Ended:
+        return await self.run("backfill", "--source", "litellm-db", "--from", "6d", "--to", "0s", *words)
+
+    async def reconcile(self) -> Ended:
+        return await self.run("reconcile", "--litellm", "--from", "6d", "--to", "0s")
+
+    async def webhook(self, *calls: Raw) -> None:
+        before = (await rows(self.database, "SELECT count(*) FROM llm_usage_log"))[0][0]
+        self.stage.put(calls)
+        await until(self.database, "SELECT count(*) FROM llm_usage_log", lambda count: count == before + len(calls))
+
+    async def billed(self) -> tuple[int, Decimal]:
+        count, usd = (await rows(self.database, BILLED))[0]
+        return count, usd
+
+
+@pytest.fixture
+def world(stage: Stage, database: str, litellm: str, running: None) -> World:
+    return World(stage, database, litellm)
+
+
+def call(number: int, cost: str = "2", *, hours: float = 1, **fields: Any) -> dict[str, Any]:
+    at_us = time.time_ns() // 1000 - int(hours * HOUR_US)
+    return slp(number, at_us=at_us - at_us % SECOND_US + 123_456, cost=cost, **fields)
+
+
+def by_webhook(one: dict[str, Any]) -> Raw:
+    received = time.time_ns() // 1000
+    return raw(0, one, received_us=received)
+
+
+async def test_a_table_without_the_call_id_doubles_nothing(world: World) -> None:
+    """Callbacks carry the call id since 1.85, the table only since August 2026."""
+    one = call(1)
+    await world.webhook(by_webhook(one))
+    await world.table.run('ALTER TABLE public."LiteLLM_SpendLogs" DROP COLUMN litellm_call_id')
+    start = datetime.fromtimestamp(round(one["startTime"], 3), UTC).replace(tzinfo=None)
+    await world.table.run(
+        'INSERT INTO public."LiteLLM_SpendLogs" (request_id, call_type, spend, "startTime", "endTime", end_user) '
+        "VALUES ($1, 'acompletion', 2, $2, $2, 'acme')",
+        one["id"],
+        start,
+    )
+    told = await world.reconcile()
+    assert (told.code, told.json["complaints"]) == (0, []), told.out + told.err
+    done = await world.backfill()
+    assert (done.code, done.json["known"], done.json["missing"]) == (0, 1, 0), done.out + done.err
+
+
+async def test_old_rows_whose_call_id_is_null_double_nothing_and_those_at_another_start_are_refused(
+    world: World,
+) -> None:
+    one, moved, lost = call(1), call(2), call(3, "3")
+    await world.webhook(by_webhook(one), by_webhook(moved))
+    await world.table.put(one, litellm_call_id=None)
+    await world.table.put({**moved, "startTime": moved["startTime"] - 7200}, litellm_call_id=None)
+    await world.table.put(lost, litellm_call_id=None)
+    done = await world.backfill()
+    assert (done.code, done.json["known"], done.json["missing"]) == (1, 1, 1), done.out + done.err
+    assert done.json["refused"] == {"no_call_id": 1} and moved["id"] in done.json["where"][0]
+    assert done.json["usd"] == "3"
+
+
+async def test_a_row_with_both_ids_is_the_call_whatever_its_start(world: World) -> None:
+    """LiteLLM's table had local times until early 2025."""
+    one = call(1)
+    await world.webhook(by_webhook(one))
+    await world.table.put({**one, "startTime": one["startTime"] - 5 * 3600})
+    done = await world.backfill()
+    assert (done.code, done.json["known"], done.json["missing"]) == (0, 1, 0), done.out + done.err
+
+
+async def test_the_call_id_in_the_metadata_is_as_good_as_a_column(world: World) -> None:
+    one = call(1)
+    await world.webhook(by_webhook(one))
+    words = json.dumps({"litellm_call_id": one["litellm_call_id"]})
+    await world.table.put({**one, "startTime": one["startTime"] - 3600}, litellm_call_id=None, metadata=words)
+    done = await world.backfill()
+    assert (done.code, done.json["known"], done.json["missing"]) == (0, 1, 0), done.out + done.err
+
+
+async def test_a_call_without_a_price_is_billed_once_when_litellm_has_one(world: World, stage: Stage) -> None:
+    """Three days ago, so the ledger has forgotten it, and the log alone knows."""
+    one = call(1, "0", hours=72)
+    then = raw(0, one, received_us=int(one["endTime"] * SECOND_US))
+    await world.webhook(then)
+    await world.webhook(by_webhook(call(9, hours=0)))  # three days pass on the partition's clock
+    await world.table.put(one)
+    done = await world.backfill()
+    assert (done.code, done.json["unpriced"], done.json["priced"]) == (0, {one["model"]: 1}, 0), done.out
+    told = await world.reconcile()
+    assert (told.code, "backfill --source csv" in str(told.json["notes"])) == (0, True), told.out
+    await world.table.run("""UPDATE public."LiteLLM_SpendLogs" SET spend = 7""")
+    told = await world.reconcile()
+    assert told.code == 1
+    assert "1 calls were counted without a price and have one in LiteLLM now (7 USD)" in told.json["complaints"][0]
+    done = await world.backfill()
+    assert (done.code, done.json["priced"], done.json["priced_usd"], done.json["missing"]) == (0, 1, "7", 0), done.out
+    await soon(lambda: stage.sensors.calls.get("billable") == 2, limit_s=30)
+    priced = json.loads(stage.read(stage.topics.raw)[-1].value())["call"]
+    assert (priced["id"], priced["litellm_call_id"], priced["status"]) == (one["id"], one["litellm_call_id"], "success")
+    enriched = [line for line in stage.values(stage.topics.enriched) if line["request_id"] == one["id"]]
+    assert len({line["identity"] for line in enriched}) == 1 and len(enriched) == 2
+
+
+async def test_a_price_list_names_calls_by_their_ids(world: World, stage: Stage, tmp_path: Path) -> None:
+    """No start and no customer: both are the log's."""
+    one = call(1, "0", hours=72)
+    await world.webhook(raw(0, one, received_us=int(one["endTime"] * SECOND_US)))
+    await world.webhook(by_webhook(call(9, hours=0)))
+    file = tmp_path / "prices.csv"
+    lines = [f"{one['id']},{one['litellm_call_id']},4.5", "chatcmpl-unheard-of,nobody,1"]
+    file.write_text("request_id,litellm_call_id,spend\n" + "\n".join(lines) + "\n")
+    done = await world.run("backfill", "--source", "csv", "--file", str(file))
+    assert (done.code, done.json["priced_usd"], done.json["refused"]) == (1, "4.5", {"no_start": 1}), done.out
+    await soon(lambda: stage.sensors.calls.get("billable") == 2, limit_s=30)
+    (key, *_) = [one.key() for one in stage.read(stage.topics.raw) if b"4.5" in one.value()]
+    assert key == b"acme"
+
+
+async def test_another_cost_is_told_and_billed_never(world: World) -> None:
+    one, damaged = call(1, "2"), call(2)
+    await world.webhook(by_webhook(one))
+    await world.table.put(one, spend=2.5)
+    await world.table.put(damaged, spend=-1.0)
+    told = await world.reconcile()
+    assert told.code == 1
+    first, second = told.json["complaints"]
+    assert first == "chatcmpl-1 of acme: billed 2 USD, LiteLLM says 2.5 USD"
+    assert damaged["id"] in second
+    done = await world.backfill()
+    other = {"call": "chatcmpl-1", "customer": "acme", "billed_usd": "2", "usd": "2.5"}
+    assert (done.code, done.json["other_cost"]) == (1, {"calls": 1, "usd": "0.5", "first": [other]}), done.out
+    assert (done.json["missing"], await world.billed()) == (0, (1, Decimal(2)))
+
+
+@pytest.mark.parametrize("ending", ["_batch_cost", "_background_cost"])
+async def test_litellms_row_about_a_job_is_the_job_that_was_polled(world: World, ending: str) -> None:
+    poll = call(1, id="batch_0123456789abcdef", call_type="aretrieve_batch")
+    await world.webhook(by_webhook(poll))
+    await world.table.put(
+        {**poll, "startTime": poll["startTime"] - 600}, request_id=poll["id"] + ending, litellm_call_id="x"
+    )
+    done = await world.backfill()
+    assert (done.code, done.json["known"], done.json["missing"]) == (0, 1, 0), done.out + done.err
+
+
+async def test_the_calls_of_a_gap_are_named_with_their_times_and_the_way_back(world: World) -> None:
+    """LiteLLM was stopped by SIGTERM: what it had not flushed never came."""
+    lost = [call(n, hours=2 - n / 3600) for n in range(4)]
+    for one in lost:
+        await world.table.put(one)
+    told = await world.reconcile()
+    said = " ".join(told.json["complaints"])
+    assert told.code == 1 and "never arrived, between " in said and "meterbridge backfill --source litellm-db" in said
+    assert all(one["id"] in said for one in lost)

@@ -1,0 +1,114 @@
+"""One request under two ids, one job of two customers, copies at another cost: written down, counted and named."""
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from connectors.operations.money_notes import notes_of, unbilled_json, unbilled_text
+from connectors.postgres.pool import Database
+from schemas.records import Rejection
+from tests.support.database import migrated_database, rows
+from tests.support.history import TOPICS
+from tests.support.projection import Writer, usage
+
+
+@pytest.fixture
+async def url(postgres_url: str) -> AsyncIterator[str]:
+    async with migrated_database(postgres_url) as url:
+        yield url
+
+
+async def complaints(url: str) -> list[str]:
+    database = Database(url, size=1)
+    try:
+        return (await notes_of(database)).complaints
+    finally:
+        database.terminate()
+
+
+def bridged(number: int, request_id: str, **fields: Any) -> Any:
+    return usage(number, call_id="call", request_id=request_id, total_tokens=22, status="success", **fields)
+
+
+async def test_one_request_that_litellm_logged_under_two_ids_is_named_with_both(url: str) -> None:
+    """Before LiteLLM's PR 11687, /responses answered by chat completion."""
+    async with Writer(url) as writer:
+        told = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), usage(7))
+        assert told is not None and told.doubled == {}
+        told = await writer.put(TOPICS.enriched, bridged(2, "chatcmpl-1"))
+        assert told is not None and told.doubled == {"bridge": 1}
+    (one,) = await complaints(url)
+    assert "resp_1 and chatcmpl-1 of acme" in one and "0.000145 USD each" in one
+
+
+async def test_both_in_one_chunk_and_read_again_are_one_pair(url: str) -> None:
+    async with Writer(url) as writer:
+        told = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), bridged(2, "chatcmpl-1"))
+        assert told is not None and told.doubled == {"bridge": 1}
+        told = await writer.put(TOPICS.enriched, bridged(1, "resp_1"), bridged(2, "chatcmpl-1"))
+        assert told is not None and told.doubled == {}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"cost_usd": Decimal(1)},
+        {"total_tokens": 23},
+        {"end": "2026-11-20T12:00:01.500001Z"},
+        {"start": "2026-11-20T12:00:00.000001Z"},
+        {"call_id": "another"},
+        {"status": "failure"},
+        {"part": "", "decision": "unpriced"},
+    ],
+)
+async def test_two_calls_that_differ_are_two(url: str, other: dict[str, Any]) -> None:
+    second = {"call_id": "call", "request_id": "chatcmpl-1", "total_tokens": 22, "status": "success", **other}
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, bridged(1, "resp_1"), usage(2, **second))
+    assert await complaints(url) == []
+
+
+async def test_one_job_that_two_customers_asked_for_names_both(url: str) -> None:
+    poll = {"request_id": "batch_1", "call_type": "aretrieve_batch"}
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, call_id="p1", **poll))
+        told = await writer.put(
+            TOPICS.enriched,
+            usage(2, call_id="p2", customer_id="zenith", **{**poll, "request_id": "batch_1_batch_cost"}),
+        )
+        assert told is not None and told.doubled == {"job": 1}
+    (one,) = await complaints(url)
+    assert "batch_1" in one and "acme" in one and "zenith" in one
+
+
+async def test_a_copy_at_another_cost_is_complained_about_until_it_is_put_away(url: str) -> None:
+    async with Writer(url) as writer:
+        refusal = Rejection("cost_differs", "meter", 1_795_176_000_000_000, "billed 2, this copy 3", 5)
+        await writer.put(TOPICS.rejected, refusal)
+        (one,) = await complaints(url)
+        assert "1 copies of billed calls came with another cost" in one and "billed 2, this copy 3" in one
+        await rows(url, "UPDATE rejected_calls SET resolution = 'purged'")
+    assert await complaints(url) == []
+
+
+async def test_what_is_not_billed_is_told_by_decision_and_unpriced_by_model(url: str) -> None:
+    free = {"part": "", "total_tokens": 10}
+    async with Writer(url) as writer:
+        await writer.put(
+            TOPICS.enriched,
+            usage(1),
+            *(usage(n, decision="unpriced", model="new", cost_usd=Decimal(0), **free) for n in (2, 3)),
+            usage(4, decision="byok", cost_usd=Decimal(5), **free),
+        )
+    database = Database(url, size=1)
+    try:
+        notes = await notes_of(database)
+    finally:
+        database.terminate()
+    assert unbilled_json(notes)["unbilled"] == {
+        "byok": {"calls": 1, "usd": "5", "tokens": 10},
+        "unpriced": {"calls": 2, "usd": "0", "tokens": 20, "models": {"new": 2}},
+    }
+    assert unbilled_text(notes)[1] == "not billed, unpriced: 2 calls, 0 USD, 20 tokens: new (2)"

@@ -1,0 +1,250 @@
+"""Late calls come home by themselves: each is billed once, whoever is killed, and nobody types a command."""
+
+import asyncio
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from connectors.operations.late import LateCalls
+from connectors.operations.letters import CALLS, Filters, unresolved
+from connectors.operations.sending import Outgoing, Sender
+from connectors.postgres.pool import Database
+from schemas.errors import Unavailable
+from schemas.moments import HOUR_US
+from tests.support.calls import Raw, raw, slp
+from tests.support.command import meterbridge
+from tests.support.database import projector_parts, rows, until
+from tests.support.eventually import soon
+from tests.support.stage import Stage
+
+OPEN = "SELECT count(*) FROM rejected_calls WHERE resolution IS NULL"
+BILLED = "SELECT count(*), COALESCE(sum(cost_usd), 0) FROM llm_usage_log WHERE part <> ''"
+
+
+@dataclass
+class Told:
+    """What the task tells."""
+
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+    def late_calls(self, outcome: str, calls: int) -> None:
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + calls
+
+
+class World:
+    """A meter, a projector, and what brings late calls home beside it."""
+
+    def __init__(self, stage: Stage, database: str, lanes: Any) -> None:
+        self.stage, self.url, self.lanes = stage, database, lanes
+        self.pool = Database(database, size=2)
+        self.told = Told()
+
+    def task(self, make_sender: Any = None) -> LateCalls:
+        """As a new process has it."""
+        sender = make_sender or (lambda: Sender(self.stage.settings))
+        return LateCalls(self.stage.settings, self.pool, self.lanes, self.told, sender)
+
+    async def refused(self, count: int) -> None:
+        """So many calls are beyond the horizon, and the rows say so."""
+        await until(self.url, "SELECT count(*) FROM rejected_calls", lambda found: found == count)
+
+    async def billed(self, count: int, usd: int) -> None:
+        await until(self.url, "SELECT count(*) FROM llm_usage_log WHERE part <> ''", lambda found: found >= count)
+        assert await rows(self.url, BILLED) == [(count, Decimal(usd))]
+
+
+@pytest.fixture
+async def world(stage: Stage, database: str) -> AsyncIterator[World]:
+    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
+    stage.map("acme", "org", "sub")
+    async with (
+        projector_parts(stage, database) as project,
+        stage.running("meter", stage.parts(group_prefix=group)),
+        stage.running("project", project) as role,
+    ):
+        world = World(stage, database, role.lanes)
+        yield world
+        world.pool.terminate()
+
+
+def call(number: int, hours: float = 0, *, then: bool = False) -> Raw:
+    """A call that ended so many hours ago, and arrives now, or arrived then."""
+    now = time.time_ns() // 1000
+    at = now - int(hours * HOUR_US)
+    return raw(0, slp(number, at_us=at, cost="2"), received_us=at if then else now)
+
+
+async def aged(world: World, old: Iterable[Raw]) -> int:
+    """`old` is billed, and then days pass on the partition's clock; how many calls are in the log."""
+    calls = list(old)
+    world.stage.put(calls)
+    await world.billed(len(calls), 2 * len(calls))
+    world.stage.put([call(1000)])
+    await world.billed(len(calls) + 1, 2 * len(calls) + 2)
+    return len(calls) + 1
+
+
+async def test_a_spool_that_was_away_for_three_days_is_billed_without_hands(world: World) -> None:
+    count = await aged(world, [])
+    spooled = [call(n, 72 - n) for n in range(30)]
+    world.stage.put(spooled)
+    await world.refused(30)
+    watching = asyncio.ensure_future(world.task().watch())
+    try:
+        await world.billed(count + 30, 62)
+        await until(world.url, OPEN, lambda left: left == 0)
+    finally:
+        watching.cancel()
+    assert world.told.outcomes == {"requeued": 30}
+    line = world.stage.values(world.stage.topics.audit)[-1]
+    assert (line["action"], line["count"], Decimal(line["cost_usd"])) == ("late.release", 30, 60)
+
+
+async def test_a_topic_that_is_replayed_beyond_the_horizon_bills_what_is_missing_alone(world: World) -> None:
+    """What backfills are made of: three calls were billed then, two never arrived."""
+    old = [call(n, 72, then=True) for n in range(3)]
+    count = await aged(world, old)
+    lost = [call(n, 72, then=True) for n in (3, 4)]
+    world.stage.put([*old, *lost, *old])
+    await world.refused(8)
+    done = await world.task().once()
+    assert (done.requeued, done.known) == (2, 6)
+    await world.billed(count + 2, 12)
+    await until(world.url, OPEN, lambda left: left == 0)
+    assert (await world.task().once()).requeued == 0
+
+
+class Dies(Sender):
+    """A process that is killed after its records are durable, or before any is."""
+
+    def __init__(self, stage: Stage, *, durable: bool) -> None:
+        super().__init__(stage.settings)
+        self._durable = durable
+        self._topic = stage.topics.raw
+
+    def send(self, records: Any, sent: Any = lambda _count: None) -> int:
+        kept: list[Outgoing] = list(records)
+        if any(record.topic == self._topic for record in kept):
+            if self._durable:
+                super().send(kept)
+            raise Unavailable("killed", "")
+        return super().send(kept)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_killed_between_sending_and_marking_it_bills_once(world: World, durable: bool) -> None:
+    count = await aged(world, [])
+    world.stage.put([call(n, 72) for n in range(5)])
+    await world.refused(5)
+    with pytest.raises(Unavailable, match="killed"):
+        await world.task(lambda: Dies(world.stage, durable=durable)).once()
+    assert (await rows(world.url, OPEN))[0][0] == 5
+    done = await world.task().once()
+    assert (done.requeued, done.known) == ((0, 5) if durable else (5, 0))
+    await world.billed(count + 5, 12)
+
+
+async def test_two_processes_that_hold_one_partition_for_a_moment_bill_once(world: World) -> None:
+    """The one that lost it has not noticed yet; an operator does the same by hand meanwhile."""
+    count = await aged(world, [])
+    world.stage.put([call(n, 72) for n in range(20)])
+    await world.refused(20)
+    words = ("dlq", "requeue", "--reason", "beyond_horizon", "--json")
+    await asyncio.gather(
+        world.task().once(),
+        world.task().once(),
+        meterbridge(world.stage, *words, DATABASE_URL=world.url),
+        return_exceptions=True,
+    )
+    await world.task().once()
+    await world.billed(count + 20, 42)
+
+
+async def test_what_the_log_cannot_tell_waits_and_is_listed(world: World) -> None:
+    await aged(world, [])
+    await rows(world.url, "UPDATE log_completeness SET since = now() - interval '1 hour'")
+    world.stage.put([call(1, 72)])
+    await world.refused(1)
+    task = world.task()
+    for _ in range(2):
+        await task.once()
+    assert world.told.outcomes == {"waiting": 1}
+    assert [one.reason for one in unresolved(world.stage.settings, CALLS, Filters())] == ["beyond_horizon"]
+
+
+async def test_a_clock_that_runs_ahead_is_not_chased(world: World) -> None:
+    """The partition's clock is days ahead: a call that is released is refused again at once."""
+    ahead = call(1000)
+    ahead.timestamp += 50 * 60_000  # brokers take a record that is less than an hour ahead
+    world.stage.put([ahead])
+    await world.billed(1, 2)
+    stale = time.time_ns() // 1000 - 60_000_000
+    old = slp(1, at_us=stale - 72 * HOUR_US, cost="2")
+    world.stage.put([raw(0, old, received_us=stale)])
+    await world.refused(1)
+    task = world.task()
+    assert (await task.once()).requeued == 1
+    await world.billed(2, 4)
+    assert (await task.once()).requeued == 0
+
+
+async def test_other_reasons_are_left_to_people(world: World) -> None:
+    await aged(world, [])
+    world.stage.put([raw(0, slp(1, cost="-1"), received_us=time.time_ns() // 1000)])
+    await world.refused(1)
+    assert (await world.task().once()).known == 0
+    assert (await rows(world.url, OPEN))[0][0] == 1
+
+
+async def test_the_projector_s_process_does_it_and_is_killed_again_and_again(stage: Stage, database: str) -> None:
+    """SIGKILL at any moment: what was sent and not marked is found counted by the next process."""
+    group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
+    chance = random.Random(3)
+    stage.map("acme", "org", "sub")
+    async with stage.running("meter", stage.parts(group_prefix=group)):
+        stage.put([call(1000)])
+        await soon(lambda: stage.sensors.calls.get("billable") == 1, limit_s=30)
+        stage.put([call(n, 72) for n in range(1500)])
+        await soon(lambda: stage.sensors.calls.get("rejected:beyond_horizon") == 1500, limit_s=30)
+        for _ in range(4):
+            async with process_of(stage, database) as process:
+                await asyncio.wait({asyncio.ensure_future(process.wait())}, timeout=chance.uniform(3, 12))
+        async with process_of(stage, database):
+            await until(database, "SELECT count(*) FROM llm_usage_log WHERE part <> ''", lambda n: n == 1501, 60)
+            await until(database, OPEN, lambda left: left == 0, 60)
+        await soon(lambda: billed_cents(stage) == 1501 * 200, limit_s=30)
+
+
+def billed_cents(stage: Stage) -> Decimal:
+    return sum((Decimal(one["precise_total_amount_cents"]) for one in stage.values(stage.topics.events)), Decimal(0))
+
+
+@asynccontextmanager
+async def process_of(stage: Stage, database: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`meterbridge worker --only project`, killed in the end."""
+    settings = stage.settings
+    variables = {
+        "PATH": os.environ["PATH"],
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "KAFKA_PARTITIONS": str(settings.kafka_partitions),
+        "TOPIC_PREFIX": settings.topic_prefix,
+        "DATABASE_URL": database,
+        "METRICS_PORT": "0",
+        "LOG_LEVEL": "error",
+    }
+    words = ("-m", "connectors", "worker", "--only", "project")
+    process = await asyncio.create_subprocess_exec(sys.executable, *words, env=variables)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()

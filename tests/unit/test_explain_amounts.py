@@ -1,0 +1,42 @@
+"""An amount that a customer reads on a bill is found again among calls and events, also where it was rounded."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from connectors.operations.explain import CallRow, EventStory, in_question
+
+AT = datetime(2026, 11, 20, 10, 3, tzinfo=UTC)
+
+
+def call(usd: str, part: str = "p") -> CallRow:
+    return CallRow("i", part, "acme", "billable", "m", "p", 3, Decimal(usd), AT, AT, "c", "r", "0/1", 1, 2)
+
+
+def event(name: str, cents: str) -> EventStory:
+    return EventStory(name, "completed", cents=Decimal(cents))
+
+
+FOUND = [
+    (call("0.012"), event("a", "1.7")),
+    (call("0.005"), event("a", "1.7")),
+    (call("0.30049"), event("b", "30.049")),
+    (call("0.9", part=""), None),
+]
+
+
+@pytest.mark.parametrize(
+    ("usd", "places"),
+    [
+        ("0.012", [0]),
+        ("0.01", [0, 1]),
+        ("0.017", [0, 1]),
+        ("0.30", [2]),
+        ("0.3005", [2]),
+        ("0.9", [3]),
+        ("77", [0, 1, 2, 3]),
+    ],
+)
+def test_an_amount_stands_for_calls_then_for_events_then_for_nothing_in_particular(usd: str, places: list[int]) -> None:
+    assert in_question(FOUND, Decimal(usd)) == [FOUND[place] for place in places]
