@@ -122,6 +122,9 @@ class Settings(BaseModel):
         description="Subscribe an org to its mapping's `billing_plan` as soon as somebody is mapped to it and it never had "
         "a subscription; else its usage is held until somebody subscribes it.",
     )
+    map_by_identity: bool = Field(
+        False, description="Let a LiteLLM customer whose id is a customer of Lago's pay for itself (docs/mapping.md)."
+    )
     litellm_api_url: HttpUrl = Field("http://localhost:4000", description="LiteLLM's proxy.")
     litellm_database_url: SecretStr | None = Field(
         None, description="LiteLLM's own Postgres as a URL, for `meterbridge backfill --source litellm-db`."

@@ -1,6 +1,6 @@
 """What the worker roles tell about themselves, as metrics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from connectors.metrics import HELD_REASONS, LAWS, LOOK_EVERY_S, Metrics
@@ -9,6 +9,7 @@ from schemas.ledger import Sum
 from schemas.records import Receipt
 from streams.core.books import Books, difference, total
 from streams.core.changes import Changes
+from streams.core.mapping import NO_MAPPING
 from streams.core.tally import FAILED, PENDING
 
 
@@ -60,6 +61,13 @@ class WorkerSensors(ProjectorSensors):
                 self._metrics.held_watch.look(partition, books)
                 self._show_looks()
         self._show_sizes()
+
+    def unmapped(self) -> Iterator[str]:
+        """LiteLLM customers of the open ledgers whose usage is held because nobody is mapped to them."""
+        for books in list(self._books.values()):
+            for name, firsts in list(books.held.items()):
+                if any(books.windows[first].held == NO_MAPPING for first in firsts):
+                    yield name
 
     def settled(self, receipts: Sequence[Receipt]) -> None:
         """Receipts of posted events are durable."""

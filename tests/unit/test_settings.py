@@ -52,6 +52,7 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "ORG_ID_PREFIXES": "team-, acct-",
         "SUBSCRIPTION_ID_TEMPLATE": "sub_{org_id}",
         "AUTO_SUBSCRIBE": "1",
+        "MAP_BY_IDENTITY": "1",
         "LITELLM_API_URL": "http://litellm:4000",
         "LITELLM_DATABASE_URL": "postgresql://litellm",
         "LITELLM_MASTER_KEY": "hush",
