@@ -321,6 +321,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         raise ConfigurationError(", ".join(complaints), sentences) from None
 
 
+def own_settings(beginnings: tuple[str, ...]) -> Settings:
+    """As `load_settings`, of the variables that begin so: in another program's process the others are that program's."""
+    return load_settings({name: value for name, value in os.environ.items() if name.startswith(beginnings)})
+
+
 #: Where a chapter of docs/configuration.md begins.
 _CHAPTERS: Final = {
     "kafka_bootstrap_servers": "Kafka",
