@@ -22,7 +22,7 @@ from connectors.lago.orgs import LagoIntegrationError
 from connectors.lago.subscription_ids import InMemoryIds
 from connectors.middleware import org_billing_service
 from tests.support.org_api import org_api
-from tests.support.sandbox import KEY, NOW, Lago, lago_sandbox
+from tests.support.sandbox import KEY, NOW, Clock, Lago, lago_sandbox
 
 logger = logging.getLogger(__name__)
 ACME = ("org_1", "Acme", "a@acme.io", "user_1")
@@ -31,7 +31,7 @@ ACME = ("org_1", "Acme", "a@acme.io", "user_1")
 @pytest.fixture
 async def lago(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lago]:
     """With the documented plans; what a process knows of it are two variables."""
-    async with lago_sandbox() as running:
+    async with lago_sandbox(clock=Clock()) as running:
         await running.plan("founders_friend", 0)
         await running.plan("starter", 1900)
         monkeypatch.setenv("LAGO_API_URL", running.url)
