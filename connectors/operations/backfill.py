@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from connectors.http.ingress.rejections import Refused
 from connectors.http.ingress.strip import strip
+from connectors.operations.elements import place_of, readable
 from connectors.operations.letters import usage_of
 from connectors.operations.replay import Amount
 from connectors.operations.requeue import checked
@@ -119,15 +120,19 @@ class Backfill:
         done.read += 1
         try:
             stripped = strip(
-                element, self._shape, time.time_ns() // 1000, self._settings.customer_id_fields, source=BACKFILL
+                readable(element),
+                self._shape,
+                time.time_ns() // 1000,
+                self._settings.customer_id_fields,
+                source=BACKFILL,
             )
         except Refused as refused:
-            self._refuse(place, refused.reason)
+            self._refuse(place_of(place, element, refused), refused.reason)
             return None
         key, value = stripped if stripped is not None else ("", b"")
         usage = usage_of(value, key, self._unit)
         if usage is None:
-            self._refuse(place, "unreadable")
+            self._refuse(place_of(place, element), "unreadable")
             return None
         if usage.identity in self._seen:
             done.known += 1
