@@ -1,6 +1,15 @@
 """`python -m connectors` is `meterbridge`."""
 
-from connectors.cli import main
+from connectors.terminal import prepare
+
+
+def main() -> None:
+    """The command `meterbridge`. A Ctrl-C while its libraries are still loaded ends it as well."""
+    prepare()
+    from connectors.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

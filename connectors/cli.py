@@ -1,6 +1,6 @@
 """The command line: every command reads the settings, does one thing, and fails in one sentence.
 
-Exit codes: 0 done, 1 it cannot be done now, 2 the command or a setting is wrong. What only one command needs
+Exit codes: 0 done, 1 it cannot be done now, 2 the command or a setting is wrong, 130 it was interrupted. What only one command needs
 is imported by that command.
 """
 
@@ -26,6 +26,7 @@ from connectors.commands.reconcile import reconcile
 from connectors.commands.replay import replay
 from connectors.commands.topics import topics
 from connectors.settings import Settings
+from connectors.terminal import prepare
 
 SERVED = ("webhooks", "api")
 ROLES = ("meter", "sink", "retry", "project")
@@ -56,6 +57,7 @@ app.command(epilog="Example: meterbridge doctor --config litellm/config.yaml && 
 
 def main() -> None:
     """The command `meterbridge`."""
+    prepare()
     app()
 
 

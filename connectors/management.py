@@ -9,6 +9,7 @@ from aiohttp import web
 
 from connectors.access.entrance import Entrance
 from connectors.account_books import AccountBooks, now_us
+from connectors.customers.by_identity import IdentityMappings
 from connectors.customers.pages import MappingPages
 from connectors.desk import Desk
 from connectors.http.api.endpoints import Endpoint, routes_of
@@ -72,7 +73,9 @@ class Management:
             *self._lago_watch.endpoints(),
             *mapping_endpoints(books.mappings, MappingPages(books.mappings, books.customers)),
             import_endpoint(books.mappings),
-            *billing_endpoints(books.billing, books.org_records, self._event_code, now_us=now_us),
+            *billing_endpoints(
+                books.billing, books.org_records, self._event_code, IdentityMappings(books.mappings), now_us=now_us
+            ),
         ]
 
     def routes(self) -> list[web.RouteDef]:

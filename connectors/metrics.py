@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
 
+from connectors.customers.by_identity import OUTCOMES as IDENTITIES
 from connectors.held_watch import HeldWatch
 from connectors.http.ingress import rejections
 from connectors.lago.webhook_handlers import OUTCOMES
@@ -189,6 +190,9 @@ class Metrics:
             "kind",
             "outcome",
         )
+        self.identities_asked = counter(
+            "meterbridge_identities_asked_total", "Unmapped names that Lago was asked about (meter).", "outcome"
+        )
         Info("meterbridge_build", "The version that runs.", registry=registry).info({"version": version})
         self._begin_at_zero()
 
@@ -202,6 +206,7 @@ class Metrics:
         _children(self.elements, ("accepted", "ignored", *INGRESS_REASONS))
         _children(self.failed_events, INGRESS_REASONS)
         _children(self.calls, DECISIONS)
+        _children(self.identities_asked, IDENTITIES)
         _children(self.held_calls, HELD_REASONS)
         _children(self.held_cost, HELD_REASONS)
         _children(self.receipts, STATUSES)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 
 from connectors.lago.subscription_ids import check_template
+from connectors.postgres.urls import connecting
 from schemas.errors import Rejected
 
 DAY_S: Final = 86_400
@@ -43,6 +44,16 @@ def _http_url(value: str) -> str:
 def _issuer(value: str) -> str:
     """It is compared byte by byte, so a slash at its end stays."""
     _http_url(value)
+    return value
+
+
+def _postgres_url(value: SecretStr) -> SecretStr:
+    """What is no URL at all is told when it is used: most commands need no Postgres."""
+    try:
+        if "://" in value.get_secret_value():
+            connecting(value.get_secret_value())
+    except Rejected as error:
+        raise ValueError(error.detail) from None
     return value
 
 
@@ -89,6 +100,7 @@ Listed = BeforeValidator(_listed)
 Upper = BeforeValidator(_upper)
 Lower = BeforeValidator(_lower)
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 Issuer = Annotated[str, AfterValidator(_issuer)]
 Servers = Annotated[str, AfterValidator(_servers)]
 Prefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)]

@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
 )
 
+from connectors.setting_names import unknown_names
 from connectors.setting_types import (
     BillOrSkip,
     HttpUrl,
@@ -34,6 +35,7 @@ from connectors.setting_types import (
     Networks,
     PodName,
     Port,
+    PostgresUrl,
     Prefix,
     Seconds,
     Secrets,
@@ -122,8 +124,11 @@ class Settings(BaseModel):
         description="Subscribe an org to its mapping's `billing_plan` as soon as somebody is mapped to it and it never had "
         "a subscription; else its usage is held until somebody subscribes it.",
     )
+    map_by_identity: bool = Field(
+        False, description="Let a LiteLLM customer whose id is a customer of Lago's pay for itself (docs/mapping.md)."
+    )
     litellm_api_url: HttpUrl = Field("http://localhost:4000", description="LiteLLM's proxy.")
-    litellm_database_url: SecretStr | None = Field(
+    litellm_database_url: PostgresUrl | None = Field(
         None, description="LiteLLM's own Postgres as a URL, for `meterbridge backfill --source litellm-db`."
     )
     litellm_master_key: SecretStr | None = Field(
@@ -235,7 +240,7 @@ class Settings(BaseModel):
     )
     worker_concurrency: int = Field(4, ge=1, le=64, description="Requests to Lago in flight, for each worker process.")
 
-    database_url: SecretStr | None = Field(None, description="Postgres as a URL; wins over `POSTGRES_*`.")
+    database_url: PostgresUrl | None = Field(None, description="Postgres as a URL; wins over `POSTGRES_*`.")
     postgres_host: str | None = Field(None, description="Postgres' host; unset, and no `DATABASE_URL` = no Postgres.")
     postgres_port: Annotated[int, Field(ge=1, le=65_535)] = Field(5432, description="Postgres' port.")
     postgres_user: str = Field("meterbridge", description="Postgres' user.")
@@ -250,7 +255,7 @@ class Settings(BaseModel):
         "json", description="`json`: one object a line; `console`: for people."
     )
 
-    #: Variables that look like ours (KAFKA_, LAGO_) and are none: to be warned about.
+    #: Variables that look like ours and are none: to be warned about.
     unknown: tuple[str, ...] = Field((), exclude=True)
 
     @field_validator("kafka_sasl_username", "kafka_sasl_password")
@@ -306,7 +311,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     if environ is None:
         environ = os.environ
     given = {name: environ[variable].strip() for variable, name in VARIABLES.items() if environ.get(variable)}
-    unknown = sorted(name for name in environ if name.startswith(("KAFKA_", "LAGO_")) and name not in VARIABLES)
+    unknown = unknown_names(environ, VARIABLES)
     try:
         return Settings.model_validate({**{name: text for name, text in given.items() if text}, "unknown": unknown})
     except ValidationError as invalid:
@@ -316,6 +321,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             complaints.setdefault(variable, error["msg"].removeprefix("Value error, ").removeprefix("Input "))
         sentences = "; ".join(f"{variable} {message}" for variable, message in complaints.items())
         raise ConfigurationError(", ".join(complaints), sentences) from None
+
+
+def own_settings(beginnings: tuple[str, ...]) -> Settings:
+    """As `load_settings`, of the variables that begin so: in another program's process the others are that program's."""
+    return load_settings({name: value for name, value in os.environ.items() if name.startswith(beginnings)})
 
 
 #: Where a chapter of docs/configuration.md begins.
@@ -336,7 +346,8 @@ def configuration_page() -> str:
         "# Configuration",
         "",
         "Everything is set by environment variables; an empty one counts as unset. A malformed value stops the start and",
-        "is named; an unknown variable that begins with `KAFKA_` or `LAGO_` is warned about.",
+        "is named; an unknown variable that begins with `KAFKA_` or `LAGO_`, or is a letter or two from one of these, is",
+        "warned about with the name that was probably meant.",
         "",
         "<!-- Written by `python -m connectors.settings`; change connectors/settings.py instead. -->",
     ]

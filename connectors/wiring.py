@@ -12,9 +12,12 @@ from typing import Any
 import httpx
 from prometheus_client import CollectorRegistry
 
+from connectors.account_books import AccountBooks
+from connectors.customers.by_identity import IdentityMapper, IdentityMappings
 from connectors.kafka.admin import check_topics, topic_ids
 from connectors.kafka.security import aiokafka_config, faust_broker, faust_credentials
 from connectors.lago.client import LagoClient, lago_http
+from connectors.lago.metered import InMemoryUsage
 from connectors.lago.tenant import Tenant
 from connectors.logs import configure_logging
 from connectors.metrics import Metrics, start_metrics_server
@@ -36,7 +39,9 @@ from streams.parts import Parts
 _SPARE_CONNECTIONS = 1
 
 
-def parts_of(settings: Settings, delivery: Callable[[], Delivery], metrics: Metrics) -> Parts:
+def parts_of(
+    settings: Settings, delivery: Callable[[], Delivery], metrics: Metrics, sensors: WorkerSensors | None = None
+) -> Parts:
     """A role's parts. Asks the broker for topic ids and what is wrong with the topics.
 
     Raises:
@@ -60,7 +65,7 @@ def parts_of(settings: Settings, delivery: Callable[[], Delivery], metrics: Metr
         max_retries=settings.max_retries,
         retry_delay_s=settings.retry_delay,
         delivery=delivery,
-        sensors=WorkerSensors(metrics, time.monotonic),
+        sensors=sensors or WorkerSensors(metrics, time.monotonic),
         instance_id=settings.pod_name or "",
         projection=cache(lambda: PostgresProjection(Database(postgres_url(settings)), topics)),
     )
@@ -83,15 +88,43 @@ async def worker_parts(settings: Settings, role: str) -> AsyncIterator[Parts]:
         delivery, tenant = _delivery(settings, http, metrics)
         watching = asyncio.ensure_future(tenant.watch()) if role in ("sink", "retry") else None
         try:
-            yield await asyncio.to_thread(parts_of, settings, lambda: delivery, metrics)
+            sensors = WorkerSensors(metrics, time.monotonic)
+            parts = await asyncio.to_thread(parts_of, settings, lambda: delivery, metrics, sensors)
+            async with _mapping(settings, role, http, metrics, sensors):
+                yield parts
         finally:
             if watching is not None:
                 watching.cancel()
 
 
+@asynccontextmanager
+async def _mapping(
+    settings: Settings, role: str, http: httpx.AsyncClient, metrics: Metrics, sensors: WorkerSensors
+) -> AsyncIterator[None]:
+    """`MAP_BY_IDENTITY`: beside the meter, on tables of its own."""
+    if role != "meter" or not settings.map_by_identity:
+        yield
+        return
+    lago = LagoClient(http, settings.lago_api_url, _lago_key(settings), metrics.lago_requested)
+    books = AccountBooks(settings, lago, lambda _learner: InMemoryUsage())
+    mapper = IdentityMapper(
+        sensors.unmapped,
+        lago.customer,
+        IdentityMappings(books.mappings),
+        lambda outcome: metrics.identities_asked.labels(outcome).inc(),
+        time.monotonic,
+    )
+    async with books.open():
+        working = asyncio.ensure_future(mapper.work())
+        try:
+            yield
+        finally:
+            working.cancel()
+
+
 def _delivery(settings: Settings, http: httpx.AsyncClient, metrics: Metrics) -> tuple[Delivery, Tenant]:
     """The process's one way to Lago, and what Lago is; the tenant is to be watched."""
-    key = settings.lago_api_key.get_secret_value() if settings.lago_api_key else ""
+    key = _lago_key(settings)
     posts, looks = Pace(), Pace()
 
     def heard(name: str, status: int, headers: Mapping[str, str]) -> None:
@@ -119,6 +152,10 @@ def _delivery(settings: Settings, http: httpx.AsyncClient, metrics: Metrics) -> 
         looks=looks,
     )
     return delivery, tenant
+
+
+def _lago_key(settings: Settings) -> str:
+    return settings.lago_api_key.get_secret_value() if settings.lago_api_key else ""
 
 
 def parts_from_environment() -> Parts:

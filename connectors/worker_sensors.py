@@ -1,6 +1,6 @@
 """What the worker roles tell about themselves, as metrics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -11,6 +11,7 @@ from schemas.ledger import Sum
 from schemas.records import Receipt
 from streams.core.books import Books, difference, total
 from streams.core.changes import Changes
+from streams.core.mapping import NO_MAPPING
 from streams.core.tally import FAILED, PENDING
 
 log = structlog.get_logger(__name__)
@@ -73,6 +74,13 @@ class WorkerSensors(ProjectorSensors):
         """A customer's usage came by two callbacks within an hour; each pair is told once an hour."""
         self._metrics.two_routes.labels(one, other).inc()
         log.warning("usage_by_two_routes", customer=customer_id, routes=[one, other], see="docs/litellm.md")
+
+    def unmapped(self) -> Iterator[str]:
+        """LiteLLM customers of the open ledgers whose usage is held because nobody is mapped to them."""
+        for books in list(self._books.values()):
+            for name, firsts in list(books.held.items()):
+                if any(books.windows[first].held == NO_MAPPING for first in firsts):
+                    yield name
 
     def settled(self, receipts: Sequence[Receipt]) -> None:
         """Receipts of posted events are durable."""

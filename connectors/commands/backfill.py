@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -12,7 +13,9 @@ import typer
 
 from connectors.commands.base import (
     AsJson,
+    Delimiter,
     DryRun,
+    checked_delimiter,
     duration_s,
     fail,
     moment_us,
@@ -31,11 +34,13 @@ from connectors.operations.filled import told as filled_as_json
 from connectors.operations.sending import Sender
 from connectors.postgres.pool import Database, postgres_url
 from connectors.settings import Settings
+from connectors.terminal import when_interrupted
 from schemas.moments import to_datetime
 from schemas.money import plain
 
 LITELLM_DB, JSONL, CSV = "litellm-db", "jsonl", "csv"
 Elements = AsyncIterator[tuple[str, bytes]]
+Cut = Callable[[BinaryIO], Iterator[tuple[int, bytes]]]
 
 
 def backfill(
@@ -54,6 +59,7 @@ def backfill(
             help="Your word that the usage log is complete from this moment on, where it cannot know it itself."
         ),
     ] = None,
+    delimiter: Delimiter = "",
     patience: Annotated[str, typer.Option(help="How long the meter and the projector may take to catch up.")] = "60s",
     why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
     dry_run: DryRun = False,
@@ -68,7 +74,8 @@ def backfill(
         trusted_us = None if trust_log_from is None else moment_us(trust_log_from)
         database = Database(postgres_url(settings), size=1)
         job = Backfill(settings, database, sender, shape, duration_s(patience), trusted_us)
-        elements = _elements(settings, source, file, since, until, overlap, checkpoint)
+        cut = json_lines if source == JSONL else partial(csv_rows, delimiter=checked_delimiter(delimiter))
+        elements = _elements(settings, source, file, cut, since, until, overlap, checkpoint)
         keep = _keeper(checkpoint) if source == LITELLM_DB and not dry_run else None
         with progress("calls", 0, quiet=as_json) as told:
             target = {"source": source, **({"trust_log_from": trust_log_from} if trust_log_from else {})}
@@ -94,6 +101,7 @@ async def _filled(
             keep(place)
 
     try:
+        when_interrupted(lambda: f"{job.done.read} calls were read; run it again, what was sent is known then.")
         if job.sender is not None:
             audited(settings, job.sender, "backfill", target, reason=why)
         return await job.run(elements, stored)
@@ -102,7 +110,14 @@ async def _filled(
 
 
 def _elements(
-    settings: Settings, source: str, file: str | None, since: str, until: str, overlap: str, checkpoint: Path | None
+    settings: Settings,
+    source: str,
+    file: str | None,
+    cut: Cut,
+    since: str,
+    until: str,
+    overlap: str,
+    checkpoint: Path | None,
 ) -> Elements:
     if source == LITELLM_DB:
         url = settings.litellm_database_url
@@ -115,7 +130,7 @@ def _elements(
         return _from_database(url.get_secret_value(), begin, to_datetime(moment_us(until)))
     if file is None:
         fail(f"--source {source} needs --file; - is stdin.", 2)
-    return _from_file(file, json_lines if source == JSONL else csv_rows)
+    return _from_file(file, cut)
 
 
 async def _from_database(url: str, since: datetime, until: datetime) -> Elements:
@@ -123,12 +138,12 @@ async def _from_database(url: str, since: datetime, until: datetime) -> Elements
         yield start.isoformat(), element
 
 
-async def _from_file(name: str, cut: Callable[[BinaryIO], Iterator[tuple[int, bytes]]]) -> Elements:
+async def _from_file(name: str, cut: Cut) -> Elements:
     for place, element in _cut(name, cut):
         yield place, element
 
 
-def _cut(name: str, cut: Callable[[BinaryIO], Iterator[tuple[int, bytes]]]) -> Iterator[tuple[str, bytes]]:
+def _cut(name: str, cut: Cut) -> Iterator[tuple[str, bytes]]:
     with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
         for number, element in cut(file):
             yield f"line {number}", element

@@ -1,5 +1,6 @@
 """What commands share: settings, errors in one sentence, moments, tables, progress."""
 
+import json
 import logging
 import re
 import sys
@@ -17,11 +18,14 @@ from rich.table import Table
 from rich.text import Text
 
 from connectors.logs import configure_logging
-from connectors.settings import Settings, load_settings
+from connectors.operations.csv_table import DELIMITERS
+from connectors.setting_names import meant_by
+from connectors.settings import VARIABLES, Settings, load_settings
 from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, TopicProblem
 from schemas.moments import SECOND_US, parse_us
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+Delimiter = Annotated[str, typer.Option(help="Of CSV, where it is no comma: ';', '|' or tab.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, with its money, and do nothing.")]
 
 _AGO = re.compile(r"^(\d+)([smhd])$")
@@ -39,7 +43,9 @@ def settings_of_command(*, asks_once: bool = True) -> Settings:
     if asks_once:
         logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
     for name in settings.unknown:
-        structlog.get_logger(__name__).warning("setting_unknown", variable=name)
+        meant = meant_by(name, VARIABLES)
+        did_you_mean = {"did_you_mean": meant} if meant else {}
+        structlog.get_logger(__name__).warning("setting_unknown", variable=name, **did_you_mean)
     return settings
 
 
@@ -62,6 +68,13 @@ def fail(sentence: str, code: int) -> NoReturn:
     """Leave with a sentence on stderr."""
     typer.echo(f"meterbridge: {sentence}", err=True)
     raise typer.Exit(code)
+
+
+def checked_delimiter(sign: str) -> str:
+    """A delimiter of CSV that there is; `""` stays so."""
+    if sign and sign not in DELIMITERS:
+        fail("--delimiter takes ',', ';', '|' or tab.", 2)
+    return sign
 
 
 def duration_s(text: str) -> int:
@@ -89,10 +102,19 @@ def moment_ms(text: str | None) -> int | None:
 def say(answer: Any, *, as_json: bool, table: Callable[[], Table | str]) -> None:
     """The answer as one JSON object, or as people read it."""
     if as_json:
-        typer.echo(msgspec.json.encode(answer).decode())
+        typer.echo(_printable(msgspec.json.encode(answer).decode()))
     else:
         # A pipe has no width: a table is cut for eyes, not for `grep`.
         Console(width=None if sys.stdout.isatty() else _WIDE, soft_wrap=True).print(table(), highlight=False)
+
+
+def _printable(text: str) -> str:
+    """JSON as the terminal can show it: what its encoding lacks is escaped as JSON does."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+    return text
 
 
 def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:

@@ -20,11 +20,12 @@ from connectors.commands.base import (
     table_of,
 )
 from connectors.operations.audit import audited
+from connectors.operations.letter_reasons import unknown_reason
 from connectors.operations.letters import KINDS, Filters, Letter, unresolved
 from connectors.operations.requeue import Done, desk
 from connectors.operations.sending import Sender
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
+from connectors.settings import Settings, load_settings
 from schemas.moments import to_iso
 from schemas.money import ZERO, add, plain
 
@@ -58,6 +59,7 @@ def list_letters(
         shown = [_line(letter) for letter in letters[:limit]]
     answer = {"letters": shown, "by_reason": by_reason, "count": len(letters)}
     say(answer, as_json=as_json, table=lambda: _table(letters[:limit], by_reason, len(letters)))
+    _check_reason(kind, reason)
 
 
 @dlq.command(epilog="Example: meterbridge dlq show events/0/17")
@@ -77,7 +79,7 @@ def show(
     say(answer, as_json=as_json, table=lambda: table_of(("", ""), [(k, str(v)) for k, v in answer.items()]))
 
 
-@dlq.command(epilog="Example: meterbridge dlq requeue --reason expired_key --why 'key renewed' --dry-run")
+@dlq.command(epilog="Example: meterbridge dlq requeue --reason http_401 --why 'key renewed' --dry-run")
 def requeue(
     reason: Reason = "",
     customer: Customer = "",
@@ -103,6 +105,7 @@ def requeue(
     with one_sentence():
         settings = settings_of_command()
         _act("requeue", settings, kind, filters, why, limit, trust_log_from, dry_run=dry_run, as_json=as_json)
+    _check_reason(kind, reason)
 
 
 @dlq.command(epilog="Example: meterbridge dlq purge --reason bad_cost --until 30d --why 'test traffic'")
@@ -124,6 +127,14 @@ def purge(
     filters = _filters(reason, customer, since, until, letter)
     with one_sentence():
         _act("purge", settings_of_command(), kind, filters, why, limit, None, dry_run=dry_run, as_json=as_json)
+    _check_reason(kind, reason)
+
+
+def _check_reason(kind: str, reason: str) -> None:
+    """After the answer: scripts read that nothing was found, and see why by the exit code."""
+    with one_sentence():
+        if sentence := unknown_reason(load_settings(), kind, reason):
+            fail(sentence, 2)
 
 
 def _act(

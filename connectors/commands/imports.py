@@ -10,14 +10,25 @@ from typing import Annotated, Any, BinaryIO, Literal
 import typer
 
 from connectors.account_books import AccountBooks
-from connectors.commands.base import AsJson, fail, one_sentence, progress, say, settings_of_command, table_of
+from connectors.commands.base import (
+    AsJson,
+    Delimiter,
+    checked_delimiter,
+    fail,
+    one_sentence,
+    progress,
+    say,
+    settings_of_command,
+    table_of,
+)
 from connectors.commands.own_books import own_books
 from connectors.operations.audit import audited
-from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows
+from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows, columns_of
 from connectors.operations.imports import Import, Imported, Kind
 from connectors.operations.rows import CSV, JSON, rows
 from connectors.operations.sending import Sender
 from connectors.settings import Settings
+from connectors.terminal import when_interrupted
 from schemas.errors import MeterbridgeError
 
 MAPPINGS, CUSTOMERS, SUBSCRIPTIONS = "mappings", "customers", "subscriptions"
@@ -33,6 +44,7 @@ def import_rows(
     kind: Annotated[
         Literal["auto", "csv", "json"], typer.Option("--format", help="By default what the name says, else JSON.")
     ] = "auto",
+    delimiter: Delimiter = "",
     pace: Annotated[float, typer.Option(min=0.1, help="Customers or subscriptions a second, at most.")] = 10.0,
     why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
@@ -49,7 +61,8 @@ def import_rows(
             sys.stdin.buffer if file == "-" else Path(file).open("rb") as opened,
             progress(what, 0, quiet=as_json) as told,
         ):
-            job = _imported(settings, what, opened, wanted, pace, why, told, dry_run=dry_run)
+            sign = checked_delimiter(delimiter)
+            job = _imported(settings, what, opened, wanted, sign, pace, why, told, dry_run=dry_run)
             done, failure = asyncio.run(job)
     answer = {"dry_run": dry_run, **done.told(), "failed": None if failure is None else failure.reason}
     say(answer, as_json=as_json, table=lambda: _table(done, what, dry_run=dry_run))
@@ -64,6 +77,7 @@ async def _imported(
     what: str,
     file: BinaryIO,
     wanted: str,
+    delimiter: str,
     pace: float,
     why: str,
     told: Callable[[int], None],
@@ -75,9 +89,12 @@ async def _imported(
         if not dry_run:
             target = {"what": what, "file": file.name}
             await asyncio.to_thread(audited, settings, Sender(settings), f"import.{what}", target, reason=why)
-        job: Import[Any] = Import(_kind(books, what, dry_run=dry_run), _AT_ONCE[what], _PATIENCE_S, told)
+        of = _kind(books, what, dry_run=dry_run)
+        job: Import[Any] = Import(of, _AT_ONCE[what], _PATIENCE_S, told)
+        when_interrupted(lambda: f"{job.done.read} rows were read; run it again, what was done stays done.")
         try:
-            await job.run(rows(_chunks(file), wanted), None if what == MAPPINGS else _evenly(pace))
+            found = rows(_chunks(file), wanted, columns_of(of.model), delimiter)
+            await job.run(found, None if what == MAPPINGS else _evenly(pace))
         except MeterbridgeError as failure:
             return job.done, failure
         return job.done, None

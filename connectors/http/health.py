@@ -15,6 +15,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from connectors.http.problem import Problem
+from connectors.postgres.urls import connecting
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import to_iso
 
@@ -166,7 +167,7 @@ def postgres_probe(url: str) -> Probe:
     async def probe() -> None:
         import asyncpg
 
-        connection = await asyncpg.connect(url, timeout=_PROBE_S)
+        connection = await asyncpg.connect(**{**connecting(url), "timeout": _PROBE_S})
         try:
             await connection.fetchval("SELECT 1")
         finally:

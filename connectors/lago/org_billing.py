@@ -4,7 +4,7 @@ Every step may be repeated after any failure, and is then the same once (docs/or
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -18,8 +18,9 @@ from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnava
 from connectors.lago.invoices import Invoice
 from connectors.lago.metered import MeteredEvent, Moment, UsageSink, Value, metered
 from connectors.lago.requests import NewCustomer, NewSubscription
-from connectors.lago.shapes import Customer, Subscription
+from connectors.lago.shapes import Customer, Plan, Subscription
 from connectors.lago.subscription_ids import BY_MOMENT, SubscriptionIds, check_template, subscription_id
+from connectors.lago.subscriptions import STATUSES
 from connectors.lago.usage import CustomerUsage
 from schemas.errors import Rejected, Unavailable
 from schemas.moments import SECOND_US, to_datetime
@@ -54,6 +55,7 @@ class OrgBilling:
         prefixes: of the ids that are orgs'.
         template: of a new subscription's id.
         clock: seconds, never backwards: how long answers are kept.
+        stamp: the moment in a new subscription's id, microseconds; now by default.
 
     Raises:
         Rejected: `bad_template`.
@@ -69,6 +71,7 @@ class OrgBilling:
         prefixes: Sequence[str] = PREFIXES,
         template: str = BY_MOMENT,
         clock: Callable[[], float] = time.monotonic,
+        stamp: Callable[[str], Awaitable[int]] | None = None,
     ) -> None:
         check_template(template)
         self.lago = lago
@@ -78,21 +81,36 @@ class OrgBilling:
         self._now_us = now_us
         self._prefixes = tuple(prefixes)
         self._template = template
+        self._stamp = stamp
 
     async def create_customer(
         self, org_id: str, name: str, email: str, user_id: str | None, metadata: Mapping[str, str] | None
     ) -> Customer:
         """The org's customer: the one that is there, unchanged, or a new one."""
+        return (await self.ensured_customer(org_id, name, email, user_id, metadata))[0]
+
+    async def ensured_customer(
+        self, org_id: str, name: str, email: str, user_id: str | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Customer, bool]:
+        """As `create_customer`, and whether it is new."""
         customer_part(org_id)
         known = await self.lago.customer(org_id)
         if known is not None:
-            return known
+            return known, False
         made_at = to_datetime(self._now_us()).isoformat(timespec="seconds").replace("+00:00", "Z")
         noted = {**(metadata or {}), **({MADE_BY: user_id} if user_id else {}), MADE_AT: made_at, KIND: ORGANIZATION}
         wanted = NewCustomer(external_id=org_id, name=name or UNSET, email=email or UNSET)
         made = await self.lago.save_customer(wanted, noted)
         _log.info("org_customer_created", org=org_id)
-        return made
+        return made, True
+
+    async def take_back(self, org_id: str) -> None:
+        """Delete the customer that this request made, for its subscription was refused; one that has any stays."""
+        try:
+            if not await self.lago.subscriptions(org_id, STATUSES):
+                await self.lago.delete_customer(org_id)
+        except LagoIntegrationError as error:
+            _log.error("org_customer_left", org=org_id, reason=error.reason)  # Lago's words are enough
 
     async def update_customer(
         self, org_id: str, name: str | None, email: str | None, metadata: Mapping[str, str] | None
@@ -103,7 +121,30 @@ class OrgBilling:
         wanted = NewCustomer(
             external_id=org_id, name=UNSET if name is None else name, email=UNSET if email is None else email
         )
-        return await self.lago.save_customer(wanted, metadata)
+        saved = await self.lago.save_customer(wanted, metadata)
+        _log.info("org_customer_changed", org=org_id)
+        return saved
+
+    async def sign_up(
+        self, org_id: str, plan_code: str, name: str, email: str, user_id: str | None, billing_time: str
+    ) -> Subscription:
+        """Customer and subscription; what is there is kept. A plan that is unknown, or a subscription that is refused,
+        leaves no new customer behind. Raises: as `subscribe`."""
+        await self.plan(plan_code)
+        _, is_new = await self.ensured_customer(org_id, name, email, user_id, None)
+        try:
+            return await self.subscribe(org_id, plan_code, billing_time, None)
+        except LagoRejected:
+            if is_new:
+                await self.take_back(org_id)
+            raise
+
+    async def plan(self, plan_code: str) -> Plan:
+        """At most minutes old. Raises: LagoRejected: code `plan_not_found`."""
+        found = await self.directory.plan(plan_code)
+        if found is None:
+            raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
+        return found
 
     async def subscribe(
         self, org_id: str, plan_code: str, billing_time: str, subscription_at: str | None, *, only_new: bool = False
@@ -116,8 +157,7 @@ class OrgBilling:
         Raises:
             LagoRejected: code `plan_not_found`; `several_subscriptions`; `other_plan` where `only_new`.
         """
-        if await self.directory.plan(plan_code) is None:
-            raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
+        await self.plan(plan_code)
         wanted = NewSubscription(
             external_customer_id=org_id,
             external_id=await self._id_of(org_id, plan_code, only_new=only_new),
@@ -172,6 +212,7 @@ class OrgBilling:
             raise LagoRejected(error.reason, error.detail) from error
         except Unavailable as error:
             raise LagoUnavailable(error.reason, error.detail) from error
+        _log.debug("usage_recorded", org=org_id, code=code)
         return event
 
     async def invoices(self, org_id: str, limit: int) -> list[Invoice]:
@@ -214,5 +255,6 @@ class OrgBilling:
             raise LagoRejected("several_subscriptions", "which of the org's subscriptions is meant is not known")
         if known is not None:
             return known
-        made = subscription_id(self._template, org_id, plan_code, self._now_us() // SECOND_US)
+        stamp_us = self._now_us() if self._stamp is None else await self._stamp(org_id)
+        made = subscription_id(self._template, org_id, plan_code, stamp_us // SECOND_US)
         return await self._ids.remember(org_id, next(iter(running), made))

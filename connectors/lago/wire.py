@@ -50,13 +50,16 @@ def _unheard(_name: str, _status: int, _headers: Mapping[str, str]) -> None:
     """Nobody reads the headers."""
 
 
-def lago_http(timeout_s: float, connections: int) -> httpx.AsyncClient:
-    """A pooled client, to be closed by its owner. An idle connection is dropped before Lago's server drops it.
+def lago_http(timeout_s: float, connections: int, *, keep_alive: bool = True) -> httpx.AsyncClient:
+    """A pooled client, to be closed by its owner. An idle connection is dropped before Lago's server drops it, or at
+    once where none is to be kept alive.
 
     Proxies and certificate authorities come from where httpx looks for them; redirects are not followed,
     so a post is never repeated elsewhere.
     """
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=5)
+    limits = httpx.Limits(
+        max_connections=connections, max_keepalive_connections=connections * keep_alive, keepalive_expiry=5
+    )
     return httpx.AsyncClient(timeout=timeout_s, limits=limits)
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from schemas.errors import Unavailable
+from connectors.postgres.urls import with_defaults
+from schemas.errors import ConfigurationError, Rejected, Unavailable
 from schemas.moments import to_iso, to_us
 
 PAGE: Final = 1000
@@ -61,8 +62,10 @@ async def spend_logs(url: str, since: datetime, until: datetime) -> AsyncIterato
         Unavailable: `litellm_db`: the database does not answer, or has no such table.
     """
     try:
-        connection = await asyncpg.connect(url, timeout=10, command_timeout=60)
-    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+        connection = await asyncpg.connect(**with_defaults(url, timeout=10, command_timeout=60))
+    except Rejected as error:
+        raise ConfigurationError("LITELLM_DATABASE_URL", f"LITELLM_DATABASE_URL {error.detail}") from None
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
         raise Unavailable("litellm_db", type(error).__name__) from error
     try:
         query = _query({row[0] for row in await connection.fetch(_COLUMNS)})

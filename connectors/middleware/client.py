@@ -51,6 +51,14 @@ class _Limits(msgspec.Struct):
     limits: dict[str, int]
 
 
+class _Subscription(msgspec.Struct):
+    external_id: str
+
+
+class _Account(msgspec.Struct):
+    subscription: _Subscription
+
+
 class _Problem(msgspec.Struct):
     reason: str = ""
     detail: str = ""
@@ -62,7 +70,8 @@ class OrgClient:
     Args:
         http: pooled, closed by its owner; its timeout is that of one attempt.
         url: of the management API.
-        key: an API key with the scopes `usage:write` and, for limits, `orgs:read` and `plans:read`.
+        key: an API key with the scopes `usage:write`, for limits `orgs:read` and `plans:read`, and to subscribe orgs
+            `orgs:write`.
         attempts: in one call, with growing waits between them.
     """
 
@@ -107,6 +116,20 @@ class OrgClient:
     async def of_plan(self, plan_code: str) -> Mapping[str, int]:
         """See `Limits`."""
         return await self._limits(f"{PLANS}/{quoted(plan_code)}/limits")
+
+    async def set_up(self, org_id: str, body: Mapping[str, str]) -> str:
+        """Customer and subscription where they are missing, see `POST .../setup`; the subscription's external id.
+
+        Needs the scope `orgs:write`. Raises: LagoRejected: `other_plan`, `plan_not_found`, ...; LagoUnavailable.
+        """
+        answer = await self._asked("POST", f"{ORGS}/{quoted(org_id)}/setup", msgspec.json.encode(body))
+        return _decoded(answer, _Account).subscription.external_id
+
+    async def change_plan(self, org_id: str, plan_code: str) -> str:
+        """Another plan under the same subscription, whose external id is answered. Scope and errors as of `set_up`."""
+        body = msgspec.json.encode({"plan_code": plan_code})
+        answer = await self._asked("PUT", f"{ORGS}/{quoted(org_id)}/subscription", body)
+        return _decoded(answer, _Account).subscription.external_id
 
     async def _limits(self, path: str) -> Mapping[str, int]:
         """What nobody knows has no limits."""

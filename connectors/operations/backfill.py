@@ -15,6 +15,7 @@ import msgspec
 
 from connectors.http.ingress.rejections import Refused
 from connectors.http.ingress.strip import strip
+from connectors.operations.elements import place_of, readable
 from connectors.operations.filled import Filled, name_of
 from connectors.operations.letters import usage_of
 from connectors.operations.pricing import as_counted
@@ -112,15 +113,19 @@ class Backfill:
         done.read += 1
         try:
             stripped = strip(
-                element, self._shape, time.time_ns() // 1000, self._settings.customer_id_fields, source=BACKFILL
+                readable(element),
+                self._shape,
+                time.time_ns() // 1000,
+                self._settings.customer_id_fields,
+                source=BACKFILL,
             )
         except Refused as refused:
-            done.refuse(_named(place, element), refused.reason)
+            done.refuse(place_of(place, element, refused), refused.reason)
             return None
         key, value = stripped if stripped is not None else ("", b"")
         usage = usage_of(value, key, self._unit)
         if usage is None:
-            done.refuse(_named(place, element), "unreadable")
+            done.refuse(place_of(place, element), "unreadable")
             return None
         call = _raw(value).call
         timeless = call.startTime is None and call.timestamp is None
@@ -174,13 +179,3 @@ class Backfill:
         if row is not None:
             key, value = as_counted(value, row, self._unit)
         return Outgoing(self._raw, key, checked(value, at_us))
-
-
-def _named(place: str, element: bytes) -> str:
-    """The place, with the request id where the element is sound enough to have one."""
-    try:
-        members = msgspec.json.decode(element)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return place
-    found = members.get("id") or members.get("request_id") if isinstance(members, dict) else None
-    return f"{place} {found[:100]}" if isinstance(found, str) else place

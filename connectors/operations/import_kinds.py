@@ -42,6 +42,15 @@ class SubscriptionRow(BaseModel):
     subscription_at: Id | None = None
 
 
+def columns_of(model: type[BaseModel]) -> frozenset[str]:
+    """What the columns of a model's rows may be called."""
+    names = set(model.model_fields)
+    for field in model.model_fields.values():
+        if isinstance(field.validation_alias, AliasChoices):
+            names.update(str(choice) for choice in field.validation_alias.choices)
+    return frozenset(names)
+
+
 class Books(Protocol):
     """What Lago has; see `LagoClient`."""
 

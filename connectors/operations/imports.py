@@ -123,7 +123,7 @@ class Import(Generic[M]):
 
     def _readable(self, row: Row) -> M | None:
         if row.wrong:
-            self._refuse(row.line, Problem(422, row.wrong))
+            self._refuse(row.line, Problem(422, row.wrong, row.detail))
             return None
         try:
             return cast("M", parsed(self._kind.model, row.body))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 from confluent_kafka import Message
 
+from connectors.operations.dismissed import Dismissed
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.operations.second_reading import read_again
 from connectors.settings import Settings
@@ -28,6 +29,8 @@ from streams.transactions import Write
 
 #: Headers of a mark: the letter's offset, what was done about it, and the line in the audit topic.
 RESOLVES, HOW, AUDIT_ID = "resolves", "how", "audit_id"
+#: Of marks: put away, or counted already and therefore not put back. Either is about the call, not the letter alone.
+DISMISSING = frozenset({"purged", "known"})
 EVENTS, CALLS = KINDS = ("events", "calls")
 
 _event = msgspec.json.Decoder(LagoEvent).decode
@@ -115,10 +118,14 @@ def unresolved(
     Raises: see `scan`.
     """
     topics = TopicNames.with_prefix(settings.topic_prefix)
-    stretch = stretch_of(settings, topic_of(kind, topics), filters.since_ms)
+    # What was put away before `since` keeps its copies away after it.
+    stretch = stretch_of(settings, topic_of(kind, topics), filters.since_ms if kind == EVENTS else None)
     done = _resolved(settings, stretch, passed)
+    dismissed = Dismissed({place for place, how in done.items() if how in DISMISSING} if kind == CALLS else ())
     unit = quantum(settings.cost_decimals)
     for message in scan(settings, stretch, passed):
+        if dismissed.is_copy(message) or message.timestamp()[1] < (filters.since_ms or 0):
+            continue
         if header_of(message, RESOLVES) or (message.partition(), message.offset()) in done:
             continue
         letter = letter_of(kind, message, unit, settings.customer_id_fields)
@@ -193,9 +200,12 @@ def usage_of(stored: bytes, customer: str, unit: Decimal) -> Usage | None:
         return None
 
 
-def _resolved(settings: Settings, stretch: Stretch, passed: Callable[[int], None]) -> set[tuple[int | None, int]]:
+def _resolved(
+    settings: Settings, stretch: Stretch, passed: Callable[[int], None]
+) -> dict[tuple[int | None, int | None], str]:
+    """What was done, by the letter's partition and offset."""
     return {
-        (message.partition(), int(offset))
+        (message.partition(), int(offset)): header_of(message, HOW)
         for message in scan(settings, stretch, passed)
         if (offset := header_of(message, RESOLVES)).isdigit()
     }

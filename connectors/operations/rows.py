@@ -3,13 +3,13 @@
 Read as a stream and in bounded memory; a row that cannot be read costs its neighbours nothing.
 """
 
-import csv
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
 
+from connectors.operations.csv_table import CsvRow, CsvTable
 from schemas.errors import Rejected
 
 JSON, CSV = "json", "csv"
@@ -20,24 +20,30 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Row(NamedTuple):
-    """A row as a JSON object, and the line it begins in, from 1; `wrong`: why it cannot be read."""
+    """A row as a JSON object, and the line it begins in, from 1; `wrong`: why it cannot be read, `detail`: where."""
 
     line: int
     body: bytes
     wrong: str = ""
+    detail: str = ""
 
 
-async def rows(chunks: AsyncIterator[bytes], kind: str) -> AsyncIterator[Row]:
+async def rows(
+    chunks: AsyncIterator[bytes], kind: str, columns: Collection[str] | None = None, delimiter: str = ""
+) -> AsyncIterator[Row]:
     """The rows of a file of `kind`; blank lines are skipped, empty cells and columns without a name left out.
 
+    Args:
+        columns, delimiter: of CSV, see `CsvTable`; what is in no wanted column does not count to a row's size.
+
     Raises:
-        Rejected: `bad_csv` for no UTF-8 or no header, `too_large` for an array above `MAX_ARRAY`.
+        Rejected: `bad_csv`, see `CsvTable`; `too_large` for an array above `MAX_ARRAY`.
     """
-    lines = _lines(chunks)
     if kind == CSV:
-        async for row in _csv_rows(lines):
+        async for row in _csv_rows(_lines(chunks, marked=True), columns, delimiter):
             yield row
         return
+    lines = _lines(chunks)
     begun = False
     async for line, text in lines:
         if not begun and text.lstrip()[:1] == b"[":
@@ -49,11 +55,15 @@ async def rows(chunks: AsyncIterator[bytes], kind: str) -> AsyncIterator[Row]:
             yield _sized(line, text.strip())
 
 
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, bytes]]:
-    """(number, line with its end); what is longer than a row may be is cut off, and no row any more."""
+async def _lines(chunks: AsyncIterator[bytes], *, marked: bool = False) -> AsyncIterator[tuple[int, bytes]]:
+    """(number, line with its end); what is longer than a row may be is cut off, and no row any more.
+
+    Args:
+        marked: leave the mark of an encoding where it is.
+    """
     number, rest = 1, bytearray()
     async for chunk in chunks:
-        if number == 1 and not rest:
+        if number == 1 and not rest and not marked:
             chunk = chunk.removeprefix(_BOM)  # noqa: PLW2901  # a mark at the beginning of the first line is no text
         *whole, last = chunk.split(b"\n")
         for text in whole:
@@ -96,41 +106,19 @@ def _members(line: int, body: bytes) -> Iterator[Row]:
         at = end
 
 
-async def _csv_rows(lines: AsyncIterator[tuple[int, bytes]]) -> AsyncIterator[Row]:
-    header: list[str] = []
-    async for line, record in _records(lines):
-        if header and len(record) > MAX_ROW:
-            yield _sized(line, record)
-            continue
-        try:
-            cells = next(csv.reader([record.decode()], strict=True), [])
-        except (UnicodeDecodeError, csv.Error) as error:
-            if not header:
-                raise Rejected("bad_csv", f"line {line}: {type(error).__name__}") from error
-            yield Row(line, b"", "bad_row")
-            continue
-        if not header:
-            header = [name.strip() for name in cells]
-        elif len(cells) > len(header):
-            yield Row(line, b"", "bad_row")
-        elif any(cells):
-            named = zip(header, cells, strict=False)
-            yield _sized(line, msgspec.json.encode({name: cell for name, cell in named if name and cell}))
-    if not header:
-        raise Rejected("bad_csv", "there is no header line")
-
-
-async def _records(lines: AsyncIterator[tuple[int, bytes]]) -> AsyncIterator[tuple[int, bytes]]:
-    """Lines, joined while a quote is open (RFC 4180); one that stays open ends with a row's length."""
-    begin, record = 0, b""
+async def _csv_rows(
+    lines: AsyncIterator[tuple[int, bytes]], columns: Collection[str] | None, delimiter: str
+) -> AsyncIterator[Row]:
+    table = CsvTable(columns, delimiter)
     async for line, text in lines:
-        begin, record = begin or line, record + text
-        if record.count(b'"') % 2 == 0 or len(record) > MAX_ROW:
-            if record.strip():
-                yield begin, record
-            begin, record = 0, b""
-    if record.strip():
-        yield begin, record
+        for row in table.feed(line, text):
+            yield _row(row)
+    for row in table.end():
+        yield _row(row)
+
+
+def _row(row: CsvRow) -> Row:
+    return Row(row.line, b"", row.wrong, row.detail) if row.wrong else _sized(row.line, msgspec.json.encode(row.cells))
 
 
 def _sized(line: int, body: bytes) -> Row:

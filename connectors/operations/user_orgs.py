@@ -3,7 +3,6 @@
 Columns, or members: `user_id`, `org_id`, and, if the org is to be named otherwise than the user, `org_name`, `email`.
 """
 
-import csv
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from connectors.operations.csv_table import CsvRow, CsvTable
 from connectors.postgres.pool import Database
 from schemas.errors import Rejected
 
@@ -80,13 +80,19 @@ def _of_json(text: bytes) -> list[UserOrg]:
 
 
 def _of_csv(text: bytes) -> list[UserOrg]:
+    table, found = CsvTable(COLUMNS), list[CsvRow]()
     try:
-        rows = csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline=""))
-        if not {"user_id", "org_id"} <= set(rows.fieldnames or ()):
-            raise Rejected("bad_mapping_file", "CSV needs a header with user_id and org_id")
-        return _entries((f"line {rows.line_num}", row) for row in rows)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise Rejected("bad_mapping_file", type(error).__name__) from error
+        for number, line in enumerate(io.BytesIO(text), 1):
+            found += table.feed(number, line)
+        found += table.end()
+    except Rejected as error:
+        raise Rejected("bad_mapping_file", error.detail) from error
+    if not {"user_id", "org_id"} <= set(table.header):
+        raise Rejected("bad_mapping_file", "CSV needs a header with user_id and org_id")
+    for row in found:
+        if row.wrong:  # who is left out would be billed as before: all of the file, or nothing
+            raise Rejected("bad_mapping_file", f"line {row.line}: {row.wrong}: {row.detail}")
+    return _entries((f"line {row.line}", row.cells) for row in found)
 
 
 def _entries(rows: Iterable[tuple[str, Mapping[str | Any, Any]]]) -> list[UserOrg]:

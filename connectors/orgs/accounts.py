@@ -171,10 +171,7 @@ class OrgAccounts:
 
     async def plan(self, plan_code: str) -> Plan:
         """At most minutes old. Raises: LagoRejected: code `plan_not_found`."""
-        found = await self.billing.directory.plan(plan_code)
-        if found is None:
-            raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
-        return found
+        return await self.billing.plan(plan_code)
 
     async def _found(self, org_id: str) -> Account | None:
         _check(org_id)
@@ -197,9 +194,14 @@ class OrgAccounts:
         account = Account(customer, known.subscription if known is not None else None, created=known is None)
         if not wanted.plan_code or account.subscription is not None:
             return account
-        made = await billing.subscribe(
-            org_id, wanted.plan_code, wanted.billing_time, wanted.subscription_at, only_new=True
-        )
+        try:
+            made = await billing.subscribe(
+                org_id, wanted.plan_code, wanted.billing_time, wanted.subscription_at, only_new=True
+            )
+        except LagoRejected:
+            if known is None:
+                await billing.take_back(org_id)
+            raise
         # Its first subscription gave the customer its currency.
         return Account(await billing.lago.customer(org_id) or customer, made, created=True)
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from connectors.customers.by_identity import Identities
 from connectors.http.api.customers import customer_endpoints
 from connectors.http.api.dashboard import dashboard_endpoints
 from connectors.http.api.endpoints import Endpoint
@@ -23,6 +24,7 @@ def billing_endpoints(
     billing: OrgBilling,
     records: Records,
     event_code: str,
+    identities: Identities,
     *,
     now_us: Callable[[], int],
     clock: Callable[[], float] = time.monotonic,
@@ -31,6 +33,7 @@ def billing_endpoints(
 
     Args:
         event_code: `LAGO_EVENT_CODE`: the metric whose units are tokens.
+        identities: the mappings of customers onto themselves.
         now_us: microseconds since 1970 UTC.
         clock: seconds, never backwards.
     """
@@ -42,6 +45,6 @@ def billing_endpoints(
         *invoice_endpoints(accounts),
         *dashboard_endpoints(Dashboards(accounts, limits, codes, clock)),
         *limit_endpoints(accounts, limits),
-        *customer_endpoints(accounts),
+        *customer_endpoints(accounts, identities),
         *plan_endpoints(billing),
     ]

@@ -11,6 +11,7 @@ import asyncpg
 
 from connectors.postgres.errors import BUSY, decisions
 from connectors.postgres.pool import CONNECT_S
+from connectors.postgres.urls import with_defaults
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 
 FOLDER: Final = Path(__file__).parent / "migrations"
@@ -119,7 +120,7 @@ async def _apply(connection: Any, migration: Migration) -> None:
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[Any]:
     with decisions():
-        connection = await asyncpg.connect(url, timeout=CONNECT_S, server_settings={"timezone": "UTC"})
+        connection = await asyncpg.connect(**with_defaults(url, timeout=CONNECT_S, server_settings={"timezone": "UTC"}))
         try:
             yield connection
         finally:

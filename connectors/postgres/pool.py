@@ -8,8 +8,9 @@ from typing import Any, Final
 import asyncpg
 
 from connectors.postgres.errors import decisions
+from connectors.postgres.urls import connecting, most_connections, with_defaults
 from connectors.settings import Settings
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, Rejected
 
 #: To connect; for one statement, as the server and, should it be silent, as the client sees it; for a transaction whose
 #: client is frozen, so that its locks do not outlive the wait of the next owner. Seconds.
@@ -20,11 +21,15 @@ def postgres_url(settings: Settings) -> str:
     """Where Postgres is, for asyncpg.
 
     Raises:
-        ConfigurationError: the deployment has none.
+        ConfigurationError: the deployment has none, or what it has is no URL.
     """
     url = settings.postgres_url
     if url is None:
         raise ConfigurationError("DATABASE_URL", "DATABASE_URL or POSTGRES_HOST must be set: this needs Postgres")
+    try:
+        connecting(url.get_secret_value())
+    except Rejected as error:
+        raise ConfigurationError("DATABASE_URL", f"DATABASE_URL {error.detail}") from None
     return url.get_secret_value()
 
 
@@ -69,7 +74,8 @@ class Database:
     async def _opened(self) -> Any:
         async with self._opening:
             if self._pool is None:
-                self._pool = await asyncpg.create_pool(self._url, **_options(self._size))
+                size = min(self._size, most_connections(self._url))
+                self._pool = await asyncpg.create_pool(**with_defaults(self._url, **_options(size)))
         return self._pool
 
 

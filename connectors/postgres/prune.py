@@ -15,6 +15,7 @@ import asyncpg
 
 from connectors.postgres.errors import decisions
 from connectors.postgres.pool import CONNECT_S
+from connectors.postgres.urls import with_defaults
 
 #: Rows deleted in one transaction; how long a month's table waits for those who use it.
 BATCH: Final = 5000
@@ -118,7 +119,7 @@ async def _delete(connection: Any, table: str, old: str, before: datetime) -> in
 async def _connected(url: str) -> AsyncIterator[Any]:
     options = {"timezone": "UTC", "lock_timeout": _LOCK_WAIT, "application_name": "meterbridge"}
     with decisions():
-        connection = await asyncpg.connect(url, timeout=CONNECT_S, server_settings=options)
+        connection = await asyncpg.connect(**with_defaults(url, timeout=CONNECT_S, server_settings=options))
         try:
             yield connection
         finally:

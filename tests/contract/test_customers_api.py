@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from connectors.http.api.endpoints import Who
+from schemas.customers import CustomerRecord, MappingVersion
 from tests.support.org_api import OrgApi, org_api
 from tests.support.sandbox import DAY
 
@@ -43,7 +45,45 @@ async def test_a_customer_with_a_plan_is_created_and_subscribed_once(api: OrgApi
     assert await api.ask("POST", "/api/customers", 200, json=ACME) == made
     assert await api.ask("GET", "/api/customers/customer-123") == made
     assert (await api.lago.get("/subscriptions")).json()["meta"]["total_count"] == 1
-    assert len(api.access.changes) == 1
+    assert len(api.access.changes) == 2, "the customer, and who pays for it"
+
+
+async def test_a_new_customer_pays_for_usage_that_names_it_and_the_answer_says_so(api: OrgApi) -> None:
+    made = await api.ask("POST", "/api/customers", 201, json=ACME)
+    mapping = made["mapping"]
+    assert (mapping["litellm_customer_id"], mapping["lago_customer_id"]) == ("customer-123", "customer-123")
+    assert (mapping["billing_plan"], mapping["is_active"], mapping["id_kind"]) == ("ai_basic", True, None)
+    before, after = api.access.changes[-1]
+    assert (before, after["versions"][0]["lago_customer_id"]) == (None, "customer-123")
+
+
+async def test_a_mapping_that_is_there_is_never_overwritten_by_saving_a_customer(api: OrgApi) -> None:
+    """Whoever mapped, deactivated or deleted it meant it."""
+    kept = CustomerRecord("customer-123", (MappingVersion(0, "org_2", "t", "pro", False, "", "", 0),), 0, 0)
+    api.identities.all["customer-123"] = kept
+    made = await api.ask("POST", "/api/customers", 201, json=ACME)
+    assert (made["mapping"]["lago_customer_id"], made["mapping"]["is_active"]) == ("org_2", False)
+    assert api.identities.all["customer-123"] == kept
+    deleted = CustomerRecord("gone", (MappingVersion(0, "gone", "t", "pro", False, "", "", 0, True),), 0, 0)
+    api.identities.all["gone"] = deleted
+    assert (await api.ask("POST", "/api/customers", 201, json=ACME | {"external_id": "gone"}))["mapping"] is None
+    assert api.identities.all["gone"] == deleted
+
+
+async def test_who_else_pays_for_a_customers_id_is_not_told_to_a_key_of_its_org(api: OrgApi) -> None:
+    version = MappingVersion(0, "org_2", "t", "pro", True, "", "", 0)
+    api.identities.all["customer-123"] = CustomerRecord("customer-123", (version,), 0, 0)
+    api.access.who = Who("acme", frozenset({"*"}), frozenset({"customer-123"}))
+    assert (await api.ask("POST", "/api/customers", 201, json=ACME))["mapping"] is None
+    assert (await api.ask("GET", "/api/customers/customer-123"))["mapping"] is None
+
+
+async def test_a_customer_whose_mapping_was_not_stored_is_saved_again_and_then_pays(api: OrgApi) -> None:
+    api.identities.away = True
+    assert (await api.ask("POST", "/api/customers", 503, json=ACME))["reason"] == "kafka_unavailable"
+    api.identities.away = False
+    assert (await api.ask("POST", "/api/customers", 200, json=ACME))["mapping"]["lago_customer_id"] == "customer-123"
+    assert (await api.lago.get("/subscriptions")).json()["meta"]["total_count"] == 1
 
 
 async def test_all_customers_are_listed_newest_first_page_by_page(api: OrgApi) -> None:

@@ -7,7 +7,6 @@ import pytest
 from connectors.lago import orgs
 from connectors.lago.limits import FixedLimits
 from connectors.lago.orgs import LagoIntegrationError
-from schemas.errors import ConfigurationError
 from tests.support.orgs_world import World, orgs_world
 from tests.support.sandbox import event
 
@@ -52,5 +51,5 @@ async def test_an_orgs_limits_are_its_plans_and_its_own_held_against_what_lago_c
 
 async def test_without_limits_nothing_is_said_to_be_within_them(world: World) -> None:
     for function in (orgs.get_org_plan_limits, orgs.enforce_usage_limits):
-        with pytest.raises(ConfigurationError, match="no_limits"):
+        with pytest.raises(LagoIntegrationError, match="no_limits"):
             await function("org_1")

@@ -4,7 +4,7 @@ import io
 import json
 import time
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -173,10 +173,10 @@ async def test_lines_that_are_no_calls_are_told_and_cost_their_neighbours_nothin
     file = tmp_path / "mixed.jsonl"
     good = {"id": "a", "litellm_call_id": "a", "spend": 0.25, "startTime": time.time(), "user_id": "u"}
     file.write_text("\n".join(["{", json.dumps(good), "null", json.dumps({**good, "id": "b", "spend": -1})]))
-    done = await meterbridge(
-        stage, "backfill", "--source", "jsonl", "--file", str(file), "--json", DATABASE_URL=database
-    )
+    words = ("backfill", "--source", "jsonl", "--file", str(file), "--json")
+    done = await meterbridge(stage, *words, DATABASE_URL=database)
     told = done.json
+    assert done.code == 1, "a script has to see it"
     assert (told["missing"], told["usd"], sum(told["refused"].values())) == (1, "0.25", 3)
     assert (told["where"][0], told["where"][-1]) == ("line 1: not_json", "line 4 b: unreadable")
     assert done.code == 1
@@ -223,3 +223,28 @@ async def test_a_log_that_has_lost_rows_since_it_was_checked_is_not_believed(dat
         assert await judged(pool, [], Checked(0, "enriched", {}), MeterPolicy()) == []
     finally:
         pool.terminate()
+
+
+async def test_a_table_from_a_spreadsheet_is_taken_row_by_row_and_what_is_not_certain_is_named(
+    stage: Stage, database: str, running: Parts, tmp_path: Path
+) -> None:
+    file, at = tmp_path / "calls.csv", datetime.now(UTC).isoformat()
+    lines = [
+        "request_id;user;spend;startTime;messages",
+        f"req-1;u;0,25;{at};",
+        f"req-2;u;0.25;{at};" + "x" * 200_000,
+        "req-3;u;0.25;11/28/2026 10:03;",
+        f'req-4;u;0.25;{at};"an open quote',
+    ]
+    file.write_text("\n".join(lines))
+    words = ("backfill", "--source", "csv", "--file", str(file), "--json")
+    refused = await meterbridge(stage, *words, DATABASE_URL=database)
+    assert (refused.code, "--delimiter ';'" in refused.err) == (1, True)
+    done = await meterbridge(stage, *words, "--delimiter", ";", DATABASE_URL=database)
+    assert (done.code, done.json["read"], done.json["missing"], done.json["usd"]) == (1, 4, 1, "0.25")
+    cut = "a quote is not closed up to the end of the file: those lines are refused with it"
+    assert done.json["where"] == [
+        "line 2, request req-1 (spend): bad_number",
+        "line 4, request req-3 (startTime): bad_time",
+        f"line 5, request req-4 ({cut}): open_quote",
+    ]

@@ -162,3 +162,32 @@ async def test_a_call_that_can_never_be_read_stays_where_it_is(stage: Stage, dat
     done = await meterbridge(stage, "dlq", "requeue", "--json", DATABASE_URL=database)
     assert done.json["impossible"] == 1
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1
+
+
+async def test_what_was_put_away_stays_away_when_a_replay_brings_it_again(stage: Stage, database: str) -> None:
+    """The copy is the same call, whatever number its letter has; another call is a letter of its own."""
+    stage.put([raw(0, slp(1, cost="-1"))])
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: len(stage.read(stage.topics.rejected)) == 1, limit_s=20)
+        assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1
+        assert (await meterbridge(stage, "dlq", "purge", "--why", "a test", "--json")).json["purged"] == 1
+        since = str(time.time())
+        replayed = await meterbridge(stage, "replay", "--from", "2020-01-01", "--to", "2100-01-01", "--json")
+        assert replayed.json["records"] == 1
+        await soon(lambda: len([one for one in stage.read(stage.topics.rejected) if one.value()]) == 2, limit_s=20)
+        for words in ((), ("--since", since)):
+            assert (await meterbridge(stage, "dlq", "list", *words, "--json")).json["count"] == 0
+        stage.put([raw(1, slp(2, cost="-1"))])
+        await soon(lambda: len([one for one in stage.read(stage.topics.rejected) if one.value()]) == 3, limit_s=20)
+        (left,) = (await meterbridge(stage, "dlq", "list", "--json")).json["letters"]
+        assert left["reason"] == "negative_cost"
+
+
+async def test_a_reason_that_there_is_not_is_an_error_that_names_those_there_are(stage: Stage) -> None:
+    for words in (("list",), ("requeue", "--dry-run"), ("purge", "--dry-run")):
+        done = await meterbridge(stage, "dlq", *words, "--reason", "negativ_cost", "--json")
+        assert (done.code, done.json["count"]) == (2, 0)
+        assert "did you mean negative_cost?" in done.err
+        assert "beyond_horizon" in done.err
+    assert (await meterbridge(stage, "dlq", "list", "--reason", "negative_cost", "--json")).code == 0
+    assert (await meterbridge(stage, "dlq", "list", "--reason", "http_503", "--json")).code == 0

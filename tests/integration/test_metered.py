@@ -13,12 +13,12 @@ import pytest
 
 from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.lago import orgs
+from connectors.lago.alone import UsageThroughKafka
 from connectors.lago.client import LagoClient
 from connectors.lago.org_billing import OrgBilling
 from connectors.orgs.records import OrgRecords, StoredIds
 from connectors.orgs.usage_sink import KafkaUsage
 from schemas.customers import OrgRecord, Period
-from schemas.errors import ConfigurationError
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from tests.support.calls import raw, slp
@@ -207,8 +207,33 @@ async def test_the_served_functions_record_usage_of_an_org_that_lago_alone_knows
         assert [one["external_id"] for one in stage.values(stage.topics.orgs)[-1]["periods"]] == ["sub-a"]
         [value] = stage.values(stage.topics.raw)
         assert value["metered"]["transaction_id"] == "tx-1"
-    with pytest.raises(ConfigurationError, match="no_org_billing"):
+    with pytest.raises(orgs.LagoIntegrationError, match="LAGO_API_KEY"):
         await orgs.get_customer("org_a")
+
+
+async def test_a_process_that_knows_kafka_by_its_variables_alone_records_usage(
+    kafka: Kafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the specification's middleware does, in a service that was told nothing else."""
+    settings = settings_for(kafka, topic_prefix)
+    stage = Stage(kafka.bootstrap, topic_prefix, settings.kafka_partitions)
+    for name, value in {
+        "LAGO_API_KEY": KEY,
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
+        "KAFKA_PARTITIONS": str(settings.kafka_partitions),
+        "TOPIC_PREFIX": topic_prefix,
+    }.items():
+        monkeypatch.setenv(name, value)
+    orgs.serve_with(None)
+    for _ in range(2):
+        await orgs.record_api_call("org_a", "tx-1", "/v1/chat", user_id="user_1", tokens=150)
+    values = stage.values(stage.topics.raw)
+    assert [(one["metered"]["org_id"], one["metered"]["transaction_id"]) for one in values] == [("org_a", "tx-1")] * 2
+    monkeypatch.setenv("TOPIC_PREFIX", "elsewhere.")
+    for producer in list(UsageThroughKafka._producers):
+        await UsageThroughKafka._producers.pop(producer).close()
+    with pytest.raises(orgs.LagoIntegrationError, match="usage_needs_kafka"):
+        await orgs.record_api_call("org_a", "tx-2", "/v1/chat")
 
 
 async def test_the_subscription_id_of_an_org_is_kept_in_its_record(corner: Corner) -> None:

@@ -53,6 +53,7 @@ TYPES = {
     "meterbridge_held_calls": "gauge",
     "meterbridge_held_cost_usd": "gauge",
     "meterbridge_sealed_events_total": "counter",
+    "meterbridge_identities_asked_total": "counter",
     "meterbridge_ledgers_open": "gauge",
     "meterbridge_seen_identities": "gauge",
     "meterbridge_lane_halted": "gauge",

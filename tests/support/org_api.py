@@ -9,6 +9,8 @@ import httpx
 import msgspec
 from aiohttp import web
 
+from connectors.customers.by_identity import Announce, identity_of
+from connectors.customers.mappings import Mapped
 from connectors.http.api.endpoints import Endpoint, Who, other_org, routes_of
 from connectors.http.app import create_app
 from connectors.http.middleware import Door
@@ -18,9 +20,12 @@ from connectors.lago.metered import InMemoryUsage
 from connectors.lago.org_billing import OrgBilling
 from connectors.orgs.api import billing_endpoints
 from connectors.orgs.records import StoredIds
-from schemas.customers import OrgRecord
+from schemas.customer_id import normalise_customer_id
+from schemas.customers import CustomerRecord, OrgRecord
 from schemas.errors import Unavailable
 from schemas.moments import SECOND_US
+from streams.core.mapping import resolve
+from streams.core.remap import remap, shown
 from tests.support.sandbox import KEY, Clock, Lago, lago_sandbox
 
 ORGS = "/api/v1/billing/org/organizations"
@@ -42,6 +47,32 @@ class InMemoryRecords:
         known = self.all.get(org_id) or OrgRecord(org_id)
         self.all[org_id] = made = make(known)
         return msgspec.structs.replace(made, org_id=org_id)
+
+
+class InMemoryIdentities:
+    """`Identities` of one process, by the core's own rule."""
+
+    def __init__(self, now_us: Callable[[], int]) -> None:
+        self.all: dict[str, CustomerRecord] = {}
+        self.away = False
+        self._now_us = now_us
+
+    async def of(self, external_id: str) -> Mapped | None:
+        record = self.all.get(normalise_customer_id(external_id) or "")
+        version = shown(record.versions, self._now_us()) if record is not None else None
+        if record is None or version is None:
+            return None
+        return Mapped(record, version, resolve(record, self._now_us(), "", {}))
+
+    async def write(self, external_id: str, plan: str, announce: Announce) -> Mapped | None:
+        if self.away:
+            raise Unavailable("kafka_unavailable", "the customer's record was not stored in time")
+        wanted = identity_of(external_id, plan)
+        if wanted is not None and wanted.litellm_customer_id not in self.all:
+            made = remap(None, wanted, self._now_us(), SECOND_US)
+            await announce(None, made)
+            self.all[wanted.litellm_customer_id] = made
+        return await self.of(external_id)
 
 
 @dataclass
@@ -77,6 +108,7 @@ class OrgApi:
     clock: Clock
     records: InMemoryRecords
     usage: InMemoryUsage
+    identities: InMemoryIdentities
     access: OpenAccess
     billing: OrgBilling
     endpoints: list[Endpoint]
@@ -125,13 +157,14 @@ async def org_api(clock: Clock | None = None, **sandbox: Any) -> AsyncIterator[O
 
         client = LagoClient(wire, lago.url, KEY)
         billing = OrgBilling(client, StoredIds(records), usage, now_us=now_us, clock=lambda: ticks[0])  # type: ignore[arg-type]
-        endpoints = billing_endpoints(billing, records, "ai_usage", now_us=now_us, clock=lambda: ticks[0])
+        identities = InMemoryIdentities(now_us)
+        endpoints = billing_endpoints(billing, records, "ai_usage", identities, now_us=now_us, clock=lambda: ticks[0])
         runner = web.AppRunner(create_app(Door(), routes_of(endpoints, access)), access_log=None, shutdown_timeout=5)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
             async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
-                yield OrgApi(http, lago, clock, records, usage, access, billing, endpoints, ticks)
+                yield OrgApi(http, lago, clock, records, usage, identities, access, billing, endpoints, ticks)
         finally:
             await runner.cleanup()

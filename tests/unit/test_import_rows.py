@@ -33,21 +33,32 @@ async def test_a_quoted_cell_may_hold_lines_commas_and_quotes() -> None:
 
 
 async def test_a_csv_row_that_cannot_be_read_is_named_by_its_line() -> None:
-    body = b'a,b\n1,2,3\n4,5\n\xff,6\n7,"8"x\n9,10\n'
+    body = b'a,b\n1,2,3\n4,5\n\xff,6\n7,"8"x\n9\n10,11\n'
     assert await read(body, CSV) == [
-        (2, "bad_row"),
+        (2, "long_row"),
         (3, {"a": "4", "b": "5"}),
-        (4, "bad_row"),
-        (5, "bad_row"),
-        (6, {"a": "9", "b": "10"}),
+        (4, "not_utf8"),
+        (5, "stray_quote"),
+        (6, "short_row"),
+        (7, {"a": "10", "b": "11"}),
     ]
 
 
-async def test_a_quote_that_is_never_closed_ends_with_the_longest_row() -> None:
-    body = b'a\n"' + b"x" * 50 + b"\n" + b"y\n" * MAX_ROW
-    found = await read(body, CSV, 4096)
-    assert found[0] == (2, "row_too_large")
-    assert found[-1][1] == {"a": "y"}
+async def test_a_csv_row_is_as_long_as_its_wanted_cells() -> None:
+    long = b"x" * MAX_ROW
+    body = b"a,note\n1," + long + b"\n" + long + b",2\n3,4\n"
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body
+
+    found = [(row.line, row.wrong or json.loads(row.body)) async for row in rows(chunks(), CSV, ("a",))]
+    assert found == [(2, {"a": "1"}), (3, "row_too_large"), (4, {"a": "3"})]
+
+
+async def test_a_quote_that_is_never_closed_takes_the_rest_of_the_file_with_it() -> None:
+    """The lines that it swallows are told, and never read as rows."""
+    body = b'a\n"' + b"x" * 50 + b"\n" + b"y\n" * 100
+    assert await read(body, CSV, 4096) == [(2, "open_quote")]
 
 
 @pytest.mark.parametrize("body", [b"", b"\n \n", b"\xff\xfe,b\n1,2\n"])

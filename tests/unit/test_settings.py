@@ -7,6 +7,7 @@ from traceback import format_exception
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from connectors.setting_names import meant_by
 from connectors.settings import VARIABLES, Settings, configuration_page, load_settings
 from schemas.errors import ConfigurationError
 from schemas.policy import LatePolicy, MeterPolicy
@@ -52,6 +53,7 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "ORG_ID_PREFIXES": "team-, acct-",
         "SUBSCRIPTION_ID_TEMPLATE": "sub_{org_id}",
         "AUTO_SUBSCRIBE": "1",
+        "MAP_BY_IDENTITY": "1",
         "LITELLM_API_URL": "http://litellm:4000",
         "LITELLM_DATABASE_URL": "postgresql://litellm",
         "LITELLM_MASTER_KEY": "hush",
@@ -253,3 +255,28 @@ def test_users_tokens_are_taken_only_once_it_is_said_whom_they_are_for() -> None
     assert (
         load_settings({"OIDC_ISSUER": "https://id.example/", "OIDC_AUDIENCE": "a"}).oidc_issuer == "https://id.example/"
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("WEBHOOK_TOKENS", "WEBHOOK_TOKEN"),
+        ("WEBHOOK_SECRETS", "WEBHOOK_SECRET"),
+        ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("LAGO_KEY", "LAGO_API_KEY"),
+        ("WINDOW_SECOND", "WINDOW_SECONDS"),
+        ("GRACE_SECOND", "GRACE_SECONDS"),
+        ("ORG_ID_PREFIX", "ORG_ID_PREFIXES"),
+        ("DATABSE_URL", "DATABASE_URL"),
+    ],
+)
+def test_a_misspelt_setting_is_told_with_the_one_that_was_meant(written: str, meant: str) -> None:
+    assert load_settings({written: "x"}).unknown == (written,)
+    assert meant_by(written, VARIABLES) == meant
+
+
+def test_other_programs_variables_are_nobodys_business() -> None:
+    """Kubernetes, Postgres, LiteLLM and the shell have names that begin as ours do."""
+    others = """PATH HOME LANG PWD HOSTNAME PORT_1 POSTGRES_SERVICE_HOST POSTGRES_PORT_5432_TCP PGHOST REDIS_HOST DB_URL
+    LITELLM_LOG LITELLM_SALT_KEY OPENAI_API_KEY PYTHONPATH UI_PASSWORD LOG_DIR PROXY_HOST MAX_BUDGET BATCH_MODE"""
+    assert load_settings(dict.fromkeys(others.split(), "x")).unknown == ()

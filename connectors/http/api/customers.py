@@ -5,7 +5,11 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import BaseModel, Field
 
+from connectors.customers.by_identity import Identities
+from connectors.customers.mappings import Known, Mapped
 from connectors.http.api.endpoints import Asked, Endpoint
+from connectors.http.api.mapping import record_told
+from connectors.http.api.mapping_bodies import MappingShown, mapping_shown
 from connectors.http.api.org_invoices import InvoicesQuery, InvoicesShown, PageQuery, PageShown, listed
 from connectors.http.api.shown import Email, Id, Name, SubscriptionShown, answer, told
 from connectors.lago.shapes import Customer
@@ -40,9 +44,15 @@ class CustomerListed(BaseModel):
 
 
 class CustomerShown(CustomerListed):
-    """Lago's customer with its running subscription; null where it has none."""
+    """Lago's customer with its running subscription; null where it has none.
+
+    Fields:
+        mapping: of the LiteLLM customer with this very id: who pays for usage that names it. Null where nobody does, or
+            a customer that whoever asks may not see.
+    """
 
     subscription: SubscriptionShown | None
+    mapping: MappingShown | None
 
 
 class CustomersShown(BaseModel):
@@ -52,7 +62,7 @@ class CustomersShown(BaseModel):
     meta: PageShown
 
 
-def customer_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
+def customer_endpoints(accounts: OrgAccounts, identities: Identities) -> list[Endpoint]:
     """Everything below `/api/customers`."""
 
     async def post(asked: Asked) -> web.Response:
@@ -67,7 +77,13 @@ def customer_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
             overwrite=True,
         )
         account = await accounts.set_up(wanted, asked.changing)
-        return answer(_shown(account), 201 if account.created else 200)
+
+        async def announce(before: Known, after: Known) -> None:
+            await asked.changing(record_told(before), record_told(after))
+
+        # Lago first: whoever dies in between repeats the request, and finds done what is done.
+        mapped = await identities.write(body.external_id, wanted.plan_code, announce)
+        return answer(_shown(asked, account, mapped), 201 if account.created else 200)
 
     async def every(asked: Asked) -> web.Response:
         query: PageQuery = asked.query
@@ -76,7 +92,9 @@ def customer_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
         return answer(CustomersShown(customers=listed, meta=PageShown.of(query, page)))
 
     async def get(asked: Asked) -> web.Response:
-        return answer(_shown(await accounts.account(asked.part("customer_id"))))
+        customer_id = asked.part("customer_id")
+        account = await accounts.account(customer_id)
+        return answer(_shown(asked, account, await identities.of(customer_id)))
 
     async def invoices(asked: Asked) -> web.Response:
         return await listed(accounts, asked.part("customer_id"), asked.query)
@@ -86,7 +104,7 @@ def customer_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
             "POST",
             "/api/customers",
             "customers:write",
-            "Save a customer, and subscribe it where a plan is named; the same twice is the same once.",
+            "Save a customer that pays for usage naming it, and subscribe it where a plan is named; twice is once.",
             told(post),
             body=CustomerBody,
             answers={200: CustomerShown, 201: CustomerShown},
@@ -126,11 +144,14 @@ def customer_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
     ]
 
 
-def _shown(account: Account) -> CustomerShown:
-    running = account.subscription
+def _shown(asked: Asked, account: Account, mapped: Mapped | None) -> CustomerShown:
+    running, may_see = account.subscription, asked.who.may_see
+    if mapped is not None and not may_see(mapped.version.lago_customer_id):
+        mapped = None
     return CustomerShown(
         **_fields(account.customer),
         subscription=SubscriptionShown.model_validate(running) if running is not None else None,
+        mapping=MappingShown.model_validate(mapping_shown(mapped, may_see)) if mapped is not None else None,
     )
 
 

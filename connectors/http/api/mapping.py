@@ -60,7 +60,7 @@ class RequestGuard:
 
     async def changing(self, before: Known, after: Known) -> None:
         """The whole record, before and after. Raises: Unavailable."""
-        await self._asked.changing(_told(before), _told(after))
+        await self._asked.changing(record_told(before), record_told(after))
 
 
 def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]:
@@ -200,5 +200,6 @@ def _no_mapping() -> Problem:
     return Problem(404, "no_mapping", "this LiteLLM customer is not mapped")
 
 
-def _told(record: Known) -> Any:
+def record_told(record: Known) -> Any:
+    """A customer's whole record, for the audit log."""
     return None if record is None else msgspec.to_builtins(record)

@@ -1,0 +1,140 @@
+"""Org billing from `LAGO_API_URL` and `LAGO_API_KEY` alone, for a process that was not told more with `serve_with`.
+
+Whatever only speaks to Lago needs no more. Recorded usage goes through Kafka, so that it is billed once: it needs
+`KAFKA_BOOTSTRAP_SERVERS` (and `TOPIC_PREFIX`) too, or Meterbridge's API, see `org_billing_service`.
+"""
+
+import asyncio
+import time
+from asyncio import AbstractEventLoop
+from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakKeyDictionary
+
+from connectors.lago.client import LagoClient, lago_http
+from connectors.lago.errors import LagoRejected
+from connectors.lago.limits import FixedLimits, UsageLimits
+from connectors.lago.metered import MeteredEvent
+from connectors.lago.org_billing import OrgBilling
+from connectors.settings import Settings, own_settings
+from schemas.moments import parse_us
+from schemas.topics import TopicNames
+
+if TYPE_CHECKING:
+    from connectors.kafka.producer import KafkaProducer
+
+_LAGO = (
+    "LAGO_API_URL",
+    "LAGO_API_KEY",
+    "LAGO_TIMEOUT",
+    "LAGO_EVENT_CODE",
+    "ORG_ID_PREFIXES",
+    "SUBSCRIPTION_ID_TEMPLATE",
+)
+_KAFKA = ("KAFKA_", "TOPIC_PREFIX", "WEBHOOK_TIMEOUT")
+_CONNECTIONS = 8
+#: How long Kafka may take to say which topics it has.
+_ANSWER_S = 5.0
+
+
+class Alone:
+    """One event loop's org billing by the settings; `of` gives it."""
+
+    _by_loop: ClassVar["WeakKeyDictionary[AbstractEventLoop, Alone]"] = WeakKeyDictionary()
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        key = settings.lago_api_key
+        # No idle connection is kept: whoever calls a function now and then closes nothing.
+        http = lago_http(settings.lago_timeout, _CONNECTIONS, keep_alive=False)
+        self.lago = LagoClient(http, settings.lago_api_url, key.get_secret_value() if key is not None else "")
+        self.billing = OrgBilling(
+            self.lago,
+            LagoHasThem(),
+            UsageThroughKafka(),
+            now_us=_now_us,
+            prefixes=settings.org_id_prefixes,
+            template=settings.subscription_id_template,
+            stamp=self._customer_since_us,
+        )
+        self.limits = UsageLimits(self.billing, FixedLimits(), tokens_code=settings.lago_event_code)
+
+    @classmethod
+    def of(cls) -> "Alone":
+        """This loop's, by the environment as it is now. Raises: ConfigurationError: a variable is malformed."""
+        settings, loop = own_settings(_LAGO), asyncio.get_running_loop()
+        known = cls._by_loop.get(loop)
+        if known is None or known.settings != settings:
+            known = cls._by_loop[loop] = cls(settings)
+        return known
+
+    def needs_key(self) -> "Alone":
+        """Raises: LagoRejected: there is none."""
+        if self.settings.lago_api_key is None:
+            raise LagoRejected("LAGO_API_KEY", "LAGO_API_KEY must be set: Lago answers nobody without it")
+        return self
+
+    async def _customer_since_us(self, org_id: str) -> int:
+        """The same whenever and wherever it is asked: of two processes that subscribe an org at once, the second finds
+        the first one's subscription under the same id."""
+        customer = await self.lago.customer(org_id)
+        return _now_us() if customer is None or customer.created_at is None else parse_us(customer.created_at)
+
+
+def is_org(external_id: str) -> bool:
+    """Whether the id begins as an org's does, by `ORG_ID_PREFIXES`. Raises: ConfigurationError."""
+    return external_id.startswith(own_settings(("ORG_ID_PREFIXES",)).org_id_prefixes)
+
+
+class LagoHasThem:
+    """`SubscriptionIds` of whoever keeps none: what runs in Lago is adopted, and a new id is the same for a customer."""
+
+    async def recall(self, org_id: str) -> str | None:  # noqa: ARG002  # the protocol's
+        """See `SubscriptionIds`."""
+        return None
+
+    async def remember(self, org_id: str, proposed: str) -> str:  # noqa: ARG002
+        """See `SubscriptionIds`."""
+        return proposed
+
+
+class UsageThroughKafka:
+    """`UsageSink` on the Kafka of the environment, with a producer for each event loop."""
+
+    _producers: ClassVar[dict[AbstractEventLoop, "KafkaProducer"]] = {}
+
+    async def record(self, event: MeteredEvent) -> None:
+        """Durable on return.
+
+        Raises:
+            LagoRejected: `usage_needs_kafka`: no Kafka is named, or it has not our topics.
+            Unavailable: it does not answer now; the same event again is safe.
+        """
+        settings = own_settings(_KAFKA)
+        if "kafka_bootstrap_servers" not in settings.model_fields_set:
+            raise LagoRejected(
+                "usage_needs_kafka",
+                "usage is billed once because it goes through Kafka: set KAFKA_BOOTSTRAP_SERVERS, "
+                "or record it through Meterbridge's API with connectors.middleware.org_billing_service",
+            )
+        from connectors.kafka.admin import check_topics
+        from connectors.kafka.producer import KafkaProducer, producer_config
+        from connectors.kafka.security import librdkafka_config
+        from connectors.orgs.usage_sink import KafkaUsage
+
+        loop = asyncio.get_running_loop()
+        if loop not in self._producers:
+            if complaints := await asyncio.to_thread(check_topics, settings, _ANSWER_S):
+                raise LagoRejected("usage_needs_kafka", " ".join(complaints))
+            security = {name: value for name, value in librdkafka_config(settings).items() if name != "logger"}
+            config = producer_config(
+                settings.kafka_bootstrap_servers, answer_within_s=settings.webhook_timeout, security=security
+            )
+            for ended in [known for known in self._producers if known.is_closed()]:
+                await self._producers.pop(ended).close(0.0)
+            self._producers.setdefault(loop, KafkaProducer(config))
+        raw = TopicNames.with_prefix(settings.topic_prefix).raw
+        await KafkaUsage(self._producers[loop], raw, now_us=_now_us).record(event)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,216 @@
+"""A table as CSV (RFC 4180), read strictly: what could be money is never guessed from a damaged row.
+
+Lines are fed one after the other, so a file of any size is read in bounded memory. A row that is not whole is told with
+its line and its reason and costs its neighbours nothing; lines that an open quote has swallowed go with it, for the text
+of a cell must never be taken for a row.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import Final, NamedTuple
+
+from schemas.errors import Rejected
+
+#: Of one row with all its cells, also of columns that nobody reads: LiteLLM's exports hold whole conversations.
+MAX_RECORD: Final = 32 << 20
+#: Why a row is refused.
+STRAY_QUOTE, OPEN_QUOTE, SHORT, LONG, NOT_UTF8, TOO_LARGE = (
+    "stray_quote",
+    "open_quote",
+    "short_row",
+    "long_row",
+    "not_utf8",
+    "row_too_large",
+)
+BAD_CSV: Final = "bad_csv"
+DELIMITERS: Final = {",": ",", ";": ";", "|": "|", "tab": "\t", "\t": "\t", "\\t": "\t"}
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class CsvRow(NamedTuple):
+    """A row from the line it begins in, from 1.
+
+    Fields:
+        cells: by column, trimmed of nothing, without empty ones; of a refused row what stands before the fault.
+        wrong: why it is refused; `detail` says where.
+    """
+
+    line: int
+    cells: dict[str, str]
+    wrong: str = ""
+    detail: str = ""
+
+
+class CsvTable:
+    """One file.
+
+    Args:
+        columns: that are wanted; of others the cells are passed over. None = all.
+        delimiter: one of `DELIMITERS`; `""` = a comma.
+    """
+
+    def __init__(self, columns: Collection[str] | None = None, delimiter: str = "") -> None:
+        self.header: list[str] = []
+        self._columns = columns
+        self._told = bool(delimiter)
+        self._delimiter = DELIMITERS[delimiter or ","]
+        self._record = _Record(self._delimiter)
+        self._begin = 0
+        self._size = 0
+
+    def feed(self, number: int, line: bytes) -> Iterator[CsvRow]:
+        """The row that ends with this line, if one does.
+
+        Raises:
+            Rejected: `bad_csv`: the file cannot be read as it is, for its header, its encoding or its delimiter.
+        """
+        if number == 1:
+            line = _checked_start(line)
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            yield self._undecodable(number, line, error)
+            return
+        if not self._begin and not text.strip():
+            return
+        self._begin = self._begin or number
+        self._size += len(line)
+        self._record.feed(text)
+        if self._record.is_open and self._size <= MAX_RECORD:
+            return
+        if row := self._ended(number):
+            yield row
+
+    def end(self) -> Iterator[CsvRow]:
+        """The row that the end of the file cuts, if there is one. Raises: Rejected: as `feed`."""
+        if self._begin and (row := self._ended(0)):
+            yield row
+        if not self.header:
+            raise Rejected(BAD_CSV, "there is no header line")
+
+    def _ended(self, last: int) -> CsvRow | None:
+        begin, record, size = self._begin, self._record, self._size
+        self._begin, self._record, self._size = 0, _Record(self._delimiter), 0
+        wrong, detail = record.wrong, record.detail
+        if record.is_open:
+            wrong = TOO_LARGE if size > MAX_RECORD else OPEN_QUOTE
+            until = f"line {last}" if last else "the end of the file"
+            detail = f"a quote is not closed up to {until}: those lines are refused with it"
+        elif wrong and last > begin:
+            detail += f"; lines {begin} to {last} are refused together"
+        if not self.header:
+            if wrong:
+                raise Rejected(BAD_CSV, f"the header, line {begin}: {wrong}: {detail}")
+            self._take_header(record.cells)
+            return None
+        if not wrong and len(record.cells) != len(self.header):
+            wrong = SHORT if len(record.cells) < len(self.header) else LONG
+            detail = f"{len(record.cells)} cells, and the header has {len(self.header)}"
+            detail += ": is a cell with the delimiter in it quoted?" if wrong == LONG else ": is the row cut off?"
+        if not wrong and not any(record.cells):
+            return None
+        return CsvRow(begin, self._named(record.cells), wrong, detail)
+
+    def _take_header(self, cells: list[str]) -> None:
+        header = [name.strip() for name in cells]
+        if not self._told:
+            for word, other in (("';'", ";"), ("a tab", "\t"), ("'|'", "|")):
+                if sum(cell.count(other) for cell in cells) >= len(cells):
+                    option = "tab" if other == "\t" else f"'{other}'"
+                    raise Rejected(BAD_CSV, f"the header is separated by {word}, not by commas: --delimiter {option}")
+        twice = sorted({name for name in header if name and header.count(name) > 1})
+        if twice and (self._columns is None or not set(twice).isdisjoint(self._columns)):
+            raise Rejected(BAD_CSV, f"two columns are called {twice[0]}")
+        self.header = header
+
+    def _named(self, cells: list[str]) -> dict[str, str]:
+        wanted = self._columns
+        return {
+            name: cell
+            for name, cell in zip(self.header, cells, strict=False)
+            if name and cell and (wanted is None or name in wanted)
+        }
+
+    def _undecodable(self, number: int, line: bytes, error: UnicodeDecodeError) -> CsvRow:
+        detail = f"byte 0x{line[error.start]:02x} is no UTF-8: save the file as UTF-8"
+        if not self.header:
+            raise Rejected(BAD_CSV, f"the header, line {number}: {detail}")
+        begin = self._begin or number
+        self._record.feed(line[: error.start].decode())
+        cells = self._record.cells[:-1]
+        self._begin, self._record, self._size = 0, _Record(self._delimiter), 0
+        return CsvRow(begin, self._named(cells), NOT_UTF8, detail)
+
+
+class _Record:
+    """The cells of one row, over several lines where a quoted cell has line ends in it."""
+
+    def __init__(self, delimiter: str) -> None:
+        self.cells: list[str] = []
+        self.is_open = False
+        self.wrong = ""
+        self.detail = ""
+        self._delimiter = delimiter
+        self._parts: list[str] = []
+
+    def feed(self, text: str) -> None:
+        """Take a line with its end."""
+        if not self.is_open and '"' not in text:
+            self.cells = text.rstrip("\r\n").split(self._delimiter)
+            return
+        at, end = 0, len(text.rstrip("\r\n"))
+        while not self.wrong:
+            if self.is_open:
+                at = self._quoted(text, at)
+                if self.is_open:
+                    return
+                if at < end and text[at] != self._delimiter:
+                    self._fault(f"text after the closing quote of cell {len(self.cells)}")
+                    return
+            elif at < end and text[at] == '"':
+                self.is_open, self._parts = True, []
+                at += 1
+                continue
+            else:
+                at = self._plain(text, at, end)
+            if at >= end:
+                return
+            at += 1  # the delimiter; behind the last one is an empty cell
+            if at == end:
+                self.cells.append("")
+                return
+
+    def _quoted(self, text: str, at: int) -> int:
+        """The place behind the closing quote; the cell stays open where the line has none."""
+        while True:
+            quote = text.find('"', at)
+            if quote < 0:
+                self._parts.append(text[at:])
+                return len(text)
+            self._parts.append(text[at:quote])
+            if text[quote + 1 : quote + 2] != '"':
+                self.cells.append("".join(self._parts))
+                self.is_open = False
+                return quote + 1
+            self._parts.append('"')
+            at = quote + 2
+
+    def _plain(self, text: str, at: int, end: int) -> int:
+        until = text.find(self._delimiter, at, end)
+        until = end if until < 0 else until
+        cell = text[at:until]
+        if '"' in cell:
+            self._fault(f"a quote within cell {len(self.cells) + 1}, which is not quoted")
+        else:
+            self.cells.append(cell)
+        return until
+
+    def _fault(self, detail: str) -> None:
+        self.wrong, self.detail = STRAY_QUOTE, detail
+
+
+def _checked_start(line: bytes) -> bytes:
+    """The first line without the mark of UTF-8. Raises: Rejected: it is UTF-16."""
+    if line.startswith(_UTF16) or b"\0" in line[:4]:
+        raise Rejected(BAD_CSV, "the file is UTF-16: save it as CSV in UTF-8")
+    return line.removeprefix(_BOM)

@@ -1,0 +1,194 @@
+"""A Postgres URL as people have it, with the parameters of Prisma, Neon, libpq or SQLAlchemy, for asyncpg.
+
+asyncpg passes what it does not know on to the server, which refuses the connection for it. So every parameter is known
+here: translated, without meaning for us, or refused by its name; never with its value.
+
+Sources: https://www.postgresql.org/docs/current/libpq-connect.html (33.1.2),
+https://www.prisma.io/docs/orm/overview/databases/postgresql (arguments),
+https://neon.com/docs/connect/connect-securely.
+"""
+
+import re
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from schemas.errors import Rejected
+
+BAD_URL: Final = "bad_url"
+_SCHEMES: Final = re.compile(r"postgres(ql)?(\+(asyncpg|psycopg2?|psycopg_async))?", re.IGNORECASE)
+#: asyncpg reads them out of the URL itself.
+_ASYNCPG: Final = frozenset(
+    [
+        "host",
+        "port",
+        "user",
+        "password",
+        "dbname",
+        "database",
+        "passfile",
+        "sslmode",
+        "sslcert",
+        "sslkey",
+        "sslrootcert",
+        "sslcrl",
+        "sslpassword",
+        "ssl_min_protocol_version",
+        "ssl_max_protocol_version",
+        "sslnegotiation",
+        "target_session_attrs",
+        "krbsrvname",
+        "gsslib",
+    ]
+)
+#: Settings of the session that the server takes.
+_SERVER: Final = frozenset(
+    [
+        "application_name",
+        "options",
+        "search_path",
+        "timezone",
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "datestyle",
+        "default_transaction_isolation",
+    ]
+)
+#: About other pools than ours, or what asyncpg does anyway or cannot do and is not harmed by.
+_IDLE: Final = frozenset(
+    [
+        "pool_timeout",
+        "socket_timeout",
+        "max_connection_lifetime",
+        "max_idle_connection_lifetime",
+        "single_use_connections",
+        "channel_binding",
+        "gssencmode",
+        "sslcompression",
+        "sslsni",
+        "keepalives",
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+        "tcp_user_timeout",
+        "load_balance_hosts",
+        "fallback_application_name",
+        "client_encoding",
+    ]
+)
+_TRANSLATED: Final = frozenset(
+    [
+        "schema",
+        "connection_limit",
+        "pgbouncer",
+        "statement_cache_size",
+        "prepared_statement_cache_size",
+        "connect_timeout",
+        "sslaccept",
+        "ssl",
+        "uselibpqcompat",
+    ]
+)
+#: `sslaccept` of Prisma to libpq's mode.
+_ACCEPTS: Final = {"strict": "verify-full", "accept_invalid_certs": "require"}
+_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_MOST_CONNECTIONS: Final = 1000
+
+
+def connecting(url: str) -> dict[str, Any]:
+    """Arguments for `asyncpg.connect` or `create_pool`: `dsn`, and what the URL's parameters ask for.
+
+    Raises:
+        Rejected: `bad_url`: it is no Postgres URL, or has a parameter that is not taken; the detail names that one.
+    """
+    dsn, given = _taken_apart(url)
+    arguments: dict[str, Any] = {}
+    query = {name: value for name, value in given.items() if name in _ASYNCPG}
+    server = {name: value for name, value in given.items() if name in _SERVER}
+    if schema := given.get("schema"):
+        server["search_path"] = '"' + schema.replace('"', '""') + '"'
+    if given.get("pgbouncer", "").lower() == "true":
+        arguments["statement_cache_size"] = 0
+    for name in ("statement_cache_size", "prepared_statement_cache_size"):
+        if name in given:
+            arguments["statement_cache_size"] = _number(name, given[name])
+    _number("connection_limit", given.get("connection_limit", "0"))
+    if seconds := _number("connect_timeout", given.get("connect_timeout", "0")):
+        arguments["timeout"] = float(seconds)
+    query |= _encryption(given, arguments)
+    query = {name: value for name, value in query.items() if value}
+    if server:
+        arguments["server_settings"] = server
+    return {"dsn": dsn + (f"?{urlencode(query, quote_via=quote)}" if query else ""), **arguments}
+
+
+def with_defaults(url: str, **defaults: Any) -> dict[str, Any]:
+    """`connecting`, and what the URL does not say otherwise. Of the session's settings ours stand: we rely on them;
+    only its name is the URL's."""
+    found = connecting(url)
+    theirs, ours = found.pop("server_settings", {}), defaults.pop("server_settings", {})
+    server = {**theirs, **ours, **{name: theirs[name] for name in ("application_name",) if name in theirs}}
+    return {**defaults, **found, **({"server_settings": server} if server else {})}
+
+
+def most_connections(url: str) -> int:
+    """`connection_limit`: how many connections a pool may have; a large number where it is not said."""
+    given = _taken_apart(url)[1].get("connection_limit")
+    return _MOST_CONNECTIONS if given is None else max(1, _number("connection_limit", given))
+
+
+def _taken_apart(url: str) -> tuple[str, Mapping[str, str]]:
+    """The URL without its parameters, under the name asyncpg knows; and those, all of them known."""
+    try:
+        parts = urlsplit(url)
+        if not _SCHEMES.fullmatch(parts.scheme):
+            raise ValueError
+        given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    except ValueError:
+        raise Rejected(BAD_URL, "should be an address such as postgresql://user:password@host:5432/database") from None
+    if "@" not in parts.netloc and "@" in parts.query + parts.fragment:
+        raise Rejected(BAD_URL, "has a ? or a # in its password: write it as %3F or %23")
+    if parts.fragment:
+        raise Rejected(BAD_URL, "has a # in it: write it as %23")
+    ours = _ASYNCPG | _SERVER | _IDLE | _TRANSLATED
+    unknown = sorted(name for name in given if name not in ours)
+    if unknown:
+        raise Rejected(BAD_URL, f"has the parameter {', '.join(map(_shown, unknown))}, which is not taken")
+    return urlunsplit(("postgresql", parts.netloc, parts.path, "", "")), {k: v for k, v in given.items() if v}
+
+
+def _encryption(given: Mapping[str, str], arguments: dict[str, Any]) -> dict[str, str]:
+    """What is asked for under other names than libpq's; the system's authorities where none is named."""
+    mode = given.get("sslmode") or given.get("ssl", "")
+    mode = {"true": "require", "false": "disable", "no-verify": "require"}.get(mode, mode)
+    accept = given.get("sslaccept", "")
+    if mode and mode not in _MODES:
+        raise Rejected(BAD_URL, f"has a sslmode that there is not: one of {', '.join(_MODES)}")
+    if accept and accept not in _ACCEPTS:
+        raise Rejected(BAD_URL, f"has a sslaccept that there is not: one of {', '.join(_ACCEPTS)}")
+    if given.get("gssencmode") == "require":
+        raise Rejected(BAD_URL, "has the parameter gssencmode=require, which is not taken")
+    if mode == "require" and accept == "strict":
+        mode = "verify-full"
+    found = {"sslmode": mode}
+    authority = given.get("sslrootcert", "")
+    if "sslcert" in given and "sslkey" not in given and not authority:
+        authority, found["sslcert"] = given["sslcert"], ""  # Prisma's: the authority's, not the client's
+    if authority == "system" or (mode.startswith("verify") and not authority):
+        context = ssl.create_default_context()
+        context.check_hostname = mode != "verify-ca"
+        arguments["ssl"], authority = context, ""
+    return {**found, "sslrootcert": authority}
+
+
+def _number(name: str, text: str) -> int:
+    if not re.fullmatch(r"\d{1,6}", text):
+        raise Rejected(BAD_URL, f"has a {name} that is no whole number")
+    return int(text)
+
+
+def _shown(name: str) -> str:
+    """A parameter's name: what looks like one, and not like a piece of a password with a ? in it."""
+    return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,40}", name) else "without a name"

@@ -1,0 +1,64 @@
+"""What every command does before anything else: one Ctrl-C ends it, and no character of an id breaks its terminal.
+
+It is imported first, so it imports nothing that takes long.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+#: What a shell answers for a command that was interrupted.
+INTERRUPTED = 130
+#: They stop by themselves on a signal, and have something to finish.
+_STOP_THEMSELVES = frozenset({"serve", "worker", "demo", "lago-sandbox"})
+#: A progress bar may have hidden it.
+_SHOW_CURSOR = "\x1b[?25h"
+
+_words: list[Callable[[], str]] = []
+_prepared: list[bool] = []
+
+
+def prepare(arguments: Sequence[str] | None = None) -> None:
+    """Make the process ready for a command; the second time does nothing.
+
+    Args:
+        arguments: of the command line, without the program; by default this process's.
+    """
+    if _prepared:
+        return
+    _prepared.append(True)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    words = sys.argv[1:] if arguments is None else arguments
+    command = next((word for word in words if not word.startswith("-")), "")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        return  # a job in the background of a shell: Ctrl-C is for another
+    if command in _STOP_THEMSELVES or not hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGINT, lambda *_: _end())  # until the command has a handler of its own
+        return
+    # Kafka's library waits for a broker in C for half a minute, where Python sees no signal: a thread of its own does.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    threading.Thread(target=_wait, name="ctrl-c", daemon=True).start()
+
+
+def when_interrupted(words: Callable[[], str]) -> None:
+    """From now on an interrupted command says how far it came."""
+    _words.append(words)
+
+
+def _wait() -> None:
+    signal.sigwait({signal.SIGINT})
+    _end()
+
+
+def _end() -> None:
+    """At once: what a command has reported as done is durable, and everything else is done again by its repeat."""
+    told = " ".join(["meterbridge: interrupted.", *(words() for words in _words[-1:])])
+    cursor = _SHOW_CURSOR if sys.stderr is not None and sys.stderr.isatty() else ""
+    try:
+        os.write(2, f"{cursor}\n{told}\n".encode("ascii", "backslashreplace"))
+    finally:
+        os._exit(INTERRUPTED)

@@ -1,0 +1,132 @@
+"""A customer of Lago's pays for usage that names it: by being saved here, or by `MAP_BY_IDENTITY`."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+
+import pytest
+
+from connectors.settings import Settings
+from connectors.wiring import worker_parts
+from schemas.customer_id import UNATTRIBUTED
+from streams.app import ROLES
+from streams.running import run_role
+from tests.integration.test_mapping_api import refused, said
+from tests.support.calls import Raw, raw, slp
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.sandbox import KEY, Lago, lago_sandbox
+from tests.support.server import BEARER, running_server, settings_for
+from tests.support.stage import Stage
+
+CUSTOMER = "customer-123"
+BODY = {"external_id": CUSTOMER, "name": "Acme Corporation", "email": "billing@acme.com", "plan_code": "ai_basic"}
+
+
+@pytest.fixture
+async def lago() -> AsyncIterator[Lago]:
+    async with lago_sandbox(clock=time.time) as running:
+        metric = await running.metric("ai_usage")
+        await running.plan("ai_basic", charges=[{"billable_metric_id": metric, "charge_model": "dynamic"}])
+        yield running
+
+
+@pytest.fixture
+def settings(kafka: Kafka, topic_prefix: str, lago: Lago) -> Settings:
+    return settings_for(
+        kafka,
+        topic_prefix,
+        kafka_partitions=2,
+        lago_api_url=lago.url,
+        lago_api_key=KEY,
+        window_seconds=0,
+        api_port=0,
+        api_rate_limit=0,
+    )
+
+
+@asynccontextmanager
+async def metering(settings: Settings) -> AsyncIterator[None]:
+    """The meter, made as a worker process makes it."""
+    async with worker_parts(settings, "meter") as parts:
+        stop = asyncio.Event()
+        task = asyncio.ensure_future(run_role(ROLES["meter"](parts), stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await task
+
+
+def calls(count: int, customer: str = CUSTOMER) -> list[Raw]:
+    at = time.time_ns() // 1000
+    return [raw(0, slp(n, at_us=at), customer=customer, received_us=at) for n in range(count)]
+
+
+def billed(stage: Stage) -> dict[str, Decimal]:
+    """Cents by the customer that Lago bills."""
+    sums: dict[str, Decimal] = {}
+    for event in stage.values(stage.topics.events):
+        org = event["properties"]["org_id"]
+        sums[org] = sums.get(org, Decimal(0)) + Decimal(event["precise_total_amount_cents"])
+    return sums
+
+
+async def test_a_customer_that_is_saved_here_pays_for_usage_that_names_it(
+    settings: Settings, kafka: Kafka, topic_prefix: str
+) -> None:
+    """Nobody has to map an id onto itself; usage that came before is billed too."""
+    stage = Stage(kafka.bootstrap, topic_prefix, 2)
+    stage.put(calls(3))
+    async with running_server(settings, ["api"]) as server, metering(settings):
+        made = await server.http.post("/api/customers", json=BODY, headers=BEARER)
+        assert (made.status_code, made.json()["mapping"]["lago_customer_id"]) == (201, CUSTOMER)
+        assert made.json()["mapping"]["subscription"] == made.json()["subscription"]["external_id"]
+        await soon(lambda: billed(stage) == {CUSTOMER: Decimal("0.0435")})
+        again = await server.http.post("/api/customers", json=BODY, headers=BEARER)
+        assert (again.status_code, again.json()["mapping"]) == (200, made.json()["mapping"])
+        audited = [line for line in stage.values(stage.topics.audit) if "/api/customers" in line["action"]]
+        assert len(audited) == 2, "the customer, and who pays; nothing for the repeat"
+
+
+async def test_a_mapping_that_was_made_or_ended_by_hand_stays_when_the_customer_is_saved(settings: Settings) -> None:
+    async with running_server(settings, ["api"]) as server:
+        said(await server.map(CUSTOMER, org="org_2"), 201)
+        made = await server.http.post("/api/customers", json=BODY, headers=BEARER)
+        assert (made.status_code, made.json()["mapping"]["lago_customer_id"]) == (201, "org_2")
+        said(await server.map("gone"), 201)
+        said(await server.http.delete("/customers/gone/mapping", headers=BEARER))
+        saved = await server.http.post("/api/customers", json=BODY | {"external_id": "gone"}, headers=BEARER)
+        assert saved.status_code == 201
+        history = said(await server.http.get("/customers/gone/mapping/history", headers=BEARER))
+        assert [one["deleted"] for one in history["versions"]] == [False, True]
+
+
+async def test_with_map_by_identity_whoever_is_lagos_customer_pays_for_himself(
+    settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago
+) -> None:
+    await lago.subscribe("sub_1", CUSTOMER, "ai_basic", subscription_at="2026-01-01T00:00:00Z")
+    await lago.subscribe("sub_2", "stopped", "ai_basic", subscription_at="2026-01-01T00:00:00Z")
+    stage = Stage(kafka.bootstrap, topic_prefix, 2)
+    stage.put([*calls(3), *calls(2, "stranger"), *calls(2, UNATTRIBUTED), *calls(1, "stopped")])
+    async with running_server(settings, ["api"]) as server:
+        said(await server.map("stopped", org="stopped", is_active=False), 201)
+        async with metering(settings.model_copy(update={"map_by_identity": True})):
+            await soon(lambda: billed(stage) == {CUSTOMER: Decimal("0.0435")})
+        assert said(await server.mapping(CUSTOMER))["subscription"] == "sub_1"
+        assert said(await server.mapping("stopped"))["is_active"] is False
+        refused(await server.mapping("stranger"), 404)
+
+
+async def test_without_it_nobody_is_mapped_by_himself(
+    settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago
+) -> None:
+    await lago.subscribe("sub_1", CUSTOMER, "ai_basic", subscription_at="2026-01-01T00:00:00Z")
+    stage = Stage(kafka.bootstrap, topic_prefix, 2)
+    stage.put(calls(3))
+    async with metering(settings):
+        await soon(lambda: len(stage.values(stage.topics.enriched)) == 3)
+        assert billed(stage) == {}
+        assert stage.values(stage.topics.customers) == []
