@@ -66,6 +66,7 @@ IN_USE = {
         "INSERT INTO api_keys VALUES ('a', sha256('a'), 'key', '{*}', NULL, now(), 'ada')",
         "INSERT INTO api_keys VALUES ('b', sha256('b'), 'key', '{}', '{o}', now(), 'ada', now(), now(), now(), 'a')",
     ],
+    7: ["UPDATE usage_parts SET posted_at = '2026-11-01Z', posted_to = 's2'"],
 }
 
 
