@@ -1,21 +1,31 @@
-"""`meterbridge lago`: what Lago needs before usage is billed."""
+"""`meterbridge lago`: what Lago needs before usage is billed, and usage that an end in Lago overtook."""
 
 import asyncio
-from typing import Annotated
+import time
+from typing import Annotated, Any
 
 import typer
+from aiokafka.errors import KafkaError
 
-from connectors.commands.base import AsJson, fail, one_sentence, say, settings_of_command
+from connectors.commands.base import AsJson, DryRun, fail, one_sentence, say, settings_of_command, table_of
+from connectors.commands.own_books import own_books
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.setup import Report, Setup
+from connectors.operations.after_end import (
+    Lost,
+    Rebilling,
+    dollars_of,
+    posted_after_ends,
+    receipts_are_read,
+    redirected,
+)
+from connectors.operations.audit import audited
+from connectors.operations.sending import Sender
+from connectors.orgs.truth import OrgTruth
+from connectors.postgres.pool import Database, postgres_url
 from connectors.settings import Settings
 
-lago = typer.Typer(help="Lago's metrics, plans and webhook endpoint.", no_args_is_help=True)
-
-
-@lago.callback()
-def _group() -> None:
-    """A group although it has one command."""
+lago = typer.Typer(help="What Lago needs, and what it will not bill.", no_args_is_help=True)
 
 
 @lago.command(epilog="Example: LAGO_API_KEY=... meterbridge lago setup && meterbridge doctor")
@@ -35,6 +45,72 @@ def setup(
         typer.echo(_words(report))
     if report.complaints:
         raise typer.Exit(1)
+
+
+@lago.command(epilog="Example: meterbridge lago rebill --dry-run")
+def rebill(
+    why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bill again what was posted to a subscription with a moment after its end: on the org's next one. Needs Postgres.
+
+    Exit code 1: some of it has nowhere to go yet.
+    """
+    with one_sentence(KafkaError):
+        found = asyncio.run(_billed_again(settings_of_command(), why, dry_run=dry_run))
+    say([_line(one) for one in found], as_json=as_json, table=lambda: _rebilled(found, dry_run=dry_run))
+    if any(one.instead is None for one in found):
+        raise typer.Exit(1)
+
+
+async def _billed_again(settings: Settings, why: str, *, dry_run: bool) -> list[Lost]:
+    if settings.lago_api_key is None:
+        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+    database = Database(postgres_url(settings), size=1)
+    try:
+        async with own_books(settings, 1) as books:
+            await receipts_are_read(settings, database)
+            now_us = time.time_ns() // 1000
+            lost = await posted_after_ends(database, books.lago, now_us)
+            tables = books.customers.table, books.orgs.table
+            truth = OrgTruth(*tables, books.org_records, books.lago, now_us=lambda: time.time_ns() // 1000)
+            for org_id in {one.org_id for one in lost}:
+                await truth.refresh(org_id)
+            found = redirected(lost, books.orgs.table, now_us, settings.lago_event_code)
+            able = [one for one in found if one.instead is not None]
+            if able and not dry_run:
+                usd = dollars_of(able)
+                target = {"events": str(len(able))}
+                await asyncio.to_thread(
+                    lambda: audited(
+                        settings, Sender(settings), "lago.rebill", target, reason=why, count=len(able), cost_usd=usd
+                    )
+                )
+                await Rebilling(settings).bill(able)
+            return found
+    finally:
+        database.terminate()
+
+
+def _line(lost: Lost) -> dict[str, Any]:
+    again = lost.instead
+    return {
+        "event": lost.event.transaction_id,
+        "org": lost.org_id,
+        "subscription": lost.subscription,
+        "cents": lost.event.precise_total_amount_cents,
+        "again_as": again.transaction_id if again is not None else None,
+        "on": again.external_subscription_id if again is not None else None,
+    }
+
+
+def _rebilled(found: list[Lost], *, dry_run: bool) -> Any:
+    if not found:
+        return "Nothing was posted after an end."
+    title = "Would be billed again" if dry_run else "Billed again, where a subscription is named"
+    lines = [_line(one) for one in found]
+    return table_of(tuple(lines[0]), [tuple(str(value or "-") for value in line.values()) for line in lines], title)
 
 
 async def _set_up(settings: Settings, *, only_check: bool) -> Report:

@@ -104,7 +104,8 @@ class _Look:
         after, _ = await self._delivered(name, ended_us, MAX_US - 1)
         if after:
             at = to_iso(ended_us)
-            return f"subscription {name}: {plain(after)} cents were delivered to it with a moment after its end at {at}"
+            told = f"{plain(after)} cents were delivered to it with a moment after its end at {at}"
+            return f"subscription {name}: {told}: meterbridge lago rebill"
         fees = await self._last_fees(name, org_id)
         until_us = max(
             (parse_us(str(fee.to_date)) + SECOND_US for fee in fees), default=parse_us(str(ended.started_at))

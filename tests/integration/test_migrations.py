@@ -70,6 +70,7 @@ IN_USE = {
         "INSERT INTO log_completeness VALUES (0, 'id', '-infinity')",
         "INSERT INTO doubled_calls VALUES ('a', 'b', 'bridge', now(), now(), 'r', 's', 'c', 'c', 1)",
     ],
+    7: ["UPDATE usage_parts SET posted_at = '2026-11-01Z', posted_to = 's2'"],
 }
 
 

@@ -24,6 +24,7 @@ COMMANDS = (
     ["held", "list"],
     ["held", "write-off"],
     ["lago", "setup"],
+    ["lago", "rebill"],
     ["keys", "create"],
     ["keys", "list"],
     ["keys", "rotate"],
