@@ -61,6 +61,10 @@ class WorkerSensors(ProjectorSensors):
                 self._show_looks()
         self._show_sizes()
 
+    def straddled(self, windows: int) -> None:
+        """Held windows were released whole, though a border lies in them."""
+        self._metrics.held_straddled.inc(windows)
+
     def settled(self, receipts: Sequence[Receipt]) -> None:
         """Receipts of posted events are durable."""
         for receipt in receipts:

@@ -47,6 +47,8 @@ class Quiet:
 
     def books(self, partition: int, books: Books | None) -> None: ...
 
+    def straddled(self, windows: int) -> None: ...
+
     def settled(self, receipts: Sequence[Receipt]) -> None:
         self.receipts += receipts
 

@@ -98,7 +98,7 @@ def test_a_receipt_names_the_window_its_money_and_the_audit_line() -> None:
 def test_windows_that_were_merged_into_one_are_named_too() -> None:
     """Each was told as held when it was opened; their money left with the one that took them in."""
     books = books_of([("ghost", 0), ("ghost", 1), ("ghost", 2)])
-    apply(books, coalesce(books, MeterPolicy(), NOON + 2 * HOUR_US, 100), NOON)
+    apply(books, coalesce(books, {}, {}, MeterPolicy(), NOON + 2 * HOUR_US, 100), NOON)
     order = WriteOff("audit-1", NOON, NOON + 10 * SECOND_US)
     receipts = write_off(books, 3, NOON // 1000, "ghost", order, PREFIX).receipts
     assert sorted(receipt.transaction_id for receipt in receipts) == [f"{PREFIX}0", f"{PREFIX}1", f"{PREFIX}2"]
