@@ -137,6 +137,20 @@ def test_ids_of_two_kinds_share_no_held_window_and_only_the_mapped_kind_is_relea
     assert (left.id_kind, left.held, left.cost) == ("end_user", "id_kind_not_mapped", 1)
 
 
+def test_ids_of_two_kinds_in_one_chunk_share_no_held_window() -> None:
+    books = Books(Position())
+    records = [raw(n, slp(n), kind=kind) for n, kind in enumerate(("end_user", "team", "end_user"))]
+    apply(books, Fold(POLICY, PREFIX)(books, records, Resolver({}, {})), NOON)
+    assert {window.id_kind: window.count for window in books.windows.values()} == {"end_user": 2, "team": 1}
+
+
+def test_the_resolver_remembers_no_target_of_an_org_with_two_subscriptions() -> None:
+    orgs = {"org": OrgRecord("org", periods=(Period("old", 0, NOON), Period("new", NOON)))}
+    resolver = Resolver({"acme": record(version(0, "org"))}, orgs)
+    asked = [NOON - 1, NOON, NOON - 1]
+    assert [resolver("acme", at, "team").subscription for at in asked] == ["old", "new", "old"]
+
+
 def test_the_reason_that_is_shown_is_the_one_of_now() -> None:
     books = folded([(0, "1")], {}, {})
     customers = {"acme": record(version(0, "org"))}
