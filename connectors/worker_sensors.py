@@ -73,8 +73,12 @@ class WorkerSensors(ProjectorSensors):
                 self._metrics.failed_events.labels(receipt.reason).inc()
 
     def lane_halted(self, topic: str, partition: int, reason: str) -> None:
-        """A partition stands still; only a restart takes the alarm back."""
+        """A partition stands still."""
         self._metrics.lane_halted.labels(topic, partition, reason).set(1)
+
+    def lane_resumed(self, topic: str, partition: int, reason: str) -> None:
+        """It goes on, here or at another worker."""
+        self._metrics.lane_halted.labels(topic, partition, reason).set(0)
 
     def following(self, table: str, lag_s: Callable[[], float]) -> None:
         """A table is followed, and this old."""

@@ -37,6 +37,7 @@ class Quiet:
     """Sensors that keep what they are told."""
 
     halted: list[tuple[str, int, str]] = field(default_factory=list)
+    resumed: list[tuple[str, int, str]] = field(default_factory=list)
     missing: int = 0
     calls: dict[str, int] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
@@ -54,6 +55,9 @@ class Quiet:
 
     def lane_halted(self, topic: str, partition: int, reason: str) -> None:
         self.halted.append((topic, partition, reason))
+
+    def lane_resumed(self, topic: str, partition: int, reason: str) -> None:
+        self.resumed.append((topic, partition, reason))
 
     def following(self, table: str, lag_s: Callable[[], float]) -> None: ...
 
