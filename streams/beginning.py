@@ -182,9 +182,7 @@ async def _without_ledger(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: S
     return Beginning(tp.partition, NO_LEDGER, stood, begins, max(0, begins - stood), forgot_us=forgot_us)
 
 
-async def _chosen(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, raw: Standing, wanted: From, lowest: int
-) -> int:
+async def _chosen(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: Standing, wanted: From, lowest: int) -> int:
     """The offset that is meant, `[lowest, end]`."""
     if wanted.word == LATEST:
         return raw.end
@@ -193,7 +191,9 @@ async def _chosen(
     if wanted.offset is None:
         return lowest
     if wanted.offset < lowest:
-        raise Rejected("begins_below", f"{tp.topic}-{tp.partition} can begin from {lowest} on: what lies below was counted")
+        raise Rejected(
+            "begins_below", f"{tp.topic}-{tp.partition} can begin from {lowest} on: what lies below was counted"
+        )
     if wanted.offset > raw.end:
         raise Rejected("begins_beyond", f"{tp.topic}-{tp.partition} ends at {raw.end}")
     return wanted.offset

@@ -144,7 +144,6 @@ class Role:
         sys.stderr.flush()
         self._leave(EXIT_FATAL)
 
-
     def _halted(self, tp: TP, reason: str, detail: str) -> None:
         """Told once a reason; the alarm stays until the lane goes on."""
         before, lane = self._halts.get(tp.partition), self.lanes.get(tp.partition)

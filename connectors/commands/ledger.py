@@ -22,7 +22,9 @@ ledger = typer.Typer(help="The meter's ledgers, one a partition of the raw topic
 def init(
     since: Annotated[
         str,
-        typer.Option("--from", help="earliest, latest, an offset, or a record time: ISO 8601, or how long ago, like 24h."),
+        typer.Option(
+            "--from", help="earliest, latest, an offset, or a record time: ISO 8601, or how long ago, like 24h."
+        ),
     ],
     why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
     partition: Annotated[int | None, typer.Option(min=0, help="Only this one; all by default.")] = None,

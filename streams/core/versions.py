@@ -47,9 +47,10 @@ def payers(
             continue
         if first is None:
             first = version
-        elif version.lago_customer_id != first.lago_customer_id:
-            if not deleted or _had_a_subscription(first, orgs):
-                return
+        elif version.lago_customer_id != first.lago_customer_id and not (
+            deleted and not _had_a_subscription(first, orgs)
+        ):
+            return
         yield version
 
 

@@ -19,7 +19,13 @@ copy = msgspec.structs.replace
 
 
 def write_off(
-    books: Books, offset: int, time_ms: int, customer_id: str, order: WriteOff, prefix: str, limit: int = WRITE_OFF_LIMIT
+    books: Books,
+    offset: int,
+    time_ms: int,
+    customer_id: str,
+    order: WriteOff,
+    prefix: str,
+    limit: int = WRITE_OFF_LIMIT,
 ) -> Changes:
     """What the order at `offset` of the raw topic changes, or the next `limit` changes of it; it is no call and counts
     as none.

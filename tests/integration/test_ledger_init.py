@@ -173,4 +173,3 @@ async def test_a_worker_that_is_alive_is_fenced_and_finds_the_new_position(stage
     assert (await again.open()).position.next == 5
     assert again.books is not None and again.books.position.skipped == 5
     await again.close()
-

@@ -68,7 +68,9 @@ class BooksMachine(RuleBasedStateMachine):
         new = MappingVersion(at, org, "tenant", id_kind=kind)
         self.customers[name] = CustomerRecord(name, (*older, new), 0, 0)
 
-    @rule(org=st.sampled_from(ORGS), second=SECONDS, micro=st.integers(0, 999_999), currency=st.sampled_from(["", "EUR"]))
+    @rule(
+        org=st.sampled_from(ORGS), second=SECONDS, micro=st.integers(0, 999_999), currency=st.sampled_from(["", "EUR"])
+    )
     def is_subscribed(self, org: str, second: int, micro: int, currency: str) -> None:
         at = self.now_us + second * SECOND_US + micro
         known = self.orgs.get(org, OrgRecord(org)).periods

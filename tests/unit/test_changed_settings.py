@@ -39,7 +39,9 @@ class Line:
         self.number = 0
         self.decisions: Counter[str] = Counter()
 
-    def fold(self, policy: MeterPolicy, *calls: dict[str, object], customers: Customers = MAPPED, at: int = NOON) -> None:
+    def fold(
+        self, policy: MeterPolicy, *calls: dict[str, object], customers: Customers = MAPPED, at: int = NOON
+    ) -> None:
         start = self.log.books.position.next
         records: list[Raw] = [raw(start + n, call, received_us=at) for n, call in enumerate(calls)]
         changes = Fold(policy, PREFIX)(self.log.books, records, Resolver(customers, RUNNING))
@@ -62,7 +64,9 @@ class Line:
         return sum((Decimal(event.precise_total_amount_cents) for event in self.events), Decimal(0))
 
 
-def call(number: int, at_us: int = NOON, cost: str = "1", team: str = "t0", user: str = "u0", **fields: object) -> dict[str, object]:
+def call(
+    number: int, at_us: int = NOON, cost: str = "1", team: str = "t0", user: str = "u0", **fields: object
+) -> dict[str, object]:
     metadata = {"user_api_key_team_id": team, "user_api_key_user_id": user}
     return slp(number, at_us=at_us, cost=cost, metadata=metadata, **fields)
 
@@ -130,7 +134,9 @@ def test_a_shorter_horizon_and_then_a_longer_one_bills_no_repeat() -> None:
 
 
 @pytest.mark.parametrize(("decimals", "second"), [(6, "0.0062"), (12, "0.00615449")])
-def test_each_call_is_rounded_by_the_setting_it_was_folded_with_and_every_sum_is_exact(decimals: int, second: str) -> None:
+def test_each_call_is_rounded_by_the_setting_it_was_folded_with_and_every_sum_is_exact(
+    decimals: int, second: str
+) -> None:
     line = Line()
     line.fold(PLAIN, call(1, cost="0.0000611339999999"))
     line.log.taken_over(NOON)

@@ -19,7 +19,9 @@ LEAD = 5 * SECOND_US
 RIGHT = {"right": OrgRecord("right", periods=(Period("sub", 0),))}
 
 
-def asked(org: str, at: int | None = None, *, correct: bool | None = None, kind: str = "", sub: str = "") -> MappingRequest:
+def asked(
+    org: str, at: int | None = None, *, correct: bool | None = None, kind: str = "", sub: str = ""
+) -> MappingRequest:
     return MappingRequest("c", org, "t", "ai_basic", True, sub, kind, at, correct)
 
 

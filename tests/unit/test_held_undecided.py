@@ -49,7 +49,9 @@ def fold_on(
     books: Books, fold: Fold, calls: list[tuple[int, str]], customers: Customers, orgs: Orgs, kind: str = "end_user"
 ) -> None:
     start = books.position.next
-    records = [raw(start + n, slp(start + n, at_us=NOON + at, cost=usd), kind=kind) for n, (at, usd) in enumerate(calls)]
+    records = [
+        raw(start + n, slp(start + n, at_us=NOON + at, cost=usd), kind=kind) for n, (at, usd) in enumerate(calls)
+    ]
     apply(books, fold(books, records, Resolver(customers, orgs)), NOON)
 
 
@@ -188,7 +190,7 @@ def test_windows_that_were_held_again_with_the_same_key_are_each_kept() -> None:
     other = copy(one, first=99)
     books.put(other, 0)
     books.remove(one.first)
-    assert books.index == {key: 99 for key in books.index} and len(books.index) == 1
+    assert books.index == dict.fromkeys(books.index, 99) and len(books.index) == 1
     books.remove(99)
     assert not books.index and not books.held
 
@@ -259,7 +261,8 @@ def test_a_flood_of_unknown_names_costs_a_window_a_quarter_of_an_hour_each() -> 
     fold, books = Fold(POLICY, PREFIX), Books(Position())
     begins = NOON - 3 * QUARTER_US
     records = [
-        replace(raw(0, slp(n, at_us=begins + n * 10 * SECOND_US), customer=f"name-{n % 3}"), offset=n) for n in range(270)
+        replace(raw(0, slp(n, at_us=begins + n * 10 * SECOND_US), customer=f"name-{n % 3}"), offset=n)
+        for n in range(270)
     ]
     apply(books, fold(books, records, Resolver({}, {})), NOON)
     assert len(books.windows) == 270
