@@ -82,6 +82,10 @@ class WorkerSensors(ProjectorSensors):
                 if any(books.windows[first].held == NO_MAPPING for first in firsts):
                     yield name
 
+    def straddled(self, windows: int) -> None:
+        """Held windows were released whole, though a border lies in them."""
+        self._metrics.held_straddled.inc(windows)
+
     def settled(self, receipts: Sequence[Receipt]) -> None:
         """Receipts of posted events are durable."""
         for receipt in receipts:
@@ -91,8 +95,12 @@ class WorkerSensors(ProjectorSensors):
                 self._metrics.failed_events.labels(receipt.reason).inc()
 
     def lane_halted(self, topic: str, partition: int, reason: str) -> None:
-        """A partition stands still; only a restart takes the alarm back."""
+        """A partition stands still."""
         self._metrics.lane_halted.labels(topic, partition, reason).set(1)
+
+    def lane_resumed(self, topic: str, partition: int, reason: str) -> None:
+        """It goes on, here or at another worker."""
+        self._metrics.lane_halted.labels(topic, partition, reason).set(0)
 
     def following(self, table: str, lag_s: Callable[[], float]) -> None:
         """A table is followed, and this old."""

@@ -39,6 +39,7 @@ class Changes:
         shifted: how many of `sealed` are billed at another moment than they happened.
         kept: how many windows were to be sealed and are held instead.
         decisions: number of calls by decision, for the metrics.
+        straddled: held windows that were released whole though a border that was learnt later lies in them.
     """
 
     position: Position
@@ -55,6 +56,7 @@ class Changes:
     decisions: dict[str, int] = field(default_factory=dict)
     shifted: int = 0
     kept: int = 0
+    straddled: int = 0
 
     @property
     def empty(self) -> bool:

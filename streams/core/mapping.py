@@ -2,7 +2,7 @@
 
 `[effective_from, next effective_from)`. The first version also covers everything before it, and a
 stretch in which the mapping was inactive is covered by the next active version: held usage waits
-for a mapping, so the one that comes takes it. Usage recorded for an org needs no mapping, and asks for none.
+for a mapping, so the one that comes takes it (streams/core/versions.py). Usage recorded for an org needs no mapping, and asks for none.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,25 @@ from schemas.policy import LatePolicy
 from schemas.wire import ORG
 from streams.core.billing_periods import Billed, billed
 from streams.core.choice import NO_SUBSCRIPTION, chosen, named
+from streams.core.versions import INACTIVE, NO_MAPPING, WRONG_KIND, covering, payers, uncovered
 
-__all__ = ["NO_SUBSCRIPTION", "Resolver", "Target", "held_for", "resolve", "resolve_org", "version_at"]
+__all__ = [
+    "CURRENCY",
+    "INACTIVE",
+    "LATE_PERIOD",
+    "NO_MAPPING",
+    "NO_SUBSCRIPTION",
+    "OUTSIDE_PERIOD",
+    "WRONG_CURRENCY",
+    "WRONG_KIND",
+    "Resolver",
+    "Target",
+    "held_for",
+    "resolve",
+    "resolve_org",
+    "version_at",
+]
 
-NO_MAPPING = "no_mapping"
-INACTIVE = "inactive"
-WRONG_KIND = "id_kind_not_mapped"
 WRONG_CURRENCY = "currency"
 #: With LATE_POLICY=hold: before its subscription began; in a billing period that was invoiced.
 OUTSIDE_PERIOD, LATE_PERIOD = "outside_period", "late_period"
@@ -49,11 +62,19 @@ def resolve(
     """
     if customer is None:
         return Target("", "", NO_MAPPING)
-    version = version_at(customer.versions, at_us)
-    if version is None:
-        return Target("", "", NO_MAPPING if customer.versions[-1].deleted else INACTIVE)
-    if version.id_kind and version.id_kind != id_kind:
-        return Target("", "", WRONG_KIND)
+    held: Target | None = None
+    for version in payers(customer.versions, at_us, id_kind, orgs):
+        target = _billed_by(version, at_us, orgs, code, now_us)
+        if not target.held:
+            return target
+        held = held or target
+    return held or Target("", "", uncovered(customer, at_us))
+
+
+def _billed_by(
+    version: MappingVersion, at_us: int, orgs: Mapping[str, OrgRecord], code: str, now_us: int | None
+) -> Target:
+    """The target of a call that the version pays for."""
     org = orgs.get(version.lago_customer_id)
     if org is not None and org.currency and org.currency != CURRENCY:
         return Target(version.lago_customer_id, "", WRONG_CURRENCY)
@@ -123,12 +144,8 @@ class Resolver:
 
 
 def version_at(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion | None:
-    """The active version that covers `at_us`, or None where no active one does or follows."""
-    covering = 0
-    for number, version in enumerate(versions):
-        if version.effective_from <= at_us:
-            covering = number
-    for version in versions[covering:]:
+    """The active version that covers `at_us`, whatever the kind of id, or None where no active one does or follows."""
+    for version in versions[covering(versions, at_us) :]:
         if version.is_active:
             return version
     return None

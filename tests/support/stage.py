@@ -37,6 +37,7 @@ class Quiet:
     """Sensors that keep what they are told."""
 
     halted: list[tuple[str, int, str]] = field(default_factory=list)
+    resumed: list[tuple[str, int, str]] = field(default_factory=list)
     missing: int = 0
     shifted: int = 0
     calls: dict[str, int] = field(default_factory=dict)
@@ -55,11 +56,16 @@ class Quiet:
     def two_routes(self, customer_id: str, one: str, other: str) -> None:
         self.routes.append((customer_id, one, other))
 
+    def straddled(self, windows: int) -> None: ...
+
     def settled(self, receipts: Sequence[Receipt]) -> None:
         self.receipts += receipts
 
     def lane_halted(self, topic: str, partition: int, reason: str) -> None:
         self.halted.append((topic, partition, reason))
+
+    def lane_resumed(self, topic: str, partition: int, reason: str) -> None:
+        self.resumed.append((topic, partition, reason))
 
     def following(self, table: str, lag_s: Callable[[], float]) -> None: ...
 
