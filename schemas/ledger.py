@@ -11,13 +11,18 @@ from schemas.money import ZERO
 from schemas.wire import Metered
 
 #: Raised when an older release would misread what is written, or drop a part of it.
-LEDGER_VERSION = 2
-#: What is written while no window is `Metered`: the first release would bill that as tokens.
+LEDGER_VERSION = 3
+#: What is written before the first call: nothing that the first release would misread.
 PLAIN_VERSION = 1
 #: Keys of the changelog: one position, a window by its first offset, a chunk of identities by hour and offset.
+#: Identities are told with their tag (streams/core/known.py): new ones, and those that a copy has settled since. What
+#: releases before version 3 wrote has no tags. A job is a key of its own.
 POSITION_KEY = b"position"
 WINDOW_PREFIX = b"w"
-SEEN_PREFIX = b"s"
+UNTOLD_PREFIX = b"s"
+SEEN_PREFIX = b"i"
+SETTLED_PREFIX = b"u"
+JOB_PREFIX = b"j"
 
 
 class Sum(msgspec.Struct, array_like=True, gc=False):
@@ -51,6 +56,8 @@ class Position(msgspec.Struct, array_like=True, gc=False):
         seal_seq: number of the last sealed part; contiguous in `billing.lago.events`.
         dropped_hour: identities counted in earlier hours have been forgotten.
         v: version of all values of the changelog, the lowest that says all of them.
+        decisions: calls and dollars by the meter's decision, of those that are no duplicate and not rejected; counted
+            since version 3.
     """
 
     next: int = 0
@@ -62,6 +69,19 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     dropped_hour: int = 0
     counters: Counters = msgspec.field(default_factory=Counters)
     v: int = PLAIN_VERSION
+    decisions: dict[str, Sum] = msgspec.field(default_factory=dict)
+
+
+class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What is remembered of a job.
+
+    Fields:
+        hour: of the partition clock when it was last told of, hours since 1970 UTC; at most a day behind.
+        tag: what is known of it (streams/core/known.py).
+    """
+
+    hour: int
+    tag: int
 
 
 class Window(msgspec.Struct, array_like=True, gc=False):
