@@ -18,6 +18,7 @@ from connectors.http.ingress import rejections
 from connectors.lago.webhook_handlers import OUTCOMES
 from connectors.postgres.errors import REASONS
 from connectors.postgres.projection import DOUBLED, REPEATED, TABLES, UNREADABLE
+from connectors.unbilled_watch import UnbilledWatch
 from schemas.errors import ConfigurationError
 from streams.core.billing_periods import ENDED, NO_CHARGE
 from streams.core.breaker import State
@@ -113,6 +114,7 @@ class Metrics:
         )
         self.open_windows = gauge("meterbridge_open_windows", "Windows that take calls and will be sealed.")
         self.held_watch = HeldWatch(registry)
+        self.unbilled_watch = UnbilledWatch(registry)
         self.held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
         self.held_straddled = counter(
             "meterbridge_held_straddled_total",

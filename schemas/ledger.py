@@ -14,14 +14,19 @@ from schemas.wire import Metered
 LEDGER_VERSION = 3
 #: With a window of this in it: the first release would bill it as tokens.
 METERED_VERSION = 2
-#: What is written while nothing asks for more, see `version_of`.
+#: What is written before the first call: nothing that the first release would misread.
 PLAIN_VERSION = 1
 #: Length of a held window until it is merged with others; mapping versions begin on whole seconds.
 HELD_LENGTH_US = 1_000_000
 #: Keys of the changelog: one position, a window by its first offset, a chunk of identities by hour and offset.
+#: Identities are told with their tag (streams/core/known.py): new ones, and those that a copy has settled since. What
+#: releases before version 3 wrote has no tags. A job is a key of its own.
 POSITION_KEY = b"position"
 WINDOW_PREFIX = b"w"
-SEEN_PREFIX = b"s"
+UNTOLD_PREFIX = b"s"
+SEEN_PREFIX = b"i"
+SETTLED_PREFIX = b"u"
+JOB_PREFIX = b"j"
 
 
 class Sum(msgspec.Struct, array_like=True, gc=False):
@@ -58,6 +63,8 @@ class Position(msgspec.Struct, array_like=True, gc=False):
         forgot_us: calls that ended earlier may have been counted by a ledger that is gone, microseconds since 1970;
             0 = none is gone. None of them is folded directly.
         skipped: raw offsets that `meterbridge ledger init` passed over.
+        decisions: calls and dollars by the meter's decision, of those that are no duplicate and not rejected; counted
+            since version 3.
     """
 
     next: int = 0
@@ -71,6 +78,19 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     v: int = PLAIN_VERSION
     forgot_us: int = 0
     skipped: int = 0
+    decisions: dict[str, Sum] = msgspec.field(default_factory=dict)
+
+
+class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What is remembered of a job.
+
+    Fields:
+        hour: of the partition clock when it was last told of, hours since 1970 UTC; at most a day behind.
+        tag: what is known of it (streams/core/known.py).
+    """
+
+    hour: int
+    tag: int
 
 
 class Window(msgspec.Struct, array_like=True, gc=False):

@@ -1,6 +1,7 @@
 """How calls are metered: the operator's choices, handed to the pure rules as one frozen value."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 
 from schemas.moments import HOUR_US, SECOND_US
@@ -25,7 +26,8 @@ class MeterPolicy:
             after the second.
         horizon_us: how far back a repeated call is recognised.
         group_by: extra `Usage` fields in a window's key, `schemas.usage.GROUP_FIELDS`.
-        bill_cache_hits, bill_byok: whether such calls are folded.
+        bill_cache_hits, bill_byok, bill_own_subscriptions, bill_silent_experiments: whether such calls are folded.
+        max_usd_per_call, max_usd_per_token: dollars above which a cost is no price of any model and is kept aside.
         event_code: the billable metric's code in Lago.
         coalesce_us: age after which held windows become one a customer, model and stretch.
         max_held_metered: other metered events a partition holds, none of which can become one with another.
@@ -45,3 +47,7 @@ class MeterPolicy:
     event_code: str = "ai_usage"
     coalesce_us: int = HOUR_US
     max_held_metered: int = 20_000
+    bill_own_subscriptions: bool = False
+    bill_silent_experiments: bool = False
+    max_usd_per_call: Decimal = Decimal(1000)
+    max_usd_per_token: Decimal = Decimal(10)

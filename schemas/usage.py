@@ -27,6 +27,13 @@ class Usage(msgspec.Struct, gc=False):
             milliseconds, and may be rounded.
         metered: what is emitted as it is, and costs nothing here; None for a call.
         note: why a value was corrected, e.g. `future_time`; `""` for nothing.
+        kind: what the call is (streams/core/call_types.py).
+        media: seconds, images or characters were counted.
+        job: 16 bytes, equal for all that is told of one job; equal to `identity` for a creation or a read of it, and
+            beside an own `identity` where the answer of a call may be read again. `b""`: no job.
+        own_subscription: the caller's own subscription paid the provider (LiteLLM's `used_client_oauth_token`).
+        silent_experiment: a copy of another call, made to compare models.
+        accepted: reasons that an operator has overruled (`RawRecord.accepted`).
     """
 
     identity: bytes
@@ -60,6 +67,12 @@ class Usage(msgspec.Struct, gc=False):
     checked_us: int = 0
     twins: tuple[bytes, ...] = ()
     metered: Metered | None = None
+    kind: str = "inference"
+    media: bool = False
+    job: bytes = b""
+    own_subscription: bool = False
+    silent_experiment: bool = False
+    accepted: tuple[str, ...] = ()
 
 
 #: Fields that `WINDOW_GROUP_BY` may add to a window's key.

@@ -33,6 +33,7 @@ Id = str | int | None
 Number = Decimal | None
 Count = int | float | None
 Time = float | int | str | None
+Flag = bool | int | str | None
 
 
 class TokenDetails(msgspec.Struct, gc=False):
@@ -40,14 +41,25 @@ class TokenDetails(msgspec.Struct, gc=False):
 
     cached_tokens: Count = None
     reasoning_tokens: Count = None
+    image_count: Count = None
+    character_count: Count = None
+    audio_length_seconds: Count = None
+    video_length_seconds: Count = None
 
 
 class UsageObject(msgspec.Struct, gc=False):
-    """`metadata.usage_object`: prompt tokens already include the cached ones."""
+    """`metadata.usage_object`: prompt tokens already include the cached ones.
+
+    Fields:
+        output_image_count: images that were made; `seconds`, `duration_seconds`: of the audio heard, of the video made.
+    """
 
     prompt_tokens_details: TokenDetails | None = None
     completion_tokens_details: TokenDetails | None = None
     cache_read_input_tokens: Count = None
+    output_image_count: Count = None
+    seconds: Count = None
+    duration_seconds: Count = None
 
 
 class CallMetadata(msgspec.Struct, gc=False):
@@ -62,6 +74,8 @@ class CallMetadata(msgspec.Struct, gc=False):
     user_api_key_project_id: Id = None
     user_api_key_end_user_id: Id = None
     usage_object: UsageObject | None = None
+    used_client_oauth_token: Flag = None
+    is_silent_experiment: Flag = None
 
 
 class LagoProperties(msgspec.Struct, gc=False):
@@ -204,6 +218,8 @@ class RawRecord(msgspec.Struct, gc=False):
         checked_at: when the usage log was seen not to hold the call, microseconds since 1970 UTC; a
             call that came by webhook was never checked: 0.
         metered: usage that others measured; null for a call.
+        accepted: reasons for which the meter would refuse the call and that an operator has overruled, e.g.
+            `implausible_cost`.
     """
 
     v: int
@@ -214,3 +230,4 @@ class RawRecord(msgspec.Struct, gc=False):
     call: Call
     checked_at: int = 0
     metered: Metered | None = None
+    accepted: tuple[str, ...] = ()

@@ -1,7 +1,8 @@
 """The ledger's state in its changelog: how it is written, and read back to its end.
 
-Keys are `position`, `w` + first offset, `s` + hour + first offset (big-endian, 8 bytes each);
-values MessagePack, identities packed. A record without a value deletes its key.
+Keys are `position`, `w` + first offset, `i` and `u` + hour + first offset (big-endian, 8 bytes each), `j` + identity;
+values MessagePack, identities packed with their tags (streams/core/known.py). A record without a value deletes its key.
+Releases before version 3 wrote whole identities under `s` + hour + first offset.
 """
 
 import asyncio
@@ -15,11 +16,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.errors import LedgerBroken
 from schemas.ledger import (
+    JOB_PREFIX,
     LEDGER_VERSION,
-    PLAIN_VERSION,
     POSITION_KEY,
     SEEN_PREFIX,
+    SETTLED_PREFIX,
+    UNTOLD_PREFIX,
     WINDOW_PREFIX,
+    Job,
     Position,
     Window,
     version_of,
@@ -27,10 +31,12 @@ from schemas.ledger import (
 from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.identity import IDENTITY_BYTES
+from streams.core.known import untold
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_position = msgspec.msgpack.Decoder(Position).decode
 _decode_window = msgspec.msgpack.Decoder(Window).decode
+_decode_job = msgspec.msgpack.Decoder(Job).decode
 _FETCH_BYTES = 8 << 20
 #: How a consumer fetches that reads a changelog: much at once, and without a pause at its end.
 FETCHING: dict[str, Any] = {
@@ -40,17 +46,23 @@ FETCHING: dict[str, Any] = {
     "fetch_max_wait_ms": 50,
     "retry_backoff_ms": 10,  # of the first question about a topic, which the client does not know yet
 }
-_WINDOW, _SEEN = WINDOW_PREFIX[0], SEEN_PREFIX[0]
+_WINDOW, _JOB = WINDOW_PREFIX[0], JOB_PREFIX[0]
+_IDENTITIES = frozenset((UNTOLD_PREFIX[0], SEEN_PREFIX[0], SETTLED_PREFIX[0]))
 
 
 @dataclass(slots=True)
 class Image:
-    """What was read: latest value of each key, undecoded; `next_offset` is where the tail begins."""
+    """What was read: latest value of each key, undecoded; `next_offset` is where the tail begins.
+
+    Fields:
+        seen: chunks of identities by prefix, hour and first offset.
+    """
 
     next_offset: int
     position: bytes | None = None
     windows: dict[int, bytes | None] = field(default_factory=dict)
-    seen: dict[tuple[int, int], bytes | None] = field(default_factory=dict)
+    seen: dict[tuple[bytes, int, int], bytes | None] = field(default_factory=dict)
+    jobs: dict[bytes, bytes | None] = field(default_factory=dict)
 
 
 def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
@@ -59,10 +71,18 @@ def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
         if window is not None:
             changes.position.v = max(changes.position.v, version_of(window))
         yield WINDOW_PREFIX + struct.pack(">q", first), None if window is None else _encode(window)
+    if changes.seen or changes.settled or changes.jobs:
+        changes.position.v = LEDGER_VERSION  # an older release would not know them again
+    chunk = struct.pack(">qq", changes.seen_hour, changes.seen_first)
     if changes.seen:
-        yield SEEN_PREFIX + struct.pack(">qq", changes.seen_hour, changes.seen_first), changes.seen
-    for hour, first in changes.dropped:
-        yield SEEN_PREFIX + struct.pack(">qq", hour, first), None
+        yield SEEN_PREFIX + chunk, changes.seen
+    if changes.settled:
+        yield SETTLED_PREFIX + chunk, changes.settled
+    for identity, job in changes.jobs.items():
+        yield JOB_PREFIX + identity, None if job is None else _encode(job)
+    for hour, first, prefixes in changes.dropped:
+        for prefix in prefixes:
+            yield bytes((prefix,)) + struct.pack(">qq", hour, first), None
     yield POSITION_KEY, _encode(changes.position)
 
 
@@ -86,7 +106,7 @@ async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offs
         for records in (await consumer.getmany(timeout_ms=200, max_records=20_000)).values():
             latest.update([(record.key, record.value) for record in records])
         at = await consumer.position(tp)
-    return _image(at, latest)
+    return image_from(at, latest)
 
 
 def restore(books: Books, image: Image, now_us: int) -> None:
@@ -107,37 +127,52 @@ def restore(books: Books, image: Image, now_us: int) -> None:
             books.remove(first)
         if value is not None:
             books.put(_decode_window(value), now_us)
-    books.position.v = _version(books)
+    _restore_seen(books, image)
+    for identity, value in image.jobs.items():
+        books.put_job(identity, None if value is None else _decode_job(value))
+    if image.jobs:
+        books.jobs = dict(sorted(books.jobs.items(), key=lambda one: one[1].hour))
+
+
+def _restore_seen(books: Books, image: Image) -> None:
+    """Chunks in any order: what was settled later outweighs what was counted first, in its tag and in its hour."""
     oldest = books.position.dropped_hour
     new: dict[int, list[bytes]] = {}
-    for (hour, first), packed in image.seen.items():
+    settled: list[tuple[int, bytes]] = []
+    for (prefix, hour, first), packed in image.seen.items():
         chunks = books.seen_chunks.setdefault(hour, {})
+        there = chunks.get(first, b"")
         if packed is None:
-            chunks.pop(first, None)
-        elif first not in chunks:
-            chunks[first] = None
-            if hour >= oldest:
-                new.setdefault(hour, []).append(packed)
+            chunks[first] = there.replace(prefix, b"")
+        elif prefix not in there:
+            chunks[first] = there + prefix
+            if hour < oldest:
+                continue
+            if prefix == SETTLED_PREFIX:
+                settled.append((hour, packed))
+            else:
+                new.setdefault(hour, []).append(untold(packed) if prefix == UNTOLD_PREFIX else packed)
     books.seen.expect(sum(len(packed) for chunks in new.values() for packed in chunks) // IDENTITY_BYTES)
     for hour, packed_chunks in new.items():
         books.seen.add(b"".join(packed_chunks), hour)
-    for hour in [hour for hour, chunks in books.seen_chunks.items() if not chunks]:
-        del books.seen_chunks[hour]
+    for hour, packed in sorted(settled):
+        books.seen.put(packed, hour)
+    for hour, chunks in list(books.seen_chunks.items()):
+        books.seen_chunks[hour] = {first: prefixes for first, prefixes in chunks.items() if prefixes}
+        if not books.seen_chunks[hour]:
+            del books.seen_chunks[hour]
 
 
-def _version(books: Books) -> int:
-    """The lowest version that says all of the books: a release before this one may then read them again."""
-    if books.position.forgot_us:
-        return LEDGER_VERSION
-    return max(map(version_of, books.windows.values()), default=PLAIN_VERSION)
-
-
-def _image(next_offset: int, latest: Mapping[bytes, bytes | None]) -> Image:
+def image_from(next_offset: int, latest: Mapping[bytes, bytes | None]) -> Image:
+    """What the latest value of each key of the changelog says; `next_offset` is where the tail begins."""
     image = Image(next_offset, latest.get(POSITION_KEY))
     for key, value in latest.items():
         kind = key[0]
         if kind == _WINDOW:
             image.windows[int.from_bytes(key[1:9], "big")] = value
-        elif kind == _SEEN:
-            image.seen[struct.unpack(">qq", key[1:17])] = value
+        elif kind in _IDENTITIES:
+            hour, first = struct.unpack(">qq", key[1:17])
+            image.seen[key[:1], hour, first] = value
+        elif kind == _JOB:
+            image.jobs[key[1:]] = value
     return image

@@ -22,6 +22,7 @@ from connectors.commands.base import (
 from connectors.operations.audit import audited
 from connectors.operations.letter_reasons import unknown_reason
 from connectors.operations.letters import KINDS, Filters, Letter, unresolved
+from connectors.operations.overruling import ACCEPTABLE
 from connectors.operations.requeue import Done, desk
 from connectors.operations.sending import Sender
 from connectors.postgres.pool import Database
@@ -37,6 +38,7 @@ Since = Annotated[str | None, typer.Option(help="Died at or after: ISO 8601, or 
 Until = Annotated[str | None, typer.Option(help="Died before.")]
 Kind = Annotated[str, typer.Option(help="events, calls, or both.")]
 One = Annotated[str, typer.Option("--letter", help="This one only: an id that `dlq list` printed.")]
+Accept = Annotated[str, typer.Option(help="Bill what was kept aside for this reason: implausible_cost.")]
 Why = Annotated[str, typer.Option("--why", help="Your words for the audit line.")]
 _LIMIT = Annotated[int, typer.Option(min=1, help="At most so many.")]
 
@@ -95,16 +97,19 @@ def requeue(
         ),
     ] = None,
     limit: _LIMIT = 100_000,
+    accept: Accept = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Put letters back: events to Lago, refused calls to the meter once the usage log says they were not billed."""
+    if accept not in ("", *ACCEPTABLE):
+        fail(f"--accept takes {', '.join(ACCEPTABLE)}.", 2)
     filters = _filters(reason, customer, since, until, letter)
     if trust_log_from is not None:
         moment_ms(trust_log_from)
     with one_sentence():
         settings = settings_of_command()
-        _act("requeue", settings, kind, filters, why, limit, trust_log_from, dry_run=dry_run, as_json=as_json)
+        _act("requeue", settings, kind, filters, why, limit, trust_log_from, accept, dry_run=dry_run, as_json=as_json)
     _check_reason(kind, reason)
 
 
@@ -145,6 +150,7 @@ def _act(
     why: str,
     limit: int,
     trusted: str | None,
+    accept: str = "",
     *,
     dry_run: bool,
     as_json: bool,
@@ -154,8 +160,9 @@ def _act(
         answer: dict[str, Any] = {"dry_run": True, "count": len(letters), "by_reason": _sums(letters)}
         say(answer, as_json=as_json, table=lambda: _table(letters[:20], _sums(letters), len(letters)))
         return
-    done = asyncio.run(_acted(action, settings, kind, filters, why, limit, trusted, quiet=as_json))
-    answer = {"requeued": done.requeued, "purged": done.purged, "known": done.known, "impossible": done.impossible}
+    done = asyncio.run(_acted(action, settings, kind, filters, why, limit, trusted, accept, quiet=as_json))
+    counts = ("requeued", "purged", "known", "impossible", "unaccepted")
+    answer = {name: getattr(done, name) for name in counts}
     say({**answer, "reasons": done.reasons}, as_json=as_json, table=lambda: _done_text(answer, done))
 
 
@@ -172,6 +179,7 @@ async def _acted(
     why: str,
     limit: int,
     trusted: str | None,
+    accept: str,
     *,
     quiet: bool,
 ) -> Done:
@@ -186,9 +194,13 @@ async def _acted(
             target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.letter}
             if trusted is not None:
                 target["trust_log_from"] = trusted
+            if accept:
+                target["accept"] = accept
             audit_id = audited(settings, sender, f"dlq.{action}", target, reason=why, count=len(letters), cost_usd=usd)
             with progress(action, len(letters), quiet=quiet) as told:
-                return await (at.requeue if action == "requeue" else at.purge)(letters, audit_id, told)
+                if action == "purge":
+                    return await at.purge(letters, audit_id, told)
+                return await at.requeue(letters, audit_id, told, (accept,) if accept else ())
     finally:
         if database is not None:
             database.terminate()

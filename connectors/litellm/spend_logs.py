@@ -40,7 +40,10 @@ _FIELDS: Final = {
 }
 #: Versions before the column of this name keep it in the metadata, if at all.
 _CALL_ID: Final = "litellm_call_id"
-_METADATA: Final = ("usage_object", "user_api_key_alias", "user_api_key_project_id")
+_METADATA: Final = (
+    *("usage_object", "user_api_key_alias", "user_api_key_project_id"),
+    *("used_client_oauth_token", "is_silent_experiment"),
+)
 _COLUMNS = """
 SELECT column_name FROM information_schema.columns
 WHERE table_name = 'LiteLLM_SpendLogs' AND table_schema = ANY (current_schemas(false))

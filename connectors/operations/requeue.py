@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 
 from connectors.kafka.security import aiokafka_config
 from connectors.operations.letters import EVENTS, Letter, Mark, topic_of, usage_of
+from connectors.operations.overruling import needs_word, never_comes_back
 from connectors.operations.pricing import as_counted
 from connectors.operations.sending import Outgoing, Sender
 from connectors.operations.usage_log import Checked, Judged, caught_up, judged
@@ -29,6 +30,7 @@ from schemas.records import Receipt
 from schemas.topics import TopicNames
 from schemas.usage import Usage
 from streams.core.letters import ATTEMPT, ATTEMPTS, CONNECT, NOT_BEFORE, REQUEUED
+from streams.core.matching import MISSING, Verdict
 from streams.transactions import TransactionalWriter, Write
 from streams.writes import receipt_write
 
@@ -45,6 +47,7 @@ class Done:
     """How many letters were put back, put away, found to be counted already, or cannot come back as they are.
 
     Fields:
+        unaccepted: come back when the operator accepts their reason by name.
         reasons: of what cannot come back, by reason.
         usd: dollars of what was put back.
     """
@@ -53,6 +56,7 @@ class Done:
     purged: int = 0
     known: int = 0
     impossible: int = 0
+    unaccepted: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     usd: Decimal = ZERO
 
@@ -84,8 +88,13 @@ class Desk:
         self._trusted_us = trusted_us
         self._checked: Checked | None = None
 
-    async def requeue(self, letters: Iterable[Letter], audit_id: str, told: Callable[[int], None]) -> Done:
+    async def requeue(
+        self, letters: Iterable[Letter], audit_id: str, told: Callable[[int], None], accepted: tuple[str, ...] = ()
+    ) -> Done:
         """Put letters back, in batches; what is done stays done when a later batch fails.
+
+        Args:
+            accepted: reasons that the operator overrules, of `connectors.operations.overruling.ACCEPTABLE`.
 
         Raises:
             ConfigurationError: a call beyond the horizon needs the usage log, and there is no Postgres.
@@ -96,7 +105,7 @@ class Desk:
             if batch[0].kind == EVENTS:
                 await self._events_back(batch, audit_id, done)
             else:
-                await self._calls_back(batch, audit_id, done)
+                await self._calls_back(batch, audit_id, done, accepted)
             told(len(batch))
         return done
 
@@ -128,22 +137,24 @@ class Desk:
             receipt_write(self._topics, receipt),
         ]
 
-    async def _calls_back(self, batch: Sequence[Letter], audit_id: str, done: Done) -> None:
+    async def _calls_back(self, batch: Sequence[Letter], audit_id: str, done: Done, accepted: tuple[str, ...]) -> None:
         read: list[tuple[Letter, Usage]] = []
         for letter in batch:
             usage = usage_of(letter.stored, letter.customer, self._unit)
-            if usage is None:
+            if needs_word(letter.reason, accepted):
+                done.unaccepted += 1
+            elif usage is None or never_comes_back(letter.reason):
                 done.refuse(letter.reason)
             else:
                 read.append((letter, usage))
-        answers = await self._judged([usage for _, usage in read]) if read else []
+        answers = await self._judged(read, accepted) if read else []
         at_us = self._checked.at_us if self._checked is not None else 0
         records, marks = [], []
         for (letter, usage), answer in zip(read, answers, strict=True):
             if answer.refused:
                 done.refuse(answer.refused)
             elif answer.sendable:
-                records.append(self._call_back(letter, answer, at_us))
+                records.append(self._call_back(letter, answer, at_us, accepted))
                 marks.append(Mark(letter, REQUEUED_MARK, audit_id))
                 done.usd = add(done.usd, usage.cost)
             else:
@@ -153,21 +164,26 @@ class Desk:
         await self._mark(marks)
         done.requeued += len(records)
 
-    def _call_back(self, letter: Letter, answer: Judged, at_us: int) -> Outgoing:
+    def _call_back(self, letter: Letter, answer: Judged, at_us: int, accepted: tuple[str, ...]) -> Outgoing:
         key, value, row = letter.customer.encode(), letter.stored, answer.verdict.row
         if row is not None:
             key, value = as_counted(value, row, self._unit)
-        return Outgoing(self._topics.raw, key, checked(value, at_us))
+        return Outgoing(self._topics.raw, key, checked(value, at_us, accepted))
 
-    async def _judged(self, usages: Sequence[Usage]) -> list[Judged]:
-        """What the usage log says about each."""
+    async def _judged(self, read: Sequence[tuple[Letter, Usage]], accepted: tuple[str, ...]) -> list[Judged]:
+        """What the usage log says about each.
+
+        Without a log an accepted call goes back unchecked: the meter itself knows, or keeps it aside as too old.
+        """
+        if self._database is None and all(letter.reason in accepted for letter, _ in read):
+            return [Judged(Verdict(MISSING))] * len(read)
         if self._database is None:
             raise ConfigurationError(
                 "DATABASE_URL", "refused calls come back only after a check against the usage log, which needs Postgres"
             )
         if self._checked is None:
             self._checked = await caught_up(self._settings, self._database, trusted_us=self._trusted_us)
-        return await judged(self._database, usages, self._checked, self._policy)
+        return await judged(self._database, [usage for _, usage in read], self._checked, self._policy)
 
     async def _mark(self, marks: Sequence[Mark], writes: Sequence[Write] = ()) -> None:
         topics = self._topics
@@ -210,9 +226,11 @@ async def desk(
         await writer.stop()
 
 
-def checked(stored: bytes, checked_at: int) -> bytes:
-    """A value of the raw topic, verbatim but for the moment of its check, microseconds since 1970 UTC."""
-    return _encode({**_members(stored), "checked_at": checked_at})
+def checked(stored: bytes, checked_at: int, accepted: tuple[str, ...] = ()) -> bytes:
+    """A value of the raw topic, verbatim but for the moment of its check, microseconds since 1970 UTC, and for the
+    reasons that an operator has overruled."""
+    overruled = {"accepted": accepted} if accepted else {}
+    return _encode({**_members(stored), "checked_at": checked_at, **overruled})
 
 
 def _batches(letters: Iterable[Letter]) -> Iterable[list[Letter]]:

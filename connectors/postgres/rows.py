@@ -15,7 +15,7 @@ from connectors.operations.letters import AUDIT_ID, HOW, RESOLVES
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
 from streams.core.alias import alias_of, names_a_job
-from streams.core.decisions import METERED
+from streams.core.decisions import BILLED, METERED
 from streams.core.matching import POLLS
 from streams.core.tally import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
 from streams.core.writeoff import WRITTEN_OFF
@@ -79,8 +79,14 @@ class Resolved(NamedTuple):
 
 
 def usage_rows(records: Iterable[Record]) -> Rows:
-    """Of `litellm.usage.enriched`, for usage.sql."""
-    return read_rows(records, _usage_row)
+    """Of `litellm.usage.enriched`, for usage.sql; of a call that was counted and then billed, the billed one."""
+    told = read_rows(records, _usage_row)
+    rows: dict[tuple[bytes, str], tuple[Any, ...]] = {}
+    for row in told.rows:
+        before = rows.setdefault((row[0], row[1]), row)
+        if row[_DECISION] in BILLED and before[_DECISION] not in BILLED:
+            rows[row[0], row[1]] = row
+    return Rows(list(rows.values()), told.unreadable)
 
 
 def rejected_rows(records: Iterable[Record]) -> Rows:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from schemas.errors import LedgerBroken
-from schemas.ledger import Counters, Position, Sum, Window, WindowKey, window_key
+from schemas.ledger import Counters, Job, Position, Sum, Window, WindowKey, window_key
 from schemas.money import add
 from streams.core.seen import SeenIds
 
@@ -19,7 +19,9 @@ class Books:
             last folded into (microseconds, not persisted: a reopened ledger starts the wait anew).
         held: first offsets of held windows by customer.
         metered: first offsets of the other metered events that wait here, by identity.
-        seen: identities inside the horizon; `seen_chunks` their changelog keys by hour.
+        seen: identities inside the horizon; `seen_chunks` their changelog keys by hour, each by its offset with the
+            prefixes there are of it.
+        jobs: jobs by identity, in order of their hours.
     """
 
     def __init__(self, position: Position) -> None:
@@ -31,7 +33,8 @@ class Books:
         self.held: dict[str, set[int]] = {}
         self.metered: dict[bytes, int] = {}
         self.seen = SeenIds()
-        self.seen_chunks: dict[int, dict[int, None]] = {}
+        self.seen_chunks: dict[int, dict[int, bytes]] = {}
+        self.jobs: dict[bytes, Job] = {}
 
     def put(self, window: Window, now_us: int) -> None:
         """Add a window or replace the one with its first offset."""
@@ -50,6 +53,12 @@ class Books:
         else:
             opened = self.open.get(first)
             self.open[first] = (now_us if opened is None else opened[0], now_us)
+
+    def put_job(self, identity: bytes, job: Job | None) -> None:
+        """Remember a job, the latest told of; None forgets it."""
+        self.jobs.pop(identity, None)
+        if job is not None:
+            self.jobs[identity] = job
 
     def remove(self, first: int) -> None:
         """Take a sealed, merged or written-off window out."""

@@ -2,6 +2,7 @@
 
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
+from streams.core.call_types import MANAGEMENT, MEDIA
 
 BILLABLE = "billable"
 FAILED_WITH_COST = "failed_with_cost"
@@ -10,6 +11,8 @@ ZERO_COST = "zero_cost"
 UNPRICED = "unpriced"
 CACHE_HIT = "cache_hit"
 BYOK = "byok"
+OWN_SUBSCRIPTION = "own_subscription"
+SILENT_EXPERIMENT = "silent_experiment"
 METERED = "metered"
 DUPLICATE = "duplicate"
 REJECTED = "rejected"
@@ -23,28 +26,48 @@ DECISIONS = (
     UNPRICED,
     CACHE_HIT,
     BYOK,
+    OWN_SUBSCRIPTION,
+    SILENT_EXPERIMENT,
     DUPLICATE,
     REJECTED,
 )
 #: Calls that are folded; what is `METERED` is billed as well, each by itself.
 BILLED = frozenset({BILLABLE, FAILED_WITH_COST})
+#: Calls that are counted and not billed.
+UNBILLED = frozenset(DECISIONS) - BILLED - {METERED, DUPLICATE, REJECTED}
 
 
 def decide(usage: Usage, policy: MeterPolicy) -> str:
     """The decision about a call that is no duplicate and not rejected.
 
-    A failed call with a cost is billed: a stream that was cut upstream cost money. A call with
-    tokens and no cost is `unpriced`: not billed at 0, but an alert, since LiteLLM has no price.
-    Usage that others measured has no cost here, and is asked for late: calls that have one pay nothing for it.
+    Policies come before the cost, for failed calls too: who paid the provider himself is not billed for a stream that
+    was cut. A failed call with a cost is billed: it cost money. Media, and calls with tokens, are `unpriced` without a
+    cost: not billed at 0, but an alert, since LiteLLM has no price. Usage that others measured has no cost here.
     """
-    if usage.status == "failure":
-        return FAILED_WITH_COST if usage.cost else FAILED_CALL
-    if usage.cache_hit:
-        return BILLABLE if policy.bill_cache_hits else CACHE_HIT
+    failed = usage.status == "failure"
+    if failed and not usage.cost:
+        return FAILED_CALL
+    if usage.cache_hit and not policy.bill_cache_hits:
+        return CACHE_HIT
     if usage.byok and not policy.bill_byok:
         return BYOK
+    if usage.own_subscription and not policy.bill_own_subscriptions:
+        return OWN_SUBSCRIPTION
+    if usage.silent_experiment and not policy.bill_silent_experiments:
+        return SILENT_EXPERIMENT
     if usage.cost:
-        return BILLABLE
+        return FAILED_WITH_COST if failed else BILLABLE
     if usage.metered is not None:
         return METERED
-    return UNPRICED if usage.total_tokens else ZERO_COST
+    if usage.cache_hit:
+        return BILLABLE
+    return _without_cost(usage)
+
+
+def _without_cost(usage: Usage) -> str:
+    """Whether a price is missing, or there was nothing to be paid."""
+    if usage.kind == MEDIA:
+        return UNPRICED
+    if usage.kind == MANAGEMENT:
+        return ZERO_COST
+    return UNPRICED if usage.total_tokens or usage.media else ZERO_COST

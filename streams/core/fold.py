@@ -4,10 +4,9 @@ The hot path. A chunk is read in three passes, so that the lookup of remembered 
 call for all of it: decode and normalise; look up; fold.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from decimal import localcontext
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal, localcontext
 from hashlib import sha256
-from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -21,20 +20,32 @@ from schemas.records import Rejection
 from schemas.usage import Usage
 from schemas.wire import ENVELOPE_VERSION, FLAT, SLP, RawRecord
 from streams.core.books import Books
+from streams.core.call_types import UNKNOWN
 from streams.core.changes import Changes
-from streams.core.decisions import BILLED, DUPLICATE, METERED, REJECTED, decide
+from streams.core.decisions import (
+    BILLABLE,
+    BILLED,
+    DUPLICATE,
+    FAILED_WITH_COST,
+    METERED,
+    REJECTED,
+    UNBILLED,
+    UNPRICED,
+    decide,
+)
 from streams.core.enrich import Enricher
+from streams.core.known import COSTLESS, FINGERPRINTS, NEVER, SETTLED, differs
 from streams.core.mapping import Target
+from streams.core.memory import JOB_HORIZON_US, Memory, tag_of
 from streams.core.normalise import normalise, unknown_version
+from streams.core.noticed import COST_DIFFERS
+from streams.core.plausible import IMPLAUSIBLE_COST, implausible
 from streams.core.routes import Routes
 
-HOUR_MS = 3_600_000
 #: LiteLLM's own payloads: alone they are one route, and cost no look.
 _MAIN_SHAPES = frozenset({SLP, FLAT})
 #: Refused, and put back once their org has a subscription: an operator sees them among the refused calls.
 TOO_MANY_HELD = "too_many_held"
-#: Identity chunks deleted from the changelog a step, an hour's at a time: bounds the transaction.
-_DROPS = 500
 
 
 class _Version(msgspec.Struct, gc=False):
@@ -47,6 +58,7 @@ _decode = msgspec.json.Decoder(RawRecord).decode
 _decode_version = msgspec.json.Decoder(_Version).decode
 _encode = msgspec.json.Encoder().encode
 copy = msgspec.structs.replace
+_NONE = Sum()
 
 
 class Record(Protocol):
@@ -71,6 +83,8 @@ class Fold:
         self._unit = quantum(policy.cost_decimals)
         self._enricher = Enricher(prefix)
         self.routes = Routes()
+        #: What costs no more is plausible, whatever it is.
+        self._plausible = min(policy.max_usd_per_call, policy.max_usd_per_token)
 
     def __call__(self, books: Books, records: Sequence[Record], resolve: Resolve) -> Changes:
         """The changes that folding `records` makes; `books` is not touched.
@@ -99,17 +113,17 @@ class Fold:
     def _fold(self, books: Books, records: Sequence[Record], resolve: Resolve) -> Changes:
         policy, position = self._policy, books.position
         usages = [self._read(record) for record in records]
-        identities = [usage.identity for usage in usages if type(usage) is Usage]
-        known = iter(books.seen.contains(identities))
-        new: dict[bytes, None] = {}
+        memory = Memory(books, [usage for usage in usages if type(usage) is Usage])
+        known, new = iter(memory.known), memory.new
         touched: dict[WindowKey, Window] = {}
         changes = Changes(position)
         decisions, enriched = changes.decisions, changes.enriched
         enrich = self._enricher
         clock_ms = position.clock_ms
-        folded_calls = duplicate_calls = unbilled_calls = rejected_calls = 0
+        folded_calls = duplicate_calls = rejected_calls = 0
         room = policy.max_held_metered - len(books.metered)
-        folded_cost = duplicate_cost = unbilled_cost = rejected_cost = ZERO
+        folded_cost = duplicate_cost = rejected_cost = ZERO
+        apart: dict[str, Sum] = {}
         oldest_us = self._oldest_us(clock_ms, position)
         for record, usage in zip(records, usages, strict=True):
             if record.timestamp > clock_ms:
@@ -120,18 +134,39 @@ class Fold:
                 rejected_calls += 1
                 continue
             identity, cost = usage.identity, usage.cost
-            if next(known) or identity in new or (usage.twins and _has_twin(books, new, usage.twins)):
+            stored = next(known)
+            tag = new.get(identity, stored)
+            if usage.twins or usage.job:
+                tag = memory.also(usage, tag)
+            if tag != NEVER and (tag != COSTLESS or decide(usage, policy) not in BILLED):
                 duplicate_calls += 1
                 duplicate_cost += cost
                 decisions[DUPLICATE] = decisions.get(DUPLICATE, 0) + 1
+                if cost and differs(tag, cost):
+                    self._tell_difference(changes, record, usage)
+                if usage.job is identity:
+                    memory.told_again(usage, tag, clock_ms)
                 continue
-            if usage.end_us < oldest_us and usage.checked_us < oldest_us:
+            if (
+                usage.end_us < oldest_us
+                and usage.checked_us < oldest_us
+                and tag == NEVER
+                and _beyond_its_horizon(usage, clock_ms, position.forgot_us)
+            ):
                 self._reject(changes, record, Rejected("beyond_horizon"))
                 rejected_calls += 1
                 rejected_cost += cost
                 continue
             decision = decide(usage, policy)
             if decision in BILLED:
+                if cost > self._plausible and implausible(usage, policy):
+                    self._reject(changes, record, Rejected(IMPLAUSIBLE_COST, f"{cost:f} USD"))
+                    changes.noticed.doubt(IMPLAUSIBLE_COST, cost)
+                    rejected_calls += 1
+                    rejected_cost += cost
+                    continue
+                if decision != BILLABLE:
+                    _set_apart(apart, decision, cost)
                 target = resolve(usage.customer_id, usage.end_us, usage.id_kind)
                 window = self._window(books, touched, usage, target, record.offset)
                 _add(window, usage, record.offset)
@@ -139,8 +174,9 @@ class Fold:
                 folded_cost += cost
                 enriched.append((record.key, enrich(usage, record.offset, decision, target, window)))
             elif decision != METERED:
-                unbilled_calls += 1
-                unbilled_cost += cost
+                _set_apart(apart, decision, cost)
+                if decision == UNPRICED:
+                    changes.noticed.without_price(usage.model)
                 enriched.append((record.key, enrich(usage, record.offset, decision, None, None)))
             elif identity in books.metered:  # held for longer than identities are remembered
                 duplicate_calls += 1
@@ -155,15 +191,25 @@ class Fold:
                 room -= bool(target.held)
                 window = _by_itself(changes, usage, target, record.offset)
                 folded_calls += 1
+                _set_apart(apart, decision, cost)
                 enriched.append((record.key, enrich(usage, record.offset, decision, target, window)))
-            new[identity] = None
-            if usage.twins:
-                new.update(dict.fromkeys(usage.twins))
+            if usage.kind == UNKNOWN:
+                changes.noticed.of_unknown_type(usage.call_type)
+            # `tag_of`, unrolled for the usual call.
+            tag = hash(cost) % FINGERPRINTS + SETTLED if cost else tag_of(usage, billed=decision not in UNBILLED)
+            new[identity] = tag
+            if stored == COSTLESS:
+                memory.reopen(identity)
+            if usage.twins or usage.job:
+                memory.keep(usage, tag, clock_ms)
             decisions[decision] = decisions.get(decision, 0) + 1
         for window in touched.values():
             changes.windows[window.first] = window
+        by_decision = _by_decision(apart, folded_calls, folded_cost)
+        unbilled = _total(by_decision, UNBILLED)
         changes.position = copy(
             position,
+            decisions=_added(position.decisions, by_decision),
             next=records[-1].offset + 1,
             clock_ms=clock_ms,
             counters=_counted(
@@ -171,10 +217,10 @@ class Fold:
                 folded=Sum(folded_calls, folded_cost),
                 duplicate=Sum(duplicate_calls, duplicate_cost),
                 rejected=Sum(rejected_calls, rejected_cost),
-                unbilled=Sum(unbilled_calls, unbilled_cost),
+                unbilled=unbilled,
             ),
         )
-        self._remember(books, changes, new, records[0].offset)
+        memory.write(changes, records[0].offset, policy.horizon_us)
         return changes
 
     def _oldest_us(self, clock_ms: int, position: Position) -> int:
@@ -236,29 +282,35 @@ class Fold:
             touched[key] = window
         return window
 
-    def _remember(self, books: Books, changes: Changes, new: dict[bytes, None], first: int) -> None:
-        """Store the new identities under the hour of the clock; forget hours beyond the horizon."""
-        hour = changes.position.clock_ms // HOUR_MS
-        changes.seen, changes.seen_hour, changes.seen_first = b"".join(new), hour, first
-        oldest = hour - self._policy.horizon_us // HOUR_US
-        changes.position.dropped_hour = max(oldest, changes.position.dropped_hour)
-        for past, chunks in books.seen_chunks.items():
-            if past < oldest and len(changes.dropped) < _DROPS:
-                changes.dropped.extend((past, chunk) for chunk in islice(chunks, _DROPS))
+    def _tell_difference(self, changes: Changes, record: Record, usage: Usage) -> None:
+        """Keep a copy with another cost aside; the counters know it as the duplicate that it is."""
+        detail = f"this copy costs {usage.cost:f} USD, what was settled does not"
+        changes.rejected.append((record.key, _encode(_rejection_of(record, Rejected(COST_DIFFERS, detail)))))
+        changes.noticed.doubt(COST_DIFFERS, usage.cost)
 
     @staticmethod
     def _reject(changes: Changes, record: Record, refusal: Rejected) -> None:
         label = f"{REJECTED}:{refusal.reason}"
         changes.decisions[label] = changes.decisions.get(label, 0) + 1
-        value = record.value or b""
-        rejection = Rejection(
-            refusal.reason, "meter", record.timestamp * 1000, refusal.detail, record.offset, length=len(value)
-        )
-        if refusal.reason == "malformed":
-            rejection.sha256 = sha256(value).hexdigest()
-        else:
-            rejection.call = msgspec.Raw(value)
-        changes.rejected.append((record.key, _encode(rejection)))
+        changes.rejected.append((record.key, _encode(_rejection_of(record, refusal))))
+
+
+def _rejection_of(record: Record, refusal: Rejected) -> Rejection:
+    value = record.value or b""
+    rejection = Rejection(
+        refusal.reason, "meter", record.timestamp * 1000, refusal.detail, record.offset, length=len(value)
+    )
+    if refusal.reason == "malformed":
+        rejection.sha256 = sha256(value).hexdigest()
+    else:
+        rejection.call = msgspec.Raw(value)
+    return rejection
+
+
+def _set_apart(apart: dict[str, Sum], decision: str, cost: Decimal) -> None:
+    """Count a call whose decision is not the usual one."""
+    before = apart.get(decision, _NONE)
+    apart[decision] = Sum(before.calls + 1, before.cost + cost)
 
 
 def _later(value: bytes | None) -> Rejected | None:
@@ -270,8 +322,15 @@ def _later(value: bytes | None) -> Rejected | None:
     return unknown_version(version) if version > ENVELOPE_VERSION else None
 
 
-def _has_twin(books: Books, new: Mapping[bytes, None], twins: Sequence[bytes]) -> bool:
-    return any(twin in new for twin in twins) or any(books.seen.contains(twins))
+def _beyond_its_horizon(usage: Usage, clock_ms: int, forgot_us: int) -> bool:
+    """Whether a call that is older than the horizon may have been forgotten; jobs are remembered for longer.
+
+    `forgot_us`: of the position; the jobs of a ledger that is gone are forgotten, too.
+    """
+    if usage.job is not usage.identity:
+        return True
+    oldest_us = max(clock_ms * 1000 - JOB_HORIZON_US + HOUR_US, forgot_us)
+    return usage.end_us < oldest_us and usage.checked_us < oldest_us
 
 
 def _by_itself(changes: Changes, usage: Usage, target: Target, offset: int) -> Window:
@@ -311,3 +370,21 @@ def _counted(counters: Counters, **now: Sum) -> Counters:
 
 def _plus(a: Sum, b: Sum) -> Sum:
     return Sum(a.calls + b.calls, a.cost + b.cost)
+
+
+def _by_decision(apart: dict[str, Sum], folded_calls: int, folded_cost: Decimal) -> dict[str, Sum]:
+    """Calls and dollars by decision: what is folded and was not set apart is billable."""
+    other = _total(apart, (FAILED_WITH_COST, METERED))
+    usual = Sum(folded_calls - other.calls, folded_cost - other.cost)
+    return {**apart, BILLABLE: usual} if usual.calls else apart
+
+
+def _total(by_decision: dict[str, Sum], decisions: Iterable[str]) -> Sum:
+    total = Sum()
+    for decision in decisions:
+        total = _plus(total, by_decision.get(decision, _NONE))
+    return total
+
+
+def _added(before: dict[str, Sum], now: dict[str, Sum]) -> dict[str, Sum]:
+    return {**before, **{decision: _plus(before.get(decision, _NONE), more) for decision, more in now.items()}}

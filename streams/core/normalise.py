@@ -25,6 +25,8 @@ from schemas.wire import (
     RawRecord,
 )
 from streams.core.identity import identity_of
+from streams.core.job_id import without_suffix
+from streams.core.meaning import PLAIN, counts_media, tell_kind, tell_whose
 
 #: An event time later than this after its receipt is a wrong clock.
 FUTURE_US = 600 * SECOND_US
@@ -58,7 +60,19 @@ def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
     usage.customer_id = customer_id
     usage.id_kind = record.id_kind
     usage.checked_us = record.checked_at
-    if record.source == BACKFILL and record.shape in _LITELLM:
+    if record.accepted:
+        usage.accepted = record.accepted
+    backfilled = record.source == BACKFILL and record.shape in _LITELLM
+    if backfilled:
+        _without_suffix(usage, record.call.status or "")
+    if usage.call_type not in PLAIN and usage.metered is None:
+        tell_kind(usage)
+    if not usage.cost:
+        usage.media = counts_media(record.call)
+    metadata = record.call.metadata
+    if metadata is not None and (metadata.used_client_oauth_token or metadata.is_silent_experiment):
+        tell_whose(usage, metadata)
+    if backfilled and usage.identity is not usage.job:
         usage.twins = _twins(usage)
     if usage.end_us > record.received_at + FUTURE_US:
         usage.end_us = record.received_at
@@ -123,6 +137,7 @@ def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     usage = _plain(record, at_us, identity, tokens, _cost(call.cost_usd, unit))
     usage.request_id = request_id
     usage.provider = call.provider or ""
+    usage.call_type = call.call_type or ""
     usage.key_hash = _text(call.api_key_hash)
     return usage
 
@@ -203,6 +218,14 @@ def _litellm_identity(call_id: str, request_id: str, status: str, start_us: int 
     if not call_id and not request_id:
         raise Rejected("no_identity", "neither litellm_call_id, id nor request_id")
     return identity_of("litellm", call_id, request_id, status, "" if start_us is None else str(start_us // 1000))
+
+
+def _without_suffix(usage: Usage, status: str) -> None:
+    """LiteLLM's database marks a row that holds a cost told late: its callbacks name the call without that."""
+    request_id = without_suffix(usage.request_id)
+    if request_id != usage.request_id:
+        usage.request_id = request_id
+        usage.identity = _litellm_identity(usage.call_id, request_id, status, usage.start_us)
 
 
 def _twins(usage: Usage) -> tuple[bytes, ...]:

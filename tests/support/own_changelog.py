@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from schemas.ledger import POSITION_KEY, SEEN_PREFIX, WINDOW_PREFIX, Position
-from streams.changelog import Image, records_of, restore
+from schemas.ledger import Position
+from streams.changelog import image_from, records_of, restore
 from streams.core.books import Books, verify
 from streams.core.changes import Changes, apply
 
@@ -23,14 +23,8 @@ class OwnChangelog:
 
     def restored(self, now_us: int = 0) -> Books:
         """The books as another worker finds them."""
-        image = Image(0, self.values.get(POSITION_KEY))
-        for key, value in self.values.items():
-            if key[:1] == WINDOW_PREFIX:
-                image.windows[int.from_bytes(key[1:9], "big")] = value
-            elif key[:1] == SEEN_PREFIX:
-                image.seen[int.from_bytes(key[1:9], "big"), int.from_bytes(key[9:17], "big")] = value
         books = Books(Position())
-        restore(books, image, now_us)
+        restore(books, image_from(0, self.values), now_us)
         return books
 
     def taken_over(self, now_us: int) -> None:
@@ -40,5 +34,5 @@ class OwnChangelog:
 
 
 def image_of(books: Books) -> tuple[object, ...]:
-    """All of the books that is a function of the changelog, comparable; `v` is lowered by reading back."""
-    return books.windows, books.index, set(books.open), books.held, books.metered, books.position.counters
+    """All of the books that is a function of the changelog, comparable."""
+    return books.windows, books.index, set(books.open), books.held, books.metered, books.jobs, books.position

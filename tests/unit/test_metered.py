@@ -14,7 +14,7 @@ from connectors.lago.metered import MAX_PROPERTIES_BYTES, MeteredEvent, metered
 from connectors.postgres.rows import usage_rows
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import LedgerBroken, Rejected
-from schemas.ledger import LEDGER_VERSION, METERED_VERSION, PLAIN_VERSION, POSITION_KEY, Position, Sum
+from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, Position, Sum
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import LatePolicy, MeterPolicy
 from schemas.records import EnrichedUsage, LagoEvent, WriteOff
@@ -296,8 +296,8 @@ def test_an_operator_may_give_them_up() -> None:
     assert {receipt.transaction_id for receipt in changes.receipts} == {one.part for one in meter.enriched[:2]}
 
 
-def test_the_ledger_asks_for_a_release_that_knows_metered_events_only_while_an_event_waits_in_it() -> None:
-    """An older one would bill a waiting event as tokens; without one it may take over at any time."""
+def test_the_ledger_asks_for_this_release_as_soon_as_it_holds_what_an_older_one_would_misread() -> None:
+    """An older one would bill a waiting event as tokens, and would not know the identities again."""
 
     def stored(changes: Changes) -> tuple[Image, int]:
         image = Image(0)
@@ -310,19 +310,20 @@ def test_the_ledger_asks_for_a_release_that_knows_metered_events_only_while_an_e
 
     meter = Meter({})
     fold, resolve = Fold(POLICY, PREFIX), Resolver({}, {})
-    assert stored(fold(meter.books, [raw(0, slp(1))], resolve))[1] == PLAIN_VERSION
-    assert stored(fold(meter.books, [recorded("tx")], Resolver({}, RUNNING)))[1] == METERED_VERSION
+    assert stored(Changes(Position()))[1] == PLAIN_VERSION
+    assert stored(fold(meter.books, [raw(0, slp(1))], resolve))[1] == LEDGER_VERSION
+    assert stored(fold(meter.books, [recorded("tx")], Resolver({}, RUNNING)))[1] == LEDGER_VERSION
     image, version = stored(fold(meter.books, [recorded("tx")], resolve))
-    assert version == METERED_VERSION
+    assert version == LEDGER_VERSION
     restored = Books(Position())
     restore(restored, image, NOON)
     verify(restored)
-    assert len(restored.metered) == 1 and restored.position.v == METERED_VERSION
+    assert len(restored.metered) == 1 and restored.position.v == LEDGER_VERSION
     assert next(iter(restored.windows.values())).metered == Metered("org", "tx", "api_call", NOON, {"org_id": "org"})
     image.windows = dict.fromkeys(image.windows)
     image.position = msgspec.msgpack.encode(Position(v=LEDGER_VERSION))
     restore(restored, image, NOON)
-    assert restored.position.v == PLAIN_VERSION and not restored.metered
+    assert restored.position.v == LEDGER_VERSION and not restored.metered
     image.position = msgspec.msgpack.encode(Position(v=LEDGER_VERSION + 1))
     with pytest.raises(LedgerBroken, match="later_version"):
         restore(Books(Position()), image, NOON)

@@ -1,0 +1,55 @@
+"""One spelling of a job's id, whichever way LiteLLM tells it.
+
+LiteLLM writes the id of one batch, video or response in several ways: as the provider gave it, packed together with
+the deployment in base64 (1.81 on), and in its database with an ending that marks the row with the cost (`_batch_cost`;
+since 1.110 `_background_cost` and `_video_cost`). Source: litellm/types/videos/utils.py,
+litellm/responses/utils.py, litellm/proxy/spend_tracking/spend_tracking_utils.py.
+"""
+
+from base64 import b64decode, urlsafe_b64decode
+from binascii import Error as NotBase64
+from re import compile as re_compile
+
+#: Endings of `request_id` in LiteLLM's database.
+SUFFIXES = ("_batch_cost", "_background_cost", "_video_cost")
+#: A row with this ending holds a poll's own cost and names the poll, not the job.
+POLL_COST_SUFFIX = "_guardrail_cost"
+#: Shorter ids of providers may come twice, from two deployments: those stay packed with their deployment.
+_UNIQUE_LENGTH = 16
+_PACKED = ("resp_", "video_", "")
+_PACKED_LENGTH = 32
+_INSIDE = re_compile(r"(?:response_id|video_id|llm_batch_id|generic_response_id):([^;]+)")
+
+
+def without_suffix(request_id: str) -> str:
+    """A `request_id` of LiteLLM's database as its callbacks tell it: without the ending that marks a row with a cost."""
+    for suffix in SUFFIXES:
+        if request_id.endswith(suffix):
+            return request_id[: -len(suffix)]
+    return request_id
+
+
+def job_id_of(request_id: str) -> str:
+    """The job's id as its provider gave it, where that is long enough to be unique; else as LiteLLM has it.
+
+    Equal for every poll, for the creation and for the rows of LiteLLM's database. `""` stays `""`.
+    """
+    job_id = without_suffix(request_id)
+    if len(job_id) < _PACKED_LENGTH:
+        return job_id
+    found = _INSIDE.search(_unpacked(job_id))
+    if found is None or len(found[1]) < _UNIQUE_LENGTH:
+        return job_id.rstrip("=")
+    return found[1]
+
+
+def _unpacked(job_id: str) -> str:
+    """What LiteLLM packed into the id; `""` where it is the provider's own."""
+    text = next(job_id[len(prefix) :] for prefix in _PACKED if job_id.startswith(prefix))
+    padded = text + "=" * (-len(text) % 4)
+    try:
+        decode = urlsafe_b64decode if "-" in text or "_" in text else b64decode
+        unpacked = decode(padded).decode()
+    except (NotBase64, ValueError):
+        return ""
+    return unpacked if unpacked.startswith("litellm") else ""
