@@ -19,6 +19,7 @@ from connectors.operations.letters import CALLS, Letter, letter_of
 from connectors.operations.requeue import BATCH, Done, desk
 from connectors.operations.scan import Stretch, scan, stretch_of
 from connectors.operations.sending import Sender
+from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from schemas.errors import MeterbridgeError
@@ -124,8 +125,13 @@ class LateCalls:
             place = self._places[partition] = _Partition(stretch.ranges[partition][1])
         async with self.database.connection() as connection:
             stands = await connection.fetchval(_STANDS, topic, partition) or 0
-        # The last offset may be a transaction's marker, which the projector never sees.
-        return bool(stands + 1 >= place.readable_from)
+        if stands < place.readable_from:
+            # Markers, and what a transaction wrote that was aborted, are offsets that the projector never sees.
+            left = Stretch(topic, {partition: (stands, place.readable_from)})
+            if await asyncio.to_thread(records_in, self.settings, left):
+                return False
+            place.readable_from = 0
+        return True
 
     async def _some(self, topic: str, partition: int, total: Done) -> bool:
         """One desk, one check of the log, some batches; whether there may be more."""
