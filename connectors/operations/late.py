@@ -1,7 +1,7 @@
 """Late calls come home by themselves: what was refused as beyond the horizon is released, or recorded as known.
 
 Runs beside the projector, in the process that owns a partition of the rejected topic. The rows that the projector wrote
-say which letters wait; the letters are read from the topic, judged by the function that `dlq requeue` uses, sent and
+say which letters wait, but for copies of what an operator purged; the letters are read from the topic, judged by the function that `dlq requeue` uses, sent and
 marked. Killed at any point it does no harm: what was sent and not marked is found counted the next time, and two that
 send one call at once send one identity, which the ledger counts once.
 """
@@ -19,6 +19,7 @@ from connectors.operations.letters import CALLS, Letter, letter_of
 from connectors.operations.requeue import BATCH, Done, desk
 from connectors.operations.scan import Stretch, scan, stretch_of
 from connectors.operations.sending import Sender
+from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from schemas.errors import MeterbridgeError
@@ -36,8 +37,11 @@ _BATCHES: Final = 20
 #: A call that was refused so soon after it was checked meets a clock that runs ahead: releasing it again would not help.
 _CAME_BACK_US: Final = 3600 * 1_000_000
 _WAITING: Final = """
-SELECT "offset" FROM rejected_calls
+SELECT "offset" FROM rejected_calls late
 WHERE partition = $1 AND reason = 'beyond_horizon' AND resolution IS NULL AND "offset" > $2 AND stage = 'meter'
+    AND NOT EXISTS (
+        SELECT FROM rejected_calls gone WHERE gone.resolution = 'purged' AND gone.call_digest = late.call_digest
+    )
 ORDER BY "offset" LIMIT $3
 """
 _STANDS: Final = "SELECT next FROM projector_offsets WHERE topic = $1 AND partition = $2"
@@ -121,8 +125,13 @@ class LateCalls:
             place = self._places[partition] = _Partition(stretch.ranges[partition][1])
         async with self.database.connection() as connection:
             stands = await connection.fetchval(_STANDS, topic, partition) or 0
-        # The last offset may be a transaction's marker, which the projector never sees.
-        return bool(stands + 1 >= place.readable_from)
+        if stands < place.readable_from:
+            # Markers, and what a transaction wrote that was aborted, are offsets that the projector never sees.
+            left = Stretch(topic, {partition: (stands, place.readable_from)})
+            if await asyncio.to_thread(records_in, self.settings, left):
+                return False
+            place.readable_from = 0
+        return True
 
     async def _some(self, topic: str, partition: int, total: Done) -> bool:
         """One desk, one check of the log, some batches; whether there may be more."""

@@ -197,7 +197,7 @@ async def caught_up(
 
     async def to_project() -> int:
         placed.update(await _placed(database, topics.enriched))
-        return await asyncio.to_thread(_committed_in, settings, _unprojected(enriched, placed))
+        return await asyncio.to_thread(records_in, settings, _unprojected(enriched, placed))
 
     await wait("projector", to_project)
     lost = [number for number, (start, _) in enriched.ranges.items() if placed.get(number, start) + _MARKER < start]
@@ -245,8 +245,8 @@ def _unprojected(whole: Stretch, placed: Mapping[int, int]) -> Stretch:
     return Stretch(whole.topic, ranges)
 
 
-def _committed_in(settings: Settings, stretch: Stretch) -> int:
-    """Records there are; a stretch that is long is taken for full. Its end may be a transaction's marker, no record."""
+def records_in(settings: Settings, stretch: Stretch) -> int:
+    """Committed records there are; a stretch that is long is taken for full. Its end may be a transaction's marker, no record."""
     return stretch.offsets if stretch.offsets > _WORTH_READING else sum(1 for _ in scan(settings, stretch))
 
 

@@ -1,7 +1,9 @@
 INSERT INTO rejected_calls (
-    partition, "offset", rejected_at, stage, reason, detail, customer_id, cost_usd, raw_offset
+    partition, "offset", rejected_at, stage, reason, detail, customer_id, cost_usd, raw_offset, call_digest
 )
-SELECT $1, "offset", to_timestamp(rejected_us / 1000000.0), stage, reason, detail, customer_id, cost_usd::numeric, raw_offset
-FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[])
-    AS told ("offset", rejected_us, stage, reason, detail, customer_id, cost_usd, raw_offset)
+SELECT $1, "offset", to_timestamp(rejected_us / 1000000.0), stage, reason, detail, customer_id, cost_usd::numeric, raw_offset,
+    call_digest
+FROM unnest(
+    $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::bytea[]
+) AS told ("offset", rejected_us, stage, reason, detail, customer_id, cost_usd, raw_offset, call_digest)
 ON CONFLICT DO NOTHING

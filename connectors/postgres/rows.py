@@ -5,6 +5,7 @@ Postgres takes no NUL in text or JSON; in the records it can only stand as an es
 
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
+from hashlib import sha256
 from operator import attrgetter
 from re import compile as re_compile
 from typing import Any, NamedTuple, Protocol
@@ -229,6 +230,7 @@ def _rejected_row(record: Record) -> tuple[Any, ...]:
         key_of(record),
         _rejected_cost(rejection),
         None if rejection.offset < 0 else rejection.offset,
+        sha256(bytes(rejection.call)).digest() if isinstance(rejection.call, msgspec.Raw) else None,
     )
 
 

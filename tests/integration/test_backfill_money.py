@@ -222,13 +222,15 @@ async def test_another_cost_is_told_and_billed_never(world: World) -> None:
     assert (done.json["missing"], await world.billed()) == (0, (1, Decimal(2)))
 
 
-@pytest.mark.parametrize("ending", ["_batch_cost", "_background_cost"])
-async def test_litellms_row_about_a_job_is_the_job_that_was_polled(world: World, ending: str) -> None:
-    poll = call(1, id="batch_0123456789abcdef", call_type="aretrieve_batch")
+@pytest.mark.parametrize(
+    ("ending", "call_type"), [("_batch_cost", "aretrieve_batch"), ("_background_cost", "aget_responses")]
+)
+async def test_litellms_row_about_a_job_is_the_job_that_was_polled(world: World, ending: str, call_type: str) -> None:
+    poll = call(1, id="batch_0123456789abcdef", call_type=call_type)
     await world.webhook(by_webhook(poll))
-    await world.table.put(
-        {**poll, "startTime": poll["startTime"] - 600}, request_id=poll["id"] + ending, litellm_call_id="x"
-    )
+    earlier = {**poll, "startTime": poll["startTime"] - 600}
+    row = {"request_id": poll["id"] + ending, "litellm_call_id": "x", "call_type": call_type}
+    await world.table.put(earlier, **row)
     done = await world.backfill()
     assert (done.code, done.json["known"], done.json["missing"]) == (0, 1, 0), done.out + done.err
 

@@ -196,6 +196,21 @@ async def test_a_clock_that_runs_ahead_is_not_chased(world: World) -> None:
     assert (await task.once()).requeued == 0
 
 
+async def test_what_was_put_away_for_good_stays_away_when_it_is_replayed(world: World) -> None:
+    count = await aged(world, [])
+    old = call(1, 72)
+    world.stage.put([old])
+    await world.refused(1)
+    purged = await meterbridge(world.stage, "dlq", "purge", "--why", "a test", "--json", DATABASE_URL=world.url)
+    assert purged.json["purged"] == 1
+    await until(world.url, OPEN, lambda left: left == 0)
+    world.stage.put([old, call(2, 72)])
+    await world.refused(3)
+    done = await world.task().once()
+    assert (done.requeued, done.known) == (1, 0)
+    await world.billed(count + 1, 4)
+
+
 async def test_other_reasons_are_left_to_people(world: World) -> None:
     await aged(world, [])
     world.stage.put([raw(0, slp(1, cost="-1"), received_us=time.time_ns() // 1000)])

@@ -22,6 +22,10 @@ CREATE INDEX llm_usage_log_request ON llm_usage_log (
     started_at
 );
 
+-- SHA-256 of the refused call as it is kept: a copy of one that was put away for good, as a replay makes, stays away too.
+ALTER TABLE rejected_calls ADD COLUMN call_digest bytea;
+CREATE INDEX rejected_calls_purged ON rejected_calls (call_digest) WHERE resolution = 'purged';
+
 -- Calls that came too late and wait for the log to tell whether they were counted.
 CREATE INDEX rejected_calls_late ON rejected_calls (partition, "offset")
     WHERE reason = 'beyond_horizon' AND resolution IS NULL;

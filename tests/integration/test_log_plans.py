@@ -1,0 +1,47 @@
+"""Questions that are asked for each call have an index: none reads a month of the log whole."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from connectors.operations import explain, late, usage_log
+from connectors.postgres import projection
+from schemas.moments import to_datetime
+from tests.support.calls import NOON
+from tests.support.database import migrated_database
+from tests.support.history import TOPICS
+from tests.support.projection import Writer, usage
+
+AT = to_datetime(NOON)
+MONTH = AT.date().replace(day=1)
+QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "candidates": (
+        usage_log._CANDIDATES,
+        ([0], [b"i" * 16], [MONTH], ["alias"], [AT], ["ab" * 16], ["call"], [False]),
+    ),
+    "bridged": (projection._BRIDGED_SQL, ([b"i" * 16], [str(MONTH)])),
+    "jobs": (projection._JOBS_SQL, ([b"i" * 16], [str(MONTH)])),
+    "late": (late._WAITING, (0, 0, 500)),
+    "customer": (explain._OF_CUSTOMER, ("acme", AT, AT)),
+}
+
+
+@pytest.fixture
+async def url(postgres_url: str) -> AsyncIterator[str]:
+    async with migrated_database(postgres_url) as url, Writer(url) as writer:
+        await writer.put(TOPICS.enriched, *(usage(n, request_id=f"r{n}", call_id=f"c{n}") for n in range(200)))
+        yield url
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+async def test_a_question_has_its_index(url: str, name: str) -> None:
+    statement, arguments = QUESTIONS[name]
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("ANALYZE; SET enable_seqscan = off")
+        plan = "\n".join(row[0] for row in await connection.fetch("EXPLAIN " + statement, *arguments))
+    finally:
+        await connection.close()
+    assert "Seq Scan on llm_usage_log" not in plan and "Seq Scan on rejected_calls" not in plan, plan
