@@ -223,7 +223,9 @@ COSTS = (
     *("cache_creation_cost", "discount_percent", "discount_amount", "margin_percent", "margin_fixed_amount"),
     "margin_total_amount",
 )
-StoredCosts = msgspec.defstruct("StoredCosts", [(name, Raw | msgspec.UnsetType, msgspec.UNSET) for name in COSTS], gc=False)
+StoredCosts = msgspec.defstruct(
+    "StoredCosts", [(name, Raw | msgspec.UnsetType, msgspec.UNSET) for name in COSTS], gc=False
+)
 
 
 class Metered(msgspec.Struct, gc=False):

@@ -63,5 +63,3 @@ def _soundcount_of(value: float | int | None) -> int | None:
         return None if value is None else count_of(value)
     except (OddCount, ValueError, OverflowError):  # NaN, infinity
         return None
-
-

@@ -157,12 +157,12 @@ def _amount(value: Any) -> Any:
         parse_amount(value)
     except Rejected:
         return _MISSING
-    return Raw(value) if isinstance(value, NumberText) else value
+    return Raw(str(value)) if isinstance(value, NumberText) else value
 
 
 def _moment(value: Any) -> Any:
     if isinstance(value, NumberText):
-        return Raw(value) if _finite(value) else _MISSING
+        return Raw(str(value)) if _finite(value) else _MISSING
     if not isinstance(value, str):
         return _MISSING
     return clean(value).strip() or None

@@ -27,6 +27,8 @@ _raws = msgspec.json.Decoder(list[Raw]).decode
 _members_by_key = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _WRAPPER_KEYS = tuple(f'"{name}"'.encode() for name in WRAPPERS)
+#: A key may be written with escapes.
+_ESCAPED = b"\\u00"
 _MONEY = frozenset({"spend", "response_cost", "cost_usd", "cost", "precise_total_amount_cents"})
 _IDS = frozenset({"id", "request_id", "litellm_call_id", "transaction_id"})
 
@@ -37,7 +39,7 @@ _TO_COMMA_OR_BRACKET = re.compile(rb'[^"\[\]{},]*+(?:' + _TEXT + rb'[^"\[\]{},]*
 _TO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?:' + _TEXT + rb'[^"\[\]{}]*+)*+', re.DOTALL)
 
 
-class Wrapped(Exception):  # noqa: N818  # a way on, not an error
+class Wrapped(Exception):  # a way on, not an error
     """An element is no call and holds calls.
 
     Attributes:
@@ -75,7 +77,7 @@ def wrapped_in(element: Element) -> memoryview | None:
     """
     view = memoryview(element)
     text = element if isinstance(element, bytes) else bytes(view)
-    if not any(key in text for key in _WRAPPER_KEYS):
+    if not any(key in text for key in _WRAPPER_KEYS) and _ESCAPED not in text:
         return None
     view = view[_end_of(_BLANK, view, 0) :]
     members = _members_of(view) if bytes(view[:1]) == b"{" else None

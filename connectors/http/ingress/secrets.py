@@ -16,7 +16,16 @@ _known: set[str] = set()
 _KNOWN = 4096
 #: Fields that hold a hash, and ids that are only hashed where they look like a key.
 _HASHES = ("api_key", "api_key_hash")
-_NAMES = ("key_alias", "end_user", "user", "user_id", "team_id", "organization_id", "customer_id", "external_customer_id")
+_NAMES = (
+    "key_alias",
+    "end_user",
+    "user",
+    "user_id",
+    "team_id",
+    "organization_id",
+    "customer_id",
+    "external_customer_id",
+)
 _IN_METADATA = tuple(name for name in CallMetadata.__struct_fields__ if name.startswith("user_api_key_"))
 
 
@@ -27,7 +36,7 @@ def without_secrets(text: bytes, call: Call) -> tuple[bytes, Call] | None:
         call.cloud_event is None
         and ((key := call.api_key) is None or key in _known or _sound(key))
         and call.api_key_hash is None
-        and not _looks_secret(call.key_alias, call.end_user, call.user)
+        and not _looks_secret(call.key_alias, call.end_user, call.user, call.user_id)
         and call.customer_id is None
         and (
             metadata is None
@@ -60,10 +69,7 @@ def without_secrets(text: bytes, call: Call) -> tuple[bytes, Call] | None:
 
 def _looks_secret(*names: str | int | None) -> bool:
     """Quickly; ids of teams and organizations are LiteLLM's own."""
-    for name in names:
-        if name is not None and type(name) is str and "sk-" in name and is_secret(name):
-            return True
-    return False
+    return any(name is not None and type(name) is str and "sk-" in name and is_secret(name) for name in names)
 
 
 def _sound(value: str | int | None) -> bool:

@@ -51,6 +51,8 @@ _call = msgspec.json.Decoder(Call).decode
 _encode = msgspec.json.Encoder().encode
 _NOTHING_MORE = Kept()
 _NOTHING = (b"{}", b'{"cloud_event":{}}')
+#: Beside `id` and `time`, what makes an object a CloudEvent.
+_ATTRIBUTES = ("source", "subject", "data", *EVENT_SIGNS)
 _NUL = b"\\u0000"
 _AMOUNTS = ("spend", "response_cost", "cost_usd", "cost")
 #: As JSON: a number, which the types read; a plain decimal number in quotes; null.
@@ -97,15 +99,13 @@ def strip(
     customer_id, id_kind = customer_of(shape, call, fields)
     context = kept.context(taken, call) if taken is not None or call.metadata is not None else None
     raw = UNSET if context is None else Raw(context)
-    value = _encode(
-        _Envelope(ENVELOPE_VERSION, source, shape, received_at, id_kind, Raw(text), RULES, note, raw)
-    )
+    value = _encode(_Envelope(ENVELOPE_VERSION, source, shape, received_at, id_kind, Raw(text), RULES, note, raw))
     if len(value) > MAX_RECORD_BYTES:
         raise Refused(TOO_LARGE, f"over {MAX_RECORD_BYTES} bytes without prompts")
     return customer_id, value
 
 
-class _OtherShape(Exception):  # noqa: N818  # a way on, not an error
+class _OtherShape(Exception):  # a way on, not an error
     """An element on a route for calls is a CloudEvent, or the other way round."""
 
     def __init__(self, shape: str) -> None:
@@ -145,9 +145,8 @@ def _quickly(element: Element, otherwise: str, kept: Kept) -> tuple[bytes, Call,
 
 def _tell_event(event: Any) -> None:
     """Take off what only tells a CloudEvent. Raises: _OtherShape; Rejected: its data are base64."""
-    if event.source is UNSET and event.data is UNSET and event.subject is UNSET:
-        if event.specversion is UNSET and event.type is UNSET and event.data_base64 is UNSET:
-            raise _OtherShape(FLAT)
+    if all(getattr(event, name) is UNSET for name in _ATTRIBUTES):
+        raise _OtherShape(FLAT)
     if event.data_base64 is not UNSET:
         raise Rejected(WRONG_TYPE)
     for name in EVENT_SIGNS:
@@ -209,11 +208,12 @@ def _carefully(
     tree = tree_of(data)
     if tree is None:
         return None
-    if otherwise == CLOUDEVENT or "specversion" in tree:
+    if "specversion" in tree or (otherwise == CLOUDEVENT and not tree.keys().isdisjoint(_ATTRIBUTES)):
         otherwise = CLOUDEVENT
         soft = Softened(with_data(tree), CloudEvent)
         text = b'{"cloud_event":%b}' % _encode(soft.kept)
     else:
+        otherwise = FLAT if otherwise == CLOUDEVENT else otherwise
         soft = Softened(tree, Call)
         text = _encode(soft.kept)
     if text in _NOTHING and not soft.bad:
@@ -240,5 +240,7 @@ def customer_of_rest(refused: Refused, otherwise: str, fields: tuple[str, ...]) 
     if refused.call is None:
         return None
     call = _call(refused.call)
-    shape = CLOUDEVENT if call.cloud_event is not None else shape_of(call, FLAT if otherwise == CLOUDEVENT else otherwise)
+    shape = (
+        CLOUDEVENT if call.cloud_event is not None else shape_of(call, FLAT if otherwise == CLOUDEVENT else otherwise)
+    )
     return customer_of(shape, call, fields)[0]
