@@ -34,6 +34,8 @@ class Usage(msgspec.Struct, gc=False):
         own_subscription: the caller's own subscription paid the provider (LiteLLM's `used_client_oauth_token`).
         silent_experiment: a copy of another call, made to compare models.
         accepted: reasons that an operator has overruled (`RawRecord.accepted`).
+        context: see `CallContext`; as it was stored.
+        shape: as stored in the envelope.
     """
 
     identity: bytes
@@ -73,6 +75,8 @@ class Usage(msgspec.Struct, gc=False):
     own_subscription: bool = False
     silent_experiment: bool = False
     accepted: tuple[str, ...] = ()
+    context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    shape: str = ""
 
 
 #: Fields that `WINDOW_GROUP_BY` may add to a window's key.

@@ -13,6 +13,8 @@ from decimal import Decimal
 
 import msgspec
 
+from connectors.http.ingress.bodies import Wrapped
+from connectors.http.ingress.context import Kept
 from connectors.http.ingress.rejections import Refused
 from connectors.http.ingress.strip import strip
 from connectors.operations.elements import place_of, readable
@@ -30,6 +32,7 @@ from schemas.usage import Usage
 from schemas.wire import BACKFILL, RawRecord
 from streams.core.decisions import UNPRICED
 from streams.core.matching import KNOWN, MISSING, OTHER_COST, PRICED
+from streams.core.vetting import NOT_A_CALL
 
 BATCH = 500
 #: A copy that never arrived and does not say when it began: it cannot be told from its repeat.
@@ -79,6 +82,7 @@ class Backfill:
         self._raw = TopicNames.with_prefix(settings.topic_prefix).raw
         self._unit = quantum(settings.cost_decimals)
         self._policy = settings.meter_policy()
+        self._kept = Kept(settings.kept_tag_prefixes, settings.kept_metadata)
         self._seen: dict[bytes, Decimal] = {}
         self._checked: Checked | None = None
         self._checked_until = 0.0
@@ -117,10 +121,14 @@ class Backfill:
                 self._shape,
                 time.time_ns() // 1000,
                 self._settings.customer_id_fields,
-                source=BACKFILL,
+                BACKFILL,
+                self._kept,
             )
         except Refused as refused:
             done.refuse(place_of(place, element, refused), refused.reason)
+            return None
+        except Wrapped:
+            done.refuse(place_of(place, element), NOT_A_CALL)
             return None
         key, value = stripped if stripped is not None else ("", b"")
         usage = usage_of(value, key, self._unit)

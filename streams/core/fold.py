@@ -18,7 +18,7 @@ from schemas.money import EXACT, ZERO, quantum
 from schemas.policy import MeterPolicy
 from schemas.records import Rejection
 from schemas.usage import Usage
-from schemas.wire import ENVELOPE_VERSION, FLAT, SLP, RawRecord
+from schemas.wire import FLAT, SLP
 from streams.core.books import Books
 from streams.core.call_types import UNKNOWN
 from streams.core.changes import Changes
@@ -37,9 +37,9 @@ from streams.core.enrich import Enricher
 from streams.core.known import COSTLESS, FINGERPRINTS, NEVER, SETTLED, differs
 from streams.core.mapping import Target
 from streams.core.memory import JOB_HORIZON_US, Memory, tag_of
-from streams.core.normalise import normalise, unknown_version
 from streams.core.noticed import COST_DIFFERS
 from streams.core.plausible import IMPLAUSIBLE_COST, implausible
+from streams.core.reading import usage_of
 from streams.core.routes import Routes
 
 #: LiteLLM's own payloads: alone they are one route, and cost no look.
@@ -48,14 +48,6 @@ _MAIN_SHAPES = frozenset({SLP, FLAT})
 TOO_MANY_HELD = "too_many_held"
 
 
-class _Version(msgspec.Struct, gc=False):
-    """All that every release of the envelope has in common."""
-
-    v: int
-
-
-_decode = msgspec.json.Decoder(RawRecord).decode
-_decode_version = msgspec.json.Decoder(_Version).decode
 _encode = msgspec.json.Encoder().encode
 copy = msgspec.structs.replace
 _NONE = Sum()
@@ -97,18 +89,15 @@ class Fold:
 
     def _read(self, record: Record) -> Usage | Rejected:
         try:
-            if record.value is None:
-                return Rejected("malformed", "the record has no value")
-            raw = _decode(record.value)
             customer = record.key.decode() if record.key else ""
-            usage = normalise(raw, customer, self._unit)
-            if self.routes.watching or raw.shape not in _MAIN_SHAPES:
-                self.routes.saw(raw.shape, customer, record.timestamp)
+            usage = usage_of(record.value, customer, self._unit)
+            if self.routes.watching or usage.shape not in _MAIN_SHAPES:
+                self.routes.saw(usage.shape, customer, record.timestamp)
             return usage
         except Rejected as refusal:
             return refusal
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError) as error:
-            return _later(record.value) or Rejected("malformed", type(error).__name__)
+        except UnicodeDecodeError as error:
+            return Rejected("malformed", type(error).__name__)
 
     def _fold(self, books: Books, records: Sequence[Record], resolve: Resolve) -> Changes:
         policy, position = self._policy, books.position
@@ -311,15 +300,6 @@ def _set_apart(apart: dict[str, Sum], decision: str, cost: Decimal) -> None:
     """Count a call whose decision is not the usual one."""
     before = apart.get(decision, _NONE)
     apart[decision] = Sum(before.calls + 1, before.cost + cost)
-
-
-def _later(value: bytes | None) -> Rejected | None:
-    """Why a record cannot be read, if a later release wrote it: so it is kept as it is."""
-    try:
-        version = _decode_version(value or b"").v
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    return unknown_version(version) if version > ENVELOPE_VERSION else None
 
 
 def _beyond_its_horizon(usage: Usage, clock_ms: int, forgot_us: int) -> bool:

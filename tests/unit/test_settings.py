@@ -94,6 +94,8 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "MAX_USD_PER_CALL": "50.5",
         "MAX_USD_PER_TOKEN": "0.01",
         "CUSTOMER_ID_FIELDS": "team,key",
+        "KEPT_TAG_PREFIXES": "team:",
+        "KEPT_METADATA": "project, env",
         "MAX_RETRIES": "5",
         "RETRY_DELAY": "1",
         "BATCH_SIZE": "50",
