@@ -101,6 +101,10 @@ class Metrics:
             "Seconds since the oldest record on disk was received; 0: there is none.",
         )
         self.spooled = counter("meterbridge_spooled_total", "Records put on disk because Kafka did not take them.")
+        self.restamped = counter(
+            "meterbridge_records_restamped_total",
+            "Records stored under another time than theirs, which was ahead of the clock or refused by Kafka.",
+        )
         self.drained = counter("meterbridge_spool_drained_total", "Records that went from the disk to Kafka.")
         self.conservation = gauge(
             "meterbridge_conservation_difference", "What the books are off by: must read zero.", "law", "unit"

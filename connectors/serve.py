@@ -113,14 +113,14 @@ async def serving(
         if WEBHOOKS in parts and settings.spool_path is not None:
             spool = await Spool.at(settings.spool_path, settings.spool_max_bytes)
             stack.push_async_callback(spool.close)
-        producer = KafkaProducer(_producer_config(settings))
+        producer = KafkaProducer(_producer_config(settings), on_restamped=metrics.restamped.inc)
         stack.push_async_callback(producer.close, _FLUSH_S)
         gate = Gate(producer)
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, _LAGO_CONNECTIONS))
         lago = LagoClient(http, settings.lago_api_url, _key(settings.lago_api_key), metrics.lago_requested)
         webhooks = Webhooks(settings, gate, spool, metrics) if WEBHOOKS in parts else None
         shut_because = webhooks.shut_because if webhooks is not None else gate.shut_because
-        health = Health(_dependencies(settings, lago), shut_because, time.monotonic, metrics.registry)
+        health = Health(_dependencies(settings, lago, gate), shut_because, time.monotonic, metrics.registry)
         health.start()
         stack.push_async_callback(health.stop)
         routes: dict[str, list[web.RouteDef]] = {}
@@ -196,8 +196,8 @@ async def _end(life: asyncio.Future[None]) -> None:
     await asyncio.wait({life})
 
 
-def _dependencies(settings: Settings, lago: LagoClient) -> dict[str, Dependency]:
-    probes: dict[str, Probe] = {"kafka": kafka_probe(settings), "lago": lago_probe(lago.healthy)}
+def _dependencies(settings: Settings, lago: LagoClient, gate: Gate) -> dict[str, Dependency]:
+    probes: dict[str, Probe] = {"kafka": kafka_probe(settings, gate.clock_ahead_s), "lago": lago_probe(lago.healthy)}
     if (postgres := settings.postgres_url) is not None:
         probes["postgres"] = postgres_probe(postgres.get_secret_value())
     if settings.redis_url is not None:

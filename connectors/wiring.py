@@ -40,7 +40,7 @@ def parts_of(settings: Settings, delivery: Callable[[], Delivery], metrics: Metr
         TopicProblem: `topics`: a sentence for each topic that is missing or wrong. Left alone, Faust
             would wait for it for ever and ignore SIGTERM.
     """
-    wrong = check_topics(settings)
+    wrong = check_topics(settings, to_start=True)
     if wrong:
         raise TopicProblem("topics", " ".join(wrong))
     topics = TopicNames.with_prefix(settings.topic_prefix)

@@ -27,6 +27,7 @@ class Usage(msgspec.Struct, gc=False):
             milliseconds, and may be rounded.
         metered: what is emitted as it is, and costs nothing here; None for a call.
         note: why a value was corrected, e.g. `future_time`; `""` for nothing.
+        told_end_us: the end as it came, where no clock confirms it and `end_us` is another; 0 = `end_us` is it.
     """
 
     identity: bytes
@@ -60,6 +61,7 @@ class Usage(msgspec.Struct, gc=False):
     checked_us: int = 0
     twins: tuple[bytes, ...] = ()
     metered: Metered | None = None
+    told_end_us: int = 0
 
 
 #: Fields that `WINDOW_GROUP_BY` may add to a window's key.

@@ -17,6 +17,7 @@ from streams.core.changes import Changes
 from streams.core.event import part_prefix
 from streams.core.fold import Fold
 from streams.core.mapping import Resolver
+from streams.core.normalise import FUTURE_US
 from streams.core.seal import coalesce, due_windows, release, seal
 from streams.core.writeoff import write_off
 from streams.followers import Follower
@@ -145,12 +146,14 @@ class MeterWork:
             self._resolved = self._version
 
     def _step(self, records: Sequence[ConsumerRecord]) -> Changes:
+        latest_ms = (self._now_us() + FUTURE_US) // 1000
         order = _order(records[0])
         if order is not None:
             record = records[0]
             customer_id = (record.key or b"").decode(errors="replace")
-            return write_off(self._books, record.offset, record.timestamp, customer_id, order, self._prefix)
-        changes = self._fold(self._books, records, self._resolve)
+            time_ms = min(record.timestamp, latest_ms)
+            return write_off(self._books, record.offset, time_ms, customer_id, order, self._prefix)
+        changes = self._fold(self._books, records, self._resolve, latest_ms)
         if not self._policy.window_us:
             self._seal_now(changes, [window for window in changes.windows.values() if window and not window.held])
         elif changes.ready:

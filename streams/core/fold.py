@@ -27,8 +27,15 @@ from streams.core.enrich import Enricher
 from streams.core.mapping import Target
 from streams.core.normalise import normalise, unknown_version
 from streams.core.seal import HELD_LENGTH_US
+from streams.core.seen import HOURS_APART
 
 HOUR_MS = 3_600_000
+#: For a clock that follows every record.
+NO_LIMIT_MS = 1 << 62
+#: How far beyond the clock a record is believed: a worker's may be slow. An identity is remembered so far ahead.
+LEAD_MS = 48 * HOUR_MS
+_OLD = Rejected("beyond_horizon")
+_AHEAD = Rejected("beyond_horizon", "the record's time is days ahead of this worker's clock")
 #: Refused, and put back once their org has a subscription: an operator sees them among the refused calls.
 TOO_MANY_HELD = "too_many_held"
 #: Identity chunks deleted from the changelog a step, an hour's at a time: bounds the transaction.
@@ -67,31 +74,49 @@ class Fold:
         self._prefix = prefix
         self._unit = quantum(policy.cost_decimals)
         self._enricher = Enricher(prefix)
+        self._lead_ms = min(LEAD_MS, HOURS_APART * HOUR_MS - policy.horizon_us // 1000)
 
-    def __call__(self, books: Books, records: Sequence[Record], resolve: Resolve) -> Changes:
+    def __call__(
+        self, books: Books, records: Sequence[Record], resolve: Resolve, latest_ms: int = NO_LIMIT_MS
+    ) -> Changes:
         """The changes that folding `records` makes; `books` is not touched.
 
-        `resolve(customer_id, end_us, id_kind)` gives a call's target. Folding a record below
-        `books.position.next` is the caller's error.
+        Args:
+            resolve: `resolve(customer_id, end_us, id_kind)` gives a call's target.
+            latest_ms: a record time beyond it does not move the partition's clock further, milliseconds since 1970
+                UTC. A clock that stands behind the truth costs nothing but memory; one ahead of it shuts calls out.
+
+        Folding a record below `books.position.next` is the caller's error.
         """
         with localcontext(EXACT):
-            return self._fold(books, records, resolve)
+            return self._fold(books, records, resolve, latest_ms)
 
-    def _read(self, record: Record) -> Usage | Rejected:
+    def _read(self, record: Record, clock_ms: int) -> Usage | Rejected:
         try:
             if record.value is None:
                 return Rejected("malformed", "the record has no value")
             raw = _decode(record.value)
             customer = record.key.decode() if record.key else ""
-            return normalise(raw, customer, self._unit)
+            return normalise(raw, customer, self._unit, record.timestamp * 1000, clock_ms * 1000)
         except Rejected as refusal:
             return refusal
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError) as error:
             return _later(record.value) or Rejected("malformed", type(error).__name__)
 
-    def _fold(self, books: Books, records: Sequence[Record], resolve: Resolve) -> Changes:
+    def _fold(self, books: Books, records: Sequence[Record], resolve: Resolve, latest_ms: int) -> Changes:
         policy, position = self._policy, books.position
-        usages = [self._read(record) for record in records]
+        lead_ms = self._lead_ms
+        newest_ms = clock_ms = position.clock_ms
+        usages = []
+        for record in records:
+            if record.timestamp > clock_ms:
+                clock_ms = max(clock_ms, min(record.timestamp, latest_ms))
+                if record.timestamp <= clock_ms + lead_ms:
+                    newest_ms = max(newest_ms, record.timestamp)
+            usage = self._read(record, clock_ms)
+            usages.append(usage)
+            if type(usage) is Usage and usage.told_end_us:  # a repeat may come when a clock confirms that end
+                newest_ms = max(newest_ms, min(usage.told_end_us // 1000, clock_ms + lead_ms))
         identities = [usage.identity for usage in usages if type(usage) is Usage]
         known = iter(books.seen.contains(identities))
         new: dict[bytes, None] = {}
@@ -105,8 +130,8 @@ class Fold:
         folded_cost = duplicate_cost = unbilled_cost = rejected_cost = ZERO
         oldest_us = self._oldest_us(clock_ms)
         for record, usage in zip(records, usages, strict=True):
-            if record.timestamp > clock_ms:
-                clock_ms = record.timestamp
+            if clock_ms < record.timestamp and clock_ms < latest_ms:
+                clock_ms = min(record.timestamp, latest_ms)
                 oldest_us = self._oldest_us(clock_ms)
             if isinstance(usage, Rejected):
                 self._reject(changes, record, usage)
@@ -118,8 +143,9 @@ class Fold:
                 duplicate_cost += cost
                 decisions[DUPLICATE] = decisions.get(DUPLICATE, 0) + 1
                 continue
-            if usage.end_us < oldest_us and usage.checked_us < oldest_us:
-                self._reject(changes, record, Rejected("beyond_horizon"))
+            is_old = usage.end_us < oldest_us and usage.checked_us < oldest_us
+            if is_old or record.timestamp > clock_ms + lead_ms:
+                self._reject(changes, record, _OLD if is_old else _AHEAD)
                 rejected_calls += 1
                 rejected_cost += cost
                 continue
@@ -166,7 +192,7 @@ class Fold:
                 unbilled=Sum(unbilled_calls, unbilled_cost),
             ),
         )
-        self._remember(books, changes, new, records[0].offset)
+        self._remember(books, changes, new, records[0].offset, newest_ms)
         return changes
 
     def _oldest_us(self, clock_ms: int) -> int:
@@ -214,10 +240,14 @@ class Fold:
             touched[key] = window
         return window
 
-    def _remember(self, books: Books, changes: Changes, new: dict[bytes, None], first: int) -> None:
-        """Store the new identities under the hour of the clock; forget hours beyond the horizon."""
+    def _remember(self, books: Books, changes: Changes, new: dict[bytes, None], first: int, newest_ms: int) -> None:
+        """Store the new identities under the hour of the newest record or end; forget hours beyond the horizon.
+
+        No call ends later than ten minutes after its record or the clock, so what is forgotten is beyond the horizon,
+        however far the clock stays behind its records.
+        """
         hour = changes.position.clock_ms // HOUR_MS
-        changes.seen, changes.seen_hour, changes.seen_first = b"".join(new), hour, first
+        changes.seen, changes.seen_hour, changes.seen_first = b"".join(new), newest_ms // HOUR_MS, first
         oldest = hour - self._policy.horizon_us // HOUR_US
         changes.position.dropped_hour = max(oldest, changes.position.dropped_hour)
         for past, chunks in books.seen_chunks.items():

@@ -26,7 +26,7 @@ from schemas.wire import (
 )
 from streams.core.identity import identity_of
 
-#: An event time later than this after its receipt is a wrong clock.
+#: An event time later than this after its receipt is a wrong clock (ADR 0025).
 FUTURE_US = 600 * SECOND_US
 MAX_TOKENS = 10**12
 
@@ -41,8 +41,15 @@ _HUNDRED = Decimal(100)
 _TRUE = (True, "True", "true")
 
 
-def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
+def normalise(
+    record: RawRecord, customer_id: str, unit: Decimal, stored_us: int | None = None, clock_us: int = 0
+) -> Usage:
     """The call in `record` as `Usage`, its cost quantised to `unit` dollars.
+
+    Args:
+        stored_us: the record's time in Kafka, which Kafka has checked; None = that of its receipt.
+        clock_us: the partition's clock: what the ingresses before have stored by. A call may end as late as either
+            allows: an ingress whose clock is slow is outvoted by the others.
 
     Raises:
         Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `bad_tokens`,
@@ -60,8 +67,9 @@ def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
     usage.checked_us = record.checked_at
     if record.source == BACKFILL and record.shape in _LITELLM:
         usage.twins = _twins(usage)
-    if usage.end_us > record.received_at + FUTURE_US:
-        usage.end_us = record.received_at
+    at_us = record.received_at if stored_us is None else stored_us
+    if usage.end_us > at_us + FUTURE_US and usage.end_us > clock_us + FUTURE_US:
+        usage.told_end_us, usage.end_us = usage.end_us, at_us
         usage.note = "future_time"
     return usage
 
