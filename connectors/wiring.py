@@ -23,7 +23,7 @@ from connectors.settings import Settings, load_settings
 from connectors.worker_sensors import WorkerSensors
 from schemas.errors import TopicProblem
 from schemas.topics import TopicNames
-from streams.core.backoff import RetryPolicy
+from streams.core.backoff import RETRY_POSTS, RetryPolicy
 from streams.core.breaker import Breaker
 from streams.core.pacing import Pace
 from streams.delivery import Delivery
@@ -70,7 +70,7 @@ async def worker_parts(settings: Settings, role: str) -> AsyncIterator[Parts]:
     if settings.metrics_port:
         start_metrics_server(metrics.registry, settings.host, settings.metrics_port)
     async with lago_http(settings.lago_timeout, settings.worker_concurrency + _SPARE_CONNECTIONS) as http:
-        delivery, tenant = _delivery(settings, http, metrics)
+        delivery, tenant = _delivery(settings, http, metrics, in_retry=role == "retry")
         watching = asyncio.ensure_future(tenant.watch()) if role in ("sink", "retry") else None
         try:
             yield await asyncio.to_thread(parts_of, settings, lambda: delivery, metrics)
@@ -79,7 +79,9 @@ async def worker_parts(settings: Settings, role: str) -> AsyncIterator[Parts]:
                 watching.cancel()
 
 
-def _delivery(settings: Settings, http: httpx.AsyncClient, metrics: Metrics) -> tuple[Delivery, Tenant]:
+def _delivery(
+    settings: Settings, http: httpx.AsyncClient, metrics: Metrics, *, in_retry: bool = False
+) -> tuple[Delivery, Tenant]:
     """The process's one way to Lago, and what Lago is; the tenant is to be watched."""
     key = settings.lago_api_key.get_secret_value() if settings.lago_api_key else ""
     posts, looks = Pace(), Pace()
@@ -90,7 +92,7 @@ def _delivery(settings: Settings, http: httpx.AsyncClient, metrics: Metrics) -> 
 
     lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested, heard)
     tenant = Tenant(lago, settings.lago_clickhouse_dedup)
-    policy = RetryPolicy(random.random)
+    policy = RetryPolicy(random.random, alone_after=RETRY_POSTS) if in_retry else RetryPolicy(random.random)
     breaker = Breaker(policy, time.monotonic())
     metrics.watch_breaker(lambda: breaker.state)
     metrics.watch_lago(tenant.resend_is_safe, tenant.too_old, lambda: posts.limit)

@@ -269,7 +269,7 @@ class _Run:
             if batch.fails == 0:
                 batch.passed = self._wire.breaker.successes
             batch.fails += 1
-            if self._is_suspect(batch, hold):
+            if self._is_suspect(batch, hold) and await self._is_lago_well(batch):
                 return self._isolate(batch, hold)
             if batch.fails >= self._policy.isolate_after and not self.outcomes and self._others_wait():
                 self.given_back = True
@@ -283,6 +283,13 @@ class _Run:
         if is_large or self._others_passed(batch):
             return batch.fails >= self._policy.isolate_after
         return hold.alone and batch.fails >= self._policy.alone_after
+
+    async def _is_lago_well(self, batch: Batch) -> bool:
+        """Where nothing passes, a Lago that calls itself ill gives no event up: it is away, and the breaker opens."""
+        if len(batch.members) > 1 or self._others_passed(batch) or await self._wire.poster.healthy():
+            return True
+        self._wire.settled(batch, Hold("unhealthy", "Lago's health check fails", opens=True))
+        return False
 
     def _others_passed(self, batch: Batch) -> bool:
         return self._wire.breaker.successes > batch.passed

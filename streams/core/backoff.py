@@ -9,6 +9,8 @@ from schemas.topics import RETRY_TIERS
 RETRY_JITTER = 0.1
 #: No retry waits longer, seconds.
 RETRY_CAP_S = 3600.0
+#: Posts of one attempt in the retry topic where nothing else passes: seconds, for the waits are between the attempts.
+RETRY_POSTS = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from faust.types.tuples import TP
 
+from streams.core.backoff import RETRY_POSTS, RetryPolicy, retry_delay
 from streams.core.batches import Item, Outcome
 from streams.core.breaker import Breaker, State
 from streams.lanes import Lane
@@ -150,3 +151,38 @@ def test_in_an_outage_a_large_batch_is_not_emptied_into_retries() -> None:
 
     run_virtually(main())
     assert len(lago.posts) < 150
+
+
+def test_an_attempt_in_the_retry_topic_takes_seconds_so_that_attempts_are_as_far_apart_as_retry_delay_says() -> None:
+    """RETRY_DELAY, twice that, four times that; with an attempt of a minute and a half each nobody could tell."""
+    policy = RetryPolicy(random=lambda: 0.5, alone_after=RETRY_POSTS)
+    lago = Stored(poison=frozenset({"t0"}))
+
+    async def main() -> list[float]:
+        failed = []
+        for attempt in range(1, 4):
+            sink = Sink(lago, policy=policy)
+            assert said(await sink.delivery.deliver([item("t0")])) == [("retry", "http_500")]
+            failed.append(virtual_now())
+            await asyncio.sleep(retry_delay(attempt, 60.0, jitter=0.5))
+        return failed
+
+    first, second, third = run_virtually(main())
+    assert 60 <= second - first < 63
+    assert 120 <= third - second < 123
+
+
+@pytest.mark.parametrize("alone_after", [RETRY_POSTS, POLICY.alone_after])
+def test_a_lone_event_is_not_given_up_while_lago_calls_itself_ill(alone_after: int) -> None:
+    """A proxy answers 503 for a Lago that is down; in the retry topic three attempts would soon be used up."""
+    lago = Stored(fault=lambda _number, _ids: "500" if virtual_now() < 3600 else None, sick=True)
+
+    async def main() -> list[Outcome]:
+        sink = Sink(lago, policy=RetryPolicy(random=lambda: 0.5, alone_after=alone_after))
+        running = asyncio.ensure_future(sink.delivery.deliver([item("t0")]))
+        await asyncio.sleep(3600)
+        assert (sink.breaker.state is State.CLOSED, sink.breaker.reason) == (False, "unhealthy")
+        lago.sick = False
+        return await running
+
+    assert said(run_virtually(main())) == [("delivered", "accepted")]
