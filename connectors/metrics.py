@@ -84,7 +84,9 @@ class Metrics:
             "error_type",
         )
         self.active_customers = gauge("active_customers_total", "Customers whose mapping in force is active (api).")
-        self.pending_events = gauge("pending_events_total", "Lago events neither completed nor failed, without held usage (api).")
+        self.pending_events = gauge(
+            "pending_events_total", "Lago events neither completed nor failed, without held usage (api)."
+        )
 
         self.calls = counter("meterbridge_calls_total", "Calls by the meter's decision.", "decision")
         self.elements = counter("meterbridge_ingress_elements_total", "Elements of webhook bodies.", "outcome")

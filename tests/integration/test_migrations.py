@@ -66,7 +66,9 @@ IN_USE = {
         "INSERT INTO api_keys VALUES ('a', sha256('a'), 'key', '{*}', NULL, now(), 'ada')",
         "INSERT INTO api_keys VALUES ('b', sha256('b'), 'key', '{}', '{o}', now(), 'ada', now(), now(), now(), 'a')",
     ],
-    8: ["INSERT INTO usage_parts (part, held_customer_id, held_calls, held_reason) VALUES ('part-8', 'c', 1, 'no_mapping')"],
+    8: [
+        "INSERT INTO usage_parts (part, held_customer_id, held_calls, held_reason) VALUES ('part-8', 'c', 1, 'no_mapping')"
+    ],
 }
 
 
