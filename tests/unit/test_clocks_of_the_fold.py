@@ -126,15 +126,14 @@ def test_no_call_is_billed_twice_whatever_the_clocks_of_ingress_and_worker_say(
 ) -> None:
     """Each call has one end; the records' times and the workers' clocks are anything."""
     ends: dict[int, int] = {}
-    ledger, offset, billed = Ledger(), 0, list[int]()
-    for number, end_us, time_us, worker_us in found:
+    ledger, billed = Ledger(), list[int]()
+    for offset, (number, end_us, time_us, worker_us) in enumerate(found):
         ends.setdefault(number, end_us)
         one = replace(raw(offset, slp(number, at_us=ends[number]), received_us=time_us), timestamp=time_us // 1000)
         before = ledger.decisions.get("billable", 0)
         ledger.fold([one], worker_us)
         if ledger.decisions.get("billable", 0) > before:
             billed.append(number)
-        offset += 1
     assert len(billed) == len(set(billed))
 
 
