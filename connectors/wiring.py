@@ -11,6 +11,7 @@ from importlib.metadata import version
 import httpx
 from prometheus_client import CollectorRegistry
 
+from connectors.addresses import lago_address
 from connectors.kafka.admin import check_topics, topic_ids
 from connectors.kafka.security import aiokafka_config, faust_broker, faust_credentials
 from connectors.lago.client import LagoClient, lago_http
@@ -72,11 +73,16 @@ async def worker_parts(settings: Settings, role: str) -> AsyncIterator[Parts]:
     async with lago_http(settings.lago_timeout, settings.worker_concurrency + _SPARE_CONNECTIONS) as http:
         delivery, tenant = _delivery(settings, http, metrics, in_retry=role == "retry")
         watching = asyncio.ensure_future(tenant.watch()) if role in ("sink", "retry") else None
+        telling: asyncio.Future[None] | None = None
         try:
-            yield await asyncio.to_thread(parts_of, settings, lambda: delivery, metrics)
+            parts = await asyncio.to_thread(parts_of, settings, lambda: delivery, metrics)
+            if isinstance(parts.sensors, WorkerSensors):
+                telling = asyncio.ensure_future(parts.sensors.minute.tell_every())
+            yield parts
         finally:
-            if watching is not None:
-                watching.cancel()
+            for task in (watching, telling):
+                if task is not None:
+                    task.cancel()
 
 
 def _delivery(
@@ -109,6 +115,7 @@ def _delivery(
         batches_are_whole=lambda: not tenant.too_old(),
         posts=posts,
         looks=looks,
+        told={"address": lago_address(settings)},
     )
     return delivery, tenant
 

@@ -43,7 +43,7 @@ class Delivery:
     """Posts events through one breaker and one bound on requests in flight; both may be shared.
 
     Args:
-        concurrency, clock, on_request: see `Wire`.
+        concurrency, clock, on_request, told: see `Wire`.
         resend_is_safe: whether Lago's store refuses or merges a repeat. Where it does not (ClickHouse without
             deduplication) an event that may be there already is looked up before it is posted again; that
             store shows an event late, so a repeat is then unlikely, not impossible.
@@ -66,9 +66,10 @@ class Delivery:
         batches_are_whole: Callable[[], bool] = lambda: True,
         posts: Pace | None = None,
         looks: Pace | None = None,
+        told: Mapping[str, str] | None = None,
     ) -> None:
         paces = posts or Pace(), looks or Pace()
-        self._wire = Wire(poster, concurrency, breaker, clock, sleep, on_request, *paces)
+        self._wire = Wire(poster, concurrency, breaker, clock, sleep, on_request, *paces, told=told or {})
         self._policy = policy
         self._batch_size = batch_size
         self._resend_is_safe = resend_is_safe

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from connectors.addresses import with_address
 from connectors.logs import configure_logging
 from connectors.settings import Settings, load_settings
 from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, TopicProblem
@@ -53,7 +54,7 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
     except TopicProblem as error:
         fail(error.detail, 1)
     except MeterbridgeError as error:
-        fail(str(error), 1)
+        fail(with_address(error, load_settings), 1)
     except expected as error:
         fail(str(error), 1)
 

@@ -8,6 +8,7 @@ import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from connectors.addresses import kafka_address
 from connectors.kafka.admin import check_topics
 from connectors.kafka.producer import KafkaProducer, Record
 from connectors.kafka.security import librdkafka_config
@@ -45,7 +46,9 @@ class Gate:
                 break
             except Unavailable as error:
                 if not away:
-                    _log.warning("kafka_awaited", reason=error.reason, detail=error.detail)
+                    _log.warning(
+                        "kafka_awaited", reason=error.reason, detail=error.detail, address=kafka_address(settings)
+                    )
                 away = True
                 await asyncio.sleep(_AGAIN_S)
         if complaints:
