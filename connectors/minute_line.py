@@ -19,7 +19,9 @@ class MinuteLine:
 
     def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._sleep = sleep
-        self._begin()
+        self._folded, self._sealed = Sum(), Sum()
+        self._cents = ZERO
+        self._events: dict[str, int] = {}
 
     def counted(self, before: Counters, now: Counters) -> None:
         """A ledger moved on: what was folded into windows, and what left them as events."""
@@ -60,7 +62,7 @@ class MinuteLine:
 
     def _begin(self) -> None:
         self._folded, self._sealed, self._cents = Sum(), Sum(), ZERO
-        self._events: dict[str, int] = {}
+        self._events = {}
 
 
 def _plus(total: Sum, before: Sum, now: Sum) -> Sum:
