@@ -21,7 +21,7 @@ from uuid import UUID
 import structlog
 from structlog.typing import EventDict, Processor
 
-from connectors.log_floods import FewASecond, OncePerWhile
+from connectors.log_floods import FewASecond, OncePerWhile, a_few_a_minute
 
 #: The id of the inbound request being served; in every line that is logged meanwhile.
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -73,7 +73,7 @@ def configure_logging(level: str, style: Literal["json", "console"], stream: Tex
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, _renderer(style, stream)],
         )
     )
-    for bound in (OncePerWhile(), FewASecond()):
+    for bound in (OncePerWhile(), FewASecond(), a_few_a_minute()):
         handler.addFilter(bound)
     root = logging.getLogger()
     root.handlers[:] = [handler]

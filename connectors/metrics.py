@@ -91,7 +91,9 @@ class Metrics:
             "error_type",
         )
         self.active_customers = gauge("active_customers_total", "Customers whose mapping in force is active (api).")
-        self.pending_events = gauge("pending_events_total", "Lago events neither completed nor failed (api).")
+        self.pending_events = gauge(
+            "pending_events_total", "Lago events neither completed nor failed, without held usage (api)."
+        )
 
         self.calls = counter("meterbridge_calls_total", "Calls by the meter's decision.", "decision")
         self.elements = counter("meterbridge_ingress_elements_total", "Elements of webhook bodies.", "outcome")
@@ -108,6 +110,10 @@ class Metrics:
             "Seconds since the oldest record on disk was received; 0: there is none.",
         )
         self.spooled = counter("meterbridge_spooled_total", "Records put on disk because Kafka did not take them.")
+        self.restamped = counter(
+            "meterbridge_records_restamped_total",
+            "Records stored under another time than theirs, which was ahead of the clock or refused by Kafka.",
+        )
         self.drained = counter("meterbridge_spool_drained_total", "Records that went from the disk to Kafka.")
         self.conservation = gauge(
             "meterbridge_conservation_difference", "What the books are off by: must read zero.", "law", "unit"

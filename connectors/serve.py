@@ -24,9 +24,10 @@ from connectors.http.app import create_app
 from connectors.http.connections import BoundedRunner
 from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
 from connectors.http.middleware import Door
+from connectors.kafka.coordinator import meet_coordinator
 from connectors.kafka.gate import Gate, kafka_probe
 from connectors.kafka.producer import KafkaProducer, producer_config
-from connectors.kafka.security import librdkafka_config
+from connectors.kafka.security import aiokafka_config, librdkafka_config
 from connectors.lago.client import LagoClient, lago_http
 from connectors.management import LEARN_EVERY_S, Management
 from connectors.metrics import Metrics, start_metrics_server
@@ -34,6 +35,7 @@ from connectors.settings import Settings
 from connectors.spool.spool import Spool
 from connectors.webhooks import Webhooks, kafka_patience_s
 from schemas.errors import ConfigurationError
+from schemas.topics import TopicNames
 from streams.garbage import collect_seldom
 from streams.loop import run_loop
 
@@ -113,14 +115,21 @@ async def serving(
         if WEBHOOKS in parts and settings.spool_path is not None:
             spool = await Spool.at(settings.spool_path, settings.spool_max_bytes)
             stack.push_async_callback(spool.close)
-        producer = KafkaProducer(_producer_config(settings))
+        producer = KafkaProducer(_producer_config(settings), on_restamped=metrics.restamped.inc)
         stack.push_async_callback(producer.close, _FLUSH_S)
         gate = Gate(producer)
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, _LAGO_CONNECTIONS))
         lago = LagoClient(http, settings.lago_api_url, _key(settings.lago_api_key), metrics.lago_requested)
         webhooks = Webhooks(settings, gate, spool, metrics) if WEBHOOKS in parts else None
-        shut_because = webhooks.shut_because if webhooks is not None else gate.shut_because
-        health = Health(_dependencies(settings, lago), shut_because, time.monotonic, metrics.registry)
+        ready = asyncio.Event()
+        storing = webhooks.shut_because if webhooks is not None else gate.shut_because
+
+        def shut_because() -> str:
+            """A spool takes calls without Kafka; with it, whoever is ready takes changes too."""
+            awaits = API in parts and not gate.shut_because() and not ready.is_set()
+            return storing() or ("coordinator_awaited" if awaits else "")
+
+        health = Health(_dependencies(settings, lago, gate), shut_because, time.monotonic, metrics.registry)
         health.start()
         stack.push_async_callback(health.stop)
         routes: dict[str, list[web.RouteDef]] = {}
@@ -130,7 +139,6 @@ async def serving(
             routes[API] = management.routes()
         if webhooks is not None:
             routes[WEBHOOKS] = webhooks.routes()
-        ready = asyncio.Event()
         life = asyncio.ensure_future(_live(settings, gate, webhooks, management, ready, learn_every_s))
         stack.push_async_callback(_end, life)
         listeners = _listeners(settings, parts)
@@ -179,12 +187,19 @@ async def _live(
 ) -> None:
     await gate.open_when_right(settings)
     draining = [webhooks.work()] if webhooks is not None else []
-    await asyncio.gather(*draining, _manage(management, ready, learn_every_s))
+    await asyncio.gather(*draining, _manage(settings, management, ready, learn_every_s))
 
 
-async def _manage(management: Management | None, ready: asyncio.Event, learn_every_s: float) -> None:
+async def _manage(
+    settings: Settings,
+    management: Management | None,
+    ready: asyncio.Event,
+    learn_every_s: float,
+) -> None:
     async with AsyncExitStack() as stack:
         if management is not None:
+            topic = TopicNames.with_prefix(settings.topic_prefix).customers
+            await meet_coordinator(aiokafka_config(settings), f"{topic}-writer-ready")
             await stack.enter_async_context(management.running())
         ready.set()
         _log.info("ready")
@@ -196,8 +211,8 @@ async def _end(life: asyncio.Future[None]) -> None:
     await asyncio.wait({life})
 
 
-def _dependencies(settings: Settings, lago: LagoClient) -> dict[str, Dependency]:
-    probes: dict[str, Probe] = {"kafka": kafka_probe(settings), "lago": lago_probe(lago.healthy)}
+def _dependencies(settings: Settings, lago: LagoClient, gate: Gate) -> dict[str, Dependency]:
+    probes: dict[str, Probe] = {"kafka": kafka_probe(settings, gate.clock_ahead_s), "lago": lago_probe(lago.healthy)}
     if (postgres := settings.postgres_url) is not None:
         probes["postgres"] = postgres_probe(postgres.get_secret_value())
     if settings.redis_url is not None:

@@ -248,7 +248,10 @@ class Settings(BaseModel):
     )
 
     max_retries: int = Field(
-        3, ge=0, le=100, description="Attempts in the retry topic before an event is a dead letter."
+        3,
+        ge=0,
+        le=100,
+        description="Attempts in the retry topic, each up to three posts, before an event is a dead letter.",
     )
     retry_delay: float = Field(
         60,

@@ -13,6 +13,7 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from connectors.account_books import AccountBooks
+from connectors.addresses import lago_address
 from connectors.customers.by_identity import IdentityMapper, IdentityMappings
 from connectors.kafka.admin import check_topics, topic_ids
 from connectors.kafka.security import aiokafka_config, faust_broker, faust_credentials
@@ -29,7 +30,7 @@ from connectors.settings import Settings, load_settings
 from connectors.worker_sensors import WorkerSensors
 from schemas.errors import TopicProblem
 from schemas.topics import TopicNames
-from streams.core.backoff import RetryPolicy
+from streams.core.backoff import RETRY_POSTS, RetryPolicy
 from streams.core.breaker import Breaker
 from streams.core.pacing import Pace
 from streams.delivery import Delivery
@@ -48,7 +49,7 @@ def parts_of(
         TopicProblem: `topics`: a sentence for each topic that is missing or wrong. Left alone, Faust
             would wait for it for ever and ignore SIGTERM.
     """
-    wrong = check_topics(settings)
+    wrong = check_topics(settings, to_start=True)
     if wrong:
         raise TopicProblem("topics", " ".join(wrong))
     topics = TopicNames.with_prefix(settings.topic_prefix)
@@ -85,16 +86,19 @@ async def worker_parts(settings: Settings, role: str) -> AsyncIterator[Parts]:
     if settings.metrics_port:
         start_metrics_server(metrics.registry, settings.host, settings.metrics_port)
     async with lago_http(settings.lago_timeout, settings.worker_concurrency + _SPARE_CONNECTIONS) as http:
-        delivery, tenant = _delivery(settings, http, metrics)
+        delivery, tenant = _delivery(settings, http, metrics, in_retry=role == "retry")
         watching = asyncio.ensure_future(tenant.watch()) if role in ("sink", "retry") else None
+        telling: asyncio.Future[None] | None = None
         try:
             sensors = WorkerSensors(metrics, time.monotonic)
             parts = await asyncio.to_thread(parts_of, settings, lambda: delivery, metrics, sensors)
+            telling = asyncio.ensure_future(sensors.minute.tell_every())
             async with _mapping(settings, role, http, metrics, sensors):
                 yield parts
         finally:
-            if watching is not None:
-                watching.cancel()
+            for task in (watching, telling):
+                if task is not None:
+                    task.cancel()
 
 
 @asynccontextmanager
@@ -122,7 +126,9 @@ async def _mapping(
             working.cancel()
 
 
-def _delivery(settings: Settings, http: httpx.AsyncClient, metrics: Metrics) -> tuple[Delivery, Tenant]:
+def _delivery(
+    settings: Settings, http: httpx.AsyncClient, metrics: Metrics, *, in_retry: bool = False
+) -> tuple[Delivery, Tenant]:
     """The process's one way to Lago, and what Lago is; the tenant is to be watched."""
     key = _lago_key(settings)
     posts, looks = Pace(), Pace()
@@ -133,7 +139,7 @@ def _delivery(settings: Settings, http: httpx.AsyncClient, metrics: Metrics) -> 
 
     lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested, heard)
     tenant = Tenant(lago, settings.lago_clickhouse_dedup)
-    policy = RetryPolicy(random.random)
+    policy = RetryPolicy(random.random, alone_after=RETRY_POSTS) if in_retry else RetryPolicy(random.random)
     breaker = Breaker(policy, time.monotonic())
     metrics.watch_breaker(lambda: breaker.state)
     metrics.watch_lago(tenant.resend_is_safe, tenant.too_old, lambda: posts.limit)
@@ -150,6 +156,7 @@ def _delivery(settings: Settings, http: httpx.AsyncClient, metrics: Metrics) -> 
         batches_are_whole=lambda: not tenant.too_old(),
         posts=posts,
         looks=looks,
+        told={"address": lago_address(settings)},
     )
     return delivery, tenant
 

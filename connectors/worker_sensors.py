@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import structlog
 
 from connectors.metrics import HELD_REASONS, LAWS, LOOK_EVERY_S, Metrics
+from connectors.minute_line import MinuteLine
 from connectors.postgres.sensors import ProjectorSensors
-from schemas.ledger import Sum
+from schemas.ledger import Counters, Sum
 from schemas.records import Receipt
 from streams.core.books import Books, difference, total
 from streams.core.changes import Changes
@@ -31,11 +32,13 @@ class WorkerSensors(ProjectorSensors):
 
     def __init__(self, metrics: Metrics, monotonic: Callable[[], float]) -> None:
         super().__init__()
+        self.minute = MinuteLine()
         self._metrics = metrics
         self._monotonic = monotonic
         self._books: dict[int, Books] = {}
         self._sealed: dict[int, int] = {}
         self._looks: dict[int, _Look] = {}
+        self._counters: dict[int, Counters] = {}
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None:
         """A chunk is in the ledger."""
@@ -46,6 +49,7 @@ class WorkerSensors(ProjectorSensors):
             if reason:
                 self._metrics.failed_events.labels(reason).inc(count)
         self._metrics.unbilled_watch.noticed(changes.noticed)
+        self._tell_minute(partition, changes.position.counters)
         self._count_sealed(partition, changes.position.seal_seq)
         self._show_sizes()
 
@@ -56,12 +60,13 @@ class WorkerSensors(ProjectorSensors):
     def books(self, partition: int, books: Books | None) -> None:
         """A ledger was opened, ticked or, with None, closed."""
         if books is None:
-            for known in (self._books, self._sealed, self._looks):
+            for known in (self._books, self._sealed, self._looks, self._counters):
                 known.pop(partition, None)
             self._metrics.held_watch.close(partition)
             self._show_looks()
         else:
             self._books[partition] = books
+            self._tell_minute(partition, books.position.counters)
             self._count_sealed(partition, books.position.seal_seq)
             now = self._monotonic()
             look = self._looks.get(partition)
@@ -92,6 +97,7 @@ class WorkerSensors(ProjectorSensors):
         for receipt in receipts:
             self._metrics.receipts.labels(receipt.status).inc()
             self._metrics.shifted_events.labels("post").inc(bool(receipt.timestamp))
+            self.minute.settled(receipt.status, receipt.cents)
             if receipt.status == FAILED:
                 self._metrics.failed_events.labels(receipt.reason).inc()
 
@@ -117,6 +123,11 @@ class WorkerSensors(ProjectorSensors):
         self._sealed[partition] = seal_seq
         self._metrics.sealed_events.inc(sealed)
         self._metrics.receipts.labels(PENDING).inc(sealed)
+
+    def _tell_minute(self, partition: int, counters: Counters) -> None:
+        """From how the ledger stood when it was looked at before; what was counted elsewhere is not told here."""
+        self.minute.counted(self._counters.get(partition, counters), counters)
+        self._counters[partition] = counters
 
     def _show_sizes(self) -> None:
         metrics, ledgers = self._metrics, self._books.values()

@@ -44,16 +44,27 @@ _COMPACTED = {
 }
 #: A dead letter is larger than what died: it must not be refused where that was taken.
 _LARGE = {"max.message.bytes": str(8 << 20)}
+#: How far a record's time may be ahead of the broker's clock, milliseconds: one that is wrong would move a ledger's clock.
+TIME_AHEAD_MS: Final = 3_600_000
+#: What a spool held for days keeps its time; what is ahead of the broker is refused, and sent with another (ADR 0025).
+_TIMED = {
+    "message.timestamp.type": "CreateTime",
+    "message.timestamp.after.max.ms": str(TIME_AHEAD_MS),
+    "message.timestamp.before.max.ms": str((1 << 63) - 1),
+}
 _RAW_CONFIG = {
     **_kept(30),
     "compression.type": "lz4",
-    "message.timestamp.type": "CreateTime",
+    **_TIMED,
     **_LARGE,
 }
 
 RAW = Topic("litellm.usage.raw", Partitions.LIKE_RAW, "calls as received, prompts removed", _RAW_CONFIG)
 REJECTED = Topic(
-    "litellm.usage.rejected", Partitions.LIKE_RAW, "what can never be billed, with its reason", {**_kept(30), **_LARGE}
+    "litellm.usage.rejected",
+    Partitions.LIKE_RAW,
+    "what can never be billed, with its reason",
+    {**_kept(30), **_TIMED, **_LARGE},
 )
 CUSTOMERS = Topic("billing.customers", Partitions.LIKE_RAW, "customer mappings: the table's changelog", _COMPACTED)
 ORGS = Topic("billing.orgs", Partitions.ONE, "organisations and their subscription periods", _COMPACTED)

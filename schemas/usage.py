@@ -36,6 +36,7 @@ class Usage(msgspec.Struct, gc=False):
         accepted: reasons that an operator has overruled (`RawRecord.accepted`).
         context: see `CallContext`; as it was stored.
         shape: as stored in the envelope.
+        told_end_us: the end as it came, where no clock confirms it and `end_us` is another; 0 = `end_us` is it.
     """
 
     identity: bytes
@@ -77,6 +78,7 @@ class Usage(msgspec.Struct, gc=False):
     accepted: tuple[str, ...] = ()
     context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     shape: str = ""
+    told_end_us: int = 0
 
 
 #: Fields that `WINDOW_GROUP_BY` may add to a window's key.

@@ -24,8 +24,8 @@ from streams.core.answers import (
     same_event,
 )
 from streams.core.backoff import RetryPolicy
-from streams.core.batches import Batch, Item, Kind, Outcome, body_of, pack, rounds
-from streams.core.breaker import Breaker
+from streams.core.batches import Batch, Item, Kind, Outcome, body_of, pack, rounds, subscription_of
+from streams.core.breaker import Breaker, State
 from streams.core.pacing import Pace
 from streams.core.restamp import Judge, Judged, moved_from
 from streams.posting import Posted, Poster, Wire, error_of
@@ -49,7 +49,7 @@ class Delivery:
     """Posts events through one breaker and one bound on requests in flight; both may be shared.
 
     Args:
-        concurrency, clock, on_request: see `Wire`.
+        concurrency, clock, on_request, told: see `Wire`.
         resend_is_safe: whether Lago's store refuses or merges a repeat. Where it does not (ClickHouse without
             deduplication) an event that may be there already is looked up before it is posted again; that
             store shows an event late, so a repeat is then unlikely, not impossible.
@@ -72,16 +72,21 @@ class Delivery:
         batches_are_whole: Callable[[], bool] = lambda: True,
         posts: Pace | None = None,
         looks: Pace | None = None,
+        told: Mapping[str, str] | None = None,
     ) -> None:
         paces = posts or Pace(), looks or Pace()
-        self._wire = Wire(poster, concurrency, breaker, clock, sleep, on_request, *paces)
+        self._wire = Wire(poster, concurrency, breaker, clock, sleep, on_request, *paces, told=told or {})
         self._policy = policy
         self._batch_size = batch_size
         self._resend_is_safe = resend_is_safe
         self._batches_are_whole = batches_are_whole
 
     async def deliver(
-        self, items: Sequence[Item], on_post: Callable[[Posted], None] = _unwatched, judge: Judge = _as_it_is
+        self,
+        items: Sequence[Item],
+        on_post: Callable[[Posted], None] = _unwatched,
+        judge: Judge = _as_it_is,
+        others_wait: Callable[[], bool] = lambda: False,
     ) -> list[Outcome]:
         """One outcome an item, in order; waits as long as Lago is away. `on_post` hears of every post.
 
@@ -90,12 +95,34 @@ class Delivery:
 
         Equal transaction ids are posted one after the other, never in one batch. Raises nothing on purpose:
         an `ExceptionGroup` is a bug.
+
+        Args:
+            others_wait: whether more could be delivered along with these. Where all of them fail that may be the
+                events' fault or Lago's; only others can show which.
+
+        Returns:
+            Nothing where `items` are to be delivered anew, with those that wait; they may have been sent.
         """
-        run = _Run(self._wire, self._policy, self._resend_is_safe, self._batches_are_whole, items, on_post, judge)
+        run = _Run(
+            self._wire,
+            self._policy,
+            self._resend_is_safe,
+            self._batches_are_whole,
+            items,
+            on_post,
+            judge,
+            others_wait,
+        )
         for number, positions in enumerate(rounds([item.transaction_id for item in items])):
             if number:  # Lago knows these ids by the round before
                 run.compared.update(positions)
-            await run.settle(pack(positions, items, self._batch_size))
+            suspects = [position for position in positions if items[position].suspect]
+            others = [position for position in positions if not items[position].suspect]
+            await run.settle(
+                [*pack(suspects, items, self._batch_size), *pack(others, items, self._batch_size)],
+            )
+            if run.given_back:
+                return []
         return [run.outcomes[position] for position in range(len(items))]
 
 
@@ -104,6 +131,7 @@ class _Run:
 
     Attributes:
         compared: that Lago knows the id proves nothing of these; what it holds is looked at.
+        given_back: nothing came of it, and others that wait may show why.
     """
 
     def __init__(
@@ -115,7 +143,9 @@ class _Run:
         items: Sequence[Item],
         on_post: Callable[[Posted], None],
         judge: Judge,
+        others_wait: Callable[[], bool],
     ) -> None:
+        self.given_back = False
         self.outcomes: dict[int, Outcome] = {}
         self.compared = {position for position, item in enumerate(items) if item.compare}
         self._wire = wire
@@ -126,6 +156,7 @@ class _Run:
         self._on_post = on_post
         self._judge_now = judge
         self._posted = [Judged(item.value) for item in items]
+        self._others_wait = others_wait
         self._maybe_sent = [item.resent or item.compare for item in items]
         self._attempts = [0] * len(items)
         self._group = asyncio.TaskGroup()
@@ -141,7 +172,7 @@ class _Run:
         self._group.create_task(self._settle(batch))
 
     async def _settle(self, batch: Batch) -> None:
-        while batch.members:
+        while batch.members and not self.given_back:
             match await self._attempt(batch):
                 case Delivered():
                     for position in list(batch.members):
@@ -158,7 +189,8 @@ class _Run:
         async with self._wire.admitted(batch):
             probes = self._wire.breaker.probes(batch)
             verdict = await self._probe(batch) if probes else await self._post(batch)
-            self._wire.settled(batch, verdict if isinstance(verdict, Hold) else None)
+            if not (isinstance(verdict, Split) and not verdict.by_lago):
+                self._wire.settled(batch, verdict if isinstance(verdict, Hold) else None)
         return verdict
 
     async def _probe(self, batch: Batch) -> Verdict:
@@ -185,7 +217,27 @@ class _Run:
         if isinstance(verdict, Hold) and verdict.unknown:
             for position in batch.members:
                 self._maybe_sent[position] = True
-        return verdict
+        return self._doubted(batch, verdict)
+
+    def _doubted(self, batch: Batch, verdict: Verdict) -> Verdict:
+        """Held where too many die alike: all of a batch, and nothing of anybody's passes (streams/core/deaths.py)."""
+        deaths = self._wire.breaker.deaths
+        if isinstance(verdict, Hold | Split):
+            return verdict
+        died = [] if isinstance(verdict, Delivered) else self._died(batch, verdict)
+        if len(died) < len(batch.members):
+            deaths.some_passed()
+            return verdict
+        if 0 <= batch.doubted < deaths.accepted or not deaths.doubtful(died, self._wire.clock()):
+            return verdict
+        if batch.doubted < 0:
+            batch.doubted = deaths.accepted
+        return Hold("dying_alike", f"all refused: {error_of(verdict)}", opens=True, isolates=True)
+
+    def _died(self, batch: Batch, marked: Marked) -> list[tuple[str, str]]:
+        """(reason, subscription) of the members that Lago finds fault with."""
+        faults = [(batch.members[index], mark) for index, mark in marked.marks.items() if mark.fate is not Fate.EXISTS]
+        return [(mark.reason, subscription_of(self._items[position].value)) for position, mark in faults]
 
     async def _judge_again(self, batch: Batch) -> Hold | None:
         """Decide what is posted of each member; finish those that need no post, or are to get none."""
@@ -260,19 +312,41 @@ class _Run:
             if batch.fails == 0:
                 batch.passed = self._wire.breaker.successes
             batch.fails += 1
-            if self._is_suspect(batch):
+            if self._is_suspect(batch, hold) and await self._is_lago_well(batch):
                 return self._isolate(batch, hold)
+            if batch.fails >= self._policy.isolate_after and not self.outcomes and self._others_wait():
+                self.given_back = True
+                return None
         await self._wire.sleep(self._policy.wait_s(batch.holds) if hold.wait_s is None else hold.wait_s)
         return None
 
-    def _is_suspect(self, batch: Batch) -> bool:
-        others_passed = self._wire.breaker.successes > batch.passed
-        return batch.fails >= (self._policy.isolate_after if others_passed else self._policy.alone_after)
+    def _is_suspect(self, batch: Batch, hold: Hold) -> bool:
+        """It needs a witness that passes, or much patience; the halves of a large batch are each other's witness."""
+        is_large = len(batch.members) > PROBE_EVENTS and self._wire.breaker.state is State.CLOSED
+        if is_large or self._others_passed(batch):
+            return batch.fails >= self._policy.isolate_after
+        return hold.alone and batch.fails >= self._policy.alone_after
+
+    async def _is_lago_well(self, batch: Batch) -> bool:
+        """Where nothing passes, a Lago that calls itself ill gives no event up: it is away, and the breaker opens."""
+        if len(batch.members) > 1 or self._others_passed(batch) or await self._wire.poster.healthy():
+            return True
+        self._wire.settled(batch, Hold("unhealthy", "Lago's health check fails", opens=True))
+        return False
+
+    def _others_passed(self, batch: Batch) -> bool:
+        return self._wire.breaker.successes > batch.passed
 
     def _isolate(self, batch: Batch, hold: Hold) -> None:
         if len(batch.members) == 1:
             return self._finish(batch, batch.members[0], "retry", hold.reason, hold.detail)
+        if len(batch.members) > PROBE_EVENTS:
+            batch.holds = 0  # many are held by it: no long waits
         rest = batch.cut(len(batch.members) // 2)
+        if not self._others_passed(batch):
+            # Where both halves fail and nothing passes, two things that have nothing in common have failed.
+            self._wire.breaker.taken_apart(batch.family)
+            batch.family, rest.family = object(), object()
         for part in (batch, rest):
             part.fails = self._policy.isolate_after - 1
             part.passed = self._wire.breaker.successes

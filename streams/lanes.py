@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import structlog
 from aiokafka import ConsumerRecord
@@ -38,7 +38,10 @@ class Work(Protocol):
         """Take the partition over, fencing its previous owner; the offset expected next."""
 
     async def process(self, records: Sequence[ConsumerRecord]) -> int:
-        """Do a chunk's work and make it durable; the offset expected next."""
+        """Do a chunk's work and make it durable; the offset expected next.
+
+        Records from that offset on are given back: they come again, together with those that follow.
+        """
 
     async def tick(self) -> None:
         """What time does: called about twice a second."""
@@ -48,6 +51,14 @@ class Work(Protocol):
 
     def in_transaction(self) -> bool:
         """Whether a Kafka transaction is being committed: then closing waits for it."""
+
+
+@runtime_checkable
+class LooksBehind(Protocol):
+    """Work that may give records back: it wants to know whether others wait behind them."""
+
+    def look_behind(self, following: Callable[[], ConsumerRecord | None]) -> None:
+        """`following()` is the first record that would come along with those given back; None = there is none."""
 
 
 class Source(Protocol):
@@ -91,6 +102,9 @@ class Lane:
         self._paused = False
         self._closing = False
         self._waited = 0
+        self._under_way_to = 0
+        if isinstance(work, LooksBehind):
+            work.look_behind(self._following)
         self._task = asyncio.ensure_future(self._run())
 
     def offer(self, chunk: Chunk) -> None:
@@ -205,7 +219,21 @@ class Lane:
             await self._ask_again(expected, item.from_offset)
             return
         records = [record for record in item.records if record.offset >= expected]
-        self.expected = await self.work.process(records) if records else item.next_offset
+        self._under_way_to = item.next_offset
+        self.expected = done_to = await self.work.process(records) if records else item.next_offset
+        if left := [record for record in records if record.offset >= done_to]:
+            self._take_back(Chunk(left, done_to, item.next_offset))
+
+    def _following(self) -> ConsumerRecord | None:
+        chunk = next((one for one in self._chunks if one is not None), None)
+        return chunk.records[0] if chunk is not None and chunk.from_offset == self._under_way_to else None
+
+    def _take_back(self, chunk: Chunk) -> None:
+        """To the head of the queue; a tick that waits comes before it, not between it and what follows."""
+        self._chunks.appendleft(chunk)
+        if None in self._chunks:
+            self._chunks.remove(None)
+            self._chunks.appendleft(None)
 
     async def _open(self) -> None:
         for attempt in range(_REOPENINGS + 1):

@@ -1,7 +1,7 @@
 """The way to Lago: what delivery needs of it, and the breaker, the permits and the pace that stand before it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import isinf
@@ -81,6 +81,7 @@ class Wire:
         clock: monotonic seconds.
         on_request: called with (`post_batch`, HTTP status or 0 where none came, seconds) after each post.
         posts, looks: Lago limits its ingest and its other endpoints apart.
+        told: fields of the line that says that Lago takes nothing: where it was asked.
     """
 
     poster: Poster
@@ -93,6 +94,7 @@ class Wire:
     looks: Pace
     post_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     look_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    told: Mapping[str, str] = field(default_factory=dict)
 
     @asynccontextmanager
     async def admitted(self, batch: Batch) -> AsyncIterator[None]:
@@ -121,7 +123,7 @@ class Wire:
             self.breaker.succeeded(batch, now)
         if self.breaker.since != before:
             if self.breaker.reason:
-                log.warning("breaker_opened", reason=self.breaker.reason)
+                log.warning("breaker_opened", reason=self.breaker.reason, **self.told)
             else:
                 log.info("breaker_closed", open_s=round(now - before, 1))
 

@@ -10,11 +10,15 @@ topics = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
 
 @topics.command(epilog="Example: KAFKA_PARTITIONS=12 meterbridge topics create")
 def create(as_json: AsJson = False) -> None:
-    """Create the topics that are missing; those that exist are left as they are."""
+    """Create the topics that are missing; those that exist are left as they are, and named where they are wrong."""
     with one_sentence():
-        done = create_topics(settings_of_command())
+        settings = settings_of_command()
+        done = create_topics(settings)
+        complaints = check_topics(settings) if done.existed else []
     lines = [f"{len(done.created)} topics created, {len(done.existed)} were there.", *done.created]
     say({"created": done.created, "existed": done.existed}, as_json=as_json, table=lambda: "\n".join(lines))
+    for complaint in complaints:
+        typer.echo(complaint, err=True)
 
 
 @topics.command(epilog="Example: meterbridge topics check && meterbridge worker")

@@ -207,7 +207,8 @@ LITELLM: Final = {
     "flush_too_late": Kind(
         _DEGRADED,
         "LiteLLM reads the variable before it reads its file, so that in `environment_variables` it does nothing.",
-        "Set it in the environment of the process; what waits for a flush is lost with the process, so keep it short.",
+        "Set it in the environment of the process, `DEFAULT_FLUSH_INTERVAL_SECONDS=1`: what waits for a flush is lost with "
+        "the process.",
     ),
 }
 OWN: Final = {
@@ -316,7 +317,8 @@ _HEAD: Final = """\
 
 `meterbridge doctor --config config.yaml` reads a configuration of LiteLLM's proxy, or asks a running one (`--url`, by
 default `LITELLM_API_URL` with `LITELLM_MASTER_KEY`), the environment of Meterbridge, and Lago (unless `--no-lago`).
-It changes nothing. It prints what it found and the configuration of LiteLLM that loses nothing; with `--json` one object.
+It changes nothing. It prints what it found, and the configuration, the environment and the order of stopping of LiteLLM that lose least: what
+LiteLLM has gathered since its last flush is lost with its process. With `--json` one object.
 
 | exit code | means |
 |---|---|

@@ -14,7 +14,7 @@ from connectors.doctor.own_rules import judge_own
 from connectors.lago.client import LagoClient, LagoIntegrationError
 from connectors.litellm.config import read_config
 from connectors.litellm.proxy import ask_proxy
-from connectors.litellm.recommended import ENDPOINT, working_yaml
+from connectors.litellm.recommended import ENDPOINT, ENVIRONMENT, STOPPING, working_yaml
 from connectors.litellm.seen import Callback, Kind, Proxy, is_unseen
 from connectors.settings import Settings
 from schemas.errors import Rejected, Unavailable
@@ -68,6 +68,8 @@ class Report:
             ],
             "unread": [{"of": patient.name, "why": patient.unread} for patient in self.patients if patient.unread],
             "config": self.config,
+            "environment": ENVIRONMENT,
+            "stopping": list(STOPPING),
         }
 
 

@@ -10,6 +10,7 @@ import typer
 from connectors.doctor.catalogue import KINDS, Severity
 from connectors.doctor.examination import Report, examine
 from connectors.lago.client import lago_http
+from connectors.litellm.recommended import ENVIRONMENT, STOPPING
 from connectors.settings import Settings
 
 _TIMEOUT_S = 10.0
@@ -38,7 +39,7 @@ def run_doctor(own: Settings, config: Path | None, url: str | None, *, as_json: 
 
 
 def told(report: Report) -> str:
-    """The report for people: what was found, then the configuration that loses nothing."""
+    """The report for people: what was found, then the configuration, environment and order of stopping that lose least."""
     lines = []
     for patient in report.patients:
         lines.append(patient.name)
@@ -52,8 +53,12 @@ def told(report: Report) -> str:
             lines.append(f"    why: {kind.cause}")
             lines.append(f"    do:  {kind.fix}")
         lines.append("")
-    lines += ["LiteLLM's config.yaml, version 1.108 or later, that loses nothing:", ""]
-    lines += [indent(report.config, "  "), _last_line(report)]
+    lines += ["LiteLLM's config.yaml, version 1.108 or later, that loses least:", ""]
+    lines += [indent(report.config, "  "), "The environment of LiteLLM's process, not its file:", ""]
+    lines += [f"  {name}={value}" for name, value in ENVIRONMENT.items()]
+    lines += ["", "Stop LiteLLM in this order; any other loses the calls of the last seconds:", ""]
+    lines += [f"  {number}. {step}" for number, step in enumerate(STOPPING, 1)]
+    lines += ["", _last_line(report)]
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """Whether this process lives, is ready, and how its neighbours are; the Prometheus text beside it.
 
 `/health/live`: the event loop turns. `/health/ready`: topics were checked and the producer is up, so records
-can be stored; Lago is never asked, because usage is taken while it is away. `/health`: every neighbour.
+can be stored, and changes of mappings too where this process takes them: Kafka's transaction coordinator answers.
+Lago is never asked, because usage is taken while it is away. `/health`: every neighbour.
 """
 
 import asyncio

@@ -4,7 +4,7 @@ A worker checks before it starts: on a missing topic Faust would spin for ever a
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,8 @@ from schemas.topics import CATALOGUE, Topic, partition_count, topic_config
 LIMIT_S = 20.0
 #: Settings that the money rests on: what is compacted or dropped, and what a record's time means.
 _VITAL = ("cleanup.policy", "message.timestamp.type")
+#: Settings that are named where they differ, and stop nobody: usage is counted right all the same.
+_ADVISED = ("message.timestamp.after.max.ms", "message.timestamp.before.max.ms")
 #: How the cluster id of librdkafka's in-process broker begins (connectors/embedded/broker.py). It has no controller:
 #: it answers neither for settings nor for topic ids.
 _EMBEDDED = "mockCluster"
@@ -55,8 +57,11 @@ def create_topics(settings: Settings, limit_s: float = LIMIT_S) -> TopicsCreated
     return TopicsCreated(created, tuple(name for name in wanted if name not in created))
 
 
-def check_topics(settings: Settings, limit_s: float = LIMIT_S) -> list[str]:
+def check_topics(settings: Settings, limit_s: float = LIMIT_S, *, to_start: bool = False) -> list[str]:
     """What is wrong with the topics, a sentence each; empty when all is well.
+
+    Args:
+        to_start: only what no process can start with.
 
     Raises:
         Unavailable: the broker does not answer.
@@ -79,7 +84,8 @@ def check_topics(settings: Settings, limit_s: float = LIMIT_S) -> list[str]:
             )
     if _embedded(cluster):
         return complaints
-    return complaints + _wrong_settings(admin, present, settings, limit_s)
+    judged = _VITAL if to_start else (*_VITAL, *_ADVISED)
+    return complaints + _wrong_settings(admin, present, settings, judged, limit_s)
 
 
 def topic_ids(settings: Settings, names: Iterable[str], limit_s: float = LIMIT_S) -> dict[str, str]:
@@ -146,8 +152,10 @@ def _embedded(cluster: ClusterMetadata) -> bool:
     return str(cluster.cluster_id).startswith(_EMBEDDED)
 
 
-def _wrong_settings(admin: AdminClient, topics: list[Topic], settings: Settings, limit_s: float) -> list[str]:
-    """A sentence for every vital setting that differs from the catalogue's."""
+def _wrong_settings(
+    admin: AdminClient, topics: list[Topic], settings: Settings, judged: Sequence[str], limit_s: float
+) -> list[str]:
+    """A sentence for every setting of `judged` that differs from the catalogue's; brokers before 3.6 lack some."""
     asked = {settings.topic_prefix + topic.name: topic for topic in topics}
     if not asked:
         return []
@@ -157,13 +165,16 @@ def _wrong_settings(admin: AdminClient, topics: list[Topic], settings: Settings,
     for resource, future in answers.items():
         with _kafka_errors(resource.name):
             found = future.result()
-        for setting in _VITAL:
+        for setting in judged:
             expected = asked[resource.name].config.get(setting)
-            if expected is not None and found[setting].value != expected:
-                complaints.append(
-                    f"Topic {resource.name} has {setting}={found[setting].value} where {expected} is expected: "
-                    "alter it with your Kafka tools before a worker starts."
-                )
+            if expected is None or setting not in found or found[setting].value == expected:
+                continue
+            sentence = f"Topic {resource.name} has {setting}={found[setting].value} where {expected} is expected: "
+            if setting in _VITAL:
+                complaints.append(sentence + "alter it with your Kafka tools before a worker starts.")
+            else:
+                entry = f"--entity-type topics --entity-name {resource.name} --add-config {setting}={expected}"
+                complaints.append(f"{sentence}`kafka-configs.sh --alter {entry}`.")
     return complaints
 
 

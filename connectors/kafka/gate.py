@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from connectors.addresses import kafka_address
 from connectors.kafka.admin import check_topics
 from connectors.kafka.producer import KafkaProducer, Record
 from connectors.kafka.security import librdkafka_config
@@ -40,16 +42,22 @@ class Gate:
         away = False
         while True:
             try:
-                complaints = await asyncio.to_thread(check_topics, settings, _ANSWER_S)
+                complaints = await asyncio.to_thread(partial(check_topics, settings, _ANSWER_S, to_start=True))
                 break
             except Unavailable as error:
                 if not away:
-                    _log.warning("kafka_awaited", reason=error.reason, detail=error.detail)
+                    _log.warning(
+                        "kafka_awaited", reason=error.reason, detail=error.detail, address=kafka_address(settings)
+                    )
                 away = True
                 await asyncio.sleep(_AGAIN_S)
         if complaints:
             raise TopicProblem("topics", " ".join(complaints))
         self._is_open = True
+
+    def clock_ahead_s(self) -> float:
+        """As `KafkaProducer.clock_ahead_s`."""
+        return self._producer.clock_ahead_s()
 
     async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
         """As `KafkaProducer.send_all`."""
@@ -66,8 +74,8 @@ class Gate:
             raise Unavailable("topics_unchecked", "Kafka's topics have not been checked yet")
 
 
-def kafka_probe(settings: Settings) -> Callable[[], Awaitable[None]]:
-    """Asks the cluster for its brokers. Raises: Unavailable."""
+def kafka_probe(settings: Settings, clock_ahead_s: Callable[[], float] = lambda: 0.0) -> Callable[[], Awaitable[None]]:
+    """Asks the cluster for its brokers, and whether it takes this machine's time. Raises: Unavailable."""
     admin = AdminClient(librdkafka_config(settings))
 
     async def probe() -> None:
@@ -77,5 +85,8 @@ def kafka_probe(settings: Settings) -> Callable[[], Awaitable[None]]:
             raise Unavailable("kafka_unavailable", str(error.args[0].name())) from error
         if not found.brokers:
             raise Unavailable("kafka_unavailable", "no broker")
+        if (ahead_s := clock_ahead_s()) > 0:
+            told = f"this machine's clock is {ahead_s / 3600:.0f} h ahead of Kafka's: set it right; calls are taken meanwhile"
+            raise Unavailable("clock_ahead", told)
 
     return probe

@@ -7,19 +7,31 @@ AIOProducer thirty times the latency.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from threading import Thread
 from typing import Any
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from connectors.kafka.record_times import RecordTimes
 from schemas.errors import Rejected, Unavailable
 
 #: (topic, key, value, record time in milliseconds since 1970 UTC)
 Record = tuple[str, str | None, bytes, int]
 
 _POLL_S = 0.1
+#: Kafka is asked so often whether it takes this machine's own time again.
+_TIMES_KNOWN_S = 60.0
+#: The wall clock was set, if it moved so much against the one that only runs.
+_SET_MS = 60_000
 _log = logging.getLogger(__name__)
+_structured = structlog.get_logger(__name__)
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def producer_config(
@@ -54,7 +66,19 @@ def producer_config(
 class KafkaProducer:
     """One idempotent producer of one event loop. Make it inside the running loop; `close()` it there."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        now_ms: Callable[[], int] = _wall_ms,
+        on_restamped: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        """`now_ms`: the wall clock; `on_restamped` hears how many records were stored under another time than theirs."""
+        self._now_ms = now_ms
+        self._on_restamped = on_restamped
+        self._times = RecordTimes()
+        self._times_at = self._clock_from_ms = 0.0
+        self._ahead_ms = 0
+        self._timing = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._fatal: str | None = None
         self._acks: list[tuple[_Delivery, KafkaError | None]] = []
@@ -79,13 +103,83 @@ class KafkaProducer:
             Unavailable: at least one record is not known to be durable; others of them may be. Sending
                 all of them again is harmless where readers deduplicate.
         """
+        timed = self._timed(records)
         delivery = _Delivery(self._loop.create_future(), self._acks_append)
-        refused = await self._send(records, delivery)
+        refused = await self._send(timed, delivery)
         if delivery.too_large:
-            for index, record in enumerate(records):
+            for index, record in enumerate(timed):
                 if record[2] in delivery.too_large and (why := await self._alone.send_all([record])):
                     refused[index] = why[0]
+        if not delivery.untimely:
+            if self._ahead_ms and not self._times.back_ms:
+                self._tell_times(0)
+        else:
+            untimely = set(delivery.untimely)
+            places = [index for index, record in enumerate(timed) if record[2] in untimely]
+            for index, why_not in (await self._send_in_time([timed[place] for place in places])).items():
+                refused[places[index]] = why_not
         return refused
+
+    def clock_ahead_s(self) -> float:
+        """How far this machine's clock is ahead of Kafka's, to an hour; 0 while Kafka takes its time."""
+        return self._ahead_ms / 1000
+
+    def _timed(self, records: Sequence[Record]) -> Sequence[Record]:
+        """`records`, none later than now: what a clock that was wrong gave them would be refused."""
+        if self._times.back_ms:
+            self._forget_in_time()
+        now_ms = self._now_ms()
+        latest_ms = self._times.plausible_ms(now_ms, now_ms)
+        early = [record for record in records if record[3] > latest_ms]
+        if not early:
+            return records
+        self._on_restamped(len(early))
+        return [record if record[3] <= latest_ms else (*record[:3], latest_ms) for record in records]
+
+    async def _send_in_time(
+        self, records: Sequence[Record], delivery_of: "Callable[[], _Delivery] | None" = None
+    ) -> dict[int, Rejected]:
+        """`records`, which Kafka refused for their time, under one that it takes; nothing waits behind them meanwhile.
+
+        Raises:
+            Unavailable: `kafka_refuses_time`: it takes none, so it takes nobody's records; or see `send_all`.
+        """
+        async with self._timing:
+            refused: dict[int, Rejected] = {}
+            left = list(range(len(records)))
+            back_ms: int | None = self._times.back_ms
+            while back_ms is not None:
+                at_ms = self._now_ms() - back_ms
+                delivery = delivery_of() if delivery_of else _Delivery(self._loop.create_future(), self._acks_append)
+                found = await self._send([(*records[place][:3], at_ms) for place in left], delivery)
+                refused.update({left[index]: why for index, why in found.items()})
+                if delivery.too_large:
+                    raise Unavailable("kafka_unavailable", "refused for its time and its size")
+                if not delivery.untimely:
+                    self._tell_times(back_ms)
+                    self._on_restamped(len(records))
+                    return refused
+                untimely = set(delivery.untimely)
+                left = [place for place in left if records[place][2] in untimely]
+                back_ms = self._times.refused(back_ms)
+        raise Unavailable("kafka_refuses_time", "no time of ours is taken")
+
+    def _tell_times(self, back_ms: int) -> None:
+        """Kafka takes a record of so long ago; the log says it where that is news."""
+        before, self._ahead_ms = self._ahead_ms, back_ms
+        self._times.taken(back_ms)
+        self._times_at, self._clock_from_ms = time.monotonic(), self._now_ms() - time.monotonic() * 1000
+        if back_ms and not before:
+            _structured.error("clock_ahead_of_kafka", hours=back_ms // 3_600_000)
+        elif before and not back_ms:
+            _structured.info("clock_right_again")
+
+    def _forget_in_time(self) -> None:
+        """So that a clock that was set is believed at once, and one that was mended otherwise a minute later."""
+        passed_s = time.monotonic() - self._times_at
+        set_by_ms = abs(self._now_ms() - time.monotonic() * 1000 - self._clock_from_ms)
+        if passed_s > _TIMES_KNOWN_S or set_by_ms > _SET_MS:
+            self._times.forget()
 
     async def send_one(self, record: Record) -> tuple[int, int]:
         """Where one record is durable: (partition, offset).
@@ -94,9 +188,15 @@ class KafkaProducer:
             Rejected, Unavailable: as `send_all`.
         """
         delivery = _Placed(self._loop.create_future(), self._acks_append)
-        for refused in (await self._send([record], delivery)).values():
+        [timed] = self._timed([record])
+        for refused in (await self._send([timed], delivery)).values():
             raise refused
-        return await self._alone.send_one(record) if delivery.too_large else delivery.place
+        if delivery.untimely:
+            placed = _Placed(self._loop.create_future(), self._acks_append)
+            for refused in (await self._send_in_time([timed], placed.again)).values():
+                raise refused
+            return placed.place
+        return await self._alone.send_one(timed) if delivery.too_large else delivery.place
 
     async def _send(self, records: Sequence[Record], delivery: "_Delivery") -> dict[int, Rejected]:
         if not self.healthy():
@@ -125,7 +225,7 @@ class KafkaProducer:
     def _alone(self) -> "KafkaProducer":
         """Brokers measure whole batches and refuse them whole: only a batch of one tells which record it was."""
         if self._one_by_one is None:
-            self._one_by_one = KafkaProducer({**self._config, "batch.num.messages": 1})
+            self._one_by_one = KafkaProducer({**self._config, "batch.num.messages": 1}, self._now_ms)
         return self._one_by_one
 
     async def close(self, timeout_s: float = 10.0) -> int:
@@ -169,17 +269,21 @@ class KafkaProducer:
 class _Delivery:
     """The acks that one `send_all` waits for; called by librdkafka in the polling thread."""
 
-    __slots__ = ("_append", "future", "left", "too_large")
+    __slots__ = ("_append", "future", "left", "too_large", "untimely")
 
     def __init__(self, future: asyncio.Future[None], append: Any) -> None:
         self.future = future
         self.left = 0
         self.too_large: list[bytes | None] = []
+        self.untimely: list[bytes | None] = []
         self._append = append
 
     def __call__(self, error: KafkaError | None, message: Message) -> None:
         if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             self.too_large.append(message.value())
+            error = None
+        elif error is not None and error.code() == KafkaError.INVALID_TIMESTAMP:
+            self.untimely.append(message.value())
             error = None
         self._append((self, error))
 
@@ -188,6 +292,12 @@ class _Placed(_Delivery):
     """The ack of one record, with its place."""
 
     __slots__ = ("place",)
+
+    def again(self) -> "_Placed":
+        """For the same record once more, after it was refused."""
+        self.future = self.future.get_loop().create_future()
+        self.untimely = []
+        return self
 
     def __call__(self, error: KafkaError | None, message: Message) -> None:
         self.place: tuple[int, int] = (message.partition() or 0, message.offset() or 0)

@@ -1,4 +1,7 @@
-"""The part of LiteLLM's config.yaml that loses nothing: what README.md shows and `meterbridge doctor` prints."""
+"""How LiteLLM loses least: its config.yaml, its environment and its stop; README.md shows it, `meterbridge doctor` prints it.
+
+It cannot lose nothing: what LiteLLM has gathered is in its memory until the next flush, and goes with the process.
+"""
 
 from typing import Final
 
@@ -36,6 +39,18 @@ callback_settings:
     retry_delay: 1
     timeout: {timeout_s}
 """
+
+#: For the environment of LiteLLM's process, which it reads before its file: seconds between two flushes; its default is 5.
+ENVIRONMENT: Final = {"DEFAULT_FLUSH_INTERVAL_SECONDS": "1"}
+#: Longer than a flush and its post: with it 8 of 8 calls arrived, with SIGTERM at once none (docs/litellm.md).
+STOP_WAIT_S: Final = 3
+#: In this order.
+STOPPING: Final = (
+    "Take the proxy out of traffic, and let the calls that run end.",
+    f"Wait {STOP_WAIT_S} s: longer than one flush.",
+    "Send SIGTERM. LiteLLM does not flush at SIGTERM: what is gathered then is lost.",
+    "After a crash: `meterbridge reconcile --litellm` names what never arrived, `meterbridge backfill` sends it.",
+)
 
 
 def working_yaml(endpoint: str = ENDPOINT) -> str:

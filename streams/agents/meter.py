@@ -18,6 +18,7 @@ from streams.core.event import part_prefix
 from streams.core.fold import Fold
 from streams.core.grouping import named, unnamed
 from streams.core.mapping import Resolver
+from streams.core.normalise import FUTURE_US
 from streams.core.seal import coalesce, due_windows, release, seal
 from streams.core.writeoff import write_off
 from streams.followers import Follower
@@ -164,12 +165,14 @@ class MeterWork:
         self._named = True
 
     def _step(self, records: Sequence[ConsumerRecord]) -> Changes:
+        latest_ms = (self._now_us() + FUTURE_US) // 1000
         order = _order(records[0])
         if order is not None:
             record = records[0]
             customer_id = (record.key or b"").decode(errors="replace")
-            return write_off(self._books, record.offset, record.timestamp, customer_id, order, self._prefix)
-        changes = self._fold(self._books, records, self._resolve)
+            time_ms = min(record.timestamp, latest_ms)
+            return write_off(self._books, record.offset, time_ms, customer_id, order, self._prefix)
+        changes = self._fold(self._books, records, self._resolve, latest_ms)
         if not self._policy.window_us:
             self._seal_now(changes, [window for window in changes.windows.values() if window and not window.held])
         elif changes.ready:

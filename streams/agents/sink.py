@@ -77,7 +77,9 @@ class DeliveryWork:
         self._lead_s = lead_s
         self._writer: TransactionalWriter | None = None
         self._maybe_sent_below = 0
+        self._suspect_below = 0
         self._attempts: deque[DeliveryAttempt] = deque(maxlen=ATTEMPTS_KEPT)
+        self._following: Callable[[], ConsumerRecord | None] = lambda: None
 
     async def open(self) -> int:
         """Fence the previous owner, then ask where the group stands: the offset expected next.
@@ -102,14 +104,24 @@ class DeliveryWork:
         return begin if committed is None else committed
 
     async def process(self, records: Sequence[ConsumerRecord]) -> int:
-        """Post events in order of arrival, in transactions of at most `SETTLE_LIMIT` events."""
+        """Post events in order of arrival, in transactions of at most `SETTLE_LIMIT` events.
+
+        Those that fail while others wait behind them are given back, to be posted with these.
+        """
         done = 0
         while done < len(records):
             ready = await self._ready(records[done : done + SETTLE_LIMIT])
             outcomes = await self._deliver(ready)
+            if not outcomes:
+                self._suspect_below = ready[-1].offset + 1
+                return int(ready[0].offset)
             await self._settle(ready, outcomes)
             done += len(ready)
         return int(records[-1].offset) + 1
+
+    def look_behind(self, following: Callable[[], ConsumerRecord | None]) -> None:
+        """See `streams.lanes.LooksBehind`."""
+        self._following = following
 
     async def tick(self) -> None:
         """Nothing here depends on time but the waits in `process`."""
@@ -137,6 +149,9 @@ class DeliveryWork:
     async def _deliver(self, records: Sequence[ConsumerRecord]) -> list[Outcome]:
         """Outcomes in order; a record that is no event is a dead letter, not a reason to stop.
 
+        Returns:
+            Nothing where `records` are to be given back.
+
         Raises:
             TopicProblem: `other_deployment`: whose meter sealed an event, its sink posts it. Nothing was posted.
         """
@@ -148,18 +163,27 @@ class DeliveryWork:
             if event is not None:
                 self._check_owner(record)
                 travel = travel_of(record.headers)
-                resent = record.offset < self._maybe_sent_below or travel.maybe_sent
-                items.append(Item(event.transaction_id, record.value, resent, compare=travel.requeued > 0))
+                suspect = record.offset < self._suspect_below
+                resent = suspect or record.offset < self._maybe_sent_below or travel.maybe_sent
+                items.append(Item(event.transaction_id, record.value, resent, travel.requeued > 0, suspect))
                 places.append(place)
         self._attempts.clear()
         await self._orgs.wait_fresh(self._lead_s)
-        for place, outcome in zip(places, await self._delivery.deliver(items, self._posted, self._judge), strict=True):
+        delivered = await self._delivery.deliver(items, self._posted, self._judge, lambda: self._others_wait(records))
+        if len(delivered) < len(items):
+            return []
+        for place, outcome in zip(places, delivered, strict=True):
             outcomes[place] = outcome
         return outcomes
 
     def _judge(self, value: bytes) -> Judged:
         late, code = self._policy.late_policy, self._policy.event_code
         return judged(value, self._orgs.table, late, self._now_us(), code)
+
+    def _others_wait(self, records: Sequence[ConsumerRecord]) -> bool:
+        """Whether one more could be posted along with `records`."""
+        behind = self._following() if len(records) < SETTLE_LIMIT else None
+        return behind is not None and _due_ms(behind) <= self._now_us() // 1000
 
     def _posted(self, posted: Posted) -> None:
         self._attempts.append(

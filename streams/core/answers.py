@@ -1,11 +1,12 @@
 """What Lago's answer to a batch means for the events in it: one pure table.
 
-The shapes of Lago's answers are described, with their sources, in docs/lago-behaviour.md. Two facts
-carry the table: a batch is stored whole or not at all, and a repeat is refused by its transaction id.
+The shapes of Lago's answers are described, with their sources, in docs/lago-behaviour.md. Three facts
+carry the table: a batch is stored whole or not at all, a repeat is refused by its transaction id, and
+a refusal of Lago's is JSON of Lago's: what a proxy or another server says refuses no event.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any
@@ -28,6 +29,11 @@ _NEVER_THE_BATCH = frozenset({401, 402, 404, 405, 415, 429})
 #: A proxy that redirects, times out or fails may have handed the batch on before; Lago itself redirects nothing.
 _MAY_HIDE_A_STORED_BATCH = frozenset({*range(300, 400), 408, *range(500, 600)})
 _SPLITS = {400: "bad_request", 413: "too_large"}
+_TOO_LARGE = 413
+#: Who answers so stands where Lago should: a proxy's page, another server, the login of a network.
+NOT_LAGO = "not_lago"
+#: All that Lago's shortest refusal holds (docs/lago-behaviour.md 1.5); other servers' have a path, a moment or a message.
+_SHORTEST = frozenset({"status", "error"})
 #: Expressions are edited and locks are released: the same event may pass later.
 _HEALS = frozenset({"expression_evaluation_failed", "lock_acquisition_failed"})
 _REASONS = {
@@ -78,7 +84,13 @@ class Marked:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Nothing was stored and the culprit is not named: each half is posted on its own."""
+    """Nothing was stored and the culprit is not named: each half is posted on its own.
+
+    Fields:
+        by_lago: False: a proxy refused the body, which does not show that Lago is there.
+    """
+
+    by_lago: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,8 @@ class Hold:
     Fields:
         unknown: the events may have been stored all the same.
         opens: the breaker opens at once.
-        isolates: the batch itself may be the cause; if it keeps failing alone it is taken apart.
+        isolates: the batch itself may be the cause; if it keeps failing while others pass it is taken apart.
+        alone: the same though nothing else passes; False where only what passes can show that Lago is there.
         wait_s: seconds the answer asked for, at most 60; None = use a backoff.
     """
 
@@ -98,6 +111,7 @@ class Hold:
     opens: bool = False
     isolates: bool = False
     wait_s: float | None = None
+    alone: bool = True
 
 
 Verdict = Delivered | Marked | Split | Hold
@@ -107,9 +121,32 @@ class _Echo(msgspec.Struct):
     events: list[msgspec.Raw]
 
 
-class _Refusal(msgspec.Struct):
-    code: Any = None
-    error_details: Any = None
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refusal of Lago's own; `code` is `""` where it gives none."""
+
+    code: str = ""
+    details: Any = None
+
+
+_members = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def refusal_of(status: int, body: bytes) -> Refusal | None:
+    """What Lago says by an answer that is no success; None: the answer is not Lago's.
+
+    Lago gives the status again, its error as text, and mostly a code and details (`api_errors.rb` of lago-api).
+    """
+    try:
+        members = _members(body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    code = str(members["code"]) if isinstance(members.get("code"), str) else ""
+    detailed, told = "error_details" in members, isinstance(members.get("error"), str)
+    if members.get("status", status if detailed else None) != status:
+        return None
+    is_lagos = detailed or (told and (code or members.keys() <= _SHORTEST))
+    return Refusal(code, members.get("error_details")) if is_lagos else None
 
 
 def decide(answer: Answer, sent: int) -> Verdict:
@@ -119,7 +156,7 @@ def decide(answer: Answer, sent: int) -> Verdict:
     if answer.status == 422:
         return _refused(answer, sent)
     if answer.status in _SPLITS:
-        return _blame(sent, _SPLITS[answer.status], f"HTTP {answer.status}")
+        return _body_refused(answer, sent)
     return Hold(
         f"http_{answer.status}",
         f"HTTP {answer.status}",
@@ -170,25 +207,42 @@ def _accepted(answer: Answer, sent: int) -> Verdict:
         echoed = len(msgspec.json.decode(answer.body, type=_Echo).events)
     except msgspec.DecodeError:
         detail = f"HTTP {answer.status} with {len(answer.body)} bytes that are not Lago's answer"
-        return Hold("bad_answer", detail, unknown=True, isolates=True)
+        return Hold("bad_answer", detail, unknown=True, opens=True, isolates=True, alone=False)
     if echoed != sent:
         return Hold("bad_answer", f"{sent} events sent, {echoed} echoed", unknown=True, isolates=True)
     return Delivered()
 
 
+def _body_refused(answer: Answer, sent: int) -> Verdict:
+    """A proxy in front of Lago may refuse a body for its size: smaller ones may pass, and none is a dead letter for it."""
+    reason = _SPLITS[answer.status]
+    if refusal_of(answer.status, answer.body) is not None:
+        return _blame(sent, reason, f"HTTP {answer.status}")
+    if answer.status != _TOO_LARGE:
+        return _not_lago(answer)
+    if sent > 1:
+        return Split(by_lago=False)
+    return Hold(reason, "HTTP 413 that is not Lago's", opens=True, isolates=True, alone=False)
+
+
+def _not_lago(answer: Answer) -> Hold:
+    """Whatever it says of the events, Lago did not say it; whether it has seen them, nobody knows."""
+    detail = f"HTTP {answer.status} with {len(answer.body)} bytes that are not Lago's answer"
+    return Hold(NOT_LAGO, detail, unknown=True, opens=True, isolates=True, alone=False)
+
+
 def _refused(answer: Answer, sent: int) -> Verdict:
-    try:
-        refusal = msgspec.json.decode(answer.body, type=_Refusal)
-    except msgspec.DecodeError:
-        return _blame(sent, "lago_refused", "HTTP 422 without a reason")
-    marks = _marks(refusal.error_details, sent)
+    refusal = refusal_of(answer.status, answer.body)
+    if refusal is None:
+        return _not_lago(answer)
+    marks = _marks(refusal.details, sent)
     if marks:
         return Marked(marks)
     if refusal.code in _HEALS:
         return Hold(
             refusal.code, "HTTP 422", isolates=True, wait_s=asked_wait_s(answer.status, answer.headers, answer.at)
         )
-    return _blame(sent, "lago_refused", _text(refusal.error_details) or "HTTP 422 without an index")
+    return _blame(sent, "lago_refused", _text(refusal.details) or "HTTP 422 without an index")
 
 
 def _blame(sent: int, reason: str, detail: str) -> Verdict:

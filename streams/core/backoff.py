@@ -9,6 +9,8 @@ from schemas.topics import RETRY_TIERS
 RETRY_JITTER = 0.1
 #: No retry waits longer, seconds.
 RETRY_CAP_S = 3600.0
+#: Posts of one attempt in the retry topic where nothing else passes: seconds, for the waits are between the attempts.
+RETRY_POSTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,8 @@ class RetryPolicy:
     Fields:
         random: uniform in `[0, 1)`; handed in, so that tests know it.
         base_s, cap_s: of the exponential backoff, seconds.
-        isolate_after: failures of one batch after which it is split, if others passed meanwhile.
+        isolate_after: failures of one batch after which it is split, if others passed meanwhile; after which a large
+            one is halved, if no other fails, and a small one is posted again with those that wait behind it.
         alone_after: the same when nothing else was posted that could have passed: a poisoned event
             must not block its lane for ever, and an outage must not empty the lane into retries.
         give_way_s: whoever failed a probe lets the others try first, for so long: one poisoned batch cannot

@@ -2,14 +2,23 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+import msgspec
 
 Kind = Literal["delivered", "retry", "dead"]
 
 #: What a batch's body may weigh: proxies in front of Lago refuse bodies from 1 MiB on (nginx's default).
 MAX_BODY_BYTES = 1_000_000
 _HEAD, _TAIL = b'{"events":[', b"]}"
+
+
+class _Whose(msgspec.Struct):
+    external_subscription_id: str = ""
+
+
+_whose = msgspec.json.Decoder(_Whose).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +29,14 @@ class Item:
         value: the event's JSON, posted byte for byte.
         resent: it may have been posted before, by us or by an earlier owner.
         compare: it was a dead letter: that Lago knows its id proves nothing, what Lago holds is looked at.
+        suspect: it was given back: it travels apart from those that have not been tried.
     """
 
     transaction_id: str
     value: bytes
     resent: bool
     compare: bool = False
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,7 @@ class Batch:
         holds: holds in a row, of any cause; the backoff's exponent.
         fails: failures that the batch itself may have caused.
         passed: the breaker's count of successes when the batch first failed.
+        doubted: the count of accepted answers when its refusal was first doubted; -1 = it never was.
     """
 
     members: list[int]
@@ -66,10 +78,11 @@ class Batch:
     holds: int = 0
     fails: int = 0
     passed: int = 0
+    doubted: int = -1
 
     def cut(self, size: int) -> "Batch":
         """Keep the first `size` members; the rest becomes a batch with the same history."""
-        rest = Batch(self.members[size:], self.family, self.holds, self.fails, self.passed)
+        rest = replace(self, members=self.members[size:])
         self.members = self.members[:size]
         return rest
 
@@ -77,6 +90,14 @@ class Batch:
 def body_of(values: Iterable[bytes]) -> bytes:
     """The body of `POST /api/v1/events/batch`; the values are joined, never encoded again."""
     return _HEAD + b",".join(values) + _TAIL
+
+
+def subscription_of(value: bytes) -> str:
+    """Whose usage an event is; `""` where it does not say."""
+    try:
+        return _whose(value).external_subscription_id
+    except msgspec.DecodeError:
+        return ""
 
 
 def rounds(transaction_ids: Sequence[str]) -> list[list[int]]:

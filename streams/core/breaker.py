@@ -10,6 +10,7 @@ from math import inf
 
 from streams.core.answers import Hold
 from streams.core.backoff import RetryPolicy
+from streams.core.deaths import Deaths
 
 #: Unrelated batches that fail in a row before the fault is Lago's and not a batch's.
 UNRELATED_FAILURES = 2
@@ -33,6 +34,7 @@ class Breaker:
         since: the clock's reading when it last closed, or last left closed.
         reason: why it opened, a stable code; `""` while closed.
         successes: answers that were not held, so far.
+        deaths: whether what Lago refuses is refused for itself.
     """
 
     def __init__(self, policy: RetryPolicy, now: float = 0.0) -> None:
@@ -40,6 +42,7 @@ class Breaker:
         self.since = now
         self.reason = ""
         self.successes = 0
+        self.deaths = Deaths()
         self._policy = policy
         self._probe_at = now
         self._prober: object = None
@@ -92,6 +95,10 @@ class Breaker:
             self._failing.add(family)
             if hold.opens or len(self._failing) >= UNRELATED_FAILURES:
                 self._open(batch, hold, now)
+
+    def taken_apart(self, family: object) -> None:
+        """A batch became two: from now on its parts fail for themselves."""
+        self._failing.discard(family)
 
     def abandon(self, batch: object, now: float) -> None:
         """The probe was cancelled before its answer: the next one may start at once."""

@@ -36,14 +36,21 @@ from streams.core.decisions import (
 from streams.core.enrich import Enricher
 from streams.core.known import COSTLESS, FINGERPRINTS, NEVER, SETTLED, differs
 from streams.core.mapping import Target
-from streams.core.memory import JOB_HORIZON_US, Memory, tag_of
+from streams.core.memory import HOUR_MS, JOB_HORIZON_US, Memory, tag_of
 from streams.core.noticed import COST_DIFFERS
 from streams.core.plausible import IMPLAUSIBLE_COST, implausible
 from streams.core.reading import usage_of
 from streams.core.routes import Routes
+from streams.core.seen import HOURS_APART
 
 #: LiteLLM's own payloads: alone they are one route, and cost no look.
 _MAIN_SHAPES = frozenset({SLP, FLAT})
+#: For a clock that follows every record.
+NO_LIMIT_MS = 1 << 62
+#: How far beyond the clock a record is believed: a worker's may be slow. An identity is remembered so far ahead.
+LEAD_MS = 48 * HOUR_MS
+_OLD = Rejected("beyond_horizon")
+_AHEAD = Rejected("beyond_horizon", "the record's time is days ahead of this worker's clock")
 #: Refused, and put back once their org has a subscription: an operator sees them among the refused calls.
 TOO_MANY_HELD = "too_many_held"
 
@@ -77,20 +84,27 @@ class Fold:
         self.routes = Routes()
         #: What costs no more is plausible, whatever it is.
         self._plausible = min(policy.max_usd_per_call, policy.max_usd_per_token)
+        self._lead_ms = min(LEAD_MS, HOURS_APART * HOUR_MS - policy.horizon_us // 1000)
 
-    def __call__(self, books: Books, records: Sequence[Record], resolve: Resolve) -> Changes:
+    def __call__(
+        self, books: Books, records: Sequence[Record], resolve: Resolve, latest_ms: int = NO_LIMIT_MS
+    ) -> Changes:
         """The changes that folding `records` makes; `books` is not touched.
 
-        `resolve(customer_id, end_us, id_kind)` gives a call's target. Folding a record below
-        `books.position.next` is the caller's error.
+        Args:
+            resolve: `resolve(customer_id, end_us, id_kind)` gives a call's target.
+            latest_ms: a record time beyond it does not move the partition's clock further, milliseconds since 1970
+                UTC. A clock that stands behind the truth costs nothing but memory; one ahead of it shuts calls out.
+
+        Folding a record below `books.position.next` is the caller's error.
         """
         with localcontext(EXACT):
-            return self._fold(books, records, resolve)
+            return self._fold(books, records, resolve, latest_ms)
 
-    def _read(self, record: Record) -> Usage | Rejected:
+    def _read(self, record: Record, clock_ms: int) -> Usage | Rejected:
         try:
             customer = record.key.decode() if record.key else ""
-            usage = usage_of(record.value, customer, self._unit)
+            usage = usage_of(record.value, customer, self._unit, record.timestamp * 1000, clock_ms * 1000)
             if self.routes.watching or usage.shape not in _MAIN_SHAPES:
                 self.routes.saw(usage.shape, customer, record.timestamp)
             return usage
@@ -99,9 +113,20 @@ class Fold:
         except UnicodeDecodeError as error:
             return Rejected("malformed", type(error).__name__)
 
-    def _fold(self, books: Books, records: Sequence[Record], resolve: Resolve) -> Changes:
+    def _fold(self, books: Books, records: Sequence[Record], resolve: Resolve, latest_ms: int) -> Changes:
         policy, position = self._policy, books.position
-        usages = [self._read(record) for record in records]
+        lead_ms = self._lead_ms
+        newest_ms = clock_ms = position.clock_ms
+        usages = []
+        for record in records:
+            if record.timestamp > clock_ms:
+                clock_ms = max(clock_ms, min(record.timestamp, latest_ms))
+                if record.timestamp <= clock_ms + lead_ms:
+                    newest_ms = max(newest_ms, record.timestamp)
+            usage = self._read(record, clock_ms)
+            usages.append(usage)
+            if type(usage) is Usage and usage.told_end_us:  # a repeat may come when a clock confirms that end
+                newest_ms = max(newest_ms, min(usage.told_end_us // 1000, clock_ms + lead_ms))
         memory = Memory(books, [usage for usage in usages if type(usage) is Usage])
         known, new = iter(memory.known), memory.new
         touched: dict[WindowKey, Window] = {}
@@ -115,8 +140,8 @@ class Fold:
         apart: dict[str, Sum] = {}
         oldest_us = self._oldest_us(clock_ms, position)
         for record, usage in zip(records, usages, strict=True):
-            if record.timestamp > clock_ms:
-                clock_ms = record.timestamp
+            if clock_ms < record.timestamp and clock_ms < latest_ms:
+                clock_ms = min(record.timestamp, latest_ms)
                 oldest_us = self._oldest_us(clock_ms, position)
             if isinstance(usage, Rejected):
                 self._reject(changes, record, usage)
@@ -136,13 +161,14 @@ class Fold:
                 if usage.job is identity:
                     memory.told_again(usage, tag, clock_ms)
                 continue
-            if (
+            is_old = (
                 usage.end_us < oldest_us
                 and usage.checked_us < oldest_us
                 and tag == NEVER
                 and _beyond_its_horizon(usage, clock_ms, position.forgot_us)
-            ):
-                self._reject(changes, record, Rejected("beyond_horizon"))
+            )
+            if is_old or record.timestamp > clock_ms + lead_ms:
+                self._reject(changes, record, _OLD if is_old else _AHEAD)
                 rejected_calls += 1
                 rejected_cost += cost
                 continue
@@ -209,7 +235,7 @@ class Fold:
                 unbilled=unbilled,
             ),
         )
-        memory.write(changes, records[0].offset, policy.horizon_us)
+        memory.write(changes, records[0].offset, policy.horizon_us, newest_ms // HOUR_MS)
         return changes
 
     def _oldest_us(self, clock_ms: int, position: Position) -> int:

@@ -74,13 +74,18 @@ class Memory:
         elif usage.job and tag >= SETTLED:
             self.new[usage.job] = tag
 
-    def write(self, changes: Changes, first: int, horizon_us: int) -> None:
-        """Store what is new under the hour of the clock and `first`; forget what is beyond its horizon."""
+    def write(self, changes: Changes, first: int, horizon_us: int, newest_hour: int) -> None:
+        """Store what is new under `newest_hour` and `first`; forget what is beyond its horizon.
+
+        Args:
+            newest_hour: of the newest record or end, hours since 1970 UTC. No call ends later than ten minutes after its
+                record or the clock, so what is forgotten is beyond the horizon, however far the clock stays behind.
+        """
         books, position = self._books, changes.position
         hour = position.clock_ms // HOUR_MS
         again = {identity: self.new.pop(identity) for identity in self._stored & self.new.keys()}
         changes.seen, changes.settled = pack(self.new), pack(again)
-        changes.seen_hour, changes.seen_first = hour, first
+        changes.seen_hour, changes.seen_first = newest_hour, first
         oldest = hour - horizon_us // HOUR_US
         position.dropped_hour = max(oldest, position.dropped_hour)
         for past, chunks in books.seen_chunks.items():

@@ -30,7 +30,7 @@ from streams.core.identity import identity_of
 from streams.core.job_id import without_suffix
 from streams.core.meaning import PLAIN, counts_media, tell_kind, tell_whose
 
-#: An event time later than this after its receipt is a wrong clock.
+#: An event time later than this after its receipt is a wrong clock (ADR 0025).
 FUTURE_US = 600 * SECOND_US
 
 #: How LiteLLM's `openmeter` callback names itself in CloudEvents.
@@ -46,8 +46,15 @@ _NO_EVENT, _NO_DATA = CloudEvent(), CloudEventData()
 _TRUE = frozenset({True, "True", "true", "TRUE", "1"})
 
 
-def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
+def normalise(
+    record: RawRecord, customer_id: str, unit: Decimal, stored_us: int | None = None, clock_us: int = 0
+) -> Usage:
     """The call in `record` as `Usage`, its cost quantised to `unit` dollars.
+
+    Args:
+        stored_us: the record's time in Kafka, which Kafka has checked; None = that of its receipt.
+        clock_us: the partition's clock: what the ingresses before have stored by. A call may end as late as either
+            allows: an ingress whose clock is slow is outvoted by the others.
 
     Raises:
         Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `contradicting_cost`,
@@ -85,8 +92,9 @@ def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
         tell_whose(usage, metadata)
     if backfilled and usage.identity is not usage.job:
         usage.twins = _twins(usage)
-    if usage.end_us > record.received_at + FUTURE_US:
-        usage.end_us = record.received_at
+    at_us = record.received_at if stored_us is None else stored_us
+    if usage.end_us > at_us + FUTURE_US and usage.end_us > clock_us + FUTURE_US:
+        usage.told_end_us, usage.end_us = usage.end_us, at_us
         usage.note = f"future_time; {usage.note}" if usage.note else "future_time"
     return usage
 

@@ -49,8 +49,12 @@ _MAY_BE_A_DETAIL = frozenset({"bad_time", "bad_tokens"})
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError, ValueError)
 
 
-def usage_of(value: bytes | None, customer_id: str, unit: Decimal) -> Usage:
+def usage_of(
+    value: bytes | None, customer_id: str, unit: Decimal, stored_us: int | None = None, clock_us: int = 0
+) -> Usage:
     """The usage in a value of `litellm.usage.raw`, its cost quantised to `unit` dollars.
+
+    `stored_us`, `clock_us`: see `normalise`.
 
     Raises:
         Rejected: what `normalise` says; `malformed`: it is no record.
@@ -60,13 +64,13 @@ def usage_of(value: bytes | None, customer_id: str, unit: Decimal) -> Usage:
     try:
         record = _decode(value)
         if record.rules or _sound(record, value):
-            return normalise(record, customer_id, unit)
+            return normalise(record, customer_id, unit, stored_us, clock_us)
     except Rejected as refusal:
         if refusal.reason not in _MAY_BE_A_DETAIL:
             raise
     except _UNREADABLE:
         pass
-    return _carefully(value, customer_id, unit)
+    return _carefully(value, customer_id, unit, stored_us, clock_us)
 
 
 def _sound(record: RawRecord, value: bytes) -> bool:
@@ -75,12 +79,12 @@ def _sound(record: RawRecord, value: bytes) -> bool:
     return _LOOK_AGAIN.search(value) is None
 
 
-def _carefully(value: bytes, customer_id: str, unit: Decimal) -> Usage:
+def _carefully(value: bytes, customer_id: str, unit: Decimal, stored_us: int | None, clock_us: int) -> Usage:
     """What no ingress of this release wrote, or what it could not judge."""
     try:
         if _decode_version(value).v > ENVELOPE_VERSION:
             raise unknown_version(_decode_version(value).v)
-        return normalise(_record_of(_decode_loose(value)), customer_id, unit)
+        return normalise(_record_of(_decode_loose(value)), customer_id, unit, stored_us, clock_us)
     except _UNREADABLE as error:
         raise Rejected("malformed", type(error).__name__) from error
 

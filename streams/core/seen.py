@@ -24,6 +24,8 @@ _GROWTH = 1.4
 _FIRST_SIZE = 1021
 #: Hours are kept modulo this in one byte; 0 marks an empty slot.
 _HOURS = 251
+#: Hours that are told apart: from the oldest that is remembered to the newest.
+HOURS_APART = _HOURS - 3
 
 
 class SeenIds:

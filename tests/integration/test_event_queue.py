@@ -9,6 +9,7 @@ import pytest
 
 from connectors.operations.letters import AUDIT_ID, HOW, RESOLVES
 from schemas.records import Receipt, Rejection
+from streams.core.tally import Tally, totals
 from tests.support.database import migrated_database, rows
 from tests.support.history import PREFIX, TOPICS, Said, history
 from tests.support.projection import Writer, event, in_order, manifest, queue, receipt, usage
@@ -20,12 +21,12 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
         yield url
 
 
-async def test_held_usage_is_pending_with_its_reason_until_an_event_takes_it(url: str) -> None:
+async def test_held_usage_is_held_with_its_reason_until_an_event_takes_it(url: str) -> None:
     async with Writer(url) as writer:
         await writer.put(TOPICS.enriched, usage(1, held="no_mapping"), usage(2, held="no_mapping", part=f"{PREFIX}9"))
         assert await queue(url) == [
-            (f"{PREFIX}7", None, "acme", "pending", 0, "no_mapping"),
-            (f"{PREFIX}9", None, "acme", "pending", 0, "no_mapping"),
+            (f"{PREFIX}7", None, "acme", "held", 0, "no_mapping"),
+            (f"{PREFIX}9", None, "acme", "held", 0, "no_mapping"),
         ]
         await writer.put(TOPICS.enriched, usage(3, held="inactive"))  # the reason stays that of the first call
         assert (await queue(url))[0][-1] == "no_mapping"
@@ -157,6 +158,25 @@ async def test_the_queue_is_asked_for_a_state_by_an_index(url: str) -> None:
     assert "usage_parts_status" in "\n".join(line for (line,) in await rows(url, f"EXPLAIN SELECT * {asked}"))
 
 
+async def test_pending_is_one_number_wherever_it_is_asked_for(url: str) -> None:
+    """The queue, `GET /metrics` and Prometheus: the latter two count receipts. Held usage is no event, and told apart."""
+    past = history(7, calls=300)
+    await in_order(url, past)
+    tallies = []
+    for (topic, _), log in past.logs.items():
+        if topic == TOPICS.receipts:
+            tallies.append(Tally())
+            tallies[-1].take([msgspec.json.decode(one.value or b"", type=Receipt) for one in log])
+    told = dict(await rows(url, "SELECT status, count(*) FROM event_queue GROUP BY 1"))
+    [(held,)] = await rows(
+        url, "SELECT count(*) FROM held_parts WHERE transaction_id IS NULL AND written_off_at IS NULL"
+    )
+    assert told.get("held") == held > 0
+    counted = totals(tallies)
+    assert told.get("pending", 0) + told.get("processing", 0) == counted.pending_events
+    assert told["completed"] == counted.completed_events
+
+
 async def test_every_question_on_the_page_about_the_database_can_be_asked(url: str) -> None:
     """Who copies one gets an answer, not a complaint."""
     await in_order(url, history(4, calls=200))
@@ -167,4 +187,4 @@ async def test_every_question_on_the_page_about_the_database_can_be_asked(url: s
     answers = [await rows(url, question) for question in questions]
     [(_, reason, calls, usd, _)] = answers[3]
     assert (reason, calls > 0, usd > 0) == ("no_mapping", True, True)
-    assert {status for status, *_ in answers[4]} == {"pending", "failed"}
+    assert {status for status, *_ in answers[4]} == {"held", "failed"}

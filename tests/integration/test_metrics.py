@@ -45,6 +45,7 @@ TYPES = {
     "meterbridge_spool_records": "gauge",
     "meterbridge_spool_bytes": "gauge",
     "meterbridge_spool_oldest_seconds": "gauge",
+    "meterbridge_records_restamped_total": "counter",
     "meterbridge_spooled_total": "counter",
     "meterbridge_spool_drained_total": "counter",
     "meterbridge_conservation_difference": "gauge",

@@ -71,6 +71,9 @@ IN_USE = {
         "INSERT INTO doubled_calls VALUES ('a', 'b', 'bridge', now(), now(), 'r', 's', 'c', 'c', 1)",
     ],
     7: ["UPDATE usage_parts SET posted_at = '2026-11-01Z', posted_to = 's2'"],
+    8: [
+        "INSERT INTO usage_parts (part, held_customer_id, held_calls, held_reason) VALUES ('part-8', 'c', 1, 'no_mapping')"
+    ],
 }
 
 

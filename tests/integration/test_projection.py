@@ -121,7 +121,7 @@ async def test_the_log_adds_up_to_the_books_and_what_is_held_to_the_ledger(url: 
         (sum(window.count for window in held), sum(window.cost for window in held))
     ]
     assert await rows(
-        url, "SELECT count(*) FROM event_queue WHERE status = 'pending' AND event_data IS NULL"
+        url, "SELECT count(*) FROM event_queue WHERE status = 'held' AND event_data IS NULL"
     ) == await rows(url, "SELECT count(*) FROM held_parts WHERE transaction_id IS NULL")
 
 

@@ -84,7 +84,7 @@ async def test_the_tables_agree_with_the_books_and_with_lago(stage: Stage, datab
         database, "SELECT status, error_message, count(*) > 0 FROM event_queue GROUP BY 1, 2 ORDER BY 1"
     ) == [
         ("completed", None, True),
-        ("pending", "no_mapping", True),
+        ("held", "no_mapping", True),
     ]
 
 
@@ -133,7 +133,7 @@ async def test_held_usage_moves_to_its_event_once_it_is_mapped(stage: Stage, dat
         pending = "SELECT coalesce(sum(calls), 0)::int FROM held_parts WHERE transaction_id IS NULL"
         await until(database, pending, lambda calls: calls == 20)
         assert set(await rows(database, "SELECT status, error_message, customer_mapping_id FROM event_queue")) == {
-            ("pending", "no_mapping", "acme")
+            ("held", "no_mapping", "acme")
         }
         stage.map("acme", "org-a", "sub-a")
         await until(database, "SELECT coalesce(sum(calls), 0)::int FROM lago_events", lambda calls: calls == 20)

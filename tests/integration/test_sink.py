@@ -174,11 +174,13 @@ async def test_a_batch_that_is_poison_through_and_through_fails_alone(stage: Sta
         {"kind": "status", "status": 503, "path": "/", "method": "*"},
         {"kind": "status", "status": 401},
         {"kind": "garbage_200", "path": "/", "method": "*"},
+        *({"kind": "status", "status": status, "body": "<html>no</html>"} for status in (400, 413, 422)),
+        {"kind": "status", "status": 400, "body": {"message": "Bad Request"}, "path": "/", "method": "*"},
     ],
     ids=lambda outage: str(outage.get("status", outage["kind"])),
 )
 async def test_an_outage_gives_no_event_up(stage: Stage, lago: Lago, outage: dict[str, Any]) -> None:
-    """Away, broken, refusing the key, behind a sign-in page: held, and delivered when it is over."""
+    """Away, broken, refusing the key, behind another server's page: held, and delivered when it is over."""
     await lago.fault(**outage, duration_s=1.5)
     put(stage, [event(n) for n in range(450)])
     async with httpx.AsyncClient(trust_env=False) as http:

@@ -19,7 +19,12 @@ _NOTHING = Path("/nonexistent")
 
 @dataclass
 class IngressProcess:
-    """An ingress in front of the broker at `bootstrap`; `settings` are further variables."""
+    """An ingress in front of the broker at `bootstrap`.
+
+    Fields:
+        settings: further variables.
+        ahead_s: how far its machine's clock is ahead of everybody's.
+    """
 
     bootstrap: str
     prefix: str
@@ -27,6 +32,7 @@ class IngressProcess:
     settings: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     metrics_port: int = field(default_factory=free_port)
+    ahead_s: float = 0.0
     _process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -54,7 +60,8 @@ class IngressProcess:
             "METRICS_PORT": str(self.metrics_port),
             **self.settings,
         }
-        command = [sys.executable, "-m", "connectors", "serve", "--only", "webhooks"]
+        clock = ["tests.support.wrong_clock", str(self.ahead_s)] if self.ahead_s else ["connectors"]
+        command = [sys.executable, "-m", *clock, "serve", "--only", "webhooks"]
         with self.log.open("ab") as log:
             process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         guard.adopt(process.pid, signal.SIGKILL, _NOTHING)

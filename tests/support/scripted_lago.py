@@ -27,6 +27,9 @@ FAULTS = (
     "401",
     "403",
     "404",
+    "400",
+    "413",
+    "422",
     "proxy page",
     "proxy page after storing",
     "short echo after storing",
@@ -114,7 +117,9 @@ class ScriptedLago:
     def _store(self, events: list[LagoEvent]) -> Answer | None:
         """None where every event was stored; otherwise none was, and here is why."""
         if len(events) > 100:
-            return _json(422, {"code": "validation_errors", "error_details": {"events": ["too_many_events"]}})
+            return _json(
+                422, {"status": 422, "code": "validation_errors", "error_details": {"events": ["too_many_events"]}}
+            )
         if sum(len(one.transaction_id) for one in events) > self.too_heavy:
             return Answer(413, {}, b"<html>413</html>")
         if self.poison & {one.transaction_id for one in events}:
@@ -146,6 +151,8 @@ def _fail(fault: str, ids: list[str]) -> Answer:
         return Answer(200, {"Content-Type": "text/html"}, b"<html>Sign in to the network</html>")
     if fault == "short echo":
         return _json(200, {"events": [{"transaction_id": one} for one in ids[1:]]})
+    if fault == "lago 400":
+        return _json(400, {"status": 400, "error": "BadRequest: param is missing"})
     if fault == "429":
         return Answer(429, {"X-RateLimit-Reset": "2"}, b"{}")
     if fault == "503":

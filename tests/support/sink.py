@@ -27,14 +27,15 @@ class Sink:
         resend_is_safe: bool = True,
         batches_are_whole: bool = True,
         looks: Pace | None = None,
+        policy: RetryPolicy = POLICY,
     ) -> None:
-        self.breaker = breaker or Breaker(POLICY)
+        self.breaker = breaker or Breaker(policy)
         self.requests: list[tuple[str, int, float]] = []
         self.delivery = Delivery(
             lago,
             concurrency=concurrency or asyncio.Semaphore(4),
             breaker=self.breaker,
-            policy=POLICY,
+            policy=policy,
             clock=virtual_now,
             sleep=asyncio.sleep,
             on_request=lambda *request: self.requests.append(request),

@@ -168,3 +168,25 @@ def test_an_ingress_without_a_secret_or_a_token_needs_a_word_wherever_it_listens
     check_exposure(WebhookAuth(), allow_unsigned=True)
     check_exposure(WebhookAuth(tokens=["t"]), allow_unsigned=False)
     check_exposure(WebhookAuth(secrets=["s"]), allow_unsigned=False)
+
+
+@given(st.binary(), st.integers(min_value=0, max_value=63))
+def test_the_beginning_of_a_right_signature_is_no_signature(body: bytes, length: int) -> None:
+    """Of one hex digit it would be found in 16 tries."""
+    for secret in ("old-secret", "new-secret"):
+        cut = _signature(secret, body)[:length]
+        assert AUTH.signing_sender(_plain(cut), body) is None
+        assert AUTH.signing_sender(_plain("sha256=" + cut), body) is None
+        signed_at = _signature(secret, str(NOW).encode() + b"." + body)[:length]
+        assert AUTH.signing_sender(_plain(f"t={NOW},v1={signed_at}"), body) is None
+
+
+@given(st.binary(), st.integers(min_value=0, max_value=43))
+def test_the_beginning_of_a_right_standard_signature_is_no_signature(body: bytes, length: int) -> None:
+    headers = _standard(body=body)
+    headers["webhook-signature"] = headers["webhook-signature"][: len("v1,") + length]
+    assert AUTH.signing_sender(headers, body) is None
+
+
+def test_a_right_signature_with_something_behind_it_is_no_signature() -> None:
+    assert AUTH.signing_sender(_plain(_signature("new-secret") + "0"), BODY) is None

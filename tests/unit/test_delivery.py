@@ -141,7 +141,7 @@ def test_a_body_that_a_proxy_refuses_is_halved_until_the_culprit_is_alone() -> N
     assert said(deliver(lago, [item(name) for name in names])) == [
         ("delivered", "accepted"),
         ("delivered", "accepted"),
-        ("dead", "too_large"),
+        ("retry", "too_large"),
         ("delivered", "accepted"),
         ("delivered", "accepted"),
     ]
@@ -154,11 +154,11 @@ def test_a_batch_longer_than_this_lago_takes_is_halved() -> None:
 
 
 def test_a_dead_letter_is_looked_up_first_if_an_earlier_post_may_have_stored_it() -> None:
-    """500 after storing, then 413: declaring it dead would bill what the books call failed."""
-    faults = ["500 after storing", "413"]
+    """500 after storing, then 400: declaring it dead would bill what the books call failed."""
+    faults = ["500 after storing", "lago 400"]
     lago = ScriptedLago(fault=lambda number, _ids: faults[number] if number < 2 else None)
     assert said(deliver(lago, [item("a")])) == [("delivered", "confirmed")]
-    assert said(deliver(ScriptedLago(fault=first("413")), [item("a", resent=True)])) == [("dead", "too_large")]
+    assert said(deliver(ScriptedLago(fault=first("lago 400")), [item("a", resent=True)])) == [("dead", "bad_request")]
 
 
 def test_a_look_up_that_keeps_failing_sends_its_event_to_retry_and_only_that_one() -> None:

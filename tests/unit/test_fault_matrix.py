@@ -59,6 +59,7 @@ WANTED = {
     63: "an oversized record",
     70: "poison records",
     71: "schema from the future",
+    87: "clock skew of the ingress",
     81: "Postgres is killed",
     83: "a zombie wakes",
 }

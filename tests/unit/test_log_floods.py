@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from connectors.log_floods import PASSING, STRETCH_S, FewASecond
+from connectors.log_floods import PASSING, PASSING_A_MINUTE, STRETCH_S, FewASecond, a_few_a_minute
 from connectors.logs import configure_logging
 from tests.support.eventually import eventually
 
@@ -131,3 +131,25 @@ def test_a_flood_through_the_configured_log_is_bounded_and_ends_with_its_count()
     assert len(lines(stream)) == PASSING
     told = eventually(lambda: [line for line in lines(stream) if line["event"] == "log_lines_left_out"])
     assert [line["count"] for line in told] == [500 - PASSING]
+
+
+def test_what_a_kafka_library_repeats_for_an_hour_is_heard_a_few_times_a_minute_and_counted() -> None:
+    stream, hand = io.StringIO(), Hand()
+    configure_logging("INFO", "json", stream)
+    bound = a_few_a_minute(hand.later)
+    heard = 0
+    for second in range(600):
+        if second % 60 == 0:
+            hand.pass_time()
+        heard += sum(
+            passed(bound, *(record(AWAY, second, "refused", at=second, name="aiokafka.cluster") for _ in range(2)))
+        )
+    assert heard == 10 * PASSING_A_MINUTE
+    left_out = [line["count"] for line in lines(stream)]
+    assert sum(left_out) + heard == 1200 - (120 - PASSING_A_MINUTE), "the last minute's are told when it is over"
+
+
+def test_no_other_library_is_held_to_so_few_lines() -> None:
+    bound = a_few_a_minute(Hand().later)
+    assert all(passed(bound, *(record(at=second, name="asyncpg") for second in range(600))))
+    assert all(passed(bound, *(record(at=second, name="aiokafkaesque") for second in range(600))))

@@ -14,7 +14,10 @@ _RETRY_S = 5
 
 
 class Counted(BaseModel):
-    """Events of Lago in each state, and customers whose mapping in force is active."""
+    """Events of Lago in each state, and customers whose mapping in force is active.
+
+    Pending are those that are sealed and neither completed nor failed; held usage is no event yet.
+    """
 
     total_events: int
     pending_events: int

@@ -157,6 +157,19 @@ ROWS = (
         ),
     ),
     Row(
+        87,
+        "clock skew of the ingress",
+        "its process is 25 h and 100 days ahead, with a spool and without; then right, with a record of that time first in its spool",
+        (LOST, TWICE, GOES_ON, SAYS_SO),
+        "each call is stored at once under a time that Kafka takes; /health says `clock_ahead`, the log says it once",
+        (
+            "faults/test_wrong_ingress_clock.py::test_an_ingress_whose_clock_is_ahead_stores_every_call_at_once_and_says_so",
+            "faults/test_wrong_ingress_clock.py::test_what_a_wrong_clock_left_in_the_spool_does_not_stand_in_the_way",
+            "unit/test_clocks_of_the_fold.py::test_a_call_through_an_ingress_two_hours_slow_is_billed_on_its_own_day",
+            "unit/test_clocks_of_the_fold.py::test_a_record_400_days_ahead_shuts_no_call_out",
+        ),
+    ),
+    Row(
         16,
         "two deployments by mistake, both new on the same topics",
         "two meters with two DEPLOYMENT_NAMEs, neither has written anything yet",

@@ -1,0 +1,65 @@
+"""Where a neighbour that did not answer was looked for, and by which setting: the end of a sentence. Never a password."""
+
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from connectors.settings import Settings
+from schemas.errors import ConfigurationError, MeterbridgeError, Unavailable
+
+_KAFKA: Final = ("kafka_unavailable", "kafka_timeout")
+_POSTGRES: Final = ("postgres_away", "postgres_slow", "postgres_denied")
+#: What LagoUnavailable says where no answer came, or the key was refused.
+_LAGO: Final = ("connect", "timeout", "no_answer")
+_REFUSED: Final = ("http_401", "http_403")
+
+
+def with_address(error: MeterbridgeError, settings: Callable[[], Settings]) -> str:
+    """The error in words, and what to change where it is about a neighbour that cannot be reached."""
+    try:
+        told = _told(error, settings())
+    except ConfigurationError:
+        told = ""
+    return f"{error}; {told}" if told else str(error)
+
+
+def kafka_address(settings: Settings) -> str:
+    """`KAFKA_BOOTSTRAP_SERVERS=...`."""
+    return f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}"
+
+
+def lago_address(settings: Settings) -> str:
+    """`LAGO_API_URL=...`, without a user and its password."""
+    return f"LAGO_API_URL={_bare(settings.lago_api_url)}"
+
+
+def postgres_address(settings: Settings) -> str:
+    """`DATABASE_URL` and the host and port in it; `""` where there is none."""
+    if settings.postgres_url is None:
+        return ""
+    place = urlsplit(settings.postgres_url.get_secret_value())
+    return f"DATABASE_URL or POSTGRES_HOST: {place.hostname or 'localhost'}:{place.port or 5432}"
+
+
+def _told(error: MeterbridgeError, settings: Settings) -> str:
+    if error.reason in _KAFKA:
+        return f"asked at {kafka_address(settings)}"
+    if error.reason in _POSTGRES and settings.postgres_url is not None:
+        return f"asked at {postgres_address(settings)}"
+    if _is_lagos(error) and error.reason in _LAGO:
+        return f"asked at {lago_address(settings)}"
+    if _is_lagos(error) and error.reason in _REFUSED:
+        return f"Lago at {lago_address(settings)} refuses LAGO_API_KEY"
+    return ""
+
+
+def _is_lagos(error: MeterbridgeError) -> bool:
+    from connectors.lago.errors import LagoIntegrationError
+
+    return isinstance(error, LagoIntegrationError) or (isinstance(error, Unavailable) and error.reason == "connect")
+
+
+def _bare(url: str) -> str:
+    place = urlsplit(url)
+    host = place.netloc.rpartition("@")[2]
+    return place._replace(netloc=host, query="", fragment="").geturl()
