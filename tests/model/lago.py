@@ -1,0 +1,85 @@
+"""Lago's sandbox in this process: the real application and the real client, with no socket between them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import Mock
+
+import httpx
+from aiohttp import StreamReader, web
+from aiohttp.test_utils import make_mocked_request
+
+from connectors.lago.client import LagoClient
+from connectors.lago.sandbox.app import create_sandbox
+from tests.model.history import AI, SEATS
+
+URL, KEY = "http://lago", "key"
+METRIC = "ai_usage"
+
+
+@dataclass
+class Clock:
+    """The one clock of deployment and Lago, whole seconds since 1970."""
+
+    now: int
+
+    def seconds(self) -> float:
+        """As the sandbox asks for it."""
+        return float(self.now)
+
+    def us(self) -> int:
+        """As the product asks for it."""
+        return self.now * 1_000_000
+
+
+class InProcess(httpx.AsyncBaseTransport):
+    """Hands a request to the application's own handler."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._app = app
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body = await request.aread()
+        payload = StreamReader(Mock(_reading_paused=False), limit=2**16)
+        payload.feed_data(body)
+        payload.feed_eof()
+        path = request.url.raw_path.decode()
+        asked = make_mocked_request(request.method, path, dict(request.headers), payload=payload, app=self._app)
+        answer = await self._app._handle(asked)
+        assert isinstance(answer, web.Response)
+        content = answer.body if isinstance(answer.body, bytes) else b""
+        return httpx.Response(answer.status, headers=dict(answer.headers), content=content)
+
+
+@dataclass
+class Lago:
+    """A sandbox with the metric, both plans and the orgs; `client` is what the product asks it with."""
+
+    http: httpx.AsyncClient
+    client: LagoClient
+
+    async def save(self, path: str, **root: Any) -> Any:
+        """POST one object under its root key; what Lago answers under it."""
+        answer = await self.http.post(f"/api/v1{path}", json=root)
+        assert answer.status_code == 200, answer.text
+        return answer.json()[next(iter(root))]
+
+
+@asynccontextmanager
+async def lago(clock: Clock, orgs: tuple[str, ...]) -> AsyncIterator[Lago]:
+    """One of them."""
+    app = create_sandbox(api_key=KEY, clock=clock.seconds)
+    app.freeze()
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with httpx.AsyncClient(base_url=URL, transport=InProcess(app), headers=headers, timeout=None) as http:
+        found = Lago(http, LagoClient(http, URL, KEY, now=clock.seconds))
+        metric = {"name": "AI", "code": METRIC, "aggregation_type": "sum_agg", "field_name": "unit"}
+        metric_id = (await found.save("/billable_metrics", billable_metric=metric))["lago_id"]
+        plan = {"interval": "monthly", "amount_cents": 0, "amount_currency": "USD", "pay_in_advance": False}
+        charge = {"billable_metric_id": metric_id, "charge_model": "dynamic"}
+        await found.save("/plans", plan={**plan, "name": AI, "code": AI, "charges": [charge]})
+        await found.save("/plans", plan={**plan, "name": SEATS, "code": SEATS, "charges": []})
+        for org in orgs:
+            await found.save("/customers", customer={"external_id": org, "name": org, "currency": "USD"})
+        yield found
