@@ -1,14 +1,16 @@
 """Lago's sandbox in this process: the real application and the real client, with no socket between them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import Mock
 
 import httpx
+import yarl
 from aiohttp import StreamReader, web
-from aiohttp.test_utils import make_mocked_request
+from aiohttp.http import HttpVersion11, RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from connectors.lago.client import LagoClient
 from connectors.lago.sandbox.app import create_sandbox
@@ -33,6 +35,17 @@ class Clock:
         return self.now * 1_000_000
 
 
+class _Connection:
+    """What a request wants of its connection: nothing here."""
+
+    transport = None
+    peername = sockname = ssl_context = None
+    _reading_paused = False
+
+    def resume_reading(self, *, resume_parser: bool = False) -> None:
+        """The body is whole."""
+
+
 class InProcess(httpx.AsyncBaseTransport):
     """Hands a request to the application's own handler."""
 
@@ -40,12 +53,16 @@ class InProcess(httpx.AsyncBaseTransport):
         self._app = app
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        body = await request.aread()
-        payload = StreamReader(Mock(_reading_paused=False), limit=2**16)
-        payload.feed_data(body)
+        loop, connection = asyncio.get_running_loop(), _Connection()
+        payload = StreamReader(connection, limit=2**16, loop=loop)  # type: ignore[arg-type]
+        payload.feed_data(await request.aread())
         payload.feed_eof()
+        headers = CIMultiDictProxy(CIMultiDict(request.headers.items()))
         path = request.url.raw_path.decode()
-        asked = make_mocked_request(request.method, path, dict(request.headers), payload=payload, app=self._app)
+        message = RawRequestMessage(
+            request.method, path, HttpVersion11, headers, (), False, None, False, False, yarl.URL(path, encoded=True)
+        )
+        asked = web.Request(message, payload, connection, None, None, loop)  # type: ignore[arg-type]
         answer = await self._app._handle(asked)
         assert isinstance(answer, web.Response)
         content = answer.body if isinstance(answer.body, bytes) else b""

@@ -5,13 +5,15 @@ as the usage log does). The turns of the worker and of the operator are steps of
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from random import Random
 from typing import Any
 
 import msgspec
+from aiokafka import TopicPartition
 
 from connectors.http.ingress.storing import Store
 from connectors.http.ingress.strip import strip
@@ -19,143 +21,32 @@ from connectors.kafka.producer import Record
 from connectors.operations.letters import usage_of
 from connectors.operations.requeue import checked
 from connectors.orgs.truth import OrgTruth
-from schemas.customers import CustomerRecord, OrgRecord
+from schemas.customers import CustomerRecord
 from schemas.errors import Rejected
-from schemas.ledger import Position
-from schemas.moments import parse_us, to_iso
+from schemas.moments import SECOND_US, parse_us, to_iso
 from schemas.money import quantum
 from schemas.policy import MeterPolicy
 from schemas.records import EnrichedUsage, Rejection, WriteOff
-from schemas.topics import TopicNames
 from schemas.usage import Usage
 from schemas.wire import BACKFILL, FLAT, SLP
 from streams.agents.meter import MeterWork
-from streams.changelog import _image, records_of, restore
+from streams.agents.sink import DeliveryWork
 from streams.core.alias import alias_of
 from streams.core.backoff import RetryPolicy
-from streams.core.batches import Item
-from streams.core.books import Books, verify
 from streams.core.breaker import Breaker
-from streams.core.changes import Changes, apply
 from streams.core.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.remap import Ending, MappingRequest, remap, unmap
 from streams.delivery import Delivery
-from streams.writes import CONTROL, WRITE_OFF, runs_of, writes_of
-from tests.model.history import (
-    BEGINS,
-    ENDS,
-    ORGS,
-    TURN,
-    TURNS,
-    TYPO,
-    Arrives,
-    Away,
-    Backfilled,
-    Call,
-    History,
-    Mapped,
-    Polled,
-    Requeued,
-    Restarted,
-    Step,
-    Subscribed,
-    Terminated,
-    Tick,
-    Unmapped,
-    WrittenOff,
-)
+from streams.writes import CONTROL, WRITE_OFF
+from tests.model import history as h
 from tests.model.lago import Clock, Lago, lago
+from tests.model.litellm import body_of, poll_of, row_of
+from tests.model.stand_ins import TOPICS, Ledger, Raw, Silent, Table, Writer
 from tests.support.virtual_time import VirtualLoop, virtual_now
 
-replace = msgspec.structs.replace
-LEAD_US = 5_000_000
-SECOND_US = 1_000_000
-TOPICS = TopicNames.with_prefix("")
+LEAD_US = 5 * SECOND_US
 _APART_US = 2000
-#: Where a customer's id of a kind stands.
-_FIELDS = {"end_user": "end_user", "user": "user_id"}
-
-
-@dataclass
-class Raw:
-    """A record of the raw topic, as far as the meter reads it."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
-
-
-@dataclass
-class Table:
-    """A follower of a compacted topic that is never behind."""
-
-    table: dict[str, Any] = field(default_factory=dict)
-    changes: int = 0
-
-    @property
-    def version(self) -> int:
-        return self.changes
-
-    async def start(self) -> None:
-        """Read."""
-
-    async def wait_fresh(self, limit_s: float) -> None:
-        """Fresh."""
-
-    async def change(self, key: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
-        """As `OrgRecords` does."""
-        self.put(key, make(self.table.get(key) or OrgRecord(key)))
-        made: OrgRecord = self.table[key]
-        return made
-
-    def put(self, key: str, record: Any) -> None:
-        """The topic's newest record of the key."""
-        self.table[key] = record
-        self.changes += 1
-
-
-class Ledger:
-    """`streams.ledger.Ledger` without Kafka: what a commit writes is kept, and the books are checked after each."""
-
-    partition = 0
-
-    def __init__(self, clock: Clock, topics: dict[str, list[Any]], changelog: dict[bytes, bytes | None]) -> None:
-        self._clock = clock
-        self._topics = topics
-        self._changelog = changelog
-        self.books = Books(Position(topic_id="t", partitions=1, deployment="d"))
-
-    async def open(self) -> Books:
-        """Read the changelog to its end."""
-        restore(self.books, _image(0, self._changelog), self._clock.us())
-        verify(self.books)
-        return self.books
-
-    async def commit(self, changes: Changes) -> None:
-        """As in one transaction."""
-        self._changelog.update(records_of(changes))
-        for write in writes_of(changes, TOPICS, self.partition):
-            self._topics.setdefault(write.topic, []).append(write)
-        for run in runs_of(changes, TOPICS, self.partition):
-            self._topics.setdefault(run.topic, []).extend(run.records)
-        apply(self.books, changes, self._clock.us())
-        verify(self.books)
-
-    async def close(self) -> None:
-        """Gone."""
-
-    def in_transaction(self) -> bool:
-        """Never."""
-        return False
-
-
-class Silent:
-    """Sensors."""
-
-    def __getattr__(self, _name: str) -> Callable[..., None]:
-        return lambda *_: None
+_replace = msgspec.structs.replace
 
 
 @dataclass
@@ -192,16 +83,7 @@ class Product:
             is_org=lambda name: name.startswith("org_"),
         )
         self.ingress = Store(self, "raw", "rejected", CUSTOMER_ID_FIELDS, clock.us)
-        retries = RetryPolicy(random=Random(1).random)
-        self.delivery = Delivery(
-            lago.client,
-            concurrency=asyncio.Semaphore(4),
-            breaker=Breaker(retries, virtual_now()),
-            policy=retries,
-            clock=virtual_now,
-            sleep=asyncio.sleep,
-            on_request=lambda *_: None,
-        )
+        self.sink = _sink(clock, lago, self.orgs, self.topics)
         self.changelog: dict[bytes, bytes | None] = {}
         self.polls = 0
         self.away = False
@@ -240,20 +122,20 @@ class Product:
         if chunk:
             await self.work.process(chunk)  # type: ignore[arg-type]
 
-    async def take(self, step: Step) -> None:
+    async def take(self, step: h.Step) -> None:
         """One step of the history."""
         self.clock.now = step.at
         match step:
-            case Arrives():
+            case h.Arrives():
                 await self.ingress.keep(body_of(step.call), SLP, ())
-            case Polled():
+            case h.Polled():
                 self.polls += 1
                 await self.ingress.keep(poll_of(step, self.polls), SLP, ())
-            case Backfilled():
+            case h.Backfilled():
                 await self.backfill(step.call)
-            case Requeued():
+            case h.Requeued():
                 await self.requeue()
-            case Mapped():
+            case h.Mapped():
                 request = MappingRequest(
                     step.customer,
                     step.org,
@@ -263,11 +145,11 @@ class Product:
                 )
                 known = self.customers.table.get(step.customer)
                 self.customers.put(step.customer, remap(known, request, self.clock.us(), LEAD_US))
-            case Unmapped():
+            case h.Unmapped():
                 known: CustomerRecord | None = self.customers.table.get(step.customer)
                 if known is not None:
                     self.customers.put(step.customer, unmap(known, Ending(step.deleted), self.clock.us(), LEAD_US))
-            case Subscribed():
+            case h.Subscribed():
                 await self.lago.save(
                     "/subscriptions",
                     subscription={
@@ -278,39 +160,37 @@ class Product:
                     },
                 )
                 if step.own:
-                    await self.orgs.change(step.org, lambda org: replace(org, subscription_id=step.subscription))
+                    await self.orgs.change(step.org, lambda org: _replace(org, subscription_id=step.subscription))
                 await self.truth.refresh(step.org)
-            case Terminated():
+            case h.Terminated():
                 gone = await self.lago.http.delete(f"/api/v1/subscriptions/{step.subscription}")
                 if gone.status_code == 200:
                     await self.truth.refresh(step.org)
-            case WrittenOff():
+            case h.WrittenOff():
                 order = WriteOff("audit", self.clock.us(), self.clock.us())
                 await self.fold([(step.customer, msgspec.json.encode(order))], ((CONTROL, WRITE_OFF),))
-            case Away():
+            case h.Away():
                 self.away = step.away
-            case Restarted():
+            case h.Restarted():
                 await self.start(policy_of(step))
-            case Tick():
-                for turn in range(TURNS):
-                    self.clock.now = step.at + turn * TURN
+            case h.Tick():
+                for turn in range(h.TURNS):
+                    self.clock.now = step.at + turn * h.TURN
                     await self.work.tick()
                 await self.post()
 
     async def post(self) -> None:
         """What lies in the events topic goes to Lago."""
-        events = self.topics.get(TOPICS.events, [])
-        if self.away or len(events) == self.posted:
+        written = self.topics.get(TOPICS.events, [])[self.posted :]
+        if self.away or not written:
             return
-        items = [
-            Item(msgspec.json.decode(write.value)["transaction_id"], write.value, False)
-            for write in events[self.posted :]
+        at_ms = self.clock.us() // 1000
+        records = [
+            Raw(self.posted + n, at_ms, write.key, write.value, tuple(write.headers)) for n, write in enumerate(written)
         ]
-        outcomes = await self.delivery.deliver(items)
-        assert {outcome.kind for outcome in outcomes} == {"delivered"}, outcomes
-        self.posted = len(events)
+        self.posted = await self.sink.process(records)  # type: ignore[arg-type]
 
-    async def backfill(self, call: Call) -> None:
+    async def backfill(self, call: h.Call) -> None:
         """As `connectors.operations.backfill` does, which asks Postgres: here the enriched topic answers."""
         stripped = strip(row_of(call), FLAT, self.clock.us(), CUSTOMER_ID_FIELDS, source=BACKFILL)
         assert stripped is not None
@@ -340,9 +220,7 @@ class Product:
                 alias_of(row.call_id, row.request_id) == alias
                 and abs(parse_us(row.start) - usage.start_us) <= _APART_US
             )
-            for row in (
-                msgspec.json.decode(value, type=EnrichedUsage) for _, value in self.topics.get(TOPICS.enriched, [])
-            )
+            for row in self.enriched()
         )
 
     async def billed(self) -> Billed:
@@ -360,77 +238,76 @@ class Product:
         for window in books.windows.values():
             held[window.customer_id] = held.get(window.customer_id, Decimal(0)) + window.cost
         counters = books.position.counters
-        late = [
+        return Billed(invoices, counters.sealed.cost, held, counters.written_off.cost, self.late())
+
+    def late(self) -> set[str]:
+        """Calls that came too late to be counted unseen, and were not counted otherwise."""
+        left = [
             msgspec.json.decode(value, type=Rejection) for _, value in self.topics.get(TOPICS.rejected, [])[self.back :]
         ]
-        ids = {msgspec.json.decode(bytes(letter.call))["call"]["litellm_call_id"] for letter in late}  # type: ignore[arg-type]
-        return Billed(invoices, counters.sealed.cost, held, counters.written_off.cost, ids)
+        waiting = [letter for letter in left if letter.reason == "beyond_horizon"]
+        ids = {msgspec.json.decode(bytes(letter.call))["call"]["litellm_call_id"] for letter in waiting}  # type: ignore[arg-type]
+        return ids - {row.call_id for row in self.enriched() if row.decision == "billable"}
+
+    def enriched(self) -> Iterator[EnrichedUsage]:
+        """What the usage log is made of."""
+        return (msgspec.json.decode(value, type=EnrichedUsage) for _, value in self.topics.get(TOPICS.enriched, []))
 
 
-def policy_of(step: Restarted) -> MeterPolicy:
+def _sink(clock: Clock, lago: Lago, orgs: Table, topics: dict[str, list[Any]]) -> DeliveryWork:
+    """The sink's work, its writer already open."""
+    retries = RetryPolicy(random=Random(1).random)
+    delivery = Delivery(
+        lago.client,
+        concurrency=asyncio.Semaphore(4),
+        breaker=Breaker(retries, virtual_now()),
+        policy=retries,
+        clock=virtual_now,
+        sleep=asyncio.sleep,
+        on_request=lambda *_: None,
+    )
+    options = {
+        "tp": TopicPartition(TOPICS.events, 0),
+        "kafka": {},
+        "topics": TOPICS,
+        "group": "sink",
+        "deployment": "d",
+        "delivery": delivery,
+        "max_retries": 3,
+        "retry_base_s": 1.0,
+        "random": Random(2).random,
+        "now_us": clock.us,
+        "sleep": asyncio.sleep,
+        "sensors": Silent(),
+        "orgs": orgs,
+        "late_policy": MeterPolicy().late_policy,
+        "lead_s": 5.0,
+    }
+    takes = inspect.signature(DeliveryWork).parameters
+    work = DeliveryWork(**{name: value for name, value in options.items() if name in takes})
+    work._writer = Writer(topics)  # type: ignore[assignment]
+    return work
+
+
+def policy_of(step: h.Restarted) -> MeterPolicy:
     """The settings that a worker is started with."""
     return MeterPolicy(
         deployment="d", window_us=step.window * SECOND_US, group_by=step.group_by, cost_decimals=step.decimals
     )
 
 
-def live(history: History) -> Billed:
+def live(history: h.History) -> Billed:
     """Run a history, and time on until everything that can be invoiced is."""
 
     async def living() -> Billed:
-        clock = Clock(BEGINS)
-        async with lago(clock, (*ORGS, TYPO)) as sandbox:
+        clock = Clock(h.BEGINS)
+        async with lago(clock, (*h.ORGS, h.TYPO)) as sandbox:
             product = Product(clock, sandbox)
             await product.start(product.policy)
             for step in history:
                 await product.take(step)
-            clock.now = ENDS
+            clock.now = h.ENDS
             return await product.billed()
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(living())
-
-
-def body_of(call: Call) -> bytes:
-    """As LiteLLM's callback sends it."""
-    return _encoded(call, f"call-{call.number}-{call.ended}", "acompletion", response_cost=call.cost, metadata={})
-
-
-def poll_of(step: Polled, number: int) -> bytes:
-    """A poll of a job has a call id and moments of its own, and the job's `id`."""
-    call = Call(step.job, step.at - 1, step.cost)
-    return _encoded(
-        call, f"poll-{number}", "aretrieve_batch", f"batch-{step.job}", response_cost=call.cost, metadata={}
-    )
-
-
-def row_of(call: Call) -> bytes:
-    """As LiteLLM's database has it: times cut to the millisecond, a cost that is never null."""
-    return _encoded(call, f"call-{call.number}-{call.ended}", "acompletion", spend=call.cost or "0")
-
-
-def _encoded(call: Call, call_id: str, call_type: str, request_id: str = "", **fields: Any) -> bytes:
-    named = {
-        "team_id": f"team-{call.number % 2}",
-        "user_id": f"user-{call.number % 2}",
-        _FIELDS[call.kind]: call.customer,
-    }
-    element = {
-        "id": request_id or f"chatcmpl-{call_id}",
-        "litellm_call_id": call_id,
-        "call_type": call_type,
-        "status": "success",
-        "model": "gpt-4o" if call.number % 2 else "claude",
-        "custom_llm_provider": "openai",
-        "prompt_tokens": 1,
-        "completion_tokens": 2,
-        "total_tokens": 3,
-        "startTime": to_iso((call.ended - 1) * SECOND_US),
-        "endTime": to_iso(call.ended * SECOND_US),
-        **named,
-        **{
-            name: msgspec.Raw(value.encode()) if name in ("response_cost", "spend") and value else value
-            for name, value in fields.items()
-        },
-    }
-    return msgspec.json.encode(element)
