@@ -4,7 +4,7 @@ from tests.model.history import (
     AI,
     HOUR,
     MINUTE,
-    SEATS,
+    SEEK,
     TYPO,
     Arrives,
     Away,
@@ -61,9 +61,9 @@ KNOWN: dict[str, History] = {
         Away(at("05-01 00:10:30"), away=False),
     ),
     "a plan without a charge takes no usage": _then(
-        _ANN, Subscribed(_BEGINS, "org_a", SEATS), Subscribed(_BEGINS + 9, "org_a", AI), _call(_NOON)
+        _ANN, Subscribed(_BEGINS, "org_a", SEEK), Subscribed(_BEGINS + 9, "org_a", AI), _call(_NOON)
     ),
-    "held for want of a charge": _then(_ANN, Subscribed(_BEGINS, "org_a", SEATS), _call(_NOON)),
+    "held for want of a charge": _then(_ANN, Subscribed(_BEGINS, "org_a", SEEK), _call(_NOON)),
     "two that charge, and neither is the org's own": _then(
         _ANN, _A, Subscribed(_BEGINS, "org_a", AI, number=1), _call(_NOON)
     ),

@@ -10,9 +10,12 @@ from datetime import UTC, datetime
 CUSTOMERS = ("ann", "bob", "eve")
 ORGS = ("org_a", "org_b")
 TYPO = "org_typo"
-#: A plan that charges usage, and one that does not.
-AI, SEATS = "ai", "seats"
-PLANS = (AI, SEATS)
+#: What LiteLLM's calls cost, and what others measure: so many cents each.
+USAGE, SEARCHES = "ai_usage", "searches"
+SEARCH_CENTS = 3
+#: A plan that charges usage, one that charges searches, and one that charges both.
+AI, SEEK, BOTH = "ai", "seek", "both"
+CHARGED = {AI: (USAGE,), SEEK: (SEARCHES,), BOTH: (USAGE, SEARCHES)}
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 #: A tick is three turns of the worker, so far apart: what its subscription can bill no more is held in the first,
 #: goes to another one in the second and is sealed in the third.
@@ -70,6 +73,23 @@ class Backfilled(Step):
     """An operator brings a row of LiteLLM's database, if the usage log does not know it."""
 
     call: Call
+
+
+@dataclass(frozen=True)
+class BackfilledJob(Step):
+    """The same, of the row that LiteLLM itself writes about a finished job."""
+
+    job: int
+    cost: str | None
+
+
+@dataclass(frozen=True)
+class Recorded(Step):
+    """Another service tells of something that it measured for an org; `number` and org make it."""
+
+    org: str
+    number: int
+    ended: int
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from connectors.lago.client import LagoClient
 from connectors.lago.sandbox.app import create_sandbox
-from tests.model.history import AI, SEATS
+from tests.model.history import CHARGED, SEARCH_CENTS, SEARCHES, USAGE
 
 URL, KEY = "http://lago", "key"
-METRIC = "ai_usage"
 
 
 @dataclass
@@ -71,10 +70,14 @@ class InProcess(httpx.AsyncBaseTransport):
 
 @dataclass
 class Lago:
-    """A sandbox with the metric, both plans and the orgs; `client` is what the product asks it with."""
+    """A sandbox with the metrics, the plans and the orgs; `client` is what the product asks it with."""
 
     http: httpx.AsyncClient
     client: LagoClient
+
+    async def metric(self, spec: dict[str, Any]) -> str:
+        """A billable metric's id."""
+        return str((await self.save("/billable_metrics", billable_metric=spec))["lago_id"])
 
     async def save(self, path: str, **root: Any) -> Any:
         """POST one object under its root key; what Lago answers under it."""
@@ -91,12 +94,20 @@ async def lago(clock: Clock, orgs: tuple[str, ...]) -> AsyncIterator[Lago]:
     headers = {"Authorization": f"Bearer {KEY}"}
     async with httpx.AsyncClient(base_url=URL, transport=InProcess(app), headers=headers, timeout=None) as http:
         found = Lago(http, LagoClient(http, URL, KEY, now=clock.seconds))
-        metric = {"name": "AI", "code": METRIC, "aggregation_type": "sum_agg", "field_name": "unit"}
-        metric_id = (await found.save("/billable_metrics", billable_metric=metric))["lago_id"]
+        usage = {"name": "AI", "code": USAGE, "aggregation_type": "sum_agg", "field_name": "unit"}
+        searches = {"name": "Searches", "code": SEARCHES, "aggregation_type": "count_agg"}
+        charges = {
+            USAGE: {"billable_metric_id": await found.metric(usage), "charge_model": "dynamic"},
+            SEARCHES: {
+                "billable_metric_id": await found.metric(searches),
+                "charge_model": "standard",
+                "properties": {"amount": f"0.{SEARCH_CENTS:02}"},
+            },
+        }
         plan = {"interval": "monthly", "amount_cents": 0, "amount_currency": "USD", "pay_in_advance": False}
-        charge = {"billable_metric_id": metric_id, "charge_model": "dynamic"}
-        await found.save("/plans", plan={**plan, "name": AI, "code": AI, "charges": [charge]})
-        await found.save("/plans", plan={**plan, "name": SEATS, "code": SEATS, "charges": []})
+        for code, charged in CHARGED.items():
+            own = {"name": code, "code": code, "charges": [charges[metric] for metric in charged]}
+            await found.save("/plans", plan={**plan, **own})
         for org in orgs:
             await found.save("/customers", customer={"external_id": org, "name": org, "currency": "USD"})
         yield found

@@ -1,6 +1,6 @@
-"""The model: what is owed after a history, by the laws alone, over lists. It knows nothing of the product.
+"""The model: what is owed after a history, by the laws of docs/owed.md alone. It knows nothing of the product.
 
-It is slow on purpose: whoever doubts the product reads this page and has to doubt nothing.
+It is slow and short on purpose: whoever doubts the product reads this page.
 """
 
 from collections.abc import Iterator
@@ -8,32 +8,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 
-from tests.model.history import (
-    AI,
-    DAY,
-    HOUR,
-    TURN,
-    TURNS,
-    Arrives,
-    Away,
-    Backfilled,
-    Call,
-    History,
-    Mapped,
-    Polled,
-    Requeued,
-    Restarted,
-    Step,
-    Subscribed,
-    Terminated,
-    Tick,
-    Unmapped,
-    WrittenOff,
-)
+from tests.model import history as h
 
-METRIC = "ai_usage"
-GRACE, LEAD, HORIZON, MEMORY = 5, 5, 23 * HOUR, 24
-ZERO = Decimal(0)
+GRACE, LEAD, HORIZON, MEMORY = 5, 5, 23 * h.HOUR, 24
+ZERO, CENT = Decimal(0), Decimal("0.01")
+Bill = tuple[str, str, str, str]
 
 
 @dataclass
@@ -48,26 +27,31 @@ class Life:
 
 
 @dataclass
-class Counted:
-    """A call that is owed. `life` None: held. `month`: of the invoice it is on; `""`: on none yet."""
-
-    who: Call
-    cost: Decimal
-    window: int
-    life: Life | None = None
-    month: str = ""
-    given_up: bool = False
-
-
-@dataclass
 class Owed:
     """The answer, in the words of `tests.model.product.Billed`."""
 
-    invoices: dict[tuple[str, str, str, str], int] = field(default_factory=dict)
+    invoices: dict[Bill, int] = field(default_factory=dict)
     sealed: Decimal = ZERO
     held: dict[str, Decimal] = field(default_factory=dict)
     written_off: Decimal = ZERO
     late: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Use:
+    """A call, or an org's use of something: `kind` is that of its customer's id, or `org`."""
+
+    name: str
+    customer: str
+    kind: str
+    ended: int
+    metric: str
+    cost: Decimal
+    identity: object
+    window: int = 0
+    life: Life | None = None  # None: held
+    month: str = ""  # of the invoice it is on
+    given_up: bool = False
 
 
 class Model:
@@ -76,71 +60,81 @@ class Model:
     def __init__(self) -> None:
         self.now = self.clock = 0
         self.away = False
-        self.settings = Restarted(0)
-        self.counted: dict[object, Counted] = {}
-        self.late: list[Call] = []
-        self.lives: list[Life] = []
-        self.mappings: dict[str, list[tuple[int, Mapped | Unmapped]]] = {}
+        self.settings = h.Restarted(0)
+        self.counted: dict[object, Use] = {}
         self.costless: dict[object, int] = {}
+        self.late: list[Use] = []
+        self.lives: list[Life] = []
         self.own: dict[str, str] = {}
+        self.mappings: dict[str, list[tuple[int, h.Mapped | h.Unmapped]]] = {}
 
-    def arrives(self, call: Call, identity: object, checked: bool = False) -> None:
-        """A call counts once, by its identity, and only with a cost: a copy without one leaves the way open."""
+    def call(self, call: h.Call, identity: object = None) -> Use:
+        """As it is told."""
+        name = f"call-{call.number}-{call.ended}"
+        return Use(name, call.customer, call.kind, call.ended, h.USAGE, Decimal(call.cost or 0), identity or name)
+
+    def arrives(self, use: Use, *, checked: bool = False) -> None:
+        """What is used counts once, by its identity; a call only with a cost: a copy without one leaves the way open.
+        What ended so long ago that a copy of it may be forgotten is not counted unseen. A cost is rounded once, to the
+        decimals of the day, half to even."""
         self.clock = max(self.clock, self.now)
-        if identity in self.counted:
+        if use.identity in self.counted:
             return
-        # What ended so long ago that a copy of it may be forgotten is not counted unseen.
-        remembered = self.clock // HOUR - self.costless.get(identity, 0) // HOUR <= MEMORY
-        if call.ended < self.clock - HORIZON and not checked and not remembered:
-            self.late.append(call)
+        remembered = self.clock // h.HOUR - self.costless.get(use.identity, 0) // h.HOUR <= MEMORY
+        if use.ended < self.clock - HORIZON and not checked and not remembered:
+            self.late.append(use)
             return
-        # A cost is rounded once, to the decimals of the day, half to even.
-        cost = Decimal(call.cost or 0).quantize(Decimal(1).scaleb(-self.settings.decimals), ROUND_HALF_EVEN)
-        if not cost:
-            self.costless.setdefault(identity, self.clock)
-            return
-        self.counted[identity] = Counted(call, cost, self.settings.window, self.payer(call, judged=False))
+        use.cost = use.cost.quantize(Decimal(1).scaleb(-self.settings.decimals), ROUND_HALF_EVEN)
+        if not use.cost and use.metric == h.USAGE:
+            self.costless.setdefault(use.identity, self.clock)
+        else:
+            use.window = self.settings.window if use.metric == h.USAGE else 0
+            use.life = self.payer(use, judged=False)
+            self.counted[use.identity] = use
 
-    def payer(self, call: Call, *, judged: bool = True) -> Life | None:
-        """The subscription that pays for a call, None: it is held; of those that have ended none, once that is judged."""
-        for mapped in self.mapped(call):
-            lives = [life for life in self.lives if life.org == mapped.org and life.plan == AI]
-            lives = [life for life in lives if mapped.named in ("", life.name) and (self.runs(life) or not judged)]
-            # The one that ran when the call ended; else the one that began next; of several the org's own.
-            best = [life for life in lives if life.start <= call.ended and (life.end is None or call.ended < life.end)]
-            if not best and (later := [life for life in lives if life.start > call.ended]):
+    def payer(self, use: Use, *, judged: bool = True) -> Life | None:
+        """The subscription that pays, None: it is held; of those that have ended none, once that is judged."""
+        for org, named in self.payers(use):
+            lives = [life for life in self.lives if life.org == org and use.metric in h.CHARGED[life.plan]]
+            lives = [life for life in lives if named in ("", life.name) and (self.runs(life) or not judged)]
+            # The one that ran when the use ended; else the one that began next; of several the org's own.
+            best = [life for life in lives if life.start <= use.ended and (life.end is None or use.ended < life.end)]
+            if not best and (later := [life for life in lives if life.start > use.ended]):
                 best = [life for life in later if life.start == min(other.start for other in later)]
             if not best and not judged:
                 best = lives[-1:]
-            own = [life for life in best if life.name == self.own.get(mapped.org)]
+            own = [life for life in best if life.name == self.own.get(org)]
             if len(best) == 1 or own:
                 return (own or best)[0]
         return None
 
-    def mapped(self, call: Call) -> Iterator[Mapped]:
-        """The mapping that the call's end lies in; the first one covers all before it. Where it is of no use to the
-        call (ended, or for another kind of id) the next one that is. After it, should it not lead to a subscription,
-        later ones to the same org; and to another org only if it was deleted before its org had any subscription."""
-        versions = self.mappings.get(call.customer, [])
-        covering = max((n for n, (begins, _) in enumerate(versions) if begins <= call.ended), default=0)
-        first: Mapped | None = None
+    def payers(self, use: Use) -> Iterator[tuple[str, str]]:
+        """Orgs, with the subscription that is named: of the mapping that the end lies in; the first one covers all
+        before it. Where it is of no use to the call (ended, or for another kind of id) the next one that is. After it,
+        should it lead to no subscription, later ones to the same org; and to another org only if it was deleted before
+        its org had any subscription."""
+        if use.kind == "org":
+            yield use.customer, ""
+        versions = self.mappings.get(use.customer, [])
+        covering = max((n for n, (begins, _) in enumerate(versions) if begins <= use.ended), default=0)
+        first: h.Mapped | None = None
         deleted = False
         for _, mapped in versions[covering:]:
-            if isinstance(mapped, Unmapped):
+            if isinstance(mapped, h.Unmapped):
                 deleted |= mapped.deleted and first is not None
-            elif mapped.kind in ("", call.kind):
+            elif mapped.kind in ("", use.kind):
                 first = first or mapped
                 never = not first.named and not any(life.org == first.org for life in self.lives)
                 if mapped.org != first.org and not (deleted and never):
                     return
-                yield mapped
+                yield mapped.org, mapped.named
 
-    def maps(self, step: Mapped | Unmapped) -> None:
+    def maps(self, step: h.Mapped | h.Unmapped) -> None:
         """From now and the lead on; a later word for the same moment takes its place."""
         versions = self.mappings.setdefault(step.customer, [])
         if len(versions) > 1 and versions[-1][0] == step.at + LEAD:
             versions.pop()
-        if versions or isinstance(step, Mapped):
+        if versions or isinstance(step, h.Mapped):
             versions.append((step.at + LEAD, step))
 
     def runs(self, life: Life) -> bool:
@@ -148,78 +142,79 @@ class Model:
         return life.end is None or self.now < life.end
 
     def ticks(self) -> None:
-        """What is ripe and has a payer is sealed and posted; it is on the invoice of its own month, or, where that
-        was made already or its subscription began later, on the first one that can hold it."""
-        for one in self.counted.values():
-            if one.month or one.given_up:
+        """What is ripe and has a payer is posted: it is on the invoice of its own month, or, where that is made
+        already or its subscription began later, on the first one that can hold it."""
+        for use in self.counted.values():
+            if use.month or use.given_up:
                 continue
-            if one.life is None:
-                one.life, one.window = self.payer(one.who), self.settings.window
-            ends = one.who.ended - one.who.ended % one.window + one.window if one.window else one.who.ended
-            if self.now < ends + GRACE:
+            if use.life is None:
+                use.life, use.window = self.payer(use), self.settings.window if use.metric == h.USAGE else 0
+            if self.now < (use.ended // use.window * use.window + use.window if use.window else use.ended) + GRACE:
                 continue
-            if one.life is None or not self.runs(one.life):
-                one.life = self.payer(one.who)
-            if one.life is not None and not self.away:
-                one.month = month_of(max(one.who.ended, one.life.start, start_of_month(self.now)))
+            if use.life is None or not self.runs(use.life):
+                use.life = self.payer(use)
+            if use.life is not None and not self.away:
+                use.month = month_of(max(use.ended, use.life.start, start_of_month(self.now)))
 
-    def takes(self, step: Step) -> None:
+    def takes(self, step: h.Step) -> None:
         """One step."""
         self.now = step.at
         match step:
-            case Arrives(call=call):
-                self.arrives(call, (call.number, call.ended))
-            case Polled():
-                self.arrives(Call(step.job, step.at - 1, step.cost), ("job", step.job))
-            case Backfilled(call=call):
-                self.arrives(call, (call.number, call.ended), checked=True)
-            case Requeued():
+            case h.Arrives(call=call):
+                self.arrives(self.call(call))
+            case h.Polled() | h.BackfilledJob():
+                job = h.Call(step.job, step.at - 1, step.cost)
+                self.arrives(self.call(job, ("job", step.job)), checked=isinstance(step, h.BackfilledJob))
+            case h.Recorded(org=org):
+                name = f"s-{step.number}"
+                self.arrives(Use(name, org, "org", step.ended, h.SEARCHES, ZERO, (org, name)))
+            case h.Backfilled(call=call):
+                self.arrives(self.call(call), checked=True)
+            case h.Requeued():
                 waiting, self.late = self.late, []
-                for call in waiting:
-                    self.arrives(call, (call.number, call.ended), checked=True)
-            case Mapped() | Unmapped():
+                for use in waiting:
+                    self.arrives(use, checked=True)
+            case h.Mapped() | h.Unmapped():
                 self.maps(step)
-            case Subscribed():
-                self.lives.append(Life(step.org, step.plan, step.subscription, step.at - step.days_ago * DAY))
+            case h.Subscribed():
+                self.lives.append(Life(step.org, step.plan, step.subscription, step.at - step.days_ago * h.DAY))
                 if step.own:
                     self.own[step.org] = step.subscription
-            case Terminated():
+            case h.Terminated():
                 for life in self.lives:
                     if life.name == step.subscription and life.end is None:
                         life.end = step.at
-            case WrittenOff(customer=customer):
-                for one in self.counted.values():
-                    one.given_up |= one.who.customer == customer and one.life is None
-            case Away():
+            case h.WrittenOff(customer=customer):
+                for use in self.counted.values():
+                    use.given_up |= use.customer == customer and use.life is None
+            case h.Away():
                 self.away = step.away
-            case Restarted():
+            case h.Restarted():
                 self.settings = step
-            case Tick():
-                self.now += TURN * (TURNS - 1)
+            case h.Tick():
+                self.now += h.TURN * (h.TURNS - 1)
                 self.ticks()
 
     def answer(self) -> Owed:
-        """After the last step."""
+        """After the last step: one rounding a fee, half up to the cent."""
         owed = Owed()
-        exact: dict[tuple[str, str, str, str], Decimal] = {}
-        for one in self.counted.values():
-            if one.given_up:
-                owed.written_off += one.cost
-            elif one.month and one.life:
-                owed.sealed += one.cost
-                bill = one.life.org, one.life.name, one.month, METRIC
-                exact[bill] = exact.get(bill, ZERO) + one.cost * 100
-            else:
-                owed.held[one.who.customer] = owed.held.get(one.who.customer, ZERO) + one.cost
-        # One rounding a fee: a subscription's invoice of a month, half up to the cent.
-        rounded = {bill: int(cents.quantize(Decimal(1), ROUND_HALF_UP)) for bill, cents in exact.items()}
+        exact: dict[Bill, Decimal] = {}
+        for use in self.counted.values():
+            if use.given_up:
+                owed.written_off += use.cost
+            elif use.month and use.life:
+                owed.sealed += use.cost
+                bill = use.life.org, use.life.name, use.month, use.metric
+                exact[bill] = exact.get(bill, ZERO) + (use.cost if use.metric == h.USAGE else h.SEARCH_CENTS * CENT)
+            elif use.cost:
+                owed.held[use.customer] = owed.held.get(use.customer, ZERO) + use.cost
+        rounded = {bill: int((usd * 100).quantize(Decimal(1), ROUND_HALF_UP)) for bill, usd in exact.items()}
         owed.invoices = {bill: cents for bill, cents in rounded.items() if cents}
-        owed.late = {f"call-{call.number}-{call.ended}" for call in self.late}
-        owed.late -= {f"call-{one.who.number}-{one.who.ended}" for one in self.counted.values()}
+        owed.late = {use.name for use in self.late if use.identity not in self.counted}
         return owed
 
 
-def owed(history: History) -> Owed:
+def owed(history: h.History) -> Owed:
     """What is owed after a history."""
     model = Model()
     for step in history:
@@ -229,8 +224,7 @@ def owed(history: History) -> Owed:
 
 def start_of_month(moment: int) -> int:
     """Of the month that holds it; UTC."""
-    day = datetime.fromtimestamp(moment, UTC)
-    return int(day.replace(day=1, hour=0, minute=0, second=0).timestamp())
+    return int(datetime.fromtimestamp(moment, UTC).replace(day=1, hour=0, minute=0, second=0).timestamp())
 
 
 def month_of(moment: int) -> str:

@@ -18,34 +18,35 @@ from aiokafka import TopicPartition
 from connectors.http.ingress.storing import Store
 from connectors.http.ingress.strip import strip
 from connectors.kafka.producer import Record
+from connectors.lago.metered import metered
 from connectors.operations.letters import usage_of
+from connectors.operations.pricing import as_counted
 from connectors.operations.requeue import checked
 from connectors.orgs.truth import OrgTruth
+from connectors.orgs.usage_sink import record_of
 from schemas.customers import CustomerRecord
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US, parse_us, to_iso
 from schemas.money import quantum
 from schemas.policy import MeterPolicy
 from schemas.records import EnrichedUsage, Rejection, WriteOff
-from schemas.usage import Usage
-from schemas.wire import BACKFILL, FLAT, SLP
+from schemas.wire import BACKFILL, FLAT, SLP, RawRecord
 from streams.agents.meter import MeterWork
 from streams.agents.sink import DeliveryWork
-from streams.core.alias import alias_of
 from streams.core.backoff import RetryPolicy
 from streams.core.breaker import Breaker
 from streams.core.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.matching import MISSING, PRICED, Counted, verdict
 from streams.core.remap import Ending, MappingRequest, remap, unmap
 from streams.delivery import Delivery
 from streams.writes import CONTROL, WRITE_OFF
 from tests.model import history as h
 from tests.model.lago import Clock, Lago, lago
-from tests.model.litellm import body_of, poll_of, row_of
+from tests.model.litellm import body_of, job_row_of, poll_of, row_of
 from tests.model.stand_ins import TOPICS, Ledger, Raw, Silent, Table, Writer
 from tests.support.virtual_time import VirtualLoop, virtual_now
 
 LEAD_US = 5 * SECOND_US
-_APART_US = 2000
 _replace = msgspec.structs.replace
 
 
@@ -132,7 +133,13 @@ class Product:
                 self.polls += 1
                 await self.ingress.keep(poll_of(step, self.polls), SLP, ())
             case h.Backfilled():
-                await self.backfill(step.call)
+                await self.backfill(row_of(step.call))
+            case h.BackfilledJob():
+                await self.backfill(job_row_of(step))
+            case h.Recorded():
+                event = metered(step.org, h.SEARCHES, f"s-{step.number}", {}, step.ended, self.clock.us())
+                _, key, value, _ = record_of(event, "", self.clock.us())
+                await self.fold([(key or "", value)])
             case h.Requeued():
                 await self.requeue()
             case h.Mapped():
@@ -190,38 +197,34 @@ class Product:
         ]
         self.posted = await self.sink.process(records)  # type: ignore[arg-type]
 
-    async def backfill(self, call: h.Call) -> None:
+    async def backfill(self, row: bytes) -> None:
         """As `connectors.operations.backfill` does, which asks Postgres: here the enriched topic answers."""
-        stripped = strip(row_of(call), FLAT, self.clock.us(), CUSTOMER_ID_FIELDS, source=BACKFILL)
+        stripped = strip(row, FLAT, self.clock.us(), CUSTOMER_ID_FIELDS, source=BACKFILL)
         assert stripped is not None
         await self.back_again([stripped])
 
     async def requeue(self) -> None:
         """As `connectors.operations.requeue` does."""
-        waiting = self.topics.get(TOPICS.rejected, [])[self.back :]
+        waiting = self.rejected()
         self.back += len(waiting)
-        letters = [(key, msgspec.json.decode(value, type=Rejection)) for key, value in waiting]
-        await self.back_again([(key.decode(), bytes(letter.call)) for key, letter in letters])  # type: ignore[arg-type]
+        calls = [(key.decode(), bytes(one.call)) for key, one in waiting if one.reason == "beyond_horizon"]  # type: ignore[arg-type]
+        await self.back_again(calls)
 
     async def back_again(self, calls: Sequence[tuple[str, bytes]]) -> None:
-        """Those that the log does not know go to the raw topic."""
+        """Those that the log does not know, or knows without the price that they have now, go to the raw topic."""
+        unit = quantum(self.policy.cost_decimals)
         for key, value in calls:
-            usage = usage_of(value, key, quantum(self.policy.cost_decimals))
+            usage = usage_of(value, key, unit)
             assert usage is not None
-            if not self.known(usage):
-                await self.fold([(key, checked(value, self.clock.us()))])
+            found = verdict(usage, map(_counted, self.enriched()), self.policy)
+            if found.word in (MISSING, PRICED):
+                again = (key.encode(), value) if found.row is None else as_counted(value, found.row, unit)
+                await self.fold([(again[0].decode(), checked(again[1], self.clock.us()))])
 
-    def known(self, usage: Usage) -> bool:
-        """The question of `connectors.operations.usage_log.known`, asked of the enriched topic."""
-        alias = alias_of(usage.call_id, usage.request_id)
-        return any(
-            row.identity == usage.identity.hex()
-            or (
-                alias_of(row.call_id, row.request_id) == alias
-                and abs(parse_us(row.start) - usage.start_us) <= _APART_US
-            )
-            for row in self.enriched()
-        )
+    def rejected(self) -> list[tuple[bytes, Rejection]]:
+        """What the meter refused and nobody has put back."""
+        left = self.topics.get(TOPICS.rejected, [])[self.back :]
+        return [(key, msgspec.json.decode(value, type=Rejection)) for key, value in left]
 
     async def billed(self) -> Billed:
         """After the last invoice."""
@@ -236,18 +239,17 @@ class Product:
                     invoices[key] = invoices.get(key, 0) + fee.amount_cents
         books, held = self.ledger.books, dict[str, Decimal]()
         for window in books.windows.values():
-            held[window.customer_id] = held.get(window.customer_id, Decimal(0)) + window.cost
+            if window.cost:
+                held[window.customer_id] = held.get(window.customer_id, Decimal(0)) + window.cost
         counters = books.position.counters
         return Billed(invoices, counters.sealed.cost, held, counters.written_off.cost, self.late())
 
     def late(self) -> set[str]:
         """Calls that came too late to be counted unseen, and were not counted otherwise."""
-        left = [
-            msgspec.json.decode(value, type=Rejection) for _, value in self.topics.get(TOPICS.rejected, [])[self.back :]
-        ]
-        waiting = [letter for letter in left if letter.reason == "beyond_horizon"]
-        ids = {msgspec.json.decode(bytes(letter.call))["call"]["litellm_call_id"] for letter in waiting}  # type: ignore[arg-type]
-        return ids - {row.call_id for row in self.enriched() if row.decision == "billable"}
+        waiting = [bytes(one.call) for _, one in self.rejected() if one.reason == "beyond_horizon"]  # type: ignore[arg-type]
+        stored = [msgspec.json.decode(value, type=RawRecord) for value in waiting]
+        names = {one.metered.transaction_id if one.metered else str(one.call.litellm_call_id) for one in stored}
+        return names - {row.call_id or row.request_id for row in self.enriched() if row.part}
 
     def enriched(self) -> Iterator[EnrichedUsage]:
         """What the usage log is made of."""
@@ -287,6 +289,23 @@ def _sink(clock: Clock, lago: Lago, orgs: Table, topics: dict[str, list[Any]]) -
     work = DeliveryWork(**{name: value for name, value in options.items() if name in takes})
     work._writer = Writer(topics)  # type: ignore[assignment]
     return work
+
+
+def _counted(row: EnrichedUsage) -> Counted:
+    """A row of the usage log."""
+    return Counted(
+        bytes.fromhex(row.identity),
+        row.decision,
+        row.status,
+        row.cost_usd,
+        bool(row.part),
+        row.customer_id,
+        row.id_kind,
+        row.model,
+        row.call_id,
+        row.request_id,
+        parse_us(row.start),
+    )
 
 
 def policy_of(step: h.Restarted) -> MeterPolicy:
