@@ -17,6 +17,8 @@ SEARCH_CENTS = 3
 AI, SEEK, BOTH = "ai", "seek", "both"
 CHARGED = {AI: (USAGE,), SEEK: (SEARCHES,), BOTH: (USAGE, SEARCHES)}
 MINUTE, HOUR, DAY = 60, 3600, 86_400
+#: How much later than it is written a mapping applies.
+LEAD = 5
 #: A tick is three turns of the worker, so far apart: what its subscription can bill no more is held in the first,
 #: goes to another one in the second and is sealed in the third.
 TURNS, TURN = 3, 3

@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 
 from tests.model import history as h
 
-GRACE, LEAD, HORIZON, MEMORY = 5, 5, 23 * h.HOUR, 24
+GRACE, HORIZON, MEMORY = 5, 23 * h.HOUR, 24
 ZERO, CENT = Decimal(0), Decimal("0.01")
 Bill = tuple[str, str, str, str]
 
@@ -132,10 +132,10 @@ class Model:
     def maps(self, step: h.Mapped | h.Unmapped) -> None:
         """From now and the lead on; a later word for the same moment takes its place."""
         versions = self.mappings.setdefault(step.customer, [])
-        if len(versions) > 1 and versions[-1][0] == step.at + LEAD:
+        if len(versions) > 1 and versions[-1][0] == step.at + h.LEAD:
             versions.pop()
         if versions or isinstance(step, h.Mapped):
-            versions.append((step.at + LEAD, step))
+            versions.append((step.at + h.LEAD, step))
 
     def runs(self, life: Life) -> bool:
         """A subscription that has ended has had its last invoice."""
@@ -166,8 +166,8 @@ class Model:
                 job = h.Call(step.job, step.at - 1, step.cost)
                 self.arrives(self.call(job, ("job", step.job)), checked=isinstance(step, h.BackfilledJob))
             case h.Recorded(org=org):
-                name = f"s-{step.number}"
-                self.arrives(Use(name, org, "org", step.ended, h.SEARCHES, ZERO, (org, name)))
+                name = f"{org}-s-{step.number}"
+                self.arrives(Use(name, org, "org", step.ended, h.SEARCHES, ZERO, name))
             case h.Backfilled(call=call):
                 self.arrives(self.call(call), checked=True)
             case h.Requeued():

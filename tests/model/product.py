@@ -46,7 +46,7 @@ from tests.model.litellm import body_of, job_row_of, poll_of, row_of
 from tests.model.stand_ins import TOPICS, Ledger, Raw, Silent, Table, Writer
 from tests.support.virtual_time import VirtualLoop, virtual_now
 
-LEAD_US = 5 * SECOND_US
+LEAD_US = h.LEAD * SECOND_US
 _replace = msgspec.structs.replace
 
 
@@ -137,7 +137,7 @@ class Product:
             case h.BackfilledJob():
                 await self.backfill(job_row_of(step))
             case h.Recorded():
-                event = metered(step.org, h.SEARCHES, f"s-{step.number}", {}, step.ended, self.clock.us())
+                event = metered(step.org, h.SEARCHES, f"{step.org}-s-{step.number}", {}, step.ended, self.clock.us())
                 _, key, value, _ = record_of(event, "", self.clock.us())
                 await self.fold([(key or "", value)])
             case h.Requeued():

@@ -8,8 +8,8 @@ from tests.model import history as h
 from tests.model.history import DAY, HOUR, MINUTE, History, at
 
 _BORDERS = (at("04-01 00:00:00"), at("05-01 00:00:00"))
-_NEAR = (-3 * DAY, -DAY - HOUR, -HOUR, -90, -30, -1, 0, 1, 30, 90, HOUR, DAY + HOUR, 3 * DAY)
-_BETWEEN = tuple(at(f"04-14 12:{minute}:{second:02}") for minute in (14, 15) for second in (0, 1, 30, 59))
+_NEAR = (-3 * DAY, -DAY - HOUR, -HOUR, -90, -30, -1, 0, 1, h.LEAD, 30, 90, HOUR, DAY + HOUR, 3 * DAY)
+_BETWEEN = tuple(at(f"04-14 12:{minute}:{second:02}") for minute in (14, 15) for second in (0, 1, h.LEAD, 30, 59))
 #: All moments at which anything happens.
 MOMENTS = tuple(sorted({border + apart for border in _BORDERS for apart in _NEAR} | {*_BETWEEN}))
 #: How long ago a call ended when it arrives: mostly just now.
@@ -18,7 +18,11 @@ _LATE = (23 * HOUR - 1, 23 * HOUR, 23 * HOUR + 1, 25 * HOUR, 3 * DAY, 20 * DAY)
 _LAGS = (*_SOON * 4, *_LATE)
 COSTS = ("0.01", "0.07", "1", "0.004", "0.0000091499999999999")
 
+#: Calls' numbers, those of customers that are billed from the beginning more often; one has another kind of id.
+_NUMBERS = (0, 1, 3, 4, 6, 7, 2, 5)
 _OF_A_USER = 4
+#: Number of a subscription, and whether it is the org's own: a second one that is not leaves nobody to choose.
+_WHICH = ((0, False), (1, True), (2, True), (1, False))
 
 moments = st.sampled_from(MOMENTS)
 customers = st.sampled_from(h.CUSTOMERS)
@@ -34,7 +38,7 @@ def calls(draw: st.DrawFn, moment: int) -> h.Call:
         ended = moment - draw(st.sampled_from(_LAGS))
     else:
         ended = draw(st.sampled_from([other for other in MOMENTS if other <= moment]))
-    number = draw(st.integers(0, 5))
+    number = draw(st.sampled_from(_NUMBERS))
     return h.Call(number, ended, draw(costs), "user" if number == _OF_A_USER else "end_user")
 
 
@@ -64,7 +68,14 @@ def changes() -> st.SearchStrategy[h.Step]:
             st.sampled_from([*h.ORGS, *h.ORGS, h.TYPO]),
             st.sampled_from(["", "", "end_user"]),
         ),
-        st.builds(h.Subscribed, moments, orgs, plans, st.sampled_from([0, 0, 1, 20]), st.integers(0, 1), st.booleans()),
+        st.builds(
+            lambda at, org, plan, days_ago, which: h.Subscribed(at, org, plan, days_ago, *which),
+            moments,
+            orgs,
+            plans,
+            st.sampled_from([0, 0, 1, 20]),
+            st.sampled_from(_WHICH),
+        ),
         st.builds(h.Terminated, moments, orgs, plans, st.integers(0, 1)),
         st.builds(h.Unmapped, moments, customers, st.booleans()),
     )
@@ -96,10 +107,10 @@ def histories(draw: st.DrawFn) -> History:
         *draw(st.lists(operations(), max_size=6)),
     ]
     begun: list[h.Step] = []
-    if draw(st.integers(0, 3)):
+    if draw(st.integers(0, 5)):
         for customer, org in zip(h.CUSTOMERS, h.ORGS, strict=False):
             begun += [h.Mapped(MOMENTS[0], customer, org), h.Subscribed(MOMENTS[0], org, h.AI)]
-    awake = draw(st.integers(0, 3)) > 0
+    awake = draw(st.integers(0, 5)) > 0
     return sound(sorted([*begun, *drawn], key=lambda step: step.at), awake=awake)
 
 
