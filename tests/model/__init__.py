@@ -1,0 +1,1 @@
+"""What is owed, worked out a second time, slowly, and compared with what Lago's sandbox invoices."""

@@ -1,0 +1,155 @@
+"""Small faults of the kinds that were found in the product, each as it would be made: one rule, replaced by a wrong one."""
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from schemas.ledger import SEEN_PREFIX, SETTLED_PREFIX, window_key
+from schemas.money import plain
+from streams.agents import sink
+from streams.changelog import records_of
+from streams.core import (
+    billing_periods,
+    choice,
+    event,
+    fold,
+    matching,
+    memory,
+    normalise,
+    seal,
+    versions,
+    writeoff,
+)
+from streams.core.restamp import Judged
+from tests.model import stand_ins
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+_HOUR_US = 3_600_000_000
+_DAY_US = 24 * _HOUR_US
+
+
+def polls_are_billed_each_time(patch: pytest.MonkeyPatch) -> None:
+    """Item 1: a poll is known by its call id, as any call."""
+    patch.setattr(normalise, "tell_kind", lambda usage: None)
+
+
+def a_costless_copy_shuts_out_the_priced_one(patch: pytest.MonkeyPatch) -> None:
+    """Item 5."""
+    patch.setattr(fold, "COSTLESS", None)
+
+
+def only_the_subscription_s_life_counts(patch: pytest.MonkeyPatch) -> None:
+    """Item 10: whether the billing period is invoiced is not asked."""
+    patch.setattr(billing_periods, "running_since", lambda found, now_us: found.started_at)
+
+
+def what_waited_is_posted_as_it_is(patch: pytest.MonkeyPatch) -> None:
+    """Item 10: an outage over the month's end."""
+    patch.setattr(sink, "judged", lambda value, *_: Judged(value))
+
+
+def whatever_subscription_runs_is_chosen(patch: pytest.MonkeyPatch) -> None:
+    """Item 11: the plan's charges are not looked at."""
+    for module in (choice, billing_periods):
+        patch.setattr(module, "charges", lambda found, code: True)
+
+
+def held_usage_is_merged_by_day(patch: pytest.MonkeyPatch) -> None:
+    """Item 12: across orgs and mapping versions."""
+    patch.setattr(
+        seal, "stretch", lambda borders, first, last: (first - first % _DAY_US, first - first % _DAY_US + _DAY_US)
+    )
+    patch.setattr(seal, "window_key", lambda window: (window.customer_id, *window_key(window)[2:]))
+
+
+def identities_are_forgotten_two_hours_early(patch: pytest.MonkeyPatch) -> None:
+    """A copy within the horizon is billed again."""
+    write = memory.Memory.write
+    patch.setattr(
+        memory.Memory, "write", lambda self, changes, first, us: write(self, changes, first, us - 2 * _HOUR_US)
+    )
+
+
+def the_horizon_is_an_hour_too_long(patch: pytest.MonkeyPatch) -> None:
+    """What may be forgotten is counted unseen."""
+    oldest_us = fold.Fold._oldest_us
+    patch.setattr(fold.Fold, "_oldest_us", lambda self, *now: oldest_us(self, *now) - _HOUR_US)
+
+
+def a_version_begins_a_moment_late(patch: pytest.MonkeyPatch) -> None:
+    """A call that ended at that moment goes to the mapping before it."""
+    covering = versions.covering
+    patch.setattr(versions, "covering", lambda found, at_us: covering(found, at_us - 1))
+
+
+def cents_are_rounded_in_every_event(patch: pytest.MonkeyPatch) -> None:
+    """Sums of rounded amounts."""
+    patch.setattr(event, "cents_text", lambda usd: plain((usd * 100).quantize(Decimal(1))))
+
+
+def a_write_off_leaves_out_merged_windows(patch: pytest.MonkeyPatch) -> None:
+    """What was merged stays held."""
+    meant = writeoff._meant
+    patch.setattr(writeoff, "_meant", lambda window, order: not window.merged and meant(window, order))
+
+
+def the_kind_of_an_id_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    """A client that names somebody else's id is billed to them."""
+    patch.setattr(versions, "covers", lambda version, id_kind: version.is_active)
+
+
+def a_move_takes_the_past_along(patch: pytest.MonkeyPatch) -> None:
+    """What one org held goes to the next org."""
+    patch.setattr(versions, "_had_a_subscription", lambda version, orgs: False)
+
+
+def an_ended_subscription_is_billed(patch: pytest.MonkeyPatch) -> None:
+    """After its last invoice."""
+    patch.setattr(billing_periods, "over", lambda found, now_us: False)
+    patch.setattr(choice, "over", lambda found, now_us: False)
+
+
+def a_backfilled_row_has_no_twins(patch: pytest.MonkeyPatch) -> None:
+    """The callback that comes after it is billed too."""
+    patch.setattr(normalise, "_twins", lambda usage: ())
+
+
+def the_log_is_asked_for_the_identity_alone(patch: pytest.MonkeyPatch) -> None:
+    """A row has another millisecond than the callback."""
+    patch.setattr(matching, "same_call", lambda copy, row: copy.identity == row.identity)
+
+
+def identities_are_not_written_down(patch: pytest.MonkeyPatch) -> None:
+    """After a restart every copy is new."""
+
+    def records(changes: Any) -> Iterator[tuple[bytes, bytes | None]]:
+        written = list(records_of(changes))
+        return iter([one for one in written if not one[0].startswith((SEEN_PREFIX, SETTLED_PREFIX))])
+
+    patch.setattr(stand_ins, "records_of", records)
+
+
+FAULTS: dict[str, Plant] = {
+    plant.__name__: plant
+    for plant in (
+        polls_are_billed_each_time,
+        a_costless_copy_shuts_out_the_priced_one,
+        only_the_subscription_s_life_counts,
+        what_waited_is_posted_as_it_is,
+        whatever_subscription_runs_is_chosen,
+        held_usage_is_merged_by_day,
+        identities_are_forgotten_two_hours_early,
+        the_horizon_is_an_hour_too_long,
+        a_version_begins_a_moment_late,
+        cents_are_rounded_in_every_event,
+        a_write_off_leaves_out_merged_windows,
+        the_kind_of_an_id_is_ignored,
+        a_move_takes_the_past_along,
+        an_ended_subscription_is_billed,
+        a_backfilled_row_has_no_twins,
+        the_log_is_asked_for_the_identity_alone,
+        identities_are_not_written_down,
+    )
+}

@@ -1,0 +1,119 @@
+"""Histories that were billed wrongly once, each by a fault that has a name; they stay right."""
+
+from tests.model.history import (
+    AI,
+    HOUR,
+    MINUTE,
+    SEEK,
+    TYPO,
+    Arrives,
+    Away,
+    Backfilled,
+    Call,
+    History,
+    Mapped,
+    Polled,
+    Requeued,
+    Restarted,
+    Step,
+    Subscribed,
+    Terminated,
+    Tick,
+    Unmapped,
+    WrittenOff,
+    at,
+)
+
+_BEGINS = at("04-02 00:00:00")
+_ANN = Mapped(_BEGINS, "ann", "org_a")
+_A = Subscribed(_BEGINS, "org_a", AI)
+_NOON = at("04-14 12:00:00")
+
+
+def _then(*steps: Step) -> History:
+    """And time goes on."""
+    last = steps[-1].at + 2 * HOUR
+    return (*steps, Tick(last), Tick(last + HOUR))
+
+
+def _call(moment: int, number: int = 0, cost: str | None = "0.01", kind: str = "end_user", ago: int = 0) -> Arrives:
+    return Arrives(moment, Call(number, moment - ago, cost, kind))
+
+
+KNOWN: dict[str, History] = {
+    "a job is billed once, however often it is polled": _then(
+        _ANN, _A, *(Polled(_NOON + n * HOUR, 0, cost) for n, cost in enumerate((None, "0.5", "0.5", "0.5")))
+    ),
+    "a copy with a cost follows one without": _then(_ANN, _A, _call(_NOON, cost=None), _call(_NOON), _call(_NOON)),
+    "a backfilled row has the cost that the callback had not": _then(
+        _ANN, _A, _call(_NOON, cost=None), Tick(_NOON + HOUR), Backfilled(_NOON + HOUR + MINUTE, Call(0, _NOON, "0.01"))
+    ),
+    "what is released after the month is on the next invoice": _then(
+        _call(_NOON), Subscribed(_NOON, "org_a", AI), Mapped(at("05-05 00:00:00"), "ann", "org_a")
+    ),
+    "what waited for Lago over the month's end is on the next invoice": _then(
+        _ANN,
+        _A,
+        Away(at("04-30 23:00:00"), away=True),
+        _call(at("04-30 23:00:00")),
+        Tick(at("04-30 23:10:20")),
+        Tick(at("05-01 00:10:20")),
+        Away(at("05-01 00:10:30"), away=False),
+    ),
+    "a plan without a charge takes no usage": _then(
+        _ANN, Subscribed(_BEGINS, "org_a", SEEK), Subscribed(_BEGINS + 9, "org_a", AI), _call(_NOON)
+    ),
+    "held for want of a charge": _then(_ANN, Subscribed(_BEGINS, "org_a", SEEK), _call(_NOON)),
+    "two that charge, and neither is the org's own": _then(
+        _ANN, _A, Subscribed(_BEGINS, "org_a", AI, number=1), _call(_NOON)
+    ),
+    "two that charge, and one is the org's own": _then(
+        _ANN, _A, Subscribed(_BEGINS, "org_a", AI, number=1, own=True), _call(_NOON)
+    ),
+    "held usage of two orgs is not merged": _then(
+        _ANN,
+        _call(_NOON, cost="1"),
+        Mapped(_NOON + MINUTE, "ann", "org_b"),
+        _call(_NOON + 3 * MINUTE, cost="0.07"),
+        Tick(_NOON + 2 * HOUR),
+        Tick(_NOON + 3 * HOUR),
+        Subscribed(_NOON + 4 * HOUR, "org_a", AI),
+        Subscribed(_NOON + 4 * HOUR, "org_b", AI),
+    ),
+    "a mapping for another kind of id is put right": _then(
+        Mapped(_BEGINS, "ann", "org_a", "user"), _A, _call(_NOON), Mapped(_NOON + MINUTE, "ann", "org_a")
+    ),
+    "a mapping to an org that is none is deleted": _then(
+        Mapped(_BEGINS, "ann", TYPO),
+        _A,
+        _call(_NOON),
+        Unmapped(_NOON + MINUTE, "ann", deleted=True),
+        Mapped(_NOON + 2 * MINUTE, "ann", "org_a"),
+    ),
+    "a call of the second that was written off": _then(
+        _call(_NOON),
+        Tick(_NOON + 2 * HOUR),
+        Tick(_NOON + 3 * HOUR),
+        _call(_NOON + 4 * HOUR, 3, ago=4 * HOUR),
+        Tick(_NOON + 5 * HOUR),
+        Tick(_NOON + 6 * HOUR),
+        WrittenOff(_NOON + 7 * HOUR, "ann"),
+        _call(_NOON + 8 * HOUR, 0, ago=8 * HOUR - 1),
+        _call(_NOON + 8 * HOUR, 6, ago=8 * HOUR),
+        Requeued(_NOON + 8 * HOUR),
+    ),
+    "the group's names change while a window is open": _then(
+        _ANN, _A, _call(_NOON), Restarted(_NOON + 30, group_by=("team_id",)), _call(_NOON + 40, 3)
+    ),
+    "the window's length changes while one is open": _then(
+        _ANN, _A, _call(_NOON), Restarted(_NOON + 30, window=HOUR), _call(_NOON + 40, 3), Tick(_NOON + 70)
+    ),
+    "what is late for a subscription that has ended goes to the next one": _then(
+        _ANN,
+        _A,
+        _call(_NOON),
+        Terminated(_NOON + 10, "org_a", AI),
+        Subscribed(_NOON + 20, "org_a", AI, number=1),
+        Tick(_NOON + 2 * MINUTE + 20),
+    ),
+}

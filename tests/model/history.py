@@ -1,0 +1,178 @@
+"""A history: what happens to a deployment, step by step, as plain data. The model and the product both read it.
+
+Moments are whole seconds since 1970 UTC, in order: a step never happens before the one ahead of it. Three customers
+use LiteLLM; two orgs pay, a third one is a mistake that nobody subscribes.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+CUSTOMERS = ("ann", "bob", "eve")
+ORGS = ("org_a", "org_b")
+TYPO = "org_typo"
+#: What LiteLLM's calls cost, and what others measure: so many cents each.
+USAGE, SEARCHES = "ai_usage", "searches"
+SEARCH_CENTS = 3
+#: A plan that charges usage, one that charges searches, and one that charges both.
+AI, SEEK, BOTH = "ai", "seek", "both"
+CHARGED = {AI: (USAGE,), SEEK: (SEARCHES,), BOTH: (USAGE, SEARCHES)}
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+#: How much later than it is written a mapping applies.
+LEAD = 5
+#: A tick is three turns of the worker, so far apart: what its subscription can bill no more is held in the first,
+#: goes to another one in the second and is sealed in the third.
+TURNS, TURN = 3, 3
+
+
+def at(text: str) -> int:
+    """Seconds since 1970 of a moment of 2026, `04-01 00:00:30`."""
+    return int(datetime.strptime(f"2026-{text}", "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp())
+
+
+#: Before the first step, and after the last invoice that could hold anything of it.
+BEGINS, ENDS = at("03-25 00:00:00"), at("07-01 00:00:00")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of LiteLLM's; `number` and `ended` make it, whoever delivers it. `kind`: of the customer's id."""
+
+    number: int
+    ended: int
+    cost: str | None
+    kind: str = "end_user"
+
+    @property
+    def customer(self) -> str:
+        """Who called."""
+        return CUSTOMERS[self.number % len(CUSTOMERS)]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something happens at a moment."""
+
+    at: int
+
+
+@dataclass(frozen=True)
+class Arrives(Step):
+    """A call is delivered by webhook."""
+
+    call: Call
+
+
+@dataclass(frozen=True)
+class Polled(Step):
+    """A batch job is asked for again; LiteLLM reports its cost as that of a new call."""
+
+    job: int
+    cost: str | None
+
+
+@dataclass(frozen=True)
+class Backfilled(Step):
+    """An operator brings a row of LiteLLM's database, if the usage log does not know it."""
+
+    call: Call
+
+
+@dataclass(frozen=True)
+class BackfilledJob(Step):
+    """The same, of the row that LiteLLM itself writes about a finished job."""
+
+    job: int
+    cost: str | None
+
+
+@dataclass(frozen=True)
+class Recorded(Step):
+    """Another service tells of something that it measured for an org; `number` and org make it."""
+
+    org: str
+    number: int
+    ended: int
+
+
+@dataclass(frozen=True)
+class Requeued(Step):
+    """An operator puts back what came too late to be counted unseen."""
+
+
+@dataclass(frozen=True)
+class Mapped(Step):
+    """A customer is mapped to an org; `kind`: only for ids of this kind, `named`: to this subscription."""
+
+    customer: str
+    org: str
+    kind: str = ""
+    named: str = ""
+
+
+@dataclass(frozen=True)
+class Unmapped(Step):
+    """A customer's mapping ends; it is shown no more where it is `deleted`."""
+
+    customer: str
+    deleted: bool = False
+
+
+@dataclass(frozen=True)
+class Subscribed(Step):
+    """An org gets a subscription in Lago, which began so many days ago; `own`: its record names it as the org's."""
+
+    org: str
+    plan: str
+    days_ago: int = 0
+    number: int = 0
+    own: bool = False
+
+    @property
+    def subscription(self) -> str:
+        """Its external id."""
+        return f"{self.org}-{self.plan}-{self.number}"
+
+
+@dataclass(frozen=True)
+class Terminated(Step):
+    """A subscription ends in Lago."""
+
+    org: str
+    plan: str
+    number: int = 0
+
+    @property
+    def subscription(self) -> str:
+        """Its external id."""
+        return f"{self.org}-{self.plan}-{self.number}"
+
+
+@dataclass(frozen=True)
+class WrittenOff(Step):
+    """An operator gives up what is held of a customer."""
+
+    customer: str
+
+
+@dataclass(frozen=True)
+class Away(Step):
+    """Lago is not to be reached from now on; or again, where `away` is false."""
+
+    away: bool
+
+
+@dataclass(frozen=True)
+class Restarted(Step):
+    """The worker is gone and comes back from its changelog, perhaps under other settings."""
+
+    window: int = MINUTE
+    group_by: tuple[str, ...] = ()
+    decimals: int = 12
+
+
+@dataclass(frozen=True)
+class Tick(Step):
+    """The worker does what time does, in `TURNS` turns; then what is sealed is posted, unless Lago is away."""
+
+
+History = tuple[Step, ...]

@@ -1,0 +1,118 @@
+"""Lago's sandbox in this process: the real application and the real client, with no socket between them."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+import yarl
+from aiohttp import StreamReader, web
+from aiohttp.http import HttpVersion11, RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from connectors.lago.client import LagoClient
+from connectors.lago.sandbox.app import create_sandbox
+from tests.model.history import CHARGED, ORGS, SEARCH_CENTS, SEARCHES, TYPO, USAGE
+
+URL, KEY = "http://lago", "key"
+
+
+@dataclass
+class Clock:
+    """The one clock of deployment and Lago, whole seconds since 1970."""
+
+    now: int
+
+    def seconds(self) -> float:
+        """As the sandbox asks for it."""
+        return float(self.now)
+
+    def us(self) -> int:
+        """As the product asks for it."""
+        return self.now * 1_000_000
+
+
+class _Connection:
+    """What a request wants of its connection: nothing here."""
+
+    transport = None
+    peername = sockname = ssl_context = None
+    _reading_paused = False
+
+    def resume_reading(self, *, resume_parser: bool = False) -> None:
+        """The body is whole."""
+
+
+class InProcess(httpx.AsyncBaseTransport):
+    """Hands requests to the application's own handler."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._app = app
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body = await request.aread()
+        answer = await self.ask(request.method, request.url.raw_path.decode(), body, request.headers)
+        return httpx.Response(answer.status, headers=dict(answer.headers), content=_content(answer))
+
+    async def ask(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> web.Response:
+        """The application's answer."""
+        loop, connection = asyncio.get_running_loop(), _Connection()
+        payload = StreamReader(connection, limit=2**16, loop=loop)  # type: ignore[arg-type]
+        payload.feed_data(body)
+        payload.feed_eof()
+        sent, url = CIMultiDictProxy(CIMultiDict(headers)), yarl.URL(path, encoded=True)
+        message = RawRequestMessage(method, path, HttpVersion11, sent, (), False, None, False, False, url)
+        asked = web.Request(message, payload, connection, None, None, loop)  # type: ignore[arg-type]
+        answer = await self._app._handle(asked)
+        assert isinstance(answer, web.Response)
+        return answer
+
+
+def _content(answer: web.Response) -> bytes:
+    return answer.body if isinstance(answer.body, bytes) else b""
+
+
+class Lago:
+    """A sandbox with the metrics, the plans and the orgs; `client` is what the product asks it with."""
+
+    def __init__(self, clock: Clock) -> None:
+        app = create_sandbox(api_key=KEY, clock=clock.seconds)
+        app.freeze()
+        self._wire = InProcess(app)
+        self.client = LagoClient(httpx.AsyncClient(transport=self._wire, timeout=None), URL, KEY, now=clock.seconds)
+
+    async def begin(self) -> None:
+        """Empty, but for what is sold, and to whom."""
+        await self._wire.ask("POST", "/__reset", b"", {})
+        usage = {"name": "AI", "code": USAGE, "aggregation_type": "sum_agg", "field_name": "unit"}
+        searches = {"name": "Searches", "code": SEARCHES, "aggregation_type": "count_agg"}
+        price = {"properties": {"amount": f"0.{SEARCH_CENTS:02}"}}
+        charges = {
+            USAGE: {"billable_metric_id": await self._metric(usage), "charge_model": "dynamic"},
+            SEARCHES: {"billable_metric_id": await self._metric(searches), "charge_model": "standard", **price},
+        }
+        plan = {"interval": "monthly", "amount_cents": 0, "amount_currency": "USD", "pay_in_advance": False}
+        for code, charged in CHARGED.items():
+            own = {"name": code, "code": code, "charges": [charges[metric] for metric in charged]}
+            await self.save("/plans", plan={**plan, **own})
+        for org in (*ORGS, TYPO):
+            await self.save("/customers", customer={"external_id": org, "name": org, "currency": "USD"})
+
+    async def save(self, path: str, **root: Any) -> Any:
+        """POST one object under its root key; what Lago answers under it."""
+        answer = await self._ask("POST", path, msgspec.json.encode(root))
+        assert answer.status == 200, answer.body
+        return msgspec.json.decode(_content(answer))[next(iter(root))]
+
+    async def terminate(self, subscription: str) -> bool:
+        """End a subscription; False: it does not run."""
+        return (await self._ask("DELETE", f"/subscriptions/{subscription}", b"")).status == 200
+
+    async def _metric(self, spec: dict[str, Any]) -> str:
+        return str((await self.save("/billable_metrics", billable_metric=spec))["lago_id"])
+
+    async def _ask(self, method: str, path: str, body: bytes) -> web.Response:
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        return await self._wire.ask(method, f"/api/v1{path}", body, headers)

@@ -1,0 +1,66 @@
+"""Calls as LiteLLM tells them: by its callback, and in its database."""
+
+from typing import Any
+
+import msgspec
+
+from schemas.moments import SECOND_US, to_iso
+from tests.model.history import BackfilledJob, Call, Polled
+
+#: Where a customer's id of a kind stands.
+_FIELDS = {"end_user": "end_user", "user": "user_id"}
+
+
+def body_of(call: Call) -> bytes:
+    """As LiteLLM's callback sends it."""
+    return _encoded(call, f"call-{call.number}-{call.ended}", "acompletion", response_cost=call.cost, metadata={})
+
+
+def poll_of(step: Polled, number: int) -> bytes:
+    """A poll of a job has a call id and moments of its own, and the job's `id`."""
+    call = Call(step.job, step.at - 1, step.cost)
+    return _encoded(call, f"poll-{number}", "aretrieve_batch", job_id(step.job), response_cost=call.cost, metadata={})
+
+
+def row_of(call: Call) -> bytes:
+    """As LiteLLM's database has it: times rounded to the millisecond, a cost that is never null."""
+    started = {"startTime": to_iso((call.ended - 1) * SECOND_US + 1000)}
+    return _encoded(call, f"call-{call.number}-{call.ended}", "acompletion", spend=call.cost or "0", **started)
+
+
+def job_row_of(step: BackfilledJob) -> bytes:
+    """A row about a job is named by it, with an ending."""
+    call = Call(step.job, step.at - 1, step.cost)
+    return _encoded(call, "", "aretrieve_batch", f"{job_id(step.job)}_batch_cost", spend=call.cost or "0")
+
+
+def job_id(job: int) -> str:
+    """As a provider names a batch."""
+    return f"batch_{job:024}"
+
+
+def _encoded(call: Call, call_id: str, call_type: str, request_id: str = "", **fields: Any) -> bytes:
+    named = {
+        "team_id": f"team-{call.number % 2}",
+        "user_id": f"user-{call.number % 2}",
+        _FIELDS[call.kind]: call.customer,
+    }
+    element = {
+        "id": request_id or f"chatcmpl-{call_id}",
+        "litellm_call_id": call_id,
+        "call_type": call_type,
+        "status": "success",
+        "model": "gpt-4o" if call.number % 2 else "claude",
+        "custom_llm_provider": "openai",
+        "prompt_tokens": 1,
+        "completion_tokens": 2,
+        "total_tokens": 3,
+        "startTime": to_iso((call.ended - 1) * SECOND_US + 600),
+        "endTime": to_iso(call.ended * SECOND_US),
+        **named,
+        **{
+            name: msgspec.Raw(value.encode()) if name in ("response_cost", "spend") and value else value
+            for name, value in fields.items()
+        },
+    }
+    return msgspec.json.encode(element)

@@ -1,0 +1,232 @@
+"""The model: what is owed after a history, by the laws of docs/owed.md alone. It knows nothing of the product.
+
+It is slow and short on purpose: whoever doubts the product reads this page.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
+
+from tests.model import history as h
+
+GRACE, HORIZON, MEMORY = 5, 23 * h.HOUR, 24
+ZERO, CENT = Decimal(0), Decimal("0.01")
+Bill = tuple[str, str, str, str]
+
+
+@dataclass
+class Life:
+    """A subscription: `[start, end)`."""
+
+    org: str
+    plan: str
+    name: str
+    start: int
+    end: int | None = None
+
+
+@dataclass
+class Owed:
+    """The answer, in the words of `tests.model.product.Billed`."""
+
+    invoices: dict[Bill, int] = field(default_factory=dict)
+    sealed: Decimal = ZERO
+    held: dict[str, Decimal] = field(default_factory=dict)
+    written_off: Decimal = ZERO
+    late: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Use:
+    """A call, or an org's use of something: `kind` is that of its customer's id, or `org`."""
+
+    name: str
+    customer: str
+    kind: str
+    ended: int
+    metric: str
+    cost: Decimal
+    identity: object
+    window: int = 0
+    life: Life | None = None  # None: held
+    month: str = ""  # of the invoice it is on
+    given_up: bool = False
+
+
+class Model:
+    """What is known while the history goes by."""
+
+    def __init__(self) -> None:
+        self.now = self.clock = 0
+        self.away = False
+        self.settings = h.Restarted(0)
+        self.counted: dict[object, Use] = {}
+        self.costless: dict[object, int] = {}
+        self.late: list[Use] = []
+        self.lives: list[Life] = []
+        self.own: dict[str, str] = {}
+        self.mappings: dict[str, list[tuple[int, h.Mapped | h.Unmapped]]] = {}
+
+    def call(self, call: h.Call, identity: object = None) -> Use:
+        """As it is told."""
+        name = f"call-{call.number}-{call.ended}"
+        return Use(name, call.customer, call.kind, call.ended, h.USAGE, Decimal(call.cost or 0), identity or name)
+
+    def arrives(self, use: Use, *, checked: bool = False) -> None:
+        """What is used counts once, by its identity; a call only with a cost: a copy without one leaves the way open.
+        What ended so long ago that a copy of it may be forgotten is not counted unseen. A cost is rounded once, to the
+        decimals of the day, half to even."""
+        self.clock = max(self.clock, self.now)
+        if use.identity in self.counted:
+            return
+        remembered = self.clock // h.HOUR - self.costless.get(use.identity, 0) // h.HOUR <= MEMORY
+        if use.ended < self.clock - HORIZON and not checked and not remembered:
+            self.late.append(use)
+            return
+        use.cost = use.cost.quantize(Decimal(1).scaleb(-self.settings.decimals), ROUND_HALF_EVEN)
+        if not use.cost and use.metric == h.USAGE:
+            self.costless.setdefault(use.identity, self.clock)
+        else:
+            use.window = self.settings.window if use.metric == h.USAGE else 0
+            use.life = self.payer(use, judged=False)
+            self.counted[use.identity] = use
+
+    def payer(self, use: Use, *, judged: bool = True) -> Life | None:
+        """The subscription that pays, None: it is held; of those that have ended none, once that is judged."""
+        for org, named in self.payers(use):
+            lives = [life for life in self.lives if life.org == org and use.metric in h.CHARGED[life.plan]]
+            lives = [life for life in lives if named in ("", life.name) and (self.runs(life) or not judged)]
+            # The one that ran when the use ended; else the one that began next; of several the org's own.
+            best = [life for life in lives if life.start <= use.ended and (life.end is None or use.ended < life.end)]
+            if not best and (later := [life for life in lives if life.start > use.ended]):
+                best = [life for life in later if life.start == min(other.start for other in later)]
+            if not best and not judged:
+                best = lives[-1:]
+            own = [life for life in best if life.name == self.own.get(org)]
+            if len(best) == 1 or own:
+                return (own or best)[0]
+        return None
+
+    def payers(self, use: Use) -> Iterator[tuple[str, str]]:
+        """Orgs, with the subscription that is named: of the mapping that the end lies in; the first one covers all
+        before it. Where it is of no use to the call (ended, or for another kind of id) the next one that is. After it,
+        should it lead to no subscription, later ones to the same org; and to another org only if it was deleted before
+        its org had any subscription."""
+        if use.kind == "org":
+            yield use.customer, ""
+        versions = self.mappings.get(use.customer, [])
+        covering = max((n for n, (begins, _) in enumerate(versions) if begins <= use.ended), default=0)
+        first: h.Mapped | None = None
+        deleted = False
+        for _, mapped in versions[covering:]:
+            if isinstance(mapped, h.Unmapped):
+                deleted |= mapped.deleted and first is not None
+            elif mapped.kind in ("", use.kind):
+                first = first or mapped
+                never = not first.named and not any(life.org == first.org for life in self.lives)
+                if mapped.org != first.org and not (deleted and never):
+                    return
+                yield mapped.org, mapped.named
+
+    def maps(self, step: h.Mapped | h.Unmapped) -> None:
+        """From now and the lead on; a later word for the same moment takes its place."""
+        versions = self.mappings.setdefault(step.customer, [])
+        if len(versions) > 1 and versions[-1][0] == step.at + h.LEAD:
+            versions.pop()
+        if versions or isinstance(step, h.Mapped):
+            versions.append((step.at + h.LEAD, step))
+
+    def runs(self, life: Life) -> bool:
+        """A subscription that has ended has had its last invoice."""
+        return life.end is None or self.now < life.end
+
+    def ticks(self) -> None:
+        """What is ripe and has a payer is posted: it is on the invoice of its own month, or, where that is made
+        already or its subscription began later, on the first one that can hold it."""
+        for use in self.counted.values():
+            if use.month or use.given_up:
+                continue
+            if use.life is None:
+                use.life, use.window = self.payer(use), self.settings.window if use.metric == h.USAGE else 0
+            if self.now < (use.ended // use.window * use.window + use.window if use.window else use.ended) + GRACE:
+                continue
+            if use.life is None or not self.runs(use.life):
+                use.life = self.payer(use)
+            if use.life is not None and not self.away:
+                use.month = month_of(max(use.ended, use.life.start, start_of_month(self.now)))
+
+    def takes(self, step: h.Step) -> None:
+        """One step."""
+        self.now = step.at
+        match step:
+            case h.Arrives(call=call):
+                self.arrives(self.call(call))
+            case h.Polled() | h.BackfilledJob():
+                job = h.Call(step.job, step.at - 1, step.cost)
+                self.arrives(self.call(job, ("job", step.job)), checked=isinstance(step, h.BackfilledJob))
+            case h.Recorded(org=org):
+                name = f"{org}-s-{step.number}"
+                self.arrives(Use(name, org, "org", step.ended, h.SEARCHES, ZERO, name))
+            case h.Backfilled(call=call):
+                self.arrives(self.call(call), checked=True)
+            case h.Requeued():
+                waiting, self.late = self.late, []
+                for use in waiting:
+                    self.arrives(use, checked=True)
+            case h.Mapped() | h.Unmapped():
+                self.maps(step)
+            case h.Subscribed():
+                self.lives.append(Life(step.org, step.plan, step.subscription, step.at - step.days_ago * h.DAY))
+                if step.own:
+                    self.own[step.org] = step.subscription
+            case h.Terminated():
+                for life in self.lives:
+                    if life.name == step.subscription and life.end is None:
+                        life.end = step.at
+            case h.WrittenOff(customer=customer):
+                for use in self.counted.values():
+                    use.given_up |= use.customer == customer and use.life is None
+            case h.Away():
+                self.away = step.away
+            case h.Restarted():
+                self.settings = step
+            case h.Tick():
+                self.now += h.TURN * (h.TURNS - 1)
+                self.ticks()
+
+    def answer(self) -> Owed:
+        """After the last step: one rounding a fee, half up to the cent."""
+        owed = Owed()
+        exact: dict[Bill, Decimal] = {}
+        for use in self.counted.values():
+            if use.given_up:
+                owed.written_off += use.cost
+            elif use.month and use.life:
+                owed.sealed += use.cost
+                bill = use.life.org, use.life.name, use.month, use.metric
+                exact[bill] = exact.get(bill, ZERO) + (use.cost if use.metric == h.USAGE else h.SEARCH_CENTS * CENT)
+            elif use.cost:
+                owed.held[use.customer] = owed.held.get(use.customer, ZERO) + use.cost
+        rounded = {bill: int((usd * 100).quantize(Decimal(1), ROUND_HALF_UP)) for bill, usd in exact.items()}
+        owed.invoices = {bill: cents for bill, cents in rounded.items() if cents}
+        owed.late = {use.name for use in self.late if use.identity not in self.counted}
+        return owed
+
+
+def owed(history: h.History) -> Owed:
+    """What is owed after a history."""
+    model = Model()
+    for step in history:
+        model.takes(step)
+    return model.answer()
+
+
+def start_of_month(moment: int) -> int:
+    """Of the month that holds it; UTC."""
+    return int(datetime.fromtimestamp(moment, UTC).replace(day=1, hour=0, minute=0, second=0).timestamp())
+
+
+def month_of(moment: int) -> str:
+    """As `2026-04`."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m")

@@ -1,0 +1,342 @@
+"""The product, driven through a history in one process: the real rules, the real delivery, Lago's real sandbox.
+
+Only what stands outside them is made here: Kafka (lists), the clock (the history's) and Postgres (a list that answers
+as the usage log does). The turns of the worker and of the operator are steps of the history.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from random import Random
+from typing import Any
+
+import msgspec
+from aiokafka import TopicPartition
+
+from connectors.http.ingress.storing import Store
+from connectors.http.ingress.strip import strip
+from connectors.kafka.producer import Record
+from connectors.lago.metered import metered
+from connectors.operations.letters import usage_of
+from connectors.operations.pricing import as_counted
+from connectors.operations.requeue import checked
+from connectors.orgs.truth import OrgTruth
+from connectors.orgs.usage_sink import record_of
+from schemas.customers import CustomerRecord
+from schemas.errors import Rejected
+from schemas.moments import SECOND_US, parse_us, to_iso
+from schemas.money import quantum
+from schemas.policy import MeterPolicy
+from schemas.records import EnrichedUsage, Rejection, WriteOff
+from schemas.wire import BACKFILL, FLAT, SLP, RawRecord
+from streams.agents.meter import MeterWork
+from streams.agents.sink import DeliveryWork
+from streams.core.backoff import RetryPolicy
+from streams.core.breaker import Breaker
+from streams.core.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.matching import MISSING, PRICED, Counted, verdict
+from streams.core.remap import Ending, MappingRequest, remap, unmap
+from streams.delivery import Delivery
+from streams.writes import CONTROL, WRITE_OFF
+from tests.model import history as h
+from tests.model.lago import Clock, Lago
+from tests.model.litellm import body_of, job_row_of, poll_of, row_of
+from tests.model.stand_ins import TOPICS, Ledger, Raw, Silent, Table, Writer
+from tests.support.virtual_time import VirtualLoop, virtual_now
+
+LEAD_US = h.LEAD * SECOND_US
+_replace = msgspec.structs.replace
+
+
+@dataclass
+class Billed:
+    """What came of a history; money in dollars, but for `invoices`, which are in whole cents.
+
+    Fields:
+        invoices: by org, subscription, month (`2026-04`) and metric.
+        sealed: all that became events. held: by customer. late: calls, by id, that wait to be put back.
+    """
+
+    invoices: dict[tuple[str, str, str, str], int]
+    sealed: Decimal
+    held: dict[str, Decimal]
+    written_off: Decimal
+    late: set[str]
+
+
+class Product:
+    """A deployment; `live` runs a history through it."""
+
+    def __init__(self, clock: Clock, lago: Lago) -> None:
+        self.clock = clock
+        self.lago = lago
+        self.topics: dict[str, list[Any]] = {}
+        self.raw: list[Raw] = []
+        self.customers, self.orgs = Table(), Table()
+        self.truth = OrgTruth(
+            self.customers.table,
+            self.orgs.table,
+            self.orgs,
+            lago.client,
+            now_us=clock.us,
+            is_org=lambda name: name.startswith("org_"),
+        )
+        self.ingress = Store(self, "raw", "rejected", CUSTOMER_ID_FIELDS, clock.us)
+        self.sink = _sink(clock, lago, self.orgs, self.topics)
+        self.changelog: dict[bytes, bytes | None] = {}
+        self.polls = 0
+        self.away = False
+        self.posted = 0
+        self.back = 0
+        self.policy = MeterPolicy(deployment="d")
+
+    async def start(self, policy: MeterPolicy) -> None:
+        """A worker begins, or takes over from one that is gone."""
+        self.policy = policy
+        self.ledger = Ledger(self.clock, self.topics, self.changelog)
+        self.work = MeterWork(
+            self.ledger,  # type: ignore[arg-type]
+            self.customers,  # type: ignore[arg-type]
+            self.orgs,  # type: ignore[arg-type]
+            policy,
+            "t",
+            5.0,
+            self.clock.us,
+            Silent(),
+        )
+        await self.work.open()
+
+    async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
+        """Kafka takes what the ingress sends, and the meter folds it."""
+        await self.fold([(key or "", value) for topic, key, value, _ in records if topic == "raw"])
+        return {}
+
+    async def fold(self, stored: Sequence[tuple[str, bytes]], headers: tuple[tuple[str, bytes], ...] = ()) -> None:
+        """Records reach the raw topic now, and the meter at once."""
+        chunk = [
+            Raw(len(self.raw) + number, self.clock.us() // 1000, key.encode(), value, headers)
+            for number, (key, value) in enumerate(stored)
+        ]
+        self.raw += chunk
+        if chunk:
+            await self.work.process(chunk)  # type: ignore[arg-type]
+
+    async def take(self, step: h.Step) -> None:
+        """One step of the history."""
+        self.clock.now = step.at
+        match step:
+            case h.Arrives():
+                await self.ingress.keep(body_of(step.call), SLP, ())
+            case h.Polled():
+                self.polls += 1
+                await self.ingress.keep(poll_of(step, self.polls), SLP, ())
+            case h.Backfilled():
+                await self.backfill(row_of(step.call))
+            case h.BackfilledJob():
+                await self.backfill(job_row_of(step))
+            case h.Recorded():
+                event = metered(step.org, h.SEARCHES, f"{step.org}-s-{step.number}", {}, step.ended, self.clock.us())
+                _, key, value, _ = record_of(event, "", self.clock.us())
+                await self.fold([(key or "", value)])
+            case h.Requeued():
+                await self.requeue()
+            case h.Mapped():
+                request = MappingRequest(
+                    step.customer,
+                    step.org,
+                    "tenant",
+                    id_kind=step.kind,
+                    external_subscription_id=step.named,
+                )
+                known = self.customers.table.get(step.customer)
+                self.customers.put(step.customer, remap(known, request, self.clock.us(), LEAD_US))
+            case h.Unmapped():
+                known: CustomerRecord | None = self.customers.table.get(step.customer)
+                if known is not None:
+                    self.customers.put(step.customer, unmap(known, Ending(step.deleted), self.clock.us(), LEAD_US))
+            case h.Subscribed():
+                await self.lago.save(
+                    "/subscriptions",
+                    subscription={
+                        "external_customer_id": step.org,
+                        "plan_code": step.plan,
+                        "external_id": step.subscription,
+                        "subscription_at": to_iso((step.at - step.days_ago * 86_400) * SECOND_US),
+                    },
+                )
+                if step.own:
+                    await self.orgs.change(step.org, lambda org: _replace(org, subscription_id=step.subscription))
+                await self.truth.refresh(step.org)
+            case h.Terminated():
+                if await self.lago.terminate(step.subscription):
+                    await self.truth.refresh(step.org)
+            case h.WrittenOff():
+                order = WriteOff("audit", self.clock.us(), self.clock.us())
+                await self.fold([(step.customer, msgspec.json.encode(order))], ((CONTROL, WRITE_OFF),))
+            case h.Away():
+                self.away = step.away
+            case h.Restarted():
+                await self.start(policy_of(step))
+            case h.Tick():
+                for turn in range(h.TURNS):
+                    self.clock.now = step.at + turn * h.TURN
+                    await self.work.tick()
+                await self.post()
+
+    async def post(self) -> None:
+        """What lies in the events topic goes to Lago."""
+        written = self.topics.get(TOPICS.events, [])[self.posted :]
+        if self.away or not written:
+            return
+        at_ms = self.clock.us() // 1000
+        records = [
+            Raw(self.posted + n, at_ms, write.key, write.value, tuple(write.headers)) for n, write in enumerate(written)
+        ]
+        self.posted = await self.sink.process(records)  # type: ignore[arg-type]
+
+    async def backfill(self, row: bytes) -> None:
+        """As `connectors.operations.backfill` does, which asks Postgres: here the enriched topic answers."""
+        stripped = strip(row, FLAT, self.clock.us(), CUSTOMER_ID_FIELDS, source=BACKFILL)
+        assert stripped is not None
+        await self.back_again([stripped])
+
+    async def requeue(self) -> None:
+        """As `connectors.operations.requeue` does."""
+        waiting = self.rejected()
+        self.back += len(waiting)
+        calls = [(key.decode(), bytes(one.call)) for key, one in waiting if one.reason == "beyond_horizon"]  # type: ignore[arg-type]
+        await self.back_again(calls)
+
+    async def back_again(self, calls: Sequence[tuple[str, bytes]]) -> None:
+        """Those that the log does not know, or knows without the price that they have now, go to the raw topic."""
+        unit = quantum(self.policy.cost_decimals)
+        for key, value in calls:
+            usage = usage_of(value, key, unit)
+            assert usage is not None
+            found = verdict(usage, map(_counted, self.enriched()), self.policy)
+            if found.word in (MISSING, PRICED):
+                again = (key.encode(), value) if found.row is None else as_counted(value, found.row, unit)
+                await self.fold([(again[0].decode(), checked(again[1], self.clock.us()))])
+
+    def rejected(self) -> list[tuple[bytes, Rejection]]:
+        """What the meter refused and nobody has put back."""
+        left = self.topics.get(TOPICS.rejected, [])[self.back :]
+        return [(key, msgspec.json.decode(value, type=Rejection)) for key, value in left]
+
+    async def billed(self) -> Billed:
+        """After the last invoice."""
+        invoices: dict[tuple[str, str, str, str], int] = {}
+        for listed in await self.lago.client.invoices():
+            if not listed.fees_amount_cents:
+                continue
+            invoice = await self.lago.client.invoice(listed.lago_id)
+            assert invoice is not None and invoice.customer is not None
+            for fee in invoice.fees:
+                if fee.item.type == "charge" and fee.amount_cents:
+                    month, subscription = (fee.from_date or "")[:7], fee.external_subscription_id or ""
+                    key = invoice.customer.external_id, subscription, month, fee.item.code
+                    invoices[key] = invoices.get(key, 0) + fee.amount_cents
+        books, held = self.ledger.books, dict[str, Decimal]()
+        for window in books.windows.values():
+            if window.cost:
+                held[window.customer_id] = held.get(window.customer_id, Decimal(0)) + window.cost
+        counters = books.position.counters
+        return Billed(invoices, counters.sealed.cost, held, counters.written_off.cost, self.late())
+
+    def late(self) -> set[str]:
+        """Calls that came too late to be counted unseen, and were not counted otherwise."""
+        waiting = [bytes(one.call) for _, one in self.rejected() if one.reason == "beyond_horizon"]  # type: ignore[arg-type]
+        stored = [msgspec.json.decode(value, type=RawRecord) for value in waiting]
+        names = {one.metered.transaction_id if one.metered else str(one.call.litellm_call_id) for one in stored}
+        return names - {row.call_id or row.request_id for row in self.enriched() if row.part}
+
+    def enriched(self) -> Iterator[EnrichedUsage]:
+        """What the usage log is made of."""
+        return (msgspec.json.decode(value, type=EnrichedUsage) for _, value in self.topics.get(TOPICS.enriched, []))
+
+
+def _sink(clock: Clock, lago: Lago, orgs: Table, topics: dict[str, list[Any]]) -> DeliveryWork:
+    """The sink's work, its writer already open."""
+    retries = RetryPolicy(random=Random(1).random)
+    delivery = Delivery(
+        lago.client,
+        concurrency=asyncio.Semaphore(4),
+        breaker=Breaker(retries, virtual_now()),
+        policy=retries,
+        clock=virtual_now,
+        sleep=asyncio.sleep,
+        on_request=lambda *_: None,
+    )
+    options = {
+        "tp": TopicPartition(TOPICS.events, 0),
+        "kafka": {},
+        "topics": TOPICS,
+        "group": "sink",
+        "deployment": "d",
+        "delivery": delivery,
+        "max_retries": 3,
+        "retry_base_s": 1.0,
+        "random": Random(2).random,
+        "now_us": clock.us,
+        "sleep": asyncio.sleep,
+        "sensors": Silent(),
+        "orgs": orgs,
+        "late_policy": MeterPolicy().late_policy,
+        "lead_s": 5.0,
+    }
+    takes = inspect.signature(DeliveryWork).parameters
+    work = DeliveryWork(**{name: value for name, value in options.items() if name in takes})
+    work._writer = Writer(topics)  # type: ignore[assignment]
+    return work
+
+
+def _counted(row: EnrichedUsage) -> Counted:
+    """A row of the usage log."""
+    return Counted(
+        bytes.fromhex(row.identity),
+        row.decision,
+        row.status,
+        row.cost_usd,
+        bool(row.part),
+        row.customer_id,
+        row.id_kind,
+        row.model,
+        row.call_id,
+        row.request_id,
+        parse_us(row.start),
+    )
+
+
+def policy_of(step: h.Restarted) -> MeterPolicy:
+    """The settings that a worker is started with."""
+    return MeterPolicy(
+        deployment="d", window_us=step.window * SECOND_US, group_by=step.group_by, cost_decimals=step.decimals
+    )
+
+
+@cache
+def _world() -> tuple[Clock, Lago]:
+    """One sandbox for all histories: it is emptied before each."""
+    clock = Clock(h.BEGINS)
+    return clock, Lago(clock)
+
+
+def live(history: h.History) -> Billed:
+    """Run a history, and time on until everything that can be invoiced is."""
+
+    async def living() -> Billed:
+        clock, sandbox = _world()
+        clock.now = h.BEGINS
+        await sandbox.begin()
+        product = Product(clock, sandbox)
+        await product.start(product.policy)
+        for step in history:
+            await product.take(step)
+        clock.now = h.ENDS
+        return await product.billed()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(living())

@@ -1,0 +1,117 @@
+"""What stands in for Kafka: records, tables and transactions in memory."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from schemas.customers import OrgRecord
+from schemas.ledger import Position
+from schemas.topics import TopicNames
+from streams.changelog import _image, records_of, restore
+from streams.core.books import Books, verify
+from streams.core.changes import Changes, apply
+from streams.transactions import Run, Write
+from streams.writes import runs_of, writes_of
+from tests.model.lago import Clock
+
+TOPICS = TopicNames.with_prefix("")
+
+
+@dataclass
+class Raw:
+    """A record of the raw topic, as far as the meter reads it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass
+class Table:
+    """A follower of a compacted topic that is never behind."""
+
+    table: dict[str, Any] = field(default_factory=dict)
+    changes: int = 0
+
+    @property
+    def version(self) -> int:
+        return self.changes
+
+    async def start(self) -> None:
+        """Read."""
+
+    async def wait_fresh(self, limit_s: float) -> None:
+        """Fresh."""
+
+    async def change(self, key: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
+        """As `OrgRecords` does."""
+        self.put(key, make(self.table.get(key) or OrgRecord(key)))
+        made: OrgRecord = self.table[key]
+        return made
+
+    def put(self, key: str, record: Any) -> None:
+        """The topic's newest record of the key."""
+        self.table[key] = record
+        self.changes += 1
+
+
+class Ledger:
+    """`streams.ledger.Ledger` without Kafka: what a commit writes is kept, and the books are checked after each."""
+
+    partition = 0
+
+    def __init__(self, clock: Clock, topics: dict[str, list[Any]], changelog: dict[bytes, bytes | None]) -> None:
+        self._clock = clock
+        self._topics = topics
+        self._changelog = changelog
+        self.books = Books(Position(topic_id="t", partitions=1, deployment="d"))
+
+    async def open(self) -> Books:
+        """Read the changelog to its end."""
+        restore(self.books, _image(0, self._changelog), self._clock.us())
+        verify(self.books)
+        return self.books
+
+    async def commit(self, changes: Changes) -> None:
+        """As in one transaction."""
+        self._changelog.update(records_of(changes))
+        for write in writes_of(changes, TOPICS, self.partition):
+            self._topics.setdefault(write.topic, []).append(write)
+        for run in runs_of(changes, TOPICS, self.partition):
+            self._topics.setdefault(run.topic, []).extend(run.records)
+        apply(self.books, changes, self._clock.us())
+        verify(self.books)
+
+    async def close(self) -> None:
+        """Gone."""
+
+    def in_transaction(self) -> bool:
+        """Never."""
+        return False
+
+
+class Silent:
+    """Sensors."""
+
+    def __getattr__(self, _name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+class Writer:
+    """`streams.transactions.TransactionalWriter` of the sink."""
+
+    busy = False
+
+    def __init__(self, topics: dict[str, list[Any]]) -> None:
+        self._topics = topics
+
+    async def commit(
+        self, writes: Iterable[Write], tp: TopicPartition, offset: int | None, group: str, runs: Iterable[Run] = ()
+    ) -> None:
+        """All of it."""
+        for write in writes:
+            self._topics.setdefault(write.topic, []).append(write)
