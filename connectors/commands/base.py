@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from connectors.commands.sentences import sentence_of
 from connectors.logs import configure_logging
 from connectors.operations.csv_table import DELIMITERS
 from connectors.setting_names import meant_by
@@ -59,7 +60,7 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
     except TopicProblem as error:
         fail(error.detail, 1)
     except MeterbridgeError as error:
-        fail(str(error), 1)
+        fail(sentence_of(error), 1)
     except expected as error:
         fail(str(error), 1)
 
