@@ -1,5 +1,12 @@
 """Settings reach the place they are about: a server with another value than the default does another thing."""
 
+import asyncio
+import hmac
+import json
+import time
+from datetime import datetime
+from hashlib import sha256
+
 import pytest
 
 from connectors.lago import orgs
@@ -48,3 +55,48 @@ async def test_orgs_are_told_by_org_id_prefixes_and_subscribed_by_subscription_i
         assert made["subscription"]["external_id"] == "sub_team-1"
         listed = (await lago.get("/subscriptions")).json()["subscriptions"]
         assert [one["external_id"] for one in listed] == ["sub_team-1"]
+
+
+@pytest.mark.parametrize(("tolerance", "status"), [(30.0, 401), (300.0, 202)])
+async def test_a_signatures_age_is_bounded_by_webhook_tolerance(
+    kafka: Kafka, topic_prefix: str, tolerance: float, status: int
+) -> None:
+    settings = settings_for(kafka, topic_prefix, webhook_secret=("hush",), webhook_tolerance=tolerance)
+    at, body = int(time.time()) - 100, json.dumps(CALL).encode()
+    signature = hmac.new(b"hush", b"%d.%b" % (at, body), sha256).hexdigest()
+    async with running_server(settings) as server:
+        headers = {"X-Webhook-Signature": f"t={at},v1={signature}"}
+        answer = await server.http.post("/webhook/litellm/usage", content=body, headers=headers)
+    assert answer.status_code == status
+
+
+async def test_a_body_that_does_not_come_is_given_up_after_webhook_timeout(kafka: Kafka, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, webhook_token=("hook",), webhook_timeout=1.0)
+    head = "POST /webhook/litellm/usage HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer hook\r\nContent-Length: 9\r\n\r\n{"
+    async with running_server(settings) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.ports["webhooks"])
+        begun = time.monotonic()
+        writer.write(head.encode())
+        answer = await reader.readline()
+        writer.close()
+    assert (b" 408 " in answer, time.monotonic() - begun < 20) == (True, True)
+
+
+async def test_a_change_of_a_mapping_applies_after_mapping_lead_seconds(kafka: Kafka, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, mapping_lead_seconds=600)
+    async with running_server(settings, ["api"]) as server:
+        said(await server.map(org="org_1"), 201)
+        before = time.time()
+        changed = said(await server.map(org="org_2"))
+    begins = datetime.fromisoformat(changed["effective_from"]).timestamp()
+    assert before + 599 <= begins <= time.time() + 602
+
+
+async def test_lago_is_given_up_after_lago_timeout(kafka: Kafka, topic_prefix: str) -> None:
+    async with lago_sandbox() as lago:
+        await lago.fault(kind="slow", seconds=30, path="/api/v1/plans", method="GET", count=1)
+        settings = settings_for(kafka, topic_prefix, lago_api_url=lago.url, lago_api_key=KEY, lago_timeout=0.5)
+        async with running_server(settings, ["api"]) as server:
+            begun = time.monotonic()
+            answer = await server.http.get("/api/billing/plans", headers=BEARER)
+    assert (answer.status_code, answer.json()["reason"], time.monotonic() - begun < 20) == (503, "timeout", True)
