@@ -1,9 +1,11 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS).
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt bench soak trial reliability venv
+.PHONY: help demo test check fmt bench soak trial mutants reliability venv
 MAKEFLAGS += --no-builtin-rules
 MINUTES ?= 10
+SEED ?= 1
+ALL ?=
 ARGS ?=
 #: pytest's exit code when ARGS choose none of a run's tests.
 NOTHING_CHOSEN = 5
@@ -39,6 +41,9 @@ soak: venv ## kill, freeze and cut real processes for MINUTES=10, and count ever
 trial: venv ## poll batches, responses and videos through a real LiteLLM proxy, and compare what Lago bills
 	.venv/bin/python -m tests.proxy
 
+mutants: venv tests/mutants/.venv/.installed ## change the rules a little, 24 times (SEED=1), or in every way (ALL=1): does a test notice?
+	.venv/bin/python -m tests.mutants.run --seed $(SEED) $(if $(ALL),--all) $(ARGS)
+
 reliability: venv ## docs/reliability.md, from the fault matrix and the last run that kept its figures
 	.venv/bin/python -m tests.faults.matrix
 
@@ -61,4 +66,10 @@ FIND_PYTHON = for python in python3.13 python3.12 python3.11 python3; do \
 bench/.venv/.installed: bench/constraints.txt
 	@bench/.venv/bin/python -c pass 2>/dev/null || .venv/bin/python -m venv --clear bench/.venv
 	bench/.venv/bin/python -m pip install -q --disable-pip-version-check -c bench/constraints.txt quixstreams
+	@touch $@
+
+# The mutation tool brings an ORM and a git client along: it lives apart.
+tests/mutants/.venv/.installed: tests/mutants/constraints.txt
+	@tests/mutants/.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m venv --clear tests/mutants/.venv
+	tests/mutants/.venv/bin/python -m pip install -q --disable-pip-version-check -c tests/mutants/constraints.txt cosmic-ray
 	@touch $@

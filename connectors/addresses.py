@@ -8,6 +8,7 @@ from connectors.settings import Settings
 from schemas.errors import ConfigurationError, MeterbridgeError, Unavailable
 
 _KAFKA: Final = ("kafka_unavailable", "kafka_timeout")
+_LITELLM: Final = "litellm_db"
 _POSTGRES: Final = ("postgres_away", "postgres_slow", "postgres_denied")
 #: What LagoUnavailable says where no answer came, or the key was refused.
 _LAGO: Final = ("connect", "timeout", "no_answer")
@@ -37,8 +38,7 @@ def postgres_address(settings: Settings) -> str:
     """`DATABASE_URL` and the host and port in it; `""` where there is none."""
     if settings.postgres_url is None:
         return ""
-    place = urlsplit(settings.postgres_url.get_secret_value())
-    return f"DATABASE_URL or POSTGRES_HOST: {place.hostname or 'localhost'}:{place.port or 5432}"
+    return f"DATABASE_URL or POSTGRES_HOST: {_place_of(settings.postgres_url.get_secret_value())}"
 
 
 def _told(error: MeterbridgeError, settings: Settings) -> str:
@@ -46,6 +46,8 @@ def _told(error: MeterbridgeError, settings: Settings) -> str:
         return f"asked at {kafka_address(settings)}"
     if error.reason in _POSTGRES and settings.postgres_url is not None:
         return f"asked at {postgres_address(settings)}"
+    if error.reason == _LITELLM and settings.litellm_database_url is not None:
+        return f"asked at LITELLM_DATABASE_URL: {_place_of(settings.litellm_database_url.get_secret_value())}"
     if _is_lagos(error) and error.reason in _LAGO:
         return f"asked at {lago_address(settings)}"
     if _is_lagos(error) and error.reason in _REFUSED:
@@ -57,6 +59,11 @@ def _is_lagos(error: MeterbridgeError) -> bool:
     from connectors.lago.errors import LagoIntegrationError
 
     return isinstance(error, LagoIntegrationError) or (isinstance(error, Unavailable) and error.reason == "connect")
+
+
+def _place_of(url: str) -> str:
+    """Hosts and ports of a Postgres URL, without the user and the password."""
+    return urlsplit(url).netloc.rpartition("@")[2] or "localhost"
 
 
 def _bare(url: str) -> str:

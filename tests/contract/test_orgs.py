@@ -2,9 +2,11 @@
 
 import asyncio
 import inspect
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -380,3 +382,14 @@ async def test_without_a_lago_the_module_says_what_is_missing(monkeypatch: pytes
     orgs.serve_with(None)
     with pytest.raises(LagoIntegrationError, match="LAGO_API_KEY must be set"):
         await orgs.get_customer("org_1")
+
+
+def test_the_page_lists_every_function_with_its_arguments() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "orgs.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)\(([^)]*)\)` \|", page, re.MULTILINE))
+    functions = {name for name in orgs.__all__ if name.islower() and name != "serve_with"}
+    assert set(listed) == functions
+    for name, arguments in listed.items():
+        given = [part.partition("=")[0].strip() for part in arguments.split(",") if part.strip() not in ("", "...")]
+        if arguments != "...":
+            assert given == list(inspect.signature(getattr(orgs, name)).parameters), name

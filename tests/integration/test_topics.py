@@ -1,5 +1,7 @@
 """The topics of the catalogue on a real broker: created once, checked in sentences."""
 
+import asyncio
+
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
@@ -7,9 +9,11 @@ from connectors.kafka.admin import check_topics, create_topics, topic_ids
 from connectors.settings import Settings
 from schemas.errors import TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, CUSTOMERS, ORGS, RAW, RECEIPTS, RETRY, RETRY_TIERS
+from tests.support.command import meterbridge
 from tests.support.eventually import eventually
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
+from tests.support.stage import Stage
 
 
 @pytest.fixture
@@ -108,3 +112,13 @@ def test_more_copies_than_brokers_are_refused_by_name(settings: Settings) -> Non
 def test_a_broker_that_does_not_answer_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="kafka_unavailable"):
         check_topics(Settings(kafka_bootstrap_servers=f"127.0.0.1:{free_port()}"), limit_s=1)
+
+
+async def test_the_command_says_what_is_wrong_by_its_exit_code(
+    kafka: Kafka, topic_prefix: str, admin: AdminClient
+) -> None:
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
+    assert (await meterbridge(stage, "topics", "check")).code == 0
+    await asyncio.to_thread(_drop, admin, topic_prefix + ORGS.name)
+    done = await meterbridge(stage, "topics", "check")
+    assert (done.code, f"Topic {topic_prefix}{ORGS.name} is missing" in done.out + done.err) == (1, True)

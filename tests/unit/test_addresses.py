@@ -11,6 +11,7 @@ ENVIRONMENT = {
     "KAFKA_BOOTSTRAP_SERVERS": "kafka-1:9092,kafka-2:9092",
     "LAGO_API_URL": "http://user:secret@lago:3000/api",
     "DATABASE_URL": "postgresql://writer:secret@db:6543/meterbridge",
+    "LITELLM_DATABASE_URL": "postgresql://reader:secret@litellm-db:5433/litellm",
 }
 
 
@@ -27,6 +28,7 @@ def settings() -> Settings:
         (LagoUnavailable("timeout"), "asked at LAGO_API_URL=http://lago:3000/api"),
         (LagoUnavailable("http_401", status=401), "Lago at LAGO_API_URL=http://lago:3000/api refuses LAGO_API_KEY"),
         (Unavailable("postgres_away", "ConnectionRefusedError"), "asked at DATABASE_URL or POSTGRES_HOST: db:6543"),
+        (Unavailable("litellm_db", "refused"), "asked at LITELLM_DATABASE_URL: litellm-db:5433"),
     ],
 )
 def test_the_address_and_its_setting_follow_what_went_wrong(error: MeterbridgeError, told: str) -> None:
@@ -48,6 +50,6 @@ def test_where_the_settings_themselves_are_wrong_the_error_is_told_all_the_same(
 
 
 def test_no_address_holds_a_password() -> None:
-    for reason in ("kafka_unavailable", "postgres_away"):
+    for reason in ("kafka_unavailable", "postgres_away", "litellm_db"):
         assert "secret" not in with_address(Unavailable(reason), settings)
     assert "secret" not in with_address(LagoUnavailable("connect"), settings)

@@ -204,3 +204,9 @@ def test_the_image_is_made_of_what_is_there_and_its_command_is_ours() -> None:
     assert {line[1:] for line in ignored if line.startswith("!")} == set(copied)
     assert instructions("ENTRYPOINT") == ['["meterbridge"]']
     assert any("-c constraints.txt ." in line for line in instructions("RUN"))
+
+
+def test_the_compose_file_does_not_start_without_a_password() -> None:
+    """Compose itself refuses a variable written so; every other secret may be absent."""
+    text = (ROOT / "docker-compose.kafka.yml").read_text()
+    assert re.findall(r"\$\{(\w+):\?[^}]+\}", text).count("POSTGRES_PASSWORD") == text.count("${POSTGRES_PASSWORD") > 0

@@ -1,6 +1,9 @@
 """Answers are kept for a while, in a bounded number, and never hide what was written since."""
 
+from typing import Any
+
 from connectors.lago.cache import Cache
+from connectors.lago.directory import Directory
 
 
 class Asked:
@@ -79,3 +82,35 @@ async def test_an_answer_asked_for_again_is_a_young_one() -> None:
     for key in ("a", "c", "a"):
         await kept.get(key, asked)
     assert asked.times == 4
+
+
+async def test_plans_and_metrics_are_asked_for_once_in_five_minutes() -> None:
+    """Every setup and every preview looks for its plan; that there is none is asked every time."""
+    asked: list[str] = []
+    now = [0.0]
+
+    class Books:
+        async def plan(self, code: str) -> Any:
+            asked.append(f"plan {code}")
+            return None if code == "none" else code
+
+        async def metric(self, code: str) -> Any:
+            asked.append(f"metric {code}")
+            return code
+
+        async def subscriptions(self, external_customer_id: str) -> list[Any]:
+            raise AssertionError(external_customer_id)
+
+    directory = Directory(Books(), lambda: now[0])
+    for moment in (0.0, 299.0, 301.0):
+        now[0] = moment
+        for _ in range(2):
+            await directory.plan("p")
+            await directory.metric("m")
+    assert asked == ["plan p", "metric m"] * 2
+    await directory.plan("none")
+    await directory.plan("none")
+    assert asked[4:] == ["plan none"] * 2
+    directory.changed_catalogue("p")
+    await directory.plan("p")
+    assert asked[-1] == "plan p"

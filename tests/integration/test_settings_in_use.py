@@ -1,0 +1,102 @@
+"""Settings reach the place they are about: a server with another value than the default does another thing."""
+
+import asyncio
+import hmac
+import json
+import time
+from datetime import datetime
+from hashlib import sha256
+
+import pytest
+
+from connectors.lago import orgs
+from tests.integration.test_mapping_api import said
+from tests.support.kafka import Kafka
+from tests.support.sandbox import KEY, lago_sandbox
+from tests.support.server import BEARER, running_server, settings_for
+from tests.support.stage import Stage
+
+CALL = {"id": "r-1", "end_user": "eve", "team_id": "team-7", "user_id": "u", "model": "m", "spend": 0.5}
+TOKEN = {"Authorization": "Bearer hook"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "customer", "kind"), [(("team", "end_user"), "team-7", "team"), (("user",), "u", "user")]
+)
+async def test_the_customer_is_looked_for_where_customer_id_fields_says(
+    kafka: Kafka, topic_prefix: str, fields: tuple[str, ...], customer: str, kind: str
+) -> None:
+    settings = settings_for(kafka, topic_prefix, webhook_token=("hook",), customer_id_fields=fields)
+    async with running_server(settings) as server:
+        said(await server.http.post("/webhook/litellm/usage", json=CALL, headers=TOKEN), 202)
+    stage = Stage(kafka.bootstrap, topic_prefix, settings.kafka_partitions)
+    [record] = stage.read(stage.topics.raw)
+    assert record.key().decode() == customer
+    assert stage.values(stage.topics.raw)[0]["id_kind"] == kind
+
+
+async def test_orgs_are_told_by_org_id_prefixes_and_subscribed_by_subscription_id_template(
+    kafka: Kafka, topic_prefix: str
+) -> None:
+    async with lago_sandbox() as lago:
+        await lago.plan("starter", 1900)
+        settings = settings_for(
+            kafka,
+            topic_prefix,
+            lago_api_url=lago.url,
+            lago_api_key=KEY,
+            org_id_prefixes=("team-", "acct-"),
+            subscription_id_template="sub_{org_id}",
+        )
+        async with running_server(settings) as server:
+            assert [orgs.is_org_customer(one) for one in ("org_1", "team-1", "acct-1")] == [False, True, True]
+            path = "/api/v1/billing/org/organizations/team-1/setup"
+            made = said(await server.http.post(path, json={"plan_code": "starter"}, headers=BEARER), 201)
+        assert made["subscription"]["external_id"] == "sub_team-1"
+        listed = (await lago.get("/subscriptions")).json()["subscriptions"]
+        assert [one["external_id"] for one in listed] == ["sub_team-1"]
+
+
+@pytest.mark.parametrize(("tolerance", "status"), [(30.0, 401), (300.0, 202)])
+async def test_a_signatures_age_is_bounded_by_webhook_tolerance(
+    kafka: Kafka, topic_prefix: str, tolerance: float, status: int
+) -> None:
+    settings = settings_for(kafka, topic_prefix, webhook_secret=("hush",), webhook_tolerance=tolerance)
+    at, body = int(time.time()) - 100, json.dumps(CALL).encode()
+    signature = hmac.new(b"hush", b"%d.%b" % (at, body), sha256).hexdigest()
+    async with running_server(settings) as server:
+        headers = {"X-Webhook-Signature": f"t={at},v1={signature}"}
+        answer = await server.http.post("/webhook/litellm/usage", content=body, headers=headers)
+    assert answer.status_code == status
+
+
+async def test_a_body_that_does_not_come_is_given_up_after_webhook_timeout(kafka: Kafka, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, webhook_token=("hook",), webhook_timeout=1.0)
+    head = "POST /webhook/litellm/usage HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer hook\r\nContent-Length: 9\r\n\r\n{"
+    async with running_server(settings) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.ports["webhooks"])
+        begun = time.monotonic()
+        writer.write(head.encode())
+        answer = await reader.readline()
+        writer.close()
+    assert (b" 408 " in answer, time.monotonic() - begun < 20) == (True, True)
+
+
+async def test_a_change_of_a_mapping_applies_after_mapping_lead_seconds(kafka: Kafka, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, mapping_lead_seconds=600)
+    async with running_server(settings, ["api"]) as server:
+        said(await server.map(org="org_1"), 201)
+        before = time.time()
+        changed = said(await server.map(org="org_2"))
+    begins = datetime.fromisoformat(changed["effective_from"]).timestamp()
+    assert before + 599 <= begins <= time.time() + 602
+
+
+async def test_lago_is_given_up_after_lago_timeout(kafka: Kafka, topic_prefix: str) -> None:
+    async with lago_sandbox() as lago:
+        await lago.fault(kind="slow", seconds=30, path="/api/v1/plans", method="GET", count=1)
+        settings = settings_for(kafka, topic_prefix, lago_api_url=lago.url, lago_api_key=KEY, lago_timeout=0.5)
+        async with running_server(settings, ["api"]) as server:
+            begun = time.monotonic()
+            answer = await server.http.get("/api/billing/plans", headers=BEARER)
+    assert (answer.status_code, answer.json()["reason"], time.monotonic() - begun < 20) == (503, "timeout", True)

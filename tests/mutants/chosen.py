@@ -1,0 +1,76 @@
+"""Chooses mutants: runs in the environment of the mutation tool (Cosmic Ray), and prints them as JSON.
+
+A mutant is one operator at one place. Which are chosen depends on the seed and the text of the mutant alone, so a change
+elsewhere leaves the others in the sample.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from cosmic_ray.ast import ast_nodes, get_ast  # type: ignore[import-not-found]
+from cosmic_ray.mutating import mutate_code  # type: ignore[import-not-found]
+from cosmic_ray.plugins import get_operator  # type: ignore[import-not-found]
+
+#: Those whose mutants are mistakes that somebody could make; types, decorators and shifts are left alone.
+OPERATORS = (
+    *(f"ReplaceComparisonOperator_{pair}" for pair in ("Eq_NotEq", "NotEq_Eq", "Is_IsNot", "IsNot_Is")),
+    *(f"ReplaceComparisonOperator_{pair}" for pair in ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Lt_Gt", "Gt_Lt")),
+    *(f"ReplaceBinaryOperator_{pair}" for pair in ("Add_Sub", "Sub_Add", "Mul_FloorDiv", "FloorDiv_Mul", "Mod_Mul")),
+    *("ReplaceUnaryOperator_Delete_Not", "ReplaceUnaryOperator_USub_UAdd", "AddNot"),
+    *("ReplaceAndWithOr", "ReplaceOrWithAnd", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue"),
+    *("NumberReplacer", "ZeroIterationForLoop", "ReplaceBreakWithContinue", "ReplaceContinueWithBreak"),
+)
+
+
+def mutants(path: str, source: str) -> Iterator[dict[str, object]]:
+    """Every mutant of a file: operator, occurrence and line."""
+    tree = get_ast(source)
+    for name in OPERATORS:
+        operator = get_operator(f"core/{name}")()
+        positions = [where for node in ast_nodes(tree) for where in operator.mutation_positions(node)]
+        for occurrence, ((line, _), _) in enumerate(positions):
+            yield {"file": path, "operator": name, "occurrence": occurrence, "line": line}
+
+
+def completed(mutant: dict[str, object], source: str) -> dict[str, object] | None:
+    """With its text; None where the operator changes nothing here, or a line that only describes."""
+    becomes = mutate_code(source, get_operator(f"core/{mutant['operator']}")(), mutant["occurrence"])
+    if becomes is None or becomes == source:
+        return None
+    before, after = source.splitlines(), becomes.splitlines()
+    line = next(number for number, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1])
+    return {**mutant, "line": line + 1, "was": before[line].strip(), "becomes": after[line].strip(), "text": becomes}
+
+
+def rank(mutant: dict[str, object], source: str, seed: str) -> str:
+    """A number like any other, the same for the same mutant."""
+    line = source.splitlines()[int(str(mutant["line"])) - 1].strip()
+    words = (seed, mutant["file"], mutant["operator"], line, mutant["occurrence"])
+    return sha256("\0".join(map(str, words)).encode()).hexdigest()
+
+
+def main() -> None:
+    """Print the chosen ones."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", required=True)
+    parser.add_argument("--most", type=int, default=0, help="0 = all")
+    parser.add_argument("files", nargs="+")
+    asked = parser.parse_args()
+    sources = {name: Path(name).read_text(encoding="utf-8") for name in asked.files}
+    every = [mutant for name, source in sources.items() for mutant in mutants(name, source)]
+    every.sort(key=lambda mutant: rank(mutant, sources[str(mutant["file"])], asked.seed))
+    found: list[dict[str, object]] = []
+    for mutant in every:
+        if asked.most and len(found) == asked.most:
+            break
+        if (one := completed(mutant, sources[str(mutant["file"])])) is not None:
+            found.append(one)
+    json.dump({"of": len(every), "chosen": found}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
