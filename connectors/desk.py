@@ -52,7 +52,7 @@ class Desk:
             self._database.terminate()
 
     async def requeue(
-        self, kind: str, filters: Filters, limit: int, why: str, actor: str, *, dry_run: bool
+        self, kind: str, filters: Filters, limit: int, why: str, actor: str, accept: str = "", *, dry_run: bool
     ) -> tuple[Done, int]:
         """Put at most `limit` letters back, under one audit line; a dry run only counts them."""
         if dry_run:
@@ -66,6 +66,8 @@ class Desk:
             for letter in letters:
                 usd = add(usd, letter.usd or ZERO)
             target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.letter}
+            if accept:
+                target["accept"] = accept
             audit_id = await asyncio.to_thread(
                 lambda: audited(
                     self._settings,
@@ -78,7 +80,7 @@ class Desk:
                     cost_usd=usd,
                 )
             )
-            return await at.requeue(letters, audit_id, lambda _count: None), len(letters)
+            return await at.requeue(letters, audit_id, lambda _count: None, (accept,) if accept else ()), len(letters)
 
     async def stats(self) -> dict[str, Any]:
         """Calls and events by what became of them, since the ledgers began; ages in seconds."""
@@ -118,12 +120,17 @@ class Desk:
         ]
 
     def _ask(self) -> dict[str, Any]:
-        counters, ages = counted(self._settings), oldest_waiting_s(self._settings)
+        (counters, decisions), ages = counted(self._settings), oldest_waiting_s(self._settings)
         return {
             "received": counters.received.calls,
             "accepted": counters.folded.calls + counters.unbilled.calls,
             "duplicate": counters.duplicate.calls,
             "rejected": counters.rejected.calls,
+            "unbilled": counters.unbilled.calls,
+            "by_decision": {
+                decision: {"calls": total.calls, "usd": plain(total.cost)}
+                for decision, total in sorted(decisions.items())
+            },
             "oldest_age_seconds": max(ages.values()),
             "oldest_age_seconds_by_topic": ages,
         }

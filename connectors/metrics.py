@@ -17,6 +17,7 @@ from connectors.http.ingress import rejections
 from connectors.lago.webhook_handlers import OUTCOMES
 from connectors.postgres.errors import REASONS
 from connectors.postgres.projection import REPEATED, TABLES, UNREADABLE
+from connectors.unbilled_watch import UnbilledWatch
 from schemas.errors import ConfigurationError
 from streams.core.breaker import State
 from streams.core.decisions import DECISIONS
@@ -107,6 +108,7 @@ class Metrics:
         )
         self.open_windows = gauge("meterbridge_open_windows", "Windows that take calls and will be sealed.")
         self.held_watch = HeldWatch(registry)
+        self.unbilled_watch = UnbilledWatch(registry)
         self.held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
         self.held_calls = gauge("meterbridge_held_calls", "Calls in held windows.", "reason")
         self.held_cost = gauge("meterbridge_held_cost_usd", "Dollars in held windows.", "reason")

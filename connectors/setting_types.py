@@ -4,6 +4,7 @@ No complaint holds the value itself: it may be a secret in the wrong place.
 """
 
 import re
+from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -101,4 +102,5 @@ MaybeSeconds = Annotated[float, Field(ge=0, le=DAY_S, allow_inf_nan=False)]
 WindowSeconds = Annotated[int, Field(ge=0), AfterValidator(_dividing_a_day)]
 Secrets = Annotated[tuple[SecretStr, ...], Listed]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(lambda given: _networks(_listed(given)))]
+Dollars = Annotated[Decimal, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 BillOrSkip = Annotated[Literal["bill", "skip"], Lower]

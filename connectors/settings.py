@@ -7,6 +7,7 @@ a secret in the wrong place. `python -m connectors.settings` prints docs/configu
 
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from pydantic import (
 
 from connectors.setting_types import (
     BillOrSkip,
+    Dollars,
     HttpUrl,
     Issuer,
     Listed,
@@ -216,6 +218,12 @@ class Settings(BaseModel):
     cost_decimals: int = Field(12, ge=6, le=13, description="Places of a dollar that a call's cost is rounded to.")
     cache_hit_policy: BillOrSkip = Field("skip", description="Answers from LiteLLM's cache: `bill` or `skip`.")
     byok_policy: BillOrSkip = Field("bill", description="Calls paid with the caller's own key: `bill` or `skip`.")
+    client_oauth_policy: BillOrSkip = Field("skip", description="Calls on the caller's own subscription: `bill` or `skip`.")
+    silent_experiment_policy: BillOrSkip = Field("skip", description="LiteLLM's silent experiments: `bill` or `skip`.")
+    max_usd_per_call: Dollars = Field(
+        Decimal(1000), description="A call that costs more dollars is kept aside until somebody accepts it."
+    )
+    max_usd_per_token: Dollars = Field(Decimal(10), description="The same, for each of its tokens.")
     customer_id_fields: Annotated[tuple[str, ...], Field(min_length=1), Listed, out_of(CUSTOMER_ID_FIELDS)] = Field(
         CUSTOMER_ID_FIELDS, description="Where a call's customer id is looked for; the first one present wins."
     )
@@ -288,6 +296,10 @@ class Settings(BaseModel):
             cost_decimals=self.cost_decimals,
             bill_cache_hits=self.cache_hit_policy == "bill",
             bill_byok=self.byok_policy == "bill",
+            bill_own_subscriptions=self.client_oauth_policy == "bill",
+            bill_silent_experiments=self.silent_experiment_policy == "bill",
+            max_usd_per_call=self.max_usd_per_call,
+            max_usd_per_token=self.max_usd_per_token,
             late_policy=self.late_policy,
             event_code=self.lago_event_code,
         )

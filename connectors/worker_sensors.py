@@ -40,6 +40,7 @@ class WorkerSensors(ProjectorSensors):
             self._metrics.calls.labels(decision).inc(count)
             if reason:
                 self._metrics.failed_events.labels(reason).inc(count)
+        self._metrics.unbilled_watch.noticed(changes.noticed)
         self._count_sealed(partition, changes.position.seal_seq)
         self._show_sizes()
 

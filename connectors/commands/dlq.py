@@ -20,6 +20,7 @@ from connectors.commands.base import (
 )
 from connectors.operations.audit import audited
 from connectors.operations.letters import KINDS, Filters, Letter, unresolved
+from connectors.operations.overruling import ACCEPTABLE
 from connectors.operations.requeue import Done, desk
 from connectors.operations.sending import Sender
 from connectors.postgres.pool import Database
@@ -35,6 +36,7 @@ Since = Annotated[str | None, typer.Option(help="Died at or after: ISO 8601, or 
 Until = Annotated[str | None, typer.Option(help="Died before.")]
 Kind = Annotated[str, typer.Option(help="events, calls, or both.")]
 One = Annotated[str, typer.Option("--letter", help="This one only: an id that `dlq list` printed.")]
+Accept = Annotated[str, typer.Option(help="Bill what was kept aside for this reason: implausible_cost.")]
 Why = Annotated[str, typer.Option("--why", help="Your words for the audit line.")]
 _LIMIT = Annotated[int, typer.Option(min=1, help="At most so many.")]
 
@@ -86,13 +88,16 @@ def requeue(
     letter: One = "",
     why: Why = "",
     limit: _LIMIT = 100_000,
+    accept: Accept = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Put letters back: events to Lago, refused calls to the meter once the usage log says they were not billed."""
+    if accept not in ("", *ACCEPTABLE):
+        fail(f"--accept takes {', '.join(ACCEPTABLE)}.", 2)
     filters = _filters(reason, customer, since, until, letter)
     with one_sentence():
-        _act("requeue", settings_of_command(), kind, filters, why, limit, dry_run=dry_run, as_json=as_json)
+        _act("requeue", settings_of_command(), kind, filters, why, limit, accept, dry_run=dry_run, as_json=as_json)
 
 
 @dlq.command(epilog="Example: meterbridge dlq purge --reason bad_cost --until 30d --why 'test traffic'")
@@ -117,20 +122,30 @@ def purge(
 
 
 def _act(
-    action: str, settings: Settings, kind: str, filters: Filters, why: str, limit: int, *, dry_run: bool, as_json: bool
+    action: str,
+    settings: Settings,
+    kind: str,
+    filters: Filters,
+    why: str,
+    limit: int,
+    accept: str = "",
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     if dry_run:
         letters = list(islice(_found(settings, kind, filters), limit))
         answer: dict[str, Any] = {"dry_run": True, "count": len(letters), "by_reason": _sums(letters)}
         say(answer, as_json=as_json, table=lambda: _table(letters[:20], _sums(letters), len(letters)))
         return
-    done = asyncio.run(_acted(action, settings, kind, filters, why, limit, quiet=as_json))
-    answer = {"requeued": done.requeued, "purged": done.purged, "known": done.known, "impossible": done.impossible}
+    done = asyncio.run(_acted(action, settings, kind, filters, why, limit, accept, quiet=as_json))
+    counts = ("requeued", "purged", "known", "impossible", "unaccepted")
+    answer = {name: getattr(done, name) for name in counts}
     say(answer, as_json=as_json, table=lambda: ", ".join(f"{count} {what}" for what, count in answer.items()))
 
 
 async def _acted(
-    action: str, settings: Settings, kind: str, filters: Filters, why: str, limit: int, *, quiet: bool
+    action: str, settings: Settings, kind: str, filters: Filters, why: str, limit: int, accept: str, *, quiet: bool
 ) -> Done:
     sender = Sender(settings)
     url = settings.postgres_url
@@ -140,9 +155,13 @@ async def _acted(
             letters = await asyncio.to_thread(lambda: list(islice(_found(settings, kind, filters), limit)))
             usd = _total(letters)
             target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.letter}
+            if accept:
+                target["accept"] = accept
             audit_id = audited(settings, sender, f"dlq.{action}", target, reason=why, count=len(letters), cost_usd=usd)
             with progress(action, len(letters), quiet=quiet) as told:
-                return await (at.requeue if action == "requeue" else at.purge)(letters, audit_id, told)
+                if action == "purge":
+                    return await at.purge(letters, audit_id, told)
+                return await at.requeue(letters, audit_id, told, (accept,) if accept else ())
     finally:
         if database is not None:
             database.terminate()

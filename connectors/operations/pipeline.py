@@ -27,8 +27,8 @@ _ASK_AGAIN_S = 0.2
 _NEAR, _FAR = 500, 100
 
 
-def counted(settings: Settings) -> Counters:
-    """All ledgers' counters together, as of their last commits.
+def counted(settings: Settings) -> tuple[Counters, dict[str, Sum]]:
+    """All ledgers' counters together, as of their last commits, and calls and dollars by the meter's decision.
 
     Raises:
         TopicProblem, Unavailable: see `stretch_of`.
@@ -45,7 +45,7 @@ def counted(settings: Settings) -> Counters:
         if all(near[number][0] <= start for number, (start, _) in left.items()):
             break
         reach *= _FAR
-    return _together(positions)
+    return _together(positions), _by_decision(positions)
 
 
 def _together(positions: Mapping[int, Position]) -> Counters:
@@ -54,6 +54,15 @@ def _together(positions: Mapping[int, Position]) -> Counters:
         for name in Counters.__struct_fields__:
             one, more = getattr(total, name), getattr(position.counters, name)
             setattr(total, name, Sum(one.calls + more.calls, add(one.cost, more.cost)))
+    return total
+
+
+def _by_decision(positions: Mapping[int, Position]) -> dict[str, Sum]:
+    total: dict[str, Sum] = {}
+    for position in positions.values():
+        for decision, more in position.decisions.items():
+            one = total.get(decision, Sum())
+            total[decision] = Sum(one.calls + more.calls, add(one.cost, more.cost))
     return total
 
 

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 
 from connectors.kafka.security import aiokafka_config
 from connectors.operations.letters import EVENTS, Letter, Mark, topic_of, usage_of
+from connectors.operations.overruling import needs_word, never_comes_back
 from connectors.operations.sending import Outgoing, Sender
 from connectors.operations.usage_log import Checked, caught_up, forgotten, known
 from connectors.postgres.pool import Database
@@ -40,12 +41,17 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @dataclass(slots=True)
 class Done:
-    """How many letters were put back, put away, found to be counted already, or cannot come back as they are."""
+    """How many letters were put back, put away, found to be counted already, or cannot come back as they are.
+
+    Fields:
+        unaccepted: come back when the operator accepts their reason by name.
+    """
 
     requeued: int = 0
     purged: int = 0
     known: int = 0
     impossible: int = 0
+    unaccepted: int = 0
     ids: list[str] = field(default_factory=list)
 
 
@@ -63,8 +69,13 @@ class Desk:
         self._unit = quantum(settings.cost_decimals)
         self._checked: Checked | None = None
 
-    async def requeue(self, letters: Iterable[Letter], audit_id: str, told: Callable[[int], None]) -> Done:
+    async def requeue(
+        self, letters: Iterable[Letter], audit_id: str, told: Callable[[int], None], accepted: tuple[str, ...] = ()
+    ) -> Done:
         """Put letters back, in batches; what is done stays done when a later batch fails.
+
+        Args:
+            accepted: reasons that the operator overrules, of `connectors.operations.overruling.ACCEPTABLE`.
 
         Raises:
             ConfigurationError: a call beyond the horizon needs the usage log, and there is no Postgres.
@@ -75,7 +86,7 @@ class Desk:
             if batch[0].kind == EVENTS:
                 await self._events_back(batch, audit_id, done)
             else:
-                await self._calls_back(batch, audit_id, done)
+                await self._calls_back(batch, audit_id, done, accepted)
             told(len(batch))
         return done
 
@@ -107,18 +118,22 @@ class Desk:
             receipt_write(self._topics, receipt),
         ]
 
-    async def _calls_back(self, batch: Sequence[Letter], audit_id: str, done: Done) -> None:
+    async def _calls_back(
+        self, batch: Sequence[Letter], audit_id: str, done: Done, accepted: tuple[str, ...]
+    ) -> None:
         read: list[tuple[Letter, Usage]] = []
         for letter in batch:
             usage = usage_of(letter.stored, letter.customer, self._unit)
-            if usage is None:
+            if needs_word(letter.reason, accepted):
+                done.unaccepted += 1
+            elif usage is None or never_comes_back(letter.reason):
                 done.impossible += 1
             else:
                 read.append((letter, usage))
-        counted, unknowable = await self._counted([usage for _, usage in read]) if read else (set(), set())
+        counted, unknowable = await self._counted(read, accepted) if read else (set(), set())
         back = [one for number, one in enumerate(read) if number not in counted | unknowable]
         at_us = self._checked.at_us if self._checked is not None else 0
-        records = [Outgoing(self._topics.raw, letter.key, checked(letter.stored, at_us)) for letter, _ in back]
+        records = [Outgoing(self._topics.raw, letter.key, checked(letter.stored, at_us, accepted)) for letter, _ in back]
         await asyncio.to_thread(self._sender.send, records)
         marks = [Mark(letter, REQUEUED_MARK, audit_id) for letter, _ in back]
         marks += [Mark(read[number][0], KNOWN, audit_id) for number in sorted(counted)]
@@ -127,14 +142,22 @@ class Desk:
         done.known += len(counted)
         done.impossible += len(unknowable)
 
-    async def _counted(self, usages: Sequence[Usage]) -> tuple[set[int], set[int]]:
-        """Those that are in the log, and those of which the log does not know any more whether they were."""
+    async def _counted(
+        self, read: Sequence[tuple[Letter, Usage]], accepted: tuple[str, ...]
+    ) -> tuple[set[int], set[int]]:
+        """Those that are in the log, and those of which the log does not know any more whether they were.
+
+        Without a log an accepted call goes back unchecked: the meter itself knows, or keeps it aside as too old.
+        """
+        if self._database is None and all(letter.reason in accepted for letter, _ in read):
+            return set(), set()
         if self._database is None:
             raise ConfigurationError(
                 "DATABASE_URL", "refused calls come back only after a check against the usage log, which needs Postgres"
             )
         if self._checked is None:
             self._checked = await caught_up(self._settings, self._database)
+        usages = [usage for _, usage in read]
         counted = await known(self._database, usages, self._checked)
         return counted, await forgotten(self._database, usages) - counted
 
@@ -170,9 +193,11 @@ async def desk(settings: Settings, sender: Sender, database: Database | None) ->
         await writer.stop()
 
 
-def checked(stored: bytes, checked_at: int) -> bytes:
-    """A value of the raw topic, verbatim but for the moment of its check, microseconds since 1970 UTC."""
-    return _encode({**_members(stored), "checked_at": checked_at})
+def checked(stored: bytes, checked_at: int, accepted: tuple[str, ...] = ()) -> bytes:
+    """A value of the raw topic, verbatim but for the moment of its check, microseconds since 1970 UTC, and for the
+    reasons that an operator has overruled."""
+    overruled = {"accepted": accepted} if accepted else {}
+    return _encode({**_members(stored), "checked_at": checked_at, **overruled})
 
 
 def _batches(letters: Iterable[Letter]) -> Iterable[list[Letter]]:

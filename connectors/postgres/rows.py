@@ -14,7 +14,7 @@ from connectors.operations.letters import AUDIT_ID, HOW, RESOLVES
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
 from streams.core.alias import alias_of
-from streams.core.decisions import METERED
+from streams.core.decisions import BILLED, METERED
 from streams.core.tally import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
 from streams.core.writeoff import WRITTEN_OFF
 from streams.writes import MANIFEST, SEAL_SEQ
@@ -36,6 +36,8 @@ _whose_it_was = attrgetter(
     *("call_id", "request_id", "user_id", "team_id", "organization_id", "key_hash", "key_alias"),
     *("part", "held", "note"),
 )
+#: Where a usage row has its decision.
+_DECISION = 6
 _KNOWN = (*STATUSES, WRITTEN_OFF)
 #: A rejected cost may be anything; only an amount that could be one is kept, in dollars.
 _COST_LIMIT = Decimal(10**12)
@@ -73,8 +75,14 @@ class Resolved(NamedTuple):
 
 
 def usage_rows(records: Iterable[Record]) -> Rows:
-    """Of `litellm.usage.enriched`, for usage.sql."""
-    return read_rows(records, _usage_row)
+    """Of `litellm.usage.enriched`, for usage.sql; of a call that was counted and then billed, the billed one."""
+    told = read_rows(records, _usage_row)
+    rows: dict[tuple[bytes, str], tuple[Any, ...]] = {}
+    for row in told.rows:
+        before = rows.setdefault((row[0], row[1]), row)
+        if row[_DECISION] in BILLED and before[_DECISION] not in BILLED:
+            rows[row[0], row[1]] = row
+    return Rows(list(rows.values()), told.unreadable)
 
 
 def rejected_rows(records: Iterable[Record]) -> Rows:

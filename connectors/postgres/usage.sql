@@ -1,6 +1,7 @@
--- Calls, and what of them is held. A call that is there already changes nothing; the answer is how many were new.
+-- Calls, and what of them is held. A call that is there already changes nothing, unless it was counted without being
+-- billed and is billed now; the answer is how many rows were written.
 WITH new AS (
-    INSERT INTO llm_usage_log (
+    INSERT INTO llm_usage_log AS log (
         identity, month, started_at, ended_at, recorded_at, alias, decision, status, customer_id, id_kind, org_id,
         external_subscription_id, model, provider, call_type, tokens_input, tokens_output, total_tokens, cached_tokens,
         reasoning_tokens, cost_usd, call_id, request_id, user_id, team_id, organization_id, key_hash, key_alias, part,
@@ -22,7 +23,20 @@ WITH new AS (
         reasoning_tokens, cost_usd, call_id, request_id, user_id, team_id, organization_id, key_hash, key_alias, part,
         held, note, raw_offset
     )
-    ON CONFLICT (identity, month) DO NOTHING
+    ON CONFLICT (identity, month) DO UPDATE SET
+        started_at = EXCLUDED.started_at, ended_at = EXCLUDED.ended_at, recorded_at = EXCLUDED.recorded_at,
+        alias = EXCLUDED.alias, decision = EXCLUDED.decision, status = EXCLUDED.status,
+        customer_id = EXCLUDED.customer_id, id_kind = EXCLUDED.id_kind, org_id = EXCLUDED.org_id,
+        external_subscription_id = EXCLUDED.external_subscription_id, model = EXCLUDED.model, provider = EXCLUDED.provider,
+        call_type = EXCLUDED.call_type, tokens_input = EXCLUDED.tokens_input, tokens_output = EXCLUDED.tokens_output,
+        total_tokens = EXCLUDED.total_tokens, cached_tokens = EXCLUDED.cached_tokens, reasoning_tokens = EXCLUDED.reasoning_tokens,
+        cost_usd = EXCLUDED.cost_usd, call_id = EXCLUDED.call_id, request_id = EXCLUDED.request_id,
+        user_id = EXCLUDED.user_id, team_id = EXCLUDED.team_id, organization_id = EXCLUDED.organization_id,
+        key_hash = EXCLUDED.key_hash, key_alias = EXCLUDED.key_alias, part = EXCLUDED.part,
+        held = EXCLUDED.held, note = EXCLUDED.note, raw_partition = EXCLUDED.raw_partition,
+        raw_offset = EXCLUDED.raw_offset
+    WHERE EXCLUDED.decision IN ('billable', 'failed_with_cost')
+        AND log.decision NOT IN ('billable', 'failed_with_cost', 'metered')
     RETURNING part, customer_id, id_kind, org_id, held, cost_usd, recorded_at, raw_offset
 ), held AS (
     INSERT INTO usage_parts AS p (

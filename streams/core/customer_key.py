@@ -1,7 +1,8 @@
 """Which shape a call has and whose it is: the rule behind the Kafka key, the same on every route in.
 
 LiteLLM names up to five parties a call; the deployment says in which order they are asked
-(`CUSTOMER_ID_FIELDS`). A call that names nobody belongs to `UNATTRIBUTED`: held, never dropped.
+(`CUSTOMER_ID_FIELDS`). A call that names nobody belongs to `UNATTRIBUTED`: held, never dropped. The user and the key
+that LiteLLM names for its master key are nobody.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP, Call, CallMet
 
 _NOBODY = CallMetadata()
 
+#: What LiteLLM calls whoever has the master key: it names nobody who could pay.
+MASTER_USER, MASTER_KEY = "default_user_id", "litellm_proxy_master_key"
+_NO_NAMES = {"user": MASTER_USER, "key": MASTER_KEY}
 #: Where LiteLLM's shapes name each party: the flat payload at the top, StandardLoggingPayload in `metadata`.
 _NAMED: dict[str, Callable[[Call, CallMetadata], tuple[Id, ...]]] = {
     "end_user": lambda call, metadata: (call.end_user, metadata.user_api_key_end_user_id),
@@ -60,13 +64,14 @@ def customer_of(shape: str, call: Call, fields: tuple[str, ...]) -> tuple[str, s
         return _named("customer", subject) or (UNATTRIBUTED, "unattributed")
     metadata = call.metadata or _NOBODY
     for kind in fields:
-        if found := _named(kind, *_NAMED[kind](call, metadata)):
+        found = _named(kind, *_NAMED[kind](call, metadata), nobody=_NO_NAMES.get(kind))
+        if found:
             return found
     return UNATTRIBUTED, "unattributed"
 
 
-def _named(kind: str, *ids: Id) -> tuple[str, str] | None:
+def _named(kind: str, *ids: Id, nobody: str | None = None) -> tuple[str, str] | None:
     for value in ids:
-        if value is not None and (name := normalise_customer_id(str(value))):
+        if value is not None and (name := normalise_customer_id(str(value))) and name != nobody:
             return name, kind
     return None

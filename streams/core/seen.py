@@ -44,6 +44,10 @@ class SeenIds:
         """Bytes of memory the table takes."""
         return self._keys.nbytes + self._hours.nbytes
 
+    def contains(self, ids: Sequence[bytes]) -> list[bool]:
+        """For each identity whether it is in the set."""
+        return [tag != NEVER for tag in self.tags(ids)]
+
     def tags(self, ids: Sequence[bytes]) -> list[int]:
         """The tag of each identity; `NEVER` for one that is not in the set."""
         found = np.full(len(ids), NEVER, dtype=np.int64)

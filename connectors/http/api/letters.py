@@ -23,6 +23,7 @@ class RetryBody(BaseModel, extra="forbid"):
         since_ms, until_ms: when the letter died, `[since, until)`, milliseconds since 1970 UTC.
         letter: one only, `events/0/17`.
         why: the caller's words for the audit line.
+        accept: bill what was kept aside for this reason.
     """
 
     kind: Literal["events", "calls", "both"] = "both"
@@ -34,13 +35,14 @@ class RetryBody(BaseModel, extra="forbid"):
     limit: Annotated[int, Field(ge=1, le=MAX_LETTERS)] = MAX_LETTERS
     dry_run: bool = False
     why: str = ""
+    accept: Literal["", "implausible_cost"] = ""
 
 
 class Operations(Protocol):
     """What stands behind the routes. All raise Unavailable."""
 
     async def requeue(
-        self, kind: str, filters: Filters, limit: int, why: str, actor: str, *, dry_run: bool
+        self, kind: str, filters: Filters, limit: int, why: str, actor: str, accept: str = "", *, dry_run: bool
     ) -> tuple[Done, int]:
         """What was done, and how many letters were meant; leaves its own line in the audit log.
 
@@ -56,22 +58,43 @@ class Operations(Protocol):
 
 
 class Requeued(BaseModel):
-    """Fields: letters: how many were meant; known: they had been billed already; impossible: they can never be."""
+    """What became of the letters.
+
+    Fields:
+        letters: how many were meant.
+        known: they had been billed already; impossible: they can never be.
+        unaccepted: their reason has to be accepted by name (`accept`).
+    """
 
     letters: int
     requeued: int
     known: int
     impossible: int
+    unaccepted: int
     dry_run: bool
 
 
+class Decided(BaseModel):
+    """Calls with one decision; `usd` is a plain decimal."""
+
+    calls: int
+    usd: str
+
+
 class Stats(BaseModel):
-    """Calls and events by what became of them, since the ledgers began; ages in seconds."""
+    """Calls and events by what became of them, since the ledgers began; ages in seconds.
+
+    Fields:
+        unbilled: of `accepted`, those that are not billed.
+        by_decision: `accepted` calls by the meter's decision (docs/litellm.md), of those counted since there is this field.
+    """
 
     received: int
     accepted: int
     duplicate: int
     rejected: int
+    unbilled: int
+    by_decision: dict[str, Decided]
     rejected_by_reason: dict[str, int]
     pending: int
     delivered: int
@@ -107,9 +130,10 @@ def letter_endpoints(operations: Operations) -> list[Endpoint]:
         filters = Filters(body.reason, body.customer, body.since_ms, body.until_ms, body.letter)
         async with one_at_a_time:
             done, meant = await operations.requeue(
-                body.kind, filters, body.limit, body.why, asked.who.actor, dry_run=body.dry_run
+                body.kind, filters, body.limit, body.why, asked.who.actor, body.accept, dry_run=body.dry_run
             )
-        told = {"letters": meant, "requeued": done.requeued, "known": done.known, "impossible": done.impossible}
+        counts = ("requeued", "known", "impossible", "unaccepted")
+        told = {"letters": meant, **{name: getattr(done, name) for name in counts}}
         return json_response({**told, "dry_run": body.dry_run}, 200 if body.dry_run else 202)
 
     async def stats(_: Asked) -> web.Response:
