@@ -218,7 +218,9 @@ class Settings(BaseModel):
     cost_decimals: int = Field(12, ge=6, le=13, description="Places of a dollar that a call's cost is rounded to.")
     cache_hit_policy: BillOrSkip = Field("skip", description="Answers from LiteLLM's cache: `bill` or `skip`.")
     byok_policy: BillOrSkip = Field("bill", description="Calls paid with the caller's own key: `bill` or `skip`.")
-    client_oauth_policy: BillOrSkip = Field("skip", description="Calls on the caller's own subscription: `bill` or `skip`.")
+    client_oauth_policy: BillOrSkip = Field(
+        "skip", description="Calls on the caller's own subscription: `bill` or `skip`."
+    )
     silent_experiment_policy: BillOrSkip = Field("skip", description="LiteLLM's silent experiments: `bill` or `skip`.")
     max_usd_per_call: Dollars = Field(
         Decimal(1000), description="A call that costs more dollars is kept aside until somebody accepts it."

@@ -118,9 +118,7 @@ class Desk:
             receipt_write(self._topics, receipt),
         ]
 
-    async def _calls_back(
-        self, batch: Sequence[Letter], audit_id: str, done: Done, accepted: tuple[str, ...]
-    ) -> None:
+    async def _calls_back(self, batch: Sequence[Letter], audit_id: str, done: Done, accepted: tuple[str, ...]) -> None:
         read: list[tuple[Letter, Usage]] = []
         for letter in batch:
             usage = usage_of(letter.stored, letter.customer, self._unit)
@@ -133,7 +131,9 @@ class Desk:
         counted, unknowable = await self._counted(read, accepted) if read else (set(), set())
         back = [one for number, one in enumerate(read) if number not in counted | unknowable]
         at_us = self._checked.at_us if self._checked is not None else 0
-        records = [Outgoing(self._topics.raw, letter.key, checked(letter.stored, at_us, accepted)) for letter, _ in back]
+        records = [
+            Outgoing(self._topics.raw, letter.key, checked(letter.stored, at_us, accepted)) for letter, _ in back
+        ]
         await asyncio.to_thread(self._sender.send, records)
         marks = [Mark(letter, REQUEUED_MARK, audit_id) for letter, _ in back]
         marks += [Mark(read[number][0], KNOWN, audit_id) for number in sorted(counted)]

@@ -56,12 +56,15 @@ def customer_of(shape: str, call: Call, fields: tuple[str, ...]) -> tuple[str, s
         and CloudEvents, `subscription` for Lago's shape, `unattributed` when nobody is named.
     """
     if shape == LAGO:
-        return _named("subscription", call.external_subscription_id) or (UNATTRIBUTED, "unattributed")
+        return _named("subscription", call.external_subscription_id, nobody=MASTER_USER) or (
+            UNATTRIBUTED,
+            "unattributed",
+        )
     if shape == INTEGRATION:
-        return _named("customer", call.customer_id) or (UNATTRIBUTED, "unattributed")
+        return _named("customer", call.customer_id, nobody=MASTER_USER) or (UNATTRIBUTED, "unattributed")
     if shape == CLOUDEVENT:
         subject = call.cloud_event.subject if call.cloud_event is not None else None
-        return _named("customer", subject) or (UNATTRIBUTED, "unattributed")
+        return _named("customer", subject, nobody=MASTER_USER) or (UNATTRIBUTED, "unattributed")
     metadata = call.metadata or _NOBODY
     for kind in fields:
         found = _named(kind, *_NAMED[kind](call, metadata), nobody=_NO_NAMES.get(kind))

@@ -39,7 +39,9 @@ def tell_whose(usage: Usage, metadata: CallMetadata) -> None:
 def counts_media(call: Call) -> bool:
     """Whether seconds, images or characters were counted."""
     metadata = call.metadata
-    return metadata is not None and metadata.usage_object is not None and any(map(_some, _counts(metadata.usage_object)))
+    return (
+        metadata is not None and metadata.usage_object is not None and any(map(_some, _counts(metadata.usage_object)))
+    )
 
 
 def _counts(usage: UsageObject) -> list[Count]:

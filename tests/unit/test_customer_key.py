@@ -108,3 +108,28 @@ def test_the_other_shapes_name_one_customer_and_no_other() -> None:
 )
 def test_a_shape_is_known_by_its_fields_and_lagos_by_its_route(call: str, otherwise: str, shape: str) -> None:
     assert shape_of(_call(call), otherwise) == shape
+
+
+@pytest.mark.parametrize(
+    ("call", "customer"),
+    [
+        ('{"metadata":{"user_api_key_user_id":"default_user_id"}}', (UNATTRIBUTED, "unattributed")),
+        (
+            '{"metadata":{"user_api_key_user_id":"default_user_id","user_api_key_hash":"litellm_proxy_master_key"}}',
+            (UNATTRIBUTED, "unattributed"),
+        ),
+        ('{"user":"default_user_id","team_id":"t"}', ("t", "team")),
+        ('{"user":" default_user_id ","user_id":"u"}', ("u", "user")),
+        ('{"end_user":"default_user_id"}', ("default_user_id", "end_user")),
+    ],
+)
+def test_whoever_has_the_master_key_is_nobody(call: str, customer: tuple[str, str]) -> None:
+    """LiteLLM names them itself; an end user of that name is somebody whom the client chose."""
+    assert customer_of(SLP, _call(call), CUSTOMER_ID_FIELDS) == customer
+
+
+def test_by_other_callbacks_the_master_keys_user_is_nobody_too() -> None:
+    nobody = (UNATTRIBUTED, "unattributed")
+    assert customer_of(LAGO, Call(external_subscription_id="default_user_id"), CUSTOMER_ID_FIELDS) == nobody
+    event = Call(cloud_event=CloudEvent(subject="default_user_id"))
+    assert customer_of(CLOUDEVENT, event, CUSTOMER_ID_FIELDS) == nobody

@@ -1,0 +1,88 @@
+"""A partition's meter in a test: records in, decisions, events of the rejected topic and a restart on demand."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from schemas.ledger import Position, Sum
+from schemas.moments import HOUR_US
+from schemas.policy import MeterPolicy
+from streams.changelog import Image, _image, records_of, restore
+from streams.core.books import Books, total, verify
+from streams.core.changes import Changes, apply
+from streams.core.fold import Fold
+from streams.core.mapping import Target
+from tests.support.calls import NOON, Raw, raw
+
+
+def subscribed(customer: str, _at_us: int, _kind: str) -> Target:
+    """Everybody pays."""
+    return Target(f"org-{customer}", f"sub-{customer}")
+
+
+@dataclass
+class Partition:
+    """Folds what it is given, keeps its changelog compacted as Kafka does, and can be restarted from it.
+
+    Fields:
+        decisions: calls by decision.
+        rejected, enriched: values of the topics, decoded.
+    """
+
+    policy: MeterPolicy = field(default_factory=MeterPolicy)
+    books: Books = field(default_factory=lambda: Books(Position()))
+    changelog: dict[bytes, bytes] = field(default_factory=dict)
+    decisions: Counter[str] = field(default_factory=Counter)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    enriched: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[Changes] = field(default_factory=list)
+
+    def take(self, *records: Raw, step: int = 1000) -> "Partition":
+        """Fold the records in steps; the books add up after each."""
+        fold = Fold(self.policy, "d-t-0-")
+        for start in range(0, len(records), step):
+            following = self.books.position.next
+            chunk = [replace(record, offset=following + n) for n, record in enumerate(records[start : start + step])]
+            changes = fold(self.books, chunk, subscribed)
+            for key, value in records_of(changes):
+                if value is None:
+                    self.changelog.pop(key, None)
+                else:
+                    self.changelog[key] = value
+            apply(self.books, changes, NOON)
+            verify(self.books)
+            self.decisions.update(changes.decisions)
+            self.rejected += [msgspec.json.decode(value) for _, value in changes.rejected]
+            self.enriched += [msgspec.json.decode(value) for _, value in changes.enriched]
+            self.steps.append(changes)
+        return self
+
+    def restart(self) -> "Partition":
+        """Another worker reads the changelog."""
+        self.books = Books(Position())
+        restore(self.books, self.image(), NOON)
+        verify(self.books)
+        return self
+
+    def image(self) -> Image:
+        """The changelog as it is read."""
+        return _image(0, self.changelog)
+
+    def idle(self, hours: float) -> "Partition":
+        """The partition's clock moves on: a call of somebody else arrives so much later."""
+        at_us = self.books.position.clock_ms * 1000 + round(hours * HOUR_US)
+        call = {"id": f"idle-{at_us}", "status": "success", "startTime": at_us / 1e6, "endTime": at_us / 1e6}
+        return self.take(raw(0, call, received_us=at_us))
+
+    @property
+    def billed(self) -> Sum:
+        """What the open windows hold."""
+        return total(self.books.windows.values())
+
+    @property
+    def cost(self) -> Decimal:
+        """Dollars that are billed."""
+        return self.billed.cost

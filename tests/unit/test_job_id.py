@@ -1,0 +1,52 @@
+"""A job has one id, however LiteLLM writes it."""
+
+from base64 import b64encode, urlsafe_b64encode
+
+import pytest
+
+from streams.core.job_id import job_id_of, without_suffix
+
+RESPONSE = "resp_68f1c2d4e5a6b7c8d9e0f1a2b3c4d5e6"
+VIDEO = "video_68f1c2d4e5a6b7c8d9e0f1a2b3c4"
+BATCH = "batch_68f1c2d4e5a6b7c8d9e0f1a2b3c4"
+
+
+def packed(text: str) -> str:
+    return b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("told", "job"),
+    [
+        ("batch_bp", "batch_bp"),
+        ("batch_bp_batch_cost", "batch_bp"),
+        (f"{RESPONSE}_background_cost", RESPONSE),
+        (f"{VIDEO}_video_cost", VIDEO),
+        (f"resp_{packed(f'litellm:custom_llm_provider:openai;model_id:m1;response_id:{RESPONSE}')}", RESPONSE),
+        (f"video_{packed(f'litellm:custom_llm_provider:azure;model_id:m1;video_id:{VIDEO};served_model:x')}", VIDEO),
+        (packed(f"litellm_proxy;model_id:m1;llm_batch_id:{BATCH}"), BATCH),
+        (urlsafe_b64encode(f"litellm_proxy;model_id:m?>1;llm_batch_id:{BATCH}".encode()).decode().rstrip("="), BATCH),
+        ("", ""),
+    ],
+)
+def test_every_spelling_names_the_job(told: str, job: str) -> None:
+    assert job_id_of(told) == job
+
+
+def test_a_short_id_of_a_provider_stays_with_its_deployment() -> None:
+    """Two deployments may both have a video `17`: their costs are not to be taken for one another's."""
+    one, other = (f"video_{packed(f'litellm:custom_llm_provider:x;model_id:{m};video_id:17')}" for m in ("m1", "m2"))
+    assert job_id_of(one) != job_id_of(other)
+
+
+def test_padding_tells_no_difference() -> None:
+    told = packed("litellm:custom_llm_provider:x;model_id:m12;video_id:17")
+    assert job_id_of(f"video_{told}") == job_id_of(f"video_{told.rstrip('=')}")
+
+
+def test_an_id_that_only_looks_packed_is_itself() -> None:
+    assert job_id_of("chatcmpl-" + "a" * 40) == "chatcmpl-" + "a" * 40
+
+
+def test_an_ending_is_taken_off_once() -> None:
+    assert without_suffix("a_batch_cost_batch_cost") == "a_batch_cost"
