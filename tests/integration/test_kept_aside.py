@@ -1,0 +1,129 @@
+"""Costs that are doubted: listed with their money, billed when an operator accepts them by name, and never before."""
+
+import time
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.support.calls import Raw, raw, slp
+from tests.support.command import meterbridge
+from tests.support.database import migrated_database, rows
+from tests.support.enriched import usage
+from tests.support.eventually import soon
+from tests.support.history import TOPICS
+from tests.support.kafka import Kafka
+from tests.support.projection import Writer
+from tests.support.server import BEARER, Server, running_server, settings_for
+from tests.support.stage import Stage
+
+
+@pytest.fixture
+async def server(kafka: Kafka, topic_prefix: str, stage: Stage) -> AsyncIterator[Server]:
+    """Without Postgres."""
+    partitions = stage.settings.kafka_partitions
+    async with running_server(settings_for(kafka, topic_prefix, kafka_partitions=partitions), ("api",)) as running:
+        yield running
+
+
+@pytest.fixture
+async def url(postgres_url: str) -> AsyncIterator[str]:
+    async with migrated_database(postgres_url) as url:
+        yield url
+
+
+def calls(*costs: str) -> list[Raw]:
+    """Calls 0, 1, ...; all of now."""
+    at = time.time_ns() // 1000
+    return [raw(0, slp(n, at_us=at, cost=cost), received_us=at) for n, cost in enumerate(costs)]
+
+
+def billed(stage: Stage) -> Decimal:
+    events = stage.values(stage.topics.events)
+    return sum((Decimal(one["precise_total_amount_cents"]) for one in events), Decimal(0))
+
+
+async def test_a_price_that_no_model_has_is_billed_when_somebody_says_so(stage: Stage) -> None:
+    """Within the memory of calls that needs no Postgres: the meter itself knows repeats."""
+    stage.map("acme", "org", "sub")
+    stage.put(calls("87654", "0.5"))
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: billed(stage) == 50, limit_s=30)
+        listed = (await meterbridge(stage, "dlq", "list", "--json")).json
+        assert listed["by_reason"] == {"implausible_cost": {"count": 1, "usd": "87654"}}
+        silent = (await meterbridge(stage, "dlq", "requeue", "--why", "it is there", "--json")).json
+        assert (silent["requeued"], silent["unaccepted"]) == (0, 1)
+        wrong = await meterbridge(stage, "dlq", "requeue", "--accept", "beyond_horizon")
+        assert wrong.code == 2 and "--accept takes implausible_cost" in wrong.err
+        accepted = ("dlq", "requeue", "--accept", "implausible_cost", "--why", "a real bill", "--json")
+        assert (await meterbridge(stage, *accepted)).json["requeued"] == 1
+        assert (await meterbridge(stage, *accepted)).json["requeued"] == 0
+        await soon(lambda: billed(stage) == 8765450, limit_s=30)
+    assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 0
+    line = next(one for one in stage.values(stage.topics.audit) if one.get("reason") == "a real bill")
+    assert line["target"]["accept"] == "implausible_cost" and Decimal(str(line["cost_usd"])) == 87654
+
+
+async def test_over_http_it_takes_the_same_word(stage: Stage, server: Server) -> None:
+    stage.map("acme", "org", "sub")
+    stage.put(calls("87654", "0.5", "0", "0"))
+
+    async def retried(**body: Any) -> dict[str, Any]:
+        answer = await server.http.post("/webhooks/retry", json=body, headers=BEARER)
+        assert answer.status_code == 202, answer.text
+        told: dict[str, Any] = answer.json()
+        return told
+
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: billed(stage) == 50, limit_s=30)
+        assert (await retried(kind="calls"))["unaccepted"] == 1
+        assert (await retried(kind="calls", accept="implausible_cost"))["requeued"] == 1
+        await soon(lambda: billed(stage) == 8765450, limit_s=30)
+    told = await server.stats(lambda told: told["received"] == 5)
+    assert told["by_decision"] == {
+        "billable": {"calls": 2, "usd": "87654.5"},
+        "unpriced": {"calls": 2, "usd": "0"},
+    }
+    assert (told["accepted"], told["unbilled"], told["rejected"]) == (4, 2, 1)
+    wrong = await server.http.post("/webhooks/retry", json={"accept": "cost_differs"}, headers=BEARER)
+    assert wrong.status_code == 422
+
+
+async def test_a_copy_with_another_cost_is_listed_and_never_released(stage: Stage) -> None:
+    stage.map("acme", "org", "sub")
+    (first,) = calls("0.5")
+    second = raw(0, slp(0, at_us=first.timestamp * 1000, cost="0.6"), received_us=first.timestamp * 1000)
+    first = raw(0, slp(0, at_us=first.timestamp * 1000, cost="0.5"), received_us=first.timestamp * 1000)
+    stage.put([first, second])
+    async with stage.running("meter", stage.parts()):
+        await soon(lambda: billed(stage) == 50, limit_s=30)
+        listed = (await meterbridge(stage, "dlq", "list", "--json")).json
+        assert listed["by_reason"] == {"cost_differs": {"count": 1, "usd": "0.6"}}
+        done = (await meterbridge(stage, "dlq", "requeue", "--json")).json
+        assert (done["requeued"], done["impossible"]) == (0, 1)
+        assert (await meterbridge(stage, "dlq", "purge", "--why", "seen", "--json")).json["purged"] == 1
+    assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 0
+    assert billed(stage) == 50
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_call_that_is_billed_after_all_takes_the_place_of_its_unbilled_row(url: str, together: bool) -> None:
+    unbilled = usage(1, decision="unpriced", cost_usd=Decimal(0), part="")
+    now = usage(1, cost_usd=Decimal("0.5"), held="no_mapping", part="d-t-0-7")
+    async with Writer(url) as writer:
+        for values in ([unbilled, now],) if together else ([unbilled], [now]):
+            await writer.put(TOPICS.enriched, *values)
+        await writer.put(TOPICS.enriched, unbilled, now)  # read again: nothing changes, nothing is held twice
+    found = await rows(url, "SELECT decision, cost_usd, part, raw_offset FROM llm_usage_log")
+    assert [tuple(row) for row in found] == [("billable", Decimal("0.5"), "d-t-0-7", 1)]
+    held = await rows(url, "SELECT held_calls, held_cost_usd FROM usage_parts")
+    assert [tuple(row) for row in held] == [(1, Decimal("0.5"))]
+
+
+async def test_a_billed_row_is_never_taken_back(url: str) -> None:
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1), usage(1, decision="unpriced", cost_usd=Decimal(0), part=""))
+        await writer.put(TOPICS.enriched, usage(1, cost_usd=Decimal(9)))
+    found = await rows(url, "SELECT decision, cost_usd FROM llm_usage_log")
+    assert [tuple(row) for row in found] == [("billable", Decimal("0.000145"))]
