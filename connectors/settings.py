@@ -223,9 +223,13 @@ class Settings(BaseModel):
     )
     silent_experiment_policy: BillOrSkip = Field("skip", description="LiteLLM's silent experiments: `bill` or `skip`.")
     max_usd_per_call: Dollars = Field(
-        Decimal(1000), description="A call that costs more dollars is kept aside until somebody accepts it."
+        Decimal(1000),
+        description="A call that costs more dollars is kept aside until somebody accepts it ([ADR 0016](adr/0016-what-a-call-is.md)).",
     )
-    max_usd_per_token: Dollars = Field(Decimal(10), description="The same, for each of its tokens.")
+    max_usd_per_token: Dollars = Field(
+        Decimal(10),
+        description="The same, for each of its tokens; the dearest model asks 0.0006 (`o1-pro`, LiteLLM 1.110.2).",
+    )
     customer_id_fields: Annotated[tuple[str, ...], Field(min_length=1), Listed, out_of(CUSTOMER_ID_FIELDS)] = Field(
         CUSTOMER_ID_FIELDS, description="Where a call's customer id is looked for; the first one present wins."
     )

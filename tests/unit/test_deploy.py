@@ -17,7 +17,7 @@ from streams.app import ROLES
 ROOT = Path(__file__).parents[2]
 #: Top-level elements of the Compose Specification; `x-` is anybody's.
 COMPOSE_KEYS = {"name", "services", "networks", "volumes", "configs", "secrets", "include"}
-KEPT_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
+KEPT_SECRET = re.compile(r"KEY|(?<!PER_)TOKEN|SECRET|PASSWORD")
 INTERPOLATED = re.compile(r"\$\{(\w+):\?[^}]+\}")
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.kafka.yml").read_text())

@@ -1,6 +1,7 @@
 """The environment becomes settings once: what is malformed is named, and no value is ever repeated."""
 
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from traceback import format_exception
 
@@ -86,6 +87,10 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "COST_DECIMALS": "10",
         "CACHE_HIT_POLICY": "bill",
         "BYOK_POLICY": "skip",
+        "CLIENT_OAUTH_POLICY": "bill",
+        "SILENT_EXPERIMENT_POLICY": "bill",
+        "MAX_USD_PER_CALL": "50.5",
+        "MAX_USD_PER_TOKEN": "0.01",
         "CUSTOMER_ID_FIELDS": "team,key",
         "MAX_RETRIES": "5",
         "RETRY_DELAY": "1",
@@ -117,6 +122,10 @@ def test_every_variable_of_the_environment_is_read() -> None:
         cost_decimals=10,
         bill_cache_hits=True,
         bill_byok=False,
+        bill_own_subscriptions=True,
+        bill_silent_experiments=True,
+        max_usd_per_call=Decimal("50.5"),
+        max_usd_per_token=Decimal("0.01"),
         late_policy=LatePolicy.HOLD,
         event_code="tokens",
     )
@@ -159,6 +168,10 @@ def test_every_variable_of_the_environment_is_read() -> None:
         ("COST_DECIMALS", ("5", "14")),
         ("CACHE_HIT_POLICY", ("free",)),
         ("BYOK_POLICY", ("free",)),
+        ("CLIENT_OAUTH_POLICY", ("free",)),
+        ("SILENT_EXPERIMENT_POLICY", ("free",)),
+        ("MAX_USD_PER_CALL", ("0", "-1", "NaN", "much")),
+        ("MAX_USD_PER_TOKEN", ("0", "-1", "Infinity", "much")),
         ("CUSTOMER_ID_FIELDS", (",", "customer", "user,user")),
         ("MAX_RETRIES", ("-1",)),
         ("RETRY_DELAY", ("0", "3601")),
