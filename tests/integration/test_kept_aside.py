@@ -92,10 +92,8 @@ async def test_over_http_it_takes_the_same_word(stage: Stage, server: Server) ->
 
 async def test_a_copy_with_another_cost_is_listed_and_never_released(stage: Stage) -> None:
     stage.map("acme", "org", "sub")
-    (first,) = calls("0.5")
-    second = raw(0, slp(0, at_us=first.timestamp * 1000, cost="0.6"), received_us=first.timestamp * 1000)
-    first = raw(0, slp(0, at_us=first.timestamp * 1000, cost="0.5"), received_us=first.timestamp * 1000)
-    stage.put([first, second])
+    at = time.time_ns() // 1000
+    stage.put([raw(0, slp(0, at_us=at, cost=cost), received_us=at) for cost in ("0.5", "0.6")])
     async with stage.running("meter", stage.parts()):
         await soon(lambda: billed(stage) == 50, limit_s=30)
         listed = (await meterbridge(stage, "dlq", "list", "--json")).json

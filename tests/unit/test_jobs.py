@@ -113,7 +113,9 @@ def test_two_customers_who_read_one_job_are_two() -> None:
 def test_a_row_of_litellms_database_joins_its_job(ending: str, backfill_first: bool) -> None:
     row = poll(7, job=BATCH + ending, source="backfill", checked_at=NOON, litellm_call_id="of-the-checker")
     records = [row, poll(1)] if backfill_first else [poll(1), row]
-    assert Partition().take(*records).billed.calls == 1
+    part = Partition().take(*records)
+    assert part.billed.calls == 1
+    assert len(part.books.jobs) == 1 and len(part.books.seen) == 0
 
 
 def test_a_row_of_a_background_response_joins_its_reads() -> None:
@@ -132,8 +134,9 @@ def test_a_row_whose_call_was_no_job_joins_its_call() -> None:
 
 def test_foreground_responses_are_calls_of_their_own_even_under_one_id() -> None:
     """A bridge may take its ids from a provider that uses them twice."""
-    part = Partition().take(*[raw(0, slp(n, id="resp_213", call_type="aresponses")) for n in range(3)])
+    part = Partition().take(*[raw(0, slp(n, id="resp_213", call_type="aresponses")) for n in range(3)], step=1)
     assert part.billed.calls == 3
+    assert len(part.books.seen) == 4  # three calls, and what a read of them would be known by
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -167,6 +170,7 @@ def test_a_failed_read_is_no_job() -> None:
     failed = [poll(n, status="failure", cost="0", job=f"call-{n}") for n in range(3)]
     part = Partition().take(*failed)
     assert part.decisions == {"failed_call": 3} and not part.books.jobs
+    assert not Partition().take(poll(1, status="failure", cost="0")).books.jobs
 
 
 def test_a_read_with_another_cost_is_told() -> None:
