@@ -4,6 +4,7 @@ import time
 from decimal import Decimal
 
 import msgspec
+from aiokafka.errors import ProducerFenced
 
 from connectors.kafka.admin import topic_ids
 from connectors.kafka.security import aiokafka_config
@@ -11,7 +12,7 @@ from connectors.operations.audit import audited
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.operations.sending import Outgoing, Sender
 from connectors.settings import Settings
-from schemas.errors import MeterbridgeError
+from schemas.errors import MeterbridgeError, Rejected
 from schemas.ledger import Sum
 from schemas.money import EXACT, add
 from schemas.records import LagoEvent, Manifest, WriteOff
@@ -22,6 +23,7 @@ from streams.writes import CONTROL, MANIFEST, RAW_PARTITION, SEAL_SEQ, WRITE_OFF
 
 ACTION = "ledger.init"
 _BATCH = 10_000
+_ATTEMPTS = 5
 _HUNDRED = Decimal(100)
 
 _event = msgspec.json.Decoder(LagoEvent).decode
@@ -75,7 +77,13 @@ async def carry_out(
     }
     audit_id = audited(settings, sender, ACTION, target, reason=why, count=planned.skipped)
     sealed = sealed_before(settings, planned.partition) if planned.reason == NO_LEDGER else Sealed()
-    await begin(place, planned.partition, wanted, planned, sealed)
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            await begin(place, planned.partition, wanted, planned, sealed)
+            break
+        except ProducerFenced:  # a halted lane that has just looked again
+            if not left:
+                raise Rejected("ledger_moved", "workers open the ledger all the time") from None
     if planned.fill:
         _fill(settings, sender, place.topics.raw, planned, audit_id)
     return audit_id

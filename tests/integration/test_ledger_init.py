@@ -85,7 +85,7 @@ async def test_records_lost_at_the_head_are_skipped_said_and_the_lane_goes_on_wi
     stage.put(calls([0]), partition=0)
     cut_head(stage, 7)
     async with stage.running("meter", parts(stage)) as role:
-        role.halt_s = 0.5
+        role.halt_s = 3.0
         await soon(lambda: bool(stage.sensors.halted), limit_s=30)
         assert stage.sensors.halted == [(stage.topics.raw, 0, "truncated")]
         code, (first, second) = await init(stage, "--from", "earliest")
