@@ -2,7 +2,7 @@
 
 `load_settings()` gives a frozen `Settings`, or one ConfigurationError that names every malformed
 variable. An empty variable counts as unset. No message ever holds a value: what is malformed may be
-a secret in the wrong place. `python -m connectors.settings` prints docs/configuration.md.
+a secret in the wrong place. docs/configuration.md is made of it (connectors/configuration_page.py).
 """
 
 import os
@@ -355,54 +355,3 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 def own_settings(beginnings: tuple[str, ...]) -> Settings:
     """As `load_settings`, of the variables that begin so: in another program's process the others are that program's."""
     return load_settings({name: value for name, value in os.environ.items() if name.startswith(beginnings)})
-
-
-#: Where a chapter of docs/configuration.md begins.
-_CHAPTERS: Final = {
-    "kafka_bootstrap_servers": "Kafka",
-    "lago_api_url": "Lago and LiteLLM",
-    "webhook_secret": "Ports and trust",
-    "window_seconds": "Metering",
-    "max_retries": "Delivery",
-    "database_url": "Postgres and Redis",
-    "log_level": "Logging",
-}
-
-
-def configuration_page() -> str:
-    """docs/configuration.md: every variable with its default and meaning."""
-    lines = [
-        "# Configuration",
-        "",
-        "Everything is set by environment variables; an empty one counts as unset. A malformed value stops the start and",
-        "is named; an unknown variable that begins with `KAFKA_` or `LAGO_`, or is a letter or two from one of these, is",
-        "warned about with the name that was probably meant.",
-        "",
-        "<!-- Written by `python -m connectors.settings`; change connectors/settings.py instead. -->",
-    ]
-    for variable, name in VARIABLES.items():
-        if name in _CHAPTERS:
-            lines += ["", f"## {_CHAPTERS[name]}", "", "| variable | default | meaning |", "|---|---|---|"]
-        field = Settings.model_fields[name]
-        lines.append(f"| `{variable}` | {_shown(field.default)} | {field.description} |")
-    return "\n".join(lines) + "\n"
-
-
-def _shown(default: object) -> str:
-    match default:
-        case None | () | "":
-            return ""
-        case bool():
-            return f"`{str(default).lower()}`"
-        case tuple():
-            return f"`{','.join(default)}`"
-        case ByteSize():
-            return f"`{default.human_readable().replace('.0', '')}`"
-        case LatePolicy():
-            return f"`{default.value}`"
-        case _:
-            return f"`{default}`"
-
-
-if __name__ == "__main__":
-    print(configuration_page(), end="")  # noqa: T201  # this is what it is for

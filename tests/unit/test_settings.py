@@ -8,8 +8,9 @@ from traceback import format_exception
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from connectors.configuration_page import configuration_page
 from connectors.setting_names import meant_by
-from connectors.settings import VARIABLES, Settings, configuration_page, load_settings
+from connectors.settings import VARIABLES, Settings, load_settings
 from schemas.errors import ConfigurationError
 from schemas.policy import LatePolicy, MeterPolicy
 
@@ -251,7 +252,7 @@ def test_settings_do_not_change_and_know_no_other_names() -> None:
 
 
 def test_the_page_about_configuration_is_current() -> None:
-    """`python -m connectors.settings > docs/configuration.md` writes it."""
+    """`python -m connectors.configuration_page > docs/configuration.md` writes it."""
     page = Path(__file__).parents[2] / "docs" / "configuration.md"
     assert page.read_text() == configuration_page()
 
