@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from streams.core.noticed import COST_DIFFERS, Noticed
+from streams.core.noticed import ASSUMED_REPEAT, COST_DIFFERS, Noticed
 from streams.core.plausible import IMPLAUSIBLE_COST
 
 #: Names of one kind that this process says; senders choose them, so there may be any number.
 MOST_NAMES = 100
-DOUBTS = (IMPLAUSIBLE_COST, COST_DIFFERS)
+DOUBTS = (IMPLAUSIBLE_COST, COST_DIFFERS, ASSUMED_REPEAT)
 
 _log = structlog.get_logger(__name__)
 

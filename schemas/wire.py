@@ -170,6 +170,8 @@ class Call(msgspec.Struct, gc=False):
     tokens_output: Count = None
     cost_usd: Number = None
     api_key_hash: Id = None
+    # of an answer that was read again, made by the ingress out of what the answer says of itself
+    answer_id: str | None = None
     # Lago's ingest shape
     transaction_id: Id = None
     external_subscription_id: Id = None

@@ -16,8 +16,8 @@ from connectors.operations.letters import AUDIT_ID, HOW, RESOLVES
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
 from streams.core.alias import alias_of, names_a_job
+from streams.core.call_types import JOBS
 from streams.core.decisions import BILLED, METERED
-from streams.core.matching import POLLS
 from streams.core.tally import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
 from streams.core.writeoff import WRITTEN_OFF
 from streams.writes import MANIFEST, SEAL_SEQ
@@ -158,7 +158,7 @@ def _usage_row(record: Record) -> tuple[Any, ...]:
 def billed_twice(found: Sequence[tuple[Any, ...]]) -> tuple[list[tuple[bytes, str]], list[tuple[bytes, str]]]:
     """Keys of the usage rows that may be billed under another id too, and of those that tell of a polled job."""
     billed = [row for row in found if row[_PART] and row[_DECISION] != METERED]
-    jobs = [row for row in billed if row[_CALL_TYPE] in POLLS or names_a_job(row[_REQUEST_ID])]
+    jobs = [row for row in billed if row[_CALL_TYPE] in JOBS or names_a_job(row[_REQUEST_ID])]
     return [(row[0], row[1]) for row in billed if row[_CALL_ID]], [(row[0], row[1]) for row in jobs]
 
 

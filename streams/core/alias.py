@@ -7,8 +7,10 @@ batch or background response has a row of its own in the database, named after i
 from hashlib import md5, sha256
 from re import compile as re_compile
 
+from streams.core.job_id import SUFFIXES
+
 _CACHE_HIT = re_compile(r"_cache_hit[0-9.]*$")
-_JOB = re_compile(r"(_batch_cost|_background_cost|_video_cost)$")
+_JOB = re_compile(f"({'|'.join(SUFFIXES)})$")
 #: LiteLLM 1.99 wrote this where the provider gave no id: many calls share it.
 _NO_ID = "None"
 #: Bytes of UTF-8; clients choose call ids, and a longer one would not fit into an index.

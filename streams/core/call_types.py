@@ -73,6 +73,8 @@ KINDS = {
 } | {"": INFERENCE}
 #: Call types whose `id` is a job's: reads and creations of jobs.
 JOBS = frozenset([*_both(_JOB), *_both(_CREATES_JOB)])
+#: Call types that read the answer of a response that ran in the background.
+READS = frozenset(_both("get_responses"))
 #: Call types that are calls of their own, but whose answer is a job to those who read it again.
 READABLE = frozenset(_both(_CAN_BE_READ))
 

@@ -36,8 +36,9 @@ from streams.core.decisions import (
 from streams.core.enrich import Enricher
 from streams.core.known import COSTLESS, FINGERPRINTS, NEVER, SETTLED, differs
 from streams.core.mapping import Target
+from streams.core.meaning import SEALED
 from streams.core.memory import HOUR_MS, JOB_HORIZON_US, Memory, tag_of
-from streams.core.noticed import COST_DIFFERS
+from streams.core.noticed import ASSUMED_REPEAT, COST_DIFFERS
 from streams.core.plausible import IMPLAUSIBLE_COST, implausible
 from streams.core.reading import usage_of
 from streams.core.routes import Routes
@@ -160,6 +161,8 @@ class Fold:
                     self._tell_difference(changes, record, usage)
                 if usage.job is identity:
                     memory.told_again(usage, tag, clock_ms)
+                    if cost and usage.note == SEALED:
+                        changes.noticed.doubt(ASSUMED_REPEAT, cost)
                 continue
             is_old = (
                 usage.end_us < oldest_us

@@ -18,6 +18,8 @@ POLL_COST_SUFFIX = "_guardrail_cost"
 _UNIQUE_LENGTH = 16
 _PACKED = ("resp_", "video_", "")
 _PACKED_LENGTH = 32
+#: Ids of providers are shorter, encrypted ones longer.
+_SEALED_LENGTH = 120
 _INSIDE = re_compile(r"(?:response_id|video_id|llm_batch_id|generic_response_id):([^;]+)")
 
 
@@ -41,6 +43,12 @@ def job_id_of(request_id: str) -> str:
     if found is None or len(found[1]) < _UNIQUE_LENGTH:
         return job_id.rstrip("=")
     return found[1]
+
+
+def is_sealed(request_id: str) -> bool:
+    """Whether LiteLLM's proxy has encrypted the id: then each poll has another one, and none of them names the job."""
+    job_id = without_suffix(request_id)
+    return len(job_id) > _SEALED_LENGTH and job_id.startswith("resp_") and not _unpacked(job_id)
 
 
 def _unpacked(job_id: str) -> str:

@@ -13,7 +13,9 @@ from typing import Final, NamedTuple
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
 from streams.core.alias import alias_of, base_of, names_a_job
+from streams.core.call_types import JOBS
 from streams.core.decisions import BILLED, FAILED_CALL, METERED, UNPRICED, ZERO_COST, decide
+from streams.core.job_id import is_sealed
 
 #: How far the starts of one call may lie apart, microseconds: the database rounds to milliseconds.
 APART_US: Final = 2000
@@ -21,13 +23,6 @@ APART_US: Final = 2000
 PRICEABLE: Final = frozenset({UNPRICED, ZERO_COST, FAILED_CALL})
 #: Dollars: what two ways to write one binary float differ by, at the most.
 NOISE: Final = Decimal("1e-9")
-#: Call types that ask after a job: each poll of a finished one tells its whole cost again (docs/litellm.md).
-POLLS: Final = frozenset(
-    {
-        *("retrieve_batch", "aretrieve_batch", "get_responses", "aget_responses"),
-        *("video_status", "avideo_status", "retrieve_fine_tuning_job", "aretrieve_fine_tuning_job"),
-    }
-)
 _MILLISECOND_US = 1000
 
 #: What is to be done about a copy.
@@ -75,7 +70,9 @@ def verdict(copy: Usage, rows: Iterable[Counted], policy: MeterPolicy) -> Verdic
         elif answer is None:
             unclear = row
     if not same:
-        return Verdict(MISSING) if unclear is None else Verdict(UNCLEAR, unclear)
+        # LiteLLM's own row about a response whose polls had other ids: whether one was billed cannot be seen.
+        sealed = names_a_job(copy.request_id) and is_sealed(copy.request_id)
+        return Verdict(MISSING) if unclear is None and not sealed else Verdict(UNCLEAR, unclear)
     billed = [row for row in same if row.billed]
     if billed:
         if not copy.cost or any(abs(row.cost - copy.cost) <= NOISE for row in billed):
@@ -116,7 +113,7 @@ def same_call(copy: Usage, row: Counted) -> bool | None:
 
 def of_a_job(copy: Usage) -> bool:
     """Whether it tells of a job, whose id alone names it: a poll, or LiteLLM's own row about it."""
-    return copy.call_type in POLLS or names_a_job(copy.request_id)
+    return copy.call_type in JOBS or names_a_job(copy.request_id)
 
 
 def nameless(copy: Usage) -> bool:

@@ -4,14 +4,16 @@ from schemas.usage import Usage
 from schemas.wire import Call, CallMetadata, Count, UsageObject
 from streams.core.call_types import INFERENCE, JOBS, KINDS, READABLE, kind_of, plain_name
 from streams.core.identity import identity_of
-from streams.core.job_id import POLL_COST_SUFFIX, job_id_of
+from streams.core.job_id import POLL_COST_SUFFIX, is_sealed, job_id_of
 
 #: Call types about which there is nothing more to say, which is nearly all of the traffic.
 PLAIN = frozenset(name for name, kind in KINDS.items() if kind == INFERENCE) - READABLE
+#: Note of a poll that names its job by nothing but its size.
+SEALED = "sealed_id"
 _TRUE = (True, "True", "true")
 
 
-def tell_kind(usage: Usage) -> None:
+def tell_kind(usage: Usage, call: Call) -> None:
     """Set the kind and the job of a call whose call type is not `PLAIN`; its customer has to be set.
 
     What is told of a job has one identity: the customer's and the job's id. A failed read, and one that names no job
@@ -25,9 +27,27 @@ def tell_kind(usage: Usage) -> None:
     request_id = usage.request_id
     if usage.status == "failure" or request_id in ("", usage.call_id) or request_id.endswith(POLL_COST_SUFFIX):
         return
-    usage.job = identity_of("job", usage.customer_id, job_id_of(request_id))
+    if is_job and is_sealed(request_id):
+        usage.job = _sealed_job(usage, call)
+    else:
+        usage.job = identity_of("job", usage.customer_id, job_id_of(request_id))
     if is_job:
         usage.identity = usage.job
+
+
+def _sealed_job(usage: Usage, call: Call) -> bytes:
+    """The identity of a job whose id is another one in each poll.
+
+    Where the answer itself was posted it tells. Else polls of one customer that agree in deployment, tokens and cost are
+    taken for polls of one job: a background response is then billed once, and two of exactly the same size may be
+    billed as one. What is left out so is counted (`ASSUMED_REPEAT`); docs/litellm.md names the settings that leave nothing to guess.
+    """
+    if call.answer_id:
+        return identity_of("answer", usage.customer_id, call.answer_id)
+    usage.note = SEALED
+    counts = (usage.tokens_input, usage.tokens_output, usage.total_tokens, usage.cached_tokens, usage.reasoning_tokens)
+    where = (usage.provider, usage.model, usage.model_group)
+    return identity_of("poll", usage.customer_id, *where, *map(str, counts), f"{usage.cost:f}")
 
 
 def tell_whose(usage: Usage, metadata: CallMetadata) -> None:

@@ -84,7 +84,7 @@ def normalise(
     if backfilled:
         _without_suffix(usage, record.call.status or "")
     if usage.call_type not in PLAIN and usage.metered is None:
-        tell_kind(usage)
+        tell_kind(usage, record.call)
     if not usage.cost:
         usage.media = counts_media(record.call)
     metadata = record.call.metadata

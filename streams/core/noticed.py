@@ -8,6 +8,8 @@ from schemas.money import add
 
 #: A copy of a settled call that tells another cost: a duplicate, and kept aside to be looked at.
 COST_DIFFERS = "cost_differs"
+#: A poll that is taken for a repeat because nothing tells it from one (streams/core/meaning.py).
+ASSUMED_REPEAT = "assumed_repeat"
 #: Longest name of a sender's that is kept.
 _NAME_LENGTH = 80
 
@@ -17,7 +19,7 @@ class Noticed:
     """Of one step.
 
     Fields:
-        doubtful: calls and dollars by reason: `implausible_cost`, `cost_differs`.
+        doubtful: calls and dollars by reason: `implausible_cost`, `cost_differs`, `assumed_repeat`.
         unpriced: number of calls by model.
         unknown_types: number of calls by call types that this release does not know.
     """

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw
 
+from connectors.http.ingress.answers import with_answer_id
 from connectors.http.ingress.bodies import Element, Wrapped, wrapped_in
 from connectors.http.ingress.context import Kept, Taken
 from connectors.http.ingress.rejections import MAX_RECORD_BYTES, TOO_LARGE, Refused
@@ -27,6 +28,7 @@ from schemas.wire import (
     CloudEvent,
     StoredCloudEvent,
 )
+from streams.core.call_types import READS
 from streams.core.customer_key import customer_of, matters_less, shape_of
 from streams.core.tolerant import WRONG_TYPE, Softened
 from streams.core.vetting import NOT_A_CALL, vet
@@ -96,6 +98,8 @@ def strip(
         text, call, taken, shape, note = careful
     if (secretless := without_secrets(text, call)) is not None:
         text, call = secretless
+    if call.call_type in READS:
+        text = with_answer_id(text, element)
     customer_id, id_kind = customer_of(shape, call, fields)
     context = kept.context(taken, call) if taken is not None or call.metadata is not None else None
     raw = UNSET if context is None else Raw(context)

@@ -1,0 +1,48 @@
+"""What an answer that is read again says of itself: the poll of a background response has no other stable name.
+
+LiteLLM's proxy encrypts the id of a response anew for every poll, unless `disable_responses_id_security` is set
+(litellm/proxy/hooks/responses_id_security.py, 1.108 on). What stays is in `response`: when the provider made it, and the id
+of its first part of output. Both are kept as one hash; nothing else of `response` is.
+"""
+
+from hashlib import sha256
+
+import msgspec
+
+from connectors.http.ingress.bodies import Element
+
+_LENGTH = 32
+
+
+class _Part(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
+class _Answer(msgspec.Struct, gc=False):
+    created_at: float | int | None = None
+    output: list[_Part] | None = None
+
+
+class _Read(msgspec.Struct, gc=False):
+    response: _Answer | None = None
+
+
+_read = msgspec.json.Decoder(_Read).decode
+
+
+def answer_id_of(element: Element) -> str:
+    """32 hex digits that are equal in all reads of one finished answer; `""` where the element does not hold it."""
+    try:
+        answer = _read(element).response
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    if answer is None or answer.created_at is None:
+        return ""
+    part = next((part.id for part in answer.output or () if part.id), "")
+    return sha256(f"{answer.created_at}|{part}".encode("utf-8", "surrogatepass")).hexdigest()[:_LENGTH]
+
+
+def with_answer_id(text: bytes, element: Element) -> bytes:
+    """The stored JSON of a call, with `answer_id` where the element holds one."""
+    found = answer_id_of(element)
+    return b'%b,"answer_id":"%b"}' % (text[:-1], found.encode()) if found else text
