@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from connectors.http.ingress.bodies import Wrapped
 from connectors.http.ingress.rejections import BAD_NUMBER, WRONG_TYPE, Refused
 from connectors.http.ingress.strip import strip
 from schemas.errors import Rejected
@@ -58,7 +59,7 @@ def read_again(refused: Rejection, fields: tuple[str, ...]) -> tuple[str, bytes]
         elif call.get("transaction_id") is not None and "external_subscription_id" in call:
             shape = LAGO
         return strip(element, shape, refused.at, fields)
-    except (Refused, Rejected, msgspec.DecodeError, RecursionError):
+    except (Refused, Wrapped, Rejected, msgspec.DecodeError, RecursionError):
         return None
 
 

@@ -15,7 +15,7 @@ from schemas.usage import Usage
 from streams.core.alias import alias_of, base_of, names_a_job
 from streams.core.call_types import JOBS
 from streams.core.decisions import BILLED, FAILED_CALL, METERED, UNPRICED, ZERO_COST, decide
-from streams.core.job_id import is_sealed
+from streams.core.meaning import SEALED
 
 #: How far the starts of one call may lie apart, microseconds: the database rounds to milliseconds.
 APART_US: Final = 2000
@@ -69,10 +69,11 @@ def verdict(copy: Usage, rows: Iterable[Counted], policy: MeterPolicy) -> Verdic
             same.append(row)
         elif answer is None:
             unclear = row
+    if copy.note == SEALED and not any(row.billed for row in same):
+        # Of a response whose polls have other ids each: whether another one was billed cannot be seen.
+        return Verdict(UNCLEAR, unclear)
     if not same:
-        # LiteLLM's own row about a response whose polls had other ids: whether one was billed cannot be seen.
-        sealed = names_a_job(copy.request_id) and is_sealed(copy.request_id)
-        return Verdict(MISSING) if unclear is None and not sealed else Verdict(UNCLEAR, unclear)
+        return Verdict(MISSING) if unclear is None else Verdict(UNCLEAR, unclear)
     billed = [row for row in same if row.billed]
     if billed:
         if not copy.cost or any(abs(row.cost - copy.cost) <= NOISE for row in billed):
@@ -113,7 +114,7 @@ def same_call(copy: Usage, row: Counted) -> bool | None:
 
 def of_a_job(copy: Usage) -> bool:
     """Whether it tells of a job, whose id alone names it: a poll, or LiteLLM's own row about it."""
-    return copy.call_type in JOBS or names_a_job(copy.request_id)
+    return bool(copy.job) or copy.call_type in JOBS or names_a_job(copy.request_id)
 
 
 def nameless(copy: Usage) -> bool:

@@ -27,8 +27,8 @@ from schemas.wire import (
 from streams.core.amounts import amount_of
 from streams.core.counts import OddCount, count_of, with_sound_counts
 from streams.core.identity import identity_of
-from streams.core.job_id import without_suffix
-from streams.core.meaning import PLAIN, counts_media, tell_kind, tell_whose
+from streams.core.job_id import is_sealed, without_suffix
+from streams.core.meaning import PLAIN, SEALED, counts_media, tell_kind, tell_whose
 
 #: An event time later than this after its receipt is a wrong clock (ADR 0025).
 FUTURE_US = 600 * SECOND_US
@@ -265,6 +265,8 @@ def _without_suffix(usage: Usage, status: str) -> None:
     if request_id != usage.request_id:
         usage.request_id = request_id
         usage.identity = _litellm_identity(usage.call_id, request_id, status, usage.start_us)
+        if is_sealed(request_id):
+            usage.note = SEALED
 
 
 def _twins(usage: Usage) -> tuple[bytes, ...]:

@@ -244,3 +244,25 @@ async def test_the_calls_of_a_gap_are_named_with_their_times_and_the_way_back(wo
     said = " ".join(told.json["complaints"])
     assert told.code == 1 and "never arrived, between " in said and "meterbridge backfill --source litellm-db" in said
     assert all(one["id"] in said for one in lost)
+
+
+async def test_a_price_that_comes_within_the_hour_is_billed_once_whatever_brings_it(
+    world: World, stage: Stage, tmp_path: Path
+) -> None:
+    """The ledger remembers the call as counted and not billed; table, price list and a second webhook all tell the price."""
+    one = call(1, "0")
+    await world.webhook(by_webhook(one))
+    await world.table.put(one, spend=7)
+    priced = {**one, "response_cost": Decimal(7)}
+    file = tmp_path / "prices.csv"
+    file.write_text(f"request_id,litellm_call_id,spend\n{one['id']},{one['litellm_call_id']},7\n")
+    done = await world.backfill()
+    assert (done.code, done.json["priced"], done.json["missing"]) == (0, 1, 0), done.out + done.err
+    await until(world.database, BILLED, lambda count: count == 1)
+    assert await world.billed() == (1, Decimal(7))
+    stage.put([by_webhook(priced)])
+    await soon(lambda: stage.sensors.calls.get("duplicate", 0) >= 1, limit_s=30)
+    for words in (("--source", "csv", "--file", str(file)), ("--source", "litellm-db", "--from", "6d", "--to", "0s")):
+        done = await world.run("backfill", *words)
+        assert (done.json["known"], done.json["priced"], done.json["missing"]) == (1, 0, 0), done.out
+    assert (await rows(world.database, "SELECT count(*), sum(cost_usd) FROM llm_usage_log"))[0] == (1, Decimal(7))

@@ -22,6 +22,7 @@ from streams.core.matching import (
     same_call,
     verdict,
 )
+from streams.core.meaning import SEALED
 from tests.support.calls import NOON
 
 HOUR_US = 3_600_000_000
@@ -152,3 +153,10 @@ def test_something_is_sent_only_where_nothing_of_the_call_is_billed(
     assert not any(row.billed for row in rows) or word in (KNOWN, OTHER_COST)
     assert (word == MISSING) is not bool(rows)
     assert (word == PRICED) == bool(rows and told and not any(row.billed for row in rows))
+
+
+@pytest.mark.parametrize("rows", [(), (counted(decision=ZERO_COST, billed=False, cost=Decimal(0)),)])
+def test_a_poll_that_names_no_job_is_never_sent_by_guess(rows: tuple[Counted, ...]) -> None:
+    """Another poll of the same response, under another id, may have been billed."""
+    assert verdict(copy(note=SEALED), rows, POLICY).word == UNCLEAR
+    assert verdict(copy(note=SEALED), [counted()], POLICY).word == KNOWN
