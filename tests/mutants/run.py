@@ -37,8 +37,6 @@ RULES = (
     # `entrance` only puts the others together; it is tried by the tests on real neighbours.
     *(f"connectors/access/{name}.py" for name in ("jwks", "key_ring", "keys", "oidc", "scopes")),
 )
-_COPIED = ("schemas", "streams", "connectors", "tests", "docs", "deploy", "bench")
-_FILES = ("pyproject.toml", "README.md", "docker-compose.kafka.yml", "Makefile", "CHANGELOG.md", "constraints.txt")
 _NEAR_S, _ALL_S = 300.0, 600.0
 _EVERY = ("tests/unit", "-n", "2", "--dist", "worksteal")
 #: pytest's exit codes: all passed; nothing was collected.
@@ -139,12 +137,13 @@ def passes(tree: Path, tests: Sequence[str], limit_s: float) -> bool:
 
 
 def copied(to: Path) -> Path:
-    """A copy of what the tests need."""
-    for name in _COPIED:
-        ignored = shutil.ignore_patterns("__pycache__", ".venv", "*.pyc", "node_modules")
-        shutil.copytree(ROOT / name, to / name, ignore=ignored)
-    for name in _FILES:
-        shutil.copy2(ROOT / name, to / name)
+    """A copy of the checkout, without what git ignores."""
+    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(words, cwd=ROOT, check=True, capture_output=True).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
     return to
 
 
