@@ -26,6 +26,11 @@ _POLL_S = 0.1
 _TIMES_KNOWN_S = 60.0
 #: The wall clock was set, if it moved so much against the one that only runs.
 _SET_MS = 60_000
+#: A batch of one is refused for its time by the first; of a larger one librdkafka calls each record that is at fault invalid, and
+#: the sound ones beside it by the third (KIP-467).
+_UNTIMELY = frozenset(
+    {KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD, KafkaError._INVALID_DIFFERENT_RECORD}  # noqa: SLF001
+)
 _log = logging.getLogger(__name__)
 _structured = structlog.get_logger(__name__)
 
@@ -282,7 +287,7 @@ class _Delivery:
         if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             self.too_large.append(message.value())
             error = None
-        elif error is not None and error.code() == KafkaError.INVALID_TIMESTAMP:
+        elif error is not None and error.code() in _UNTIMELY:
             self.untimely.append(message.value())
             error = None
         self._append((self, error))

@@ -165,8 +165,6 @@ ROWS = (
         (
             "faults/test_wrong_ingress_clock.py::test_an_ingress_whose_clock_is_ahead_stores_every_call_at_once_and_says_so",
             "faults/test_wrong_ingress_clock.py::test_what_a_wrong_clock_left_in_the_spool_does_not_stand_in_the_way",
-            "unit/test_clocks_of_the_fold.py::test_a_call_through_an_ingress_two_hours_slow_is_billed_on_its_own_day",
-            "unit/test_clocks_of_the_fold.py::test_a_record_400_days_ahead_shuts_no_call_out",
         ),
     ),
     Row(
