@@ -19,7 +19,7 @@ from typing import Any
 
 import faust
 from aiokafka import ConsumerRecord
-from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError
 from faust.serializers import codecs
 from faust.transport.consumer import Consumer as BaseConsumer
 from faust.transport.drivers import aiokafka as driver
@@ -92,11 +92,6 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             records = await super()._fetch_records(consumer, fetchable, **kwargs)
         except NoOffsetForPartitionError:
             # A new partition without a committed offset: its lane seeks before it is fetched from.
-            return {}
-        except OffsetOutOfRangeError as error:
-            # Of where a halted lane stood: kept by the client until it is asked for, when the lane goes on elsewhere.
-            if any(self.stamps.get(TP(*tp)) == offset for tp, offset in error.args[0].items()):
-                raise
             return {}
         # No await between aiokafka's moving the position and this: the stamps are exact.
         chunks = {}

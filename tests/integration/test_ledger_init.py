@@ -10,7 +10,11 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from connectors.operations.ledger_init import place_of
 from schemas.ledger import POSITION_KEY, Position
+from streams.beginning import From, Sealed, begin, plan
+from streams.core.changes import Changes
+from streams.ledger import Ledger, LedgerShelf
 from streams.parts import Parts
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
@@ -79,21 +83,22 @@ async def test_a_sound_ledger_is_left_alone(stage: Stage) -> None:
 
 async def test_records_lost_at_the_head_are_skipped_said_and_the_lane_goes_on_without_a_restart(stage: Stage) -> None:
     """By retention, while the meter was away: 3 were billed, 4 are gone, 5 are left, of them one is a repeat."""
-    stage.put(calls(range(3)), partition=0)
+    first = calls(range(3))
+    stage.put(first, partition=0)
     await run(stage, 3)
     stage.put(calls(range(3, 11)), partition=0)
-    stage.put(calls([0]), partition=0)
+    stage.put(first[:1], partition=0)
     cut_head(stage, 7)
     async with stage.running("meter", parts(stage)) as role:
         role.halt_s = 3.0
         await soon(lambda: bool(stage.sensors.halted), limit_s=30)
         assert stage.sensors.halted == [(stage.topics.raw, 0, "truncated")]
-        code, (first, second) = await init(stage, "--from", "earliest")
-        assert (code, first["state"], first["stood"], first["next"], first["skipped"]) == (0, "truncated", 3, 7, 4)
+        code, (one, second) = await init(stage, "--from", "earliest")
+        assert (code, one["state"], one["stood"], one["next"], one["skipped"]) == (0, "truncated", 3, 7, 4)
         assert second["state"] == "sound"
         assert billed(stage)[0] == 3
-        code, (first, _) = await init(stage, "--from", "earliest", "--yes", "--why", "retention")
-        assert (code, first["skipped"]) == (0, 4)
+        code, (one, _) = await init(stage, "--from", "earliest", "--yes", "--why", "retention")
+        assert (code, one["skipped"]) == (0, 4)
         await soon(lambda: billed(stage)[0] == 7, limit_s=30)
         await soon(lambda: bool(stage.sensors.resumed), limit_s=30)
     assert billed(stage) == (7, Decimal(350))
@@ -129,7 +134,8 @@ async def test_a_position_beyond_the_log_is_reached_by_filling_so_that_no_offset
 
 async def test_a_lost_ledger_goes_on_where_it_stood_and_bills_no_repeat(stage: Stage) -> None:
     """Its identities are gone: what ended before its last call was received waits for a check; seals and sums go on."""
-    stage.put(calls(range(3), ago_s=1200), partition=0)
+    counted = calls(range(3), ago_s=1200)
+    stage.put(counted, partition=0)
     await run(stage, 3)
     name = stage.topics.changelog
     client = admin(stage)
@@ -138,7 +144,7 @@ async def test_a_lost_ledger_goes_on_where_it_stood_and_bills_no_repeat(stage: S
     await soon(lambda: name not in client.list_topics(timeout=5).topics)
     for future in client.create_topics([NewTopic(name, 2, 1, config={"cleanup.policy": "compact"})]).values():
         future.result(30)
-    stage.put(calls([1], ago_s=1200), partition=0)
+    stage.put(counted[1:2], partition=0)
     stage.put(calls([10, 11]), partition=0)
     code, (first, second) = await init(stage, "--from", "earliest", "--yes")
     assert code == 0, first
@@ -152,11 +158,6 @@ async def test_a_lost_ledger_goes_on_where_it_stood_and_bills_no_repeat(stage: S
 
 async def test_a_worker_that_is_alive_is_fenced_and_finds_the_new_position(stage: Stage) -> None:
     """The command writes by the meter's own transactional id: whoever has the partition cannot commit any more."""
-    from connectors.operations.ledger_init import place_of
-    from streams.beginning import From, Sealed, begin, plan
-    from streams.core.changes import Changes
-    from streams.ledger import Ledger, LedgerShelf
-
     stage.put(calls(range(8)), partition=0)
     place = place_of(stage.settings)
     worker = Ledger(0, place, LedgerShelf(time.monotonic), lambda: time.time_ns() // 1000)
