@@ -21,6 +21,7 @@ from connectors.commands.held import held
 from connectors.commands.imports import import_rows
 from connectors.commands.keys import keys
 from connectors.commands.lago import lago as lago_group
+from connectors.commands.ledger import ledger
 from connectors.commands.migrate_orgs import migrate_orgs
 from connectors.commands.reconcile import reconcile
 from connectors.commands.replay import replay
@@ -41,6 +42,7 @@ app.add_typer(topics, name="topics")
 app.add_typer(db, name="db")
 app.add_typer(dlq, name="dlq")
 app.add_typer(held, name="held")
+app.add_typer(ledger, name="ledger")
 app.add_typer(lago_group, name="lago")
 app.add_typer(keys, name="keys")
 app.command(epilog="Example: meterbridge replay --from 2026-11-01 --to 2026-11-02 --dry-run")(replay)

@@ -108,6 +108,10 @@ class Metrics:
         self.open_windows = gauge("meterbridge_open_windows", "Windows that take calls and will be sealed.")
         self.held_watch = HeldWatch(registry)
         self.held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
+        self.held_straddled = counter(
+            "meterbridge_held_straddled_total",
+            "Held windows that were billed whole, by their last call, though a border that was learnt later lies in them.",
+        )
         self.held_calls = gauge("meterbridge_held_calls", "Calls in held windows.", "reason")
         self.held_cost = gauge("meterbridge_held_cost_usd", "Dollars in held windows.", "reason")
         self.sealed_events = counter("meterbridge_sealed_events_total", "Lago events that left the meter.")

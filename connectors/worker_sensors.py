@@ -61,6 +61,10 @@ class WorkerSensors(ProjectorSensors):
                 self._show_looks()
         self._show_sizes()
 
+    def straddled(self, windows: int) -> None:
+        """Held windows were released whole, though a border lies in them."""
+        self._metrics.held_straddled.inc(windows)
+
     def settled(self, receipts: Sequence[Receipt]) -> None:
         """Receipts of posted events are durable."""
         for receipt in receipts:
@@ -69,8 +73,12 @@ class WorkerSensors(ProjectorSensors):
                 self._metrics.failed_events.labels(receipt.reason).inc()
 
     def lane_halted(self, topic: str, partition: int, reason: str) -> None:
-        """A partition stands still; only a restart takes the alarm back."""
+        """A partition stands still."""
         self._metrics.lane_halted.labels(topic, partition, reason).set(1)
+
+    def lane_resumed(self, topic: str, partition: int, reason: str) -> None:
+        """It goes on, here or at another worker."""
+        self._metrics.lane_halted.labels(topic, partition, reason).set(0)
 
     def following(self, table: str, lag_s: Callable[[], float]) -> None:
         """A table is followed, and this old."""

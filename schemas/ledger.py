@@ -11,9 +11,13 @@ from schemas.money import ZERO
 from schemas.wire import Metered
 
 #: Raised when an older release would misread what is written, or drop a part of it.
-LEDGER_VERSION = 2
-#: What is written while no window is `Metered`: the first release would bill that as tokens.
+LEDGER_VERSION = 3
+#: With a window of this in it: the first release would bill it as tokens.
+METERED_VERSION = 2
+#: What is written while nothing asks for more, see `version_of`.
 PLAIN_VERSION = 1
+#: Length of a held window until it is merged with others; mapping versions begin on whole seconds.
+HELD_LENGTH_US = 1_000_000
 #: Keys of the changelog: one position, a window by its first offset, a chunk of identities by hour and offset.
 POSITION_KEY = b"position"
 WINDOW_PREFIX = b"w"
@@ -51,6 +55,9 @@ class Position(msgspec.Struct, array_like=True, gc=False):
         seal_seq: number of the last sealed part; contiguous in `billing.lago.events`.
         dropped_hour: identities counted in earlier hours have been forgotten.
         v: version of all values of the changelog, the lowest that says all of them.
+        forgot_us: calls that ended earlier may have been counted by a ledger that is gone, microseconds since 1970;
+            0 = none is gone. None of them is folded directly.
+        skipped: raw offsets that `meterbridge ledger init` passed over.
     """
 
     next: int = 0
@@ -62,6 +69,8 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     dropped_hour: int = 0
     counters: Counters = msgspec.field(default_factory=Counters)
     v: int = PLAIN_VERSION
+    forgot_us: int = 0
+    skipped: int = 0
 
 
 class Window(msgspec.Struct, array_like=True, gc=False):
@@ -69,14 +78,17 @@ class Window(msgspec.Struct, array_like=True, gc=False):
 
     Fields:
         first, last: raw offsets of the first and last call; `first` names the part.
-        start_us: `[start, start + length)`, UTC-aligned; `length_us` 0 = a single call.
-        subscription, org_id: resolved at the fold and frozen; `""` while held.
+        start_us: `[start, start + length)`, UTC-aligned; `length_us` 0 = a single call. Of merged held windows the
+            stretch in which all were resolved alike (streams/core/stretch.py).
+        subscription, org_id: resolved at the fold and frozen; while held there is no subscription, and the org is
+            who would have paid when it was last looked at.
         held: why it has no subscription; `""` when it has one.
-        group: values of the extra group fields, in policy order.
+        group: values of the extra group fields, in the order of `group_names`.
         min_end_us, max_end_us: end times of its first and last call by time.
         merged: first offsets of held windows released into this one.
         identity: of the call, in per-call mode and of other metered events only.
         metered: the window is one such event, of the org that is its `customer_id`; None for calls.
+        group_names: the policy's `group_by` when the window was begun. Older releases wrote none.
     """
 
     first: int
@@ -103,21 +115,38 @@ class Window(msgspec.Struct, array_like=True, gc=False):
     merged: tuple[int, ...] = ()
     identity: bytes = b""
     metered: Metered | None = None
+    group_names: tuple[str, ...] = ()
 
 
-WindowKey = tuple[str, str, str, str, str, tuple[str, ...], int, bytes]
+WindowKey = tuple[str, str, str, str, str, str, tuple[str, ...], tuple[str, ...], int, int, bytes]
 
 
 def window_key(window: Window) -> WindowKey:
-    """What makes two calls share a window; held windows also keep the id's kind apart."""
+    """What makes two calls share a window; held windows also keep the id's kind apart.
+
+    The length and the names of the group are in it: changed settings begin new windows.
+    """
     kind = window.id_kind if window.held else ""
     return (
         window.customer_id,
+        window.org_id,
         window.subscription,
         kind,
         window.model,
         window.provider,
+        window.group_names,
         window.group,
         window.start_us,
+        window.length_us,
         window.identity,
     )
+
+
+def version_of(window: Window) -> int:
+    """The lowest version that says all of the window.
+
+    Releases before version 3 name the group by their own setting, and merge held windows across borders.
+    """
+    if window.group_names or (window.held and window.length_us > HELD_LENGTH_US):
+        return LEDGER_VERSION
+    return PLAIN_VERSION if window.metered is None else METERED_VERSION

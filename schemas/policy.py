@@ -27,7 +27,7 @@ class MeterPolicy:
         group_by: extra `Usage` fields in a window's key, `schemas.usage.GROUP_FIELDS`.
         bill_cache_hits, bill_byok: whether such calls are folded.
         event_code: the billable metric's code in Lago.
-        coalesce_us: age after which held windows become one a customer, model and day.
+        coalesce_us: age after which held windows become one a customer, model and stretch.
         max_held_metered: other metered events a partition holds, none of which can become one with another.
     """
 

@@ -14,7 +14,16 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.errors import LedgerBroken
-from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, SEEN_PREFIX, WINDOW_PREFIX, Position, Window
+from schemas.ledger import (
+    LEDGER_VERSION,
+    PLAIN_VERSION,
+    POSITION_KEY,
+    SEEN_PREFIX,
+    WINDOW_PREFIX,
+    Position,
+    Window,
+    version_of,
+)
 from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.identity import IDENTITY_BYTES
@@ -47,8 +56,8 @@ class Image:
 def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
     """The changelog records of a step; the position is the last, its version what the windows ask for."""
     for first, window in changes.windows.items():
-        if window is not None and window.metered is not None:
-            changes.position.v = LEDGER_VERSION
+        if window is not None:
+            changes.position.v = max(changes.position.v, version_of(window))
         yield WINDOW_PREFIX + struct.pack(">q", first), None if window is None else _encode(window)
     if changes.seen:
         yield SEEN_PREFIX + struct.pack(">qq", changes.seen_hour, changes.seen_first), changes.seen
@@ -98,7 +107,7 @@ def restore(books: Books, image: Image, now_us: int) -> None:
             books.remove(first)
         if value is not None:
             books.put(_decode_window(value), now_us)
-    books.position.v = LEDGER_VERSION if books.metered else PLAIN_VERSION
+    books.position.v = _version(books)
     oldest = books.position.dropped_hour
     new: dict[int, list[bytes]] = {}
     for (hour, first), packed in image.seen.items():
@@ -114,6 +123,13 @@ def restore(books: Books, image: Image, now_us: int) -> None:
         books.seen.add(b"".join(packed_chunks), hour)
     for hour in [hour for hour, chunks in books.seen_chunks.items() if not chunks]:
         del books.seen_chunks[hour]
+
+
+def _version(books: Books) -> int:
+    """The lowest version that says all of the books: a release before this one may then read them again."""
+    if books.position.forgot_us:
+        return LEDGER_VERSION
+    return max(map(version_of, books.windows.values()), default=PLAIN_VERSION)
 
 
 def _image(next_offset: int, latest: Mapping[bytes, bytes | None]) -> Image:

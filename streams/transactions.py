@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import InvalidProducerIdMapping, KafkaError
 from aiokafka.partitioner import murmur2
 
 log = structlog.get_logger(__name__)
@@ -53,6 +53,13 @@ def partition_of(key: bytes, partitions: int) -> int:
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
+class ProducerExpired(KafkaError):  # type: ignore[misc]  # aiokafka's has no types
+    """Nothing was written for longer than the broker's `transactional.id.expiration.ms` (7 days): it has forgotten the
+    producer. Nobody has fenced it, and nothing was written: a new writer goes on."""
+
+    retriable = True
+
+
 class TransactionalWriter:
     """Writes of one input partition; started once, never reused after an error."""
 
@@ -86,6 +93,9 @@ class TransactionalWriter:
 
         Returns for each topic partition written to the offset after the last record.
         After an error the outcome is unknown: abandon this writer, start another and read back.
+
+        Raises:
+            ProducerExpired; whatever else aiokafka raises.
         """
         self.busy = True
         try:
@@ -99,6 +109,10 @@ class TransactionalWriter:
                 await self._producer.send_offsets_to_transaction({source: offset}, group)
             await self._producer.commit_transaction()
             return ends
+        except KafkaError as error:
+            if _expired(error):
+                raise ProducerExpired("Kafka has forgotten a producer that was idle") from error
+            raise
         finally:
             self.busy = False
 
@@ -157,6 +171,15 @@ class TransactionalWriter:
         for future in _unheard(self._producer):
             if future.done():
                 _heard(future)
+
+
+def _expired(error: BaseException | None) -> bool:
+    """aiokafka (0.14.0) hands its sender's error on as the cause of one that says nothing."""
+    while error is not None:
+        if isinstance(error, InvalidProducerIdMapping):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _heard(future: asyncio.Future[Any]) -> None:

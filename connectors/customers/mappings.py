@@ -5,7 +5,7 @@ The topic is the truth and the followers the view: a write is answered once this
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -19,10 +19,12 @@ from streams.core.mapping import NO_SUBSCRIPTION, Target, resolve
 from streams.core.remap import (
     Ending,
     MappingRequest,
+    corrected_by,
     forgettable,
     in_force,
     remap,
     shown,
+    soonest,
     takes_effect,
     unmap,
 )
@@ -42,13 +44,18 @@ Known = CustomerRecord | None
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """A customer's record, the version that was asked for, and where usage goes under it."""
+    """A customer's record, the version that was asked for, and where usage goes under it.
+
+    Fields:
+        corrected: the version whose place it took, from that one's beginning on; None where it took none's.
+    """
 
     record: CustomerRecord
     version: MappingVersion
     target: Target
     created: bool = False
     changed: bool = False
+    corrected: MappingVersion | None = None
 
 
 class Guard(Protocol):
@@ -139,7 +146,8 @@ class Mappings:
         """Map a customer; `get` shows it on return. The same twice is the same once.
 
         Args:
-            ask_lago: about a subscription that is not known, while the caller waits; else the learner will.
+            ask_lago: about a subscription that is not known, while the caller waits; else the learner will. And about
+                the org that was mapped before: a mapping to one that nobody knows was a mistake, and is corrected.
 
         Raises:
             Rejected: see `remap`; what `guard` raises.
@@ -149,12 +157,15 @@ class Mappings:
         org_id = request.lago_customer_id
         if ask_lago and not self._learner.knows(org_id, request.external_subscription_id):
             await self._learner.learn(org_id)
-        made = await self._change(
-            request.litellm_customer_id,
-            request,
-            lambda known, now_us: remap(known, request, now_us, self._lead_us, self._keep_us),
-            guard or Unguarded(),
-        )
+        unknown = await self._unknown(request) if ask_lago and request.correct is None else frozenset[str]()
+        wrong: MappingVersion | None = None
+
+        def make(known: Known, now_us: int) -> CustomerRecord:
+            nonlocal wrong
+            wrong = corrected_by(known, request, now_us, self._lead_us, unknown)
+            return remap(known, request, now_us, self._lead_us, self._keep_us, unknown)
+
+        made = await self._change(request.litellm_customer_id, request, make, guard or Unguarded(), lambda: wrong)
         self._learner.mapped(made.version)
         return made
 
@@ -204,6 +215,7 @@ class Mappings:
         asked: MappingRequest | Ending,
         make: Callable[[Known, int], CustomerRecord],
         guard: Guard,
+        corrected: Callable[[], MappingVersion | None] = lambda: None,
     ) -> Mapped:
         """Make the change, of the record as it is at its turn; the lead begins there."""
         before: Known = None
@@ -225,19 +237,28 @@ class Mappings:
         after = await self._records.change(customer_id, made, guard.changing)
         assert after is not None  # noqa: S101  # `make` deletes nothing
         changed, version = after != before, in_force(after.versions, at_us)
-        if changed and before is not None and self._lead_us and self._now_us() > version.effective_from:
+        wrong = corrected() if changed else None
+        late = before is not None and wrong is None and self._lead_us and self._now_us() > version.effective_from
+        if changed and late:
             _log.warning("mapping_stored_late", effective_from=to_iso(version.effective_from))
         created = before is None or shown(before.versions, self._now_us()) is None
-        return self._mapped(after, version, created=created, changed=changed)
+        return replace(self._mapped(after, version), created=created, changed=changed, corrected=wrong)
 
-    def _mapped(
-        self, record: CustomerRecord, version: MappingVersion, *, created: bool = False, changed: bool = False
-    ) -> Mapped:
+    async def _unknown(self, request: MappingRequest) -> frozenset[str]:
+        """The org that was mapped before, if Lago knows it as little as we do."""
+        known = self._customers.table.get(request.litellm_customer_id)
+        if known is None:
+            return frozenset()
+        org_id = in_force(known.versions, soonest(known, self._now_us(), self._lead_us)).lago_customer_id
+        other = org_id != request.lago_customer_id
+        return frozenset({org_id}) if other and await self._learner.is_nobody(org_id) else frozenset()
+
+    def _mapped(self, record: CustomerRecord, version: MappingVersion) -> Mapped:
         at_us = max(self._now_us(), version.effective_from)
         target = resolve(record, at_us, version.id_kind, self._orgs.table)
         if target.held == NO_SUBSCRIPTION:
             target = target._replace(held=self._learner.refused(target.org_id) or NO_SUBSCRIPTION)
-        return Mapped(record, version, target, created, changed)
+        return Mapped(record, version, target)
 
 
 async def _within_view_s(seen: Awaitable[None]) -> None:

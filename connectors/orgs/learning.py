@@ -120,6 +120,17 @@ class OrgLearner:
         org = self._orgs.get(org_id)
         return org is not None and any(subscription in ("", period.external_id) for period in org.periods)
 
+    async def is_nobody(self, org_id: str) -> bool:
+        """Whether there is no record of the org, and Lago says that it has no such customer; False where it says nothing."""
+        if org_id in self._orgs:
+            return False
+        try:
+            async with asyncio.timeout(_LAGO_S):
+                return await self._lago.customer(org_id) is None
+        except (MeterbridgeError, TimeoutError) as error:
+            self._unknown(org_id, error)
+            return False
+
     def refused(self, org_id: str) -> str:
         """Why the org cannot be subscribed, as a stable code; `""` where nothing stands against it."""
         return self._refused.get(org_id, "")

@@ -16,6 +16,7 @@ from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.event import part_prefix
 from streams.core.fold import Fold
+from streams.core.grouping import named, unnamed
 from streams.core.mapping import Resolver
 from streams.core.seal import coalesce, due_windows, release, seal
 from streams.core.writeoff import write_off
@@ -38,6 +39,7 @@ class MeterSensors(Protocol):
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None: ...
     def books(self, partition: int, books: Books | None) -> None: ...
+    def straddled(self, windows: int) -> None: ...
 
 
 class MeterWork:
@@ -66,6 +68,7 @@ class MeterWork:
         self._resolve = Resolver(customers.table, orgs.table, policy.late_policy)
         self._resolved = self._released = (-1, -1)
         self._coalesced_us = 0
+        self._named = False
 
     async def open(self) -> int:
         """Open the ledger; the next raw offset."""
@@ -73,6 +76,7 @@ class MeterWork:
         await self._orgs.start()
         books = await self._ledger.open()
         self._released = (-1, -1)
+        self._named = False
         self._sensors.books(self._ledger.partition, books)
         return books.position.next
 
@@ -88,10 +92,11 @@ class MeterWork:
             if part[0].offset != expected or part[-1].offset != expected + len(part) - 1:
                 raise TopicProblem("hole", f"expected offsets from {expected} on, without a gap")
             await self._fresh()
-            began = self._now_us()
-            changes = self._step(part)
-            await self._ledger.commit(changes)
-            self._sensors.folded(self._ledger.partition, changes, (self._now_us() - began) / 1e6)
+            while self._books.position.next <= part[-1].offset:  # an order may take several transactions
+                began = self._now_us()
+                changes = self._step(part)
+                await self._ledger.commit(changes)
+                self._sensors.folded(self._ledger.partition, changes, (self._now_us() - began) / 1e6)
         return self._books.position.next
 
     async def tick(self) -> None:
@@ -100,20 +105,20 @@ class MeterWork:
         if not books.windows:
             return
         await self._fresh()
-        version = self._version
+        if not self._named:
+            await self._name()
+        customers, orgs, version = self._customers.table, self._orgs.table, self._version
         if books.held and version != self._released:
-            while True:
-                changes = release(books, self._customers.table, self._orgs.table, self._policy, SEAL_LIMIT)
-                if changes.empty:
-                    break
+            while not (changes := release(books, customers, orgs, self._policy, SEAL_LIMIT)).empty:
                 await self._ledger.commit(changes)
+                self._sensors.straddled(changes.straddled)
             self._released = version
         now_us = self._now_us()
         while due := due_windows(books, now_us, self._policy, SEAL_LIMIT):
             await self._ledger.commit(self._sealed(due))
         if books.held and now_us - self._coalesced_us > _COALESCE_EVERY_US:
             self._coalesced_us = now_us
-            while not (changes := coalesce(books, self._policy, now_us, SEAL_LIMIT)).empty:
+            while not (changes := coalesce(books, customers, orgs, self._policy, now_us, SEAL_LIMIT)).empty:
                 await self._ledger.commit(changes)
         self._sensors.books(self._ledger.partition, books)
 
@@ -143,6 +148,12 @@ class MeterWork:
         if self._version != self._resolved:
             self._resolve.forget()
             self._resolved = self._version
+
+    async def _name(self) -> None:
+        """Windows of a release that kept no group names get them, as long as the setting is the one they were made by."""
+        while older := unnamed(self._books)[:SEAL_LIMIT]:
+            await self._ledger.commit(named(self._books, older, self._policy.group_by))
+        self._named = True
 
     def _step(self, records: Sequence[ConsumerRecord]) -> Changes:
         order = _order(records[0])

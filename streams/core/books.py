@@ -13,7 +13,8 @@ class Books:
     """State of one partition in memory; a function of its changelog.
 
     Fields:
-        windows: open and held windows by first offset; `index` from key to first offset.
+        windows: open and held windows by first offset; `index` from key to first offset, the lowest where several
+            windows have the key: those that were resolved apart, and could not be billed.
         open: first offsets of the windows that have a subscription, with when they were opened and
             last folded into (microseconds, not persisted: a reopened ledger starts the wait anew).
         held: first offsets of held windows by customer.
@@ -25,6 +26,7 @@ class Books:
         self.position = position
         self.windows: dict[int, Window] = {}
         self.index: dict[WindowKey, int] = {}
+        self._alike: dict[WindowKey, set[int]] = {}
         self.open: dict[int, tuple[int, int]] = {}
         self.held: dict[str, set[int]] = {}
         self.metered: dict[bytes, int] = {}
@@ -36,10 +38,10 @@ class Books:
         first = window.first
         old = self.windows.get(first)
         if old is None:
-            self.index[window_key(window)] = first
-        elif old.held != window.held or old.subscription != window.subscription:
+            self._enter(window_key(window), first)
+        elif (key := window_key(window)) != window_key(old) or bool(old.held) != bool(window.held):
             self.remove(first)
-            self.index[window_key(window)] = first
+            self._enter(key, first)
         self.windows[first] = window
         if window.metered is not None:
             self.metered[window.identity] = first
@@ -52,9 +54,7 @@ class Books:
     def remove(self, first: int) -> None:
         """Take a sealed, merged or written-off window out."""
         window = self.windows.pop(first)
-        key = window_key(window)
-        if self.index.get(key) == first:
-            del self.index[key]
+        self._leave(window_key(window), first)
         if window.metered is not None:
             self.metered.pop(window.identity, None)
         if window.held:
@@ -64,6 +64,23 @@ class Books:
                 del self.held[window.customer_id]
         else:
             del self.open[first]
+
+    def _enter(self, key: WindowKey, first: int) -> None:
+        there = self.index.setdefault(key, first)
+        if there != first:
+            alike = self._alike.setdefault(key, {there})
+            alike.add(first)
+            self.index[key] = min(alike)
+
+    def _leave(self, key: WindowKey, first: int) -> None:
+        alike = self._alike.get(key)
+        if alike is None:
+            del self.index[key]
+            return
+        alike.discard(first)
+        self.index[key] = min(alike)
+        if len(alike) == 1:
+            del self._alike[key]
 
 
 def total(windows: Iterable[Window]) -> Sum:

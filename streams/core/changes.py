@@ -37,6 +37,7 @@ class Changes:
         sealed: parts that are emitted.
         receipts: of windows that leave without becoming an event.
         decisions: number of calls by decision, for the metrics.
+        straddled: held windows that were released whole though a border that was learnt later lies in them.
     """
 
     position: Position
@@ -51,6 +52,7 @@ class Changes:
     sealed: list[Sealed] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     decisions: dict[str, int] = field(default_factory=dict)
+    straddled: int = 0
 
     @property
     def empty(self) -> bool:

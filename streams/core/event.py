@@ -6,6 +6,7 @@ from schemas.money import cents_text, plain
 from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent, Manifest
 from schemas.wire import Metered
+from streams.core.grouping import names_of
 
 
 def part_prefix(deployment: str, topic_id: str, partition: int) -> str:
@@ -47,7 +48,7 @@ def event_of(window: Window, prefix: str, at_us: int, policy: MeterPolicy) -> La
     }
     if at_us != window.max_end_us:
         properties["usage_end"] = to_iso(window.max_end_us)
-    properties.update(zip(policy.group_by, window.group, strict=True))
+    properties.update(zip(names_of(window, policy.group_by), window.group, strict=True))
     return LagoEvent(
         transaction_id=transaction_id(prefix, window),
         external_subscription_id=window.subscription,

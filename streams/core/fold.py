@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from schemas.errors import Rejected
-from schemas.ledger import Counters, Sum, Window, WindowKey
+from schemas.ledger import HELD_LENGTH_US, Counters, Position, Sum, Window, WindowKey
 from schemas.moments import HOUR_US
 from schemas.money import EXACT, ZERO, quantum
 from schemas.policy import MeterPolicy
@@ -26,7 +26,6 @@ from streams.core.decisions import BILLED, DUPLICATE, METERED, REJECTED, decide
 from streams.core.enrich import Enricher
 from streams.core.mapping import Target
 from streams.core.normalise import normalise, unknown_version
-from streams.core.seal import HELD_LENGTH_US
 
 HOUR_MS = 3_600_000
 #: Refused, and put back once their org has a subscription: an operator sees them among the refused calls.
@@ -103,11 +102,11 @@ class Fold:
         folded_calls = duplicate_calls = unbilled_calls = rejected_calls = 0
         room = policy.max_held_metered - len(books.metered)
         folded_cost = duplicate_cost = unbilled_cost = rejected_cost = ZERO
-        oldest_us = self._oldest_us(clock_ms)
+        oldest_us = self._oldest_us(clock_ms, position)
         for record, usage in zip(records, usages, strict=True):
             if record.timestamp > clock_ms:
                 clock_ms = record.timestamp
-                oldest_us = self._oldest_us(clock_ms)
+                oldest_us = self._oldest_us(clock_ms, position)
             if isinstance(usage, Rejected):
                 self._reject(changes, record, usage)
                 rejected_calls += 1
@@ -169,12 +168,13 @@ class Fold:
         self._remember(books, changes, new, records[0].offset)
         return changes
 
-    def _oldest_us(self, clock_ms: int) -> int:
+    def _oldest_us(self, clock_ms: int, position: Position) -> int:
         """Calls that ended before this could be repeats of forgotten ones: the horizon and an hour's margin.
 
-        So could those that were checked against the usage log before it: what has been folded since is known.
+        What a shorter horizon made the ledger forget stays forgotten under a longer one. So could those that were checked against the usage log before it: what has been folded since is known.
         """
-        return clock_ms * 1000 - self._policy.horizon_us + HOUR_US
+        forgotten_us = max(clock_ms * 1000 - self._policy.horizon_us, position.dropped_hour * HOUR_US)
+        return max(forgotten_us + HOUR_US, position.forgot_us)
 
     def _window(
         self, books: Books, touched: dict[WindowKey, Window], usage: Usage, target: Target, offset: int
@@ -187,7 +187,19 @@ class Fold:
         group = tuple([getattr(usage, name) for name in policy.group_by]) if policy.group_by else ()
         identity = b"" if length else usage.identity
         kind = usage.id_kind if target.held else ""
-        key = (usage.customer_id, target.subscription, kind, usage.model, usage.provider, group, start, identity)
+        key = (
+            usage.customer_id,
+            target.org_id,
+            target.subscription,
+            kind,
+            usage.model,
+            usage.provider,
+            policy.group_by,
+            group,
+            start,
+            length,
+            identity,
+        )
         window = touched.get(key)
         if window is None:
             first = books.index.get(key)
@@ -210,6 +222,7 @@ class Fold:
                     usage.end_us,
                     usage.end_us,
                     identity=identity,
+                    group_names=policy.group_by,
                 )
             touched[key] = window
         return window

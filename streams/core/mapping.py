@@ -2,7 +2,7 @@
 
 `[effective_from, next effective_from)`. The first version also covers everything before it, and a
 stretch in which the mapping was inactive is covered by the next active version: held usage waits
-for a mapping, so the one that comes takes it. Usage recorded for an org needs no mapping, and asks for none.
+for a mapping, so the one that comes takes it (streams/core/versions.py). Usage recorded for an org needs no mapping, and asks for none.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,26 @@ from typing import NamedTuple
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.policy import LatePolicy
 from schemas.wire import ORG
+from streams.core.versions import INACTIVE, NO_MAPPING, WRONG_KIND, covering, payers, uncovered
 
-NO_MAPPING = "no_mapping"
-INACTIVE = "inactive"
+__all__ = [
+    "CURRENCY",
+    "INACTIVE",
+    "NO_MAPPING",
+    "NO_SUBSCRIPTION",
+    "OUTSIDE_PERIOD",
+    "WRONG_CURRENCY",
+    "WRONG_KIND",
+    "Resolver",
+    "Target",
+    "billing_moment",
+    "period_at",
+    "resolve",
+    "resolve_org",
+    "version_at",
+]
+
 NO_SUBSCRIPTION = "no_subscription"
-WRONG_KIND = "id_kind_not_mapped"
 WRONG_CURRENCY = "currency"
 OUTSIDE_PERIOD = "outside_period"
 
@@ -35,11 +50,17 @@ def resolve(customer: CustomerRecord | None, at_us: int, id_kind: str, orgs: Map
     """The target of a call that ended at `at_us`; `held` is the reason when there is none."""
     if customer is None:
         return Target("", "", NO_MAPPING)
-    version = version_at(customer.versions, at_us)
-    if version is None:
-        return Target("", "", NO_MAPPING if customer.versions[-1].deleted else INACTIVE)
-    if version.id_kind and version.id_kind != id_kind:
-        return Target("", "", WRONG_KIND)
+    held: Target | None = None
+    for version in payers(customer.versions, at_us, id_kind, orgs):
+        target = _billed_by(version, at_us, orgs)
+        if not target.held:
+            return target
+        held = held or target
+    return held or Target("", "", uncovered(customer, at_us))
+
+
+def _billed_by(version: MappingVersion, at_us: int, orgs: Mapping[str, OrgRecord]) -> Target:
+    """The target of a call that the version pays for."""
     org = orgs.get(version.lago_customer_id)
     if org is not None and org.currency and org.currency != CURRENCY:
         return Target(version.lago_customer_id, "", WRONG_CURRENCY)
@@ -100,12 +121,8 @@ class Resolver:
 
 
 def version_at(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion | None:
-    """The active version that covers `at_us`, or None where no active one does or follows."""
-    covering = 0
-    for number, version in enumerate(versions):
-        if version.effective_from <= at_us:
-            covering = number
-    for version in versions[covering:]:
+    """The active version that covers `at_us`, whatever the kind of id, or None where no active one does or follows."""
+    for version in versions[covering(versions, at_us) :]:
         if version.is_active:
             return version
     return None

@@ -6,12 +6,14 @@ already: no request moves it to another target (docs/adr/0003). A version covers
 """
 
 from bisect import bisect_right
+from collections.abc import Collection
 
 import msgspec
 
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, SECOND_US
+from streams.core.correction import corrected
 from streams.core.mapping import version_at
 
 #: Older versions beyond this number go, once nothing inside `keep_us` is decided by them.
@@ -31,6 +33,7 @@ class MappingRequest(msgspec.Struct, frozen=True):
     Fields:
         litellm_customer_id: normalised.
         effective_from: microseconds since 1970 UTC; None = as soon as the lead allows, see `takes_effect`.
+        correct: whether it is a correction; None = the mistake is to be seen (streams/core/correction.py).
     """
 
     litellm_customer_id: str
@@ -41,6 +44,7 @@ class MappingRequest(msgspec.Struct, frozen=True):
     external_subscription_id: str = ""
     id_kind: str = ""
     effective_from: int | None = None
+    correct: bool | None = None
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -56,15 +60,22 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 def remap(
-    record: CustomerRecord | None, request: MappingRequest, now_us: int, lead_us: int, keep_us: int = KEEP_US
+    record: CustomerRecord | None,
+    request: MappingRequest,
+    now_us: int,
+    lead_us: int,
+    keep_us: int = KEEP_US,
+    unknown: Collection[str] = (),
 ) -> CustomerRecord:
     """The customer's record after `request`; `record` itself where it already says so: asking twice is asking once.
 
     Args:
         keep_us: how far back usage is still decided by its own version.
+        unknown: orgs that nobody knows: a version that names one was a mistake, see `corrected`.
 
     Raises:
-        Rejected: `effective_from_too_early`, before `now + lead` for a customer that has a mapping;
+        Rejected: `correction_begins_elsewhere`, see there;
+            `effective_from_too_early`, before `now + lead` for a customer that has a mapping;
             `too_many_versions`, above `MAX_VERSIONS` that are still needed.
     """
     earliest = _whole_second_from(now_us + lead_us)
@@ -72,6 +83,13 @@ def remap(
     version = _version(request, begins, now_us)
     if record is None:
         return CustomerRecord(request.litellm_customer_id, (version,), now_us, now_us)
+    wrong = corrected_by(record, request, now_us, lead_us, unknown)
+    if wrong is not None:
+        right = copy(version, effective_from=wrong.effective_from)
+        if right == copy(wrong, updated_at=right.updated_at):
+            return record
+        versions = tuple(right if other is wrong else other for other in record.versions)
+        return copy(record, versions=versions, updated_at=_later(record, now_us))
     if _already_says(record.versions, version, earliest):
         return record
     if begins < earliest:
@@ -81,6 +99,16 @@ def remap(
     if len(versions) > MAX_VERSIONS:
         raise Rejected(TOO_MANY, f"more than {MAX_VERSIONS} versions are still needed")
     return copy(record, versions=versions, updated_at=_later(record, now_us))
+
+
+def corrected_by(
+    record: CustomerRecord | None, request: MappingRequest, now_us: int, lead_us: int, unknown: Collection[str] = ()
+) -> MappingVersion | None:
+    """The version that the request takes the place of; None where it changes what comes after. Raises: `corrected`."""
+    there = None if record is None else in_force(record.versions, soonest(record, now_us, lead_us))
+    asked = request.effective_from
+    begins = None if asked is None else asked - asked % SECOND_US
+    return corrected(record, there, correct=request.correct, effective_from=begins, unknown=unknown)
 
 
 def unmap(record: CustomerRecord, ending: Ending, now_us: int, lead_us: int, keep_us: int = KEEP_US) -> CustomerRecord:

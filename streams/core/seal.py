@@ -14,9 +14,10 @@ from streams.core.books import Books
 from streams.core.changes import Changes, Sealed
 from streams.core.event import event_of, manifest_of
 from streams.core.mapping import OUTSIDE_PERIOD, Target, billing_moment, resolve, resolve_org
+from streams.core.stretch import borders, crossed, stretch
 
-DAY_US = 86_400_000_000
-HELD_LENGTH_US = 1_000_000
+#: Windows that one names as merged into it, at most: its event names them too, and a record has at most 1 MB.
+MOST_MERGED = 4_000
 
 copy = msgspec.structs.replace
 
@@ -111,11 +112,13 @@ def release(
     policy: MeterPolicy,
     limit: int,
 ) -> Changes:
-    """Held windows whose target is known now go into open windows of that target.
+    """Held windows whose target is known now go into open windows of that target; of others the reason is brought up
+    to date.
 
-    Sums move whole: conservation is untouched. A held window is at most one second long until it
-    is coalesced, and versions begin on whole seconds, so none straddles two versions. Usage recorded for an
-    org asks for no mapping.
+    Sums move whole: conservation is untouched. All calls of a held window were resolved alike when it was made
+    (`coalesce`; one second long until then, and versions begin on whole seconds). A border that was learnt since may
+    lie in it: it goes whole, by its last call, and is counted in `straddled`. Usage recorded for an org asks for no
+    mapping.
     """
     changes = Changes(books.position)
     moved: dict[WindowKey, Window] = {}
@@ -123,16 +126,17 @@ def release(
         customer, org = customers.get(customer_id), orgs.get(customer_id)
         if customer is None and (org is None or not org.periods):
             continue
+        known = borders(customer, orgs)
         for first in firsts:
             window = books.windows[first]
-            if window.metered is None:
-                target = resolve(customer, window.max_end_us, window.id_kind, orgs)
+            target = _target(window, customer, orgs, policy)
+            if target.held:
+                if (target.held, target.org_id) != (window.held, window.org_id):
+                    changes.windows[first] = copy(window, held=target.held, org_id=target.org_id)
             else:
-                target = resolve_org(customer_id, window.max_end_us, orgs, policy.late_policy)
-            if target.held or _outside(window, target, orgs, policy):
-                continue
-            changes.windows[first] = None
-            _merge(moved, books, _retarget(window, target, policy))
+                changes.windows[first] = None
+                changes.straddled += crossed(known, window.min_end_us, window.max_end_us)
+                _merge(changes, moved, books, _retarget(window, target, policy))
             if len(changes.windows) >= limit:
                 break
         if len(changes.windows) >= limit:
@@ -142,25 +146,64 @@ def release(
     return changes
 
 
-def coalesce(books: Books, policy: MeterPolicy, now_us: int, limit: int) -> Changes:
-    """Held windows older than `coalesce_us` become one a customer, model and day: a flood of
-    unknown names costs bounded memory."""
+def coalesce(
+    books: Books,
+    customers: Mapping[str, CustomerRecord],
+    orgs: Mapping[str, OrgRecord],
+    policy: MeterPolicy,
+    now_us: int,
+    limit: int,
+) -> Changes:
+    """Held windows older than `coalesce_us` become one a customer, id kind, model, group and stretch in which their
+    target is the same as far as is known (streams/core/stretch.py): a quarter of an hour, or less.
+
+    So a flood of unknown names costs bounded memory, and undecided usage is not decided by being merged.
+    """
     changes = Changes(books.position)
     moved: dict[WindowKey, Window] = {}
     before_us = now_us - policy.coalesce_us
-    for firsts in books.held.values():
+    for customer_id, firsts in books.held.items():
+        customer = customers.get(customer_id)
+        known = borders(customer, orgs)
         for first in firsts:
             window = books.windows[first]
-            if window.length_us >= DAY_US or window.identity or window.max_end_us >= before_us:
+            if window.identity or window.max_end_us >= before_us:
+                continue
+            fitting = stretch(known, window.min_end_us, window.max_end_us)
+            if fitting is None or _covers(window, fitting):
+                continue
+            target = _target(window, customer, orgs, policy)
+            if not target.held:  # it is released at the next look
                 continue
             changes.windows[first] = None
-            day = window.max_end_us - window.max_end_us % DAY_US
-            _merge(moved, books, copy(window, start_us=day, length_us=DAY_US))
+            start_us, end_us = fitting
+            at = copy(window, start_us=start_us, length_us=end_us - start_us, held=target.held, org_id=target.org_id)
+            _merge(changes, moved, books, at)
             if len(changes.windows) >= limit:
                 break
+        if len(changes.windows) >= limit:
+            break
     for window in moved.values():
         changes.windows[window.first] = window
     return changes
+
+
+def _covers(window: Window, fitting: tuple[int, int]) -> bool:
+    """Whether the window is that stretch, or was made of a longer one before a border in it was known."""
+    return window.start_us <= fitting[0] and fitting[1] <= window.start_us + window.length_us
+
+
+def _target(
+    window: Window, customer: CustomerRecord | None, orgs: Mapping[str, OrgRecord], policy: MeterPolicy
+) -> Target:
+    """Where a held window would go now."""
+    if window.metered is not None:
+        target = resolve_org(window.customer_id, window.max_end_us, orgs, policy.late_policy)
+    else:
+        target = resolve(customer, window.max_end_us, window.id_kind, orgs)
+    if not target.held and _outside(window, target, orgs, policy):
+        return Target(target.org_id, "", OUTSIDE_PERIOD)
+    return target
 
 
 def _outside(window: Window, target: Target, orgs: Mapping[str, OrgRecord], policy: MeterPolicy) -> bool:
@@ -181,13 +224,20 @@ def _retarget(window: Window, target: Target, policy: MeterPolicy) -> Window:
     )
 
 
-def _merge(moved: dict[WindowKey, Window], books: Books, window: Window) -> None:
-    """Add `window` to the one that has its key, if there is one."""
+def _merge(changes: Changes, moved: dict[WindowKey, Window], books: Books, window: Window) -> None:
+    """Add `window` to the one that has its key, if there is one that can name it.
+
+    The one that is there is not on its way elsewhere in the same step: open windows are not, and a held one that has
+    the key of a stretch as it is known now stays (`_covers`).
+    """
     key = window_key(window)
     into = moved.get(key)
     if into is None:
         first = books.index.get(key)
         into = books.windows[first] if first is not None and first != window.first else None
+    if into is not None and len(into.merged) + len(window.merged) >= MOST_MERGED:
+        changes.windows[into.first] = into
+        into = None
     moved[key] = window if into is None else merged(into, window)
 
 

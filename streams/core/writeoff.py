@@ -1,7 +1,5 @@
 """Held usage an operator gives up on: its windows leave the ledger for `written_off`, and nothing else changes."""
 
-from collections.abc import Iterator
-
 import msgspec
 
 from schemas.ledger import Sum, Window
@@ -12,23 +10,49 @@ from streams.core.changes import Changes
 from streams.core.event import transaction_id
 
 WRITTEN_OFF = "written_off"
+#: Changes and receipts in one transaction.
+WRITE_OFF_LIMIT = 5_000
+#: What a window that took none in makes: a change and a receipt.
+_OWN = 2
 
 copy = msgspec.structs.replace
 
 
-def write_off(books: Books, offset: int, time_ms: int, customer_id: str, order: WriteOff, prefix: str) -> Changes:
-    """The changes that the order at `offset` of the raw topic makes; it is no call and counts as none.
+def write_off(
+    books: Books,
+    offset: int,
+    time_ms: int,
+    customer_id: str,
+    order: WriteOff,
+    prefix: str,
+    limit: int = WRITE_OFF_LIMIT,
+) -> Changes:
+    """What the order at `offset` of the raw topic changes, or the next `limit` changes of it; it is no call and counts
+    as none.
 
-    Given twice it finds nothing the second time. A receipt for each window, and for each that was merged into it, tells
-    whoever keeps account of held usage.
+    The position passes the order once nothing is left of what it gives up, so repeat it until then: a step that is
+    cut off is found again as it was. Given twice it finds nothing the second time. A receipt for each window, and for
+    each that was merged into it, tells whoever keeps account of held usage.
     """
     position = books.position
-    given_up = [
+    meant = (
         window for first in sorted(books.held.get(customer_id, ())) if _meant(window := books.windows[first], order)
-    ]
-    changes = Changes(copy(position, next=offset + 1, clock_ms=max(position.clock_ms, time_ms)))
-    changes.windows = {window.first: None for window in given_up}
-    changes.receipts = [receipt for window in given_up for receipt in _receipts(window, order, prefix)]
+    )
+    changes = Changes(copy(position, clock_ms=max(position.clock_ms, time_ms)))
+    given_up: list[Window] = []
+    for window in meant:
+        room = limit - len(changes.windows) - len(changes.receipts)
+        if len(window.merged) + _OWN > room:
+            if not given_up:  # alone it is too much: the receipts of those it took in come first
+                changes.windows[window.first] = copy(window, merged=window.merged[room - 1 :])
+                changes.receipts = [_of_merged(first, order, prefix) for first in window.merged[: room - 1]]
+            break
+        given_up.append(window)
+        changes.windows[window.first] = None
+        changes.receipts += [_own(window, order, prefix)]
+        changes.receipts += [_of_merged(first, order, prefix) for first in window.merged]
+    else:
+        changes.position.next = offset + 1
     before, now = position.counters.written_off, total(given_up)
     changes.position.counters = copy(
         position.counters, written_off=Sum(before.calls + now.calls, add(before.cost, now.cost))
@@ -40,9 +64,9 @@ def _meant(window: Window, order: WriteOff) -> bool:
     return window.max_end_us <= order.until and order.id_kind in ("", window.id_kind)
 
 
-def _receipts(window: Window, order: WriteOff, prefix: str) -> Iterator[Receipt]:
-    """The money stands in the window's own; those merged into it have none left."""
-    yield Receipt(
+def _own(window: Window, order: WriteOff, prefix: str) -> Receipt:
+    """The money stands here; those merged into it have none left."""
+    return Receipt(
         transaction_id(prefix, window),
         WRITTEN_OFF,
         order.at,
@@ -50,5 +74,7 @@ def _receipts(window: Window, order: WriteOff, prefix: str) -> Iterator[Receipt]
         calls=window.count,
         reason=order.audit_id,
     )
-    for first in window.merged:
-        yield Receipt(f"{prefix}{first}", WRITTEN_OFF, order.at, reason=order.audit_id)
+
+
+def _of_merged(first: int, order: WriteOff, prefix: str) -> Receipt:
+    return Receipt(f"{prefix}{first}", WRITTEN_OFF, order.at, reason=order.audit_id)

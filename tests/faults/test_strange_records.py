@@ -22,6 +22,8 @@ from tests.support.stage import Stage
 pytestmark = pytest.mark.faults
 
 LATER = ENVELOPE_VERSION + 1
+#: Where the version stands in a stored position.
+_V = Position.__struct_fields__.index("v")
 #: What stands in the raw topic, and the reason that it gets. A tombstone has no value at all.
 POISON: dict[str, tuple[bytes | None, str]] = {
     "nothing": (None, "malformed"),
@@ -109,8 +111,8 @@ async def test_a_ledger_of_a_later_release_is_not_opened_and_not_changed(stage: 
         await soon(lambda: billed(stage) == 1, 30)
     (position,) = {m.key(): m.value() for m in stage.read(stage.topics.changelog) if m.key() == POSITION_KEY}.values()
     fields = msgspec.msgpack.decode(position)
-    assert msgspec.msgpack.decode(position, type=Position).v == fields[-1] == PLAIN_VERSION
-    newer = msgspec.msgpack.encode([*fields[:-1], LEDGER_VERSION + 1, "of a later release"])
+    assert msgspec.msgpack.decode(position, type=Position).v == fields[_V] == PLAIN_VERSION
+    newer = msgspec.msgpack.encode([*fields[:_V], LEDGER_VERSION + 1, *fields[_V + 1 :], "of a later release"])
     stage.producer.produce(stage.topics.changelog, newer, POSITION_KEY, partition=0)
     stage.producer.flush(10)
     stage.put([call(1)])

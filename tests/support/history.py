@@ -76,7 +76,7 @@ def history(seed: int, calls: int = 60) -> History:
             if start >= when:
                 customers[late] = CustomerRecord(late, versions, 0, 0)
         if chance.random() < 0.3:
-            _step(told, coalesce(told.books, POLICY, now_us + 2 * HOUR_US, 100), now_us)
+            _step(told, coalesce(told.books, customers, orgs, POLICY, now_us + 2 * HOUR_US, 100), now_us)
         _release(told, customers, orgs, now_us)
         if chance.random() < 0.5:
             _seal(told, chance, orgs, now_us + 40 * SECOND_US)

@@ -37,6 +37,7 @@ class Quiet:
     """Sensors that keep what they are told."""
 
     halted: list[tuple[str, int, str]] = field(default_factory=list)
+    resumed: list[tuple[str, int, str]] = field(default_factory=list)
     missing: int = 0
     calls: dict[str, int] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
@@ -47,11 +48,16 @@ class Quiet:
 
     def books(self, partition: int, books: Books | None) -> None: ...
 
+    def straddled(self, windows: int) -> None: ...
+
     def settled(self, receipts: Sequence[Receipt]) -> None:
         self.receipts += receipts
 
     def lane_halted(self, topic: str, partition: int, reason: str) -> None:
         self.halted.append((topic, partition, reason))
+
+    def lane_resumed(self, topic: str, partition: int, reason: str) -> None:
+        self.resumed.append((topic, partition, reason))
 
     def following(self, table: str, lag_s: Callable[[], float]) -> None: ...
 

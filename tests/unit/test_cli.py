@@ -23,6 +23,7 @@ COMMANDS = (
     ["dlq", "purge"],
     ["held", "list"],
     ["held", "write-off"],
+    ["ledger", "init"],
     ["lago", "setup"],
     ["keys", "create"],
     ["keys", "list"],

@@ -22,12 +22,18 @@ class World:
         self.table = {record.litellm_customer_id: record for record in records}
         view = SimpleNamespace(table=self.table, wait_fresh=self.wait_fresh)
         orgs = SimpleNamespace(table={}, wait_fresh=self.wait_fresh)
-        quiet = SimpleNamespace(knows=lambda *_: True, mapped=lambda _: None, refused=lambda _: "")
+        quiet = SimpleNamespace(
+            knows=lambda *_: True, mapped=lambda _: None, refused=lambda _: "", is_nobody=self.is_nobody
+        )
         parts = cast(Any, (view, orgs, self, quiet))
         self.mappings = Mappings(*parts, lead_us=LEAD, keep_us=KEEP_US, now_us=lambda: now_us)
 
     async def wait_fresh(self, _since: float) -> None:
         """It is."""
+
+    async def is_nobody(self, _org_id: str) -> bool:
+        """Lago knows everybody."""
+        return False
 
     async def change(self, key: str, make: Any, announce: Any) -> Known:
         before = self.table.get(key)

@@ -14,7 +14,7 @@ from connectors.lago.metered import MAX_PROPERTIES_BYTES, MeteredEvent, metered
 from connectors.postgres.rows import usage_rows
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import LedgerBroken, Rejected
-from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, Position, Sum
+from schemas.ledger import LEDGER_VERSION, METERED_VERSION, PLAIN_VERSION, POSITION_KEY, Position, Sum
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import LatePolicy, MeterPolicy
 from schemas.records import EnrichedUsage, LagoEvent, WriteOff
@@ -280,7 +280,7 @@ def test_only_so_many_are_held_and_the_others_can_come_again() -> None:
 
 def test_held_ones_are_not_made_one() -> None:
     meter = Meter({}).fold(recorded("a"), recorded("b"))
-    assert coalesce(meter.books, POLICY, NOON + 30 * HOUR_US, 100).empty
+    assert coalesce(meter.books, {}, {}, POLICY, NOON + 30 * HOUR_US, 100).empty
 
 
 def test_an_operator_may_give_them_up() -> None:
@@ -293,7 +293,7 @@ def test_an_operator_may_give_them_up() -> None:
     assert {receipt.transaction_id for receipt in changes.receipts} == {one.part for one in meter.enriched[:2]}
 
 
-def test_the_ledger_asks_for_this_release_only_while_an_event_waits_in_it() -> None:
+def test_the_ledger_asks_for_a_release_that_knows_metered_events_only_while_an_event_waits_in_it() -> None:
     """An older one would bill a waiting event as tokens; without one it may take over at any time."""
 
     def stored(changes: Changes) -> tuple[Image, int]:
@@ -303,18 +303,18 @@ def test_the_ledger_asks_for_this_release_only_while_an_event_waits_in_it() -> N
                 image.position = value
             elif key[:1] == b"w":
                 image.windows[int.from_bytes(key[1:9], "big")] = value
-        return image, msgspec.msgpack.decode(image.position or b"")[-1]
+        return image, msgspec.msgpack.decode(image.position or b"", type=Position).v
 
     meter = Meter({})
     fold, resolve = Fold(POLICY, PREFIX), Resolver({}, {})
     assert stored(fold(meter.books, [raw(0, slp(1))], resolve))[1] == PLAIN_VERSION
-    assert stored(fold(meter.books, [recorded("tx")], Resolver({}, RUNNING)))[1] == LEDGER_VERSION
+    assert stored(fold(meter.books, [recorded("tx")], Resolver({}, RUNNING)))[1] == METERED_VERSION
     image, version = stored(fold(meter.books, [recorded("tx")], resolve))
-    assert version == LEDGER_VERSION
+    assert version == METERED_VERSION
     restored = Books(Position())
     restore(restored, image, NOON)
     verify(restored)
-    assert len(restored.metered) == 1 and restored.position.v == LEDGER_VERSION
+    assert len(restored.metered) == 1 and restored.position.v == METERED_VERSION
     assert next(iter(restored.windows.values())).metered == Metered("org", "tx", "api_call", NOON, {"org_id": "org"})
     image.windows = dict.fromkeys(image.windows)
     image.position = msgspec.msgpack.encode(Position(v=LEDGER_VERSION))

@@ -139,12 +139,12 @@ def test_held_calls_go_to_the_version_of_their_own_end_time(ends: list[int], cha
     assert by_target == {"old": len(ends) - new, "new": new}
 
 
-def test_old_held_windows_become_one_a_customer_model_and_day() -> None:
+def test_old_held_windows_become_one_a_customer_model_and_quarter_of_an_hour() -> None:
     books = folded([raw(0, slp(n, at_us=NOON + n * SECOND_US)) for n in range(50)], {}, {})
-    apply(books, coalesce(books, POLICY, NOON + 2 * HOUR_US, 10_000), NOON)
+    apply(books, coalesce(books, {}, {}, POLICY, NOON + 2 * HOUR_US, 10_000), NOON)
     assert len(books.windows) == 1
     assert total(books.windows.values()) == books.position.counters.folded
-    assert coalesce(books, POLICY, NOON + 2 * HOUR_US, 10_000).empty
+    assert coalesce(books, {}, {}, POLICY, NOON + 2 * HOUR_US, 10_000).empty
     apply(books, release(books, mapped(), {"org": RUNNING}, POLICY, 100), NOON)
     assert total(books.windows.values()).calls == 50
     verify(books)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import ProducerFenced
+from aiokafka.errors import InvalidProducerIdMapping, KafkaError, ProducerFenced
 
 from streams import transactions
+from streams.lanes import _may_pass
 
 
 class _Batch:
@@ -56,3 +57,30 @@ async def test_the_batches_of_a_transaction_that_failed_are_not_told_of_one_by_o
     await asyncio.sleep(0)
     gc.collect()
     assert said == []
+
+
+class _Forgotten(_Fenced):
+    """A producer that was idle for a week: aiokafka's sender dies of the broker's answer."""
+
+    async def send_batch(self, _batch: _Batch, _topic: str, *, partition: int) -> "asyncio.Future[None]":
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        error = KafkaError("Unexpected error during batch delivery")
+        error.__cause__ = InvalidProducerIdMapping()
+        failed.set_exception(error)
+        return failed
+
+
+async def test_a_producer_that_kafka_has_forgotten_is_opened_anew_and_ends_no_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`transactional.id.expiration.ms`: seven days; retry tiers are quiet for longer."""
+    monkeypatch.setattr(transactions, "AIOKafkaProducer", lambda **_: _Forgotten())
+    writer = transactions.TransactionalWriter({}, "id")
+    with pytest.raises(transactions.ProducerExpired) as expired:
+        await writer.commit([transactions.Write("t", 0, b"k", b"v")], TopicPartition("t", 0), None, "g")
+    assert _may_pass(expired.value)
+    monkeypatch.setattr(transactions, "AIOKafkaProducer", lambda **_: _Fenced())
+    fenced = transactions.TransactionalWriter({}, "id")
+    with pytest.raises(ProducerFenced) as taken:
+        await fenced.commit([transactions.Write("t", 0, b"k", b"v")], TopicPartition("t", 0), None, "g")
+    assert not _may_pass(taken.value)

@@ -11,7 +11,7 @@ from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.records import WriteOff
 from streams.core.books import Books, total, verify
-from streams.core.changes import apply
+from streams.core.changes import Changes, apply
 from streams.core.fold import Fold
 from streams.core.mapping import NO_MAPPING, Target
 from streams.core.seal import coalesce
@@ -98,7 +98,7 @@ def test_a_receipt_names_the_window_its_money_and_the_audit_line() -> None:
 def test_windows_that_were_merged_into_one_are_named_too() -> None:
     """Each was told as held when it was opened; their money left with the one that took them in."""
     books = books_of([("ghost", 0), ("ghost", 1), ("ghost", 2)])
-    apply(books, coalesce(books, MeterPolicy(), NOON + 2 * HOUR_US, 100), NOON)
+    apply(books, coalesce(books, {}, {}, MeterPolicy(), NOON + 2 * HOUR_US, 100), NOON)
     order = WriteOff("audit-1", NOON, NOON + 10 * SECOND_US)
     receipts = write_off(books, 3, NOON // 1000, "ghost", order, PREFIX).receipts
     assert sorted(receipt.transaction_id for receipt in receipts) == [f"{PREFIX}0", f"{PREFIX}1", f"{PREFIX}2"]
@@ -123,3 +123,40 @@ def test_whatever_is_given_up_the_books_add_up(calls: list[tuple[str, int]], unt
     given_up(books, "ghost", until=NOON + until * SECOND_US)
     expected = sum(1 for customer, second in calls if customer == "ghost" and second <= until)
     assert books.position.counters.written_off.calls == expected
+
+
+def steps(books: Books, order: WriteOff, limit: int, cut_after: int | None = None) -> list[Changes]:
+    """An order's transactions; after `cut_after` of them the worker dies, and does the first one again from what is there."""
+    offset, done = books.position.next, list[Changes]()
+    while books.position.next == offset:
+        changes = write_off(books, offset, NOON // 1000, "ghost", order, PREFIX, limit)
+        if len(done) == cut_after:
+            write_off(books, offset, NOON // 1000, "ghost", order, PREFIX, limit)  # computed, and never committed
+        apply(books, changes, NOON)
+        verify(books)
+        done.append(changes)
+    return done
+
+
+@given(
+    seconds=st.lists(st.integers(0, 12), min_size=1, max_size=12),
+    merge=st.booleans(),
+    limit=st.integers(2, 9),
+    cut_after=st.integers(0, 5),
+)
+def test_a_large_write_off_is_done_in_bounded_steps_exactly(
+    seconds: list[int], merge: bool, limit: int, cut_after: int
+) -> None:
+    """One transaction held 864 000 receipts: whatever the bound, the money, the receipts and the end are the same."""
+    books = books_of([("ghost", second) for second in seconds])
+    if merge:
+        apply(books, coalesce(books, {}, {}, MeterPolicy(), NOON + 2 * HOUR_US, 5), NOON)
+    order = WriteOff("audit-1", NOON, NOON + 100 * SECOND_US)
+    done = steps(books, order, limit, cut_after)
+    assert all(len(changes.windows) + len(changes.receipts) <= limit for changes in done)
+    receipts = [receipt for changes in done for receipt in changes.receipts]
+    named = [receipt.transaction_id for receipt in receipts]
+    assert len(set(named)) == len(named) == len(set(seconds))
+    assert sum(receipt.calls for receipt in receipts) == len(seconds)
+    assert books.position.counters.written_off == Sum(len(seconds), Decimal(len(seconds)))
+    assert not books.held

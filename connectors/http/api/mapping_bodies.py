@@ -47,6 +47,8 @@ class MappingBody(BaseModel):
     Fields:
         effective_from: ISO 8601 or seconds since 1970; microseconds once read.
         id_kind: only calls whose customer id came from this field are meant; None = all.
+        correct: true = the mapping in force was a mistake, and this one takes its place from its beginning on; false =
+            it was none; None = it was one if Lago does not know its org.
     """
 
     litellm_customer_id: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_normal)]
@@ -59,6 +61,7 @@ class MappingBody(BaseModel):
     id_kind: (
         Literal["end_user", "user", "team", "organization", "key", "customer", "subscription", "unattributed"] | None
     ) = None
+    correct: bool | None = None
 
     def wanted(self) -> MappingRequest:
         """As the core takes it."""
@@ -71,6 +74,7 @@ class MappingBody(BaseModel):
             self.external_subscription_id or "",
             self.id_kind or "",
             self.effective_from,
+            self.correct,
         )
 
 
@@ -114,7 +118,11 @@ class VersionShown(BaseModel):
 
 
 class MappingShown(VersionShown):
-    """The version in force; `subscription` is where its usage goes, else `held_reason` says why not."""
+    """The version in force; `subscription` is where its usage goes, else `held_reason` says why not.
+
+    Fields:
+        corrected: of an answer to a change: the mistaken version whose place it took, held usage included.
+    """
 
     litellm_customer_id: str
     created_at: str
@@ -122,6 +130,7 @@ class MappingShown(VersionShown):
     subscription: str | None
     held_reason: str | None
     upcoming: list[VersionShown]
+    corrected: VersionShown | None
 
 
 class MappingPage(BaseModel):
@@ -167,6 +176,7 @@ def mapping_shown(mapped: Mapped, may_see: Callable[[str], bool]) -> dict[str, A
         "subscription": mapped.target.subscription or None,
         "held_reason": mapped.target.held or None,
         "upcoming": [_fields(other) for other in later],
+        "corrected": None if mapped.corrected is None else _fields(mapped.corrected),
     }
 
 

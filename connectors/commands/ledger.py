@@ -1,0 +1,98 @@
+"""`meterbridge ledger`: the way on for a ledger that has halted."""
+
+import asyncio
+import re
+from typing import Annotated, Any, NoReturn
+
+import typer
+from aiokafka.errors import KafkaError
+
+from connectors.commands.base import AsJson, DryRun, fail, moment_us, one_sentence, say, settings_of_command, table_of
+from connectors.operations.ledger_init import carry_out, place_of, plans
+from connectors.operations.sending import Sender
+from connectors.settings import Settings
+from schemas.errors import MeterbridgeError
+from schemas.moments import to_iso
+from streams.beginning import EARLIEST, LATEST, Beginning, From
+
+ledger = typer.Typer(help="The meter's ledgers, one a partition of the raw topic.", no_args_is_help=True)
+
+
+@ledger.command("init", epilog="Example: meterbridge ledger init --from earliest --why 'disk of kafka-2 lost' --yes")
+def init(
+    since: Annotated[
+        str,
+        typer.Option(
+            "--from", help="earliest, latest, an offset, or a record time: ISO 8601, or how long ago, like 24h."
+        ),
+    ],
+    why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
+    partition: Annotated[int | None, typer.Option(min=0, help="Only this one; all by default.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; else it is only said.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let ledgers that halted with truncated, hole or no_ledger go on; sound ones are left alone.
+
+    Says what is skipped. Exit code 0: done, or, without --yes, can be done; 1: nothing to do, or a ledger needs more.
+    """
+    wanted = _wanted(since, partition)
+    with one_sentence(KafkaError):
+        settings = settings_of_command()
+        if partition is not None and partition >= settings.kafka_partitions:
+            fail(f"there is no partition {partition}.", 2)
+        partitions = list(range(settings.kafka_partitions)) if partition is None else [partition]
+        told, wrong = asyncio.run(_done(settings, partitions, wanted, why, do=yes and not dry_run))
+    answer = {"ledgers": told, "done": yes and not dry_run}
+    say(answer, as_json=as_json, table=lambda: table_of(tuple(told[0]), [tuple(one.values()) for one in told]))
+    if wrong or not any(one["next"] != "" for one in told):
+        raise typer.Exit(1)
+
+
+async def _done(
+    settings: Settings, partitions: list[int], wanted: From, why: str, *, do: bool
+) -> tuple[list[dict[str, Any]], bool]:
+    place = place_of(settings)
+    sender = Sender(settings)
+    told, wrong = [], False
+    for number, found in zip(partitions, await plans(place, partitions, wanted), strict=True):
+        audit_id = ""
+        if isinstance(found, Beginning) and found.reason and do:
+            audit_id = await carry_out(settings, sender, place, found, wanted, why)
+        wrong = wrong or isinstance(found, MeterbridgeError)
+        told.append(_line(number, found, audit_id))
+    return told, wrong
+
+
+def _line(partition: int, found: Beginning | MeterbridgeError, audit_id: str) -> dict[str, Any]:
+    """A ledger as it is shown; `next` is empty where nothing is to be done."""
+    line: dict[str, Any] = {"partition": partition, "state": "sound", "stood": "", "next": "", "skipped": 0}
+    line |= {"checked_before": "", "detail": "", "audit_id": audit_id}
+    if isinstance(found, MeterbridgeError):
+        return line | {"state": found.reason, "detail": found.detail}
+    if not found.reason:
+        return line | {"stood": found.stood}
+    filled = f"{found.fill} offsets are filled up" if found.fill else ""
+    checked = to_iso(found.forgot_us) if found.forgot_us else ""
+    return line | {
+        "state": found.reason,
+        "stood": found.stood,
+        "next": found.next,
+        "skipped": found.skipped,
+        "checked_before": checked,
+        "detail": filled,
+    }
+
+
+def _wanted(text: str, partition: int | None) -> From:
+    if text in (EARLIEST, LATEST):
+        return From(text)
+    if re.fullmatch(r"\d+", text):
+        if partition is None:
+            _needs_partition()
+        return From(offset=int(text))
+    return From(at_ms=moment_us(text) // 1000)
+
+
+def _needs_partition() -> NoReturn:
+    fail("an offset is one partition's: give --partition with it.", 2)

@@ -1,0 +1,119 @@
+"""Ledgers that cannot go on are begun anew: looked at, written down in the audit log, and done, one partition at a time."""
+
+import time
+from decimal import Decimal
+
+import msgspec
+from aiokafka.errors import ProducerFenced
+
+from connectors.kafka.admin import topic_ids
+from connectors.kafka.security import aiokafka_config
+from connectors.operations.audit import audited
+from connectors.operations.scan import Stretch, header_of, scan, stretch_of
+from connectors.operations.sending import Outgoing, Sender
+from connectors.settings import Settings
+from schemas.errors import MeterbridgeError, Rejected
+from schemas.ledger import Sum
+from schemas.money import EXACT, add
+from schemas.records import LagoEvent, Manifest, WriteOff
+from schemas.topics import TopicNames
+from streams.beginning import NO_LEDGER, Beginning, From, Sealed, begin, plan
+from streams.ledger import LedgerPlace
+from streams.writes import CONTROL, MANIFEST, RAW_PARTITION, SEAL_SEQ, WRITE_OFF
+
+ACTION = "ledger.init"
+_BATCH = 10_000
+_ATTEMPTS = 5
+_HUNDRED = Decimal(100)
+
+_event = msgspec.json.Decoder(LagoEvent).decode
+_manifest = msgspec.json.Decoder(Manifest).decode
+
+
+def place_of(settings: Settings) -> LedgerPlace:
+    """Where the meter's ledgers live, as its worker has it.
+
+    Raises:
+        TopicProblem: `topic_missing`.
+    """
+    topics = TopicNames.with_prefix(settings.topic_prefix)
+    ids = topic_ids(settings, [topics.raw])
+    return LedgerPlace(
+        aiokafka_config(settings),
+        topics,
+        ids[topics.raw],
+        settings.kafka_partitions,
+        f"{settings.topic_prefix}{settings.deployment_name}-meter",
+        settings.deployment_name,
+    )
+
+
+async def plans(place: LedgerPlace, partitions: list[int], wanted: From) -> list[Beginning | MeterbridgeError]:
+    """What would be done about each partition, or why nothing can be. Raises aiokafka's errors."""
+    found: list[Beginning | MeterbridgeError] = []
+    for partition in partitions:
+        try:
+            found.append(await plan(place, partition, wanted))
+        except MeterbridgeError as error:
+            found.append(error)
+    return found
+
+
+async def carry_out(
+    settings: Settings, sender: Sender, place: LedgerPlace, planned: Beginning, wanted: From, why: str
+) -> str:
+    """Do it; the audit line's id.
+
+    Raises:
+        Rejected: `ledger_moved`. Unavailable: Kafka did not take the line, or the records.
+    """
+    target = {
+        "partition": str(planned.partition),
+        "reason": planned.reason,
+        "from": str(planned.stood),
+        "to": str(planned.next),
+        "filled": str(planned.fill),
+        "forgot_us": str(planned.forgot_us),
+    }
+    audit_id = audited(settings, sender, ACTION, target, reason=why, count=planned.skipped)
+    sealed = sealed_before(settings, planned.partition) if planned.reason == NO_LEDGER else Sealed()
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            await begin(place, planned.partition, wanted, planned, sealed)
+            break
+        except ProducerFenced:  # a halted lane that has just looked again
+            if not left:
+                raise Rejected("ledger_moved", "workers open the ledger all the time") from None
+    if planned.fill:
+        _fill(settings, sender, place.topics.raw, planned, audit_id)
+    return audit_id
+
+
+def _fill(settings: Settings, sender: Sender, raw: str, planned: Beginning, audit_id: str) -> None:
+    """Raise the log's end to the ledger's position, by orders that order nothing.
+
+    Calls that arrive meanwhile may come to lie below the position, where nobody counts them: they are sent again.
+    """
+    order = msgspec.json.encode(WriteOff(audit_id, time.time_ns() // 1000, 0))
+    filler = Outgoing(raw, b"", order, planned.partition, ((CONTROL, WRITE_OFF),))
+    for start in range(0, planned.fill, _BATCH):
+        sender.send([filler] * min(_BATCH, planned.fill - start))
+    below = Stretch(raw, {planned.partition: (planned.next - planned.fill, planned.next)})
+    calls = [message for message in scan(settings, below) if not header_of(message, CONTROL)]
+    sender.send(Outgoing(raw, message.key(), message.value(), planned.partition) for message in calls)
+
+
+def sealed_before(settings: Settings, partition: int) -> Sealed:
+    """What a ledger that is gone had sealed, as far as events are kept."""
+    stretch = stretch_of(settings, TopicNames.with_prefix(settings.topic_prefix).events)
+    highest, calls, cents = 0, 0, Sum().cost
+    seen: set[int] = set()
+    for message in scan(settings, stretch):
+        number = int(header_of(message, SEAL_SEQ) or 0)
+        if header_of(message, RAW_PARTITION) != str(partition) or number in seen:
+            continue
+        seen.add(number)
+        highest = max(highest, number)
+        calls += _manifest(header_of(message, MANIFEST)).count
+        cents = add(cents, EXACT.create_decimal(_event(message.value() or b"").precise_total_amount_cents))
+    return Sealed(highest, Sum(calls, EXACT.divide(cents, _HUNDRED)))

@@ -1,0 +1,42 @@
+"""When a mapping request corrects the version before it rather than follow it; pure (docs/adr/0019).
+
+A correction takes the version's place from its own beginning on, so what was held under the mistake goes where it
+belongs. What was billed stays billed: windows with a subscription are frozen.
+"""
+
+from collections.abc import Collection
+
+from schemas.customers import CustomerRecord, MappingVersion
+from schemas.errors import Rejected
+
+BEGINS_ELSEWHERE = "correction_begins_elsewhere"
+
+
+def corrected(
+    record: CustomerRecord | None,
+    in_force: MappingVersion | None,
+    *,
+    correct: bool | None,
+    effective_from: int | None,
+    unknown: Collection[str],
+) -> MappingVersion | None:
+    """The version that a request takes the place of; None where it is a change, from its own beginning on.
+
+    Args:
+        in_force: the record's version at the earliest moment at which a change could apply.
+        correct: what the request says: True = it corrects; False = it does not; None = the mistake is to be seen.
+        effective_from: the request's, on a whole second; None = it names none.
+        unknown: orgs of which there is no record, and that Lago answered it does not know.
+
+    Raises:
+        Rejected: `correction_begins_elsewhere`: the request calls itself a correction, and names another beginning.
+    """
+    if record is None or in_force is None or correct is False:
+        return None
+    if correct:
+        if effective_from not in (None, in_force.effective_from):
+            raise Rejected(BEGINS_ELSEWHERE, "a correction begins with the version that it corrects")
+        return in_force
+    # One that names a subscription may have been billed: Lago bills by the subscription alone.
+    mistaken = in_force.is_active and not in_force.external_subscription_id and in_force.lago_customer_id in unknown
+    return in_force if mistaken and effective_from in (None, in_force.effective_from) else None

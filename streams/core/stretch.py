@@ -1,0 +1,55 @@
+"""In which stretches of time a customer's usage is resolved alike: what is held may be merged within one, never beyond.
+
+A billing period begins with a day of its org's time zone, and every zone's days begin on a quarter of an hour of UTC
+(the IANA time zone database; docs/adr/0018). So no quarter holds the border of a billing period, whatever the zone.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+
+from schemas.customers import CustomerRecord, OrgRecord
+
+QUARTER_US = 900_000_000
+
+
+def borders(customer: CustomerRecord | None, orgs: Mapping[str, OrgRecord]) -> list[int]:
+    """The moments, in order, at which the customer's usage may begin to be resolved otherwise, as known now:
+    where its mapping versions begin, and where the subscriptions of their orgs begin and end."""
+    if customer is None:
+        return []
+    found = {version.effective_from for version in customer.versions}
+    for org_id in {version.lago_customer_id for version in customer.versions}:
+        if (org := orgs.get(org_id)) is not None:
+            found.update(borders_of(org))
+    return sorted(found)
+
+
+def borders_of(org: OrgRecord) -> Iterator[int]:
+    """The moments at which another subscription of the org may be the one that is billed, as known now."""
+    for period in org.periods:
+        yield period.started_at
+        if period.terminated_at is not None:
+            yield period.terminated_at
+
+
+def stretch(sorted_borders: Sequence[int], first_us: int, last_us: int) -> tuple[int, int] | None:
+    """The longest `[start, end)` within a quarter of an hour that holds both moments and no border but at its start.
+
+    None where a border, or that of a quarter, lies between them.
+    """
+    start = first_us - first_us % QUARTER_US
+    end = start + QUARTER_US
+    if last_us >= end:
+        return None
+    if sorted_borders:
+        number = bisect_right(sorted_borders, first_us)
+        if number:
+            start = max(start, sorted_borders[number - 1])
+        if number < len(sorted_borders):
+            end = min(end, sorted_borders[number])
+    return (start, end) if last_us < end else None
+
+
+def crossed(sorted_borders: Sequence[int], first_us: int, last_us: int) -> bool:
+    """Whether a border lies after the first moment and not after the last one."""
+    return bisect_right(sorted_borders, first_us) != bisect_right(sorted_borders, last_us)

@@ -1,0 +1,66 @@
+"""Which versions of a customer's mapping pay for a call, in the order in which they are asked; pure.
+
+A version covers `[effective_from, next effective_from)`, the first one everything before it too. What nobody could be
+billed for is undecided, so it is open to a later version in three cases, and in no other (docs/adr/0019):
+
+- an inactive version, and one for calls of another id kind, covers nothing: the next one that does, does;
+- a later version of the same org chooses another of its subscriptions;
+- the mapping was deleted before its org ever had a subscription: the one that is mapped next takes what was left.
+
+From one org to another is a move: the past stays with the old one, billed or not.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
+
+#: Why no version covers a call.
+NO_MAPPING = "no_mapping"
+INACTIVE = "inactive"
+WRONG_KIND = "id_kind_not_mapped"
+
+
+def covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
+    """The number of the version that covers the moment, active or not."""
+    found = 0
+    for number, version in enumerate(versions):
+        if version.effective_from <= at_us:
+            found = number
+    return found
+
+
+def covers(version: MappingVersion, id_kind: str) -> bool:
+    """Whether calls of the kind are billed by the version."""
+    return version.is_active and version.id_kind in ("", id_kind)
+
+
+def payers(
+    versions: tuple[MappingVersion, ...], at_us: int, id_kind: str, orgs: Mapping[str, OrgRecord]
+) -> Iterator[MappingVersion]:
+    """The versions that may bill a call that ended at `at_us`; each is asked if the one before it cannot."""
+    first: MappingVersion | None = None
+    deleted = False
+    for version in versions[covering(versions, at_us) :]:
+        if first is not None and version.deleted:
+            deleted = True
+        if not covers(version, id_kind):
+            continue
+        if first is None:
+            first = version
+        elif version.lago_customer_id != first.lago_customer_id and not (
+            deleted and not _had_a_subscription(first, orgs)
+        ):
+            return
+        yield version
+
+
+def uncovered(record: CustomerRecord, at_us: int) -> str:
+    """Why none does."""
+    if any(version.is_active for version in record.versions[covering(record.versions, at_us) :]):
+        return WRONG_KIND
+    return NO_MAPPING if record.versions[-1].deleted else INACTIVE
+
+
+def _had_a_subscription(version: MappingVersion, orgs: Mapping[str, OrgRecord]) -> bool:
+    org = orgs.get(version.lago_customer_id)
+    return bool(version.external_subscription_id) or (org is not None and bool(org.periods))

@@ -1,0 +1,176 @@
+"""The way on for a ledger that has halted: what is skipped is said, no call is billed twice, and the lane goes on by itself."""
+
+import time
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from connectors.operations.ledger_init import place_of
+from schemas.ledger import POSITION_KEY, Position
+from streams.beginning import From, Sealed, begin, plan
+from streams.core.changes import Changes
+from streams.ledger import Ledger, LedgerShelf
+from streams.parts import Parts
+from tests.support.calls import Raw, raw, slp
+from tests.support.command import meterbridge
+from tests.support.eventually import soon
+from tests.support.kafka import Kafka
+from tests.support.stage import Stage
+
+
+@pytest.fixture
+def stage(kafka: Kafka, topic_prefix: str) -> Stage:
+    stage = Stage(kafka.bootstrap, topic_prefix)
+    stage.map("acme", "org", "sub")
+    return stage
+
+
+def parts(stage: Stage) -> Parts:
+    """Under the names that the command knows."""
+    return stage.parts(group_prefix=f"{stage.settings.topic_prefix}meterbridge-")
+
+
+def calls(numbers: Sequence[int], ago_s: float = 0) -> list[Raw]:
+    at = time.time_ns() // 1000 - int(ago_s * 1e6)
+    return [raw(0, slp(n, at_us=at, cost="0.5"), received_us=at) for n in numbers]
+
+
+def billed(stage: Stage) -> tuple[int, Decimal]:
+    events = stage.values(stage.topics.events)
+    cents = sum((Decimal(event["precise_total_amount_cents"]) for event in events), Decimal(0))
+    return sum(int(event["properties"]["requests"]) for event in events), cents
+
+
+def admin(stage: Stage) -> AdminClient:
+    return AdminClient({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
+
+
+def cut_head(stage: Stage, before: int) -> None:
+    client = admin(stage)  # one that nobody holds answers nothing
+    for future in client.delete_records([TopicPartition(stage.topics.raw, 0, before)]).values():
+        future.result(30)
+
+
+async def run(stage: Stage, count: int) -> None:
+    async with stage.running("meter", parts(stage)):
+        await soon(lambda: billed(stage)[0] == count, limit_s=30)
+
+
+async def init(stage: Stage, *words: str) -> tuple[int, list[dict[str, Any]]]:
+    ended = await meterbridge(stage, "ledger", "init", "--json", *words)
+    assert ended.out, ended.err
+    return ended.code, ended.json["ledgers"]
+
+
+async def reconciled(stage: Stage) -> str:
+    ended = await meterbridge(stage, "reconcile", "--json")
+    return "" if ended.code == 0 else ended.out + ended.err
+
+
+async def test_a_sound_ledger_is_left_alone(stage: Stage) -> None:
+    stage.put(calls(range(3)), partition=0)
+    await run(stage, 3)
+    for words in (("--from", "latest", "--yes"), ("--from", "2", "--partition", "0", "--yes")):
+        code, told = await init(stage, *words)
+        assert (code, {one["state"] for one in told}) == (1, {"sound"})
+    assert stage.read(stage.topics.audit) == []
+
+
+async def test_records_lost_at_the_head_are_skipped_said_and_the_lane_goes_on_without_a_restart(stage: Stage) -> None:
+    """By retention, while the meter was away: 3 were billed, 4 are gone, 5 are left, of them one is a repeat."""
+    first = calls(range(3))
+    stage.put(first, partition=0)
+    await run(stage, 3)
+    stage.put(calls(range(3, 11)), partition=0)
+    stage.put(first[:1], partition=0)
+    cut_head(stage, 7)
+    async with stage.running("meter", parts(stage)) as role:
+        role.halt_s = 3.0
+        await soon(lambda: bool(stage.sensors.halted), limit_s=30)
+        assert stage.sensors.halted == [(stage.topics.raw, 0, "truncated")]
+        code, (one, second) = await init(stage, "--from", "earliest")
+        assert (code, one["state"], one["stood"], one["next"], one["skipped"]) == (0, "truncated", 3, 7, 4)
+        assert second["state"] == "sound"
+        assert billed(stage)[0] == 3
+        code, (one, _) = await init(stage, "--from", "earliest", "--yes", "--why", "retention")
+        assert (code, one["skipped"]) == (0, 4)
+        await soon(lambda: billed(stage)[0] == 7, limit_s=30)
+        await soon(lambda: bool(stage.sensors.resumed), limit_s=30)
+    assert billed(stage) == (7, Decimal(350))
+    assert stage.sensors.calls["duplicate"] == 1
+    (line,) = stage.values(stage.topics.audit)
+    assert (line["action"], line["count"], line["reason"]) == ("ledger.init", 4, "retention")
+    assert await reconciled(stage) == ""
+
+
+async def test_a_position_beyond_the_log_is_reached_by_filling_so_that_no_offset_comes_again(stage: Stage) -> None:
+    """A part is named by its first offset: another part of that name would pass for a repeat at Lago."""
+    stage.put(calls(range(3)), partition=0)
+    await run(stage, 3)
+    position = {m.key(): m.value() for m in stage.read(stage.topics.changelog) if m.partition() == 0}[POSITION_KEY]
+    ahead = msgspec.msgpack.decode(position, type=Position)
+    ahead.next = 8  # five records were lost with the log's end
+    stage.producer.produce(stage.topics.changelog, msgspec.msgpack.encode(ahead), POSITION_KEY, partition=0)
+    stage.producer.flush(10)
+    stage.put(calls([77]), partition=0)  # came after the loss, below the position
+    code, (first, _) = await init(stage, "--from", "earliest", "--yes")
+    assert (code, first["state"]) == (1, "offsets_would_repeat")
+    code, (first, _) = await init(stage, "--from", "latest", "--yes")
+    assert (code, first["state"], first["next"], first["skipped"]) == (0, "truncated", 8, 0)
+    stage.put(calls([78]), partition=0)
+    await run(stage, 4)
+    replayed = await meterbridge(stage, "replay", "--from", "10m", "--to", "0s", "--json")
+    assert replayed.code == 0, replayed.err
+    await run(stage, 5)
+    ids = [event["transaction_id"] for event in stage.values(stage.topics.events)]
+    assert len(ids) == len(set(ids))
+    assert billed(stage) == (5, Decimal(250))
+
+
+async def test_a_lost_ledger_goes_on_where_it_stood_and_bills_no_repeat(stage: Stage) -> None:
+    """Its identities are gone: what ended before its last call was received waits for a check; seals and sums go on."""
+    counted = calls(range(3), ago_s=1200)
+    stage.put(counted, partition=0)
+    await run(stage, 3)
+    name = stage.topics.changelog
+    client = admin(stage)
+    for future in client.delete_topics([name], operation_timeout=10).values():
+        future.result(30)
+    await soon(lambda: name not in client.list_topics(timeout=5).topics)
+    for future in client.create_topics([NewTopic(name, 2, 1, config={"cleanup.policy": "compact"})]).values():
+        future.result(30)
+    stage.put(counted[1:2], partition=0)
+    stage.put(calls([10, 11]), partition=0)
+    code, (first, second) = await init(stage, "--from", "earliest", "--yes")
+    assert code == 0, first
+    assert (first["state"], first["stood"], first["next"], first["skipped"]) == ("no_ledger", 3, 0, 0)
+    assert first["checked_before"] and second["state"] == "sound"
+    await run(stage, 5)
+    assert billed(stage) == (5, Decimal(250))
+    assert stage.sensors.calls["rejected:beyond_horizon"] == 4
+    assert await reconciled(stage) == ""
+
+
+async def test_a_worker_that_is_alive_is_fenced_and_finds_the_new_position(stage: Stage) -> None:
+    """The command writes by the meter's own transactional id: whoever has the partition cannot commit any more."""
+    stage.put(calls(range(8)), partition=0)
+    place = place_of(stage.settings)
+    worker = Ledger(0, place, LedgerShelf(time.monotonic), lambda: time.time_ns() // 1000)
+    books = await worker.open()
+    cut_head(stage, 5)
+    planned = await plan(place, 0, From("earliest"))
+    assert (planned.reason, planned.next) == ("truncated", 5)
+    await begin(place, 0, From("earliest"), planned, Sealed())
+    stale = Changes(msgspec.structs.replace(books.position, next=1))
+    with pytest.raises(Exception, match=r"(?i)fenced|epoch"):
+        await worker.commit(stale)
+    await worker.close()
+    again = Ledger(0, place, LedgerShelf(time.monotonic), lambda: time.time_ns() // 1000)
+    assert (await again.open()).position.next == 5
+    assert again.books is not None and again.books.position.skipped == 5
+    await again.close()
