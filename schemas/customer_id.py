@@ -2,29 +2,74 @@
 
 The spelling is the Kafka key, and so decides the partition: two spellings of one customer would
 never meet. Lone surrogates become U+FFFD, because a key must be UTF-8.
+
+A secret is no name: what looks like an API key, and whatever stands in a field for a key's hash and is none, is
+replaced by the hash that LiteLLM would have sent. So a mapping that names the key in the clear finds the same customer.
 """
 
 from hashlib import sha256
+from re import compile as re_compile
 from unicodedata import normalize
 
 MAX_BYTES = 255
 #: The customer of calls that name nobody: held until an operator maps it, never dropped.
 UNATTRIBUTED = "unattributed:"
 
+#: How LiteLLM names its master key where others have a hash.
+_MASTER_KEY = "litellm_proxy_master_key"
+_HASH = re_compile(r"[0-9a-fA-F]{64}")
+#: LiteLLM's keys and most providers' begin so.
+_SECRET = re_compile(r"(?:[Bb]earer\s+)?sk-\S{4,}")
+_SECRET_STARTS = ("sk-", "Bearer", "bearer")
+#: Ids seen lately: most calls share theirs with another.
+_known: dict[str, str] = {}
+_KNOWN = 4096
+_SCHEME = re_compile(r"(?i:bearer)\s+")
+
+
+def is_secret(text: str) -> bool:
+    """It looks like an API key in the clear: `sk-...`, also behind `Bearer`."""
+    return _SECRET.fullmatch(text.strip()) is not None
+
+
+def key_hash(text: str) -> str:
+    """What may be stored of a text in a field for a key or its hash: 64 hex digits as they are, else their SHA-256.
+
+    That is LiteLLM's hash of a key, also where the sender left `Bearer` before it. Hashing twice is hashing once.
+    """
+    plain = text.strip()
+    if not plain or plain == _MASTER_KEY or _HASH.fullmatch(plain) is not None:
+        return plain
+    plain = _SCHEME.sub("", plain, count=1)
+    return sha256(plain.encode("utf-8", "replace")).hexdigest()
+
 
 def normalise_customer_id(text: str | None) -> str | None:
-    """Trim, drop NUL, NFC; `""` is absent (None); over 255 bytes of UTF-8 become `sha256:<hex>`.
+    """Trim, drop NUL, NFC; `""` is absent (None); over 255 bytes of UTF-8 become `sha256:<hex>`, a secret its hash.
 
     Idempotent: normalising twice is normalising once.
     """
     if text is None:
         return None
+    if (known := _known.get(text)) is not None:
+        return known
+    normal = _normalised(text)
+    if normal is not None and len(text) <= MAX_BYTES:
+        if len(_known) >= _KNOWN:
+            _known.clear()
+        _known[text] = normal
+    return normal
+
+
+def _normalised(text: str) -> str | None:
     if not text.isascii():
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         text = normalize("NFC", text)
     text = text.replace("\0", "").strip()
     if not text:
         return None
+    if text.startswith(_SECRET_STARTS) and is_secret(text):
+        return key_hash(text)
     encoded = text.encode()
     if len(encoded) > MAX_BYTES:
         return "sha256:" + sha256(encoded).hexdigest()

@@ -6,6 +6,7 @@ an aware `datetime`. A text without an offset is taken as UTC, as LiteLLM's data
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from re import Match
 from re import compile as re_compile
 
 from schemas.errors import Rejected
@@ -18,7 +19,9 @@ _MAX_NS = MAX_US * 1000
 _LONGEST_TEXT = 64
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NUMBER = re_compile(r"^\s*\d+(\.\d+)?\s*$")
+_NUMBER = re_compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
+#: A zone in letters, or one that a space parts from the time, as databases write it.
+_ZONE = re_compile(r"\s*(?:UTC|GMT|([+-][0-9]{2}(?::?[0-9]{2})?))$")
 #: Numbers from here on are read as milliseconds, then micro-, then nanoseconds.
 _MS_FROM, _US_FROM, _NS_FROM = 10**11, 10**14, 10**17
 #: Seconds parsed lately: calls come in order of time, so most share theirs with another.
@@ -30,7 +33,8 @@ _ISO_LENGTH = 27
 def parse_us(value: float | int | str) -> int:
     """Microseconds since 1970 UTC of a number (s, ms, us or ns) or an ISO 8601 text.
 
-    A number below 1e11 is seconds (until the year 5138), below 1e14 milliseconds.
+    A number below 1e11 is seconds (until the year 5138), below 1e14 milliseconds, below 1e17 microseconds. A text
+    may hold such a number. ISO 8601 may have lower-case letters (RFC 3339, 5.6), a space for its `T`, and any offset.
 
     Raises:
         Rejected: `bad_time` when it is no moment between 1970 and 9999.
@@ -101,17 +105,22 @@ def _from_iso(text: str) -> int | None:
 
 
 def _from_text(text: str) -> int:
-    if len(text) > _LONGEST_TEXT:
+    text = text.strip()
+    if len(text) > _LONGEST_TEXT or not text.isascii():
         raise Rejected("bad_time", "neither seconds, milliseconds nor ISO 8601")
-    if _NUMBER.match(text):
-        number = Decimal(text.strip())
-        if number >= _MS_FROM:
-            return _from_number(int(number))
-        return int((number * SECOND_US).to_integral_value())
     try:
-        moment = datetime.fromisoformat(text.strip())
+        if _NUMBER.fullmatch(text):
+            number = Decimal(text)
+            if number >= _MS_FROM:
+                return _from_number(int(number) if number < _MAX_NS else _MAX_NS)
+            return int((number * SECOND_US).to_integral_value())
+        moment = datetime.fromisoformat(_ZONE.sub(_plain_zone, text.upper()))
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         return to_us(moment)
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, ArithmeticError) as error:
         raise Rejected("bad_time", "neither seconds, milliseconds nor ISO 8601") from error
+
+
+def _plain_zone(found: Match[str]) -> str:
+    return found[1] or "Z"

@@ -5,7 +5,8 @@ there on every sum is exact, and is the sum Lago computes from the strings it is
 15 places of a cent, `decimal(40,15)`; see docs/lago-behaviour.md).
 """
 
-from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, Overflow
+from decimal import ROUND_HALF_EVEN, Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
+from re import compile as re_compile
 
 from schemas.errors import Rejected
 
@@ -20,6 +21,22 @@ EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[Inexact, InvalidOperat
 
 _ROUNDING = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, Overflow])
 _HUNDRED = Decimal(100)
+#: Python's `Decimal` also takes `1_000`, ` 1 `, `NaN` and the digits of every script.
+_WRITTEN = re_compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+
+def parse_amount(text: str) -> Decimal:
+    """The number that a text from outside writes: ASCII digits, a fraction and an exponent, nothing around them.
+
+    Raises:
+        Rejected: `bad_cost`: it is no such number, or no Decimal holds it.
+    """
+    if _WRITTEN.fullmatch(text) is None:
+        raise Rejected("bad_cost", "not a plain decimal number")
+    try:
+        return Decimal(text)
+    except DecimalException as error:
+        raise Rejected("bad_cost", "not a plain decimal number") from error
 
 
 def quantum(places: int = COST_DECIMALS) -> Decimal:
@@ -60,6 +77,11 @@ def cents_text(dollars: Decimal) -> str:
     Never an exponent: Lago silently skips a sum metric's value such as `1e-05`.
     """
     return plain(EXACT.multiply(dollars, _HUNDRED))
+
+
+def from_cents(cents: Decimal) -> Decimal:
+    """Cents to dollars; beyond 60 digits rounded, as a cost is to `COST_DECIMALS` anyway."""
+    return _ROUNDING.divide(cents, _HUNDRED)
 
 
 def plain(amount: Decimal) -> str:

@@ -27,6 +27,7 @@ class Usage(msgspec.Struct, gc=False):
             milliseconds, and may be rounded.
         metered: what is emitted as it is, and costs nothing here; None for a call.
         note: why a value was corrected, e.g. `future_time`; `""` for nothing.
+        context: see `CallContext`; as it was stored.
     """
 
     identity: bytes
@@ -60,6 +61,7 @@ class Usage(msgspec.Struct, gc=False):
     checked_us: int = 0
     twins: tuple[bytes, ...] = ()
     metered: Metered | None = None
+    context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 #: Fields that `WINDOW_GROUP_BY` may add to a window's key.

@@ -8,7 +8,7 @@ unknown have no field here, so they cannot reach a topic.
 
 Usage that others measured is no call and stands beside it, as `Metered`: only our own API writes it.
 
-`Call` is typed and is what the meter reads. `StoredCall` has the same fields as raw JSON, is what the
+`Call` is typed and is what the meter reads. `stored_call()` has the same fields as raw JSON, is what the
 ingress keeps, and so preserves every number's text.
 """
 
@@ -19,6 +19,8 @@ import msgspec
 from msgspec import Raw
 
 ENVELOPE_VERSION = 1
+#: What an ingress of this release writes as `rules`.
+RULES = 1
 #: Sources, as stored in the envelope.
 WEBHOOK, BACKFILL, API = "webhook", "backfill", "api"
 
@@ -40,6 +42,7 @@ class TokenDetails(msgspec.Struct, gc=False):
 
     cached_tokens: Count = None
     reasoning_tokens: Count = None
+    cache_creation_tokens: Count = None
 
 
 class UsageObject(msgspec.Struct, gc=False):
@@ -48,6 +51,7 @@ class UsageObject(msgspec.Struct, gc=False):
     prompt_tokens_details: TokenDetails | None = None
     completion_tokens_details: TokenDetails | None = None
     cache_read_input_tokens: Count = None
+    cache_creation_input_tokens: Count = None
 
 
 class CallMetadata(msgspec.Struct, gc=False):
@@ -74,16 +78,30 @@ class LagoProperties(msgspec.Struct, gc=False):
     prompt_tokens: Count = None
     completion_tokens: Count = None
     total_tokens: Count = None
+    spend: Number = None
+    cost: Number = None
 
 
 class CloudEventData(msgspec.Struct, gc=False):
-    """`data` of a CloudEvent, as LiteLLM's `openmeter` callback fills it; `cost` in dollars."""
+    """`data` of a CloudEvent, as LiteLLM's `openmeter` callback fills it; `cost` in dollars.
+
+    What follows `total_tokens` is what other senders call the same.
+    """
 
     model: Id = None
     cost: Number = None
     prompt_tokens: Count = None
     completion_tokens: Count = None
     total_tokens: Count = None
+    spend: Number = None
+    response_cost: Number = None
+    cost_usd: Number = None
+    tokens_input: Count = None
+    tokens_output: Count = None
+    provider: Id = None
+    customer_id: Id = None
+    end_user: Id = None
+    user: Id = None
 
 
 class CloudEvent(msgspec.Struct, gc=False):
@@ -146,11 +164,15 @@ class Call(msgspec.Struct, gc=False):
     properties: LagoProperties | None = None
     # CloudEvents
     cloud_event: CloudEvent | None = None
+    # other senders' names for the same
+    cost: Number = None
+    external_customer_id: Id = None
 
 
-def _raw_twin(of: type[msgspec.Struct], **nested: Any) -> type[msgspec.Struct]:
-    """The same field names, every value kept as the JSON text it came as."""
-    fields = [(name, nested.get(name, Raw) | msgspec.UnsetType, msgspec.UNSET) for name in of.__struct_fields__]
+def _raw_twin(of: type[msgspec.Struct], also: tuple[str, ...] = (), **nested: Any) -> type[msgspec.Struct]:
+    """The same field names, and those in `also`; every value is kept as the JSON text it came as."""
+    names = (*of.__struct_fields__, *also)
+    fields = [(name, nested.get(name, Raw) | msgspec.UnsetType, msgspec.UNSET) for name in names]
     return msgspec.defstruct("Stored" + of.__name__, fields, gc=False)
 
 
@@ -160,15 +182,49 @@ _StoredUsage = _raw_twin(
     prompt_tokens_details=_StoredDetails | None,
     completion_tokens_details=_StoredDetails | None,
 )
-_StoredMetadata = _raw_twin(CallMetadata, usage_object=_StoredUsage | None)
 _StoredProperties = _raw_twin(LagoProperties)
 _StoredEventData = _raw_twin(CloudEventData)
-StoredCloudEvent = _raw_twin(CloudEvent, data=_StoredEventData | None)
-StoredCall = _raw_twin(
-    Call,
-    metadata=_StoredMetadata | None,
-    properties=_StoredProperties | None,
-    cloud_event=StoredCloudEvent | None,
+
+#: Of a CloudEvent, beside what is stored: how it is told from a call, and its data in another form.
+EVENT_SIGNS = ("specversion", "type", "data_base64")
+StoredCloudEvent = _raw_twin(CloudEvent, also=EVENT_SIGNS, data=_StoredEventData | None)
+#: Members that may hold calls: what senders wrap around them.
+WRAPPERS = ("events", "event", "records", "record", "data", "calls", "logs", "usage")
+#: Members that the context is made of (schemas/context.py), at the top and in `metadata`.
+CONTEXT_FIELDS = ("cost_breakdown", "completionStartTime", "model_id", "api_base")
+CONTEXT_METADATA = ("spend_logs_metadata", "user_api_key_auth_metadata")
+
+
+def stored_call(*, tags: bool = False, metadata: bool = False) -> type[msgspec.Struct]:
+    """What an element is read as at the ingress: a call's fields, and those that are not stored as they came.
+
+    Args:
+        tags: `request_tags` are read as well.
+        metadata: `CONTEXT_METADATA` are.
+    """
+    context = (*CONTEXT_FIELDS, "request_tags") if tags else CONTEXT_FIELDS
+    of_key = _raw_twin(CallMetadata, also=CONTEXT_METADATA if metadata else (), usage_object=_StoredUsage | None)
+    return _raw_twin(
+        Call,
+        also=("specversion", *WRAPPERS, *context),
+        completionStartTime=Time,
+        model_id=str | None,
+        api_base=str | None,
+        metadata=of_key | None,
+        properties=_StoredProperties | None,
+        cloud_event=_raw_twin(CloudEvent, data=_StoredEventData | None) | None,
+        cost_breakdown=StoredCosts | None,
+    )
+
+
+#: LiteLLM's `cost_breakdown`, as far as it is numbers.
+COSTS = (
+    *("input_cost", "output_cost", "total_cost", "original_cost", "tool_usage_cost", "cache_read_cost"),
+    *("cache_creation_cost", "discount_percent", "discount_amount", "margin_percent", "margin_fixed_amount"),
+    "margin_total_amount",
+)
+StoredCosts = msgspec.defstruct(
+    "StoredCosts", [(name, Raw | msgspec.UnsetType, msgspec.UNSET) for name in COSTS], gc=False
 )
 
 
@@ -204,6 +260,10 @@ class RawRecord(msgspec.Struct, gc=False):
         checked_at: when the usage log was seen not to hold the call, microseconds since 1970 UTC; a
             call that came by webhook was never checked: 0.
         metered: usage that others measured; null for a call.
+        rules: of the ingress that wrote it: from 1 on, texts have no NUL, an amount that is text is a plain decimal
+            number, and no field for a key's hash holds a key. What an older one wrote is judged when it is read.
+        note: which details the ingress converted or left out; `""` for none.
+        context: what no rule of money reads and later questions need, a `CallContext`; absent where there is none.
     """
 
     v: int
@@ -214,3 +274,6 @@ class RawRecord(msgspec.Struct, gc=False):
     call: Call
     checked_at: int = 0
     metered: Metered | None = None
+    rules: int = 0
+    note: str = ""
+    context: Raw | msgspec.UnsetType = msgspec.UNSET

@@ -6,11 +6,12 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from connectors.http.middleware import Door
+from connectors.http.unpacking import PACKED
 
 
 def create_app(door: Door, *routes: Iterable[web.RouteDef], watching: Sequence[Middleware] = ()) -> web.Application:
     """An application of all `routes` behind `door`, and within it `watching`."""
-    app = web.Application(middlewares=[door.passing, *watching])
+    app = web.Application(handler_args=PACKED, middlewares=[door.passing, *watching])
     for some in routes:
         app.add_routes(some)
     return app

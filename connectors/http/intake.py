@@ -1,12 +1,16 @@
 """A request's body is read in bounded memory: one body has a limit, all of them together another."""
 
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
 from aiohttp import web
 
 from connectors.http.problem import CLOSES, Problem, try_again
+from connectors.http.unpacking import Unpacker
 
-#: What aiohttp undoes while it reads, in bounded steps; anything else would arrive unread.
-_ENCODINGS = {"", "identity", "gzip", "deflate"}
 _OVERLOAD_RETRY_S = 1
+#: More than this is unpacked beside the event loop: a kilobyte may become a megabyte.
+_WORTH_A_THREAD = 4 << 10
 
 
 class Intake:
@@ -36,11 +40,9 @@ class Intake:
             Problem: 413 too large (known from Content-Length before reading), 415 unknown encoding,
                 400 undecodable, 503 too much in flight.
         """
-        encoding = request.headers.get("Content-Encoding", "").strip().lower()
-        if encoding not in _ENCODINGS:
-            raise Problem(415, "unknown_encoding", "Content-Encoding may be gzip, deflate or identity")
+        unpacker = Unpacker(request.headers.get("Content-Encoding", ""))
         held = size = 0
-        announced = 0 if encoding else request.content_length or 0
+        announced = request.content_length or 0
         chunks: list[bytes] = []
         content = request.content
         try:
@@ -54,6 +56,18 @@ class Intake:
                 if size > held:
                     held += self._hold(held, size, stranger=stranger)
                 chunks.append(chunk)
+            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            if not unpacker.is_plain:
+                chunks, unpacked = [], 0
+                async for piece in _unpacked(unpacker, body):
+                    unpacked += len(piece)
+                    self._check(unpacked)
+                    if size + unpacked > held:
+                        held += self._hold(held, size + unpacked, stranger=stranger, limited=False)
+                    chunks.append(piece)
+                body = b"".join(chunks)
+                self._give_back(held - unpacked, stranger=stranger)
+                held = unpacked
         except web.RequestPayloadError as error:
             self.bytes_in_flight -= held
             raise Problem(400, "bad_encoding", "the body is not what its headers say", CLOSES) from error
@@ -63,7 +77,7 @@ class Intake:
         finally:
             if stranger:
                 self._strangers -= held
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return body
 
     def release(self, body: bytes) -> None:
         """`body` is answered."""
@@ -73,9 +87,19 @@ class Intake:
         if needed > self._max_body:
             raise Problem(413, "body_too_large", f"a body may have {self._max_body} bytes")
 
-    def _hold(self, held: int, needed: int, *, stranger: bool = False) -> int:
-        """Reserve what `needed` bytes take beyond `held`; returns how many bytes that were."""
-        self._check(needed)
+    def _give_back(self, count: int, *, stranger: bool) -> None:
+        self.bytes_in_flight -= count
+        if stranger:
+            self._strangers -= count
+
+    def _hold(self, held: int, needed: int, *, stranger: bool = False, limited: bool = True) -> int:
+        """Reserve what `needed` bytes take beyond `held`; returns how many bytes that were.
+
+        Args:
+            limited: `needed` is one body, packed or not, and not both together.
+        """
+        if limited:
+            self._check(needed)
         more = max(0, needed - held)
         full = stranger and self._strangers + more > self._max_in_flight // 2
         if full or self.bytes_in_flight + more > self._max_in_flight:
@@ -84,3 +108,16 @@ class Intake:
         if stranger:
             self._strangers += more
         return more
+
+
+async def _unpacked(unpacker: Unpacker, body: bytes) -> AsyncIterator[bytes]:
+    """What the body holds, piece by piece; a large one is unpacked in a thread. Raises: Problem 400."""
+    pieces = unpacker.pieces(body)
+    in_a_thread = len(body) > _WORTH_A_THREAD
+    while (piece := await asyncio.to_thread(_next, pieces) if in_a_thread else _next(pieces)) is not None:
+        yield piece
+    unpacker.end()
+
+
+def _next(pieces: Iterator[bytes]) -> bytes | None:
+    return next(pieces, None)

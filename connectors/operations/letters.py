@@ -19,9 +19,8 @@ from schemas.money import quantum
 from schemas.records import LagoEvent, Rejection
 from schemas.topics import TopicNames
 from schemas.usage import Usage
-from schemas.wire import RawRecord
 from streams.core.letters import ATTEMPTS, FIRST_ERROR, LAST_ERROR, REASON, REQUEUED
-from streams.core.normalise import normalise
+from streams.core.reading import usage_of as read_usage
 from streams.transactions import Write
 
 #: Headers of a mark: the letter's offset, what was done about it, and the line in the audit topic.
@@ -30,7 +29,6 @@ EVENTS, CALLS = KINDS = ("events", "calls")
 
 _event = msgspec.json.Decoder(LagoEvent).decode
 _rejection = msgspec.json.Decoder(Rejection).decode
-_raw = msgspec.json.Decoder(RawRecord).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +181,8 @@ def _refused_call(bare: Letter, unit: Decimal) -> Letter:
 def usage_of(stored: bytes, customer: str, unit: Decimal) -> Usage | None:
     """A value of the raw topic as the meter reads it; None when it would be refused again."""
     try:
-        return normalise(_raw(stored), customer, unit)
-    except (Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return read_usage(stored, customer, unit)
+    except Rejected:
         return None
 
 

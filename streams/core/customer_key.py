@@ -7,9 +7,22 @@ LiteLLM names up to five parties a call; the deployment says in which order they
 from collections.abc import Callable
 
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
-from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP, Call, CallMetadata, Id
+from schemas.errors import Rejected
+from schemas.wire import (
+    CLOUDEVENT,
+    FLAT,
+    INTEGRATION,
+    LAGO,
+    SLP,
+    Call,
+    CallMetadata,
+    CloudEvent,
+    CloudEventData,
+    Id,
+)
 
-_NOBODY = CallMetadata()
+_NOBODY, _NO_DATA = CallMetadata(), CloudEventData()
+_NOBODY_NAMED = (UNATTRIBUTED, "unattributed")
 
 #: Where LiteLLM's shapes name each party: the flat payload at the top, StandardLoggingPayload in `metadata`.
 _NAMED: dict[str, Callable[[Call, CallMetadata], tuple[Id, ...]]] = {
@@ -26,10 +39,18 @@ CUSTOMER_ID_FIELDS = tuple(_NAMED)
 def shape_of(call: Call, otherwise: str) -> str:
     """The shape a call shows by its fields; `otherwise` where nothing tells.
 
-    LAGO and CLOUDEVENT are only told by their route.
+    A CloudEvent is told by its route or its attributes, before it is read; Lago's shape by a `transaction_id`
+    beside no other id.
     """
-    if otherwise in (LAGO, CLOUDEVENT):
+    if otherwise == CLOUDEVENT:
         return otherwise
+    if call.id is None and call.request_id is None and call.litellm_call_id is None:
+        if otherwise == LAGO or call.transaction_id is not None:
+            return LAGO
+    elif otherwise == LAGO:
+        if call.transaction_id is not None:
+            return LAGO
+        otherwise = FLAT
     if call.customer_id is not None or call.tokens_input is not None or call.tokens_output is not None:
         return INTEGRATION
     if call.cost_usd is not None:
@@ -45,24 +66,76 @@ def customer_of(shape: str, call: Call, fields: tuple[str, ...]) -> tuple[str, s
     """The normalised customer id of a call and the kind of field it came from.
 
     Args:
-        fields: for LiteLLM's shapes, names out of `CUSTOMER_ID_FIELDS`, first present one wins.
+        fields: names out of `CUSTOMER_ID_FIELDS`, first present one wins; what names the customer outright, a
+            `customer_id`, a CloudEvent's `subject` or Lago's `external_subscription_id`, stands before them.
 
     Returns:
-        `(customer id, id_kind)`: one of `fields`, `customer` for the integration payload
-        and CloudEvents, `subscription` for Lago's shape, `unattributed` when nobody is named.
+        `(customer id, id_kind)`: one of `fields`, `customer`, `subscription` or `unattributed`.
     """
-    if shape == LAGO:
-        return _named("subscription", call.external_subscription_id) or (UNATTRIBUTED, "unattributed")
-    if shape == INTEGRATION:
-        return _named("customer", call.customer_id) or (UNATTRIBUTED, "unattributed")
     if shape == CLOUDEVENT:
-        subject = call.cloud_event.subject if call.cloud_event is not None else None
-        return _named("customer", subject) or (UNATTRIBUTED, "unattributed")
+        return _of_event(call.cloud_event) or _NOBODY_NAMED
+    if shape == LAGO and (found := _named("subscription", call.external_subscription_id)):
+        return found
+    if (call.customer_id is not None or call.external_customer_id is not None) and (
+        found := _named("customer", call.customer_id, call.external_customer_id)
+    ):
+        return found
     metadata = call.metadata or _NOBODY
     for kind in fields:
         if found := _named(kind, *_NAMED[kind](call, metadata)):
             return found
-    return UNATTRIBUTED, "unattributed"
+    return _NOBODY_NAMED
+
+
+def check_customer(call: Call) -> None:
+    """Two fields that both say who the customer is must say the same.
+
+    LiteLLM calls the customer `end_user`, others `customer_id`. A user, a team, an organization and a key are other
+    parties of the same call, and no contradiction.
+
+    Raises:
+        Rejected: `contradicting_customer`.
+    """
+    event = call.cloud_event
+    names = [call.customer_id, call.external_customer_id, call.end_user]
+    if event is not None and event.data is not None:
+        names += [event.subject, event.data.customer_id, event.data.end_user]
+    named = {normalise_customer_id(str(name)) for name in names if name is not None}
+    if len(named - {None}) > 1:
+        raise Rejected("contradicting_customer", "two fields name different customers")
+
+
+#: Which kind of customer a field would have named, by the last part of its path.
+_KIND_OF = {
+    "end_user": "end_user",
+    "user_api_key_end_user_id": "end_user",
+    "user": "user",
+    "user_id": "user",
+    "user_api_key_user_id": "user",
+    "team_id": "team",
+    "user_api_key_team_id": "team",
+    "organization_id": "organization",
+    "user_api_key_org_id": "organization",
+    "api_key": "key",
+    "user_api_key_hash": "key",
+}
+
+
+def matters_less(path: str, found: str, fields: tuple[str, ...]) -> bool:
+    """A field that cannot be read would not have named the customer: `found`, an id kind, stands before it."""
+    kind = _KIND_OF.get(path.rpartition(".")[2])
+    if kind is None or path.startswith("cloud_event."):
+        return False
+    if found in ("customer", "subscription"):
+        return True
+    return kind not in fields or (found in fields and fields.index(kind) > fields.index(found))
+
+
+def _of_event(event: CloudEvent | None) -> tuple[str, str] | None:
+    if event is None:
+        return None
+    data = event.data or _NO_DATA
+    return _named("customer", event.subject, data.customer_id, data.end_user, data.user)
 
 
 def _named(kind: str, *ids: Id) -> tuple[str, str] | None:

@@ -19,13 +19,12 @@ from schemas.money import EXACT, ZERO, quantum
 from schemas.policy import MeterPolicy
 from schemas.records import Rejection
 from schemas.usage import Usage
-from schemas.wire import ENVELOPE_VERSION, RawRecord
 from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.decisions import BILLED, DUPLICATE, METERED, REJECTED, decide
 from streams.core.enrich import Enricher
 from streams.core.mapping import Target
-from streams.core.normalise import normalise, unknown_version
+from streams.core.reading import usage_of
 from streams.core.seal import HELD_LENGTH_US
 
 HOUR_MS = 3_600_000
@@ -35,14 +34,6 @@ TOO_MANY_HELD = "too_many_held"
 _DROPS = 500
 
 
-class _Version(msgspec.Struct, gc=False):
-    """All that every release of the envelope has in common."""
-
-    v: int
-
-
-_decode = msgspec.json.Decoder(RawRecord).decode
-_decode_version = msgspec.json.Decoder(_Version).decode
 _encode = msgspec.json.Encoder().encode
 copy = msgspec.structs.replace
 
@@ -79,15 +70,11 @@ class Fold:
 
     def _read(self, record: Record) -> Usage | Rejected:
         try:
-            if record.value is None:
-                return Rejected("malformed", "the record has no value")
-            raw = _decode(record.value)
-            customer = record.key.decode() if record.key else ""
-            return normalise(raw, customer, self._unit)
+            return usage_of(record.value, record.key.decode() if record.key else "", self._unit)
         except Rejected as refusal:
             return refusal
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError) as error:
-            return _later(record.value) or Rejected("malformed", type(error).__name__)
+        except UnicodeDecodeError as error:
+            return Rejected("malformed", type(error).__name__)
 
     def _fold(self, books: Books, records: Sequence[Record], resolve: Resolve) -> Changes:
         policy, position = self._policy, books.position
@@ -237,15 +224,6 @@ class Fold:
         else:
             rejection.call = msgspec.Raw(value)
         changes.rejected.append((record.key, _encode(rejection)))
-
-
-def _later(value: bytes | None) -> Rejected | None:
-    """Why a record cannot be read, if a later release wrote it: so it is kept as it is."""
-    try:
-        version = _decode_version(value or b"").v
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    return unknown_version(version) if version > ENVELOPE_VERSION else None
 
 
 def _has_twin(books: Books, new: Mapping[bytes, None], twins: Sequence[bytes]) -> bool:

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from schemas.errors import Rejected
 from schemas.moments import MAX_US, SECOND_US, parse_us
-from schemas.money import EXACT, ZERO, check_cost, quantise
+from schemas.money import ZERO, quantise
 from schemas.usage import Usage
 from schemas.wire import (
     BACKFILL,
@@ -24,11 +24,15 @@ from schemas.wire import (
     LagoProperties,
     RawRecord,
 )
+from streams.core.amounts import amount_of
+from streams.core.counts import OddCount, count_of, with_sound_counts
 from streams.core.identity import identity_of
 
 #: An event time later than this after its receipt is a wrong clock.
 FUTURE_US = 600 * SECOND_US
-MAX_TOKENS = 10**12
+
+#: How LiteLLM's `openmeter` callback names itself in CloudEvents.
+LITELLM_SOURCE = "litellm-proxy"
 
 #: How far a start in LiteLLM's database may be from the one its callbacks told.
 _APART_MS = 2
@@ -37,15 +41,14 @@ _LITELLM = (SLP, FLAT)
 _NO_METADATA = CallMetadata()
 _NO_PROPERTIES = LagoProperties()
 _NO_EVENT, _NO_DATA = CloudEvent(), CloudEventData()
-_HUNDRED = Decimal(100)
-_TRUE = (True, "True", "true")
+_TRUE = frozenset({True, "True", "true", "TRUE", "1"})
 
 
 def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
     """The call in `record` as `Usage`, its cost quantised to `unit` dollars.
 
     Raises:
-        Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `bad_tokens`,
+        Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `contradicting_cost`,
             `bad_event`, `unknown_shape` or `unknown_version`: the call goes to the rejected topic.
     """
     if record.v > ENVELOPE_VERSION:
@@ -54,7 +57,14 @@ def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
         read = _SHAPES[record.shape]
     except KeyError:
         raise Rejected("unknown_shape") from None
-    usage = read(record, record.call, unit)
+    try:
+        usage = read(record, record.call, unit)
+    except OddCount:
+        usage = read(record, with_sound_counts(record.call), unit)
+        usage.note = "odd: a count"
+    if record.note:
+        usage.note = record.note
+    usage.context = record.context
     usage.customer_id = customer_id
     usage.id_kind = record.id_kind
     usage.checked_us = record.checked_at
@@ -62,7 +72,7 @@ def normalise(record: RawRecord, customer_id: str, unit: Decimal) -> Usage:
         usage.twins = _twins(usage)
     if usage.end_us > record.received_at + FUTURE_US:
         usage.end_us = record.received_at
-        usage.note = "future_time"
+        usage.note = f"future_time; {usage.note}" if usage.note else "future_time"
     return usage
 
 
@@ -76,13 +86,13 @@ def _litellm(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     metadata = call.metadata or _NO_METADATA
     call_id, request_id = _text(call.litellm_call_id), _text(call.id or call.request_id)
     status = call.status or ""
-    start = call.startTime if call.startTime is not None else call.timestamp
-    start_us = None if start is None else parse_us(start)
-    if call.endTime is not None:
+    start_us = _moment(call.startTime if call.startTime is not None and call.startTime != "" else call.timestamp)
+    if call.endTime is not None and call.endTime != "":
         end_us = parse_us(call.endTime)
     else:
         end_us = record.received_at if start_us is None else start_us
-    tokens_input, tokens_output = _count(call.prompt_tokens), _count(call.completion_tokens)
+    tokens_input = count_of(call.tokens_input if call.prompt_tokens is None else call.prompt_tokens)
+    tokens_output = count_of(call.tokens_output if call.completion_tokens is None else call.completion_tokens)
     return Usage(
         _litellm_identity(call_id, request_id, status, start_us),
         "",
@@ -94,10 +104,10 @@ def _litellm(record: RawRecord, call: Call, unit: Decimal) -> Usage:
         call.custom_llm_provider or call.provider or "",
         tokens_input,
         tokens_output,
-        _count(call.total_tokens) or tokens_input + tokens_output,
+        count_of(call.total_tokens) or tokens_input + tokens_output,
         _cached(call, metadata),
         _reasoning(call, metadata),
-        _cost(call.response_cost if call.spend is None else call.spend, unit),
+        _cost(call, unit),
         call.cache_hit is not None and call.cache_hit in _TRUE,
         call.byok is True,
         call_id,
@@ -109,7 +119,7 @@ def _litellm(record: RawRecord, call: Call, unit: Decimal) -> Usage:
         _text(call.team_id or metadata.user_api_key_team_id),
         _text(call.organization_id or metadata.user_api_key_org_id),
         _text(metadata.user_api_key_project_id),
-        _text(call.api_key or metadata.user_api_key_hash),
+        _text(call.api_key or metadata.user_api_key_hash or call.api_key_hash),
         _text(call.key_alias or metadata.user_api_key_alias),
     )
 
@@ -119,11 +129,21 @@ def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     call_id, request_id = _text(call.litellm_call_id), _text(call.request_id or call.id)
     at_us = _moment(call.timestamp)
     identity = _litellm_identity(call_id, request_id, call.status or "", at_us)
-    tokens = (call.tokens_input, call.tokens_output, call.total_tokens)
-    usage = _plain(record, at_us, identity, tokens, _cost(call.cost_usd, unit))
+    if at_us is None and (call.startTime is not None or call.endTime is not None):
+        usage = _litellm(record, call, unit)
+        usage.twins = () if usage.identity == identity else (identity,)  # what releases before this one called it
+        return usage
+    tokens = (
+        call.prompt_tokens if call.tokens_input is None else call.tokens_input,
+        call.completion_tokens if call.tokens_output is None else call.tokens_output,
+        call.total_tokens,
+    )
+    usage = _plain(record, at_us, identity, tokens, _cost(call, unit))
     usage.request_id = request_id
-    usage.provider = call.provider or ""
-    usage.key_hash = _text(call.api_key_hash)
+    usage.provider = call.provider or call.custom_llm_provider or ""
+    usage.key_hash = _text(call.api_key_hash or call.api_key)
+    usage.cache_hit = call.cache_hit is not None and call.cache_hit in _TRUE
+    usage.byok = call.byok is True
     return usage
 
 
@@ -133,32 +153,42 @@ def _lago(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     if not transaction_id:
         raise Rejected("no_identity", "transaction_id is absent")
     properties = call.properties or _NO_PROPERTIES
-    cost = properties.response_cost if properties.cost_usd is None else properties.cost_usd
-    if call.precise_total_amount_cents is not None:
-        check_cost(call.precise_total_amount_cents)
-        cost = EXACT.divide(call.precise_total_amount_cents, _HUNDRED)
     identity = identity_of("lago", _text(call.external_subscription_id), transaction_id)
-    tokens = (properties.prompt_tokens, properties.completion_tokens, properties.total_tokens)
-    usage = _plain(record, _moment(call.timestamp), identity, tokens, _cost(cost, unit))
+    tokens = (
+        call.prompt_tokens if properties.prompt_tokens is None else properties.prompt_tokens,
+        call.completion_tokens if properties.completion_tokens is None else properties.completion_tokens,
+        call.total_tokens if properties.total_tokens is None else properties.total_tokens,
+    )
+    usage = _plain(record, _moment(call.timestamp), identity, tokens, _cost(call, unit))
     usage.request_id = transaction_id
-    usage.provider = _text(properties.provider)
-    usage.model = _text(properties.model)
+    usage.provider = _text(properties.provider) or call.provider or ""
+    usage.model = _text(properties.model) or usage.model
     return usage
 
 
 def _cloud_event(record: RawRecord, call: Call, unit: Decimal) -> Usage:
-    """A CloudEvent: `source | subject | id | time`, for LiteLLM's id is the provider's and may come twice."""
+    """A CloudEvent: `source | id`, as the specification says; of LiteLLM's own, whose id is the provider's and may
+    come twice, `source | subject | id | time`."""
     event = call.cloud_event or _NO_EVENT
     event_id, data = _text(event.id), event.data or _NO_DATA
     if not event_id:
         raise Rejected("no_identity", "id is absent")
     at_us = _moment(event.time)
-    time = "" if at_us is None else str(at_us)
-    identity = identity_of("cloudevent", _text(event.source), _text(event.subject), event_id, time)
-    tokens = (data.prompt_tokens, data.completion_tokens, data.total_tokens)
-    usage = _plain(record, at_us, identity, tokens, _cost(data.cost, unit))
+    time, source = "" if at_us is None else str(at_us), _text(event.source)
+    identity = full = identity_of("cloudevent", source, _text(event.subject), event_id, time)
+    if source != LITELLM_SOURCE:
+        identity = identity_of("cloudevent", source, event_id)
+    tokens = (
+        data.tokens_input if data.prompt_tokens is None else data.prompt_tokens,
+        data.tokens_output if data.completion_tokens is None else data.completion_tokens,
+        data.total_tokens,
+    )
+    usage = _plain(record, at_us, identity, tokens, _cost(call, unit))
+    if identity is not full:
+        usage.twins = (full,)  # what releases before this one called it
     usage.request_id = event_id
     usage.model = _text(data.model)
+    usage.provider = _text(data.provider)
     return usage
 
 
@@ -189,14 +219,14 @@ def _plain(
     """What the shapes with a single moment have in common."""
     call = record.call
     at_us = record.received_at if at is None else at
-    tokens_input, tokens_output = _count(tokens[0]), _count(tokens[1])
-    total = _count(tokens[2]) or tokens_input + tokens_output
+    tokens_input, tokens_output = count_of(tokens[0]), count_of(tokens[1])
+    total = count_of(tokens[2]) or tokens_input + tokens_output
     status, model = call.status or "success", call.model or ""
     return Usage(identity, "", "", status, at_us, at_us, model, "", tokens_input, tokens_output, total, 0, 0, cost)
 
 
 def _moment(value: float | int | str | None) -> int | None:
-    return None if value is None else parse_us(value)
+    return None if value is None or value == "" else parse_us(value)
 
 
 def _litellm_identity(call_id: str, request_id: str, status: str, start_us: int | None) -> bytes:
@@ -221,41 +251,29 @@ def _text(value: str | int | None) -> str:
     return "" if value is None else str(value)
 
 
-def _count(value: float | int | None) -> int:
-    if type(value) is int and 0 <= value <= MAX_TOKENS:
-        return value
-    if value is None:
-        return 0
-    if not 0 <= value <= MAX_TOKENS or value != int(value):
-        raise Rejected("bad_tokens", "not a whole number between 0 and 1e12")
-    return int(value)
-
-
-def _cost(value: Decimal | None, unit: Decimal) -> Decimal:
-    if value is None:
-        return ZERO
-    check_cost(value)
-    return quantise(value, unit)
+def _cost(call: Call, unit: Decimal) -> Decimal:
+    amount = amount_of(call)
+    return ZERO if amount is None else quantise(amount, unit)
 
 
 def _cached(call: Call, metadata: CallMetadata) -> int:
     if call.cached_tokens is not None:
-        return _count(call.cached_tokens)
+        return count_of(call.cached_tokens)
     usage = metadata.usage_object
     if usage is None:
         return 0
     if usage.prompt_tokens_details is not None and usage.prompt_tokens_details.cached_tokens is not None:
-        return _count(usage.prompt_tokens_details.cached_tokens)
-    return _count(usage.cache_read_input_tokens)
+        return count_of(usage.prompt_tokens_details.cached_tokens)
+    return count_of(usage.cache_read_input_tokens)
 
 
 def _reasoning(call: Call, metadata: CallMetadata) -> int:
     if call.reasoning_tokens is not None:
-        return _count(call.reasoning_tokens)
+        return count_of(call.reasoning_tokens)
     usage = metadata.usage_object
     if usage is None or usage.completion_tokens_details is None:
         return 0
-    return _count(usage.completion_tokens_details.reasoning_tokens)
+    return count_of(usage.completion_tokens_details.reasoning_tokens)
 
 
 _SHAPES: dict[str, Callable[[RawRecord, Call, Decimal], Usage]] = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.http.ingress.bodies import MAX_ELEMENTS, Element, split
+from connectors.http.ingress.bodies import MAX_ELEMENTS, Element, split, wrapped_in
 from connectors.http.ingress.rejections import Refused
 
 SPACE = st.text(" \t\r\n", max_size=3)
@@ -83,16 +83,48 @@ def test_an_array_that_does_not_end_where_the_body_does_is_refused_whole(body: s
 )
 def test_a_wrapper_is_taken_off(body: str, cut: int, spend: str) -> None:
     element = '{"spend":%s}' % spend  # noqa: UP031  # braces are the point
-    elements = split((body % (element, element)).encode(), ("events", "event"))
+    inner = wrapped_in((body % (element, element)).encode())
+    assert inner is not None
+    elements = split(inner)
     assert len(elements) == cut
     assert bytes(memoryview(elements[0])).strip() == element.encode()
     assert bytes(memoryview(elements[-1])).strip() == element.encode()
 
 
-def test_a_wrapper_is_only_taken_off_where_the_route_has_one() -> None:
-    body = b'{"events":[{"id":1},{"id":2}]}'
-    assert split(body) == [body]
-    assert split(b'{"id":1}', ("events",)) == [b'{"id":1}']
+@pytest.mark.parametrize(
+    ("body", "is_wrapper"),
+    [
+        ('{"events":[{"id":1},{"id":2}]}', True),
+        ('{"records":[{"id":1}],"id":"envelope","type":"usage"}', True),
+        ('{"data":{"id":1,"spend":2},"id":"envelope"}', True),
+        ('{"usage":{"id":1}}', True),
+        ('{"usage":{"total_tokens":1},"id":"a call"}', False),
+        ('{"events":[{"name":"retry"}],"id":"a call"}', False),
+        ('{"events":[{"id":"e"}],"id":"a call","response_cost":1}', False),
+        ('{"data":"text"}', False),
+        ('{"specversion":"1.0","id":1,"data":{"id":2}}', False),
+        ('{"id":1}', False),
+        ('[{"events":[]}]', False),
+    ],
+)
+def test_an_object_with_a_cost_of_its_own_is_a_call_and_an_envelope_is_none(body: str, is_wrapper: bool) -> None:
+    assert (wrapped_in(body.encode()) is not None) is is_wrapper
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "first", ['{"id": "cut', '{"id":"x","metadata":{', 'x","spend":1}', '{"id":"x",', "nonsense", '{"a":tru}']
+)
+@pytest.mark.parametrize("others", [1, 3])
+def test_of_ndjson_a_damaged_first_line_is_one_element(first: str, end: str, others: int) -> None:
+    lines = [first, *(f'{{"id":"{number}","spend":1}}' for number in range(others))]
+    elements = [bytes(memoryview(element)).decode().strip() for element in split(end.join(lines).encode())]
+    assert elements == lines
+
+
+@pytest.mark.parametrize("body", ['{"events":[\n{"id":1}\n', '{"a":\n{"id":1}', '{\n"a": {\n"b": 1},\n"c": tru\n}'])
+def test_one_object_that_is_cut_is_no_ndjson(body: str) -> None:
+    assert len(split(body.encode())) == 1
 
 
 def test_a_byte_order_mark_is_no_part_of_an_array() -> None:

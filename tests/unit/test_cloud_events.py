@@ -1,6 +1,7 @@
 """A CloudEvent of LiteLLM's `openmeter` callback becomes usage: no prompt, no guess, one identity a call."""
 
 import json
+from base64 import b64encode
 from decimal import Decimal
 from typing import Any
 
@@ -9,10 +10,10 @@ import pytest
 
 from connectors.http.ingress.rejections import BAD_NUMBER, NOT_AN_OBJECT, NOT_JSON, WRONG_TYPE, Refused
 from connectors.http.ingress.strip import customer_of_rest, strip
-from schemas.errors import Rejected
 from schemas.usage import Usage
-from schemas.wire import CLOUDEVENT, RawRecord
+from schemas.wire import CLOUDEVENT, FLAT, RawRecord
 from streams.core.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.identity import identity_of
 from streams.core.normalise import normalise
 
 RECEIVED = 1_795_215_900_000_000
@@ -67,7 +68,7 @@ def test_a_number_keeps_its_text_and_what_nobody_asked_for_is_gone() -> None:
     assert b'"call":{"cloud_event":{"id":"1","subject":"c","data":{"cost":1.50e-05}}}' in stored[1]
 
 
-def test_an_identity_is_source_subject_id_and_time() -> None:
+def test_the_identity_of_litellms_is_source_subject_id_and_time() -> None:
     """LiteLLM's id is the provider's, and some providers use one twice."""
     same = {usage_of(**change).identity for change in ({}, {"type": "x"}, {"time": "2026-11-20T22:45:16.767092Z"})}
     assert len(same) == 1
@@ -94,11 +95,11 @@ def test_without_a_time_it_ended_when_it_was_received_and_without_a_subject_it_i
         ({"id": ""}, "no_identity"),
         ({"time": "yesterday"}, "bad_time"),
         ({"data": {"cost": -1}}, "negative_cost"),
-        ({"data": {"prompt_tokens": 1.5}}, "bad_tokens"),
+        ({"data": {"cost": "1_000"}}, "wrong_type"),
     ],
 )
-def test_what_can_never_be_billed_is_rejected_by_the_meter(change: dict[str, Any], reason: str) -> None:
-    with pytest.raises(Rejected) as caught:
+def test_what_can_never_be_billed_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(Refused) as caught:
         usage_of(**change)
     assert caught.value.reason == reason
 
@@ -125,3 +126,49 @@ def test_a_null_is_no_call_and_a_nan_beside_the_data_no_matter() -> None:
     stored = stripped('{"id":"1","subject":"c","extra":NaN,"data":{"cost":1}}')
     assert stored is not None
     assert stored[0] == "c"
+
+
+def test_the_identity_of_others_is_source_and_id_as_the_specification_says() -> None:
+    others = {"source": "/gateway"}
+    same = [usage_of(**others), usage_of(**others, subject="s"), usage_of(**others, time="2026-11-20T22:45:17Z")]
+    assert len({usage.identity for usage in same}) == 1
+    assert usage_of(source="/other").identity != same[0].identity
+    assert usage_of(**others, id="2").identity != same[0].identity
+
+
+def test_what_an_older_release_called_an_event_of_others_is_remembered_with_it() -> None:
+    """Else a repeat on the other side of an upgrade would be billed again."""
+    usage = usage_of(source="/gateway")
+    assert usage.twins == (identity_of("cloudevent", "/gateway", "cust_42", "chatcmpl-1", str(usage.start_us)),)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda data: {"data": json.dumps(data)},
+        lambda data: {"data": None, "data_base64": b64encode(json.dumps(data).encode()).decode()},
+    ],
+    ids=["text", "base64"],
+)
+def test_data_may_be_text_or_base64(told: Any) -> None:
+    usage = usage_of(**told(EVENT["data"]))
+    assert (usage.cost, usage.total_tokens, usage.model) == (Decimal("0.000145"), 30, "gpt-4o")
+
+
+def test_data_that_cannot_be_read_are_refused_for_money_is_in_them() -> None:
+    with pytest.raises(Refused, match="wrong_type"):
+        usage_of(data=None, data_base64="%%%")
+
+
+@pytest.mark.parametrize("money", ["cost", "spend", "response_cost", "cost_usd"])
+def test_other_senders_names_in_the_data_count(money: str) -> None:
+    usage = usage_of(subject=None, data={money: 0.5, "end_user": "u", "tokens_input": 3, "tokens_output": 4})
+    assert (usage.customer_id, usage.cost, usage.total_tokens) == ("u", Decimal("0.5"), 7)
+
+
+def test_an_event_is_known_on_any_route_and_a_plain_call_on_this_one() -> None:
+    event = strip(json.dumps(EVENT).encode(), FLAT, RECEIVED, CUSTOMER_ID_FIELDS)
+    assert event == stripped(json.dumps(EVENT))
+    call = stripped('{"id":"x","spend":0.5,"end_user":"u"}')
+    assert call is not None
+    assert msgspec.json.decode(call[1], type=RawRecord).shape == FLAT

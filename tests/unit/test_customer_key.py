@@ -80,14 +80,19 @@ def test_a_long_id_is_hashed_as_everywhere_else() -> None:
     assert customer_of(FLAT, Call(end_user=long), CUSTOMER_ID_FIELDS) == (normalise_customer_id(long), "end_user")
 
 
-def test_the_other_shapes_name_one_customer_and_no_other() -> None:
+def test_the_other_shapes_name_their_customer_outright() -> None:
     call = Call(customer_id="c", external_subscription_id="s", end_user="e", cloud_event=CloudEvent(subject="j"))
     assert customer_of(INTEGRATION, call, CUSTOMER_ID_FIELDS) == ("c", "customer")
     assert customer_of(LAGO, call, CUSTOMER_ID_FIELDS) == ("s", "subscription")
     assert customer_of(CLOUDEVENT, call, CUSTOMER_ID_FIELDS) == ("j", "customer")
     assert customer_of(CLOUDEVENT, Call(cloud_event=CloudEvent(subject=" ")), ())[1] == "unattributed"
-    for shape in (INTEGRATION, LAGO, CLOUDEVENT):
-        assert customer_of(shape, Call(end_user="e"), CUSTOMER_ID_FIELDS) == (UNATTRIBUTED, "unattributed")
+    assert customer_of(CLOUDEVENT, Call(end_user="e"), CUSTOMER_ID_FIELDS) == (UNATTRIBUTED, "unattributed")
+
+
+@pytest.mark.parametrize("shape", [INTEGRATION, LAGO, FLAT, SLP])
+def test_without_the_name_of_its_shape_a_call_belongs_to_whom_its_other_fields_name(shape: str) -> None:
+    assert customer_of(shape, Call(end_user="e"), CUSTOMER_ID_FIELDS) == ("e", "end_user")
+    assert customer_of(shape, Call(customer_id="c", user="u"), CUSTOMER_ID_FIELDS) == ("c", "customer")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +106,9 @@ def test_the_other_shapes_name_one_customer_and_no_other() -> None:
         ('{"cost_usd":0}', FLAT, INTEGRATION),
         ('{"event_type":"usage"}', INTEGRATION, INTEGRATION),
         ('{"id":"x"}', FLAT, FLAT),
-        ('{"external_subscription_id":"s","transaction_id":"t"}', FLAT, FLAT),
+        ('{"external_subscription_id":"s","transaction_id":"t"}', FLAT, LAGO),
+        ('{"external_subscription_id":"s","transaction_id":"t","id":"x"}', FLAT, FLAT),
+        ('{"id":"x","response_cost":1}', LAGO, SLP),
         ('{"customer_id":"c","spend":1,"response_cost":1}', LAGO, LAGO),
         ('{"cloud_event":{},"customer_id":"c"}', CLOUDEVENT, CLOUDEVENT),
     ],

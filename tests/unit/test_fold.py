@@ -153,7 +153,7 @@ def test_a_time_in_the_future_is_taken_as_the_time_of_receipt() -> None:
 
 
 def test_poison_is_rejected_and_its_neighbours_are_folded() -> None:
-    poison = [None, b"", b"\0framed", b"[]", b"{", b'{"v":1}', b"[" * 100_000, raw(0, slp(9, prompt_tokens="x")).value]
+    poison = [None, b"", b"\0framed", b"[]", b"{", b'{"v":1}', b"[" * 100_000, raw(0, slp(9, response_cost="x")).value]
     records = [Raw(0, NOON // 1000, b"acme", value) for value in poison]
     books = folded([raw(0, slp(1)), *records, raw(0, slp(2))])
     counters = books.position.counters

@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from connectors.http.problem import CLOSES, Problem
+from connectors.http.unpacking import Unpacker
 
 #: Bytes of a body once it is unpacked.
 MAX_BODY: Final = 1 << 20
@@ -44,19 +45,23 @@ async def body_of(request: web.Request, max_bytes: int = MAX_BODY) -> bytes:
     """The body, unpacked.
 
     Raises:
-        Problem: 413 `body_too_large`, 408 `body_too_slow`; the connection is closed with the answer.
+        Problem: 413 `body_too_large`, 408 `body_too_slow`, 415 `unknown_encoding`, 400 `bad_encoding`; the connection
+            is closed with the answer.
     """
+    unpacker = Unpacker(request.headers.get("Content-Encoding", ""))
     if (request.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(_BODY_S):
             async for chunk in request.content.iter_chunked(_CHUNK):
-                body += chunk
-                if len(body) > max_bytes:
-                    raise _too_large(max_bytes)
+                for piece in unpacker.pieces(chunk):
+                    body += piece
+                    if len(body) > max_bytes:
+                        raise _too_large(max_bytes)
     except TimeoutError:
         raise Problem(408, "body_too_slow", "the body did not arrive in time", CLOSES) from None
+    unpacker.end()
     return bytes(body)
 
 

@@ -11,6 +11,7 @@ from connectors.customers.mappings import Mappings
 from connectors.http.api.endpoints import Asked, Endpoint
 from connectors.http.api.mapping import WRITE, RequestGuard
 from connectors.http.problem import CLOSES, Problem
+from connectors.http.unpacking import Unpacker
 from connectors.operations.import_kinds import MappingRows
 from connectors.operations.imports import Import
 from connectors.operations.rows import CSV, JSON, Row, rows
@@ -77,18 +78,22 @@ def import_endpoint(mappings: Mappings) -> Endpoint:
 
 async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
     size = 0
+    unpacker = Unpacker(request.headers.get("Content-Encoding", ""))
     while True:
         try:
             async with asyncio.timeout(_CHUNK_S):
                 chunk = await request.content.read(_CHUNK)
         except TimeoutError:
             raise Problem(408, "body_too_slow", "the body did not arrive in time", CLOSES) from None
-        size += len(chunk)
-        if size > MAX_BYTES:
-            raise Problem(413, "body_too_large", f"a body may have {MAX_BYTES} bytes; what came before is done", CLOSES)
         if not chunk:
+            unpacker.end()
             return
-        yield chunk
+        for piece in unpacker.pieces(chunk):
+            size += len(piece)
+            if size > MAX_BYTES:
+                detail = f"a body may have {MAX_BYTES} bytes; what came before is done"
+                raise Problem(413, "body_too_large", detail, CLOSES)
+            yield piece
         await asyncio.sleep(0)  # what has arrived already comes without a pause, and others are to be served
 
 

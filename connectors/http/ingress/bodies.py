@@ -1,18 +1,19 @@
 """A body is cut into its elements without being understood: nothing here looks inside a call.
 
 Senders write one object, an array, NDJSON or `{"events": [...]}` and label them all
-`application/json`, so the bytes decide. msgspec cuts well-formed arrays; when it refuses one (a `NaN`
+`application/json`, so the bytes decide; what is wrapped is found when the element turns out to be no call. msgspec cuts well-formed arrays; when it refuses one (a `NaN`
 literal, a lone surrogate, endless nesting) a bracket counter finds the same cuts, so that the
 damage stays in the element that has it.
 """
 
 import re
-from json import loads
+from json import JSONDecodeError, loads
 
 import msgspec
 from msgspec import Raw
 
 from connectors.http.ingress.rejections import NOT_JSON, TOO_MANY, Refused
+from schemas.wire import WRAPPERS
 
 Element = bytes | memoryview | Raw
 
@@ -25,6 +26,12 @@ _raw = msgspec.json.Decoder(Raw).decode
 _raws = msgspec.json.Decoder(list[Raw]).decode
 _members_by_key = msgspec.json.Decoder(dict[str, Raw]).decode
 
+_WRAPPER_KEYS = tuple(f'"{name}"'.encode() for name in WRAPPERS)
+#: A key may be written with escapes.
+_ESCAPED = b"\\u00"
+_MONEY = frozenset({"spend", "response_cost", "cost_usd", "cost", "precise_total_amount_cents"})
+_IDS = frozenset({"id", "request_id", "litellm_call_id", "transaction_id"})
+
 _BLANK = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*")
 _TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _KEY = re.compile(rb"[ \t\r\n]*(" + _TEXT + rb")[ \t\r\n]*:[ \t\r\n]*", re.DOTALL)
@@ -32,27 +39,102 @@ _TO_COMMA_OR_BRACKET = re.compile(rb'[^"\[\]{},]*+(?:' + _TEXT + rb'[^"\[\]{},]*
 _TO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?:' + _TEXT + rb'[^"\[\]{}]*+)*+', re.DOTALL)
 
 
-def split(body: bytes, wrappers: tuple[str, ...] = ()) -> list[Element]:
-    """The elements of a body, in order, unparsed.
+class Wrapped(Exception):  # a way on, not an error
+    """An element is no call and holds calls.
 
-    Args:
-        wrappers: keys whose value, an array or one object, is taken instead of the object around it.
+    Attributes:
+        inner: the array or the object that was wrapped.
+    """
+
+    def __init__(self, inner: memoryview) -> None:
+        super().__init__()
+        self.inner = inner
+
+
+def split(body: bytes | memoryview) -> list[Element]:
+    """The elements of a body, in order, unparsed.
 
     Raises:
         Refused: `not_json` for an array that is cut off or never ends, `too_many_elements` above `MAX_ELEMENTS`.
             A single object is not checked here: parsing it will tell.
     """
     at = _end_of(_BLANK, body, 0)
-    first = body[at : at + 1]
-    if first == b"[":
-        return _array(memoryview(body)[at:], commas=body.count(b","))
-    if first == b"{" and wrappers and (inner := _unwrap(memoryview(body)[at:], wrappers)) is not None:
-        start = _end_of(_BLANK, inner, 0)
-        return _array(inner[start:], commas=body.count(b",")) if bytes(inner[start : start + 1]) == b"[" else [inner]
+    if bytes(body[at : at + 1]) == b"[":
+        return _array(memoryview(body)[at:], commas=bytes(body).count(b","))
+    if isinstance(body, memoryview):
+        return [body]
     line_end = body.find(b"\n", at)
-    if line_end >= 0 and _whole(memoryview(body)[at:line_end]):
+    if line_end >= 0 and (_whole(memoryview(body)[at:line_end]) or _is_damaged_ndjson(body, at)):
         return _lines(body, at)
     return [body]
+
+
+def wrapped_in(element: Element) -> memoryview | None:
+    """The calls that senders wrapped: `{"events": [...]}`, `{"event": {...}}` and their like; None for anything else.
+
+    An object with a cost of its own is a call, whatever else is in it. One with an id of its own, as an envelope may
+    have, holds calls where what is inside has an id as well.
+    """
+    view = memoryview(element)
+    text = element if isinstance(element, bytes) else bytes(view)
+    if not any(key in text for key in _WRAPPER_KEYS) and _ESCAPED not in text:
+        return None
+    view = view[_end_of(_BLANK, view, 0) :]
+    members = _members_of(view) if bytes(view[:1]) == b"{" else None
+    if members is None or "specversion" in members or not _MONEY.isdisjoint(members):
+        return None
+    for name in WRAPPERS:
+        inner = members.get(name)
+        if inner is not None:
+            inner = inner[_end_of(_BLANK, inner, 0) :]
+            if bytes(inner[:1]) in (b"[", b"{") and (_IDS.isdisjoint(members) or _has_id(inner)):
+                return inner
+    return None
+
+
+def _has_id(inner: memoryview) -> bool:
+    """The object, or the first of the array, has an id."""
+    try:
+        first = split(inner)[:1]
+    except Refused:
+        return True
+    members = _members_of(memoryview(first[0])) if first else None
+    return members is not None and not _IDS.isdisjoint(members)
+
+
+def _members_of(view: memoryview) -> dict[str, memoryview] | None:
+    """An object's members by name, unparsed; None for what is none."""
+    try:
+        return {name: memoryview(raw) for name, raw in _members_by_key(view).items()}
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    if bytes(view[:1]) != b"{":
+        return None
+    try:
+        found = [(member, key) for member in _members_to_the_end(view) if (key := _KEY.match(member)) is not None]
+        return {str(loads(bytes(key[1]))): member[key.end() :] for member, key in found}
+    except (Refused, ValueError):
+        return None
+
+
+def _is_damaged_ndjson(body: bytes, at: int) -> bool:
+    """The first line is cut, and the body is NDJSON all the same: most lines are objects, and it is no one object that
+    somebody printed on many lines, be it whole or cut at its end."""
+    if body.find(b"\n{", at) < 0 or _whole(memoryview(body)[at:]):
+        return False
+    text = body[at:].decode("utf-8", "replace").rstrip()
+    try:
+        loads(text)
+    except JSONDecodeError as error:
+        if error.pos >= len(text):
+            return False
+    except RecursionError:
+        return False
+    else:
+        return False
+    lines = [line for line in body[at:].split(b"\n", MAX_ELEMENTS) if not line.isspace() and line]
+    objects = sum(line.lstrip().startswith(b"{") and _whole(memoryview(line)) for line in lines)
+    return 2 * objects >= len(lines) and objects > 0
 
 
 def _array(view: memoryview, commas: int) -> list[Element]:
@@ -66,26 +148,6 @@ def _array(view: memoryview, commas: int) -> list[Element]:
         elements += _members_to_the_end(view)
     _check(len(elements))
     return elements
-
-
-def _unwrap(view: memoryview, wrappers: tuple[str, ...]) -> memoryview | None:
-    """The value of the first of `wrappers`; None when there is none, or this is not one object."""
-    try:
-        members = _members_by_key(view)
-        return next((memoryview(members[name]) for name in wrappers if name in members), None)
-    except (msgspec.DecodeError, RecursionError):
-        return _unwrap_by_brackets(view, wrappers)
-
-
-def _unwrap_by_brackets(view: memoryview, wrappers: tuple[str, ...]) -> memoryview | None:
-    try:
-        for member in _members_to_the_end(view):
-            key = _KEY.match(member)
-            if key is not None and loads(bytes(key[1])) in wrappers:
-                return member[key.end() :]
-    except (Refused, ValueError):
-        return None
-    return None
 
 
 def _lines(body: bytes, at: int) -> list[Element]:

@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from connectors.http.ingress.auth import Stale, WebhookAuth
+from connectors.http.ingress.cloud_events import EVENTS, event_of
 from connectors.http.ingress.patience import Patience
 from connectors.http.ingress.rejections import TOO_MANY, Refused
 from connectors.http.ingress.storing import Outcome, Store
@@ -18,6 +19,7 @@ from connectors.http.intake import Intake
 from connectors.http.origins import Origins
 from connectors.http.pace import Pace
 from connectors.http.problem import CLOSES, Problem, try_again
+from connectors.http.unpacking import PACKED
 from schemas.errors import Unavailable
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO
 
@@ -57,28 +59,27 @@ class IngressDeps:
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """One sender's way in: `shape` of elements that do not show theirs, `wrappers` around them."""
+    """One sender's way in: `shape` of elements that do not show theirs."""
 
     path: str
     source: str
     shape: str
-    wrappers: tuple[str, ...] = ()
 
 
 #: Lago's ingest API is answered like the others: LiteLLM's `lago` callback takes any 2xx and reads no body.
 ROUTES = (
     _Route("/webhook/litellm/usage", "litellm", FLAT),
-    _Route("/webhooks/litellm", "integration", INTEGRATION, ("events",)),
-    _Route("/webhooks/litellm/batch", "integration", INTEGRATION, ("events",)),
-    _Route("/api/v1/events", "lago", LAGO, ("event", "events")),
-    _Route("/api/v1/events/batch", "lago", LAGO, ("events", "event")),
+    _Route("/webhooks/litellm", "integration", INTEGRATION),
+    _Route("/webhooks/litellm/batch", "integration", INTEGRATION),
+    _Route("/api/v1/events", "lago", LAGO),
+    _Route("/api/v1/events/batch", "lago", LAGO),
     _Route("/openmeter/api/v1/events", "openmeter", CLOUDEVENT),
 )
 
 
 def create_ingress(deps: IngressDeps) -> web.Application:
     """An application of the ingress's routes alone."""
-    app = web.Application()
+    app = web.Application(handler_args=PACKED)
     app.add_routes(ingress_routes(deps))
     return app
 
@@ -86,7 +87,8 @@ def create_ingress(deps: IngressDeps) -> web.Application:
 def ingress_routes(deps: IngressDeps) -> list[web.RouteDef]:
     """The ingress's routes, for an application that has others too."""
     ingress = _Ingress(deps)
-    return [web.post(route.path, partial(ingress.answer, route)) for route in ROUTES]
+    paths = [(route.path + slash, route) for route in ROUTES for slash in ("", "/")]
+    return [web.post(path, partial(ingress.answer, route)) for path, route in paths]
 
 
 class _Ingress:
@@ -121,7 +123,10 @@ class _Ingress:
                 body = await self._intake.read(request, stranger=not admitted)
                 if not admitted:
                     await self._admit_signed(request, body)
-                return await self._deps.store.keep(body, route.shape, route.wrappers)
+                if (event := event_of(request.headers, body)) is not None:
+                    return await self._deps.store.keep(event, CLOUDEVENT)
+                shape = CLOUDEVENT if request.content_type.startswith(EVENTS) else route.shape
+                return await self._deps.store.keep(body, shape)
         except TimeoutError:
             if body is None:
                 raise Problem(408, "body_too_slow", "the body did not arrive in time", CLOSES) from None

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from connectors.http.ingress.bodies import Element, split
-from connectors.http.ingress.rejections import NOT_JSON, TOO_LARGE, Refused, rejection
+from connectors.http.ingress.bodies import Element, Wrapped, split, wrapped_in
+from connectors.http.ingress.context import Kept
+from connectors.http.ingress.rejections import NOT_JSON, TOO_DEEP, TOO_LARGE, TOO_MANY, Refused, rejection
 from connectors.http.ingress.strip import customer_of_rest, strip
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
@@ -16,6 +17,9 @@ _SLICE_ELEMENTS = 500
 _SLICE_BYTES = 4 << 20
 #: Bodies above this are cut into elements in a thread.
 _LARGE_BODY = 256 << 10
+#: How often calls may be wrapped, and how many may be in one element of an array.
+_WRAPPINGS = 2
+_MAX_WRAPPED = 10_000
 
 
 class Sender(Protocol):
@@ -41,6 +45,7 @@ class Store:
         raw_topic, rejected_topic: with their prefix.
         customer_id_fields: in order, out of `streams.core.customer_key.CUSTOMER_ID_FIELDS`.
         now_us: microseconds since 1970 UTC.
+        kept: what is kept of the calls' context.
     """
 
     sender: Sender
@@ -48,13 +53,13 @@ class Store:
     rejected_topic: str
     customer_id_fields: tuple[str, ...]
     now_us: Callable[[], int]
+    kept: Kept = field(default_factory=Kept)
 
-    async def keep(self, body: bytes, shape: str, wrappers: tuple[str, ...]) -> Outcome:
+    async def keep(self, body: bytes, shape: str) -> Outcome:
         """Store all elements of `body`; the order inside a body is kept for each customer.
 
         Args:
             shape: of an element that does not show its own.
-            wrappers: see `split`.
 
         Raises:
             Refused: the body as a whole; its rejection is stored.
@@ -62,23 +67,33 @@ class Store:
         """
         at = self.now_us()
         try:
-            if len(body) < _LARGE_BODY:
-                elements = split(body, wrappers)
+            elements = await _in_a_thread_if_large(_cut if len(body) >= _LARGE_BODY else split, body)
+            for _ in range(_WRAPPINGS):
+                try:
+                    outcome = await self._keep_elements(elements, len(body), shape, at)
+                    break
+                except Wrapped as wrapped:
+                    elements = await _in_a_thread_if_large(split, wrapped.inner)
             else:
-                elements = await asyncio.to_thread(split, body, wrappers)
-        except Refused as refused:
+                outcome = await self._keep_elements(elements, len(body), shape, at)
+        except (Refused, Wrapped) as error:
+            refused = error if isinstance(error, Refused) else Refused(TOO_DEEP, "calls are wrapped more than twice")
             value = await asyncio.to_thread(rejection, refused, body, at)
             await self.sender.send_all([(self.rejected_topic, None, value, at // 1000)])
-            raise
+            raise refused from None
+        if len(elements) == 1 and outcome.rejected == [(0, NOT_JSON)]:
+            raise Refused(NOT_JSON)
+        return outcome
+
+    async def _keep_elements(self, elements: Sequence[Element], size: int, shape: str, at: int) -> Outcome:
+        """Raises: Wrapped: it is one element, which holds the calls; nothing is stored yet."""
         outcome = Outcome()
-        step = max(1, min(_SLICE_ELEMENTS, _SLICE_BYTES * len(elements) // (len(body) + 1)))
+        step = max(1, min(_SLICE_ELEMENTS, _SLICE_BYTES * len(elements) // (size + 1)))
         for start in range(0, len(elements), step):
             records, places = self._records_of(elements, start, step, shape, at, outcome)
             if records and (refusals := await self.sender.send_all(records)):
                 too_large = {places[index]: records[index] for index in refusals}
                 await self._keep_too_large(too_large, elements, at, outcome)
-        if len(elements) == 1 and outcome.rejected == [(0, NOT_JSON)]:
-            raise Refused(NOT_JSON)
         return outcome
 
     def _records_of(
@@ -88,21 +103,32 @@ class Store:
         records: list[Record] = []
         places: list[int] = []
         at_ms = at // 1000
-        for index, element in enumerate(elements[start : start + step], start):
+        todo = [(index, element, 0) for index, element in enumerate(elements[start : start + step], start)]
+        todo.reverse()
+        while todo:
+            index, element, depth = todo.pop()
             try:
-                stripped = strip(element, shape, at, self.customer_id_fields)
+                stripped = strip(element, shape, at, self.customer_id_fields, kept=self.kept)
+            except Wrapped as wrapped:
+                if len(elements) == 1:
+                    raise
+                inner, refusal = _unwrapped(wrapped, depth)
+                todo += [(index, one, depth + 1) for one in reversed(inner)]
             except Refused as refused:
-                key = customer_of_rest(refused, shape, self.customer_id_fields)
-                value = rejection(refused, bytes(memoryview(element)), at)
-                records.append((self.rejected_topic, key, value, at_ms))
-                outcome.rejected.append((index, refused.reason))
+                refusal = refused
             else:
                 if stripped is None:
                     outcome.ignored += 1
                     continue
                 records.append((self.raw_topic, stripped[0], stripped[1], at_ms))
+                places.append(index)
                 outcome.accepted += 1
-            places.append(index)
+                continue
+            if refusal is not None:
+                key = customer_of_rest(refusal, shape, self.customer_id_fields)
+                records.append((self.rejected_topic, key, rejection(refusal, bytes(memoryview(element)), at), at_ms))
+                places.append(index)
+                outcome.rejected.append((index, refusal.reason))
         return records, places
 
     async def _keep_too_large(
@@ -119,3 +145,32 @@ class Store:
                 outcome.rejected.append((place, TOO_LARGE))
         if len(again) < len(refused) or await self.sender.send_all(again):
             raise Unavailable("kafka_refused", "not even the rejection")
+
+
+def _cut(body: bytes | memoryview) -> list[Element]:
+    """The elements of a body, or of what it wraps where it is one wrapper. Raises: Refused."""
+    elements = split(body)
+    for _ in range(_WRAPPINGS):
+        if len(elements) != 1 or (inner := wrapped_in(elements[0])) is None:
+            break
+        elements = split(inner)
+    return elements
+
+
+def _unwrapped(wrapped: Wrapped, depth: int) -> tuple[list[Element], Refused | None]:
+    """What one element of many holds, or why it is refused."""
+    if depth == _WRAPPINGS:
+        return [], Refused(TOO_DEEP, "calls are wrapped more than twice")
+    try:
+        inner = split(wrapped.inner)
+    except Refused as refused:
+        return [], refused
+    if len(inner) > _MAX_WRAPPED:
+        return [], Refused(TOO_MANY, f"more than {_MAX_WRAPPED} calls in one element")
+    return inner, None
+
+
+async def _in_a_thread_if_large(
+    cut: Callable[[bytes | memoryview], list[Element]], body: bytes | memoryview
+) -> list[Element]:
+    return cut(body) if len(body) < _LARGE_BODY else await asyncio.to_thread(cut, body)

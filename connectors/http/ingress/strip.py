@@ -1,20 +1,38 @@
 """An element becomes the record that is stored: the allow-list takes prompts and answers away here,
 before the first durable byte.
+
+Sound elements, nearly all, are read once, by types. What the types or the rules refuse is read again field by field.
 """
 
-from hashlib import sha256
+from re import compile as re_compile
+from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
-from connectors.http.ingress.bodies import Element
+from connectors.http.ingress.bodies import Element, Wrapped, wrapped_in
+from connectors.http.ingress.context import Kept, Taken
 from connectors.http.ingress.rejections import MAX_RECORD_BYTES, TOO_LARGE, Refused
-from connectors.http.ingress.salvage import salvage
-from schemas.wire import CLOUDEVENT, ENVELOPE_VERSION, Call, CloudEvent, StoredCall, StoredCloudEvent
-from streams.core.customer_key import customer_of, shape_of
+from connectors.http.ingress.salvage import tree_of, with_data
+from connectors.http.ingress.secrets import without_secrets
+from schemas.errors import Rejected
+from schemas.wire import (
+    CLOUDEVENT,
+    ENVELOPE_VERSION,
+    EVENT_SIGNS,
+    FLAT,
+    RULES,
+    WRAPPERS,
+    Call,
+    CloudEvent,
+    StoredCloudEvent,
+)
+from streams.core.customer_key import customer_of, matters_less, shape_of
+from streams.core.tolerant import WRONG_TYPE, Softened
+from streams.core.vetting import NOT_A_CALL, vet
 
 
-class _Envelope(msgspec.Struct, gc=False):
+class _Envelope(msgspec.Struct, omit_defaults=True, gc=False):
     """RawRecord with the call as it is stored."""
 
     v: int
@@ -23,19 +41,31 @@ class _Envelope(msgspec.Struct, gc=False):
     received_at: int
     id_kind: str
     call: Raw
+    rules: int
+    note: str = ""
+    context: Raw | msgspec.UnsetType = UNSET
 
 
-#: How LiteLLM's virtual keys begin; in its own payloads they are SHA-256 hashes already.
-_CLEAR_KEY = "sk-"
-
-_stored = msgspec.json.Decoder(StoredCall).decode
 _stored_event = msgspec.json.Decoder(StoredCloudEvent).decode
 _call = msgspec.json.Decoder(Call).decode
 _encode = msgspec.json.Encoder().encode
+_NOTHING_MORE = Kept()
+_NOTHING = (b"{}", b'{"cloud_event":{}}')
+#: Beside `id` and `time`, what makes an object a CloudEvent.
+_ATTRIBUTES = ("source", "subject", "data", *EVENT_SIGNS)
+_NUL = b"\\u0000"
+_AMOUNTS = ("spend", "response_cost", "cost_usd", "cost")
+#: As JSON: a number, which the types read; a plain decimal number in quotes; null.
+_AMOUNT = re_compile(rb'[-0-9][^"]*|"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"|null')
 
 
 def strip(
-    element: Element, otherwise: str, received_at: int, fields: tuple[str, ...], source: str = "webhook"
+    element: Element,
+    otherwise: str,
+    received_at: int,
+    fields: tuple[str, ...],
+    source: str = "webhook",
+    kept: Kept = _NOTHING_MORE,
 ) -> tuple[str, bytes] | None:
     """The Kafka key (normalised customer id) and the value (JSON of `RawRecord`) of one element.
 
@@ -43,53 +73,166 @@ def strip(
         otherwise: the shape of an element that does not show its own.
         received_at: microseconds since 1970 UTC.
         fields: `CUSTOMER_ID_FIELDS`.
+        kept: what of its context is kept.
 
     Returns:
         None for a `null` element, which is no call.
 
     Raises:
         Refused: the element goes to the rejected topic.
+        Wrapped: it holds calls and is none.
     """
     try:
-        text = _encode(_stored(element)) if otherwise != CLOUDEVENT else _as_call(_encode(_stored_event(element)))
-        call = _call(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        salvaged = _salvaged(element, otherwise)
-        if salvaged is None:
+        text, call, taken = _quickly(element, otherwise, kept)
+        shape = shape_of(call, otherwise)
+        vet(call, shape)
+        note = ""
+    except _OtherShape as other:
+        return strip(element, other.shape, received_at, fields, source, kept)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError, Rejected):
+        careful = _carefully(element, otherwise, fields, kept)
+        if careful is None:
             return None
-        text, call = salvaged, _call(salvaged)
-    if isinstance(call.api_key, str) and call.api_key.startswith(_CLEAR_KEY):
-        text, call = _with_hashed_key(text, call.api_key)
-    shape = shape_of(call, otherwise)
+        text, call, taken, shape, note = careful
+    if (secretless := without_secrets(text, call)) is not None:
+        text, call = secretless
     customer_id, id_kind = customer_of(shape, call, fields)
-    value = _encode(_Envelope(ENVELOPE_VERSION, source, shape, received_at, id_kind, Raw(text)))
+    context = kept.context(taken, call) if taken is not None or call.metadata is not None else None
+    raw = UNSET if context is None else Raw(context)
+    value = _encode(_Envelope(ENVELOPE_VERSION, source, shape, received_at, id_kind, Raw(text), RULES, note, raw))
     if len(value) > MAX_RECORD_BYTES:
         raise Refused(TOO_LARGE, f"over {MAX_RECORD_BYTES} bytes without prompts")
     return customer_id, value
 
 
-def _as_call(event: bytes) -> bytes:
-    """A CloudEvent as the one field of a call."""
-    return b'{"cloud_event":%b}' % event
+class _OtherShape(Exception):  # a way on, not an error
+    """An element on a route for calls is a CloudEvent, or the other way round."""
+
+    def __init__(self, shape: str) -> None:
+        super().__init__(shape)
+        self.shape = shape
 
 
-def _salvaged(element: Element, otherwise: str) -> bytes | None:
-    if otherwise != CLOUDEVENT:
-        return salvage(bytes(memoryview(element)))
+def _quickly(element: Element, otherwise: str, kept: Kept) -> tuple[bytes, Call, Taken]:
+    """The text that is stored, read as a call, and what its context is made of.
+
+    Raises:
+        msgspec.DecodeError, Rejected: it is not sound, or may not be.
+        Wrapped, _OtherShape.
+    """
+    if otherwise == CLOUDEVENT:
+        event: Any = _stored_event(element)
+        if event is None:
+            raise Rejected(NOT_A_CALL)
+        _tell_event(event)
+        if (data := event.data) is not UNSET and data is not None:
+            for name in _AMOUNTS:
+                _check_amount(getattr(data, name))
+        text = b'{"cloud_event":%b}' % _encode(event)
+        taken: Taken = None
+    else:
+        stored: Any = kept.read(element)
+        if stored.specversion is not UNSET:
+            raise _OtherShape(CLOUDEVENT)
+        _tell_wrapper(element, stored)
+        taken = kept.take(stored)
+        text = _encode(stored)
+        _check_amounts(stored)
+    if text in _NOTHING or (b"\\" in text and _NUL in text):
+        raise Rejected(NOT_A_CALL)
+    return text, _call(text), taken
+
+
+def _tell_event(event: Any) -> None:
+    """Take off what only tells a CloudEvent. Raises: _OtherShape; Rejected: its data are base64."""
+    if all(getattr(event, name) is UNSET for name in _ATTRIBUTES):
+        raise _OtherShape(FLAT)
+    if event.data_base64 is not UNSET:
+        raise Rejected(WRONG_TYPE)
+    for name in EVENT_SIGNS:
+        setattr(event, name, UNSET)
+
+
+def _tell_wrapper(element: Element, stored: Any) -> None:
+    """Raises: Wrapped: calls are in it. A call beside something that is only called like a wrapper loses that."""
+    if (
+        stored.events is UNSET
+        and stored.event is UNSET
+        and stored.records is UNSET
+        and stored.record is UNSET
+        and stored.data is UNSET
+        and stored.calls is UNSET
+        and stored.logs is UNSET
+        and stored.usage is UNSET
+    ):
+        return
+    if (inner := wrapped_in(element)) is not None:
+        raise Wrapped(inner)
+    for name in WRAPPERS:
+        setattr(stored, name, UNSET)
+
+
+def _check_amounts(stored: Any) -> None:
+    """Amounts in quotes are plain decimal numbers: the types would take more. Raises: Rejected."""
+    if (raw := stored.spend) is not UNSET:
+        _check_amount(raw)
+    if (raw := stored.response_cost) is not UNSET:
+        _check_amount(raw)
+    if (raw := stored.cost_usd) is not UNSET:
+        _check_amount(raw)
+    if stored.cost is not UNSET or stored.precise_total_amount_cents is not UNSET:
+        for raw in (stored.cost, stored.precise_total_amount_cents):
+            _check_amount(raw)
+    if (properties := stored.properties) is not UNSET and properties is not None:
+        for name in _AMOUNTS:
+            _check_amount(getattr(properties, name))
+
+
+def _check_amount(raw: Any) -> None:
+    if raw is not UNSET and not _AMOUNT.fullmatch(raw):
+        raise Rejected("bad_cost", "not a plain decimal number")
+
+
+def _carefully(
+    element: Element, otherwise: str, fields: tuple[str, ...], kept: Kept
+) -> tuple[bytes, Call, Taken, str, str] | None:
+    """Text, call, context, shape and note of an element that is read field by field; None for a `null`.
+
+    Raises:
+        Refused: with the sound rest of the call, and the names of the unsound fields, never their values.
+        Wrapped: calls are in it.
+    """
+    data = bytes(memoryview(element))
+    if otherwise != CLOUDEVENT and (inner := wrapped_in(data)) is not None:
+        raise Wrapped(inner)
+    tree = tree_of(data)
+    if tree is None:
+        return None
+    if "specversion" in tree or (otherwise == CLOUDEVENT and not tree.keys().isdisjoint(_ATTRIBUTES)):
+        otherwise = CLOUDEVENT
+        soft = Softened(with_data(tree), CloudEvent)
+        text = b'{"cloud_event":%b}' % _encode(soft.kept)
+    else:
+        otherwise = FLAT if otherwise == CLOUDEVENT else otherwise
+        soft = Softened(tree, Call)
+        text = _encode(soft.kept)
+    if text in _NOTHING and not soft.bad:
+        raise Refused(NOT_A_CALL, "nothing of a call was found in it")
+    call = _call(text)
+    shape = shape_of(call, otherwise)
+    found = customer_of(shape, call, fields)
+    wrong = [path for path in soft.bad if not matters_less(path, found[1], fields)]
+    safe, _ = without_secrets(text, call) or (text, call)
+    if wrong:
+        raise Refused(soft.reason(), ", ".join(wrong), call=safe)
     try:
-        event = salvage(bytes(memoryview(element)), CloudEvent)
-    except Refused as refused:
-        refused.call = _as_call(refused.call) if refused.call is not None else None
-        raise
-    return _as_call(event) if event is not None else None
-
-
-def _with_hashed_key(text: bytes, key: str) -> tuple[bytes, Call]:
-    """A sender that names the key itself instead of its hash: LiteLLM's hash of it is stored, not the secret."""
-    stored = _stored(text)
-    stored.api_key = Raw(_encode(sha256(key.encode()).hexdigest()))  # type: ignore[attr-defined]
-    hashed = _encode(stored)
-    return hashed, _call(hashed)
+        vet(call, shape)
+    except Rejected as refusal:
+        raise Refused(refusal.reason, refusal.detail, call=safe) from None
+    except ArithmeticError:
+        raise Refused("bad_cost", "more digits than any amount has", call=safe) from None
+    soft.odd += [path for path in soft.bad if path not in wrong]
+    return text, call, kept.of_tree(tree), shape, soft.note()
 
 
 def customer_of_rest(refused: Refused, otherwise: str, fields: tuple[str, ...]) -> str | None:
@@ -97,4 +240,7 @@ def customer_of_rest(refused: Refused, otherwise: str, fields: tuple[str, ...]) 
     if refused.call is None:
         return None
     call = _call(refused.call)
-    return customer_of(shape_of(call, otherwise), call, fields)[0]
+    shape = (
+        CLOUDEVENT if call.cloud_event is not None else shape_of(call, FLAT if otherwise == CLOUDEVENT else otherwise)
+    )
+    return customer_of(shape, call, fields)[0]

@@ -1,0 +1,95 @@
+"""No secret is stored: a key where its hash belongs becomes LiteLLM's hash of it, here, before the first durable byte."""
+
+from typing import Any, cast
+
+import msgspec
+
+from schemas.customer_id import is_secret, key_hash
+from schemas.wire import Call, CallMetadata
+
+_encode = msgspec.json.Encoder().encode
+_call = msgspec.json.Decoder(Call).decode
+_tree = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+#: Hashes seen lately: keys are few, and a look-up costs less than looking at 64 digits.
+_known: set[str] = set()
+_KNOWN = 4096
+#: Fields that hold a hash, and ids that are only hashed where they look like a key.
+_HASHES = ("api_key", "api_key_hash")
+_NAMES = (
+    "key_alias",
+    "end_user",
+    "user",
+    "user_id",
+    "team_id",
+    "organization_id",
+    "customer_id",
+    "external_customer_id",
+)
+_IN_METADATA = tuple(name for name in CallMetadata.__struct_fields__ if name.startswith("user_api_key_"))
+
+
+def without_secrets(text: bytes, call: Call) -> tuple[bytes, Call] | None:
+    """The stored text, and the call in it, with each secret replaced by its hash; None where there is none."""
+    metadata = call.metadata
+    if (
+        call.cloud_event is None
+        and ((key := call.api_key) is None or key in _known or _sound(key))
+        and call.api_key_hash is None
+        and not _looks_secret(call.key_alias, call.end_user, call.user, call.user_id)
+        and call.customer_id is None
+        and (
+            metadata is None
+            or (
+                ((key := metadata.user_api_key_hash) is None or key in _known or _sound(key))
+                and not _looks_secret(
+                    metadata.user_api_key_alias, metadata.user_api_key_end_user_id, metadata.user_api_key_user_id
+                )
+            )
+        )
+    ):
+        return None
+    members = _tree(text)
+    _hash_in(members, _HASHES, _NAMES)
+    if metadata is not None:
+        inner = _tree(members["metadata"])
+        _hash_in(inner, ("user_api_key_hash",), _IN_METADATA)
+        members["metadata"] = msgspec.Raw(_encode(inner))
+    if call.cloud_event is not None:
+        event = _tree(members["cloud_event"])
+        _hash_in(event, (), ("subject",))
+        if call.cloud_event.data is not None:
+            data = _tree(event["data"])
+            _hash_in(data, (), ("customer_id", "end_user", "user"))
+            event["data"] = msgspec.Raw(_encode(data))
+        members["cloud_event"] = msgspec.Raw(_encode(event))
+    hashed = _encode(members)
+    return None if hashed == text else (hashed, _call(hashed))
+
+
+def _looks_secret(*names: str | int | None) -> bool:
+    """Quickly; ids of teams and organizations are LiteLLM's own."""
+    return any(name is not None and type(name) is str and "sk-" in name and is_secret(name) for name in names)
+
+
+def _sound(value: str | int | None) -> bool:
+    if value is None or value in _known:
+        return True
+    if type(value) is str and key_hash(value) == value:
+        if len(_known) >= _KNOWN:
+            _known.clear()
+        _known.add(value)
+        return True
+    return value == ""
+
+
+def _hash_in(members: dict[str, Any], hashes: tuple[str, ...], names: tuple[str, ...]) -> None:
+    for name in (*hashes, *names):
+        if (raw := members.get(name)) is None:
+            continue
+        value = msgspec.json.decode(cast("bytes", raw))
+        if value is None or not isinstance(value, str | int) or value == "":
+            continue
+        text = str(value)
+        if name in hashes or is_secret(text):
+            members[name] = msgspec.Raw(_encode(key_hash(text)))

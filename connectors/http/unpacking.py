@@ -1,0 +1,96 @@
+"""A body's Content-Encoding is undone here, after its sender was admitted, in steps of a bounded size.
+
+aiohttp would undo it while it reads, before anybody knows who sends, and takes a gzip stream that does not end for a
+body that is whole. So applications are made with `PACKED`.
+"""
+
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+from connectors.http.problem import CLOSES, Problem
+
+#: `handler_args` of an application: bodies are handed over as they were sent.
+PACKED: Final = {"auto_decompress": False}
+#: No step makes more bytes than this; it takes a few milliseconds.
+STEP: Final = 1 << 20
+
+_GZIP, _DEFLATE = 31, 15
+_WINDOWS: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _DEFLATE}
+_PLAIN: Final = ("", "identity")
+_GZIP_MAGIC = b"\x1f\x8b"
+#: How a zlib stream begins (RFC 1950); some senders of `deflate` leave its head out.
+_ZLIB_METHOD = 8
+
+
+class Unpacker:
+    """Undoes one body's encoding.
+
+    Args:
+        encoding: the Content-Encoding header; `""` for none.
+
+    Raises:
+        Problem: 415: it is none that we undo.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        encoding = encoding.strip().lower()
+        if encoding not in _PLAIN and encoding not in _WINDOWS:
+            raise Problem(415, "unknown_encoding", "Content-Encoding may be gzip, x-gzip, deflate or identity", CLOSES)
+        self._window = _WINDOWS.get(encoding)
+        self._stream: zlib._Decompress | None = None
+        self._ended = False
+
+    @property
+    def is_plain(self) -> bool:
+        """There is nothing to undo."""
+        return self._window is None
+
+    def pieces(self, chunk: bytes) -> Iterator[bytes]:
+        """What a chunk of the body unpacks to, each piece of at most `STEP` bytes.
+
+        Raises:
+            Problem: 400: it is not what its header says.
+        """
+        if self._window is None:
+            yield chunk
+            return
+        while chunk:
+            if self._ended:
+                chunk = self._next_member(chunk)
+                continue
+            if self._stream is None:
+                self._stream = zlib.decompressobj(_window_of(self._window, chunk))
+            try:
+                made = self._stream.decompress(chunk, STEP)
+            except zlib.error as error:
+                raise _bad_encoding() from error
+            chunk = self._stream.unconsumed_tail
+            if self._stream.eof:
+                self._ended, chunk = True, self._stream.unused_data
+            if made:
+                yield made
+            elif chunk and not self._ended:
+                raise _bad_encoding()
+
+    def end(self) -> None:
+        """Return when the body was whole. Raises: Problem 400."""
+        if self._window is not None and not self._ended:
+            raise _bad_encoding()
+
+    def _next_member(self, rest: bytes) -> bytes:
+        """gzip streams may follow one another (RFC 1952, 2.2), and zeros fill a block; nothing else may follow."""
+        if not rest.strip(b"\0"):
+            return b""
+        if self._window != _GZIP or not _GZIP_MAGIC.startswith(rest[:2]):
+            raise _bad_encoding()
+        self._stream, self._ended = None, False
+        return rest
+
+
+def _window_of(window: int, first: bytes) -> int:
+    return -_DEFLATE if window == _DEFLATE and first[0] & 0x0F != _ZLIB_METHOD else window
+
+
+def _bad_encoding() -> Problem:
+    return Problem(400, "bad_encoding", "the body is not what its Content-Encoding says, or does not end", CLOSES)

@@ -1,0 +1,48 @@
+"""A call's cost in dollars, in whichever field its sender wrote it; two different amounts are none."""
+
+from decimal import Decimal
+
+from schemas.errors import Rejected
+from schemas.money import check_cost, from_cents, quantise, quantum
+from schemas.wire import Call
+
+#: Amounts that are equal to this are one: senders round, and binary floats carry noise.
+_SAME = quantum()
+
+
+def amount_of(call: Call) -> Decimal | None:
+    """The cost in dollars, checked and not rounded; None where no field holds one.
+
+    Raises:
+        Rejected: `contradicting_cost`, or what `check_cost` says of an amount.
+    """
+    spend, response = call.spend, call.response_cost
+    if (
+        (spend is None or response is None)
+        and call.cost_usd is None
+        and call.cost is None
+        and call.properties is None
+        and call.cloud_event is None
+        and call.precise_total_amount_cents is None
+    ):
+        amount = response if spend is None else spend
+        if amount is not None:
+            check_cost(amount)
+        return amount
+    return _one_of(call)
+
+
+def _one_of(call: Call) -> Decimal | None:
+    found = [call.spend, call.response_cost, call.cost_usd, call.cost]
+    if (properties := call.properties) is not None:
+        found += [properties.cost_usd, properties.response_cost, properties.spend, properties.cost]
+    if call.cloud_event is not None and (data := call.cloud_event.data) is not None:
+        found += [data.cost, data.spend, data.response_cost, data.cost_usd]
+    amounts = [amount for amount in found if amount is not None]
+    if (cents := call.precise_total_amount_cents) is not None:
+        amounts.insert(0, from_cents(cents) if cents.is_finite() else cents)
+    for amount in amounts:
+        check_cost(amount)
+    if len({quantise(amount, _SAME) for amount in amounts}) > 1:
+        raise Rejected("contradicting_cost", "two fields hold different amounts")
+    return amounts[0] if amounts else None

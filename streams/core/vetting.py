@@ -1,0 +1,48 @@
+"""What must be right before a call is taken: identity, time, cost and customer. The rest are details.
+
+The ingress asks this, so that its answer names what the meter could never bill; `normalise` refuses the same.
+"""
+
+from schemas.errors import Rejected
+from schemas.moments import parse_us
+from schemas.wire import CLOUDEVENT, LAGO, Call, CloudEvent
+from streams.core.amounts import amount_of
+from streams.core.customer_key import check_customer
+
+#: Of an element in which nothing of a call was found.
+NOT_A_CALL = "not_a_call"
+_NO_EVENT = CloudEvent()
+
+
+def vet(call: Call, shape: str) -> None:
+    """Return when the meter can bill the call.
+
+    Raises:
+        Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `contradicting_cost` or
+            `contradicting_customer`.
+    """
+    if shape == CLOUDEVENT:
+        event = call.cloud_event or _NO_EVENT
+        _check(event.id, event.time)
+        check_customer(call)
+    elif shape == LAGO:
+        _check(call.transaction_id, call.timestamp)
+    else:
+        if not call.litellm_call_id and call.id in _ABSENT and call.request_id in _ABSENT:
+            raise Rejected("no_identity", "neither litellm_call_id, id nor request_id")
+        for moment in (call.startTime, call.endTime, call.timestamp):
+            if moment is not None and moment != "":
+                parse_us(moment)
+    if call.customer_id is not None or call.external_customer_id is not None:
+        check_customer(call)
+    amount_of(call)
+
+
+_ABSENT = (None, "")
+
+
+def _check(identity: str | int | None, moment: float | int | str | None) -> None:
+    if identity in _ABSENT:
+        raise Rejected("no_identity", "the id is absent")
+    if moment is not None and moment != "":
+        parse_us(moment)
