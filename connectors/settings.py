@@ -153,7 +153,9 @@ class Settings(BaseModel):
         description="Requests a second that each token or signing secret may post; above it the answer is 503. 0 = any.",
     )
     allow_unsigned: bool = Field(
-        False, description="Accept webhooks from anybody, on any address. Only behind a proxy that authenticates."
+        False,
+        description="Accept webhooks from anybody, where no secret and no token is set: for trying out, or "
+        "behind a proxy that authenticates.",
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` in a container.")
     port: Port = Field(8080, description="Port of the webhooks; 0 = any free one.")
@@ -218,6 +220,12 @@ class Settings(BaseModel):
     byok_policy: BillOrSkip = Field("bill", description="Calls paid with the caller's own key: `bill` or `skip`.")
     customer_id_fields: Annotated[tuple[str, ...], Field(min_length=1), Listed, out_of(CUSTOMER_ID_FIELDS)] = Field(
         CUSTOMER_ID_FIELDS, description="Where a call's customer id is looked for; the first one present wins."
+    )
+    kept_tag_prefixes: Annotated[tuple[str, ...], Listed] = Field(
+        (), description="Request tags that begin so are kept, for `enriched`; separated by commas, empty = none."
+    )
+    kept_metadata: Annotated[tuple[str, ...], Listed] = Field(
+        (), description="Names of `spend_logs_metadata` and of key and team metadata that are kept; empty = none."
     )
 
     max_retries: int = Field(

@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import structlog
 from aiohttp import web
 from pydantic import SecretStr
 
 from connectors.account_books import now_us
 from connectors.http.ingress.auth import WebhookAuth, check_exposure
+from connectors.http.ingress.context import Kept
 from connectors.http.ingress.routes import IngressDeps, ingress_routes
 from connectors.http.ingress.storing import Sender, Store
 from connectors.http.origins import Origins
@@ -19,6 +21,8 @@ from connectors.settings import Settings
 from connectors.spool.sending import KAFKA_S, SpooledSender, SpoolHooks
 from connectors.spool.spool import Spool
 from schemas.topics import TopicNames
+
+_log = structlog.get_logger(__name__)
 
 
 class Webhooks:
@@ -40,7 +44,9 @@ class Webhooks:
         self._auth = WebhookAuth(
             _revealed(settings.webhook_secret), _revealed(settings.webhook_token), settings.webhook_tolerance
         )
-        check_exposure(settings.host, self._auth, allow_unsigned=settings.allow_unsigned)
+        check_exposure(self._auth, allow_unsigned=settings.allow_unsigned)
+        if self._auth.is_open:
+            _log.warning("webhooks_open_to_anybody", host=settings.host, setting="ALLOW_UNSIGNED")
         self._spooled = self._over(spool) if spool is not None else None
 
     def routes(self) -> list[web.RouteDef]:
@@ -48,7 +54,9 @@ class Webhooks:
         settings, sensors = self._settings, self._sensors
         sender: Sender = self._spooled or self._gate
         deps = IngressDeps(
-            store=Store(sender, self._topics.raw, self._topics.rejected, settings.customer_id_fields, now_us),
+            store=Store(
+                sender, self._topics.raw, self._topics.rejected, settings.customer_id_fields, now_us, kept_by(settings)
+            ),
             auth=self._auth,
             timeout_s=settings.webhook_timeout,
             max_body_bytes=settings.max_body_bytes,
@@ -83,6 +91,11 @@ class Webhooks:
             on_rejected=self._sensors.elements,
         )
         return SpooledSender(self._gate, spool, self._topics.rejected, now_us, kafka_patience_s(self._settings), hooks)
+
+
+def kept_by(settings: Settings) -> Kept:
+    """What this deployment keeps of a call's context."""
+    return Kept(settings.kept_tag_prefixes, settings.kept_metadata)
 
 
 def kafka_patience_s(settings: Settings) -> float:

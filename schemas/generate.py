@@ -13,6 +13,7 @@ import msgspec
 import yaml
 
 from schemas.asyncapi import document
+from schemas.context import CallContext
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.records import AuditRecord, DeliveryAttempt, EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
@@ -31,6 +32,7 @@ OUTBOUND: tuple[type[msgspec.Struct], ...] = (
     Receipt,
     AuditRecord,
     DeliveryAttempt,
+    CallContext,
 )
 #: Written by others, or kept as others wrote it: an amount may be a number or text.
 INBOUND: tuple[type[msgspec.Struct], ...] = (Call, RawRecord)

@@ -18,6 +18,8 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
             held it names the held window; the event that releases it lists it in its manifest.
         external_subscription_id, org_id: the resolved target; `""` while held.
         start, end: ISO 8601 UTC.
+        note: what was odd about the call, for people; `""` for nothing.
+        context: a `CallContext`; absent where there is none.
     """
 
     identity: str
@@ -49,6 +51,7 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     held: str = ""
     part: str = ""
     note: str = ""
+    context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class LagoEvent(msgspec.Struct, gc=False):

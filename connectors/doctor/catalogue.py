@@ -213,7 +213,7 @@ LITELLM: Final = {
 OWN: Final = {
     "no_webhook_credentials": Kind(
         _LOST,
-        "With neither WEBHOOK_TOKEN nor WEBHOOK_SECRET the ingress does not start on an address that others reach.",
+        "With neither WEBHOOK_TOKEN nor WEBHOOK_SECRET the ingress does not start, unless ALLOW_UNSIGNED=1 says so.",
         "Set WEBHOOK_TOKEN, and send it from LiteLLM.",
     ),
     "signatures_only": Kind(

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from connectors.doctor.catalogue import Finding
-from connectors.http.ingress.auth import WebhookAuth, check_exposure
 from connectors.settings import Settings
-from schemas.errors import ConfigurationError
 
 #: A batch of LiteLLM's is up to 7.5 MB, and grows while an answer takes long.
 LEAST_BODY_BYTES: Final = 16 << 20
@@ -25,18 +23,8 @@ def _credentials(own: Settings) -> Iterator[Finding]:
         yield Finding("anybody_may_post", "ALLOW_UNSIGNED is set, and WEBHOOK_TOKEN is not.")
     elif own.webhook_secret:
         yield Finding("signatures_only", "WEBHOOK_SECRET is set, and WEBHOOK_TOKEN is not.")
-    elif _starts_without(own.host):
-        yield Finding("anybody_may_post", f"WEBHOOK_TOKEN is not set; HOST is {own.host}: whoever is on this machine.")
     else:
-        yield Finding("no_webhook_credentials", f"WEBHOOK_TOKEN is not set, and HOST is {own.host}.")
-
-
-def _starts_without(host: str) -> bool:
-    try:
-        check_exposure(host, WebhookAuth(), allow_unsigned=False)
-    except ConfigurationError:
-        return False
-    return True
+        yield Finding("no_webhook_credentials", "Neither WEBHOOK_TOKEN nor WEBHOOK_SECRET is set.")
 
 
 def _limits(own: Settings) -> Iterator[Finding]:

@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
+from connectors.http.ingress.bodies import Wrapped
+from connectors.http.ingress.context import Kept
 from connectors.http.ingress.rejections import Refused
 from connectors.http.ingress.strip import strip
 from connectors.operations.letters import usage_of
@@ -23,6 +25,7 @@ from schemas.money import quantum
 from schemas.topics import TopicNames
 from schemas.usage import Usage
 from schemas.wire import BACKFILL
+from streams.core.vetting import NOT_A_CALL
 
 BATCH = 500
 #: The usage log does not know any more whether a call was counted: its month was pruned.
@@ -85,6 +88,7 @@ class Backfill:
         self._patience_s = patience_s
         self._raw = TopicNames.with_prefix(settings.topic_prefix).raw
         self._unit = quantum(settings.cost_decimals)
+        self._kept = Kept(settings.kept_tag_prefixes, settings.kept_metadata)
         self._seen: set[bytes] = set()
         self._checked: Checked | None = None
         self._checked_until = 0.0
@@ -119,10 +123,13 @@ class Backfill:
         done.read += 1
         try:
             stripped = strip(
-                element, self._shape, time.time_ns() // 1000, self._settings.customer_id_fields, source=BACKFILL
+                element, self._shape, time.time_ns() // 1000, self._settings.customer_id_fields, BACKFILL, self._kept
             )
         except Refused as refused:
             self._refuse(place, refused.reason)
+            return None
+        except Wrapped:
+            self._refuse(place, NOT_A_CALL)
             return None
         key, value = stripped if stripped is not None else ("", b"")
         usage = usage_of(value, key, self._unit)

@@ -54,6 +54,7 @@ class Enricher:
                 where.held,
                 "" if window is None else transaction_id(self._prefix, window),
                 usage.note,
+                usage.context,
             )
         )
 

@@ -25,7 +25,7 @@ OWN_CASES: list[tuple[dict[str, str], set[str]]] = [
     (GOOD | {"WEBHOOK_SECRET": "s"}, set()),
     (WITHOUT_TOKEN, {"no_webhook_credentials"}),
     (WITHOUT_TOKEN | {"WEBHOOK_SECRET": "s"}, {"signatures_only"}),
-    (WITHOUT_TOKEN | {"HOST": "127.0.0.1"}, {"anybody_may_post"}),
+    (WITHOUT_TOKEN | {"HOST": "127.0.0.1"}, {"no_webhook_credentials"}),
     (WITHOUT_TOKEN | {"ALLOW_UNSIGNED": "1"}, {"anybody_may_post"}),
     (GOOD | {"LAGO_API_KEY": ""}, {"lago_key_missing"}),
     (GOOD | {"KAFKA_REPLICATION_FACTOR": "1"}, {"one_copy"}),

@@ -7,7 +7,6 @@ are valid at once, for rotation. Every comparison takes the same time whatever i
 import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import ip_address
 
 from connectors.http.ingress.signatures import Secret, claims_a_signature, signed_by
 from schemas.errors import ConfigurationError, MeterbridgeError
@@ -81,25 +80,16 @@ class WebhookAuth:
         return f"secret {signed.place}"
 
 
-def check_exposure(host: str, auth: WebhookAuth, *, allow_unsigned: bool) -> None:
-    """An ingress that admits everybody may listen on loopback only.
+def check_exposure(auth: WebhookAuth, *, allow_unsigned: bool) -> None:
+    """An ingress that admits everybody starts only where somebody said so, on loopback too: whoever runs a program on
+    the same machine, or a proxy in front of it, could else bill anybody.
 
     Raises:
-        ConfigurationError: neither secret nor token is set, `host` is reachable from outside, and
-            nobody said `ALLOW_UNSIGNED=1`.
+        ConfigurationError: neither secret nor token is set, and nobody said `ALLOW_UNSIGNED=1`.
     """
-    if auth.is_open and not allow_unsigned and not _is_loopback(host):
+    if auth.is_open and not allow_unsigned:
         raise ConfigurationError(
             "WEBHOOK_TOKEN",
-            f"on {host or 'every address'} the webhooks would take usage from anybody: set WEBHOOK_TOKEN or "
-            "WEBHOOK_SECRET, listen on 127.0.0.1, or set ALLOW_UNSIGNED=1",
+            "the webhooks would take usage from anybody: set WEBHOOK_TOKEN or WEBHOOK_SECRET; ALLOW_UNSIGNED=1 lets "
+            "anybody in, for trying out or behind a proxy that authenticates",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
