@@ -11,7 +11,7 @@ from schemas.errors import Rejected
 from schemas.usage import Usage
 from schemas.wire import ENVELOPE_VERSION, RULES, Call, Metered, RawRecord
 from streams.core.normalise import normalise, unknown_version
-from streams.core.tolerant import Softened, clean, loose_json
+from streams.core.tolerant import AMOUNTS, Softened, clean, loose_json
 
 
 class _Loose(msgspec.Struct, gc=False):
@@ -42,7 +42,7 @@ _decode_version = msgspec.json.Decoder(_Version).decode
 _decode_call = msgspec.json.Decoder(Call).decode
 _encode = msgspec.json.Encoder().encode
 #: An escaped NUL, or an amount that is text.
-_LOOK_AGAIN = re_compile(rb'\\u0000|(?:spend|cost|cost_usd|cents)":"')
+_LOOK_AGAIN = re_compile(rb'\\u0000|(?:spend|cost|cost_usd|cents)"\s*:\s*"')
 #: Reasons of `normalise` that a field by field reading may not have.
 _MAY_BE_A_DETAIL = frozenset({"bad_time", "bad_tokens"})
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError, ValueError)
@@ -90,7 +90,8 @@ def _record_of(loose: _Loose) -> RawRecord:
         raise Rejected("malformed", "the call is no object")
     soft = Softened(tree, Call)
     if soft.bad:
-        raise Rejected(soft.reason(), ", ".join(soft.bad))
+        is_cost = all(path.rpartition(".")[2] in AMOUNTS for path in soft.bad)
+        raise Rejected("bad_cost" if is_cost else soft.reason(), ", ".join(soft.bad))
     call = _decode_call(_encode(soft.kept))
     if loose.rules < RULES:
         _without_keys(call)

@@ -31,6 +31,8 @@ CUSTOMER_FIELDS: Final = frozenset(
         "user_api_key_hash",
     }
 )
+#: Fields that hold money.
+AMOUNTS: Final = frozenset({"spend", "response_cost", "cost_usd", "cost", "precise_total_amount_cents"})
 #: Objects that hold money: without them nobody can say what a call costs.
 _HOLDS_MONEY = frozenset({LagoProperties, CloudEventData})
 

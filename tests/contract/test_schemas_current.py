@@ -12,7 +12,7 @@ import yaml
 from aiokafka import ConsumerRecord, TopicPartition
 from jsonschema import Draft202012Validator, ValidationError
 
-from connectors.http.ingress.bodies import split
+from connectors.http.ingress.bodies import split, wrapped_in
 from connectors.http.ingress.rejections import Refused, rejection
 from connectors.http.ingress.strip import strip
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
@@ -114,7 +114,16 @@ def test_every_record_that_is_written_fits_its_schema() -> None:
     for name, value in written():
         validator(name).validate(json.loads(value))
         seen.add(f"{name}.schema.json")
-    assert seen == files().keys() - {"asyncapi.yaml", "Call.schema.json"}
+    assert seen == files().keys() - {"asyncapi.yaml", "Call.schema.json", "CallContext.schema.json"}
+
+
+def test_the_context_of_a_recorded_call_fits_its_schema() -> None:
+    [element] = split((RECORDED / "generic_api__1.109.1__chat-basic.json").read_bytes())
+    stored = strip(element, FLAT, NOON, CUSTOMER_ID_FIELDS)
+    assert stored is not None
+    context = json.loads(stored[1])["context"]
+    validator("CallContext").validate(context)
+    assert {"cost_breakdown", "time_to_first_token", "model_id", "server_address"} <= context.keys()
 
 
 @pytest.mark.parametrize(
@@ -122,7 +131,8 @@ def test_every_record_that_is_written_fits_its_schema() -> None:
 )
 def test_every_recorded_call_and_what_is_stored_of_it_fit_their_schemas(file: str) -> None:
     calls, records = validator("Call"), validator("RawRecord")
-    for element in split((RECORDED / file).read_bytes(), ("event", "events")):
+    body = (RECORDED / file).read_bytes()
+    for element in split(wrapped_in(body) or body):
         calls.validate(json.loads(bytes(memoryview(element))))
         stored = strip(element, FLAT, NOON, CUSTOMER_ID_FIELDS)
         assert stored is not None

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from connectors.http.ingress.auth import WebhookAuth
+from connectors.http.ingress.routes import ROUTES
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
 from tests.support.ingress import RECEIVED_AT, USAGE, Ingress, create_topics, running_ingress
 from tests.support.kafka import Kafka
@@ -184,6 +185,72 @@ async def test_a_gzipped_body_is_read_like_a_plain_one(ingress: Ingress) -> None
     answer = await ingress.post(FLAT, Content_Encoding="compress")
     assert (answer.status, (await answer.json())["reason"]) == (415, "unknown_encoding")
     assert len(ingress.raw()) == 2
+
+
+PATHS = [route.path for route in ROUTES]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        "%s",
+        '{"events":[%s]}',
+        '{"event":%s}',
+        '{"data":[%s]}',
+        '{"records":[%s]}',
+        '{"usage":%s}',
+        '{"data":{"events":[%s]}}',
+    ]
+    + ['[{"event":%s}]', '{"batch":1,"logs":[%s]}\n', '{"id":"envelope","type":"usage","data":%s}'],
+)
+async def test_a_known_wrapper_is_taken_off_on_every_path(ingress: Ingress, path: str, wrap: str) -> None:
+    for slash in ("", "/"):
+        answer = await ingress.post(wrap % FLAT, path + slash)
+        assert (answer.status, await answer.json()) == (202, ACCEPTED)
+    assert {(stored.key, stored.raw().call.id) for stored in ingress.raw()} == {("customer_id", "request_id")}
+    assert len(ingress.raw()) == 2
+
+
+async def test_what_is_wrapped_too_often_is_refused_and_listed_by_its_place(ingress: Ingress) -> None:
+    deep = '{"events":[{"events":[{"events":[{"events":[%s]}]}]}]}' % FLAT
+    told = await (await ingress.post(f"[{FLAT},{deep},{{}},{FLAT}]")).json()
+    assert told["rejected"] == [{"index": 1, "reason": "too_deep"}, {"index": 2, "reason": "not_a_call"}]
+    assert len(ingress.raw()) == 2
+    assert (await ingress.post(deep)).status == 400
+
+
+async def test_the_place_of_what_one_wrapper_holds_is_the_place_in_it(ingress: Ingress) -> None:
+    told = await (await ingress.post('{"events":[%s,{},%s]}' % (FLAT, FLAT))).json()  # noqa: UP031  # braces
+    assert (told["accepted"], told["rejected"]) == (2, [{"index": 1, "reason": "not_a_call"}])
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_cloud_event_in_binary_mode_has_its_attributes_in_headers(ingress: Ingress, path: str) -> None:
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_id": "e-1",
+        "ce_source": "/gate%20way",
+        "ce_type": "usage",
+        "ce_subject": "c",
+    }
+    told = {"Content_Type": "application/json", "ce_time": "2026-11-20T22:45:16Z", **headers}
+    for body in ('{"cost":8.85e-06,"model":"gpt-4o"}', '{"cost":8.85e-06,'):
+        answer = await ingress.post(body, path, **told)
+    assert answer.status == 400
+    [stored] = ingress.raw()
+    event = stored.raw().call.cloud_event
+    assert event is not None
+    assert (stored.key, stored.raw().shape, event.id, event.source) == ("c", "cloudevent", "e-1", "/gate way")
+    assert b'"cost":8.85e-06' in stored.value
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_cloud_events_in_structured_and_batch_mode_are_known_on_every_path(ingress: Ingress, path: str) -> None:
+    event = '{"specversion":"1.0","type":"t","id":"e","source":"s","subject":"c","data":{"cost":1}}'
+    for body, media in ((event, "application/cloudevents+json"), (f"[{event}]", "application/cloudevents-batch+json")):
+        assert (await ingress.post(body, path, Content_Type=media)).status == 202
+    assert [(stored.key, stored.raw().shape) for stored in ingress.raw()] == [("c", "cloudevent")] * 2
 
 
 def _murmur2(data: bytes) -> int:

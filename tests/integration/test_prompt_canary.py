@@ -16,6 +16,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from connectors.http.ingress.auth import WebhookAuth
+from connectors.http.ingress.context import Kept
 from connectors.http.ingress.rejections import MAX_RECORD_BYTES
 from connectors.kafka.producer import Record
 from connectors.spool.sending import SpooledSender
@@ -37,9 +38,12 @@ def _recorded_with_prompts() -> dict[str, Any]:
     for name in ("messages", "response", "model_parameters", "hidden_params", "error_information", "guardrail"):
         call[name] = {"content": [CANARY, {CANARY: CANARY}]}
     call["error_str"] = call["user_agent"] = call["a field of next year"] = CANARY
-    call["request_tags"] = [CANARY]
+    call["request_tags"] = [CANARY, f"User-Agent: {CANARY}", {"team:": CANARY}, "team:" + "x" * 200 + CANARY]
+    call["api_base"] = f"https://{CANARY}:{CANARY}@api.example.com/{CANARY}?{CANARY}={CANARY}#{CANARY}"
+    call["cost_breakdown"] |= {"service_tier": CANARY, CANARY: 1.0, "additional_costs": {CANARY: CANARY}}
     call[CANARY] = CANARY
-    call["metadata"] |= {name: {"text": CANARY} for name in ("requester_metadata", "spend_logs_metadata", CANARY)}
+    names = ("requester_metadata", "spend_logs_metadata", "user_api_key_auth_metadata", CANARY)
+    call["metadata"] |= {name: {"text": CANARY, CANARY: 1, "env": {"text": CANARY}} for name in names}
     call["metadata"]["usage_object"] |= {"text": CANARY, "prompt_tokens_details": {"text": CANARY}}
     return call
 
@@ -65,6 +69,27 @@ def _wrongly_typed() -> Iterator[dict[str, Any]]:
                 yield {**call, nest: {field.name: value}} if nest else {**call, field.name: value}
 
 
+def _in_the_context() -> Iterator[dict[str, Any]]:
+    """The canary as the context's texts where a number, a name or a host belongs, and longer than any name."""
+    long = CANARY * 20
+    for odd in (CANARY, [CANARY], {"text": CANARY}, {CANARY: CANARY}):
+        for name in ("cost_breakdown", "completionStartTime", "api_base", "request_tags"):
+            yield {"id": "context", "spend": 1, name: odd, "total_tokens": "3"}
+            yield {"id": "context", "spend": 1, name: odd}
+        for name in ("spend_logs_metadata", "user_api_key_auth_metadata"):
+            yield {"id": "context", "spend": 1, "metadata": {name: odd}}
+            yield {"id": "context", "spend": 1, "metadata": {name: {"env": [odd]}}}
+            yield {"id": "context", "spend": 1, "metadata": {name: {"env": long}}}
+            yield {"id": "context", "spend": 1, "metadata": json.dumps({name: {CANARY: odd, "env": long}})}
+        yield {"id": "context", "spend": 1, "cost_breakdown": {"input_cost": odd, "total_cost": 1}}
+    yield {"id": "context", "spend": 1, "model_id": long}
+    yield {"id": "context", "spend": 1, "model_id": {"text": CANARY}}
+    for key in ("api_key", "api_key_hash", "key_alias"):
+        yield {"id": "context", "spend": 1, key: f"sk-{CANARY}"}
+    yield {"id": "context", "spend": 1, "metadata": {"user_api_key_hash": CANARY}}
+    yield {"id": "context", "spend": 1, "end_user": f"sk-{CANARY}"}
+
+
 def _bodies() -> Iterator[bytes]:
     whole = json.dumps(_recorded_with_prompts())
     with_nan = whole.replace('"stream": null', '"stream": null, "response_time": NaN')
@@ -83,6 +108,8 @@ def _bodies() -> Iterator[bytes]:
         yield element[:-1].encode()
         yield f"[{whole},{element[:-3]}".encode()
     yield json.dumps(list(_wrongly_typed())).encode()
+    yield json.dumps(list(_in_the_context())).encode()
+    yield json.dumps({"logs": [{CANARY: [CANARY]}], "events": [json.loads(whole), {CANARY: 1}]}).encode()
     yield b'{"id":"x","messages":"' + CANARY.encode() + b' \xff\xfe \0"}'
     yield json.dumps({"messages": CANARY * (MAX_BODY // len(CANARY) + 1)}).encode()
 
@@ -106,7 +133,8 @@ async def test_the_canary_is_nowhere(
         answers.append(f"{answer.headers} {await answer.text()}")
 
     auth = WebhookAuth(tokens=["token"])
-    async with running_ingress(kafka.bootstrap, topic_prefix, auth=auth, max_body_bytes=MAX_BODY) as ingress:
+    kept = Kept(("team:",), ("env",))
+    async with running_ingress(kafka.bootstrap, topic_prefix, auth=auth, max_body_bytes=MAX_BODY, kept=kept) as ingress:
         for body in _bodies():
             for path in (USAGE, "/webhooks/litellm/batch", "/api/v1/events", "/openmeter/api/v1/events"):
                 await post(ingress, body, path, Authorization="Bearer token")
@@ -123,7 +151,8 @@ async def test_the_canary_is_nowhere(
         await post(ingress, CANARY.encode(), USAGE)
 
     assert statuses == {202, 400, 401, 413, 415, 503}
-    assert reasons == {"not_json", "not_an_object", "wrong_type", "bad_number", "too_deep", "too_large"}
+    odd = {"not_json", "not_an_object", "wrong_type", "bad_number", "too_deep", "too_large"}
+    assert reasons == odd | {"not_a_call", "no_identity"}
     assert stored > 50
     assert CANARY not in "".join(answers)
     topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=10).topics

@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors.http.ingress.auth import WebhookAuth
+from connectors.http.ingress.context import Kept
 from connectors.http.ingress.routes import IngressDeps, create_ingress
 from connectors.http.ingress.storing import Sender, Store
 from connectors.http.origins import Origins
@@ -76,8 +77,9 @@ def create_topics(bootstrap: str, prefix: str) -> None:
         created.result()
 
 
-def store_in(sender: Sender, prefix: str = "") -> Store:
-    return Store(sender, prefix + RAW.name, prefix + REJECTED.name, CUSTOMER_ID_FIELDS, lambda: RECEIVED_AT)
+def store_in(sender: Sender, prefix: str = "", kept: Kept | None = None) -> Store:
+    topics = (prefix + RAW.name, prefix + REJECTED.name)
+    return Store(sender, *topics, CUSTOMER_ID_FIELDS, lambda: RECEIVED_AT, kept or Kept())
 
 
 @asynccontextmanager
@@ -89,12 +91,13 @@ async def running_ingress(
     timeout_s: float = 30,
     max_body_bytes: int = 64 << 20,
     max_bytes_in_flight: int = 256 << 20,
+    kept: Kept | None = None,
 ) -> AsyncIterator[Ingress]:
     """An ingress with a producer of its own; the topics must be there."""
     producer = KafkaProducer(producer_config(bootstrap, answer_within_s=timeout_s))
     try:
         async with serving(
-            store_in(producer, prefix),
+            store_in(producer, prefix, kept),
             bootstrap=bootstrap,
             prefix=prefix,
             auth=auth,

@@ -87,6 +87,8 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "CACHE_HIT_POLICY": "bill",
         "BYOK_POLICY": "skip",
         "CUSTOMER_ID_FIELDS": "team,key",
+        "KEPT_TAG_PREFIXES": "team:",
+        "KEPT_METADATA": "project, env",
         "MAX_RETRIES": "5",
         "RETRY_DELAY": "1",
         "BATCH_SIZE": "50",

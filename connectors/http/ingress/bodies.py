@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from connectors.http.ingress.rejections import NOT_JSON, TOO_MANY, Refused
 from schemas.wire import WRAPPERS
+from streams.core.tolerant import AMOUNTS
 
 Element = bytes | memoryview | Raw
 
@@ -29,7 +30,6 @@ _members_by_key = msgspec.json.Decoder(dict[str, Raw]).decode
 _WRAPPER_KEYS = tuple(f'"{name}"'.encode() for name in WRAPPERS)
 #: A key may be written with escapes.
 _ESCAPED = b"\\u00"
-_MONEY = frozenset({"spend", "response_cost", "cost_usd", "cost", "precise_total_amount_cents"})
 _IDS = frozenset({"id", "request_id", "litellm_call_id", "transaction_id"})
 
 _BLANK = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*")
@@ -81,7 +81,7 @@ def wrapped_in(element: Element) -> memoryview | None:
         return None
     view = view[_end_of(_BLANK, view, 0) :]
     members = _members_of(view) if bytes(view[:1]) == b"{" else None
-    if members is None or "specversion" in members or not _MONEY.isdisjoint(members):
+    if members is None or "specversion" in members or not AMOUNTS.isdisjoint(members):
         return None
     for name in WRAPPERS:
         inner = members.get(name)
