@@ -194,15 +194,9 @@ PATHS = [route.path for route in ROUTES]
 @pytest.mark.parametrize(
     "wrap",
     [
-        "%s",
-        '{"events":[%s]}',
-        '{"event":%s}',
-        '{"data":[%s]}',
-        '{"records":[%s]}',
-        '{"usage":%s}',
-        '{"data":{"events":[%s]}}',
-    ]
-    + ['[{"event":%s}]', '{"batch":1,"logs":[%s]}\n', '{"id":"envelope","type":"usage","data":%s}'],
+        *("%s", '{"events":[%s]}', '{"event":%s}', '{"data":[%s]}', '{"records":[%s]}', '{"usage":%s}'),
+        *('{"data":{"events":[%s]}}', '[{"event":%s}]', '{"batch":1,"logs":[%s]}\n', '{"id":"envelope","record":%s}'),
+    ],
 )
 async def test_a_known_wrapper_is_taken_off_on_every_path(ingress: Ingress, path: str, wrap: str) -> None:
     for slash in ("", "/"):
@@ -213,7 +207,7 @@ async def test_a_known_wrapper_is_taken_off_on_every_path(ingress: Ingress, path
 
 
 async def test_what_is_wrapped_too_often_is_refused_and_listed_by_its_place(ingress: Ingress) -> None:
-    deep = '{"events":[{"events":[{"events":[{"events":[%s]}]}]}]}' % FLAT
+    deep = '{"events":[' * 4 + FLAT + "]}" * 4
     told = await (await ingress.post(f"[{FLAT},{deep},{{}},{FLAT}]")).json()
     assert told["rejected"] == [{"index": 1, "reason": "too_deep"}, {"index": 2, "reason": "not_a_call"}]
     assert len(ingress.raw()) == 2

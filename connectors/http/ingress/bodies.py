@@ -28,6 +28,8 @@ _raws = msgspec.json.Decoder(list[Raw]).decode
 _members_by_key = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _WRAPPER_KEYS = tuple(f'"{name}"'.encode() for name in WRAPPERS)
+#: A CloudEvent's data are its own.
+_EVENT = frozenset({"specversion", "source", "subject"})
 #: A key may be written with escapes.
 _ESCAPED = b"\\u00"
 _IDS = frozenset({"id", "request_id", "litellm_call_id", "transaction_id"})
@@ -81,7 +83,7 @@ def wrapped_in(element: Element) -> memoryview | None:
         return None
     view = view[_end_of(_BLANK, view, 0) :]
     members = _members_of(view) if bytes(view[:1]) == b"{" else None
-    if members is None or "specversion" in members or not AMOUNTS.isdisjoint(members):
+    if members is None or not _EVENT.isdisjoint(members) or not AMOUNTS.isdisjoint(members):
         return None
     for name in WRAPPERS:
         inner = members.get(name)

@@ -184,9 +184,9 @@ def _wait(first: float | int | str, start: float | int | str | None) -> bytes:
 
 
 def _host_of(base: str) -> str:
+    """Of an address with a scheme alone: any word could be a host."""
     try:
-        text = base.strip()
-        host = urlsplit(text if "://" in text else f"//{text}").hostname or ""
+        host = (urlsplit(base.strip()).hostname or "") if "://" in base else ""
     except ValueError:
         return ""
     return host if _HOST.fullmatch(host) else ""

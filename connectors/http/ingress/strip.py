@@ -203,7 +203,7 @@ def _carefully(
         Wrapped: calls are in it.
     """
     data = bytes(memoryview(element))
-    if otherwise != CLOUDEVENT and (inner := wrapped_in(data)) is not None:
+    if (inner := wrapped_in(data)) is not None:
         raise Wrapped(inner)
     tree = tree_of(data)
     if tree is None:
