@@ -1,7 +1,7 @@
 """What is kept of a call beside what is billed: for questions that are asked later, of data that cannot be had again.
 
 The ingress takes it from LiteLLM's fields by allow-lists, and `litellm.usage.enriched` carries it unchanged.
-docs/enriched.md has the table of meanings (OpenTelemetry's GenAI conventions, FOCUS).
+docs/ingress.md has the table of meanings (OpenTelemetry's GenAI conventions, FOCUS).
 """
 
 from typing import Any

@@ -153,7 +153,8 @@ async def test_the_variables_reach_the_running_server() -> None:
             assert await reason(**allowed, **stamped(1)) == "stale_signature"
             assert await reason(**allowed, Authorization="Bearer a") == "topics_unchecked"
             assert await reason(**allowed, Authorization="Bearer a") == "rate_limited"
-            br = await http.post(url, content=b"ab", headers={"Content-Encoding": "br"})
+            packed = {**allowed, **stamped(1), "Content-Encoding": "br"}
+            br = await http.post(url, content=b"ab", headers=packed)
             assert (br.status_code, br.json()["reason"]) == (415, "unknown_encoding")
     with pytest.raises(ConfigurationError, match="whsec_"):
         async with serving(load_settings({**environ, "WEBHOOK_SECRET": "whsec_*"}), [WEBHOOKS]):
