@@ -223,8 +223,9 @@ COSTS = (
     *("cache_creation_cost", "discount_percent", "discount_amount", "margin_percent", "margin_fixed_amount"),
     "margin_total_amount",
 )
+#: As LiteLLM's floats: nothing is billed by them.
 StoredCosts = msgspec.defstruct(
-    "StoredCosts", [(name, Raw | msgspec.UnsetType, msgspec.UNSET) for name in COSTS], gc=False
+    "StoredCosts", [(name, float | None, None) for name in COSTS], omit_defaults=True, gc=False
 )
 
 

@@ -12,13 +12,10 @@ from schemas.context import MAX_TAGS, MAX_TEXT
 from schemas.errors import Rejected
 from schemas.moments import parse_us
 from schemas.wire import CONTEXT_METADATA, COSTS, Call, CallMetadata, StoredCosts, stored_call
-from streams.core.tolerant import clean
+from streams.core.tolerant import NumberText, clean
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
-#: Only asked whether all are numbers: no amount is read from it.
-_costs = msgspec.json.Decoder(msgspec.defstruct("_Costs", [(name, float, 0.0) for name in COSTS], gc=False)).decode
-_NUMBER = re_compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _HOST = re_compile(r"[a-z0-9.:-]{1,253}")
 #: Longer is no list of names.
 _MAX_BYTES = 64 << 10
@@ -58,7 +55,6 @@ class Kept:
     def of_tree(self, tree: dict[str, Any]) -> Taken:
         """The same out of a tree of `loose_json`; what is odd is left out."""
         first, model, base = (tree.get(name) for name in ("completionStartTime", "model_id", "api_base"))
-        costs = _written(tree.get("cost_breakdown"))
         more: dict[str, Raw] = {}
         metadata = tree.get("metadata")
         for members, names in ((tree, self._tags_field), (metadata if isinstance(metadata, dict) else {}, self._inner)):
@@ -66,7 +62,7 @@ class Kept:
                 if (written := _written(members.get(name))) is not None:
                     more[name] = Raw(written)
         return (
-            _costs_of(costs),
+            _costs_of(tree.get("cost_breakdown")),
             str(first) if isinstance(first, str) else None,
             clean(str(model)) if isinstance(model, str) else None,
             clean(str(base)) if isinstance(base, str) else None,
@@ -78,7 +74,7 @@ class Kept:
         parts: list[bytes] = []
         if taken is not None:
             costs, first, model, base, more = taken
-            if costs is not None and (numbers := _numbers(costs)):
+            if costs is not None and len(numbers := _encode(costs)) > len(b"{}"):
                 parts.append(b'"cost_breakdown":' + numbers)
             if first is not None and (wait := _wait(first, call.startTime)):
                 parts.append(b'"time_to_first_token":' + wait)
@@ -141,20 +137,13 @@ def _plain(value: Any) -> Any:
     return Raw(str(value)) if isinstance(value, str) else value
 
 
-def _numbers(costs: Any) -> bytes:
-    written = _encode(costs)
+def _costs_of(told: Any) -> Any:
+    """The members that are numbers; None where there is none."""
+    if not isinstance(told, dict):
+        return None
+    numbers = {name: Raw(str(told[name])) for name in COSTS if isinstance(told.get(name), NumberText)}
     try:
-        _costs(written)
-    except msgspec.DecodeError:
-        members = {name: getattr(costs, name) for name in costs.__struct_fields__}
-        sound = {name: raw for name, raw in members.items() if raw is not UNSET and _NUMBER.fullmatch(raw)}
-        written = _encode(sound)
-    return written if len(written) > 2 else b""
-
-
-def _costs_of(written: bytes | None) -> Any:
-    try:
-        return _decode(written, type=StoredCosts) if written is not None else None
+        return _decode(_encode(numbers), type=StoredCosts)
     except msgspec.DecodeError:
         return None
 
