@@ -18,7 +18,7 @@ from tests.support.calls import NOON, Raw, raw, slp
 POLICY = MeterPolicy()
 
 
-def subscribed(customer: str, at_us: int, kind: str) -> Target:
+def subscribed(customer: str, at_us: int, kind: str, _code: str = "") -> Target:
     return Target("", "", NO_MAPPING) if customer == "stranger" else Target(f"org-{customer}", f"sub-{customer}")
 
 

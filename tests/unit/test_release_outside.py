@@ -9,6 +9,7 @@ from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import LatePolicy, MeterPolicy
 from streams.core.books import Books
 from streams.core.changes import Changes, apply
+from streams.core.mapping import OUTSIDE_PERIOD
 from streams.core.seal import release
 from tests.support.calls import NOON
 
@@ -30,6 +31,11 @@ def held_books() -> Books:
     return books
 
 
+def released(changes: Changes) -> bool:
+    """Whether the held window has gone into an open one."""
+    return any(window is not None and not window.held for window in changes.windows.values())
+
+
 def test_usage_outside_every_period_of_its_named_subscription_stays_held() -> None:
     """The mapping names the subscription, so it is found; whether Lago bills that moment is another question.
 
@@ -37,8 +43,10 @@ def test_usage_outside_every_period_of_its_named_subscription_stays_held() -> No
     period            | 12:00 ->
     """
     later = {"org": OrgRecord("org", periods=(Period("sub", NOON),))}
-    assert release(held_books(), CUSTOMERS, later, POLICY, 100).empty
+    [kept] = release(held_books(), CUSTOMERS, later, POLICY, 100).windows.values()
+    assert kept is not None
+    assert (kept.held, kept.subscription) == (OUTSIDE_PERIOD, "")
     running = {"org": OrgRecord("org", periods=(Period("sub", NOON - 2 * HOUR_US),))}
-    assert not release(held_books(), CUSTOMERS, running, POLICY, 100).empty
+    assert released(release(held_books(), CUSTOMERS, running, POLICY, 100))
     shifting = replace(POLICY, late_policy=LatePolicy.SHIFT)
-    assert not release(held_books(), CUSTOMERS, later, shifting, 100).empty
+    assert released(release(held_books(), CUSTOMERS, later, shifting, 100))
