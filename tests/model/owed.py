@@ -77,10 +77,11 @@ class Model:
         """What is used counts once, by its identity; a call only with a cost: a copy without one leaves the way open.
         What ended so long ago that a copy of it may be forgotten is not counted unseen. A cost is rounded once, to the
         decimals of the day, half to even."""
+        counted = self.costless.get(use.identity, -h.ENDS)
+        remembered = self.clock // h.HOUR - counted // h.HOUR <= MEMORY
         self.clock = max(self.clock, self.now)
         if use.identity in self.counted:
             return
-        remembered = self.clock // h.HOUR - self.costless.get(use.identity, 0) // h.HOUR <= MEMORY
         if use.ended < self.clock - HORIZON and not checked and not remembered:
             self.late.append(use)
             return
@@ -130,10 +131,8 @@ class Model:
                 yield mapped.org, mapped.named
 
     def maps(self, step: h.Mapped | h.Unmapped) -> None:
-        """From now and the lead on; a later word for the same moment takes its place."""
+        """From now and the lead on."""
         versions = self.mappings.setdefault(step.customer, [])
-        if len(versions) > 1 and versions[-1][0] == step.at + h.LEAD:
-            versions.pop()
         if versions or isinstance(step, h.Mapped):
             versions.append((step.at + h.LEAD, step))
 
