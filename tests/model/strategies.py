@@ -10,7 +10,7 @@ from tests.model.history import DAY, HOUR, MINUTE, History, at
 _BORDERS = (at("04-01 00:00:00"), at("05-01 00:00:00"))
 _NEAR = (-3 * DAY, -DAY - HOUR, -HOUR, -90, -30, -1, 0, 1, 30, 90, HOUR, DAY + HOUR, 3 * DAY)
 _BETWEEN = tuple(
-    at(f"04-14 {time}") for time in ("12:14:00", "12:14:30", "12:15:00", "12:15:01", "13:20:00", "15:00:00")
+    at(f"04-14 {time}") for time in ("12:14:00", "12:14:30", "12:15:00", "12:15:01", "13:20:00", "15:00:00", "20:00:00")
 )
 #: Whatever happens, happens at some of these.
 MOMENTS = tuple(sorted({border + apart for border in _BORDERS for apart in _NEAR} | {*_BETWEEN}))
@@ -18,7 +18,8 @@ MOMENTS = tuple(sorted({border + apart for border in _BORDERS for apart in _NEAR
 _APART = (*(0, 1, 30, HOUR, -h.LEAD) * 3, 23 * HOUR - 1, 23 * HOUR, 23 * HOUR + 1, 25 * HOUR, 3 * DAY, 20 * DAY)
 _COSTS = ("0.01", "0.07", "1", "0.004", "0.0000091499999999999")
 #: Calls' numbers, those of customers that are billed from the beginning more often; one has another kind of id.
-_NUMBERS = (0, 1, 3, 4, 6, 7, 2, 5)
+_NUMBERS = (0, 6, 1, 7, 4, 0, 6, 1, 7, 4, 3, 2)
+_ANN_S = (0, 6)
 _OF_A_USER = 4
 #: Number of a subscription, and whether it is the org's own: a second one that is not leaves nobody to choose.
 _WHICH = ((0, False), (1, True), (2, True), (1, False))
@@ -32,13 +33,13 @@ few = st.integers(0, 1)
 Pool = list[int]
 
 
-def calls(pool: Pool) -> st.SearchStrategy[h.Call]:
+def calls(pool: Pool, numbers: tuple[int, ...]) -> st.SearchStrategy[h.Call]:
     """A call that ends near one of the moments."""
     return st.builds(
         lambda number, moment, apart, cost: h.Call(
             number, moment - apart, cost, "user" if number == _OF_A_USER else "end_user"
         ),
-        st.sampled_from(_NUMBERS),
+        st.sampled_from(numbers),
         st.sampled_from(pool),
         st.sampled_from(_APART),
         st.sampled_from(_COSTS),
@@ -93,6 +94,7 @@ def operations(pool: Pool) -> st.SearchStrategy[h.Step]:
     moments = st.sampled_from(pool)
     return st.one_of(
         st.builds(h.Tick, moments),
+        st.builds(h.Tick, moments),
         st.builds(h.Requeued, moments),
         st.builds(h.WrittenOff, moments, customers),
         st.builds(h.Away, moments, st.booleans()),
@@ -108,23 +110,27 @@ def operations(pool: Pool) -> st.SearchStrategy[h.Step]:
 
 @st.composite
 def histories(draw: st.DrawFn) -> History:
-    """A sound history; of a deployment in which both orgs pay already, or are mapped, or nobody is."""
-    pool = sorted(draw(st.lists(st.sampled_from(MOMENTS), min_size=2, max_size=7, unique=True)))
-    known = draw(st.lists(calls(pool), min_size=1, max_size=5))
+    """A sound history."""
+    waits = not draw(st.integers(0, 2))  # one afternoon's usage of one customer, and nobody is subscribed yet
+    pool = sorted(draw(st.lists(st.sampled_from(_BETWEEN if waits else MOMENTS), min_size=2, max_size=7, unique=True)))
+    known = draw(st.lists(calls(pool, _ANN_S if waits else _NUMBERS), min_size=1, max_size=5))
+    # Some hours later held usage is merged; more hours later somebody does something about it.
+    later = [*pool, pool[-1] + 3 * HOUR, pool[-1] + 6 * HOUR]
     drawn = [
         *draw(st.lists(deliveries(pool, known), max_size=12)),
-        *draw(st.lists(changes(pool), max_size=6)),
-        *draw(st.lists(operations(pool), max_size=5)),
+        *draw(st.lists(changes(later), max_size=6)),
+        *draw(st.lists(operations(later), max_size=5)),
     ]
-    begun: list[h.Step] = []
-    beginning = draw(st.integers(0, 5))
+    if waits:
+        drawn += [h.Tick(later[-2]), *(h.Subscribed(later[-1], org, h.AI) for org in h.ORGS)]
     for customer, org in zip(h.CUSTOMERS, h.ORGS, strict=False):
-        if beginning > 0:
-            begun.append(h.Mapped(MOMENTS[0], customer, org))
-        if beginning > 1:
-            begun.append(h.Subscribed(MOMENTS[0], org, h.AI))
+        # Who is mapped, and then subscribed, from the beginning, later, or not at all.
+        if mapped := draw(st.sampled_from([MOMENTS[0], MOMENTS[0], MOMENTS[0], *pool, 0])):
+            drawn.append(h.Mapped(mapped, customer, org, draw(st.sampled_from(["", "", "end_user"]))))
+        if subscribed := 0 if waits else draw(st.sampled_from([MOMENTS[0], MOMENTS[0], MOMENTS[0], *pool, 0])):
+            drawn.append(h.Subscribed(subscribed, org, h.AI))
     awake = draw(st.integers(0, 5)) > 0
-    return sound(sorted([*begun, *drawn], key=lambda step: step.at), awake=awake)
+    return sound(sorted(drawn, key=lambda step: step.at), awake=awake)
 
 
 def sound(steps: list[h.Step], *, awake: bool) -> History:
