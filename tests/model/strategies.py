@@ -133,6 +133,31 @@ def histories(draw: st.DrawFn) -> History:
     return sound(sorted(drawn, key=lambda step: step.at), awake=awake)
 
 
+@st.composite
+def waiting(draw: st.DrawFn) -> History:
+    """An afternoon's usage of one customer, who moves from org to org; all of it is held, merged, and then billed or given up."""
+    moments = st.sampled_from(_BETWEEN)
+    arrivals = st.builds(
+        lambda moment, number, cost: h.Arrives(moment, h.Call(number, moment, cost)),
+        moments,
+        st.sampled_from(_ANN_S),
+        st.sampled_from(_COSTS),
+    )
+    drawn: list[h.Step] = [h.Mapped(MOMENTS[0], "ann", "org_a"), *draw(st.lists(arrivals, min_size=2, max_size=6))]
+    drawn += [h.Mapped(moment, "ann", "org_b") for moment in draw(st.lists(moments, max_size=1))]
+    end = _BETWEEN[-1] + 3 * HOUR
+    drawn += [h.Tick(end), h.Tick(end + HOUR)]
+    if draw(st.booleans()):
+        drawn.append(h.WrittenOff(end + 2 * HOUR, "ann"))
+    drawn += [h.Subscribed(end + 3 * HOUR, org, h.AI) for org in h.ORGS]
+    return sound(sorted(drawn, key=lambda step: step.at), awake=True)
+
+
+def anything() -> st.SearchStrategy[History]:
+    """What the product is tried with."""
+    return st.one_of(histories(), histories(), waiting())
+
+
 def sound(steps: list[h.Step], *, awake: bool) -> History:
     """Without what cannot be; `awake`: the worker ticks after every moment at which something happened."""
     history: list[h.Step] = []
