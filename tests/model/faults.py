@@ -15,6 +15,7 @@ from streams.core import (
     choice,
     event,
     fold,
+    mapping,
     matching,
     memory,
     normalise,
@@ -86,7 +87,7 @@ def a_version_begins_a_moment_late(patch: pytest.MonkeyPatch) -> None:
 
 def cents_are_rounded_in_every_event(patch: pytest.MonkeyPatch) -> None:
     """Sums of rounded amounts."""
-    patch.setattr(event, "cents_text", lambda usd: plain((usd * 100).quantize(Decimal(1))))
+    patch.setattr(event, "cents_text", lambda usd: plain(Decimal(round(usd * 100))))
 
 
 def a_write_off_leaves_out_merged_windows(patch: pytest.MonkeyPatch) -> None:
@@ -102,7 +103,12 @@ def the_kind_of_an_id_is_ignored(patch: pytest.MonkeyPatch) -> None:
 
 def a_move_takes_the_past_along(patch: pytest.MonkeyPatch) -> None:
     """What one org held goes to the next org."""
-    patch.setattr(versions, "_had_a_subscription", lambda version, orgs: False)
+    covering, covers = versions.covering, versions.covers
+    patch.setattr(
+        mapping,
+        "payers",
+        lambda found, at_us, kind, orgs: (one for one in found[covering(found, at_us) :] if covers(one, kind)),
+    )
 
 
 def an_ended_subscription_is_billed(patch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ class Owed:
     invoices: dict[Bill, int] = field(default_factory=dict)
     sealed: Decimal = ZERO
     held: dict[str, Decimal] = field(default_factory=dict)
+    dead: dict[str, Decimal] = field(default_factory=dict)
     written_off: Decimal = ZERO
     late: set[str] = field(default_factory=set)
 
@@ -51,6 +52,9 @@ class Use:
     window: int = 0
     life: Life | None = None  # None: held
     month: str = ""  # of the invoice it is on
+    sealed: bool = False  # an event of that subscription is made, at this moment
+    moment: int = 0
+    dead: bool = False
     given_up: bool = False
 
 
@@ -77,10 +81,11 @@ class Model:
         """What is used counts once, by its identity; a call only with a cost: a copy without one leaves the way open.
         What ended so long ago that a copy of it may be forgotten is not counted unseen. A cost is rounded once, to the
         decimals of the day, half to even."""
+        counted = self.costless.get(use.identity, -h.ENDS)
+        remembered = self.clock // h.HOUR - counted // h.HOUR <= MEMORY
         self.clock = max(self.clock, self.now)
         if use.identity in self.counted:
             return
-        remembered = self.clock // h.HOUR - self.costless.get(use.identity, 0) // h.HOUR <= MEMORY
         if use.ended < self.clock - HORIZON and not checked and not remembered:
             self.late.append(use)
             return
@@ -91,22 +96,26 @@ class Model:
             use.window = self.settings.window if use.metric == h.USAGE else 0
             use.life = self.payer(use, judged=False)
             self.counted[use.identity] = use
+            if not use.window:
+                self.seals(use)
 
     def payer(self, use: Use, *, judged: bool = True) -> Life | None:
         """The subscription that pays, None: it is held; of those that have ended none, once that is judged."""
-        for org, named in self.payers(use):
-            lives = [life for life in self.lives if life.org == org and use.metric in h.CHARGED[life.plan]]
-            lives = [life for life in lives if named in ("", life.name) and (self.runs(life) or not judged)]
-            # The one that ran when the use ended; else the one that began next; of several the org's own.
-            best = [life for life in lives if life.start <= use.ended and (life.end is None or use.ended < life.end)]
-            if not best and (later := [life for life in lives if life.start > use.ended]):
-                best = [life for life in later if life.start == min(other.start for other in later)]
-            if not best and not judged:
-                best = lives[-1:]
-            own = [life for life in best if life.name == self.own.get(org)]
-            if len(best) == 1 or own:
-                return (own or best)[0]
-        return None
+        found = (self.choice(use, org, named, use.ended, judged=judged) for org, named in self.payers(use))
+        return next((life for life in found if life), None)
+
+    def choice(self, use: Use, org: str, named: str, moment: int, *, judged: bool = True) -> Life | None:
+        """Of the org's subscriptions that charge the metric: the one that ran at the moment; else the one that began
+        next; of several the org's own."""
+        lives = [life for life in self.lives if life.org == org and use.metric in h.CHARGED[life.plan]]
+        lives = [life for life in lives if named in ("", life.name) and (self.runs(life) or not judged)]
+        best = [life for life in lives if life.start <= moment and (life.end is None or moment < life.end)]
+        if not best and (later := [life for life in lives if life.start > moment]):
+            best = [life for life in later if life.start == min(other.start for other in later)]
+        if not best and not judged:
+            best = lives[-1:]
+        own = [life for life in best if life.name == self.own.get(org)]
+        return (own or best)[0] if len(best) == 1 or own else None
 
     def payers(self, use: Use) -> Iterator[tuple[str, str]]:
         """Orgs, with the subscription that is named: of the mapping that the end lies in; the first one covers all
@@ -130,10 +139,8 @@ class Model:
                 yield mapped.org, mapped.named
 
     def maps(self, step: h.Mapped | h.Unmapped) -> None:
-        """From now and the lead on; a later word for the same moment takes its place."""
+        """From now and the lead on."""
         versions = self.mappings.setdefault(step.customer, [])
-        if len(versions) > 1 and versions[-1][0] == step.at + h.LEAD:
-            versions.pop()
         if versions or isinstance(step, h.Mapped):
             versions.append((step.at + h.LEAD, step))
 
@@ -141,20 +148,33 @@ class Model:
         """A subscription that has ended has had its last invoice."""
         return life.end is None or self.now < life.end
 
+    def seals(self, use: Use) -> None:
+        """An event is made, of a subscription that runs; and posted, unless Lago is away. It is on the invoice of its
+        own month, or, where that is made already or the subscription began later, on the first one that can hold it.
+        What waits for Lago until its subscription has ended is the org's next one's; without one it is a dead letter."""
+        if not use.sealed and use.life and not self.runs(use.life):
+            use.life = None
+        if use.life is None:
+            return
+        if not use.sealed:
+            use.sealed, use.moment = True, max(use.ended, use.life.start, start_of_month(self.now))
+        if not self.away:
+            life = use.life if self.runs(use.life) else self.choice(use, use.life.org, "", use.moment)
+            use.dead = life is None
+            if life is not None:
+                use.life, use.month = life, month_of(max(use.moment, life.start, start_of_month(self.now)))
+
     def ticks(self) -> None:
-        """What is ripe and has a payer is posted: it is on the invoice of its own month, or, where that is made
-        already or its subscription began later, on the first one that can hold it."""
+        """What is held and has a payer now is his; what is ripe is sealed."""
         for use in self.counted.values():
-            if use.month or use.given_up:
+            if use.month or use.given_up or use.dead:
                 continue
             if use.life is None:
                 use.life, use.window = self.payer(use), self.settings.window if use.metric == h.USAGE else 0
-            if self.now < (use.ended // use.window * use.window + use.window if use.window else use.ended) + GRACE:
-                continue
-            if use.life is None or not self.runs(use.life):
-                use.life = self.payer(use)
-            if use.life is not None and not self.away:
-                use.month = month_of(max(use.ended, use.life.start, start_of_month(self.now)))
+            if self.now >= (use.ended // use.window * use.window + use.window if use.window else use.ended) + GRACE:
+                if not use.sealed and use.life and not self.runs(use.life):
+                    use.life = self.payer(use)
+                self.seals(use)
 
     def takes(self, step: h.Step) -> None:
         """One step."""
@@ -206,6 +226,9 @@ class Model:
                 owed.sealed += use.cost
                 bill = use.life.org, use.life.name, use.month, use.metric
                 exact[bill] = exact.get(bill, ZERO) + (use.cost if use.metric == h.USAGE else h.SEARCH_CENTS * CENT)
+            elif use.cost and use.sealed:
+                owed.sealed += use.cost
+                owed.dead[use.customer] = owed.dead.get(use.customer, ZERO) + use.cost
             elif use.cost:
                 owed.held[use.customer] = owed.held.get(use.customer, ZERO) + use.cost
         rounded = {bill: int((usd * 100).quantize(Decimal(1), ROUND_HALF_UP)) for bill, usd in exact.items()}

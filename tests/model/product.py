@@ -57,12 +57,13 @@ class Billed:
 
     Fields:
         invoices: by org, subscription, month (`2026-04`) and metric.
-        sealed: all that became events. held: by customer. late: calls, by id, that wait to be put back.
+        sealed: all that became events. held, dead (letters of the sink): by customer. late: calls, by id, that wait to be put back.
     """
 
     invoices: dict[tuple[str, str, str, str], int]
     sealed: Decimal
     held: dict[str, Decimal]
+    dead: dict[str, Decimal]
     written_off: Decimal
     late: set[str]
 
@@ -123,6 +124,7 @@ class Product:
         self.raw += chunk
         if chunk:
             await self.work.process(chunk)  # type: ignore[arg-type]
+            await self.post()
 
     async def take(self, step: h.Step) -> None:
         """One step of the history."""
@@ -244,7 +246,17 @@ class Product:
             if window.cost:
                 held[window.customer_id] = held.get(window.customer_id, Decimal(0)) + window.cost
         counters = books.position.counters
-        return Billed(invoices, counters.sealed.cost, held, counters.written_off.cost, self.late())
+        return Billed(invoices, counters.sealed.cost, held, self.dead(), counters.written_off.cost, self.late())
+
+    def dead(self) -> dict[str, Decimal]:
+        """Dollars that the sink gave up, by customer."""
+        dead = dict[str, Decimal]()
+        for write in self.topics.get(TOPICS.dlq, []):
+            properties = msgspec.json.decode(write.value)["properties"]
+            if "cost_usd" in properties:
+                customer = properties["user_id"]
+                dead[customer] = dead.get(customer, Decimal(0)) + Decimal(properties["cost_usd"])
+        return dead
 
     def late(self) -> set[str]:
         """Calls that came too late to be counted unseen, and were not counted otherwise."""
