@@ -74,10 +74,14 @@ async def test_a_polled_job_is_billed_once_over_a_restart_and_a_week(
             """Post, and fold all of it by workers that start anew."""
             answer = await ingress.post(json.dumps(posted), USAGE)
             assert answer.status == 202 and "rejected" not in await answer.json()
-            parts = stage.parts(delivery=quick_delivery(lago, http), now_us=lambda: clock[0] + time.monotonic_ns() // 1000 - begun_us)
+            parts = stage.parts(
+                delivery=quick_delivery(lago, http), now_us=lambda: clock[0] + time.monotonic_ns() // 1000 - begun_us
+            )
             async with stage.running("meter", parts), stage.running("sink", parts):
                 await soon(lambda: sum(stage.sensors.calls.values()) == decided, limit_s=30)
-                await soon(lambda: sum(Decimal(r.cents) for r in stage.sensors.receipts) >= sum(OWED.values()), limit_s=30)
+                await soon(
+                    lambda: sum(Decimal(r.cents) for r in stage.sensors.receipts) >= sum(OWED.values()), limit_s=30
+                )
 
         await billed(at(elements, clock[0]), len(elements))
         clock[0] = NOW_US

@@ -5,7 +5,6 @@ as the usage log does). The turns of the worker and of the operator are steps of
 """
 
 import asyncio
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -131,10 +130,10 @@ class Product:
         self.clock.now = step.at
         match step:
             case h.Arrives():
-                await self.ingress.keep(body_of(step.call), SLP, ())
+                await self.ingress.keep(body_of(step.call), SLP)
             case h.Polled():
                 self.polls += 1
-                await self.ingress.keep(poll_of(step, self.polls), SLP, ())
+                await self.ingress.keep(poll_of(step, self.polls), SLP)
             case h.Backfilled():
                 await self.backfill(row_of(step.call))
             case h.BackfilledJob():
@@ -282,25 +281,23 @@ def _sink(clock: Clock, lago: Lago, orgs: Table, topics: dict[str, list[Any]]) -
         sleep=asyncio.sleep,
         on_request=lambda *_: None,
     )
-    options = {
-        "tp": TopicPartition(TOPICS.events, 0),
-        "kafka": {},
-        "topics": TOPICS,
-        "group": "sink",
-        "deployment": "d",
-        "delivery": delivery,
-        "max_retries": 3,
-        "retry_base_s": 1.0,
-        "random": Random(2).random,
-        "now_us": clock.us,
-        "sleep": asyncio.sleep,
-        "sensors": Silent(),
-        "orgs": orgs,
-        "late_policy": MeterPolicy().late_policy,
-        "lead_s": 5.0,
-    }
-    takes = inspect.signature(DeliveryWork).parameters
-    work = DeliveryWork(**{name: value for name, value in options.items() if name in takes})
+    work = DeliveryWork(
+        tp=TopicPartition(TOPICS.events, 0),
+        kafka={},
+        topics=TOPICS,
+        group="sink",
+        deployment="d",
+        delivery=delivery,
+        max_retries=3,
+        retry_base_s=1.0,
+        random=Random(2).random,
+        now_us=clock.us,
+        sleep=asyncio.sleep,
+        sensors=Silent(),
+        orgs=orgs,  # type: ignore[arg-type]
+        policy=MeterPolicy(),
+        lead_s=5.0,
+    )
     work._writer = Writer(topics)  # type: ignore[assignment]
     return work
 

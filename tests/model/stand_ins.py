@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 from schemas.customers import OrgRecord
 from schemas.ledger import Position
 from schemas.topics import TopicNames
-from streams.changelog import _image, records_of, restore
+from streams.changelog import image_from, records_of, restore
 from streams.core.books import Books, verify
 from streams.core.changes import Changes, apply
 from streams.transactions import Run, Write
@@ -72,7 +72,7 @@ class Ledger:
 
     async def open(self) -> Books:
         """Read the changelog to its end."""
-        restore(self.books, _image(0, self._changelog), self._clock.us())
+        restore(self.books, image_from(0, self._changelog), self._clock.us())
         verify(self.books)
         return self.books
 
