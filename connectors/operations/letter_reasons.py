@@ -11,6 +11,11 @@ from connectors.settings import Settings
 KNOWN: Final = frozenset(
     [
         "absurd_cost",
+        "contradicting_cost",
+        "contradicting_customer",
+        "cost_differs",
+        "implausible_cost",
+        "not_a_call",
         "bad_cost",
         "bad_event",
         "bad_number",
@@ -32,8 +37,11 @@ KNOWN: Final = frozenset(
         "bad_answer",
         "bad_request",
         "connect",
+        "dying_alike",
+        "ended",
         "expression_evaluation_failed",
         "id_conflict",
+        "invoiced_period",
         "invalid_timestamp",
         "lago_refused",
         "lock_acquisition_failed",
@@ -41,6 +49,8 @@ KNOWN: Final = frozenset(
         "missing_code",
         "missing_transaction_id",
         "no_answer",
+        "no_charge",
+        "not_lago",
         "timeout",
         "unconfirmed",
     ]

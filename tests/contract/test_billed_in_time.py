@@ -154,7 +154,7 @@ async def test_by_hold_it_waits_for_somebody_to_decide(world: World) -> None:
     await world.learn()
     world.map()
     world.tick()
-    assert (world.waiting, world.held) == ([], [("no_mapping", "100")])
+    assert (world.waiting, world.held) == ([], [("late_period", "100")])
     world.policy = replace(world.policy, late_policy=LatePolicy.SHIFT)
     world.tick()
     await world.post()

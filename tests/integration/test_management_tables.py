@@ -244,7 +244,8 @@ async def test_the_questions_about_usage_are_answered(url: str) -> None:
     assert await rows(url, "SELECT status, COUNT(*) FROM event_queue GROUP BY status ORDER BY 1;") == [
         ("completed", 1),
         ("failed", 2),
-        ("pending", 2),
+        ("held", 1),
+        ("pending", 1),
     ]
 
 

@@ -16,7 +16,7 @@ from tests.support.stage import Stage
 @pytest.fixture
 async def lago() -> AsyncIterator[Lago]:
     async with lago_sandbox() as running:
-        await running.plan()
+        await running.usage_plan()
         yield running
 
 

@@ -218,8 +218,13 @@ async def test_a_change_made_by_one_process_is_not_undone_by_the_next_of_another
         for number in range(6):
             server = (one, other)[number % 2]
             said(await server.map(org=f"org_{number}", effective_from=begin + number))
-        told = await history(one)
-        assert [version["lago_customer_id"] for version in told] == ["org_1", *(f"org_{n}" for n in range(6))]
+
+        async def all_told() -> bool:
+            """Each process reads what the other wrote a moment later."""
+            told = await history(one)
+            return [version["lago_customer_id"] for version in told] == ["org_1", *(f"org_{n}" for n in range(6))]
+
+        await until(all_told)
 
 
 async def test_a_customer_deleted_longer_ago_than_usage_is_kept_is_forgotten(

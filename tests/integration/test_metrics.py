@@ -294,9 +294,10 @@ async def test_webhooks_are_counted_by_source_and_status_and_their_elements_by_o
     assert value_in(text, "webhook_requests_total", source="litellm", status="400") == 1
     assert value_in(text, "webhook_requests_total", source="integration", status="401") == 1
     assert value_in(text, "webhook_requests_total", source="lago", status="202") == 1
-    assert value_in(text, "meterbridge_ingress_elements_total", outcome="accepted") == 2
+    assert value_in(text, "meterbridge_ingress_elements_total", outcome="accepted") == 1
     assert value_in(text, "meterbridge_ingress_elements_total", outcome="ignored") == 1
     assert value_in(text, "failed_events_total", error_type="not_an_object") == 1
+    assert value_in(text, "failed_events_total", error_type="not_a_call") == 1
     assert value_in(text, "failed_events_total", error_type="not_json") == 1
     assert value_in(text, "meterbridge_ingress_request_duration_seconds_count") == 4
     assert value_in(text, "meterbridge_ingress_body_bytes_inflight") == 0

@@ -108,6 +108,8 @@ class Model:
         """Of the org's subscriptions that charge the metric: the one that ran at the moment; else the one that began
         next; of several the org's own."""
         lives = [life for life in self.lives if life.org == org and use.metric in h.CHARGED[life.plan]]
+        free = not lives and use.metric != h.USAGE  # it has no amount: where no plan charges it, it goes to any of them
+        lives = [life for life in self.lives if life.org == org] if free else lives
         lives = [life for life in lives if named in ("", life.name) and (self.runs(life) or not judged)]
         best = [life for life in lives if life.start <= moment and (life.end is None or moment < life.end)]
         if not best and (later := [life for life in lives if life.start > moment]):
@@ -115,7 +117,7 @@ class Model:
         if not best and not judged:
             best = lives[-1:]
         own = [life for life in best if life.name == self.own.get(org)]
-        return (own or best)[0] if len(best) == 1 or own else None
+        return (own or best)[0] if len(best) == 1 or own or (free and best) else None
 
     def payers(self, use: Use) -> Iterator[tuple[str, str]]:
         """Orgs, with the subscription that is named: of the mapping that the end lies in; the first one covers all
@@ -224,6 +226,8 @@ class Model:
                 owed.written_off += use.cost
             elif use.month and use.life:
                 owed.sealed += use.cost
+                if use.metric not in h.CHARGED[use.life.plan]:
+                    continue
                 bill = use.life.org, use.life.name, use.month, use.metric
                 exact[bill] = exact.get(bill, ZERO) + (use.cost if use.metric == h.USAGE else h.SEARCH_CENTS * CENT)
             elif use.cost and use.sealed:

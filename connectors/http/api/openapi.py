@@ -25,11 +25,11 @@ _Names = Mapping[Any, Json]
 
 
 def served(app: web.Application) -> set[tuple[str, str]]:
-    """Method and path of every route; HEAD is GET without its body."""
+    """Method and path of every route; HEAD is GET without its body, and a path with a slash at its end the one without."""
     found = set()
     for route in app.router.routes():
         if route.resource is not None and route.method != "HEAD":
-            found.add((route.method, route.resource.canonical))
+            found.add((route.method, route.resource.canonical.rstrip("/") or "/"))
     return found
 
 
