@@ -43,8 +43,8 @@ _decode_call = msgspec.json.Decoder(Call).decode
 _encode = msgspec.json.Encoder().encode
 #: An escaped NUL, or an amount that is text.
 _LOOK_AGAIN = re_compile(rb'\\u0000|(?:spend|cost|cost_usd|cents)"\s*:\s*"')
-#: Reasons of `normalise` that a field by field reading may not have.
-_MAY_BE_A_DETAIL = frozenset({"bad_time", "bad_tokens"})
+#: A reason of `normalise` that a field by field reading may not have: a blank moment is none.
+_MAY_BE_A_DETAIL = frozenset({"bad_time"})
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError, ValueError)
 
 
