@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.faults.page import page
 from tests.faults.results import RESULTS
 from tests.faults.rows import kafka, lago, postgres, processes, records
+from tests.faults.rows.meaning import RULES
 from tests.faults.rows.row import Row
 
 CHAPTERS: dict[str, tuple[Row, ...]] = {
@@ -26,7 +27,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 def written() -> str:
     """The page as it should be."""
-    return page(CHAPTERS, json.loads(RESULTS.read_text()))
+    return page(CHAPTERS, json.loads(RESULTS.read_text()), RULES)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tests.faults.rows.meaning import Rule
 from tests.faults.rows.row import Check, Row
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -49,8 +50,13 @@ make reliability                               # this page
 A row runs against a real Kafka, and a real Postgres where it has one, unless its last column says *simulated*, with the reason. {counts}
 """
 
+_MEANING = (
+    "Nothing has to break for an invoice to be wrong: what a call is, whose it is and when Lago bills it has to be right as well.",
+    "[What is owed](owed.md) states the rules on one page. Each was once broken; these tests hold them.",
+)
 
-def page(chapters: Mapping[str, Sequence[Row]], results: Results) -> str:
+
+def page(chapters: Mapping[str, Sequence[Row]], results: Results, rules: Sequence[Rule] = ()) -> str:
     """The page. A test without a result says so."""
     rows = [row for rows in chapters.values() for row in rows]
     simulated = sum(1 for row in rows if row.simulated)
@@ -61,6 +67,10 @@ def page(chapters: Mapping[str, Sequence[Row]], results: Results) -> str:
     parts = [_HEAD.format(promises=promises, counts=counts)]
     for chapter, its in chapters.items():
         parts += [f"## {chapter}", "", *_table(its, results), ""]
+    if rules:
+        parts += ["## Money without a crash", "", *_MEANING, "", "| rule | tests, below `tests/` |", "|---|---|"]
+        parts += [f"| {rule.rule} | {'<br>'.join(f'`{test}`' for test in rule.tests)} |" for rule in rules]
+        parts.append("")
     parts += ["## The tests", "", "| row | tests, below `tests/` |", "|---|---|"]
     parts += [f"| {row.number} | {'<br>'.join(f'`{test}`' for test in row.tests)} |" for row in rows]
     return "\n".join(parts) + "\n"

@@ -11,6 +11,7 @@ import pytest
 from tests.faults.matrix import CHAPTERS, PAGE, ROWS, written
 from tests.faults.page import page
 from tests.faults.results import Recorder
+from tests.faults.rows.meaning import RULES
 from tests.faults.rows.row import LOST, MONEY, TWICE, Check, Row
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +69,7 @@ WANTED = {
 @cache
 def collected(*options: str) -> frozenset[str]:
     """Every test that pytest finds, below tests/ and without its cases."""
-    files = sorted({"tests/" + test.partition("::")[0] for row in ROWS for test in row.tests})
+    files = sorted({"tests/" + test.partition("::")[0] for row in (*ROWS, *RULES) for test in row.tests})
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *options, *files]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
     return frozenset(line.partition("[")[0].removeprefix("tests/") for line in said.splitlines() if "::" in line)
@@ -90,7 +91,7 @@ def test_at_most_six_are_simulated_and_these_say_why() -> None:
 
 
 def test_every_test_that_a_row_names_is_collected() -> None:
-    named = {test for row in ROWS for test in row.tests}
+    named = {test for row in (*ROWS, *RULES) for test in row.tests}
     assert named - collected() == set()
 
 
