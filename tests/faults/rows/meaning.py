@@ -53,7 +53,9 @@ RULES = (
     ),
     Rule(
         "A usage log that began late vouches for nothing before",
-        ("integration/test_log_completeness.py::test_calls_that_were_counted_before_the_log_began_are_not_billed_again",),
+        (
+            "integration/test_log_completeness.py::test_calls_that_were_counted_before_the_log_began_are_not_billed_again",
+        ),
     ),
     Rule(
         "One request under two ids, and one job under two customers, are named",
