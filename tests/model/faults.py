@@ -33,7 +33,7 @@ _DAY_US = 24 * _HOUR_US
 
 def polls_are_billed_each_time(patch: pytest.MonkeyPatch) -> None:
     """Item 1: a poll is known by its call id, as any call."""
-    patch.setattr(normalise, "tell_kind", lambda usage: None)
+    patch.setattr(normalise, "tell_kind", lambda usage, call: None)
 
 
 def a_costless_copy_shuts_out_the_priced_one(patch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,9 @@ def identities_are_forgotten_two_hours_early(patch: pytest.MonkeyPatch) -> None:
     """A copy within the horizon is billed again."""
     write = memory.Memory.write
     patch.setattr(
-        memory.Memory, "write", lambda self, changes, first, us: write(self, changes, first, us - 2 * _HOUR_US)
+        memory.Memory,
+        "write",
+        lambda self, changes, first, us, hour: write(self, changes, first, us - 2 * _HOUR_US, hour),
     )
 
 
@@ -77,12 +79,6 @@ def the_horizon_is_an_hour_too_long(patch: pytest.MonkeyPatch) -> None:
     """What may be forgotten is counted unseen."""
     oldest_us = fold.Fold._oldest_us
     patch.setattr(fold.Fold, "_oldest_us", lambda self, *now: oldest_us(self, *now) - _HOUR_US)
-
-
-def a_version_begins_a_moment_late(patch: pytest.MonkeyPatch) -> None:
-    """A call that ended at that moment goes to the mapping before it."""
-    covering = versions.covering
-    patch.setattr(versions, "covering", lambda found, at_us: covering(found, at_us - 1))
 
 
 def cents_are_rounded_in_every_event(patch: pytest.MonkeyPatch) -> None:
@@ -148,7 +144,6 @@ FAULTS: dict[str, Plant] = {
         held_usage_is_merged_by_day,
         identities_are_forgotten_two_hours_early,
         the_horizon_is_an_hour_too_long,
-        a_version_begins_a_moment_late,
         cents_are_rounded_in_every_event,
         a_write_off_leaves_out_merged_windows,
         the_kind_of_an_id_is_ignored,
