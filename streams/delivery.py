@@ -189,7 +189,7 @@ class _Run:
         async with self._wire.admitted(batch):
             probes = self._wire.breaker.probes(batch)
             verdict = await self._probe(batch) if probes else await self._post(batch)
-            if not (isinstance(verdict, Split) and not verdict.by_lago):
+            if batch.members and not (isinstance(verdict, Split) and not verdict.by_lago):
                 self._wire.settled(batch, verdict if isinstance(verdict, Hold) else None)
         return verdict
 

@@ -30,6 +30,7 @@ _DECISIVE: Final = frozenset(
             "organization_id",
             "api_key",
             "customer_id",
+            "external_customer_id",
             "external_subscription_id",
         ),
         *("user_api_key_hash", "user_api_key_user_id", "user_api_key_team_id", "user_api_key_org_id"),

@@ -44,7 +44,7 @@ class Sender:
         Raises:
             Unavailable: at least one is not known to be durable; others may be. Readers of the raw topic know repeats.
         """
-        count = 0
+        count, self._failed = 0, None
         for record in records:
             self._put(record)
             count += 1

@@ -137,7 +137,7 @@ async def _candidates(database: Database, calls: Sequence[Usage], checked: Check
             [to_datetime(call.start_us) for call in calls],
             ["" if call.metered else base_key(call.request_id) for call in calls],
             [call.call_id for call in calls],
-            [of_a_job(call) for call in calls],
+            [bool(call.job) or of_a_job(call) for call in calls],
         )
     found: dict[int, list[Counted]] = {}
     for row in rows:

@@ -69,7 +69,7 @@ def verdict(copy: Usage, rows: Iterable[Counted], policy: MeterPolicy) -> Verdic
             same.append(row)
         elif answer is None:
             unclear = row
-    if copy.note == SEALED and not any(row.billed for row in same):
+    if copy.note.endswith(SEALED) and not any(row.billed for row in same):
         # Of a response whose polls have other ids each: whether another one was billed cannot be seen.
         return Verdict(UNCLEAR, unclear)
     if not same:
@@ -79,6 +79,10 @@ def verdict(copy: Usage, rows: Iterable[Counted], policy: MeterPolicy) -> Verdic
         if not copy.cost or any(abs(row.cost - copy.cost) <= NOISE for row in billed):
             return Verdict(KNOWN, billed[0])
         return Verdict(OTHER_COST, billed[0])
+    if of_a_job(copy):  # each customer's job is one of its own: the price is the one's whose row it is
+        same = [row for row in same if row.customer_id == copy.customer_id]
+        if not same:
+            return Verdict(MISSING)
     if all(row.decision in PRICEABLE for row in same) and decide(copy, policy) in BILLED:
         return Verdict(PRICED, same[0])
     return Verdict(KNOWN, same[0])
@@ -91,15 +95,16 @@ def same_call(copy: Usage, row: Counted) -> bool | None:
     and a start in whole milliseconds are a row of LiteLLM's database, where the request id is unique. Without a call
     id, an equal request id at another start may be the call or its successor.
     """
-    if copy.identity == row.identity:
+    if copy.identity == row.identity or (copy.job and copy.job == row.identity):
         return True
     if copy.metered is not None or row.decision == METERED:
         return False
     near = abs(copy.start_us - row.start_us) <= APART_US
     alias = alias_of(copy.call_id, copy.request_id)
-    if near and alias and alias == alias_of(row.call_id, row.request_id):
-        return True
     base = base_of(copy.request_id)
+    if near and alias and alias == alias_of(row.call_id, row.request_id):
+        # A try that failed at once and the success that followed it are two calls under one call id.
+        return row.status != "failure" or copy.status == "failure" or base == base_of(row.request_id)
     if not base or base != base_of(row.request_id):
         return False
     if of_a_job(copy) or names_a_job(row.request_id):
@@ -114,7 +119,7 @@ def same_call(copy: Usage, row: Counted) -> bool | None:
 
 def of_a_job(copy: Usage) -> bool:
     """Whether it tells of a job, whose id alone names it: a poll, or LiteLLM's own row about it."""
-    return bool(copy.job) or copy.call_type in JOBS or names_a_job(copy.request_id)
+    return bool(copy.job and copy.job == copy.identity) or copy.call_type in JOBS or names_a_job(copy.request_id)
 
 
 def nameless(copy: Usage) -> bool:

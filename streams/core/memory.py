@@ -73,6 +73,8 @@ class Memory:
             self.jobs[usage.job] = Job(clock_ms // HOUR_MS, tag)
         elif usage.job and tag >= SETTLED:
             self.new[usage.job] = tag
+            if self._job(usage.job) is not None:
+                self.jobs[usage.job] = Job(clock_ms // HOUR_MS, tag)
 
     def write(self, changes: Changes, first: int, horizon_us: int, newest_hour: int) -> None:
         """Store what is new under `newest_hour` and `first`; forget what is beyond its horizon.

@@ -10,6 +10,7 @@ from hashlib import sha256
 import msgspec
 
 from connectors.http.ingress.bodies import Element
+from streams.core.tolerant import loose_json
 
 _LENGTH = 32
 
@@ -35,11 +36,24 @@ def answer_id_of(element: Element) -> str:
     try:
         answer = _read(element).response
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
+        answer = _loosely(element)
     if answer is None or answer.created_at is None:
         return ""
     part = next((part.id for part in answer.output or () if part.id), "")
-    return sha256(f"{answer.created_at}|{part}".encode("utf-8", "surrogatepass")).hexdigest()[:_LENGTH]
+    if not part:  # two of one second would be one
+        return ""
+    return sha256(f"{int(answer.created_at)}|{part}".encode("utf-8", "surrogatepass")).hexdigest()[:_LENGTH]
+
+
+def _loosely(element: Element) -> _Answer | None:
+    """Of JSON as Python's senders write it: a `NaN` in another member does not change what the answer is."""
+    try:
+        tree = loose_json(bytes(memoryview(element)).decode("utf-8", "replace"))
+        response = tree["response"]
+        parts = [_Part(part["id"]) for part in response.get("output") or () if isinstance(part.get("id"), str)]
+        return _Answer(float(response["created_at"]), parts)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
 
 
 def with_answer_id(text: bytes, element: Element) -> bytes:
