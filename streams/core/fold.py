@@ -170,8 +170,7 @@ class Fold:
                 and tag == NEVER
                 and _beyond_its_horizon(usage, clock_ms, position.forgot_us)
             )
-            told_ms = 0 if usage.checked_us >= oldest_us else usage.told_end_us // 1000
-            if is_old or max(record.timestamp, told_ms) > clock_ms + lead_ms:
+            if is_old or record.timestamp > clock_ms + lead_ms:
                 self._reject(changes, record, _OLD if is_old else _AHEAD)
                 rejected_calls += 1
                 rejected_cost += cost

@@ -103,14 +103,6 @@ def test_the_price_of_a_success_is_not_billed_as_the_try_that_failed_before_it()
     assert verdict(success, [failed], MeterPolicy()).word == MISSING
 
 
-def test_an_end_far_ahead_does_not_outlive_the_memory_of_its_call() -> None:
-    call = slp(1, at_us=NOON + 30 * 24 * HOUR_US)
-    partition = Partition().take(raw(0, call, received_us=NOON))
-    partition.idle(96)
-    partition.take(raw(0, call, received_us=NOON + 96 * HOUR_US))
-    assert partition.billed.calls <= 1
-
-
 def test_an_event_that_is_refused_without_a_post_says_nothing_about_lago() -> None:
     """Lago answers 500; beside it every event of an ended subscription is refused. Sound events are held, not retried."""
 
