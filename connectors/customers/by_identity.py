@@ -73,7 +73,7 @@ class IdentityMappings:
             try:
                 return await self._mappings.put(wanted, _FirstAlone(announce))
             except _AlreadyKnown:
-                pass  # somebody else was first
+                pass  # another process stored a mapping meanwhile: that one is read below
         return await self._mappings.get(wanted.litellm_customer_id)
 
 
