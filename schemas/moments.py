@@ -42,8 +42,11 @@ def parse_us(value: float | int | str) -> int:
     if type(value) is float and 0.0 <= value < _MS_FROM:
         return round(value * SECOND_US)
     if type(value) is str:
-        if len(value) == _ISO_LENGTH and value[-1] == "Z" and (us := _from_iso(value)) is not None:
-            return us
+        if len(value) == _ISO_LENGTH and value[26] == "Z" and value[19] == "." and (parts := value[20:26]).isdecimal():
+            # The form LiteLLM's callbacks write, `2026-11-20T23:03:16.518726Z`, most often of a second seen lately.
+            second = _SECONDS.get(value[:19])
+            if second is not None or (second := _whole_second(value[:19])) is not None:
+                return second + int(parts)
         us = _from_text(value)
     elif isinstance(value, float | int) and not isinstance(value, bool):
         us = _from_number(value)
@@ -90,18 +93,18 @@ def _from_number(value: float | int) -> int:
     return int(value) // 1000
 
 
-def _from_iso(text: str) -> int | None:
-    """The form LiteLLM's callbacks write, quickly: `2026-11-20T23:03:16.518726Z`."""
-    second = _SECONDS.get(text[:19])
-    if second is None:
-        if len(_SECONDS) >= _SECONDS_KEPT:
-            _SECONDS.clear()
-        try:
-            second = _SECONDS[text[:19]] = to_us(datetime.fromisoformat(text[:19] + "Z"))
-        except (ValueError, OverflowError):
-            return None
-    fraction = text[20:26]
-    return second + int(fraction) if text[19] == "." and fraction.isdecimal() and second >= 0 else None
+def _whole_second(text: str) -> int | None:
+    """Microseconds of a second in ISO 8601, UTC, from 1970 on; it is remembered."""
+    try:
+        second = to_us(datetime.fromisoformat(text + "Z"))
+    except (ValueError, OverflowError):
+        return None
+    if second < 0:
+        return None
+    if len(_SECONDS) >= _SECONDS_KEPT:
+        _SECONDS.clear()
+    _SECONDS[text] = second
+    return second
 
 
 def _from_text(text: str) -> int:

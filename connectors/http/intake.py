@@ -40,7 +40,8 @@ class Intake:
             Problem: 413 too large (known from Content-Length before reading), 415 unknown encoding,
                 400 undecodable, 503 too much in flight.
         """
-        unpacker = Unpacker(request.headers.get("Content-Encoding", ""))
+        encoding = request.headers.get("Content-Encoding")
+        unpacker = Unpacker(encoding) if encoding else None
         held = size = 0
         announced = request.content_length or 0
         chunks: list[bytes] = []
@@ -57,7 +58,7 @@ class Intake:
                     held += self._hold(held, size, stranger=stranger)
                 chunks.append(chunk)
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            if not unpacker.is_plain:
+            if unpacker is not None and not unpacker.is_plain:
                 chunks, unpacked = [], 0
                 async for piece in _unpacked(unpacker, body):
                     unpacked += len(piece)

@@ -86,9 +86,13 @@ def customer_of(shape: str, call: Call, fields: tuple[str, ...]) -> tuple[str, s
         return found
     metadata = call.metadata or _NOBODY
     for kind in fields:
-        found = _named(kind, *_NAMED[kind](call, metadata), nobody=_NO_NAMES.get(kind))
-        if found:
-            return found
+        for value in _NAMED[kind](call, metadata):
+            if (
+                value is not None
+                and (name := normalise_customer_id(value if type(value) is str else str(value)))
+                and name != _NO_NAMES.get(kind)
+            ):
+                return name, kind
     return _NOBODY_NAMED
 
 

@@ -30,9 +30,12 @@ def vet(call: Call, shape: str) -> None:
     else:
         if not call.litellm_call_id and call.id in _ABSENT and call.request_id in _ABSENT:
             raise Rejected("no_identity", "neither litellm_call_id, id nor request_id")
-        for moment in (call.startTime, call.endTime, call.timestamp):
-            if moment is not None and moment != "":
-                parse_us(moment)
+        if (moment := call.startTime) is not None and moment != "":
+            parse_us(moment)
+        if (moment := call.endTime) is not None and moment != "":
+            parse_us(moment)
+        if (moment := call.timestamp) is not None and moment != "":
+            parse_us(moment)
     if call.customer_id is not None or call.external_customer_id is not None:
         check_customer(call)
     amount_of(call)

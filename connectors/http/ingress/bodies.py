@@ -60,6 +60,8 @@ def split(body: bytes | memoryview) -> list[Element]:
         Refused: `not_json` for an array that is cut off or never ends, `too_many_elements` above `MAX_ELEMENTS`.
             A single object is not checked here: parsing it will tell.
     """
+    if body[:1] == b"{" and isinstance(body, bytes) and b"\n" not in body:
+        return [body]  # as most are
     at = _end_of(_BLANK, body, 0)
     if bytes(body[at : at + 1]) == b"[":
         return _array(memoryview(body)[at:], commas=bytes(body).count(b","))

@@ -11,11 +11,16 @@ import msgspec
 from streams.core.tolerant import clean
 
 #: How the media types of structured and batch mode begin.
-EVENTS = "application/cloudevents"
+_EVENTS = "application/cloudevents"
 _ATTRIBUTES = ("specversion", "id", "source", "type", "subject", "time")
 _PREFIX = "ce-"
 
 _encode = msgspec.json.Encoder().encode
+
+
+def holds_events(headers: Mapping[str, str]) -> bool:
+    """Structured or batch mode: the body is one event, or an array of them."""
+    return headers.get("Content-Type", "")[: len(_EVENTS)].lower() == _EVENTS
 
 
 def event_of(headers: Mapping[str, str], body: bytes) -> bytes | None:

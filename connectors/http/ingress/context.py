@@ -41,12 +41,13 @@ class Kept:
         self.read = msgspec.json.Decoder(stored_call(tags=bool(self._prefixes), metadata=bool(self._names))).decode
         self._tags_field = ("request_tags",) if self._prefixes else ()
         self._inner = CONTEXT_METADATA if self._names else ()
+        self._asks_for_more = bool(self._prefixes or self._names)
 
     def take(self, stored: Any) -> Taken:
         """What the context is made of, out of what `read` gave: it is not stored as it came."""
         costs, first = stored.cost_breakdown, stored.completionStartTime
         model, base = stored.model_id, stored.api_base
-        more = self._more_of(stored) if self._prefixes or self._inner else None
+        more = self._more_of(stored) if self._asks_for_more else None
         if costs is UNSET and first is UNSET and model is UNSET and base is UNSET:
             return None if more is None else (None, None, None, None, more)
         stored.cost_breakdown = stored.completionStartTime = stored.model_id = stored.api_base = UNSET

@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 from connectors.http.ingress.auth import Stale, WebhookAuth
-from connectors.http.ingress.cloud_events import EVENTS, event_of
+from connectors.http.ingress.cloud_events import event_of, holds_events
 from connectors.http.ingress.patience import Patience
 from connectors.http.ingress.rejections import TOO_MANY, Refused
 from connectors.http.ingress.storing import Outcome, Store
@@ -125,7 +125,7 @@ class _Ingress:
                     await self._admit_signed(request, body)
                 if (event := event_of(request.headers, body)) is not None:
                     return await self._deps.store.keep(event, CLOUDEVENT)
-                shape = CLOUDEVENT if request.content_type.startswith(EVENTS) else route.shape
+                shape = CLOUDEVENT if holds_events(request.headers) else route.shape
                 return await self._deps.store.keep(body, shape)
         except TimeoutError:
             if body is None:

@@ -26,6 +26,8 @@ _NAMES = (
     "customer_id",
     "external_customer_id",
 )
+#: Every key in the clear holds it; looked for first, for it is quick.
+_SIGN = "sk-"
 _IN_METADATA = tuple(name for name in CallMetadata.__struct_fields__ if name.startswith("user_api_key_"))
 
 
@@ -34,19 +36,14 @@ def without_secrets(text: bytes, call: Call) -> tuple[bytes, Call] | None:
     metadata = call.metadata
     if (
         call.cloud_event is None
-        and ((key := call.api_key) is None or key in _known or _sound(key))
-        and call.api_key_hash is None
-        and not _looks_secret(call.key_alias, call.end_user, call.user, call.user_id)
         and call.customer_id is None
-        and (
-            metadata is None
-            or (
-                ((key := metadata.user_api_key_hash) is None or key in _known or _sound(key))
-                and not _looks_secret(
-                    metadata.user_api_key_alias, metadata.user_api_key_end_user_id, metadata.user_api_key_user_id
-                )
-            )
-        )
+        and call.api_key_hash is None
+        and ((key := call.api_key) is None or key in _known or _sound(key))
+        and ((name := call.key_alias) is None or type(name) is not str or _SIGN not in name or not is_secret(name))
+        and ((name := call.end_user) is None or type(name) is not str or _SIGN not in name or not is_secret(name))
+        and ((name := call.user) is None or type(name) is not str or _SIGN not in name or not is_secret(name))
+        and ((name := call.user_id) is None or type(name) is not str or _SIGN not in name or not is_secret(name))
+        and (metadata is None or not _secret_in(metadata))
     ):
         return None
     members = _tree(text)
@@ -67,9 +64,18 @@ def without_secrets(text: bytes, call: Call) -> tuple[bytes, Call] | None:
     return None if hashed == text else (hashed, _call(hashed))
 
 
-def _looks_secret(*names: str | int | None) -> bool:
-    """Quickly; ids of teams and organizations are LiteLLM's own."""
-    return any(name is not None and type(name) is str and "sk-" in name and is_secret(name) for name in names)
+def _secret_in(metadata: CallMetadata) -> bool:
+    """Ids of teams and organizations are LiteLLM's own."""
+    return not (
+        ((key := metadata.user_api_key_hash) is None or key in _known or _sound(key))
+        and ((name := metadata.user_api_key_alias) is None or not _looks_secret(name))
+        and ((name := metadata.user_api_key_end_user_id) is None or not _looks_secret(name))
+        and ((name := metadata.user_api_key_user_id) is None or not _looks_secret(name))
+    )
+
+
+def _looks_secret(name: str | int) -> bool:
+    return type(name) is str and _SIGN in name and is_secret(name)
 
 
 def _sound(value: str | int | None) -> bool:

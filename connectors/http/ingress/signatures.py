@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from typing import NamedTuple
 
 from schemas.errors import ConfigurationError
 
@@ -46,8 +47,7 @@ class Secret:
         return cls(text.encode(), key)
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(NamedTuple):
     """Which secret signed, by its place, and the second since 1970 UTC that was signed with the body, if any."""
 
     place: int
@@ -68,7 +68,7 @@ def signed_by(headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret]
 
 def _ours(header: str, body: bytes, secrets: Sequence[Secret]) -> Signed | None:
     if not header.startswith("t="):
-        return _signed([header.removeprefix(_PREFIX).lower()], (_hex(secret.text, body) for secret in secrets), None)
+        return _signed((header.removeprefix(_PREFIX).lower(),), [_hex(secret.text, body) for secret in secrets], None)
     parts = [part.strip().partition("=") for part in header.split(",")]
     stamp = next(value for name, _, value in parts if name == "t")
     if (at_s := _seconds(stamp)) is None:

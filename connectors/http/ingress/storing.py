@@ -67,7 +67,7 @@ class Store:
         """
         at = self.now_us()
         try:
-            elements = await _in_a_thread_if_large(_cut if len(body) >= _LARGE_BODY else split, body)
+            elements = split(body) if len(body) < _LARGE_BODY else await asyncio.to_thread(_cut, body)
             for _ in range(_WRAPPINGS):
                 try:
                     outcome = await self._keep_elements(elements, len(body), shape, at)
@@ -103,33 +103,53 @@ class Store:
         records: list[Record] = []
         places: list[int] = []
         at_ms = at // 1000
-        todo = [(index, element, 0) for index, element in enumerate(elements[start : start + step], start)]
-        todo.reverse()
-        while todo:
-            index, element, depth = todo.pop()
+        for index in range(start, min(start + step, len(elements))):
             try:
-                stripped = strip(element, shape, at, self.customer_id_fields, kept=self.kept)
-            except Wrapped as wrapped:
-                if len(elements) == 1:
+                stripped = strip(elements[index], shape, at, self.customer_id_fields, kept=self.kept)
+            except (Wrapped, Refused) as odd:
+                if len(elements) == 1 and isinstance(odd, Wrapped):
                     raise
-                inner, refusal = _unwrapped(wrapped, depth)
-                todo += [(index, one, depth + 1) for one in reversed(inner)]
-            except Refused as refused:
-                refusal = refused
-            else:
-                if stripped is None:
-                    outcome.ignored += 1
-                    continue
-                records.append((self.raw_topic, stripped[0], stripped[1], at_ms))
-                places.append(index)
-                outcome.accepted += 1
+                made = self._records_of_odd(elements[index], odd, shape, at, index, outcome)
+                records += made
+                places += [index] * len(made)
                 continue
-            if refusal is not None:
-                key = customer_of_rest(refusal, shape, self.customer_id_fields)
-                records.append((self.rejected_topic, key, rejection(refusal, bytes(memoryview(element)), at), at_ms))
-                places.append(index)
-                outcome.rejected.append((index, refusal.reason))
+            if stripped is None:
+                outcome.ignored += 1
+                continue
+            records.append((self.raw_topic, stripped[0], stripped[1], at_ms))
+            places.append(index)
+            outcome.accepted += 1
         return records, places
+
+    def _records_of_odd(
+        self, element: Element, odd: Wrapped | Refused, shape: str, at: int, index: int, outcome: Outcome
+    ) -> list[Record]:
+        """What becomes of one element that is no call: of what it wraps, or a rejection."""
+        records: list[Record] = []
+        todo: list[tuple[Element, Wrapped | Refused | None, int]] = [(element, odd, 0)]
+        while todo:
+            one, why, depth = todo.pop()
+            if why is None:
+                try:
+                    stripped = strip(one, shape, at, self.customer_id_fields, kept=self.kept)
+                except (Wrapped, Refused) as error:
+                    why = error
+                else:
+                    if stripped is None:
+                        outcome.ignored += 1
+                    else:
+                        records.append((self.raw_topic, stripped[0], stripped[1], at // 1000))
+                        outcome.accepted += 1
+                    continue
+            if isinstance(why, Wrapped):
+                inner, why = _unwrapped(why, depth)
+                todo += [(each, None, depth + 1) for each in reversed(inner)]
+            if why is not None:
+                key = customer_of_rest(why, shape, self.customer_id_fields)
+                value = rejection(why, bytes(memoryview(one)), at)
+                records.append((self.rejected_topic, key, value, at // 1000))
+                outcome.rejected.append((index, why.reason))
+        return records
 
     async def _keep_too_large(
         self, refused: dict[int, Record], elements: Sequence[Element], at: int, outcome: Outcome

@@ -101,8 +101,11 @@ def strip(
     if call.call_type in READS:
         text = with_answer_id(text, element)
     customer_id, id_kind = customer_of(shape, call, fields)
-    context = kept.context(taken, call) if taken is not None or call.metadata is not None else None
-    raw = UNSET if context is None else Raw(context)
+    raw: Raw | msgspec.UnsetType = UNSET
+    if taken is not None or (call.metadata is not None and call.metadata.usage_object is not None):
+        context = kept.context(taken, call)
+        if context is not None:
+            raw = Raw(context)
     value = _encode(_Envelope(ENVELOPE_VERSION, source, shape, received_at, id_kind, Raw(text), RULES, note, raw))
     if len(value) > MAX_RECORD_BYTES:
         raise Refused(TOO_LARGE, f"over {MAX_RECORD_BYTES} bytes without prompts")
@@ -138,11 +141,21 @@ def _quickly(element: Element, otherwise: str, kept: Kept) -> tuple[bytes, Call,
         stored: Any = kept.read(element)
         if stored.specversion is not UNSET:
             raise _OtherShape(CLOUDEVENT)
-        _tell_wrapper(element, stored)
+        if not (
+            stored.events is UNSET
+            and stored.event is UNSET
+            and stored.records is UNSET
+            and stored.record is UNSET
+            and stored.data is UNSET
+            and stored.calls is UNSET
+            and stored.logs is UNSET
+            and stored.usage is UNSET
+        ):
+            _tell_wrapper(element, stored)
         taken = kept.take(stored)
         text = _encode(stored)
         _check_amounts(stored)
-    if text in _NOTHING or (b"\\" in text and _NUL in text):
+    if (b"\\" in text and _NUL in text) or text in _NOTHING:
         raise Rejected(NOT_A_CALL)
     return text, _call(text), taken
 
@@ -159,17 +172,6 @@ def _tell_event(event: Any) -> None:
 
 def _tell_wrapper(element: Element, stored: Any) -> None:
     """Raises: Wrapped: calls are in it. A call beside something that is only called like a wrapper loses that."""
-    if (
-        stored.events is UNSET
-        and stored.event is UNSET
-        and stored.records is UNSET
-        and stored.record is UNSET
-        and stored.data is UNSET
-        and stored.calls is UNSET
-        and stored.logs is UNSET
-        and stored.usage is UNSET
-    ):
-        return
     if (inner := wrapped_in(element)) is not None:
         raise Wrapped(inner)
     for name in WRAPPERS:
@@ -178,15 +180,19 @@ def _tell_wrapper(element: Element, stored: Any) -> None:
 
 def _check_amounts(stored: Any) -> None:
     """Amounts in quotes are plain decimal numbers: the types would take more. Raises: Rejected."""
-    if (raw := stored.spend) is not UNSET:
+    if (raw := stored.spend) is not UNSET and not _AMOUNT.fullmatch(raw):
+        raise _no_amount()
+    if (raw := stored.response_cost) is not UNSET and not _AMOUNT.fullmatch(raw):
+        raise _no_amount()
+    if (
+        stored.cost_usd is UNSET
+        and stored.cost is UNSET
+        and stored.precise_total_amount_cents is UNSET
+        and stored.properties is UNSET
+    ):
+        return
+    for raw in (stored.cost_usd, stored.cost, stored.precise_total_amount_cents):
         _check_amount(raw)
-    if (raw := stored.response_cost) is not UNSET:
-        _check_amount(raw)
-    if (raw := stored.cost_usd) is not UNSET:
-        _check_amount(raw)
-    if stored.cost is not UNSET or stored.precise_total_amount_cents is not UNSET:
-        for raw in (stored.cost, stored.precise_total_amount_cents):
-            _check_amount(raw)
     if (properties := stored.properties) is not UNSET and properties is not None:
         for name in _AMOUNTS:
             _check_amount(getattr(properties, name))
@@ -194,7 +200,11 @@ def _check_amounts(stored: Any) -> None:
 
 def _check_amount(raw: Any) -> None:
     if raw is not UNSET and not _AMOUNT.fullmatch(raw):
-        raise Rejected("bad_cost", "not a plain decimal number")
+        raise _no_amount()
+
+
+def _no_amount() -> Rejected:
+    return Rejected("bad_cost", "not a plain decimal number")
 
 
 def _carefully(
