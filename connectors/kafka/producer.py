@@ -135,10 +135,12 @@ class KafkaProducer:
             self._forget_in_time()
         now_ms = self._now_ms()
         latest_ms = self._times.plausible_ms(now_ms, now_ms)
-        early = [record for record in records if record[3] > latest_ms]
-        if not early:
+        for record in records:
+            if record[3] > latest_ms:
+                break
+        else:
             return records
-        self._on_restamped(len(early))
+        self._on_restamped(sum(record[3] > latest_ms for record in records))
         return [record if record[3] <= latest_ms else (*record[:3], latest_ms) for record in records]
 
     async def _send_in_time(

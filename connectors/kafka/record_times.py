@@ -26,6 +26,8 @@ class RecordTimes:
     @property
     def back_ms(self) -> int:
         """How far times are taken back now, milliseconds; 0 while Kafka takes this machine's own time."""
+        if not self._taken_ms:
+            return 0
         left_ms = self._taken_ms - self._refused_ms
         return self._taken_ms if left_ms <= _HOUR_MS else self._refused_ms + _step_ms(left_ms)
 

@@ -20,8 +20,8 @@ Element = bytes | memoryview | Raw
 
 #: More than LiteLLM's smallest calls fit into 64 MiB; bounds the memory a body of tiny elements takes.
 MAX_ELEMENTS = 200_000
-#: With more commas than this the bracket counter, which stops at `MAX_ELEMENTS`, does the cutting.
-_MAX_COMMAS = 4_000_000
+#: Where an array may have more elements than this, the bracket counter, which stops at `MAX_ELEMENTS`, does the cutting.
+_MAX_CUT_AT_ONCE = 4_000_000
 
 _raw = msgspec.json.Decoder(Raw).decode
 _raws = msgspec.json.Decoder(list[Raw]).decode
@@ -64,7 +64,7 @@ def split(body: bytes | memoryview) -> list[Element]:
         return [body]  # as most are
     at = _end_of(_BLANK, body, 0)
     if bytes(body[at : at + 1]) == b"[":
-        return _array(memoryview(body)[at:], commas=bytes(body).count(b","))
+        return _array(memoryview(body)[at:])
     if isinstance(body, memoryview):
         return [body]
     line_end = body.find(b"\n", at)
@@ -141,9 +141,10 @@ def _is_damaged_ndjson(body: bytes, at: int) -> bool:
     return 2 * objects >= len(lines) and objects > 0
 
 
-def _array(view: memoryview, commas: int) -> list[Element]:
+def _array(view: memoryview) -> list[Element]:
     elements = list[Element]()
-    if commas <= _MAX_COMMAS:
+    # An element and its comma are two bytes at least; counting the commas of a large body takes as long as cutting it.
+    if len(view) <= 2 * _MAX_CUT_AT_ONCE or bytes(view).count(b",") <= _MAX_CUT_AT_ONCE:
         try:
             elements += _raws(view)
         except (msgspec.DecodeError, RecursionError):
