@@ -7,6 +7,7 @@ send one call at once send one identity, which the ledger counts once.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -34,11 +35,13 @@ EVERY_S: Final = 5.0
 _MOST_BYTES: Final = 8 << 20
 #: Batches under one check of the log: its moment must stay well within the ledgers' memory.
 _BATCHES: Final = 20
-#: A call that was refused so soon after it was checked meets a clock that runs ahead: releasing it again would not help.
+#: A call that was refused so soon after it was checked meets a clock that runs ahead, or a ledger that was begun again in
+#: between: it is released again when this has passed, not at once.
 _CAME_BACK_US: Final = 3600 * 1_000_000
 _WAITING: Final = """
 SELECT "offset" FROM rejected_calls late
-WHERE partition = $1 AND reason = 'beyond_horizon' AND resolution IS NULL AND "offset" > $2 AND stage = 'meter'
+WHERE partition = $1 AND reason = 'beyond_horizon' AND resolution IS NULL AND stage = 'meter'
+    AND ("offset" > $2 OR "offset" = ANY($4::bigint[]))
     AND NOT EXISTS (
         SELECT FROM rejected_calls gone WHERE gone.resolution = 'purged' AND gone.call_digest = late.call_digest
     )
@@ -67,10 +70,13 @@ class _Partition:
     Fields:
         readable_from: the projector must have come so far before the rows tell what is marked already.
         after: the last letter that was dealt with.
+        later: letters before it that came back too soon, by offset: when each is looked at again, microseconds since
+            1970 UTC.
     """
 
     readable_from: int
     after: int = -1
+    later: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -83,6 +89,7 @@ class LateCalls:
     sensors: Sensors
     make_sender: Callable[[], Sender]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    now_us: Callable[[], int] = lambda: time.time_ns() // 1000
     _places: dict[int, _Partition] = field(default_factory=dict)
     _sender: Sender | None = None
     _failed: str = ""
@@ -147,22 +154,28 @@ class LateCalls:
                     return False
                 letters, last = await asyncio.to_thread(self._read, topic, partition, offsets)
                 done = Done()
-                fresh = [letter for letter in letters if not _came_back(letter)]
-                done.refuse("clock_ahead", len(letters) - len(fresh))
+                early = {letter.offset: at_us for letter in letters if (at_us := _again_at_us(letter)) > self.now_us()}
+                fresh = [letter for letter in letters if letter.offset not in early]
+                done.refuse("came_back", len(early))
                 if fresh:
                     audit_id = await asyncio.to_thread(self._audited, sender, partition, fresh)
                     told = await at.requeue(fresh, audit_id, lambda _count: None)
                     done.requeued, done.known, done.usd = told.requeued, told.known, told.usd
                     for reason, count in told.reasons.items():
                         done.refuse(reason, count)
-                place.after = last
+                for offset in [known for known in place.later if known <= last and known in offsets]:
+                    del place.later[offset]
+                place.later.update(early)
+                place.after = max(place.after, last)
                 self._told(partition, done)
                 _add(total, done)
         return True
 
     async def _waiting(self, partition: int) -> list[int]:
+        place, now_us = self._places[partition], self.now_us()
+        due = [offset for offset, at_us in place.later.items() if at_us <= now_us]
         async with self.database.connection() as connection:
-            rows = await connection.fetch(_WAITING, partition, self._places[partition].after, BATCH)
+            rows = await connection.fetch(_WAITING, partition, place.after, BATCH, due)
         return [row[0] for row in rows]
 
     def _read(self, topic: str, partition: int, offsets: list[int]) -> tuple[list[Letter], int]:
@@ -209,12 +222,14 @@ class LateCalls:
             log.warning("late_calls_wait", reason=reason, detail=detail)
 
 
-def _came_back(letter: Letter) -> bool:
+def _again_at_us(letter: Letter) -> int:
+    """When it may be released, microseconds since 1970 UTC: 0 = now; later where it came back at once."""
     try:
         checked_at = _decode(letter.stored).checked_at
     except msgspec.DecodeError:
-        return False
-    return checked_at > 0 and letter.at_ms * 1000 - checked_at < _CAME_BACK_US
+        return 0
+    at_us = letter.at_ms * 1000
+    return at_us + _CAME_BACK_US if 0 < checked_at and at_us - checked_at < _CAME_BACK_US else 0
 
 
 def _add(total: Done, done: Done) -> None:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 from connectors.operations.late import LateCalls
 from connectors.operations.letters import CALLS, Filters, unresolved
+from connectors.operations.requeue import checked
 from connectors.operations.sending import Outgoing, Sender
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
@@ -193,6 +194,26 @@ async def test_a_clock_that_runs_ahead_is_not_chased(world: World) -> None:
     task = world.task()
     assert (await task.once()).requeued == 1
     await world.billed(2, 4)
+    assert (await task.once()).requeued == 0
+
+
+async def test_what_came_back_at_once_is_released_again_after_a_while(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checked for a ledger that was begun again afterwards: it has to be checked once more."""
+    count = await aged(world, [])
+    monkeypatch.setattr("connectors.operations.late._CAME_BACK_US", 40 * HOUR_US)
+    of_30_hours_ago = time.time_ns() // 1000 - 30 * HOUR_US
+    came_back = call(1, 72)
+    world.stage.put([replace(came_back, value=checked(came_back.value, of_30_hours_ago)), call(2, 72)])
+    await world.refused(2)
+    task = world.task()
+    done = await task.once()
+    assert (done.requeued, done.reasons) == (1, {"came_back": 1})
+    assert (await task.once()).reasons == {}
+    task.now_us = lambda: time.time_ns() // 1000 + 41 * HOUR_US
+    assert (await task.once()).requeued == 1
+    await world.billed(count + 2, 6)
     assert (await task.once()).requeued == 0
 
 
