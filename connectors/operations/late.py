@@ -229,7 +229,7 @@ def _again_at_us(letter: Letter) -> int:
     except msgspec.DecodeError:
         return 0
     at_us = letter.at_ms * 1000
-    return at_us + _CAME_BACK_US if 0 < checked_at and at_us - checked_at < _CAME_BACK_US else 0
+    return at_us + _CAME_BACK_US if checked_at > 0 and at_us - checked_at < _CAME_BACK_US else 0
 
 
 def _add(total: Done, done: Done) -> None:
