@@ -38,6 +38,7 @@ from streams.core.known import COSTLESS, FINGERPRINTS, NEVER, SETTLED, differs
 from streams.core.mapping import Target
 from streams.core.meaning import SEALED
 from streams.core.memory import HOUR_MS, JOB_HORIZON_US, Memory, tag_of
+from streams.core.normalise import FUTURE_US
 from streams.core.noticed import ASSUMED_REPEAT, COST_DIFFERS
 from streams.core.plausible import IMPLAUSIBLE_COST, implausible
 from streams.core.reading import usage_of
@@ -94,18 +95,18 @@ class Fold:
 
         Args:
             resolve: `resolve(customer_id, end_us, id_kind)` gives a call's target.
-            latest_ms: a record time beyond it does not move the partition's clock further, milliseconds since 1970
-                UTC. A clock that stands behind the truth costs nothing but memory; one ahead of it shuts calls out.
+            latest_ms: the worker's own clock and `FUTURE_US`, milliseconds since 1970 UTC: a call's end up to there is
+                believed, and a record time beyond it does not move the partition's clock further. A clock that stands behind the truth costs nothing but memory; one ahead of it shuts calls out.
 
         Folding a record below `books.position.next` is the caller's error.
         """
         with localcontext(EXACT):
             return self._fold(books, records, resolve, latest_ms)
 
-    def _read(self, record: Record, clock_ms: int) -> Usage | Rejected:
+    def _read(self, record: Record, witness_us: int) -> Usage | Rejected:
         try:
             customer = record.key.decode() if record.key else ""
-            usage = usage_of(record.value, customer, self._unit, record.timestamp * 1000, clock_ms * 1000)
+            usage = usage_of(record.value, customer, self._unit, record.timestamp * 1000, witness_us)
             if self.routes.watching or usage.shape not in _MAIN_SHAPES:
                 self.routes.saw(usage.shape, customer, record.timestamp)
             return usage
@@ -118,16 +119,19 @@ class Fold:
         policy, position = self._policy, books.position
         lead_ms = self._lead_ms
         newest_ms = clock_ms = position.clock_ms
+        worker_us = 0 if latest_ms == NO_LIMIT_MS else latest_ms * 1000 - FUTURE_US
         usages = []
         for record in records:
             if record.timestamp > clock_ms:
                 clock_ms = max(clock_ms, min(record.timestamp, latest_ms))
                 if record.timestamp <= clock_ms + lead_ms:
                     newest_ms = max(newest_ms, record.timestamp)
-            usage = self._read(record, clock_ms)
+            usage = self._read(record, max(clock_ms * 1000, worker_us))
             usages.append(usage)
-            if type(usage) is Usage and usage.told_end_us:  # a repeat may come when a clock confirms that end
-                newest_ms = max(newest_ms, min(usage.told_end_us // 1000, clock_ms + lead_ms))
+            if type(usage) is Usage:  # a repeat may come when the clock has reached that end, or confirms it
+                told_ms = (usage.told_end_us or usage.end_us) // 1000
+                if told_ms > newest_ms:
+                    newest_ms = max(newest_ms, min(told_ms, clock_ms + lead_ms))
         memory = Memory(books, [usage for usage in usages if type(usage) is Usage])
         known, new = iter(memory.known), memory.new
         touched: dict[WindowKey, Window] = {}

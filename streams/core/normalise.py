@@ -53,8 +53,8 @@ def normalise(
 
     Args:
         stored_us: the record's time in Kafka, which Kafka has checked; None = that of its receipt.
-        clock_us: the partition's clock: what the ingresses before have stored by. A call may end as late as either
-            allows: an ingress whose clock is slow is outvoted by the others.
+        clock_us: the partition's clock, which the ingresses before have stored by, or the worker's own, whichever is
+            later. A call may end as late as either allows: an ingress whose clock is slow is outvoted by the others.
 
     Raises:
         Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `contradicting_cost`,

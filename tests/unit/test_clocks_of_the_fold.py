@@ -62,6 +62,18 @@ def test_a_call_through_an_ingress_two_hours_slow_is_billed_on_its_own_day() -> 
     assert ledger.notes == ["", ""]
 
 
+def test_the_worker_s_clock_outvotes_a_slow_ingress_that_is_alone() -> None:
+    ledger = Ledger()
+    ledger.fold([record(0, ended_us=MIDNIGHT + HOUR_US, received_us=MIDNIGHT - HOUR_US)], MIDNIGHT + HOUR_US)
+    assert (ledger.ends, ledger.notes) == ([MIDNIGHT + HOUR_US], [""])
+
+
+def test_an_end_that_the_worker_s_clock_does_not_confirm_either_is_not_believed() -> None:
+    ledger = Ledger()
+    ledger.fold([record(0, ended_us=NOON + HOUR_US, received_us=NOON)], NOON + SECOND_US)
+    assert (ledger.ends, ledger.notes) == ([NOON], ["future_time"])
+
+
 def test_kafka_s_time_of_a_record_outvotes_an_ingress_s_clock_in_both_directions() -> None:
     """What an ingress stamped wrongly Kafka or the ingress itself has corrected by then: the record's time is true."""
     slow = replace(record(0, ended_us=NOON, received_us=NOON - 2 * HOUR_US), timestamp=NOON // 1000)
