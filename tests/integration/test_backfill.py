@@ -141,7 +141,7 @@ async def test_a_backfill_that_is_repeated_begins_a_little_before_where_it_stood
     first = (await fill(stage, database, *words, LITELLM_DATABASE_URL=litellm)).json
     assert (first["read"], first["missing"]) == (len(exported()), len(exported()))
     starts = [datetime.fromisoformat(row["startTime"] + "+00:00") for row in exported()]
-    assert datetime.fromisoformat(file.read_text()) == max(starts)
+    assert datetime.fromisoformat(file.read_text().strip()) == max(starts)
     await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == len(starts))
     for overlap, since in (("5s", max(starts) - timedelta(seconds=5)), ("24h", min(starts))):
         again = (await fill(stage, database, *words, "--overlap", overlap, LITELLM_DATABASE_URL=litellm)).json
