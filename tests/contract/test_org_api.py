@@ -255,6 +255,16 @@ async def test_a_subscription_may_begin_in_the_past_or_later(api: OrgApi) -> Non
     assert again == later
 
 
+@pytest.mark.parametrize(("billing_time", "first"), [("calendar", "2025-04-01"), ("anniversary", "2025-04-06")])
+async def test_a_period_ends_as_the_billing_time_says(api: OrgApi, billing_time: str, first: str) -> None:
+    """Set up on 6 March: with the month, or a month later."""
+    made = await api.org("POST", "/setup", 201, json=SETUP | {"billing_time": billing_time})
+    assert made["subscription"]["billing_time"] == billing_time
+    api.later(35 * DAY)
+    [invoice] = (await api.org("GET", "/invoices", params={"links": "false"}))["invoices"]
+    assert invoice["issuing_date"] == first
+
+
 async def test_links_lead_to_lagos_pages(api: OrgApi) -> None:
     await api.set_up()
     portal = await api.org("GET", "/portal")

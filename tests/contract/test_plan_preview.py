@@ -113,7 +113,7 @@ async def test_what_was_foretold_is_what_is_billed(
     api.later(1)
     changed = await api.org("PUT", "/subscription", json={"plan_code": "new"})
     assert changed["applies"] == told["applies"]
-    due: dict[str, int] = {}
+    due = {told["applies_on"]: 0}
     for line in told["lines"]:
         due[line["due"]] = due.get(line["due"], 0) + line["amount_cents"]
     assert due.get(told["applies_on"], 0) == told["charged_cents"]

@@ -1,15 +1,20 @@
 """`meterbridge lago-sandbox` as a process: each of its options does what its help says."""
 
 import asyncio
+import hmac
 import json
 import os
 import sys
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
+import pytest
+from aiohttp import web
 
 from tests.support.ports import free_port
 from tests.support.sandbox import event
@@ -25,7 +30,7 @@ PLAN = {
 
 
 @asynccontextmanager
-async def sandbox(*words: str) -> AsyncIterator[httpx.AsyncClient]:
+async def sandbox(*words: str, host: str = "127.0.0.1") -> AsyncIterator[httpx.AsyncClient]:
     port = free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "connectors", "lago-sandbox", "--port", str(port), *words),
@@ -39,7 +44,7 @@ async def sandbox(*words: str) -> AsyncIterator[httpx.AsyncClient]:
                 pass
         headers = {"Authorization": "Bearer secret"}
         async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}/api/v1", headers=headers, trust_env=False, timeout=30
+            base_url=f"http://{host}:{port}/api/v1", headers=headers, trust_env=False, timeout=30
         ) as http:
             yield http
     finally:
@@ -68,3 +73,38 @@ async def test_it_waits_counts_and_answers_as_its_options_say() -> None:
         assert answers[1].headers["X-RateLimit-Limit"] == "1"
         told = (await http.get("/organizations")).json()
         assert "clickhouse" in json.dumps(told)
+
+
+@pytest.mark.parametrize(("words", "billed"), [((), 2), (("--dedup",), 1)])
+async def test_a_repeat_is_billed_once_where_dedup_says_so(words: tuple[str, ...], billed: int) -> None:
+    async with sandbox("--store", "clickhouse", *words) as http:
+        for _ in range(2):
+            assert (await http.post("/events", json={"event": event("t-1")})).status_code == 200
+        root = http.base_url.copy_with(path="/__stats")
+        assert (await http.get(root)).json()["totals"]["events"] == billed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="all of 127.0.0.0/8 is loopback on Linux alone")
+async def test_it_listens_on_its_host_and_signs_its_webhooks_with_its_secret() -> None:
+    came = asyncio.Queue[tuple[bytes, str]]()
+
+    async def take(request: web.Request) -> web.Response:
+        await came.put((await request.read(), request.headers["X-Lago-Signature"]))
+        return web.Response()
+
+    application = web.Application()
+    application.add_routes([web.post("/hook", take)])
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        async with sandbox("--host", "127.0.0.2", "--webhook-secret", "ours", host="127.0.0.2") as http:
+            with pytest.raises(httpx.ConnectError):
+                await http.get(str(http.base_url).replace("127.0.0.2", "127.0.0.1"))
+            hook = {"webhook_url": f"http://127.0.0.1:{runner.addresses[0][1]}/hook", "signature_algo": "hmac"}
+            assert (await http.post("/webhook_endpoints", json={"webhook_endpoint": hook})).status_code == 200
+            assert (await http.post("/customers", json={"customer": {"external_id": "org_1"}})).status_code == 200
+            body, signature = await asyncio.wait_for(came.get(), 20)
+    finally:
+        await runner.cleanup()
+    assert signature == b64encode(hmac.digest(b"ours", body, sha256)).decode()

@@ -4,7 +4,7 @@ import io
 import json
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,22 @@ async def test_what_never_arrived_is_found_in_litellms_database_and_sent_once(
     await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == total)
     assert (await fill(stage, database, *words, LITELLM_DATABASE_URL=litellm)).json["missing"] == 0
     assert [line["action"] for line in stage.values(stage.topics.audit)] == ["backfill", "backfill"]
+
+
+async def test_a_backfill_that_is_repeated_begins_a_little_before_where_it_stood(
+    stage: Stage, database: str, litellm: str, running: Parts, tmp_path: Path
+) -> None:
+    """A row may be written a while after its call began: `--overlap` says how long."""
+    file = tmp_path / "state"
+    words = ("--source", "litellm-db", *DAY, "--checkpoint", str(file))
+    first = (await fill(stage, database, *words, LITELLM_DATABASE_URL=litellm)).json
+    assert (first["read"], first["missing"]) == (len(exported()), len(exported()))
+    starts = [datetime.fromisoformat(row["startTime"] + "+00:00") for row in exported()]
+    assert datetime.fromisoformat(file.read_text().strip()) == max(starts)
+    await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == len(starts))
+    for overlap, since in (("5s", max(starts) - timedelta(seconds=5)), ("24h", min(starts))):
+        again = (await fill(stage, database, *words, "--overlap", overlap, LITELLM_DATABASE_URL=litellm)).json
+        assert (again["read"], again["missing"]) == (sum(start >= since for start in starts), 0)
 
 
 async def test_a_webhook_that_comes_after_its_backfill_is_a_duplicate(

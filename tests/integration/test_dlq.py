@@ -88,18 +88,21 @@ async def test_filters_and_a_dry_run_touch_only_what_is_meant(stage: Stage, lago
     for words in (("--reason", "other"), ("--customer", "other"), ("--since", "2100-01-01"), ("--until", "1h")):
         assert (await meterbridge(stage, "dlq", "requeue", *words, "--dry-run", "--json")).json["count"] == 0
     assert (await meterbridge(stage, "dlq", "requeue", "--dry-run", "--json")).json["count"] == 2
+    limited = (await meterbridge(stage, "dlq", "list", "--limit", "1", "--json")).json
+    assert (len(limited["letters"]), limited["count"]) == (1, 2)
     (one, _) = unresolved(stage.settings, EVENTS, Filters())
     assert (await meterbridge(stage, "dlq", "requeue", "--letter", one.id, "--json")).json["requeued"] == 1
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1
 
 
 async def test_a_purge_wants_words_and_leaves_the_record(stage: Stage, lago: Lago, posting: Parts) -> None:
-    await dead_events(stage, lago, posting, "e-1")
+    await dead_events(stage, lago, posting, "e-1", "e-3")
+    assert (await meterbridge(stage, "dlq", "requeue", "--limit", "1", "--json")).json["requeued"] == 1
     assert (await meterbridge(stage, "dlq", "purge")).code == 2
     assert (await meterbridge(stage, "dlq", "purge", "--why", "a test", "--json")).json["purged"] == 1
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 0
-    assert len([one for one in stage.read(stage.topics.dlq) if one.value()]) == 1
-    (line,) = stage.values(stage.topics.audit)
+    assert len([one for one in stage.read(stage.topics.dlq) if one.value()]) == 2
+    (_, line) = stage.values(stage.topics.audit)
     assert (line["action"], line["count"], line["cost_usd"]) == ("dlq.purge", 1, "0.015")
 
 

@@ -115,6 +115,9 @@ async def test_a_missing_topic_ends_the_server_with_its_name(kafka: Kafka, topic
 
 
 def test_a_port_is_shared_unless_api_port_says_otherwise() -> None:
+    assert _listeners(Settings(), PARTS) == {8080: [WEBHOOKS, API]}
+    assert _listeners(Settings(), [API]) == {3002: [API]}
+    assert _listeners(Settings(api_port=3002), PARTS) == {8080: [WEBHOOKS], 3002: [API]}
     assert _listeners(Settings(port=80), PARTS) == {80: [WEBHOOKS, API]}
     assert _listeners(Settings(port=80, api_port=81), PARTS) == {80: [WEBHOOKS], 81: [API]}
     assert _listeners(Settings(port=80), [API]) == {API_ALONE_PORT: [API]}
@@ -191,7 +194,12 @@ async def test_errors_are_problem_json_and_every_answer_carries_the_requests_id(
     async def broken(_: web.Request) -> web.Response:
         raise KeyError("a secret")
 
-    async with client_of(create_app(Door(), [web.get("/broken", broken)])) as client:
+    async def well(_: web.Request) -> web.Response:
+        return web.Response(text="well")
+
+    async with client_of(create_app(Door(), [web.get("/broken", broken), web.get("/well", well)])) as client:
+        answer = await client.get("/well", headers={"X-Request-ID": "abc-1"})
+        assert (answer.status, answer.headers["X-Request-ID"]) == (200, "abc-1")
         for method, path, status in (("GET", "/nowhere", 404), ("POST", "/broken", 405), ("GET", "/broken", 500)):
             answer = await client.request(method, path)
             assert (answer.status, answer.content_type) == (status, "application/problem+json")
@@ -208,9 +216,10 @@ async def test_errors_are_problem_json_and_every_answer_carries_the_requests_id(
 def process(settings: Settings, *command: str) -> Iterator[subprocess.Popen[str]]:
     """`meterbridge` with these settings, killed in the end."""
     names = ("kafka_bootstrap_servers", "kafka_partitions", "topic_prefix", "lago_api_url", "port", "metrics_port")
-    names += ("allow_unsigned",)
+    names += ("allow_unsigned", "api_port")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "LAGO_"))}
-    environ |= {name.upper(): str(getattr(settings, name)) for name in names}
+    given = {name.upper(): getattr(settings, name) for name in names}
+    environ |= {name: str(value) for name, value in given.items() if value is not None}
     with subprocess.Popen(
         [sys.executable, "-m", "connectors", *command],
         env=environ,
@@ -264,6 +273,29 @@ async def test_on_sigterm_a_request_under_way_is_answered_and_the_process_ends_c
         writer.close()
         assert await asyncio.to_thread(running.wait, 10) == 0
         assert time.monotonic() - told < 10
+
+
+@pytest.mark.parametrize(("only", "answers"), [("webhooks", [202, 404]), ("api", [404, 401])])
+def test_a_command_for_one_part_serves_that_part_alone(
+    kafka: Kafka, topic_prefix: str, only: str, answers: list[int]
+) -> None:
+    """A usage webhook and a mapping are asked for."""
+    port = free_port()
+    settings = settings_for(kafka, topic_prefix, port=port, api_port=port)
+    http = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False)
+    with process(settings, "serve", "--only", only) as running, http:
+
+        def ready() -> bool:
+            assert running.poll() is None
+            try:
+                return http.get("/health/ready").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        eventually(ready, 30)
+        taken = http.post("/webhook/litellm/usage", content=b'{"id":"1","user":"u","spend":1}')
+        told = [taken.status_code, http.get("/customers/c/mapping").status_code]
+    assert told == answers
 
 
 def test_a_command_that_cannot_do_its_work_says_so_in_one_sentence(kafka: Kafka, topic_prefix: str) -> None:

@@ -40,6 +40,8 @@ async def test_a_write_off_takes_the_customers_money_out_of_the_ledger_and_nothi
     async with stage.running("meter", stage.parts()) as role:
         await soon(lambda: stage.sensors.calls.get("billable") == 4, limit_s=20)
         words = ("held", "write-off", "--customer", "ghost", "--why", "load test")
+        early = await meterbridge(stage, *words, "--until", "1h", "--dry-run")
+        assert (early.code, "nothing is held" in early.err) == (1, True), "nothing ended by then"
         dry = await meterbridge(stage, *words, "--dry-run", "--json")
         assert (dry.json["usd"], stage.read(stage.topics.audit)) == ("1.5", [])
         done = await meterbridge(stage, *words, "--json")

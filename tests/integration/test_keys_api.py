@@ -27,6 +27,7 @@ from tests.support.server import BEARER, Server, running_server, settings_for
 from tests.support.stage import Stage
 
 KEYS = "/api/v1/access/keys"
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -113,7 +114,10 @@ async def test_a_key_made_rotated_or_revoked_elsewhere_is_known_within_seconds(
 ) -> None:
     """Other processes and the command line change keys too."""
     key = await said(url, settings, "create", "--name", "cli", "--scope", "stats:read", "--expires", "90d")
-    assert key["state"] == "live" and key["expires_at"]
+    ends = datetime.fromisoformat(key["expires_at"])
+    assert (key["state"], key["orgs"]) == ("live", None) and abs(ends - datetime.now(UTC) - timedelta(days=90)) < DAY
+    narrow = await said(url, settings, "create", "--name", "n", "--scope", "stats:read", "--org", "org_1")
+    assert narrow["orgs"] == ["org_1"]
     await becomes(200, server, key["token"])
     new = await said(url, settings, "rotate", key["id"], "--overlap", "1h")
     await becomes(200, server, new["token"])
@@ -127,10 +131,15 @@ async def test_a_key_made_rotated_or_revoked_elsewhere_is_known_within_seconds(
     assert "no such key" in await said(url, settings, "revoke", "nobody", code=1)
     assert "revoked or expired" in await said(url, settings, "rotate", new["id"], code=1)
     actions = [line["action"] for line in stage.values(stage.topics.audit)]
-    assert [one for one in actions if one.startswith("keys.")] == ["keys.create", "keys.rotate", "keys.revoke"]
+    assert [one for one in actions if one.startswith("keys.")] == [
+        *("keys.create", "keys.create", "keys.rotate", "keys.revoke")
+    ]
 
 
 async def test_a_rotated_key_lives_on_for_the_overlap_and_no_longer(server: Server) -> None:
+    kept = await made(server, scopes=["*"])
+    longer = await server.http.post(f"{KEYS}/{kept['id']}/rotate", json={"overlap_hours": 1}, headers=BEARER)
+    assert (longer.status_code, await status(server, kept["token"], KEYS)) == (201, 200)
     old = await made(server, orgs=["org_1"], scopes=["*"])
     rotated = await server.http.post(f"{KEYS}/{old['id']}/rotate", json={"overlap_hours": 0.0003}, headers=BEARER)
     assert rotated.status_code == 201
@@ -139,6 +148,7 @@ async def test_a_rotated_key_lives_on_for_the_overlap_and_no_longer(server: Serv
     assert rotated.headers["cache-control"] == "no-store"
     await becomes(401, server, old["token"], KEYS)
     assert await status(server, new["token"], KEYS) == 200
+    assert await status(server, kept["token"], KEYS) == 200
     again = await server.http.post(f"{KEYS}/{old['id']}/rotate", json={}, headers=BEARER)
     assert (again.status_code, again.json()["reason"]) == (409, "key_ended")
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from connectors.http.api.letters import MAX_LETTERS, RetryBody
 from tests.support.calls import Raw, raw, slp
 from tests.support.database import projector_parts, until
 from tests.support.eventually import soon
@@ -46,24 +47,25 @@ def calls(numbers: range, customer: str, cost: str = "0.5") -> list[Raw]:
 
 
 async def test_dead_events_are_put_back_within_a_bound_and_arrive(stage: Stage, lago: Lago, server: Server) -> None:
-    for name in ("e-1", "e-3"):
+    for name in ("e-1", "e-2", "e-3", "e-4"):
         await lago.fault(kind="poison", transaction_id=name)
     put(stage, [event(n) for n in range(5)])
     async with httpx.AsyncClient(trust_env=False) as http:
         posting = stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.05)
         async with stage.running("sink", posting), stage.running("retry", posting):
-            await soon(lambda: list(statuses(stage).values()).count("failed") == 2, limit_s=30)
+            await soon(lambda: list(statuses(stage).values()).count("failed") == 4, limit_s=30)
             await lago.http.delete("/__faults")
-            assert (await asked(server, "/webhooks/retry", dry_run=True))["letters"] == 2
+            assert (await asked(server, "/webhooks/retry", dry_run=True))["letters"] == 4
             assert (await asked(server, "/webhooks/retry", 202, limit=1))["requeued"] == 1
-            assert (await asked(server, "/webhooks/retry", 202, why="well again"))["requeued"] == 1
-            assert (await asked(server, "/webhooks/retry", 202, why="again"))["letters"] == 0
+            assert (await asked(server, "/webhooks/retry", 202, limit=1, why="well again"))["requeued"] == 1
             bare = await server.http.post("/webhooks/retry", headers=BEARER)
-            assert (bare.status_code, bare.json()["letters"]) == (202, 0)
+            assert (bare.status_code, bare.json()["requeued"]) == (202, 2)
+            assert (await asked(server, "/webhooks/retry", 202, why="again"))["letters"] == 0
             await soon(lambda: set(statuses(stage).values()) == {"completed"}, limit_s=30)
     told = await server.stats(lambda told: told["delivered"] == 5)
     assert (told["delivered"], told["dead"], told["retrying"], told["pending"]) == (5, 0, 0, 0)
-    assert [line["actor"] for line in stage.values(stage.topics.audit)] == ["master key", "master key"]
+    assert [line["actor"] for line in stage.values(stage.topics.audit)] == ["master key"] * 3
+    assert MAX_LETTERS == RetryBody().limit == 1000
 
 
 async def test_the_way_of_usage_is_told_in_numbers(stage: Stage, server: Server) -> None:

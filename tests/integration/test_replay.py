@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from connectors.operations.replay import Checkpoint, Replay
 from connectors.operations.sending import Sender
 from schemas.errors import ConfigurationError
-from schemas.moments import SECOND_US
+from schemas.moments import SECOND_US, to_iso
 from streams.writes import CONTROL, WRITE_OFF
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
@@ -126,8 +126,9 @@ async def test_a_replay_that_was_cut_off_goes_on_where_it_stopped(stage: Stage, 
     with pytest.raises(ConnectionError):
         planned.run(Dies(stage.settings), file)
     assert len(stage.read(stage.topics.raw)) == 4500 + 2000
-    again = Replay.planned(stage.settings, 0, until)
-    assert again.run(Sender(stage.settings), file) == 2500
+    since, to = to_iso(0), to_iso(until * 1000)
+    again = await meterbridge(stage, "replay", "--from", since, "--to", to, "--checkpoint", str(file), "--json")
+    assert (again.code, again.json["records"]) == (0, 2500), again.err
     assert len({m.value() for m in stage.read(stage.topics.raw)[4500:]}) == 4500
     assert not file.exists()
 

@@ -122,3 +122,7 @@ async def test_the_command_says_what_is_wrong_by_its_exit_code(
     await asyncio.to_thread(_drop, admin, topic_prefix + ORGS.name)
     done = await meterbridge(stage, "topics", "check")
     assert (done.code, f"Topic {topic_prefix}{ORGS.name} is missing" in done.out + done.err) == (1, True)
+    made = await meterbridge(stage, "topics", "create", "--json")
+    assert (made.code, made.json["created"]) == (0, [topic_prefix + ORGS.name]), made.err
+    assert len(made.json["existed"]) == len(CATALOGUE) - 1
+    assert (await meterbridge(stage, "topics", "check")).code == 0

@@ -81,6 +81,7 @@ def test_a_worker_says_which_partitions_it_works_on_once_it_does(kafka: Kafka, t
         opened = eventually(lambda: [line for line in lines(log) if line["event"] == "partitions_opened"], 30)[-1]
         assert (opened["role"], opened["assigned"]) == ("meter", 2)
         eventually(lambda: any(line.get("opened") == [0, 1] for line in lines(log)))
+        assert {line["role"] for line in lines(log) if "role" in line} == {"meter"}, "of `--only` and no other"
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0, log.read_text()
 

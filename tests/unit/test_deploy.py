@@ -138,6 +138,7 @@ def test_kafka_is_found_where_it_listens() -> None:
 
 def test_postgres_is_found_where_it_listens_under_the_name_it_is_made_with() -> None:
     made = SERVICES["postgres"]["environment"]
+    assert made["POSTGRES_USER"] == made["POSTGRES_DB"] == "meterbridge"
     for name in ("tables", "projector", "worker", "api"):
         settings = load_settings(environment(OURS[name]))
         assert (settings.postgres_host, settings.postgres_user, settings.postgres_db) == (
