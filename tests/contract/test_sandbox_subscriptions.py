@@ -159,6 +159,7 @@ async def test_a_subscription_ends_on_its_last_day(lago: Lago, clock: Clock) -> 
     ("fields", "error"),
     [
         ({"external_customer_id": ""}, {"external_customer_id": ["value_is_mandatory"]}),
+        ({"external_id": None}, {"external_id": ["value_is_mandatory"]}),
         ({"external_id": " "}, {"external_id": ["value_is_mandatory"]}),
         ({"subscription_at": "yesterday"}, {"subscription_at": ["invalid_date"]}),
         ({"ending_at": "2025-03-06"}, {"ending_at": ["invalid_date"]}),
