@@ -176,6 +176,18 @@ async def test_an_active_id_of_another_customer_is_taken(lago: Lago) -> None:
     assert await refused(lago, external_customer_id="org_2") == {"external_id": ["value_already_exist"]}
 
 
+async def test_a_plan_change_under_another_id_is_a_second_subscription_and_both_are_billed(
+    lago: Lago, clock: Clock
+) -> None:
+    await lago.subscribe("sub_1", "org_1", "basic")
+    await lago.subscribe("sub_2", "org_1", "pro")
+    assert sorted(await listed(lago)) == [("sub_1", "basic", "active"), ("sub_2", "pro", "active")]
+    clock.now += 70 * DAY
+    invoices = (await lago.get("/invoices", external_customer_id="org_1")).json()["invoices"]
+    whole_months = [one["total_amount_cents"] for one in invoices if one["issuing_date"] == "2025-05-01"]
+    assert sum(whole_months) == 1000 + 5000
+
+
 async def test_an_unknown_plan_is_404(lago: Lago) -> None:
     answer = await lago.save("/subscriptions", "subscription", external_id="s", plan_code="nope")
     assert (answer.status_code, answer.json()["code"]) == (404, "plan_not_found")
