@@ -155,6 +155,10 @@ async def test_a_metric_that_nothing_can_be_charged_on_leaves_its_plans_missing(
 async def test_a_webhook_is_registered_only_where_its_address_is_set(lago: Lago) -> None:
     told = await command(lago, LAGO_WEBHOOK_URL="")
     assert (told.exit_code, (await everything(lago))["webhook_endpoints"]) == (0, [])
+    assert (await command(lago, LAGO_WEBHOOK_URL="https://other.example/lago")).exit_code == 0
+    assert [one["webhook_url"] for one in (await everything(lago))["webhook_endpoints"]] == [
+        "https://other.example/lago"
+    ]
 
 
 async def test_the_metric_of_usage_has_the_code_of_our_events(lago: Lago) -> None:

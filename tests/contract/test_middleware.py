@@ -1,6 +1,7 @@
 """Services on aiohttp and on Starlette, driven over HTTP: each answered request of an org is billed once."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from connectors.middleware import (
 )
 from tests.support.eventually import soon
 from tests.support.served_asgi import served_asgi
-from tests.support.usage_api import CUT, KEY, STORED_AND_CUT, UsageApi, serving, usage_api
+from tests.support.usage_api import CUT, KEY, SILENT, STORED_AND_CUT, UsageApi, serving, usage_api
 
 #: What a path answers: status and headers.
 ANSWERS: dict[str, tuple[int, dict[str, str]]] = {
@@ -290,6 +291,21 @@ async def test_what_meterbridge_does_is_never_the_clients_trouble(service: Servi
 
 
 @pytest.mark.parametrize("make", [on_aiohttp, on_starlette], ids=["aiohttp", "starlette"])
+async def test_no_answer_waits_for_meterbridge(make: Make) -> None:
+    """It says nothing for half a minute; the service's answer is there all the same, and the call waits."""
+    async with usage_api() as api:
+        api.script = [SILENT] * 4
+        async with make(api) as (url, recorder), httpx.AsyncClient(trust_env=False, headers=ME) as http:
+            begun = time.monotonic()
+            for number in range(5):
+                answer = await http.post(f"{url}/v1/chat", headers={"Idempotency-Key": str(number)})
+                assert answer.status_code == 200
+            assert (time.monotonic() - begun < 5, recorder.waiting, api.stored) == (True, 5, {})
+            api.awake.set()
+            await soon(lambda: len(api.stored) == 5)
+
+
+@pytest.mark.parametrize("make", [on_aiohttp, on_starlette], ids=["aiohttp", "starlette"])
 async def test_a_service_that_ends_stores_what_waits(make: Make) -> None:
     async with usage_api() as api:
         api.script = [503] * 4
@@ -380,6 +396,7 @@ class _User:
     ("request_", "expected"),
     [
         ({"user": {"org_id": "org_1", "id": "user_1"}}, ("org_1", "user_1")),
+        ({"state": {"user": {"org_id": "org_1", "id": "user_1"}}}, ("org_1", "user_1")),
         ({"state": {"user": {"org_id": "org_1", "user_id": 7}}}, ("org_1", "7")),
         ({"user": _User()}, ("org_1", "7")),
         ({"user": {"org_id": " org_1 "}}, ("org_1", None)),

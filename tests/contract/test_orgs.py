@@ -74,7 +74,8 @@ async def test_an_org_is_a_customer_that_remembers_who_made_it_and_when(world: W
 
 
 async def test_an_org_that_is_there_is_returned_as_it_is(world: World) -> None:
-    made = await orgs.create_org_customer(*ACME)
+    made = await orgs.get_or_create_customer(*ACME)
+    assert (made.external_id, made.name, made.note("created_by_user_id")) == ("org_1", "Acme", "user_1")
     world.clock.now += 60
     assert await orgs.get_or_create_customer("org_1", "Other", "b@acme.io", "user_2", {"tier": "gold"}) == made
     assert await orgs.create_org_customer("org_1", "Other", "b@acme.io") == made

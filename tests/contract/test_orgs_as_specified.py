@@ -31,7 +31,7 @@ ACME = ("org_1", "Acme", "a@acme.io", "user_1")
 @pytest.fixture
 async def lago(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lago]:
     """With the documented plans; what a process knows of it are two variables."""
-    async with lago_sandbox(clock=Clock()) as running:
+    async with lago_sandbox(clock=Clock(), api_key=KEY) as running:
         await running.plan("founders_friend", 0)
         await running.plan("starter", 1900)
         monkeypatch.setenv("LAGO_API_URL", running.url)

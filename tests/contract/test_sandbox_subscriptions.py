@@ -159,6 +159,7 @@ async def test_a_subscription_ends_on_its_last_day(lago: Lago, clock: Clock) -> 
     ("fields", "error"),
     [
         ({"external_customer_id": ""}, {"external_customer_id": ["value_is_mandatory"]}),
+        ({"external_id": None}, {"external_id": ["value_is_mandatory"]}),
         ({"external_id": " "}, {"external_id": ["value_is_mandatory"]}),
         ({"subscription_at": "yesterday"}, {"subscription_at": ["invalid_date"]}),
         ({"ending_at": "2025-03-06"}, {"ending_at": ["invalid_date"]}),
@@ -173,6 +174,18 @@ async def test_what_is_missing_or_malformed_is_refused(lago: Lago, fields: Any, 
 async def test_an_active_id_of_another_customer_is_taken(lago: Lago) -> None:
     await lago.subscribe()
     assert await refused(lago, external_customer_id="org_2") == {"external_id": ["value_already_exist"]}
+
+
+async def test_a_plan_change_under_another_id_is_a_second_subscription_and_both_are_billed(
+    lago: Lago, clock: Clock
+) -> None:
+    await lago.subscribe("sub_1", "org_1", "basic")
+    await lago.subscribe("sub_2", "org_1", "pro")
+    assert sorted(await listed(lago)) == [("sub_1", "basic", "active"), ("sub_2", "pro", "active")]
+    clock.now += 70 * DAY
+    invoices = (await lago.get("/invoices", external_customer_id="org_1")).json()["invoices"]
+    whole_months = [one["total_amount_cents"] for one in invoices if one["issuing_date"] == "2025-05-01"]
+    assert sum(whole_months) == 1000 + 5000
 
 
 async def test_an_unknown_plan_is_404(lago: Lago) -> None:

@@ -1,17 +1,25 @@
 """Settings reach the place they are about: a server with another value than the default does another thing."""
 
 import asyncio
+import gzip
 import hmac
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from hashlib import sha256
 
+import httpx
 import pytest
 
 from connectors.lago import orgs
+from connectors.serve import WEBHOOKS, serving
+from connectors.settings import load_settings
+from schemas.errors import ConfigurationError
 from tests.integration.test_mapping_api import said
 from tests.support.kafka import Kafka
+from tests.support.ports import free_port
 from tests.support.sandbox import KEY, lago_sandbox
 from tests.support.server import BEARER, running_server, settings_for
 from tests.support.stage import Stage
@@ -100,3 +108,67 @@ async def test_lago_is_given_up_after_lago_timeout(kafka: Kafka, topic_prefix: s
             begun = time.monotonic()
             answer = await server.http.get("/api/billing/plans", headers=BEARER)
     assert (answer.status_code, answer.json()["reason"], time.monotonic() - begun < 20) == (503, "timeout", True)
+
+
+#: Where no Kafka is: a server starts all the same, and says 503 to what it would have stored.
+AWAY = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "PORT": "0", "METRICS_PORT": "0", "WEBHOOK_TOKEN": "hook"}
+
+
+async def reason(http: httpx.AsyncClient, body: str | bytes, headers: dict[str, str] = TOKEN) -> tuple[int, str]:
+    answer = await http.post("/webhook/litellm/usage", content=body, headers=headers)
+    return answer.status_code, answer.json()["reason"]
+
+
+@asynccontextmanager
+async def server_alone(**environ: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(load_settings(AWAY | environ), [WEBHOOKS]) as served:
+        url = f"http://{environ.get('HOST', '127.0.0.1')}:{served.ports[WEBHOOKS]}"
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+            yield http
+
+
+async def test_a_body_is_as_large_as_max_body_bytes_says() -> None:
+    call = json.dumps(CALL)
+    fits, too_large = call + " " * (10_240 - len(call)), call + " " * (10_241 - len(call))
+    async with server_alone(MAX_BODY_BYTES="10KiB") as http:
+        assert await reason(http, fits) == (503, "topics_unchecked")
+        assert await reason(http, too_large) == (413, "body_too_large")
+        assert await reason(http, gzip.compress(too_large.encode()), TOKEN | {"Content-Encoding": "gzip"}) == (
+            *(413, "body_too_large"),
+        )
+    async with server_alone() as http:
+        assert await reason(http, too_large) == (503, "topics_unchecked")
+
+
+async def test_a_server_listens_at_host_and_nowhere_else() -> None:
+    port, metrics = free_port(), free_port()
+    there = {"PORT": str(port), "METRICS_PORT": str(metrics)}
+    async with server_alone(HOST="127.0.0.2", **there) as http:
+        assert (await http.get("/health/live")).status_code == 200
+        scraped = await asyncio.to_thread(httpx.get, f"http://127.0.0.2:{metrics}/metrics", trust_env=False)
+        assert "meterbridge_build_info" in scraped.text
+        for number in (port, metrics):
+            with pytest.raises(OSError, match="Connect call failed"):
+                await asyncio.open_connection("127.0.0.1", number)
+    async with server_alone(**there) as http:
+        assert (await http.get("/health/live")).status_code == 200
+        with pytest.raises(OSError, match="Connect call failed"):
+            await asyncio.open_connection("127.0.0.2", port)
+
+
+async def test_without_a_token_a_server_takes_calls_by_allow_unsigned_alone() -> None:
+    async with server_alone(WEBHOOK_TOKEN="", ALLOW_UNSIGNED="1") as http:
+        assert await reason(http, json.dumps(CALL), {}) == (503, "topics_unchecked")
+    with pytest.raises(ConfigurationError, match="ALLOW_UNSIGNED=1"):
+        async with server_alone(WEBHOOK_TOKEN=""):
+            pass
+
+
+async def test_every_one_of_several_secrets_and_tokens_admits() -> None:
+    body = json.dumps(CALL).encode()
+    async with server_alone(WEBHOOK_TOKEN="new,old", WEBHOOK_SECRET="fresh,stale") as http:
+        for token, told in (("new", "topics_unchecked"), ("old", "topics_unchecked"), ("new,old", "unknown_sender")):
+            assert (await reason(http, body, {"Authorization": f"Bearer {token}"}))[1] == told
+        for secret, told in (("fresh", "topics_unchecked"), ("stale", "topics_unchecked"), ("hook", "unknown_sender")):
+            signature = hmac.new(secret.encode(), body, sha256).hexdigest()
+            assert (await reason(http, body, {"X-Webhook-Signature": signature}))[1] == told

@@ -162,7 +162,11 @@ async def test_a_batch_that_is_poison_through_and_through_fails_alone(stage: Sta
         async with stage.running("sink", sink), stage.running("retry", retry):
             await soon(lambda: set(statuses(stage).values()) == {"completed", "failed"}, limit_s=30)
     assert (await lago.stats())["totals"]["calls"] == 290
-    letters = [msgspec.json.decode(letter.value()) for letter in stage.read(stage.topics.dlq)]
+    dead = stage.read(stage.topics.dlq)
+    assert {dict(letter.headers())["attempts"] for letter in dead} == {b"2"}, (
+        "the first, and as many as MAX_RETRIES says"
+    )
+    letters = [msgspec.json.decode(letter.value()) for letter in dead]
     assert {letter["transaction_id"] for letter in letters} == poison
     assert len(letters) == len(poison)
 

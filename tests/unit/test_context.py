@@ -8,6 +8,8 @@ import pytest
 
 from connectors.http.ingress.context import Kept
 from connectors.http.ingress.strip import strip
+from connectors.settings import load_settings
+from connectors.webhooks import kept_by
 from schemas.context import MAX_TAGS, MAX_TEXT, CallContext
 from schemas.ledger import Position
 from schemas.moments import to_iso
@@ -67,13 +69,29 @@ def test_the_context_is_the_same_however_the_call_was_read(odd: dict[str, Any]) 
     assert b"secret" not in value
 
 
+BY_DEFAULT = {
+    name: value for name, value in WHOLE.items() if name not in ("tags", "spend_logs_metadata", "key_metadata")
+}
+
+
 @pytest.mark.parametrize("odd", [{}, {"total_tokens": "3"}], ids=["sound", "field by field"])
-def test_tags_and_metadata_are_kept_by_name(odd: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("environ", "kept"),
+    [
+        ({}, {}),
+        ({"KEPT_TAG_PREFIXES": "team:"}, {"tags": ["team:red"]}),
+        ({"KEPT_TAG_PREFIXES": "x:, cost"}, {"tags": ["cost-centre:42"]}),
+        ({"KEPT_METADATA": "env"}, {"key_metadata": {"env": "prod"}}),
+        (
+            {"KEPT_METADATA": "cost_center, project"},
+            {"spend_logs_metadata": {"project": "p-1"}, "key_metadata": {"project": "7", "cost_center": "secret"}},
+        ),
+    ],
+)
+def test_tags_and_metadata_are_kept_by_name(odd: dict[str, Any], environ: dict[str, str], kept: dict[str, Any]) -> None:
     """The default keeps none of them: tags and metadata are what clients write."""
-    context = context_of(stored_with(Kept(), **odd))
-    assert context == {
-        name: value for name, value in WHOLE.items() if name not in ("tags", "spend_logs_metadata", "key_metadata")
-    }
+    context = context_of(stored_with(kept_by(load_settings(environ)), **odd))
+    assert context == BY_DEFAULT | kept
 
 
 def test_enriched_carries_it_and_its_type_reads_it() -> None:

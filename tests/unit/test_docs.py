@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from connectors.lago import orgs
+from connectors.lago.webhook_handlers import WebhookHandlers
+from connectors.settings import VARIABLES
+
 ROOT = Path(__file__).parents[2]
 COVERAGE = ROOT / "docs" / "coverage.md"
 
@@ -107,3 +111,22 @@ def test_every_row_names_a_test_or_is_open() -> None:
         cell = row.strip("| ").split("|")[-1].strip()
         if cell not in {"test", "---"}:
             assert CLAIM.search(cell) or cell.startswith(("open", "needs docker", "Lago's own")), row
+
+
+def named_in(chapter: str) -> frozenset[str]:
+    """What the first column of a chapter of docs/coverage.md names, without arguments."""
+    _, _, rest = COVERAGE.read_text().partition(f"\n## {chapter}\n")
+    own = rest.partition("\n## ")[0]
+    first_cells = [row.split("|")[1] for row in own.splitlines() if row.startswith("| ")]
+    return frozenset(name for cell in first_cells for name in re.findall(r"`(\w+)", cell))
+
+
+def test_every_variable_has_a_row() -> None:
+    """All of them: docs/configuration.md is made from the same table."""
+    assert VARIABLES.keys() - named_in("Variables") == set()
+
+
+def test_every_function_that_others_call_has_a_row() -> None:
+    others = {"serve_with", "UsageLimitReached"}  # how the functions are set up, and an error of theirs
+    handlers = {name for name in vars(WebhookHandlers) if name.startswith("handle_")}
+    assert ({*orgs.__all__} - others | handlers) - named_in("Functions") == set()

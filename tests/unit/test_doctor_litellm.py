@@ -21,7 +21,11 @@ from connectors.settings import Settings, load_settings
 OWN = load_settings({"WEBHOOK_TOKEN": "new,old", "LAGO_API_URL": "http://lago:3000"})
 ELSEWHERE = "https://logs.example/ingest"
 #: A form that LiteLLM does not have.
-OBJECT = {"callback_name": "webhook", "callback_type": "webhook", "callback_vars": {"webhook_url": ELSEWHERE}}
+OBJECT = {
+    "callback_name": "webhook",
+    "callback_type": "webhook",
+    "callback_vars": {"webhook_url": ELSEWHERE, "webhook_secret": "hush"},
+}
 #: What a running proxy of version 1.109.1 that posts here says of its loggers.
 RUNNING = frozenset({"GenericAPILogger", "ServiceLogging", "ResponsesIDSecurity"})
 Config = dict[str, Any]

@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+import structlog
 
 from connectors.lago.shapes import Customer, Plan, Subscription
 from connectors.lago.webhook_handlers import WebhookHandlers, kind_of, org_of
@@ -139,8 +140,10 @@ def test_a_webhook_about_somebody_else_changes_nothing() -> None:
 )
 def test_what_is_lagos_own_is_told_and_nothing_is_done(kind: str, outcome: str) -> None:
     office = Office("org_1")
-    assert office.take(kind, "thing", {"external_customer_id": "org_1"}) == outcome
-    assert office.refreshed == []
+    with structlog.testing.capture_logs() as lines:
+        assert office.take(kind, "thing", {"external_customer_id": "org_1"}) == outcome
+    assert [(line["event"], line["type"]) for line in lines] == [(f"lago_webhook_{outcome}", kind)]
+    assert office.refreshed == office.refused == []
 
 
 def test_while_lago_cannot_be_asked_the_webhook_is_not_taken() -> None:
@@ -157,6 +160,28 @@ def test_the_handler_takes_the_payload_as_it_is_documented() -> None:
     ):
         assert run_virtually(office.handlers.handle_subscription_created(payload)) == "applied"
     assert office.refreshed == ["org_1", "org_1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        ("handle_subscription_created", "applied"),
+        ("handle_subscription_started", "applied"),
+        ("handle_subscription_terminated", "applied"),
+        ("handle_subscription_updated", "applied"),
+        ("handle_customer_created", "applied"),
+        ("handle_customer_updated", "applied"),
+        ("handle_customer_event", "noted"),
+        ("handle_invoice_event", "noted"),
+        ("handle_wallet_event", "noted"),
+        ("handle_events_errors", "ignored"),
+    ],
+)
+def test_each_handler_may_be_called_by_its_name(name: str, outcome: str) -> None:
+    office = Office("org_1")
+    payload = {"object_type": "subscription", "subscription": {"external_customer_id": "org_1"}}
+    assert run_virtually(getattr(office.handlers, name)(payload)) == outcome
+    assert office.refreshed == ["org_1"] * (outcome == "applied")
 
 
 @pytest.mark.parametrize(

@@ -136,63 +136,86 @@ def test_every_variable_of_the_environment_is_read() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("variable", "malformed"),
-    [
-        ("KAFKA_BOOTSTRAP_SERVERS", ("localhost", "http://localhost:9092", "a:9092,,b:9092", "a:9092,b")),
-        ("KAFKA_PARTITIONS", ("0", "twelve", "1.5", "1001")),
-        ("KAFKA_REPLICATION_FACTOR", ("0",)),
-        ("KAFKA_SECURITY_PROTOCOL", ("TLS",)),
-        ("KAFKA_SASL_MECHANISM", ("GSSAPI",)),
-        ("KAFKA_SSL_CAFILE", ("/nowhere/ca.pem",)),
-        ("TOPIC_PREFIX", ("a b", "a/b", "x" * 101)),
-        ("DEPLOYMENT_NAME", ("-a", "a b", "ä", "x" * 61)),
-        ("POD_NAME", ("-a", "a b", "ä")),
-        ("LAGO_API_URL", ("localhost:3000", "ftp://lago", "http://", "http://lago:port", "http://lago?x=1")),
-        ("LAGO_TIMEOUT", ("0", "-1", "nan", "inf")),
-        ("LAGO_CLICKHOUSE_DEDUP", ("perhaps",)),
-        ("LAGO_WEBHOOK_URL", ("meter.example", "ftp://meter.example")),
-        ("ORG_ID_PREFIXES", (",", " , ")),
-        ("SUBSCRIPTION_ID_TEMPLATE", ("sub", "{plan_code}", "{org_id}_{user}", "{org_id")),
-        ("ALLOW_UNSIGNED", ("2",)),
-        ("PORT", ("-1", "65536", "tcp://10.0.0.1:80")),
-        ("MAX_BODY_BYTES", ("lots", "-1", "0")),
-        ("WEBHOOK_TOLERANCE", ("0", "-1", "nan", "day")),
-        ("WEBHOOK_ALLOWED_IPS", ("10.0.0.0/33", "10.0.0.1/8", "localhost", "10.0.0.1:80")),
-        ("TRUSTED_PROXIES", ("any", "10.0.0.0/8;10.1.0.0/16")),
-        ("WEBHOOK_RATE_LIMIT", ("-1", "nan", "inf", "fast")),
-        ("API_RATE_LIMIT", ("-1", "nan", "inf", "fast")),
-        ("OIDC_ISSUER", ("id.example", "ftp://id.example")),
-        ("OIDC_JWKS_URL", ("keys",)),
-        ("SPOOL_MAX_BYTES", ("1023KiB", "all", "-1")),
-        ("WINDOW_SECONDS", ("-60", "7", "86401", "172800")),
-        ("GRACE_SECONDS", ("-1", "nan")),
-        ("WINDOW_GROUP_BY", ("team", "team_id,team_id")),
-        ("DEDUPE_HORIZON_HOURS", ("1", "241")),
-        ("LATE_POLICY", ("drop",)),
-        ("COST_DECIMALS", ("5", "14")),
-        ("CACHE_HIT_POLICY", ("free",)),
-        ("BYOK_POLICY", ("free",)),
-        ("CLIENT_OAUTH_POLICY", ("free",)),
-        ("SILENT_EXPERIMENT_POLICY", ("free",)),
-        ("MAX_USD_PER_CALL", ("0", "-1", "NaN", "much")),
-        ("MAX_USD_PER_TOKEN", ("0", "-1", "Infinity", "much")),
-        ("CUSTOMER_ID_FIELDS", (",", "customer", "user,user")),
-        ("MAX_RETRIES", ("-1",)),
-        ("RETRY_DELAY", ("0", "3601")),
-        ("BATCH_SIZE", ("0", "101")),
-        ("WORKER_CONCURRENCY", ("0",)),
-        ("POSTGRES_PORT", ("0",)),
-        ("LOG_LEVEL", ("LOUD",)),
-        ("LOG_FORMAT", ("xml",)),
-    ],
-)
+MALFORMED: list[tuple[str, tuple[str, ...]]] = [
+    ("KAFKA_BOOTSTRAP_SERVERS", ("localhost", "http://localhost:9092", "a:9092,,b:9092", "a:9092,b")),
+    ("KAFKA_PARTITIONS", ("0", "twelve", "1.5", "1001")),
+    ("KAFKA_REPLICATION_FACTOR", ("0",)),
+    ("KAFKA_SECURITY_PROTOCOL", ("TLS",)),
+    ("KAFKA_SASL_MECHANISM", ("GSSAPI",)),
+    ("KAFKA_SSL_CAFILE", ("/nowhere/ca.pem",)),
+    ("TOPIC_PREFIX", ("a b", "a/b", "x" * 101)),
+    ("DEPLOYMENT_NAME", ("-a", "a b", "ä", "x" * 61)),
+    ("POD_NAME", ("-a", "a b", "ä")),
+    ("LAGO_API_URL", ("localhost:3000", "ftp://lago", "http://", "http://lago:port", "http://lago?x=1")),
+    ("LAGO_TIMEOUT", ("0", "-1", "nan", "inf")),
+    ("LAGO_CLICKHOUSE_DEDUP", ("perhaps",)),
+    ("LAGO_WEBHOOK_URL", ("meter.example", "ftp://meter.example")),
+    ("ORG_ID_PREFIXES", (",", " , ")),
+    ("SUBSCRIPTION_ID_TEMPLATE", ("sub", "{plan_code}", "{org_id}_{user}", "{org_id")),
+    ("ALLOW_UNSIGNED", ("2",)),
+    ("PORT", ("-1", "65536", "tcp://10.0.0.1:80")),
+    ("MAX_BODY_BYTES", ("lots", "-1", "0")),
+    ("WEBHOOK_TOLERANCE", ("0", "-1", "nan", "day")),
+    ("WEBHOOK_ALLOWED_IPS", ("10.0.0.0/33", "10.0.0.1/8", "localhost", "10.0.0.1:80")),
+    ("TRUSTED_PROXIES", ("any", "10.0.0.0/8;10.1.0.0/16")),
+    ("WEBHOOK_RATE_LIMIT", ("-1", "nan", "inf", "fast")),
+    ("API_RATE_LIMIT", ("-1", "nan", "inf", "fast")),
+    ("OIDC_ISSUER", ("id.example", "ftp://id.example")),
+    ("OIDC_JWKS_URL", ("keys",)),
+    ("SPOOL_MAX_BYTES", ("1023KiB", "all", "-1")),
+    ("WINDOW_SECONDS", ("-60", "7", "86401", "172800")),
+    ("GRACE_SECONDS", ("-1", "nan")),
+    ("WINDOW_GROUP_BY", ("team", "team_id,team_id")),
+    ("DEDUPE_HORIZON_HOURS", ("1", "241")),
+    ("LATE_POLICY", ("drop",)),
+    ("COST_DECIMALS", ("5", "14")),
+    ("CACHE_HIT_POLICY", ("free",)),
+    ("BYOK_POLICY", ("free",)),
+    ("CLIENT_OAUTH_POLICY", ("free",)),
+    ("SILENT_EXPERIMENT_POLICY", ("free",)),
+    ("MAX_USD_PER_CALL", ("0", "-1", "NaN", "much")),
+    ("MAX_USD_PER_TOKEN", ("0", "-1", "Infinity", "much")),
+    ("CUSTOMER_ID_FIELDS", (",", "customer", "user,user")),
+    ("MAX_RETRIES", ("-1",)),
+    ("RETRY_DELAY", ("0", "3601")),
+    ("BATCH_SIZE", ("0", "101")),
+    ("WORKER_CONCURRENCY", ("0",)),
+    ("POSTGRES_PORT", ("0",)),
+    ("LOG_LEVEL", ("LOUD",)),
+    ("LOG_FORMAT", ("xml",)),
+    ("LAGO_EVENT_CODE", ("x" * 256,)),
+    ("AUTO_SUBSCRIBE", ("perhaps",)),
+    ("MAP_BY_IDENTITY", ("perhaps",)),
+    ("LITELLM_API_URL", ("localhost:4000", "ftp://litellm")),
+    ("LITELLM_DATABASE_URL", ("mysql://litellm",)),
+    ("API_PORT", ("-1", "65536")),
+    ("METRICS_PORT", ("-1", "65536")),
+    ("WEBHOOK_TIMEOUT", ("0", "3601", "nan")),
+    ("MAPPING_LEAD_SECONDS", ("-1", "86401", "nan")),
+    ("DATABASE_URL", ("mysql://db/x",)),
+]
+#: Variables that take any text: names, keys, secrets, a path.
+ANY_TEXT = {
+    *("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "LAGO_API_KEY", "LAGO_WEBHOOK_SECRET", "LITELLM_MASTER_KEY"),
+    *("WEBHOOK_SECRET", "WEBHOOK_TOKEN", "HOST", "OIDC_AUDIENCE", "OIDC_SCOPES_CLAIM", "OIDC_ORGS_CLAIM"),
+    *("SPOOL_PATH", "KEPT_TAG_PREFIXES", "KEPT_METADATA", "POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_PASSWORD"),
+    *("POSTGRES_DB", "REDIS_URL"),
+}
+
+
+@pytest.mark.parametrize(("variable", "malformed"), MALFORMED)
 def test_a_malformed_value_is_refused_under_its_variables_name(variable: str, malformed: tuple[str, ...]) -> None:
     for value in malformed:
         with pytest.raises(ConfigurationError) as refused:
             load_settings({variable: value})
         assert refused.value.reason == variable
         assert refused.value.detail.startswith(f"{variable} ")
+
+
+def test_every_variable_is_refused_malformed_or_takes_any_text() -> None:
+    assert {variable for variable, _ in MALFORMED} == VARIABLES.keys() - ANY_TEXT
+    for variable in ANY_TEXT:
+        load_settings({variable: "any text: \u00e4 1/2"})
 
 
 def test_all_malformed_variables_are_named_at_once() -> None:
@@ -238,9 +261,13 @@ def test_what_looks_like_ours_and_is_not_is_told() -> None:
 
 def test_a_database_url_wins_over_its_parts_and_parts_are_quoted() -> None:
     parts = {"POSTGRES_HOST": "db", "POSTGRES_USER": "me@x", "POSTGRES_PASSWORD": "p/w:@", "POSTGRES_DB": "us age"}
+    assert load_settings({"POSTGRES_HOST": "db"}).postgres_url == SecretStr(
+        "postgresql://meterbridge@db:5432/meterbridge"
+    )
+    parts["POSTGRES_PORT"] = "5433"
     built = load_settings(parts).postgres_url
     assert built is not None
-    assert built.get_secret_value() == "postgresql://me%40x:p%2Fw%3A%40@db:5432/us%20age"
+    assert built.get_secret_value() == "postgresql://me%40x:p%2Fw%3A%40@db:5433/us%20age"
     assert load_settings(parts | {"DATABASE_URL": "postgresql://a/b"}).postgres_url == SecretStr("postgresql://a/b")
 
 
