@@ -139,6 +139,8 @@ async def test_a_rotated_key_lives_on_for_the_overlap_and_no_longer(server: Serv
     assert rotated.headers["cache-control"] == "no-store"
     await becomes(401, server, old["token"], KEYS)
     assert await status(server, new["token"], KEYS) == 200
+    longer = (await server.http.post(f"{KEYS}/{new['id']}/rotate", json={"overlap_hours": 1}, headers=BEARER)).json()
+    assert [await status(server, one["token"], KEYS) for one in (new, longer)] == [200, 200]
     again = await server.http.post(f"{KEYS}/{old['id']}/rotate", json={}, headers=BEARER)
     assert (again.status_code, again.json()["reason"]) == (409, "key_ended")
 
