@@ -16,7 +16,7 @@ from connectors.settings import Settings
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.topics import TopicNames
-from streams.core.remap import KEEP_US
+from streams.core.remap import KEEP_US, MIN_LEAD_S
 from streams.followers import Follower
 
 
@@ -47,7 +47,7 @@ class AccountBooks:
             template=settings.subscription_id_template,
         )
         # Tables may be a second old whatever the setting says (connectors/wiring.py).
-        self.lead_us = round(max(settings.mapping_lead_seconds, 1.0) * SECOND_US)
+        self.lead_us = round(max(settings.mapping_lead_seconds, MIN_LEAD_S) * SECOND_US)
         self.mappings = Mappings(
             self.customers,
             self.orgs,

@@ -188,7 +188,8 @@ class Metrics:
         )
         self.doubled_calls = counter(
             "meterbridge_doubled_calls_total",
-            "Billed calls that look like one: bridge: one request under two ids; job: one job of two customers (project).",
+            "Billed calls that look like one: bridge: one request under two ids; job: one job of two customers; "
+            "copy: one call that was counted twice (project).",
             "kind",
         )
         self.late_calls = counter(

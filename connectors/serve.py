@@ -113,7 +113,8 @@ async def serving(
             stack.callback(start_metrics_server(metrics.registry, settings.host, settings.metrics_port).stop)
         spool = None
         if WEBHOOKS in parts and settings.spool_path is not None:
-            spool = await Spool.at(settings.spool_path, settings.spool_max_bytes)
+            topics = TopicNames.with_prefix(settings.topic_prefix)
+            spool = await Spool.at(settings.spool_path, settings.spool_max_bytes, (topics.raw, topics.rejected))
             stack.push_async_callback(spool.close)
         producer = KafkaProducer(_producer_config(settings), on_restamped=metrics.restamped.inc)
         stack.push_async_callback(producer.close, _FLUSH_S)

@@ -33,11 +33,14 @@ from schemas.topics import TopicNames
 from streams.core.backoff import RETRY_POSTS, RetryPolicy
 from streams.core.breaker import Breaker
 from streams.core.pacing import Pace
+from streams.core.remap import MIN_LEAD_S
 from streams.delivery import Delivery
 from streams.parts import Parts
 
 #: The tenant's questions need not wait for a post to end.
 _SPARE_CONNECTIONS = 1
+#: No worker folds with older tables, however long its lead is: so the setting may be lengthened in any order.
+FRESH_S = 5.0
 
 
 def parts_of(
@@ -62,7 +65,7 @@ def parts_of(
         partitions=settings.kafka_partitions,
         topic_ids=topic_ids(settings, [topics.raw, *topics.projected]),
         policy=settings.meter_policy(),
-        lead_s=max(settings.mapping_lead_seconds, 1.0),
+        lead_s=fresh_s(settings),
         max_retries=settings.max_retries,
         retry_delay_s=settings.retry_delay,
         delivery=delivery,
@@ -70,6 +73,12 @@ def parts_of(
         instance_id=settings.pod_name or "",
         projection=cache(lambda: PostgresProjection(Database(postgres_url(settings)), topics)),
     )
+
+
+def fresh_s(settings: Settings) -> float:
+    """How old a table may be that a worker folds with: never older than the lead that mappings are announced with, if
+    the api has the same setting, or any of 5 s and more."""
+    return min(max(settings.mapping_lead_seconds, MIN_LEAD_S), FRESH_S)
 
 
 def late_calls_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -> LateCalls:

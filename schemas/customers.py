@@ -19,6 +19,7 @@ class MappingVersion(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
         id_kind: `""` = any; otherwise only calls whose id came from this field match.
         updated_at: when this version was written, microseconds since 1970 UTC.
         deleted: from here on nobody is mapped; never active.
+        soon: it was to apply as soon as the lead of that time allowed, not at a moment that somebody named.
     """
 
     effective_from: int
@@ -30,6 +31,7 @@ class MappingVersion(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     id_kind: str = ""
     updated_at: int = 0
     deleted: bool = False
+    soon: bool = False
 
 
 class CustomerRecord(msgspec.Struct, frozen=True, gc=False):

@@ -87,6 +87,7 @@ def _differing(refused: list[tuple[str, int, Decimal]], rows: list[Any]) -> list
 def _doubled(rows: list[Any]) -> list[str]:
     bridges = [row for row in rows if row["kind"] == "bridge"]
     jobs = [row for row in rows if row["kind"] == "job"]
+    copies = [row for row in rows if row["kind"] == "copy"]
     told = [
         f"one request is billed under two ids, {row['request_id']} and {row['other_request_id']} of "
         f"{row['customer_id']}, {plain(row['cost_usd'])} USD each, at {row['started_at']:%Y-%m-%d %H:%M:%S}Z: "
@@ -98,7 +99,16 @@ def _doubled(rows: list[Any]) -> list[str]:
         f"{plain(row['cost_usd'])} USD: two customers asked for its result"
         for row in jobs[:_MOST]
     ]
-    for what, found in (("requests under two ids", bridges), ("jobs of two customers", jobs)):
+    told += [
+        f"one call, {row['request_id']} at {row['started_at']:%Y-%m-%d %H:%M:%S}Z, is billed twice, to "
+        f"{row['customer_id']} and to {row['other_customer_id']}, {plain(row['cost_usd'])} USD: it was sent again after "
+        "CUSTOMER_ID_FIELDS or TOPIC_PREFIX was changed"
+        for row in copies[:_MOST]
+    ]
+    for what, found in (
+        *(("requests under two ids", bridges), ("jobs of two customers", jobs)),
+        ("calls that were counted twice", copies),
+    ):
         if len(found) > _MOST:
             told.append(f"and {len(found) - _MOST} more {what}, in the table doubled_calls")
     return told

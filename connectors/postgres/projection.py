@@ -19,8 +19,8 @@ log = structlog.get_logger(__name__)
 
 #: Why records are left out: they are none of ours, or the call is in the log already.
 UNREADABLE, REPEATED = "unreadable", "repeated"
-#: How two billed calls may look like one: a request under two ids, a job of two customers.
-BRIDGE, JOB = DOUBLED = ("bridge", "job")
+#: How two billed calls may look like one: a request under two ids, a job of two customers, a call that two ledgers counted.
+BRIDGE, JOB, COPY = DOUBLED = ("bridge", "job", "copy")
 USAGE, EVENTS, RECEIPTS, REJECTED, CUSTOMERS, ORGS, AUDIT, DELIVERIES = TABLES = (
     *("llm_usage_log", "lago_events", "receipts", "rejected_calls", "customer_records", "organisations", "audit_log"),
     "webhook_delivery_logs",
@@ -65,6 +65,7 @@ _AUDIT_SQL: Final = _sql("audit.sql")
 _DELIVERIES_SQL: Final = _sql("deliveries.sql")
 _BRIDGED_SQL: Final = _sql("bridged.sql")
 _JOBS_SQL: Final = _sql("jobs.sql")
+_COPIES_SQL: Final = _sql("copies.sql")
 #: What was removed and has not come back since.
 _CUSTOMERS_GONE: Final = """
 DELETE FROM customer_records AS c USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
@@ -131,7 +132,7 @@ class PostgresProjection:
             if table == USAGE and tp.partition not in self._timed:
                 await connection.execute(_FIRST_SEEN, tp.partition, records[0].timestamp)
             written = await write(connection, tp.partition, found) if found else 0
-            doubled = await _doubled(connection, found) if table == USAGE and found else {}
+            doubled = await _doubled(connection, found, written) if table == USAGE and found else {}
             await connection.execute("COMMIT")
         if table == USAGE:
             self._timed.add(tp.partition)
@@ -149,11 +150,15 @@ async def _write_usage(connection: Any, partition: int, found: list[tuple[Any, .
     return written
 
 
-async def _doubled(connection: Any, found: list[tuple[Any, ...]]) -> dict[str, int]:
+async def _doubled(connection: Any, found: list[tuple[Any, ...]], written: int) -> dict[str, int]:
     """Pairs of billed calls that look like one, written down; how many are new, by kind."""
     new: dict[str, int] = {}
     billed, jobs = rows.billed_twice(found)
-    for kind, statement, suspects in ((BRIDGE, _BRIDGED_SQL, billed), (JOB, _JOBS_SQL, jobs)):
+    copies = rows.parts_billed(found) if written < len(found) else []
+    for kind, statement, suspects in (
+        *((BRIDGE, _BRIDGED_SQL, billed), (JOB, _JOBS_SQL, jobs)),
+        (COPY, _COPIES_SQL, copies),
+    ):
         if suspects and (count := _count(await connection.execute(statement, *zip(*suspects, strict=True)))):
             new[kind] = count
     return new

@@ -40,7 +40,7 @@ _whose_it_was = attrgetter(
     *("part", "held", "note"),
 )
 #: Places of columns in a usage row.
-_DECISION, _CALL_TYPE, _CALL_ID, _REQUEST_ID, _PART = 6, 14, 21, 22, 28
+_DECISION, _CUSTOMER, _CALL_TYPE, _CALL_ID, _REQUEST_ID, _PART = 6, 8, 14, 21, 22, 28
 _KNOWN = (*STATUSES, WRITTEN_OFF)
 #: A rejected cost may be anything; only an amount that could be one is kept, in dollars.
 _COST_LIMIT = Decimal(10**12)
@@ -160,6 +160,12 @@ def billed_twice(found: Sequence[tuple[Any, ...]]) -> tuple[list[tuple[bytes, st
     billed = [row for row in found if row[_PART] and row[_DECISION] != METERED]
     jobs = [row for row in billed if row[_CALL_TYPE] in JOBS or names_a_job(row[_REQUEST_ID])]
     return [(row[0], row[1]) for row in billed if row[_CALL_ID]], [(row[0], row[1]) for row in jobs]
+
+
+def parts_billed(found: Sequence[tuple[Any, ...]]) -> list[tuple[bytes, str, str, str]]:
+    """Of the usage rows that are billed: key, part and customer, for copies.sql."""
+    billed = (row for row in found if row[_PART] and row[_DECISION] != METERED)
+    return [(row[0], row[1], row[_PART], row[_CUSTOMER]) for row in billed]
 
 
 def _event_row(record: Record) -> tuple[tuple[Any, ...], list[str]]:

@@ -22,6 +22,7 @@ _BUSY_S = 1.0
 _SCHEMA = "CREATE TABLE spool (id INTEGER PRIMARY KEY, topic TEXT, key TEXT, value BLOB, at_ms INTEGER)"
 _INSERT = "INSERT INTO spool (topic, key, value, at_ms) VALUES (?, ?, ?, ?)"
 _OLDEST = "SELECT id, topic, key, value, at_ms FROM spool WHERE id > ? ORDER BY id LIMIT ?"
+_TOPICS = "SELECT topic, COUNT(*) FROM spool GROUP BY topic ORDER BY topic"
 _TOTALS = "SELECT COUNT(*), COALESCE(SUM(LENGTH(value)), 0), (SELECT at_ms FROM spool ORDER BY id LIMIT 1) FROM spool"
 
 
@@ -64,6 +65,11 @@ class SpoolFile:
         """Counted by reading everything: for the start."""
         with _disk_errors(), closing(self._db.execute(_TOTALS)) as found:
             return Totals(*found.fetchone())
+
+    def topics(self) -> dict[str, int]:
+        """How many records there are for each topic: for the start, as `totals`."""
+        with _disk_errors(), closing(self._db.execute(_TOPICS)) as found:
+            return dict(found.fetchall())
 
     def append(self, groups: Sequence[Sequence[Record]]) -> list[Unavailable | None]:
         """Each group is on disk with its order, or its place in the answer says why it is not.

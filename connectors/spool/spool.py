@@ -1,14 +1,14 @@
 """The spool for an event loop: puts that wait together share one fsync, and the file has one thread."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from connectors.kafka.producer import Record
 from connectors.spool.file import Batch, SpoolFile
-from schemas.errors import Unavailable
+from schemas.errors import ConfigurationError, Unavailable
 
 #: Of one commit: bounds the log, and how long the first of many waits for the last.
 _GROUP_BYTES = 4 << 20
@@ -37,15 +37,32 @@ class Spool:
         self.refusing = ""
 
     @classmethod
-    async def at(cls, path: Path, max_bytes: int) -> "Spool":
+    async def at(cls, path: Path, max_bytes: int, topics: Collection[str] | None = None) -> "Spool":
         """The spool in the file at `path`, with what the process before this one left in it.
 
+        Args:
+            topics: those that this process writes, with their prefix; None = any.
+
         Raises:
-            ConfigurationError: see `SpoolFile`.
+            ConfigurationError: see `SpoolFile`; or it holds records for another topic, which no meter of this
+                `TOPIC_PREFIX` would ever count.
             Unavailable: the disk does not give its contents.
         """
         spool = cls(await asyncio.to_thread(SpoolFile, path, max_bytes))
-        left = await spool._run(spool._file.totals)
+        try:
+            left = await spool._run(spool._file.totals)
+            held = {} if topics is None else await spool._run(spool._file.topics)
+        except BaseException:
+            await spool.close()
+            raise
+        if others := {topic: count for topic, count in held.items() if topic not in (topics or ())}:
+            await spool.close()
+            told = ", ".join(f"{count} records for the topic {topic}" for topic, count in others.items())
+            raise ConfigurationError(
+                "TOPIC_PREFIX",
+                f"SPOOL_PATH {path} holds {told}, which TOPIC_PREFIX does not name: start the ingress with the "
+                "prefix they were taken under, and change it once meterbridge_spool_records is 0",
+            )
         spool._count(left.records, left.bytes, left.oldest_ms)
         return spool
 

@@ -20,6 +20,8 @@ from streams.core.mapping import version_at
 KEPT_VERSIONS = 8
 MAX_VERSIONS = 64
 KEEP_US = 48 * HOUR_US
+#: No lead is shorter, whatever `MAPPING_LEAD_SECONDS` says.
+MIN_LEAD_S = 1.0
 
 TOO_EARLY = "effective_from_too_early"
 TOO_MANY = "too_many_versions"
@@ -85,7 +87,7 @@ def remap(
         return CustomerRecord(request.litellm_customer_id, (version,), now_us, now_us)
     wrong = corrected_by(record, request, now_us, lead_us, unknown)
     if wrong is not None:
-        right = copy(version, effective_from=wrong.effective_from)
+        right = copy(version, effective_from=wrong.effective_from, soon=wrong.soon)
         if right == copy(wrong, updated_at=right.updated_at):
             return record
         versions = tuple(right if other is wrong else other for other in record.versions)
@@ -126,7 +128,8 @@ def unmap(record: CustomerRecord, ending: Ending, now_us: int, lead_us: int, kee
         return record
     if begins < earliest:
         raise Rejected(TOO_EARLY, "usage before now + MAPPING_LEAD_SECONDS may have been decided already")
-    end = copy(ended, effective_from=begins, is_active=False, deleted=ending.deleted, updated_at=now_us)
+    soon = ending.effective_from is None
+    end = copy(ended, effective_from=begins, is_active=False, deleted=ending.deleted, updated_at=now_us, soon=soon)
     versions = _needed([*_decided(record, begins), end], now_us - keep_us)
     return copy(record, versions=versions, updated_at=_later(record, now_us))
 
@@ -140,22 +143,29 @@ def forgettable(record: CustomerRecord, until_us: int) -> bool:
 def takes_effect(
     request: MappingRequest | Ending, now_us: int, lead_us: int, record: CustomerRecord | None = None
 ) -> int:
-    """The whole second from which the request's version applies: the asked one rounded down, or `soonest`.
+    """The whole second from which the request's version applies: the asked one rounded down, or `soonest`. An ending
+    waits for no version that was announced: it takes their place.
 
     Args:
         record: the customer's before the request; None where there is none.
     """
     if request.effective_from is None:
-        return soonest(record, now_us, lead_us)
+        ends = isinstance(request, Ending)
+        return _earliest(record, now_us, lead_us) if ends else soonest(record, now_us, lead_us)
     return request.effective_from - request.effective_from % SECOND_US
 
 
 def soonest(record: CustomerRecord | None, now_us: int, lead_us: int) -> int:
     """The whole second, in microseconds since 1970 UTC, from which a request without a beginning applies.
 
-    Never before that of the request that was written before: where that one's process has the faster clock, its
-    version would else pass for one announced for later, and win over what was asked after it.
+    Never before that of the request that was written before: where that one's process has the faster clock, or had
+    a longer lead, its version would else pass for one announced for later, and win over what was asked after it.
     """
+    begun = [] if record is None else [version.effective_from for version in record.versions if version.soon]
+    return max([_earliest(record, now_us, lead_us), *begun])
+
+
+def _earliest(record: CustomerRecord | None, now_us: int, lead_us: int) -> int:
     return _whole_second_from(_later(record, now_us) + lead_us)
 
 
@@ -183,7 +193,8 @@ def _already_says(versions: tuple[MappingVersion, ...], version: MappingVersion,
     if version.effective_from < earliest and there != _covering(versions, earliest):
         return False
     known = versions[there]
-    return known == copy(version, effective_from=known.effective_from, updated_at=known.updated_at)
+    same_time = {"effective_from": known.effective_from, "updated_at": known.updated_at, "soon": known.soon}
+    return known == copy(version, **same_time)
 
 
 def _needed(versions: list[MappingVersion], since_us: int) -> tuple[MappingVersion, ...]:
@@ -223,6 +234,7 @@ def _version(request: MappingRequest, begins: int, now_us: int) -> MappingVersio
         request.external_subscription_id,
         request.id_kind,
         now_us,
+        soon=request.effective_from is None,
     )
 
 

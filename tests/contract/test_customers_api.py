@@ -149,6 +149,8 @@ async def test_a_plans_charge_may_name_its_metric_by_code(api: OrgApi) -> None:
     made = await api.ask("POST", "/api/billing/plans", 201, json=PREMIUM)
     assert (made["code"], made["amount_cents"], made["interval"]) == ("premium_ai_plan", 2000, "monthly")
     assert made["charges"] == [{"billable_metric_code": "ai_usage", "charge_model": "standard"}]
+    [charge] = (await api.lago.get("/plans/premium_ai_plan")).json()["plan"]["charges"]
+    assert (charge["charge_model"], charge["properties"]) == ("standard", {"amount": "0.002"})
     assert await api.ask("POST", "/api/billing/plans", 200, json=PREMIUM) == made
     assert len(api.access.changes) == 1
     listed = await api.ask("GET", "/api/billing/plans")

@@ -9,11 +9,13 @@ import msgspec
 import pytest
 from lago_python_client.models import BillableMetric as SdkMetric
 from lago_python_client.models import Customer as SdkCustomer
+from lago_python_client.models import Event as SdkEvent
 from lago_python_client.models import InvoicePreview as SdkPreview
 from lago_python_client.models import Plan as SdkPlan
 from lago_python_client.models import Subscription as SdkSubscription
 from lago_python_client.models import WebhookEndpoint as SdkWebhookEndpoint
 
+from connectors.lago import requests
 from connectors.lago.client import LagoClient, LagoIntegrationError, LagoRejected, LagoUnavailable, lago_http
 from connectors.lago.requests import (
     ChangePreview,
@@ -23,12 +25,14 @@ from connectors.lago.requests import (
     NewPlan,
     NewSubscription,
     NewWebhookEndpoint,
+    Note,
     PaymentBy,
     PreviewedChange,
     PreviewOf,
     SubscriptionChange,
 )
 from schemas.errors import Rejected
+from schemas.records import LagoEvent
 from tests.support.sandbox import DAY, KEY, Clock, Lago, event, lago_sandbox
 
 METRIC = NewMetric(name="AI usage", code="ai_usage", aggregation_type="sum_agg", field_name="unit")
@@ -354,7 +358,7 @@ SENT: list[tuple[type[Any], msgspec.Struct]] = [
         SdkCustomer,
         NewCustomer(
             **dict.fromkeys(set(NewCustomer.__struct_fields__) - {"net_payment_term", "billing_configuration"}, "x")
-            | {"metadata": ()},
+            | {"metadata": (Note("plan", "pro", "1a", display_in_invoice=True),)},
             net_payment_term=30,
             billing_configuration=PaymentBy("stripe", "main", "cus_1", sync=True, sync_with_provider=True),
         ),
@@ -376,6 +380,7 @@ SENT: list[tuple[type[Any], msgspec.Struct]] = [
         ),
     ),
     (SdkWebhookEndpoint, NewWebhookEndpoint(webhook_url="u", signature_algo="hmac", name="n", event_types=("a.b",))),
+    (SdkEvent, LagoEvent("t", "sub_1", "ai_usage", "1795176000.000", "0.0145", {"unit": "7", "org_id": "org_1"})),
 ]
 
 
@@ -384,6 +389,23 @@ def test_what_we_send_is_what_lagos_own_client_knows(model: type[Any], sent: msg
     """No name of ours is unknown to it, and every value comes through its types unchanged."""
     body = msgspec.json.decode(msgspec.json.encode(sent))
     assert _kept(model.parse_obj(body).dict(), body) == body
+
+
+def test_everything_that_we_can_send_is_tried_with_it() -> None:
+    kinds = {kind for kind in vars(requests).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)}
+    known = kinds - {msgspec.Struct} | {LagoEvent}
+    tried = set[type]()
+
+    def walk(value: object) -> None:
+        if isinstance(value, msgspec.Struct):
+            tried.add(type(value))
+            walk([getattr(value, name) for name in value.__struct_fields__])
+        elif isinstance(value, list | tuple):
+            for one in value:
+                walk(one)
+
+    walk([sent for _, sent in SENT])
+    assert known - tried == set()
 
 
 def _kept(parsed: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:

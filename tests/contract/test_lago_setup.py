@@ -62,6 +62,7 @@ async def test_an_empty_lago_gets_every_metric_plan_and_the_endpoint(lago: Lago)
         plan["code"]: (plan["amount_cents"], [charge["charge_model"] for charge in plan["charges"]])
         for plan in found["plans"]
     } == PLANS
+    assert {charge["billable_metric_code"] for plan in found["plans"] for charge in plan["charges"]} == {"ai_usage"}
     assert {(p["interval"], p["amount_currency"], p["pay_in_advance"]) for p in found["plans"]} == {
         ("monthly", "USD", False)
     }

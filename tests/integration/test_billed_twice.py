@@ -70,6 +70,34 @@ async def test_two_calls_that_differ_are_two(url: str, other: dict[str, Any]) ->
     assert await complaints(url) == []
 
 
+async def test_a_copy_that_another_ledger_counted_is_named_with_both_customers(url: str) -> None:
+    """The log has one row a call, so the second was passed over as a repeat and nobody heard of it."""
+    again = usage(1, request_id="r-1", customer_id="team-7", part="d-t-1-3")
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, request_id="r-1"))
+        for found in ({"copy": 1}, {}):
+            told = await writer.put(TOPICS.enriched, again, usage(2))
+            assert told is not None and told.doubled == found
+    (one,) = await complaints(url)
+    assert "r-1" in one and "to acme and to team-7, 0.000145 USD" in one
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {}),  # the same record, read again
+        ({"decision": "unpriced", "part": ""}, {"part": "d-t-1-3"}),  # counted without a price, then billed
+        ({}, {"decision": "duplicate", "part": ""}),
+    ],
+)
+async def test_a_call_that_is_billed_once_is_no_copy(url: str, first: dict[str, Any], second: dict[str, Any]) -> None:
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, **first))
+        told = await writer.put(TOPICS.enriched, usage(1, **second))
+        assert told is not None and told.doubled == {}
+    assert await complaints(url) == []
+
+
 async def test_one_job_that_two_customers_asked_for_names_both(url: str) -> None:
     poll = {"request_id": "batch_1", "call_type": "aretrieve_batch"}
     async with Writer(url) as writer:

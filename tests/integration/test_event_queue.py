@@ -2,7 +2,10 @@
 
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from hashlib import md5
 from pathlib import Path
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -56,6 +59,21 @@ async def test_the_queue_has_exactly_the_columns_that_were_promised(url: str) ->
         ("processed_at", "timestamp with time zone"),
         ("last_retry_at", "timestamp with time zone"),
     ]
+
+
+async def test_an_events_id_is_made_of_its_transaction_id_and_its_columns_hold_the_event(url: str) -> None:
+    """No extension is needed for it, and tables that are made again show the same ids."""
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage())
+        await writer.put(TOPICS.events, event(), manifest=manifest())
+    columns = "transaction_id, external_customer_id, event_data->>'external_subscription_id', customer_mapping_id"
+    shown = f"SELECT id, {columns}, created_at FROM event_queue"
+    [(number, *held, created)] = await rows(url, shown)
+    made = f"{PREFIX}7"
+    assert number == UUID(md5(made.encode(), usedforsecurity=False).hexdigest())
+    assert held == [made, "org", "sub", "acme"]
+    assert created == datetime.fromtimestamp(1_795_176_000, UTC)
+    assert await rows(url, "SELECT count(*) FROM pg_extension WHERE extname = 'uuid-ossp'") == [(0,)]
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors.operations.ledger_init import place_of
@@ -54,6 +54,23 @@ def cut_head(stage: Stage, before: int) -> None:
     client = admin(stage)  # one that nobody holds answers nothing
     for future in client.delete_records([TopicPartition(stage.topics.raw, 0, before)]).values():
         future.result(30)
+
+
+def lose(stage: Stage, records: Sequence[Raw]) -> None:
+    """Records that take their offsets in partition 0 and are never read, as if a disk had lost them: an aborted
+    transaction's. Its end takes one offset more."""
+    writer = Producer(
+        {
+            "bootstrap.servers": stage.settings.kafka_bootstrap_servers,
+            "transactional.id": f"{stage.settings.topic_prefix}lost",
+        }
+    )
+    writer.init_transactions(30)
+    writer.begin_transaction()
+    for record in records:
+        writer.produce(stage.topics.raw, record.value, record.key, timestamp=record.timestamp, partition=0)
+    assert writer.flush(30) == 0
+    writer.abort_transaction(30)
 
 
 async def run(stage: Stage, count: int) -> None:
@@ -106,6 +123,40 @@ async def test_records_lost_at_the_head_are_skipped_said_and_the_lane_goes_on_wi
     (line,) = stage.values(stage.topics.audit)
     assert (line["action"], line["count"], line["reason"]) == ("ledger.init", 4, "retention")
     assert await reconciled(stage) == ""
+
+
+async def test_a_hole_within_the_log_is_skipped_said_and_what_was_in_it_is_billed_once_it_is_sent_again(
+    stage: Stage,
+) -> None:
+    """3 were billed, 4 are lost behind them, 5 are left, of them one is a repeat; then all 12 are sent again."""
+    first, lost, left = calls(range(3)), calls(range(3, 7)), calls(range(7, 11))
+    stage.put(first, partition=0)
+    await run(stage, 3)
+    lose(stage, lost)
+    stage.put([*left, first[0]], partition=0)
+    async with stage.running("meter", parts(stage)) as role:
+        role.halt_s = 3.0
+        await soon(lambda: bool(stage.sensors.halted), limit_s=30)
+        assert stage.sensors.halted[0] == (stage.topics.raw, 0, "hole")
+        assert billed(stage)[0] == 3, "nothing behind the hole is counted by itself"
+        code, (one, second) = await init(stage, "--from", "earliest")
+        assert (code, one["state"], one["stood"], one["next"], one["skipped"]) == (0, "hole", 3, 8, 5)
+        assert second["state"] == "sound"
+        assert billed(stage)[0] == 3
+        code, (one, _) = await init(stage, "--from", "earliest", "--yes", "--why", "kafka-2 lost a disk")
+        assert (code, one["skipped"]) == (0, 5)
+        await soon(lambda: billed(stage)[0] == 7, limit_s=30)
+        await soon(lambda: bool(stage.sensors.resumed), limit_s=30)
+        stage.put([*first, *lost, *left, *lost], partition=0)
+        await soon(lambda: billed(stage)[0] == 11, limit_s=30)
+        await soon(lambda: stage.sensors.calls.get("duplicate") == 12, limit_s=30)
+    assert billed(stage) == (11, Decimal(550))
+    (line,) = stage.values(stage.topics.audit)
+    assert (line["action"], line["count"], line["reason"]) == ("ledger.init", 5, "kafka-2 lost a disk")
+    assert line["target"]["reason"] == "hole"
+    assert await reconciled(stage) == ""
+    code, told = await init(stage, "--from", "earliest")
+    assert {one["state"] for one in told} == {"sound"}
 
 
 async def test_a_position_beyond_the_log_is_reached_by_filling_so_that_no_offset_comes_again(stage: Stage) -> None:

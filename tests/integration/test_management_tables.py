@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -82,6 +83,33 @@ async def test_the_mappings_have_the_columns_that_were_promised(url: str) -> Non
         ("created_at", "timestamp with time zone"),
         ("updated_at", "timestamp with time zone"),
     ]
+
+
+async def test_a_mapping_shows_what_was_stored_of_it(url: str) -> None:
+    version = MappingVersion(NOW_US - HOUR_US, "org", "tenant", "premium", updated_at=NOW_US - 60 * SECOND_US)
+    record = CustomerRecord("acme", (version,), NOW_US - 2 * HOUR_US, NOW_US)
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.customers, msgspec.json.encode(record))
+    [shown] = await rows(url, "SELECT * FROM customer_mappings")
+    made, changed = (datetime.fromtimestamp((NOW_US - ago) / 1e6, UTC) for ago in (2 * HOUR_US, 60 * SECOND_US))
+    assert shown[:7] == ("acme", "org", "tenant", "premium", True, made, changed)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO customer_mappings (litellm_customer_id, lago_customer_id) VALUES ('acme', 'org')",
+        "UPDATE customer_mappings SET lago_customer_id = 'other'",
+        "DELETE FROM customer_mappings",
+        "INSERT INTO event_queue (transaction_id, status) VALUES ('t', 'completed')",
+        "UPDATE event_queue SET status = 'completed'",
+    ],
+)
+async def test_nobody_changes_a_mapping_or_an_event_by_sql(url: str, statement: str) -> None:
+    """What is written there by hand would bill nothing: the API's records are the truth."""
+    refused = (asyncpg.ObjectNotInPrerequisiteStateError, asyncpg.FeatureNotSupportedError)
+    with pytest.raises(refused, match="view"):
+        await rows(url, statement)
 
 
 async def test_of_a_compacted_topic_the_latest_record_stands_however_often_it_is_read(url: str) -> None:

@@ -1,11 +1,13 @@
 """A customer of Lago's pays for usage that names it: by being saved here, or by `MAP_BY_IDENTITY`."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 
+import httpx
 import pytest
 
 from connectors.settings import Settings
@@ -17,6 +19,7 @@ from tests.integration.test_mapping_api import refused, said
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
+from tests.support.ports import free_port
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.server import BEARER, running_server, settings_for
 from tests.support.stage import Stage
@@ -74,6 +77,17 @@ def billed(stage: Stage) -> dict[str, Decimal]:
     return sums
 
 
+def asked(port: int) -> dict[str, float]:
+    """Names that Lago was asked about, by what it said."""
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    return {
+        outcome: float(value)
+        for outcome, value in re.findall(
+            r'^meterbridge_identities_asked_total{outcome="(\w+)"} (.+)$', text, re.MULTILINE
+        )
+    }
+
+
 async def test_a_customer_that_is_saved_here_pays_for_usage_that_names_it(
     settings: Settings, kafka: Kafka, topic_prefix: str
 ) -> None:
@@ -113,8 +127,10 @@ async def test_with_map_by_identity_whoever_is_lagos_customer_pays_for_himself(
     stage.put([*calls(3), *calls(2, "stranger"), *calls(2, UNATTRIBUTED), *calls(1, "stopped")])
     async with running_server(settings, ["api"]) as server:
         said(await server.map("stopped", org="stopped", is_active=False), 201)
-        async with metering(settings.model_copy(update={"map_by_identity": True})):
+        port = free_port()
+        async with metering(settings.model_copy(update={"map_by_identity": True, "metrics_port": port})):
             await soon(lambda: billed(stage) == {CUSTOMER: Decimal("0.0435")})
+            await soon(lambda: asked(port) == {"customer": 1, "unknown": 2, "failed": 0})
         assert said(await server.mapping(CUSTOMER))["subscription"] == "sub_1"
         assert said(await server.mapping("stopped"))["is_active"] is False
         refused(await server.mapping("stranger"), 404)

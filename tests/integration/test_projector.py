@@ -104,7 +104,8 @@ async def test_a_poisoned_event_is_seen_in_retry_and_as_failed_with_its_reason(
         parts = replace(base, delivery=lambda: delivery, retry_delay_s=2.0, max_retries=1)
         async with stage.running("project", parts):
             async with stage.running("meter", parts):
-                [(poisoned,)] = await until_rows(database, "SELECT transaction_id FROM event_queue")
+                [(poisoned, status)] = await until_rows(database, "SELECT transaction_id, status FROM event_queue")
+                assert status == "pending"
             await lago.fault(kind="poison", transaction_id=poisoned)
             async with stage.running("sink", parts), stage.running("retry", parts):
                 await until(database, "SELECT status FROM event_queue", lambda status: status == "processing")

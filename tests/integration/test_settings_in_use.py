@@ -100,6 +100,21 @@ async def test_a_change_of_a_mapping_applies_after_mapping_lead_seconds(kafka: K
     assert before + 599 <= begins <= time.time() + 602
 
 
+async def test_a_shorter_mapping_lead_leaves_the_last_word_with_who_said_it_last(
+    kafka: Kafka, topic_prefix: str
+) -> None:
+    """The api was restarted with 1 s while a change that it had put off for 600 s was still to come."""
+    settings = settings_for(kafka, topic_prefix, mapping_lead_seconds=600)
+    async with running_server(settings, ["api"]) as server:
+        said(await server.map(org="org_1"), 201)
+        put_off = said(await server.map(org="org_2"))
+    async with running_server(settings.model_copy(update={"mapping_lead_seconds": 1}), ["api"]) as server:
+        changed = said(await server.map(org="org_3"))
+        history = said(await server.http.get("/customers/customer-1/mapping/history", headers=BEARER))
+    assert (changed["lago_customer_id"], changed["effective_from"]) == ("org_3", put_off["effective_from"])
+    assert [one["lago_customer_id"] for one in history["versions"]] == ["org_1", "org_3"]
+
+
 async def test_lago_is_given_up_after_lago_timeout(kafka: Kafka, topic_prefix: str) -> None:
     async with lago_sandbox() as lago:
         await lago.fault(kind="slow", seconds=30, path="/api/v1/plans", method="GET", count=1)

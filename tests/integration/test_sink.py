@@ -92,6 +92,13 @@ async def test_a_poisoned_event_goes_through_its_retries_to_the_dead_letters_whi
     waits = {dict(message.headers())["attempt"]: message.partition() for message in stage.read(stage.topics.retry)}
     assert sorted(waits) == [b"1", b"2", b"3"]
     assert len(set(waits.values())) == len(waits), "a partition of the retry topic holds one delay"
+    assert sum(status == "completed" for status in statuses(stage).values()) == 19
+    began_ms = {one["attempts"]: one["at"] / 1000 for one in receipts}
+    for message in stage.read(stage.topics.retry):
+        told = dict(message.headers())
+        attempt = int(told["attempt"])
+        waited_ms, meant_ms = int(told["not_before"]) - began_ms[attempt], 100 * 2 ** (attempt - 1)
+        assert 0.9 * meant_ms - 25 <= waited_ms <= 1.1 * meant_ms + 25, attempt
 
 
 async def test_an_event_that_heals_is_completed_by_the_retry_role(stage: Stage, lago: Lago) -> None:

@@ -13,6 +13,7 @@ from streams.core.books import Books, total, verify
 from streams.core.changes import Changes, apply
 from streams.core.fold import Fold
 from streams.core.mapping import NO_MAPPING, Target
+from streams.core.seal import due_windows, seal
 from tests.support.calls import NOON, Raw, raw, slp
 
 POLICY = MeterPolicy()
@@ -99,6 +100,16 @@ def test_windows_of_any_length_sum_to_the_same_whole(records: list[Raw]) -> None
     records = unique(records)
     minute, hour = folded(records), folded(records, policy=replace(POLICY, window_us=HOUR_US))
     assert total(minute.windows.values()) == total(hour.windows.values()) == minute.position.counters.folded
+
+
+def test_a_thousand_calls_of_one_minute_are_one_window_a_model_which_is_one_event() -> None:
+    """What Lago is posted grows with customers, models and minutes, not with calls."""
+    records = [raw(0, slp(n, cost="0.25", model="ab"[n % 2])) for n in range(1000)]
+    books = folded(records)
+    assert [(one.model, one.count, one.cost) for one in books.windows.values()] == [("a", 500, 125), ("b", 500, 125)]
+    due = due_windows(books, NOON + HOUR_US, POLICY, 100)
+    events = [one.event for one in seal(books.position, due, {}, POLICY, "d-t-0-", 0, NOON).sealed]
+    assert [(one.properties["requests"], one.precise_total_amount_cents) for one in events] == [("500", "12500")] * 2
 
 
 def test_cost_is_quantised_once_and_half_even() -> None:

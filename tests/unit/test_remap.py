@@ -53,7 +53,7 @@ def payer(record: CustomerRecord, at: int) -> str | None:
 
 def test_the_first_mapping_covers_everything_before_it() -> None:
     record = remap(None, asked("a"), NOW, LEAD)
-    assert record.versions == (MappingVersion(EARLIEST, "a", "tenant", updated_at=NOW),)
+    assert record.versions == (MappingVersion(EARLIEST, "a", "tenant", updated_at=NOW, soon=True),)
     assert (record.created_at, record.updated_at) == (NOW, NOW)
     assert payer(record, 0) == payer(record, NOW) == payer(record, NOW + HOUR_US) == "a"
 
