@@ -15,8 +15,9 @@ from typing import ClassVar
 from tests.mutants.nearness import rounds
 from tests.mutants.rules import ROOT, Mutant
 
-#: Seconds of processor time of one run of tests: a mutant that never ends is noticed, a busy machine is no mutant.
-_MOST_CPU_S = 600
+#: Seconds of processor time of the nearest tests, and of others: a mutant that never ends is noticed, a busy machine is
+#: no mutant.
+_MOST_CPU_S = (120, 600)
 _MOST_WALL_S = 3_600.0
 #: pytest's exit codes: all passed and nothing collected; a test failed and a test file could not be read.
 _PASSED, _FAILED = (0, 5), (1, 2)
@@ -54,8 +55,8 @@ class Tree:
         by = ""
         self._write(path, mutant.text)
         try:
-            for tests in rounds(mutant.file):
-                if by := self._failing(tests, seed):
+            for number, tests in enumerate(rounds(mutant.file)):
+                if by := self._failing(tests, seed, _MOST_CPU_S[min(number, 1)]):
                     break
         finally:
             self._write(path, sound)
@@ -72,27 +73,16 @@ class Tree:
     def _assure(self, test: str, seed: str) -> None:
         """That a test passes as things are; looked at once."""
         with self._lock:
-            if test not in self._sound and (by := self._failing([test], seed)):
+            if test not in self._sound and (by := self._failing([test], seed, _MOST_CPU_S[0])):
                 raise RuntimeError(f"fails without any mutant: {by}")
             self._sound.add(test)
 
-    def _failing(self, tests: Sequence[str], seed: str) -> str:
+    def _failing(self, tests: Sequence[str], seed: str, most_cpu_s: int) -> str:
         """The first test that fails, `""` if none does; run in a process of its own."""
-        pytest = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "--tb=no",
-            "-rfE",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-        ]
-        words = ["sh", "-c", f'ulimit -t {_MOST_CPU_S}; exec "$@"', "sh", *pytest, f"--hypothesis-seed={seed}", *tests]
-        environ = {**os.environ, "PYTHONPATH": str(self._place), "PYTHONDONTWRITEBYTECODE": "1"}
+        without = [word for plugin in _UNUSED for word in ("-p", f"no:{plugin}")]
+        pytest = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", *without, f"--hypothesis-seed={seed}"]
+        words = ["sh", "-c", f'ulimit -t {most_cpu_s}; exec "$@"', "sh", *pytest, *tests]
+        environ = {**os.environ, "PYTHONPATH": str(self._place)}
         with tempfile.TemporaryFile("w+") as told:
             process = subprocess.Popen(
                 words,
@@ -109,7 +99,7 @@ class Tree:
         if code in _PASSED:
             return ""
         if code < 0:
-            return _NO_END.format(_MOST_CPU_S)
+            return _NO_END.format(most_cpu_s)
         if code not in _FAILED:
             raise RuntimeError(f"pytest ended with {code}:\n{text[-2000:]}")
         found = _REPORTED.search(text)
