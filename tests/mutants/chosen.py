@@ -58,8 +58,9 @@ def _is_python(text: str) -> bool:
 
 
 def _means_the_same(was: str, becomes: str) -> bool:
-    """The size of a cache; a `zip` that no longer checks what holds."""
-    return "@lru_cache(" in was or becomes == was.replace("strict=True", "strict=False")
+    """The size of a cache; a `zip` that no longer checks what holds; numpy's length that it finds out itself."""
+    same = was.replace("strict=True", "strict=False"), was.replace("reshape(-1,", "reshape(- 2,")
+    return "@lru_cache(" in was or becomes in same
 
 
 def rank(mutant: dict[str, object], source: str, seed: str) -> str:

@@ -24,8 +24,10 @@ OTHERS = (
     "schemas/customer_id.py",
     "schemas/moments.py",
     "schemas/money.py",
+    "connectors/http/api/access.py",
     "connectors/http/ingress/auth.py",
     "connectors/http/ingress/signatures.py",
+    "connectors/lago/webhook_signatures.py",
 )
 NAMED = "named"
 
