@@ -58,9 +58,10 @@ def _is_python(text: str) -> bool:
 
 
 def _means_the_same(was: str, becomes: str) -> bool:
-    """The size of a cache; a `zip` that no longer checks what holds; numpy's length that it finds out itself."""
+    """What a class or a function is decorated with, as the size of its cache; a `zip` that no longer checks what holds;
+    the length that numpy finds out itself."""
     same = was.replace("strict=True", "strict=False"), was.replace("reshape(-1,", "reshape(- 2,")
-    return "@lru_cache(" in was or becomes in same
+    return was.lstrip().startswith(("@", "class ")) or becomes in same
 
 
 def rank(mutant: dict[str, object], source: str, seed: str) -> str:
