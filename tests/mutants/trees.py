@@ -17,7 +17,7 @@ from tests.mutants.rules import ROOT, Mutant
 
 #: Seconds of processor time of the nearest tests, and of others: a mutant that never ends is noticed, a busy machine is
 #: no mutant.
-_MOST_CPU_S = (120, 600)
+_MOST_CPU_S = (60, 600)
 _MOST_WALL_S = 3_600.0
 #: pytest's exit codes: all passed and nothing collected; a test failed and a test file could not be read.
 _PASSED, _FAILED = (0, 5), (1, 2)
