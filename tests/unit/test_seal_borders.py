@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
-from schemas.ledger import HELD_LENGTH_US, Metered, Position, Window
+from schemas.ledger import HELD_LENGTH_US, Position, Window
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import LatePolicy, MeterPolicy
+from schemas.wire import Metered
 from streams.core.billing_periods import ENDED, NO_CHARGE
 from streams.core.books import Books
 from streams.core.changes import Changes, apply
@@ -23,7 +25,7 @@ LATER = NOON + 2 * HOUR_US
 ORGS = {"org": OrgRecord("org", periods=(Period("sub", 0, charged=("ai_usage",)),))}
 
 
-def window(first: int, at_us: int = NOON, customer: str = "acme", held: str = "no_mapping", **fields: object) -> Window:
+def window(first: int, at_us: int = NOON, customer: str = "acme", held: str = "no_mapping", **fields: Any) -> Window:
     where = ("", "", held) if held else ("org", "sub", "")
     length = HELD_LENGTH_US if held else MINUTE_US
     start = at_us - at_us % length
@@ -162,8 +164,7 @@ def test_usage_of_others_is_released_as_the_one_event_that_it_is() -> None:
     at = NOON + 30 * SECOND_US
     held = window(1, at, metered=other, identity=b"i" * 16, length_us=0, start_us=at, cost=Decimal(0))
     orgs = {"acme": OrgRecord("acme", periods=(Period("sub", 0),))}
-    (one,) = left(release(books_of(held), {}, orgs, POLICY, 9, LATER)) or [None]
-    assert one is not None
+    (one,) = left(release(books_of(held), {}, orgs, POLICY, 9, LATER))
     assert (one.start_us, one.length_us, one.org_id, one.subscription, one.held) == (at, 0, "acme", "sub", "")
 
 
