@@ -45,6 +45,8 @@ def test_a_subscription_runs_from_its_start_and_no_longer_at_its_end() -> None:
 def test_only_what_is_moved_was_invoiced() -> None:
     assert not billed((period("a", 10),), "a", 15, 15).invoiced
     assert not billed((period("a", 10),), "a", 5, 15).invoiced
+    assert not billed((), "a", 5, 15).invoiced
+    assert not billed((period("a", 10, 12),), "a", 11, 15).invoiced, "it is not billed at all"
 
 
 @given(
