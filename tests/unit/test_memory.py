@@ -111,3 +111,12 @@ def test_a_call_without_a_cost_that_was_billed_is_settled() -> None:
     assert tag_of(free, billed=False) == COSTLESS
     free.cost = Decimal("0.02")
     assert tag_of(free, billed=False) > SETTLED
+
+
+def test_reads_of_a_job_without_a_cost_are_one_and_a_call_of_its_own_beside_them_is_another() -> None:
+    """An answer that may be read again is known by a read only when that read was billed."""
+    read = {"id": "resp_1", "call_type": "aget_responses", "cost": "0"}
+    part = Partition().take(raw(0, slp(1, **read)), raw(0, slp(2, **read)), step=1)
+    assert part.decisions == {"unpriced": 1, "duplicate": 1}
+    part.take(raw(0, slp(3, id="resp_1", call_type="aresponses", cost="0")))
+    assert part.decisions == {"unpriced": 2, "duplicate": 1}

@@ -130,6 +130,10 @@ def test_held_windows_are_merged_once_they_are_older_than_an_hour() -> None:
 def test_what_has_a_target_by_now_is_not_merged() -> None:
     books = books_of(window(1), window(2, customer="stranger"))
     assert [one.first for one in left(coalesce(books, mapped("acme"), ORGS, POLICY, LATER, 100))] == [2]
+    teams = {"acme": CustomerRecord("acme", (MappingVersion(0, "org", "t", id_kind="team"),), 0, 0)}
+    books = books_of(window(1, id_kind="team"), window(2), window(3, NOON + SECOND_US))
+    changes = coalesce(books, teams, ORGS, POLICY, LATER, 100)
+    assert (gone(changes), [one.first for one in left(changes)]) == ([3], [2])
 
 
 def test_a_border_within_a_window_keeps_no_other_from_being_merged() -> None:
