@@ -41,7 +41,7 @@ soak: venv ## kill, freeze and cut real processes for MINUTES=10, and count ever
 trial: venv ## poll batches, responses and videos through a real LiteLLM proxy, and compare what Lago bills
 	.venv/bin/python -m tests.proxy
 
-mutants: venv tests/mutants/.venv/.installed ## change the rules a little, 24 times (SEED=1), or in every way (ALL=1): does a test notice?
+mutants: venv tests/mutants/.venv/.installed ## named mistakes and 24 small changes of the rules (SEED=1, ALL=1): does a test notice?
 	.venv/bin/python -m tests.mutants.run --seed $(SEED) $(if $(ALL),--all) $(ARGS)
 
 reliability: venv ## docs/reliability.md, from the fault matrix and the last run that kept its figures

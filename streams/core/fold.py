@@ -242,7 +242,7 @@ class Fold:
                 unbilled=unbilled,
             ),
         )
-        memory.write(changes, records[0].offset, policy.horizon_us, newest_ms // HOUR_MS)
+        memory.write(changes, records[0].offset, policy.horizon_us, max(newest_ms, clock_ms) // HOUR_MS)
         return changes
 
     def _oldest_us(self, clock_ms: int, position: Position) -> int:

@@ -37,13 +37,31 @@ def mutants(path: str, source: str) -> Iterator[dict[str, object]]:
 
 
 def completed(mutant: dict[str, object], source: str) -> dict[str, object] | None:
-    """With its text; None where the operator changes nothing here, or a line that only describes."""
+    """With its text; None where the operator changes nothing that could be a mistake."""
     becomes = mutate_code(source, get_operator(f"core/{mutant['operator']}")(), mutant["occurrence"])
-    if becomes is None or becomes == source:
+    if becomes is None or becomes == source or not _is_python(becomes):
         return None
     before, after = source.splitlines(), becomes.splitlines()
     line = next(number for number, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1])
+    if _means_the_same(before[line], after[line]):
+        return None
     return {**mutant, "line": line + 1, "was": before[line].strip(), "becomes": after[line].strip(), "text": becomes}
+
+
+def _is_python(text: str) -> bool:
+    """`*` between arguments is an operator to the tool."""
+    try:
+        compile(text, "mutant", "exec")
+    except SyntaxError:
+        return False
+    return True
+
+
+def _means_the_same(was: str, becomes: str) -> bool:
+    """What a class or a function is decorated with, as the size of its cache; a `zip` that no longer checks what holds;
+    the length that numpy finds out itself."""
+    same = was.replace("strict=True", "strict=False"), was.replace("reshape(-1,", "reshape(- 2,")
+    return was.lstrip().startswith(("@", "class ")) or becomes in same
 
 
 def rank(mutant: dict[str, object], source: str, seed: str) -> str:

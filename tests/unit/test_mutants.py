@@ -1,13 +1,50 @@
-"""The mutants' list of rules and of reviewed survivors is about code that is there."""
+"""The mutants' lists of rules, of named mistakes and of reviewed survivors are about code that is there."""
 
-from tests.mutants.run import ROOT, RULES, accepted, near
+import pytest
+
+from tests.mutants.nearness import near, rounds
+from tests.mutants.rules import LEFT_OUT, ROOT, Mistake, accepted, mistakes, rules
 
 
-def test_every_rule_is_a_module_with_unit_tests_of_its_own() -> None:
-    assert len(RULES) >= 17
-    for file in RULES:
+def test_every_rule_is_a_module_with_unit_tests_near_it() -> None:
+    """New modules of the folders are in by themselves."""
+    assert len(rules()) >= 45
+    assert {"streams/core/choice.py", "streams/core/restamp.py", "connectors/access/keys.py"} <= set(rules())
+    for file in rules():
         assert (ROOT / file).exists(), file
         assert near(file), f"no unit test imports {file}"
+
+
+def test_every_module_that_is_left_out_is_there_and_has_a_reason() -> None:
+    for file, reason in LEFT_OUT.items():
+        assert (ROOT / file).exists(), file
+        assert file not in rules()
+        assert len(reason) > 20, file
+
+
+@pytest.mark.parametrize("mistake", mistakes(), ids=lambda one: f"{one.file}-{one.becomes}")
+def test_every_named_mistake_changes_code_that_is_there(mistake: Mistake) -> None:
+    """Its line occurs exactly once, and the file with the mistake is still Python."""
+    mutant = mistake.mutant()
+    compile(mutant.text, mistake.file, "exec")
+    assert mutant.text != (ROOT / mistake.file).read_text(encoding="utf-8")
+    assert mistake.file in rules()
+    assert len(mistake.why) > 20
+
+
+def test_a_mistake_in_a_line_that_is_not_there_once_is_none() -> None:
+    for was in ("no such line", "import"):
+        with pytest.raises(ValueError, match="has it"):
+            Mistake("streams/core/known.py", was, "pass", "").mutant()
+
+
+def test_the_tests_of_a_module_are_tried_first_and_no_other_is_left_out() -> None:
+    first, *later = rounds("streams/core/fold.py")
+    assert first[0] == "tests/unit/test_fold.py"
+    reached = [test for some in (first, *later) for test in some]
+    assert len(reached) == len(set(reached))
+    assert "tests/unit/test_decisions.py" in reached
+    assert "tests/unit/test_docs.py" not in reached
 
 
 def test_every_reviewed_survivor_is_a_line_that_is_still_there_and_has_a_reason() -> None:

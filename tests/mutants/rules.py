@@ -1,0 +1,89 @@
+"""Which modules are tried, the mistakes that are tried first, and the survivors that somebody has reviewed."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+#: Modules of these folders decide about money, about who pays, or about who may come in: new ones are in by themselves.
+FOLDERS = ("streams/core", "connectors/access")
+#: Of these folders all but the following, which decide about nothing of that.
+LEFT_OUT = {
+    "streams/core/asked_wait.py": "tells when to ask again",
+    "streams/core/backoff.py": "tells when to ask again",
+    "streams/core/breaker.py": "tells when to ask again",
+    "streams/core/pacing.py": "tells how often to ask",
+    "streams/core/noticed.py": "names and amounts for metrics and log lines; the counters that must add up are the fold's",
+    "connectors/access/entrance.py": "only puts the others together; it is tried by the tests on real neighbours",
+}
+#: Beside those folders.
+OTHERS = (
+    "schemas/customer_id.py",
+    "schemas/moments.py",
+    "schemas/money.py",
+    "connectors/http/api/access.py",
+    "connectors/http/ingress/auth.py",
+    "connectors/http/ingress/signatures.py",
+    "connectors/lago/webhook_signatures.py",
+)
+NAMED = "named"
+
+
+class Mutant(msgspec.Struct):
+    """One small change of a file: `line` of it reads `was` and then `becomes`; `text` is the whole file after it."""
+
+    file: str
+    operator: str
+    line: int
+    was: str
+    becomes: str
+    text: str
+
+    def told(self) -> str:
+        """As it is printed."""
+        return f"{self.file}:{self.line} {self.operator}\n    - {self.was}\n    + {self.becomes}"
+
+
+class Mistake(msgspec.Struct):
+    """A mistake that no operator of the tool makes: `was` occurs once in `file`; `why` says what it would cost."""
+
+    file: str
+    was: str
+    becomes: str
+    why: str
+
+    def mutant(self) -> Mutant:
+        """The file with the mistake in it. Raises: ValueError: `was` does not occur exactly once."""
+        source = (ROOT / self.file).read_text(encoding="utf-8")
+        before, *rest = source.split(self.was)
+        if len(rest) != 1:
+            raise ValueError(f"{self.file} has it {len(rest)} times: {self.was}")
+        line, text = before.count("\n") + 1, source.replace(self.was, self.becomes)
+        return Mutant(self.file, NAMED, line, self.was, self.becomes, text)
+
+
+def rules() -> list[str]:
+    """The files that are tried where none is named, relative to the root."""
+    found = [one for folder in FOLDERS for one in sorted((ROOT / folder).glob("*.py")) if one.name != "__init__.py"]
+    inside = [str(one.relative_to(ROOT)) for one in found]
+    return [file for file in inside if file not in LEFT_OUT] + list(OTHERS)
+
+
+def mistakes(files: Sequence[str] | None = None) -> list[Mistake]:
+    """The named mistakes, of the given files or of all."""
+    listed = _read("named.toml").get("mistake", [])
+    every = msgspec.convert(listed, list[Mistake])
+    return [one for one in every if files is None or one.file in files]
+
+
+def accepted() -> dict[tuple[str, str, str], str]:
+    """Reviewed survivors, by file, line and what it becomes, with the reason."""
+    listed = _read("accepted.toml").get("accepted", [])
+    return {(one["file"], one["was"], one["becomes"]): one["reason"] for one in listed}
+
+
+def _read(name: str) -> dict[str, list[dict[str, str]]]:
+    return tomllib.loads((HERE / name).read_text(encoding="utf-8"))

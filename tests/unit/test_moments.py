@@ -1,0 +1,80 @@
+"""Where seconds end and milliseconds begin, and which moments there are: to the microsecond."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.errors import Rejected
+from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_iso
+
+MS_FROM, US_FROM, NS_FROM = 10**11, 10**14, 10**17
+
+
+@pytest.mark.parametrize(
+    ("number", "us"),
+    [
+        (0, 0),
+        (MS_FROM - 1, (MS_FROM - 1) * SECOND_US),
+        (MS_FROM, MS_FROM * 1000),
+        (US_FROM - 1, (US_FROM - 1) * 1000),
+        (US_FROM, US_FROM),
+        (NS_FROM - 1, NS_FROM - 1),
+        (NS_FROM, NS_FROM // 1000),
+        (MAX_US * 1000 - 1, MAX_US - 1),
+    ],
+)
+def test_from_each_border_on_a_number_is_read_in_the_next_smaller_unit(number: int, us: int) -> None:
+    assert parse_us(number) == us
+    assert parse_us(str(number)) == us
+    if number in (0, MS_FROM, US_FROM, NS_FROM):  # a float holds others of this size less exactly
+        assert parse_us(float(number)) == us
+
+
+@pytest.mark.parametrize("value", [MAX_US * 1000, str(MAX_US * 1000), "1969-12-31T23:59:59.999999Z", -0.5, "-1"])
+def test_before_1970_and_after_9999_there_is_no_moment(value: float | str) -> None:
+    for _ in range(2):  # the second time its second is known
+        with pytest.raises(Rejected) as refused:
+            parse_us(value)
+        assert refused.value.reason == "bad_time"
+
+
+def test_the_last_microsecond_of_9999_is_one() -> None:
+    assert parse_us("9999-12-31T23:59:59.999999Z") == MAX_US - 1
+    assert parse_us("1970-01-01T00:00:00.000000Z") == 0
+
+
+def test_a_text_may_be_as_long_as_64_characters() -> None:
+    assert parse_us("1795215796." + "0" * 53) == 1_795_215_796 * SECOND_US
+    with pytest.raises(Rejected):
+        parse_us("1795215796." + "0" * 54)
+
+
+@given(st.integers(0, MAX_US - 1))
+def test_what_is_written_is_read_again_fast_or_slowly(us: int) -> None:
+    """The form LiteLLM writes is read by a way of its own; with a space for its `T`, or another zone, by the other."""
+    text = to_iso(us)
+    assert parse_us(text) == us
+    assert parse_us(text.replace("T", " ")) == us
+    if us < MAX_US - HOUR_US and us >= HOUR_US:
+        assert parse_us(to_iso(us + HOUR_US)[:-1] + "+01:00") == us
+
+
+@given(st.decimals(0, MS_FROM - 1, places=6))
+def test_seconds_with_a_fraction_keep_every_microsecond(seconds: Decimal) -> None:
+    assert parse_us(str(seconds)) == int(seconds * SECOND_US)
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-11-20T23:03:16,518726Z", "2026-11-20T23:03:16.51872xZ", "2026-11-20T23:03:61.518726Z"]
+)
+def test_the_fast_way_takes_nothing_that_the_other_refuses(text: str) -> None:
+    slow = text.replace("T", " ")
+    try:
+        expected = parse_us(slow)
+    except Rejected:
+        with pytest.raises(Rejected):
+            parse_us(text)
+    else:
+        assert parse_us(text) == expected
