@@ -183,6 +183,32 @@ async def test_an_end_that_is_learnt_late_is_put_right_without_a_command(world: 
     assert sum(cost for _, cost in await rows(world.url, query)) == Decimal("0.03")
 
 
+async def test_explain_shows_the_event_and_the_one_in_its_stead_and_proves_both(world: World) -> None:
+    await world.lago.subscribe("sub-b", "org-a")
+    await world.learn_of_the_end()
+    await world.task().once()
+    await until(world.url, COMPLETED, lambda count: count == 5)
+    query = "SELECT transaction_id FROM lago_events WHERE reason = 'unbillable_ended' ORDER BY 1"
+    old = (await rows(world.url, query))[0][0]
+    first, second = [await world.command("explain", name) for name in (old, f"{old}-again")]
+    assert (first.code, second.code) == (0, 0), first.out
+    assert (first.json["status"], first.json["reason"]) == ("failed", "unbillable_ended")
+    again = first.json["again"]
+    assert (again["transaction_id"], again["status"], again["proved"]) == (f"{old}-again", "completed", True)
+    assert again["external_subscription_id"] == "sub-b"
+    assert (second.json["instead_of"], second.json["again"]) == (old, None)
+    assert second.json["lines"] == first.json["lines"] != []
+    assert second.json["proved"] and second.json["calls"] == len(second.json["lines"])
+    call = first.json["lines"][0]["request_id"]
+    [found] = (await world.command("explain", "--request", call)).json["calls"]
+    assert (found["event"]["transaction_id"], found["event"]["again"]) == (old, again)
+    asked = await world.command("explain", "--customer", "acme", "--at", first.json["lines"][0]["ended_at"])
+    assert {one["event"] for one in asked.json["calls"]} >= {f"{old}-again"}
+    assert old not in {one["event"] for one in asked.json["calls"]}
+    await rows(world.url, "UPDATE usage_parts SET amount_cents = amount_cents + 1 WHERE part = $1", f"{old}-again")
+    assert ((await world.command("explain", old)).code, (await world.command("explain", f"{old}-again")).code) == (1, 1)
+
+
 async def test_lago_is_asked_only_about_orgs_with_something_after_an_end(world: World) -> None:
     """sub-z has ended, too, but nothing was posted to it."""
     await world.learn(Period("sub-a", 0), Period("sub-z", 0, world.ended_us))
