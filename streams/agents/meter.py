@@ -157,6 +157,7 @@ class MeterWork:
         if self._version != self._resolved:
             self._resolve.forget()
             self._resolved = self._version
+        self._resolve.now_us = self._now_us()
 
     async def _name(self) -> None:
         """Windows of a release that kept no group names get them, as long as the setting is the one they were made by."""
