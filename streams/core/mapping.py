@@ -63,7 +63,7 @@ def resolve(
     if customer is None:
         return Target("", "", NO_MAPPING)
     held: Target | None = None
-    for version in payers(customer.versions, at_us, id_kind, orgs):
+    for version in payers(customer.versions, at_us, id_kind, orgs, now_us):
         target = _billed_by(version, at_us, orgs, code, now_us)
         if not target.held:
             return target

@@ -8,7 +8,9 @@ billed for is undecided, so it is open to a later version in three cases, and in
 - the mapping was deleted before its org ever had a subscription: the one that is mapped next takes what was left. What is
   left is then that one's past: later ones take it only by the same rule.
 
-From one org to another is a move: the past stays with the old one, billed or not.
+A version takes over only once it has begun: one that is announced may still be withdrawn, or preceded by another, and what
+it had taken would go elsewhere when it comes late. From one org to another is a move: the past stays with the old one,
+billed or not.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,12 +38,23 @@ def covers(version: MappingVersion, id_kind: str) -> bool:
 
 
 def payers(
-    versions: tuple[MappingVersion, ...], at_us: int, id_kind: str, orgs: Mapping[str, OrgRecord]
+    versions: tuple[MappingVersion, ...],
+    at_us: int,
+    id_kind: str,
+    orgs: Mapping[str, OrgRecord],
+    now_us: int | None = None,
 ) -> Iterator[MappingVersion]:
-    """The versions that may bill a call that ended at `at_us`; each is asked if the one before it cannot."""
+    """The versions that may bill a call that ended at `at_us`; each is asked if the one before it cannot.
+
+    Args:
+        now_us: what has not begun by then takes nothing over, for it may be withdrawn still; None = all have begun.
+    """
     holder: str | None = None
     named = deleted = False
-    for version in versions[covering(versions, at_us) :]:
+    first = covering(versions, at_us)
+    for version in versions[first:]:
+        if now_us is not None and version.effective_from > now_us and version is not versions[first]:
+            return
         if version.deleted and holder is not None:
             deleted = True
         if not covers(version, id_kind):

@@ -152,4 +152,11 @@ KNOWN: dict[str, History] = {
         Mapped(_NOON + 4 * MINUTE, "ann", "org_b"),
         Subscribed(_NOON + 5 * MINUTE, "org_b", AI),
     ),
+    "a version begins to apply, and no record changes then": _then(
+        Mapped(_BEGINS, "ann", "org_a", "user"),
+        _A,
+        _call(_NOON),
+        Mapped(_NOON + MINUTE, "ann", "org_a"),
+        Tick(_NOON + MINUTE),
+    ),
 }

@@ -121,14 +121,17 @@ class Model:
         """Orgs, with the subscription that is named: of the mapping that the end lies in; the first one covers all
         before it. Where it is of no use to the call (ended, or for another kind of id) the next one that is. After it,
         should it lead to no subscription, later ones to the same org; and to another org only if it was deleted before
-        its org had any subscription. Then that org is the one that holds it, and the same is asked of it."""
+        its org had any subscription. Then that org is the one that holds it, and the same is asked of it.
+        None takes over before it has begun."""
         if use.kind == "org":
             yield use.customer, ""
         versions = self.mappings.get(use.customer, [])
         covering = max((n for n, (begins, _) in enumerate(versions) if begins <= use.ended), default=0)
         holder: h.Mapped | None = None
         deleted = named = False
-        for _, mapped in versions[covering:]:
+        for begins, mapped in versions[covering:]:
+            if begins > self.now and mapped is not versions[covering][1]:
+                return
             if isinstance(mapped, h.Unmapped):
                 deleted |= mapped.deleted and holder is not None
             elif mapped.kind in ("", use.kind):
