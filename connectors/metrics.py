@@ -197,6 +197,15 @@ class Metrics:
             "Calls beyond the horizon: requeued, known, or waiting because the log cannot tell; failed: errors (project).",
             "outcome",
         )
+        self.rebilled_events = counter(
+            "meterbridge_rebilled_events_total",
+            "Events that were posted after their subscription's end: billed again; failed: errors (project).",
+            "outcome",
+        )
+        self.after_end_events = gauge(
+            "meterbridge_after_end_events", "Events posted after an end that no invoice counts yet (project)."
+        )
+        self.after_end_usd = gauge("meterbridge_after_end_usd", "Dollars of these events (project).")
         self.lago_webhooks = counter(
             "meterbridge_lago_webhooks_total",
             "Webhooks of Lago's by kind and what became of them; else the reason why they are to be sent again (api).",
@@ -228,6 +237,7 @@ class Metrics:
         _children(self.postgres_failures, REASONS)
         _children(self.doubled_calls, DOUBLED)
         _children(self.late_calls, ("requeued", "known", "waiting", "failed"))
+        _children(self.rebilled_events, ("rebilled", "failed"))
         for kind in WEBHOOK_KINDS:
             for outcome in OUTCOMES:
                 self.lago_webhooks.labels(kind, outcome)

@@ -23,6 +23,7 @@ from connectors.lago.tenant import Tenant
 from connectors.logs import configure_logging
 from connectors.metrics import Metrics, start_metrics_server
 from connectors.operations.late import LateCalls
+from connectors.operations.learnt_ends import LearntEnds
 from connectors.operations.sending import Sender
 from connectors.postgres.pool import Database, postgres_url
 from connectors.postgres.projection import PostgresProjection
@@ -86,6 +87,16 @@ def late_calls_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) ->
     return LateCalls(
         settings, Database(postgres_url(settings), size=2), lanes, sensors, make_sender=lambda: Sender(settings)
     )
+
+
+def learnt_ends_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -> LearntEnds:
+    """What puts right what was posted after an end, beside a projector with these lanes."""
+    lago = None
+    if settings.lago_api_key is not None:
+        http = lago_http(settings.lago_timeout, 1)
+        lago = LagoClient(http, settings.lago_api_url, _lago_key(settings), sensors.lago_requested)
+    database = Database(postgres_url(settings), size=1)
+    return LearntEnds(settings, database, lanes, sensors, lago, make_sender=lambda: Sender(settings))
 
 
 @asynccontextmanager

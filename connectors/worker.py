@@ -49,7 +49,7 @@ def run_worker(settings: Settings, roles: Sequence[str]) -> int:
 
 
 def _run_one(settings: Settings, role: str) -> int:
-    from connectors.wiring import late_calls_of, worker_parts
+    from connectors.wiring import late_calls_of, learnt_ends_of, worker_parts
 
     async def main() -> int:
         stop = asyncio.Event()
@@ -65,6 +65,8 @@ def _run_one(settings: Settings, role: str) -> int:
             if role == PROJECT:
                 late = late_calls_of(settings, running.lanes, parts.sensors)
                 beside.append(asyncio.ensure_future(late.watch()))
+                ends = learnt_ends_of(settings, running.lanes, parts.sensors)
+                beside.append(asyncio.ensure_future(ends.watch()))
             try:
                 await run_role(running, stop)
             except RuntimeError as error:

@@ -81,9 +81,9 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
     if not found:
         fail(f"no call of {customer} ended within {around} of {at}: look wider with --around.", 1)
     asked = found if amount is None else in_question(found, amount)
-    events = {of.transaction_id: _told(of, calls=False) for _, of in asked if of is not None}
+    events = {of.last.transaction_id: _told(of.last, calls=False) for _, of in asked if of is not None}
     answer = {
-        "calls": [{**_line(call), "event": of.transaction_id if of else None} for call, of in asked],
+        "calls": [{**_line(call), "event": of.last.transaction_id if of else None} for call, of in asked],
         "events": list(events.values()),
         "usd": plain(_sum(asked)),
         "looked_at": len(found),
@@ -127,7 +127,7 @@ def _reasons(asked: list[tuple[CallRow, EventStory | None]], looked_at: int) -> 
             call.tokens_input,
             call.tokens_output,
             plain(call.usd),
-            f"not billed: {call.decision}" if of is None else f"{of.transaction_id} ({of.status})",
+            f"not billed: {call.decision}" if of is None else f"{of.last.transaction_id} ({of.last.status})",
         )
         for call, of in asked[:_SHOWN]
     ]
@@ -164,6 +164,8 @@ def _told(story: EventStory, *, calls: bool = True) -> dict[str, Any]:
         "calls_found": len(story.calls),
         "usd_of_calls": plain(story.usd_of_calls),
         "proved": story.proved,
+        "instead_of": story.instead_of or None,
+        "again": None if story.again is None else _told(story.again, calls=False),
     }
     return {**told, "lines": [_line(call) for call in story.calls]} if calls else told
 
@@ -200,16 +202,20 @@ def _proof(story: EventStory) -> Any:
 def _headline(story: EventStory) -> str:
     why = f" ({story.reason})" if story.reason else ""
     to = f" for subscription {story.subscription} of {story.org_id}" if story.subscription else ""
-    return f"{story.transaction_id}: {story.status}{why}{to}"
+    stead = f", in the stead of {story.instead_of}" if story.instead_of else ""
+    return f"{story.transaction_id}: {story.status}{why}{to}{stead}"
 
 
 def _verdict(story: EventStory) -> str:
     found = f"{len(story.calls)} calls, {plain(story.usd_of_calls)} USD"
     if story.status == "held":
         return f"{found} wait."
-    if story.proved:
+    if not story.adds_up:
+        return f"{found}, but {story.claimed_calls} calls and {plain(story.cents)} cents are billed: NOT proved."
+    if story.again is None:
         return f"{found} = {plain(story.cents)} cents billed: proved."
-    return f"{found}, but {story.claimed_calls} calls and {plain(story.cents)} cents are billed: NOT proved."
+    instead = f"{_headline(story.again)}; {_verdict(story.again)}"
+    return f"{found} = {plain(story.cents)} cents, billed in its stead by\n{instead}"
 
 
 def _whereabouts(calls: list[tuple[CallRow, EventStory | None]]) -> Any:

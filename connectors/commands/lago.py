@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -9,21 +10,17 @@ from aiokafka.errors import KafkaError
 
 from connectors.commands.base import AsJson, DryRun, fail, one_sentence, say, settings_of_command, table_of
 from connectors.commands.own_books import own_books
-from connectors.lago.client import LagoClient, lago_http
+from connectors.lago.client import LagoClient, LagoRejected, lago_http
 from connectors.lago.setup import Report, Setup
-from connectors.operations.after_end import (
-    Lost,
-    Rebilling,
-    dollars_of,
-    posted_after_ends,
-    receipts_are_read,
-    redirected,
-)
+from connectors.operations.after_end import Ends, Lost, billed_orgs, dollars_of, pages
 from connectors.operations.audit import audited
+from connectors.operations.rebilling import Rebilling, receipts_are_read
 from connectors.operations.sending import Sender
 from connectors.orgs.truth import OrgTruth
 from connectors.postgres.pool import Database, postgres_url
 from connectors.settings import Settings
+from schemas.customers import OrgRecord
+from streams.core.after_end import AGAIN, Gap
 
 lago = typer.Typer(help="What Lago needs, and what it will not bill.", no_args_is_help=True)
 
@@ -60,7 +57,7 @@ def rebill(
     with one_sentence(KafkaError):
         found = asyncio.run(_billed_again(settings_of_command(), why, dry_run=dry_run))
     say([_line(one) for one in found], as_json=as_json, table=lambda: _rebilled(found, dry_run=dry_run))
-    if any(one.instead is None for one in found):
+    if not all(one.able for one in found):
         raise typer.Exit(1)
 
 
@@ -71,26 +68,54 @@ async def _billed_again(settings: Settings, why: str, *, dry_run: bool) -> list[
     try:
         async with own_books(settings, 1) as books:
             await receipts_are_read(settings, database)
-            now_us = time.time_ns() // 1000
-            lost = await posted_after_ends(database, books.lago, now_us)
             tables = books.customers.table, books.orgs.table
-            truth = OrgTruth(*tables, books.org_records, books.lago, now_us=lambda: time.time_ns() // 1000)
-            for org_id in {one.org_id for one in lost}:
-                await truth.refresh(org_id)
-            found = redirected(lost, books.orgs.table, now_us, settings.lago_event_code)
-            able = [one for one in found if one.instead is not None]
-            if able and not dry_run:
-                usd = dollars_of(able)
-                target = {"events": str(len(able))}
-                await asyncio.to_thread(
-                    lambda: audited(
-                        settings, Sender(settings), "lago.rebill", target, reason=why, count=len(able), cost_usd=usd
-                    )
-                )
-                await Rebilling(settings).bill(able)
-            return found
+            truth = OrgTruth(*tables, books.org_records, books.lago, now_us=_now_us)
+            ends, known, found = Ends(books.lago), {}, []
+            for org_id in await billed_orgs(database, _now_us()):
+                try:
+                    org, told = await ends.of(books.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
+                except LagoRejected as error:
+                    typer.echo(f"Lago cannot be asked about org {org_id}: {error}", err=True)
+                    continue
+                if lost := await _lost(settings, database, org, told):
+                    await truth.refresh(org_id)
+                    known[org_id] = org, told
+                    found += lost
+            if dry_run or not any(one.able for one in found):
+                return found
+            return await _act(settings, database, known, why)
     finally:
         database.terminate()
+
+
+async def _act(
+    settings: Settings, database: Database, known: Mapping[str, tuple[OrgRecord, list[Gap]]], why: str
+) -> list[Lost]:
+    """What is found now that nobody else bills again; what can be is billed."""
+    found = []
+    async with Rebilling(settings, database) as desk:
+        for org, told in known.values():
+            async for page in pages(database, org, told, _now_us(), settings.lago_event_code):
+                found += page
+                if able := [one for one in page if one.able]:
+                    await asyncio.to_thread(_audited, settings, able, why)
+                    await desk.bill(able)
+    return found
+
+
+async def _lost(settings: Settings, database: Database, org: OrgRecord, told: list[Gap]) -> list[Lost]:
+    listed = pages(database, org, told, _now_us(), settings.lago_event_code)
+    return [one async for page in listed for one in page]
+
+
+def _audited(settings: Settings, able: list[Lost], why: str) -> None:
+    target = {"events": str(len(able)), "org": able[0].org_id}
+    usd = dollars_of(able)
+    audited(settings, Sender(settings), "lago.rebill", target, reason=why, count=len(able), cost_usd=usd)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def _line(lost: Lost) -> dict[str, Any]:
@@ -100,7 +125,7 @@ def _line(lost: Lost) -> dict[str, Any]:
         "org": lost.org_id,
         "subscription": lost.subscription,
         "cents": lost.event.precise_total_amount_cents,
-        "again_as": again.transaction_id if again is not None else None,
+        "again_as": lost.event.transaction_id + AGAIN if lost.able else None,
         "on": again.external_subscription_id if again is not None else None,
     }
 

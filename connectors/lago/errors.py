@@ -11,11 +11,14 @@ import httpx
 import msgspec
 
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
+from streams.core.answers import NOT_LAGO, refusal_of
 
 #: Asking again with the same words is pointless for these; every other failure may pass.
 _WRONG_FOR_EVER = frozenset({400, 405, 413, 414, 415, 422})
 #: Refusals of a 422 that have nothing to do with what was sent.
 _MAY_PASS = frozenset({"lock_acquisition_failed", "provider_error", "third_party_error"})
+#: What a proxy, or an HTTPS port that is asked in plain HTTP, answers with a page of its own (docs/errors.md, `not_lago`).
+_NOT_LAGO = frozenset({400, 422})
 _TOLD = 300
 
 
@@ -43,7 +46,8 @@ class LagoIntegrationError(MeterbridgeError):
 
 
 class LagoUnavailable(LagoIntegrationError, Unavailable):
-    """No answer (`connect`, `timeout`, `no_answer`), `bad_answer`, or a status that may pass (`http_<status>`)."""
+    """No answer (`connect`, `timeout`, `no_answer`), one that is not Lago's (`bad_answer`, `not_lago`), or a status that may
+    pass (`http_<status>`)."""
 
     retryable = True
 
@@ -54,7 +58,7 @@ class LagoRejected(LagoIntegrationError, Rejected):
     retryable = False
 
 
-class _Refusal(msgspec.Struct):
+class _Said(msgspec.Struct):
     code: str = ""
     error_details: Any = None
 
@@ -62,17 +66,26 @@ class _Refusal(msgspec.Struct):
 def refusal(response: httpx.Response) -> LagoIntegrationError:
     """The error of an answer that is no success.
 
-    A 404 is about what was asked for only where Lago itself says `<resource>_not_found`: a proxy's says nothing.
+    Nothing is refused for ever, or missing, but where Lago itself says so: a page of a proxy's, or another server's
+    JSON, says nothing about what was asked for (`not_lago`). A 404 is about it only as `<resource>_not_found`.
     """
-    try:
-        said = msgspec.json.decode(response.content, type=_Refusal)
-    except msgspec.DecodeError:
-        said = _Refusal()
-    status = response.status_code
-    missing = status == HTTPStatus.NOT_FOUND and is_missing(said.code)
-    for_ever = missing or (status in _WRONG_FOR_EVER and said.code not in _MAY_PASS)
-    kind = LagoRejected if for_ever else LagoUnavailable
+    status, body = response.status_code, response.content
+    said = _said(body)
+    refused = is_missing(said.code) if status == HTTPStatus.NOT_FOUND else status in _WRONG_FOR_EVER
+    may_pass = not refused or said.code in _MAY_PASS
+    is_lagos = refusal_of(status, body) is not None
+    if not is_lagos and not may_pass and status in _NOT_LAGO:
+        detail = f"HTTP {status} with {len(body)} bytes that are not Lago's answer"
+        return LagoUnavailable(NOT_LAGO, detail, status=status)
+    kind = LagoUnavailable if may_pass or not is_lagos else LagoRejected
     return kind(f"http_{status}", _words(said), status=status, code=said.code, details=said.error_details)
+
+
+def _said(body: bytes) -> _Said:
+    try:
+        return msgspec.json.decode(body, type=_Said)
+    except msgspec.DecodeError:
+        return _Said()
 
 
 def is_missing(code: str) -> bool:
@@ -80,7 +93,7 @@ def is_missing(code: str) -> bool:
     return code.endswith("_not_found") and code != "resource_not_found"
 
 
-def _words(said: _Refusal) -> str:
+def _words(said: _Said) -> str:
     if isinstance(said.error_details, Mapping):
         fields = [
             f"{field} {', '.join(map(str, codes)) if isinstance(codes, list) else codes}"

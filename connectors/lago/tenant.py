@@ -33,6 +33,7 @@ class Tenant:
         self._lago = lago
         self._dedup = clickhouse_dedup
         self._sleep = sleep
+        self._unknown = ""
 
     def resend_is_safe(self) -> bool:
         """Whether the same event sent twice is billed once. Not while nothing is known: then it is looked up first."""
@@ -54,14 +55,22 @@ class Tenant:
             store = (await self._lago.organization()).events_store or POSTGRES
         except LagoIntegrationError as error:
             if error.reason not in _NEVER_TOLD:
-                log.warning("event_store_unknown", reason=error.reason)
+                self._tell("event_store_unknown", error.reason)
                 return False
-            log.warning("event_store_assumed", store=self.store or POSTGRES, reason=error.reason)
             store = self.store or POSTGRES
+            self._tell("event_store_assumed", error.reason, store=store)
+        else:
+            self._unknown = ""
         if store != self.store and store == CLICKHOUSE and not self._dedup:
             log.warning("event_store_without_deduplication", store=store)
         self.store = store
         return True
+
+    def _tell(self, event: str, reason: str, **more: str) -> None:
+        """Once for a cause, until Lago has answered."""
+        if reason != self._unknown:
+            self._unknown = reason
+            log.warning(event, reason=reason, **more)
 
     async def _ask_version(self) -> bool:
         try:

@@ -170,11 +170,12 @@ class OrgClient:
 
 
 def _refusal(answer: httpx.Response) -> LagoIntegrationError:
-    """A 404 is about the event only where Meterbridge gives a reason of its own for it."""
+    """Nothing is refused for ever but where Meterbridge says why: a proxy's page is not about the event."""
     said = _problem(answer)
     status = answer.status_code
     unknown = status == HTTPStatus.NOT_FOUND and said.reason not in {"", "not_found"}
-    kind = LagoRejected if status in _WRONG or unknown else LagoUnavailable
+    refused = bool(said.reason) and status in _WRONG
+    kind = LagoRejected if refused or unknown else LagoUnavailable
     return kind(said.reason or f"http_{status}", said.detail, status=status, code=said.reason)
 
 

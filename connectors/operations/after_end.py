@@ -1,73 +1,74 @@
 """Usage that was posted to a subscription with a moment after its end: Lago took it, and no invoice will count it.
 
-An end is learnt by a webhook or a poll, so what was posted in between went to a subscription that was over. It is billed
-again on the org's next subscription, by a new event whose id is made of the old one's; in the same transaction the
-old one's receipt fails, `unbillable_ended`. Whoever does so again posts the same event, which Lago knows by then.
+An end is learnt by a webhook or a poll, so what was posted in between went to a subscription that was over. Which
+events those are says Postgres, by what Lago itself tells of the org's subscriptions.
 """
 
-import asyncio
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
-from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError, ProducerFenced
 
-from connectors.kafka.security import aiokafka_config
 from connectors.lago.client import LagoClient
-from connectors.lago.shapes import Subscription
-from connectors.operations.scan import scan, stretch_of
+from connectors.orgs.terms import TermsBook
+from connectors.orgs.truth import as_lago_says
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
 from schemas.customers import OrgRecord
-from schemas.errors import Unavailable
-from schemas.moments import HOUR_US, SECOND_US, lago_timestamp, parse_us, to_datetime, to_iso, to_us
+from schemas.moments import HOUR_US, to_datetime, to_us
 from schemas.money import EXACT, ZERO, add
-from schemas.records import LagoEvent, Manifest, Receipt
-from schemas.topics import TopicNames
-from streams.core.billing_periods import billed
-from streams.core.choice import chosen
-from streams.core.restamp import USAGE_END
-from streams.core.tally import FAILED, PENDING, UNBILLABLE
-from streams.transactions import TransactionalWriter, Write
-from streams.writes import MANIFEST, receipt_write
+from schemas.records import LagoEvent, Manifest
+from streams.core.after_end import AGAIN, Gap, gaps, instead_of
 
-#: Why the receipt of what was posted after an end fails.
-UNBILLABLE_ENDED: Final = UNBILLABLE + "ended"
-#: The property of the event that is posted in another's stead: that one's id.
-INSTEAD_OF: Final = "instead_of"
-_BATCH: Final = 500
-#: Ends that are looked at: of what is older every invoice has been seen by somebody.
-_ENDED_US: Final = 40 * 24 * HOUR_US
+#: Events in memory at once.
+PAGE: Final = 500
+#: Ends that are looked at, microseconds back: of what is older every invoice has been seen by somebody.
+ENDED_US: Final = 40 * 24 * HOUR_US
+_HUNDRED: Final = Decimal(100)
 
 _ORGS = """
 SELECT DISTINCT org_id FROM lago_events WHERE org_id <> '' AND status = 'completed' AND processed_at >= $1
 """
-_AFTER = """
-SELECT transaction_id, event::text, calls, raw_partition, first_offset, last_offset, windows, billed_at
-FROM lago_events
-WHERE status = 'completed' AND org_id = $1 AND external_subscription_id = $2 AND billed_at >= $3
-ORDER BY transaction_id
+#: An event is sealed after its usage, and posted with its own moment or a later one, which is then told. The clock of
+#: the usage may run ahead, never by a day; an event waits for Lago for 30 days at most. So few events are looked into.
+_POSTED = """
+FROM unnest($2::text[], $3::timestamptz[], $4::timestamptz[]) AS gap (name, begins, ends)
+JOIN usage_parts p ON p.org_id = $1 AND COALESCE(p.posted_to, p.external_subscription_id) = gap.name
+    AND p.status = 'completed' AND p.event IS NOT NULL AND p.sealed_at >= gap.begins - interval '40 days'
+    AND (p.posted_at >= gap.begins OR (p.posted_at IS NULL AND p.sealed_at >= gap.begins - interval '1 day'))
+    AND EXISTS (
+        SELECT FROM lago_events e
+        WHERE e.transaction_id = p.part AND e.billed_at >= gap.begins AND e.billed_at < gap.ends
+    )
 """
-_PLACES = "SELECT partition, next FROM projector_offsets WHERE topic = $1"
+_COUNT = f"SELECT count(*), COALESCE(sum(p.amount_cents), 0) {_POSTED}"
+_PAGE = f"""
+SELECT p.part, p.event::text, p.calls, p.raw_partition, p.first_offset, p.last_offset, p.windows, gap.name, gap.begins,
+       EXISTS (SELECT FROM usage_parts other WHERE other.part = p.part || '{AGAIN}' AND other.event IS NOT NULL) AS again
+{_POSTED} AND p.part > $5
+ORDER BY p.part LIMIT {PAGE}
+"""  # noqa: S608  # our own words
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """An event that no invoice will count; `instead` is the one that is posted in its stead, None = nowhere yet.
+    """An event that no invoice will count.
 
     Fields:
+        event: as it was sealed.
         ended_us: when its subscription ended, to the second, microseconds since 1970 UTC.
+        manifest: its calls; None where it came without.
+        again: the event in its stead is posted already; what is left to be told is that this one is not billed.
+        instead: the one that is posted in its stead; None = nowhere yet.
     """
 
     event: LagoEvent
     org_id: str
     subscription: str
     ended_us: int
-    manifest: Manifest
+    manifest: Manifest | None
+    again: bool = False
     instead: LagoEvent | None = None
 
     @property
@@ -75,55 +76,62 @@ class Lost:
         """What it bills."""
         return Decimal(self.event.precise_total_amount_cents)
 
+    @property
+    def able(self) -> bool:
+        """Something can be done about it."""
+        return self.again or self.instead is not None
 
-async def posted_after_ends(database: Database, lago: LagoClient, now_us: int) -> list[Lost]:
-    """What was delivered with a moment after its subscription's end, by org.
 
-    A moment that a later subscription of the same external id covers is billed, and not among them.
+class Ends:
+    """Which ends Lago tells of an org's subscriptions."""
+
+    def __init__(self, lago: LagoClient) -> None:
+        self._lago = lago
+        self._terms = TermsBook(lago)
+
+    async def of(self, org: OrgRecord, now_us: int) -> tuple[OrgRecord, list[Gap]]:
+        """The org as Lago has it now, and the gaps behind its ends. An end that Lago does not tell is none.
+
+        Raises:
+            LagoIntegrationError
+        """
+        listed = await self._lago.subscriptions(org.org_id, ("active", "terminated"))
+        customer = await self._lago.customer(org.org_id)
+        found = await self._terms.periods(listed, customer)
+        return as_lago_says(org, customer, found, now_us), gaps(found, now_us - ENDED_US)
+
+
+async def billed_orgs(database: Database, now_us: int) -> list[str]:
+    """The orgs to which an event was delivered lately. Raises: Unavailable."""
+    async with database.connection() as connection:
+        return [row[0] for row in await connection.fetch(_ORGS, to_datetime(now_us - ENDED_US))]
+
+
+async def posted_in(database: Database, org_id: str, found: Sequence[Gap]) -> tuple[int, Decimal]:
+    """How many events were delivered with a moment in one of the gaps, and their cents. Raises: Unavailable."""
+    if not found:
+        return 0, ZERO
+    async with database.connection() as connection:
+        count, cents = await connection.fetchrow(_COUNT, org_id, *_columns(found))
+    return count, cents
+
+
+async def pages(
+    database: Database, org: OrgRecord, found: Sequence[Gap], now_us: int, code: str
+) -> AsyncIterator[list[Lost]]:
+    """What was delivered with a moment in one of the gaps, each with the event that bills it now, where one can.
 
     Raises:
-        LagoIntegrationError, Unavailable: Lago or Postgres does not answer.
+        Unavailable: Postgres does not answer.
     """
-    async with database.connection() as connection:
-        orgs = await connection.fetch(_ORGS, to_datetime(now_us - _ENDED_US))
-    found: list[Lost] = []
-    for (org_id,) in orgs:
-        listed = [
-            one for one in await lago.subscriptions(org_id, ("active", "terminated")) if one.started_at is not None
-        ]
-        for name in dict.fromkeys(one.external_id for one in listed):
-            lives = [_life(one) for one in listed if one.external_id == name]
-            first_end = min((ended for _, ended in lives if ended is not None), default=None)
-            if first_end is None or first_end < now_us - _ENDED_US:
-                continue
-            async with database.connection() as connection:
-                rows = await connection.fetch(_AFTER, org_id, name, to_datetime(first_end))
-            found += [_lost(row, org_id, name, lives) for row in rows if not _covered(lives, to_us(row["billed_at"]))]
-    return found
-
-
-def redirected(lost: Sequence[Lost], orgs: Mapping[str, OrgRecord], now_us: int, code: str) -> list[Lost]:
-    """Each with the event that is posted in its stead, where its org has a subscription that bills it now."""
-    return [replace(one, instead=_instead(one, orgs.get(one.org_id), now_us, code)) for one in lost]
-
-
-def _instead(lost: Lost, org: OrgRecord | None, now_us: int, code: str) -> LagoEvent | None:
-    event = lost.event
-    at_us, owed = parse_us(event.timestamp), event.code == code
-    choice = chosen(org, at_us, event.code, now_us, owed=owed)
-    if org is None or choice.held:
-        return None
-    found = billed(org.periods, choice.subscription, at_us, now_us, event.code, owed=owed)
-    if found.held:
-        return None
-    properties = {USAGE_END: to_iso(at_us), **event.properties, INSTEAD_OF: event.transaction_id}
-    return msgspec.structs.replace(
-        event,
-        transaction_id=f"{event.transaction_id}-again",
-        external_subscription_id=choice.subscription,
-        timestamp=lago_timestamp(found.at_us),
-        properties=properties,
-    )
+    after = ""
+    while found:
+        async with database.connection() as connection:
+            rows = await connection.fetch(_PAGE, org.org_id, *_columns(found), after)
+        if not rows:
+            return
+        after = rows[-1]["part"]
+        yield [_redirected(_lost(row, org.org_id), org, now_us, code) for row in rows]
 
 
 def dollars_of(lost: Iterable[Lost]) -> Decimal:
@@ -131,78 +139,20 @@ def dollars_of(lost: Iterable[Lost]) -> Decimal:
     cents = ZERO
     for one in lost:
         cents = add(cents, one.cents)
-    return EXACT.divide(cents, Decimal(100))
+    return EXACT.divide(cents, _HUNDRED)
 
 
-class Rebilling:
-    """Posts what was lost, in transactions; a second one at the same time fences the first."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._topics = TopicNames.with_prefix(settings.topic_prefix)
-        name = f"{settings.topic_prefix}{settings.deployment_name}-rebill"
-        self._writer = TransactionalWriter(aiokafka_config(settings), name)
-
-    async def bill(self, lost: Iterable[Lost]) -> int:
-        """Post those that have somewhere to go; how many.
-
-        Raises:
-            Unavailable: Kafka went away; `another_desk`. What was done so far stays done, and may be repeated.
-        """
-        able = [one for one in lost if one.instead is not None]
-        try:
-            await self._writer.start()
-            for start in range(0, len(able), _BATCH):
-                writes = [write for one in able[start : start + _BATCH] for write in self._writes(one)]
-                await self._writer.commit(writes, TopicPartition(self._topics.events, 0), None, "")
-        except ProducerFenced as error:
-            raise Unavailable("another_desk", "somebody else has begun to bill again") from error
-        except KafkaError as error:
-            raise Unavailable("kafka_unavailable", type(error).__name__) from error
-        finally:
-            await self._writer.stop()
-        return len(able)
-
-    def _writes(self, lost: Lost) -> list[Write]:
-        again, now_us = lost.instead, time.time_ns() // 1000
-        if again is None:
-            return []
-        key, headers = again.external_subscription_id.encode(), [(MANIFEST, msgspec.json.encode(lost.manifest))]
-        failed = Receipt(lost.event.transaction_id, FAILED, now_us, lost.subscription, reason=UNBILLABLE_ENDED)
-        cents, calls = again.precise_total_amount_cents, lost.manifest.count
-        begun = Receipt(again.transaction_id, PENDING, now_us, again.external_subscription_id, cents, calls)
-        return [
-            Write(self._topics.events, -1, key, msgspec.json.encode(again), headers),
-            receipt_write(self._topics, begun),
-            receipt_write(self._topics, failed),
-        ]
+def _columns(found: Sequence[Gap]) -> tuple[list[str], list[Any], list[Any]]:
+    begins, ends = [to_datetime(one.begins_us) for one in found], [to_datetime(one.ends_us) for one in found]
+    return [one.subscription for one in found], begins, ends
 
 
-async def receipts_are_read(settings: Settings, database: Database) -> None:
-    """Return where the tables hold every receipt there is. Raises: Unavailable `log_behind`."""
-    topic = TopicNames.with_prefix(settings.topic_prefix).receipts
-    stretch = await asyncio.to_thread(stretch_of, settings, topic)
-    async with database.connection() as connection:
-        places = dict(await connection.fetch(_PLACES, topic))
-    rest = {number: (max(start, places.get(number, 0)), end) for number, (start, end) in stretch.ranges.items()}
-    left = replace(stretch, ranges={number: (start, end) for number, (start, end) in rest.items() if start < end})
-    behind = await asyncio.to_thread(lambda: sum(1 for _ in scan(settings, left)))
-    if behind:
-        raise Unavailable("log_behind", f"the projector has {behind} receipts to go: is it running?")
-
-
-def _life(found: Subscription) -> tuple[int, int | None]:
-    """From its start to the second after its end, which Lago tells to the second."""
-    ended = found.terminated_at
-    return parse_us(str(found.started_at)), None if ended is None else parse_us(ended) + SECOND_US
-
-
-def _covered(lives: Sequence[tuple[int, int | None]], at_us: int) -> bool:
-    return any(started <= at_us and (ended is None or at_us < ended) for started, ended in lives)
-
-
-def _lost(row: Mapping[str, Any], org_id: str, name: str, lives: Sequence[tuple[int, int | None]]) -> Lost:
+def _lost(row: Mapping[str, Any], org_id: str) -> Lost:
+    place = row["raw_partition"], row["first_offset"], row["last_offset"], row["calls"]
+    manifest = None if None in place else Manifest(*place, tuple(row["windows"] or ()))
     event = msgspec.json.decode(row["event"], type=LagoEvent)
-    posted = msgspec.structs.replace(event, timestamp=lago_timestamp(to_us(row["billed_at"])))
-    ended_us = max(ended for _, ended in lives if ended is not None and ended <= to_us(row["billed_at"]))
-    place = row["raw_partition"], row["first_offset"], row["last_offset"], row["calls"], tuple(row["windows"] or ())
-    return Lost(posted, org_id, name, ended_us, Manifest(*place))
+    return Lost(event, org_id, row["name"], to_us(row["begins"]), manifest, row["again"])
+
+
+def _redirected(lost: Lost, org: OrgRecord, now_us: int, code: str) -> Lost:
+    return lost if lost.again else replace(lost, instead=instead_of(lost.event, org, now_us, code))

@@ -7,11 +7,14 @@ from typing import Any
 
 from connectors.postgres.pool import Database
 from schemas.money import EXACT, ZERO, add
+from streams.core.after_end import AGAIN
 
 _EVENT = """
 SELECT transaction_id, external_subscription_id, org_id, amount_cents, calls, status, attempts, reason, sealed_at,
-       processed_at, event->>'timestamp' AS billed_at
-FROM lago_events WHERE transaction_id = $1
+       processed_at, event->>'timestamp' AS billed_at, event #>> '{properties,instead_of}' AS instead_of,
+       (SELECT other.transaction_id FROM lago_events other WHERE other.transaction_id = this.transaction_id || '-again')
+           AS again
+FROM lago_events this WHERE transaction_id = $1
 """
 _HELD = "SELECT reason, transaction_id FROM held_parts WHERE part = $1"
 _CALLS = """
@@ -79,6 +82,8 @@ class EventStory:
 
     Fields:
         status: `pending`, `processing`, `completed` or `failed`; `held` for a part that is no event yet.
+        instead_of: id of the event that this one bills in its stead, `""` = none.
+        again: the event that bills in the stead of this one.
     """
 
     transaction_id: str
@@ -92,6 +97,13 @@ class EventStory:
     sealed_at: datetime | None = None
     processed_at: datetime | None = None
     calls: list[CallRow] = field(default_factory=list)
+    instead_of: str = ""
+    again: "EventStory | None" = None
+
+    @property
+    def last(self) -> "EventStory":
+        """The event that bills the calls: the last of those that follow in each other's stead."""
+        return self if self.again is None else self.again.last
 
     @property
     def usd_of_calls(self) -> Decimal:
@@ -102,14 +114,21 @@ class EventStory:
         return total
 
     @property
-    def proved(self) -> bool:
+    def adds_up(self) -> bool:
         """The calls are as many as the event says, and cost exactly what it bills."""
         cents = EXACT.multiply(self.usd_of_calls, _HUNDRED)
         return len(self.calls) == self.claimed_calls and cents == self.cents
 
+    @property
+    def proved(self) -> bool:
+        """It adds up, and so does the event in its stead, where there is one."""
+        return self.adds_up and (self.again is None or self.again.proved)
+
 
 async def story_of_event(database: Database, transaction_id: str) -> EventStory | None:
     """The calls behind one billed event, or behind a held part; None when neither is known.
+
+    An event in another's stead bills that one's calls. Both are told, whichever is asked for.
 
     Raises:
         Unavailable: Postgres does not answer.
@@ -117,9 +136,11 @@ async def story_of_event(database: Database, transaction_id: str) -> EventStory 
     async with database.connection() as connection:
         row = await connection.fetchrow(_EVENT, transaction_id)
         held = await connection.fetchrow(_HELD, transaction_id) if row is None else None
-        calls = await connection.fetch(_CALLS, transaction_id)
+        calls = await connection.fetch(_CALLS, await _first(connection, row, transaction_id))
     if row is not None:
         story = _story(row)
+        if row["again"] is not None:
+            story.again = await story_of_event(database, row["again"])
     elif held is None:
         return None
     elif held["transaction_id"]:
@@ -128,6 +149,14 @@ async def story_of_event(database: Database, transaction_id: str) -> EventStory 
         story = EventStory(transaction_id, "held", reason=held["reason"])
     story.calls = [_call(call) for call in calls]
     return story
+
+
+async def _first(connection: Any, row: Any, transaction_id: str) -> str:
+    """The event whose calls this one bills: the first of those that follow in each other's stead."""
+    while row is not None and row["instead_of"] and f"{row['instead_of']}{AGAIN}" == transaction_id:
+        transaction_id = row["instead_of"]
+        row = await connection.fetchrow(_EVENT, transaction_id)
+    return transaction_id
 
 
 async def stories_of_request(database: Database, request: str) -> list[tuple[CallRow, EventStory | None]]:
@@ -193,6 +222,7 @@ def _story(row: Any) -> EventStory:
         row["reason"] or "",
         row["sealed_at"],
         row["processed_at"],
+        instead_of=row["instead_of"] or "",
     )
 
 

@@ -1,6 +1,7 @@
 """What the projector tells about itself, as metrics: rows, failures, and how far behind each topic is."""
 
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from streams.agents.project import Projected
@@ -43,6 +44,19 @@ class ProjectorSensors:
     def late_calls(self, outcome: str, calls: int) -> None:
         """Calls beyond the horizon were looked at; `failed` with 0 calls: an error of ours."""
         self._metrics.late_calls.labels(outcome).inc(max(calls, outcome == "failed"))
+
+    def rebilled(self, outcome: str, events: int) -> None:
+        """Events that an end overtook were billed again; `failed` with 0 events: an error of ours."""
+        self._metrics.rebilled_events.labels(outcome).inc(max(events, outcome == "failed"))
+
+    def after_end(self, events: int, usd: Decimal) -> None:
+        """So many were posted after an end, and are on no invoice yet."""
+        self._metrics.after_end_events.set(events)
+        self._metrics.after_end_usd.set(float(usd))
+
+    def lago_requested(self, request: str, status: int, seconds: float) -> None:
+        """Lago was asked by a task beside the projector."""
+        self._metrics.lago_requested(request, status, seconds)
 
     def _age_s(self, topic: str) -> float:
         """By a scraper's thread: the values are copied at once."""

@@ -1,6 +1,6 @@
 """The meter's work on one raw partition: fold chunks, seal what is due, release what was held."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -20,6 +20,7 @@ from streams.core.grouping import named, unnamed
 from streams.core.mapping import Resolver
 from streams.core.normalise import FUTURE_US
 from streams.core.seal import coalesce, due_windows, release, seal
+from streams.core.stretch import NEVER, next_border
 from streams.core.writeoff import write_off
 from streams.followers import Follower
 from streams.ledger import Ledger
@@ -70,6 +71,7 @@ class MeterWork:
         self._sensors = sensors
         self._resolve = Resolver(customers.table, orgs.table, policy.late_policy, policy.event_code)
         self._resolved = self._released = (-1, -1)
+        self._looks_us = NEVER
         self._coalesced_us = 0
         self._named = False
 
@@ -114,12 +116,13 @@ class MeterWork:
         if not self._named:
             await self._name()
         customers, orgs, version = self._customers.table, self._orgs.table, self._version
-        if books.held and version != self._released:
-            at_us = self._now_us()
+        at_us = self._now_us()
+        if books.held and (version != self._released or at_us >= self._looks_us):
             while not (changes := release(books, customers, orgs, self._policy, SEAL_LIMIT, at_us)).empty:
                 await self._ledger.commit(changes)
                 self._sensors.straddled(changes.straddled)
             self._released = version
+            self._looks_us = self._next_border(books.held, at_us)
         now_us = self._now_us()
         while due := due_windows(books, now_us, self._policy, SEAL_LIMIT):
             changes = self._sealed(due)
@@ -157,6 +160,7 @@ class MeterWork:
         if self._version != self._resolved:
             self._resolve.forget()
             self._resolved = self._version
+        self._resolve.now_us = self._now_us()
 
     async def _name(self) -> None:
         """Windows of a release that kept no group names get them, as long as the setting is the one they were made by."""
@@ -173,11 +177,18 @@ class MeterWork:
             time_ms = min(record.timestamp, latest_ms)
             return write_off(self._books, record.offset, time_ms, customer_id, order, self._prefix)
         changes = self._fold(self._books, records, self._resolve, latest_ms)
+        held = {window.customer_id for window in changes.windows.values() if window is not None and window.held}
+        self._looks_us = min(self._looks_us, self._next_border(held, self._resolve.now_us or 0))
         if not self._policy.window_us:
             self._seal_now(changes, [window for window in changes.windows.values() if window and not window.held])
         elif changes.ready:
             self._seal_now(changes, changes.ready)
         return changes
+
+    def _next_border(self, names: Iterable[str], now_us: int) -> int:
+        """When one of them may find a target though no table changes."""
+        customers, orgs = self._customers.table, self._orgs.table
+        return min((next_border(name, customers, orgs, now_us) for name in names), default=NEVER)
 
     def _sealed(self, windows: Sequence[object]) -> Changes:
         return seal(

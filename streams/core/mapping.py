@@ -63,7 +63,7 @@ def resolve(
     if customer is None:
         return Target("", "", NO_MAPPING)
     held: Target | None = None
-    for version in payers(customer.versions, at_us, id_kind, orgs):
+    for version in payers(customer.versions, at_us, id_kind, orgs, now_us):
         target = _billed_by(version, at_us, orgs, code, now_us)
         if not target.held:
             return target
@@ -106,7 +106,11 @@ def resolve_org(
 
 
 class Resolver:
-    """`resolve` over whole tables; remembers targets that do not depend on time, while the tables stay as they are."""
+    """`resolve` over whole tables; remembers targets that do not depend on time, while the tables stay as they are.
+
+    Attributes:
+        now_us: what has ended by then pays for nothing; None = whether it has is asked at the seal.
+    """
 
     def __init__(
         self,
@@ -119,6 +123,7 @@ class Resolver:
         self._orgs = orgs
         self._late = late
         self._code = code
+        self.now_us: int | None = None
         self._known: dict[tuple[str, str], Target] = {}
 
     def forget(self) -> None:
@@ -133,9 +138,9 @@ class Resolver:
         target = self._known.get((customer_id, id_kind))
         if target is None:
             if id_kind == ORG:
-                return resolve_org(customer_id, at_us, self._orgs, self._late, code)
+                return resolve_org(customer_id, at_us, self._orgs, self._late, code, self.now_us)
             customer = self._customers.get(customer_id)
-            target = resolve(customer, at_us, id_kind, self._orgs, self._code)
+            target = resolve(customer, at_us, id_kind, self._orgs, self._code, self.now_us)
             if customer is not None and len(customer.versions) == 1:
                 org = self._orgs.get(target.org_id)
                 if org is None or len(org.periods) <= 1:

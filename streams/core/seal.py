@@ -115,7 +115,7 @@ def release(
     orgs: Mapping[str, OrgRecord],
     policy: MeterPolicy,
     limit: int,
-    now_us: int = 0,
+    now_us: int | None = None,
 ) -> Changes:
     """Held windows whose target is known now go into open windows of that target; of others the reason is brought up
     to date.
@@ -123,7 +123,7 @@ def release(
     Sums move whole: conservation is untouched. All calls of a held window were resolved alike when it was made
     (`coalesce`; one second long until then, and versions begin on whole seconds). A border that was learnt since may
     lie in it: it goes whole, by its last call, and is counted in `straddled`. Usage recorded for an org asks for no
-    mapping.
+    mapping. `now_us` None: all mapping versions have begun, and no subscription has ended.
     """
     changes = Changes(books.position)
     moved: dict[WindowKey, Window] = {}
@@ -199,7 +199,11 @@ def _covers(window: Window, fitting: tuple[int, int]) -> bool:
 
 
 def _target(
-    window: Window, customer: CustomerRecord | None, orgs: Mapping[str, OrgRecord], policy: MeterPolicy, now_us: int
+    window: Window,
+    customer: CustomerRecord | None,
+    orgs: Mapping[str, OrgRecord],
+    policy: MeterPolicy,
+    now_us: int | None,
 ) -> Target:
     """Where a held window would go now."""
     if window.metered is not None:
@@ -207,7 +211,7 @@ def _target(
         target = resolve_org(window.customer_id, window.max_end_us, orgs, policy.late_policy, code, now_us)
     else:
         target = resolve(customer, window.max_end_us, window.id_kind, orgs, policy.event_code, now_us)
-    if not target.held and (held := _outside(window, target, orgs, policy, now_us)):
+    if not target.held and (held := _outside(window, target, orgs, policy, now_us or 0)):
         return Target(target.org_id, "", held)
     return target
 

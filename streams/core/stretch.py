@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from schemas.customers import CustomerRecord, OrgRecord
 
 QUARTER_US = 900_000_000
+NEVER = 1 << 62
 
 
 def borders(customer: CustomerRecord | None, orgs: Mapping[str, OrgRecord]) -> list[int]:
@@ -30,6 +31,16 @@ def borders_of(org: OrgRecord) -> Iterator[int]:
         yield period.started_at
         if period.terminated_at is not None:
             yield period.terminated_at
+
+
+def next_border(name: str, customers: Mapping[str, CustomerRecord], orgs: Mapping[str, OrgRecord], now_us: int) -> int:
+    """When the held usage of a customer, or recorded for an org, may find another target though no record changes: a
+    version begins, or a subscription does or ends. `NEVER` where nothing of the kind is known."""
+    known = borders(customers.get(name), orgs)
+    if (org := orgs.get(name)) is not None:
+        known = sorted([*known, *borders_of(org)])
+    number = bisect_right(known, now_us)
+    return known[number] if number < len(known) else NEVER
 
 
 def stretch(sorted_borders: Sequence[int], first_us: int, last_us: int) -> tuple[int, int] | None:

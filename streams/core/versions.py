@@ -5,9 +5,12 @@ billed for is undecided, so it is open to a later version in three cases, and in
 
 - an inactive version, and one for calls of another id kind, covers nothing: the next one that does, does;
 - a later version of the same org chooses another of its subscriptions;
-- the mapping was deleted before its org ever had a subscription: the one that is mapped next takes what was left.
+- the mapping was deleted before its org ever had a subscription: the one that is mapped next takes what was left. What is
+  left is then that one's past: later ones take it only by the same rule.
 
-From one org to another is a move: the past stays with the old one, billed or not.
+A version takes over only once it has begun: one that is announced may still be withdrawn, or preceded by another, and what
+it had taken would go elsewhere when it comes late. From one org to another is a move: the past stays with the old one,
+billed or not.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,22 +38,33 @@ def covers(version: MappingVersion, id_kind: str) -> bool:
 
 
 def payers(
-    versions: tuple[MappingVersion, ...], at_us: int, id_kind: str, orgs: Mapping[str, OrgRecord]
+    versions: tuple[MappingVersion, ...],
+    at_us: int,
+    id_kind: str,
+    orgs: Mapping[str, OrgRecord],
+    now_us: int | None = None,
 ) -> Iterator[MappingVersion]:
-    """The versions that may bill a call that ended at `at_us`; each is asked if the one before it cannot."""
-    first: MappingVersion | None = None
-    deleted = False
-    for version in versions[covering(versions, at_us) :]:
-        if first is not None and version.deleted:
+    """The versions that may bill a call that ended at `at_us`; each is asked if the one before it cannot.
+
+    Args:
+        now_us: what has not begun by then takes nothing over, for it may be withdrawn still; None = all have begun.
+    """
+    holder: str | None = None
+    named = deleted = False
+    first = covering(versions, at_us)
+    for version in versions[first:]:
+        if now_us is not None and version.effective_from > now_us and version is not versions[first]:
+            return
+        if version.deleted and holder is not None:
             deleted = True
         if not covers(version, id_kind):
             continue
-        if first is None:
-            first = version
-        elif version.lago_customer_id != first.lago_customer_id and not (
-            deleted and not _had_a_subscription(first, orgs)
-        ):
-            return
+        if holder is not None and version.lago_customer_id != holder:
+            if not deleted or named or _had_a_subscription(holder, orgs):
+                return
+            named = False
+        holder, deleted = version.lago_customer_id, False
+        named = named or bool(version.external_subscription_id)
         yield version
 
 
@@ -61,6 +75,6 @@ def uncovered(record: CustomerRecord, at_us: int) -> str:
     return NO_MAPPING if record.versions[-1].deleted else INACTIVE
 
 
-def _had_a_subscription(version: MappingVersion, orgs: Mapping[str, OrgRecord]) -> bool:
-    org = orgs.get(version.lago_customer_id)
-    return bool(version.external_subscription_id) or (org is not None and bool(org.periods))
+def _had_a_subscription(org_id: str, orgs: Mapping[str, OrgRecord]) -> bool:
+    org = orgs.get(org_id)
+    return org is not None and bool(org.periods)

@@ -106,6 +106,20 @@ async def test_a_success_that_is_not_meterbridges_is_none(http: httpx.AsyncClien
                 await org_client(UsageApi(url), http).record(EVENT)
 
 
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_a_refusal_that_is_not_meterbridges_is_none(http: httpx.AsyncClient, status: int) -> None:
+    """An HTTPS port that is asked in plain HTTP answers 400: the event may be recorded once the address is right."""
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="<html>Bad Request</html>", content_type="text/html", status=status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", page)
+    async with serving(app) as url:
+        with pytest.raises(LagoUnavailable, match=f"http_{status}"):
+            await org_client(UsageApi(url), http).record(EVENT)
+
+
 async def test_an_address_where_meterbridge_is_not_loses_no_event(http: httpx.AsyncClient) -> None:
     async with serving(web.Application()) as url:
         with pytest.raises(LagoUnavailable, match="http_404"):

@@ -1,19 +1,38 @@
-"""An end in Lago that nobody told of: what was posted after it is found, named, and billed again once."""
+"""An end in Lago that nobody told of: what was posted after it is found, named, and billed again exactly once."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from connectors.lago.client import LagoClient, lago_http
+from connectors.operations.after_end import Lost
+from connectors.operations.learnt_ends import LearntEnds
+from connectors.operations.rebilling import Rebilling, receipts_are_read
+from connectors.operations.sending import Sender
+from connectors.postgres.pool import Database
+from connectors.settings import Settings
+from schemas.customers import OrgRecord, Period
+from schemas.errors import Unavailable
+from schemas.moments import SECOND_US, parse_us
+from schemas.policy import LatePolicy
+from streams.core.after_end import gaps
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.database import projector_parts, rows, until
+from tests.support.eventually import soon
 from tests.support.posting import quick_delivery
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.stage import Stage
+
+COMPLETED = "SELECT COALESCE(sum(calls), 0)::int FROM lago_events WHERE status = 'completed'"
+FAILED = "SELECT count(*)::int FROM lago_events WHERE reason = 'unbillable_ended'"
 
 
 @pytest.fixture
@@ -29,48 +48,304 @@ def calls(numbers: range) -> list[Raw]:
     return [raw(0, slp(n, at_us=at, cost="0.01"), received_us=at) for n in numbers]
 
 
-async def test_what_was_posted_after_an_end_is_billed_again_once(stage: Stage, database: str, lago: Lago) -> None:
-    """
-    sub-a  ----------| ended in Lago, and nobody here knows        sub-b  |--------
-                         u u u  three calls, "completed"                  u u u
+@dataclass
+class Told:
+    """What the task tells."""
+
+    outcomes: dict[str, int] = field(default_factory=dict)
+    waits: tuple[int, Decimal] = (0, Decimal(0))
+
+    def rebilled(self, outcome: str, events: int) -> None:
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + events
+
+    def after_end(self, events: int, usd: Decimal) -> None:
+        self.waits = events, usd
+
+
+class World:
+    """A product that runs; sub-a has ended in Lago, and three calls went to it afterwards.
+
+    sub-a  ----------| ended in Lago, and nobody here knows
+                         u u u  three calls, "completed"
     """
 
-    async def run(*words: str) -> Ended:
-        access = {"DATABASE_URL": database, "LAGO_API_URL": lago.url, "LAGO_API_KEY": KEY}
-        return await meterbridge(stage, *words, "--json", **access)
+    def __init__(self, stage: Stage, database: str, lago: Lago, lanes: Any, http: httpx.AsyncClient) -> None:
+        self.stage, self.url, self.lago, self.lanes = stage, database, lago, lanes
+        self.pool = Database(database, size=1)
+        self.told = Told()
+        self.asked: list[str] = []
+        self.client = LagoClient(http, lago.url, KEY, lambda name, *_: self.asked.append(name))
+        self.ended_us = 0
 
+    async def command(self, *words: str) -> Ended:
+        access = {"DATABASE_URL": self.url, "LAGO_API_URL": self.lago.url, "LAGO_API_KEY": KEY}
+        return await meterbridge(self.stage, *words, "--json", **access)
+
+    def task(self, make_desk: Any = Rebilling, late: LatePolicy = LatePolicy.SHIFT, **changes: Any) -> LearntEnds:
+        """As a new process has it."""
+        settings = self.stage.settings.model_copy(update={"late_policy": late})
+        options = {"lago": self.client, "make_desk": make_desk, "monotonic": lambda: float("inf"), **changes}
+        return LearntEnds(settings, self.pool, self.lanes, self.told, make_sender=lambda: Sender(settings), **options)
+
+    async def learn(self, *periods: Period) -> None:
+        """The org's record is this, and the projector has read it: a webhook came, or the poll."""
+        org = OrgRecord("org-a", periods=periods, updated_at=time.time_ns() // 1000)
+        self.stage.producer.produce(self.stage.topics.orgs, msgspec.json.encode(org), "org-a")
+        self.stage.producer.flush(10)
+        stands = "SELECT (extract(epoch FROM updated_at) * 1000000)::bigint FROM organisations WHERE org_id = 'org-a'"
+        await until(self.url, stands, lambda at: at == org.updated_at)
+
+    async def learn_of_the_end(self, *following: Period) -> None:
+        await self.learn(Period("sub-a", 0, self.ended_us), *following)
+
+    async def billed_cents(self, cents: int) -> None:
+        """So much is on invoices, and of all the events each was posted once."""
+        async with asyncio.timeout(60):
+            while (await self.lago.stats())["totals"]["billed_cents"] != str(cents):
+                await asyncio.sleep(0.05)
+        ids = [one["transaction_id"] for one in self.stage.values(self.stage.topics.events)]
+        assert len(ids) == len(set(ids))
+
+
+@pytest.fixture
+async def world(stage: Stage, database: str, lago: Lago) -> AsyncIterator[World]:
     stage.map("acme", "org-a", "sub-a")
-    completed = "SELECT COALESCE(sum(calls), 0)::int FROM lago_events WHERE status = 'completed'"
-    async with httpx.AsyncClient(trust_env=False) as http, projector_parts(stage, database) as base:
+    async with (
+        httpx.AsyncClient(trust_env=False) as http,
+        lago_http(5, 1) as asking,
+        projector_parts(stage, database) as base,
+    ):
         delivery = quick_delivery(lago, http)
         parts = replace(base, delivery=lambda: delivery)
         async with (
             stage.running("meter", parts),
             stage.running("sink", parts),
-            stage.running("project", parts),
+            stage.running("project", parts) as projector,
         ):
+            world = World(stage, database, lago, projector.lanes, asking)
             stage.put(calls(range(2)))
-            await until(database, completed, lambda count: count == 2)
-            await lago.http.delete("/api/v1/subscriptions/sub-a")
-            await asyncio.sleep(2.1)
+            await until(database, COMPLETED, lambda count: count == 2)
+            answer = await lago.http.delete("/api/v1/subscriptions/sub-a")
+            world.ended_us = parse_us(answer.json()["subscription"]["terminated_at"])
+            # Lago tells an end to the second, so what happens within it is not known to be after it.
+            await soon(lambda: time.time_ns() // 1000 > world.ended_us + SECOND_US)
             stage.put(calls(range(2, 5)))
-            await until(database, completed, lambda count: count == 5)
+            await until(database, COMPLETED, lambda count: count == 5)
             assert (await lago.stats())["totals"]["billed_cents"] == "2"
-            [complaint] = (await run("reconcile", "--lago")).json["complaints"]
-            assert "3 cents were delivered to it with a moment after its end" in complaint
-            nowhere = await run("lago", "rebill", "--dry-run")
-            assert (nowhere.code, {one["on"] for one in nowhere.json}) == (1, {None}), nowhere.err
-            await lago.subscribe("sub-b", "org-a")
-            done = await run("lago", "rebill", "--why", "it had ended")
-            assert (done.code, {one["on"] for one in done.json}) == (0, {"sub-b"}), done.err
-            failed = "SELECT count(*)::int FROM lago_events WHERE reason = 'unbillable_ended'"
-            await until(database, failed, lambda count: count == len(done.json))
-            await until(database, completed, lambda count: count == 5)
-            again = await run("lago", "rebill")
-            assert (again.code, again.json) == (0, []), again.err
-    assert (await lago.stats())["totals"]["billed_cents"] == "5"
-    assert (await run("reconcile", "--lago")).json["complaints"] == []
-    [(action, reason, cost)] = await rows(
-        database, "SELECT action, reason, cost_usd FROM audit_log WHERE action = 'lago.rebill'"
-    )
+            yield world
+            world.pool.terminate()
+
+
+async def test_what_was_posted_after_an_end_is_billed_again_once(world: World) -> None:
+    """By a person's command: first there is nowhere to bill it, then there is sub-b."""
+    [complaint] = (await world.command("reconcile", "--lago")).json["complaints"]
+    assert "3 cents were delivered to it with a moment after its end" in complaint
+    nowhere = await world.command("lago", "rebill", "--dry-run")
+    assert (nowhere.code, {one["on"] for one in nowhere.json}) == (1, {None}), nowhere.err
+    await world.lago.subscribe("sub-b", "org-a")
+    done = await world.command("lago", "rebill", "--why", "it had ended")
+    assert (done.code, {one["on"] for one in done.json}) == (0, {"sub-b"}), done.err
+    await until(world.url, FAILED, lambda count: count == len(done.json))
+    await until(world.url, COMPLETED, lambda count: count == 5)
+    again = await world.command("lago", "rebill")
+    assert (again.code, again.json) == (0, []), again.err
+    await world.billed_cents(5)
+    assert (await world.command("reconcile", "--lago")).json["complaints"] == []
+    query = "SELECT action, reason, cost_usd FROM audit_log WHERE action = 'lago.rebill'"
+    [(action, reason, cost)] = await rows(world.url, query)
     assert (action, reason, str(cost)) == ("lago.rebill", "it had ended", "0.03")
+
+
+async def test_an_end_that_is_learnt_late_is_put_right_without_a_command(world: World) -> None:
+    """
+    sub-a  ----------|                     sub-b  |--------
+                         u u u  learnt ^            u u u
+    """
+    task = world.task()
+    await task.once()
+    assert world.asked == []
+    await world.learn_of_the_end()
+    await task.once()
+    assert world.told.waits[1] == Decimal("0.03")
+    await world.lago.subscribe("sub-b", "org-a")
+    await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
+    watching = asyncio.ensure_future(task.watch())
+    try:
+        await world.billed_cents(5)
+        await until(world.url, COMPLETED, lambda count: count == 5)
+    finally:
+        watching.cancel()
+    await task.once()
+    await world.billed_cents(5)
+    assert (world.told.waits, list(world.told.outcomes)) == ((0, Decimal(0)), ["rebilled"])
+    assert (await world.command("reconcile", "--lago")).json["complaints"] == []
+    query = "SELECT actor, cost_usd FROM audit_log WHERE action = 'lago.rebill'"
+    assert sum(cost for _, cost in await rows(world.url, query)) == Decimal("0.03")
+
+
+async def test_explain_shows_the_event_and_the_one_in_its_stead_and_proves_both(world: World) -> None:
+    await world.lago.subscribe("sub-b", "org-a")
+    await world.learn_of_the_end()
+    await world.task().once()
+    await until(world.url, COMPLETED, lambda count: count == 5)
+    query = "SELECT transaction_id FROM lago_events WHERE reason = 'unbillable_ended' ORDER BY 1"
+    old = (await rows(world.url, query))[0][0]
+    first, second = [await world.command("explain", name) for name in (old, f"{old}-again")]
+    assert (first.code, second.code) == (0, 0), first.out
+    assert (first.json["status"], first.json["reason"]) == ("failed", "unbillable_ended")
+    again = first.json["again"]
+    assert (again["transaction_id"], again["status"], again["proved"]) == (f"{old}-again", "completed", True)
+    assert again["external_subscription_id"] == "sub-b"
+    assert (second.json["instead_of"], second.json["again"]) == (old, None)
+    assert second.json["lines"] == first.json["lines"] != []
+    assert second.json["proved"] and second.json["calls"] == len(second.json["lines"])
+    call = first.json["lines"][0]["request_id"]
+    [found] = (await world.command("explain", "--request", call)).json["calls"]
+    assert (found["event"]["transaction_id"], found["event"]["again"]) == (old, again)
+    asked = await world.command("explain", "--customer", "acme", "--at", first.json["lines"][0]["ended_at"])
+    assert {one["event"] for one in asked.json["calls"]} >= {f"{old}-again"}
+    assert old not in {one["event"] for one in asked.json["calls"]}
+    await rows(world.url, "UPDATE usage_parts SET amount_cents = amount_cents + 1 WHERE part = $1", f"{old}-again")
+    assert ((await world.command("explain", old)).code, (await world.command("explain", f"{old}-again")).code) == (1, 1)
+
+
+async def test_lago_is_asked_only_about_orgs_with_something_after_an_end(world: World) -> None:
+    """sub-z has ended, too, but nothing was posted to it."""
+    await world.learn(Period("sub-a", 0), Period("sub-z", 0, world.ended_us))
+    await world.task().once()
+    assert world.asked == []
+    await world.learn_of_the_end()
+    await world.task().once()
+    assert set(world.asked) == {"subscriptions", "customer", "plan"}
+
+
+async def test_an_org_is_looked_at_when_its_record_changes_and_else_ever_more_seldom(world: World) -> None:
+    now = 0.0
+    task = world.task(monotonic=lambda: now)
+    await world.learn_of_the_end()
+    looks = []
+    for minute in range(140):
+        now, before = 60.0 * minute, len(world.asked)
+        await task.once()
+        looks += [minute] if len(world.asked) > before else []
+    assert looks == [0, 1, 3, 7, 15, 31, 63, 123]
+    await world.learn_of_the_end()
+    before = len(world.asked)
+    await task.once()
+    assert len(world.asked) > before
+
+
+async def test_what_lago_does_not_call_an_end_is_none(world: World) -> None:
+    """The record is wrong, or older than Lago: sub-a began again before the calls came."""
+    await world.lago.subscribe("sub-a", "org-a", subscription_at="2026-01-01T00:00:00Z")
+    await world.learn_of_the_end()
+    await world.task().once()
+    assert (world.told.waits, world.told.outcomes) == ((0, Decimal(0)), {})
+
+
+@pytest.mark.parametrize("late", [LatePolicy.HOLD, None])
+async def test_where_it_must_not_be_posted_by_itself_it_is_named(world: World, late: LatePolicy | None) -> None:
+    """By LATE_POLICY=hold, or because Lago cannot be asked: the command stays."""
+    await world.lago.subscribe("sub-b", "org-a")
+    await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
+    await world.task(**({"lago": None} if late is None else {"late": late})).once()
+    assert (world.told.waits[1], world.told.outcomes) == (Decimal("0.03"), {})
+    assert (await world.command("lago", "rebill")).code == 0
+    await world.billed_cents(5)
+
+
+class Dies(Rebilling):
+    """A process that is killed after its transaction is durable, or before."""
+
+    def __init__(self, settings: Settings, database: Database, *, durable: bool) -> None:
+        super().__init__(settings, database)
+        self._durable = durable
+
+    async def bill(self, lost: Any) -> None:
+        if self._durable:
+            await super().bill(lost)
+        raise Unavailable("killed", "")
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_killed_in_between_it_bills_once(world: World, durable: bool) -> None:
+    await world.lago.subscribe("sub-b", "org-a")
+    await world.learn_of_the_end()
+    with pytest.raises(Unavailable, match="killed"):
+        await world.task(lambda *of: Dies(*of, durable=durable)).once()
+    await world.task().once()
+    await world.billed_cents(5)
+    await until(world.url, COMPLETED, lambda count: count == 5)
+
+
+async def test_two_processes_and_a_person_at_once_bill_once(world: World) -> None:
+    """The one that lost the partition has not noticed yet; an operator does the same by hand meanwhile."""
+    await world.lago.subscribe("sub-b", "org-a")
+    await world.learn_of_the_end()
+    await asyncio.gather(
+        world.task().once(),
+        world.task().once(),
+        world.command("lago", "rebill"),
+        return_exceptions=True,
+    )
+    await world.task().once()
+    await world.billed_cents(5)
+
+
+async def test_who_was_fenced_can_do_nothing_more(world: World) -> None:
+    """One has read what is lost; before it posts, another does all of it."""
+    await world.lago.subscribe("sub-b", "org-a")
+    await world.learn_of_the_end()
+
+    class Slow(Rebilling):
+        async def bill(self, lost: list[Lost]) -> None:
+            await world.task().once()
+            await super().bill(lost)
+
+    with pytest.raises(Unavailable, match="another_desk"):
+        await world.task(Slow).once()
+    await world.billed_cents(5)
+
+
+async def test_who_comes_after_another_waits_until_its_receipts_are_read(world: World) -> None:
+    """The projector stands still: what the rows say is not what is true, so nothing may be billed by it."""
+    await world.lago.subscribe("sub-b", "org-a")
+    await world.learn_of_the_end()
+    await rows(world.url, "UPDATE projector_offsets SET next = 0 WHERE topic = $1", world.stage.topics.receipts)
+    with pytest.raises(Unavailable, match="log_behind"):
+        await receipts_are_read(world.stage.settings, world.pool, limit_s=0.5)
+
+
+async def test_what_is_lost_to_a_second_end_is_billed_a_second_time(world: World) -> None:
+    """
+    sub-a  ---|        sub-b  ---|            sub-c  |-----
+                u u u              u' u' u'             u'' u'' u''
+    """
+    await world.lago.subscribe("sub-b", "org-a")
+    await world.learn_of_the_end()
+    answer = await world.lago.http.delete("/api/v1/subscriptions/sub-b")
+    ended_us = parse_us(answer.json()["subscription"]["terminated_at"])
+    # Lago was asked before sub-b ended: its copy of the truth is old by then.
+    task = world.task()
+    task._ends = StillRuns(ended_us)  # type: ignore[assignment]
+    await soon(lambda: time.time_ns() // 1000 > ended_us + SECOND_US)
+    await task.once()
+    await until(world.url, FAILED, lambda count: count > 0)
+    await until(world.url, COMPLETED, lambda count: count == 5)
+    await world.lago.subscribe("sub-c", "org-a")
+    sub_b = Period("sub-b", world.ended_us + SECOND_US, ended_us)
+    await world.learn_of_the_end(sub_b, Period("sub-c", time.time_ns() // 1000))
+    await world.task().once()
+    await world.billed_cents(5)
+
+
+class StillRuns:
+    """Lago's word from before sub-b had ended."""
+
+    def __init__(self, ended_us: int) -> None:
+        self._ended_us = ended_us
+
+    async def of(self, org: OrgRecord, now_us: int) -> Any:
+        told = gaps(org.periods, 0)
+        running = Period("sub-b", self._ended_us + SECOND_US)
+        return OrgRecord(org.org_id, periods=(*org.periods, running)), told

@@ -103,7 +103,9 @@ def a_move_takes_the_past_along(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         mapping,
         "payers",
-        lambda found, at_us, kind, orgs: (one for one in found[covering(found, at_us) :] if covers(one, kind)),
+        lambda found, at_us, kind, orgs, now_us=None: (
+            one for one in found[covering(found, at_us) :] if covers(one, kind)
+        ),
     )
 
 

@@ -94,28 +94,26 @@ class Model:
             self.costless.setdefault(use.identity, self.clock)
         else:
             use.window = self.settings.window if use.metric == h.USAGE else 0
-            use.life = self.payer(use, judged=False)
+            use.life = self.payer(use)
             self.counted[use.identity] = use
             if not use.window:
                 self.seals(use)
 
-    def payer(self, use: Use, *, judged: bool = True) -> Life | None:
-        """The subscription that pays, None: it is held; of those that have ended none, once that is judged."""
-        found = (self.choice(use, org, named, use.ended, judged=judged) for org, named in self.payers(use))
+    def payer(self, use: Use) -> Life | None:
+        """The subscription that pays, None: it is held; none that has ended."""
+        found = (self.choice(use, org, named, use.ended) for org, named in self.payers(use))
         return next((life for life in found if life), None)
 
-    def choice(self, use: Use, org: str, named: str, moment: int, *, judged: bool = True) -> Life | None:
+    def choice(self, use: Use, org: str, named: str, moment: int) -> Life | None:
         """Of the org's subscriptions that charge the metric: the one that ran at the moment; else the one that began
         next; of several the org's own."""
         lives = [life for life in self.lives if life.org == org and use.metric in h.CHARGED[life.plan]]
         free = not lives and use.metric != h.USAGE  # it has no amount: where no plan charges it, it goes to any of them
         lives = [life for life in self.lives if life.org == org] if free else lives
-        lives = [life for life in lives if named in ("", life.name) and (self.runs(life) or not judged)]
+        lives = [life for life in lives if named in ("", life.name) and self.runs(life)]
         best = [life for life in lives if life.start <= moment and (life.end is None or moment < life.end)]
         if not best and (later := [life for life in lives if life.start > moment]):
             best = [life for life in later if life.start == min(other.start for other in later)]
-        if not best and not judged:
-            best = lives[-1:]
         own = [life for life in best if life.name == self.own.get(org)]
         return (own or best)[0] if len(best) == 1 or own or (free and best) else None
 
@@ -123,21 +121,25 @@ class Model:
         """Orgs, with the subscription that is named: of the mapping that the end lies in; the first one covers all
         before it. Where it is of no use to the call (ended, or for another kind of id) the next one that is. After it,
         should it lead to no subscription, later ones to the same org; and to another org only if it was deleted before
-        its org had any subscription."""
+        its org had any subscription. Then that org is the one that holds it, and the same is asked of it.
+        None takes over before it has begun."""
         if use.kind == "org":
             yield use.customer, ""
         versions = self.mappings.get(use.customer, [])
         covering = max((n for n, (begins, _) in enumerate(versions) if begins <= use.ended), default=0)
-        first: h.Mapped | None = None
-        deleted = False
-        for _, mapped in versions[covering:]:
+        holder: h.Mapped | None = None
+        deleted = named = False
+        for begins, mapped in versions[covering:]:
+            if begins > self.now and mapped is not versions[covering][1]:
+                return
             if isinstance(mapped, h.Unmapped):
-                deleted |= mapped.deleted and first is not None
+                deleted |= mapped.deleted and holder is not None
             elif mapped.kind in ("", use.kind):
-                first = first or mapped
-                never = not first.named and not any(life.org == first.org for life in self.lives)
-                if mapped.org != first.org and not (deleted and never):
-                    return
+                if holder and mapped.org != holder.org:
+                    if not deleted or named or any(life.org == holder.org for life in self.lives):
+                        return
+                    named = False
+                holder, deleted, named = mapped, False, named or bool(mapped.named)
                 yield mapped.org, mapped.named
 
     def maps(self, step: h.Mapped | h.Unmapped) -> None:

@@ -178,3 +178,51 @@ async def test_an_org_is_nobody_only_where_lago_says_so(answer: object, *, is_no
     assert await learner.is_nobody("org-typo") is is_nobody
     known = OrgLearner({}, {"org-typo": OrgRecord("org-typo")}, None, lago, now_us=lambda: NOW)  # type: ignore[arg-type]
     assert await known.is_nobody("org-typo") is False
+
+
+#: What is asked for, of which kind of id, minutes after the step before it, and for how many minutes ahead; None = now.
+STEPS = st.tuples(
+    st.sampled_from(["a", "b", "none", "end", "delete"]),
+    st.sampled_from(["", "user", "team"]),
+    st.integers(1, 40),
+    st.none() | st.integers(1, 60),
+)
+MINUTE_US = 60 * SECOND_US
+
+
+@given(st.lists(STEPS, min_size=2, max_size=7), st.lists(st.integers(-10, 120), min_size=1, max_size=8))
+def test_calls_of_whatever_kind_keep_their_payer_whatever_is_announced_and_withdrawn(
+    steps: list[tuple[str, str, int, int | None]], moments: list[int]
+) -> None:
+    """A version for another kind of id, an org without a subscription, a deletion: what a later version takes over is its
+    own from then on. One that has not begun yet may be withdrawn, so it takes nothing."""
+    known = {name: OrgRecord(name, periods=(Period(name, 0),)) for name in "ab"}
+    record, now = None, NOW
+    for what, kind, minutes, ahead in steps:
+        now += minutes * MINUTE_US
+        at, before = None if ahead is None else now + ahead * MINUTE_US, record
+        if what in ("end", "delete"):
+            record = before and unmap(before, Ending(what == "delete", at), now, LEAD)
+        else:
+            record = remap(before, asked(what, at, kind=kind), now, LEAD)
+        if before is None or record is None:
+            continue
+        for at_us in (NOW + minute * MINUTE_US for minute in moments):
+            for of_kind in ("user", "team", "end_user"):
+                paid = resolve(before, at_us, of_kind, known, now_us=now)
+                if at_us < now and not paid.held:
+                    for later_us in (now, now + 90 * MINUTE_US):
+                        assert resolve(record, at_us, of_kind, known, now_us=later_us) == paid
+
+
+def test_a_version_that_has_not_begun_takes_nothing_over() -> None:
+    """
+    now |--- for users, org a ---|--- for all, org b ...      a call of a team, before that
+    """
+    record = remap(None, asked("a", kind="user"), NOW, LEAD)
+    record = later(record, asked("b", NOW + 3 * HOUR_US))
+    known = {name: OrgRecord(name, periods=(Period(name, 0),)) for name in "ab"}
+    at_us, begins_us = NOW + 2 * HOUR_US, record.versions[-1].effective_from
+    assert resolve(record, at_us, "team", known, now_us=begins_us - 1).held == WRONG_KIND
+    assert resolve(record, at_us, "team", known, now_us=begins_us).subscription == "b"
+    assert resolve(record, at_us, "user", known, now_us=begins_us).subscription == "a"

@@ -145,8 +145,35 @@ async def test_what_may_pass_is_unavailable(status: int) -> None:
 @pytest.mark.parametrize("status", [400, 405, 422])
 async def test_what_is_wrong_for_ever_is_rejected(status: int) -> None:
     with pytest.raises(LagoRejected) as caught:
-        await Wire(httpx.Response(status, content=b"<html>")).client.organization()
+        await Wire(httpx.Response(status, json={"status": status, "error": "No"})).client.organization()
     assert isinstance(caught.value, Rejected)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(400, "not_lago"), (422, "not_lago"), (405, "http_405"), (413, "http_413"), (414, "http_414"), (415, "http_415")],
+)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"content": b"<html>The plain HTTP request was sent to HTTPS port</html>"},
+        {"json": {"detail": "value is not a valid dict"}},
+        {"json": {"status": 500, "error": "No", "code": "plan_not_found"}},
+        {"json": []},
+        {},
+    ],
+)
+async def test_what_is_not_lago_s_answer_refuses_nothing_for_ever(status: int, reason: str, answer: Any) -> None:
+    """A proxy, an HTTPS port asked in plain HTTP, another server: what they say is not about what was asked."""
+    with pytest.raises(LagoUnavailable) as caught:
+        await Wire(httpx.Response(status, **answer)).client.plan("p")
+    assert (caught.value.reason, caught.value.retryable) == (reason, True)
+
+
+async def test_a_404_of_another_server_is_not_lago_s_word() -> None:
+    """It has Lago's code in it, and neither its status nor its error."""
+    with pytest.raises(LagoUnavailable, match="http_404"):
+        await Wire(httpx.Response(404, json={"code": "plan_not_found"})).client.plan("p")
 
 
 @pytest.mark.parametrize(

@@ -88,3 +88,16 @@ def test_a_lago_from_before_1_39_is_named() -> None:
     assert [one["event"] for one in said] == ["lago_too_old"]
     assert not tenant([lago(version="v1.38.0"), lago(version="v1.39.0")]).too_old()
     assert not tenant([lago(version="production")]).too_old()
+
+
+def test_that_lago_is_away_is_logged_once_for_a_cause_however_often_it_is_asked() -> None:
+    with capture_logs() as lines:
+        tenant([failing(500), failing(500), failing(401), failing(401), lago(), failing(401), failing(401)])
+    told = [line["reason"] for line in lines if line["event"] == "event_store_unknown"]
+    assert told == ["http_500", "http_401", "http_401"]
+
+
+def test_a_key_that_may_not_ask_is_logged_once() -> None:
+    with capture_logs() as lines:
+        tenant([failing(403), failing(403), failing(403)])
+    assert [line["event"] for line in lines] == ["event_store_assumed"]

@@ -1,0 +1,260 @@
+"""What was posted after an end is put right by itself, once the end is learnt: `meterbridge lago rebill` without a person.
+
+Runs beside the projector, in the process that owns the first partition of the orgs' topic. An end is learnt when it is in
+the org's record, so the rows say about which orgs Lago is to be asked: those of which a record shows an end, and to
+which something was delivered after it. What is billed again is exactly once (connectors/operations/rebilling.py):
+killed at any point it does no harm, and two at once, or a person's command, fence each other.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+import structlog
+
+from connectors.lago.client import LagoClient
+from connectors.operations.after_end import ENDED_US, Ends, Lost, dollars_of, pages, posted_in
+from connectors.operations.audit import audited
+from connectors.operations.rebilling import Rebilling
+from connectors.operations.sending import Sender
+from connectors.orgs.learning import MOST_FAILURES
+from connectors.postgres.pool import Database
+from connectors.settings import Settings
+from schemas.customers import OrgRecord, Period
+from schemas.errors import MeterbridgeError
+from schemas.moments import parse_us, to_datetime
+from schemas.money import EXACT, ZERO, add, plain
+from schemas.policy import LatePolicy
+from schemas.topics import TopicNames
+from streams.core.after_end import Gap, gaps
+
+log = structlog.get_logger(__name__)
+
+#: How often it looks which orgs' records are others.
+EVERY_S: Final = 60.0
+#: An org is looked at again after a minute, two, four ... an hour: what was on its way when the end was learnt may be
+#: delivered, or known to be, only later.
+_LONGEST_S: Final = 3600.0
+#: Why events wait.
+NOWHERE, LATE_POLICY, NO_LAGO_KEY = "nowhere", "late_policy", "no_lago_key"
+
+_RECORDS = """
+SELECT o.org_id, o."offset", o.currency, o.status, o.subscription_id, o.periods::text
+FROM organisations o
+WHERE EXISTS (SELECT FROM jsonb_to_recordset(o.periods) AS p (terminated_at timestamptz) WHERE p.terminated_at >= $1)
+ORDER BY o.org_id
+"""
+
+
+class Sensors(Protocol):
+    """What is told about events that an end overtook."""
+
+    def rebilled(self, outcome: str, events: int) -> None: ...
+    def after_end(self, events: int, usd: Decimal) -> None: ...
+
+
+class Waiting(NamedTuple):
+    """Events of one org that no invoice will count and that are not billed again yet, their cents, and why."""
+
+    events: int = 0
+    cents: Decimal = ZERO
+    why: str = ""
+
+
+@dataclass(slots=True)
+class _Looked:
+    """When an org was looked at.
+
+    Fields:
+        offset: of its record then.
+        next_s, wait_s: when it is looked at again (monotonic), and how long after the last time that is, seconds.
+    """
+
+    offset: int
+    next_s: float
+    wait_s: float
+    waiting: Waiting
+
+
+@dataclass(slots=True)
+class LearntEnds:
+    """Of one process; `lanes` are its partitions now, by `topic-partition`. `lago` None: Lago cannot be asked."""
+
+    settings: Settings
+    database: Database
+    lanes: Mapping[str, Any]
+    sensors: Sensors
+    lago: LagoClient | None
+    make_sender: Callable[[], Sender]
+    make_desk: Callable[[Settings, Database], Rebilling] = Rebilling
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    monotonic: Callable[[], float] = time.monotonic
+    _looked: dict[str, _Looked] = field(default_factory=dict)
+    _ends: Ends | None = None
+    _sender: Sender | None = None
+    _failed: str = ""
+
+    async def watch(self) -> None:
+        """Look for ever. What goes wrong is logged, once for each cause, and tried again."""
+        while True:
+            try:
+                await self.once()
+                self._failed = ""
+            except MeterbridgeError as error:
+                self._tell(error.reason, error.detail)
+            except Exception as error:  # our bug: it is logged whole, and the projector goes on
+                self.sensors.rebilled("failed", 0)
+                log.exception("rebilling_failed", error=type(error).__name__)
+            await self.sleep(EVERY_S)
+
+    async def once(self) -> None:
+        """Look at every org that is due.
+
+        Raises:
+            Unavailable: a neighbour is away, or `another_desk`: what is left is looked at the next time.
+            LagoIntegrationError: Lago could not be asked about `MOST_FAILURES` orgs one after the other.
+        """
+        topic = TopicNames.with_prefix(self.settings.topic_prefix).orgs
+        if f"{topic}-0" not in self.lanes:
+            self._looked.clear()
+            self._show()
+            return
+        async with AsyncExitStack() as stack:
+            desks: list[Rebilling] = []
+
+            async def desk() -> Rebilling:
+                if not desks:
+                    desks.append(await stack.enter_async_context(self.make_desk(self.settings, self.database)))
+                return desks[0]
+
+            failures = 0
+            for offset, org in await self._due():
+                try:
+                    waiting = await self._look(org, desk)
+                    failures = 0
+                except MeterbridgeError as error:
+                    failures += 1
+                    if desks or self.lago is None or failures == MOST_FAILURES:
+                        raise
+                    log.warning("org_not_looked_at", org=org.org_id, reason=error.reason, detail=error.detail)
+                else:
+                    self._keep(org.org_id, offset, waiting)
+        self._show()
+
+    async def _due(self) -> list[tuple[int, OrgRecord]]:
+        """Orgs whose records show an end, and changed, or were looked at long enough ago; with the records' offsets."""
+        since = to_datetime(_now_us() - ENDED_US)
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(_RECORDS, since)
+        for gone in self._looked.keys() - {row["org_id"] for row in rows}:
+            del self._looked[gone]
+        due = []
+        for row in rows:
+            looked = self._looked.get(row["org_id"])
+            if looked is None or looked.offset != row["offset"] or self.monotonic() >= looked.next_s:
+                due.append((row["offset"], _record(row)))
+        return due
+
+    async def _look(self, org: OrgRecord, desk: Callable[[], Awaitable[Rebilling]]) -> Waiting:
+        now_us = _now_us()
+        count, cents = await posted_in(self.database, org.org_id, gaps(org.periods, now_us - ENDED_US))
+        if not count:
+            return Waiting()
+        if self.lago is None:
+            return Waiting(count, cents, NO_LAGO_KEY)
+        if self._ends is None:
+            self._ends = Ends(self.lago)
+        org, told = await self._ends.of(org, now_us)
+        if self.settings.late_policy is LatePolicy.HOLD:
+            count, cents = await posted_in(self.database, org.org_id, told)
+            return Waiting(count, cents, LATE_POLICY) if count else Waiting()
+        if await self._some_able(org, told):
+            return await self._bill(org, told, await desk())
+        count, cents = await posted_in(self.database, org.org_id, told)
+        return Waiting(count, cents, NOWHERE) if count else Waiting()
+
+    async def _some_able(self, org: OrgRecord, told: list[Gap]) -> bool:
+        async for page in self._pages(org, told):
+            if any(one.able for one in page):
+                return True
+        return False
+
+    async def _bill(self, org: OrgRecord, told: list[Gap], desk: Rebilling) -> Waiting:
+        """Bill what can be billed, page by page; what remains."""
+        events, cents = 0, ZERO
+        async for page in self._pages(org, told):
+            if able := [one for one in page if one.able]:
+                await asyncio.to_thread(self._audited, org.org_id, able)
+                await desk.bill(able)
+                self.sensors.rebilled("rebilled", len(able))
+                usd = plain(dollars_of(able))
+                log.info("usage_rebilled", org=org.org_id, events=len(able), usd=usd, on=_subscriptions(able))
+            for one in page:
+                if not one.able:
+                    events, cents = events + 1, add(cents, one.cents)
+        return Waiting(events, cents, NOWHERE) if events else Waiting()
+
+    def _pages(self, org: OrgRecord, told: list[Gap]) -> Any:
+        return pages(self.database, org, told, _now_us(), self.settings.lago_event_code)
+
+    def _audited(self, org_id: str, able: list[Lost]) -> None:
+        if self._sender is None:
+            self._sender = self.make_sender()
+        write = partial(audited, self.settings, self._sender, "lago.rebill", actor="meterbridge")
+        write({"events": str(len(able)), "org": org_id}, count=len(able), cost_usd=dollars_of(able))
+
+    def _keep(self, org_id: str, offset: int, waiting: Waiting) -> None:
+        before = self._looked.get(org_id)
+        again = before is not None and before.offset == offset
+        wait_s = min(_LONGEST_S, before.wait_s * 2) if again and before is not None else EVERY_S
+        self._looked[org_id] = _Looked(offset, self.monotonic() + wait_s, wait_s, waiting)
+        if waiting.events and (before is None or before.waiting.why != waiting.why):
+            usd = plain(_dollars(waiting.cents))
+            log.warning("usage_after_end", org=org_id, events=waiting.events, usd=usd, reason=waiting.why)
+
+    def _show(self) -> None:
+        cents = ZERO
+        for one in self._looked.values():
+            cents = add(cents, one.waiting.cents)
+        self.sensors.after_end(sum(one.waiting.events for one in self._looked.values()), _dollars(cents))
+
+    def _tell(self, reason: str, detail: str) -> None:
+        if reason != self._failed:
+            self._failed = reason
+            log.warning("rebilling_waits", reason=reason, detail=detail)
+
+
+def _record(row: Mapping[str, Any]) -> OrgRecord:
+    """The org's record out of its row, as far as it decides who pays."""
+    periods = tuple(_period(one) for one in msgspec.json.decode(row["periods"]))
+    own = row["subscription_id"]
+    return OrgRecord(
+        row["org_id"], currency=row["currency"], status=row["status"], periods=periods, subscription_id=own
+    )
+
+
+def _period(told: Mapping[str, Any]) -> Period:
+    ended = told.get("terminated_at")
+    moments = {
+        "started_at": parse_us(told["started_at"]),
+        "terminated_at": None if ended is None else parse_us(ended),
+    }
+    return msgspec.convert({**told, **moments}, Period)
+
+
+def _subscriptions(able: list[Lost]) -> list[str]:
+    return sorted({one.instead.external_subscription_id for one in able if one.instead is not None})
+
+
+def _dollars(cents: Decimal) -> Decimal:
+    return EXACT.divide(cents, Decimal(100))
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,123 @@
+"""Bills again what an end overtook: exactly once, whoever else does so at the same time.
+
+The new event, its receipt and the failed receipt of the old one are one transaction. There is one producer for all who
+bill again: who starts it fences whoever had it before, and only then reads what is left to do. So what another has
+done is seen, and what it still wants to do is refused by Kafka (docs/adr/0027).
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError, ProducerFenced
+
+from connectors.kafka.security import aiokafka_config
+from connectors.operations.after_end import Lost
+from connectors.operations.scan import Stretch, stretch_of
+from connectors.operations.usage_log import records_in
+from connectors.postgres.pool import Database
+from connectors.settings import Settings
+from schemas.errors import Unavailable
+from schemas.records import LagoEvent, Receipt
+from schemas.topics import TopicNames
+from streams.core.after_end import UNBILLABLE_ENDED
+from streams.core.tally import FAILED, PENDING
+from streams.transactions import TransactionalWriter, Write
+from streams.writes import MANIFEST, receipt_write
+
+_ASK_AGAIN_S: Final = 0.25
+_PLACES = "SELECT partition, next FROM projector_offsets WHERE topic = $1"
+
+
+class Rebilling:
+    """The right to bill again, while it is entered.
+
+    Raises:
+        Unavailable: the broker does not answer, or the projector does not come to the end of the receipts.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._topics = TopicNames.with_prefix(settings.topic_prefix)
+        name = f"{settings.topic_prefix}{settings.deployment_name}-rebill"
+        self._writer = TransactionalWriter(aiokafka_config(settings), name)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._writer.start()
+            await receipts_are_read(self._settings, self._database)
+        except KafkaError as error:
+            await self._writer.stop()
+            raise Unavailable("kafka_unavailable", type(error).__name__) from error
+        except BaseException:
+            await self._writer.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._writer.stop()
+
+    async def bill(self, lost: Sequence[Lost]) -> None:
+        """Post what is billed instead, in one transaction; at most `after_end.PAGE` that are `able`.
+
+        Read them after this was entered: what was read before may have been done by another.
+
+        Raises:
+            Unavailable: Kafka went away, or `another_desk`. Nothing is done then, or all of it.
+        """
+        writes = [write for one in lost for write in self._writes(one)]
+        if not writes:
+            return
+        try:
+            await self._writer.commit(writes, TopicPartition(self._topics.events, 0), None, "")
+        except ProducerFenced as error:
+            raise Unavailable("another_desk", "somebody else has begun to bill again") from error
+        except KafkaError as error:
+            raise Unavailable("kafka_unavailable", type(error).__name__) from error
+
+    def _writes(self, lost: Lost) -> list[Write]:
+        now_us = time.time_ns() // 1000
+        failed = Receipt(lost.event.transaction_id, FAILED, now_us, lost.subscription, reason=UNBILLABLE_ENDED)
+        again = [] if lost.instead is None else self._instead(lost.instead, lost, now_us)
+        return [*again, receipt_write(self._topics, failed)] if lost.able else []
+
+    def _instead(self, event: LagoEvent, lost: Lost, now_us: int) -> list[Write]:
+        key, headers, calls = event.external_subscription_id.encode(), [], 0
+        if lost.manifest is not None:
+            manifest = msgspec.structs.replace(lost.manifest, deployment=self._settings.deployment_name)
+            headers, calls = [(MANIFEST, msgspec.json.encode(manifest))], manifest.count
+        cents = event.precise_total_amount_cents
+        begun = Receipt(event.transaction_id, PENDING, now_us, event.external_subscription_id, cents, calls)
+        return [
+            Write(self._topics.events, -1, key, msgspec.json.encode(event), headers),
+            receipt_write(self._topics, begun),
+        ]
+
+
+async def receipts_are_read(settings: Settings, database: Database, limit_s: float = 30.0) -> None:
+    """Return when the tables hold every receipt that there was when this was called.
+
+    Raises:
+        Unavailable: `log_behind`: they do not within `limit_s` seconds.
+    """
+    topic = TopicNames.with_prefix(settings.topic_prefix).receipts
+    whole = await asyncio.to_thread(stretch_of, settings, topic)
+    deadline = time.monotonic() + limit_s
+    while behind := await asyncio.to_thread(records_in, settings, await _unread(database, whole)):
+        if time.monotonic() > deadline:
+            raise Unavailable("log_behind", f"the projector has {behind} receipts to go: is it running?")
+        await asyncio.sleep(_ASK_AGAIN_S)
+
+
+async def _unread(database: Database, whole: Stretch) -> Stretch:
+    async with database.connection() as connection:
+        places = dict(await connection.fetch(_PLACES, whole.topic))
+    ranges = {number: (max(start, places.get(number, 0)), end) for number, (start, end) in whole.ranges.items()}
+    return Stretch(whole.topic, ranges)

@@ -1,0 +1,80 @@
+"""What was posted to a subscription with a moment after its end, and the event that is posted in its stead; pure.
+
+Lago takes such an event, and no invoice will count it (docs/lago-behaviour.md, 4.1; docs/adr/0027).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from schemas.customers import OrgRecord, Period
+from schemas.moments import MAX_US, SECOND_US, lago_timestamp, parse_us, to_iso
+from schemas.records import LagoEvent
+from streams.core.billing_periods import billed, covers
+from streams.core.choice import chosen
+from streams.core.restamp import USAGE_END
+from streams.core.tally import UNBILLABLE
+
+#: Why the receipt of what was posted after an end fails.
+UNBILLABLE_ENDED = UNBILLABLE + "ended"
+#: The property of the event that is posted in another's stead: that one's id.
+INSTEAD_OF = "instead_of"
+#: What follows that one's id in the id of the new event.
+AGAIN = "-again"
+
+
+class Gap(NamedTuple):
+    """Time in which a subscription, by its external id, does not run after it has: `[begins_us, ends_us)`."""
+
+    subscription: str
+    begins_us: int
+    ends_us: int
+
+
+def gaps(periods: Iterable[Period], since_us: int) -> list[Gap]:
+    """The gaps behind ends at or after `since_us`: what has a moment in one of them is on no invoice.
+
+    Lago tells an end to the second, so a gap begins a second later. One external id may have several lives: where the
+    next one takes over there is no gap. Before its first life is no gap either: there usage is moved to its start.
+    """
+    lives: defaultdict[str, list[Period]] = defaultdict(list)
+    for one in periods:
+        lives[one.external_id].append(one)
+    found = set()
+    for name, own in lives.items():
+        for one in own:
+            if one.terminated_at is None or one.terminated_at < since_us:
+                continue
+            begins_us = one.terminated_at + SECOND_US
+            if not any(covers(other, begins_us) for other in own):
+                later = (other.started_at for other in own if other.started_at > begins_us)
+                found.add(Gap(name, begins_us, min(later, default=MAX_US - 1)))
+    return sorted(found)
+
+
+def instead_of(event: LagoEvent, org: OrgRecord | None, now_us: int, code: str) -> LagoEvent | None:
+    """The event that bills what `event` was to bill; None where no subscription of the org's would.
+
+    Of one event it has always the same id, so Lago, which knows ids, never takes two. It may be lost to an end in its
+    turn: then one is posted in its stead.
+
+    Args:
+        event: as it was sealed, whatever moment and subscription it was posted with.
+        code: of events of calls; others have no amount, so nothing is owed for them.
+    """
+    at_us, owed = parse_us(event.timestamp), event.code == code
+    choice = chosen(org, at_us, event.code, now_us, owed=owed)
+    if org is None or choice.held:
+        return None
+    found = billed(org.periods, choice.subscription, at_us, now_us, event.code, owed=owed)
+    if found.held:
+        return None
+    return msgspec.structs.replace(
+        event,
+        transaction_id=event.transaction_id + AGAIN,
+        external_subscription_id=choice.subscription,
+        timestamp=lago_timestamp(found.at_us),
+        properties={USAGE_END: to_iso(at_us), **event.properties, INSTEAD_OF: event.transaction_id},
+    )
