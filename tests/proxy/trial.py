@@ -90,13 +90,15 @@ class Trial:
         await self._poll_half(jobs)
         if self.configuration.polled_by_litellm:
             await self.proxy.look(jobs["response"].rpartition("/")[2], "gpt-4o-mini")
+            await self._until_written(jobs["response"], "_background_cost")
         await self.proxy.poll(jobs["late"], UNFINISHED_POLLS)
         await asyncio.sleep(3)  # one flush of LiteLLM's, and more
         ingress = self.world.processes["ingress"]
         await ingress.kill()
         await self.proxy.poll(jobs["lost"], UNFINISHED_POLLS + 1)
         if self.configuration.database:
-            await self._until_written(jobs["lost"])
+            await self._until_written(jobs["batch"], "_batch_cost")
+            await self._until_written(jobs["lost"], "_batch_cost")
         await self.proxy.kill()
         await ingress.up()
         await self._proved(FIRST_HALF if self.configuration.database else FIRST_HALF - BATCH)
@@ -121,13 +123,13 @@ class Trial:
         await self.proxy.poll(jobs["response"], RESPONSE_POLLS // 2)
         await self.proxy.poll(jobs["video"], VIDEO_POLLS // 2)
 
-    async def _until_written(self, job: str) -> None:
-        """Until LiteLLM's database has the row with the job's cost.
+    async def _until_written(self, job: str, ending: str) -> None:
+        """Until LiteLLM's database has the row with the job's cost, whose id is the job's with this ending.
 
         Raises:
             TimeoutError: it has none after a minute.
         """
-        wanted = job.rpartition("/")[2] + "_batch_cost"
+        wanted = job.rpartition("/")[2] + ending
         async with asyncio.timeout(60):
             while wanted not in {row[0] for row in await self.spend.rows()}:
                 await asyncio.sleep(0.2)
