@@ -34,7 +34,11 @@ def clock() -> Iterator[Clock]:
 def test_a_process_is_as_many_days_ahead_and_waits_as_long_as_ever(clock: Clock, days: int) -> None:
     clock.forward(days)
     said = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=os.environ | dict(clock.environ), capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | dict(clock.environ),
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     assert abs(float(said[0]) - time.time() - days * 86_400) < 60
     assert 0.4 <= float(said[1]) < 30
