@@ -38,7 +38,7 @@ bench: venv bench/.venv/.installed ## measure this product against its peers on 
 soak: venv ## kill, freeze and cut real processes for MINUTES=10, and count every cent afterwards
 	.venv/bin/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)
 
-trial: venv ## poll batches, responses and videos through a real LiteLLM proxy, and compare what Lago bills
+trial: venv ## poll jobs through a real LiteLLM proxy, in two weeks, with its database backfilled, and compare what Lago bills
 	.venv/bin/python -m tests.proxy
 
 mutants: venv tests/mutants/.venv/.installed ## named mistakes and 24 small changes of the rules (SEED=1, ALL=1): does a test notice?

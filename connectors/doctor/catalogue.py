@@ -183,10 +183,11 @@ LITELLM: Final = {
         "Prompts and answers are sent along. The ingress removes them before anything is stored, but they travel.",
         "`standard_logging_payload_excluded_fields`, with `messages` and `response` in it.",
     ),
-    "large_records": Kind(
+    "spend_log_stopped": Kind(
         _DEGRADED,
-        "A record is 14.7 kB instead of 3.7 kB; more than half of it is the price list's entry of the model.",
-        "`standard_logging_payload_excluded_fields`, with `model_map_information` in it.",
+        "LiteLLM leaves the field out for its own spend writer too, which then fails at every call (1.90 to 1.110): no row "
+        "in its database, no spend of its keys, and nothing to backfill from. Without a database it does no harm.",
+        "Remove `model_map_information` from `standard_logging_payload_excluded_fields`.",
     ),
     "timeout_short": Kind(
         _DEGRADED,

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from connectors.doctor.catalogue import Finding
 from connectors.http.ingress.auth import WebhookAuth
-from connectors.litellm.recommended import SAFE_VERSION
+from connectors.litellm.recommended import NEEDED_BY_SPEND_LOGS, SAFE_VERSION
 from connectors.litellm.seen import FAILURE, SUCCESS, Callback, Kind, Proxy, is_unseen
 from connectors.settings import Settings
 
@@ -136,16 +136,18 @@ def _switches(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _records(proxy: Proxy, _own: Settings) -> Findings:
-    """What a record holds beside usage."""
+    """What a record holds beside usage, and what LiteLLM's own spend writer cannot do without."""
     settings = proxy.settings
-    if settings is None or all(callback.reaches_us() is False for callback in proxy.of(Kind.GENERIC)):
+    if settings is None:
         return
     excluded = settings.get("standard_logging_payload_excluded_fields")
     left_out = set(excluded) if isinstance(excluded, list) else set()
+    if NEEDED_BY_SPEND_LOGS in left_out:
+        yield Finding("spend_log_stopped", f"standard_logging_payload_excluded_fields has {NEEDED_BY_SPEND_LOGS}.")
+    if all(callback.reaches_us() is False for callback in proxy.of(Kind.GENERIC)):
+        return
     if not {"messages", "response"} <= left_out and settings.get("turn_off_message_logging") is not True:
         yield Finding("prompts_leave", "standard_logging_payload_excluded_fields lacks messages or response.")
-    if "model_map_information" not in left_out:
-        yield Finding("large_records", "standard_logging_payload_excluded_fields lacks model_map_information.")
 
 
 def _version(proxy: Proxy, _own: Settings) -> Findings:

@@ -11,15 +11,17 @@ from connectors.litellm.seen import USAGE_PATH
 SAFE_VERSION: Final = (1, 108)
 MAX_RETRIES: Final = 5
 TIMEOUT_S: Final = 30
-#: Parts of a record that are not metered: prompts, answers, and most of its size.
+#: Parts of a record that are not metered: prompts, answers, and some of its size.
 EXCLUDED: Final = (
     "messages",
     "response",
-    "model_map_information",
     "hidden_params",
     "model_parameters",
     "error_information",
 )
+#: More than half of a record, and not to be left out: LiteLLM takes it from its own spend writer too, which then fails at
+#: every call (`KeyError` in litellm/proxy/spend_tracking/spend_tracking_utils.py, 1.90 to 1.110.2): no row is written.
+NEEDED_BY_SPEND_LOGS: Final = "model_map_information"
 ENDPOINT: Final = f"http://localhost:8080{USAGE_PATH}"
 
 _YAML: Final = """\

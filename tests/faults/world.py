@@ -50,7 +50,7 @@ class World:
     Fields:
         processes: by name; `meter-2` and `sink-2` belong to the third worker and do not run yet.
         clock_s: seconds since `begin`, negative before.
-        ingress: further variables of the ingress.
+        ingress, common: further variables of the ingress, and of every process.
     """
 
     broker: Kafka
@@ -60,6 +60,7 @@ class World:
     processes: dict[str, Process] = field(default_factory=dict)
     begun: float = field(default_factory=time.monotonic)
     ingress: Mapping[str, str] = field(default_factory=dict)
+    common: Mapping[str, str] = field(default_factory=dict)
 
     def clock_s(self) -> float:
         """Seconds since the load began."""
@@ -99,6 +100,7 @@ class World:
             "METRICS_PORT": str(self.ports["metrics-" + name]),
             "WINDOW_SECONDS": "10",
             "RETRY_DELAY": "2",
+            **self.common,
             **(self.ingress if name == "ingress" else {}),
         }
 
@@ -111,23 +113,32 @@ _COMMANDS = {
     **{f"sink-{n}": ("worker", "--only", "sink") for n in range(3)},
     "retry-0": ("worker", "--only", "retry"),
 }
+#: With `DATABASE_URL` among the common variables.
+_PROJECTOR = {"project-0": ("worker", "--only", "project")}
 
 
 @asynccontextmanager
 async def running_world(
-    environ: Mapping[str, str], folder: Path, *, broker: Kafka | None = None, ingress: Mapping[str, str] | None = None
+    environ: Mapping[str, str],
+    folder: Path,
+    *,
+    broker: Kafka | None = None,
+    ingress: Mapping[str, str] | None = None,
+    common: Mapping[str, str] | None = None,
 ) -> AsyncIterator[World]:
     """Everything up, twelve orgs subscribed, two thirds of the customers mapped; gone afterwards, but for the logs.
 
-    A `broker` that is handed in stays. `ingress`: further variables of the ingress.
+    A `broker` that is handed in stays. `ingress`, `common`: further variables of the ingress, and of every process;
+    with `DATABASE_URL` in `common` there is a projector too.
     """
     async with AsyncExitStack() as stack:
         if broker is None:
             broker = await asyncio.to_thread(start_kafka, environ)
             stack.callback(broker.stop)
-        ports = {name: free_port() for name in ("sandbox", "ingress", "api", *(f"metrics-{n}" for n in _COMMANDS))}
-        world = World(broker, folder, f"f{uuid.uuid4().hex[:6]}.", ports, ingress=ingress or {})
-        world.processes = {name: _process(world, name) for name in _COMMANDS}
+        commands = _COMMANDS | (_PROJECTOR if "DATABASE_URL" in (common or {}) else {})
+        ports = {name: free_port() for name in ("sandbox", "ingress", "api", *(f"metrics-{n}" for n in commands))}
+        world = World(broker, folder, f"f{uuid.uuid4().hex[:6]}.", ports, ingress=ingress or {}, common=common or {})
+        world.processes = {name: _process(world, name, command) for name, command in commands.items()}
         stack.push_async_callback(_end, world)
         await _create_topics(world)
         for name, process in world.processes.items():
@@ -142,10 +153,12 @@ async def running_world(
         yield world
 
 
-def _process(world: World, name: str) -> Process:
-    command = [sys.executable, "-m", "connectors", *_COMMANDS[name]]
+def _process(world: World, name: str, arguments: tuple[str, ...]) -> Process:
+    command = [sys.executable, "-m", "connectors", *arguments]
     if name == "sandbox":
         command += ["--port", str(world.ports["sandbox"])]
+        if world.common:  # who sets more may also stop it and start it again
+            command += ["--journal", str(world.folder / "lago.journal")]
     said = {"sandbox": "Lago sandbox on", "ingress": SERVES, "api": SERVES}.get(name, WORKS)
     return Process(name, command, world.environ(name), world.folder, world.clock_s, lambda log: said in log)
 

@@ -131,7 +131,7 @@ async def test_the_proxy_tells_what_stands_in_its_environment(tmp_path: Path) ->
     }
     async with proxy([OURS[1] | {"variables": told, "read_only": False}], ["GenericAPILogger"]) as url:
         report, codes = await examined(url, path)
-    assert codes == {"token_unknown", "max_retries_0", "timeout_long", "prompts_leave", "large_records"}
+    assert codes == {"token_unknown", "max_retries_0", "timeout_long", "prompts_leave"}
     assert "canary" not in json.dumps(report.as_object())
 
 

@@ -3,14 +3,18 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from connectors.litellm.recommended import EXCLUDED
 
 #: The release that is tried; its libraries come from requirements.txt.
 LITELLM = "1.110.2"
@@ -42,52 +46,82 @@ def install() -> None:
     mark.touch()
 
 
-def configuration(provider: str, endpoint: str, token: str, *, plain_ids: bool, keep_response: bool) -> str:
-    """The proxy's `config.yaml`, which is also JSON.
+def migrations() -> list[Path]:
+    """LiteLLM's own migrations of its database, in order.
 
-    Args:
-        provider: base URL of the provider, with `/v1`.
-        endpoint: where usage is posted.
+    Raises:
+        RuntimeError: the environment has none.
+    """
+    found = sorted((VENV / "lib").glob("python3*/site-packages/litellm_proxy_extras/migrations/*/migration.sql"))
+    if not found:
+        raise RuntimeError(f"LiteLLM's migrations are not in {VENV}")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One way to run the proxy.
+
+    Fields:
         plain_ids: `disable_responses_id_security`: a response has one id in all its polls.
         keep_response: leave LiteLLM's `response` in what is posted.
+        database: LiteLLM has one, so that there are spend rows.
+        free_reads: as beside a database, reads of a background response cost nothing.
+        polled_by_litellm: LiteLLM's own poller tells the cost of a background response.
     """
-    model = {"api_base": provider, "api_key": "sk-provider"}
-    left_out = ["messages", "model_map_information", "hidden_params", "model_parameters", "error_information"]
-    return json.dumps(
-        {
-            "model_list": [
-                {"model_name": name, "litellm_params": {"model": "openai/" + name, **model}}
-                for name in ("gpt-4o-mini", "sora-2")
-            ],
-            "files_settings": [{"custom_llm_provider": "openai", **model}],
-            "litellm_settings": {
-                "callbacks": ["meterbridge"],
-                "global_disable_no_log_param": True,
-                "standard_logging_payload_excluded_fields": left_out + ([] if keep_response else ["response"]),
-            },
-            "callback_settings": {
-                "meterbridge": {
-                    "callback_type": "generic_api",
-                    "endpoint": endpoint,
-                    "headers": {"Authorization": "Bearer " + token},
-                    "max_retries": 5,
-                    "retry_delay": 1,
-                    "timeout": 30,
-                }
-            },
-            "general_settings": {
-                "master_key": "sk-trial-master",
-                "custom_auth": "trial_auth.user_api_key_auth",
-                "disable_responses_id_security": plain_ids,
-            },
-        }
-    )
+
+    name: str
+    plain_ids: bool = False
+    keep_response: bool = False
+    database: bool = True
+    free_reads: bool = False
+    polled_by_litellm: bool = False
+
+    def yaml(self, provider: str, endpoint: str, token: str) -> str:
+        """The proxy's `config.yaml`, which is also JSON; what is left out of a record is what we recommend.
+
+        Args:
+            provider: base URL of the provider, with `/v1`.
+            endpoint: where usage is posted.
+        """
+        model = {"api_base": provider, "api_key": "sk-provider"}
+        left_out = [part for part in EXCLUDED if part != "response" or not self.keep_response]
+        return json.dumps(
+            {
+                "model_list": [
+                    {"model_name": name, "litellm_params": {"model": "openai/" + name, **model}}
+                    for name in ("gpt-4o-mini", "sora-2")
+                ],
+                "files_settings": [{"custom_llm_provider": "openai", **model}],
+                "litellm_settings": {
+                    "callbacks": ["meterbridge", "trial_inside.handler"] if self.database else ["meterbridge"],
+                    "global_disable_no_log_param": True,
+                    "standard_logging_payload_excluded_fields": left_out,
+                },
+                "callback_settings": {
+                    "meterbridge": {
+                        "callback_type": "generic_api",
+                        "endpoint": endpoint,
+                        "headers": {"Authorization": "Bearer " + token},
+                        "max_retries": 5,
+                        "retry_delay": 1,
+                        "timeout": 30,
+                    }
+                },
+                "general_settings": {
+                    "master_key": "sk-trial-master",
+                    "custom_auth": "trial_auth.user_api_key_auth",
+                    "disable_responses_id_security": self.plain_ids,
+                },
+            }
+        )
 
 
 class Proxy:
     """One proxy process on loopback; `client` is a client of its API."""
 
-    def __init__(self, folder: Path, port: int, config: str, provider: str) -> None:
+    def __init__(self, folder: Path, port: int, config: str, environ: Mapping[str, str]) -> None:
+        """`environ`: further variables of its process."""
         self.client = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}",
             headers={"Authorization": f"Bearer {KEY}"},
@@ -95,8 +129,9 @@ class Proxy:
             trust_env=False,
         )
         (folder / "trial_auth.py").write_text(_AUTH)
+        shutil.copy(FOLDER / "inside.py", folder / "trial_inside.py")
         (folder / "config.yaml").write_text(config)
-        self._folder, self._port, self._provider = folder, port, provider
+        self._folder, self._port, self._environ = folder, port, environ
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
@@ -121,11 +156,11 @@ class Proxy:
         command = [str(VENV / "bin" / "litellm"), "--config", "config.yaml", "--host", "127.0.0.1"]
         environ: Mapping[str, str] = {
             "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": str(self._folder),
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "DEFAULT_FLUSH_INTERVAL_SECONDS": "1",
-            "OPENAI_API_BASE": self._provider,
             "OPENAI_API_KEY": "sk-provider",
+            **self._environ,
+            "PYTHONPATH": str(self._folder),
         }
         with (self._folder / "litellm.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -145,6 +180,13 @@ class Proxy:
             self._process.kill()
         self._process = None
 
+    async def kill(self) -> None:
+        """SIGKILL: what it has not sent yet is lost."""
+        if self._process is not None:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+            self._process = None
+
     async def make(self, path: str, **body: Any) -> str:
         """POST JSON; the id of what was made."""
         answer = await self.client.post(path, json=body)
@@ -157,6 +199,17 @@ class Proxy:
         answer = await self.client.post("/v1/videos", files={name: (None, text) for name, text in form.items()})
         answer.raise_for_status()
         return str(answer.json()["id"])
+
+    async def look(self, response: str, model: str) -> None:
+        """Let LiteLLM's own poller look at a background response that is finished.
+
+        Raises:
+            RuntimeError: the poller did not report it.
+        """
+        answer = await self.client.post("/trial/poller", json={"id": response, "model": model, "user": USER})
+        answer.raise_for_status()
+        if answer.json()["waiting"]:
+            raise RuntimeError(f"LiteLLM's poller did not report {response}; see {self._folder / 'litellm.log'}")
 
     async def poll(self, path: str, times: int) -> None:
         """GET the same path again and again."""

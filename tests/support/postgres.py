@@ -70,9 +70,10 @@ class ConfiguredPostgres:
 
 
 class LocalPostgres:
-    """A cluster of our own on loopback; it ends when this process ends."""
+    """A cluster of our own on loopback; it ends when this process ends. `environ`: further variables of its process."""
 
-    def __init__(self) -> None:
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = os.environ | dict(environ or {})
         self._bin = binaries()
         self._account = _unprivileged_account()
         self.port = free_port()
@@ -116,6 +117,7 @@ class LocalPostgres:
             self._process = subprocess.Popen(
                 [self._bin / "postgres", "-D", self._data, *options],
                 **self._as_account(),
+                env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

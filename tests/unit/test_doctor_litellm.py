@@ -58,6 +58,15 @@ def entry(**settings: Any) -> Callable[[Config], None]:
     return change
 
 
+def leaving_out(field: str) -> Callable[[Config], None]:
+    """Leave one more field out of the records."""
+
+    def change(config: Config) -> None:
+        config["litellm_settings"]["standard_logging_payload_excluded_fields"].append(field)
+
+    return change
+
+
 def second(**settings: Any) -> Callable[[Config], None]:
     """Another callback of the same kind, heard beside the first."""
 
@@ -132,10 +141,9 @@ WRONG: list[tuple[Callable[[Config], None], set[str]]] = [
     (setting(global_disable_no_log_param=None), {"no_log_open"}),
     (setting(global_disable_no_log_param="true"), {"no_log_open"}),
     (setting(generic_api_use_v1=True), {"generic_api_v1"}),
-    (setting(standard_logging_payload_excluded_fields=None), {"prompts_leave", "large_records"}),
-    (setting(standard_logging_payload_excluded_fields=["model_map_information", "messages"]), {"prompts_leave"}),
-    (setting(standard_logging_payload_excluded_fields=["messages", "response"]), {"large_records"}),
-    (setting(standard_logging_payload_excluded_fields=[], turn_off_message_logging=True), {"large_records"}),
+    (setting(standard_logging_payload_excluded_fields=None), {"prompts_leave"}),
+    (setting(standard_logging_payload_excluded_fields=["messages"]), {"prompts_leave"}),
+    (leaving_out("model_map_information"), {"spend_log_stopped"}),
     (second(), {"two_callbacks"}),
     (beside("generic_api", **PLAIN), {"two_callbacks", "max_retries_0", "timeout_long"}),
     (beside("openmeter", OPENMETER_API_ENDPOINT=OPENMETER), {"two_callbacks", "openmeter_callback"}),

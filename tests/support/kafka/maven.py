@@ -68,11 +68,17 @@ def java_command(main_class: str, *arguments: str, heap: str = "256m") -> list[s
 
 
 class MavenKafka:
-    """A broker of our own; it ends when this process ends."""
+    """A broker of our own; it ends when this process ends. `environ`: further variables of its process."""
 
-    def __init__(self, broker_settings: Mapping[str, str] | None = None, port: int | None = None) -> None:
+    def __init__(
+        self,
+        broker_settings: Mapping[str, str] | None = None,
+        port: int | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = port or free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
+        self._environ = os.environ | dict(environ or {})
         self.folder = Path(tempfile.mkdtemp(prefix="meterbridge-kafka-"))
         self.log = self.folder / "kafka.log"
         self._properties = self.folder / "server.properties"
@@ -113,6 +119,7 @@ class MavenKafka:
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 java_command("kafka.Kafka", str(self._properties), heap="768m"),
+                env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,44 @@
+"""The clock of `make trial`: a process that follows it is a week ahead, and waits no longer than it always did."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.proxy.clock import Clock, compiler
+
+#: A wait by a lock, a wait by a sleep, and the time of day.
+PROGRAM = """
+import threading, time
+begun = time.monotonic()
+threading.Event().wait(0.2)
+time.sleep(0.2)
+print(time.time(), time.monotonic() - begun)
+"""
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    found = compiler()
+    if found is None:
+        pytest.skip("no C compiler: `make trial` goes without the week here, and says so")
+    made = Clock(found)
+    yield made
+    made.remove()
+
+
+@pytest.mark.parametrize("days", [0, 7])
+def test_a_process_is_as_many_days_ahead_and_waits_as_long_as_ever(clock: Clock, days: int) -> None:
+    clock.forward(days)
+    said = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | dict(clock.environ),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert abs(float(said[0]) - time.time() - days * 86_400) < 60
+    assert 0.4 <= float(said[1]) < 30
