@@ -105,10 +105,9 @@ async def test_lists_are_read_to_their_end(client: LagoClient) -> None:
     assert {one.code for one in await client.plans()} == {f"p{number}" for number in range(201)}
 
 
-async def test_customers_are_read_to_their_end_with_their_metadata(lago: Lago, client: LagoClient) -> None:
+async def test_customers_are_read_to_their_end_with_their_metadata(client: LagoClient) -> None:
     for number in range(201):
-        entry = {"key": "number", "value": str(number), "display_in_invoice": False}
-        await lago.save("/customers", "customer", external_id=f"c{number}", metadata=[entry])
+        await client.save_customer(NewCustomer(external_id=f"c{number}"), {"number": str(number)})
     found = {one.external_id: one.note("number") for one in await client.customers()}
     assert found == {f"c{number}": str(number) for number in range(201)}
 
