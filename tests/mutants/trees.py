@@ -23,6 +23,8 @@ _MOST_WALL_S = 3_600.0
 _PASSED, _FAILED = (0, 5), (1, 2)
 #: Plugins that no unit test uses: together they take longer to start than most tests run.
 _UNUSED = ("cacheprovider", "xdist", "xdist.looponfail", "schemathesis", "typeguard", "anyio")
+#: A mistake that no module survives to be imported with.
+_NO_IMPORT = "while loading conftest"
 _NO_END = "more than {} s of processor time"
 _REPORTED = re.compile(r"^(?:FAILED|ERROR) (\S+?\.py(?:::\w+)*)", re.MULTILINE)
 
@@ -101,6 +103,8 @@ class Tree:
             return ""
         if code < 0:
             return _NO_END.format(most_cpu_s)
+        if _NO_IMPORT in text:
+            return "tests/conftest.py"
         if code not in _FAILED:
             raise RuntimeError(f"pytest ended with {code}:\n{text[-2000:]}")
         found = _REPORTED.search(text)

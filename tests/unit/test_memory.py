@@ -149,3 +149,13 @@ def test_a_call_that_settles_a_job_that_was_read_without_a_cost_settles_it_for_a
     late = NOON + 30 * 24 * HOUR_US
     part.take(raw(0, slp(3, id="resp_1", call_type="aget_responses", cost="0.5", at_us=late), received_us=late))
     assert part.decisions == {"unpriced": 1, "billable": 1, "duplicate": 1}
+
+
+def test_what_is_known_of_a_call_by_another_route_is_settled_and_not_told_twice() -> None:
+    """A row of LiteLLM's database a millisecond away: five milliseconds by two statuses, one of them the webhook's."""
+    row = raw(0, slp(1, at_us=NOON + 1000, cost="0.02"), checked_at=NOON)
+    row.value = (row.value or b"").replace(b'"source": "webhook"', b'"source": "backfill"')
+    part = Partition().take(raw(0, slp(1, cost="0"))).take(row)
+    assert part.decisions == {"unpriced": 1, "billable": 1}
+    assert len(part.books.seen) == 10
+    assert len(part.restart().books.seen) == 10
