@@ -1,13 +1,14 @@
 """Which unit tests can notice a change of a module, the likeliest first: by what imports what."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 
 from tests.mutants.rules import ROOT
 
-_READ = ("schemas", "streams", "connectors", "tests/support", "tests/unit")
+_SUPPORT = "tests/support"
+_READ = ("schemas", "streams", "connectors", _SUPPORT, "tests/unit")
 
 
 def near(file: str) -> list[str]:
@@ -31,14 +32,21 @@ def _named_after(test: str, file: str) -> bool:
 
 @cache
 def _away(file: str) -> dict[str, int]:
-    """The unit tests that import the module, and in how many steps; the nearest first."""
+    """The unit tests that import the module, and in how many steps, those within the tests' own support not counted; the
+    nearest first."""
     steps, found, number = {file}, {file: 0}, 0
     while steps:
         number += 1
-        steps = {one for one, imported in _imports().items() if one not in found and imported & steps}
+        steps = _importing(steps, found)
+        while more := _importing({one for one in steps if one.startswith(_SUPPORT)}, {*found, *steps}):
+            steps |= more
         found.update(dict.fromkeys(steps, number))
     tests = {one: steps for one, steps in found.items() if one.startswith("tests/unit/test_")}
     return dict(sorted(tests.items(), key=lambda item: (not _named_after(item[0], file), item[1], item[0])))
+
+
+def _importing(files: set[str], known: Collection[str]) -> set[str]:
+    return {one for one, imported in _imports().items() if one not in known and imported & files}
 
 
 @cache

@@ -15,14 +15,16 @@ from typing import ClassVar
 from tests.mutants.nearness import rounds
 from tests.mutants.rules import ROOT, Mutant
 
-#: Seconds of processor time of the nearest tests, and of others: a mutant that never ends is noticed, a busy machine is
-#: no mutant.
-_MOST_CPU_S = (60, 600)
+#: Seconds of processor time of a run of tests, and of each file of it: a mutant that never ends is noticed, a busy machine
+#: is no mutant.
+_CPU_S, _CPU_OF_A_FILE_S = 60, 5
 _MOST_WALL_S = 3_600.0
 #: pytest's exit codes: all passed and nothing collected; a test failed and a test file could not be read.
 _PASSED, _FAILED = (0, 5), (1, 2)
 #: Plugins that no unit test uses: together they take longer to start than most tests run.
 _UNUSED = ("cacheprovider", "xdist", "xdist.looponfail", "schemathesis", "typeguard", "anyio")
+#: A mistake that no module survives to be imported with.
+_NO_IMPORT = "while loading conftest"
 _NO_END = "more than {} s of processor time"
 _REPORTED = re.compile(r"^(?:FAILED|ERROR) (\S+?\.py(?:::\w+)*)", re.MULTILINE)
 
@@ -55,8 +57,8 @@ class Tree:
         by = ""
         self._write(path, mutant.text)
         try:
-            for number, tests in enumerate(rounds(mutant.file)):
-                if by := self._failing(tests, seed, _MOST_CPU_S[min(number, 1)]):
+            for tests in rounds(mutant.file):
+                if by := self._failing(tests, seed):
                     break
         finally:
             self._write(path, sound)
@@ -73,12 +75,13 @@ class Tree:
     def _assure(self, test: str, seed: str) -> None:
         """That a test passes as things are; looked at once."""
         with self._lock:
-            if test not in self._sound and (by := self._failing([test], seed, _MOST_CPU_S[0])):
+            if test not in self._sound and (by := self._failing([test], seed)):
                 raise RuntimeError(f"fails without any mutant: {by}")
             self._sound.add(test)
 
-    def _failing(self, tests: Sequence[str], seed: str, most_cpu_s: int) -> str:
+    def _failing(self, tests: Sequence[str], seed: str) -> str:
         """The first test that fails, `""` if none does; run in a process of its own."""
+        most_cpu_s = _CPU_S + _CPU_OF_A_FILE_S * len(tests)
         without = [word for plugin in _UNUSED for word in ("-p", f"no:{plugin}")]
         pytest = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", *without, f"--hypothesis-seed={seed}"]
         words = ["sh", "-c", f'ulimit -t {most_cpu_s}; exec "$@"', "sh", *pytest, *tests]
@@ -100,6 +103,8 @@ class Tree:
             return ""
         if code < 0:
             return _NO_END.format(most_cpu_s)
+        if _NO_IMPORT in text:
+            return "tests/conftest.py"
         if code not in _FAILED:
             raise RuntimeError(f"pytest ended with {code}:\n{text[-2000:]}")
         found = _REPORTED.search(text)

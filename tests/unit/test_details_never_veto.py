@@ -103,7 +103,13 @@ def test_a_flag_may_be_a_number_or_a_text(name: str, told: Any, hit: bool) -> No
     assert getattr(usage(call(**{name: told})), name) is hit
 
 
-@pytest.mark.parametrize(("told", "status"), [(200, "success"), (500, "failure"), (True, "success"), ([], "success")])
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        *((code, "success") for code in (200, 299, True, [], 300, 399, 199)),
+        *((code, "failure") for code in (400, 401, 500, 999, False)),
+    ],
+)
 def test_a_status_may_be_that_of_http(told: Any, status: str) -> None:
     assert usage(call(status=told)).status == status
 

@@ -1,11 +1,13 @@
 """How much a step forgets, and how often a job is written down again."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
 from schemas.ledger import Job, Position
 from schemas.moments import HOUR_US
+from schemas.policy import MeterPolicy
 from schemas.usage import Usage
 from streams.core.books import Books
 from streams.core.changes import Changes
@@ -120,3 +122,40 @@ def test_reads_of_a_job_without_a_cost_are_one_and_a_call_of_its_own_beside_them
     assert part.decisions == {"unpriced": 1, "duplicate": 1}
     part.take(raw(0, slp(3, id="resp_1", call_type="aresponses", cost="0")))
     assert part.decisions == {"unpriced": 2, "duplicate": 1}
+
+
+def test_an_answer_that_was_billed_at_nothing_is_billed_by_no_read() -> None:
+    """A cache hit that is billed: it costs nothing, and LiteLLM reports the whole cost of what was cached at each read."""
+    part = Partition(replace(MeterPolicy(), bill_cache_hits=True))
+    part.take(raw(0, slp(1, id="resp_1", call_type="aresponses", cost="0", cache_hit=True)))
+    assert part.decisions == {"billable": 1}
+    part.take(raw(0, slp(2, id="resp_1", call_type="aget_responses", cost="0.5")))
+    assert part.decisions == {"billable": 1, "duplicate": 1}
+
+
+def test_a_read_that_was_billed_at_nothing_shuts_out_the_call_that_made_the_answer() -> None:
+    part = Partition(replace(MeterPolicy(), bill_cache_hits=True))
+    part.take(raw(0, slp(1, id="resp_1", call_type="aget_responses", cost="0", cache_hit=True)))
+    part.take(raw(0, slp(2, id="resp_1", call_type="aresponses", cost="0.5")))
+    assert part.decisions == {"billable": 1, "duplicate": 1}
+
+
+def test_a_call_that_settles_a_job_that_was_read_without_a_cost_settles_it_for_as_long_as_jobs_are_known() -> None:
+    part = Partition().take(raw(0, slp(1, id="resp_1", call_type="aget_responses", cost="0")))
+    later = NOON + 3 * HOUR_US
+    part.take(raw(0, slp(2, id="resp_1", call_type="aresponses", cost="0.5", at_us=later), received_us=later))
+    (job,) = part.books.jobs.values()
+    assert (job.hour, job.tag > SETTLED) == (HOUR + 3, True)
+    late = NOON + 30 * 24 * HOUR_US
+    part.take(raw(0, slp(3, id="resp_1", call_type="aget_responses", cost="0.5", at_us=late), received_us=late))
+    assert part.decisions == {"unpriced": 1, "billable": 1, "duplicate": 1}
+
+
+def test_what_is_known_of_a_call_by_another_route_is_settled_and_not_told_twice() -> None:
+    """A row of LiteLLM's database a millisecond away: five milliseconds by two statuses, one of them the webhook's."""
+    row = raw(0, slp(1, at_us=NOON + 1000, cost="0.02"), checked_at=NOON)
+    row.value = (row.value or b"").replace(b'"source": "webhook"', b'"source": "backfill"')
+    part = Partition().take(raw(0, slp(1, cost="0"))).take(row)
+    assert part.decisions == {"unpriced": 1, "billable": 1}
+    assert len(part.books.seen) == 10
+    assert len(part.restart().books.seen) == 10
