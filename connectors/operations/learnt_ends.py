@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import structlog
 
-from connectors.lago.client import LagoClient
+from connectors.lago.client import LagoClient, LagoIntegrationError
 from connectors.operations.after_end import ENDED_US, Ends, Lost, dollars_of, pages, posted_in
 from connectors.operations.audit import audited
 from connectors.operations.rebilling import Rebilling
@@ -96,6 +96,7 @@ class LearntEnds:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
     _looked: dict[str, _Looked] = field(default_factory=dict)
+    _unasked: dict[str, str] = field(default_factory=dict)
     _ends: Ends | None = None
     _sender: Sender | None = None
     _failed: str = ""
@@ -137,13 +138,13 @@ class LearntEnds:
             for offset, org in await self._due():
                 try:
                     waiting = await self._look(org, desk)
-                    failures = 0
-                except MeterbridgeError as error:
-                    failures += 1
-                    if desks or self.lago is None or failures == MOST_FAILURES:
+                except LagoIntegrationError as error:
+                    failures += error.retryable
+                    if failures == MOST_FAILURES:
                         raise
-                    log.warning("org_not_looked_at", org=org.org_id, reason=error.reason, detail=error.detail)
+                    self._passed_over(org.org_id, error)
                 else:
+                    failures = 0
                     self._keep(org.org_id, offset, waiting)
         self._show()
 
@@ -210,6 +211,7 @@ class LearntEnds:
         write({"events": str(len(able)), "org": org_id}, count=len(able), cost_usd=dollars_of(able))
 
     def _keep(self, org_id: str, offset: int, waiting: Waiting) -> None:
+        self._unasked.pop(org_id, None)
         before = self._looked.get(org_id)
         again = before is not None and before.offset == offset
         wait_s = min(_LONGEST_S, before.wait_s * 2) if again and before is not None else EVERY_S
@@ -217,6 +219,12 @@ class LearntEnds:
         if waiting.events and (before is None or before.waiting.why != waiting.why):
             usd = plain(_dollars(waiting.cents))
             log.warning("usage_after_end", org=org_id, events=waiting.events, usd=usd, reason=waiting.why)
+
+    def _passed_over(self, org_id: str, error: LagoIntegrationError) -> None:
+        """An org that Lago cannot be asked about does not hold up the others."""
+        if self._unasked.get(org_id) != error.reason:
+            self._unasked[org_id] = error.reason
+            log.warning("org_not_looked_at", org=org_id, reason=error.reason, detail=error.detail)
 
     def _show(self) -> None:
         cents = ZERO

@@ -36,13 +36,17 @@ _PLACES = "SELECT partition, next FROM projector_offsets WHERE topic = $1"
 class Rebilling:
     """The right to bill again, while it is entered.
 
+    Args:
+        limit_s: how long the projector may take to come to the end of the receipts, seconds.
+
     Raises:
         Unavailable: the broker does not answer, or the projector does not come to the end of the receipts.
     """
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, limit_s: float = 30.0) -> None:
         self._settings = settings
         self._database = database
+        self._limit_s = limit_s
         self._topics = TopicNames.with_prefix(settings.topic_prefix)
         name = f"{settings.topic_prefix}{settings.deployment_name}-rebill"
         self._writer = TransactionalWriter(aiokafka_config(settings), name)
@@ -50,7 +54,7 @@ class Rebilling:
     async def __aenter__(self) -> Self:
         try:
             await self._writer.start()
-            await receipts_are_read(self._settings, self._database)
+            await receipts_are_read(self._settings, self._database, self._limit_s)
         except KafkaError as error:
             await self._writer.stop()
             raise Unavailable("kafka_unavailable", type(error).__name__) from error

@@ -94,13 +94,22 @@ def test_the_next_subscription_bills_it_under_an_id_made_of_the_old_one() -> Non
 
 
 def test_what_is_lost_a_second_time_is_billed_a_second_time_and_says_what_it_replaces() -> None:
-    first = instead_of(event(), org(monthly("sub-b", OCTOBER)), OCTOBER, CODE)
+    began = OCTOBER + 5 * SECOND_US
+    first = instead_of(event(), org(monthly("sub-b", began)), began, CODE)
     assert first is not None
-    second = instead_of(first, org(monthly("sub-b", OCTOBER, OCTOBER), monthly("sub-c", NOVEMBER)), NOVEMBER, CODE)
+    second = instead_of(first, org(monthly("sub-b", began, began + 1), monthly("sub-c", NOVEMBER)), NOVEMBER, CODE)
     assert second is not None
     assert second.transaction_id == "a" + 2 * AGAIN
     assert second.properties["instead_of"] == "a" + AGAIN
     assert second.properties["usage_end"] == "2026-10-01T00:00:00.000000Z"
+
+
+def test_usage_from_before_the_end_that_was_moved_behind_it_goes_to_the_next_one_too() -> None:
+    """It waited over the month's end, was moved into the running month, and the subscription had ended in between."""
+    after = org(monthly("sub-a", 0, OCTOBER - 5 * SECOND_US), monthly("sub-b", OCTOBER))
+    again = instead_of(event(at_us=OCTOBER - 10 * SECOND_US), after, OCTOBER + SECOND_US, CODE)
+    assert again is not None
+    assert (again.external_subscription_id, parse_us(again.timestamp)) == ("sub-b", OCTOBER)
 
 
 def test_with_nothing_that_charges_it_there_is_none() -> None:
