@@ -69,8 +69,9 @@ def verdict(copy: Usage, rows: Iterable[Counted], policy: MeterPolicy) -> Verdic
             same.append(row)
         elif answer is None:
             unclear = row
-    if copy.note.endswith(SEALED) and not any(row.billed for row in same):
-        # Of a response whose polls have other ids each: whether another one was billed cannot be seen.
+    if copy.cost and copy.note.endswith(SEALED) and not any(row.billed for row in same):
+        # Of a response whose polls have other ids each: whether another one was billed cannot be seen. One that costs
+        # nothing, as LiteLLM makes them beside a database, owes nothing whatever was billed.
         return Verdict(UNCLEAR, unclear)
     if not same:
         return Verdict(MISSING) if unclear is None else Verdict(UNCLEAR, unclear)

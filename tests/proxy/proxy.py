@@ -23,7 +23,7 @@ VENV = FOLDER / ".venv"
 KEY = "sk-trial-key"
 #: Who a call belongs to that names no end user.
 USER = "trial-user"
-_UP_LIMIT_S = 120.0
+_UP_LIMIT_S = 300.0
 
 _AUTH = f"""\
 from litellm.proxy._types import UserAPIKeyAuth

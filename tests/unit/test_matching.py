@@ -160,3 +160,13 @@ def test_a_poll_that_names_no_job_is_never_sent_by_guess(rows: tuple[Counted, ..
     """Another poll of the same response, under another id, may have been billed."""
     assert verdict(copy(note=SEALED), rows, POLICY).word == UNCLEAR
     assert verdict(copy(note=SEALED), [counted()], POLICY).word == KNOWN
+
+
+def test_a_read_under_a_sealed_id_that_costs_nothing_is_never_unclear() -> None:
+    """Beside a database LiteLLM makes reads of a background response free, and keeps a row of each: recorded by
+    `make trial` with 1.110.2. Refused, they turned every backfill and every proof.
+    """
+    free = copy(note=SEALED, cost=Decimal(0), call_type="aget_responses", request_id="resp_" + "x" * 200)
+    counted_free = counted(decision=UNPRICED, cost=Decimal(0), billed=False, request_id=free.request_id)
+    assert verdict(free, [counted_free], POLICY).word == KNOWN
+    assert verdict(free, [], POLICY).word == MISSING
