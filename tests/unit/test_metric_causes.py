@@ -1,6 +1,7 @@
 """What moves the metrics that no other test reads, from the sensor that is told of the cause."""
 
 import time
+from decimal import Decimal
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -67,6 +68,15 @@ def test_late_calls_are_counted_by_what_became_of_them_and_an_error_once(scrape:
         assert scrape.value("meterbridge_late_calls_total", outcome=outcome) == 0
         scrape.sensors.late_calls(outcome, calls)
         assert scrape.value("meterbridge_late_calls_total", outcome=outcome) == max(calls, 1)
+
+
+def test_events_that_an_end_overtook_are_counted_and_what_waits_is_shown(scrape: Scrape) -> None:
+    for outcome, events in (("rebilled", 3), ("failed", 0)):
+        scrape.sensors.rebilled(outcome, events)
+        assert scrape.value("meterbridge_rebilled_events_total", outcome=outcome) == max(events, 1)
+    scrape.sensors.after_end(2, Decimal("1.25"))
+    shown = scrape.value("meterbridge_after_end_events"), scrape.value("meterbridge_after_end_usd")
+    assert shown == (2, 1.25)
 
 
 def test_a_customer_by_two_callbacks_is_counted_by_route_and_said_with_its_name(scrape: Scrape) -> None:
