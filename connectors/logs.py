@@ -22,6 +22,7 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 from connectors.log_floods import FewASecond, OncePerWhile, a_few_a_minute
+from connectors.shown import shown, shown_in
 
 #: The id of the inbound request being served; in every line that is logged meanwhile.
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -157,4 +158,14 @@ def _renderer(style: str, stream: TextIO) -> Processor:
     if style == "json":
         return structlog.processors.JSONRenderer(serializer=json.dumps)
     # Not the default formatter of tracebacks: it prints local variables, payloads included.
-    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    render = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
+
+    def for_people(logger: object, method: str, event: EventDict) -> object:
+        """JSON escapes what steers a terminal; here nothing else does."""
+        traceback = event.pop("exception", None)
+        event = shown_in(dict(event))
+        if traceback is not None:
+            event["exception"] = shown(str(traceback), lines=True)
+        return render(logger, method, event)
+
+    return for_people  # type: ignore[return-value]  # a renderer, the last of the chain

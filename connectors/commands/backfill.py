@@ -34,6 +34,7 @@ from connectors.operations.filled import told as filled_as_json
 from connectors.operations.sending import Sender
 from connectors.postgres.pool import Database, postgres_url
 from connectors.settings import Settings
+from connectors.shown import shown
 from connectors.terminal import when_interrupted
 from schemas.moments import to_datetime
 from schemas.money import plain
@@ -181,5 +182,5 @@ def _table(told: dict[str, Any], done: Filled, dry_run: bool) -> Any:
         lines.append(no_price_yet(done))
     lines += [f"refused: {place}" for place in done.where]
     rows = [(name, one.calls, one.tokens, plain(one.usd)) for name, one in sorted(done.missing.items())]
-    title = "\n".join(lines)
+    title = "\n".join(map(shown, lines))
     return table_of(("customer", "calls", "tokens", "USD"), rows, title) if rows else title

@@ -22,6 +22,7 @@ from connectors.logs import configure_logging
 from connectors.operations.csv_table import DELIMITERS
 from connectors.setting_names import meant_by
 from connectors.settings import VARIABLES, Settings, load_settings
+from connectors.shown import shown, shown_json
 from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, TopicProblem
 from schemas.moments import SECOND_US, parse_us
 
@@ -67,8 +68,13 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
 
 def fail(sentence: str, code: int) -> NoReturn:
     """Leave with a sentence on stderr."""
-    typer.echo(f"meterbridge: {sentence}", err=True)
+    tell(f"meterbridge: {sentence}")
     raise typer.Exit(code)
+
+
+def tell(sentence: str) -> None:
+    """A sentence on stderr; what others chose in it cannot steer the terminal."""
+    typer.echo(shown(sentence, lines=True), err=True)
 
 
 def checked_delimiter(sign: str) -> str:
@@ -103,10 +109,13 @@ def moment_ms(text: str | None) -> int | None:
 def say(answer: Any, *, as_json: bool, table: Callable[[], Table | str]) -> None:
     """The answer as one JSON object, or as people read it."""
     if as_json:
-        typer.echo(_printable(msgspec.json.encode(answer).decode()))
-    else:
-        # A pipe has no width: a table is cut for eyes, not for `grep`.
-        Console(width=None if sys.stdout.isatty() else _WIDE, soft_wrap=True).print(table(), highlight=False)
+        typer.echo(_printable(shown_json(msgspec.json.encode(answer).decode())))
+        return
+    made = table()
+    # A pipe has no width: a table is cut for eyes, not for `grep`. Markup and emoji in a customer id are its letters.
+    width = None if sys.stdout.isatty() else _WIDE
+    console = Console(width=width, soft_wrap=True, markup=False, emoji=False, highlight=False)
+    console.print(shown(made, lines=True) if isinstance(made, str) else made)
 
 
 def _printable(text: str) -> str:
@@ -120,12 +129,13 @@ def _printable(text: str) -> str:
 
 def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
     """A plain table; numbers stand right."""
-    table = Table(title=title or None, title_justify="left", box=None, header_style="bold")
+    told = Text(shown(title, lines=True)) if title else None
+    table = Table(title=told, title_justify="left", box=None, header_style="bold")
     for number, name in enumerate(columns):
         right = bool(rows) and not isinstance(rows[0][number], str)
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(shown(str(cell))) for cell in row))
     return table
 
 

@@ -25,6 +25,7 @@ from connectors.postgres.pool import postgres_url
 from connectors.postgres.prune import Pruned, prunable
 from connectors.postgres.prune import prune as forget
 from connectors.settings import Settings
+from connectors.shown import shown
 from schemas.moments import to_datetime
 from schemas.topics import RAW
 
@@ -94,4 +95,4 @@ def _forgotten(found: Pruned, dry_run: bool) -> Any:
 def _told(found: list[str], what: str) -> str:
     if not found:
         return "The tables are up to date."
-    return "\n".join([f"{len(found)} migrations {what}.", *found])
+    return "\n".join(map(shown, [f"{len(found)} migrations {what}.", *found]))

@@ -27,6 +27,7 @@ from connectors.operations.explain import (
     story_of_event,
 )
 from connectors.postgres.pool import Database, postgres_url
+from connectors.shown import shown
 from schemas.moments import SECOND_US, to_datetime
 from schemas.money import ZERO, add, plain
 
@@ -203,7 +204,7 @@ def _headline(story: EventStory) -> str:
     why = f" ({story.reason})" if story.reason else ""
     to = f" for subscription {story.subscription} of {story.org_id}" if story.subscription else ""
     stead = f", in the stead of {story.instead_of}" if story.instead_of else ""
-    return f"{story.transaction_id}: {story.status}{why}{to}{stead}"
+    return shown(f"{story.transaction_id}: {story.status}{why}{to}{stead}")
 
 
 def _verdict(story: EventStory) -> str:
@@ -222,5 +223,5 @@ def _whereabouts(calls: list[tuple[CallRow, EventStory | None]]) -> Any:
     lines = []
     for call, story in calls:
         where = f"not billed: {call.decision}" if story is None else f"{_headline(story)}; {_verdict(story)}"
-        lines.append(f"{call.request_id or call.call_id} {call.model} {plain(call.usd)} USD -> {where}")
+        lines.append(shown(f"{call.request_id or call.call_id} {call.model} {plain(call.usd)} USD -> ") + where)
     return "\n".join(lines)

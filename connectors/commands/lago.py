@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from aiokafka.errors import KafkaError
 
-from connectors.commands.base import AsJson, DryRun, fail, one_sentence, say, settings_of_command, table_of
+from connectors.commands.base import AsJson, DryRun, fail, one_sentence, say, settings_of_command, table_of, tell
 from connectors.commands.own_books import own_books
 from connectors.lago.client import LagoClient, LagoRejected, lago_http
 from connectors.lago.setup import Report, Setup
@@ -19,6 +19,7 @@ from connectors.operations.sending import Sender
 from connectors.orgs.truth import OrgTruth
 from connectors.postgres.pool import Database, postgres_url
 from connectors.settings import Settings
+from connectors.shown import shown
 from schemas.customers import OrgRecord
 from streams.core.after_end import AGAIN, Gap
 
@@ -37,9 +38,9 @@ def setup(
         told = {"right": not report.complaints, "created": report.created, "complaints": report.complaints}
         say(told, as_json=True, table=str)
     for complaint in report.complaints:
-        typer.echo(complaint, err=True)
+        tell(complaint)
     if not as_json:
-        typer.echo(_words(report))
+        typer.echo(shown(_words(report), lines=True))
     if report.complaints:
         raise typer.Exit(1)
 
@@ -75,7 +76,7 @@ async def _billed_again(settings: Settings, why: str, *, dry_run: bool) -> list[
                 try:
                     org, told = await ends.of(books.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
                 except LagoRejected as error:
-                    typer.echo(f"Lago cannot be asked about org {org_id}: {error}", err=True)
+                    tell(f"Lago cannot be asked about org {org_id}: {error}")
                     continue
                 if lost := await _lost(settings, database, org, told):
                     await truth.refresh(org_id)

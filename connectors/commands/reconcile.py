@@ -23,6 +23,7 @@ from connectors.operations.reconcile import (
 )
 from connectors.postgres.pool import Database, postgres_url
 from connectors.settings import Settings
+from connectors.shown import shown
 from schemas.errors import Unavailable
 from schemas.moments import to_datetime
 from schemas.money import plain
@@ -120,7 +121,9 @@ def _told(report: Report) -> dict[str, Any]:
 def _text(report: Report) -> str:
     told = _told(report)
     if report.complaints:
-        return "\n".join(["It does NOT add up:", *report.complaints, *lines(report.misdirected), *report.notes])
+        return "\n".join(
+            map(shown, ["It does NOT add up:", *report.complaints, *lines(report.misdirected), *report.notes])
+        )
     compared = f"; {report.subscriptions} subscriptions agree with Lago" if report.subscriptions else ""
     if report.hours:
         compared += f"; {sum(hour.known for hour in report.hours.values())} calls of LiteLLM's spend logs are all here"
@@ -130,7 +133,7 @@ def _text(report: Report) -> str:
         f"{told['written_off_usd']} USD written off, {report.unbilled_calls} calls NOT billed "
         f"({told['unbilled_usd']} USD), {report.duplicate_calls} repeats, {report.rejected_calls} refused{compared}."
     )
-    return "\n".join([total, *lines(report.misdirected), *report.notes])
+    return "\n".join(map(shown, [total, *lines(report.misdirected), *report.notes]))
 
 
 def _priced(hour: Hour) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import typer
 
-from connectors.commands.base import AsJson, one_sentence, say, settings_of_command
+from connectors.commands.base import AsJson, one_sentence, say, settings_of_command, tell
 from connectors.kafka.admin import check_topics, create_topics
 
 topics = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
@@ -18,7 +18,7 @@ def create(as_json: AsJson = False) -> None:
     lines = [f"{len(done.created)} topics created, {len(done.existed)} were there.", *done.created]
     say({"created": done.created, "existed": done.existed}, as_json=as_json, table=lambda: "\n".join(lines))
     for complaint in complaints:
-        typer.echo(complaint, err=True)
+        tell(complaint)
 
 
 @topics.command(epilog="Example: meterbridge topics check && meterbridge worker")
@@ -29,7 +29,7 @@ def check(as_json: AsJson = False) -> None:
     if as_json:
         say({"right": not complaints, "complaints": complaints}, as_json=True, table=str)
     for complaint in complaints:
-        typer.echo(complaint, err=True)
+        tell(complaint)
     if complaints:
         raise typer.Exit(1)
     if not as_json:

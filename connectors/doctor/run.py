@@ -12,6 +12,7 @@ from connectors.doctor.examination import Report, examine
 from connectors.lago.client import lago_http
 from connectors.litellm.recommended import ENVIRONMENT, STOPPING
 from connectors.settings import Settings
+from connectors.shown import shown
 
 _TIMEOUT_S = 10.0
 _CONNECTIONS = 4
@@ -34,7 +35,7 @@ def run_doctor(own: Settings, config: Path | None, url: str | None, *, as_json: 
             return await examine(own, http, config, url, with_lago=with_lago)
 
     report = asyncio.run(once())
-    typer.echo(json.dumps(report.as_object(), indent=2) if as_json else told(report))
+    typer.echo(json.dumps(report.as_object(), indent=2) if as_json else shown(told(report), lines=True))
     return report.exit_code
 
 
@@ -44,12 +45,12 @@ def told(report: Report) -> str:
     for patient in report.patients:
         lines.append(patient.name)
         if patient.unread:
-            lines.append(f"  NOT READ  {patient.unread}")
+            lines.append(f"  NOT READ  {shown(patient.unread)}")
         elif not patient.findings:
             lines.append("  ok")
         for finding in sorted(patient.findings, key=lambda one: list(Severity).index(one.severity)):
             kind = KINDS[finding.code]
-            lines.append(f"  {_WORDS[kind.severity]}  {finding.code}  {finding.sentence}")
+            lines.append(f"  {_WORDS[kind.severity]}  {finding.code}  {shown(finding.sentence)}")
             lines.append(f"    why: {kind.cause}")
             lines.append(f"    do:  {kind.fix}")
         lines.append("")
