@@ -88,6 +88,8 @@ def test_a_sentence_on_stderr_does_too(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_log_line_is_one_line(style: Any) -> None:
     stream = io.StringIO()
     configure_logging("INFO", style, stream)
-    structlog.get_logger("tests").warning("customer_unmapped", customer=HOSTILE, several=[HOSTILE])
+    structlog.get_logger("tests").warning(
+        "customer_unmapped", customer="\x1b[31mx\u202e", other=HOSTILE, several=[HOSTILE]
+    )
     assert not steers(stream.getvalue())
     assert stream.getvalue().count("\n") == 1
