@@ -28,6 +28,9 @@ def configuration_page() -> str:
         "is named; an unknown variable that begins with `KAFKA_` or `LAGO_`, or is a letter or two from one of these, is",
         "warned about with the name that was probably meant.",
         "",
+        "Each may stand in a file, as platforms mount secrets: `LAGO_API_KEY_FILE=/run/secrets/lago_api_key` is `LAGO_API_KEY`. A last",
+        "line break is left out. Where both are set nothing starts.",
+        "",
         "<!-- Written by `python -m connectors.configuration_page`; change connectors/settings.py instead. -->",
     ]
     for variable, name in VARIABLES.items():

@@ -24,6 +24,7 @@ from pydantic import (
     field_validator,
 )
 
+from connectors.setting_files import with_files
 from connectors.setting_names import unknown_names
 from connectors.setting_types import (
     BillOrSkip,
@@ -332,13 +333,12 @@ VARIABLES: Final = {name.upper(): name for name in Settings.model_fields if name
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from `environ`, by default this process's environment.
+    """Read the settings from `environ`, by default this process's environment, and from the files that it names.
 
     Raises:
         ConfigurationError: `reason` is the malformed variable's name, several joined by commas.
     """
-    if environ is None:
-        environ = os.environ
+    environ = with_files(os.environ if environ is None else environ, VARIABLES)
     given = {name: environ[variable].strip() for variable, name in VARIABLES.items() if environ.get(variable)}
     unknown = unknown_names(environ, VARIABLES)
     try:

@@ -23,6 +23,7 @@ _SCHEMA = "CREATE TABLE spool (id INTEGER PRIMARY KEY, topic TEXT, key TEXT, val
 _INSERT = "INSERT INTO spool (topic, key, value, at_ms) VALUES (?, ?, ?, ?)"
 _OLDEST = "SELECT id, topic, key, value, at_ms FROM spool WHERE id > ? ORDER BY id LIMIT ?"
 _TOPICS = "SELECT topic, COUNT(*) FROM spool GROUP BY topic ORDER BY topic"
+_CANNOT_OPEN = "cannot be opened: its folder has to exist and be writable"
 _TOTALS = "SELECT COUNT(*), COALESCE(SUM(LENGTH(value)), 0), (SELECT at_ms FROM spool ORDER BY id LIMIT 1) FROM spool"
 
 
@@ -147,6 +148,7 @@ class SpoolFile:
     def _open(self) -> None:
         try:
             # A missing folder is a volume that is not mounted: what SQLite would make instead is lost with the container.
+            _made_for_us_alone(self._path)
             self._db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()
@@ -155,6 +157,8 @@ class SpoolFile:
                 raise
         except sqlite3.Error as error:
             raise ConfigurationError("SPOOL_PATH", f"SPOOL_PATH {self._path} {_told(error)}") from error
+        except OSError as error:
+            raise ConfigurationError("SPOOL_PATH", f"SPOOL_PATH {self._path} {_CANNOT_OPEN}") from error
 
     def _prepare(self) -> None:
         # Exclusive before WAL: one process only, and no shared memory beside the file (sqlite.org/wal.html, section 8).
@@ -176,6 +180,13 @@ class SpoolFile:
         os.close(folder)
 
 
+def _made_for_us_alone(path: Path) -> None:
+    """The file with rights for its owner alone, also where an older release made it; SQLite gives its log the same."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+
+
 @contextmanager
 def _disk_errors() -> Iterator[None]:
     try:
@@ -190,7 +201,7 @@ def _told(error: sqlite3.Error) -> str:
         case sqlite3.SQLITE_BUSY:
             return "is in use by another process: each ingress needs a spool of its own"
         case sqlite3.SQLITE_CANTOPEN:
-            return "cannot be opened: its folder has to exist and be writable"
+            return _CANNOT_OPEN
         case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
             return "is no spool, or a damaged one: keep it aside, and start with another path"
         case _:

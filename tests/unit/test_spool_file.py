@@ -205,3 +205,20 @@ def test_what_cannot_be_a_spool_is_said_before_anything_is_taken(tmp_path: Path)
             opened(wrong)
         assert caught.value.reason == "SPOOL_PATH"
     assert not (tmp_path / "no").exists()
+
+
+def test_nobody_else_on_the_machine_can_read_what_waits(path: Path) -> None:
+    """Also where an older release made the file, and of the log beside it."""
+    path.touch(mode=0o644)
+    path.chmod(0o644)
+    before = os.umask(0)
+    try:
+        file = opened(path)
+        assert file.append([[record(1)]]) == [None]
+        rights = {
+            one.name: one.stat().st_mode & 0o777 for one in path.parent.iterdir() if one.name.startswith(path.name)
+        }
+    finally:
+        os.umask(before)
+    assert len(rights) == 2
+    assert set(rights.values()) == {0o600}

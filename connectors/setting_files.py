@@ -1,0 +1,48 @@
+"""A setting may stand in a file, as container platforms mount secrets: `LAGO_API_KEY_FILE=/run/secrets/lago_api_key`."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+from schemas.errors import ConfigurationError
+
+ENDING: Final = "_FILE"
+#: No setting is longer; a wrong path may name a log or a disk.
+_MAX_BYTES: Final = 64 << 10
+
+
+def with_files(environ: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
+    """`environ` with the value of each setting whose file is named; the names of the files are left out.
+
+    A value's last line break belongs to the file, not to the setting.
+
+    Args:
+        known: the names of all settings.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or a setting stands in the environment and in a file. No message
+            holds a value.
+    """
+    found = dict(environ)
+    for variable in known:
+        path = found.pop(variable + ENDING, "").strip()
+        if not path:
+            continue
+        if found.get(variable):
+            raise ConfigurationError(variable, f"{variable} and {variable}{ENDING} are both set: one of them is enough")
+        found[variable] = _read(variable + ENDING, path)
+    return found
+
+
+def _read(name: str, path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            value = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(name, f"{name} names a file that cannot be read: {type(error).__name__}") from error
+    if len(value) > _MAX_BYTES:
+        raise ConfigurationError(name, f"{name} names a file of more than {_MAX_BYTES >> 10} KiB")
+    try:
+        return value.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(name, f"{name} names a file that is no UTF-8") from error
