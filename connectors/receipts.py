@@ -11,13 +11,14 @@ import msgspec
 import structlog
 from aiokafka import ConsumerRecord
 
+from schemas.decoding import decoder
 from schemas.errors import Unavailable
 from schemas.records import Receipt
 from streams.core.tally import Tally, Totals, totals
 from streams.followers import TopicFollower
 
 _log = structlog.get_logger(__name__)
-_decode = msgspec.json.Decoder(Receipt).decode
+_decode = decoder(Receipt)
 
 
 class ReceiptsFollower(TopicFollower):

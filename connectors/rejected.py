@@ -8,11 +8,12 @@ import msgspec
 import structlog
 from aiokafka import ConsumerRecord
 
+from schemas.decoding import decoder
 from schemas.records import Rejection
 from streams.followers import TopicFollower
 
 _log = structlog.get_logger(__name__)
-_decode = msgspec.json.Decoder(Rejection).decode
+_decode = decoder(Rejection)
 
 
 class RejectedFollower(TopicFollower):

@@ -4,7 +4,12 @@ Values of the compacted topics `billing.customers` (key: LiteLLM customer id) an
 (key: org id). The topics are the truth; every table of them is a follower (docs/adr/0003).
 """
 
+from collections.abc import Callable
+from typing import Any, Final
+
 import msgspec
+
+from schemas.moments import MAX_US
 
 
 class MappingVersion(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
@@ -88,3 +93,29 @@ class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     limits: dict[str, int] = {}
     email: str = ""
     unusable: dict[str, str] = {}
+
+
+def check_customer(record: CustomerRecord) -> None:
+    """Raises: ValueError: no version, versions out of order, or a moment that is none."""
+    begins = [version.effective_from for version in record.versions]
+    if not begins or begins != sorted(begins):
+        raise ValueError("versions")
+    _check_moments(record.created_at, record.updated_at, *begins, *(one.updated_at for one in record.versions))
+
+
+def check_org(record: OrgRecord) -> None:
+    """Raises: ValueError: a moment that is none."""
+    ends = (period.terminated_at for period in record.periods)
+    anchors = (period.anchor for period in record.periods)
+    begins = (period.started_at for period in record.periods)
+    _check_moments(record.updated_at, *begins, *(at for at in (*ends, *anchors) if at is not None))
+
+
+def _check_moments(*moments: int) -> None:
+    for at_us in moments:
+        if not 0 <= at_us < MAX_US:
+            raise ValueError("moment")
+
+
+#: What each reader of these topics checks beside the types.
+CHECKS: Final[dict[type[Any], Callable[[Any], None]]] = {CustomerRecord: check_customer, OrgRecord: check_org}

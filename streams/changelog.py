@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from schemas.decoding import decoder
 from schemas.errors import LedgerBroken
 from schemas.ledger import (
     JOB_PREFIX,
@@ -34,9 +35,9 @@ from streams.core.identity import IDENTITY_BYTES
 from streams.core.known import untold
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_position = msgspec.msgpack.Decoder(Position).decode
-_decode_window = msgspec.msgpack.Decoder(Window).decode
-_decode_job = msgspec.msgpack.Decoder(Job).decode
+_decode_position = decoder(Position, packed=True)
+_decode_window = decoder(Window, packed=True)
+_decode_job = decoder(Job, packed=True)
 _FETCH_BYTES = 8 << 20
 #: How a consumer fetches that reads a changelog: much at once, and without a pause at its end.
 FETCHING: dict[str, Any] = {
@@ -163,10 +164,21 @@ def _restore_seen(books: Books, image: Image) -> None:
             del books.seen_chunks[hour]
 
 
+def _is_ours(key: bytes | None) -> bool:
+    """A key that this release could have written; others are passed, as the kinds of a later release are."""
+    if not key:
+        return False
+    if key[0] == _WINDOW:
+        return len(key) == 1 + 8
+    return key[0] not in _IDENTITIES or len(key) == 1 + 16
+
+
 def image_from(next_offset: int, latest: Mapping[bytes, bytes | None]) -> Image:
     """What the latest value of each key of the changelog says; `next_offset` is where the tail begins."""
     image = Image(next_offset, latest.get(POSITION_KEY))
     for key, value in latest.items():
+        if not _is_ours(key):
+            continue
         kind = key[0]
         if kind == _WINDOW:
             image.windows[int.from_bytes(key[1:9], "big")] = value

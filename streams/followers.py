@@ -16,6 +16,8 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
+from schemas.customers import CHECKS
+from schemas.decoding import decoder
 from streams.reading import reading
 
 log = structlog.get_logger(__name__)
@@ -168,7 +170,7 @@ class Follower(TopicFollower, Generic[T]):
         self.table: dict[str, T] = {}
         self.version = 0
         self.members = 0
-        self._decode = msgspec.json.Decoder(of).decode
+        self._decode = decoder(of, CHECKS.get(of))
 
     def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
         """Bring the table up to date."""

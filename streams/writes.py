@@ -4,14 +4,15 @@ from collections.abc import Iterator
 
 import msgspec
 
+from schemas.decoding import decoder
 from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
 from streams.core.changes import Changes
 from streams.transactions import Run, Write
 
 _encode = msgspec.json.Encoder().encode
-_decode_event = msgspec.json.Decoder(LagoEvent).decode
-_decode_manifest = msgspec.json.Decoder(Manifest).decode
+_decode_event = decoder(LagoEvent)
+_decode_manifest = decoder(Manifest)
 
 #: Headers of an event's record.
 MANIFEST, SEAL_SEQ, RAW_PARTITION = "manifest", "seal_seq", "raw_partition"

@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-import msgspec
-
 from connectors.http.ingress.bodies import Wrapped
 from connectors.http.ingress.context import Kept
 from connectors.http.ingress.rejections import Refused
@@ -26,6 +24,7 @@ from connectors.operations.sending import Outgoing, Sender
 from connectors.operations.usage_log import Checked, Judged, caught_up, judged
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
+from schemas.decoding import decoder
 from schemas.money import quantum
 from schemas.topics import TopicNames
 from schemas.usage import Usage
@@ -41,7 +40,7 @@ NO_START = "no_start"
 _CHECK_AGAIN_S = 3600.0
 _MILLISECOND_US = 1000
 
-_raw = msgspec.json.Decoder(RawRecord).decode
+_raw = decoder(RawRecord)
 
 
 @dataclass(frozen=True, slots=True)

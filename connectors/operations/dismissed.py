@@ -9,9 +9,10 @@ from hashlib import sha256
 import msgspec
 from confluent_kafka import Message
 
+from schemas.decoding import decoder
 from schemas.records import Rejection
 
-_rejection = msgspec.json.Decoder(Rejection).decode
+_rejection = decoder(Rejection)
 Place = tuple[int | None, int | None]
 
 

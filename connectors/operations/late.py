@@ -23,6 +23,7 @@ from connectors.operations.sending import Sender
 from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
+from schemas.decoding import decoder
 from schemas.errors import MeterbridgeError
 from schemas.money import ZERO, add, plain, quantum
 from schemas.topics import TopicNames
@@ -54,7 +55,7 @@ class _Checked(msgspec.Struct, gc=False):
     checked_at: int = 0
 
 
-_decode = msgspec.json.Decoder(_Checked).decode
+_decode = decoder(_Checked)
 
 
 class Sensors(Protocol):

@@ -12,6 +12,7 @@ from connectors.operations.audit import audited
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.operations.sending import Outgoing, Sender
 from connectors.settings import Settings
+from schemas.decoding import decoder
 from schemas.errors import MeterbridgeError, Rejected
 from schemas.ledger import Sum
 from schemas.money import EXACT, add
@@ -26,8 +27,8 @@ _BATCH = 10_000
 _ATTEMPTS = 5
 _HUNDRED = Decimal(100)
 
-_event = msgspec.json.Decoder(LagoEvent).decode
-_manifest = msgspec.json.Decoder(Manifest).decode
+_event = decoder(LagoEvent)
+_manifest = decoder(Manifest)
 
 
 def place_of(settings: Settings) -> LedgerPlace:

@@ -16,6 +16,7 @@ from connectors.operations.dismissed import Dismissed
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.operations.second_reading import read_again
 from connectors.settings import Settings
+from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.money import quantum
 from schemas.records import LagoEvent, Rejection
@@ -32,8 +33,8 @@ RESOLVES, HOW, AUDIT_ID = "resolves", "how", "audit_id"
 DISMISSING = frozenset({"purged", "known"})
 EVENTS, CALLS = KINDS = ("events", "calls")
 
-_event = msgspec.json.Decoder(LagoEvent).decode
-_rejection = msgspec.json.Decoder(Rejection).decode
+_event = decoder(LagoEvent)
+_rejection = decoder(Rejection)
 
 
 @dataclass(frozen=True, slots=True)

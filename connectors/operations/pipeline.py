@@ -4,17 +4,17 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 
-import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from connectors.kafka.security import librdkafka_config
 from connectors.operations.scan import Stretch, scan, stretch_of, told
 from connectors.settings import Settings
+from schemas.decoding import decoder
 from schemas.ledger import POSITION_KEY, Counters, Position, Sum
 from schemas.money import add
 from schemas.topics import TopicNames
 
-_decode = msgspec.msgpack.Decoder(Position).decode
+_decode = decoder(Position, packed=True)
 _LIMIT_S = 20.0
 #: A coordinator that is being elected or reads its log: librdkafka gives such an answer on as it came.
 _COORDINATOR_COMING = {

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-import msgspec
-
 from connectors.lago.client import LagoClient
 from connectors.operations.filled import Filled, Hour
 from connectors.operations.ledgers import books_of
@@ -23,6 +21,7 @@ from connectors.operations.reconcile_litellm import (
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
+from schemas.decoding import decoder
 from schemas.errors import Unavailable
 from schemas.money import ZERO, add
 from schemas.records import LagoEvent, Manifest
@@ -32,8 +31,8 @@ from streams.core.event import part_prefix
 from streams.core.proof import Emitted, Older, complaints_about
 from streams.writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
 
-_event = msgspec.json.Decoder(LagoEvent).decode
-_manifest = msgspec.json.Decoder(Manifest).decode
+_event = decoder(LagoEvent)
+_manifest = decoder(Manifest)
 
 _OLDER = """
 SELECT count(DISTINCT seal_seq), COALESCE(sum(calls), 0), COALESCE(sum(amount_cents), 0) FROM usage_parts

@@ -18,6 +18,7 @@ from connectors.operations.letters import usage_of
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.operations.sending import Outgoing, Sender
 from connectors.settings import Settings
+from schemas.decoding import decoder
 from schemas.errors import ConfigurationError
 from schemas.money import ZERO, add, quantum
 from schemas.records import EnrichedUsage
@@ -27,7 +28,7 @@ from streams.writes import CONTROL
 RAW = "raw"
 _BATCH = 2000
 
-_enriched = msgspec.json.Decoder(EnrichedUsage).decode
+_enriched = decoder(EnrichedUsage)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from connectors.operations.letters import AUDIT_ID, HOW, RESOLVES
+from schemas.decoding import DAMAGE, decoder
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
 from streams.core.alias import alias_of, names_a_job
@@ -23,13 +24,13 @@ from streams.core.writeoff import WRITTEN_OFF
 from streams.writes import MANIFEST, SEAL_SEQ
 
 NUL = b"\\u0000"
-_decode_usage = msgspec.json.Decoder(EnrichedUsage).decode
-_decode_event = msgspec.json.Decoder(LagoEvent).decode
-_decode_manifest = msgspec.json.Decoder(Manifest).decode
-_decode_receipt = msgspec.json.Decoder(Receipt).decode
-_decode_rejection = msgspec.json.Decoder(Rejection).decode
-_decode_raw = msgspec.json.Decoder(RawRecord).decode
-_decode_call = msgspec.json.Decoder(Call).decode
+_decode_usage = decoder(EnrichedUsage)
+_decode_event = decoder(LagoEvent)
+_decode_manifest = decoder(Manifest)
+_decode_receipt = decoder(Receipt)
+_decode_rejection = decoder(Rejection)
+_decode_raw = decoder(RawRecord)
+_decode_call = decoder(Call)
 #: Columns between the alias and the cost, and those after it, as they are.
 _what_it_was = attrgetter(
     *("decision", "status", "customer_id", "id_kind", "org_id", "external_subscription_id", "model", "provider"),
@@ -42,6 +43,7 @@ _whose_it_was = attrgetter(
 #: Places of columns in a usage row.
 _DECISION, _CUSTOMER, _CALL_TYPE, _CALL_ID, _REQUEST_ID, _PART = 6, 8, 14, 21, 22, 28
 _KNOWN = (*STATUSES, WRITTEN_OFF)
+_INT8 = 1 << 63
 #: A rejected cost may be anything; only an amount that could be one is kept, in dollars.
 _COST_LIMIT = Decimal(10**12)
 #: A moment as an event tells it: what else stands there is none.
@@ -133,10 +135,18 @@ def read_rows(records: Iterable[Record], row_of: Callable[[Record], tuple[Any, .
     rows, unreadable = [], 0
     for record in records:
         try:
-            rows.append(row_of(record))
-        except (msgspec.DecodeError, ValueError, RecursionError):
+            row = row_of(record)
+            if not all(_fits(cell) for cell in row):
+                raise OverflowError
+            rows.append(row)
+        except DAMAGE:
             unreadable += 1
     return Rows(rows, unreadable)
+
+
+def _fits(cell: object) -> bool:
+    """Postgres has no integer beyond 64 bits."""
+    return type(cell) is not int or -_INT8 <= cell < _INT8
 
 
 def _usage_row(record: Record) -> tuple[Any, ...]:
@@ -246,10 +256,10 @@ def _rejected_cost(rejection: Rejection) -> str | None:
         return None
     try:
         call = _decode_raw(rejection.call).call if rejection.stage == "meter" else _decode_call(rejection.call)
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         return None
     for cost in (call.spend, call.response_cost, call.cost_usd):
-        if cost is not None and cost.is_finite() and abs(cost) < _COST_LIMIT and cost.adjusted() > -30:
+        if cost is not None and cost.is_finite() and cost.copy_abs() < _COST_LIMIT and cost.adjusted() > -30:
             return format(cost, "f")
     return None
 

@@ -6,15 +6,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from connectors.postgres.rows import NUL, Record, Rows, key_of, read_rows, value_of, without_nul
-from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period, check_customer, check_org
+from schemas.decoding import decoder
 from schemas.moments import to_iso
 from schemas.records import AuditRecord, DeliveryAttempt
 
 _encode = msgspec.json.Encoder().encode
-_decode_customer = msgspec.json.Decoder(CustomerRecord).decode
-_decode_org = msgspec.json.Decoder(OrgRecord).decode
-_decode_audit = msgspec.json.Decoder(AuditRecord).decode
-_decode_attempt = msgspec.json.Decoder(DeliveryAttempt).decode
+_decode_customer = decoder(CustomerRecord, check_customer)
+_decode_org = decoder(OrgRecord, check_org)
+_decode_audit = decoder(AuditRecord)
+_decode_attempt = decoder(DeliveryAttempt)
 _fields = msgspec.structs.asdict
 
 

@@ -8,6 +8,7 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from schemas.customers import CustomerRecord, OrgRecord
+from schemas.decoding import decoder
 from schemas.errors import TopicProblem
 from schemas.ledger import Window
 from schemas.policy import MeterPolicy
@@ -33,7 +34,7 @@ FOLD_LIMIT = 4000
 SEAL_LIMIT = 1500
 _COALESCE_EVERY_US = 60_000_000
 
-_decode_order = msgspec.json.Decoder(WriteOff).decode
+_decode_order = decoder(WriteOff)
 
 
 class MeterSensors(Protocol):

@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from schemas.decoding import decoder
+
 Kind = Literal["delivered", "retry", "dead"]
 
 #: What a batch's body may weigh: proxies in front of Lago refuse bodies from 1 MiB on (nginx's default).
@@ -18,7 +20,7 @@ class _Whose(msgspec.Struct):
     external_subscription_id: str = ""
 
 
-_whose = msgspec.json.Decoder(_Whose).decode
+_whose = decoder(_Whose)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from schemas.customers import OrgRecord
+from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.moments import lago_timestamp, parse_us, to_iso
 from schemas.policy import LatePolicy
@@ -23,7 +24,7 @@ INVOICED_PERIOD = "invoiced_period"
 #: The property of a moved event that says when its usage ended.
 USAGE_END = "usage_end"
 
-_decode = msgspec.json.Decoder(LagoEvent).decode
+_decode = decoder(LagoEvent)
 _encode = msgspec.json.Encoder().encode
 
 
