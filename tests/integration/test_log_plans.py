@@ -23,7 +23,7 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     ),
     "bridged": (projection._BRIDGED_SQL, ([b"i" * 16], [str(MONTH)])),
     "jobs": (projection._JOBS_SQL, ([b"i" * 16], [str(MONTH)])),
-    "late": (late._WAITING, (0, 0, 500)),
+    "late": (late._WAITING, (0, 100, 500, [1, 7])),
     "customer": (explain._OF_CUSTOMER, ("acme", AT, AT)),
 }
 

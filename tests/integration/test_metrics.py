@@ -85,6 +85,9 @@ TYPES = {
     "meterbridge_two_routes_total": "counter",
     "meterbridge_doubled_calls_total": "counter",
     "meterbridge_late_calls_total": "counter",
+    "meterbridge_rebilled_events_total": "counter",
+    "meterbridge_after_end_events": "gauge",
+    "meterbridge_after_end_usd": "gauge",
     "meterbridge_build_info": "gauge",
 }
 

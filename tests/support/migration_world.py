@@ -61,7 +61,7 @@ class Stored:
 
 
 class Refusing(MortalWire):
-    """Answers the first POST to a path with an error."""
+    """Answers the first POST to a path with an error, in Lago's form."""
 
     def __init__(self, path: str, status: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Refusing(MortalWire):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if (request.method, request.url.path) == ("POST", self.path):
             self.path = ""
-            return httpx.Response(self.status, request=request)
+            return httpx.Response(self.status, json={"status": self.status, "error": "no"}, request=request)
         return await super().handle_async_request(request)
 
 
