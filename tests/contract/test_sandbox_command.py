@@ -67,9 +67,10 @@ async def test_it_takes_its_key_alone_and_keeps_its_journal_over_a_restart(tmp_p
 async def test_it_waits_counts_and_answers_as_its_options_say() -> None:
     async with sandbox("--delay", "0.3", "--rate-limit", "1", "--store", "clickhouse") as http:
         begun = time.monotonic()
-        answers = [await http.post("/events", json={"event": event(f"t-{number}")}) for number in range(2)]
+        both = await asyncio.gather(*(http.post("/events", json={"event": event(f"t-{n}")}) for n in range(2)))
         assert time.monotonic() - begun >= 0.3
-        assert [answer.status_code for answer in answers] == [200, 429]
+        answers = sorted(both, key=lambda answer: answer.status_code)
+        assert [answer.status_code for answer in answers] == [200, 429], "two within one second"
         assert answers[1].headers["X-RateLimit-Limit"] == "1"
         told = (await http.get("/organizations")).json()
         assert "clickhouse" in json.dumps(told)

@@ -1,7 +1,6 @@
 """A detail never vetoes the money: whatever stands where no cost, identity, time or customer is read, the call is billed."""
 
 import json
-import re
 from decimal import Decimal
 from typing import Any
 
@@ -72,11 +71,19 @@ def test_no_detail_vetoes(changes: dict[str, Any], metadata: Any, odd: Any, inne
         assert usage(call(**changes, metadata=metadata)).cost == Decimal("0.25")
 
 
+def without_surrogates(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {without_surrogates(name): without_surrogates(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_surrogates(inner) for inner in value]
+    return value.encode("utf-8", "ignore").decode() if isinstance(value, str) else value
+
+
 @given(st.dictionaries(st.sampled_from(DETAILS), JSON, max_size=5))
 def test_the_meter_reads_what_older_ingresses_stored_as_forgivingly(changes: dict[str, Any]) -> None:
     """They stored no lone surrogate and no NaN: their parser took none."""
-    text = json.dumps(call(**changes)).replace("NaN", "null").replace("-Infinity", "null").replace("Infinity", "null")
-    text = re.sub(r"\\ud800(?!\\udc00)", "", text)  # with its other half it is a character
+    text = json.dumps(call(**without_surrogates(changes)))
+    text = text.replace("NaN", "null").replace("-Infinity", "null").replace("Infinity", "null")
     envelope = {"v": 1, "source": "webhook", "shape": FLAT, "received_at": NOON, "id_kind": "end_user"}
     value = f'{json.dumps(envelope)[:-1]},"call":{text}}}'.encode()
     assert usage_of(value, "c", UNIT).cost == Decimal("0.25")
