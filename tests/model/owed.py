@@ -213,6 +213,9 @@ class Model:
                     use.given_up |= use.customer == customer and use.life is None
             case h.Away():
                 self.away = step.away
+                for use in self.counted.values():
+                    if use.sealed and not use.month and not use.dead:
+                        self.seals(use)
             case h.Restarted():
                 self.settings = step
             case h.Tick():

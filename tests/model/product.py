@@ -179,6 +179,7 @@ class Product:
                 await self.fold([(step.customer, msgspec.json.encode(order))], ((CONTROL, WRITE_OFF),))
             case h.Away():
                 self.away = step.away
+                await self.post()
             case h.Restarted():
                 await self.start(policy_of(step))
             case h.Tick():
