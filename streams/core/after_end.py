@@ -12,9 +12,9 @@ import msgspec
 from schemas.customers import OrgRecord, Period
 from schemas.moments import MAX_US, SECOND_US, lago_timestamp, parse_us, to_iso
 from schemas.records import LagoEvent
-from streams.core.billing_periods import billed, covers
+from streams.core.billing_periods import billed
 from streams.core.choice import chosen
-from streams.core.restamp import USAGE_END
+from streams.core.restamp import USAGE_END, is_owed
 from streams.core.tally import UNBILLABLE
 
 #: Why the receipt of what was posted after an end fails.
@@ -23,6 +23,7 @@ UNBILLABLE_ENDED = UNBILLABLE + "ended"
 INSTEAD_OF = "instead_of"
 #: What follows that one's id in the id of the new event.
 AGAIN = "-again"
+_FOR_EVER = MAX_US - 1
 
 
 class Gap(NamedTuple):
@@ -36,21 +37,20 @@ class Gap(NamedTuple):
 def gaps(periods: Iterable[Period], since_us: int) -> list[Gap]:
     """The gaps behind ends at or after `since_us`: what has a moment in one of them is on no invoice.
 
-    Lago tells an end to the second, so a gap begins a second later. One external id may have several lives: where the
-    next one takes over there is no gap. Before its first life is no gap either: there usage is moved to its start.
+    Lago tells an end to the second, so a life lasts until the second after it. One external id may have several lives:
+    where one of them runs there is no gap. Before its first life is no gap either: there usage is moved to its start.
     """
-    lives: defaultdict[str, list[Period]] = defaultdict(list)
+    lives: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for one in periods:
-        lives[one.external_id].append(one)
-    found = set()
+        ends_us = _FOR_EVER if one.terminated_at is None else one.terminated_at + SECOND_US
+        lives[one.external_id].append((one.started_at, ends_us))
+    found = []
     for name, own in lives.items():
-        for one in own:
-            if one.terminated_at is None or one.terminated_at < since_us:
-                continue
-            begins_us = one.terminated_at + SECOND_US
-            if not any(covers(other, begins_us) for other in own):
-                later = (other.started_at for other in own if other.started_at > begins_us)
-                found.add(Gap(name, begins_us, min(later, default=MAX_US - 1)))
+        reach_us, *_ = (begins_us for begins_us, _ in sorted(own))
+        for begins_us, ends_us in [*sorted(own), (_FOR_EVER, _FOR_EVER)]:
+            if reach_us < begins_us and reach_us - SECOND_US >= since_us:
+                found.append(Gap(name, reach_us, begins_us))
+            reach_us = max(reach_us, ends_us)
     return sorted(found)
 
 
@@ -64,7 +64,7 @@ def instead_of(event: LagoEvent, org: OrgRecord | None, now_us: int, code: str) 
         event: as it was sealed, whatever moment and subscription it was posted with.
         code: of events of calls; others have no amount, so nothing is owed for them.
     """
-    at_us, owed = parse_us(event.timestamp), event.code == code
+    at_us, owed = parse_us(event.timestamp), is_owed(event, code)
     choice = chosen(org, at_us, event.code, now_us, owed=owed)
     if org is None or choice.held:
         return None

@@ -55,8 +55,11 @@ def chosen(
     return _of_several(org, covering, code)
 
 
-def named(org: OrgRecord | None, subscription: str, code: str = "") -> Choice:
-    """The subscription that a mapping names: at its word, unless Lago says otherwise."""
+def named(org: OrgRecord | None, subscription: str, code: str = "", now_us: int | None = None) -> Choice:
+    """The subscription that a mapping names: at its word, unless Lago says otherwise.
+
+    `now_us`: as for `chosen`; what has ended for good pays for nothing, so that a later mapping may.
+    """
     if org is None:
         return Choice(subscription)
     own = [one for one in org.periods if one.external_id == subscription]
@@ -64,6 +67,8 @@ def named(org: OrgRecord | None, subscription: str, code: str = "") -> Choice:
         return Choice("", NO_CHARGE)
     if not own and subscription in org.unusable:
         return Choice("", org.unusable[subscription])
+    if own and now_us is not None and all(over(one, now_us) for one in own):
+        return Choice("", ENDED)
     return Choice(subscription)
 
 

@@ -79,7 +79,7 @@ def _billed_by(
     if org is not None and org.currency and org.currency != CURRENCY:
         return Target(version.lago_customer_id, "", WRONG_CURRENCY)
     if version.external_subscription_id:
-        return Target(version.lago_customer_id, *named(org, version.external_subscription_id, code))
+        return Target(version.lago_customer_id, *named(org, version.external_subscription_id, code, now_us))
     return Target(version.lago_customer_id, *chosen(org, at_us, code, now_us))
 
 

@@ -6,6 +6,7 @@ on the billing period that runs, so every post within it is the same bytes.
 """
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import NamedTuple
 
 import msgspec
@@ -64,7 +65,7 @@ def judged(value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us
     if org is None:
         return Judged(value)
     subscription = event.external_subscription_id
-    code, owed = event.code, event.code == event_code
+    code, owed = event.code, is_owed(event, event_code)
     found = billed(org.periods, subscription, at_us, now_us, code, owed=owed)
     if found.held == ENDED and (next_one := chosen(org, at_us, code, now_us, owed=owed)).subscription:
         subscription = next_one.subscription
@@ -80,6 +81,11 @@ def judged(value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us
         event, timestamp=timestamp, external_subscription_id=subscription, properties=properties
     )
     return Judged(_encode(posted), timestamp if moved[0] else "", subscription if moved[1] else "")
+
+
+def is_owed(event: LagoEvent, event_code: str) -> bool:
+    """It costs something by itself: it is of calls, by the code of now or of an earlier `LAGO_EVENT_CODE`."""
+    return event.code == event_code or Decimal(event.precise_total_amount_cents or 0) != 0
 
 
 def moved_from(stored: LagoEvent, value: bytes) -> Judged | None:

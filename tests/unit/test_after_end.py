@@ -1,6 +1,7 @@
 """What an end overtook: which moments no invoice counts, and what is posted in the stead of an event that has one."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import msgspec
 from hypothesis import given
@@ -133,3 +134,32 @@ def test_it_is_never_put_where_no_invoice_would_count_it(usage: int, began: int,
     assert again is not None
     at = parse_us(again.timestamp)
     assert billed(after.periods, "sub-b", at, now, CODE).at_us == at
+
+
+lives = st.lists(
+    st.tuples(st.floats(0, 3), st.sampled_from([0.2, 0.9, 3.0, 20.0]), st.booleans()), min_size=1, max_size=4
+)
+
+
+@given(lives)
+def test_a_moment_is_in_one_gap_at_most_and_in_none_that_a_life_covers(drawn: list[tuple[float, float, bool]]) -> None:
+    """Lago tells an end to the second: two lives that follow within one second have gaps that would overlap."""
+    at_us, true = 0, list[tuple[int, int]]()
+    for pause, length, _ in drawn:
+        begins = at_us + int(pause * 1e6)
+        at_us = begins + int(length * 1e6)
+        true.append((begins, at_us))
+    told = [Period("sub", begins, ends // SECOND_US * SECOND_US) for begins, ends in true]
+    found = gaps(told, 0)
+    assert all(one.ends_us <= two.begins_us for one, two in pairwise(found))
+    for begins, ends in true:
+        assert not any(gap.begins_us < ends and begins < gap.ends_us for gap in found)
+
+
+def test_what_was_billed_under_an_earlier_event_code_is_owed_all_the_same() -> None:
+    """`LAGO_EVENT_CODE` was changed: the plan that charges the new code alone bills nothing of it."""
+    old = event(code="old_code", at_us=OCTOBER)
+    charges_new = Period("sub-b", OCTOBER, None, interval="monthly", charged=(CODE,))
+    assert instead_of(old, org(charges_new), NOVEMBER, CODE) is None
+    both = msgspec.structs.replace(charges_new, charged=(CODE, "old_code"))
+    assert instead_of(old, org(both), NOVEMBER, CODE) is not None

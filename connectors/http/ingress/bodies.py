@@ -7,6 +7,7 @@ damage stays in the element that has it.
 """
 
 import re
+from collections.abc import Sequence
 from json import JSONDecodeError, loads
 
 import msgspec
@@ -87,23 +88,36 @@ def wrapped_in(element: Element) -> memoryview | None:
     members = _members_of(view) if bytes(view[:1]) == b"{" else None
     if members is None or not _EVENT.isdisjoint(members) or not AMOUNTS.isdisjoint(members):
         return None
+    found = []
     for name in WRAPPERS:
         inner = members.get(name)
         if inner is not None:
             inner = inner[_end_of(_BLANK, inner, 0) :]
-            if bytes(inner[:1]) in (b"[", b"{") and (_IDS.isdisjoint(members) or _has_id(inner)):
-                return inner
-    return None
+            if bytes(inner[:1]) in (b"[", b"{") and (_IDS.isdisjoint(members) or _holds_a_call(inner)):
+                found.append(inner)
+    if not found:
+        return None
+    return found[0] if len(found) == 1 else _together(found)
 
 
-def _has_id(inner: memoryview) -> bool:
-    """The object, or the first of the array, has an id."""
+def _holds_a_call(inner: memoryview) -> bool:
+    """The object, or any of the array, has an id or an amount."""
     try:
-        first = split(inner)[:1]
+        elements = split(inner)
     except Refused:
         return True
-    members = _members_of(memoryview(first[0])) if first else None
-    return members is not None and not _IDS.isdisjoint(members)
+    for element in elements:
+        view = memoryview(element)
+        members = _members_of(view[_end_of(_BLANK, view, 0) :])
+        if members is not None and not (_IDS | AMOUNTS).isdisjoint(members):
+            return True
+    return False
+
+
+def _together(found: Sequence[memoryview]) -> memoryview:
+    """Of several wrappers in one object everything: one array. Raises: Refused: one of them is cut."""
+    elements = [bytes(memoryview(element)) for inner in found for element in split(inner)]
+    return memoryview(b"[" + b",".join(elements) + b"]")
 
 
 def _members_of(view: memoryview) -> dict[str, memoryview] | None:

@@ -25,6 +25,7 @@ _NAMES = (
     "organization_id",
     "customer_id",
     "external_customer_id",
+    "external_subscription_id",
 )
 #: Every key in the clear holds it; looked for first, for it is quick.
 _SIGN = "sk-"
@@ -37,12 +38,16 @@ def without_secrets(text: bytes, call: Call) -> tuple[bytes, Call] | None:
     if (
         call.cloud_event is None
         and call.customer_id is None
+        and call.external_customer_id is None
+        and call.external_subscription_id is None
         and call.api_key_hash is None
         and ((key := call.api_key) is None or key in _known or _sound(key))
         and ((name := call.key_alias) is None or type(name) is not str or _SIGN not in name or not is_secret(name))
         and ((name := call.end_user) is None or type(name) is not str or _SIGN not in name or not is_secret(name))
         and ((name := call.user) is None or type(name) is not str or _SIGN not in name or not is_secret(name))
         and ((name := call.user_id) is None or type(name) is not str or _SIGN not in name or not is_secret(name))
+        and ((name := call.team_id) is None or not _looks_secret(name))
+        and ((name := call.organization_id) is None or not _looks_secret(name))
         and (metadata is None or not _secret_in(metadata))
     ):
         return None
@@ -65,12 +70,15 @@ def without_secrets(text: bytes, call: Call) -> tuple[bytes, Call] | None:
 
 
 def _secret_in(metadata: CallMetadata) -> bool:
-    """Ids of teams and organizations are LiteLLM's own."""
     return not (
         ((key := metadata.user_api_key_hash) is None or key in _known or _sound(key))
         and ((name := metadata.user_api_key_alias) is None or not _looks_secret(name))
         and ((name := metadata.user_api_key_end_user_id) is None or not _looks_secret(name))
         and ((name := metadata.user_api_key_user_id) is None or not _looks_secret(name))
+        and ((name := metadata.user_api_key_team_id) is None or not _looks_secret(name))
+        and ((name := metadata.user_api_key_team_alias) is None or not _looks_secret(name))
+        and ((name := metadata.user_api_key_org_id) is None or not _looks_secret(name))
+        and ((name := metadata.user_api_key_project_id) is None or not _looks_secret(name))
     )
 
 

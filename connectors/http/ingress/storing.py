@@ -92,7 +92,7 @@ class Store:
         for start in range(0, len(elements), step):
             records, places = self._records_of(elements, start, step, shape, at, outcome)
             if records and (refusals := await self.sender.send_all(records)):
-                too_large = {places[index]: records[index] for index in refusals}
+                too_large = [(places[index], records[index]) for index in refusals]
                 await self._keep_too_large(too_large, elements, at, outcome)
         return outcome
 
@@ -152,12 +152,12 @@ class Store:
         return records
 
     async def _keep_too_large(
-        self, refused: dict[int, Record], elements: Sequence[Element], at: int, outcome: Outcome
+        self, refused: Sequence[tuple[int, Record]], elements: Sequence[Element], at: int, outcome: Outcome
     ) -> None:
         """What Kafka refuses for its size becomes a rejection; a refused rejection leaves nothing to keep."""
         why = Refused(TOO_LARGE, "Kafka takes no record of this size")
         again: list[Record] = []
-        for place, (topic, key, _, at_ms) in refused.items():
+        for place, (topic, key, _, at_ms) in refused:
             if topic == self.raw_topic:
                 value = rejection(why, bytes(memoryview(elements[place])), at)
                 again.append((self.rejected_topic, key, value, at_ms))

@@ -152,6 +152,8 @@ def _quickly(element: Element, otherwise: str, kept: Kept) -> tuple[bytes, Call,
             and stored.usage is UNSET
         ):
             _tell_wrapper(element, stored)
+            if _is_envelope(_call(_encode(stored))):
+                raise Rejected(NOT_A_CALL)
         taken = kept.take(stored)
         text = _encode(stored)
         _check_amounts(stored)
@@ -176,6 +178,17 @@ def _tell_wrapper(element: Element, stored: Any) -> None:
         raise Wrapped(inner)
     for name in WRAPPERS:
         setattr(stored, name, UNSET)
+
+
+#: What a call has beside ids: an element that has none of it, and something like a wrapper, is an envelope.
+_OF_A_CALL = (
+    *("call_type", "model", "model_group", "prompt_tokens", "completion_tokens", "total_tokens", "tokens_input"),
+    *("tokens_output", "response_cost", "spend", "cost_usd", "cost", "precise_total_amount_cents", "properties"),
+)
+
+
+def _is_envelope(call: Call) -> bool:
+    return all(getattr(call, name) is None for name in _OF_A_CALL)
 
 
 def _check_amounts(stored: Any) -> None:
@@ -233,6 +246,8 @@ def _carefully(
     if text in _NOTHING and not soft.bad:
         raise Refused(NOT_A_CALL, "nothing of a call was found in it")
     call = _call(text)
+    if otherwise != CLOUDEVENT and not tree.keys().isdisjoint(WRAPPERS) and _is_envelope(call) and not soft.bad:
+        raise Refused(NOT_A_CALL, "an envelope in which no call was found", call=text)
     shape = shape_of(call, otherwise)
     found = customer_of(shape, call, fields)
     wrong = [path for path in soft.bad if not matters_less(path, found[1], fields)]
