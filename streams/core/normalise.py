@@ -4,7 +4,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from schemas.errors import Rejected
-from schemas.moments import MAX_US, SECOND_US, parse_us
+from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us
 from schemas.money import ZERO, quantise
 from schemas.usage import Usage
 from schemas.wire import (
@@ -32,6 +32,8 @@ from streams.core.meaning import PLAIN, SEALED, counts_media, tell_kind, tell_wh
 
 #: An event time later than this after its receipt is a wrong clock (ADR 0025).
 FUTURE_US = 600 * SECOND_US
+#: A record that was stored so much later than it was received was stored before, or waited: no ingress's clock is so wrong.
+_STORED_AGAIN_US = 23 * HOUR_US
 
 #: How LiteLLM's `openmeter` callback names itself in CloudEvents.
 LITELLM_SOURCE = "litellm-proxy"
@@ -93,6 +95,8 @@ def normalise(
     if backfilled and usage.identity is not usage.job:
         usage.twins = _twins(usage)
     at_us = record.received_at if stored_us is None else stored_us
+    if at_us - record.received_at > _STORED_AGAIN_US:  # by a replay or a spool: when it came is the better witness
+        at_us, clock_us = record.received_at, 0
     if usage.end_us > at_us + FUTURE_US and usage.end_us > clock_us + FUTURE_US:
         usage.told_end_us, usage.end_us = usage.end_us, at_us
         usage.note = f"future_time; {usage.note}" if usage.note else "future_time"

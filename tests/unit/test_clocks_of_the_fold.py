@@ -126,6 +126,18 @@ def test_a_call_whose_end_was_not_believed_is_remembered_until_that_end_is_beyon
     assert ledger.decisions == {"billable": 1, DUPLICATE: 3}
 
 
+@pytest.mark.parametrize(("ahead_h", "again_h"), [(240, 96), (240, 216), (60, 74), (72, 400)])
+def test_a_replay_of_a_call_whose_end_lies_days_ahead_bills_nothing(ahead_h: int, again_h: int) -> None:
+    """Its memory has gone by then: it ended when it came, so it is beyond the horizon, and the usage log knows it."""
+    ledger = Ledger()
+    call = record(0, ended_us=NOON + ahead_h * HOUR_US, received_us=NOON)
+    ledger.fold([call], NOON)
+    ledger.fold([record(1, ended_us=NOON + again_h * HOUR_US, received_us=NOON + again_h * HOUR_US)])
+    again_ms = (NOON + again_h * HOUR_US) // 1000
+    ledger.fold([replace(call, offset=2, timestamp=again_ms)], again_ms * 1000)
+    assert ledger.decisions == {"billable": 2, "rejected:beyond_horizon": 1}
+
+
 #: No two are further apart than a record is believed beyond the clock.
 moments = st.integers(-24, 24).map(lambda hours: NOON + hours * HOUR_US)
 
