@@ -74,7 +74,7 @@ def configure_logging(level: str, style: Literal["json", "console"], stream: Tex
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, _renderer(style, stream)],
         )
     )
-    for bound in (OncePerWhile(), FewASecond(), a_few_a_minute()):
+    for bound in (OncePerWhile(), a_few_a_minute(), FewASecond()):
         handler.addFilter(bound)
     root = logging.getLogger()
     root.handlers[:] = [handler]

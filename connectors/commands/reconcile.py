@@ -129,7 +129,7 @@ def _text(report: Report) -> str:
         compared += f"; {sum(hour.known for hour in report.hours.values())} calls of LiteLLM's spend logs are all here"
     total = (
         f"It adds up: {report.received} deliveries received, {report.billed_calls} calls and {told['billed_usd']} USD "
-        f"billed in {report.parts} events, {told['open_usd']} USD open, {told['held_usd']} USD held, "
+        f"sealed for Lago in {report.parts} events, {told['open_usd']} USD open, {told['held_usd']} USD held, "
         f"{told['written_off_usd']} USD written off, {report.unbilled_calls} calls NOT billed "
         f"({told['unbilled_usd']} USD), {report.duplicate_calls} repeats, {report.rejected_calls} refused{compared}."
     )

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,10 +128,23 @@ def test_a_flood_through_the_configured_log_is_bounded_and_ends_with_its_count()
     stream = io.StringIO()
     configure_logging("INFO", "json", stream)
     for number in range(500):
-        logging.getLogger("aiokafka").error(AWAY, number, "refused")
+        logging.getLogger("asyncpg").error(AWAY, number, "refused")
     assert len(lines(stream)) == PASSING
     told = eventually(lambda: [line for line in lines(stream) if line["event"] == "log_lines_left_out"])
     assert [line["count"] for line in told] == [500 - PASSING]
+
+
+def test_while_a_broker_is_away_a_second_has_no_summary_of_its_own() -> None:
+    """The bound of a minute stands before that of a second: else each second told what it left out."""
+    stream = io.StringIO()
+    configure_logging("INFO", "json", stream)
+    for _ in range(3):
+        for number in range(100):
+            logging.getLogger("aiokafka").error(AWAY, number, "refused")
+        time.sleep(1.05)
+    said = [line["event"] for line in lines(stream)]
+    assert said.count("log_lines_left_out") <= 1
+    assert len(said) <= PASSING_A_MINUTE + 1
 
 
 def test_what_a_kafka_library_repeats_for_an_hour_is_heard_a_few_times_a_minute_and_counted() -> None:
