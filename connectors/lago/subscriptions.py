@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewSubscription, SubscriptionChange
-from connectors.lago.shapes import Subscription, period_of
-from connectors.lago.wire import Query, Wire, read, safe
-from schemas.customers import Period
+from connectors.lago.shapes import Subscription
+from connectors.lago.wire import Query, Wire, safe
 
 ACTIVE = ("active",)
 #: All that Lago has; unasked it lists the active ones alone.
@@ -15,12 +14,6 @@ STATUSES = ("pending", "active", "terminated", "canceled", "incomplete")
 
 class Subscriptions(Wire):
     """`/subscriptions`."""
-
-    async def active_subscriptions(self, external_customer_id: str) -> list[Period]:
-        """The customer's running subscriptions; empty for a customer Lago does not know. Raises: LagoIntegrationError."""
-        query: Query = {"external_customer_id": external_customer_id, "status[]": "active"}
-        found = await self._every("active_subscriptions", "/subscriptions", "subscriptions", Subscription, query)
-        return [read(period_of, subscription) for subscription in found]
 
     async def subscriptions(
         self, external_customer_id: str = "", statuses: Sequence[str] = ACTIVE, plan_code: str = ""

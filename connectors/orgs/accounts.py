@@ -19,10 +19,11 @@ from connectors.lago.limits import is_plan
 from connectors.lago.org_billing import OTHER_PLAN, RUNNING, OrgBilling
 from connectors.lago.shapes import Customer, Plan, Subscription
 from connectors.lago.usage import CustomerUsage
-from connectors.orgs.learning import ROUNDS, changed_from, org_with
+from connectors.orgs.learning import ROUNDS, changed_from
+from connectors.orgs.terms import TermsBook
+from connectors.orgs.truth import BEGUN, as_lago_says
 from schemas.customers import OrgRecord, Period
 from schemas.errors import Unavailable
-from schemas.moments import parse_us
 
 UNKNOWN_ORG, NO_SUBSCRIPTION = "unknown_org", "no_subscription"
 
@@ -79,6 +80,7 @@ class OrgAccounts:
         self.billing = billing
         self.records = records
         self._now_us = now_us
+        self._terms = TermsBook(billing.lago)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def account(self, org_id: str) -> Account:
@@ -152,11 +154,11 @@ class OrgAccounts:
             known = await self.account(org_id)
             if known.subscription is None:
                 # It may have ended in Lago, and whoever asked for it died before that was noted here.
-                await self._note(org_id, known, await self._ended_last(org_id))
+                await self._note(org_id, known)
             running = _running(known)
             await changing({"subscription": running.external_id, "plan_code": running.plan_code}, None)
             ended = await self.billing.terminate(org_id, running.external_id) or running
-            await self._note(org_id, Account(known.customer), ended)
+            await self._note(org_id, Account(known.customer))
             return ended
 
     async def usage(self, org_id: str) -> tuple[Subscription, CustomerUsage]:
@@ -205,7 +207,7 @@ class OrgAccounts:
         # Its first subscription gave the customer its currency.
         return Account(await billing.lago.customer(org_id) or customer, made, created=True)
 
-    async def _note(self, org_id: str, account: Account, ended: Subscription | None = None) -> None:
+    async def _note(self, org_id: str, account: Account) -> None:
         """Usage that waits for the subscription need not wait for Lago to be asked again.
 
         Raises:
@@ -213,49 +215,32 @@ class OrgAccounts:
         """
         for _ in range(ROUNDS):
             before = await self.records.get(org_id)
-            active = await self.billing.lago.active_subscriptions(org_id)
-            make = partial(noted, account=account, active=active, ended=ended, now_us=self._now_us())
+            listed = await self.billing.lago.subscriptions(org_id, BEGUN)
+            found = await self._terms.periods(listed, account.customer)
+            make = partial(noted, account=account, listed=found, now_us=self._now_us())
             if await changed_from(self.records, org_id, before, make):
                 return
             account = await self._found(org_id) or account
         raise Unavailable("contended", "other processes change the org's record all the time")
 
-    async def _ended_last(self, org_id: str) -> Subscription | None:
-        listed = await self.billing.lago.subscriptions(org_id, ("terminated",))
-        return max(listed, key=lambda one: parse_us(one.terminated_at) if one.terminated_at else 0, default=None)
 
-
-def noted(
-    known: OrgRecord, account: Account, active: Sequence[Period], ended: Subscription | None, now_us: int
-) -> OrgRecord:
+def noted(known: OrgRecord, account: Account, listed: Sequence[Period], now_us: int) -> OrgRecord:
     """The org's record with what Lago has now; pure.
 
     Args:
-        active: all its running subscriptions.
-        ended: one that has just ended.
+        listed: all its subscriptions that run or have ended, with their terms.
     """
-    plan, customer = _plan_of(account, active), account.customer
-    org = copy(
-        known,
-        name=customer.name or known.name,
-        email=customer.email or known.email,
-        currency=customer.currency or known.currency,
-        plan=plan or known.plan,
-    )
-    if ended is not None and ended.terminated_at is not None:
-        at_us = parse_us(ended.terminated_at)
-        org = copy(org, periods=tuple(_ended(one, ended.external_id, at_us) for one in org.periods))
-    if active or org.plan:
-        org = org_with(org, customer, active, now_us)
-    return org
+    org = as_lago_says(known, account.customer, listed, now_us)
+    return copy(org, plan=_plan_of(account, listed) or org.plan)
 
 
-def _plan_of(account: Account, active: Sequence[Period]) -> str | None:
+def _plan_of(account: Account, listed: Sequence[Period]) -> str | None:
     """Of the account's subscription; as the running ones were listed after it was read, they know better."""
     own = account.subscription
     if own is None:
         return None
-    return next((one.plan_code for one in active if one.external_id == own.external_id), own.plan_code)
+    running = (one for one in listed if one.terminated_at is None and one.external_id == own.external_id)
+    return next((one.plan_code for one in running), own.plan_code)
 
 
 def unknown_org() -> LagoRejected:
@@ -284,13 +269,6 @@ def _chosen(listed: Sequence[Subscription], own: str) -> Subscription | None:
     """The org's own where there are several; of one id what runs, before what waits."""
     ranked = sorted(listed, key=lambda one: (one.external_id != own, one.status != "active"))
     return ranked[0] if ranked else None
-
-
-def _ended(period: Period, external_id: str, at_us: int) -> Period:
-    """Its end is shown to the second, so a little early: later usage is shifted or held, not lost."""
-    if period.external_id != external_id or period.terminated_at is not None:
-        return period
-    return copy(period, terminated_at=max(at_us, period.started_at))
 
 
 def _differs(wanted: Wanted, customer: Customer) -> bool:

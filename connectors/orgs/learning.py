@@ -13,7 +13,8 @@ import structlog
 from connectors.lago.errors import LagoRejected
 from connectors.lago.shapes import Customer, Subscription
 from connectors.lago.subscriptions import ACTIVE, STATUSES
-from connectors.orgs.terms import Plans, TermsBook, kept
+from connectors.orgs.lives import not_running, org_with, to_the_moment
+from connectors.orgs.terms import Plans, TermsBook
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from streams.core.choice import FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
@@ -207,9 +208,9 @@ class OrgLearner:
             before = self._orgs.get(org_id)
             try:
                 async with asyncio.timeout(_LAGO_S):
-                    listed, unusable = await self._listed(org_id, names)
+                    listed, unusable = await self._listed(org_id, names, before)
                     customer = await self._lago.customer(org_id) if listed else None
-                    found = await self._terms.periods(listed, customer)
+                    found = to_the_moment(await self._terms.periods(listed, customer))
             except (MeterbridgeError, TimeoutError) as error:
                 return self._unknown(org_id, error)
             self._lago_away = False
@@ -218,14 +219,24 @@ class OrgLearner:
                 break
         return True
 
-    async def _listed(self, org_id: str, names: Iterable[str]) -> tuple[list[Subscription], dict[str, str]]:
-        """The org's running subscriptions, and those named that ran once; why the others that are named are none."""
+    async def _listed(
+        self, org_id: str, names: Iterable[str], before: OrgRecord | None
+    ) -> tuple[list[Subscription], dict[str, str]]:
+        """The org's running subscriptions, and those named that ran once; why the others that are named are none.
+
+        Where one does not run any more that the record shows as running, all that ended: Lago alone knows when.
+        """
         listed = await self._lago.subscriptions(org_id, ACTIVE)
         missing = set(names).difference(one.external_id for one in listed)
+        over = before is not None and not_running(before.periods, listed, self._now_us())
         unusable: dict[str, str] = {}
-        if missing:
+        if missing or over:
             everything = await self._lago.subscriptions(org_id, STATUSES)
-            listed += [one for one in everything if one.external_id in missing and one.status == "terminated"]
+            listed = [
+                one
+                for one in everything
+                if one.status == "active" or (one.status == "terminated" and (over or one.external_id in missing))
+            ]
             for name in missing.difference(one.external_id for one in listed):
                 waits = any(one.external_id == name for one in everything)
                 unusable[name] = NO_SUBSCRIPTION if waits else await self._whose(name)
@@ -337,33 +348,3 @@ def _cause(error: MeterbridgeError | TimeoutError, plan: str) -> tuple[str, str]
         return "timeout", "timeout"
     code = (error.code if isinstance(error, LagoRejected) else "") or error.reason
     return code, f"{code} {plan}" if code == "plan_not_found" else code
-
-
-def org_with(org: OrgRecord, customer: Customer | None, active: Sequence[Period], now_us: int) -> OrgRecord:
-    """The org with Lago's active subscriptions, `active`; `org` itself where nothing is new.
-
-    A subscription that ran and is not active any more has ended: where a new one took over its external id at
-    that one's start (as Lago's plan changes do), else now, which is the latest it can have been.
-    """
-    listed = {(period.external_id, period.started_at): period for period in active}
-    periods = []
-    for period in org.periods:
-        if (same := listed.pop((period.external_id, period.started_at), None)) is not None:
-            periods.append(kept(same, period))
-        elif period.terminated_at is not None or period.started_at > now_us:
-            periods.append(period)
-        else:
-            successors = [
-                one.started_at
-                for one in active
-                if one.external_id == period.external_id and one.started_at > period.started_at
-            ]
-            periods.append(copy(period, terminated_at=min([*successors, now_us])))
-    periods = sorted([*periods, *listed.values()], key=lambda period: (period.started_at, period.external_id))
-    own_name = (customer.name if customer is not None else None) or org.name
-    currency = (customer.currency if customer is not None else None) or org.currency
-    plan = org.plan or active[-1].plan_code
-    names = {period.external_id for period in periods}
-    unusable = {name: why for name, why in org.unusable.items() if name not in names}
-    changed = copy(org, name=own_name, plan=plan, currency=currency, periods=tuple(periods), unusable=unusable)
-    return org if changed == org else copy(changed, updated_at=now_us)

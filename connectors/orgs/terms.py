@@ -19,6 +19,7 @@ from streams.core.billing_periods import zone_of
 #: A plan is asked for again after this long, seconds.
 _FRESH_S: Final = 60.0
 _UTC: Final = ("", "UTC", "Etc/UTC")
+_NEVER: Final[tuple[float, None]] = (float("-inf"), None)
 
 _log = structlog.get_logger(__name__)
 copy = msgspec.structs.replace
@@ -49,7 +50,7 @@ class TermsBook:
     def __init__(self, lago: Plans, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._lago = lago
         self._monotonic = monotonic
-        self._known: dict[str, tuple[float, Terms | None]] = {}
+        self._known: dict[str, tuple[float, Terms]] = {}
 
     def learn(self, plans: Iterable[Plan]) -> Mapping[str, Terms]:
         """The terms of plans that were listed just now, by their codes."""
@@ -64,10 +65,12 @@ class TermsBook:
         return [period_with(one, await self._terms(one.plan_code or ""), timezone) for one in begun]
 
     async def _terms(self, code: str) -> Terms | None:
-        asked_at, terms = self._known.get(code, (float("-inf"), None))
+        asked_at, terms = self._known.get(code, _NEVER)
         if code and self._monotonic() - asked_at > _FRESH_S:
             plan = await self._lago.plan(code)
-            terms = None if plan is None else terms_of(plan)
+            if plan is None:  # it may be made at any moment, and usage of a period without terms goes astray
+                return None
+            terms = terms_of(plan)
             self._known[code] = self._monotonic(), terms
         return terms
 

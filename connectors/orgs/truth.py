@@ -13,11 +13,12 @@ import msgspec
 import structlog
 
 from connectors.lago.shapes import Customer, Plan, Subscription
-from connectors.orgs.learning import MOST_FAILURES, ROUNDS, OrgChanges, beginning_after, changed_from, org_with
+from connectors.orgs.learning import MOST_FAILURES, ROUNDS, OrgChanges, beginning_after, changed_from
+from connectors.orgs.lives import org_with, to_the_moment
 from connectors.orgs.terms import Plans, TermsBook, period_with
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
-from schemas.moments import HOUR_US, SECOND_US
+from schemas.moments import HOUR_US
 
 POLL_EVERY_S: Final = 900.0
 #: Whoever sends a webhook waits for 30 s; orgs that Lago is asked about at once.
@@ -27,7 +28,8 @@ POLLED, _PAUSE_S = 500, 0.1
 _FIRST_S: Final = 60.0
 #: Subscriptions that ended longer ago bill nothing that could still come.
 _ENDED_US: Final = 40 * 24 * HOUR_US
-_STATUSES: Final = ("active", "terminated")
+#: Of subscriptions that run, or did.
+BEGUN: Final = ("active", "terminated")
 
 _log = structlog.get_logger(__name__)
 copy = msgspec.structs.replace
@@ -93,7 +95,7 @@ class OrgTruth:
         for _ in range(ROUNDS):
             before = self._orgs.get(org_id)
             async with self._asking:
-                listed = await self._lago.subscriptions(org_id, _STATUSES)
+                listed = await self._lago.subscriptions(org_id, BEGUN)
                 customer = await self._lago.customer(org_id)
                 found = await self._terms.periods(listed, customer)
             make = partial(as_lago_says, customer=customer, listed=found, now_us=self._now_us())
@@ -162,7 +164,7 @@ def as_lago_says(org: OrgRecord, customer: Customer | None, listed: Sequence[Per
     known = {(period.external_id, period.started_at) for period in org.periods}
     lately = [
         period
-        for period in _to_the_moment(listed)
+        for period in to_the_moment(listed)
         if period.terminated_at is None
         or period.terminated_at > now_us - _ENDED_US
         or (period.external_id, period.started_at) in known
@@ -173,28 +175,6 @@ def as_lago_says(org: OrgRecord, customer: Customer | None, listed: Sequence[Per
     changed = org_with(with_plan, customer, lately, now_us) if lately else _without(with_plan, customer, now_us)
     email = (customer.email if customer is not None else None) or org.email
     return org if copy(changed, updated_at=org.updated_at, email=email) == org else copy(changed, email=email)
-
-
-def _to_the_moment(listed: Sequence[Period]) -> list[Period]:
-    """Lago cuts the end of a subscription to the second, and its beginning to the millisecond.
-
-    Where another plan took over under the same id, that one's beginning is the end. Else the last fraction of a
-    second stays out of the period: usage in it is held rather than sent where it may not be billed.
-    """
-    found = []
-    for period in listed:
-        ended = period.terminated_at
-        if ended is not None:
-            successors = (
-                one.started_at
-                for one in listed
-                if one.external_id == period.external_id
-                and one.started_at > period.started_at
-                and ended <= one.started_at < ended + SECOND_US
-            )
-            ended = max(period.started_at, min(successors, default=ended))
-        found.append(copy(period, terminated_at=ended))
-    return found
 
 
 def _without(org: OrgRecord, customer: Customer | None, now_us: int) -> OrgRecord:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from connectors.lago.requests import NewCustomer, NewSubscription
-from connectors.lago.shapes import Customer, Plan, Subscription, period_of
-from schemas.customers import OrgRecord, Period
+from connectors.lago.shapes import Customer, Plan, Subscription
+from schemas.customers import OrgRecord
 from schemas.errors import Unavailable
 
 
@@ -16,9 +16,10 @@ class Books:
     Fields:
         away: orgs that there is no answer for.
         asked: about whose subscriptions, `""` = everybody's.
-        meanwhile: what others do between an answer of the method of this name and its arrival.
+        meanwhile: what others do between an answer of the method of this name and its arrival; `subscriptions and ended`
+            where those that ended were asked for.
         posted: subscriptions that were asked for.
-        catalogue: plans, by code.
+        catalogue: plans, by code; others charge nothing, but those that are `absent`.
     """
 
     customers: dict[str, Customer] = field(default_factory=dict)
@@ -28,14 +29,12 @@ class Books:
     meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)
     posted: list[NewSubscription] = field(default_factory=list)
     catalogue: dict[str, Plan] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
 
     async def subscriptions(
         self, external_customer_id: str = "", statuses: Sequence[str] = ("active",), plan_code: str = ""
     ) -> list[Subscription]:
         return self._listed("subscriptions", external_customer_id, statuses)
-
-    async def active_subscriptions(self, external_customer_id: str) -> list[Period]:
-        return [period_of(one) for one in self._listed("active_subscriptions", external_customer_id, ("active",))]
 
     async def customer(self, external_id: str) -> Customer | None:
         return self.customers.get(external_id)
@@ -50,7 +49,7 @@ class Books:
         return next((one for one in found if one.status == status), None)
 
     async def plan(self, code: str) -> Plan | None:
-        return self.catalogue.get(code) or Plan(code, "USD")
+        return None if code in self.absent else self.catalogue.get(code) or Plan(code, "USD")
 
     async def plans(self) -> list[Plan]:
         return list(self.catalogue.values())
@@ -65,7 +64,7 @@ class Books:
             raise Unavailable("http_503", "no answer for this one")
         whose = [org_id] if org_id else list(self.listed)
         found = [one for org in whose for one in self.listed.get(org, ()) if one.status in statuses]
-        self._others(method)
+        self._others(f"{method} and ended" if "terminated" in statuses else method)
         return found
 
     def _others(self, method: str) -> None:

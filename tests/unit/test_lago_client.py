@@ -9,10 +9,8 @@ import httpx
 import pytest
 
 from connectors.lago.client import LagoClient, LagoIntegrationError, LagoRejected, LagoUnavailable, lago_http
-from connectors.lago.shapes import Customer, Organization
-from schemas.customers import Period
+from connectors.lago.shapes import Customer, Organization, Subscription
 from schemas.errors import Rejected, Unavailable
-from schemas.moments import parse_us
 from schemas.records import LagoEvent
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -122,7 +120,7 @@ async def test_an_event_comes_back_as_it_would_be_sent() -> None:
 async def test_only_lago_itself_can_say_that_there_is_no_such_thing() -> None:
     assert await Wire(not_found("event")).client.get_event("t") is None
     assert await Wire(not_found("customer")).client.customer("c") is None
-    assert await Wire(not_found("customer")).client.active_subscriptions("c") == []
+    assert await Wire(not_found("customer")).client.subscriptions("c") == []
     for answer in (
         not_found("resource"),
         httpx.Response(404, content=b"<html>nginx</html>"),
@@ -216,11 +214,11 @@ async def test_subscriptions_are_read_to_the_last_page() -> None:
         meta = {"current_page": number, "next_page": number + 1 if number < 3 else None, "total_pages": 3}
         return httpx.Response(200, json={"subscriptions": [subscription], "meta": meta})
 
-    started, ended = parse_us("2026-01-01T00:00:00Z"), parse_us("2026-02-01T00:00:00Z")
-    assert await Wire(page).client.active_subscriptions("org &1") == [
-        Period("sub_1", started, None, "ai_basic"),
-        Period("sub_2", started, ended, "ai_basic"),
-        Period("sub_3", started, ended, "ai_basic"),
+    started, ended = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+    assert await Wire(page).client.subscriptions("org &1") == [
+        Subscription("sub_1", started, "ai_basic"),
+        Subscription("sub_2", started, "ai_basic", ended),
+        Subscription("sub_3", started, "ai_basic", ended),
     ]
 
 

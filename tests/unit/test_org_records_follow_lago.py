@@ -71,9 +71,9 @@ async def _unchanged(org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> Org
 
 #: What asks Lago, and the last thing it asks for before it writes.
 WAYS: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
-    "webhook": (lambda world: world.truth.refresh("org_1"), "subscriptions"),
+    "webhook": (lambda world: world.truth.refresh("org_1"), "subscriptions and ended"),
     "learner": (lambda world: world.learner.learn("org_1"), "subscriptions"),
-    "account": (lambda world: world.set_up(), "active_subscriptions"),
+    "account": (lambda world: world.set_up(), "subscriptions and ended"),
 }
 
 
@@ -125,7 +125,8 @@ async def test_an_end_that_was_never_noted_is_noted_when_it_is_asked_for_again()
     for _ in range(2):
         with pytest.raises(LagoRejected, match="no_subscription"):
             await world.accounts.end("org_1", _silently)
-        assert [one.terminated_at for one in world.records.all["org_1"].periods] == [ENDED]
+        ends = {one.external_id: one.terminated_at for one in world.records.all["org_1"].periods}
+        assert ends == {"sub_1": ENDED, "sub_7": ENDED}
 
 
 def poll(world: World) -> int:

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from connectors.lago.shapes import Charge, Customer, Plan, Subscription
-from connectors.orgs.learning import OrgLearner, org_with
+from connectors.orgs.learning import OrgLearner
+from connectors.orgs.lives import org_with
 from connectors.orgs.terms import TermsBook, timezone_of
 from connectors.orgs.truth import OrgTruth
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
