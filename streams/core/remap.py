@@ -14,7 +14,6 @@ from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, SECOND_US
 from streams.core.correction import corrected
-from streams.core.mapping import version_at
 
 #: Older versions beyond this number go, once nothing inside `keep_us` is decided by them.
 KEPT_VERSIONS = 8
@@ -207,20 +206,13 @@ def _needed(versions: list[MappingVersion], since_us: int) -> tuple[MappingVersi
 def _decided(record: CustomerRecord, until: int) -> list[MappingVersion]:
     """The versions before `until`, deciding usage before it as they do now, whatever comes at `until`.
 
-    Two things would be moved by a version at `until` and are pinned instead: what the first version covers
-    before its own beginning, and an inactive stretch that the active version after it already covers.
+    What the first version covers before its own beginning would be moved by a version at `until`, and is pinned. A pause
+    that lasts until then is not: no version after it has begun, so it is nobody's yet (streams/core/versions.py).
     """
-    versions = record.versions
-    kept = [version for version in versions if version.effective_from < until]
+    kept = [version for version in record.versions if version.effective_from < until]
     if not kept:
         begins = min(record.created_at - record.created_at % SECOND_US, until - SECOND_US)
-        kept = [copy(versions[0], effective_from=begins)]
-    for number in reversed(range(len(kept))):
-        begins = kept[number].effective_from
-        taker = None if kept[number].is_active else version_at(versions, begins)
-        if taker is None:
-            break
-        kept[number] = copy(taker, effective_from=begins)
+        kept = [copy(record.versions[0], effective_from=begins)]
     return kept
 
 

@@ -68,11 +68,13 @@ def payers(
         yield version
 
 
-def uncovered(record: CustomerRecord, at_us: int) -> str:
-    """Why none does."""
-    if any(version.is_active for version in record.versions[covering(record.versions, at_us) :]):
+def uncovered(record: CustomerRecord, at_us: int, now_us: int | None = None) -> str:
+    """Why none does. One that is announced is no reason: it may pay once it has begun."""
+    first, *later = record.versions[covering(record.versions, at_us) :]
+    begun = [first, *(version for version in later if now_us is None or version.effective_from <= now_us)]
+    if any(version.is_active for version in begun):
         return WRONG_KIND
-    return NO_MAPPING if record.versions[-1].deleted else INACTIVE
+    return NO_MAPPING if begun[-1].deleted else INACTIVE
 
 
 def _had_a_subscription(org_id: str, orgs: Mapping[str, OrgRecord]) -> bool:

@@ -2,6 +2,7 @@
 
 from tests.model.history import (
     AI,
+    DAY,
     HOUR,
     MINUTE,
     SEEK,
@@ -159,4 +160,23 @@ KNOWN: dict[str, History] = {
         Mapped(_NOON + MINUTE, "ann", "org_a"),
         Tick(_NOON + MINUTE),
     ),
+    **{
+        f"what a pause holds while another is announced, and then {name}": _then(
+            _ANN,
+            _A,
+            Subscribed(_BEGINS, "org_b", AI),
+            Unmapped(_NOON, "ann"),
+            _call(_NOON + HOUR, cost="9"),
+            Tick(_NOON + 2 * HOUR),
+            Mapped(_NOON + 3 * HOUR, "ann", "org_b", begins=_NOON + 10 * DAY),
+            Tick(_NOON + 4 * HOUR),
+            *then,
+        )
+        for name, then in {
+            "nothing": (),
+            "it is withdrawn": (Unmapped(_NOON + 5 * HOUR, "ann"),),
+            "another begins before it": (Mapped(_NOON + 5 * HOUR, "ann", "org_a"),),
+            "it begins": (Tick(_NOON + 11 * DAY),),
+        }.items()
+    },
 }

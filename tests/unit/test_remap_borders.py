@@ -49,12 +49,13 @@ def test_a_pause_that_ended_before_the_change_stays_a_pause_in_the_record() -> N
     assert [one.lago_customer_id for one in after.versions] == ["a", "a", "a", "b"]
 
 
-def test_a_pause_that_lasts_until_the_change_is_pinned_to_the_payer_that_was_announced() -> None:
+def test_a_pause_that_lasts_until_the_change_stays_a_pause_whatever_was_announced() -> None:
+    """Who was announced has not begun, and pays for nothing yet: pinned to him, the pause would be billed at once."""
     there = (version(0, "a"), version(1000 * SECOND_US, "a", active=False), version(NOW + HOUR_US, "later"))
     after = remap(record(*there), asked("b"), NOW, LEAD)
     assert [(one.lago_customer_id, one.is_active) for one in after.versions] == [
         ("a", True),
-        ("later", True),
+        ("a", False),
         ("b", True),
         ("later", True),
     ]
