@@ -13,7 +13,7 @@ from schemas.policy import LatePolicy
 from schemas.wire import ORG
 from streams.core.billing_periods import Billed, billed
 from streams.core.choice import NO_SUBSCRIPTION, chosen, named
-from streams.core.versions import INACTIVE, NO_MAPPING, WRONG_KIND, payers, uncovered
+from streams.core.versions import INACTIVE, NO_MAPPING, WRONG_KIND, forgotten, payers, uncovered
 
 __all__ = [
     "CURRENCY",
@@ -28,6 +28,7 @@ __all__ = [
     "Target",
     "held_for",
     "resolve",
+    "resolve_held",
     "resolve_org",
 ]
 
@@ -68,6 +69,22 @@ def resolve(
             return target
         held = held or target
     return held or Target("", "", uncovered(customer, at_us, now_us))
+
+
+def resolve_held(
+    customer: CustomerRecord,
+    org_id: str,
+    at_us: int,
+    id_kind: str,
+    orgs: Mapping[str, OrgRecord],
+    code: str = "",
+    now_us: int | None = None,
+) -> Target:
+    """The same of what is held, for the org that would have paid when it was last looked at: it stays that org's where
+    the version that said so is forgotten."""
+    if forgotten(customer, org_id, at_us, id_kind, orgs, now_us):
+        return _billed_by(MappingVersion(at_us, org_id, ""), at_us, orgs, code, now_us)
+    return resolve(customer, at_us, id_kind, orgs, code, now_us)
 
 
 def _billed_by(

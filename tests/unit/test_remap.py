@@ -9,6 +9,7 @@ from schemas.errors import Rejected
 from schemas.moments import HOUR_US, SECOND_US
 from streams.core.remap import (
     KEEP_US,
+    KEPT_US,
     KEPT_VERSIONS,
     MAX_VERSIONS,
     TOO_EARLY,
@@ -179,9 +180,9 @@ def test_what_was_used_in_a_pause_is_the_one_s_that_begins_first_and_not_the_one
 
 
 def test_old_versions_go_once_nothing_recent_is_decided_by_them() -> None:
-    posts = [(NOW + day * 24 * HOUR_US, asked(f"org-{day}")) for day in range(20)]
-    record = record_of(*posts)
-    assert orgs(record) == [f"org-{day}" for day in range(20 - KEPT_VERSIONS, 20)]
+    for apart_days, kept in ((1, 20), (2, 17), (9, KEPT_VERSIONS)):
+        posts = [(NOW + number * apart_days * 24 * HOUR_US, asked(f"org-{number}")) for number in range(20)]
+        assert orgs(record_of(*posts)) == [f"org-{number}" for number in range(20 - kept, 20)]
 
 
 def test_versions_that_recent_usage_needs_are_kept_beyond_their_number_and_refused_beyond_reason() -> None:
@@ -192,7 +193,8 @@ def test_versions_that_recent_usage_needs_are_kept_beyond_their_number_and_refus
     with pytest.raises(Rejected) as refusal:
         remap(record, asked("one-more"), now, LEAD)
     assert refusal.value.reason == TOO_MANY
-    assert len(remap(record, asked("one-more"), now + KEEP_US, LEAD).versions) == KEPT_VERSIONS
+    assert len(remap(record, asked("one-more"), now + KEEP_US, LEAD).versions) == MAX_VERSIONS
+    assert len(remap(record, asked("one-more"), now + KEPT_US, LEAD).versions) == KEPT_VERSIONS
 
 
 def test_an_ended_mapping_bills_what_was_used_before_its_end_and_holds_the_rest() -> None:
