@@ -25,6 +25,7 @@ class MappingVersion(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
         updated_at: when this version was written, microseconds since 1970 UTC.
         deleted: from here on nobody is mapped; never active.
         soon: it was to apply as soon as the lead of that time allowed, not at a moment that somebody named.
+        instead_of: orgs of the versions whose place it took by correction: what was held for them is its own.
     """
 
     effective_from: int
@@ -37,6 +38,7 @@ class MappingVersion(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     updated_at: int = 0
     deleted: bool = False
     soon: bool = False
+    instead_of: tuple[str, ...] = ()
 
 
 class CustomerRecord(msgspec.Struct, frozen=True, gc=False):

@@ -13,7 +13,7 @@ from schemas.policy import LatePolicy
 from schemas.wire import ORG
 from streams.core.billing_periods import Billed, billed
 from streams.core.choice import NO_SUBSCRIPTION, chosen, named
-from streams.core.versions import INACTIVE, NO_MAPPING, WRONG_KIND, covering, payers, uncovered
+from streams.core.versions import INACTIVE, NO_MAPPING, WRONG_KIND, forgotten, payers, uncovered
 
 __all__ = [
     "CURRENCY",
@@ -28,8 +28,8 @@ __all__ = [
     "Target",
     "held_for",
     "resolve",
+    "resolve_held",
     "resolve_org",
-    "version_at",
 ]
 
 WRONG_CURRENCY = "currency"
@@ -68,7 +68,23 @@ def resolve(
         if not target.held:
             return target
         held = held or target
-    return held or Target("", "", uncovered(customer, at_us))
+    return held or Target("", "", uncovered(customer, at_us, now_us))
+
+
+def resolve_held(
+    customer: CustomerRecord,
+    org_id: str,
+    at_us: int,
+    id_kind: str,
+    orgs: Mapping[str, OrgRecord],
+    code: str = "",
+    now_us: int | None = None,
+) -> Target:
+    """The same of what is held, for the org that would have paid when it was last looked at: it stays that org's where
+    the version that said so is forgotten."""
+    if forgotten(customer, org_id, at_us, id_kind, orgs, now_us):
+        return _billed_by(MappingVersion(at_us, org_id, ""), at_us, orgs, code, now_us)
+    return resolve(customer, at_us, id_kind, orgs, code, now_us)
 
 
 def _billed_by(
@@ -146,14 +162,6 @@ class Resolver:
                 if org is None or len(org.periods) <= 1:
                     self._known[customer_id, id_kind] = target
         return target
-
-
-def version_at(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion | None:
-    """The active version that covers `at_us`, whatever the kind of id, or None where no active one does or follows."""
-    for version in versions[covering(versions, at_us) :]:
-        if version.is_active:
-            return version
-    return None
 
 
 def held_for(found: Billed, at_us: int, late: LatePolicy) -> str:

@@ -14,11 +14,12 @@ from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, SECOND_US
 from streams.core.correction import corrected
-from streams.core.mapping import version_at
 
-#: Older versions beyond this number go, once nothing inside `keep_us` is decided by them.
+#: Older versions beyond this number go, once nothing is decided by them that a topic still holds: raw and rejected usage
+#: is kept for 30 days (schemas/topics.py). Beyond the second number they go once nothing inside `keep_us` is.
 KEPT_VERSIONS = 8
 MAX_VERSIONS = 64
+KEPT_US = 31 * 24 * HOUR_US
 KEEP_US = 48 * HOUR_US
 #: No lead is shorter, whatever `MAPPING_LEAD_SECONDS` says.
 MIN_LEAD_S = 1.0
@@ -72,7 +73,7 @@ def remap(
     """The customer's record after `request`; `record` itself where it already says so: asking twice is asking once.
 
     Args:
-        keep_us: how far back usage is still decided by its own version.
+        keep_us: how far back usage is decided by its own version at least, however many versions there are.
         unknown: orgs that nobody knows: a version that names one was a mistake, see `corrected`.
 
     Raises:
@@ -87,9 +88,11 @@ def remap(
         return CustomerRecord(request.litellm_customer_id, (version,), now_us, now_us)
     wrong = corrected_by(record, request, now_us, lead_us, unknown)
     if wrong is not None:
-        right = copy(version, effective_from=wrong.effective_from, soon=wrong.soon)
+        right = copy(version, effective_from=wrong.effective_from, soon=wrong.soon, instead_of=wrong.instead_of)
         if right == copy(wrong, updated_at=right.updated_at):
             return record
+        replaced = dict.fromkeys([*wrong.instead_of, wrong.lago_customer_id])
+        right = copy(right, instead_of=tuple(replaced)[-MAX_VERSIONS:])
         versions = tuple(right if other is wrong else other for other in record.versions)
         return copy(record, versions=versions, updated_at=_later(record, now_us))
     if _already_says(record.versions, version, earliest):
@@ -97,7 +100,7 @@ def remap(
     if begins < earliest:
         raise Rejected(TOO_EARLY, "usage before now + MAPPING_LEAD_SECONDS may have been decided already")
     later = [other for other in record.versions if other.effective_from > begins]
-    versions = _needed([*_decided(record, begins), version, *later], now_us - keep_us)
+    versions = _needed([*_decided(record, begins), version, *later], now_us, keep_us)
     if len(versions) > MAX_VERSIONS:
         raise Rejected(TOO_MANY, f"more than {MAX_VERSIONS} versions are still needed")
     return copy(record, versions=versions, updated_at=_later(record, now_us))
@@ -130,7 +133,7 @@ def unmap(record: CustomerRecord, ending: Ending, now_us: int, lead_us: int, kee
         raise Rejected(TOO_EARLY, "usage before now + MAPPING_LEAD_SECONDS may have been decided already")
     soon = ending.effective_from is None
     end = copy(ended, effective_from=begins, is_active=False, deleted=ending.deleted, updated_at=now_us, soon=soon)
-    versions = _needed([*_decided(record, begins), end], now_us - keep_us)
+    versions = _needed([*_decided(record, begins), end], now_us, keep_us)
     return copy(record, versions=versions, updated_at=_later(record, now_us))
 
 
@@ -193,34 +196,33 @@ def _already_says(versions: tuple[MappingVersion, ...], version: MappingVersion,
     if version.effective_from < earliest and there != _covering(versions, earliest):
         return False
     known = versions[there]
-    same_time = {"effective_from": known.effective_from, "updated_at": known.updated_at, "soon": known.soon}
-    return known == copy(version, **same_time)
+    return known == copy(
+        version,
+        effective_from=known.effective_from,
+        updated_at=known.updated_at,
+        soon=known.soon,
+        instead_of=known.instead_of,
+    )
 
 
-def _needed(versions: list[MappingVersion], since_us: int) -> tuple[MappingVersion, ...]:
-    """All but old ones that decide nothing from `since_us` on."""
-    while len(versions) > KEPT_VERSIONS and versions[1].effective_from <= since_us:
-        del versions[0]
+def _needed(versions: list[MappingVersion], now_us: int, keep_us: int) -> tuple[MappingVersion, ...]:
+    """All but old ones, see `KEPT_VERSIONS`. What is held for their orgs stays theirs (streams/core/versions.py)."""
+    for most, kept_us in ((KEPT_VERSIONS, max(KEPT_US, keep_us)), (MAX_VERSIONS, keep_us)):
+        while len(versions) > most and versions[1].effective_from <= now_us - kept_us:
+            del versions[0]
     return tuple(versions)
 
 
 def _decided(record: CustomerRecord, until: int) -> list[MappingVersion]:
     """The versions before `until`, deciding usage before it as they do now, whatever comes at `until`.
 
-    Two things would be moved by a version at `until` and are pinned instead: what the first version covers
-    before its own beginning, and an inactive stretch that the active version after it already covers.
+    What the first version covers before its own beginning would be moved by a version at `until`, and is pinned. A pause
+    that lasts until then is not: no version after it has begun, so it is nobody's yet (streams/core/versions.py).
     """
-    versions = record.versions
-    kept = [version for version in versions if version.effective_from < until]
+    kept = [version for version in record.versions if version.effective_from < until]
     if not kept:
         begins = min(record.created_at - record.created_at % SECOND_US, until - SECOND_US)
-        kept = [copy(versions[0], effective_from=begins)]
-    for number in reversed(range(len(kept))):
-        begins = kept[number].effective_from
-        taker = None if kept[number].is_active else version_at(versions, begins)
-        if taker is None:
-            break
-        kept[number] = copy(taker, effective_from=begins)
+        kept = [copy(record.versions[0], effective_from=begins)]
     return kept
 
 

@@ -14,7 +14,7 @@ from streams.core.billing_periods import Billed, billed
 from streams.core.books import Books
 from streams.core.changes import Changes, Sealed
 from streams.core.event import event_of, manifest_of
-from streams.core.mapping import Target, held_for, resolve, resolve_org
+from streams.core.mapping import NO_MAPPING, Target, held_for, resolve_held, resolve_org
 from streams.core.stretch import borders, crossed, stretch
 
 #: Windows that one names as merged into it, at most: its event names them too, and a record has at most 1 MB.
@@ -209,8 +209,11 @@ def _target(
     if window.metered is not None:
         code = window.metered.code
         target = resolve_org(window.customer_id, window.max_end_us, orgs, policy.late_policy, code, now_us)
+    elif customer is None:  # what was held for an org stays so; it is looked at once there is a record again
+        target = Target(window.org_id, "", window.held if window.org_id else NO_MAPPING)
     else:
-        target = resolve(customer, window.max_end_us, window.id_kind, orgs, policy.event_code, now_us)
+        at_us, kind = window.max_end_us, window.id_kind
+        target = resolve_held(customer, window.org_id, at_us, kind, orgs, policy.event_code, now_us)
     if not target.held and (held := _outside(window, target, orgs, policy, now_us or 0)):
         return Target(target.org_id, "", held)
     return target

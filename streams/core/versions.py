@@ -10,7 +10,7 @@ billed for is undecided, so it is open to a later version in three cases, and in
 
 A version takes over only once it has begun: one that is announced may still be withdrawn, or preceded by another, and what
 it had taken would go elsewhere when it comes late. From one org to another is a move: the past stays with the old one,
-billed or not.
+billed or not; also once the version that said so is forgotten (`forgotten`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -68,11 +68,36 @@ def payers(
         yield version
 
 
-def uncovered(record: CustomerRecord, at_us: int) -> str:
-    """Why none does."""
-    if any(version.is_active for version in record.versions[covering(record.versions, at_us) :]):
+def forgotten(
+    record: CustomerRecord,
+    org_id: str,
+    at_us: int,
+    id_kind: str,
+    orgs: Mapping[str, OrgRecord],
+    now_us: int | None = None,
+) -> bool:
+    """Whether the version by which usage of `at_us` is held for the org has left the record: it was the oldest of many,
+    or the record was forgotten after a deletion and made anew.
+
+    The first version would then cover what is not its past. A correction takes a version's place, too, but says so.
+
+    Args:
+        org_id: who would have paid when it was last looked at; `""` = nobody, so it was no version's.
+    """
+    versions = record.versions
+    if not org_id or at_us >= versions[0].effective_from or any(org_id in one.instead_of for one in versions):
+        return False
+    payer = next(payers(versions, at_us, id_kind, orgs, now_us), None)
+    return payer is None or payer.lago_customer_id != org_id
+
+
+def uncovered(record: CustomerRecord, at_us: int, now_us: int | None = None) -> str:
+    """Why none does. One that is announced is no reason: it may pay once it has begun."""
+    first, *later = record.versions[covering(record.versions, at_us) :]
+    begun = [first, *(version for version in later if now_us is None or version.effective_from <= now_us)]
+    if any(version.is_active for version in begun):
         return WRONG_KIND
-    return NO_MAPPING if record.versions[-1].deleted else INACTIVE
+    return NO_MAPPING if begun[-1].deleted else INACTIVE
 
 
 def _had_a_subscription(org_id: str, orgs: Mapping[str, OrgRecord]) -> bool:

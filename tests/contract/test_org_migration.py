@@ -263,8 +263,8 @@ async def test_versions_announced_for_later_move_with_their_own_moment(world: Wo
     assert paid == ["org_1", "org_9", "org_1"]
 
 
-async def test_usage_that_waits_for_the_user_to_be_mapped_is_the_orgs_from_its_moment_on(world: World) -> None:
-    """An inactive mapping before the announced one: what it holds is pinned to the user first, then goes to the org.
+async def test_usage_that_waits_for_the_user_to_be_mapped_is_the_orgs(world: World) -> None:
+    """An inactive mapping before the announced one: what it holds is nobody's until that begins, and that is the org's.
 
     ----- nobody ----- now ----- nobody ----- user_1 ----->
     """
@@ -274,7 +274,7 @@ async def test_usage_that_waits_for_the_user_to_be_mapped_is_the_orgs_from_its_m
     world.stored.map(MappingRequest("alice", "user_1", "tenant", effective_from=later), world.now_us())
     assert (await world.process().run(ACME)).state == "migrated"
     moments = (world.now_us(), world.now_us() + HOUR_US, later + HOUR_US)
-    assert [world.payer("alice", at)[0] for at in moments] == ["user_1", "org_1", "org_1"]
+    assert [world.payer("alice", at)[0] for at in moments] == ["org_1", "org_1", "org_1"]
 
 
 async def test_several_users_become_one_org(world: World) -> None:

@@ -1,7 +1,10 @@
 """Histories that were billed wrongly once, each by a fault that has a name; they stay right."""
 
+from collections.abc import Iterator
+
 from tests.model.history import (
     AI,
+    DAY,
     HOUR,
     MINUTE,
     SEEK,
@@ -38,6 +41,11 @@ def _then(*steps: Step) -> History:
 
 def _call(moment: int, number: int = 0, cost: str | None = "0.01", kind: str = "end_user", ago: int = 0) -> Arrives:
     return Arrives(moment, Call(number, moment - ago, cost, kind))
+
+
+def _back_and_forth(moment: int) -> Iterator[Step]:
+    """Ann is mapped eight times within hours."""
+    return (Mapped(moment + n * 10 * MINUTE, "ann", "org_b" if n % 2 == 0 else "org_a") for n in range(8))
 
 
 KNOWN: dict[str, History] = {
@@ -159,4 +167,43 @@ KNOWN: dict[str, History] = {
         Mapped(_NOON + MINUTE, "ann", "org_a"),
         Tick(_NOON + MINUTE),
     ),
+    "what is held for an org is its own, also after an afternoon of changes": _then(
+        _ANN,
+        Subscribed(_BEGINS, "org_b", AI),
+        _call(_NOON, cost="9"),
+        *_back_and_forth(_NOON + HOUR),
+        Mapped(_NOON + 4 * DAY, "ann", "org_b"),
+        Mapped(_NOON + 4 * DAY + HOUR, "ann", "org_a"),
+        Tick(_NOON + 5 * DAY),
+        Subscribed(_NOON + 6 * DAY, "org_a", AI),
+    ),
+    "a late call of the time before an afternoon of changes": _then(
+        _ANN,
+        _A,
+        Subscribed(_BEGINS, "org_b", AI),
+        *_back_and_forth(_NOON + HOUR),
+        Mapped(_NOON + 4 * DAY, "ann", "org_b"),
+        Mapped(_NOON + 4 * DAY + HOUR, "ann", "org_a"),
+        Arrives(_NOON + 4 * DAY + 2 * HOUR, Call(0, _NOON, "9")),
+        Requeued(_NOON + 4 * DAY + 3 * HOUR),
+    ),
+    **{
+        f"what a pause holds while another is announced, and then {name}": _then(
+            _ANN,
+            _A,
+            Subscribed(_BEGINS, "org_b", AI),
+            Unmapped(_NOON, "ann"),
+            _call(_NOON + HOUR, cost="9"),
+            Tick(_NOON + 2 * HOUR),
+            Mapped(_NOON + 3 * HOUR, "ann", "org_b", begins=_NOON + 10 * DAY),
+            Tick(_NOON + 4 * HOUR),
+            *then,
+        )
+        for name, then in {
+            "nothing": (),
+            "it is withdrawn": (Unmapped(_NOON + 5 * HOUR, "ann"),),
+            "another begins before it": (Mapped(_NOON + 5 * HOUR, "ann", "org_a"),),
+            "it begins": (Tick(_NOON + 11 * DAY),),
+        }.items()
+    },
 }

@@ -101,12 +101,14 @@ class Requeued(Step):
 
 @dataclass(frozen=True)
 class Mapped(Step):
-    """A customer is mapped to an org; `kind`: only for ids of this kind, `named`: to this subscription."""
+    """A customer is mapped to an org; `kind`: only for ids of this kind, `named`: to this subscription, `begins`: not
+    before that moment."""
 
     customer: str
     org: str
     kind: str = ""
     named: str = ""
+    begins: int = 0
 
 
 @dataclass(frozen=True)

@@ -143,10 +143,14 @@ class Model:
                 yield mapped.org, mapped.named
 
     def maps(self, step: h.Mapped | h.Unmapped) -> None:
-        """From now and the lead on."""
+        """From now and the lead on, or from the moment that it names. What was announced for later stays, unless the
+        mapping is ended: that takes it back."""
+        begins = max(step.at + h.LEAD, step.begins if isinstance(step, h.Mapped) else 0)
         versions = self.mappings.setdefault(step.customer, [])
+        later = [] if isinstance(step, h.Unmapped) else [one for one in versions if one[0] > begins]
+        versions = [one for one in versions if one[0] < begins] or [(0, first) for _, first in versions[:1]]
         if versions or isinstance(step, h.Mapped):
-            versions.append((step.at + h.LEAD, step))
+            self.mappings[step.customer] = [*versions, (begins, step), *later]
 
     def runs(self, life: Life) -> bool:
         """A subscription that has ended has had its last invoice."""

@@ -151,6 +151,7 @@ class Product:
                     "tenant",
                     id_kind=step.kind,
                     external_subscription_id=step.named,
+                    effective_from=step.begins * SECOND_US or None,
                 )
                 known = self.customers.table.get(step.customer)
                 self.customers.put(step.customer, remap(known, request, self.clock.us(), LEAD_US))

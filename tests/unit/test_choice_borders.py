@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from streams.core.billing_periods import ENDED, billed, covers, over
 from streams.core.choice import Choice, chosen
-from streams.core.versions import INACTIVE, NO_MAPPING, uncovered
+from streams.core.versions import INACTIVE, NO_MAPPING, WRONG_KIND, uncovered
 
 CHARGED = ("ai_usage",)
 
@@ -75,3 +75,10 @@ def test_whether_nobody_is_mapped_is_told_by_the_newest_version() -> None:
     assert uncovered(CustomerRecord("c", (first, second, deleted), 0, 0), 25) == NO_MAPPING
     ended_again = (version(0, deleted=True), version(10, deleted=True), version(20))
     assert uncovered(CustomerRecord("c", ended_again, 0, 0), 25) == INACTIVE
+
+
+def test_a_mapping_that_is_announced_is_no_reason_until_it_has_begun() -> None:
+    """`id_kind_not_mapped` sent people to look at a mapping that was right."""
+    for deleted, reason in ((False, INACTIVE), (True, NO_MAPPING)):
+        announced = CustomerRecord("c", (version(0), version(10, deleted=deleted), version(20, active=True)), 0, 0)
+        assert (uncovered(announced, 15, 19), uncovered(announced, 15, 20)) == (reason, WRONG_KIND)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, SECOND_US
-from streams.core.mapping import version_at
 from streams.core.remap import (
     KEEP_US,
+    KEPT_US,
     KEPT_VERSIONS,
     MAX_VERSIONS,
     TOO_EARLY,
@@ -23,6 +23,7 @@ from streams.core.remap import (
     takes_effect,
     unmap,
 )
+from tests.support.payers import payer
 
 NOW = 1_800_000_000 * SECOND_US + 250_000
 LEAD = 5 * SECOND_US
@@ -44,11 +45,6 @@ def record_of(*posts: tuple[int, MappingRequest]) -> CustomerRecord:
 
 def orgs(record: CustomerRecord) -> list[str]:
     return [version.lago_customer_id for version in record.versions]
-
-
-def payer(record: CustomerRecord, at: int) -> str | None:
-    version = version_at(record.versions, at)
-    return None if version is None else version.lago_customer_id
 
 
 def test_the_first_mapping_covers_everything_before_it() -> None:
@@ -174,19 +170,19 @@ def test_what_was_announced_for_its_own_moment_stays_whoevers_clock_is_slower() 
     assert [payer(changed, at) for at in (EARLIEST - 1, EARLIEST, NOW + HOUR_US)] == ["a", "c", "b"]
 
 
-def test_an_inactive_stretch_that_a_later_version_covers_keeps_its_payer() -> None:
+def test_what_was_used_in_a_pause_is_the_one_s_that_begins_first_and_not_the_one_s_that_was_announced() -> None:
     stopped = record_of((NOW - 9 * HOUR_US, asked("a")), (NOW - 8 * HOUR_US, asked("a", active=False)))
     planned = remap(stopped, asked("b", NOW + 9 * HOUR_US), NOW - HOUR_US, LEAD)
-    assert payer(planned, NOW) == "b"
+    assert (payer(planned, NOW, NOW), payer(planned, NOW, NOW + 9 * HOUR_US)) == (None, "b")
     changed = remap(planned, asked("c"), NOW, LEAD)
-    assert payer(changed, NOW) == "b"
-    assert payer(changed, EARLIEST) == "c"
+    assert [payer(changed, at, NOW + 99 * HOUR_US) for at in (NOW, EARLIEST, NOW + 9 * HOUR_US)] == ["c", "c", "b"]
+    assert payer(changed, NOW, NOW) is None
 
 
 def test_old_versions_go_once_nothing_recent_is_decided_by_them() -> None:
-    posts = [(NOW + day * 24 * HOUR_US, asked(f"org-{day}")) for day in range(20)]
-    record = record_of(*posts)
-    assert orgs(record) == [f"org-{day}" for day in range(20 - KEPT_VERSIONS, 20)]
+    for apart_days, kept in ((1, 20), (2, 17), (9, KEPT_VERSIONS)):
+        posts = [(NOW + number * apart_days * 24 * HOUR_US, asked(f"org-{number}")) for number in range(20)]
+        assert orgs(record_of(*posts)) == [f"org-{number}" for number in range(20 - kept, 20)]
 
 
 def test_versions_that_recent_usage_needs_are_kept_beyond_their_number_and_refused_beyond_reason() -> None:
@@ -197,7 +193,8 @@ def test_versions_that_recent_usage_needs_are_kept_beyond_their_number_and_refus
     with pytest.raises(Rejected) as refusal:
         remap(record, asked("one-more"), now, LEAD)
     assert refusal.value.reason == TOO_MANY
-    assert len(remap(record, asked("one-more"), now + KEEP_US, LEAD).versions) == KEPT_VERSIONS
+    assert len(remap(record, asked("one-more"), now + KEEP_US, LEAD).versions) == MAX_VERSIONS
+    assert len(remap(record, asked("one-more"), now + KEPT_US, LEAD).versions) == KEPT_VERSIONS
 
 
 def test_an_ended_mapping_bills_what_was_used_before_its_end_and_holds_the_rest() -> None:
@@ -218,10 +215,13 @@ def test_an_end_takes_back_whatever_was_announced_for_later() -> None:
         assert payer(ended, EARLIEST - 1) == "a"
 
 
-def test_an_end_leaves_an_inactive_stretch_to_the_payer_that_it_may_have_been_billed_to() -> None:
+@pytest.mark.parametrize("deleted", [False, True])
+def test_what_was_used_in_a_pause_stays_held_where_the_announced_mapping_is_withdrawn(deleted: bool) -> None:
     stopped = record_of((NOW - 9 * HOUR_US, asked("a")), (NOW - 8 * HOUR_US, asked("a", active=False)))
     planned = remap(stopped, asked("b", NOW + 9 * HOUR_US), NOW - HOUR_US, LEAD)
-    assert payer(unmap(planned, Ending(deleted=True), NOW, LEAD), NOW) == "b"
+    withdrawn = unmap(planned, Ending(deleted), NOW, LEAD)
+    assert payer(withdrawn, NOW) is None
+    assert payer(remap(withdrawn, asked("c"), NOW + HOUR_US, LEAD), NOW) == "c"
 
 
 def test_ending_twice_is_ending_once_and_a_deactivated_mapping_can_still_be_deleted() -> None:
@@ -314,5 +314,5 @@ def test_no_request_changes_who_pays_for_what_may_be_decided_already(
             assert in_force(record.versions, begins).is_active == active
         for minutes in probes_minutes:
             moment = now - minutes * 60 * SECOND_US
-            if now - KEEP_US <= moment < now + LEAD and (paid := payer(before, moment)) is not None:
-                assert payer(record, moment) == paid
+            if now - KEEP_US <= moment < now + LEAD and (paid := payer(before, moment, now)) is not None:
+                assert payer(record, moment, now) == paid

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US
-from streams.core.mapping import version_at
 from streams.core.remap import remap
 from streams.core.repoint import paid_until, repointing
+from tests.support.payers import payer
 
 OLD, NEW, OTHER = "user_1", "org_1", "org_2"
 NOW, LEAD = 100 * SECOND_US + 7, 5 * SECOND_US
@@ -39,11 +39,6 @@ def repointed(record: CustomerRecord, begins_us: int = 0) -> CustomerRecord:
     raise AssertionError("there is always more to ask for")
 
 
-def payer(record: CustomerRecord, at_us: int) -> str:
-    version = version_at(record.versions, at_us)
-    return version.lago_customer_id if version is not None else ""
-
-
 @settings(max_examples=500)
 @given(RECORD, st.sampled_from([0, 90, 106, 110, 125]))
 def test_from_the_earliest_moment_the_org_pays_and_before_it_whoever_paid(record: CustomerRecord, second: int) -> None:
@@ -51,8 +46,10 @@ def test_from_the_earliest_moment_the_org_pays_and_before_it_whoever_paid(record
     begins = second * SECOND_US
     after = repointed(record, begins)
     for at in range(60 * SECOND_US, 150 * SECOND_US, SECOND_US // 2):
-        before = payer(record, at)
-        if at < max(EARLIEST, begins) or before != OLD:
+        before = payer(record, at, EARLIEST - 1)
+        if at < max(EARLIEST, begins):
+            assert payer(after, at, EARLIEST - 1) == before, at // SECOND_US
+        elif (before := payer(record, at)) != OLD:
             assert payer(after, at) == before, at // SECOND_US
         else:
             assert payer(after, at) == NEW, at // SECOND_US

@@ -1,0 +1,12 @@
+"""Who pays by a customer's mapping, where orgs, their subscriptions and the kind of id play no part."""
+
+import msgspec
+
+from schemas.customers import CustomerRecord
+from streams.core.versions import payers
+
+
+def payer(record: CustomerRecord, at_us: int, now_us: int | None = None) -> str | None:
+    """The org that pays for usage of `at_us`, asked at `now_us`; None = all versions have begun then."""
+    versions = tuple(msgspec.structs.replace(version, id_kind="") for version in record.versions)
+    return next((version.lago_customer_id for version in payers(versions, at_us, "", {}, now_us)), None)
