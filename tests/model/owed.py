@@ -81,6 +81,8 @@ class Model:
         """What is used counts once, by its identity; a call only with a cost: a copy without one leaves the way open.
         What ended so long ago that a copy of it may be forgotten is not counted unseen. A cost is rounded once, to the
         decimals of the day, half to even."""
+        if checked and (use.identity in self.counted or (not use.cost and use.identity in self.costless)):
+            return  # the log of calls knows it: it is not sent
         counted = self.costless.get(use.identity, -h.ENDS)
         remembered = self.clock // h.HOUR - counted // h.HOUR <= MEMORY
         self.clock = max(self.clock, self.now)
