@@ -2,7 +2,8 @@
 
 Runs beside the projector, in the process that owns the first partition of the orgs' topic. An end is learnt when it is in
 the org's record, so the rows say about which orgs Lago is to be asked: those of which a record shows an end, and to
-which something was delivered after it. What is billed again is exactly once (connectors/operations/rebilling.py):
+which something was delivered on the subscription that ended. When it ended says Lago alone: a record may show a later
+moment, so Lago is asked once for each version of the record, and again while something stands behind an end. What is billed again is exactly once (connectors/operations/rebilling.py):
 killed at any point it does no harm, and two at once, or a person's command, fence each other.
 """
 
@@ -50,6 +51,14 @@ FROM organisations o
 WHERE EXISTS (SELECT FROM jsonb_to_recordset(o.periods) AS p (terminated_at timestamptz) WHERE p.terminated_at >= $1)
 ORDER BY o.org_id
 """
+#: By the index of the org's parts, to the first that is found.
+_USED = """
+SELECT EXISTS (
+    SELECT FROM usage_parts
+    WHERE org_id = $1 AND COALESCE(posted_to, external_subscription_id) = ANY($2::text[])
+        AND status = 'completed' AND event IS NOT NULL
+)
+"""
 
 
 class Sensors(Protocol):
@@ -65,6 +74,13 @@ class Waiting(NamedTuple):
     events: int = 0
     cents: Decimal = ZERO
     why: str = ""
+
+
+class _Answer(NamedTuple):
+    """The gaps that Lago told last of an org, and the offset of the org's record then."""
+
+    offset: int
+    gaps: list[Gap]
 
 
 @dataclass(slots=True)
@@ -97,6 +113,7 @@ class LearntEnds:
     monotonic: Callable[[], float] = time.monotonic
     _looked: dict[str, _Looked] = field(default_factory=dict)
     _unasked: dict[str, str] = field(default_factory=dict)
+    _answers: dict[str, _Answer] = field(default_factory=dict)
     _ends: Ends | None = None
     _sender: Sender | None = None
     _failed: str = ""
@@ -124,6 +141,7 @@ class LearntEnds:
         topic = TopicNames.with_prefix(self.settings.topic_prefix).orgs
         if f"{topic}-0" not in self.lanes:
             self._looked.clear()
+            self._answers.clear()
             self._show()
             return
         async with AsyncExitStack() as stack:
@@ -137,7 +155,7 @@ class LearntEnds:
             failures = 0
             for offset, org in await self._due():
                 try:
-                    waiting = await self._look(org, desk)
+                    waiting = await self._look(offset, org, desk)
                 except LagoIntegrationError as error:
                     failures += error.retryable
                     if failures == MOST_FAILURES:
@@ -155,6 +173,7 @@ class LearntEnds:
             rows = await connection.fetch(_RECORDS, since)
         for gone in self._looked.keys() - {row["org_id"] for row in rows}:
             del self._looked[gone]
+            self._answers.pop(gone, None)
         due = []
         for row in rows:
             looked = self._looked.get(row["org_id"])
@@ -162,16 +181,17 @@ class LearntEnds:
                 due.append((row["offset"], _record(row)))
         return due
 
-    async def _look(self, org: OrgRecord, desk: Callable[[], Awaitable[Rebilling]]) -> Waiting:
+    async def _look(self, offset: int, org: OrgRecord, desk: Callable[[], Awaitable[Rebilling]]) -> Waiting:
         now_us = _now_us()
-        count, cents = await posted_in(self.database, org.org_id, gaps(org.periods, now_us - ENDED_US))
-        if not count:
-            return Waiting()
         if self.lago is None:
-            return Waiting(count, cents, NO_LAGO_KEY)
+            count, cents = await posted_in(self.database, org.org_id, gaps(org.periods, now_us - ENDED_US))
+            return Waiting(count, cents, NO_LAGO_KEY) if count else Waiting()
+        if not await self._is_to_be_asked(offset, org, now_us):
+            return Waiting()
         if self._ends is None:
             self._ends = Ends(self.lago)
         org, told = await self._ends.of(org, now_us)
+        self._answers[org.org_id] = _Answer(offset, told)
         if self.settings.late_policy is LatePolicy.HOLD:
             count, cents = await posted_in(self.database, org.org_id, told)
             return Waiting(count, cents, LATE_POLICY) if count else Waiting()
@@ -179,6 +199,17 @@ class LearntEnds:
             return await self._bill(org, told, await desk())
         count, cents = await posted_in(self.database, org.org_id, told)
         return Waiting(count, cents, NOWHERE) if count else Waiting()
+
+    async def _is_to_be_asked(self, offset: int, org: OrgRecord, now_us: int) -> bool:
+        """Whether Lago may tell of an end that something was posted after. The record's own ends may be too late."""
+        answer = self._answers.get(org.org_id)
+        if answer is None or answer.offset != offset:
+            since_us = now_us - ENDED_US
+            ended = {one.external_id for one in org.periods if (one.terminated_at or 0) >= since_us}
+            async with self.database.connection() as connection:
+                return bool(await connection.fetchval(_USED, org.org_id, sorted(ended)))
+        count, _ = await posted_in(self.database, org.org_id, [*answer.gaps, *gaps(org.periods, now_us - ENDED_US)])
+        return count > 0
 
     async def _some_able(self, org: OrgRecord, told: list[Gap]) -> bool:
         async for page in self._pages(org, told):

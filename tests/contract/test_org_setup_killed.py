@@ -90,7 +90,7 @@ async def test_killed_at_any_step_and_begun_again_there_is_one_customer_with_one
     """Each time the clock is later, so an id made a second time would be another one."""
     untouched, whole = MortalWire(), MortalRecords(world.records, None, sent=False)
     await world.set_up("org_0", untouched, whole)
-    assert (len(untouched.requests), whole.changes) == (10, 2)
+    assert (len(untouched.requests), whole.changes) == (11, 2)
     fates: list[dict[str, Any]] = [{"audit_dies": word} for word in ("before", "after")]
     for sent in (False, True):
         steps = range(1, len(untouched.requests) + 1)

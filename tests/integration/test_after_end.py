@@ -221,6 +221,27 @@ async def test_lago_is_asked_only_about_orgs_with_something_after_an_end(world: 
     assert set(world.asked) == {"subscriptions", "customer", "plan"}
 
 
+@pytest.mark.parametrize("other", ["sub-a", "sub-b"])
+async def test_an_end_that_the_record_shows_too_late_is_put_right_and_lago_is_asked_once(
+    world: World, other: str
+) -> None:
+    """
+    sub-a  ----------| in Lago     other  |--------
+    sub-a  -----------------------------|           in the record: learnt when the other one was made
+                         u u u
+    """
+    await world.lago.subscribe(other, "org-a")
+    now_us = time.time_ns() // 1000
+    await world.learn(Period("sub-a", 0, now_us), Period(other, now_us))
+    task = world.task()
+    await task.once()
+    await world.billed_cents(5)
+    await until(world.url, REBILLED, lambda count: count == 3)
+    asked = len(world.asked)
+    await task.once()
+    assert (len(world.asked), world.told.waits) == (asked, (0, Decimal(0)))
+
+
 async def test_an_org_is_looked_at_when_its_record_changes_and_else_ever_more_seldom(world: World) -> None:
     now = 0.0
     task = world.task(monotonic=lambda: now)
