@@ -4,15 +4,15 @@ The hot path. A chunk is read in three passes, so that the lookup of remembered 
 call for all of it: decode and normalise; look up; fold.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from decimal import Decimal, localcontext
+from collections.abc import Callable, Sequence
+from decimal import localcontext
 from hashlib import sha256
 from typing import Protocol
 
 import msgspec
 
 from schemas.errors import Rejected
-from schemas.ledger import HELD_LENGTH_US, Counters, Position, Sum, Window, WindowKey
+from schemas.ledger import HELD_LENGTH_US, Position, Sum, Window, WindowKey
 from schemas.moments import HOUR_US
 from schemas.money import EXACT, ZERO, quantum
 from schemas.policy import MeterPolicy
@@ -22,11 +22,11 @@ from schemas.wire import FLAT, SLP
 from streams.core.books import Books
 from streams.core.call_types import UNKNOWN
 from streams.core.changes import Changes
+from streams.core.counting import added_to, by_decision_of, counted, set_apart, total_of
 from streams.core.decisions import (
     BILLABLE,
     BILLED,
     DUPLICATE,
-    FAILED_WITH_COST,
     METERED,
     REJECTED,
     UNBILLED,
@@ -59,7 +59,6 @@ TOO_MANY_HELD = "too_many_held"
 
 _encode = msgspec.json.Encoder().encode
 copy = msgspec.structs.replace
-_NONE = Sum()
 
 
 class Record(Protocol):
@@ -188,7 +187,7 @@ class Fold:
                     rejected_cost += cost
                     continue
                 if decision != BILLABLE:
-                    _set_apart(apart, decision, cost)
+                    set_apart(apart, decision, cost)
                 target = resolve(usage.customer_id, usage.end_us, usage.id_kind)
                 window = self._window(books, touched, usage, target, record.offset)
                 _add(window, usage, record.offset)
@@ -196,7 +195,7 @@ class Fold:
                 folded_cost += cost
                 enriched.append((record.key, enrich(usage, record.offset, decision, target, window)))
             elif decision != METERED:
-                _set_apart(apart, decision, cost)
+                set_apart(apart, decision, cost)
                 if decision == UNPRICED:
                     changes.noticed.without_price(usage.model)
                 enriched.append((record.key, enrich(usage, record.offset, decision, None, None)))
@@ -213,7 +212,7 @@ class Fold:
                 room -= bool(target.held)
                 window = _by_itself(changes, usage, target, record.offset)
                 folded_calls += 1
-                _set_apart(apart, decision, cost)
+                set_apart(apart, decision, cost)
                 enriched.append((record.key, enrich(usage, record.offset, decision, target, window)))
             if usage.kind == UNKNOWN:
                 changes.noticed.of_unknown_type(usage.call_type)
@@ -227,14 +226,14 @@ class Fold:
             decisions[decision] = decisions.get(decision, 0) + 1
         for window in touched.values():
             changes.windows[window.first] = window
-        by_decision = _by_decision(apart, folded_calls, folded_cost)
-        unbilled = _total(by_decision, UNBILLED)
+        by_decision = by_decision_of(apart, folded_calls, folded_cost)
+        unbilled = total_of(by_decision, UNBILLED)
         changes.position = copy(
             position,
-            decisions=_added(position.decisions, by_decision),
+            decisions=added_to(position.decisions, by_decision),
             next=records[-1].offset + 1,
             clock_ms=clock_ms,
-            counters=_counted(
+            counters=counted(
                 position.counters,
                 folded=Sum(folded_calls, folded_cost),
                 duplicate=Sum(duplicate_calls, duplicate_cost),
@@ -329,12 +328,6 @@ def _rejection_of(record: Record, refusal: Rejected) -> Rejection:
     return rejection
 
 
-def _set_apart(apart: dict[str, Sum], decision: str, cost: Decimal) -> None:
-    """Count a call whose decision is not the usual one."""
-    before = apart.get(decision, _NONE)
-    apart[decision] = Sum(before.calls + 1, before.cost + cost)
-
-
 def _beyond_its_horizon(usage: Usage, clock_ms: int, forgot_us: int) -> bool:
     """Whether a call that is older than the horizon may have been forgotten; jobs are remembered for longer.
 
@@ -371,33 +364,3 @@ def _add(window: Window, usage: Usage, offset: int) -> None:
         window.max_end_us = usage.end_us
     elif usage.end_us < window.min_end_us:
         window.min_end_us = usage.end_us
-
-
-def _counted(counters: Counters, **now: Sum) -> Counters:
-    sums = {name: _plus(getattr(counters, name), more) for name, more in now.items()}
-    received = counters.received
-    for more in now.values():
-        received = _plus(received, more)
-    return copy(counters, received=received, **sums)
-
-
-def _plus(a: Sum, b: Sum) -> Sum:
-    return Sum(a.calls + b.calls, a.cost + b.cost)
-
-
-def _by_decision(apart: dict[str, Sum], folded_calls: int, folded_cost: Decimal) -> dict[str, Sum]:
-    """Calls and dollars by decision: what is folded and was not set apart is billable."""
-    other = _total(apart, (FAILED_WITH_COST, METERED))
-    usual = Sum(folded_calls - other.calls, folded_cost - other.cost)
-    return {**apart, BILLABLE: usual} if usual.calls else apart
-
-
-def _total(by_decision: dict[str, Sum], decisions: Iterable[str]) -> Sum:
-    total = Sum()
-    for decision in decisions:
-        total = _plus(total, by_decision.get(decision, _NONE))
-    return total
-
-
-def _added(before: dict[str, Sum], now: dict[str, Sum]) -> dict[str, Sum]:
-    return {**before, **{decision: _plus(before.get(decision, _NONE), more) for decision, more in now.items()}}
