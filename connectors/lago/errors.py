@@ -66,8 +66,8 @@ class _Said(msgspec.Struct):
 def refusal(response: httpx.Response) -> LagoIntegrationError:
     """The error of an answer that is no success.
 
-    Nothing is refused for ever, or missing, but where Lago itself says so: a page of a proxy's, or another server's
-    JSON, says nothing about what was asked for (`not_lago`). A 404 is about it only as `<resource>_not_found`.
+    Only Lago's own JSON says that a request is wrong, or that something is missing. Any other answer, such as a page of a
+    proxy, is temporary (`not_lago`). A 404 means a missing resource only with the code `<resource>_not_found`.
     """
     status, body = response.status_code, response.content
     said = _said(body)

@@ -170,7 +170,7 @@ class OrgClient:
 
 
 def _refusal(answer: httpx.Response) -> LagoIntegrationError:
-    """Nothing is refused for ever but where Meterbridge says why: a proxy's page is not about the event."""
+    """Only an answer in Meterbridge's own form refuses an event for good. A page of a proxy says nothing about it."""
     said = _problem(answer)
     status = answer.status_code
     unknown = status == HTTPStatus.NOT_FOUND and said.reason not in {"", "not_found"}

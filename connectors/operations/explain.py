@@ -128,7 +128,7 @@ class EventStory:
 async def story_of_event(database: Database, transaction_id: str) -> EventStory | None:
     """The calls behind one billed event, or behind a held part; None when neither is known.
 
-    An event in another's stead bills that one's calls. Both are told, whichever is asked for.
+    An event that replaces another one bills that event's calls. The answer shows both, whichever was asked for.
 
     Raises:
         Unavailable: Postgres does not answer.

@@ -21,10 +21,10 @@ from connectors.operations.requeue import BATCH, Done, desk
 from connectors.operations.scan import Stretch, scan, stretch_of
 from connectors.operations.sending import Sender
 from connectors.operations.usage_log import records_in
+from connectors.operations.watching import watch
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from schemas.decoding import decoder
-from schemas.errors import MeterbridgeError
 from schemas.money import ZERO, add, plain, quantum
 from schemas.topics import TopicNames
 
@@ -93,20 +93,17 @@ class LateCalls:
     now_us: Callable[[], int] = lambda: time.time_ns() // 1000
     _places: dict[int, _Partition] = field(default_factory=dict)
     _sender: Sender | None = None
-    _failed: str = ""
 
     async def watch(self) -> None:
-        """Look for ever. What goes wrong is logged, once for each cause, and tried again."""
-        while True:
-            try:
-                await self.once()
-                self._failed = ""
-            except MeterbridgeError as error:
-                self._tell(error.reason, error.detail)
-            except Exception as error:  # our bug: it is logged whole, and the projector goes on
-                self.sensors.late_calls("failed", 0)
-                log.exception("late_calls_failed", error=type(error).__name__)
-            await self.sleep(EVERY_S)
+        """Look again and again. An error is logged and tried again: an expected one once for each cause."""
+        await watch(
+            self.once,
+            self.sleep,
+            EVERY_S,
+            waits="late_calls_wait",
+            failed="late_calls_failed",
+            on_failure=lambda: self.sensors.late_calls("failed", 0),
+        )
 
     async def once(self) -> Done:
         """Deal with all that waits now in this process's partitions.
@@ -216,11 +213,6 @@ class LateCalls:
             known=done.known,
             waiting=done.reasons,
         )
-
-    def _tell(self, reason: str, detail: str) -> None:
-        if reason != self._failed:
-            self._failed = reason
-            log.warning("late_calls_wait", reason=reason, detail=detail)
 
 
 def _again_at_us(letter: Letter) -> int:

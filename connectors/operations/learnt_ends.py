@@ -24,11 +24,11 @@ from connectors.operations.after_end import ENDED_US, Ends, Lost, dollars_of, pa
 from connectors.operations.audit import audited
 from connectors.operations.rebilling import Rebilling
 from connectors.operations.sending import Sender
+from connectors.operations.watching import watch
 from connectors.orgs.learning import MOST_FAILURES
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from schemas.customers import OrgRecord, Period
-from schemas.errors import MeterbridgeError
 from schemas.moments import parse_us, to_datetime
 from schemas.money import EXACT, ZERO, add, plain
 from schemas.policy import LatePolicy
@@ -62,7 +62,7 @@ SELECT EXISTS (
 
 
 class Sensors(Protocol):
-    """What is told about events that an end overtook."""
+    """Counts events that were posted after the end of their subscription."""
 
     def rebilled(self, outcome: str, events: int) -> None: ...
     def after_end(self, events: int, usd: Decimal) -> None: ...
@@ -116,20 +116,17 @@ class LearntEnds:
     _answers: dict[str, _Answer] = field(default_factory=dict)
     _ends: Ends | None = None
     _sender: Sender | None = None
-    _failed: str = ""
 
     async def watch(self) -> None:
-        """Look for ever. What goes wrong is logged, once for each cause, and tried again."""
-        while True:
-            try:
-                await self.once()
-                self._failed = ""
-            except MeterbridgeError as error:
-                self._tell(error.reason, error.detail)
-            except Exception as error:  # our bug: it is logged whole, and the projector goes on
-                self.sensors.rebilled("failed", 0)
-                log.exception("rebilling_failed", error=type(error).__name__)
-            await self.sleep(EVERY_S)
+        """Look again and again. An error is logged and tried again: an expected one once for each cause."""
+        await watch(
+            self.once,
+            self.sleep,
+            EVERY_S,
+            waits="rebilling_waits",
+            failed="rebilling_failed",
+            on_failure=lambda: self.sensors.rebilled("failed", 0),
+        )
 
     async def once(self) -> None:
         """Look at every org that is due.
@@ -262,11 +259,6 @@ class LearntEnds:
         for one in self._looked.values():
             cents = add(cents, one.waiting.cents)
         self.sensors.after_end(sum(one.waiting.events for one in self._looked.values()), _dollars(cents))
-
-    def _tell(self, reason: str, detail: str) -> None:
-        if reason != self._failed:
-            self._failed = reason
-            log.warning("rebilling_waits", reason=reason, detail=detail)
 
 
 def _record(row: Mapping[str, Any]) -> OrgRecord:

@@ -1,8 +1,8 @@
-"""Bills again what an end overtook: exactly once, whoever else does so at the same time.
+"""Bills usage again that was posted after the end of its subscription: exactly once, also when two processes do it.
 
-The new event, its receipt and the failed receipt of the old one are one transaction. There is one producer for all who
-bill again: who starts it fences whoever had it before, and only then reads what is left to do. So what another has
-done is seen, and what it still wants to do is refused by Kafka (docs/adr/0027).
+The new event, its receipt and the failed receipt of the old one are one transaction. All processes share one
+transactional id. A process that starts its producer fences the process before it, and then reads what is left to do. So
+it sees what the other has done, and Kafka refuses what the other still sends (docs/adr/0027).
 """
 
 import asyncio

@@ -1,0 +1,41 @@
+"""A task beside the projector: it looks again and again, and an error never ends it."""
+
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import structlog
+
+from schemas.errors import MeterbridgeError
+
+log = structlog.get_logger(__name__)
+
+
+async def watch(
+    once: Callable[[], Awaitable[object]],
+    sleep: Callable[[float], Awaitable[None]],
+    every_s: float,
+    *,
+    waits: str,
+    failed: str,
+    on_failure: Callable[[], None],
+) -> NoReturn:
+    """Call `once` for ever, with a pause of `every_s` seconds.
+
+    Args:
+        waits: the log line of an expected error; one line for each cause, until `once` succeeds again.
+        failed: the log line of an unexpected error, with its traceback.
+        on_failure: counts an unexpected error.
+    """
+    told = ""
+    while True:
+        try:
+            await once()
+            told = ""
+        except MeterbridgeError as error:
+            if error.reason != told:
+                told = error.reason
+                log.warning(waits, reason=error.reason, detail=error.detail)
+        except Exception as error:  # a bug of ours must not end the projector
+            on_failure()
+            log.exception(failed, error=type(error).__name__)
+        await sleep(every_s)
