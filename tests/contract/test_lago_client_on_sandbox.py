@@ -1,41 +1,26 @@
 """Our client manages Lago through the sandbox, and what it sends is what Lago's own client would."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator
 
 import httpx
 import msgspec
 import pytest
-from lago_python_client.models import BillableMetric as SdkMetric
-from lago_python_client.models import Customer as SdkCustomer
-from lago_python_client.models import Event as SdkEvent
-from lago_python_client.models import InvoicePreview as SdkPreview
-from lago_python_client.models import Plan as SdkPlan
-from lago_python_client.models import Subscription as SdkSubscription
-from lago_python_client.models import WebhookEndpoint as SdkWebhookEndpoint
 
-from connectors.lago import requests
 from connectors.lago.client import LagoClient, LagoIntegrationError, LagoRejected, LagoUnavailable, lago_http
 from connectors.lago.requests import (
     ChangePreview,
     NewCharge,
     NewCustomer,
-    NewMetric,
-    NewPlan,
-    NewSubscription,
     NewWebhookEndpoint,
-    Note,
     PaymentBy,
     PreviewedChange,
     PreviewOf,
     SubscriptionChange,
 )
 from schemas.errors import Rejected
-from schemas.records import LagoEvent
+from tests.support.lago_bodies import METRIC, plan, subscription
 from tests.support.sandbox import DAY, KEY, Clock, Lago, event, lago_sandbox
-
-METRIC = NewMetric(name="AI usage", code="ai_usage", aggregation_type="sum_agg", field_name="unit")
 
 
 @pytest.fixture
@@ -58,16 +43,6 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def client(lago: Lago, http: httpx.AsyncClient) -> LagoClient:
     return LagoClient(http, lago.url, KEY)
-
-
-def plan(code: str, amount_cents: int = 0, *charges: NewCharge) -> NewPlan:
-    money = {"amount_cents": amount_cents, "amount_currency": "USD", "pay_in_advance": False}
-    return NewPlan(name=code, code=code, interval="monthly", charges=charges, **money)
-
-
-def subscription(plan_code: str = "llm", **fields: Any) -> NewSubscription:
-    ids = {"external_customer_id": "org_1", "external_id": "sub_1"} | fields
-    return NewSubscription(plan_code=plan_code, **ids)
 
 
 async def test_a_metric_and_a_plan_are_created_once_and_found_again(client: LagoClient) -> None:
@@ -350,73 +325,3 @@ async def test_a_422_that_has_nothing_to_do_with_what_was_sent_may_pass(code: st
     with pytest.raises(LagoUnavailable) as caught:
         await LagoClient(httpx.AsyncClient(transport=transport), "http://lago", KEY).plans()
     assert (caught.value.retryable, caught.value.code) == (True, code)
-
-
-SENT: list[tuple[type[Any], msgspec.Struct]] = [
-    (
-        SdkCustomer,
-        NewCustomer(
-            **dict.fromkeys(set(NewCustomer.__struct_fields__) - {"net_payment_term", "billing_configuration"}, "x")
-            | {"metadata": (Note("plan", "pro", "1a", display_in_invoice=True),)},
-            net_payment_term=30,
-            billing_configuration=PaymentBy("stripe", "main", "cus_1", sync=True, sync_with_provider=True),
-        ),
-    ),
-    (
-        SdkSubscription,
-        subscription(
-            name="n", billing_time="anniversary", subscription_at="2025-01-01", ending_at="2026-01-01T00:00:00Z"
-        ),
-    ),
-    (SdkSubscription, SubscriptionChange(name="n", ending_at=None)),
-    (SdkMetric, msgspec.structs.replace(METRIC, description="d")),
-    (SdkPlan, plan("llm", 5, NewCharge(billable_metric_id="1a", charge_model="standard", properties={"amount": "1"}))),
-    (
-        SdkPreview,
-        ChangePreview(
-            customer=PreviewOf(external_id="org_1"),
-            subscriptions=PreviewedChange(external_ids=("sub_1",), plan_code="pro"),
-        ),
-    ),
-    (SdkWebhookEndpoint, NewWebhookEndpoint(webhook_url="u", signature_algo="hmac", name="n", event_types=("a.b",))),
-    (SdkEvent, LagoEvent("t", "sub_1", "ai_usage", "1795176000.000", "0.0145", {"unit": "7", "org_id": "org_1"})),
-]
-
-
-@pytest.mark.parametrize(("model", "sent"), SENT, ids=lambda one: getattr(one, "__name__", ""))
-def test_what_we_send_is_what_lagos_own_client_knows(model: type[Any], sent: msgspec.Struct) -> None:
-    """No name of ours is unknown to it, and every value comes through its types unchanged."""
-    body = msgspec.json.decode(msgspec.json.encode(sent))
-    assert _kept(model.parse_obj(body).dict(), body) == body
-
-
-def test_everything_that_we_can_send_is_tried_with_it() -> None:
-    kinds = {kind for kind in vars(requests).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)}
-    known = kinds - {msgspec.Struct} | {LagoEvent}
-    tried = set[type]()
-
-    def walk(value: object) -> None:
-        if isinstance(value, msgspec.Struct):
-            tried.add(type(value))
-            walk([getattr(value, name) for name in value.__struct_fields__])
-        elif isinstance(value, list | tuple):
-            for one in value:
-                walk(one)
-
-    walk([sent for _, sent in SENT])
-    assert known - tried == set()
-
-
-def _kept(parsed: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    for name in body:
-        assert name in parsed, name
-        value = parsed[name]
-        value = value.get("__root__", value) if isinstance(value, dict) else value
-        if isinstance(value, list) and isinstance(body[name], list):
-            kept[name] = [
-                _kept(one, of) if isinstance(of, dict) else one for one, of in zip(value, body[name], strict=True)
-            ]
-        else:
-            kept[name] = _kept(value, body[name]) if isinstance(value, dict) and name != "properties" else value
-    return kept
