@@ -39,6 +39,7 @@ _BATCHES: Final = 20
 #: A call that was refused so soon after it was checked meets a clock that runs ahead, or a ledger that was begun again in
 #: between: it is released again when this has passed, not at once.
 _CAME_BACK_US: Final = 3600 * 1_000_000
+_NO_OFFSET: Final = (1 << 63) - 1
 _WAITING: Final = """
 SELECT "offset" FROM rejected_calls late
 WHERE partition = $1 AND reason = 'beyond_horizon' AND resolution IS NULL AND stage = 'meter'
@@ -172,8 +173,15 @@ class LateCalls:
     async def _waiting(self, partition: int) -> list[int]:
         place, now_us = self._places[partition], self.now_us()
         due = [offset for offset, at_us in place.later.items() if at_us <= now_us]
+        # Those that are due are read by themselves: they lie far before the new ones, and all between would be read.
+        after = _NO_OFFSET if due else place.after
         async with self.database.connection() as connection:
-            rows = await connection.fetch(_WAITING, partition, place.after, BATCH, due)
+            rows = await connection.fetch(_WAITING, partition, after, BATCH, due)
+        if due and len(rows) < BATCH:  # the others were dealt with by an operator meanwhile
+            for offset in set(due).difference(row[0] for row in rows):
+                del place.later[offset]
+            if not rows:
+                return await self._waiting(partition)
         return [row[0] for row in rows]
 
     def _read(self, topic: str, partition: int, offsets: list[int]) -> tuple[list[Letter], int]:
