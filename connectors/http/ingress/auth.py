@@ -80,7 +80,9 @@ class WebhookAuth:
         if signed is None:
             return None
         if signed.at_s is None and self._timestamp_required:
-            raise Stale("unstamped_signature", "the signature has no time: sign t=<seconds>,v1=<hex of <seconds>.<body>>")
+            raise Stale(
+                "unstamped_signature", "the signature has no time: sign t=<seconds>,v1=<hex of <seconds>.<body>>"
+            )
         if signed.at_s is not None and abs(self._now_s() - signed.at_s) > self._tolerance_s:
             raise Stale("stale_signature", f"signed more than {self._tolerance_s:g} s away from this server's clock")
         return f"secret {signed.place}"

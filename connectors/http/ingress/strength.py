@@ -28,7 +28,8 @@ def check_strength(variable: str, credentials: Iterable[str], host: str) -> None
     for place, credential in enumerate(credentials, 1):
         if len(Secret.of(credential).key) < least:
             raise ConfigurationError(
-                variable, f"value {place} of {variable} is shorter than {least} bytes; make one with: openssl rand -hex 32"
+                variable,
+                f"value {place} of {variable} is shorter than {least} bytes; make one with: openssl rand -hex 32",
             )
 
 
