@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS).
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt bench soak trial mutants reliability venv
+.PHONY: help demo test check fmt bench soak trial mutants fuzz reliability venv
 MAKEFLAGS += --no-builtin-rules
 MINUTES ?= 10
 SEED ?= 1
@@ -44,6 +44,9 @@ trial: venv ## poll jobs through a real LiteLLM proxy, in two weeks, with its da
 mutants: venv tests/mutants/.venv/.installed ## named mistakes and 24 small changes of the rules (SEED=1, ALL=1): does a test notice?
 	.venv/bin/python -m tests.mutants.run --seed $(SEED) $(if $(ALL),--all) $(ARGS)
 
+fuzz: venv .venv/.fuzz ## coverage-guided fuzzing of everything that reads what comes in, for MINUTES=10
+	.venv/bin/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
+
 reliability: venv ## docs/reliability.md, from the fault matrix and the last run that kept its figures
 	.venv/bin/python -m tests.faults.matrix
 
@@ -60,6 +63,11 @@ FIND_PYTHON = for python in python3.13 python3.12 python3.11 python3; do \
 .venv/.installed: pyproject.toml constraints.txt
 	@.venv/bin/python -c pass 2>/dev/null || { $(FIND_PYTHON); $$python -m venv --clear .venv; }
 	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# The fuzzer has wheels for Linux alone: what only tests need not install it.
+.venv/.fuzz: .venv/.installed
+	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
 	@touch $@
 
 # A peer of the benchmark wants an older confluent-kafka than ours: it lives apart.

@@ -15,6 +15,10 @@ DAMAGE: Final = (
     *(msgspec.MsgspecError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError),
 )
 
+#: What msgspec raises for bytes that are no JSON, or are of another type. What it is given from outside is read by
+#: `decoder`, or caught with these: `DecodeError` alone lets a broken byte and deep nesting through.
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 class Unreadable(msgspec.DecodeError):
     """A record is none of ours: it is counted, said once, kept aside where money is in it, and passed."""

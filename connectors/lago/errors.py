@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import httpx
 import msgspec
 
+from schemas.decoding import UNDECODABLE
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 from streams.core.answers import NOT_LAGO, refusal_of
 
@@ -84,7 +85,7 @@ def refusal(response: httpx.Response) -> LagoIntegrationError:
 def _said(body: bytes) -> _Said:
     try:
         return msgspec.json.decode(body, type=_Said)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return _Said()
 
 

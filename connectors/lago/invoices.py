@@ -5,6 +5,7 @@ import msgspec
 from connectors.lago.errors import LagoIntegrationError, LagoUnavailable
 from connectors.lago.requests import ChangePreview
 from connectors.lago.wire import Page, Query, Wire, safe
+from schemas.decoding import UNDECODABLE
 
 #: Statuses by which Lago declines to foretell an invoice.
 _NOT_TOLD = frozenset({403, 405, 422})
@@ -135,7 +136,7 @@ class Invoices(Wire):
             return None
         try:
             return msgspec.json.decode(body, type=_Foretelling).invoice
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise LagoUnavailable("bad_answer", "preview: not the JSON that Lago answers") from error
 
     async def invoice(self, lago_id: str) -> Invoice | None:
@@ -154,7 +155,7 @@ class Invoices(Wire):
             return None
         try:
             return msgspec.json.decode(body, type=_Downloaded).invoice
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise LagoUnavailable("bad_answer", "download: not the JSON that Lago answers") from error
 
     async def payment_url(self, lago_id: str) -> str | None:

@@ -7,6 +7,7 @@ import msgspec
 from connectors.lago.errors import LagoUnavailable
 from connectors.lago.shapes import Health, Organization
 from connectors.lago.wire import Wire
+from schemas.decoding import UNDECODABLE
 
 
 class Server(Wire):
@@ -29,7 +30,7 @@ class Server(Wire):
         response = await self._send("version", "GET", f"{self.root}/health", keyed=False)
         try:
             return msgspec.json.decode(response.content, type=Health).version
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise LagoUnavailable("bad_answer", "health: no version") from error
 
     async def organization(self) -> Organization:

@@ -11,6 +11,7 @@ import httpx
 import msgspec
 
 from connectors.lago.errors import LagoRejected, LagoUnavailable, is_missing, refusal
+from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 
 API = "/api/v1"
@@ -203,14 +204,14 @@ def read(meaning: Callable[[S], T], found: S) -> T:
 def _members_of(name: str, body: bytes) -> dict[str, msgspec.Raw]:
     try:
         return _members.decode(body)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise LagoUnavailable("bad_answer", f"{name}: not the JSON that Lago answers") from error
 
 
 def _under(name: str, members: Mapping[str, msgspec.Raw], root: str, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(members[root], type=shape)
-    except (KeyError, msgspec.DecodeError) as error:
+    except (KeyError, *UNDECODABLE) as error:
         raise LagoUnavailable("bad_answer", f"{name}: not the JSON that Lago answers") from error
 
 

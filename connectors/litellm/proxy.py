@@ -13,6 +13,7 @@ import msgspec
 
 from connectors.litellm.config import callback_of
 from connectors.litellm.seen import Callback, Proxy
+from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected, Unavailable
 
 _LISTED = {"success": "success_callback", "failure": "failure_callback", "success_and_failure": "callbacks"}
@@ -85,5 +86,5 @@ async def _get(http: httpx.AsyncClient, url: str, headers: Mapping[str, str], sh
         if not answer.is_success:
             raise Unavailable("litellm_bad_answer", f"{url} answered {answer.status_code}")
         return msgspec.json.decode(answer.content, type=shape)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise Unavailable("litellm_bad_answer", f"{url} did not answer as LiteLLM does") from error

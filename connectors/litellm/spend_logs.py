@@ -14,6 +14,7 @@ import asyncpg
 import msgspec
 
 from connectors.postgres.urls import with_defaults
+from schemas.decoding import UNDECODABLE
 from schemas.errors import ConfigurationError, Rejected, Unavailable
 from schemas.moments import to_iso, to_us
 
@@ -114,7 +115,7 @@ def _metadata(text: str | None) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(text or "{}")
         found = msgspec.json.decode(found) if isinstance(found, str) else found
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -17,6 +17,7 @@ import msgspec
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
 from connectors.lago.metered import MeteredEvent
 from connectors.lago.wire import quoted
+from schemas.decoding import UNDECODABLE
 from schemas.moments import to_iso
 from streams.core.asked_wait import asked_wait_s
 from streams.core.backoff import RetryPolicy
@@ -182,12 +183,12 @@ def _refusal(answer: httpx.Response) -> LagoIntegrationError:
 def _problem(answer: httpx.Response) -> _Problem:
     try:
         return msgspec.json.decode(answer.content, type=_Problem)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return _Problem()
 
 
 def _decoded(answer: httpx.Response, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(answer.content, type=shape)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise LagoUnavailable("bad_answer", "an answer, but not Meterbridge's", status=answer.status_code) from error

@@ -5,6 +5,7 @@ its line and its reason and costs its neighbours nothing; lines that an open quo
 of a cell must never be taken for a row.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
@@ -118,7 +119,7 @@ class CsvTable:
                 if sum(cell.count(other) for cell in cells) >= len(cells):
                     option = "tab" if other == "\t" else f"'{other}'"
                     raise Rejected(BAD_CSV, f"the header is separated by {word}, not by commas: --delimiter {option}")
-        twice = sorted({name for name in header if name and header.count(name) > 1})
+        twice = sorted(name for name, times in Counter(header).items() if name and times > 1)
         if twice and (self._columns is None or not set(twice).isdisjoint(self._columns)):
             raise Rejected(BAD_CSV, f"two columns are called {twice[0]}")
         self.header = header

@@ -12,6 +12,7 @@ import msgspec
 
 from connectors.http.ingress.rejections import BAD_NUMBER, Refused
 from connectors.operations.csv_table import BAD_CSV, CsvRow, CsvTable
+from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.moments import parse_us
 from schemas.wire import Call
@@ -69,7 +70,7 @@ def place_of(place: str, element: bytes, refused: Refused | None = None) -> str:
     """Where an element stands, with its request's id where that can be read, and the fields in it that are wrong."""
     try:
         ids = _ids(element)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNDECODABLE:
         ids = _Ids()
     name = ids.id or ids.request_id or ids.litellm_call_id
     named = f"{place}, request {str(name)[:_SHOWN]}" if name else place

@@ -18,7 +18,7 @@ from connectors.operations.letters import usage_of
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.operations.sending import Outgoing, Sender
 from connectors.settings import Settings
-from schemas.decoding import decoder
+from schemas.decoding import UNDECODABLE, decoder
 from schemas.errors import ConfigurationError
 from schemas.money import ZERO, add, quantum
 from schemas.records import EnrichedUsage
@@ -173,7 +173,7 @@ class Replay:
             return None if usage is None else (usage.total_tokens, usage.cost)
         try:
             call = _enriched(value)
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             return None
         return call.total_tokens, call.cost_usd
 
@@ -183,7 +183,7 @@ class Replay:
             return Checkpoint(asked)
         try:
             state = msgspec.json.decode(checkpoint.read_bytes(), type=Checkpoint)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *UNDECODABLE) as error:
             raise ConfigurationError("--checkpoint", f"{checkpoint} cannot be read: {type(error).__name__}") from error
         if state.asked != asked:
             raise ConfigurationError("--checkpoint", f"{checkpoint} belongs to another replay")

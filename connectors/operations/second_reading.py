@@ -12,6 +12,7 @@ import msgspec
 from connectors.http.ingress.bodies import Wrapped
 from connectors.http.ingress.rejections import BAD_NUMBER, WRONG_TYPE, Refused
 from connectors.http.ingress.strip import strip
+from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.records import Rejection
 from schemas.wire import CLOUDEVENT, FLAT, LAGO
@@ -60,7 +61,7 @@ def read_again(refused: Rejection, fields: tuple[str, ...]) -> tuple[str, bytes]
         elif call.get("transaction_id") is not None and "external_subscription_id" in call:
             shape = LAGO
         return strip(element, shape, refused.at, fields)
-    except (Refused, Wrapped, Rejected, msgspec.DecodeError, RecursionError):
+    except (Refused, Wrapped, Rejected, *UNDECODABLE):
         return None
 
 

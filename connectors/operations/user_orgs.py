@@ -13,6 +13,7 @@ import msgspec
 
 from connectors.operations.csv_table import CsvRow, CsvTable
 from connectors.postgres.pool import Database
+from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 
 COLUMNS = ("user_id", "org_id", "org_name", "email")
@@ -71,7 +72,7 @@ async def read_query(url: str, query: str) -> list[UserOrg]:
 def _of_json(text: bytes) -> list[UserOrg]:
     try:
         found = msgspec.json.decode(text, type=list[dict[str, Any]] | dict[str, dict[str, Any]])
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         detail = "JSON: a list of objects, or an object of objects by user id"
         raise Rejected("bad_mapping_file", detail) from error
     if isinstance(found, dict):

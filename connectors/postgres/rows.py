@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from connectors.operations.letters import AUDIT_ID, HOW, RESOLVES
-from schemas.decoding import DAMAGE, decoder
+from schemas.decoding import DAMAGE, UNDECODABLE, decoder
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
 from streams.core.alias import alias_of, names_a_job
@@ -256,7 +256,7 @@ def _rejected_cost(rejection: Rejection) -> str | None:
         return None
     try:
         call = _decode_raw(rejection.call).call if rejection.stage == "meter" else _decode_call(rejection.call)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
     for cost in (call.spend, call.response_cost, call.cost_usd):
         if cost is not None and cost.is_finite() and cost.copy_abs() < _COST_LIMIT and cost.adjusted() > -30:

@@ -7,7 +7,7 @@ import msgspec
 
 from connectors.postgres.rows import NUL, Record, Rows, key_of, read_rows, value_of, without_nul
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period, check_customer, check_org
-from schemas.decoding import decoder
+from schemas.decoding import UNDECODABLE, decoder
 from schemas.moments import to_iso
 from schemas.records import AuditRecord, DeliveryAttempt
 
@@ -97,7 +97,7 @@ def _json(text: str) -> str | None:
         if not text or msgspec.json.decode(text) is None:
             return None
         return without_nul(text.encode()).decode() if NUL.decode() in text else text
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return _text(text)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.moments import parse_us
 from schemas.records import LagoEvent
@@ -139,7 +140,7 @@ def refusal_of(status: int, body: bytes) -> Refusal | None:
     """
     try:
         members = _members(body)
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return None
     code = str(members["code"]) if isinstance(members.get("code"), str) else ""
     detailed, told = "error_details" in members, isinstance(members.get("error"), str)
@@ -197,7 +198,7 @@ def same_event(stored: LagoEvent, value: bytes) -> bool:
             and parse_us(stored.timestamp) // 1000 == parse_us(sent.timestamp) // 1000
             and Decimal(stored.precise_total_amount_cents) == Decimal(sent.precise_total_amount_cents)
         )
-    except (msgspec.DecodeError, Rejected, InvalidOperation):
+    except (*UNDECODABLE, Rejected, InvalidOperation):
         return False
 
 
@@ -205,7 +206,7 @@ def _accepted(answer: Answer, sent: int) -> Verdict:
     """Lago echoes every event; a proxy that answers 200 in its stead does not."""
     try:
         echoed = len(msgspec.json.decode(answer.body, type=_Echo).events)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         detail = f"HTTP {answer.status} with {len(answer.body)} bytes that are not Lago's answer"
         return Hold("bad_answer", detail, unknown=True, opens=True, isolates=True, alone=False)
     if echoed != sent:

@@ -345,3 +345,10 @@ def test_the_first_waits_are_one_two_and_four_minutes() -> None:
 def test_a_post_s_backoff_doubles_up_to_its_cap_with_full_jitter(attempt: int, chance: float) -> None:
     wait_s = RetryPolicy(random=lambda: chance).wait_s(attempt)
     assert wait_s == pytest.approx(chance * min(30.0, 0.5 * 2.0 ** min(max(attempt, 1) - 1, 30)))
+
+
+@pytest.mark.parametrize("body", [b'{"\xff":1}', b'{"events":["\xff"]}', b'{"events":[' + b"[" * 200_000, b"\xff", b""])
+@pytest.mark.parametrize("status", [200, 400, 422, 503])
+def test_an_answer_that_is_no_json_of_lagos_holds_the_batch_whatever_its_bytes_are(status: int, body: bytes) -> None:
+    """A broken byte raises UnicodeDecodeError and deep nesting RecursionError: either would have ended the sink."""
+    assert isinstance(decide(Answer(status, body), 1), Hold)

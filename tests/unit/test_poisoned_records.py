@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,6 +177,21 @@ def test_no_reader_of_stored_records_has_a_decoder_of_its_own() -> None:
                 if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Decoder") and node.args:
                     found.add((str(path.relative_to(ROOT)), ast.unparse(node.args[0])))
     assert {one for one in found if one[1] in STORED} == MAY
+
+
+def test_what_decodes_by_itself_catches_all_that_decoding_raises() -> None:
+    """`DecodeError` alone lets `RecursionError` and `UnicodeDecodeError` through: a body was a 500 for it."""
+    found = set()
+    for top in ("schemas", "streams", "connectors"):
+        for path in (ROOT / top).rglob("*.py"):
+            text = path.read_text("utf-8")
+            if path.name != "decoding.py" and re.search(r"msgspec\.(json|msgpack)\.(decode|Decoder)\b", text):
+                handlers = (
+                    node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ExceptHandler) and node.type
+                )
+                caught = {ast.unparse(node.type) for node in handlers if node.type}
+                found |= {(str(path.relative_to(ROOT)), one) for one in caught if "msgspec.DecodeError" in one}
+    assert found == set()
 
 
 def test_an_old_record_is_read_as_before() -> None:

@@ -20,6 +20,7 @@ from connectors.http.intake import Intake
 from connectors.http.problem import CLOSES, Problem
 from connectors.lago.webhook_handlers import REPEATED, Payload, WebhookHandlers, kind_of
 from connectors.lago.webhook_signatures import UNIQUE_KEY, check_signature, check_signed
+from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected, Unavailable
 from schemas.records import DeliveryAttempt
 
@@ -144,5 +145,5 @@ class LagoWebhooks:
 def _read(body: bytes) -> Payload:
     try:
         return _decode(body)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise Problem(400, "not_json", "the body is no JSON object") from error

@@ -10,6 +10,7 @@ from hashlib import sha256
 import msgspec
 
 from connectors.http.ingress.bodies import Element
+from schemas.decoding import UNDECODABLE
 from streams.core.tolerant import loose_json
 
 _LENGTH = 32
@@ -35,7 +36,7 @@ def answer_id_of(element: Element) -> str:
     """32 hex digits that are equal in all reads of one finished answer; `""` where the element does not hold it."""
     try:
         answer = _read(element).response
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         answer = _loosely(element)
     if answer is None or answer.created_at is None:
         return ""

@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Raw
 
 from connectors.http.ingress.rejections import NOT_JSON, TOO_MANY, Refused
+from schemas.decoding import UNDECODABLE
 from schemas.wire import WRAPPERS
-from streams.core.tolerant import AMOUNTS
+from streams.core.tolerant import AMOUNTS, loose_json
 
 Element = bytes | memoryview | Raw
 
@@ -124,7 +125,7 @@ def _members_of(view: memoryview) -> dict[str, memoryview] | None:
     """An object's members by name, unparsed; None for what is none."""
     try:
         return {name: memoryview(raw) for name, raw in _members_by_key(view).items()}
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         pass
     if bytes(view[:1]) != b"{":
         return None
@@ -142,7 +143,7 @@ def _is_damaged_ndjson(body: bytes, at: int) -> bool:
         return False
     text = body[at:].decode("utf-8", "replace").rstrip()
     try:
-        loads(text)
+        loose_json(text)
     except JSONDecodeError as error:
         if error.pos >= len(text):
             return False
@@ -161,7 +162,7 @@ def _array(view: memoryview) -> list[Element]:
     if len(view) <= 2 * _MAX_CUT_AT_ONCE or bytes(view).count(b",") <= _MAX_CUT_AT_ONCE:
         try:
             elements += _raws(view)
-        except (msgspec.DecodeError, RecursionError):
+        except UNDECODABLE:
             elements += _members_to_the_end(view)
     else:
         elements += _members_to_the_end(view)
@@ -185,7 +186,7 @@ def _whole(line: memoryview) -> bool:
     """A first line that is complete by itself makes the body NDJSON; of a pretty-printed object it never is."""
     try:
         _raw(line)
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         try:
             return bytes(line[:1]) == b"{" and bool(_members_to_the_end(line))
         except Refused:

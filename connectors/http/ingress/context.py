@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from schemas.context import MAX_TAGS, MAX_TEXT
+from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.moments import parse_us
 from schemas.wire import CONTEXT_METADATA, COSTS, Call, CallMetadata, StoredCosts, stored_call
@@ -145,7 +146,7 @@ def _costs_of(told: Any) -> Any:
     numbers = {name: Raw(str(told[name])) for name in COSTS if isinstance(told.get(name), NumberText)}
     try:
         return _decode(_encode(numbers), type=StoredCosts)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
 
 
@@ -210,7 +211,7 @@ def _loaded(raw: Raw) -> Any:
     try:
         found = _decode(written)
         return _decode(found) if isinstance(found, str) else found
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return None
 
 

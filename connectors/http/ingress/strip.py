@@ -16,6 +16,7 @@ from connectors.http.ingress.context import Kept, Taken
 from connectors.http.ingress.rejections import MAX_RECORD_BYTES, TOO_LARGE, Refused
 from connectors.http.ingress.salvage import tree_of, with_data
 from connectors.http.ingress.secrets import without_secrets
+from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.wire import (
     CLOUDEVENT,
@@ -91,7 +92,7 @@ def strip(
         note = ""
     except _OtherShape as other:
         return strip(element, other.shape, received_at, fields, source, kept)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError, Rejected):
+    except (*UNDECODABLE, ArithmeticError, Rejected):
         careful = _carefully(element, otherwise, fields, kept)
         if careful is None:
             return None

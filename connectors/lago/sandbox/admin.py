@@ -11,6 +11,7 @@ from connectors.lago.sandbox.faults import Faults, Order
 from connectors.lago.sandbox.limits import Limits
 from connectors.lago.sandbox.state import Sandbox
 from connectors.lago.sandbox.stored import Event
+from schemas.decoding import UNDECODABLE
 
 _CHUNK = 1000
 
@@ -86,7 +87,7 @@ class AdminRoutes:
         body = await request.read()
         try:
             order = _order.decode(b'{"rules":%b}' % body if body.lstrip().startswith(b"[") else body)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             return json_answer({"status": 422, "error": str(error)}, 422)
         self._faults.arm(order)
         return json_answer({"rules": self._faults.shown()})

@@ -8,6 +8,7 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from connectors.lago.sandbox.refusals import Refusal, malformed, missing_root
+from schemas.decoding import UNDECODABLE
 
 PER_PAGE = 100
 
@@ -45,7 +46,7 @@ async def read_whole(request: web.Request) -> dict[str, Any]:
     """A body without a root key; empty where it is no object. Raises: Refusal: 400 when it is not JSON."""
     try:
         document = msgspec.json.decode(await read_json(request))
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise malformed() from error
     return document if isinstance(document, dict) else {}
 

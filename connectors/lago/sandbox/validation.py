@@ -13,6 +13,7 @@ import msgspec
 from connectors.lago.sandbox.coercion import InvalidTimestamp, Unstorable, blank, cents, text, timestamp_us
 from connectors.lago.sandbox.refusals import crashed, invalid, invalid_field, malformed, missing_root
 from connectors.lago.sandbox.stored import Event
+from schemas.decoding import UNDECODABLE
 
 #: `LAGO_EVENTS_BATCH_MAX_LENGTH` of the server, by default.
 MAX_BATCH = 100
@@ -56,7 +57,7 @@ def read_batch(body: bytes) -> list[Incoming]:
         events = _batch.decode(body).events
     except msgspec.ValidationError:
         events = _objects(_root(body, "events"))
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise malformed() from error
     if not events:
         raise invalid_field("events", "no_events")
@@ -75,7 +76,7 @@ def read_single(body: bytes) -> Incoming:
         if _root(body, "event"):
             raise crashed() from error
         raise missing_root("event") from error
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise malformed() from error
     if event == Incoming() and not _root(body, "event"):
         raise missing_root("event")
@@ -145,7 +146,7 @@ def _properties(sent: msgspec.Raw) -> bytes:
 def _root(body: bytes, key: str) -> object:
     try:
         document = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise malformed() from error
     return document.get(key) if isinstance(document, dict) else None
 

@@ -24,6 +24,7 @@ from connectors.lago.sandbox.identifiers import ORGANIZATION
 from connectors.lago.sandbox.invoices import Invoice
 from connectors.lago.sandbox.state import Sandbox
 from connectors.lago.sandbox.subscription import Subscription
+from schemas.decoding import UNDECODABLE
 
 #: Before the second and the third attempt, in seconds; Lago's have a jitter of 15 % too.
 WAITS_S = (3.0, 18.0)
@@ -84,7 +85,7 @@ class Webhooks:
         """Send it; 422 says what is wrong with the order."""
         try:
             order = msgspec.json.decode(await request.read(), type=Order)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             return json_answer({"status": 422, "error": str(error)}, 422)
         self.tell(Notice(order.webhook_type, order.object_type, order.object))
         return json_answer({"status": "ok"})

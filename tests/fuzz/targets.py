@@ -1,0 +1,162 @@
+"""What is fuzzed: functions of bytes that raise nothing, whatever the bytes are. A law that does not hold is an assertion.
+
+What may be refused is refused by an exception of the product's own, which a target catches. Everything else that leaves
+a target is a fault.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from decimal import Decimal
+from typing import Final
+
+from connectors.http.ingress.bodies import split
+from connectors.http.ingress.cloud_events import event_of
+from connectors.http.ingress.rejections import MAX_RECORD_BYTES, Refused
+from connectors.http.ingress.salvage import tree_of, with_data
+from connectors.http.ingress.signatures import Secret, signed_by
+from connectors.http.ingress.storing import Store
+from connectors.http.problem import Problem
+from connectors.http.unpacking import STEP, Unpacker
+from connectors.kafka.producer import Record
+from connectors.operations.csv_table import DELIMITERS, CsvTable
+from schemas.customer_id import normalise_customer_id
+from schemas.decoding import Unreadable, decoder
+from schemas.errors import Rejected, Unavailable
+from schemas.moments import MAX_US, parse_us
+from schemas.money import parse_amount
+from schemas.records import Rejection
+from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP, Call, CloudEvent, RawRecord
+from streams.core.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.normalise import normalise
+from streams.core.tolerant import Softened
+from tests.fuzz.stored import NOW_US, stored
+
+Target = Callable[[bytes], None]
+
+_SHAPES: Final = (FLAT, SLP, INTEGRATION, LAGO, CLOUDEVENT)
+_UNIT: Final = Decimal("0.0000000001")
+_raw, _rejection = decoder(RawRecord), decoder(Rejection)
+_SECRETS: Final = [Secret.of("a-secret"), Secret.of("whsec_YS1zZWNyZXQ=")]
+
+
+_loop = asyncio.new_event_loop()
+
+
+class _Taken:
+    """A sender that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
+        self.records += records
+        return {}
+
+
+def body(data: bytes) -> None:
+    """A whole body, its first byte the route: each element is stored once, as a call that the meter can judge or as a
+    rejection."""
+    taken = _Taken()
+    store = Store(taken, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: NOW_US)
+    shape = _SHAPES[data[0] % len(_SHAPES)] if data else FLAT
+    try:
+        outcome = _loop.run_until_complete(store.keep(data[1:], shape))
+    except (Refused, Unavailable):
+        return
+    topics = [record[0] for record in taken.records]
+    assert topics.count("raw") == outcome.accepted and topics.count("rejected") == len(outcome.rejected)
+    for topic, key, value, _ in taken.records:
+        assert len(value) <= 2 * MAX_RECORD_BYTES
+        if topic == "raw":
+            _judged(_raw(value), str(key))
+        else:
+            _rejection(value)
+
+
+def _judged(record: RawRecord, customer: str) -> None:
+    try:
+        usage = normalise(record, customer, _UNIT)
+    except Rejected:
+        return
+    assert usage.cost is None or usage.cost.is_finite()
+    assert 0 <= usage.end_us < MAX_US
+
+
+def normaliser(data: bytes) -> None:
+    """A stored raw record, whoever wrote it: the meter's reading of it."""
+    try:
+        record = _raw(data)
+    except Unreadable:
+        return
+    _judged(record, "acme")
+
+
+def splitter(data: bytes) -> None:
+    """The elements lie in the body, one behind the other, and are not larger than it."""
+    try:
+        elements = split(data)
+    except Refused:
+        return
+    assert sum(len(memoryview(element)) for element in elements) <= len(data) + len(elements)
+
+
+def tolerant(data: bytes) -> None:
+    """JSON as Python writes it, field by field."""
+    try:
+        tree = tree_of(data)
+    except Refused:
+        return
+    if tree is not None:
+        for of in (Call, CloudEvent):
+            soft = Softened(with_data(tree), of)
+            soft.note()
+
+
+def words(data: bytes) -> None:
+    """Each small normaliser of one text."""
+    text = data.decode("utf-8", "replace")
+    for read in (parse_us, parse_amount):
+        with suppress(Rejected):
+            read(text)
+    normalise_customer_id(text)
+
+
+def csv(data: bytes) -> None:
+    """A CSV file, its first byte the delimiter: each line is in a row, refused or not."""
+    table = CsvTable(None, list(DELIMITERS)[data[0] % len(DELIMITERS)] if data else "")
+    try:
+        for number, line in enumerate(data[1:].splitlines(keepends=True), 1):
+            list(table.feed(number, line))
+        list(table.end())
+    except Rejected:
+        return
+
+
+def packed(data: bytes) -> None:
+    """A compressed body, its first byte the encoding: unpacked in steps, and no step is larger than allowed."""
+    unpacker = Unpacker(("gzip", "deflate", "x-gzip", "")[data[0] % 4] if data else "gzip")
+    made = 0
+    try:
+        for piece in unpacker.pieces(data[1:]):
+            assert len(piece) <= max(STEP, len(data))
+            made += len(piece)
+            if made > 64 * STEP:
+                return
+        unpacker.end()
+    except Problem:
+        return
+
+
+def headers(data: bytes) -> None:
+    """Header values of signatures and of CloudEvents in binary mode: nobody is admitted, nothing is raised."""
+    values = [part.decode("utf-8", "surrogateescape") for part in data.split(b"\n", 4)]
+    names = ("X-Webhook-Signature", "webhook-signature", "webhook-id", "webhook-timestamp", "ce-id")
+    told = dict(zip(names, values, strict=False))
+    assert signed_by(told, b"{}", _SECRETS) is None
+    event_of(told | {"ce-specversion": values[0]}, data)
+
+
+TARGETS: Final[dict[str, Target]] = {
+    target.__name__: target for target in (body, splitter, tolerant, stored, normaliser, words, csv, packed, headers)
+}
