@@ -351,4 +351,4 @@ def test_a_post_s_backoff_doubles_up_to_its_cap_with_full_jitter(attempt: int, c
 @pytest.mark.parametrize("status", [200, 400, 422, 503])
 def test_an_answer_that_is_no_json_of_lagos_holds_the_batch_whatever_its_bytes_are(status: int, body: bytes) -> None:
     """A broken byte raises UnicodeDecodeError and deep nesting RecursionError: either would have ended the sink."""
-    assert isinstance(decide(Answer(status, {}, body), 1), Hold)
+    assert isinstance(decide(Answer(status, {}, body), 3), Hold)
