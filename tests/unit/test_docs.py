@@ -13,6 +13,7 @@ from connectors.settings import VARIABLES
 
 ROOT = Path(__file__).parents[2]
 COVERAGE = ROOT / "docs" / "coverage.md"
+THREATS = ROOT / "docs" / "threat-model.md"
 
 
 def files(pattern: str) -> list[Path]:
@@ -88,9 +89,21 @@ def test_every_page_can_be_found_from_the_readme() -> None:
     assert {named(page) for page in PAGES} - {named(page) for page in seen} == set()
 
 
+def test_every_threat_names_what_meets_it_and_the_test_that_shows_it() -> None:
+    """Rows of three cells, below the table of who there is."""
+    chapters = THREATS.read_text().partition("## A stranger")[2].partition("## Not met")[0].split("\n## ")
+    for chapter in chapters:
+        rows = [line for line in chapter.splitlines() if line.startswith("| ")][1:]
+        assert rows, chapter
+        for row in rows:
+            told = [cell.strip() for cell in row.strip("|").split(" | ")]
+            assert len(told) == 3 and all(told), row
+            assert CLAIM.search(told[2]), row
+
+
 def test_every_test_that_is_claimed_is_there() -> None:
     """A law that has lost its test is no longer kept by anything."""
-    claims = CLAIM.findall(COVERAGE.read_text())
+    claims = CLAIM.findall(COVERAGE.read_text() + THREATS.read_text())
     assert len(claims) > 50
     for pattern, test in claims:
         found = sorted((ROOT / "tests").glob(pattern))
