@@ -1,9 +1,13 @@
 """`meterbridge topics`: the catalogue on the broker."""
 
+from typing import Annotated
+
 import typer
 
 from connectors.commands.base import AsJson, one_sentence, say, settings_of_command, tell
+from connectors.kafka.acls import acls, command_lines
 from connectors.kafka.admin import check_topics, create_topics
+from schemas.topics import TopicNames
 
 topics = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
 
@@ -34,3 +38,22 @@ def check(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
     if not as_json:
         typer.echo("All topics are as they should be.")
+
+
+@topics.command(name="acls", epilog="Example: meterbridge topics acls --principal User:billing-")
+def show_acls(
+    principal: Annotated[
+        str,
+        typer.Option(
+            help="How each principal begins; the role follows: ingress, meter, sink, retry, project, api, operator."
+        ),
+    ] = "User:meterbridge-",
+    as_json: AsJson = False,
+) -> None:
+    """Print the access-control lists of Kafka that each role needs, as arguments of kafka-acls.sh; nothing is changed."""
+    with one_sentence():
+        settings = settings_of_command()
+    names = TopicNames.with_prefix(settings.topic_prefix)
+    found = list(acls(names, settings.topic_prefix, settings.deployment_name))
+    lines = list(command_lines(found, principal))
+    say({"acls": found}, as_json=as_json, table=lambda: "\n".join(lines))

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -51,6 +51,7 @@ class World:
         processes: by name; `meter-2` and `sink-2` belong to the third worker and do not run yet.
         clock_s: seconds since `begin`, negative before.
         ingress, common: further variables of the ingress, and of every process.
+    each: further variables of one process, by its name.
     """
 
     broker: Kafka
@@ -61,6 +62,7 @@ class World:
     begun: float = field(default_factory=time.monotonic)
     ingress: Mapping[str, str] = field(default_factory=dict)
     common: Mapping[str, str] = field(default_factory=dict)
+    each: Callable[[str], Mapping[str, str]] = lambda _: {}
 
     def clock_s(self) -> float:
         """Seconds since the load began."""
@@ -97,11 +99,12 @@ class World:
             "WEBHOOK_SECRET": SECRET,
             "PORT": str(self.ports["ingress"]),
             "API_PORT": str(self.ports["api"]),
-            "METRICS_PORT": str(self.ports["metrics-" + name]),
+            "METRICS_PORT": str(self.ports.get("metrics-" + name, 0)),
             "WINDOW_SECONDS": "10",
             "RETRY_DELAY": "2",
             **self.common,
             **(self.ingress if name == "ingress" else {}),
+            **self.each(name),
         }
 
 
@@ -125,11 +128,13 @@ async def running_world(
     broker: Kafka | None = None,
     ingress: Mapping[str, str] | None = None,
     common: Mapping[str, str] | None = None,
+    each: Callable[[str], Mapping[str, str]] = lambda _: {},
+    prefix: str = "",
 ) -> AsyncIterator[World]:
     """Everything up, twelve orgs subscribed, two thirds of the customers mapped; gone afterwards, but for the logs.
 
     A `broker` that is handed in stays. `ingress`, `common`: further variables of the ingress, and of every process;
-    with `DATABASE_URL` in `common` there is a projector too.
+    with `DATABASE_URL` in `common` there is a projector too. `each`: further variables of one process, by its name.
     """
     async with AsyncExitStack() as stack:
         if broker is None:
@@ -137,7 +142,15 @@ async def running_world(
             stack.callback(broker.stop)
         commands = _COMMANDS | (_PROJECTOR if "DATABASE_URL" in (common or {}) else {})
         ports = {name: free_port() for name in ("sandbox", "ingress", "api", *(f"metrics-{n}" for n in commands))}
-        world = World(broker, folder, f"f{uuid.uuid4().hex[:6]}.", ports, ingress=ingress or {}, common=common or {})
+        world = World(
+            broker,
+            folder,
+            prefix or f"f{uuid.uuid4().hex[:6]}.",
+            ports,
+            ingress=ingress or {},
+            common=common or {},
+            each=each,
+        )
         world.processes = {name: _process(world, name, command) for name, command in commands.items()}
         stack.push_async_callback(_end, world)
         await _create_topics(world)
@@ -167,7 +180,7 @@ async def _create_topics(world: World) -> None:
     create = Process(
         "topics",
         [sys.executable, "-m", "connectors", "topics", "create"],
-        world.environ("sandbox"),
+        world.environ("topics"),
         world.folder,
         world.clock_s,
     )

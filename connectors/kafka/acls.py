@@ -1,0 +1,131 @@
+"""What each role does to Kafka, as access-control lists: a principal a role, which may do that and nothing else.
+
+Kafka denies what no list allows once its brokers have an authorizer
+(https://kafka.apache.org/documentation/#security_authz). Names follow `TOPIC_PREFIX` and `DEPLOYMENT_NAME`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from shlex import quote
+from typing import Final
+
+from schemas.topics import TopicNames
+
+TOPIC, GROUP, TRANSACTIONAL_ID = "topic", "group", "transactional-id"
+#: Kafka's words (`kafka-acls.sh --operation`). Read and Write imply Describe.
+READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = "Read", "Write", "Describe", "DescribeConfigs"
+CREATE, ALTER_CONFIGS = "Create", "AlterConfigs"
+
+_PROJECTED: Final = ("enriched", "events", "receipts", "rejected", "customers", "orgs", "audit", "deliveries")
+#: What a delivering role says of each event.
+_OUTCOMES: Final = ("retry", "dlq", "receipts", "deliveries")
+#: The topics each role reads, by their fields in `TopicNames`.
+READS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ingress": (),
+    "meter": ("raw", "customers", "orgs", "changelog"),
+    "sink": ("events", "orgs"),
+    "retry": ("retry", "orgs"),
+    "project": ("raw", *_PROJECTED),
+    "api": ("raw", "customers", "orgs", "receipts", "rejected", "dlq", "events", "retry", "enriched"),
+}
+#: The topics each role writes.
+WRITES: Final[Mapping[str, tuple[str, ...]]] = {
+    "ingress": ("raw", "rejected"),
+    "meter": ("changelog", "enriched", "rejected", "events", "receipts"),
+    "sink": _OUTCOMES,
+    "retry": _OUTCOMES,
+    # Late calls come home through raw, and an event after a subscription's end is billed again (ADR 0024, 0027).
+    "project": ("raw", "rejected", "audit", "events", "receipts"),
+    # Usage that is recorded, mappings and orgs, dead letters that are released, refusals that Lago tells of.
+    "api": ("raw", "customers", "orgs", "audit", "deliveries", "receipts", "retry", "dlq", "rejected"),
+}
+#: Whoever runs commands, such as `meterbridge topics create`.
+OPERATOR: Final = "operator"
+ROLES: Final = (*READS, OPERATOR)
+#: The consumer group that commands name; none joins it.
+_COMMANDS_GROUP: Final = "meterbridge-operations"
+
+
+@dataclass(frozen=True, slots=True)
+class Acl:
+    """One thing that one principal may do.
+
+    Fields:
+        role: of `ROLES`.
+        resource: `TOPIC`, `GROUP` or `TRANSACTIONAL_ID`.
+        name: of the resource, or how it begins where `prefixed`.
+        operation: Kafka's word.
+    """
+
+    role: str
+    resource: str
+    name: str
+    operation: str
+    prefixed: bool = False
+
+
+def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
+    """Everything that the roles need, and the operator's account.
+
+    Args:
+        names: with their prefix.
+        prefix: `TOPIC_PREFIX`.
+        deployment: `DEPLOYMENT_NAME`.
+    """
+    mine = f"{prefix}{deployment}-"
+    every = [getattr(names, field.name) for field in fields(names)]
+    for role in READS:
+        reads = {getattr(names, name) for name in READS[role]}
+        writes = {getattr(names, name) for name in WRITES[role]}
+        for topic in every:
+            # The start compares every topic with the catalogue.
+            yield from (Acl(role, TOPIC, topic, operation) for operation in (DESCRIBE, DESCRIBE_CONFIGS))
+            if topic in reads:
+                yield Acl(role, TOPIC, topic, READ)
+            if topic in writes:
+                yield Acl(role, TOPIC, topic, WRITE)
+    for role in ("meter", "sink", "retry", "project"):
+        yield Acl(role, GROUP, f"{mine}{role}", READ)
+    for role in ("meter", "sink", "retry"):
+        yield Acl(role, TRANSACTIONAL_ID, f"{mine}{role}-", WRITE, prefixed=True)
+    yield Acl("meter", TRANSACTIONAL_ID, f"{names.changelog}-begin-", WRITE, prefixed=True)
+    yield Acl("project", TRANSACTIONAL_ID, f"{mine}rebill", WRITE)
+    # How far each role is: where a call has been counted, and /webhooks/stats.
+    for role in ("project", "api"):
+        yield Acl(role, GROUP, mine, DESCRIBE, prefixed=True)
+        yield Acl(role, GROUP, _COMMANDS_GROUP, READ)
+    for topic in (names.customers, names.orgs):
+        yield Acl("api", TRANSACTIONAL_ID, f"{topic}-writer", WRITE, prefixed=True)
+    yield Acl("api", TRANSACTIONAL_ID, f"{mine}desk", WRITE)
+    yield Acl("project", TRANSACTIONAL_ID, f"{mine}late-", WRITE, prefixed=True)
+    yield from _operators(every, mine, names)
+
+
+def _operators(every: Sequence[str], mine: str, names: TopicNames) -> Iterator[Acl]:
+    """Commands may do what roles do, and make the topics."""
+    for topic in every:
+        for operation in (READ, WRITE, CREATE, DESCRIBE_CONFIGS, ALTER_CONFIGS):
+            yield Acl(OPERATOR, TOPIC, topic, operation)
+    yield Acl(OPERATOR, GROUP, mine, READ, prefixed=True)
+    yield Acl(OPERATOR, GROUP, _COMMANDS_GROUP, READ)
+    yield Acl(OPERATOR, TRANSACTIONAL_ID, mine, WRITE, prefixed=True)
+    for topic in (names.customers, names.orgs, names.changelog):
+        yield Acl(OPERATOR, TRANSACTIONAL_ID, f"{topic}-", WRITE, prefixed=True)
+
+
+def command_lines(found: Iterable[Acl], principal: str) -> Iterator[str]:
+    """`kafka-acls.sh` lines, one for a role and a resource.
+
+    Args:
+        principal: how each principal begins; the role follows it.
+    """
+    grouped: dict[tuple[str, str, str, bool], list[str]] = {}
+    for acl in found:
+        grouped.setdefault((acl.role, acl.resource, acl.name, acl.prefixed), []).append(acl.operation)
+    for (role, resource, name, prefixed), operations in grouped.items():
+        words = [f"--add --allow-principal {quote(principal + role)}"]
+        words += [f"--operation {operation}" for operation in operations]
+        words.append(f"--{resource} {quote(name)}")
+        if prefixed:
+            words.append("--resource-pattern-type prefixed")
+        yield " ".join(words)
