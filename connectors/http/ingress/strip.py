@@ -12,6 +12,7 @@ from msgspec import UNSET, Raw
 
 from connectors.http.ingress.answers import with_answer_id
 from connectors.http.ingress.bodies import Element, Wrapped, wrapped_in
+from connectors.http.ingress.cloud_events import call_in
 from connectors.http.ingress.context import Kept, Taken
 from connectors.http.ingress.rejections import MAX_RECORD_BYTES, TOO_LARGE, Refused
 from connectors.http.ingress.salvage import tree_of, with_data
@@ -84,6 +85,8 @@ def strip(
         Refused: the element goes to the rejected topic.
         Wrapped: it holds calls and is none.
     """
+    if otherwise == CLOUDEVENT and (inside := call_in(element)) is not None:
+        return strip(inside, FLAT, received_at, fields, source, kept)
     try:
         text, call, taken = _quickly(element, otherwise, kept)
         shape = shape_of(call, otherwise)
@@ -133,14 +136,16 @@ def _quickly(element: Element, otherwise: str, kept: Kept) -> tuple[bytes, Call,
             raise Rejected(NOT_A_CALL)
         _tell_event(event)
         if (data := event.data) is not UNSET and data is not None:
-            for name in _AMOUNTS:
+            for name in (*_AMOUNTS, "precise_total_amount_cents"):
                 _check_amount(getattr(data, name))
         text = b'{"cloud_event":%b}' % _encode(event)
         taken: Taken = None
     else:
         stored: Any = kept.read(element)
         if stored.specversion is not UNSET:
-            raise _OtherShape(CLOUDEVENT)
+            if bytes(stored.specversion) != b"null":
+                raise _OtherShape(CLOUDEVENT)
+            stored.specversion = UNSET
         if not (
             stored.events is UNSET
             and stored.event is UNSET
@@ -235,7 +240,7 @@ def _carefully(
     tree = tree_of(data)
     if tree is None:
         return None
-    if "specversion" in tree or (otherwise == CLOUDEVENT and not tree.keys().isdisjoint(_ATTRIBUTES)):
+    if tree.get("specversion") is not None or (otherwise == CLOUDEVENT and not tree.keys().isdisjoint(_ATTRIBUTES)):
         otherwise = CLOUDEVENT
         soft = Softened(with_data(tree), CloudEvent)
         text = b'{"cloud_event":%b}' % _encode(soft.kept)
