@@ -101,6 +101,20 @@ def test_an_envelope_may_tell_its_source_and_its_sum(more: dict[str, str], wrapp
         assert (outcome.rejected, [one.call_id for one in usages]) == ([], ["call-1", "call-2"])
 
 
+@pytest.mark.parametrize(
+    "own", [{}, {"id": "evt_1"}, {"id": "evt_1", "timestamp": "2026-11-20T12:00:00Z", "status": "ok"}]
+)
+@pytest.mark.parametrize("name", ["payload", "items", "Records", "usage_events"])
+def test_calls_under_a_name_that_nobody_knows_are_calls(name: str, own: dict[str, str]) -> None:
+    """With an id of its own the envelope was accepted as a call that costs nothing, and what it held was lost."""
+    two = [slp(1, end_user="acme"), slp(2, end_user="acme")]
+    for told in ({**own, name: two}, [{**own, name: two[0]}, {**own, name: [two[1]]}]):
+        outcome, usages = stored(told, FLAT)
+        assert (outcome.rejected, [one.call_id for one in usages]) == ([], ["call-1", "call-2"])
+    outcome, usages = stored([{**own, name: [{"id": "x", "content": "a prompt"}]}, slp(3)], FLAT)
+    assert all(not one.cost for one in usages[:-1])
+
+
 def test_a_member_that_is_null_makes_no_event() -> None:
     (usage,) = stored(slp(1, end_user="acme", specversion=None), FLAT)[1]
     assert (usage.call_id, usage.cost) == ("call-1", Decimal("0.000145"))

@@ -102,8 +102,19 @@ def wrapped_in(element: Element) -> memoryview | None:
     return found[0] if len(found) == 1 else _together(found)
 
 
-def _holds_a_call(inner: memoryview) -> bool:
-    """The object, or any of the array, has an id or an amount."""
+def calls_in(element: bytes) -> memoryview | None:
+    """What an object that is no call holds under any name: whole calls, with an id and a cost each; None without one."""
+    view = memoryview(element)
+    members = members_of(view[_end_of(_BLANK, view, 0) :]) or {}
+    inner = [one[_end_of(_BLANK, one, 0) :] for one in members.values()]
+    found = [one for one in inner if bytes(one[:1]) in (b"[", b"{") and _holds_a_call(one, whole=True)]
+    if not found:
+        return None
+    return found[0] if len(found) == 1 else _together(found)
+
+
+def _holds_a_call(inner: memoryview, *, whole: bool = False) -> bool:
+    """The object, or any of the array, has an id or an amount, and a `whole` one both."""
     try:
         elements = split(inner)
     except Refused:
@@ -111,7 +122,10 @@ def _holds_a_call(inner: memoryview) -> bool:
     for element in elements:
         view = memoryview(element)
         members = members_of(view[_end_of(_BLANK, view, 0) :])
-        if members is not None and not (_IDS | AMOUNTS).isdisjoint(members):
+        if members is None:
+            continue
+        has = not _IDS.isdisjoint(members), not AMOUNTS.isdisjoint(members)
+        if all(has) if whole else any(has):
             return True
     return False
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from connectors.http.ingress.answers import with_answer_id
-from connectors.http.ingress.bodies import Element, Wrapped, wrapped_in
+from connectors.http.ingress.bodies import Element, Wrapped, calls_in, wrapped_in
 from connectors.http.ingress.cloud_events import call_in
 from connectors.http.ingress.context import Kept, Taken
 from connectors.http.ingress.rejections import MAX_RECORD_BYTES, TOO_LARGE, Refused
@@ -164,7 +164,10 @@ def _quickly(element: Element, otherwise: str, kept: Kept) -> tuple[bytes, Call,
         _check_amounts(stored)
     if (b"\\" in text and _NUL in text) or text in _NOTHING:
         raise Rejected(NOT_A_CALL)
-    return text, _call(text), taken
+    call = _call(text)
+    if call.model is None and otherwise != CLOUDEVENT and _is_envelope(call):
+        raise Rejected(NOT_A_CALL)
+    return text, call, taken
 
 
 def _tell_event(event: Any) -> None:
@@ -248,9 +251,11 @@ def _carefully(
         otherwise = FLAT if otherwise == CLOUDEVENT else otherwise
         soft = Softened(tree, Call)
         text = _encode(soft.kept)
+    call = _call(text)
+    if otherwise != CLOUDEVENT and _is_envelope(call) and (inner := calls_in(data)) is not None:
+        raise Wrapped(inner)
     if text in _NOTHING and not soft.bad:
         raise Refused(NOT_A_CALL, "nothing of a call was found in it")
-    call = _call(text)
     if otherwise != CLOUDEVENT and not tree.keys().isdisjoint(WRAPPERS) and _is_envelope(call) and not soft.bad:
         raise Refused(NOT_A_CALL, "an envelope in which no call was found", call=text)
     shape = shape_of(call, otherwise)
