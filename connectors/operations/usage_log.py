@@ -38,10 +38,10 @@ FROM unnest($1::int[], $2::bytea[], $3::date[]) AS asked (number, identity, mont
 JOIN llm_usage_log log ON log.identity = asked.identity AND log.month = asked.month
 UNION
 SELECT asked.number, {_COLUMNS}
-FROM unnest($1::int[], $4::text[], $5::timestamptz[]) AS asked (number, alias, started_at)
+FROM unnest($1::int[], $4::text[], $5::timestamptz[], $9::timestamptz[]) AS asked (number, alias, started_at, ended_at)
 JOIN llm_usage_log log ON log.alias = asked.alias
-    AND log.started_at BETWEEN asked.started_at - interval '2 ms' AND asked.started_at + interval '2 ms'
-WHERE asked.alias <> ''
+    AND log.started_at BETWEEN asked.started_at - interval '2 ms' AND asked.ended_at + interval '15 min'
+WHERE asked.alias <> '' AND (log.call_id = '' OR log.started_at <= asked.started_at + interval '2 ms')
 UNION
 SELECT asked.number, {_COLUMNS}
 FROM unnest($1::int[], $5::timestamptz[], $6::text[], $7::text[], $8::bool[], $9::timestamptz[])

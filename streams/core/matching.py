@@ -101,7 +101,7 @@ def same_call(copy: Usage, row: Counted) -> bool | None:
     Two calls may share a call id, for clients choose it, and a request id, for providers repeat theirs; both together
     and a start in whole milliseconds are a row of LiteLLM's database, where the request id is unique. Without a call
     id, an equal request id at another start may be the call or its successor. Other callbacks (`openmeter`) and senders
-    tell one moment, mostly the end, and no call id; LiteLLM's `lago` callback tells no id of LiteLLM's at all.
+    tell one moment, mostly the end, and one id, the request's or the call's; LiteLLM's `lago` callback tells no id of LiteLLM's at all.
     """
     if copy.identity == row.identity or (copy.job and copy.job == row.identity):
         return True
@@ -110,7 +110,8 @@ def same_call(copy: Usage, row: Counted) -> bool | None:
     near = abs(copy.start_us - row.start_us) <= APART_US
     alias = alias_of(copy.call_id, copy.request_id)
     base = base_of(copy.request_id)
-    if near and alias and alias == alias_of(row.call_id, row.request_id):
+    told_after = bool(copy.call_id) and _told_after(copy, row, copy.start_us - APART_US)
+    if (near or told_after) and alias and alias == alias_of(row.call_id, row.request_id):
         # A try that failed at once and the success that followed it are two calls under one call id.
         return row.status != "failure" or copy.status == "failure" or base == base_of(row.request_id)
     if not base or base != base_of(row.request_id):
@@ -120,7 +121,7 @@ def same_call(copy: Usage, row: Counted) -> bool | None:
     if copy.call_id and row.call_id:
         coarse = not copy.start_us % _MILLISECOND_US or not row.start_us % _MILLISECOND_US
         return copy.call_id == row.call_id and coarse
-    if near or (copy.call_id and _told_after(copy, row, copy.start_us - APART_US)):
+    if near or told_after:
         return True
     return None if not copy.call_id else False
 

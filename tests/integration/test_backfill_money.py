@@ -166,15 +166,20 @@ def by_callback(name: str, one: dict[str, Any]) -> Raw:
         data = {"model": "gpt-4o", "cost": cost, "total_tokens": 22}
         event = {"id": one["id"], "source": "litellm-proxy", "subject": "acme", "time": when, "data": data}
         return raw(0, {"cloud_event": event}, received_us=ended_us + 400_000, shape="cloudevent", kind="customer")
-    if name == "integration":
-        told = {"request_id": one["id"], "customer_id": "acme", "timestamp": when, "cost_usd": cost}
+    if name.startswith("integration"):
+        told = {
+            "request_id": one["litellm_call_id" if name.endswith("call id") else "id"],
+            "customer_id": "acme",
+            "timestamp": when,
+            "cost_usd": cost,
+        }
         return raw(0, told, received_us=ended_us + 400_000, shape="integration", kind="customer")
     properties = {"model": "gpt-4o", "response_cost": cost, "total_tokens": 22}
     told = {"transaction_id": f"random-{one['id']}", "external_subscription_id": "acme", "properties": properties}
     return raw(0, told, received_us=ended_us + 400_000, shape="lago", kind="subscription")
 
 
-@pytest.mark.parametrize("callback", ["openmeter", "integration"])
+@pytest.mark.parametrize("callback", ["openmeter", "integration", "integration by call id"])
 async def test_a_call_that_came_without_a_call_id_is_found_by_its_request_id_and_its_end(
     world: World, callback: str
 ) -> None:
