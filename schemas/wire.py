@@ -116,6 +116,7 @@ class CloudEventData(msgspec.Struct, gc=False):
     customer_id: Id = None
     end_user: Id = None
     user: Id = None
+    precise_total_amount_cents: Number = None
 
 
 class CloudEvent(msgspec.Struct, gc=False):

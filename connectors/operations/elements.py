@@ -22,8 +22,8 @@ _FIELDS: Final = {field.name: get_args(field.type) for field in msgspec.structs.
 _NUMBERS: Final = frozenset(name for name, of in _FIELDS.items() if Decimal in of or (float in of and str not in of))
 _TIMES: Final = frozenset({"startTime", "endTime", "timestamp"})
 _SWITCHES: Final = frozenset(name for name, of in _FIELDS.items() if bool in of)
-#: Columns that are ids and words, whatever they look like.
-_COLUMNS: Final = frozenset(_FIELDS) - {"metadata", "properties"}
+#: Columns that are read; `metadata` as JSON in a text.
+_COLUMNS: Final = frozenset(_FIELDS) - {"properties"}
 _MAX_LINE: Final = 8 << 20
 _NUMBER: Final = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 #: An id that a spreadsheet took for a number and rounded: `1.23457E+15`.

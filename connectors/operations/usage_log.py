@@ -30,21 +30,22 @@ _COLUMNS = """
 log.identity, log.decision, log.status, log.cost_usd, log.part <> '' AS billed, log.customer_id, log.id_kind, log.model,
 log.call_id, log.request_id, log.started_at
 """
-#: Whatever may be the same call (streams/core/matching.py decides): by identity, by alias and start, by request id.
+#: Whatever may be the same call (streams/core/matching.py decides): by identity, by alias and start, by request id, and,
+#: of what LiteLLM's `lago` callback told, by customer, cost and end.
 _CANDIDATES = f"""
 SELECT asked.number, {_COLUMNS}
 FROM unnest($1::int[], $2::bytea[], $3::date[]) AS asked (number, identity, month)
 JOIN llm_usage_log log ON log.identity = asked.identity AND log.month = asked.month
 UNION
 SELECT asked.number, {_COLUMNS}
-FROM unnest($1::int[], $4::text[], $5::timestamptz[]) AS asked (number, alias, started_at)
+FROM unnest($1::int[], $4::text[], $5::timestamptz[], $9::timestamptz[]) AS asked (number, alias, started_at, ended_at)
 JOIN llm_usage_log log ON log.alias = asked.alias
-    AND log.started_at BETWEEN asked.started_at - interval '2 ms' AND asked.started_at + interval '2 ms'
-WHERE asked.alias <> ''
+    AND log.started_at BETWEEN asked.started_at - interval '2 ms' AND asked.ended_at + interval '15 min'
+WHERE asked.alias <> '' AND (log.call_id = '' OR log.started_at <= asked.started_at + interval '2 ms')
 UNION
 SELECT asked.number, {_COLUMNS}
-FROM unnest($1::int[], $5::timestamptz[], $6::text[], $7::text[], $8::bool[])
-    AS asked (number, started_at, base, call_id, job)
+FROM unnest($1::int[], $5::timestamptz[], $6::text[], $7::text[], $8::bool[], $9::timestamptz[])
+    AS asked (number, started_at, base, call_id, job, ended_at)
 JOIN llm_usage_log log
     ON md5(
         regexp_replace(regexp_replace(log.request_id, '_cache_hit[0-9.]*$', ''), '(_batch_cost|_background_cost|_video_cost)$', '')
@@ -53,8 +54,15 @@ JOIN llm_usage_log log
 WHERE asked.base <> '' AND (
     asked.job OR asked.call_id = '' OR log.call_id = asked.call_id OR log.request_id ~ '(_batch_cost|_background_cost|_video_cost)$'
     OR (log.call_id = ''
-        AND log.started_at BETWEEN asked.started_at - interval '2 ms' AND asked.started_at + interval '2 ms')
+        AND log.started_at BETWEEN asked.started_at - interval '2 ms' AND asked.ended_at + interval '15 min')
 )
+UNION
+SELECT asked.number, {_COLUMNS}
+FROM unnest($1::int[], $9::timestamptz[], $10::text[], $11::numeric[]) AS asked (number, ended_at, customer_id, cost_usd)
+JOIN llm_usage_log log ON log.customer_id = asked.customer_id AND log.id_kind = 'subscription'
+    AND log.ended_at BETWEEN asked.ended_at - interval '2 s' AND asked.ended_at + interval '15 min'
+    AND abs(log.cost_usd - asked.cost_usd) <= 1e-9
+WHERE asked.cost_usd > 0
 """  # noqa: S608  # our own words
 _FORGOTTEN = "SELECT month FROM forgotten_months WHERE month = ANY($1::date[])"
 _PLACED = "SELECT partition, next FROM projector_offsets WHERE topic = $1"
@@ -138,6 +146,9 @@ async def _candidates(database: Database, calls: Sequence[Usage], checked: Check
             ["" if call.metered else base_key(call.request_id) for call in calls],
             [call.call_id for call in calls],
             [bool(call.job) or of_a_job(call) for call in calls],
+            [to_datetime(call.end_us) for call in calls],
+            [call.customer_id for call in calls],
+            [call.cost for call in calls],
         )
     found: dict[int, list[Counted]] = {}
     for row in rows:

@@ -34,13 +34,14 @@ def amount_of(call: Call) -> Decimal | None:
 
 def _one_of(call: Call) -> Decimal | None:
     found = [call.spend, call.response_cost, call.cost_usd, call.cost]
+    cents = [call.precise_total_amount_cents]
     if (properties := call.properties) is not None:
         found += [properties.cost_usd, properties.response_cost, properties.spend, properties.cost]
     if call.cloud_event is not None and (data := call.cloud_event.data) is not None:
         found += [data.cost, data.spend, data.response_cost, data.cost_usd]
+        cents += [data.precise_total_amount_cents]
     amounts = [amount for amount in found if amount is not None]
-    if (cents := call.precise_total_amount_cents) is not None:
-        amounts.insert(0, from_cents(cents) if cents.is_finite() else cents)
+    amounts[:0] = [from_cents(one) if one.is_finite() else one for one in cents if one is not None]
     for amount in amounts:
         check_cost(amount)
     if len({quantise(amount, _SAME) for amount in amounts}) > 1:

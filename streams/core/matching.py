@@ -24,6 +24,12 @@ PRICEABLE: Final = frozenset({UNPRICED, ZERO_COST, FAILED_CALL})
 #: Dollars: what two ways to write one binary float differ by, at the most.
 NOISE: Final = Decimal("1e-9")
 _MILLISECOND_US = 1000
+#: How long after a call's end a callback that tells its moment alone may tell of it, microseconds; nothing is retried.
+TOLD_AFTER_US: Final = 900_000_000
+#: How far the clocks that tell the two may be apart, microseconds.
+_CLOCKS_US = 2_000_000
+#: Kind of the customer id of LiteLLM's `lago` callback, whose ids are random.
+_BY_LAGO = "subscription"
 
 #: What is to be done about a copy.
 #: missing: never counted, to be sent. known: nothing to do. priced: counted without a price and this copy has one, to be
@@ -94,7 +100,8 @@ def same_call(copy: Usage, row: Counted) -> bool | None:
 
     Two calls may share a call id, for clients choose it, and a request id, for providers repeat theirs; both together
     and a start in whole milliseconds are a row of LiteLLM's database, where the request id is unique. Without a call
-    id, an equal request id at another start may be the call or its successor.
+    id, an equal request id at another start may be the call or its successor. Other callbacks (`openmeter`) and senders
+    tell one moment, mostly the end, and one id, the request's or the call's; LiteLLM's `lago` callback tells no id of LiteLLM's at all.
     """
     if copy.identity == row.identity or (copy.job and copy.job == row.identity):
         return True
@@ -103,19 +110,35 @@ def same_call(copy: Usage, row: Counted) -> bool | None:
     near = abs(copy.start_us - row.start_us) <= APART_US
     alias = alias_of(copy.call_id, copy.request_id)
     base = base_of(copy.request_id)
-    if near and alias and alias == alias_of(row.call_id, row.request_id):
+    told_after = bool(copy.call_id) and _told_after(copy, row, copy.start_us - APART_US)
+    if (near or told_after) and alias and alias == alias_of(row.call_id, row.request_id):
         # A try that failed at once and the success that followed it are two calls under one call id.
         return row.status != "failure" or copy.status == "failure" or base == base_of(row.request_id)
     if not base or base != base_of(row.request_id):
-        return False
+        return None if _by_lago(copy, row) else False
     if of_a_job(copy) or names_a_job(row.request_id):
         return True
     if copy.call_id and row.call_id:
         coarse = not copy.start_us % _MILLISECOND_US or not row.start_us % _MILLISECOND_US
         return copy.call_id == row.call_id and coarse
-    if near:
+    if near or told_after:
         return True
     return None if not copy.call_id else False
+
+
+def _by_lago(copy: Usage, row: Counted) -> bool:
+    """Whether LiteLLM's `lago` callback may have told of the call: then its customer and its cost are all that is known."""
+    alike = row.customer_id == copy.customer_id and abs(row.cost - copy.cost) <= NOISE
+    return bool(
+        copy.cost
+        and alike
+        and row.id_kind == _BY_LAGO != copy.id_kind
+        and _told_after(copy, row, copy.end_us - _CLOCKS_US)
+    )
+
+
+def _told_after(copy: Usage, row: Counted, first_us: int) -> bool:
+    return not row.call_id and first_us <= row.start_us <= copy.end_us + TOLD_AFTER_US
 
 
 def of_a_job(copy: Usage) -> bool:

@@ -3,6 +3,7 @@
 from schemas.usage import Usage
 from schemas.wire import Call, CallMetadata, Count, UsageObject
 from streams.core.call_types import INFERENCE, JOBS, KINDS, READABLE, kind_of, plain_name
+from streams.core.flags import is_yes
 from streams.core.identity import identity_of
 from streams.core.job_id import POLL_COST_SUFFIX, is_sealed, job_id_of
 
@@ -10,7 +11,6 @@ from streams.core.job_id import POLL_COST_SUFFIX, is_sealed, job_id_of
 PLAIN = frozenset(name for name, kind in KINDS.items() if kind == INFERENCE) - READABLE
 #: Note of a poll that names its job by nothing but its size.
 SEALED = "sealed_id"
-_TRUE = (True, "True", "true")
 
 
 def tell_kind(usage: Usage, call: Call) -> None:
@@ -52,8 +52,8 @@ def _sealed_job(usage: Usage, call: Call) -> bytes:
 
 def tell_whose(usage: Usage, metadata: CallMetadata) -> None:
     """Set whose subscription paid, and whether the call was a silent experiment."""
-    usage.own_subscription = metadata.used_client_oauth_token in _TRUE
-    usage.silent_experiment = metadata.is_silent_experiment in _TRUE
+    usage.own_subscription = is_yes(metadata.used_client_oauth_token)
+    usage.silent_experiment = is_yes(metadata.is_silent_experiment)
 
 
 def counts_media(call: Call) -> bool:

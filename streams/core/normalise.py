@@ -26,6 +26,7 @@ from schemas.wire import (
 )
 from streams.core.amounts import amount_of
 from streams.core.counts import OddCount, count_of, with_sound_counts
+from streams.core.flags import is_yes
 from streams.core.identity import identity_of
 from streams.core.job_id import is_sealed, without_suffix
 from streams.core.meaning import PLAIN, SEALED, counts_media, tell_kind, tell_whose
@@ -45,7 +46,6 @@ _LITELLM = (SLP, FLAT)
 _NO_METADATA = CallMetadata()
 _NO_PROPERTIES = LagoProperties()
 _NO_EVENT, _NO_DATA = CloudEvent(), CloudEventData()
-_TRUE = frozenset({True, "True", "true", "TRUE", "1"})
 
 
 def normalise(
@@ -135,7 +135,7 @@ def _litellm(record: RawRecord, call: Call, unit: Decimal) -> Usage:
         _cached(call, metadata),
         _reasoning(call, metadata),
         _cost(call, unit),
-        call.cache_hit is not None and call.cache_hit in _TRUE,
+        call.cache_hit is not None and is_yes(call.cache_hit),
         call.byok is True,
         call_id,
         request_id,
@@ -170,7 +170,7 @@ def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     usage.provider = call.provider or call.custom_llm_provider or ""
     usage.call_type = call.call_type or ""
     usage.key_hash = _text(call.api_key_hash or call.api_key)
-    usage.cache_hit = call.cache_hit is not None and call.cache_hit in _TRUE
+    usage.cache_hit = call.cache_hit is not None and is_yes(call.cache_hit)
     usage.byok = call.byok is True
     return usage
 

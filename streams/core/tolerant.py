@@ -15,6 +15,7 @@ from msgspec import Raw
 from schemas.errors import Rejected
 from schemas.money import parse_amount
 from schemas.wire import Call, CallMetadata, CloudEvent, CloudEventData, Count, Id, LagoProperties, Number, Time
+from streams.core.flags import NO, YES
 
 #: Why a field that must be sound is not.
 WRONG_TYPE, BAD_NUMBER = "wrong_type", "bad_number"
@@ -38,7 +39,6 @@ _HOLDS_MONEY = frozenset({LagoProperties, CloudEventData})
 
 _WHOLE = re_compile(r"[0-9]{1,13}(?:\.0*)?")
 _MISSING: Final = object()
-_YES, _NO = frozenset({"true", "1", "yes", "t"}), frozenset({"false", "0", "no", "f", "", "none", "null"})
 _LONGEST_JSON = 1 << 20
 
 
@@ -114,7 +114,7 @@ class Softened:
             if found is not value:
                 self.odd.append(path)
             kept[name] = self._object(found, of, f"{path}.")
-        elif of in _HOLDS_MONEY:
+        elif of in _HOLDS_MONEY and not _is_empty(found):
             self.bad[path] = WRONG_TYPE
         else:
             self.odd.append(path)
@@ -139,6 +139,11 @@ class Softened:
             self.bad[path] = BAD_NUMBER if is_number else WRONG_TYPE
         else:
             self.odd.append(path)
+
+
+def _is_empty(value: Any) -> bool:
+    """Nothing is in it that could be money: PHP writes an object without members as `[]`."""
+    return value == [] or (isinstance(value, str) and not value.strip())
 
 
 def _differs(made: Any, value: Any) -> bool:
@@ -207,9 +212,9 @@ def _flag(value: Any) -> Any:
     if isinstance(value, bool):
         return value
     word = value.strip().lower() if isinstance(value, str) else ""
-    if word in _YES:
+    if word in YES:
         return True
-    return False if word in _NO and isinstance(value, str) else _MISSING
+    return False if word in NO and isinstance(value, str) else _MISSING
 
 
 def _status(value: Any) -> Any:

@@ -5,7 +5,7 @@ The ingress asks this, so that its answer names what the meter could never bill;
 
 from schemas.errors import Rejected
 from schemas.moments import parse_us
-from schemas.wire import CLOUDEVENT, LAGO, Call, CloudEvent
+from schemas.wire import CLOUDEVENT, LAGO, Call, CloudEvent, CloudEventData
 from streams.core.amounts import amount_of
 from streams.core.customer_key import check_customer
 
@@ -24,6 +24,8 @@ def vet(call: Call, shape: str) -> None:
     if shape == CLOUDEVENT:
         event = call.cloud_event or _NO_EVENT
         _check(event.id, event.time)
+        if event.data is None or all(getattr(event.data, name) is None for name in _OF_A_CALL):
+            raise Rejected(NOT_A_CALL, "the event's data hold nothing of a call")
         check_customer(call)
     elif shape == LAGO:
         _check(call.transaction_id, call.timestamp)
@@ -42,6 +44,8 @@ def vet(call: Call, shape: str) -> None:
 
 
 _ABSENT = (None, "")
+#: What of an event's data is about the call itself, and not about whose it is.
+_OF_A_CALL = tuple({*CloudEventData.__struct_fields__} - {"provider", "customer_id", "end_user", "user"})
 
 
 def _check(identity: str | int | None, moment: float | int | str | None) -> None:

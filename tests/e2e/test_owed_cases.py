@@ -1,12 +1,13 @@
 """What is billed is what is owed: inputs that public bug reports describe, through HTTP and real Kafka, to Lago's sandbox.
 
-Each case of tests/fixtures/reports/cases.json says what is posted, and what its customers then owe. A moment is
+Each case of the files in tests/fixtures/reports says what is posted, and what its customers then owe. A moment is
 `{"$ago": seconds}`, a number, or `{"$iso": seconds}`, a text, both before now.
 """
 
 import asyncio
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -26,9 +27,12 @@ from tests.support.posting import quick_delivery
 from tests.support.sandbox import lago_sandbox
 from tests.support.stage import QUICK, Stage
 
-CASES: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "fixtures" / "reports" / "cases.json").read_text(encoding="utf-8")
-)
+_REPORTS = Path(__file__).parents[1] / "fixtures" / "reports"
+CASES: list[dict[str, Any]] = [
+    case
+    for name in ("cases.json", "more_cases.json")
+    for case in json.loads((_REPORTS / name).read_text(encoding="utf-8"))
+]
 _NAMES = ("end_user", "customer_id", "user", "subject")
 
 
@@ -103,6 +107,8 @@ def _body(told: Any, form: str = "") -> tuple[bytes, dict[str, str]]:
     if form == "gzip-half":
         packed = gzip.compress(text)
         return packed[: len(packed) // 2], {"Content_Encoding": "gzip"}
+    if form in ("x-gzip", "deflate"):
+        return (gzip if form == "x-gzip" else zlib).compress(text), {"Content_Encoding": form}
     assert form == "", form
     return text, {"Content_Type": "application/cloudevents+json"} if "specversion" in told else {}
 

@@ -158,6 +158,53 @@ async def test_a_row_with_both_ids_is_the_call_whatever_its_start(world: World) 
     assert (done.code, done.json["known"], done.json["missing"]) == (0, 1, 0), done.out + done.err
 
 
+def by_callback(name: str, one: dict[str, Any]) -> Raw:
+    """The call as another callback, or another sender, tells it: no call id, and its end or its receipt alone."""
+    ended_us = int(one["endTime"] * SECOND_US)
+    when, cost = datetime.fromtimestamp(ended_us / SECOND_US + 0.3, UTC).isoformat(), one["response_cost"]
+    if name == "openmeter":
+        data = {"model": "gpt-4o", "cost": cost, "total_tokens": 22}
+        event = {"id": one["id"], "source": "litellm-proxy", "subject": "acme", "time": when, "data": data}
+        return raw(0, {"cloud_event": event}, received_us=ended_us + 400_000, shape="cloudevent", kind="customer")
+    if name.startswith("integration"):
+        told = {
+            "request_id": one["litellm_call_id" if name.endswith("call id") else "id"],
+            "customer_id": "acme",
+            "timestamp": when,
+            "cost_usd": cost,
+        }
+        return raw(0, told, received_us=ended_us + 400_000, shape="integration", kind="customer")
+    properties = {"model": "gpt-4o", "response_cost": cost, "total_tokens": 22}
+    told = {"transaction_id": f"random-{one['id']}", "external_subscription_id": "acme", "properties": properties}
+    return raw(0, told, received_us=ended_us + 400_000, shape="lago", kind="subscription")
+
+
+@pytest.mark.parametrize("callback", ["openmeter", "integration", "integration by call id"])
+async def test_a_call_that_came_without_a_call_id_is_found_by_its_request_id_and_its_end(
+    world: World, callback: str
+) -> None:
+    """LiteLLM's table has its start, the callback its end."""
+    one, lost = call(1), call(2, "3")
+    await world.webhook(by_callback(callback, one))
+    await world.table.put(one, endTime=datetime.fromtimestamp(round(one["endTime"], 3), UTC).replace(tzinfo=None))
+    await world.table.put(lost)
+    told = await world.reconcile()
+    assert "1 of LiteLLM's calls (3 USD) never arrived" in str(told.json["complaints"]), told.out
+    done = await world.backfill()
+    assert (done.code, done.json["known"], done.json["usd"]) == (0, 1, "3"), done.out + done.err
+
+
+async def test_a_call_that_may_have_come_by_the_lago_callback_is_not_billed_again(world: World) -> None:
+    """It has a random id: which of LiteLLM's rows it is nobody can see, so those at its cost are named, not sent."""
+    one, lost = call(1), call(2, "3")
+    await world.webhook(by_callback("lago", one))
+    await world.table.put(one, endTime=datetime.fromtimestamp(round(one["endTime"], 3), UTC).replace(tzinfo=None))
+    await world.table.put(lost)
+    done = await world.backfill()
+    assert (done.code, done.json["missing"], done.json["usd"]) == (1, 1, "3"), done.out + done.err
+    assert done.json["refused"] == {"no_call_id": 1} and one["id"] in done.json["where"][0]
+
+
 async def test_the_call_id_in_the_metadata_is_as_good_as_a_column(world: World) -> None:
     one = call(1)
     await world.webhook(by_webhook(one))

@@ -85,7 +85,8 @@ def test_the_identity_of_litellms_is_source_subject_id_and_time() -> None:
 def test_without_a_time_it_ended_when_it_was_received_and_without_a_subject_it_is_nobodys() -> None:
     assert usage_of(time=None).end_us == RECEIVED
     assert usage_of(subject=None).id_kind == "unattributed"
-    assert usage_of(data=None).total_tokens == 0
+    with pytest.raises(Refused, match="not_a_call"):
+        usage_of(data=None)
 
 
 @pytest.mark.parametrize(

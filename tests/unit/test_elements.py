@@ -9,10 +9,17 @@ import msgspec
 import pytest
 
 from connectors.http.ingress.rejections import Refused
+from connectors.http.ingress.strip import strip
 from connectors.operations import elements
 from connectors.operations.elements import Unreadable, csv_rows, json_lines, place_of, readable
 from schemas.errors import Rejected
-from schemas.wire import Call
+from schemas.money import quantum
+from schemas.policy import MeterPolicy
+from schemas.wire import FLAT, Call
+from streams.core.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.decisions import OWN_SUBSCRIPTION, decide
+from streams.core.reading import usage_of
+from tests.support.calls import NOON
 
 NOW = "2026-11-28T10:03:00Z"
 
@@ -95,3 +102,15 @@ def test_what_is_refused_is_refused_by_name() -> None:
     assert place_of("line 2", element, refused.value) == "line 2, request req-1 (spend)"
     assert place_of("line 2", b"{nonsense") == "line 2"
     assert readable(b"{}") == b"{}"
+
+
+def test_the_metadata_of_a_table_says_whose_subscription_paid() -> None:
+    """LiteLLM's table has it as JSON; the column was passed over, and what a customer had paid himself was billed."""
+    told = '{"used_client_oauth_token": true, "note": "' + "x" * 70_000 + '"}'
+    cell = told.replace('"', '""')
+    rows = f'request_id,startTime,end_user,spend,metadata\nr1,2026-11-20T12:00:00Z,acme,2,"{cell}"\n'
+    ((_, element),) = csv_rows(io.BytesIO(rows.encode()))
+    stripped = strip(element, FLAT, NOON, CUSTOMER_ID_FIELDS)
+    assert stripped is not None
+    usage = usage_of(stripped[1], stripped[0], quantum())
+    assert decide(usage, MeterPolicy()) == OWN_SUBSCRIPTION and b"xxx" not in stripped[1]

@@ -104,6 +104,42 @@ def test_a_call_of_a_litellm_without_call_ids_is_found_by_a_later_one() -> None:
     assert same_call(copy(start_us=NOON), counted(call_id="")) is True
 
 
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({"start_us": NOON + 2 * HOUR_US + 300_000}, True),
+        ({"start_us": NOON + 2 * HOUR_US + 300_000, "cost": Decimal(3)}, True),
+        ({"request_id": "call", "start_us": NOON + 2 * HOUR_US + 300_000}, True),
+        ({"request_id": "call", "status": "failure", "start_us": NOON + 2 * HOUR_US}, False),
+        ({"request_id": "call", "start_us": NOON + 3 * HOUR_US}, False),
+        ({"start_us": NOON + 3 * HOUR_US}, False),
+        ({"start_us": NOON - 3000}, False),
+        ({"request_id": "random", "id_kind": "subscription", "start_us": NOON + 2 * HOUR_US + 300_000}, None),
+        (
+            {"request_id": "random", "id_kind": "subscription", "start_us": NOON + 2 * HOUR_US, "cost": Decimal(3)},
+            False,
+        ),
+        (
+            {"request_id": "random", "id_kind": "subscription", "start_us": NOON + 2 * HOUR_US, "customer_id": "b"},
+            False,
+        ),
+        ({"request_id": "random", "id_kind": "subscription", "start_us": NOON + HOUR_US}, False),
+        ({"request_id": "random", "id_kind": "subscription", "start_us": NOON + 3 * HOUR_US}, False),
+        ({"request_id": "random", "start_us": NOON + 2 * HOUR_US}, False),
+    ],
+)
+def test_what_another_callback_told_in_one_moment_is_found_by_its_id_or_is_unclear(
+    row: dict[str, Any], answer: bool | None
+) -> None:
+    """A call of two hours; by `openmeter` it came with its request id, by `lago` with a random one."""
+    assert same_call(copy(end_us=NOON + 2 * HOUR_US), counted(call_id="", **row)) is answer
+
+
+def test_two_that_tell_one_moment_and_one_id_alike_may_be_two() -> None:
+    """Some providers repeat their ids; neither is LiteLLM's own row, whose request id is unique."""
+    assert same_call(copy(call_id=""), counted(call_id="", start_us=NOON + HOUR_US // 12)) is None
+
+
 @pytest.mark.parametrize("ending", ["_batch_cost", "_background_cost", "_video_cost"])
 def test_litellms_own_row_about_a_job_is_the_job_that_was_polled(ending: str) -> None:
     row = counted(request_id="batch_1", call_id="poll-7")

@@ -30,8 +30,9 @@ _raws = msgspec.json.Decoder(list[Raw]).decode
 _members_by_key = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _WRAPPER_KEYS = tuple(f'"{name}"'.encode() for name in WRAPPERS)
-#: A CloudEvent's data are its own.
-_EVENT = frozenset({"specversion", "source", "subject"})
+#: A CloudEvent's data are its own, also where its version is not told; other envelopes name their source, too.
+_VERSION, _EVENT = "specversion", frozenset({"source", "subject"})
+_NO_DATA = tuple(name for name in WRAPPERS if name != "data")
 #: A key may be written with escapes.
 _ESCAPED = b"\\u00"
 _IDS = frozenset({"id", "request_id", "litellm_call_id", "transaction_id"})
@@ -78,39 +79,54 @@ def split(body: bytes | memoryview) -> list[Element]:
 def wrapped_in(element: Element) -> memoryview | None:
     """The calls that senders wrapped: `{"events": [...]}`, `{"event": {...}}` and their like; None for anything else.
 
-    An object with a cost of its own is a call, whatever else is in it. One with an id of its own, as an envelope may
-    have, holds calls where what is inside has an id as well.
+    An object with an id and a cost of its own is a call, whatever else is in it. One with an id alone, as an envelope may
+    have, or with a cost alone, which may be the sum, holds calls where what is inside has an id or a cost as well.
     """
     view = memoryview(element)
     text = element if isinstance(element, bytes) else bytes(view)
     if not any(key in text for key in _WRAPPER_KEYS) and _ESCAPED not in text:
         return None
     view = view[_end_of(_BLANK, view, 0) :]
-    members = _members_of(view) if bytes(view[:1]) == b"{" else None
-    if members is None or not _EVENT.isdisjoint(members) or not AMOUNTS.isdisjoint(members):
+    members = members_of(view) if bytes(view[:1]) == b"{" else None
+    if members is None or _VERSION in members or not (AMOUNTS.isdisjoint(members) or _IDS.isdisjoint(members)):
         return None
+    is_bare = (_IDS | AMOUNTS).isdisjoint(members)
     found = []
-    for name in WRAPPERS:
+    for name in WRAPPERS if _EVENT.isdisjoint(members) else _NO_DATA:
         inner = members.get(name)
         if inner is not None:
             inner = inner[_end_of(_BLANK, inner, 0) :]
-            if bytes(inner[:1]) in (b"[", b"{") and (_IDS.isdisjoint(members) or _holds_a_call(inner)):
+            if bytes(inner[:1]) in (b"[", b"{") and (is_bare or _holds_a_call(inner)):
                 found.append(inner)
     if not found:
         return None
     return found[0] if len(found) == 1 else _together(found)
 
 
-def _holds_a_call(inner: memoryview) -> bool:
-    """The object, or any of the array, has an id or an amount."""
+def calls_in(element: bytes) -> memoryview | None:
+    """What an object that is no call holds under any name: whole calls, with an id and a cost each; None without one."""
+    view = memoryview(element)
+    members = members_of(view[_end_of(_BLANK, view, 0) :]) or {}
+    inner = [one[_end_of(_BLANK, one, 0) :] for one in members.values()]
+    found = [one for one in inner if bytes(one[:1]) in (b"[", b"{") and _holds_a_call(one, whole=True)]
+    if not found:
+        return None
+    return found[0] if len(found) == 1 else _together(found)
+
+
+def _holds_a_call(inner: memoryview, *, whole: bool = False) -> bool:
+    """The object, or any of the array, has an id or an amount, and a `whole` one both."""
     try:
         elements = split(inner)
     except Refused:
         return True
     for element in elements:
         view = memoryview(element)
-        members = _members_of(view[_end_of(_BLANK, view, 0) :])
-        if members is not None and not (_IDS | AMOUNTS).isdisjoint(members):
+        members = members_of(view[_end_of(_BLANK, view, 0) :])
+        if members is None:
+            continue
+        has = not _IDS.isdisjoint(members), not AMOUNTS.isdisjoint(members)
+        if all(has) if whole else any(has):
             return True
     return False
 
@@ -121,7 +137,7 @@ def _together(found: Sequence[memoryview]) -> memoryview:
     return memoryview(b"[" + b",".join(elements) + b"]")
 
 
-def _members_of(view: memoryview) -> dict[str, memoryview] | None:
+def members_of(view: memoryview) -> dict[str, memoryview] | None:
     """An object's members by name, unparsed; None for what is none."""
     try:
         return {name: memoryview(raw) for name, raw in _members_by_key(view).items()}

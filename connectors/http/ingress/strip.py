@@ -11,7 +11,8 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from connectors.http.ingress.answers import with_answer_id
-from connectors.http.ingress.bodies import Element, Wrapped, wrapped_in
+from connectors.http.ingress.bodies import Element, Wrapped, calls_in, wrapped_in
+from connectors.http.ingress.cloud_events import call_in
 from connectors.http.ingress.context import Kept, Taken
 from connectors.http.ingress.rejections import MAX_RECORD_BYTES, TOO_LARGE, Refused
 from connectors.http.ingress.salvage import tree_of, with_data
@@ -85,6 +86,8 @@ def strip(
         Refused: the element goes to the rejected topic.
         Wrapped: it holds calls and is none.
     """
+    if otherwise == CLOUDEVENT and (inside := call_in(element)) is not None:
+        return strip(inside, FLAT, received_at, fields, source, kept)
     try:
         text, call, taken = _quickly(element, otherwise, kept)
         shape = shape_of(call, otherwise)
@@ -134,14 +137,16 @@ def _quickly(element: Element, otherwise: str, kept: Kept) -> tuple[bytes, Call,
             raise Rejected(NOT_A_CALL)
         _tell_event(event)
         if (data := event.data) is not UNSET and data is not None:
-            for name in _AMOUNTS:
+            for name in (*_AMOUNTS, "precise_total_amount_cents"):
                 _check_amount(getattr(data, name))
         text = b'{"cloud_event":%b}' % _encode(event)
         taken: Taken = None
     else:
         stored: Any = kept.read(element)
         if stored.specversion is not UNSET:
-            raise _OtherShape(CLOUDEVENT)
+            if bytes(stored.specversion) != b"null":
+                raise _OtherShape(CLOUDEVENT)
+            stored.specversion = UNSET
         if not (
             stored.events is UNSET
             and stored.event is UNSET
@@ -160,7 +165,10 @@ def _quickly(element: Element, otherwise: str, kept: Kept) -> tuple[bytes, Call,
         _check_amounts(stored)
     if (b"\\" in text and _NUL in text) or text in _NOTHING:
         raise Rejected(NOT_A_CALL)
-    return text, _call(text), taken
+    call = _call(text)
+    if call.model is None and otherwise != CLOUDEVENT and _is_envelope(call):
+        raise Rejected(NOT_A_CALL)
+    return text, call, taken
 
 
 def _tell_event(event: Any) -> None:
@@ -236,7 +244,7 @@ def _carefully(
     tree = tree_of(data)
     if tree is None:
         return None
-    if "specversion" in tree or (otherwise == CLOUDEVENT and not tree.keys().isdisjoint(_ATTRIBUTES)):
+    if tree.get("specversion") is not None or (otherwise == CLOUDEVENT and not tree.keys().isdisjoint(_ATTRIBUTES)):
         otherwise = CLOUDEVENT
         soft = Softened(with_data(tree), CloudEvent)
         text = b'{"cloud_event":%b}' % _encode(soft.kept)
@@ -244,9 +252,11 @@ def _carefully(
         otherwise = FLAT if otherwise == CLOUDEVENT else otherwise
         soft = Softened(tree, Call)
         text = _encode(soft.kept)
+    call = _call(text)
+    if otherwise != CLOUDEVENT and _is_envelope(call) and (inner := calls_in(data)) is not None:
+        raise Wrapped(inner)
     if text in _NOTHING and not soft.bad:
         raise Refused(NOT_A_CALL, "nothing of a call was found in it")
-    call = _call(text)
     if otherwise != CLOUDEVENT and not tree.keys().isdisjoint(WRAPPERS) and _is_envelope(call) and not soft.bad:
         raise Refused(NOT_A_CALL, "an envelope in which no call was found", call=text)
     shape = shape_of(call, otherwise)
