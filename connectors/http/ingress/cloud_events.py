@@ -3,7 +3,6 @@
 In structured and batch mode the whole event is in the body, as any other element.
 """
 
-import binascii
 from base64 import b64decode
 from collections.abc import Mapping
 from urllib.parse import unquote
@@ -11,6 +10,7 @@ from urllib.parse import unquote
 import msgspec
 
 from connectors.http.ingress.bodies import Element, members_of
+from schemas.decoding import UNDECODABLE
 from streams.core.tolerant import clean
 
 #: How the media types of structured and batch mode begin.
@@ -71,5 +71,5 @@ def _data_of(event: Mapping[str, memoryview]) -> bytes:
             return b64decode(_text(encoded), validate=True).strip()
         data = bytes(event.get("data", b"")).strip()
         return _text(data).encode().strip() if data[:1] == b'"' else data
-    except (msgspec.DecodeError, binascii.Error, ValueError):
+    except (*UNDECODABLE, ValueError):
         return b""
