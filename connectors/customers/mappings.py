@@ -218,7 +218,8 @@ class Mappings:
         assert after is not None  # noqa: S101  # `make` deletes nothing
         changed, version = after != before, in_force(after.versions, at_us)
         wrong = corrected() if changed else None
-        late = before is not None and wrong is None and self._lead_us and self._now_us() > version.effective_from
+        change = before is not None and wrong is None and after.known_from >= before.known_from
+        late = change and self._lead_us and self._now_us() > version.effective_from
         if changed and late:
             _log.warning("mapping_stored_late", effective_from=to_iso(version.effective_from))
         created = before is None or shown(before.versions, self._now_us()) is None
@@ -235,6 +236,8 @@ class Mappings:
 
     def _mapped(self, record: CustomerRecord, version: MappingVersion) -> Mapped:
         at_us = max(self._now_us(), version.effective_from)
+        if in_force(record.versions, at_us) is not version:  # it is of a time before all that were kept
+            at_us = version.effective_from
         target = resolve(record, at_us, version.id_kind, self._orgs.table, self._event_code)
         if target.held == NO_SUBSCRIPTION:
             target = target._replace(held=self._learner.refused(target.org_id) or NO_SUBSCRIPTION)
