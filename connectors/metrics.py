@@ -203,7 +203,8 @@ class Metrics:
             "outcome",
         )
         self.after_end_events = gauge(
-            "meterbridge_after_end_events", "Events posted after an end that no invoice counts yet (project)."
+            "meterbridge_after_end_events",
+            "Events posted after an end that no invoice of their org counts yet (project).",
         )
         self.after_end_usd = gauge("meterbridge_after_end_usd", "Dollars of these events (project).")
         self.lago_webhooks = counter(
