@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from schemas.customers import OrgRecord
+from streams.core.billing_periods import covers
 
 copy = msgspec.structs.replace
 
@@ -48,3 +49,10 @@ def overtaken(org: OrgRecord, others: Iterable[OrgRecord]) -> list[str]:
     names = {one.external_id for one in org.periods}
     shared = (other for other in others if any(one.external_id in names for one in other.periods))
     return [other.org_id for other in shared if ended_by(other, org) is not other]
+
+
+def held_by_others(names: Iterable[str], org_id: str, orgs: Iterable[OrgRecord], now_us: int) -> set[str]:
+    """Of subscriptions that are said to be the org's those that run as another's, as far as the records tell."""
+    wanted = set(names)
+    others = (one for org in orgs if org.org_id != org_id for one in org.periods)
+    return {one.external_id for one in others if one.external_id in wanted and covers(one, now_us)}
