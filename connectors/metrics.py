@@ -17,7 +17,7 @@ from connectors.held_watch import HeldWatch
 from connectors.http.ingress import rejections
 from connectors.lago.webhook_handlers import OUTCOMES
 from connectors.postgres.errors import REASONS
-from connectors.postgres.projection import DOUBLED, REPEATED, TABLES, UNREADABLE
+from connectors.postgres.projection import DOUBLED, SKIPPED, TABLES
 from connectors.unbilled_watch import UnbilledWatch
 from schemas.errors import ConfigurationError
 from streams.core.billing_periods import ENDED, NO_CHARGE
@@ -169,7 +169,7 @@ class Metrics:
         )
         self.projection_skipped = counter(
             "meterbridge_projection_skipped_total",
-            "Records that became no row: unreadable, or a call that is in the log already.",
+            "Records that became no row: unreadable, a call that is in the log already, or a row that Postgres refuses.",
             "reason",
         )
         self.projector_lag = gauge(
@@ -233,7 +233,7 @@ class Metrics:
         _children(self.held_cost, HELD_REASONS)
         _children(self.receipts, STATUSES)
         _children(self.projected_rows, TABLES)
-        _children(self.projection_skipped, (UNREADABLE, REPEATED))
+        _children(self.projection_skipped, SKIPPED)
         _children(self.postgres_failures, REASONS)
         _children(self.doubled_calls, DOUBLED)
         _children(self.late_calls, ("requeued", "known", "waiting", "failed"))

@@ -16,7 +16,6 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
-from schemas.customers import CHECKS
 from schemas.decoding import decoder
 from streams.reading import reading
 
@@ -170,13 +169,13 @@ class Follower(TopicFollower, Generic[T]):
         self.table: dict[str, T] = {}
         self.version = 0
         self.members = 0
-        self._decode = decoder(of, CHECKS.get(of))
+        self._decode = decoder(of)
 
     def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
         """Bring the table up to date."""
         for record in records:
             self.version += 1
-            key = record.key.decode("utf-8", "replace")
+            key = (record.key or b"").decode("utf-8", "replace")
             self.members += (key in self.table) is (record.value is None)
             if record.value is None:
                 self.table.pop(key, None)
