@@ -126,7 +126,7 @@ async def test_attempts_and_refusals_go_by_their_age_and_the_audit_log_stays(url
             await writer.put(TOPICS.rejected, Rejection("bad_cost", "meter", at, "", 1))
             await writer.put(TOPICS.audit, AuditRecord(f"a{at}", at, "ada", "replay", {}))
     done = await prune(url, now - timedelta(days=90))
-    assert done.rows == {"usage_parts": 0, "rejected_calls": 1, "webhook_delivery_logs": 1}
+    assert done.rows == {"usage_parts": 0, "rejected_calls": 1, "webhook_delivery_logs": 1, "unprojected_records": 0}
     left = "SELECT (SELECT count(*) FROM rejected_calls), (SELECT count(*) FROM webhook_delivery_logs), count(*) FROM audit_log"
     assert await rows(url, left) == [(1, 1, 2)]
 
