@@ -166,7 +166,7 @@ def _job(identity: bytes, value: bytes) -> Job | None:
     try:
         return _decode_job(value)
     except msgspec.DecodeError:
-        log.error("ledger_job_unreadable", identity=identity.hex())
+        log.error("ledger_job_unreadable", identity=identity.hex())  # noqa: TRY400  # no traceback
         return None
 
 

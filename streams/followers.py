@@ -16,7 +16,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
-from schemas.decoding import decoder
+from schemas.decoding import DAMAGE, decoder
 from streams.reading import reading
 
 log = structlog.get_logger(__name__)
@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 _POLL_MS = 100
 _PROBE_S = 1.0
+_AGAIN_S = 0.5
 #: Taken in without a pause: bounds how long the event loop stands still.
 _BATCH = 2000
 
@@ -112,7 +113,11 @@ class TopicFollower(ABC):
                 await self._session()
             except KafkaError as error:
                 log.warning("follower_interrupted", table=self.name, error=type(error).__name__)
-                await asyncio.sleep(0.5)
+            except Exception:
+                # A table that stands still ages, which is seen and waited for; one that ends takes its process with it,
+                # and the ingress that may be in it.
+                log.exception("follower_interrupted", table=self.name)
+            await asyncio.sleep(_AGAIN_S)
 
     async def _session(self) -> None:
         # Subscribed at first: only so does the first answer about the cluster name the partitions.
@@ -143,7 +148,7 @@ class TopicFollower(ABC):
         while behind or (self._monotonic() - asked < _PROBE_S and not self._hurry):
             got = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
             for tp, records in got.items():
-                self.take(tp.partition, records)
+                self._take(tp.partition, records)
                 self._next[tp.partition] = records[-1].offset + 1
             caught_up = behind and all([await consumer.position(tp) >= ends[tp] for tp in tps])
             if caught_up:
@@ -151,6 +156,18 @@ class TopicFollower(ABC):
             if got or caught_up:
                 async with self._changed:
                     self._changed.notify_all()
+
+    def _take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
+        """`take`, whatever it raises: then one by one, so that a record which nobody foresaw costs itself alone."""
+        try:
+            self.take(partition, records)
+        except DAMAGE:
+            for record in records:
+                try:
+                    self.take(partition, [record])
+                except DAMAGE as damage:
+                    place = {"partition": partition, "offset": record.offset, "error": type(damage).__name__}
+                    log.error("follower_record_unreadable", table=self.name, **place)  # noqa: TRY400  # no traceback
 
 
 class Follower(TopicFollower, Generic[T]):
