@@ -19,8 +19,8 @@ from connectors.commands.base import (
 )
 from connectors.operations.audit import audited
 from connectors.operations.sending import Sender
+from connectors.postgres.migrate import make_roles, pending
 from connectors.postgres.migrate import migrate as bring
-from connectors.postgres.migrate import pending
 from connectors.postgres.pool import postgres_url
 from connectors.postgres.prune import Pruned, prunable
 from connectors.postgres.prune import prune as forget
@@ -46,6 +46,19 @@ def migrate(
     say(answer, as_json=as_json, table=lambda: _told(found, "pending" if check else "applied"))
     if check and found:
         raise typer.Exit(1)
+
+
+@db.command(epilog="Example: DATABASE_URL=postgresql://postgres@db/meterbridge meterbridge db roles")
+def roles(as_json: AsJson = False) -> None:
+    """Make meterbridge_projector, meterbridge_api and meterbridge_reader, who may do what they need and nothing else."""
+    with one_sentence():
+        asyncio.run(make_roles(postgres_url(settings_of_command())))
+    lines = "meterbridge_projector, meterbridge_api and meterbridge_reader may do what they need. They have no password yet."
+    say(
+        {"roles": ["meterbridge_projector", "meterbridge_api", "meterbridge_reader"]},
+        as_json=as_json,
+        table=lambda: lines,
+    )
 
 
 @db.command(epilog="Example: meterbridge db prune --older-than 90d --dry-run")
