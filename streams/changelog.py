@@ -180,6 +180,8 @@ def _restore_seen(books: Books, image: Image) -> None:
         there = chunks.get(first, b"")
         if packed is None:
             chunks[first] = there.replace(prefix, b"")
+        elif len(packed) % IDENTITY_BYTES:
+            log.error("ledger_identities_unreadable", hour=hour, first=first)
         elif prefix not in there:
             chunks[first] = there + prefix
             if hour < oldest:
