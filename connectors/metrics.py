@@ -19,6 +19,7 @@ from connectors.lago.webhook_handlers import OUTCOMES
 from connectors.postgres.errors import REASONS
 from connectors.postgres.projection import DOUBLED, SKIPPED, TABLES
 from connectors.unbilled_watch import UnbilledWatch
+from connectors.unreadable_watch import watch_unreadable
 from schemas.errors import ConfigurationError
 from streams.core.billing_periods import ENDED, NO_CHARGE
 from streams.core.breaker import State
@@ -121,6 +122,7 @@ class Metrics:
         self.open_windows = gauge("meterbridge_open_windows", "Windows that take calls and will be sealed.")
         self.held_watch = HeldWatch(registry)
         self.unbilled_watch = UnbilledWatch(registry)
+        watch_unreadable(registry)
         self.held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
         self.held_straddled = counter(
             "meterbridge_held_straddled_total",

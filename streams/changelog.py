@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.decoding import DAMAGE, decoder
@@ -34,8 +33,7 @@ from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.identity import IDENTITY_BYTES
 from streams.core.known import untold
-
-log = structlog.get_logger(__name__)
+from streams.unreadable import note
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_position = decoder(Position, packed=True)
@@ -145,7 +143,7 @@ def _restore(books: Books, image: Image, now_us: int) -> None:
             books.put(window, now_us)
     _restore_seen(books, image)
     for identity, value in image.jobs.items():
-        books.put_job(identity, None if value is None else _job(identity, value))
+        books.put_job(identity, None if value is None else _job(value))
     if image.jobs:
         books.jobs = dict(sorted(books.jobs.items(), key=lambda one: one[1].hour))
 
@@ -158,15 +156,15 @@ def _window(first: int, value: bytes) -> Window | None:
             return window
     except msgspec.DecodeError:
         pass
-    log.error("ledger_window_unreadable", first=first)
+    note("ledger", -1, first, "window")
     return None
 
 
-def _job(identity: bytes, value: bytes) -> Job | None:
+def _job(value: bytes) -> Job | None:
     try:
         return _decode_job(value)
     except msgspec.DecodeError:
-        log.error("ledger_job_unreadable", identity=identity.hex())  # noqa: TRY400  # no traceback
+        note("ledger", -1, -1, "job")
         return None
 
 
@@ -181,7 +179,7 @@ def _restore_seen(books: Books, image: Image) -> None:
         if packed is None:
             chunks[first] = there.replace(prefix, b"")
         elif len(packed) % IDENTITY_BYTES:
-            log.error("ledger_identities_unreadable", hour=hour, first=first)
+            note("ledger", -1, first, "identities")
         elif prefix not in there:
             chunks[first] = there + prefix
             if hour < oldest:

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from schemas.decoding import DAMAGE, decoder
 from streams.reading import reading
+from streams.unreadable import note
 
 log = structlog.get_logger(__name__)
 
@@ -166,8 +167,7 @@ class TopicFollower(ABC):
                 try:
                     self.take(partition, [record])
                 except DAMAGE as damage:
-                    place = {"partition": partition, "offset": record.offset, "error": type(damage).__name__}
-                    log.error("follower_record_unreadable", table=self.name, **place)  # noqa: TRY400  # no traceback
+                    note(self.name, partition, record.offset, type(damage).__name__)
 
 
 class Follower(TopicFollower, Generic[T]):
@@ -199,9 +199,6 @@ class Follower(TopicFollower, Generic[T]):
                 continue
             try:
                 self.table[key] = self._decode(record.value)
-            except msgspec.DecodeError:
+            except msgspec.DecodeError as damage:
                 # A version of the record from the future, or not ours: what is known stays in force.
-                # No traceback: it would quote the record.
-                log.error(  # noqa: TRY400
-                    "follower_record_unreadable", table=self.name, partition=partition, offset=record.offset
-                )
+                note(self.name, partition, record.offset, str(damage))

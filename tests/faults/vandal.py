@@ -72,7 +72,7 @@ class Vandal:
         for _ in range(count):
             self._put(self._topics.changelog, *self._state())
         for topic in (self._topics.customers, self._topics.orgs):
-            self._put(topic, self._random.choice(self._real).encode(), b"\xff" + self._changed(b"{}"))
+            self._put(topic, self._random.choice(self._real).encode(), b"\xff" + (self._changed(b"{}") or b""))
         self._producer.poll(0)
 
     def close(self) -> None:

@@ -281,7 +281,9 @@ async def test_what_an_end_overtook_is_done_with_once_the_event_in_its_stead_is(
     """The event that was overtaken stays `failed`: its calls were shown as waiting for ever, and their months kept."""
     asked = "SELECT transaction_id, org_id, external_subscription_id, processed_at IS NULL FROM litellm_usage_events"
     instead = msgspec.structs.replace(event(7), transaction_id=f"{PREFIX}7-again", external_subscription_id="next")
-    further = msgspec.structs.replace(event(7), transaction_id=f"{PREFIX}7-again-again", external_subscription_id="last")
+    further = msgspec.structs.replace(
+        event(7), transaction_id=f"{PREFIX}7-again-again", external_subscription_id="last"
+    )
 
     def told(again: str, status: str) -> Receipt:
         reason = "unbillable_ended" if status == "failed" else ""

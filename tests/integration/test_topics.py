@@ -94,9 +94,7 @@ def _alter(admin: AdminClient, name: str, setting: str, value: str) -> None:
     admin.incremental_alter_configs([resource])[resource].result()
 
 
-@pytest.mark.parametrize(
-    "words", ["worker --only meter", "worker --only sink", "worker --only project", "serve"]
-)
+@pytest.mark.parametrize("words", ["worker --only meter", "worker --only sink", "worker --only project", "serve"])
 async def test_no_role_starts_while_a_topic_may_lose_usage(
     kafka: Kafka, topic_prefix: str, admin: AdminClient, words: str
 ) -> None:
@@ -104,7 +102,12 @@ async def test_no_role_starts_while_a_topic_may_lose_usage(
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
     await asyncio.to_thread(_alter, admin, stage.topics.raw, "retention.bytes", "1048576")
     await asyncio.to_thread(eventually, lambda: check_topics(stage.settings, to_start=True))
-    needed = {"DATABASE_URL": "postgresql://127.0.0.1:1/none", "WEBHOOK_TOKEN": "t" * 40, "METRICS_PORT": "0", "PORT": "0"}
+    needed = {
+        "DATABASE_URL": "postgresql://127.0.0.1:1/none",
+        "WEBHOOK_TOKEN": "t" * 40,
+        "METRICS_PORT": "0",
+        "PORT": "0",
+    }
     done = await meterbridge(stage, *words.split(), **needed)
     assert done.code not in (0, 70), done.err
     assert f"{stage.topics.raw} has retention.bytes=1048576 where -1 is expected" in " ".join(done.err.split())

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import structlog
+from prometheus_client import CollectorRegistry
 
 from connectors.management import kept_up
+from connectors.unreadable_watch import watch_unreadable
 from schemas.customers import CustomerRecord
-from streams import followers
+from streams import followers, unreadable
 from streams.followers import Follower, TopicFollower
 
 
@@ -35,11 +37,31 @@ class Picky(TopicFollower):
 )
 def test_a_record_that_nobody_foresaw_costs_itself(error: Exception) -> None:
     follower = Picky(error)
+    unreadable._said_at.clear()
+    before = unreadable.COUNTS["picky"]
     with structlog.testing.capture_logs() as logs:
         follower._take(0, [SimpleNamespace(offset=offset) for offset in range(4)])
     assert set(follower.taken) == {0, 2, 3}
+    assert unreadable.COUNTS["picky"] == before + 1
     [told] = logs
     assert (told["event"], told["offset"], told["error"]) == ("follower_record_unreadable", 1, type(error).__name__)
+
+
+def test_many_are_counted_and_one_line_a_minute_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can write to a topic must not fill the log of everybody who reads it."""
+    clock = [0.0]
+    monkeypatch.setattr(unreadable.time, "monotonic", lambda: clock[0])
+    unreadable._said_at.clear()
+    follower = Follower({}, "topic", CustomerRecord, time.monotonic, "many")
+    registry = CollectorRegistry()
+    watch_unreadable(registry)
+    with structlog.testing.capture_logs() as logs:
+        for offset in range(1000):
+            clock[0] = offset / 10
+            follower.take(0, [SimpleNamespace(key=b"k", value=b"\xff", offset=offset)])  # type: ignore[list-item]
+    assert [one["offset"] for one in logs] == [0, 600]
+    assert registry.get_sample_value("meterbridge_unreadable_records_total", {"table": "many"}) == 1000
+    assert registry.get_sample_value("meterbridge_unreadable_records_total", {"table": "orgs"}) is not None
 
 
 async def test_a_table_reads_on_after_any_error_of_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
