@@ -48,7 +48,7 @@ def migrate(
         raise typer.Exit(1)
 
 
-@db.command(epilog="Example: DATABASE_URL=postgresql://postgres@db/meterbridge meterbridge db roles")
+@db.command(epilog="Example: meterbridge db migrate && meterbridge db roles")
 def roles(as_json: AsJson = False) -> None:
     """Make meterbridge_projector, meterbridge_api and meterbridge_reader, who may do what they need and nothing else."""
     with one_sentence():

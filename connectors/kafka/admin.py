@@ -178,7 +178,7 @@ def _wrong_settings(
         return []
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in asked]
     answers = admin.describe_configs(resources, request_timeout=limit_s)
-    found = []
+    found: list[Complaint] = []
     for resource, future in answers.items():
         with _kafka_errors(resource.name):
             told = {name: str(entry.value) for name, entry in future.result().items() if entry.value is not None}
