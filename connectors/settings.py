@@ -147,6 +147,11 @@ class Settings(BaseModel):
     webhook_tolerance: Seconds = Field(
         300, description="How far from this server's clock the time in a signature may be, in seconds."
     )
+    webhook_timestamp_required: bool = Field(
+        False,
+        description="Refuse signatures of the body alone (`sha256=...`): they never expire, so a recorded post can be "
+        "repeated after `DEDUPE_HORIZON_HOURS` and is billed again. `1` in deploy/.env.example.",
+    )
     webhook_allowed_ips: Networks = Field(
         (), description="Addresses and networks that may post webhooks, separated by commas; empty = all."
     )

@@ -13,6 +13,7 @@ from connectors.http.ingress.auth import WebhookAuth, check_exposure
 from connectors.http.ingress.context import Kept
 from connectors.http.ingress.routes import IngressDeps, ingress_routes
 from connectors.http.ingress.storing import Sender, Store
+from connectors.http.ingress.strength import check_strength
 from connectors.http.origins import Origins
 from connectors.http.pace import Pace
 from connectors.kafka.gate import Gate
@@ -32,7 +33,7 @@ class Webhooks:
         spool: None = while Kafka is away the answer is 503.
 
     Raises:
-        ConfigurationError: the webhooks would be open to everybody.
+        ConfigurationError: the webhooks would be open to everybody, or a credential is too short.
     """
 
     def __init__(self, settings: Settings, gate: Gate, spool: Spool | None, metrics: Metrics) -> None:
@@ -41,9 +42,12 @@ class Webhooks:
         self._metrics = metrics
         self._topics = TopicNames.with_prefix(settings.topic_prefix)
         self._sensors = IngressSensors(metrics)
+        secrets, tokens = _revealed(settings.webhook_secret), _revealed(settings.webhook_token)
         self._auth = WebhookAuth(
-            _revealed(settings.webhook_secret), _revealed(settings.webhook_token), settings.webhook_tolerance
+            secrets, tokens, settings.webhook_tolerance, timestamp_required=settings.webhook_timestamp_required
         )
+        check_strength("WEBHOOK_SECRET", secrets, settings.host)
+        check_strength("WEBHOOK_TOKEN", tokens, settings.host)
         check_exposure(self._auth, allow_unsigned=settings.allow_unsigned)
         if self._auth.is_open:
             _log.warning("webhooks_open_to_anybody", host=settings.host, setting="ALLOW_UNSIGNED")

@@ -238,6 +238,23 @@ OWN: Final = {
         "Whoever reaches the ingress can have any customer billed.",
         "Set WEBHOOK_TOKEN, unless a proxy in front of it authenticates.",
     ),
+    "client_names_payer": Kind(
+        _DEGRADED,
+        "A client of LiteLLM writes `end_user` itself: a call that names another customer is billed to that customer.",
+        "CUSTOMER_ID_FIELDS=user,team,organization,key, which a key decides; or an id_kind on each mapping. Where only "
+        "programs of your own call LiteLLM, nothing.",
+    ),
+    "signatures_never_expire": Kind(
+        _DEGRADED,
+        "A signature of the body alone has no time: who has recorded a post can repeat it, and calls without a time of "
+        "their own are billed again after DEDUPE_HORIZON_HOURS.",
+        "WEBHOOK_TIMESTAMP_REQUIRED=1, once every sender signs the time.",
+    ),
+    "short_master_key": Kind(
+        _DEGRADED,
+        "LITELLM_MASTER_KEY is the bearer token of the management API too. A short one can be guessed.",
+        "A key of 32 random characters or more in LiteLLM, and here.",
+    ),
     "one_copy": Kind(
         _DEGRADED,
         "With KAFKA_REPLICATION_FACTOR=1 a broker's disk takes what was accepted and not billed yet with it.",

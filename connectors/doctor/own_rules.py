@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from connectors.doctor.catalogue import Finding
+from connectors.http.ingress.strength import LEAST_BYTES
 from connectors.settings import Settings
 
 #: A batch of LiteLLM's is up to 7.5 MB, and grows while an answer takes long.
@@ -13,7 +14,7 @@ LEAST_HORIZON_HOURS: Final = 24
 
 def judge_own(own: Settings) -> list[Finding]:
     """Everything that is wrong with the environment."""
-    return [*_credentials(own), *_limits(own), *_durability(own)]
+    return [*_credentials(own), *_payers(own), *_limits(own), *_durability(own)]
 
 
 def _credentials(own: Settings) -> Iterator[Finding]:
@@ -25,6 +26,15 @@ def _credentials(own: Settings) -> Iterator[Finding]:
         yield Finding("signatures_only", "WEBHOOK_SECRET is set, and WEBHOOK_TOKEN is not.")
     else:
         yield Finding("no_webhook_credentials", "Neither WEBHOOK_TOKEN nor WEBHOOK_SECRET is set.")
+
+
+def _payers(own: Settings) -> Iterator[Finding]:
+    if "end_user" in own.customer_id_fields:
+        yield Finding("client_names_payer", f"CUSTOMER_ID_FIELDS is {','.join(own.customer_id_fields)}.")
+    if own.webhook_secret and not own.webhook_timestamp_required:
+        yield Finding("signatures_never_expire", "WEBHOOK_SECRET is set, and WEBHOOK_TIMESTAMP_REQUIRED is not.")
+    if own.litellm_master_key is not None and len(own.litellm_master_key.get_secret_value()) < LEAST_BYTES:
+        yield Finding("short_master_key", f"LITELLM_MASTER_KEY is shorter than {LEAST_BYTES} characters.")
 
 
 def _limits(own: Settings) -> Iterator[Finding]:

@@ -38,6 +38,8 @@ _NAMED: dict[str, Callable[[Call, CallMetadata], tuple[Id, ...]]] = {
 }
 #: The names `CUSTOMER_ID_FIELDS` may list, in the default order.
 CUSTOMER_ID_FIELDS = tuple(_NAMED)
+#: Of them those that the key decides. `end_user` is what a client writes into its request.
+PINNED_BY_KEY = tuple(name for name in CUSTOMER_ID_FIELDS if name != "end_user")
 
 
 def shape_of(call: Call, otherwise: str) -> str:

@@ -26,7 +26,7 @@ from tests.support.stage import Stage
 
 PARTITIONS = 2
 NOW_US = time.time_ns() // 1000
-TOKEN = {"Authorization": "Bearer hook"}
+TOKEN = {"Authorization": "Bearer webhook-token"}
 
 
 def team(*, beside: str, together: bool) -> str:
@@ -57,7 +57,7 @@ async def complaints(url: str) -> list[str]:
 async def receive(kafka: Kafka, prefix: str, fields: tuple[str, ...], *calls: dict[str, Any]) -> None:
     """An ingress with these CUSTOMER_ID_FIELDS takes the calls and stops."""
     settings = settings_for(
-        kafka, prefix, kafka_partitions=PARTITIONS, webhook_token=("hook",), customer_id_fields=fields
+        kafka, prefix, kafka_partitions=PARTITIONS, webhook_token=("webhook-token",), customer_id_fields=fields
     )
     async with running_server(settings, ["webhooks"]) as server:
         for call in calls:

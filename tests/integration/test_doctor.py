@@ -23,9 +23,10 @@ from tests.support.ports import free_port
 from tests.support.sandbox import KEY, Lago, lago_sandbox
 
 ROOT = Path(__file__).parents[2]
-MASTER_KEY = "sk-master"
+MASTER_KEY = "sk-master-of-the-proxy"
 GOOD = {
     "WEBHOOK_TOKEN": "t",
+    "CUSTOMER_ID_FIELDS": "user,team,organization,key",
     "KAFKA_REPLICATION_FACTOR": "3",
     "SPOOL_PATH": "/data/spool.db",
     "LITELLM_MASTER_KEY": MASTER_KEY,

@@ -24,7 +24,7 @@ from tests.support.ingress import USAGE, Ingress
 CALL = '{"id":"x","end_user":"c","spend":0.1}'
 NOW = 1_795_215_900
 KEY = b"key"
-SECRETS = ["plain", "whsec_" + b64encode(KEY).decode()]
+SECRETS = ["plain-secret", "whsec_" + b64encode(KEY).decode()]
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Taken:
         return {}
 
 
-def stamped(at: int = NOW, secret: str = "plain", body: str = CALL) -> dict[str, str]:
+def stamped(at: int = NOW, secret: str = "plain-secret", body: str = CALL) -> dict[str, str]:
     signature = hmac.new(secret.encode(), f"{at}.{body}".encode(), sha256).hexdigest()
     return {"X-Webhook-Signature": f"t={at},v1={signature}"}
 
@@ -105,8 +105,8 @@ async def test_an_address_is_refused_before_its_body_is_read() -> None:
 async def test_who_posts_too_often_is_told_to_come_again_and_others_are_served(how: str) -> None:
     """503, never 429: LiteLLM drops what a 429 answers."""
     now = 0.0
-    auth = WebhookAuth(["plain"], ["a", "b"], now_s=lambda: NOW)
-    first = {"Authorization": "Bearer a"} if how == "token" else stamped()
+    auth = WebhookAuth(["plain-secret"], ["a-live-token", "b"], now_s=lambda: NOW)
+    first = {"Authorization": "Bearer a-live-token"} if how == "token" else stamped()
     async with support.serving(support.store_in(Taken()), auth=auth, pace=Pace(2, lambda: now)) as ingress:
         for _ in range(2):
             assert (await ingress.post(CALL, **first)).status == 202
@@ -132,8 +132,8 @@ async def test_the_variables_reach_the_running_server() -> None:
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "PORT": "0",
         "METRICS_PORT": "0",
-        "WEBHOOK_TOKEN": "a",
-        "WEBHOOK_SECRET": "plain",
+        "WEBHOOK_TOKEN": "a-live-token",
+        "WEBHOOK_SECRET": "plain-secret",
         "WEBHOOK_TOLERANCE": "5",
         "WEBHOOK_ALLOWED_IPS": "198.51.100.7",
         "TRUSTED_PROXIES": "127.0.0.1",
@@ -151,8 +151,8 @@ async def test_the_variables_reach_the_running_server() -> None:
             assert await reason() == "address_not_allowed"
             assert await reason(**allowed) == "unknown_sender"
             assert await reason(**allowed, **stamped(1)) == "stale_signature"
-            assert await reason(**allowed, Authorization="Bearer a") == "topics_unchecked"
-            assert await reason(**allowed, Authorization="Bearer a") == "rate_limited"
+            assert await reason(**allowed, Authorization="Bearer a-live-token") == "topics_unchecked"
+            assert await reason(**allowed, Authorization="Bearer a-live-token") == "rate_limited"
             packed = {**allowed, **stamped(1), "Content-Encoding": "br"}
             br = await http.post(url, content=b"ab", headers=packed)
             assert (br.status_code, br.json()["reason"]) == (415, "unknown_encoding")

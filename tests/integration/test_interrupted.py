@@ -124,7 +124,7 @@ def test_while_its_libraries_are_loaded_a_command_ends_as_well(tmp_path: Path) -
 @pytest.mark.parametrize("words", ["serve", "worker --only meter", "lago-sandbox --port 0"])
 def test_what_runs_for_ever_stops_cleanly_on_one_ctrl_c(words: str, silent: Silent, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    environ = {**environ_of(silent), "PORT": str(free_port()), "WEBHOOK_TOKEN": "t", "LOG_LEVEL": "info"}
+    environ = {**environ_of(silent), "PORT": str(free_port()), "WEBHOOK_TOKEN": "webhook-token", "LOG_LEVEL": "info"}
     ready = {"serve": "serving", "lago-sandbox": "Lago sandbox on"}.get(words.split(maxsplit=1)[0])
     with command(words.split(), environ, out) as process:
         if ready is not None:

@@ -296,7 +296,7 @@ async def half_a_body(server: Server, size: int) -> AsyncIterator[None]:
     """A sender who has announced `size` bytes, sent one, and leaves when the block ends."""
     _, writer = await asyncio.open_connection("127.0.0.1", server.ports["webhooks"])
     writer.write(
-        b"POST /webhook/litellm/usage HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer token\r\n"
+        b"POST /webhook/litellm/usage HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer webhook-token\r\n"
         b"Content-Length: %d\r\n\r\n{" % size
     )
     try:
@@ -320,8 +320,8 @@ async def inflight(server: Server, expected: int) -> None:
 async def test_webhooks_are_counted_by_source_and_status_and_their_elements_by_outcome(
     kafka: Kafka, topic_prefix: str
 ) -> None:
-    settings = settings_for(kafka, topic_prefix, webhook_token="token")
-    sender = {"Authorization": "Bearer token"}
+    settings = settings_for(kafka, topic_prefix, webhook_token="webhook-token")
+    sender = {"Authorization": "Bearer webhook-token"}
     async with running_server(settings) as server:
         call = '{"id":"1","user":"u","spend":1}'
         bodies = (("/webhook/litellm/usage", f"[{call},null,7]"), ("/api/v1/events", '{"event":{}}'))

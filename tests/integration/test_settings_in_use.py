@@ -25,7 +25,7 @@ from tests.support.server import BEARER, running_server, settings_for
 from tests.support.stage import Stage
 
 CALL = {"id": "r-1", "end_user": "eve", "team_id": "team-7", "user_id": "u", "model": "m", "spend": 0.5}
-TOKEN = {"Authorization": "Bearer hook"}
+TOKEN = {"Authorization": "Bearer webhook-token"}
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ TOKEN = {"Authorization": "Bearer hook"}
 async def test_the_customer_is_looked_for_where_customer_id_fields_says(
     kafka: Kafka, topic_prefix: str, fields: tuple[str, ...], customer: str, kind: str
 ) -> None:
-    settings = settings_for(kafka, topic_prefix, webhook_token=("hook",), customer_id_fields=fields)
+    settings = settings_for(kafka, topic_prefix, webhook_token=("webhook-token",), customer_id_fields=fields)
     async with running_server(settings) as server:
         said(await server.http.post("/webhook/litellm/usage", json=CALL, headers=TOKEN), 202)
     stage = Stage(kafka.bootstrap, topic_prefix, settings.kafka_partitions)
@@ -69,9 +69,9 @@ async def test_orgs_are_told_by_org_id_prefixes_and_subscribed_by_subscription_i
 async def test_a_signatures_age_is_bounded_by_webhook_tolerance(
     kafka: Kafka, topic_prefix: str, tolerance: float, status: int
 ) -> None:
-    settings = settings_for(kafka, topic_prefix, webhook_secret=("hush",), webhook_tolerance=tolerance)
+    settings = settings_for(kafka, topic_prefix, webhook_secret=("hushed-secret",), webhook_tolerance=tolerance)
     at, body = int(time.time()) - 100, json.dumps(CALL).encode()
-    signature = hmac.new(b"hush", b"%d.%b" % (at, body), sha256).hexdigest()
+    signature = hmac.new(b"hushed-secret", b"%d.%b" % (at, body), sha256).hexdigest()
     async with running_server(settings) as server:
         headers = {"X-Webhook-Signature": f"t={at},v1={signature}"}
         answer = await server.http.post("/webhook/litellm/usage", content=body, headers=headers)
@@ -79,8 +79,8 @@ async def test_a_signatures_age_is_bounded_by_webhook_tolerance(
 
 
 async def test_a_body_that_does_not_come_is_given_up_after_webhook_timeout(kafka: Kafka, topic_prefix: str) -> None:
-    settings = settings_for(kafka, topic_prefix, webhook_token=("hook",), webhook_timeout=1.0)
-    head = "POST /webhook/litellm/usage HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer hook\r\nContent-Length: 9\r\n\r\n{"
+    settings = settings_for(kafka, topic_prefix, webhook_token=("webhook-token",), webhook_timeout=1.0)
+    head = "POST /webhook/litellm/usage HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer webhook-token\r\nContent-Length: 9\r\n\r\n{"
     async with running_server(settings) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.ports["webhooks"])
         begun = time.monotonic()
@@ -126,7 +126,7 @@ async def test_lago_is_given_up_after_lago_timeout(kafka: Kafka, topic_prefix: s
 
 
 #: Where no Kafka is: a server starts all the same, and says 503 to what it would have stored.
-AWAY = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "PORT": "0", "METRICS_PORT": "0", "WEBHOOK_TOKEN": "hook"}
+AWAY = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "PORT": "0", "METRICS_PORT": "0", "WEBHOOK_TOKEN": "webhook-token"}
 
 
 async def reason(http: httpx.AsyncClient, body: str | bytes, headers: dict[str, str] = TOKEN) -> tuple[int, str]:
@@ -179,11 +179,36 @@ async def test_without_a_token_a_server_takes_calls_by_allow_unsigned_alone() ->
             pass
 
 
+async def test_a_signature_without_a_time_admits_until_a_time_is_required() -> None:
+    body = json.dumps(CALL).encode()
+    plain = {"X-Webhook-Signature": hmac.new(b"the-secret", body, sha256).hexdigest()}
+    async with server_alone(WEBHOOK_SECRET="the-secret") as http:
+        assert (await reason(http, body, plain))[1] == "topics_unchecked"
+    async with server_alone(WEBHOOK_SECRET="the-secret", WEBHOOK_TIMESTAMP_REQUIRED="1") as http:
+        assert await reason(http, body, plain) == (401, "unstamped_signature")
+
+
+@pytest.mark.parametrize("variable", ["WEBHOOK_TOKEN", "WEBHOOK_SECRET"])
+async def test_a_server_does_not_start_with_a_credential_that_can_be_guessed(variable: str) -> None:
+    for host, credential in (("127.0.0.1", "7-bytes"), ("0.0.0.0", "fifteen-bytes-1")):
+        with pytest.raises(ConfigurationError, match=f"value 1 of {variable} is shorter"):
+            async with server_alone(**{variable: credential, "HOST": host}):
+                pass
+
+
 async def test_every_one_of_several_secrets_and_tokens_admits() -> None:
     body = json.dumps(CALL).encode()
-    async with server_alone(WEBHOOK_TOKEN="new,old", WEBHOOK_SECRET="fresh,stale") as http:
-        for token, told in (("new", "topics_unchecked"), ("old", "topics_unchecked"), ("new,old", "unknown_sender")):
+    async with server_alone(WEBHOOK_TOKEN="new-token,old-token", WEBHOOK_SECRET="fresh-secret,stale-secret") as http:
+        for token, told in (
+            ("new-token", "topics_unchecked"),
+            ("old-token", "topics_unchecked"),
+            ("new-token,old-token", "unknown_sender"),
+        ):
             assert (await reason(http, body, {"Authorization": f"Bearer {token}"}))[1] == told
-        for secret, told in (("fresh", "topics_unchecked"), ("stale", "topics_unchecked"), ("hook", "unknown_sender")):
+        for secret, told in (
+            ("fresh-secret", "topics_unchecked"),
+            ("stale-secret", "topics_unchecked"),
+            ("webhook-token", "unknown_sender"),
+        ):
             signature = hmac.new(secret.encode(), body, sha256).hexdigest()
             assert (await reason(http, body, {"X-Webhook-Signature": signature}))[1] == told

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.http.ingress.auth import Stale, WebhookAuth, check_exposure
+from connectors.http.ingress.strength import check_strength
 from schemas.errors import ConfigurationError
 
 BODY = b'[{"id":"x"}]'
@@ -190,3 +191,44 @@ def test_the_beginning_of_a_right_standard_signature_is_no_signature(body: bytes
 
 def test_a_right_signature_with_something_behind_it_is_no_signature() -> None:
     assert AUTH.signing_sender(_plain(_signature("new-secret") + "0"), BODY) is None
+
+
+def test_an_id_with_a_dot_is_no_signature() -> None:
+    """`<id>.<seconds>.<body>` of `m1` could be read as that of `m1.5`, with its time within the signed text."""
+    assert AUTH.signing_sender(_standard(message_id="m1"), BODY)
+    assert AUTH.signing_sender(_standard(message_id="m1.5"), BODY) is None
+
+
+def test_where_a_time_is_required_a_signature_of_the_body_alone_admits_nobody() -> None:
+    strict = WebhookAuth(["new-secret", STANDARD], now_s=lambda: float(NOW), timestamp_required=True)
+    assert strict.signing_sender(_stamped(), BODY) and strict.signing_sender(_standard(), BODY)
+    assert strict.signing_sender(_plain(_signature("dead-secret")), BODY) is None
+    with pytest.raises(Stale) as caught:
+        strict.signing_sender(_plain(_signature("new-secret")), BODY)
+    assert caught.value.reason == "unstamped_signature"
+
+
+@pytest.mark.parametrize(
+    ("credential", "host", "starts"),
+    [
+        ("a" * 16, "0.0.0.0", True),
+        ("a" * 15, "0.0.0.0", False),
+        ("é" * 8, "10.0.0.1", True),
+        ("a" * 8, "127.0.0.1", True),
+        ("a" * 8, "[::1]", True),
+        ("a" * 8, "localhost", True),
+        ("a" * 7, "127.0.0.1", False),
+        ("whsec_" + b64encode(b"a" * 16).decode(), "::", True),
+        ("whsec_" + b64encode(b"a" * 15).decode(), "::", False),
+    ],
+)
+def test_a_short_credential_stops_the_start_and_is_not_repeated(credential: str, host: str, starts: bool) -> None:
+    """One that is long enough does not make up for another."""
+    both = ["a-credential-that-is-long-enough", credential]
+    if starts:
+        check_strength("WEBHOOK_TOKEN", both, host)
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        check_strength("WEBHOOK_TOKEN", both, host)
+    assert caught.value.reason == "WEBHOOK_TOKEN"
+    assert "value 2" in str(caught.value) and credential not in str(caught.value)

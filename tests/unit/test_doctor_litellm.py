@@ -24,7 +24,7 @@ ELSEWHERE = "https://logs.example/ingest"
 OBJECT = {
     "callback_name": "webhook",
     "callback_type": "webhook",
-    "callback_vars": {"webhook_url": ELSEWHERE, "webhook_secret": "hush"},
+    "callback_vars": {"webhook_url": ELSEWHERE, "webhook_secret": "hushed-secret"},
 }
 #: What a running proxy of version 1.109.1 that posts here says of its loggers.
 RUNNING = frozenset({"GenericAPILogger", "ServiceLogging", "ResponsesIDSecurity"})

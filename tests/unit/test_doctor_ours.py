@@ -18,13 +18,19 @@ GOOD = {
     "KAFKA_REPLICATION_FACTOR": "3",
     "SPOOL_PATH": "/data/spool.db",
     "HOST": "0.0.0.0",
+    "CUSTOMER_ID_FIELDS": "user,team,organization,key",
+    "LITELLM_MASTER_KEY": "sk-of-more-than-16-characters",
 }
 WITHOUT_TOKEN = {name: value for name, value in GOOD.items() if name != "WEBHOOK_TOKEN"}
 OWN_CASES: list[tuple[dict[str, str], set[str]]] = [
     (GOOD, set()),
-    (GOOD | {"WEBHOOK_SECRET": "s"}, set()),
+    (GOOD | {"WEBHOOK_SECRET": "s", "WEBHOOK_TIMESTAMP_REQUIRED": "1"}, set()),
+    (GOOD | {"WEBHOOK_SECRET": "s"}, {"signatures_never_expire"}),
+    (GOOD | {"CUSTOMER_ID_FIELDS": ""}, {"client_names_payer"}),
+    (GOOD | {"CUSTOMER_ID_FIELDS": "key,end_user"}, {"client_names_payer"}),
+    (GOOD | {"LITELLM_MASTER_KEY": "sk-1234"}, {"short_master_key"}),
     (WITHOUT_TOKEN, {"no_webhook_credentials"}),
-    (WITHOUT_TOKEN | {"WEBHOOK_SECRET": "s"}, {"signatures_only"}),
+    (WITHOUT_TOKEN | {"WEBHOOK_SECRET": "s", "WEBHOOK_TIMESTAMP_REQUIRED": "1"}, {"signatures_only"}),
     (WITHOUT_TOKEN | {"HOST": "127.0.0.1"}, {"no_webhook_credentials"}),
     (WITHOUT_TOKEN | {"ALLOW_UNSIGNED": "1"}, {"anybody_may_post"}),
     (GOOD | {"LAGO_API_KEY": ""}, {"lago_key_missing"}),

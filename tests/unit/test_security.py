@@ -20,7 +20,7 @@ def _settings(protocol: str) -> Settings:
             "KAFKA_SECURITY_PROTOCOL": protocol,
             "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
             "KAFKA_SASL_USERNAME": "meter",
-            "KAFKA_SASL_PASSWORD": "hush",
+            "KAFKA_SASL_PASSWORD": "hushed-secret",
         }
     )
 
@@ -46,7 +46,7 @@ def test_faust_and_aiokafka_are_told_the_same(protocol: str) -> None:
     [
         ("PLAINTEXT", {}),
         ("SSL", {}),
-        ("SASL_SSL", {"sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "meter", "sasl.password": "hush"}),
+        ("SASL_SSL", {"sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "meter", "sasl.password": "hushed-secret"}),
     ],
 )
 def test_librdkafka_is_told_only_what_its_protocol_needs(protocol: str, expected: dict[str, Any]) -> None:

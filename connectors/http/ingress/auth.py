@@ -16,7 +16,7 @@ TOLERANCE_S = 300.0
 
 
 class Stale(MeterbridgeError):
-    """A signature is right, but its time is not ours: repeated from a recording, or a wrong clock."""
+    """A signature is right, but its time is not: repeated from a recording, a wrong clock, or no time where one is due."""
 
 
 class WebhookAuth:
@@ -25,6 +25,7 @@ class WebhookAuth:
     Args:
         tolerance_s: see `TOLERANCE_S`; its edges still count as in time.
         now_s: seconds since 1970 UTC.
+        timestamp_required: a signature of the body alone, which never expires, admits nobody.
 
     Raises:
         ConfigurationError: a secret is malformed.
@@ -36,11 +37,14 @@ class WebhookAuth:
         tokens: Sequence[str] = (),
         tolerance_s: float = TOLERANCE_S,
         now_s: Callable[[], float] = time.time,
+        *,
+        timestamp_required: bool = False,
     ) -> None:
         self._secrets = [Secret.of(secret) for secret in secrets if secret]
         self._tokens = [token.encode() for token in tokens if token]
         self._tolerance_s = tolerance_s
         self._now_s = now_s
+        self._timestamp_required = timestamp_required
 
     @property
     def is_open(self) -> bool:
@@ -70,11 +74,15 @@ class WebhookAuth:
         """A name for whoever signed the body's bytes (connectors/http/ingress/signatures.py); None = nobody we know.
 
         Raises:
-            Stale: the time that was signed is out of tolerance.
+            Stale: the time that was signed is out of tolerance, or none was signed and one is required.
         """
         signed = signed_by(headers, body, self._secrets)
         if signed is None:
             return None
+        if signed.at_s is None and self._timestamp_required:
+            raise Stale(
+                "unstamped_signature", "the signature has no time: sign t=<seconds>,v1=<hex of <seconds>.<body>>"
+            )
         if signed.at_s is not None and abs(self._now_s() - signed.at_s) > self._tolerance_s:
             raise Stale("stale_signature", f"signed more than {self._tolerance_s:g} s away from this server's clock")
         return f"secret {signed.place}"

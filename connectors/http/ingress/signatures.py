@@ -7,7 +7,8 @@
 | `webhook-signature: v1,<base64>` with `webhook-id` and `webhook-timestamp` | `<id>.<seconds>.<body>` | after `whsec_`, base64 |
 
 The first is GitHub's, the second Stripe's; the third is standardwebhooks.com's. The last two may list several
-signatures, for rotation on the sender's side. Bodies are signed before any Content-Encoding.
+signatures, for rotation on the sender's side. Bodies are signed before any Content-Encoding. An id has no dot
+(standardwebhooks.com demands it): `<id>.<seconds>.<body>` could else be cut in two ways, and a time moved into the id.
 """
 
 import binascii
@@ -80,7 +81,7 @@ def _ours(header: str, body: bytes, secrets: Sequence[Secret]) -> Signed | None:
 
 def _standard(headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret]) -> Signed | None:
     stamp, message_id = headers.get("webhook-timestamp", ""), headers.get("webhook-id", "")
-    if (at_s := _seconds(stamp)) is None or not message_id:
+    if (at_s := _seconds(stamp)) is None or not message_id or "." in message_id:
         return None
     message = b"%b.%b.%b" % (message_id.encode("utf-8", "surrogateescape"), stamp.encode(), body)
     given = [part.removeprefix("v1,") for part in headers[STANDARD].split() if part.startswith("v1,")]
