@@ -190,7 +190,22 @@ def test_one_manifest_that_contradicts_its_event_halts_no_lane(
         assert sink.DeliveryWork._is_whole(work, record, event) is expected
 
 
+ISO = "2026-11-20T12:00:00.000000Z"
+
+
+def call(**changes: Any) -> records.EnrichedUsage:
+    sound = records.EnrichedUsage("0" * 32, 1, "acme", "user", "billable", Decimal("0.1"), ISO, ISO)
+    return msgspec.structs.replace(sound, **changes)
+
+
 BOUNDS = [
+    (call(), True),
+    (call(cost_usd=Decimal("NaN")), False),
+    (call(cost_usd=Decimal("1e999999999")), False),
+    (call(start="2026-02-30T12:00:00.000000Z"), False),
+    (call(end="now"), False),
+    (call(total_tokens=1 << 63), False),
+    (call(identity="x"), False),
     (records.Manifest(-1, 0, 0, 1), False),
     (records.Manifest(0, 0, 0, 1, (1 << 63,)), False),
     (records.Manifest(1 << 31, 0, 0, 1), False),

@@ -78,8 +78,9 @@ async def test_a_table_reads_on_after_any_error_of_its_session(monkeypatch: pyte
     monkeypatch.setattr(followers, "reading", reading)
     follower = Follower({}, "topic", CustomerRecord, time.monotonic, "customers")
     follower.begin()
-    while len(sessions) < 3:
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(10):
+        while len(sessions) < 3:
+            await asyncio.sleep(0.001)
     assert not follower.complete()
     await follower.stop()
 
