@@ -17,8 +17,9 @@ from connectors.held_watch import HeldWatch
 from connectors.http.ingress import rejections
 from connectors.lago.webhook_handlers import OUTCOMES
 from connectors.postgres.errors import REASONS
-from connectors.postgres.projection import DOUBLED, REPEATED, TABLES, UNREADABLE
+from connectors.postgres.projection import DOUBLED, SKIPPED, TABLES
 from connectors.unbilled_watch import UnbilledWatch
+from connectors.unreadable_watch import watch_unreadable
 from schemas.errors import ConfigurationError
 from streams.core.billing_periods import ENDED, NO_CHARGE
 from streams.core.breaker import State
@@ -121,6 +122,7 @@ class Metrics:
         self.open_windows = gauge("meterbridge_open_windows", "Windows that take calls and will be sealed.")
         self.held_watch = HeldWatch(registry)
         self.unbilled_watch = UnbilledWatch(registry)
+        watch_unreadable(registry)
         self.held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
         self.held_straddled = counter(
             "meterbridge_held_straddled_total",
@@ -169,7 +171,7 @@ class Metrics:
         )
         self.projection_skipped = counter(
             "meterbridge_projection_skipped_total",
-            "Records that became no row: unreadable, or a call that is in the log already.",
+            "Records that became no row: unreadable, a call that is in the log already, or a row that Postgres refuses.",
             "reason",
         )
         self.projector_lag = gauge(
@@ -234,7 +236,7 @@ class Metrics:
         _children(self.held_cost, HELD_REASONS)
         _children(self.receipts, STATUSES)
         _children(self.projected_rows, TABLES)
-        _children(self.projection_skipped, (UNREADABLE, REPEATED))
+        _children(self.projection_skipped, SKIPPED)
         _children(self.postgres_failures, REASONS)
         _children(self.doubled_calls, DOUBLED)
         _children(self.late_calls, ("requeued", "known", "waiting", "failed"))

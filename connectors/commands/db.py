@@ -19,11 +19,12 @@ from connectors.commands.base import (
 )
 from connectors.operations.audit import audited
 from connectors.operations.sending import Sender
+from connectors.postgres.migrate import make_roles, pending
 from connectors.postgres.migrate import migrate as bring
-from connectors.postgres.migrate import pending
 from connectors.postgres.pool import postgres_url
 from connectors.postgres.prune import Pruned, prunable
 from connectors.postgres.prune import prune as forget
+from connectors.postgres.unprojected import KeptAside, unprojected_records
 from connectors.settings import Settings
 from connectors.shown import shown
 from schemas.moments import to_datetime
@@ -45,6 +46,19 @@ def migrate(
     say(answer, as_json=as_json, table=lambda: _told(found, "pending" if check else "applied"))
     if check and found:
         raise typer.Exit(1)
+
+
+@db.command(epilog="Example: meterbridge db migrate && meterbridge db roles")
+def roles(as_json: AsJson = False) -> None:
+    """Make meterbridge_projector, meterbridge_api and meterbridge_reader, who may do what they need and nothing else."""
+    with one_sentence():
+        asyncio.run(make_roles(postgres_url(settings_of_command())))
+    lines = "meterbridge_projector, meterbridge_api and meterbridge_reader may do what they need. They have no password yet."
+    say(
+        {"roles": ["meterbridge_projector", "meterbridge_api", "meterbridge_reader"]},
+        as_json=as_json,
+        table=lambda: lines,
+    )
 
 
 @db.command(epilog="Example: meterbridge db prune --older-than 90d --dry-run")
@@ -76,6 +90,25 @@ def prune(
         "rows": found.rows,
     }
     say(answer, as_json=as_json, table=lambda: _forgotten(found, dry_run))
+
+
+@db.command(epilog="Example: meterbridge db unprojected --json")
+def unprojected(
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many, the latest first.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Records that became no row: what nobody can read, and what Postgres refused. They stay in their topics."""
+    with one_sentence():
+        found = asyncio.run(unprojected_records(postgres_url(settings_of_command()), limit))
+    heads = ("topic", "partition", "offset", "reason", "problem", "noticed")
+    answer = {"total": found.total, "records": [dict(zip(heads, row, strict=True)) for row in found.rows]}
+    say(answer, as_json=as_json, table=lambda: _kept_aside(heads, found))
+
+
+def _kept_aside(heads: tuple[str, ...], found: KeptAside) -> Any:
+    if not found.total:
+        return "Every record that was read has become a row."
+    return table_of(heads, found.rows)
 
 
 def _least(settings: Settings) -> timedelta:

@@ -66,6 +66,7 @@ TYPES = {
     "meterbridge_lane_halted": "gauge",
     "meterbridge_chunks_missing_total": "counter",
     "meterbridge_follower_lag_seconds": "gauge",
+    "meterbridge_unreadable_records_total": "counter",
     "meterbridge_lago_breaker_state": "gauge",
     "meterbridge_lago_resend_is_safe": "gauge",
     "meterbridge_lago_too_old": "gauge",

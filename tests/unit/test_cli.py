@@ -16,6 +16,8 @@ COMMANDS = (
     ["topics", "check"],
     ["db", "migrate"],
     ["db", "prune"],
+    ["db", "roles"],
+    ["db", "unprojected"],
     ["doctor"],
     ["dlq", "list"],
     ["dlq", "show"],
