@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 it cannot be done now, 2 the command or a setting is wrong
 is imported by that command.
 """
 
-import asyncio
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -144,6 +143,7 @@ def lago_sandbox(
 ) -> None:
     """Serve a stand-in for Lago, for trials and tests; nothing is billed."""
     from connectors.lago.sandbox import run_sandbox
+    from connectors.stopping import run_until_told
 
     if dedup and store != "clickhouse":
         fail("--dedup is a setting of the clickhouse store: postgres always deduplicates.", 2)
@@ -151,7 +151,7 @@ def lago_sandbox(
     if webhook_secret is not None:
         options["webhook_secret"] = webhook_secret
     with one_sentence():
-        asyncio.run(run_sandbox(host, port, **options, rate_limit=rate_limit))
+        run_until_told(lambda word: run_sandbox(word, host, port, **options, rate_limit=rate_limit))
 
 
 def _chosen(only: str, known: tuple[str, ...]) -> tuple[str, ...]:
