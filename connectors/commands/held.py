@@ -5,7 +5,6 @@ import time
 from typing import Annotated, Any
 
 import typer
-from aiokafka.errors import KafkaError
 
 from connectors.commands.base import (
     AsJson,
@@ -33,7 +32,7 @@ def list_held(
     customer: Annotated[str, typer.Option(help="Only this LiteLLM customer id.")] = "", as_json: AsJson = False
 ) -> None:
     """What waits, for whom, why and how much, read from the ledgers themselves."""
-    with one_sentence(KafkaError):
+    with one_sentence():
         found = [one for one in _read(settings_of_command(), quiet=as_json) if customer in ("", one.customer)]
     say(_answer(found), as_json=as_json, table=lambda: _table(found))
 
@@ -48,7 +47,7 @@ def write_off(
 ) -> None:
     """Give up on a customer's held usage: it is never billed, stays in the books as written off, and is on record."""
     until_us = time.time_ns() // 1000 if until == "0s" else moment_us(until)
-    with one_sentence(KafkaError):
+    with one_sentence():
         settings = settings_of_command()
         found = [one for one in _read(settings, quiet=as_json) if one.customer == customer and one.first_us <= until_us]
         if not found:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from aiokafka.errors import KafkaError
 
 from connectors.commands.base import AsJson, DryRun, fail, one_sentence, say, settings_of_command, table_of, tell
 from connectors.commands.own_books import own_books
@@ -55,7 +54,7 @@ def rebill(
 
     Exit code 1: some of it has nowhere to go yet.
     """
-    with one_sentence(KafkaError):
+    with one_sentence():
         found = asyncio.run(_billed_again(settings_of_command(), why, dry_run=dry_run))
     say([_line(one) for one in found], as_json=as_json, table=lambda: _rebilled(found, dry_run=dry_run))
     if not all(one.able for one in found):

@@ -5,7 +5,6 @@ import re
 from typing import Annotated, Any, NoReturn
 
 import typer
-from aiokafka.errors import KafkaError
 
 from connectors.commands.base import AsJson, DryRun, fail, moment_us, one_sentence, say, settings_of_command, table_of
 from connectors.operations.ledger_init import carry_out, place_of, plans
@@ -37,7 +36,7 @@ def init(
     Says what is skipped. Exit code 0: done, or, without --yes, can be done; 1: nothing to do, or a ledger needs more.
     """
     wanted = _wanted(since, partition)
-    with one_sentence(KafkaError):
+    with one_sentence():
         settings = settings_of_command()
         if partition is not None and partition >= settings.kafka_partitions:
             fail(f"there is no partition {partition}.", 2)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from aiokafka.errors import KafkaError
 
 from connectors.account_books import now_us
 from connectors.commands.base import AsJson, fail, one_sentence, progress, say, settings_of_command, table_of
@@ -50,7 +49,7 @@ def migrate_orgs(
     if execute and verify:
         fail("--execute or --verify, not both: run it once more to verify.", 2)
     mode = EXECUTE if execute else VERIFY if verify else DRY_RUN
-    with one_sentence(KafkaError, OSError):
+    with one_sentence(OSError):
         settings = settings_of_command()
         entries = _entries(settings, mapping_file, mapping_sql)
         with progress("customers", len(entries), quiet=as_json) as told:

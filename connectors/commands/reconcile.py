@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from aiokafka.errors import KafkaError
 
 from connectors.commands.base import AsJson, fail, moment_us, one_sentence, progress, say, settings_of_command
 from connectors.lago.client import LagoClient, lago_http
@@ -41,7 +40,7 @@ def reconcile(
     """Read ledgers and events again and prove that nothing is missing, twice, or billed at another cost than LiteLLM's.
     Exit code 1 when something is. What is not billed, and why, is said without turning it."""
     between = (to_datetime(moment_us(since)), to_datetime(moment_us(until))) if litellm else None
-    with one_sentence(KafkaError):
+    with one_sentence():
         settings = settings_of_command()
         with progress("reading ledgers", settings.kafka_partitions, quiet=as_json) as told:
             report = asyncio.run(_reconciled(settings, told, lago, between))
