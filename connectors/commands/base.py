@@ -28,8 +28,8 @@ from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, Topic
 from schemas.moments import SECOND_US, parse_us
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-Delimiter = Annotated[str, typer.Option(help="Of CSV, where it is no comma: ';', '|' or tab.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, with its money, and do nothing.")]
+Delimiter = Annotated[str, typer.Option(help="Delimiter of a CSV file: ',' (default), ';', '|' or tab.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done and its amount; change nothing.")]
 
 _AGO = re.compile(r"^(\d+)([smhd])$")
 _WIDE = 240

@@ -22,15 +22,17 @@ from connectors.shown import shown
 from schemas.customers import OrgRecord
 from streams.core.after_end import AGAIN, Gap
 
-lago = typer.Typer(help="What Lago needs, and what it will not bill.", no_args_is_help=True)
+lago = typer.Typer(help="Prepare Lago, and bill again what it did not bill.", no_args_is_help=True)
 
 
 @lago.command(epilog="Example: LAGO_API_KEY=... meterbridge lago setup && meterbridge doctor")
 def setup(
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 when anything would be.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit code 1 if anything is missing or differs.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the metrics, plans and webhook endpoint that are missing; say what differs, which makes the exit code 1."""
+    """Create missing metrics, plans and the webhook endpoint in Lago. Exit code 1 if an existing one differs."""
     with one_sentence():
         report = asyncio.run(_set_up(settings_of_command(), only_check=check))
     if as_json:
@@ -46,13 +48,13 @@ def setup(
 
 @lago.command(epilog="Example: meterbridge lago rebill --dry-run")
 def rebill(
-    why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bill again what was posted to a subscription with a moment after its end: on the org's next one. Needs Postgres.
+    """Bill usage again that was sent to a subscription after its end: on the org's next subscription. Needs Postgres.
 
-    Exit code 1: some of it has nowhere to go yet.
+    Exit code 1 if some of it has no subscription yet.
     """
     with one_sentence():
         found = asyncio.run(_billed_again(settings_of_command(), why, dry_run=dry_run))

@@ -63,9 +63,9 @@ def test_a_customer_is_named_again_when_the_reason_is_another(watched: Watched) 
     """Mapped, and still not billed: whoever acted on the first line must hear of the second reason, once."""
     with capture_logs() as said:
         watched.held("ghost")
-        watched.held("ghost", reason=NO_SUBSCRIPTION, at_s=1200)
-        watched.held("ghost", reason=NO_SUBSCRIPTION, at_s=1201)
-        watched.held("ghost", at_s=2400)
+        watched.held("ghost", reason=NO_SUBSCRIPTION, at_s=-1200)
+        watched.held("ghost", reason=NO_SUBSCRIPTION, at_s=-1201)
+        watched.held("ghost", at_s=-2400)
     assert [(one["customer"], one["reason"], one["calls"], one["usd"]) for one in said] == [
         ("ghost", NO_MAPPING, 1, "0.5"),
         ("ghost", NO_SUBSCRIPTION, 1, "0.5"),
