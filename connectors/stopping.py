@@ -6,6 +6,7 @@ everything else is done again by the next process. So an error after the word to
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -80,8 +81,8 @@ class StopWord:
 
     def end(self, code: int) -> None:
         """End the process: with 0 if it was told to stop, else with `code`."""
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
         self._leave(0 if self.told else code)
 
     def _limit(self) -> None:

@@ -36,7 +36,7 @@ class Sender:
             client_id="meterbridge-operations",
             security=security,
         )
-        self._producer = Producer(config, logger=logging.getLogger("librdkafka"))
+        self._producer = Producer({**config, "logger": logging.getLogger("librdkafka")})
         self._failed: KafkaError | None = None
 
     def send(self, records: Iterable[Outgoing], sent: Callable[[int], None] = lambda _count: None) -> int:
