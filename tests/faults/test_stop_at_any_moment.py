@@ -167,12 +167,16 @@ async def test_what_starts_while_kafka_is_away_waits_for_it_and_begins(tmp_path:
         await asyncio.to_thread(Stage, broker.bootstrap, "w.")
         await asyncio.to_thread(broker.kill)
         with all_of((*ROLES, "serve"), tmp_path, at(broker.bootstrap, "w.", database)) as started:
+            begun = time.monotonic()
+            for one in started.values():
+                await soon(lambda one=one: one.events("kafka_awaited"), 30)  # type: ignore[misc]
             await asyncio.sleep(25.0)
             for name, one in started.items():
                 assert one.process.poll() is None, (name, one.log.read_text()[-2000:])
                 awaited = one.events("kafka_awaited")
-                assert [line["address"] for line in awaited] == [f"KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}"], name
-                assert len(one.log.read_text().splitlines()) < 15, one.log.read_text()
+                assert {line["address"] for line in awaited} == {f"KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}"}, name
+                assert len(awaited) <= 1 + (time.monotonic() - begun) / 60, name
+                assert len(one.log.read_text().splitlines()) < 20, one.log.read_text()
             await asyncio.to_thread(broker.restart)
             for one in started.values():
                 await soon(lambda one=one: works(one), 30)  # type: ignore[misc]
