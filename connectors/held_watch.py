@@ -1,4 +1,4 @@
-"""Says when usage begins to be held, for whom and why, once a customer; and how long the oldest of it has waited."""
+"""Says when usage begins to be held, for whom and why, once a customer and reason; and how long the oldest of it has waited."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,8 @@ class HeldWatch:
 
     def __init__(self, registry: CollectorRegistry, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
         self._now_us = now_us
-        self._customers: dict[int, set[str]] = {}
+        #: By partition and customer: the reasons that were told since its usage began to be held.
+        self._told: dict[int, dict[str, set[str]]] = {}
         self._oldest_us: dict[int, int] = {}
         self._new = Counter(
             "meterbridge_newly_held_customers", "Customers whose usage began to be held.", registry=registry
@@ -35,29 +36,28 @@ class HeldWatch:
         self._age.set_function(self.oldest_s)
 
     def look(self, partition: int, books: Books) -> None:
-        """Compare with the last look."""
-        customers = set(books.held)
+        """Compare with the last look: a customer is named again when its usage is held for a reason that was not told."""
+        told = self._told.get(partition, {})
+        now = {customer: {books.windows[first].held for first in firsts} for customer, firsts in books.held.items()}
         # What a ledger held when it was opened is told again: after a restart nobody else says it.
-        new = sorted(customers - self._customers.get(partition, set()))
-        self._customers[partition] = customers
-        self._new.inc(len(new))
-        for customer in new[:_NAMED]:
+        self._new.inc(len(now.keys() - told.keys()))
+        new = sorted((customer, reason) for customer, why in now.items() for reason in why - told.get(customer, set()))
+        self._told[partition] = {customer: why | told.get(customer, set()) for customer, why in now.items()}
+        for customer, reason in new[:_NAMED]:
             windows = [books.windows[first] for first in books.held[customer]]
-            held = total(windows)
-            _log.warning(
-                "usage_held", customer=customer, reason=windows[0].held, calls=held.calls, usd=plain(held.cost)
-            )
+            held = total(window for window in windows if window.held == reason)
+            _log.warning("usage_held", customer=customer, reason=reason, calls=held.calls, usd=plain(held.cost))
         if len(new) > _NAMED:
             _log.warning("usage_held_of_more_customers", partition=partition, count=len(new) - _NAMED)
         oldest = [books.windows[first].min_end_us for firsts in books.held.values() for first in firsts]
         self._forget_age(partition)
         if oldest:
             self._oldest_us[partition] = min(oldest)
-        self._count.set(len(set().union(*self._customers.values())))
+        self._count.set(len(set().union(*self._told.values())))
 
     def close(self, partition: int) -> None:
         """Another worker has the ledger now."""
-        self._customers.pop(partition, None)
+        self._told.pop(partition, None)
         self._forget_age(partition)
 
     def oldest_s(self) -> float:

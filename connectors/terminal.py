@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 
 #: What a shell answers for a command that was interrupted.
 INTERRUPTED = 130
+#: They run until a signal tells them to stop, which is no failure.
+_UNTIL_TOLD = frozenset({"serve", "worker", "lago-sandbox"})
 #: They stop by themselves on a signal, and have something to finish.
-_STOP_THEMSELVES = frozenset({"serve", "worker", "demo", "lago-sandbox"})
+_STOP_THEMSELVES = _UNTIL_TOLD | {"demo"}
 #: A progress bar may have hidden it.
 _SHOW_CURSOR = "\x1b[?25h"
 
@@ -34,6 +36,9 @@ def prepare(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in words if not word.startswith("-")), "")
+    if command in _UNTIL_TOLD:
+        # Libraries take seconds to load. As the first process of a container it would not even hear the signal.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         return  # a job in the background of a shell: Ctrl-C is for another
     if command in _STOP_THEMSELVES or not hasattr(signal, "pthread_sigmask"):

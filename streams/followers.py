@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 _POLL_MS = 100
 _PROBE_S = 1.0
-_AGAIN_S = 0.5
+_AGAIN_S, _TELL_EVERY_S = 0.5, 60.0
 #: Taken in without a pause: bounds how long the event loop stands still.
 _BATCH = 2000
 
@@ -109,15 +109,22 @@ class TopicFollower(ABC):
                     await self._changed.wait()
 
     async def _follow(self) -> None:
+        told_at = float("-inf")
         while True:
             try:
                 await self._session()
             except KafkaError as error:
-                log.warning("follower_interrupted", table=self.name, error=type(error).__name__)
+                # Kafka may be away for hours, and is asked again twice a second.
+                if self._monotonic() - told_at >= _TELL_EVERY_S:
+                    told_at = self._monotonic()
+                    address = f"KAFKA_BOOTSTRAP_SERVERS={self._kafka.get('bootstrap_servers', '')}"
+                    log.warning("follower_interrupted", table=self.name, error=type(error).__name__, address=address)
             except Exception:
                 # A table that stands still ages, which is seen and waited for; one that ends takes its process with it,
                 # and the ingress that may be in it.
-                log.exception("follower_interrupted", table=self.name)
+                if self._monotonic() - told_at >= _TELL_EVERY_S:
+                    told_at = self._monotonic()
+                    log.exception("follower_interrupted", table=self.name)
             await asyncio.sleep(_AGAIN_S)
 
     async def _session(self) -> None:

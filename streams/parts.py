@@ -1,6 +1,7 @@
 """What the roles are built from: settings turned into values, and neighbours handed in."""
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -44,6 +45,7 @@ class Parts:
         delivery, projection: made on first use, inside the running loop; the latter for the projector alone.
         instance_id: static group membership, where the platform gives a stable name.
         now_us: the wall clock, microseconds since 1970 UTC.
+        leave: ends the process with an exit code.
     """
 
     kafka: Mapping[str, Any]
@@ -65,6 +67,7 @@ class Parts:
     monotonic: Callable[[], float] = time.monotonic
     random: Callable[[], float] = random.random
     now_us: Callable[[], int] = _wall_clock_us
+    leave: Callable[[int], None] = os._exit
 
     def group(self, role: str) -> str:
         """Consumer group of a role, also the beginning of its transactional ids."""

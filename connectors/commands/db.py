@@ -30,7 +30,7 @@ from connectors.shown import shown
 from schemas.moments import to_datetime
 from schemas.topics import RAW
 
-db = typer.Typer(help="The tables in Postgres, which keep what can be queried.", no_args_is_help=True)
+db = typer.Typer(help="The tables in Postgres. Needs Postgres.", no_args_is_help=True)
 
 
 @db.command(epilog="Example: meterbridge db migrate --check && meterbridge worker --only project")
@@ -38,7 +38,7 @@ def migrate(
     check: Annotated[bool, typer.Option(help="Change nothing; exit code 1 when migrations are pending.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the tables to this version. Safe to repeat, and to run from several places at once."""
+    """Create or upgrade the tables for this version. Safe to repeat, and to run in several places at once."""
     with one_sentence():
         url = postgres_url(settings_of_command())
         found = [f"{one.version:04d}_{one.name}" for one in asyncio.run(pending(url) if check else bring(url))]
@@ -63,12 +63,12 @@ def roles(as_json: AsJson = False) -> None:
 
 @db.command(epilog="Example: meterbridge db prune --older-than 90d --dry-run")
 def prune(
-    older_than: Annotated[str, typer.Option(help="How old what is forgotten is at least, like 90d.")],
-    why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
+    older_than: Annotated[str, typer.Option(help="Delete only rows that are older, like 90d.")],
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Forget old calls by whole months, and old settled events, refusals and attempts. The audit log is kept."""
+    """Delete old calls by whole months, and old settled events, refusals and attempts. The audit log is kept."""
     age_s = duration_s(older_than)
     with one_sentence():
         settings = settings_of_command()

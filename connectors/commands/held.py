@@ -5,7 +5,6 @@ import time
 from typing import Annotated, Any
 
 import typer
-from aiokafka.errors import KafkaError
 
 from connectors.commands.base import (
     AsJson,
@@ -25,30 +24,30 @@ from connectors.settings import Settings
 from schemas.moments import to_iso
 from schemas.money import ZERO, add, plain
 
-held = typer.Typer(help="Usage that is accounted for and not billed yet.", no_args_is_help=True)
+held = typer.Typer(help="Usage that is counted and not billed yet.", no_args_is_help=True)
 
 
 @held.command("list", epilog="Example: meterbridge held list --json")
 def list_held(
     customer: Annotated[str, typer.Option(help="Only this LiteLLM customer id.")] = "", as_json: AsJson = False
 ) -> None:
-    """What waits, for whom, why and how much, read from the ledgers themselves."""
-    with one_sentence(KafkaError):
+    """List held usage by customer, with the reason and the amount, read from the ledgers."""
+    with one_sentence():
         found = [one for one in _read(settings_of_command(), quiet=as_json) if customer in ("", one.customer)]
     say(_answer(found), as_json=as_json, table=lambda: _table(found))
 
 
 @held.command("write-off", epilog="Example: meterbridge held write-off --customer test-user --why 'load test'")
 def write_off(
-    customer: Annotated[str, typer.Option(help="The LiteLLM customer id whose held usage is given up.")],
-    why: Annotated[str, typer.Option(help="Your words for the audit line.")],
-    until: Annotated[str, typer.Option(help="Usage that ended up to then; later usage stays held.")] = "0s",
+    customer: Annotated[str, typer.Option(help="The LiteLLM customer id whose held usage is written off.")],
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")],
+    until: Annotated[str, typer.Option(help="Only usage that ended up to then; later usage stays held.")] = "0s",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give up on a customer's held usage: it is never billed, stays in the books as written off, and is on record."""
+    """Write off a customer's held usage: it is never billed. The ledgers and the audit log keep it."""
     until_us = time.time_ns() // 1000 if until == "0s" else moment_us(until)
-    with one_sentence(KafkaError):
+    with one_sentence():
         settings = settings_of_command()
         found = [one for one in _read(settings, quiet=as_json) if one.customer == customer and one.first_us <= until_us]
         if not found:

@@ -17,9 +17,9 @@ from connectors.postgres.api_keys import PostgresKeys
 from connectors.postgres.pool import Database, postgres_url
 from connectors.settings import Settings
 
-keys = typer.Typer(help="API keys of the management API; they are kept in Postgres.", no_args_is_help=True)
+keys = typer.Typer(help="API keys of the management API. Needs Postgres.", no_args_is_help=True)
 
-KeyId = Annotated[str, typer.Argument(help="The id, as `keys list` shows it.")]
+KeyId = Annotated[str, typer.Argument(help="The id that `keys list` shows.")]
 T = TypeVar("T")
 
 
@@ -28,12 +28,12 @@ def create(
     name: Annotated[str, typer.Option(help="What the key is for.")],
     scope: Annotated[list[str], typer.Option(help=f"Of {', '.join(SCOPES)}, or {EVERYTHING}; may be repeated.")],
     org: Annotated[
-        list[str] | None, typer.Option(help="The only org it is for; may be repeated; all by default.")
+        list[str] | None, typer.Option(help="Restrict the key to this org; may be repeated. Default: all orgs.")
     ] = None,
-    expires: Annotated[str, typer.Option(help="How long it lives, like 90d; for ever by default.")] = "",
+    expires: Annotated[str, typer.Option(help="The key expires after this time, like 90d. Default: never.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and show its token, this once."""
+    """Create a key and show its token; the token is shown only once."""
     if not {EVERYTHING, *SCOPES}.issuperset(scope):
         fail(f"--scope takes {', '.join(SCOPES)}, or {EVERYTHING}.", 2)
     now = _now()
@@ -47,7 +47,7 @@ def create(
 
 @keys.command("list", epilog="Example: meterbridge keys list --json")
 def list_keys(as_json: AsJson = False) -> None:
-    """Every key, the latest first, without its token."""
+    """List all keys without their tokens, the newest first."""
     with one_sentence():
         found = _with_store(settings_of_command(), lambda store: store.all())
     rows = [key_shown(key, _now()) for key in found]
@@ -57,10 +57,10 @@ def list_keys(as_json: AsJson = False) -> None:
 @keys.command(epilog="Example: meterbridge keys rotate 3f9a0c12d4e5 --overlap 24h")
 def rotate(
     key_id: KeyId,
-    overlap: Annotated[str, typer.Option(help="How long the old key lives on, 720h at most.")] = "24h",
+    overlap: Annotated[str, typer.Option(help="How long the old key stays valid, 720h at most.")] = "24h",
     as_json: AsJson = False,
 ) -> None:
-    """Make a key's successor and show its token, this once; the old one lives on for a while."""
+    """Replace a key and show the new token once; the old key stays valid for a while."""
     lives_on = timedelta(seconds=duration_s(overlap))
     if lives_on > timedelta(hours=MAX_OVERLAP_HOURS):
         fail(f"--overlap is {MAX_OVERLAP_HOURS}h at most.", 2)
@@ -83,7 +83,7 @@ def rotate(
 
 @keys.command(epilog="Example: meterbridge keys revoke 3f9a0c12d4e5")
 def revoke(key_id: KeyId, as_json: AsJson = False) -> None:
-    """End a key: it is refused within seconds. Safe to repeat."""
+    """Revoke a key: it is refused within seconds. Safe to repeat."""
 
     async def ended(store: PostgresKeys) -> ApiKey:
         key = await _existing(store, key_id)

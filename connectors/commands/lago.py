@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from aiokafka.errors import KafkaError
 
 from connectors.commands.base import AsJson, DryRun, fail, one_sentence, say, settings_of_command, table_of, tell
 from connectors.commands.own_books import own_books
@@ -23,15 +22,17 @@ from connectors.shown import shown
 from schemas.customers import OrgRecord
 from streams.core.after_end import AGAIN, Gap
 
-lago = typer.Typer(help="What Lago needs, and what it will not bill.", no_args_is_help=True)
+lago = typer.Typer(help="Prepare Lago, and bill again what it did not bill.", no_args_is_help=True)
 
 
 @lago.command(epilog="Example: LAGO_API_KEY=... meterbridge lago setup && meterbridge doctor")
 def setup(
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 when anything would be.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit code 1 if anything is missing or differs.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the metrics, plans and webhook endpoint that are missing; say what differs, which makes the exit code 1."""
+    """Create missing metrics, plans and the webhook endpoint in Lago. Exit code 1 if an existing one differs."""
     with one_sentence():
         report = asyncio.run(_set_up(settings_of_command(), only_check=check))
     if as_json:
@@ -47,7 +48,7 @@ def setup(
 
 @lago.command(epilog="Example: meterbridge lago rebill --dry-run")
 def rebill(
-    why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
     also_taken: Annotated[
         bool,
         typer.Option(
@@ -58,11 +59,11 @@ def rebill(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bill again what was posted to a subscription with a moment after its end: on the org's next one. Needs Postgres.
+    """Bill usage again that was sent to a subscription after its end: on the org's next subscription. Needs Postgres.
 
     Exit code 1: some of it has nowhere to go yet, or is on another customer's invoice.
     """
-    with one_sentence(KafkaError):
+    with one_sentence():
         found = asyncio.run(_billed_again(settings_of_command(), why, also_taken=also_taken, dry_run=dry_run))
     say([_line(one) for one in found], as_json=as_json, table=lambda: _rebilled(found, dry_run=dry_run))
     if not all(one.able for one in found):
