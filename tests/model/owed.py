@@ -54,6 +54,7 @@ class Use:
     posted: tuple[str, int] | None = None  # to that subscription, with that moment
     bill: Life | None = None  # and is on this one's invoice of this month; None: on none
     month: str = ""
+    again: bool = False  # after an end that was not known
     dead: bool = False
     given_up: bool = False
 
@@ -100,16 +101,20 @@ class Model:
             self.costless.setdefault(use.identity, self.clock)
             return True
         use.at, use.window = use.ended, self.settings.window if use.metric == h.USAGE else 0
-        mapping = self.mappings.get(use.customer)
-        use.astray = mapping is not None and covering(mapping.versions, use.ended) < mapping.gone
-        use.life = self.payer(use)
+        use.life = self.payer(use, new=True)
         self.counted[use.identity] = use
         if not use.window:
             self.seals([use])
         return True
 
-    def payer(self, use: Use) -> Life | None:
-        """The subscription that pays, None: it is held; none that has ended."""
+    def payer(self, use: Use, *, new: bool = False) -> Life | None:
+        """The subscription that pays, None: it is held; none that has ended. What is `new`, and another's by a mapping of
+        which no record is kept, is nobody's: that cannot be told any longer."""
+        mapping = self.mappings.get(use.customer, Mapping())
+        covered = covering(mapping.versions, use.at)
+        if new and covered < mapping.gone:
+            first = [next(self.turns(use, mapping, number), ("", "")) for number in (covered, mapping.gone)]
+            use.astray = first[0] != first[1]
         found = (self.choice(use, org, named, use.at) for org, named in self.payers(use))
         return next((life for life in found if life), None)
 
@@ -127,10 +132,11 @@ class Model:
         return (own or best)[0] if len(best) == 1 or own or (free and best) else None
 
     def follows(self, use: Use, life: Life) -> Life | None:
-        """That life, or where it has ended the next one of the same id."""
-        same = [one for one in self.lives.known.get(life.org, []) if one.name == life.name and not one.over(self.now)]
-        owed = [one for one in same if use.metric in h.CHARGED[one.plan]]
-        return min(owed or same, key=lambda one: one.start, default=None)
+        """That life, or where it has ended the next one of the same id. What our record has not is taken at its word."""
+        same = [one for one in self.lives.known.get(life.org, []) if one.name == life.name] or [life]
+        charging = [one for one in same if use.metric in h.CHARGED[one.plan]]
+        lives = charging if charging or use.metric == h.USAGE else same
+        return min((one for one in lives if not one.over(self.now)), key=lambda one: one.start, default=None)
 
     def payers(self, use: Use) -> Iterator[Payer]:
         """Orgs, with the subscription that is named: of the mapping that the end lies in, see `turns`. What was held for
@@ -138,13 +144,17 @@ class Model:
         if use.kind == "org":
             yield use.customer, ""
         mapping = self.mappings.get(use.customer, Mapping())
-        covered, had_one = covering(mapping.versions, use.at), lambda org: bool(self.lives.known.get(org))
+        covered = covering(mapping.versions, use.at)
         if not mapping.kept or use.astray:
             return
-        found = list(turns(mapping.versions, max(covered, mapping.gone), use.kind, self.now, had_one))
+        found = list(self.turns(use, mapping, max(covered, mapping.gone)))
         if covered < mapping.gone and use.holder and use.holder not in [org for org, _ in found[:1]]:
             found = [(use.holder, "")]
         yield from found
+
+    def turns(self, use: Use, mapping: Mapping, first: int) -> Iterator[Payer]:
+        """See `payers.turns`."""
+        return turns(mapping.versions, first, use.kind, self.now, lambda org: bool(self.lives.known.get(org)))
 
     def forgets(self, mapping: Mapping, customer: str, number: int) -> None:
         """No record is kept of the first versions: what is held now is held for who would pay."""
@@ -204,7 +214,7 @@ class Model:
             if ended and self.lives.behind_an_end(org, name, moment, self.now):
                 life = self.choice(use, org, "", use.moment, asked=True)
                 if life:
-                    use.life, use.moment, use.posted = life, self.moved(use, life, use.moment), None
+                    use.life, use.moment, use.posted, use.again = life, self.moved(use, life, use.moment), None, True
         self.posts(lost)
 
     def ticks(self) -> None:

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from tests.model import history as h
 from tests.model.history import DAY, HOUR, MINUTE, History, at
+from tests.model.payers import KEPT_FOR
+from tests.model.soundness import sound
 
 _BORDERS = (at("04-01 00:00:00"), at("05-01 00:00:00"))
 _NEAR = (-3 * DAY, -DAY - HOUR, -HOUR, -90, -30, -1, 0, 1, 30, 90, HOUR, DAY + HOUR, 3 * DAY)
@@ -22,13 +24,22 @@ _NUMBERS = (0, 6, 1, 7, 4, 0, 6, 1, 7, 4, 3, 2)
 _ANN_S = (0, 6)
 _OF_A_USER = 4
 #: Number of a subscription, and whether it is the org's own: a second one that is not leaves nobody to choose.
-_WHICH = ((0, False), (1, True), (2, True), (1, False))
+_WHICH = ((0, False), (1, True), (2, True), (1, False), (h.SHARED, False), (h.SHARED, True))
+#: By which way our record learns of a change in Lago: often by none, as webhooks get lost.
+_WAYS = (h.WEBHOOK, h.WEBHOOK, h.ANSWER, h.NOT, h.NOT, h.LEARNER)
+#: When a mapping begins, from the moment that it is written: mostly as soon as it can.
+_LEARNING = (h.WEBHOOK, h.ANSWER, h.LEARNER, h.POLL)
+_BEGINS = (*[None] * 8, -20 * DAY, -HOUR, 0, h.LEAD, MINUTE, DAY, 10 * DAY)
 
 customers = st.sampled_from(h.CUSTOMERS)
 orgs = st.sampled_from(h.ORGS)
 costs = st.sampled_from([*_COSTS, None])
 plans = st.sampled_from([h.AI, h.AI, h.SEEK, h.BOTH])
 few = st.integers(0, 1)
+late = st.sampled_from([h.SHIFT, h.HOLD])
+ways = st.sampled_from(_WAYS)
+#: Numbers of subscriptions of the first plan: the one that an org begins with more often.
+numbers = st.sampled_from([0, 0, 0, 1, h.SHARED, h.SHARED])
 
 Pool = list[int]
 
@@ -65,26 +76,38 @@ def deliveries(draw: st.DrawFn, pool: Pool, known: list[h.Call]) -> h.Step:
     return h.Arrives(moment, call)
 
 
+@st.composite
+def mapped(draw: st.DrawFn, moments: st.SearchStrategy[int], customer: str = "") -> h.Mapped:
+    """Somebody is mapped: for one kind of id perhaps, to a subscription by its name, from another moment on."""
+    moment, org = draw(moments), draw(st.sampled_from([*h.ORGS, *h.ORGS, h.TYPO]))
+    name = h.name_of(draw(orgs) if not draw(st.integers(0, 5)) else org, h.AI, draw(numbers))
+    apart = draw(st.sampled_from(_BEGINS))
+    return h.Mapped(
+        moment,
+        customer or draw(customers),
+        org,
+        draw(st.sampled_from(["", "", "end_user"])),
+        "" if draw(st.integers(0, 3)) else name,
+        0 if apart is None else moment + apart,
+    )
+
+
 def changes(pool: Pool) -> st.SearchStrategy[h.Step]:
     """Who pays is another from now on."""
     moments = st.sampled_from(pool)
     return st.one_of(
+        mapped(moments),
         st.builds(
-            h.Mapped,
-            moments,
-            customers,
-            st.sampled_from([*h.ORGS, *h.ORGS, h.TYPO]),
-            st.sampled_from(["", "", "end_user"]),
-        ),
-        st.builds(
-            lambda at, org, plan, days_ago, which: h.Subscribed(at, org, plan, days_ago, *which),
+            lambda at, org, plan, days_ago, which, way: h.Subscribed(at, org, plan, days_ago, *which, way),
             moments,
             orgs,
             plans,
             st.sampled_from([0, 0, 1, 20]),
             st.sampled_from(_WHICH),
+            ways,
         ),
-        st.builds(h.Terminated, moments, orgs, plans, few),
+        st.builds(h.Terminated, moments, orgs, st.just(h.AI), numbers, ways),
+        st.builds(h.Learnt, moments, orgs, st.sampled_from(_LEARNING)),
         st.builds(h.Unmapped, moments, customers, st.booleans()),
     )
 
@@ -104,7 +127,9 @@ def operations(pool: Pool) -> st.SearchStrategy[h.Step]:
             st.sampled_from([MINUTE, MINUTE, HOUR, 0]),
             st.sampled_from([(), (), ("team_id",), ("user_id",)]),
             st.sampled_from([12, 12, 6]),
+            late,
         ),
+        st.builds(h.Pruned, moments),
     )
 
 
@@ -153,37 +178,72 @@ def waiting(draw: st.DrawFn) -> History:
     return sound(sorted(drawn, key=lambda step: step.at), awake=True)
 
 
+@st.composite
+def ended(draw: st.DrawFn) -> History:
+    """A subscription ends in Lago, mostly unnoticed, while its org's usage comes in; another one begins, perhaps under the
+    same external id, perhaps of the other org; some time or other our records learn of it."""
+    pool = sorted(draw(st.lists(st.sampled_from([*_BETWEEN, *MOMENTS]), min_size=3, max_size=6, unique=True)))
+    moments, end = st.sampled_from(pool), draw(st.sampled_from(pool[:2]))
+    handed_on = draw(st.sampled_from([False, False, False, True]))  # the other org gets the external id
+    number = h.SHARED if handed_on else draw(numbers)
+    before = st.builds(h.Call, st.sampled_from(_ANN_S), st.sampled_from([end - 30, end, pool[0]]), costs)
+    after = st.builds(h.Call, st.sampled_from(_ANN_S), st.sampled_from([end + 1, end + 90, *pool[1:]]), costs)
+    used = [*draw(st.lists(after, min_size=1, max_size=3)), *draw(st.lists(before, max_size=2))]
+    named = draw(st.sampled_from(["", "", h.name_of("org_a", h.AI, number), "shared"]))
+    drawn: list[h.Step] = [
+        h.Mapped(MOMENTS[0], "ann", "org_a", named=named),
+        h.Mapped(MOMENTS[0], "bob", "org_b", named=draw(st.sampled_from(["", "shared"]))),
+        h.Subscribed(MOMENTS[0], "org_a", h.AI, number=number),
+        *(h.Arrives(call.ended + draw(st.sampled_from([0, 0, 30, HOUR])), call) for call in used),
+        h.Terminated(end, "org_a", h.AI, number, draw(st.sampled_from([*[h.NOT] * 4, h.ANSWER, h.WEBHOOK]))),
+        *draw(st.lists(st.builds(h.Learnt, moments, st.just("org_a"), st.sampled_from(_LEARNING)), max_size=2)),
+        *draw(st.lists(st.one_of(changes(pool), operations(pool), deliveries(pool, used)), max_size=3)),
+    ]
+    then = st.sampled_from([(), ("org_a",), ("org_a",), ("org_a",), ("org_b",), ("org_b", "org_a"), ("org_a", "org_a")])
+    for org in draw(then):
+        which = draw(st.sampled_from([2, 2, 1, h.SHARED])) if number != h.SHARED else draw(st.sampled_from([2, h.SHARED]))
+        drawn.append(h.Subscribed(draw(st.sampled_from(pool[1:])), org, h.AI, number=which, way=draw(ways)))
+    if handed_on:
+        drawn.append(h.Learnt(end + MINUTE, "org_a", draw(st.sampled_from([h.WEBHOOK, h.ANSWER]))))
+        drawn.append(h.Subscribed(draw(st.sampled_from([end + 2 * MINUTE, *pool[1:]])), "org_b", h.AI, number=h.SHARED))
+    if draw(st.sampled_from([False] * 5 + [True])):
+        drawn.append(h.Restarted(draw(moments), late=h.HOLD))
+    return sound(sorted(drawn, key=lambda step: step.at), awake=draw(st.sampled_from([True, True, True, False])))
+
+
+@st.composite
+def aged(draw: st.DrawFn) -> History:
+    """One customer's mapping changes many times within hours, or is deleted; more than a month later it changes again,
+    and what came too late is put back. What is held in between stays whose it was."""
+    begins = at("04-02 00:00:00")
+    drawn: list[h.Step] = [h.Mapped(begins, "ann", "org_a")]
+    drawn += [h.Subscribed(begins, org, h.AI) for org in draw(st.sampled_from([("org_b",), ("org_b",), (), ("org_a",)]))]
+    moments = [_BETWEEN[0] + n * 10 * MINUTE for n in range(draw(st.sampled_from([8, 9, 10, 1])))]
+    for moment in moments:
+        orgs_then = ("org_b",) if drawn[-1] == h.Mapped(drawn[-1].at, "ann", "org_a") else ("org_a",)
+        change: h.Step = h.Mapped(moment, "ann", draw(st.sampled_from([*orgs_then * 6, h.TYPO])))
+        if len(moments) == 1:
+            change = h.Unmapped(moment, "ann", deleted=True)
+        elif draw(st.sampled_from([False] * 9 + [True])):
+            change = h.Unmapped(moment, "ann", draw(st.booleans()))
+        drawn.append(change)
+    used = st.sampled_from([begins + HOUR, *(moment - MINUTE for moment in moments), moments[-1] + HOUR])
+    drawn += [h.Arrives(moment, h.Call(0, moment, draw(costs))) for moment in draw(st.lists(used, min_size=1, max_size=4, unique=True))]
+    later = moments[-1] + draw(st.sampled_from([DAY, 30 * DAY, 32 * DAY, 32 * DAY]))
+    drawn += draw(st.lists(mapped(st.just(later), "ann"), max_size=1))
+    drawn += draw(st.lists(mapped(st.just(later + HOUR), "ann"), max_size=1))
+    # Of calls from before all versions that are kept only those that came in time: see `OPEN` in histories.py.
+    kept = used if later < moments[-1] + KEPT_FOR else st.just(moments[-1] + HOUR)
+    again = st.builds(lambda moment, cost: h.Call(6, moment, cost), kept, st.sampled_from(_COSTS))
+    drawn += [h.Arrives(later + 2 * HOUR, call) for call in draw(st.lists(again, max_size=1))]
+    drawn += [h.Backfilled(later + 3 * HOUR, call) for call in draw(st.lists(again, max_size=1))]
+    if draw(st.booleans()):
+        drawn.append(h.Pruned(later + 3 * HOUR))
+    drawn.append(h.Requeued(later + 4 * HOUR))
+    drawn += [h.Subscribed(later + 5 * HOUR, org, h.AI, number=1) for org in h.ORGS]
+    return sound(sorted(drawn, key=lambda step: step.at), awake=True)
+
+
 def anything() -> st.SearchStrategy[History]:
     """What the product is tried with."""
-    return st.one_of(histories(), histories(), waiting())
-
-
-def sound(steps: list[h.Step], *, awake: bool) -> History:
-    """Without what cannot be; `awake`: the worker ticks after every moment at which something happened."""
-    history: list[h.Step] = []
-    names: set[object] = set()
-    earliest = 0
-    for number, step in enumerate(steps):
-        moment = max(step.at, earliest)
-        # An id of a subscription is used once, and who pays for a customer changes once a moment.
-        if isinstance(step, h.Subscribed | h.Mapped | h.Unmapped):
-            name = step.subscription if isinstance(step, h.Subscribed) else (step.customer, moment)
-            if name in names:
-                continue
-            names.add(name)
-        ticks = isinstance(step, h.Tick)
-        if not ticks:
-            history.append(replace(step, at=moment))
-            following = steps[number + 1].at if number + 1 < len(steps) else h.ENDS
-            ticks = awake and following >= moment + 3 * MINUTE
-            moment += MINUTE
-        if ticks:
-            history.append(h.Tick(ticking(moment)))
-            earliest = history[-1].at + MINUTE
-    last = ticking((history[-1].at if history else 0) + DAY)
-    return (*history, h.Away(last, False), h.Tick(last), h.Tick(last + HOUR))
-
-
-def ticking(moment: int) -> int:
-    """The worker's turn soon after: not while a window's time and grace run out."""
-    return moment + 20 - moment % MINUTE + (MINUTE if moment % MINUTE > 10 else 0)
+    return st.one_of(histories(), histories(), waiting(), ended(), aged())
