@@ -102,7 +102,7 @@ class Management:
         """What the API does by itself, for ever: learn of subscriptions, show totals as metrics."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.books.learner.learn_every(learn_every_s))
-            group.create_task(self.books.mappings.forget_every(_FORGET_EVERY_S))
+            group.create_task(self.books.forgetting.work(_FORGET_EVERY_S))
             group.create_task(self._show())
             group.create_task(self._lago_watch.work())
             group.create_task(self._entrance.work())

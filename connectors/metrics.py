@@ -24,7 +24,7 @@ from streams.core.billing_periods import ENDED, NO_CHARGE
 from streams.core.breaker import State
 from streams.core.choice import AMBIGUOUS, FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
 from streams.core.decisions import DECISIONS
-from streams.core.mapping import INACTIVE, LATE_PERIOD, NO_MAPPING, OUTSIDE_PERIOD, WRONG_CURRENCY, WRONG_KIND
+from streams.core.mapping import INACTIVE, LATE_PERIOD, NO_MAPPING, NOT_KEPT, OUTSIDE_PERIOD, WRONG_CURRENCY, WRONG_KIND
 from streams.core.tally import STATUSES
 
 SOURCES: Final = ("litellm", "integration", "lago", "openmeter")
@@ -41,7 +41,7 @@ INGRESS_REASONS: Final = (
 )
 HELD_REASONS: Final = (
     *(NO_MAPPING, INACTIVE, NO_SUBSCRIPTION, WRONG_KIND, WRONG_CURRENCY, OUTSIDE_PERIOD, LATE_PERIOD, ENDED),
-    *(NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION),
+    *(NOT_KEPT, NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION),
 )
 LAWS: Final = ("received", "folded")
 BREAKER_STATES: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
@@ -203,7 +203,8 @@ class Metrics:
             "outcome",
         )
         self.after_end_events = gauge(
-            "meterbridge_after_end_events", "Events posted after an end that no invoice counts yet (project)."
+            "meterbridge_after_end_events",
+            "Events posted after an end that no invoice of their org counts yet (project).",
         )
         self.after_end_usd = gauge("meterbridge_after_end_usd", "Dollars of these events (project).")
         self.lago_webhooks = counter(

@@ -48,21 +48,28 @@ def setup(
 @lago.command(epilog="Example: meterbridge lago rebill --dry-run")
 def rebill(
     why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
+    also_taken: Annotated[
+        bool,
+        typer.Option(
+            "--also-taken",
+            help="Also what is on another customer's invoice, who has the subscription's id now: give that one its money back first.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Bill again what was posted to a subscription with a moment after its end: on the org's next one. Needs Postgres.
 
-    Exit code 1: some of it has nowhere to go yet.
+    Exit code 1: some of it has nowhere to go yet, or is on another customer's invoice.
     """
     with one_sentence(KafkaError):
-        found = asyncio.run(_billed_again(settings_of_command(), why, dry_run=dry_run))
+        found = asyncio.run(_billed_again(settings_of_command(), why, also_taken=also_taken, dry_run=dry_run))
     say([_line(one) for one in found], as_json=as_json, table=lambda: _rebilled(found, dry_run=dry_run))
     if not all(one.able for one in found):
         raise typer.Exit(1)
 
 
-async def _billed_again(settings: Settings, why: str, *, dry_run: bool) -> list[Lost]:
+async def _billed_again(settings: Settings, why: str, *, also_taken: bool, dry_run: bool) -> list[Lost]:
     if settings.lago_api_key is None:
         fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
     database = Database(postgres_url(settings), size=1)
@@ -78,6 +85,8 @@ async def _billed_again(settings: Settings, why: str, *, dry_run: bool) -> list[
                 except LagoRejected as error:
                     tell(f"Lago cannot be asked about org {org_id}: {error}")
                     continue
+                if also_taken:
+                    told = [one._replace(customer="") for one in told]
                 if lost := await _lost(settings, database, org, told):
                     await truth.refresh(org_id)
                     known[org_id] = org, told
@@ -127,7 +136,8 @@ def _line(lost: Lost) -> dict[str, Any]:
         "subscription": lost.subscription,
         "cents": lost.event.precise_total_amount_cents,
         "again_as": lost.event.transaction_id + AGAIN if lost.able else None,
-        "on": again.external_subscription_id if again is not None else None,
+        "on": again.external_subscription_id if lost.able and again is not None else None,
+        "taken_by": lost.taken_by or None,
     }
 
 

@@ -13,14 +13,13 @@ import structlog
 from connectors.kafka.shared_records import SharedRecords
 from connectors.orgs.learning import OrgLearner
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
-from schemas.errors import MeterbridgeError, Rejected, Unavailable
-from schemas.moments import HOUR_US, to_iso
+from schemas.errors import Rejected, Unavailable
+from schemas.moments import to_iso
 from streams.core.mapping import NO_SUBSCRIPTION, Target, resolve
 from streams.core.remap import (
     Ending,
     MappingRequest,
     corrected_by,
-    forgettable,
     in_force,
     remap,
     shown,
@@ -32,10 +31,6 @@ from streams.followers import Follower
 
 #: How long the view may take to be complete, seconds.
 _VIEW_S = 10.0
-#: A deleted customer's record is kept as long as usage can still come from a topic, 30 days (schemas/topics.py).
-FORGET_US = 31 * 24 * HOUR_US
-#: Records forgotten at one look.
-_FORGOTTEN = 1000
 
 _log = structlog.get_logger(__name__)
 
@@ -189,25 +184,6 @@ class Mappings:
 
         return await self._change(customer_id, ending, made, guard or Unguarded())
 
-    async def forget_every(self, seconds: float) -> None:
-        """For ever: take what was deleted long ago out of the topic, then wait."""
-        while True:
-            try:
-                await self.forget()
-            except MeterbridgeError as error:
-                _log.warning("customers_not_forgotten", reason=error.reason, detail=error.detail)
-            await asyncio.sleep(seconds)
-
-    async def forget(self) -> None:
-        """Take customers out of the topic whose mapping was deleted before all usage that a topic still holds."""
-
-        def without(known: Known) -> Known:
-            return None if known is None or forgettable(known, self._now_us() - FORGET_US) else known
-
-        until = self._now_us() - FORGET_US
-        gone = [name for name, record in self._customers.table.items() if forgettable(record, until)]
-        await asyncio.gather(*(self._records.change(name, without) for name in gone[:_FORGOTTEN]))
-
     async def ready(self) -> None:
         """Return once the tables have been read. Raises: Unavailable `view_incomplete`."""
         await _within_view_s(self._customers.wait_fresh(float("inf")))
@@ -242,7 +218,8 @@ class Mappings:
         assert after is not None  # noqa: S101  # `make` deletes nothing
         changed, version = after != before, in_force(after.versions, at_us)
         wrong = corrected() if changed else None
-        late = before is not None and wrong is None and self._lead_us and self._now_us() > version.effective_from
+        change = before is not None and wrong is None and after.known_from >= before.known_from
+        late = change and self._lead_us and self._now_us() > version.effective_from
         if changed and late:
             _log.warning("mapping_stored_late", effective_from=to_iso(version.effective_from))
         created = before is None or shown(before.versions, self._now_us()) is None
@@ -259,6 +236,8 @@ class Mappings:
 
     def _mapped(self, record: CustomerRecord, version: MappingVersion) -> Mapped:
         at_us = max(self._now_us(), version.effective_from)
+        if in_force(record.versions, at_us) is not version:  # it is of a time before all that were kept
+            at_us = version.effective_from
         target = resolve(record, at_us, version.id_kind, self._orgs.table, self._event_code)
         if target.held == NO_SUBSCRIPTION:
             target = target._replace(held=self._learner.refused(target.org_id) or NO_SUBSCRIPTION)

@@ -18,6 +18,7 @@ from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
 from streams.core import letters
 from streams.core.backoff import RETRY_CAP_S, retry_delay, tier_of
+from streams.core.earlier import went_elsewhere
 from streams.core.letters import Place, travel_of
 from streams.core.restamp import Judged, judged
 from streams.delivery import Delivery, Item, Outcome
@@ -155,6 +156,7 @@ class DeliveryWork:
         Raises:
             TopicProblem: `other_deployment`: whose meter sealed an event, its sink posts it. Nothing was posted.
         """
+        await self._orgs.wait_fresh(self._lead_s)
         items: list[Item] = []
         places: list[int] = []
         outcomes = [Outcome("dead", "malformed", "the record is no event", 0)] * len(records)
@@ -165,10 +167,11 @@ class DeliveryWork:
                 travel = travel_of(record.headers)
                 suspect = record.offset < self._suspect_below
                 resent = suspect or record.offset < self._maybe_sent_below or travel.maybe_sent
-                items.append(Item(event.transaction_id, record.value, resent, travel.requeued > 0, suspect))
+                compare = travel.requeued > 0
+                elsewhere = (resent or compare) and self._went_elsewhere(record.value)
+                items.append(Item(event.transaction_id, record.value, resent, compare, suspect, elsewhere))
                 places.append(place)
         self._attempts.clear()
-        await self._orgs.wait_fresh(self._lead_s)
         delivered = await self._delivery.deliver(items, self._posted, self._judge, lambda: self._others_wait(records))
         if len(delivered) < len(items):
             return []
@@ -179,6 +182,10 @@ class DeliveryWork:
     def _judge(self, value: bytes) -> Judged:
         late, code = self._policy.late_policy, self._policy.event_code
         return judged(value, self._orgs.table, late, self._now_us(), code)
+
+    def _went_elsewhere(self, value: bytes) -> bool:
+        late, code = self._policy.late_policy, self._policy.event_code
+        return went_elsewhere(value, self._orgs.table, late, self._now_us(), code)
 
     def _others_wait(self, records: Sequence[ConsumerRecord]) -> bool:
         """Whether one more could be posted along with `records`."""
