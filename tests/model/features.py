@@ -48,7 +48,7 @@ FEATURES: dict[str, tuple[int, Tell]] = {
     "a mapping begins in the past": (10, lambda history, _: any(0 < one.begins < one.at for one in _mapped(history))),
     "a mapping is announced": (10, lambda history, _: any(one.begins > one.at + h.LEAD for one in _mapped(history))),
     "more than eight versions": (8, lambda _, model: any(len(one.versions) > 8 for one in model.mappings.values())),
-    "versions are forgotten": (5, lambda _, model: any(one.gone for one in model.mappings.values())),
+    "versions are forgotten": (5, lambda _, model: any(one.known_from for one in model.mappings.values())),
     "what is held stays with the org of a forgotten version": (2, lambda _, model: _uses(model, lambda use: use.holder)),
     "the log has forgotten a call": (3, lambda history, model: any(one.ended <= model.pruned for one in model.late)),
     "an end is learnt late": (20, lambda history, _: any(step.way == h.NOT for step in _ended(history))),
@@ -60,6 +60,10 @@ FEATURES: dict[str, tuple[int, Tell]] = {
         lambda _, model: model.settings.late == h.HOLD and _uses(model, lambda use: use.dead or use.life is None),
     ),
     "one external id, two orgs": (4, lambda history, _: len({*_shared(history)}) > 1),
+    "one org's usage is on the invoice of another that has the external id": (
+        1,
+        lambda _, model: _uses(model, lambda use: use.bill and use.life and use.bill.org != use.life.org),
+    ),
     "one external id, twice of one org": (2, lambda history, _: len({*_shared(history)}) < len(_shared(history))),
     "held usage is merged": (10, lambda _, model: _uses(model, lambda use: use.merged)),
 }

@@ -23,6 +23,10 @@ class Life:
         """Whether it runs then."""
         return self.start <= moment and (self.end is None or moment < self.end)
 
+    def at(self, moment: int) -> bool:
+        """Whether Lago counts what has that moment: to the second of its end."""
+        return self.start <= moment and (self.end is None or moment <= self.end)
+
     def over(self, now: int) -> bool:
         """Whether it has ended: it has had its last invoice."""
         return self.end is not None and self.end <= now
@@ -75,6 +79,19 @@ class Lives:
         if listed or named or way != h.LEARNER:
             new = {(life.name, life.start): replace(life) for life in [*self.known.get(org, []), *listed]}
             self.known[org] = sorted(new.values(), key=lambda life: (life.start, life.name))
+            self.hand_on()
+
+    def hand_on(self) -> None:
+        """An external id is one org's at a time: where its next life begins, of another org, the one before has ended."""
+        for org, lives in self.known.items():
+            for life in lives:
+                begun = [
+                    one.start
+                    for other in self.known
+                    for one in self.known[other]
+                    if other != org and one.name == life.name and one.start > life.start
+                ]
+                life.end = min([*begun, *([life.end] if life.end is not None else [])], default=None)
 
     def asked(self, org: str, named: str, now: int) -> None:
         """Somebody is mapped to it: Lago is asked where nothing is known of what would pay."""

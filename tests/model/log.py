@@ -64,7 +64,7 @@ class Log:
                 name, at_us = receipt.external_subscription_id, parse_us(receipt.timestamp or event.timestamp)
                 for gap in gaps:
                     if gap.subscription == name and gap.begins_us <= at_us < gap.ends_us:
-                        lost = Lost(event, org.org_id, name, gap.begins_us, None)
+                        lost = Lost(event, org.org_id, name, gap.begins_us, None, taken_by=gap.customer)
                         for write in self._desk._writes(after_end._redirected(lost, asked, now_us, h.USAGE)):
                             self._topics.setdefault(write.topic, []).append(write)
 

@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 
 from tests.model import history as h
 from tests.model.lives import Life, Lives, start_of_month
-from tests.model.payers import Mapping, Payer, covering, turns
+from tests.model.payers import Mapping, Payer, Version, covering, turns
 
 GRACE, HORIZON, MEMORY = 5, 23 * h.HOUR, 24
 #: What is held so long is merged; within quarters of an hour.
@@ -48,7 +48,7 @@ class Use:
     window: int = 0
     life: Life | None = None  # None: held
     holder: str = ""  # the org that it was held for when that one's mapping was forgotten
-    astray: bool = False  # it came after its mapping was forgotten: nobody can tell who pays
+    astray: bool = False  # it came when its mapping was forgotten already
     sealed: bool = False  # an event of that subscription is made, at this moment
     moment: int = 0
     posted: tuple[str, int] | None = None  # to that subscription, with that moment
@@ -101,20 +101,15 @@ class Model:
             self.costless.setdefault(use.identity, self.clock)
             return True
         use.at, use.window = use.ended, self.settings.window if use.metric == h.USAGE else 0
-        use.life = self.payer(use, new=True)
+        use.astray = use.ended < self.mappings.get(use.customer, Mapping()).known_from
+        use.life = self.payer(use)
         self.counted[use.identity] = use
         if not use.window:
             self.seals([use])
         return True
 
-    def payer(self, use: Use, *, new: bool = False) -> Life | None:
-        """The subscription that pays, None: it is held; none that has ended. What is `new`, and another's by a mapping of
-        which no record is kept, is nobody's: that cannot be told any longer."""
-        mapping = self.mappings.get(use.customer, Mapping())
-        covered = covering(mapping.versions, use.at)
-        if new and covered < mapping.gone:
-            first = [next(self.turns(use, mapping, number), ("", "")) for number in (covered, mapping.gone)]
-            use.astray = first[0] != first[1]
+    def payer(self, use: Use) -> Life | None:
+        """The subscription that pays, None: it is held; none that has ended."""
         found = (self.choice(use, org, named, use.at) for org, named in self.payers(use))
         return next((life for life in found if life), None)
 
@@ -140,29 +135,27 @@ class Model:
 
     def payers(self, use: Use) -> Iterator[Payer]:
         """Orgs, with the subscription that is named: of the mapping that the end lies in, see `turns`. What was held for
-        an org when its mapping was forgotten stays with it; what comes after that is nobody's."""
+        an org when its mapping was forgotten stays with it. What comes only then is nobody's."""
         if use.kind == "org":
             yield use.customer, ""
         mapping = self.mappings.get(use.customer, Mapping())
-        covered = covering(mapping.versions, use.at)
-        if not mapping.kept or use.astray:
+        if not mapping.versions:
             return
-        found = list(self.turns(use, mapping, max(covered, mapping.gone)))
-        if covered < mapping.gone and use.holder and use.holder not in [org for org, _ in found[:1]]:
+        unknown, first = use.at < mapping.known_from, covering(mapping.versions, use.at)
+        found = list(turns(mapping.versions, first, use.kind, self.now, lambda org: bool(self.lives.known.get(org))))
+        if use.holder and use.at < mapping.versions[0][0] and (unknown or use.holder not in [org for org, _ in found[:1]]):
             found = [(use.holder, "")]
+        elif unknown and use.astray:
+            found = []
         yield from found
 
-    def turns(self, use: Use, mapping: Mapping, first: int) -> Iterator[Payer]:
-        """See `payers.turns`."""
-        return turns(mapping.versions, first, use.kind, self.now, lambda org: bool(self.lives.known.get(org)))
-
-    def forgets(self, mapping: Mapping, customer: str, number: int) -> None:
-        """No record is kept of the first versions: what is held now is held for who would pay."""
-        for use in self.counted.values() if number > mapping.gone else ():
-            if use.customer == customer and not use.sealed and covering(mapping.versions, use.at) < number:
+    def forgets(self, customer: str, mapping: Mapping, versions: list[Version], known_from: int) -> None:
+        """No record is kept of older versions: what is held is held for who would pay now."""
+        for use in self.counted.values() if versions != mapping.versions else ():
+            if use.customer == customer and not use.sealed:
                 found = next(self.payers(use), None)
                 use.holder = use.life.org if use.life else found[0] if found else use.holder
-        mapping.gone = number
+        mapping.versions, mapping.known_from = versions, known_from
 
     def maps(self, step: h.Mapped | h.Unmapped) -> None:
         """Who pays is another from some moment on."""
@@ -170,7 +163,7 @@ class Model:
         if isinstance(step, h.Mapped):
             self.lives.asked(step.org, step.named, step.at)
         if mapping.maps(step):
-            self.forgets(mapping, step.customer, mapping.forgettable(step.at))
+            self.forgets(step.customer, mapping, *mapping.forgets(step.at))
 
     def moved(self, use: Use, life: Life, moment: int) -> int:
         """The first moment from that on which an invoice of that life, made in future, will hold."""
@@ -211,7 +204,9 @@ class Model:
         for use in lost if self.settings.late != h.HOLD and not self.away else ():
             org, (name, moment) = use.life.org, use.posted  # type: ignore[union-attr,misc]
             ended = [life for life in self.lives.known.get(org, []) if life.over(self.now)]
-            if ended and self.lives.behind_an_end(org, name, moment, self.now):
+            # What is on another org's invoice is not billed again: Lago cannot take it from there (a person can).
+            taken = any(life.org != org and life.name == name and life.at(moment) for life in self.lives.true)
+            if ended and not taken and self.lives.behind_an_end(org, name, moment, self.now):
                 life = self.choice(use, org, "", use.moment, asked=True)
                 if life:
                     use.life, use.moment, use.posted, use.again = life, self.moved(use, life, use.moment), None, True
@@ -220,8 +215,8 @@ class Model:
     def ticks(self) -> None:
         """What is held and has a payer now is his; what is ripe is sealed; what is held for long is merged."""
         for customer, mapping in self.mappings.items():
-            if mapping.all_forgettable(self.now):
-                self.forgets(mapping, customer, len(mapping.versions))
+            if mapping.is_forgotten(self.now):
+                self.forgets(customer, mapping, [], 0)
         self.now += h.TURN * (h.TURNS - 1)
         waiting = [use for use in self.counted.values() if not use.sealed and not use.given_up]
         for use in waiting:
@@ -268,8 +263,9 @@ class Model:
 
     def borders(self, customer: str) -> Iterator[int]:
         """Where a version of the customer's mapping begins, or a subscription of its orgs begins or ends, as far as is known."""
-        kept = self.mappings[customer].kept if customer in self.mappings else []
-        yield from (begins for begins, _ in kept)
+        mapping = self.mappings.get(customer, Mapping())
+        kept = mapping.versions
+        yield from (mapping.known_from, *(begins for begins, _ in kept))
         for org in {mapped.org for _, mapped in kept if isinstance(mapped, h.Mapped)}:
             for life in self.lives.known.get(org, []):
                 yield from (moment for moment in (life.start, life.end) if moment is not None)

@@ -14,52 +14,52 @@ Payer = tuple[str, str]
 
 @dataclass
 class Mapping:
-    """All versions of one customer's mapping, `(since, which)`; of the first `gone` of them no record is kept."""
+    """The versions of one customer's mapping that are on record, `(since, which)`. What ended before `known_from` was
+    decided by versions that are not kept, and otherwise than by the oldest that is."""
 
     versions: list[Version] = field(default_factory=list)
-    gone: int = 0
-
-    @property
-    def kept(self) -> list[Version]:
-        """Those that are on record."""
-        return self.versions[self.gone :]
+    known_from: int = 0
 
     def maps(self, step: Change) -> bool:
-        """From now and the lead on, or from the moment that it names; only the first one may begin in the past. What was
-        announced for later stays, unless the mapping is ended: that takes it back. False: nothing is changed."""
-        kept, soonest = self.kept, step.at + h.LEAD
+        """From now and the lead on, or from the moment that it names. In the past only the first one may begin, and one
+        before `known_from`. What was announced for later stays, unless the mapping is ended: that takes it back. False:
+        nothing is changed."""
+        kept, soonest = self.versions, step.at + h.LEAD
         begins = (isinstance(step, h.Mapped) and step.begins) or soonest
         if not kept:
-            if isinstance(step, h.Mapped):
-                self.versions.append((begins, step))
-            return isinstance(step, h.Mapped)
+            self.versions = [(begins, step)] if isinstance(step, h.Mapped) else []
+            return bool(self.versions)
+        if begins < self.known_from:
+            self.versions, self.known_from = [(begins, step), *kept], begins
+            return True
         if begins < soonest or self.says(step, begins):
             return False
         later = [] if isinstance(step, h.Unmapped) else [one for one in kept if one[0] > begins]
         before = [one for one in kept if one[0] < begins] or [(0, kept[0][1])]
-        self.versions[self.gone :] = [*before, (begins, step), *later]
+        self.versions = [*before, (begins, step), *later]
         return True
 
     def says(self, step: Change, begins: int) -> bool:
         """Whether it is so already."""
-        there = self.kept[covering(self.kept, begins)]
+        there = self.versions[covering(self.versions, begins)]
         if isinstance(step, h.Mapped):
-            known = there[1]
-            return isinstance(known, h.Mapped) and terms(known) == terms(step)
-        ended = there == self.kept[-1] and isinstance(there[1], h.Unmapped) and there[1].deleted >= step.deleted
-        shown = [one for _, one in self.kept[covering(self.kept, step.at) :] if isinstance(one, h.Mapped) or not one.deleted]
-        return ended or not shown
+            return decides(there[1]) == decides(step)
+        ended = there == self.versions[-1] and isinstance(there[1], h.Unmapped) and there[1].deleted >= step.deleted
+        now = self.versions[covering(self.versions, step.at) :]
+        return ended or all(isinstance(one, h.Unmapped) and one.deleted for _, one in now)
 
-    def forgettable(self, now: int) -> int:
-        """How many versions are not kept any longer: beyond `KEPT` those that decide nothing of `KEPT_FOR`."""
-        number = self.gone
-        while len(self.versions) - number > KEPT and self.versions[number + 1][0] <= now - KEPT_FOR:
-            number += 1
-        return number
+    def forgets(self, now: int) -> tuple[list[Version], int]:
+        """Versions and `known_from` once those are forgotten that decide nothing of `KEPT_FOR`: beyond `KEPT`; and all of
+        them where nobody has been mapped since before that."""
+        kept, known_from = self.versions, self.known_from
+        while len(kept) > KEPT and kept[1][0] <= now - KEPT_FOR:
+            known_from = kept[1][0] if decides(kept[0][1]) != decides(kept[1][1]) else known_from
+            kept = kept[1:]
+        return kept, known_from
 
-    def all_forgettable(self, now: int) -> bool:
-        """Nobody has been mapped since before `KEPT_FOR`."""
-        begun, last = self.versions[-1] if self.kept else (0, None)
+    def is_forgotten(self, now: int) -> bool:
+        """Nobody has been mapped since before `KEPT_FOR`: no record is kept."""
+        begun, last = self.versions[-1] if self.versions else (0, None)
         return isinstance(last, h.Unmapped) and last.deleted and begun < now - KEPT_FOR
 
 
@@ -91,6 +91,6 @@ def covering(versions: list[Version], moment: int) -> int:
     return max((number for number, (begins, _) in enumerate(versions) if begins <= moment), default=0)
 
 
-def terms(mapped: h.Mapped) -> tuple[str, str, str]:
-    """What it says."""
-    return mapped.org, mapped.kind, mapped.named
+def decides(change: Change) -> object:
+    """What makes it bill otherwise than another one."""
+    return (change.org, change.kind, change.named) if isinstance(change, h.Mapped) else change.deleted

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from aiokafka import TopicPartition
 
+from connectors.customers.forgetting import Forgetting
 from connectors.customers.mappings import Mappings
 from connectors.http.ingress.storing import Store
 from connectors.http.ingress.strip import strip
@@ -30,7 +31,6 @@ from connectors.orgs.accounts import OrgAccounts, Wanted
 from connectors.orgs.learning import OrgLearner
 from connectors.orgs.truth import OrgTruth
 from connectors.orgs.usage_sink import record_of
-from schemas.customers import OrgRecord
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US, to_iso
 from schemas.money import quantum
@@ -49,7 +49,7 @@ from tests.model import history as h
 from tests.model.lago import Clock, Lago
 from tests.model.log import Log
 from tests.model.litellm import body_of, job_row_of, poll_of, row_of
-from tests.model.stand_ins import TOPICS, Ledger, Raw, Silent, Table, Writer
+from tests.model.stand_ins import TOPICS, Ledger, Orgs, Raw, Silent, Table, Writer
 from tests.support.virtual_time import VirtualLoop, virtual_now
 
 LEAD_US = h.LEAD * SECOND_US
@@ -81,7 +81,7 @@ class Product:
         self.lago = lago
         self.topics: dict[str, list[Any]] = {}
         self.raw: list[Raw] = []
-        self.customers, self.orgs = Table(), Table(empty=OrgRecord)
+        self.customers, self.orgs = Table(), Orgs(clock)
         self.truth = OrgTruth(
             self.customers.table,
             self.orgs.table,
@@ -102,6 +102,13 @@ class Product:
             keep_us=KEEP_US,
             now_us=clock.us,
             event_code=h.USAGE,
+        )
+        self.forgetting = Forgetting(
+            self.customers.table,
+            self.customers,  # type: ignore[arg-type]
+            lago.client.customer,
+            clock.us,
+            asyncio.sleep,
         )
         billing = OrgBilling(lago.client, InMemoryIds(), InMemoryUsage(), now_us=clock.us)
         self.accounts = OrgAccounts(billing, self.orgs, clock.us)
@@ -208,7 +215,7 @@ class Product:
             case h.Restarted():
                 await self.start(policy_of(step))
             case h.Tick():
-                await self.mappings.forget()
+                await self.forgetting.look()
                 for turn in range(h.TURNS):
                     self.clock.now = step.at + turn * h.TURN
                     await self.work.tick()

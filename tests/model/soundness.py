@@ -42,7 +42,6 @@ class _Books:
         self._running: dict[str, h.Subscribed] = {}
         self._names: set[str] = set()
         self._changes: set[tuple[str, int]] = set()
-        self._unlearnt: str = ""
 
     def possible(self, step: h.Step) -> h.Step | None:
         """The step as it can be; None: not at all."""
@@ -56,11 +55,7 @@ class _Books:
                 if running is None or running.org != step.org:
                     return None
                 del self._running[step.subscription]
-                if step.number == h.SHARED and step.way == h.NOT:
-                    self._unlearnt = step.org
                 return step
-            case h.Learnt() if step.org == self._unlearnt or step.way == h.POLL:
-                self._unlearnt = ""
         return step
 
     def _twice(self, change: tuple[str, int]) -> bool:
@@ -69,12 +64,9 @@ class _Books:
         return twice
 
     def _subscribed(self, step: h.Subscribed) -> h.Step | None:
-        """An id of a subscription is used once, but for the shared one: by one org after the other, from then on, and once
-        it is known that the one before has ended."""
+        """An id of a subscription is used once, but for the shared one: by one org after the other, from then on."""
         name, shared = step.subscription, step.number == h.SHARED
         if name in self._running or (name in self._names and not shared):
-            return None
-        if shared and self._unlearnt not in ("", step.org):
             return None
         self._names.add(name)
         self._running[name] = step

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from connectors.orgs.records import OrgRecords
 from schemas.ledger import Position
 from schemas.topics import TopicNames
 from streams.changelog import image_from, records_of, restore
@@ -38,11 +39,10 @@ async def silently(_before: object, _after: object) -> None:
 
 @dataclass
 class Table:
-    """A compacted topic, written and followed; the follower is never behind. `empty`: what a key without a record has."""
+    """A compacted topic, written and followed; the follower is never behind."""
 
     table: dict[str, Any] = field(default_factory=dict)
     changes: int = 0
-    empty: Callable[[str], Any] | None = None
 
     @property
     def version(self) -> int:
@@ -60,7 +60,7 @@ class Table:
 
     async def change(self, key: str, make: Callable[[Any], Any], announce: Announce = silently) -> Any:
         """As `SharedRecords` does; the same again writes nothing."""
-        before = self.empty(key) if self.empty and key not in self.table else self.table.get(key)
+        before = self.table.get(key)
         after = make(before)
         await announce(before, after)
         if after != before:
@@ -70,6 +70,23 @@ class Table:
             else:
                 self.table[key] = after
         return after
+
+
+class Orgs(Table):
+    """The orgs' records, changed as the product changes them."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._records = object.__new__(OrgRecords)
+        self._records._orgs, self._records._now_us = self, clock.us  # type: ignore[assignment]
+        self._records._records = Table(self.table)  # type: ignore[assignment]
+
+    async def change(self, key: str, make: Callable[[Any], Any], announce: Announce = silently) -> Any:
+        """See `OrgRecords`."""
+        before = dict(self.table)
+        made = await self._records.change(key, make)
+        self.changes += self.table != before
+        return made
 
 
 class Ledger:

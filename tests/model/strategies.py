@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from tests.model import history as h
 from tests.model.history import DAY, HOUR, MINUTE, History, at
-from tests.model.payers import KEPT_FOR
 from tests.model.soundness import sound
 
 _BORDERS = (at("04-01 00:00:00"), at("05-01 00:00:00"))
@@ -232,14 +231,16 @@ def aged(draw: st.DrawFn) -> History:
     later = moments[-1] + draw(st.sampled_from([DAY, 30 * DAY, 32 * DAY, 32 * DAY]))
     drawn += draw(st.lists(mapped(st.just(later), "ann"), max_size=1))
     drawn += draw(st.lists(mapped(st.just(later + HOUR), "ann"), max_size=1))
-    # Of calls from before all versions that are kept only those that came in time: see `OPEN` in histories.py.
-    kept = used if later < moments[-1] + KEPT_FOR else st.just(moments[-1] + HOUR)
-    again = st.builds(lambda moment, cost: h.Call(6, moment, cost), kept, st.sampled_from(_COSTS))
+    # Of a customer whose record is forgotten altogether nothing says that there was a past: no call of it comes.
+    late_ones = used if len(moments) > 1 else st.just(moments[-1] + HOUR)
+    again = st.builds(lambda moment, cost: h.Call(6, moment, cost), late_ones, st.sampled_from(_COSTS))
     drawn += [h.Arrives(later + 2 * HOUR, call) for call in draw(st.lists(again, max_size=1))]
     drawn += [h.Backfilled(later + 3 * HOUR, call) for call in draw(st.lists(again, max_size=1))]
     if draw(st.booleans()):
         drawn.append(h.Pruned(later + 3 * HOUR))
     drawn.append(h.Requeued(later + 4 * HOUR))
+    said = st.builds(h.Mapped, st.just(later + 4 * HOUR + MINUTE), st.just("ann"), orgs, begins=used)
+    drawn += draw(st.lists(said, max_size=1))
     drawn += [h.Subscribed(later + 5 * HOUR, org, h.AI, number=1) for org in h.ORGS]
     return sound(sorted(drawn, key=lambda step: step.at), awake=True)
 
