@@ -203,8 +203,9 @@ def ended(draw: st.DrawFn) -> History:
         which = draw(st.sampled_from([2, 2, 1, h.SHARED])) if number != h.SHARED else draw(st.sampled_from([2, h.SHARED]))
         drawn.append(h.Subscribed(draw(st.sampled_from(pool[1:])), org, h.AI, number=which, way=draw(ways)))
     if handed_on:
-        drawn.append(h.Learnt(end + MINUTE, "org_a", draw(st.sampled_from([h.WEBHOOK, h.ANSWER]))))
-        drawn.append(h.Subscribed(draw(st.sampled_from([end + 2 * MINUTE, *pool[1:]])), "org_b", h.AI, number=h.SHARED))
+        drawn += [h.Learnt(end + MINUTE, "org_a", way) for way in draw(st.sampled_from([(), (h.WEBHOOK,), (h.ANSWER,)]))]
+        then_at = draw(st.sampled_from([end + 1, end + 2 * MINUTE, *pool[1:]]))
+        drawn.append(h.Subscribed(then_at, "org_b", h.AI, number=h.SHARED, way=draw(st.sampled_from([h.NOT, *_WAYS]))))
     if draw(st.sampled_from([False] * 5 + [True])):
         drawn.append(h.Restarted(draw(moments), late=h.HOLD))
     return sound(sorted(drawn, key=lambda step: step.at), awake=draw(st.sampled_from([True, True, True, False])))
