@@ -13,6 +13,7 @@ from schemas.money import plain
 from schemas.policy import LatePolicy
 from streams.agents import sink
 from streams.changelog import records_of
+from streams.core import after_end as rebilled
 from streams.core import (
     billing_periods,
     choice,
@@ -27,7 +28,6 @@ from streams.core import (
     versions,
     writeoff,
 )
-from streams.core import after_end as rebilled
 from streams.core.restamp import Judged
 from tests.model import stand_ins
 

@@ -49,12 +49,18 @@ FEATURES: dict[str, tuple[int, Tell]] = {
     "a mapping is announced": (10, lambda history, _: any(one.begins > one.at + h.LEAD for one in _mapped(history))),
     "more than eight versions": (8, lambda _, model: any(len(one.versions) > 8 for one in model.mappings.values())),
     "versions are forgotten": (5, lambda _, model: any(one.known_from for one in model.mappings.values())),
-    "what is held stays with the org of a forgotten version": (2, lambda _, model: _uses(model, lambda use: use.holder)),
+    "what is held stays with the org of a forgotten version": (
+        2,
+        lambda _, model: _uses(model, lambda use: use.holder),
+    ),
     "the log has forgotten a call": (3, lambda history, model: any(one.ended <= model.pruned for one in model.late)),
     "an end is learnt late": (30, lambda history, _: any(step.way == h.NOT for step in _ended(history))),
     "an end is learnt by an answer": (15, lambda history, _: _learnt_by_an_answer(history)),
     "what an end overtook is billed again": (5, lambda _, model: _uses(model, lambda use: use.again)),
-    "what an end overtook is billed nowhere": (6, lambda _, model: _uses(model, lambda use: use.posted and not use.bill)),
+    "what an end overtook is billed nowhere": (
+        6,
+        lambda _, model: _uses(model, lambda use: use.posted and not use.bill),
+    ),
     "usage is held or given up with LATE_POLICY=hold": (
         4,
         lambda _, model: model.settings.late == h.HOLD and _uses(model, lambda use: use.dead or use.life is None),

@@ -283,7 +283,10 @@ KNOWN: dict[str, History] = {
         }.items()
     },
     "a mapping that begins in the past, and one that would": _then(
-        Mapped(_NOON, "ann", "org_a", begins=_BEGINS), _A, _call(_NOON), Mapped(_NOON + HOUR, "ann", "org_b", begins=_BEGINS)
+        Mapped(_NOON, "ann", "org_a", begins=_BEGINS),
+        _A,
+        _call(_NOON),
+        Mapped(_NOON + HOUR, "ann", "org_b", begins=_BEGINS),
     ),
     "nobody can tell of a call whose month the log has forgotten": _then(
         _ANN, _A, Pruned(at("05-03 00:00:00")), Backfilled(at("05-03 00:00:00"), Call(0, _NOON, "1"))

@@ -93,5 +93,3 @@ def _counted(row: EnrichedUsage) -> Counted:
         row.request_id,
         parse_us(row.start),
     )
-
-

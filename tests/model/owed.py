@@ -143,7 +143,11 @@ class Model:
             return
         unknown, first = use.at < mapping.known_from, covering(mapping.versions, use.at)
         found = list(turns(mapping.versions, first, use.kind, self.now, lambda org: bool(self.lives.known.get(org))))
-        if use.holder and use.at < mapping.versions[0][0] and (unknown or use.holder not in [org for org, _ in found[:1]]):
+        if (
+            use.holder
+            and use.at < mapping.versions[0][0]
+            and (unknown or use.holder not in [org for org, _ in found[:1]])
+        ):
             found = [(use.holder, "")]
         elif unknown and use.astray:
             found = []

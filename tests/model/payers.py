@@ -63,9 +63,7 @@ class Mapping:
         return isinstance(last, h.Unmapped) and last.deleted and begun < now - KEPT_FOR
 
 
-def turns(
-    versions: list[Version], first: int, kind: str, now: int, had_one: Callable[[str], bool]
-) -> Iterator[Payer]:
+def turns(versions: list[Version], first: int, kind: str, now: int, had_one: Callable[[str], bool]) -> Iterator[Payer]:
     """Orgs, with the subscription that is named: of the first of the versions on that is of any use to the call (it has
     not ended, nor is it for another kind of id). After it, should it lead to no subscription, later ones to the same
     org; and to another org only if it was deleted before its org had any subscription. Then that org is the one that

@@ -47,8 +47,8 @@ from streams.delivery import Delivery
 from streams.writes import CONTROL, WRITE_OFF
 from tests.model import history as h
 from tests.model.lago import Clock, Lago
-from tests.model.log import Log
 from tests.model.litellm import body_of, job_row_of, poll_of, row_of
+from tests.model.log import Log
 from tests.model.stand_ins import TOPICS, Ledger, Orgs, Raw, Silent, Table, Writer
 from tests.support.virtual_time import VirtualLoop, virtual_now
 
@@ -181,6 +181,7 @@ class Product:
                     id_kind=step.kind,
                     external_subscription_id=step.named,
                     effective_from=step.begins * SECOND_US or None,
+                    correct=False,
                 )
                 with suppress(Rejected):
                     await self.mappings.put(request)

@@ -1,6 +1,7 @@
 """Histories at random: moments near the borders that rules have, few customers, few costs, so that things collide."""
 
 from dataclasses import replace
+from functools import cache
 
 from hypothesis import strategies as st
 
@@ -39,6 +40,8 @@ late = st.sampled_from([h.SHIFT, h.HOLD])
 ways = st.sampled_from(_WAYS)
 #: Numbers of subscriptions of the first plan: the one that an org begins with more often.
 numbers = st.sampled_from([0, 0, 0, 1, h.SHARED, h.SHARED])
+
+_places = st.integers(0, 8)
 
 Pool = list[int]
 
@@ -91,45 +94,59 @@ def mapped(draw: st.DrawFn, moments: st.SearchStrategy[int], customer: str = "")
     )
 
 
-def changes(pool: Pool) -> st.SearchStrategy[h.Step]:
-    """Who pays is another from now on."""
-    moments = st.sampled_from(pool)
+@cache
+def changes() -> st.SearchStrategy[h.Step]:
+    """Who pays is another from now on; `placed` says when. Made once: to make a strategy takes longer than to draw."""
     return st.one_of(
-        mapped(moments),
+        mapped(_places),
         st.builds(
             lambda at, org, plan, days_ago, which, way: h.Subscribed(at, org, plan, days_ago, *which, way),
-            moments,
+            _places,
             orgs,
             plans,
             st.sampled_from([0, 0, 1, 20]),
             st.sampled_from(_WHICH),
             ways,
         ),
-        st.builds(h.Terminated, moments, orgs, st.just(h.AI), numbers, ways),
-        st.builds(h.Learnt, moments, orgs, st.sampled_from(_LEARNING)),
-        st.builds(h.Unmapped, moments, customers, st.booleans()),
+        st.builds(h.Terminated, _places, orgs, st.just(h.AI), numbers, ways),
+        st.builds(h.Learnt, _places, orgs, st.sampled_from(_LEARNING)),
+        st.builds(h.Unmapped, _places, customers, st.booleans()),
     )
 
 
-def operations(pool: Pool) -> st.SearchStrategy[h.Step]:
-    """Somebody or something intervenes."""
-    moments = st.sampled_from(pool)
+@cache
+def operations() -> st.SearchStrategy[h.Step]:
+    """Somebody or something intervenes; `placed` says when."""
     return st.one_of(
-        st.builds(h.Tick, moments),
-        st.builds(h.Tick, moments),
-        st.builds(h.Requeued, moments),
-        st.builds(h.WrittenOff, moments, customers),
-        st.builds(h.Away, moments, st.booleans()),
+        st.builds(h.Tick, _places),
+        st.builds(h.Tick, _places),
+        st.builds(h.Requeued, _places),
+        st.builds(h.WrittenOff, _places, customers),
+        st.builds(h.Away, _places, st.booleans()),
         st.builds(
             h.Restarted,
-            moments,
+            _places,
             st.sampled_from([MINUTE, MINUTE, HOUR, 0]),
             st.sampled_from([(), (), ("team_id",), ("user_id",)]),
             st.sampled_from([12, 12, 6]),
             late,
         ),
-        st.builds(h.Pruned, moments),
+        st.builds(h.Pruned, _places),
     )
+
+
+def placed(steps: list[h.Step], pool: Pool) -> list[h.Step]:
+    """At some of those moments: drawn is which."""
+    found = []
+    for step in steps:
+        moment = pool[step.at % len(pool)]
+        begins = step.begins + moment - step.at if isinstance(step, h.Mapped) and step.begins else 0
+        found.append(replace(step, at=moment, **({"begins": begins} if begins else {})))
+    return found
+
+
+_some_changes, _some_operations = st.lists(changes(), max_size=6), st.lists(operations(), max_size=5)
+_few_changes, _few_operations = st.lists(changes(), max_size=2), st.lists(operations(), max_size=1)
 
 
 @st.composite
@@ -142,8 +159,8 @@ def histories(draw: st.DrawFn) -> History:
     later = [*pool, pool[-1] + 3 * HOUR, pool[-1] + 6 * HOUR]
     drawn = [
         *draw(st.lists(deliveries(pool, known), max_size=12)),
-        *draw(st.lists(changes(later), max_size=6)),
-        *draw(st.lists(operations(later), max_size=5)),
+        *placed(draw(_some_changes), later),
+        *placed(draw(_some_operations), later),
     ]
     if waits:
         drawn += [h.Tick(later[-2]), *(h.Subscribed(later[-1], org, h.AI) for org in h.ORGS)]
@@ -196,14 +213,19 @@ def ended(draw: st.DrawFn) -> History:
         *(h.Arrives(call.ended + draw(st.sampled_from([0, 0, 30, HOUR])), call) for call in used),
         h.Terminated(end, "org_a", h.AI, number, draw(st.sampled_from([*[h.NOT] * 4, h.ANSWER, h.WEBHOOK]))),
         *draw(st.lists(st.builds(h.Learnt, moments, st.just("org_a"), st.sampled_from(_LEARNING)), max_size=2)),
-        *draw(st.lists(st.one_of(changes(pool), operations(pool), deliveries(pool, used)), max_size=3)),
+        *placed(draw(_few_changes), pool),
+        *placed(draw(_few_operations), pool),
     ]
     then = st.sampled_from([(), ("org_a",), ("org_a",), ("org_a",), ("org_b",), ("org_b", "org_a"), ("org_a", "org_a")])
     for org in draw(then):
-        which = draw(st.sampled_from([2, 2, 1, h.SHARED])) if number != h.SHARED else draw(st.sampled_from([2, h.SHARED]))
+        which = (
+            draw(st.sampled_from([2, 2, 1, h.SHARED])) if number != h.SHARED else draw(st.sampled_from([2, h.SHARED]))
+        )
         drawn.append(h.Subscribed(draw(st.sampled_from(pool[1:])), org, h.AI, number=which, way=draw(ways)))
     if handed_on:
-        drawn += [h.Learnt(end + MINUTE, "org_a", way) for way in draw(st.sampled_from([(), (h.WEBHOOK,), (h.ANSWER,)]))]
+        drawn += [
+            h.Learnt(end + MINUTE, "org_a", way) for way in draw(st.sampled_from([(), (h.WEBHOOK,), (h.ANSWER,)]))
+        ]
         then_at = draw(st.sampled_from([end + 1, end + 2 * MINUTE, *pool[1:]]))
         drawn.append(h.Subscribed(then_at, "org_b", h.AI, number=h.SHARED, way=draw(st.sampled_from([h.NOT, *_WAYS]))))
     if draw(st.sampled_from([False] * 5 + [True])):
@@ -217,7 +239,9 @@ def aged(draw: st.DrawFn) -> History:
     and what came too late is put back. What is held in between stays whose it was."""
     begins = at("04-02 00:00:00")
     drawn: list[h.Step] = [h.Mapped(begins, "ann", "org_a")]
-    drawn += [h.Subscribed(begins, org, h.AI) for org in draw(st.sampled_from([("org_b",), ("org_b",), (), ("org_a",)]))]
+    drawn += [
+        h.Subscribed(begins, org, h.AI) for org in draw(st.sampled_from([("org_b",), ("org_b",), (), ("org_a",)]))
+    ]
     moments = [_BETWEEN[0] + n * 10 * MINUTE for n in range(draw(st.sampled_from([8, 9, 10, 1])))]
     for moment in moments:
         orgs_then = ("org_b",) if drawn[-1] == h.Mapped(drawn[-1].at, "ann", "org_a") else ("org_a",)
@@ -228,7 +252,10 @@ def aged(draw: st.DrawFn) -> History:
             change = h.Unmapped(moment, "ann", draw(st.booleans()))
         drawn.append(change)
     used = st.sampled_from([begins + HOUR, *(moment - MINUTE for moment in moments), moments[-1] + HOUR])
-    drawn += [h.Arrives(moment, h.Call(0, moment, draw(costs))) for moment in draw(st.lists(used, min_size=1, max_size=4, unique=True))]
+    drawn += [
+        h.Arrives(moment, h.Call(0, moment, draw(costs)))
+        for moment in draw(st.lists(used, min_size=1, max_size=4, unique=True))
+    ]
     later = moments[-1] + draw(st.sampled_from([DAY, 30 * DAY, 32 * DAY, 32 * DAY]))
     drawn += draw(st.lists(mapped(st.just(later), "ann"), max_size=1))
     drawn += draw(st.lists(mapped(st.just(later + HOUR), "ann"), max_size=1))
