@@ -169,12 +169,6 @@ def what_is_held_goes_by_the_oldest_version_that_is_kept(patch: pytest.MonkeyPat
     patch.setattr(mapping, "forgotten", lambda *_: False)
 
 
-def an_announced_mapping_takes_over_before_it_begins(patch: pytest.MonkeyPatch) -> None:
-    """It may be withdrawn still."""
-    payers = versions.payers
-    patch.setattr(mapping, "payers", lambda found, at_us, kind, orgs, now_us=None: payers(found, at_us, kind, orgs))
-
-
 def the_sink_moves_what_is_late_whatever_the_policy(patch: pytest.MonkeyPatch) -> None:
     """With LATE_POLICY=hold an operator decides."""
     patch.setattr(sink, "judged", lambda value, orgs, _, *now: restamp.judged(value, orgs, LatePolicy.SHIFT, *now))
@@ -204,7 +198,6 @@ FAULTS: dict[str, Plant] = {
         what_an_end_overtook_stays_there,
         what_an_end_overtook_is_posted_with_its_old_moment,
         what_is_held_goes_by_the_oldest_version_that_is_kept,
-        an_announced_mapping_takes_over_before_it_begins,
         the_sink_moves_what_is_late_whatever_the_policy,
     )
 }

@@ -66,10 +66,6 @@ FEATURES: dict[str, tuple[int, Tell]] = {
         lambda _, model: model.settings.late == h.HOLD and _uses(model, lambda use: use.dead or use.life is None),
     ),
     "one external id, two orgs": (4, lambda history, _: len({*_shared(history)}) > 1),
-    "one org's usage is on the invoice of another that has the external id": (
-        1,
-        lambda _, model: _uses(model, lambda use: use.bill and use.life and use.bill.org != use.life.org),
-    ),
     "one external id, twice of one org": (2, lambda history, _: len({*_shared(history)}) < len(_shared(history))),
     "held usage is merged": (10, lambda _, model: _uses(model, lambda use: use.merged)),
 }

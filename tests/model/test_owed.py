@@ -16,9 +16,9 @@ from tests.model.strategies import aged, ended, histories, waiting
 
 EXAMPLES = int(os.environ.get("OWED_EXAMPLES", "200"))
 #: Of 200, so many are of each kind.
-SHARES: dict[Callable[[], st.SearchStrategy[History]], int] = {histories: 75, waiting: 25, ended: 65, aged: 35}
+SHARES: dict[Callable[[], st.SearchStrategy[History]], int] = {histories: 62, waiting: 45, ended: 62, aged: 31}
 #: A fixed one for those of every run: with it they are about all of `FEATURES`.
-SEED = 9
+SEED = 3
 
 
 def told(history: History) -> str:
