@@ -19,6 +19,8 @@ SEEDS = {
 }
 #: Faults that only one kind of history shows.
 KINDS = {
+    "identities_are_forgotten_two_hours_early": strategies.histories,
+    "the_horizon_is_an_hour_too_long": strategies.histories,
     "a_named_subscription_is_taken_at_its_word": strategies.ended,
     "an_answer_of_the_api_notes_nothing": strategies.ended,
     "what_an_end_overtook_stays_there": strategies.ended,
