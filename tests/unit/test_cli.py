@@ -14,6 +14,7 @@ COMMANDS = (
     ["worker"],
     ["topics", "create"],
     ["topics", "check"],
+    ["topics", "acls"],
     ["db", "migrate"],
     ["db", "prune"],
     ["db", "roles"],
