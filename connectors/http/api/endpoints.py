@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from connectors.access.tenants import may_adopt
 from connectors.http.api.bounded import MAX_BODY, body_of, check_parts
 from connectors.http.problem import Problem, try_again
 from connectors.lago.errors import LagoIntegrationError
@@ -32,13 +33,16 @@ class Who:
         actor: their name in the audit log; no secret.
         scopes: what they may do; `*` is everything.
         orgs: the only orgs they may see or change; None = all.
-        until: when their credential ends by itself, aware: nothing they hand on lives longer; None = it does not.
+        until: when their credential ends by itself, or the keys that they make, aware: nothing they hand on lives
+            longer; None = nothing ends.
+        prefixes: how the ids of LiteLLM customers begin that they may map; None: see `connectors.access.tenants`.
     """
 
     actor: str
     scopes: frozenset[str] = frozenset()
     orgs: frozenset[str] | None = None
     until: datetime | None = None
+    prefixes: frozenset[str] | None = None
 
     def may(self, scope: str) -> bool:
         """Whether they hold the scope."""
@@ -47,6 +51,10 @@ class Who:
     def may_see(self, org_id: str) -> bool:
         """Whether the org is one of theirs."""
         return self.orgs is None or org_id in self.orgs
+
+    def may_adopt(self, customer_id: str) -> bool:
+        """Whether they may map a LiteLLM customer whom none of their orgs pays for yet."""
+        return may_adopt(self.orgs, self.prefixes, customer_id)
 
 
 class Access(Protocol):
