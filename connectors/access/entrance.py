@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import structlog
@@ -71,7 +71,7 @@ class Entrance:
         if (issuer := settings.oidc_issuer) is not None:
             keys = KeySet(self._http, issuer, settings.oidc_jwks_url or "", time.monotonic)
             claims = (settings.oidc_scopes_claim, settings.oidc_orgs_claim)
-            kinds.append(Users(keys, issuer, settings.oidc_audience, *claims))
+            kinds.append(Users(keys, issuer, settings.oidc_audience, *claims, timedelta(days=settings.oidc_grant_days)))
         if settings.litellm_master_key is None and len(kinds) == 1:
             _log.warning(
                 "management_closed",

@@ -33,7 +33,9 @@ def create(
     ] = None,
     customer_prefix: Annotated[
         list[str] | None,
-        typer.Option(help="How LiteLLM customers' ids begin that it may map; may be repeated; needed by a key of orgs."),
+        typer.Option(
+            help="How LiteLLM customers' ids begin that it may map; may be repeated; needed by a key of orgs."
+        ),
     ] = None,
     expires: Annotated[str, typer.Option(help="How long it lives, like 90d; for ever by default.")] = "",
     as_json: AsJson = False,

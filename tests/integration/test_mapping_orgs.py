@@ -204,7 +204,9 @@ async def test_one_answer_for_another_orgs_and_for_nobodys(theirs: httpx.AsyncCl
         ):
             answer = await asked
             shown = answer.json()
-            answers.append((answer.status_code, {k: v for k, v in shown.items() if k not in ("request_id", "instance")}))
+            answers.append(
+                (answer.status_code, {k: v for k, v in shown.items() if k not in ("request_id", "instance")})
+            )
     assert told["yours"] == told["nobodys"]
     assert {status for status, _ in told["yours"][:-1]} == {403}
 

@@ -102,6 +102,13 @@ class Asked:
         if before != after:
             await self.access.changing(self.who, self.request, before, after)
 
+    async def handing_out(self, what: str, **more: str) -> None:
+        """Tell the audit log who gets power over the org's money, never the power itself; before they have it.
+
+        Raises: Unavailable: nothing may be handed out now.
+        """
+        await self.access.changing(self.who, self.request, None, {"handed_out": what, **more})
+
 
 Handler = Callable[[Asked], Awaitable[web.StreamResponse]]
 
@@ -122,6 +129,9 @@ class Endpoint:
             control characters and more than 255 characters are refused.
         max_bytes: of a body that has a model; past it the answer is 413.
         changes: the handler changes something, and says so with `Asked.changing` first.
+        also: further scopes that some requests need, and which.
+        hands_out: what in the answer lets whoever has it pay or act for the org, e.g. `a link to pay by`: the handler
+            says so with `Asked.handing_out` before it answers.
     """
 
     method: str
@@ -137,11 +147,18 @@ class Endpoint:
     sees_to_orgs: bool = False
     any_text: tuple[str, ...] = ()
     max_bytes: int = MAX_BODY
+    also: Mapping[str, str] = field(default_factory=dict)
+    hands_out: str = ""
 
 
 def routes_of(endpoints: Iterable[Endpoint], access: Access) -> list[web.RouteDef]:
     """The routes, each behind `access`."""
     return [web.route(one.method, one.path, _guarded(one, access)) for one in endpoints]
+
+
+def missing_scope(scope: str, because: str = "") -> Problem:
+    """403; the answer names the scope."""
+    return Problem(403, "missing_scope", f"this needs the scope {scope}" + (f": {because}" if because else ""))
 
 
 def other_org() -> Problem:
