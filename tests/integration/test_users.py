@@ -110,7 +110,7 @@ async def test_a_key_that_a_user_makes_ends_after_oidc_grant_days(
         )
         wanted = {"name": "mine", "scopes": ["orgs:read"], "orgs": ["org_1"]}
         async with running_server(settings, ("api",)) as server:
-            user = provider.token(scope="orgs:read keys:write")
+            user = provider.token(permissions=["orgs:read", "keys:write"])
 
             async def days(path: str, body: dict[str, Any]) -> tuple[str, float]:
                 answer = await server.http.post(f"/api/v1/access/keys{path}", json=body, headers=user)
