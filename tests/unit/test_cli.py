@@ -23,6 +23,7 @@ COMMANDS = (
     ["dlq", "purge"],
     ["held", "list"],
     ["held", "write-off"],
+    ["audit", "verify"],
     ["ledger", "init"],
     ["lago", "setup"],
     ["lago", "rebill"],
