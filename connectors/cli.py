@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from connectors.commands.audit import audit
 from connectors.commands.backfill import backfill
 from connectors.commands.base import fail, one_sentence, settings_of_command
 from connectors.commands.db import db
@@ -38,6 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(audit, name="audit")
 app.add_typer(topics, name="topics")
 app.add_typer(db, name="db")
 app.add_typer(dlq, name="dlq")

@@ -197,6 +197,7 @@ class Settings(BaseModel):
         "scope", min_length=1, description="Claim with a user's scopes; `a.b` is b within a."
     )
     oidc_orgs_claim: str = Field("orgs", min_length=1, description="Claim with the ids of a user's orgs.")
+    oidc_grant_days: int = Field(30, ge=1, le=3650, description="Days that an API key lives at most which a user made.")
     metrics_port: Port = Field(9090, description="Port of the Prometheus metrics.")
     webhook_timeout: Seconds = Field(30, description="One whole inbound request, in seconds.")
     max_body_bytes: Annotated[ByteSize, Field(ge=1024)] = Field(

@@ -7,7 +7,11 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from connectors.shown import shown
 
 #: What a shell answers for a command that was interrupted.
 INTERRUPTED = 130
@@ -34,6 +38,7 @@ def prepare(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    sys.excepthook = _tell_traceback
     words = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in words if not word.startswith("-")), "")
     if command in _UNTIL_TOLD:
@@ -54,6 +59,12 @@ def when_interrupted(words: Callable[[], str]) -> None:
     _words.append(words)
 
 
+def _tell_traceback(of: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+    """What Python would print; a customer id in an error's words cannot steer the terminal."""
+    if sys.stderr is not None:
+        sys.stderr.write(shown("".join(traceback.format_exception(of, error, at)), lines=True))
+
+
 def _wait() -> None:
     signal.sigwait({signal.SIGINT})
     _end()
@@ -61,7 +72,7 @@ def _wait() -> None:
 
 def _end() -> None:
     """At once: what a command has reported as done is durable, and everything else is done again by its repeat."""
-    told = " ".join(["meterbridge: interrupted.", *(words() for words in _words[-1:])])
+    told = shown(" ".join(["meterbridge: interrupted.", *(words() for words in _words[-1:])]), lines=True)
     cursor = _SHOW_CURSOR if sys.stderr is not None and sys.stderr.isatty() else ""
     try:
         os.write(2, f"{cursor}\n{told}\n".encode("ascii", "backslashreplace"))

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from connectors.access.keys import ApiKey, expiring, mint, successor
 from connectors.access.scopes import EVERYTHING, SCOPES
 from connectors.commands.base import AsJson, duration_s, fail, one_sentence, say, settings_of_command, table_of
-from connectors.http.api.keys import MAX_OVERLAP_HOURS, key_shown
+from connectors.http.api.keys import MAX_OVERLAP_HOURS, Prefix, key_shown
 from connectors.operations.audit import audited, who
 from connectors.operations.sending import Sender
 from connectors.postgres.api_keys import PostgresKeys
@@ -30,6 +31,12 @@ def create(
     org: Annotated[
         list[str] | None, typer.Option(help="Restrict the key to this org; may be repeated. Default: all orgs.")
     ] = None,
+    customer_prefix: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The key may map customer ids that begin with this; may be repeated. A key of orgs needs it to map new ids."
+        ),
+    ] = None,
     expires: Annotated[str, typer.Option(help="The key expires after this time, like 90d. Default: never.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -38,7 +45,7 @@ def create(
         fail(f"--scope takes {', '.join(SCOPES)}, or {EVERYTHING}.", 2)
     now = _now()
     ends = now + timedelta(seconds=duration_s(expires)) if expires else None
-    key, token = mint(name, scope, org or None, who(), now, ends)
+    key, token = mint(name, scope, org or None, who(), now, ends, _prefixes(customer_prefix))
     with one_sentence():
         settings = settings_of_command()
         _with_store(settings, lambda store: _recorded(settings, "keys.create", [key], lambda: store.add(key)))
@@ -97,6 +104,13 @@ def revoke(key_id: KeyId, as_json: AsJson = False) -> None:
     say(row, as_json=as_json, table=lambda: _table([row]))
 
 
+def _prefixes(given: list[str] | None) -> list[str] | None:
+    try:
+        return None if not given else TypeAdapter(list[Prefix]).validate_python(given)
+    except ValidationError:
+        fail("--customer-prefix takes 1 to 255 characters, no control characters, no blank at its beginning.", 2)
+
+
 def _with_store(settings: Settings, do: Callable[[PostgresKeys], Awaitable[T]]) -> T:
     async def done() -> T:
         database = Database(postgres_url(settings), size=1)
@@ -112,6 +126,8 @@ async def _recorded(settings: Settings, action: str, of: list[ApiKey], do: Calla
     """The line in the audit log first."""
     target = {f"key_{number}": key.prefix for number, key in enumerate(of)} | {"name": of[-1].name}
     target["scopes"] = " ".join(sorted(of[-1].scopes))
+    target |= {} if of[-1].orgs is None else {"orgs": " ".join(sorted(of[-1].orgs))}
+    target |= {} if of[-1].prefixes is None else {"customer_prefixes": " ".join(sorted(of[-1].prefixes))}
     await asyncio.to_thread(audited, settings, Sender(settings), action, target, count=1)
     await do()
 
@@ -133,7 +149,7 @@ def _say_made(key: ApiKey, token: str, *, as_json: bool) -> None:
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:
-    shown = ("id", "name", "state", "scopes", "orgs", "created_by", "expires_at", "last_used_at")
+    shown = ("id", "name", "state", "scopes", "orgs", "customer_prefixes", "created_by", "expires_at", "last_used_at")
     return table_of(shown, [[_cell(row[column]) for column in shown] for row in rows])
 
 

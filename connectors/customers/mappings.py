@@ -56,6 +56,12 @@ class Mapped:
 class Guard(Protocol):
     """What stands between a request and its effect."""
 
+    def admits(self, customer_id: str, known: Known) -> None:
+        """Before anything is asked of Lago or written, so that the time of a refusal tells nothing.
+
+        Raises: MeterbridgeError: this customer is not theirs to change.
+        """
+
     def allows(self, before: Known, after: CustomerRecord) -> None:
         """Raises: MeterbridgeError: this change is not to be made; `before` = `after`: it is made already."""
 
@@ -65,6 +71,9 @@ class Guard(Protocol):
 
 class Unguarded:
     """Everything may be done, and nobody is told."""
+
+    def admits(self, customer_id: str, known: Known) -> None:
+        """See `Guard`."""
 
     def allows(self, before: Known, after: CustomerRecord) -> None:
         """See `Guard`."""
@@ -123,12 +132,16 @@ class Mappings:
 
     def payers(self, record: CustomerRecord) -> set[str]:
         """The orgs that pay from now on; empty where nobody is mapped."""
+        return {version.lago_customer_id for version in self.paying(record)}
+
+    def paying(self, record: CustomerRecord) -> list[MappingVersion]:
+        """The versions by which somebody pays from now on."""
         version = shown(record.versions, self._now_us())
-        return {
-            other.lago_customer_id
+        return [
+            other
             for other in record.versions
             if version is not None and other.effective_from >= version.effective_from and not other.deleted
-        }
+        ]
 
     def is_subscription_of(self, org_id: str, external_id: str) -> bool:
         """Whether the org's record knows this subscription as the org's own."""
@@ -152,6 +165,7 @@ class Mappings:
             Unavailable: Kafka does not take the record now, or the view does not follow; repeating is safe.
         """
         await self.ready()
+        self.check(request.litellm_customer_id, guard := guard or Unguarded())
         org_id = request.lago_customer_id
         if ask_lago and not self._learner.knows(org_id, request.external_subscription_id):
             named = request.external_subscription_id
@@ -164,9 +178,13 @@ class Mappings:
             wrong = corrected_by(known, request, now_us, self._lead_us, unknown)
             return remap(known, request, now_us, self._lead_us, self._keep_us, unknown)
 
-        made = await self._change(request.litellm_customer_id, request, make, guard or Unguarded(), lambda: wrong)
+        made = await self._change(request.litellm_customer_id, request, make, guard, lambda: wrong)
         self._learner.mapped(made.version)
         return made
+
+    def check(self, customer_id: str, guard: Guard) -> None:
+        """Ask the guard whether this customer is theirs to change, of a view that is `ready`. Raises: what it raises."""
+        guard.admits(customer_id, self._customers.table.get(customer_id))
 
     def would(self, request: MappingRequest) -> tuple[Known, CustomerRecord]:
         """The customer's record now, and as `put` would make it now, of a view that is `ready`. Raises: as `remap`."""
@@ -176,13 +194,14 @@ class Mappings:
     async def end(self, customer_id: str, ending: Ending, guard: Guard | None = None) -> Mapped | None:
         """Deactivate or delete a mapping; None where nobody is mapped. Raises: as `put`; see `unmap`."""
         await self.ready()
+        self.check(customer_id, guard := guard or Unguarded())
         if (there := await self.get(customer_id)) is None:
             return None
 
         def made(known: Known, now_us: int) -> CustomerRecord:
             return unmap(known or there.record, ending, now_us, self._lead_us, self._keep_us)
 
-        return await self._change(customer_id, ending, made, guard or Unguarded())
+        return await self._change(customer_id, ending, made, guard)
 
     async def ready(self) -> None:
         """Return once the tables have been read. Raises: Unavailable `view_incomplete`."""

@@ -88,6 +88,8 @@ class MappingRows:
     async def take(self, row: MappingRow) -> str:
         """Raises: as `Mappings.put`. Lago is not asked: the management API does so by itself."""
         if self._dry_run:
+            if self._guard is not None:
+                self._mappings.check(row.litellm_customer_id, self._guard)
             before, after = self._mappings.would(row.wanted())
             if self._guard is not None:
                 self._guard.allows(before, after)

@@ -26,6 +26,7 @@ COMMANDS = (
     ["dlq", "purge"],
     ["held", "list"],
     ["held", "write-off"],
+    ["audit", "verify"],
     ["ledger", "init"],
     ["lago", "setup"],
     ["lago", "rebill"],
