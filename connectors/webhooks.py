@@ -15,6 +15,7 @@ from connectors.http.ingress.routes import IngressDeps, ingress_routes
 from connectors.http.ingress.storing import Sender, Store
 from connectors.http.origins import Origins
 from connectors.http.pace import Pace
+from connectors.http.strangers import Strangers
 from connectors.kafka.gate import Gate
 from connectors.metrics import IngressSensors, Metrics
 from connectors.settings import Settings
@@ -35,7 +36,10 @@ class Webhooks:
         ConfigurationError: the webhooks would be open to everybody.
     """
 
-    def __init__(self, settings: Settings, gate: Gate, spool: Spool | None, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, gate: Gate, spool: Spool | None, metrics: Metrics, strangers: Strangers
+    ) -> None:
+        self._strangers = strangers
         self._settings = settings
         self._gate = gate
         self._metrics = metrics
@@ -67,6 +71,7 @@ class Webhooks:
             on_request=sensors.requested,
             on_elements=sensors.elements,
             watch_bytes=self._metrics.body_bytes.set_function,
+            is_guessing=self._strangers.is_guessing,
         )
         return [_timed(route, self._metrics.request_seconds.observe) for route in ingress_routes(deps)]
 
