@@ -37,6 +37,7 @@ INGRESS_REASONS: Final = (
     rejections.WRONG_TYPE,
     rejections.BAD_NUMBER,
     rejections.TOO_DEEP,
+    rejections.TOO_COMPLEX,
     rejections.TOO_LARGE,
     rejections.TOO_MANY,
 )
