@@ -7,6 +7,7 @@ are closed once they were silent for as long as a head may take. A refused reque
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import structlog
@@ -62,7 +63,7 @@ class BoundedRunner(web.AppRunner):
 def admitted(request: web.BaseRequest) -> None:
     """The sender of this request showed a credential that is right."""
     connection = request.protocol
-    if isinstance(connection, _Connection):
+    if type(connection) is _Connection:
         connection.admit(request)
 
 
@@ -141,13 +142,23 @@ class _Connection(RequestHandler):
             self._is_known = True
             self._strangers.known(self)
 
-    async def finish_response(
+    def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
         """Answer; a refusal of a stranger may wait, and what it left unread is never read."""
+        answering = super().finish_response
         if resp.status < _REFUSALS:
             self._admitted = None
-            return await super().finish_response(request, resp, start_time)
+            return answering(request, resp, start_time)
+        return self._refuse(answering, request, resp, start_time)
+
+    async def _refuse(
+        self,
+        answering: Callable[..., Awaitable[tuple[web.StreamResponse, bool]]],
+        request: web.BaseRequest,
+        resp: web.StreamResponse,
+        start_time: float | None,
+    ) -> tuple[web.StreamResponse, bool]:
         is_unread = not request.content.is_eof()
         is_stranger, self._admitted = self._admitted is not request, None
         if is_stranger and resp.status < _SERVER_ERRORS and (wait_s := self._strangers.refused(request, resp.status)):
@@ -155,7 +166,7 @@ class _Connection(RequestHandler):
             resp.force_close()
         if is_unread:
             resp.force_close()
-        answered = await super().finish_response(request, resp, start_time)
+        answered = await answering(request, resp, start_time)
         if is_unread:
             await self._leave_unread()
         return answered

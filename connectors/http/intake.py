@@ -41,13 +41,17 @@ class Intake:
         self.bytes_in_flight = 0
 
     async def read(
-        self, request: web.Request, *, stranger: bool = False, prove: Callable[[Iterable[bytes]], None] | None = None
+        self,
+        request: web.Request,
+        *,
+        stranger: bool = False,
+        prove: Callable[[bytes | Iterable[bytes]], None] | None = None,
     ) -> bytes:
         """The whole body; it counts as in flight until `release(body)`.
 
         Args:
             stranger: the sender is not known yet; until the body is there it counts among theirs.
-            prove: returns where the body, unpacked, proves who sends it, and raises where it does not. It gets pieces, and
+            prove: returns where the body, unpacked, proves who sends it, and raises where it does not. It gets the body or pieces, and
                 may be called in a thread. The sender is a stranger until then.
 
         Raises:
@@ -74,7 +78,10 @@ class Intake:
                 chunks.append(chunk)
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             if prove is not None:
-                await self._prove(prove, encoding or "", body)
+                if unpacker is None and len(body) < _HASH_WORTH_A_THREAD:
+                    prove(body)
+                else:
+                    await self._prove_beside(prove, encoding or "", body)
                 self._strangers -= held
                 stranger = False
             if unpacker is not None and not unpacker.is_plain:
@@ -103,14 +110,9 @@ class Intake:
         """`do(*args)` for a stranger, in the thread that all of them share."""
         return await asyncio.get_running_loop().run_in_executor(self._beside, partial(do, *args))
 
-    async def _prove(self, prove: Callable[[Iterable[bytes]], None], encoding: str, body: bytes) -> None:
+    async def _prove_beside(self, prove: Callable[[bytes | Iterable[bytes]], None], encoding: str, body: bytes) -> None:
         unpacker = Unpacker(encoding)
-        if not unpacker.is_plain:
-            await self.beside(prove, self._pieces_for_proof(unpacker, body))
-        elif len(body) < _HASH_WORTH_A_THREAD:
-            prove((body,))
-        else:
-            await self.beside(prove, (body,))
+        await self.beside(prove, body if unpacker.is_plain else self._pieces_for_proof(unpacker, body))
 
     def _pieces_for_proof(self, unpacker: Unpacker, body: bytes) -> Iterator[bytes]:
         unpacked = 0

@@ -93,6 +93,7 @@ class Strangers:
         self.on_closed = on_closed
         self._on_wrong = on_wrong
         self._refused = Pace(REFUSED_PER_S, monotonic)
+        self._refused_at = float("-inf")
         self._open: dict[str, int] = {}  # connections by address
         self._total = 0
         self._strangers_of: dict[str, dict[Connection, None]] = {}  # by address, the oldest first
@@ -135,6 +136,7 @@ class Strangers:
     def refused(self, request: web.BaseRequest, status: int) -> float:
         """Take note of a refusal; in how many seconds it may be answered."""
         source = self._source(request)
+        self._refused_at = self._monotonic()
         if status == 401:
             self._on_wrong()
             self._lines.tell("wrong_credentials", source)
@@ -146,6 +148,8 @@ class Strangers:
 
     def is_guessing(self, request: web.BaseRequest) -> bool:
         """Whether this address was refused too often of late for anything of its to be read."""
+        if self._monotonic() - self._refused_at > 1:  # no address has more than a second's worth to wait for
+            return False
         return self._refused.is_early(self._source(request))
 
     def _make_room(self) -> bool:

@@ -190,3 +190,14 @@ def test_the_beginning_of_a_right_standard_signature_is_no_signature(body: bytes
 
 def test_a_right_signature_with_something_behind_it_is_no_signature() -> None:
     assert AUTH.signing_sender(_plain(_signature("new-secret") + "0"), BODY) is None
+
+
+@pytest.mark.parametrize("form", ["plain", "stamped", "standard"])
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_body_that_comes_in_pieces_is_signed_as_the_whole_is(form: str, size: int) -> None:
+    """What a stranger packed is unpacked and hashed piece by piece, and not kept."""
+    headers = {"plain": _plain(_signature("new-secret")), "stamped": _stamped(), "standard": _standard()}[form]
+    pieces = [BODY[at : at + size] for at in range(0, len(BODY), size)]
+    assert AUTH.signing_sender(headers, iter(pieces)) == AUTH.signing_sender(headers, BODY) is not None
+    assert AUTH.signing_sender(headers, iter([*pieces, b" "])) is None
+    assert AUTH.signing_sender(headers, iter(pieces[:-1])) is None

@@ -1,6 +1,6 @@
 """The webhook ingress: usage comes in over HTTP and is answered with 2xx only when it is durable."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -121,10 +121,13 @@ class _Ingress:
         body: bytes | None = None
         try:
             with self._patience.of_this_task():
-                if self._admit_before_reading(request):
+                proof = self._admit_before_reading(request)
+                if proof is None:
                     body = await self._intake.read(request)
                 else:
-                    body = await self._read_signed(request)
+                    body = await self._intake.read(request, prove=proof.prove)
+                    admitted(request)
+                    self._keep_pace(proof.sender)
                 if (event := event_of(request.headers, body)) is not None:
                     return await self._deps.store.keep(event, CLOUDEVENT)
                 shape = CLOUDEVENT if holds_events(request.headers) else route.shape
@@ -137,8 +140,8 @@ class _Ingress:
             if body is not None:
                 self._intake.release(body)
 
-    def _admit_before_reading(self, request: web.Request) -> bool:
-        """True when nothing is left to prove; refuses at once whom no body could help."""
+    def _admit_before_reading(self, request: web.Request) -> "_Proof | None":
+        """What is left to prove; refuses at once whom no body could help. Raises: Problem 401, 403, 503."""
         auth, headers, origins = self._deps.auth, request.headers, self._deps.origins
         if origins is not None and not origins.admit(request.remote, headers):
             raise Problem(403, "address_not_allowed", "usage is not taken from this address", CLOSES)
@@ -146,35 +149,12 @@ class _Ingress:
         if sender:
             admitted(request)
             self._keep_pace(sender)
-            return True
+            return None
         if auth.may_be_signed(headers):
             if self._deps.is_guessing(request):
                 raise try_again("too_many_refused", "this address was refused too often of late", _GUESSING_RETRY_S)
-            return False
+            return _Proof(auth.signing_sender, headers)
         raise _unknown_sender()
-
-    async def _read_signed(self, request: web.Request) -> bytes:
-        """The body of whoever signed it. Raises: Problem 401, 503, as `Intake.read`."""
-        headers, signing_sender = request.headers, self._deps.auth.signing_sender
-        found = list[str]()
-
-        def prove(pieces: Iterable[bytes]) -> None:
-            try:
-                sender = signing_sender(headers, pieces)
-            except Stale as stale:
-                raise Problem(401, stale.reason, stale.detail) from None
-            if sender is None:
-                raise _unknown_sender()
-            found.append(sender)
-
-        body = await self._intake.read(request, prove=prove)
-        try:
-            admitted(request)
-            self._keep_pace(found[0])
-        except BaseException:
-            self._intake.release(body)
-            raise
-        return body
 
     def _keep_pace(self, sender: str) -> None:
         pace = self._deps.pace
@@ -204,6 +184,31 @@ class _Ingress:
             self._refusing = True
             _log.warning("records_refused", reason=error.reason, detail=error.detail)
         return try_again(error.reason, "records cannot be stored now", _UNAVAILABLE_RETRY_S).response()
+
+
+class _Proof:
+    """Who signed a body, once it was there; see `WebhookAuth.signing_sender`."""
+
+    __slots__ = ("_headers", "_signing_sender", "sender")
+
+    def __init__(
+        self,
+        signing_sender: Callable[[Mapping[str, str], bytes | Iterable[bytes]], str | None],
+        headers: Mapping[str, str],
+    ) -> None:
+        self._signing_sender = signing_sender
+        self._headers = headers
+        self.sender = ""
+
+    def prove(self, pieces: bytes | Iterable[bytes]) -> None:
+        """Raises: Problem 401."""
+        try:
+            sender = self._signing_sender(self._headers, pieces)
+        except Stale as stale:
+            raise Problem(401, stale.reason, stale.detail) from None
+        if sender is None:
+            raise _unknown_sender()
+        self.sender = sender
 
 
 def _answer_of(outcome: Outcome) -> bytes:

@@ -65,16 +65,26 @@ def signed_by(headers: Mapping[str, str], body: bytes | Iterable[bytes], secrets
     Args:
         body: whole, or piece by piece: no piece is needed any more once the next one is asked for.
     """
+    if isinstance(body, bytes):
+        return _signed_whole(_ours(headers, secrets), body) or _signed_whole(_standard(headers, secrets), body)
     forms = [form for form in (_ours(headers, secrets), _standard(headers, secrets)) if form is not None]
-    pieces = (body,) if isinstance(body, bytes) else body
-    for piece in pieces:
+    for piece in body:
         for form in forms:
             for mac in form.macs:
                 mac.update(piece)
-    for form in forms:
-        if (signed := _signed(form.given, map(form.encode, form.macs), form.at_s)) is not None:
-            return signed
-    return None
+    return next((signed for form in forms if (signed := _signed(form.given, _ends(form), form.at_s)) is not None), None)
+
+
+def _signed_whole(form: "_Form | None", body: bytes) -> Signed | None:
+    if form is None:
+        return None
+    for mac in form.macs:
+        mac.update(body)
+    return _signed(form.given, _ends(form), form.at_s)
+
+
+def _ends(form: "_Form") -> Iterable[bytes]:
+    return map(form.encode, form.macs)
 
 
 class _Form(NamedTuple):

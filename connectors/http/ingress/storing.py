@@ -103,36 +103,29 @@ class Store:
 
     async def _keep_elements(self, elements: Sequence[Element], size: int, shape: str, at: int) -> Outcome:
         """Raises: Wrapped: it is one element, which holds the calls; nothing is stored yet."""
-        outcome, odd = Outcome(), OddElements(is_alone=len(elements) == 1)
+        outcome = Outcome()
+        odd: OddElements | None = None
         step = max(1, min(_SLICE_ELEMENTS, _SLICE_BYTES * len(elements) // (size + 1)))
         for start in range(0, len(elements), step):
-            records, places = await self._records_of(elements, start, step, shape, at, outcome, odd)
-            await self._send(records, places, elements, at, outcome)
-        if odd.shared:
-            await self._send([self._shared(odd, at)], [0], elements, at, outcome)
+            records, places, later = self._sound_records(elements, start, step, shape, at, outcome)
+            if later:
+                odd = odd or OddElements(is_alone=len(elements) == 1)
+                records, places = await self._with_odd(records, places, later, elements, shape, at, outcome, odd)
+            if records and (refusals := await self.sender.send_all(records)):
+                too_large = [(places[index], records[index]) for index in refusals]
+                await self._keep_too_large(too_large, elements, at, outcome)
+        if odd is not None and odd.shared:
+            await self.sender.send_all([self._shared(odd, at)])
         return outcome
 
-    async def _send(
-        self, records: list[Record], places: list[int], elements: Sequence[Element], at: int, outcome: Outcome
-    ) -> None:
-        if records and (refusals := await self.sender.send_all(records)):
-            too_large = [(places[index], records[index]) for index in refusals]
-            await self._keep_too_large(too_large, elements, at, outcome)
-
-    async def _records_of(
-        self,
-        elements: Sequence[Element],
-        start: int,
-        step: int,
-        shape: str,
-        at: int,
-        outcome: Outcome,
-        odd: OddElements,
-    ) -> tuple[list[Record], list[int]]:
-        """The records of one slice of the body, and the places of their elements in it."""
+    def _sound_records(
+        self, elements: Sequence[Element], start: int, step: int, shape: str, at: int, outcome: Outcome
+    ) -> tuple[list[Record], list[int], list[tuple[int, int]]]:
+        """The records of one slice of the body and the places of their elements in it; of each odd element how many
+        records stand before its own, and its place."""
         records: list[Record] = []
         places: list[int] = []
-        later: list[tuple[int, int]] = []  # how many records stand before an odd element's, and its place
+        later: list[tuple[int, int]] = []
         at_ms = at // 1000
         for index in range(start, min(start + step, len(elements))):
             try:
@@ -143,9 +136,7 @@ class Store:
             records.append((self.raw_topic, key, value, at_ms))
             places.append(index)
         outcome.accepted += len(records)
-        if later:
-            return await self._with_odd(records, places, later, elements, shape, at, outcome, odd)
-        return records, places
+        return records, places, later
 
     async def _with_odd(
         self,
