@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.alone, pytest.mark.kafka]
 SECONDS = 10
 TOKEN = {"Authorization": "Bearer honest-honest-honest"}
 P99_S, ALIVE_S = 0.250, 1.0
+#: On a machine that others use the waits without a stranger are measured first, and he may add to them so much.
+TIMES_QUIET = 3
 #: What a process of this kind needs without a stranger is about 120 MiB.
 PEAK_MIB = 600
 
@@ -68,8 +70,10 @@ async def test_a_stranger_who_does_his_worst_keeps_nobody_waiting(
             async with aiohttp.ClientSession() as session:
                 return await timed(session.get(f"http://127.0.0.1:{port}/health/live"), 200)
 
-        until = time.monotonic() + 1
-        await steadily(lambda: post(kept), 0.05, [], failed, until)
+        quiet, until = list[float](), time.monotonic() + 3
+        await asyncio.gather(
+            steadily(lambda: post(kept), 0.05, quiet, failed, until), steadily(post_anew, 0.1, quiet, failed, until)
+        )
         stranger = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         assert stranger.stdout is not None
         await stranger.stdout.readline()
@@ -86,14 +90,14 @@ async def test_a_stranger_who_does_his_worst_keeps_nobody_waiting(
     peak = serve.peak_mib()
     print(told.decode().strip())
     print(
-        f"honest senders: p99 {p99 * 1000:.0f} ms, longest {waits[-1] * 1000:.0f} ms; /health/live longest "
+        f"honest senders: alone at most {max(quiet) * 1000:.0f} ms; beside him p99 {p99 * 1000:.0f} ms, longest {waits[-1] * 1000:.0f} ms; /health/live longest "
         f"{max(alive) * 1000:.0f} ms; peak {peak} MiB; lost neighbours {lost}; failed {failed[:3]}"
     )
     figures(longest_wait_s=waits[-1], peak_mib=peak, lost_neighbours=lost)
     assert not failed
     assert lost == 0
-    assert p99 < P99_S
-    assert max(alive) < ALIVE_S
+    assert p99 < max(P99_S, TIMES_QUIET * max(quiet))
+    assert max(alive) < max(ALIVE_S, TIMES_QUIET * max(quiet))
     assert peak < PEAK_MIB
     assert serve.log.read_text().count("wrong_credentials") <= 20
     assert "guess-" not in serve.log.read_text()
