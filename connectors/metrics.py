@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from connectors.customers.by_identity import OUTCOMES as IDENTITIES
 from connectors.held_watch import HeldWatch
 from connectors.http.ingress import rejections
+from connectors.http.strangers import CAUSES
 from connectors.lago.webhook_handlers import OUTCOMES
 from connectors.postgres.errors import REASONS
 from connectors.postgres.projection import DOUBLED, SKIPPED, TABLES
@@ -37,6 +38,7 @@ INGRESS_REASONS: Final = (
     rejections.WRONG_TYPE,
     rejections.BAD_NUMBER,
     rejections.TOO_DEEP,
+    rejections.TOO_COMPLEX,
     rejections.TOO_LARGE,
     rejections.TOO_MANY,
 )
@@ -104,6 +106,15 @@ class Metrics:
             _REQUEST_BUCKETS,
         )
         self.body_bytes = gauge("meterbridge_ingress_body_bytes_inflight", "Bytes of bodies that are not answered yet.")
+        self.wrong_credentials = counter(
+            "meterbridge_wrong_credentials_total",
+            "Requests that named no credential, or none that is known: answered 401.",
+        )
+        self.connections_closed = counter(
+            "meterbridge_connections_closed_total",
+            "Connections closed by us: silent for WEBHOOK_TIMEOUT, or no place left, in all or for one address.",
+            "cause",
+        )
         self.spool_records = gauge("meterbridge_spool_records", "Records that wait on disk for Kafka.")
         self.spool_bytes = gauge("meterbridge_spool_bytes", "Bytes of the records that wait on disk for Kafka.")
         self.spool_age = gauge(
@@ -230,6 +241,7 @@ class Metrics:
                 self.conservation.labels(law, unit)
         _children(self.elements, ("accepted", "ignored", *INGRESS_REASONS))
         _children(self.failed_events, INGRESS_REASONS)
+        _children(self.connections_closed, CAUSES)
         _children(self.calls, DECISIONS)
         _children(self.identities_asked, IDENTITIES)
         _children(self.held_calls, HELD_REASONS)

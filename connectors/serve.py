@@ -23,6 +23,8 @@ from connectors.http.app import create_app
 from connectors.http.connections import BoundedRunner
 from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
 from connectors.http.middleware import Door
+from connectors.http.origins import Origins
+from connectors.http.strangers import Strangers, own_bounds
 from connectors.kafka.coordinator import meet_coordinator
 from connectors.kafka.gate import Gate, kafka_probe
 from connectors.kafka.producer import KafkaProducer, producer_config
@@ -111,7 +113,8 @@ async def serving(
         gate = Gate(producer)
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, _LAGO_CONNECTIONS))
         lago = LagoClient(http, settings.lago_api_url, _key(settings.lago_api_key), metrics.lago_requested)
-        webhooks = Webhooks(settings, gate, spool, metrics) if WEBHOOKS in parts else None
+        strangers = _strangers(settings, metrics)
+        webhooks = Webhooks(settings, gate, spool, metrics, strangers) if WEBHOOKS in parts else None
         ready = asyncio.Event()
         storing = webhooks.shut_because if webhooks is not None else gate.shut_because
 
@@ -140,23 +143,26 @@ async def serving(
             port: create_app(door, health.routes(), *(routes[name] for name in names), watching=watching)
             for port, names in listeners.items()
         }
-        taken = await stack.enter_async_context(_listening(apps, settings.host, door, settings.webhook_timeout))
+        taken = await stack.enter_async_context(
+            _listening(apps, settings.host, door, settings.webhook_timeout, strangers)
+        )
         yield Served({name: taken[port] for port, names in listeners.items() for name in names}, ready, life)
 
 
 @asynccontextmanager
 async def _listening(
-    apps: Mapping[int, web.Application], host: str, door: Door, head_s: float
+    apps: Mapping[int, web.Application], host: str, door: Door, head_s: float, strangers: Strangers
 ) -> AsyncIterator[dict[int, int]]:
     """Each application on its port, gracefully ended on exit; the ports that were taken, for port 0 a free one."""
     runners = {
-        port: BoundedRunner(app, head_s, access_log=None, shutdown_timeout=_CLOSE_S) for port, app in apps.items()
+        port: BoundedRunner(app, head_s, strangers, access_log=None, shutdown_timeout=_CLOSE_S)
+        for port, app in apps.items()
     }
     try:
         for port, runner in runners.items():
             await runner.setup()
             try:
-                await web.TCPSite(runner, host, port).start()
+                await web.TCPSite(runner, host, port, backlog=strangers.bounds.at_once).start()
             except OSError as error:
                 sentence = f"port {port} on {host} cannot be listened on: {error.strerror}"
                 raise ConfigurationError("PORT", sentence) from error
@@ -210,6 +216,18 @@ def _dependencies(settings: Settings, lago: LagoClient, gate: Gate) -> dict[str,
     if settings.redis_url is not None:
         probes["redis"] = redis_probe(settings.redis_url.get_secret_value())
     return {name: Dependency(probe, time.monotonic, now_us) for name, probe in probes.items()}
+
+
+def _strangers(settings: Settings, metrics: Metrics) -> Strangers:
+    """What callers may take of this process, on all its ports together."""
+    origins = Origins((), settings.trusted_proxies)
+    return Strangers(
+        own_bounds(),
+        origins,
+        time.monotonic,
+        on_closed=lambda cause: metrics.connections_closed.labels(cause).inc(),
+        on_wrong=metrics.wrong_credentials.inc,
+    )
 
 
 def _listeners(settings: Settings, parts: Collection[str]) -> dict[int, list[str]]:

@@ -159,11 +159,12 @@ class Settings(BaseModel):
         (), description="Addresses and networks of our own proxies: only they are believed in `X-Forwarded-For`."
     )
     webhook_rate_limit: float = Field(
-        0,
+        2000,
         ge=0,
         le=1_000_000,
         allow_inf_nan=False,
-        description="Requests a second that each token or signing secret may post; above it the answer is 503. 0 = any.",
+        description="Requests a second that each token or signing secret may post, as many at once; above it the answer is "
+        "503 ([why 2000](ingress.md#how-much)). 0 = any.",
     )
     allow_unsigned: bool = Field(
         False,

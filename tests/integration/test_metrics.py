@@ -45,6 +45,8 @@ TYPES = {
     "meterbridge_ingress_elements_total": "counter",
     "meterbridge_ingress_request_duration_seconds": "histogram",
     "meterbridge_ingress_body_bytes_inflight": "gauge",
+    "meterbridge_wrong_credentials_total": "counter",
+    "meterbridge_connections_closed_total": "counter",
     "meterbridge_spool_records": "gauge",
     "meterbridge_spool_bytes": "gauge",
     "meterbridge_spool_oldest_seconds": "gauge",
