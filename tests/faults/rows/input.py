@@ -75,6 +75,7 @@ ROWS = (
         (GOES_ON, SAYS_SO),
         "read or refused by name, in little CPU time and memory for each byte",
         ("fuzz/test_corpus.py::test_what_was_found_is_read_or_refused_in_little_time_and_memory",),
+        simulated="thousands of inputs a second are tried on the readers themselves, without a process around them",
     ),
     Row(
         108,
@@ -111,6 +112,7 @@ ROWS = (
         (MONEY, SAYS_SO),
         "refused by name; negative values need `usage:correct`, and each record names who recorded it",
         ("contract/test_org_power.py::test_a_number_that_lago_cannot_hold_is_refused",),
+        simulated="the api over a sandbox of Lago's: what is refused never reaches Kafka",
     ),
     Row(
         112,
