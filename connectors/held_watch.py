@@ -23,6 +23,7 @@ class HeldWatch:
         self._now_us = now_us
         self._customers: dict[int, set[str]] = {}
         self._oldest_us: dict[int, int] = {}
+        self._on_disk: dict[int, int] = {}
         self._new = Counter(
             "meterbridge_newly_held_customers", "Customers whose usage began to be held.", registry=registry
         )
@@ -38,7 +39,11 @@ class HeldWatch:
         """Compare with the last look."""
         customers = set(books.held)
         # What a ledger held when it was opened is told again: after a restart nobody else says it.
+        cold = books.cold
         new = sorted(customers - self._customers.get(partition, set()))
+        if cold is not None and cold.windows:  # they were told before they went to disk
+            new = [name for name in new if not cold.has(name)]
+        self._on_disk[partition] = 0 if cold is None else cold.customers
         self._customers[partition] = customers
         self._new.inc(len(new))
         for customer in new[:_NAMED]:
@@ -50,14 +55,17 @@ class HeldWatch:
         if len(new) > _NAMED:
             _log.warning("usage_held_of_more_customers", partition=partition, count=len(new) - _NAMED)
         oldest = [books.windows[first].min_end_us for firsts in books.held.values() for first in firsts]
+        if cold is not None and (there := cold.oldest_us()) is not None:
+            oldest.append(there)
         self._forget_age(partition)
         if oldest:
             self._oldest_us[partition] = min(oldest)
-        self._count.set(len(set().union(*self._customers.values())))
+        self._count.set(len(set().union(*self._customers.values())) + sum(self._on_disk.values()))
 
     def close(self, partition: int) -> None:
         """Another worker has the ledger now."""
         self._customers.pop(partition, None)
+        self._on_disk.pop(partition, None)
         self._forget_age(partition)
 
     def oldest_s(self) -> float:

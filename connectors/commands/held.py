@@ -18,44 +18,65 @@ from connectors.commands.base import (
     settings_of_command,
     table_of,
 )
-from connectors.operations.held import order_write_off
+from connectors.operations.held import matching, order_write_off, order_write_off_of_all
 from connectors.operations.ledgers import Held, books_of, held_in
 from connectors.operations.sending import Sender
 from connectors.settings import Settings
 from schemas.moments import to_iso
 from schemas.money import ZERO, add, plain
 
+Matched = Annotated[str, typer.Option(help="Customer ids of this form: `attack-*`; `?` is one character.")]
+
 held = typer.Typer(help="Usage that is accounted for and not billed yet.", no_args_is_help=True)
 
 
 @held.command("list", epilog="Example: meterbridge held list --json")
 def list_held(
-    customer: Annotated[str, typer.Option(help="Only this LiteLLM customer id.")] = "", as_json: AsJson = False
+    customer: Annotated[str, typer.Option(help="Only this LiteLLM customer id.")] = "",
+    match: Matched = "*",
+    as_json: AsJson = False,
 ) -> None:
     """What waits, for whom, why and how much, read from the ledgers themselves."""
     with one_sentence(KafkaError):
         found = [one for one in _read(settings_of_command(), quiet=as_json) if customer in ("", one.customer)]
+        found = matching(found, match)
     say(_answer(found), as_json=as_json, table=lambda: _table(found))
 
 
 @held.command("write-off", epilog="Example: meterbridge held write-off --customer test-user --why 'load test'")
 def write_off(
-    customer: Annotated[str, typer.Option(help="The LiteLLM customer id whose held usage is given up.")],
+    *,
+    customer: Annotated[str, typer.Option(help="The LiteLLM customer id whose held usage is given up.")] = "",
+    match: Matched = "",
     why: Annotated[str, typer.Option(help="Your words for the audit line.")],
     until: Annotated[str, typer.Option(help="Usage that ended up to then; later usage stays held.")] = "0s",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --match: do it. Without, it only says what it would do.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give up on a customer's held usage: it is never billed, stays in the books as written off, and is on record."""
+    """Give up on held usage, of a customer or by pattern: it is never billed, stays in the books as written off, and
+    is on record. By pattern nothing is done without `--yes`."""
+    if bool(customer) == bool(match):
+        fail("give either --customer or --match.", 2)
+    dry_run = dry_run or (bool(match) and not yes)
     until_us = time.time_ns() // 1000 if until == "0s" else moment_us(until)
     with one_sentence(KafkaError):
         settings = settings_of_command()
-        found = [one for one in _read(settings, quiet=as_json) if one.customer == customer and one.first_us <= until_us]
+        read = [one for one in _read(settings, quiet=as_json) if one.first_us <= until_us]
+        found = matching(read, match) if match else [one for one in read if one.customer == customer]
         if not found:
-            fail(f"nothing is held for {customer!r} up to then.", 1)
-        audit_id = "" if dry_run else order_write_off(settings, Sender(settings), found, until_us, why)
+            fail(f"nothing is held for {match or customer!r} up to then.", 1)
+        audit_id = ""
+        if not dry_run and match:
+            audit_id = order_write_off_of_all(settings, Sender(settings), found, match, until_us, why)
+        elif not dry_run:
+            audit_id = order_write_off(settings, Sender(settings), found, until_us, why)
     answer = {**_answer(found), "dry_run": dry_run, "audit_id": audit_id}
-    say(answer, as_json=as_json, table=lambda: _table(found, "Would be written off" if dry_run else "Ordered"))
+    sums = f"{answer['customers']} customers, {answer['calls']} calls, {answer['usd']} USD"
+    does = "Would be written off" if dry_run else "Ordered"
+    say(answer, as_json=as_json, table=lambda: _table(found, f"{does}: {sums}"))
 
 
 def _read(settings: Settings, *, quiet: bool) -> list[Held]:
@@ -67,7 +88,12 @@ def _answer(found: list[Held]) -> dict[str, Any]:
     usd = ZERO
     for one in found:
         usd = add(usd, one.usd)
-    return {"held": [_line(one) for one in found], "calls": sum(one.calls for one in found), "usd": plain(usd)}
+    return {
+        "held": [_line(one) for one in found],
+        "customers": len({one.customer for one in found}),
+        "calls": sum(one.calls for one in found),
+        "usd": plain(usd),
+    }
 
 
 def _line(one: Held) -> dict[str, Any]:

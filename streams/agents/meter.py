@@ -1,6 +1,7 @@
 """The meter's work on one raw partition: fold chunks, seal what is due, release what was held."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import msgspec
@@ -25,6 +26,7 @@ from streams.core.stretch import NEVER, next_border
 from streams.core.writeoff import write_off
 from streams.followers import Follower
 from streams.ledger import Ledger
+from streams.on_disk import OnDisk
 from streams.writes import CONTROL, WRITE_OFF
 
 log = structlog.get_logger(__name__)
@@ -33,6 +35,7 @@ log = structlog.get_logger(__name__)
 FOLD_LIMIT = 4000
 SEAL_LIMIT = 1500
 _COALESCE_EVERY_US = 60_000_000
+_RELIEF_EVERY_US = 10_000_000
 
 _decode_order = decoder(WriteOff)
 
@@ -73,7 +76,8 @@ class MeterWork:
         self._resolve = Resolver(customers.table, orgs.table, policy.late_policy, policy.event_code)
         self._resolved = self._released = (-1, -1)
         self._looks_us = NEVER
-        self._coalesced_us = 0
+        self._coalesced_us = self._relieved_us = 0
+        self._on_disk = OnDisk()
         self._named = False
 
     async def open(self) -> int:
@@ -83,6 +87,7 @@ class MeterWork:
         books = await self._ledger.open()
         self._released = (-1, -1)
         self._named = False
+        self._on_disk.reopened()
         self._sensors.books(self._ledger.partition, books)
         return books.position.next
 
@@ -111,13 +116,14 @@ class MeterWork:
     async def tick(self) -> None:
         """Release held usage that has found its target, then seal what is due."""
         books = self._books
-        if not books.windows:
+        if not books.windows and not (books.cold and books.cold.windows):
             return
         await self._fresh()
         if not self._named:
             await self._name()
         customers, orgs, version = self._customers.table, self._orgs.table, self._version
         at_us = self._now_us()
+        self._on_disk.wake(books, self._customers)
         if books.held and (version != self._released or at_us >= self._looks_us):
             while not (changes := release(books, customers, orgs, self._policy, SEAL_LIMIT, at_us)).empty:
                 await self._ledger.commit(changes)
@@ -133,7 +139,20 @@ class MeterWork:
             self._coalesced_us = now_us
             while not (changes := coalesce(books, customers, orgs, self._policy, now_us, SEAL_LIMIT)).empty:
                 await self._ledger.commit(changes)
+        if books.over() > 0:
+            await self._relieve(books, now_us)
         self._sensors.books(self._ledger.partition, books)
+
+    async def _relieve(self, books: Books, now_us: int) -> None:
+        """Held windows in memory are beyond their bound: they are merged before their time, and the rest goes to disk."""
+        if now_us - self._relieved_us > _RELIEF_EVERY_US:
+            self._relieved_us = now_us
+            hurried = replace(self._policy, coalesce_us=0)
+            while not (
+                changes := coalesce(books, self._customers.table, self._orgs.table, hurried, now_us, SEAL_LIMIT)
+            ).empty:
+                await self._ledger.commit(changes)
+        self._on_disk.relieve(books, self._customers.table, self._ledger.partition)
 
     async def close(self) -> None:
         """Close the ledger."""

@@ -1,5 +1,9 @@
 """Held usage an operator gives up on: its windows leave the ledger for `written_off`, and nothing else changes."""
 
+import re
+from collections.abc import Iterator
+from fnmatch import translate
+
 import msgspec
 
 from schemas.ledger import Sum, Window
@@ -36,7 +40,10 @@ def write_off(
     """
     position = books.position
     meant = (
-        window for first in sorted(books.held.get(customer_id, ())) if _meant(window := books.windows[first], order)
+        window
+        for name in _names(books, customer_id, order)
+        for first in sorted(books.held.get(name, ()))
+        if _meant(window := books.windows[first], order)
     )
     changes = Changes(copy(position, clock_ms=max(position.clock_ms, time_ms)))
     given_up: list[Window] = []
@@ -58,6 +65,20 @@ def write_off(
         position.counters, written_off=Sum(before.calls + now.calls, add(before.cost, now.cost))
     )
     return changes
+
+
+def _names(books: Books, customer_id: str, order: WriteOff) -> Iterator[str]:
+    """Whose usage is meant. That on disk comes back for it as it is asked for: no more than one step can write off."""
+    if not order.match:
+        books.warm(customer_id)
+        yield customer_id
+        return
+    means = re.compile(translate(order.match)).match
+    yield from sorted(name for name in books.held if means(name))
+    if books.cold is not None:
+        for name in filter(means, books.cold.names(order.until)):
+            books.warm(name)
+            yield name
 
 
 def _meant(window: Window, order: WriteOff) -> bool:
