@@ -129,6 +129,7 @@ class WriteOff(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
         until: held usage that ended up to here is given up, microseconds since 1970 UTC.
         id_kind: only of customer ids of this kind; `""` for all.
         match: of all customers of the partition whose id has this form (`fnmatch`); the key is empty then.
+            Ids that begin with `unattributed:` are meant only where it begins so, too.
     """
 
     audit_id: str

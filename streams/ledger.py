@@ -18,7 +18,7 @@ from schemas.ledger import Position
 from schemas.topics import TopicNames
 from streams.changelog import FETCHING, Image, read, records_of, restore
 from streams.core.books import Books, Cold, verify
-from streams.core.changes import Changes, apply
+from streams.core.changes import Changes, apply, held_after
 from streams.offsets import Standing, asking, standing_by
 from streams.transactions import Run, TransactionalWriter, Write
 from streams.writes import runs_of, writes_of
@@ -136,6 +136,7 @@ class Ledger:
         if self.books is None or self._writer is None:
             raise LedgerBroken("not_open", "a closed ledger was written to")
         place, books = self._place, self.books
+        changes.position.held = held_after(books, changes)
         changelog = Run(place.topics.changelog, self.partition, records_of(changes))
         moved = changes.position.next if changes.position.next > books.position.next else None
         ends = await self._writer.commit(

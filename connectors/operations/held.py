@@ -1,7 +1,6 @@
 """Held usage is given up on: an order in the raw topic, which the customer's own ledger carries out and accounts for."""
 
 import time
-from fnmatch import fnmatchcase
 
 import msgspec
 
@@ -12,12 +11,14 @@ from connectors.settings import Settings
 from schemas.money import ZERO, add
 from schemas.records import WriteOff
 from schemas.topics import TopicNames
+from streams.core.writeoff import meant_by
 from streams.writes import CONTROL, WRITE_OFF
 
 
 def matching(held: list[Held], pattern: str) -> list[Held]:
-    """Those whose customer id has the form `pattern`: `*` is any text, `?` one character, `[ab]` one of these."""
-    return [one for one in held if fnmatchcase(one.customer, pattern)]
+    """Those that an order for `pattern` would write off, see `meant_by`."""
+    means = meant_by(pattern)
+    return [one for one in held if means(one.customer)]
 
 
 def order_write_off_of_all(

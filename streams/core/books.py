@@ -85,6 +85,10 @@ class Books:
         """Held windows in memory beyond the bound; at most 0 where there is room."""
         return 0 if self.cold is None else len(self.windows) - len(self.open) - self.cold.room
 
+    def held_windows(self) -> int:
+        """Held windows, in memory and on disk."""
+        return len(self.windows) - len(self.open) + (0 if self.cold is None else self.cold.windows)
+
     def full(self) -> bool:
         """Whether no further held window is to be kept in memory."""
         return self.cold is not None and self.over() >= 0
