@@ -6,6 +6,7 @@ truth is the changelog. SQLite chooses the folder: `SQLITE_TMPDIR`, else `TMPDIR
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 
 import msgspec
 import structlog
@@ -49,6 +50,7 @@ class ColdFile:
     def put(self, windows: Sequence[Window]) -> bool:
         """Keep windows that are not here; False where the disk takes no more: then none is kept."""
         rows = [(one.first, one.customer_id.encode(), one.min_end_us, _encode(one)) for one in windows]
+        rows.sort(key=itemgetter(1))  # neighbours in the index by customer
         names = {row[1] for row in rows}
         try:
             self._file.execute("BEGIN")

@@ -12,6 +12,8 @@ log = structlog.get_logger(__name__)
 
 #: Part of the bound that is left in memory, so that not every tick of a flood moves a few.
 _LEFT = 0.8
+#: Windows moved without a pause: bounds how long the event loop stands still.
+_STEP = 500
 
 
 class Customers(Protocol):
@@ -47,11 +49,12 @@ class OnDisk:
             if books.cold.has(customer_id):
                 books.warm(customer_id)
 
-    def relieve(self, books: Books, known: Container[str], partition: int) -> None:
-        """Move to disk what is too much in memory; the log has a line about it once."""
-        if books.cold is None or books.over() <= 0:
-            return
-        moved = books.chill(known, int(books.cold.room * _LEFT))
+    def relieve(self, books: Books, known: Container[str], partition: int) -> bool:
+        """Move a part of what is too much in memory to disk; whether there is more. The log has a line about it once."""
+        if books.cold is None:
+            return False
+        moved = books.chill(known, int(books.cold.room * _LEFT), _STEP)
         if moved and not self._told:
             self._told = True
             log.warning("held_usage_on_disk", partition=partition, windows=moved, see="meterbridge held list")
+        return moved > 0

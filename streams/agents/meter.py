@@ -1,7 +1,7 @@
 """The meter's work on one raw partition: fold chunks, seal what is due, release what was held."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import msgspec
@@ -35,7 +35,6 @@ log = structlog.get_logger(__name__)
 FOLD_LIMIT = 4000
 SEAL_LIMIT = 1500
 _COALESCE_EVERY_US = 60_000_000
-_RELIEF_EVERY_US = 10_000_000
 
 _decode_order = decoder(WriteOff)
 
@@ -76,7 +75,7 @@ class MeterWork:
         self._resolve = Resolver(customers.table, orgs.table, policy.late_policy, policy.event_code)
         self._resolved = self._released = (-1, -1)
         self._looks_us = NEVER
-        self._coalesced_us = self._relieved_us = 0
+        self._coalesced_us = 0
         self._on_disk = OnDisk()
         self._named = False
 
@@ -140,19 +139,9 @@ class MeterWork:
             while not (changes := coalesce(books, customers, orgs, self._policy, now_us, SEAL_LIMIT)).empty:
                 await self._ledger.commit(changes)
         if books.over() > 0:
-            await self._relieve(books, now_us)
+            while self._on_disk.relieve(books, customers, self._ledger.partition):
+                await asyncio.sleep(0)
         self._sensors.books(self._ledger.partition, books)
-
-    async def _relieve(self, books: Books, now_us: int) -> None:
-        """Held windows in memory are beyond their bound: they are merged before their time, and the rest goes to disk."""
-        if now_us - self._relieved_us > _RELIEF_EVERY_US:
-            self._relieved_us = now_us
-            hurried = replace(self._policy, coalesce_us=0)
-            while not (
-                changes := coalesce(books, self._customers.table, self._orgs.table, hurried, now_us, SEAL_LIMIT)
-            ).empty:
-                await self._ledger.commit(changes)
-        self._on_disk.relieve(books, self._customers.table, self._ledger.partition)
 
     async def close(self) -> None:
         """Close the ledger."""

@@ -113,15 +113,15 @@ class Books:
                 self.warm(customer_id)
         return first in self.windows
 
-    def chill(self, known: Container[str], left: int) -> int:
-        """Move held windows to disk until `left` are in memory; how many were moved.
+    def chill(self, known: Container[str], left: int, most: int) -> int:
+        """Move about `most` held windows to disk, no more once `left` are in memory; how many were moved.
 
         Those of a customer go together, those first that have been here longest. Customers that are `known` may find
         a target at any time and stay, and other metered events have a bound of their own.
         """
         if self.cold is None:
             return 0
-        over, moved = len(self.windows) - len(self.open) - left, list[Window]()
+        over, moved = min(most, len(self.windows) - len(self.open) - left), list[Window]()
         for customer_id, firsts in self.held.items():
             if len(moved) >= over:
                 break

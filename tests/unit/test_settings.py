@@ -87,6 +87,7 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "WINDOW_GROUP_BY": "team_id,key_alias",
         "DEDUPE_HORIZON_HOURS": "48",
         "MAPPING_LEAD_SECONDS": "1",
+        "HELD_IN_MEMORY": "100",
         "LATE_POLICY": "HOLD",
         "COST_DECIMALS": "10",
         "CACHE_HIT_POLICY": "bill",
@@ -193,6 +194,7 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("API_PORT", ("-1", "65536")),
     ("METRICS_PORT", ("-1", "65536")),
     ("WEBHOOK_TIMEOUT", ("0", "3601", "nan")),
+    ("HELD_IN_MEMORY", ("99", "0", "many")),
     ("MAPPING_LEAD_SECONDS", ("-1", "86401", "nan")),
     ("DATABASE_URL", ("mysql://db/x",)),
 ]
