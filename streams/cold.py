@@ -11,6 +11,7 @@ from operator import itemgetter
 import msgspec
 import structlog
 
+from schemas.decoding import decoder
 from schemas.ledger import Sum, Window
 from schemas.money import add
 
@@ -26,7 +27,7 @@ _CACHE_KB = 2_000
 _PAGE = 1_000
 _EVER_US = (1 << 63) - 1
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Window).decode
+_decode = decoder(Window, packed=True)
 
 
 class ColdFile:

@@ -90,7 +90,9 @@ def _names(books: Books, customer_id: str, order: WriteOff) -> Iterator[str]:
         yield customer_id
         return
     means = meant_by(order.match)
-    yield from sorted(name for name in books.held if means(name))
+    for name in sorted(name for name in books.held if means(name)):
+        books.warm(name)  # what it has on disk, too: else it would come a second time below
+        yield name
     if books.cold is not None:
         for name in filter(means, books.cold.names(order.until)):
             books.warm(name)

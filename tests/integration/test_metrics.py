@@ -54,6 +54,7 @@ TYPES = {
     "meterbridge_conservation_difference": "gauge",
     "meterbridge_open_windows": "gauge",
     "meterbridge_held_windows": "gauge",
+    "meterbridge_held_windows_on_disk": "gauge",
     "meterbridge_doubtful_calls_total": "counter",
     "meterbridge_doubtful_cost_usd_total": "counter",
     "meterbridge_unknown_call_type_calls_total": "counter",

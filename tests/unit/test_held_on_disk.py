@@ -202,6 +202,14 @@ def test_a_flood_is_given_up_by_its_pattern_and_nobody_else() -> None:
     assert line.money() == {("acme", "", NO_MAPPING): 1, ("", "", "written off"): 100}
 
 
+def test_a_name_with_usage_in_memory_and_on_disk_is_given_up_once() -> None:
+    """Found by the law: its windows in memory were given up twice, and the books did not add up."""
+    line = flood()
+    line.call(("attack-7", 800))
+    line.give_up("", "attack-7", 900, limit=100)
+    assert line.money()["", "", "written off"] == 2
+
+
 def test_the_books_are_read_back_within_the_bound() -> None:
     line = flood()
     line.taken_over(NOON)

@@ -1,10 +1,14 @@
 """Usage that is held is said once a customer, with its money; how long it waits is a metric."""
 
+import time
+
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from connectors.held_watch import HeldWatch
+from connectors.metrics import Metrics
+from connectors.worker_sensors import WorkerSensors
 from schemas.ledger import Position
 from schemas.moments import SECOND_US
 from schemas.policy import MeterPolicy
@@ -91,7 +95,7 @@ def test_each_ledgers_held_customers_and_windows_are_seen_and_whether_they_are_o
     assert of_ledger(watched) == [2, 3, 0]
     watched.held("shade")
     assert of_ledger(watched) == [3, 4, 1]
-    watched.books.chill((), 2)
+    watched.books.chill((), 2, 9)
     watched.held()
     assert of_ledger(watched) == [3, 4, 1], "what lies on disk counts"
     watched.watch.close(0)
@@ -103,10 +107,19 @@ def test_what_stays_in_memory_beyond_the_bound_is_said_once_until_there_is_room_
     with capture_logs() as said:
         watched.held("ghost", "spirit")
         watched.held("shade")
-        watched.books.chill((), 1)
+        watched.books.chill((), 1, 9)
         watched.held()
         watched.held("wraith")
     assert [(one["partition"], one["windows"]) for one in said if one["event"] == "held_usage_over_bound"] == [
         (0, 2),
         (0, 2),
     ]
+
+
+def test_held_windows_on_disk_are_counted_with_the_rest(watched: Watched) -> None:
+    watched.held("ghost", "spirit", "shade")
+    watched.books.chill((), 1, 9)
+    metrics = Metrics(CollectorRegistry(), "1.2.3")
+    WorkerSensors(metrics, time.monotonic).books(0, watched.books)
+    names = ("meterbridge_held_windows", "meterbridge_held_windows_on_disk")
+    assert [metrics.registry.get_sample_value(name) for name in names] == [3, 2]
