@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from connectors.customers.forgetting import Forgetting
 from connectors.customers.mappings import Mappings
 from connectors.kafka.security import aiokafka_config
 from connectors.kafka.shared_records import SharedRecords
@@ -58,6 +59,7 @@ class AccountBooks:
             now_us=now_us,
             event_code=settings.lago_event_code,
         )
+        self.forgetting = Forgetting(self.customers.table, self._customer_records, lago.customer, now_us)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

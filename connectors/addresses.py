@@ -17,11 +17,22 @@ _REFUSED: Final = ("http_401", "http_403")
 
 def with_address(error: MeterbridgeError, settings: Callable[[], Settings]) -> str:
     """The error in words, and what to change where it is about a neighbour that cannot be reached."""
+    if error.reason in _KAFKA:
+        return kafka_away(error.detail, settings) or str(error)
     try:
         told = _told(error, settings())
     except ConfigurationError:
         told = ""
     return f"{error}; {told}" if told else str(error)
+
+
+def kafka_away(detail: str, settings: Callable[[], Settings]) -> str:
+    """That Kafka does not answer, where it was looked for, and what its library said; `""` if the settings are wrong."""
+    try:
+        sentence = f"Kafka does not answer at {kafka_address(settings())}"
+    except ConfigurationError:
+        return ""
+    return f"{sentence} ({detail})" if detail else sentence
 
 
 def kafka_address(settings: Settings) -> str:
@@ -42,8 +53,6 @@ def postgres_address(settings: Settings) -> str:
 
 
 def _told(error: MeterbridgeError, settings: Settings) -> str:
-    if error.reason in _KAFKA:
-        return f"asked at {kafka_address(settings)}"
     if error.reason in _POSTGRES and settings.postgres_url is not None:
         return f"asked at {postgres_address(settings)}"
     if error.reason == _LITELLM and settings.litellm_database_url is not None:

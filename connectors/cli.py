@@ -4,13 +4,13 @@ Exit codes: 0 done, 1 it cannot be done now, 2 the command or a setting is wrong
 is imported by that command.
 """
 
-import asyncio
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from connectors.commands.audit import audit
 from connectors.commands.backfill import backfill
 from connectors.commands.base import fail, one_sentence, settings_of_command
 from connectors.commands.db import db
@@ -39,6 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(audit, name="audit")
 app.add_typer(topics, name="topics")
 app.add_typer(db, name="db")
 app.add_typer(dlq, name="dlq")
@@ -72,7 +73,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options before any command."""
@@ -80,9 +81,9 @@ def _options(
 
 @app.command(epilog="Example: meterbridge serve --only webhooks")
 def serve(
-    only: Annotated[str, typer.Option(help="Which of webhooks,api; both by default.")] = ",".join(SERVED),
+    only: Annotated[str, typer.Option(help="Serve only this part: webhooks or api. Default: both.")] = ",".join(SERVED),
 ) -> None:
-    """Take webhooks on PORT and serve the management API on API_PORT, until SIGTERM."""
+    """Take webhooks on PORT and serve the management API on API_PORT until SIGTERM."""
     from connectors.serve import run_serve
 
     parts = _chosen(only, SERVED)
@@ -94,10 +95,12 @@ def serve(
 def worker(
     only: Annotated[
         str | None,
-        typer.Option(help=f"Which of {','.join(ROLES)}, a process each; by default all, project only with Postgres."),
+        typer.Option(
+            help=f"Run only these roles of {','.join(ROLES)}, one process each. Default: all; project only with Postgres."
+        ),
     ] = None,
 ) -> None:
-    """Turn usage into Lago events (meter), send them to Lago (sink, retry), keep both in Postgres (project), until SIGTERM."""
+    """Run the workers until SIGTERM: meter makes Lago events of usage, sink and retry send them, project fills Postgres."""
     from connectors.worker import run_worker
 
     chosen = _chosen(only, ROLES) if only is not None else ()
@@ -113,13 +116,13 @@ def roles_of(settings: Settings) -> tuple[str, ...]:
 
 @app.command(epilog="Example: meterbridge demo --rate 200 --seconds 60")
 def demo(
-    rate: Annotated[int, typer.Option(min=1, max=5000, help="Calls a second.")] = 50,
-    seconds: Annotated[int, typer.Option(min=1, max=3600, help="How long calls are sent, in seconds.")] = 20,
+    rate: Annotated[int, typer.Option(min=1, max=5000, help="Calls per second.")] = 50,
+    seconds: Annotated[int, typer.Option(min=1, max=3600, help="How long to send calls, in seconds.")] = 20,
     lago: Annotated[
-        str | None, typer.Option(help="A Lago to bill into, with LAGO_API_KEY; the sandbox by default.")
+        str | None, typer.Option(help="URL of the Lago to bill to; its key is LAGO_API_KEY. Default: the sandbox.")
     ] = None,
 ) -> None:
-    """Everything on this machine alone, without Docker, Java or network: sample calls become Lago events."""
+    """Run everything on this machine with sample calls, without Docker, Java or network."""
     from connectors.demo import run_demo
 
     with one_sentence():
@@ -128,22 +131,27 @@ def demo(
 
 @app.command("lago-sandbox", epilog="Example: meterbridge lago-sandbox --port 3000 --api-key secret")
 def lago_sandbox(
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 = any free one, which is printed.")] = 3000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free port and prints it.")
+    ] = 3000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    api_key: Annotated[str | None, typer.Option(help="The only key that is accepted; any by default.")] = None,
-    store: Annotated[Literal["postgres", "clickhouse"], typer.Option(help="Lago's event store.")] = "postgres",
-    dedup: Annotated[bool, typer.Option(help="Deduplication of the clickhouse store.")] = False,
-    delay: Annotated[float, typer.Option(min=0, help="Seconds that every answer waits.")] = 0.0,
+    api_key: Annotated[str | None, typer.Option(help="The API key to accept. Default: any key.")] = None,
+    store: Annotated[
+        Literal["postgres", "clickhouse"], typer.Option(help="The event store of Lago to imitate.")
+    ] = "postgres",
+    dedup: Annotated[bool, typer.Option(help="Turn on deduplication in the clickhouse store.")] = False,
+    delay: Annotated[float, typer.Option(min=0, help="Delay each answer by this many seconds.")] = 0.0,
     rate_limit: Annotated[
-        int | None, typer.Option(min=1, help="Event requests a second before 429, told in headers as by Lago Cloud.")
+        int | None, typer.Option(min=1, help="Event requests per second before a 429, with the headers of Lago Cloud.")
     ] = None,
-    journal: Annotated[Path | None, typer.Option(help="File that keeps what was accepted across restarts.")] = None,
+    journal: Annotated[Path | None, typer.Option(help="File that keeps accepted data across restarts.")] = None,
     webhook_secret: Annotated[
-        str | None, typer.Option(help="What its webhooks are signed with: our LAGO_WEBHOOK_SECRET.")
+        str | None, typer.Option(help="Secret that signs its webhooks; set LAGO_WEBHOOK_SECRET to the same value.")
     ] = None,
 ) -> None:
-    """Serve a stand-in for Lago, for trials and tests; nothing is billed."""
+    """Serve a stand-in for Lago, for trials and tests; it sends no real bills."""
     from connectors.lago.sandbox import run_sandbox
+    from connectors.stopping import run_until_told
 
     if dedup and store != "clickhouse":
         fail("--dedup is a setting of the clickhouse store: postgres always deduplicates.", 2)
@@ -151,7 +159,7 @@ def lago_sandbox(
     if webhook_secret is not None:
         options["webhook_secret"] = webhook_secret
     with one_sentence():
-        asyncio.run(run_sandbox(host, port, **options, rate_limit=rate_limit))
+        run_until_told(lambda word: run_sandbox(word, host, port, **options, rate_limit=rate_limit))
 
 
 def _chosen(only: str, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Says when usage begins to be held, for whom and why, once a customer; and how long the oldest of it has waited."""
+"""Says when usage begins to be held, for whom and why, once a customer and reason; and how long the oldest of it has waited."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,8 @@ class HeldWatch:
 
     def __init__(self, registry: CollectorRegistry, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
         self._now_us = now_us
-        self._customers: dict[int, set[str]] = {}
+        #: By partition and customer: the reasons that were told since its usage began to be held.
+        self._told: dict[int, dict[str, set[str]]] = {}
         self._oldest_us: dict[int, int] = {}
         self._on_disk: dict[int, int] = {}
         self._new = Counter(
@@ -40,22 +41,27 @@ class HeldWatch:
         self._age.set_function(self.oldest_s)
 
     def look(self, partition: int, books: Books) -> None:
-        """Compare with the last look."""
-        customers = set(books.held)
+        """Compare with the last look: a customer is named again when its usage is held for a reason that was not told."""
+        told = self._told.get(partition, {})
+        now = {customer: {books.windows[first].held for first in firsts} for customer, firsts in books.held.items()}
         # What a ledger held when it was opened is told again: after a restart nobody else says it.
         cold = books.cold
-        new = sorted(customers - self._customers.get(partition, set()))
+        names = now.keys() - told.keys()
         if cold is not None and cold.windows:  # they were told before they went to disk
-            new = [name for name in new if not cold.has(name)]
+            names = {name for name in names if not cold.has(name)}
         self._on_disk[partition] = 0 if cold is None else cold.customers
-        self._customers[partition] = customers
-        self._new.inc(len(new))
-        for customer in new[:_NAMED]:
+        self._new.inc(len(names))
+        new = sorted(
+            (customer, reason)
+            for customer, why in now.items()
+            if customer in told or customer in names
+            for reason in why - told.get(customer, set())
+        )
+        self._told[partition] = {customer: why | told.get(customer, set()) for customer, why in now.items()}
+        for customer, reason in new[:_NAMED]:
             windows = [books.windows[first] for first in books.held[customer]]
-            held = total(windows)
-            _log.warning(
-                "usage_held", customer=customer, reason=windows[0].held, calls=held.calls, usd=plain(held.cost)
-            )
+            held = total(window for window in windows if window.held == reason)
+            _log.warning("usage_held", customer=customer, reason=reason, calls=held.calls, usd=plain(held.cost))
         if len(new) > _NAMED:
             _log.warning("usage_held_of_more_customers", partition=partition, count=len(new) - _NAMED)
         oldest = [books.windows[first].min_end_us for firsts in books.held.values() for first in firsts]
@@ -65,11 +71,11 @@ class HeldWatch:
         self._forget_age(partition)
         if oldest:
             self._oldest_us[partition] = min(oldest)
-        self._count.set(len(set().union(*self._customers.values())) + sum(self._on_disk.values()))
+        self._count.set(len(set().union(*self._told.values())) + sum(self._on_disk.values()))
 
     def close(self, partition: int) -> None:
         """Another worker has the ledger now."""
-        self._customers.pop(partition, None)
+        self._told.pop(partition, None)
         self._on_disk.pop(partition, None)
         self._crowded.discard(partition)
         for gauge in (self._names, self._windows, self._over):
@@ -84,7 +90,7 @@ class HeldWatch:
     def _show(self, partition: int, books: Books) -> None:
         """What the disk takes is told by the ledger; what stays in memory beyond the bound is told here, once."""
         windows = books.held_windows()
-        self._names.labels(partition).set(len(self._customers[partition]) + self._on_disk[partition])
+        self._names.labels(partition).set(len(self._told[partition]) + self._on_disk[partition])
         self._windows.labels(partition).set(windows)
         self._over.labels(partition).set(books.cold is not None and windows > books.cold.room)
         if books.over() <= 0:

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import structlog
 from aiohttp import web
 
 from connectors.access.entrance import Entrance
@@ -37,6 +38,19 @@ from schemas.topics import TopicNames
 LEARN_EVERY_S = 15.0
 _SHOW_EVERY_S = 5.0
 _FORGET_EVERY_S = 3600.0
+_AGAIN_S = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+async def kept_up(work: Callable[[], Awaitable[None]], again_s: float = _AGAIN_S) -> None:
+    """Do `work` once more whenever it ends by an error: the ingress may be in the same process."""
+    while True:
+        try:
+            return await work()
+        except Exception:  # noqa: BLE001  # told in full
+            _log.exception("api_work_interrupted", again_s=again_s)
+        await asyncio.sleep(again_s)
 
 
 class Management:
@@ -101,11 +115,14 @@ class Management:
     async def work(self, learn_every_s: float) -> None:
         """What the API does by itself, for ever: learn of subscriptions, show totals as metrics."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.books.learner.learn_every(learn_every_s))
-            group.create_task(self.books.mappings.forget_every(_FORGET_EVERY_S))
-            group.create_task(self._show())
-            group.create_task(self._lago_watch.work())
-            group.create_task(self._entrance.work())
+            for work in (
+                lambda: self.books.learner.learn_every(learn_every_s),
+                lambda: self.books.forgetting.work(_FORGET_EVERY_S),
+                self._show,
+                self._lago_watch.work,
+                self._entrance.work,
+            ):
+                group.create_task(kept_up(work))
 
     async def _show(self) -> None:
         """In the event loop: the tables must not change under whoever counts them."""

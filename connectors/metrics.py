@@ -15,16 +15,18 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from connectors.customers.by_identity import OUTCOMES as IDENTITIES
 from connectors.held_watch import HeldWatch
 from connectors.http.ingress import rejections
+from connectors.http.strangers import CAUSES
 from connectors.lago.webhook_handlers import OUTCOMES
 from connectors.postgres.errors import REASONS
-from connectors.postgres.projection import DOUBLED, REPEATED, TABLES, UNREADABLE
+from connectors.postgres.projection import DOUBLED, SKIPPED, TABLES
 from connectors.unbilled_watch import UnbilledWatch
+from connectors.unreadable_watch import watch_unreadable
 from schemas.errors import ConfigurationError
 from streams.core.billing_periods import ENDED, NO_CHARGE
 from streams.core.breaker import State
 from streams.core.choice import AMBIGUOUS, FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
 from streams.core.decisions import DECISIONS
-from streams.core.mapping import INACTIVE, LATE_PERIOD, NO_MAPPING, OUTSIDE_PERIOD, WRONG_CURRENCY, WRONG_KIND
+from streams.core.mapping import INACTIVE, LATE_PERIOD, NO_MAPPING, NOT_KEPT, OUTSIDE_PERIOD, WRONG_CURRENCY, WRONG_KIND
 from streams.core.tally import STATUSES
 
 SOURCES: Final = ("litellm", "integration", "lago", "openmeter")
@@ -36,12 +38,13 @@ INGRESS_REASONS: Final = (
     rejections.WRONG_TYPE,
     rejections.BAD_NUMBER,
     rejections.TOO_DEEP,
+    rejections.TOO_COMPLEX,
     rejections.TOO_LARGE,
     rejections.TOO_MANY,
 )
 HELD_REASONS: Final = (
     *(NO_MAPPING, INACTIVE, NO_SUBSCRIPTION, WRONG_KIND, WRONG_CURRENCY, OUTSIDE_PERIOD, LATE_PERIOD, ENDED),
-    *(NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION),
+    *(NOT_KEPT, NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION),
 )
 LAWS: Final = ("received", "folded")
 BREAKER_STATES: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
@@ -103,6 +106,15 @@ class Metrics:
             _REQUEST_BUCKETS,
         )
         self.body_bytes = gauge("meterbridge_ingress_body_bytes_inflight", "Bytes of bodies that are not answered yet.")
+        self.wrong_credentials = counter(
+            "meterbridge_wrong_credentials_total",
+            "Requests that named no credential, or none that is known: answered 401.",
+        )
+        self.connections_closed = counter(
+            "meterbridge_connections_closed_total",
+            "Connections closed by us: silent for WEBHOOK_TIMEOUT, or no place left, in all or for one address.",
+            "cause",
+        )
         self.spool_records = gauge("meterbridge_spool_records", "Records that wait on disk for Kafka.")
         self.spool_bytes = gauge("meterbridge_spool_bytes", "Bytes of the records that wait on disk for Kafka.")
         self.spool_age = gauge(
@@ -121,6 +133,7 @@ class Metrics:
         self.open_windows = gauge("meterbridge_open_windows", "Windows that take calls and will be sealed.")
         self.held_watch = HeldWatch(registry)
         self.unbilled_watch = UnbilledWatch(registry)
+        watch_unreadable(registry)
         self.held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
         self.held_on_disk = gauge(
             "meterbridge_held_windows_on_disk", "Of these, those beyond HELD_IN_MEMORY, of customers without a mapping."
@@ -172,7 +185,7 @@ class Metrics:
         )
         self.projection_skipped = counter(
             "meterbridge_projection_skipped_total",
-            "Records that became no row: unreadable, or a call that is in the log already.",
+            "Records that became no row: unreadable, a call that is in the log already, or a row that Postgres refuses.",
             "reason",
         )
         self.projector_lag = gauge(
@@ -206,7 +219,8 @@ class Metrics:
             "outcome",
         )
         self.after_end_events = gauge(
-            "meterbridge_after_end_events", "Events posted after an end that no invoice counts yet (project)."
+            "meterbridge_after_end_events",
+            "Events posted after an end that no invoice of their org counts yet (project).",
         )
         self.after_end_usd = gauge("meterbridge_after_end_usd", "Dollars of these events (project).")
         self.lago_webhooks = counter(
@@ -230,13 +244,14 @@ class Metrics:
                 self.conservation.labels(law, unit)
         _children(self.elements, ("accepted", "ignored", *INGRESS_REASONS))
         _children(self.failed_events, INGRESS_REASONS)
+        _children(self.connections_closed, CAUSES)
         _children(self.calls, DECISIONS)
         _children(self.identities_asked, IDENTITIES)
         _children(self.held_calls, HELD_REASONS)
         _children(self.held_cost, HELD_REASONS)
         _children(self.receipts, STATUSES)
         _children(self.projected_rows, TABLES)
-        _children(self.projection_skipped, (UNREADABLE, REPEATED))
+        _children(self.projection_skipped, SKIPPED)
         _children(self.postgres_failures, REASONS)
         _children(self.doubled_calls, DOUBLED)
         _children(self.late_calls, ("requeued", "known", "waiting", "failed"))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import structlog
 from aiokafka import ConsumerRecord
 
 from schemas.decoding import decoder
@@ -16,8 +15,8 @@ from schemas.errors import Unavailable
 from schemas.records import Receipt
 from streams.core.tally import Tally, Totals, totals
 from streams.followers import TopicFollower
+from streams.unreadable import note
 
-_log = structlog.get_logger(__name__)
 _decode = decoder(Receipt)
 
 
@@ -54,5 +53,5 @@ def _read(record: ConsumerRecord) -> Receipt | None:
     try:
         return _decode(record.value or b"")
     except msgspec.DecodeError:
-        _log.error("follower_record_unreadable", table="receipts", partition=record.partition, offset=record.offset)
+        note("receipts", record.partition, record.offset)
         return None

@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import structlog
 from aiokafka import ConsumerRecord
 
 from schemas.decoding import decoder
 from schemas.records import Rejection
 from streams.followers import TopicFollower
+from streams.unreadable import note
 
-_log = structlog.get_logger(__name__)
 _decode = decoder(Rejection)
 
 
@@ -31,7 +30,7 @@ class RejectedFollower(TopicFollower):
             try:
                 self._counts[_decode(record.value).reason] += 1
             except msgspec.DecodeError:
-                _log.error("follower_record_unreadable", table=self.name, partition=partition, offset=record.offset)
+                note(self.name, partition, record.offset)
 
     def by_reason(self) -> dict[str, int] | None:
         """None until the topic has been read to its end once."""

@@ -1,12 +1,11 @@
 """`meterbridge serve`: the webhooks and the management API, in one process or each in its own.
 
 The listeners come up first and answer 503 until Kafka is there and its topics are right: a missing topic ends
-the process, an absent broker does not; with a spool calls are taken all the same. Neither Lago nor Postgres is needed.
+the process, an absent broker does not, and one that goes away later makes it unready until it is back; with a spool calls
+are taken all the same. Neither Lago nor Postgres is needed.
 """
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +23,8 @@ from connectors.http.app import create_app
 from connectors.http.connections import BoundedRunner
 from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
 from connectors.http.middleware import Door
+from connectors.http.origins import Origins
+from connectors.http.strangers import Strangers, own_bounds
 from connectors.kafka.coordinator import meet_coordinator
 from connectors.kafka.gate import Gate, kafka_probe
 from connectors.kafka.producer import KafkaProducer, producer_config
@@ -33,6 +34,7 @@ from connectors.management import LEARN_EVERY_S, Management
 from connectors.metrics import Metrics, start_metrics_server
 from connectors.settings import Settings
 from connectors.spool.spool import Spool
+from connectors.stopping import StopWord, run_until_told
 from connectors.webhooks import Webhooks, kafka_patience_s
 from schemas.errors import ConfigurationError
 from schemas.topics import TopicNames
@@ -42,11 +44,9 @@ from streams.loop import run_loop
 WEBHOOKS, API = PARTS = ("webhooks", "api")
 API_ALONE_PORT = 3002
 
-#: SIGTERM to exit takes less than 10 s: requests under way (aiohttp waits that long twice), records under way,
-#: then the process ends anyway.
-_REQUESTS_S, _CLOSE_S, _FLUSH_S, _STOP_S = 3.0, 0.5, 3.0, 9.0
+#: Of `STOP_S`: requests under way (aiohttp waits that long twice), then records under way.
+_REQUESTS_S, _CLOSE_S, _FLUSH_S = 3.0, 0.5, 3.0
 _LAGO_CONNECTIONS = 8
-_EXIT_STUCK = 70
 
 _log = structlog.get_logger(__name__)
 
@@ -73,30 +73,22 @@ def run_serve(settings: Settings, parts: Collection[str]) -> int:
         ConfigurationError: a port or the spool cannot be had, or the webhooks would be open to everybody.
         TopicProblem: topics are missing or wrong.
     """
-    return run_loop(_until_told(settings, parts))
 
+    async def work(word: StopWord) -> int:
+        async with serving(settings, parts) as served:
+            stop = word.begun()
+            collect_seldom()
+            _log.info("serving", host=settings.host, **served.ports)
+            stopping = asyncio.ensure_future(stop.wait())
+            ending: set[asyncio.Future[Any]] = {stopping, served.life}
+            await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if served.life.done():
+                served.life.result()
+        _log.info("stopped")
+        return 0
 
-async def _until_told(settings: Settings, parts: Collection[str]) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def told() -> None:
-        stop.set()
-        loop.call_later(_STOP_S, os._exit, _EXIT_STUCK)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told)
-    async with serving(settings, parts) as served:
-        collect_seldom()
-        _log.info("serving", host=settings.host, **served.ports)
-        stopping = asyncio.ensure_future(stop.wait())
-        ending: set[asyncio.Future[Any]] = {stopping, served.life}
-        await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if served.life.done():
-            served.life.result()
-    _log.info("stopped")
-    return 0
+    return run_until_told(work, run_loop)
 
 
 @asynccontextmanager
@@ -121,7 +113,8 @@ async def serving(
         gate = Gate(producer)
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, _LAGO_CONNECTIONS))
         lago = LagoClient(http, settings.lago_api_url, _key(settings.lago_api_key), metrics.lago_requested)
-        webhooks = Webhooks(settings, gate, spool, metrics) if WEBHOOKS in parts else None
+        strangers = _strangers(settings, metrics)
+        webhooks = Webhooks(settings, gate, spool, metrics, strangers) if WEBHOOKS in parts else None
         ready = asyncio.Event()
         storing = webhooks.shut_because if webhooks is not None else gate.shut_because
 
@@ -130,7 +123,8 @@ async def serving(
             awaits = API in parts and not gate.shut_because() and not ready.is_set()
             return storing() or ("coordinator_awaited" if awaits else "")
 
-        health = Health(_dependencies(settings, lago, gate), shut_because, time.monotonic, metrics.registry)
+        spooling = gate.shut_because if spool is not None else lambda: ""
+        health = Health(_dependencies(settings, lago, gate), shut_because, time.monotonic, metrics.registry, spooling)
         health.start()
         stack.push_async_callback(health.stop)
         routes: dict[str, list[web.RouteDef]] = {}
@@ -149,23 +143,26 @@ async def serving(
             port: create_app(door, health.routes(), *(routes[name] for name in names), watching=watching)
             for port, names in listeners.items()
         }
-        taken = await stack.enter_async_context(_listening(apps, settings.host, door, settings.webhook_timeout))
+        taken = await stack.enter_async_context(
+            _listening(apps, settings.host, door, settings.webhook_timeout, strangers)
+        )
         yield Served({name: taken[port] for port, names in listeners.items() for name in names}, ready, life)
 
 
 @asynccontextmanager
 async def _listening(
-    apps: Mapping[int, web.Application], host: str, door: Door, head_s: float
+    apps: Mapping[int, web.Application], host: str, door: Door, head_s: float, strangers: Strangers
 ) -> AsyncIterator[dict[int, int]]:
     """Each application on its port, gracefully ended on exit; the ports that were taken, for port 0 a free one."""
     runners = {
-        port: BoundedRunner(app, head_s, access_log=None, shutdown_timeout=_CLOSE_S) for port, app in apps.items()
+        port: BoundedRunner(app, head_s, strangers, access_log=None, shutdown_timeout=_CLOSE_S)
+        for port, app in apps.items()
     }
     try:
         for port, runner in runners.items():
             await runner.setup()
             try:
-                await web.TCPSite(runner, host, port).start()
+                await web.TCPSite(runner, host, port, backlog=strangers.bounds.at_once).start()
             except OSError as error:
                 sentence = f"port {port} on {host} cannot be listened on: {error.strerror}"
                 raise ConfigurationError("PORT", sentence) from error
@@ -188,7 +185,7 @@ async def _live(
 ) -> None:
     await gate.open_when_right(settings)
     draining = [webhooks.work()] if webhooks is not None else []
-    await asyncio.gather(*draining, _manage(settings, management, ready, learn_every_s))
+    await asyncio.gather(gate.watch(settings), *draining, _manage(settings, management, ready, learn_every_s))
 
 
 async def _manage(
@@ -219,6 +216,18 @@ def _dependencies(settings: Settings, lago: LagoClient, gate: Gate) -> dict[str,
     if settings.redis_url is not None:
         probes["redis"] = redis_probe(settings.redis_url.get_secret_value())
     return {name: Dependency(probe, time.monotonic, now_us) for name, probe in probes.items()}
+
+
+def _strangers(settings: Settings, metrics: Metrics) -> Strangers:
+    """What callers may take of this process, on all its ports together."""
+    origins = Origins((), settings.trusted_proxies)
+    return Strangers(
+        own_bounds(),
+        origins,
+        time.monotonic,
+        on_closed=lambda cause: metrics.connections_closed.labels(cause).inc(),
+        on_wrong=metrics.wrong_credentials.inc,
+    )
 
 
 def _listeners(settings: Settings, parts: Collection[str]) -> dict[int, list[str]]:

@@ -159,11 +159,12 @@ class Settings(BaseModel):
         (), description="Addresses and networks of our own proxies: only they are believed in `X-Forwarded-For`."
     )
     webhook_rate_limit: float = Field(
-        0,
+        2000,
         ge=0,
         le=1_000_000,
         allow_inf_nan=False,
-        description="Requests a second that each token or signing secret may post; above it the answer is 503. 0 = any.",
+        description="Requests a second that each token or signing secret may post, as many at once; above it the answer is "
+        "503 ([why 2000](ingress.md#how-much)). 0 = any.",
     )
     allow_unsigned: bool = Field(
         False,
@@ -197,6 +198,7 @@ class Settings(BaseModel):
         "scope", min_length=1, description="Claim with a user's scopes; `a.b` is b within a."
     )
     oidc_orgs_claim: str = Field("orgs", min_length=1, description="Claim with the ids of a user's orgs.")
+    oidc_grant_days: int = Field(30, ge=1, le=3650, description="Days that an API key lives at most which a user made.")
     metrics_port: Port = Field(9090, description="Port of the Prometheus metrics.")
     webhook_timeout: Seconds = Field(30, description="One whole inbound request, in seconds.")
     max_body_bytes: Annotated[ByteSize, Field(ge=1024)] = Field(

@@ -16,6 +16,7 @@ from connectors.http.ingress.storing import Sender, Store
 from connectors.http.ingress.strength import check_strength
 from connectors.http.origins import Origins
 from connectors.http.pace import Pace
+from connectors.http.strangers import Strangers
 from connectors.kafka.gate import Gate
 from connectors.metrics import IngressSensors, Metrics
 from connectors.settings import Settings
@@ -36,7 +37,10 @@ class Webhooks:
         ConfigurationError: the webhooks would be open to everybody, or a credential is too short.
     """
 
-    def __init__(self, settings: Settings, gate: Gate, spool: Spool | None, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, gate: Gate, spool: Spool | None, metrics: Metrics, strangers: Strangers
+    ) -> None:
+        self._strangers = strangers
         self._settings = settings
         self._gate = gate
         self._metrics = metrics
@@ -71,6 +75,7 @@ class Webhooks:
             on_request=sensors.requested,
             on_elements=sensors.elements,
             watch_bytes=self._metrics.body_bytes.set_function,
+            is_guessing=self._strangers.is_guessing,
         )
         return [_timed(route, self._metrics.request_seconds.observe) for route in ingress_routes(deps)]
 

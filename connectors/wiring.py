@@ -3,9 +3,9 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from functools import cache
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -15,8 +15,9 @@ from prometheus_client import CollectorRegistry
 from connectors.account_books import AccountBooks
 from connectors.addresses import lago_address
 from connectors.customers.by_identity import IdentityMapper, IdentityMappings
-from connectors.kafka.admin import check_topics, topic_ids
+from connectors.kafka.admin import LIMIT_S, check_topics, topic_ids
 from connectors.kafka.security import aiokafka_config, faust_broker, faust_credentials
+from connectors.kafka.waiting import KafkaAwaited, when_kafka_answers
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.metered import InMemoryUsage
 from connectors.lago.tenant import Tenant
@@ -42,18 +43,27 @@ from streams.parts import Parts
 _SPARE_CONNECTIONS = 1
 #: No worker folds with older tables, however long its lead is: so the setting may be lengthened in any order.
 FRESH_S = 5.0
+#: Of a broker that is waited for, and asked again.
+_ANSWER_S = 5.0
+#: For the end of what goes on beside a role.
+_LAST_S = 1.0
 
 
 def parts_of(
-    settings: Settings, delivery: Callable[[], Delivery], metrics: Metrics, sensors: WorkerSensors | None = None
+    settings: Settings,
+    delivery: Callable[[], Delivery],
+    metrics: Metrics,
+    sensors: WorkerSensors | None = None,
+    limit_s: float = LIMIT_S,
 ) -> Parts:
-    """A role's parts. Asks the broker for topic ids and what is wrong with the topics.
+    """A role's parts. Asks the broker for topic ids and what is wrong with the topics, and gives each answer `limit_s`.
 
     Raises:
+        Unavailable: the broker does not answer.
         TopicProblem: `topics`: a sentence for each topic that is missing or wrong. Left alone, Faust
             would wait for it for ever and ignore SIGTERM.
     """
-    wrong = check_topics(settings, to_start=True)
+    wrong = check_topics(settings, limit_s, to_start=True)
     if wrong:
         raise TopicProblem("topics", " ".join(wrong))
     topics = TopicNames.with_prefix(settings.topic_prefix)
@@ -64,7 +74,7 @@ def parts_of(
         topics=topics,
         group_prefix=f"{settings.topic_prefix}{settings.deployment_name}-",
         partitions=settings.kafka_partitions,
-        topic_ids=topic_ids(settings, [topics.raw, *topics.projected]),
+        topic_ids=topic_ids(settings, [topics.raw, *topics.projected], limit_s),
         policy=settings.meter_policy(),
         lead_s=fresh_s(settings),
         held_in_memory=settings.held_in_memory,
@@ -101,25 +111,35 @@ def learnt_ends_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -
 
 
 @asynccontextmanager
-async def worker_parts(settings: Settings, role: str) -> AsyncIterator[Parts]:
-    """The parts of one role, with its metrics served and its Lago client open meanwhile."""
+async def worker_parts(settings: Settings, role: str, awaited: KafkaAwaited | None = None) -> AsyncIterator[Parts]:
+    """The parts of one role, once Kafka answers; with its metrics served and its Lago client open meanwhile."""
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))
-    if settings.metrics_port:
-        start_metrics_server(metrics.registry, settings.host, settings.metrics_port)
-    async with lago_http(settings.lago_timeout, settings.worker_concurrency + _SPARE_CONNECTIONS) as http:
+    async with AsyncExitStack() as stack:
+        if settings.metrics_port:
+            served = start_metrics_server(metrics.registry, settings.host, settings.metrics_port)
+            stack.push_async_callback(asyncio.to_thread, served.stop)
+        connections = settings.worker_concurrency + _SPARE_CONNECTIONS
+        http = await stack.enter_async_context(lago_http(settings.lago_timeout, connections))
         delivery, tenant = _delivery(settings, http, metrics, in_retry=role == "retry")
-        watching = asyncio.ensure_future(tenant.watch()) if role in ("sink", "retry") else None
-        telling: asyncio.Future[None] | None = None
-        try:
-            sensors = WorkerSensors(metrics, time.monotonic)
-            parts = await asyncio.to_thread(parts_of, settings, lambda: delivery, metrics, sensors)
-            telling = asyncio.ensure_future(sensors.minute.tell_every())
-            async with _mapping(settings, role, http, metrics, sensors):
-                yield parts
-        finally:
-            for task in (watching, telling):
-                if task is not None:
-                    task.cancel()
+        if role in ("sink", "retry"):
+            _meanwhile(stack, tenant.watch())
+        sensors = WorkerSensors(metrics, time.monotonic)
+        asking = partial(parts_of, settings, lambda: delivery, metrics, sensors, _ANSWER_S)
+        parts = await when_kafka_answers(asking, awaited or KafkaAwaited(settings))
+        _meanwhile(stack, sensors.minute.tell_every())
+        await stack.enter_async_context(_mapping(settings, role, http, metrics, sensors))
+        yield parts
+
+
+def _meanwhile(stack: AsyncExitStack, work: Coroutine[Any, Any, Any]) -> None:
+    """`work` in a task until the stack is left; its last line is written by then."""
+    task = asyncio.ensure_future(work)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.wait({task}, timeout=_LAST_S)
+
+    stack.push_async_callback(end)
 
 
 @asynccontextmanager

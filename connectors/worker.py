@@ -11,26 +11,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
+from connectors.kafka.away import says_away
+from connectors.kafka.waiting import KafkaAwaited
 from connectors.postgres.pool import postgres_url
 from connectors.settings import Settings
+from connectors.stopping import ASKED, STOP_S, StopWord, run_until_told
+from schemas.errors import ConfigurationError
 from streams.app import ROLES
 from streams.lanes import Lane
 from streams.loop import run_loop
 from streams.roles import EXIT_FATAL
-from streams.running import run_role
+from streams.running import RoleCrashed, run_role
 
 log = structlog.get_logger(__name__)
 
-#: SIGTERM to exit takes less than this, whatever hangs.
-STOP_S = 8.0
 PROJECT = "project"
+#: Set by a supervisor for its child: the one role that it runs. No setting; a child that is to run others ends.
+CHILD = "METERBRIDGE_CHILD_ROLE"
 #: How often a worker looks whether its partitions are others.
 _LOOK_S = 0.25
-_ASKED = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 _RESTART_S, _RESTART_CAP_S, _STEADY_S = 0.5, 10.0, 60.0
 
@@ -39,8 +43,15 @@ def run_worker(settings: Settings, roles: Sequence[str]) -> int:
     """Run roles until SIGTERM or SIGINT; the exit code: 0 after a clean stop.
 
     Raises:
-        ConfigurationError: the projector is among them, and there is no Postgres.
+        ConfigurationError: the projector is among them, and there is no Postgres; or this process is the child of a
+            supervisor and is not to run its one role: a child that had children would have grandchildren without end.
     """
+    own = os.environ.get(CHILD)
+    if own is not None and list(roles) != [own]:
+        sentence = (
+            f"this process is a child that runs {own} alone, and was asked for {','.join(roles)}: it starts nothing"
+        )
+        raise ConfigurationError(CHILD, sentence)
     if PROJECT in roles:
         postgres_url(settings)
     if len(roles) == 1:
@@ -49,39 +60,54 @@ def run_worker(settings: Settings, roles: Sequence[str]) -> int:
 
 
 def _run_one(settings: Settings, role: str) -> int:
+    async def work(word: StopWord) -> int:
+        awaited = KafkaAwaited(settings)
+        while True:
+            crash = await _run_until_crash(settings, role, word, awaited)
+            if crash is None:
+                log.info("worker_stopped", role=role)
+                return 0
+            if word.told:
+                log.warning("stopped_with_error", role=role, error=repr(crash))
+                return 0
+            if not says_away(crash):
+                log.critical("worker_crashed", role=role, error=repr(crash))
+                return EXIT_FATAL
+            log.warning("worker_begins_again", role=role, error=repr(crash))
+            awaited.tell(crash)
+
+    return run_until_told(work, run_loop)
+
+
+async def _run_until_crash(
+    settings: Settings, role: str, word: StopWord, awaited: KafkaAwaited
+) -> BaseException | None:
+    """Run a role, once Kafka answers, until its app crashes, and with what; None = it was told to stop.
+
+    What it was built of is taken down again, so that it can begin anew in this process.
+    """
     from connectors.wiring import late_calls_of, learnt_ends_of, worker_parts
 
-    async def main() -> int:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        # Nothing has begun yet, and a thread that asks an absent broker cannot be cancelled.
-        _on_signal(loop, os._exit, 0)
-        async with worker_parts(settings, role) as parts:
-            _on_signal(loop, _ask_to_stop, loop, stop)
-            # That it runs, no more: `partitions_opened` says when it has work.
-            log.info("worker_started", role=role, group=parts.group(role))
-            running = ROLES[role](parts)
-            beside = [asyncio.ensure_future(tell_partitions(running.lanes, role))]
-            if role == PROJECT:
-                late = late_calls_of(settings, running.lanes, parts.sensors)
-                beside.append(asyncio.ensure_future(late.watch()))
-                ends = learnt_ends_of(settings, running.lanes, parts.sensors)
-                beside.append(asyncio.ensure_future(ends.watch()))
-            try:
-                await run_role(running, stop)
-            except RuntimeError as error:
-                log.critical("worker_crashed", role=role, error=repr(error.__cause__))
-                return EXIT_FATAL
-            finally:
-                for task in beside:
-                    task.cancel()
-        log.info("worker_stopped", role=role)
-        return 0
-
-    code = run_loop(main())
-    # Threads of a Kafka client that waits for a broker must not keep a stopped worker alive.
-    sys.stderr.flush()
-    os._exit(code)
+    async with worker_parts(settings, role, awaited) as parts:
+        # That it runs, no more: `partitions_opened` says when it has work.
+        log.info("worker_started", role=role, group=parts.group(role))
+        running = ROLES[role](replace(parts, leave=word.end))
+        stop = word.begun()
+        beside = [asyncio.ensure_future(tell_partitions(running.lanes, role))]
+        if role == PROJECT:
+            late = late_calls_of(settings, running.lanes, parts.sensors)
+            beside.append(asyncio.ensure_future(late.watch()))
+            ends = learnt_ends_of(settings, running.lanes, parts.sensors)
+            beside.append(asyncio.ensure_future(ends.watch()))
+        try:
+            await run_role(running, stop)
+        except RoleCrashed as crashed:
+            return crashed.cause
+        finally:
+            for task in beside:
+                task.cancel()
+            word.idle()
+    return None
 
 
 async def tell_partitions(lanes: Mapping[int, Lane] | Mapping[str, Lane], role: str, every_s: float = _LOOK_S) -> None:
@@ -96,21 +122,6 @@ async def tell_partitions(lanes: Mapping[int, Lane] | Mapping[str, Lane], role: 
         await asyncio.sleep(every_s)
 
 
-def _on_signal(loop: asyncio.AbstractEventLoop, do: Callable[..., object], *arguments: object) -> None:
-    for number in _ASKED:
-        loop.add_signal_handler(number, do, *arguments)
-
-
-def _ask_to_stop(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    stop.set()
-    loop.call_later(STOP_S, _give_up)
-
-
-def _give_up() -> None:
-    log.error("worker_stop_timed_out", seconds=STOP_S)
-    os._exit(EXIT_FATAL)
-
-
 def _supervise(roles: Sequence[str], metrics_port: int) -> int:
     """A child a role; each gets its own metrics port, counted up from METRICS_PORT."""
     stopping = False
@@ -119,7 +130,7 @@ def _supervise(roles: Sequence[str], metrics_port: int) -> int:
         nonlocal stopping
         stopping = True
 
-    for number in _ASKED:
+    for number in ASKED:
         signal.signal(number, stop)
     ports = {role: metrics_port + number if metrics_port else 0 for number, role in enumerate(roles)}
     children = {role: _start(role, ports[role]) for role in roles}
@@ -140,26 +151,28 @@ def _supervise(roles: Sequence[str], metrics_port: int) -> int:
             children[role], started[role] = _start(role, ports[role]), now
     for child in children.values():
         child.terminate()
-    return _wait(list(children.values()))
+    _wait(children)
+    return 0
 
 
-def _wait(children: list[subprocess.Popen[bytes]]) -> int:
+def _wait(children: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    """Return when all are gone; what went wrong with one while it stopped is logged."""
     deadline = time.monotonic() + STOP_S + 1
-    codes = []
-    for child in children:
+    for role, child in children.items():
         try:
             code = child.wait(max(0.1, deadline - time.monotonic()))
-            # A child that is still importing has no handler yet and ends by the signal itself, with nothing to close.
-            codes.append(0 if -code in _ASKED else code)
         except subprocess.TimeoutExpired:
             child.kill()
-            codes.append(EXIT_FATAL)
-    return max((abs(code) for code in codes), default=0)
+            log.warning("worker_killed", role=role, seconds=STOP_S + 1)
+            continue
+        # A child whose interpreter is still starting has no handler yet and ends by the signal itself.
+        if code != 0 and -code not in ASKED:
+            log.warning("worker_ended_badly", role=role, code=code)
 
 
 def _start(role: str, metrics_port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "connectors", "worker", "--only", role]
-    environ = {**os.environ, "METRICS_PORT": str(metrics_port)}
+    environ = {**os.environ, "METRICS_PORT": str(metrics_port), CHILD: role}
     return subprocess.Popen(  # noqa: S603  # our own command
         command,
         env=environ,

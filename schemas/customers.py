@@ -42,12 +42,18 @@ class MappingVersion(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 class CustomerRecord(msgspec.Struct, frozen=True, gc=False):
-    """A customer's mapping: versions in order of `effective_from`, oldest first, at least one."""
+    """A customer's mapping: versions in order of `effective_from`, oldest first, at least one.
+
+    Fields:
+        known_from: usage before this moment was decided by versions that are kept no more, microseconds since 1970 UTC;
+            0 = none was dropped, so the first version also covers everything before it.
+    """
 
     litellm_customer_id: str
     versions: tuple[MappingVersion, ...]
     created_at: int
     updated_at: int
+    known_from: int = 0
 
 
 class Period(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
@@ -102,7 +108,9 @@ def check_customer(record: CustomerRecord) -> None:
     begins = [version.effective_from for version in record.versions]
     if not begins or begins != sorted(begins):
         raise ValueError("versions")
-    _check_moments(record.created_at, record.updated_at, *begins, *(one.updated_at for one in record.versions))
+    _check_moments(
+        record.created_at, record.updated_at, record.known_from, *begins, *(one.updated_at for one in record.versions)
+    )
 
 
 def check_org(record: OrgRecord) -> None:

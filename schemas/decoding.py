@@ -9,6 +9,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from schemas.ranges import CHECKS
+
 T = TypeVar("T")
 #: What damage in a record raises where it is read, decoded or made a row of, whatever it is called there.
 DAMAGE: Final = (
@@ -30,13 +32,15 @@ def decoder(
     """What reads a stored value as `of`.
 
     Args:
-        check: raises where a value is sound by its types and nothing that may be stored.
+        check: raises where a value is sound by its types and nothing that may be stored; None = what
+            `schemas.ranges.CHECKS` has for the type.
         packed: MessagePack instead of JSON.
 
     Returns:
         A function of the value (None = a record without one) that raises `Unreadable` alone, with no part of the value in
         its text.
     """
+    check = CHECKS.get(of) if check is None else check
     decode = msgspec.msgpack.Decoder(of).decode if packed else msgspec.json.Decoder(of).decode
 
     def read(value: bytes | str | memoryview | msgspec.Raw | None) -> T:

@@ -154,6 +154,9 @@ class AuditRecord(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
         before, after: what was there and what was to be there, as JSON text; `""` = nothing.
         request_id: of the api, in the log's lines too.
         address: whence it was asked.
+        prev, covered, chain: the newest line that its writer had read, how many there were up to it, and the running
+            hash over them (ADR 0030).
+        digest: SHA-256 of the line without it, hex; the last member. `""` of lines from before there was a chain.
     """
 
     audit_id: str
@@ -168,6 +171,10 @@ class AuditRecord(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
     after: str = ""
     request_id: str = ""
     address: str = ""
+    prev: str = ""
+    covered: int = 0
+    chain: str = ""
+    digest: str = ""
 
 
 class DeliveryAttempt(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):

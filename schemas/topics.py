@@ -32,8 +32,12 @@ class Topic:
     config: dict[str, str] = field(default_factory=dict)
 
 
+#: Kafka's own default: a broker that was set to less would refuse what another takes.
+_PLAIN = {"max.message.bytes": str((1 << 20) + 12)}
+
+
 def _kept(days: int) -> dict[str, str]:
-    return {"cleanup.policy": "delete", "retention.ms": str(days * DAY_MS)}
+    return {"cleanup.policy": "delete", "retention.ms": str(days * DAY_MS), "retention.bytes": "-1", **_PLAIN}
 
 
 _COMPACTED = {
@@ -41,6 +45,7 @@ _COMPACTED = {
     "segment.ms": "3600000",
     "min.cleanable.dirty.ratio": "0.2",
     "delete.retention.ms": str(7 * DAY_MS),
+    **_PLAIN,
 }
 #: A dead letter is larger than what died: it must not be refused where that was taken.
 _LARGE = {"max.message.bytes": str(8 << 20)}

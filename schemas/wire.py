@@ -255,6 +255,8 @@ class Metered(msgspec.Struct, gc=False):
         code: of the billable metric.
         at: when it happened, microseconds since 1970 UTC.
         properties: what the metric reads, and whatever else.
+        actor: who recorded it, as the audit log names them; `""` of records from before, and of processes without a
+            credential of their own.
     """
 
     org_id: str
@@ -262,6 +264,7 @@ class Metered(msgspec.Struct, gc=False):
     code: str
     at: int
     properties: dict[str, str] = {}
+    actor: str = ""
 
 
 class RawRecord(msgspec.Struct, gc=False):

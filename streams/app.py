@@ -59,7 +59,7 @@ def build_meter(parts: Parts) -> Role:
         )
 
     linger_s = _LINGER_S if parts.policy.window_us else _LINGER_S / 2
-    return Role(_app(parts, "meter"), topics.raw, work, parts.sensors, linger_s)
+    return Role(_app(parts, "meter"), topics.raw, work, parts.sensors, linger_s, parts.leave)
 
 
 def build_sink(parts: Parts) -> Role:
@@ -89,7 +89,7 @@ def build_project(parts: Parts) -> JointRole:
                 parts.sensors,
             )
 
-        return Role(app, topic, work, parts.sensors, _PROJECT_LINGER_S)
+        return Role(app, topic, work, parts.sensors, _PROJECT_LINGER_S, parts.leave)
 
     return JointRole(*map(projecting, topics.projected))
 
@@ -130,7 +130,7 @@ def _delivering(parts: Parts, role: str, topic: str) -> Role:
             parts.lead_s,
         )
 
-    return Role(_app(parts, role), topic, work, parts.sensors, _LINGER_S / 2)
+    return Role(_app(parts, role), topic, work, parts.sensors, _LINGER_S / 2, parts.leave)
 
 
 def _app(parts: Parts, role: str) -> App:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from schemas.errors import Rejected, TopicProblem
+from schemas.errors import LedgerBroken, Rejected, TopicProblem
 from schemas.ledger import LEDGER_VERSION, Counters, Position, Sum
 from schemas.moments import SECOND_US
 from schemas.money import add
-from streams.changelog import FETCHING, read, records_of, restore
+from streams.changelog import FETCHING, UNREADABLE_LEDGER, read, records_of, restore
 from streams.core.books import Books, total, verify
 from streams.core.changes import Changes
 from streams.ledger import LedgerPlace
@@ -134,7 +134,13 @@ async def _planned(
         raise TopicProblem("regrown", f"{tp.topic} has {raw.partitions} partitions, {place.partitions} are configured")
     image = await read(consumer, place.topics.changelog, partition)
     books = Books(Position())
-    restore(books, image, 0)
+    try:
+        restore(books, image, 0)
+    except LedgerBroken as broken:
+        if broken.reason != UNREADABLE_LEDGER:
+            raise
+        books, image.position = Books(Position()), None  # as good as none; what can be read beside it is kept
+        restore(books, image, 0)
     if image.position is None:
         return await _without_ledger(consumer, tp, raw, wanted), books
     position = books.position

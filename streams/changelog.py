@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from schemas.decoding import decoder
+from schemas.decoding import DAMAGE, decoder
 from schemas.errors import LedgerBroken
 from schemas.ledger import (
     JOB_PREFIX,
@@ -33,11 +33,14 @@ from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.identity import IDENTITY_BYTES
 from streams.core.known import untold
+from streams.unreadable import note
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_position = decoder(Position, packed=True)
 _decode_window = decoder(Window, packed=True)
 _decode_job = decoder(Job, packed=True)
+#: Why a ledger is not opened whose position no release wrote.
+UNREADABLE_LEDGER = "unreadable_ledger"
 _FETCH_BYTES = 8 << 20
 #: How a consumer fetches that reads a changelog: much at once, and without a pause at its end.
 FETCHING: dict[str, Any] = {
@@ -116,8 +119,17 @@ def restore(books: Books, image: Image, now_us: int) -> None:
     """Bring the books up to the image: all of it, or the tail that was read since.
 
     Raises:
-        LedgerBroken: `later_version`: to read on would drop what this release does not know.
+        LedgerBroken: `later_version`: to read on would drop what this release does not know; `unreadable_ledger`: the
+            position is what no release wrote. A window that cannot be read is passed: where it was one of ours, the
+            books do not add up.
     """
+    try:
+        _restore(books, image, now_us)
+    except DAMAGE as damage:
+        raise LedgerBroken(UNREADABLE_LEDGER, f"meter.changelog: {type(damage).__name__}") from None
+
+
+def _restore(books: Books, image: Image, now_us: int) -> None:
     if image.position is not None:
         before = books.position.dropped_hour
         books.position = _decode_position(image.position)
@@ -129,9 +141,9 @@ def restore(books: Books, image: Image, now_us: int) -> None:
     for first, value in image.windows.items():
         if books.warm_part(first):
             books.remove(first)
-        if value is None:
+        window = None if value is None else _window(first, value)
+        if window is None:
             continue
-        window = _decode_window(value)
         if not (window.held and window.metered is None and books.full()):
             books.put(window, now_us)
             continue
@@ -143,9 +155,29 @@ def restore(books: Books, image: Image, now_us: int) -> None:
         books.store(aside, now_us)
     _restore_seen(books, image)
     for identity, value in image.jobs.items():
-        books.put_job(identity, None if value is None else _decode_job(value))
+        books.put_job(identity, None if value is None else _job(value))
     if image.jobs:
         books.jobs = dict(sorted(books.jobs.items(), key=lambda one: one[1].hour))
+
+
+def _window(first: int, value: bytes) -> Window | None:
+    """None, and told, where it is none, or another's than its key says."""
+    try:
+        window = _decode_window(value)
+        if window.first == first:
+            return window
+    except msgspec.DecodeError:
+        pass
+    note("ledger", -1, first, "window")
+    return None
+
+
+def _job(value: bytes) -> Job | None:
+    try:
+        return _decode_job(value)
+    except msgspec.DecodeError:
+        note("ledger", -1, -1, "job")
+        return None
 
 
 def _restore_seen(books: Books, image: Image) -> None:
@@ -158,6 +190,8 @@ def _restore_seen(books: Books, image: Image) -> None:
         there = chunks.get(first, b"")
         if packed is None:
             chunks[first] = there.replace(prefix, b"")
+        elif len(packed) % IDENTITY_BYTES:
+            note("ledger", -1, first, "identities")
         elif prefix not in there:
             chunks[first] = there + prefix
             if hour < oldest:
@@ -183,6 +217,8 @@ def _is_ours(key: bytes | None) -> bool:
         return False
     if key[0] == _WINDOW:
         return len(key) == 1 + 8
+    if key[0] == _JOB:
+        return len(key) == 1 + IDENTITY_BYTES
     return key[0] not in _IDENTITIES or len(key) == 1 + 16
 
 

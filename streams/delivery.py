@@ -91,7 +91,8 @@ class Delivery:
         """One outcome an item, in order; waits as long as Lago is away. `on_post` hears of every post.
 
         `judge` is asked before each post what is posted of an event. Where that changes and the event may have been
-        posted before, Lago is asked for it first: what is there is delivered.
+        posted before, Lago is asked for it first: what is there is delivered. So it is of an item that may have gone
+        `elsewhere`.
 
         Equal transaction ids are posted one after the other, never in one batch. Raises nothing on purpose:
         an `ExceptionGroup` is a bug.
@@ -158,6 +159,7 @@ class _Run:
         self._posted = [Judged(item.value) for item in items]
         self._others_wait = others_wait
         self._maybe_sent = [item.resent or item.compare for item in items]
+        self._elsewhere = {position for position, item in enumerate(items) if item.elsewhere}
         self._attempts = [0] * len(items)
         self._group = asyncio.TaskGroup()
 
@@ -201,8 +203,10 @@ class _Run:
         return await self._post(batch)
 
     async def _post(self, batch: Batch) -> Verdict:
-        if not self._resend_is_safe() and (hold := await self._confirm_earlier(batch, batch.members)):
+        unsure = batch.members if not self._resend_is_safe() else self._elsewhere.intersection(batch.members)
+        if unsure and (hold := await self._confirm_earlier(batch, list(unsure))):
             return hold
+        self._elsewhere.difference_update(unsure)
         if hold := await self._judge_again(batch):
             return hold
         if not batch.members:

@@ -16,15 +16,16 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
-from schemas.customers import CHECKS
-from schemas.decoding import decoder
+from schemas.decoding import DAMAGE, decoder
 from streams.reading import reading
+from streams.unreadable import note
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 _POLL_MS = 100
 _PROBE_S = 1.0
+_AGAIN_S, _TELL_EVERY_S = 0.5, 60.0
 #: Taken in without a pause: bounds how long the event loop stands still.
 _BATCH = 2000
 
@@ -108,12 +109,23 @@ class TopicFollower(ABC):
                     await self._changed.wait()
 
     async def _follow(self) -> None:
+        told_at = float("-inf")
         while True:
             try:
                 await self._session()
             except KafkaError as error:
-                log.warning("follower_interrupted", table=self.name, error=type(error).__name__)
-                await asyncio.sleep(0.5)
+                # Kafka may be away for hours, and is asked again twice a second.
+                if self._monotonic() - told_at >= _TELL_EVERY_S:
+                    told_at = self._monotonic()
+                    address = f"KAFKA_BOOTSTRAP_SERVERS={self._kafka.get('bootstrap_servers', '')}"
+                    log.warning("follower_interrupted", table=self.name, error=type(error).__name__, address=address)
+            except Exception:
+                # A table that stands still ages, which is seen and waited for; one that ends takes its process with it,
+                # and the ingress that may be in it.
+                if self._monotonic() - told_at >= _TELL_EVERY_S:
+                    told_at = self._monotonic()
+                    log.exception("follower_interrupted", table=self.name)
+            await asyncio.sleep(_AGAIN_S)
 
     async def _session(self) -> None:
         # Subscribed at first: only so does the first answer about the cluster name the partitions.
@@ -144,7 +156,7 @@ class TopicFollower(ABC):
         while behind or (self._monotonic() - asked < _PROBE_S and not self._hurry):
             got = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
             for tp, records in got.items():
-                self.take(tp.partition, records)
+                self._take(tp.partition, records)
                 self._next[tp.partition] = records[-1].offset + 1
             caught_up = behind and all([await consumer.position(tp) >= ends[tp] for tp in tps])
             if caught_up:
@@ -152,6 +164,17 @@ class TopicFollower(ABC):
             if got or caught_up:
                 async with self._changed:
                     self._changed.notify_all()
+
+    def _take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
+        """`take`, whatever it raises: then one by one, so that a record which nobody foresaw costs itself alone."""
+        try:
+            self.take(partition, records)
+        except DAMAGE:
+            for record in records:
+                try:
+                    self.take(partition, [record])
+                except DAMAGE as damage:
+                    note(self.name, partition, record.offset, type(damage).__name__)
 
 
 class Follower(TopicFollower, Generic[T]):
@@ -170,22 +193,19 @@ class Follower(TopicFollower, Generic[T]):
         self.table: dict[str, T] = {}
         self.version = 0
         self.members = 0
-        self._decode = decoder(of, CHECKS.get(of))
+        self._decode = decoder(of)
 
     def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
         """Bring the table up to date."""
         for record in records:
             self.version += 1
-            key = record.key.decode("utf-8", "replace")
+            key = (record.key or b"").decode("utf-8", "replace")
             self.members += (key in self.table) is (record.value is None)
             if record.value is None:
                 self.table.pop(key, None)
                 continue
             try:
                 self.table[key] = self._decode(record.value)
-            except msgspec.DecodeError:
+            except msgspec.DecodeError as damage:
                 # A version of the record from the future, or not ours: what is known stays in force.
-                # No traceback: it would quote the record.
-                log.error(  # noqa: TRY400
-                    "follower_record_unreadable", table=self.name, partition=partition, offset=record.offset
-                )
+                note(self.name, partition, record.offset, str(damage))

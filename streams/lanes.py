@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 from typing import Any, Protocol, runtime_checkable
 
 import structlog
 from aiokafka import ConsumerRecord
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerFenced
 from faust.types.tuples import TP
 
 from schemas.errors import Unavailable
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 #: Chunks waiting in a lane before its partition is paused, and before it is resumed.
 _PAUSE_AT, _RESUME_AT, _REFUSE_AT = 3, 1, 16
 _REOPENINGS = 5
+#: Of further attempts, 8 s apart, every so many is told: one a minute.
+_TELL_EVERY = 8
 #: Records from which a chunk is worth a transaction at once; smaller ones wait for company, `linger_s`.
 _WORTH_IT = 2000
 #: Idle ticks after which a lane that knows of chunks it never got asks for them: 2 s.
@@ -236,21 +239,23 @@ class Lane:
             self._chunks.appendleft(None)
 
     async def _open(self) -> None:
-        for attempt in range(_REOPENINGS + 1):
+        """Open the work, again where that may help. A Kafka that is away is waited for: another process would not find it."""
+        for attempt in count():
             try:
                 await self._reopen()
                 return
             except (Unavailable, KafkaError) as error:
-                if not _may_pass(error) or attempt == _REOPENINGS:
+                if not _may_pass(error) or (attempt >= _REOPENINGS and not isinstance(error, KafkaConnectionError)):
                     raise
-                log.warning(
-                    "lane_open_failed",
-                    topic=self.tp.topic,
-                    partition=self.tp.partition,
-                    error=type(error).__name__,
-                    attempt=attempt + 1,
-                )
-                await self._sleep(min(0.5 * 2**attempt, 8.0))
+                if attempt <= _REOPENINGS or attempt % _TELL_EVERY == 0:
+                    log.warning(
+                        "lane_open_failed",
+                        topic=self.tp.topic,
+                        partition=self.tp.partition,
+                        error=type(error).__name__,
+                        attempt=attempt + 1,
+                    )
+                await self._sleep(min(0.5 * 2 ** min(attempt, _REOPENINGS), 8.0))
 
     async def _reopen(self) -> None:
         await self.work.close()

@@ -1,6 +1,7 @@
 """What the roles are built from: settings turned into values, and neighbours handed in."""
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -45,6 +46,7 @@ class Parts:
         instance_id: static group membership, where the platform gives a stable name.
         now_us: the wall clock, microseconds since 1970 UTC.
         held_in_memory: held windows of a partition that are kept in memory; others of unknown customers are on disk.
+        leave: ends the process with an exit code.
     """
 
     kafka: Mapping[str, Any]
@@ -67,6 +69,7 @@ class Parts:
     random: Callable[[], float] = random.random
     now_us: Callable[[], int] = _wall_clock_us
     held_in_memory: int = 10_000
+    leave: Callable[[int], None] = os._exit
 
     def group(self, role: str) -> str:
         """Consumer group of a role, also the beginning of its transactional ids."""

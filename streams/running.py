@@ -13,13 +13,21 @@ log = structlog.get_logger(__name__)
 _STOP_S = 4.0
 
 
+class RoleCrashed(RuntimeError):
+    """The Faust app of a role did not start, or crashed; `cause` is its own error."""
+
+    def __init__(self, what: str, cause: BaseException) -> None:
+        super().__init__(what)
+        self.cause = cause
+
+
 async def run_role(role: AnyRole, stop: asyncio.Event) -> None:
     """Run a role until `stop` is set or its Faust app ends by itself.
 
     Lanes are closed first, so that what is durable is committed; then the group is left.
 
     Raises:
-        RuntimeError: the app did not start, or crashed; its own error is the cause.
+        RoleCrashed: the app did not start, or crashed.
     """
     collect_seldom()
     app = role.app
@@ -39,11 +47,12 @@ async def run_role(role: AnyRole, stop: asyncio.Event) -> None:
     # Not wait_for: it waits for what it cancels, and Faust may be waiting for a thread.
     await asyncio.wait({leaving}, timeout=_STOP_S)
     if leaving.done():
-        leaving.result()
+        if crash is None:
+            leaving.result()
     else:
         log.warning("app_left_running", app=app.conf.id)
         leaving.cancel()
     crashed.cancel()
     starting.cancel()
     if crash is not None:
-        raise RuntimeError("the Faust app did not start" if failed else "the Faust app crashed") from crash
+        raise RoleCrashed("the Faust app did not start" if failed else "the Faust app crashed", crash) from crash

@@ -56,14 +56,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
     """A command run in this process sets logging up for itself: the next test must not inherit it."""
-    root, quieted = logging.getLogger(), logging.getLogger("librdkafka")
-    before, level, quiet, config = list(root.handlers), root.level, quieted.level, structlog.get_config()
+    root, quieted = logging.getLogger(), [logging.getLogger(library) for library in ("librdkafka", "aiokafka")]
+    levels = [(library, library.level) for library in quieted]
+    before, level, config = list(root.handlers), root.level, structlog.get_config()
     yield
     for handler in list(root.handlers):
         if handler not in before and not type(handler).__module__.startswith("_pytest"):
             root.removeHandler(handler)
     root.setLevel(level)
-    quieted.setLevel(quiet)
+    for library, quiet in levels:
+        library.setLevel(quiet)
     structlog.configure(**config)
 
 

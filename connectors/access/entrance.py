@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import structlog
@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from connectors.access.jwks import ANSWER_S, KeySet
 from connectors.access.key_ring import KeyRing
 from connectors.access.oidc import Users
+from connectors.audit.tail import Tips
 from connectors.http.api.access import Credentials, Doorman, FixedKeys
 from connectors.http.api.audit import Audit, Writer
 from connectors.http.api.endpoints import Endpoint
@@ -32,7 +33,8 @@ class Entrance:
     def __init__(self, settings: Settings, writer: Writer) -> None:
         self._settings = settings
         topic = TopicNames.with_prefix(settings.topic_prefix).audit
-        self._audit = Audit(writer, topic, time.monotonic, lambda: time.time_ns() // 1000)
+        self._tips = Tips(settings, time.monotonic)
+        self._audit = Audit(writer, topic, time.monotonic, lambda: time.time_ns() // 1000, self._tips.tip)
         self._database = Database(postgres_url(settings), size=2) if settings.postgres_url is not None else None
         self._ring = KeyRing(PostgresKeys(self._database), time.monotonic, _now) if self._database is not None else None
         self._http = httpx.AsyncClient(timeout=ANSWER_S)
@@ -50,6 +52,7 @@ class Entrance:
         async with AsyncExitStack() as stack:
             if self._database is not None:
                 stack.callback(self._database.terminate)
+            stack.callback(self._tips.close)
             stack.push_async_callback(self._http.aclose)
             if self._ring is not None:
                 stack.push_async_callback(self._ring.write_use)
@@ -71,7 +74,7 @@ class Entrance:
         if (issuer := settings.oidc_issuer) is not None:
             keys = KeySet(self._http, issuer, settings.oidc_jwks_url or "", time.monotonic)
             claims = (settings.oidc_scopes_claim, settings.oidc_orgs_claim)
-            kinds.append(Users(keys, issuer, settings.oidc_audience, *claims))
+            kinds.append(Users(keys, issuer, settings.oidc_audience, *claims, timedelta(days=settings.oidc_grant_days)))
         if settings.litellm_master_key is None and len(kinds) == 1:
             _log.warning(
                 "management_closed",

@@ -70,7 +70,7 @@ class KeyRing:
         if key is None or not key.is_of(token) or key.state(now) != "live":
             return None
         self._used[key_id] = now
-        return Who(f"key {key.prefix}", key.scopes, key.orgs, key.expires_at)
+        return Who(f"key {key.prefix}", key.scopes, key.orgs, key.expires_at, key.prefixes)
 
     async def keep_writing_use(self) -> None:
         """Tell the store when keys were used, for ever."""

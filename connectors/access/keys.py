@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Final
 
 from connectors.access.scopes import EVERYTHING
+from connectors.access.tenants import prefixes_within
 
 PREFIX: Final = "mb_"
 _ID_BYTES, _SECRET_BYTES = 6, 32
@@ -29,6 +30,7 @@ class ApiKey:
         expires_at, revoked_at: from then on it is nobody's; None = never.
         last_used_at: to a few seconds.
         rotated_from: id of the key that it replaces.
+        prefixes: how the ids of LiteLLM customers begin that it may map; None: see `connectors.access.tenants`.
     """
 
     key_id: str
@@ -42,6 +44,7 @@ class ApiKey:
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
     rotated_from: str | None = None
+    prefixes: frozenset[str] | None = None
 
     @property
     def prefix(self) -> str:
@@ -58,9 +61,12 @@ class ApiKey:
         """Whether this is its token; takes the same time whatever is wrong."""
         return hmac.compare_digest(self.hash, _hashed(token))
 
-    def is_within(self, scopes: frozenset[str], orgs: frozenset[str] | None) -> bool:
-        """Whether it may do no more than somebody with these scopes and orgs."""
-        return is_within(self.scopes, self.orgs, scopes, orgs)
+    def is_within(
+        self, scopes: frozenset[str], orgs: frozenset[str] | None, prefixes: frozenset[str] | None = None
+    ) -> bool:
+        """Whether it may do no more than somebody with these scopes, orgs and id prefixes."""
+        narrow_enough = prefixes_within(self.orgs, self.prefixes, orgs, prefixes)
+        return narrow_enough and is_within(self.scopes, self.orgs, scopes, orgs)
 
 
 def is_within(
@@ -86,12 +92,15 @@ def mint(
     by: str,
     now: datetime,
     expires_at: datetime | None = None,
+    prefixes: Iterable[str] | None = None,
 ) -> tuple[ApiKey, str]:
     """A new key and its token, which is nowhere else."""
     key_id = secrets.token_hex(_ID_BYTES)
     token = f"{PREFIX}{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     limited_to = None if orgs is None else frozenset(orgs)
-    return ApiKey(key_id, _hashed(token), name, frozenset(scopes), limited_to, now, by, expires_at), token
+    begins = None if prefixes is None else frozenset(prefixes)
+    key = ApiKey(key_id, _hashed(token), name, frozenset(scopes), limited_to, now, by, expires_at, prefixes=begins)
+    return key, token
 
 
 def successor(old: ApiKey, by: str, now: datetime, until: datetime | None = None) -> tuple[ApiKey, str]:
@@ -99,7 +108,7 @@ def successor(old: ApiKey, by: str, now: datetime, until: datetime | None = None
     ends = None if old.expires_at is None else now + (old.expires_at - old.created_at)
     if until is not None and (ends is None or ends > until):
         ends = until
-    key, token = mint(old.name, old.scopes, old.orgs, by, now, ends)
+    key, token = mint(old.name, old.scopes, old.orgs, by, now, ends, old.prefixes)
     return replace(key, rotated_from=old.key_id), token
 
 

@@ -5,7 +5,8 @@ Checked are the signature (asymmetric algorithms only), `iss`, `aud`, `exp`, `nb
 names no org is for none; `*` among its orgs is all of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import jwt
@@ -27,14 +28,28 @@ class Users:
     Args:
         audiences: one of them is in the token's `aud`.
         scopes_claim, orgs_claim: a claim's name, or a path of names joined by dots.
+        key_life: how long an API key lives at most that a user makes: a token ends within the hour, and who has left
+            the provider makes no new one, so what they leave behind must end too.
+        now: aware.
     """
 
-    def __init__(self, keys: KeySet, issuer: str, audiences: Sequence[str], scopes_claim: str, orgs_claim: str) -> None:
+    def __init__(
+        self,
+        keys: KeySet,
+        issuer: str,
+        audiences: Sequence[str],
+        scopes_claim: str,
+        orgs_claim: str,
+        key_life: timedelta,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audiences = audiences
         self._scopes_claim = scopes_claim
         self._orgs_claim = orgs_claim
+        self._key_life = key_life
+        self._now = now
 
     async def who(self, token: str, endpoint: Endpoint) -> Who | None:  # noqa: ARG002  # a user is one everywhere
         """Whose token it is.
@@ -75,11 +90,12 @@ class Users:
 
     def _who(self, claims: dict[str, Any]) -> Who | None:
         subject = claims["sub"]
-        if not subject or len(subject) > _MAX_SUBJECT:
+        if not subject or len(subject) > _MAX_SUBJECT or not subject.isprintable():
             return None
         orgs = frozenset(_words(_claim(claims, self._orgs_claim)))
         scopes = frozenset(_words(_claim(claims, self._scopes_claim))).intersection(SCOPES)
-        return Who(f"user {subject}", scopes, None if EVERYTHING in orgs else orgs)
+        until = self._now() + self._key_life
+        return Who(f"user {subject}", scopes, None if EVERYTHING in orgs else orgs, until)
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> Any:

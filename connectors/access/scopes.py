@@ -13,6 +13,7 @@ SCOPES: Final = {
     "customers:write": "make and change them",
     "invoices:read": "see invoices",
     "usage:write": "record usage",
+    "usage:correct": "record usage below 0 as well, which makes a bill smaller",
     "plans:read": "see plans",
     "plans:write": "make and change plans",
     "letters:write": "put dead letters back on their way",

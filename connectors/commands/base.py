@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from connectors.addresses import with_address
+from connectors.kafka.away import kafka_sentence
 from connectors.logs import configure_logging
 from connectors.operations.csv_table import DELIMITERS
 from connectors.setting_names import meant_by
@@ -27,8 +28,8 @@ from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, Topic
 from schemas.moments import SECOND_US, parse_us
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-Delimiter = Annotated[str, typer.Option(help="Of CSV, where it is no comma: ';', '|' or tab.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, with its money, and do nothing.")]
+Delimiter = Annotated[str, typer.Option(help="Delimiter of a CSV file: ',' (default), ';', '|' or tab.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done and its amount; change nothing.")]
 
 _AGO = re.compile(r"^(\d+)([smhd])$")
 _WIDE = 240
@@ -38,12 +39,13 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 def settings_of_command(*, asks_once: bool = True) -> Settings:
     """The environment's settings, with logging as they say; names that look like ours and are none are warned about.
 
-    A command that asks Kafka once says in a sentence what went wrong: librdkafka need not say it twenty times a second.
+    A command that asks Kafka once says in a sentence what went wrong: its libraries need not say it twenty times a second.
     """
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     if asks_once:
-        logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
+        for library in ("librdkafka", "aiokafka"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
     for name in settings.unknown:
         meant = meant_by(name, VARIABLES)
         did_you_mean = {"did_you_mean": meant} if meant else {}
@@ -53,7 +55,10 @@ def settings_of_command(*, asks_once: bool = True) -> Settings:
 
 @contextmanager
 def one_sentence(*expected: type[Exception]) -> Iterator[None]:
-    """What goes wrong on purpose ends the command in one sentence; anything else is our bug and keeps its traceback."""
+    """What goes wrong on purpose ends the command in one sentence; anything else is our bug and keeps its traceback.
+
+    So does whatever one of Kafka's libraries says about Kafka: that it is away, or that it refuses something.
+    """
     try:
         yield
     except ConfigurationError as error:
@@ -64,6 +69,10 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
         fail(with_address(error, load_settings), 1)
     except expected as error:
         fail(str(error), 1)
+    except Exception as error:
+        if sentence := kafka_sentence(error, load_settings):
+            fail(sentence, 1)
+        raise
 
 
 def fail(sentence: str, code: int) -> NoReturn:
@@ -145,7 +154,7 @@ def progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], 
     if quiet or not sys.stderr.isatty():
         yield lambda _step: None
         return
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    columns = (TextColumn(shown(what), markup=False), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda step: bar.update(task, advance=step)

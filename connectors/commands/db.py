@@ -19,17 +19,18 @@ from connectors.commands.base import (
 )
 from connectors.operations.audit import audited
 from connectors.operations.sending import Sender
+from connectors.postgres.migrate import make_roles, pending
 from connectors.postgres.migrate import migrate as bring
-from connectors.postgres.migrate import pending
 from connectors.postgres.pool import postgres_url
 from connectors.postgres.prune import Pruned, prunable
 from connectors.postgres.prune import prune as forget
+from connectors.postgres.unprojected import KeptAside, unprojected_records
 from connectors.settings import Settings
 from connectors.shown import shown
 from schemas.moments import to_datetime
 from schemas.topics import RAW
 
-db = typer.Typer(help="The tables in Postgres, which keep what can be queried.", no_args_is_help=True)
+db = typer.Typer(help="The tables in Postgres. Needs Postgres.", no_args_is_help=True)
 
 
 @db.command(epilog="Example: meterbridge db migrate --check && meterbridge worker --only project")
@@ -37,7 +38,7 @@ def migrate(
     check: Annotated[bool, typer.Option(help="Change nothing; exit code 1 when migrations are pending.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the tables to this version. Safe to repeat, and to run from several places at once."""
+    """Create or upgrade the tables for this version. Safe to repeat, and to run in several places at once."""
     with one_sentence():
         url = postgres_url(settings_of_command())
         found = [f"{one.version:04d}_{one.name}" for one in asyncio.run(pending(url) if check else bring(url))]
@@ -47,14 +48,27 @@ def migrate(
         raise typer.Exit(1)
 
 
+@db.command(epilog="Example: meterbridge db migrate && meterbridge db roles")
+def roles(as_json: AsJson = False) -> None:
+    """Make meterbridge_projector, meterbridge_api and meterbridge_reader, who may do what they need and nothing else."""
+    with one_sentence():
+        asyncio.run(make_roles(postgres_url(settings_of_command())))
+    lines = "meterbridge_projector, meterbridge_api and meterbridge_reader may do what they need. They have no password yet."
+    say(
+        {"roles": ["meterbridge_projector", "meterbridge_api", "meterbridge_reader"]},
+        as_json=as_json,
+        table=lambda: lines,
+    )
+
+
 @db.command(epilog="Example: meterbridge db prune --older-than 90d --dry-run")
 def prune(
-    older_than: Annotated[str, typer.Option(help="How old what is forgotten is at least, like 90d.")],
-    why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
+    older_than: Annotated[str, typer.Option(help="Delete only rows that are older, like 90d.")],
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Forget old calls by whole months, and old settled events, refusals and attempts. The audit log is kept."""
+    """Delete old calls by whole months, and old settled events, refusals and attempts. The audit log is kept."""
     age_s = duration_s(older_than)
     with one_sentence():
         settings = settings_of_command()
@@ -76,6 +90,25 @@ def prune(
         "rows": found.rows,
     }
     say(answer, as_json=as_json, table=lambda: _forgotten(found, dry_run))
+
+
+@db.command(epilog="Example: meterbridge db unprojected --json")
+def unprojected(
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many, the latest first.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Records that became no row: what nobody can read, and what Postgres refused. They stay in their topics."""
+    with one_sentence():
+        found = asyncio.run(unprojected_records(postgres_url(settings_of_command()), limit))
+    heads = ("topic", "partition", "offset", "reason", "problem", "noticed")
+    answer = {"total": found.total, "records": [dict(zip(heads, row, strict=True)) for row in found.rows]}
+    say(answer, as_json=as_json, table=lambda: _kept_aside(heads, found))
+
+
+def _kept_aside(heads: tuple[str, ...], found: KeptAside) -> Any:
+    if not found.total:
+        return "Every record that was read has become a row."
+    return table_of(heads, found.rows)
 
 
 def _least(settings: Settings) -> timedelta:

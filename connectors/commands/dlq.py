@@ -30,17 +30,17 @@ from connectors.settings import Settings, load_settings
 from schemas.moments import to_iso
 from schemas.money import ZERO, add, plain
 
-dlq = typer.Typer(help="Dead letters: events Lago would not take, calls that were refused.", no_args_is_help=True)
+dlq = typer.Typer(help="Dead letters: events that Lago refused, and calls that were rejected.", no_args_is_help=True)
 
-Reason = Annotated[str, typer.Option(help="Only this reason code (docs/errors.md).")]
+Reason = Annotated[str, typer.Option(help="Only letters with this reason code (docs/errors.md).")]
 Customer = Annotated[str, typer.Option(help="Only this LiteLLM customer id.")]
-Since = Annotated[str | None, typer.Option(help="Died at or after: ISO 8601, or how long ago, like 24h.")]
-Until = Annotated[str | None, typer.Option(help="Died before.")]
-Kind = Annotated[str, typer.Option(help="events, calls, or both.")]
-One = Annotated[str, typer.Option("--letter", help="This one only: an id that `dlq list` printed.")]
-Accept = Annotated[str, typer.Option(help="Bill what was kept aside for this reason: implausible_cost.")]
-Why = Annotated[str, typer.Option("--why", help="Your words for the audit line.")]
-_LIMIT = Annotated[int, typer.Option(min=1, help="At most so many.")]
+Since = Annotated[str | None, typer.Option(help="Only letters since then: ISO 8601, or how long ago, like 24h.")]
+Until = Annotated[str | None, typer.Option(help="Only letters before then: ISO 8601, or how long ago.")]
+Kind = Annotated[str, typer.Option(help="Which letters: events, calls or both.")]
+One = Annotated[str, typer.Option("--letter", help="Only this letter: an id that `dlq list` printed.")]
+Accept = Annotated[str, typer.Option(help="Bill calls that were kept aside for this reason: implausible_cost.")]
+Why = Annotated[str, typer.Option("--why", help="The reason, for the audit log.")]
+_LIMIT = Annotated[int, typer.Option(min=1, help="The largest number of letters.")]
 
 
 @dlq.command("list", epilog="Example: meterbridge dlq list --reason id_conflict --since 24h")
@@ -53,7 +53,7 @@ def list_letters(
     limit: _LIMIT = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Letters that are still dead, oldest first; sums are over all of them."""
+    """List the open dead letters, oldest first; the sums cover all of them."""
     with one_sentence():
         settings = settings_of_command()
         letters = list(_found(settings, kind, _filters(reason, customer, since, until)))
@@ -68,7 +68,7 @@ def list_letters(
 def show(
     letter: Annotated[str, typer.Argument(help="An id that `dlq list` printed.")], as_json: AsJson = False
 ) -> None:
-    """One letter: why it died, how often it was tried, and what it holds (no prompt: those are never stored)."""
+    """Show one letter: its reason, how often it was tried, and its content (prompts are never stored)."""
     with one_sentence():
         kind = letter.partition("/")[0]
         if kind not in KINDS:
@@ -93,7 +93,7 @@ def requeue(
     trust_log_from: Annotated[
         str | None,
         typer.Option(
-            help="Your word that the usage log is complete from this moment on, where it cannot know it itself."
+            help="You confirm that the usage log is complete from this moment on; only where it cannot know that itself."
         ),
     ] = None,
     limit: _LIMIT = 100_000,
@@ -101,7 +101,7 @@ def requeue(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put letters back: events to Lago, refused calls to the meter once the usage log says they were not billed."""
+    """Send letters again: events to Lago, and calls to the meter if the usage log shows that they were not billed."""
     if accept not in ("", *ACCEPTABLE):
         fail(f"--accept takes {', '.join(ACCEPTABLE)}.", 2)
     filters = _filters(reason, customer, since, until, letter)
@@ -126,7 +126,7 @@ def purge(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put letters away for good; they are never billed. The audit line keeps who, why and how much."""
+    """Close letters for ever: they are never billed. The audit log keeps who did it, why, and the amount."""
     if not why and not dry_run:
         fail("--why is needed: money is given up.", 2)
     filters = _filters(reason, customer, since, until, letter)

@@ -10,16 +10,18 @@ from connectors.commands.base import AsJson, one_sentence, settings_of_command
 
 def doctor(
     config: Annotated[
-        Path | None, typer.Option(help="LiteLLM's config.yaml; it is read, never changed.", show_default=False)
+        Path | None, typer.Option(help="LiteLLM's config.yaml; it is only read.", show_default=False)
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option(help="A running proxy, asked with LITELLM_MASTER_KEY; LITELLM_API_URL unless --config is given."),
+        typer.Option(
+            help="A running LiteLLM proxy, asked with LITELLM_MASTER_KEY. Default: LITELLM_API_URL, without --config."
+        ),
     ] = None,
     as_json: AsJson = False,
-    with_lago: Annotated[bool, typer.Option("--lago/--no-lago", help="Whether Lago is asked.")] = True,
+    with_lago: Annotated[bool, typer.Option("--lago/--no-lago", help="Check Lago too.")] = True,
 ) -> None:
-    """Say what of LiteLLM, of these settings and of Lago loses or doubles money: 0 nothing, 1 something, 2 not readable."""
+    """List settings of LiteLLM, of Meterbridge and of Lago that lose or double money. Exit code 0: none; 1: some; 2: not readable."""
     from connectors.doctor.run import run_doctor
 
     with one_sentence():

@@ -35,20 +35,25 @@ _SHOWN = 20
 
 
 def explain(
-    transaction_id: Annotated[str | None, typer.Argument(help="Of a Lago event: its calls.")] = None,
+    transaction_id: Annotated[
+        str | None, typer.Argument(help="The transaction id of a Lago event: shows its calls.")
+    ] = None,
     request: Annotated[
-        str | None, typer.Option(help="A request id, LiteLLM call id or identity: its event, receipt and post.")
+        str | None,
+        typer.Option(help="A request id, LiteLLM call id or identity: shows the event that billed the call."),
     ] = None,
     customer: Annotated[
-        str | None, typer.Option(help="A LiteLLM customer id or an org: with --at, what it was billed then.")
+        str | None, typer.Option(help="A LiteLLM customer id or an org. With --at: what it was billed then.")
     ] = None,
-    at: Annotated[str | None, typer.Option(help="When: ISO 8601, or how long ago, like 24h.")] = None,
-    usd: Annotated[str | None, typer.Option(help="The amount in question, dollars; without it all is shown.")] = None,
-    around: Annotated[str, typer.Option(help="How far before and after --at is looked.")] = "5m",
+    at: Annotated[str | None, typer.Option(help="The moment: ISO 8601, or how long ago, like 24h.")] = None,
+    usd: Annotated[
+        str | None, typer.Option(help="The amount in question, in dollars. Without it, all amounts are shown.")
+    ] = None,
+    around: Annotated[str, typer.Option(help="How long before and after --at to search.")] = "5m",
     as_json: AsJson = False,
 ) -> None:
-    """Prove a bill call by call, find where a call was billed, or answer what a customer was billed at a moment. Exit
-    code 1 when a sum is not proved, or nothing is found."""
+    """Show the calls behind a bill, the bill of a call, or what a customer was billed at a moment. Needs Postgres. Exit
+    code 1 if a sum is not proved, or if nothing is found."""
     if sum(one is not None for one in (transaction_id, request, customer)) != 1:
         fail("give a transaction id, --request, or --customer with --at.", 2)
     if customer is not None:

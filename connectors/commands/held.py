@@ -6,7 +6,6 @@ import time
 from typing import Annotated, Any
 
 import typer
-from aiokafka.errors import KafkaError
 
 from connectors.commands.base import (
     AsJson,
@@ -33,7 +32,7 @@ Matched = Annotated[
 #: Lines of a table; `--json` has all.
 _SHOWN = 1000
 
-held = typer.Typer(help="Usage that is accounted for and not billed yet.", no_args_is_help=True)
+held = typer.Typer(help="Usage that is counted and not billed yet.", no_args_is_help=True)
 
 
 @held.command("list", epilog="Example: meterbridge held list --json")
@@ -42,8 +41,8 @@ def list_held(
     match: Matched = "",
     as_json: AsJson = False,
 ) -> None:
-    """What waits, for whom, why and how much, read from the ledgers themselves."""
-    with one_sentence(KafkaError):
+    """List held usage by customer, with the reason and the amount, read from the ledgers."""
+    with one_sentence():
         found = [one for one in _read(settings_of_command(), quiet=as_json) if customer in ("", one.customer)]
         found = matching(found, match) if match else found
     say(_answer(found), as_json=as_json, table=lambda: _table(found))
@@ -52,23 +51,25 @@ def list_held(
 @held.command("write-off", epilog="Example: meterbridge held write-off --customer test-user --why 'load test'")
 def write_off(
     *,
-    customer: Annotated[str, typer.Option(help="The LiteLLM customer id whose held usage is given up.")] = "",
+    customer: Annotated[str, typer.Option(help="The LiteLLM customer id whose held usage is written off.")] = "",
     match: Matched = "",
-    why: Annotated[str, typer.Option(help="Your words for the audit line.")],
-    until: Annotated[str, typer.Option(help="Usage that ended up to then; later usage stays held.")] = "0s",
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")],
+    until: Annotated[str, typer.Option(help="Only usage that ended up to then; later usage stays held.")] = "0s",
     yes: Annotated[
         bool, typer.Option("--yes", help="With --match: do not ask. Without, and without a terminal, nothing is done.")
     ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give up on held usage, of a customer or by pattern: it is never billed, stays in the books as written off, and
-    is on record. By pattern it says first how much that is, and asks."""
+    """Write off held usage, of a customer or by pattern: it is never billed. The ledgers and the audit log keep it.
+
+    By pattern the command says first how much that is, and asks.
+    """
     if bool(customer) == bool(match):
         fail("give either --customer or --match.", 2)
     asks = bool(match) and not yes and not dry_run
     until_us = time.time_ns() // 1000 if until == "0s" else moment_us(until)
-    with one_sentence(KafkaError):
+    with one_sentence():
         settings = settings_of_command()
         read = [one for one in _read(settings, quiet=as_json) if one.first_us <= until_us]
         found = matching(read, match) if match else [one for one in read if one.customer == customer]

@@ -39,19 +39,23 @@ _PATIENCE_S = 60.0
 
 
 def import_rows(
-    what: Annotated[Literal["mappings", "customers", "subscriptions"], typer.Argument(help="What the rows are.")],
-    file: Annotated[str, typer.Argument(help="CSV with a header, a JSON object a line, or a JSON array; - is stdin.")],
+    what: Annotated[Literal["mappings", "customers", "subscriptions"], typer.Argument(help="What the rows describe.")],
+    file: Annotated[
+        str, typer.Argument(help="CSV with a header, one JSON object per line, or a JSON array; - reads stdin.")
+    ],
     kind: Annotated[
-        Literal["auto", "csv", "json"], typer.Option("--format", help="By default what the name says, else JSON.")
+        Literal["auto", "csv", "json"], typer.Option("--format", help="Default: by the file's extension, else JSON.")
     ] = "auto",
     delimiter: Delimiter = "",
-    pace: Annotated[float, typer.Option(min=0.1, help="Customers or subscriptions a second, at most.")] = 10.0,
-    why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    pace: Annotated[
+        float, typer.Option(min=0.1, help="The largest number of customers or subscriptions per second.")
+    ] = 10.0,
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Map LiteLLM's customers, or make customers and subscriptions in Lago. Rows that are done already are left
-    alone: after whatever happened, run it again. Exit code 1 where a row was refused; each is named by its line."""
+    """Map LiteLLM's customers, or create customers and subscriptions in Lago. Rows that are done already are skipped, so it
+    is safe to repeat. Exit code 1 if a row was refused; each refused row is named by its line."""
     with one_sentence(OSError):
         settings = settings_of_command()
         if what != MAPPINGS and settings.lago_api_key is None:

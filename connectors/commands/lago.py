@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from aiokafka.errors import KafkaError
 
 from connectors.commands.base import AsJson, DryRun, fail, one_sentence, say, settings_of_command, table_of, tell
 from connectors.commands.own_books import own_books
@@ -23,15 +22,17 @@ from connectors.shown import shown
 from schemas.customers import OrgRecord
 from streams.core.after_end import AGAIN, Gap
 
-lago = typer.Typer(help="What Lago needs, and what it will not bill.", no_args_is_help=True)
+lago = typer.Typer(help="Prepare Lago, and bill again what it did not bill.", no_args_is_help=True)
 
 
 @lago.command(epilog="Example: LAGO_API_KEY=... meterbridge lago setup && meterbridge doctor")
 def setup(
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 1 when anything would be.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit code 1 if anything is missing or differs.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the metrics, plans and webhook endpoint that are missing; say what differs, which makes the exit code 1."""
+    """Create missing metrics, plans and the webhook endpoint in Lago. Exit code 1 if an existing one differs."""
     with one_sentence():
         report = asyncio.run(_set_up(settings_of_command(), only_check=check))
     if as_json:
@@ -47,22 +48,29 @@ def setup(
 
 @lago.command(epilog="Example: meterbridge lago rebill --dry-run")
 def rebill(
-    why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    also_taken: Annotated[
+        bool,
+        typer.Option(
+            "--also-taken",
+            help="Also what is on another customer's invoice, who has the subscription's id now: give that one its money back first.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bill again what was posted to a subscription with a moment after its end: on the org's next one. Needs Postgres.
+    """Bill usage again that was sent to a subscription after its end: on the org's next subscription. Needs Postgres.
 
-    Exit code 1: some of it has nowhere to go yet.
+    Exit code 1: some of it has nowhere to go yet, or is on another customer's invoice.
     """
-    with one_sentence(KafkaError):
-        found = asyncio.run(_billed_again(settings_of_command(), why, dry_run=dry_run))
+    with one_sentence():
+        found = asyncio.run(_billed_again(settings_of_command(), why, also_taken=also_taken, dry_run=dry_run))
     say([_line(one) for one in found], as_json=as_json, table=lambda: _rebilled(found, dry_run=dry_run))
     if not all(one.able for one in found):
         raise typer.Exit(1)
 
 
-async def _billed_again(settings: Settings, why: str, *, dry_run: bool) -> list[Lost]:
+async def _billed_again(settings: Settings, why: str, *, also_taken: bool, dry_run: bool) -> list[Lost]:
     if settings.lago_api_key is None:
         fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
     database = Database(postgres_url(settings), size=1)
@@ -78,6 +86,8 @@ async def _billed_again(settings: Settings, why: str, *, dry_run: bool) -> list[
                 except LagoRejected as error:
                     tell(f"Lago cannot be asked about org {org_id}: {error}")
                     continue
+                if also_taken:
+                    told = [one._replace(customer="") for one in told]
                 if lost := await _lost(settings, database, org, told):
                     await truth.refresh(org_id)
                     known[org_id] = org, told
@@ -127,7 +137,8 @@ def _line(lost: Lost) -> dict[str, Any]:
         "subscription": lost.subscription,
         "cents": lost.event.precise_total_amount_cents,
         "again_as": lost.event.transaction_id + AGAIN if lost.able else None,
-        "on": again.external_subscription_id if again is not None else None,
+        "on": again.external_subscription_id if lost.able and again is not None else None,
+        "taken_by": lost.taken_by or None,
     }
 
 

@@ -5,7 +5,6 @@ import re
 from typing import Annotated, Any, NoReturn
 
 import typer
-from aiokafka.errors import KafkaError
 
 from connectors.commands.base import AsJson, DryRun, fail, moment_us, one_sentence, say, settings_of_command, table_of
 from connectors.operations.ledger_init import carry_out, place_of, plans
@@ -15,7 +14,7 @@ from schemas.errors import MeterbridgeError
 from schemas.moments import to_iso
 from streams.beginning import EARLIEST, LATEST, Beginning, From
 
-ledger = typer.Typer(help="The meter's ledgers, one a partition of the raw topic.", no_args_is_help=True)
+ledger = typer.Typer(help="The meter's ledgers: one for each partition of the raw topic.", no_args_is_help=True)
 
 
 @ledger.command("init", epilog="Example: meterbridge ledger init --from earliest --why 'disk of kafka-2 lost' --yes")
@@ -23,21 +22,22 @@ def init(
     since: Annotated[
         str,
         typer.Option(
-            "--from", help="earliest, latest, an offset, or a record time: ISO 8601, or how long ago, like 24h."
+            "--from",
+            help="Where to begin: earliest, latest, an offset, or a record time (ISO 8601, or how long ago, like 24h).",
         ),
     ],
-    why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
-    partition: Annotated[int | None, typer.Option(min=0, help="Only this one; all by default.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; else it is only said.")] = False,
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    partition: Annotated[int | None, typer.Option(min=0, help="Only this partition. Default: all.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let ledgers that halted with truncated, hole or no_ledger go on; sound ones are left alone.
+    """Let ledgers that halted with truncated, hole or no_ledger continue; healthy ones are not changed.
 
     Says what is skipped. Exit code 0: done, or, without --yes, can be done; 1: nothing to do, or a ledger needs more.
     """
     wanted = _wanted(since, partition)
-    with one_sentence(KafkaError):
+    with one_sentence():
         settings = settings_of_command()
         if partition is not None and partition >= settings.kafka_partitions:
             fail(f"there is no partition {partition}.", 2)

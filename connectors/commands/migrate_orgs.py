@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from aiokafka.errors import KafkaError
 
 from connectors.account_books import now_us
 from connectors.commands.base import AsJson, fail, one_sentence, progress, say, settings_of_command, table_of
@@ -36,21 +35,25 @@ DRY_RUN, EXECUTE, VERIFY = "dry_run", "execute", "verify"
 
 def migrate_orgs(
     mapping_file: Annotated[
-        Path | None, typer.Option(help="JSON or CSV: user_id, org_id and, if they are to differ, org_name, email.")
+        Path | None, typer.Option(help="JSON or CSV with user_id and org_id; org_name and email are optional.")
     ] = None,
     mapping_sql: Annotated[
-        str | None, typer.Option(help="A file with one SELECT of the same columns, run in DATABASE_URL; - is stdin.")
+        str | None, typer.Option(help="A file with one SELECT of the same columns, run in DATABASE_URL; - reads stdin.")
     ] = None,
-    execute: Annotated[bool, typer.Option("--execute", help="Do it; else it is only said what would be done.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Exit code 1, and what is missing, if anything is.")] = False,
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Make the changes. Without it they are only shown.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check that all is migrated; exit code 1 if anything is missing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let orgs take over from users: customer, plan, and the mappings, so that usage follows. Run it again after
-    whatever happened, and once more when the users' own subscriptions may end. Needs Kafka and Lago."""
+    """Move billing from users to organisations: customer, plan and mappings. Safe to repeat after any interruption; run it
+    once more when the users' own subscriptions may end. Needs Kafka and Lago."""
     if execute and verify:
         fail("--execute or --verify, not both: run it once more to verify.", 2)
     mode = EXECUTE if execute else VERIFY if verify else DRY_RUN
-    with one_sentence(KafkaError, OSError):
+    with one_sentence(OSError):
         settings = settings_of_command()
         entries = _entries(settings, mapping_file, mapping_sql)
         with progress("customers", len(entries), quiet=as_json) as told:

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from aiokafka.errors import KafkaError
 
 from connectors.commands.base import AsJson, fail, moment_us, one_sentence, progress, say, settings_of_command
 from connectors.lago.client import LagoClient, lago_http
@@ -30,18 +29,20 @@ from schemas.money import plain
 
 
 def reconcile(
-    lago: Annotated[bool, typer.Option("--lago", help="Also against Lago's current usage; needs Postgres.")] = False,
-    litellm: Annotated[
-        bool, typer.Option("--litellm", help="Also against LiteLLM's spend logs, hour by hour; needs Postgres.")
+    lago: Annotated[
+        bool, typer.Option("--lago", help="Compare with Lago's current usage too. Needs Postgres.")
     ] = False,
-    since: Annotated[str, typer.Option("--from", help="Of the spend logs: calls that started at or after.")] = "24h",
-    until: Annotated[str, typer.Option("--to", help="Of the spend logs: calls that started before.")] = "5m",
+    litellm: Annotated[
+        bool, typer.Option("--litellm", help="Compare with LiteLLM's spend logs too, by hour. Needs Postgres.")
+    ] = False,
+    since: Annotated[str, typer.Option("--from", help="With --litellm: calls that started at or after.")] = "24h",
+    until: Annotated[str, typer.Option("--to", help="With --litellm: calls that started before.")] = "5m",
     as_json: AsJson = False,
 ) -> None:
-    """Read ledgers and events again and prove that nothing is missing, twice, or billed at another cost than LiteLLM's.
-    Exit code 1 when something is. What is not billed, and why, is said without turning it."""
+    """Check in ledgers and events that all usage is billed once, and at LiteLLM's cost. Exit code 1 if something is missing,
+    doubled or different. Usage that is not billed is listed with its reason and does not change the exit code."""
     between = (to_datetime(moment_us(since)), to_datetime(moment_us(until))) if litellm else None
-    with one_sentence(KafkaError):
+    with one_sentence():
         settings = settings_of_command()
         with progress("reading ledgers", settings.kafka_partitions, quiet=as_json) as told:
             report = asyncio.run(_reconciled(settings, told, lago, between))

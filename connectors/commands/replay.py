@@ -23,19 +23,21 @@ from schemas.money import plain
 
 
 def replay(
-    since: Annotated[str, typer.Option("--from", help="Received at or after: ISO 8601, or how long ago, like 24h.")],
-    until: Annotated[str, typer.Option("--to", help="Received before.")],
+    since: Annotated[
+        str, typer.Option("--from", help="Calls received at or after: ISO 8601, or how long ago, like 24h.")
+    ],
+    until: Annotated[str, typer.Option("--to", help="Calls received before.")],
     customer: Annotated[str, typer.Option(help="Only this LiteLLM customer id.")] = "",
-    into: Annotated[str, typer.Option(help="raw, or a topic of your own that gets the enriched calls.")] = RAW,
+    into: Annotated[str, typer.Option(help="raw, or the name of your own topic for the enriched calls.")] = RAW,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="File that remembers how far it came; a repeated command goes on from there.")
+        Path | None, typer.Option(help="File that stores the progress; the same command continues from there.")
     ] = None,
-    why: Annotated[str, typer.Option(help="Your words for the audit line.")] = "",
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send calls again. Into raw it changes no bill: what was counted is known; what is too old to be known waits in
-    the dead letters for `dlq requeue`, which asks the usage log."""
+    """Send stored calls again. Into raw this bills nothing twice: known calls are recognised, and calls that are too old to
+    be known go to the dead letters, where `dlq requeue` checks them against the usage log."""
     since_us, until_us = moment_us(since), moment_us(until)
     if since_us >= until_us:
         fail("--from is not before --to.", 2)

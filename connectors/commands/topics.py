@@ -9,12 +9,12 @@ from connectors.kafka.acls import acls, command_lines
 from connectors.kafka.admin import check_topics, create_topics
 from schemas.topics import TopicNames
 
-topics = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
+topics = typer.Typer(help="Create or check the Kafka topics.", no_args_is_help=True)
 
 
 @topics.command(epilog="Example: KAFKA_PARTITIONS=12 meterbridge topics create")
 def create(as_json: AsJson = False) -> None:
-    """Create the topics that are missing; those that exist are left as they are, and named where they are wrong."""
+    """Create missing topics. Existing topics are not changed; a sentence names each one that is wrong."""
     with one_sentence():
         settings = settings_of_command()
         done = create_topics(settings)
@@ -27,7 +27,7 @@ def create(as_json: AsJson = False) -> None:
 
 @topics.command(epilog="Example: meterbridge topics check && meterbridge worker")
 def check(as_json: AsJson = False) -> None:
-    """Say in a sentence each what is wrong with the topics; exit code 1 when anything is."""
+    """Print one sentence for each topic that is missing or wrong; exit code 1 if there is one."""
     with one_sentence():
         complaints = check_topics(settings_of_command())
     if as_json:

@@ -173,6 +173,9 @@ class _FirstAlone:
     def __init__(self, announce: Announce) -> None:
         self._announce = announce
 
+    def admits(self, customer_id: str, known: Known) -> None:
+        """See `Guard`."""
+
     def allows(self, before: Known, after: CustomerRecord) -> None:  # noqa: ARG002  # the protocol's
         """Raises: _AlreadyKnown."""
         if before is not None:

@@ -13,14 +13,13 @@ import structlog
 from connectors.kafka.shared_records import SharedRecords
 from connectors.orgs.learning import OrgLearner
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
-from schemas.errors import MeterbridgeError, Rejected, Unavailable
-from schemas.moments import HOUR_US, to_iso
+from schemas.errors import Rejected, Unavailable
+from schemas.moments import to_iso
 from streams.core.mapping import NO_SUBSCRIPTION, Target, resolve
 from streams.core.remap import (
     Ending,
     MappingRequest,
     corrected_by,
-    forgettable,
     in_force,
     remap,
     shown,
@@ -32,10 +31,6 @@ from streams.followers import Follower
 
 #: How long the view may take to be complete, seconds.
 _VIEW_S = 10.0
-#: A deleted customer's record is kept as long as usage can still come from a topic, 30 days (schemas/topics.py).
-FORGET_US = 31 * 24 * HOUR_US
-#: Records forgotten at one look.
-_FORGOTTEN = 1000
 
 _log = structlog.get_logger(__name__)
 
@@ -61,6 +56,12 @@ class Mapped:
 class Guard(Protocol):
     """What stands between a request and its effect."""
 
+    def admits(self, customer_id: str, known: Known) -> None:
+        """Before anything is asked of Lago or written, so that the time of a refusal tells nothing.
+
+        Raises: MeterbridgeError: this customer is not theirs to change.
+        """
+
     def allows(self, before: Known, after: CustomerRecord) -> None:
         """Raises: MeterbridgeError: this change is not to be made; `before` = `after`: it is made already."""
 
@@ -70,6 +71,9 @@ class Guard(Protocol):
 
 class Unguarded:
     """Everything may be done, and nobody is told."""
+
+    def admits(self, customer_id: str, known: Known) -> None:
+        """See `Guard`."""
 
     def allows(self, before: Known, after: CustomerRecord) -> None:
         """See `Guard`."""
@@ -128,12 +132,16 @@ class Mappings:
 
     def payers(self, record: CustomerRecord) -> set[str]:
         """The orgs that pay from now on; empty where nobody is mapped."""
+        return {version.lago_customer_id for version in self.paying(record)}
+
+    def paying(self, record: CustomerRecord) -> list[MappingVersion]:
+        """The versions by which somebody pays from now on."""
         version = shown(record.versions, self._now_us())
-        return {
-            other.lago_customer_id
+        return [
+            other
             for other in record.versions
             if version is not None and other.effective_from >= version.effective_from and not other.deleted
-        }
+        ]
 
     def is_subscription_of(self, org_id: str, external_id: str) -> bool:
         """Whether the org's record knows this subscription as the org's own."""
@@ -157,6 +165,7 @@ class Mappings:
             Unavailable: Kafka does not take the record now, or the view does not follow; repeating is safe.
         """
         await self.ready()
+        self.check(request.litellm_customer_id, guard := guard or Unguarded())
         org_id = request.lago_customer_id
         if ask_lago and not self._learner.knows(org_id, request.external_subscription_id):
             named = request.external_subscription_id
@@ -169,9 +178,13 @@ class Mappings:
             wrong = corrected_by(known, request, now_us, self._lead_us, unknown)
             return remap(known, request, now_us, self._lead_us, self._keep_us, unknown)
 
-        made = await self._change(request.litellm_customer_id, request, make, guard or Unguarded(), lambda: wrong)
+        made = await self._change(request.litellm_customer_id, request, make, guard, lambda: wrong)
         self._learner.mapped(made.version)
         return made
+
+    def check(self, customer_id: str, guard: Guard) -> None:
+        """Ask the guard whether this customer is theirs to change, of a view that is `ready`. Raises: what it raises."""
+        guard.admits(customer_id, self._customers.table.get(customer_id))
 
     def would(self, request: MappingRequest) -> tuple[Known, CustomerRecord]:
         """The customer's record now, and as `put` would make it now, of a view that is `ready`. Raises: as `remap`."""
@@ -181,32 +194,14 @@ class Mappings:
     async def end(self, customer_id: str, ending: Ending, guard: Guard | None = None) -> Mapped | None:
         """Deactivate or delete a mapping; None where nobody is mapped. Raises: as `put`; see `unmap`."""
         await self.ready()
+        self.check(customer_id, guard := guard or Unguarded())
         if (there := await self.get(customer_id)) is None:
             return None
 
         def made(known: Known, now_us: int) -> CustomerRecord:
             return unmap(known or there.record, ending, now_us, self._lead_us, self._keep_us)
 
-        return await self._change(customer_id, ending, made, guard or Unguarded())
-
-    async def forget_every(self, seconds: float) -> None:
-        """For ever: take what was deleted long ago out of the topic, then wait."""
-        while True:
-            try:
-                await self.forget()
-            except MeterbridgeError as error:
-                _log.warning("customers_not_forgotten", reason=error.reason, detail=error.detail)
-            await asyncio.sleep(seconds)
-
-    async def forget(self) -> None:
-        """Take customers out of the topic whose mapping was deleted before all usage that a topic still holds."""
-
-        def without(known: Known) -> Known:
-            return None if known is None or forgettable(known, self._now_us() - FORGET_US) else known
-
-        until = self._now_us() - FORGET_US
-        gone = [name for name, record in self._customers.table.items() if forgettable(record, until)]
-        await asyncio.gather(*(self._records.change(name, without) for name in gone[:_FORGOTTEN]))
+        return await self._change(customer_id, ending, made, guard)
 
     async def ready(self) -> None:
         """Return once the tables have been read. Raises: Unavailable `view_incomplete`."""
@@ -242,7 +237,8 @@ class Mappings:
         assert after is not None  # noqa: S101  # `make` deletes nothing
         changed, version = after != before, in_force(after.versions, at_us)
         wrong = corrected() if changed else None
-        late = before is not None and wrong is None and self._lead_us and self._now_us() > version.effective_from
+        change = before is not None and wrong is None and after.known_from >= before.known_from
+        late = change and self._lead_us and self._now_us() > version.effective_from
         if changed and late:
             _log.warning("mapping_stored_late", effective_from=to_iso(version.effective_from))
         created = before is None or shown(before.versions, self._now_us()) is None
@@ -259,6 +255,8 @@ class Mappings:
 
     def _mapped(self, record: CustomerRecord, version: MappingVersion) -> Mapped:
         at_us = max(self._now_us(), version.effective_from)
+        if in_force(record.versions, at_us) is not version:  # it is of a time before all that were kept
+            at_us = version.effective_from
         target = resolve(record, at_us, version.id_kind, self._orgs.table, self._event_code)
         if target.held == NO_SUBSCRIPTION:
             target = target._replace(held=self._learner.refused(target.org_id) or NO_SUBSCRIPTION)

@@ -54,7 +54,7 @@ class Reconciliation:
         return total(line.billed for line in self.orgs)
 
     def verdict(self) -> str:
-        """The last line of the demo."""
+        """Whether everything was billed once, in one line."""
         sent, billed = self.sent, self.billed
         if self.exact:
             return (

@@ -142,8 +142,19 @@ class Picture:
         self._live.stop()
 
 
+#: The last lines.
+NEXT_EXACT = (
+    "The demo has stopped all its processes and has deleted its data.",
+    "Next, connect your own LiteLLM and your own Lago: README.md says how, under Quick start.",
+)
+NEXT_WRONG = (
+    "The demo has stopped all its processes, and the sums differ: please report this.",
+    "Next, read the log files in the folder that is named above, and send them with your report.",
+)
+
+
 def show_reconciliation(console: Console, end: Reconciliation) -> None:
-    """The comparison, org by org, and the verdict as the last line."""
+    """The comparison, org by org, the verdict, and two sentences: what is the case now, and what to do next."""
     say = console.print
     say()
     head = f"  {'Reconciliation':<16}{'calls in':>10}{'billed':>10}{'USD in':>20}{'USD billed':>20}"
@@ -164,6 +175,8 @@ def show_reconciliation(console: Console, end: Reconciliation) -> None:
     for sentence in end.wrong:
         say(Text(f"  {sentence}", style="red"), soft_wrap=True)
     say(Text(end.verdict(), style="bold green" if end.exact else "bold red"), soft_wrap=True)
+    for sentence in NEXT_EXACT if end.exact else NEXT_WRONG:
+        say(sentence, soft_wrap=True, highlight=False)
 
 
 def _picture(scene: Scene) -> RenderableType:

@@ -326,7 +326,20 @@ LAGO: Final = {
         "End all but one, or name the right one in the mapping (`external_subscription_id`).",
     ),
 }
-KINDS: Final = {**LITELLM, **OWN, **LAGO}
+KAFKA: Final = {
+    "topic_loses_money": Kind(
+        _LOST,
+        "A topic is missing, or kept, compacted or copied in a way by which usage disappears before it is billed. No role "
+        "starts with it.",
+        "The command in the finding; `meterbridge topics create` for what is missing.",
+    ),
+    "topic_setting": Kind(
+        _DEGRADED,
+        "A topic differs from the catalogue in a setting that matters once something else goes wrong.",
+        "The command in the finding.",
+    ),
+}
+KINDS: Final = {**LITELLM, **OWN, **KAFKA, **LAGO}
 
 _HEAD: Final = """\
 # What `meterbridge doctor` finds
@@ -334,7 +347,8 @@ _HEAD: Final = """\
 <!-- Written by `python -m connectors.doctor.catalogue`; change connectors/doctor/catalogue.py instead. -->
 
 `meterbridge doctor --config config.yaml` reads a configuration of LiteLLM's proxy, or asks a running one (`--url`, by
-default `LITELLM_API_URL` with `LITELLM_MASTER_KEY`), the environment of Meterbridge, and Lago (unless `--no-lago`).
+default `LITELLM_API_URL` with `LITELLM_MASTER_KEY`), the environment of Meterbridge, Kafka's topics (where `KAFKA_BOOTSTRAP_SERVERS` is
+set), and Lago (unless `--no-lago`).
 It changes nothing. It prints what it found, and the configuration, the environment and the order of stopping of LiteLLM that lose least: what
 LiteLLM has gathered since its last flush is lost with its process. With `--json` one object.
 
@@ -342,7 +356,7 @@ LiteLLM has gathered since its last flush is lost with its process. With `--json
 |---|---|
 | 0 | nothing loses or doubles money; there may be findings that are `degraded` |
 | 1 | something loses or doubles money |
-| 2 | LiteLLM or Lago could not be read, and nothing worse was found |
+| 2 | LiteLLM, Kafka or Lago could not be read, and nothing worse was found |
 
 `money_lost` and `money_doubled` need no more than ordinary operation: a restart, a busy minute. `degraded` needs
 another fault, or costs something else than money.
@@ -355,7 +369,7 @@ does not tell retries, headers, time-outs and switches: those are only in its fi
 def page() -> str:
     """docs/doctor.md."""
     lines = [_HEAD]
-    chapters = {"LiteLLM": LITELLM, "Meterbridge's own settings": OWN, "Lago": LAGO}
+    chapters = {"LiteLLM": LITELLM, "Meterbridge's own settings": OWN, "Kafka's topics": KAFKA, "Lago": LAGO}
     for title, kinds in chapters.items():
         lines += [f"## {title}", "", "| code | severity | cause | what to do |", "|---|---|---|---|"]
         lines += [f"| `{code}` | `{kind.severity}` | {kind.cause} | {kind.fix} |" for code, kind in kinds.items()]

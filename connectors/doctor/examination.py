@@ -7,7 +7,9 @@ from typing import Any, Final, TypeVar
 
 import httpx
 
+from connectors.addresses import kafka_address
 from connectors.doctor.catalogue import Finding, Severity
+from connectors.doctor.kafka_rules import is_named, judge_topics
 from connectors.doctor.lago_rules import SeenLago, judge_lago
 from connectors.doctor.litellm_rules import judge_litellm
 from connectors.doctor.own_rules import judge_own
@@ -94,6 +96,9 @@ async def examine(
         Patient(f"LiteLLM, {' and '.join(map(str, filter(None, (config, url))))}", (*seen, *findings), unread)
     )
     patients.append(Patient("Meterbridge's settings", tuple(judge_own(own))))
+    if is_named(own):
+        found, unread = await _read(judge_topics(own))
+        patients.append(Patient(f"Kafka's topics, {kafka_address(own)}", found or (), unread))
     if with_lago:
         patients.append(await _lago(own, http))
     return Report(tuple(patients), working_yaml(_endpoint(proxy)))

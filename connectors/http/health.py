@@ -1,8 +1,9 @@
 """Whether this process lives, is ready, and how its neighbours are; the Prometheus text beside it.
 
-`/health/live`: the event loop turns. `/health/ready`: topics were checked and the producer is up, so records
-can be stored, and changes of mappings too where this process takes them: Kafka's transaction coordinator answers.
-Lago is never asked, because usage is taken while it is away. `/health`: every neighbour.
+`/health/live`: the event loop turns. `/health/ready`: topics were checked, the producer is up and Kafka answers, so records
+can be stored, and changes of mappings too where this process takes them: Kafka's transaction coordinator has answered.
+No question is asked for a probe: what was found in the background is told. An ingress with a spool is ready without Kafka
+and says that it spools. Lago is never asked, because usage is taken while it is away. `/health`: every neighbour.
 """
 
 import asyncio
@@ -79,6 +80,7 @@ class Health:
     Args:
         dependencies: by name, as `/health` lists them.
         ready: why records cannot be stored now; `""` when they can.
+        spooling: why they go to the spool and not to Kafka; `""` when they do not.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class Health:
         ready: Callable[[], str],
         monotonic: Callable[[], float],
         registry: CollectorRegistry,
+        spooling: Callable[[], str] = lambda: "",
     ) -> None:
+        self._spooling = spooling
         self._dependencies = dependencies
         self._ready = ready
         self._monotonic = monotonic
@@ -132,10 +136,11 @@ class Health:
         return json_response({"status": "ok"})
 
     async def answer_ready(self, _: web.Request) -> web.Response:
-        """503 with the reason while no record can be stored."""
+        """503 with the reason while no record can be stored; `spooling` tells why records wait on this machine's disk."""
         if reason := self._ready():
             raise Problem(503, reason)
-        return json_response({"status": "ok"})
+        spooling = self._spooling()
+        return json_response({"status": "ok", "spooling": spooling} if spooling else {"status": "ok"})
 
     async def answer_metrics(self, _: web.Request) -> web.Response:
         """The Prometheus text."""

@@ -30,6 +30,11 @@ class Origins:
         origin = self.origin(peer, headers.getall(_FORWARDED, ()))
         return origin is not None and _is_in(origin, self._allowed)
 
+    def trusts(self, peer: str) -> bool:
+        """Whether this is one of our proxies, which posts for many."""
+        address = _address(peer) if self._proxies else None
+        return address is not None and _is_in(address, self._proxies)
+
     def origin(self, peer: str | None, forwarded: Iterable[str]) -> _Address | None:
         """The last address that no trusted proxy has; None for what is no address.
 

@@ -31,3 +31,8 @@ class Pace:
             self._due = {one: later for one, later in self._due.items() if later > now}
         self._due[sender] = due + self._gap_s
         return 0.0
+
+    def is_early(self, sender: str) -> bool:
+        """Whether a request that came now would have to wait; nothing is counted."""
+        now = self._monotonic()
+        return self._due.get(sender, now) - self._ahead_s - now > _ROUNDING_S

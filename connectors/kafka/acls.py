@@ -26,7 +26,8 @@ READS: Final[Mapping[str, tuple[str, ...]]] = {
     "sink": ("events", "orgs"),
     "retry": ("retry", "orgs"),
     "project": ("raw", *_PROJECTED),
-    "api": ("raw", "customers", "orgs", "receipts", "rejected", "dlq", "events", "retry", "enriched"),
+    # A line of the audit log carries the hash of the one before it: who writes it reads its end (ADR 0030).
+    "api": ("raw", "customers", "orgs", "receipts", "rejected", "dlq", "events", "retry", "enriched", "audit"),
 }
 #: The topics each role writes.
 WRITES: Final[Mapping[str, tuple[str, ...]]] = {

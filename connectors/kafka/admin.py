@@ -4,24 +4,25 @@ A worker checks before it starts: on a missing topic Faust would spin for ever a
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic, ResourceType
 
 from connectors.kafka.security import librdkafka_config
+from connectors.kafka.topic_rules import Complaint
+from connectors.kafka.topic_rules import complaints as complaints_of
 from connectors.settings import Settings
 from schemas.errors import TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, Topic, partition_count, topic_config
 
+log = structlog.get_logger(__name__)
+
 #: How long the broker may take for one answer, seconds.
 LIMIT_S = 20.0
-#: Settings that the money rests on: what is compacted or dropped, and what a record's time means.
-_VITAL = ("cleanup.policy", "message.timestamp.type")
-#: Settings that are named where they differ, and stop nobody: usage is counted right all the same.
-_ADVISED = ("message.timestamp.after.max.ms", "message.timestamp.before.max.ms")
 #: How the cluster id of librdkafka's in-process broker begins (connectors/embedded/broker.py). It has no controller:
 #: it answers neither for settings nor for topic ids.
 _EMBEDDED = "mockCluster"
@@ -61,7 +62,22 @@ def check_topics(settings: Settings, limit_s: float = LIMIT_S, *, to_start: bool
     """What is wrong with the topics, a sentence each; empty when all is well.
 
     Args:
-        to_start: only what no process can start with.
+        to_start: only what no process can start with; the rest is logged.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    sentences = []
+    for wrong in wrong_topics(settings, limit_s):
+        if to_start and not wrong.stops:
+            log.warning("topic_setting", setting=wrong.setting, told=wrong.sentence)
+        else:
+            sentences.append(wrong.sentence)
+    return sentences
+
+
+def wrong_topics(settings: Settings, limit_s: float = LIMIT_S) -> list[Complaint]:
+    """What differs from the catalogue.
 
     Raises:
         Unavailable: the broker does not answer.
@@ -74,18 +90,19 @@ def check_topics(settings: Settings, limit_s: float = LIMIT_S, *, to_start: bool
     for topic in CATALOGUE:
         name, expected = settings.topic_prefix + topic.name, partition_count(topic, settings.kafka_partitions)
         if name not in found:
-            complaints.append(f"Topic {name} is missing: run `meterbridge topics create`.")
+            sentence = f"Topic {name} is missing: run `meterbridge topics create`."
+            complaints.append(Complaint("missing", sentence, stops=True))
             continue
         present.append(topic)
         if found[name] != expected:
-            complaints.append(
+            sentence = (
                 f"Topic {name} has {found[name]} partitions where {expected} are expected: "
                 "counts are fixed for life, set KAFKA_PARTITIONS to what the topics were created with."
             )
+            complaints.append(Complaint("partitions", sentence, stops=True))
     if _embedded(cluster):
         return complaints
-    judged = _VITAL if to_start else (*_VITAL, *_ADVISED)
-    return complaints + _wrong_settings(admin, present, settings, judged, limit_s)
+    return complaints + _wrong_settings(admin, cluster, present, settings, limit_s)
 
 
 def topic_ids(settings: Settings, names: Iterable[str], limit_s: float = LIMIT_S) -> dict[str, str]:
@@ -153,29 +170,22 @@ def _embedded(cluster: ClusterMetadata) -> bool:
 
 
 def _wrong_settings(
-    admin: AdminClient, topics: list[Topic], settings: Settings, judged: Sequence[str], limit_s: float
-) -> list[str]:
-    """A sentence for every setting of `judged` that differs from the catalogue's; brokers before 3.6 lack some."""
+    admin: AdminClient, cluster: ClusterMetadata, topics: list[Topic], settings: Settings, limit_s: float
+) -> list[Complaint]:
+    """What differs from the catalogue; brokers before 3.6 lack some settings."""
     asked = {settings.topic_prefix + topic.name: topic for topic in topics}
     if not asked:
         return []
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in asked]
     answers = admin.describe_configs(resources, request_timeout=limit_s)
-    complaints = []
+    found: list[Complaint] = []
     for resource, future in answers.items():
         with _kafka_errors(resource.name):
-            found = future.result()
-        for setting in judged:
-            expected = asked[resource.name].config.get(setting)
-            if expected is None or setting not in found or found[setting].value == expected:
-                continue
-            sentence = f"Topic {resource.name} has {setting}={found[setting].value} where {expected} is expected: "
-            if setting in _VITAL:
-                complaints.append(sentence + "alter it with your Kafka tools before a worker starts.")
-            else:
-                entry = f"--entity-type topics --entity-name {resource.name} --add-config {setting}={expected}"
-                complaints.append(f"{sentence}`kafka-configs.sh --alter {entry}`.")
-    return complaints
+            told = {name: str(entry.value) for name, entry in future.result().items() if entry.value is not None}
+        copies = min((len(one.replicas) for one in cluster.topics[resource.name].partitions.values()), default=1)
+        wanted = settings.kafka_replication_factor
+        found += complaints_of(resource.name, asked[resource.name], told, copies, wanted)
+    return found
 
 
 @contextmanager

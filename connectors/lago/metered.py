@@ -12,10 +12,11 @@ from unicodedata import is_normalized
 
 import msgspec
 
+from connectors.lago.metered_numbers import MAX_DIGITS, OUT_OF_RANGE, check_numbers
 from schemas.customer_id import normalise_customer_id
 from schemas.errors import Rejected
 from schemas.moments import parse_us, to_us
-from schemas.money import plain
+from schemas.money import ZERO, plain
 
 #: A value of a property before it is text; None leaves the property out.
 Value = str | int | float | Decimal | bool | None
@@ -34,6 +35,7 @@ class MeteredEvent(msgspec.Struct, frozen=True):
         code: of the billable metric.
         at_us: when it happened, microseconds since 1970 UTC.
         properties: text to text, numbers as plain digits: Lago skips `1e-05` without a word.
+        actor: who recorded it, as the audit log names them; `""` = a process with the environment's own rights.
     """
 
     org_id: str
@@ -41,6 +43,7 @@ class MeteredEvent(msgspec.Struct, frozen=True):
     code: str
     at_us: int
     properties: dict[str, str]
+    actor: str = ""
 
 
 class UsageSink(Protocol):
@@ -72,7 +75,7 @@ def metered(
     """The event, with `org_id` among its properties; without a timestamp it happened now.
 
     Raises:
-        Rejected: `bad_event`, `bad_property`, `bad_time`.
+        Rejected: `bad_event`, `bad_property`, `bad_time`, `number_out_of_range` (see `check_numbers`).
     """
     for what in (org_id, code, transaction_id):
         if not what.strip() or len(what.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES or what != _clean(what):
@@ -84,6 +87,7 @@ def metered(
     texts = {_clean(name): _text(name, value) for name, value in (properties or {}).items() if value is not None}
     if sum(len((name + text).encode()) for name, text in texts.items()) > MAX_PROPERTIES_BYTES:
         raise Rejected("bad_property", f"names and values have at most {MAX_PROPERTIES_BYTES} bytes together")
+    check_numbers(texts)
     at_us = now_us if timestamp is None else _us(timestamp)
     return MeteredEvent(org_id, transaction_id, code, at_us, {**texts, "org_id": org_id})
 
@@ -102,12 +106,19 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, str):
         return _clean(value)
     if isinstance(value, int):
-        return str(value)
+        return plain(_writable(name, Decimal(value)))
     if isinstance(value, float) and isfinite(value):
-        return plain(Decimal(repr(value)))
+        return plain(_writable(name, Decimal(repr(value))))
     if isinstance(value, Decimal) and value.is_finite():
-        return plain(value)
+        return plain(_writable(name, value))
     raise Rejected("bad_property", f"{name} is neither text, a finite number nor a truth value")
+
+
+def _writable(name: str, number: Decimal) -> Decimal:
+    """Judged before its digits are written: they may be a billion."""
+    if abs(number.adjusted()) > MAX_DIGITS and number:
+        raise Rejected(OUT_OF_RANGE, f"{name} is larger or smaller than Lago can hold")
+    return number or ZERO
 
 
 def _clean(text: str) -> str:

@@ -203,10 +203,13 @@ class OrgBilling:
         transaction_id: str,
         properties: Mapping[str, Value] | None,
         timestamp: Moment | None,
+        accept: Callable[[MeteredEvent], Awaitable[MeteredEvent]] | None = None,
     ) -> MeteredEvent:
-        """Hand usage to the sink; see `metered`. Raises: LagoIntegrationError: it is refused, or not stored now."""
+        """Hand usage to the sink, as `accept` gives it back; see `metered`. Raises: LagoIntegrationError: it is refused, or not stored now."""
         try:
             event = metered(org_id, code, transaction_id, properties, timestamp, self._now_us())
+            if accept is not None:
+                event = await accept(event)
             await self._usage.record(event)
         except Rejected as error:
             raise LagoRejected(error.reason, error.detail) from error

@@ -16,10 +16,18 @@ class Subscriptions(Wire):
     """`/subscriptions`."""
 
     async def subscriptions(
-        self, external_customer_id: str = "", statuses: Sequence[str] = ACTIVE, plan_code: str = ""
+        self,
+        external_customer_id: str = "",
+        statuses: Sequence[str] = ACTIVE,
+        plan_code: str = "",
+        external_id: str = "",
     ) -> list[Subscription]:
-        """Of one customer or of all, latest beginning first. Raises: LagoIntegrationError."""
-        filters = {"external_customer_id": external_customer_id, "plan_code": plan_code}
+        """Of one customer or of all, of one id or of all, latest beginning first. Raises: LagoIntegrationError."""
+        filters = {
+            "external_customer_id": external_customer_id,
+            "plan_code": plan_code,
+            "external_id": external_id,
+        }
         query: Query = {"status[]": list(statuses), **{name: value for name, value in filters.items() if value}}
         return await self._every("subscriptions", "/subscriptions", "subscriptions", Subscription, query)
 

@@ -12,14 +12,14 @@ from typing import Any, Final
 import msgspec
 
 from connectors.lago.client import LagoClient
-from connectors.orgs.terms import TermsBook
-from connectors.orgs.truth import as_lago_says
+from connectors.orgs.terms import TermsBook, period_with
+from connectors.orgs.truth import BEGUN, as_lago_says
 from connectors.postgres.pool import Database
-from schemas.customers import OrgRecord
+from schemas.customers import OrgRecord, Period
 from schemas.moments import HOUR_US, to_datetime, to_us
 from schemas.money import EXACT, ZERO, add
 from schemas.records import LagoEvent, Manifest
-from streams.core.after_end import AGAIN, Gap, gaps, instead_of
+from streams.core.after_end import AGAIN, Gap, gaps, instead_of, shared
 
 #: Events in memory at once.
 PAGE: Final = 500
@@ -61,6 +61,8 @@ class Lost:
         manifest: its calls; None where it came without.
         again: the event in its stead is posted already; what is left to be told is that this one is not billed.
         instead: the one that is posted in its stead; None = nowhere yet.
+        taken_by: the customer of Lago's on whose invoice it is instead of the org's: that one is to be given its money back
+            first, by a person; `""` = it is on no invoice.
     """
 
     event: LagoEvent
@@ -70,6 +72,7 @@ class Lost:
     manifest: Manifest | None
     again: bool = False
     instead: LagoEvent | None = None
+    taken_by: str = ""
 
     @property
     def cents(self) -> Decimal:
@@ -79,7 +82,7 @@ class Lost:
     @property
     def able(self) -> bool:
         """Something can be done about it."""
-        return self.again or self.instead is not None
+        return self.again or (self.instead is not None and not self.taken_by)
 
 
 class Ends:
@@ -92,13 +95,25 @@ class Ends:
     async def of(self, org: OrgRecord, now_us: int) -> tuple[OrgRecord, list[Gap]]:
         """The org as Lago has it now, and the gaps behind its ends. An end that Lago does not tell is none.
 
+        One id may be another customer's meanwhile: then Lago says whose.
+
         Raises:
             LagoIntegrationError
         """
-        listed = await self._lago.subscriptions(org.org_id, ("active", "terminated"))
+        listed = await self._lago.subscriptions(org.org_id, BEGUN)
         customer = await self._lago.customer(org.org_id)
         found = await self._terms.periods(listed, customer)
-        return as_lago_says(org, customer, found, now_us), gaps(found, now_us - ENDED_US)
+        told = gaps(found, now_us - ENDED_US)
+        lives = [
+            life for name in sorted({one.subscription for one in told}) for life in await self._of_others(org, name)
+        ]
+        return as_lago_says(org, customer, found, now_us), shared(told, lives)
+
+    async def _of_others(self, org: OrgRecord, name: str) -> list[tuple[str, Period]]:
+        """The lives of a subscription's id that are not the org's, with whose they are."""
+        listed = await self._lago.subscriptions(statuses=BEGUN, external_id=name)
+        others = [one for one in listed if one.external_customer_id != org.org_id and one.started_at is not None]
+        return [(one.external_customer_id or "?", period_with(one, None)) for one in others]
 
 
 async def billed_orgs(database: Database, now_us: int) -> list[str]:
@@ -131,7 +146,8 @@ async def pages(
         if not rows:
             return
         after = rows[-1]["part"]
-        yield [_redirected(_lost(row, org.org_id), org, now_us, code) for row in rows]
+        takers = {(gap.subscription, gap.begins_us): gap.customer for gap in found}
+        yield [_redirected(_lost(row, org.org_id, takers), org, now_us, code) for row in rows]
 
 
 def dollars_of(lost: Iterable[Lost]) -> Decimal:
@@ -147,11 +163,12 @@ def _columns(found: Sequence[Gap]) -> tuple[list[str], list[Any], list[Any]]:
     return [one.subscription for one in found], begins, ends
 
 
-def _lost(row: Mapping[str, Any], org_id: str) -> Lost:
+def _lost(row: Mapping[str, Any], org_id: str, takers: Mapping[tuple[str, int], str]) -> Lost:
     place = row["raw_partition"], row["first_offset"], row["last_offset"], row["calls"]
     manifest = None if None in place else Manifest(*place, tuple(row["windows"] or ()))
     event = msgspec.json.decode(row["event"], type=LagoEvent)
-    return Lost(event, org_id, row["name"], to_us(row["begins"]), manifest, row["again"])
+    name, begins_us = row["name"], to_us(row["begins"])
+    return Lost(event, org_id, name, begins_us, manifest, row["again"], taken_by=takers[name, begins_us])
 
 
 def _redirected(lost: Lost, org: OrgRecord, now_us: int, code: str) -> Lost:

@@ -5,11 +5,12 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from decimal import Decimal
 from secrets import token_hex
 
-import msgspec
-
+from connectors.audit.chain import sealed
+from connectors.audit.tail import Tail
 from connectors.operations.sending import Outgoing, Sender
 from connectors.settings import Settings
 from schemas.records import AuditRecord
@@ -36,7 +37,8 @@ def audited(
         token_hex(8), time.time_ns() // 1000, actor or who(), action, dict(target), reason, count, cost_usd
     )
     topic = TopicNames.with_prefix(settings.topic_prefix).audit
-    sender.send([Outgoing(topic, line.audit_id.encode(), msgspec.json.encode(line))])
+    with closing(Tail(settings)) as tail:
+        sender.send([Outgoing(topic, line.audit_id.encode(), sealed(line, tail.tip()))])
     return line.audit_id
 
 

@@ -87,7 +87,7 @@ class CsvTable:
         if self._begin and (row := self._ended(0)):
             yield row
         if not self.header:
-            raise Rejected(BAD_CSV, "there is no header line")
+            raise Rejected(BAD_CSV, "the file is empty: its first line must name the columns")
 
     def _ended(self, last: int) -> CsvRow | None:
         begin, record, size = self._begin, self._record, self._size
@@ -96,18 +96,20 @@ class CsvTable:
         if record.is_open:
             wrong = TOO_LARGE if size > MAX_RECORD else OPEN_QUOTE
             until = f"line {last}" if last else "the end of the file"
-            detail = f"a quote is not closed up to {until}: those lines are refused with it"
+            detail = f"a quoted cell begins here and is not closed before {until}: all lines up to there are refused"
         elif wrong and last > begin:
-            detail += f"; lines {begin} to {last} are refused together"
+            detail += f"; lines {begin} to {last} belong to one quoted cell and are refused together"
         if not self.header:
             if wrong:
-                raise Rejected(BAD_CSV, f"the header, line {begin}: {wrong}: {detail}")
+                raise Rejected(BAD_CSV, f"the header in line {begin} cannot be read: {detail}")
             self._take_header(record.cells)
             return None
         if not wrong and len(record.cells) != len(self.header):
             wrong = SHORT if len(record.cells) < len(self.header) else LONG
-            detail = f"{len(record.cells)} cells, and the header has {len(self.header)}"
-            detail += ": is a cell with the delimiter in it quoted?" if wrong == LONG else ": is the row cut off?"
+            detail = f"the row has {len(record.cells)} cells and the header has {len(self.header)} columns: "
+            detail += (
+                "put quotes around a cell that contains the delimiter" if wrong == LONG else "the row may be cut off"
+            )
         if not wrong and not any(record.cells):
             return None
         return CsvRow(begin, self._named(record.cells), wrong, detail)
@@ -118,10 +120,12 @@ class CsvTable:
             for word, other in (("';'", ";"), ("a tab", "\t"), ("'|'", "|")):
                 if sum(cell.count(other) for cell in cells) >= len(cells):
                     option = "tab" if other == "\t" else f"'{other}'"
-                    raise Rejected(BAD_CSV, f"the header is separated by {word}, not by commas: --delimiter {option}")
+                    raise Rejected(
+                        BAD_CSV, f"the columns are separated by {word} and not by commas: add --delimiter {option}"
+                    )
         twice = sorted(name for name, times in Counter(header).items() if name and times > 1)
         if twice and (self._columns is None or not set(twice).isdisjoint(self._columns)):
-            raise Rejected(BAD_CSV, f"two columns are called {twice[0]}")
+            raise Rejected(BAD_CSV, f"two columns have the name {twice[0]}: rename or remove one")
         self.header = header
 
     def _named(self, cells: list[str]) -> dict[str, str]:
@@ -133,9 +137,9 @@ class CsvTable:
         }
 
     def _undecodable(self, number: int, line: bytes, error: UnicodeDecodeError) -> CsvRow:
-        detail = f"byte 0x{line[error.start]:02x} is no UTF-8: save the file as UTF-8"
+        detail = f"byte 0x{line[error.start]:02x} is not UTF-8: save the file with the encoding UTF-8"
         if not self.header:
-            raise Rejected(BAD_CSV, f"the header, line {number}: {detail}")
+            raise Rejected(BAD_CSV, f"the header in line {number} cannot be read: {detail}")
         begin = self._begin or number
         self._record.feed(line[: error.start].decode())
         cells = self._record.cells[:-1]
@@ -166,7 +170,9 @@ class _Record:
                 if self.is_open:
                     return
                 if at < end and text[at] != self._delimiter:
-                    self._fault(f"text after the closing quote of cell {len(self.cells)}")
+                    self._fault(
+                        f"cell {len(self.cells)} has text after its closing quote: write a quote inside a quoted cell twice"
+                    )
                     return
             elif at < end and text[at] == '"':
                 self.is_open, self._parts = True, []
@@ -201,7 +207,9 @@ class _Record:
         until = end if until < 0 else until
         cell = text[at:until]
         if '"' in cell:
-            self._fault(f"a quote within cell {len(self.cells) + 1}, which is not quoted")
+            self._fault(
+                f"cell {len(self.cells) + 1} contains a quote: put quotes around the cell and write the quote inside it twice"
+            )
         else:
             self.cells.append(cell)
         return until
@@ -213,5 +221,5 @@ class _Record:
 def _checked_start(line: bytes) -> bytes:
     """The first line without the mark of UTF-8. Raises: Rejected: it is UTF-16."""
     if line.startswith(_UTF16) or b"\0" in line[:4]:
-        raise Rejected(BAD_CSV, "the file is UTF-16: save it as CSV in UTF-8")
+        raise Rejected(BAD_CSV, "the file has the encoding UTF-16: save it as CSV with the encoding UTF-8")
     return line.removeprefix(_BOM)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import AliasChoices, BaseModel, Field
 
 from connectors.customers.mappings import Guard, Mappings
-from connectors.http.api.mapping_bodies import Id, MappingBody
+from connectors.http.api.mapping_bodies import Id, MappingRow
 from connectors.lago.errors import LagoRejected
 from connectors.lago.org_billing import RUNNING
 from connectors.lago.shapes import Customer, Plan, Subscription
@@ -74,20 +74,22 @@ class Billing(Protocol):
 class MappingRows:
     """Rows of mappings, as `POST /customers/mapping` takes them."""
 
-    model = MappingBody
+    model = MappingRow
 
     def __init__(self, mappings: Mappings, guard: Guard | None = None, *, dry_run: bool = False) -> None:
         self._mappings = mappings
         self._guard = guard
         self._dry_run = dry_run
 
-    def key(self, row: MappingBody) -> str:
+    def key(self, row: MappingRow) -> str:
         """The customer."""
         return row.litellm_customer_id
 
-    async def take(self, row: MappingBody) -> str:
+    async def take(self, row: MappingRow) -> str:
         """Raises: as `Mappings.put`. Lago is not asked: the management API does so by itself."""
         if self._dry_run:
+            if self._guard is not None:
+                self._mappings.check(row.litellm_customer_id, self._guard)
             before, after = self._mappings.would(row.wanted())
             if self._guard is not None:
                 self._guard.allows(before, after)

@@ -44,6 +44,8 @@ EVERY_S: Final = 60.0
 _LONGEST_S: Final = 3600.0
 #: Why events wait.
 NOWHERE, LATE_POLICY, NO_LAGO_KEY = "nowhere", "late_policy", "no_lago_key"
+#: They are on the invoice of another customer, who has the subscription's id now.
+ANOTHER_CUSTOMER = "another_customer"
 
 _RECORDS = """
 SELECT o.org_id, o."offset", o.currency, o.status, o.subscription_id, o.periods::text
@@ -195,7 +197,8 @@ class LearntEnds:
         if await self._some_able(org, told):
             return await self._bill(org, told, await desk())
         count, cents = await posted_in(self.database, org.org_id, told)
-        return Waiting(count, cents, NOWHERE) if count else Waiting()
+        taken, _ = await posted_in(self.database, org.org_id, [one for one in told if one.customer])
+        return Waiting(count, cents, ANOTHER_CUSTOMER if taken else NOWHERE) if count else Waiting()
 
     async def _is_to_be_asked(self, offset: int, org: OrgRecord, now_us: int) -> bool:
         """Whether Lago may tell of an end that something was posted after. The record's own ends may be too late."""
@@ -216,7 +219,7 @@ class LearntEnds:
 
     async def _bill(self, org: OrgRecord, told: list[Gap], desk: Rebilling) -> Waiting:
         """Bill what can be billed, page by page; what remains."""
-        events, cents = 0, ZERO
+        events, cents, why = 0, ZERO, NOWHERE
         async for page in self._pages(org, told):
             if able := [one for one in page if one.able]:
                 await asyncio.to_thread(self._audited, org.org_id, able)
@@ -227,7 +230,8 @@ class LearntEnds:
             for one in page:
                 if not one.able:
                     events, cents = events + 1, add(cents, one.cents)
-        return Waiting(events, cents, NOWHERE) if events else Waiting()
+                    why = ANOTHER_CUSTOMER if one.taken_by else why
+        return Waiting(events, cents, why) if events else Waiting()
 
     def _pages(self, org: OrgRecord, told: list[Gap]) -> Any:
         return pages(self.database, org, told, _now_us(), self.settings.lago_event_code)

@@ -26,6 +26,7 @@ KNOWN: Final = frozenset(
         "no_identity",
         "not_an_object",
         "not_json",
+        "too_complex",
         "too_deep",
         "too_large",
         "too_many_elements",

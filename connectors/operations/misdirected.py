@@ -8,9 +8,9 @@ from schemas.ledger import Window
 from schemas.money import ZERO, add, plain
 from streams.core.billing_periods import ENDED, NO_CHARGE
 from streams.core.choice import AMBIGUOUS, FOREIGN_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
-from streams.core.mapping import LATE_PERIOD
+from streams.core.mapping import LATE_PERIOD, NOT_KEPT
 
-REASONS: Final = (NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION, ENDED, LATE_PERIOD)
+REASONS: Final = (NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION, ENDED, LATE_PERIOD, NOT_KEPT)
 
 #: Dollars by reason and org.
 Misdirected = dict[tuple[str, str], Decimal]

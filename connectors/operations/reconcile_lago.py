@@ -16,13 +16,14 @@ from schemas.money import plain
 from streams.core.proof import LagoUsage, complaint_about_lago
 
 _SUBSCRIPTIONS = """
-SELECT DISTINCT ON (external_subscription_id) external_subscription_id, org_id FROM lago_events
-WHERE org_id <> '' ORDER BY external_subscription_id, sealed_at DESC
+SELECT DISTINCT external_subscription_id, org_id FROM lago_events
+WHERE org_id <> '' ORDER BY external_subscription_id, org_id
 """
 _DELIVERED = """
 SELECT COALESCE(sum(amount_cents) FILTER (WHERE status = 'completed'), 0),
        COALESCE(sum(amount_cents) FILTER (WHERE status <> 'completed'), 0)
-FROM lago_events WHERE external_subscription_id = $1 AND billed_at >= $2 AND billed_at < $3
+FROM lago_events
+WHERE external_subscription_id = $1 AND billed_at >= $2 AND billed_at < $3 AND ($4 = '' OR org_id = $4)
 """
 #: What ended longer ago was compared often enough.
 _ENDED_US: Final = 40 * 24 * HOUR_US
@@ -86,7 +87,7 @@ class _Look:
         ended = [one for one in own if one.started_at is not None and one.terminated_at is not None]
         if ended:
             return await self._at_ended(max(ended, key=lambda one: str(one.terminated_at)), org_id)
-        delivered, _ = await self._delivered(subscription, 0, MAX_US - 1)
+        delivered, _ = await self._delivered(subscription, 0, MAX_US - 1, org_id)
         if not delivered:
             return ""
         why = (
@@ -101,7 +102,7 @@ class _Look:
         name, ended_us = ended.external_id, parse_us(str(ended.terminated_at)) + SECOND_US
         if ended_us < self._now_us - _ENDED_US:
             return ""
-        after, _ = await self._delivered(name, ended_us, MAX_US - 1)
+        after, _ = await self._delivered(name, ended_us, MAX_US - 1, org_id)
         if after:
             at = to_iso(ended_us)
             told = f"{plain(after)} cents were delivered to it with a moment after its end at {at}"
@@ -141,6 +142,8 @@ class _Look:
                 return fees
         return []
 
-    async def _delivered(self, subscription: str, from_us: int, until_us: int) -> Any:
+    async def _delivered(self, subscription: str, from_us: int, until_us: int, org_id: str = "") -> Any:
+        """Cents that were delivered, and that wait: of the org; `""` = of all, as Lago counts what is in a life."""
+        moments = to_datetime(from_us), to_datetime(until_us)
         async with self._database.connection() as connection:
-            return await connection.fetchrow(_DELIVERED, subscription, to_datetime(from_us), to_datetime(until_us))
+            return await connection.fetchrow(_DELIVERED, subscription, *moments, org_id)

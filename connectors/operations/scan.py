@@ -52,12 +52,12 @@ def stretch_of(settings: Settings, topic: str, since_ms: int | None = None, unti
         TopicProblem: `topic_missing`.
         Unavailable: the broker does not answer.
     """
-    with closing(_consumer(settings)) as consumer, told(topic):
+    with closing(reader(settings)) as consumer, told(topic):
         partitions = consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic]
         if partitions.error is not None:
             raise TopicProblem("topic_missing", f"{topic} does not exist")
         ranges = {
-            number: _asked(partial(consumer.get_watermark_offsets, TopicPartition(topic, number), timeout=_LIMIT_S))
+            number: asked(partial(consumer.get_watermark_offsets, TopicPartition(topic, number), timeout=_LIMIT_S))
             for number in partitions.partitions
         }
         if since_ms is not None:
@@ -82,7 +82,7 @@ def scan(
     left = {number: end for number, (start, end) in stretch.ranges.items() if start < end}
     at = {number: start for number, (start, _) in stretch.ranges.items()}
     silent_s = 0.0
-    with closing(_consumer(settings)) as consumer, told(stretch.topic):
+    with closing(reader(settings)) as consumer, told(stretch.topic):
         consumer.assign([TopicPartition(stretch.topic, number, at[number]) for number in left])
         while left:
             messages = consumer.consume(_BATCH, _POLL_S)
@@ -110,7 +110,8 @@ def header_of(message: Message, name: str) -> str:
     return ""
 
 
-def _consumer(settings: Settings) -> Consumer:
+def reader(settings: Settings) -> Consumer:
+    """A consumer in no group, which commits nothing and tells of a partition's end."""
     return Consumer(
         {
             **librdkafka_config(settings),
@@ -127,7 +128,7 @@ def _consumer(settings: Settings) -> Consumer:
 def _at(consumer: Consumer, topic: str, ranges: Mapping[int, tuple[int, int]], at_ms: int) -> dict[int, int]:
     """Per partition the first offset of that record time or later; the end where there is none."""
 
-    def asked() -> list[TopicPartition]:
+    def looked_up() -> list[TopicPartition]:
         partitions = [TopicPartition(topic, number, at_ms) for number in ranges]
         found: list[TopicPartition] = consumer.offsets_for_times(partitions, timeout=_LIMIT_S)
         for partition in found:
@@ -136,11 +137,11 @@ def _at(consumer: Consumer, topic: str, ranges: Mapping[int, tuple[int, int]], a
         return found
 
     return {
-        found.partition: found.offset if found.offset >= 0 else ranges[found.partition][1] for found in _asked(asked)
+        found.partition: found.offset if found.offset >= 0 else ranges[found.partition][1] for found in asked(looked_up)
     }
 
 
-def _asked(question: Callable[[], _T]) -> _T:
+def asked(question: Callable[[], _T]) -> _T:
     """The answer; a broker that cannot tell at the moment is asked again, for `_LIMIT_S` seconds at most."""
     until = time.monotonic() + _LIMIT_S
     while True:

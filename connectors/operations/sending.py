@@ -1,5 +1,6 @@
 """Records an operator's command writes: durable before it goes on, or the command says that they are not."""
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ class Sender:
             client_id="meterbridge-operations",
             security=security,
         )
-        self._producer = Producer(config)
+        self._producer = Producer({**config, "logger": logging.getLogger("librdkafka")})
         self._failed: KafkaError | None = None
 
     def send(self, records: Iterable[Outgoing], sent: Callable[[int], None] = lambda _count: None) -> int:
@@ -51,7 +52,7 @@ class Sender:
             sent(1)
         left = self._producer.flush(_ANSWER_S)
         if self._failed is not None or left:
-            raise Unavailable("kafka_unavailable", str(self._failed) if self._failed else f"{left} records unanswered")
+            raise Unavailable("kafka_unavailable", self._failed.str() if self._failed else f"{left} records unanswered")
         return count
 
     def _put(self, record: Outgoing) -> None:

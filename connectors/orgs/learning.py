@@ -14,6 +14,7 @@ from connectors.lago.errors import LagoRejected
 from connectors.lago.shapes import Customer, Subscription
 from connectors.lago.subscriptions import ACTIVE, STATUSES
 from connectors.orgs.lives import not_running, org_with, to_the_moment
+from connectors.orgs.reused import held_by_others
 from connectors.orgs.terms import Plans, TermsBook
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
@@ -212,6 +213,7 @@ class OrgLearner:
                     customer = await self._lago.customer(org_id) if listed else None
                     found = to_the_moment(await self._terms.periods(listed, customer))
             except (MeterbridgeError, TimeoutError) as error:
+                await self._marked(org_id, names)
                 return self._unknown(org_id, error)
             self._lago_away = False
             self._unanswered.discard(org_id)
@@ -250,6 +252,18 @@ class OrgLearner:
                 raise
             found = None
         return UNKNOWN_SUBSCRIPTION if found is None else FOREIGN_SUBSCRIPTION
+
+    async def _marked(self, org_id: str, names: Iterable[str]) -> None:
+        """Lago does not say whose the named subscriptions are. One that runs as another org's is not taken at its word."""
+        taken = held_by_others(names, org_id, self._orgs.values(), self._now_us()) if names else ()
+
+        def made(org: OrgRecord) -> OrgRecord:
+            own = {one.external_id for one in org.periods}
+            foreign = {name: FOREIGN_SUBSCRIPTION for name in taken if name not in own}
+            return copy(org, unusable={**foreign, **org.unusable}) if foreign else org
+
+        if taken:
+            await self._records.change(org_id, made)
 
     def _unknown(self, org_id: str, error: MeterbridgeError | TimeoutError) -> bool:
         """Tell once of an org, and of a Lago that is away, that there is no answer; False: Lago is away."""

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from connectors.kafka.shared_records import SharedRecords
+from connectors.orgs.reused import ended_by_all, overtaken
 from schemas.customers import OrgRecord
 from schemas.errors import Unavailable
 from streams.followers import Follower
@@ -49,6 +50,9 @@ class OrgRecords:
     async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
         """Make the org's record what `make` says of it; durable, and shown by `get`, on return.
 
+        A life that begins under an id of another org's ends that one's (connectors/orgs/reused.py): in the same record at once,
+        in the other's right after it.
+
         Args:
             make: from the record as it is, a new one with the id alone where there is none. The same record again
                 writes nothing. It may be called several times. `updated_at` is set by whoever writes.
@@ -60,9 +64,13 @@ class OrgRecords:
         def made(known: OrgRecord | None) -> OrgRecord | None:
             before = known or OrgRecord(org_id)
             after = copy(make(before), org_id=org_id, updated_at=before.updated_at)
+            after = ended_by_all(after, self._orgs.table.values())
             return known if after == before else copy(after, updated_at=self._now_us())
 
-        return await self._records.change(org_id, made) or OrgRecord(org_id)
+        org = await self._records.change(org_id, made) or OrgRecord(org_id)
+        for other_id in overtaken(org, self._orgs.table.values()):
+            await self.change(other_id, lambda other: other)
+        return org
 
     async def close(self) -> None:
         """Let go of the connections; nothing of this process is written any more."""

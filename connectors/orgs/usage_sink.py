@@ -57,6 +57,6 @@ class KafkaUsage:
 
 def record_of(event: MeteredEvent, topic: str, now_us: int) -> Record:
     """The event as it is stored; its key is the org, so its repeats are on one partition."""
-    metered = Metered(event.org_id, event.transaction_id, event.code, event.at_us, event.properties)
+    metered = Metered(event.org_id, event.transaction_id, event.code, event.at_us, event.properties, event.actor)
     value = _encode(_Envelope(ENVELOPE_VERSION, API, METERED, now_us, ORG, metered))
     return topic, event.org_id, value, now_us // 1000

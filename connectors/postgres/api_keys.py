@@ -10,12 +10,13 @@ from connectors.postgres.pool import Database
 from schemas.errors import Rejected
 
 _COLUMNS = (
-    "key_id, hash, name, scopes, orgs, created_at, created_by, expires_at, last_used_at, revoked_at, rotated_from"
+    "key_id, hash, name, scopes, orgs, created_at, created_by, expires_at, last_used_at, revoked_at, rotated_from, "
+    "customer_prefixes"
 )
 _LIVE = f"SELECT {_COLUMNS} FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)"  # noqa: S608  # our own words
 _ALL = f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at DESC, key_id LIMIT $1"  # noqa: S608
 _ONE = f"SELECT {_COLUMNS} FROM api_keys WHERE key_id = $1"  # noqa: S608
-_ADD = f"INSERT INTO api_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"  # noqa: S608
+_ADD = f"INSERT INTO api_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"  # noqa: S608
 _SHORTEN = """
 UPDATE api_keys SET expires_at = LEAST(COALESCE(expires_at, $2), $2)
 WHERE key_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -94,10 +95,13 @@ class PostgresKeys:
 
 
 def _key(row: Any) -> ApiKey:
-    orgs = row["orgs"]
-    return ApiKey(
-        **{**row, "scopes": frozenset(row["scopes"]), "orgs": None if orgs is None else frozenset(orgs)},
-    )
+    told = dict(row)
+    prefixes = _set(told.pop("customer_prefixes"))
+    return ApiKey(**{**told, "scopes": frozenset(told["scopes"]), "orgs": _set(told["orgs"]), "prefixes": prefixes})
+
+
+def _set(found: list[str] | None) -> frozenset[str] | None:
+    return None if found is None else frozenset(found)
 
 
 def _row(key: ApiKey) -> tuple[Any, ...]:
@@ -114,4 +118,5 @@ def _row(key: ApiKey) -> tuple[Any, ...]:
         key.last_used_at,
         key.revoked_at,
         key.rotated_from,
+        None if key.prefixes is None else sorted(key.prefixes),
     )

@@ -55,6 +55,9 @@ def decisions() -> Iterator[None]:
     except TimeoutError as error:
         raise Unavailable(SLOW, "no answer in time") from error
     except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        if isinstance(error, ValueError) and not isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+            # The driver cannot write the value as its column's type: no server was asked, and none would take it.
+            raise Rejected(REFUSED, f"{type(error).__name__} before it was sent") from error
         raise Unavailable(AWAY, type(error).__name__) from error
 
 

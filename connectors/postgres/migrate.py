@@ -15,6 +15,11 @@ from connectors.postgres.urls import with_defaults
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 
 FOLDER: Final = Path(__file__).parent / "migrations"
+#: Roles for processes that own nothing, and what they may do.
+ROLES: Final = Path(__file__).parent / "roles.sql"
+_THERE: Final = """
+SELECT count(*) = 3 FROM pg_roles WHERE rolname IN ('meterbridge_projector', 'meterbridge_api', 'meterbridge_reader')
+"""
 #: Any number, the same in every release: who holds this advisory lock migrates.
 LOCK: Final = 7_416_318_201
 #: A change of a table waits this long for those who read it: everybody else queues behind it.
@@ -70,7 +75,24 @@ async def migrate(url: str, wanted: Sequence[Migration] | None = None) -> list[M
         due = await _pending(connection, migrations() if wanted is None else wanted)
         for migration in due:
             await _apply(connection, migration)
+        if due and wanted is None and await connection.fetchval(_THERE):
+            await connection.execute(ROLES.read_text(encoding="utf-8"))
         return due
+
+
+async def make_roles(url: str) -> None:
+    """Make the roles that are missing, and let each do what it needs and nothing else. Repeating it is safe.
+
+    Raises:
+        Rejected: `roles_refused`: the account may not make roles, or does not own the tables.
+        Unavailable: Postgres does not answer, or has no tables.
+    """
+    async with _connected(url) as connection:
+        try:
+            await connection.execute(ROLES.read_text(encoding="utf-8"))
+        except asyncpg.InsufficientPrivilegeError as error:
+            sentence = "the account of DATABASE_URL may not make roles, or does not own the tables"
+            raise Rejected("roles_refused", sentence) from error
 
 
 async def pending(url: str, wanted: Sequence[Migration] | None = None) -> list[Migration]:

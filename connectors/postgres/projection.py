@@ -10,15 +10,16 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from connectors.postgres import rows, rows_of_management
 from connectors.postgres.pool import Database
-from connectors.postgres.rows import Resolved, Rows
+from connectors.postgres.rows import Aside, Resolved, Rows
 from connectors.postgres.rows_of_management import Removed
+from schemas.moments import MAX_US
 from schemas.topics import TopicNames
 from streams.agents.project import Place, Projected
 
 log = structlog.get_logger(__name__)
 
-#: Why records are left out: they are none of ours, or the call is in the log already.
-UNREADABLE, REPEATED = "unreadable", "repeated"
+#: Why records are left out: they are none of ours, the call is in the log already, or Postgres takes no row of them.
+UNREADABLE, REPEATED, ROW_REFUSED = SKIPPED = ("unreadable", "repeated", "row_refused")
 #: How two billed calls may look like one: a request under two ids, a job of two customers, a call that two ledgers counted.
 BRIDGE, JOB, COPY = DOUBLED = ("bridge", "job", "copy")
 USAGE, EVENTS, RECEIPTS, REJECTED, CUSTOMERS, ORGS, AUDIT, DELIVERIES = TABLES = (
@@ -44,6 +45,24 @@ ON CONFLICT (partition) DO UPDATE SET
 """
 _FIRST_SEEN = """
 UPDATE log_completeness SET since = to_timestamp($2 / 1000.0) WHERE partition = $1 AND since = 'infinity'
+"""
+#: What is written of a record that became no row is where it lies and why; read again, the latest word stands.
+_ASIDE = """
+INSERT INTO unprojected_records (topic, partition, "offset", recorded_ms, reason, problem)
+SELECT $1, $2, "offset", recorded_ms, $3, problem
+FROM unnest($4::bigint[], $5::bigint[], $6::text[]) AS told ("offset", recorded_ms, problem)
+ON CONFLICT (topic, partition, "offset") DO UPDATE SET
+    reason = EXCLUDED.reason, problem = EXCLUDED.problem, noticed_at = now()
+"""
+#: A call of the enriched topic that has no row was counted all the same: the log vouches for nothing before it.
+_GAP = """
+UPDATE log_completeness
+SET since = GREATEST(since, LEAST(now(), to_timestamp($2 / 1000.0)))
+WHERE partition = $1
+"""
+#: What is projected now was not before.
+_MENDED = """
+DELETE FROM unprojected_records WHERE topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" < $4
 """
 _MONTHS = "SELECT ensure_usage_month(month::date) FROM unnest($1::text[]) AS wanted (month)"
 
@@ -120,28 +139,58 @@ class PostgresProjection:
     ) -> Projected | None:
         """All rows of `records` and the partition's new place, or, where it does not stand at `expected`, None."""
         table, rows_of, write = self._ways[tp.topic]
-        found, unreadable = rows_of(records)
+        found, aside = rows_of(records)
         async with self._database.connection() as connection:
             if table == USAGE and found:
                 # Before the transaction: the lock on the table must not be held until its end.
                 await connection.execute(_MONTHS, sorted({row[_MONTH] for row in found}))
             await connection.execute("BEGIN")
-            if await connection.execute(_MOVE, tp.topic, tp.partition, expected, following) != "UPDATE 1":
-                await connection.execute("ROLLBACK")
+            if not await self._moved(connection, tp, expected, following):
                 return None
             if table == USAGE and tp.partition not in self._timed:
-                await connection.execute(_FIRST_SEEN, tp.partition, records[0].timestamp)
+                await connection.execute(_FIRST_SEEN, tp.partition, _sane_ms(records[0].timestamp))
             written = await write(connection, tp.partition, found) if found else 0
             doubled = await _doubled(connection, found, written) if table == USAGE and found else {}
+            await self._keep(connection, tp, UNREADABLE, aside)
             await connection.execute("COMMIT")
         if table == USAGE:
             self._timed.add(tp.partition)
-        skipped = Counter({UNREADABLE: unreadable})
+        skipped = Counter({UNREADABLE: len(aside)})
         if table == USAGE:
             skipped[REPEATED] = len(found) - written
         if doubled:
             log.warning("calls_billed_twice", partition=tp.partition, see="meterbridge reconcile", **doubled)
         return Projected({table: written}, +skipped, doubled)
+
+    async def pass_over(
+        self, tp: TopicPartition, expected: int, record: ConsumerRecord, problem: str
+    ) -> Projected | None:
+        """Keep a record aside that Postgres refuses, and the partition's new place, or, where it stands elsewhere, None."""
+        async with self._database.connection() as connection:
+            await connection.execute("BEGIN")
+            if not await self._moved(connection, tp, expected, record.offset + 1):
+                return None
+            await self._keep(connection, tp, ROW_REFUSED, [Aside(record.offset, record.timestamp, problem)])
+            await connection.execute("COMMIT")
+        return Projected({}, {ROW_REFUSED: 1})
+
+    async def _moved(self, connection: Any, tp: TopicPartition, expected: int, following: int) -> bool:
+        if await connection.execute(_MOVE, tp.topic, tp.partition, expected, following) == "UPDATE 1":
+            await connection.execute(_MENDED, tp.topic, tp.partition, expected, following)
+            return True
+        await connection.execute("ROLLBACK")
+        return False
+
+    async def _keep(self, connection: Any, tp: TopicPartition, reason: str, aside: Sequence[Aside]) -> None:
+        if aside:
+            await connection.execute(_ASIDE, tp.topic, tp.partition, reason, *zip(*aside, strict=True))
+            if self._ways[tp.topic][0] == USAGE:
+                await connection.execute(_GAP, tp.partition, _sane_ms(max(one.recorded_ms for one in aside)))
+
+
+def _sane_ms(at_ms: int) -> int:
+    """A record's time as Postgres can hold it; Kafka keeps whatever number its producer gave."""
+    return min(max(at_ms, 0), MAX_US // 1000 - 1)
 
 
 async def _write_usage(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:

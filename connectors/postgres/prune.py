@@ -40,9 +40,11 @@ _OLD: Final = {
         AND COALESCE(e.processed_at, p.processed_at) < $1
         AND NOT EXISTS (SELECT FROM usage_parts held WHERE held.released_in = p.part)
         AND NOT EXISTS (SELECT FROM llm_usage_log u WHERE u.part = p.part)
+        AND NOT EXISTS (SELECT FROM llm_usage_log u WHERE u.part = regexp_replace(p.part, '(-again)+$', ''))
     """,
     "rejected_calls": "SELECT ctid FROM rejected_calls WHERE rejected_at < $1",
     "webhook_delivery_logs": "SELECT ctid FROM webhook_delivery_logs WHERE created_at < $1",
+    "unprojected_records": "SELECT ctid FROM unprojected_records WHERE noticed_at < $1",
 }
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from connectors.operations.letters import AUDIT_ID, HOW, RESOLVES
 from schemas.decoding import DAMAGE, UNDECODABLE, decoder
+from schemas.moments import MAX_US
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
 from streams.core.alias import alias_of, names_a_job
@@ -44,6 +45,7 @@ _whose_it_was = attrgetter(
 _DECISION, _CUSTOMER, _CALL_TYPE, _CALL_ID, _REQUEST_ID, _PART = 6, 8, 14, 21, 22, 28
 _KNOWN = (*STATUSES, WRITTEN_OFF)
 _INT8 = 1 << 63
+_MAX_MS = MAX_US // 1000
 #: A rejected cost may be anything; only an amount that could be one is kept, in dollars.
 _COST_LIMIT = Decimal(10**12)
 #: A moment as an event tells it: what else stands there is none.
@@ -60,16 +62,29 @@ class Record(Protocol):
     headers: Sequence[tuple[str, bytes]]
 
 
+class Aside(NamedTuple):
+    """A record that becomes no row, and why: the kind of damage, never a part of the record."""
+
+    offset: int
+    recorded_ms: int
+    problem: str
+
+
 class Rows(NamedTuple):
     """Rows of one chunk.
 
     Fields:
         rows: none has the key of another.
-        unreadable: how many records are none of ours.
+        aside: the records that are none of ours.
     """
 
     rows: list[tuple[Any, ...]]
-    unreadable: int
+    aside: list[Aside]
+
+    @property
+    def unreadable(self) -> int:
+        """How many records are none of ours."""
+        return len(self.aside)
 
 
 class Resolved(NamedTuple):
@@ -89,7 +104,7 @@ def usage_rows(records: Iterable[Record]) -> Rows:
         before = rows.setdefault((row[0], row[1]), row)
         if row[_DECISION] in BILLED and before[_DECISION] not in BILLED:
             rows[row[0], row[1]] = row
-    return Rows(list(rows.values()), told.unreadable)
+    return Rows(list(rows.values()), told.aside)
 
 
 def rejected_rows(records: Iterable[Record]) -> Rows:
@@ -105,7 +120,7 @@ def event_rows(records: Iterable[Record]) -> Rows:
         rows.setdefault(row[0], row)
         for part in windows:
             rows.setdefault(part, (part, row[0], *[None] * (len(row) - 2)))
-    return Rows(list(rows.values()), told.unreadable)
+    return Rows(list(rows.values()), told.aside)
 
 
 def receipt_rows(records: Iterable[Record]) -> Rows:
@@ -116,7 +131,7 @@ def receipt_rows(records: Iterable[Record]) -> Rows:
         before = states.get(receipt.transaction_id)
         if receipt.status in _KNOWN and (before is None or _follows(before[1], receipt)):
             states[receipt.transaction_id] = _state(receipt, None if before is None else before[5])
-    return Rows(list(states.values()), told.unreadable)
+    return Rows(list(states.values()), told.aside)
 
 
 def value_of(record: Record) -> bytes:
@@ -131,17 +146,25 @@ def key_of(record: Record) -> str:
 
 
 def read_rows(records: Iterable[Record], row_of: Callable[[Record], tuple[Any, ...]]) -> Rows:
-    """A row each; what cannot be read is counted."""
-    rows, unreadable = [], 0
+    """A row each; what cannot be read is named."""
+    rows: list[tuple[Any, ...]] = []
+    aside: list[Aside] = []
     for record in records:
         try:
+            _check_time(record)
             row = row_of(record)
             if not all(_fits(cell) for cell in row):
                 raise OverflowError
             rows.append(row)
-        except DAMAGE:
-            unreadable += 1
-    return Rows(rows, unreadable)
+        except DAMAGE as damage:
+            aside.append(Aside(record.offset, record.timestamp, type(damage).__name__))
+    return Rows(rows, aside)
+
+
+def _check_time(record: Record) -> None:
+    """Kafka keeps a record's time as whatever number its producer gave."""
+    if not 0 <= record.timestamp < _MAX_MS:
+        raise OverflowError
 
 
 def _fits(cell: object) -> bool:
@@ -190,7 +213,7 @@ def _event_row(record: Record) -> tuple[tuple[Any, ...], list[str]]:
         event.external_subscription_id,
         event.properties.get("org_id"),
         event.properties.get("user_id"),
-        event.precise_total_amount_cents,
+        event.precise_total_amount_cents or None,
         *((None,) * 5 if manifest is None else _manifest_columns(manifest)),
         int(headers[SEAL_SEQ]) if SEAL_SEQ in headers else None,
         record.timestamp,

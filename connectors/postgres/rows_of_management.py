@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from connectors.postgres.rows import NUL, Record, Rows, key_of, read_rows, value_of, without_nul
-from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period, check_customer, check_org
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.decoding import UNDECODABLE, decoder
 from schemas.moments import to_iso
 from schemas.records import AuditRecord, DeliveryAttempt
 
 _encode = msgspec.json.Encoder().encode
-_decode_customer = decoder(CustomerRecord, check_customer)
-_decode_org = decoder(OrgRecord, check_org)
+_decode_customer = decoder(CustomerRecord)
+_decode_org = decoder(OrgRecord)
 _decode_audit = decoder(AuditRecord)
 _decode_attempt = decoder(DeliveryAttempt)
 _fields = msgspec.structs.asdict
@@ -47,7 +47,7 @@ def delivery_rows(records: Iterable[Record]) -> Rows:
 
 
 def _latest(told: Rows) -> Rows:
-    return Rows(list({row[0]: row for row in told.rows}.values()), told.unreadable)
+    return Rows(list({row[0]: row for row in told.rows}.values()), told.aside)
 
 
 def _customer_row(record: Record) -> tuple[Any, ...]:

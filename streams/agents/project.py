@@ -1,7 +1,8 @@
 """The projector's work on one partition: what a topic says becomes rows, together with the offset after it.
 
 The offset expected next is the one that stands beside the rows, so a chunk is either wholly projected or not at all,
-and a frozen owner that wakes finds it moved. Rows are never given up for Postgres' sake: the topic is the queue.
+and a frozen owner that wakes finds it moved. Rows are never given up for Postgres' sake: the topic is the queue. A record
+that becomes no row, whatever is done, costs itself: it is written down where it lies, and passed.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -60,6 +61,11 @@ class Projection(Protocol):
         None: it does not stand at `expected` any more. Raises: Rejected: a row is refused and always will be.
         """
 
+    async def pass_over(
+        self, tp: TopicPartition, expected: int, record: ConsumerRecord, problem: str
+    ) -> Projected | None:
+        """Write down that `record` becomes no row, and why, and move the partition behind it; None as in `project`."""
+
 
 class ProjectSensors(Protocol):
     """What the projector tells about itself."""
@@ -94,6 +100,7 @@ class ProjectWork:
         self._next = 0
         self._asking = False
         self._quiet = 0
+        self._told: set[str] = set()
 
     async def open(self) -> int:
         """Where Postgres says this partition stands; a partition it does not know begins with the log.
@@ -118,7 +125,6 @@ class ProjectWork:
 
         Raises:
             Unavailable: `overtaken`: somebody else has moved this partition meanwhile; open it again.
-            TopicProblem: `row_refused`: a record that Postgres will never take; all before it are projected.
         """
         self._quiet = 0
         for start in range(0, len(records), PROJECT_LIMIT):
@@ -148,16 +154,26 @@ class ProjectWork:
                 lambda: self._projection.project(self._tp, self._next, following, records)
             )
         except Rejected as refusal:
-            if len(records) == 1:
-                place = f"{self._tp.topic}-{self._tp.partition} offset {records[0].offset}"
-                raise TopicProblem(refusal.reason, f"{place}: {refusal.detail}") from refusal
-            for half in (records[: len(records) // 2], records[len(records) // 2 :]):
-                await self._project(half)
-            return
+            if len(records) > 1:
+                for half in (records[: len(records) // 2], records[len(records) // 2 :]):
+                    await self._project(half)
+                return
+            problem = refusal.detail
+            projected = await self._patiently(
+                lambda: self._projection.pass_over(self._tp, self._next, records[0], problem)
+            )
         if projected is None:
             raise Unavailable("overtaken", f"{self._tp.topic}-{self._tp.partition} no longer stands at {self._next}")
         self._next = following
         self._sensors.projected(self._tp.topic, projected)
+        self._tell(projected, records[0].offset)
+
+    def _tell(self, projected: Projected, offset: int) -> None:
+        """The first time; each is in the metric, and in the table that `meterbridge db unprojected` shows."""
+        for reason in projected.skipped.keys() - {"repeated"} - self._told:
+            self._told.add(reason)
+            see = "meterbridge db unprojected"
+            log.error("record_not_projected", **self._place(), reason=reason, from_offset=offset, see=see)
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until Postgres answers."""

@@ -6,6 +6,7 @@ the next owner posts the same bytes again and Lago's unique key tells it (docs/l
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from re import compile as re_compile
 from typing import Any, Protocol
 
 import msgspec
@@ -18,6 +19,7 @@ from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
 from streams.core import letters
 from streams.core.backoff import RETRY_CAP_S, retry_delay, tier_of
+from streams.core.earlier import went_elsewhere
 from streams.core.letters import Place, travel_of
 from streams.core.restamp import Judged, judged
 from streams.delivery import Delivery, Item, Outcome
@@ -27,6 +29,7 @@ from streams.posting import Posted
 from streams.transactions import TransactionalWriter, Write
 from streams.writes import attempt_write, read_event, read_manifest, receipt_write
 
+_IDENTITY = re_compile(r"[0-9a-f]{32}")
 #: Events posted and settled in one transaction.
 SETTLE_LIMIT = 500
 #: Posts of those that are told with them, the latest: an outage may last for days.
@@ -155,20 +158,21 @@ class DeliveryWork:
         Raises:
             TopicProblem: `other_deployment`: whose meter sealed an event, its sink posts it. Nothing was posted.
         """
+        await self._orgs.wait_fresh(self._lead_s)
         items: list[Item] = []
         places: list[int] = []
         outcomes = [Outcome("dead", "malformed", "the record is no event", 0)] * len(records)
         for place, record in enumerate(records):
             event = _event(record)
-            if event is not None:
-                self._check_owner(record)
+            if event is not None and self._is_whole(record, event):
                 travel = travel_of(record.headers)
                 suspect = record.offset < self._suspect_below
                 resent = suspect or record.offset < self._maybe_sent_below or travel.maybe_sent
-                items.append(Item(event.transaction_id, record.value, resent, travel.requeued > 0, suspect))
+                compare = travel.requeued > 0
+                elsewhere = (resent or compare) and self._went_elsewhere(record.value)
+                items.append(Item(event.transaction_id, record.value, resent, compare, suspect, elsewhere))
                 places.append(place)
         self._attempts.clear()
-        await self._orgs.wait_fresh(self._lead_s)
         delivered = await self._delivery.deliver(items, self._posted, self._judge, lambda: self._others_wait(records))
         if len(delivered) < len(items):
             return []
@@ -179,6 +183,10 @@ class DeliveryWork:
     def _judge(self, value: bytes) -> Judged:
         late, code = self._policy.late_policy, self._policy.event_code
         return judged(value, self._orgs.table, late, self._now_us(), code)
+
+    def _went_elsewhere(self, value: bytes) -> bool:
+        late, code = self._policy.late_policy, self._policy.event_code
+        return went_elsewhere(value, self._orgs.table, late, self._now_us(), code)
 
     def _others_wait(self, records: Sequence[ConsumerRecord]) -> bool:
         """Whether one more could be posted along with `records`."""
@@ -202,11 +210,20 @@ class DeliveryWork:
             )
         )
 
-    def _check_owner(self, record: ConsumerRecord) -> None:
+    def _is_whole(self, record: ConsumerRecord, event: LagoEvent) -> bool:
+        """Whether its manifest can be believed: an id names its deployment too, but for those made of an identity.
+
+        Raises:
+            TopicProblem: `other_deployment`.
+        """
         manifest = _manifest(record)
-        if manifest is not None and manifest.deployment not in ("", self._deployment):
-            place = f"{record.topic}-{record.partition} at {record.offset}"
-            raise TopicProblem("other_deployment", f"{place} belongs to {manifest.deployment}")
+        if manifest is None or manifest.deployment in ("", self._deployment):
+            return True
+        theirs = event.transaction_id.startswith(f"{manifest.deployment}-") or _IDENTITY.fullmatch(event.transaction_id)
+        if not theirs or event.transaction_id.startswith(f"{self._deployment}-"):
+            return False
+        place = f"{record.topic}-{record.partition} at {record.offset}"
+        raise TopicProblem("other_deployment", f"{place} belongs to {manifest.deployment}")
 
     async def _settle(self, records: Sequence[ConsumerRecord], outcomes: Sequence[Outcome]) -> None:
         if self._writer is None:

@@ -27,11 +27,17 @@ _FOR_EVER = MAX_US - 1
 
 
 class Gap(NamedTuple):
-    """Time in which a subscription, by its external id, does not run after it has: `[begins_us, ends_us)`."""
+    """Time in which a subscription of an org, by its external id, does not run after it has: `[begins_us, ends_us)`.
+
+    Fields:
+        customer: whose life of that id covers it: what has a moment in it is on that customer's invoice; `""` = nobody's,
+            so it is on no invoice.
+    """
 
     subscription: str
     begins_us: int
     ends_us: int
+    customer: str = ""
 
 
 def gaps(periods: Iterable[Period], since_us: int) -> list[Gap]:
@@ -52,6 +58,32 @@ def gaps(periods: Iterable[Period], since_us: int) -> list[Gap]:
                 found.append(Gap(name, reach_us, begins_us))
             reach_us = max(reach_us, ends_us)
     return sorted(found)
+
+
+def shared(found: Iterable[Gap], lives: Iterable[tuple[str, Period]]) -> list[Gap]:
+    """The gaps, cut where other customers have lives of the same ids: Lago bills an event to whoever has the id then.
+
+    Args:
+        lives: of other customers, with whose they are.
+    """
+    cut = sorted(found)
+    for customer, one in lives:
+        ends_us = _FOR_EVER if one.terminated_at is None else one.terminated_at + SECOND_US
+        pieces = []
+        for gap in cut:
+            begins = max(gap.begins_us, one.started_at)
+            ends = min(gap.ends_us, ends_us)
+            if gap.subscription != one.external_id or gap.customer or begins >= ends:
+                pieces.append(gap)
+                continue
+            parts = (
+                gap._replace(ends_us=begins),
+                gap._replace(begins_us=begins, ends_us=ends, customer=customer),
+                gap._replace(begins_us=ends),
+            )
+            pieces += [part for part in parts if part.begins_us < part.ends_us]
+        cut = pieces
+    return sorted(cut)
 
 
 def instead_of(event: LagoEvent, org: OrgRecord | None, now_us: int, code: str) -> LagoEvent | None:

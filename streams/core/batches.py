@@ -32,6 +32,7 @@ class Item:
         resent: it may have been posted before, by us or by an earlier owner.
         compare: it was a dead letter: that Lago knows its id proves nothing, what Lago holds is looked at.
         suspect: it was given back: it travels apart from those that have not been tried.
+        elsewhere: an earlier post may have been of another moment or subscription: it is looked up before it is posted.
     """
 
     transaction_id: str
@@ -39,6 +40,7 @@ class Item:
     resent: bool
     compare: bool = False
     suspect: bool = False
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

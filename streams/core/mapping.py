@@ -13,12 +13,13 @@ from schemas.policy import LatePolicy
 from schemas.wire import ORG
 from streams.core.billing_periods import Billed, billed
 from streams.core.choice import NO_SUBSCRIPTION, chosen, named
-from streams.core.versions import INACTIVE, NO_MAPPING, WRONG_KIND, forgotten, payers, uncovered
+from streams.core.versions import INACTIVE, NO_MAPPING, NOT_KEPT, WRONG_KIND, forgotten, payers, uncovered
 
 __all__ = [
     "CURRENCY",
     "INACTIVE",
     "LATE_PERIOD",
+    "NOT_KEPT",
     "NO_MAPPING",
     "NO_SUBSCRIPTION",
     "OUTSIDE_PERIOD",
@@ -62,6 +63,14 @@ def resolve(
     """
     if customer is None:
         return Target("", "", NO_MAPPING)
+    if at_us < customer.known_from:
+        return Target("", "", NOT_KEPT)
+    return _by_versions(customer, at_us, id_kind, orgs, code, now_us)
+
+
+def _by_versions(
+    customer: CustomerRecord, at_us: int, id_kind: str, orgs: Mapping[str, OrgRecord], code: str, now_us: int | None
+) -> Target:
     held: Target | None = None
     for version in payers(customer.versions, at_us, id_kind, orgs, now_us):
         target = _billed_by(version, at_us, orgs, code, now_us)
@@ -79,11 +88,18 @@ def resolve_held(
     orgs: Mapping[str, OrgRecord],
     code: str = "",
     now_us: int | None = None,
+    held: str = "",
 ) -> Target:
     """The same of what is held, for the org that would have paid when it was last looked at: it stays that org's where
-    the version that said so is forgotten."""
+    the version that said so is forgotten. So does what was held for nobody: the version covered it not.
+
+    Args:
+        held: the reason that it was held for then.
+    """
     if forgotten(customer, org_id, at_us, id_kind, orgs, now_us):
         return _billed_by(MappingVersion(at_us, org_id, ""), at_us, orgs, code, now_us)
+    if held not in ("", NOT_KEPT):
+        return _by_versions(customer, at_us, id_kind, orgs, code, now_us)
     return resolve(customer, at_us, id_kind, orgs, code, now_us)
 
 
@@ -157,7 +173,7 @@ class Resolver:
                 return resolve_org(customer_id, at_us, self._orgs, self._late, code, self.now_us)
             customer = self._customers.get(customer_id)
             target = resolve(customer, at_us, id_kind, self._orgs, self._code, self.now_us)
-            if customer is not None and len(customer.versions) == 1:
+            if customer is not None and len(customer.versions) == 1 and not customer.known_from:
                 org = self._orgs.get(target.org_id)
                 if org is None or len(org.periods) <= 1:
                     self._known[customer_id, id_kind] = target

@@ -78,7 +78,8 @@ def remap(
 
     Raises:
         Rejected: `correction_begins_elsewhere`, see there;
-            `effective_from_too_early`, before `now + lead` for a customer that has a mapping;
+            `effective_from_too_early`, before `now + lead` for a customer that has a mapping, unless it is before all
+            that the record tells of (`known_from`): what comes so late is held, and the request says who pays for it;
             `too_many_versions`, above `MAX_VERSIONS` that are still needed.
     """
     earliest = _whole_second_from(now_us + lead_us)
@@ -95,15 +96,17 @@ def remap(
         right = copy(right, instead_of=tuple(replaced)[-MAX_VERSIONS:])
         versions = tuple(right if other is wrong else other for other in record.versions)
         return copy(record, versions=versions, updated_at=_later(record, now_us))
-    if _already_says(record.versions, version, earliest):
+    if _already_says(record, version, earliest):
         return record
+    if begins < record.known_from:
+        return _remembered(record, version, now_us)
     if begins < earliest:
         raise Rejected(TOO_EARLY, "usage before now + MAPPING_LEAD_SECONDS may have been decided already")
     later = [other for other in record.versions if other.effective_from > begins]
-    versions = _needed([*_decided(record, begins), version, *later], now_us, keep_us)
-    if len(versions) > MAX_VERSIONS:
+    after = _needed(record, [*_decided(record, begins), version, *later], now_us, keep_us)
+    if len(after.versions) > MAX_VERSIONS:
         raise Rejected(TOO_MANY, f"more than {MAX_VERSIONS} versions are still needed")
-    return copy(record, versions=versions, updated_at=_later(record, now_us))
+    return copy(after, updated_at=_later(record, now_us))
 
 
 def corrected_by(
@@ -133,8 +136,8 @@ def unmap(record: CustomerRecord, ending: Ending, now_us: int, lead_us: int, kee
         raise Rejected(TOO_EARLY, "usage before now + MAPPING_LEAD_SECONDS may have been decided already")
     soon = ending.effective_from is None
     end = copy(ended, effective_from=begins, is_active=False, deleted=ending.deleted, updated_at=now_us, soon=soon)
-    versions = _needed([*_decided(record, begins), end], now_us, keep_us)
-    return copy(record, versions=versions, updated_at=_later(record, now_us))
+    after = _needed(record, [*_decided(record, begins), end], now_us, keep_us)
+    return copy(after, updated_at=_later(record, now_us))
 
 
 def forgettable(record: CustomerRecord, until_us: int) -> bool:
@@ -190,10 +193,15 @@ def _covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
     return max(0, bisect_right(versions, at_us, key=lambda version: version.effective_from) - 1)
 
 
-def _already_says(versions: tuple[MappingVersion, ...], version: MappingVersion, earliest: int) -> bool:
-    """What `version` says is in force from its beginning on, and still when a change could apply at the earliest."""
-    there = _covering(versions, version.effective_from)
-    if version.effective_from < earliest and there != _covering(versions, earliest):
+def _already_says(record: CustomerRecord, version: MappingVersion, earliest: int) -> bool:
+    """What `version` says is in force from its beginning on, and still when a change could apply at the earliest; or it
+    is the one that was said to be before all that are kept."""
+    versions, begins = record.versions, version.effective_from
+    if begins < record.known_from:
+        return False
+    there = _covering(versions, begins)
+    said = begins == record.known_from == versions[0].effective_from
+    if begins < earliest and there != _covering(versions, earliest) and not said:
         return False
     known = versions[there]
     return known == copy(
@@ -205,12 +213,30 @@ def _already_says(versions: tuple[MappingVersion, ...], version: MappingVersion,
     )
 
 
-def _needed(versions: list[MappingVersion], now_us: int, keep_us: int) -> tuple[MappingVersion, ...]:
-    """All but old ones, see `KEPT_VERSIONS`. What is held for their orgs stays theirs (streams/core/versions.py)."""
+def _needed(record: CustomerRecord, versions: list[MappingVersion], now_us: int, keep_us: int) -> CustomerRecord:
+    """The record with all versions but old ones, see `KEPT_VERSIONS`. What is held for their orgs stays theirs, and what
+    comes later than they are kept is held, unless the next one says the same (streams/core/versions.py)."""
+    known_from = record.known_from
     for most, kept_us in ((KEPT_VERSIONS, max(KEPT_US, keep_us)), (MAX_VERSIONS, keep_us)):
         while len(versions) > most and versions[1].effective_from <= now_us - kept_us:
+            if _decides(versions[0]) != _decides(versions[1]):
+                known_from = versions[1].effective_from
             del versions[0]
-    return tuple(versions)
+    return copy(record, versions=tuple(versions), known_from=known_from)
+
+
+def _decides(version: MappingVersion) -> tuple[str, str, bool, str, bool]:
+    """What makes a version bill usage elsewhere than another one."""
+    of = version
+    return of.lago_customer_id, of.external_subscription_id, of.is_active, of.id_kind, of.deleted
+
+
+def _remembered(record: CustomerRecord, version: MappingVersion, now_us: int) -> CustomerRecord:
+    """The record with a version before all that are kept: nothing that comes so late is decided, for all of it is held."""
+    if len(record.versions) >= MAX_VERSIONS:
+        raise Rejected(TOO_MANY, f"more than {MAX_VERSIONS} versions are still needed")
+    versions = (copy(version, soon=False), *record.versions)
+    return copy(record, versions=versions, known_from=version.effective_from, updated_at=_later(record, now_us))
 
 
 def _decided(record: CustomerRecord, until: int) -> list[MappingVersion]:

@@ -213,7 +213,7 @@ def _target(
         target = Target(window.org_id, "", window.held if window.org_id else NO_MAPPING)
     else:
         at_us, kind = window.max_end_us, window.id_kind
-        target = resolve_held(customer, window.org_id, at_us, kind, orgs, policy.event_code, now_us)
+        target = resolve_held(customer, window.org_id, at_us, kind, orgs, policy.event_code, now_us, window.held)
     if not target.held and (held := _outside(window, target, orgs, policy, now_us or 0)):
         return Target(target.org_id, "", held)
     return target

@@ -15,10 +15,12 @@ NEVER = 1 << 62
 
 def borders(customer: CustomerRecord | None, orgs: Mapping[str, OrgRecord]) -> list[int]:
     """The moments, in order, at which the customer's usage may begin to be resolved otherwise, as known now:
-    where its mapping versions begin, and where the subscriptions of their orgs begin and end."""
+    where its mapping versions begin, from where on they are kept, and where the subscriptions of their orgs begin and end."""
     if customer is None:
         return []
     found = {version.effective_from for version in customer.versions}
+    if customer.known_from:
+        found.add(customer.known_from)
     for org_id in {version.lago_customer_id for version in customer.versions}:
         if (org := orgs.get(org_id)) is not None:
             found.update(borders_of(org))

@@ -16,6 +16,7 @@ from schemas.errors import Rejected
 from schemas.money import parse_amount
 from schemas.wire import Call, CallMetadata, CloudEvent, CloudEventData, Count, Id, LagoProperties, Number, Time
 from streams.core.flags import NO, YES
+from streams.core.json_budget import may_be_read
 
 #: Why a field that must be sound is not.
 WRONG_TYPE, BAD_NUMBER = "wrong_type", "bad_number"
@@ -105,7 +106,12 @@ class Softened:
 
     def _nested(self, kept: dict[str, Any], name: str, value: Any, of: type[msgspec.Struct], path: str) -> None:
         found = value
-        if isinstance(value, str) and not isinstance(value, NumberText) and len(value) <= _LONGEST_JSON:
+        if (
+            isinstance(value, str)
+            and not isinstance(value, NumberText)
+            and len(value) <= _LONGEST_JSON
+            and may_be_read(value)
+        ):
             try:
                 found = _loose(value)
             except (json.JSONDecodeError, RecursionError):

@@ -8,6 +8,9 @@ billed for is undecided, so it is open to a later version in three cases, and in
 - the mapping was deleted before its org ever had a subscription: the one that is mapped next takes what was left. What is
   left is then that one's past: later ones take it only by the same rule.
 
+Old versions are dropped. Usage before `known_from` of the record was decided by one of them, so nothing that is left says who
+pays for what comes that late: it is held until a person says it (docs/adr/0018).
+
 A version takes over only once it has begun: one that is announced may still be withdrawn, or preceded by another, and what
 it had taken would go elsewhere when it comes late. From one org to another is a move: the past stays with the old one,
 billed or not; also once the version that said so is forgotten (`forgotten`).
@@ -21,6 +24,8 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 NO_MAPPING = "no_mapping"
 INACTIVE = "inactive"
 WRONG_KIND = "id_kind_not_mapped"
+#: The version of that time is kept no more.
+NOT_KEPT = "mapping_not_kept"
 
 
 def covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
@@ -85,6 +90,8 @@ def forgotten(
         org_id: who would have paid when it was last looked at; `""` = nobody, so it was no version's.
     """
     versions = record.versions
+    if org_id and at_us < record.known_from:
+        return True
     if not org_id or at_us >= versions[0].effective_from or any(org_id in one.instead_of for one in versions):
         return False
     payer = next(payers(versions, at_us, id_kind, orgs, now_us), None)

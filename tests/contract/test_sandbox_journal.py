@@ -103,9 +103,10 @@ async def test_a_reset_empties_the_journal(tmp_path: Path) -> None:
 
 
 PROGRAM = """
-import asyncio, pathlib, sys
+import pathlib, sys
 from connectors.lago.sandbox import run_sandbox
-asyncio.run(run_sandbox("127.0.0.1", 0, journal=pathlib.Path(sys.argv[1])))
+from connectors.stopping import run_until_told
+run_until_told(lambda word: run_sandbox(word, "127.0.0.1", 0, journal=pathlib.Path(sys.argv[1])))
 """
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from connectors.demo.view import NEXT_EXACT, NEXT_WRONG
 from connectors.lago.sandbox import create_sandbox
 
 GREEN = re.compile(
@@ -97,7 +98,8 @@ async def test_the_demo_ends_green_and_leaves_nothing_behind(tmp_path: Path) -> 
     """Customers mapped late, repeats, cache hits and failures included; whatever the caller's own settings are."""
     elsewhere = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "TOPIC_PREFIX": "x.", "LAGO_API_URL": "http://127.0.0.1:1"}
     code, lines = await played(tmp_path, "--rate", "40", "--seconds", "4", **elsewhere, HTTP_PROXY="http://127.0.0.1:1")
-    told = GREEN.fullmatch(lines[-1])
+    told = GREEN.fullmatch(lines[-3])
+    assert lines[-2:] == list(NEXT_EXACT)
     assert told, "\n".join(lines)
     assert code == 0
     assert 100 < int(told[1]) <= 160
@@ -110,7 +112,8 @@ async def test_the_demo_ends_green_and_leaves_nothing_behind(tmp_path: Path) -> 
 async def test_a_batch_that_lago_loses_turns_the_demo_red(tmp_path: Path) -> None:
     async with forgetful_lago() as lago:
         code, lines = await played(tmp_path, "--rate", "40", "--seconds", "3", "--lago", lago, LAGO_API_KEY="a-key")
-    assert lines[-1].startswith("RED  "), "\n".join(lines)
+    assert lines[-3].startswith("RED  "), "\n".join(lines)
+    assert lines[-2:] == list(NEXT_WRONG)
     assert code == 1
     (folder,) = left_in(tmp_path)
     assert f"The logs are in {folder}" in lines

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.faults.page import page
 from tests.faults.results import RESULTS
+from tests.faults.rows import input as bad_input
 from tests.faults.rows import kafka, lago, postgres, processes, records
 from tests.faults.rows.meaning import RULES
 from tests.faults.rows.row import Row
@@ -19,6 +20,7 @@ CHAPTERS: dict[str, tuple[Row, ...]] = {
     "Lago": lago.ROWS,
     "Records": records.ROWS,
     "Postgres": postgres.ROWS,
+    "Input": bad_input.ROWS,
 }
 ROWS: tuple[Row, ...] = tuple(row for rows in CHAPTERS.values() for row in rows)
 

@@ -22,8 +22,16 @@ from tests.support.kafka import broker_kind
 #: From the last call accepted and the last fault healed to every cent billed.
 DRAIN_LIMIT_S = 150.0
 MAPPED_LATE_S = (20.0, 40.0)
-_ALARMS = ("lane_halted", "worker_ended", "worker_crashed", "worker_stop_timed_out")
-_TOLD = (*_ALARMS, "lane_reopened", "lane_open_failed", "chunk_missing", "Traceback")
+_ALARMS = ("lane_halted", "worker_ended", "worker_crashed", "stop_cut_short")
+_TOLD = (
+    *_ALARMS,
+    "stopped_with_error",
+    "worker_begins_again",
+    "lane_reopened",
+    "lane_open_failed",
+    "chunk_missing",
+    "Traceback",
+)
 
 
 @dataclass(slots=True)

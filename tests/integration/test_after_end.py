@@ -19,7 +19,7 @@ from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from schemas.customers import OrgRecord, Period
 from schemas.errors import Unavailable
-from schemas.moments import SECOND_US, parse_us
+from schemas.moments import SECOND_US, parse_us, to_iso
 from schemas.policy import LatePolicy
 from streams.core.after_end import gaps
 from tests.support.calls import Raw, raw, slp
@@ -99,6 +99,12 @@ class World:
 
     async def learn_of_the_end(self, *following: Period) -> None:
         await self.learn(Period("sub-a", 0, self.ended_us), *following)
+
+    async def events(self) -> int:
+        """How many have a moment after the end."""
+        after = "SELECT count(*)::int FROM lago_events WHERE org_id = 'org-a' AND billed_at > to_timestamp($1)"
+        [(count,)] = await rows(self.url, after, self.ended_us / SECOND_US + 1)
+        return int(count)
 
     async def billed_cents(self, cents: int) -> None:
         """So much is on invoices, and of all the events each was posted once."""
@@ -183,6 +189,52 @@ async def test_an_end_that_is_learnt_late_is_put_right_without_a_command(world: 
     assert (await world.command("reconcile", "--lago")).json["complaints"] == []
     query = "SELECT actor, cost_usd FROM audit_log WHERE action = 'lago.rebill'"
     assert sum(cost for _, cost in await rows(world.url, query)) == Decimal("0.03")
+
+
+async def test_what_another_customer_with_the_same_id_is_invoiced_for_is_billed_again_only_by_a_persons_word(
+    world: World,
+) -> None:
+    """
+    sub-a  ----------|--------------------   the id is org-b's now
+             org-a       u u u    org-b       so they are on org-b's invoice
+
+    Of one usage two invoices would be made; the money of org-b is to be given back first.
+    """
+    await world.lago.subscribe("sub-a", "org-b", subscription_at=to_iso(world.ended_us))
+    await world.lago.subscribe("sub-b", "org-a")
+    await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
+    world.stage.map("globex", "org-b", "sub-a")
+    world.stage.put([raw(0, slp(9, at_us=time.time_ns() // 1000, cost="0.01"), customer="globex")])
+    await until(world.url, COMPLETED, lambda count: count == 6)
+    await world.task().once()
+    assert (world.told.waits, world.told.outcomes) == ((await world.events(), Decimal("0.03")), {})
+    await world.billed_cents(6)
+    [complaint] = (await world.command("reconcile", "--lago")).json["complaints"]
+    assert "3 cents were delivered to it with a moment after its end" in complaint
+    seen = await world.command("lago", "rebill")
+    assert (seen.code, {(one["on"], one["taken_by"]) for one in seen.json}) == (1, {(None, "org-b")}), seen.err
+    await world.billed_cents(6)
+    done = await world.command("lago", "rebill", "--also-taken", "--why", "org-b has a credit note")
+    assert (done.code, {one["on"] for one in done.json}) == (0, {"sub-b"}), done.err
+    await world.billed_cents(9)
+    await until(world.url, FAILED, lambda count: count == len(done.json))
+    await world.task().once()
+    assert world.told.waits == (0, Decimal(0))
+
+
+async def test_of_another_customer_s_own_usage_on_a_reused_id_nothing_is_said(world: World) -> None:
+    """Its calls are in the gap of who had the id before, too."""
+    await world.lago.subscribe("sub-b", "org-a")
+    await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
+    await world.task().once()
+    await until(world.url, REBILLED, lambda count: count == 3)
+    await world.lago.subscribe("sub-a", "org-b")
+    world.stage.map("globex", "org-b", "sub-a")
+    world.stage.put([raw(0, slp(9, at_us=time.time_ns() // 1000, cost="0.01"), customer="globex")])
+    await until(world.url, COMPLETED, lambda count: count == 6)
+    await world.task().once()
+    assert world.told.waits == (0, Decimal(0))
+    assert (await world.command("reconcile", "--lago")).json["complaints"] == []
 
 
 async def test_explain_shows_the_event_and_the_one_in_its_stead_and_proves_both(world: World) -> None:

@@ -258,7 +258,7 @@ async def test_a_table_from_a_spreadsheet_is_taken_row_by_row_and_what_is_not_ce
     assert (refused.code, "--delimiter ';'" in refused.err) == (1, True)
     done = await meterbridge(stage, *words, "--delimiter", ";", DATABASE_URL=database)
     assert (done.code, done.json["read"], done.json["missing"], done.json["usd"]) == (1, 4, 1, "0.25")
-    cut = "a quote is not closed up to the end of the file: those lines are refused with it"
+    cut = "a quoted cell begins here and is not closed before the end of the file: all lines up to there are refused"
     assert done.json["where"] == [
         "line 2, request req-1 (spend): bad_number",
         "line 4, request req-3 (startTime): bad_time",

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import pytest
 from aiohttp import web
 
-from connectors.http.connections import MAX_HEADERS, MAX_LINE, BoundedRunner
+from connectors.http.connections import MAX_HEADERS, MAX_LINE, BoundedRunner, admitted
 from connectors.http.middleware import Door
+from connectors.http.origins import Origins
+from connectors.http.strangers import FULL, FULL_OF_ONE, SILENT, Bounds, Strangers
 
 HEAD_S = 0.4
 CANARY = "c4n4ry"
@@ -41,18 +43,38 @@ class Wire:
         return await asyncio.wait_for(self.reader.read(), 5) == b""
 
 
-@pytest.fixture
-async def port() -> AsyncIterator[int]:
+@asynccontextmanager
+async def serving(
+    bounds: Bounds, closed: list[str] | None = None, wrong: list[int] | None = None
+) -> AsyncIterator[int]:
+    """A server that lets in who posts to `/`, and refuses the body that comes to `/refused`; its port."""
+
     async def take(request: web.Request) -> web.Response:
+        admitted(request)
         return web.Response(text=str(len(await request.read())))
 
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=401)
+
+    async def health(_: web.Request) -> web.Response:
+        return web.Response()
+
     app = web.Application(middlewares=[Door().passing])
-    app.add_routes([web.post("/", take)])
-    runner = BoundedRunner(app, HEAD_S, access_log=None, shutdown_timeout=0.1)
+    app.add_routes([web.post("/", take), web.post("/refused", refuse), web.get("/health", health)])
+    on_closed = (closed if closed is not None else []).append
+    on_wrong = (wrong if wrong is not None else []).append
+    strangers = Strangers(bounds, Origins((), ()), time.monotonic, on_closed, lambda: on_wrong(1))
+    runner = BoundedRunner(app, HEAD_S, strangers, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield runner.addresses[0][1]
     await runner.cleanup()
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    async with serving(Bounds(2000, 2000)) as port:
+        yield port
 
 
 @asynccontextmanager
@@ -94,9 +116,10 @@ async def test_a_later_head_on_the_same_connection_is_bounded_as_well(port: int)
 
 
 async def test_a_thousand_of_them_keep_nobody_waiting(port: int) -> None:
-    wires = [await asyncio.open_connection("127.0.0.1", port) for _ in range(1000)]
-    for _, writer in wires:
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nX-")
+    wires = []
+    for _ in range(1000):
+        wires.append(await asyncio.open_connection("127.0.0.1", port))
+        wires[-1][1].write(b"POST / HTTP/1.1\r\nHost: x\r\nX-")
     async with connected(port) as wire:
         begun = time.monotonic()
         await wire.say(POST + "Content-Length: 2\r\n\r\nab")
@@ -118,6 +141,88 @@ async def test_an_idle_connection_and_one_whose_body_is_slow_are_not_this_timers
             await wire.say("b")
             assert (await wire.answer())[::2] == (200, b"2")
             await asyncio.sleep(HEAD_S * 1.5)
+
+
+async def test_whoever_says_nothing_is_closed_in_time_and_whoever_was_admitted_is_not() -> None:
+    """Connections that never sent a byte stayed open for an hour, and 150 of them shut a process of 150 descriptors."""
+    closed = list[str]()
+    async with serving(Bounds(10, 10), closed) as port, connected(port) as silent, connected(port) as known:
+        await known.say(POST + "Content-Length: 2\r\n\r\nab")
+        assert (await known.answer())[0] == 200
+        async with connected(port) as probing:
+            await probing.say("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await probing.answer())[0] == 200
+            begun = time.monotonic()
+            assert await silent.closed() and await probing.closed()
+            assert HEAD_S / 2 < time.monotonic() - begun < 3 * HEAD_S
+        await known.say(POST + "Content-Length: 2\r\n\r\nab")
+        assert (await known.answer())[0] == 200
+    assert closed == [SILENT, SILENT]
+
+
+@pytest.mark.parametrize(("bounds", "cause"), [(Bounds(5, 100), FULL), (Bounds(100, 5), FULL_OF_ONE)], ids=str)
+async def test_where_all_places_are_taken_whoever_is_silent_makes_room(bounds: Bounds, cause: str) -> None:
+    closed = list[str]()
+    async with serving(bounds, closed) as port:
+        wires = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+        async with connected(port) as wire:
+            for _ in range(3):
+                await wire.say(POST + "Content-Length: 2\r\n\r\nab")
+                assert (await wire.answer())[0] == 200
+            assert closed.count(cause) == 16
+            for reader, writer in wires[:16]:
+                assert await asyncio.wait_for(reader.read(), HEAD_S / 2) == b""
+                writer.close()
+            more = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+            await wire.say(POST + "Content-Length: 2\r\n\r\nab")
+            assert (await wire.answer())[0] == 200
+        for _, writer in (*wires, *more):
+            writer.close()
+
+
+async def test_what_a_refusal_left_unread_is_never_read(port: int) -> None:
+    async with connected(port) as wire:
+        await wire.say("POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+        status, headers, _ = await wire.answer()
+        assert (status, headers["connection"]) == (401, "close")
+        sent, begun = 0, time.monotonic()
+        with pytest.raises(ConnectionError):
+            while sent < 100_000_000:
+                wire.writer.write(b"x" * (1 << 20))
+                await asyncio.wait_for(wire.writer.drain(), 5)
+                sent += 1 << 20
+        assert sent < 20 << 20
+        assert time.monotonic() - begun < 5
+
+
+async def test_a_refusal_of_a_body_that_is_still_coming_is_heard(port: int) -> None:
+    """Senders write head and body one after the other, and read only then."""
+    for _ in range(20):
+        async with connected(port) as wire:
+            await wire.say("POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+            await asyncio.sleep(0.01)
+            await wire.say(b"x" * 100_000)
+            assert (await wire.answer())[0] == 401
+
+
+async def test_whoever_is_refused_again_and_again_waits_for_each_answer_and_others_do_not() -> None:
+    wrong = list[int]()
+    async with serving(Bounds(100, 100), wrong=wrong) as port:
+
+        async def guess() -> float:
+            begun = time.monotonic()
+            async with connected(port) as wire:
+                await wire.say("POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+                assert (await wire.answer())[0] == 401
+            return time.monotonic() - begun
+
+        waited = sorted(await asyncio.gather(*(guess() for _ in range(30))))
+        assert (waited[9] < 0.9, waited[-15] > 0.9, len(wrong)) == (True, True, 30)
+        async with connected(port) as wire:
+            begun = time.monotonic()
+            await wire.say(POST + "Content-Length: 2\r\n\r\nab")
+            assert (await wire.answer())[0] == 200
+            assert time.monotonic() - begun < 0.5
 
 
 @pytest.mark.parametrize(

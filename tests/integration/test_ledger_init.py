@@ -207,6 +207,28 @@ async def test_a_lost_ledger_goes_on_where_it_stood_and_bills_no_repeat(stage: S
     assert await reconciled(stage) == ""
 
 
+async def test_a_ledger_whose_position_is_garbage_halts_alone_and_begins_again(stage: Stage) -> None:
+    """One byte 0xFF in one record ended the meter, and with it every partition, at each start."""
+    stage.put(calls(range(3), ago_s=1200), partition=0)
+    await run(stage, 3)
+    garbage = [(POSITION_KEY, b"\xff"), (b"w12345678", b"\xff"), (b"j" * 17, b"\xff"), (b"w", b"x"), (b"\xff", b"\xff")]
+    for key, value in garbage:
+        stage.producer.produce(stage.topics.changelog, value, key, partition=0)
+    for key, value in garbage[1:]:
+        stage.producer.produce(stage.topics.changelog, value, key, partition=1)
+    stage.producer.flush(10)
+    stage.put(calls([10]), partition=0)
+    stage.put(calls([20, 21]), partition=1)
+    async with stage.running("meter", parts(stage)):
+        await soon(lambda: billed(stage)[0] == 5)
+        await soon(lambda: stage.sensors.halted == [(stage.topics.raw, 0, "unreadable_ledger")])
+    code, (first, second) = await init(stage, "--from", "earliest", "--yes")
+    assert (code, first["state"], second["state"]) == (0, "no_ledger", "sound")
+    await run(stage, 6)
+    assert billed(stage) == (6, Decimal(300))
+    assert await reconciled(stage) == ""
+
+
 async def test_a_worker_that_is_alive_is_fenced_and_finds_the_new_position(stage: Stage) -> None:
     """The command writes by the meter's own transactional id: whoever has the partition cannot commit any more."""
     stage.put(calls(range(8)), partition=0)

@@ -277,6 +277,34 @@ async def test_the_questions_about_usage_are_answered(url: str) -> None:
     ]
 
 
+async def test_what_an_end_overtook_is_done_with_once_the_event_in_its_stead_is(url: str) -> None:
+    """The event that was overtaken stays `failed`: its calls were shown as waiting for ever, and their months kept."""
+    asked = "SELECT transaction_id, org_id, external_subscription_id, processed_at IS NULL FROM litellm_usage_events"
+    instead = msgspec.structs.replace(event(7), transaction_id=f"{PREFIX}7-again", external_subscription_id="next")
+    further = msgspec.structs.replace(
+        event(7), transaction_id=f"{PREFIX}7-again-again", external_subscription_id="last"
+    )
+
+    def told(again: str, status: str) -> Receipt:
+        reason = "unbillable_ended" if status == "failed" else ""
+        return Receipt(f"{PREFIX}7{again}", status, NOW_US, reason=reason)
+
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, usage(1, org_id="org", external_subscription_id="sub"))
+        await writer.put(TOPICS.events, event(7), manifest=manifest())
+        await writer.put(TOPICS.receipts, told("", "completed"), told("", "failed"))
+        assert await rows(url, asked) == [(f"{PREFIX}7", "org", "sub", True)]
+        await writer.put(TOPICS.events, instead, manifest=manifest())
+        assert await rows(url, asked) == [(f"{PREFIX}7-again", "org", "next", True)]
+        await writer.put(TOPICS.receipts, told("-again", "completed"))
+        assert await rows(url, asked) == [(f"{PREFIX}7-again", "org", "next", False)]
+        await writer.put(TOPICS.receipts, told("-again", "failed"))
+        await writer.put(TOPICS.events, further, manifest=manifest())
+        assert await rows(url, asked) == [(f"{PREFIX}7-again-again", "org", "last", True)]
+        await writer.put(TOPICS.receipts, told("-again-again", "completed"))
+    assert await rows(url, asked) == [(f"{PREFIX}7-again-again", "org", "last", False)]
+
+
 async def test_usage_is_counted_from_its_beginning_to_before_its_end(url: str) -> None:
     end = await _calls(url)
     asked = "SELECT coalesce(sum(calls), 0)::int FROM aggregate_customer_usage('customer-123', $1, $2)"

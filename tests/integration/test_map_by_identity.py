@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 
 import httpx
+import msgspec
 import pytest
 
 from connectors.settings import Settings
 from connectors.wiring import worker_parts
 from schemas.customer_id import UNATTRIBUTED
+from schemas.moments import HOUR_US, SECOND_US
 from streams.app import ROLES
+from streams.core.remap import Ending, MappingRequest, remap, unmap
 from streams.running import run_role
 from tests.integration.test_mapping_api import refused, said
 from tests.support.calls import Raw, raw, slp
@@ -146,3 +149,28 @@ async def test_without_it_nobody_is_mapped_by_himself(
         await soon(lambda: len(stage.values(stage.topics.enriched)) == 3)
         assert billed(stage) == {}
         assert stage.values(stage.topics.customers) == []
+
+
+async def test_who_was_deleted_long_ago_is_not_mapped_anew(
+    settings: Settings, kafka: Kafka, topic_prefix: str, lago: Lago
+) -> None:
+    """The record of a deletion is forgotten after 31 days, but not while Lago has a customer of the id."""
+    await lago.subscribe("sub_1", CUSTOMER, "ai_basic", subscription_at="2026-01-01T00:00:00Z")
+    stage = Stage(kafka.bootstrap, topic_prefix, 2)
+    long_ago = time.time_ns() // 1000 - 40 * 24 * HOUR_US
+    for name in (CUSTOMER, "stranger"):
+        first = remap(None, MappingRequest(name, name, "lago"), long_ago, SECOND_US)
+        gone = unmap(first, Ending(deleted=True), long_ago + HOUR_US, SECOND_US)
+        stage.producer.produce(stage.topics.customers, msgspec.json.encode(gone), name)
+    stage.producer.flush(10)
+    port = free_port()
+    by_identity = settings.model_copy(update={"map_by_identity": True, "metrics_port": port})
+    async with running_server(settings, ["api"]) as server, metering(by_identity):
+        await soon(lambda: any(one.value() is None for one in stage.read(stage.topics.customers)), limit_s=20)
+        stage.put([*calls(3), *calls(2, "stranger")])
+        await soon(lambda: asked(port)["customer"] + asked(port)["unknown"] >= 2)
+        await asyncio.sleep(1)
+        assert billed(stage) == {}
+        [forgotten] = [one for one in stage.read(stage.topics.customers) if one.value() is None]
+        assert forgotten.key() == b"stranger"
+        refused(await server.mapping(CUSTOMER), 404)

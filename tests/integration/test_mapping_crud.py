@@ -8,13 +8,16 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from pydantic import SecretStr
 
 from connectors.settings import Settings
 from schemas.customers import CustomerRecord, MappingVersion
-from schemas.moments import HOUR_US, SECOND_US
+from schemas.moments import HOUR_US, SECOND_US, to_iso
 from schemas.topics import CUSTOMERS
+from streams.core.remap import TOO_EARLY
 from tests.integration.test_mapping_api import records, refused, said
 from tests.support.kafka import Kafka
+from tests.support.sandbox import KEY, Lago, lago_sandbox
 from tests.support.server import BEARER, Server, running_server, settings_for
 from tests.support.stage import Stage
 
@@ -30,6 +33,10 @@ def settings(kafka: Kafka, topic_prefix: str) -> Settings:
 async def server(settings: Settings) -> AsyncIterator[Server]:
     async with running_server(settings, ["api"]) as running:
         yield running
+
+
+def with_lago(settings: Settings, lago: Lago) -> Settings:
+    return settings.model_copy(update={"lago_api_url": lago.url, "lago_api_key": SecretStr(KEY)})
 
 
 async def listed(server: Server, **query: Any) -> list[str]:
@@ -242,7 +249,7 @@ async def test_a_customer_deleted_longer_ago_than_usage_is_kept_is_forgotten(
         record = CustomerRecord(name, versions, begun, ended)
         stage.producer.produce(stage.topics.customers, msgspec.json.encode(record), name)
     stage.producer.flush(10)
-    async with running_server(settings, ["api"]) as server:
+    async with lago_sandbox() as lago, running_server(with_lago(settings, lago), ["api"]) as server:
 
         async def forgotten() -> bool:
             answer = await server.http.get("/customers/long-ago/mapping/history", headers=BEARER)
@@ -250,6 +257,28 @@ async def test_a_customer_deleted_longer_ago_than_usage_is_kept_is_forgotten(
 
         await until(forgotten)
         assert len(await history(server, "lately")) == 2
+
+
+async def test_who_paid_before_all_versions_that_are_kept_can_be_said(
+    kafka: Kafka, settings: Settings, topic_prefix: str
+) -> None:
+    """Usage of then that comes now is held; so a mapping may begin there, though it lies in the past."""
+    now = int(time.time()) * SECOND_US
+    begins = [now - days * DAY_US for days in range(90, 10, -10)]
+    versions = tuple(MappingVersion(at_us, f"org_{number}", "tenant") for number, at_us in enumerate(begins))
+    record = CustomerRecord("customer-1", versions, begins[0] - DAY_US, begins[-1], known_from=begins[0])
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=3)
+    stage.producer.produce(stage.topics.customers, msgspec.json.encode(record), "customer-1")
+    stage.producer.flush(10)
+    async with running_server(settings, ["api"]) as server:
+        then = to_iso(begins[0] - 10 * DAY_US)
+        told = said(await server.map(org="org_then", effective_from=then))
+        assert (told["lago_customer_id"], told["held_reason"]) == ("org_then", "no_subscription")
+        assert said(await server.map(org="org_then", effective_from=then))["lago_customer_id"] == "org_then"
+        assert refused(await server.map(org="org_other", effective_from=then), 422)["reason"] == TOO_EARLY
+        assert refused(await server.map(org="org_x", effective_from=to_iso(begins[0])), 422)["reason"] == TOO_EARLY
+        assert [one["lago_customer_id"] for one in await history(server)][:2] == ["org_then", "org_0"]
+        assert said(await server.mapping())["lago_customer_id"] == "org_7", "who pays now is another question"
 
 
 async def test_every_change_has_a_line_in_the_audit_log_with_what_was_and_what_is_to_be(

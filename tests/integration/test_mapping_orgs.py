@@ -28,13 +28,22 @@ async def server(kafka: Kafka, topic_prefix: str, postgres_url: str) -> AsyncIte
 
 @pytest.fixture
 async def theirs(server: Server) -> httpx.AsyncClient:
-    """Whoever holds a key for `org_1`; `mine` and `yours` are mapped to it and to `org_2`."""
+    """Whoever holds a key for `org_1` and ids that begin with `new`; `mine` and `yours` are `org_1`'s and `org_2`'s."""
     said(await server.map("mine", org="org_1"), 201)
     said(await server.map("yours", org="org_2"), 201)
     wanted = {"name": "one org", "scopes": ["mappings:read", "mappings:write"], "orgs": ["org_1"]}
+    wanted["customer_prefixes"] = ["new"]
     key = said(await server.http.post("/api/v1/access/keys", json=wanted, headers=BEARER), 201)
     server.http.headers["Authorization"] = f"Bearer {key['token']}"
     return server.http
+
+
+@pytest.fixture
+async def without_prefixes(server: Server) -> dict[str, str]:
+    """Headers of a key for `org_1` that was given no prefixes, as all keys were before there were any."""
+    wanted = {"name": "old", "scopes": ["mappings:read", "mappings:write"], "orgs": ["org_1"]}
+    key = said(await server.http.post("/api/v1/access/keys", json=wanted, headers=BEARER), 201)
+    return {"Authorization": f"Bearer {key['token']}"}
 
 
 def mapping(customer: str, org: str) -> dict[str, Any]:
@@ -124,3 +133,92 @@ async def test_what_is_announced_for_another_org_is_not_shown(theirs: httpx.Asyn
     assert said(await theirs.get("/customers/mine/mapping"))["upcoming"] == []
     [listed] = said(await theirs.get("/customers/mappings"))["mappings"]
     assert listed["upcoming"] == []
+
+
+@pytest.mark.parametrize("customer", ["victim", "unattributed:generic_api", "New", "ne", "org_1"])
+async def test_an_id_under_none_of_its_prefixes_is_not_adopted(
+    theirs: httpx.AsyncClient, server: Server, customer: str
+) -> None:
+    """Held usage of that name would be the org's for good, and whose it is could not map it any more."""
+    assert refused(await theirs.post("/customers/mapping", json=mapping(customer, "org_1")), 403)
+    for query in ({"dry_run": "true"}, {}):
+        lines = _lines([mapping(customer, "org_1")])
+        told = said(await theirs.post("/customers/mappings/import", params=query, content=lines))
+        assert [error["reason"] for error in told["errors"]] == ["other_org"]
+    server.http.headers.pop("Authorization")
+    assert refused(await server.mapping(customer), 404)["reason"] == "no_mapping"
+
+
+async def test_what_names_nobody_is_not_changed_by_an_org_s_key_even_where_the_org_pays_for_it(
+    theirs: httpx.AsyncClient,
+) -> None:
+    nobody = mapping("unattributed:generic_api", "org_1")
+    said(await theirs.post("/customers/mapping", json=nobody, headers=BEARER), 201)
+    refused(await theirs.post("/customers/mapping", json=nobody | {"billing_plan": "big"}), 403)
+    refused(await theirs.delete("/customers/unattributed:generic_api/mapping"), 403)
+
+
+async def test_a_key_without_prefixes_changes_its_orgs_mappings_and_maps_nothing_new(
+    theirs: httpx.AsyncClient, without_prefixes: dict[str, str]
+) -> None:
+    refused(await theirs.post("/customers/mapping", json=mapping("new", "org_1"), headers=without_prefixes), 403)
+    changed = mapping("mine", "org_1") | {"billing_plan": "big"}
+    said(await theirs.post("/customers/mapping", json=changed, headers=without_prefixes))
+    said(await theirs.delete("/customers/mine/mapping", headers=without_prefixes))
+
+    async def closed() -> bool:  # once the end is in force
+        answer = await theirs.post("/customers/mapping", json=changed, headers=without_prefixes)
+        said(await theirs.delete("/customers/mine/mapping", headers=BEARER)) if answer.is_success else None
+        return answer.status_code == 403
+
+    await until(closed)
+
+
+async def test_to_pay_for_calls_that_another_field_names_is_to_adopt(theirs: httpx.AsyncClient) -> None:
+    """A mapping of what a key pins says nothing about what a client calls itself."""
+    pinned = mapping("pinned", "org_1") | {"id_kind": "key"}
+    said(await theirs.post("/customers/mapping", json=pinned, headers=BEARER), 201)
+    refused(await theirs.post("/customers/mapping", json=pinned | {"id_kind": None}), 403)
+    refused(await theirs.post("/customers/mapping", json=pinned | {"id_kind": "end_user"}), 403)
+    said(await theirs.post("/customers/mapping", json=pinned | {"billing_plan": "big"}))
+
+
+async def test_one_answer_for_another_orgs_and_for_nobodys(theirs: httpx.AsyncClient) -> None:
+    """Else every customer id of every org could be found by asking. Also while the request itself is wrong."""
+    told: dict[str, list[tuple[int, dict[str, str]]]] = {"yours": [], "nobodys": []}
+    for customer, answers in told.items():
+        one = f"/customers/{customer}/mapping"
+        body = mapping(customer, "org_1")
+        for asked in (
+            theirs.get(one),
+            theirs.get(f"{one}/history"),
+            theirs.delete(one),
+            theirs.post(f"{one}/deactivate"),
+            theirs.post(f"{one}/deactivate", json={"effective_from": 1}),
+            theirs.post("/customers/mapping", json=body),
+            theirs.post("/customers/mapping", json=body | {"effective_from": 1}),
+            theirs.post("/customers/mapping", json=body | {"external_subscription_id": "sub_x"}),
+            theirs.post("/customers/mapping", json=body, headers={"If-Match": '"1"'}),
+            theirs.post("/customers/mapping", json=body, headers={"If-None-Match": "*"}),
+            theirs.post("/customers/mappings/import", content=_lines([body | {"effective_from": 1}])),
+        ):
+            answer = await asked
+            shown = answer.json()
+            answers.append(
+                (answer.status_code, {k: v for k, v in shown.items() if k not in ("request_id", "instance")})
+            )
+    assert told["yours"] == told["nobodys"]
+    assert {status for status, _ in told["yours"][:-1]} == {403}
+
+
+async def test_a_refusal_asks_lago_nothing(theirs: httpx.AsyncClient, server: Server) -> None:
+    """Lago takes its time for an org that is asked about: that must not tell whose customer it is."""
+    spent: dict[str, float] = {}
+    for customer in ("yours", "nobodys"):
+        took = []
+        for _ in range(20):
+            begun = time.perf_counter()
+            refused(await theirs.post("/customers/mapping", json=mapping(customer, "org_1")), 403)
+            took.append(time.perf_counter() - begun)
+        spent[customer] = sorted(took)[10]
+    assert abs(spent["yours"] - spent["nobodys"]) < 0.05, spent

@@ -74,6 +74,7 @@ IN_USE = {
     8: [
         "INSERT INTO usage_parts (part, held_customer_id, held_calls, held_reason) VALUES ('part-8', 'c', 1, 'no_mapping')"
     ],
+    9: ["INSERT INTO unprojected_records VALUES ('topic', 0, 7, -1, 'row_refused', 'DataError 22003')"],
 }
 
 

@@ -9,14 +9,16 @@ import httpx
 import msgspec
 import pytest
 
+from connectors.lago.client import LagoClient
 from schemas.customers import OrgRecord, Period
+from schemas.moments import parse_us, to_iso
 from schemas.policy import LatePolicy
 from schemas.records import LagoEvent
 from tests.support.command import meterbridge
 from tests.support.database import projector_parts, rows, until
 from tests.support.eventually import soon
 from tests.support.posting import event, put, quick_delivery, statuses
-from tests.support.sandbox import DAY, Lago, lago_sandbox
+from tests.support.sandbox import DAY, KEY, Lago, lago_sandbox
 from tests.support.stage import QUICK, Stage
 
 
@@ -88,3 +90,30 @@ async def test_by_hold_it_is_a_dead_letter_that_comes_back_when_it_may_be_moved(
         async with stage.running("retry", stage.parts(delivery=quick_delivery(lago, http))):
             await soon(lambda: set(statuses(stage).values()) == {"completed"}, limit_s=20)
     assert (await lago.stats())["totals"]["billed_cents"] == "3"
+
+
+async def test_what_was_posted_to_the_next_subscription_is_not_posted_again_when_its_own_runs_after_all(
+    stage: Stage, lago: Lago
+) -> None:
+    """The record showed an end that was none. The sink was killed after its post; Lago's key is id and subscription."""
+    await lago.subscribe("next", "org", subscription_at="2026-01-01T00:00:00Z")
+    one = event(0)
+    one.properties["org_id"] = "org"
+    posted = msgspec.structs.replace(
+        one,
+        external_subscription_id="next",
+        properties={**one.properties, "usage_end": to_iso(parse_us(one.timestamp))},
+    )
+    period = Period("sub", 0, interval="monthly", charged=("ai_usage",))
+    runs = OrgRecord("org", periods=(period,), updated_at=time.time_ns() // 1000)
+    stage.producer.produce(stage.topics.orgs, msgspec.json.encode(runs), "org")
+    put(stage, [one])
+    async with httpx.AsyncClient(trust_env=False) as http:
+        delivery = quick_delivery(lago, http)
+        answer = await LagoClient(http, lago.url, KEY).post_batch(b'{"events":[' + msgspec.json.encode(posted) + b"]}")
+        assert answer.status == 200
+        async with stage.running("sink", stage.parts(delivery=delivery)):
+            await soon(lambda: statuses(stage) == {"e-0": "completed"})
+    assert (await lago.stats())["totals"]["billed_cents"] == "1.5"
+    [receipt] = stage.values(stage.topics.receipts)
+    assert receipt["external_subscription_id"] == "next"

@@ -16,7 +16,9 @@ from confluent_kafka.admin import AdminClient
 
 from connectors.postgres.migrate import migrate
 from schemas.money import ZERO
+from schemas.records import LagoEvent
 from tests.support.calls import Raw, raw, slp
+from tests.support.command import meterbridge
 from tests.support.database import Watching, fresh_database, projector_parts, rows, until
 from tests.support.enriched import put, usage
 from tests.support.eventually import soon
@@ -253,16 +255,35 @@ async def test_a_topic_that_was_made_anew_halts_its_lanes(stage: Stage, database
     assert {reason for _, _, reason in sensors.halted} == {"recreated"}
 
 
-async def test_a_row_that_is_refused_halts_its_lane_after_all_that_came_before(stage: Stage, database: str) -> None:
+async def test_a_record_that_becomes_no_row_costs_itself_and_is_listed(stage: Stage, database: str) -> None:
+    """An impossible date ended the role, one number in an event's JSON its lane; both stood still for ever."""
     put(stage, range(50), partition=0)
-    bad = msgspec.json.encode(usage(50, start="2026-11-20T99:00:00.000000Z"))
-    stage.producer.produce(stage.topics.enriched, bad, b"acme", partition=0)
+    impossible = msgspec.json.encode(usage(50, start="2026-11-20T99:00:00.000000Z"))
+    stage.producer.produce(stage.topics.enriched, impossible, b"acme", partition=0)
     put(stage, range(51, 60), partition=0)
+    sound = msgspec.json.encode(LagoEvent("d-t-0-0", "sub", "ai_usage", "1795176000.000", "1.45", {}))
+    for value in (
+        sound,
+        sound.replace(b"{}", b'{},"x":1e400000').replace(b"0-0", b"0-1"),
+        sound.replace(b"0-0", b"0-2"),
+    ):
+        stage.producer.produce(stage.topics.events, value, b"sub", partition=0)
+    stage.producer.flush(10)
     async with projector_parts(stage, database) as parts, stage.running("project", parts):
         sensors: Any = parts.sensors
-        await soon(lambda: sensors.halted == [(stage.topics.enriched, 0, "row_refused")])
-        put(stage, range(60, 70), partition=1)
-        await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 60)
-    assert await rows(
-        database, "SELECT next FROM projector_offsets WHERE topic = $1 AND partition = 0", stage.topics.enriched
-    ) == [(50,)]
+        await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 59)
+        await until(database, "SELECT count(*) FROM lago_events", lambda count: count == 2)
+        await soon(lambda: sensors.skipped == {"unreadable": 1, "row_refused": 1})
+        assert sensors.halted == []
+    told = await meterbridge(stage, "db", "unprojected", "--json", DATABASE_URL=database)
+    kept = [(one["topic"], one["partition"], one["offset"], one["reason"]) for one in told.json["records"]]
+    assert sorted(kept) == [(stage.topics.events, 0, 1, "row_refused"), (stage.topics.enriched, 0, 50, "unreadable")]
+    assert "99:00" not in told.out
+    # The call has no row, and was counted all the same: the log no longer vouches for the time before it.
+    [(since,)] = await rows(database, "SELECT since > '2020-01-01' FROM log_completeness WHERE partition = 0")
+    assert since
+    await rows(database, "UPDATE projector_offsets SET next = 0 WHERE topic = $1", stage.topics.events)
+    async with projector_parts(stage, database) as parts, stage.running("project", parts):
+        again = "SELECT next FROM projector_offsets WHERE partition = 0 AND topic LIKE '%lago.events'"
+        await until(database, again, lambda following: following == 3)
+    assert await rows(database, "SELECT count(*) FROM unprojected_records") == [(2,)]

@@ -126,7 +126,7 @@ async def test_attempts_and_refusals_go_by_their_age_and_the_audit_log_stays(url
             await writer.put(TOPICS.rejected, Rejection("bad_cost", "meter", at, "", 1))
             await writer.put(TOPICS.audit, AuditRecord(f"a{at}", at, "ada", "replay", {}))
     done = await prune(url, now - timedelta(days=90))
-    assert done.rows == {"usage_parts": 0, "rejected_calls": 1, "webhook_delivery_logs": 1}
+    assert done.rows == {"usage_parts": 0, "rejected_calls": 1, "webhook_delivery_logs": 1, "unprojected_records": 0}
     left = "SELECT (SELECT count(*) FROM rejected_calls), (SELECT count(*) FROM webhook_delivery_logs), count(*) FROM audit_log"
     assert await rows(url, left) == [(1, 1, 2)]
 
@@ -197,3 +197,17 @@ async def test_a_call_of_a_month_that_was_forgotten_is_not_billed_again(
     assert await rows(database, "SELECT count(*) FROM llm_usage_log") == [(0,)]
     assert Decimal(0) == sum(Decimal(one["precise_total_amount_cents"]) for one in stage.values(stage.topics.events))
     assert msgspec.json.decode(stage.read(stage.topics.audit)[0].value())["action"] == "db.prune"
+
+
+async def test_an_event_in_anothers_stead_stays_as_long_as_a_call_names_the_other(url: str) -> None:
+    """Without it the call would wait for ever, and its month stay for ever."""
+    old = datetime.now(UTC) - timedelta(days=100)
+    failed = msgspec.structs.replace(settled(7, "failed", old), reason="unbillable_ended")
+    again = msgspec.structs.replace(settled(7, "completed", old), transaction_id=f"{PREFIX}7-again")
+    async with Writer(url) as writer:
+        await writer.put(TOPICS.enriched, call(1, datetime.now(UTC), 7))
+        instead = msgspec.structs.replace(event(7), transaction_id=f"{PREFIX}7-again")
+        await writer.put(TOPICS.events, event(7), instead, manifest=manifest())
+        await writer.put(TOPICS.receipts, settled(7, "completed", old), failed, again)
+    await prune(url, datetime.now(UTC) - timedelta(days=90))
+    assert await rows(url, "SELECT count(processed_at) FROM litellm_usage_events") == [(1,)]

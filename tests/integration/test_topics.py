@@ -3,8 +3,10 @@
 import asyncio
 
 import pytest
+import structlog
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
+from connectors.doctor.kafka_rules import is_named, judge_topics
 from connectors.kafka.admin import check_topics, create_topics, topic_ids
 from connectors.settings import Settings
 from schemas.errors import TopicProblem, Unavailable
@@ -64,7 +66,7 @@ def test_what_is_wrong_is_said_in_a_sentence_and_creating_does_not_mend_it(
 ) -> None:
     """A partition count is fixed for life: changing it moves keys away from their ledgers."""
     _make(admin, settings.topic_prefix + RAW.name, 4, RAW.config)
-    _make(admin, settings.topic_prefix + CUSTOMERS.name, 3, {"cleanup.policy": "delete"})
+    _make(admin, settings.topic_prefix + CUSTOMERS.name, 3, {**CUSTOMERS.config, "cleanup.policy": "delete"})
     assert len(create_topics(settings).existed) == 2
     regrown, not_compacted = check_topics(settings)
     assert f"{RAW.name} has 4 partitions where 3 are expected" in regrown
@@ -84,6 +86,56 @@ def test_a_topic_whose_time_is_the_brokers_is_refused(settings: Settings, admin:
     admin.incremental_alter_configs([resource])[resource].result()
     (complaint,) = eventually(lambda: check_topics(settings))
     assert "message.timestamp.type=LogAppendTime where CreateTime is expected" in complaint
+
+
+def _alter(admin: AdminClient, name: str, setting: str, value: str) -> None:
+    entry = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+    admin.incremental_alter_configs([resource])[resource].result()
+
+
+@pytest.mark.parametrize("words", ["worker --only meter", "worker --only sink", "worker --only project", "serve"])
+async def test_no_role_starts_while_a_topic_may_lose_usage(
+    kafka: Kafka, topic_prefix: str, admin: AdminClient, words: str
+) -> None:
+    """A bound by bytes deletes calls that nobody has read, silently, on the busiest day."""
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
+    await asyncio.to_thread(_alter, admin, stage.topics.raw, "retention.bytes", "1048576")
+    await asyncio.to_thread(eventually, lambda: check_topics(stage.settings, to_start=True))
+    needed = {
+        "DATABASE_URL": "postgresql://127.0.0.1:1/none",
+        "WEBHOOK_TOKEN": "t" * 40,
+        "METRICS_PORT": "0",
+        "PORT": "0",
+    }
+    done = await meterbridge(stage, *words.split(), **needed)
+    assert done.code not in (0, 70), done.err
+    assert f"{stage.topics.raw} has retention.bytes=1048576 where -1 is expected" in " ".join(done.err.split())
+
+
+async def test_a_setting_that_loses_nothing_by_itself_is_logged_and_starts(
+    kafka: Kafka, topic_prefix: str, admin: AdminClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
+    await asyncio.to_thread(_alter, admin, stage.topics.raw, "max.message.bytes", "1000000")
+    await asyncio.to_thread(eventually, lambda: check_topics(stage.settings))
+    with structlog.testing.capture_logs() as logs:
+        assert check_topics(stage.settings, to_start=True) == []
+    assert [(one["event"], one["setting"]) for one in logs] == [("topic_setting", "max.message.bytes")]
+
+
+async def test_the_doctor_names_what_is_wrong_with_the_topics(
+    kafka: Kafka, topic_prefix: str, admin: AdminClient
+) -> None:
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
+    assert await judge_topics(stage.settings) == ()
+    await asyncio.to_thread(_alter, admin, stage.topics.raw, "max.message.bytes", "1000000")
+    await asyncio.to_thread(_alter, admin, stage.topics.events, "retention.ms", "60000")
+    await asyncio.to_thread(eventually, lambda: len(check_topics(stage.settings)) == 2)
+    assert {one.code for one in await judge_topics(stage.settings)} == {"topic_setting", "topic_loses_money"}
+    with pytest.raises(Unavailable):
+        await judge_topics(Settings(kafka_bootstrap_servers=f"127.0.0.1:{free_port()}"))
+    assert is_named(Settings(kafka_bootstrap_servers="x:1")) and not is_named(Settings())
 
 
 def test_a_topic_made_anew_has_another_id(settings: Settings, admin: AdminClient) -> None:

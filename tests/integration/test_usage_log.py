@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
 
 import msgspec
 import pytest
@@ -94,12 +96,48 @@ async def test_what_is_no_record_of_ours_is_counted_and_passed_over(url: str) ->
 
 
 async def test_a_row_that_postgres_refuses_is_rejected_without_its_values(url: str) -> None:
+    text = msgspec.json.encode(event(sesame="sesame")).replace(b"}}", b'},"x":1e400000}')
     async with Writer(url) as writer:
         with pytest.raises(Rejected) as refused:
-            await writer.put(TOPICS.enriched, usage(1, start="2026-11-20T99:00:00.000000Z", key_alias="sesame"))
-        assert await writer.projection.place(TopicPartition(TOPICS.enriched, 0)) == Place("id", 0)
-    assert refused.value.reason == "row_refused"
-    assert "99:00" not in str(refused.value) and "sesame" not in str(refused.value)
+            await writer.put(TOPICS.events, text)
+        assert await writer.projection.place(TopicPartition(TOPICS.events, 0)) == Place("id", 0)
+    assert refused.value.reason == "row_refused" and "sesame" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"start": "2026-11-20T99:00:00.000000Z"},
+        {"end": "2026-02-30T09:00:00.000000Z"},
+        {"end": "2026-02-03"},
+        {"start": "infinity"},
+        {"cost_usd": Decimal("NaN")},
+        {"cost_usd": Decimal("1e99999")},
+        {"identity": "x"},
+        {"tokens_input": -1},
+    ],
+)
+async def test_a_call_with_an_impossible_value_is_kept_aside_and_the_log_says_that_it_has_a_gap(
+    url: str, bad: dict[str, Any]
+) -> None:
+    async with Writer(url) as writer:
+        told = await writer.put(TOPICS.enriched, usage(1), usage(2, **bad), usage(3))
+    assert told == Projected({"llm_usage_log": 2}, {"unreadable": 1})
+    assert await rows(url, 'SELECT topic, "offset", reason, problem FROM unprojected_records') == [
+        (TOPICS.enriched, 1, "unreadable", "Unreadable")
+    ]
+    assert await rows(url, "SELECT since = '2026-11-20 12:00Z' FROM log_completeness") == [(True,)]
+
+
+async def test_the_time_of_a_record_may_be_any_number(url: str) -> None:
+    async with Writer(url) as writer:
+        for offset, at_ms in enumerate((-1, 1 << 62, 1_795_176_000_000)):
+            told = await writer.take(TOPICS.events, 0, [Said(offset, at_ms, b"", msgspec.json.encode(event(offset)))])
+            assert told is not None and told.skipped == ({} if offset == 2 else {"unreadable": 1})
+            await writer.take(TOPICS.enriched, 0, [Said(offset, at_ms, b"", msgspec.json.encode(usage(offset)))])
+    assert await rows(url, "SELECT count(*) FROM lago_events") == [(1,)]
+    assert await rows(url, "SELECT count(*), max(recorded_ms) FROM unprojected_records") == [(4, 1 << 62)]
+    assert await rows(url, "SELECT since <= now() FROM log_completeness") == [(True,)]
 
 
 async def test_a_number_that_postgres_does_not_have_costs_its_own_row(url: str) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import jwt
@@ -10,7 +11,9 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
+from pydantic import SecretStr
 
+from tests.support.database import migrated_database
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.sandbox import Lago, lago_sandbox
@@ -95,6 +98,30 @@ async def test_a_user_of_the_provider_sees_their_org_and_no_other(server: Server
     assert (expired.status_code, expired.json()["reason"]) == (401, "token_expired")
     told = (await server.http.get("/openapi.json")).json()["components"]["securitySchemes"]["oidc"]
     assert told["openIdConnectUrl"] == f"{provider.issuer}.well-known/openid-configuration"
+
+
+async def test_a_key_that_a_user_makes_ends_after_oidc_grant_days(
+    kafka: Kafka, topic_prefix: str, postgres_url: str, provider: Provider
+) -> None:
+    """Who has left the provider gets no token any more, and must not go on by a key that they made before."""
+    async with migrated_database(postgres_url) as url:
+        settings = settings_for(
+            kafka, topic_prefix, **names(provider) | {"oidc_grant_days": 2, "database_url": SecretStr(url)}
+        )
+        wanted = {"name": "mine", "scopes": ["orgs:read"], "orgs": ["org_1"]}
+        async with running_server(settings, ("api",)) as server:
+            user = provider.token(permissions=["orgs:read", "keys:write"])
+
+            async def days(path: str, body: dict[str, Any]) -> tuple[str, float]:
+                answer = await server.http.post(f"/api/v1/access/keys{path}", json=body, headers=user)
+                assert answer.status_code == 201, answer.text
+                ends = datetime.fromisoformat(answer.json()["expires_at"])
+                return answer.json()["id"], (ends - datetime.now(UTC)).total_seconds() / 86_400
+
+            made, of_itself = await days("", wanted)
+            _, asked_for_more = await days("", wanted | {"expires_at": "2999-01-01T00:00:00Z"})
+            _, rotated = await days(f"/{made}/rotate", {})
+            assert [round(one, 2) for one in (of_itself, asked_for_more, rotated)] == [2, 2, 2]
 
 
 async def test_where_the_providers_keys_are_can_be_said(kafka: Kafka, topic_prefix: str, provider: Provider) -> None:

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
+from connectors.operations import after_end
+from connectors.orgs import accounts
 from schemas.ledger import SEEN_PREFIX, SETTLED_PREFIX, window_key
 from schemas.money import plain
+from schemas.policy import LatePolicy
 from streams.agents import sink
 from streams.changelog import records_of
+from streams.core import after_end as rebilled
 from streams.core import (
     billing_periods,
     choice,
@@ -19,6 +23,7 @@ from streams.core import (
     matching,
     memory,
     normalise,
+    restamp,
     seal,
     versions,
     writeoff,
@@ -135,6 +140,40 @@ def identities_are_not_written_down(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(stand_ins, "records_of", records)
 
 
+def a_named_subscription_is_taken_at_its_word(patch: pytest.MonkeyPatch) -> None:
+    """Lago has none of this id, or another org has it, or it charges nothing."""
+    patch.setattr(mapping, "named", lambda org, subscription, *_: choice.Choice(subscription))
+
+
+def an_answer_of_the_api_notes_nothing(patch: pytest.MonkeyPatch) -> None:
+    """What Lago answered to a request of the API is not in the org's record."""
+
+    async def noting(*_: object) -> None:
+        """Nothing."""
+
+    patch.setattr(accounts.OrgAccounts, "_note", noting)
+
+
+def what_an_end_overtook_stays_there(patch: pytest.MonkeyPatch) -> None:
+    """Lago took it, and no invoice counts it."""
+    patch.setattr(after_end, "gaps", lambda periods, since_us: [])
+
+
+def what_an_end_overtook_is_posted_with_its_old_moment(patch: pytest.MonkeyPatch) -> None:
+    """In a month that was invoiced."""
+    patch.setattr(rebilled, "billed", lambda periods, subscription, at_us, *_, **__: billing_periods.Billed(at_us))
+
+
+def what_is_held_goes_by_the_oldest_version_that_is_kept(patch: pytest.MonkeyPatch) -> None:
+    """Though it was held for the org of one that is forgotten."""
+    patch.setattr(mapping, "forgotten", lambda *_: False)
+
+
+def the_sink_moves_what_is_late_whatever_the_policy(patch: pytest.MonkeyPatch) -> None:
+    """With LATE_POLICY=hold an operator decides."""
+    patch.setattr(sink, "judged", lambda value, orgs, _, *now: restamp.judged(value, orgs, LatePolicy.SHIFT, *now))
+
+
 FAULTS: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -154,5 +193,11 @@ FAULTS: dict[str, Plant] = {
         a_backfilled_row_has_no_twins,
         the_log_is_asked_for_the_identity_alone,
         identities_are_not_written_down,
+        a_named_subscription_is_taken_at_its_word,
+        an_answer_of_the_api_notes_nothing,
+        what_an_end_overtook_stays_there,
+        what_an_end_overtook_is_posted_with_its_old_moment,
+        what_is_held_goes_by_the_oldest_version_that_is_kept,
+        the_sink_moves_what_is_late_whatever_the_policy,
     )
 }

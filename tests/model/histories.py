@@ -1,21 +1,28 @@
-"""Histories that were billed wrongly once, each by a fault that has a name; they stay right."""
+"""Histories that were billed wrongly once, or are the least of their kind; each has a name, and stays right."""
 
 from collections.abc import Iterator
 
 from tests.model.history import (
     AI,
+    ANSWER,
     DAY,
+    HOLD,
     HOUR,
     MINUTE,
+    NOT,
     SEEK,
+    SHARED,
     TYPO,
+    WEBHOOK,
     Arrives,
     Away,
     Backfilled,
     Call,
     History,
+    Learnt,
     Mapped,
     Polled,
+    Pruned,
     Requeued,
     Restarted,
     Step,
@@ -25,6 +32,7 @@ from tests.model.history import (
     Unmapped,
     WrittenOff,
     at,
+    name_of,
 )
 
 _BEGINS = at("04-02 00:00:00")
@@ -206,4 +214,90 @@ KNOWN: dict[str, History] = {
             "it begins": (Tick(_NOON + 11 * DAY),),
         }.items()
     },
+    "what an end overtook is billed again once it is learnt, and something can bill it": _then(
+        _ANN,
+        _A,
+        Terminated(_NOON, "org_a", AI, way=NOT),
+        _call(_NOON + HOUR),
+        Tick(_NOON + 2 * HOUR),
+        Learnt(_NOON + 3 * HOUR, "org_a", ANSWER),
+        Tick(_NOON + 3 * HOUR),
+        Subscribed(_NOON + 4 * HOUR, "org_a", AI, number=1, way=NOT),
+    ),
+    "what an end overtook waits for a person with LATE_POLICY=hold": _then(
+        _ANN,
+        _A,
+        Restarted(_BEGINS, late=HOLD),
+        Terminated(_NOON, "org_a", AI, way=NOT),
+        _call(_NOON + HOUR),
+        Tick(_NOON + 2 * HOUR),
+        Subscribed(_NOON + 4 * HOUR, "org_a", AI, number=1),
+    ),
+    "a named subscription that has ended pays for nothing, its successor by name does": _then(
+        Mapped(_BEGINS, "ann", "org_a", named=name_of("org_a", AI, 0)),
+        _A,
+        Terminated(_NOON, "org_a", AI, way=NOT),
+        _call(_NOON + HOUR),
+        Tick(_NOON + 2 * HOUR),
+        Subscribed(_NOON + 3 * HOUR, "org_a", AI, number=1),
+        _call(_NOON + 4 * HOUR, 6),
+        Tick(_NOON + 5 * HOUR),
+        Mapped(_NOON + 6 * HOUR, "ann", "org_a", named=name_of("org_a", AI, 1)),
+    ),
+    "a named subscription that another org has": _then(
+        Mapped(_BEGINS, "ann", "org_a", named=name_of("org_b", AI, 0)),
+        Subscribed(_BEGINS, "org_b", AI),
+        _A,
+        _call(_NOON),
+    ),
+    **{
+        f"an external id that the other org has now: {name}": _then(
+            _ANN,
+            Subscribed(_BEGINS, "org_a", AI, number=SHARED),
+            Terminated(_NOON, "org_a", AI, SHARED, way=ended),
+            Subscribed(_NOON + HOUR, "org_b", AI, number=SHARED, way=begun),
+            _call(_NOON + 2 * HOUR),
+            Tick(_NOON + 3 * HOUR),
+            Subscribed(_NOON + 4 * HOUR, "org_a", AI, number=1),
+        )
+        for name, ended, begun in (
+            ("the end is learnt", WEBHOOK, WEBHOOK),
+            ("the new life is learnt", NOT, WEBHOOK),
+            ("nothing is learnt, so it is on the other's invoice", NOT, NOT),
+        )
+    },
+    **{
+        f"a call of the time before all versions that are kept{name}": _then(
+            _ANN,
+            _A,
+            *_back_and_forth(_NOON + HOUR),
+            Mapped(_NOON + 32 * DAY, "ann", "org_b"),
+            Mapped(_NOON + 32 * DAY + HOUR, "ann", "org_a"),
+            Arrives(_NOON + 32 * DAY + 2 * HOUR, Call(0, _NOON, "9")),
+            Requeued(_NOON + 32 * DAY + 3 * HOUR),
+            *then,
+        )
+        for name, then in {
+            "": (),
+            ", and an operator says who paid": (Mapped(_NOON + 33 * DAY, "ann", "org_a", begins=_NOON - DAY),),
+        }.items()
+    },
+    "a mapping that begins in the past, and one that would": _then(
+        Mapped(_NOON, "ann", "org_a", begins=_BEGINS),
+        _A,
+        _call(_NOON),
+        Mapped(_NOON + HOUR, "ann", "org_b", begins=_BEGINS),
+    ),
+    "nobody can tell of a call whose month the log has forgotten": _then(
+        _ANN, _A, Pruned(at("05-03 00:00:00")), Backfilled(at("05-03 00:00:00"), Call(0, _NOON, "1"))
+    ),
+    "the sink moves nothing with LATE_POLICY=hold": _then(
+        _ANN,
+        _A,
+        Restarted(_BEGINS, late=HOLD),
+        Away(at("04-30 23:00:00"), away=True),
+        _call(at("04-30 23:00:00")),
+        Tick(at("04-30 23:10:20")),
+        Away(at("05-01 00:10:30"), away=False),
+    ),
 }

@@ -19,6 +19,13 @@ CHARGED = {AI: (USAGE,), SEEK: (SEARCHES,), BOTH: (USAGE, SEARCHES)}
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 #: How much later than it is written a mapping applies.
 LEAD = 5
+#: By which way our records learn what Lago has of an org: its webhook (all subscriptions), an answer of the API's (all,
+#: too), the learner of mapped orgs (those that run, unless one has ended), the poll (all orgs, with the learner); or not.
+WEBHOOK, ANSWER, LEARNER, POLL, NOT = "webhook", "answer", "learner", "poll", ""
+#: A subscription's number: that of the one external id which orgs use one after the other.
+SHARED = 9
+#: What LATE_POLICY may be.
+SHIFT, HOLD = "shift", "hold"
 #: A tick is three turns of the worker, so far apart: what its subscription can bill no more is held in the first,
 #: goes to another one in the second and is sealed in the third.
 TURNS, TURN = 3, 3
@@ -31,6 +38,11 @@ def at(text: str) -> int:
 
 #: Before the first step, and after the last invoice that could hold anything of it.
 BEGINS, ENDS = at("03-25 00:00:00"), at("07-01 00:00:00")
+
+
+def name_of(org: str, plan: str, number: int) -> str:
+    """A subscription's external id."""
+    return "shared" if number == SHARED else f"{org}-{plan}-{number}"
 
 
 @dataclass(frozen=True)
@@ -121,32 +133,48 @@ class Unmapped(Step):
 
 @dataclass(frozen=True)
 class Subscribed(Step):
-    """An org gets a subscription in Lago, which began so many days ago; `own`: its record names it as the org's."""
+    """An org gets a subscription in Lago, which began so many days ago; `own`: its record names it as the org's.
+    `way`: by which our record learns of it."""
 
     org: str
     plan: str
     days_ago: int = 0
     number: int = 0
     own: bool = False
+    way: str = WEBHOOK
 
     @property
     def subscription(self) -> str:
         """Its external id."""
-        return f"{self.org}-{self.plan}-{self.number}"
+        return name_of(self.org, self.plan, self.number)
 
 
 @dataclass(frozen=True)
 class Terminated(Step):
-    """A subscription ends in Lago."""
+    """A subscription ends in Lago. `way`: by which our record learns of it."""
 
     org: str
     plan: str
     number: int = 0
+    way: str = WEBHOOK
 
     @property
     def subscription(self) -> str:
         """Its external id."""
-        return f"{self.org}-{self.plan}-{self.number}"
+        return name_of(self.org, self.plan, self.number)
+
+
+@dataclass(frozen=True)
+class Learnt(Step):
+    """Our record learns what Lago has of the org by now."""
+
+    org: str
+    way: str = WEBHOOK
+
+
+@dataclass(frozen=True)
+class Pruned(Step):
+    """The usage log forgets the calls of all months before this one, and that it did."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +198,13 @@ class Restarted(Step):
     window: int = MINUTE
     group_by: tuple[str, ...] = ()
     decimals: int = 12
+    late: str = SHIFT
 
 
 @dataclass(frozen=True)
 class Tick(Step):
-    """The worker does what time does, in `TURNS` turns; then what is sealed is posted, unless Lago is away."""
+    """Time passes: deleted mappings are forgotten, the worker does what time does, in `TURNS` turns; then what is sealed
+    is posted, and what an end overtook is billed again, unless Lago is away."""
 
 
 History = tuple[Step, ...]

@@ -1,29 +1,22 @@
 """The model: what is owed after a history, by the laws of docs/owed.md alone. It knows nothing of the product.
 
-It is slow and short on purpose: whoever doubts the product reads this page.
+It is slow and short on purpose: whoever doubts the product reads this page, and the two beside it: who pays by the
+mappings (`payers.py`), and what there is of subscriptions (`lives.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 
 from tests.model import history as h
+from tests.model.lives import Life, Lives, start_of_month
+from tests.model.payers import Mapping, Payer, Version, covering, turns
 
 GRACE, HORIZON, MEMORY = 5, 23 * h.HOUR, 24
+#: What is held so long is merged; within quarters of an hour.
+MERGED_AFTER, QUARTER = h.HOUR, 15 * h.MINUTE
 ZERO, CENT = Decimal(0), Decimal("0.01")
 Bill = tuple[str, str, str, str]
-
-
-@dataclass
-class Life:
-    """A subscription: `[start, end)`."""
-
-    org: str
-    plan: str
-    name: str
-    start: int
-    end: int | None = None
 
 
 @dataclass
@@ -49,11 +42,19 @@ class Use:
     metric: str
     cost: Decimal
     identity: object
+    group: int = 0
+    at: int = 0  # the moment it is judged by: its end, or that of the last one that it went together with
+    merged: object = None
     window: int = 0
     life: Life | None = None  # None: held
-    month: str = ""  # of the invoice it is on
+    holder: str = ""  # the org that it was held for when that one's mapping was forgotten
+    astray: bool = False  # it came when its mapping was forgotten already
     sealed: bool = False  # an event of that subscription is made, at this moment
     moment: int = 0
+    posted: tuple[str, int] | None = None  # to that subscription, with that moment
+    bill: Life | None = None  # and is on this one's invoice of this month; None: on none
+    month: str = ""
+    again: bool = False  # after an end that was not known
     dead: bool = False
     given_up: bool = False
 
@@ -68,123 +69,210 @@ class Model:
         self.counted: dict[object, Use] = {}
         self.costless: dict[object, int] = {}
         self.late: list[Use] = []
-        self.lives: list[Life] = []
-        self.own: dict[str, str] = {}
-        self.mappings: dict[str, list[tuple[int, h.Mapped | h.Unmapped]]] = {}
+        self.pruned = 0
+        self.lives = Lives()
+        self.mappings: dict[str, Mapping] = {}
 
     def call(self, call: h.Call, identity: object = None) -> Use:
         """As it is told."""
         name = f"call-{call.number}-{call.ended}"
-        return Use(name, call.customer, call.kind, call.ended, h.USAGE, Decimal(call.cost or 0), identity or name)
+        cost = Decimal(call.cost or 0)
+        return Use(name, call.customer, call.kind, call.ended, h.USAGE, cost, identity or name, call.number % 2)
 
-    def arrives(self, use: Use, *, checked: bool = False) -> None:
+    def arrives(self, use: Use, *, checked: bool = False) -> bool:
         """What is used counts once, by its identity; a call only with a cost: a copy without one leaves the way open.
-        What ended so long ago that a copy of it may be forgotten is not counted unseen. A cost is rounded once, to the
-        decimals of the day, half to even."""
+        What ended so long ago that a copy of it may be forgotten is not counted unseen: it is looked for in the log of
+        calls, `checked`. Of what the log has forgotten nobody can tell. A cost is rounded once, to the decimals of the
+        day, half to even. False: it waits, or is not sent."""
+        if checked and use.ended <= self.pruned:
+            return use.identity in self.counted
         if checked and (use.identity in self.counted or (not use.cost and use.identity in self.costless)):
-            return  # the log of calls knows it: it is not sent
+            return True  # the log of calls knows it: it is not sent
         counted = self.costless.get(use.identity, -h.ENDS)
         remembered = self.clock // h.HOUR - counted // h.HOUR <= MEMORY
         self.clock = max(self.clock, self.now)
         if use.identity in self.counted:
-            return
+            return True
         if use.ended < self.clock - HORIZON and not checked and not remembered:
             self.late.append(use)
-            return
+            return False
         use.cost = use.cost.quantize(Decimal(1).scaleb(-self.settings.decimals), ROUND_HALF_EVEN)
         if not use.cost and use.metric == h.USAGE:
             self.costless.setdefault(use.identity, self.clock)
-        else:
-            use.window = self.settings.window if use.metric == h.USAGE else 0
-            use.life = self.payer(use)
-            self.counted[use.identity] = use
-            if not use.window:
-                self.seals(use)
+            return True
+        use.at, use.window = use.ended, self.settings.window if use.metric == h.USAGE else 0
+        use.astray = use.ended < self.mappings.get(use.customer, Mapping()).known_from
+        use.life = self.payer(use)
+        self.counted[use.identity] = use
+        if not use.window:
+            self.seals([use])
+        return True
 
     def payer(self, use: Use) -> Life | None:
         """The subscription that pays, None: it is held; none that has ended."""
-        found = (self.choice(use, org, named, use.ended) for org, named in self.payers(use))
+        found = (self.choice(use, org, named, use.at) for org, named in self.payers(use))
         return next((life for life in found if life), None)
 
-    def choice(self, use: Use, org: str, named: str, moment: int) -> Life | None:
+    def choice(self, use: Use, org: str, named: str, moment: int, *, asked: bool = False) -> Life | None:
         """Of the org's subscriptions that charge the metric: the one that ran at the moment; else the one that began
-        next; of several the org's own."""
-        lives = [life for life in self.lives if life.org == org and use.metric in h.CHARGED[life.plan]]
+        next; of several the org's own. `asked`: of those that Lago tells now; else of those on our record."""
+        known = self.lives.of(org) if asked else self.lives.known.get(org, [])
+        lives = [life for life in known if use.metric in h.CHARGED[life.plan]]
         free = not lives and use.metric != h.USAGE  # it has no amount: where no plan charges it, it goes to any of them
-        lives = [life for life in self.lives if life.org == org] if free else lives
-        lives = [life for life in lives if named in ("", life.name) and self.runs(life)]
-        best = [life for life in lives if life.start <= moment and (life.end is None or moment < life.end)]
+        lives = [life for life in (known if free else lives) if named in ("", life.name) and not life.over(self.now)]
+        best = [life for life in lives if life.covers(moment)]
         if not best and (later := [life for life in lives if life.start > moment]):
             best = [life for life in later if life.start == min(other.start for other in later)]
-        own = [life for life in best if life.name == self.own.get(org)]
+        own = [life for life in best if life.name == self.lives.own.get(org)]
         return (own or best)[0] if len(best) == 1 or own or (free and best) else None
 
-    def payers(self, use: Use) -> Iterator[tuple[str, str]]:
-        """Orgs, with the subscription that is named: of the mapping that the end lies in; the first one covers all
-        before it. Where it is of no use to the call (ended, or for another kind of id) the next one that is. After it,
-        should it lead to no subscription, later ones to the same org; and to another org only if it was deleted before
-        its org had any subscription. Then that org is the one that holds it, and the same is asked of it.
-        None takes over before it has begun."""
+    def follows(self, use: Use, life: Life) -> Life | None:
+        """That life, or where it has ended the next one of the same id. What our record has not is taken at its word."""
+        same = [one for one in self.lives.known.get(life.org, []) if one.name == life.name] or [life]
+        charging = [one for one in same if use.metric in h.CHARGED[one.plan]]
+        lives = charging if charging or use.metric == h.USAGE else same
+        return min((one for one in lives if not one.over(self.now)), key=lambda one: one.start, default=None)
+
+    def payers(self, use: Use) -> Iterator[Payer]:
+        """Orgs, with the subscription that is named: of the mapping that the end lies in, see `turns`. What was held for
+        an org when its mapping was forgotten stays with it. What comes only then is nobody's."""
         if use.kind == "org":
             yield use.customer, ""
-        versions = self.mappings.get(use.customer, [])
-        covering = max((n for n, (begins, _) in enumerate(versions) if begins <= use.ended), default=0)
-        holder: h.Mapped | None = None
-        deleted = named = False
-        for begins, mapped in versions[covering:]:
-            if begins > self.now and mapped is not versions[covering][1]:
-                return
-            if isinstance(mapped, h.Unmapped):
-                deleted |= mapped.deleted and holder is not None
-            elif mapped.kind in ("", use.kind):
-                if holder and mapped.org != holder.org:
-                    if not deleted or named or any(life.org == holder.org for life in self.lives):
-                        return
-                    named = False
-                holder, deleted, named = mapped, False, named or bool(mapped.named)
-                yield mapped.org, mapped.named
+        mapping = self.mappings.get(use.customer, Mapping())
+        if not mapping.versions:
+            return
+        unknown, first = use.at < mapping.known_from, covering(mapping.versions, use.at)
+        found = list(turns(mapping.versions, first, use.kind, self.now, lambda org: bool(self.lives.known.get(org))))
+        if (
+            use.holder
+            and use.at < mapping.versions[0][0]
+            and (unknown or use.holder not in [org for org, _ in found[:1]])
+        ):
+            found = [(use.holder, "")]
+        elif unknown and use.astray:
+            found = []
+        yield from found
+
+    def forgets(self, customer: str, mapping: Mapping, versions: list[Version], known_from: int) -> None:
+        """No record is kept of older versions: what is held is held for who would pay now."""
+        for use in self.counted.values() if versions != mapping.versions else ():
+            if use.customer == customer and not use.sealed:
+                found = next(self.payers(use), None)
+                use.holder = use.life.org if use.life else found[0] if found else use.holder
+        mapping.versions, mapping.known_from = versions, known_from
 
     def maps(self, step: h.Mapped | h.Unmapped) -> None:
-        """From now and the lead on, or from the moment that it names. What was announced for later stays, unless the
-        mapping is ended: that takes it back."""
-        begins = max(step.at + h.LEAD, step.begins if isinstance(step, h.Mapped) else 0)
-        versions = self.mappings.setdefault(step.customer, [])
-        later = [] if isinstance(step, h.Unmapped) else [one for one in versions if one[0] > begins]
-        versions = [one for one in versions if one[0] < begins] or [(0, first) for _, first in versions[:1]]
-        if versions or isinstance(step, h.Mapped):
-            self.mappings[step.customer] = [*versions, (begins, step), *later]
+        """Who pays is another from some moment on."""
+        mapping = self.mappings.setdefault(step.customer, Mapping())
+        if isinstance(step, h.Mapped):
+            self.lives.asked(step.org, step.named, step.at)
+        if mapping.maps(step):
+            self.forgets(step.customer, mapping, *mapping.forgets(step.at))
 
-    def runs(self, life: Life) -> bool:
-        """A subscription that has ended has had its last invoice."""
-        return life.end is None or self.now < life.end
+    def moved(self, use: Use, life: Life, moment: int) -> int:
+        """The first moment from that on which an invoice of that life, made in future, will hold."""
+        return max(moment, life.start, start_of_month(self.now))
 
-    def seals(self, use: Use) -> None:
-        """An event is made, of a subscription that runs; and posted, unless Lago is away. It is on the invoice of its
-        own month, or, where that is made already or the subscription began later, on the first one that can hold it.
-        What waits for Lago until its subscription has ended is the org's next one's; without one it is a dead letter."""
-        if not use.sealed and use.life and not self.runs(use.life):
-            use.life = None
-        if use.life is None:
-            return
-        if not use.sealed:
-            use.sealed, use.moment = True, max(use.ended, use.life.start, start_of_month(self.now))
-        if not self.away:
-            life = use.life if self.runs(use.life) else self.choice(use, use.life.org, "", use.moment)
-            use.dead = life is None
-            if life is not None:
-                use.life, use.month = life, month_of(max(use.moment, life.start, start_of_month(self.now)))
+    def seals(self, uses: list[Use]) -> None:
+        """One event is made of calls that go together, of a subscription that runs. It is judged by the last of them: it
+        is on the invoice of its own month, or, where that is made already or the subscription began later, on the
+        first one that can hold it; with LATE_POLICY=hold it is held then."""
+        at = max(use.at for use in uses)
+        for use in uses:
+            use.at = at
+            use.life = use.life and self.follows(use, use.life)
+            moment = self.moved(use, use.life, at) if use.life else at
+            if self.settings.late == h.HOLD and moment != at:
+                use.life = None
+            use.sealed, use.moment = use.life is not None, moment
+        self.posts(uses)
+
+    def posts(self, uses: Iterable[Use]) -> None:
+        """What is sealed goes to Lago, unless that is away. What waits until its subscription has ended is the org's
+        next one's, without one it is a dead letter; so is, with LATE_POLICY=hold, whatever would be changed."""
+        for use in uses:
+            if self.away or not use.life or not use.sealed or use.posted or use.dead:
+                continue
+            life = self.follows(use, use.life) or self.choice(use, use.life.org, "", use.moment)
+            moment = self.moved(use, life, use.moment) if life else 0
+            changed = life is None or (life.name, moment) != (use.life.name, use.moment)
+            use.dead = life is None or (changed and self.settings.late == h.HOLD)
+            if life and not use.dead:
+                use.life, use.posted = life, (life.name, moment)
+                use.bill, use.month = self.lives.invoice(life.name, moment, self.now)
+
+    def rebills(self) -> None:
+        """What was posted with a moment behind an end that was not known then is on no invoice. Once our record shows
+        an end of the org's, Lago is asked; then it is billed again, of the subscription that pays by what Lago says."""
+        lost = [use for use in self.counted.values() if use.posted and use.life and not use.dead]
+        for use in lost if self.settings.late != h.HOLD and not self.away else ():
+            org, (name, moment) = use.life.org, use.posted  # type: ignore[union-attr,misc]
+            ended = [life for life in self.lives.known.get(org, []) if life.over(self.now)]
+            # What is on another org's invoice is not billed again: Lago cannot take it from there (a person can).
+            taken = any(life.org != org and life.name == name and life.at(moment) for life in self.lives.true)
+            if ended and not taken and self.lives.behind_an_end(org, name, moment, self.now):
+                life = self.choice(use, org, "", use.moment, asked=True)
+                if life:
+                    use.life, use.moment, use.posted, use.again = life, self.moved(use, life, use.moment), None, True
+        self.posts(lost)
 
     def ticks(self) -> None:
-        """What is held and has a payer now is his; what is ripe is sealed."""
-        for use in self.counted.values():
-            if use.month or use.given_up or use.dead:
-                continue
+        """What is held and has a payer now is his; what is ripe is sealed; what is held for long is merged."""
+        for customer, mapping in self.mappings.items():
+            if mapping.is_forgotten(self.now):
+                self.forgets(customer, mapping, [], 0)
+        self.now += h.TURN * (h.TURNS - 1)
+        waiting = [use for use in self.counted.values() if not use.sealed and not use.given_up]
+        for use in waiting:
             if use.life is None:
-                use.life, use.window = self.payer(use), self.settings.window if use.metric == h.USAGE else 0
-            if self.now >= (use.ended // use.window * use.window + use.window if use.window else use.ended) + GRACE:
-                if not use.sealed and use.life and not self.runs(use.life):
-                    use.life = self.payer(use)
-                self.seals(use)
+                self.releases(use)
+        parts: dict[object, list[Use]] = {}
+        for use in waiting:
+            if use.life and self.ripe(use) and not self.follows(use, use.life):
+                self.releases(use)
+            if use.life and self.ripe(use):
+                key = use.customer, use.kind, use.group, use.life.org, use.life.name, use.window, self.start(use)
+                parts.setdefault(key if use.metric == h.USAGE else use.name, []).append(use)
+        for part in parts.values():
+            self.seals(part)
+        self.merges([use for use in waiting if use.life is None and use.metric == h.USAGE])
+        self.rebills()
+
+    def start(self, use: Use) -> int:
+        """Of its window."""
+        return use.at // use.window * use.window if use.window else use.at
+
+    def ripe(self, use: Use) -> bool:
+        """Whether its window is over."""
+        return self.now >= self.start(use) + use.window + GRACE
+
+    def releases(self, use: Use) -> None:
+        """It goes to who pays by now; with LATE_POLICY=hold not where its moment would have to be another."""
+        use.life, use.window = self.payer(use), self.settings.window if use.metric == h.USAGE else 0
+        if use.life and self.settings.late == h.HOLD and self.moved(use, use.life, use.at) != use.at:
+            use.life = None
+
+    def merges(self, held: list[Use]) -> None:
+        """Of one customer and model, and of a quarter of an hour in which nothing begins or ends as far as is known:
+        goes together from now on, by the last of them."""
+        parts: dict[object, list[Use]] = {}
+        for use in held:
+            if use.at < self.now - MERGED_AFTER:
+                begun = sum(border <= use.at for border in self.borders(use.customer))
+                use.merged = use.merged or (use.customer, use.kind, use.group, use.at // QUARTER, begun)
+                parts.setdefault(use.merged, []).append(use)
+        for part in parts.values():
+            for use in part:
+                use.at = max(other.at for other in part)
+
+    def borders(self, customer: str) -> Iterator[int]:
+        """Where a version of the customer's mapping begins, or a subscription of its orgs begins or ends, as far as is known."""
+        mapping = self.mappings.get(customer, Mapping())
+        kept = mapping.versions
+        yield from (mapping.known_from, *(begins for begins, _ in kept))
+        for org in {mapped.org for _, mapped in kept if isinstance(mapped, h.Mapped)}:
+            for life in self.lives.known.get(org, []):
+                yield from (moment for moment in (life.start, life.end) if moment is not None)
 
     def takes(self, step: h.Step) -> None:
         """One step."""
@@ -197,57 +285,56 @@ class Model:
                 self.arrives(self.call(job, ("job", step.job)), checked=isinstance(step, h.BackfilledJob))
             case h.Recorded(org=org):
                 name = f"{org}-s-{step.number}"
+                self.lives.meant.add(org)
                 self.arrives(Use(name, org, "org", step.ended, h.SEARCHES, ZERO, name))
             case h.Backfilled(call=call):
                 self.arrives(self.call(call), checked=True)
             case h.Requeued():
                 waiting, self.late = self.late, []
-                for use in waiting:
-                    self.arrives(use, checked=True)
+                self.late += [use for use in waiting if not self.arrives(use, checked=True)]
+            case h.Pruned():
+                self.pruned = start_of_month(self.now)
             case h.Mapped() | h.Unmapped():
                 self.maps(step)
             case h.Subscribed():
-                self.lives.append(Life(step.org, step.plan, step.subscription, step.at - step.days_ago * h.DAY))
-                if step.own:
-                    self.own[step.org] = step.subscription
+                self.lives.begins(step)
             case h.Terminated():
-                for life in self.lives:
-                    if life.name == step.subscription and life.end is None:
-                        life.end = step.at
+                self.lives.ends(step)
+            case h.Learnt():
+                self.lives.learn(step.org, step.way, step.at)
             case h.WrittenOff(customer=customer):
                 for use in self.counted.values():
                     use.given_up |= use.customer == customer and use.life is None
             case h.Away():
                 self.away = step.away
-                for use in self.counted.values():
-                    if use.sealed and not use.month and not use.dead:
-                        self.seals(use)
+                self.posts(self.counted.values())
             case h.Restarted():
                 self.settings = step
             case h.Tick():
-                self.now += h.TURN * (h.TURNS - 1)
                 self.ticks()
 
     def answer(self) -> Owed:
         """After the last step: one rounding a fee, half up to the cent."""
         owed = Owed()
-        exact: dict[Bill, Decimal] = {}
+        exact: dict[tuple[Bill, int], Decimal] = {}
         for use in self.counted.values():
             if use.given_up:
                 owed.written_off += use.cost
-            elif use.month and use.life:
-                owed.sealed += use.cost
-                if use.metric not in h.CHARGED[use.life.plan]:
-                    continue
-                bill = use.life.org, use.life.name, use.month, use.metric
-                exact[bill] = exact.get(bill, ZERO) + (use.cost if use.metric == h.USAGE else h.SEARCH_CENTS * CENT)
-            elif use.cost and use.sealed:
-                owed.sealed += use.cost
-                owed.dead[use.customer] = owed.dead.get(use.customer, ZERO) + use.cost
-            elif use.cost:
+            elif not use.sealed:
                 owed.held[use.customer] = owed.held.get(use.customer, ZERO) + use.cost
-        rounded = {bill: int((usd * 100).quantize(Decimal(1), ROUND_HALF_UP)) for bill, usd in exact.items()}
-        owed.invoices = {bill: cents for bill, cents in rounded.items() if cents}
+            else:
+                owed.sealed += use.cost
+                if use.dead:
+                    owed.dead[use.customer] = owed.dead.get(use.customer, ZERO) + use.cost
+                elif use.bill and use.metric in h.CHARGED[use.bill.plan]:
+                    bill = use.bill.org, use.bill.name, use.month, use.metric
+                    price = use.cost if use.metric == h.USAGE else h.SEARCH_CENTS * CENT
+                    exact[bill, use.bill.start] = exact.get((bill, use.bill.start), ZERO) + price
+        for (bill, _), usd in exact.items():
+            if cents := int((usd * 100).quantize(Decimal(1), ROUND_HALF_UP)):
+                owed.invoices[bill] = owed.invoices.get(bill, 0) + cents
+        owed.held = {customer: cost for customer, cost in owed.held.items() if cost}
+        owed.dead = {customer: cost for customer, cost in owed.dead.items() if cost}
         owed.late = {use.name for use in self.late if use.identity not in self.counted}
         return owed
 
@@ -258,13 +345,3 @@ def owed(history: h.History) -> Owed:
     for step in history:
         model.takes(step)
     return model.answer()
-
-
-def start_of_month(moment: int) -> int:
-    """Of the month that holds it; UTC."""
-    return int(datetime.fromtimestamp(moment, UTC).replace(day=1, hour=0, minute=0, second=0).timestamp())
-
-
-def month_of(moment: int) -> str:
-    """As `2026-04`."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m")

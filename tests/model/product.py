@@ -5,7 +5,8 @@ as the usage log does). The turns of the worker and of the operator are steps of
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -15,35 +16,40 @@ from typing import Any
 import msgspec
 from aiokafka import TopicPartition
 
+from connectors.customers.forgetting import Forgetting
+from connectors.customers.mappings import Mappings
 from connectors.http.ingress.storing import Store
 from connectors.http.ingress.strip import strip
 from connectors.kafka.producer import Record
-from connectors.lago.metered import metered
+from connectors.lago.metered import InMemoryUsage, metered
+from connectors.lago.org_billing import OrgBilling
+from connectors.lago.subscription_ids import InMemoryIds
 from connectors.operations.letters import usage_of
 from connectors.operations.pricing import as_counted
 from connectors.operations.requeue import checked
+from connectors.orgs.accounts import OrgAccounts, Wanted
+from connectors.orgs.learning import OrgLearner
 from connectors.orgs.truth import OrgTruth
 from connectors.orgs.usage_sink import record_of
-from schemas.customers import CustomerRecord
 from schemas.errors import Rejected
-from schemas.moments import SECOND_US, parse_us, to_iso
+from schemas.moments import SECOND_US, to_iso
 from schemas.money import quantum
-from schemas.policy import MeterPolicy
-from schemas.records import EnrichedUsage, Rejection, WriteOff
+from schemas.policy import LatePolicy, MeterPolicy
+from schemas.records import Rejection, WriteOff
 from schemas.wire import BACKFILL, FLAT, SLP, RawRecord
 from streams.agents.meter import MeterWork
 from streams.agents.sink import DeliveryWork
 from streams.core.backoff import RetryPolicy
 from streams.core.breaker import Breaker
 from streams.core.customer_key import CUSTOMER_ID_FIELDS
-from streams.core.matching import MISSING, PRICED, Counted, verdict
-from streams.core.remap import Ending, MappingRequest, remap, unmap
+from streams.core.remap import KEEP_US, Ending, MappingRequest
 from streams.delivery import Delivery
 from streams.writes import CONTROL, WRITE_OFF
 from tests.model import history as h
 from tests.model.lago import Clock, Lago
 from tests.model.litellm import body_of, job_row_of, poll_of, row_of
-from tests.model.stand_ins import TOPICS, Ledger, Raw, Silent, Table, Writer
+from tests.model.log import Log
+from tests.model.stand_ins import TOPICS, Ledger, Orgs, Raw, Silent, Table, Writer
 from tests.support.virtual_time import VirtualLoop, virtual_now
 
 LEAD_US = h.LEAD * SECOND_US
@@ -75,7 +81,7 @@ class Product:
         self.lago = lago
         self.topics: dict[str, list[Any]] = {}
         self.raw: list[Raw] = []
-        self.customers, self.orgs = Table(), Table()
+        self.customers, self.orgs = Table(), Orgs(clock)
         self.truth = OrgTruth(
             self.customers.table,
             self.orgs.table,
@@ -86,16 +92,38 @@ class Product:
         )
         self.ingress = Store(self, "raw", "rejected", CUSTOMER_ID_FIELDS, clock.us)
         self.sink = _sink(clock, lago, self.orgs, self.topics)
+        self.learner = OrgLearner(self.customers.table, self.orgs.table, self.orgs, lago.client, now_us=clock.us)
+        self.mappings = Mappings(
+            self.customers,  # type: ignore[arg-type]
+            self.orgs,  # type: ignore[arg-type]
+            self.customers,  # type: ignore[arg-type]
+            self.learner,
+            lead_us=LEAD_US,
+            keep_us=KEEP_US,
+            now_us=clock.us,
+            event_code=h.USAGE,
+        )
+        self.forgetting = Forgetting(
+            self.customers.table,
+            self.customers,  # type: ignore[arg-type]
+            lago.client.customer,
+            clock.us,
+            asyncio.sleep,
+        )
+        billing = OrgBilling(lago.client, InMemoryIds(), InMemoryUsage(), now_us=clock.us)
+        self.accounts = OrgAccounts(billing, self.orgs, clock.us)
+        self.log = Log(clock, lago, self.topics)
         self.changelog: dict[bytes, bytes | None] = {}
         self.polls = 0
         self.away = False
         self.posted = 0
         self.back = 0
+        self.left: list[tuple[str, bytes]] = []
         self.policy = MeterPolicy(deployment="d")
 
     async def start(self, policy: MeterPolicy) -> None:
         """A worker begins, or takes over from one that is gone."""
-        self.policy = policy
+        self.policy = self.sink._policy = policy
         self.ledger = Ledger(self.clock, self.topics, self.changelog)
         self.work = MeterWork(
             self.ledger,  # type: ignore[arg-type]
@@ -140,6 +168,7 @@ class Product:
                 await self.backfill(job_row_of(step))
             case h.Recorded():
                 event = metered(step.org, h.SEARCHES, f"{step.org}-s-{step.number}", {}, step.ended, self.clock.us())
+                self.learner.named(step.org)
                 _, key, value, _ = record_of(event, "", self.clock.us())
                 await self.fold([(key or "", value)])
             case h.Requeued():
@@ -152,13 +181,12 @@ class Product:
                     id_kind=step.kind,
                     external_subscription_id=step.named,
                     effective_from=step.begins * SECOND_US or None,
+                    correct=False,
                 )
-                known = self.customers.table.get(step.customer)
-                self.customers.put(step.customer, remap(known, request, self.clock.us(), LEAD_US))
+                with suppress(Rejected):
+                    await self.mappings.put(request)
             case h.Unmapped():
-                known: CustomerRecord | None = self.customers.table.get(step.customer)
-                if known is not None:
-                    self.customers.put(step.customer, unmap(known, Ending(step.deleted), self.clock.us(), LEAD_US))
+                await self.mappings.end(step.customer, Ending(step.deleted))
             case h.Subscribed():
                 await self.lago.save(
                     "/subscriptions",
@@ -171,10 +199,14 @@ class Product:
                 )
                 if step.own:
                     await self.orgs.change(step.org, lambda org: _replace(org, subscription_id=step.subscription))
-                await self.truth.refresh(step.org)
+                await self.learn(step.org, step.way)
             case h.Terminated():
-                if await self.lago.terminate(step.subscription):
-                    await self.truth.refresh(step.org)
+                await self.lago.terminate(step.subscription)
+                await self.learn(step.org, step.way)
+            case h.Learnt():
+                await self.learn(step.org, step.way)
+            case h.Pruned():
+                self.log.prune(self.clock.us())
             case h.WrittenOff():
                 order = WriteOff("audit", self.clock.us(), self.clock.us())
                 await self.fold([(step.customer, msgspec.json.encode(order))], ((CONTROL, WRITE_OFF),))
@@ -184,10 +216,27 @@ class Product:
             case h.Restarted():
                 await self.start(policy_of(step))
             case h.Tick():
+                await self.forgetting.look()
                 for turn in range(h.TURNS):
                     self.clock.now = step.at + turn * h.TURN
                     await self.work.tick()
                 await self.post()
+                if not self.away:
+                    await self.log.rebill(self.orgs.table, self.policy)
+                    await self.post()
+
+    async def learn(self, org: str, way: str) -> None:
+        """The records of orgs are brought up to what Lago says."""
+        match way:
+            case h.WEBHOOK:
+                await self.truth.refresh(org)
+            case h.ANSWER:
+                await self.accounts.set_up(Wanted(org), _unaudited)
+            case h.LEARNER:
+                await self.learner.learn(org)
+            case h.POLL:
+                await self.truth.poll()
+                await self.learner.learn_orgs()
 
     async def post(self) -> None:
         """What lies in the events topic goes to Lago."""
@@ -208,26 +257,31 @@ class Product:
 
     async def requeue(self) -> None:
         """As `connectors.operations.requeue` does."""
-        waiting = self.rejected()
-        self.back += len(waiting)
-        calls = [(key.decode(), bytes(one.call)) for key, one in waiting if one.reason == "beyond_horizon"]  # type: ignore[arg-type]
-        await self.back_again(calls)
+        calls = self.rejected()
+        self.back, self.left = len(self.topics.get(TOPICS.rejected, [])), []
+        self.left = await self.back_again(calls)
 
-    async def back_again(self, calls: Sequence[tuple[str, bytes]]) -> None:
-        """Those that the log does not know, or knows without the price that they have now, go to the raw topic."""
-        unit = quantum(self.policy.cost_decimals)
+    async def back_again(self, calls: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        """Those that the log does not know, or knows without the price that they have now, go to the raw topic; those
+        that it cannot tell anything of are returned."""
+        unit, left = quantum(self.policy.cost_decimals), []
         for key, value in calls:
             usage = usage_of(value, key, unit)
             assert usage is not None
-            found = verdict(usage, map(_counted, self.enriched()), self.policy)
-            if found.word in (MISSING, PRICED):
-                again = (key.encode(), value) if found.row is None else as_counted(value, found.row, unit)
+            found = self.log.judged(usage, self.policy)
+            if found.refused:
+                left.append((key, value))
+            elif found.sendable:
+                row = found.verdict.row
+                again = (key.encode(), value) if row is None else as_counted(value, row, unit)
                 await self.fold([(again[0].decode(), checked(again[1], self.clock.us()))])
+        return left
 
-    def rejected(self) -> list[tuple[bytes, Rejection]]:
-        """What the meter refused and nobody has put back."""
-        left = self.topics.get(TOPICS.rejected, [])[self.back :]
-        return [(key, msgspec.json.decode(value, type=Rejection)) for key, value in left]
+    def rejected(self) -> list[tuple[str, bytes]]:
+        """What came too late to be counted unseen, and nobody has put back."""
+        new = self.topics.get(TOPICS.rejected, [])[self.back :]
+        told = [(key.decode(), msgspec.json.decode(value, type=Rejection)) for key, value in new]
+        return [*self.left, *((key, bytes(one.call)) for key, one in told if one.reason == "beyond_horizon")]  # type: ignore[arg-type]
 
     async def billed(self) -> Billed:
         """After the last invoice."""
@@ -261,14 +315,9 @@ class Product:
 
     def late(self) -> set[str]:
         """Calls that came too late to be counted unseen, and were not counted otherwise."""
-        waiting = [bytes(one.call) for _, one in self.rejected() if one.reason == "beyond_horizon"]  # type: ignore[arg-type]
-        stored = [msgspec.json.decode(value, type=RawRecord) for value in waiting]
+        stored = [msgspec.json.decode(value, type=RawRecord) for _, value in self.rejected()]
         names = {one.metered.transaction_id if one.metered else str(one.call.litellm_call_id) for one in stored}
-        return names - {row.call_id or row.request_id for row in self.enriched() if row.part}
-
-    def enriched(self) -> Iterator[EnrichedUsage]:
-        """What the usage log is made of."""
-        return (msgspec.json.decode(value, type=EnrichedUsage) for _, value in self.topics.get(TOPICS.enriched, []))
+        return names - {row.call_id or row.request_id for row in self.log.everything() if row.part}
 
 
 def _sink(clock: Clock, lago: Lago, orgs: Table, topics: dict[str, list[Any]]) -> DeliveryWork:
@@ -304,27 +353,18 @@ def _sink(clock: Clock, lago: Lago, orgs: Table, topics: dict[str, list[Any]]) -
     return work
 
 
-def _counted(row: EnrichedUsage) -> Counted:
-    """A row of the usage log."""
-    return Counted(
-        bytes.fromhex(row.identity),
-        row.decision,
-        row.status,
-        row.cost_usd,
-        bool(row.part),
-        row.customer_id,
-        row.id_kind,
-        row.model,
-        row.call_id,
-        row.request_id,
-        parse_us(row.start),
-    )
+async def _unaudited(_before: object, _after: object) -> None:
+    """A change that nobody is told of."""
 
 
 def policy_of(step: h.Restarted) -> MeterPolicy:
     """The settings that a worker is started with."""
     return MeterPolicy(
-        deployment="d", window_us=step.window * SECOND_US, group_by=step.group_by, cost_decimals=step.decimals
+        deployment="d",
+        window_us=step.window * SECOND_US,
+        group_by=step.group_by,
+        cost_decimals=step.decimals,
+        late_policy=LatePolicy(step.late),
     )
 
 

@@ -1,12 +1,12 @@
 """What stands in for Kafka: records, tables and transactions in memory."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import TopicPartition
 
-from schemas.customers import OrgRecord
+from connectors.orgs.records import OrgRecords
 from schemas.ledger import Position
 from schemas.topics import TopicNames
 from streams.changelog import image_from, records_of, restore
@@ -30,9 +30,16 @@ class Raw:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
+Announce = Callable[[Any, Any], Awaitable[None]]
+
+
+async def silently(_before: object, _after: object) -> None:
+    """For whoever tells nobody."""
+
+
 @dataclass
 class Table:
-    """A follower of a compacted topic that is never behind."""
+    """A compacted topic, written and followed; the follower is never behind."""
 
     table: dict[str, Any] = field(default_factory=dict)
     changes: int = 0
@@ -47,16 +54,39 @@ class Table:
     async def wait_fresh(self, limit_s: float) -> None:
         """Fresh."""
 
-    async def change(self, key: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
-        """As `OrgRecords` does."""
-        self.put(key, make(self.table.get(key) or OrgRecord(key)))
-        made: OrgRecord = self.table[key]
-        return made
-
-    def put(self, key: str, record: Any) -> None:
+    async def get(self, key: str) -> Any:
         """The topic's newest record of the key."""
-        self.table[key] = record
-        self.changes += 1
+        return self.table.get(key)
+
+    async def change(self, key: str, make: Callable[[Any], Any], announce: Announce = silently) -> Any:
+        """As `SharedRecords` does; the same again writes nothing."""
+        before = self.table.get(key)
+        after = make(before)
+        await announce(before, after)
+        if after != before:
+            self.changes += 1
+            if after is None:
+                del self.table[key]
+            else:
+                self.table[key] = after
+        return after
+
+
+class Orgs(Table):
+    """The orgs' records, changed as the product changes them."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._records = object.__new__(OrgRecords)
+        self._records._orgs, self._records._now_us = self, clock.us  # type: ignore[assignment]
+        self._records._records = Table(self.table)  # type: ignore[assignment]
+
+    async def change(self, key: str, make: Callable[[Any], Any], announce: Announce = silently) -> Any:
+        """See `OrgRecords`."""
+        before = dict(self.table)
+        made = await self._records.change(key, make)
+        self.changes += self.table != before
+        return made
 
 
 class Ledger:

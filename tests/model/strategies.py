@@ -1,11 +1,13 @@
 """Histories at random: moments near the borders that rules have, few customers, few costs, so that things collide."""
 
 from dataclasses import replace
+from functools import cache
 
 from hypothesis import strategies as st
 
 from tests.model import history as h
 from tests.model.history import DAY, HOUR, MINUTE, History, at
+from tests.model.soundness import sound
 
 _BORDERS = (at("04-01 00:00:00"), at("05-01 00:00:00"))
 _NEAR = (-3 * DAY, -DAY - HOUR, -HOUR, -90, -30, -1, 0, 1, 30, 90, HOUR, DAY + HOUR, 3 * DAY)
@@ -22,13 +24,24 @@ _NUMBERS = (0, 6, 1, 7, 4, 0, 6, 1, 7, 4, 3, 2)
 _ANN_S = (0, 6)
 _OF_A_USER = 4
 #: Number of a subscription, and whether it is the org's own: a second one that is not leaves nobody to choose.
-_WHICH = ((0, False), (1, True), (2, True), (1, False))
+_WHICH = ((0, False), (1, True), (2, True), (1, False), (h.SHARED, False), (h.SHARED, True))
+#: By which way our record learns of a change in Lago: often by none, as webhooks get lost.
+_WAYS = (h.WEBHOOK, h.WEBHOOK, h.ANSWER, h.NOT, h.NOT, h.LEARNER)
+#: When a mapping begins, from the moment that it is written: mostly as soon as it can.
+_LEARNING = (h.WEBHOOK, h.ANSWER, h.LEARNER, h.POLL)
+_BEGINS = (*[None] * 8, -20 * DAY, -HOUR, 0, h.LEAD, MINUTE, DAY, 10 * DAY)
 
 customers = st.sampled_from(h.CUSTOMERS)
 orgs = st.sampled_from(h.ORGS)
 costs = st.sampled_from([*_COSTS, None])
 plans = st.sampled_from([h.AI, h.AI, h.SEEK, h.BOTH])
 few = st.integers(0, 1)
+late = st.sampled_from([h.SHIFT, h.HOLD])
+ways = st.sampled_from(_WAYS)
+#: Numbers of subscriptions of the first plan: the one that an org begins with more often.
+numbers = st.sampled_from([0, 0, 0, 1, h.SHARED, h.SHARED])
+
+_places = st.integers(0, 8)
 
 Pool = list[int]
 
@@ -65,47 +78,75 @@ def deliveries(draw: st.DrawFn, pool: Pool, known: list[h.Call]) -> h.Step:
     return h.Arrives(moment, call)
 
 
-def changes(pool: Pool) -> st.SearchStrategy[h.Step]:
-    """Who pays is another from now on."""
-    moments = st.sampled_from(pool)
+@st.composite
+def mapped(draw: st.DrawFn, moments: st.SearchStrategy[int], customer: str = "") -> h.Mapped:
+    """Somebody is mapped: for one kind of id perhaps, to a subscription by its name, from another moment on."""
+    moment, org = draw(moments), draw(st.sampled_from([*h.ORGS, *h.ORGS, h.TYPO]))
+    name = h.name_of(draw(orgs) if not draw(st.integers(0, 5)) else org, h.AI, draw(numbers))
+    apart = draw(st.sampled_from(_BEGINS))
+    return h.Mapped(
+        moment,
+        customer or draw(customers),
+        org,
+        draw(st.sampled_from(["", "", "end_user"])),
+        "" if draw(st.integers(0, 3)) else name,
+        0 if apart is None else moment + apart,
+    )
+
+
+@cache
+def changes() -> st.SearchStrategy[h.Step]:
+    """Who pays is another from now on; `placed` says when. Made once: to make a strategy takes longer than to draw."""
     return st.one_of(
+        mapped(_places),
         st.builds(
-            h.Mapped,
-            moments,
-            customers,
-            st.sampled_from([*h.ORGS, *h.ORGS, h.TYPO]),
-            st.sampled_from(["", "", "end_user"]),
-        ),
-        st.builds(
-            lambda at, org, plan, days_ago, which: h.Subscribed(at, org, plan, days_ago, *which),
-            moments,
+            lambda at, org, plan, days_ago, which, way: h.Subscribed(at, org, plan, days_ago, *which, way),
+            _places,
             orgs,
             plans,
             st.sampled_from([0, 0, 1, 20]),
             st.sampled_from(_WHICH),
+            ways,
         ),
-        st.builds(h.Terminated, moments, orgs, plans, few),
-        st.builds(h.Unmapped, moments, customers, st.booleans()),
+        st.builds(h.Terminated, _places, orgs, st.just(h.AI), numbers, ways),
+        st.builds(h.Learnt, _places, orgs, st.sampled_from(_LEARNING)),
+        st.builds(h.Unmapped, _places, customers, st.booleans()),
     )
 
 
-def operations(pool: Pool) -> st.SearchStrategy[h.Step]:
-    """Somebody or something intervenes."""
-    moments = st.sampled_from(pool)
+@cache
+def operations() -> st.SearchStrategy[h.Step]:
+    """Somebody or something intervenes; `placed` says when."""
     return st.one_of(
-        st.builds(h.Tick, moments),
-        st.builds(h.Tick, moments),
-        st.builds(h.Requeued, moments),
-        st.builds(h.WrittenOff, moments, customers),
-        st.builds(h.Away, moments, st.booleans()),
+        st.builds(h.Tick, _places),
+        st.builds(h.Tick, _places),
+        st.builds(h.Requeued, _places),
+        st.builds(h.WrittenOff, _places, customers),
+        st.builds(h.Away, _places, st.booleans()),
         st.builds(
             h.Restarted,
-            moments,
+            _places,
             st.sampled_from([MINUTE, MINUTE, HOUR, 0]),
             st.sampled_from([(), (), ("team_id",), ("user_id",)]),
             st.sampled_from([12, 12, 6]),
+            late,
         ),
+        st.builds(h.Pruned, _places),
     )
+
+
+def placed(steps: list[h.Step], pool: Pool) -> list[h.Step]:
+    """At some of those moments: drawn is which."""
+    found = []
+    for step in steps:
+        moment = pool[step.at % len(pool)]
+        begins = step.begins + moment - step.at if isinstance(step, h.Mapped) and step.begins else 0
+        found.append(replace(step, at=moment, **({"begins": begins} if begins else {})))
+    return found
+
+
+_some_changes, _some_operations = st.lists(changes(), max_size=6), st.lists(operations(), max_size=5)
+_few_changes, _few_operations = st.lists(changes(), max_size=2), st.lists(operations(), max_size=1)
 
 
 @st.composite
@@ -118,8 +159,8 @@ def histories(draw: st.DrawFn) -> History:
     later = [*pool, pool[-1] + 3 * HOUR, pool[-1] + 6 * HOUR]
     drawn = [
         *draw(st.lists(deliveries(pool, known), max_size=12)),
-        *draw(st.lists(changes(later), max_size=6)),
-        *draw(st.lists(operations(later), max_size=5)),
+        *placed(draw(_some_changes), later),
+        *placed(draw(_some_operations), later),
     ]
     if waits:
         drawn += [h.Tick(later[-2]), *(h.Subscribed(later[-1], org, h.AI) for org in h.ORGS)]
@@ -153,37 +194,85 @@ def waiting(draw: st.DrawFn) -> History:
     return sound(sorted(drawn, key=lambda step: step.at), awake=True)
 
 
+@st.composite
+def ended(draw: st.DrawFn) -> History:
+    """A subscription ends in Lago, mostly unnoticed, while its org's usage comes in; another one begins, perhaps under the
+    same external id, perhaps of the other org; some time or other our records learn of it."""
+    pool = sorted(draw(st.lists(st.sampled_from([*_BETWEEN, *MOMENTS]), min_size=3, max_size=6, unique=True)))
+    moments, end = st.sampled_from(pool), draw(st.sampled_from(pool[:2]))
+    handed_on = draw(st.sampled_from([False, False, False, True]))  # the other org gets the external id
+    number = h.SHARED if handed_on else draw(numbers)
+    before = st.builds(h.Call, st.sampled_from(_ANN_S), st.sampled_from([end - 30, end, pool[0]]), costs)
+    after = st.builds(h.Call, st.sampled_from(_ANN_S), st.sampled_from([end + 1, end + 90, *pool[1:]]), costs)
+    used = [*draw(st.lists(after, min_size=1, max_size=3)), *draw(st.lists(before, max_size=2))]
+    named = draw(st.sampled_from(["", "", h.name_of("org_a", h.AI, number), "shared"]))
+    drawn: list[h.Step] = [
+        h.Mapped(MOMENTS[0], "ann", "org_a", named=named),
+        h.Mapped(MOMENTS[0], "bob", "org_b", named=draw(st.sampled_from(["", "shared"]))),
+        h.Subscribed(MOMENTS[0], "org_a", h.AI, number=number),
+        *(h.Arrives(call.ended + draw(st.sampled_from([0, 0, 30, HOUR])), call) for call in used),
+        h.Terminated(end, "org_a", h.AI, number, draw(st.sampled_from([*[h.NOT] * 4, h.ANSWER, h.WEBHOOK]))),
+        *draw(st.lists(st.builds(h.Learnt, moments, st.just("org_a"), st.sampled_from(_LEARNING)), max_size=2)),
+        *placed(draw(_few_changes), pool),
+        *placed(draw(_few_operations), pool),
+    ]
+    then = st.sampled_from([(), ("org_a",), ("org_a",), ("org_a",), ("org_b",), ("org_b", "org_a"), ("org_a", "org_a")])
+    for org in draw(then):
+        which = (
+            draw(st.sampled_from([2, 2, 1, h.SHARED])) if number != h.SHARED else draw(st.sampled_from([2, h.SHARED]))
+        )
+        drawn.append(h.Subscribed(draw(st.sampled_from(pool[1:])), org, h.AI, number=which, way=draw(ways)))
+    if handed_on:
+        drawn += [
+            h.Learnt(end + MINUTE, "org_a", way) for way in draw(st.sampled_from([(), (h.WEBHOOK,), (h.ANSWER,)]))
+        ]
+        then_at = draw(st.sampled_from([end + 1, end + 2 * MINUTE, *pool[1:]]))
+        drawn.append(h.Subscribed(then_at, "org_b", h.AI, number=h.SHARED, way=draw(st.sampled_from([h.NOT, *_WAYS]))))
+    if draw(st.sampled_from([False] * 5 + [True])):
+        drawn.append(h.Restarted(draw(moments), late=h.HOLD))
+    return sound(sorted(drawn, key=lambda step: step.at), awake=draw(st.sampled_from([True, True, True, False])))
+
+
+@st.composite
+def aged(draw: st.DrawFn) -> History:
+    """One customer's mapping changes many times within hours, or is deleted; more than a month later it changes again,
+    and what came too late is put back. What is held in between stays whose it was."""
+    begins = at("04-02 00:00:00")
+    drawn: list[h.Step] = [h.Mapped(begins, "ann", "org_a")]
+    drawn += [
+        h.Subscribed(begins, org, h.AI) for org in draw(st.sampled_from([("org_b",), ("org_b",), (), ("org_a",)]))
+    ]
+    moments = [_BETWEEN[0] + n * 10 * MINUTE for n in range(draw(st.sampled_from([8, 9, 10, 1])))]
+    for moment in moments:
+        orgs_then = ("org_b",) if drawn[-1] == h.Mapped(drawn[-1].at, "ann", "org_a") else ("org_a",)
+        change: h.Step = h.Mapped(moment, "ann", draw(st.sampled_from([*orgs_then * 6, h.TYPO])))
+        if len(moments) == 1:
+            change = h.Unmapped(moment, "ann", deleted=True)
+        elif draw(st.sampled_from([False] * 9 + [True])):
+            change = h.Unmapped(moment, "ann", draw(st.booleans()))
+        drawn.append(change)
+    used = st.sampled_from([begins + HOUR, *(moment - MINUTE for moment in moments), moments[-1] + HOUR])
+    drawn += [
+        h.Arrives(moment, h.Call(0, moment, draw(costs)))
+        for moment in draw(st.lists(used, min_size=1, max_size=4, unique=True))
+    ]
+    later = moments[-1] + draw(st.sampled_from([DAY, 30 * DAY, 32 * DAY, 32 * DAY]))
+    drawn += draw(st.lists(mapped(st.just(later), "ann"), max_size=1))
+    drawn += draw(st.lists(mapped(st.just(later + HOUR), "ann"), max_size=1))
+    # Of a customer whose record is forgotten altogether nothing says that there was a past: no call of it comes.
+    late_ones = used if len(moments) > 1 else st.just(moments[-1] + HOUR)
+    again = st.builds(lambda moment, cost: h.Call(6, moment, cost), late_ones, st.sampled_from(_COSTS))
+    drawn += [h.Arrives(later + 2 * HOUR, call) for call in draw(st.lists(again, max_size=1))]
+    drawn += [h.Backfilled(later + 3 * HOUR, call) for call in draw(st.lists(again, max_size=1))]
+    if draw(st.booleans()):
+        drawn.append(h.Pruned(later + 3 * HOUR))
+    drawn.append(h.Requeued(later + 4 * HOUR))
+    said = st.builds(h.Mapped, st.just(later + 4 * HOUR + MINUTE), st.just("ann"), orgs, begins=used)
+    drawn += draw(st.lists(said, max_size=1))
+    drawn += [h.Subscribed(later + 5 * HOUR, org, h.AI, number=1) for org in h.ORGS]
+    return sound(sorted(drawn, key=lambda step: step.at), awake=True)
+
+
 def anything() -> st.SearchStrategy[History]:
     """What the product is tried with."""
-    return st.one_of(histories(), histories(), waiting())
-
-
-def sound(steps: list[h.Step], *, awake: bool) -> History:
-    """Without what cannot be; `awake`: the worker ticks after every moment at which something happened."""
-    history: list[h.Step] = []
-    names: set[object] = set()
-    earliest = 0
-    for number, step in enumerate(steps):
-        moment = max(step.at, earliest)
-        # An id of a subscription is used once, and who pays for a customer changes once a moment.
-        if isinstance(step, h.Subscribed | h.Mapped | h.Unmapped):
-            name = step.subscription if isinstance(step, h.Subscribed) else (step.customer, moment)
-            if name in names:
-                continue
-            names.add(name)
-        ticks = isinstance(step, h.Tick)
-        if not ticks:
-            history.append(replace(step, at=moment))
-            following = steps[number + 1].at if number + 1 < len(steps) else h.ENDS
-            ticks = awake and following >= moment + 3 * MINUTE
-            moment += MINUTE
-        if ticks:
-            history.append(h.Tick(ticking(moment)))
-            earliest = history[-1].at + MINUTE
-    last = ticking((history[-1].at if history else 0) + DAY)
-    return (*history, h.Away(last, False), h.Tick(last), h.Tick(last + HOUR))
-
-
-def ticking(moment: int) -> int:
-    """The worker's turn soon after: not while a window's time and grace run out."""
-    return moment + 20 - moment % MINUTE + (MINUTE if moment % MINUTE > 10 else 0)
+    return st.one_of(histories(), histories(), waiting(), ended(), aged())

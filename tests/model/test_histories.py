@@ -1,4 +1,4 @@
-"""Faults that were found, as histories: what is billed is what is owed."""
+"""Faults that were found or feared, as histories: what is billed is what is owed."""
 
 import pytest
 

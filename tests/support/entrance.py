@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
+from connectors.audit.chain import Tip, line_of, tip_of
 from connectors.http.api.access import Credentials, Doorman
 from connectors.http.api.audit import Audit
 from connectors.http.api.endpoints import Asked, Endpoint, Who, routes_of
@@ -38,10 +39,18 @@ class Topic:
 
     lines: list[AuditRecord] = field(default_factory=list)
     away: bool = False
+    values: list[bytes] = field(default_factory=list)
+
+    async def tip(self) -> Tip:
+        """What the next line follows."""
+        found = tip_of([line_of(*one) for one in enumerate(self.values)], from_the_beginning=True)
+        assert found is not None
+        return found
 
     async def send_one(self, record: tuple[str, str | None, bytes, int]) -> tuple[int, int]:
         if self.away:
             raise Unavailable("kafka_unavailable")
+        self.values.append(record[2])
         self.lines.append(msgspec.json.decode(record[2], type=AuditRecord))
         return 0, len(self.lines)
 
@@ -124,7 +133,7 @@ async def running_house(
 ) -> AsyncIterator[House]:
     """An application on a free port; loopback is believed in `X-Forwarded-For`."""
     topic, clock = Topic(), Clock()
-    audit = Audit(topic, "billing.audit", clock, lambda: 1_700_000_000_000_000)
+    audit = Audit(topic, "billing.audit", clock, lambda: 1_700_000_000_000_000, topic.tip)
     doorman = Doorman(kinds, audit, Origins((), (ip_network("127.0.0.0/8"),)), per_second, clock)
     app = create_app(Door(), routes_of(endpoints, doorman), watching=[doorman.watching])
     runner = web.AppRunner(app)

@@ -24,6 +24,8 @@ class IngressProcess:
     Fields:
         settings: further variables.
         ahead_s: how far its machine's clock is ahead of everybody's.
+        only: the parts that it serves.
+        descriptors: how many it may have (`RLIMIT_NOFILE`); 0 = as many as we may.
     """
 
     bootstrap: str
@@ -33,6 +35,8 @@ class IngressProcess:
     port: int = field(default_factory=free_port)
     metrics_port: int = field(default_factory=free_port)
     ahead_s: float = 0.0
+    only: str = "webhooks"
+    descriptors: int = 0
     _process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -61,7 +65,8 @@ class IngressProcess:
             **self.settings,
         }
         clock = ["tests.support.wrong_clock", str(self.ahead_s)] if self.ahead_s else ["connectors"]
-        command = [sys.executable, "-m", *clock, "serve", "--only", "webhooks"]
+        limited = ["prlimit", f"--nofile={self.descriptors}"] if self.descriptors else []
+        command = [*limited, sys.executable, "-m", *clock, "serve", "--only", self.only]
         with self.log.open("ab") as log:
             process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         guard.adopt(process.pid, signal.SIGKILL, _NOTHING)
@@ -83,6 +88,12 @@ class IngressProcess:
         found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
         assert found, name
         return float(found[1])
+
+    def peak_mib(self) -> int:
+        """The most memory that it had so far."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) >> 10  # type: ignore[index]
 
     def drained(self) -> bool:
         """Nothing waits on its disk."""

@@ -204,7 +204,7 @@ async def test_what_cannot_be_recorded_is_not_done(house: House) -> None:
 
 async def test_a_value_too_large_for_a_line_is_told_by_its_length() -> None:
     topic = Topic()
-    audit = Audit(topic, "audit", Clock(), lambda: 0)
+    audit = Audit(topic, "audit", Clock(), lambda: 0, topic.tip)
     await audit.changing(Attempt("a", "b", {}, "", ""), None, {"text": "x" * MAX_VALUE})
     assert topic.lines[0].before == ""
     assert json.loads(topic.lines[0].after) == {"characters_left_out": MAX_VALUE + 11}
@@ -237,7 +237,7 @@ async def test_tokens_that_were_right_once_are_counted_with_the_wrong_ones() -> 
 
 async def test_a_flood_of_wrong_keys_is_a_few_lines_and_one_that_counts() -> None:
     topic, clock = Topic(), Clock()
-    audit = Audit(topic, "audit", clock, lambda: 0)
+    audit = Audit(topic, "audit", clock, lambda: 0, topic.tip)
     for _ in range(5000):
         audit.refused(Attempt("", "GET /x", {}, "192.0.2.1", ""), "unknown_token")
     audit.refused(Attempt("", "GET /x", {}, "192.0.2.2", ""), "unknown_token")
@@ -254,7 +254,7 @@ async def test_a_flood_of_wrong_keys_is_a_few_lines_and_one_that_counts() -> Non
 
 async def test_a_flood_from_everywhere_is_bounded_too() -> None:
     topic, clock = Topic(), Clock()
-    audit = Audit(topic, "audit", clock, lambda: 0)
+    audit = Audit(topic, "audit", clock, lambda: 0, topic.tip)
     for number in range(20_000):
         audit.refused(Attempt("", "GET /x", {}, f"2001:db8:{number:x}::/64", ""), "unknown_token")
     await audit.write_waiting()
@@ -267,7 +267,7 @@ async def test_a_flood_from_everywhere_is_bounded_too() -> None:
 
 async def test_while_kafka_is_away_refusals_wait_in_bounds_and_are_written_later() -> None:
     topic, clock = Topic(away=True), Clock()
-    audit = Audit(topic, "audit", clock, lambda: 0)
+    audit = Audit(topic, "audit", clock, lambda: 0, topic.tip)
     for minute in range(30):
         for number in range(300):
             audit.refused(Attempt("", "GET /x", {}, f"{minute}.{number}", ""), "unknown_token")

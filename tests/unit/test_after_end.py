@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas.customers import OrgRecord, Period
 from schemas.moments import MAX_US, SECOND_US, parse_us
 from schemas.records import LagoEvent
-from streams.core.after_end import AGAIN, Gap, gaps, instead_of
+from streams.core.after_end import AGAIN, Gap, gaps, instead_of, shared
 from streams.core.billing_periods import billed
 
 CODE = "ai_usage"
@@ -80,6 +80,40 @@ def test_a_moment_is_in_a_gap_exactly_if_an_end_lies_before_it_and_no_life_aroun
     assert in_gap == (ended and not alive)
 
 
+def test_what_lies_in_the_life_of_another_customer_with_the_same_id_is_that_ones() -> None:
+    """
+    org    sub  |-----|.
+    other  sub            |-----|.
+    org               .gap.taken.gap ...
+    """
+    other = Period("sub", 20 * SECOND_US, 30 * SECOND_US)
+    own = gaps([Period("sub", 0, 10 * SECOND_US), Period("sub-b", 0, 10 * SECOND_US)], 0)
+    assert shared(own, [("other", other)]) == [
+        Gap("sub", 11 * SECOND_US, 20 * SECOND_US),
+        Gap("sub", 20 * SECOND_US, 31 * SECOND_US, "other"),
+        Gap("sub", 31 * SECOND_US, MAX_US - 1),
+        Gap("sub-b", 11 * SECOND_US, MAX_US - 1),
+    ]
+    runs = Period("sub", 10 * SECOND_US)
+    assert shared(own[:1], [("other", runs)]) == [Gap("sub", 11 * SECOND_US, MAX_US - 1, "other")]
+    assert shared(own, [("other", Period("sub", 0, 10 * SECOND_US))]) == own
+
+
+@given(lives, lives, st.integers(0, 100))
+def test_of_one_gap_every_moment_is_in_one_piece_and_that_is_whose_life_it_is_in(
+    told: list[Life], others: list[Life], second: int
+) -> None:
+    own = gaps([Period("s", one.began * SECOND_US, (one.began + one.lasts) * SECOND_US) for one in told], 0)
+    theirs = [Period("s", one.began * SECOND_US, (one.began + one.lasts) * SECOND_US) for one in others]
+    pieces = shared(own, [("other", one) for one in theirs])
+    at = second * SECOND_US + 7
+    of_own = [one for one in own if one.begins_us <= at < one.ends_us]
+    found = [one for one in pieces if one.begins_us <= at < one.ends_us]
+    assert len(found) == len(of_own)
+    lives_now = any(one.started_at <= at < (one.terminated_at or 0) + SECOND_US for one in theirs)
+    assert [bool(one.customer) for one in found] == [lives_now for _ in of_own]
+
+
 def test_the_next_subscription_bills_it_under_an_id_made_of_the_old_one() -> None:
     after = org(monthly("sub-a", OCTOBER - 9, OCTOBER - 1), monthly("sub-b", OCTOBER + 5 * SECOND_US))
     again = instead_of(event(), after, OCTOBER + 9 * SECOND_US, CODE)
@@ -136,12 +170,12 @@ def test_it_is_never_put_where_no_invoice_would_count_it(usage: int, began: int,
     assert billed(after.periods, "sub-b", at, now, CODE).at_us == at
 
 
-lives = st.lists(
+spans = st.lists(
     st.tuples(st.floats(0, 3), st.sampled_from([0.2, 0.9, 3.0, 20.0]), st.booleans()), min_size=1, max_size=4
 )
 
 
-@given(lives)
+@given(spans)
 def test_a_moment_is_in_one_gap_at_most_and_in_none_that_a_life_covers(drawn: list[tuple[float, float, bool]]) -> None:
     """Lago tells an end to the second: two lives that follow within one second have gaps that would overlap."""
     at_us, true = 0, list[tuple[int, int]]()

@@ -232,3 +232,14 @@ def test_a_short_credential_stops_the_start_and_is_not_repeated(credential: str,
         check_strength("WEBHOOK_TOKEN", both, host)
     assert caught.value.reason == "WEBHOOK_TOKEN"
     assert "value 2" in str(caught.value) and credential not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["plain", "stamped", "standard"])
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_body_that_comes_in_pieces_is_signed_as_the_whole_is(form: str, size: int) -> None:
+    """What a stranger packed is unpacked and hashed piece by piece, and not kept."""
+    headers = {"plain": _plain(_signature("new-secret")), "stamped": _stamped(), "standard": _standard()}[form]
+    pieces = [BODY[at : at + size] for at in range(0, len(BODY), size)]
+    assert AUTH.signing_sender(headers, iter(pieces)) == AUTH.signing_sender(headers, BODY) is not None
+    assert AUTH.signing_sender(headers, iter([*pieces, b" "])) is None
+    assert AUTH.signing_sender(headers, iter(pieces[:-1])) is None

@@ -63,6 +63,18 @@ WANTED = {
     87: "clock skew of the ingress",
     81: "Postgres is killed",
     83: "a zombie wakes",
+    101: "gzip of 1 GiB of blanks",
+    102: "never say a word",
+    103: "guessed tokens",
+    104: "a damaged element of millions of parts",
+    106: "damaged records in every topic",
+    107: "bytes that no sender",
+    109: "a client that names another customer",
+    110: "adopts other customers",
+    111: "makes a bill smaller",
+    112: "markup, escape sequences",
+    113: "an audit line that is changed",
+    114: "SIGTERM at any moment",
 }
 
 

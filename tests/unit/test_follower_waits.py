@@ -3,8 +3,14 @@
 import asyncio
 import time
 
+import pytest
+from aiokafka.errors import KafkaConnectionError
+from structlog.testing import capture_logs
+
 from schemas.customers import CustomerRecord
+from streams import followers
 from streams.followers import Follower
+from tests.support.eventually import soon
 
 
 async def test_a_wait_that_is_given_up_just_as_its_time_runs_out_is_given_up_and_nothing_else() -> None:
@@ -17,3 +23,23 @@ async def test_a_wait_that_is_given_up_just_as_its_time_runs_out_is_given_up_and
     async with asyncio.timeout(20):
         ends = await asyncio.gather(*waits, return_exceptions=True)
     assert {type(end) for end in ends} == {asyncio.CancelledError}
+
+
+async def test_while_kafka_is_away_a_follower_says_so_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks again twice a second, for hours; its line names the address and the setting."""
+    now, asked = 0.0, 0
+    follower = Follower({"bootstrap_servers": "broker:9092"}, "orgs", CustomerRecord, lambda: now, "orgs")
+
+    async def nobody() -> None:
+        nonlocal now, asked
+        now, asked = now + 0.5, asked + 1
+        raise KafkaConnectionError
+
+    monkeypatch.setattr(follower, "_session", nobody)
+    monkeypatch.setattr(followers, "_AGAIN_S", 0.0)
+    with capture_logs() as said:
+        follower.begin()
+        await soon(lambda: asked >= 300)
+        await follower.stop()
+    assert 2 <= len(said) <= 1 + asked * 0.5 / 60
+    assert {line["address"] for line in said} == {"KAFKA_BOOTSTRAP_SERVERS=broker:9092"}

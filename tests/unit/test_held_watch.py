@@ -15,6 +15,7 @@ from schemas.policy import MeterPolicy
 from streams.cold import ColdFile
 from streams.core.books import Books
 from streams.core.changes import apply
+from streams.core.choice import NO_SUBSCRIPTION
 from streams.core.fold import Fold
 from streams.core.mapping import NO_MAPPING, Target
 from tests.support.calls import NOON, raw, slp
@@ -29,7 +30,7 @@ class Watched:
         self.watch = HeldWatch(self.registry, lambda: NOON + 100 * SECOND_US)
         self._fold = Fold(MeterPolicy(), "d-t-0-")
 
-    def held(self, *customers: str, at_s: int = 0) -> None:
+    def held(self, *customers: str, at_s: int = 0, reason: str = NO_MAPPING) -> None:
         """A call of each is held; then the ledger is looked at."""
         start = self.books.position.next
         records = [
@@ -37,7 +38,7 @@ class Watched:
             for n, customer in enumerate(customers)
         ]
         if records:
-            changes = self._fold(self.books, records, lambda _c, _a, _k: Target("", "", NO_MAPPING))
+            changes = self._fold(self.books, records, lambda _c, _a, _k: Target("", "", reason))
             apply(self.books, changes, NOON)
         self.watch.look(0, self.books)
 
@@ -66,6 +67,20 @@ def test_each_customer_is_named_once_with_reason_and_money(watched: Watched) -> 
     ]
     assert said[0]["reason"] == NO_MAPPING
     assert (watched.value("newly_held_customers_total"), watched.value("held_customers")) == (2, 2)
+
+
+def test_a_customer_is_named_again_when_the_reason_is_another(watched: Watched) -> None:
+    """Mapped, and still not billed: whoever acted on the first line must hear of the second reason, once."""
+    with capture_logs() as said:
+        watched.held("ghost")
+        watched.held("ghost", reason=NO_SUBSCRIPTION, at_s=-1200)
+        watched.held("ghost", reason=NO_SUBSCRIPTION, at_s=-1201)
+        watched.held("ghost", at_s=-2400)
+    assert [(one["customer"], one["reason"], one["calls"], one["usd"]) for one in said] == [
+        ("ghost", NO_MAPPING, 1, "0.5"),
+        ("ghost", NO_SUBSCRIPTION, 1, "0.5"),
+    ]
+    assert watched.value("newly_held_customers_total") == 1
 
 
 def test_a_flood_of_unknown_names_is_counted(watched: Watched) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError, ProducerFenced
 from faust.types.tuples import TP
+from structlog.testing import capture_logs
 
 from schemas.errors import Unavailable
 from streams.lanes import Lane
@@ -241,6 +242,38 @@ async def test_too_many_reopenings_end_the_process() -> None:
     lane.offer(chunk(0, 5))
     await soon(lambda: len(death.errors) == 1)
     assert work.opened == 6
+    await lane.close()
+
+
+class AwayWork(Work):
+    """Work that cannot be opened for a while."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        super().__init__()
+        self.errors = [error] * times
+
+    async def open(self) -> int:
+        await super().open()
+        if self.errors:
+            raise self.errors.pop()
+        return 0
+
+
+@pytest.mark.parametrize(("error", "opened", "deaths"), [(KafkaConnectionError(), 31, 0), (Unavailable("slow"), 6, 1)])
+async def test_a_kafka_that_is_away_while_a_lane_opens_is_waited_for(
+    error: Exception, opened: int, deaths: int
+) -> None:
+    """A process that ended itself would find nobody either. What answers, and goes on failing, may be mended by a new one."""
+    work, source, death = AwayWork(error, times=30), Source(), Death()
+
+    async def sleep(_: float) -> None:
+        await asyncio.sleep(0)
+
+    with capture_logs() as said:
+        lane = Lane(PLACE, work, source, death, sleep)
+        await soon(lambda: lane.expected == 0 or death.errors)
+    assert (work.opened, len(death.errors)) == (opened, deaths)
+    assert len([line for line in said if line["event"] == "lane_open_failed"]) <= 6 + 30 // 8
     await lane.close()
 
 

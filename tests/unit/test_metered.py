@@ -139,7 +139,7 @@ def test_a_recorder_may_name_a_property_transaction_id_but_not_another_org() -> 
     assert event.properties["transaction_id"] == "mine"
     record = recorded("tx-2")
     assert record.value is not None
-    forged = replace(record, value=record.value.replace(b'"org_id":"org"}}', b'"org_id":"rich"}}'))
+    forged = replace(record, value=record.value.replace(b'{"org_id":"org"}', b'{"org_id":"rich"}'))
     assert forged.value != record.value
     assert Meter(RUNNING).fold(forged).events[0].properties["org_id"] == "org"
 

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -70,13 +71,23 @@ class Provider:
         return httpx.Response(200, json={"keys": self.keys})
 
 
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+
+
 class Desk:
     """Users of one provider."""
 
     def __init__(self, jwks_url: str = "https://id.example/keys", claims: tuple[str, str] = ("scope", "orgs")) -> None:
         self.provider, self.clock = Provider(), Clock()
         http = httpx.AsyncClient(transport=httpx.MockTransport(self.provider))
-        self.users = Users(KeySet(http, ISSUER, jwks_url, self.clock), ISSUER, [AUDIENCE, "other"], *claims)
+        self.users = Users(
+            KeySet(http, ISSUER, jwks_url, self.clock),
+            ISSUER,
+            [AUDIENCE, "other"],
+            *claims,
+            timedelta(days=30),
+            lambda: NOW,
+        )
 
     async def who(self, token: str) -> Who | None:
         return await self.users.who(token, ENDPOINTS[0])
@@ -101,7 +112,9 @@ def by_hand(head: dict[str, Any], body: dict[str, Any], sign: Callable[[bytes], 
 
 
 async def test_a_token_of_the_provider_says_who_may_do_what_for_which_orgs() -> None:
-    assert await Desk().who(token()) == Who("user ada", frozenset({"orgs:read"}), frozenset({"org_a"}))
+    assert await Desk().who(token()) == Who(
+        "user ada", frozenset({"orgs:read"}), frozenset({"org_a"}), NOW + timedelta(days=30)
+    )
     assert await Desk(jwks_url="").who(token()) is not None, "where its discovery document says"
     assert await Desk().who(token(aud=["x", "other"])) is not None
 
@@ -326,3 +339,9 @@ async def test_a_key_that_nobody_knows_keeps_no_user_waiting() -> None:
     await asyncio.sleep(0.01)
     assert await asyncio.wait_for(desk.who(token()), 0.1) is not None
     asking.cancel()
+
+
+@pytest.mark.parametrize("subject", ["ada\n", "ada\x1b[31m", "\u202eada", "a\u2066da", "ada\x00"])
+async def test_a_subject_that_could_forge_a_line_is_nobody(subject: str) -> None:
+    assert await Desk().who(token(sub=subject)) is None
+    assert await Desk().who(token(sub="Ada Lovelace, Ζωή")) is not None

@@ -122,6 +122,20 @@ async def test_what_was_mapped_while_lago_was_away_is_asked_about_later_and_once
     assert len(world.lago.asked) == asked
 
 
+async def test_while_lago_is_away_a_name_that_runs_as_another_orgs_is_not_taken_at_its_word() -> None:
+    """Its usage would be posted to that one's subscription as soon as Lago is back, and maybe before Lago is asked."""
+    over = Period("over", BEGUN, NOW - 1, "llm")
+    world = World(OLD, OrgRecord("org_2", periods=(Period("theirs", BEGUN), Period("sub_1", BEGUN - 1), over)))
+    world.lago.away = {"org_1"}
+    assert await world.learner.learn("org_1", ["theirs", "over", "sub_1", "typo"]) is False
+    assert world.org.unusable == {"theirs": FOREIGN_SUBSCRIPTION}
+    assert world.org.periods == OLD.periods
+    world.lago.away = set()
+    world.lago.listed["org_1"] = [running(), running("theirs")]
+    assert await world.truth.poll() == 2
+    assert world.org.unusable == {}, "Lago has the last word"
+
+
 def test_a_name_that_comes_to_be_is_a_subscription_from_then_on() -> None:
     marked = msgspec.structs.replace(OLD, unusable={"sub_2": UNKNOWN_SUBSCRIPTION, "typo": UNKNOWN_SUBSCRIPTION})
     found = [Period("sub_1", BEGUN, None, "llm"), Period("sub_2", NOW, None, "llm")]

@@ -5,7 +5,9 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -18,8 +20,12 @@ from connectors.postgres import rows, rows_of_management
 from schemas import customers, ledger, records, wire
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.decoding import Unreadable, decoder
+from schemas.errors import LedgerBroken, TopicProblem
+from schemas.policy import LatePolicy
 from streams.agents import meter, sink
-from streams.changelog import POSITION_KEY, image_from
+from streams.changelog import POSITION_KEY, image_from, restore
+from streams.core.books import Books
+from streams.core.restamp import Judged, judged
 from streams.followers import Follower
 
 ROOT = Path(__file__).parents[2]
@@ -149,6 +155,123 @@ def test_a_damaged_header_is_counted(headers: list[tuple[str, Any]]) -> None:
     for rows_of in (rows.rejected_rows, rows.event_rows):
         told = rows_of([Stored(event, headers=headers)])
         assert len(told.rows) + told.unreadable == 1
+
+
+@pytest.mark.parametrize("amount", ["abc", "NaN", "sNaN", "1e999999999", "Infinity", "1_000", "9" * 41, "0x1"])
+def test_an_event_with_an_amount_that_is_none_is_no_event(amount: str) -> None:
+    """The question whether it is owed, put to it, ended the sink."""
+    value = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1795176000.000", amount, {"org_id": "org"}))
+    assert sink._event(Stored(value)) is None
+    assert judged(value, {"org": OrgRecord("org")}, LatePolicy.SHIFT, 1) == Judged(value)
+
+
+@pytest.mark.parametrize(
+    ("transaction_id", "deployment", "expected"),
+    [
+        ("ours-topic-0-7", "ours", True),
+        ("ours-topic-0-7", "", True),
+        ("ours-topic-0-7", "ourt", False),
+        ("made-up", "ourt", False),
+        ("theirs-topic-0-7", "theirs", "halts"),
+        ("0123456789abcdef" * 2, "theirs", "halts"),
+    ],
+)
+def test_one_manifest_that_contradicts_its_event_halts_no_lane(
+    transaction_id: str, deployment: str, expected: bool | str
+) -> None:
+    """A flipped bit in it stood for another deployment, and its lane still until somebody came."""
+    manifest = msgspec.json.encode(records.Manifest(0, 1, 2, 2, (), deployment))
+    record: Any = SimpleNamespace(topic="events", partition=0, offset=1, headers=[("manifest", manifest)])
+    event = records.LagoEvent(transaction_id, "sub", "code", "1", "1", {})
+    work: Any = SimpleNamespace(_deployment="ours")
+    if expected == "halts":
+        with pytest.raises(TopicProblem, match="other_deployment"):
+            sink.DeliveryWork._is_whole(work, record, event)
+    else:
+        assert sink.DeliveryWork._is_whole(work, record, event) is expected
+
+
+ISO = "2026-11-20T12:00:00.000000Z"
+
+
+def call(**changes: Any) -> records.EnrichedUsage:
+    sound = records.EnrichedUsage("0" * 32, 1, "acme", "user", "billable", Decimal("0.1"), ISO, ISO)
+    return msgspec.structs.replace(sound, **changes)
+
+
+BOUNDS = [
+    (call(), True),
+    (call(cost_usd=Decimal("NaN")), False),
+    (call(cost_usd=Decimal("1e999999999")), False),
+    (call(start="2026-02-30T12:00:00.000000Z"), False),
+    (call(end="now"), False),
+    (call(total_tokens=1 << 63), False),
+    (call(identity="x"), False),
+    (records.Manifest(-1, 0, 0, 1), False),
+    (records.Manifest(0, 0, 0, 1, (1 << 63,)), False),
+    (records.Manifest(1 << 31, 0, 0, 1), False),
+    (records.Receipt("t", "completed", HUGE), False),
+    (records.Receipt("t", "completed", 1, attempts=1 << 31), False),
+    (records.Receipt("t", "completed", 1, cents="x"), False),
+    (records.Receipt("t", "completed", 1, cents="-1.5E-3"), True),
+    (records.AuditRecord("a", -1, "x", "y", {}), False),
+    (records.AuditRecord("a", 1, "x", "y", {}, cost_usd=Decimal("NaN")), False),
+    (records.DeliveryAttempt(1, "out", "x", 1 << 31, 1), False),
+    (records.DeliveryAttempt(HUGE, "out", "x", 200, 1), False),
+    (records.Rejection("r", "meter", HUGE), False),
+    (records.Rejection("r", "meter", 1, offset=-2), False),
+    (records.Rejection("r", "meter", 1), True),
+    (records.WriteOff("a", 1, HUGE), False),
+    (records.LagoEvent("", "s", "c", "1", "1", {}), False),
+    (records.LagoEvent("t", "s", "c", "1", "", {}), True),
+]
+
+
+@pytest.mark.parametrize(("value", "sound"), BOUNDS, ids=repr)
+def test_a_value_of_the_right_type_may_still_be_none(value: Any, sound: bool) -> None:
+    try:
+        found = decoder(type(value))(msgspec.json.encode(value))
+    except Unreadable:
+        found = None
+    assert (found is not None) is sound
+
+
+def window(**changes: Any) -> bytes:
+    sound = ledger.Window(7, 7, "acme", "user", "o", "s", "", "m", "p", (), 1, 1, 1, 1, count=1)
+    return msgspec.msgpack.encode(msgspec.structs.replace(sound, **changes))
+
+
+def image(position: bytes | None = None, **state: bytes) -> Any:
+    """Of a changelog that has these windows, by the text of their offset, beside a sound position."""
+    latest: dict[bytes, bytes | None] = {POSITION_KEY: position or msgspec.msgpack.encode(ledger.Position(9))}
+    latest |= {b"w" + int(first[1:]).to_bytes(8, "big"): value for first, value in state.items()}
+    return latest
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\xff", window(start_us=HUGE), window(max_end_us=-1), window(cost=Decimal("sNaN")), window(first=8)]
+)
+def test_a_window_that_cannot_be_read_is_passed_and_the_others_are_there(bad: bytes) -> None:
+    books = Books(ledger.Position())
+    restore(books, image_from(1, image(w7=bad, w9=window(first=9))), 0)
+    assert set(books.windows) == {9}
+
+
+@pytest.mark.parametrize(
+    "odd", [{b"i" + b"\0" * 16: b"x"}, {b"s" + b"\0" * 16: b"12345"}, {b"u" + b"\xff" * 16: b"y"}, {b"j" * 17: b"\xff"}]
+)
+def test_identities_and_jobs_that_cannot_be_read_are_passed(odd: dict[bytes, bytes]) -> None:
+    books = Books(ledger.Position())
+    restore(books, image_from(1, image(w9=window(first=9)) | odd), 0)
+    assert set(books.windows) == {9} and len(books.seen) == 0 and not books.jobs
+
+
+@pytest.mark.parametrize(
+    "position", [b"\xff", msgspec.msgpack.encode(ledger.Position(-1)), msgspec.msgpack.encode(ledger.Position(1, HUGE))]
+)
+def test_a_position_that_cannot_be_read_halts_its_lane_and_is_no_end_of_the_process(position: bytes) -> None:
+    with pytest.raises(LedgerBroken, match="unreadable_ledger"):
+        restore(Books(ledger.Position()), image_from(1, image(position)), 0)
 
 
 @pytest.mark.parametrize("key", [b"", b"w", b"w123", b"s", b"i" * 3, None, b"\xff\xff"])

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
 from aiokafka import TopicPartition
 
-from schemas.errors import Rejected, TopicProblem, Unavailable
+from schemas.errors import Rejected, Unavailable
 from streams.agents.project import PROJECT_LIMIT, Projected, ProjectWork
 from streams.core.backoff import RetryPolicy
 from tests.support.database import Watching
@@ -26,6 +27,7 @@ class Tables:
         self.away = 0
         self.bad: set[int] = set()
         self.asked: list[float] = []
+        self.aside: list[tuple[int, str]] = []
 
     async def project(
         self, tp: TopicPartition, expected: int, following: int, records: Sequence[Any]
@@ -41,6 +43,16 @@ class Tables:
         self.next = following
         self.offsets += [record.offset for record in records]
         return Projected({"llm_usage_log": len(records)}, {})
+
+    async def pass_over(self, tp: TopicPartition, expected: int, record: Any, problem: str) -> Projected | None:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("postgres_away")
+        if expected != self.next:
+            return None
+        self.next = record.offset + 1
+        self.aside.append((record.offset, problem))
+        return Projected({}, {"row_refused": 1})
 
 
 class Bench:
@@ -77,13 +89,32 @@ def test_a_partition_that_moved_elsewhere_is_opened_again() -> None:
     assert told.value.reason == "overtaken" and bench.tables.offsets == []
 
 
-def test_all_before_a_refused_row_is_projected_and_its_offset_named() -> None:
+def test_a_refused_row_costs_itself_and_is_told_once() -> None:
     bench = Bench()
-    bench.tables.bad = {6}
-    with pytest.raises(TopicProblem) as told:
-        run_virtually(bench.work.process(records(*range(11))))
-    assert bench.tables.offsets == list(range(6)) and bench.tables.next == 6
-    assert told.value.reason == "row_refused" and "enriched-3 offset 6" in told.value.detail
+    bench.tables.bad = {0, 6, 10}
+    with structlog.testing.capture_logs() as logs:
+        assert run_virtually(bench.work.process(records(*range(11)))) == 11
+    assert bench.tables.offsets == [1, 2, 3, 4, 5, 7, 8, 9] and bench.tables.next == 11
+    assert bench.tables.aside == [(offset, "CheckViolationError 23514") for offset in (0, 6, 10)]
+    assert bench.sensors.skipped == {"row_refused": 3}
+    assert [one["event"] for one in logs] == ["record_not_projected"]
+
+
+def test_a_partition_that_moved_while_a_row_was_refused_is_opened_again() -> None:
+    bench = Bench()
+    bench.tables.bad, bench.tables.next = {0}, 5
+    with pytest.raises(Unavailable, match="overtaken"):
+        run_virtually(bench.work.process(records(0)))
+    assert bench.tables.aside == []
+
+
+def test_while_postgres_is_away_no_row_is_kept_aside() -> None:
+    """Only a word about the row itself is one: a server that does not answer is waited for."""
+    bench = Bench()
+    bench.tables.bad, bench.tables.away = {1}, 3
+    assert run_virtually(bench.work.process(records(0, 1, 2))) == 3
+    assert (bench.tables.offsets, bench.tables.aside) == ([0, 2], [(1, "CheckViolationError 23514")])
+    assert bench.sensors.failures == {"postgres_away": 3}
 
 
 def test_offsets_may_have_holes_and_chunks_are_cut_to_size() -> None:

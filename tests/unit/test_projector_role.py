@@ -95,6 +95,8 @@ def test_what_may_pass_is_waited_for_under_a_word_of_its_own(error: Exception, r
         asyncpg.CharacterNotInRepertoireError("secret"),
         asyncpg.ProgramLimitExceededError("secret"),
         asyncpg.DataError("secret"),
+        # The driver's own, before anything was sent: it was taken for a server that is away, and asked for ever.
+        type("Unsendable", (asyncpg.InterfaceError, ValueError), {})("secret"),
     ],
 )
 def test_what_is_wrong_with_the_row_itself_is_refused_without_its_values(error: Exception) -> None:

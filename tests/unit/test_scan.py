@@ -61,7 +61,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     """Lets the broker answer so; a busy machine has time enough for a few refusals."""
     monkeypatch.setattr(scan, "_AGAIN_S", 0.001)
     monkeypatch.setattr(scan, "_LIMIT_S", 60.0)
-    return lambda code, refusals: monkeypatch.setattr(scan, "_consumer", lambda _settings: _Consumer(code, refusals))
+    return lambda code, refusals: monkeypatch.setattr(scan, "reader", lambda _settings: _Consumer(code, refusals))
 
 
 def test_a_broker_that_does_not_lead_yet_is_asked_again(answers: Callable[[int, int], None]) -> None:

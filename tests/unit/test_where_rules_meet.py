@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from confluent_kafka import KafkaError
 
 from connectors.http.ingress.answers import answer_id_of
 from connectors.operations import sending
@@ -167,7 +168,7 @@ class _Forgetful:
     def flush(self, _seconds: float) -> int:
         _Forgetful.flushes += 1
         for tell in self._told:
-            tell("timed out" if _Forgetful.flushes == 1 else None, None)
+            tell(KafkaError(KafkaError._MSG_TIMED_OUT) if _Forgetful.flushes == 1 else None, None)
         self._told = []
         return 0
 

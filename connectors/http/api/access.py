@@ -21,7 +21,8 @@ from aiohttp.typedefs import Handler
 
 from connectors.http.api.audit import Attempt, Audit
 from connectors.http.api.bounded import BAD_PATH, is_tricky
-from connectors.http.api.endpoints import Endpoint, Who, other_org
+from connectors.http.api.endpoints import Endpoint, Who, missing_scope, other_org
+from connectors.http.connections import admitted
 from connectors.http.origins import Origins
 from connectors.http.pace import Pace
 from connectors.http.problem import Problem
@@ -97,10 +98,11 @@ class Doorman:
         if not endpoint.scope:
             return ANYBODY
         who = request[_WHO] = await self._identified(request, endpoint)
+        admitted(request)
         if self._pace is not None and (wait_s := self._pace.wait_s(who.actor)):
             raise _too_often("this credential asks more often than API_RATE_LIMIT", wait_s)
         if not who.may(endpoint.scope):
-            raise Problem(403, "missing_scope", f"this needs the scope {endpoint.scope}")
+            raise missing_scope(endpoint.scope)
         if not _is_for(who, request, endpoint):
             raise other_org()
         return who

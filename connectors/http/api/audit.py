@@ -5,7 +5,7 @@ are written, of all a few more, and how many were left out is one line.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, Final, NamedTuple, Protocol
@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import structlog
 
+from connectors.audit.chain import Tip, sealed
 from connectors.logs import redact
 from schemas.errors import MeterbridgeError
 from schemas.records import AuditRecord
@@ -65,13 +66,22 @@ class Audit:
     Args:
         monotonic: seconds.
         now_us: microseconds since 1970 UTC.
+        tip: what the next line follows; raises Unavailable.
     """
 
-    def __init__(self, writer: Writer, topic: str, monotonic: Callable[[], float], now_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        topic: str,
+        monotonic: Callable[[], float],
+        now_us: Callable[[], int],
+        tip: Callable[[], Awaitable[Tip]],
+    ) -> None:
         self._writer = writer
         self._topic = topic
         self._monotonic = monotonic
         self._now_us = now_us
+        self._tip = tip
         self._minute = _Minute(monotonic())
         self._waiting: list[AuditRecord] = []
 
@@ -110,7 +120,7 @@ class Audit:
             del self._waiting[0]
 
     async def _write(self, line: AuditRecord) -> None:
-        await self._writer.send_one((self._topic, line.audit_id, msgspec.json.encode(line), line.at // 1000))
+        await self._writer.send_one((self._topic, line.audit_id, sealed(line, await self._tip()), line.at // 1000))
 
     def _turn_minute(self) -> None:
         now = self._monotonic()

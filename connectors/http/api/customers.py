@@ -10,7 +10,7 @@ from connectors.customers.mappings import Known, Mapped
 from connectors.http.api.endpoints import Asked, Endpoint
 from connectors.http.api.mapping import record_told
 from connectors.http.api.mapping_bodies import MappingShown, mapping_shown
-from connectors.http.api.org_invoices import InvoicesQuery, InvoicesShown, PageQuery, PageShown, listed
+from connectors.http.api.org_invoices import PAYMENTS, InvoicesQuery, InvoicesShown, PageQuery, PageShown, listed
 from connectors.http.api.shown import Email, Id, Name, SubscriptionShown, answer, told
 from connectors.lago.shapes import Customer
 from connectors.orgs.accounts import Account, OrgAccounts, Wanted
@@ -97,7 +97,7 @@ def customer_endpoints(accounts: OrgAccounts, identities: Identities) -> list[En
         return answer(_shown(asked, account, await identities.of(customer_id)))
 
     async def invoices(asked: Asked) -> web.Response:
-        return await listed(accounts, asked.part("customer_id"), asked.query)
+        return await listed(accounts, asked, asked.part("customer_id"))
 
     return [
         Endpoint(
@@ -139,6 +139,7 @@ def customer_endpoints(accounts: OrgAccounts, identities: Identities) -> list[En
             query=InvoicesQuery,
             answers={200: InvoicesShown},
             org="customer_id",
+            hands_out=PAYMENTS,
             any_text=("customer_id",),
         ),
     ]

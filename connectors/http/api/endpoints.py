@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from connectors.access.tenants import may_adopt
 from connectors.http.api.bounded import MAX_BODY, body_of, check_parts
 from connectors.http.problem import Problem, try_again
 from connectors.lago.errors import LagoIntegrationError
@@ -32,13 +33,16 @@ class Who:
         actor: their name in the audit log; no secret.
         scopes: what they may do; `*` is everything.
         orgs: the only orgs they may see or change; None = all.
-        until: when their credential ends by itself, aware: nothing they hand on lives longer; None = it does not.
+        until: when their credential ends by itself, or the keys that they make, aware: nothing they hand on lives
+            longer; None = nothing ends.
+        prefixes: how the ids of LiteLLM customers begin that they may map; None: see `connectors.access.tenants`.
     """
 
     actor: str
     scopes: frozenset[str] = frozenset()
     orgs: frozenset[str] | None = None
     until: datetime | None = None
+    prefixes: frozenset[str] | None = None
 
     def may(self, scope: str) -> bool:
         """Whether they hold the scope."""
@@ -47,6 +51,10 @@ class Who:
     def may_see(self, org_id: str) -> bool:
         """Whether the org is one of theirs."""
         return self.orgs is None or org_id in self.orgs
+
+    def may_adopt(self, customer_id: str) -> bool:
+        """Whether they may map a LiteLLM customer whom none of their orgs pays for yet."""
+        return may_adopt(self.orgs, self.prefixes, customer_id)
 
 
 class Access(Protocol):
@@ -94,6 +102,13 @@ class Asked:
         if before != after:
             await self.access.changing(self.who, self.request, before, after)
 
+    async def handing_out(self, what: str, **more: str) -> None:
+        """Tell the audit log who gets power over the org's money, never the power itself; before they have it.
+
+        Raises: Unavailable: nothing may be handed out now.
+        """
+        await self.access.changing(self.who, self.request, None, {"handed_out": what, **more})
+
 
 Handler = Callable[[Asked], Awaitable[web.StreamResponse]]
 
@@ -114,6 +129,9 @@ class Endpoint:
             control characters and more than 255 characters are refused.
         max_bytes: of a body that has a model; past it the answer is 413.
         changes: the handler changes something, and says so with `Asked.changing` first.
+        also: further scopes that some requests need, and which.
+        hands_out: what in the answer lets whoever has it pay or act for the org, e.g. `a link to pay by`: the handler
+            says so with `Asked.handing_out` before it answers.
     """
 
     method: str
@@ -129,11 +147,18 @@ class Endpoint:
     sees_to_orgs: bool = False
     any_text: tuple[str, ...] = ()
     max_bytes: int = MAX_BODY
+    also: Mapping[str, str] = field(default_factory=dict)
+    hands_out: str = ""
 
 
 def routes_of(endpoints: Iterable[Endpoint], access: Access) -> list[web.RouteDef]:
     """The routes, each behind `access`."""
     return [web.route(one.method, one.path, _guarded(one, access)) for one in endpoints]
+
+
+def missing_scope(scope: str, because: str = "") -> Problem:
+    """403; the answer names the scope."""
+    return Problem(403, "missing_scope", f"this needs the scope {scope}" + (f": {because}" if because else ""))
 
 
 def other_org() -> Problem:

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Protocol
+from unicodedata import normalize
 
 from aiohttp import web
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, StringConstraints, field_validator
 
-from connectors.access.keys import ApiKey, expiring, is_within, mint, successor
+from connectors.access.keys import ApiKey, expiring, mint, successor
 from connectors.access.scopes import EVERYTHING, SCOPES
 from connectors.http.api.endpoints import Asked, Endpoint
 from connectors.http.health import json_response
@@ -22,6 +23,12 @@ MAX_OVERLAP_HOURS = 720
 Word = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")
 ]
+#: As ids are compared: trimmed at its beginning, in normal form C.
+Prefix = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"),
+    AfterValidator(lambda text: normalize("NFC", text)),
+]
 
 
 class NewKey(BaseModel, extra="forbid"):
@@ -29,12 +36,15 @@ class NewKey(BaseModel, extra="forbid"):
 
     Fields:
         orgs: the only orgs it is for; null = all.
+        customer_prefixes: how the ids of the LiteLLM customers begin that it may map; null = any for a key of all
+            orgs, none that is not mapped to its orgs already for a key of some.
         expires_at: with its offset from UTC; null = never.
     """
 
     name: Annotated[Word, Field(examples=["billing dashboard"])]
     scopes: Annotated[list[str], Field(min_length=1, max_length=50, examples=[["orgs:read"]])]
     orgs: Annotated[list[Word], Field(min_length=1, max_length=1000)] | None = None
+    customer_prefixes: Annotated[list[Prefix], Field(min_length=1, max_length=100, examples=[["acme-"]])] | None = None
     expires_at: AwareDatetime | None = None
 
     @field_validator("scopes")
@@ -66,6 +76,7 @@ class Key(BaseModel):
     name: str
     scopes: list[str]
     orgs: list[str] | None
+    customer_prefixes: list[str] | None
     state: str
     created_at: datetime
     created_by: str
@@ -123,14 +134,14 @@ class KeyDesk:
         """201 with the token."""
         store, wanted, now = self._store(), asked.body, self._now()
         orgs = None if wanted.orgs is None else frozenset(wanted.orgs)
-        if not is_within(wanted.scopes, orgs, asked.who.scopes, asked.who.orgs):
-            raise _beyond()
         ends, until = wanted.expires_at, asked.who.until
         if ends is not None and ends <= now:
             raise Problem(422, "already_expired", "expires_at is past")
         if until is not None and (ends is None or ends > until):
             ends = until
-        key, token = mint(wanted.name, wanted.scopes, orgs, asked.who.actor, now, ends)
+        key, token = mint(wanted.name, wanted.scopes, orgs, asked.who.actor, now, ends, wanted.customer_prefixes)
+        if not key.is_within(asked.who.scopes, asked.who.orgs, asked.who.prefixes):
+            raise _beyond()
         await asked.changing(None, key_shown(key, now))
         with _conflicts():
             await store.add(key)
@@ -171,7 +182,7 @@ class KeyDesk:
         key = await store.get(asked.part("key_id"))
         if key is None or not _sees(asked, key):
             raise Problem(404, "unknown_key", "there is no such key")
-        if not key.is_within(asked.who.scopes, asked.who.orgs):
+        if not key.is_within(asked.who.scopes, asked.who.orgs, asked.who.prefixes):
             raise _beyond()
         return key
 
@@ -241,6 +252,7 @@ def key_shown(key: ApiKey, now: datetime) -> dict[str, Any]:
         "name": key.name,
         "scopes": sorted(key.scopes),
         "orgs": None if key.orgs is None else sorted(key.orgs),
+        "customer_prefixes": None if key.prefixes is None else sorted(key.prefixes),
         "state": key.state(now),
         "created_at": key.created_at,
         "created_by": key.created_by,

@@ -15,6 +15,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from connectors.http.api.endpoints import Asked, Endpoint, as_problem
+from connectors.http.connections import admitted
 from connectors.http.health import json_response
 from connectors.http.intake import Intake
 from connectors.http.problem import CLOSES, Problem
@@ -96,7 +97,8 @@ class LagoWebhooks:
             if len(body) < _WORTH_A_THREAD:
                 check_signature(headers, body, self._secrets)
             else:
-                await asyncio.to_thread(check_signature, headers, body, self._secrets)
+                await self._intake.beside(check_signature, headers, body, self._secrets)
+            admitted(asked.request)
         except Rejected as refusal:
             raise Problem(401, refusal.reason, refusal.detail) from refusal
         finally:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from connectors.access.tenants import is_of_nobody
 from connectors.customers.mappings import Known, Mapped, Mappings
 from connectors.customers.pages import MappingPages
 from connectors.http.api.endpoints import Asked, Endpoint, other_org
@@ -41,15 +42,33 @@ class RequestGuard:
         self._mappings = mappings
         self._condition = Precondition.of(asked.request.headers)
 
+    def admits(self, customer_id: str, known: Known) -> None:
+        """Raises: Problem: 403 `other_org`: another org pays for it, or nobody does and it is not theirs to map."""
+        who, payers = self._asked.who, self._mappings.payers(known) if known is not None else set()
+        if who.orgs is not None and is_of_nobody(customer_id):
+            raise not_theirs()
+        is_own = bool(payers) and who.orgs is not None and all(map(who.may_see, payers))
+        if not is_own and (not who.may_adopt(customer_id) or not all(map(who.may_see, payers))):
+            raise not_theirs()
+
     def allows(self, before: Known, after: CustomerRecord) -> None:
-        """Raises: Problem: 403 `other_org`, also for a customer that another org pays for; 412, see `Precondition`."""
+        """Raises: Problem: 403 as in `admits`, at the moment of the change; 412, see `Precondition`."""
+        self.admits(after.litellm_customer_id, before)
         payers = self._mappings.payers(before) if before is not None else set()
-        for org_id in sorted(payers | self._mappings.payers(after)):
-            self._asked.for_org(org_id)
+        if not all(map(self._asked.who.may_see, self._mappings.payers(after))):
+            raise not_theirs()
+        self._check_kinds(before, after)
         if self._asked.who.orgs is not None:
             known = before.versions if before is not None else ()
             self._check_subscriptions([version for version in after.versions if version not in known])
         self._condition.check(before if payers else None, done=after == before)
+
+    def _check_kinds(self, before: Known, after: CustomerRecord) -> None:
+        """Calls whose id came from another field are other calls: to pay for them too is to adopt. Raises: Problem."""
+        paid = {version.id_kind for version in self._mappings.paying(before)} if before is not None else set()
+        new = {version.id_kind for version in self._mappings.paying(after)} - paid
+        if new and "" not in paid and not self._asked.who.may_adopt(after.litellm_customer_id):
+            raise not_theirs()
 
     def _check_subscriptions(self, new: Sequence[MappingVersion]) -> None:
         """Lago bills by the subscription alone, so one that is named must be the org's own. Raises: Problem `other_org`."""
@@ -76,8 +95,9 @@ def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]
     async def get(asked: Asked) -> web.Response:
         mapped = await mappings.get(customer) if (customer := _customer(asked)) else None
         if mapped is None:
-            raise _no_mapping()
-        asked.for_org(mapped.version.lago_customer_id)
+            raise _no_mapping(asked)
+        if not asked.who.may_see(mapped.version.lago_customer_id):
+            raise not_theirs()
         return _answer(asked, mapped)
 
     async def listed(asked: Asked) -> web.Response:
@@ -98,9 +118,9 @@ def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]
     async def history(asked: Asked) -> web.Response:
         record = await mappings.record(customer) if (customer := _customer(asked)) else None
         if record is None:
-            raise _no_mapping()
-        for version in record.versions:
-            asked.for_org(version.lago_customer_id)
+            raise _no_mapping(asked)
+        if not all(asked.who.may_see(version.lago_customer_id) for version in record.versions):
+            raise not_theirs()
         return json_response(history_shown(record))
 
     async def deactivate(asked: Asked) -> web.Response:
@@ -114,7 +134,7 @@ def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]
         with _refusals():
             mapped = await mappings.end(customer, ending, guard) if (customer := _customer(asked)) else None
         if mapped is None:
-            raise _no_mapping()
+            raise _no_mapping(asked)
         return _answer(asked, mapped)
 
     shared: dict[str, Any] = {"sees_to_orgs": True, "any_text": ("customer_id",)}
@@ -196,7 +216,14 @@ def _customer(asked: Asked) -> str | None:
     return normalise_customer_id(asked.part("customer_id"))
 
 
-def _no_mapping() -> Problem:
+def not_theirs() -> Problem:
+    """One answer for a customer of another org and for one of nobody: it is no way to learn which ids there are."""
+    return Problem(403, "other_org", "this credential may not see or map this LiteLLM customer (docs/access.md, Orgs)")
+
+
+def _no_mapping(asked: Asked) -> Problem:
+    if asked.who.orgs is not None:
+        return not_theirs()
     return Problem(404, "no_mapping", "this LiteLLM customer is not mapped")
 
 

@@ -41,8 +41,8 @@ Id = Annotated[str, StringConstraints(strip_whitespace=True, max_length=255, pat
 Moment = Annotated[int | None, BeforeValidator(_moment_us, json_schema_input_type=str | float | None)]
 
 
-class MappingBody(BaseModel):
-    """`POST /customers/mapping`, and a row of an import; unknown members are ignored.
+class MappingRow(BaseModel):
+    """A row of an import; unknown members are ignored, for exports of other systems have columns of their own.
 
     Fields:
         effective_from: ISO 8601 or seconds since 1970; microseconds once read.
@@ -78,7 +78,11 @@ class MappingBody(BaseModel):
         )
 
 
-class EndingBody(BaseModel):
+class MappingBody(MappingRow, extra="forbid"):
+    """`POST /customers/mapping`. An unknown member is refused: a misspelt `effective_from` would bill from another moment on."""
+
+
+class EndingBody(BaseModel, extra="forbid"):
     """`POST /customers/{id}/mapping/deactivate`; none is needed.
 
     Fields:

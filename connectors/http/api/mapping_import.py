@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from connectors.customers.mappings import Mappings
 from connectors.http.api.endpoints import Asked, Endpoint
 from connectors.http.api.mapping import WRITE, RequestGuard
-from connectors.http.api.mapping_bodies import MappingBody
+from connectors.http.api.mapping_bodies import MappingRow
 from connectors.http.problem import CLOSES, Problem
 from connectors.http.unpacking import Unpacker
 from connectors.operations.import_kinds import MappingRows, columns_of
@@ -61,7 +61,7 @@ def import_endpoint(mappings: Mappings) -> Endpoint:
         guard = RequestGuard(asked, mappings)
         await mappings.ready()
         job = Import(MappingRows(mappings, guard, dry_run=asked.query.dry_run), _AT_ONCE, refusing=refusing)
-        done = await job.run(_bounded(rows(_chunks(asked.request), kind, columns_of(MappingBody))))
+        done = await job.run(_bounded(rows(_chunks(asked.request), kind, columns_of(MappingRow))))
         return web.Response(body=msgspec.json.encode(done.told()), content_type="application/json")
 
     return Endpoint(

@@ -98,10 +98,18 @@ def _operation(endpoint: Endpoint, names: _Names, definitions: dict[str, Json], 
     if endpoint.scope:
         schemes = ("bearer", "oidc") if issuer else ("bearer",)
         told["security"] = [{scheme: [endpoint.scope]} for scheme in schemes]
-        told["description"] = f"Needs the scope `{endpoint.scope}`."
+        told["description"] = _needs(endpoint)
     else:
         told["security"] = []
     return told
+
+
+def _needs(endpoint: Endpoint) -> str:
+    told = [f"Needs the scope `{endpoint.scope}`."]
+    told += [f"Needs the scope `{scope}` as well for {what}." for scope, what in endpoint.also.items()]
+    if endpoint.hands_out:
+        told.append(f"Who is given {endpoint.hands_out} stands in the audit log.")
+    return " ".join(told)
 
 
 def _parts(endpoint: Endpoint) -> list[Json]:

@@ -18,6 +18,8 @@ from connectors.orgs.accounts import OrgAccounts
 MAX_PAGE: Final = 100
 #: Invoices whose links are asked for at once.
 _AT_ONCE: Final = 4
+#: What the audit log calls what is handed out.
+PAYMENT, PAYMENTS = "a link to pay an invoice by", "links to pay invoices by"
 #: Of an invoice that somebody still has to pay.
 _UNPAID: Final = ("pending", "failed")
 
@@ -100,11 +102,12 @@ def invoice_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
     """`/invoices` and `/payment` of an org."""
 
     async def invoices(asked: Asked) -> web.Response:
-        return await listed(accounts, asked.part("org_id"), asked.query)
+        return await listed(accounts, asked, asked.part("org_id"))
 
     async def payment(asked: Asked) -> web.Response:
         query: PaymentQuery = asked.query
         url = await _payable(accounts.billing.lago, asked.part("org_id"), query.invoice_id)
+        await asked.handing_out(PAYMENT, invoice_id=query.invoice_id or "the oldest unpaid")
         response = answer(LinkShown(url=url))
         response.headers["Cache-Control"] = "no-store"
         return response
@@ -119,6 +122,7 @@ def invoice_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
             query=InvoicesQuery,
             answers={200: InvoicesShown},
             org="org_id",
+            hands_out=PAYMENTS,
         ),
         Endpoint(
             "GET",
@@ -129,12 +133,14 @@ def invoice_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
             query=PaymentQuery,
             answers={200: LinkShown},
             org="org_id",
+            hands_out=PAYMENT,
         ),
     ]
 
 
-async def listed(accounts: OrgAccounts, org_id: str, query: InvoicesQuery) -> web.Response:
+async def listed(accounts: OrgAccounts, asked: Asked, org_id: str) -> web.Response:
     """A page of the customer's invoices. Raises: LagoRejected `unknown_org`, LagoIntegrationError."""
+    query: InvoicesQuery = asked.query
     lago = accounts.billing.lago
     page = await lago.invoices_page(org_id, query.page, query.per_page)
     if not page.total and not await accounts.is_known(org_id):
@@ -143,6 +149,8 @@ async def listed(accounts: OrgAccounts, org_id: str, query: InvoicesQuery) -> we
     if query.links:
         gate = asyncio.Semaphore(_AT_ONCE)
         await asyncio.gather(*(_link(lago, one, gate) for one in shown))
+        if payable := [one.lago_id for one in shown if one.payment_url is not None]:
+            await asked.handing_out(PAYMENTS, invoice_ids=" ".join(payable))
     return answer(InvoicesShown(invoices=shown, meta=PageShown.of(query, page)))
 
 

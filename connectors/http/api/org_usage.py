@@ -2,15 +2,21 @@
 
 from typing import Annotated, Final
 
+import msgspec
 from aiohttp import web
 from pydantic import BaseModel, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from connectors.http.api.endpoints import Asked, Endpoint
+from connectors.http.api.endpoints import Asked, Endpoint, missing_scope
 from connectors.http.api.orgs import ORG
 from connectors.http.api.shown import answer, told
+from connectors.lago.metered import MeteredEvent
+from connectors.lago.metered_numbers import numbers_of, takes_back
 from connectors.lago.usage import CustomerUsage
 from connectors.orgs.accounts import OrgAccounts
+from schemas.moments import to_iso
 
+#: Scope of whoever may record usage below 0.
+CORRECT: Final = "usage:correct"
 #: Of a body: one event.
 MAX_EVENT: Final = 1 << 17
 
@@ -66,8 +72,16 @@ def usage_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
 
     async def record(asked: Asked) -> web.Response:
         body: UsageBody = asked.body
+
+        async def accept(event: MeteredEvent) -> MeteredEvent:
+            if (name := takes_back(event.properties)) and not asked.who.may(CORRECT):
+                raise missing_scope(CORRECT, f"{name} is below 0, which makes the bill smaller")
+            told = {"event_code": event.code, "transaction_id": event.transaction_id}
+            await asked.changing(None, told | {"at": to_iso(event.at_us), "numbers": numbers_of(event.properties)})
+            return msgspec.structs.replace(event, actor=asked.who.actor)
+
         event = await accounts.billing.record(
-            asked.part("org_id"), body.event_code, body.transaction_id, body.properties, body.timestamp
+            asked.part("org_id"), body.event_code, body.transaction_id, body.properties, body.timestamp, accept
         )
         return answer(Accepted(transaction_id=event.transaction_id), 202)
 
@@ -85,6 +99,8 @@ def usage_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
             body=UsageBody,
             answers={202: Accepted},
             org="org_id",
+            changes=True,
+            also={CORRECT: "a property below 0"},
             max_bytes=MAX_EVENT,
         ),
         Endpoint(

@@ -27,6 +27,9 @@ from connectors.orgs.preview import PlanPreviews
 ORG: Final = "/api/v1/billing/org/organizations/{org_id}"
 #: Lago's portal links are good for so long.
 PORTAL_S: Final = 12 * 3600
+#: What the audit log calls what is handed out.
+CHECKOUT: Final = "a link to leave a means of payment by"
+PORTAL: Final = "a link to the org's pages in Lago"
 
 Moment = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}([T ][\d:.]{5,15}(Z|[+-]\d{2}:?\d{2})?)?$")]
 
@@ -176,6 +179,7 @@ def _link_endpoints(orgs: "_Orgs") -> list[Endpoint]:
             told(orgs.checkout),
             answers={200: LinkShown},
             org="org_id",
+            hands_out=CHECKOUT,
         ),
         Endpoint(
             "GET",
@@ -185,6 +189,7 @@ def _link_endpoints(orgs: "_Orgs") -> list[Endpoint]:
             told(orgs.portal),
             answers={200: LinkShown},
             org="org_id",
+            hands_out=PORTAL,
         ),
     ]
 
@@ -235,10 +240,14 @@ class _Orgs:
         return answer(PreviewShown.model_validate(found))
 
     async def checkout(self, asked: Asked) -> web.Response:
-        return _link(await self._accounts.billing.lago.checkout_url(asked.part("org_id")))
+        url = await self._accounts.billing.lago.checkout_url(asked.part("org_id"))
+        await asked.handing_out(CHECKOUT)
+        return _link(url)
 
     async def portal(self, asked: Asked) -> web.Response:
-        return _link(await self._accounts.billing.lago.portal_url(asked.part("org_id")), PORTAL_S)
+        url = await self._accounts.billing.lago.portal_url(asked.part("org_id"))
+        await asked.handing_out(PORTAL)
+        return _link(url, PORTAL_S)
 
 
 def _changed(account: Account, plan_code: str) -> ChangedShown:

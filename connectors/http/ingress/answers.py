@@ -11,6 +11,7 @@ import msgspec
 
 from connectors.http.ingress.bodies import Element
 from schemas.decoding import UNDECODABLE
+from streams.core.json_budget import Budget
 from streams.core.tolerant import loose_json
 
 _LENGTH = 32
@@ -48,6 +49,8 @@ def answer_id_of(element: Element) -> str:
 
 def _loosely(element: Element) -> _Answer | None:
     """Of JSON as Python's senders write it: a `NaN` in another member does not change what the answer is."""
+    if not Budget().takes(bytes(memoryview(element))):
+        return None
     try:
         tree = loose_json(bytes(memoryview(element)).decode("utf-8", "replace"))
         response = tree["response"]

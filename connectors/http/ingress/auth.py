@@ -6,7 +6,7 @@ are valid at once, for rotation. Every comparison takes the same time whatever i
 
 import hmac
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from connectors.http.ingress.signatures import Secret, claims_a_signature, signed_by
 from schemas.errors import ConfigurationError, MeterbridgeError
@@ -70,7 +70,7 @@ class WebhookAuth:
         """A signature could admit the sender, so the body has to be read before it is refused."""
         return bool(self._secrets) and claims_a_signature(headers)
 
-    def signing_sender(self, headers: Mapping[str, str], body: bytes) -> str | None:
+    def signing_sender(self, headers: Mapping[str, str], body: bytes | Iterable[bytes]) -> str | None:
         """A name for whoever signed the body's bytes (connectors/http/ingress/signatures.py); None = nobody we know.
 
         Raises:

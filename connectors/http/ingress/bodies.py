@@ -13,6 +13,7 @@ from json import JSONDecodeError, loads
 import msgspec
 from msgspec import Raw
 
+from connectors.http.ingress.brackets import TEXT, end_of_nested
 from connectors.http.ingress.rejections import NOT_JSON, TOO_MANY, Refused
 from schemas.decoding import UNDECODABLE
 from schemas.wire import WRAPPERS
@@ -24,6 +25,10 @@ Element = bytes | memoryview | Raw
 MAX_ELEMENTS = 200_000
 #: Where an array may have more elements than this, the bracket counter, which stops at `MAX_ELEMENTS`, does the cutting.
 _MAX_CUT_AT_ONCE = 4_000_000
+#: Of a member that is one value; more of them are no JSON, and would be looked at one by one.
+_MAX_OPENED = 1000
+#: That somebody printed one object on many lines shows in the first of it.
+_PRINTED = 1 << 20
 
 _raw = msgspec.json.Decoder(Raw).decode
 _raws = msgspec.json.Decoder(list[Raw]).decode
@@ -38,10 +43,8 @@ _ESCAPED = b"\\u00"
 _IDS = frozenset({"id", "request_id", "litellm_call_id", "transaction_id"})
 
 _BLANK = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*")
-_TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_KEY = re.compile(rb"[ \t\r\n]*(" + _TEXT + rb")[ \t\r\n]*:[ \t\r\n]*", re.DOTALL)
-_TO_COMMA_OR_BRACKET = re.compile(rb'[^"\[\]{},]*+(?:' + _TEXT + rb'[^"\[\]{},]*+)*+', re.DOTALL)
-_TO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?:' + _TEXT + rb'[^"\[\]{}]*+)*+', re.DOTALL)
+_KEY = re.compile(rb"[ \t\r\n]*(" + TEXT + rb")[ \t\r\n]*:[ \t\r\n]*", re.DOTALL)
+_TO_COMMA_OR_BRACKET = re.compile(rb'[^"\[\]{},]*+(?:' + TEXT + rb'[^"\[\]{},]*+)*+', re.DOTALL)
 
 
 class Wrapped(Exception):  # a way on, not an error
@@ -157,7 +160,7 @@ def _is_damaged_ndjson(body: bytes, at: int) -> bool:
     somebody printed on many lines, be it whole or cut at its end."""
     if body.find(b"\n{", at) < 0 or _whole(memoryview(body)[at:]):
         return False
-    text = body[at:].decode("utf-8", "replace").rstrip()
+    text = body[at : at + _PRINTED].decode("utf-8", "replace").rstrip()
     try:
         loose_json(text)
     except JSONDecodeError as error:
@@ -222,20 +225,22 @@ def _members_to_the_end(view: memoryview) -> list[memoryview]:
 
 def _members(view: memoryview) -> tuple[list[memoryview], int]:
     members: list[memoryview] = []
-    depth, start, at = 1, 1, 1
+    start, at, opened = 1, 1, 0
     while True:
-        at = _end_of(_TO_COMMA_OR_BRACKET if depth == 1 else _TO_BRACKET, view, at)
+        at = _end_of(_TO_COMMA_OR_BRACKET, view, at)
         sign = bytes(view[at : at + 1])
         if sign == b",":
             members.append(view[start:at])
-            start = at + 1
+            start, opened = at + 1, 0
             _check(len(members))
         elif sign in (b"[", b"{"):
-            depth += 1
+            opened += 1
+            if opened > _MAX_OPENED:
+                raise Refused(NOT_JSON, "values without a comma between them", offset=at)
+            at = end_of_nested(view, at + 1)
+            continue
         elif sign in (b"]", b"}"):
-            depth -= 1
-            if depth == 0:
-                return [*members, view[start:at]], at + 1
+            return [*members, view[start:at]], at + 1
         else:
             raise Refused(NOT_JSON, "ends inside an element", offset=at)
         at += 1

@@ -14,6 +14,7 @@ NOT_AN_OBJECT = "not_an_object"  # a number, text or list where a call is expect
 WRONG_TYPE = "wrong_type"  # a field of the wrong type: the call is kept without it
 BAD_NUMBER = "bad_number"  # NaN, Infinity or out of range: cannot be stored as JSON
 TOO_DEEP = "too_deep"  # nested deeper than any JSON parser follows
+TOO_COMPLEX = "too_complex"  # damaged, and of more parts than the tolerant reader builds
 TOO_LARGE = "too_large"  # above a record's size even without prompts
 TOO_MANY = "too_many_elements"  # of a whole body
 
@@ -56,3 +57,13 @@ def rejection(refused: Refused, element: bytes, at: int) -> bytes:
             error_offset=refused.offset,
         )
     )
+
+
+def shared_rejection(refused: Refused, length: int, digest: str, at: int) -> bytes:
+    """The value for many elements that share a record.
+
+    Args:
+        length, digest: of all of them, one after the other; the SHA-256 in hexadecimal.
+        at: microseconds since 1970 UTC.
+    """
+    return _encode(Rejection(refused.reason, "ingress", at, refused.detail, length=length, sha256=digest))

@@ -1,7 +1,6 @@
 """The webhook ingress: usage comes in over HTTP and is answered with 2xx only when it is durable."""
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -10,6 +9,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from connectors.http.connections import admitted
 from connectors.http.ingress.auth import Stale, WebhookAuth
 from connectors.http.ingress.cloud_events import event_of, holds_events
 from connectors.http.ingress.patience import Patience
@@ -26,7 +26,7 @@ from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO
 _STATUS = {"status": "accepted", "message": "Event queued for processing"}
 _ALL_ACCEPTED = msgspec.json.encode(_STATUS)
 _UNAVAILABLE_RETRY_S = 5
-_BODY_WORTH_A_THREAD = 1 << 20
+_GUESSING_RETRY_S = 1
 
 _log = structlog.get_logger(__name__)
 
@@ -43,6 +43,7 @@ class IngressDeps:
         on_request: (source, HTTP status) of every request; 499 when the sender left.
         on_elements: (`accepted`, `ignored` or a rejection's reason, how many).
         watch_bytes: is handed what tells the bytes of bodies in flight.
+        is_guessing: whether the address of a request was refused too often of late: its body is not read for a signature.
     """
 
     store: Store
@@ -55,6 +56,7 @@ class IngressDeps:
     on_request: Callable[[str, int], None] = lambda _source, _status: None
     on_elements: Callable[[str, int], None] = lambda _outcome, _count: None
     watch_bytes: Callable[[Callable[[], int]], None] = lambda _bytes_in_flight: None
+    is_guessing: Callable[[web.BaseRequest], bool] = lambda _request: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +121,13 @@ class _Ingress:
         body: bytes | None = None
         try:
             with self._patience.of_this_task():
-                admitted = self._admit_before_reading(request)
-                body = await self._intake.read(request, stranger=not admitted)
-                if not admitted:
-                    await self._admit_signed(request, body)
+                proof = self._admit_before_reading(request)
+                if proof is None:
+                    body = await self._intake.read(request)
+                else:
+                    body = await self._intake.read(request, prove=proof.prove)
+                    admitted(request)
+                    self._keep_pace(proof.sender)
                 if (event := event_of(request.headers, body)) is not None:
                     return await self._deps.store.keep(event, CLOUDEVENT)
                 shape = CLOUDEVENT if holds_events(request.headers) else route.shape
@@ -135,33 +140,21 @@ class _Ingress:
             if body is not None:
                 self._intake.release(body)
 
-    def _admit_before_reading(self, request: web.Request) -> bool:
-        """True when nothing is left to prove; refuses at once whom no body could help."""
+    def _admit_before_reading(self, request: web.Request) -> "_Proof | None":
+        """What is left to prove; refuses at once whom no body could help. Raises: Problem 401, 403, 503."""
         auth, headers, origins = self._deps.auth, request.headers, self._deps.origins
         if origins is not None and not origins.admit(request.remote, headers):
             raise Problem(403, "address_not_allowed", "usage is not taken from this address", CLOSES)
-        if auth.is_open:
-            self._keep_pace("anybody")
-            return True
-        if sender := auth.token_sender(headers.get("Authorization")):
+        sender = "anybody" if auth.is_open else auth.token_sender(headers.get("Authorization"))
+        if sender:
+            admitted(request)
             self._keep_pace(sender)
-            return True
+            return None
         if auth.may_be_signed(headers):
-            return False
+            if self._deps.is_guessing(request):
+                raise try_again("too_many_refused", "this address was refused too often of late", _GUESSING_RETRY_S)
+            return _Proof(auth.signing_sender, headers)
         raise _unknown_sender()
-
-    async def _admit_signed(self, request: web.Request, body: bytes) -> None:
-        headers, signing_sender = request.headers, self._deps.auth.signing_sender
-        try:
-            if len(body) < _BODY_WORTH_A_THREAD:
-                sender = signing_sender(headers, body)
-            else:
-                sender = await asyncio.to_thread(signing_sender, headers, body)
-        except Stale as stale:
-            raise Problem(401, stale.reason, stale.detail) from None
-        if sender is None:
-            raise _unknown_sender()
-        self._keep_pace(sender)
 
     def _keep_pace(self, sender: str) -> None:
         pace = self._deps.pace
@@ -191,6 +184,31 @@ class _Ingress:
             self._refusing = True
             _log.warning("records_refused", reason=error.reason, detail=error.detail)
         return try_again(error.reason, "records cannot be stored now", _UNAVAILABLE_RETRY_S).response()
+
+
+class _Proof:
+    """Who signed a body, once it was there; see `WebhookAuth.signing_sender`."""
+
+    __slots__ = ("_headers", "_signing_sender", "sender")
+
+    def __init__(
+        self,
+        signing_sender: Callable[[Mapping[str, str], bytes | Iterable[bytes]], str | None],
+        headers: Mapping[str, str],
+    ) -> None:
+        self._signing_sender = signing_sender
+        self._headers = headers
+        self.sender = ""
+
+    def prove(self, pieces: bytes | Iterable[bytes]) -> None:
+        """Raises: Problem 401."""
+        try:
+            sender = self._signing_sender(self._headers, pieces)
+        except Stale as stale:
+            raise Problem(401, stale.reason, stale.detail) from None
+        if sender is None:
+            raise _unknown_sender()
+        self.sender = sender
 
 
 def _answer_of(outcome: Outcome) -> bytes:

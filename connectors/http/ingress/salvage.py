@@ -9,16 +9,21 @@ import json
 from base64 import b64decode
 from typing import Any
 
-from connectors.http.ingress.rejections import NOT_AN_OBJECT, NOT_JSON, TOO_DEEP, Refused
+from connectors.http.ingress.rejections import NOT_AN_OBJECT, NOT_JSON, TOO_COMPLEX, TOO_DEEP, Refused
+from streams.core.json_budget import Budget
 from streams.core.tolerant import loose_json
 
 
-def tree_of(element: bytes) -> dict[str, Any] | None:
+def tree_of(element: bytes, budget: Budget) -> dict[str, Any] | None:
     """The element as `loose_json` reads it; None for a `null`, which LiteLLM sends for a call it cannot describe.
 
     Raises:
-        Refused: `not_json`, `too_deep`, `not_an_object`.
+        Refused: `not_json`, `too_deep`, `too_complex`, `not_an_object`.
     """
+    if not budget.takes(element):
+        raise Refused(
+            TOO_COMPLEX, "it is no strict JSON, and has too many brackets, commas and texts for any other reader"
+        )
     text = element.decode("utf-8-sig", "replace")
     try:
         tree = loose_json(text)

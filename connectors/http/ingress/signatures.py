@@ -14,7 +14,7 @@ signatures, for rotation on the sender's side. Bodies are signed before any Cont
 import binascii
 import hmac
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -60,32 +60,67 @@ def claims_a_signature(headers: Mapping[str, str]) -> bool:
     return OURS in headers or STANDARD in headers
 
 
-def signed_by(headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret]) -> Signed | None:
-    """Who signed `body`; None = nobody we know. The time is not judged here."""
-    if (ours := headers.get(OURS)) is not None and (signed := _ours(ours.strip(), body, secrets)):
-        return signed
-    return _standard(headers, body, secrets) if STANDARD in headers else None
+def signed_by(headers: Mapping[str, str], body: bytes | Iterable[bytes], secrets: Sequence[Secret]) -> Signed | None:
+    """Who signed `body`; None = nobody we know. The time is not judged here.
+
+    Args:
+        body: whole, or piece by piece: no piece is needed any more once the next one is asked for.
+    """
+    if isinstance(body, bytes):
+        return _signed_whole(_ours(headers, secrets), body) or _signed_whole(_standard(headers, secrets), body)
+    forms = [form for form in (_ours(headers, secrets), _standard(headers, secrets)) if form is not None]
+    for piece in body:
+        for form in forms:
+            for mac in form.macs:
+                mac.update(piece)
+    return next((signed for form in forms if (signed := _signed(form.given, _ends(form), form.at_s)) is not None), None)
 
 
-def _ours(header: str, body: bytes, secrets: Sequence[Secret]) -> Signed | None:
+def _signed_whole(form: "_Form | None", body: bytes) -> Signed | None:
+    if form is None:
+        return None
+    for mac in form.macs:
+        mac.update(body)
+    return _signed(form.given, _ends(form), form.at_s)
+
+
+def _ends(form: "_Form") -> Iterable[bytes]:
+    return map(form.encode, form.macs)
+
+
+class _Form(NamedTuple):
+    """One form of signature that the headers claim: what they hold, and what becomes the right one for each secret."""
+
+    given: Sequence[str]
+    macs: Sequence[hmac.HMAC]
+    encode: Callable[[hmac.HMAC], bytes]
+    at_s: int | None
+
+
+def _ours(headers: Mapping[str, str], secrets: Sequence[Secret]) -> _Form | None:
+    header = headers.get(OURS)
+    if header is None:
+        return None
+    header = header.strip()
     if not header.startswith("t="):
-        return _signed((header.removeprefix(_PREFIX).lower(),), [_hex(secret.text, body) for secret in secrets], None)
+        return _Form((header.removeprefix(_PREFIX).lower(),), [_begun(one.text, b"") for one in secrets], _hex, None)
     parts = [part.strip().partition("=") for part in header.split(",")]
     stamp = next(value for name, _, value in parts if name == "t")
     if (at_s := _seconds(stamp)) is None:
         return None
-    message = b"%b.%b" % (stamp.encode(), body)
     given = [value.lower() for name, _, value in parts if name == "v1"]
-    return _signed(given, (_hex(secret.text, message) for secret in secrets), at_s)
+    return _Form(given, [_begun(one.text, b"%b." % stamp.encode()) for one in secrets], _hex, at_s)
 
 
-def _standard(headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret]) -> Signed | None:
+def _standard(headers: Mapping[str, str], secrets: Sequence[Secret]) -> _Form | None:
+    if STANDARD not in headers:
+        return None
     stamp, message_id = headers.get("webhook-timestamp", ""), headers.get("webhook-id", "")
     if (at_s := _seconds(stamp)) is None or not message_id or "." in message_id:
         return None
-    message = b"%b.%b.%b" % (message_id.encode("utf-8", "surrogateescape"), stamp.encode(), body)
+    before = b"%b.%b." % (message_id.encode("utf-8", "surrogateescape"), stamp.encode())
     given = [part.removeprefix("v1,") for part in headers[STANDARD].split() if part.startswith("v1,")]
-    return _signed(given, (b64encode(_digest(one.key, message)) for one in secrets), at_s)
+    return _Form(given, [_begun(one.key, before) for one in secrets], _base64, at_s)
 
 
 def _signed(given: Sequence[str], right: Iterable[bytes], at_s: int | None) -> Signed | None:
@@ -99,15 +134,20 @@ def _signed(given: Sequence[str], right: Iterable[bytes], at_s: int | None) -> S
     return Signed(found, at_s) if found >= 0 else None
 
 
-def _hex(key: bytes, message: bytes) -> bytes:
-    return _digest(key, message).hex().encode()
+def _hex(mac: hmac.HMAC) -> bytes:
+    return mac.digest().hex().encode()
 
 
-def _digest(key: bytes, message: bytes) -> bytes:
-    """As `hmac.digest`, which lets go of the interpreter lock for whatever it is given: for a small body that costs more."""
+def _base64(mac: hmac.HMAC) -> bytes:
+    return b64encode(mac.digest())
+
+
+def _begun(key: bytes, before: bytes) -> hmac.HMAC:
+    """Unlike `hmac.digest` it keeps the interpreter lock for a small body: to let go of it costs more."""
     mac = _keyed(key).copy()
-    mac.update(message)
-    return mac.digest()
+    if before:
+        mac.update(before)
+    return mac
 
 
 @lru_cache(maxsize=32)

@@ -2,13 +2,23 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from connectors.http.ingress.bodies import Element, Wrapped, split, wrapped_in
 from connectors.http.ingress.context import Kept
-from connectors.http.ingress.rejections import NOT_JSON, TOO_DEEP, TOO_LARGE, TOO_MANY, Refused, rejection
-from connectors.http.ingress.strip import customer_of_rest, strip
+from connectors.http.ingress.odd import OddElements
+from connectors.http.ingress.rejections import (
+    NOT_JSON,
+    TOO_DEEP,
+    TOO_LARGE,
+    TOO_MANY,
+    Refused,
+    rejection,
+    shared_rejection,
+)
+from connectors.http.ingress.strip import Odd, customer_of_rest, strip, strip_sound
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 
@@ -20,6 +30,12 @@ _LARGE_BODY = 256 << 10
 #: How often calls may be wrapped, and how many may be in one element of an array.
 _WRAPPINGS = 2
 _MAX_WRAPPED = 10_000
+
+
+#: So many odd elements, of so many bytes together, are read at once; more are read in a thread, and all of them in one:
+#: what one needs for a moment may be fifty times its size.
+_FEW_ODD, _SMALL_ODD = 8, 64 << 10
+_BESIDE = ThreadPoolExecutor(1, "odd-elements")
 
 
 class Sender(Protocol):
@@ -88,68 +104,120 @@ class Store:
     async def _keep_elements(self, elements: Sequence[Element], size: int, shape: str, at: int) -> Outcome:
         """Raises: Wrapped: it is one element, which holds the calls; nothing is stored yet."""
         outcome = Outcome()
+        odd: OddElements | None = None
         step = max(1, min(_SLICE_ELEMENTS, _SLICE_BYTES * len(elements) // (size + 1)))
         for start in range(0, len(elements), step):
-            records, places = self._records_of(elements, start, step, shape, at, outcome)
+            records, places, later = self._sound_records(elements, start, step, shape, at, outcome)
+            if later:
+                odd = odd or OddElements(is_alone=len(elements) == 1)
+                records, places = await self._with_odd(records, places, later, elements, shape, at, outcome, odd)
             if records and (refusals := await self.sender.send_all(records)):
                 too_large = [(places[index], records[index]) for index in refusals]
                 await self._keep_too_large(too_large, elements, at, outcome)
+        if odd is not None and odd.shared:
+            await self.sender.send_all([self._shared(odd, at)])
         return outcome
 
-    def _records_of(
+    def _sound_records(
         self, elements: Sequence[Element], start: int, step: int, shape: str, at: int, outcome: Outcome
-    ) -> tuple[list[Record], list[int]]:
-        """The records of one slice of the body, and the places of their elements in it."""
+    ) -> tuple[list[Record], list[int], list[tuple[int, int]]]:
+        """The records of one slice of the body and the places of their elements in it; of each odd element how many
+        records stand before its own, and its place."""
         records: list[Record] = []
         places: list[int] = []
+        later: list[tuple[int, int]] = []
         at_ms = at // 1000
         for index in range(start, min(start + step, len(elements))):
             try:
-                stripped = strip(elements[index], shape, at, self.customer_id_fields, kept=self.kept)
-            except (Wrapped, Refused) as odd:
-                if len(elements) == 1 and isinstance(odd, Wrapped):
-                    raise
-                made = self._records_of_odd(elements[index], odd, shape, at, index, outcome)
-                records += made
-                places += [index] * len(made)
+                key, value = strip_sound(elements[index], shape, at, self.customer_id_fields, kept=self.kept)
+            except (Odd, Wrapped, Refused):
+                later.append((len(records), index))
                 continue
-            if stripped is None:
-                outcome.ignored += 1
-                continue
-            records.append((self.raw_topic, stripped[0], stripped[1], at_ms))
+            records.append((self.raw_topic, key, value, at_ms))
             places.append(index)
-            outcome.accepted += 1
-        return records, places
+        outcome.accepted += len(records)
+        return records, places, later
+
+    async def _with_odd(
+        self,
+        sound: list[Record],
+        places: list[int],
+        later: Sequence[tuple[int, int]],
+        elements: Sequence[Element],
+        shape: str,
+        at: int,
+        outcome: Outcome,
+        odd: OddElements,
+    ) -> tuple[list[Record], list[int]]:
+        """The same with the records of odd elements in their places: a customer's order stays. Many are read in a thread."""
+        indexes = [index for _, index in later]
+        size = sum(memoryview(elements[index]).nbytes for index in indexes)
+        if len(indexes) <= _FEW_ODD and size <= _SMALL_ODD:
+            made = self._read_odd(elements, indexes, shape, at, outcome, odd)
+        else:
+            loop = asyncio.get_running_loop()
+            made = await loop.run_in_executor(_BESIDE, self._read_odd, elements, indexes, shape, at, outcome, odd)
+        records: list[Record] = []
+        whose: list[int] = []
+        before = 0
+        for (count, index), some in zip(later, made, strict=True):
+            records += sound[before:count]
+            whose += places[before:count]
+            records += some
+            whose += [index] * len(some)
+            before = count
+        return [*records, *sound[before:]], [*whose, *places[before:]]
+
+    def _read_odd(
+        self,
+        elements: Sequence[Element],
+        indexes: Sequence[int],
+        shape: str,
+        at: int,
+        outcome: Outcome,
+        odd: OddElements,
+    ) -> list[list[Record]]:
+        return [self._records_of_odd(elements[index], shape, at, index, outcome, odd) for index in indexes]
 
     def _records_of_odd(
-        self, element: Element, odd: Wrapped | Refused, shape: str, at: int, index: int, outcome: Outcome
+        self, element: Element, shape: str, at: int, index: int, outcome: Outcome, odd: OddElements
     ) -> list[Record]:
-        """What becomes of one element that is no call: of what it wraps, or a rejection."""
+        """What becomes of one element that is read field by field, or of what it wraps. Raises: Wrapped, as above."""
         records: list[Record] = []
-        todo: list[tuple[Element, Wrapped | Refused | None, int]] = [(element, odd, 0)]
+        todo: list[tuple[Element, Refused | None, int]] = [(element, None, 0)]
         while todo:
             one, why, depth = todo.pop()
-            if why is None:
-                try:
-                    stripped = strip(one, shape, at, self.customer_id_fields, kept=self.kept)
-                except (Wrapped, Refused) as error:
-                    why = error
-                else:
-                    if stripped is None:
-                        outcome.ignored += 1
-                    else:
-                        records.append((self.raw_topic, stripped[0], stripped[1], at // 1000))
-                        outcome.accepted += 1
-                    continue
-            if isinstance(why, Wrapped):
-                inner, why = _unwrapped(why, depth)
+            try:
+                if why is not None:
+                    raise why
+                stripped = strip(one, shape, at, self.customer_id_fields, kept=self.kept, budget=odd.budget)
+            except Wrapped as wrapped:
+                if odd.is_alone and not depth:
+                    raise
+                inner, why = _unwrapped(wrapped, depth)
                 todo += [(each, None, depth + 1) for each in reversed(inner)]
-            if why is not None:
-                key = customer_of_rest(why, shape, self.customer_id_fields)
-                value = rejection(why, bytes(memoryview(one)), at)
-                records.append((self.rejected_topic, key, value, at // 1000))
-                outcome.rejected.append((index, why.reason))
+                if why is not None:
+                    todo.append((one, why, depth))
+            except Refused as refused:
+                outcome.rejected.append((index, refused.reason))
+                if not odd.shares(refused, one, index):
+                    key = customer_of_rest(refused, shape, self.customer_id_fields)
+                    records.append(
+                        (self.rejected_topic, key, rejection(refused, bytes(memoryview(one)), at), at // 1000)
+                    )
+            else:
+                if stripped is None:
+                    outcome.ignored += 1
+                else:
+                    records.append((self.raw_topic, stripped[0], stripped[1], at // 1000))
+                    outcome.accepted += 1
         return records
+
+    def _shared(self, odd: OddElements, at: int) -> Record:
+        """One rejection of all elements without anything of a call that have none of their own."""
+        sentence = f"{odd.shared} elements without anything of a call, the first of them at index {odd.first}"
+        refused = Refused(odd.reason, sentence)
+        return self.rejected_topic, None, shared_rejection(refused, odd.length, odd.digest.hexdigest(), at), at // 1000
 
     async def _keep_too_large(
         self, refused: Sequence[tuple[int, Record]], elements: Sequence[Element], at: int, outcome: Outcome

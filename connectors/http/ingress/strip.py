@@ -32,6 +32,7 @@ from schemas.wire import (
 )
 from streams.core.call_types import READS
 from streams.core.customer_key import customer_of, matters_less, shape_of
+from streams.core.json_budget import Budget
 from streams.core.tolerant import WRONG_TYPE, Softened
 from streams.core.vetting import NOT_A_CALL, vet
 
@@ -70,6 +71,7 @@ def strip(
     fields: tuple[str, ...],
     source: str = "webhook",
     kept: Kept = _NOTHING_MORE,
+    budget: Budget | None = None,
 ) -> tuple[str, bytes] | None:
     """The Kafka key (normalised customer id) and the value (JSON of `RawRecord`) of one element.
 
@@ -78,6 +80,7 @@ def strip(
         received_at: microseconds since 1970 UTC.
         fields: `CUSTOMER_ID_FIELDS`.
         kept: what of its context is kept.
+        budget: what may be built of elements that are read field by field; None = as for a body of this element alone.
 
     Returns:
         None for a `null` element, which is no call.
@@ -86,20 +89,64 @@ def strip(
         Refused: the element goes to the rejected topic.
         Wrapped: it holds calls and is none.
     """
+    try:
+        return strip_sound(element, otherwise, received_at, fields, source, kept)
+    except Odd as odd:
+        element = odd.element
+        careful = _carefully(element, odd.shape, fields, kept, budget or Budget())
+    if careful is None:
+        return None
+    return _stored(element, received_at, fields, source, kept, *careful)
+
+
+class Odd(Exception):  # a way on, not an error
+    """Types or rules refuse an element: it is to be read field by field.
+
+    Attributes:
+        element: it, or the call that it carries as an event.
+        shape: of it, where it does not show its own.
+    """
+
+    def __init__(self, element: Element, shape: str) -> None:
+        super().__init__(shape)
+        self.element = element
+        self.shape = shape
+
+
+def strip_sound(
+    element: Element,
+    otherwise: str,
+    received_at: int,
+    fields: tuple[str, ...],
+    source: str = "webhook",
+    kept: Kept = _NOTHING_MORE,
+) -> tuple[str, bytes]:
+    """`strip` of an element that is sound. Raises: Odd: it may not be; Refused, Wrapped: as there."""
     if otherwise == CLOUDEVENT and (inside := call_in(element)) is not None:
-        return strip(inside, FLAT, received_at, fields, source, kept)
+        element, otherwise = inside, FLAT
     try:
         text, call, taken = _quickly(element, otherwise, kept)
         shape = shape_of(call, otherwise)
         vet(call, shape)
-        note = ""
     except _OtherShape as other:
-        return strip(element, other.shape, received_at, fields, source, kept)
+        return strip_sound(element, other.shape, received_at, fields, source, kept)
     except (*UNDECODABLE, ArithmeticError, Rejected):
-        careful = _carefully(element, otherwise, fields, kept)
-        if careful is None:
-            return None
-        text, call, taken, shape, note = careful
+        raise Odd(element, otherwise) from None
+    return _stored(element, received_at, fields, source, kept, text, call, taken, shape, "")
+
+
+def _stored(
+    element: Element,
+    received_at: int,
+    fields: tuple[str, ...],
+    source: str,
+    kept: Kept,
+    text: bytes,
+    call: Call,
+    taken: Taken,
+    shape: str,
+    note: str,
+) -> tuple[str, bytes]:
     if (secretless := without_secrets(text, call)) is not None:
         text, call = secretless
     if call.call_type in READS:
@@ -230,7 +277,7 @@ def _no_amount() -> Rejected:
 
 
 def _carefully(
-    element: Element, otherwise: str, fields: tuple[str, ...], kept: Kept
+    element: Element, otherwise: str, fields: tuple[str, ...], kept: Kept, budget: Budget
 ) -> tuple[bytes, Call, Taken, str, str] | None:
     """Text, call, context, shape and note of an element that is read field by field; None for a `null`.
 
@@ -241,7 +288,7 @@ def _carefully(
     data = bytes(memoryview(element))
     if (inner := wrapped_in(data)) is not None:
         raise Wrapped(inner)
-    tree = tree_of(data)
+    tree = tree_of(data, budget)
     if tree is None:
         return None
     if tree.get("specversion") is not None or (otherwise == CLOUDEVENT and not tree.keys().isdisjoint(_ATTRIBUTES)):

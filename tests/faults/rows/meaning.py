@@ -141,6 +141,16 @@ RULES = (
         ("integration/test_map_by_identity.py::test_a_customer_that_is_saved_here_pays_for_usage_that_names_it",),
     ),
     Rule(
+        "Who pays is never a guess: what an earlier owner posted elsewhere is looked up, a deletion is remembered, a past that is "
+        "kept no more is held, and a subscription's id that another customer has now bills that one's usage alone",
+        (
+            "integration/test_over_the_border.py::test_what_was_posted_to_the_next_subscription_is_not_posted_again_when_its_own_runs_after_all",
+            "integration/test_map_by_identity.py::test_who_was_deleted_long_ago_is_not_mapped_anew",
+            "unit/test_known_past.py::test_whatever_was_dropped_what_is_left_says_the_same_or_nothing",
+            "integration/test_after_end.py::test_what_another_customer_with_the_same_id_is_invoiced_for_is_billed_again_only_by_a_persons_word",
+        ),
+    ),
+    Rule(
         "A refused subscription leaves no new customer; the specification's functions need Lago alone",
         ("contract/test_orgs_as_specified.py::test_a_refused_subscription_leaves_no_new_customer_behind",),
     ),

@@ -44,10 +44,10 @@ ROWS = (
     ),
     Row(
         85,
-        "a row that Postgres will never take",
-        "a value that fits no column",
-        (LOST, SAYS_SO),
-        "its lane halts with `row_refused` after everything before it was written",
-        ("integration/test_projector.py::test_a_row_that_is_refused_halts_its_lane_after_all_that_came_before",),
+        "a record that becomes no row",
+        "an impossible date; a value that fits no column",
+        (LOST, GOES_ON, SAYS_SO),
+        "it is kept aside and listed, with where it lies; all others are rows",
+        ("integration/test_projector.py::test_a_record_that_becomes_no_row_costs_itself_and_is_listed",),
     ),
 )

@@ -1,0 +1,118 @@
+"""How the lines of `billing.audit` hang together (ADR 0030).
+
+The log is one partition, so its lines have one order. Every line says which line was the newest that its writer had
+read, how many lines there were up to it, and the running hash over them all: `chain(n) = SHA-256(chain(n-1), SHA-256 of
+line n's bytes)`, hexadecimal. Writers need not wait for each other: two lines that were written at once both tell of the
+line before them, and the next line tells of both. The first chained line tells of none. A line's own `digest` is over its
+bytes without the digest.
+"""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+import msgspec
+
+from schemas.decoding import Unreadable, decoder
+from schemas.records import AuditRecord
+
+_decode = decoder(AuditRecord)
+_DIGEST: Final = b',"digest":"'
+_HEX: Final = 64
+#: Of a line's own hash, in the name by which the next line tells of it.
+_SHORT: Final = 16
+
+
+class Tip(NamedTuple):
+    """Up to where somebody has read.
+
+    Fields:
+        name: of the newest line, see `Line`; `""` = there was no chained line.
+        covered: lines since the first chained one, itself included.
+        chain: the running hash over them; `""` over none.
+    """
+
+    name: str = ""
+    covered: int = 0
+    chain: str = ""
+
+
+class Line(NamedTuple):
+    """A line as it is stored.
+
+    Fields:
+        record: None = the bytes are no line.
+        name: its audit_id and the beginning of its hash.
+    """
+
+    offset: int
+    record: AuditRecord | None
+    hash: str
+    name: str
+    is_whole: bool
+    value: bytes = b""
+
+    @property
+    def is_chained(self) -> bool:
+        """It was written as a part of the chain; lines of older releases were not."""
+        return self.record is not None and bool(self.record.digest)
+
+
+def sealed(line: AuditRecord, tip: Tip) -> bytes:
+    """The line's bytes, as the successor of `tip`."""
+    told = msgspec.structs.replace(line, prev=tip.name, covered=tip.covered, chain=tip.chain, digest="")
+    body = msgspec.json.encode(told)
+    return body[:-1] + _DIGEST + sha256(body).hexdigest().encode() + b'"}'
+
+
+def line_of(offset: int, value: bytes) -> Line:
+    """What is stored at an offset."""
+    found = sha256(value).hexdigest()
+    try:
+        record = _decode(value)
+    except Unreadable:
+        return Line(offset, None, found, f"?:{found[:_SHORT]}", is_whole=False, value=value)
+    return Line(offset, record, found, f"{record.audit_id}:{found[:_SHORT]}", _is_whole(value), value)
+
+
+def after(tip: Tip, line: Line) -> Tip:
+    """The tip once `line` has followed."""
+    return Tip(line.name, tip.covered + 1, sha256((tip.chain + line.hash).encode()).hexdigest())
+
+
+def tip_of(lines: Sequence[Line], *, from_the_beginning: bool) -> Tip | None:
+    """The tip behind the log's last lines; None = these are too few to tell.
+
+    Args:
+        from_the_beginning: they are all that the topic has.
+    """
+    chained = [number for number, line in enumerate(lines) if line.is_chained]
+    if not chained:
+        return Tip() if from_the_beginning else None
+    places = {line.name: number for number, line in enumerate(lines)}
+    for number in reversed(chained):
+        record = lines[number].record
+        assert record is not None  # noqa: S101  # it is chained
+        if not record.covered and (from_the_beginning or chained[0] > 0):
+            return _walked(Tip(), lines[chained[0] :])
+        if record.covered and (place := places.get(record.prev, number)) < number:
+            return _walked(Tip(record.prev, record.covered, record.chain), lines[place + 1 :])
+    if not from_the_beginning:
+        return None
+    # All lines that these tell of have expired, so nobody can check them: what comes goes on from the oldest claim.
+    oldest = lines[chained[0]].record
+    assert oldest is not None  # noqa: S101  # it is chained
+    return _walked(Tip(oldest.prev, oldest.covered, oldest.chain), lines[chained[0] :])
+
+
+def _walked(tip: Tip, lines: Sequence[Line]) -> Tip:
+    for line in lines:
+        tip = after(tip, line)
+    return tip
+
+
+def _is_whole(value: bytes) -> bool:
+    at = len(value) - len(_DIGEST) - _HEX - 2
+    if at < 0 or value[at : at + len(_DIGEST)] != _DIGEST:
+        return False
+    return sha256(value[:at] + b"}").hexdigest().encode() == value[at + len(_DIGEST) : -2]

@@ -1,0 +1,24 @@
+"""What is wrong with Kafka's topics: those settings that safety rests on (connectors/kafka/topic_rules.py)."""
+
+import asyncio
+
+from connectors.doctor.catalogue import Finding
+from connectors.kafka.admin import wrong_topics
+from connectors.settings import Settings
+
+_ANSWER_S = 5.0
+
+
+def is_named(own: Settings) -> bool:
+    """Whether this machine is meant to reach Kafka: the doctor also runs where LiteLLM is."""
+    return "kafka_bootstrap_servers" in own.model_fields_set
+
+
+async def judge_topics(own: Settings) -> tuple[Finding, ...]:
+    """Everything that differs from the catalogue.
+
+    Raises:
+        Unavailable: Kafka does not answer.
+    """
+    wrong = await asyncio.to_thread(wrong_topics, own, _ANSWER_S)
+    return tuple(Finding("topic_loses_money" if one.stops else "topic_setting", one.sentence) for one in wrong)

@@ -1,0 +1,92 @@
+"""What a topic's settings must be; pure. Those that lose money where they are wrong stop every role at its start.
+
+The others are named, in the log of each start and by `meterbridge topics check` and `doctor`, and stop nobody.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.topics import DAY_MS, DLQ, EVENTS, RAW, RECEIPTS, REJECTED, RETRY, Topic, topic_config
+
+#: What waits in them is in no other place: a record that is deleted unread is usage nobody bills.
+_QUEUES: Final = (RAW, REJECTED, EVENTS, RETRY, DLQ, RECEIPTS)
+#: A weekend, and the time to see it: what is kept for less may be gone before anybody looks.
+LEAST_RETENTION_MS: Final = 3 * DAY_MS
+#: The same in every deployment: what is compacted or dropped, and what a record's time means.
+_VITAL: Final = ("cleanup.policy", "message.timestamp.type")
+#: Usage is counted right all the same: a wrong one is noticed elsewhere.
+_ADVISED: Final = ("message.timestamp.after.max.ms", "message.timestamp.before.max.ms")
+_AT_LEAST: Final = ("max.message.bytes", "delete.retention.ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One setting that is wrong.
+
+    Fields:
+        stops: no role starts with it.
+    """
+
+    setting: str
+    sentence: str
+    stops: bool
+
+
+def complaints(name: str, topic: Topic, found: Mapping[str, str], copies: int, wanted: int) -> Iterator[Complaint]:
+    """What is wrong with a topic's settings.
+
+    Args:
+        name: with its prefix.
+        found: the settings that the broker tells; one that it does not know is not judged.
+        copies: how many replicas its partitions have, the fewest.
+        wanted: `KAFKA_REPLICATION_FACTOR`.
+    """
+    expected = topic_config(topic, wanted)
+    for setting in (*_VITAL, *_ADVISED):
+        if setting in expected and found.get(setting, expected[setting]) != expected[setting]:
+            yield _other(name, setting, found[setting], expected[setting], stops=setting in _VITAL)
+    for setting in _AT_LEAST:
+        if setting in expected and _number(found.get(setting), expected[setting]) < int(expected[setting]):
+            yield _other(name, setting, found[setting], f"{expected[setting]} or more", mend=expected[setting])
+    yield from _kept(name, topic, expected, found)
+    yield from _copied(name, expected, found, copies, wanted)
+
+
+def _kept(name: str, topic: Topic, expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator[Complaint]:
+    if expected.get("cleanup.policy") != "delete":
+        return
+    queue, wanted = topic in _QUEUES, expected["retention.ms"]
+    kept_ms = _number(found.get("retention.ms"), wanted)
+    if 0 <= kept_ms < int(wanted):
+        stops = queue and kept_ms < LEAST_RETENTION_MS
+        yield _other(name, "retention.ms", found["retention.ms"], f"{wanted} or more", stops=stops, mend=wanted)
+    if _number(found.get("retention.bytes"), "-1") >= 0:
+        yield _other(name, "retention.bytes", found["retention.bytes"], "-1", stops=queue)
+
+
+def _copied(
+    name: str, expected: Mapping[str, str], found: Mapping[str, str], copies: int, wanted: int
+) -> Iterator[Complaint]:
+    """A deployment that asks for one copy has chosen to lose what one broker loses."""
+    if copies < wanted:
+        yield Complaint("replicas", f"Topic {name} has {copies} copies where {wanted} are expected.", stops=False)
+    setting, least = "min.insync.replicas", int(expected["min.insync.replicas"])
+    acked = _number(found.get(setting), str(least))
+    if acked > copies:
+        yield _other(name, setting, found[setting], f"at most {copies}, its copies,", stops=True, mend=str(copies))
+    elif acked < min(least, copies) or (copies > 1 and acked < 2):  # a second copy
+        yield _other(name, setting, found[setting], "2", stops=wanted > 1)
+    setting = "unclean.leader.election.enable"
+    if copies > 1 and found.get(setting) == "true":
+        yield _other(name, setting, "true", "false", stops=wanted > 1)
+
+
+def _other(name: str, setting: str, is_now: str, expected: str, *, stops: bool = False, mend: str = "") -> Complaint:
+    entry = f"--entity-type topics --entity-name {name} --add-config {setting}={mend or expected}"
+    sentence = f"Topic {name} has {setting}={is_now} where {expected} is expected: `kafka-configs.sh --alter {entry}`"
+    return Complaint(setting, sentence + (" before anything starts." if stops else "."), stops)
+
+
+def _number(text: str | None, otherwise: str) -> int:
+    return int(otherwise if text is None else text)

@@ -1,0 +1,154 @@
+"""What a stored value may hold beside its types: moments, counts and amounts that every reader can work with.
+
+A value of the right type can still stop its reader: `to_iso` knows no year 300 000, Postgres no integer beyond 64 bits,
+and a comparison with a signalling NaN raises. `schemas.decoding.decoder` asks here, so no reader has to.
+"""
+
+from collections.abc import Callable
+from decimal import Decimal
+from re import compile as re_compile
+from typing import Any, Final
+
+from schemas import customers
+from schemas.errors import Rejected
+from schemas.ledger import Position, Window
+from schemas.moments import MAX_US, parse_us
+from schemas.records import (
+    AuditRecord,
+    DeliveryAttempt,
+    EnrichedUsage,
+    LagoEvent,
+    Manifest,
+    Receipt,
+    Rejection,
+    WriteOff,
+)
+
+#: Integers of Postgres: `integer`, `bigint`.
+_INT4, _INT8 = 1 << 31, 1 << 63
+#: Dollars; no sum of calls comes near it. Below the other no cost is told apart from nothing.
+_DOLLARS, _LEAST_EXPONENT = Decimal(10**15), -60
+_IDENTITY = re_compile(r"[0-9a-f]{32}")
+#: ISO 8601 of the years 1970 to 9999, with its offset; the meter writes UTC.
+_MOMENT = re_compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2})")
+#: Cents as text. Releases before this one posted what has none as it is: `""`.
+_AMOUNT = re_compile(r"(-?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?)?")
+
+
+def moments(*all_us: int | None) -> None:
+    """Raises: ValueError: one of them is outside of 1970 to 9999, in microseconds since 1970 UTC; None is no moment."""
+    for at_us in all_us:
+        if at_us is not None and not 0 <= at_us < MAX_US:
+            raise ValueError("moment")
+
+
+def counts(*found: int, below: int = _INT8) -> None:
+    """Raises: ValueError: one of them is negative, or `below` or more."""
+    for number in found:
+        if not 0 <= number < below:
+            raise ValueError("count")
+
+
+def dollars(*found: Decimal) -> None:
+    """Raises: ValueError: one of them is no amount: NaN, infinite, or beyond all sums there are."""
+    for amount in found:
+        if not amount.is_finite() or amount.copy_abs() >= _DOLLARS or int(amount.as_tuple().exponent) < _LEAST_EXPONENT:
+            raise ValueError("amount")
+
+
+def _cents(text: str) -> None:
+    if not _AMOUNT.fullmatch(text):
+        raise ValueError("cents")
+
+
+def _written(moment: str) -> None:
+    try:
+        if not _MOMENT.fullmatch(moment):
+            raise ValueError("moment")
+        parse_us(moment)
+    except Rejected:
+        raise ValueError("moment") from None
+
+
+def _usage(one: EnrichedUsage) -> None:
+    if not _IDENTITY.fullmatch(one.identity):
+        raise ValueError("identity")
+    _written(one.start)
+    _written(one.end)
+    counts(one.offset, one.tokens_input, one.tokens_output, one.total_tokens, one.cached_tokens, one.reasoning_tokens)
+    dollars(one.cost_usd)
+
+
+def _event(one: LagoEvent) -> None:
+    if not one.transaction_id:
+        raise ValueError("transaction_id")
+    _cents(one.precise_total_amount_cents)
+
+
+def _manifest(one: Manifest) -> None:
+    counts(one.partition, below=_INT4)
+    counts(one.first, one.last, one.count, *one.windows)
+
+
+def _receipt(one: Receipt) -> None:
+    moments(one.at)
+    counts(one.calls)
+    counts(one.attempts, below=_INT4)
+    _cents(one.cents)
+
+
+def _write_off(one: WriteOff) -> None:
+    moments(one.at, one.until)
+
+
+def _audit(one: AuditRecord) -> None:
+    moments(one.at)
+    counts(one.count)
+    dollars(one.cost_usd)
+
+
+def _attempt(one: DeliveryAttempt) -> None:
+    moments(one.at)
+    counts(one.status, one.attempt, below=_INT4)
+    counts(one.duration_ms, one.events)
+
+
+def _rejection(one: Rejection) -> None:
+    moments(one.at)
+    if not -1 <= one.offset < _INT8:
+        raise ValueError("offset")
+
+
+def _position(one: Position) -> None:
+    counts(one.next, one.seal_seq, one.skipped)
+    moments(one.clock_ms * 1000, one.forgot_us)
+    sums = one.counters
+    for told in (
+        *(sums.received, sums.folded, sums.duplicate, sums.rejected, sums.unbilled, sums.sealed, sums.written_off),
+        *one.decisions.values(),
+    ):
+        counts(told.calls)
+        dollars(told.cost)
+
+
+def _window(one: Window) -> None:
+    counts(one.first, one.last, one.count, one.length_us, *one.merged)
+    counts(one.tokens_input, one.tokens_output, one.total_tokens, one.cached_tokens, one.reasoning_tokens)
+    moments(one.start_us, one.min_end_us, one.max_end_us)
+    dollars(one.cost)
+
+
+#: By what is stored; a type that is not here is checked by who reads it: the raw record by the meter's normaliser.
+CHECKS: Final[dict[type[Any], Callable[[Any], object]]] = {
+    **customers.CHECKS,
+    EnrichedUsage: _usage,
+    LagoEvent: _event,
+    Manifest: _manifest,
+    Receipt: _receipt,
+    WriteOff: _write_off,
+    AuditRecord: _audit,
+    DeliveryAttempt: _attempt,
+    Rejection: _rejection,
+    Position: _position,
+    Window: _window,
+}

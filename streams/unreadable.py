@@ -1,0 +1,25 @@
+"""Records that a table or a ledger cannot read: each is counted, a line is written for the first and then once a minute."""
+
+import time
+from collections import Counter
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two lines about one table: whoever can write to a topic must not fill the log.
+_EVERY_S: Final = 60.0
+#: By table, since this process began.
+COUNTS: Final[Counter[str]] = Counter()
+_said_at: Final[dict[str, float]] = {}
+
+
+def note(table: str, partition: int, offset: int, error: str = "") -> None:
+    """One more, at this place; `error` names the damage. Nothing of the record is said."""
+    COUNTS[table] += 1
+    now = time.monotonic()
+    if now - _said_at.get(table, float("-inf")) >= _EVERY_S:
+        _said_at[table] = now
+        place = {"partition": partition, "offset": offset}
+        log.error("follower_record_unreadable", table=table, **place, error=error, so_far=COUNTS[table])

@@ -1,0 +1,148 @@
+"""Input: hostile, broken or unlucky. Each costs itself, and the damage is measured: how long another sender waited, the peak
+of memory, and neighbours that were lost."""
+
+from tests.faults.rows.row import GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
+
+_STRANGER = "faults/test_strangers.py::test_a_stranger_who_does_his_worst_keeps_nobody_waiting"
+_DAMAGE = ("longest_wait_s", "peak_mib", "lost_neighbours")
+
+ROWS = (
+    Row(
+        101,
+        "a stranger's gzip of 1 GiB of blanks, and large bodies, at 10 MB/s",
+        "without a credential to every port, and under a signature that is none; honest senders and probes beside it",
+        (LOST, GOES_ON),
+        "nothing is unpacked before its sender is known, and nothing of it is kept; a refused body is not read",
+        (_STRANGER, "integration/test_connections.py::test_what_a_refusal_left_unread_is_never_read"),
+        shows=_DAMAGE,
+    ),
+    Row(
+        102,
+        "700 connections that never say a word, to a process of 256 descriptors",
+        "from eight addresses; each is opened again when it is closed",
+        (LOST, GOES_ON, SAYS_SO),
+        "they are cut at WEBHOOK_TIMEOUT; where all places are taken the oldest of them makes room",
+        (
+            _STRANGER,
+            "integration/test_connections.py::test_whoever_says_nothing_is_closed_in_time_and_whoever_was_admitted_is_not",
+            "integration/test_connections.py::test_where_all_places_are_taken_whoever_is_silent_makes_room",
+        ),
+        shows=_DAMAGE,
+    ),
+    Row(
+        103,
+        "guessed tokens, as many as can be sent",
+        "wrong bearer tokens on both ports, from eight addresses",
+        (GOES_ON, SAYS_SO),
+        "ten a second and address are answered at once, others after a second; counted, and logged once a minute without the guess",
+        (
+            _STRANGER,
+            "integration/test_strangers.py::test_guesses_are_counted_and_told_once_a_minute_and_never_with_the_guess",
+        ),
+        shows=_DAMAGE,
+    ),
+    Row(
+        104,
+        "a damaged element of millions of parts",
+        "a NaN beside 8 Mi numbers, objects or brackets, 16 kB on the wire, between two sound calls",
+        (LOST, GOES_ON, SAYS_SO),
+        "that element is `too_complex`: 202; its neighbours are stored, and other senders go on meanwhile",
+        ("integration/test_ingress_bounds.py::test_a_damaged_element_of_a_million_parts_costs_itself",),
+    ),
+    Row(
+        105,
+        "a body of empty elements",
+        "20,000 times `{}` between calls",
+        (LOST, SAYS_SO),
+        "each is listed in the answer; beyond a hundred they share one rejection",
+        (
+            "integration/test_ingress_bounds.py::test_elements_without_anything_of_a_call_share_a_rejection_beyond_a_hundred",
+        ),
+    ),
+    Row(
+        106,
+        "damaged records in every topic, under load",
+        "bits, cuts, deep JSON, 0xFF, huge numbers, odd headers, keys and times, five a second a topic, beside every process",
+        (LOST, TWICE, GOES_ON, SAYS_SO),
+        "each costs itself: every call is billed once, no process ends, no lane halts; what became no row is listed",
+        ("faults/test_mutated_records.py::test_damaged_records_in_every_topic_cost_themselves_alone",),
+        longer="MINUTES=10",
+    ),
+    Row(
+        107,
+        "bytes that no sender and no writer of topics would make",
+        "what the fuzzer found, and one thing said very often, to every reader of outside bytes; `make fuzz` looks for more",
+        (GOES_ON, SAYS_SO),
+        "read or refused by name, in little CPU time and memory for each byte",
+        ("fuzz/test_corpus.py::test_what_was_found_is_read_or_refused_in_little_time_and_memory",),
+    ),
+    Row(
+        108,
+        "a role with another's account of Kafka",
+        "a broker that denies what no access-control list allows; each process with its own account",
+        (LOST, SAYS_SO),
+        "each does its work; what is another role's it may neither read nor write",
+        ("faults/test_acls.py::test_every_role_does_its_work_with_its_own_account_and_can_do_no_others",),
+    ),
+    Row(
+        109,
+        "a client that names another customer",
+        "in each field, header, metadata and tag that a client of LiteLLM can write",
+        (MONEY, SAYS_SO),
+        "with CUSTOMER_ID_FIELDS that a key decides nothing moves; by default the doctor says `client_names_payer`",
+        ("unit/test_client_names_a_payer.py::test_nothing_that_a_client_writes_names_who_pays",),
+        simulated="the ingress's reading alone: what LiteLLM makes of a request stands in its recorded bodies",
+    ),
+    Row(
+        110,
+        "a key of one org that adopts other customers, or looks for them",
+        "mappings of `victim` and of `unattributed:`; ids that are another's and ids that are nobody's",
+        (MONEY, SAYS_SO),
+        "only ids under its prefixes are mapped; one answer for another's and for nobody's",
+        (
+            "integration/test_mapping_orgs.py::test_an_id_under_none_of_its_prefixes_is_not_adopted",
+            "integration/test_mapping_orgs.py::test_one_answer_for_another_orgs_and_for_nobodys",
+        ),
+    ),
+    Row(
+        111,
+        "recorded usage that makes a bill smaller, or that Lago cannot hold",
+        "-1e308, and negative values by a key that may only write usage",
+        (MONEY, SAYS_SO),
+        "refused by name; negative values need `usage:correct`, and each record names who recorded it",
+        ("contract/test_org_power.py::test_a_number_that_lago_cannot_hold_is_refused",),
+    ),
+    Row(
+        112,
+        "a customer's name that is markup, escape sequences or bidirectional marks",
+        "on every command that prints names",
+        (SAYS_SO,),
+        "it is shown escaped, in one row",
+        ("integration/test_hostile_names.py::test_no_command_lets_a_name_steer_the_terminal",),
+    ),
+    Row(
+        113,
+        "an audit line that is changed, deleted, inserted or moved",
+        "in the topic and in the table",
+        (SAYS_SO,),
+        "`meterbridge audit verify` names the first one and ends with 1",
+        (
+            "integration/test_audit_verify.py::test_what_was_done_to_the_topic_is_named_and_turns_the_exit_code",
+            "integration/test_audit_verify.py::test_a_row_that_is_not_what_its_line_says_is_named",
+        ),
+    ),
+    Row(
+        114,
+        "a start in bad weather, and SIGTERM at any moment",
+        "each role started while Kafka or Postgres is away; SIGTERM while it starts, waits, opens and works",
+        (GOES_ON, SAYS_SO),
+        "it waits and says so once a minute with the address; it ends with 0 within ten seconds",
+        (
+            "faults/test_stop_at_any_moment.py::test_what_starts_while_kafka_is_away_waits_for_it_and_begins",
+            "faults/test_stop_at_any_moment.py::test_a_process_that_waits_for_its_neighbours_ends_with_0",
+            "faults/test_stop_at_any_moment.py::test_a_kafka_that_goes_away_while_a_role_starts_is_waited_for",
+            "faults/test_stop_at_any_moment.py::test_a_start_may_be_stopped_at_any_moment",
+            "faults/test_readiness.py::test_readiness_follows_kafka_and_a_spooling_ingress_stays_ready_and_says_so",
+        ),
+    ),
+)

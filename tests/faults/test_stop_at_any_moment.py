@@ -1,0 +1,225 @@
+"""SIGTERM at any moment, a start included, ends every process with code 0 within ten seconds; and what starts while
+Kafka is away waits for it.
+
+A moment is counted from when the process hears SIGTERM at all: before that its interpreter is not up yet.
+"""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import guard
+from tests.support.eventually import eventually, soon
+from tests.support.kafka import Kafka, MavenKafka
+from tests.support.ports import free_port
+from tests.support.stage import Stage
+from tests.support.wire import wire
+
+pytestmark = pytest.mark.faults
+
+LIMIT_S = 10.0
+ROLES = ("meter", "sink", "retry", "project")
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "serve": ("serve",),
+    "ingress": ("serve", "--only", "webhooks"),
+    "api": ("serve", "--only", "api"),
+    "worker": ("worker",),
+    **{role: ("worker", "--only", role) for role in ROLES},
+    "sandbox": ("lago-sandbox", "--port", "0"),
+}
+_SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
+
+
+@dataclass
+class Running:
+    """A command that runs, and what it has said."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def hears(self) -> bool:
+        """SIGTERM has a handler."""
+        found = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{self.process.pid}/status").read_text(), re.MULTILINE)
+        return found is not None and bool(int(found[1], 16) & _SIGTERM_BIT)
+
+    def family(self) -> list[int]:
+        """Its children."""
+        return [int(n) for n in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The lines about an event."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == name]
+
+    def told_to_stop(self) -> tuple[int, float]:
+        """Send SIGTERM; its exit code, and the seconds it took."""
+        children, begun = self.family(), time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(2 * LIMIT_S)
+        took_s = time.monotonic() - begun
+        assert not [pid for pid in children if Path(f"/proc/{pid}").exists()], "children are left"
+        return code, took_s
+
+
+@contextmanager
+def running(name: str, folder: Path, environ: Mapping[str, str]) -> Iterator[Running]:
+    """A command in this environment, once it hears SIGTERM; killed at the end, should it still run."""
+    ports = {
+        "PORT": "0",
+        "API_PORT": "0",
+        "METRICS_PORT": "0",
+        "ALLOW_UNSIGNED": "1",
+        "LITELLM_MASTER_KEY": "sk-master",
+    }
+    log = folder / f"{name}-{time.monotonic_ns()}.log"
+    with log.open("wb") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "connectors", *COMMANDS[name]],
+            env={"PATH": os.environ["PATH"], **ports, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=told,
+            stderr=told,
+        )
+    guard.adopt(process.pid, signal.SIGKILL, Path("/nonexistent"))
+    try:
+        one = Running(process, log)
+        eventually(one.hears, 30)
+        yield one
+    finally:
+        process.kill()
+        process.wait()
+        guard.release(process.pid)
+
+
+@contextmanager
+def nobody(*, silent: bool) -> Iterator[int]:
+    """A port where nobody listens, or one where connections are taken and nothing is ever said."""
+    with socket.socket() as ear:
+        port = free_port()
+        if silent:
+            ear.bind(("127.0.0.1", port))
+            ear.listen(64)
+        yield port
+
+
+def away(port: int) -> dict[str, str]:
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{port}",
+        "DATABASE_URL": f"postgresql://u:p@127.0.0.1:{port}/d",
+        "LAGO_API_URL": f"http://127.0.0.1:{port}",
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="whether a process hears a signal is read in /proc")
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
+def test_a_process_that_waits_for_its_neighbours_ends_with_0(tmp_path: Path, name: str, silent: bool) -> None:
+    """Nobody answers: from the first moment on, while libraries load, and while the broker is waited for."""
+    with nobody(silent=silent) as port:
+        for moment_s in (0.0, 0.7, 4.0):
+            with running(name, tmp_path, away(port)) as one:
+                time.sleep(moment_s)
+                assert one.process.poll() is None, one.log.read_text()[-2000:]
+                code, took_s = one.told_to_stop()
+                assert (code, took_s < LIMIT_S) == (0, True), (moment_s, took_s, one.log.read_text()[-2000:])
+
+
+@contextmanager
+def all_of(names: tuple[str, ...], folder: Path, environ: Mapping[str, str]) -> Iterator[dict[str, Running]]:
+    """Several commands at once."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(running(name, folder, environ)) for name in names}
+
+
+def at(bootstrap: str, prefix: str, database_url: str) -> dict[str, str]:
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+        "TOPIC_PREFIX": prefix,
+        "KAFKA_PARTITIONS": "2",
+        "DATABASE_URL": database_url,
+        "LAGO_API_URL": f"http://127.0.0.1:{free_port()}",
+    }
+
+
+def works(one: Running) -> bool:
+    """It has begun its work, and has not ended."""
+    assert one.process.poll() is None, one.log.read_text()[-2000:]
+    return bool(one.events("partitions_opened") or one.events("ready"))
+
+
+async def test_what_starts_while_kafka_is_away_waits_for_it_and_begins(tmp_path: Path, database: str) -> None:
+    """For longer than any library waits by itself; what is said meanwhile is one line with the address and its setting."""
+    broker = await asyncio.to_thread(MavenKafka)
+    try:
+        await asyncio.to_thread(Stage, broker.bootstrap, "w.")
+        await asyncio.to_thread(broker.kill)
+        with all_of((*ROLES, "serve"), tmp_path, at(broker.bootstrap, "w.", database)) as started:
+            begun = time.monotonic()
+            for one in started.values():
+                await soon(lambda one=one: one.events("kafka_awaited"), 30)  # type: ignore[misc]
+            await asyncio.sleep(25.0)
+            for name, one in started.items():
+                assert one.process.poll() is None, (name, one.log.read_text()[-2000:])
+                awaited = one.events("kafka_awaited")
+                assert {line["address"] for line in awaited} == {f"KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}"}, name
+                assert len(awaited) <= 1 + (time.monotonic() - begun) / 60, name
+                assert len(one.log.read_text().splitlines()) < 20, one.log.read_text()
+            await asyncio.to_thread(broker.restart)
+            for one in started.values():
+                await soon(lambda one=one: works(one), 30)  # type: ignore[misc]
+            ends = await asyncio.gather(*(asyncio.to_thread(one.told_to_stop) for one in started.values()))
+        assert [code for code, _ in ends] == [0] * len(started)
+        assert max(took_s for _, took_s in ends) < LIMIT_S
+    finally:
+        broker.stop()
+
+
+@pytest.mark.parametrize("name", ["meter", "sink"])
+async def test_a_kafka_that_goes_away_while_a_role_starts_is_waited_for(
+    kafka: Kafka, topic_prefix: str, tmp_path: Path, name: str
+) -> None:
+    """The topics were read, and the first producer or consumer finds nobody: `Unable to bootstrap` ended it with 70."""
+    host, _, port = kafka.bootstrap.rpartition(":")
+    del host
+    await asyncio.to_thread(Stage, kafka.bootstrap, topic_prefix)
+    for stopped_while_away in (True, False):
+        async with wire(int(port)) as way:
+            # Kafka names its own address in its answers: what asks by the wire is cut off as soon as it asks anew.
+            with running(name, tmp_path, at(f"127.0.0.1:{way.port}", topic_prefix, "")) as one:
+                await soon(lambda one=one: one.events("worker_started"), 30)  # type: ignore[misc]
+                await way.cut()
+                await asyncio.sleep(0.5 if stopped_while_away else 5.0)
+                assert one.process.poll() is None, one.log.read_text()[-2000:]
+                if not stopped_while_away:
+                    assert one.events("kafka_awaited"), one.log.read_text()[-2000:]
+                    await way.join()
+                    await soon(lambda one=one: works(one), 30)  # type: ignore[misc]
+                code, took_s = await asyncio.to_thread(one.told_to_stop)
+                assert (code, took_s < LIMIT_S) == (0, True), (took_s, one.log.read_text()[-2000:])
+
+
+def test_a_start_may_be_stopped_at_any_moment(
+    kafka: Kafka, topic_prefix: str, tmp_path: Path, postgres_url: str
+) -> None:
+    """Kafka and Postgres are there: topics are read, the group is joined, ledgers open, Faust recovers."""
+    Stage(kafka.bootstrap, topic_prefix)
+    environ = at(kafka.bootstrap, topic_prefix, postgres_url)
+    for turn, name in enumerate(("meter", "project", "serve", "worker", "sink", "meter", "project", "meter")):
+        with running(name, tmp_path, environ) as one:
+            time.sleep(0.4 + 0.45 * turn)
+            assert one.process.poll() is None, one.log.read_text()[-2000:]
+            code, took_s = one.told_to_stop()
+            assert (code, took_s < LIMIT_S) == (0, True), (name, turn, took_s, one.log.read_text()[-3000:])

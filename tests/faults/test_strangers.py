@@ -1,0 +1,123 @@
+"""A stranger without any credential does its worst: honest senders do not notice, and the process is alive throughout."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from connectors.kafka.admin import create_topics
+from connectors.settings import Settings
+from schemas.topics import RAW
+from tests.support.ingress import USAGE, read_topic
+from tests.support.ingress_process import IngressProcess
+from tests.support.kafka import Kafka
+from tests.support.ports import free_port
+from tests.support.stranger import KINDS
+
+pytestmark = [pytest.mark.alone, pytest.mark.kafka]
+
+SECONDS = 10
+TOKEN = {"Authorization": "Bearer honest-honest-honest"}
+P99_S, ALIVE_S = 0.250, 1.0
+#: On a machine that others use the waits without a stranger are measured first, and he may add to them so much.
+TIMES_QUIET = 3
+#: What a process of this kind needs without a stranger is about 120 MiB.
+PEAK_MIB = 600
+
+
+@pytest.fixture
+def serve(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> Iterator[IngressProcess]:
+    create_topics(Settings(kafka_bootstrap_servers=kafka.bootstrap, kafka_partitions=3, topic_prefix=topic_prefix))
+    settings = {
+        "API_PORT": str(free_port()),
+        "ALLOW_UNSIGNED": "",
+        "WEBHOOK_TOKEN": "honest-honest-honest",
+        "WEBHOOK_SECRET": "a-secret-that-no-stranger-has",
+        "LITELLM_MASTER_KEY": "sk-master-of-this-deployment",
+        "WEBHOOK_TIMEOUT": "5",
+    }
+    process = IngressProcess(kafka.bootstrap, topic_prefix, tmp_path, settings, only="webhooks,api", descriptors=256)
+    process.start()
+    yield process
+    process.kill()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stranger_who_does_his_worst_keeps_nobody_waiting(
+    serve: IngressProcess, kind: str, figures: Callable[..., None]
+) -> None:
+    """1 MB of gzip cost an ingress 3 s; silent connections shut it until they closed."""
+    api = int(serve.settings["API_PORT"])
+    command = [sys.executable, "-m", "tests.support.stranger", kind, str(serve.port), str(api), str(SECONDS)]
+    async with aiohttp.ClientSession() as kept:
+        posted, waits, alive, failed = count(), list[float](), list[float](), list[str]()
+
+        async def post(session: aiohttp.ClientSession) -> float:
+            call = {"id": f"call-{next(posted)}", "end_user": "c", "model": "m", "spend": 0.01}
+            return await timed(session.post(serve.url + USAGE, data=json.dumps(call), headers=TOKEN), 202)
+
+        async def post_anew() -> float:
+            async with aiohttp.ClientSession() as session:
+                return await post(session)
+
+        async def look(port: int) -> float:
+            async with aiohttp.ClientSession() as session:
+                return await timed(session.get(f"http://127.0.0.1:{port}/health/live"), 200)
+
+        quiet, until = list[float](), time.monotonic() + 3
+        await asyncio.gather(
+            steadily(lambda: post(kept), 0.05, quiet, failed, until), steadily(post_anew, 0.1, quiet, failed, until)
+        )
+        stranger = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        assert stranger.stdout is not None
+        await stranger.stdout.readline()
+        until = time.monotonic() + SECONDS
+        await asyncio.gather(
+            steadily(lambda: post(kept), 0.05, waits, failed, until),
+            steadily(post_anew, 0.1, waits, failed, until),
+            steadily(lambda: look(serve.port), 0.2, alive, failed, until),
+            steadily(lambda: look(api), 0.2, alive, failed, until),
+        )
+        told, _ = await asyncio.wait_for(stranger.communicate(), 30)
+    waits.sort()
+    p99, lost = waits[len(waits) * 99 // 100], next(posted) - len(read_topic(serve.bootstrap, serve.prefix + RAW.name))
+    peak = serve.peak_mib()
+    print(told.decode().strip())
+    print(
+        f"honest senders: alone at most {max(quiet) * 1000:.0f} ms; beside him p99 {p99 * 1000:.0f} ms, longest {waits[-1] * 1000:.0f} ms; /health/live longest "
+        f"{max(alive) * 1000:.0f} ms; peak {peak} MiB; lost neighbours {lost}; failed {failed[:3]}"
+    )
+    figures(longest_wait_s=waits[-1], peak_mib=peak, lost_neighbours=lost)
+    assert not failed
+    assert lost == 0
+    assert p99 < max(P99_S, TIMES_QUIET * max(quiet))
+    assert max(alive) < max(ALIVE_S, TIMES_QUIET * max(quiet))
+    assert peak < PEAK_MIB
+    assert serve.log.read_text().count("wrong_credentials") <= 20
+    assert "guess-" not in serve.log.read_text()
+
+
+async def timed(asked: aiohttp.client._RequestContextManager, status: int) -> float:
+    begun = time.monotonic()
+    async with asked as answer:
+        await answer.read()
+        assert answer.status == status, answer.status
+    return time.monotonic() - begun
+
+
+async def steadily(
+    do: Callable[[], Awaitable[float]], every_s: float, took: list[float], failed: list[str], until: float
+) -> None:
+    while time.monotonic() < until:
+        begun = time.monotonic()
+        try:
+            took.append(await asyncio.wait_for(do(), 10))
+        except (aiohttp.ClientError, AssertionError, TimeoutError, OSError) as error:
+            failed.append(f"{type(error).__name__} {error}")
+        await asyncio.sleep(max(0.0, every_s - (time.monotonic() - begun)))

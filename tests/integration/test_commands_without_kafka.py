@@ -1,0 +1,77 @@
+"""Every command that asks Kafka, while Kafka is away: one sentence with the address and its setting, and exit code 1."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from tests.support.ports import free_port
+
+#: `{file}` is a file of that ending.
+COMMANDS = (
+    "topics create",
+    "topics check --json",
+    "held list",
+    "held write-off --customer acme --why test",
+    "ledger init --from latest --partition 0",
+    "reconcile",
+    "reconcile --lago --json",
+    "replay --from 2h --to 1h --dry-run",
+    "replay --from 2h --to 1h",
+    "dlq list",
+    "dlq show events/0/1",
+    "dlq requeue --reason lago_refused",
+    "dlq purge --reason lago_refused --why test",
+    "import mappings {csv}",
+    "import customers {csv}",
+    "migrate-orgs --mapping-file {json} --execute",
+    "backfill --source jsonl --file {jsonl}",
+    "lago rebill --why test",
+    "keys create --name n --scope *",
+)
+FILES = {
+    "csv": "litellm_customer_id,lago_customer_id,lago_organization_id,org_id\na,b,c,d\n",
+    "json": '[{"user_id":"u","org_id":"o"}]',
+    "jsonl": '{"id":"1","user":"u","model":"m","spend":1,"startTime":1795000000,"endTime":1795000001,"total_tokens":1}\n',
+}
+
+
+async def said(command: str, environ: dict[str, str]) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "connectors", *command.split()),
+        env=environ,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, told = await asyncio.wait_for(process.communicate(), 180)
+    return process.returncode or 0, told.decode()
+
+
+async def test_a_command_without_kafka_is_one_sentence(tmp_path: Path, database: str) -> None:
+    """No traceback, nothing of a library's own: what an operator can change is the address or the broker."""
+    address = f"127.0.0.1:{free_port()}"
+    environ = {
+        "PATH": os.environ["PATH"],
+        "KAFKA_BOOTSTRAP_SERVERS": address,
+        "DATABASE_URL": database,
+        "LAGO_API_URL": f"http://127.0.0.1:{free_port()}",
+        "LAGO_API_KEY": "key",
+    }
+    files = {ending: tmp_path / f"rows.{ending}" for ending in FILES}
+    for ending, text in FILES.items():
+        files[ending].write_text(text)
+    few = asyncio.Semaphore(4)
+
+    async def one(command: str) -> tuple[int, str]:
+        async with few:
+            return await said(command.format(**files), environ)
+
+    answers = dict(zip(COMMANDS, await asyncio.gather(*map(one, COMMANDS)), strict=True))
+    sentence = f"meterbridge: Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS={address}"
+    wrong = {
+        command: (code, told)
+        for command, (code, told) in answers.items()
+        if code != 1 or len(told.splitlines()) != 1 or not told.startswith(sentence)
+    }
+    assert wrong == {}

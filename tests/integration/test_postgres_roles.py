@@ -1,0 +1,186 @@
+"""Each process runs with a Postgres role of its own, which is refused everything that the process does not need."""
+
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+import asyncpg
+import pytest
+
+from connectors.access.keys import ApiKey
+from connectors.postgres.api_keys import PostgresKeys
+from connectors.postgres.migrate import make_roles, migrate, pending
+from connectors.postgres.pool import Database
+from connectors.postgres.prune import prune
+from schemas.errors import Rejected, Unavailable
+from schemas.records import AuditRecord, Receipt
+from tests.support.command import meterbridge
+from tests.support.database import fresh_database, projector_parts, rows, until
+from tests.support.enriched import put
+from tests.support.history import PREFIX, TOPICS
+from tests.support.projection import Writer, event, manifest, usage
+from tests.support.stage import Stage
+
+PROJECTOR, API, READER = ROLES = ("meterbridge_projector", "meterbridge_api", "meterbridge_reader")
+OWNER = "meterbridge_owner"
+
+
+def as_role(url: str, role: str) -> str:
+    """The same database, with the account `role`: the cluster of the tests trusts loopback."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{role}@{rest.rpartition('@')[2]}"
+
+
+@pytest.fixture
+async def url(postgres_url: str) -> AsyncIterator[str]:
+    """A database whose tables belong to an account that is no superuser, as the documentation has it."""
+    if "@" in postgres_url and ":" in postgres_url.partition("://")[2].rpartition("@")[0]:
+        pytest.skip("the roles would need passwords on this server")
+    async with fresh_database(postgres_url) as url:
+        await rows(
+            url,
+            f"""DO $$ BEGIN
+                IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{OWNER}') THEN CREATE ROLE {OWNER} LOGIN; END IF;
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$""",
+        )
+        name = url.rpartition("/")[2].partition("?")[0]
+        await rows(url, f"ALTER DATABASE {name} OWNER TO {OWNER}")
+        await migrate(as_role(url, OWNER))
+        await make_roles(url)
+        yield url
+
+
+async def allowed(url: str, role: str, statement: str) -> bool:
+    """Whether the role may; nothing is left of it."""
+    connection = await asyncpg.connect(as_role(url, role))
+    try:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            await connection.execute(statement)
+        except asyncpg.InsufficientPrivilegeError:
+            return False
+        finally:
+            await transaction.rollback()
+        return True
+    finally:
+        await connection.close()
+
+
+async def test_the_projector_writes_every_topic_and_new_months_with_its_role_alone(stage: Stage, url: str) -> None:
+    own = as_role(url, PROJECTOR)
+    put(stage, range(50))
+    async with projector_parts(stage, own) as parts, stage.running("project", parts):
+        await until(url, "SELECT count(*) FROM llm_usage_log", lambda count: count == 50)
+    async with Writer(own) as writer:
+        start = datetime.now(UTC).replace(day=1) + timedelta(days=70)
+        moments = {"start": start.isoformat(), "end": start.isoformat()}
+        await writer.put(TOPICS.enriched, usage(1, held="no_mapping"), usage(2, **moments), usage(1, offset=9))
+        await writer.put(TOPICS.events, event(7), b"garbage", manifest=manifest(8))
+        await writer.put(TOPICS.receipts, Receipt(f"{PREFIX}7", "completed", time.time_ns() // 1000))
+        await writer.put(TOPICS.audit, AuditRecord("a", 1, "ada", "replay", {}))
+    assert await rows(url, "SELECT tableowner FROM pg_tables WHERE tablename = $1", f"llm_usage_log_{start:%Y_%m}") == [
+        (OWNER,)
+    ]
+
+
+async def test_the_api_keeps_its_keys_with_its_role_alone(stage: Stage, url: str) -> None:
+    made = await meterbridge(
+        stage, "keys", "create", "--name", "n", "--scope", "mappings:read", "--json", DATABASE_URL=as_role(url, API)
+    )
+    assert made.code == 0, made.err
+    await rows(url, "DELETE FROM api_keys")
+    database = Database(as_role(url, API))
+    try:
+        keys, now = PostgresKeys(database), datetime.now(UTC)
+        key = ApiKey("k1", sha256(b"a").digest(), "name", frozenset(), None, now, "ada")
+        await keys.add(key)
+        await keys.revoke("k1", now)
+        assert [one.key_id for one in await keys.all()] == ["k1"] and await keys.live(now) == []
+    finally:
+        database.terminate()
+
+
+@pytest.mark.parametrize("words", ["db unprojected", "db migrate --check", "explain --request none"])
+async def test_commands_that_read_run_as_the_reader(stage: Stage, url: str, words: str) -> None:
+    done = await meterbridge(stage, *words.split(), "--json", DATABASE_URL=as_role(url, READER))
+    assert "denied" not in done.err and "Traceback" not in done.err
+    assert done.code == (0 if words.startswith("db") else 1), done.err
+
+
+async def test_the_owner_migrates_and_prunes_and_the_others_do_neither(url: str) -> None:
+    assert await pending(as_role(url, OWNER)) == []
+    assert await migrate(as_role(url, OWNER)) == []
+    await prune(as_role(url, OWNER), datetime.now(UTC) - timedelta(days=90))
+    for role in ROLES:
+        with pytest.raises(Rejected, match="roles_refused"):
+            await make_roles(as_role(url, role))
+        with pytest.raises(Unavailable, match="postgres_denied"):
+            await prune(as_role(url, role), datetime.now(UTC) + timedelta(days=90))
+
+
+#: Everything that a role might try, and who alone may do it; nobody is the answer to most.
+TRIES = {
+    "DELETE FROM event_queue": set(),
+    "DELETE FROM lago_events": set(),
+    "UPDATE usage_parts SET status = 'completed'": {PROJECTOR},
+    "DELETE FROM usage_parts": set(),
+    "DELETE FROM llm_usage_log": set(),
+    "TRUNCATE llm_usage_log": set(),
+    "UPDATE audit_log SET actor = 'x'": set(),
+    "DELETE FROM audit_log": set(),
+    "UPDATE rejected_calls SET reason = 'x'": set(),
+    "UPDATE rejected_calls SET resolution = 'x'": {PROJECTOR},
+    "UPDATE webhook_delivery_logs SET http_status = 200": set(),
+    "INSERT INTO forgotten_months (month) VALUES ('2026-01-01')": set(),
+    "DELETE FROM customer_records": {PROJECTOR},
+    "UPDATE log_completeness SET since = '-infinity'": {PROJECTOR},
+    "UPDATE projector_offsets SET next = 0": {PROJECTOR},
+    "SELECT hash FROM api_keys": {API},
+    "SELECT key_id FROM api_keys": {API},
+    "UPDATE api_keys SET revoked_at = now()": {API},
+    "UPDATE api_keys SET scopes = '{*}'": set(),
+    "UPDATE api_keys SET hash = sha256('x')": set(),
+    "DELETE FROM api_keys": set(),
+    "SELECT ensure_usage_month('2031-01-01')": {PROJECTOR},
+    "CREATE TABLE llm_usage_log_2031_02 ()": set(),
+    "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'": set(),
+    "DROP TABLE llm_usage_log": set(),
+    "DROP VIEW event_queue": set(),
+    "ALTER TABLE audit_log DISABLE TRIGGER ALL": set(),
+    "CREATE ROLE another": set(),
+    "GRANT meterbridge_owner TO CURRENT_USER": set(),
+    "SET ROLE meterbridge_owner": set(),
+    "SELECT pg_read_file('postgresql.conf')": set(),
+    "SELECT * FROM event_queue": set(ROLES),
+    "SELECT * FROM litellm_usage_events": set(ROLES),
+    "SELECT * FROM aggregate_customer_usage('c', now(), now())": set(ROLES),
+}
+
+
+async def test_each_is_refused_what_it_need_not_do(url: str) -> None:
+    found = {statement: {role for role in ROLES if await allowed(url, role, statement)} for statement in TRIES}
+    assert found == TRIES
+
+
+async def test_months_are_made_in_the_tables_own_schema_whatever_the_callers_path_is(url: str) -> None:
+    """SECURITY DEFINER with the caller's search path would make the owner run what the caller put in front."""
+    await rows(url, "CREATE SCHEMA mine")
+    await rows(url, "GRANT ALL ON SCHEMA mine TO PUBLIC")
+    connection = await asyncpg.connect(as_role(url, PROJECTOR), server_settings={"search_path": "mine,public"})
+    try:
+        await connection.execute("CREATE TABLE mine.llm_usage_log (month date) PARTITION BY RANGE (month)")
+        await connection.execute("SELECT public.ensure_usage_month('2031-03-01')")
+    finally:
+        await connection.close()
+    assert await rows(
+        url, "SELECT schemaname, tableowner FROM pg_tables WHERE tablename = 'llm_usage_log_2031_03'"
+    ) == [("public", OWNER)]
+
+
+async def test_making_the_roles_again_takes_back_what_they_had_beside(url: str) -> None:
+    await rows(url, f"GRANT DELETE ON audit_log TO {READER}")
+    assert await allowed(url, READER, "DELETE FROM audit_log")
+    await make_roles(url)
+    assert not await allowed(url, READER, "DELETE FROM audit_log")

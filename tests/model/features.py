@@ -1,0 +1,71 @@
+"""What a history is about: so that what matters is drawn often enough, and it is noticed when it no longer is."""
+
+from collections.abc import Callable
+
+from tests.model import history as h
+from tests.model.owed import Model, Use
+
+Tell = Callable[[h.History, Model], bool]
+
+
+def _mapped(history: h.History) -> list[h.Mapped]:
+    return [step for step in history if isinstance(step, h.Mapped)]
+
+
+def _ended(history: h.History) -> list[h.Terminated]:
+    return [step for step in history if isinstance(step, h.Terminated)]
+
+
+def _shared(history: h.History) -> list[str]:
+    return [step.org for step in history if isinstance(step, h.Subscribed) and step.number == h.SHARED]
+
+
+def _uses(model: Model, tell: Callable[[Use], object]) -> bool:
+    return any(tell(use) for use in model.counted.values())
+
+
+def _named(history: h.History) -> set[str]:
+    return {step.named for step in _mapped(history)}
+
+
+def _learnt_by_an_answer(history: h.History) -> bool:
+    late = {step.org for step in _ended(history) if step.way == h.NOT}
+    asked = {step.org for step in history if isinstance(step, h.Learnt) and step.way == h.ANSWER}
+    return bool(late & asked) or any(step.way == h.ANSWER for step in _ended(history))
+
+
+#: Each with how many of 200 histories are about it at least.
+FEATURES: dict[str, tuple[int, Tell]] = {
+    "a mapping names a subscription": (20, lambda history, _: any(_named(history))),
+    "a mapping names one that ends": (
+        8,
+        lambda history, _: any(step.subscription in _named(history) for step in _ended(history)),
+    ),
+    "a mapping names one whose end is learnt late": (
+        4,
+        lambda history, _: any(one.subscription in _named(history) for one in _ended(history) if one.way == h.NOT),
+    ),
+    "a mapping begins in the past": (10, lambda history, _: any(0 < one.begins < one.at for one in _mapped(history))),
+    "a mapping is announced": (10, lambda history, _: any(one.begins > one.at + h.LEAD for one in _mapped(history))),
+    "more than eight versions": (8, lambda _, model: any(len(one.versions) > 8 for one in model.mappings.values())),
+    "versions are forgotten": (5, lambda _, model: any(one.known_from for one in model.mappings.values())),
+    "what is held stays with the org of a forgotten version": (
+        2,
+        lambda _, model: _uses(model, lambda use: use.holder),
+    ),
+    "the log has forgotten a call": (3, lambda history, model: any(one.ended <= model.pruned for one in model.late)),
+    "an end is learnt late": (30, lambda history, _: any(step.way == h.NOT for step in _ended(history))),
+    "an end is learnt by an answer": (15, lambda history, _: _learnt_by_an_answer(history)),
+    "what an end overtook is billed again": (5, lambda _, model: _uses(model, lambda use: use.again)),
+    "what an end overtook is billed nowhere": (
+        6,
+        lambda _, model: _uses(model, lambda use: use.posted and not use.bill),
+    ),
+    "usage is held or given up with LATE_POLICY=hold": (
+        4,
+        lambda _, model: model.settings.late == h.HOLD and _uses(model, lambda use: use.dead or use.life is None),
+    ),
+    "one external id, two orgs": (4, lambda history, _: len({*_shared(history)}) > 1),
+    "one external id, twice of one org": (2, lambda history, _: len({*_shared(history)}) < len(_shared(history))),
+    "held usage is merged": (10, lambda _, model: _uses(model, lambda use: use.merged)),
+}

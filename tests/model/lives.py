@@ -1,0 +1,132 @@
+"""Subscriptions: as Lago has them, as our records have them, and what Lago invoices."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from tests.model import history as h
+
+#: Ends that are looked behind: so long ago at most.
+LOOKED_BEHIND = 40 * h.DAY
+
+
+@dataclass
+class Life:
+    """A subscription: `[start, end)`. One external id may have several lives."""
+
+    org: str
+    plan: str
+    name: str
+    start: int
+    end: int | None = None
+
+    def covers(self, moment: int) -> bool:
+        """Whether it runs then."""
+        return self.start <= moment and (self.end is None or moment < self.end)
+
+    def at(self, moment: int) -> bool:
+        """Whether Lago counts what has that moment: to the second of its end."""
+        return self.start <= moment and (self.end is None or moment <= self.end)
+
+    def over(self, now: int) -> bool:
+        """Whether it has ended: it has had its last invoice."""
+        return self.end is not None and self.end <= now
+
+
+@dataclass
+class Lives:
+    """Lago's subscriptions, `true`, and what our record of each org shows of them, `known`."""
+
+    true: list[Life] = field(default_factory=list)
+    known: dict[str, list[Life]] = field(default_factory=dict)
+    own: dict[str, str] = field(default_factory=dict)
+    meant: set[str] = field(default_factory=set)
+
+    def begins(self, step: h.Subscribed) -> None:
+        """In Lago."""
+        self.true.append(Life(step.org, step.plan, step.subscription, step.at - step.days_ago * h.DAY))
+        if step.own:
+            self.own[step.org] = step.subscription
+            self.known.setdefault(step.org, [])
+        self.learn(step.org, step.way, step.at)
+
+    def ends(self, step: h.Terminated) -> None:
+        """In Lago."""
+        for life in self.true:
+            if life.name == step.subscription and life.end is None:
+                life.end = step.at
+        self.learn(step.org, step.way, step.at)
+
+    def of(self, org: str) -> list[Life]:
+        """As Lago has them."""
+        return [life for life in self.true if life.org == org]
+
+    def learn(self, org: str, way: str, now: int, named: str = "") -> None:
+        """What the record shows by now. The learner asks for what runs, and for a name; and for everything where what
+        runs by our record does not run any more."""
+        if way == h.NOT:
+            return
+        if way == h.POLL:
+            for other in [*self.known]:
+                if self.running(self.known[other]) != self.running(self.of(other)):
+                    self.learn(other, h.WEBHOOK, now)
+            for other in sorted(self.meant | self.own.keys()):
+                if not self.known.get(other):
+                    self.learn(other, h.LEARNER, now)
+            return
+        listed = self.of(org)
+        if way == h.LEARNER and self.running(self.known.get(org, [])) <= self.running(listed):
+            listed = [life for life in listed if life.end is None or life.name == named]
+        if listed or named or way != h.LEARNER:
+            new = {(life.name, life.start): replace(life) for life in [*self.known.get(org, []), *listed]}
+            self.known[org] = sorted(new.values(), key=lambda life: (life.start, life.name))
+            self.hand_on()
+
+    def hand_on(self) -> None:
+        """An external id is one org's at a time: where its next life begins, of another org, the one before has ended."""
+        for org, lives in self.known.items():
+            for life in lives:
+                begun = [
+                    one.start
+                    for other in self.known
+                    for one in self.known[other]
+                    if other != org and one.name == life.name and one.start > life.start
+                ]
+                life.end = min([*begun, *([life.end] if life.end is not None else [])], default=None)
+
+    def asked(self, org: str, named: str, now: int) -> None:
+        """Somebody is mapped to it: Lago is asked where nothing is known of what would pay."""
+        self.meant.add(org)
+        if not any(named in ("", life.name) for life in self.known.get(org, [])):
+            self.learn(org, h.LEARNER, now, named)
+
+    @staticmethod
+    def running(lives: list[Life]) -> set[tuple[str, int]]:
+        """Those without an end."""
+        return {(life.name, life.start) for life in lives if life.end is None}
+
+    def invoice(self, name: str, moment: int, now: int) -> tuple[Life | None, str]:
+        """On which invoice Lago puts what reaches it now with that moment: the life's of that month, unless that one
+        is made: at the end of the month, and of the life. None: on none, ever."""
+        for life in self.true:
+            if life.name == name and life.start <= moment and (life.end is None or max(moment, now) <= life.end):
+                return (life, month_of(moment)) if now <= start_of_month(moment, 1) or moment >= now else (None, "")
+        return None, ""
+
+    def behind_an_end(self, org: str, name: str, moment: int, now: int) -> bool:
+        """Whether the moment lies behind an end, to the second, of the org's subscription, and in no later life of it."""
+        same = [life for life in self.of(org) if life.name == name and life.start <= moment]
+        ends = [life.end for life in same if life.end is not None and life.end < moment]
+        return len(ends) == len(same) > 0 and max(ends) >= now - LOOKED_BEHIND
+
+
+def start_of_month(moment: int, later: int = 0) -> int:
+    """Of the month that holds it, or of so many months later; UTC."""
+    first = datetime.fromtimestamp(moment, UTC).replace(day=1, hour=0, minute=0, second=0)
+    for _ in range(later):
+        first = (first + timedelta(days=32)).replace(day=1)
+    return int(first.timestamp())
+
+
+def month_of(moment: int) -> str:
+    """As `2026-04`."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m")

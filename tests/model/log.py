@@ -1,0 +1,95 @@
+"""What stands in for Postgres: the enriched topic as the usage log, and the receipts as the rows of what was posted.
+
+What is decided by them is decided by the product's own functions.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+
+from connectors.operations import after_end, rebilling, usage_log
+from connectors.operations.after_end import Ends, Lost
+from schemas.customers import OrgRecord
+from schemas.moments import parse_us, to_datetime
+from schemas.policy import LatePolicy, MeterPolicy
+from schemas.records import EnrichedUsage, LagoEvent, Receipt
+from schemas.usage import Usage
+from streams.core.matching import Counted, verdict
+from tests.model import history as h
+from tests.model.lago import Clock, Lago
+from tests.model.stand_ins import TOPICS
+
+
+class Log:
+    """Of one deployment."""
+
+    def __init__(self, clock: Clock, lago: Lago, topics: dict[str, list[Any]]) -> None:
+        self._clock = clock
+        self._ends = Ends(lago.client)
+        self._topics = topics
+        self._kept_from: date = date.min
+        self._desk = object.__new__(rebilling.Rebilling)
+        self._desk._topics, self._desk._settings = TOPICS, SimpleNamespace(deployment_name="d")  # type: ignore[assignment]
+
+    def everything(self) -> Iterator[EnrichedUsage]:
+        """What was counted, and why it is billed or not."""
+        return (msgspec.json.decode(value, type=EnrichedUsage) for _, value in self._topics.get(TOPICS.enriched, []))
+
+    def prune(self, now_us: int) -> None:
+        """The months before this one are forgotten."""
+        self._kept_from = to_datetime(now_us).date().replace(day=1)
+
+    def judged(self, usage: Usage, policy: MeterPolicy) -> usage_log.Judged:
+        """As `usage_log.judged`."""
+        rows = [_counted(row) for row in self.everything()]
+        found = verdict(usage, [row for row in rows if to_datetime(row.start_us).date() >= self._kept_from], policy)
+        forgotten = {month for month in usage_log._months_of(usage) if month < self._kept_from}
+        return usage_log.Judged(found, usage_log._refusal(usage, found, forgotten, usage_log.Checked(0, "", {})))
+
+    async def rebill(self, orgs: Mapping[str, OrgRecord], policy: MeterPolicy) -> None:
+        """As `LearntEnds.once`: of every org whose record shows an end; Lago says which. Written, not posted."""
+        now_us = self._clock.us()
+        for org in list(orgs.values()):
+            ended = {one.external_id for one in org.periods if (one.terminated_at or 0) >= now_us - after_end.ENDED_US}
+            posted = [one for one in self._posted() if one[0].properties.get("org_id") == org.org_id]
+            if not any(receipt.external_subscription_id in ended for _, receipt in posted):
+                continue
+            asked, gaps = await self._ends.of(org, now_us)
+            if policy.late_policy is LatePolicy.HOLD:
+                continue
+            for event, receipt in posted:
+                name, at_us = receipt.external_subscription_id, parse_us(receipt.timestamp or event.timestamp)
+                for gap in gaps:
+                    if gap.subscription == name and gap.begins_us <= at_us < gap.ends_us:
+                        lost = Lost(event, org.org_id, name, gap.begins_us, None, taken_by=gap.customer)
+                        for write in self._desk._writes(after_end._redirected(lost, asked, now_us, h.USAGE)):
+                            self._topics.setdefault(write.topic, []).append(write)
+
+    def _posted(self) -> list[tuple[LagoEvent, Receipt]]:
+        """Events that were delivered, and are billed as far as is known."""
+        told = {}
+        for write in self._topics.get(TOPICS.receipts, []):
+            receipt = msgspec.json.decode(write.value, type=Receipt)
+            told[receipt.transaction_id] = receipt
+        events = [msgspec.json.decode(write.value, type=LagoEvent) for write in self._topics.get(TOPICS.events, [])]
+        return [(one, told[one.transaction_id]) for one in events if told[one.transaction_id].status == "completed"]
+
+
+def _counted(row: EnrichedUsage) -> Counted:
+    """A row of the usage log."""
+    return Counted(
+        bytes.fromhex(row.identity),
+        row.decision,
+        row.status,
+        row.cost_usd,
+        bool(row.part),
+        row.customer_id,
+        row.id_kind,
+        row.model,
+        row.call_id,
+        row.request_id,
+        parse_us(row.start),
+    )

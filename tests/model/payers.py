@@ -1,0 +1,94 @@
+"""Who pays by the mappings; docs/owed.md, 6 to 8."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from tests.model import history as h
+
+#: So many versions of a mapping are kept, and all by which usage of so long ago is decided.
+KEPT, KEPT_FOR = 8, 31 * h.DAY
+Change = h.Mapped | h.Unmapped
+Version = tuple[int, Change]
+Payer = tuple[str, str]
+
+
+@dataclass
+class Mapping:
+    """The versions of one customer's mapping that are on record, `(since, which)`. What ended before `known_from` was
+    decided by versions that are not kept, and otherwise than by the oldest that is."""
+
+    versions: list[Version] = field(default_factory=list)
+    known_from: int = 0
+
+    def maps(self, step: Change) -> bool:
+        """From now and the lead on, or from the moment that it names. In the past only the first one may begin, and one
+        before `known_from`. What was announced for later stays, unless the mapping is ended: that takes it back. False:
+        nothing is changed."""
+        kept, soonest = self.versions, step.at + h.LEAD
+        begins = (isinstance(step, h.Mapped) and step.begins) or soonest
+        if not kept:
+            self.versions = [(begins, step)] if isinstance(step, h.Mapped) else []
+            return bool(self.versions)
+        if begins < self.known_from:
+            self.versions, self.known_from = [(begins, step), *kept], begins
+            return True
+        if begins < soonest or self.says(step, begins):
+            return False
+        later = [] if isinstance(step, h.Unmapped) else [one for one in kept if one[0] > begins]
+        before = [one for one in kept if one[0] < begins] or [(0, kept[0][1])]
+        self.versions = [*before, (begins, step), *later]
+        return True
+
+    def says(self, step: Change, begins: int) -> bool:
+        """Whether it is so already."""
+        there = self.versions[covering(self.versions, begins)]
+        if isinstance(step, h.Mapped):
+            return decides(there[1]) == decides(step)
+        ended = there == self.versions[-1] and isinstance(there[1], h.Unmapped) and there[1].deleted >= step.deleted
+        now = self.versions[covering(self.versions, step.at) :]
+        return ended or all(isinstance(one, h.Unmapped) and one.deleted for _, one in now)
+
+    def forgets(self, now: int) -> tuple[list[Version], int]:
+        """Versions and `known_from` once those are forgotten that decide nothing of `KEPT_FOR`: beyond `KEPT`; and all of
+        them where nobody has been mapped since before that."""
+        kept, known_from = self.versions, self.known_from
+        while len(kept) > KEPT and kept[1][0] <= now - KEPT_FOR:
+            known_from = kept[1][0] if decides(kept[0][1]) != decides(kept[1][1]) else known_from
+            kept = kept[1:]
+        return kept, known_from
+
+    def is_forgotten(self, now: int) -> bool:
+        """Nobody has been mapped since before `KEPT_FOR`: no record is kept."""
+        begun, last = self.versions[-1] if self.versions else (0, None)
+        return isinstance(last, h.Unmapped) and last.deleted and begun < now - KEPT_FOR
+
+
+def turns(versions: list[Version], first: int, kind: str, now: int, had_one: Callable[[str], bool]) -> Iterator[Payer]:
+    """Orgs, with the subscription that is named: of the first of the versions on that is of any use to the call (it has
+    not ended, nor is it for another kind of id). After it, should it lead to no subscription, later ones to the same
+    org; and to another org only if it was deleted before its org had any subscription. Then that org is the one that
+    holds it, and the same is asked of it. None takes over before it has begun."""
+    holder = ""
+    deleted = named = False
+    for number, (begins, mapped) in enumerate(versions[first:]):
+        if begins > now and number:
+            return
+        if isinstance(mapped, h.Unmapped):
+            deleted |= mapped.deleted and holder != ""
+        elif mapped.kind in ("", kind):
+            if holder and mapped.org != holder:
+                if not deleted or named or had_one(holder):
+                    return
+                named = False
+            holder, deleted, named = mapped.org, False, named or bool(mapped.named)
+            yield mapped.org, mapped.named
+
+
+def covering(versions: list[Version], moment: int) -> int:
+    """The number of the version that the moment lies in; the first covers everything before it."""
+    return max((number for number, (begins, _) in enumerate(versions) if begins <= moment), default=0)
+
+
+def decides(change: Change) -> object:
+    """What makes it bill otherwise than another one."""
+    return (change.org, change.kind, change.named) if isinstance(change, h.Mapped) else change.deleted

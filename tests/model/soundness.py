@@ -1,0 +1,73 @@
+"""What cannot be is taken out of a history that was drawn, and the worker gets its turns."""
+
+from dataclasses import replace
+
+from tests.model import history as h
+from tests.model.history import DAY, HOUR, MINUTE, History
+
+
+def sound(steps: list[h.Step], *, awake: bool) -> History:
+    """Without what cannot be; `awake`: the worker ticks after every moment at which something happened."""
+    history: list[h.Step] = []
+    books = _Books()
+    earliest = 0
+    for number, step in enumerate(steps):
+        moment = max(step.at, earliest)
+        ticks = isinstance(step, h.Tick)
+        if not ticks:
+            possible = books.possible(replace(step, at=moment))
+            if possible is None:
+                continue
+            history.append(possible)
+            following = steps[number + 1].at if number + 1 < len(steps) else h.ENDS
+            ticks = awake and following >= moment + 3 * MINUTE
+            moment += MINUTE
+        if ticks:
+            history.append(h.Tick(ticking(moment)))
+            earliest = history[-1].at + MINUTE
+    last = ticking((history[-1].at if history else 0) + DAY)
+    end = (h.Away(last, False), *(h.Learnt(last, org, h.POLL) for org in h.ORGS[:1]), h.Tick(last), h.Tick(last + HOUR))
+    return (*history, *end)
+
+
+def ticking(moment: int) -> int:
+    """The worker's turn soon after: not while a window's time and grace run out."""
+    return moment + 20 - moment % MINUTE + (MINUTE if moment % MINUTE > 10 else 0)
+
+
+class _Books:
+    """What there is in Lago, and whose mapping was changed when."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, h.Subscribed] = {}
+        self._names: set[str] = set()
+        self._changes: set[tuple[str, int]] = set()
+
+    def possible(self, step: h.Step) -> h.Step | None:
+        """The step as it can be; None: not at all."""
+        match step:
+            case h.Mapped() | h.Unmapped():  # who pays for a customer changes once a moment
+                return None if self._twice((step.customer, step.at)) else step
+            case h.Subscribed():
+                return self._subscribed(step)
+            case h.Terminated():
+                running = self._running.get(step.subscription)
+                if running is None or running.org != step.org:
+                    return None
+                del self._running[step.subscription]
+                return step
+        return step
+
+    def _twice(self, change: tuple[str, int]) -> bool:
+        twice = change in self._changes
+        self._changes.add(change)
+        return twice
+
+    def _subscribed(self, step: h.Subscribed) -> h.Step | None:
+        """An id of a subscription is used once, but for the shared one: by one org after the other, from then on."""
+        name, shared = step.subscription, step.number == h.SHARED
+        if name in self._running or (name in self._names and not shared):
+            return None
+        self._names.add(name)
+        self._running[name] = step
+        return replace(step, days_ago=0) if shared else step

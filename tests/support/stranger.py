@@ -1,0 +1,151 @@
+"""A stranger in a process of its own: `python -m tests.support.stranger KIND WEBHOOKS API SECONDS`.
+
+It has no credential and sends at most 10 MB/s, from addresses that are not the honest senders'. It ends by itself and
+prints what it sent.
+"""
+
+import asyncio
+import gzip
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+RATE = 10_000_000
+USAGE = "/webhook/litellm/usage"
+#: A few connections each from as many addresses.
+SENDERS = 8
+SILENT = 700
+_CHUNK = 64 << 10
+
+
+class Budget:
+    """Bytes that may be sent, `RATE` a second; no burst is longer than a tenth of one."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic()
+        self.sent = 0
+
+    async def take(self, count: int) -> None:
+        """Wait until `count` bytes more may be sent."""
+        now = time.monotonic()
+        self._next = max(self._next, now - 0.1) + count / RATE
+        self.sent += count
+        if self._next > now:
+            await asyncio.sleep(self._next - now)
+
+
+def bomb(size: int) -> bytes:
+    """gzip of so many blanks: one block is packed, and repeated."""
+    blanks, packer, checksum = b" " * (1 << 20), zlib.compressobj(9, wbits=-15), 0
+    block = packer.compress(blanks) + packer.flush(zlib.Z_FULL_FLUSH)
+    for _ in range(size >> 20):
+        checksum = zlib.crc32(blanks, checksum)
+    return gzip.compress(b"")[:10] + block * (size >> 20) + b"\x03\x00" + struct.pack("<II", checksum, size)
+
+
+def head(path: str, length: int, *lines: str) -> bytes:
+    """The head of a post."""
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {length}", *lines, "", ""]).encode()
+
+
+GZIP, SIGNED = "Content-Encoding: gzip", f"X-Webhook-Signature: sha256={'0' * 64}"
+
+
+class Stranger:
+    """Posts to two ports until `until`, a moment of the monotonic clock."""
+
+    def __init__(self, webhooks: int, api: int, until: float) -> None:
+        self._ports = (webhooks, api)
+        self._until = until
+        self.budget = Budget()
+        self.answers: dict[str, int] = {}
+
+    async def again_and_again(self, number: int, port: int, said: Callable[[int], bytes]) -> None:
+        """One connection after the other, each for one post; what is answered is counted."""
+        turn = number
+        while time.monotonic() < self._until:
+            turn += 1
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(10):
+                    await self._once(f"127.0.0.{2 + number % 8}", port, said(turn))
+
+    async def _once(self, address: str, port: int, said: bytes) -> None:
+        await self.budget.take(300)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+        try:
+            answered = asyncio.ensure_future(reader.readline())
+            for at in range(0, len(said), _CHUNK):
+                if answered.done():
+                    break
+                await self.budget.take(len(said[at : at + _CHUNK]))
+                writer.write(said[at : at + _CHUNK])
+                await writer.drain()
+            status = (await answered)[9:12].decode() or "closed"
+            self.answers[status] = self.answers.get(status, 0) + 1
+        finally:
+            writer.close()
+
+    async def silent(self, number: int, port: int) -> None:
+        """Connections that never say a word; each is opened again when it is closed."""
+        while time.monotonic() < self._until:
+            with suppress(OSError):
+                await self.budget.take(300)
+                address = (f"127.0.0.{2 + number % 8}", 0)
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=address)
+                try:
+                    async with asyncio.timeout(max(0.01, self._until - time.monotonic())):
+                        await reader.read()
+                    self.answers["cut"] = self.answers.get("cut", 0) + 1
+                except TimeoutError:
+                    pass
+                finally:
+                    writer.close()
+            await asyncio.sleep(0.1)
+
+    async def attack(self, kind: str) -> None:
+        """See `KINDS`."""
+        webhooks, api = self._ports
+        paths = ((webhooks, USAGE), (webhooks, "/nope"), (api, "/customers/mapping"), (api, "/nope"))
+        jobs: list[Awaitable[None]] = []
+        print("begun", flush=True)
+        if kind == "bombs":
+            packed = bomb(1 << 30)
+            for number in range(SENDERS):
+                port, path = paths[number % len(paths)]
+                said = head(path, len(packed), GZIP) + packed
+                jobs.append(self.again_and_again(number, port, lambda _, said=said: said))  # type: ignore[misc]
+        elif kind == "signed bombs":
+            packed = bomb(63 << 20)
+            said = head(USAGE, len(packed), GZIP, SIGNED) + packed
+            jobs += [self.again_and_again(number, webhooks, lambda _: said) for number in range(SENDERS)]
+        elif kind == "large bodies":
+            said = head(USAGE, 60 << 20, SIGNED) + b" " * (60 << 20)
+            jobs += [self.again_and_again(number, webhooks, lambda _: said) for number in range(SENDERS)]
+        elif kind == "guesses":
+            for number in range(SENDERS):
+                port, path = paths[number % len(paths)]
+
+                def guess(turn: int, path: str = path) -> bytes:
+                    return head(path, 2, f"Authorization: Bearer guess-{turn}") + b"{}"
+
+                jobs.append(self.again_and_again(number, port, guess))
+        else:
+            jobs += [self.silent(number, self._ports[number % 2]) for number in range(SILENT)]
+        await asyncio.gather(*jobs)
+
+
+KINDS = ("bombs", "signed bombs", "large bodies", "guesses", "silence")
+
+
+def main(kind: str, webhooks: str, api: str, seconds: str) -> None:
+    """Attack, and print what was sent and answered."""
+    stranger = Stranger(int(webhooks), int(api), time.monotonic() + float(seconds))
+    asyncio.run(stranger.attack(kind))
+    print(f"{kind}: {stranger.budget.sent / 1e6:.1f} MB sent, answers {stranger.answers}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

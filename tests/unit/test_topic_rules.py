@@ -1,0 +1,100 @@
+"""Which settings of a topic stop a role at its start, and which are only named."""
+
+import pytest
+
+from connectors.kafka.topic_rules import Complaint, complaints
+from schemas.topics import (
+    CATALOGUE,
+    CHANGELOG,
+    CUSTOMERS,
+    DAY_MS,
+    DELIVERIES,
+    ENRICHED,
+    EVENTS,
+    RAW,
+    Topic,
+    topic_config,
+)
+
+STOPS, NAMED = True, False
+
+
+def judged(topic: Topic, copies: int = 3, wanted: int = 3, **other: str) -> list[Complaint]:
+    """Of a topic as it was created, but for `other`; a dot is written as two underscores."""
+    found = topic_config(topic, wanted) | {name.replace("__", "."): value for name, value in other.items()}
+    return list(complaints(f"p.{topic.name}", topic, found, copies, wanted))
+
+
+@pytest.mark.parametrize("topic", CATALOGUE, ids=lambda topic: topic.name)
+@pytest.mark.parametrize("copies", [1, 3])
+def test_a_topic_as_it_was_created_is_right(topic: Topic, copies: int) -> None:
+    assert judged(topic, copies, copies) == []
+    assert list(complaints("x", topic, {}, copies, copies)) == [], "a broker that knows none of them is not judged"
+
+
+@pytest.mark.parametrize("topic", CATALOGUE, ids=lambda topic: topic.name)
+def test_everything_that_safety_rests_on_is_pinned(topic: Topic) -> None:
+    kept = (
+        {"retention.ms", "retention.bytes"} if topic.config["cleanup.policy"] == "delete" else {"delete.retention.ms"}
+    )
+    pinned = {"cleanup.policy", "max.message.bytes", "min.insync.replicas", "unclean.leader.election.enable"}
+    assert pinned | kept <= topic_config(topic, 3).keys()
+
+
+@pytest.mark.parametrize(
+    ("topic", "other", "expected"),
+    [
+        (RAW, {"cleanup__policy": "compact"}, STOPS),
+        (CUSTOMERS, {"cleanup__policy": "delete"}, STOPS),
+        (CHANGELOG, {"cleanup__policy": "compact,delete"}, STOPS),
+        (RAW, {"message__timestamp__type": "LogAppendTime"}, STOPS),
+        (RAW, {"message__timestamp__after__max__ms": "9223372036854775807"}, NAMED),
+        (RAW, {"message__timestamp__before__max__ms": "1"}, NAMED),
+        (RAW, {"max__message__bytes": "1048588"}, NAMED),
+        (CHANGELOG, {"max__message__bytes": "1000"}, NAMED),
+        (CUSTOMERS, {"delete__retention__ms": "1000"}, NAMED),
+        (RAW, {"retention__ms": str(3 * DAY_MS)}, NAMED),
+        (RAW, {"retention__ms": str(3 * DAY_MS - 1)}, STOPS),
+        (EVENTS, {"retention__ms": "0"}, STOPS),
+        (ENRICHED, {"retention__ms": "1000"}, NAMED),
+        (RAW, {"retention__bytes": "1073741824"}, STOPS),
+        (DELIVERIES, {"retention__bytes": "0"}, NAMED),
+        (RAW, {"min__insync__replicas": "1"}, STOPS),
+        (RAW, {"min__insync__replicas": "4"}, STOPS),
+        (RAW, {"unclean__leader__election__enable": "true"}, STOPS),
+    ],
+)
+def test_what_is_wrong_stops_a_start_where_money_would_be_lost(
+    topic: Topic, other: dict[str, str], expected: bool
+) -> None:
+    [told] = judged(topic, **other)
+    ((name, value),) = other.items()
+    assert told.stops is expected
+    assert f"Topic p.{topic.name} has {name.replace('__', '.')}={value} where " in told.sentence
+    assert f"kafka-configs.sh --alter --entity-type topics --entity-name p.{topic.name} --add-config" in told.sentence
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"retention__ms": "-1"},
+        {"retention__ms": str(90 * DAY_MS)},
+        {"max__message__bytes": "16777216"},
+        {"min__insync__replicas": "3"},
+    ],
+)
+def test_more_than_is_asked_for_is_right(other: dict[str, str]) -> None:
+    assert judged(RAW, **other) == []
+
+
+def test_who_asks_for_one_copy_is_told_and_not_stopped() -> None:
+    alone = judged(RAW, 3, 1, min__insync__replicas="1", unclean__leader__election__enable="true")
+    assert [(one.setting, one.stops) for one in alone] == [
+        ("min.insync.replicas", NAMED),
+        ("unclean.leader.election.enable", NAMED),
+    ]
+    assert [(one.setting, one.stops) for one in judged(RAW, 2, 3)] == [("replicas", NAMED)]
+    assert [(one.setting, one.stops) for one in judged(RAW, 1, 3)] == [
+        ("replicas", NAMED),
+        ("min.insync.replicas", STOPS),
+    ]
