@@ -120,7 +120,8 @@ class Desk:
         ]
 
     def _ask(self) -> dict[str, Any]:
-        (counters, decisions), ages = counted(self._settings), oldest_waiting_s(self._settings)
+        (counters, decisions, held), ages = counted(self._settings), oldest_waiting_s(self._settings)
+        bound = self._settings.held_in_memory
         return {
             "received": counters.received.calls,
             "accepted": counters.folded.calls + counters.unbilled.calls,
@@ -131,6 +132,8 @@ class Desk:
                 decision: {"calls": total.calls, "usd": plain(total.cost)}
                 for decision, total in sorted(decisions.items())
             },
+            "held_windows": sum(held.values()),
+            "held_over_bound": sorted(number for number, windows in held.items() if windows > bound),
             "oldest_age_seconds": max(ages.values()),
             "oldest_age_seconds_by_topic": ages,
         }

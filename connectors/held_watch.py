@@ -24,10 +24,15 @@ class HeldWatch:
         #: By partition and customer: the reasons that were told since its usage began to be held.
         self._told: dict[int, dict[str, set[str]]] = {}
         self._oldest_us: dict[int, int] = {}
+        self._on_disk: dict[int, int] = {}
         self._new = Counter(
             "meterbridge_newly_held_customers", "Customers whose usage began to be held.", registry=registry
         )
         self._count = Gauge("meterbridge_held_customers", "Customers with held usage.", registry=registry)
+        self._names = _gauge(registry, "ledger_held_customers", "Customers with held usage in a partition's ledger.")
+        self._windows = _gauge(registry, "ledger_held_windows", "Held windows in a partition's ledger.")
+        self._over = _gauge(registry, "held_over_bound", "1 = more windows are held there than HELD_IN_MEMORY.")
+        self._crowded: set[int] = set()
         self._age = Gauge(
             "meterbridge_held_oldest_seconds",
             "Since the end of the oldest call that is held; 0 = none.",
@@ -40,8 +45,18 @@ class HeldWatch:
         told = self._told.get(partition, {})
         now = {customer: {books.windows[first].held for first in firsts} for customer, firsts in books.held.items()}
         # What a ledger held when it was opened is told again: after a restart nobody else says it.
-        self._new.inc(len(now.keys() - told.keys()))
-        new = sorted((customer, reason) for customer, why in now.items() for reason in why - told.get(customer, set()))
+        cold = books.cold
+        names = now.keys() - told.keys()
+        if cold is not None and cold.windows:  # they were told before they went to disk
+            names = {name for name in names if not cold.has(name)}
+        self._on_disk[partition] = 0 if cold is None else cold.customers
+        self._new.inc(len(names))
+        new = sorted(
+            (customer, reason)
+            for customer, why in now.items()
+            if customer in told or customer in names
+            for reason in why - told.get(customer, set())
+        )
         self._told[partition] = {customer: why | told.get(customer, set()) for customer, why in now.items()}
         for customer, reason in new[:_NAMED]:
             windows = [books.windows[first] for first in books.held[customer]]
@@ -50,14 +65,21 @@ class HeldWatch:
         if len(new) > _NAMED:
             _log.warning("usage_held_of_more_customers", partition=partition, count=len(new) - _NAMED)
         oldest = [books.windows[first].min_end_us for firsts in books.held.values() for first in firsts]
+        if cold is not None and (there := cold.oldest_us()) is not None:
+            oldest.append(there)
+        self._show(partition, books)
         self._forget_age(partition)
         if oldest:
             self._oldest_us[partition] = min(oldest)
-        self._count.set(len(set().union(*self._told.values())))
+        self._count.set(len(set().union(*self._told.values())) + sum(self._on_disk.values()))
 
     def close(self, partition: int) -> None:
         """Another worker has the ledger now."""
         self._told.pop(partition, None)
+        self._on_disk.pop(partition, None)
+        self._crowded.discard(partition)
+        for gauge in (self._names, self._windows, self._over):
+            gauge.labels(partition).set(0)
         self._forget_age(partition)
 
     def oldest_s(self) -> float:
@@ -65,5 +87,22 @@ class HeldWatch:
         oldest_us = min(self._oldest_us.values(), default=None)
         return 0.0 if oldest_us is None else max(0.0, (self._now_us() - oldest_us) / SECOND_US)
 
+    def _show(self, partition: int, books: Books) -> None:
+        """What the disk takes is told by the ledger; what stays in memory beyond the bound is told here, once."""
+        windows = books.held_windows()
+        self._names.labels(partition).set(len(self._told[partition]) + self._on_disk[partition])
+        self._windows.labels(partition).set(windows)
+        self._over.labels(partition).set(books.cold is not None and windows > books.cold.room)
+        if books.over() <= 0:
+            self._crowded.discard(partition)
+        elif partition not in self._crowded:
+            self._crowded.add(partition)
+            in_memory = len(books.windows) - len(books.open)
+            _log.warning("held_usage_over_bound", partition=partition, windows=in_memory, see="docs/operations.md")
+
     def _forget_age(self, partition: int) -> None:
         self._oldest_us.pop(partition, None)
+
+
+def _gauge(registry: CollectorRegistry, name: str, told: str) -> Gauge:
+    return Gauge(f"meterbridge_{name}", told, ["partition"], registry=registry)

@@ -225,6 +225,12 @@ class Settings(BaseModel):
     mapping_lead_seconds: MaybeSeconds = Field(
         5, description="A changed mapping applies this much later, so that every worker knows it in time."
     )
+    held_in_memory: int = Field(
+        10_000,
+        ge=100,
+        description="Held windows of a partition that stay in memory, 1.1 kB each; more go to disk, and the metric "
+        "`meterbridge_held_over_bound` is 1.",
+    )
     late_policy: Annotated[LatePolicy, Lower] = Field(
         LatePolicy.SHIFT,
         description="Usage before its subscription's start, or in a billing period that is invoiced: `shift` it to the "

@@ -77,6 +77,7 @@ def parts_of(
         topic_ids=topic_ids(settings, [topics.raw, *topics.projected], limit_s),
         policy=settings.meter_policy(),
         lead_s=fresh_s(settings),
+        held_in_memory=settings.held_in_memory,
         max_retries=settings.max_retries,
         retry_delay_s=settings.retry_delay,
         delivery=delivery,

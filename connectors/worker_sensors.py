@@ -9,8 +9,9 @@ from connectors.metrics import HELD_REASONS, LAWS, LOOK_EVERY_S, Metrics
 from connectors.minute_line import MinuteLine
 from connectors.postgres.sensors import ProjectorSensors
 from schemas.ledger import Counters, Sum
+from schemas.money import add
 from schemas.records import Receipt
-from streams.core.books import Books, difference, total
+from streams.core.books import Books, off_by, total
 from streams.core.changes import Changes
 from streams.core.mapping import NO_MAPPING
 from streams.core.tally import FAILED, PENDING
@@ -87,6 +88,8 @@ class WorkerSensors(ProjectorSensors):
             for name, firsts in list(books.held.items()):
                 if any(books.windows[first].held == NO_MAPPING for first in firsts):
                     yield name
+            if books.cold is not None:
+                yield from books.cold.names()
 
     def straddled(self, windows: int) -> None:
         """Held windows were released whole, though a border lies in them."""
@@ -134,7 +137,9 @@ class WorkerSensors(ProjectorSensors):
         metrics.ledgers_open.set(len(ledgers))
         metrics.seen_identities.set(sum(len(books.seen) for books in ledgers))
         metrics.open_windows.set(sum(len(books.open) for books in ledgers))
-        metrics.held_windows.set(sum(len(books.windows) - len(books.open) for books in ledgers))
+        on_disk = sum(books.cold.windows for books in ledgers if books.cold is not None)
+        metrics.held_windows.set(on_disk + sum(len(books.windows) - len(books.open) for books in ledgers))
+        metrics.held_on_disk.set(on_disk)
 
     def _show_looks(self) -> None:
         """Off by: absolute values are added, so that two ledgers' errors cannot cancel each other."""
@@ -156,4 +161,7 @@ def _look(books: Books, now: float) -> _Look:
         for first in firsts:
             held.setdefault(books.windows[first].held, []).append(first)
     sums = {reason: total(books.windows[first] for first in firsts) for reason, firsts in held.items()}
-    return _Look(now, difference(books.position.counters, books.windows.values()), sums)
+    for reason, there in {} if books.cold is None else books.cold.sums.items():
+        here = sums.get(reason, Sum())
+        sums[reason] = Sum(here.calls + there.calls, add(here.cost, there.cost))
+    return _Look(now, off_by(books.position.counters, books.waiting()), sums)

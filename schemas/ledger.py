@@ -65,6 +65,7 @@ class Position(msgspec.Struct, array_like=True, gc=False):
         skipped: raw offsets that `meterbridge ledger init` passed over.
         decisions: calls and dollars by the meter's decision, of those that are no duplicate and not rejected; counted
             since version 3.
+        held: windows that wait for a mapping or a subscription; 0 from a release that did not count them.
     """
 
     next: int = 0
@@ -79,6 +80,7 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     forgot_us: int = 0
     skipped: int = 0
     decisions: dict[str, Sum] = msgspec.field(default_factory=dict)
+    held: int = 0
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):

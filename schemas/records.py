@@ -121,17 +121,22 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
 class WriteOff(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
     """An operator's order in `litellm.usage.raw`, behind the header `control: write_off`; the key is the customer.
 
+    A worker of a release without `match` finds nothing under the empty key of such an order, and passes it.
+
     Fields:
         audit_id: of the line in `billing.audit` that says who and why.
         at: microseconds since 1970 UTC.
         until: held usage that ended up to here is given up, microseconds since 1970 UTC.
         id_kind: only of customer ids of this kind; `""` for all.
+        match: of all customers of the partition whose id has this form (`fnmatch`); the key is empty then.
+            Ids that begin with `unattributed:` are meant only where it begins so, too.
     """
 
     audit_id: str
     at: int
     until: int
     id_kind: str = ""
+    match: str = ""
 
 
 class AuditRecord(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):

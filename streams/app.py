@@ -21,6 +21,7 @@ from schemas.customers import CustomerRecord, OrgRecord
 from streams.agents.meter import MeterWork
 from streams.agents.project import ProjectWork
 from streams.agents.sink import DeliveryWork
+from streams.cold import ColdFile
 from streams.core.backoff import RetryPolicy
 from streams.followers import Follower
 from streams.ledger import Ledger, LedgerPlace, LedgerShelf
@@ -47,7 +48,7 @@ def build_meter(parts: Parts) -> Role:
 
     def work(partition: int) -> MeterWork:
         return MeterWork(
-            Ledger(partition, place, shelf, parts.now_us),
+            Ledger(partition, place, shelf, parts.now_us, lambda: ColdFile(parts.held_in_memory)),
             customers,
             orgs,
             parts.policy,

@@ -50,6 +50,8 @@ FETCHING: dict[str, Any] = {
     "fetch_max_wait_ms": 50,
     "retry_backoff_ms": 10,  # of the first question about a topic, which the client does not know yet
 }
+#: Held windows beyond the bound that go to disk together.
+_ASIDE = 1_000
 _WINDOW, _JOB = WINDOW_PREFIX[0], JOB_PREFIX[0]
 _IDENTITIES = frozenset((UNTOLD_PREFIX[0], SEEN_PREFIX[0], SETTLED_PREFIX[0]))
 
@@ -135,12 +137,22 @@ def _restore(books: Books, image: Image, now_us: int) -> None:
             raise LedgerBroken("later_version", f"{books.position.v}, this worker reads up to {LEDGER_VERSION}")
         if books.position.dropped_hour > before:
             books.seen.drop_before(books.position.dropped_hour, before)
+    aside: list[Window] = []
     for first, value in image.windows.items():
-        if first in books.windows:
+        if books.warm_part(first):
             books.remove(first)
         window = None if value is None else _window(first, value)
-        if window is not None:
+        if window is None:
+            continue
+        if not (window.held and window.metered is None and books.full()):
             books.put(window, now_us)
+            continue
+        aside.append(window)
+        if len(aside) == _ASIDE:
+            books.store(aside, now_us)
+            aside = []
+    if aside:
+        books.store(aside, now_us)
     _restore_seen(books, image)
     for identity, value in image.jobs.items():
         books.put_job(identity, None if value is None else _job(value))

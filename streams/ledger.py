@@ -17,8 +17,8 @@ from schemas.errors import LedgerBroken, TopicProblem
 from schemas.ledger import Position
 from schemas.topics import TopicNames
 from streams.changelog import FETCHING, Image, read, records_of, restore
-from streams.core.books import Books, verify
-from streams.core.changes import Changes, apply
+from streams.core.books import Books, Cold, verify
+from streams.core.changes import Changes, apply, held_after
 from streams.offsets import Standing, asking, standing_by
 from streams.transactions import Run, TransactionalWriter, Write
 from streams.writes import runs_of, writes_of
@@ -78,13 +78,24 @@ class LedgerShelf:
 
 
 class Ledger:
-    """The state of one raw partition and the only way to change it."""
+    """The state of one raw partition and the only way to change it.
 
-    def __init__(self, partition: int, place: LedgerPlace, shelf: LedgerShelf, now_us: Callable[[], int]) -> None:
+    `cold()` makes an empty place on disk for held windows beyond its bound; without it all are in memory.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        place: LedgerPlace,
+        shelf: LedgerShelf,
+        now_us: Callable[[], int],
+        cold: Callable[[], Cold | None] = lambda: None,
+    ) -> None:
         self.partition = partition
         self._place = place
         self._shelf = shelf
         self._now_us = now_us
+        self._cold = cold
         self._writer: TransactionalWriter | None = None
         self._changelog_next = 0
         self._input = TopicPartition(place.topics.raw, partition)
@@ -105,7 +116,7 @@ class Ledger:
             async with asking(place.kafka, place.group, **FETCHING) as consumer:
                 await fencing  # nothing is asked before: only then is every answer final
                 kept = self._shelf.take(self.partition)
-                books, start = kept if kept is not None else (Books(Position()), 0)
+                books, start = kept if kept is not None else (Books(Position(), self._cold()), 0)
                 raw = await standing_by(consumer, self._input)
                 self._check_count(raw)
                 image = await read(consumer, place.topics.changelog, self.partition, start)
@@ -125,6 +136,7 @@ class Ledger:
         if self.books is None or self._writer is None:
             raise LedgerBroken("not_open", "a closed ledger was written to")
         place, books = self._place, self.books
+        changes.position.held = held_after(books, changes)
         changelog = Run(place.topics.changelog, self.partition, records_of(changes))
         moved = changes.position.next if changes.position.next > books.position.next else None
         ends = await self._writer.commit(

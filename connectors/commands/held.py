@@ -1,6 +1,7 @@
 """`meterbridge held`: usage that waits for a mapping, a subscription or a period."""
 
 import asyncio
+import sys
 import time
 from typing import Annotated, Any
 
@@ -17,56 +18,103 @@ from connectors.commands.base import (
     settings_of_command,
     table_of,
 )
-from connectors.operations.held import order_write_off
-from connectors.operations.ledgers import Held, books_of, held_in
+from connectors.operations.held import matching, order_write_off, order_write_off_of_all
+from connectors.operations.ledgers import Held, held_of
 from connectors.operations.sending import Sender
 from connectors.settings import Settings
 from schemas.moments import to_iso
 from schemas.money import ZERO, add, plain
+
+Matched = Annotated[
+    str, typer.Option(help="Ids of this form: `attack-*`. `unattributed:` only where it is written out.")
+]
+
+#: Lines of a table; `--json` has all.
+_SHOWN = 1000
 
 held = typer.Typer(help="Usage that is counted and not billed yet.", no_args_is_help=True)
 
 
 @held.command("list", epilog="Example: meterbridge held list --json")
 def list_held(
-    customer: Annotated[str, typer.Option(help="Only this LiteLLM customer id.")] = "", as_json: AsJson = False
+    customer: Annotated[str, typer.Option(help="Only this LiteLLM customer id.")] = "",
+    match: Matched = "",
+    as_json: AsJson = False,
 ) -> None:
     """List held usage by customer, with the reason and the amount, read from the ledgers."""
     with one_sentence():
         found = [one for one in _read(settings_of_command(), quiet=as_json) if customer in ("", one.customer)]
+        found = matching(found, match) if match else found
     say(_answer(found), as_json=as_json, table=lambda: _table(found))
 
 
 @held.command("write-off", epilog="Example: meterbridge held write-off --customer test-user --why 'load test'")
 def write_off(
-    customer: Annotated[str, typer.Option(help="The LiteLLM customer id whose held usage is written off.")],
+    *,
+    customer: Annotated[str, typer.Option(help="The LiteLLM customer id whose held usage is written off.")] = "",
+    match: Matched = "",
     why: Annotated[str, typer.Option(help="The reason, for the audit log.")],
     until: Annotated[str, typer.Option(help="Only usage that ended up to then; later usage stays held.")] = "0s",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --match: do not ask. Without, and without a terminal, nothing is done.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write off a customer's held usage: it is never billed. The ledgers and the audit log keep it."""
+    """Write off held usage, of a customer or by pattern: it is never billed. The ledgers and the audit log keep it.
+
+    By pattern the command says first how much that is, and asks.
+    """
+    if bool(customer) == bool(match):
+        fail("give either --customer or --match.", 2)
+    asks = bool(match) and not yes and not dry_run
     until_us = time.time_ns() // 1000 if until == "0s" else moment_us(until)
     with one_sentence():
         settings = settings_of_command()
-        found = [one for one in _read(settings, quiet=as_json) if one.customer == customer and one.first_us <= until_us]
+        read = [one for one in _read(settings, quiet=as_json) if one.first_us <= until_us]
+        found = matching(read, match) if match else [one for one in read if one.customer == customer]
         if not found:
-            fail(f"nothing is held for {customer!r} up to then.", 1)
-        audit_id = "" if dry_run else order_write_off(settings, Sender(settings), found, until_us, why)
+            fail(f"nothing is held for {match or customer!r} up to then.", 1)
+        if asks:
+            dry_run = not _agreed(found, as_json=as_json)
+        audit_id = ""
+        if not dry_run and match:
+            audit_id = order_write_off_of_all(settings, Sender(settings), found, match, until_us, why)
+        elif not dry_run:
+            audit_id = order_write_off(settings, Sender(settings), found, until_us, why)
     answer = {**_answer(found), "dry_run": dry_run, "audit_id": audit_id}
-    say(answer, as_json=as_json, table=lambda: _table(found, "Would be written off" if dry_run else "Ordered"))
+    does = "Would be written off" if dry_run else "Ordered"
+    say(answer, as_json=as_json, table=lambda: _table(found, f"{does}: {_sums(answer)}"))
+
+
+def _agreed(found: list[Held], *, as_json: bool) -> bool:
+    """What the person at the terminal says; no where nobody is there."""
+    return not as_json and _watched() and typer.confirm(f"Write off {_sums(_answer(found))}?", err=True)
+
+
+def _watched() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _sums(answer: dict[str, Any]) -> str:
+    return f"{answer['customers']} customers, {answer['calls']} calls, {answer['usd']} USD"
 
 
 def _read(settings: Settings, *, quiet: bool) -> list[Held]:
     with progress("reading ledgers", settings.kafka_partitions, quiet=quiet) as told:
-        return held_in(asyncio.run(books_of(settings, lambda _partition: told(1))))
+        return asyncio.run(held_of(settings, lambda _partition: told(1)))
 
 
 def _answer(found: list[Held]) -> dict[str, Any]:
     usd = ZERO
     for one in found:
         usd = add(usd, one.usd)
-    return {"held": [_line(one) for one in found], "calls": sum(one.calls for one in found), "usd": plain(usd)}
+    return {
+        "held": [_line(one) for one in found],
+        "customers": len({one.customer for one in found}),
+        "calls": sum(one.calls for one in found),
+        "usd": plain(usd),
+    }
 
 
 def _line(one: Held) -> dict[str, Any]:
@@ -84,4 +132,6 @@ def _line(one: Held) -> dict[str, Any]:
 def _table(found: list[Held], title: str = "") -> Any:
     if not found:
         return "Nothing is held."
-    return table_of(tuple(_line(found[0])), [tuple(_line(one).values()) for one in found], title)
+    if len(found) > _SHOWN:
+        title = f"{title + '. ' if title else ''}The {_SHOWN} dearest of {len(found)}; --json has all."
+    return table_of(tuple(_line(found[0])), [tuple(_line(one).values()) for one in found[:_SHOWN]], title)

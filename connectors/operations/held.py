@@ -11,7 +11,39 @@ from connectors.settings import Settings
 from schemas.money import ZERO, add
 from schemas.records import WriteOff
 from schemas.topics import TopicNames
+from streams.core.writeoff import meant_by
 from streams.writes import CONTROL, WRITE_OFF
+
+
+def matching(held: list[Held], pattern: str) -> list[Held]:
+    """Those that an order for `pattern` would write off, see `meant_by`."""
+    means = meant_by(pattern)
+    return [one for one in held if means(one.customer)]
+
+
+def order_write_off_of_all(
+    settings: Settings, sender: Sender, held: list[Held], pattern: str, until_us: int, reason: str, actor: str = ""
+) -> str:
+    """Order all of `held`, of the customers that `pattern` matches, to be written off; the id of the one audit line.
+
+    Each partition gets the order, and writes off what it holds under the pattern when it reads it.
+
+    Raises:
+        Unavailable: Kafka did not take the line, or an order; given again it finds what is left.
+    """
+    total = ZERO
+    for one in held:
+        total = add(total, one.usd)
+    target = {"match": pattern, "until": str(until_us), "customers": str(len({one.customer for one in held}))}
+    calls = sum(one.calls for one in held)
+    audit_id = audited(
+        settings, sender, "held.write_off", target, actor=actor, reason=reason, count=calls, cost_usd=total
+    )
+    value = msgspec.json.encode(WriteOff(audit_id, time.time_ns() // 1000, until_us, match=pattern))
+    raw = TopicNames.with_prefix(settings.topic_prefix).raw
+    control = ((CONTROL, WRITE_OFF),)
+    sender.send(Outgoing(raw, b"", value, number, control) for number in range(settings.kafka_partitions))
+    return audit_id
 
 
 def order_write_off(

@@ -1,6 +1,6 @@
 """The ledgers as they stand in their changelog: every committed byte of them, read beside the workers."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -9,7 +9,7 @@ from connectors.settings import Settings
 from schemas.ledger import Position, Window
 from schemas.money import ZERO, add
 from schemas.topics import TopicNames
-from streams.changelog import FETCHING, read, restore
+from streams.changelog import FETCHING, Image, read, restore
 from streams.core.books import Books
 from streams.reading import reading
 
@@ -19,15 +19,37 @@ async def books_of(settings: Settings, opened: Callable[[int], None] = lambda _p
 
     Raises aiokafka's errors where the broker does not answer.
     """
-    topic = TopicNames.with_prefix(settings.topic_prefix).changelog
     found = {}
-    for partition in range(settings.kafka_partitions):
-        async with reading(**aiokafka_config(settings), isolation_level="read_committed", **FETCHING) as consumer:
-            image = await read(consumer, topic, partition)
+    async for partition, image in _images(settings):
         found[partition] = Books(Position())
         restore(found[partition], image, 0)
         opened(partition)
     return found
+
+
+async def held_of(settings: Settings, opened: Callable[[int], None] = lambda _partition: None) -> list["Held"]:
+    """What all ledgers hold, by customer and reason, the dearest first; one ledger at a time is in memory.
+
+    Raises aiokafka's errors where the broker does not answer.
+    """
+    found: dict[tuple[str, str, str], Held] = {}
+    async for partition, image in _images(settings):
+        books = Books(Position())
+        restore(books, Image(image.next_offset, image.position, image.windows), 0)  # without what was counted
+        for window in books.windows.values():
+            if window.held:
+                key = (window.customer_id, window.id_kind, window.held)
+                found.setdefault(key, Held(*key)).count(window)
+        opened(partition)
+    return sorted(found.values(), key=lambda held: (-held.usd, held.customer))
+
+
+async def _images(settings: Settings) -> AsyncIterator[tuple[int, Image]]:
+    topic = TopicNames.with_prefix(settings.topic_prefix).changelog
+    for partition in range(settings.kafka_partitions):
+        async with reading(**aiokafka_config(settings), isolation_level="read_committed", **FETCHING) as consumer:
+            image = await read(consumer, topic, partition)
+        yield partition, image
 
 
 @dataclass(slots=True)
@@ -54,14 +76,3 @@ class Held:
         self.windows += 1
         self.calls += window.count
         self.usd = add(self.usd, window.cost)
-
-
-def held_in(books: dict[int, Books]) -> list[Held]:
-    """What is held, by customer and reason, the dearest first."""
-    found: dict[tuple[str, str, str], Held] = {}
-    for one in books.values():
-        for window in one.windows.values():
-            if window.held:
-                key = (window.customer_id, window.id_kind, window.held)
-                found.setdefault(key, Held(*key)).count(window)
-    return sorted(found.values(), key=lambda held: (-held.usd, held.customer))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -27,8 +28,21 @@ _ASK_AGAIN_S = 0.2
 _NEAR, _FAR = 500, 100
 
 
-def counted(settings: Settings) -> tuple[Counters, dict[str, Sum]]:
-    """All ledgers' counters together, as of their last commits, and calls and dollars by the meter's decision.
+class Counted(NamedTuple):
+    """All ledgers together, as of their last commits.
+
+    Fields:
+        decisions: calls and dollars by the meter's decision.
+        held: windows that are held, by partition.
+    """
+
+    counters: Counters
+    decisions: dict[str, Sum]
+    held: dict[int, int]
+
+
+def counted(settings: Settings) -> Counted:
+    """What the ledgers' positions tell.
 
     Raises:
         TopicProblem, Unavailable: see `stretch_of`.
@@ -45,7 +59,8 @@ def counted(settings: Settings) -> tuple[Counters, dict[str, Sum]]:
         if all(near[number][0] <= start for number, (start, _) in left.items()):
             break
         reach *= _FAR
-    return _together(positions), _by_decision(positions)
+    held = {number: position.held for number, position in positions.items()}
+    return Counted(_together(positions), _by_decision(positions), held)
 
 
 def _together(positions: Mapping[int, Position]) -> Counters:

@@ -1,5 +1,6 @@
 """The meter's work on one raw partition: fold chunks, seal what is due, release what was held."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -25,6 +26,7 @@ from streams.core.stretch import NEVER, next_border
 from streams.core.writeoff import write_off
 from streams.followers import Follower
 from streams.ledger import Ledger
+from streams.on_disk import OnDisk
 from streams.writes import CONTROL, WRITE_OFF
 
 log = structlog.get_logger(__name__)
@@ -74,6 +76,7 @@ class MeterWork:
         self._resolved = self._released = (-1, -1)
         self._looks_us = NEVER
         self._coalesced_us = 0
+        self._on_disk = OnDisk()
         self._named = False
 
     async def open(self) -> int:
@@ -83,6 +86,7 @@ class MeterWork:
         books = await self._ledger.open()
         self._released = (-1, -1)
         self._named = False
+        self._on_disk.reopened()
         self._sensors.books(self._ledger.partition, books)
         return books.position.next
 
@@ -111,13 +115,14 @@ class MeterWork:
     async def tick(self) -> None:
         """Release held usage that has found its target, then seal what is due."""
         books = self._books
-        if not books.windows:
+        if not books.windows and not (books.cold and books.cold.windows):
             return
         await self._fresh()
         if not self._named:
             await self._name()
         customers, orgs, version = self._customers.table, self._orgs.table, self._version
         at_us = self._now_us()
+        self._on_disk.wake(books, self._customers)
         if books.held and (version != self._released or at_us >= self._looks_us):
             while not (changes := release(books, customers, orgs, self._policy, SEAL_LIMIT, at_us)).empty:
                 await self._ledger.commit(changes)
@@ -133,6 +138,9 @@ class MeterWork:
             self._coalesced_us = now_us
             while not (changes := coalesce(books, customers, orgs, self._policy, now_us, SEAL_LIMIT)).empty:
                 await self._ledger.commit(changes)
+        if books.over() > 0:
+            while self._on_disk.relieve(books, customers, self._ledger.partition):
+                await asyncio.sleep(0)
         self._sensors.books(self._ledger.partition, books)
 
     async def close(self) -> None:

@@ -1,7 +1,8 @@
 """The books of one partition: counters that must add up, and the state they describe."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator, Sequence
 from decimal import Decimal
+from typing import Protocol
 
 from schemas.errors import LedgerBroken
 from schemas.ledger import Counters, Job, Position, Sum, Window, WindowKey, window_key
@@ -9,8 +10,33 @@ from schemas.money import add
 from streams.core.seen import SeenIds
 
 
+class Cold(Protocol):
+    """Where held windows are that are not in memory.
+
+    Fields:
+        room: held windows that stay in memory.
+        windows, customers: how many are here.
+        sums: what they hold, by reason.
+    """
+
+    room: int
+    windows: int
+    customers: int
+    sums: dict[str, Sum]
+
+    def put(self, windows: Sequence[Window]) -> bool: ...
+    def take(self, customer_id: str) -> list[Window]: ...
+    def has(self, customer_id: str) -> bool: ...
+    def customer_of(self, first: int) -> str | None: ...
+    def names(self, until_us: int | None = None) -> Iterator[str]: ...
+    def oldest_us(self) -> int | None: ...
+
+
 class Books:
-    """State of one partition in memory; a function of its changelog.
+    """State of one partition; a function of its changelog.
+
+    Beyond a bound, held windows of customers without a record are in `cold`, and in none of the other fields. A call
+    of such a customer begins another window: what is looked at by customer asks `warm` first.
 
     Fields:
         windows: open and held windows by first offset; `index` from key to first offset, the lowest where several
@@ -24,8 +50,9 @@ class Books:
         jobs: jobs by identity, in order of their hours.
     """
 
-    def __init__(self, position: Position) -> None:
+    def __init__(self, position: Position, cold: Cold | None = None) -> None:
         self.position = position
+        self.cold = cold
         self.windows: dict[int, Window] = {}
         self.index: dict[WindowKey, int] = {}
         self._alike: dict[WindowKey, set[int]] = {}
@@ -53,6 +80,66 @@ class Books:
         else:
             opened = self.open.get(first)
             self.open[first] = (now_us if opened is None else opened[0], now_us)
+
+    def over(self) -> int:
+        """Held windows in memory beyond the bound; at most 0 where there is room."""
+        return 0 if self.cold is None else len(self.windows) - len(self.open) - self.cold.room
+
+    def held_windows(self) -> int:
+        """Held windows, in memory and on disk."""
+        return len(self.windows) - len(self.open) + (0 if self.cold is None else self.cold.windows)
+
+    def full(self) -> bool:
+        """Whether no further held window is to be kept in memory."""
+        return self.cold is not None and self.over() >= 0
+
+    def store(self, windows: Sequence[Window], now_us: int) -> None:
+        """Add held windows on disk; to memory where the disk takes no more."""
+        if self.cold is None or not self.cold.put(windows):
+            for window in windows:
+                self.put(window, now_us)
+
+    def warm(self, customer_id: str) -> None:
+        """Bring the customer's windows back from disk."""
+        if self.cold is not None:
+            for window in self.cold.take(customer_id):
+                self.put(window, 0)
+
+    def warm_part(self, first: int) -> bool:
+        """Whether the window is there; its customer's come back from disk."""
+        if first not in self.windows and self.cold is not None:
+            customer_id = self.cold.customer_of(first)
+            if customer_id is not None:
+                self.warm(customer_id)
+        return first in self.windows
+
+    def chill(self, known: Container[str], left: int, most: int) -> int:
+        """Move about `most` held windows to disk, no more once `left` are in memory; how many were moved.
+
+        Those of a customer go together, those first that have been here longest. Customers that are `known` may find
+        a target at any time and stay, and other metered events have a bound of their own.
+        """
+        if self.cold is None:
+            return 0
+        over, moved = min(most, len(self.windows) - len(self.open) - left), list[Window]()
+        for customer_id, firsts in self.held.items():
+            if len(moved) >= over:
+                break
+            windows = [self.windows[first] for first in sorted(firsts)]
+            if customer_id not in known and all(window.metered is None for window in windows):
+                moved += windows
+        if not moved or not self.cold.put(moved):
+            return 0
+        for window in moved:
+            self.remove(window.first)
+        return len(moved)
+
+    def waiting(self) -> Sum:
+        """Calls and cost of all windows, wherever they are."""
+        here = total(self.windows.values())
+        for there in () if self.cold is None else self.cold.sums.values():
+            here = Sum(here.calls + there.calls, add(here.cost, there.cost))
+        return here
 
     def put_job(self, identity: bytes, job: Job | None) -> None:
         """Remember a job, the latest told of; None forgets it."""
@@ -102,9 +189,14 @@ def total(windows: Iterable[Window]) -> Sum:
 
 
 def difference(counters: Counters, windows: Iterable[Window]) -> tuple[Sum, Sum]:
+    """What the two laws of conservation are off by, where `windows` are all there are."""
+    return off_by(counters, total(windows))
+
+
+def off_by(counters: Counters, waiting: Sum) -> tuple[Sum, Sum]:
     """What the two laws of conservation are off by; both are zero in books that add up."""
     received = _minus(counters.received, counters.folded, counters.duplicate, counters.rejected, counters.unbilled)
-    folded = _minus(counters.folded, counters.sealed, counters.written_off, total(windows))
+    folded = _minus(counters.folded, counters.sealed, counters.written_off, waiting)
     return received, folded
 
 
@@ -114,7 +206,7 @@ def verify(books: Books) -> None:
     Raises:
         LedgerBroken: `conservation`: the lane stops and alarms; nothing is billed from such books.
     """
-    received, folded = difference(books.position.counters, books.windows.values())
+    received, folded = off_by(books.position.counters, books.waiting())
     if received.calls or received.cost or folded.calls or folded.cost:
         raise LedgerBroken(
             "conservation",

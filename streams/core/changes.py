@@ -96,6 +96,18 @@ def apply(books: Books, changes: Changes, now_us: int) -> None:
     books.position = changes.position
 
 
+def held_after(books: Books, changes: Changes) -> int:
+    """Held windows, wherever they are, once the changes are applied."""
+    windows, opened = books.windows, books.open
+    count = books.held_windows()
+    for first, window in changes.windows.items():
+        if first in windows and first not in opened:
+            count -= 1
+        if window is not None and window.held:
+            count += 1
+    return count
+
+
 def prefixes_of(changes: Changes) -> bytes:
     """Prefixes of the changelog keys that the step's identities are stored under."""
     return (SEEN_PREFIX if changes.seen else b"") + (SETTLED_PREFIX if changes.settled else b"")

@@ -1,7 +1,12 @@
 """Held usage an operator gives up on: its windows leave the ledger for `written_off`, and nothing else changes."""
 
+import re
+from collections.abc import Callable, Iterator
+from fnmatch import translate
+
 import msgspec
 
+from schemas.customer_id import UNATTRIBUTED
 from schemas.ledger import Sum, Window
 from schemas.money import add, cents_text
 from schemas.records import Receipt, WriteOff
@@ -36,7 +41,10 @@ def write_off(
     """
     position = books.position
     meant = (
-        window for first in sorted(books.held.get(customer_id, ())) if _meant(window := books.windows[first], order)
+        window
+        for name in _names(books, customer_id, order)
+        for first in sorted(books.held.get(name, ()))
+        if _meant(window := books.windows[first], order)
     )
     changes = Changes(copy(position, clock_ms=max(position.clock_ms, time_ms)))
     given_up: list[Window] = []
@@ -58,6 +66,37 @@ def write_off(
         position.counters, written_off=Sum(before.calls + now.calls, add(before.cost, now.cost))
     )
     return changes
+
+
+def meant_by(pattern: str) -> Callable[[str], bool]:
+    """Whether a customer id has the form `pattern`: `*` is any text, `?` one character, `[ab]` one of these.
+
+    Usage that named no customer (`unattributed:...`) is meant only by a pattern that begins so: it is honest usage as
+    a rule, and `*` would give it up unseen.
+    """
+    has_form = re.compile(translate(pattern)).match
+    any_form = pattern.startswith(UNATTRIBUTED)
+
+    def means(customer_id: str) -> bool:
+        return (any_form or not customer_id.startswith(UNATTRIBUTED)) and has_form(customer_id) is not None
+
+    return means
+
+
+def _names(books: Books, customer_id: str, order: WriteOff) -> Iterator[str]:
+    """Whose usage is meant. That on disk comes back for it as it is asked for: no more than one step can write off."""
+    if not order.match:
+        books.warm(customer_id)
+        yield customer_id
+        return
+    means = meant_by(order.match)
+    for name in sorted(name for name in books.held if means(name)):
+        books.warm(name)  # what it has on disk, too: else it would come a second time below
+        yield name
+    if books.cold is not None:
+        for name in filter(means, books.cold.names(order.until)):
+            books.warm(name)
+            yield name
 
 
 def _meant(window: Window, order: WriteOff) -> bool:

@@ -63,6 +63,29 @@ async def test_nothing_held_is_nothing_to_write_off(stage: Stage) -> None:
     assert (done.code, "nothing is held" in done.err) == (1, True)
 
 
+async def test_what_a_pattern_means_is_listed_and_written_off_with_one_line_and_again_nothing(stage: Stage) -> None:
+    nobody = "unattributed:key-1"
+    stage.put([*calls(range(3), "attack-1"), *calls(range(3, 5), "attack-2"), *calls(range(5, 6), nobody)])
+    async with stage.running("meter", stage.parts()) as role:
+        await soon(lambda: stage.sensors.calls.get("billable") == 6, limit_s=20)
+        listed = (await meterbridge(stage, "held", "list", "--match", "*", "--json")).json
+        assert (listed["customers"], listed["calls"], listed["usd"]) == (2, 5, "2.5"), "nobody's is not meant"
+        assert (await meterbridge(stage, "held", "list", "--json")).json["calls"] == 6
+        words = ("held", "write-off", "--match", "*", "--why", "invented", "--json")
+        asked = await meterbridge(stage, *words)
+        assert (asked.code, asked.json["dry_run"], stage.read(stage.topics.audit)) == (0, True, [])
+        done = await meterbridge(stage, *words, "--yes")
+        assert (done.code, done.json["calls"], done.json["usd"]) == (0, 5, "2.5"), done.err
+        await soon(lambda: written_off(role.lanes) == Sum(5, Decimal("2.5")), limit_s=20)  # type: ignore[arg-type]
+        again = await meterbridge(stage, *words, "--yes")
+        assert (again.code, "nothing is held" in again.err) == (1, True)
+    left = (await meterbridge(stage, "held", "list", "--json")).json
+    assert [one["customer"] for one in left["held"]] == [nobody]
+    (line,) = stage.values(stage.topics.audit)
+    assert (line["target"]["match"], line["target"]["customers"], line["count"]) == ("*", "2", 5)
+    assert Decimal(line["cost_usd"]) == Decimal("2.5")
+
+
 async def test_an_order_nobody_can_read_is_refused_and_the_lane_goes_on(stage: Stage) -> None:
     stage.producer.produce(stage.topics.raw, b"{", b"ghost", headers=[("control", b"write_off")], partition=0)
     stage.producer.flush(10)

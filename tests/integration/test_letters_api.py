@@ -74,15 +74,18 @@ async def test_the_way_of_usage_is_told_in_numbers(stage: Stage, server: Server)
     bad = raw(0, slp(9, cost="-1"), customer="acme", received_us=at)
     good = calls(range(4), "acme")  # made once: a repeat has the moments of its call
     stage.put([*good, *good, bad, *calls(range(5, 6), "acme", cost="0")])
+    stage.put(calls(range(6, 7), "ghost"))
     async with stage.running("meter", stage.parts()):
         await soon(lambda: len(stage.values(stage.topics.events)) == 1, limit_s=20)
+        await soon(lambda: stage.sensors.calls.get("billable") == 5, limit_s=20)
     await soon(lambda: len(stage.read(stage.topics.rejected)) == 1)
     told = await server.stats(
-        lambda told: told["received"] == 10 and told["pending"] == 1 and told["rejected_by_reason"]
+        lambda told: told["received"] == 11 and told["pending"] == 1 and told["rejected_by_reason"]
     )
-    assert (told["received"], told["accepted"], told["duplicate"], told["rejected"]) == (10, 5, 4, 1)
+    assert (told["received"], told["accepted"], told["duplicate"], told["rejected"]) == (11, 6, 4, 1)
     assert told["rejected_by_reason"] == {"negative_cost": 1}
     assert (told["pending"], told["delivered"]) == (1, 0)
+    assert (told["held_windows"], told["held_over_bound"]) == (1, [])
 
 
 async def test_the_age_of_the_oldest_record_that_waits_is_told(stage: Stage, server: Server) -> None:

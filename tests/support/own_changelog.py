@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from schemas.ledger import Position
 from streams.changelog import image_from, records_of, restore
 from streams.core.books import Books, verify
-from streams.core.changes import Changes, apply
+from streams.core.changes import Changes, apply, held_after
 
 
 @dataclass
@@ -16,10 +16,12 @@ class OwnChangelog:
     values: dict[bytes, bytes | None] = field(default_factory=dict)
 
     def commit(self, changes: Changes, now_us: int) -> None:
-        """A step of a ledger; its books must add up."""
+        """A step of a ledger; its books must add up, and its position tells how many windows are held."""
+        changes.position.held = held_after(self.books, changes)
         self.values.update(records_of(changes))
         apply(self.books, changes, now_us)
         verify(self.books)
+        assert self.books.position.held == self.books.held_windows()
 
     def restored(self, now_us: int = 0) -> Books:
         """The books as another worker finds them."""

@@ -1,13 +1,18 @@
 """Usage that is held is said once a customer, with its money; how long it waits is a metric."""
 
+import time
+
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from connectors.held_watch import HeldWatch
+from connectors.metrics import Metrics
+from connectors.worker_sensors import WorkerSensors
 from schemas.ledger import Position
 from schemas.moments import SECOND_US
 from schemas.policy import MeterPolicy
+from streams.cold import ColdFile
 from streams.core.books import Books
 from streams.core.changes import apply
 from streams.core.choice import NO_SUBSCRIPTION
@@ -19,9 +24,9 @@ from tests.support.calls import NOON, raw, slp
 class Watched:
     """One ledger, its watch and what it says."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = 100) -> None:
         self.registry = CollectorRegistry()
-        self.books = Books(Position())
+        self.books = Books(Position(), ColdFile(room))
         self.watch = HeldWatch(self.registry, lambda: NOON + 100 * SECOND_US)
         self._fold = Fold(MeterPolicy(), "d-t-0-")
 
@@ -37,8 +42,13 @@ class Watched:
             apply(self.books, changes, NOON)
         self.watch.look(0, self.books)
 
-    def value(self, name: str) -> float | None:
-        return self.registry.get_sample_value(f"meterbridge_{name}")
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"meterbridge_{name}", labels)
+
+
+def of_ledger(watched: Watched) -> list[float | None]:
+    names = ("ledger_held_customers", "ledger_held_windows", "held_over_bound")
+    return [watched.value(name, partition="0") for name in names]
 
 
 @pytest.fixture
@@ -91,3 +101,40 @@ def test_a_ledger_that_is_closed_counts_no_more(watched: Watched) -> None:
     watched.held("ghost")
     watched.watch.close(0)
     assert watched.value("held_oldest_seconds") == 0
+
+
+def test_each_ledgers_held_customers_and_windows_are_seen_and_whether_they_are_over_the_bound() -> None:
+    watched = Watched(room=3)
+    watched.held("ghost", "spirit")
+    watched.held("ghost", at_s=10)
+    assert of_ledger(watched) == [2, 3, 0]
+    watched.held("shade")
+    assert of_ledger(watched) == [3, 4, 1]
+    watched.books.chill((), 2, 9)
+    watched.held()
+    assert of_ledger(watched) == [3, 4, 1], "what lies on disk counts"
+    watched.watch.close(0)
+    assert of_ledger(watched) == [0, 0, 0]
+
+
+def test_what_stays_in_memory_beyond_the_bound_is_said_once_until_there_is_room_again() -> None:
+    watched = Watched(room=1)
+    with capture_logs() as said:
+        watched.held("ghost", "spirit")
+        watched.held("shade")
+        watched.books.chill((), 1, 9)
+        watched.held()
+        watched.held("wraith")
+    assert [(one["partition"], one["windows"]) for one in said if one["event"] == "held_usage_over_bound"] == [
+        (0, 2),
+        (0, 2),
+    ]
+
+
+def test_held_windows_on_disk_are_counted_with_the_rest(watched: Watched) -> None:
+    watched.held("ghost", "spirit", "shade")
+    watched.books.chill((), 1, 9)
+    metrics = Metrics(CollectorRegistry(), "1.2.3")
+    WorkerSensors(metrics, time.monotonic).books(0, watched.books)
+    names = ("meterbridge_held_windows", "meterbridge_held_windows_on_disk")
+    assert [metrics.registry.get_sample_value(name) for name in names] == [3, 2]

@@ -88,6 +88,7 @@ def test_every_variable_of_the_environment_is_read() -> None:
         "WINDOW_GROUP_BY": "team_id,key_alias",
         "DEDUPE_HORIZON_HOURS": "48",
         "MAPPING_LEAD_SECONDS": "1",
+        "HELD_IN_MEMORY": "100",
         "LATE_POLICY": "HOLD",
         "COST_DECIMALS": "10",
         "CACHE_HIT_POLICY": "bill",
@@ -195,6 +196,7 @@ MALFORMED: list[tuple[str, tuple[str, ...]]] = [
     ("OIDC_GRANT_DAYS", ("0", "3651", "x")),
     ("METRICS_PORT", ("-1", "65536")),
     ("WEBHOOK_TIMEOUT", ("0", "3601", "nan")),
+    ("HELD_IN_MEMORY", ("99", "0", "many")),
     ("MAPPING_LEAD_SECONDS", ("-1", "86401", "nan")),
     ("DATABASE_URL", ("mysql://db/x",)),
 ]

@@ -43,6 +43,7 @@ def parts(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Parts:
         ("MAPPING_LEAD_SECONDS", "2", lambda made: made.lead_s, 5.0, 2.0),
         ("MAPPING_LEAD_SECONDS", "60", lambda made: made.lead_s, 5.0, 5.0),
         ("MAX_RETRIES", "5", lambda made: made.max_retries, 3, 5),
+        ("HELD_IN_MEMORY", "500", lambda made: made.held_in_memory, 10_000, 500),
         ("RETRY_DELAY", "1.5", lambda made: made.retry_delay_s, 60.0, 1.5),
     ],
 )

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from decimal import Decimal
+from fnmatch import fnmatchcase
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from streams.core.changes import Changes, apply
 from streams.core.fold import Fold
 from streams.core.mapping import NO_MAPPING, Target
 from streams.core.seal import coalesce
-from streams.core.writeoff import write_off
+from streams.core.writeoff import meant_by, write_off
 from tests.support.calls import NOON, raw, slp
 
 PREFIX = "d-t-0-"
@@ -160,3 +161,30 @@ def test_a_large_write_off_is_done_in_bounded_steps_exactly(
     assert sum(receipt.calls for receipt in receipts) == len(seconds)
     assert books.position.counters.written_off == Sum(len(seconds), Decimal(len(seconds)))
     assert not books.held
+
+
+def matched(books: Books, pattern: str) -> set[str]:
+    """Apply an order by pattern; whose usage stays."""
+    order = WriteOff("audit-1", NOON, NOON + 100 * SECOND_US, match=pattern)
+    apply(books, write_off(books, books.position.next, NOON // 1000, "", order, PREFIX), NOON)
+    verify(books)
+    return {window.customer_id for window in books.windows.values()}
+
+
+def test_usage_that_named_nobody_is_given_up_only_by_its_written_out_name() -> None:
+    """`--match '*'` after a flood gave up the honest usage of keys without a customer, too."""
+    books = books_of([("attack-1", 0), ("Attack-2", 0), ("unattributed:key-1", 0), ("unattributed:key-2", 1)])
+    assert matched(books, "attack-*") == {"Attack-2", "unattributed:key-1", "unattributed:key-2"}
+    assert matched(books, "[u]nattributed:*") == {"Attack-2", "unattributed:key-1", "unattributed:key-2"}
+    assert matched(books, "*") == {"unattributed:key-1", "unattributed:key-2"}
+    assert matched(books, "unattributed:*-1") == {"unattributed:key-2"}
+
+
+NAMES = st.builds(str.__add__, st.sampled_from(["", "unattributed:", "unattributed"]), st.text("ab:*", max_size=8))
+PATTERNS = st.builds(str.__add__, st.sampled_from(["", "unattributed:", "*", "?"]), st.text("ab*?[]:", max_size=8))
+
+
+@given(NAMES, PATTERNS)
+def test_a_pattern_means_what_a_shell_s_does_but_no_usage_without_a_name(name: str, pattern: str) -> None:
+    unseen = name.startswith("unattributed:") and not pattern.startswith("unattributed:")
+    assert meant_by(pattern)(name) == (fnmatchcase(name, pattern) and not unseen)

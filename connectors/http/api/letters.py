@@ -87,6 +87,8 @@ class Stats(BaseModel):
     Fields:
         unbilled: of `accepted`, those that are not billed.
         by_decision: `accepted` calls by the meter's decision (docs/litellm.md), of those counted since there is this field.
+        held_windows: of all ledgers, as of their last commits.
+        held_over_bound: partitions that hold more windows than `HELD_IN_MEMORY`.
     """
 
     received: int
@@ -96,6 +98,8 @@ class Stats(BaseModel):
     unbilled: int
     by_decision: dict[str, Decided]
     rejected_by_reason: dict[str, int]
+    held_windows: int
+    held_over_bound: list[int]
     pending: int
     delivered: int
     retrying: int

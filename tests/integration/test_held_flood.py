@@ -1,0 +1,81 @@
+"""A flood of invented names on real Kafka: one is mapped and billed exactly, the rest is written off by pattern."""
+
+from decimal import Decimal
+
+from schemas.ledger import Sum
+from streams.core.books import off_by
+from streams.lanes import Lane
+from tests.integration.test_held import calls, written_off
+from tests.support.command import meterbridge
+from tests.support.eventually import soon
+from tests.support.stage import Stage
+
+ROOM = 5
+FLOOD = 120
+
+
+def on_disk(lanes: dict[int, Lane]) -> int:
+    return sum(lane.work._books.cold.windows for lane in lanes.values())  # type: ignore[attr-defined]
+
+
+def in_memory(lanes: dict[int, Lane]) -> int:
+    return sum(len(lane.work._books.windows) for lane in lanes.values())  # type: ignore[attr-defined]
+
+
+def add_up(lanes: dict[int, Lane]) -> bool:
+    all_books = [lane.work._books for lane in lanes.values()]  # type: ignore[attr-defined]
+    return all(off_by(books.position.counters, books.waiting()) == (Sum(), Sum()) for books in all_books)
+
+
+def billed(stage: Stage, subscription: str) -> Decimal:
+    events = [one for one in stage.values(stage.topics.events) if one["external_subscription_id"] == subscription]
+    return sum((Decimal(one["precise_total_amount_cents"]) for one in events), Decimal(0))
+
+
+async def test_one_of_a_flood_is_billed_when_it_is_mapped_and_the_rest_leaves_by_pattern(stage: Stage) -> None:
+    stage.map("acme", "org", "sub")
+    for n in range(FLOOD):
+        stage.put(calls(range(n, n + 1), f"attack-{n}"))
+    stage.put([*calls(range(FLOOD, FLOOD + 3), "acme"), *calls(range(FLOOD + 3, FLOOD + 5), "newcomer")])
+    parts = stage.parts(held_in_memory=ROOM)
+    async with stage.running("meter", parts) as role:
+        lanes: dict[int, Lane] = role.lanes  # type: ignore[assignment]
+        await soon(lambda: stage.sensors.calls.get("billable") == FLOOD + 5, limit_s=30)
+        await soon(lambda: on_disk(lanes) >= FLOOD + 1 - 2 * ROOM, limit_s=20)
+        await soon(lambda: in_memory(lanes) <= 2 * ROOM, limit_s=20)
+        assert add_up(lanes)
+        stage.map("attack-7", "victim", "victims")
+        await soon(lambda: billed(stage, "victims") == 50, limit_s=20)
+        listed = (await meterbridge(stage, "held", "list", "--match", "attack-*", "--json")).json
+        assert (listed["customers"], listed["calls"], listed["usd"]) == (FLOOD - 1, FLOOD - 1, "59.5")
+    async with stage.running("meter", parts) as role:
+        lanes = role.lanes  # type: ignore[assignment]
+        await soon(lambda: len(lanes) == 2 and all(lane.expected is not None for lane in lanes.values()), limit_s=20)
+        assert in_memory(lanes) <= 2 * ROOM and add_up(lanes), "what is read back keeps to the bound"
+        words = ("held", "write-off", "--match", "attack-*", "--why", "invented", "--json")
+        both = await meterbridge(stage, *words, "--customer", "newcomer")
+        assert (both.code, "either --customer or --match" in both.err) == (2, True)
+        dry = await meterbridge(stage, *words)
+        assert (dry.json["dry_run"], dry.json["calls"], dry.json["usd"]) == (True, FLOOD - 1, "59.5")
+        assert stage.read(stage.topics.audit) == [], "nothing is done without --yes"
+        done = await meterbridge(stage, *words, "--yes")
+        assert done.code == 0, done.err
+        await soon(lambda: written_off(lanes) == Sum(FLOOD - 1, Decimal("59.5")), limit_s=30)
+        assert add_up(lanes)
+    (line,) = stage.values(stage.topics.audit)
+    assert (line["target"]["match"], line["count"], Decimal(line["cost_usd"])) == (
+        "attack-*",
+        FLOOD - 1,
+        Decimal("59.5"),
+    )
+    told = [one for one in stage.values(stage.topics.receipts) if one["status"] == "written_off"]
+    assert (len({one["transaction_id"] for one in told}), sum(one["calls"] for one in told)) == (FLOOD - 1, FLOOD - 1)
+    async with stage.running("meter", parts) as role:
+        lanes = role.lanes  # type: ignore[assignment]
+        await soon(lambda: len(lanes) == 2 and all(lane.expected is not None for lane in lanes.values()), limit_s=20)
+        assert add_up(lanes)
+        stage.map("newcomer", "new", "news")
+        await soon(lambda: billed(stage, "news") == 100, limit_s=20)
+    assert (billed(stage, "sub"), billed(stage, "victims")) == (150, 50)
+    left = (await meterbridge(stage, "held", "list", "--json")).json
+    assert (left["calls"], left["usd"]) == (0, "0")
