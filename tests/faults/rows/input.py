@@ -1,7 +1,7 @@
 """Input: hostile, broken or unlucky. Each costs itself, and the damage is measured: how long another sender waited, the peak
 of memory, and neighbours that were lost."""
 
-from tests.faults.rows.row import GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
+from tests.faults.rows.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
 _STRANGER = "faults/test_strangers.py::test_a_stranger_who_does_his_worst_keeps_nobody_waiting"
 _DAMAGE = ("longest_wait_s", "peak_mib", "lost_neighbours")
@@ -145,6 +145,16 @@ ROWS = (
             "faults/test_stop_at_any_moment.py::test_a_kafka_that_goes_away_while_a_role_starts_is_waited_for",
             "faults/test_stop_at_any_moment.py::test_a_start_may_be_stopped_at_any_moment",
             "faults/test_readiness.py::test_readiness_follows_kafka_and_a_spooling_ingress_stays_ready_and_says_so",
+        ),
+    ),
+    Row(
+        115,
+        "a flood of invented customer names",
+        "more names than HELD_IN_MEMORY, one call each; one of them is mapped, the rest written off by pattern",
+        (LOST, TWICE, MONEY, BOOKS, SAYS_SO),
+        "all are 202 and held; beyond the bound they lie on disk; one that is mapped is billed to the cent, after restarts too",
+        (
+            "integration/test_held_flood.py::test_one_of_a_flood_is_billed_when_it_is_mapped_and_the_rest_leaves_by_pattern",
         ),
     ),
 )
