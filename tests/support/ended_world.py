@@ -1,0 +1,144 @@
+"""A product whose org's subscription has ended in Lago, and which does not know of it yet."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import msgspec
+
+from connectors.lago.client import LagoClient, lago_http
+from connectors.operations.learnt_ends import LearntEnds
+from connectors.operations.rebilling import Rebilling
+from connectors.operations.sending import Sender
+from connectors.postgres.pool import Database
+from schemas.customers import OrgRecord, Period
+from schemas.moments import SECOND_US, parse_us
+from schemas.policy import LatePolicy
+from tests.support.calls import Raw, raw, slp
+from tests.support.command import Ended, meterbridge
+from tests.support.database import projector_parts, rows, until
+from tests.support.eventually import soon
+from tests.support.posting import quick_delivery
+from tests.support.sandbox import KEY, Lago, lago_sandbox
+from tests.support.stage import Stage
+
+COMPLETED = "SELECT COALESCE(sum(calls), 0)::int FROM lago_events WHERE status = 'completed'"
+REBILLED = """
+SELECT COALESCE(sum(calls), 0)::int FROM lago_events WHERE status = 'completed' AND transaction_id LIKE '%-again'
+"""
+FAILED = "SELECT count(*)::int FROM lago_events WHERE reason = 'unbillable_ended'"
+
+
+@asynccontextmanager
+async def lago_with_sub_a() -> AsyncIterator[Lago]:
+    """A sandbox in which org-a has the subscription sub-a."""
+    async with lago_sandbox(clock=time.time) as sandbox:
+        await sandbox.usage_plan()
+        await sandbox.subscribe("sub-a", "org-a", subscription_at="2026-01-01T00:00:00Z")
+        yield sandbox
+
+
+def calls(numbers: range) -> list[Raw]:
+    """Calls of now, a cent each."""
+    at = time.time_ns() // 1000
+    return [raw(0, slp(n, at_us=at, cost="0.01"), received_us=at) for n in numbers]
+
+
+@dataclass
+class Told:
+    """What the task tells."""
+
+    outcomes: dict[str, int] = field(default_factory=dict)
+    waits: tuple[int, Decimal] = (0, Decimal(0))
+
+    def rebilled(self, outcome: str, events: int) -> None:
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + events
+
+    def after_end(self, events: int, usd: Decimal) -> None:
+        self.waits = events, usd
+
+
+class World:
+    """A product that runs; sub-a has ended in Lago, and three calls went to it afterwards.
+
+    sub-a  ----------| ended in Lago, and nobody here knows
+                         u u u  three calls, "completed"
+    """
+
+    def __init__(self, stage: Stage, database: str, lago: Lago, lanes: Any, http: httpx.AsyncClient) -> None:
+        self.stage, self.url, self.lago, self.lanes = stage, database, lago, lanes
+        self.pool = Database(database, size=1)
+        self.told = Told()
+        self.asked: list[str] = []
+        self.client = LagoClient(http, lago.url, KEY, lambda name, *_: self.asked.append(name))
+        self.ended_us = 0
+
+    async def command(self, *words: str) -> Ended:
+        access = {"DATABASE_URL": self.url, "LAGO_API_URL": self.lago.url, "LAGO_API_KEY": KEY}
+        return await meterbridge(self.stage, *words, "--json", **access)
+
+    def task(self, make_desk: Any = Rebilling, late: LatePolicy = LatePolicy.SHIFT, **changes: Any) -> LearntEnds:
+        """As a new process has it."""
+        settings = self.stage.settings.model_copy(update={"late_policy": late})
+        options = {"lago": self.client, "make_desk": make_desk, "monotonic": lambda: float("inf"), **changes}
+        return LearntEnds(settings, self.pool, self.lanes, self.told, make_sender=lambda: Sender(settings), **options)
+
+    async def learn(self, *periods: Period) -> None:
+        """The org's record is this, and the projector has read it: a webhook came, or the poll."""
+        org = OrgRecord("org-a", periods=periods, updated_at=time.time_ns() // 1000)
+        self.stage.producer.produce(self.stage.topics.orgs, msgspec.json.encode(org), "org-a")
+        self.stage.producer.flush(10)
+        stands = "SELECT (extract(epoch FROM updated_at) * 1000000)::bigint FROM organisations WHERE org_id = 'org-a'"
+        await until(self.url, stands, lambda at: at == org.updated_at)
+
+    async def learn_of_the_end(self, *following: Period) -> None:
+        await self.learn(Period("sub-a", 0, self.ended_us), *following)
+
+    async def events(self) -> int:
+        """How many have a moment after the end."""
+        after = "SELECT count(*)::int FROM lago_events WHERE org_id = 'org-a' AND billed_at > to_timestamp($1)"
+        [(count,)] = await rows(self.url, after, self.ended_us / SECOND_US + 1)
+        return int(count)
+
+    async def billed_cents(self, cents: int) -> None:
+        """So much is on invoices, and of all the events each was posted once."""
+        async with asyncio.timeout(60):
+            while (await self.lago.stats())["totals"]["billed_cents"] != str(cents):
+                await asyncio.sleep(0.05)
+        ids = [one["transaction_id"] for one in self.stage.values(self.stage.topics.events)]
+        assert len(ids) == len(set(ids))
+
+
+@asynccontextmanager
+async def ended_world(stage: Stage, database: str, lago: Lago) -> AsyncIterator[World]:
+    """A product that runs, after sub-a has ended and three calls went to it; see `World`."""
+    stage.map("acme", "org-a", "sub-a")
+    async with (
+        httpx.AsyncClient(trust_env=False) as http,
+        lago_http(5, 1) as asking,
+        projector_parts(stage, database) as base,
+    ):
+        delivery = quick_delivery(lago, http)
+        parts = replace(base, delivery=lambda: delivery)
+        async with (
+            stage.running("meter", parts),
+            stage.running("sink", parts),
+            stage.running("project", parts) as projector,
+        ):
+            world = World(stage, database, lago, projector.lanes, asking)
+            stage.put(calls(range(2)))
+            await until(database, COMPLETED, lambda count: count == 2)
+            answer = await lago.http.delete("/api/v1/subscriptions/sub-a")
+            world.ended_us = parse_us(answer.json()["subscription"]["terminated_at"])
+            # Lago tells an end to the second, so what happens within it is not known to be after it.
+            await soon(lambda: time.time_ns() // 1000 > world.ended_us + SECOND_US)
+            stage.put(calls(range(2, 5)))
+            await until(database, COMPLETED, lambda count: count == 5)
+            assert (await lago.stats())["totals"]["billed_cents"] == "2"
+            yield world
+            world.pool.terminate()
