@@ -28,6 +28,7 @@ from schemas.money import parse_amount
 from schemas.records import Rejection
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP, Call, CloudEvent, RawRecord
 from streams.core.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.json_budget import Budget
 from streams.core.normalise import normalise
 from streams.core.tolerant import Softened
 from tests.fuzz.stored import NOW_US, stored
@@ -65,7 +66,9 @@ def body(data: bytes) -> None:
     except (Refused, Unavailable):
         return
     topics = [record[0] for record in taken.records]
-    assert topics.count("raw") == outcome.accepted and topics.count("rejected") == len(outcome.rejected)
+    assert topics.count("raw") == outcome.accepted
+    # Elements without anything of a call share one rejection, beyond a hundred of them.
+    assert min(100, len(outcome.rejected)) <= topics.count("rejected") <= len(outcome.rejected)
     for topic, key, value, _ in taken.records:
         assert len(value) <= 2 * MAX_RECORD_BYTES
         if topic == "raw":
@@ -104,7 +107,7 @@ def splitter(data: bytes) -> None:
 def tolerant(data: bytes) -> None:
     """JSON as Python writes it, field by field."""
     try:
-        tree = tree_of(data)
+        tree = tree_of(data, Budget())
     except Refused:
         return
     if tree is not None:

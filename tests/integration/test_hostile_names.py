@@ -1,5 +1,6 @@
 """Every command that shows what clients of LiteLLM chose, driven with names that are made to harm who reads them."""
 
+import asyncio
 import time
 
 from tests.integration.test_held import calls
@@ -11,6 +12,29 @@ from tests.support.stage import Stage
 HOSTILE = "=cmd|' /C calc'!A0[/x][bold]:x:\x1b]0;pwn\x07\x1b[31m\u202eabc\u2066\x9b31m\nforged  1  9.99\r\ttab"
 #: Looks for the ESC, BEL, CSI, bidirectional marks and line breaks in the middle.
 STEERS = ("\x1b", "\x07", "\x9b", "\u202e", "\u2066", "\r", "\nforged")
+
+#: JSON is written by one function; of tables each command has its own.
+COMMANDS = (
+    ("held", "list"),
+    ("held", "list", "--customer", HOSTILE),
+    ("held", "write-off", "--customer", HOSTILE, "--why", HOSTILE, "--dry-run"),
+    ("held", "write-off", "--customer", HOSTILE + "x", "--why", HOSTILE),
+    ("dlq", "list", "--kind", "calls"),
+    ("dlq", "list", "--kind", "calls", "--customer", HOSTILE),
+    ("dlq", "requeue", "--kind", "calls", "--why", HOSTILE, "--dry-run"),
+    ("reconcile",),
+    ("explain", HOSTILE),
+    ("explain", "--request", HOSTILE),
+    ("explain", "--customer", HOSTILE, "--at", HOSTILE, "--usd", "1"),
+    ("replay", "--from", HOSTILE, "--to", "1h"),
+    ("backfill", "--source", "jsonl", "--file", HOSTILE.replace("/", "")),
+    ("import", "mappings", HOSTILE.replace("/", "")),
+    ("audit", "verify"),
+    (HOSTILE,),
+    ("held", "list", "--json"),
+    ("dlq", "list", "--kind", "calls", "--json"),
+    ("explain", HOSTILE, "--json"),
+)
 
 
 def harmless(told: Ended, *words: str) -> None:
@@ -27,27 +51,12 @@ async def test_no_command_lets_a_name_steer_the_terminal(stage: Stage) -> None:
     async with stage.running("meter", stage.parts()):
         await soon(lambda: stage.sensors.calls.get("billable") == 3, limit_s=20)
         await soon(lambda: bool(stage.values(stage.topics.rejected)), limit_s=20)
-    shown = ""
-    for words in (
-        ("held", "list"),
-        ("held", "list", "--customer", HOSTILE),
-        ("held", "write-off", "--customer", HOSTILE, "--why", HOSTILE, "--dry-run"),
-        ("held", "write-off", "--customer", HOSTILE + "x", "--why", HOSTILE),
-        ("dlq", "list", "--kind", "calls"),
-        ("dlq", "list", "--kind", "calls", "--customer", HOSTILE),
-        ("dlq", "requeue", "--kind", "calls", "--why", HOSTILE, "--dry-run"),
-        ("reconcile",),
-        ("explain", HOSTILE),
-        ("explain", "--request", HOSTILE),
-        ("explain", "--customer", HOSTILE, "--at", HOSTILE, "--usd", "1"),
-        ("replay", "--from", HOSTILE, "--to", "1h"),
-        ("backfill", "--source", "jsonl", "--file", HOSTILE.replace("/", "")),
-        ("import", "mappings", HOSTILE.replace("/", "")),
-        ("audit", "verify"),
-        (HOSTILE,),
-    ):
-        for more in ((), ("--json",)) if words[0] != HOSTILE else ((),):
-            told = await meterbridge(stage, *words, *more)
-            harmless(told, *words)
-            shown += told.out
-    assert "[/x][bold]:x:" in shown
+    at_once = asyncio.Semaphore(3)
+
+    async def shown(words: tuple[str, ...]) -> str:
+        async with at_once:
+            told = await meterbridge(stage, *words)
+        harmless(told, *words)
+        return told.out
+
+    assert "[/x][bold]:x:" in "".join(await asyncio.gather(*map(shown, COMMANDS)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors.operations.ledger_init import place_of
@@ -18,7 +18,7 @@ from streams.ledger import Ledger, LedgerShelf
 from streams.parts import Parts
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
-from tests.support.eventually import soon
+from tests.support.eventually import eventually, soon
 from tests.support.kafka import Kafka
 from tests.support.stage import Stage
 
@@ -65,12 +65,18 @@ def lose(stage: Stage, records: Sequence[Raw]) -> None:
             "transactional.id": f"{stage.settings.topic_prefix}lost",
         }
     )
+    reader = Consumer({"bootstrap.servers": stage.settings.kafka_bootstrap_servers, "group.id": "lost"})
+    place = TopicPartition(stage.topics.raw, 0)
+    end = reader.get_watermark_offsets(place, 30)[1] + len(records) + 1
     writer.init_transactions(30)
     writer.begin_transaction()
     for record in records:
         writer.produce(stage.topics.raw, record.value, record.key, timestamp=record.timestamp, partition=0)
     assert writer.flush(30) == 0
     writer.abort_transaction(30)
+    # The coordinator answers before the marker is in the log: what is put next must not take its offset.
+    eventually(lambda: reader.get_watermark_offsets(place, 30)[1] == end)
+    reader.close()
 
 
 async def run(stage: Stage, count: int) -> None:

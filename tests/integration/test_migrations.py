@@ -75,6 +75,7 @@ IN_USE = {
         "INSERT INTO usage_parts (part, held_customer_id, held_calls, held_reason) VALUES ('part-8', 'c', 1, 'no_mapping')"
     ],
     9: ["INSERT INTO unprojected_records VALUES ('topic', 0, 7, -1, 'row_refused', 'DataError 22003')"],
+    10: ["UPDATE api_keys SET customer_prefixes = '{acme-}'"],
 }
 
 

@@ -48,6 +48,10 @@ class Table:
     def version(self) -> int:
         return self.changes
 
+    @property
+    def members(self) -> int:
+        return self.changes
+
     async def start(self) -> None:
         """Read."""
 
