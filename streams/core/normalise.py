@@ -94,6 +94,8 @@ def normalise(
         tell_whose(usage, metadata)
     if backfilled and usage.identity is not usage.job:
         usage.twins = _twins(usage)
+    if not 0 <= record.received_at < MAX_US:
+        raise Rejected("bad_time", "received outside 1970..9999")
     at_us = record.received_at if stored_us is None else stored_us
     if at_us - record.received_at > _STORED_AGAIN_US:  # by a replay or a spool: when it came is the better witness
         at_us, clock_us = record.received_at, 0
