@@ -88,7 +88,7 @@ class HeldWatch:
         return 0.0 if oldest_us is None else max(0.0, (self._now_us() - oldest_us) / SECOND_US)
 
     def _show(self, partition: int, books: Books) -> None:
-        """What the disk takes is told by the ledger; what stays in memory beyond the bound is told here, once."""
+        """Log once that a ledger keeps more in memory than the bound. The ledger itself logs what it moves to disk."""
         windows = books.held_windows()
         self._names.labels(partition).set(len(self._told[partition]) + self._on_disk[partition])
         self._windows.labels(partition).set(windows)

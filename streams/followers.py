@@ -109,7 +109,7 @@ class TopicFollower(ABC):
                     await self._changed.wait()
 
     async def _follow(self) -> None:
-        told_at = float("-inf")
+        told_at = failed_at = float("-inf")
         while True:
             try:
                 await self._session()
@@ -122,8 +122,8 @@ class TopicFollower(ABC):
             except Exception:
                 # A table that stands still ages, which is seen and waited for; one that ends takes its process with it,
                 # and the ingress that may be in it.
-                if self._monotonic() - told_at >= _TELL_EVERY_S:
-                    told_at = self._monotonic()
+                if self._monotonic() - failed_at >= _TELL_EVERY_S:
+                    failed_at = self._monotonic()
                     log.exception("follower_interrupted", table=self.name)
             await asyncio.sleep(_AGAIN_S)
 

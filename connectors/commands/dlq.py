@@ -126,7 +126,7 @@ def purge(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Close letters for ever: they are never billed. The audit log keeps who did it, why, and the amount."""
+    """Close letters so that they are never billed. The audit log keeps the person, the reason and the amount."""
     if not why and not dry_run:
         fail("--why is needed: money is given up.", 2)
     filters = _filters(reason, customer, since, until, letter)

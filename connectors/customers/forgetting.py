@@ -52,7 +52,7 @@ class Forgetting:
         self._last = ""
 
     async def work(self, every_s: float) -> None:
-        """For ever: look, then wait."""
+        """Look for records to forget, wait, and repeat. It never returns."""
         while True:
             try:
                 await self.look()

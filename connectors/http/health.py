@@ -2,7 +2,7 @@
 
 `/health/live`: the event loop turns. `/health/ready`: topics were checked, the producer is up and Kafka answers, so records
 can be stored, and changes of mappings too where this process takes them: Kafka's transaction coordinator has answered.
-No question is asked for a probe: what was found in the background is told. An ingress with a spool is ready without Kafka
+A probe asks Kafka nothing: it shows the last result of a background check. An ingress with a spool is ready without Kafka
 and says that it spools. Lago is never asked, because usage is taken while it is away. `/health`: every neighbour.
 """
 

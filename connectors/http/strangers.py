@@ -73,7 +73,7 @@ class Strangers:
     """The connections of a process, and the addresses that are refused.
 
     Args:
-        origins: tells whence a request really comes.
+        origins: finds the client's address behind trusted proxies.
         monotonic: seconds.
         on_closed: hears why a connection was closed, one of `CAUSES`.
         on_wrong: a request named a credential that nobody knows, or none.

@@ -40,7 +40,7 @@ WRITES: Final[Mapping[str, tuple[str, ...]]] = {
     # Usage that is recorded, mappings and orgs, dead letters that are released, refusals that Lago tells of.
     "api": ("raw", "customers", "orgs", "audit", "deliveries", "receipts", "retry", "dlq", "rejected"),
 }
-#: Whoever runs commands, such as `meterbridge topics create`.
+#: The account for commands, such as `meterbridge topics create`.
 OPERATOR: Final = "operator"
 ROLES: Final = (*READS, OPERATOR)
 #: The consumer group that commands name; none joins it.

@@ -67,7 +67,7 @@ async def damage(world: World, vandal: Vandal) -> None:
             async with meter.busy:
                 await meter.kill()
                 meter.start()
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # the rate of the damage: so many records a second
 
 
 async def until_billed(evidence: Evidence, owed: Mapping[str, Sum]) -> list[str]:

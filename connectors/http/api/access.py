@@ -74,7 +74,7 @@ class Doorman:
 
     Args:
         kinds: asked in this order.
-        origins: tells whence a request really comes.
+        origins: finds the client's address behind trusted proxies.
         per_second: requests of one credential; 0 = any number.
         monotonic: seconds.
     """

@@ -15,7 +15,7 @@ from connectors.lago.usage import CustomerUsage
 from connectors.orgs.accounts import OrgAccounts
 from schemas.moments import to_iso
 
-#: Scope of whoever may record usage below 0.
+#: The scope that allows recorded usage below 0.
 CORRECT: Final = "usage:correct"
 #: Of a body: one event.
 MAX_EVENT: Final = 1 << 17
