@@ -114,8 +114,8 @@ class Store:
             if records and (refusals := await self.sender.send_all(records)):
                 too_large = [(places[index], records[index]) for index in refusals]
                 await self._keep_too_large(too_large, elements, at, outcome)
-        if odd is not None and odd.shared:
-            await self.sender.send_all([self._shared(odd, at)])
+        if odd is not None and odd.shared and await self.sender.send_all([self._shared(odd, at)]):
+            raise Unavailable("kafka_refused", "not even the rejection")
         return outcome
 
     def _sound_records(
