@@ -26,7 +26,7 @@ from connectors.commands.migrate_orgs import migrate_orgs
 from connectors.commands.reconcile import reconcile
 from connectors.commands.replay import replay
 from connectors.commands.topics import topics
-from connectors.settings import Settings
+from connectors.settings import Settings, load_settings
 from connectors.terminal import prepare
 
 SERVED = ("webhooks", "api")
@@ -123,10 +123,13 @@ def demo(
     ] = None,
 ) -> None:
     """Run everything on this machine with sample calls, without Docker, Java or network."""
+    from connectors.connections import environment_of_others, revealed
     from connectors.demo import run_demo
 
     with one_sentence():
-        raise typer.Exit(run_demo(rate=rate, seconds=seconds, lago_url=lago))
+        key = revealed(load_settings().lago_api_key) if lago is not None else ""
+        environ = environment_of_others()
+        raise typer.Exit(run_demo(rate=rate, seconds=seconds, environ=environ, lago_url=lago, lago_key=key))
 
 
 @app.command("lago-sandbox", epilog="Example: meterbridge lago-sandbox --port 3000 --api-key secret")

@@ -18,6 +18,7 @@ from connectors.commands.base import (
     settings_of_command,
     table_of,
 )
+from connectors.connections import postgres_url
 from connectors.operations.explain import (
     CallRow,
     EventStory,
@@ -26,7 +27,7 @@ from connectors.operations.explain import (
     stories_of_request,
     story_of_event,
 )
-from connectors.postgres.pool import Database, postgres_url
+from connectors.postgres.pool import Database
 from connectors.shown import shown
 from schemas.moments import SECOND_US, to_datetime
 from schemas.money import ZERO, add, plain

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from connectors.commands.base import AsJson, one_sentence, say, settings_of_command, tell
+from connectors.connections import kafka_connection, topic_layout
 from connectors.kafka.acls import acls, command_lines
 from connectors.kafka.admin import check_topics, create_topics
 from schemas.topics import TopicNames
@@ -17,8 +18,9 @@ def create(as_json: AsJson = False) -> None:
     """Create missing topics. Existing topics are not changed; a sentence names each one that is wrong."""
     with one_sentence():
         settings = settings_of_command()
-        done = create_topics(settings)
-        complaints = check_topics(settings) if done.existed else []
+        kafka, layout = kafka_connection(settings), topic_layout(settings)
+        done = create_topics(kafka, layout)
+        complaints = check_topics(kafka, layout) if done.existed else []
     lines = [f"{len(done.created)} topics created, {len(done.existed)} were there.", *done.created]
     say({"created": done.created, "existed": done.existed}, as_json=as_json, table=lambda: "\n".join(lines))
     for complaint in complaints:
@@ -29,7 +31,8 @@ def create(as_json: AsJson = False) -> None:
 def check(as_json: AsJson = False) -> None:
     """Print one sentence for each topic that is missing or wrong; exit code 1 if there is one."""
     with one_sentence():
-        complaints = check_topics(settings_of_command())
+        settings = settings_of_command()
+        complaints = check_topics(kafka_connection(settings), topic_layout(settings))
     if as_json:
         say({"right": not complaints, "complaints": complaints}, as_json=True, table=str)
     for complaint in complaints:

@@ -22,17 +22,16 @@ import structlog
 from connectors.lago.client import LagoClient, LagoIntegrationError
 from connectors.operations.after_end import ENDED_US, Ends, Lost, dollars_of, pages, posted_in
 from connectors.operations.audit import audited
+from connectors.operations.deployment import Deployment
 from connectors.operations.rebilling import Rebilling
 from connectors.operations.sending import Sender
 from connectors.operations.watching import watch
 from connectors.orgs.learning import MOST_FAILURES
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
 from schemas.customers import OrgRecord, Period
 from schemas.moments import parse_us, to_datetime
 from schemas.money import EXACT, ZERO, add, plain
 from schemas.policy import LatePolicy
-from schemas.topics import TopicNames
 from streams.core.after_end import Gap, gaps
 
 log = structlog.get_logger(__name__)
@@ -104,13 +103,13 @@ class _Looked:
 class LearntEnds:
     """Of one process; `lanes` are its partitions now, by `topic-partition`. `lago` None: Lago cannot be asked."""
 
-    settings: Settings
+    deployment: Deployment
     database: Database
     lanes: Mapping[str, Any]
     sensors: Sensors
     lago: LagoClient | None
     make_sender: Callable[[], Sender]
-    make_desk: Callable[[Settings, Database], Rebilling] = Rebilling
+    make_desk: Callable[[Deployment, Database], Rebilling] = Rebilling
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
     _looked: dict[str, _Looked] = field(default_factory=dict)
@@ -137,7 +136,7 @@ class LearntEnds:
             Unavailable: a neighbour is away, or `another_desk`: what is left is looked at the next time.
             LagoIntegrationError: Lago could not be asked about `MOST_FAILURES` orgs one after the other.
         """
-        topic = TopicNames.with_prefix(self.settings.topic_prefix).orgs
+        topic = self.deployment.topics.orgs
         if f"{topic}-0" not in self.lanes:
             self._looked.clear()
             self._answers.clear()
@@ -148,7 +147,7 @@ class LearntEnds:
 
             async def desk() -> Rebilling:
                 if not desks:
-                    desks.append(await stack.enter_async_context(self.make_desk(self.settings, self.database)))
+                    desks.append(await stack.enter_async_context(self.make_desk(self.deployment, self.database)))
                 return desks[0]
 
             failures = 0
@@ -191,7 +190,7 @@ class LearntEnds:
             self._ends = Ends(self.lago)
         org, told = await self._ends.of(org, now_us)
         self._answers[org.org_id] = _Answer(offset, told)
-        if self.settings.late_policy is LatePolicy.HOLD:
+        if self.deployment.policy.late_policy is LatePolicy.HOLD:
             count, cents = await posted_in(self.database, org.org_id, told)
             return Waiting(count, cents, LATE_POLICY) if count else Waiting()
         if await self._some_able(org, told):
@@ -234,12 +233,12 @@ class LearntEnds:
         return Waiting(events, cents, why) if events else Waiting()
 
     def _pages(self, org: OrgRecord, told: list[Gap]) -> Any:
-        return pages(self.database, org, told, _now_us(), self.settings.lago_event_code)
+        return pages(self.database, org, told, _now_us(), self.deployment.policy.event_code)
 
     def _audited(self, org_id: str, able: list[Lost]) -> None:
         if self._sender is None:
             self._sender = self.make_sender()
-        write = partial(audited, self.settings, self._sender, "lago.rebill", actor="meterbridge")
+        write = partial(audited, self.deployment, self._sender, "lago.rebill", actor="meterbridge")
         write({"events": str(len(able)), "org": org_id}, count=len(able), cost_usd=dollars_of(able))
 
     def _keep(self, org_id: str, offset: int, waiting: Waiting) -> None:
