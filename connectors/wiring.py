@@ -207,7 +207,7 @@ def _lago_key(settings: Settings) -> str:
 
 
 def parts_from_environment() -> Parts:
-    """The parts for `faust -A streams.app:<role>`: what a worker of ours has, without its metrics port."""
+    """The parts for Faust's own command (connectors/faust_apps.py): what a worker of ours has, without its metrics port."""
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))
