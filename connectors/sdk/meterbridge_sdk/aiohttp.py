@@ -1,7 +1,7 @@
 """The middleware for services on aiohttp, version 3.9 or later."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -11,9 +11,16 @@ from meterbridge_sdk.metering import RequestMeter, ServedRequest
 from meterbridge_sdk.recorder import UsageRecorder
 from meterbridge_sdk.request_ids import ID_HEADERS, REQUEST_ID
 
-#: Keys in a request: the id for its response, and a response that has begun.
-_RESPONSE_ID: Final = "meterbridge.response_id"
-_BEGUN: Final = "meterbridge.begun"
+
+def _key(name: str) -> Any:
+    """A key of values in a request. From 3.14 on aiohttp has a type for it and warns about plain text."""
+    key_type = getattr(web, "RequestKey", None)
+    return name if key_type is None else key_type(name, object)
+
+
+#: The id for the request's response, and a response that has begun.
+_RESPONSE_ID: Final = _key("meterbridge.response_id")
+_BEGUN: Final = _key("meterbridge.begun")
 
 
 def org_billing_middleware(
@@ -34,7 +41,8 @@ def org_billing_middleware(
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         generated_id = meter.new_id()
-        request[_RESPONSE_ID] = meter.id_for_response(request.headers, generated_id)
+        if (response_id := meter.id_for_response(request.headers, generated_id)) is not None:
+            request[_RESPONSE_ID] = response_id
         response: web.StreamResponse | None = None
         try:
             response = await handler(request)
