@@ -20,7 +20,7 @@ async def api() -> AsyncIterator[UsageApi]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=0.3, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=1, trust_env=False) as client:
         yield client
 
 
@@ -146,6 +146,7 @@ async def test_the_key_is_in_no_error(api: UsageApi, http: httpx.AsyncClient) ->
         ("meterbridge:8080", "k", 1),
         ("ftp://h", "k", 1),
         ("http://", "k", 1),
+        ("http://h:port", "k", 1),
         ("http://h", "", 1),
         ("http://h", "secret\nkey", 1),
         ("http://h", "schlüssel", 1),
@@ -159,6 +160,22 @@ async def test_a_client_that_could_never_work_is_not_made(
     with pytest.raises(ValueError, match="must") as caught:
         MeterbridgeClient(http, url, key, attempts=attempts)
     assert "secret" not in str(caught.value)
+
+
+async def test_what_only_reads_is_tried_twice(http: httpx.AsyncClient) -> None:
+    """A client of the service waits for it."""
+    asked: list[str] = []
+
+    async def away(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(status=503)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", away)
+    async with serving(app) as url:
+        with pytest.raises(BillingUnavailable, match="http_503"):
+            await sdk_client(UsageApi(url), http).get_limits("org_1")
+    assert asked == ["/api/v1/billing/org/organizations/org_1/limits"] * 2
 
 
 @pytest.mark.parametrize("org_id", ["", ".", "..", "\ud800"])

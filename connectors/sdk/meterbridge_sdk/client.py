@@ -1,20 +1,14 @@
-"""Meterbridge's API over HTTP: usage is recorded, subscriptions, usage and limits are read.
-
-A request is sent again with the same bytes while it is not known whether Meterbridge has it. A usage event's
-transaction id makes the repetition harmless.
-"""
+"""Meterbridge's API for a service: usage is recorded, subscriptions, usage and limits are read."""
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Final
 
 import httpx
 
-from meterbridge_sdk.errors import BillingError, BillingRejected, BillingUnavailable
+from meterbridge_sdk.errors import BillingRejected
 from meterbridge_sdk.events import Timestamp, UsageEvent, Value, usage_event
 from meterbridge_sdk.responses import (
     CurrentUsage,
@@ -25,7 +19,7 @@ from meterbridge_sdk.responses import (
     subscription_of,
     usage_of,
 )
-from meterbridge_sdk.retries import backoff_s, retry_after_s
+from meterbridge_sdk.transport import ATTEMPTS, Transport
 from meterbridge_sdk.wire import (
     API_CALL,
     CHANGE_PLAN,
@@ -40,14 +34,6 @@ from meterbridge_sdk.wire import (
     Route,
 )
 
-ATTEMPTS: Final = 4
-#: Statuses of a request that is wrong, if the response is Meterbridge's own.
-_WRONG: Final = frozenset({400, 409, 413, 415, 422})
-#: Statuses that often pass within seconds.
-_PASSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-#: A whole attempt may take this much longer than the wait for the next byte, after which httpx gives up.
-_WHOLE = 1.25
-
 
 class MeterbridgeClient:
     """Meterbridge's API for one service.
@@ -56,7 +42,7 @@ class MeterbridgeClient:
         http: pooled; its owner closes it. Its timeout, seconds, is that of one attempt.
         url: of Meterbridge's API, `https://billing.example.com` for example.
         api_key: the API key's token. It needs the scopes `usage:write` and `orgs:read`; `orgs:write` to subscribe orgs.
-        attempts: to send one request, at least 1; the waits between them are at most 5 s.
+        attempts: to send one request, at least 1; what only reads is sent at most twice. Waits between them are at most 5 s.
         random_number: a random number in `[0, 1)`.
         sleep: waits for a number of seconds.
         now: the time now, seconds since 1970.
@@ -76,19 +62,9 @@ class MeterbridgeClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now: Callable[[], float] = time.time,
     ) -> None:
-        if httpx.URL(url).scheme not in {"http", "https"} or not httpx.URL(url).host:
-            raise ValueError("url must begin with http:// or https:// and name a host")
-        if not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
-            raise ValueError("api_key must be printable ASCII")  # never with its value
-        if attempts < 1:
-            raise ValueError("attempts must be at least 1")
-        self._http = http
-        self._timeout_s = None if http.timeout.read is None else http.timeout.read * _WHOLE
-        self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {api_key.strip()}"}
-        self._attempts = attempts
-        self._random_number = random_number
-        self._sleep = sleep
+        self._transport = Transport(
+            http, url, api_key, attempts=attempts, random_number=random_number, sleep=sleep, now=now
+        )
         self._now = now
 
     async def record_usage(
@@ -140,7 +116,7 @@ class MeterbridgeClient:
             "properties": dict(event.properties),
             "timestamp": event.timestamp,
         }
-        response = await self._request(RECORD_USAGE, event.org_id, sent)
+        response = await self._transport.request(RECORD_USAGE, event.org_id, sent)
         stored = json_object(response).get("transaction_id")
         if response.status_code != HTTPStatus.ACCEPTED or stored != event.transaction_id:
             raise invalid(response)
@@ -207,70 +183,23 @@ class MeterbridgeClient:
             **({} if subscription_at is None else {"subscription_at": subscription_at}),
         }
         try:
-            response = await self._request(SETUP, org_id, wanted)
+            response = await self._transport.request(SETUP, org_id, wanted)
         except BillingRejected as error:
             if error.reason != OTHER_PLAN:
                 raise
-            response = await self._request(CHANGE_PLAN, org_id, {"plan_code": plan_code})
+            response = await self._transport.request(CHANGE_PLAN, org_id, {"plan_code": plan_code})
         return subscription_of(response, "subscription")
 
     async def _found(self, route: Route, org_id: str) -> httpx.Response | None:
         """None where Meterbridge itself says that there is no such org or subscription."""
         try:
-            return await self._request(route, org_id)
+            return await self._transport.request(route, org_id)
         except BillingRejected as error:
             if error.status == HTTPStatus.NOT_FOUND and error.reason in {NO_SUBSCRIPTION, UNKNOWN_ORG}:
                 return None
             raise
 
-    async def _request(self, route: Route, org_id: str, body: Mapping[str, object] | None = None) -> httpx.Response:
-        """The response with a status of success. Raises: BillingError: of the last attempt."""
-        if org_id in {"", ".", ".."}:
-            raise BillingRejected("bad_org_id", "the org's id is empty, or means another path")
-        try:
-            path = route.of_org(org_id)
-            content = None if body is None else json.dumps(body, allow_nan=False).encode()
-        except (UnicodeEncodeError, TypeError, ValueError) as error:
-            raise BillingRejected("bad_request", type(error).__name__) from None
-        for attempt in range(1, self._attempts + 1):
-            result, wait_s = await self._attempt(route.method, path, content)
-            if isinstance(result, httpx.Response):
-                return result
-            if attempt == self._attempts or (result.status and result.status not in _PASSES):
-                raise result
-            await self._sleep(max(wait_s, backoff_s(attempt, self._random_number())))
-        raise AssertionError
-
-    async def _attempt(
-        self, method: str, path: str, content: bytes | None
-    ) -> tuple[httpx.Response | BillingError, float]:
-        """The response or what went wrong, and the seconds that a response asks to wait."""
-        headers = {**self._headers, **({"Content-Type": "application/json"} if content is not None else {})}
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                response = await self._http.request(method, self._url + path, content=content, headers=headers)
-        except (httpx.TimeoutException, TimeoutError) as error:
-            return BillingUnavailable("timeout", type(error).__name__), 0.0
-        except httpx.ConnectError as error:
-            return BillingUnavailable("connection_failed", type(error).__name__), 0.0
-        # AttributeError: anyio's (4.x) of a connection that is reset the moment it is made has no socket to ask.
-        except (httpx.RequestError, AttributeError) as error:
-            return BillingUnavailable("connection_lost", type(error).__name__), 0.0
-        if response.is_success:
-            return response, 0.0
-        return _refusal(response), retry_after_s(response.headers, self._now())
-
 
 def api_call_properties(endpoint: str, user_id: str | None, tokens: int, model: str | None) -> dict[str, Value]:
     """Properties of an event on the metric `api_call`."""
     return {"endpoint": endpoint, "user_id": user_id, "tokens": tokens, "model": model}
-
-
-def _refusal(response: httpx.Response) -> BillingError:
-    """Only a response in Meterbridge's own form rejects a request for good. A proxy's error page says nothing about it."""
-    body, status = json_object(response), response.status_code
-    reason = body["reason"] if isinstance(body.get("reason"), str) else ""
-    detail = body["detail"] if isinstance(body.get("detail"), str) else ""
-    missing = status == HTTPStatus.NOT_FOUND and reason not in {"", "not_found"}
-    kind = BillingRejected if missing or (reason and status in _WRONG) else BillingUnavailable
-    return kind(reason or f"http_{status}", detail, status=status)
