@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from connectors.middleware import get_current_org
+from meterbridge_sdk import get_current_org
 
 
 class _User:

@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-import structlog
 from aiohttp import web
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -18,16 +17,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from connectors.lago.metered import InMemoryUsage
-from connectors.middleware import (
-    OrgBillingMiddleware,
-    Recorder,
-    get_current_org,
-    org_billing_middleware,
-    org_billing_service,
-    return_request_id,
-)
+from meterbridge_sdk import UsageEvent, UsageRecorder, get_current_org, org_billing_service
+from meterbridge_sdk.aiohttp import org_billing_middleware, return_request_id
+from meterbridge_sdk.asgi import OrgBillingMiddleware
 from tests.support.eventually import soon
+from tests.support.sdk_logs import sdk_logs
 from tests.support.served_asgi import served_asgi
 from tests.support.usage_api import CUT, KEY, SILENT, STORED_AND_CUT, UsageApi, serving, usage_api
 
@@ -54,7 +48,7 @@ class Service:
 
     http: httpx.AsyncClient
     api: UsageApi
-    recorder: Recorder
+    recorder: UsageRecorder
 
     async def settled(self) -> None:
         """Return when no call waits any more."""
@@ -67,7 +61,7 @@ def user_of(headers: Any) -> dict[str, str] | None:
 
 
 @asynccontextmanager
-async def on_aiohttp(api: UsageApi) -> AsyncIterator[tuple[str, Recorder]]:
+async def on_aiohttp(api: UsageApi) -> AsyncIterator[tuple[str, UsageRecorder]]:
     @web.middleware
     async def authentication(request: web.Request, handler: Any) -> web.StreamResponse:
         request["user"] = user_of(request.headers)
@@ -92,11 +86,11 @@ async def on_aiohttp(api: UsageApi) -> AsyncIterator[tuple[str, Recorder]]:
             await asyncio.sleep(0 if "whole" in request.query else 0.02)
         return response
 
-    running: list[Recorder] = []
+    running: list[UsageRecorder] = []
 
     async def billing(_: web.Application) -> AsyncIterator[None]:
-        async with org_billing_service(api.url, KEY) as recorder:
-            running.append(recorder)
+        async with org_billing_service(api.url, KEY) as service:
+            running.append(service.recorder)
             yield
 
     app = web.Application(middlewares=[org_billing_middleware(), authentication])
@@ -110,7 +104,7 @@ async def on_aiohttp(api: UsageApi) -> AsyncIterator[tuple[str, Recorder]]:
 
 
 @asynccontextmanager
-async def on_starlette(api: UsageApi) -> AsyncIterator[tuple[str, Recorder]]:
+async def on_starlette(api: UsageApi) -> AsyncIterator[tuple[str, UsageRecorder]]:
     class Authentication(BaseHTTPMiddleware):
         async def dispatch(self, request: Request, call_next: Any) -> Response:
             request.state.user = user_of(request.headers)
@@ -131,12 +125,12 @@ async def on_starlette(api: UsageApi) -> AsyncIterator[tuple[str, Recorder]]:
 
         return StreamingResponse(parts(), headers={"X-Tokens-Used": "20"})
 
-    running: list[Recorder] = []
+    running: list[UsageRecorder] = []
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with org_billing_service(api.url, KEY) as recorder:
-            running.append(recorder)
+        async with org_billing_service(api.url, KEY) as service:
+            running.append(service.recorder)
             yield
 
     below = [
@@ -176,7 +170,6 @@ async def test_an_answered_request_is_one_api_call_of_its_org_with_tokens_endpoi
         "user_id": "user_1",
         "tokens": "150",
         "model": "gpt-4",
-        "org_id": "org_1",
     }
 
 
@@ -248,11 +241,11 @@ async def test_a_client_with_an_id_of_its_own_is_told_no_other(service: Service)
 
 
 async def test_tokens_that_are_no_number_are_told_and_the_call_is_billed_all_the_same(service: Service) -> None:
-    with structlog.testing.capture_logs() as lines:
+    with sdk_logs() as lines:
         assert (await service.http.get("/v1/odd")).status_code == 200
         await service.settled()
     assert [call["tokens"] for call in service.api.calls] == ["0"]
-    assert [(line["event"], line["path"]) for line in lines] == [("tokens_unreadable", "/v1/odd")]
+    assert [(line["event"], line["path"]) for line in lines] == [("invalid_token_count", "/v1/odd")]
 
 
 async def test_a_streamed_answer_is_billed_with_its_id_returned(service: Service) -> None:
@@ -287,7 +280,7 @@ async def test_what_meterbridge_does_is_never_the_clients_trouble(service: Servi
     assert {answer.status_code for answer in answers} == {200}
     await service.settled()
     assert len(service.api.stored) == 5
-    assert (service.recorder.counts.recorded, service.recorder.counts.lost) == (5, 0)
+    assert (service.recorder.counts.recorded, service.recorder.counts.dropped) == (5, 0)
 
 
 @pytest.mark.parametrize("make", [on_aiohttp, on_starlette], ids=["aiohttp", "starlette"])
@@ -314,22 +307,22 @@ async def test_a_service_that_ends_stores_what_waits(make: Make) -> None:
                 await http.post(f"{url}/v1/chat", headers={"Idempotency-Key": str(number)})
             assert recorder.waiting > 0
         assert len(api.stored) == 20
-        assert (recorder.waiting, recorder.counts.lost) == (0, 0)
+        assert (recorder.waiting, recorder.counts.dropped) == (0, 0)
 
 
 async def test_the_function_that_tells_the_org_may_fail_without_harm_and_aloud() -> None:
-    def who(_: Any) -> None:
+    def identify(_: Any) -> None:
         raise KeyError("no session")
 
     async def answer(_: web.Request) -> web.Response:
         return web.Response(text="served")
 
-    app = web.Application(middlewares=[org_billing_middleware(who=who)])
+    app = web.Application(middlewares=[org_billing_middleware(identify=identify)])
     app.router.add_get("/", answer)
-    with structlog.testing.capture_logs() as lines:
+    with sdk_logs() as lines:
         async with serving(app) as url, httpx.AsyncClient(trust_env=False) as http:
             assert (await http.get(url)).text == "served"
-    assert [line["event"] for line in lines] == ["api_call_lost"]
+    assert [line["event"] for line in lines] == ["usage_dropped"]
 
 
 async def test_without_a_running_service_calls_are_lost_aloud_and_answers_are_not() -> None:
@@ -337,11 +330,11 @@ async def test_without_a_running_service_calls_are_lost_aloud_and_answers_are_no
         return JSONResponse({})
 
     routes = [Route("/", answer)]
-    app = Starlette(routes=routes, middleware=[Middleware(OrgBillingMiddleware, who=_somebody)])
-    with structlog.testing.capture_logs() as lines:
+    app = Starlette(routes=routes, middleware=[Middleware(OrgBillingMiddleware, identify=_somebody)])
+    with sdk_logs() as lines:
         async with served_asgi(app) as url, httpx.AsyncClient(trust_env=False) as http:
             assert (await http.get(url)).status_code == 200
-    assert [line["event"] for line in lines] == ["api_call_lost"]
+    assert [line["event"] for line in lines] == ["usage_dropped"]
 
 
 def _somebody(_: Any) -> Any:
@@ -351,8 +344,13 @@ def _somebody(_: Any) -> Any:
 @pytest.mark.parametrize("breaks_off", [False, True])
 async def test_a_call_is_recorded_with_the_end_of_its_answer_or_when_it_breaks_off(breaks_off: bool) -> None:
     """Spoken without a server, and to a service that works on a copy of the scope."""
-    sink, told = InMemoryUsage(), []
-    recorder = Recorder(sink)
+    sent: list[UsageEvent] = []
+    told: list[int] = []
+
+    async def record(event: UsageEvent) -> None:
+        sent.append(event)
+
+    recorder = UsageRecorder(record)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         own = dict(scope)
@@ -372,7 +370,7 @@ async def test_a_call_is_recorded_with_the_end_of_its_answer_or_when_it_breaks_o
         await OrgBillingMiddleware(app, recorder)(scope, send, send)  # type: ignore[arg-type]
     assert (told, recorder.waiting) == ([0] if breaks_off else [0, 1], 1)
     await recorder.close()
-    assert [event.properties["endpoint"] for event in sink.all.values()] == ["/x"]
+    assert [event.properties["endpoint"] for event in sent] == ["/x"]
 
 
 async def test_what_is_no_http_passes_untouched() -> None:

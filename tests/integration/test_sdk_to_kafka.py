@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 from confluent_kafka import Consumer, TopicPartition
 
-from connectors.lago import orgs
-from connectors.middleware import org_billing_middleware, org_billing_service
 from connectors.settings import Settings
+from meterbridge_sdk import check_org_has_active_subscription, get_org_plan_limits, org_billing_service
+from meterbridge_sdk.aiohttp import org_billing_middleware
 from tests.support.kafka import Kafka
-from tests.support.sandbox import KEY, Lago, lago_sandbox
+from tests.support.sandbox import Lago, lago_sandbox
 from tests.support.server import BEARER, MASTER_KEY, Server, running_server, settings_for
 from tests.support.usage_api import serving
 
@@ -68,13 +68,13 @@ async def test_an_answered_request_is_durable_in_the_raw_topic_when_the_service_
     app.router.add_post("/v1/chat", chat)
     meterbridge = str(server.http.base_url)
     async with (
-        org_billing_service(meterbridge, MASTER_KEY) as recorder,
+        org_billing_service(meterbridge, MASTER_KEY) as service,
         serving(app) as url,
         httpx.AsyncClient(trust_env=False) as http,
     ):
         for number in range(6):
             await http.post(f"{url}/v1/chat", headers={"Idempotency-Key": str(number % 3)})
-    assert (recorder.counts.lost, recorder.counts.refused) == (0, 0)
+    assert (service.recorder.counts.dropped, service.recorder.counts.rejected) == (0, 0)
     stored = {one["metered"]["transaction_id"]: one["metered"] for one in raw(settings)}
     assert len(stored) == 3
     for metered in stored.values():
@@ -90,7 +90,7 @@ async def test_limits_set_over_the_management_api_are_a_services_limits(server: 
     ):
         answer = await server.http.put(path, json={"limits": limits}, headers=BEARER)
         assert answer.status_code == 200, answer.text
-    async with org_billing_service(str(server.http.base_url), MASTER_KEY, lago_url=lago.url, lago_key=KEY):
-        assert await orgs.get_org_plan_limits("org_1") == {"requests": 10, "tokens": 900}
-        assert await orgs.check_org_has_active_subscription("org_1")
-        assert await orgs.get_org_plan_limits("org_9") == {}
+    async with org_billing_service(str(server.http.base_url), MASTER_KEY):
+        assert await get_org_plan_limits("org_1") == {"requests": 10, "tokens": 900}
+        assert await check_org_has_active_subscription("org_1")
+        assert await get_org_plan_limits("org_9") == {}
