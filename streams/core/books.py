@@ -96,7 +96,7 @@ class Books:
 
     def store(self, windows: Sequence[Window], now_us: int) -> None:
         """Add held windows on disk; to memory where the disk takes no more."""
-        if self.cold is None or not self.cold.put(windows):
+        if windows and (self.cold is None or not self.cold.put(windows)):
             for window in windows:
                 self.put(window, now_us)
 
