@@ -7,6 +7,8 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.ledger import Position, Window
 from schemas.moments import SECOND_US
@@ -18,6 +20,7 @@ from streams.cold import ColdFile
 from streams.core.books import Books, verify
 from streams.core.changes import Changes
 from streams.core.writeoff import write_off
+from streams.writes import CONTROL, WRITE_OFF
 from tests.model.stand_ins import Silent
 from tests.support.calls import NOON, raw, slp
 from tests.support.own_changelog import OwnChangelog
@@ -100,6 +103,13 @@ class Line(OwnChangelog):
             records.append(SimpleNamespace(**asdict(record), headers=()))
             self.number += 1
         asyncio.run(self.work.process(records))
+
+    def order(self, customer: str, until_s: int) -> Any:
+        """A record that gives up what is held of the customer."""
+        order = WriteOff("a", NOON, NOON + until_s * SECOND_US)
+        record = raw(self.books.position.next, slp(0), customer=customer)
+        value = msgspec.json.encode(order)
+        return SimpleNamespace(**{**asdict(record), "value": value}, headers=((CONTROL, WRITE_OFF),))
 
     def tick(self) -> None:
         """Until nothing more comes back from disk."""
