@@ -126,10 +126,12 @@ class MeterWork:
             await self._name()
         for _ in range(_DISK_STEPS):
             await self._look(books)
-            await self._seal_due(books)
+            await self._seal_early(books)
             if not self._on_disk.busy:
                 break
         now_us = self._now_us()
+        while due := due_windows(books, now_us, self._policy, SEAL_LIMIT):
+            await self._seal(due)
         if books.held and now_us - self._coalesced_us > _COALESCE_EVERY_US:
             self._coalesced_us = now_us
             customers, orgs = self._customers.table, self._orgs.table
@@ -209,12 +211,9 @@ class MeterWork:
             while self._on_disk.relieve(books, partition, at_us if self._version == self._released else None):
                 await asyncio.sleep(0)
 
-    async def _seal_due(self, books: Books) -> None:
-        """Seal what is due, and of too many open windows those that are called least."""
-        now_us = self._now_us()
-        while due := due_windows(books, now_us, self._policy, SEAL_LIMIT):
-            await self._seal(due)
-        early = beyond_bound(books, now_us, self._policy)
+    async def _seal_early(self, books: Books) -> None:
+        """Of too many open windows those that are called least."""
+        early = beyond_bound(books, self._now_us(), self._policy)
         if early and not self._early:
             self._early = True
             log.warning(

@@ -84,6 +84,20 @@ def test_the_bound_changes_no_customers_money(steps: list[tuple[Any, ...]], room
     assert tight.books.cold is not None and not tight.books.cold.windows
 
 
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_no_more_stays_in_memory_than_the_bound(is_mapped: bool) -> None:  # noqa: FBT001
+    """Also of a customer with a record, whose org has no subscription; also after a restart."""
+    line = Line(5)
+    line.orgs.set("org", OrgRecord("org"))
+    if is_mapped:
+        line.map("acme")
+    line.call(*(("acme", second) for second in range(40)))
+    for _ in range(2):
+        line.tick()
+        assert len(line.books.windows) <= 5 and line.books.held_windows() == 40
+        line.taken_over(NOON)
+
+
 def flood(room: int = 10, names: int = 100) -> Line:
     line = Line(room)
     line.call(*((f"attack-{n}", n % 900) for n in range(names)), ("acme", 1))

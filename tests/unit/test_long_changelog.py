@@ -126,7 +126,7 @@ def flood() -> Iterator[Written]:
 
 
 def test_a_flood_is_read_back_within_a_bound_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All at once would be above 20 MB: what is in memory is the bounds, 1 000 windows here, whatever is on disk."""
+    """It is 2.5 MB; with all windows in memory it was 5.9 MB."""
     monkeypatch.setattr(changelog, "READ_IN_MEMORY", 1_000)
     consumer = Consumer(flood(), NAMES + NAMES // 2 + 1, 500)
 
@@ -145,7 +145,7 @@ def test_a_flood_is_read_back_within_a_bound_of_memory(monkeypatch: pytest.Monke
         tracemalloc.stop()
     verify(books)
     assert books.held_windows() == NAMES // 2 and len(books.windows) == 1_000
-    assert peak < 6e6, f"{peak / 1e6:.1f} MB"
+    assert peak < 4e6, f"{peak / 1e6:.1f} MB"
 
 
 def test_a_disk_that_takes_nothing_costs_memory_and_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
