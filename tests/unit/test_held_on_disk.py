@@ -85,7 +85,7 @@ def test_the_bound_changes_no_customers_money(steps: list[tuple[Any, ...]], room
 
 
 @pytest.mark.parametrize("is_mapped", [False, True])
-def test_no_more_stays_in_memory_than_the_bound(is_mapped: bool) -> None:  # noqa: FBT001
+def test_no_more_stays_in_memory_than_the_bound(is_mapped: bool) -> None:
     """Also of a customer with a record, whose org has no subscription; also after a restart."""
     line = Line(5)
     line.orgs.set("org", OrgRecord("org"))
