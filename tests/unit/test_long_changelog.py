@@ -103,7 +103,7 @@ def test_what_is_read_through_a_file_is_what_was_written(
     restore(whole, read_back(written, in_memory, batch), 0)
     assert image_of(whole) == image_of(plain)
     assert sorted(one.first for one in windows_of(read_back(written, in_memory, batch))) == sorted(plain.windows)
-    cut = min(cut, len(written))
+    cut %= len(written) + 1
     tail = Books(Position(), ColdFile(2))
     restore(tail, image_from(0, dict(written[:cut])), 0)
     restore(tail, read_back(written, in_memory, batch, cut), 0)
