@@ -129,9 +129,7 @@ class Metrics:
         self.unbilled_watch = UnbilledWatch(registry)
         watch_unreadable(registry)
         self.held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
-        self.held_on_disk = gauge(
-            "meterbridge_held_windows_on_disk", "Of these, those beyond HELD_IN_MEMORY, of customers without a mapping."
-        )
+        self.held_on_disk = gauge("meterbridge_held_windows_on_disk", "Of these, those on disk, beyond HELD_IN_MEMORY.")
         self.held_straddled = counter(
             "meterbridge_held_straddled_total",
             "Held windows that were billed whole, by their last call, though a border that was learnt later lies in them.",
