@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS).
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt bench soak trial mutants fuzz reliability lock sbom venv
+.PHONY: help demo test check fmt bench soak trial mutants fuzz reliability deploy-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 MINUTES ?= 10
 SEED ?= 1
@@ -11,7 +11,7 @@ ARGS ?=
 NOTHING_CHOSEN = 5
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv ## LiteLLM calls become Lago events on this machine alone: no Docker, no Java, no network
 	.venv/bin/meterbridge demo $(ARGS)
@@ -49,6 +49,9 @@ fuzz: venv .venv/.fuzz ## coverage-guided fuzzing of everything that reads what 
 
 reliability: venv ## docs/reliability.md, from the fault matrix and the last run that kept its figures
 	.venv/bin/python -m tests.faults.matrix
+
+deploy-test: venv ## the compose file on the Docker engine of DOCKER_HOST: started, billed, killed, taken down and started again
+	.venv/bin/python -m tests.deploy
 
 lock: deploy/.venv/.installed ## deploy/*.lock, what the image installs with the hash of every file: after a change of dependencies
 	deploy/.venv/bin/uv pip compile $(LOCKED) --quiet -o deploy/.venv/requirements.lock pyproject.toml
