@@ -7,7 +7,7 @@ Which they are is the command line of the container's first process, so one chec
     lago-sandbox        /health on its port
     any other command   nothing; while it runs it is well
 
-Every few seconds a process is started for this: nothing of the product is imported.
+Every few seconds a process is started for this: while all is well nothing of the product is imported.
 """
 
 import os
@@ -68,8 +68,14 @@ def main() -> int:
         wrong = [told for probe in probes(words, os.environ) if (told := ask(probe, address(os.environ)))]
     except ValueError as error:
         wrong = [str(error)]
-    sys.stdout.write("\n".join(wrong) or "ok")
+    sys.stdout.write(_told(wrong) if wrong else "ok")
     return 1 if wrong else 0
+
+
+def _told(wrong: Sequence[str]) -> str:
+    from connectors.shown import shown
+
+    return shown("\n".join(wrong), lines=True)
 
 
 def address(environ: Mapping[str, str]) -> str:
