@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, make_wsgi_app, start_http_server
 
 from connectors.held_watch import HeldWatch
 from connectors.unbilled_watch import UnbilledWatch
 from connectors.unreadable_watch import watch_unreadable
+from connectors.worker_health import WorkerHealth
 from schemas.errors import ConfigurationError
 from schemas.reasons import (
     CONNECTION_CAUSES,
@@ -321,8 +322,10 @@ class MetricsServer(NamedTuple):
     stop: Callable[[], None]
 
 
-def start_metrics_server(registry: CollectorRegistry, host: str, port: int) -> MetricsServer:
-    """Serve `registry` from a thread of its own. Port 0 = any free one.
+def start_metrics_server(
+    registry: CollectorRegistry, host: str, port: int, health: WorkerHealth | None = None
+) -> MetricsServer:
+    """Serve `registry` from a thread of its own, and `health` to probes. Port 0 = any free one.
 
     Raises:
         ConfigurationError: the port cannot be had.
@@ -333,6 +336,8 @@ def start_metrics_server(registry: CollectorRegistry, host: str, port: int) -> M
         raise ConfigurationError(
             "METRICS_PORT", f"METRICS_PORT {port} on {host} cannot be listened on: {error.strerror}"
         ) from error
+    if health is not None:
+        server.set_app(health.beside(make_wsgi_app(registry)))
 
     def stop() -> None:
         server.shutdown()

@@ -6,7 +6,7 @@ import typer
 
 from connectors.commands.base import AsJson, one_sentence, say, settings_of_command, tell
 from connectors.kafka.acls import acls, command_lines
-from connectors.kafka.admin import check_topics, create_topics
+from connectors.kafka.admin import check_topics, create_topics, wrong_topics
 from schemas.topics import TopicNames
 
 topics = typer.Typer(help="Create or check the Kafka topics.", no_args_is_help=True)
@@ -14,15 +14,18 @@ topics = typer.Typer(help="Create or check the Kafka topics.", no_args_is_help=T
 
 @topics.command(epilog="Example: KAFKA_PARTITIONS=12 meterbridge topics create")
 def create(as_json: AsJson = False) -> None:
-    """Create missing topics. Existing topics are not changed; a sentence names each one that is wrong."""
+    """Create missing topics. Existing topics are not changed; a sentence names each one that is wrong. Exit code 1 if no
+    process can start with one, for its number of partitions or a setting by which usage is lost."""
     with one_sentence():
         settings = settings_of_command()
         done = create_topics(settings)
-        complaints = check_topics(settings) if done.existed else []
+        wrong = wrong_topics(settings) if done.existed else []
     lines = [f"{len(done.created)} topics created, {len(done.existed)} were there.", *done.created]
     say({"created": done.created, "existed": done.existed}, as_json=as_json, table=lambda: "\n".join(lines))
-    for complaint in complaints:
-        tell(complaint)
+    for complaint in wrong:
+        tell(complaint.sentence)
+    if any(complaint.stops for complaint in wrong):
+        raise typer.Exit(1)
 
 
 @topics.command(epilog="Example: meterbridge topics check && meterbridge worker")
