@@ -8,15 +8,13 @@ dashboards: the books themselves are Decimal (streams/core/books.py).
 
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, make_wsgi_app, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from connectors.held_watch import HeldWatch
 from connectors.unbilled_watch import UnbilledWatch
 from connectors.unreadable_watch import watch_unreadable
-from connectors.worker_health import WorkerHealth
-from schemas.errors import ConfigurationError
 from schemas.reasons import (
     CONNECTION_CAUSES,
     DOUBLED,
@@ -290,6 +288,10 @@ class Metrics:
         self.lago_too_old.set_function(too_old)
         self.lago_limit.set_function(limit)
 
+    def connection_closed(self, cause: str) -> None:
+        """A connection was closed by us; one of `CAUSES`."""
+        self.connections_closed.labels(cause).inc()
+
     def lago_requested(self, request: str, status: int, seconds: float) -> None:
         """`on_request` of LagoClient. Delivery's hook of the same kind reports the same posts: hand in one of them."""
         self.lago_requests.labels("POST" if request.startswith("post") else "GET", status).inc()
@@ -313,38 +315,6 @@ class IngressSensors:
         self._outcome(outcome).inc(count)
         if outcome not in ("accepted", "ignored"):
             self._failed.labels(outcome).inc(count)
-
-
-class MetricsServer(NamedTuple):
-    """Where the metrics are served, and how to end it."""
-
-    port: int
-    stop: Callable[[], None]
-
-
-def start_metrics_server(
-    registry: CollectorRegistry, host: str, port: int, health: WorkerHealth | None = None
-) -> MetricsServer:
-    """Serve `registry` from a thread of its own, and `health` to probes. Port 0 = any free one.
-
-    Raises:
-        ConfigurationError: the port cannot be had.
-    """
-    try:
-        server, thread = start_http_server(port, addr=host, registry=registry)
-    except OSError as error:
-        raise ConfigurationError(
-            "METRICS_PORT", f"METRICS_PORT {port} on {host} cannot be listened on: {error.strerror}"
-        ) from error
-    if health is not None:
-        server.set_app(health.beside(make_wsgi_app(registry)))
-
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return MetricsServer(server.server_port, stop)
 
 
 def _children(metric: Counter | Gauge, values: Iterable[str]) -> None:

@@ -22,7 +22,8 @@ from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.metered import InMemoryUsage
 from connectors.lago.tenant import Tenant
 from connectors.logs import configure_logging
-from connectors.metrics import Metrics, start_metrics_server
+from connectors.metrics import Metrics
+from connectors.metrics_server import start_metrics_server
 from connectors.operations.late import LateCalls
 from connectors.operations.learnt_ends import LearntEnds
 from connectors.operations.sending import Sender
@@ -118,7 +119,9 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaAwaited | No
     async with AsyncExitStack() as stack:
         _meanwhile(stack, sensors.health.keep_beating())
         if settings.metrics_port:
-            served = start_metrics_server(metrics.registry, settings.host, settings.metrics_port, sensors.health)
+            served = start_metrics_server(
+                metrics.registry, settings.host, settings.metrics_port, metrics.connection_closed, sensors.health
+            )
             stack.push_async_callback(asyncio.to_thread, served.stop)
         connections = settings.worker_concurrency + _SPARE_CONNECTIONS
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, connections))

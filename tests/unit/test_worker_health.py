@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from connectors.cli import roles_of
 from connectors.container_health import Probe, address, ask, probes
-from connectors.metrics import Metrics, MetricsServer, start_metrics_server
+from connectors.metrics import Metrics
+from connectors.metrics_server import MetricsServer, start_metrics_server
 from connectors.serve import API_ALONE_PORT
 from connectors.settings import Settings, load_settings
 from connectors.worker_health import STUCK_S
@@ -38,7 +39,7 @@ def sensors(clock: Clock) -> WorkerSensors:
 
 @pytest.fixture
 def server(sensors: WorkerSensors) -> Iterator[MetricsServer]:
-    served = start_metrics_server(CollectorRegistry(), "127.0.0.1", 0, sensors.health)
+    served = start_metrics_server(CollectorRegistry(), "127.0.0.1", 0, health=sensors.health)
     yield served
     served.stop()
 
