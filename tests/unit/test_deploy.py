@@ -8,7 +8,8 @@ import pytest
 import typer.main
 import yaml
 
-from connectors import cli
+from connectors.cli import app
+from connectors.commands.parsers import serve, worker
 from connectors.http.ingress.auth import WebhookAuth, check_exposure
 from connectors.serve import API, API_ALONE_PORT
 from connectors.settings import VARIABLES, Settings, load_settings
@@ -47,7 +48,7 @@ def environment(service: dict[str, Any]) -> dict[str, str]:
 
 def accepted(arguments: list[str]) -> dict[str, Any]:
     """The options of a command line as the command line parser reads them; it refuses what it does not know."""
-    command: Any = typer.main.get_command(cli.app)
+    command: Any = typer.main.get_command(app)
     context: Any = None
     while True:
         context = command.make_context("meterbridge", list(arguments), parent=context)
@@ -68,7 +69,7 @@ def test_a_misspelt_top_level_key_of_the_compose_file_would_be_noticed() -> None
 def test_every_command_and_option_is_one_of_the_command_line(name: str) -> None:
     options = accepted(OURS[name]["command"])
     named = set(options.get("only", "").split(",")) - {""}
-    assert named <= {*cli.SERVED, *cli.ROLES}
+    assert named <= {*serve.SERVED, *worker.ROLES}
 
 
 def test_a_command_that_is_not_there_is_refused() -> None:
@@ -78,7 +79,7 @@ def test_a_command_that_is_not_there_is_refused() -> None:
 
 
 def test_the_command_line_offers_exactly_the_roles_there_are() -> None:
-    assert set(cli.ROLES) == set(ROLES)
+    assert set(worker.ROLES) == set(ROLES)
 
 
 @pytest.mark.parametrize("name", OURS)
