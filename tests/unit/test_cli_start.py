@@ -95,6 +95,12 @@ def test_a_wrong_setting_is_told_before_a_commands_libraries_are_loaded() -> Non
         assert stderr.startswith("meterbridge: KAFKA_PARTITIONS should be")
 
 
+def test_faust_is_loaded_by_the_worker_alone() -> None:
+    works = sorted({work_of(one).__module__ for one in callbacks(typer.main.get_command(app))})
+    program = "import sys\n" + "".join(f"import {name}\n" for name in works if not name.endswith(".worker"))
+    subprocess.run([sys.executable, "-c", f"{program}sys.exit('faust' in sys.modules)"], check=True)
+
+
 @pytest.mark.parametrize("command", callbacks(typer.main.get_command(app)))
 def test_a_command_hands_its_work_the_parameters_that_its_parser_describes(command: Callable[..., None]) -> None:
     assert types_of(work_of(command)) == types_of(command)
