@@ -10,18 +10,23 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, make_wsgi_app, start_http_server
 
-from connectors.customers.by_identity import OUTCOMES as IDENTITIES
 from connectors.held_watch import HeldWatch
-from connectors.http.ingress import rejections
-from connectors.http.strangers import CAUSES
-from connectors.lago.webhook_handlers import OUTCOMES
-from connectors.postgres.errors import REASONS
-from connectors.postgres.projection import DOUBLED, SKIPPED, TABLES
 from connectors.unbilled_watch import UnbilledWatch
 from connectors.unreadable_watch import watch_unreadable
+from connectors.worker_health import WorkerHealth
 from schemas.errors import ConfigurationError
+from schemas.reasons import (
+    CONNECTION_CAUSES,
+    DOUBLED,
+    IDENTITY_OUTCOMES,
+    INGRESS_REASONS,
+    POSTGRES_FAILURES,
+    SKIPPED,
+    WEBHOOK_OUTCOMES,
+)
+from schemas.tables import TABLES
 from streams.core.billing_periods import ENDED, NO_CHARGE
 from streams.core.breaker import State
 from streams.core.choice import AMBIGUOUS, FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
@@ -32,16 +37,6 @@ from streams.core.tally import STATUSES
 SOURCES: Final = ("litellm", "integration", "lago", "openmeter")
 WEBHOOK_KINDS: Final = ("subscription", "customer", "invoice", "wallet", "events", "other")
 WEBHOOK_STATUSES: Final = (202, 400, 401, 403, 408, 413, 415, 499, 500, 503)
-INGRESS_REASONS: Final = (
-    rejections.NOT_JSON,
-    rejections.NOT_AN_OBJECT,
-    rejections.WRONG_TYPE,
-    rejections.BAD_NUMBER,
-    rejections.TOO_DEEP,
-    rejections.TOO_COMPLEX,
-    rejections.TOO_LARGE,
-    rejections.TOO_MANY,
-)
 HELD_REASONS: Final = (
     *(NO_MAPPING, INACTIVE, NO_SUBSCRIPTION, WRONG_KIND, WRONG_CURRENCY, OUTSIDE_PERIOD, LATE_PERIOD, ENDED),
     *(NOT_KEPT, NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION),
@@ -135,9 +130,7 @@ class Metrics:
         self.unbilled_watch = UnbilledWatch(registry)
         watch_unreadable(registry)
         self.held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
-        self.held_on_disk = gauge(
-            "meterbridge_held_windows_on_disk", "Of these, those beyond HELD_IN_MEMORY, of customers without a mapping."
-        )
+        self.held_on_disk = gauge("meterbridge_held_windows_on_disk", "Of these, those on disk, beyond HELD_IN_MEMORY.")
         self.held_straddled = counter(
             "meterbridge_held_straddled_total",
             "Held windows that were billed whole, by their last call, though a border that was learnt later lies in them.",
@@ -244,20 +237,20 @@ class Metrics:
                 self.conservation.labels(law, unit)
         _children(self.elements, ("accepted", "ignored", *INGRESS_REASONS))
         _children(self.failed_events, INGRESS_REASONS)
-        _children(self.connections_closed, CAUSES)
+        _children(self.connections_closed, CONNECTION_CAUSES)
         _children(self.calls, DECISIONS)
-        _children(self.identities_asked, IDENTITIES)
+        _children(self.identities_asked, IDENTITY_OUTCOMES)
         _children(self.held_calls, HELD_REASONS)
         _children(self.held_cost, HELD_REASONS)
         _children(self.receipts, STATUSES)
         _children(self.projected_rows, TABLES)
         _children(self.projection_skipped, SKIPPED)
-        _children(self.postgres_failures, REASONS)
+        _children(self.postgres_failures, POSTGRES_FAILURES)
         _children(self.doubled_calls, DOUBLED)
         _children(self.late_calls, ("requeued", "known", "waiting", "failed"))
         _children(self.rebilled_events, ("rebilled", "failed"))
         for kind in WEBHOOK_KINDS:
-            for outcome in OUTCOMES:
+            for outcome in WEBHOOK_OUTCOMES:
                 self.lago_webhooks.labels(kind, outcome)
 
     def lago_told(self, kind: str, outcome: str) -> None:
@@ -329,8 +322,10 @@ class MetricsServer(NamedTuple):
     stop: Callable[[], None]
 
 
-def start_metrics_server(registry: CollectorRegistry, host: str, port: int) -> MetricsServer:
-    """Serve `registry` from a thread of its own. Port 0 = any free one.
+def start_metrics_server(
+    registry: CollectorRegistry, host: str, port: int, health: WorkerHealth | None = None
+) -> MetricsServer:
+    """Serve `registry` from a thread of its own, and `health` to probes. Port 0 = any free one.
 
     Raises:
         ConfigurationError: the port cannot be had.
@@ -341,6 +336,8 @@ def start_metrics_server(registry: CollectorRegistry, host: str, port: int) -> M
         raise ConfigurationError(
             "METRICS_PORT", f"METRICS_PORT {port} on {host} cannot be listened on: {error.strerror}"
         ) from error
+    if health is not None:
+        server.set_app(health.beside(make_wsgi_app(registry)))
 
     def stop() -> None:
         server.shutdown()

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 
-from connectors.lago.subscription_ids import check_template
 from connectors.postgres.urls import connecting
 from schemas.errors import Rejected
+from streams.core.subscription_ids import check_template
 
 DAY_S: Final = 86_400
 

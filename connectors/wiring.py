@@ -115,20 +115,22 @@ def learnt_ends_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -
 async def worker_parts(settings: Settings, role: str, awaited: KafkaAwaited | None = None) -> AsyncIterator[Parts]:
     """The parts of one role, once Kafka answers; with its metrics served and its Lago client open meanwhile."""
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))
+    sensors = WorkerSensors(metrics, time.monotonic)
     async with AsyncExitStack() as stack:
+        _meanwhile(stack, sensors.health.keep_beating())
         if settings.metrics_port:
-            served = start_metrics_server(metrics.registry, settings.host, settings.metrics_port)
+            served = start_metrics_server(metrics.registry, settings.host, settings.metrics_port, sensors.health)
             stack.push_async_callback(asyncio.to_thread, served.stop)
         connections = settings.worker_concurrency + _SPARE_CONNECTIONS
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, connections))
         delivery, tenant = _delivery(settings, http, metrics, in_retry=role == "retry")
         if role in ("sink", "retry"):
             _meanwhile(stack, tenant.watch())
-        sensors = WorkerSensors(metrics, time.monotonic)
         asking = partial(parts_of, settings, lambda: delivery, metrics, sensors, _ANSWER_S)
         parts = await when_kafka_answers(asking, awaited or KafkaAwaited(settings))
         _meanwhile(stack, sensors.minute.tell_every())
         await stack.enter_async_context(_mapping(settings, role, http, metrics, sensors))
+        sensors.health.begun()
         yield parts
 
 
@@ -208,7 +210,7 @@ def _lago_key(settings: Settings) -> str:
 
 
 def parts_from_environment() -> Parts:
-    """The parts for `faust -A streams.app:<role>`: what a worker of ours has, without its metrics port."""
+    """The parts for Faust's own command (connectors/faust_apps.py): what a worker of ours has, without its metrics port."""
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))

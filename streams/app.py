@@ -8,7 +8,7 @@
     litellm.usage.enriched, billing.lago.events, billing.receipts, litellm.usage.rejected ──┐
     billing.customers, billing.orgs, billing.audit, billing.deliveries ─────────────────────┴─> project ──> Postgres
 
-`faust -A streams.app:meter worker --without-web` runs a role; so does `meterbridge worker --only meter`.
+`meterbridge worker --only meter` runs a role; so does Faust's own command (connectors/faust_apps.py).
 """
 
 from collections.abc import Callable
@@ -160,12 +160,3 @@ def _app(parts: Parts, role: str) -> App:
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
     )
-
-
-def __getattr__(name: str) -> App:
-    """Every role as a Faust app of the environment's settings, for Faust's own command."""
-    if name not in ROLES:
-        raise AttributeError(name)
-    from connectors.wiring import parts_from_environment
-
-    return ROLES[name](parts_from_environment()).app

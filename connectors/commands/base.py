@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from connectors.addresses import with_address
 from connectors.commands.sentences import fail
+from connectors.commands.unreachable import with_address
 from connectors.kafka.away import kafka_sentence
 from connectors.logs import configure_logging
 from connectors.operations.csv_table import DELIMITERS

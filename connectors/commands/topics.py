@@ -5,7 +5,7 @@ import typer
 from connectors.commands.base import one_sentence, say, settings_of_command
 from connectors.commands.sentences import tell
 from connectors.kafka.acls import acls, command_lines
-from connectors.kafka.admin import check_topics, create_topics
+from connectors.kafka.admin import check_topics, create_topics, wrong_topics
 from schemas.topics import TopicNames
 
 
@@ -14,11 +14,13 @@ def create(*, as_json: bool) -> None:
     with one_sentence():
         settings = settings_of_command()
         done = create_topics(settings)
-        complaints = check_topics(settings) if done.existed else []
+        wrong = wrong_topics(settings) if done.existed else []
     lines = [f"{len(done.created)} topics created, {len(done.existed)} were there.", *done.created]
     say({"created": done.created, "existed": done.existed}, as_json=as_json, table=lambda: "\n".join(lines))
-    for complaint in complaints:
-        tell(complaint)
+    for complaint in wrong:
+        tell(complaint.sentence)
+    if any(complaint.stops for complaint in wrong):
+        raise typer.Exit(1)
 
 
 def check(*, as_json: bool) -> None:

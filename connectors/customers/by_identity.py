@@ -16,6 +16,7 @@ from connectors.lago.shapes import Customer
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
 from schemas.customers import CustomerRecord
 from schemas.errors import MeterbridgeError, Rejected
+from schemas.reasons import CUSTOMER, LOOKUP_FAILED, NO_CUSTOMER
 from streams.core.remap import MappingRequest
 
 #: The tenant of a mapping that a request to us, or we ourselves, made from a customer's own id.
@@ -27,7 +28,6 @@ _ROUND, _AT_ONCE, _EVERY_S = 50, 4, 2.0
 #: How long Lago's "no such customer" is believed: this at first, doubled up to the second. Names remembered so.
 _FIRST_S, _LONGEST_S, _MOST = 30.0, 900.0, 100_000
 
-CUSTOMER, UNKNOWN, FAILED = OUTCOMES = ("customer", "unknown", "failed")
 _log = structlog.get_logger(__name__)
 
 Announce = Callable[[Known, Known], Awaitable[None]]
@@ -93,7 +93,7 @@ class IdentityMapper:
     Args:
         unmapped: names of held usage that has no mapping, now.
         customer: Lago's customer of this very id; None where there is none.
-        told: counts an outcome, one of `OUTCOMES`.
+        told: counts an outcome, one of `IDENTITY_OUTCOMES`.
         clock: seconds, never backwards.
     """
 
@@ -148,9 +148,9 @@ class IdentityMapper:
         except LagoRejected:
             found = None  # no id that Lago could have
         except MeterbridgeError as error:
-            self._told(FAILED)
+            self._told(LOOKUP_FAILED)
             return error
-        self._told(UNKNOWN if found is None else CUSTOMER)
+        self._told(NO_CUSTOMER if found is None else CUSTOMER)
         self._later(name)
         return None
 

@@ -16,7 +16,8 @@ from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from connectors.http.problem import CLOSES, Problem
-from connectors.http.strangers import SILENT, Strangers
+from connectors.http.strangers import Strangers
+from schemas.reasons import SILENT
 
 #: Bytes of the request line and of each header, and how many headers there may be.
 MAX_LINE, MAX_HEADERS = 8190, 64

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from connectors.http.origins import Origins
 from connectors.http.pace import Pace
+from schemas.reasons import FULL, FULL_OF_ONE
 
 #: Refused requests a second and address that are answered at once.
 REFUSED_PER_S: Final = 10.0
@@ -28,7 +29,6 @@ _MINUTE_S: Final = 60.0
 #: Addresses that have a line of their own in a minute.
 _ADDRESSES: Final = 100
 #: Why a connection was closed by us; labels of the metric.
-SILENT, FULL, FULL_OF_ONE = CAUSES = ("silent", "full", "full_of_one")
 
 _log = structlog.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class Strangers:
     Args:
         origins: finds the client's address behind trusted proxies.
         monotonic: seconds.
-        on_closed: hears why a connection was closed, one of `CAUSES`.
+        on_closed: hears why a connection was closed, one of `CONNECTION_CAUSES`.
         on_wrong: a request named a credential that nobody knows, or none.
     """
 

@@ -1,7 +1,7 @@
 """Org billing from `LAGO_API_URL` and `LAGO_API_KEY` alone, for a process that was not told more with `serve_with`.
 
 Whatever only speaks to Lago needs no more. Recorded usage goes through Kafka, so that it is billed once: it needs
-`KAFKA_BOOTSTRAP_SERVERS` (and `TOPIC_PREFIX`) too, or Meterbridge's API, see `org_billing_service`.
+`KAFKA_BOOTSTRAP_SERVERS` (and `TOPIC_PREFIX`) too, or Meterbridge's API (docs/sdk.md).
 """
 
 import asyncio
@@ -114,7 +114,7 @@ class UsageThroughKafka:
             raise LagoRejected(
                 "usage_needs_kafka",
                 "usage is billed once because it goes through Kafka: set KAFKA_BOOTSTRAP_SERVERS, "
-                "or record it through Meterbridge's API with connectors.middleware.org_billing_service",
+                "or record it through Meterbridge's API with meterbridge_sdk (docs/sdk.md)",
             )
         from connectors.kafka.admin import check_topics
         from connectors.kafka.producer import KafkaProducer, producer_config

@@ -19,11 +19,12 @@ from connectors.lago.invoices import Invoice
 from connectors.lago.metered import MeteredEvent, Moment, UsageSink, Value, metered
 from connectors.lago.requests import NewCustomer, NewSubscription
 from connectors.lago.shapes import Customer, Plan, Subscription
-from connectors.lago.subscription_ids import BY_MOMENT, SubscriptionIds, check_template, subscription_id
+from connectors.lago.subscription_ids import SubscriptionIds
 from connectors.lago.subscriptions import STATUSES
 from connectors.lago.usage import CustomerUsage
 from schemas.errors import Rejected, Unavailable
 from schemas.moments import SECOND_US, to_datetime
+from streams.core.subscription_ids import BY_MOMENT, check_template, subscription_id
 
 PREFIXES = ("org_",)
 #: Of subscriptions that bill, or will.

@@ -10,11 +10,12 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from schemas.reasons import APPLIED, IGNORED, NOTED, UNKNOWN_TYPE
+
 _log = structlog.get_logger(__name__)
 
 #: What became of a webhook: done, about nobody we know, of a type that is only told, of one that is unknown here, done
 #: before.
-APPLIED, IGNORED, NOTED, UNKNOWN, REPEATED = OUTCOMES = ("applied", "ignored", "noted", "unknown", "repeated")
 
 Payload = dict[str, Any]
 _MOST_WORDS: Final = 255
@@ -46,7 +47,7 @@ class Refusals(Protocol):
 
 
 class WebhookHandlers:
-    """One method a type of webhook. Each takes the whole envelope, and returns one of `OUTCOMES`.
+    """One method a type of webhook. Each takes the whole envelope, and returns one of `WEBHOOK_OUTCOMES`.
 
     All of them raise Unavailable: it is not done, and to be sent again.
     """
@@ -75,7 +76,7 @@ class WebhookHandlers:
         handler = self.by_type.get(name) or self._by_kind.get(name.partition(".")[0])
         if handler is None:
             _log.info("lago_webhook_unknown", type=name)
-            return UNKNOWN
+            return UNKNOWN_TYPE
         return await handler(payload)
 
     async def handle_subscription_created(self, payload: Payload) -> str:

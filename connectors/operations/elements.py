@@ -10,11 +10,12 @@ from typing import Any, BinaryIO, Final, get_args
 
 import msgspec
 
-from connectors.http.ingress.rejections import BAD_NUMBER, Refused
+from connectors.http.ingress.rejections import Refused
 from connectors.operations.csv_table import BAD_CSV, CsvRow, CsvTable
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.moments import parse_us
+from schemas.reasons import BAD_NUMBER
 from schemas.wire import Call
 
 BAD_TIME, EXCEL, TOO_LONG, NOT_UTF8 = "bad_time", "excel_value", "line_too_long", "not_utf8"

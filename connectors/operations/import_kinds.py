@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import AliasChoices, BaseModel, Field
 
+from connectors.customers.mapping_rows import Id, MappingRow
 from connectors.customers.mappings import Guard, Mappings
-from connectors.http.api.mapping_bodies import Id, MappingRow
 from connectors.lago.errors import LagoRejected
 from connectors.lago.org_billing import RUNNING
 from connectors.lago.shapes import Customer, Plan, Subscription

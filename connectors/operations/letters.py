@@ -23,12 +23,10 @@ from schemas.records import LagoEvent, Rejection
 from schemas.topics import TopicNames
 from schemas.usage import Usage
 from streams.core.customer_key import CUSTOMER_ID_FIELDS
-from streams.core.letters import ATTEMPTS, FIRST_ERROR, LAST_ERROR, REASON, REQUEUED
+from streams.core.letters import ATTEMPTS, AUDIT_ID, FIRST_ERROR, HOW, LAST_ERROR, REASON, REQUEUED, RESOLVES
 from streams.core.reading import usage_of as read_usage
 from streams.transactions import Write
 
-#: Headers of a mark: the letter's offset, what was done about it, and the line in the audit topic.
-RESOLVES, HOW, AUDIT_ID = "resolves", "how", "audit_id"
 #: Of marks: put away, or counted already and therefore not put back. Either is about the call, not the letter alone.
 DISMISSING = frozenset({"purged", "known"})
 EVENTS, CALLS = KINDS = ("events", "calls")

@@ -10,10 +10,11 @@ from typing import Any, Final
 import msgspec
 
 from connectors.http.ingress.bodies import Wrapped
-from connectors.http.ingress.rejections import BAD_NUMBER, WRONG_TYPE, Refused
+from connectors.http.ingress.rejections import Refused
 from connectors.http.ingress.strip import strip
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
+from schemas.reasons import BAD_NUMBER, WRONG_TYPE
 from schemas.records import Rejection
 from schemas.wire import CLOUDEVENT, FLAT, LAGO
 

@@ -11,34 +11,31 @@ from typing import Final
 import asyncpg
 
 from schemas.errors import Rejected, Unavailable
-
-#: Reasons why rows cannot be written now; labels of `meterbridge_postgres_failures_total`.
-AWAY, SLOW, FULL, BUSY, DENIED, SCHEMA, OTHER = REASONS = (
-    "postgres_away",
-    "postgres_slow",
-    "postgres_full",
-    "postgres_busy",
-    "postgres_denied",
-    "postgres_schema",
-    "postgres_error",
+from schemas.reasons import (
+    POSTGRES_AWAY,
+    POSTGRES_BUSY,
+    POSTGRES_DENIED,
+    POSTGRES_ERROR,
+    POSTGRES_FULL,
+    POSTGRES_SCHEMA,
+    POSTGRES_SLOW,
+    ROW_REFUSED,
 )
-#: A row that Postgres does not take.
-REFUSED = "row_refused"
 
 #: By SQLSTATE, or its class; a code that is not here may pass too: usage is not given up for an unknown word.
 _REASONS: Final = {
-    "57014": SLOW,  # statement timeout
-    "42501": DENIED,
-    "08": AWAY,
-    "57": AWAY,  # shutdown, crash, starting up
-    "53": FULL,  # disk, memory, connections
-    "40": BUSY,  # deadlock, serialization
-    "55": BUSY,  # locks
-    "25": BUSY,  # ended while idle in a transaction, or a standby
-    "28": DENIED,
-    "3D": SCHEMA,
-    "3F": SCHEMA,
-    "42": SCHEMA,  # a table or column is missing: `meterbridge db migrate`
+    "57014": POSTGRES_SLOW,  # statement timeout
+    "42501": POSTGRES_DENIED,
+    "08": POSTGRES_AWAY,
+    "57": POSTGRES_AWAY,  # shutdown, crash, starting up
+    "53": POSTGRES_FULL,  # disk, memory, connections
+    "40": POSTGRES_BUSY,  # deadlock, serialization
+    "55": POSTGRES_BUSY,  # locks
+    "25": POSTGRES_BUSY,  # ended while idle in a transaction, or a standby
+    "28": POSTGRES_DENIED,
+    "3D": POSTGRES_SCHEMA,
+    "3F": POSTGRES_SCHEMA,
+    "42": POSTGRES_SCHEMA,  # a table or column is missing: `meterbridge db migrate`
 }
 #: A value, a constraint, a limit of the program: the same row fails again.
 _DATA: Final = ("21", "22", "23", "54")
@@ -47,18 +44,18 @@ _NO_PARTITION = "no partition of relation"
 
 @contextmanager
 def decisions() -> Iterator[None]:
-    """Raises: Unavailable with one of `REASONS`; Rejected `row_refused` where the data is at fault."""
+    """Raises: Unavailable with one of `POSTGRES_FAILURES`; Rejected `row_refused` where the data is at fault."""
     try:
         yield
     except asyncpg.PostgresError as error:
         raise _decision(error) from error
     except TimeoutError as error:
-        raise Unavailable(SLOW, "no answer in time") from error
+        raise Unavailable(POSTGRES_SLOW, "no answer in time") from error
     except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         if isinstance(error, ValueError) and not isinstance(error, asyncpg.exceptions.ClientConfigurationError):
             # The driver cannot write the value as its column's type: no server was asked, and none would take it.
-            raise Rejected(REFUSED, f"{type(error).__name__} before it was sent") from error
-        raise Unavailable(AWAY, type(error).__name__) from error
+            raise Rejected(ROW_REFUSED, f"{type(error).__name__} before it was sent") from error
+        raise Unavailable(POSTGRES_AWAY, type(error).__name__) from error
 
 
 def _decision(error: asyncpg.PostgresError) -> Rejected | Unavailable:
@@ -66,7 +63,9 @@ def _decision(error: asyncpg.PostgresError) -> Rejected | Unavailable:
     # Dropped between the moment it was looked for and the insert; it is made again.
     missing = code == "23514" and _NO_PARTITION in str(error)
     if code.startswith(_DATA) and not missing:
-        return Rejected(REFUSED, f"{type(error).__name__} {code} {error.constraint_name or error.column_name or ''}")
-    reason = _REASONS.get(code) or _REASONS.get(code[:2], OTHER)
-    hint = ": run `meterbridge db migrate`" if reason == SCHEMA else ""
+        return Rejected(
+            ROW_REFUSED, f"{type(error).__name__} {code} {error.constraint_name or error.column_name or ''}"
+        )
+    reason = _REASONS.get(code) or _REASONS.get(code[:2], POSTGRES_ERROR)
+    hint = ": run `meterbridge db migrate`" if reason == POSTGRES_SCHEMA else ""
     return Unavailable(reason, f"{type(error).__name__} {code}{hint}")

@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import asyncpg
 
-from connectors.postgres.errors import BUSY, decisions
+from connectors.postgres.errors import decisions
 from connectors.postgres.pool import CONNECT_S
 from connectors.postgres.urls import with_defaults
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
+from schemas.reasons import POSTGRES_BUSY
 
 FOLDER: Final = Path(__file__).parent / "migrations"
 #: Roles for processes that own nothing, and what they may do.
@@ -130,7 +131,9 @@ async def _apply(connection: Any, migration: Migration) -> None:
             await connection.execute(migration.sql)
             await connection.execute(_RECORD, migration.version, migration.name, migration.checksum)
     except asyncpg.LockNotAvailableError as error:
-        raise Unavailable(BUSY, f"a table stayed locked for {_LOCK_WAIT}; nothing was changed, repeat") from error
+        raise Unavailable(
+            POSTGRES_BUSY, f"a table stayed locked for {_LOCK_WAIT}; nothing was changed, repeat"
+        ) from error
     except asyncpg.PostgresError as error:
         if str(error.sqlstate or "").startswith(("08", "53", "57")):
             raise

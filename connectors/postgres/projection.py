@@ -13,19 +13,12 @@ from connectors.postgres.pool import Database
 from connectors.postgres.rows import Aside, Resolved, Rows
 from connectors.postgres.rows_of_management import Removed
 from schemas.moments import MAX_US
+from schemas.reasons import BRIDGE, COPY, JOB, REPEATED, ROW_REFUSED, UNREADABLE
+from schemas.tables import AUDIT, CUSTOMERS, DELIVERIES, EVENTS, ORGS, RECEIPTS, REJECTED, USAGE
 from schemas.topics import TopicNames
 from streams.agents.project import Place, Projected
 
 log = structlog.get_logger(__name__)
-
-#: Why records are left out: they are none of ours, the call is in the log already, or Postgres takes no row of them.
-UNREADABLE, REPEATED, ROW_REFUSED = SKIPPED = ("unreadable", "repeated", "row_refused")
-#: How two billed calls may look like one: a request under two ids, a job of two customers, a call that two ledgers counted.
-BRIDGE, JOB, COPY = DOUBLED = ("bridge", "job", "copy")
-USAGE, EVENTS, RECEIPTS, REJECTED, CUSTOMERS, ORGS, AUDIT, DELIVERIES = TABLES = (
-    *("llm_usage_log", "lago_events", "receipts", "rejected_calls", "customer_records", "organisations", "audit_log"),
-    "webhook_delivery_logs",
-)
 
 _PLACE = "SELECT topic_id, next FROM projector_offsets WHERE topic = $1 AND partition = $2"
 _BEGIN = """

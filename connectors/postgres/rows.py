@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from connectors.operations.letters import AUDIT_ID, HOW, RESOLVES
 from schemas.decoding import DAMAGE, UNDECODABLE, decoder
 from schemas.moments import MAX_US
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
@@ -20,6 +19,7 @@ from schemas.wire import Call, RawRecord
 from streams.core.alias import alias_of, names_a_job
 from streams.core.call_types import JOBS
 from streams.core.decisions import BILLED, METERED
+from streams.core.letters import AUDIT_ID, HOW, RESOLVES
 from streams.core.tally import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
 from streams.core.writeoff import WRITTEN_OFF
 from streams.writes import MANIFEST, SEAL_SEQ

@@ -13,11 +13,12 @@ from typing import NoReturn
 import structlog
 
 from connectors.http.ingress.patience import Patience
-from connectors.http.ingress.rejections import TOO_LARGE, Refused, rejection
+from connectors.http.ingress.rejections import Refused, rejection
 from connectors.http.ingress.storing import Sender
 from connectors.kafka.producer import Record
 from connectors.spool.spool import Spool
 from schemas.errors import Rejected, Unavailable
+from schemas.reasons import TOO_LARGE
 
 #: LiteLLM's sender gives up after 5 s: Kafka's answer is awaited this long, the disk has the rest.
 KAFKA_S = 3.0

@@ -20,6 +20,8 @@ ORIGIN = ("origin_topic", "origin_partition", "origin_offset")
 ATTEMPTS = "attempts"
 #: Set by whoever puts a dead letter back: how often that was done.
 REQUEUED = "requeued"
+#: Of a mark: the letter's offset, what was done about it, and the line in the audit topic.
+RESOLVES, HOW, AUDIT_ID = "resolves", "how", "audit_id"
 CONNECT = "__connect.errors."
 
 #: Written anew at each failure.

@@ -14,13 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from structlog.testing import capture_logs
 
+import meterbridge_sdk
 from connectors.lago import orgs
 from connectors.lago.alone import Alone
 from connectors.lago.metered import InMemoryUsage
 from connectors.lago.org_billing import OrgBilling
 from connectors.lago.orgs import LagoIntegrationError
 from connectors.lago.subscription_ids import InMemoryIds
-from connectors.middleware import org_billing_service
 from tests.support.org_api import org_api
 from tests.support.sandbox import KEY, NOW, Clock, Lago, lago_sandbox
 
@@ -303,14 +303,14 @@ async def test_a_service_of_its_own_subscribes_its_orgs_through_meterbridge() ->
     """Ids are kept in one place: the snippet runs, and there is one subscription."""
     async with org_api() as api:
         url = str(api.http.base_url)
-        async with org_billing_service(url, "key", lago_url=api.lago.url, lago_key=KEY):
-            made = await orgs.subscribe_org_to_plan("org_1", "starter", "Acme", "a@acme.io", "user_1")
+        async with meterbridge_sdk.org_billing_service(url, "key"):
+            made = await meterbridge_sdk.subscribe_org_to_plan("org_1", "starter", "Acme", "a@acme.io", "user_1")
             assert made.external_id == api.records.all["org_1"].subscription_id
-            assert await orgs.get_subscription("org_1") == made
-            upgraded = await orgs.create_subscription("org_1", "professional")
+            assert await meterbridge_sdk.get_subscription("org_1") == made
+            upgraded = await meterbridge_sdk.create_subscription("org_1", "professional")
             assert (upgraded.external_id, upgraded.plan_code) == (made.external_id, "professional")
-            with pytest.raises(LagoIntegrationError, match="plan_not_found"):
-                await orgs.subscribe_org_to_plan("org_2", "nope", "Bob", "b@b.io")
+            with pytest.raises(meterbridge_sdk.BillingRejected, match="plan_not_found"):
+                await meterbridge_sdk.subscribe_org_to_plan("org_2", "nope", "Bob", "b@b.io")
         assert await customers(api.lago) == ["org_1"]
         assert len(await subscriptions(api.lago)) == 1
 

@@ -13,7 +13,8 @@ from aiohttp import web
 from connectors.http.connections import MAX_HEADERS, MAX_LINE, BoundedRunner, admitted
 from connectors.http.middleware import Door
 from connectors.http.origins import Origins
-from connectors.http.strangers import FULL, FULL_OF_ONE, SILENT, Bounds, Strangers
+from connectors.http.strangers import Bounds, Strangers
+from schemas.reasons import FULL, FULL_OF_ONE, SILENT
 
 HEAD_S = 0.4
 CANARY = "c4n4ry"

@@ -10,8 +10,8 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from connectors.operations.letters import AUDIT_ID, HOW, RESOLVES
 from schemas.records import Receipt, Rejection
+from streams.core.letters import AUDIT_ID, HOW, RESOLVES
 from streams.core.tally import Tally, totals
 from tests.support.database import migrated_database, rows
 from tests.support.history import PREFIX, TOPICS, Said, history

@@ -8,9 +8,8 @@ import httpx
 import msgspec
 import pytest
 
-from connectors.lago.metered import MeteredEvent
-from connectors.middleware.client import OrgClient
 from connectors.settings import Settings
+from meterbridge_sdk import MeterbridgeClient
 from schemas.customers import OrgRecord
 from schemas.topics import AUDIT, ORGS, RAW
 from tests.support.kafka import Kafka
@@ -111,7 +110,7 @@ async def test_other_services_record_usage_and_read_limits_through_their_client(
         await ask(server, "POST", f"{ORG}/setup", 201, json=SETUP)
         await ask(server, "PUT", f"{ORG}/limits", json={"limits": {"tokens": 5}})
         await ask(server, "PUT", "/api/v1/billing/plans/starter/limits", json={"limits": {"requests": 9}})
-        client = OrgClient(http, str(server.http.base_url), BEARER["Authorization"].removeprefix("Bearer "))
-        await client.record(MeteredEvent("org_1", "tx-1", "api_call", 1_741_219_251_000_000, {"org_id": "org_1"}))
-        assert (await client.of_org("org_1"), await client.of_plan("starter")) == ({"tokens": 5}, {"requests": 9})
+        client = MeterbridgeClient(http, str(server.http.base_url), BEARER["Authorization"].removeprefix("Bearer "))
+        await client.record_usage("org_1", "api_call", "tx-1", {"tokens": 1}, "2025-03-06T00:00:51Z")
+        assert await client.get_limits("org_1") == {"tokens": 5, "requests": 9}
     assert len(stored(settings, RAW)) == 1

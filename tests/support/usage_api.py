@@ -11,12 +11,10 @@ import httpx
 from aiohttp import web
 
 from connectors.http.problem import Problem
-from connectors.middleware.client import OrgClient
-from streams.core.backoff import RetryPolicy
+from meterbridge_sdk import MeterbridgeClient
 
 KEY = "mb_key"
 RECORD = "/api/v1/billing/org/organizations/{org_id}/usage/record"
-LIMITS = ("/api/v1/billing/org/organizations/{name}/limits", "/api/v1/billing/plans/{name}/limits")
 #: Instead of a status: the connection ends, with the usage stored or not; no answer comes in time.
 CUT, STORED_AND_CUT, SILENT = "cut", "stored and cut", "silent"
 
@@ -29,7 +27,6 @@ class UsageApi:
         script: what the next requests get, each a status, CUT, STORED_AND_CUT or SILENT; then all is well.
         stored: usage by its transaction id, as it came first.
         bodies: of every request, as they came.
-        limits: by org or plan.
         awake: ends every silence.
     """
 
@@ -37,7 +34,6 @@ class UsageApi:
     script: list[int | str] = field(default_factory=list)
     stored: dict[str, dict[str, Any]] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
-    limits: dict[str, dict[str, int]] = field(default_factory=dict)
     awake: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def record(self, request: web.Request) -> web.Response:
@@ -61,12 +57,6 @@ class UsageApi:
             return web.json_response(answer, status=202)
         return Problem(fate, "scripted", "as the test wants", {"Retry-After": "2"}).response()
 
-    async def tell_limits(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        if name not in self.limits:
-            return Problem(404, "unknown_org").response()
-        return web.json_response({"limits": self.limits[name]})
-
     @property
     def calls(self) -> list[dict[str, Any]]:
         """Properties of what is stored, in order."""
@@ -79,8 +69,6 @@ async def usage_api() -> AsyncIterator[UsageApi]:
     api = UsageApi()
     app = web.Application()
     app.router.add_post(RECORD, api.record)
-    for path in LIMITS:
-        app.router.add_get(path, api.tell_limits)
     async with serving(app) as url:
         api.url = url
         yield api
@@ -109,6 +97,8 @@ class Sleeps:
         await asyncio.sleep(0)
 
 
-def org_client(api: UsageApi, http: httpx.AsyncClient, key: str = KEY, sleep: Any = None, **options: Any) -> OrgClient:
+def sdk_client(
+    api: UsageApi, http: httpx.AsyncClient, key: str = KEY, sleep: Any = None, **options: Any
+) -> MeterbridgeClient:
     """A client of it whose waits are not slept."""
-    return OrgClient(http, api.url, key, policy=RetryPolicy(lambda: 1.0), sleep=sleep or Sleeps(), **options)
+    return MeterbridgeClient(http, api.url, key, random_number=lambda: 1.0, sleep=sleep or Sleeps(), **options)

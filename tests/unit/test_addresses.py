@@ -5,7 +5,7 @@ from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaTimeou
 from confluent_kafka import KafkaError as LibrdkafkaError
 from confluent_kafka import KafkaException
 
-from connectors.addresses import with_address
+from connectors.commands.unreachable import with_address
 from connectors.kafka.away import kafka_sentence
 from connectors.lago.errors import LagoRejected, LagoUnavailable
 from connectors.settings import Settings, load_settings

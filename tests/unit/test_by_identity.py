@@ -5,11 +5,12 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from connectors.customers.by_identity import CUSTOMER, FAILED, UNKNOWN, Announce, IdentityMapper, identity_of
+from connectors.customers.by_identity import Announce, IdentityMapper, identity_of
 from connectors.customers.mappings import Mapped
 from connectors.lago.errors import LagoRejected, LagoUnavailable
 from connectors.lago.shapes import Customer
 from schemas.customer_id import UNATTRIBUTED
+from schemas.reasons import CUSTOMER, LOOKUP_FAILED, NO_CUSTOMER
 
 KNOWN = msgspec.convert({"external_id": "acme"}, Customer)
 
@@ -45,7 +46,7 @@ async def test_lagos_customers_are_mapped_and_others_are_not() -> None:
     await world.mapper.look()
     assert world.written == ["acme"]
     assert world.asked == ["stranger", "acme"], "nobody is a customer of that name"
-    assert sorted(world.outcomes) == sorted([CUSTOMER, UNKNOWN, UNKNOWN])
+    assert sorted(world.outcomes) == sorted([CUSTOMER, NO_CUSTOMER, NO_CUSTOMER])
 
 
 async def test_a_stranger_is_asked_about_ever_less_often_and_never_forgotten() -> None:
@@ -74,7 +75,7 @@ async def test_while_lago_is_away_it_is_asked_a_few_times_and_nobody_is_taken_fo
     world = World(f"name-{number}" for number in range(1000))
     world.error = LagoUnavailable("connect")
     await world.mapper.look()
-    assert (len(world.asked), set(world.outcomes)) == (4, {FAILED})
+    assert (len(world.asked), set(world.outcomes)) == (4, {LOOKUP_FAILED})
     world.error = None
     world.held = ["acme"]
     await world.mapper.look()
@@ -85,7 +86,7 @@ async def test_an_id_that_lago_cannot_have_is_a_strangers() -> None:
     world = World(["a/../b"])
     world.error = LagoRejected("unsafe_id")
     await world.mapper.look()
-    assert (world.written, world.outcomes) == ([], [UNKNOWN])
+    assert (world.written, world.outcomes) == ([], [NO_CUSTOMER])
 
 
 @pytest.mark.parametrize("name", ["", "  ", "\0", UNATTRIBUTED, UNATTRIBUTED + "x"])

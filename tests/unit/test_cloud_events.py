@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from connectors.http.ingress.rejections import BAD_NUMBER, NOT_AN_OBJECT, NOT_JSON, WRONG_TYPE, Refused
+from connectors.http.ingress.rejections import Refused
 from connectors.http.ingress.strip import customer_of_rest, strip
+from schemas.reasons import BAD_NUMBER, NOT_AN_OBJECT, NOT_JSON, WRONG_TYPE
 from schemas.usage import Usage
 from schemas.wire import CLOUDEVENT, FLAT, RawRecord
 from streams.core.customer_key import CUSTOMER_ID_FIELDS

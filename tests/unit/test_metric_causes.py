@@ -8,9 +8,9 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from connectors.metrics import Metrics
-from connectors.postgres.projection import DOUBLED
 from connectors.worker_sensors import WorkerSensors
 from schemas.ledger import Position
+from schemas.reasons import DOUBLED
 from schemas.records import Receipt
 from streams.agents.project import Projected
 from streams.core.changes import Changes

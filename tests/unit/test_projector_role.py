@@ -11,10 +11,11 @@ from connectors.cli import app
 from connectors.commands.parsers.worker import ROLES
 from connectors.commands.worker import roles_of
 from connectors.metrics import Metrics
-from connectors.postgres.errors import REASONS, decisions
+from connectors.postgres.errors import decisions
 from connectors.settings import load_settings
 from connectors.worker_sensors import WorkerSensors
 from schemas.errors import Rejected, Unavailable
+from schemas.reasons import POSTGRES_FAILURES
 from streams.agents.project import Projected
 
 
@@ -44,7 +45,10 @@ def test_rows_failures_and_what_was_passed_over_are_counted() -> None:
     assert scrape.value("meterbridge_projected_rows_total", table="llm_usage_log") == 7
     assert scrape.value("meterbridge_projected_rows_total", table="lago_events") == 0
     assert scrape.value("meterbridge_projection_skipped_total", reason="repeated") == 2
-    assert [scrape.value("meterbridge_postgres_failures_total", reason=reason) for reason in REASONS] == [1, *[0] * 6]
+    assert [scrape.value("meterbridge_postgres_failures_total", reason=reason) for reason in POSTGRES_FAILURES] == [
+        1,
+        *[0] * 6,
+    ]
 
 
 def test_the_lag_is_the_age_of_the_oldest_partition_and_grows_while_nothing_moves() -> None:

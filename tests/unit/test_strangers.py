@@ -5,7 +5,8 @@ from ipaddress import ip_network
 import pytest
 
 from connectors.http.origins import Origins
-from connectors.http.strangers import FULL, FULL_OF_ONE, Bounds, Strangers
+from connectors.http.strangers import Bounds, Strangers
+from schemas.reasons import FULL, FULL_OF_ONE
 
 
 class Connection:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from connectors.lago.subscription_ids import BY_MOMENT, STABLE, InMemoryIds, check_template, subscription_id
+from connectors.lago.subscription_ids import InMemoryIds
 from schemas.errors import Rejected
+from streams.core.subscription_ids import BY_MOMENT, STABLE, check_template, subscription_id
 
 
 def test_the_documented_form_and_the_stable_one() -> None:

@@ -32,10 +32,18 @@ def rebill(
             help="Also what is on another customer's invoice, who has the subscription's id now: give that one its money back first.",
         ),
     ] = False,
+    also_unclear: Annotated[
+        bool,
+        typer.Option(
+            "--also-unclear",
+            help="Also what may be on the last invoice, which does not tell: look that it is not on it first.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bill usage again that was sent to a subscription after its end: on the org's next subscription. Needs Postgres.
+    """Bill usage again that was sent to a subscription after its end, or after its last invoice was counted: on the
+    org's next subscription. Needs Postgres.
 
-    Exit code 1: some of it has nowhere to go yet, or is on another customer's invoice.
+    Exit code 1: some of it has nowhere to go yet, is on another customer's invoice, or may be on the last one (`unclear`).
     """

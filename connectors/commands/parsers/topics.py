@@ -13,7 +13,8 @@ topics = group("Create or check the Kafka topics.")
 @topics.command(epilog="Example: KAFKA_PARTITIONS=12 meterbridge topics create")
 @deferred()
 def create(as_json: AsJson = False) -> None:
-    """Create missing topics. Existing topics are not changed; a sentence names each one that is wrong."""
+    """Create missing topics. Existing topics are not changed; a sentence names each one that is wrong. Exit code 1 if no
+    process can start with one, for its number of partitions or a setting by which usage is lost."""
 
 
 @topics.command(epilog="Example: meterbridge topics check && meterbridge worker")

@@ -19,10 +19,11 @@ from connectors.http.connections import admitted
 from connectors.http.health import json_response
 from connectors.http.intake import Intake
 from connectors.http.problem import CLOSES, Problem
-from connectors.lago.webhook_handlers import REPEATED, Payload, WebhookHandlers, kind_of
+from connectors.lago.webhook_handlers import Payload, WebhookHandlers, kind_of
 from connectors.lago.webhook_signatures import UNIQUE_KEY, check_signature, check_signed
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected, Unavailable
+from schemas.reasons import REPEATED_WEBHOOK
 from schemas.records import DeliveryAttempt
 
 PATH: Final = "/webhooks/lago"
@@ -123,7 +124,7 @@ class LagoWebhooks:
     async def _taken(self, payload: Payload, key: str, started: float) -> str:
         repeats = self._done.get(key, 0) if key else 0
         try:
-            outcome = REPEATED if repeats else await self._handlers.handle(payload)
+            outcome = REPEATED_WEBHOOK if repeats else await self._handlers.handle(payload)
         except (Rejected, Unavailable) as error:
             self._told(kind_of(payload), error.reason)
             await self._record(payload, key, as_problem(error).status, error.reason, 1, started)

@@ -7,10 +7,10 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
+from connectors.customers.mapping_rows import MappingRow
 from connectors.customers.mappings import Mappings
 from connectors.http.api.endpoints import Asked, Endpoint
 from connectors.http.api.mapping import WRITE, RequestGuard
-from connectors.http.api.mapping_bodies import MappingRow
 from connectors.http.problem import CLOSES, Problem
 from connectors.http.unpacking import Unpacker
 from connectors.operations.import_kinds import MappingRows, columns_of

@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Raw
 
 from connectors.http.ingress.brackets import TEXT, end_of_nested
-from connectors.http.ingress.rejections import NOT_JSON, TOO_MANY, Refused
+from connectors.http.ingress.rejections import Refused
 from schemas.decoding import UNDECODABLE
+from schemas.reasons import NOT_JSON, TOO_MANY
 from schemas.wire import WRAPPERS
 from streams.core.tolerant import AMOUNTS, loose_json
 

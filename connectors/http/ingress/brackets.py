@@ -10,7 +10,8 @@ from re import DOTALL, Pattern
 from re import compile as re_compile
 from typing import Final
 
-from connectors.http.ingress.rejections import NOT_JSON, Refused
+from connectors.http.ingress.rejections import Refused
+from schemas.reasons import NOT_JSON
 
 TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 

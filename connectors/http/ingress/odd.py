@@ -4,7 +4,8 @@ from hashlib import sha256
 from typing import Final
 
 from connectors.http.ingress.bodies import Element
-from connectors.http.ingress.rejections import TOO_COMPLEX, TOO_DEEP, TOO_LARGE, Refused
+from connectors.http.ingress.rejections import Refused
+from schemas.reasons import TOO_COMPLEX, TOO_DEEP, TOO_LARGE
 from streams.core.json_budget import Budget
 
 #: Elements of one body that hold nothing of a call and have a record of their own; the others share one: three bytes

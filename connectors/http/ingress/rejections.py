@@ -8,16 +8,6 @@ from msgspec import Raw
 from schemas.errors import Rejected
 from schemas.records import Rejection
 
-#: The closed list of the ingress's reasons (docs/errors.md); each is a metric label.
-NOT_JSON = "not_json"  # does not parse: only length, hash and the error's place are kept
-NOT_AN_OBJECT = "not_an_object"  # a number, text or list where a call is expected
-WRONG_TYPE = "wrong_type"  # a field of the wrong type: the call is kept without it
-BAD_NUMBER = "bad_number"  # NaN, Infinity or out of range: cannot be stored as JSON
-TOO_DEEP = "too_deep"  # nested deeper than any JSON parser follows
-TOO_COMPLEX = "too_complex"  # damaged, and of more parts than the tolerant reader builds
-TOO_LARGE = "too_large"  # above a record's size even without prompts
-TOO_MANY = "too_many_elements"  # of a whole body
-
 #: Of a stored record; below Kafka's own limits (`message.max.bytes` is 1 000 000 by default).
 MAX_RECORD_BYTES = 900_000
 

@@ -13,7 +13,7 @@ from connectors.http.connections import admitted
 from connectors.http.ingress.auth import Stale, WebhookAuth
 from connectors.http.ingress.cloud_events import event_of, holds_events
 from connectors.http.ingress.patience import Patience
-from connectors.http.ingress.rejections import TOO_MANY, Refused
+from connectors.http.ingress.rejections import Refused
 from connectors.http.ingress.storing import Outcome, Store
 from connectors.http.intake import Intake
 from connectors.http.origins import Origins
@@ -21,6 +21,7 @@ from connectors.http.pace import Pace
 from connectors.http.problem import CLOSES, Problem, try_again
 from connectors.http.unpacking import PACKED
 from schemas.errors import Unavailable
+from schemas.reasons import TOO_MANY
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO
 
 _STATUS = {"status": "accepted", "message": "Event queued for processing"}

@@ -9,7 +9,8 @@ import json
 from base64 import b64decode
 from typing import Any
 
-from connectors.http.ingress.rejections import NOT_AN_OBJECT, NOT_JSON, TOO_COMPLEX, TOO_DEEP, Refused
+from connectors.http.ingress.rejections import Refused
+from schemas.reasons import NOT_AN_OBJECT, NOT_JSON, TOO_COMPLEX, TOO_DEEP
 from streams.core.json_budget import Budget
 from streams.core.tolerant import loose_json
 

@@ -9,18 +9,11 @@ from typing import Protocol
 from connectors.http.ingress.bodies import Element, Wrapped, split, wrapped_in
 from connectors.http.ingress.context import Kept
 from connectors.http.ingress.odd import OddElements
-from connectors.http.ingress.rejections import (
-    NOT_JSON,
-    TOO_DEEP,
-    TOO_LARGE,
-    TOO_MANY,
-    Refused,
-    rejection,
-    shared_rejection,
-)
+from connectors.http.ingress.rejections import Refused, rejection, shared_rejection
 from connectors.http.ingress.strip import Odd, customer_of_rest, strip, strip_sound
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
+from schemas.reasons import NOT_JSON, TOO_DEEP, TOO_LARGE, TOO_MANY
 
 #: A slice is parsed without a pause and then awaits its acks: bounds memory and the event loop's stalls.
 _SLICE_ELEMENTS = 500

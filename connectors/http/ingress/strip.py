@@ -14,11 +14,12 @@ from connectors.http.ingress.answers import with_answer_id
 from connectors.http.ingress.bodies import Element, Wrapped, calls_in, wrapped_in
 from connectors.http.ingress.cloud_events import call_in
 from connectors.http.ingress.context import Kept, Taken
-from connectors.http.ingress.rejections import MAX_RECORD_BYTES, TOO_LARGE, Refused
+from connectors.http.ingress.rejections import MAX_RECORD_BYTES, Refused
 from connectors.http.ingress.salvage import tree_of, with_data
 from connectors.http.ingress.secrets import without_secrets
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
+from schemas.reasons import TOO_LARGE
 from schemas.wire import (
     CLOUDEVENT,
     ENVELOPE_VERSION,

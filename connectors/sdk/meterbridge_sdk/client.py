@@ -1,0 +1,205 @@
+"""Meterbridge's API for a service: usage is recorded, subscriptions, usage and limits are read."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+
+import httpx
+
+from meterbridge_sdk.errors import BillingRejected
+from meterbridge_sdk.events import Timestamp, UsageEvent, Value, usage_event
+from meterbridge_sdk.responses import (
+    CurrentUsage,
+    OrgSubscription,
+    invalid,
+    json_object,
+    limits_of,
+    subscription_of,
+    usage_of,
+)
+from meterbridge_sdk.transport import ATTEMPTS, Transport
+from meterbridge_sdk.wire import (
+    API_CALL,
+    CHANGE_PLAN,
+    CURRENT_USAGE,
+    LIMITS,
+    NO_SUBSCRIPTION,
+    OTHER_PLAN,
+    RECORD_USAGE,
+    SETUP,
+    SUBSCRIPTION,
+    UNKNOWN_ORG,
+    Route,
+)
+
+
+class MeterbridgeClient:
+    """Meterbridge's API for one service.
+
+    Args:
+        http: pooled; its owner closes it. Its timeout, seconds, is that of one attempt.
+        url: of Meterbridge's API, `https://billing.example.com` for example.
+        api_key: the API key's token. It needs the scopes `usage:write` and `orgs:read`; `orgs:write` to subscribe orgs.
+        attempts: to send one request, at least 1; what only reads is sent at most twice. Waits between them are at most 5 s.
+        random_number: a random number in `[0, 1)`.
+        sleep: waits for a number of seconds.
+        now: the time now, seconds since 1970.
+
+    Raises:
+        ValueError: `url` is no HTTP address, `api_key` cannot be a header, or `attempts` is below 1.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        url: str,
+        api_key: str,
+        *,
+        attempts: int = ATTEMPTS,
+        random_number: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._transport = Transport(
+            http, url, api_key, attempts=attempts, random_number=random_number, sleep=sleep, now=now
+        )
+        self._now = now
+
+    async def record_usage(
+        self,
+        org_id: str,
+        event_code: str,
+        transaction_id: str,
+        properties: Mapping[str, Value] | None = None,
+        timestamp: Timestamp | None = None,
+    ) -> UsageEvent:
+        """Record a usage event; it is durable in Kafka on return.
+
+        Args:
+            org_id: the org that pays.
+            event_code: code of the billable metric.
+            transaction_id: the event's id; the same id again is the same event.
+            properties: what the metric reads, with at most 4096 bytes of names and values.
+            timestamp: when it happened; None = now.
+
+        Returns:
+            The event as it was sent.
+
+        Raises:
+            BillingRejected: the event is wrong; `reason` says how.
+            BillingUnavailable: it is not known to be stored; the same call again, with a timestamp, is safe.
+        """
+        event = usage_event(org_id, event_code, transaction_id, properties, timestamp, self._now())
+        await self.send(event)
+        return event
+
+    async def record_api_call(
+        self,
+        org_id: str,
+        transaction_id: str,
+        endpoint: str,
+        user_id: str | None = None,
+        tokens: int = 0,
+        model: str | None = None,
+    ) -> UsageEvent:
+        """Record one API call, on the metric `api_call`; result and errors as of `record_usage`."""
+        properties = api_call_properties(endpoint, user_id, tokens, model)
+        return await self.record_usage(org_id, API_CALL, transaction_id, properties)
+
+    async def send(self, event: UsageEvent) -> None:
+        """Record an event that was made before; errors as of `record_usage`."""
+        sent = {
+            "event_code": event.event_code,
+            "transaction_id": event.transaction_id,
+            "properties": dict(event.properties),
+            "timestamp": event.timestamp,
+        }
+        response = await self._transport.request(RECORD_USAGE, event.org_id, sent)
+        stored = json_object(response).get("transaction_id")
+        if response.status_code != HTTPStatus.ACCEPTED or stored != event.transaction_id:
+            raise invalid(response)
+
+    async def get_subscription(self, org_id: str) -> OrgSubscription | None:
+        """The org's subscription; None = it has none. Meterbridge's answer is at most 15 s old.
+
+        Raises:
+            BillingError: the answer is not known.
+        """
+        response = await self._found(SUBSCRIPTION, org_id)
+        return None if response is None else subscription_of(response)
+
+    async def get_current_usage(self, org_id: str) -> CurrentUsage | None:
+        """What Lago counts in the org's running billing period; None = the org has no active subscription.
+
+        Raises:
+            BillingError: the answer is not known.
+        """
+        response = await self._found(CURRENT_USAGE, org_id)
+        return None if response is None else usage_of(response)
+
+    async def get_limits(self, org_id: str) -> dict[str, int]:
+        """The org's limits by name, its own before those of its plan; `{}` = none. See docs/sdk.md, Limits.
+
+        Raises:
+            BillingError: the answer is not known.
+        """
+        response = await self._found(LIMITS, org_id)
+        return {} if response is None else limits_of(response, "effective")
+
+    async def subscribe_org_to_plan(
+        self,
+        org_id: str,
+        plan_code: str,
+        org_name: str = "",
+        email: str = "",
+        user_id: str | None = None,
+        *,
+        billing_time: str = "anniversary",
+        subscription_at: str | None = None,
+    ) -> OrgSubscription:
+        """Make the org's customer and subscription where they are missing; change the plan if it is on another one.
+
+        Meterbridge keeps subscription ids, so this is safe to repeat and never makes a second subscription.
+
+        Args:
+            plan_code: a plan that Lago has.
+            org_name, email: of a customer that is made.
+            user_id: who made the org; it is kept in the customer's metadata.
+            billing_time: `anniversary` or `calendar`.
+            subscription_at: when it begins, ISO 8601; None = now.
+
+        Raises:
+            BillingRejected: `plan_not_found` or another reason of docs/errors.md.
+            BillingUnavailable: it is not known whether it was done; the same call again is safe.
+        """
+        wanted = {
+            "plan_code": plan_code,
+            "org_name": org_name,
+            "email": email,
+            "user_id": user_id or "",
+            "billing_time": billing_time,
+            **({} if subscription_at is None else {"subscription_at": subscription_at}),
+        }
+        try:
+            response = await self._transport.request(SETUP, org_id, wanted)
+        except BillingRejected as error:
+            if error.reason != OTHER_PLAN:
+                raise
+            response = await self._transport.request(CHANGE_PLAN, org_id, {"plan_code": plan_code})
+        return subscription_of(response, "subscription")
+
+    async def _found(self, route: Route, org_id: str) -> httpx.Response | None:
+        """None where Meterbridge itself says that there is no such org or subscription."""
+        try:
+            return await self._transport.request(route, org_id)
+        except BillingRejected as error:
+            if error.status == HTTPStatus.NOT_FOUND and error.reason in {NO_SUBSCRIPTION, UNKNOWN_ORG}:
+                return None
+            raise
+
+
+def api_call_properties(endpoint: str, user_id: str | None, tokens: int, model: str | None) -> dict[str, Value]:
+    """Properties of an event on the metric `api_call`."""
+    return {"endpoint": endpoint, "user_id": user_id, "tokens": tokens, "model": model}

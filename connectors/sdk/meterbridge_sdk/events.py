@@ -1,0 +1,105 @@
+"""A usage event: what a service measured, in the form in which it is sent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from math import isfinite
+
+from meterbridge_sdk.errors import BillingRejected
+from meterbridge_sdk.wire import MAX_DIGITS, MAX_ID_BYTES, MAX_PROPERTIES_BYTES
+
+#: Value of a property. A property that is None is left out.
+Value = str | int | float | Decimal | bool | None
+#: Seconds or milliseconds since 1970, an ISO 8601 text, or a `datetime` with a time zone.
+Timestamp = datetime | float | int | str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvent:
+    """One usage event of an org.
+
+    Fields:
+        org_id: the org, which is Lago's customer.
+        transaction_id: the event's id; Meterbridge bills two events of an org with the same id once.
+        event_code: code of the billable metric.
+        timestamp: when it happened, as it is sent.
+        properties: text to text; numbers are plain digits without an exponent.
+    """
+
+    org_id: str
+    transaction_id: str
+    event_code: str
+    timestamp: str | int | float
+    properties: Mapping[str, str]
+
+
+def usage_event(
+    org_id: str,
+    event_code: str,
+    transaction_id: str,
+    properties: Mapping[str, Value] | None,
+    timestamp: Timestamp | None,
+    now_s: float,
+) -> UsageEvent:
+    """Make an event that can be sent. Meterbridge checks the rest: the characters of ids, the numbers, the moment.
+
+    Args:
+        org_id, event_code, transaction_id: 1 to 255 bytes of UTF-8 each.
+        properties: names and values have at most 4096 bytes of UTF-8 together; None = none.
+        timestamp: when it happened; None = now.
+        now_s: the time now, seconds since 1970.
+
+    Raises:
+        BillingRejected: `bad_event`, `bad_property`, `bad_time`, `number_out_of_range`.
+    """
+    for text in (org_id, event_code, transaction_id):
+        if not text.strip() or text in {".", ".."} or text != _clean(text) or len(text.encode()) > MAX_ID_BYTES:
+            raise BillingRejected(
+                "bad_event", f"an id and a code have 1 to {MAX_ID_BYTES} bytes of UTF-8, none of them 0"
+            )
+    texts = {_clean(name): _text(name, value) for name, value in (properties or {}).items() if value is not None}
+    if sum(len((name + text).encode()) for name, text in texts.items()) > MAX_PROPERTIES_BYTES:
+        raise BillingRejected("bad_property", f"names and values have at most {MAX_PROPERTIES_BYTES} bytes together")
+    moment = datetime.fromtimestamp(now_s, UTC) if timestamp is None else timestamp
+    return UsageEvent(org_id, transaction_id, event_code, _moment(moment), texts)
+
+
+def _moment(moment: Timestamp) -> str | int | float:
+    if not isinstance(moment, datetime):
+        if isinstance(moment, float) and not isfinite(moment):
+            raise BillingRejected("bad_time", "a timestamp is a finite number")
+        return moment
+    if moment.tzinfo is None:
+        raise BillingRejected("bad_time", "a datetime needs a time zone")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, int):
+        return _digits(name, Decimal(value))
+    if isinstance(value, float) and isfinite(value):
+        return _digits(name, Decimal(repr(value)))
+    if isinstance(value, Decimal) and value.is_finite():
+        return _digits(name, value)
+    raise BillingRejected("bad_property", f"{name} is neither a text, a finite number nor a boolean")
+
+
+def _digits(name: str, number: Decimal) -> str:
+    """Plain digits, `0.00014500` -> `0.000145`: Lago skips a number with an exponent."""
+    if not number:
+        return "0"
+    # Checked first: written out, 1e1000000000 would fill the memory.
+    if abs(number.adjusted()) > MAX_DIGITS:
+        raise BillingRejected("number_out_of_range", f"{name} is larger or smaller than Lago can hold")
+    text = format(number, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _clean(text: str) -> str:
+    """Without NUL, which Postgres refuses, and with U+FFFD for half characters, which UTF-8 cannot hold."""
+    return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

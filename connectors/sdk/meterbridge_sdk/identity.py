@@ -1,0 +1,47 @@
+"""Which org a request belongs to, by what the service's own authentication has found out.
+
+A header is never read: a client that writes a header could let another org pay.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentOrg:
+    """The org that pays for a request, and its user who sent it; `user_id` None = not known."""
+
+    org_id: str
+    user_id: str | None = None
+
+
+#: Gives the org of a request, or None for a request that is not billed. The request is aiohttp's, or an ASGI scope.
+IdentifyOrg = Callable[[Any], CurrentOrg | None]
+
+
+def get_current_org(request: Any) -> CurrentOrg | None:
+    """The org of a request's `user`.
+
+    The user is `request["user"]` on aiohttp, `request.state.user` on Starlette and FastAPI, or what Starlette's
+    `AuthenticationMiddleware` sets. It is a mapping or an object with `org_id`, and with `id` or `user_id`.
+
+    Args:
+        request: aiohttp's or Starlette's request, or an ASGI scope.
+
+    Returns:
+        None where the request has no user, or its user has no org.
+    """
+    scope = getattr(request, "scope", request)
+    user = _member(_member(scope, "state"), "user") or _member(scope, "user")
+    org_id = _member(user, "org_id")
+    if org_id is None or not str(org_id).strip():
+        return None
+    user_id = _member(user, "id")
+    if user_id is None:
+        user_id = _member(user, "user_id")
+    return CurrentOrg(str(org_id).strip(), None if user_id is None else str(user_id))
+
+
+def _member(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)

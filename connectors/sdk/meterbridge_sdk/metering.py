@@ -1,0 +1,119 @@
+"""What is recorded of a request and its response; the same on every web framework."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from meterbridge_sdk.client import api_call_properties
+from meterbridge_sdk.events import UsageEvent, usage_event
+from meterbridge_sdk.identity import IdentifyOrg, get_current_org
+from meterbridge_sdk.logs import log_event
+from meterbridge_sdk.recorder import UsageRecorder
+from meterbridge_sdk.request_ids import ID_HEADERS, REQUEST_ID, RequestIds, given_id, transaction_id
+from meterbridge_sdk.service import running_service
+from meterbridge_sdk.wire import API_CALL
+
+#: Response headers: how many tokens the call took, and of which model.
+TOKENS_USED: Final = "X-Tokens-Used"
+MODEL_USED: Final = "X-Model-Used"
+_FIRST_ERROR: Final = 400
+#: Characters of values that others choose; an event has room for 4096 bytes.
+_MAX_PATH, _MAX_MODEL = 500, 255
+#: Digits of a number of tokens.
+_MAX_TOKEN_DIGITS: Final = 18
+
+
+class ServedRequest(NamedTuple):
+    """A request whose response has begun.
+
+    Fields:
+        request_headers, response_headers: names in lower case are found.
+        generated_id: the request's id if neither the request nor the response has one.
+    """
+
+    method: str
+    path: str
+    request_headers: Mapping[str, str]
+    status: int
+    response_headers: Mapping[str, str]
+    generated_id: str
+
+
+class RequestMeter:
+    """Turns served requests into usage events.
+
+    Args:
+        recorder: takes the events; None = that of the running `org_billing_service`.
+        identify: gives the org of a request; None = the request is not billed.
+        id_headers: request headers that hold a request's id; the first one that is not empty counts.
+        now_ns: the time now, nanoseconds since 1970 UTC.
+
+    Attributes:
+        new_id: makes an id for a request, see `RequestIds`.
+    """
+
+    def __init__(
+        self,
+        recorder: UsageRecorder | None = None,
+        identify: IdentifyOrg = get_current_org,
+        id_headers: Sequence[str] = ID_HEADERS,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._recorder = recorder
+        self._identify = identify
+        self._id_headers = tuple(id_headers)
+        self._now_ns = now_ns
+        self.new_id = RequestIds(now_ns)
+
+    def id_for_response(self, request_headers: Mapping[str, str], generated_id: str) -> str | None:
+        """The `X-Request-ID` that the response must carry; None where the client has sent an id of its own."""
+        return generated_id if given_id(request_headers, self._id_headers) is None else None
+
+    def record(self, request: Any, served: ServedRequest) -> None:
+        """Record the request if it is an org's. Never raises: billing must not break the response.
+
+        Args:
+            request: what `identify` gets.
+            served: the request and its response.
+        """
+        try:
+            event = self._event(request, served)
+            if event is not None:
+                (self._recorder or running_service().recorder).put(event)
+        except Exception as error:  # noqa: BLE001  # logged with its traceback
+            log_event(
+                logging.ERROR,
+                "usage_dropped",
+                error,
+                reason=type(error).__name__,
+                method=served.method,
+                path=served.path,
+                status=served.status,
+            )
+
+    def _event(self, request: Any, served: ServedRequest) -> UsageEvent | None:
+        """None for a request that is not an org's, and for an error that took no tokens."""
+        org = self._identify(request)
+        tokens = _tokens(served)
+        if org is None or (served.status >= _FIRST_ERROR and not tokens):
+            return None
+        header, value = given_id(served.request_headers, self._id_headers) or (
+            REQUEST_ID,
+            served.response_headers.get(REQUEST_ID.lower(), ""),
+        )
+        value = value or served.generated_id
+        name = transaction_id(org.org_id, org.user_id, served.method, served.path, header, value)
+        model = served.response_headers.get(MODEL_USED.lower(), "")[:_MAX_MODEL] or None
+        properties = api_call_properties(served.path[:_MAX_PATH], org.user_id, tokens, model)
+        return usage_event(org.org_id, API_CALL, name, properties, None, self._now_ns() / 1e9)
+
+
+def _tokens(served: ServedRequest) -> int:
+    """0 where the response does not say; what is no number is logged and counts as 0."""
+    text = served.response_headers.get(TOKENS_USED.lower(), "").strip()
+    if text.isascii() and text.isdigit():
+        return int(text[:_MAX_TOKEN_DIGITS])
+    if text:
+        log_event(logging.ERROR, "invalid_token_count", method=served.method, path=served.path, header=TOKENS_USED)
+    return 0

@@ -1,0 +1,191 @@
+"""Usage events on their way from a service to Meterbridge. The service's requests do not wait for them.
+
+While the process lives, every event that was taken is recorded once, or a line of the log has all of it and
+`counts.dropped` or `counts.rejected` grows by one. Events that wait in memory are gone when the process is killed.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from meterbridge_sdk.errors import BillingError
+from meterbridge_sdk.events import UsageEvent
+from meterbridge_sdk.logs import log_event
+
+MAX_WAITING: Final = 10_000
+WORKERS: Final = 4
+MAX_AGE_S: Final = 3600.0
+FLUSH_TIMEOUT_S: Final = 10.0
+#: First and longest wait before an event is sent again, seconds.
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
+
+
+@dataclass(slots=True)
+class RecorderCounts:
+    """What became of usage events since the recorder was made.
+
+    Fields:
+        recorded: durable at Meterbridge.
+        retried: attempts that failed and were followed, or will be, by another one.
+        rejected: refused for good; each is a log line `usage_rejected`.
+        dropped: given up, because the queue was full, after `max_age_s`, or at the end; each is a log line `usage_dropped`.
+    """
+
+    recorded: int = 0
+    retried: int = 0
+    rejected: int = 0
+    dropped: int = 0
+
+
+class UsageRecorder:
+    """A bounded queue of usage events that is sent in the background of the running event loop.
+
+    It belongs to one event loop and is not safe to use from other threads.
+
+    Args:
+        send: records one event, `MeterbridgeClient.send` for example; the same event twice must be recorded once.
+        max_waiting: events that wait at most; further ones are dropped.
+        workers: events that are sent at the same time, at least 1.
+        max_age_s: how long one event is tried, seconds.
+        clock: seconds, never backwards.
+        sleep: waits for a number of seconds.
+
+    Attributes:
+        counts: see `RecorderCounts`.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[UsageEvent], Awaitable[None]],
+        *,
+        max_waiting: int = MAX_WAITING,
+        workers: int = WORKERS,
+        max_age_s: float = MAX_AGE_S,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.counts = RecorderCounts()
+        self._send = send
+        self._max_waiting = max_waiting
+        self._workers = workers
+        self._max_age_s = max_age_s
+        self._clock = clock
+        self._sleep = sleep
+        self._waiting: dict[tuple[str, str], UsageEvent] = {}
+        self._queue: asyncio.Queue[tuple[UsageEvent, float]] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = asyncio.Event()
+        self._interrupted = False
+
+    @property
+    def waiting(self) -> int:
+        """Number of events that are not recorded yet."""
+        return len(self._waiting)
+
+    def put(self, event: UsageEvent) -> None:
+        """Take an event; returns at once and never raises. One that already waits is not taken a second time."""
+        key = (event.org_id, event.transaction_id)
+        if self._closing.is_set():
+            self._drop(event, "closed")
+        elif key not in self._waiting:
+            if len(self._waiting) >= self._max_waiting:
+                self._drop(event, "queue_full")
+                return
+            self._waiting[key] = event
+            self._queue.put_nowait((event, self._clock()))
+            if not self._tasks:
+                self._tasks = [asyncio.ensure_future(self._work()) for _ in range(self._workers)]
+
+    async def close(self, flush_timeout_s: float = FLUSH_TIMEOUT_S) -> None:
+        """Record what waits, for at most `flush_timeout_s` seconds; the rest is dropped. No event is taken any more."""
+        self._closing.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(flush_timeout_s):
+                await self._queue.join()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._waiting:
+            self._drop(self._waiting.popitem()[1], "shutdown")
+
+    async def _work(self) -> None:
+        while True:
+            event, since = await self._queue.get()
+            await self._record(event, since)
+            self._waiting.pop((event.org_id, event.transaction_id), None)
+            self._queue.task_done()
+
+    async def _record(self, event: UsageEvent, since: float) -> None:
+        """Send the event until it is recorded, refused or too old."""
+        wait_s = _FIRST_WAIT_S
+        while True:
+            try:
+                await self._send(event)
+            except Exception as error:  # noqa: BLE001  # logged with all of the event; the next event has its turn
+                if not (isinstance(error, BillingError) and error.retryable):
+                    return self._reject(event, error)
+                self.counts.retried += 1
+                self._log_interrupted(error)
+                if self._clock() - since + wait_s > self._max_age_s:
+                    return self._drop(event, error.reason)
+            else:
+                self.counts.recorded += 1
+                self._log_resumed()
+                return None
+            await self._pause(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    async def _pause(self, wait_s: float) -> None:
+        """Wait; a recorder that is closing does not wait long."""
+        if self._closing.is_set():
+            await self._sleep(_FIRST_WAIT_S)
+            return
+        sleeping = asyncio.ensure_future(self._sleep(wait_s))
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((sleeping, closing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            closing.cancel()
+
+    def _drop(self, event: UsageEvent, reason: str) -> None:
+        self.counts.dropped += 1
+        log_event(logging.ERROR, "usage_dropped", reason=reason, **_fields(event))
+
+    def _reject(self, event: UsageEvent, error: Exception) -> None:
+        """What is no `BillingError` is a mistake in the program: its traceback is logged too."""
+        self.counts.rejected += 1
+        known = isinstance(error, BillingError)
+        reason = error.reason if isinstance(error, BillingError) else type(error).__name__
+        log_event(logging.ERROR, "usage_rejected", None if known else error, reason=reason, **_fields(event))
+
+    def _log_interrupted(self, error: BillingError) -> None:
+        if not self._interrupted:
+            self._interrupted = True
+            log_event(
+                logging.WARNING,
+                "recording_interrupted",
+                reason=error.reason,
+                detail=error.detail,
+                waiting=self.waiting,
+            )
+
+    def _log_resumed(self) -> None:
+        if self._interrupted:
+            self._interrupted = False
+            log_event(logging.INFO, "recording_resumed", waiting=self.waiting)
+
+
+def _fields(event: UsageEvent) -> dict[str, object]:
+    """All that is needed to record the event by hand."""
+    return {
+        "org_id": event.org_id,
+        "transaction_id": event.transaction_id,
+        "event_code": event.event_code,
+        "timestamp": event.timestamp,
+        "properties": dict(event.properties),
+    }

@@ -1,0 +1,113 @@
+"""What Meterbridge answers, as the SDK's own types."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import httpx
+
+from meterbridge_sdk.errors import BillingUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class OrgSubscription:
+    """An org's subscription in Lago.
+
+    Fields:
+        external_id: Lago's `external_id`.
+        plan_code: the plan that is billed now.
+        status: `active` or `pending`.
+        started_at: ISO 8601, UTC; None = not begun.
+        next_plan_code: the plan from the next billing period on; None = the same.
+    """
+
+    external_id: str
+    plan_code: str | None
+    status: str
+    started_at: str | None
+    next_plan_code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentUsage:
+    """What Lago counts for an org in the running billing period `[from_datetime, to_datetime]`.
+
+    Fields:
+        from_datetime, to_datetime: ISO 8601, UTC.
+        currency: ISO 4217.
+        amount_cents: in the currency's smallest unit, without taxes.
+        units: by code of the billable metric; only metrics that the org's plan charges for.
+    """
+
+    external_subscription_id: str
+    from_datetime: str
+    to_datetime: str
+    currency: str
+    amount_cents: int
+    units: Mapping[str, Decimal]
+
+
+def json_object(response: httpx.Response) -> dict[str, Any]:
+    """The response's JSON object; `{}` if it is none. Numbers with a point become `Decimal`."""
+    try:
+        found = json.loads(response.content, parse_float=Decimal)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def subscription_of(response: httpx.Response, member: str = "") -> OrgSubscription:
+    """The subscription that a response shows.
+
+    Args:
+        member: the member of the JSON object that is the subscription; `""` = the object itself.
+
+    Raises:
+        BillingUnavailable: `invalid_response`.
+    """
+    body = json_object(response)
+    found = body.get(member) if member else body
+    if not isinstance(found, dict) or not isinstance(found.get("external_id"), str):
+        raise invalid(response)
+    return OrgSubscription(
+        found["external_id"],
+        found.get("plan_code"),
+        found.get("status") or "",
+        found.get("started_at"),
+        found.get("next_plan_code"),
+    )
+
+
+def usage_of(response: httpx.Response) -> CurrentUsage:
+    """The usage that a response shows. Raises: BillingUnavailable: `invalid_response`."""
+    body = json_object(response)
+    units: dict[str, Decimal] = {}
+    try:
+        for charge in body["charges"]:
+            code = charge["code"]
+            units[code] = units.get(code, Decimal(0)) + Decimal(charge["units"])
+        return CurrentUsage(
+            body["external_subscription_id"],
+            body["from_datetime"],
+            body["to_datetime"],
+            body["currency"],
+            int(body["amount_cents"]),
+            units,
+        )
+    except (KeyError, TypeError, ValueError, InvalidOperation) as error:
+        raise invalid(response) from error
+
+
+def limits_of(response: httpx.Response, member: str) -> dict[str, int]:
+    """The limits of one member of the response, by name. Raises: BillingUnavailable: `invalid_response`."""
+    found = json_object(response).get(member)
+    if not isinstance(found, dict) or not all(type(maximum) is int for maximum in found.values()):
+        raise invalid(response)
+    return found
+
+
+def invalid(response: httpx.Response) -> BillingUnavailable:
+    """The error of a response that is not Meterbridge's: a proxy's login page, for example."""
+    return BillingUnavailable("invalid_response", "the response is not Meterbridge's", status=response.status_code)

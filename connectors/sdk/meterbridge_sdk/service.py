@@ -1,0 +1,88 @@
+"""Everything that a service needs to bill its orgs, from the service's start to its end."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+
+from meterbridge_sdk.client import MeterbridgeClient
+from meterbridge_sdk.errors import BillingRejected
+from meterbridge_sdk.limits import FixedLimits, OrgLimits
+from meterbridge_sdk.recorder import FLUSH_TIMEOUT_S, MAX_WAITING, UsageRecorder
+
+_CONNECTIONS: Final = 8
+#: An idle connection is closed after so many seconds, before a server closes it.
+_IDLE_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class OrgBillingService:
+    """What the middleware and the functions of `meterbridge_sdk` work on.
+
+    Fields:
+        client: Meterbridge's API.
+        limits: subscriptions, usage and limits, each at most 10 s old.
+        recorder: what the middleware records in the background.
+    """
+
+    client: MeterbridgeClient
+    limits: OrgLimits
+    recorder: UsageRecorder
+
+
+_running: list[OrgBillingService] = []
+
+
+@asynccontextmanager
+async def org_billing_service(
+    url: str,
+    api_key: str,
+    *,
+    limits: FixedLimits | None = None,
+    tokens_code: str = "ai_usage",
+    timeout_s: float = 30.0,
+    max_waiting: int = MAX_WAITING,
+    flush_timeout_s: float = FLUSH_TIMEOUT_S,
+) -> AsyncIterator[OrgBillingService]:
+    """What the middleware and the functions of `meterbridge_sdk` work on inside; on leaving, what waits is recorded.
+
+    Enter it once in each process, on the event loop that serves the requests.
+
+    Args:
+        url: of Meterbridge's API, `https://billing.example.com` for example.
+        api_key: the API key's token; see `MeterbridgeClient` for its scopes.
+        limits: the service's own limits; None = those that Meterbridge keeps.
+        tokens_code: Meterbridge's `LAGO_EVENT_CODE`: the metric that the limit `tokens` bounds.
+        timeout_s: of one attempt of a request, seconds.
+        max_waiting: usage events that wait in memory at most.
+        flush_timeout_s: how long leaving may take, seconds.
+
+    Raises:
+        ValueError: see `MeterbridgeClient`.
+    """
+    pool = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=_IDLE_S)
+    async with httpx.AsyncClient(timeout=timeout_s, limits=pool) as http:
+        client = MeterbridgeClient(http, url, api_key)
+        recorder = UsageRecorder(client.send, max_waiting=max_waiting)
+        service = OrgBillingService(client, OrgLimits(client, limits, tokens_code=tokens_code), recorder)
+        _running.append(service)
+        try:
+            yield service
+        finally:
+            await recorder.close(flush_timeout_s)
+            _running.remove(service)
+
+
+def running_service() -> OrgBillingService:
+    """The service that was entered last and has not ended.
+
+    Raises:
+        BillingRejected: `no_running_service`.
+    """
+    if not _running:
+        raise BillingRejected(
+            "no_running_service", "org_billing_service is not running: enter it when the service starts"
+        )
+    return _running[-1]

@@ -1,0 +1,121 @@
+"""One request to Meterbridge's API, sent again while it is not known whether Meterbridge has it.
+
+Each attempt sends the same bytes. A usage event's transaction id makes the repetition harmless.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Final
+
+import httpx
+
+from meterbridge_sdk.errors import BillingError, BillingRejected, BillingUnavailable
+from meterbridge_sdk.responses import json_object
+from meterbridge_sdk.retries import backoff_s, retry_after_s
+from meterbridge_sdk.wire import Route
+
+#: How often a request is sent, and one that only reads: a request of the service's own client waits for it.
+ATTEMPTS: Final = 4
+READ_ATTEMPTS: Final = 2
+#: Statuses of a request that is wrong, if the response is Meterbridge's own.
+_WRONG: Final = frozenset({400, 409, 413, 415, 422})
+#: Statuses that often pass within seconds.
+_PASSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: A whole attempt may take this much longer than the wait for the next byte, after which httpx gives up.
+_WHOLE = 1.25
+
+
+class Transport:
+    """Sends requests with the API key. For the arguments see `MeterbridgeClient`."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        url: str,
+        api_key: str,
+        *,
+        attempts: int,
+        random_number: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        now: Callable[[], float],
+    ) -> None:
+        if not _is_http(url):
+            raise ValueError("url must begin with http:// or https:// and name a host")
+        if not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
+            raise ValueError("api_key must be printable ASCII")  # never with its value
+        if attempts < 1:
+            raise ValueError("attempts must be at least 1")
+        self._http = http
+        self._timeout_s = None if http.timeout.read is None else http.timeout.read * _WHOLE
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key.strip()}"}
+        self._attempts = attempts
+        self._random_number = random_number
+        self._sleep = sleep
+        self._now = now
+
+    async def request(self, route: Route, org_id: str, body: Mapping[str, object] | None = None) -> httpx.Response:
+        """The response with a status of success.
+
+        Args:
+            route: the operation; `org_id` stands in its path.
+            body: sent as JSON; None = nothing is sent.
+
+        Raises:
+            BillingError: of the last attempt.
+        """
+        if org_id in {"", ".", ".."}:
+            raise BillingRejected("bad_org_id", "the org's id is empty, or means another path")
+        try:
+            path = route.of_org(org_id)
+            content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        except (UnicodeEncodeError, TypeError, ValueError) as error:
+            raise BillingRejected("bad_request", type(error).__name__) from None
+        attempts = self._attempts if content is not None else min(self._attempts, READ_ATTEMPTS)
+        for attempt in range(1, attempts + 1):
+            result, wait_s = await self._attempt(route.method, path, content)
+            if isinstance(result, httpx.Response):
+                return result
+            if attempt == attempts or (result.status and result.status not in _PASSES):
+                raise result
+            await self._sleep(max(wait_s, backoff_s(attempt, self._random_number())))
+        raise AssertionError
+
+    async def _attempt(
+        self, method: str, path: str, content: bytes | None
+    ) -> tuple[httpx.Response | BillingError, float]:
+        """The response or what went wrong, and the seconds that a response asks to wait."""
+        headers = {**self._headers, **({"Content-Type": "application/json"} if content is not None else {})}
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._http.request(method, self._url + path, content=content, headers=headers)
+        except (httpx.TimeoutException, TimeoutError) as error:
+            return BillingUnavailable("timeout", type(error).__name__), 0.0
+        except httpx.ConnectError as error:
+            return BillingUnavailable("connection_failed", type(error).__name__), 0.0
+        # AttributeError: anyio's (4.x) of a connection that is reset the moment it is made has no socket to ask.
+        except (httpx.RequestError, AttributeError) as error:
+            return BillingUnavailable("connection_lost", type(error).__name__), 0.0
+        if response.is_success:
+            return response, 0.0
+        return _refusal(response), retry_after_s(response.headers, self._now())
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    return parsed.scheme in {"http", "https"} and bool(parsed.host)
+
+
+def _refusal(response: httpx.Response) -> BillingError:
+    """Only a response in Meterbridge's own form rejects a request for good. A proxy's error page says nothing about it."""
+    body, status = json_object(response), response.status_code
+    reason = body["reason"] if isinstance(body.get("reason"), str) else ""
+    detail = body["detail"] if isinstance(body.get("detail"), str) else ""
+    missing = status == HTTPStatus.NOT_FOUND and reason not in {"", "not_found"}
+    kind = BillingRejected if missing or (reason and status in _WRONG) else BillingUnavailable
+    return kind(reason or f"http_{status}", detail, status=status)

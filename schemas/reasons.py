@@ -1,0 +1,45 @@
+"""The closed lists of reasons and outcomes that metrics have as labels, each written once.
+
+A reason is a contract: dashboards, alarms and docs/errors.md name it. Reasons that belong to one rule alone stand beside
+that rule (`streams/core/decisions.py`, `streams/core/mapping.py`).
+"""
+
+from typing import Final
+
+#: Why the ingress refuses an element, or a whole body.
+NOT_JSON: Final = "not_json"  # does not parse: only length, hash and the error's place are kept
+NOT_AN_OBJECT: Final = "not_an_object"  # a number, text or list where a call is expected
+WRONG_TYPE: Final = "wrong_type"  # a field of the wrong type: the call is kept without it
+BAD_NUMBER: Final = "bad_number"  # NaN, Infinity or out of range: cannot be stored as JSON
+TOO_DEEP: Final = "too_deep"  # nested deeper than any JSON parser follows
+TOO_COMPLEX: Final = "too_complex"  # damaged, and of more parts than the tolerant reader builds
+TOO_LARGE: Final = "too_large"  # above a record's size even without prompts
+TOO_MANY: Final = "too_many_elements"  # of a whole body
+INGRESS_REASONS: Final = (
+    *(NOT_JSON, NOT_AN_OBJECT, WRONG_TYPE, BAD_NUMBER),
+    *(TOO_DEEP, TOO_COMPLEX, TOO_LARGE, TOO_MANY),
+)
+
+#: Why the server closed a connection: it sent nothing in time, or there were too many, in all or of one address.
+SILENT, FULL, FULL_OF_ONE = CONNECTION_CAUSES = ("silent", "full", "full_of_one")
+
+#: What a look-up of a customer in Lago came to, where usage names the customer itself (docs/mapping.md).
+CUSTOMER, NO_CUSTOMER, LOOKUP_FAILED = IDENTITY_OUTCOMES = ("customer", "unknown", "failed")
+
+#: What was done about a webhook of Lago's.
+APPLIED, IGNORED, NOTED, UNKNOWN_TYPE, REPEATED_WEBHOOK = WEBHOOK_OUTCOMES = (
+    *("applied", "ignored", "noted", "unknown", "repeated"),
+)
+
+#: Why rows cannot be written to Postgres now.
+POSTGRES_AWAY, POSTGRES_SLOW, POSTGRES_FULL, POSTGRES_BUSY, POSTGRES_DENIED, POSTGRES_SCHEMA, POSTGRES_ERROR = (
+    POSTGRES_FAILURES
+) = (
+    *("postgres_away", "postgres_slow", "postgres_full", "postgres_busy"),
+    *("postgres_denied", "postgres_schema", "postgres_error"),
+)
+
+#: Why the projector leaves a record out: it cannot be read, its call is in the log already, or Postgres takes no row of it.
+UNREADABLE, REPEATED, ROW_REFUSED = SKIPPED = ("unreadable", "repeated", "row_refused")
+#: How two billed calls may look like one: a request under two ids, a job of two customers, a call that two ledgers counted.
+BRIDGE, JOB, COPY = DOUBLED = ("bridge", "job", "copy")

@@ -1,0 +1,13 @@
+"""Names of the Postgres tables that the projector fills, each written once."""
+
+from typing import Final
+
+USAGE: Final = "llm_usage_log"
+EVENTS: Final = "lago_events"
+RECEIPTS: Final = "receipts"
+REJECTED: Final = "rejected_calls"
+CUSTOMERS: Final = "customer_records"
+ORGS: Final = "organisations"
+AUDIT: Final = "audit_log"
+DELIVERIES: Final = "webhook_delivery_logs"
+TABLES: Final = (USAGE, EVENTS, RECEIPTS, REJECTED, CUSTOMERS, ORGS, AUDIT, DELIVERIES)

@@ -1,0 +1,32 @@
+"""Who a request is from: what authentication left on it, and never a header."""
+
+from typing import Any
+
+import pytest
+
+from meterbridge_sdk import get_current_org
+
+
+class _User:
+    org_id = "org_1"
+    user_id = 7
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ({"user": {"org_id": "org_1", "id": "user_1"}}, ("org_1", "user_1")),
+        ({"state": {"user": {"org_id": "org_1", "id": "user_1"}}}, ("org_1", "user_1")),
+        ({"state": {"user": {"org_id": "org_1", "user_id": 7}}}, ("org_1", "7")),
+        ({"user": _User()}, ("org_1", "7")),
+        ({"user": {"org_id": " org_1 "}}, ("org_1", None)),
+        ({"user": {"org_id": 12, "id": 0}}, ("12", "0")),
+        ({"user": {"org_id": " "}}, None),
+        ({"user": {"id": "user_1"}}, None),
+        ({"headers": {"X-Org": "org_1"}, "state": {}}, None),
+        ({}, None),
+    ],
+)
+def test_the_org_is_what_authentication_left_and_never_a_header(request_: Any, expected: Any) -> None:
+    found = get_current_org(request_)
+    assert (None if found is None else (found.org_id, found.user_id)) == expected

@@ -1,0 +1,140 @@
+"""The programs of docs/sdk.md run as they stand, before the endpoints of the API and a Lago sandbox."""
+
+import inspect
+import re
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+import meterbridge_sdk
+from meterbridge_sdk.aiohttp import org_billing_middleware
+from meterbridge_sdk.asgi import OrgBillingMiddleware
+from tests.support.eventually import soon
+from tests.support.org_api import OrgApi, org_api
+from tests.support.page_programs import DOCS, names_of, printed, programs
+from tests.support.sandbox import event
+from tests.support.served_asgi import served_asgi
+from tests.support.usage_api import serving
+
+PAGE = (DOCS / "sdk.md").read_text(encoding="utf-8")
+BY_HAND, ON_AIOHTTP, ON_STARLETTE, OWN_IDENTITY, METRICS, LIMITS, TESTED = programs("sdk.md")
+
+
+@pytest.fixture
+async def api(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OrgApi]:
+    async with org_api() as running:
+        metric = await running.lago.metric("api_call")
+        charge = {"charge_model": "standard", "properties": {"amount": "0"}}
+        used = (await running.lago.get("/billable_metrics/ai_usage")).json()["billable_metric"]["lago_id"]
+        charges = [{"billable_metric_id": one, **charge} for one in (used, metric)]
+        await running.lago.plan("metered", 1900, charges=charges)
+        for name, value in environ(running).items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+def environ(api: OrgApi) -> dict[str, str]:
+    return {"METERBRIDGE_URL": str(api.http.base_url), "METERBRIDGE_API_KEY": "key"}
+
+
+async def asked(url: str) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        return await http.post(f"{url}/v1/chat", headers={"Idempotency-Key": "k"})
+
+
+async def test_the_first_program_records_one_call_however_often_it_runs(api: OrgApi) -> None:
+    for _ in range(2):
+        assert await printed(BY_HAND, environ(api)) == "recorded"
+    [call] = api.usage.all.values()
+    assert (call.org_id, call.transaction_id, call.code) == ("org_1", "call-1", "api_call")
+    assert (call.properties["tokens"], call.properties["user_id"]) == ("150", "user_1")
+
+
+async def test_the_aiohttp_service_serves_limits_and_bills(api: OrgApi) -> None:
+    async with serving(names_of(ON_AIOHTTP)["app"]) as url:
+        assert (await asked(url)).status_code == 402
+        made = await api.set_up("metered")
+        await api.org("PUT", "/limits", json={"limits": {"tokens": 10}})
+        assert (await asked(url)).status_code == 200
+        await soon(lambda: len(api.usage.all) == 1)
+    sent = event(
+        external_subscription_id=made["subscription"]["external_id"],
+        code="ai_usage",
+        properties={"unit": "10"},
+        precise_total_amount_cents="0",
+    )
+    await api.lago.post(sent)
+    api.later(60)
+    async with serving(names_of(ON_AIOHTTP)["app"]) as url:
+        answer = await asked(url)
+        assert (answer.status_code, answer.reason_phrase) == (429, "the limit tokens is used up")
+    [call] = api.usage.all.values()
+    assert (call.org_id, call.properties["tokens"], call.properties["model"]) == ("org_1", "150", "gpt-4")
+    assert call.properties["endpoint"] == "/v1/chat"
+
+
+async def test_the_starlette_service_bills_a_repeated_request_once(api: OrgApi) -> None:
+    async with served_asgi(names_of(ON_STARLETTE)["app"]) as url:
+        for _ in range(2):
+            assert (await asked(url)).status_code == 200
+    [call] = api.usage.all.values()
+    assert (call.org_id, call.properties["user_id"], call.properties["tokens"]) == ("org_1", "user_1", "150")
+
+
+def test_a_service_may_keep_its_org_elsewhere() -> None:
+    tenant_of = names_of(OWN_IDENTITY)["tenant_of"]
+    assert tenant_of({"tenant": "org_7"}) == meterbridge_sdk.CurrentOrg("org_7")
+    assert tenant_of({}) is None
+
+
+async def test_the_counts_can_be_shown(api: OrgApi) -> None:
+    async with serving(names_of(METRICS)["app"]) as url, httpx.AsyncClient(trust_env=False) as http:
+        shown = (await http.get(f"{url}/metrics.json")).json()
+    assert shown == dict.fromkeys(("waiting", "recorded", "retried", "rejected", "dropped"), 0)
+
+
+async def test_limits_of_the_services_own_are_shown_with_their_use(api: OrgApi) -> None:
+    await api.set_up("starter")
+    assert await printed(LIMITS, environ(api)) == "amount_cents: 0 of 5000\ntokens: None of 100000"
+
+
+async def test_the_test_of_the_page_passes() -> None:
+    await names_of(TESTED)["test_a_request_is_recorded_with_its_tokens"]()
+
+
+async def test_a_service_subscribes_an_org_once_and_sees_it_at_once(api: OrgApi) -> None:
+    """Meterbridge keeps the subscription's id; where it does not subscribe the org, nothing is left behind."""
+    async with meterbridge_sdk.org_billing_service(str(api.http.base_url), "key"):
+        with pytest.raises(meterbridge_sdk.BillingRejected, match="plan_not_found"):
+            await meterbridge_sdk.subscribe_org_to_plan("org_1", "nope", "Acme", "a@acme.io")
+        assert (await api.lago.get("/customers")).json()["customers"] == []
+        assert await meterbridge_sdk.check_org_has_active_subscription("org_1") is False
+        assert await meterbridge_sdk.get_current_usage("org_1") is None
+        for _ in range(2):
+            made = await meterbridge_sdk.subscribe_org_to_plan("org_1", "metered", "Acme", "a@acme.io", "user_1")
+            assert await meterbridge_sdk.check_org_has_active_subscription("org_1") is True
+            assert await meterbridge_sdk.get_subscription("org_1") == made
+        usage = await meterbridge_sdk.get_current_usage("org_1")
+        assert usage is not None
+        assert (usage.external_subscription_id, usage.currency, usage.amount_cents) == (made.external_id, "USD", 0)
+        assert (await meterbridge_sdk.record_usage("org_1", "gpus", "tx", {"hours": 1.5})).transaction_id == "tx"
+    assert len((await api.lago.get("/subscriptions")).json()["subscriptions"]) == 1
+    assert api.usage.all["tx"].properties == {"hours": "1.5", "org_id": "org_1"}
+
+
+def test_every_name_of_the_reference_can_be_imported_with_its_arguments() -> None:
+    """And every function that is exported stands in the table."""
+    listed = re.findall(r"^\| `([\w.]+)\(([^)]*)\)` \|", PAGE, re.MULTILINE)
+    own = {name.rpartition(".")[2]: arguments for name, arguments in listed}
+    modules = {"org_billing_middleware": org_billing_middleware, "OrgBillingMiddleware": OrgBillingMiddleware}
+    assert own.keys() == modules.keys() | {name for name in meterbridge_sdk.__all__ if name.islower()}
+    for name, arguments in own.items():
+        given = [part.strip() for part in arguments.split(",") if part.strip() not in ("", "*")]
+        assert given == list(inspect.signature(modules.get(name) or getattr(meterbridge_sdk, name)).parameters), name
+
+
+def test_every_exported_name_says_what_it_is() -> None:
+    """The page leaves the rest to the docstrings."""
+    for name in meterbridge_sdk.__all__:
+        assert inspect.getdoc(getattr(meterbridge_sdk, name)), name

@@ -1,0 +1,68 @@
+"""Events of the SDK: what can be sent, and what is refused before."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from math import inf
+from typing import Any
+
+import pytest
+
+from meterbridge_sdk.errors import BillingRejected
+from meterbridge_sdk.events import UsageEvent, usage_event
+from meterbridge_sdk.retries import backoff_s
+from meterbridge_sdk.service import running_service
+
+
+def made(properties: Any = None, timestamp: Any = None, org_id: str = "org_1", name: str = "tx") -> UsageEvent:
+    return usage_event(org_id, "api_call", name, properties, timestamp, 1_741_219_251.25)
+
+
+def test_values_become_text_and_numbers_plain_digits() -> None:
+    properties = {"a": 1, "b": 1e-05, "c": Decimal("0.00014500"), "d": True, "e": None, "f": "x\0y\ud800", "g": -0.0}
+    expected = {"a": "1", "b": "0.00001", "c": "0.000145", "d": "true", "f": "xy�", "g": "0"}
+    assert made(properties).properties == expected
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "sent"),
+    [
+        (None, "2025-03-06T00:00:51.250000Z"),
+        (datetime(2025, 3, 6, 1, tzinfo=timezone(timedelta(hours=1))), "2025-03-06T00:00:00.000000Z"),
+        (datetime(2025, 3, 6, tzinfo=UTC), "2025-03-06T00:00:00.000000Z"),
+        (1_741_219_251, 1_741_219_251),
+        ("2025-03-06", "2025-03-06"),
+    ],
+)
+def test_a_timestamp_is_sent_as_utc_or_as_it_was_given(timestamp: Any, sent: Any) -> None:
+    assert made(timestamp=timestamp).timestamp == sent
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"timestamp": datetime(2025, 3, 6)}, "bad_time"),
+        ({"timestamp": inf}, "bad_time"),
+        ({"org_id": " "}, "bad_event"),
+        ({"org_id": ".."}, "bad_event"),
+        ({"name": "é" * 128}, "bad_event"),
+        ({"name": "a\0"}, "bad_event"),
+        ({"properties": {"a": inf}}, "bad_property"),
+        ({"properties": {"a": ["x"]}}, "bad_property"),
+        ({"properties": {"a": "x" * 4096}}, "bad_property"),
+        ({"properties": {"a": Decimal("1e999999999")}}, "number_out_of_range"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused_with_its_reason(arguments: Any, reason: str) -> None:
+    with pytest.raises(BillingRejected) as caught:
+        made(**arguments)
+    assert caught.value.reason == reason
+
+
+def test_waits_double_up_to_five_seconds() -> None:
+    assert [backoff_s(attempt, 1.0) for attempt in (1, 2, 3, 4, 5, 99)] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert backoff_s(3, 0.0) == 0.0
+
+
+def test_outside_of_a_service_the_functions_say_what_is_missing() -> None:
+    with pytest.raises(BillingRejected, match="no_running_service"):
+        running_service()

@@ -1,0 +1,186 @@
+"""Calls wait in memory for Meterbridge: bounded, tried again, and never lost without a word."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meterbridge_sdk.errors import BillingRejected, BillingUnavailable
+from meterbridge_sdk.events import UsageEvent
+from meterbridge_sdk.recorder import RecorderCounts, UsageRecorder
+from tests.support.sdk_logs import sdk_logs
+from tests.support.usage_api import Sleeps
+
+
+def call(number: int | str, org_id: str = "org_1") -> UsageEvent:
+    return UsageEvent(org_id, f"tx-{number}", "api_call", 0, {"tokens": "1"})
+
+
+@dataclass
+class Sink:
+    """Stores each event once; before that, whatever `failures` holds for it is raised."""
+
+    failures: dict[str, list[Exception]] = field(default_factory=dict)
+    stored: dict[str, int] = field(default_factory=dict)
+    closed: bool = False
+
+    async def record(self, event: UsageEvent) -> None:
+        await asyncio.sleep(0)
+        if waiting := self.failures.get(event.transaction_id):
+            raise waiting.pop(0)
+        if self.closed:
+            raise BillingUnavailable("http_503", "away")
+        self.stored[event.transaction_id] = self.stored.get(event.transaction_id, 0) + 1
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0)
+
+
+async def test_nobody_waits_and_every_call_is_stored_once() -> None:
+    sink = Sink()
+    recorder = UsageRecorder(sink.record)
+    for number in range(100):
+        recorder.put(call(number))
+    assert (sink.stored, recorder.waiting) == ({}, 100)
+    await recorder.close()
+    assert sink.stored == {f"tx-{number}": 1 for number in range(100)}
+    assert (recorder.counts, recorder.waiting) == (RecorderCounts(recorded=100), 0)
+
+
+async def test_one_that_waits_already_is_not_taken_twice() -> None:
+    sink = Sink()
+    recorder = UsageRecorder(sink.record)
+    recorder.put(call(1))
+    recorder.put(call(1))
+    await recorder.close()
+    assert recorder.counts == RecorderCounts(recorded=1)
+
+
+async def test_two_orgs_with_one_transaction_id_are_two_events() -> None:
+    taken: list[str] = []
+
+    async def send(event: UsageEvent) -> None:
+        taken.append(event.org_id)
+
+    recorder = UsageRecorder(send)
+    recorder.put(call(1))
+    recorder.put(call(1, "org_2"))
+    await recorder.close()
+    assert sorted(taken) == ["org_1", "org_2"]
+
+
+@given(st.lists(st.integers(0, 5), max_size=30))
+def test_whatever_fails_for_a_while_is_stored_in_the_end(failures: list[int]) -> None:
+    async def run() -> None:
+        sink = Sink({f"tx-{n}": [BillingUnavailable("timeout")] * times for n, times in enumerate(failures)})
+        recorder = UsageRecorder(sink.record, sleep=Sleeps())
+        for number in range(len(failures)):
+            recorder.put(call(number))
+        await recorder.close()
+        assert sink.stored == {f"tx-{number}": 1 for number in range(len(failures))}
+        assert recorder.counts == RecorderCounts(recorded=len(failures), retried=sum(failures))
+
+    asyncio.run(run())
+
+
+async def test_waits_between_attempts_grow() -> None:
+    sleeps = Sleeps()
+    sink = Sink({"tx-1": [BillingUnavailable("timeout")] * 8})
+    recorder = UsageRecorder(sink.record, sleep=sleeps)
+    recorder.put(call(1))
+    await until(lambda: recorder.waiting == 0)
+    assert sleeps.waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+
+
+async def test_what_is_refused_is_told_with_all_that_is_needed_to_mend_it_and_does_not_hold_up_others() -> None:
+    sink = Sink({"tx-1": [BillingRejected("bad_event", "why")], "tx-2": [ZeroDivisionError()]})
+    recorder = UsageRecorder(sink.record, workers=1)
+    with sdk_logs() as lines:
+        for number in (1, 2, 3):
+            recorder.put(call(number))
+        await recorder.close()
+    assert sink.stored == {"tx-3": 1}
+    assert recorder.counts == RecorderCounts(recorded=1, rejected=2)
+    told = [line for line in lines if line["event"] == "usage_rejected"]
+    assert [(line["transaction_id"], line["reason"]) for line in told] == [
+        ("tx-1", "bad_event"),
+        ("tx-2", "ZeroDivisionError"),
+    ]
+    assert {"org_id", "event_code", "timestamp", "properties"} <= told[0].keys()
+    assert (told[0]["error"], isinstance(told[1]["error"], ZeroDivisionError)) == (None, True)
+
+
+async def test_a_full_queue_loses_a_call_aloud_and_never_holds_up_an_answer() -> None:
+    sink = Sink(closed=True)
+    recorder = UsageRecorder(sink.record, max_waiting=10)
+    with sdk_logs() as lines:
+        for number in range(12):
+            recorder.put(call(number))
+    assert (recorder.waiting, recorder.counts.dropped) == (10, 2)
+    lost = [(line["transaction_id"], line["reason"]) for line in lines if line["event"] == "usage_dropped"]
+    assert lost == [("tx-10", "queue_full"), ("tx-11", "queue_full")]
+    sink.closed = False
+    await recorder.close()
+    assert len(sink.stored) == 10
+
+
+async def test_what_is_not_stored_when_time_is_up_is_lost_aloud() -> None:
+    recorder = UsageRecorder(Sink(closed=True).record, workers=2)
+    for number in range(5):
+        recorder.put(call(number))
+    with sdk_logs() as lines:
+        await recorder.close(flush_timeout_s=0.05)
+        recorder.put(call("late"))
+    lost = sorted((line["transaction_id"], line["reason"]) for line in lines if line["event"] == "usage_dropped")
+    assert lost == [*((f"tx-{number}", "shutdown") for number in range(5)), ("tx-late", "closed")]
+    assert (recorder.counts.dropped, recorder.waiting) == (6, 0)
+
+
+async def test_at_the_end_a_long_wait_is_cut_short() -> None:
+    """A worker that sleeps half a minute must not make the process lose what a second attempt would have stored."""
+    sink = Sink(closed=True)
+    waits: list[float] = []
+
+    async def forever(seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.sleep(0 if recorder_closes else 3600)
+
+    recorder, recorder_closes = UsageRecorder(sink.record, sleep=forever), False
+    recorder.put(call(1))
+    await until(lambda: waits == [0.5])
+    sink.closed, recorder_closes = False, True
+    await recorder.close(flush_timeout_s=5)
+    assert (sink.stored, recorder.counts.dropped) == ({"tx-1": 1}, 0)
+
+
+async def test_one_call_is_given_up_in_the_end_and_told() -> None:
+    now = [0.0]
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+        await asyncio.sleep(0)
+
+    recorder = UsageRecorder(Sink(closed=True).record, max_age_s=10, clock=lambda: now[0], sleep=sleep)
+    with sdk_logs() as lines:
+        recorder.put(call(1))
+        await until(lambda: recorder.waiting == 0)
+    assert recorder.counts == RecorderCounts(dropped=1, retried=5)
+    assert lines[-1]["reason"] == "http_503"
+    assert now[0] <= 10
+
+
+async def test_an_outage_is_told_once_and_its_end_too() -> None:
+    sink = Sink(closed=True)
+    recorder = UsageRecorder(sink.record, sleep=Sleeps())
+    with sdk_logs() as lines:
+        for number in range(20):
+            recorder.put(call(number))
+        await until(lambda: recorder.counts.retried > 100)
+        sink.closed = False
+        await recorder.close()
+    assert [line["event"] for line in lines] == ["recording_interrupted", "recording_resumed"]
