@@ -16,7 +16,8 @@ from connectors.account_books import AccountBooks
 from connectors.addresses import lago_address
 from connectors.customers.by_identity import IdentityMapper, IdentityMappings
 from connectors.kafka.admin import LIMIT_S, check_topics, topic_ids
-from connectors.kafka.security import aiokafka_config, faust_broker, faust_credentials
+from connectors.kafka.faust_credentials import faust_credentials
+from connectors.kafka.security import aiokafka_config, faust_broker
 from connectors.kafka.waiting import KafkaAwaited, when_kafka_answers
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.metered import InMemoryUsage

@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import typer
 
-from connectors.commands.base import AsJson, DryRun, fail, one_sentence, say, settings_of_command, table_of, tell
+from connectors.commands.base import one_sentence, say, settings_of_command, table_of
 from connectors.commands.own_books import own_books
+from connectors.commands.sentences import fail, tell
 from connectors.lago.client import LagoClient, LagoRejected, lago_http
 from connectors.lago.setup import Report, Setup
 from connectors.operations.after_end import PAGE, Ends, Lost, Told, billed_orgs, dollars_of, pages
@@ -24,17 +25,9 @@ from connectors.shown import shown
 from schemas.customers import OrgRecord
 from streams.core.after_end import AGAIN
 
-lago = typer.Typer(help="Prepare Lago, and bill again what it did not bill.", no_args_is_help=True)
 
-
-@lago.command(epilog="Example: LAGO_API_KEY=... meterbridge lago setup && meterbridge doctor")
-def setup(
-    check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit code 1 if anything is missing or differs.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Create missing metrics, plans and the webhook endpoint in Lago. Exit code 1 if an existing one differs."""
+def setup(*, check: bool, as_json: bool) -> None:
+    """`meterbridge lago setup`."""
     with one_sentence():
         report = asyncio.run(_set_up(settings_of_command(), only_check=check))
     if as_json:
@@ -48,31 +41,8 @@ def setup(
         raise typer.Exit(1)
 
 
-@lago.command(epilog="Example: meterbridge lago rebill --dry-run")
-def rebill(
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
-    also_taken: Annotated[
-        bool,
-        typer.Option(
-            "--also-taken",
-            help="Also what is on another customer's invoice, who has the subscription's id now: give that one its money back first.",
-        ),
-    ] = False,
-    also_unclear: Annotated[
-        bool,
-        typer.Option(
-            "--also-unclear",
-            help="Also what may be on the last invoice, which does not tell: look that it is not on it first.",
-        ),
-    ] = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
-    """Bill usage again that was sent to a subscription after its end, or after its last invoice was counted: on the
-    org's next subscription. Needs Postgres.
-
-    Exit code 1: some of it has nowhere to go yet, is on another customer's invoice, or may be on the last one (`unclear`).
-    """
+def rebill(why: str, *, also_taken: bool, also_unclear: bool, dry_run: bool, as_json: bool) -> None:
+    """`meterbridge lago rebill`."""
     with one_sentence():
         also = _Also(also_taken, also_unclear)
         found = asyncio.run(_billed_again(settings_of_command(), why, also, dry_run=dry_run))

@@ -1,4 +1,4 @@
-"""How clients reach Kafka: one block of settings, told to librdkafka, aiokafka and Faust in their own words.
+"""How clients reach Kafka: one block of settings, in the words of librdkafka, of aiokafka and of Faust (faust_credentials.py).
 
 PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL, with PLAIN or SCRAM. Host names of certificates are verified.
 """
@@ -6,8 +6,6 @@ PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL, with PLAIN or SCRAM. Host names of 
 import logging
 import ssl
 from typing import Any
-
-from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
 from connectors.settings import Settings
 
@@ -46,19 +44,6 @@ def aiokafka_config(settings: Settings) -> dict[str, Any]:
 def faust_broker(settings: Settings) -> str:
     """The brokers as Faust's URL: `kafka://a:9092;b:9092`."""
     return "kafka://" + settings.kafka_bootstrap_servers.replace(",", ";")
-
-
-def faust_credentials(settings: Settings) -> Credentials | None:
-    """Faust's `broker_credentials`; None = PLAINTEXT."""
-    context = _ssl_context(settings) if _encrypted(settings) else None
-    if _authenticated(settings):
-        return SASLCredentials(
-            username=settings.kafka_sasl_username,
-            password=_password(settings),
-            mechanism=settings.kafka_sasl_mechanism,
-            ssl_context=context,
-        )
-    return SSLCredentials(context) if context else None
 
 
 def _encrypted(settings: Settings) -> bool:

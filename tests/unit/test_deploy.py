@@ -9,7 +9,8 @@ import pytest
 import typer.main
 import yaml
 
-from connectors import cli
+from connectors.cli import app
+from connectors.commands.parsers import serve, worker
 from connectors.container_health import probes
 from connectors.http.ingress.auth import WebhookAuth, check_exposure
 from connectors.serve import API, API_ALONE_PORT
@@ -61,7 +62,7 @@ def environment(service: dict[str, Any], example: dict[str, str] = EXAMPLE) -> d
 
 def accepted(arguments: list[str]) -> dict[str, Any]:
     """The options of a command line as the command line parser reads them; it refuses what it does not know."""
-    command: Any = typer.main.get_command(cli.app)
+    command: Any = typer.main.get_command(app)
     context: Any = None
     while True:
         context = command.make_context("meterbridge", list(arguments), parent=context)
@@ -82,7 +83,7 @@ def test_a_misspelt_top_level_key_of_the_compose_file_would_be_noticed() -> None
 def test_every_command_and_option_is_one_of_the_command_line(name: str) -> None:
     options = accepted(OURS[name]["command"])
     named = set(options.get("only", "").split(",")) - {""}
-    assert named <= {*cli.SERVED, *cli.ROLES}
+    assert named <= {*serve.SERVED, *worker.ROLES}
 
 
 def test_a_command_that_is_not_there_is_refused() -> None:
@@ -92,7 +93,7 @@ def test_a_command_that_is_not_there_is_refused() -> None:
 
 
 def test_the_command_line_offers_exactly_the_roles_there_are() -> None:
-    assert set(cli.ROLES) == set(ROLES)
+    assert set(worker.ROLES) == set(ROLES)
 
 
 @pytest.mark.parametrize("name", OURS)
