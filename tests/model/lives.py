@@ -11,13 +11,14 @@ LOOKED_BEHIND = 40 * h.DAY
 
 @dataclass
 class Life:
-    """A subscription: `[start, end)`. One external id may have several lives."""
+    """A subscription: `[start, end)`. One external id may have several lives. `counted`: when Lago counted its last invoice."""
 
     org: str
     plan: str
     name: str
     start: int
     end: int | None = None
+    counted: int | None = None
 
     def covers(self, moment: int) -> bool:
         """Whether it runs then."""
@@ -54,7 +55,15 @@ class Lives:
         for life in self.true:
             if life.name == step.subscription and life.end is None:
                 life.end = step.at
+        if not step.slow:
+            self.counts(step.subscription, step.at)
         self.learn(step.org, step.way, step.at)
+
+    def counts(self, name: str, now: int) -> None:
+        """Lago counts the last invoice."""
+        for life in self.true:
+            if life.name == name and life.end is not None and life.counted is None:
+                life.counted = now
 
     def of(self, org: str) -> list[Life]:
         """As Lago has them."""
@@ -106,11 +115,25 @@ class Lives:
 
     def invoice(self, name: str, moment: int, now: int) -> tuple[Life | None, str]:
         """On which invoice Lago puts what reaches it now with that moment: the life's of that month, unless that one
-        is made: at the end of the month, and of the life. None: on none, ever."""
+        is counted: at the end of the month, the last one some time after the end of the life. None: on none, ever."""
         for life in self.true:
-            if life.name == name and life.start <= moment and (life.end is None or max(moment, now) <= life.end):
-                return (life, month_of(moment)) if now <= start_of_month(moment, 1) or moment >= now else (None, "")
+            if life.name == name and life.at(moment) and life.counted is None:
+                in_time = now <= start_of_month(moment, 1) or moment >= now or self.is_last(life, moment)
+                in_time &= life.end is None or moment < life.end or moment > start_of_month(moment)  # its month is empty
+                return (life, month_of(moment)) if in_time else (None, "")
         return None, ""
+
+    @staticmethod
+    def is_last(life: Life, moment: int) -> bool:
+        """Whether it is on the life's last invoice, if on any: it lies in the last month of the life."""
+        return life.end is not None and start_of_month(life.end - 1) <= moment
+
+    def missed(self, org: str, name: str, moment: int, now: int) -> Life | None:
+        """The org's life whose last invoice should have held what has that moment, and is counted."""
+        for life in self.of(org):
+            if life.name == name and life.at(moment) and life.counted is not None and self.is_last(life, moment):
+                return life if (life.end or 0) >= now - LOOKED_BEHIND else None
+        return None
 
     def behind_an_end(self, org: str, name: str, moment: int, now: int) -> bool:
         """Whether the moment lies behind an end, to the second, of the org's subscription, and in no later life of it."""

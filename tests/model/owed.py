@@ -59,6 +59,17 @@ class Use:
     given_up: bool = False
 
 
+@dataclass
+class Stored:
+    """An event of a metric that Lago has of a subscription; `bill`: it is on an invoice."""
+
+    name: str
+    metric: str
+    moment: int
+    at: int
+    bill: bool
+
+
 class Model:
     """What is known while the history goes by."""
 
@@ -71,6 +82,7 @@ class Model:
         self.late: list[Use] = []
         self.pruned = 0
         self.lives = Lives()
+        self.stored: list[Stored] = []
         self.mappings: dict[str, Mapping] = {}
 
     def call(self, call: h.Call, identity: object = None) -> Use:
@@ -200,21 +212,36 @@ class Model:
             if life and not use.dead:
                 use.life, use.posted = life, (life.name, moment)
                 use.bill, use.month = self.lives.invoice(life.name, moment, self.now)
+                self.stored.append(Stored(life.name, use.metric, moment, self.now, use.bill is not None))
 
     def rebills(self) -> None:
-        """What was posted with a moment behind an end that was not known then is on no invoice. Once our record shows
-        an end of the org's, Lago is asked; then it is billed again, of the subscription that pays by what Lago says."""
+        """What was posted with a moment behind an end that was not known then is on no invoice, nor is what was stored
+        only after Lago had counted the last invoice. Once our record shows an end of the org's, Lago is asked; then it
+        is billed again, of the subscription that pays by what Lago says."""
         lost = [use for use in self.counted.values() if use.posted and use.life and not use.dead]
         for use in lost if self.settings.late != h.HOLD and not self.away else ():
             org, (name, moment) = use.life.org, use.posted  # type: ignore[union-attr,misc]
             ended = [life for life in self.lives.known.get(org, []) if life.over(self.now)]
             # What is on another org's invoice is not billed again: Lago cannot take it from there (a person can).
             taken = any(life.org != org and life.name == name and life.at(moment) for life in self.lives.true)
-            if ended and not taken and self.lives.behind_an_end(org, name, moment, self.now):
+            behind = self.lives.behind_an_end(org, name, moment, self.now)
+            missed = None if use.bill else self.lives.missed(org, name, moment, self.now)
+            if ended and not taken and (behind or (missed and self.told_apart(missed, use.metric))):
                 life = self.choice(use, org, "", use.moment, asked=True)
                 if life:
                     use.life, use.moment, use.posted, use.again = life, self.moved(use, life, use.moment), None, True
         self.posts(lost)
+
+    def told_apart(self, life: Life, metric: str) -> bool:
+        """Whether Lago's times, in whole seconds, tell which events it stored before it counted the last invoice."""
+        then = {
+            one.bill
+            for one in self.stored
+            if (one.name, one.metric, one.at) == (life.name, metric, life.counted)
+            and life.at(one.moment)
+            and self.lives.is_last(life, one.moment)
+        }
+        return len(then) < 2
 
     def ticks(self) -> None:
         """What is held and has a payer now is his; what is ripe is sealed; what is held for long is merged."""
@@ -300,6 +327,8 @@ class Model:
                 self.lives.begins(step)
             case h.Terminated():
                 self.lives.ends(step)
+            case h.Counted():
+                self.lives.counts(step.subscription, step.at)
             case h.Learnt():
                 self.lives.learn(step.org, step.way, step.at)
             case h.WrittenOff(customer=customer):

@@ -202,7 +202,11 @@ class Product:
                 await self.learn(step.org, step.way)
             case h.Terminated():
                 await self.lago.terminate(step.subscription)
+                if not step.slow:
+                    self.lago.count(step.subscription)
                 await self.learn(step.org, step.way)
+            case h.Counted():
+                self.lago.count(step.subscription)
             case h.Learnt():
                 await self.learn(step.org, step.way)
             case h.Pruned():
@@ -286,6 +290,7 @@ class Product:
     async def billed(self) -> Billed:
         """After the last invoice."""
         invoices: dict[tuple[str, str, str, str], int] = {}
+        self.lago.count()
         for listed in await self.lago.client.invoices():
             if not listed.fees_amount_cents:
                 continue

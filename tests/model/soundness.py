@@ -40,6 +40,7 @@ class _Books:
 
     def __init__(self) -> None:
         self._running: dict[str, h.Subscribed] = {}
+        self._uncounted: set[str] = set()
         self._names: set[str] = set()
         self._changes: set[tuple[str, int]] = set()
 
@@ -52,10 +53,16 @@ class _Books:
                 return self._subscribed(step)
             case h.Terminated():
                 running = self._running.get(step.subscription)
-                if running is None or running.org != step.org:
+                if running is None or running.org != step.org or running.at == step.at:  # none runs for no time
                     return None
                 del self._running[step.subscription]
+                self._uncounted -= {step.subscription}
+                self._uncounted |= {step.subscription} if step.slow else set()
                 return step
+            case h.Counted():
+                waits = step.subscription in self._uncounted
+                self._uncounted -= {step.subscription}
+                return step if waits else None
         return step
 
     def _twice(self, change: tuple[str, int]) -> bool:
