@@ -11,8 +11,9 @@ from connectors.commands.base import AsJson, DryRun, fail, one_sentence, say, se
 from connectors.commands.own_books import own_books
 from connectors.lago.client import LagoClient, LagoRejected, lago_http
 from connectors.lago.setup import Report, Setup
-from connectors.operations.after_end import Ends, Lost, billed_orgs, dollars_of, pages
+from connectors.operations.after_end import PAGE, Ends, Lost, Told, billed_orgs, dollars_of, pages
 from connectors.operations.audit import audited
+from connectors.operations.overtaken import late_of, still_lost
 from connectors.operations.rebilling import Rebilling, receipts_are_read
 from connectors.operations.sending import Sender
 from connectors.orgs.truth import OrgTruth
@@ -20,7 +21,7 @@ from connectors.postgres.pool import Database, postgres_url
 from connectors.settings import Settings
 from connectors.shown import shown
 from schemas.customers import OrgRecord
-from streams.core.after_end import AGAIN, Gap
+from streams.core.after_end import AGAIN
 
 lago = typer.Typer(help="Prepare Lago, and bill again what it did not bill.", no_args_is_help=True)
 
@@ -59,9 +60,10 @@ def rebill(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bill usage again that was sent to a subscription after its end: on the org's next subscription. Needs Postgres.
+    """Bill usage again that was sent to a subscription after its end, or after its last invoice was counted: on the
+    org's next subscription. Needs Postgres.
 
-    Exit code 1: some of it has nowhere to go yet, or is on another customer's invoice.
+    Exit code 1: some of it has nowhere to go yet, is on another customer's invoice, or may be on the last one (`unclear`).
     """
     with one_sentence():
         found = asyncio.run(_billed_again(settings_of_command(), why, also_taken=also_taken, dry_run=dry_run))
@@ -82,15 +84,16 @@ async def _billed_again(settings: Settings, why: str, *, also_taken: bool, dry_r
             ends, known, found = Ends(books.lago), {}, []
             for org_id in await billed_orgs(database, _now_us()):
                 try:
-                    org, told = await ends.of(books.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
+                    told = await ends.of(books.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
+                    late = await late_of(database, told, books.lago, _now_us(), settings.lago_event_code)
                 except LagoRejected as error:
                     tell(f"Lago cannot be asked about org {org_id}: {error}")
                     continue
                 if also_taken:
-                    told = [one._replace(customer="") for one in told]
-                if lost := await _lost(settings, database, org, told):
+                    told = told._replace(gaps=[one._replace(customer="") for one in told.gaps])
+                if lost := [*await _lost(settings, database, told), *late.lost]:
                     await truth.refresh(org_id)
-                    known[org_id] = org, told
+                    known[org_id] = told, late.lost
                     found += lost
             if dry_run or not any(one.able for one in found):
                 return found
@@ -100,23 +103,29 @@ async def _billed_again(settings: Settings, why: str, *, also_taken: bool, dry_r
 
 
 async def _act(
-    settings: Settings, database: Database, known: Mapping[str, tuple[OrgRecord, list[Gap]]], why: str
+    settings: Settings, database: Database, known: Mapping[str, tuple[Told, list[Lost]]], why: str
 ) -> list[Lost]:
     """What is found now that nobody else bills again; what can be is billed."""
     found = []
     async with Rebilling(settings, database) as desk:
-        for org, told in known.values():
-            async for page in pages(database, org, told, _now_us(), settings.lago_event_code):
-                found += page
-                if able := [one for one in page if one.able]:
-                    await asyncio.to_thread(_audited, settings, able, why)
-                    await desk.bill(able)
+        for told, late in known.values():
+            left = [*await _lost(settings, database, told), *await _still(settings, database, told, late)]
+            found += left
+            able = [one for one in left if one.able]
+            for start in range(0, len(able), PAGE):
+                page = able[start : start + PAGE]
+                await asyncio.to_thread(_audited, settings, page, why)
+                await desk.bill(page)
     return found
 
 
-async def _lost(settings: Settings, database: Database, org: OrgRecord, told: list[Gap]) -> list[Lost]:
-    listed = pages(database, org, told, _now_us(), settings.lago_event_code)
+async def _lost(settings: Settings, database: Database, told: Told) -> list[Lost]:
+    listed = pages(database, told.org, told.gaps, _now_us(), settings.lago_event_code)
     return [one async for page in listed for one in page]
+
+
+async def _still(settings: Settings, database: Database, told: Told, late: list[Lost]) -> list[Lost]:
+    return await still_lost(database, told, late, settings.lago_event_code)
 
 
 def _audited(settings: Settings, able: list[Lost], why: str) -> None:
@@ -139,12 +148,13 @@ def _line(lost: Lost) -> dict[str, Any]:
         "again_as": lost.event.transaction_id + AGAIN if lost.able else None,
         "on": again.external_subscription_id if lost.able and again is not None else None,
         "taken_by": lost.taken_by or None,
+        "unclear": lost.unclear or None,
     }
 
 
 def _rebilled(found: list[Lost], *, dry_run: bool) -> Any:
     if not found:
-        return "Nothing was posted after an end."
+        return "Nothing was posted after an end, or after its invoice."
     title = "Would be billed again" if dry_run else "Billed again, where a subscription is named"
     lines = [_line(one) for one in found]
     return table_of(tuple(lines[0]), [tuple(str(value or "-") for value in line.values()) for line in lines], title)

@@ -57,7 +57,7 @@ class Log:
             posted = [one for one in self._posted() if one[0].properties.get("org_id") == org.org_id]
             if not any(receipt.external_subscription_id in ended for _, receipt in posted):
                 continue
-            asked, gaps = await self._ends.of(org, now_us)
+            asked, gaps, _ = await self._ends.of(org, now_us)
             if policy.late_policy is LatePolicy.HOLD:
                 continue
             for event, receipt in posted:
@@ -65,7 +65,7 @@ class Log:
                 for gap in gaps:
                     if gap.subscription == name and gap.begins_us <= at_us < gap.ends_us:
                         lost = Lost(event, org.org_id, name, gap.begins_us, None, taken_by=gap.customer)
-                        for write in self._desk._writes(after_end._redirected(lost, asked, now_us, h.USAGE)):
+                        for write in self._desk._writes(after_end.redirected(lost, asked, now_us, h.USAGE)):
                             self._topics.setdefault(write.topic, []).append(write)
 
     def _posted(self) -> list[tuple[LagoEvent, Receipt]]:
