@@ -119,14 +119,13 @@ class Lives:
         for life in self.true:
             if life.name == name and life.at(moment) and life.counted is None:
                 in_time = now <= start_of_month(moment, 1) or moment >= now or self.is_last(life, moment)
-                in_time &= life.end is None or moment < life.end or moment > start_of_month(moment)  # its month is empty
                 return (life, month_of(moment)) if in_time else (None, "")
         return None, ""
 
     @staticmethod
     def is_last(life: Life, moment: int) -> bool:
-        """Whether it is on the life's last invoice, if on any: it lies in the last month of the life."""
-        return life.end is not None and start_of_month(life.end - 1) <= moment
+        """Whether it is on the life's last invoice, if on any: it lies in the month in which the life ended."""
+        return life.end is not None and start_of_month(life.end) <= moment
 
     def missed(self, org: str, name: str, moment: int, now: int) -> Life | None:
         """The org's life whose last invoice should have held what has that moment, and is counted."""

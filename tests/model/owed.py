@@ -225,19 +225,20 @@ class Model:
             # What is on another org's invoice is not billed again: Lago cannot take it from there (a person can).
             taken = any(life.org != org and life.name == name and life.at(moment) for life in self.lives.true)
             behind = self.lives.behind_an_end(org, name, moment, self.now)
-            missed = None if use.bill else self.lives.missed(org, name, moment, self.now)
-            if ended and not taken and (behind or (missed and self.told_apart(missed, use.metric))):
+            amount = use.metric == h.USAGE and not use.bill  # what others measure has none, so Lago's fee tells nothing
+            missed = self.lives.missed(org, name, moment, self.now) if amount else None
+            if ended and not taken and (behind or (missed and self.told_apart(missed))):
                 life = self.choice(use, org, "", use.moment, asked=True)
                 if life:
                     use.life, use.moment, use.posted, use.again = life, self.moved(use, life, use.moment), None, True
         self.posts(lost)
 
-    def told_apart(self, life: Life, metric: str) -> bool:
+    def told_apart(self, life: Life) -> bool:
         """Whether Lago's times, in whole seconds, tell which events it stored before it counted the last invoice."""
         then = {
             one.bill
             for one in self.stored
-            if (one.name, one.metric, one.at) == (life.name, metric, life.counted)
+            if (one.name, one.metric, one.at) == (life.name, h.USAGE, life.counted)
             and life.at(one.moment)
             and self.lives.is_last(life, one.moment)
         }
