@@ -1,7 +1,6 @@
 """Lago's sandbox in this process: the real application and the real client, with no socket between them.
 
-An end's invoice is made as Lago makes it: its fees are counted when the history says, not at the end; what is stored
-later is on no invoice; and there is no fee where nothing was counted.
+The last invoice of a subscription is counted, and shown, when the history says. What is stored later is on none.
 """
 
 import asyncio
@@ -85,7 +84,7 @@ def _content(answer: web.Response) -> bytes:
 
 
 class CountedLater(Invoices):
-    """Invoices, those of an end shown once they are counted: `pending` are the ids of subscriptions that wait for it."""
+    """Invoices; those of an end wait while their subscription's id is `pending`."""
 
     def __init__(self, subscriptions: Subscriptions) -> None:
         super().__init__(subscriptions)
@@ -106,9 +105,7 @@ class CountedLater(Invoices):
         if closing and bill.subscription.external_id in self.pending:
             self._waiting.append(bill)
             return
-        super()._add(replace(bill, at_us=self._counting_us) if closing else bill, events)
-        for made in [*self._all.values()][-1:]:
-            made.fees = [fee for fee in made.fees if fee["item"]["type"] != "charge" or fee["events_count"]]
+        super()._add(replace(bill, delay_us=self._counting_us - bill.at_us) if closing else bill, events)
 
 
 def _state_of(app: web.Application) -> Sandbox:
