@@ -34,6 +34,16 @@ class Life:
 
 
 @dataclass
+class Stored:
+    """What Lago has of a subscription, since when; `bill`: it is on an invoice."""
+
+    name: str
+    moment: int
+    at: int
+    bill: bool
+
+
+@dataclass
 class Lives:
     """Lago's subscriptions, `true`, and what our record of each org shows of them, `known`."""
 
@@ -41,6 +51,7 @@ class Lives:
     known: dict[str, list[Life]] = field(default_factory=dict)
     own: dict[str, str] = field(default_factory=dict)
     meant: set[str] = field(default_factory=set)
+    stored: list[Stored] = field(default_factory=list)
 
     def begins(self, step: h.Subscribed) -> None:
         """In Lago."""
@@ -127,12 +138,31 @@ class Lives:
         """Whether it is on the life's last invoice, if on any: it lies in the month in which the life ended."""
         return life.end is not None and start_of_month(life.end) <= moment
 
-    def missed(self, org: str, name: str, moment: int, now: int) -> Life | None:
-        """The org's life whose last invoice should have held what has that moment, and is counted."""
-        for life in self.of(org):
-            if life.name == name and life.at(moment) and life.counted is not None and self.is_last(life, moment):
-                return life if (life.end or 0) >= now - LOOKED_BEHIND else None
-        return None
+    def missed(self, org: str, name: str, moment: int, now: int) -> bool:
+        """Whether what has that moment, and is on no invoice, was stored only after the last one was counted. Lago tells
+        in whole seconds when it stored what: it may be that nobody can tell."""
+        lives = [life for life in self.held(org, name, moment, now) if life.counted is not None]
+        return any(self.is_last(life, moment) and self.told_apart(life) for life in lives)
+
+    def is_unclear(self, org: str, name: str, moment: int, stored: int, now: int) -> bool:
+        """Whether it was stored after an end, and nobody but Lago knows if it is on the last invoice: the times do not
+        tell, or there is no such invoice an hour after the end."""
+        for life in self.held(org, name, moment, now - h.HOUR):
+            end = life.end or 0
+            if stored > end if life.counted is None else stored >= end:
+                return life.counted is None or (self.is_last(life, moment) and not self.told_apart(life))
+        return False
+
+    def held(self, org: str, name: str, moment: int, now: int) -> list[Life]:
+        """The org's lives of that name, ended by then and not too long ago, that held the moment."""
+        ended = [life for life in self.of(org) if life.over(now) and (life.end or 0) >= now - LOOKED_BEHIND]
+        return [life for life in ended if life.name == name and life.at(moment)]
+
+    def told_apart(self, life: Life) -> bool:
+        """Whether Lago's times, in whole seconds, tell what it stored before it counted the last invoice."""
+        same = [one for one in self.stored if one.name == life.name and life.at(one.moment)]
+        then = {one.bill for one in same if self.is_last(life, one.moment) and one.at == life.counted}
+        return len(then) < 2
 
     def behind_an_end(self, org: str, name: str, moment: int, now: int) -> bool:
         """Whether the moment lies behind an end, to the second, of the org's subscription, and in no later life of it."""

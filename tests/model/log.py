@@ -3,8 +3,9 @@
 What is decided by them is decided by the product's own functions.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,6 +32,8 @@ class Log:
     def __init__(self, clock: Clock, lago: Lago, topics: dict[str, list[Any]]) -> None:
         self._clock = clock
         self._lago = lago
+        self._unclear: dict[str, Lost] = {}
+        self._settled: set[str] = set()
         self._ends = Ends(lago.client)
         self._topics = topics
         self._kept_from: date = date.min
@@ -54,19 +57,30 @@ class Log:
 
     async def rebill(self, orgs: Mapping[str, OrgRecord], policy: MeterPolicy) -> None:
         """As `LearntEnds.once`: of every org whose record shows an end; Lago says which. Written, not posted."""
-        now_us = self._clock.us()
+        now_us, self._unclear = self._clock.us(), {}
         for org in list(orgs.values()):
             ended = {one.external_id for one in org.periods if (one.terminated_at or 0) >= now_us - after_end.ENDED_US}
             posted = [one for one in self._posted() if one.event.properties.get("org_id") == org.org_id]
             if not any(one.subscription in ended for one in posted):
                 continue
             told = await self._ends.of(org, now_us)
+            unsettled = [one for one in posted if one.event.transaction_id not in self._settled]
+            late = await overtaken.judged(told.lives, unsettled, told.org, self._lago.client, now_us, h.USAGE)
+            self._settled |= late.settled
+            self._unclear |= {one.event.transaction_id: one for one in late.lost if one.unclear}
             if policy.late_policy is LatePolicy.HOLD:
                 continue
-            late = await overtaken.judged(told.lives, posted, told.org, self._lago.client, now_us, h.USAGE)
             for lost in [*_behind(told, posted, now_us), *late.lost]:
                 for write in self._desk._writes(lost):
                     self._topics.setdefault(write.topic, []).append(write)
+
+    def dead(self) -> dict[str, Decimal]:
+        """Dollars that the sink gave up, by org."""
+        return _by_org(msgspec.json.decode(write.value)["properties"] for write in self._topics.get(TOPICS.dlq, []))
+
+    def maybe_invoiced(self) -> dict[str, Decimal]:
+        """Dollars that may be on a last invoice or not, as it was found last; by org."""
+        return _by_org(one.event.properties for one in self._unclear.values())
 
     def _posted(self) -> list[Posted]:
         """Events that were delivered, and are billed as far as is known."""
@@ -80,6 +94,16 @@ class Log:
             for one in events
             if told[one.transaction_id].status == "completed"
         ]
+
+
+def _by_org(events: Iterable[Mapping[str, Any]]) -> dict[str, Decimal]:
+    """Dollars of events, by their properties."""
+    found = dict[str, Decimal]()
+    for properties in events:
+        if "cost_usd" in properties:
+            org = properties["org_id"]
+            found[org] = found.get(org, Decimal(0)) + Decimal(properties["cost_usd"])
+    return found
 
 
 def _posted(event: LagoEvent, receipt: Receipt) -> Posted:
