@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -57,6 +58,13 @@ def rebill(
             help="Also what is on another customer's invoice, who has the subscription's id now: give that one its money back first.",
         ),
     ] = False,
+    also_unclear: Annotated[
+        bool,
+        typer.Option(
+            "--also-unclear",
+            help="Also what may be on the last invoice, which does not tell: look that it is not on it first.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -66,13 +74,21 @@ def rebill(
     Exit code 1: some of it has nowhere to go yet, is on another customer's invoice, or may be on the last one (`unclear`).
     """
     with one_sentence():
-        found = asyncio.run(_billed_again(settings_of_command(), why, also_taken=also_taken, dry_run=dry_run))
+        also = _Also(also_taken, also_unclear)
+        found = asyncio.run(_billed_again(settings_of_command(), why, also, dry_run=dry_run))
     say([_line(one) for one in found], as_json=as_json, table=lambda: _rebilled(found, dry_run=dry_run))
     if not all(one.able for one in found):
         raise typer.Exit(1)
 
 
-async def _billed_again(settings: Settings, why: str, *, also_taken: bool, dry_run: bool) -> list[Lost]:
+class _Also(NamedTuple):
+    """What a person has looked at."""
+
+    taken: bool
+    unclear: bool
+
+
+async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: bool) -> list[Lost]:
     if settings.lago_api_key is None:
         fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
     database = Database(postgres_url(settings), size=1)
@@ -85,15 +101,17 @@ async def _billed_again(settings: Settings, why: str, *, also_taken: bool, dry_r
             for org_id in await billed_orgs(database, _now_us()):
                 try:
                     told = await ends.of(books.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
-                    late = await late_of(database, told, books.lago, _now_us(), settings.lago_event_code)
+                    late, _ = await late_of(database, told, books.lago, _now_us(), settings.lago_event_code)
                 except LagoRejected as error:
                     tell(f"Lago cannot be asked about org {org_id}: {error}")
                     continue
-                if also_taken:
+                if also.unclear:
+                    late = [replace(one, unclear="") for one in late]
+                if also.taken:
                     told = told._replace(gaps=[one._replace(customer="") for one in told.gaps])
-                if lost := [*await _lost(settings, database, told), *late.lost]:
+                if lost := [*await _lost(settings, database, told), *late]:
                     await truth.refresh(org_id)
-                    known[org_id] = told, late.lost
+                    known[org_id] = told, late
                     found += lost
             if dry_run or not any(one.able for one in found):
                 return found

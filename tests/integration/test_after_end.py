@@ -162,7 +162,7 @@ async def test_lago_is_asked_only_about_orgs_with_something_after_an_end(world: 
     assert world.asked == []
     await world.learn_of_the_end()
     await world.task().once()
-    assert set(world.asked) == {"subscriptions", "customer", "plan"}
+    assert set(world.asked) == {"subscriptions", "customer", "plan", "invoices", "invoice", "events"}
 
 
 @pytest.mark.parametrize("other", ["sub-a", "sub-b"])
