@@ -47,7 +47,7 @@ def _in_between(_: h.History, model: Model) -> bool:
     return False
 
 
-#: Each with how many of 200 histories are about it at least.
+#: Each with how many of 250 histories are about it at least.
 FEATURES: dict[str, tuple[int, Tell]] = {
     "a mapping names a subscription": (20, lambda history, _: any(_named(history))),
     "a mapping names one that ends": (
