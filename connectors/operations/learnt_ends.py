@@ -3,8 +3,9 @@
 Runs beside the projector, in the process that owns the first partition of the orgs' topic. An end is learnt when it is in
 the org's record, so the rows say about which orgs Lago is to be asked: those of which a record shows an end, and to
 which something was delivered on the subscription that ended. When it ended says Lago alone: a record may show a later
-moment, so Lago is asked once for each version of the record, and again while something stands behind an end. What is billed again is exactly once (connectors/operations/rebilling.py):
-killed at any point it does no harm, and two at once, or a person's command, fence each other.
+moment, so Lago is asked once for each version of the record, and again while something stands behind an end, or while it is not known
+whether the last invoice of an end counted something (connectors/operations/overtaken.py). What is billed again is exactly once
+(connectors/operations/rebilling.py): killed at any point it does no harm, and two at once, or a person's command, fence each other.
 """
 
 import asyncio

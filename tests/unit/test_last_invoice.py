@@ -65,7 +65,8 @@ class Lago:
     async def events_of(
         self, external_subscription_id: str, code: str, from_us: int, until_us: int, most: int
     ) -> list[EventShape] | None:
-        assert (external_subscription_id, code, from_us, until_us) == ("sub-a", CODE, START, END + SECOND_US)
+        self.asked.append(f"events since {from_us - START}")
+        assert (external_subscription_id, code, until_us) == ("sub-a", CODE, END + SECOND_US)
         shown = [EventShape(name, "sub-a", CODE, "", cents, created_at=to_iso(at)) for name, at, cents in self.stored]
         return shown if self.whole and len(shown) <= most else None
 
@@ -98,6 +99,22 @@ async def test_what_the_last_invoice_did_not_count_is_billed_again_on_the_orgs_n
     assert lost.instead is not None
     assert (lost.instead.transaction_id, lost.instead.external_subscription_id) == ("late-again", "sub-b")
     assert settled == frozenset()
+
+
+async def test_an_invoice_of_a_change_of_plan_counts_two_subscriptions_of_one_id() -> None:
+    """They are told apart by Lago's own id."""
+    other = changed(FEE, amount_cents=900, events_count=3, lago_subscription_id="id-b")
+    begun = changed(COUNTED, lago_subscription_id="id-b", charges_from_datetime=to_iso(END))
+    lago = Lago([changed(INVOICE, fees=(other, FEE), billing_periods=(begun, COUNTED))])
+    lago.stored.append(("late", END + 5 * SECOND_US, "7"))
+    assert names((await look(lago)).lost) == {"late": ""}
+
+
+async def test_the_bounds_begin_with_the_life_to_the_millisecond() -> None:
+    """Lago shows those of the invoice to the second; in that second the life before it may have ended."""
+    lago, life = Lago(), LIFE._replace(started_us=START + 7_000)
+    await look(lago, life=life)
+    assert lago.asked[-1] == "events since 7000"
 
 
 async def test_what_the_last_invoice_counted_is_settled() -> None:
@@ -220,8 +237,9 @@ def replace_event(one: Posted, **fields: Any) -> Posted:
 
 async def test_what_is_posted_again_already_needs_no_invoice() -> None:
     """Only its receipt is missing: whatever the invoice says, it must not be billed by this event."""
-    [lost], _ = await look(Lago([]), LATE._replace(again=True))
-    assert (lost.again, lost.instead, lost.able) == (True, None, True)
+    for now_us in (END, NOW):
+        [lost], settled = await look(Lago([]), LATE._replace(again=True), now_us=now_us)
+        assert (lost.again, lost.instead, lost.able, lost.unclear, settled) == (True, None, True, "", frozenset())
 
 
 async def test_without_another_subscription_it_has_nowhere_to_go() -> None:
