@@ -59,7 +59,7 @@ FEATURES: dict[str, tuple[int, Tell]] = {
         lambda history, _: any(one.subscription in _named(history) for one in _ended(history) if one.way == h.NOT),
     ),
     "a mapping begins in the past": (10, lambda history, _: any(0 < one.begins < one.at for one in _mapped(history))),
-    "a mapping is announced": (10, lambda history, _: any(one.begins > one.at + h.LEAD for one in _mapped(history))),
+    "a mapping is announced": (8, lambda history, _: any(one.begins > one.at + h.LEAD for one in _mapped(history))),
     "more than eight versions": (8, lambda _, model: any(len(one.versions) > 8 for one in model.mappings.values())),
     "versions are forgotten": (5, lambda _, model: any(one.known_from for one in model.mappings.values())),
     "what is held stays with the org of a forgotten version": (
@@ -86,6 +86,6 @@ FEATURES: dict[str, tuple[int, Tell]] = {
         lambda _, model: model.settings.late == h.HOLD and _uses(model, lambda use: use.dead or use.life is None),
     ),
     "one external id, two orgs": (4, lambda history, _: len({*_shared(history)}) > 1),
-    "one external id, twice of one org": (2, lambda history, _: len({*_shared(history)}) < len(_shared(history))),
+    "one external id, twice of one org": (1, lambda history, _: len({*_shared(history)}) < len(_shared(history))),
     "held usage is merged": (10, lambda _, model: _uses(model, lambda use: use.merged)),
 }

@@ -25,7 +25,7 @@ SHARES: dict[Callable[[], st.SearchStrategy[History]], int] = {
 ALWAYS = sum(SHARES.values())
 EXAMPLES = int(os.environ.get("OWED_EXAMPLES", ALWAYS))
 #: A fixed one for those of every run: with it they are about all of `FEATURES`.
-SEED = 3
+SEED = 2
 
 
 def told(history: History) -> str:
