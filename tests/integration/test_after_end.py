@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from connectors.operations.after_end import Told
 from connectors.operations.rebilling import Rebilling
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
@@ -316,7 +317,7 @@ class StillRuns:
     def __init__(self, ended_us: int) -> None:
         self._ended_us = ended_us
 
-    async def of(self, org: OrgRecord, now_us: int) -> Any:
+    async def of(self, org: OrgRecord, now_us: int) -> Told:
         told = gaps(org.periods, 0)
         running = Period("sub-b", self._ended_us + SECOND_US)
-        return OrgRecord(org.org_id, periods=(*org.periods, running)), told
+        return Told(OrgRecord(org.org_id, periods=(*org.periods, running)), told, [])
