@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS).
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt bench soak trial mutants fuzz reliability venv
+.PHONY: help demo test check fmt bench soak trial mutants fuzz reliability deploy-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 MINUTES ?= 10
 SEED ?= 1
@@ -11,7 +11,7 @@ ARGS ?=
 NOTHING_CHOSEN = 5
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv ## LiteLLM calls become Lago events on this machine alone: no Docker, no Java, no network
 	.venv/bin/meterbridge demo $(ARGS)
@@ -50,7 +50,25 @@ fuzz: venv .venv/.fuzz ## coverage-guided fuzzing of everything that reads what 
 reliability: venv ## docs/reliability.md, from the fault matrix and the last run that kept its figures
 	.venv/bin/python -m tests.faults.matrix
 
+deploy-test: venv ## the compose file on the Docker engine of DOCKER_HOST: started, billed, killed, taken down and started again
+	.venv/bin/python -m tests.deploy
+
+lock: deploy/.venv/.installed ## deploy/*.lock, what the image installs with the hash of every file: after a change of dependencies
+	deploy/.venv/bin/uv pip compile $(LOCKED) --quiet -o deploy/.venv/requirements.lock pyproject.toml
+	echo hatchling | deploy/.venv/bin/uv pip compile $(LOCKED) --quiet -o deploy/.venv/build.lock -
+	@for name in requirements build; do \
+	  { echo '# Every file that the image may install for this, by its hash. Made by `make lock`, not edited by hand.'; \
+	    cat deploy/.venv/$$name.lock; } >deploy/$$name.lock; \
+	done
+
+sbom: venv ## dist/sbom.cdx.json, what the image is made of: a CycloneDX list of packages, versions, licences and hashes
+	@mkdir -p dist
+	.venv/bin/python deploy/sbom.py deploy/requirements.lock >dist/sbom.cdx.json
+
 venv: .venv/.installed ## the Python environment, in .venv
+
+# For the one Python of the image, and without an index's address.
+LOCKED = -c constraints.txt --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.13 --python-platform linux
 
 # Pyenv leaves commands on the PATH that fail when called: a Python counts only once it has run.
 # ensurepip: some systems package it apart, and without it there is no pip in the new environment.
@@ -74,6 +92,11 @@ FIND_PYTHON = for python in python3.13 python3.12 python3.11 python3; do \
 bench/.venv/.installed: bench/constraints.txt
 	@bench/.venv/bin/python -c pass 2>/dev/null || .venv/bin/python -m venv --clear bench/.venv
 	bench/.venv/bin/python -m pip install -q --disable-pip-version-check -c bench/constraints.txt quixstreams
+	@touch $@
+
+deploy/.venv/.installed:
+	@deploy/.venv/bin/python -m pip --version >/dev/null 2>&1 || { $(FIND_PYTHON); $$python -m venv --clear deploy/.venv; }
+	deploy/.venv/bin/python -m pip install -q --disable-pip-version-check 'uv>=0.13,<0.14'
 	@touch $@
 
 # The mutation tool brings an ORM and a git client along: it lives apart.

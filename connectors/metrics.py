@@ -8,14 +8,13 @@ dashboards: the books themselves are Decimal (streams/core/books.py).
 
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from connectors.held_watch import HeldWatch
 from connectors.unbilled_watch import UnbilledWatch
 from connectors.unreadable_watch import watch_unreadable
-from schemas.errors import ConfigurationError
 from schemas.reasons import (
     CONNECTION_CAUSES,
     DOUBLED,
@@ -129,9 +128,7 @@ class Metrics:
         self.unbilled_watch = UnbilledWatch(registry)
         watch_unreadable(registry)
         self.held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
-        self.held_on_disk = gauge(
-            "meterbridge_held_windows_on_disk", "Of these, those beyond HELD_IN_MEMORY, of customers without a mapping."
-        )
+        self.held_on_disk = gauge("meterbridge_held_windows_on_disk", "Of these, those on disk, beyond HELD_IN_MEMORY.")
         self.held_straddled = counter(
             "meterbridge_held_straddled_total",
             "Held windows that were billed whole, by their last call, though a border that was learnt later lies in them.",
@@ -291,6 +288,10 @@ class Metrics:
         self.lago_too_old.set_function(too_old)
         self.lago_limit.set_function(limit)
 
+    def connection_closed(self, cause: str) -> None:
+        """A connection was closed by us; one of `CAUSES`."""
+        self.connections_closed.labels(cause).inc()
+
     def lago_requested(self, request: str, status: int, seconds: float) -> None:
         """`on_request` of LagoClient. Delivery's hook of the same kind reports the same posts: hand in one of them."""
         self.lago_requests.labels("POST" if request.startswith("post") else "GET", status).inc()
@@ -314,34 +315,6 @@ class IngressSensors:
         self._outcome(outcome).inc(count)
         if outcome not in ("accepted", "ignored"):
             self._failed.labels(outcome).inc(count)
-
-
-class MetricsServer(NamedTuple):
-    """Where the metrics are served, and how to end it."""
-
-    port: int
-    stop: Callable[[], None]
-
-
-def start_metrics_server(registry: CollectorRegistry, host: str, port: int) -> MetricsServer:
-    """Serve `registry` from a thread of its own. Port 0 = any free one.
-
-    Raises:
-        ConfigurationError: the port cannot be had.
-    """
-    try:
-        server, thread = start_http_server(port, addr=host, registry=registry)
-    except OSError as error:
-        raise ConfigurationError(
-            "METRICS_PORT", f"METRICS_PORT {port} on {host} cannot be listened on: {error.strerror}"
-        ) from error
-
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return MetricsServer(server.server_port, stop)
 
 
 def _children(metric: Counter | Gauge, values: Iterable[str]) -> None:

@@ -31,7 +31,8 @@ from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.kafka.security import aiokafka_config, librdkafka_config
 from connectors.lago.client import LagoClient, lago_http
 from connectors.management import LEARN_EVERY_S, Management
-from connectors.metrics import Metrics, start_metrics_server
+from connectors.metrics import Metrics
+from connectors.metrics_server import start_metrics_server
 from connectors.settings import Settings
 from connectors.spool.spool import Spool
 from connectors.stopping import StopWord, run_until_told
@@ -102,7 +103,10 @@ async def serving(
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry(), version("meterbridge"))
         if settings.metrics_port:
-            stack.callback(start_metrics_server(metrics.registry, settings.host, settings.metrics_port).stop)
+            served = start_metrics_server(
+                metrics.registry, settings.host, settings.metrics_port, metrics.connection_closed
+            )
+            stack.callback(served.stop)
         spool = None
         if WEBHOOKS in parts and settings.spool_path is not None:
             topics = TopicNames.with_prefix(settings.topic_prefix)
@@ -229,7 +233,7 @@ def _strangers(settings: Settings, metrics: Metrics) -> Strangers:
         own_bounds(),
         origins,
         time.monotonic,
-        on_closed=lambda cause: metrics.connections_closed.labels(cause).inc(),
+        on_closed=metrics.connection_closed,
         on_wrong=metrics.wrong_credentials.inc,
     )
 

@@ -17,13 +17,15 @@ from connectors.addresses import lago_address
 from connectors.connections import deployment_of, kafka_connection, postgres_url, revealed, topic_layout
 from connectors.customers.by_identity import IdentityMapper, IdentityMappings
 from connectors.kafka.admin import LIMIT_S, check_topics, topic_ids
-from connectors.kafka.security import aiokafka_config, faust_broker, faust_credentials
+from connectors.kafka.faust_credentials import faust_credentials
+from connectors.kafka.security import aiokafka_config, faust_broker
 from connectors.kafka.waiting import KafkaAwaited, when_kafka_answers
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.metered import InMemoryUsage
 from connectors.lago.tenant import Tenant
 from connectors.logs import configure_logging
-from connectors.metrics import Metrics, start_metrics_server
+from connectors.metrics import Metrics
+from connectors.metrics_server import start_metrics_server
 from connectors.operations.late import LateCalls
 from connectors.operations.learnt_ends import LearntEnds
 from connectors.operations.sending import Sender
@@ -115,20 +117,24 @@ def learnt_ends_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -
 async def worker_parts(settings: Settings, role: str, awaited: KafkaAwaited | None = None) -> AsyncIterator[Parts]:
     """The parts of one role, once Kafka answers; with its metrics served and its Lago client open meanwhile."""
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))
+    sensors = WorkerSensors(metrics, time.monotonic)
     async with AsyncExitStack() as stack:
+        _meanwhile(stack, sensors.health.keep_beating())
         if settings.metrics_port:
-            served = start_metrics_server(metrics.registry, settings.host, settings.metrics_port)
+            served = start_metrics_server(
+                metrics.registry, settings.host, settings.metrics_port, metrics.connection_closed, sensors.health
+            )
             stack.push_async_callback(asyncio.to_thread, served.stop)
         connections = settings.worker_concurrency + _SPARE_CONNECTIONS
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, connections))
         delivery, tenant = _delivery(settings, http, metrics, in_retry=role == "retry")
         if role in ("sink", "retry"):
             _meanwhile(stack, tenant.watch())
-        sensors = WorkerSensors(metrics, time.monotonic)
         asking = partial(parts_of, settings, lambda: delivery, metrics, sensors, _ANSWER_S)
         parts = await when_kafka_answers(asking, awaited or KafkaAwaited(settings.kafka_bootstrap_servers))
         _meanwhile(stack, sensors.minute.tell_every())
         await stack.enter_async_context(_mapping(settings, role, http, metrics, sensors))
+        sensors.health.begun()
         yield parts
 
 

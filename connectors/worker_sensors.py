@@ -8,6 +8,7 @@ import structlog
 from connectors.metrics import HELD_REASONS, LAWS, LOOK_EVERY_S, Metrics
 from connectors.minute_line import MinuteLine
 from connectors.postgres.sensors import ProjectorSensors
+from connectors.worker_health import WorkerHealth
 from schemas.ledger import Counters, Sum
 from schemas.money import add
 from schemas.records import Receipt
@@ -34,6 +35,7 @@ class WorkerSensors(ProjectorSensors):
     def __init__(self, metrics: Metrics, monotonic: Callable[[], float]) -> None:
         super().__init__()
         self.minute = MinuteLine()
+        self.health = WorkerHealth(monotonic)
         self._metrics = metrics
         self._monotonic = monotonic
         self._books: dict[int, Books] = {}
@@ -107,10 +109,12 @@ class WorkerSensors(ProjectorSensors):
     def lane_halted(self, topic: str, partition: int, reason: str) -> None:
         """A partition stands still."""
         self._metrics.lane_halted.labels(topic, partition, reason).set(1)
+        self.health.halted(topic, partition, reason)
 
     def lane_resumed(self, topic: str, partition: int, reason: str) -> None:
         """It goes on, here or at another worker."""
         self._metrics.lane_halted.labels(topic, partition, reason).set(0)
+        self.health.resumed(topic, partition)
 
     def following(self, table: str, lag_s: Callable[[], float]) -> None:
         """A table is followed, and this old."""

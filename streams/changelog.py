@@ -7,6 +7,7 @@ Releases before version 3 wrote whole identities under `s` + hour + first offset
 
 import asyncio
 import struct
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,7 @@ from streams.core.books import Books
 from streams.core.changes import Changes
 from streams.core.identity import IDENTITY_BYTES
 from streams.core.known import untold
+from streams.older import OlderWindows
 from streams.unreadable import note
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -50,8 +52,10 @@ FETCHING: dict[str, Any] = {
     "fetch_max_wait_ms": 50,
     "retry_backoff_ms": 10,  # of the first question about a topic, which the client does not know yet
 }
-#: Held windows beyond the bound that go to disk together.
+#: Held windows beyond the bound that go to disk together, and windows restored without a pause.
 _ASIDE = 1_000
+#: Windows of a changelog that are in memory while it is read, undecoded: 0.5 kB each.
+READ_IN_MEMORY = 20_000
 _WINDOW, _JOB = WINDOW_PREFIX[0], JOB_PREFIX[0]
 _IDENTITIES = frozenset((UNTOLD_PREFIX[0], SEEN_PREFIX[0], SETTLED_PREFIX[0]))
 
@@ -61,7 +65,9 @@ class Image:
     """What was read: latest value of each key, undecoded; `next_offset` is where the tail begins.
 
     Fields:
+        windows, older: by first offset; `older` has those that are too many, unless `windows` has them.
         seen: chunks of identities by prefix, hour and first offset.
+        complete: nothing was read before: there is nothing that what is gone has to be taken out of.
     """
 
     next_offset: int
@@ -69,6 +75,43 @@ class Image:
     windows: dict[int, bytes | None] = field(default_factory=dict)
     seen: dict[tuple[bytes, int, int], bytes | None] = field(default_factory=dict)
     jobs: dict[bytes, bytes | None] = field(default_factory=dict)
+    older: OlderWindows | None = None
+    complete: bool = False
+
+    def take(self, latest: Mapping[bytes, bytes | None]) -> None:
+        """What the last value of each key says, of records that come after those taken before."""
+        self.position = latest.get(POSITION_KEY, self.position)
+        for key, value in latest.items():
+            if not _is_ours(key):
+                continue
+            kind = key[0]
+            if kind == _WINDOW:
+                self.windows[int.from_bytes(key[1:9], "big")] = value
+            elif kind in _IDENTITIES:
+                hour, first = struct.unpack(">qq", key[1:17])
+                self.seen[key[:1], hour, first] = value
+            elif kind == _JOB:
+                self.jobs[key[1:]] = value
+
+    def relieve(self, most: int) -> int:
+        """Where more than `most` windows are in memory, put them to disk; how many may be there before the next time."""
+        if len(self.windows) > most:
+            if self.complete and self.older is None:
+                self.windows = {first: value for first, value in self.windows.items() if value is not None}
+                if len(self.windows) <= most // 2:
+                    return most
+            self.older = self.older or OlderWindows(complete=self.complete)
+            if not self.older.put(self.windows):
+                return 2 * most
+            self.windows = {}
+        return most
+
+    def all_windows(self) -> Iterator[tuple[int, bytes | None]]:
+        """Each window's first offset and value."""
+        for first, value in () if self.older is None else self.older.items():
+            if first not in self.windows:
+                yield first, value
+        yield from self.windows.items()
 
 
 def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
@@ -103,20 +146,26 @@ async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offs
     tp = TopicPartition(topic, partition)
     ends, begins = await asyncio.gather(consumer.end_offsets([tp]), consumer.beginning_offsets([tp]))
     end, start = ends[tp], max(from_offset, begins[tp])
-    latest: dict[bytes, bytes | None] = {}
-    at = start
+    image, at, most = Image(start, complete=from_offset == 0), start, READ_IN_MEMORY
     if start < end:
         consumer.assign([tp])
         consumer.seek(tp, start)
     while at < end:
         for records in (await consumer.getmany(timeout_ms=200, max_records=20_000)).values():
-            latest.update([(record.key, record.value) for record in records])
+            image.take({record.key: record.value for record in records})
+            most = image.relieve(most)
         at = await consumer.position(tp)
-    return image_from(at, latest)
+    image.next_offset = at
+    return image
 
 
 def restore(books: Books, image: Image, now_us: int) -> None:
-    """Bring the books up to the image: all of it, or the tail that was read since.
+    """Bring the books up to the image: all of it, or the tail that was read since. Raises: `restoring`."""
+    deque(restoring(books, image, now_us), 0)
+
+
+def restoring(books: Books, image: Image, now_us: int) -> Iterator[None]:
+    """`restore`, in steps: between two of them others may have their turn.
 
     Raises:
         LedgerBroken: `later_version`: to read on would drop what this release does not know; `unreadable_ledger`: the
@@ -124,12 +173,19 @@ def restore(books: Books, image: Image, now_us: int) -> None:
             books do not add up.
     """
     try:
-        _restore(books, image, now_us)
+        yield from _restoring(books, image, now_us)
     except DAMAGE as damage:
         raise LedgerBroken(UNREADABLE_LEDGER, f"meter.changelog: {type(damage).__name__}") from None
 
 
-def _restore(books: Books, image: Image, now_us: int) -> None:
+def windows_of(image: Image) -> Iterator[Window]:
+    """The windows that can be read, one after the other, without books to keep them in."""
+    for first, value in image.all_windows():
+        if value is not None and (window := _window(first, value)) is not None:
+            yield window
+
+
+def _restoring(books: Books, image: Image, now_us: int) -> Iterator[None]:
     if image.position is not None:
         before = books.position.dropped_hour
         books.position = _decode_position(image.position)
@@ -138,21 +194,21 @@ def _restore(books: Books, image: Image, now_us: int) -> None:
         if books.position.dropped_hour > before:
             books.seen.drop_before(books.position.dropped_hour, before)
     aside: list[Window] = []
-    for first, value in image.windows.items():
-        if books.warm_part(first):
+    for number, (first, value) in enumerate(image.all_windows()):
+        if number % _ASIDE == 0:
+            books.store(aside, now_us)
+            aside = []
+            yield
+        if not image.complete and books.warm_part(first):
             books.remove(first)
         window = None if value is None else _window(first, value)
         if window is None:
             continue
-        if not (window.held and window.metered is None and books.full()):
+        if window.held and window.metered is None and books.full():
+            aside.append(window)
+        else:
             books.put(window, now_us)
-            continue
-        aside.append(window)
-        if len(aside) == _ASIDE:
-            books.store(aside, now_us)
-            aside = []
-    if aside:
-        books.store(aside, now_us)
+    books.store(aside, now_us)
     _restore_seen(books, image)
     for identity, value in image.jobs.items():
         books.put_job(identity, None if value is None else _job(value))
@@ -224,16 +280,6 @@ def _is_ours(key: bytes | None) -> bool:
 
 def image_from(next_offset: int, latest: Mapping[bytes, bytes | None]) -> Image:
     """What the latest value of each key of the changelog says; `next_offset` is where the tail begins."""
-    image = Image(next_offset, latest.get(POSITION_KEY))
-    for key, value in latest.items():
-        if not _is_ours(key):
-            continue
-        kind = key[0]
-        if kind == _WINDOW:
-            image.windows[int.from_bytes(key[1:9], "big")] = value
-        elif kind in _IDENTITIES:
-            hour, first = struct.unpack(">qq", key[1:17])
-            image.seen[key[:1], hour, first] = value
-        elif kind == _JOB:
-            image.jobs[key[1:]] = value
+    image = Image(next_offset)
+    image.take(latest)
     return image

@@ -1,4 +1,4 @@
-"""Held windows that a ledger keeps on disk instead of in memory: of customers that have no record yet.
+"""Held windows that a ledger keeps on disk instead of in memory.
 
 The file is a private one of SQLite, without a name: it is empty when it is opened, and gone when the process ends. The
 truth is the changelog. SQLite chooses the folder: `SQLITE_TMPDIR`, else `TMPDIR`, else /var/tmp.
@@ -70,16 +70,19 @@ class ColdFile:
         self._count(windows, 1)
         return True
 
-    def take(self, customer_id: str) -> list[Window]:
-        """The customer's windows, which are not here any more."""
+    def take(self, customer_id: str, after: int = -1, most: int = -1) -> list[Window]:
+        """At most `most` (-1: all) of the customer's windows with first offsets above `after`, in their order; they are
+        not here any more."""
         if not self.windows:
             return []
         name = customer_id.encode()
-        windows = [_decode(value) for (value,) in self._rows("SELECT value FROM held WHERE customer = ?", name)]
+        query = "SELECT value FROM held WHERE customer = ? AND first > ? ORDER BY first LIMIT ?"
+        windows = [_decode(value) for (value,) in self._rows(query, name, after, most)]
         if windows:
-            self._file.execute("DELETE FROM held WHERE customer = ?", (name,))
-            self.customers -= 1
+            up_to = windows[-1].first
+            self._file.execute("DELETE FROM held WHERE customer = ? AND first > ? AND first <= ?", (name, after, up_to))
             self.windows -= len(windows)
+            self.customers -= not self._has(name)
             self._count(windows, -1)
         return windows
 

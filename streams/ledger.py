@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.errors import LedgerBroken, TopicProblem
 from schemas.ledger import Position
 from schemas.topics import TopicNames
-from streams.changelog import FETCHING, Image, read, records_of, restore
+from streams.changelog import FETCHING, Image, read, records_of, restoring
 from streams.core.books import Books, Cold, verify
 from streams.core.changes import Changes, apply, held_after
 from streams.offsets import Standing, asking, standing_by
@@ -124,7 +124,8 @@ class Ledger:
                     image = await self._begin(consumer, raw)
         finally:
             fencing.cancel()
-        restore(books, image, self._now_us())
+        for _ in restoring(books, image, self._now_us()):
+            await asyncio.sleep(0)
         self._changelog_next = image.next_offset
         self._check_topic(books, raw)
         verify(books)

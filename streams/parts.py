@@ -45,7 +45,7 @@ class Parts:
         delivery, projection: made on first use, inside the running loop; the latter for the projector alone.
         instance_id: static group membership, where the platform gives a stable name.
         now_us: the wall clock, microseconds since 1970 UTC.
-        held_in_memory: held windows of a partition that are kept in memory; others of unknown customers are on disk.
+        held_in_memory: held windows of a partition that are kept in memory; others are on disk.
         leave: ends the process with an exit code.
     """
 

@@ -2,31 +2,21 @@
 
 import asyncio
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from connectors.audit.chain import Line, Tip
-from connectors.commands.base import AsJson, fail, one_sentence, say, settings_of_command
+from connectors.commands.base import one_sentence, say, settings_of_command
+from connectors.commands.sentences import fail
 from connectors.connections import deployment_of, postgres_url
 from connectors.operations.audit_verify import seen_in_table, table_verified, topic_verified
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
 
-audit = typer.Typer(help="The audit log: who did what to money's way.", no_args_is_help=True)
 
-
-@audit.command(epilog="Example: meterbridge audit verify --head 1842:9f0c...")
-def verify(
-    head: Annotated[
-        str, typer.Option(help="A head that was told earlier: with it, lines missing at the end are found too.")
-    ] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Check the chain of hashes and, with Postgres, the table against the topic.
-
-    Exit code 0: nothing is wrong; 1: a line or a row is changed, missing, put in, out of place or forged: the first one is named.
-    """
+def verify(head: str, *, as_json: bool) -> None:
+    """`meterbridge audit verify`."""
     noted = _noted(head)
     with one_sentence():
         answer = asyncio.run(_verified(settings_of_command(), noted))

@@ -7,17 +7,13 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import typer
 
 from connectors.commands.base import (
-    AsJson,
-    Delimiter,
-    DryRun,
     checked_delimiter,
     duration_s,
-    fail,
     moment_us,
     one_sentence,
     progress,
@@ -25,6 +21,7 @@ from connectors.commands.base import (
     settings_of_command,
     table_of,
 )
+from connectors.commands.sentences import fail
 from connectors.connections import deployment_of, postgres_url, revealed
 from connectors.litellm.spend_logs import spend_logs
 from connectors.operations.audit import audited
@@ -47,32 +44,22 @@ Cut = Callable[[BinaryIO], Iterator[tuple[int, bytes]]]
 
 
 def backfill(
-    source: Annotated[Literal["litellm-db", "jsonl", "csv"], typer.Option(help="Where the calls are read from.")],
-    file: Annotated[str | None, typer.Option(help="For jsonl and csv: the file to read; - reads stdin.")] = None,
-    since: Annotated[str, typer.Option("--from", help="For litellm-db: calls that started at or after.")] = "24h",
-    until: Annotated[str, typer.Option("--to", help="For litellm-db: calls that started before.")] = "5m",
-    overlap: Annotated[str, typer.Option(help="For litellm-db: start this long before the checkpoint.")] = "1h",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="For litellm-db: file that stores how far it has read.")
-    ] = None,
-    shape: Annotated[
-        Literal["flat", "slp", "integration"], typer.Option(help="Shape of a call whose shape cannot be detected.")
-    ] = "flat",
-    trust_log_from: Annotated[
-        str | None,
-        typer.Option(
-            help="You confirm that the usage log is complete from this moment on; only where it cannot know that itself."
-        ),
-    ] = None,
-    delimiter: Delimiter = "",
-    patience: Annotated[str, typer.Option(help="How long to wait for the meter and the projector.")] = "60s",
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
+    source: Literal["litellm-db", "jsonl", "csv"],
+    file: str | None,
+    since: str,
+    until: str,
+    overlap: str,
+    checkpoint: Path | None,
+    shape: Literal["flat", "slp", "integration"],
+    trust_log_from: str | None,
+    delimiter: str,
+    patience: str,
+    why: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """Bill calls that never arrived, or had no price when they were counted. Each is looked up in the usage log first, so
-    nothing is billed twice. Needs Postgres and a running meter and projector. --dry-run shows calls, tokens and amounts by
-    customer. Exit code 1 if rows were refused or are billed at another cost."""
+    """`meterbridge backfill`."""
     with one_sentence(OSError):
         settings = settings_of_command()
         deployment = deployment_of(settings)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import Any
 
 import msgspec
 import structlog
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from connectors.commands.sentences import fail
 from connectors.commands.unreachable import with_address
 from connectors.kafka.away import kafka_sentence
 from connectors.logs import configure_logging
@@ -26,10 +27,6 @@ from connectors.settings import VARIABLES, Settings, load_settings
 from connectors.shown import shown, shown_json
 from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, TopicProblem
 from schemas.moments import SECOND_US, parse_us
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-Delimiter = Annotated[str, typer.Option(help="Delimiter of a CSV file: ',' (default), ';', '|' or tab.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done and its amount; change nothing.")]
 
 _AGO = re.compile(r"^(\d+)([smhd])$")
 _WIDE = 240
@@ -75,17 +72,6 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
         raise
 
 
-def fail(sentence: str, code: int) -> NoReturn:
-    """Leave with a sentence on stderr."""
-    tell(f"meterbridge: {sentence}")
-    raise typer.Exit(code)
-
-
-def tell(sentence: str) -> None:
-    """A sentence on stderr; what others chose in it cannot steer the terminal."""
-    typer.echo(shown(sentence, lines=True), err=True)
-
-
 def checked_delimiter(sign: str) -> str:
     """A delimiter of CSV that there is; `""` stays so."""
     if sign and sign not in DELIMITERS:
@@ -93,11 +79,20 @@ def checked_delimiter(sign: str) -> str:
     return sign
 
 
+def chosen(only: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The names in `only`, separated by commas, in the order of `known`."""
+    names = {name.strip() for name in only.split(",")}
+    if not names <= set(known):
+        fail(f"--only takes {','.join(known)}, one or several separated by commas.", 2)
+    return tuple(name for name in known if name in names)
+
+
 def duration_s(text: str) -> int:
     """Seconds of `90s`, `15m`, `24h` or `7d`."""
-    if long := _AGO.match(text.strip()):
-        return int(long[1]) * _UNITS[long[2]]
-    fail(f"{text!r} is no duration: give a number with s, m, h or d.", 2)
+    long = _AGO.match(text.strip())
+    if long is None:
+        fail(f"{text!r} is no duration: give a number with s, m, h or d.", 2)
+    return int(long[1]) * _UNITS[long[2]]
 
 
 def moment_us(text: str) -> int:

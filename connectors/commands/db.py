@@ -2,21 +2,12 @@
 
 import asyncio
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from connectors.commands.base import (
-    AsJson,
-    DryRun,
-    duration_s,
-    fail,
-    moment_us,
-    one_sentence,
-    say,
-    settings_of_command,
-    table_of,
-)
+from connectors.commands.base import duration_s, moment_us, one_sentence, say, settings_of_command, table_of
+from connectors.commands.sentences import fail
 from connectors.connections import deployment_of, postgres_url
 from connectors.operations.audit import audited
 from connectors.operations.sending import Sender
@@ -30,15 +21,9 @@ from connectors.shown import shown
 from schemas.moments import to_datetime
 from schemas.topics import RAW
 
-db = typer.Typer(help="The tables in Postgres. Needs Postgres.", no_args_is_help=True)
 
-
-@db.command(epilog="Example: meterbridge db migrate --check && meterbridge worker --only project")
-def migrate(
-    check: Annotated[bool, typer.Option(help="Change nothing; exit code 1 when migrations are pending.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Create or upgrade the tables for this version. Safe to repeat, and to run in several places at once."""
+def migrate(*, check: bool, as_json: bool) -> None:
+    """`meterbridge db migrate`."""
     with one_sentence():
         url = postgres_url(settings_of_command())
         found = [f"{one.version:04d}_{one.name}" for one in asyncio.run(pending(url) if check else bring(url))]
@@ -48,9 +33,8 @@ def migrate(
         raise typer.Exit(1)
 
 
-@db.command(epilog="Example: meterbridge db migrate && meterbridge db roles")
-def roles(as_json: AsJson = False) -> None:
-    """Make meterbridge_projector, meterbridge_api and meterbridge_reader, who may do what they need and nothing else."""
+def roles(*, as_json: bool) -> None:
+    """`meterbridge db roles`."""
     with one_sentence():
         asyncio.run(make_roles(postgres_url(settings_of_command())))
     lines = "meterbridge_projector, meterbridge_api and meterbridge_reader may do what they need. They have no password yet."
@@ -61,14 +45,8 @@ def roles(as_json: AsJson = False) -> None:
     )
 
 
-@db.command(epilog="Example: meterbridge db prune --older-than 90d --dry-run")
-def prune(
-    older_than: Annotated[str, typer.Option(help="Delete only rows that are older, like 90d.")],
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
-    """Delete old calls by whole months, and old settled events, refusals and attempts. The audit log is kept."""
+def prune(older_than: str, why: str, *, dry_run: bool, as_json: bool) -> None:
+    """`meterbridge db prune`."""
     age_s = duration_s(older_than)
     with one_sentence():
         settings = settings_of_command()
@@ -93,12 +71,8 @@ def prune(
     say(answer, as_json=as_json, table=lambda: _forgotten(found, dry_run))
 
 
-@db.command(epilog="Example: meterbridge db unprojected --json")
-def unprojected(
-    limit: Annotated[int, typer.Option(min=1, help="Show at most so many, the latest first.")] = 100,
-    as_json: AsJson = False,
-) -> None:
-    """Records that became no row: what nobody can read, and what Postgres refused. They stay in their topics."""
+def unprojected(limit: int, *, as_json: bool) -> None:
+    """`meterbridge db unprojected`."""
     with one_sentence():
         found = asyncio.run(unprojected_records(postgres_url(settings_of_command()), limit))
     heads = ("topic", "partition", "offset", "reason", "problem", "noticed")

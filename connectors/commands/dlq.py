@@ -3,22 +3,10 @@
 import asyncio
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from connectors.commands.base import (
-    AsJson,
-    DryRun,
-    fail,
-    moment_ms,
-    moment_us,
-    one_sentence,
-    progress,
-    say,
-    settings_of_command,
-    table_of,
-)
+from connectors.commands.base import moment_ms, moment_us, one_sentence, progress, say, settings_of_command, table_of
+from connectors.commands.sentences import fail
 from connectors.connections import deployment_of, revealed
 from connectors.operations.audit import audited
 from connectors.operations.deployment import Deployment
@@ -32,30 +20,11 @@ from connectors.settings import Settings, load_settings
 from schemas.moments import to_iso
 from schemas.money import ZERO, add, plain
 
-dlq = typer.Typer(help="Dead letters: events that Lago refused, and calls that were rejected.", no_args_is_help=True)
 
-Reason = Annotated[str, typer.Option(help="Only letters with this reason code (docs/errors.md).")]
-Customer = Annotated[str, typer.Option(help="Only this LiteLLM customer id.")]
-Since = Annotated[str | None, typer.Option(help="Only letters since then: ISO 8601, or how long ago, like 24h.")]
-Until = Annotated[str | None, typer.Option(help="Only letters before then: ISO 8601, or how long ago.")]
-Kind = Annotated[str, typer.Option(help="Which letters: events, calls or both.")]
-One = Annotated[str, typer.Option("--letter", help="Only this letter: an id that `dlq list` printed.")]
-Accept = Annotated[str, typer.Option(help="Bill calls that were kept aside for this reason: implausible_cost.")]
-Why = Annotated[str, typer.Option("--why", help="The reason, for the audit log.")]
-_LIMIT = Annotated[int, typer.Option(min=1, help="The largest number of letters.")]
-
-
-@dlq.command("list", epilog="Example: meterbridge dlq list --reason id_conflict --since 24h")
 def list_letters(
-    reason: Reason = "",
-    customer: Customer = "",
-    since: Since = None,
-    until: Until = None,
-    kind: Kind = "both",
-    limit: _LIMIT = 100,
-    as_json: AsJson = False,
+    reason: str, customer: str, since: str | None, until: str | None, kind: str, limit: int, *, as_json: bool
 ) -> None:
-    """List the open dead letters, oldest first; the sums cover all of them."""
+    """`meterbridge dlq list`."""
     with one_sentence():
         deployment = deployment_of(settings_of_command())
         letters = list(_found(deployment, kind, _filters(reason, customer, since, until)))
@@ -66,11 +35,8 @@ def list_letters(
     _check_reason(kind, reason)
 
 
-@dlq.command(epilog="Example: meterbridge dlq show events/0/17")
-def show(
-    letter: Annotated[str, typer.Argument(help="An id that `dlq list` printed.")], as_json: AsJson = False
-) -> None:
-    """Show one letter: its reason, how often it was tried, and its content (prompts are never stored)."""
+def show(letter: str, *, as_json: bool) -> None:
+    """`meterbridge dlq show`."""
     with one_sentence():
         kind = letter.partition("/")[0]
         if kind not in KINDS:
@@ -83,27 +49,22 @@ def show(
     say(answer, as_json=as_json, table=lambda: table_of(("", ""), [(k, str(v)) for k, v in answer.items()]))
 
 
-@dlq.command(epilog="Example: meterbridge dlq requeue --reason http_401 --why 'key renewed' --dry-run")
 def requeue(
-    reason: Reason = "",
-    customer: Customer = "",
-    since: Since = None,
-    until: Until = None,
-    kind: Kind = "both",
-    letter: One = "",
-    why: Why = "",
-    trust_log_from: Annotated[
-        str | None,
-        typer.Option(
-            help="You confirm that the usage log is complete from this moment on; only where it cannot know that itself."
-        ),
-    ] = None,
-    limit: _LIMIT = 100_000,
-    accept: Accept = "",
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
+    reason: str,
+    customer: str,
+    since: str | None,
+    until: str | None,
+    kind: str,
+    letter: str,
+    why: str,
+    trust_log_from: str | None,
+    limit: int,
+    accept: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """Send letters again: events to Lago, and calls to the meter if the usage log shows that they were not billed."""
+    """`meterbridge dlq requeue`."""
     if accept not in ("", *ACCEPTABLE):
         fail(f"--accept takes {', '.join(ACCEPTABLE)}.", 2)
     filters = _filters(reason, customer, since, until, letter)
@@ -115,20 +76,20 @@ def requeue(
     _check_reason(kind, reason)
 
 
-@dlq.command(epilog="Example: meterbridge dlq purge --reason bad_cost --until 30d --why 'test traffic'")
 def purge(
-    reason: Reason = "",
-    customer: Customer = "",
-    since: Since = None,
-    until: Until = None,
-    kind: Kind = "both",
-    letter: One = "",
-    why: Why = "",
-    limit: _LIMIT = 100_000,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
+    reason: str,
+    customer: str,
+    since: str | None,
+    until: str | None,
+    kind: str,
+    letter: str,
+    why: str,
+    limit: int,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """Close letters so that they are never billed. The audit log keeps the person, the reason and the amount."""
+    """`meterbridge dlq purge`."""
     if not why and not dry_run:
         fail("--why is needed: money is given up.", 2)
     filters = _filters(reason, customer, since, until, letter)

@@ -3,21 +3,13 @@
 import asyncio
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Group
 
-from connectors.commands.base import (
-    AsJson,
-    duration_s,
-    fail,
-    moment_us,
-    one_sentence,
-    say,
-    settings_of_command,
-    table_of,
-)
+from connectors.commands.base import duration_s, moment_us, one_sentence, say, settings_of_command, table_of
+from connectors.commands.sentences import fail
 from connectors.connections import postgres_url
 from connectors.operations.explain import (
     CallRow,
@@ -36,25 +28,16 @@ _SHOWN = 20
 
 
 def explain(
-    transaction_id: Annotated[
-        str | None, typer.Argument(help="The transaction id of a Lago event: shows its calls.")
-    ] = None,
-    request: Annotated[
-        str | None,
-        typer.Option(help="A request id, LiteLLM call id or identity: shows the event that billed the call."),
-    ] = None,
-    customer: Annotated[
-        str | None, typer.Option(help="A LiteLLM customer id or an org. With --at: what it was billed then.")
-    ] = None,
-    at: Annotated[str | None, typer.Option(help="The moment: ISO 8601, or how long ago, like 24h.")] = None,
-    usd: Annotated[
-        str | None, typer.Option(help="The amount in question, in dollars. Without it, all amounts are shown.")
-    ] = None,
-    around: Annotated[str, typer.Option(help="How long before and after --at to search.")] = "5m",
-    as_json: AsJson = False,
+    transaction_id: str | None,
+    request: str | None,
+    customer: str | None,
+    at: str | None,
+    usd: str | None,
+    around: str,
+    *,
+    as_json: bool,
 ) -> None:
-    """Show the calls behind a bill, the bill of a call, or what a customer was billed at a moment. Needs Postgres. Exit
-    code 1 if a sum is not proved, or if nothing is found."""
+    """`meterbridge explain`."""
     if sum(one is not None for one in (transaction_id, request, customer)) != 1:
         fail("give a transaction id, --request, or --customer with --at.", 2)
     if customer is not None:

@@ -3,21 +3,12 @@
 import asyncio
 import sys
 import time
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from connectors.commands.base import (
-    AsJson,
-    DryRun,
-    fail,
-    moment_us,
-    one_sentence,
-    progress,
-    say,
-    settings_of_command,
-    table_of,
-)
+from connectors.commands.base import moment_us, one_sentence, progress, say, settings_of_command, table_of
+from connectors.commands.sentences import fail
 from connectors.connections import deployment_of
 from connectors.operations.deployment import Deployment
 from connectors.operations.held import matching, order_write_off, order_write_off_of_all
@@ -26,23 +17,12 @@ from connectors.operations.sending import Sender
 from schemas.moments import to_iso
 from schemas.money import ZERO, add, plain
 
-Matched = Annotated[
-    str, typer.Option(help="Ids of this form: `attack-*`. `unattributed:` only where it is written out.")
-]
-
 #: Lines of a table; `--json` has all.
 _SHOWN = 1000
 
-held = typer.Typer(help="Usage that is counted and not billed yet.", no_args_is_help=True)
 
-
-@held.command("list", epilog="Example: meterbridge held list --json")
-def list_held(
-    customer: Annotated[str, typer.Option(help="Only this LiteLLM customer id.")] = "",
-    match: Matched = "",
-    as_json: AsJson = False,
-) -> None:
-    """List held usage by customer, with the reason and the amount, read from the ledgers."""
+def list_held(customer: str, match: str, *, as_json: bool) -> None:
+    """`meterbridge held list`."""
     with one_sentence():
         found = [
             one for one in _read(deployment_of(settings_of_command()), quiet=as_json) if customer in ("", one.customer)
@@ -51,23 +31,8 @@ def list_held(
     say(_answer(found), as_json=as_json, table=lambda: _table(found))
 
 
-@held.command("write-off", epilog="Example: meterbridge held write-off --customer test-user --why 'load test'")
-def write_off(
-    *,
-    customer: Annotated[str, typer.Option(help="The LiteLLM customer id whose held usage is written off.")] = "",
-    match: Matched = "",
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")],
-    until: Annotated[str, typer.Option(help="Only usage that ended up to then; later usage stays held.")] = "0s",
-    yes: Annotated[
-        bool, typer.Option("--yes", help="With --match: do not ask. Without, and without a terminal, nothing is done.")
-    ] = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write off held usage, of a customer or by pattern: it is never billed. The ledgers and the audit log keep it.
-
-    By pattern the command says first how much that is, and asks.
-    """
+def write_off(*, customer: str, match: str, why: str, until: str, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """`meterbridge held write-off`."""
     if bool(customer) == bool(match):
         fail("give either --customer or --match.", 2)
     asks = bool(match) and not yes and not dry_run

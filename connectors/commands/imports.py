@@ -5,23 +5,14 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import typer
 
 from connectors.account_books import AccountBooks
-from connectors.commands.base import (
-    AsJson,
-    Delimiter,
-    checked_delimiter,
-    fail,
-    one_sentence,
-    progress,
-    say,
-    settings_of_command,
-    table_of,
-)
+from connectors.commands.base import checked_delimiter, one_sentence, progress, say, settings_of_command, table_of
 from connectors.commands.own_books import own_books
+from connectors.commands.sentences import fail
 from connectors.connections import deployment_of
 from connectors.operations.audit import audited
 from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows, columns_of
@@ -40,23 +31,17 @@ _PATIENCE_S = 60.0
 
 
 def import_rows(
-    what: Annotated[Literal["mappings", "customers", "subscriptions"], typer.Argument(help="What the rows describe.")],
-    file: Annotated[
-        str, typer.Argument(help="CSV with a header, one JSON object per line, or a JSON array; - reads stdin.")
-    ],
-    kind: Annotated[
-        Literal["auto", "csv", "json"], typer.Option("--format", help="Default: by the file's extension, else JSON.")
-    ] = "auto",
-    delimiter: Delimiter = "",
-    pace: Annotated[
-        float, typer.Option(min=0.1, help="The largest number of customers or subscriptions per second.")
-    ] = 10.0,
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
-    as_json: AsJson = False,
+    what: Literal["mappings", "customers", "subscriptions"],
+    file: str,
+    kind: Literal["auto", "csv", "json"],
+    delimiter: str,
+    pace: float,
+    why: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """Map LiteLLM's customers, or create customers and subscriptions in Lago. Rows that are done already are skipped, so it
-    is safe to repeat. Exit code 1 if a row was refused; each refused row is named by its line."""
+    """`meterbridge import`."""
     with one_sentence(OSError):
         settings = settings_of_command()
         if what != MAPPINGS and settings.lago_api_key is None:

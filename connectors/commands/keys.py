@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-import typer
 from pydantic import TypeAdapter, ValidationError
 
 from connectors.access.keys import ApiKey, expiring, mint, successor
 from connectors.access.scopes import EVERYTHING, SCOPES
-from connectors.commands.base import AsJson, duration_s, fail, one_sentence, say, settings_of_command, table_of
+from connectors.commands.base import duration_s, one_sentence, say, settings_of_command, table_of
+from connectors.commands.sentences import fail
 from connectors.connections import deployment_of, postgres_url
 from connectors.http.api.keys import MAX_OVERLAP_HOURS, Prefix, key_shown
 from connectors.operations.audit import audited, who
@@ -19,29 +19,19 @@ from connectors.postgres.api_keys import PostgresKeys
 from connectors.postgres.pool import Database
 from connectors.settings import Settings
 
-keys = typer.Typer(help="API keys of the management API. Needs Postgres.", no_args_is_help=True)
-
-KeyId = Annotated[str, typer.Argument(help="The id that `keys list` shows.")]
 T = TypeVar("T")
 
 
-@keys.command(epilog="Example: meterbridge keys create --name dashboard --scope orgs:read --org org_acme --expires 90d")
 def create(
-    name: Annotated[str, typer.Option(help="What the key is for.")],
-    scope: Annotated[list[str], typer.Option(help=f"Of {', '.join(SCOPES)}, or {EVERYTHING}; may be repeated.")],
-    org: Annotated[
-        list[str] | None, typer.Option(help="Restrict the key to this org; may be repeated. Default: all orgs.")
-    ] = None,
-    customer_prefix: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="The key may map customer ids that begin with this; may be repeated. A key of orgs needs it to map new ids."
-        ),
-    ] = None,
-    expires: Annotated[str, typer.Option(help="The key expires after this time, like 90d. Default: never.")] = "",
-    as_json: AsJson = False,
+    name: str,
+    scope: list[str],
+    org: list[str] | None,
+    customer_prefix: list[str] | None,
+    expires: str,
+    *,
+    as_json: bool,
 ) -> None:
-    """Create a key and show its token; the token is shown only once."""
+    """`meterbridge keys create`."""
     if not {EVERYTHING, *SCOPES}.issuperset(scope):
         fail(f"--scope takes {', '.join(SCOPES)}, or {EVERYTHING}.", 2)
     now = _now()
@@ -53,22 +43,16 @@ def create(
     _say_made(key, token, as_json=as_json)
 
 
-@keys.command("list", epilog="Example: meterbridge keys list --json")
-def list_keys(as_json: AsJson = False) -> None:
-    """List all keys without their tokens, the newest first."""
+def list_keys(*, as_json: bool) -> None:
+    """`meterbridge keys list`."""
     with one_sentence():
         found = _with_store(settings_of_command(), lambda store: store.all())
     rows = [key_shown(key, _now()) for key in found]
     say({"keys": rows}, as_json=as_json, table=lambda: _table(rows) if rows else "There are no keys.")
 
 
-@keys.command(epilog="Example: meterbridge keys rotate 3f9a0c12d4e5 --overlap 24h")
-def rotate(
-    key_id: KeyId,
-    overlap: Annotated[str, typer.Option(help="How long the old key stays valid, 720h at most.")] = "24h",
-    as_json: AsJson = False,
-) -> None:
-    """Replace a key and show the new token once; the old key stays valid for a while."""
+def rotate(key_id: str, overlap: str, *, as_json: bool) -> None:
+    """`meterbridge keys rotate`."""
     lives_on = timedelta(seconds=duration_s(overlap))
     if lives_on > timedelta(hours=MAX_OVERLAP_HOURS):
         fail(f"--overlap is {MAX_OVERLAP_HOURS}h at most.", 2)
@@ -89,9 +73,8 @@ def rotate(
     _say_made(key, token, as_json=as_json)
 
 
-@keys.command(epilog="Example: meterbridge keys revoke 3f9a0c12d4e5")
-def revoke(key_id: KeyId, as_json: AsJson = False) -> None:
-    """Revoke a key: it is refused within seconds. Safe to repeat."""
+def revoke(key_id: str, *, as_json: bool) -> None:
+    """`meterbridge keys revoke`."""
 
     async def ended(store: PostgresKeys) -> ApiKey:
         key = await _existing(store, key_id)

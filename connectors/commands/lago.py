@@ -3,17 +3,20 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import typer
 
-from connectors.commands.base import AsJson, DryRun, fail, one_sentence, say, settings_of_command, table_of, tell
+from connectors.commands.base import one_sentence, say, settings_of_command, table_of
 from connectors.commands.own_books import own_books
+from connectors.commands.sentences import fail, tell
 from connectors.connections import deployment_of, postgres_url, revealed
 from connectors.lago.client import LagoClient, LagoRejected, lago_http
 from connectors.lago.setup import Report, Setup
-from connectors.operations.after_end import Ends, Lost, billed_orgs, dollars_of, pages
+from connectors.operations.after_end import PAGE, Ends, Lost, Told, billed_orgs, dollars_of, pages
 from connectors.operations.audit import audited
+from connectors.operations.overtaken import late_of, still_lost
 from connectors.operations.rebilling import Rebilling, receipts_are_read
 from connectors.operations.sending import Sender
 from connectors.orgs.truth import OrgTruth
@@ -21,19 +24,11 @@ from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from connectors.shown import shown
 from schemas.customers import OrgRecord
-from streams.core.after_end import AGAIN, Gap
-
-lago = typer.Typer(help="Prepare Lago, and bill again what it did not bill.", no_args_is_help=True)
+from streams.core.after_end import AGAIN
 
 
-@lago.command(epilog="Example: LAGO_API_KEY=... meterbridge lago setup && meterbridge doctor")
-def setup(
-    check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit code 1 if anything is missing or differs.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Create missing metrics, plans and the webhook endpoint in Lago. Exit code 1 if an existing one differs."""
+def setup(*, check: bool, as_json: bool) -> None:
+    """`meterbridge lago setup`."""
     with one_sentence():
         report = asyncio.run(_set_up(settings_of_command(), only_check=check))
     if as_json:
@@ -47,31 +42,24 @@ def setup(
         raise typer.Exit(1)
 
 
-@lago.command(epilog="Example: meterbridge lago rebill --dry-run")
-def rebill(
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
-    also_taken: Annotated[
-        bool,
-        typer.Option(
-            "--also-taken",
-            help="Also what is on another customer's invoice, who has the subscription's id now: give that one its money back first.",
-        ),
-    ] = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
-    """Bill usage again that was sent to a subscription after its end: on the org's next subscription. Needs Postgres.
-
-    Exit code 1: some of it has nowhere to go yet, or is on another customer's invoice.
-    """
+def rebill(why: str, *, also_taken: bool, also_unclear: bool, dry_run: bool, as_json: bool) -> None:
+    """`meterbridge lago rebill`."""
     with one_sentence():
-        found = asyncio.run(_billed_again(settings_of_command(), why, also_taken=also_taken, dry_run=dry_run))
+        also = _Also(also_taken, also_unclear)
+        found = asyncio.run(_billed_again(settings_of_command(), why, also, dry_run=dry_run))
     say([_line(one) for one in found], as_json=as_json, table=lambda: _rebilled(found, dry_run=dry_run))
     if not all(one.able for one in found):
         raise typer.Exit(1)
 
 
-async def _billed_again(settings: Settings, why: str, *, also_taken: bool, dry_run: bool) -> list[Lost]:
+class _Also(NamedTuple):
+    """What a person has looked at."""
+
+    taken: bool
+    unclear: bool
+
+
+async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: bool) -> list[Lost]:
     if settings.lago_api_key is None:
         fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
     database = Database(postgres_url(settings), size=1)
@@ -83,15 +71,18 @@ async def _billed_again(settings: Settings, why: str, *, also_taken: bool, dry_r
             ends, known, found = Ends(books.lago), {}, []
             for org_id in await billed_orgs(database, _now_us()):
                 try:
-                    org, told = await ends.of(books.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
+                    told = await ends.of(books.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
+                    late, _ = await late_of(database, told, books.lago, _now_us(), settings.lago_event_code)
                 except LagoRejected as error:
                     tell(f"Lago cannot be asked about org {org_id}: {error}")
                     continue
-                if also_taken:
-                    told = [one._replace(customer="") for one in told]
-                if lost := await _lost(settings, database, org, told):
+                if also.unclear:
+                    late = [replace(one, unclear="") for one in late]
+                if also.taken:
+                    told = told._replace(gaps=[one._replace(customer="") for one in told.gaps])
+                if lost := [*await _lost(settings, database, told), *late]:
                     await truth.refresh(org_id)
-                    known[org_id] = org, told
+                    known[org_id] = told, late
                     found += lost
             if dry_run or not any(one.able for one in found):
                 return found
@@ -101,23 +92,29 @@ async def _billed_again(settings: Settings, why: str, *, also_taken: bool, dry_r
 
 
 async def _act(
-    settings: Settings, database: Database, known: Mapping[str, tuple[OrgRecord, list[Gap]]], why: str
+    settings: Settings, database: Database, known: Mapping[str, tuple[Told, list[Lost]]], why: str
 ) -> list[Lost]:
     """What is found now that nobody else bills again; what can be is billed."""
     found = []
     async with Rebilling(deployment_of(settings), database) as desk:
-        for org, told in known.values():
-            async for page in pages(database, org, told, _now_us(), settings.lago_event_code):
-                found += page
-                if able := [one for one in page if one.able]:
-                    await asyncio.to_thread(_audited, settings, able, why)
-                    await desk.bill(able)
+        for told, late in known.values():
+            left = [*await _lost(settings, database, told), *await _still(settings, database, told, late)]
+            found += left
+            able = [one for one in left if one.able]
+            for start in range(0, len(able), PAGE):
+                page = able[start : start + PAGE]
+                await asyncio.to_thread(_audited, settings, page, why)
+                await desk.bill(page)
     return found
 
 
-async def _lost(settings: Settings, database: Database, org: OrgRecord, told: list[Gap]) -> list[Lost]:
-    listed = pages(database, org, told, _now_us(), settings.lago_event_code)
+async def _lost(settings: Settings, database: Database, told: Told) -> list[Lost]:
+    listed = pages(database, told.org, told.gaps, _now_us(), settings.lago_event_code)
     return [one async for page in listed for one in page]
+
+
+async def _still(settings: Settings, database: Database, told: Told, late: list[Lost]) -> list[Lost]:
+    return await still_lost(database, told, late, settings.lago_event_code)
 
 
 def _audited(settings: Settings, able: list[Lost], why: str) -> None:
@@ -141,12 +138,13 @@ def _line(lost: Lost) -> dict[str, Any]:
         "again_as": lost.event.transaction_id + AGAIN if lost.able else None,
         "on": again.external_subscription_id if lost.able and again is not None else None,
         "taken_by": lost.taken_by or None,
+        "unclear": lost.unclear or None,
     }
 
 
 def _rebilled(found: list[Lost], *, dry_run: bool) -> Any:
     if not found:
-        return "Nothing was posted after an end."
+        return "Nothing was posted after an end, or after its invoice."
     title = "Would be billed again" if dry_run else "Billed again, where a subscription is named"
     lines = [_line(one) for one in found]
     return table_of(tuple(lines[0]), [tuple(str(value or "-") for value in line.values()) for line in lines], title)

@@ -2,11 +2,12 @@
 
 import asyncio
 import re
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 
-from connectors.commands.base import AsJson, DryRun, fail, moment_us, one_sentence, say, settings_of_command, table_of
+from connectors.commands.base import moment_us, one_sentence, say, settings_of_command, table_of
+from connectors.commands.sentences import fail
 from connectors.connections import deployment_of
 from connectors.operations.deployment import Deployment
 from connectors.operations.ledger_init import carry_out, place_of, plans
@@ -15,28 +16,9 @@ from schemas.errors import MeterbridgeError
 from schemas.moments import to_iso
 from streams.beginning import EARLIEST, LATEST, Beginning, From
 
-ledger = typer.Typer(help="The meter's ledgers: one for each partition of the raw topic.", no_args_is_help=True)
 
-
-@ledger.command("init", epilog="Example: meterbridge ledger init --from earliest --why 'disk of kafka-2 lost' --yes")
-def init(
-    since: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            help="Where to begin: earliest, latest, an offset, or a record time (ISO 8601, or how long ago, like 24h).",
-        ),
-    ],
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
-    partition: Annotated[int | None, typer.Option(min=0, help="Only this partition. Default: all.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
-    """Let ledgers that halted with truncated, hole or no_ledger continue; healthy ones are not changed.
-
-    Says what is skipped. Exit code 0: done, or, without --yes, can be done; 1: nothing to do, or a ledger needs more.
-    """
+def init(since: str, why: str, partition: int | None, *, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """`meterbridge ledger init`."""
     wanted = _wanted(since, partition)
     with one_sentence():
         deployment = deployment_of(settings_of_command())

@@ -5,13 +5,14 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from connectors.account_books import now_us
-from connectors.commands.base import AsJson, fail, one_sentence, progress, say, settings_of_command, table_of
+from connectors.commands.base import one_sentence, progress, say, settings_of_command, table_of
 from connectors.commands.own_books import own_books
+from connectors.commands.sentences import fail
 from connectors.connections import deployment_of, postgres_url
 from connectors.operations.audit import audited
 from connectors.operations.deployment import Deployment
@@ -35,22 +36,9 @@ DRY_RUN, EXECUTE, VERIFY = "dry_run", "execute", "verify"
 
 
 def migrate_orgs(
-    mapping_file: Annotated[
-        Path | None, typer.Option(help="JSON or CSV with user_id and org_id; org_name and email are optional.")
-    ] = None,
-    mapping_sql: Annotated[
-        str | None, typer.Option(help="A file with one SELECT of the same columns, run in DATABASE_URL; - reads stdin.")
-    ] = None,
-    execute: Annotated[
-        bool, typer.Option("--execute", help="Make the changes. Without it they are only shown.")
-    ] = False,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Check that all is migrated; exit code 1 if anything is missing.")
-    ] = False,
-    as_json: AsJson = False,
+    mapping_file: Path | None, mapping_sql: str | None, *, execute: bool, verify: bool, as_json: bool
 ) -> None:
-    """Move billing from users to organisations: customer, plan and mappings. Safe to repeat after any interruption; run it
-    once more when the users' own subscriptions may end. Needs Kafka and Lago."""
+    """`meterbridge migrate-orgs`."""
     if execute and verify:
         fail("--execute or --verify, not both: run it once more to verify.", 2)
     mode = EXECUTE if execute else VERIFY if verify else DRY_RUN

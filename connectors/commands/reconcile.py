@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from connectors.commands.base import AsJson, fail, moment_us, one_sentence, progress, say, settings_of_command
+from connectors.commands.base import moment_us, one_sentence, progress, say, settings_of_command
+from connectors.commands.sentences import fail
 from connectors.connections import deployment_of, postgres_url, revealed
 from connectors.lago.client import LagoClient, lago_http
 from connectors.operations.filled import Hour
@@ -29,19 +30,8 @@ from schemas.moments import to_datetime
 from schemas.money import plain
 
 
-def reconcile(
-    lago: Annotated[
-        bool, typer.Option("--lago", help="Compare with Lago's current usage too. Needs Postgres.")
-    ] = False,
-    litellm: Annotated[
-        bool, typer.Option("--litellm", help="Compare with LiteLLM's spend logs too, by hour. Needs Postgres.")
-    ] = False,
-    since: Annotated[str, typer.Option("--from", help="With --litellm: calls that started at or after.")] = "24h",
-    until: Annotated[str, typer.Option("--to", help="With --litellm: calls that started before.")] = "5m",
-    as_json: AsJson = False,
-) -> None:
-    """Check in ledgers and events that all usage is billed once, and at LiteLLM's cost. Exit code 1 if something is missing,
-    doubled or different. Usage that is not billed is listed with its reason and does not change the exit code."""
+def reconcile(lago: bool, litellm: bool, since: str, until: str, as_json: bool) -> None:
+    """`meterbridge reconcile`."""
     between = (to_datetime(moment_us(since)), to_datetime(moment_us(until))) if litellm else None
     with one_sentence():
         settings = settings_of_command()

@@ -1,44 +1,21 @@
 """`meterbridge replay`: a stretch of time once more."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from connectors.commands.base import (
-    AsJson,
-    DryRun,
-    fail,
-    moment_us,
-    one_sentence,
-    progress,
-    say,
-    settings_of_command,
-    table_of,
-)
+from connectors.commands.base import moment_us, one_sentence, progress, say, settings_of_command, table_of
+from connectors.commands.sentences import fail
 from connectors.connections import deployment_of
 from connectors.operations.audit import audited
-from connectors.operations.replay import RAW, Contents, Replay
+from connectors.operations.replay import Contents, Replay
 from connectors.operations.sending import Sender
 from schemas.money import plain
 
 
 def replay(
-    since: Annotated[
-        str, typer.Option("--from", help="Calls received at or after: ISO 8601, or how long ago, like 24h.")
-    ],
-    until: Annotated[str, typer.Option("--to", help="Calls received before.")],
-    customer: Annotated[str, typer.Option(help="Only this LiteLLM customer id.")] = "",
-    into: Annotated[str, typer.Option(help="raw, or the name of your own topic for the enriched calls.")] = RAW,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="File that stores the progress; the same command continues from there.")
-    ] = None,
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
+    since: str, until: str, customer: str, into: str, checkpoint: Path | None, why: str, *, dry_run: bool, as_json: bool
 ) -> None:
-    """Send stored calls again. Into raw this bills nothing twice: known calls are recognised, and calls that are too old to
-    be known go to the dead letters, where `dlq requeue` checks them against the usage log."""
+    """`meterbridge replay`."""
     since_us, until_us = moment_us(since), moment_us(until)
     if since_us >= until_us:
         fail("--from is not before --to.", 2)

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 import msgspec
+from msgspec import Raw
 
 from schemas.money import quantise, quantum
 from streams.core.decisions import BILLABLE, CACHE_HIT, FAILED_CALL, FAILED_WITH_COST
@@ -59,16 +60,24 @@ def sample_call(customer: str, ended_at: float, chance: Random) -> SampleCall:
     """A new call of `customer` that ended at `ended_at` (seconds since 1970), different from every other."""
     (kind,) = chance.choices(_KINDS, _WEIGHTS)
     read, written = (chance.randint(1, most) if most else 0 for most in kind.tokens)
-    # Floats, as LiteLLM computes it: the noise in the last digits is part of what has to be billed right.
-    cost = read * kind.prices[0] + written * kind.prices[1]
+    cost = _litellms_cost(read * kind.prices[0] + written * kind.prices[1])
     call = msgspec.json.decode(_RECORDED)
     _identify(call, kind, customer, ended_at, took_s=chance.uniform(0.05, 4.0))
     _count(call, read, written, round(read * kind.cached), cost)
     if kind.decision == CACHE_HIT:
-        call.update(cache_hit=True, id=f"{call['id']}_cache_hit{ended_at}", saved_cache_cost=read * 1.5e-07)
+        saved = _litellms_cost(read * 1.5e-07)
+        call.update(cache_hit=True, id=f"{call['id']}_cache_hit{ended_at}", saved_cache_cost=Raw(saved.encode()))
     elif kind.decision in (FAILED_CALL, FAILED_WITH_COST):
         _fail(call, cut_off=kind.decision == FAILED_WITH_COST)
-    return SampleCall(customer, msgspec.json.encode(call), kind.decision, quantise(Decimal(repr(cost)), _UNIT))
+    return SampleCall(customer, msgspec.json.encode(call), kind.decision, quantise(Decimal(cost), _UNIT))
+
+
+def _litellms_cost(product: float) -> str:
+    """A cost as LiteLLM writes it, which multiplies and adds floats: the noise in its last digits is to be billed right.
+
+    What it wrote is text from here on, and read as a Decimal.
+    """
+    return repr(product)
 
 
 def _identify(call: dict[str, Any], kind: _Kind, customer: str, ended_at: float, took_s: float) -> None:
@@ -92,14 +101,16 @@ def _identify(call: dict[str, Any], kind: _Kind, customer: str, ended_at: float,
     call["hidden_params"]["litellm_model_name"] = call["model_map_information"]["model_map_key"] = name
 
 
-def _count(call: dict[str, Any], read: int, written: int, cached: int, cost: float) -> None:
+def _count(call: dict[str, Any], read: int, written: int, cached: int, cost: str) -> None:
+    """`cost`: dollars, the text of a JSON number."""
     counts = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
     for place in (call, call["metadata"]["usage_object"], call["response"]["usage"]):
         place.update(counts)
     for usage in (call["metadata"]["usage_object"], call["response"]["usage"]):
         usage["prompt_tokens_details"]["cached_tokens"] = cached
-    call["response_cost"] = call["hidden_params"]["response_cost"] = cost
-    call["cost_breakdown"].update(total_cost=cost, original_cost=cost)
+    amount = Raw(cost.encode())
+    call["response_cost"] = call["hidden_params"]["response_cost"] = amount
+    call["cost_breakdown"].update(total_cost=amount, original_cost=amount)
 
 
 def _fail(call: dict[str, Any], *, cut_off: bool) -> None:

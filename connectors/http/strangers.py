@@ -19,7 +19,8 @@ from schemas.reasons import FULL, FULL_OF_ONE
 REFUSED_PER_S: Final = 10.0
 #: How long the answer to each further one waits; its connection is closed afterwards.
 SLOWED_S: Final = 1.0
-#: Descriptors that are kept for everything but callers: Kafka, Postgres, Lago, the spool, files; about 50 are in use.
+#: Descriptors that are kept for everything but callers: Kafka, Postgres, Lago, the spool, files, of which about 50 are in
+#: use; and at most 32 for the metrics port.
 _RESERVED: Final = 96
 #: A connection takes about 20 kB.
 _MOST: Final = 4096

@@ -1,4 +1,4 @@
-"""How clients reach Kafka: one `KafkaConnection`, told to librdkafka, aiokafka and Faust in their own words.
+"""How clients reach Kafka: one `KafkaConnection`, in the words of librdkafka, of aiokafka and of Faust (faust_credentials.py).
 
 PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL, with PLAIN or SCRAM. Host names of certificates are verified.
 """
@@ -6,8 +6,6 @@ PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL, with PLAIN or SCRAM. Host names of 
 import logging
 import ssl
 from typing import Any
-
-from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
 from connectors.kafka.connection import KafkaConnection
 
@@ -46,19 +44,6 @@ def aiokafka_config(kafka: KafkaConnection) -> dict[str, Any]:
 def faust_broker(kafka: KafkaConnection) -> str:
     """The brokers as Faust's URL: `kafka://a:9092;b:9092`."""
     return "kafka://" + kafka.servers.replace(",", ";")
-
-
-def faust_credentials(kafka: KafkaConnection) -> Credentials | None:
-    """Faust's `broker_credentials`; None = PLAINTEXT."""
-    context = _ssl_context(kafka) if kafka.encrypted else None
-    if kafka.authenticated:
-        return SASLCredentials(
-            username=kafka.sasl_username,
-            password=kafka.sasl_password,
-            mechanism=kafka.sasl_mechanism,
-            ssl_context=context,
-        )
-    return SSLCredentials(context) if context else None
 
 
 def _ssl_context(kafka: KafkaConnection) -> ssl.SSLContext:

@@ -2,14 +2,14 @@
 
 import msgspec
 
-from connectors.lago.wire import API, Wire, quoted, read
-from schemas.moments import lago_timestamp, parse_us
+from connectors.lago.wire import API, PAGE, Wire, quoted, read
+from schemas.moments import lago_timestamp, parse_us, to_datetime
 from schemas.records import LagoEvent
 from streams.core.answers import Answer
 
 
 class EventShape(msgspec.Struct):
-    """An event as Lago shows it; `timestamp` is ISO 8601."""
+    """An event as Lago shows it; `timestamp` and `created_at` (when it was stored, to the second) are ISO 8601."""
 
     transaction_id: str
     external_subscription_id: str | None
@@ -17,6 +17,7 @@ class EventShape(msgspec.Struct):
     timestamp: str
     precise_total_amount_cents: str | None = None
     properties: dict[str, msgspec.Raw] = {}
+    created_at: str | None = None
 
 
 class Events(Wire):
@@ -41,9 +42,41 @@ class Events(Wire):
             return None
         return read(event_of, found)
 
+    async def events_of(
+        self, external_subscription_id: str, code: str, from_us: int, until_us: int, most: int
+    ) -> list[EventShape] | None:
+        """Every copy that Lago has of a subscription's events on a metric, with a moment in `[from, until)`.
+
+        Lago knows moments to the millisecond.
+
+        Returns:
+            None where there are more than `most`, or where the pages were not one list: events came in between, or on
+            ClickHouse copies of one event stand beside each other.
+
+        Raises:
+            LagoIntegrationError
+        """
+        moments = {"timestamp_from": _iso_ms(from_us), "timestamp_to": _iso_ms(until_us - 1)}
+        query = {"external_subscription_id": external_subscription_id, "code": code, **moments}
+        listed: list[EventShape] = []
+        number = pages = 1
+        total = 0
+        while number <= pages:
+            page = await self._page("events", "/events", "events", EventShape, query, number=number, size=PAGE)
+            listed += page.members
+            pages, total, number = page.pages, page.total, number + 1
+            if total > most:
+                return None
+        whole = len(listed) == total == len({one.transaction_id for one in listed})
+        return listed if whole else None
+
     async def _posted(self, name: str, path: str, body: bytes) -> Answer:
         response = await self._send(name, "POST", f"{self.root}{API}{path}", body=body)
         return Answer(response.status_code, response.headers, response.content, self._now())
+
+
+def _iso_ms(us: int) -> str:
+    return to_datetime(us).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def event_of(found: EventShape) -> LagoEvent:

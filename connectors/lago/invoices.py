@@ -1,5 +1,7 @@
 """Invoices: listed, read, as a PDF and as a link to pay by."""
 
+from typing import Any
+
 import msgspec
 
 from connectors.lago.errors import LagoIntegrationError, LagoUnavailable
@@ -12,11 +14,16 @@ _NOT_TOLD = frozenset({403, 405, 422})
 
 
 class FeeItem(msgspec.Struct, frozen=True):
-    """What a fee is for: `type` is `subscription` or `charge`, `code` the plan's or the metric's."""
+    """What a fee is for: `type` is `subscription` or `charge`, `code` the plan's or the metric's.
+
+    Fields:
+        grouped_by: the values that its events share, where the charge makes a fee for each of them.
+    """
 
     type: str = ""
     code: str = ""
     name: str | None = None
+    grouped_by: Any = None
 
 
 class Fee(msgspec.Struct, frozen=True):
@@ -30,6 +37,19 @@ class Fee(msgspec.Struct, frozen=True):
     from_date: str | None = None
     to_date: str | None = None
     item: FeeItem = FeeItem()
+    lago_subscription_id: str | None = None
+    lago_charge_filter_id: str | None = None
+    pay_in_advance: bool | None = None
+
+
+class BillingPeriod(msgspec.Struct, frozen=True):
+    """What an invoice counts of one subscription: events with a moment from `charges_from_datetime` to
+    `charges_to_datetime`, both included and told to the second.
+    """
+
+    lago_subscription_id: str | None = None
+    charges_from_datetime: str | None = None
+    charges_to_datetime: str | None = None
 
 
 class Payer(msgspec.Struct, frozen=True):
@@ -45,7 +65,7 @@ class Invoice(msgspec.Struct, frozen=True):
         status: `draft`, `finalized`, `voided`, `failed` or `pending`.
         payment_status: `pending`, `succeeded` or `failed`; an invoice of nothing has succeeded.
         file_url: of the PDF, None until it is made.
-        fees: only where one invoice was asked for.
+        fees, billing_periods: only where one invoice was asked for.
     """
 
     lago_id: str
@@ -65,6 +85,8 @@ class Invoice(msgspec.Struct, frozen=True):
     web_url: str | None = None
     fees: tuple[Fee, ...] = ()
     customer: Payer | None = None
+    created_at: str | None = None
+    billing_periods: tuple[BillingPeriod, ...] = ()
 
 
 class Foretold(msgspec.Struct, frozen=True):

@@ -96,10 +96,11 @@ class Metric(msgspec.Struct, frozen=True):
 
 
 class Charge(msgspec.Struct, frozen=True):
-    """What a plan takes for a metric."""
+    """What a plan takes for a metric; `pay_in_advance`: each event is invoiced when it comes."""
 
     billable_metric_code: str
     charge_model: str
+    pay_in_advance: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -7,11 +7,12 @@ events those are says Postgres, by what Lago itself tells of the org's subscript
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from connectors.lago.client import LagoClient
+from connectors.operations.last_invoice import Life, lives_of
 from connectors.orgs.terms import TermsBook, period_with
 from connectors.orgs.truth import BEGUN, as_lago_says
 from connectors.postgres.pool import Database
@@ -63,6 +64,7 @@ class Lost:
         instead: the one that is posted in its stead; None = nowhere yet.
         taken_by: the customer of Lago's on whose invoice it is instead of the org's: that one is to be given its money back
             first, by a person; `""` = it is on no invoice.
+        unclear: why Lago cannot tell whether it is on the last invoice of its subscription; `""` = it is not.
     """
 
     event: LagoEvent
@@ -73,6 +75,7 @@ class Lost:
     again: bool = False
     instead: LagoEvent | None = None
     taken_by: str = ""
+    unclear: str = ""
 
     @property
     def cents(self) -> Decimal:
@@ -82,7 +85,21 @@ class Lost:
     @property
     def able(self) -> bool:
         """Something can be done about it."""
-        return self.again or (self.instead is not None and not self.taken_by)
+        return self.again or (self.instead is not None and not self.taken_by and not self.unclear)
+
+
+class Told(NamedTuple):
+    """What Lago tells of an org.
+
+    Fields:
+        org: as Lago has it now.
+        gaps: behind the ends of its subscriptions.
+        lives: of its subscriptions, those that have ended.
+    """
+
+    org: OrgRecord
+    gaps: list[Gap]
+    lives: list[Life]
 
 
 class Ends:
@@ -92,8 +109,8 @@ class Ends:
         self._lago = lago
         self._terms = TermsBook(lago)
 
-    async def of(self, org: OrgRecord, now_us: int) -> tuple[OrgRecord, list[Gap]]:
-        """The org as Lago has it now, and the gaps behind its ends. An end that Lago does not tell is none.
+    async def of(self, org: OrgRecord, now_us: int) -> Told:
+        """The org, and what of it has ended since `ENDED_US`. An end that Lago does not tell is none.
 
         One id may be another customer's meanwhile: then Lago says whose.
 
@@ -103,11 +120,13 @@ class Ends:
         listed = await self._lago.subscriptions(org.org_id, BEGUN)
         customer = await self._lago.customer(org.org_id)
         found = await self._terms.periods(listed, customer)
-        told = gaps(found, now_us - ENDED_US)
-        lives = [
+        since_us = now_us - ENDED_US
+        told = gaps(found, since_us)
+        others = [
             life for name in sorted({one.subscription for one in told}) for life in await self._of_others(org, name)
         ]
-        return as_lago_says(org, customer, found, now_us), shared(told, lives)
+        ended = lives_of(listed, [*found, *(life for _, life in others)], since_us)
+        return Told(as_lago_says(org, customer, found, now_us), shared(told, others), ended)
 
     async def _of_others(self, org: OrgRecord, name: str) -> list[tuple[str, Period]]:
         """The lives of a subscription's id that are not the org's, with whose they are."""
@@ -147,7 +166,7 @@ async def pages(
             return
         after = rows[-1]["part"]
         takers = {(gap.subscription, gap.begins_us): gap.customer for gap in found}
-        yield [_redirected(_lost(row, org.org_id, takers), org, now_us, code) for row in rows]
+        yield [redirected(_lost(row, org.org_id, takers), org, now_us, code) for row in rows]
 
 
 def dollars_of(lost: Iterable[Lost]) -> Decimal:
@@ -164,12 +183,17 @@ def _columns(found: Sequence[Gap]) -> tuple[list[str], list[Any], list[Any]]:
 
 
 def _lost(row: Mapping[str, Any], org_id: str, takers: Mapping[tuple[str, int], str]) -> Lost:
-    place = row["raw_partition"], row["first_offset"], row["last_offset"], row["calls"]
-    manifest = None if None in place else Manifest(*place, tuple(row["windows"] or ()))
     event = msgspec.json.decode(row["event"], type=LagoEvent)
     name, begins_us = row["name"], to_us(row["begins"])
-    return Lost(event, org_id, name, begins_us, manifest, row["again"], taken_by=takers[name, begins_us])
+    return Lost(event, org_id, name, begins_us, manifest_of(row), row["again"], taken_by=takers[name, begins_us])
 
 
-def _redirected(lost: Lost, org: OrgRecord, now_us: int, code: str) -> Lost:
+def manifest_of(row: Mapping[str, Any]) -> Manifest | None:
+    """The calls of an event, out of its row; None where it came without."""
+    place = row["raw_partition"], row["first_offset"], row["last_offset"], row["calls"]
+    return None if None in place else Manifest(*place, tuple(row["windows"] or ()))
+
+
+def redirected(lost: Lost, org: OrgRecord, now_us: int, code: str) -> Lost:
+    """With the event that bills it now, where one can; `org` as Lago has it."""
     return lost if lost.again else replace(lost, instead=instead_of(lost.event, org, now_us, code))

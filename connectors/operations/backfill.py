@@ -14,7 +14,7 @@ from decimal import Decimal
 from connectors.http.ingress.bodies import Wrapped
 from connectors.http.ingress.context import Kept
 from connectors.http.ingress.rejections import Refused
-from connectors.http.ingress.strip import strip
+from connectors.http.ingress.strip import Arrival, strip_arrived
 from connectors.operations.deployment import Deployment
 from connectors.operations.elements import place_of, readable
 from connectors.operations.filled import Filled, name_of
@@ -114,14 +114,8 @@ class Backfill:
         done = self.done
         done.read += 1
         try:
-            stripped = strip(
-                readable(element),
-                self._shape,
-                time.time_ns() // 1000,
-                self._deployment.customer_id_fields,
-                BACKFILL,
-                self._kept,
-            )
+            arrival = Arrival(time.time_ns() // 1000, self._deployment.customer_id_fields, BACKFILL, self._kept)
+            stripped = strip_arrived(readable(element), self._shape, arrival)
         except Refused as refused:
             done.refuse(place_of(place, element, refused), refused.reason)
             return None

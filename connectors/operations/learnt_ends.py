@@ -3,13 +3,14 @@
 Runs beside the projector, in the process that owns the first partition of the orgs' topic. An end is learnt when it is in
 the org's record, so the rows say about which orgs Lago is to be asked: those of which a record shows an end, and to
 which something was delivered on the subscription that ended. When it ended says Lago alone: a record may show a later
-moment, so Lago is asked once for each version of the record, and again while something stands behind an end. What is billed again is exactly once (connectors/operations/rebilling.py):
-killed at any point it does no harm, and two at once, or a person's command, fence each other.
+moment, so Lago is asked once for each version of the record, and again while something stands behind an end, or while it is not known
+whether the last invoice of an end counted something (connectors/operations/overtaken.py). What is billed again is exactly once
+(connectors/operations/rebilling.py): killed at any point it does no harm, and two at once, or a person's command, fence each other.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -20,9 +21,11 @@ import msgspec
 import structlog
 
 from connectors.lago.client import LagoClient, LagoIntegrationError
-from connectors.operations.after_end import ENDED_US, Ends, Lost, dollars_of, pages, posted_in
+from connectors.operations.after_end import ENDED_US, PAGE, Ends, Lost, Told, dollars_of, pages, posted_in
 from connectors.operations.audit import audited
 from connectors.operations.deployment import Deployment
+from connectors.operations.last_invoice import MAYBE_INVOICED, NO_LAST_INVOICE
+from connectors.operations.overtaken import late_of, posted_late, still_lost
 from connectors.operations.rebilling import Rebilling
 from connectors.operations.sending import Sender
 from connectors.operations.watching import watch
@@ -32,7 +35,7 @@ from schemas.customers import OrgRecord, Period
 from schemas.moments import parse_us, to_datetime
 from schemas.money import EXACT, ZERO, add, plain
 from schemas.policy import LatePolicy
-from streams.core.after_end import Gap, gaps
+from streams.core.after_end import gaps
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +48,9 @@ _LONGEST_S: Final = 3600.0
 NOWHERE, LATE_POLICY, NO_LAGO_KEY = "nowhere", "late_policy", "no_lago_key"
 #: They are on the invoice of another customer, who has the subscription's id now.
 ANOTHER_CUSTOMER = "another_customer"
+
+#: Of several the last is told.
+_URGENCY: Final = ("", LATE_POLICY, NO_LAGO_KEY, NOWHERE, NO_LAST_INVOICE, MAYBE_INVOICED, ANOTHER_CUSTOMER)
 
 _RECORDS = """
 SELECT o.org_id, o."offset", o.currency, o.status, o.subscription_id, o.periods::text
@@ -76,12 +82,21 @@ class Waiting(NamedTuple):
     cents: Decimal = ZERO
     why: str = ""
 
+    def with_these(self, lost: Iterable[Lost], why: str = "") -> "Waiting":
+        """And these; of several reasons the one that a person has most to do with."""
+        found = self
+        for one in lost:
+            reasons = found.why, why or _reason(one)
+            found = Waiting(found.events + 1, add(found.cents, one.cents), max(reasons, key=_URGENCY.index))
+        return found
+
 
 class _Answer(NamedTuple):
-    """The gaps that Lago told last of an org, and the offset of the org's record then."""
+    """What Lago told last of an org, the offset of the org's record then, and which events are on a last invoice."""
 
     offset: int
-    gaps: list[Gap]
+    told: Told
+    settled: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -188,16 +203,19 @@ class LearntEnds:
             return Waiting()
         if self._ends is None:
             self._ends = Ends(self.lago)
-        org, told = await self._ends.of(org, now_us)
-        self._answers[org.org_id] = _Answer(offset, told)
+        told = await self._ends.of(org, now_us)
+        before = self._answers.get(org.org_id)
+        code, settled = self.deployment.policy.event_code, frozenset() if before is None else before.settled
+        late = await late_of(self.database, told, self.lago, now_us, code, settled)
+        self._answers[org.org_id] = _Answer(offset, told, late.settled)
         if self.deployment.policy.late_policy is LatePolicy.HOLD:
-            count, cents = await posted_in(self.database, org.org_id, told)
-            return Waiting(count, cents, LATE_POLICY) if count else Waiting()
-        if await self._some_able(org, told):
-            return await self._bill(org, told, await desk())
-        count, cents = await posted_in(self.database, org.org_id, told)
-        taken, _ = await posted_in(self.database, org.org_id, [one for one in told if one.customer])
-        return Waiting(count, cents, ANOTHER_CUSTOMER if taken else NOWHERE) if count else Waiting()
+            held = await self._in_gaps(told, LATE_POLICY)
+            return held.with_these(late.lost, LATE_POLICY)
+        if any(one.able for one in late.lost) or await self._some_able(told):
+            return await self._bill(told, late.lost, await desk())
+        taken, _ = await posted_in(self.database, org.org_id, [one for one in told.gaps if one.customer])
+        nowhere = await self._in_gaps(told, ANOTHER_CUSTOMER if taken else NOWHERE)
+        return nowhere.with_these(late.lost)
 
     async def _is_to_be_asked(self, offset: int, org: OrgRecord, now_us: int) -> bool:
         """Whether Lago may tell of an end that something was posted after. The record's own ends may be too late."""
@@ -207,33 +225,42 @@ class LearntEnds:
             ended = {one.external_id for one in org.periods if (one.terminated_at or 0) >= since_us}
             async with self.database.connection() as connection:
                 return bool(await connection.fetchval(_USED, org.org_id, sorted(ended)))
-        count, _ = await posted_in(self.database, org.org_id, [*answer.gaps, *gaps(org.periods, now_us - ENDED_US)])
-        return count > 0
+        found = [*answer.told.gaps, *gaps(org.periods, now_us - ENDED_US)]
+        count, _ = await posted_in(self.database, org.org_id, found)
+        posted = await posted_late(self.database, org.org_id, answer.told.lives, self.deployment.policy.event_code)
+        return count > 0 or any(one.event.transaction_id not in answer.settled for one in posted)
 
-    async def _some_able(self, org: OrgRecord, told: list[Gap]) -> bool:
-        async for page in self._pages(org, told):
+    async def _in_gaps(self, told: Told, why: str) -> Waiting:
+        count, cents = await posted_in(self.database, told.org.org_id, told.gaps)
+        return Waiting(count, cents, why) if count else Waiting()
+
+    async def _some_able(self, told: Told) -> bool:
+        async for page in self._pages(told):
             if any(one.able for one in page):
                 return True
         return False
 
-    async def _bill(self, org: OrgRecord, told: list[Gap], desk: Rebilling) -> Waiting:
+    async def _bill(self, told: Told, late: list[Lost], desk: Rebilling) -> Waiting:
         """Bill what can be billed, page by page; what remains."""
-        events, cents, why = 0, ZERO, NOWHERE
-        async for page in self._pages(org, told):
+        waiting = Waiting()
+        async for page in self._pages(told, late):
             if able := [one for one in page if one.able]:
-                await asyncio.to_thread(self._audited, org.org_id, able)
+                await asyncio.to_thread(self._audited, told.org.org_id, able)
                 await desk.bill(able)
                 self.sensors.rebilled("rebilled", len(able))
                 usd = plain(dollars_of(able))
-                log.info("usage_rebilled", org=org.org_id, events=len(able), usd=usd, on=_subscriptions(able))
-            for one in page:
-                if not one.able:
-                    events, cents = events + 1, add(cents, one.cents)
-                    why = ANOTHER_CUSTOMER if one.taken_by else why
-        return Waiting(events, cents, why) if events else Waiting()
+                log.info("usage_rebilled", org=told.org.org_id, events=len(able), usd=usd, on=_subscriptions(able))
+            waiting = waiting.with_these(one for one in page if not one.able)
+        return waiting
 
-    def _pages(self, org: OrgRecord, told: list[Gap]) -> Any:
-        return pages(self.database, org, told, _now_us(), self.deployment.policy.event_code)
+    async def _pages(self, told: Told, late: Sequence[Lost] = ()) -> AsyncIterator[list[Lost]]:
+        """What has a moment after an end, then what of `late` is lost still."""
+        code = self.deployment.policy.event_code
+        async for page in pages(self.database, told.org, told.gaps, _now_us(), code):
+            yield page
+        left = await still_lost(self.database, told, late, code)
+        for start in range(0, len(left), PAGE):
+            yield left[start : start + PAGE]
 
     def _audited(self, org_id: str, able: list[Lost]) -> None:
         if self._sender is None:
@@ -280,6 +307,11 @@ def _period(told: Mapping[str, Any]) -> Period:
         "terminated_at": None if ended is None else parse_us(ended),
     }
     return msgspec.convert({**told, **moments}, Period)
+
+
+def _reason(lost: Lost) -> str:
+    """Why it is not billed again."""
+    return ANOTHER_CUSTOMER if lost.taken_by else lost.unclear or NOWHERE
 
 
 def _subscriptions(able: list[Lost]) -> list[str]:

@@ -8,7 +8,7 @@ from connectors.kafka.security import aiokafka_config
 from connectors.operations.deployment import Deployment
 from schemas.ledger import Position, Window
 from schemas.money import ZERO, add
-from streams.changelog import FETCHING, Image, read, restore
+from streams.changelog import FETCHING, Image, read, restore, windows_of
 from streams.core.books import Books
 from streams.reading import reading
 
@@ -27,15 +27,14 @@ async def books_of(deployment: Deployment, opened: Callable[[int], None] = lambd
 
 
 async def held_of(deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None) -> list["Held"]:
-    """What all ledgers hold, by customer and reason, the dearest first; one ledger at a time is in memory.
+    """What all ledgers hold, by customer and reason, the dearest first; one window at a time is in memory.
 
     Raises aiokafka's errors where the broker does not answer.
     """
     found: dict[tuple[str, str, str], Held] = {}
     async for partition, image in _images(deployment):
-        books = Books(Position())
-        restore(books, Image(image.next_offset, image.position, image.windows), 0)  # without what was counted
-        for window in books.windows.values():
+        restore(Books(Position()), Image(image.next_offset, image.position), 0)  # a release that can read it
+        for window in windows_of(image):
             if window.held:
                 key = (window.customer_id, window.id_kind, window.held)
                 found.setdefault(key, Held(*key)).count(window)

@@ -10,7 +10,11 @@ from connectors.lago.errors import LagoRejected
 from connectors.lago.invoices import Fee, Invoice
 from connectors.lago.shapes import Subscription
 from connectors.lago.subscriptions import STATUSES
+from connectors.operations.after_end import dollars_of
+from connectors.operations.last_invoice import INVOICED_US, INVOICES, lives_of
+from connectors.operations.overtaken import judged, posted_late
 from connectors.postgres.pool import Database
+from schemas.customers import OrgRecord
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, to_iso
 from schemas.money import plain
 from streams.core.proof import LagoUsage, complaint_about_lago
@@ -27,10 +31,6 @@ WHERE external_subscription_id = $1 AND billed_at >= $2 AND billed_at < $3 AND (
 """
 #: What ended longer ago was compared often enough.
 _ENDED_US: Final = 40 * 24 * HOUR_US
-#: Lago makes the invoice of an end by itself, soon; so long its absence is no complaint.
-_INVOICED_US: Final = HOUR_US
-#: Invoices of a customer that are read for the last one of a subscription.
-_INVOICES: Final = 24
 
 
 @dataclass(slots=True)
@@ -86,7 +86,9 @@ class _Look:
         own = [one for one in listed if one.external_id == subscription]
         ended = [one for one in own if one.started_at is not None and one.terminated_at is not None]
         if ended:
-            return await self._at_ended(max(ended, key=lambda one: str(one.terminated_at)), org_id)
+            last = max(ended, key=lambda one: str(one.terminated_at))
+            complaint = await self._at_ended(last, org_id)
+            return complaint + await self._overtaken(last, org_id) if complaint else ""
         delivered, _ = await self._delivered(subscription, 0, MAX_US - 1, org_id)
         if not delivered:
             return ""
@@ -114,7 +116,7 @@ class _Look:
         if fees and until_us >= ended_us - SECOND_US:
             from_us = min(parse_us(str(fee.from_date)) for fee in fees)
             cents, until_us = Decimal(sum(fee.amount_cents for fee in fees)), ended_us
-        elif ended_us > self._now_us - _INVOICED_US:
+        elif ended_us > self._now_us - INVOICED_US:
             return ""
         else:  # nothing of its last days is on an invoice
             from_us, until_us, cents = until_us, ended_us, Decimal(0)
@@ -123,10 +125,24 @@ class _Look:
         complaint = complaint_about_lago(counted, delivered, waiting)
         return complaint.replace("Lago counts", "it has ended, and its last invoice counts") if complaint else ""
 
+    async def _overtaken(self, ended: Subscription, org_id: str) -> str:
+        """What of the difference reached Lago after the last invoice, or may have."""
+        lives = lives_of([ended], (), 0)
+        posted = await posted_late(self._database, org_id, lives, self._code)
+        found = await judged(lives, posted, OrgRecord(org_id), self._lago, self._now_us, self._code)
+        told = ""
+        for why in sorted({one.unclear for one in found.lost}):
+            these = [one for one in found.lost if one.unclear == why]
+            dollars = plain(dollars_of(these))
+            told += f"; {len(these)} events of {dollars} USD " + (
+                f"may be on it or not ({why})" if why else "came after it had been counted"
+            )
+        return f"{told}: meterbridge lago rebill" if told else ""
+
     async def _last_fees(self, subscription: str, org_id: str) -> list[Fee]:
         """What its latest invoice charges for the metric."""
         if org_id not in self._invoices:
-            listed = await self._lago.invoices(org_id, most=_INVOICES)
+            listed = await self._lago.invoices(org_id, most=INVOICES)
             whole = [await self._lago.invoice(one.lago_id) for one in listed]
             self._invoices[org_id] = [one for one in whole if one is not None]
         for invoice in self._invoices[org_id]:

@@ -16,6 +16,7 @@ from schemas.policy import MeterPolicy
 from schemas.records import WriteOff
 from streams.core.books import Books
 from streams.core.changes import Changes
+from streams.core.early import beyond_bound
 from streams.core.event import part_prefix
 from streams.core.fold import Fold
 from streams.core.grouping import named, unnamed
@@ -34,6 +35,8 @@ log = structlog.get_logger(__name__)
 #: Records folded, and windows sealed or released, in one transaction: at most 5 000 changes each.
 FOLD_LIMIT = 4000
 SEAL_LIMIT = 1500
+#: Steps of what comes back from disk in one tick: calls that wait come in between.
+_DISK_STEPS = 16
 _COALESCE_EVERY_US = 60_000_000
 
 _decode_order = decoder(WriteOff)
@@ -76,7 +79,8 @@ class MeterWork:
         self._resolved = self._released = (-1, -1)
         self._looks_us = NEVER
         self._coalesced_us = 0
-        self._on_disk = OnDisk()
+        self._on_disk = OnDisk(customers, orgs)
+        self._early = False
         self._named = False
 
     async def open(self) -> int:
@@ -120,27 +124,19 @@ class MeterWork:
         await self._fresh()
         if not self._named:
             await self._name()
-        customers, orgs, version = self._customers.table, self._orgs.table, self._version
-        at_us = self._now_us()
-        self._on_disk.wake(books, self._customers)
-        if books.held and (version != self._released or at_us >= self._looks_us):
-            while not (changes := release(books, customers, orgs, self._policy, SEAL_LIMIT, at_us)).empty:
-                await self._ledger.commit(changes)
-                self._sensors.straddled(changes.straddled)
-            self._released = version
-            self._looks_us = self._next_border(books.held, at_us)
+        for _ in range(_DISK_STEPS):
+            await self._look(books)
+            await self._seal_early(books)
+            if not self._on_disk.busy:
+                break
         now_us = self._now_us()
         while due := due_windows(books, now_us, self._policy, SEAL_LIMIT):
-            changes = self._sealed(due)
-            await self._ledger.commit(changes)
-            self._told(changes)
+            await self._seal(due)
         if books.held and now_us - self._coalesced_us > _COALESCE_EVERY_US:
             self._coalesced_us = now_us
+            customers, orgs = self._customers.table, self._orgs.table
             while not (changes := coalesce(books, customers, orgs, self._policy, now_us, SEAL_LIMIT)).empty:
                 await self._ledger.commit(changes)
-        if books.over() > 0:
-            while self._on_disk.relieve(books, customers, self._ledger.partition):
-                await asyncio.sleep(0)
         self._sensors.books(self._ledger.partition, books)
 
     async def close(self) -> None:
@@ -184,6 +180,7 @@ class MeterWork:
             record = records[0]
             customer_id = (record.key or b"").decode(errors="replace")
             time_ms = min(record.timestamp, latest_ms)
+            self._released = (-1, -1)  # what came back from disk for it is to be looked at
             return write_off(self._books, record.offset, time_ms, customer_id, order, self._prefix)
         changes = self._fold(self._books, records, self._resolve, latest_ms)
         held = {window.customer_id for window in changes.windows.values() if window is not None and window.held}
@@ -193,6 +190,42 @@ class MeterWork:
         elif changes.ready:
             self._seal_now(changes, changes.ready)
         return changes
+
+    async def _look(self, books: Books) -> None:
+        """Release what has found its target, and move what is too much in memory to disk."""
+        customers, orgs, at_us = self._customers.table, self._orgs.table, self._now_us()
+        self._on_disk.notice(books, self._version, at_us)
+        brought = self._on_disk.wake(books)
+        everyone = self._version != self._released or at_us >= self._looks_us
+        if books.held and (everyone or brought):
+            names = None if everyone else brought
+            while not (changes := release(books, customers, orgs, self._policy, SEAL_LIMIT, at_us, names)).empty:
+                await self._ledger.commit(changes)
+                self._sensors.straddled(changes.straddled)
+            borders_us = self._next_border(books.held if everyone else brought & books.held.keys(), at_us)
+            if everyone:
+                self._released, self._looks_us = self._version, borders_us
+            self._looks_us = min(self._looks_us, borders_us)
+        if books.over() > 0:
+            partition = self._ledger.partition
+            while self._on_disk.relieve(books, partition, at_us if self._version == self._released else None):
+                await asyncio.sleep(0)
+
+    async def _seal_early(self, books: Books) -> None:
+        """Of too many open windows those that are called least."""
+        early = beyond_bound(books, self._now_us(), self._policy)
+        if early and not self._early:
+            self._early = True
+            log.warning(
+                "windows_sealed_early", partition=self._ledger.partition, windows=len(early), see="docs/operations.md"
+            )
+        for start in range(0, len(early), SEAL_LIMIT):
+            await self._seal(early[start : start + SEAL_LIMIT])
+
+    async def _seal(self, windows: Sequence[Window]) -> None:
+        changes = self._sealed(windows)
+        await self._ledger.commit(changes)
+        self._told(changes)
 
     def _next_border(self, names: Iterable[str], now_us: int) -> int:
         """When one of them may find a target though no table changes."""

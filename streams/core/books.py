@@ -1,7 +1,8 @@
 """The books of one partition: counters that must add up, and the state they describe."""
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
+from itertools import islice
 from typing import Protocol
 
 from schemas.errors import LedgerBroken
@@ -25,7 +26,7 @@ class Cold(Protocol):
     sums: dict[str, Sum]
 
     def put(self, windows: Sequence[Window]) -> bool: ...
-    def take(self, customer_id: str) -> list[Window]: ...
+    def take(self, customer_id: str, after: int = -1, most: int = -1) -> list[Window]: ...
     def has(self, customer_id: str) -> bool: ...
     def customer_of(self, first: int) -> str | None: ...
     def names(self, until_us: int | None = None) -> Iterator[str]: ...
@@ -35,8 +36,8 @@ class Cold(Protocol):
 class Books:
     """State of one partition; a function of its changelog.
 
-    Beyond a bound, held windows of customers without a record are in `cold`, and in none of the other fields. A call
-    of such a customer begins another window: what is looked at by customer asks `warm` first.
+    Beyond a bound, held windows are in `cold`, and in none of the other fields. A call of their customer begins another
+    window: what is looked at by customer asks `warm` first.
 
     Fields:
         windows: open and held windows by first offset; `index` from key to first offset, the lowest where several
@@ -95,15 +96,16 @@ class Books:
 
     def store(self, windows: Sequence[Window], now_us: int) -> None:
         """Add held windows on disk; to memory where the disk takes no more."""
-        if self.cold is None or not self.cold.put(windows):
+        if windows and (self.cold is None or not self.cold.put(windows)):
             for window in windows:
                 self.put(window, now_us)
 
-    def warm(self, customer_id: str) -> None:
-        """Bring the customer's windows back from disk."""
-        if self.cold is not None:
-            for window in self.cold.take(customer_id):
-                self.put(window, 0)
+    def warm(self, customer_id: str, after: int = -1, most: int = -1) -> list[Window]:
+        """Bring the customer's windows back from disk: at most `most` (-1: all) with first offsets above `after`."""
+        windows = [] if self.cold is None else self.cold.take(customer_id, after, most)
+        for window in windows:
+            self.put(window, 0)
+        return windows
 
     def warm_part(self, first: int) -> bool:
         """Whether the window is there; its customer's come back from disk."""
@@ -113,26 +115,25 @@ class Books:
                 self.warm(customer_id)
         return first in self.windows
 
-    def chill(self, known: Container[str], left: int, most: int) -> int:
-        """Move about `most` held windows to disk, no more once `left` are in memory; how many were moved.
+    def chill(self, goes: Callable[[str], bool], left: int, most: int) -> list[Window]:
+        """Move at most `most` held windows of customers that may go to disk, no more once `left` are in memory; which.
 
-        Those of a customer go together, those first that have been here longest. Customers that are `known` may find
-        a target at any time and stay, and other metered events have a bound of their own.
+        Those first that have been here longest. Other metered events stay: they have a bound of their own.
         """
         if self.cold is None:
-            return 0
+            return []
         over, moved = min(most, len(self.windows) - len(self.open) - left), list[Window]()
         for customer_id, firsts in self.held.items():
             if len(moved) >= over:
                 break
-            windows = [self.windows[first] for first in sorted(firsts)]
-            if customer_id not in known and all(window.metered is None for window in windows):
-                moved += windows
+            if goes(customer_id):
+                windows = (window for first in firsts if (window := self.windows[first]).metered is None)
+                moved += islice(windows, over - len(moved))
         if not moved or not self.cold.put(moved):
-            return 0
+            return []
         for window in moved:
             self.remove(window.first)
-        return len(moved)
+        return moved
 
     def waiting(self) -> Sum:
         """Calls and cost of all windows, wherever they are."""

@@ -116,6 +116,7 @@ def release(
     policy: MeterPolicy,
     limit: int,
     now_us: int | None = None,
+    names: Iterable[str] | None = None,
 ) -> Changes:
     """Held windows whose target is known now go into open windows of that target; of others the reason is brought up
     to date.
@@ -123,11 +124,13 @@ def release(
     Sums move whole: conservation is untouched. All calls of a held window were resolved alike when it was made
     (`coalesce`; one second long until then, and versions begin on whole seconds). A border that was learnt since may
     lie in it: it goes whole, by its last call, and is counted in `straddled`. Usage recorded for an org asks for no
-    mapping. `now_us` None: all mapping versions have begun, and no subscription has ended.
+    mapping. `now_us` None: all mapping versions have begun, and no subscription has ended. `names`: only of these
+    customers; None = of all.
     """
     changes = Changes(books.position)
     moved: dict[WindowKey, Window] = {}
-    for customer_id, firsts in books.held.items():
+    for customer_id in books.held if names is None else names:
+        firsts = books.held.get(customer_id, ())
         customer, org = customers.get(customer_id), orgs.get(customer_id)
         if customer is None and (org is None or not org.periods):
             continue

@@ -95,6 +95,72 @@ async def test_a_downgraded_one_is_billed_whole_at_its_end(lago: Lago, clock: Cl
     assert [one["total_amount_cents"] for one in await listed(lago)] == [3100, 6200]
 
 
+async def test_an_invoice_tells_which_subscription_it_counts_and_what_of_it(lago: Lago, clock: Clock) -> None:
+    """
+    March   1                        31 | 1 .. 2 April
+    sub_1   |---------------------------|------|
+    """
+    await lago.sell()
+    clock.now += 32.5 * DAY
+    answer = await lago.http.delete("/api/v1/subscriptions/sub_1")
+    ended = answer.json()["subscription"]
+    invoices = [(await lago.get(f"/invoices/{one['lago_id']}")).json()["invoice"] for one in await listed(lago)]
+    last, first = [one["billing_periods"][0] for one in invoices]
+    assert last["lago_subscription_id"] == first["lago_subscription_id"] == ended["lago_id"]
+    assert (first["charges_from_datetime"], first["charges_to_datetime"], first["invoicing_reason"]) == (
+        "2025-03-01T00:00:00Z",
+        "2025-03-31T23:59:59Z",
+        "subscription_periodic",
+    )
+    assert (last["charges_from_datetime"], last["charges_to_datetime"], last["invoicing_reason"]) == (
+        "2025-04-01T00:00:00Z",
+        ended["terminated_at"],
+        "subscription_terminating",
+    )
+
+
+async def test_of_nothing_there_is_no_fee(lago: Lago, clock: Clock) -> None:
+    await lago.sell()
+    clock.now += 1.5 * DAY
+    await lago.http.delete("/api/v1/subscriptions/sub_1")
+    [invoice] = await listed(lago)
+    assert await fees(lago, invoice) == [("subscription", 0)]
+
+
+async def test_the_invoice_of_an_end_may_be_counted_some_time_after_it(clock: Clock) -> None:
+    """
+    sub_1  ------------|  counted 60 s later
+            before       meanwhile | late      all with a moment before the end
+    """
+    async with lago_sandbox(clock=clock, invoice_delay_s=60) as lago:
+        await lago.sell()
+        at = f"{clock.now + 60:.3f}"
+        clock.now += 3600
+        await lago.post(event("before", timestamp=at, precise_total_amount_cents="1"))
+        await lago.http.delete("/api/v1/subscriptions/sub_1")
+        clock.now += 59
+        assert await listed(lago) == []
+        await lago.post(event("meanwhile", timestamp=at, precise_total_amount_cents="2"))
+        clock.now += 2
+        await lago.post(event("late", timestamp=at, precise_total_amount_cents="4"))
+        [invoice] = await listed(lago)
+        assert await fees(lago, invoice) == [("subscription", 0), ("charge", 3)]
+        assert (await lago.stats())["totals"]["billed_cents"] == "3"
+
+
+async def test_an_end_may_have_no_invoice(lago: Lago, clock: Clock) -> None:
+    await lago.sell()
+    for number in range(2):
+        await lago.post(event(f"t{number}", timestamp=f"{clock.now + 60:.3f}", precise_total_amount_cents="3"))
+        clock.now += 31.5 * DAY
+    answer = await lago.http.delete("/api/v1/subscriptions/sub_1?on_termination_invoice=skip")
+    assert answer.json()["subscription"]["on_termination_invoice"] == "skip"
+    await lago.post(event("t2", timestamp=f"{clock.now - 60:.3f}", precise_total_amount_cents="3"))
+    clock.now += 60 * DAY
+    assert [one["total_amount_cents"] for one in await listed(lago)] == [3, 3]
+    assert (await lago.stats())["totals"]["billed_cents"] == "6"
+
+
 async def test_an_end_bills_usage_to_its_last_millisecond_and_the_days_begun(lago: Lago, clock: Clock) -> None:
     metric = await lago.metric()
     await lago.plan(amount_cents=3100, charges=[{"billable_metric_id": metric, "charge_model": "dynamic"}])

@@ -8,6 +8,8 @@ from tests.faults.rows.row import Check, Row
 
 Results = Mapping[str, Mapping[str, Any]]
 
+#: How the name of a figure ends that has a unit.
+_UNITS = {"s": "s", "ms": "ms", "mib": "MiB"}
 _HEAD = """\
 # Reliability
 
@@ -111,7 +113,8 @@ def _last(row: Row, results: Results) -> str:
 
 
 def _figure(name: str, value: float | str) -> str:
-    words, unit = (name[:-2], " s") if name.endswith("_s") else (name, "")
+    words, _, unit = name.rpartition("_")
+    words, unit = (words, f" {_UNITS[unit]}") if unit in _UNITS else (name, "")
     shown = f"{value:.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
     return f"{words.replace('_', ' ')} {shown}{unit}"
 

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.faults
 
 _RATE, _VANDALISM_A_SECOND = 40, 5
 _DRAIN_S = 120.0
+#: So long calls are sent after the damage: some of every lane.
+_LAST_S = 5
 
 
 def seconds() -> float:
@@ -44,9 +46,11 @@ async def test_damaged_records_in_every_topic_cost_themselves_alone(
         sender = Sender(url, token=TOKEN, secret=SECRET, seed=seed, rate=_RATE)
         await asyncio.gather(sender.run(seconds()), damage(world, vandal))
         vandal.close()
-        owed = sender.load.owed.by_subscription({customer: subscription_of(customer) for customer in CUSTOMERS})
         evidence = Evidence(kafka.bootstrap, world.topics, world.url("sandbox"))
-        wrong = await until_billed(evidence, owed)
+        wrong = await until_billed(evidence, owed_of(sender))
+        # What would be billed twice lies before these calls in its lane, so it is at Lago when they are.
+        await sender.run(_LAST_S)
+        wrong += await until_billed(evidence, owed_of(sender))
         deaths = [str(d) for process in world.processes.values() for d in process.deaths if d.cause == "by itself"]
         logs = {name: process.log for name, process in world.processes.items() if process.log.exists()}
         halted = [name for name, log in logs.items() if "lane_halted" in log.read_text(errors="replace")]
@@ -70,14 +74,18 @@ async def damage(world: World, vandal: Vandal) -> None:
         await asyncio.sleep(1)  # the rate of the damage: so many records a second
 
 
+def owed_of(sender: Sender) -> Mapping[str, Sum]:
+    """What all that was sent so far is owed, by subscription."""
+    return sender.load.owed.by_subscription({customer: subscription_of(customer) for customer in CUSTOMERS})
+
+
 async def until_billed(evidence: Evidence, owed: Mapping[str, Sum]) -> list[str]:
-    """What is not as it is owed, once it has been so for a moment or the time is over."""
+    """What is not as it is owed, once all of it is or the time is over."""
     wrong = ["never looked"]
     for _ in range(int(_DRAIN_S * PATIENCE)):
         wrong = billing_wrong(_ours(await evidence.stats(), owed), owed)
         if not wrong:
-            await asyncio.sleep(3)  # nothing comes twice afterwards
-            return billing_wrong(_ours(await evidence.stats(), owed), owed)
+            break
         await asyncio.sleep(1)
     return wrong
 

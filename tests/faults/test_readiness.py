@@ -21,6 +21,9 @@ pytestmark = pytest.mark.faults
 
 #: Two questions that nobody answers, and the machine's own slowness.
 KNOWN_WITHIN_S = 2 * (EVERY_S + ANSWER_S) + 4
+#: How often readiness is asked, and in how many answers in a row it must be the same: Kafka is asked twice meanwhile.
+LOOK_EVERY_S = 0.1
+STEADY = round(2 * EVERY_S / LOOK_EVERY_S)
 CALL = b'{"id":"1","user":"u","spend":1}'
 READY, UNREADY, SPOOLING = (200, ""), (503, "kafka_unavailable"), (200, "kafka_unavailable")
 
@@ -38,21 +41,30 @@ class Server:
     def __init__(self, http: httpx.AsyncClient) -> None:
         self.http = http
         self.said: list[tuple[int, str]] = []
+        self.answers = 0
 
     async def watch(self) -> None:
         while True:
             answer = await self.http.get("/health/ready")
             body: dict[str, Any] = answer.json()
             said = (answer.status_code, body.get("reason") or body.get("spooling", ""))
+            self.answers += 1
             if said != (self.said[-1] if self.said else None):
                 self.said.append(said)
             assert (await self.http.get("/health/live")).status_code == 200
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def says(self, wanted: tuple[int, str], within_s: float) -> None:
         deadline = time.monotonic() + within_s
         while self.said[-1:] != [wanted]:
             assert time.monotonic() < deadline, self.said
+            await asyncio.sleep(0.05)
+
+    async def answers_again(self, times: int, within_s: float) -> None:
+        """Wait for so many more answers, whatever they say."""
+        wanted, deadline = self.answers + times, time.monotonic() + within_s
+        while self.answers < wanted:
+            assert time.monotonic() < deadline, self.answers
             await asyncio.sleep(0.05)
 
 
@@ -98,7 +110,7 @@ async def test_readiness_follows_kafka_and_a_spooling_ingress_stays_ready_and_sa
         finally:
             broker._process.send_signal(signal.SIGCONT)
         await asyncio.gather(*(server.says(READY, KNOWN_WITHIN_S) for server in servers))
-        await asyncio.sleep(2 * EVERY_S)
+        await asyncio.gather(*(server.answers_again(STEADY, KNOWN_WITHIN_S) for server in servers))
         for server, away in servers.items():
             assert server.said == [READY, away, READY, away, READY][-len(server.said) :]
             assert len(server.said) in (4, 5)

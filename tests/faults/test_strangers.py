@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,11 +24,12 @@ from tests.support.values import topics_of
 
 pytestmark = [pytest.mark.alone, pytest.mark.kafka]
 
-SECONDS = 10
+#: Of one attack: what CI has time for; `SECONDS=60` measures on a machine that does nothing else.
+SECONDS, IS_MEASURED = float(os.environ.get("SECONDS") or 10), bool(os.environ.get("SECONDS"))
 TOKEN = {"Authorization": "Bearer honest-honest-honest"}
 P99_S, ALIVE_S = 0.250, 1.0
-#: On a machine that others use the waits without a stranger are measured first, and he may add to them so much.
-TIMES_QUIET = 3
+#: Where nothing is measured others may use the machine: the waits may be so many times those without a stranger.
+TIMES_QUIET = 0 if IS_MEASURED else 3
 #: What a process of this kind needs without a stranger is about 120 MiB.
 PEAK_MIB = 600
 
@@ -57,7 +59,13 @@ async def test_a_stranger_who_does_his_worst_keeps_nobody_waiting(
 ) -> None:
     """1 MB of gzip cost an ingress 3 s; silent connections shut it until they closed."""
     api = int(serve.settings["API_PORT"])
-    command = [sys.executable, "-m", "tests.support.stranger", kind, str(serve.port), str(api), str(SECONDS)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.stranger",
+        kind,
+        *map(str, (serve.port, api, serve.metrics_port, SECONDS)),
+    ]
     async with aiohttp.ClientSession() as kept:
         posted, waits, alive, failed = count(), list[float](), list[float](), list[str]()
 
@@ -96,13 +104,16 @@ async def test_a_stranger_who_does_his_worst_keeps_nobody_waiting(
         f"honest senders: alone at most {max(quiet) * 1000:.0f} ms; beside him p99 {p99 * 1000:.0f} ms, longest {waits[-1] * 1000:.0f} ms; /health/live longest "
         f"{max(alive) * 1000:.0f} ms; peak {peak} MiB; lost neighbours {lost}; failed {failed[:3]}"
     )
-    figures(longest_wait_s=waits[-1], peak_mib=peak, lost_neighbours=lost)
+    what = kind.replace(" ", "_")
+    measured = {"p99_ms": p99 * 1000, "longest_ms": waits[-1] * 1000, "health_longest_ms": max(alive) * 1000}
+    figures(**{f"{what}_{name}": round(value) for name, value in measured.items()})
+    figures(**{f"{what}_peak_mib": peak, f"{what}_lost": lost, "attack_s": SECONDS})
     assert not failed
     assert lost == 0
     assert p99 < max(P99_S, TIMES_QUIET * max(quiet))
     assert max(alive) < max(ALIVE_S, TIMES_QUIET * max(quiet))
     assert peak < PEAK_MIB
-    assert serve.log.read_text().count("wrong_credentials") <= 20
+    assert serve.log.read_text().count("wrong_credentials") <= 20 * (1 + SECONDS // 60), "one an address and minute"
     assert "guess-" not in serve.log.read_text()
 
 

@@ -108,7 +108,8 @@ class World:
         }
 
 
-_COMMANDS = {
+#: What runs, by name.
+COMMANDS: Mapping[str, tuple[str, ...]] = {
     "sandbox": ("lago-sandbox",),
     "ingress": ("serve", "--only", "webhooks"),
     "api": ("serve", "--only", "api"),
@@ -130,17 +131,19 @@ async def running_world(
     common: Mapping[str, str] | None = None,
     each: Callable[[str], Mapping[str, str]] = lambda _: {},
     prefix: str = "",
+    commands: Mapping[str, tuple[str, ...]] = COMMANDS,
 ) -> AsyncIterator[World]:
     """Everything up, twelve orgs subscribed, two thirds of the customers mapped; gone afterwards, but for the logs.
 
     A `broker` that is handed in stays. `ingress`, `common`: further variables of the ingress, and of every process;
     with `DATABASE_URL` in `common` there is a projector too. `each`: further variables of one process, by its name.
+    `commands`: what runs; an `ingress` without an `api` beside it is to serve both.
     """
     async with AsyncExitStack() as stack:
         if broker is None:
             broker = await asyncio.to_thread(start_kafka, environ)
             stack.callback(broker.stop)
-        commands = _COMMANDS | (_PROJECTOR if "DATABASE_URL" in (common or {}) else {})
+        commands = {**commands, **(_PROJECTOR if "DATABASE_URL" in (common or {}) else {})}
         ports = {name: free_port() for name in ("sandbox", "ingress", "api", *(f"metrics-{n}" for n in commands))}
         world = World(
             broker,

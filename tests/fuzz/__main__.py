@@ -38,6 +38,8 @@ _WORDS: Final = (
     "t=1795215900,v1=",
     "v1,",
 )
+#: What libFuzzer writes once it has merged.
+_MERGED: Final = "MERGE-OUTER: successful"
 _FOUND: Final = ("crash-", "timeout-", "oom-", "slow-unit-")
 
 
@@ -117,7 +119,9 @@ def _merge(target: str, corpus: Path, new: Path) -> None:
         str(corpus),
         str(new),
     ]
-    subprocess.run(words, capture_output=True, timeout=600, check=False)
+    ended = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=600, check=False)
+    if _MERGED not in ended.stderr:  # the exit code is 0 where every attempt failed
+        raise RuntimeError(f"{target}: what was found new was not kept: {ended.stderr[-2000:]}")
 
 
 if __name__ == "__main__":

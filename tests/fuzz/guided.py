@@ -1,5 +1,6 @@
 """One target under libFuzzer (atheris): its name, then libFuzzer's own arguments."""
 
+import shlex
 import sys
 
 import atheris
@@ -16,6 +17,8 @@ def _nothing(logger: object, name: str, event: object) -> object:
 
 if __name__ == "__main__":
     structlog.configure(processors=[_nothing])
-    target = TARGETS[sys.argv.pop(1)]
-    atheris.Setup(sys.argv, target)
+    name = sys.argv.pop(1)
+    # To merge, libFuzzer starts this program again: by a shell, and from its first argument.
+    again = f"{shlex.quote(sys.executable)} -m {__spec__.name} {name}"
+    atheris.Setup([again, *sys.argv[1:]], TARGETS[name])
     atheris.Fuzz()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.fuzz.__main__ import CORPUS
+from tests.fuzz.__main__ import CORPUS, _merge
 from tests.fuzz.stored import JSON, PACKED, READERS
 from tests.fuzz.targets import TARGETS
 
@@ -76,6 +76,17 @@ def test_what_is_said_often_costs_by_its_length(name: str, piece: bytes) -> None
 def test_a_stored_record_that_says_one_thing_often_costs_by_its_length(reader: int) -> None:
     for piece in _OFTEN:
         measured(TARGETS["stored"], bytes([reader]) + piece * (_OFTEN_BYTES // 4 // len(piece)))
+
+
+def test_what_reaches_new_code_joins_the_corpus(tmp_path: Path) -> None:
+    """Nothing did: libFuzzer starts itself again to merge, and could not."""
+    pytest.importorskip("atheris", reason="the fuzzer is installed by `make fuzz`")
+    corpus, new = tmp_path / "corpus", tmp_path / "new"
+    for each in (corpus, new):
+        each.mkdir()
+    (new / "one").write_bytes(b"\0 2026-11-20T12:00:00Z")
+    _merge("words", corpus, new)
+    assert len(list(corpus.iterdir())) == 1
 
 
 def test_every_type_that_is_read_from_a_topic_is_fuzzed() -> None:

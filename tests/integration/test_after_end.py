@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from connectors.operations.after_end import Told
 from connectors.operations.deployment import Deployment
 from connectors.operations.rebilling import Rebilling
 from connectors.postgres.pool import Database
@@ -162,7 +163,7 @@ async def test_lago_is_asked_only_about_orgs_with_something_after_an_end(world: 
     assert world.asked == []
     await world.learn_of_the_end()
     await world.task().once()
-    assert set(world.asked) == {"subscriptions", "customer", "plan"}
+    assert set(world.asked) == {"subscriptions", "customer", "plan", "invoices", "invoice", "events"}
 
 
 @pytest.mark.parametrize("other", ["sub-a", "sub-b"])
@@ -316,7 +317,7 @@ class StillRuns:
     def __init__(self, ended_us: int) -> None:
         self._ended_us = ended_us
 
-    async def of(self, org: OrgRecord, now_us: int) -> Any:
+    async def of(self, org: OrgRecord, now_us: int) -> Told:
         told = gaps(org.periods, 0)
         running = Period("sub-b", self._ended_us + SECOND_US)
-        return OrgRecord(org.org_id, periods=(*org.periods, running)), told
+        return Told(OrgRecord(org.org_id, periods=(*org.periods, running)), told, [])

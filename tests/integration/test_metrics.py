@@ -19,8 +19,8 @@ from connectors.metrics import (
     LOOK_EVERY_S,
     SOURCES,
     Metrics,
-    start_metrics_server,
 )
+from connectors.metrics_server import start_metrics_server
 from connectors.settings import Settings
 from connectors.worker_sensors import WorkerSensors
 from schemas.errors import ConfigurationError

@@ -15,39 +15,19 @@ from connectors.postgres.pool import Database
 from connectors.postgres.prune import prune
 from schemas.errors import Rejected, Unavailable
 from schemas.records import AuditRecord, Receipt
+from tests.support.accounts import API, OWNER, PROJECTOR, READER, ROLES, as_role, owned_database
 from tests.support.command import meterbridge
-from tests.support.database import fresh_database, projector_parts, rows, until
+from tests.support.database import projector_parts, rows, until
 from tests.support.enriched import put
 from tests.support.history import PREFIX, TOPICS
 from tests.support.projection import Writer, event, manifest, usage
 from tests.support.stage import Stage
 
-PROJECTOR, API, READER = ROLES = ("meterbridge_projector", "meterbridge_api", "meterbridge_reader")
-OWNER = "meterbridge_owner"
-
-
-def as_role(url: str, role: str) -> str:
-    """The same database, with the account `role`: the cluster of the tests trusts loopback."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{role}@{rest.rpartition('@')[2]}"
-
 
 @pytest.fixture
 async def url(postgres_url: str) -> AsyncIterator[str]:
     """A database whose tables belong to an account that is no superuser, as the documentation has it."""
-    if "@" in postgres_url and ":" in postgres_url.partition("://")[2].rpartition("@")[0]:
-        pytest.skip("the roles would need passwords on this server")
-    async with fresh_database(postgres_url) as url:
-        await rows(
-            url,
-            f"""DO $$ BEGIN
-                IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{OWNER}') THEN CREATE ROLE {OWNER} LOGIN; END IF;
-            EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$""",
-        )
-        name = url.rpartition("/")[2].partition("?")[0]
-        await rows(url, f"ALTER DATABASE {name} OWNER TO {OWNER}")
-        await migrate(as_role(url, OWNER))
-        await make_roles(url)
+    async with owned_database(postgres_url) as url:
         yield url
 
 

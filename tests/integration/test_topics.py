@@ -180,3 +180,13 @@ async def test_the_command_says_what_is_wrong_by_its_exit_code(
     assert (made.code, made.json["created"]) == (0, [topic_prefix + ORGS.name]), made.err
     assert len(made.json["existed"]) == len(CATALOGUE) - 1
     assert (await meterbridge(stage, "topics", "check")).code == 0
+
+
+async def test_create_ends_with_one_where_topics_have_another_number_of_partitions(
+    kafka: Kafka, topic_prefix: str
+) -> None:
+    """What starts after it, in compose or behind a hook, would only say the same."""
+    stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
+    done = await meterbridge(stage, "topics", "create", KAFKA_PARTITIONS="3")
+    assert (done.code, "2 partitions where 3 are expected" in done.err) == (1, True), done.err
+    assert (await meterbridge(stage, "topics", "create")).code == 0

@@ -1,12 +1,13 @@
 """Small faults of the kinds that were found in the product, each as it would be made: one rule, replaced by a wrong one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from connectors.operations import after_end
+from connectors.operations import after_end, overtaken
+from connectors.operations.last_invoice import Counted, Life, last_counted
 from connectors.orgs import accounts
 from schemas.ledger import SEEN_PREFIX, SETTLED_PREFIX, window_key
 from schemas.money import plain
@@ -28,6 +29,7 @@ from streams.core import (
     versions,
     writeoff,
 )
+from streams.core.overtaken import Stored, Verdict
 from streams.core.restamp import Judged
 from tests.model import stand_ins
 
@@ -164,6 +166,42 @@ def what_an_end_overtook_is_posted_with_its_old_moment(patch: pytest.MonkeyPatch
     patch.setattr(rebilled, "billed", lambda periods, subscription, at_us, *_, **__: billing_periods.Billed(at_us))
 
 
+def whatever_lago_stored_after_an_end_is_late(patch: pytest.MonkeyPatch) -> None:
+    """What its last invoice counted is billed twice."""
+    patch.setattr(
+        overtaken,
+        "overtaken",
+        lambda stored, _events, _cents, since_us: Verdict(
+            late=tuple(one.transaction_id for one in stored if one.created_us >= since_us)
+        ),
+    )
+
+
+def nothing_is_late_for_a_last_invoice(patch: pytest.MonkeyPatch) -> None:
+    """What Lago stored after it had counted is on none."""
+    patch.setattr(overtaken, "overtaken", lambda *_: Verdict())
+
+
+def an_invoice_that_is_not_there_yet_counted_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Lago counts it minutes after the end."""
+
+    async def counted(lago: Any, org_id: str, life: Life, *rest: Any) -> Counted:
+        found = await last_counted(lago, org_id, life, *rest)
+        return Counted(life.started_us) if found.waits else found
+
+    patch.setattr(overtaken, "last_counted", counted)
+
+
+def within_a_second_ids_tell_what_was_counted(patch: pytest.MonkeyPatch) -> None:
+    """Lago tells whole seconds, and the first ones by their ids are taken for the first ones that came."""
+
+    def judged(stored: Sequence[Stored], events: int, *_: int) -> Verdict:
+        found = sorted(stored, key=lambda one: (one.created_us, one.transaction_id))
+        return Verdict(late=tuple(one.transaction_id for one in found[events:]))
+
+    patch.setattr(overtaken, "overtaken", judged)
+
+
 def what_is_held_goes_by_the_oldest_version_that_is_kept(patch: pytest.MonkeyPatch) -> None:
     """Though it was held for the org of one that is forgotten."""
     patch.setattr(mapping, "forgotten", lambda *_: False)
@@ -197,6 +235,10 @@ FAULTS: dict[str, Plant] = {
         an_answer_of_the_api_notes_nothing,
         what_an_end_overtook_stays_there,
         what_an_end_overtook_is_posted_with_its_old_moment,
+        whatever_lago_stored_after_an_end_is_late,
+        nothing_is_late_for_a_last_invoice,
+        an_invoice_that_is_not_there_yet_counted_nothing,
+        within_a_second_ids_tell_what_was_counted,
         what_is_held_goes_by_the_oldest_version_that_is_kept,
         the_sink_moves_what_is_late_whatever_the_policy,
     )

@@ -151,17 +151,26 @@ class Subscribed(Step):
 
 @dataclass(frozen=True)
 class Terminated(Step):
-    """A subscription ends in Lago. `way`: by which our record learns of it."""
+    """A subscription ends in Lago. `way`: by which our record learns of it. Lago counts its last invoice at once; where
+    it is `slow`, when it is `Counted`."""
 
     org: str
     plan: str
     number: int = 0
     way: str = WEBHOOK
+    slow: bool = False
 
     @property
     def subscription(self) -> str:
         """Its external id."""
         return name_of(self.org, self.plan, self.number)
+
+
+@dataclass(frozen=True)
+class Counted(Step):
+    """Lago counts what is on the last invoice of a subscription that has ended. What it stores from then on is not."""
+
+    subscription: str
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
-"""Lago's sandbox in this process: the real application and the real client, with no socket between them."""
+"""Lago's sandbox in this process: the real application and the real client, with no socket between them.
+
+The last invoice of a subscription is counted, and shown, when the history says. What is stored later is on none.
+"""
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -14,6 +17,12 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from connectors.lago.client import LagoClient
 from connectors.lago.sandbox.app import create_sandbox
+from connectors.lago.sandbox.events import EventRoutes
+from connectors.lago.sandbox.invoices import Invoice, Invoices
+from connectors.lago.sandbox.invoicing import Bill
+from connectors.lago.sandbox.state import Sandbox
+from connectors.lago.sandbox.store import EventStore
+from connectors.lago.sandbox.subscriptions import Subscriptions
 from tests.model.history import CHARGED, ORGS, SEARCH_CENTS, SEARCHES, TYPO, USAGE
 
 URL, KEY = "http://lago", "key"
@@ -74,18 +83,51 @@ def _content(answer: web.Response) -> bytes:
     return answer.body if isinstance(answer.body, bytes) else b""
 
 
+class CountedLater(Invoices):
+    """Invoices; those of an end wait while their subscription's id is `pending`."""
+
+    def __init__(self, subscriptions: Subscriptions) -> None:
+        super().__init__(subscriptions)
+        self.pending: set[str] = set()
+        self._waiting: list[Bill] = []
+        self._counting_us = 0
+
+    def up_to(self, now_us: int, events: EventStore) -> list[Invoice]:
+        """All that Lago shows by now."""
+        self._counting_us = now_us
+        waiting, self._waiting = self._waiting, []
+        for bill in waiting:
+            self._add(bill, events)
+        return super().up_to(now_us, events)
+
+    def _add(self, bill: Bill, events: EventStore) -> None:
+        closing = bill.subscription.terminated_us == bill.at_us
+        if closing and bill.subscription.external_id in self.pending:
+            self._waiting.append(bill)
+            return
+        super()._add(replace(bill, delay_us=self._counting_us - bill.at_us) if closing else bill, events)
+
+
+def _state_of(app: web.Application) -> Sandbox:
+    """Of a sandbox's application."""
+    owners = (getattr(route.handler, "__self__", None) for route in app.router.routes())
+    return next(owner._sandbox for owner in owners if isinstance(owner, EventRoutes))
+
+
 class Lago:
     """A sandbox with the metrics, the plans and the orgs; `client` is what the product asks it with."""
 
     def __init__(self, clock: Clock) -> None:
         app = create_sandbox(api_key=KEY, clock=clock.seconds)
         app.freeze()
+        self._state = _state_of(app)
         self._wire = InProcess(app)
         self.client = LagoClient(httpx.AsyncClient(transport=self._wire, timeout=None), URL, KEY, now=clock.seconds)
 
     async def begin(self) -> None:
         """Empty, but for what is sold, and to whom."""
         await self._wire.ask("POST", "/__reset", b"", {})
+        self._invoices = self._state.invoices = CountedLater(self._state.subscriptions)
         usage = {"name": "AI", "code": USAGE, "aggregation_type": "sum_agg", "field_name": "unit"}
         searches = {"name": "Searches", "code": SEARCHES, "aggregation_type": "count_agg"}
         price = {"properties": {"amount": f"0.{SEARCH_CENTS:02}"}}
@@ -106,9 +148,16 @@ class Lago:
         assert answer.status == 200, answer.body
         return msgspec.json.decode(_content(answer))[next(iter(root))]
 
-    async def terminate(self, subscription: str) -> bool:
-        """End a subscription; False: it does not run."""
-        return (await self._ask("DELETE", f"/subscriptions/{subscription}", b"")).status == 200
+    async def terminate(self, subscription: str) -> None:
+        """End a subscription, if it runs; its last invoice is counted when `count` is called."""
+        self._invoices.pending.add(subscription)
+        await self._ask("DELETE", f"/subscriptions/{subscription}", b"")
+
+    def count(self, subscription: str = "") -> None:
+        """Lago counts what is on the last invoices of that subscription, or of all, where they wait for it."""
+        self._state.current_invoices()
+        self._invoices.pending -= {subscription} if subscription else {*self._invoices.pending}
+        self._state.current_invoices()
 
     async def _metric(self, spec: dict[str, Any]) -> str:
         return str((await self.save("/billable_metrics", billable_metric=spec))["lago_id"])

@@ -11,13 +11,14 @@ LOOKED_BEHIND = 40 * h.DAY
 
 @dataclass
 class Life:
-    """A subscription: `[start, end)`. One external id may have several lives."""
+    """A subscription: `[start, end)`. One external id may have several lives. `counted`: when Lago counted its last invoice."""
 
     org: str
     plan: str
     name: str
     start: int
     end: int | None = None
+    counted: int | None = None
 
     def covers(self, moment: int) -> bool:
         """Whether it runs then."""
@@ -33,6 +34,16 @@ class Life:
 
 
 @dataclass
+class Stored:
+    """What Lago has of a subscription, since when; `bill`: it is on an invoice."""
+
+    name: str
+    moment: int
+    at: int
+    bill: bool
+
+
+@dataclass
 class Lives:
     """Lago's subscriptions, `true`, and what our record of each org shows of them, `known`."""
 
@@ -40,6 +51,7 @@ class Lives:
     known: dict[str, list[Life]] = field(default_factory=dict)
     own: dict[str, str] = field(default_factory=dict)
     meant: set[str] = field(default_factory=set)
+    stored: list[Stored] = field(default_factory=list)
 
     def begins(self, step: h.Subscribed) -> None:
         """In Lago."""
@@ -54,7 +66,15 @@ class Lives:
         for life in self.true:
             if life.name == step.subscription and life.end is None:
                 life.end = step.at
+        if not step.slow:
+            self.counts(step.subscription, step.at)
         self.learn(step.org, step.way, step.at)
+
+    def counts(self, name: str, now: int) -> None:
+        """Lago counts the last invoice."""
+        for life in self.true:
+            if life.name == name and life.end is not None and life.counted is None:
+                life.counted = now
 
     def of(self, org: str) -> list[Life]:
         """As Lago has them."""
@@ -106,11 +126,43 @@ class Lives:
 
     def invoice(self, name: str, moment: int, now: int) -> tuple[Life | None, str]:
         """On which invoice Lago puts what reaches it now with that moment: the life's of that month, unless that one
-        is made: at the end of the month, and of the life. None: on none, ever."""
+        is counted: at the end of the month, the last one some time after the end of the life. None: on none, ever."""
         for life in self.true:
-            if life.name == name and life.start <= moment and (life.end is None or max(moment, now) <= life.end):
-                return (life, month_of(moment)) if now <= start_of_month(moment, 1) or moment >= now else (None, "")
+            if life.name == name and life.at(moment) and life.counted is None:
+                in_time = now <= start_of_month(moment, 1) or moment >= now or self.is_last(life, moment)
+                return (life, month_of(moment)) if in_time else (None, "")
         return None, ""
+
+    @staticmethod
+    def is_last(life: Life, moment: int) -> bool:
+        """Whether it is on the life's last invoice, if on any: it lies in the month in which the life ended."""
+        return life.end is not None and start_of_month(life.end) <= moment
+
+    def missed(self, org: str, name: str, moment: int, now: int) -> bool:
+        """Whether what has that moment, and is on no invoice, was stored only after the last one was counted. Lago tells
+        in whole seconds when it stored what: it may be that nobody can tell."""
+        lives = [life for life in self.held(org, name, moment, now) if life.counted is not None]
+        return any(self.is_last(life, moment) and self.told_apart(life) for life in lives)
+
+    def is_unclear(self, org: str, name: str, moment: int, stored: int, now: int) -> bool:
+        """Whether it was stored after an end, and nobody but Lago knows if it is on the last invoice: the times do not
+        tell, or there is no such invoice an hour after the end."""
+        for life in self.held(org, name, moment, now - h.HOUR):
+            end = life.end or 0
+            if stored > end if life.counted is None else stored >= end:
+                return life.counted is None or (self.is_last(life, moment) and not self.told_apart(life))
+        return False
+
+    def held(self, org: str, name: str, moment: int, now: int) -> list[Life]:
+        """The org's lives of that name, ended by then and not too long ago, that held the moment."""
+        ended = [life for life in self.of(org) if life.over(now) and (life.end or 0) >= now - LOOKED_BEHIND]
+        return [life for life in ended if life.name == name and life.at(moment)]
+
+    def told_apart(self, life: Life) -> bool:
+        """Whether Lago's times, in whole seconds, tell what it stored before it counted the last invoice."""
+        same = [one for one in self.stored if one.name == life.name and life.at(one.moment)]
+        then = {one.bill for one in same if self.is_last(life, one.moment) and one.at == life.counted}
+        return len(then) < 2
 
     def behind_an_end(self, org: str, name: str, moment: int, now: int) -> bool:
         """Whether the moment lies behind an end, to the second, of the org's subscription, and in no later life of it."""

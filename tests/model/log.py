@@ -3,20 +3,23 @@
 What is decided by them is decided by the product's own functions.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 
-from connectors.operations import after_end, rebilling, usage_log
-from connectors.operations.after_end import Ends, Lost
+from connectors.operations import after_end, overtaken, rebilling, usage_log
+from connectors.operations.after_end import Ends, Lost, Told
+from connectors.operations.overtaken import Posted
 from schemas.customers import OrgRecord
 from schemas.moments import parse_us, to_datetime
 from schemas.policy import LatePolicy, MeterPolicy
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
 from schemas.usage import Usage
+from streams.core.after_end import AGAIN
 from streams.core.matching import Counted, verdict
 from tests.model import history as h
 from tests.model.lago import Clock, Lago
@@ -28,6 +31,9 @@ class Log:
 
     def __init__(self, clock: Clock, lago: Lago, topics: dict[str, list[Any]]) -> None:
         self._clock = clock
+        self._lago = lago
+        self._unclear: dict[str, Lost] = {}
+        self._settled: set[str] = set()
         self._ends = Ends(lago.client)
         self._topics = topics
         self._kept_from: date = date.min
@@ -51,31 +57,68 @@ class Log:
 
     async def rebill(self, orgs: Mapping[str, OrgRecord], policy: MeterPolicy) -> None:
         """As `LearntEnds.once`: of every org whose record shows an end; Lago says which. Written, not posted."""
-        now_us = self._clock.us()
+        now_us, self._unclear = self._clock.us(), {}
         for org in list(orgs.values()):
             ended = {one.external_id for one in org.periods if (one.terminated_at or 0) >= now_us - after_end.ENDED_US}
-            posted = [one for one in self._posted() if one[0].properties.get("org_id") == org.org_id]
-            if not any(receipt.external_subscription_id in ended for _, receipt in posted):
+            posted = [one for one in self._posted() if one.event.properties.get("org_id") == org.org_id]
+            if not any(one.subscription in ended for one in posted):
                 continue
-            asked, gaps = await self._ends.of(org, now_us)
+            told = await self._ends.of(org, now_us)
+            unsettled = [one for one in posted if one.event.transaction_id not in self._settled]
+            late = await overtaken.judged(told.lives, unsettled, told.org, self._lago.client, now_us, h.USAGE)
+            self._settled |= late.settled
+            self._unclear |= {one.event.transaction_id: one for one in late.lost if one.unclear}
             if policy.late_policy is LatePolicy.HOLD:
                 continue
-            for event, receipt in posted:
-                name, at_us = receipt.external_subscription_id, parse_us(receipt.timestamp or event.timestamp)
-                for gap in gaps:
-                    if gap.subscription == name and gap.begins_us <= at_us < gap.ends_us:
-                        lost = Lost(event, org.org_id, name, gap.begins_us, None, taken_by=gap.customer)
-                        for write in self._desk._writes(after_end._redirected(lost, asked, now_us, h.USAGE)):
-                            self._topics.setdefault(write.topic, []).append(write)
+            for lost in [*_behind(told, posted, now_us), *late.lost]:
+                for write in self._desk._writes(lost):
+                    self._topics.setdefault(write.topic, []).append(write)
 
-    def _posted(self) -> list[tuple[LagoEvent, Receipt]]:
+    def dead(self) -> dict[str, Decimal]:
+        """Dollars that the sink gave up, by org."""
+        return _by_org(msgspec.json.decode(write.value)["properties"] for write in self._topics.get(TOPICS.dlq, []))
+
+    def maybe_invoiced(self) -> dict[str, Decimal]:
+        """Dollars that may be on a last invoice or not, as it was found last; by org."""
+        return _by_org(one.event.properties for one in self._unclear.values())
+
+    def _posted(self) -> list[Posted]:
         """Events that were delivered, and are billed as far as is known."""
         told = {}
         for write in self._topics.get(TOPICS.receipts, []):
             receipt = msgspec.json.decode(write.value, type=Receipt)
             told[receipt.transaction_id] = receipt
         events = [msgspec.json.decode(write.value, type=LagoEvent) for write in self._topics.get(TOPICS.events, [])]
-        return [(one, told[one.transaction_id]) for one in events if told[one.transaction_id].status == "completed"]
+        return [
+            _posted(one, told[one.transaction_id])._replace(again=one.transaction_id + AGAIN in told)
+            for one in events
+            if told[one.transaction_id].status == "completed"
+        ]
+
+
+def _by_org(events: Iterable[Mapping[str, Any]]) -> dict[str, Decimal]:
+    """Dollars of events, by their properties."""
+    found = dict[str, Decimal]()
+    for properties in events:
+        if "cost_usd" in properties:
+            org = properties["org_id"]
+            found[org] = found.get(org, Decimal(0)) + Decimal(properties["cost_usd"])
+    return found
+
+
+def _posted(event: LagoEvent, receipt: Receipt) -> Posted:
+    """A row of what was delivered."""
+    moment = parse_us(receipt.timestamp or event.timestamp)
+    return Posted(event, receipt.external_subscription_id, moment, receipt.at)
+
+
+def _behind(told: Told, posted: list[Posted], now_us: int) -> Iterator[Lost]:
+    """What has a moment behind an end, as `after_end.pages`."""
+    for event, name, at_us, *_ in posted:
+        for gap in told.gaps:
+            if gap.subscription == name and gap.begins_us <= at_us < gap.ends_us:
+                lost = Lost(event, told.org.org_id, name, gap.begins_us, None, taken_by=gap.customer)
+                yield after_end.redirected(lost, told.org, now_us, h.USAGE)
 
 
 def _counted(row: EnrichedUsage) -> Counted:

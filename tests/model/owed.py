@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 
 from tests.model import history as h
-from tests.model.lives import Life, Lives, start_of_month
+from tests.model.lives import Life, Lives, Stored, start_of_month
 from tests.model.payers import Mapping, Payer, Version, covering, turns
 
 GRACE, HORIZON, MEMORY = 5, 23 * h.HOUR, 24
@@ -29,6 +29,7 @@ class Owed:
     dead: dict[str, Decimal] = field(default_factory=dict)
     written_off: Decimal = ZERO
     late: set[str] = field(default_factory=set)
+    unclear: dict[str, Decimal] = field(default_factory=dict)
 
 
 @dataclass
@@ -52,9 +53,11 @@ class Use:
     sealed: bool = False  # an event of that subscription is made, at this moment
     moment: int = 0
     posted: tuple[str, int] | None = None  # to that subscription, with that moment
+    stored: int = 0  # then
     bill: Life | None = None  # and is on this one's invoice of this month; None: on none
     month: str = ""
     again: bool = False  # after an end that was not known
+    missed: bool = False  # the last invoice was counted before it was stored
     dead: bool = False
     given_up: bool = False
 
@@ -198,23 +201,37 @@ class Model:
             changed = life is None or (life.name, moment) != (use.life.name, use.moment)
             use.dead = life is None or (changed and self.settings.late == h.HOLD)
             if life and not use.dead:
-                use.life, use.posted = life, (life.name, moment)
+                use.life, use.posted, use.stored = life, (life.name, moment), self.now
                 use.bill, use.month = self.lives.invoice(life.name, moment, self.now)
+                if use.metric == h.USAGE:
+                    self.lives.stored.append(Stored(life.name, moment, self.now, use.bill is not None))
 
     def rebills(self) -> None:
-        """What was posted with a moment behind an end that was not known then is on no invoice. Once our record shows
-        an end of the org's, Lago is asked; then it is billed again, of the subscription that pays by what Lago says."""
+        """What was posted with a moment behind an end that was not known then is on no invoice, nor is what was stored
+        only after Lago had counted the last invoice. Once our record shows an end of the org's, Lago is asked; then it
+        is billed again, of the subscription that pays by what Lago says."""
         lost = [use for use in self.counted.values() if use.posted and use.life and not use.dead]
         for use in lost if self.settings.late != h.HOLD and not self.away else ():
             org, (name, moment) = use.life.org, use.posted  # type: ignore[union-attr,misc]
             ended = [life for life in self.lives.known.get(org, []) if life.over(self.now)]
             # What is on another org's invoice is not billed again: Lago cannot take it from there (a person can).
             taken = any(life.org != org and life.name == name and life.at(moment) for life in self.lives.true)
-            if ended and not taken and self.lives.behind_an_end(org, name, moment, self.now):
+            behind = self.lives.behind_an_end(org, name, moment, self.now)
+            amount = use.metric == h.USAGE and not use.bill  # what others measure has none, so Lago's fee tells nothing
+            missed = amount and self.lives.missed(org, name, moment, self.now)
+            if ended and not taken and (behind or missed):
                 life = self.choice(use, org, "", use.moment, asked=True)
                 if life:
+                    use.missed |= not behind
                     use.life, use.moment, use.posted, use.again = life, self.moved(use, life, use.moment), None, True
         self.posts(lost)
+
+    def is_unclear(self, use: Use) -> bool:
+        """Whether nobody but Lago knows if it is on a last invoice: a person decides."""
+        if use.metric != h.USAGE or not use.life or not use.posted:
+            return False
+        name, moment = use.posted
+        return self.lives.is_unclear(use.life.org, name, moment, use.stored, self.now)
 
     def ticks(self) -> None:
         """What is held and has a payer now is his; what is ripe is sealed; what is held for long is merged."""
@@ -300,6 +317,8 @@ class Model:
                 self.lives.begins(step)
             case h.Terminated():
                 self.lives.ends(step)
+            case h.Counted():
+                self.lives.counts(step.subscription, step.at)
             case h.Learnt():
                 self.lives.learn(step.org, step.way, step.at)
             case h.WrittenOff(customer=customer):
@@ -324,8 +343,10 @@ class Model:
                 owed.held[use.customer] = owed.held.get(use.customer, ZERO) + use.cost
             else:
                 owed.sealed += use.cost
-                if use.dead:
-                    owed.dead[use.customer] = owed.dead.get(use.customer, ZERO) + use.cost
+                if self.is_unclear(use) and use.life:
+                    owed.unclear[use.life.org] = owed.unclear.get(use.life.org, ZERO) + use.cost
+                if use.dead and use.life:
+                    owed.dead[use.life.org] = owed.dead.get(use.life.org, ZERO) + use.cost
                 elif use.bill and use.metric in h.CHARGED[use.bill.plan]:
                     bill = use.bill.org, use.bill.name, use.month, use.metric
                     price = use.cost if use.metric == h.USAGE else h.SEARCH_CENTS * CENT
@@ -334,7 +355,7 @@ class Model:
             if cents := int((usd * 100).quantize(Decimal(1), ROUND_HALF_UP)):
                 owed.invoices[bill] = owed.invoices.get(bill, 0) + cents
         owed.held = {customer: cost for customer, cost in owed.held.items() if cost}
-        owed.dead = {customer: cost for customer, cost in owed.dead.items() if cost}
+        owed.dead = {org: cost for org, cost in owed.dead.items() if cost}
         owed.late = {use.name for use in self.late if use.identity not in self.counted}
         return owed
 

@@ -62,7 +62,8 @@ class Billed:
 
     Fields:
         invoices: by org, subscription, month (`2026-04`) and metric.
-        sealed: all that became events. held, dead (letters of the sink): by customer. late: calls, by id, that wait to be put back.
+        sealed: all that became events. held: by customer. dead (letters of the sink): by org. late: calls, by id, that wait to be put back.
+        unclear: by org, what may be on a last invoice or not: it is named, and a person decides.
     """
 
     invoices: dict[tuple[str, str, str, str], int]
@@ -71,6 +72,7 @@ class Billed:
     dead: dict[str, Decimal]
     written_off: Decimal
     late: set[str]
+    unclear: dict[str, Decimal]
 
 
 class Product:
@@ -202,7 +204,11 @@ class Product:
                 await self.learn(step.org, step.way)
             case h.Terminated():
                 await self.lago.terminate(step.subscription)
+                if not step.slow:
+                    self.lago.count(step.subscription)
                 await self.learn(step.org, step.way)
+            case h.Counted():
+                self.lago.count(step.subscription)
             case h.Learnt():
                 await self.learn(step.org, step.way)
             case h.Pruned():
@@ -286,6 +292,7 @@ class Product:
     async def billed(self) -> Billed:
         """After the last invoice."""
         invoices: dict[tuple[str, str, str, str], int] = {}
+        self.lago.count()
         for listed in await self.lago.client.invoices():
             if not listed.fees_amount_cents:
                 continue
@@ -301,17 +308,8 @@ class Product:
             if window.cost:
                 held[window.customer_id] = held.get(window.customer_id, Decimal(0)) + window.cost
         counters = books.position.counters
-        return Billed(invoices, counters.sealed.cost, held, self.dead(), counters.written_off.cost, self.late())
-
-    def dead(self) -> dict[str, Decimal]:
-        """Dollars that the sink gave up, by customer."""
-        dead = dict[str, Decimal]()
-        for write in self.topics.get(TOPICS.dlq, []):
-            properties = msgspec.json.decode(write.value)["properties"]
-            if "cost_usd" in properties:
-                customer = properties["user_id"]
-                dead[customer] = dead.get(customer, Decimal(0)) + Decimal(properties["cost_usd"])
-        return dead
+        dead, written_off = self.log.dead(), counters.written_off.cost
+        return Billed(invoices, counters.sealed.cost, held, dead, written_off, self.late(), self.log.maybe_invoiced())
 
     def late(self) -> set[str]:
         """Calls that came too late to be counted unseen, and were not counted otherwise."""

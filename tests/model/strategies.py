@@ -31,6 +31,11 @@ _WAYS = (h.WEBHOOK, h.WEBHOOK, h.ANSWER, h.NOT, h.NOT, h.LEARNER)
 _LEARNING = (h.WEBHOOK, h.ANSWER, h.LEARNER, h.POLL)
 _BEGINS = (*[None] * 8, -20 * DAY, -HOUR, 0, h.LEAD, MINUTE, DAY, 10 * DAY)
 
+#: When subscriptions end; how much later Lago counts the last invoice; what follows them.
+_ENDS = (_BETWEEN[0], _BETWEEN[0] + 30, _BORDERS[1] + 30, _BORDERS[1] - 30, _BORDERS[1] - DAY)
+_COUNTED = (0, 1, 30, MINUTE, 2 * MINUTE, 10 * MINUTE, HOUR, 5 * HOUR)
+_NEXT = ((("org_a", 2),), (("org_a", 2),), (("org_a", h.SHARED),), (("org_a", 2), ("org_a", 1)), ())
+
 customers = st.sampled_from(h.CUSTOMERS)
 orgs = st.sampled_from(h.ORGS)
 costs = st.sampled_from([*_COSTS, None])
@@ -273,6 +278,49 @@ def aged(draw: st.DrawFn) -> History:
     return sound(sorted(drawn, key=lambda step: step.at), awake=True)
 
 
+@st.composite
+def overtaken(draw: st.DrawFn) -> History:
+    """A subscription ends, unnoticed mostly. Lago counts its last invoice at once, some time later, or never; usage of
+    before the end is stored before it and after it. Some time or other our records learn of the end."""
+    end = draw(st.sampled_from([*_ENDS, *_ENDS, *_BORDERS]))
+    number = draw(st.sampled_from([0, 0, 0, h.SHARED]))
+    name = h.name_of("org_a", h.AI, number)
+    counted = end + draw(st.sampled_from(_COUNTED))
+    moments = st.sampled_from([end + 30, end + 90, counted, counted, counted, counted + 1, counted + 10 * MINUTE])
+    used = st.builds(h.Call, st.sampled_from(_ANN_S), st.sampled_from([end - HOUR, end - 30, end - 1, end]), costs)
+    come = st.builds(lambda moment, call: h.Arrives(max(moment, call.ended), call), moments, used)
+    told = st.builds(
+        lambda moment, number: h.Recorded(max(moment, end - 30), "org_a", number, end - 30), moments, st.integers(2, 5)
+    )
+    drawn: list[h.Step] = [
+        h.Terminated(end, "org_a", h.AI, number, draw(st.sampled_from([*[h.NOT] * 7, h.WEBHOOK])), slow=True),
+        *([h.Counted(counted, name)] if draw(st.integers(0, 7)) else []),
+        *draw(st.lists(come, min_size=2, max_size=5)),
+        *draw(st.lists(told, max_size=2)),
+        h.Arrives(end - 2 * MINUTE, h.Call(0, end - 2 * MINUTE, draw(costs))),
+    ]
+    drawn = draw(st.permutations(drawn))  # within a second, it is this that decides
+    begins = end - DAY
+    plan = draw(st.sampled_from([h.AI, h.AI, h.BOTH]))
+    drawn[:0] = [h.Restarted(begins, draw(st.sampled_from([0, 0, MINUTE]))), h.Mapped(begins, "ann", "org_a")]
+    drawn.insert(0, h.Subscribed(begins, "org_a", plan, number=number))
+    later = st.sampled_from([counted, counted + MINUTE, counted + HOUR, counted + 20 * HOUR])
+    drawn += [
+        h.Subscribed(draw(later) + 1, org, draw(plans), number=which, way=draw(ways))
+        for org, which in draw(st.sampled_from(_NEXT))
+    ]
+    drawn += draw(st.lists(st.builds(h.Learnt, later, st.just("org_a"), st.sampled_from(_LEARNING)), max_size=2))
+    drawn += draw(st.lists(st.builds(h.Tick, moments), max_size=2))
+    for chance, step in (
+        (4, h.Terminated(draw(later) + 2 * MINUTE, "org_a", h.AI, 2, h.NOT, draw(few) > 0)),
+        (8, h.Counted(counted + 21 * HOUR, h.name_of("org_a", h.AI, 2))),
+        (12, h.Restarted(draw(moments), draw(st.sampled_from([0, MINUTE])), late=h.HOLD)),
+        (8, h.Away(draw(moments), away=True)),
+    ):
+        drawn += [step] if not draw(st.integers(0, chance)) else []
+    return sound(sorted(drawn, key=lambda step: step.at), awake=draw(st.sampled_from([True, True, True, False])))
+
+
 def anything() -> st.SearchStrategy[History]:
     """What the product is tried with."""
-    return st.one_of(histories(), histories(), waiting(), ended(), aged())
+    return st.one_of(histories(), histories(), waiting(), ended(), aged(), overtaken())

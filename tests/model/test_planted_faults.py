@@ -25,6 +25,10 @@ KINDS = {
     "an_answer_of_the_api_notes_nothing": strategies.ended,
     "what_an_end_overtook_stays_there": strategies.ended,
     "what_an_end_overtook_is_posted_with_its_old_moment": strategies.ended,
+    "whatever_lago_stored_after_an_end_is_late": strategies.overtaken,
+    "nothing_is_late_for_a_last_invoice": strategies.overtaken,
+    "an_invoice_that_is_not_there_yet_counted_nothing": strategies.overtaken,
+    "within_a_second_ids_tell_what_was_counted": strategies.overtaken,
     "the_sink_moves_what_is_late_whatever_the_policy": strategies.ended,
     "what_is_held_goes_by_the_oldest_version_that_is_kept": strategies.aged,
 }

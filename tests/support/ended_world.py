@@ -36,18 +36,19 @@ FAILED = "SELECT count(*)::int FROM lago_events WHERE reason = 'unbillable_ended
 
 
 @asynccontextmanager
-async def lago_with_sub_a() -> AsyncIterator[Lago]:
-    """A sandbox in which org-a has the subscription sub-a."""
-    async with lago_sandbox(clock=time.time) as sandbox:
+async def lago_with_sub_a(**options: Any) -> AsyncIterator[Lago]:
+    """A sandbox with these options, in which org-a has the subscription sub-a."""
+    async with lago_sandbox(**{"clock": time.time, **options}) as sandbox:
         await sandbox.usage_plan()
         await sandbox.subscribe("sub-a", "org-a", subscription_at="2026-01-01T00:00:00Z")
         yield sandbox
 
 
-def calls(numbers: range) -> list[Raw]:
-    """Calls of now, a cent each."""
-    at = time.time_ns() // 1000
-    return [raw(0, slp(n, at_us=at, cost="0.01"), received_us=at) for n in numbers]
+def calls(numbers: range, at_us: int | None = None) -> list[Raw]:
+    """Calls of that moment, or of now, a cent each."""
+    now = time.time_ns() // 1000
+    at = now if at_us is None else at_us
+    return [raw(0, slp(n, at_us=at, cost="0.01"), received_us=now) for n in numbers]
 
 
 @dataclass
@@ -107,6 +108,12 @@ class World:
         after = "SELECT count(*)::int FROM lago_events WHERE org_id = 'org-a' AND billed_at > to_timestamp($1)"
         [(count,)] = await rows(self.url, after, self.ended_us / SECOND_US + 1)
         return int(count)
+
+    async def overtaken(self, numbers: range) -> None:
+        """Calls from before the end reach Lago now: something held them up."""
+        [(before,)] = await rows(self.url, COMPLETED)
+        self.stage.put(calls(numbers, self.ended_us - SECOND_US))
+        await until(self.url, COMPLETED, lambda count: count == before + len(numbers))
 
     async def billed_cents(self, cents: int) -> None:
         """So much is on invoices, and of all the events each was posted once."""

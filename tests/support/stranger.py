@@ -1,4 +1,4 @@
-"""A stranger in a process of its own: `python -m tests.support.stranger KIND WEBHOOKS API SECONDS`.
+"""A stranger in a process of its own: `python -m tests.support.stranger KIND WEBHOOKS API METRICS SECONDS`.
 
 It has no credential and sends at most 10 MB/s, from addresses that are not the honest senders'. It ends by itself and
 prints what it sent.
@@ -17,7 +17,7 @@ RATE = 10_000_000
 USAGE = "/webhook/litellm/usage"
 #: A few connections each from as many addresses.
 SENDERS = 8
-SILENT = 700
+SILENT, SILENT_ON_METRICS = 700, 200
 _CHUNK = 64 << 10
 
 
@@ -51,14 +51,16 @@ def head(path: str, length: int, *lines: str) -> bytes:
     return "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {length}", *lines, "", ""]).encode()
 
 
+SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 GZIP, SIGNED = "Content-Encoding: gzip", f"X-Webhook-Signature: sha256={'0' * 64}"
 
 
 class Stranger:
-    """Posts to two ports until `until`, a moment of the monotonic clock."""
+    """Posts to two ports, and asks for metrics, until `until`, a moment of the monotonic clock."""
 
-    def __init__(self, webhooks: int, api: int, until: float) -> None:
+    def __init__(self, webhooks: int, api: int, metrics: int, until: float) -> None:
         self._ports = (webhooks, api)
+        self._metrics = metrics
         self._until = until
         self.budget = Budget()
         self.answers: dict[str, int] = {}
@@ -132,17 +134,20 @@ class Stranger:
                     return head(path, 2, f"Authorization: Bearer guess-{turn}") + b"{}"
 
                 jobs.append(self.again_and_again(number, port, guess))
+        elif kind == "metrics port":
+            jobs += [self.silent(number, self._metrics) for number in range(SILENT_ON_METRICS)]
+            jobs += [self.again_and_again(number, self._metrics, lambda _: SCRAPE) for number in range(SENDERS)]
         else:
             jobs += [self.silent(number, self._ports[number % 2]) for number in range(SILENT)]
         await asyncio.gather(*jobs)
 
 
-KINDS = ("bombs", "signed bombs", "large bodies", "guesses", "silence")
+KINDS = ("bombs", "signed bombs", "large bodies", "guesses", "silence", "metrics port")
 
 
-def main(kind: str, webhooks: str, api: str, seconds: str) -> None:
+def main(kind: str, webhooks: str, api: str, metrics: str, seconds: str) -> None:
     """Attack, and print what was sent and answered."""
-    stranger = Stranger(int(webhooks), int(api), time.monotonic() + float(seconds))
+    stranger = Stranger(int(webhooks), int(api), int(metrics), time.monotonic() + float(seconds))
     asyncio.run(stranger.attack(kind))
     print(f"{kind}: {stranger.budget.sent / 1e6:.1f} MB sent, answers {stranger.answers}")
 

@@ -42,9 +42,11 @@ COMMANDS = (
     ["reconcile"],
     ["demo"],
     ["lago-sandbox"],
+    ["completion"],
 )
 
-LONG_RUNNING = ("serve", "worker", "demo", "lago-sandbox")
+#: They run until they are stopped, or print a script.
+WITHOUT_ANSWER = ("serve", "worker", "demo", "lago-sandbox", "completion")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -73,7 +75,7 @@ def test_every_command_is_in_the_readme(command: list[str]) -> None:
     assert any(command[-1] in line.split("|")[1].replace("\\|", " ") for line in lines)
 
 
-@pytest.mark.parametrize("command", [one for one in COMMANDS if one[0] not in LONG_RUNNING], ids=" ".join)
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one[0] not in WITHOUT_ANSWER], ids=" ".join)
 def test_every_command_that_ends_answers_scripts_in_json(command: list[str]) -> None:
     told = CliRunner().invoke(app, [*command, "--help"])
     assert "--json" in told.output

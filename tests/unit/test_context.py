@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from connectors.http.ingress.context import Kept
-from connectors.http.ingress.strip import strip
+from connectors.http.ingress.strip import Arrival, strip_arrived
 from connectors.settings import load_settings
 from connectors.webhooks import kept_by
 from schemas.context import MAX_TAGS, MAX_TEXT, CallContext
@@ -52,7 +52,7 @@ WHOLE = {
 
 
 def stored_with(kept: Kept, **changes: Any) -> bytes:
-    stored = strip(json.dumps(CALL | changes).encode(), FLAT, NOON, CUSTOMER_ID_FIELDS, kept=kept)
+    stored = strip_arrived(json.dumps(CALL | changes).encode(), FLAT, Arrival(NOON, CUSTOMER_ID_FIELDS, kept=kept))
     assert stored is not None
     return stored[1]
 

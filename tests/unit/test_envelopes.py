@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from connectors.http.ingress.storing import Outcome, Store
 from connectors.kafka.producer import Record
-from schemas.errors import Rejected
+from schemas.errors import Rejected, Unavailable
 from schemas.wire import FLAT
 from streams.core.customer_key import CUSTOMER_ID_FIELDS
 
@@ -94,3 +94,28 @@ def test_each_wrapped_call_that_kafka_refuses_for_its_size_is_a_rejection() -> N
     assert (outcome.accepted, sorted(kept.ids())) == (2, ["c2", "c3"])
     assert outcome.rejected == [(0, "too_large")] * 2
     assert len([one for one in kept.records if one[0] == "rejected"]) == 2
+
+
+class Full(Kept):
+    """A Kafka that refuses the rejections with these words in them."""
+
+    def __init__(self, words: bytes) -> None:
+        super().__init__()
+        self.words = words
+
+    async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
+        self.records += records
+        return {
+            n: Rejected("too_large") for n, one in enumerate(records) if one[0] == "rejected" and self.words in one[2]
+        }
+
+
+@pytest.mark.parametrize(
+    ("empty", "words"), [(1, b"not_a_call"), (101, b"elements without anything of a call")], ids=["its own", "shared"]
+)
+def test_a_rejection_that_kafka_refuses_makes_the_body_come_again(empty: int, words: bytes) -> None:
+    """Elements beyond a hundred share one rejection: where Kafka refused it, the answer was 202 all the same."""
+    store = Store(kept := Full(words), "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: 1)
+    with pytest.raises(Unavailable, match="kafka_refused"):
+        asyncio.run(store.keep(json.dumps([call(0), *([{}] * empty)]).encode(), FLAT))
+    assert kept.ids() == ["c0"]

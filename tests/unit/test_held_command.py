@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from connectors.commands import held as command
-from connectors.commands.base import load_settings
+from connectors.commands.parsers.held import held
 from connectors.operations.ledgers import Held
+from connectors.settings import load_settings
 
 FLOOD = [Held(f"attack-{n}", "end_user", "no_mapping", 1, 1, Decimal("0.5"), 1, 1) for n in range(1500)]
 HONEST = [
@@ -36,7 +37,7 @@ def ordered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 def run(*words: str, says: str = "") -> tuple[int, str]:
-    ended = CliRunner().invoke(command.held, words, input=says)
+    ended = CliRunner().invoke(held, words, input=says)
     return ended.exit_code, ended.output
 
 

@@ -110,7 +110,7 @@ def test_each_ledgers_held_customers_and_windows_are_seen_and_whether_they_are_o
     assert of_ledger(watched) == [2, 3, 0]
     watched.held("shade")
     assert of_ledger(watched) == [3, 4, 1]
-    watched.books.chill((), 2, 9)
+    watched.books.chill(lambda _: True, 2, 9)
     watched.held()
     assert of_ledger(watched) == [3, 4, 1], "what lies on disk counts"
     watched.watch.close(0)
@@ -122,7 +122,7 @@ def test_what_stays_in_memory_beyond_the_bound_is_said_once_until_there_is_room_
     with capture_logs() as said:
         watched.held("ghost", "spirit")
         watched.held("shade")
-        watched.books.chill((), 1, 9)
+        watched.books.chill(lambda _: True, 1, 9)
         watched.held()
         watched.held("wraith")
     assert [(one["partition"], one["windows"]) for one in said if one["event"] == "held_usage_over_bound"] == [
@@ -133,7 +133,7 @@ def test_what_stays_in_memory_beyond_the_bound_is_said_once_until_there_is_room_
 
 def test_held_windows_on_disk_are_counted_with_the_rest(watched: Watched) -> None:
     watched.held("ghost", "spirit", "shade")
-    watched.books.chill((), 1, 9)
+    watched.books.chill(lambda _: True, 1, 9)
     metrics = Metrics(CollectorRegistry(), "1.2.3")
     WorkerSensors(metrics, time.monotonic).books(0, watched.books)
     names = ("meterbridge_held_windows", "meterbridge_held_windows_on_disk")

@@ -4,7 +4,6 @@ import ast
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +26,7 @@ from streams.changelog import POSITION_KEY, image_from, restore
 from streams.core.books import Books
 from streams.core.restamp import Judged, judged
 from streams.followers import Follower
+from tests.fuzz.stored import Stored
 
 ROOT = Path(__file__).parents[2]
 DEEP = b"[" * 200_000
@@ -51,18 +51,6 @@ CUSTOMERS = [
     customer(updated_at=HUGE),
 ]
 ORGS = [msgspec.json.encode(OrgRecord("org", periods=(Period("sub", at),))) for at in (HUGE, -1)]
-
-
-@dataclass
-class Stored:
-    """What every reader wants of a Kafka record."""
-
-    value: bytes | None
-    key: bytes | None = b"acme"
-    headers: list[tuple[str, Any]] = field(default_factory=list)
-    offset: int = 0
-    timestamp: int = 1
-    partition: int = 0
 
 
 @given(st.binary() | st.text().map(str.encode) | st.sampled_from(GARBAGE))

@@ -7,7 +7,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
-from connectors.cli import ROLES, app, roles_of
+from connectors.cli import app
+from connectors.commands.parsers.worker import ROLES
+from connectors.commands.worker import roles_of
 from connectors.metrics import Metrics
 from connectors.postgres.errors import decisions
 from connectors.settings import load_settings

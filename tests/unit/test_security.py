@@ -9,7 +9,8 @@ from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from connectors.connections import kafka_connection
 from connectors.kafka.connection import KafkaConnection
-from connectors.kafka.security import aiokafka_config, faust_broker, faust_credentials, librdkafka_config
+from connectors.kafka.faust_credentials import faust_credentials
+from connectors.kafka.security import aiokafka_config, faust_broker, librdkafka_config
 from connectors.settings import load_settings
 
 SERVERS = "a:9092,b:9093"

@@ -11,7 +11,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.commands import base
+from connectors.commands import base, sentences
 from connectors.logs import configure_logging
 from connectors.shown import shown, shown_json
 
@@ -79,7 +79,7 @@ def test_an_answer_says_it_as_it_is(capsys: pytest.CaptureFixture[str], as_json:
 
 
 def test_a_sentence_on_stderr_does_too(capsys: pytest.CaptureFixture[str]) -> None:
-    base.tell(f"no customer {HOSTILE}")
+    sentences.tell(f"no customer {HOSTILE}")
     assert not steers(capsys.readouterr().err)
 
 

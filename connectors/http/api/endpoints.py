@@ -130,8 +130,8 @@ class Endpoint:
         max_bytes: of a body that has a model; past it the answer is 413.
         changes: the handler changes something, and says so with `Asked.changing` first.
         also: further scopes that some requests need, and which.
-        hands_out: what in the answer lets whoever has it pay or act for the org, e.g. `a link to pay by`: the handler
-            says so with `Asked.handing_out` before it answers.
+        hands_out: the part of the answer that gives its reader power over the org's money, e.g. `a link to pay by`.
+            The handler must call `Asked.handing_out` before it answers.
     """
 
     method: str

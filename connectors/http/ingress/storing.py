@@ -10,7 +10,7 @@ from connectors.http.ingress.bodies import Element, Wrapped, split, wrapped_in
 from connectors.http.ingress.context import Kept
 from connectors.http.ingress.odd import OddElements
 from connectors.http.ingress.rejections import Refused, rejection, shared_rejection
-from connectors.http.ingress.strip import Odd, customer_of_rest, strip, strip_sound
+from connectors.http.ingress.strip import Arrival, Odd, customer_of_rest, strip_arrived, strip_sound
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 from schemas.reasons import NOT_JSON, TOO_DEEP, TOO_LARGE, TOO_MANY
@@ -120,9 +120,10 @@ class Store:
         places: list[int] = []
         later: list[tuple[int, int]] = []
         at_ms = at // 1000
+        arrival = self._arrival(at)
         for index in range(start, min(start + step, len(elements))):
             try:
-                key, value = strip_sound(elements[index], shape, at, self.customer_id_fields, kept=self.kept)
+                key, value = strip_sound(elements[index], shape, arrival)
             except (Odd, Wrapped, Refused):
                 later.append((len(records), index))
                 continue
@@ -177,13 +178,14 @@ class Store:
     ) -> list[Record]:
         """What becomes of one element that is read field by field, or of what it wraps. Raises: Wrapped, as above."""
         records: list[Record] = []
+        arrival = self._arrival(at)
         todo: list[tuple[Element, Refused | None, int]] = [(element, None, 0)]
         while todo:
             one, why, depth = todo.pop()
             try:
                 if why is not None:
                     raise why
-                stripped = strip(one, shape, at, self.customer_id_fields, kept=self.kept, budget=odd.budget)
+                stripped = strip_arrived(one, shape, arrival, odd.budget)
             except Wrapped as wrapped:
                 if odd.is_alone and not depth:
                     raise
@@ -205,6 +207,9 @@ class Store:
                     records.append((self.raw_topic, stripped[0], stripped[1], at // 1000))
                     outcome.accepted += 1
         return records
+
+    def _arrival(self, at: int) -> Arrival:
+        return Arrival(at, self.customer_id_fields, kept=self.kept)
 
     def _shared(self, odd: OddElements, at: int) -> Record:
         """One rejection of all elements without anything of a call that have none of their own."""

@@ -5,7 +5,7 @@ Sound elements, nearly all, are read once, by types. What the types or the rules
 """
 
 from re import compile as re_compile
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -65,22 +65,36 @@ _AMOUNTS = ("spend", "response_cost", "cost_usd", "cost")
 _AMOUNT = re_compile(rb'[-0-9][^"]*|"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"|null')
 
 
+class Arrival(NamedTuple):
+    """How elements came, and what of them is read.
+
+    Fields:
+        received_at: microseconds since 1970 UTC.
+        fields: `CUSTOMER_ID_FIELDS`.
+        source: what the record names as its origin.
+        kept: what of the calls' context is kept.
+    """
+
+    received_at: int
+    fields: tuple[str, ...]
+    source: str = "webhook"
+    kept: Kept = _NOTHING_MORE
+
+
 def strip(
-    element: Element,
-    otherwise: str,
-    received_at: int,
-    fields: tuple[str, ...],
-    source: str = "webhook",
-    kept: Kept = _NOTHING_MORE,
-    budget: Budget | None = None,
+    element: Element, otherwise: str, received_at: int, fields: tuple[str, ...], source: str = "webhook"
+) -> tuple[str, bytes] | None:
+    """`strip_arrived` of an element that came alone, and of whose context nothing is kept."""
+    return strip_arrived(element, otherwise, Arrival(received_at, fields, source))
+
+
+def strip_arrived(
+    element: Element, otherwise: str, arrival: Arrival, budget: Budget | None = None
 ) -> tuple[str, bytes] | None:
     """The Kafka key (normalised customer id) and the value (JSON of `RawRecord`) of one element.
 
     Args:
         otherwise: the shape of an element that does not show its own.
-        received_at: microseconds since 1970 UTC.
-        fields: `CUSTOMER_ID_FIELDS`.
-        kept: what of its context is kept.
         budget: what may be built of elements that are read field by field; None = as for a body of this element alone.
 
     Returns:
@@ -91,13 +105,13 @@ def strip(
         Wrapped: it holds calls and is none.
     """
     try:
-        return strip_sound(element, otherwise, received_at, fields, source, kept)
+        return strip_sound(element, otherwise, arrival)
     except Odd as odd:
         element = odd.element
-        careful = _carefully(element, odd.shape, fields, kept, budget or Budget())
+        careful = _carefully(element, odd.shape, arrival, budget or Budget())
     if careful is None:
         return None
-    return _stored(element, received_at, fields, source, kept, *careful)
+    return _stored(element, arrival, *careful)
 
 
 class Odd(Exception):  # a way on, not an error
@@ -114,40 +128,25 @@ class Odd(Exception):  # a way on, not an error
         self.shape = shape
 
 
-def strip_sound(
-    element: Element,
-    otherwise: str,
-    received_at: int,
-    fields: tuple[str, ...],
-    source: str = "webhook",
-    kept: Kept = _NOTHING_MORE,
-) -> tuple[str, bytes]:
-    """`strip` of an element that is sound. Raises: Odd: it may not be; Refused, Wrapped: as there."""
+def strip_sound(element: Element, otherwise: str, arrival: Arrival) -> tuple[str, bytes]:
+    """`strip_arrived` of an element that is sound. Raises: Odd: it may not be; Refused, Wrapped: as there."""
     if otherwise == CLOUDEVENT and (inside := call_in(element)) is not None:
         element, otherwise = inside, FLAT
     try:
-        text, call, taken = _quickly(element, otherwise, kept)
+        text, call, taken = _quickly(element, otherwise, arrival.kept)
         shape = shape_of(call, otherwise)
         vet(call, shape)
     except _OtherShape as other:
-        return strip_sound(element, other.shape, received_at, fields, source, kept)
+        return strip_sound(element, other.shape, arrival)
     except (*UNDECODABLE, ArithmeticError, Rejected):
         raise Odd(element, otherwise) from None
-    return _stored(element, received_at, fields, source, kept, text, call, taken, shape, "")
+    return _stored(element, arrival, text, call, taken, shape, "")
 
 
 def _stored(
-    element: Element,
-    received_at: int,
-    fields: tuple[str, ...],
-    source: str,
-    kept: Kept,
-    text: bytes,
-    call: Call,
-    taken: Taken,
-    shape: str,
-    note: str,
+    element: Element, arrival: Arrival, text: bytes, call: Call, taken: Taken, shape: str, note: str
 ) -> tuple[str, bytes]:
+    received_at, fields, source, kept = arrival
     if (secretless := without_secrets(text, call)) is not None:
         text, call = secretless
     if call.call_type in READS:
@@ -278,7 +277,7 @@ def _no_amount() -> Rejected:
 
 
 def _carefully(
-    element: Element, otherwise: str, fields: tuple[str, ...], kept: Kept, budget: Budget
+    element: Element, otherwise: str, arrival: Arrival, budget: Budget
 ) -> tuple[bytes, Call, Taken, str, str] | None:
     """Text, call, context, shape and note of an element that is read field by field; None for a `null`.
 
@@ -286,6 +285,7 @@ def _carefully(
         Refused: with the sound rest of the call, and the names of the unsound fields, never their values.
         Wrapped: calls are in it.
     """
+    fields = arrival.fields
     data = bytes(memoryview(element))
     if (inner := wrapped_in(data)) is not None:
         raise Wrapped(inner)
@@ -320,7 +320,7 @@ def _carefully(
     except ArithmeticError:
         raise Refused("bad_cost", "more digits than any amount has", call=safe) from None
     soft.odd += [path for path in soft.bad if path not in wrong]
-    return text, call, kept.of_tree(tree), shape, soft.note()
+    return text, call, arrival.kept.of_tree(tree), shape, soft.note()
 
 
 def customer_of_rest(refused: Refused, otherwise: str, fields: tuple[str, ...]) -> str | None:

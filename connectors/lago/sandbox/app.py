@@ -44,6 +44,7 @@ def create_sandbox(
     webhook_secret: str = WEBHOOK_SECRET,
     webhook_waits_s: Sequence[float] = WAITS_S,
     premium: bool = False,
+    invoice_delay_s: float = 0,
 ) -> web.Application:
     """An application that answers as Lago does.
 
@@ -59,13 +60,14 @@ def create_sandbox(
         webhook_secret: signs the webhooks.
         webhook_waits_s: before their further attempts.
         premium: has the licence that foretells invoices; everything else that needs one is refused all the same.
+        invoice_delay_s: how long after the end of a subscription its last invoice is counted and shown.
 
     Raises:
         ValueError: `dedup` without the clickhouse store.
     """
     if dedup and store != "clickhouse":
         raise ValueError("dedup is a setting of the clickhouse store; postgres always deduplicates")
-    sandbox = Sandbox(store=store, dedup=dedup, clock=clock, journal=journal)
+    sandbox = Sandbox(store=store, dedup=dedup, clock=clock, journal=journal, invoice_delay_s=invoice_delay_s)
     faults, injection = Faults(clock), Injection()
     limits = Limits(rate_limit) if rate_limit else None
     webhooks = Webhooks(sandbox, webhook_secret, webhook_waits_s)

@@ -52,6 +52,7 @@ class InvoiceRoutes:
         billed = invoice.bill.subscription
         shown = {
             "subscriptions": [billed.shown(subscriptions.following(billed), now_us)],
+            "billing_periods": invoice.billing_periods(),
             "fees": invoice.fees,
             "credits": [],
         }

@@ -90,6 +90,22 @@ class Invoice:
             **dict.fromkeys(("metadata", "applied_taxes"), ()),
         }
 
+    def billing_periods(self) -> list[dict[str, Any]]:
+        """What it counts, as the invoice alone shows it; without charges their bounds are absent."""
+        bill, charged = self.bill, self.bill.from_us < self.bill.until_us
+        return [
+            {
+                "lago_subscription_id": bill.subscription.lago_id,
+                "external_subscription_id": bill.subscription.external_id,
+                "lago_plan_id": bill.subscription.plan.shown["lago_id"],
+                "subscription_from_datetime": iso(bill.fee_from_us or bill.from_us),
+                "subscription_to_datetime": iso((bill.fee_until_us or bill.until_us) - 1),
+                "charges_from_datetime": iso(bill.from_us) if charged else None,
+                "charges_to_datetime": iso(bill.until_us - 1) if charged else None,
+                "invoicing_reason": bill.reason,
+            }
+        ]
+
 
 class Invoices:
     """Every invoice of the organization, oldest first."""
@@ -104,9 +120,10 @@ class Invoices:
         """All that Lago shows by now; one of nothing is hidden where the customer skips those."""
         due: list[Bill] = []
         for s in self._subscriptions.everyone():
-            due += bills(s, self._subscriptions.following(s), self._seen_us.get(s.lago_id, -1), now_us)
+            seen_us, delay_us = self._seen_us.get(s.lago_id, -1), self._subscriptions.invoice_delay_us
+            due += bills(s, self._subscriptions.following(s), seen_us, now_us, delay_us)
             self._seen_us[s.lago_id] = now_us
-        for bill in sorted(due, key=lambda bill: bill.at_us):
+        for bill in sorted(due, key=lambda bill: bill.counted_us):
             self._add(bill, events)
         return list(self._all.values())
 
@@ -139,10 +156,10 @@ def fees_of(bill: Bill, events: EventStore, lago_id: str) -> list[dict[str, Any]
 
 
 def _counted(bill: Bill, events: Iterable[Event]) -> Iterable[Event]:
-    """What of the stretch had arrived when the invoice was made."""
+    """What of the stretch had arrived when the invoice was counted."""
     from_us = bill.from_us // _MS * _MS
     for event in events:
-        if not event.superseded and from_us <= event.ts_us < bill.until_us and event.received_us <= bill.at_us:
+        if not event.superseded and from_us <= event.ts_us < bill.until_us and event.received_us <= bill.counted_us:
             yield event
 
 
@@ -151,7 +168,7 @@ def _charged(
 ) -> Iterable[dict[str, Any]]:
     metric = charge.metric
     item = {"type": "charge", "code": metric.code, "name": metric.shown["name"]}
-    for group, fee in (groups or {(): ChargeFee()}).items():
+    for group, fee in groups.items():  # of nothing there is no fee
         units = ruby_decimal(max(fee.units, ZERO))
         yield _fee(bill, lago_id, fee.amount_cents(charge, bill.subscription.plan.currency), item) | {
             "lago_charge_id": charge.shown["lago_id"],
@@ -183,5 +200,5 @@ def _fee(bill: Bill, lago_id: str, cents: int, item: dict[str, Any]) -> dict[str
         "units": "1.0",
         "events_count": None,
         "payment_status": "pending",
-        "created_at": iso(bill.at_us),
+        "created_at": iso(bill.counted_us),
     }

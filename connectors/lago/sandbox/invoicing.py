@@ -6,7 +6,7 @@ Source: `app/services/invoices/calculate_fees_service.rb`, `fees/subscription_se
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Context, Decimal
 
 from connectors.lago.sandbox.instants import DAY_US, day, midnight
@@ -22,10 +22,12 @@ class Bill:
     """One invoice's content.
 
     Fields:
-        at_us: when Lago makes it; what arrives later is not on it.
+        at_us: when it is due.
         from_us, until_us: events `[from, until)` are charged; both equal: no charges.
         fee_cents: the subscription's own fee; None: none is on it.
         fee_from_us, fee_until_us: what that fee is for, `[from, until)`.
+        reason: why it is made, in Lago's word.
+        delay_us: how long after `at_us` Lago counts and shows it; what arrives later is not on it.
     """
 
     subscription: Subscription
@@ -35,13 +37,23 @@ class Bill:
     fee_cents: int | None
     fee_from_us: int = 0
     fee_until_us: int = 0
+    reason: str = "subscription_periodic"
+    delay_us: int = 0
+
+    @property
+    def counted_us(self) -> int:
+        """When Lago counts the events."""
+        return self.at_us + self.delay_us
 
 
-def bills(subscription: Subscription, following: Subscription | None, after_us: int, now_us: int) -> Iterator[Bill]:
+def bills(
+    subscription: Subscription, following: Subscription | None, after_us: int, now_us: int, delay_us: int = 0
+) -> Iterator[Bill]:
     """Everything made in `(after, now]`, in order. What had ended before the subscription was created never is.
 
     Args:
         following: what took its place, if anything did.
+        delay_us: how long after an end Lago counts its invoice.
     """
     if subscription.started_us is None:
         return
@@ -49,15 +61,19 @@ def bills(subscription: Subscription, following: Subscription | None, after_us: 
     if subscription.plan.pay_in_advance:
         first = _advance(subscription, subscription.started_us)
         if after_us < first.at_us <= now_us:
-            yield first
+            yield replace(first, reason="subscription_starting")
     ended = subscription.terminated_us
     start = subscription.started_us
     while start <= now_us and (ended is None or start < ended):
         _, period_end = subscription.charge_period(start)
         closing = ended is not None and ended <= period_end
         stop = min(period_end, ended) if ended is not None else period_end
-        if after_us < stop <= now_us and stop > subscription.created_us:
-            yield _bill(subscription, following, start, stop, closing=closing, upgraded=closing and upgraded)
+        waits_us = delay_us if closing else 0
+        made = after_us < stop + waits_us <= now_us and stop > subscription.created_us
+        if made and not (closing and subscription.ends_without_invoice):
+            bill = _bill(subscription, following, start, stop, closing=closing, upgraded=closing and upgraded)
+            reason = "subscription_terminating" if closing else bill.reason
+            yield replace(bill, reason=reason, delay_us=waits_us)
         start = stop
 
 

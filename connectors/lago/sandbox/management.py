@@ -101,9 +101,9 @@ class ManagementRoutes:
         return self._one(self._sandbox.update_subscription(external_id, status, sent))
 
     async def terminate(self, request: web.Request) -> web.Response:
-        """End it; a second time is 404."""
-        external_id, status = request.match_info["external_id"], request.query.get("status")
-        return self._one(self._sandbox.terminate(external_id, status))
+        """End it; a second time is 404. With `on_termination_invoice` `skip` without an invoice."""
+        external_id, query = request.match_info["external_id"], request.query
+        return self._one(self._sandbox.terminate(external_id, query.get("status"), query.get("on_termination_invoice")))
 
     async def add_metric(self, request: web.Request) -> web.Response:
         """Create only."""

@@ -44,8 +44,17 @@ class Sandbox:
     invoices: Invoices
     endpoints: Endpoints
 
-    def __init__(self, *, store: StoreKind, dedup: bool, clock: Callable[[], float], journal: Path | None) -> None:
+    def __init__(
+        self,
+        *,
+        store: StoreKind,
+        dedup: bool,
+        clock: Callable[[], float],
+        journal: Path | None,
+        invoice_delay_s: float = 0,
+    ) -> None:
         self._clock = clock
+        self._invoice_delay_us = round(invoice_delay_s * SECOND_US)
         self._kind: StoreKind = store
         self._dedup = dedup
         self._journal = Journal(journal)
@@ -114,11 +123,11 @@ class Sandbox:
         self.subscriptions.advance(now_us)
         return self.invoices.up_to(now_us, self.events)
 
-    def terminate(self, external_id: str, status: str | None) -> Subscription:
+    def terminate(self, external_id: str, status: str | None, invoice: str | None = None) -> Subscription:
         """See `Subscriptions.terminate`."""
         now_us = self.now_us()
-        subscription = self.current_subscriptions(now_us).terminate(external_id, status, now_us)
-        self._journal.write("terminate", now_us, {"external_id": external_id, "status": status})
+        subscription = self.current_subscriptions(now_us).terminate(external_id, status, now_us, invoice)
+        self._journal.write("terminate", now_us, {"external_id": external_id, "status": status, "invoice": invoice})
         return subscription
 
     def offer(self, events: Sequence[Event]) -> None:
@@ -153,7 +162,7 @@ class Sandbox:
         self.customers = Customers(identifiers)
         self.metrics = Metrics(identifiers)
         self.plans = Plans(identifiers, self.metrics)
-        self.subscriptions = Subscriptions(identifiers, self.customers, self.plans)
+        self.subscriptions = Subscriptions(identifiers, self.customers, self.plans, self._invoice_delay_us)
         log = EventLog(self.subscriptions.windows, self.subscriptions.in_time)
         self.events = PostgresStore(log) if self._kind == "postgres" else ClickhouseStore(log, dedup=self._dedup)
         self.offers = Offers(log)
@@ -180,7 +189,7 @@ class Sandbox:
                 self.subscriptions.create(_objects.decode(entry.body), entry.at_us)
             case "terminate":
                 sent = _objects.decode(entry.body)
-                self.subscriptions.terminate(sent["external_id"], sent["status"], entry.at_us)
+                self.subscriptions.terminate(sent["external_id"], sent["status"], entry.at_us, sent.get("invoice"))
             case "delete_customer":
                 customer = self.customers.delete(_objects.decode(entry.body)["external_id"])
                 self.subscriptions.end_all(customer, entry.at_us)

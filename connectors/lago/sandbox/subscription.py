@@ -22,6 +22,7 @@ class Subscription:
     Fields:
         previous: the one that this one replaces or will replace.
         due_us: when a pending one starts: its own day, or the next period after a downgrade.
+        ends_without_invoice: it was ended with `on_termination_invoice` `skip`.
     """
 
     lago_id: str
@@ -39,6 +40,7 @@ class Subscription:
     started_us: int | None = None
     terminated_us: int | None = None
     canceled_us: int | None = None
+    ends_without_invoice: bool = False
 
     def activate(self, at_us: int) -> None:
         """It runs from this moment on."""
@@ -93,7 +95,7 @@ class Subscription:
             "current_billing_period_started_at": iso(start) if running else None,
             "current_billing_period_ending_at": iso(end - 1) if running else None,
             "on_termination_credit_note": None,
-            "on_termination_invoice": "generate",
+            "on_termination_invoice": "skip" if self.ends_without_invoice else "generate",
             "activated_at": iso(self.started_us),
             "activation_rules": [],
         }

@@ -22,9 +22,14 @@ _MS = 1000
 
 
 class Subscriptions:
-    """Every subscription of the organization, by external id, oldest first."""
+    """Every subscription of the organization, by external id, oldest first.
 
-    def __init__(self, identifiers: Identifiers, customers: Customers, plans: Plans) -> None:
+    Fields:
+        invoice_delay_us: how long after the end of one its last invoice is counted.
+    """
+
+    def __init__(self, identifiers: Identifiers, customers: Customers, plans: Plans, invoice_delay_us: int = 0) -> None:
+        self.invoice_delay_us = invoice_delay_us
         self._identifiers = identifiers
         self._customers = customers
         self._plans = plans
@@ -52,8 +57,8 @@ class Subscriptions:
         asked.ending_us = asked.ending_us if "ending_at" in sent else current.ending_us
         return self._change_plan(current, asked, now_us)
 
-    def terminate(self, external_id: str, status: str | None, now_us: int) -> Subscription:
-        """End the active one, or cancel the pending one when `status` says so.
+    def terminate(self, external_id: str, status: str | None, now_us: int, invoice: str | None = None) -> Subscription:
+        """End the active one, or cancel the pending one when `status` says so; where `invoice` is `skip`, without one.
 
         Raises:
             Refusal: 404 `subscription_not_found`, also the second time.
@@ -65,6 +70,7 @@ class Subscriptions:
         if wanted == "pending":
             subscription.cancel(now_us)
         else:
+            subscription.ends_without_invoice = invoice == "skip"
             self._end(subscription, now_us)
         return subscription
 
@@ -137,16 +143,25 @@ class Subscriptions:
         for s in self._all.get(external_id or "", ()):
             if s.started_us is None or ts_us < s.started_us // _MS * _MS:
                 continue
-            ended = MAX_US if s.terminated_us is None else s.terminated_us
-            if ts_us <= ended and received_us <= ended and (ts_us >= received_us or self._open(s, ts_us, received_us)):
+            ended, delay = MAX_US if s.terminated_us is None else s.terminated_us, self.invoice_delay_us
+            if ts_us > ended or received_us > ended + delay:
+                continue
+            if s.ends_without_invoice and ended <= self._period_end(s, ts_us):
+                continue
+            if ts_us >= received_us or self._open(s, ts_us, received_us, ended):
                 return True
         return False
 
-    def _open(self, s: Subscription, ts_us: int, received_us: int) -> bool:
+    def _open(self, s: Subscription, ts_us: int, received_us: int, ended: int) -> bool:
+        end = self._period_end(s, ts_us)
+        counted_us = ended + self.invoice_delay_us if ended <= end else end
+        return received_us <= counted_us and end > s.created_us
+
+    def _period_end(self, s: Subscription, ts_us: int) -> int:
         start, end = self._period.get(s.lago_id, (0, 0))
         if not start <= ts_us < end:
             start, end = self._period[s.lago_id] = s.charge_period(ts_us)
-        return received_us <= end and (end > s.created_us)
+        return end
 
     def advance(self, now_us: int) -> None:
         """Do what has become due: start pending ones, end those with an end."""

@@ -1,10 +1,17 @@
-"""Input: hostile, broken or unlucky. Each costs itself, and the damage is measured: how long another sender waited, the peak
-of memory, and neighbours that were lost."""
+"""Input: hostile, broken or unlucky. Each costs itself, and the damage is measured: how long other senders and probes
+waited, the peak of memory, and neighbours that were lost."""
 
 from tests.faults.rows.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
 _STRANGER = "faults/test_strangers.py::test_a_stranger_who_does_his_worst_keeps_nobody_waiting"
-_DAMAGE = ("longest_wait_s", "peak_mib", "lost_neighbours")
+_LONGER = "`SECONDS=60`, and held to 250 ms"
+
+
+def _damage(*kinds: str) -> tuple[str, ...]:
+    """The figures of these attacks."""
+    of_one = ("p99_ms", "longest_ms", "health_longest_ms", "peak_mib", "lost")
+    return ("attack_s", *(f"{kind}_{figure}" for kind in kinds for figure in of_one))
+
 
 ROWS = (
     Row(
@@ -14,7 +21,8 @@ ROWS = (
         (LOST, GOES_ON),
         "nothing is unpacked before its sender is known, and nothing of it is kept; a refused body is not read",
         (_STRANGER, "integration/test_connections.py::test_what_a_refusal_left_unread_is_never_read"),
-        shows=_DAMAGE,
+        shows=_damage("bombs", "signed_bombs", "large_bodies"),
+        longer=_LONGER,
     ),
     Row(
         102,
@@ -27,7 +35,8 @@ ROWS = (
             "integration/test_connections.py::test_whoever_says_nothing_is_closed_in_time_and_whoever_was_admitted_is_not",
             "integration/test_connections.py::test_where_all_places_are_taken_whoever_is_silent_makes_room",
         ),
-        shows=_DAMAGE,
+        shows=_damage("silence"),
+        longer=_LONGER,
     ),
     Row(
         103,
@@ -39,7 +48,8 @@ ROWS = (
             _STRANGER,
             "integration/test_strangers.py::test_guesses_are_counted_and_told_once_a_minute_and_never_with_the_guess",
         ),
-        shows=_DAMAGE,
+        shows=_damage("guesses"),
+        longer=_LONGER,
     ),
     Row(
         104,
@@ -156,5 +166,19 @@ ROWS = (
         (
             "integration/test_held_flood.py::test_one_of_a_flood_is_billed_when_it_is_mapped_and_the_rest_leaves_by_pattern",
         ),
+    ),
+    Row(
+        116,
+        "connections to the metrics port, and scrapes without a pause",
+        "200 that never say a word and 8 that scrape, from eight addresses; honest senders and probes beside it",
+        (LOST, GOES_ON, SAYS_SO),
+        "16 connections are served, each for at most ten seconds, with 20 answers a second; where all are taken, the address with the most of them loses its oldest",
+        (
+            _STRANGER,
+            "integration/test_metrics_port.py::test_five_hundred_silent_connections_take_few_descriptors_and_prometheus_is_answered",
+            "integration/test_metrics_port.py::test_scrapes_without_a_pause_take_a_small_share_of_a_core",
+        ),
+        shows=_damage("metrics_port"),
+        longer=_LONGER,
     ),
 )

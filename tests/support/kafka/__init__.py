@@ -1,7 +1,7 @@
 """A real Kafka broker for tests, benchmarks and soak runs: a configured one, Docker's, or Maven's.
 
 `start_kafka(os.environ)` picks: `KAFKA_BOOTSTRAP_SERVERS` if set; else a container when a Docker
-engine answers; else Apache Kafka from Maven Central, one KRaft node on loopback. Failing to start
+engine answers and can have its images; else Apache Kafka from Maven Central, one KRaft node on loopback. Failing to start
 is an error, never a reason to skip. `python -m tests.support.kafka` runs one in the foreground.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NoReturn, Protocol
 
-from tests.support.kafka.docker import DockerKafka, docker_answers
+from tests.support.kafka.docker import DockerKafka, docker_has_kafka
 from tests.support.kafka.maven import MavenKafka
 
 __all__ = ["ConfiguredKafka", "DockerKafka", "Kafka", "MavenKafka", "broker_kind", "start_kafka"]
@@ -52,7 +52,7 @@ def broker_kind(environ: Mapping[str, str]) -> Literal["configured", "docker", "
     """Which broker `start_kafka` would take."""
     if environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         return "configured"
-    return "docker" if docker_answers() else "maven"
+    return "docker" if docker_has_kafka() else "maven"
 
 
 @dataclass

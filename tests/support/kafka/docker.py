@@ -4,7 +4,8 @@ The port is bound explicitly, the same inside and outside: an address that Docke
 on restart, and the broker advertises what it was told at its start.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from tests.support.kafka.node import VERSION, single_node, wait_until_it_answers
@@ -12,16 +13,34 @@ from tests.support.ports import free_port
 
 _IMAGE = f"apache/kafka:{VERSION}"
 _START_LIMIT_S = 90
+_PULL_LIMIT_S = 300
 
 
-def docker_answers() -> bool:
-    """A Docker engine answers within three seconds."""
+@cache
+def docker_has_kafka() -> bool:
+    """A Docker engine answers within three seconds, and has the images that a broker needs or can pull them."""
     import docker  # type: ignore[import-untyped]  # it ships no types
+    from testcontainers.core.config import testcontainers_config as config
+
+    reaper = () if config.ryuk_disabled else (config.ryuk_image,)
+    return has_images(docker.from_env, (_IMAGE, *reaper))
+
+
+def has_images(connect: Callable[..., Any], images: Sequence[str]) -> bool:
+    """Whether the engine that `connect` reaches has the images, or has pulled them; an engine may reach no registry."""
+    from docker.errors import DockerException, ImageNotFound
 
     try:
-        return bool(docker.from_env(timeout=3).ping())
-    except docker.errors.DockerException:
+        connect(timeout=3).ping()
+        engine = connect(timeout=_PULL_LIMIT_S)
+        for image in images:
+            try:
+                engine.images.get(image)
+            except ImageNotFound:
+                engine.images.pull(image)
+    except (DockerException, OSError):
         return False
+    return True
 
 
 class DockerKafka:

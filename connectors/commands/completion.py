@@ -1,0 +1,14 @@
+"""`meterbridge completion`: Typer's own script, printed, because its option to install one edits the user's files."""
+
+from typing import Literal
+
+import typer
+from typer._completion_shared import get_completion_script
+
+#: Typer looks for this variable in `meterbridge`: the program's name in capitals.
+_VARIABLE = "_METERBRIDGE_COMPLETE"
+
+
+def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
+    """`meterbridge completion`."""
+    typer.echo(get_completion_script(prog_name="meterbridge", complete_var=_VARIABLE, shell=shell))

@@ -1,0 +1,150 @@
+"""The last invoice of a subscription that has ended in Lago, and what it counted of one metric.
+
+Source: docs/lago-behaviour.md, 4.1 and 5.4.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from connectors.lago.events import EventShape
+from connectors.lago.invoices import Fee, Invoice
+from connectors.lago.shapes import Plan, Subscription
+from connectors.lago.wire import read
+from schemas.customers import Period
+from schemas.moments import HOUR_US, SECOND_US, parse_us
+
+#: Why nobody but Lago knows whether the last invoice counted an event: it does not say, or there is none.
+MAYBE_INVOICED, NO_LAST_INVOICE = "maybe_invoiced", "no_last_invoice"
+#: Lago makes the invoice of an end by itself, soon. So long its absence is no complaint.
+INVOICED_US: Final = HOUR_US
+#: Invoices of a customer among which the last one of a subscription is looked for.
+INVOICES: Final = 24
+#: So far apart may be the clocks of Lago's processes, when they make an end and its invoice.
+_CLOCKS_US: Final = 600 * SECOND_US
+#: Lago will still count the events of these.
+_TO_BE_COUNTED: Final = ("draft", "pending")
+
+
+class Invoices(Protocol):
+    """Of Lago; see `LagoClient`."""
+
+    async def invoices(self, external_customer_id: str = "", *, most: int | None = None) -> list[Invoice]: ...
+    async def invoice(self, lago_id: str) -> Invoice | None: ...
+    async def plan(self, code: str) -> Plan | None: ...
+    async def events_of(
+        self, external_subscription_id: str, code: str, from_us: int, until_us: int, most: int
+    ) -> list[EventShape] | None: ...
+
+
+class Life(NamedTuple):
+    """A life of a subscription's external id that has ended in Lago, microseconds since 1970 UTC.
+
+    Fields:
+        ended_us: as Lago tells it, to the second.
+        until_us: events before this may belong to it: one second more, but not beyond the start of the id's next life.
+    """
+
+    subscription: str
+    lago_id: str
+    plan_code: str
+    started_us: int
+    ended_us: int
+    until_us: int
+
+
+class Counted(NamedTuple):
+    """What the last invoice counted of a metric: events with a moment from `from_us` on.
+
+    Fields:
+        unclear: the invoice does not tell: why; `""` = it does.
+        waits: there is no final invoice yet.
+    """
+
+    from_us: int = 0
+    events: int = 0
+    cents: int = 0
+    unclear: str = ""
+    waits: bool = False
+
+
+def lives_of(listed: Iterable[Subscription], periods: Sequence[Period], since_us: int) -> list[Life]:
+    """Those of an org's subscriptions that ended at or after `since_us`.
+
+    Args:
+        listed: the org's.
+        periods: lives of the same ids that are known, its own and those of other customers.
+
+    Raises:
+        LagoUnavailable: `bad_answer`.
+    """
+    found = []
+    for one in listed:
+        if one.started_at is None or one.terminated_at is None or one.lago_id is None:
+            continue
+        started_us, ended_us = read(parse_us, one.started_at), read(parse_us, one.terminated_at)
+        later = [
+            other.started_at
+            for other in periods
+            if other.external_id == one.external_id and other.started_at > started_us and other.started_at >= ended_us
+        ]
+        until_us = min([ended_us + SECOND_US, *later])
+        if ended_us >= since_us:
+            found.append(Life(one.external_id, one.lago_id, one.plan_code or "", started_us, ended_us, until_us))
+    return sorted(found)
+
+
+async def last_counted(lago: Invoices, org_id: str, life: Life, code: str, now_us: int) -> Counted:
+    """What the last invoice of `life` counted of the metric `code`, by its only fee.
+
+    Raises:
+        LagoIntegrationError
+    """
+    found = await _of_the_end(lago, org_id, life)
+    statuses = {invoice.status for invoice, _ in found}
+    if "voided" in statuses or len(found) > 1:
+        return Counted(unclear=MAYBE_INVOICED)
+    if statuses & set(_TO_BE_COUNTED):
+        return Counted(waits=True)
+    if statuses != {"finalized"}:
+        due = now_us >= life.ended_us + INVOICED_US
+        return Counted(unclear=NO_LAST_INVOICE) if due else Counted(waits=True)
+    [(invoice, from_us)] = found
+    fees = [one for one in invoice.fees if _is_of(one, life, code)]
+    if len(fees) > 1 or not all(map(_is_a_sum, fees)) or not await _charges_sums(lago, life.plan_code, code):
+        return Counted(unclear=MAYBE_INVOICED)
+    # Lago stores no fee of nothing.
+    events, cents = next(((one.events_count or 0, one.amount_cents) for one in fees), (0, 0))
+    return Counted(max(from_us, life.started_us), events, cents)
+
+
+async def _of_the_end(lago: Invoices, org_id: str, life: Life) -> list[tuple[Invoice, int]]:
+    """The invoices whose charges reach to the end, with the moment since which they do: one, if it was not made again."""
+    found = []
+    for listed in await lago.invoices(org_id, most=INVOICES):
+        made_us = life.ended_us if listed.created_at is None else read(parse_us, listed.created_at)
+        if listed.invoice_type != "subscription" or made_us < life.ended_us - _CLOCKS_US:
+            continue
+        invoice = await lago.invoice(listed.lago_id)
+        for one in () if invoice is None else invoice.billing_periods:
+            if one.lago_subscription_id != life.lago_id or not (one.charges_from_datetime and one.charges_to_datetime):
+                continue
+            # An end with its period's, by a change of plan, is shown a second later than the period's last one.
+            if abs(read(parse_us, one.charges_to_datetime) - life.ended_us) <= SECOND_US and invoice is not None:
+                found.append((invoice, read(parse_us, one.charges_from_datetime)))
+    return found
+
+
+def _is_of(fee: Fee, life: Life, code: str) -> bool:
+    return fee.lago_subscription_id == life.lago_id and (fee.item.type, fee.item.code) == ("charge", code)
+
+
+def _is_a_sum(fee: Fee) -> bool:
+    """Whether it is one of all events, rounded once: not of a group, of a filter, or of one event."""
+    return not (fee.item.grouped_by or fee.lago_charge_filter_id or fee.pay_in_advance or fee.events_count is None)
+
+
+async def _charges_sums(lago: Invoices, plan_code: str, code: str) -> bool:
+    """Whether the plan charges the sum of the events' amounts, on the invoice of the period."""
+    plan = await lago.plan(plan_code) if plan_code else None
+    charges = [] if plan is None else [one for one in plan.charges if one.billable_metric_code == code]
+    return [(one.charge_model, one.pay_in_advance) for one in charges] == [("dynamic", False)]

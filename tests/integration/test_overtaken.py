@@ -1,0 +1,204 @@
+"""Usage from before an end in Lago that reached it after the last invoice was counted is billed again exactly once."""
+
+import time
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from connectors.operations.deployment import Deployment
+from connectors.operations.rebilling import Rebilling
+from connectors.postgres.pool import Database
+from schemas.customers import Period
+from schemas.errors import Unavailable
+from schemas.policy import LatePolicy
+from tests.support.database import until
+from tests.support.ended_world import REBILLED, World, ended_world, lago_with_sub_a
+from tests.support.sandbox import Lago, lago_sandbox
+from tests.support.stage import Stage
+
+DELAY_S = 600.0
+
+
+class Ahead:
+    """Lago's clock."""
+
+    def __init__(self) -> None:
+        self.by_s = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.by_s
+
+
+@pytest.fixture
+def ahead() -> Ahead:
+    return Ahead()
+
+
+@pytest.fixture
+async def lago(request: pytest.FixtureRequest, ahead: Ahead) -> AsyncIterator[Lago]:
+    async with lago_with_sub_a(clock=ahead, invoice_delay_s=getattr(request, "param", 0.0)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def world(stage: Stage, database: str, lago: Lago) -> AsyncIterator[World]:
+    async with ended_world(stage, database, lago) as running:
+        yield running
+
+
+async def learn(world: World) -> None:
+    """Of the end, and that sub-b has begun."""
+    await world.lago.subscribe("sub-b", "org-a")
+    await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
+
+
+async def test_what_lago_took_after_its_last_invoice_is_billed_again_once(world: World) -> None:
+    """
+    sub-a  ----------| its invoice: 2 cents     learnt ^   sub-b  |------------
+                 u u     u u reach Lago                             u u (u u u)
+                         (u u u happen)
+    """
+    await world.overtaken(range(5, 7))
+    await learn(world)
+    await world.task().once()
+    await world.billed_cents(7)
+    await until(world.url, REBILLED, lambda count: count == 5)
+    again, before = world.task(), dict(world.told.outcomes)
+    await again.once()
+    assert (world.told.outcomes, world.told.waits) == (before, (0, Decimal(0)))
+    asked = len(world.asked)
+    await again.once()
+    assert len(world.asked) == asked
+    await world.billed_cents(7)
+    assert (await world.command("reconcile", "--lago")).json["complaints"] == []
+
+
+async def test_with_late_policy_hold_it_is_named_and_a_persons_command_does_the_same(world: World) -> None:
+    await world.overtaken(range(5, 7))
+    await learn(world)
+    await world.task(late=LatePolicy.HOLD).once()
+    assert (world.told.waits[1], world.told.outcomes) == (Decimal("0.05"), {})
+    seen = await world.command("lago", "rebill", "--dry-run")
+    assert (seen.code, {(one["on"], one["unclear"]) for one in seen.json}) == (0, {("sub-b", None)}), seen.err
+    await world.billed_cents(2)
+    done = await world.command("lago", "rebill", "--why", "it came late")
+    assert (done.code, done.json) == (0, seen.json), done.err
+    await world.billed_cents(7)
+    await until(world.url, REBILLED, lambda count: count == 5)
+    assert (await world.command("lago", "rebill")).json == []
+    await world.billed_cents(7)
+
+
+@pytest.mark.parametrize("lago", [DELAY_S], indirect=True)
+async def test_what_the_last_invoice_will_count_is_waited_for_and_not_billed_again(world: World, ahead: Ahead) -> None:
+    """The invoice is made ten minutes after the end."""
+    await world.overtaken(range(5, 7))
+    await learn(world)
+    task = world.task()
+    await task.once()
+    await world.billed_cents(7)
+    await until(world.url, REBILLED, lambda count: count == 3)
+    ahead.by_s, before = DELAY_S, dict(world.told.outcomes)
+    await task.once()
+    assert (world.told.waits, world.told.outcomes) == ((0, Decimal(0)), before)
+    asked = len(world.asked)
+    await task.once()
+    assert len(world.asked) == asked
+    await world.billed_cents(7)
+    assert (await world.command("reconcile", "--lago")).json["complaints"] == []
+
+
+@pytest.mark.parametrize("lago", [DELAY_S], indirect=True)
+async def test_of_what_came_after_an_end_the_last_invoice_may_hold_a_part(world: World, ahead: Ahead) -> None:
+    """
+    sub-a  ----------|   invoice: 4 cents ^
+                 u u     u u                u
+    """
+    await world.overtaken(range(5, 7))
+    ahead.by_s = DELAY_S
+    await world.overtaken(range(7, 8))
+    await learn(world)
+    await world.task().once()
+    await world.billed_cents(8)
+    await until(world.url, REBILLED, lambda count: count == 4)
+    assert (await world.command("reconcile", "--lago")).json["complaints"] == []
+
+
+async def test_what_the_last_invoice_does_not_tell_is_named_and_not_billed(stage: Stage, database: str) -> None:
+    """Its fees are of groups of events, by a property."""
+    async with lago_sandbox(clock=time.time) as lago:
+        metric = await lago.metric("ai_usage")
+        by_model = {"properties": {"pricing_group_keys": ["model"]}}
+        await lago.plan("grouped", charges=[{"billable_metric_id": metric, "charge_model": "dynamic", **by_model}])
+        await lago.usage_plan()
+        await lago.subscribe("sub-a", "org-a", plan="grouped", subscription_at="2026-01-01T00:00:00Z")
+        async with ended_world(stage, database, lago) as world:
+            await world.overtaken(range(5, 7))
+            await learn(world)
+            await world.task().once()
+            await world.billed_cents(5)
+            await until(world.url, REBILLED, lambda count: count == 3)
+            assert world.told.waits[1] == Decimal("0.02")
+            named = await world.command("lago", "rebill")
+            assert (named.code, {(one["on"], one["unclear"]) for one in named.json}) == (1, {(None, "maybe_invoiced")})
+            [complaint] = (await world.command("reconcile", "--lago")).json["complaints"]
+            assert "of 0.02 USD may be on it or not (maybe_invoiced)" in complaint
+            await world.billed_cents(5)
+            done = await world.command("lago", "rebill", "--also-unclear", "--why", "it is not on the invoice")
+            assert (done.code, {(one["on"], one["unclear"]) for one in done.json}) == (0, {("sub-b", None)}), done.err
+            await world.billed_cents(7)
+            await until(world.url, REBILLED, lambda count: count == 5)
+            await world.task().once()
+            assert world.told.waits == (0, Decimal(0))
+
+
+class Dies(Rebilling):
+    """A process that is killed when it has billed again what has a moment after the end: after its second transaction
+    is durable, or before.
+    """
+
+    def __init__(self, deployment: Deployment, database: Database, *, durable: bool) -> None:
+        super().__init__(deployment, database)
+        self._durable = durable
+        self._second = False
+
+    async def bill(self, lost: Any) -> None:
+        if self._durable or not self._second:
+            await super().bill(lost)
+        if self._second:
+            raise Unavailable("killed", "")
+        self._second = True
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_killed_in_between_it_is_billed_once(world: World, durable: bool) -> None:
+    await world.overtaken(range(5, 7))
+    await learn(world)
+    with pytest.raises(Unavailable, match="killed"):
+        await world.task(lambda *of: Dies(*of, durable=durable)).once()
+    await until(world.url, REBILLED, lambda count: count == (5 if durable else 3))
+    complaints = (await world.command("reconcile", "--lago")).json["complaints"]
+    if not durable:
+        [complaint] = complaints
+        assert "its last invoice counts 2 cents" in complaint
+        assert "of 0.02 USD came after it had been counted: meterbridge lago rebill" in complaint
+    await world.task().once()
+    await world.billed_cents(7)
+    await until(world.url, REBILLED, lambda count: count == 5)
+
+
+async def test_one_that_asked_lago_before_another_billed_it_again_bills_nothing(world: World) -> None:
+    await world.overtaken(range(5, 7))
+    await learn(world)
+
+    class Late(Rebilling):
+        async def __aenter__(self) -> Any:
+            await world.task().once()
+            await world.billed_cents(7)
+            return await super().__aenter__()
+
+    await world.task(Late).once()
+    await world.billed_cents(7)
+    await until(world.url, REBILLED, lambda count: count == 5)

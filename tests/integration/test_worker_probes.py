@@ -1,0 +1,52 @@
+"""A worker's process answers probes on METRICS_PORT: while it waits for Kafka, while it runs, while a partition stands still."""
+
+import asyncio
+from typing import Any
+
+import httpx
+
+from connectors.settings import Settings
+from connectors.wiring import worker_parts
+from tests.support.kafka import Kafka
+from tests.support.ports import free_port
+from tests.support.server import settings_for
+
+
+async def ready(settings: Settings) -> tuple[int, Any]:
+    async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+        answer = await http.get(f"http://{settings.host}:{settings.metrics_port}/health/ready")
+    return answer.status_code, answer.json()
+
+
+async def test_a_partition_that_stands_still_makes_its_worker_unready(kafka: Kafka, topic_prefix: str) -> None:
+    settings = settings_for(kafka, topic_prefix, metrics_port=free_port())
+    async with worker_parts(settings, "meter") as parts:
+        assert await ready(settings) == (200, {"status": "ok"})
+        parts.sensors.lane_halted(parts.topics.raw, 2, "truncated")
+        halted = [{"topic": parts.topics.raw, "partition": 2, "reason": "truncated"}]
+        assert await ready(settings) == (503, {"status": "halted", "partitions": halted})
+
+
+async def test_a_worker_that_waits_for_kafka_is_alive_and_not_ready() -> None:
+    settings = Settings(
+        kafka_bootstrap_servers=f"127.0.0.1:{free_port()}", metrics_port=free_port(), lago_api_key="a-key"
+    )
+
+    async def run() -> None:
+        async with worker_parts(settings, "meter"):
+            raise AssertionError("there is no Kafka")
+
+    running = asyncio.ensure_future(run())
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+            for _ in range(200):
+                try:
+                    live = await http.get(f"http://{settings.host}:{settings.metrics_port}/health/live")
+                    break
+                except httpx.ConnectError:
+                    await asyncio.sleep(0.05)
+        assert live.status_code == 200
+        assert await ready(settings) == (503, {"status": "starting"})
+    finally:
+        running.cancel()
+        await asyncio.wait({running})

@@ -1,0 +1,54 @@
+"""The tests' broker is a container only where an engine can have its images; else Maven's, which needs no engine."""
+
+from typing import Any
+
+import pytest
+from docker.errors import DockerException, ImageNotFound, NotFound
+
+from tests.support.kafka.docker import has_images
+
+
+class Engine:
+    """An engine with some images, and a registry with others; `None` = none can be reached."""
+
+    def __init__(self, has: set[str], registry: set[str] | None) -> None:
+        self.images, self._has, self._registry = self, has, registry
+
+    def __call__(self, timeout: float) -> Any:
+        return self
+
+    def ping(self) -> bool:
+        return True
+
+    def get(self, image: str) -> str:
+        if image not in self._has:
+            raise ImageNotFound(image)
+        return image
+
+    def pull(self, image: str) -> None:
+        if self._registry is None:
+            raise DockerException("no registry can be reached")
+        if image not in self._registry:
+            raise NotFound(image)
+        self._has.add(image)
+
+
+@pytest.mark.parametrize(
+    ("engine", "usable"),
+    [
+        (Engine({"kafka", "reaper"}, None), True),
+        (Engine({"kafka"}, {"reaper"}), True),
+        (Engine({"kafka"}, None), False),
+        (Engine(set(), {"kafka"}), False),
+    ],
+)
+def test_an_engine_that_can_have_no_image_is_no_broker(engine: Engine, usable: bool) -> None:
+    """377 tests failed on a machine whose engine answered and reached no registry."""
+    assert has_images(engine, ("kafka", "reaper")) is usable
+
+
+def test_no_engine_is_no_broker() -> None:
+    def refused(timeout: float) -> Any:
+        raise DockerException("connection refused")
+
+    assert not has_images(refused, ("kafka",))

@@ -1,0 +1,91 @@
+"""However few windows may be open: what leaves early is the same money, and what is called often is still one event."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from schemas.moments import SECOND_US
+from tests.support.calls import NOON
+from tests.support.meter_line import LATE, POLICY, Line
+
+CALLS = st.lists(st.tuples(st.sampled_from(["acme", "zoo"]), st.integers(0, 1500), st.sampled_from("abc")), max_size=9)
+
+
+def line(most: int | None, grace_s: int = 10_000) -> Line:
+    """No window is due: only the bound seals."""
+    policy = replace(POLICY, grace_us=grace_s * SECOND_US, group_by=("team_id",))
+    made = Line(None, policy if most is None else replace(policy, max_open=most))
+    made.map("acme")
+    return made
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    steps=st.lists(st.one_of(CALLS, st.none(), st.just("zoo"), st.just("again")), max_size=12), most=st.integers(0, 5)
+)
+def test_a_bound_on_open_windows_changes_no_money(steps: list[object], most: int) -> None:
+    """A law, with calls, ticks, a mapping of what is held, and another worker, in any order."""
+    free, tight = line(None), line(most)
+    for step in [*steps, None]:
+        for one in (free, tight):
+            match step:
+                case None:
+                    one.tick()
+                case "zoo":
+                    one.map("zoo")
+                case "again":
+                    one.taken_over(LATE)
+                case calls:
+                    for name, second, team in calls:  # type: ignore[attr-defined]
+                        one.call((name, second), metadata={"user_api_key_team_id": team})
+        assert tight.money() == free.money()
+        if step is None:
+            happened = [first for first in tight.books.open if tight.books.windows[first].max_end_us <= LATE]
+            assert len(happened) <= most
+    ids = [event.transaction_id for event in tight.events]
+    assert len(ids) == len(set(ids))
+    assert tight.books.position.seal_seq == len(ids)
+
+
+def test_what_is_called_often_is_one_event_and_what_is_called_once_leaves_early() -> None:
+    crowded = line(10)
+    with capture_logs() as told:
+        for number in range(30):
+            crowded.now_us += SECOND_US
+            crowded.call(("acme", 0), metadata={"user_api_key_team_id": f"once-{number}"})
+            crowded.call(("acme", 0), metadata={"user_api_key_team_id": "often"})
+            crowded.tick()
+    left = {event.properties["team_id"] for event in crowded.events}
+    assert "often" not in left and len(left) == len(crowded.events) == 31 - len(crowded.books.open)
+    assert len(crowded.books.open) <= 10
+    (often,) = (window for window in crowded.books.windows.values() if window.group == ("often",))
+    assert (often.count, often.cost) == (30, Decimal(30))
+    assert [one["event"] for one in told] == ["windows_sealed_early"], "once"
+
+
+def test_the_bound_itself_seals_nothing_and_one_more_leaves_four_fifths() -> None:
+    crowded = line(10)
+    for number in range(10):
+        crowded.call(("acme", number * 60))
+    crowded.tick()
+    assert (len(crowded.books.open), crowded.events) == (10, [])
+    crowded.call(("acme", 600))
+    crowded.tick()
+    assert len(crowded.books.open) == 8
+    starts = [event.properties["window_start"][11:19] for event in crowded.events]
+    assert starts == ["12:00:00", "12:01:00", "12:02:00"]
+
+
+def test_nothing_is_told_to_lago_before_it_happened() -> None:
+    """By a clock of LiteLLM's that is ahead: such windows wait, whatever the bound."""
+    ahead = line(2)
+    ahead.call(*(("acme", (LATE - NOON) // SECOND_US + number * 60) for number in range(6)))
+    ahead.tick()
+    assert len(ahead.events) == 1
+    ahead.now_us += 600 * SECOND_US
+    ahead.tick()
+    assert len(ahead.books.open) == 1
+    assert len(ahead.events) == 5
