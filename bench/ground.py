@@ -9,6 +9,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from bench.records import CUSTOMERS, customer
+from connectors.connections import kafka_connection, topic_layout
 from connectors.kafka.admin import create_topics
 from connectors.kafka.producer import Record, producer_config
 from connectors.settings import Settings, load_settings
@@ -44,7 +45,8 @@ class Ground:
     def corner(self) -> str:
         """The prefix of a new set of all topics."""
         prefix = f"{self.name}{uuid.uuid4().hex[:8]}."
-        create_topics(settings_of(self.bootstrap, prefix))
+        settings = settings_of(self.bootstrap, prefix)
+        create_topics(kafka_connection(settings), topic_layout(settings))
         return prefix
 
     def fill(self, records: Iterable[Record]) -> None:

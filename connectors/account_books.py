@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from connectors.connections import kafka_connection
 from connectors.customers.forgetting import Forgetting
 from connectors.customers.mappings import Mappings
 from connectors.kafka.security import aiokafka_config
@@ -32,7 +33,7 @@ class AccountBooks:
     """
 
     def __init__(self, settings: Settings, lago: LagoClient, usage: Callable[[OrgLearner], UsageSink]) -> None:
-        kafka, topics = aiokafka_config(settings), TopicNames.with_prefix(settings.topic_prefix)
+        kafka, topics = aiokafka_config(kafka_connection(settings)), TopicNames.with_prefix(settings.topic_prefix)
         self.lago = lago
         self.customers = Follower(kafka, topics.customers, CustomerRecord, time.monotonic, "customers")
         self.orgs = Follower(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")

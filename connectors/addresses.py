@@ -3,34 +3,35 @@
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from connectors.settings import Settings
 from schemas.errors import ConfigurationError
 
 
-def kafka_away(detail: str, settings: Callable[[], Settings]) -> str:
-    """That Kafka does not answer, where it was looked for, and what its library said; `""` if the settings are wrong."""
+def kafka_away(detail: str, servers: Callable[[], str]) -> str:
+    """That Kafka does not answer, where it was looked for, and what its library said; `""` if the settings are wrong.
+
+    Args:
+        servers: gives `KAFKA_BOOTSTRAP_SERVERS`, or raises ConfigurationError.
+    """
     try:
-        sentence = f"Kafka does not answer at {kafka_address(settings())}"
+        sentence = f"Kafka does not answer at {kafka_address(servers())}"
     except ConfigurationError:
         return ""
     return f"{sentence} ({detail})" if detail else sentence
 
 
-def kafka_address(settings: Settings) -> str:
+def kafka_address(servers: str) -> str:
     """`KAFKA_BOOTSTRAP_SERVERS=...`."""
-    return f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}"
+    return f"KAFKA_BOOTSTRAP_SERVERS={servers}"
 
 
-def lago_address(settings: Settings) -> str:
+def lago_address(url: str) -> str:
     """`LAGO_API_URL=...`, without a user and its password."""
-    return f"LAGO_API_URL={_bare(settings.lago_api_url)}"
+    return f"LAGO_API_URL={_bare(url)}"
 
 
-def postgres_address(settings: Settings) -> str:
-    """`DATABASE_URL` and the host and port in it; `""` where there is none."""
-    if settings.postgres_url is None:
-        return ""
-    return f"DATABASE_URL or POSTGRES_HOST: {bare_place(settings.postgres_url.get_secret_value())}"
+def postgres_address(url: str) -> str:
+    """`DATABASE_URL` and the host and port in it."""
+    return f"DATABASE_URL or POSTGRES_HOST: {bare_place(url)}"
 
 
 def bare_place(url: str) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
+from connectors.connections import deployment_of, postgres_url
 from connectors.operations.audit import audited
 from connectors.operations.letters import CALLS, KINDS, Filters, Letter, unresolved
 from connectors.operations.pipeline import counted, oldest_waiting_s
 from connectors.operations.requeue import Done, desk
 from connectors.operations.sending import Sender
-from connectors.postgres.pool import Database, postgres_url
+from connectors.postgres.pool import Database
 from connectors.receipts import ReceiptsFollower
 from connectors.rejected import RejectedFollower
 from connectors.settings import Settings
@@ -38,6 +39,7 @@ class Desk:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._deployment = deployment_of(settings)
         self._receipts = receipts
         self._rejected = rejected
         self._monotonic = monotonic
@@ -57,8 +59,8 @@ class Desk:
         """Put at most `limit` letters back, under one audit line; a dry run only counts them."""
         if dry_run:
             return Done(), len(await asyncio.to_thread(self._found, kind, filters, limit))
-        sender = Sender(self._settings)
-        async with desk(self._settings, sender, self._database) as at:
+        sender = Sender(self._deployment.kafka)
+        async with desk(self._deployment, sender, self._database) as at:
             letters = await asyncio.to_thread(self._found, kind, filters, limit)
             if not letters:
                 return Done(), 0
@@ -70,7 +72,7 @@ class Desk:
                 target["accept"] = accept
             audit_id = await asyncio.to_thread(
                 lambda: audited(
-                    self._settings,
+                    self._deployment,
                     sender,
                     "dlq.requeue",
                     target,
@@ -120,7 +122,7 @@ class Desk:
         ]
 
     def _ask(self) -> dict[str, Any]:
-        (counters, decisions, held), ages = counted(self._settings), oldest_waiting_s(self._settings)
+        (counters, decisions, held), ages = counted(self._deployment), oldest_waiting_s(self._deployment)
         bound = self._settings.held_in_memory
         return {
             "received": counters.received.calls,
@@ -143,5 +145,5 @@ class Desk:
         kinds: tuple[str, ...] = KINDS if kind == "both" else (kind,)
         if kind == "both" and self._database is None:
             kinds = tuple(one for one in kinds if one != CALLS)
-        letters = (letter for one in kinds for letter in unresolved(self._settings, one, filters))
+        letters = (letter for one in kinds for letter in unresolved(self._deployment, one, filters))
         return list(islice(letters, limit))

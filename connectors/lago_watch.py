@@ -1,6 +1,7 @@
 """What keeps the orgs' records as Lago has them: its webhooks as they come, and a poll for those that never came."""
 
 from connectors.account_books import AccountBooks, now_us
+from connectors.connections import all_revealed
 from connectors.http.api.endpoints import Endpoint
 from connectors.http.api.lago_webhooks import LagoWebhooks
 from connectors.kafka.gate import Gate
@@ -25,7 +26,7 @@ class LagoWatch:
         receipts: ReceiptsFollower,
     ) -> None:
         topics = TopicNames.with_prefix(settings.topic_prefix)
-        secrets = [secret.get_secret_value() for secret in settings.lago_webhook_secret]
+        secrets = all_revealed(settings.lago_webhook_secret)
         prefixes = tuple(settings.org_id_prefixes)
         self.truth = OrgTruth(
             books.customers.table,

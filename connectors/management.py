@@ -10,6 +10,7 @@ from aiohttp import web
 
 from connectors.access.entrance import Entrance
 from connectors.account_books import AccountBooks, now_us
+from connectors.connections import kafka_connection
 from connectors.customers.by_identity import IdentityMappings
 from connectors.customers.pages import MappingPages
 from connectors.desk import Desk
@@ -57,7 +58,7 @@ class Management:
     """The management API of one process."""
 
     def __init__(self, settings: Settings, gate: Gate, lago: LagoClient, metrics: Metrics) -> None:
-        kafka, topics = aiokafka_config(settings), TopicNames.with_prefix(settings.topic_prefix)
+        kafka, topics = aiokafka_config(kafka_connection(settings)), TopicNames.with_prefix(settings.topic_prefix)
         self._metrics = metrics
         self._receipts = ReceiptsFollower(kafka, topics.receipts, time.monotonic)
         self._rejected = RejectedFollower(kafka, topics.rejected, time.monotonic)

@@ -16,9 +16,9 @@ from typing import Any
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from pydantic import SecretStr
 
 from connectors.account_books import now_us
+from connectors.connections import kafka_connection, revealed, topic_layout
 from connectors.http.app import create_app
 from connectors.http.connections import BoundedRunner
 from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
@@ -116,7 +116,7 @@ async def serving(
         stack.push_async_callback(producer.close, _FLUSH_S)
         gate = Gate(producer)
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, _LAGO_CONNECTIONS))
-        lago = LagoClient(http, settings.lago_api_url, _key(settings.lago_api_key), metrics.lago_requested)
+        lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), metrics.lago_requested)
         strangers = _strangers(settings, metrics)
         webhooks = Webhooks(settings, gate, spool, metrics, strangers) if WEBHOOKS in parts else None
         ready = asyncio.Event()
@@ -187,9 +187,10 @@ async def _live(
     ready: asyncio.Event,
     learn_every_s: float,
 ) -> None:
-    await gate.open_when_right(settings)
+    kafka = kafka_connection(settings)
+    await gate.open_when_right(kafka, topic_layout(settings))
     draining = [webhooks.work()] if webhooks is not None else []
-    await asyncio.gather(gate.watch(settings), *draining, _manage(settings, management, ready, learn_every_s))
+    await asyncio.gather(gate.watch(kafka), *draining, _manage(settings, management, ready, learn_every_s))
 
 
 async def _manage(
@@ -201,7 +202,7 @@ async def _manage(
     async with AsyncExitStack() as stack:
         if management is not None:
             topic = TopicNames.with_prefix(settings.topic_prefix).customers
-            await meet_coordinator(aiokafka_config(settings), f"{topic}-writer-ready")
+            await meet_coordinator(aiokafka_config(kafka_connection(settings)), f"{topic}-writer-ready")
             await stack.enter_async_context(management.running())
         ready.set()
         _log.info("ready")
@@ -214,11 +215,14 @@ async def _end(life: asyncio.Future[None]) -> None:
 
 
 def _dependencies(settings: Settings, lago: LagoClient, gate: Gate) -> dict[str, Dependency]:
-    probes: dict[str, Probe] = {"kafka": kafka_probe(settings, gate.clock_ahead_s), "lago": lago_probe(lago.healthy)}
+    probes: dict[str, Probe] = {
+        "kafka": kafka_probe(kafka_connection(settings), gate.clock_ahead_s),
+        "lago": lago_probe(lago.healthy),
+    }
     if (postgres := settings.postgres_url) is not None:
-        probes["postgres"] = postgres_probe(postgres.get_secret_value())
+        probes["postgres"] = postgres_probe(revealed(postgres))
     if settings.redis_url is not None:
-        probes["redis"] = redis_probe(settings.redis_url.get_secret_value())
+        probes["redis"] = redis_probe(revealed(settings.redis_url))
     return {name: Dependency(probe, time.monotonic, now_us) for name, probe in probes.items()}
 
 
@@ -246,11 +250,6 @@ def _listeners(settings: Settings, parts: Collection[str]) -> dict[int, list[str
 
 
 def _producer_config(settings: Settings) -> dict[str, Any]:
-    security = {name: value for name, value in librdkafka_config(settings).items() if name != "logger"}
-    return producer_config(
-        settings.kafka_bootstrap_servers, answer_within_s=kafka_patience_s(settings), security=security
-    )
-
-
-def _key(key: SecretStr | None) -> str:
-    return key.get_secret_value() if key is not None else ""
+    kafka = kafka_connection(settings)
+    security = {name: value for name, value in librdkafka_config(kafka).items() if name != "logger"}
+    return producer_config(kafka.servers, answer_within_s=kafka_patience_s(settings), security=security)

@@ -1,14 +1,14 @@
 """What stands behind the webhooks: who may post, where calls are stored, and the spool for when Kafka is away."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from aiohttp import web
-from pydantic import SecretStr
 
 from connectors.account_books import now_us
+from connectors.connections import all_revealed
 from connectors.http.ingress.auth import WebhookAuth, check_exposure
 from connectors.http.ingress.context import Kept
 from connectors.http.ingress.routes import IngressDeps, ingress_routes
@@ -46,7 +46,7 @@ class Webhooks:
         self._metrics = metrics
         self._topics = TopicNames.with_prefix(settings.topic_prefix)
         self._sensors = IngressSensors(metrics)
-        secrets, tokens = _revealed(settings.webhook_secret), _revealed(settings.webhook_token)
+        secrets, tokens = all_revealed(settings.webhook_secret), all_revealed(settings.webhook_token)
         self._auth = WebhookAuth(
             secrets, tokens, settings.webhook_tolerance, timestamp_required=settings.webhook_timestamp_required
         )
@@ -125,10 +125,6 @@ def _timed(route: web.RouteDef, observe: Callable[[float], None]) -> web.RouteDe
             observe(time.perf_counter() - started)
 
     return web.route(route.method, route.path, timed, **route.kwargs)
-
-
-def _revealed(secrets: Iterable[SecretStr]) -> list[str]:
-    return [secret.get_secret_value() for secret in secrets]
 
 
 def _age_s(at_ms: int | None) -> float:

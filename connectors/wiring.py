@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from connectors.account_books import AccountBooks
 from connectors.addresses import lago_address
+from connectors.connections import deployment_of, kafka_connection, postgres_url, revealed, topic_layout
 from connectors.customers.by_identity import IdentityMapper, IdentityMappings
 from connectors.kafka.admin import LIMIT_S, check_topics, topic_ids
 from connectors.kafka.faust_credentials import faust_credentials
@@ -28,7 +29,7 @@ from connectors.metrics_server import start_metrics_server
 from connectors.operations.late import LateCalls
 from connectors.operations.learnt_ends import LearntEnds
 from connectors.operations.sending import Sender
-from connectors.postgres.pool import Database, postgres_url
+from connectors.postgres.pool import Database
 from connectors.postgres.projection import PostgresProjection
 from connectors.settings import Settings, load_settings
 from connectors.worker_sensors import WorkerSensors
@@ -65,18 +66,19 @@ def parts_of(
         TopicProblem: `topics`: a sentence for each topic that is missing or wrong. Left alone, Faust
             would wait for it for ever and ignore SIGTERM.
     """
-    wrong = check_topics(settings, limit_s, to_start=True)
+    kafka = kafka_connection(settings)
+    wrong = check_topics(kafka, topic_layout(settings), limit_s, to_start=True)
     if wrong:
         raise TopicProblem("topics", " ".join(wrong))
     topics = TopicNames.with_prefix(settings.topic_prefix)
     return Parts(
-        kafka=aiokafka_config(settings),
-        broker=faust_broker(settings),
-        credentials=faust_credentials(settings),
+        kafka=aiokafka_config(kafka),
+        broker=faust_broker(kafka),
+        credentials=faust_credentials(kafka),
         topics=topics,
         group_prefix=f"{settings.topic_prefix}{settings.deployment_name}-",
         partitions=settings.kafka_partitions,
-        topic_ids=topic_ids(settings, [topics.raw, *topics.projected], limit_s),
+        topic_ids=topic_ids(kafka, [topics.raw, *topics.projected], limit_s),
         policy=settings.meter_policy(),
         lead_s=fresh_s(settings),
         held_in_memory=settings.held_in_memory,
@@ -97,9 +99,8 @@ def fresh_s(settings: Settings) -> float:
 
 def late_calls_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -> LateCalls:
     """What brings late calls home, beside a projector with these lanes."""
-    return LateCalls(
-        settings, Database(postgres_url(settings), size=2), lanes, sensors, make_sender=lambda: Sender(settings)
-    )
+    deployment, database = deployment_of(settings), Database(postgres_url(settings), size=2)
+    return LateCalls(deployment, database, lanes, sensors, make_sender=lambda: Sender(deployment.kafka))
 
 
 def learnt_ends_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -> LearntEnds:
@@ -107,9 +108,9 @@ def learnt_ends_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -
     lago = None
     if settings.lago_api_key is not None:
         http = lago_http(settings.lago_timeout, 1)
-        lago = LagoClient(http, settings.lago_api_url, _lago_key(settings), sensors.lago_requested)
-    database = Database(postgres_url(settings), size=1)
-    return LearntEnds(settings, database, lanes, sensors, lago, make_sender=lambda: Sender(settings))
+        lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), sensors.lago_requested)
+    deployment, database = deployment_of(settings), Database(postgres_url(settings), size=1)
+    return LearntEnds(deployment, database, lanes, sensors, lago, make_sender=lambda: Sender(deployment.kafka))
 
 
 @asynccontextmanager
@@ -130,7 +131,7 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaAwaited | No
         if role in ("sink", "retry"):
             _meanwhile(stack, tenant.watch())
         asking = partial(parts_of, settings, lambda: delivery, metrics, sensors, _ANSWER_S)
-        parts = await when_kafka_answers(asking, awaited or KafkaAwaited(settings))
+        parts = await when_kafka_answers(asking, awaited or KafkaAwaited(settings.kafka_bootstrap_servers))
         _meanwhile(stack, sensors.minute.tell_every())
         await stack.enter_async_context(_mapping(settings, role, http, metrics, sensors))
         sensors.health.begun()
@@ -156,7 +157,7 @@ async def _mapping(
     if role != "meter" or not settings.map_by_identity:
         yield
         return
-    lago = LagoClient(http, settings.lago_api_url, _lago_key(settings), metrics.lago_requested)
+    lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), metrics.lago_requested)
     books = AccountBooks(settings, lago, lambda _learner: InMemoryUsage())
     mapper = IdentityMapper(
         sensors.unmapped,
@@ -177,7 +178,7 @@ def _delivery(
     settings: Settings, http: httpx.AsyncClient, metrics: Metrics, *, in_retry: bool = False
 ) -> tuple[Delivery, Tenant]:
     """The process's one way to Lago, and what Lago is; the tenant is to be watched."""
-    key = _lago_key(settings)
+    key = revealed(settings.lago_api_key)
     posts, looks = Pace(), Pace()
 
     def heard(name: str, status: int, headers: Mapping[str, str]) -> None:
@@ -203,13 +204,9 @@ def _delivery(
         batches_are_whole=lambda: not tenant.too_old(),
         posts=posts,
         looks=looks,
-        told={"address": lago_address(settings)},
+        told={"address": lago_address(settings.lago_api_url)},
     )
     return delivery, tenant
-
-
-def _lago_key(settings: Settings) -> str:
-    return settings.lago_api_key.get_secret_value() if settings.lago_api_key else ""
 
 
 def parts_from_environment() -> Parts:

@@ -16,9 +16,9 @@ from dataclasses import replace
 
 import structlog
 
+from connectors.connections import postgres_url
 from connectors.kafka.away import says_away
 from connectors.kafka.waiting import KafkaAwaited
-from connectors.postgres.pool import postgres_url
 from connectors.settings import Settings
 from connectors.stopping import ASKED, STOP_S, StopWord, run_until_told
 from schemas.errors import ConfigurationError
@@ -61,7 +61,7 @@ def run_worker(settings: Settings, roles: Sequence[str]) -> int:
 
 def _run_one(settings: Settings, role: str) -> int:
     async def work(word: StopWord) -> int:
-        awaited = KafkaAwaited(settings)
+        awaited = KafkaAwaited(settings.kafka_bootstrap_servers)
         while True:
             crash = await _run_until_crash(settings, role, word, awaited)
             if crash is None:

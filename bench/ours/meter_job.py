@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from bench.ground import settings_of
 from bench.stopwatch import Stopwatch
+from connectors.connections import kafka_connection
 from connectors.kafka.admin import topic_ids
 from connectors.metrics import Metrics
 from connectors.wiring import parts_of
@@ -55,7 +56,7 @@ async def main(bootstrap: str, inputs: str, outputs: str, records: int) -> None:
     parts = parts_of(settings, _posts_nothing, metrics)
     given = TopicNames.with_prefix(inputs)
     topics = replace(parts.topics, raw=given.raw, customers=given.customers, orgs=given.orgs)
-    ids = topic_ids(settings, [given.raw])
+    ids = topic_ids(kafka_connection(settings), [given.raw])
     parts = replace(parts, topics=topics, topic_ids=ids, sensors=watched)
     role = asyncio.ensure_future(run_role(build_meter(parts), asyncio.Event()))
     done = asyncio.ensure_future(watched.done.wait())

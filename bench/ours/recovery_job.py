@@ -9,6 +9,7 @@ import uvloop
 
 from bench.ground import PARTITIONS, settings_of
 from bench.stopwatch import Stopwatch
+from connectors.connections import kafka_connection
 from connectors.kafka.admin import topic_ids
 from connectors.kafka.security import aiokafka_config
 from schemas.topics import TopicNames
@@ -20,9 +21,10 @@ async def main(bootstrap: str, prefix: str) -> None:
     """Open every ledger under `prefix`; counts the identities restored."""
     settings = settings_of(bootstrap, prefix)
     topics = TopicNames.with_prefix(prefix)
-    topic_id = topic_ids(settings, [topics.raw])[topics.raw]
+    kafka = kafka_connection(settings)
+    topic_id = topic_ids(kafka, [topics.raw])[topics.raw]
     place = LedgerPlace(
-        aiokafka_config(settings), topics, topic_id, PARTITIONS, f"{prefix}meterbridge-meter", settings.deployment_name
+        aiokafka_config(kafka), topics, topic_id, PARTITIONS, f"{prefix}meterbridge-meter", settings.deployment_name
     )
     shelf = LedgerShelf(time.monotonic)
     ledgers = [Ledger(number, place, shelf, lambda: time.time_ns() // 1000) for number in range(PARTITIONS)]

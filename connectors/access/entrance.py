@@ -8,19 +8,19 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import structlog
-from pydantic import SecretStr
 
 from connectors.access.jwks import ANSWER_S, KeySet
 from connectors.access.key_ring import KeyRing
 from connectors.access.oidc import Users
 from connectors.audit.tail import Tips
+from connectors.connections import kafka_connection, postgres_url, revealed
 from connectors.http.api.access import Credentials, Doorman, FixedKeys
 from connectors.http.api.audit import Audit, Writer
 from connectors.http.api.endpoints import Endpoint
 from connectors.http.api.keys import KeyDesk, key_endpoints
 from connectors.http.origins import Origins
 from connectors.postgres.api_keys import PostgresKeys
-from connectors.postgres.pool import Database, postgres_url
+from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from schemas.topics import TopicNames
 
@@ -33,7 +33,7 @@ class Entrance:
     def __init__(self, settings: Settings, writer: Writer) -> None:
         self._settings = settings
         topic = TopicNames.with_prefix(settings.topic_prefix).audit
-        self._tips = Tips(settings, time.monotonic)
+        self._tips = Tips(kafka_connection(settings), topic, time.monotonic)
         self._audit = Audit(writer, topic, time.monotonic, lambda: time.time_ns() // 1000, self._tips.tip)
         self._database = Database(postgres_url(settings), size=2) if settings.postgres_url is not None else None
         self._ring = KeyRing(PostgresKeys(self._database), time.monotonic, _now) if self._database is not None else None
@@ -68,7 +68,8 @@ class Entrance:
 
     def _kinds(self) -> list[Credentials]:
         settings = self._settings
-        kinds: list[Credentials] = [FixedKeys(_revealed(settings.litellm_master_key), _revealed(settings.lago_api_key))]
+        fixed = FixedKeys(revealed(settings.litellm_master_key) or None, revealed(settings.lago_api_key) or None)
+        kinds: list[Credentials] = [fixed]
         if self._ring is not None:
             kinds.append(self._ring)
         if (issuer := settings.oidc_issuer) is not None:
@@ -87,10 +88,6 @@ class Entrance:
             postgres_url(self._settings)
             raise AssertionError("postgres_url has raised")
         return PostgresKeys(self._database)
-
-
-def _revealed(key: SecretStr | None) -> str | None:
-    return key.get_secret_value() if key is not None else None
 
 
 def _now() -> datetime:

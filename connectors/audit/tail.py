@@ -9,10 +9,9 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from connectors.audit.chain import Line, Tip, after, line_of, tip_of
+from connectors.kafka.connection import KafkaConnection
 from connectors.operations.scan import asked, reader
-from connectors.settings import Settings
 from schemas.errors import Unavailable
-from schemas.topics import TopicNames
 
 #: One question to Kafka may take so long, and reading what is new; seconds.
 _ANSWER_S, _READ_S = 5.0, 20.0
@@ -23,11 +22,11 @@ FRESH_S: Final = 0.2
 
 
 class Tail:
-    """Follows the end of the topic; not for several threads at once."""
+    """Follows the end of the audit topic, by its full name; not for several threads at once."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._topic = TopicNames.with_prefix(settings.topic_prefix).audit
+    def __init__(self, kafka: KafkaConnection, topic: str) -> None:
+        self._kafka = kafka
+        self._topic = topic
         self._consumer: Consumer | None = None
         self._next = -1
         self._tip = Tip()
@@ -36,7 +35,7 @@ class Tail:
         """Read to the end as it is now. Raises: Unavailable `kafka_unavailable`."""
         try:
             if self._consumer is None:
-                self._consumer = reader(self._settings)
+                self._consumer = reader(self._kafka)
             low, high = self._ends(self._consumer)
             if not low <= self._next <= high:
                 self._begin(self._consumer, low, high)
@@ -51,7 +50,7 @@ class Tail:
     def whole(self) -> tuple[list[Line], bool]:
         """Every line that the topic has, and whether none has expired from it. Raises: Unavailable."""
         try:
-            consumer = self._consumer = self._consumer or reader(self._settings)
+            consumer = self._consumer = self._consumer or reader(self._kafka)
             low, high = self._ends(consumer)
             return self._read(consumer, low, high), low == 0
         except KafkaException as error:
@@ -102,8 +101,8 @@ class Tips:
         monotonic: seconds.
     """
 
-    def __init__(self, settings: Settings, monotonic: Callable[[], float]) -> None:
-        self._tail = Tail(settings)
+    def __init__(self, kafka: KafkaConnection, topic: str, monotonic: Callable[[], float]) -> None:
+        self._tail = Tail(kafka, topic)
         self._monotonic = monotonic
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")

@@ -9,8 +9,9 @@ import typer
 from connectors.audit.chain import Line, Tip
 from connectors.commands.base import one_sentence, say, settings_of_command
 from connectors.commands.sentences import fail
+from connectors.connections import deployment_of, postgres_url
 from connectors.operations.audit_verify import seen_in_table, table_verified, topic_verified
-from connectors.postgres.pool import Database, postgres_url
+from connectors.postgres.pool import Database
 from connectors.settings import Settings
 
 
@@ -25,10 +26,11 @@ def verify(head: str, *, as_json: bool) -> None:
 
 
 async def _verified(settings: Settings, noted: Tip | None) -> dict[str, Any]:
+    deployment = deployment_of(settings)
     database = None if settings.postgres_url is None else Database(postgres_url(settings), size=1)
     try:
-        seen = await seen_in_table(settings, database) if database is not None else (0, {})
-        verdict, lines = await asyncio.to_thread(topic_verified, settings, noted)
+        seen = await seen_in_table(deployment.topics.audit, database) if database is not None else (0, {})
+        verdict, lines = await asyncio.to_thread(topic_verified, deployment.kafka, deployment.topics.audit, noted)
         row = None
         if database is not None:
             row = await table_verified(database, lines, *seen, from_the_beginning=_complete(lines))

@@ -22,14 +22,16 @@ from connectors.commands.base import (
     table_of,
 )
 from connectors.commands.sentences import fail
+from connectors.connections import deployment_of, postgres_url, revealed
 from connectors.litellm.spend_logs import spend_logs
 from connectors.operations.audit import audited
 from connectors.operations.backfill import Backfill
+from connectors.operations.deployment import Deployment
 from connectors.operations.elements import csv_rows, json_lines
 from connectors.operations.filled import Filled, no_price_yet
 from connectors.operations.filled import told as filled_as_json
 from connectors.operations.sending import Sender
-from connectors.postgres.pool import Database, postgres_url
+from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from connectors.shown import shown
 from connectors.terminal import when_interrupted
@@ -60,16 +62,17 @@ def backfill(
     """`meterbridge backfill`."""
     with one_sentence(OSError):
         settings = settings_of_command()
-        sender = None if dry_run else Sender(settings)
+        deployment = deployment_of(settings)
+        sender = None if dry_run else Sender(deployment.kafka)
         trusted_us = None if trust_log_from is None else moment_us(trust_log_from)
         database = Database(postgres_url(settings), size=1)
-        job = Backfill(settings, database, sender, shape, duration_s(patience), trusted_us)
+        job = Backfill(deployment, database, sender, shape, duration_s(patience), trusted_us)
         cut = json_lines if source == JSONL else partial(csv_rows, delimiter=checked_delimiter(delimiter))
         elements = _elements(settings, source, file, cut, since, until, overlap, checkpoint)
         keep = _keeper(checkpoint) if source == LITELLM_DB and not dry_run else None
         with progress("calls", 0, quiet=as_json) as told:
             target = {"source": source, **({"trust_log_from": trust_log_from} if trust_log_from else {})}
-            done = asyncio.run(_filled(settings, job, elements, target, why, told, keep))
+            done = asyncio.run(_filled(deployment, job, elements, target, why, told, keep))
     answer = {"dry_run": dry_run, **filled_as_json(done)}
     say(answer, as_json=as_json, table=lambda: _table(answer, done, dry_run))
     if not done.whole:
@@ -77,7 +80,7 @@ def backfill(
 
 
 async def _filled(
-    settings: Settings,
+    deployment: Deployment,
     job: Backfill,
     elements: Elements,
     target: dict[str, str],
@@ -93,7 +96,7 @@ async def _filled(
     try:
         when_interrupted(lambda: f"{job.done.read} calls were read; run it again, what was sent is known then.")
         if job.sender is not None:
-            audited(settings, job.sender, "backfill", target, reason=why)
+            audited(deployment, job.sender, "backfill", target, reason=why)
         return await job.run(elements, stored)
     finally:
         job.database.terminate()
@@ -117,7 +120,7 @@ def _elements(
         if checkpoint is not None and checkpoint.exists():
             last = datetime.fromisoformat(checkpoint.read_text(encoding="utf-8").strip())
             begin = last - timedelta(seconds=duration_s(overlap))
-        return _from_database(url.get_secret_value(), begin, to_datetime(moment_us(until)))
+        return _from_database(revealed(url), begin, to_datetime(moment_us(until)))
     if file is None:
         fail(f"--source {source} needs --file; - is stdin.", 2)
     return _from_file(file, cut)

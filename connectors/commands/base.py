@@ -67,7 +67,7 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
     except expected as error:
         fail(str(error), 1)
     except Exception as error:
-        if sentence := kafka_sentence(error, load_settings):
+        if sentence := kafka_sentence(error, lambda: load_settings().kafka_bootstrap_servers):
             fail(sentence, 1)
         raise
 

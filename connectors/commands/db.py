@@ -8,11 +8,11 @@ import typer
 
 from connectors.commands.base import duration_s, moment_us, one_sentence, say, settings_of_command, table_of
 from connectors.commands.sentences import fail
+from connectors.connections import deployment_of, postgres_url
 from connectors.operations.audit import audited
 from connectors.operations.sending import Sender
 from connectors.postgres.migrate import make_roles, pending
 from connectors.postgres.migrate import migrate as bring
-from connectors.postgres.pool import postgres_url
 from connectors.postgres.prune import Pruned, prunable
 from connectors.postgres.prune import prune as forget
 from connectors.postgres.unprojected import KeptAside, unprojected_records
@@ -57,8 +57,9 @@ def prune(older_than: str, why: str, *, dry_run: bool, as_json: bool) -> None:
         found = asyncio.run(prunable(url, before))
         audit_id = ""
         if not dry_run and found.total:
+            deployment = deployment_of(settings)
             target = {"older_than": older_than, "months": ",".join(found.months)}
-            audit_id = audited(settings, Sender(settings), "db.prune", target, reason=why, count=found.total)
+            audit_id = audited(deployment, Sender(deployment.kafka), "db.prune", target, reason=why, count=found.total)
             found = asyncio.run(forget(url, before))
     answer = {
         "dry_run": dry_run,

@@ -3,10 +3,14 @@
 import typer
 
 from connectors.commands.base import one_sentence
+from connectors.connections import environment_of_others, revealed
 from connectors.demo import run_demo
+from connectors.settings import load_settings
 
 
 def demo(rate: int, seconds: int, lago: str | None) -> None:
     """`meterbridge demo`."""
     with one_sentence():
-        raise typer.Exit(run_demo(rate=rate, seconds=seconds, lago_url=lago))
+        key = revealed(load_settings().lago_api_key) if lago is not None else ""
+        environ = environment_of_others()
+        raise typer.Exit(run_demo(rate=rate, seconds=seconds, environ=environ, lago_url=lago, lago_key=key))

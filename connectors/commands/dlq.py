@@ -7,7 +7,9 @@ from typing import Any
 
 from connectors.commands.base import moment_ms, moment_us, one_sentence, progress, say, settings_of_command, table_of
 from connectors.commands.sentences import fail
+from connectors.connections import deployment_of, revealed
 from connectors.operations.audit import audited
+from connectors.operations.deployment import Deployment
 from connectors.operations.letter_reasons import unknown_reason
 from connectors.operations.letters import KINDS, Filters, Letter, unresolved
 from connectors.operations.overruling import ACCEPTABLE
@@ -24,8 +26,8 @@ def list_letters(
 ) -> None:
     """`meterbridge dlq list`."""
     with one_sentence():
-        settings = settings_of_command()
-        letters = list(_found(settings, kind, _filters(reason, customer, since, until)))
+        deployment = deployment_of(settings_of_command())
+        letters = list(_found(deployment, kind, _filters(reason, customer, since, until)))
         by_reason = _sums(letters)
         shown = [_line(letter) for letter in letters[:limit]]
     answer = {"letters": shown, "by_reason": by_reason, "count": len(letters)}
@@ -39,7 +41,7 @@ def show(letter: str, *, as_json: bool) -> None:
         kind = letter.partition("/")[0]
         if kind not in KINDS:
             fail("a letter's id is <events or calls>/<partition>/<offset>.", 2)
-        found = next(_found(settings_of_command(), kind, Filters(letter=letter)), None)
+        found = next(_found(deployment_of(settings_of_command()), kind, Filters(letter=letter)), None)
     if found is None:
         fail(f"no dead letter {letter}: it was dealt with, or never died.", 1)
     value = found.value.decode(errors="replace")
@@ -99,7 +101,7 @@ def purge(
 def _check_reason(kind: str, reason: str) -> None:
     """After the answer: scripts read that nothing was found, and see why by the exit code."""
     with one_sentence():
-        if sentence := unknown_reason(load_settings(), kind, reason):
+        if sentence := unknown_reason(deployment_of(load_settings()), kind, reason):
             fail(sentence, 2)
 
 
@@ -117,7 +119,7 @@ def _act(
     as_json: bool,
 ) -> None:
     if dry_run:
-        letters = list(islice(_found(settings, kind, filters), limit))
+        letters = list(islice(_found(deployment_of(settings), kind, filters), limit))
         answer: dict[str, Any] = {"dry_run": True, "count": len(letters), "by_reason": _sums(letters)}
         say(answer, as_json=as_json, table=lambda: _table(letters[:20], _sums(letters), len(letters)))
         return
@@ -144,20 +146,23 @@ async def _acted(
     *,
     quiet: bool,
 ) -> Done:
-    sender = Sender(settings)
+    deployment = deployment_of(settings)
+    sender = Sender(deployment.kafka)
     url = settings.postgres_url
-    database = Database(url.get_secret_value(), size=1) if url is not None else None
+    database = Database(revealed(url), size=1) if url is not None else None
     trusted_us = None if trusted is None else moment_us(trusted)
     try:
-        async with desk(settings, sender, database, trusted_us) as at:
-            letters = await asyncio.to_thread(lambda: list(islice(_found(settings, kind, filters), limit)))
+        async with desk(deployment, sender, database, trusted_us) as at:
+            letters = await asyncio.to_thread(lambda: list(islice(_found(deployment, kind, filters), limit)))
             usd = _total(letters)
             target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.letter}
             if trusted is not None:
                 target["trust_log_from"] = trusted
             if accept:
                 target["accept"] = accept
-            audit_id = audited(settings, sender, f"dlq.{action}", target, reason=why, count=len(letters), cost_usd=usd)
+            audit_id = audited(
+                deployment, sender, f"dlq.{action}", target, reason=why, count=len(letters), cost_usd=usd
+            )
             with progress(action, len(letters), quiet=quiet) as told:
                 if action == "purge":
                     return await at.purge(letters, audit_id, told)
@@ -167,14 +172,14 @@ async def _acted(
             database.terminate()
 
 
-def _found(settings: Settings, kind: str, filters: Filters) -> Iterator[Letter]:
+def _found(deployment: Deployment, kind: str, filters: Filters) -> Iterator[Letter]:
     kinds: tuple[str, ...] = KINDS if kind == "both" else (kind,)
     if not set(kinds) <= set(KINDS):
         fail("--kind takes events, calls or both.", 2)
     if filters.letter:
         kinds = tuple(one for one in kinds if filters.letter.startswith(one + "/"))
     for one in kinds:
-        yield from unresolved(settings, one, filters)
+        yield from unresolved(deployment, one, filters)
 
 
 def _filters(reason: str, customer: str, since: str | None, until: str | None, letter: str = "") -> Filters:

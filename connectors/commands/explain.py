@@ -10,6 +10,7 @@ from rich.console import Group
 
 from connectors.commands.base import duration_s, moment_us, one_sentence, say, settings_of_command, table_of
 from connectors.commands.sentences import fail
+from connectors.connections import postgres_url
 from connectors.operations.explain import (
     CallRow,
     EventStory,
@@ -18,7 +19,7 @@ from connectors.operations.explain import (
     stories_of_request,
     story_of_event,
 )
-from connectors.postgres.pool import Database, postgres_url
+from connectors.postgres.pool import Database
 from connectors.shown import shown
 from schemas.moments import SECOND_US, to_datetime
 from schemas.money import ZERO, add, plain

@@ -9,10 +9,11 @@ import typer
 
 from connectors.commands.base import moment_us, one_sentence, progress, say, settings_of_command, table_of
 from connectors.commands.sentences import fail
+from connectors.connections import deployment_of
+from connectors.operations.deployment import Deployment
 from connectors.operations.held import matching, order_write_off, order_write_off_of_all
 from connectors.operations.ledgers import Held, held_of
 from connectors.operations.sending import Sender
-from connectors.settings import Settings
 from schemas.moments import to_iso
 from schemas.money import ZERO, add, plain
 
@@ -23,7 +24,9 @@ _SHOWN = 1000
 def list_held(customer: str, match: str, *, as_json: bool) -> None:
     """`meterbridge held list`."""
     with one_sentence():
-        found = [one for one in _read(settings_of_command(), quiet=as_json) if customer in ("", one.customer)]
+        found = [
+            one for one in _read(deployment_of(settings_of_command()), quiet=as_json) if customer in ("", one.customer)
+        ]
         found = matching(found, match) if match else found
     say(_answer(found), as_json=as_json, table=lambda: _table(found))
 
@@ -35,8 +38,8 @@ def write_off(*, customer: str, match: str, why: str, until: str, yes: bool, dry
     asks = bool(match) and not yes and not dry_run
     until_us = time.time_ns() // 1000 if until == "0s" else moment_us(until)
     with one_sentence():
-        settings = settings_of_command()
-        read = [one for one in _read(settings, quiet=as_json) if one.first_us <= until_us]
+        deployment = deployment_of(settings_of_command())
+        read = [one for one in _read(deployment, quiet=as_json) if one.first_us <= until_us]
         found = matching(read, match) if match else [one for one in read if one.customer == customer]
         if not found:
             fail(f"nothing is held for {match or customer!r} up to then.", 1)
@@ -44,9 +47,9 @@ def write_off(*, customer: str, match: str, why: str, until: str, yes: bool, dry
             dry_run = not _agreed(found, as_json=as_json)
         audit_id = ""
         if not dry_run and match:
-            audit_id = order_write_off_of_all(settings, Sender(settings), found, match, until_us, why)
+            audit_id = order_write_off_of_all(deployment, Sender(deployment.kafka), found, match, until_us, why)
         elif not dry_run:
-            audit_id = order_write_off(settings, Sender(settings), found, until_us, why)
+            audit_id = order_write_off(deployment, Sender(deployment.kafka), found, until_us, why)
     answer = {**_answer(found), "dry_run": dry_run, "audit_id": audit_id}
     does = "Would be written off" if dry_run else "Ordered"
     say(answer, as_json=as_json, table=lambda: _table(found, f"{does}: {_sums(answer)}"))
@@ -65,9 +68,9 @@ def _sums(answer: dict[str, Any]) -> str:
     return f"{answer['customers']} customers, {answer['calls']} calls, {answer['usd']} USD"
 
 
-def _read(settings: Settings, *, quiet: bool) -> list[Held]:
-    with progress("reading ledgers", settings.kafka_partitions, quiet=quiet) as told:
-        return asyncio.run(held_of(settings, lambda _partition: told(1)))
+def _read(deployment: Deployment, *, quiet: bool) -> list[Held]:
+    with progress("reading ledgers", deployment.partitions, quiet=quiet) as told:
+        return asyncio.run(held_of(deployment, lambda _partition: told(1)))
 
 
 def _answer(found: list[Held]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from connectors.account_books import AccountBooks
 from connectors.commands.base import checked_delimiter, one_sentence, progress, say, settings_of_command, table_of
 from connectors.commands.own_books import own_books
 from connectors.commands.sentences import fail
+from connectors.connections import deployment_of
 from connectors.operations.audit import audited
 from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows, columns_of
 from connectors.operations.imports import Import, Imported, Kind
@@ -77,7 +78,9 @@ async def _imported(
     async with own_books(settings, _AT_ONCE[what]) as books:
         if not dry_run:
             target = {"what": what, "file": file.name}
-            await asyncio.to_thread(audited, settings, Sender(settings), f"import.{what}", target, reason=why)
+            deployment = deployment_of(settings)
+            sender = Sender(deployment.kafka)
+            await asyncio.to_thread(audited, deployment, sender, f"import.{what}", target, reason=why)
         of = _kind(books, what, dry_run=dry_run)
         job: Import[Any] = Import(of, _AT_ONCE[what], _PATIENCE_S, told)
         when_interrupted(lambda: f"{job.done.read} rows were read; run it again, what was done stays done.")

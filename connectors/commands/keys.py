@@ -11,11 +11,12 @@ from connectors.access.keys import ApiKey, expiring, mint, successor
 from connectors.access.scopes import EVERYTHING, SCOPES
 from connectors.commands.base import duration_s, one_sentence, say, settings_of_command, table_of
 from connectors.commands.sentences import fail
+from connectors.connections import deployment_of, postgres_url
 from connectors.http.api.keys import MAX_OVERLAP_HOURS, Prefix, key_shown
 from connectors.operations.audit import audited, who
 from connectors.operations.sending import Sender
 from connectors.postgres.api_keys import PostgresKeys
-from connectors.postgres.pool import Database, postgres_url
+from connectors.postgres.pool import Database
 from connectors.settings import Settings
 
 T = TypeVar("T")
@@ -111,7 +112,8 @@ async def _recorded(settings: Settings, action: str, of: list[ApiKey], do: Calla
     target["scopes"] = " ".join(sorted(of[-1].scopes))
     target |= {} if of[-1].orgs is None else {"orgs": " ".join(sorted(of[-1].orgs))}
     target |= {} if of[-1].prefixes is None else {"customer_prefixes": " ".join(sorted(of[-1].prefixes))}
-    await asyncio.to_thread(audited, settings, Sender(settings), action, target, count=1)
+    deployment = deployment_of(settings)
+    await asyncio.to_thread(audited, deployment, Sender(deployment.kafka), action, target, count=1)
     await do()
 
 

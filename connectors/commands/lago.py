@@ -11,6 +11,7 @@ import typer
 from connectors.commands.base import one_sentence, say, settings_of_command, table_of
 from connectors.commands.own_books import own_books
 from connectors.commands.sentences import fail, tell
+from connectors.connections import deployment_of, postgres_url, revealed
 from connectors.lago.client import LagoClient, LagoRejected, lago_http
 from connectors.lago.setup import Report, Setup
 from connectors.operations.after_end import PAGE, Ends, Lost, Told, billed_orgs, dollars_of, pages
@@ -19,7 +20,7 @@ from connectors.operations.overtaken import late_of, still_lost
 from connectors.operations.rebilling import Rebilling, receipts_are_read
 from connectors.operations.sending import Sender
 from connectors.orgs.truth import OrgTruth
-from connectors.postgres.pool import Database, postgres_url
+from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from connectors.shown import shown
 from schemas.customers import OrgRecord
@@ -64,7 +65,7 @@ async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: b
     database = Database(postgres_url(settings), size=1)
     try:
         async with own_books(settings, 1) as books:
-            await receipts_are_read(settings, database)
+            await receipts_are_read(deployment_of(settings), database)
             tables = books.customers.table, books.orgs.table
             truth = OrgTruth(*tables, books.org_records, books.lago, now_us=_now_us)
             ends, known, found = Ends(books.lago), {}, []
@@ -95,7 +96,7 @@ async def _act(
 ) -> list[Lost]:
     """What is found now that nobody else bills again; what can be is billed."""
     found = []
-    async with Rebilling(settings, database) as desk:
+    async with Rebilling(deployment_of(settings), database) as desk:
         for told, late in known.values():
             left = [*await _lost(settings, database, told), *await _still(settings, database, told, late)]
             found += left
@@ -119,7 +120,8 @@ async def _still(settings: Settings, database: Database, told: Told, late: list[
 def _audited(settings: Settings, able: list[Lost], why: str) -> None:
     target = {"events": str(len(able)), "org": able[0].org_id}
     usd = dollars_of(able)
-    audited(settings, Sender(settings), "lago.rebill", target, reason=why, count=len(able), cost_usd=usd)
+    deployment = deployment_of(settings)
+    audited(deployment, Sender(deployment.kafka), "lago.rebill", target, reason=why, count=len(able), cost_usd=usd)
 
 
 def _now_us() -> int:
@@ -152,7 +154,7 @@ async def _set_up(settings: Settings, *, only_check: bool) -> Report:
     if settings.lago_api_key is None:
         fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
     async with lago_http(settings.lago_timeout, 1) as http:
-        client = LagoClient(http, settings.lago_api_url, settings.lago_api_key.get_secret_value())
+        client = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key))
         return await Setup(client, settings.lago_event_code, settings.lago_webhook_url, only_check=only_check).run()
 
 

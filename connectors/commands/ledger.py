@@ -8,9 +8,10 @@ import typer
 
 from connectors.commands.base import moment_us, one_sentence, say, settings_of_command, table_of
 from connectors.commands.sentences import fail
+from connectors.connections import deployment_of
+from connectors.operations.deployment import Deployment
 from connectors.operations.ledger_init import carry_out, place_of, plans
 from connectors.operations.sending import Sender
-from connectors.settings import Settings
 from schemas.errors import MeterbridgeError
 from schemas.moments import to_iso
 from streams.beginning import EARLIEST, LATEST, Beginning, From
@@ -20,11 +21,11 @@ def init(since: str, why: str, partition: int | None, *, yes: bool, dry_run: boo
     """`meterbridge ledger init`."""
     wanted = _wanted(since, partition)
     with one_sentence():
-        settings = settings_of_command()
-        if partition is not None and partition >= settings.kafka_partitions:
+        deployment = deployment_of(settings_of_command())
+        if partition is not None and partition >= deployment.partitions:
             fail(f"there is no partition {partition}.", 2)
-        partitions = list(range(settings.kafka_partitions)) if partition is None else [partition]
-        told, wrong = asyncio.run(_done(settings, partitions, wanted, why, do=yes and not dry_run))
+        partitions = list(range(deployment.partitions)) if partition is None else [partition]
+        told, wrong = asyncio.run(_done(deployment, partitions, wanted, why, do=yes and not dry_run))
     answer = {"ledgers": told, "done": yes and not dry_run}
     say(answer, as_json=as_json, table=lambda: table_of(tuple(told[0]), [tuple(one.values()) for one in told]))
     if wrong or not any(one["next"] != "" for one in told):
@@ -32,15 +33,15 @@ def init(since: str, why: str, partition: int | None, *, yes: bool, dry_run: boo
 
 
 async def _done(
-    settings: Settings, partitions: list[int], wanted: From, why: str, *, do: bool
+    deployment: Deployment, partitions: list[int], wanted: From, why: str, *, do: bool
 ) -> tuple[list[dict[str, Any]], bool]:
-    place = place_of(settings)
-    sender = Sender(settings)
+    place = place_of(deployment)
+    sender = Sender(deployment.kafka)
     told, wrong = [], False
     for number, found in zip(partitions, await plans(place, partitions, wanted), strict=True):
         audit_id = ""
         if isinstance(found, Beginning) and found.reason and do:
-            audit_id = await carry_out(settings, sender, place, found, wanted, why)
+            audit_id = await carry_out(deployment, sender, place, found, wanted, why)
         wrong = wrong or isinstance(found, MeterbridgeError)
         told.append(_line(number, found, audit_id))
     return told, wrong

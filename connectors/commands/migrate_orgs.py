@@ -13,7 +13,9 @@ from connectors.account_books import now_us
 from connectors.commands.base import one_sentence, progress, say, settings_of_command, table_of
 from connectors.commands.own_books import own_books
 from connectors.commands.sentences import fail
+from connectors.connections import deployment_of, postgres_url
 from connectors.operations.audit import audited
+from connectors.operations.deployment import Deployment
 from connectors.operations.loose_ends import loose_ends, settled_us
 from connectors.operations.org_migration import (
     ALREADY,
@@ -28,7 +30,6 @@ from connectors.operations.org_migration import (
 )
 from connectors.operations.sending import Sender
 from connectors.operations.user_orgs import UserOrg, read_file, read_query
-from connectors.postgres.pool import postgres_url
 from connectors.settings import Settings
 
 DRY_RUN, EXECUTE, VERIFY = "dry_run", "execute", "verify"
@@ -80,29 +81,30 @@ async def _migration(settings: Settings) -> AsyncIterator[OrgMigration]:
     """The writers of the management API, in this process. Raises: TopicProblem, Unavailable."""
     if settings.lago_api_key is None:
         fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+    deployment = deployment_of(settings)
     async with own_books(settings, connections=2) as books:
         yield OrgMigration(
             books.billing,
             books.mappings,
             books.learner,
             books.customers.table,
-            announce=_announcer(settings),
-            loose=lambda: loose_ends(settings),
+            announce=_announcer(deployment),
+            loose=lambda: loose_ends(deployment),
             lead_us=books.lead_us,
-            settled_us=settled_us(settings),
+            settled_us=settled_us(deployment.policy, settings.max_retries, settings.retry_delay),
             now_us=now_us,
         )
 
 
-def _announcer(settings: Settings) -> Callable[[UserOrg, Sequence[str]], Any]:
+def _announcer(deployment: Deployment) -> Callable[[UserOrg, Sequence[str]], Any]:
     """Writes the audit line of one customer; the producer is made when the first is written."""
     senders: list[Sender] = []
 
     async def announce(entry: UserOrg, steps: Sequence[str]) -> None:
         if not senders:
-            senders.append(Sender(settings))
+            senders.append(Sender(deployment.kafka))
         target = {"user": entry.user_id, "org": entry.org_id, "steps": "; ".join(steps)}
-        await asyncio.to_thread(audited, settings, senders[0], "orgs.migrate", target, count=len(steps))
+        await asyncio.to_thread(audited, deployment, senders[0], "orgs.migrate", target, count=len(steps))
 
     return announce
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from connectors.account_books import AccountBooks
+from connectors.connections import kafka_connection, revealed, topic_layout
 from connectors.kafka.admin import check_topics
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.metered import InMemoryUsage
@@ -20,11 +21,10 @@ async def own_books(settings: Settings, connections: int) -> AsyncIterator[Accou
         TopicProblem: `topics`: they are missing or wrong.
         Unavailable: Kafka does not answer.
     """
-    if complaints := await asyncio.to_thread(check_topics, settings):
+    if complaints := await asyncio.to_thread(check_topics, kafka_connection(settings), topic_layout(settings)):
         raise TopicProblem("topics", " ".join(complaints))
     async with lago_http(settings.lago_timeout, connections) as http:
-        key = settings.lago_api_key
-        lago = LagoClient(http, settings.lago_api_url, key.get_secret_value() if key is not None else "")
+        lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key))
         books = AccountBooks(settings, lago, lambda _learner: InMemoryUsage())  # nothing is recorded by a command
         async with books.open():
             await books.mappings.ready()

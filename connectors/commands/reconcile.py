@@ -9,6 +9,7 @@ import typer
 
 from connectors.commands.base import moment_us, one_sentence, progress, say, settings_of_command
 from connectors.commands.sentences import fail
+from connectors.connections import deployment_of, postgres_url, revealed
 from connectors.lago.client import LagoClient, lago_http
 from connectors.operations.filled import Hour
 from connectors.operations.filled import told as filled_as_json
@@ -21,7 +22,7 @@ from connectors.operations.reconcile import (
     reconcile_litellm,
     reconcile_tables,
 )
-from connectors.postgres.pool import Database, postgres_url
+from connectors.postgres.pool import Database
 from connectors.settings import Settings
 from connectors.shown import shown
 from schemas.errors import Unavailable
@@ -51,17 +52,18 @@ async def _reconciled(
         fail("LITELLM_DATABASE_URL is not set: that is where LiteLLM keeps its spend logs.", 2)
     wanted = bool(lago or between)
     database = Database(postgres_url(settings), size=1) if wanted or settings.postgres_url is not None else None
-    report = await reconcile_ledgers(settings, told, database)
+    deployment = deployment_of(settings)
+    report = await reconcile_ledgers(deployment, told, database)
     if database is None:
         return report
     try:
         await _tables(database, report, wanted=wanted)
         if lago and key is not None:
             async with lago_http(settings.lago_timeout, 1) as http:
-                client = LagoClient(http, settings.lago_api_url, key.get_secret_value())
+                client = LagoClient(http, settings.lago_api_url, revealed(key))
                 await reconcile_lago(database, client, report, settings.lago_event_code)
         if between and litellm_url is not None:
-            await reconcile_litellm(settings, database, litellm_url.get_secret_value(), *between, report)
+            await reconcile_litellm(deployment, database, revealed(litellm_url), *between, report)
     finally:
         database.terminate()
     return report

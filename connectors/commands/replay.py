@@ -5,6 +5,7 @@ from typing import Any
 
 from connectors.commands.base import moment_us, one_sentence, progress, say, settings_of_command, table_of
 from connectors.commands.sentences import fail
+from connectors.connections import deployment_of
 from connectors.operations.audit import audited
 from connectors.operations.replay import Contents, Replay
 from connectors.operations.sending import Sender
@@ -19,15 +20,15 @@ def replay(
     if since_us >= until_us:
         fail("--from is not before --to.", 2)
     with one_sentence():
-        settings = settings_of_command()
-        planned = Replay.planned(settings, since_us // 1000, until_us // 1000, into, customer)
+        deployment = deployment_of(settings_of_command())
+        planned = Replay.planned(deployment, since_us // 1000, until_us // 1000, into, customer)
         if dry_run:
             with progress("reading", planned.stretch.offsets, quiet=as_json) as passed:
                 contents = planned.contents(passed)
             say(_answer(contents), as_json=as_json, table=lambda: _table(contents))
             return
-        sender = Sender(settings)
-        audited(settings, sender, "replay", planned.asked(), reason=why, count=planned.stretch.offsets)
+        sender = Sender(deployment.kafka)
+        audited(deployment, sender, "replay", planned.asked(), reason=why, count=planned.stretch.offsets)
         with progress("replaying", planned.stretch.offsets, quiet=as_json) as passed:
             count = planned.run(sender, checkpoint, passed)
     answer = {"into": planned.into, "records": count}

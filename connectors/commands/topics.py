@@ -4,6 +4,7 @@ import typer
 
 from connectors.commands.base import one_sentence, say, settings_of_command
 from connectors.commands.sentences import tell
+from connectors.connections import kafka_connection, topic_layout
 from connectors.kafka.acls import acls, command_lines
 from connectors.kafka.admin import check_topics, create_topics, wrong_topics
 from schemas.topics import TopicNames
@@ -13,8 +14,9 @@ def create(*, as_json: bool) -> None:
     """`meterbridge topics create`."""
     with one_sentence():
         settings = settings_of_command()
-        done = create_topics(settings)
-        wrong = wrong_topics(settings) if done.existed else []
+        kafka, layout = kafka_connection(settings), topic_layout(settings)
+        done = create_topics(kafka, layout)
+        wrong = wrong_topics(kafka, layout) if done.existed else []
     lines = [f"{len(done.created)} topics created, {len(done.existed)} were there.", *done.created]
     say({"created": done.created, "existed": done.existed}, as_json=as_json, table=lambda: "\n".join(lines))
     for complaint in wrong:
@@ -26,7 +28,8 @@ def create(*, as_json: bool) -> None:
 def check(*, as_json: bool) -> None:
     """`meterbridge topics check`."""
     with one_sentence():
-        complaints = check_topics(settings_of_command())
+        settings = settings_of_command()
+        complaints = check_topics(kafka_connection(settings), topic_layout(settings))
     if as_json:
         say({"right": not complaints, "complaints": complaints}, as_json=True, table=str)
     for complaint in complaints:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from connectors.addresses import bare_place, kafka_away, lago_address, postgres_address
+from connectors.connections import revealed
 from connectors.lago.errors import LagoIntegrationError
 from connectors.settings import Settings
 from schemas.errors import ConfigurationError, MeterbridgeError, Unavailable
@@ -19,7 +20,7 @@ _REFUSED: Final = ("http_401", "http_403")
 def with_address(error: MeterbridgeError, settings: Callable[[], Settings]) -> str:
     """The error in words, and what to change where it is about a neighbour that cannot be reached."""
     if error.reason in _KAFKA:
-        return kafka_away(error.detail, settings) or str(error)
+        return kafka_away(error.detail, lambda: settings().kafka_bootstrap_servers) or str(error)
     try:
         told = _told(error, settings())
     except ConfigurationError:
@@ -29,13 +30,13 @@ def with_address(error: MeterbridgeError, settings: Callable[[], Settings]) -> s
 
 def _told(error: MeterbridgeError, settings: Settings) -> str:
     if error.reason in _POSTGRES and settings.postgres_url is not None:
-        return f"asked at {postgres_address(settings)}"
+        return f"asked at {postgres_address(revealed(settings.postgres_url))}"
     if error.reason == _LITELLM and settings.litellm_database_url is not None:
-        return f"asked at LITELLM_DATABASE_URL: {bare_place(settings.litellm_database_url.get_secret_value())}"
+        return f"asked at LITELLM_DATABASE_URL: {bare_place(revealed(settings.litellm_database_url))}"
     if _is_lagos(error) and error.reason in _LAGO:
-        return f"asked at {lago_address(settings)}"
+        return f"asked at {lago_address(settings.lago_api_url)}"
     if _is_lagos(error) and error.reason in _REFUSED:
-        return f"Lago at {lago_address(settings)} refuses LAGO_API_KEY"
+        return f"Lago at {lago_address(settings.lago_api_url)} refuses LAGO_API_KEY"
     return ""
 
 

@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from connectors.settings import VARIABLES
 from schemas.errors import Unavailable
 
 #: Longer than the 10 s within which every command stops.
@@ -74,16 +73,9 @@ class Processes:
             child.wait()
 
 
-def inherited(*, loopback_only: bool) -> dict[str, str]:
-    """This process's environment without our own settings: the demo sets all of them itself.
-
-    Args:
-        loopback_only: without proxies too, which would carry loopback traffic away.
-    """
-    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-    if loopback_only:
-        kept = {name: value for name, value in kept.items() if not name.lower().endswith("_proxy")}
-    return kept
+def without_proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without proxies, which would carry loopback traffic away."""
+    return {name: value for name, value in environ.items() if not name.lower().endswith("_proxy")}
 
 
 def free_ports(count: int) -> list[int]:

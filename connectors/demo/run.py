@@ -5,7 +5,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,13 +25,15 @@ _DRAIN_S, _QUIET_S = 30.0, 3.0
 _LOOK_EVERY_S: Final = 0.5
 
 
-def run_demo(*, rate: int, seconds: int, lago_url: str | None = None) -> int:
+def run_demo(
+    *, rate: int, seconds: int, environ: Mapping[str, str], lago_url: str | None = None, lago_key: str = ""
+) -> int:
     """Run it; the exit code: 0 when the reconciliation is exact, 1 when not, 130 when interrupted.
 
     Args:
         rate: calls a second.
         seconds: how long calls are sent.
-        lago_url: a Lago to bill into, with LAGO_API_KEY; None = the sandbox, started here.
+        environ, lago_url, lago_key: see `built_stage`.
 
     Raises:
         MeterbridgeError: it cannot be run here and now; the logs are kept.
@@ -39,7 +41,7 @@ def run_demo(*, rate: int, seconds: int, lago_url: str | None = None) -> int:
     console = Console(highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="meterbridge-demo-"))
     try:
-        end = asyncio.run(_interruptible(_run(console, folder, rate, seconds, lago_url)))
+        end = asyncio.run(_interruptible(_run(console, folder, rate, seconds, environ, lago_url, lago_key)))
     except asyncio.CancelledError:
         shutil.rmtree(folder)
         console.print("Interrupted: everything is stopped.")
@@ -66,10 +68,18 @@ async def _interruptible(run: Coroutine[Any, Any, Reconciliation]) -> Reconcilia
     return await task
 
 
-async def _run(console: Console, folder: Path, rate: int, seconds: int, lago_url: str | None) -> Reconciliation:
+async def _run(
+    console: Console,
+    folder: Path,
+    rate: int,
+    seconds: int,
+    environ: Mapping[str, str],
+    lago_url: str | None,
+    lago_key: str,
+) -> Reconciliation:
     lago = "a Lago sandbox, " if lago_url is None else ""
     console.print(f"Starting a Kafka broker, {lago}ingress, api, meter, sink and retry ...", soft_wrap=True)
-    async with built_stage(folder, lago_url) as stage:
+    async with built_stage(folder, environ, lago_url, lago_key) as stage:
         console.print(
             f"Kafka on {stage.kafka}: librdkafka's in-process broker, {LIMITS}. For trying out only.", soft_wrap=True
         )

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,8 @@ import httpx
 from connectors.demo.cast import Org, orgs_of
 from connectors.demo.gauges import Gauges
 from connectors.demo.lago import METRIC, DemoLago
-from connectors.demo.processes import Processes, free_ports, inherited
+from connectors.demo.processes import Processes, free_ports, without_proxies
 from connectors.embedded.broker import embedded_broker
-from connectors.settings import load_settings
 from schemas.errors import ConfigurationError, Unavailable
 
 PARTITIONS: Final = 4
@@ -61,24 +60,27 @@ class Stage:
 
 
 @asynccontextmanager
-async def built_stage(folder: Path, lago_url: str | None) -> AsyncIterator[Stage]:
+async def built_stage(
+    folder: Path, environ: Mapping[str, str], lago_url: str | None, lago_key: str
+) -> AsyncIterator[Stage]:
     """Everything up and Lago prepared; all of it gone afterwards, but for the logs in `folder`.
 
     Args:
-        lago_url: a Lago to bill into, with LAGO_API_KEY; None = the sandbox, started here.
+        environ: what the processes inherit, without a setting of ours: the demo sets all of them itself.
+        lago_url: a Lago to bill into, with `lago_key`; None = the sandbox, started here.
 
     Raises:
         MeterbridgeError: something does not come up.
     """
     run = secrets.token_hex(4)
     sandbox_port, port, *metrics = free_ports(2 + len(_ROLES))
-    url, key = _lago_of(lago_url, sandbox_port)
+    url, key = _lago_of(lago_url, lago_key, sandbox_port)
     token, master_key = secrets.token_hex(16), secrets.token_hex(16)
     here = f"http://127.0.0.1:{port}"
     async with AsyncExitStack() as stack:
         kafka = stack.enter_context(embedded_broker(PARTITIONS))
-        environ = {
-            **inherited(loopback_only=lago_url is None),
+        given = {
+            **(without_proxies(environ) if lago_url is None else environ),
             **_WINDOWS,
             "TMPDIR": str(folder),
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
@@ -92,7 +94,7 @@ async def built_stage(folder: Path, lago_url: str | None) -> AsyncIterator[Stage
             "HOST": "127.0.0.1",
             "PORT": str(port),
         }
-        processes = Processes(folder, environ)
+        processes = Processes(folder, given)
         stack.callback(processes.stop)
         if lago_url is None:
             processes.start("lago-sandbox", "lago-sandbox", "--port", str(sandbox_port))
@@ -122,14 +124,13 @@ async def built_stage(folder: Path, lago_url: str | None) -> AsyncIterator[Stage
         yield stage
 
 
-def _lago_of(lago_url: str | None, sandbox_port: int) -> tuple[str, str]:
+def _lago_of(lago_url: str | None, lago_key: str, sandbox_port: int) -> tuple[str, str]:
     """Lago's address and API key. Raises: ConfigurationError."""
     if lago_url is None:
         return f"http://127.0.0.1:{sandbox_port}", "sandbox"
-    key = load_settings().lago_api_key
-    if key is None:
+    if not lago_key:
         raise ConfigurationError("LAGO_API_KEY", "LAGO_API_KEY is needed to bill into a Lago of your own")
-    return lago_url.rstrip("/").removesuffix("/api/v1"), key.get_secret_value()
+    return lago_url.rstrip("/").removesuffix("/api/v1"), lago_key
 
 
 async def _up(stage: Stage, lago: httpx.AsyncClient) -> bool:

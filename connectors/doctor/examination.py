@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from connectors.addresses import kafka_address
+from connectors.connections import revealed
 from connectors.doctor.catalogue import Finding, Severity
 from connectors.doctor.kafka_rules import is_named, judge_topics
 from connectors.doctor.lago_rules import SeenLago, judge_lago
@@ -88,7 +89,7 @@ async def examine(
     unread = ""
     running: Proxy | None = None
     if url is not None:
-        key = own.litellm_master_key.get_secret_value() if own.litellm_master_key else ""
+        key = revealed(own.litellm_master_key)
         running, unread = await _read(ask_proxy(http, url, key))
     seen = [*_both(proxy, running)]
     findings = judge_litellm(_merged(proxy, running), own) if proxy or running else []
@@ -98,7 +99,7 @@ async def examine(
     patients.append(Patient("Meterbridge's settings", tuple(judge_own(own))))
     if is_named(own):
         found, unread = await _read(judge_topics(own))
-        patients.append(Patient(f"Kafka's topics, {kafka_address(own)}", found or (), unread))
+        patients.append(Patient(f"Kafka's topics, {kafka_address(own.kafka_bootstrap_servers)}", found or (), unread))
     if with_lago:
         patients.append(await _lago(own, http))
     return Report(tuple(patients), working_yaml(_endpoint(proxy)))
@@ -141,7 +142,7 @@ async def _lago(own: Settings, http: httpx.AsyncClient) -> Patient:
     name = f"Lago, {own.lago_api_url}"
     if own.lago_api_key is None:
         return Patient(name, unread="LAGO_API_KEY is not set.")
-    lago = LagoClient(http, own.lago_api_url, own.lago_api_key.get_secret_value())
+    lago = LagoClient(http, own.lago_api_url, revealed(own.lago_api_key))
     try:
         store = (await lago.organization()).events_store
         metric, plans = await lago.metric(own.lago_event_code), await lago.plans()

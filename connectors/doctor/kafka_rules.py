@@ -2,6 +2,7 @@
 
 import asyncio
 
+from connectors.connections import kafka_connection, topic_layout
 from connectors.doctor.catalogue import Finding
 from connectors.kafka.admin import wrong_topics
 from connectors.settings import Settings
@@ -20,5 +21,5 @@ async def judge_topics(own: Settings) -> tuple[Finding, ...]:
     Raises:
         Unavailable: Kafka does not answer.
     """
-    wrong = await asyncio.to_thread(wrong_topics, own, _ANSWER_S)
+    wrong = await asyncio.to_thread(wrong_topics, kafka_connection(own), topic_layout(own), _ANSWER_S)
     return tuple(Finding("topic_loses_money" if one.stops else "topic_setting", one.sentence) for one in wrong)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from connectors.connections import all_revealed
 from connectors.doctor.catalogue import Finding
 from connectors.http.ingress.auth import WebhookAuth
 from connectors.litellm.recommended import NEEDED_BY_SPEND_LOGS, SAFE_VERSION
@@ -93,7 +94,7 @@ def _entries(proxy: Proxy, _own: Settings) -> Findings:
 
 def _credentials(proxy: Proxy, own: Settings) -> Findings:
     """The header that is sent, where it can be seen, is one the ingress takes."""
-    tokens = [token.get_secret_value() for token in own.webhook_token]
+    tokens = all_revealed(own.webhook_token)
     for callback in proxy.of(Kind.GENERIC):
         # Without an entry they are in GENERIC_LOGGER_HEADERS, of the proxy's environment.
         hidden = callback.headers is None and (callback.settings is None or proxy.settings is None)

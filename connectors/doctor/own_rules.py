@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from connectors.connections import revealed
 from connectors.doctor.catalogue import Finding
 from connectors.http.ingress.strength import LEAST_BYTES
 from connectors.settings import Settings
@@ -33,7 +34,7 @@ def _payers(own: Settings) -> Iterator[Finding]:
         yield Finding("client_names_payer", f"CUSTOMER_ID_FIELDS is {','.join(own.customer_id_fields)}.")
     if own.webhook_secret and not own.webhook_timestamp_required:
         yield Finding("signatures_never_expire", "WEBHOOK_SECRET is set, and WEBHOOK_TIMESTAMP_REQUIRED is not.")
-    if own.litellm_master_key is not None and len(own.litellm_master_key.get_secret_value()) < LEAST_BYTES:
+    if own.litellm_master_key is not None and len(revealed(own.litellm_master_key)) < LEAST_BYTES:
         yield Finding("short_master_key", f"LITELLM_MASTER_KEY is shorter than {LEAST_BYTES} characters.")
 
 

@@ -12,10 +12,10 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic, ResourceType
 
+from connectors.kafka.connection import KafkaConnection, TopicLayout
 from connectors.kafka.security import librdkafka_config
 from connectors.kafka.topic_rules import Complaint
 from connectors.kafka.topic_rules import complaints as complaints_of
-from connectors.settings import Settings
 from schemas.errors import TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, Topic, partition_count, topic_config
 
@@ -36,7 +36,7 @@ class TopicsCreated:
     existed: tuple[str, ...]
 
 
-def create_topics(settings: Settings, limit_s: float = LIMIT_S) -> TopicsCreated:
+def create_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = LIMIT_S) -> TopicsCreated:
     """Create what is missing of the catalogue; what exists is left as it is, so twice does nothing.
 
     Returns when the broker lists every topic.
@@ -45,11 +45,11 @@ def create_topics(settings: Settings, limit_s: float = LIMIT_S) -> TopicsCreated
         TopicProblem: the broker refuses one, e.g. for more copies than there are brokers.
         Unavailable: the broker does not answer; repeating is safe.
     """
-    admin = _admin(settings)
-    wanted = {settings.topic_prefix + topic.name: topic for topic in CATALOGUE}
+    admin = _admin(kafka)
+    wanted = {layout.prefix + topic.name: topic for topic in CATALOGUE}
     # What is there is not asked for again: the account may be allowed to create nothing.
     found = _partitions(_metadata(admin, limit_s)).keys()
-    created = _create(admin, {name: topic for name, topic in wanted.items() if name not in found}, settings, limit_s)
+    created = _create(admin, {name: topic for name, topic in wanted.items() if name not in found}, layout, limit_s)
     deadline = time.monotonic() + limit_s
     while wanted.keys() - _partitions(_metadata(admin, limit_s)).keys():
         if time.monotonic() > deadline:
@@ -58,7 +58,9 @@ def create_topics(settings: Settings, limit_s: float = LIMIT_S) -> TopicsCreated
     return TopicsCreated(created, tuple(name for name in wanted if name not in created))
 
 
-def check_topics(settings: Settings, limit_s: float = LIMIT_S, *, to_start: bool = False) -> list[str]:
+def check_topics(
+    kafka: KafkaConnection, layout: TopicLayout, limit_s: float = LIMIT_S, *, to_start: bool = False
+) -> list[str]:
     """What is wrong with the topics, a sentence each; empty when all is well.
 
     Args:
@@ -68,7 +70,7 @@ def check_topics(settings: Settings, limit_s: float = LIMIT_S, *, to_start: bool
         Unavailable: the broker does not answer.
     """
     sentences = []
-    for wrong in wrong_topics(settings, limit_s):
+    for wrong in wrong_topics(kafka, layout, limit_s):
         if to_start and not wrong.stops:
             log.warning("topic_setting", setting=wrong.setting, told=wrong.sentence)
         else:
@@ -76,19 +78,19 @@ def check_topics(settings: Settings, limit_s: float = LIMIT_S, *, to_start: bool
     return sentences
 
 
-def wrong_topics(settings: Settings, limit_s: float = LIMIT_S) -> list[Complaint]:
+def wrong_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = LIMIT_S) -> list[Complaint]:
     """What differs from the catalogue.
 
     Raises:
         Unavailable: the broker does not answer.
     """
-    admin = _admin(settings)
+    admin = _admin(kafka)
     cluster = _metadata(admin, limit_s)
     found = _partitions(cluster)
     complaints = []
     present = []
     for topic in CATALOGUE:
-        name, expected = settings.topic_prefix + topic.name, partition_count(topic, settings.kafka_partitions)
+        name, expected = layout.prefix + topic.name, partition_count(topic, layout.partitions)
         if name not in found:
             sentence = f"Topic {name} is missing: run `meterbridge topics create`."
             complaints.append(Complaint("missing", sentence, stops=True))
@@ -102,10 +104,10 @@ def wrong_topics(settings: Settings, limit_s: float = LIMIT_S) -> list[Complaint
             complaints.append(Complaint("partitions", sentence, stops=True))
     if _embedded(cluster):
         return complaints
-    return complaints + _wrong_settings(admin, cluster, present, settings, limit_s)
+    return complaints + _wrong_settings(admin, cluster, present, layout, limit_s)
 
 
-def topic_ids(settings: Settings, names: Iterable[str], limit_s: float = LIMIT_S) -> dict[str, str]:
+def topic_ids(kafka: KafkaConnection, names: Iterable[str], limit_s: float = LIMIT_S) -> dict[str, str]:
     """Kafka's ids of topics (KIP-516), by full name: a topic that is deleted and made again has another id.
 
     The topics of the embedded broker live and die with it, so there its own id is theirs.
@@ -114,7 +116,7 @@ def topic_ids(settings: Settings, names: Iterable[str], limit_s: float = LIMIT_S
         TopicProblem: `topic_missing`.
         Unavailable: the broker does not answer.
     """
-    admin = _admin(settings)
+    admin = _admin(kafka)
     if _embedded(cluster := _metadata(admin, limit_s)):
         return dict.fromkeys(names, str(cluster.cluster_id))
     asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=limit_s)
@@ -129,14 +131,14 @@ def topic_ids(settings: Settings, names: Iterable[str], limit_s: float = LIMIT_S
 _URL_SAFE = str.maketrans("+/", "-_")
 
 
-def _admin(settings: Settings) -> AdminClient:
-    return AdminClient(librdkafka_config(settings))
+def _admin(kafka: KafkaConnection) -> AdminClient:
+    return AdminClient(librdkafka_config(kafka))
 
 
-def _create(admin: AdminClient, missing: dict[str, Topic], settings: Settings, limit_s: float) -> tuple[str, ...]:
-    copies = settings.kafka_replication_factor
+def _create(admin: AdminClient, missing: dict[str, Topic], layout: TopicLayout, limit_s: float) -> tuple[str, ...]:
+    copies = layout.replication_factor
     topics = [
-        NewTopic(name, partition_count(topic, settings.kafka_partitions), copies, config=topic_config(topic, copies))
+        NewTopic(name, partition_count(topic, layout.partitions), copies, config=topic_config(topic, copies))
         for name, topic in missing.items()
     ]
     asked = admin.create_topics(topics, request_timeout=limit_s) if topics else {}
@@ -170,10 +172,10 @@ def _embedded(cluster: ClusterMetadata) -> bool:
 
 
 def _wrong_settings(
-    admin: AdminClient, cluster: ClusterMetadata, topics: list[Topic], settings: Settings, limit_s: float
+    admin: AdminClient, cluster: ClusterMetadata, topics: list[Topic], layout: TopicLayout, limit_s: float
 ) -> list[Complaint]:
     """What differs from the catalogue; brokers before 3.6 lack some settings."""
-    asked = {settings.topic_prefix + topic.name: topic for topic in topics}
+    asked = {layout.prefix + topic.name: topic for topic in topics}
     if not asked:
         return []
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in asked]
@@ -183,7 +185,7 @@ def _wrong_settings(
         with _kafka_errors(resource.name):
             told = {name: str(entry.value) for name, entry in future.result().items() if entry.value is not None}
         copies = min((len(one.replicas) for one in cluster.topics[resource.name].partitions.values()), default=1)
-        wanted = settings.kafka_replication_factor
+        wanted = layout.replication_factor
         found += complaints_of(resource.name, asked[resource.name], told, copies, wanted)
     return found
 

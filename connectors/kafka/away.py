@@ -19,7 +19,6 @@ from aiokafka.errors import (
 from confluent_kafka import KafkaException
 
 from connectors.addresses import kafka_address, kafka_away
-from connectors.settings import Settings
 from schemas.errors import ConfigurationError
 
 _AWAY = (
@@ -48,15 +47,19 @@ def says_away(error: BaseException | None) -> bool:
     return False
 
 
-def kafka_sentence(error: BaseException, settings: Callable[[], Settings]) -> str:
-    """An error of Kafka's libraries in one sentence, with the address and its setting; `""` for every other error."""
+def kafka_sentence(error: BaseException, servers: Callable[[], str]) -> str:
+    """An error of Kafka's libraries in one sentence, with the address and its setting; `""` for every other error.
+
+    Args:
+        servers: gives `KAFKA_BOOTSTRAP_SERVERS`, or raises ConfigurationError.
+    """
     if not isinstance(error, KafkaError | KafkaException) or isinstance(error, _OUR_FAULT):
         return ""
     if says_away(error):
         # aiokafka repeats the address, in a form of its own.
-        return kafka_away(_detail(error) if isinstance(error, KafkaException) else type(error).__name__, settings)
+        return kafka_away(_detail(error) if isinstance(error, KafkaException) else type(error).__name__, servers)
     try:
-        return f"Kafka at {kafka_address(settings())} refuses: {_detail(error)}"
+        return f"Kafka at {kafka_address(servers())} refuses: {_detail(error)}"
     except ConfigurationError:
         return ""
 

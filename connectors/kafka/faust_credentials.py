@@ -2,13 +2,13 @@
 
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
+from connectors.kafka.connection import KafkaConnection
 from connectors.kafka.security import aiokafka_config
-from connectors.settings import Settings
 
 
-def faust_credentials(settings: Settings) -> Credentials | None:
+def faust_credentials(kafka: KafkaConnection) -> Credentials | None:
     """Faust's `broker_credentials`; None = PLAINTEXT."""
-    config = aiokafka_config(settings)
+    config = aiokafka_config(kafka)
     context = config.get("ssl_context")
     if "sasl_mechanism" in config:
         return SASLCredentials(

@@ -9,11 +9,11 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from connectors.kafka.admin import check_topics
+from connectors.kafka.connection import KafkaConnection, TopicLayout
 from connectors.kafka.producer import KafkaProducer, Record
 from connectors.kafka.security import librdkafka_config
 from connectors.kafka.waiting import KafkaAwaited, when_kafka_answers
 from connectors.kafka.watch import ANSWER_S, KafkaWatch
-from connectors.settings import Settings
 from schemas.errors import Rejected, TopicProblem, Unavailable
 
 
@@ -31,21 +31,21 @@ class Gate:
             return "topics_unchecked"
         return self._watch.away_because if self._producer.healthy() else "producer_down"
 
-    async def open_when_right(self, settings: Settings) -> None:
+    async def open_when_right(self, kafka: KafkaConnection, layout: TopicLayout) -> None:
         """Return once the topics are found right; a broker that is away is waited for.
 
         Raises:
             TopicProblem: `topics`: a sentence for each one that is missing or wrong.
         """
-        asking = partial(check_topics, settings, ANSWER_S, to_start=True)
-        complaints = await when_kafka_answers(asking, KafkaAwaited(settings))
+        asking = partial(check_topics, kafka, layout, ANSWER_S, to_start=True)
+        complaints = await when_kafka_answers(asking, KafkaAwaited(kafka.servers))
         if complaints:
             raise TopicProblem("topics", " ".join(complaints))
         self._is_open = True
 
-    async def watch(self, settings: Settings) -> NoReturn:
+    async def watch(self, kafka: KafkaConnection) -> NoReturn:
         """Find out for ever whether Kafka answers, for `shut_because`. Nobody is refused by it: whoever sends is let try."""
-        await self._watch.work(_asking(settings), KafkaAwaited(settings))
+        await self._watch.work(_asking(kafka), KafkaAwaited(kafka.servers))
 
     def clock_ahead_s(self) -> float:
         """As `KafkaProducer.clock_ahead_s`."""
@@ -68,9 +68,11 @@ class Gate:
             raise Unavailable("topics_unchecked", "Kafka's topics have not been checked yet")
 
 
-def kafka_probe(settings: Settings, clock_ahead_s: Callable[[], float] = lambda: 0.0) -> Callable[[], Awaitable[None]]:
+def kafka_probe(
+    kafka: KafkaConnection, clock_ahead_s: Callable[[], float] = lambda: 0.0
+) -> Callable[[], Awaitable[None]]:
     """Asks the cluster for its brokers, and whether it takes this machine's time. Raises: Unavailable."""
-    ask = _asking(settings)
+    ask = _asking(kafka)
 
     async def probe() -> None:
         await ask()
@@ -81,10 +83,10 @@ def kafka_probe(settings: Settings, clock_ahead_s: Callable[[], float] = lambda:
     return probe
 
 
-def _asking(settings: Settings) -> Callable[[], Awaitable[None]]:
+def _asking(kafka: KafkaConnection) -> Callable[[], Awaitable[None]]:
     """One small question to the cluster. Raises: Unavailable."""
     # A broker that is back is found a second later, not ten.
-    admin = AdminClient({**librdkafka_config(settings), "reconnect.backoff.max.ms": 1000})
+    admin = AdminClient({**librdkafka_config(kafka), "reconnect.backoff.max.ms": 1000})
 
     async def ask() -> None:
         try:

@@ -8,7 +8,6 @@ from typing import TypeVar
 import structlog
 
 from connectors.addresses import kafka_address
-from connectors.settings import Settings
 from schemas.errors import MeterbridgeError, Unavailable
 
 T = TypeVar("T")
@@ -20,10 +19,14 @@ _log = structlog.get_logger(__name__)
 
 
 class KafkaAwaited:
-    """What is said while Kafka is waited for; one for each process."""
+    """What is said while Kafka is waited for; one for each process.
 
-    def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._address = kafka_address(settings)
+    Args:
+        servers: where it is looked for (`KAFKA_BOOTSTRAP_SERVERS`).
+    """
+
+    def __init__(self, servers: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._address = kafka_address(servers)
         self._monotonic = monotonic
         self._since: float | None = None
         self._told = 0.0

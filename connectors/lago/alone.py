@@ -10,66 +10,61 @@ from asyncio import AbstractEventLoop
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
+from connectors.connections import (
+    LagoAccess,
+    lago_of_environment,
+    org_prefixes_of_environment,
+    usage_kafka_of_environment,
+)
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.errors import LagoRejected
 from connectors.lago.limits import FixedLimits, UsageLimits
 from connectors.lago.metered import MeteredEvent
 from connectors.lago.org_billing import OrgBilling
-from connectors.settings import Settings, own_settings
 from schemas.moments import parse_us
 from schemas.topics import TopicNames
 
 if TYPE_CHECKING:
     from connectors.kafka.producer import KafkaProducer
 
-_LAGO = (
-    "LAGO_API_URL",
-    "LAGO_API_KEY",
-    "LAGO_TIMEOUT",
-    "LAGO_EVENT_CODE",
-    "ORG_ID_PREFIXES",
-    "SUBSCRIPTION_ID_TEMPLATE",
-)
-_KAFKA = ("KAFKA_", "TOPIC_PREFIX", "WEBHOOK_TIMEOUT")
 _CONNECTIONS = 8
 #: How long Kafka may take to say which topics it has.
 _ANSWER_S = 5.0
 
 
 class Alone:
-    """One event loop's org billing by the settings; `of` gives it."""
+    """One event loop's org billing; `of` gives it."""
 
     _by_loop: ClassVar["WeakKeyDictionary[AbstractEventLoop, Alone]"] = WeakKeyDictionary()
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        key = settings.lago_api_key
+    def __init__(self, access: LagoAccess) -> None:
+        self.access = access
         # No idle connection is kept: whoever calls a function now and then closes nothing.
-        http = lago_http(settings.lago_timeout, _CONNECTIONS, keep_alive=False)
-        self.lago = LagoClient(http, settings.lago_api_url, key.get_secret_value() if key is not None else "")
+        http = lago_http(access.timeout_s, _CONNECTIONS, keep_alive=False)
+        self.lago = LagoClient(http, access.url, access.key)
         self.billing = OrgBilling(
             self.lago,
             LagoHasThem(),
             UsageThroughKafka(),
             now_us=_now_us,
-            prefixes=settings.org_id_prefixes,
-            template=settings.subscription_id_template,
+            prefixes=access.prefixes,
+            template=access.template,
             stamp=self._customer_since_us,
         )
-        self.limits = UsageLimits(self.billing, FixedLimits(), tokens_code=settings.lago_event_code)
+        self.limits = UsageLimits(self.billing, FixedLimits(), tokens_code=access.event_code)
 
     @classmethod
     def of(cls) -> "Alone":
         """This loop's, by the environment as it is now. Raises: ConfigurationError: a variable is malformed."""
-        settings, loop = own_settings(_LAGO), asyncio.get_running_loop()
+        access, loop = lago_of_environment(), asyncio.get_running_loop()
         known = cls._by_loop.get(loop)
-        if known is None or known.settings != settings:
-            known = cls._by_loop[loop] = cls(settings)
+        if known is None or known.access != access:
+            known = cls._by_loop[loop] = cls(access)
         return known
 
     def needs_key(self) -> "Alone":
         """Raises: LagoRejected: there is none."""
-        if self.settings.lago_api_key is None:
+        if not self.access.key:
             raise LagoRejected("LAGO_API_KEY", "LAGO_API_KEY must be set: Lago answers nobody without it")
         return self
 
@@ -82,7 +77,7 @@ class Alone:
 
 def is_org(external_id: str) -> bool:
     """Whether the id begins as an org's does, by `ORG_ID_PREFIXES`. Raises: ConfigurationError."""
-    return external_id.startswith(own_settings(("ORG_ID_PREFIXES",)).org_id_prefixes)
+    return external_id.startswith(org_prefixes_of_environment())
 
 
 class LagoHasThem:
@@ -109,8 +104,8 @@ class UsageThroughKafka:
             LagoRejected: `usage_needs_kafka`: no Kafka is named, or it has not our topics.
             Unavailable: it does not answer now; the same event again is safe.
         """
-        settings = own_settings(_KAFKA)
-        if "kafka_bootstrap_servers" not in settings.model_fields_set:
+        named = usage_kafka_of_environment()
+        if named is None:
             raise LagoRejected(
                 "usage_needs_kafka",
                 "usage is billed once because it goes through Kafka: set KAFKA_BOOTSTRAP_SERVERS, "
@@ -123,16 +118,14 @@ class UsageThroughKafka:
 
         loop = asyncio.get_running_loop()
         if loop not in self._producers:
-            if complaints := await asyncio.to_thread(check_topics, settings, _ANSWER_S):
+            if complaints := await asyncio.to_thread(check_topics, named.connection, named.layout, _ANSWER_S):
                 raise LagoRejected("usage_needs_kafka", " ".join(complaints))
-            security = {name: value for name, value in librdkafka_config(settings).items() if name != "logger"}
-            config = producer_config(
-                settings.kafka_bootstrap_servers, answer_within_s=settings.webhook_timeout, security=security
-            )
+            security = {name: value for name, value in librdkafka_config(named.connection).items() if name != "logger"}
+            config = producer_config(named.connection.servers, answer_within_s=named.answer_within_s, security=security)
             for ended in [known for known in self._producers if known.is_closed()]:
                 await self._producers.pop(ended).close(0.0)
             self._producers.setdefault(loop, KafkaProducer(config))
-        raw = TopicNames.with_prefix(settings.topic_prefix).raw
+        raw = TopicNames.with_prefix(named.layout.prefix).raw
         await KafkaUsage(self._producers[loop], raw, now_us=_now_us).record(event)
 
 

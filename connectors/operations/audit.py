@@ -11,14 +11,13 @@ from secrets import token_hex
 
 from connectors.audit.chain import sealed
 from connectors.audit.tail import Tail
+from connectors.operations.deployment import Deployment
 from connectors.operations.sending import Outgoing, Sender
-from connectors.settings import Settings
 from schemas.records import AuditRecord
-from schemas.topics import TopicNames
 
 
 def audited(
-    settings: Settings,
+    deployment: Deployment,
     sender: Sender,
     action: str,
     target: Mapping[str, str],
@@ -36,8 +35,8 @@ def audited(
     line = AuditRecord(
         token_hex(8), time.time_ns() // 1000, actor or who(), action, dict(target), reason, count, cost_usd
     )
-    topic = TopicNames.with_prefix(settings.topic_prefix).audit
-    with closing(Tail(settings)) as tail:
+    topic = deployment.topics.audit
+    with closing(Tail(deployment.kafka, topic)) as tail:
         sender.send([Outgoing(topic, line.audit_id.encode(), sealed(line, tail.tip()))])
     return line.audit_id
 

@@ -10,11 +10,10 @@ from typing import Any, Final
 from connectors.audit.chain import Line, Tip
 from connectors.audit.tail import Tail
 from connectors.audit.verify import Verdict, verified
+from connectors.kafka.connection import KafkaConnection
 from connectors.postgres.pool import Database
 from connectors.postgres.rows_of_management import audit_rows
-from connectors.settings import Settings
 from schemas.moments import HOUR_US, to_datetime
-from schemas.topics import TopicNames
 
 ROW_CHANGED, ROW_MISSING, ROW_FORGED = "row_changed", "row_missing", "row_forged"
 _BATCH: Final = 500
@@ -52,9 +51,9 @@ class _Stored:
     headers: Sequence[tuple[str, bytes]] = ()
 
 
-def topic_verified(settings: Settings, noted: Tip | None = None) -> tuple[Verdict, list[Line]]:
-    """What is wrong with the topic, and its lines. Raises: Unavailable."""
-    tail = Tail(settings)
+def topic_verified(kafka: KafkaConnection, topic: str, noted: Tip | None = None) -> tuple[Verdict, list[Line]]:
+    """What is wrong with the audit topic, and its lines. Raises: Unavailable."""
+    tail = Tail(kafka, topic)
     try:
         lines, from_the_beginning = tail.whole()
     finally:
@@ -62,13 +61,12 @@ def topic_verified(settings: Settings, noted: Tip | None = None) -> tuple[Verdic
     return verified(lines, noted, from_the_beginning=from_the_beginning), lines
 
 
-async def seen_in_table(settings: Settings, database: Database) -> tuple[int, dict[str, datetime]]:
-    """Up to which offset the projector has come, and the ids of all rows; ask before the topic is read.
+async def seen_in_table(topic: str, database: Database) -> tuple[int, dict[str, datetime]]:
+    """Up to which offset of the audit topic the projector has come, and the ids of all rows; ask before the topic is read.
 
     Raises:
         Unavailable: Postgres is away.
     """
-    topic = TopicNames.with_prefix(settings.topic_prefix).audit
     async with database.connection() as connection:
         upto = await connection.fetchval(_NEXT, topic)
         return upto or 0, {row["audit_id"]: row["at"] for row in await connection.fetch(_IDS)}

@@ -15,6 +15,7 @@ from connectors.http.ingress.bodies import Wrapped
 from connectors.http.ingress.context import Kept
 from connectors.http.ingress.rejections import Refused
 from connectors.http.ingress.strip import Arrival, strip_arrived
+from connectors.operations.deployment import Deployment
 from connectors.operations.elements import place_of, readable
 from connectors.operations.filled import Filled, name_of
 from connectors.operations.letters import usage_of
@@ -23,10 +24,8 @@ from connectors.operations.requeue import checked
 from connectors.operations.sending import Outgoing, Sender
 from connectors.operations.usage_log import Checked, Judged, caught_up, judged
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
 from schemas.decoding import decoder
 from schemas.money import quantum
-from schemas.topics import TopicNames
 from schemas.usage import Usage
 from schemas.wire import BACKFILL, RawRecord
 from streams.core.decisions import UNPRICED
@@ -64,7 +63,7 @@ class Backfill:
 
     def __init__(
         self,
-        settings: Settings,
+        deployment: Deployment,
         database: Database,
         sender: Sender | None,
         shape: str,
@@ -72,16 +71,16 @@ class Backfill:
         trusted_us: int | None = None,
     ) -> None:
         self.done = Filled()
-        self._settings = settings
+        self._deployment = deployment
         self.database = database
         self.sender = sender
         self._shape = shape
         self._patience_s = patience_s
         self._trusted_us = trusted_us
-        self._raw = TopicNames.with_prefix(settings.topic_prefix).raw
-        self._unit = quantum(settings.cost_decimals)
-        self._policy = settings.meter_policy()
-        self._kept = Kept(settings.kept_tag_prefixes, settings.kept_metadata)
+        self._raw = deployment.topics.raw
+        self._policy = deployment.policy
+        self._unit = quantum(self._policy.cost_decimals)
+        self._kept = Kept(deployment.kept_tag_prefixes, deployment.kept_metadata)
         self._seen: dict[bytes, Decimal] = {}
         self._checked: Checked | None = None
         self._checked_until = 0.0
@@ -115,7 +114,7 @@ class Backfill:
         done = self.done
         done.read += 1
         try:
-            arrival = Arrival(time.time_ns() // 1000, self._settings.customer_id_fields, BACKFILL, self._kept)
+            arrival = Arrival(time.time_ns() // 1000, self._deployment.customer_id_fields, BACKFILL, self._kept)
             stripped = strip_arrived(readable(element), self._shape, arrival)
         except Refused as refused:
             done.refuse(place_of(place, element, refused), refused.reason)
@@ -144,7 +143,7 @@ class Backfill:
             return
         if self._checked is None or time.monotonic() >= self._checked_until:
             self._checked = await caught_up(
-                self._settings, self.database, self._patience_s, trusted_us=self._trusted_us
+                self._deployment, self.database, self._patience_s, trusted_us=self._trusted_us
             )
             self._checked_until = time.monotonic() + _CHECK_AGAIN_S
         answers = await judged(self.database, [found.usage for found in batch], self._checked, self._policy)

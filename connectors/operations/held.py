@@ -5,12 +5,11 @@ import time
 import msgspec
 
 from connectors.operations.audit import audited
+from connectors.operations.deployment import Deployment
 from connectors.operations.ledgers import Held
 from connectors.operations.sending import Outgoing, Sender
-from connectors.settings import Settings
 from schemas.money import ZERO, add
 from schemas.records import WriteOff
-from schemas.topics import TopicNames
 from streams.core.writeoff import meant_by
 from streams.writes import CONTROL, WRITE_OFF
 
@@ -22,7 +21,7 @@ def matching(held: list[Held], pattern: str) -> list[Held]:
 
 
 def order_write_off_of_all(
-    settings: Settings, sender: Sender, held: list[Held], pattern: str, until_us: int, reason: str, actor: str = ""
+    deployment: Deployment, sender: Sender, held: list[Held], pattern: str, until_us: int, reason: str, actor: str = ""
 ) -> str:
     """Order all of `held`, of the customers that `pattern` matches, to be written off; the id of the one audit line.
 
@@ -37,17 +36,16 @@ def order_write_off_of_all(
     target = {"match": pattern, "until": str(until_us), "customers": str(len({one.customer for one in held}))}
     calls = sum(one.calls for one in held)
     audit_id = audited(
-        settings, sender, "held.write_off", target, actor=actor, reason=reason, count=calls, cost_usd=total
+        deployment, sender, "held.write_off", target, actor=actor, reason=reason, count=calls, cost_usd=total
     )
     value = msgspec.json.encode(WriteOff(audit_id, time.time_ns() // 1000, until_us, match=pattern))
-    raw = TopicNames.with_prefix(settings.topic_prefix).raw
     control = ((CONTROL, WRITE_OFF),)
-    sender.send(Outgoing(raw, b"", value, number, control) for number in range(settings.kafka_partitions))
+    sender.send(Outgoing(deployment.topics.raw, b"", value, number, control) for number in range(deployment.partitions))
     return audit_id
 
 
 def order_write_off(
-    settings: Settings, sender: Sender, held: list[Held], until_us: int, reason: str, actor: str = ""
+    deployment: Deployment, sender: Sender, held: list[Held], until_us: int, reason: str, actor: str = ""
 ) -> str:
     """Order all of `held`, of one customer, that ended up to `until_us` to be written off; the audit line's id.
 
@@ -62,9 +60,9 @@ def order_write_off(
     target = {"customer": customer, "until": str(until_us)}
     calls = sum(one.calls for one in held)
     audit_id = audited(
-        settings, sender, "held.write_off", target, actor=actor, reason=reason, count=calls, cost_usd=total
+        deployment, sender, "held.write_off", target, actor=actor, reason=reason, count=calls, cost_usd=total
     )
     order = WriteOff(audit_id, time.time_ns() // 1000, until_us)
-    raw = TopicNames.with_prefix(settings.topic_prefix).raw
+    raw = deployment.topics.raw
     sender.send([Outgoing(raw, customer.encode(), msgspec.json.encode(order), headers=((CONTROL, WRITE_OFF),))])
     return audit_id

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from connectors.operations.audit import audited
+from connectors.operations.deployment import Deployment
 from connectors.operations.letters import CALLS, Letter, letter_of
 from connectors.operations.requeue import BATCH, Done, desk
 from connectors.operations.scan import Stretch, scan, stretch_of
@@ -23,10 +24,8 @@ from connectors.operations.sending import Sender
 from connectors.operations.usage_log import records_in
 from connectors.operations.watching import watch
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
 from schemas.decoding import decoder
 from schemas.money import ZERO, add, plain, quantum
-from schemas.topics import TopicNames
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +84,7 @@ class _Partition:
 class LateCalls:
     """Of one process; `lanes` are its partitions now, by `topic-partition`."""
 
-    settings: Settings
+    deployment: Deployment
     database: Database
     lanes: Mapping[str, Any]
     sensors: Sensors
@@ -112,7 +111,7 @@ class LateCalls:
         Raises:
             Unavailable: `log_behind`, or a neighbour is away: it waits.
         """
-        topic = TopicNames.with_prefix(self.settings.topic_prefix).rejected
+        topic = self.deployment.topics.rejected
         owned = {int(name.rpartition("-")[2]) for name in self.lanes if name.rpartition("-")[0] == topic}
         for gone in self._places.keys() - owned:
             del self._places[gone]
@@ -127,14 +126,14 @@ class LateCalls:
         """Whether the rows tell of every mark that there was when this process got the partition."""
         place = self._places.get(partition)
         if place is None:
-            stretch = await asyncio.to_thread(stretch_of, self.settings, topic)
+            stretch = await asyncio.to_thread(stretch_of, self.deployment.kafka, topic)
             place = self._places[partition] = _Partition(stretch.ranges[partition][1])
         async with self.database.connection() as connection:
             stands = await connection.fetchval(_STANDS, topic, partition) or 0
         if stands < place.readable_from:
             # Markers, and what a transaction wrote that was aborted, are offsets that the projector never sees.
             left = Stretch(topic, {partition: (stands, place.readable_from)})
-            if await asyncio.to_thread(records_in, self.settings, left):
+            if await asyncio.to_thread(records_in, self.deployment.kafka, left):
                 return False
             place.readable_from = 0
         return True
@@ -146,7 +145,7 @@ class LateCalls:
         if self._sender is None:
             self._sender = self.make_sender()
         sender, place = self._sender, self._places[partition]
-        async with desk(self.settings, sender, self.database, name=f"late-{partition}") as at:
+        async with desk(self.deployment, sender, self.database, name=f"late-{partition}") as at:
             for _ in range(_BATCHES):
                 offsets = await self._waiting(partition)
                 if not offsets:
@@ -186,19 +185,19 @@ class LateCalls:
 
     def _read(self, topic: str, partition: int, offsets: list[int]) -> tuple[list[Letter], int]:
         """The letters at `offsets`, as many as fit into memory, and the last offset that was looked at."""
-        wanted, unit, size = set(offsets), quantum(self.settings.cost_decimals), 0
+        wanted, unit, size = set(offsets), quantum(self.deployment.policy.cost_decimals), 0
         letters: list[Letter] = []
         for message in self._messages(topic, partition, offsets):
             if message.offset() not in wanted:
                 continue
-            letters.append(letter_of(CALLS, message, unit, self.settings.customer_id_fields))
+            letters.append(letter_of(CALLS, message, unit, self.deployment.customer_id_fields))
             size += len(letters[-1].value)
             if size > _MOST_BYTES:
                 return letters, letters[-1].offset
         return letters, offsets[-1]
 
     def _messages(self, topic: str, partition: int, offsets: list[int]) -> Iterator[Any]:
-        return scan(self.settings, Stretch(topic, {partition: (offsets[0], offsets[-1] + 1)}))
+        return scan(self.deployment.kafka, Stretch(topic, {partition: (offsets[0], offsets[-1] + 1)}))
 
     def _audited(self, sender: Sender, partition: int, letters: list[Letter]) -> str:
         usd = ZERO
@@ -206,7 +205,7 @@ class LateCalls:
             usd = add(usd, letter.usd or ZERO)
         target = {"kind": CALLS, "reason": "beyond_horizon", "partition": str(partition)}
         return audited(
-            self.settings, sender, "late.release", target, actor="meterbridge", count=len(letters), cost_usd=usd
+            self.deployment, sender, "late.release", target, actor="meterbridge", count=len(letters), cost_usd=usd
         )
 
     def _told(self, partition: int, done: Done) -> None:

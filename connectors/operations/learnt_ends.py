@@ -23,6 +23,7 @@ import structlog
 from connectors.lago.client import LagoClient, LagoIntegrationError
 from connectors.operations.after_end import ENDED_US, PAGE, Ends, Lost, Told, dollars_of, pages, posted_in
 from connectors.operations.audit import audited
+from connectors.operations.deployment import Deployment
 from connectors.operations.last_invoice import MAYBE_INVOICED, NO_LAST_INVOICE
 from connectors.operations.overtaken import late_of, posted_late, still_lost
 from connectors.operations.rebilling import Rebilling
@@ -30,12 +31,10 @@ from connectors.operations.sending import Sender
 from connectors.operations.watching import watch
 from connectors.orgs.learning import MOST_FAILURES
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
 from schemas.customers import OrgRecord, Period
 from schemas.moments import parse_us, to_datetime
 from schemas.money import EXACT, ZERO, add, plain
 from schemas.policy import LatePolicy
-from schemas.topics import TopicNames
 from streams.core.after_end import gaps
 
 log = structlog.get_logger(__name__)
@@ -119,13 +118,13 @@ class _Looked:
 class LearntEnds:
     """Of one process; `lanes` are its partitions now, by `topic-partition`. `lago` None: Lago cannot be asked."""
 
-    settings: Settings
+    deployment: Deployment
     database: Database
     lanes: Mapping[str, Any]
     sensors: Sensors
     lago: LagoClient | None
     make_sender: Callable[[], Sender]
-    make_desk: Callable[[Settings, Database], Rebilling] = Rebilling
+    make_desk: Callable[[Deployment, Database], Rebilling] = Rebilling
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
     _looked: dict[str, _Looked] = field(default_factory=dict)
@@ -152,7 +151,7 @@ class LearntEnds:
             Unavailable: a neighbour is away, or `another_desk`: what is left is looked at the next time.
             LagoIntegrationError: Lago could not be asked about `MOST_FAILURES` orgs one after the other.
         """
-        topic = TopicNames.with_prefix(self.settings.topic_prefix).orgs
+        topic = self.deployment.topics.orgs
         if f"{topic}-0" not in self.lanes:
             self._looked.clear()
             self._answers.clear()
@@ -163,7 +162,7 @@ class LearntEnds:
 
             async def desk() -> Rebilling:
                 if not desks:
-                    desks.append(await stack.enter_async_context(self.make_desk(self.settings, self.database)))
+                    desks.append(await stack.enter_async_context(self.make_desk(self.deployment, self.database)))
                 return desks[0]
 
             failures = 0
@@ -206,10 +205,10 @@ class LearntEnds:
             self._ends = Ends(self.lago)
         told = await self._ends.of(org, now_us)
         before = self._answers.get(org.org_id)
-        code, settled = self.settings.lago_event_code, frozenset() if before is None else before.settled
+        code, settled = self.deployment.policy.event_code, frozenset() if before is None else before.settled
         late = await late_of(self.database, told, self.lago, now_us, code, settled)
         self._answers[org.org_id] = _Answer(offset, told, late.settled)
-        if self.settings.late_policy is LatePolicy.HOLD:
+        if self.deployment.policy.late_policy is LatePolicy.HOLD:
             held = await self._in_gaps(told, LATE_POLICY)
             return held.with_these(late.lost, LATE_POLICY)
         if any(one.able for one in late.lost) or await self._some_able(told):
@@ -228,7 +227,7 @@ class LearntEnds:
                 return bool(await connection.fetchval(_USED, org.org_id, sorted(ended)))
         found = [*answer.told.gaps, *gaps(org.periods, now_us - ENDED_US)]
         count, _ = await posted_in(self.database, org.org_id, found)
-        posted = await posted_late(self.database, org.org_id, answer.told.lives, self.settings.lago_event_code)
+        posted = await posted_late(self.database, org.org_id, answer.told.lives, self.deployment.policy.event_code)
         return count > 0 or any(one.event.transaction_id not in answer.settled for one in posted)
 
     async def _in_gaps(self, told: Told, why: str) -> Waiting:
@@ -256,7 +255,7 @@ class LearntEnds:
 
     async def _pages(self, told: Told, late: Sequence[Lost] = ()) -> AsyncIterator[list[Lost]]:
         """What has a moment after an end, then what of `late` is lost still."""
-        code = self.settings.lago_event_code
+        code = self.deployment.policy.event_code
         async for page in pages(self.database, told.org, told.gaps, _now_us(), code):
             yield page
         left = await still_lost(self.database, told, late, code)
@@ -266,7 +265,7 @@ class LearntEnds:
     def _audited(self, org_id: str, able: list[Lost]) -> None:
         if self._sender is None:
             self._sender = self.make_sender()
-        write = partial(audited, self.settings, self._sender, "lago.rebill", actor="meterbridge")
+        write = partial(audited, self.deployment, self._sender, "lago.rebill", actor="meterbridge")
         write({"events": str(len(able)), "org": org_id}, count=len(able), cost_usd=dollars_of(able))
 
     def _keep(self, org_id: str, offset: int, waiting: Waiting) -> None:

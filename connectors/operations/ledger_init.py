@@ -7,17 +7,17 @@ import msgspec
 from aiokafka.errors import ProducerFenced
 
 from connectors.kafka.admin import topic_ids
+from connectors.kafka.connection import KafkaConnection
 from connectors.kafka.security import aiokafka_config
 from connectors.operations.audit import audited
+from connectors.operations.deployment import Deployment
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.operations.sending import Outgoing, Sender
-from connectors.settings import Settings
 from schemas.decoding import decoder
 from schemas.errors import MeterbridgeError, Rejected
 from schemas.ledger import Sum
 from schemas.money import EXACT, add
 from schemas.records import LagoEvent, Manifest, WriteOff
-from schemas.topics import TopicNames
 from streams.beginning import NO_LEDGER, Beginning, From, Sealed, begin, plan
 from streams.ledger import LedgerPlace
 from streams.writes import CONTROL, MANIFEST, RAW_PARTITION, SEAL_SEQ, WRITE_OFF
@@ -31,21 +31,21 @@ _event = decoder(LagoEvent)
 _manifest = decoder(Manifest)
 
 
-def place_of(settings: Settings) -> LedgerPlace:
+def place_of(deployment: Deployment) -> LedgerPlace:
     """Where the meter's ledgers live, as its worker has it.
 
     Raises:
         TopicProblem: `topic_missing`.
     """
-    topics = TopicNames.with_prefix(settings.topic_prefix)
-    ids = topic_ids(settings, [topics.raw])
+    topics = deployment.topics
+    ids = topic_ids(deployment.kafka, [topics.raw])
     return LedgerPlace(
-        aiokafka_config(settings),
+        aiokafka_config(deployment.kafka),
         topics,
         ids[topics.raw],
-        settings.kafka_partitions,
-        f"{settings.topic_prefix}{settings.deployment_name}-meter",
-        settings.deployment_name,
+        deployment.partitions,
+        deployment.kafka_id("meter"),
+        deployment.name,
     )
 
 
@@ -61,7 +61,7 @@ async def plans(place: LedgerPlace, partitions: list[int], wanted: From) -> list
 
 
 async def carry_out(
-    settings: Settings, sender: Sender, place: LedgerPlace, planned: Beginning, wanted: From, why: str
+    deployment: Deployment, sender: Sender, place: LedgerPlace, planned: Beginning, wanted: From, why: str
 ) -> str:
     """Do it; the audit line's id.
 
@@ -76,8 +76,8 @@ async def carry_out(
         "filled": str(planned.fill),
         "forgot_us": str(planned.forgot_us),
     }
-    audit_id = audited(settings, sender, ACTION, target, reason=why, count=planned.skipped)
-    sealed = sealed_before(settings, planned.partition) if planned.reason == NO_LEDGER else Sealed()
+    audit_id = audited(deployment, sender, ACTION, target, reason=why, count=planned.skipped)
+    sealed = sealed_before(deployment, planned.partition) if planned.reason == NO_LEDGER else Sealed()
     for left in reversed(range(_ATTEMPTS)):
         try:
             await begin(place, planned.partition, wanted, planned, sealed)
@@ -86,11 +86,11 @@ async def carry_out(
             if not left:
                 raise Rejected("ledger_moved", "workers open the ledger all the time") from None
     if planned.fill:
-        _fill(settings, sender, place.topics.raw, planned, audit_id)
+        _fill(deployment.kafka, sender, place.topics.raw, planned, audit_id)
     return audit_id
 
 
-def _fill(settings: Settings, sender: Sender, raw: str, planned: Beginning, audit_id: str) -> None:
+def _fill(kafka: KafkaConnection, sender: Sender, raw: str, planned: Beginning, audit_id: str) -> None:
     """Raise the log's end to the ledger's position, by orders that order nothing.
 
     Calls that arrive meanwhile may come to lie below the position, where nobody counts them: they are sent again.
@@ -100,16 +100,16 @@ def _fill(settings: Settings, sender: Sender, raw: str, planned: Beginning, audi
     for start in range(0, planned.fill, _BATCH):
         sender.send([filler] * min(_BATCH, planned.fill - start))
     below = Stretch(raw, {planned.partition: (planned.next - planned.fill, planned.next)})
-    calls = [message for message in scan(settings, below) if not header_of(message, CONTROL)]
+    calls = [message for message in scan(kafka, below) if not header_of(message, CONTROL)]
     sender.send(Outgoing(raw, message.key(), message.value(), planned.partition) for message in calls)
 
 
-def sealed_before(settings: Settings, partition: int) -> Sealed:
+def sealed_before(deployment: Deployment, partition: int) -> Sealed:
     """What a ledger that is gone had sealed, as far as events are kept."""
-    stretch = stretch_of(settings, TopicNames.with_prefix(settings.topic_prefix).events)
+    stretch = stretch_of(deployment.kafka, deployment.topics.events)
     highest, calls, cents = 0, 0, Sum().cost
     seen: set[int] = set()
-    for message in scan(settings, stretch):
+    for message in scan(deployment.kafka, stretch):
         number = int(header_of(message, SEAL_SEQ) or 0)
         if header_of(message, RAW_PARTITION) != str(partition) or number in seen:
             continue

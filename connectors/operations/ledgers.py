@@ -5,35 +5,34 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from connectors.kafka.security import aiokafka_config
-from connectors.settings import Settings
+from connectors.operations.deployment import Deployment
 from schemas.ledger import Position, Window
 from schemas.money import ZERO, add
-from schemas.topics import TopicNames
 from streams.changelog import FETCHING, Image, read, restore, windows_of
 from streams.core.books import Books
 from streams.reading import reading
 
 
-async def books_of(settings: Settings, opened: Callable[[int], None] = lambda _partition: None) -> dict[int, Books]:
+async def books_of(deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None) -> dict[int, Books]:
     """Each raw partition's books, as of its last commit.
 
     Raises aiokafka's errors where the broker does not answer.
     """
     found = {}
-    async for partition, image in _images(settings):
+    async for partition, image in _images(deployment):
         found[partition] = Books(Position())
         restore(found[partition], image, 0)
         opened(partition)
     return found
 
 
-async def held_of(settings: Settings, opened: Callable[[int], None] = lambda _partition: None) -> list["Held"]:
+async def held_of(deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None) -> list["Held"]:
     """What all ledgers hold, by customer and reason, the dearest first; one window at a time is in memory.
 
     Raises aiokafka's errors where the broker does not answer.
     """
     found: dict[tuple[str, str, str], Held] = {}
-    async for partition, image in _images(settings):
+    async for partition, image in _images(deployment):
         restore(Books(Position()), Image(image.next_offset, image.position), 0)  # a release that can read it
         for window in windows_of(image):
             if window.held:
@@ -43,11 +42,11 @@ async def held_of(settings: Settings, opened: Callable[[int], None] = lambda _pa
     return sorted(found.values(), key=lambda held: (-held.usd, held.customer))
 
 
-async def _images(settings: Settings) -> AsyncIterator[tuple[int, Image]]:
-    topic = TopicNames.with_prefix(settings.topic_prefix).changelog
-    for partition in range(settings.kafka_partitions):
-        async with reading(**aiokafka_config(settings), isolation_level="read_committed", **FETCHING) as consumer:
-            image = await read(consumer, topic, partition)
+async def _images(deployment: Deployment) -> AsyncIterator[tuple[int, Image]]:
+    kafka = aiokafka_config(deployment.kafka)
+    for partition in range(deployment.partitions):
+        async with reading(**kafka, isolation_level="read_committed", **FETCHING) as consumer:
+            image = await read(consumer, deployment.topics.changelog, partition)
         yield partition, image
 
 

@@ -4,8 +4,8 @@ import re
 from difflib import get_close_matches
 from typing import Final
 
+from connectors.operations.deployment import Deployment
 from connectors.operations.letters import KINDS, Filters, unresolved
-from connectors.settings import Settings
 
 #: Those that the product gives by itself (docs/errors.md); Lago's own codes come beside them.
 KNOWN: Final = frozenset(
@@ -59,7 +59,7 @@ KNOWN: Final = frozenset(
 _OF_HTTP: Final = re.compile(r"http_\d{3}")
 
 
-def unknown_reason(settings: Settings, kind: str, reason: str) -> str:
+def unknown_reason(deployment: Deployment, kind: str, reason: str) -> str:
     """A sentence about a reason that neither the product nor any letter has; `""` for every other.
 
     Raises: see `unresolved`.
@@ -67,7 +67,7 @@ def unknown_reason(settings: Settings, kind: str, reason: str) -> str:
     if not reason or reason in KNOWN or _OF_HTTP.fullmatch(reason):
         return ""
     kinds = [one for one in KINDS if kind in ("both", one)]
-    found = {letter.reason for one in kinds for letter in unresolved(settings, one, Filters())}
+    found = {letter.reason for one in kinds for letter in unresolved(deployment, one, Filters())}
     if reason in found:
         return ""
     known = sorted(KNOWN | found)

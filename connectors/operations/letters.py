@@ -12,10 +12,11 @@ from typing import NamedTuple
 import msgspec
 from confluent_kafka import Message
 
+from connectors.kafka.connection import KafkaConnection
+from connectors.operations.deployment import Deployment
 from connectors.operations.dismissed import Dismissed
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.operations.second_reading import read_again
-from connectors.settings import Settings
 from schemas.decoding import decoder
 from schemas.errors import Rejected
 from schemas.money import quantum
@@ -108,24 +109,24 @@ def topic_of(kind: str, topics: TopicNames) -> str:
 
 
 def unresolved(
-    settings: Settings, kind: str, filters: Filters, passed: Callable[[int], None] = lambda _offsets: None
+    deployment: Deployment, kind: str, filters: Filters, passed: Callable[[int], None] = lambda _offsets: None
 ) -> Iterator[Letter]:
     """The letters that are still dead, in order within a partition; the topic is read twice.
 
     Raises: see `scan`.
     """
-    topics = TopicNames.with_prefix(settings.topic_prefix)
+    kafka, topics = deployment.kafka, deployment.topics
     # What was put away before `since` keeps its copies away after it.
-    stretch = stretch_of(settings, topic_of(kind, topics), filters.since_ms if kind == EVENTS else None)
-    done = _resolved(settings, stretch, passed)
+    stretch = stretch_of(kafka, topic_of(kind, topics), filters.since_ms if kind == EVENTS else None)
+    done = _resolved(kafka, stretch, passed)
     dismissed = Dismissed({place for place, how in done.items() if how in DISMISSING} if kind == CALLS else ())
-    unit = quantum(settings.cost_decimals)
-    for message in scan(settings, stretch, passed):
+    unit = quantum(deployment.policy.cost_decimals)
+    for message in scan(kafka, stretch, passed):
         if dismissed.is_copy(message) or message.timestamp()[1] < (filters.since_ms or 0):
             continue
         if header_of(message, RESOLVES) or (message.partition(), message.offset()) in done:
             continue
-        letter = letter_of(kind, message, unit, settings.customer_id_fields)
+        letter = letter_of(kind, message, unit, deployment.customer_id_fields)
         if _meant(letter, filters):
             yield letter
 
@@ -198,12 +199,12 @@ def usage_of(stored: bytes, customer: str, unit: Decimal) -> Usage | None:
 
 
 def _resolved(
-    settings: Settings, stretch: Stretch, passed: Callable[[int], None]
+    kafka: KafkaConnection, stretch: Stretch, passed: Callable[[int], None]
 ) -> dict[tuple[int | None, int | None], str]:
     """What was done, by the letter's partition and offset."""
     return {
         (message.partition(), int(offset)): header_of(message, HOW)
-        for message in scan(settings, stretch, passed)
+        for message in scan(kafka, stretch, passed)
         if (offset := header_of(message, RESOLVES)).isdigit()
     }
 

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from connectors.operations.deployment import Deployment
 from connectors.operations.ledgers import books_of
 from connectors.operations.letters import CALLS, EVENTS, Filters, unresolved
 from connectors.operations.pipeline import oldest_waiting_s
-from connectors.settings import Settings
 from schemas.moments import HOUR_US, SECOND_US
+from schemas.policy import MeterPolicy
 from schemas.topics import RETRY_TIERS
 from streams.core.backoff import retry_delay
 
@@ -40,36 +41,39 @@ class LooseEnds:
         return "there are dead letters: meterbridge dlq list" if self.dead & wanted else ""
 
 
-async def loose_ends(settings: Settings) -> LooseEnds:
+async def loose_ends(deployment: Deployment) -> LooseEnds:
     """Read from the ledgers, the dead letters and the topics' ends.
 
     Raises:
         TopicProblem, Unavailable; aiokafka's errors where the broker does not answer.
     """
     found = LooseEnds()
-    for books in (await books_of(settings)).values():
+    for books in (await books_of(deployment)).values():
         for window in books.windows.values():
             found.open |= {window.customer_id, window.org_id, window.subscription} - {""}
-    await asyncio.to_thread(_letters, settings, found)
-    waiting = await asyncio.to_thread(oldest_waiting_s, settings)
+    await asyncio.to_thread(_letters, deployment, found)
+    waiting = await asyncio.to_thread(oldest_waiting_s, deployment)
     found.behind = {topic for topic, seconds in waiting.items() if seconds > WAITING_S}
     return found
 
 
-def _letters(settings: Settings, found: LooseEnds) -> None:
+def _letters(deployment: Deployment, found: LooseEnds) -> None:
     for kind in (EVENTS, CALLS):
-        for letter in unresolved(settings, kind, Filters()):
+        for letter in unresolved(deployment, kind, Filters()):
             found.dead |= {letter.customer, letter.subscription} - {""}
 
 
-def settled_us(settings: Settings) -> int:
+def settled_us(policy: MeterPolicy, max_retries: int, retry_delay_s: float) -> int:
     """How long after its end a call may still become an event at Lago without anybody's doing, in microseconds.
 
     The horizon with its hour, the window with its grace, every retry, and the hour that records may wait.
+
+    Args:
+        retry_delay_s: before the first retry; each further one waits twice as long.
     """
-    horizon_us = (settings.dedupe_horizon_hours + 1) * HOUR_US
-    window_us = round((settings.window_seconds + settings.grace_seconds) * SECOND_US)
-    tiers = min(settings.max_retries, RETRY_TIERS)
-    waits = [retry_delay(attempt, settings.retry_delay, jitter=1.0) for attempt in range(1, tiers + 1)]
-    last_s = waits[-1] * (settings.max_retries - tiers) if waits else 0.0
+    horizon_us = policy.horizon_us + HOUR_US
+    window_us = policy.window_us + policy.grace_us
+    tiers = min(max_retries, RETRY_TIERS)
+    waits = [retry_delay(attempt, retry_delay_s, jitter=1.0) for attempt in range(1, tiers + 1)]
+    last_s = waits[-1] * (max_retries - tiers) if waits else 0.0
     return horizon_us + window_us + round((sum(waits) + last_s + WAITING_S) * SECOND_US)

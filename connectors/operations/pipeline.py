@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from connectors.kafka.connection import KafkaConnection
 from connectors.kafka.security import librdkafka_config
+from connectors.operations.deployment import Deployment
 from connectors.operations.scan import Stretch, scan, stretch_of, told
-from connectors.settings import Settings
 from schemas.decoding import decoder
 from schemas.ledger import POSITION_KEY, Counters, Position, Sum
 from schemas.money import add
-from schemas.topics import TopicNames
 
 _decode = decoder(Position, packed=True)
 _LIMIT_S = 20.0
@@ -41,19 +41,19 @@ class Counted(NamedTuple):
     held: dict[int, int]
 
 
-def counted(settings: Settings) -> Counted:
+def counted(deployment: Deployment) -> Counted:
     """What the ledgers' positions tell.
 
     Raises:
         TopicProblem, Unavailable: see `stretch_of`.
     """
-    topic = TopicNames.with_prefix(settings.topic_prefix).changelog
-    whole = stretch_of(settings, topic)
+    kafka, topic = deployment.kafka, deployment.topics.changelog
+    whole = stretch_of(kafka, topic)
     positions: dict[int, Position] = {}
     reach = _NEAR
     while left := {number: ends for number, ends in whole.ranges.items() if number not in positions and ends[1]}:
         near = {number: (max(start, end - reach), end) for number, (start, end) in left.items()}
-        for message in scan(settings, Stretch(topic, near)):
+        for message in scan(kafka, Stretch(topic, near)):
             if message.key() == POSITION_KEY:
                 positions[message.partition() or 0] = _decode(message.value() or b"")
         if all(near[number][0] <= start for number, (start, _) in left.items()):
@@ -81,20 +81,20 @@ def _by_decision(positions: Mapping[int, Position]) -> dict[str, Sum]:
     return total
 
 
-def oldest_waiting_s(settings: Settings) -> dict[str, float]:
+def oldest_waiting_s(deployment: Deployment) -> dict[str, float]:
     """Seconds that the oldest record has waited, for raw, the Lago events and the retry topic; 0 where none waits.
 
     Raises:
         TopicProblem, Unavailable: see `stretch_of`.
     """
-    topics, group = TopicNames.with_prefix(settings.topic_prefix), f"{settings.topic_prefix}{settings.deployment_name}-"
+    kafka, topics = deployment.kafka, deployment.topics
     roles = {"raw": (topics.raw, "meter"), "events": (topics.events, "sink"), "retry": (topics.retry, "retry")}
-    return {name: _waiting_s(settings, topic, group + role) for name, (topic, role) in roles.items()}
+    return {name: _waiting_s(kafka, topic, deployment.kafka_id(role)) for name, (topic, role) in roles.items()}
 
 
-def _waiting_s(settings: Settings, topic: str, group: str) -> float:
-    whole = stretch_of(settings, topic)
-    config = {**librdkafka_config(settings), "group.id": group, "enable.auto.commit": False}
+def _waiting_s(kafka: KafkaConnection, topic: str, group: str) -> float:
+    whole = stretch_of(kafka, topic)
+    config = {**librdkafka_config(kafka), "group.id": group, "enable.auto.commit": False}
     with told(topic), closing(Consumer(config)) as member:
         committed = committed_of(member, [TopicPartition(topic, number) for number in whole.ranges])
     now_ms, oldest_ms = time.time_ns() // 1_000_000, None
@@ -102,7 +102,7 @@ def _waiting_s(settings: Settings, topic: str, group: str) -> float:
         start, end = whole.ranges[one.partition]
         at = max(start, one.offset)
         # Among the first few offsets there may be a transaction's marker; a partition with markers alone waits for nothing.
-        first = next(scan(settings, Stretch(topic, {one.partition: (at, end)})), None) if at < end else None
+        first = next(scan(kafka, Stretch(topic, {one.partition: (at, end)})), None) if at < end else None
         if first is not None:
             made_ms = first.timestamp()[1]
             oldest_ms = made_ms if oldest_ms is None else min(oldest_ms, made_ms)

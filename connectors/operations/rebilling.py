@@ -17,13 +17,12 @@ from aiokafka.errors import KafkaError, ProducerFenced
 
 from connectors.kafka.security import aiokafka_config
 from connectors.operations.after_end import Lost
+from connectors.operations.deployment import Deployment
 from connectors.operations.scan import Stretch, stretch_of
 from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent, Receipt
-from schemas.topics import TopicNames
 from streams.core.after_end import UNBILLABLE_ENDED
 from streams.core.tally import FAILED, PENDING
 from streams.transactions import TransactionalWriter, Write
@@ -43,18 +42,17 @@ class Rebilling:
         Unavailable: the broker does not answer, or the projector does not come to the end of the receipts.
     """
 
-    def __init__(self, settings: Settings, database: Database, limit_s: float = 30.0) -> None:
-        self._settings = settings
+    def __init__(self, deployment: Deployment, database: Database, limit_s: float = 30.0) -> None:
+        self._deployment = deployment
         self._database = database
         self._limit_s = limit_s
-        self._topics = TopicNames.with_prefix(settings.topic_prefix)
-        name = f"{settings.topic_prefix}{settings.deployment_name}-rebill"
-        self._writer = TransactionalWriter(aiokafka_config(settings), name)
+        self._topics = deployment.topics
+        self._writer = TransactionalWriter(aiokafka_config(deployment.kafka), deployment.kafka_id("rebill"))
 
     async def __aenter__(self) -> Self:
         try:
             await self._writer.start()
-            await receipts_are_read(self._settings, self._database, self._limit_s)
+            await receipts_are_read(self._deployment, self._database, self._limit_s)
         except KafkaError as error:
             await self._writer.stop()
             raise Unavailable("kafka_unavailable", type(error).__name__) from error
@@ -95,7 +93,7 @@ class Rebilling:
     def _instead(self, event: LagoEvent, lost: Lost, now_us: int) -> list[Write]:
         key, headers, calls = event.external_subscription_id.encode(), [], 0
         if lost.manifest is not None:
-            manifest = msgspec.structs.replace(lost.manifest, deployment=self._settings.deployment_name)
+            manifest = msgspec.structs.replace(lost.manifest, deployment=self._deployment.name)
             headers, calls = [(MANIFEST, msgspec.json.encode(manifest))], manifest.count
         cents = event.precise_total_amount_cents
         begun = Receipt(event.transaction_id, PENDING, now_us, event.external_subscription_id, cents, calls)
@@ -105,16 +103,15 @@ class Rebilling:
         ]
 
 
-async def receipts_are_read(settings: Settings, database: Database, limit_s: float = 30.0) -> None:
+async def receipts_are_read(deployment: Deployment, database: Database, limit_s: float = 30.0) -> None:
     """Return when the tables hold every receipt that there was when this was called.
 
     Raises:
         Unavailable: `log_behind`: they do not within `limit_s` seconds.
     """
-    topic = TopicNames.with_prefix(settings.topic_prefix).receipts
-    whole = await asyncio.to_thread(stretch_of, settings, topic)
+    whole = await asyncio.to_thread(stretch_of, deployment.kafka, deployment.topics.receipts)
     deadline = time.monotonic() + limit_s
-    while behind := await asyncio.to_thread(records_in, settings, await _unread(database, whole)):
+    while behind := await asyncio.to_thread(records_in, deployment.kafka, await _unread(database, whole)):
         if time.monotonic() > deadline:
             raise Unavailable("log_behind", f"the projector has {behind} receipts to go: is it running?")
         await asyncio.sleep(_ASK_AGAIN_S)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
+from connectors.kafka.connection import KafkaConnection
 from connectors.lago.client import LagoClient
+from connectors.operations.deployment import Deployment
 from connectors.operations.filled import Filled, Hour
 from connectors.operations.ledgers import books_of
 from connectors.operations.misdirected import Misdirected, note
@@ -20,12 +22,10 @@ from connectors.operations.reconcile_litellm import (
 )
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
 from schemas.decoding import decoder
 from schemas.errors import Unavailable
 from schemas.money import ZERO, add
 from schemas.records import LagoEvent, Manifest
-from schemas.topics import TopicNames
 from streams.core.books import Books
 from streams.core.event import part_prefix
 from streams.core.proof import Emitted, Older, complaints_about
@@ -75,7 +75,7 @@ class Report:
 
 
 async def reconcile_ledgers(
-    settings: Settings, passed: Callable[[int], None] = lambda _count: None, database: Database | None = None
+    deployment: Deployment, passed: Callable[[int], None] = lambda _count: None, database: Database | None = None
 ) -> Report:
     """Each ledger adds up by itself, and its parts are in `billing.lago.events`, each once, with its money.
 
@@ -83,16 +83,15 @@ async def reconcile_ledgers(
         database: has the parts that have left the topic by age; without it, or while it is away, their sums are not
             compared.
     """
-    books = await books_of(settings, passed)
-    topic = TopicNames.with_prefix(settings.topic_prefix).events
-    stretch = await asyncio.to_thread(stretch_of, settings, topic)
+    books = await books_of(deployment, passed)
+    stretch = await asyncio.to_thread(stretch_of, deployment.kafka, deployment.topics.events)
     emitted = {number: Emitted(one.position.seal_seq) for number, one in books.items()}
-    await asyncio.to_thread(_take, settings, stretch, emitted)
+    await asyncio.to_thread(_take, deployment.kafka, stretch, emitted)
     for found in emitted.values():
         found.from_the_start = not any(start for start, _ in stretch.ranges.values())
     if database is not None:
         with suppress(Unavailable):  # said by whoever asks the tables next
-            await _older(settings, database, books, emitted)
+            await _older(deployment, database, books, emitted)
     report = Report()
     for number, one in books.items():
         _count(report, one)
@@ -108,13 +107,13 @@ async def reconcile_lago(database: Database, lago: LagoClient, report: Report, e
 
 
 async def reconcile_litellm(
-    settings: Settings, database: Database, url: str, since: datetime, until: datetime, report: Report
+    deployment: Deployment, database: Database, url: str, since: datetime, until: datetime, report: Report
 ) -> None:
     """Every call of LiteLLM's spend logs that started in `[since, until)` is in the usage log, at its cost.
 
     Raises: see `compared_with_litellm`.
     """
-    found = await compared_with_litellm(settings, database, url, since, until)
+    found = await compared_with_litellm(deployment, database, url, since, until)
     report.litellm, report.hours = found, dict(sorted(found.hours.items()))
     report.complaints += complaints_about_calls(found)
     report.notes += notes_about_calls(found)
@@ -128,19 +127,19 @@ async def reconcile_tables(database: Database, report: Report) -> None:
 
 
 async def _older(
-    settings: Settings, database: Database, books: Mapping[int, Books], emitted: Mapping[int, Emitted]
+    deployment: Deployment, database: Database, books: Mapping[int, Books], emitted: Mapping[int, Emitted]
 ) -> None:
     """What the tables say about parts that have left the topic; those of another raw topic have another prefix."""
     for number, one in emitted.items():
         if 1 < one.first <= one.limit + 1:
-            prefix = part_prefix(settings.deployment_name, books[number].position.topic_id, number)
+            prefix = part_prefix(deployment.name, books[number].position.topic_id, number)
             async with database.connection() as connection:
                 row = await connection.fetchrow(_OLDER, number, one.first, prefix)
             one.older = Older(row[0], int(row[1]), row[2])
 
 
-def _take(settings: Settings, stretch: Stretch, emitted: dict[int, Emitted]) -> None:
-    for message in scan(settings, stretch):
+def _take(kafka: KafkaConnection, stretch: Stretch, emitted: dict[int, Emitted]) -> None:
+    for message in scan(kafka, stretch):
         number, seal_seq = header_of(message, RAW_PARTITION), header_of(message, SEAL_SEQ)
         if number.isdigit() and seal_seq.isdigit() and int(number) in emitted:
             event = _event(message.value() or b"")

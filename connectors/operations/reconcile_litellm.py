@@ -5,23 +5,23 @@ from datetime import datetime, timedelta
 
 from connectors.litellm.spend_logs import spend_logs
 from connectors.operations.backfill import Backfill
+from connectors.operations.deployment import Deployment
 from connectors.operations.filled import Filled, Hour, no_price_yet
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
 from schemas.moments import to_iso
 from schemas.money import plain
 from schemas.wire import FLAT
 
 
 async def compared_with_litellm(
-    settings: Settings, database: Database, url: str, since: datetime, until: datetime
+    deployment: Deployment, database: Database, url: str, since: datetime, until: datetime
 ) -> Filled:
     """What a backfill of the calls that started in `[since, until)` would find; nothing is sent.
 
     Raises:
         Unavailable: `litellm_db`, `log_behind`, or Postgres does not answer.
     """
-    job = Backfill(settings, database, None, FLAT)
+    job = Backfill(deployment, database, None, FLAT)
 
     async def elements() -> AsyncIterator[tuple[str, bytes]]:
         async for start, element in spend_logs(url, since, until):

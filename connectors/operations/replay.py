@@ -6,7 +6,7 @@ wants them once more; billing does not see it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -14,15 +14,14 @@ from pathlib import Path
 import msgspec
 from confluent_kafka import Message
 
+from connectors.operations.deployment import Deployment
 from connectors.operations.letters import usage_of
 from connectors.operations.scan import Stretch, header_of, scan, stretch_of
 from connectors.operations.sending import Outgoing, Sender
-from connectors.settings import Settings
 from schemas.decoding import UNDECODABLE, decoder
 from schemas.errors import ConfigurationError
 from schemas.money import ZERO, add, quantum
 from schemas.records import EnrichedUsage
-from schemas.topics import CATALOGUE, TopicNames
 from streams.writes import CONTROL
 
 RAW = "raw"
@@ -80,7 +79,7 @@ class Replay:
         customer: LiteLLM customer id; `""` for all.
     """
 
-    settings: Settings
+    deployment: Deployment
     stretch: Stretch
     source: str
     into: str
@@ -89,7 +88,9 @@ class Replay:
     customer: str = ""
 
     @classmethod
-    def planned(cls, settings: Settings, since_ms: int, until_ms: int, into: str = RAW, customer: str = "") -> "Replay":
+    def planned(
+        cls, deployment: Deployment, since_ms: int, until_ms: int, into: str = RAW, customer: str = ""
+    ) -> "Replay":
         """A replay of record times `[since, until)`, milliseconds since 1970 UTC.
 
         Raises:
@@ -97,18 +98,18 @@ class Replay:
             TopicProblem: `topic_missing`.
             Unavailable: the broker does not answer.
         """
-        topics = TopicNames.with_prefix(settings.topic_prefix)
+        kafka, topics = deployment.kafka, deployment.topics
         target = topics.raw if into in (RAW, topics.raw) else into
-        if target != topics.raw and target in {settings.topic_prefix + topic.name for topic in CATALOGUE}:
+        if target != topics.raw and target in astuple(topics):
             raise ConfigurationError("--into", f"{target} is written by the product alone: name a topic of your own")
         source = topics.raw if target == topics.raw else topics.enriched
-        stretch_of(settings, target)
-        stretch = stretch_of(settings, source, since_ms, until_ms)
-        return cls(settings, stretch, source, target, since_ms, until_ms, customer)
+        stretch_of(kafka, target)
+        stretch = stretch_of(kafka, source, since_ms, until_ms)
+        return cls(deployment, stretch, source, target, since_ms, until_ms, customer)
 
     def contents(self, passed: Callable[[int], None] = lambda _offsets: None) -> Contents:
         """What would be sent; nothing is."""
-        found, unit = Contents(), quantum(self.settings.cost_decimals)
+        found, unit = Contents(), quantum(self.deployment.policy.cost_decimals)
         for message in self._records(self.stretch, passed):
             key = (message.key() or b"").decode(errors="replace")
             usage = self._usage(bytes(message.value() or b""), key, unit)
@@ -159,7 +160,7 @@ class Replay:
     def _records(self, stretch: Stretch, passed: Callable[[int], None]) -> Iterator[Message]:
         """An operator's orders among the calls are not repeated."""
         wanted = self.customer.encode()
-        for message in scan(self.settings, stretch, passed):
+        for message in scan(self.deployment.kafka, stretch, passed):
             if (not wanted or message.key() == wanted) and not header_of(message, CONTROL):
                 yield message
 
@@ -168,7 +169,7 @@ class Replay:
             yield Outgoing(self.into, message.key(), message.value())
 
     def _usage(self, value: bytes, customer: str, unit: Decimal) -> tuple[int, Decimal] | None:
-        if self.source == TopicNames.with_prefix(self.settings.topic_prefix).raw:
+        if self.source == self.deployment.topics.raw:
             usage = usage_of(value, customer, unit)
             return None if usage is None else (usage.total_tokens, usage.cost)
         try:

@@ -17,17 +17,16 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from connectors.kafka.security import aiokafka_config
+from connectors.operations.deployment import Deployment
 from connectors.operations.letters import EVENTS, Letter, Mark, topic_of, usage_of
 from connectors.operations.overruling import needs_word, never_comes_back
 from connectors.operations.pricing import as_counted
 from connectors.operations.sending import Outgoing, Sender
 from connectors.operations.usage_log import Checked, Judged, caught_up, judged
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
 from schemas.errors import ConfigurationError, Unavailable
 from schemas.money import ZERO, add, quantum
 from schemas.records import Receipt
-from schemas.topics import TopicNames
 from schemas.usage import Usage
 from streams.core.letters import ATTEMPT, ATTEMPTS, CONNECT, NOT_BEFORE, REQUEUED
 from streams.core.matching import MISSING, Verdict
@@ -72,19 +71,19 @@ class Desk:
 
     def __init__(
         self,
-        settings: Settings,
+        deployment: Deployment,
         writer: TransactionalWriter,
         sender: Sender,
         database: Database | None,
         trusted_us: int | None = None,
     ) -> None:
-        self._settings = settings
-        self._topics = TopicNames.with_prefix(settings.topic_prefix)
+        self._deployment = deployment
+        self._topics = deployment.topics
         self._writer = writer
         self._sender = sender
         self._database = database
-        self._unit = quantum(settings.cost_decimals)
-        self._policy = settings.meter_policy()
+        self._unit = quantum(deployment.policy.cost_decimals)
+        self._policy = deployment.policy
         self._trusted_us = trusted_us
         self._checked: Checked | None = None
 
@@ -182,7 +181,7 @@ class Desk:
                 "DATABASE_URL", "refused calls come back only after a check against the usage log, which needs Postgres"
             )
         if self._checked is None:
-            self._checked = await caught_up(self._settings, self._database, trusted_us=self._trusted_us)
+            self._checked = await caught_up(self._deployment, self._database, trusted_us=self._trusted_us)
         return await judged(self._database, [usage for _, usage in read], self._checked, self._policy)
 
     async def _mark(self, marks: Sequence[Mark], writes: Sequence[Write] = ()) -> None:
@@ -200,7 +199,7 @@ class Desk:
 
 @asynccontextmanager
 async def desk(
-    settings: Settings,
+    deployment: Deployment,
     sender: Sender,
     database: Database | None,
     trusted_us: int | None = None,
@@ -214,14 +213,13 @@ async def desk(
     Raises:
         Unavailable: the broker does not answer.
     """
-    whole_name = f"{settings.topic_prefix}{settings.deployment_name}-{name}"
-    writer = TransactionalWriter(aiokafka_config(settings), whole_name)
+    writer = TransactionalWriter(aiokafka_config(deployment.kafka), deployment.kafka_id(name))
     try:
         try:
             await writer.start()
         except KafkaError as error:
             raise Unavailable("kafka_unavailable", type(error).__name__) from error
-        yield Desk(settings, writer, sender, database, trusted_us)
+        yield Desk(deployment, writer, sender, database, trusted_us)
     finally:
         await writer.stop()
 

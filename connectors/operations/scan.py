@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from connectors.kafka.connection import KafkaConnection
 from connectors.kafka.security import librdkafka_config
-from connectors.settings import Settings
 from schemas.errors import TopicProblem, Unavailable
 
 _LIMIT_S = 20.0
@@ -45,14 +45,14 @@ class Stretch:
         return sum(max(0, end - start) for start, end in self.ranges.values())
 
 
-def stretch_of(settings: Settings, topic: str, since_ms: int | None = None, until_ms: int | None = None) -> Stretch:
+def stretch_of(kafka: KafkaConnection, topic: str, since_ms: int | None = None, until_ms: int | None = None) -> Stretch:
     """What the topic holds now of record times `[since, until)`, milliseconds since 1970 UTC; None = open.
 
     Raises:
         TopicProblem: `topic_missing`.
         Unavailable: the broker does not answer.
     """
-    with closing(reader(settings)) as consumer, told(topic):
+    with closing(reader(kafka)) as consumer, told(topic):
         partitions = consumer.list_topics(topic, timeout=_LIMIT_S).topics[topic]
         if partitions.error is not None:
             raise TopicProblem("topic_missing", f"{topic} does not exist")
@@ -72,7 +72,7 @@ def stretch_of(settings: Settings, topic: str, since_ms: int | None = None, unti
 
 
 def scan(
-    settings: Settings, stretch: Stretch, passed: Callable[[int], None] = lambda _offsets: None
+    kafka: KafkaConnection, stretch: Stretch, passed: Callable[[int], None] = lambda _offsets: None
 ) -> Iterator[Message]:
     """Every committed record of the stretch, in order within a partition; `passed` is told how many offsets more.
 
@@ -82,7 +82,7 @@ def scan(
     left = {number: end for number, (start, end) in stretch.ranges.items() if start < end}
     at = {number: start for number, (start, _) in stretch.ranges.items()}
     silent_s = 0.0
-    with closing(reader(settings)) as consumer, told(stretch.topic):
+    with closing(reader(kafka)) as consumer, told(stretch.topic):
         consumer.assign([TopicPartition(stretch.topic, number, at[number]) for number in left])
         while left:
             messages = consumer.consume(_BATCH, _POLL_S)
@@ -110,11 +110,11 @@ def header_of(message: Message, name: str) -> str:
     return ""
 
 
-def reader(settings: Settings) -> Consumer:
+def reader(kafka: KafkaConnection) -> Consumer:
     """A consumer in no group, which commits nothing and tells of a partition's end."""
     return Consumer(
         {
-            **librdkafka_config(settings),
+            **librdkafka_config(kafka),
             "group.id": "meterbridge-operations",  # required by the client; nothing joins it
             "enable.auto.commit": False,
             "enable.partition.eof": True,

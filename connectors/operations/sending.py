@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from connectors.kafka.connection import KafkaConnection
 from connectors.kafka.producer import producer_config
 from connectors.kafka.security import librdkafka_config
-from connectors.settings import Settings
 from schemas.errors import Unavailable
 
 _ANSWER_S = 30.0
@@ -28,10 +28,10 @@ class Outgoing(NamedTuple):
 class Sender:
     """An idempotent producer of one command."""
 
-    def __init__(self, settings: Settings) -> None:
-        security = {name: value for name, value in librdkafka_config(settings).items() if name != "logger"}
+    def __init__(self, kafka: KafkaConnection) -> None:
+        security = {name: value for name, value in librdkafka_config(kafka).items() if name != "logger"}
         config: dict[str, Any] = producer_config(
-            settings.kafka_bootstrap_servers,
+            kafka.servers,
             answer_within_s=_ANSWER_S,
             client_id="meterbridge-operations",
             security=security,

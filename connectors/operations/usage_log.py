@@ -9,14 +9,14 @@ from datetime import MAXYEAR, UTC, date, datetime
 
 from confluent_kafka import Consumer, TopicPartition
 
+from connectors.kafka.connection import KafkaConnection
 from connectors.kafka.security import librdkafka_config
+from connectors.operations.deployment import Deployment
 from connectors.operations.scan import Stretch, scan, stretch_of
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
 from schemas.errors import Unavailable
 from schemas.moments import to_datetime, to_us
 from schemas.policy import MeterPolicy
-from schemas.topics import TopicNames
 from schemas.usage import Usage
 from streams.core.alias import alias_of, base_key
 from streams.core.matching import APART_US, MISSING, PRICED, UNCLEAR, Counted, Verdict, nameless, of_a_job, verdict
@@ -165,7 +165,7 @@ async def _forgotten_months(database: Database, calls: Sequence[Usage]) -> set[d
 
 
 async def caught_up(
-    settings: Settings,
+    deployment: Deployment,
     database: Database,
     limit_s: float = 60.0,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -185,10 +185,9 @@ async def caught_up(
         Unavailable: `log_behind`: the meter or the projector does not get there within `limit_s`, or calls left the
             topic before they were projected.
     """
-    topics = TopicNames.with_prefix(settings.topic_prefix)
-    group = f"{settings.topic_prefix}{settings.deployment_name}-meter"
+    kafka, topics, group = deployment.kafka, deployment.topics, deployment.kafka_id("meter")
     at_us = time.time_ns() // 1000
-    raw = await asyncio.to_thread(stretch_of, settings, topics.raw)
+    raw = await asyncio.to_thread(stretch_of, kafka, topics.raw)
     ends = {number: end for number, (start, end) in raw.ranges.items() if end > start}
     deadline = time.monotonic() + limit_s
 
@@ -199,16 +198,16 @@ async def caught_up(
             await sleep(_ASK_AGAIN_S)
 
     async def to_fold() -> int:
-        return await asyncio.to_thread(_uncommitted, settings, group, topics.raw, ends)
+        return await asyncio.to_thread(_uncommitted, kafka, group, topics.raw, ends)
 
     await wait("meter", to_fold)
-    enriched = await asyncio.to_thread(stretch_of, settings, topics.enriched)
+    enriched = await asyncio.to_thread(stretch_of, kafka, topics.enriched)
 
     placed: dict[int, int] = {}
 
     async def to_project() -> int:
         placed.update(await _placed(database, topics.enriched))
-        return await asyncio.to_thread(records_in, settings, _unprojected(enriched, placed))
+        return await asyncio.to_thread(records_in, kafka, _unprojected(enriched, placed))
 
     await wait("projector", to_project)
     lost = [number for number, (start, _) in enriched.ranges.items() if placed.get(number, start) + _MARKER < start]
@@ -238,9 +237,9 @@ def _moment(since: datetime) -> int:
     return _NEVER if since.year >= MAXYEAR else to_us(since.astimezone(UTC))
 
 
-def _uncommitted(settings: Settings, group: str, topic: str, ends: dict[int, int]) -> int:
+def _uncommitted(kafka: KafkaConnection, group: str, topic: str, ends: dict[int, int]) -> int:
     options = {"group.id": group, "enable.auto.commit": False}
-    with closing(Consumer({**librdkafka_config(settings), **options})) as consumer:
+    with closing(Consumer({**librdkafka_config(kafka), **options})) as consumer:
         asked = [TopicPartition(topic, number) for number in ends]
         committed = consumer.committed(asked, timeout=_LIMIT_S) if asked else []
         return sum(max(0, ends[one.partition] - max(0, one.offset)) for one in committed)
@@ -256,9 +255,9 @@ def _unprojected(whole: Stretch, placed: Mapping[int, int]) -> Stretch:
     return Stretch(whole.topic, ranges)
 
 
-def records_in(settings: Settings, stretch: Stretch) -> int:
+def records_in(kafka: KafkaConnection, stretch: Stretch) -> int:
     """Committed records there are; a stretch that is long is taken for full. Its end may be a transaction's marker, no record."""
-    return stretch.offsets if stretch.offsets > _WORTH_READING else sum(1 for _ in scan(settings, stretch))
+    return stretch.offsets if stretch.offsets > _WORTH_READING else sum(1 for _ in scan(kafka, stretch))
 
 
 def _months_of(call: Usage) -> set[date]:

@@ -8,29 +8,11 @@ from typing import Any, Final
 import asyncpg
 
 from connectors.postgres.errors import decisions
-from connectors.postgres.urls import connecting, most_connections, with_defaults
-from connectors.settings import Settings
-from schemas.errors import ConfigurationError, Rejected
+from connectors.postgres.urls import most_connections, with_defaults
 
 #: To connect; for one statement, as the server and, should it be silent, as the client sees it; for a transaction whose
 #: client is frozen, so that its locks do not outlive the wait of the next owner. Seconds.
 CONNECT_S, STATEMENT_S, ANSWER_S, IDLE_S = 5.0, 30.0, 35.0, 10.0
-
-
-def postgres_url(settings: Settings) -> str:
-    """Where Postgres is, for asyncpg.
-
-    Raises:
-        ConfigurationError: the deployment has none, or what it has is no URL.
-    """
-    url = settings.postgres_url
-    if url is None:
-        raise ConfigurationError("DATABASE_URL", "DATABASE_URL or POSTGRES_HOST must be set: this needs Postgres")
-    try:
-        connecting(url.get_secret_value())
-    except Rejected as error:
-        raise ConfigurationError("DATABASE_URL", f"DATABASE_URL {error.detail}") from None
-    return url.get_secret_value()
 
 
 class Database:

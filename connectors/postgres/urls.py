@@ -97,6 +97,15 @@ _MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-f
 _MOST_CONNECTIONS: Final = 1000
 
 
+class DatabaseUrl(str):
+    """A URL of Postgres; its `repr` does not show the user and the password."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"DatabaseUrl({urlsplit(self).netloc.rpartition('@')[2]!r})"
+
+
 def connecting(url: str) -> dict[str, Any]:
     """Arguments for `asyncpg.connect` or `create_pool`: `dsn`, and what the URL's parameters ask for.
 

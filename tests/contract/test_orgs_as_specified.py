@@ -290,7 +290,7 @@ async def test_over_http_a_refused_subscription_leaves_no_new_customer_behind() 
 
 async def test_two_processes_that_subscribe_an_org_at_once_make_one_subscription(lago: Lago) -> None:
     """The id is that of the customer's first second, wherever it is made."""
-    one, other = Alone(Alone.of().settings), Alone(Alone.of().settings)
+    one, other = Alone(Alone.of().access), Alone(Alone.of().access)
     await orgs.create_org_customer(*ACME)
     made = await asyncio.gather(
         *(each.billing.subscribe("org_1", "starter", "anniversary", None) for each in (one, other))

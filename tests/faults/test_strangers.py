@@ -20,6 +20,7 @@ from tests.support.ingress_process import IngressProcess
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.stranger import KINDS
+from tests.support.values import topics_of
 
 pytestmark = [pytest.mark.alone, pytest.mark.kafka]
 
@@ -35,7 +36,9 @@ PEAK_MIB = 600
 
 @pytest.fixture
 def serve(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> Iterator[IngressProcess]:
-    create_topics(Settings(kafka_bootstrap_servers=kafka.bootstrap, kafka_partitions=3, topic_prefix=topic_prefix))
+    create_topics(
+        *topics_of(Settings(kafka_bootstrap_servers=kafka.bootstrap, kafka_partitions=3, topic_prefix=topic_prefix))
+    )
     settings = {
         "API_PORT": str(free_port()),
         "ALLOW_UNSIGNED": "",

@@ -17,6 +17,7 @@ from tests.support.eventually import eventually
 from tests.support.ingress import USAGE, Stored, read_topic
 from tests.support.ingress_process import IngressProcess
 from tests.support.kafka import Kafka
+from tests.support.values import topics_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
@@ -25,7 +26,9 @@ HOUR_S = 3600.0
 
 @pytest.fixture
 def ingress(kafka: Kafka, topic_prefix: str, tmp_path: Path) -> Iterator[IngressProcess]:
-    create_topics(Settings(kafka_bootstrap_servers=kafka.bootstrap, kafka_partitions=3, topic_prefix=topic_prefix))
+    create_topics(
+        *topics_of(Settings(kafka_bootstrap_servers=kafka.bootstrap, kafka_partitions=3, topic_prefix=topic_prefix))
+    )
     process = IngressProcess(kafka.bootstrap, topic_prefix, tmp_path)
     yield process
     process.kill()

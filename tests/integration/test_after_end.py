@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from connectors.operations.after_end import Told
+from connectors.operations.deployment import Deployment
 from connectors.operations.rebilling import Rebilling
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
 from schemas.customers import OrgRecord, Period
 from schemas.errors import Unavailable
 from schemas.moments import SECOND_US, parse_us, to_iso
@@ -225,8 +225,8 @@ async def test_where_it_must_not_be_posted_by_itself_it_is_named(world: World, l
 class Dies(Rebilling):
     """A process that is killed after its transaction is durable, or before."""
 
-    def __init__(self, settings: Settings, database: Database, *, durable: bool) -> None:
-        super().__init__(settings, database)
+    def __init__(self, deployment: Deployment, database: Database, *, durable: bool) -> None:
+        super().__init__(deployment, database)
         self._durable = durable
 
     async def bill(self, lost: Any) -> None:
@@ -285,7 +285,7 @@ async def test_who_comes_after_another_waits_until_its_receipts_are_read(world: 
     await rows(world.url, "UPDATE usage_parts SET status = 'completed' WHERE reason = 'unbillable_ended'")
     await rows(world.url, "UPDATE projector_offsets SET next = 0 WHERE topic = $1", world.stage.topics.receipts)
     with pytest.raises(Unavailable, match="log_behind"):
-        await world.task(lambda settings, database: Rebilling(settings, database, 1)).once()
+        await world.task(lambda deployment, database: Rebilling(deployment, database, 1)).once()
     await world.billed_cents(5)
 
 

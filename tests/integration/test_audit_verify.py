@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from connectors.connections import deployment_of
 from connectors.operations.audit import audited
 from connectors.operations.sending import Outgoing, Sender
 from connectors.settings import Settings
@@ -26,13 +27,14 @@ def settings_of(stage: Stage, kafka: Kafka, topic_prefix: str, **more: Any) -> S
 async def test_lines_of_servers_and_of_commands_are_one_chain(stage: Stage, kafka: Kafka, topic_prefix: str) -> None:
     """Two servers and a command write at the same time, and none waits for another."""
     settings = settings_of(stage, kafka, topic_prefix, api_rate_limit=0, mapping_lead_seconds=0)
+    deployment = deployment_of(settings)
     async with running_server(settings, ("api",)) as one, running_server(settings, ("api",)) as other:
         for round_ in range(3):
             asked = [
                 server.http.post("/customers/mapping", json=MAPPING | {"litellm_customer_id": name}, headers=BEARER)
                 for server, name in ((one, f"a{round_}"), (other, f"b{round_}"), (one, f"c{round_}"))
             ]
-            command = asyncio.to_thread(audited, settings, Sender(settings), "replay", {"round": str(round_)})
+            command = asyncio.to_thread(audited, deployment, Sender(deployment.kafka), "replay", {"round": str(round_)})
             answers, _ = await asyncio.gather(asyncio.gather(*asked), command)
             assert [answer.status_code for answer in answers] == [201] * 3
         await one.http.delete("/customers/a0/mapping", headers={"Authorization": "Bearer wrong"})
@@ -79,7 +81,7 @@ async def test_what_was_done_to_the_topic_is_named_and_turns_the_exit_code(
     stage: Stage, damage: Callable[[list[bytes]], list[bytes]], kind: str, named: str
 ) -> None:
     values = damage(log(5))
-    Sender(stage.settings).send(Outgoing(stage.topics.audit, b"key", value) for value in values)
+    Sender(stage.connection).send(Outgoing(stage.topics.audit, b"key", value) for value in values)
     told = await meterbridge(stage, "audit", "verify", "--json")
     assert (told.code, told.json["broken"]["kind"], told.json["broken"]["audit_id"]) == (1, kind, named)
     sentence = await meterbridge(stage, "audit", "verify")
@@ -89,9 +91,10 @@ async def test_what_was_done_to_the_topic_is_named_and_turns_the_exit_code(
 async def test_a_row_that_is_not_what_its_line_says_is_named(
     stage: Stage, postgres_url: str, kafka: Kafka, topic_prefix: str
 ) -> None:
-    settings = settings_of(stage, kafka, topic_prefix)
+    deployment = deployment_of(settings_of(stage, kafka, topic_prefix))
+    sender = Sender(deployment.kafka)
     for number in range(4):
-        audited(settings, Sender(settings), "replay", {"b": str(number), "a\0": "x"}, reason="ünd 1.0", count=number)
+        audited(deployment, sender, "replay", {"b": str(number), "a\0": "x"}, reason="ünd 1.0", count=number)
     async with (
         migrated_database(postgres_url) as url,
         projector_parts(stage, url) as parts,

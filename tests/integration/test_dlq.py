@@ -78,8 +78,8 @@ async def test_an_event_that_dies_again_is_a_letter_again(stage: Stage, lago: La
     await meterbridge(stage, "dlq", "requeue")
     await lago.fault(kind="poison", transaction_id="e-1")
     async with stage.running("retry", posting):
-        await soon(lambda: len(list(unresolved(stage.settings, EVENTS, Filters()))) == 1, limit_s=30)
-    (letter,) = unresolved(stage.settings, EVENTS, Filters())
+        await soon(lambda: len(list(unresolved(stage.deployment, EVENTS, Filters()))) == 1, limit_s=30)
+    (letter,) = unresolved(stage.deployment, EVENTS, Filters())
     assert letter.requeued == 1
 
 
@@ -90,7 +90,7 @@ async def test_filters_and_a_dry_run_touch_only_what_is_meant(stage: Stage, lago
     assert (await meterbridge(stage, "dlq", "requeue", "--dry-run", "--json")).json["count"] == 2
     limited = (await meterbridge(stage, "dlq", "list", "--limit", "1", "--json")).json
     assert (len(limited["letters"]), limited["count"]) == (1, 2)
-    (one, _) = unresolved(stage.settings, EVENTS, Filters())
+    (one, _) = unresolved(stage.deployment, EVENTS, Filters())
     assert (await meterbridge(stage, "dlq", "requeue", "--letter", one.id, "--json")).json["requeued"] == 1
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1
 
@@ -109,10 +109,10 @@ async def test_a_purge_wants_words_and_leaves_the_record(stage: Stage, lago: Lag
 async def test_of_two_desks_the_first_can_do_nothing_any_more(stage: Stage, lago: Lago, posting: Parts) -> None:
     """Both would put the same letters back."""
     await dead_events(stage, lago, posting, "e-1")
-    sender = Sender(stage.settings)
-    async with desk(stage.settings, sender, None) as first:
-        letters = await asyncio.to_thread(lambda: list(unresolved(stage.settings, EVENTS, Filters())))
-        async with desk(stage.settings, sender, None) as second:
+    sender = Sender(stage.connection)
+    async with desk(stage.deployment, sender, None) as first:
+        letters = await asyncio.to_thread(lambda: list(unresolved(stage.deployment, EVENTS, Filters())))
+        async with desk(stage.deployment, sender, None) as second:
             with pytest.raises(Unavailable, match="another_desk"):
                 await first.requeue(letters, "a", lambda _count: None)
             done = await second.requeue(letters, "b", lambda _count: None)
@@ -142,7 +142,7 @@ async def test_a_call_repeated_after_three_days_is_not_billed_again_and_a_new_on
             stage.put([old_call(3, 0)])  # three days pass on the partition's clock
             await soon(lambda: stage.sensors.calls.get("billable") == 2, limit_s=20)
             stage.put([billed_then, late])
-            await soon(lambda: len(list(unresolved(stage.settings, CALLS, Filters()))) == 2, limit_s=20)
+            await soon(lambda: len(list(unresolved(stage.deployment, CALLS, Filters()))) == 2, limit_s=20)
             listed = (await meterbridge(stage, "dlq", "list", "--json")).json
             assert listed["by_reason"] == {"beyond_horizon": {"count": 2, "usd": "4"}}
             refused = await meterbridge(stage, "dlq", "requeue", "--json")

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from connectors.connections import kafka_connection
 from connectors.embedded.broker import embedded_broker
 from connectors.embedded.relay import WAIT_MS, hurried, mended
 from connectors.kafka.admin import check_topics, topic_ids
 from connectors.settings import Settings, load_settings
 from schemas.topics import EVENTS, RAW, RECEIPTS
 from streams.transactions import TransactionalWriter, Write
+from tests.support.values import topics_of
 
 PARTITIONS = 4
 INPUT = TopicPartition(RAW.name, 0)
@@ -28,14 +30,16 @@ def settings(bootstrap: str, partitions: int = PARTITIONS) -> Settings:
 
 
 def test_it_has_every_topic_of_the_catalogue_with_the_partitions_that_a_worker_checks(broker: str) -> None:
-    assert check_topics(settings(broker)) == []
-    assert any("4 partitions where 5" in sentence for sentence in check_topics(settings(broker, 5)))
+    assert check_topics(*topics_of(settings(broker))) == []
+    assert any("4 partitions where 5" in sentence for sentence in check_topics(*topics_of(settings(broker, 5))))
 
 
 def test_its_topics_have_an_id_that_no_other_broker_gives_them(broker: str) -> None:
     """A transaction id begins with it; two brokers' events must not be taken for each other."""
     with embedded_broker(PARTITIONS) as another:
-        here, there = (topic_ids(settings(where), [RAW.name])[RAW.name] for where in (broker, another))
+        here, there = (
+            topic_ids(kafka_connection(settings(where)), [RAW.name])[RAW.name] for where in (broker, another)
+        )
     assert here
     assert here != there
 

@@ -50,8 +50,8 @@ class World:
 
     def task(self, make_sender: Any = None) -> LateCalls:
         """As a new process has it."""
-        sender = make_sender or (lambda: Sender(self.stage.settings))
-        return LateCalls(self.stage.settings, self.pool, self.lanes, self.told, sender)
+        sender = make_sender or (lambda: Sender(self.stage.connection))
+        return LateCalls(self.stage.deployment, self.pool, self.lanes, self.told, sender)
 
     async def refused(self, count: int) -> None:
         """So many calls are beyond the horizon, and the rows say so."""
@@ -127,7 +127,7 @@ class Dies(Sender):
     """A process that is killed after its records are durable, or before any is."""
 
     def __init__(self, stage: Stage, *, durable: bool) -> None:
-        super().__init__(stage.settings)
+        super().__init__(stage.connection)
         self._durable = durable
         self._topic = stage.topics.raw
 
@@ -178,7 +178,7 @@ async def test_what_the_log_cannot_tell_waits_and_is_listed(world: World) -> Non
     for _ in range(2):
         await task.once()
     assert world.told.outcomes == {"waiting": 1}
-    assert [one.reason for one in unresolved(world.stage.settings, CALLS, Filters())] == ["beyond_horizon"]
+    assert [one.reason for one in unresolved(world.stage.deployment, CALLS, Filters())] == ["beyond_horizon"]
 
 
 async def test_a_clock_that_runs_ahead_is_not_chased(world: World) -> None:

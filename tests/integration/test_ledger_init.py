@@ -238,7 +238,7 @@ async def test_a_ledger_whose_position_is_garbage_halts_alone_and_begins_again(s
 async def test_a_worker_that_is_alive_is_fenced_and_finds_the_new_position(stage: Stage) -> None:
     """The command writes by the meter's own transactional id: whoever has the partition cannot commit any more."""
     stage.put(calls(range(8)), partition=0)
-    place = place_of(stage.settings)
+    place = place_of(stage.deployment)
     worker = Ledger(0, place, LedgerShelf(time.monotonic), lambda: time.time_ns() // 1000)
     books = await worker.open()
     cut_head(stage, 5)

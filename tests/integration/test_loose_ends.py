@@ -15,12 +15,12 @@ from tests.support.stage import Stage
 
 
 async def test_open_and_held_usage_dead_letters_and_old_records_are_loose_ends(stage: Stage) -> None:
-    assert await loose_ends(stage.settings) == LooseEnds()
+    assert await loose_ends(stage.deployment) == LooseEnds()
     at = time.time_ns() // 1000
     stage.put([raw(0, slp(1, at_us=at), customer="ghost", received_us=at)])
     async with stage.running("meter", stage.parts()):
         await soon(lambda: stage.sensors.calls.get("billable") == 1, limit_s=20)
-    found = await loose_ends(stage.settings)
+    found = await loose_ends(stage.deployment)
     assert (found.open, found.dead, found.behind) == ({"ghost"}, set(), set())
     dead = msgspec.json.encode(event(1))
     producer: Producer = stage.producer
@@ -28,7 +28,7 @@ async def test_open_and_held_usage_dead_letters_and_old_records_are_loose_ends(s
     old_ms = round((time.time() - WAITING_S - 60) * 1000)
     producer.produce(stage.topics.events, dead, "sub", timestamp=old_ms)
     producer.flush(10)
-    found = await loose_ends(stage.settings)
+    found = await loose_ends(stage.deployment)
     assert ("sub" in found.dead, found.behind) == (True, {"events"})
 
 
@@ -39,9 +39,14 @@ def test_whatever_is_behind_may_be_anybodys() -> None:
     assert found.of(["c"]) == "not all is delivered: events"
 
 
+def settled(**environ: str) -> int:
+    settings = load_settings(environ)
+    return settled_us(settings.meter_policy(), settings.max_retries, settings.retry_delay)
+
+
 def test_usage_is_settled_after_horizon_window_and_every_retry() -> None:
     """Defaults: 25 hours, a window of 60 s with 5 s of grace, three retries of at most 66, 132 and 264 s, an hour."""
-    assert settled_us(load_settings({})) == 26 * HOUR_US + round((60 + 5 + 66 + 132 + 264) * SECOND_US)
-    many = settled_us(load_settings({"MAX_RETRIES": "100"}))
+    assert settled() == 26 * HOUR_US + round((60 + 5 + 66 + 132 + 264) * SECOND_US)
+    many = settled(MAX_RETRIES="100")
     assert many > 90 * HOUR_US
-    assert settled_us(load_settings({"MAX_RETRIES": "0"})) == 26 * HOUR_US + 65 * SECOND_US
+    assert settled(MAX_RETRIES="0") == 26 * HOUR_US + 65 * SECOND_US

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from connectors.operations.deployment import Deployment
 from connectors.operations.rebilling import Rebilling
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
 from schemas.customers import Period
 from schemas.errors import Unavailable
 from schemas.policy import LatePolicy
@@ -159,8 +159,8 @@ class Dies(Rebilling):
     is durable, or before.
     """
 
-    def __init__(self, settings: Settings, database: Database, *, durable: bool) -> None:
-        super().__init__(settings, database)
+    def __init__(self, deployment: Deployment, database: Database, *, durable: bool) -> None:
+        super().__init__(deployment, database)
         self._durable = durable
         self._second = False
 

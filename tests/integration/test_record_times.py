@@ -14,6 +14,7 @@ from schemas.topics import RAW
 from tests.support.eventually import eventually
 from tests.support.ingress import Stored, read_topic
 from tests.support.kafka import Kafka
+from tests.support.values import topics_of
 
 HOUR_MS = 3_600_000
 
@@ -26,7 +27,7 @@ class Ground:
     def __init__(self, kafka: Kafka, prefix: str) -> None:
         self.kafka, self.topic = kafka, prefix + RAW.name
         self.settings = Settings(kafka_bootstrap_servers=kafka.bootstrap, kafka_partitions=3, topic_prefix=prefix)
-        create_topics(self.settings)
+        create_topics(*topics_of(self.settings))
         self.restamped = 0
 
     def stored(self) -> list[Stored]:
@@ -47,7 +48,7 @@ class Ground:
         resource = ConfigResource(ResourceType.TOPIC, self.topic, incremental_configs=[entry])
         admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
         admin.incremental_alter_configs([resource])[resource].result()
-        eventually(lambda: any(setting in told for told in check_topics(self.settings)))
+        eventually(lambda: any(setting in told for told in check_topics(*topics_of(self.settings))))
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_a_topic_with_another_limit_is_named_with_the_command_that_mends_it_and_
     ground: Ground, setting: str, value: str
 ) -> None:
     ground.alter(setting, value)
-    [told] = check_topics(ground.settings)
+    [told] = check_topics(*topics_of(ground.settings))
     assert f"{ground.topic} has {setting}={value} where {RAW.config[setting]} is expected" in told
     assert f"kafka-configs.sh --alter --entity-type topics --entity-name {ground.topic}" in told
-    assert check_topics(ground.settings, to_start=True) == []
+    assert check_topics(*topics_of(ground.settings), to_start=True) == []

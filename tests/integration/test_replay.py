@@ -122,9 +122,9 @@ async def test_a_replay_that_was_cut_off_goes_on_where_it_stopped(stage: Stage, 
     """Everything arrives, and nothing that was acknowledged is sent again."""
     stage.put(calls(range(4500)))
     file, until = tmp_path / "state", time.time_ns() // 1_000_000 + 1
-    planned = Replay.planned(stage.settings, 0, until)
+    planned = Replay.planned(stage.deployment, 0, until)
     with pytest.raises(ConnectionError):
-        planned.run(Dies(stage.settings), file)
+        planned.run(Dies(stage.connection), file)
     assert len(stage.read(stage.topics.raw)) == 4500 + 2000
     since, to = to_iso(0), to_iso(until * 1000)
     again = await meterbridge(stage, "replay", "--from", since, "--to", to, "--checkpoint", str(file), "--json")
@@ -138,4 +138,4 @@ async def test_another_replays_checkpoint_is_refused(stage: Stage, tmp_path: Pat
     file = tmp_path / "state"
     file.write_bytes(msgspec.json.encode(Checkpoint({"source": "x"}, {0: 5})))
     with pytest.raises(ConfigurationError):
-        Replay.planned(stage.settings, 0, 1).run(Sender(stage.settings), file)
+        Replay.planned(stage.deployment, 0, 1).run(Sender(stage.connection), file)

@@ -16,6 +16,7 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
+from connectors.connections import kafka_connection
 from connectors.kafka.admin import check_topics
 from connectors.kafka.security import aiokafka_config
 from connectors.settings import Settings, load_settings
@@ -23,6 +24,7 @@ from schemas.errors import Unavailable
 from tests.support.eventually import eventually
 from tests.support.kafka import MavenKafka
 from tests.support.ports import free_port
+from tests.support.values import topics_of
 
 USER, PASSWORD = "meter", "hush, 'quoted'"
 DOORS = [
@@ -110,8 +112,8 @@ def _furnish(broker: MavenKafka) -> None:
 @pytest.mark.parametrize(("protocol", "mechanism"), DOORS)
 async def test_both_clients_come_in(house: House, protocol: str, mechanism: str) -> None:
     settings = house.settings(protocol, mechanism)
-    assert check_topics(settings)[0].startswith("Topic litellm.usage.raw is missing")
-    async with AIOKafkaProducer(**aiokafka_config(settings)) as producer:
+    assert check_topics(*topics_of(settings))[0].startswith("Topic litellm.usage.raw is missing")
+    async with AIOKafkaProducer(**aiokafka_config(kafka_connection(settings))) as producer:
         assert (await producer.send_and_wait("inside", b"x")).offset >= 0
 
 
@@ -135,8 +137,8 @@ async def test_a_certificate_for_another_host_is_not_trusted(house: House) -> No
 
 async def _stays_outside(settings: Settings) -> None:
     with pytest.raises(Unavailable):
-        check_topics(settings, limit_s=1)
-    producer = AIOKafkaProducer(**aiokafka_config(settings))
+        check_topics(*topics_of(settings), limit_s=1)
+    producer = AIOKafkaProducer(**aiokafka_config(kafka_connection(settings)))
     try:
         with pytest.raises(KafkaError):
             await producer.start()

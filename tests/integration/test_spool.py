@@ -24,6 +24,7 @@ from tests.support.eventually import eventually
 from tests.support.ingress import USAGE, Stored, read_topic
 from tests.support.ingress_process import IngressProcess
 from tests.support.kafka import MavenKafka
+from tests.support.values import topics_of
 
 pytestmark = pytest.mark.faults
 
@@ -43,7 +44,9 @@ def broker() -> Iterator[MavenKafka]:
 @pytest.fixture
 def ingress(broker: MavenKafka, tmp_path: Path) -> Iterator[IngressProcess]:
     prefix = f"t{uuid4().hex[:8]}."
-    create_topics(Settings(kafka_bootstrap_servers=broker.bootstrap, kafka_partitions=3, topic_prefix=prefix))
+    create_topics(
+        *topics_of(Settings(kafka_bootstrap_servers=broker.bootstrap, kafka_partitions=3, topic_prefix=prefix))
+    )
     process = IngressProcess(broker.bootstrap, prefix, tmp_path, {"SPOOL_PATH": str(tmp_path / "spool.db")})
     yield process
     process.kill()

@@ -6,6 +6,7 @@ import pytest
 import structlog
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
+from connectors.connections import kafka_connection
 from connectors.doctor.kafka_rules import is_named, judge_topics
 from connectors.kafka.admin import check_topics, create_topics, topic_ids
 from connectors.settings import Settings
@@ -16,6 +17,7 @@ from tests.support.eventually import eventually
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.stage import Stage
+from tests.support.values import topics_of
 
 
 @pytest.fixture
@@ -40,23 +42,23 @@ def _drop(admin: AdminClient, name: str) -> None:
 
 def test_creating_twice_creates_once_and_the_check_is_content(settings: Settings) -> None:
     names = tuple(settings.topic_prefix + topic.name for topic in CATALOGUE)
-    first = create_topics(settings)
+    first = create_topics(*topics_of(settings))
     assert (first.created, first.existed) == (names, ())
-    assert check_topics(settings) == []
-    second = create_topics(settings)
+    assert check_topics(*topics_of(settings)) == []
+    second = create_topics(*topics_of(settings))
     assert (second.created, second.existed) == ((), names)
-    assert check_topics(settings) == []
+    assert check_topics(*topics_of(settings)) == []
 
 
 def test_partitions_are_those_of_the_catalogue(settings: Settings, admin: AdminClient) -> None:
-    create_topics(settings)
+    create_topics(*topics_of(settings))
     found = admin.list_topics(timeout=10).topics
     counts = [len(found[settings.topic_prefix + topic.name].partitions) for topic in (RAW, CUSTOMERS, RETRY, ORGS)]
     assert counts == [3, 3, RETRY_TIERS, 1]
 
 
 def test_before_anything_is_created_every_topic_is_missing(settings: Settings) -> None:
-    complaints = check_topics(settings)
+    complaints = check_topics(*topics_of(settings))
     assert len(complaints) == len(CATALOGUE)
     assert complaints[0] == f"Topic {settings.topic_prefix}{RAW.name} is missing: run `meterbridge topics create`."
 
@@ -67,15 +69,15 @@ def test_what_is_wrong_is_said_in_a_sentence_and_creating_does_not_mend_it(
     """A partition count is fixed for life: changing it moves keys away from their ledgers."""
     _make(admin, settings.topic_prefix + RAW.name, 4, RAW.config)
     _make(admin, settings.topic_prefix + CUSTOMERS.name, 3, {**CUSTOMERS.config, "cleanup.policy": "delete"})
-    assert len(create_topics(settings).existed) == 2
-    regrown, not_compacted = check_topics(settings)
+    assert len(create_topics(*topics_of(settings)).existed) == 2
+    regrown, not_compacted = check_topics(*topics_of(settings))
     assert f"{RAW.name} has 4 partitions where 3 are expected" in regrown
     assert f"{CUSTOMERS.name} has cleanup.policy=delete where compact is expected" in not_compacted
 
 
 def test_a_topic_whose_time_is_the_brokers_is_refused(settings: Settings, admin: AdminClient) -> None:
     """The record time of a raw record is its receipt time: the ledger's clock."""
-    create_topics(settings)
+    create_topics(*topics_of(settings))
     resource = ConfigResource(
         ResourceType.TOPIC,
         settings.topic_prefix + RAW.name,
@@ -84,7 +86,7 @@ def test_a_topic_whose_time_is_the_brokers_is_refused(settings: Settings, admin:
         ],
     )
     admin.incremental_alter_configs([resource])[resource].result()
-    (complaint,) = eventually(lambda: check_topics(settings))
+    (complaint,) = eventually(lambda: check_topics(*topics_of(settings)))
     assert "message.timestamp.type=LogAppendTime where CreateTime is expected" in complaint
 
 
@@ -101,7 +103,7 @@ async def test_no_role_starts_while_a_topic_may_lose_usage(
     """A bound by bytes deletes calls that nobody has read, silently, on the busiest day."""
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
     await asyncio.to_thread(_alter, admin, stage.topics.raw, "retention.bytes", "1048576")
-    await asyncio.to_thread(eventually, lambda: check_topics(stage.settings, to_start=True))
+    await asyncio.to_thread(eventually, lambda: check_topics(*topics_of(stage.settings), to_start=True))
     needed = {
         "DATABASE_URL": "postgresql://127.0.0.1:1/none",
         "WEBHOOK_TOKEN": "t" * 40,
@@ -118,9 +120,9 @@ async def test_a_setting_that_loses_nothing_by_itself_is_logged_and_starts(
 ) -> None:
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=2)
     await asyncio.to_thread(_alter, admin, stage.topics.raw, "max.message.bytes", "1000000")
-    await asyncio.to_thread(eventually, lambda: check_topics(stage.settings))
+    await asyncio.to_thread(eventually, lambda: check_topics(*topics_of(stage.settings)))
     with structlog.testing.capture_logs() as logs:
-        assert check_topics(stage.settings, to_start=True) == []
+        assert check_topics(*topics_of(stage.settings), to_start=True) == []
     assert [(one["event"], one["setting"]) for one in logs] == [("topic_setting", "max.message.bytes")]
 
 
@@ -131,7 +133,7 @@ async def test_the_doctor_names_what_is_wrong_with_the_topics(
     assert await judge_topics(stage.settings) == ()
     await asyncio.to_thread(_alter, admin, stage.topics.raw, "max.message.bytes", "1000000")
     await asyncio.to_thread(_alter, admin, stage.topics.events, "retention.ms", "60000")
-    await asyncio.to_thread(eventually, lambda: len(check_topics(stage.settings)) == 2)
+    await asyncio.to_thread(eventually, lambda: len(check_topics(*topics_of(stage.settings))) == 2)
     assert {one.code for one in await judge_topics(stage.settings)} == {"topic_setting", "topic_loses_money"}
     with pytest.raises(Unavailable):
         await judge_topics(Settings(kafka_bootstrap_servers=f"127.0.0.1:{free_port()}"))
@@ -141,11 +143,11 @@ async def test_the_doctor_names_what_is_wrong_with_the_topics(
 def test_a_topic_made_anew_has_another_id(settings: Settings, admin: AdminClient) -> None:
     name = settings.topic_prefix + RECEIPTS.name
     _make(admin, name, 1)
-    before = topic_ids(settings, [name])
-    assert topic_ids(settings, [name]) == before
+    before = topic_ids(kafka_connection(settings), [name])
+    assert topic_ids(kafka_connection(settings), [name]) == before
     _drop(admin, name)
     _make(admin, name, 1)
-    after = topic_ids(settings, [name])
+    after = topic_ids(kafka_connection(settings), [name])
     assert before.keys() == after.keys() == {name}
     assert before[name] != after[name]
     assert len(after[name]) == 22
@@ -153,17 +155,17 @@ def test_a_topic_made_anew_has_another_id(settings: Settings, admin: AdminClient
 
 def test_a_missing_topic_has_no_id(settings: Settings) -> None:
     with pytest.raises(TopicProblem, match="topic_missing"):
-        topic_ids(settings, [settings.topic_prefix + "none"])
+        topic_ids(kafka_connection(settings), [settings.topic_prefix + "none"])
 
 
 def test_more_copies_than_brokers_are_refused_by_name(settings: Settings) -> None:
     with pytest.raises(TopicProblem, match=r"topic_refused: .*litellm\.usage\.raw"):
-        create_topics(settings.model_copy(update={"kafka_replication_factor": 9}))
+        create_topics(*topics_of(settings.model_copy(update={"kafka_replication_factor": 9})))
 
 
 def test_a_broker_that_does_not_answer_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="kafka_unavailable"):
-        check_topics(Settings(kafka_bootstrap_servers=f"127.0.0.1:{free_port()}"), limit_s=1)
+        check_topics(*topics_of(Settings(kafka_bootstrap_servers=f"127.0.0.1:{free_port()}")), limit_s=1)
 
 
 async def test_the_command_says_what_is_wrong_by_its_exit_code(

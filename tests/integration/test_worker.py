@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
+from connectors.connections import kafka_connection
 from connectors.kafka.security import aiokafka_config, faust_broker
 from streams.app import ROLES
 from streams.running import run_role
@@ -88,7 +89,8 @@ def test_a_worker_says_which_partitions_it_works_on_once_it_does(kafka: Kafka, t
 
 async def test_a_role_whose_broker_is_gone_when_it_starts_says_why_and_ends(stage: Stage) -> None:
     nowhere = stage.settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}"})
-    parts = stage.parts(kafka=aiokafka_config(nowhere), broker=faust_broker(nowhere))
+    kafka = kafka_connection(nowhere)
+    parts = stage.parts(kafka=aiokafka_config(kafka), broker=faust_broker(kafka))
     begun = time.monotonic()
     with pytest.raises(RuntimeError, match="did not start") as failure:
         await run_role(ROLES["meter"](parts), asyncio.Event())

@@ -38,7 +38,7 @@ class Log:
         self._topics = topics
         self._kept_from: date = date.min
         self._desk = object.__new__(rebilling.Rebilling)
-        self._desk._topics, self._desk._settings = TOPICS, SimpleNamespace(deployment_name="d")  # type: ignore[assignment]
+        self._desk._topics, self._desk._deployment = TOPICS, SimpleNamespace(name="d")  # type: ignore[assignment]
 
     def everything(self) -> Iterator[EnrichedUsage]:
         """What was counted, and why it is billed or not."""

@@ -93,7 +93,7 @@ async def projector_parts(stage: Stage, url: str) -> AsyncIterator[Parts]:
     """Parts whose projector writes to the database at `url`."""
     database = Database(url)
     projection: Projection = PostgresProjection(database, stage.topics)
-    ids = topic_ids(stage.settings, [stage.topics.raw, *projected_topics(stage.topics)])
+    ids = topic_ids(stage.connection, [stage.topics.raw, *projected_topics(stage.topics)])
     try:
         yield stage.parts(projection=lambda: projection, topic_ids=ids, sensors=Watching())
     finally:

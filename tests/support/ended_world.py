@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import httpx
@@ -85,9 +86,11 @@ class World:
 
     def task(self, make_desk: Any = Rebilling, late: LatePolicy = LatePolicy.SHIFT, **changes: Any) -> LearntEnds:
         """As a new process has it."""
-        settings = self.stage.settings.model_copy(update={"late_policy": late})
+        own = self.stage.deployment
+        deployment = replace(own, policy=replace(own.policy, late_policy=late))
+        sender = partial(Sender, own.kafka)
         options = {"lago": self.client, "make_desk": make_desk, "monotonic": lambda: float("inf"), **changes}
-        return LearntEnds(settings, self.pool, self.lanes, self.told, make_sender=lambda: Sender(settings), **options)
+        return LearntEnds(deployment, self.pool, self.lanes, self.told, make_sender=sender, **options)
 
     async def learn(self, *periods: Period) -> None:
         """The org's record is this, and the projector has read it: a webhook came, or the poll."""

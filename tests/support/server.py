@@ -16,6 +16,7 @@ from connectors.settings import Settings
 from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
+from tests.support.values import topics_of
 
 MASTER_KEY = "sk-master"
 BEARER = {"Authorization": f"Bearer {MASTER_KEY}"}
@@ -65,7 +66,7 @@ def settings_for(kafka: Kafka, prefix: str, **other: Any) -> Settings:
         }
         | other
     )
-    create_topics(settings)
+    create_topics(*topics_of(settings))
     return settings
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+from connectors.connections import deployment_of
 from connectors.kafka.admin import create_topics, topic_ids
 from connectors.kafka.security import aiokafka_config, faust_broker
 from connectors.settings import Settings, load_settings
@@ -27,6 +28,7 @@ from streams.parts import Parts
 from streams.roles import Role
 from streams.running import run_role
 from tests.support.calls import Raw
+from tests.support.values import topics_of
 
 #: Short windows, so that a test need not wait a minute.
 QUICK = MeterPolicy(window_us=SECOND_US, grace_us=SECOND_US // 5, quiet_us=SECOND_US // 2)
@@ -85,10 +87,12 @@ class Stage:
                 "PATH": os.environ.get("PATH", ""),
             }
         )
-        create_topics(self.settings)
+        self.connection, layout = topics_of(self.settings)
+        self.deployment = deployment_of(self.settings)
+        create_topics(self.connection, layout)
         self.topics = TopicNames.with_prefix(prefix)
         self.sensors = Quiet()
-        self.kafka = aiokafka_config(self.settings)
+        self.kafka = aiokafka_config(self.connection)
         self.producer = Producer(
             {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True}
         )
@@ -102,12 +106,12 @@ class Stage:
 
         parts = Parts(
             kafka=self.kafka,
-            broker=faust_broker(self.settings),
+            broker=faust_broker(self.connection),
             credentials=None,
             topics=self.topics,
             group_prefix=self.settings.topic_prefix,
             partitions=self.settings.kafka_partitions,
-            topic_ids=topic_ids(self.settings, [self.topics.raw]),
+            topic_ids=topic_ids(self.connection, [self.topics.raw]),
             policy=policy,
             lead_s=5,
             max_retries=3,

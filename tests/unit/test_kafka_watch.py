@@ -10,7 +10,6 @@ from structlog.testing import capture_logs
 
 from connectors.kafka.waiting import TELL_EVERY_S, KafkaAwaited
 from connectors.kafka.watch import EVERY_S, KafkaWatch
-from connectors.settings import load_settings
 from schemas.errors import Unavailable
 
 AWAY = "kafka_unavailable"
@@ -66,9 +65,8 @@ async def test_it_asks_once_a_second_and_tells_once_a_minute() -> None:
         if now > 300:
             raise Enough
 
-    settings = load_settings({"KAFKA_BOOTSTRAP_SERVERS": "broker:9092"})
     with capture_logs() as said, pytest.raises(Enough):
-        await KafkaWatch().work(ask, KafkaAwaited(settings, lambda: now), sleep)
+        await KafkaWatch().work(ask, KafkaAwaited("broker:9092", lambda: now), sleep)
     assert asked == 301
     lines = [(line["event"], line["address"], line["waited_s"]) for line in said]
     address = "KAFKA_BOOTSTRAP_SERVERS=broker:9092"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from asyncpg import connect_utils
 
-from connectors.postgres.pool import postgres_url
+from connectors.connections import postgres_url
 from connectors.postgres.urls import connecting, most_connections, with_defaults
 from connectors.settings import load_settings
 from schemas.errors import ConfigurationError, Rejected

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from connectors.kafka.connection import KafkaConnection
 from connectors.operations import scan
 from connectors.operations.scan import stretch_of
-from connectors.settings import Settings
 from schemas.errors import Unavailable
 
+_KAFKA = KafkaConnection("localhost:9092")
 _NOT_YET = KafkaError.NOT_LEADER_FOR_PARTITION
 
 
@@ -61,17 +62,17 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     """Lets the broker answer so; a busy machine has time enough for a few refusals."""
     monkeypatch.setattr(scan, "_AGAIN_S", 0.001)
     monkeypatch.setattr(scan, "_LIMIT_S", 60.0)
-    return lambda code, refusals: monkeypatch.setattr(scan, "reader", lambda _settings: _Consumer(code, refusals))
+    return lambda code, refusals: monkeypatch.setattr(scan, "reader", lambda _kafka: _Consumer(code, refusals))
 
 
 def test_a_broker_that_does_not_lead_yet_is_asked_again(answers: Callable[[int, int], None]) -> None:
     """No partition counts as empty because its broker could not tell where the time begins."""
     answers(_NOT_YET, 3)
-    assert stretch_of(Settings(), "t", 4, 7).ranges == {0: (4, 7)}
+    assert stretch_of(_KAFKA, "t", 4, 7).ranges == {0: (4, 7)}
     answers(_NOT_YET, 3)
-    assert stretch_of(Settings(), "t", 4, 99).ranges == {0: (4, 10)}
+    assert stretch_of(_KAFKA, "t", 4, 99).ranges == {0: (4, 10)}
     answers(_NOT_YET, 3)
-    assert stretch_of(Settings(), "t", 99).ranges == {0: (10, 10)}
+    assert stretch_of(_KAFKA, "t", 99).ranges == {0: (10, 10)}
 
 
 @pytest.mark.parametrize(("code", "refusals"), [(_NOT_YET, 10_000), (KafkaError.TOPIC_AUTHORIZATION_FAILED, 1)])
@@ -82,4 +83,4 @@ def test_a_broker_that_goes_on_refusing_is_no_empty_topic(
     monkeypatch.setattr(scan, "_LIMIT_S", 0.05)
     answers(code, refusals)
     with pytest.raises(Unavailable, match="kafka_unavailable"):
-        stretch_of(Settings(), "t", 4, 7)
+        stretch_of(_KAFKA, "t", 4, 7)

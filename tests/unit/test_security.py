@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
+from connectors.connections import kafka_connection
+from connectors.kafka.connection import KafkaConnection
 from connectors.kafka.faust_credentials import faust_credentials
 from connectors.kafka.security import aiokafka_config, faust_broker, librdkafka_config
-from connectors.settings import Settings, load_settings
+from connectors.settings import load_settings
 
 SERVERS = "a:9092,b:9093"
 
 
-def _settings(protocol: str) -> Settings:
-    return load_settings(
+def _kafka(protocol: str) -> KafkaConnection:
+    settings = load_settings(
         {
             "KAFKA_BOOTSTRAP_SERVERS": SERVERS,
             "KAFKA_SECURITY_PROTOCOL": protocol,
@@ -24,14 +26,15 @@ def _settings(protocol: str) -> Settings:
             "KAFKA_SASL_PASSWORD": "hushed-secret",
         }
     )
+    return kafka_connection(settings)
 
 
 @pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])
 def test_faust_and_aiokafka_are_told_the_same(protocol: str) -> None:
-    direct = aiokafka_config(_settings(protocol))
-    through_faust = dict(credentials_to_aiokafka_auth(faust_credentials(_settings(protocol))))
+    direct = aiokafka_config(_kafka(protocol))
+    through_faust = dict(credentials_to_aiokafka_auth(faust_credentials(_kafka(protocol))))
     assert direct.pop("bootstrap_servers") == SERVERS
-    assert faust_broker(_settings(protocol)) == "kafka://a:9092;b:9093"
+    assert faust_broker(_kafka(protocol)) == "kafka://a:9092;b:9093"
     contexts = [config.pop("ssl_context", None) for config in (direct, through_faust)]
     assert direct == through_faust
     assert direct["security_protocol"] == protocol
@@ -51,7 +54,7 @@ def test_faust_and_aiokafka_are_told_the_same(protocol: str) -> None:
     ],
 )
 def test_librdkafka_is_told_only_what_its_protocol_needs(protocol: str, expected: dict[str, Any]) -> None:
-    assert librdkafka_config(_settings(protocol)) == {
+    assert librdkafka_config(_kafka(protocol)) == {
         "bootstrap.servers": SERVERS,
         "security.protocol": protocol,
         "logger": logging.getLogger("librdkafka"),

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from confluent_kafka import KafkaError
 
+from connectors.connections import kafka_connection
 from connectors.http.ingress.answers import answer_id_of
 from connectors.operations import sending
 from connectors.operations.second_reading import read_again
@@ -176,7 +177,7 @@ class _Forgetful:
 def test_a_record_that_kafka_did_not_take_stops_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Late calls are released by one sender for as long as its process lives."""
     monkeypatch.setattr(sending, "Producer", _Forgetful)
-    sender = Sender(load_settings({}))
+    sender = Sender(kafka_connection(load_settings({})))
     record = Outgoing("raw", b"k", b"v")
     with pytest.raises(Unavailable):
         sender.send([record])

@@ -19,8 +19,8 @@ def parts(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Parts:
     def no_delivery() -> NoReturn:
         raise AssertionError("nothing is posted")
 
-    monkeypatch.setattr(wiring, "check_topics", lambda _settings, *_, **__: [])
-    monkeypatch.setattr(wiring, "topic_ids", lambda _settings, names, _limit_s: dict.fromkeys(names, "id"))
+    monkeypatch.setattr(wiring, "check_topics", lambda _kafka, *_, **__: [])
+    monkeypatch.setattr(wiring, "topic_ids", lambda _kafka, names, _limit_s: dict.fromkeys(names, "id"))
     return wiring.parts_of(load_settings(environ), no_delivery, Metrics(CollectorRegistry(), "0"))
 
 

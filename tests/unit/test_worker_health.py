@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from connectors.cli import roles_of
+from connectors.commands.worker import roles_of
 from connectors.container_health import Probe, address, ask, probes
 from connectors.metrics import Metrics
 from connectors.metrics_server import MetricsServer, start_metrics_server
