@@ -9,10 +9,10 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from bench.records import CUSTOMERS, customer
-from connectors.connections import kafka_connection, topic_layout
+from connectors.config.connections import kafka_connection, topic_layout
+from connectors.config.settings import Settings, load_settings
 from connectors.kafka.admin import create_topics
 from connectors.kafka.producer import Record, producer_config
-from connectors.settings import Settings, load_settings
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.topics import TopicNames
 

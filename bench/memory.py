@@ -4,8 +4,8 @@ import sys
 from hashlib import blake2b
 
 from bench.report import Row
-from streams.core.identity import IDENTITY_BYTES
-from streams.core.seen import SeenIds
+from streams.core.metering.dedupe_set import SeenIds
+from streams.core.metering.identity import IDENTITY_BYTES
 
 _CHUNK = 2000
 

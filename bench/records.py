@@ -11,11 +11,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from connectors.http.ingress.strip import strip
+from connectors.ingest.raw_record import strip
 from connectors.kafka.producer import Record
 from schemas.moments import SECOND_US, to_iso
 from schemas.wire import FLAT, SLP
-from streams.core.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 CUSTOMERS = 500
 MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1")

@@ -1,12 +1,12 @@
 """`python -m connectors` is `meterbridge`."""
 
-from connectors.terminal import prepare
+from connectors.cli.terminal import prepare
 
 
 def main() -> None:
     """The command `meterbridge`. A Ctrl-C while its libraries are still loaded ends it as well."""
     prepare()
-    from connectors.cli import main as run
+    from connectors.cli.main import main as run
 
     run()
 

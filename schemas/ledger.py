@@ -19,7 +19,7 @@ PLAIN_VERSION = 1
 #: Length of a held window until it is merged with others; mapping versions begin on whole seconds.
 HELD_LENGTH_US = 1_000_000
 #: Keys of the changelog: one position, a window by its first offset, a chunk of identities by hour and offset.
-#: Identities are told with their tag (streams/core/known.py): new ones, and those that a copy has settled since. What
+#: Identities are told with their tag (streams/core/metering/known_identities.py): new ones, and those that a copy has settled since. What
 #: releases before version 3 wrote has no tags. A job is a key of its own.
 POSITION_KEY = b"position"
 WINDOW_PREFIX = b"w"
@@ -88,7 +88,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     Fields:
         hour: of the partition clock when it was last told of, hours since 1970 UTC; at most a day behind.
-        tag: what is known of it (streams/core/known.py).
+        tag: what is known of it (streams/core/metering/known_identities.py).
     """
 
     hour: int
@@ -101,7 +101,7 @@ class Window(msgspec.Struct, array_like=True, gc=False):
     Fields:
         first, last: raw offsets of the first and last call; `first` names the part.
         start_us: `[start, start + length)`, UTC-aligned; `length_us` 0 = a single call. Of merged held windows the
-            stretch in which all were resolved alike (streams/core/stretch.py).
+            stretch in which all were resolved alike (streams/core/mapping/time_spans.py).
         subscription, org_id: resolved at the fold and frozen; while held there is no subscription, and the org is
             who would have paid when it was last looked at.
         held: why it has no subscription; `""` when it has one.

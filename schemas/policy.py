@@ -31,7 +31,7 @@ class MeterPolicy:
         event_code: the billable metric's code in Lago.
         coalesce_us: age after which held windows become one a customer, model and stretch.
         max_held_metered: other metered events a partition holds, none of which can become one with another.
-        max_open: open windows a partition keeps, 1.2 kB each; beyond it some are sealed early (streams/core/early.py).
+        max_open: open windows a partition keeps, 1.2 kB each; beyond it some are sealed early (streams/core/metering/early_close.py).
     """
 
     deployment: str = "meterbridge"

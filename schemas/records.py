@@ -13,7 +13,7 @@ class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     Fields:
         identity: hex of the call's identity.
         offset: the call's offset in the raw topic's partition of the same number.
-        decision: see streams/core/decisions.py.
+        decision: see streams/core/metering/decisions.py.
         part: transaction id of the event the call is billed in; `""` when it is not billed. While
             held it names the held window; the event that releases it lists it in its manifest.
         external_subscription_id, org_id: the resolved target; `""` while held.

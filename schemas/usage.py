@@ -11,7 +11,7 @@ class Usage(msgspec.Struct, gc=False):
     """One LLM request's usage.
 
     Fields:
-        identity: 16 bytes; equal for two deliveries of one call (streams/core/identity.py).
+        identity: 16 bytes; equal for two deliveries of one call (streams/core/metering/identity.py).
         customer_id: normalised LiteLLM customer id, the Kafka key.
         id_kind: which field the customer id came from.
         status: LiteLLM's `success` or `failure`.
@@ -27,7 +27,7 @@ class Usage(msgspec.Struct, gc=False):
             milliseconds, and may be rounded.
         metered: what is emitted as it is, and costs nothing here; None for a call.
         note: why a value was corrected, e.g. `future_time`; `""` for nothing.
-        kind: what the call is (streams/core/call_types.py).
+        kind: what the call is (streams/core/metering/call_kinds.py).
         media: seconds, images or characters were counted.
         job: 16 bytes, equal for all that is told of one job; equal to `identity` for a creation or a read of it, and
             beside an own `identity` where the answer of a call may be read again. `b""`: no job.

@@ -8,7 +8,7 @@
     litellm.usage.enriched, billing.lago.events, billing.receipts, litellm.usage.rejected ──┐
     billing.customers, billing.orgs, billing.audit, billing.deliveries ─────────────────────┴─> project ──> Postgres
 
-`meterbridge worker --only meter` runs a role; so does Faust's own command (connectors/faust_apps.py).
+`meterbridge worker --only meter` runs a role; so does Faust's own command (connectors/processes/faust_apps.py).
 """
 
 from collections.abc import Callable
@@ -19,15 +19,15 @@ from aiokafka import TopicPartition
 
 from schemas.customers import CustomerRecord, OrgRecord
 from streams.agents.meter import MeterWork
-from streams.agents.project import ProjectWork
+from streams.agents.projector import ProjectWork
 from streams.agents.sink import DeliveryWork
-from streams.cold import ColdFile
-from streams.core.backoff import RetryPolicy
-from streams.followers import Follower
-from streams.ledger import Ledger, LedgerPlace, LedgerShelf
-from streams.parts import Parts
-from streams.roles import AnyRole, JointRole, Role
-from streams.transport import App
+from streams.components import Parts
+from streams.core.delivery.backoff import RetryPolicy
+from streams.runtime.faust_transport import App
+from streams.runtime.role import AnyRole, JointRole, Role
+from streams.runtime.table import Follower
+from streams.state.held_on_disk import ColdFile
+from streams.state.ledger import Ledger, LedgerPlace, LedgerShelf
 
 #: A lane's transactions are at least this far apart while chunks are small: one costs milliseconds of CPU here
 #: and at the broker, whatever is in it. Half of it where somebody waits for the result.

@@ -8,12 +8,12 @@ from aiohttp import web
 
 from bench.ground import settings_of
 from bench.serving import Answers, producer_for, serve
-from connectors.http.ingress.auth import WebhookAuth
-from connectors.http.ingress.routes import IngressDeps, ingress_routes
-from connectors.http.ingress.storing import Store
+from connectors.ingest.auth import WebhookAuth
+from connectors.ingest.routes import IngressDeps, ingress_routes
+from connectors.ingest.store import Store
 from schemas.moments import SECOND_US
 from schemas.topics import TopicNames
-from streams.garbage import collect_seldom
+from streams.runtime.garbage_collection import collect_seldom
 
 
 async def main(bootstrap: str, prefix: str, secret: str, warm_up: int, requests: int) -> None:

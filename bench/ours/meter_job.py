@@ -10,18 +10,18 @@ from prometheus_client import CollectorRegistry
 
 from bench.ground import settings_of
 from bench.stopwatch import Stopwatch
-from connectors.connections import kafka_connection
+from connectors.config.connections import kafka_connection
 from connectors.kafka.admin import topic_ids
-from connectors.metrics import Metrics
-from connectors.wiring import parts_of
-from connectors.worker_sensors import WorkerSensors
+from connectors.processes.worker_parts import parts_of
+from connectors.telemetry.metrics import Metrics
+from connectors.telemetry.worker_metrics import WorkerSensors
 from schemas.topics import TopicNames
 from streams.app import build_meter
-from streams.core.changes import Changes
-from streams.delivery import Delivery
-from streams.lanes import Lane
-from streams.running import run_role
-from streams.transport import Chunk
+from streams.core.metering.step_changes import Changes
+from streams.delivery.engine import Delivery
+from streams.runtime.faust_transport import Chunk
+from streams.runtime.partition_task import Lane
+from streams.runtime.run import run_role
 
 
 class _Watched(WorkerSensors):

@@ -9,12 +9,12 @@ import uvloop
 
 from bench.ground import PARTITIONS, settings_of
 from bench.stopwatch import Stopwatch
-from connectors.connections import kafka_connection
+from connectors.config.connections import kafka_connection
 from connectors.kafka.admin import topic_ids
 from connectors.kafka.security import aiokafka_config
 from schemas.topics import TopicNames
-from streams.garbage import collect_seldom
-from streams.ledger import Ledger, LedgerPlace, LedgerShelf
+from streams.runtime.garbage_collection import collect_seldom
+from streams.state.ledger import Ledger, LedgerPlace, LedgerShelf
 
 
 async def main(bootstrap: str, prefix: str) -> None:

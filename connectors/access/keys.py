@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import Final
 
 from connectors.access.scopes import EVERYTHING
-from connectors.access.tenants import prefixes_within
+from streams.core.mapping.customer_prefixes import prefixes_within
 
 PREFIX: Final = "mb_"
 _ID_BYTES, _SECRET_BYTES = 6, 32
@@ -30,7 +30,7 @@ class ApiKey:
         expires_at, revoked_at: from then on it is nobody's; None = never.
         last_used_at: to a few seconds.
         rotated_from: id of the key that it replaces.
-        prefixes: how the ids of LiteLLM customers begin that it may map; None: see `connectors.access.tenants`.
+        prefixes: how the ids of LiteLLM customers begin that it may map; None: see `streams.core.mapping.customer_prefixes`.
     """
 
     key_id: str

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import httpx
 
-from connectors.demo.cast import Org
+from connectors.demo.sample_orgs import Org
 from schemas.errors import Rejected, Unavailable
 from schemas.ledger import Sum
 from schemas.money import EXACT, add

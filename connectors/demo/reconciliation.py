@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from connectors.demo.cast import Org
-from connectors.demo.gauges import Reading
 from connectors.demo.lago import Bill
+from connectors.demo.sample_orgs import Org
+from connectors.demo.scraper import Reading
 from connectors.demo.traffic import Book
 from schemas.ledger import Sum
 from schemas.money import ZERO, add, plain
-from streams.core.decisions import BILLED, DUPLICATE
+from streams.core.metering.decisions import BILLED, DUPLICATE
 
 _NOT_UNBILLED: Final = {*BILLED, DUPLICATE}
 

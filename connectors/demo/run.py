@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from connectors.demo.cast import CUSTOMERS, MAPPED_LATE
+from connectors.demo.broker import LIMITS
+from connectors.demo.environment import Stage, built_stage
 from connectors.demo.reconciliation import Reconciliation, reconcile
-from connectors.demo.stage import Stage, built_stage
+from connectors.demo.sample_orgs import CUSTOMERS, MAPPED_LATE
 from connectors.demo.traffic import Traffic
 from connectors.demo.view import Scene, View, show_reconciliation, view_for
-from connectors.embedded.broker import LIMITS
 from schemas.errors import MeterbridgeError
 
 INTERRUPTED: Final = 130

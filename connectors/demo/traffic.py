@@ -9,12 +9,12 @@ from typing import Final
 
 import httpx
 
-from connectors.demo.calls import SampleCall, sample_call
-from connectors.demo.cast import CUSTOMERS
+from connectors.demo.sample_calls import SampleCall, sample_call
+from connectors.demo.sample_orgs import CUSTOMERS
 from schemas.errors import Unavailable
 from schemas.ledger import Sum
 from schemas.money import add
-from streams.core.decisions import BILLED
+from streams.core.metering.decisions import BILLED
 
 #: One call in so many is delivered a second time, as LiteLLM does after an answer it did not get: about 3 %.
 _REPEAT_EVERY: Final = 33

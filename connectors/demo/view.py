@@ -13,14 +13,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from connectors.demo.cast import MAPPED_LATE, Org
-from connectors.demo.gauges import Reading
 from connectors.demo.lago import Bill
 from connectors.demo.reconciliation import Reconciliation, told, total
+from connectors.demo.sample_orgs import MAPPED_LATE, Org
+from connectors.demo.scraper import Reading
 from connectors.demo.traffic import Book
 from schemas.ledger import Sum
 from schemas.money import plain
-from streams.core.decisions import BILLED, DUPLICATE
+from streams.core.metering.decisions import BILLED, DUPLICATE
 
 _LINE_EVERY_S: Final = 3.0
 _WIDTH: Final = 92

@@ -7,8 +7,9 @@ from typing import Any, Final, TypeVar
 
 import httpx
 
-from connectors.addresses import kafka_address
-from connectors.connections import revealed
+from connectors.config.addresses import kafka_address
+from connectors.config.connections import revealed
+from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding, Severity
 from connectors.doctor.kafka_rules import is_named, judge_topics
 from connectors.doctor.lago_rules import SeenLago, judge_lago
@@ -19,7 +20,6 @@ from connectors.litellm.config import read_config
 from connectors.litellm.proxy import ask_proxy
 from connectors.litellm.recommended import ENDPOINT, ENVIRONMENT, STOPPING, working_yaml
 from connectors.litellm.seen import Callback, Kind, Proxy, is_unseen
-from connectors.settings import Settings
 from schemas.errors import Rejected, Unavailable
 
 #: Exit codes.

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from connectors.connections import kafka_connection, topic_layout
+from connectors.config.connections import kafka_connection, topic_layout
+from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding
 from connectors.kafka.admin import wrong_topics
-from connectors.settings import Settings
 
 _ANSWER_S = 5.0
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding
-from connectors.lago.shapes import Metric, Plan, Subscription
-from connectors.settings import Settings
-from streams.core.answers import batches_are_whole
+from connectors.lago.responses import Metric, Plan, Subscription
+from streams.core.delivery.responses import batches_are_whole
 
 CLICKHOUSE = "clickhouse"
 #: LiteLLM's costs are in it.

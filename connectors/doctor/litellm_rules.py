@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from connectors.connections import all_revealed
+from connectors.config.connections import all_revealed
+from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding
-from connectors.http.ingress.auth import WebhookAuth
+from connectors.ingest.auth import WebhookAuth
 from connectors.litellm.recommended import NEEDED_BY_SPEND_LOGS, SAFE_VERSION
 from connectors.litellm.seen import FAILURE, SUCCESS, Callback, Kind, Proxy, is_unseen
-from connectors.settings import Settings
 
 SHORTEST_TIMEOUT_S: Final = 10
 LONGEST_TIMEOUT_S: Final = 120

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Final
 
-from connectors.connections import revealed
+from connectors.config.connections import revealed
+from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding
-from connectors.http.ingress.strength import LEAST_BYTES
-from connectors.settings import Settings
+from connectors.ingest.secret_strength import LEAST_BYTES
 
 #: A batch of LiteLLM's is up to 7.5 MB, and grows while an answer takes long.
 LEAST_BODY_BYTES: Final = 16 << 20

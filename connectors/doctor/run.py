@@ -7,12 +7,12 @@ from textwrap import indent
 
 import typer
 
+from connectors.config.settings import Settings
 from connectors.doctor.catalogue import KINDS, Severity
 from connectors.doctor.examination import Report, examine
 from connectors.lago.client import lago_http
 from connectors.litellm.recommended import ENVIRONMENT, STOPPING
-from connectors.settings import Settings
-from connectors.shown import shown
+from connectors.telemetry.printable import shown
 
 _TIMEOUT_S = 10.0
 _CONNECTIONS = 4

@@ -16,7 +16,7 @@ from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from connectors.http.problem import CLOSES, Problem
-from connectors.http.strangers import Strangers
+from connectors.http.unauthenticated import Strangers
 from schemas.reasons import SILENT
 
 #: Bytes of the request line and of each header, and how many headers there may be.

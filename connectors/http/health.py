@@ -16,8 +16,8 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from connectors.config.postgres_urls import connecting
 from connectors.http.problem import Problem
-from connectors.postgres.urls import connecting
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import to_iso
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from connectors.http.problem import Problem
-from connectors.logs import REQUEST_ID
+from connectors.telemetry.logs import REQUEST_ID
 
 _ID_HEADER = "X-Request-ID"
 _PLAIN_WORD = re.compile(r"[\w.:-]{1,64}", re.ASCII)

@@ -12,7 +12,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic, ResourceType
 
-from connectors.kafka.connection import KafkaConnection, TopicLayout
+from connectors.config.kafka_connection import KafkaConnection, TopicLayout
 from connectors.kafka.security import librdkafka_config
 from connectors.kafka.topic_rules import Complaint
 from connectors.kafka.topic_rules import complaints as complaints_of
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 #: How long the broker may take for one answer, seconds.
 LIMIT_S = 20.0
-#: How the cluster id of librdkafka's in-process broker begins (connectors/embedded/broker.py). It has no controller:
+#: How the cluster id of librdkafka's in-process broker begins (connectors/demo/broker.py). It has no controller:
 #: it answers neither for settings nor for topic ids.
 _EMBEDDED = "mockCluster"
 

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from aiokafka.errors import KafkaError, TransactionalIdAuthorizationFailed
 
-from streams.transactions import TransactionalWriter
+from streams.runtime.transactions import TransactionalWriter
 
 _AGAIN_S, _LIMIT_S = 0.5, 10.0
 

@@ -2,7 +2,7 @@
 
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
-from connectors.kafka.connection import KafkaConnection
+from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.security import aiokafka_config
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from connectors.kafka.record_times import RecordTimes
+from connectors.kafka.record_timestamps import RecordTimes
 from schemas.errors import Rejected, Unavailable
 
 #: (topic, key, value, record time in milliseconds since 1970 UTC)

@@ -7,7 +7,7 @@ import logging
 import ssl
 from typing import Any
 
-from connectors.kafka.connection import KafkaConnection
+from connectors.config.kafka_connection import KafkaConnection
 
 
 def librdkafka_config(kafka: KafkaConnection) -> dict[str, Any]:

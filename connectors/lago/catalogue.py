@@ -2,8 +2,8 @@
 
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewMetric, NewPlan
-from connectors.lago.shapes import Metric, Plan
-from connectors.lago.wire import Wire, safe
+from connectors.lago.responses import Metric, Plan
+from connectors.lago.transport import Wire, safe
 
 
 class Catalogue(Wire):

@@ -10,9 +10,9 @@ from connectors.lago.events import Events
 from connectors.lago.invoices import Invoices
 from connectors.lago.server import Server
 from connectors.lago.subscriptions import Subscriptions
+from connectors.lago.transport import lago_http
 from connectors.lago.usage import Usage
 from connectors.lago.webhook_endpoints import WebhookEndpoints
-from connectors.lago.wire import lago_http
 
 __all__ = ["LagoClient", "LagoIntegrationError", "LagoRejected", "LagoUnavailable", "lago_http"]
 

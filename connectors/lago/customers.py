@@ -11,8 +11,8 @@ import msgspec
 from connectors.lago.errors import LagoRejected
 from connectors.lago.metadata import notes
 from connectors.lago.requests import NewCustomer
-from connectors.lago.shapes import Customer
-from connectors.lago.wire import Page, Query, Wire, safe
+from connectors.lago.responses import Customer
+from connectors.lago.transport import Page, Query, Wire, safe
 
 
 class _Portal(msgspec.Struct):

@@ -2,10 +2,10 @@
 
 import msgspec
 
-from connectors.lago.wire import API, PAGE, Wire, quoted, read
+from connectors.lago.transport import API, PAGE, Wire, quoted, read
 from schemas.moments import lago_timestamp, parse_us, to_datetime
 from schemas.records import LagoEvent
-from streams.core.answers import Answer
+from streams.core.delivery.responses import Answer
 
 
 class EventShape(msgspec.Struct):

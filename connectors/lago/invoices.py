@@ -6,7 +6,7 @@ import msgspec
 
 from connectors.lago.errors import LagoIntegrationError, LagoUnavailable
 from connectors.lago.requests import ChangePreview
-from connectors.lago.wire import Page, Query, Wire, safe
+from connectors.lago.transport import Page, Query, Wire, safe
 from schemas.decoding import UNDECODABLE
 
 #: Statuses by which Lago declines to foretell an invoice.

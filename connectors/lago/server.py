@@ -5,8 +5,8 @@ from http import HTTPStatus
 import msgspec
 
 from connectors.lago.errors import LagoUnavailable
-from connectors.lago.shapes import Health, Organization
-from connectors.lago.wire import Wire
+from connectors.lago.responses import Health, Organization
+from connectors.lago.transport import Wire
 from schemas.decoding import UNDECODABLE
 
 

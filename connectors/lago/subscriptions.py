@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewSubscription, SubscriptionChange
-from connectors.lago.shapes import Subscription
-from connectors.lago.wire import Query, Wire, safe
+from connectors.lago.responses import Subscription
+from connectors.lago.transport import Query, Wire, safe
 
 ACTIVE = ("active",)
 #: All that Lago has; unasked it lists the active ones alone.

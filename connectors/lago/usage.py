@@ -6,9 +6,9 @@ import msgspec
 
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
-from connectors.lago.wire import Wire, quoted, read
+from connectors.lago.transport import Wire, quoted, read
 from schemas.moments import parse_us
-from streams.core.proof import LagoUsage
+from streams.core.metering.reconciliation import LagoUsage
 
 
 class MetricCode(msgspec.Struct, frozen=True):

@@ -2,8 +2,8 @@
 
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewWebhookEndpoint
-from connectors.lago.shapes import WebhookEndpoint
-from connectors.lago.wire import Wire
+from connectors.lago.responses import WebhookEndpoint
+from connectors.lago.transport import Wire
 
 
 class WebhookEndpoints(Wire):

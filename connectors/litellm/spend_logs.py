@@ -13,7 +13,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from connectors.postgres.urls import with_defaults
+from connectors.config.postgres_urls import with_defaults
 from schemas.decoding import UNDECODABLE
 from schemas.errors import ConfigurationError, Rejected, Unavailable
 from schemas.moments import to_iso, to_us

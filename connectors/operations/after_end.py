@@ -11,16 +11,16 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from connectors.billing.org_sync import BEGUN, as_lago_says
+from connectors.billing.plan_terms import TermsBook, period_with
 from connectors.lago.client import LagoClient
 from connectors.operations.last_invoice import Life, lives_of
-from connectors.orgs.terms import TermsBook, period_with
-from connectors.orgs.truth import BEGUN, as_lago_says
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord, Period
 from schemas.moments import HOUR_US, to_datetime, to_us
 from schemas.money import EXACT, ZERO, add
 from schemas.records import LagoEvent, Manifest
-from streams.core.after_end import AGAIN, Gap, gaps, instead_of, shared
+from streams.core.delivery.after_end import AGAIN, Gap, gaps, instead_of, shared
 
 #: Events in memory at once.
 PAGE: Final = 500

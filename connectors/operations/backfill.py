@@ -1,7 +1,7 @@
 """Calls from elsewhere are billed unless they were: each is looked for in the usage log, and only what is owed is sent.
 
 Owed is what was never counted, and what was counted without the price that it has now. A call that is on its way by
-webhook at the same moment is known by its identity, or by its neighbours' milliseconds (streams/core/normalise.py), for
+webhook at the same moment is known by its identity, or by its neighbours' milliseconds (streams/core/metering/normalise.py), for
 as long as the ledgers remember; what was counted before is in the log.
 """
 
@@ -11,26 +11,26 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from connectors.http.ingress.bodies import Wrapped
-from connectors.http.ingress.context import Kept
-from connectors.http.ingress.rejections import Refused
-from connectors.http.ingress.strip import Arrival, strip_arrived
-from connectors.operations.deployment import Deployment
-from connectors.operations.elements import place_of, readable
-from connectors.operations.filled import Filled, name_of
-from connectors.operations.letters import usage_of
+from connectors.config.deployment import Deployment
+from connectors.ingest.body_splitter import Wrapped
+from connectors.ingest.call_context import Kept
+from connectors.ingest.raw_record import Arrival, strip_arrived
+from connectors.ingest.rejections import Refused
+from connectors.operations.backfill_report import Filled, name_of
+from connectors.operations.call_files import place_of, readable
+from connectors.operations.dead_letters import usage_of
 from connectors.operations.pricing import as_counted
 from connectors.operations.requeue import checked
-from connectors.operations.sending import Outgoing, Sender
+from connectors.operations.sender import Outgoing, Sender
 from connectors.operations.usage_log import Checked, Judged, caught_up, judged
 from connectors.postgres.pool import Database
 from schemas.decoding import decoder
 from schemas.money import quantum
 from schemas.usage import Usage
 from schemas.wire import BACKFILL, RawRecord
-from streams.core.decisions import UNPRICED
-from streams.core.matching import KNOWN, MISSING, OTHER_COST, PRICED
-from streams.core.vetting import NOT_A_CALL
+from streams.core.metering.decisions import UNPRICED
+from streams.core.metering.matching import KNOWN, MISSING, OTHER_COST, PRICED
+from streams.core.metering.required_fields import NOT_A_CALL
 
 BATCH = 500
 #: A copy that never arrived and does not say when it began: it cannot be told from its repeat.

@@ -7,7 +7,7 @@ from typing import Any
 
 from connectors.postgres.pool import Database
 from schemas.money import EXACT, ZERO, add
-from streams.core.after_end import AGAIN
+from streams.core.delivery.after_end import AGAIN
 
 _EVENT = """
 SELECT transaction_id, external_subscription_id, org_id, amount_cents, calls, status, attempts, reason, sealed_at,

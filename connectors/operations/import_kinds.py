@@ -5,11 +5,11 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import AliasChoices, BaseModel, Field
 
-from connectors.customers.mapping_rows import Id, MappingRow
-from connectors.customers.mappings import Guard, Mappings
+from connectors.billing.mapping_rows import Id, MappingRow
+from connectors.billing.mappings import Guard, Mappings
+from connectors.billing.org_billing import RUNNING
 from connectors.lago.errors import LagoRejected
-from connectors.lago.org_billing import RUNNING
-from connectors.lago.shapes import Customer, Plan, Subscription
+from connectors.lago.responses import Customer, Plan, Subscription
 from connectors.operations.imports import CHANGED, CREATED, UNCHANGED
 
 _Org = Annotated[Id, Field(validation_alias=AliasChoices("org_id", "external_id", "external_customer_id"))]

@@ -8,10 +8,10 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from pydantic import BaseModel
 
-from connectors.http.api.endpoints import parsed
+from connectors.http.endpoint import parsed
 from connectors.http.problem import Problem
 from connectors.lago.errors import LagoIntegrationError
-from connectors.operations.rows import Row
+from connectors.operations.row_files import Row
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 
 CREATED, CHANGED, UNCHANGED = "created", "changed", "unchanged"

@@ -20,22 +20,22 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import structlog
 
+from connectors.billing.subscription_discovery import MOST_FAILURES
+from connectors.config.deployment import Deployment
 from connectors.lago.client import LagoClient, LagoIntegrationError
 from connectors.operations.after_end import ENDED_US, PAGE, Ends, Lost, Told, dollars_of, pages, posted_in
-from connectors.operations.audit import audited
-from connectors.operations.deployment import Deployment
+from connectors.operations.audit_record import audited
+from connectors.operations.background_task import watch
 from connectors.operations.last_invoice import MAYBE_INVOICED, NO_LAST_INVOICE
 from connectors.operations.overtaken import late_of, posted_late, still_lost
 from connectors.operations.rebilling import Rebilling
-from connectors.operations.sending import Sender
-from connectors.operations.watching import watch
-from connectors.orgs.learning import MOST_FAILURES
+from connectors.operations.sender import Sender
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord, Period
 from schemas.moments import parse_us, to_datetime
 from schemas.money import EXACT, ZERO, add, plain
 from schemas.policy import LatePolicy
-from streams.core.after_end import gaps
+from streams.core.delivery.after_end import gaps
 
 log = structlog.get_logger(__name__)
 

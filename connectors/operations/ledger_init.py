@@ -6,21 +6,21 @@ from decimal import Decimal
 import msgspec
 from aiokafka.errors import ProducerFenced
 
+from connectors.config.deployment import Deployment
+from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.admin import topic_ids
-from connectors.kafka.connection import KafkaConnection
 from connectors.kafka.security import aiokafka_config
-from connectors.operations.audit import audited
-from connectors.operations.deployment import Deployment
-from connectors.operations.scan import Stretch, header_of, scan, stretch_of
-from connectors.operations.sending import Outgoing, Sender
+from connectors.kafka.topic_scan import Stretch, header_of, scan, stretch_of
+from connectors.operations.audit_record import audited
+from connectors.operations.sender import Outgoing, Sender
 from schemas.decoding import decoder
 from schemas.errors import MeterbridgeError, Rejected
 from schemas.ledger import Sum
 from schemas.money import EXACT, add
 from schemas.records import LagoEvent, Manifest, WriteOff
-from streams.beginning import NO_LEDGER, Beginning, From, Sealed, begin, plan
-from streams.ledger import LedgerPlace
-from streams.writes import CONTROL, MANIFEST, RAW_PARTITION, SEAL_SEQ, WRITE_OFF
+from streams.state.ledger import LedgerPlace
+from streams.state.ledger_restart import NO_LEDGER, Beginning, From, Sealed, begin, plan
+from streams.state.step_writes import CONTROL, MANIFEST, RAW_PARTITION, SEAL_SEQ, WRITE_OFF
 
 ACTION = "ledger.init"
 _BATCH = 10_000

@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
+from connectors.config.deployment import Deployment
 from connectors.kafka.security import aiokafka_config
-from connectors.operations.deployment import Deployment
 from schemas.ledger import Position, Window
 from schemas.money import ZERO, add
-from streams.changelog import FETCHING, Image, read, restore, windows_of
-from streams.core.books import Books
-from streams.reading import reading
+from streams.core.metering.ledger_state import Books
+from streams.runtime.consumer import reading
+from streams.state.changelog import FETCHING, Image, read, restore, windows_of
 
 
 async def books_of(deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None) -> dict[int, Books]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from connectors.postgres.pool import Database
 from schemas.money import ZERO, add, plain
-from streams.core.decisions import UNPRICED
+from streams.core.metering.decisions import UNPRICED
 
 #: Pairs are complained about for so long after they were found; the table keeps them.
 _DAYS: Final = 35

@@ -11,20 +11,20 @@ from typing import Protocol
 
 import structlog
 
+from connectors.billing.org_billing import RUNNING, OrgBilling
+from connectors.billing.org_takeover import FORMER, has_noted, migrate, noting
+from connectors.billing.usage_limits import is_plan
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
-from connectors.lago.limits import is_plan
 from connectors.lago.metadata import notes
-from connectors.lago.migration import FORMER, has_noted, migrate, noting
-from connectors.lago.org_billing import RUNNING, OrgBilling
-from connectors.lago.shapes import Customer, Subscription
-from connectors.operations.loose_ends import LooseEnds
+from connectors.lago.responses import Customer, Subscription
+from connectors.operations.usage_in_flight import LooseEnds
 from connectors.operations.user_orgs import UserOrg
 from schemas.customers import CustomerRecord
 from schemas.errors import MeterbridgeError
 from schemas.moments import SECOND_US, parse_us, to_iso
-from streams.core.remap import MappingRequest, soonest
-from streams.core.repoint import paid_until, repointing
+from streams.core.mapping.reassign import paid_until, repointing
+from streams.core.mapping.set_mapping import MappingRequest, soonest
 
 #: States of a customer.
 MIGRATED, ALREADY, WOULD, MISSING, SKIPPED, FAILED = "migrated", "already", "would", "missing", "skipped", "failed"
@@ -36,13 +36,13 @@ _log = structlog.get_logger(__name__)
 
 
 class Mappings(Protocol):
-    """See `connectors.customers.mappings.Mappings`."""
+    """See `connectors.billing.mappings.Mappings`."""
 
     async def put(self, request: MappingRequest, *, ask_lago: bool) -> object: ...
 
 
 class Learner(Protocol):
-    """See `connectors.orgs.learning.OrgLearner`."""
+    """See `connectors.billing.subscription_discovery.OrgLearner`."""
 
     def knows(self, org_id: str, subscription: str = "") -> bool: ...
     async def learn(self, org_id: str) -> bool: ...
@@ -100,7 +100,7 @@ class OrgMigration:
         customers: the view of all mappings, as `mappings` changes it.
         announce: leaves a line in the audit topic before anything is changed.
         loose: what is on its way; asked only if something could end, and again where that was asked too early.
-        lead_us: see `Mappings`; `settled_us`: see `connectors.operations.loose_ends`.
+        lead_us: see `Mappings`; `settled_us`: see `connectors.operations.usage_in_flight`.
         now_us: microseconds since 1970 UTC.
     """
 

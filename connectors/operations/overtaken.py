@@ -1,7 +1,7 @@
 """Usage with a moment before the end of its subscription that reached Lago after it had counted the last invoice.
 
 Lago took it, and it is on no invoice. Which events those are is worked out from the last invoice itself
-(streams/core/overtaken.py); where that does not tell, they are named and left to a person (docs/adr/0027).
+(streams/core/delivery/after_invoice.py); where that does not tell, they are named and left to a person (docs/adr/0027).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,15 +12,15 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from connectors.lago.events import EventShape
-from connectors.lago.wire import read
+from connectors.lago.transport import read
 from connectors.operations.after_end import Lost, Told, manifest_of, redirected
 from connectors.operations.last_invoice import MAYBE_INVOICED, Counted, Invoices, Life, last_counted
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord
 from schemas.moments import SECOND_US, parse_us, to_datetime, to_us
 from schemas.records import LagoEvent, Manifest
-from streams.core.after_end import AGAIN
-from streams.core.overtaken import Stored, overtaken
+from streams.core.delivery.after_end import AGAIN
+from streams.core.delivery.after_invoice import Stored, overtaken
 
 #: Events of a subscription's last billing period that Lago is asked for; of more nothing is told.
 MOST: Final = 10_000

@@ -10,11 +10,11 @@ from decimal import Decimal
 import msgspec
 from msgspec import Raw
 
-from connectors.operations.letters import usage_of
+from connectors.operations.dead_letters import usage_of
 from schemas.moments import to_iso
 from schemas.wire import FLAT, SLP
-from streams.core.identity import identity_of
-from streams.core.matching import Counted
+from streams.core.metering.identity import identity_of
+from streams.core.metering.matching import Counted
 
 _encode = msgspec.json.Encoder().encode
 _members = msgspec.json.Decoder(dict[str, Raw]).decode

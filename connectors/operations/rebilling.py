@@ -15,18 +15,18 @@ import msgspec
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
+from connectors.config.deployment import Deployment
 from connectors.kafka.security import aiokafka_config
+from connectors.kafka.topic_scan import Stretch, stretch_of
 from connectors.operations.after_end import Lost
-from connectors.operations.deployment import Deployment
-from connectors.operations.scan import Stretch, stretch_of
 from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent, Receipt
-from streams.core.after_end import UNBILLABLE_ENDED
-from streams.core.tally import FAILED, PENDING
-from streams.transactions import TransactionalWriter, Write
-from streams.writes import MANIFEST, receipt_write
+from streams.core.delivery.after_end import UNBILLABLE_ENDED
+from streams.core.delivery.event_states import FAILED, PENDING
+from streams.runtime.transactions import TransactionalWriter, Write
+from streams.state.step_writes import MANIFEST, receipt_write
 
 _ASK_AGAIN_S: Final = 0.25
 _PLACES = "SELECT partition, next FROM projector_offsets WHERE topic = $1"

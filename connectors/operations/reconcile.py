@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from connectors.kafka.connection import KafkaConnection
+from connectors.config.deployment import Deployment
+from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.topic_scan import Stretch, header_of, scan, stretch_of
 from connectors.lago.client import LagoClient
-from connectors.operations.deployment import Deployment
-from connectors.operations.filled import Filled, Hour
+from connectors.operations.backfill_report import Filled, Hour
 from connectors.operations.ledgers import books_of
-from connectors.operations.misdirected import Misdirected, note
 from connectors.operations.money_notes import Notes, notes_of, unbilled_text
 from connectors.operations.reconcile_lago import compare_with_lago
 from connectors.operations.reconcile_litellm import (
@@ -20,16 +20,16 @@ from connectors.operations.reconcile_litellm import (
     complaints_about_calls,
     notes_about_calls,
 )
-from connectors.operations.scan import Stretch, header_of, scan, stretch_of
+from connectors.operations.unplaceable_usage import Misdirected, note
 from connectors.postgres.pool import Database
 from schemas.decoding import decoder
 from schemas.errors import Unavailable
 from schemas.money import ZERO, add
 from schemas.records import LagoEvent, Manifest
-from streams.core.books import Books
-from streams.core.event import part_prefix
-from streams.core.proof import Emitted, Older, complaints_about
-from streams.writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
+from streams.core.metering.lago_event import part_prefix
+from streams.core.metering.ledger_state import Books
+from streams.core.metering.reconciliation import Emitted, Older, complaints_about
+from streams.state.step_writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
 
 _event = decoder(LagoEvent)
 _manifest = decoder(Manifest)

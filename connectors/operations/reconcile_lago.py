@@ -8,7 +8,7 @@ from typing import Any, Final
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected
 from connectors.lago.invoices import Fee, Invoice
-from connectors.lago.shapes import Subscription
+from connectors.lago.responses import Subscription
 from connectors.lago.subscriptions import STATUSES
 from connectors.operations.after_end import dollars_of
 from connectors.operations.last_invoice import INVOICED_US, INVOICES, lives_of
@@ -17,7 +17,7 @@ from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, to_iso
 from schemas.money import plain
-from streams.core.proof import LagoUsage, complaint_about_lago
+from streams.core.metering.reconciliation import LagoUsage, complaint_about_lago
 
 _SUBSCRIPTIONS = """
 SELECT DISTINCT external_subscription_id, org_id FROM lago_events

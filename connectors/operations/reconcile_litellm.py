@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
+from connectors.config.deployment import Deployment
 from connectors.litellm.spend_logs import spend_logs
 from connectors.operations.backfill import Backfill
-from connectors.operations.deployment import Deployment
-from connectors.operations.filled import Filled, Hour, no_price_yet
+from connectors.operations.backfill_report import Filled, Hour, no_price_yet
 from connectors.postgres.pool import Database
 from schemas.moments import to_iso
 from schemas.money import plain

@@ -14,15 +14,15 @@ from pathlib import Path
 import msgspec
 from confluent_kafka import Message
 
-from connectors.operations.deployment import Deployment
-from connectors.operations.letters import usage_of
-from connectors.operations.scan import Stretch, header_of, scan, stretch_of
-from connectors.operations.sending import Outgoing, Sender
+from connectors.config.deployment import Deployment
+from connectors.kafka.topic_scan import Stretch, header_of, scan, stretch_of
+from connectors.operations.dead_letters import usage_of
+from connectors.operations.sender import Outgoing, Sender
 from schemas.decoding import UNDECODABLE, decoder
 from schemas.errors import ConfigurationError
 from schemas.money import ZERO, add, quantum
 from schemas.records import EnrichedUsage
-from streams.writes import CONTROL
+from streams.state.step_writes import CONTROL
 
 RAW = "raw"
 _BATCH = 2000

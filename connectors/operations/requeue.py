@@ -16,22 +16,22 @@ import msgspec
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
+from connectors.config.deployment import Deployment
 from connectors.kafka.security import aiokafka_config
-from connectors.operations.deployment import Deployment
-from connectors.operations.letters import EVENTS, Letter, Mark, topic_of, usage_of
-from connectors.operations.overruling import needs_word, never_comes_back
+from connectors.operations.accepted_refusals import needs_word, never_comes_back
+from connectors.operations.dead_letters import EVENTS, Letter, Mark, topic_of, usage_of
 from connectors.operations.pricing import as_counted
-from connectors.operations.sending import Outgoing, Sender
+from connectors.operations.sender import Outgoing, Sender
 from connectors.operations.usage_log import Checked, Judged, caught_up, judged
 from connectors.postgres.pool import Database
 from schemas.errors import ConfigurationError, Unavailable
 from schemas.money import ZERO, add, quantum
 from schemas.records import Receipt
 from schemas.usage import Usage
-from streams.core.letters import ATTEMPT, ATTEMPTS, CONNECT, NOT_BEFORE, REQUEUED
-from streams.core.matching import MISSING, Verdict
-from streams.transactions import TransactionalWriter, Write
-from streams.writes import receipt_write
+from streams.core.delivery.dead_letter_headers import ATTEMPT, ATTEMPTS, CONNECT, NOT_BEFORE, REQUEUED
+from streams.core.metering.matching import MISSING, Verdict
+from streams.runtime.transactions import TransactionalWriter, Write
+from streams.state.step_writes import receipt_write
 
 BATCH = 500
 #: Marks: put back, put away, or counted already and therefore not put back.
@@ -93,7 +93,7 @@ class Desk:
         """Put letters back, in batches; what is done stays done when a later batch fails.
 
         Args:
-            accepted: reasons that the operator overrules, of `connectors.operations.overruling.ACCEPTABLE`.
+            accepted: reasons that the operator overrules, of `connectors.operations.accepted_refusals.ACCEPTABLE`.
 
         Raises:
             ConfigurationError: a call beyond the horizon needs the usage log, and there is no Postgres.

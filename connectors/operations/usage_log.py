@@ -9,18 +9,28 @@ from datetime import MAXYEAR, UTC, date, datetime
 
 from confluent_kafka import Consumer, TopicPartition
 
-from connectors.kafka.connection import KafkaConnection
+from connectors.config.deployment import Deployment
+from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.security import librdkafka_config
-from connectors.operations.deployment import Deployment
-from connectors.operations.scan import Stretch, scan, stretch_of
+from connectors.kafka.topic_scan import Stretch, scan, stretch_of
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.moments import to_datetime, to_us
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
-from streams.core.alias import alias_of, base_key
-from streams.core.matching import APART_US, MISSING, PRICED, UNCLEAR, Counted, Verdict, nameless, of_a_job, verdict
-from streams.core.normalise import FUTURE_US
+from streams.core.metering.matching import (
+    APART_US,
+    MISSING,
+    PRICED,
+    UNCLEAR,
+    Counted,
+    Verdict,
+    nameless,
+    of_a_job,
+    verdict,
+)
+from streams.core.metering.normalise import FUTURE_US
+from streams.core.metering.spend_log_ids import alias_of, base_key
 
 #: Why a call is not sent though it was not found: its month was pruned; the log has a hole in its time; it names itself
 #: too vaguely to be found.
@@ -30,7 +40,7 @@ _COLUMNS = """
 log.identity, log.decision, log.status, log.cost_usd, log.part <> '' AS billed, log.customer_id, log.id_kind, log.model,
 log.call_id, log.request_id, log.started_at
 """
-#: Whatever may be the same call (streams/core/matching.py decides): by identity, by alias and start, by request id, and,
+#: Whatever may be the same call (streams/core/metering/matching.py decides): by identity, by alias and start, by request id, and,
 #: of what LiteLLM's `lago` callback told, by customer, cost and end.
 _CANDIDATES = f"""
 SELECT asked.number, {_COLUMNS}

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import asyncpg
 
+from connectors.config.postgres_urls import with_defaults
 from connectors.postgres.errors import decisions
 from connectors.postgres.pool import CONNECT_S
-from connectors.postgres.urls import with_defaults
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 from schemas.reasons import POSTGRES_BUSY
 

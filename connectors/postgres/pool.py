@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import asyncpg
 
+from connectors.config.postgres_urls import most_connections, with_defaults
 from connectors.postgres.errors import decisions
-from connectors.postgres.urls import most_connections, with_defaults
 
 #: To connect; for one statement, as the server and, should it be silent, as the client sees it; for a transaction whose
 #: client is frozen, so that its locks do not outlive the wait of the next owner. Seconds.

@@ -16,7 +16,7 @@ from schemas.moments import MAX_US
 from schemas.reasons import BRIDGE, COPY, JOB, REPEATED, ROW_REFUSED, UNREADABLE
 from schemas.tables import AUDIT, CUSTOMERS, DELIVERIES, EVENTS, ORGS, RECEIPTS, REJECTED, USAGE
 from schemas.topics import TopicNames
-from streams.agents.project import Place, Projected
+from streams.agents.projector import Place, Projected
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +92,7 @@ _MONTH = 1
 
 
 class PostgresProjection:
-    """`streams.agents.project.Projection` on Postgres.
+    """`streams.agents.projector.Projection` on Postgres.
 
     Every statement may be repeated and taken in any order of the topics: usage, events, receipts and rejections each
     write columns of their own (migrations/0002_event_queue.sql), the other topics tables of their own.

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import asyncpg
 
+from connectors.config.postgres_urls import with_defaults
 from connectors.postgres.errors import decisions
 from connectors.postgres.pool import CONNECT_S
-from connectors.postgres.urls import with_defaults
 
 #: Rows deleted in one transaction; how long a month's table waits for those who use it.
 BATCH: Final = 5000

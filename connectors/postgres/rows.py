@@ -16,13 +16,13 @@ from schemas.decoding import DAMAGE, UNDECODABLE, decoder
 from schemas.moments import MAX_US
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt, Rejection
 from schemas.wire import Call, RawRecord
-from streams.core.alias import alias_of, names_a_job
-from streams.core.call_types import JOBS
-from streams.core.decisions import BILLED, METERED
-from streams.core.letters import AUDIT_ID, HOW, RESOLVES
-from streams.core.tally import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
-from streams.core.writeoff import WRITTEN_OFF
-from streams.writes import MANIFEST, SEAL_SEQ
+from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
+from streams.core.delivery.event_states import COMPLETED, FAILED, PENDING, PROCESSING, STATUSES, takes_back
+from streams.core.metering.call_kinds import JOBS
+from streams.core.metering.decisions import BILLED, METERED
+from streams.core.metering.spend_log_ids import alias_of, names_a_job
+from streams.core.metering.write_off import WRITTEN_OFF
+from streams.state.step_writes import MANIFEST, SEAL_SEQ
 
 NUL = b"\\u0000"
 _decode_usage = decoder(EnrichedUsage)
@@ -237,7 +237,7 @@ def _receipt(record: Record) -> tuple[Receipt]:
 
 
 def _follows(before: str, receipt: Receipt) -> bool:
-    """As in streams/core/tally.py: `completed` is final, but for what Lago takes back; `pending` only begins.
+    """As in streams/core/delivery/event_states.py: `completed` is final, but for what Lago takes back; `pending` only begins.
 
     Held usage that was given up stays so.
     """

@@ -14,21 +14,21 @@ from schemas.errors import TopicProblem
 from schemas.ledger import Window
 from schemas.policy import MeterPolicy
 from schemas.records import WriteOff
-from streams.core.books import Books
-from streams.core.changes import Changes
-from streams.core.early import beyond_bound
-from streams.core.event import part_prefix
-from streams.core.fold import Fold
-from streams.core.grouping import named, unnamed
-from streams.core.mapping import Resolver
-from streams.core.normalise import FUTURE_US
-from streams.core.seal import coalesce, due_windows, release, seal
-from streams.core.stretch import NEVER, next_border
-from streams.core.writeoff import write_off
-from streams.followers import Follower
-from streams.ledger import Ledger
-from streams.on_disk import OnDisk
-from streams.writes import CONTROL, WRITE_OFF
+from streams.core.mapping.resolve import Resolver
+from streams.core.mapping.time_spans import NEVER, next_border
+from streams.core.metering.close_window import coalesce, due_windows, release, seal
+from streams.core.metering.early_close import beyond_bound
+from streams.core.metering.fold import Fold
+from streams.core.metering.grouping import named, unnamed
+from streams.core.metering.lago_event import part_prefix
+from streams.core.metering.ledger_state import Books
+from streams.core.metering.normalise import FUTURE_US
+from streams.core.metering.step_changes import Changes
+from streams.core.metering.write_off import write_off
+from streams.runtime.table import Follower
+from streams.state.eviction import OnDisk
+from streams.state.ledger import Ledger
+from streams.state.step_writes import CONTROL, WRITE_OFF
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class MeterSensors(Protocol):
 
 
 class MeterWork:
-    """`streams.lanes.Work` for the meter."""
+    """`streams.runtime.partition_task.Work` for the meter."""
 
     def __init__(
         self,

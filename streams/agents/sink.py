@@ -17,17 +17,17 @@ from schemas.errors import TopicProblem
 from schemas.policy import MeterPolicy
 from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
-from streams.core import letters
-from streams.core.backoff import RETRY_CAP_S, retry_delay, tier_of
-from streams.core.earlier import went_elsewhere
-from streams.core.letters import Place, travel_of
-from streams.core.restamp import Judged, judged
-from streams.delivery import Delivery, Item, Outcome
-from streams.followers import Follower
-from streams.offsets import standing
-from streams.posting import Posted
-from streams.transactions import TransactionalWriter, Write
-from streams.writes import attempt_write, read_event, read_manifest, receipt_write
+from streams.core.delivery import dead_letter_headers
+from streams.core.delivery.backoff import RETRY_CAP_S, retry_delay, tier_of
+from streams.core.delivery.dead_letter_headers import Place, travel_of
+from streams.core.delivery.earlier_posts import went_elsewhere
+from streams.core.delivery.restamp import Judged, judged
+from streams.delivery.engine import Delivery, Item, Outcome
+from streams.delivery.lago_port import Posted
+from streams.runtime.offsets import standing
+from streams.runtime.table import Follower
+from streams.runtime.transactions import TransactionalWriter, Write
+from streams.state.step_writes import attempt_write, read_event, read_manifest, receipt_write
 
 _IDENTITY = re_compile(r"[0-9a-f]{32}")
 #: Events posted and settled in one transaction.
@@ -43,7 +43,7 @@ class SinkSensors(Protocol):
 
 
 class DeliveryWork:
-    """`streams.lanes.Work` for both roles that post: `sink` reads events, `retry` one tier of the retry topic."""
+    """`streams.runtime.partition_task.Work` for both roles that post: `sink` reads events, `retry` one tier of the retry topic."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class DeliveryWork:
         return int(records[-1].offset) + 1
 
     def look_behind(self, following: Callable[[], ConsumerRecord | None]) -> None:
-        """See `streams.lanes.LooksBehind`."""
+        """See `streams.runtime.partition_task.LooksBehind`."""
         self._following = following
 
     async def tick(self) -> None:
@@ -269,11 +269,15 @@ class DeliveryWork:
         place = Place(self._tp.topic, self._tp.partition, record.offset, self._group, worker)
         if status == "failed":
             return Write(
-                self._topics.dlq, 0, record.key, record.value, letters.dead(record.headers, place, outcome, attempt)
+                self._topics.dlq,
+                0,
+                record.key,
+                record.value,
+                dead_letter_headers.dead(record.headers, place, outcome, attempt),
             )
         wait_s = retry_delay(attempt, self._retry_base_s, jitter=self._random())
         not_before_ms = self._now_us() // 1000 + round(wait_s * 1000)
-        headers = letters.waiting(record.headers, place, outcome, attempt, not_before_ms)
+        headers = dead_letter_headers.waiting(record.headers, place, outcome, attempt, not_before_ms)
         return Write(self._topics.retry, tier_of(attempt) - 1, record.key, record.value, headers)
 
 

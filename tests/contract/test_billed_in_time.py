@@ -11,21 +11,21 @@ import httpx
 import msgspec
 import pytest
 
+from connectors.billing.org_sync import OrgTruth
+from connectors.billing.subscription_discovery import OrgLearner
 from connectors.lago.client import LagoClient
-from connectors.orgs.learning import OrgLearner
-from connectors.orgs.truth import OrgTruth
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.ledger import Position
 from schemas.moments import SECOND_US
 from schemas.money import plain
 from schemas.policy import LatePolicy, MeterPolicy
-from streams.core.batches import Item, Outcome
-from streams.core.books import Books
-from streams.core.changes import apply
-from streams.core.fold import Fold
-from streams.core.mapping import Resolver
-from streams.core.restamp import Judged, judged
-from streams.core.seal import due_windows, release, seal
+from streams.core.delivery.batches import Item, Outcome
+from streams.core.delivery.restamp import Judged, judged
+from streams.core.mapping.resolve import Resolver
+from streams.core.metering.close_window import due_windows, release, seal
+from streams.core.metering.fold import Fold
+from streams.core.metering.ledger_state import Books
+from streams.core.metering.step_changes import apply
 from tests.support.calls import raw, slp
 from tests.support.posting import quick_delivery
 from tests.support.sandbox import KEY, Clock, Lago, lago_sandbox

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from connectors.http.api.endpoints import Who
+from connectors.http.endpoint import Who
 from schemas.customers import CustomerRecord, MappingVersion
 from tests.support.org_api import OrgApi, org_api
 from tests.support.sandbox import DAY

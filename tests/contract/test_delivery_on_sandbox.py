@@ -13,13 +13,13 @@ import pytest
 from aiohttp import web
 
 from connectors.lago.client import LagoClient, LagoUnavailable, lago_http
-from connectors.lago.sandbox.app import create_sandbox
+from connectors.lago_sandbox.app import create_sandbox
 from schemas.moments import lago_timestamp, parse_us
 from schemas.records import LagoEvent
-from streams.core.backoff import RetryPolicy
-from streams.core.batches import Item, Outcome
-from streams.core.breaker import Breaker, State
-from streams.delivery import Delivery
+from streams.core.delivery.backoff import RetryPolicy
+from streams.core.delivery.batches import Item, Outcome
+from streams.core.delivery.circuit_breaker import Breaker, State
+from streams.delivery.engine import Delivery
 
 AT_US = parse_us("2026-03-01T12:00:00.123Z")
 

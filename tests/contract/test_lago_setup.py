@@ -9,9 +9,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from connectors.cli import app
+from connectors.billing.lago_setup import Report, Setup
+from connectors.cli.main import app
 from connectors.lago.client import LagoIntegrationError
-from connectors.lago.setup import Report, Setup
 from tests.support.mortal_wire import Killed, MortalWire
 from tests.support.sandbox import KEY, Clock, Lago, lago_sandbox
 

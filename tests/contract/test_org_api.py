@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from connectors.http.api.endpoints import Who
+from connectors.http.endpoint import Who
 from tests.support.org_api import ORGS, OrgApi, org_api
 from tests.support.sandbox import DAY, NOW
 

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from connectors.operations.loose_ends import LooseEnds
 from connectors.operations.org_migration import MISSING, WOULD, Outcome, plan_of
+from connectors.operations.usage_in_flight import LooseEnds
 from connectors.operations.user_orgs import UserOrg
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US, SECOND_US
-from streams.core.remap import MappingRequest
+from streams.core.mapping.set_mapping import MappingRequest
 from tests.support.migration_world import ACME, LEAD_US, SENT, SETTLED_US, Overtaken, Refusing, World
 from tests.support.mortal_wire import Killed, MortalWire
 from tests.support.sandbox import Clock, lago_sandbox

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from connectors.http.api.endpoints import Who
+from connectors.http.endpoint import Who
 from tests.support.org_api import ORGS, OrgApi, org_api
 from tests.support.sandbox import DAY
 

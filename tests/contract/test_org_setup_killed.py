@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from connectors.lago.metered import InMemoryUsage
-from connectors.lago.org_billing import OrgBilling
-from connectors.orgs.accounts import Account, OrgAccounts, Wanted
-from connectors.orgs.records import StoredIds
+from connectors.billing.metered_events import InMemoryUsage
+from connectors.billing.org_accounts import Account, OrgAccounts, Wanted
+from connectors.billing.org_billing import OrgBilling
+from connectors.billing.org_records import StoredIds
 from schemas.customers import OrgRecord
 from schemas.moments import SECOND_US
 from tests.support.mortal_wire import Killed, MortalWire

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from connectors.billing.org_sync import OrgTruth
 from connectors.lago.client import LagoClient
-from connectors.orgs.truth import OrgTruth
 from schemas.customers import OrgRecord
 from schemas.errors import Unavailable
 from schemas.moments import SECOND_US, parse_us

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from connectors.lago import orgs
-from connectors.lago.org_billing import OrgBilling
-from connectors.lago.orgs import LagoIntegrationError
+from connectors.billing.org_billing import OrgBilling
+from connectors.library import orgs
+from connectors.library.orgs import LagoIntegrationError
 from schemas.errors import Unavailable
 from schemas.moments import SECOND_US, parse_us
-from streams.core.subscription_ids import STABLE
+from streams.core.mapping.subscription_ids import STABLE
 from tests.support.mortal_wire import Killed, MortalWire
 from tests.support.orgs_world import World, orgs_world
 from tests.support.sandbox import NOW, event

@@ -15,12 +15,12 @@ from starlette.responses import Response
 from structlog.testing import capture_logs
 
 import meterbridge_sdk
-from connectors.lago import orgs
-from connectors.lago.alone import Alone
-from connectors.lago.metered import InMemoryUsage
-from connectors.lago.org_billing import OrgBilling
-from connectors.lago.orgs import LagoIntegrationError
-from connectors.lago.subscription_ids import InMemoryIds
+from connectors.billing.metered_events import InMemoryUsage
+from connectors.billing.org_billing import OrgBilling
+from connectors.billing.subscription_ids import InMemoryIds
+from connectors.library import orgs
+from connectors.library.orgs import LagoIntegrationError
+from connectors.library.standalone import Alone
 from tests.support.org_api import org_api
 from tests.support.sandbox import KEY, NOW, Clock, Lago, lago_sandbox
 
@@ -53,7 +53,7 @@ async def subscriptions(lago: Lago) -> list[dict[str, Any]]:
 
 async def test_connectivity_is_checked_and_a_test_customer_made(lago: Lago, capsys: pytest.CaptureFixture[str]) -> None:
     # Test customer creation
-    from connectors.lago.orgs import check_lago_health, create_org_customer
+    from connectors.library.orgs import check_lago_health, create_org_customer
 
     # Check connectivity
     health = await check_lago_health()
@@ -75,7 +75,7 @@ async def test_connectivity_is_checked_and_a_test_customer_made(lago: Lago, caps
 
 
 async def test_a_new_organisation_is_subscribed_where_it_is_made(lago: Lago) -> None:
-    from connectors.lago.orgs import subscribe_org_to_plan
+    from connectors.library.orgs import subscribe_org_to_plan
 
     def create_org_in_db(data: Any) -> Any:
         return SimpleNamespace(id="org_acme", name=data.name, billing_email="billing@acme.io")
@@ -107,7 +107,7 @@ async def test_a_new_organisation_is_subscribed_where_it_is_made(lago: Lago) -> 
 
 
 async def track_usage(request: Request, call_next: Callable[[Request], Any]) -> Response:
-    from connectors.lago.orgs import record_api_call
+    from connectors.library.orgs import record_api_call
 
     org_id = request.state.user.get("org_id")
     response: Response = await call_next(request)
@@ -172,7 +172,7 @@ async def test_a_kafka_that_is_away_is_told_as_an_error_of_the_integration(
 
 
 async def test_both_kinds_of_customers_are_told_apart(lago: Lago) -> None:
-    from connectors.lago.orgs import get_customer, is_org_customer
+    from connectors.library.orgs import get_customer, is_org_customer
 
     async def known(customer_id: str) -> Any:
         if is_org_customer(customer_id):
@@ -189,7 +189,7 @@ async def test_both_kinds_of_customers_are_told_apart(lago: Lago) -> None:
 
 
 async def test_a_failure_is_caught_as_documented(lago: Lago, caplog: pytest.LogCaptureFixture) -> None:
-    from connectors.lago.orgs import LagoIntegrationError, create_subscription
+    from connectors.library.orgs import LagoIntegrationError, create_subscription
 
     org_id, plan_code = "org_1", "nope"
     try:

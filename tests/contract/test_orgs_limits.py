@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from connectors.lago import orgs
-from connectors.lago.limits import FixedLimits
-from connectors.lago.orgs import LagoIntegrationError
+from connectors.billing.usage_limits import FixedLimits
+from connectors.library import orgs
+from connectors.library.orgs import LagoIntegrationError
 from tests.support.orgs_world import World, orgs_world
 from tests.support.sandbox import event
 

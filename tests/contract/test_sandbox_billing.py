@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.lago.sandbox.billing import current_usage
-from connectors.lago.sandbox.customers import Customers
-from connectors.lago.sandbox.identifiers import Identifiers
-from connectors.lago.sandbox.metrics import Metrics
-from connectors.lago.sandbox.plans import Plans
-from connectors.lago.sandbox.stored import Event
-from connectors.lago.sandbox.subscriptions import Subscriptions
+from connectors.lago_sandbox.billing import current_usage
+from connectors.lago_sandbox.customers import Customers
+from connectors.lago_sandbox.identifiers import Identifiers
+from connectors.lago_sandbox.metrics import Metrics
+from connectors.lago_sandbox.plans import Plans
+from connectors.lago_sandbox.stored import Event
+from connectors.lago_sandbox.subscriptions import Subscriptions
 from tests.support.sandbox import DAY, NOW, Clock, Lago, codes, event, lago_sandbox
 
 

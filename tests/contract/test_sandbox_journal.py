@@ -104,8 +104,8 @@ async def test_a_reset_empties_the_journal(tmp_path: Path) -> None:
 
 PROGRAM = """
 import pathlib, sys
-from connectors.lago.sandbox import run_sandbox
-from connectors.stopping import run_until_told
+from connectors.lago_sandbox import run_sandbox
+from streams.runtime.shutdown import run_until_told
 run_until_told(lambda word: run_sandbox(word, "127.0.0.1", 0, journal=pathlib.Path(sys.argv[1])))
 """
 

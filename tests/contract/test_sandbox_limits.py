@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 
-from connectors.lago.sandbox.limits import Limits
+from connectors.lago_sandbox.limits import Limits
 from tests.support.sandbox import Clock, codes, event, lago_sandbox
 
 

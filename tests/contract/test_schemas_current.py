@@ -12,9 +12,9 @@ import yaml
 from aiokafka import ConsumerRecord, TopicPartition
 from jsonschema import Draft202012Validator, ValidationError
 
-from connectors.http.ingress.bodies import split, wrapped_in
-from connectors.http.ingress.rejections import Refused, rejection
-from connectors.http.ingress.strip import strip
+from connectors.ingest.body_splitter import split, wrapped_in
+from connectors.ingest.raw_record import strip
+from connectors.ingest.rejections import Refused, rejection
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.generate import FOLDER, files
 from schemas.ledger import Position
@@ -23,14 +23,14 @@ from schemas.records import AuditRecord, DeliveryAttempt
 from schemas.topics import CATALOGUE, CHANGELOG, TopicNames
 from schemas.wire import FLAT
 from streams.agents.sink import DeliveryWork
-from streams.core.batches import Outcome
-from streams.core.books import Books
-from streams.core.changes import Changes, apply
-from streams.core.customer_key import CUSTOMER_ID_FIELDS
-from streams.core.fold import Fold
-from streams.core.mapping import NO_MAPPING, Target
-from streams.core.seal import seal
-from streams.writes import writes_of
+from streams.core.delivery.batches import Outcome
+from streams.core.mapping.resolve import NO_MAPPING, Target
+from streams.core.metering.close_window import seal
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.metering.fold import Fold
+from streams.core.metering.ledger_state import Books
+from streams.core.metering.step_changes import Changes, apply
+from streams.state.step_writes import writes_of
 from tests.support.calls import NOON, raw, raw_value, slp
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "litellm"

@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 
 import meterbridge_sdk
 from connectors.access.scopes import SCOPES
-from connectors.http.api.limits import OrgLimits
-from connectors.http.api.org_usage import Accepted, ChargedUsage, UsageBody, UsageShown
-from connectors.http.api.orgs import ChangedShown, PlanBody, SetupBody
-from connectors.http.api.shown import AccountShown, SubscriptionShown
+from connectors.api.limits import OrgLimits
+from connectors.api.org_models import AccountShown, SubscriptionShown
+from connectors.api.org_usage import Accepted, ChargedUsage, UsageBody, UsageShown
+from connectors.api.orgs import ChangedShown, PlanBody, SetupBody
+from connectors.billing import metered_events, metered_numbers, org_billing, usage_limits
+from connectors.billing.org_accounts import NO_SUBSCRIPTION, UNKNOWN_ORG
 from connectors.http.problem import Problem
-from connectors.lago import limits, metered, metered_numbers, org_billing, orgs
-from connectors.orgs.accounts import NO_SUBSCRIPTION, UNKNOWN_ORG
+from connectors.library import orgs
 from meterbridge_sdk import errors, events, retries, wire
 from schemas.errors import Rejected
-from streams.core.asked_wait import asked_wait_s
+from streams.core.delivery.retry_after import asked_wait_s
 from tests.support.org_api import org_api
 
 T = TypeVar("T")
@@ -68,21 +69,28 @@ def test_names_and_bounds_are_the_servers() -> None:
     assert orgs.API_CALL == wire.API_CALL
     assert org_billing.OTHER_PLAN == wire.OTHER_PLAN
     assert (NO_SUBSCRIPTION, UNKNOWN_ORG) == (wire.NO_SUBSCRIPTION, wire.UNKNOWN_ORG)
-    assert (metered.MAX_ID_BYTES, metered.MAX_PROPERTIES_BYTES) == (wire.MAX_ID_BYTES, wire.MAX_PROPERTIES_BYTES)
+    assert (metered_events.MAX_ID_BYTES, metered_events.MAX_PROPERTIES_BYTES) == (
+        wire.MAX_ID_BYTES,
+        wire.MAX_PROPERTIES_BYTES,
+    )
     assert metered_numbers.MAX_DIGITS == wire.MAX_DIGITS
     assert metered_numbers.OUT_OF_RANGE == "number_out_of_range"
-    assert (limits.TOKENS, limits.REQUESTS, limits.AMOUNT_CENTS) == (wire.TOKENS, wire.REQUESTS, wire.AMOUNT_CENTS)
+    assert (usage_limits.TOKENS, usage_limits.REQUESTS, usage_limits.AMOUNT_CENTS) == (
+        wire.TOKENS,
+        wire.REQUESTS,
+        wire.AMOUNT_CENTS,
+    )
     called = {"endpoint": "/x", "user_id": "u", "tokens": 1, "model": "m"}
     assert orgs.call_properties(**called) == meterbridge_sdk.client.api_call_properties(**called)  # type: ignore[arg-type]
 
 
 @given(st.dictionaries(TEXT, VALUES, max_size=4), TEXT, TEXT)
 def test_an_event_is_the_one_that_the_server_would_have_made_itself(
-    properties: dict[str, metered.Value], org_id: str, transaction_id: str
+    properties: dict[str, metered_events.Value], org_id: str, transaction_id: str
 ) -> None:
     """Recorded in the server's process or by the SDK: the same properties, and what the SDK refuses the server refuses."""
     made = outcome(lambda: events.usage_event(org_id, "api_call", transaction_id, properties, None, 0))
-    expected = outcome(lambda: metered.metered(org_id, "api_call", transaction_id, properties, None, 0))
+    expected = outcome(lambda: metered_events.metered(org_id, "api_call", transaction_id, properties, None, 0))
     if {org_id, transaction_id} & {".", ".."}:
         assert made == "bad_event", "in a path it would mean another one"
     elif isinstance(made, str):
@@ -91,7 +99,7 @@ def test_an_event_is_the_one_that_the_server_would_have_made_itself(
         assert expected in {"bad_event", "number_out_of_range"}, "what is left to the server"
     else:
         sent = made.org_id, made.event_code, made.transaction_id, made.properties, made.timestamp
-        assert metered.metered(*sent, 1) == expected
+        assert metered_events.metered(*sent, 1) == expected
 
 
 def outcome(make: Callable[[], T]) -> T | str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from connectors.settings import Settings
+from connectors.config.settings import Settings
 from tests.faults.procs import Process
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from connectors.demo.view import NEXT_EXACT, NEXT_WRONG
-from connectors.lago.sandbox import create_sandbox
+from connectors.lago_sandbox import create_sandbox
 
 GREEN = re.compile(
     r"GREEN  (\d+) calls in = \1 calls billed, ([\d.]+) USD in = \2 USD billed \((\d+) Lago posts instead of \1\)"

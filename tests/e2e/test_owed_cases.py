@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from schemas.moments import to_iso
-from streams.core.decisions import BILLED
+from streams.core.metering.decisions import BILLED
 from tests.support.eventually import soon
 from tests.support.ingress import RECEIVED_AT, running_ingress
 from tests.support.kafka import Kafka

@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
-from connectors.http.ingress.storing import Store
+from connectors.ingest.store import Store
 from connectors.kafka.producer import KafkaProducer, producer_config
 from schemas.moments import SECOND_US
 from schemas.topics import RAW, REJECTED
-from streams.core.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from tests.support.eventually import soon
 from tests.support.ingress import USAGE, serving
 from tests.support.kafka import Kafka

@@ -14,8 +14,8 @@ import pytest
 from schemas.customer_id import normalise_customer_id
 from schemas.money import quantum
 from schemas.wire import RawRecord
-from streams.core.decisions import BILLED, decide
-from streams.core.normalise import normalise
+from streams.core.metering.decisions import BILLED, decide
+from streams.core.metering.normalise import normalise
 from tests.support.eventually import soon
 from tests.support.ingress import RECEIVED_AT, Ingress, running_ingress
 from tests.support.kafka import Kafka

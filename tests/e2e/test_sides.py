@@ -22,11 +22,11 @@ import httpx
 import msgspec
 import pytest
 
-from connectors.account_books import now_us
+from connectors.billing.metered_events import InMemoryUsage
+from connectors.billing.org_billing import OrgBilling
+from connectors.billing.subscription_ids import InMemoryIds
 from connectors.lago.client import LagoClient
-from connectors.lago.metered import InMemoryUsage
-from connectors.lago.org_billing import OrgBilling
-from connectors.lago.subscription_ids import InMemoryIds
+from connectors.processes.account_tables import now_us
 from tests.faults.procs import Process
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port

@@ -13,10 +13,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from schemas.ledger import Position
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
 from schemas.topics import TopicNames
-from streams.changelog import FETCHING, read, restore
-from streams.core.books import Books
-from streams.reading import reading
-from streams.writes import RAW_PARTITION, SEAL_SEQ
+from streams.core.metering.ledger_state import Books
+from streams.runtime.consumer import reading
+from streams.state.changelog import FETCHING, read, restore
+from streams.state.step_writes import RAW_PARTITION, SEAL_SEQ
 from tests.faults.oracle import Found, SentEvent
 
 _LIMIT_S = 30.0

@@ -12,16 +12,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from connectors.logs import configure_logging
-from connectors.settings import load_settings
-from connectors.wiring import worker_parts
+from connectors.config.settings import load_settings
+from connectors.processes.worker_parts import worker_parts
+from connectors.telemetry.logs import configure_logging
 from schemas.records import LagoEvent
 from streams.app import ROLES
-from streams.core.answers import Answer
-from streams.loop import run_loop
-from streams.posting import Poster
-from streams.roles import Role
-from streams.running import run_role
+from streams.core.delivery.responses import Answer
+from streams.delivery.lago_port import Poster
+from streams.runtime.event_loop import run_loop
+from streams.runtime.role import Role
+from streams.runtime.run import run_role
 
 BEFORE_SEND, AFTER_ANSWER = "before_send", "after_answer"
 BEFORE_COMMIT, RECORDS_WRITTEN, OFFSET_SENT = "before_commit", "records_written", "offset_sent"

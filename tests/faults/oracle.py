@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
-from streams.core.books import Books, difference
+from streams.core.metering.ledger_state import Books, difference
 from tests.faults.calls import CallKey, Owed, Sum
 
 _BILLED = ("billable", "failed_with_cost")

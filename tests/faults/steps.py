@@ -14,7 +14,7 @@ import msgspec
 from confluent_kafka import Consumer, TopicPartition
 
 from schemas.records import LagoEvent, Manifest
-from streams.writes import MANIFEST
+from streams.state.step_writes import MANIFEST
 from tests.faults import mortal
 from tests.faults.procs import Process
 from tests.support.eventually import soon

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from connectors.serve import API, PARTS, serving
+from connectors.processes.server import API, PARTS, serving
 from tests.support.kafka import MavenKafka
 from tests.support.server import BEARER, settings_for
 

@@ -10,7 +10,7 @@ import pytest
 from schemas.ledger import Counters, Position, Window
 from schemas.ledger import Sum as LedgerSum
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
-from streams.core.books import Books
+from streams.core.metering.ledger_state import Books
 from tests.faults.calls import Call, Owed
 from tests.faults.oracle import Found, SentEvent, verdict
 

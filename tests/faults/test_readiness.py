@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from connectors.kafka.watch import ANSWER_S, EVERY_S
-from connectors.serve import API, WEBHOOKS, serving
-from connectors.settings import Settings
+from connectors.config.settings import Settings
+from connectors.kafka.reachability import ANSWER_S, EVERY_S
+from connectors.processes.server import API, WEBHOOKS, serving
 from tests.support.kafka import MavenKafka
 from tests.support.server import settings_for
 

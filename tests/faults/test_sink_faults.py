@@ -60,7 +60,7 @@ async def test_two_workers_keep_a_limit_that_neither_was_told_alone_and_drain_an
 ) -> None:
     """120 windows/s against 200 requests/s, one event a request; then Lago is gone for 8 s, and what waited drains.
 
-    In full, on a virtual clock: tests/unit/test_pacing_fleet.py.
+    In full, on a virtual clock: tests/unit/streams/core/delivery/test_pacing_fleet.py.
     """
     offered, limit = 120, 200
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=4)

@@ -12,8 +12,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from connectors.config.settings import Settings
 from connectors.kafka.admin import create_topics
-from connectors.settings import Settings
 from schemas.topics import RAW
 from tests.support.ingress import USAGE, read_topic
 from tests.support.ingress_process import IngressProcess

@@ -9,7 +9,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from streams.parts import Parts
+from streams.components import Parts
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
 from tests.support.posting import opened, quick_delivery, statuses

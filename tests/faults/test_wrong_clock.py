@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from schemas.moments import HOUR_US
-from streams.parts import Parts
+from streams.components import Parts
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
 from tests.support.posting import event, put, quick_delivery, statuses

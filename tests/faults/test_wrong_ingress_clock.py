@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from connectors.config.settings import Settings
 from connectors.kafka.admin import create_topics
-from connectors.settings import Settings
 from schemas.topics import RAW
 from tests.support.eventually import eventually
 from tests.support.ingress import USAGE, Stored, read_topic

@@ -5,8 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from connectors import receipts, rejected
-from connectors.operations.late import _Checked
+from connectors.billing import event_states, rejected_usage
+from connectors.operations.late_calls import _Checked
 from connectors.postgres import rows, rows_of_management
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.decoding import Unreadable, decoder
@@ -24,9 +24,9 @@ from schemas.records import (
 )
 from schemas.wire import Call, RawRecord
 from streams.agents import meter, sink
-from streams.changelog import image_from, restore
-from streams.core.books import Books
-from streams.followers import Follower
+from streams.core.metering.ledger_state import Books
+from streams.runtime.table import Follower
+from streams.state.changelog import image_from, restore
 
 #: Every type that is read from a topic (tests/fuzz/test_corpus.py looks that none is missing), and how it is stored.
 JSON: Final = (
@@ -94,7 +94,7 @@ def _headers(read: Callable[[Any], object]) -> Reader:
 
 
 def _rejected(value: bytes) -> None:
-    rejected.RejectedFollower({}, "topic", lambda: 0.0).take(0, [Stored(value)])  # type: ignore[list-item]
+    rejected_usage.RejectedFollower({}, "topic", lambda: 0.0).take(0, [Stored(value)])  # type: ignore[list-item]
 
 
 def _changelog(value: bytes) -> None:
@@ -118,7 +118,7 @@ READERS: Final[tuple[Reader, ...]] = (
     *(_rows(rows_of) for rows_of in (rows.usage_rows, rows.rejected_rows, rows.event_rows, rows.receipt_rows)),
     *(_rows(rows_of) for rows_of in (rows_of_management.customer_rows, rows_of_management.org_rows)),
     *(_rows(rows_of) for rows_of in (rows_of_management.audit_rows, rows_of_management.delivery_rows)),
-    *(_headers(read) for read in (receipts._read, sink._event, sink._manifest, meter._order)),
+    *(_headers(read) for read in (event_states._read, sink._event, sink._manifest, meter._order)),
     _rejected,
     _changelog,
 )

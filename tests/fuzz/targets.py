@@ -10,14 +10,14 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Final
 
-from connectors.http.ingress.bodies import split
-from connectors.http.ingress.cloud_events import event_of
-from connectors.http.ingress.rejections import MAX_RECORD_BYTES, Refused
-from connectors.http.ingress.salvage import tree_of, with_data
-from connectors.http.ingress.signatures import Secret, signed_by
-from connectors.http.ingress.storing import Store
+from connectors.http.content_encoding import STEP, Unpacker
 from connectors.http.problem import Problem
-from connectors.http.unpacking import STEP, Unpacker
+from connectors.ingest.body_splitter import split
+from connectors.ingest.cloud_events import event_of
+from connectors.ingest.lenient_json import tree_of, with_data
+from connectors.ingest.rejections import MAX_RECORD_BYTES, Refused
+from connectors.ingest.signatures import Secret, signed_by
+from connectors.ingest.store import Store
 from connectors.kafka.producer import Record
 from connectors.operations.csv_table import DELIMITERS, CsvTable
 from schemas.customer_id import normalise_customer_id
@@ -27,10 +27,10 @@ from schemas.moments import MAX_US, parse_us
 from schemas.money import parse_amount
 from schemas.records import Rejection
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP, Call, CloudEvent, RawRecord
-from streams.core.customer_key import CUSTOMER_ID_FIELDS
-from streams.core.json_budget import Budget
-from streams.core.normalise import normalise
-from streams.core.tolerant import Softened
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.metering.json_budget import Budget
+from streams.core.metering.normalise import normalise
+from streams.core.metering.tolerant_reader import Softened
 from tests.fuzz.stored import NOW_US, stored
 
 Target = Callable[[bytes], None]

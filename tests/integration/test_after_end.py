@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from connectors.config.deployment import Deployment
 from connectors.operations.after_end import Told
-from connectors.operations.deployment import Deployment
 from connectors.operations.rebilling import Rebilling
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord, Period
 from schemas.errors import Unavailable
 from schemas.moments import SECOND_US, parse_us, to_iso
 from schemas.policy import LatePolicy
-from streams.core.after_end import gaps
+from streams.core.delivery.after_end import gaps
 from tests.support.calls import raw, slp
 from tests.support.database import rows, until
 from tests.support.ended_world import COMPLETED, FAILED, REBILLED, World, ended_world, lago_with_sub_a

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from connectors.connections import deployment_of
-from connectors.operations.audit import audited
-from connectors.operations.sending import Outgoing, Sender
-from connectors.settings import Settings
+from connectors.config.connections import deployment_of
+from connectors.config.settings import Settings
+from connectors.operations.audit_record import audited
+from connectors.operations.sender import Outgoing, Sender
 from tests.support.command import meterbridge
 from tests.support.database import migrated_database, projector_parts, rows, until
 from tests.support.kafka import Kafka
 from tests.support.server import BEARER, running_server, settings_for
 from tests.support.stage import Stage
-from tests.unit.test_audit_chain import log
+from tests.unit.access.test_audit_chain import log
 
 MAPPING = {"lago_customer_id": "org_1", "lago_organization_id": "tenant"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connectors.settings import Settings
+from connectors.config.settings import Settings
 from tests.integration.test_mapping_api import refused, said
 from tests.support.kafka import Kafka
 from tests.support.sandbox import Lago, lago_sandbox

@@ -12,14 +12,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from connectors.http.ingress.strip import strip
+from connectors.ingest.raw_record import strip
 from connectors.operations.usage_log import Checked, judged
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.policy import MeterPolicy
 from schemas.wire import FLAT
-from streams.core.customer_key import CUSTOMER_ID_FIELDS
-from streams.parts import Parts
+from streams.components import Parts
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from tests.support.calls import Raw
 from tests.support.command import Ended, meterbridge
 from tests.support.database import fresh_database, projector_parts, rows, until

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from connectors.metrics import Metrics
+from connectors.config.settings import load_settings
+from connectors.ingest.spool import Spool
 from connectors.operations.money_notes import notes_of
 from connectors.postgres.pool import Database
-from connectors.settings import load_settings
-from connectors.spool.spool import Spool
-from connectors.wiring import parts_of
+from connectors.processes.worker_parts import parts_of
+from connectors.telemetry.metrics import Metrics
 from schemas.errors import ConfigurationError, TopicProblem
-from streams.transactions import partition_of
+from streams.runtime.transactions import partition_of
 from tests.integration.test_mapping_api import said
 from tests.support.calls import raw, slp
 from tests.support.database import projector_parts, until

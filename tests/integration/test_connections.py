@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import pytest
 from aiohttp import web
 
+from connectors.http.client_address import Origins
 from connectors.http.connections import MAX_HEADERS, MAX_LINE, BoundedRunner, admitted
 from connectors.http.middleware import Door
-from connectors.http.origins import Origins
-from connectors.http.strangers import Bounds, Strangers
+from connectors.http.unauthenticated import Bounds, Strangers
 from schemas.reasons import FULL, FULL_OF_ONE, SILENT
 
 HEAD_S = 0.4

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
-from streams.parts import Parts
+from streams.components import Parts
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, opened, put, put_back, quick_delivery, statuses

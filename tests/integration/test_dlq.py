@@ -9,12 +9,12 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from connectors.operations.letters import CALLS, EVENTS, Filters, unresolved
+from connectors.operations.dead_letters import CALLS, EVENTS, Filters, unresolved
 from connectors.operations.requeue import desk
-from connectors.operations.sending import Sender
+from connectors.operations.sender import Sender
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US
-from streams.parts import Parts
+from streams.components import Parts
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.database import projector_parts, rows

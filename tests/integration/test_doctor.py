@@ -11,13 +11,13 @@ import pytest
 from aiohttp import web
 from typer.testing import CliRunner
 
-from connectors.cli import app
+from connectors.cli.main import app
+from connectors.config.settings import Settings, load_settings
 from connectors.doctor.catalogue import KINDS, page
 from connectors.doctor.examination import Report, examine
 from connectors.litellm.proxy import ask_proxy
 from connectors.litellm.recommended import working_yaml
 from connectors.litellm.seen import USAGE_PATH, Kind
-from connectors.settings import Settings, load_settings
 from schemas.errors import Rejected, Unavailable
 from tests.support.ports import free_port
 from tests.support.sandbox import KEY, Lago, lago_sandbox

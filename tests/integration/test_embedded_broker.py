@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from connectors.connections import kafka_connection
-from connectors.embedded.broker import embedded_broker
-from connectors.embedded.relay import WAIT_MS, hurried, mended
+from connectors.config.connections import kafka_connection
+from connectors.config.settings import Settings, load_settings
+from connectors.demo.broker import embedded_broker
+from connectors.demo.broker_relay import WAIT_MS, hurried, mended
 from connectors.kafka.admin import check_topics, topic_ids
-from connectors.settings import Settings, load_settings
 from schemas.topics import EVENTS, RAW, RECEIPTS
-from streams.transactions import TransactionalWriter, Write
+from streams.runtime.transactions import TransactionalWriter, Write
 from tests.support.values import topics_of
 
 PARTITIONS = 4

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from schemas.records import Receipt, Rejection
-from streams.core.letters import AUDIT_ID, HOW, RESOLVES
-from streams.core.tally import Tally, totals
+from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
+from streams.core.delivery.event_states import Tally, totals
 from tests.support.database import migrated_database, rows
 from tests.support.history import PREFIX, TOPICS, Said, history
 from tests.support.projection import Writer, event, in_order, manifest, queue, receipt, usage

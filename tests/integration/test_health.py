@@ -16,11 +16,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 
-from connectors.http.app import create_app
+from connectors.config.settings import Settings
+from connectors.http.application import create_app
 from connectors.http.health import Dependency, Health
 from connectors.http.middleware import Door
-from connectors.serve import API, API_ALONE_PORT, PARTS, WEBHOOKS, _listeners, serving
-from connectors.settings import Settings
+from connectors.processes.server import API, API_ALONE_PORT, PARTS, WEBHOOKS, _listeners, serving
 from schemas.errors import ConfigurationError, TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, RAW
 from tests.support.eventually import eventually

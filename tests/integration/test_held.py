@@ -4,7 +4,7 @@ import time
 from decimal import Decimal
 
 from schemas.ledger import Sum
-from streams.lanes import Lane
+from streams.runtime.partition_task import Lane
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.eventually import soon

@@ -3,8 +3,8 @@
 from decimal import Decimal
 
 from schemas.ledger import Sum
-from streams.core.books import off_by
-from streams.lanes import Lane
+from streams.core.metering.ledger_state import off_by
+from streams.runtime.partition_task import Lane
 from tests.integration.test_held import calls, written_off
 from tests.support.command import meterbridge
 from tests.support.eventually import soon

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from connectors.http.api.mapping_import import MAX_BYTES, MAX_ROWS
-from connectors.settings import Settings
+from connectors.api.mapping_import import MAX_BYTES, MAX_ROWS
+from connectors.config.settings import Settings
 from schemas.topics import CUSTOMERS
 from tests.integration.test_mapping_api import records, refused, said
 from tests.support.command import Ended, meterbridge

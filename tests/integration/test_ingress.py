@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from connectors.http.ingress.auth import WebhookAuth
-from connectors.http.ingress.routes import ROUTES
+from connectors.ingest.auth import WebhookAuth
+from connectors.ingest.routes import ROUTES
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
 from tests.support.ingress import RECEIVED_AT, USAGE, Ingress, create_topics, running_ingress
 from tests.support.kafka import Kafka

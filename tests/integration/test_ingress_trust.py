@@ -11,12 +11,12 @@ from ipaddress import ip_network
 import httpx
 import pytest
 
-from connectors.http.ingress.auth import WebhookAuth
-from connectors.http.origins import Origins
-from connectors.http.pace import Pace
+from connectors.config.settings import load_settings
+from connectors.http.client_address import Origins
+from connectors.http.rate_limit import Pace
+from connectors.ingest.auth import WebhookAuth
 from connectors.kafka.producer import Record
-from connectors.serve import WEBHOOKS, serving
-from connectors.settings import load_settings
+from connectors.processes.server import WEBHOOKS, serving
 from schemas.errors import ConfigurationError, Rejected
 from tests.support import ingress as support
 from tests.support.ingress import USAGE, Ingress

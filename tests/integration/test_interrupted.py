@@ -140,9 +140,9 @@ def test_what_runs_for_ever_stops_cleanly_on_one_ctrl_c(words: str, silent: Sile
 def test_a_terminal_that_cannot_show_a_character_is_no_traceback(environ: dict[str, str], tmp_path: Path) -> None:
     """Ids are people's: what the terminal cannot show is shown as its code, in JSON as JSON does."""
     program = (
-        "from connectors.terminal import prepare; prepare(['x'])\n"
-        "from connectors.commands.base import say, table_of\n"
-        "from connectors.commands.sentences import fail\n"
+        "from connectors.cli.terminal import prepare; prepare(['x'])\n"
+        "from connectors.cli.base import say, table_of\n"
+        "from connectors.cli.sentences import fail\n"
         "say({'customer': 'Zo\\u00eb \\U0001F600'}, as_json=True, table=lambda: '')\n"
         "say({}, as_json=False, table=lambda: table_of(('customer',), [('Zo\\u00eb',)]))\n"
         "fail('no such customer: Zo\\u00eb', 1)\n"

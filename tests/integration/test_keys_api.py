@@ -12,12 +12,12 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from connectors.access import key_store
+from connectors.access.key_store import PostgresKeys
 from connectors.access.keys import expiring, successor
-from connectors.cli import app
-from connectors.postgres import api_keys
-from connectors.postgres.api_keys import PostgresKeys
+from connectors.cli.main import app
+from connectors.config.settings import Settings
 from connectors.postgres.pool import Database
-from connectors.settings import Settings
 from schemas.errors import Rejected
 from tests.support.database import migrated_database, rows, until
 from tests.support.eventually import PATIENCE, soon
@@ -295,7 +295,7 @@ async def test_a_key_that_was_revoked_or_replaced_meanwhile_has_no_successor(
 
 
 async def test_so_many_keys_and_no_more(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_keys, "MOST_LIVE", 2)
+    monkeypatch.setattr(key_store, "MOST_LIVE", 2)
     await made(server)
     second = await made(server)
     assert (await made(server, 409))["reason"] == "too_many_keys"

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 import pytest
 
-from connectors.settings import Settings
+from connectors.config.settings import Settings
 from schemas.customers import OrgRecord
 from schemas.records import DeliveryAttempt, Receipt
 from tests.support.calls import raw, slp

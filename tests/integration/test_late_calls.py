@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from connectors.operations.late import LateCalls
-from connectors.operations.letters import CALLS, Filters, unresolved
+from connectors.operations.dead_letters import CALLS, Filters, unresolved
+from connectors.operations.late_calls import LateCalls
 from connectors.operations.requeue import checked
-from connectors.operations.sending import Outgoing, Sender
+from connectors.operations.sender import Outgoing, Sender
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US
@@ -202,7 +202,7 @@ async def test_what_came_back_at_once_is_released_again_after_a_while(
 ) -> None:
     """Checked for a ledger that was begun again afterwards: it has to be checked once more."""
     count = await aged(world, [])
-    monkeypatch.setattr("connectors.operations.late._CAME_BACK_US", 40 * HOUR_US)
+    monkeypatch.setattr("connectors.operations.late_calls._CAME_BACK_US", 40 * HOUR_US)
     of_30_hours_ago = time.time_ns() // 1000 - 30 * HOUR_US
     came_back = call(1, 72)
     world.stage.put([replace(came_back, value=checked(came_back.value, of_30_hours_ago)), call(2, 72)])

@@ -11,11 +11,11 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from schemas.errors import LedgerBroken, TopicProblem
 from schemas.ledger import Window
 from schemas.topics import RAW, topic_config
-from streams.core.books import Books
-from streams.core.changes import Changes
-from streams.core.fold import Fold
-from streams.core.mapping import Target
-from streams.ledger import Ledger, LedgerPlace, LedgerShelf
+from streams.core.mapping.resolve import Target
+from streams.core.metering.fold import Fold
+from streams.core.metering.ledger_state import Books
+from streams.core.metering.step_changes import Changes
+from streams.state.ledger import Ledger, LedgerPlace, LedgerShelf
 from tests.support.calls import NOON, Raw, raw, slp
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka

@@ -12,10 +12,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors.operations.ledger_init import place_of
 from schemas.ledger import POSITION_KEY, Position
-from streams.beginning import From, Sealed, begin, plan
-from streams.core.changes import Changes
-from streams.ledger import Ledger, LedgerShelf
-from streams.parts import Parts
+from streams.components import Parts
+from streams.core.metering.step_changes import Changes
+from streams.state.ledger import Ledger, LedgerShelf
+from streams.state.ledger_restart import From, Sealed, begin, plan
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.eventually import eventually, soon

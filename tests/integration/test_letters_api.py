@@ -8,7 +8,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from connectors.http.api.letters import MAX_LETTERS, RetryBody
+from connectors.api.dead_letters import MAX_LETTERS, RetryBody
 from tests.support.calls import Raw, raw, slp
 from tests.support.database import projector_parts, until
 from tests.support.eventually import soon

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from connectors.postgres.migrate import migrate, migrations
 from schemas.moments import HOUR_US, SECOND_US, to_iso
-from streams.agents.project import Place
+from streams.agents.projector import Place
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.database import fresh_database, migrated_database, projector_parts, rows, until

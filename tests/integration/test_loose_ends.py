@@ -5,8 +5,8 @@ import time
 import msgspec
 from confluent_kafka import Producer
 
-from connectors.operations.loose_ends import WAITING_S, LooseEnds, loose_ends, settled_us
-from connectors.settings import load_settings
+from connectors.config.settings import load_settings
+from connectors.operations.usage_in_flight import WAITING_S, LooseEnds, loose_ends, settled_us
 from schemas.moments import HOUR_US, SECOND_US
 from tests.support.calls import raw, slp
 from tests.support.eventually import soon

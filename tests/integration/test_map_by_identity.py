@@ -11,13 +11,13 @@ import httpx
 import msgspec
 import pytest
 
-from connectors.settings import Settings
-from connectors.wiring import worker_parts
+from connectors.config.settings import Settings
+from connectors.processes.worker_parts import worker_parts
 from schemas.customer_id import UNATTRIBUTED
 from schemas.moments import HOUR_US, SECOND_US
 from streams.app import ROLES
-from streams.core.remap import Ending, MappingRequest, remap, unmap
-from streams.running import run_role
+from streams.core.mapping.set_mapping import Ending, MappingRequest, remap, unmap
+from streams.runtime.run import run_role
 from tests.integration.test_mapping_api import refused, said
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon

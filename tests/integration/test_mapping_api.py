@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from connectors.settings import Settings
+from connectors.config.settings import Settings
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.topics import CUSTOMERS, ORGS, RAW, Topic
 from tests.support.kafka import Kafka

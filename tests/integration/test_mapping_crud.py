@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 
-from connectors.settings import Settings
+from connectors.config.settings import Settings
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.moments import HOUR_US, SECOND_US, to_iso
 from schemas.topics import CUSTOMERS
-from streams.core.remap import TOO_EARLY
+from streams.core.mapping.set_mapping import TOO_EARLY
 from tests.integration.test_mapping_api import records, refused, said
 from tests.support.kafka import Kafka
 from tests.support.sandbox import KEY, Lago, lago_sandbox

@@ -11,13 +11,13 @@ import httpx
 import msgspec
 import pytest
 
+from connectors.billing.org_billing import OrgBilling
+from connectors.billing.org_records import OrgRecords, StoredIds
+from connectors.billing.usage_recorder import KafkaUsage
 from connectors.kafka.producer import KafkaProducer, producer_config
-from connectors.lago import orgs
-from connectors.lago.alone import UsageThroughKafka
 from connectors.lago.client import LagoClient
-from connectors.lago.org_billing import OrgBilling
-from connectors.orgs.records import OrgRecords, StoredIds
-from connectors.orgs.usage_sink import KafkaUsage
+from connectors.library import orgs
+from connectors.library.standalone import UsageThroughKafka
 from schemas.customers import OrgRecord, Period
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy

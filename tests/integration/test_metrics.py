@@ -13,24 +13,19 @@ from confluent_kafka import Producer
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from connectors.http.ingress.routes import ROUTES
-from connectors.metrics import (
-    HELD_REASONS,
-    LOOK_EVERY_S,
-    SOURCES,
-    Metrics,
-)
-from connectors.metrics_server import start_metrics_server
-from connectors.settings import Settings
-from connectors.worker_sensors import WorkerSensors
+from connectors.config.settings import Settings
+from connectors.ingest.routes import ROUTES
+from connectors.telemetry.metrics import HELD_REASONS, LOOK_EVERY_S, SOURCES, Metrics
+from connectors.telemetry.metrics_server import start_metrics_server
+from connectors.telemetry.worker_metrics import WorkerSensors
 from schemas.errors import ConfigurationError
 from schemas.ledger import Counters, Position, Sum, Window
 from schemas.records import Receipt
 from schemas.topics import RECEIPTS
-from streams.core.books import Books
-from streams.core.breaker import State
-from streams.core.changes import Changes
-from streams.core.mapping import NO_MAPPING, NO_SUBSCRIPTION
+from streams.core.delivery.circuit_breaker import State
+from streams.core.mapping.resolve import NO_MAPPING, NO_SUBSCRIPTION
+from streams.core.metering.ledger_state import Books
+from streams.core.metering.step_changes import Changes
 from tests.support.kafka import Kafka
 from tests.support.server import Server, running_server, settings_for
 

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from connectors.http.strangers import FULL, FULL_OF_ONE
-from connectors.metrics_server import MAX_HEAD, MOST, MOST_OF_ONE, MetricsServer, Places, start_metrics_server
+from connectors.http.unauthenticated import FULL, FULL_OF_ONE
+from connectors.telemetry.metrics_server import MAX_HEAD, MOST, MOST_OF_ONE, MetricsServer, Places, start_metrics_server
 
 LIFE_S = 1.0
 _LARGE = 16 << 20
@@ -23,8 +23,8 @@ HEAD = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
 PROCESS = """
 import sys, time
 from prometheus_client import CollectorRegistry, Gauge
-from connectors.http.strangers import FULL, FULL_OF_ONE
-from connectors.metrics_server import start_metrics_server
+from connectors.http.unauthenticated import FULL, FULL_OF_ONE
+from connectors.telemetry.metrics_server import start_metrics_server
 registry = CollectorRegistry()
 for number in range(300):
     Gauge(f"a_gauge_{number}", "One of many.", registry=registry)

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from typer.testing import CliRunner
 
-from connectors.cli import app
+from connectors.cli.main import app
 from connectors.postgres.migrate import LOCK, Migration, migrate, migrations, pending
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 from tests.support.database import fresh_database, rows

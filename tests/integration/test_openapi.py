@@ -15,10 +15,10 @@ import jsonschema
 import pytest
 
 from connectors.access.scopes import SCOPES
-from connectors.http.api.docs_page import page_of
-from connectors.http.api.openapi import document as document_of
-from connectors.http.ingress.routes import ROUTES
-from connectors.settings import Settings
+from connectors.api.openapi.document import document as document_of
+from connectors.api.openapi.page import page_of
+from connectors.config.settings import Settings
+from connectors.ingest.routes import ROUTES
 from tests.support.kafka import Kafka
 from tests.support.server import BEARER, Server, running_server, settings_for
 

@@ -8,7 +8,7 @@ import httpx
 import msgspec
 import pytest
 
-from connectors.settings import Settings
+from connectors.config.settings import Settings
 from meterbridge_sdk import MeterbridgeClient
 from schemas.customers import OrgRecord
 from schemas.topics import AUDIT, ORGS, RAW

@@ -11,7 +11,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from connectors.orgs.records import OrgRecords, StoredIds
+from connectors.billing.org_records import OrgRecords, StoredIds
 from schemas.customers import OrgRecord
 from schemas.errors import Rejected
 from tests.support.eventually import soon

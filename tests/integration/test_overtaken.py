@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connectors.operations.deployment import Deployment
+from connectors.config.deployment import Deployment
 from connectors.operations.rebilling import Rebilling
 from connectors.postgres.pool import Database
 from schemas.customers import Period

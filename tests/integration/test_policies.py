@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from connectors.settings import load_settings
+from connectors.config.settings import load_settings
 from schemas.policy import MeterPolicy
-from streams.core.decisions import BILLED
+from streams.core.metering.decisions import BILLED
 from tests.support.eventually import soon
 from tests.support.ingress import running_ingress
 from tests.support.stage import Stage

@@ -8,8 +8,8 @@ from hashlib import sha256
 import asyncpg
 import pytest
 
+from connectors.access.key_store import PostgresKeys
 from connectors.access.keys import ApiKey
-from connectors.postgres.api_keys import PostgresKeys
 from connectors.postgres.migrate import make_roles, migrate, pending
 from connectors.postgres.pool import Database
 from connectors.postgres.prune import prune

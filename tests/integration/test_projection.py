@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from connectors.postgres.migrate import migrate
 from schemas.errors import Unavailable
 from schemas.records import Receipt
-from streams.agents.project import Place
+from streams.agents.projector import Place
 from tests.support.database import fresh_database, migrated_database, rows
 from tests.support.history import PREFIX, TOPICS, History, Said, history
 from tests.support.postgres import Postgres

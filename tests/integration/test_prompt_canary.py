@@ -15,12 +15,12 @@ import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from connectors.http.ingress.auth import WebhookAuth
-from connectors.http.ingress.context import Kept
-from connectors.http.ingress.rejections import MAX_RECORD_BYTES
+from connectors.ingest.auth import WebhookAuth
+from connectors.ingest.call_context import Kept
+from connectors.ingest.rejections import MAX_RECORD_BYTES
+from connectors.ingest.spool import Spool
+from connectors.ingest.spooling_producer import SpooledSender
 from connectors.kafka.producer import Record
-from connectors.spool.sending import SpooledSender
-from connectors.spool.spool import Spool
 from schemas.errors import Rejected, Unavailable
 from schemas.wire import Call, CallMetadata, CloudEvent, CloudEventData, LagoProperties
 from tests.support.ingress import USAGE, Ingress, create_topics, read_topic, running_ingress, serving, store_in

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from connectors.config.settings import Settings
 from connectors.kafka.admin import check_topics, create_topics
 from connectors.kafka.producer import KafkaProducer, producer_config
-from connectors.settings import Settings
 from schemas.topics import RAW
 from tests.support.eventually import eventually
 from tests.support.ingress import Stored, read_topic

@@ -9,10 +9,10 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors.operations.replay import Checkpoint, Replay
-from connectors.operations.sending import Sender
+from connectors.operations.sender import Sender
 from schemas.errors import ConfigurationError
 from schemas.moments import SECOND_US, to_iso
-from streams.writes import CONTROL, WRITE_OFF
+from streams.state.step_writes import CONTROL, WRITE_OFF
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.eventually import soon

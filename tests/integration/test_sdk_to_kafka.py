@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from confluent_kafka import Consumer, TopicPartition
 
-from connectors.settings import Settings
+from connectors.config.settings import Settings
 from meterbridge_sdk import check_org_has_active_subscription, get_org_plan_limits, org_billing_service
 from meterbridge_sdk.aiohttp import org_billing_middleware
 from tests.support.kafka import Kafka

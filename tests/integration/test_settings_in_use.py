@@ -13,9 +13,9 @@ from hashlib import sha256
 import httpx
 import pytest
 
-from connectors.lago import orgs
-from connectors.serve import WEBHOOKS, serving
-from connectors.settings import load_settings
+from connectors.config.settings import load_settings
+from connectors.library import orgs
+from connectors.processes.server import WEBHOOKS, serving
 from schemas.errors import ConfigurationError
 from tests.integration.test_mapping_api import said
 from tests.support.kafka import Kafka

@@ -9,11 +9,11 @@ from itertools import count
 import msgspec
 import pytest
 
-from connectors.customers.mappings import Known
-from connectors.kafka.shared_records import SharedRecords
+from connectors.billing.mappings import Known
+from connectors.kafka.compacted_writer import SharedRecords
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected, Unavailable
-from streams.followers import Follower
+from streams.runtime.table import Follower
 from tests.support.kafka import Kafka
 from tests.support.stage import Stage
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from schemas.records import LagoEvent
-from streams.writes import MANIFEST
+from streams.state.step_writes import MANIFEST
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, opened, put, quick_delivery, statuses

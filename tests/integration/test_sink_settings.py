@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from lago_python_client.client import Client
 
-from connectors.lago.sandbox import create_sandbox
+from connectors.lago_sandbox import create_sandbox
 from schemas.records import LagoEvent
 from tests.faults.steps import worker
 from tests.support.eventually import soon

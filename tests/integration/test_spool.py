@@ -16,9 +16,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from connectors.config.settings import Settings
+from connectors.ingest.spooling_producer import KAFKA_S
 from connectors.kafka.admin import create_topics
-from connectors.settings import Settings
-from connectors.spool.sending import KAFKA_S
 from schemas.topics import RAW, REJECTED
 from tests.support.eventually import eventually
 from tests.support.ingress import USAGE, Stored, read_topic
@@ -198,7 +198,7 @@ async def test_without_kafka_it_starts_is_ready_answers_and_stops_within_ten_sec
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB; mounting one is root's right."""
     if os.geteuid():
-        pytest.skip("only root may mount a small disk; tests/unit/test_spool_file.py bounds the file instead")
+        pytest.skip("only root may mount a small disk; tests/unit/ingest/test_spool_file.py bounds the file instead")
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=True)

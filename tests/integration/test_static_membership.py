@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 import pytest
 from prometheus_client import CollectorRegistry
 
-from connectors.metrics import Metrics
-from connectors.wiring import parts_of
+from connectors.processes.worker_parts import parts_of
+from connectors.telemetry.metrics import Metrics
 from streams.app import ROLES
-from streams.parts import Parts
-from streams.roles import Role
-from streams.running import run_role
+from streams.components import Parts
+from streams.runtime.role import Role
+from streams.runtime.run import run_role
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
 from tests.support.stage import Stage

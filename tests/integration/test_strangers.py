@@ -6,8 +6,8 @@ import httpx
 import pytest
 import structlog
 
-from connectors.http.strangers import bounds_of
-from connectors.serve import API, WEBHOOKS, serving
+from connectors.http.unauthenticated import bounds_of
+from connectors.processes.server import API, WEBHOOKS, serving
 from tests.support.ingress import USAGE
 from tests.support.kafka import Kafka
 from tests.support.server import settings_for

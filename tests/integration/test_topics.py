@@ -6,10 +6,10 @@ import pytest
 import structlog
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
-from connectors.connections import kafka_connection
+from connectors.config.connections import kafka_connection
+from connectors.config.settings import Settings
 from connectors.doctor.kafka_rules import is_named, judge_topics
 from connectors.kafka.admin import check_topics, create_topics, topic_ids
-from connectors.settings import Settings
 from schemas.errors import TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, CUSTOMERS, ORGS, RAW, RECEIPTS, RETRY, RETRY_TIERS
 from tests.support.command import meterbridge

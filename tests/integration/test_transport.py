@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer
 from faust.transport.consumer import Consumer as BaseConsumer
 from faust.transport.drivers import aiokafka as driver
 
-from streams.roles import Role
+from streams.runtime.role import Role
 from tests.support.calls import raw, slp
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka

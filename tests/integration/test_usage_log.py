@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from schemas.errors import Rejected
-from streams.agents.project import Place, Projected
+from streams.agents.projector import Place, Projected
 from tests.support.database import migrated_database, rows
 from tests.support.history import TOPICS, Said
 from tests.support.projection import Writer, event, manifest, receipt, usage

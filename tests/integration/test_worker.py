@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from connectors.connections import kafka_connection
+from connectors.config.connections import kafka_connection
 from connectors.kafka.security import aiokafka_config, faust_broker
 from streams.app import ROLES
-from streams.running import run_role
+from streams.runtime.run import run_role
 from tests.support import guard
 from tests.support.eventually import eventually
 from tests.support.kafka import Kafka

@@ -5,8 +5,8 @@ from typing import Any
 
 import httpx
 
-from connectors.settings import Settings
-from connectors.wiring import worker_parts
+from connectors.config.settings import Settings
+from connectors.processes.worker_parts import worker_parts
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port
 from tests.support.server import settings_for

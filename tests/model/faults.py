@@ -6,31 +6,20 @@ from typing import Any
 
 import pytest
 
+from connectors.billing import org_accounts
 from connectors.operations import after_end, overtaken
 from connectors.operations.last_invoice import Counted, Life, last_counted
-from connectors.orgs import accounts
 from schemas.ledger import SEEN_PREFIX, SETTLED_PREFIX, window_key
 from schemas.money import plain
 from schemas.policy import LatePolicy
 from streams.agents import sink
-from streams.changelog import records_of
-from streams.core import after_end as rebilled
-from streams.core import (
-    billing_periods,
-    choice,
-    event,
-    fold,
-    mapping,
-    matching,
-    memory,
-    normalise,
-    restamp,
-    seal,
-    versions,
-    writeoff,
-)
-from streams.core.overtaken import Stored, Verdict
-from streams.core.restamp import Judged
+from streams.core.delivery import after_end as rebilled
+from streams.core.delivery import restamp
+from streams.core.delivery.after_invoice import Stored, Verdict
+from streams.core.delivery.restamp import Judged
+from streams.core.mapping import billing_periods, resolve, subscription_choice, versions
+from streams.core.metering import chunk_memory, close_window, fold, lago_event, matching, normalise, write_off
+from streams.state.changelog import records_of
 from tests.model import stand_ins
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -60,23 +49,25 @@ def what_waited_is_posted_as_it_is(patch: pytest.MonkeyPatch) -> None:
 
 def whatever_subscription_runs_is_chosen(patch: pytest.MonkeyPatch) -> None:
     """Item 11: the plan's charges are not looked at."""
-    for module in (choice, billing_periods):
+    for module in (subscription_choice, billing_periods):
         patch.setattr(module, "charges", lambda found, code: True)
 
 
 def held_usage_is_merged_by_day(patch: pytest.MonkeyPatch) -> None:
     """Item 12: across orgs and mapping versions."""
     patch.setattr(
-        seal, "stretch", lambda borders, first, last: (first - first % _DAY_US, first - first % _DAY_US + _DAY_US)
+        close_window,
+        "stretch",
+        lambda borders, first, last: (first - first % _DAY_US, first - first % _DAY_US + _DAY_US),
     )
-    patch.setattr(seal, "window_key", lambda window: (window.customer_id, *window_key(window)[2:]))
+    patch.setattr(close_window, "window_key", lambda window: (window.customer_id, *window_key(window)[2:]))
 
 
 def identities_are_forgotten_two_hours_early(patch: pytest.MonkeyPatch) -> None:
     """A copy within the horizon is billed again."""
-    write = memory.Memory.write
+    write = chunk_memory.Memory.write
     patch.setattr(
-        memory.Memory,
+        chunk_memory.Memory,
         "write",
         lambda self, changes, first, us, hour: write(self, changes, first, us - 2 * _HOUR_US, hour),
     )
@@ -90,13 +81,13 @@ def the_horizon_is_an_hour_too_long(patch: pytest.MonkeyPatch) -> None:
 
 def cents_are_rounded_in_every_event(patch: pytest.MonkeyPatch) -> None:
     """Sums of rounded amounts."""
-    patch.setattr(event, "cents_text", lambda usd: plain(Decimal(round(usd * 100))))
+    patch.setattr(lago_event, "cents_text", lambda usd: plain(Decimal(round(usd * 100))))
 
 
 def a_write_off_leaves_out_merged_windows(patch: pytest.MonkeyPatch) -> None:
     """What was merged stays held."""
-    meant = writeoff._meant
-    patch.setattr(writeoff, "_meant", lambda window, order: not window.merged and meant(window, order))
+    meant = write_off._meant
+    patch.setattr(write_off, "_meant", lambda window, order: not window.merged and meant(window, order))
 
 
 def the_kind_of_an_id_is_ignored(patch: pytest.MonkeyPatch) -> None:
@@ -108,7 +99,7 @@ def a_move_takes_the_past_along(patch: pytest.MonkeyPatch) -> None:
     """What one org held goes to the next org."""
     covering, covers = versions.covering, versions.covers
     patch.setattr(
-        mapping,
+        resolve,
         "payers",
         lambda found, at_us, kind, orgs, now_us=None: (
             one for one in found[covering(found, at_us) :] if covers(one, kind)
@@ -119,7 +110,7 @@ def a_move_takes_the_past_along(patch: pytest.MonkeyPatch) -> None:
 def an_ended_subscription_is_billed(patch: pytest.MonkeyPatch) -> None:
     """After its last invoice."""
     patch.setattr(billing_periods, "over", lambda found, now_us: False)
-    patch.setattr(choice, "over", lambda found, now_us: False)
+    patch.setattr(subscription_choice, "over", lambda found, now_us: False)
 
 
 def a_backfilled_row_has_no_twins(patch: pytest.MonkeyPatch) -> None:
@@ -144,7 +135,7 @@ def identities_are_not_written_down(patch: pytest.MonkeyPatch) -> None:
 
 def a_named_subscription_is_taken_at_its_word(patch: pytest.MonkeyPatch) -> None:
     """Lago has none of this id, or another org has it, or it charges nothing."""
-    patch.setattr(mapping, "named", lambda org, subscription, *_: choice.Choice(subscription))
+    patch.setattr(resolve, "named", lambda org, subscription, *_: subscription_choice.Choice(subscription))
 
 
 def an_answer_of_the_api_notes_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -153,7 +144,7 @@ def an_answer_of_the_api_notes_nothing(patch: pytest.MonkeyPatch) -> None:
     async def noting(*_: object) -> None:
         """Nothing."""
 
-    patch.setattr(accounts.OrgAccounts, "_note", noting)
+    patch.setattr(org_accounts.OrgAccounts, "_note", noting)
 
 
 def what_an_end_overtook_stays_there(patch: pytest.MonkeyPatch) -> None:
@@ -204,7 +195,7 @@ def within_a_second_ids_tell_what_was_counted(patch: pytest.MonkeyPatch) -> None
 
 def what_is_held_goes_by_the_oldest_version_that_is_kept(patch: pytest.MonkeyPatch) -> None:
     """Though it was held for the org of one that is forgotten."""
-    patch.setattr(mapping, "forgotten", lambda *_: False)
+    patch.setattr(resolve, "forgotten", lambda *_: False)
 
 
 def the_sink_moves_what_is_late_whatever_the_policy(patch: pytest.MonkeyPatch) -> None:

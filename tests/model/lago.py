@@ -16,13 +16,13 @@ from aiohttp.http import HttpVersion11, RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from connectors.lago.client import LagoClient
-from connectors.lago.sandbox.app import create_sandbox
-from connectors.lago.sandbox.events import EventRoutes
-from connectors.lago.sandbox.invoices import Invoice, Invoices
-from connectors.lago.sandbox.invoicing import Bill
-from connectors.lago.sandbox.state import Sandbox
-from connectors.lago.sandbox.store import EventStore
-from connectors.lago.sandbox.subscriptions import Subscriptions
+from connectors.lago_sandbox.app import create_sandbox
+from connectors.lago_sandbox.events import EventRoutes
+from connectors.lago_sandbox.invoices import Invoice, Invoices
+from connectors.lago_sandbox.invoicing import Bill
+from connectors.lago_sandbox.state import Sandbox
+from connectors.lago_sandbox.store import EventStore
+from connectors.lago_sandbox.subscriptions import Subscriptions
 from tests.model.history import CHARGED, ORGS, SEARCH_CENTS, SEARCHES, TYPO, USAGE
 
 URL, KEY = "http://lago", "key"

@@ -19,8 +19,8 @@ from schemas.moments import parse_us, to_datetime
 from schemas.policy import LatePolicy, MeterPolicy
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
 from schemas.usage import Usage
-from streams.core.after_end import AGAIN
-from streams.core.matching import Counted, verdict
+from streams.core.delivery.after_end import AGAIN
+from streams.core.metering.matching import Counted, verdict
 from tests.model import history as h
 from tests.model.lago import Clock, Lago
 from tests.model.stand_ins import TOPICS

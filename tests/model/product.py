@@ -16,21 +16,21 @@ from typing import Any
 import msgspec
 from aiokafka import TopicPartition
 
-from connectors.customers.forgetting import Forgetting
-from connectors.customers.mappings import Mappings
-from connectors.http.ingress.storing import Store
-from connectors.http.ingress.strip import strip
+from connectors.billing.mapping_retention import Forgetting
+from connectors.billing.mappings import Mappings
+from connectors.billing.metered_events import InMemoryUsage, metered
+from connectors.billing.org_accounts import OrgAccounts, Wanted
+from connectors.billing.org_billing import OrgBilling
+from connectors.billing.org_sync import OrgTruth
+from connectors.billing.subscription_discovery import OrgLearner
+from connectors.billing.subscription_ids import InMemoryIds
+from connectors.billing.usage_recorder import record_of
+from connectors.ingest.raw_record import strip
+from connectors.ingest.store import Store
 from connectors.kafka.producer import Record
-from connectors.lago.metered import InMemoryUsage, metered
-from connectors.lago.org_billing import OrgBilling
-from connectors.lago.subscription_ids import InMemoryIds
-from connectors.operations.letters import usage_of
+from connectors.operations.dead_letters import usage_of
 from connectors.operations.pricing import as_counted
 from connectors.operations.requeue import checked
-from connectors.orgs.accounts import OrgAccounts, Wanted
-from connectors.orgs.learning import OrgLearner
-from connectors.orgs.truth import OrgTruth
-from connectors.orgs.usage_sink import record_of
 from schemas.errors import Rejected
 from schemas.moments import SECOND_US, to_iso
 from schemas.money import quantum
@@ -39,12 +39,12 @@ from schemas.records import Rejection, WriteOff
 from schemas.wire import BACKFILL, FLAT, SLP, RawRecord
 from streams.agents.meter import MeterWork
 from streams.agents.sink import DeliveryWork
-from streams.core.backoff import RetryPolicy
-from streams.core.breaker import Breaker
-from streams.core.customer_key import CUSTOMER_ID_FIELDS
-from streams.core.remap import KEEP_US, Ending, MappingRequest
-from streams.delivery import Delivery
-from streams.writes import CONTROL, WRITE_OFF
+from streams.core.delivery.backoff import RetryPolicy
+from streams.core.delivery.circuit_breaker import Breaker
+from streams.core.mapping.set_mapping import KEEP_US, Ending, MappingRequest
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+from streams.delivery.engine import Delivery
+from streams.state.step_writes import CONTROL, WRITE_OFF
 from tests.model import history as h
 from tests.model.lago import Clock, Lago
 from tests.model.litellm import body_of, job_row_of, poll_of, row_of

@@ -6,14 +6,14 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from connectors.orgs.records import OrgRecords
+from connectors.billing.org_records import OrgRecords
 from schemas.ledger import Position
 from schemas.topics import TopicNames
-from streams.changelog import image_from, records_of, restore
-from streams.core.books import Books, verify
-from streams.core.changes import Changes, apply
-from streams.transactions import Run, Write
-from streams.writes import runs_of, writes_of
+from streams.core.metering.ledger_state import Books, verify
+from streams.core.metering.step_changes import Changes, apply
+from streams.runtime.transactions import Run, Write
+from streams.state.changelog import image_from, records_of, restore
+from streams.state.step_writes import runs_of, writes_of
 from tests.model.lago import Clock
 
 TOPICS = TopicNames.with_prefix("")
@@ -94,7 +94,7 @@ class Orgs(Table):
 
 
 class Ledger:
-    """`streams.ledger.Ledger` without Kafka: what a commit writes is kept, and the books are checked after each."""
+    """`streams.state.ledger.Ledger` without Kafka: what a commit writes is kept, and the books are checked after each."""
 
     partition = 0
 
@@ -136,7 +136,7 @@ class Silent:
 
 
 class Writer:
-    """`streams.transactions.TransactionalWriter` of the sink."""
+    """`streams.runtime.transactions.TransactionalWriter` of the sink."""
 
     busy = False
 

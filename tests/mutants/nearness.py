@@ -63,7 +63,7 @@ def _imports() -> dict[str, frozenset[str]]:
 def _names(path: Path) -> Iterator[str]:
     """Every dotted name that could be a module it imports, lazily or at once."""
     if path.parent.name == "parsers":
-        yield f"connectors.commands.{path.stem}"  # a command's work, which commands/parsers/deferred.py imports
+        yield f"connectors.cli.{path.stem}"  # a command's work, which commands/parsers/deferred.py imports
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -12,21 +12,21 @@ HERE = Path(__file__).parent
 FOLDERS = ("streams/core", "connectors/access")
 #: Of these folders all but the following, which decide about nothing of that.
 LEFT_OUT = {
-    "streams/core/asked_wait.py": "tells when to ask again",
-    "streams/core/backoff.py": "tells when to ask again",
-    "streams/core/breaker.py": "tells when to ask again",
-    "streams/core/pacing.py": "tells how often to ask",
-    "streams/core/noticed.py": "names and amounts for metrics and log lines; the counters that must add up are the fold's",
-    "connectors/access/entrance.py": "only puts the others together; it is tried by the tests on real neighbours",
+    "streams/core/delivery/retry_after.py": "tells when to ask again",
+    "streams/core/delivery/backoff.py": "tells when to ask again",
+    "streams/core/delivery/circuit_breaker.py": "tells when to ask again",
+    "streams/core/delivery/rate_limiter.py": "tells how often to ask",
+    "streams/core/metering/notices.py": "names and amounts for metrics and log lines; the counters that must add up are the fold's",
+    "connectors/processes/api_access.py": "only puts the others together; it is tried by the tests on real neighbours",
 }
 #: Beside those folders.
 OTHERS = (
     "schemas/customer_id.py",
     "schemas/moments.py",
     "schemas/money.py",
-    "connectors/http/api/access.py",
-    "connectors/http/ingress/auth.py",
-    "connectors/http/ingress/signatures.py",
+    "connectors/api/authorizer.py",
+    "connectors/ingest/auth.py",
+    "connectors/ingest/signatures.py",
     "connectors/lago/webhook_signatures.py",
 )
 NAMED = "named"

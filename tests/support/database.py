@@ -15,8 +15,8 @@ from connectors.postgres.migrate import migrate
 from connectors.postgres.pool import Database
 from connectors.postgres.projection import PostgresProjection
 from schemas.topics import TopicNames
-from streams.agents.project import Projected, Projection
-from streams.parts import Parts
+from streams.agents.projector import Projected, Projection
+from streams.components import Parts
 from tests.support.eventually import PATIENCE
 from tests.support.stage import Quiet, Stage
 

@@ -15,7 +15,7 @@ import msgspec
 from connectors.lago.client import LagoClient, lago_http
 from connectors.operations.learnt_ends import LearntEnds
 from connectors.operations.rebilling import Rebilling
-from connectors.operations.sending import Sender
+from connectors.operations.sender import Sender
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord, Period
 from schemas.moments import SECOND_US, parse_us

@@ -11,14 +11,14 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
-from connectors.audit.chain import Tip, line_of, tip_of
-from connectors.http.api.access import Credentials, Doorman
-from connectors.http.api.audit import Audit
-from connectors.http.api.endpoints import Asked, Endpoint, Who, routes_of
-from connectors.http.app import create_app
+from connectors.access.audit_chain import Tip, line_of, tip_of
+from connectors.api.authorizer import Credentials, Doorman
+from connectors.api.change_log import Audit
+from connectors.http.application import create_app
+from connectors.http.client_address import Origins
+from connectors.http.endpoint import Asked, Endpoint, Who, routes_of
 from connectors.http.health import json_response
 from connectors.http.middleware import Door
-from connectors.http.origins import Origins
 from schemas.errors import Unavailable
 from schemas.records import AuditRecord
 

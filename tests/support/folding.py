@@ -10,11 +10,11 @@ import msgspec
 from schemas.ledger import Position, Sum
 from schemas.moments import HOUR_US
 from schemas.policy import MeterPolicy
-from streams.changelog import Image, image_from, records_of, restore
-from streams.core.books import Books, total, verify
-from streams.core.changes import Changes, apply
-from streams.core.fold import Fold
-from streams.core.mapping import Target
+from streams.core.mapping.resolve import Target
+from streams.core.metering.fold import Fold
+from streams.core.metering.ledger_state import Books, total, verify
+from streams.core.metering.step_changes import Changes, apply
+from streams.state.changelog import Image, image_from, records_of, restore
 from tests.support.calls import NOON, Raw, raw
 
 

@@ -11,13 +11,13 @@ from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.records import Receipt
 from schemas.topics import TopicNames
-from streams.core.books import Books
-from streams.core.changes import Changes, apply
-from streams.core.fold import Fold
-from streams.core.mapping import Resolver
-from streams.core.seal import coalesce, due_windows, release, seal
-from streams.transactions import Write
-from streams.writes import receipt_write, runs_of, writes_of
+from streams.core.mapping.resolve import Resolver
+from streams.core.metering.close_window import coalesce, due_windows, release, seal
+from streams.core.metering.fold import Fold
+from streams.core.metering.ledger_state import Books
+from streams.core.metering.step_changes import Changes, apply
+from streams.runtime.transactions import Write
+from streams.state.step_writes import receipt_write, runs_of, writes_of
 from tests.support.calls import NOON, raw, slp
 
 TOPICS = TopicNames.with_prefix("")

@@ -12,17 +12,17 @@ from aiohttp.test_utils import TestClient, TestServer
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from connectors.http.ingress.auth import WebhookAuth
-from connectors.http.ingress.context import Kept
-from connectors.http.ingress.routes import IngressDeps, create_ingress
-from connectors.http.ingress.storing import Sender, Store
-from connectors.http.origins import Origins
-from connectors.http.pace import Pace
+from connectors.http.client_address import Origins
+from connectors.http.rate_limit import Pace
+from connectors.ingest.auth import WebhookAuth
+from connectors.ingest.call_context import Kept
+from connectors.ingest.routes import IngressDeps, create_ingress
+from connectors.ingest.store import Sender, Store
 from connectors.kafka.producer import KafkaProducer, producer_config
 from schemas.records import Rejection
 from schemas.topics import RAW, REJECTED, topic_config
 from schemas.wire import RawRecord
-from streams.core.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 PARTITIONS = 3
 RECEIVED_AT = 1_795_215_900_123_456

@@ -1,6 +1,6 @@
 """A Lago in virtual time that limits an organization's requests, and several processes that post to it.
 
-The limit is the sandbox's own (connectors/lago/sandbox/limits.py); nothing here waits in real time.
+The limit is the sandbox's own (connectors/lago_sandbox/limits.py); nothing here waits in real time.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ from random import Random
 
 import msgspec
 
-from connectors.lago.sandbox.limits import Limit
+from connectors.lago_sandbox.limits import Limit
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent
-from streams.core.answers import Answer
-from streams.core.backoff import RetryPolicy
-from streams.core.batches import Item
-from streams.core.breaker import Breaker
-from streams.core.pacing import Pace
-from streams.delivery import Delivery
+from streams.core.delivery.backoff import RetryPolicy
+from streams.core.delivery.batches import Item
+from streams.core.delivery.circuit_breaker import Breaker
+from streams.core.delivery.rate_limiter import Pace
+from streams.core.delivery.responses import Answer
+from streams.delivery.engine import Delivery
 from tests.support.scripted_lago import item
 from tests.support.virtual_time import virtual_now
 

@@ -15,12 +15,12 @@ from schemas.moments import SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent, WriteOff
 from streams.agents.meter import MeterWork
-from streams.changelog import image_from, restore
-from streams.cold import ColdFile
-from streams.core.books import Books, verify
-from streams.core.changes import Changes
-from streams.core.writeoff import write_off
-from streams.writes import CONTROL, WRITE_OFF
+from streams.core.metering.ledger_state import Books, verify
+from streams.core.metering.step_changes import Changes
+from streams.core.metering.write_off import write_off
+from streams.state.changelog import image_from, restore
+from streams.state.held_on_disk import ColdFile
+from streams.state.step_writes import CONTROL, WRITE_OFF
 from tests.model.stand_ins import Silent
 from tests.support.calls import NOON, raw, slp
 from tests.support.own_changelog import OwnChangelog
@@ -142,7 +142,7 @@ class Line(OwnChangelog):
 
 
 class _LedgerOf:
-    """`streams.ledger.Ledger` without Kafka."""
+    """`streams.state.ledger.Ledger` without Kafka."""
 
     partition = 0
 

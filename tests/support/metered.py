@@ -1,7 +1,7 @@
 """Usage that others measured, as it lies in the raw topic; made by what stores it."""
 
-from connectors.lago.metered import Value, metered
-from connectors.orgs.usage_sink import record_of
+from connectors.billing.metered_events import Value, metered
+from connectors.billing.usage_recorder import record_of
 from tests.support.calls import NOON, Raw
 
 

@@ -6,17 +6,17 @@ from typing import Any
 
 import httpx
 
-from connectors.lago.metered import InMemoryUsage
-from connectors.lago.org_billing import OrgBilling
-from connectors.lago.subscription_ids import InMemoryIds
-from connectors.operations.loose_ends import LooseEnds
+from connectors.billing.metered_events import InMemoryUsage
+from connectors.billing.org_billing import OrgBilling
+from connectors.billing.subscription_discovery import OrgLearner
+from connectors.billing.subscription_ids import InMemoryIds
 from connectors.operations.org_migration import OrgMigration
+from connectors.operations.usage_in_flight import LooseEnds
 from connectors.operations.user_orgs import UserOrg
-from connectors.orgs.learning import OrgLearner
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.moments import HOUR_US, SECOND_US
-from streams.core.mapping import resolve
-from streams.core.remap import MappingRequest, remap
+from streams.core.mapping.resolve import resolve
+from streams.core.mapping.set_mapping import MappingRequest, remap
 from tests.support.mortal_wire import Killed, MortalWire
 from tests.support.sandbox import Clock, Lago
 

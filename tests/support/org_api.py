@@ -9,23 +9,23 @@ import httpx
 import msgspec
 from aiohttp import web
 
-from connectors.customers.by_identity import Announce, identity_of
-from connectors.customers.mappings import Mapped
-from connectors.http.api.endpoints import Endpoint, Who, other_org, routes_of
-from connectors.http.app import create_app
+from connectors.api.org_endpoints import billing_endpoints
+from connectors.billing.identity_mapping import Announce, identity_of
+from connectors.billing.mappings import Mapped
+from connectors.billing.metered_events import InMemoryUsage
+from connectors.billing.org_billing import OrgBilling
+from connectors.billing.org_records import StoredIds
+from connectors.http.application import create_app
+from connectors.http.endpoint import Endpoint, Who, other_org, routes_of
 from connectors.http.middleware import Door
 from connectors.http.problem import Problem
 from connectors.lago.client import LagoClient, lago_http
-from connectors.lago.metered import InMemoryUsage
-from connectors.lago.org_billing import OrgBilling
-from connectors.orgs.api import billing_endpoints
-from connectors.orgs.records import StoredIds
 from schemas.customer_id import normalise_customer_id
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.errors import Unavailable
 from schemas.moments import SECOND_US
-from streams.core.mapping import resolve
-from streams.core.remap import remap, shown
+from streams.core.mapping.resolve import resolve
+from streams.core.mapping.set_mapping import remap, shown
 from tests.support.sandbox import KEY, Clock, Lago, lago_sandbox
 
 ORGS = "/api/v1/billing/org/organizations"

@@ -15,10 +15,10 @@ from contextlib import asynccontextmanager
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from connectors.orgs.records import OrgRecords
+from connectors.billing.org_records import OrgRecords
 from schemas.customers import OrgRecord
 from schemas.topics import TopicNames
-from streams.followers import Follower
+from streams.runtime.table import Follower
 
 
 class Behind(Follower[OrgRecord]):

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from connectors.lago import orgs
-from connectors.lago.metered import InMemoryUsage
-from connectors.lago.org_billing import OrgBilling
-from connectors.lago.subscription_ids import InMemoryIds
+from connectors.billing.metered_events import InMemoryUsage
+from connectors.billing.org_billing import OrgBilling
+from connectors.billing.subscription_ids import InMemoryIds
+from connectors.library import orgs
 from schemas.moments import SECOND_US
 from tests.support.mortal_wire import MortalWire
 from tests.support.sandbox import Clock, Lago, lago_sandbox

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from schemas.ledger import Position
-from streams.changelog import image_from, records_of, restore
-from streams.core.books import Books, verify
-from streams.core.changes import Changes, apply, held_after
+from streams.core.metering.ledger_state import Books, verify
+from streams.core.metering.step_changes import Changes, apply, held_after
+from streams.state.changelog import image_from, records_of, restore
 
 
 @dataclass

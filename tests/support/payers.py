@@ -3,7 +3,7 @@
 import msgspec
 
 from schemas.customers import CustomerRecord
-from streams.core.versions import payers
+from streams.core.mapping.versions import payers
 
 
 def payer(record: CustomerRecord, at_us: int, now_us: int | None = None) -> str | None:

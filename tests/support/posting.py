@@ -10,11 +10,11 @@ import msgspec
 
 from connectors.lago.client import LagoClient
 from schemas.records import LagoEvent, Manifest
-from streams.core.backoff import RetryPolicy
-from streams.core.breaker import Breaker
-from streams.delivery import Delivery
-from streams.roles import Role
-from streams.writes import MANIFEST
+from streams.core.delivery.backoff import RetryPolicy
+from streams.core.delivery.circuit_breaker import Breaker
+from streams.delivery.engine import Delivery
+from streams.runtime.role import Role
+from streams.state.step_writes import MANIFEST
 from tests.support.eventually import soon
 from tests.support.sandbox import KEY, Lago
 from tests.support.stage import Stage

@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from connectors.postgres.pool import Database
 from connectors.postgres.projection import PostgresProjection
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt
-from streams.agents.project import Place, Projected
+from streams.agents.projector import Place, Projected
 from tests.support.database import rows
 from tests.support.history import PREFIX, TOPICS, History, Said
 

@@ -9,7 +9,7 @@ import httpx
 from aiohttp import web
 from lago_python_client.client import Client
 
-from connectors.lago.sandbox import create_sandbox
+from connectors.lago_sandbox import create_sandbox
 
 KEY = "a-key"
 NOW = 1_741_219_251.0  # 2025-03-06T00:00:51Z, a Thursday

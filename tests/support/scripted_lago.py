@@ -9,8 +9,8 @@ import msgspec
 
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent
-from streams.core.answers import Answer
-from streams.core.batches import Item
+from streams.core.delivery.batches import Item
+from streams.core.delivery.responses import Answer
 
 #: What may happen to one post, before or after the batch was stored.
 FAULTS = (

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 
+from connectors.config.settings import Settings
 from connectors.kafka.admin import create_topics
-from connectors.serve import PARTS, WEBHOOKS, serving
-from connectors.settings import Settings
+from connectors.processes.server import PARTS, WEBHOOKS, serving
 from tests.support.eventually import PATIENCE
 from tests.support.kafka import Kafka
 from tests.support.ports import free_port

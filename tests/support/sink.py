@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from streams.core.backoff import RetryPolicy
-from streams.core.batches import Item, Outcome
-from streams.core.breaker import Breaker
-from streams.core.pacing import Pace
-from streams.delivery import Delivery
+from streams.core.delivery.backoff import RetryPolicy
+from streams.core.delivery.batches import Item, Outcome
+from streams.core.delivery.circuit_breaker import Breaker
+from streams.core.delivery.rate_limiter import Pace
+from streams.delivery.engine import Delivery
 from tests.support.scripted_lago import ScriptedLago
 from tests.support.virtual_time import run_virtually, virtual_now
 

@@ -11,22 +11,22 @@ from typing import Any
 import msgspec
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from connectors.connections import deployment_of
+from connectors.config.connections import deployment_of
+from connectors.config.settings import Settings, load_settings
 from connectors.kafka.admin import create_topics, topic_ids
 from connectors.kafka.security import aiokafka_config, faust_broker
-from connectors.settings import Settings, load_settings
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.moments import SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.records import Receipt
 from schemas.topics import TopicNames
 from streams.app import ROLES
-from streams.core.books import Books
-from streams.core.changes import Changes
-from streams.delivery import Delivery
-from streams.parts import Parts
-from streams.roles import Role
-from streams.running import run_role
+from streams.components import Parts
+from streams.core.metering.ledger_state import Books
+from streams.core.metering.step_changes import Changes
+from streams.delivery.engine import Delivery
+from streams.runtime.role import Role
+from streams.runtime.run import run_role
 from tests.support.calls import Raw
 from tests.support.values import topics_of
 

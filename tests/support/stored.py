@@ -2,7 +2,7 @@
 
 from confluent_kafka import Consumer, TopicPartition
 
-from connectors.settings import Settings
+from connectors.config.settings import Settings
 from schemas.topics import Topic
 
 

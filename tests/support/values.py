@@ -1,8 +1,8 @@
-"""What `connectors.connections` makes of settings, for tests that begin with those."""
+"""What `connectors.config.connections` makes of settings, for tests that begin with those."""
 
-from connectors.connections import kafka_connection, topic_layout
-from connectors.kafka.connection import KafkaConnection, TopicLayout
-from connectors.settings import Settings
+from connectors.config.connections import kafka_connection, topic_layout
+from connectors.config.kafka_connection import KafkaConnection, TopicLayout
+from connectors.config.settings import Settings
 
 
 def topics_of(settings: Settings) -> tuple[KafkaConnection, TopicLayout]:

@@ -16,6 +16,6 @@ def set_clock(ahead_s: float) -> None:
 if __name__ == "__main__":
     set_clock(float(sys.argv[1]))
     sys.argv[1:2] = []
-    from connectors.cli import main
+    from connectors.cli.main import main
 
     main()

@@ -101,7 +101,7 @@ ROWS = (
         "in each field, header, metadata and tag that a client of LiteLLM can write",
         (MONEY, SAYS_SO),
         "with CUSTOMER_ID_FIELDS that a key decides nothing moves; by default the doctor says `client_names_payer`",
-        ("unit/test_client_names_a_payer.py::test_nothing_that_a_client_writes_names_who_pays",),
+        ("unit/streams/core/metering/test_client_names_a_payer.py::test_nothing_that_a_client_writes_names_who_pays",),
         simulated="the ingress's reading alone: what LiteLLM makes of a request stands in its recorded bodies",
     ),
     Row(

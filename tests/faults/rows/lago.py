@@ -123,7 +123,7 @@ ROWS = (
         "401 for 24 hours of a virtual clock",
         (LOST, TWICE),
         "no event is given up however long it lasts",
-        ("unit/test_delivery_outages.py::test_a_key_that_is_refused_for_a_day_costs_no_event",),
+        ("unit/streams/delivery/test_delivery_outages.py::test_a_key_that_is_refused_for_a_day_costs_no_event",),
         simulated="a day",
     ),
     Row(
@@ -133,8 +133,8 @@ ROWS = (
         (LOST, TWICE, GOES_ON),
         "no 429; the backlog drains at half the limit or more over the middle 80 %",
         (
-            "unit/test_pacing_fleet.py::test_three_hundred_a_second_for_two_minutes_meet_no_429",
-            "unit/test_pacing_fleet.py::test_what_an_outage_left_drains_at_half_the_limit_or_more_without_a_429",
+            "unit/streams/core/delivery/test_pacing_fleet.py::test_three_hundred_a_second_for_two_minutes_meet_no_429",
+            "unit/streams/core/delivery/test_pacing_fleet.py::test_what_an_outage_left_drains_at_half_the_limit_or_more_without_a_429",
         ),
         simulated="a machine that is busy with other things would be measured instead",
     ),
@@ -145,8 +145,8 @@ ROWS = (
         (LOST, TWICE, SAME),
         "every event is billed once or accounted for, by the first owner or the next",
         (
-            "unit/test_delivery_sweep.py::test_every_event_is_billed_once_or_accounted_for",
-            "unit/test_delivery_sweep.py::test_a_new_owner_after_a_kill_at_any_moment_bills_the_rest_once",
+            "unit/streams/delivery/test_delivery_sweep.py::test_every_event_is_billed_once_or_accounted_for",
+            "unit/streams/delivery/test_delivery_sweep.py::test_a_new_owner_after_a_kill_at_any_moment_bills_the_rest_once",
         ),
         simulated="thousands of runs, each found again by its seed",
     ),
@@ -198,7 +198,7 @@ ROWS = (
         (LOST, TWICE),
         "the breaker holds the posts and no event is given up",
         (
-            "unit/test_delivery_outages.py::test_in_an_outage_the_breaker_holds_the_posts_and_no_event_is_given_up_for_many_minutes",
+            "unit/streams/delivery/test_delivery_outages.py::test_in_an_outage_the_breaker_holds_the_posts_and_no_event_is_given_up_for_many_minutes",
         ),
         simulated="minutes of it, second by second",
     ),

@@ -21,15 +21,15 @@ RULES = (
         "A batch, a video and a background response are billed once, however often they are read",
         (
             "e2e/test_polled_jobs.py::test_a_polled_job_is_billed_once_over_a_restart_and_a_week",
-            "unit/test_jobs.py::test_the_first_positive_cost_bills_and_nothing_else",
-            "unit/test_sealed_jobs.py::test_polls_of_one_response_are_one_job",
+            "unit/streams/core/metering/test_jobs.py::test_the_first_positive_cost_bills_and_nothing_else",
+            "unit/streams/core/metering/test_sealed_jobs.py::test_polls_of_one_response_are_one_job",
         ),
     ),
     Rule(
         "Media without a price is unpriced; own subscriptions and experiments are not billed; policies hold for failed calls",
         (
-            "unit/test_decisions.py::test_a_call_without_a_cost_is_unpriced_if_it_was_worth_one",
-            "unit/test_decisions.py::test_a_policy_holds_for_failed_calls_too",
+            "unit/streams/core/metering/test_decisions.py::test_a_call_without_a_cost_is_unpriced_if_it_was_worth_one",
+            "unit/streams/core/metering/test_decisions.py::test_a_policy_holds_for_failed_calls_too",
         ),
     ),
     Rule(
@@ -39,7 +39,7 @@ RULES = (
     Rule(
         "A copy without a cost does not shut out the one with a cost; another cost is a duplicate and is listed",
         (
-            "unit/test_two_kinds_of_known.py::test_the_first_cost_of_each_call_is_what_is_billed",
+            "unit/streams/core/metering/test_two_kinds_of_known.py::test_the_first_cost_of_each_call_is_what_is_billed",
             "integration/test_kept_aside.py::test_a_copy_with_another_cost_is_listed_and_never_released",
         ),
     ),
@@ -84,14 +84,14 @@ RULES = (
     Rule(
         "Held usage is undecided: merging never changes who pays, and a corrected mapping takes it",
         (
-            "unit/test_held_undecided.py::test_merging_never_changes_who_pays",
-            "unit/test_held_undecided.py::test_a_late_call_of_a_second_that_was_merged_and_written_off_is_held_anew",
+            "unit/streams/core/metering/test_held_undecided.py::test_merging_never_changes_who_pays",
+            "unit/streams/core/metering/test_held_undecided.py::test_a_late_call_of_a_second_that_was_merged_and_written_off_is_held_anew",
             "integration/test_mapping_corrections.py::test_a_mapping_to_an_org_that_lago_does_not_know_is_corrected_by_the_next_one",
         ),
     ),
     Rule(
         "Settings change worker by worker, and each call is billed once",
-        ("unit/test_changed_settings.py::test_whoever_takes_over_with_whatever_settings_each_call_is_billed_once",),
+        ("unit/streams/core/metering/test_changed_settings.py::test_whoever_takes_over_with_whatever_settings_each_call_is_billed_once",),
     ),
     Rule(
         "Late usage comes home without hands; a replay beyond the horizon bills what is missing alone",
@@ -121,7 +121,7 @@ RULES = (
     Rule(
         "Only Lago's own answers refuse an event; events that die alike are held",
         (
-            "unit/test_not_lago.py::test_a_page_of_html_for_hours_gives_no_event_up",
+            "unit/lago/test_not_lago.py::test_a_page_of_html_for_hours_gives_no_event_up",
             "integration/test_sink.py::test_an_outage_gives_no_event_up",
         ),
     ),
@@ -131,7 +131,7 @@ RULES = (
     ),
     Rule(
         "A damaged table is refused by line; what a spreadsheet changed is no money",
-        ("unit/test_csv_table.py::test_whatever_a_writer_of_csv_wrote_is_read_back",),
+        ("unit/operations/test_csv_table.py::test_whatever_a_writer_of_csv_wrote_is_read_back",),
     ),
     Rule(
         "Whoever reads that it is ready can store the first mapping",
@@ -147,7 +147,7 @@ RULES = (
         (
             "integration/test_over_the_border.py::test_what_was_posted_to_the_next_subscription_is_not_posted_again_when_its_own_runs_after_all",
             "integration/test_map_by_identity.py::test_who_was_deleted_long_ago_is_not_mapped_anew",
-            "unit/test_known_past.py::test_whatever_was_dropped_what_is_left_says_the_same_or_nothing",
+            "unit/streams/core/mapping/test_known_past.py::test_whatever_was_dropped_what_is_left_says_the_same_or_nothing",
             "integration/test_after_end.py::test_what_another_customer_with_the_same_id_is_invoiced_for_is_billed_again_only_by_a_persons_word",
         ),
     ),
@@ -159,19 +159,19 @@ RULES = (
         "Pending is one number, and a sick event holds others for seconds",
         (
             "integration/test_event_queue.py::test_pending_is_one_number_wherever_it_is_asked_for",
-            "unit/test_sick_heads.py::test_a_sick_event_at_the_head_of_a_lane_holds_what_comes_behind_it_for_seconds",
+            "unit/streams/delivery/test_sick_heads.py::test_a_sick_event_at_the_head_of_a_lane_holds_what_comes_behind_it_for_seconds",
         ),
     ),
     Rule(
         "What is not billed is seen, and one customer by two callbacks is an alarm",
         (
             "integration/test_explain_reconcile.py::test_what_is_not_billed_is_not_hidden_behind_a_sum_that_adds_up",
-            "unit/test_routes.py::test_two_callbacks_of_one_customer_are_told_once_an_hour",
+            "unit/streams/core/metering/test_duplicate_routes.py::test_two_callbacks_of_one_customer_are_told_once_an_hour",
         ),
     ),
     Rule(
         "The user and the key of LiteLLM's master key are nobody",
-        ("unit/test_customer_key.py::test_whoever_has_the_master_key_is_nobody",),
+        ("unit/streams/core/metering/test_customer_key.py::test_whoever_has_the_master_key_is_nobody",),
     ),
     Rule(
         "A customer's question about an amount is answered without SQL",

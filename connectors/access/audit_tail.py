@@ -1,0 +1,130 @@
+"""The end of `billing.audit`, which the next line is to follow."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from connectors.access.audit_chain import Line, Tip, after, line_of, tip_of
+from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.topic_scan import asked, reader
+from schemas.errors import Unavailable
+
+#: One question to Kafka may take so long, and reading what is new; seconds.
+_ANSWER_S, _READ_S = 5.0, 20.0
+#: Offsets looked at from the end; so many times more if they were too few to tell.
+_LOOKED_AT, _MORE = 64, 16
+#: Of a server that writes line after line: how old what it knows of the end may be, seconds.
+FRESH_S: Final = 0.2
+
+
+class Tail:
+    """Follows the end of the audit topic, by its full name; not for several threads at once."""
+
+    def __init__(self, kafka: KafkaConnection, topic: str) -> None:
+        self._kafka = kafka
+        self._topic = topic
+        self._consumer: Consumer | None = None
+        self._next = -1
+        self._tip = Tip()
+
+    def tip(self) -> Tip:
+        """Read to the end as it is now. Raises: Unavailable `kafka_unavailable`."""
+        try:
+            if self._consumer is None:
+                self._consumer = reader(self._kafka)
+            low, high = self._ends(self._consumer)
+            if not low <= self._next <= high:
+                self._begin(self._consumer, low, high)
+            for line in self._read(self._consumer, self._next, high):
+                self._tip = after(self._tip, line) if line.is_chained or self._tip.covered else self._tip
+            self._next = high
+        except KafkaException as error:
+            self.close()
+            raise Unavailable("kafka_unavailable", f"{self._topic}: {error.args[0].str()}") from error
+        return self._tip
+
+    def whole(self) -> tuple[list[Line], bool]:
+        """Every line that the topic has, and whether none has expired from it. Raises: Unavailable."""
+        try:
+            consumer = self._consumer = self._consumer or reader(self._kafka)
+            low, high = self._ends(consumer)
+            return self._read(consumer, low, high), low == 0
+        except KafkaException as error:
+            self.close()
+            raise Unavailable("kafka_unavailable", f"{self._topic}: {error.args[0].str()}") from error
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        consumer, self._consumer, self._next = self._consumer, None, -1
+        if consumer is not None:
+            consumer.close()
+
+    def _ends(self, consumer: Consumer) -> tuple[int, int]:
+        partition = TopicPartition(self._topic, 0)
+        ends: tuple[int, int] = asked(partial(consumer.get_watermark_offsets, partition, timeout=_ANSWER_S))
+        return ends
+
+    def _begin(self, consumer: Consumer, low: int, high: int) -> None:
+        looked_at = _LOOKED_AT
+        while True:
+            start = max(low, high - looked_at)
+            tip = tip_of(self._read(consumer, start, high), from_the_beginning=start == low)
+            if tip is not None:
+                self._tip, self._next = tip, high
+                return
+            looked_at *= _MORE
+
+    def _read(self, consumer: Consumer, start: int, end: int) -> list[Line]:
+        found: list[Line] = []
+        if start >= end:
+            return found
+        at, until = start, time.monotonic() + _READ_S
+        consumer.assign([TopicPartition(self._topic, 0, start)])
+        while at < end:
+            if time.monotonic() > until:
+                raise Unavailable("kafka_unavailable", f"{self._topic} is not read to its end")
+            for message in consumer.consume(1000, 0.05):
+                at = _passed(message.error(), message.offset() or 0)
+                if message.error() is None and at <= end:
+                    found.append(line_of(at - 1, message.value() or b""))
+        return found
+
+
+class Tips:
+    """`Tail` of a server: one look for all who write at the same time.
+
+    Args:
+        monotonic: seconds.
+    """
+
+    def __init__(self, kafka: KafkaConnection, topic: str, monotonic: Callable[[], float]) -> None:
+        self._tail = Tail(kafka, topic)
+        self._monotonic = monotonic
+        self._looking = asyncio.Lock()
+        self._looked_at = float("-inf")
+        self._tip = Tip()
+
+    async def tip(self) -> Tip:
+        """At most `FRESH_S` old. Raises: Unavailable."""
+        async with self._looking:
+            if self._monotonic() - self._looked_at > FRESH_S:
+                self._tip = await asyncio.to_thread(self._tail.tip)
+                self._looked_at = self._monotonic()
+            return self._tip
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._tail.close()
+
+
+def _passed(error: KafkaError | None, offset: int) -> int:
+    """The offset behind what came; at the partition's end the end itself."""
+    if error is None:
+        return offset + 1
+    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own errors are spelt so
+        return offset
+    raise KafkaException(error)

@@ -1,0 +1,199 @@
+"""Whether the audit log is as it was written: the first line that is changed, missing, put in, out of place or forged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from connectors.access.audit_chain import Line, Tip, after
+from schemas.records import AuditRecord
+
+CHANGED, MISSING, INSERTED, REORDERED, FORGED = "changed", "missing", "inserted", "reordered", "forged"
+#: A line tells of what its writer had just read. One that leaves out lines that are older by this is none of ours.
+STALE_US: Final = 3600 * 1_000_000
+#: Lines between two that tell of each other: a few, written at the same time.
+_LOOKED_AT: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The first place at which the log is not what was written.
+
+    Fields:
+        kind: one of the five words above.
+        offset: of the line, or of the one that tells of it; audit_id: `""` = not known.
+        detail: a sentence.
+    """
+
+    kind: str
+    offset: int
+    audit_id: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found.
+
+    Fields:
+        lines: in the topic; old: of these before the first chained one; unchecked: chained lines at the topic's
+            beginning whose predecessors have expired.
+        head: behind the last line that is in order.
+        broken: None = nothing is wrong.
+    """
+
+    lines: int = 0
+    old: int = 0
+    unchecked: int = 0
+    head: Tip = field(default_factory=Tip)
+    broken: Broken | None = None
+
+
+def verified(lines: Sequence[Line], noted: Tip | None = None, *, from_the_beginning: bool) -> Verdict:
+    """Check every line.
+
+    Args:
+        lines: the whole topic, in its order.
+        noted: a head that was told earlier, kept elsewhere: what a chain cannot tell is how long it was.
+        from_the_beginning: nothing has expired from the topic.
+    """
+    verdict = Verdict(lines=len(lines))
+    first = next((number for number, line in enumerate(lines) if line.is_chained), len(lines))
+    verdict.old = first
+    walk = _Walk(lines, first, verdict)
+    if first < len(lines):
+        verdict.broken = walk.done(from_the_beginning=from_the_beginning)
+    if verdict.broken is None and noted is not None:
+        verdict.broken = walk.held_against(noted)
+    return verdict
+
+
+class _Walk:
+    """One look through the lines from the first chained one on."""
+
+    def __init__(self, lines: Sequence[Line], first: int, verdict: Verdict) -> None:
+        self._lines = lines
+        self._first = first
+        self._verdict = verdict
+        self._places = {line.name: number for number, line in enumerate(lines)}
+        self._by_id = {line.record.audit_id: number for number, line in enumerate(lines) if line.record is not None}
+        #: Behind which line each tip is; from the anchor on.
+        self._tips: dict[int, Tip] = {}
+        self._verified = first - 1
+        #: The first chained line is there: whatever is missing has not expired.
+        self._is_whole = False
+
+    def done(self, *, from_the_beginning: bool) -> Broken | None:
+        lines, first = self._lines, self._first
+        opening = _record(lines[first])
+        self._is_whole = from_the_beginning or first > 0
+        if self._is_whole and not opening.covered:
+            self._tips[first - 1] = Tip()
+        elif self._is_whole:
+            return Broken(MISSING, lines[first].offset, *_before(opening))
+        for number in range(first, len(lines)):
+            if (broken := self._wrong_alone(lines[number]) or self._wrong_place(number)) is not None:
+                return broken
+            if (before := self._tips.get(number - 1)) is not None:
+                self._tips[number] = self._verdict.head = after(before, lines[number])
+            else:
+                self._verdict.unchecked += 1
+        return None
+
+    def held_against(self, noted: Tip) -> Broken | None:
+        """A head that was noted is the head, or was passed on the way to it."""
+        if (missing := noted.covered - self._verdict.head.covered) > 0:
+            return Broken(MISSING, -1, "", f"{missing} lines at the end that were there are not there any more")
+        passed = next((tip for tip in self._tips.values() if tip.covered == noted.covered), None)
+        if passed is not None and passed.chain != noted.chain:
+            return Broken(FORGED, -1, "", "the head that was noted is not one of this log's: it was written anew")
+        return None
+
+    def _wrong_alone(self, line: Line) -> Broken | None:
+        if line.record is None:
+            return Broken(FORGED, line.offset, "", "the record is no line of the audit log")
+        if not line.is_chained:
+            sentence = "the line has no hash, and stands behind lines that have one"
+            return Broken(FORGED, line.offset, line.record.audit_id, sentence)
+        if not line.is_whole:
+            return Broken(CHANGED, line.offset, line.record.audit_id, "the line is not what its own hash was made of")
+        return None
+
+    def _wrong_place(self, number: int) -> Broken | None:
+        """Hold what the line tells against what is there."""
+        line, told = self._lines[number], _record(self._lines[number])
+        place = self._first - 1 if not told.covered else self._places.get(told.prev)
+        if not told.covered and place not in self._tips:
+            return None  # what was written at the same time, and the beginning, have expired
+        if place is None:
+            return self._not_there(number, told)
+        if place >= number:
+            other = self._lines[place]
+            sentence = f"it stands behind the line at offset {line.offset}, which was written after it"
+            return Broken(REORDERED, other.offset, _record(other).audit_id, sentence)
+        if not self._tips:
+            self._anchor(place, number, Tip(told.prev, told.covered, told.chain))
+        if (there := self._tips.get(place)) is None:
+            return None
+        if (told.covered, told.chain) != (there.covered, there.chain):
+            return self._between(place, told, there)
+        self._verified = max(self._verified, place)
+        if told.at - _record(self._lines[place + 1]).at > STALE_US:
+            sentence = "its writer knew nothing of lines that were there for an hour"
+            return Broken(FORGED, line.offset, told.audit_id, sentence)
+        return None
+
+    def _not_there(self, number: int, told: AuditRecord) -> Broken | None:
+        if not self._is_whole and (not self._tips or told.covered < next(iter(self._tips.values())).covered):
+            return None  # what it tells of has expired
+        named = told.prev.partition(":")[0]
+        known = self._by_id.get(named)
+        if known is None:
+            return Broken(MISSING, self._lines[number].offset, *_before(told))
+        sentence = f"the line at offset {self._lines[number].offset} was written after another one of this id"
+        return Broken(CHANGED, self._lines[known].offset, named, sentence)
+
+    def _anchor(self, place: int, number: int, tip: Tip) -> None:
+        """The oldest line that another one tells of is where the check begins."""
+        self._tips[place] = tip
+        self._verified = place
+        for between in range(place + 1, number):
+            self._tips[between] = after(self._tips[between - 1], self._lines[between])
+
+    def _between(self, place: int, told: AuditRecord, there: Tip) -> Broken:
+        """Something is wrong between the last line that was right and this one."""
+        start, span = self._tips[self._verified], self._lines[self._verified + 1 : place + 1]
+        suspect = span[0] if span else self._lines[place]
+        as_told = self._lines[self._verified + 1 : self._verified + 1 + told.covered - start.covered]
+        for number in range(min(len(as_told), _LOOKED_AT) - 1):
+            swapped = [*as_told[:number], as_told[number + 1], as_told[number], *as_told[number + 2 :]]
+            if _chain(start, swapped) == told.chain:
+                return _named(REORDERED, as_told[number], "it stands before a line that came first")
+        if told.covered < there.covered:
+            for number, line in enumerate(span[:_LOOKED_AT]):
+                if _chain(start, [*span[:number], *span[number + 1 :]]) == told.chain:
+                    suspect = line
+            return _named(INSERTED, suspect, "later lines were written without it")
+        if told.covered > there.covered:
+            sentence = f"{told.covered - there.covered} lines between the one before it and this one"
+            return _named(MISSING, suspect, f"{sentence} are not there any more")
+        return _named(CHANGED, suspect, "later lines were written after another line in its place, or near it")
+
+
+def _chain(start: Tip, lines: Sequence[Line]) -> str:
+    for line in lines:
+        start = after(start, line)
+    return start.chain
+
+
+def _record(line: Line) -> AuditRecord:
+    assert line.record is not None  # noqa: S101  # looked at before
+    return line.record
+
+
+def _before(told: AuditRecord) -> tuple[str, str]:
+    named = told.prev.partition(":")[0]
+    return named, f"the line {named} is not there, after which line {told.audit_id} was written"
+
+
+def _named(kind: str, line: Line, detail: str) -> Broken:
+    return Broken(kind, line.offset, _record(line).audit_id, detail)

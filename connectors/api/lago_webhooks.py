@@ -1,0 +1,152 @@
+"""Lago's webhooks come in: 2xx only once what they mean is durable, for Lago asks only whether one was taken.
+
+Lago sends a webhook three times within half a minute, always under one key: the key is remembered here for as long
+as the process lives, and a repeat after that does no harm (connectors/billing/lago_webhooks.py).
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+from aiohttp import web
+from pydantic import BaseModel
+
+from connectors.billing.lago_webhooks import Payload, WebhookHandlers, kind_of
+from connectors.http.body_reader import Intake
+from connectors.http.connections import admitted
+from connectors.http.endpoint import Asked, Endpoint, as_problem
+from connectors.http.health import json_response
+from connectors.http.problem import CLOSES, Problem
+from connectors.lago.webhook_signatures import UNIQUE_KEY, check_signature, check_signed
+from schemas.decoding import UNDECODABLE
+from schemas.errors import Rejected, Unavailable
+from schemas.reasons import REPEATED_WEBHOOK
+from schemas.records import DeliveryAttempt
+
+PATH: Final = "/webhooks/lago"
+#: An hour's `events.errors` may name every event of that hour.
+MAX_BYTES: Final = 16 << 20
+#: Of all webhooks that are on their way, twice: the half is for those whose signature is not checked yet.
+_IN_FLIGHT: Final = 8 * MAX_BYTES
+_BODY_S: Final = 30.0
+_WORTH_A_THREAD: Final = 1 << 20
+#: Keys that are remembered.
+_KEYS: Final = 10_000
+_KEY_CHARS: Final = 64
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Writer(Protocol):
+    """Where an attempt is stored; see `Gate`."""
+
+    async def send_one(self, record: tuple[str, str | None, bytes, int]) -> tuple[int, int]: ...
+
+
+class Taken(BaseModel):
+    """What became of a webhook: `applied`, `ignored`, `noted`, `unknown` or `repeated`."""
+
+    status: str
+
+
+class LagoWebhooks:
+    """The receiver of one process.
+
+    Args:
+        secrets: `LAGO_WEBHOOK_SECRET`; none: every webhook is refused.
+        topic: of the attempts.
+        told: hears a webhook's type and what became of it.
+        now_us: microseconds since 1970 UTC.
+    """
+
+    def __init__(
+        self,
+        handlers: WebhookHandlers,
+        secrets: Sequence[str],
+        writer: Writer,
+        topic: str,
+        told: Callable[[str, str], None],
+        now_us: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._handlers = handlers
+        self._secrets = secrets
+        self._writer = writer
+        self._topic = topic
+        self._told = told
+        self._now_us = now_us
+        self._monotonic = monotonic
+        self._done: OrderedDict[str, int] = OrderedDict()
+        self._intake = Intake(MAX_BYTES, _IN_FLIGHT)
+
+    def endpoints(self) -> list[Endpoint]:
+        """`POST /webhooks/lago`."""
+        summary = "Lago's webhooks, signed by HMAC under LAGO_WEBHOOK_SECRET."
+        return [Endpoint("POST", PATH, "", summary, self._post, answers={200: Taken})]
+
+    async def _post(self, asked: Asked) -> web.Response:
+        if not self._secrets:
+            raise Problem(501, "no_webhook_secret", "LAGO_WEBHOOK_SECRET is not set: no webhook of Lago's is believed")
+        started, headers = self._monotonic(), asked.request.headers
+        body = await self._read(asked.request)
+        try:
+            # A large body is hashed beside the loop; small ones are quicker than a thread.
+            if len(body) < _WORTH_A_THREAD:
+                check_signature(headers, body, self._secrets)
+            else:
+                await self._intake.beside(check_signature, headers, body, self._secrets)
+            admitted(asked.request)
+        except Rejected as refusal:
+            raise Problem(401, refusal.reason, refusal.detail) from refusal
+        finally:
+            self._intake.release(body)
+        payload, key = _read(body), headers.get(UNIQUE_KEY, "")[:_KEY_CHARS]
+        outcome = await self._taken(payload, key, started)
+        self._told(kind_of(payload), outcome)
+        return json_response({"status": outcome})
+
+    async def _read(self, request: web.Request) -> bytes:
+        """The body of somebody who has at least a signature to show. Raises: Problem 401, 408, 413, 503."""
+        try:
+            check_signed(request.headers)
+        except Rejected as refusal:
+            raise Problem(401, refusal.reason, refusal.detail, CLOSES) from refusal
+        try:
+            async with asyncio.timeout(_BODY_S):
+                return await self._intake.read(request, stranger=True)
+        except TimeoutError:
+            raise Problem(408, "body_too_slow", "the body did not arrive in time", CLOSES) from None
+
+    async def _taken(self, payload: Payload, key: str, started: float) -> str:
+        repeats = self._done.get(key, 0) if key else 0
+        try:
+            outcome = REPEATED_WEBHOOK if repeats else await self._handlers.handle(payload)
+        except (Rejected, Unavailable) as error:
+            self._told(kind_of(payload), error.reason)
+            await self._record(payload, key, as_problem(error).status, error.reason, 1, started)
+            raise
+        await self._record(payload, key, 200, "", repeats + 1, started)
+        if key:
+            self._done[key] = repeats + 1
+            self._done.move_to_end(key)
+            if len(self._done) > _KEYS:
+                self._done.popitem(last=False)
+        return outcome
+
+    async def _record(self, payload: Payload, key: str, status: int, error: str, attempt: int, started: float) -> None:
+        """One line an attempt, whatever became of it. Raises: Unavailable."""
+        took_ms = round((self._monotonic() - started) * 1000)
+        at = self._now_us()
+        line = DeliveryAttempt(at, "in", kind_of(payload) or "unknown", status, took_ms, error, attempt, unique_key=key)
+        await self._writer.send_one((self._topic, key or None, _encode(line), at // 1000))
+
+
+def _read(body: bytes) -> Payload:
+    try:
+        return _decode(body)
+    except UNDECODABLE as error:
+        raise Problem(400, "not_json", "the body is no JSON object") from error

@@ -1,0 +1,108 @@
+"""`POST /customers/mappings/import`: many mappings in one body, each taken or refused by itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+from aiohttp import web
+from pydantic import BaseModel
+
+from connectors.api.mappings import WRITE, RequestGuard
+from connectors.billing.mapping_rows import MappingRow
+from connectors.billing.mappings import Mappings
+from connectors.http.content_encoding import Unpacker
+from connectors.http.endpoint import Asked, Endpoint
+from connectors.http.problem import CLOSES, Problem
+from connectors.operations.import_kinds import MappingRows, columns_of
+from connectors.operations.imports import Import
+from connectors.operations.row_files import CSV, JSON, Row, rows
+
+#: Of one body; the command takes any number.
+MAX_ROWS, MAX_BYTES = 10_000, 8 << 20
+_AT_ONCE = 100
+_CHUNK, _CHUNK_S = 1 << 16, 30.0
+
+
+class ImportQuery(BaseModel):
+    """`dry_run`: say what would be done, and do nothing."""
+
+    dry_run: bool = False
+
+
+class RefusedRow(BaseModel):
+    """A row that was not taken, by the line it begins in; `errors`: the fields that are wrong."""
+
+    line: int
+    reason: str
+    detail: str
+    errors: list[dict[str, str]] = []
+
+
+class ImportedShown(BaseModel):
+    """Rows by what became of them; of those refused the first 1000 are named."""
+
+    read: int
+    created: int
+    changed: int
+    unchanged: int
+    refused: int
+    errors: list[RefusedRow]
+
+
+def import_endpoint(mappings: Mappings) -> Endpoint:
+    """CSV by its Content-Type `text/csv`, everything else is JSON: an object a line, or an array."""
+
+    async def take(asked: Asked) -> web.Response:
+        def refusing(problem: Problem) -> None:
+            if problem.status == web.HTTPForbidden.status_code:
+                asked.access.refused(asked.request, problem)
+
+        kind = CSV if asked.request.content_type == "text/csv" else JSON
+        guard = RequestGuard(asked, mappings)
+        await mappings.ready()
+        job = Import(MappingRows(mappings, guard, dry_run=asked.query.dry_run), _AT_ONCE, refusing=refusing)
+        done = await job.run(_bounded(rows(_chunks(asked.request), kind, columns_of(MappingRow))))
+        return web.Response(body=msgspec.json.encode(done.told()), content_type="application/json")
+
+    return Endpoint(
+        "POST",
+        "/customers/mappings/import",
+        WRITE,
+        "Map many LiteLLM customers: CSV, NDJSON or a JSON array; repeating it changes nothing.",
+        take,
+        query=ImportQuery,
+        answers={200: ImportedShown},
+        sees_to_orgs=True,
+        changes=True,
+    )
+
+
+async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
+    size = 0
+    unpacker = Unpacker(request.headers.get("Content-Encoding", ""))
+    while True:
+        try:
+            async with asyncio.timeout(_CHUNK_S):
+                chunk = await request.content.read(_CHUNK)
+        except TimeoutError:
+            raise Problem(408, "body_too_slow", "the body did not arrive in time", CLOSES) from None
+        if not chunk:
+            unpacker.end()
+            return
+        for piece in unpacker.pieces(chunk):
+            size += len(piece)
+            if size > MAX_BYTES:
+                detail = f"a body may have {MAX_BYTES} bytes; what came before is done"
+                raise Problem(413, "body_too_large", detail, CLOSES)
+            yield piece
+        await asyncio.sleep(0)  # what has arrived already comes without a pause, and others are to be served
+
+
+async def _bounded(found: AsyncIterator[Row]) -> AsyncIterator[Row]:
+    number = 0
+    async for row in found:
+        number += 1
+        if number > MAX_ROWS:
+            detail = f"a body may have {MAX_ROWS} rows; those before line {row.line} are done"
+            raise Problem(413, "too_many_rows", detail, CLOSES)
+        yield row

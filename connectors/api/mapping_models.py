@@ -1,0 +1,149 @@
+"""What the mapping endpoints take and answer."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from typing import Annotated, Any
+from unicodedata import normalize
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from connectors.billing.mapping_rows import MappingRow, Moment
+from connectors.billing.mappings import Mapped
+from schemas.customers import CustomerRecord, MappingVersion
+from schemas.moments import to_iso
+
+
+def _from_cursor(text: str) -> str:
+    try:
+        return urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)).decode()
+    except ValueError:
+        raise ValueError("is not one that was answered") from None
+
+
+class MappingBody(MappingRow, extra="forbid"):
+    """`POST /customers/mapping`. An unknown member is refused: a misspelt `effective_from` would bill from another moment on."""
+
+
+class EndingBody(BaseModel, extra="forbid"):
+    """`POST /customers/{id}/mapping/deactivate`; none is needed.
+
+    Fields:
+        effective_from: as in `MappingBody`.
+    """
+
+    effective_from: Moment = None
+
+
+class ListQuery(BaseModel):
+    """`GET /customers/mappings`.
+
+    Fields:
+        org: only mappings to this org; `active`: only active ones, or only the others.
+        prefix: how the customers' ids begin.
+        cursor: `next_cursor` of the page before.
+    """
+
+    org: str = ""
+    active: bool | None = None
+    prefix: Annotated[str, Field(max_length=255), AfterValidator(lambda text: normalize("NFC", text))] = ""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    cursor: Annotated[str, Field(max_length=1024), AfterValidator(_from_cursor)] = ""
+
+
+class VersionShown(BaseModel):
+    """A mapping from `effective_from` on; `deleted` = from there on nobody is mapped."""
+
+    lago_customer_id: str
+    lago_organization_id: str
+    billing_plan: str
+    is_active: bool
+    external_subscription_id: str | None
+    id_kind: str | None
+    effective_from: str
+    deleted: bool
+
+
+class MappingShown(VersionShown):
+    """The version in force; `subscription` is where its usage goes, else `held_reason` says why not.
+
+    Fields:
+        corrected: of an answer to a change: the mistaken version whose place it took, held usage included.
+    """
+
+    litellm_customer_id: str
+    created_at: str
+    updated_at: str
+    subscription: str | None
+    held_reason: str | None
+    upcoming: list[VersionShown]
+    corrected: VersionShown | None
+
+
+class MappingPage(BaseModel):
+    """In order of `litellm_customer_id`; `next_cursor` null = there are no more, whatever the length of this page."""
+
+    mappings: list[MappingShown]
+    next_cursor: str | None
+
+
+class PastVersion(VersionShown):
+    """A version of the history; `updated_at`: when it was written."""
+
+    updated_at: str
+
+
+class History(BaseModel):
+    """Oldest first. A version applies until the next one; the first one also to everything before it."""
+
+    litellm_customer_id: str
+    created_at: str
+    updated_at: str
+    versions: list[PastVersion]
+
+
+def cursor_of(last: str | None) -> str | None:
+    """Opaque to whoever gets it."""
+    return None if last is None else urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+def mapping_shown(mapped: Mapped, may_see: Callable[[str], bool]) -> dict[str, Any]:
+    """`MappingShown`; what is announced for an org that whoever asks may not see is left out."""
+    record, version = mapped.record, mapped.version
+    later = [
+        other
+        for other in record.versions
+        if other.effective_from > version.effective_from and may_see(other.lago_customer_id)
+    ]
+    return {
+        "litellm_customer_id": record.litellm_customer_id,
+        **_fields(version),
+        "created_at": to_iso(record.created_at),
+        "updated_at": to_iso(version.updated_at),
+        "subscription": mapped.target.subscription or None,
+        "held_reason": mapped.target.held or None,
+        "upcoming": [_fields(other) for other in later],
+        "corrected": None if mapped.corrected is None else _fields(mapped.corrected),
+    }
+
+
+def history_shown(record: CustomerRecord) -> dict[str, Any]:
+    """`History`."""
+    return {
+        "litellm_customer_id": record.litellm_customer_id,
+        "created_at": to_iso(record.created_at),
+        "updated_at": to_iso(record.updated_at),
+        "versions": [{**_fields(one), "updated_at": to_iso(one.updated_at)} for one in record.versions],
+    }
+
+
+def _fields(version: MappingVersion) -> dict[str, Any]:
+    return {
+        "lago_customer_id": version.lago_customer_id,
+        "lago_organization_id": version.lago_organization_id,
+        "billing_plan": version.billing_plan,
+        "is_active": version.is_active,
+        "external_subscription_id": version.external_subscription_id or None,
+        "id_kind": version.id_kind or None,
+        "effective_from": to_iso(version.effective_from),
+        "deleted": version.deleted,
+    }

@@ -1,0 +1,42 @@
+"""`GET /metrics`: how many events there are in each state, for everybody."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from connectors.http.endpoint import Asked, Endpoint
+from connectors.http.health import json_response
+from connectors.http.problem import try_again
+from streams.core.delivery.event_states import Totals
+
+_RETRY_S = 5
+
+
+class Counted(BaseModel):
+    """Events of Lago in each state, and customers whose mapping in force is active.
+
+    Pending are those that are sealed and neither completed nor failed; held usage is no event yet.
+    """
+
+    total_events: int
+    pending_events: int
+    completed_events: int
+    failed_events: int
+    active_customers: int
+
+
+def totals_endpoint(active_customers: Callable[[], int], totals: Callable[[], Totals | None]) -> Endpoint:
+    """`GET /metrics`, for everybody.
+
+    Args:
+        totals: of all receipts; None while they are still being read.
+    """
+
+    async def metrics(_: Asked) -> web.Response:
+        counted = totals()
+        if counted is None:
+            raise try_again("counting", "the receipts have not been read to their end yet", _RETRY_S)
+        return json_response({**counted._asdict(), "active_customers": active_customers()})
+
+    return Endpoint("GET", "/metrics", "", "Totals as JSON.", metrics, answers={200: Counted})

@@ -1,0 +1,164 @@
+"""The OpenAPI 3.1 document of an application: its endpoints as they say it themselves, other routes by hand.
+
+Made from the application's own router, so what is served is what is told; a route that nobody describes is our bug.
+Source: https://spec.openapis.org/oas/v3.1.0
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any, Final
+
+from aiohttp import web
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from connectors.api.openapi.other_routes import DESCRIBED, PROBLEM, SECURITY, problem
+from connectors.api.openapi.schema_example import example_of
+from connectors.http.endpoint import Endpoint
+from connectors.http.request_limits import PART_PATTERN
+
+_REF: Final = "#/components/schemas/{model}"
+_PART = re.compile(r"\{([^}:]+)(?::[^}]*)?\}")
+Json = dict[str, Any]
+_Names = Mapping[Any, Json]
+
+
+def served(app: web.Application) -> set[tuple[str, str]]:
+    """Method and path of every route; HEAD is GET without its body, and a path with a slash at its end the one without."""
+    found = set()
+    for route in app.router.routes():
+        if route.resource is not None and route.method != "HEAD":
+            found.add((route.method, route.resource.canonical.rstrip("/") or "/"))
+    return found
+
+
+def document(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]], issuer: str = "") -> Json:
+    """The document.
+
+    Args:
+        routes: method and path of everything that is served.
+        issuer: of users' tokens; `""` = there are none.
+
+    Raises:
+        KeyError: a route is neither an endpoint nor described.
+    """
+    by_route = {(one.method, one.path): one for one in endpoints}
+    wanted = sorted(routes, key=lambda route: (route[1], route[0]))
+    names, definitions = _schemas([by_route[route] for route in wanted if route in by_route])
+    paths: dict[str, Json] = {}
+    for method, path in wanted:
+        endpoint = by_route.get((method, path))
+        told = DESCRIBED[method, path] if endpoint is None else _operation(endpoint, names, definitions, issuer)
+        tag = next((word for word in path.split("/") if word not in ("", "api", "v1")), "meterbridge")
+        operation = {"operationId": _operation_id(method, path), "tags": [tag], **told}
+        paths.setdefault(_PART.sub(r"{\1}", path), {})[method.lower()] = operation
+    schemes = {name: scheme for name, scheme in SECURITY.items() if name != "oidc" or issuer}
+    if issuer:
+        schemes["oidc"] = {
+            **schemes["oidc"],
+            "openIdConnectUrl": f"{issuer.rstrip('/')}/.well-known/openid-configuration",
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Meterbridge",
+            "version": version("meterbridge"),
+            "summary": "LiteLLM's usage becomes Lago's invoices, exactly once.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {"schemas": {**definitions, "Problem": PROBLEM}, "securitySchemes": schemes},
+    }
+
+
+def _schemas(endpoints: Iterable[Endpoint]) -> tuple[_Names, dict[str, Json]]:
+    """Where each model's schema is, and all schemas by name; two models of one name get longer ones."""
+    models: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {}
+    for one in endpoints:
+        for taken in (one.body, one.query):
+            if taken is not None:
+                models[taken, "validation"] = None
+        for answer in one.answers.values():
+            if answer is not None:
+                models[answer, "serialization"] = None
+    names, told = models_json_schema(list(models), ref_template=_REF)
+    return names, told.get("$defs", {})
+
+
+def _operation(endpoint: Endpoint, names: _Names, definitions: dict[str, Json], issuer: str) -> Json:
+    told: Json = {"summary": endpoint.summary, "responses": _answers(endpoint, names)}
+    if parameters := [*_parts(endpoint), *_query(endpoint, names, definitions)]:
+        told["parameters"] = parameters
+    if endpoint.body is not None:
+        schema = names[endpoint.body, "validation"]
+        content = {"schema": schema, "example": example_of(schema, definitions)}
+        told["requestBody"] = {"required": True, "content": {"application/json": content}}
+    if endpoint.scope:
+        schemes = ("bearer", "oidc") if issuer else ("bearer",)
+        told["security"] = [{scheme: [endpoint.scope]} for scheme in schemes]
+        told["description"] = _needs(endpoint)
+    else:
+        told["security"] = []
+    return told
+
+
+def _needs(endpoint: Endpoint) -> str:
+    told = [f"Needs the scope `{endpoint.scope}`."]
+    told += [f"Needs the scope `{scope}` as well for {what}." for scope, what in endpoint.also.items()]
+    if endpoint.hands_out:
+        told.append(f"Who is given {endpoint.hands_out} stands in the audit log.")
+    return " ".join(told)
+
+
+def _parts(endpoint: Endpoint) -> list[Json]:
+    found = []
+    for name in _PART.findall(endpoint.path):
+        schema: Json = {"type": "string", "minLength": 1}
+        if name not in endpoint.any_text:
+            schema |= {"maxLength": 255, "pattern": f"^{PART_PATTERN}$"}
+        found.append({"name": name, "in": "path", "required": True, "schema": schema})
+    return found
+
+
+def _query(endpoint: Endpoint, names: _Names, definitions: dict[str, Json]) -> list[Json]:
+    if endpoint.query is None:
+        return []
+    schema = definitions[names[endpoint.query, "validation"]["$ref"].rpartition("/")[2]]
+    required = schema.get("required", ())
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in required,
+            "schema": {key: value for key, value in told.items() if key != "title"},
+        }
+        for name, told in schema.get("properties", {}).items()
+    ]
+
+
+def _answers(endpoint: Endpoint, names: _Names) -> Json:
+    told: Json = {}
+    for status, model in endpoint.answers.items():
+        told[str(status)] = {"description": web.Response(status=status).reason}
+        if model is not None:
+            content = {"schema": names[model, "serialization"]}
+            told[str(status)]["content"] = {"application/json": content}
+    refusals = {"400": "It is not understood."} | ({"413": "The body is too large."} if endpoint.body else {})
+    if endpoint.scope:
+        refusals |= {
+            "401": "No credential, or none that is known.",
+            "403": "The credential lacks the scope, or is for other orgs.",
+            "429": "Too many requests; `Retry-After` says when to come again.",
+        }
+    refusals["503"] = "It cannot be done now; `Retry-After` says when to come again."
+    refusals["default"] = "Anything else that is wrong; `reason` says what."
+    for refused, sentence in refusals.items():
+        told.setdefault(refused, problem(sentence))
+    return told
+
+
+def _operation_id(method: str, path: str) -> str:
+    words = re.findall(r"\w+", _PART.sub(r"by_\1", path))
+    return "_".join([method.lower(), *words])

@@ -1,0 +1,37 @@
+"""`GET /openapi.json` and `GET /docs`: what the application serves, told by itself; for everybody."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from connectors.api.openapi.document import document, served
+from connectors.api.openapi.page import POLICY, page_of
+from connectors.http.endpoint import Endpoint
+
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+
+
+def telling_routes(endpoints: Sequence[Endpoint], issuer: str = "") -> list[web.RouteDef]:
+    """Both are made once, when they are asked for.
+
+    Args:
+        endpoints: all of the application.
+        issuer: of users' tokens; `""` = there are none.
+    """
+
+    @cache
+    def told(app: web.Application) -> dict[str, Any]:
+        return document(endpoints, served(app), issuer)
+
+    async def openapi(request: web.Request) -> web.Response:
+        body = msgspec.json.encode(told(request.app))
+        return web.Response(body=body, content_type="application/json", headers=_HEADERS)
+
+    async def docs(request: web.Request) -> web.Response:
+        headers = {**_HEADERS, "Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"}
+        return web.Response(text=page_of(told(request.app)), content_type="text/html", headers=headers)
+
+    return [web.get("/openapi.json", openapi), web.get("/docs", docs)]

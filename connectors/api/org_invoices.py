@@ -1,0 +1,208 @@
+"""Invoices of orgs over HTTP, page by page, with the links to print and to pay them."""
+
+import asyncio
+from typing import Annotated, Any, Final, Self
+
+from aiohttp import web
+from pydantic import BaseModel, Field
+
+from connectors.api.org_models import Id, Shown, answer, told
+from connectors.api.orgs import ORG, LinkShown
+from connectors.billing.org_accounts import OrgAccounts
+from connectors.http.endpoint import Asked, Endpoint
+from connectors.lago.client import LagoClient
+from connectors.lago.errors import LagoIntegrationError, LagoRejected
+from connectors.lago.invoices import Invoice
+from connectors.lago.transport import Page
+
+MAX_PAGE: Final = 100
+#: Invoices whose links are asked for at once.
+_AT_ONCE: Final = 4
+#: What the audit log calls what is handed out.
+PAYMENT, PAYMENTS = "a link to pay an invoice by", "links to pay invoices by"
+#: Of an invoice that somebody still has to pay.
+_UNPAID: Final = ("pending", "failed")
+
+
+class PageQuery(BaseModel):
+    """Fields: page: from 1."""
+
+    page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    per_page: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 10
+
+
+class InvoicesQuery(PageQuery):
+    """Fields: links: whether Lago is asked for links that it has not made yet, up to two requests each."""
+
+    links: bool = True
+
+
+class PaymentQuery(BaseModel):
+    """Fields: invoice_id: Lago's; by default the oldest that is not paid."""
+
+    invoice_id: Id | None = None
+
+
+class InvoiceShown(Shown):
+    """An invoice.
+
+    Fields:
+        pdf_url: null until Lago has made it: ask again in some seconds.
+        payment_url: null where there is nothing to pay, or Lago gives no link: `no_payment_url` says why.
+    """
+
+    lago_id: str
+    number: str
+    issuing_date: str | None = None
+    payment_due_date: str | None = None
+    payment_overdue: bool = False
+    invoice_type: str = ""
+    status: str = ""
+    payment_status: str = ""
+    currency: str = ""
+    fees_amount_cents: int = 0
+    taxes_amount_cents: int = 0
+    total_amount_cents: int = 0
+    total_due_amount_cents: int | None = None
+    pdf_url: str | None = None
+    payment_url: str | None = None
+    no_payment_url: str | None = None
+
+
+class PageShown(BaseModel):
+    """Where in the list this is; `next_page` null on the last page."""
+
+    page: int
+    per_page: int
+    next_page: int | None
+    total_pages: int
+    total_count: int
+
+    @classmethod
+    def of(cls, query: PageQuery, page: Page[Any]) -> Self:
+        """Of a page that was asked for by `query`."""
+        following = query.page + 1 if query.page < page.pages else None
+        return cls(
+            page=query.page,
+            per_page=query.per_page,
+            next_page=following,
+            total_pages=page.pages,
+            total_count=page.total,
+        )
+
+
+class InvoicesShown(BaseModel):
+    """Latest first."""
+
+    invoices: list[InvoiceShown]
+    meta: PageShown
+
+
+def invoice_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
+    """`/invoices` and `/payment` of an org."""
+
+    async def invoices(asked: Asked) -> web.Response:
+        return await listed(accounts, asked, asked.part("org_id"))
+
+    async def payment(asked: Asked) -> web.Response:
+        query: PaymentQuery = asked.query
+        url = await _payable(accounts.billing.lago, asked.part("org_id"), query.invoice_id)
+        await asked.handing_out(PAYMENT, invoice_id=query.invoice_id or "the oldest unpaid")
+        response = answer(LinkShown(url=url))
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return [
+        Endpoint(
+            "GET",
+            f"{ORG}/invoices",
+            "invoices:read",
+            "The org's invoices, latest first.",
+            told(invoices),
+            query=InvoicesQuery,
+            answers={200: InvoicesShown},
+            org="org_id",
+            hands_out=PAYMENTS,
+        ),
+        Endpoint(
+            "GET",
+            f"{ORG}/payment",
+            "invoices:read",
+            "A link by which an invoice is paid.",
+            told(payment),
+            query=PaymentQuery,
+            answers={200: LinkShown},
+            org="org_id",
+            hands_out=PAYMENT,
+        ),
+    ]
+
+
+async def listed(accounts: OrgAccounts, asked: Asked, org_id: str) -> web.Response:
+    """A page of the customer's invoices. Raises: LagoRejected `unknown_org`, LagoIntegrationError."""
+    query: InvoicesQuery = asked.query
+    lago = accounts.billing.lago
+    page = await lago.invoices_page(org_id, query.page, query.per_page)
+    if not page.total and not await accounts.is_known(org_id):
+        await accounts.account(org_id)
+    shown = [invoice_shown(one) for one in page.members]
+    if query.links:
+        gate = asyncio.Semaphore(_AT_ONCE)
+        await asyncio.gather(*(_link(lago, one, gate) for one in shown))
+        if payable := [one.lago_id for one in shown if one.payment_url is not None]:
+            await asked.handing_out(PAYMENTS, invoice_ids=" ".join(payable))
+    return answer(InvoicesShown(invoices=shown, meta=PageShown.of(query, page)))
+
+
+def invoice_shown(invoice: Invoice) -> InvoiceShown:
+    """An invoice with the links that Lago has already."""
+    shown = InvoiceShown.model_validate(invoice)
+    shown.pdf_url = invoice.file_url
+    return shown
+
+
+async def _link(lago: LagoClient, shown: InvoiceShown, gate: asyncio.Semaphore) -> None:
+    """What cannot be had is left out: the list is worth more than its links."""
+    async with gate:
+        if shown.pdf_url is None and shown.status == "finalized":
+            try:
+                made = await lago.download(shown.lago_id)
+                shown.pdf_url = made.file_url if made is not None else None
+            except LagoIntegrationError:
+                shown.pdf_url = None
+        if _is_payable(shown):
+            try:
+                shown.payment_url = await lago.payment_url(shown.lago_id)
+            except LagoIntegrationError as error:
+                shown.no_payment_url = _why(error)
+
+
+def _is_payable(invoice: Invoice | InvoiceShown) -> bool:
+    due = invoice.total_due_amount_cents
+    owed = invoice.total_amount_cents if due is None else due
+    return invoice.status == "finalized" and invoice.payment_status in _UNPAID and owed > 0
+
+
+async def _payable(lago: LagoClient, org_id: str, lago_id: str | None) -> str:
+    """The link of this invoice, or of the oldest unpaid one. Raises: LagoRejected `unknown_invoice`."""
+    if lago_id is None:
+        unpaid = [one for one in await lago.invoices(org_id, payment_status="pending") if _is_payable(one)]
+        unpaid += [one for one in await lago.invoices(org_id, payment_status="failed") if _is_payable(one)]
+        if not unpaid:
+            raise LagoRejected("unknown_invoice", "the org has nothing to pay")
+        lago_id = min(unpaid, key=lambda one: (one.issuing_date or "", one.number)).lago_id
+    else:
+        invoice = await lago.invoice(lago_id)
+        if invoice is None or invoice.customer is None or invoice.customer.external_id != org_id:
+            raise LagoRejected("unknown_invoice", "the org has no such invoice")
+    url = await lago.payment_url(lago_id)
+    if url is None:
+        raise LagoRejected("no_payment_url", "the org's payment provider gives no link")
+    return url
+
+
+def _why(error: LagoIntegrationError) -> str:
+    """Lago's own code where it has one, e.g. `no_linked_payment_provider`."""
+    details = error.details if isinstance(error.details, dict) else {}
+    codes = details.get("base")
+    return str(codes[0]) if isinstance(codes, list) and codes else error.code or error.reason

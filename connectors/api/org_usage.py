@@ -1,0 +1,138 @@
+"""Usage of orgs over HTTP: recorded, and read back as Lago counts it."""
+
+from typing import Annotated, Final
+
+import msgspec
+from aiohttp import web
+from pydantic import BaseModel, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+
+from connectors.api.org_models import answer, told
+from connectors.api.orgs import ORG
+from connectors.billing.metered_events import MeteredEvent
+from connectors.billing.metered_numbers import numbers_of, takes_back
+from connectors.billing.org_accounts import OrgAccounts
+from connectors.http.endpoint import Asked, Endpoint, missing_scope
+from connectors.lago.usage import CustomerUsage
+from schemas.moments import to_iso
+
+#: The scope that allows recorded usage below 0.
+CORRECT: Final = "usage:correct"
+#: Of a body: one event.
+MAX_EVENT: Final = 1 << 17
+
+Text = Annotated[StrictStr, Field(min_length=1, max_length=255)]
+
+
+class UsageBody(BaseModel, extra="forbid"):
+    """Fields:
+
+    event_code: of the billable metric.
+    transaction_id: the same again is the same event.
+    timestamp: when it happened: seconds or milliseconds since 1970, or ISO 8601; now by default.
+    """
+
+    event_code: Text
+    transaction_id: Text
+    properties: dict[str, StrictStr | StrictBool | StrictInt | StrictFloat | None] = {}
+    timestamp: StrictInt | StrictFloat | StrictStr | None = None
+
+
+class Accepted(BaseModel):
+    """The event is stored: it will be billed once."""
+
+    status: str = "accepted"
+    transaction_id: str
+
+
+class ChargedUsage(BaseModel):
+    """What is on one metric; `units` is a decimal."""
+
+    code: str
+    name: str
+    units: str
+    events_count: int
+    amount_cents: int
+
+
+class UsageShown(BaseModel):
+    """What Lago counts in the running period `[from_datetime, to_datetime]`; `amount_cents` is without taxes."""
+
+    external_subscription_id: str
+    from_datetime: str
+    to_datetime: str
+    currency: str
+    amount_cents: int
+    taxes_amount_cents: int
+    total_amount_cents: int
+    charges: list[ChargedUsage]
+
+
+def usage_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
+    """`/usage/record` and `/usage/current` of an org."""
+
+    async def record(asked: Asked) -> web.Response:
+        body: UsageBody = asked.body
+
+        async def accept(event: MeteredEvent) -> MeteredEvent:
+            if (name := takes_back(event.properties)) and not asked.who.may(CORRECT):
+                raise missing_scope(CORRECT, f"{name} is below 0, which makes the bill smaller")
+            told = {"event_code": event.code, "transaction_id": event.transaction_id}
+            await asked.changing(None, told | {"at": to_iso(event.at_us), "numbers": numbers_of(event.properties)})
+            return msgspec.structs.replace(event, actor=asked.who.actor)
+
+        event = await accounts.billing.record(
+            asked.part("org_id"), body.event_code, body.transaction_id, body.properties, body.timestamp, accept
+        )
+        return answer(Accepted(transaction_id=event.transaction_id), 202)
+
+    async def current(asked: Asked) -> web.Response:
+        running, usage = await accounts.usage(asked.part("org_id"))
+        return answer(usage_shown(running.external_id, usage))
+
+    return [
+        Endpoint(
+            "POST",
+            f"{ORG}/usage/record",
+            "usage:write",
+            "Store usage that was measured elsewhere; it is billed once.",
+            told(record),
+            body=UsageBody,
+            answers={202: Accepted},
+            org="org_id",
+            changes=True,
+            also={CORRECT: "a property below 0"},
+            max_bytes=MAX_EVENT,
+        ),
+        Endpoint(
+            "GET",
+            f"{ORG}/usage/current",
+            "orgs:read",
+            "What Lago counts in the org's running period.",
+            told(current),
+            answers={200: UsageShown},
+            org="org_id",
+        ),
+    ]
+
+
+def usage_shown(external_subscription_id: str, usage: CustomerUsage) -> UsageShown:
+    """Lago's usage, as it is."""
+    return UsageShown(
+        external_subscription_id=external_subscription_id,
+        from_datetime=usage.from_datetime,
+        to_datetime=usage.to_datetime,
+        currency=usage.currency,
+        amount_cents=usage.amount_cents,
+        taxes_amount_cents=usage.taxes_amount_cents,
+        total_amount_cents=usage.total_amount_cents,
+        charges=[
+            ChargedUsage(
+                code=charge.billable_metric.code,
+                name=charge.billable_metric.name,
+                units=charge.units,
+                events_count=charge.events_count,
+                amount_cents=charge.amount_cents,
+            )
+            for charge in usage.charges_usage
+        ],
+    )

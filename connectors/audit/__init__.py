@@ -1,1 +1,0 @@
-"""The audit log as a chain of hashes: written so that a line that was changed, removed or put in is found."""

@@ -1,0 +1,63 @@
+"""`AUTO_SUBSCRIBE`: an org that somebody is mapped to, and that never had a subscription, gets one."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from connectors.billing.org_billing import OTHER_PLAN
+from connectors.lago.errors import LagoRejected
+from connectors.lago.responses import Customer, Plan, Subscription
+from connectors.lago.subscriptions import STATUSES
+from schemas.customers import OrgRecord
+
+_BILLING_TIME = "anniversary"
+
+
+class Books(Protocol):
+    """What Lago has; see `LagoClient`."""
+
+    async def plan(self, code: str) -> Plan | None: ...
+    async def subscriptions(self, external_customer_id: str, statuses: Sequence[str]) -> list[Subscription]: ...
+
+
+class Billing(Protocol):
+    """Makes customers and subscriptions, each once; see `OrgBilling`."""
+
+    async def create_customer(
+        self, org_id: str, name: str, email: str, user_id: str | None, metadata: None
+    ) -> Customer: ...
+    async def subscribe(
+        self, org_id: str, plan_code: str, billing_time: str, subscription_at: str | None, *, only_new: bool
+    ) -> Subscription: ...
+
+
+class AutoSubscriber:
+    """Subscribes orgs.
+
+    However many processes do so at once, the org has one subscription: its id is in the org's record before Lago
+    hears of it, and all of them use that one.
+    """
+
+    def __init__(self, lago: Books, billing: Billing) -> None:
+        self._lago = lago
+        self._billing = billing
+
+    async def subscribe(self, org: OrgRecord, plan: str) -> None:
+        """Subscribe the org to `plan`, with a customer of its name, or of its id, where Lago has none.
+
+        One that has a subscription, will have, or had one is left alone: whoever ended it meant it. So is one that
+        somebody subscribes to another plan meanwhile: that one was asked for.
+
+        Raises:
+            LagoRejected: code `plan_not_found`; `unsafe_id` and what else Lago refuses.
+            LagoIntegrationError, Unavailable: later, perhaps.
+        """
+        if await self._lago.subscriptions(org.org_id, STATUSES):
+            return
+        if await self._lago.plan(plan) is None:
+            raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
+        await self._billing.create_customer(org.org_id, org.name or org.org_id, org.email, None, None)
+        try:
+            await self._billing.subscribe(org.org_id, plan, _BILLING_TIME, None, only_new=True)
+        except LagoRejected as error:
+            if error.reason != OTHER_PLAN:
+                raise

@@ -1,0 +1,151 @@
+"""All that a billing page shows of an org, gathered at once; what Lago does not say in time is named, never guessed.
+
+Answers of Lago are kept for seconds: a page that many look at asks it seldom.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final, NamedTuple, TypeVar
+
+from connectors.billing.answer_cache import Cache
+from connectors.billing.org_accounts import OrgAccounts, unknown_org
+from connectors.billing.usage_limits import RecordLimits, used_of
+from connectors.lago.errors import LagoIntegrationError, LagoUnavailable
+from connectors.lago.invoices import Invoice
+from connectors.lago.responses import Customer, Plan, Subscription
+from connectors.lago.usage import CustomerUsage
+from schemas.customers import OrgRecord
+from schemas.errors import MeterbridgeError
+
+#: How old a part may be, how long one may take, in seconds.
+KEPT_S: Final = 5.0
+PART_S: Final = 5.0
+LATEST: Final = 5
+_MOST: Final = 10_000
+
+T = TypeVar("T")
+
+
+class Missing(NamedTuple):
+    """A part that is not there now, and why: a stable code."""
+
+    part: str
+    reason: str
+
+
+class Limit(NamedTuple):
+    """A limit of the running period; `used` None where Lago does not count it, or did not say."""
+
+    name: str
+    most: int
+    used: Decimal | None
+
+
+@dataclass(slots=True)
+class Dashboard:
+    """Whatever was found; a part that is None and not among `missing` is not there in Lago either.
+
+    Fields:
+        record: our own; it may be all there is.
+        invoices: the latest, latest first.
+    """
+
+    org_id: str
+    record: OrgRecord | None = None
+    customer: Customer | None = None
+    subscription: Subscription | None = None
+    plan: Plan | None = None
+    usage: CustomerUsage | None = None
+    limits: list[Limit] | None = None
+    invoices: list[Invoice] | None = None
+    missing: list[Missing] = field(default_factory=list)
+
+
+class Dashboards:
+    """Of one Lago.
+
+    Args:
+        codes: metrics by the limit that is about their units, see `UsageLimits`.
+        clock: seconds, never backwards.
+    """
+
+    def __init__(
+        self,
+        accounts: OrgAccounts,
+        limits: RecordLimits,
+        codes: dict[str, str],
+        clock: Callable[[], float],
+        *,
+        part_s: float = PART_S,
+    ) -> None:
+        self._accounts = accounts
+        self._limits = limits
+        self._codes = codes
+        self._part_s = part_s
+        self._customers: Cache[str, Customer] = Cache(clock, KEPT_S, _MOST)
+        self._usage: Cache[tuple[str, str], CustomerUsage] = Cache(clock, KEPT_S, _MOST)
+        self._invoices: Cache[str, tuple[Invoice, ...]] = Cache(clock, KEPT_S, _MOST)
+
+    async def of(self, org_id: str) -> Dashboard:
+        """Raises: LagoRejected `unknown_org`; Unavailable: nothing at all is known of it now."""
+        page = Dashboard(org_id, await self._accounts.records.get(org_id))
+        lago, billing = self._accounts.billing.lago, self._accounts.billing
+        page.customer, page.subscription, listed = await asyncio.gather(
+            self._part(page, "org", self._customers.get(org_id, lambda: lago.customer(org_id))),
+            self._part(page, "subscription", billing.subscription(org_id)),
+            self._part(page, "invoices", self._invoices.get(org_id, lambda: self._latest(org_id))),
+        )
+        page.invoices = None if listed is None else list(listed)
+        gone = {one.part for one in page.missing}
+        if page.customer is None and page.record is None:
+            raise LagoUnavailable(*_first(page)) if "org" in gone else unknown_org()
+        await self._rest(page, org_id)
+        page.missing.sort()
+        return page
+
+    async def _rest(self, page: Dashboard, org_id: str) -> None:
+        """What hangs on the subscription; where that is not known, neither is this."""
+        running, billing = page.subscription, self._accounts.billing
+        unknown = next((one.reason for one in page.missing if one.part == "subscription"), None)
+        if unknown is not None:
+            page.missing += [Missing(part, unknown) for part in ("plan", "usage")]
+        if running is not None:
+            key = org_id, running.external_id
+            page.usage, page.plan = await asyncio.gather(
+                self._part(page, "usage", self._usage.get(key, lambda: billing.lago.usage(*key))),
+                self._part(page, "plan", billing.directory.plan(running.plan_code or "")),
+            )
+        plan_code = (running.plan_code if running is not None else None) or (page.record.plan if page.record else "")
+        page.limits = await self._part(page, "limits", self._limited(org_id, plan_code, page.usage))
+
+    async def _limited(self, org_id: str, plan_code: str, usage: CustomerUsage | None) -> list[Limit]:
+        of_plan = await self._limits.of_plan(plan_code) if plan_code else {}
+        limits = {**of_plan, **await self._limits.of_org(org_id)}
+        return [
+            Limit(name, most, used_of(usage, name, self._codes) if usage is not None else None)
+            for name, most in sorted(limits.items())
+        ]
+
+    async def _latest(self, org_id: str) -> tuple[Invoice, ...]:
+        return tuple(await self._accounts.billing.lago.invoices(org_id, most=LATEST))
+
+    async def _part(self, page: Dashboard, name: str, asking: Awaitable[T]) -> T | None:
+        """What is asked for; None and named as missing where it cannot be had in time."""
+        try:
+            async with asyncio.timeout(self._part_s):
+                return await asking
+        except TimeoutError:
+            page.missing.append(Missing(name, "timeout"))
+        except MeterbridgeError as error:
+            page.missing.append(Missing(name, _reason(error)))
+        return None
+
+
+def _reason(error: MeterbridgeError) -> str:
+    return (error.code or error.reason) if isinstance(error, LagoIntegrationError) else error.reason
+
+
+def _first(page: Dashboard) -> tuple[str, str]:
+    return page.missing[0].reason, "Lago does not say now whether there is such an org"

@@ -1,0 +1,157 @@
+"""What Lago needs before usage is billed: metrics, plans and a webhook endpoint, made where they are missing.
+
+Each is made by one request under a code or address that Lago takes once, so a run that was cut off is finished by
+the next. What is there and differs is told and left alone: Lago lets nobody change it once it is used.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from msgspec import UNSET
+
+from connectors.lago.client import LagoClient
+from connectors.lago.requests import NewCharge, NewMetric, NewPlan, NewWebhookEndpoint
+from connectors.lago.responses import Metric, Plan, WebhookEndpoint
+
+CURRENCY: Final = "USD"
+API_CALL: Final = "api_call"
+#: Of an event, summed by the metric of usage; never zero, or Lago bills nothing.
+UNIT: Final = "unit"
+#: Plans that bill usage at its cost: code and name.
+USAGE_PLANS: Final = (("ai_usage_plan", "AI usage"), ("ai_basic", "AI basic"))
+#: Plans with a price a month and no charge on usage: code, name, cents.
+FLAT_PLANS: Final = (
+    ("trial", "Trial", 100),
+    ("starter", "Starter", 1900),
+    ("professional", "Professional", 4900),
+    ("enterprise", "Enterprise", 9900),
+    ("founders_friend", "Founders Friend Plan", 0),
+)
+
+M = TypeVar("M")
+
+
+@dataclass(slots=True)
+class Report:
+    """What was made, and a sentence for each thing that is missing or differs."""
+
+    created: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+
+class Setup:
+    """One run.
+
+    Args:
+        event_code: `LAGO_EVENT_CODE`: of the metric of usage.
+        webhook_url: where Lago's webhooks are wanted; None: nowhere.
+        only_check: nothing is made.
+    """
+
+    def __init__(self, lago: LagoClient, event_code: str, webhook_url: str | None, *, only_check: bool) -> None:
+        self._lago = lago
+        self._event_code = event_code
+        self._webhook_url = webhook_url
+        self._only_check = only_check
+        self._report = Report()
+
+    async def run(self) -> Report:
+        """Metrics first: a plan's charge names one by Lago's id. Raises: LagoIntegrationError."""
+        wanted = _usage_metric(self._event_code)
+        usage = await self._metric(wanted)
+        summed = usage is not None and usage.aggregation_type == wanted.aggregation_type
+        await self._metric(NewMetric(name="API calls", code=API_CALL, aggregation_type="count_agg"))
+        known = {plan.code: plan for plan in await self._lago.plans()}
+        for code, name in USAGE_PLANS:
+            metric_id = usage.lago_id if usage is not None else ""
+            charge = NewCharge(billable_metric_id=metric_id, charge_model="dynamic", properties={})
+            await self._plan(known.get(code), _plan(code, name, 0, charge), makeable=summed)
+        for code, name, cents in FLAT_PLANS:
+            await self._plan(known.get(code), _plan(code, name, cents))
+        if self._webhook_url is not None:
+            await self._endpoint(self._webhook_url)
+        return self._report
+
+    async def _metric(self, wanted: NewMetric) -> Metric | None:
+        known = await self._lago.metric(wanted.code)
+        known = await self._made(f"metric {wanted.code}", known, lambda: self._lago.create_metric(wanted))
+        if known is not None:
+            field_name = None if wanted.field_name is UNSET else wanted.field_name
+            self._compare(
+                f"metric {wanted.code}",
+                ("is", known.aggregation_type, wanted.aggregation_type),
+                ("reads the property", known.field_name, field_name),
+            )
+        return known
+
+    async def _plan(self, known: Plan | None, wanted: NewPlan, *, makeable: bool = True) -> None:
+        """Not makeable is a charge that Lago would refuse because of its metric."""
+        what = f"plan {wanted.code}"
+        known = await self._made(what, known, lambda: self._lago.create_plan(wanted), makeable=makeable)
+        if known is None:
+            return
+        self._compare(
+            what,
+            ("costs cents", known.amount_cents, wanted.amount_cents),
+            ("is in", known.amount_currency, wanted.amount_currency),
+            ("is billed", known.interval, wanted.interval),
+            ("is paid in advance:", known.pay_in_advance, wanted.pay_in_advance),
+        )
+        if wanted.charges:
+            models = [one.charge_model for one in known.charges if one.billable_metric_code == self._event_code]
+            self._compare(what, (f"charges {self._event_code} as", ", ".join(models) or "nothing", "dynamic"))
+
+    async def _endpoint(self, url: str) -> None:
+        listed = await self._lago.webhook_endpoints()
+        known = next((one for one in listed if one.webhook_url.rstrip("/") == url.rstrip("/")), None)
+        wanted = NewWebhookEndpoint(webhook_url=url, signature_algo="hmac", name="Meterbridge")
+        made: WebhookEndpoint | None = await self._made(
+            "webhook endpoint", known, lambda: self._lago.create_webhook_endpoint(wanted)
+        )
+        if made is not None:
+            types = "all" if made.event_types is None else ", ".join(made.event_types)
+            self._compare(
+                "webhook endpoint",
+                ("signs by", made.signature_algo, wanted.signature_algo),
+                ("is sent", types, "all"),
+            )
+
+    async def _made(
+        self, what: str, known: M | None, create: Callable[[], Awaitable[M]], *, makeable: bool = True
+    ) -> M | None:
+        """What is there, or is made now; None where it is missing and stays so."""
+        if known is not None:
+            return known
+        if self._only_check or not makeable:
+            self._report.complaints.append(f"The {what} is missing.")
+            return None
+        made = await create()
+        self._report.created.append(what)
+        return made
+
+    def _compare(self, what: str, *facts: tuple[str, object, object]) -> None:
+        self._report.complaints += _differences(what, facts)
+
+
+def _differences(what: str, facts: Iterable[tuple[str, object, object]]) -> Iterable[str]:
+    for says, found, wanted in facts:
+        if found != wanted:
+            yield f"The {what} {says} {found}, not {wanted}."
+
+
+def _usage_metric(code: str) -> NewMetric:
+    return NewMetric(name="AI usage", code=code, aggregation_type="sum_agg", field_name=UNIT)
+
+
+def _plan(code: str, name: str, cents: int, *charges: NewCharge) -> NewPlan:
+    """In arrears: a change of plan is then billed to the day, without credit notes."""
+    return NewPlan(
+        name=name,
+        code=code,
+        interval="monthly",
+        amount_cents=cents,
+        amount_currency=CURRENCY,
+        pay_in_advance=False,
+        charges=charges,
+    )

@@ -1,0 +1,301 @@
+"""An org's account: its customer and subscription in Lago, and its record here, changed together.
+
+Lago first, then the record: whoever dies in between repeats, and finds in Lago what was done already (docs/orgs.md).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from connectors.billing.org_billing import OTHER_PLAN, RUNNING, OrgBilling
+from connectors.billing.org_sync import BEGUN, as_lago_says
+from connectors.billing.plan_terms import TermsBook
+from connectors.billing.subscription_discovery import ROUNDS, changed_from
+from connectors.billing.usage_limits import is_plan
+from connectors.lago.customers import customer_part
+from connectors.lago.errors import LagoRejected
+from connectors.lago.responses import Customer, Plan, Subscription
+from connectors.lago.usage import CustomerUsage
+from schemas.customers import OrgRecord, Period
+from schemas.errors import Unavailable
+
+UNKNOWN_ORG, NO_SUBSCRIPTION = "unknown_org", "no_subscription"
+
+#: Told what is there and what is to be there, before anything is changed. Raises: Unavailable: nothing may be.
+Changing = Callable[[Any, Any], Awaitable[None]]
+copy = msgspec.structs.replace
+
+
+class Records(Protocol):
+    """The orgs' records; see `OrgRecords`."""
+
+    async def get(self, org_id: str) -> OrgRecord | None: ...
+    async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an org is to be; texts may be `""`.
+
+    Fields:
+        plan_code: `""` = no subscription is asked for.
+        subscription_at: ISO 8601; None = now.
+        overwrite: name and email of a customer that is there are changed too.
+    """
+
+    org_id: str
+    name: str = ""
+    email: str = ""
+    user_id: str = ""
+    plan_code: str = ""
+    metadata: dict[str, str] | None = None
+    billing_time: str = "anniversary"
+    subscription_at: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What Lago has of an org; `subscription` runs, or will. `created`: a part of it is new."""
+
+    customer: Customer
+    subscription: Subscription | None = None
+    created: bool = False
+
+
+class OrgAccounts:
+    """The accounts of one Lago.
+
+    Args:
+        now_us: microseconds since 1970 UTC.
+    """
+
+    def __init__(self, billing: OrgBilling, records: Records, now_us: Callable[[], int]) -> None:
+        self.billing = billing
+        self.records = records
+        self._now_us = now_us
+        self._terms = TermsBook(billing.lago)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def account(self, org_id: str) -> Account:
+        """As Lago has it now. Raises: LagoRejected `unknown_org`."""
+        found = await self._found(org_id)
+        if found is None:
+            raise unknown_org()
+        return found
+
+    async def is_known(self, org_id: str) -> bool:
+        """Whether our own record says that Lago has the org, or had it; else only Lago can tell."""
+        record = await self.records.get(org_id)
+        return record is not None and bool(record.periods or record.subscription_id)
+
+    async def set_up(self, wanted: Wanted, changing: Changing) -> Account:
+        """Customer and subscription, each made where it is missing: the same twice, or at once, is the same once.
+
+        Raises:
+            LagoRejected: `other_plan`: the org runs on another one, see `change_plan`; code `plan_not_found`.
+            LagoIntegrationError, Unavailable
+        """
+        org_id = wanted.org_id
+        async with self._locks.setdefault(org_id, asyncio.Lock()):
+            _check(org_id)
+            known = await self._found(org_id)
+            running = known.subscription if known is not None else None
+            if running is not None and wanted.plan_code not in ("", running.plan_code):
+                raise LagoRejected(OTHER_PLAN, f"the org is on the plan {running.plan_code}: change its subscription")
+            if known is None:
+                customer_part(org_id)
+            if wanted.plan_code:
+                await self.plan(wanted.plan_code)
+            await changing(_told(known), _told_of(wanted, known))
+            account = await self._made(wanted, known)
+            await self._note(org_id, account)
+            return account
+
+    async def change_plan(self, org_id: str, plan_code: str, changing: Changing) -> Account:
+        """Another plan under the same subscription id; the running plan's own code takes back a change that waits.
+
+        Raises:
+            LagoRejected: `unknown_org`, `no_subscription`; code `plan_not_found`.
+            LagoIntegrationError, Unavailable
+        """
+        async with self._locks.setdefault(org_id, asyncio.Lock()):
+            known = await self.account(org_id)
+            running = _running(known)
+            await self.plan(plan_code)
+            before = {"plan_code": running.plan_code, "next_plan_code": running.next_plan_code}
+            waiting = None if plan_code == running.plan_code else running.next_plan_code
+            after = {"plan_code": plan_code, "next_plan_code": waiting}
+            if plan_code != running.next_plan_code or plan_code == running.plan_code:
+                await changing(before, after)
+            if plan_code == running.plan_code and running.next_plan_code:
+                await self.billing.lago.terminate_subscription(running.external_id, pending=True)
+                self.billing.directory.changed(org_id)
+            else:
+                await self.billing.subscribe(org_id, plan_code, running.billing_time or "anniversary", None)
+            changed = await self.account(org_id)
+            await self._note(org_id, changed)
+            return changed
+
+    async def end(self, org_id: str, changing: Changing) -> Subscription:
+        """End the org's subscription now; what waits to begin is cancelled.
+
+        Raises:
+            LagoRejected: `unknown_org`, `no_subscription`: also the second time.
+            LagoIntegrationError, Unavailable
+        """
+        async with self._locks.setdefault(org_id, asyncio.Lock()):
+            known = await self.account(org_id)
+            if known.subscription is None:
+                # It may have ended in Lago, and whoever asked for it died before that was noted here.
+                await self._note(org_id, known)
+            running = _running(known)
+            await changing({"subscription": running.external_id, "plan_code": running.plan_code}, None)
+            ended = await self.billing.terminate(org_id, running.external_id) or running
+            await self._note(org_id, Account(known.customer))
+            return ended
+
+    async def usage(self, org_id: str) -> tuple[Subscription, CustomerUsage]:
+        """The running subscription and what Lago counts on it now. Raises: LagoRejected `unknown_org`, `no_subscription`."""
+        running = await self.billing.subscription(org_id)
+        usage = await self.billing.lago.usage(org_id, running.external_id) if running is not None else None
+        if running is not None and usage is not None:
+            return running, usage
+        self.billing.directory.changed(org_id)
+        await self.account(org_id)
+        raise LagoRejected(NO_SUBSCRIPTION, "the org has no running subscription")
+
+    async def plan(self, plan_code: str) -> Plan:
+        """At most minutes old. Raises: LagoRejected: code `plan_not_found`."""
+        return await self.billing.plan(plan_code)
+
+    async def _found(self, org_id: str) -> Account | None:
+        _check(org_id)
+        lago = self.billing.lago
+        customer, listed, record = await asyncio.gather(
+            lago.customer(org_id), lago.subscriptions(org_id, RUNNING), self.records.get(org_id)
+        )
+        own = record.subscription_id if record is not None else ""
+        return None if customer is None else Account(customer, _chosen(listed, own))
+
+    async def _made(self, wanted: Wanted, known: Account | None) -> Account:
+        billing, org_id = self.billing, wanted.org_id
+        if known is None:
+            user_id = wanted.user_id or None
+            customer = await billing.create_customer(org_id, wanted.name, wanted.email, user_id, wanted.metadata)
+        elif _differs(wanted, known.customer):
+            customer = await billing.update_customer(org_id, wanted.name or None, wanted.email or None, wanted.metadata)
+        else:
+            customer = known.customer
+        account = Account(customer, known.subscription if known is not None else None, created=known is None)
+        if not wanted.plan_code or account.subscription is not None:
+            return account
+        try:
+            made = await billing.subscribe(
+                org_id, wanted.plan_code, wanted.billing_time, wanted.subscription_at, only_new=True
+            )
+        except LagoRejected:
+            if known is None:
+                await billing.take_back(org_id)
+            raise
+        # Its first subscription gave the customer its currency.
+        return Account(await billing.lago.customer(org_id) or customer, made, created=True)
+
+    async def _note(self, org_id: str, account: Account) -> None:
+        """Usage that waits for the subscription need not wait for Lago to be asked again.
+
+        Raises:
+            Unavailable: `contended`: others changed the record whenever Lago had answered; repeating is safe.
+        """
+        for _ in range(ROUNDS):
+            before = await self.records.get(org_id)
+            listed = await self.billing.lago.subscriptions(org_id, BEGUN)
+            found = await self._terms.periods(listed, account.customer)
+            make = partial(noted, account=account, listed=found, now_us=self._now_us())
+            if await changed_from(self.records, org_id, before, make):
+                return
+            account = await self._found(org_id) or account
+        raise Unavailable("contended", "other processes change the org's record all the time")
+
+
+def noted(known: OrgRecord, account: Account, listed: Sequence[Period], now_us: int) -> OrgRecord:
+    """The org's record with what Lago has now; pure.
+
+    Args:
+        listed: all its subscriptions that run or have ended, with their terms.
+    """
+    org = as_lago_says(known, account.customer, listed, now_us)
+    return copy(org, plan=_plan_of(account, listed) or org.plan)
+
+
+def _plan_of(account: Account, listed: Sequence[Period]) -> str | None:
+    """Of the account's subscription; as the running ones were listed after it was read, they know better."""
+    own = account.subscription
+    if own is None:
+        return None
+    running = (one for one in listed if one.terminated_at is None and one.external_id == own.external_id)
+    return next((one.plan_code for one in running), own.plan_code)
+
+
+def unknown_org() -> LagoRejected:
+    """Neither Lago nor we know the org."""
+    return LagoRejected(UNKNOWN_ORG, "there is no such org")
+
+
+def day_of(moment: str) -> date:
+    """The UTC day of a moment as Lago writes it."""
+    return date.fromisoformat(moment[:10])
+
+
+def _check(org_id: str) -> None:
+    """Raises: LagoRejected `unsafe_id` for an id that Lago or our own record would take for another thing."""
+    if is_plan(org_id):
+        raise LagoRejected("unsafe_id", "no org's id begins with plan:")
+
+
+def _running(account: Account) -> Subscription:
+    if account.subscription is None:
+        raise LagoRejected(NO_SUBSCRIPTION, "the org has no subscription")
+    return account.subscription
+
+
+def _chosen(listed: Sequence[Subscription], own: str) -> Subscription | None:
+    """The org's own where there are several; of one id what runs, before what waits."""
+    ranked = sorted(listed, key=lambda one: (one.external_id != own, one.status != "active"))
+    return ranked[0] if ranked else None
+
+
+def _differs(wanted: Wanted, customer: Customer) -> bool:
+    """Whether the customer is to be changed."""
+    pairs = ((wanted.name, customer.name), (wanted.email, customer.email))
+    noted = (wanted.metadata or {}).items()
+    return wanted.overwrite and (
+        any(asked and asked != found for asked, found in pairs)
+        or any(customer.note(key) != value for key, value in noted)
+    )
+
+
+def _told(known: Account | None) -> dict[str, Any] | None:
+    if known is None:
+        return None
+    plan = known.subscription.plan_code if known.subscription is not None else None
+    metadata = {entry.key: entry.value for entry in known.customer.metadata}
+    return {"name": known.customer.name, "email": known.customer.email, "plan_code": plan, "metadata": metadata}
+
+
+def _told_of(wanted: Wanted, known: Account | None) -> dict[str, Any]:
+    """As `_told`, once it is done."""
+    before = _told(known) or {"name": None, "email": None, "plan_code": None, "metadata": {}}
+    overwrites = known is None or wanted.overwrite
+    return {
+        "name": (overwrites and wanted.name) or before["name"],
+        "email": (overwrites and wanted.email) or before["email"],
+        "plan_code": before["plan_code"] or wanted.plan_code or None,
+        "metadata": {**before["metadata"], **(wanted.metadata or {})} if overwrites else before["metadata"],
+    }

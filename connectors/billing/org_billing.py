@@ -1,0 +1,264 @@
+"""Billing by organisation: an org is Lago's customer, with one subscription whose id it keeps for life.
+
+Every step may be repeated after any failure, and is then the same once (docs/orgs.md).
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+
+import msgspec
+import structlog
+from msgspec import UNSET
+
+from connectors.billing.lago_directory import Directory
+from connectors.billing.metered_events import MeteredEvent, Moment, UsageSink, Value, metered
+from connectors.billing.subscription_ids import SubscriptionIds
+from connectors.lago.client import LagoClient
+from connectors.lago.customers import customer_part
+from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
+from connectors.lago.invoices import Invoice
+from connectors.lago.requests import NewCustomer, NewSubscription
+from connectors.lago.responses import Customer, Plan, Subscription
+from connectors.lago.subscriptions import STATUSES
+from connectors.lago.usage import CustomerUsage
+from schemas.errors import Rejected, Unavailable
+from schemas.moments import SECOND_US, to_datetime
+from streams.core.mapping.subscription_ids import BY_MOMENT, check_template, subscription_id
+
+PREFIXES = ("org_",)
+#: Of subscriptions that bill, or will.
+RUNNING = ("active", "pending")
+#: Reason of a refusal: the org is on another plan than the one it was to begin on.
+OTHER_PLAN = "other_plan"
+#: Of a customer's metadata, whose keys Lago ends at 20 characters.
+MADE_BY, MADE_AT, KIND = "created_by_user_id", "created_at", "billing_type"
+ORGANIZATION = "organization"
+
+_log = structlog.get_logger(__name__)
+
+
+class LagoHealth(msgspec.Struct, frozen=True):
+    """Whether Lago answers; `status` is `healthy` or `unhealthy`, `version` `""` where it does not tell."""
+
+    status: str
+    api_url: str
+    version: str = ""
+
+
+class OrgBilling:
+    """The orgs of one Lago.
+
+    Args:
+        ids: where an org's subscription id is kept.
+        usage: where recorded usage goes.
+        now_us: microseconds since 1970 UTC.
+        prefixes: of the ids that are orgs'.
+        template: of a new subscription's id.
+        clock: seconds, never backwards: how long answers are kept.
+        stamp: the moment in a new subscription's id, microseconds; now by default.
+
+    Raises:
+        Rejected: `bad_template`.
+    """
+
+    def __init__(
+        self,
+        lago: LagoClient,
+        ids: SubscriptionIds,
+        usage: UsageSink,
+        *,
+        now_us: Callable[[], int],
+        prefixes: Sequence[str] = PREFIXES,
+        template: str = BY_MOMENT,
+        clock: Callable[[], float] = time.monotonic,
+        stamp: Callable[[str], Awaitable[int]] | None = None,
+    ) -> None:
+        check_template(template)
+        self.lago = lago
+        self.directory = Directory(lago, clock)
+        self._ids = ids
+        self._usage = usage
+        self._now_us = now_us
+        self._prefixes = tuple(prefixes)
+        self._template = template
+        self._stamp = stamp
+
+    async def create_customer(
+        self, org_id: str, name: str, email: str, user_id: str | None, metadata: Mapping[str, str] | None
+    ) -> Customer:
+        """The org's customer: the one that is there, unchanged, or a new one."""
+        return (await self.ensured_customer(org_id, name, email, user_id, metadata))[0]
+
+    async def ensured_customer(
+        self, org_id: str, name: str, email: str, user_id: str | None, metadata: Mapping[str, str] | None
+    ) -> tuple[Customer, bool]:
+        """As `create_customer`, and whether it is new."""
+        customer_part(org_id)
+        known = await self.lago.customer(org_id)
+        if known is not None:
+            return known, False
+        made_at = to_datetime(self._now_us()).isoformat(timespec="seconds").replace("+00:00", "Z")
+        noted = {**(metadata or {}), **({MADE_BY: user_id} if user_id else {}), MADE_AT: made_at, KIND: ORGANIZATION}
+        wanted = NewCustomer(external_id=org_id, name=name or UNSET, email=email or UNSET)
+        made = await self.lago.save_customer(wanted, noted)
+        _log.info("org_customer_created", org=org_id)
+        return made, True
+
+    async def take_back(self, org_id: str) -> None:
+        """Delete the customer that this request made, for its subscription was refused; one that has any stays."""
+        try:
+            if not await self.lago.subscriptions(org_id, STATUSES):
+                await self.lago.delete_customer(org_id)
+        except LagoIntegrationError as error:
+            _log.error("org_customer_left", org=org_id, reason=error.reason)  # Lago's words are enough
+
+    async def update_customer(
+        self, org_id: str, name: str | None, email: str | None, metadata: Mapping[str, str] | None
+    ) -> Customer:
+        """Change what is given; metadata is added to what is there. Raises: LagoRejected `unknown_customer`."""
+        if await self.lago.customer(org_id) is None:
+            raise LagoRejected("unknown_customer", "Lago has no such org")
+        wanted = NewCustomer(
+            external_id=org_id, name=UNSET if name is None else name, email=UNSET if email is None else email
+        )
+        saved = await self.lago.save_customer(wanted, metadata)
+        _log.info("org_customer_changed", org=org_id)
+        return saved
+
+    async def sign_up(
+        self, org_id: str, plan_code: str, name: str, email: str, user_id: str | None, billing_time: str
+    ) -> Subscription:
+        """Customer and subscription; what is there is kept. A plan that is unknown, or a subscription that is refused,
+        leaves no new customer behind. Raises: as `subscribe`."""
+        await self.plan(plan_code)
+        _, is_new = await self.ensured_customer(org_id, name, email, user_id, None)
+        try:
+            return await self.subscribe(org_id, plan_code, billing_time, None)
+        except LagoRejected:
+            if is_new:
+                await self.take_back(org_id)
+            raise
+
+    async def plan(self, plan_code: str) -> Plan:
+        """At most minutes old. Raises: LagoRejected: code `plan_not_found`."""
+        found = await self.directory.plan(plan_code)
+        if found is None:
+            raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
+        return found
+
+    async def subscribe(
+        self, org_id: str, plan_code: str, billing_time: str, subscription_at: str | None, *, only_new: bool = False
+    ) -> Subscription:
+        """Subscribe the org, or change its plan; see `LagoClient.create_subscription`.
+
+        Args:
+            only_new: change no plan: the org was thought to have no subscription.
+
+        Raises:
+            LagoRejected: code `plan_not_found`; `several_subscriptions`; `other_plan` where `only_new`.
+        """
+        await self.plan(plan_code)
+        wanted = NewSubscription(
+            external_customer_id=org_id,
+            external_id=await self._id_of(org_id, plan_code, only_new=only_new),
+            plan_code=plan_code,
+            billing_time=billing_time,
+            subscription_at=UNSET if subscription_at is None else subscription_at,
+        )
+        try:
+            made = await self.lago.create_subscription(wanted)
+        finally:
+            self.directory.changed(org_id)
+        _log.info("org_subscribed", org=org_id, plan=plan_code, subscription=made.external_id)
+        return made
+
+    async def subscription(self, org_id: str) -> Subscription | None:
+        """The org's active one, at most some seconds old; of several the one with the org's stored id."""
+        running = await self.directory.subscriptions(org_id)
+        own = await self._ids.recall(org_id) if len(running) > 1 else None
+        return next((one for one in running if one.external_id == own), running[0] if running else None)
+
+    async def terminate(self, org_id: str, external_id: str | None) -> Subscription | None:
+        """End it, or cancel it if it has not begun; None where it is over already.
+
+        Raises:
+            LagoRejected: `other_org`.
+        """
+        found = await self._to_end(org_id, external_id)
+        if found is None:
+            return None
+        if found.external_customer_id != org_id:
+            raise LagoRejected("other_org", "the subscription is another org's")
+        try:
+            ended = await self.lago.terminate_subscription(found.external_id, pending=found.status == "pending")
+        finally:
+            self.directory.changed(org_id)
+        _log.info("org_subscription_ended", org=org_id, subscription=found.external_id)
+        return ended
+
+    async def record(
+        self,
+        org_id: str,
+        code: str,
+        transaction_id: str,
+        properties: Mapping[str, Value] | None,
+        timestamp: Moment | None,
+        accept: Callable[[MeteredEvent], Awaitable[MeteredEvent]] | None = None,
+    ) -> MeteredEvent:
+        """Hand usage to the sink, as `accept` gives it back; see `metered`. Raises: LagoIntegrationError: it is refused, or not stored now."""
+        try:
+            event = metered(org_id, code, transaction_id, properties, timestamp, self._now_us())
+            if accept is not None:
+                event = await accept(event)
+            await self._usage.record(event)
+        except Rejected as error:
+            raise LagoRejected(error.reason, error.detail) from error
+        except Unavailable as error:
+            raise LagoUnavailable(error.reason, error.detail) from error
+        _log.debug("usage_recorded", org=org_id, code=code)
+        return event
+
+    async def invoices(self, org_id: str, limit: int) -> list[Invoice]:
+        """The org's latest, latest first, without fees."""
+        return await self.lago.invoices(org_id, most=max(1, limit))
+
+    async def usage(self, org_id: str) -> CustomerUsage | None:
+        """What Lago counts in the org's running period; None without an active subscription."""
+        running = await self.subscription(org_id)
+        return None if running is None else await self.lago.usage(org_id, running.external_id)
+
+    def is_org(self, external_id: str) -> bool:
+        """Whether the id begins as an org's does."""
+        return external_id.startswith(self._prefixes)
+
+    async def health(self) -> LagoHealth:
+        """Whether Lago answers; never raises."""
+        healthy, version = await self.lago.healthy(), ""
+        with suppress(LagoIntegrationError):
+            version = await self.lago.version()
+        return LagoHealth("healthy" if healthy else "unhealthy", self.lago.root, version)
+
+    async def _to_end(self, org_id: str, external_id: str | None) -> Subscription | None:
+        """What of this id, or else of the org's, runs or will."""
+        external_id = external_id or await self._ids.recall(org_id)
+        if external_id is None:
+            return next(iter(await self.lago.subscriptions(org_id, RUNNING)), None)
+        active = await self.lago.subscription(external_id)
+        return active if active is not None else await self.lago.subscription(external_id, "pending")
+
+    async def _id_of(self, org_id: str, plan_code: str, *, only_new: bool) -> str:
+        """The org's subscription id, stored before it is first used; one that Lago has already is adopted."""
+        listed = await self.lago.subscriptions(org_id, RUNNING)
+        others = [one.plan_code for one in listed if one.plan_code != plan_code] if only_new else []
+        if others:
+            raise LagoRejected(OTHER_PLAN, f"the org is on the plan {others[0]}: change its subscription")
+        running = {one.external_id for one in listed}
+        known = await self._ids.recall(org_id)
+        if len(running - {known}) > (known is None):
+            raise LagoRejected("several_subscriptions", "which of the org's subscriptions is meant is not known")
+        if known is not None:
+            return known
+        stamp_us = self._now_us() if self._stamp is None else await self._stamp(org_id)
+        made = subscription_id(self._template, org_id, plan_code, stamp_us // SECOND_US)
+        return await self._ids.remember(org_id, next(iter(running), made))

@@ -1,0 +1,207 @@
+"""Brings the orgs' records up to what Lago says: when a webhook names one, and every quarter of an hour for all of them.
+
+A webhook is sent three times within half a minute and then never again, so what was lost then is looked for.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from connectors.billing.plan_terms import Plans, TermsBook, period_with
+from connectors.billing.subscription_discovery import MOST_FAILURES, ROUNDS, OrgChanges, beginning_after, changed_from
+from connectors.billing.subscription_history import org_with, to_the_moment
+from connectors.lago.responses import Customer, Plan, Subscription
+from schemas.customers import CustomerRecord, OrgRecord, Period
+from schemas.errors import MeterbridgeError, Unavailable
+from schemas.moments import HOUR_US
+
+POLL_EVERY_S: Final = 900.0
+#: Whoever sends a webhook waits for 30 s; orgs that Lago is asked about at once.
+_ASK_S, _AT_ONCE = 20.0, 4
+#: Orgs that one poll brings up to date, and the pause after each; the next poll goes on.
+POLLED, _PAUSE_S = 500, 0.1
+_FIRST_S: Final = 60.0
+#: Subscriptions that ended longer ago bill nothing that could still come.
+_ENDED_US: Final = 40 * 24 * HOUR_US
+#: Of subscriptions that run, or did.
+BEGUN: Final = ("active", "terminated")
+
+_log = structlog.get_logger(__name__)
+copy = msgspec.structs.replace
+
+
+class Lago(Plans, Protocol):
+    """Lago's customers, subscriptions and plans; see `LagoClient`."""
+
+    async def subscriptions(
+        self, external_customer_id: str = "", statuses: Sequence[str] = ..., plan_code: str = ""
+    ) -> list[Subscription]: ...
+    async def customer(self, external_id: str) -> Customer | None: ...
+    async def plans(self) -> list[Plan]: ...
+
+
+class OrgTruth:
+    """The records of the orgs that are known or mapped to, or whose id is an org's.
+
+    Args:
+        customers, orgs: views of the two topics.
+        now_us: microseconds since 1970 UTC.
+        is_org: whether an id begins as an org's does.
+    """
+
+    def __init__(
+        self,
+        customers: Mapping[str, CustomerRecord],
+        orgs: Mapping[str, OrgRecord],
+        records: OrgChanges,
+        lago: Lago,
+        *,
+        now_us: Callable[[], int],
+        is_org: Callable[[str], bool] = lambda _org_id: False,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._customers = customers
+        self._orgs = orgs
+        self._records = records
+        self._lago = lago
+        self._now_us = now_us
+        self._is_org = is_org
+        self._sleep = sleep
+        self._terms = TermsBook(lago)
+        self._asking = asyncio.Semaphore(_AT_ONCE)
+        self._given_up_at = ""
+
+    async def refresh(self, org_id: str) -> bool:
+        """See `connectors.billing.lago_webhooks.Orgs`."""
+        # Usage may be recorded for an org that nobody is mapped to: only its id tells that it may be one of ours.
+        if not self._is_ours(org_id) and not self._is_org(org_id):
+            return False
+        try:
+            async with asyncio.timeout(_ASK_S) as limit:
+                await self._refreshed(org_id)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise Unavailable("timeout", "what is true of the org in Lago was not learnt in time") from None
+        return self._is_ours(org_id)
+
+    async def _refreshed(self, org_id: str) -> None:
+        """Raises: Unavailable `contended`: others changed the record whenever Lago had answered."""
+        for _ in range(ROUNDS):
+            before = self._orgs.get(org_id)
+            async with self._asking:
+                listed = await self._lago.subscriptions(org_id, BEGUN)
+                customer = await self._lago.customer(org_id)
+                found = await self._terms.periods(listed, customer)
+            make = partial(as_lago_says, customer=customer, listed=found, now_us=self._now_us())
+            if await changed_from(self._records, org_id, before, make):
+                return
+        raise Unavailable("contended", "other processes change the org's record all the time")
+
+    async def poll_every(self, seconds: float) -> None:
+        """For ever: `poll`, for the first time a minute after the start, when webhooks may have been missed."""
+        wait_s = min(seconds, _FIRST_S)
+        while True:
+            await self._sleep(wait_s)
+            wait_s = seconds
+            try:
+                if changed := await self.poll():
+                    _log.info("orgs_polled", changed=changed)
+            except MeterbridgeError as error:
+                _log.warning("orgs_not_polled", reason=error.reason, detail=error.detail)
+
+    async def poll(self) -> int:
+        """Bring up to date, at most `POLLED`, every org whose running subscriptions are others in Lago; how many were.
+
+        So are those whose plans charge another thing than is known, or than a release before this one had asked.
+
+        One that cannot be is passed over, and looked at by the next poll.
+
+        Raises:
+            MeterbridgeError: Lago does not list them, or `MOST_FAILURES` in a row could not be brought up to date.
+        """
+        running: dict[str, list[Period]] = defaultdict(list)
+        terms = self._terms.learn(await self._lago.plans())
+        for one in await self._lago.subscriptions():
+            if one.external_customer_id and one.started_at is not None:
+                running[one.external_customer_id].append(period_with(one, terms.get(one.plan_code or "")))
+        changed = failures = 0
+        now_us = self._now_us()
+        turns, self._given_up_at = beginning_after(self._given_up_at, self._orgs), ""
+        for org_id in turns:
+            org = self._orgs.get(org_id)
+            if org is not None and _differ(_running(org.periods, now_us), _running(running.get(org_id, ()), now_us)):
+                try:
+                    await self.refresh(org_id)
+                    changed, failures = changed + 1, 0
+                except MeterbridgeError as error:
+                    _log.warning("org_not_polled", org=org_id, reason=error.reason, detail=error.detail)
+                    failures += 1
+                    if failures == MOST_FAILURES:
+                        self._given_up_at = org_id
+                        raise
+                if changed == POLLED:
+                    break
+                await self._sleep(_PAUSE_S)
+        return changed
+
+    def _is_ours(self, org_id: str) -> bool:
+        return org_id in self._orgs or any(
+            version.lago_customer_id == org_id for record in self._customers.values() for version in record.versions
+        )
+
+
+def as_lago_says(org: OrgRecord, customer: Customer | None, listed: Sequence[Period], now_us: int) -> OrgRecord:
+    """The org with Lago's subscriptions, running ones and those that ended; `org` itself where nothing is new.
+
+    What ended long ago and is not in the record already stays out of it. Nothing in Lago: what ran here has ended.
+    """
+    known = {(period.external_id, period.started_at) for period in org.periods}
+    lately = [
+        period
+        for period in to_the_moment(listed)
+        if period.terminated_at is None
+        or period.terminated_at > now_us - _ENDED_US
+        or (period.external_id, period.started_at) in known
+    ]
+    running = [period for period in lately if period.terminated_at is None]
+    plan = max(running, key=lambda period: period.started_at).plan_code if running else org.plan
+    with_plan = copy(org, plan=plan or org.plan)
+    changed = org_with(with_plan, customer, lately, now_us) if lately else _without(with_plan, customer, now_us)
+    email = (customer.email if customer is not None else None) or org.email
+    return org if copy(changed, updated_at=org.updated_at, email=email) == org else copy(changed, email=email)
+
+
+def _without(org: OrgRecord, customer: Customer | None, now_us: int) -> OrgRecord:
+    """With no subscription that Lago knows."""
+    periods = tuple(
+        copy(period, terminated_at=now_us) if period.terminated_at is None and period.started_at <= now_us else period
+        for period in org.periods
+    )
+    name = (customer.name if customer is not None else None) or org.name
+    currency = (customer.currency if customer is not None else None) or org.currency
+    return copy(org, name=name, currency=currency, periods=periods)
+
+
+def _running(periods: Iterable[Period], now_us: int) -> dict[tuple[str, int, str], Period]:
+    return {
+        (period.external_id, period.started_at, period.plan_code): period
+        for period in periods
+        if period.started_at <= now_us and (period.terminated_at is None or period.terminated_at > now_us)
+    }
+
+
+def _differ(known: Mapping[tuple[str, int, str], Period], found: Mapping[tuple[str, int, str], Period]) -> bool:
+    """Others run, or on other terms; the timezone is the customer's, which no list of subscriptions tells."""
+    if known.keys() != found.keys():
+        return True
+    return any(
+        (one.interval, one.anchor, one.charged) != (known[key].interval, known[key].anchor, known[key].charged)
+        for key, one in found.items()
+        if one.charged is not None
+    )

@@ -1,0 +1,74 @@
+"""Events that Lago took and will not bill: it says so within the hour, when our receipts are written already."""
+
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from connectors.kafka.producer import Record
+from schemas.errors import Rejected
+from schemas.records import Receipt
+from streams.core.delivery.event_states import FAILED, UNBILLABLE
+
+#: Lago's reasons (docs/lago-webhooks.md); another one is told as `other`.
+REASONS: Final = ("invalid_code", "missing_aggregation_property", "missing_group_key", "invalid_filter_values")
+_BATCH: Final = 1000
+_SHOWN: Final = 5
+
+_log = structlog.get_logger(__name__)
+_encode = msgspec.json.Encoder().encode
+
+
+class States(Protocol):
+    """What is known of our events; see `ReceiptsFollower`."""
+
+    def state(self, transaction_id: str) -> str | None: ...
+
+
+class Writer(Protocol):
+    """What stores records; see `Gate`."""
+
+    async def send_all(self, records: list[Record]) -> Mapping[int, Rejected]: ...
+
+
+class LateRefusals:
+    """`connectors.billing.lago_webhooks.Refusals`.
+
+    Args:
+        topic: of the receipts.
+        told: hears a reason and how many events it was given for.
+    """
+
+    def __init__(
+        self,
+        states: States,
+        writer: Writer,
+        topic: str,
+        told: Callable[[str, int], None],
+        now_us: Callable[[], int],
+    ) -> None:
+        self._states = states
+        self._writer = writer
+        self._topic = topic
+        self._told = told
+        self._now_us = now_us
+
+    async def unbillable(self, found: Mapping[str, list[str]]) -> int:
+        """A receipt for each of our events that has not failed already; others' events are left alone."""
+        count = 0
+        for reason, ids in found.items():
+            ours = [one for one in dict.fromkeys(ids) if self._states.state(one) not in (None, FAILED)]
+            code = UNBILLABLE + (reason if reason in REASONS else "other")
+            for start in range(0, len(ours), _BATCH):
+                await self._writer.send_all([self._receipt(one, code) for one in ours[start : start + _BATCH]])
+            if ours:
+                _log.error("events_not_billed", reason=code, events=len(ours), first=ours[:_SHOWN])
+                self._told(code, len(ours))
+            count += len(ours)
+        return count
+
+    def _receipt(self, transaction_id: str, code: str) -> Record:
+        now_us = self._now_us()
+        receipt = Receipt(transaction_id, FAILED, now_us, reason=code)
+        return self._topic, transaction_id, _encode(receipt), now_us // 1000

@@ -1,0 +1,232 @@
+"""The most an org may use in a billing period: limits of its plan, of its own, and what Lago counts against them.
+
+A limit is a whole number under a name: a billable metric's code, or one of `tokens`, `requests`, `amount_cents`. The
+org's own ones stand before its plan's; a name without a limit is without bound.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Final, NamedTuple, Protocol
+from weakref import WeakValueDictionary
+
+import msgspec
+import structlog
+
+from connectors.billing.answer_cache import Cache
+from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
+from connectors.lago.responses import Subscription
+from connectors.lago.usage import CustomerUsage
+from schemas.customers import OrgRecord
+from schemas.errors import Rejected, Unavailable
+
+#: Of the usage metric's units, which are tokens; of the calls of an API; of money, in the currency's smallest unit.
+TOKENS, REQUESTS, AMOUNT_CENTS = "tokens", "requests", "amount_cents"
+#: How old Lago's count and a limit may be, in seconds.
+KEPT_S: Final = 10.0
+#: A plan's limits are the record of `billing.orgs` with this before the plan's code; no org's id begins so.
+PLAN_KEY: Final = "plan:"
+MAX_NAMES: Final = 32
+_MOST: Final = 10_000
+
+_log = structlog.get_logger(__name__)
+copy = msgspec.structs.replace
+
+
+class Limits(Protocol):
+    """Where limits are kept. Both answer `{}` where there are none. Raises: Unavailable."""
+
+    async def of_org(self, org_id: str) -> Mapping[str, int]:
+        """The org's own limits."""
+
+    async def of_plan(self, plan_code: str) -> Mapping[str, int]:
+        """The limits of everybody on the plan."""
+
+
+class FixedLimits:
+    """Limits that the service itself names; also for tests."""
+
+    def __init__(
+        self, plans: Mapping[str, Mapping[str, int]] | None = None, orgs: Mapping[str, Mapping[str, int]] | None = None
+    ) -> None:
+        self._plans = {code: checked(limits) for code, limits in (plans or {}).items()}
+        self._orgs = {org_id: checked(limits) for org_id, limits in (orgs or {}).items()}
+
+    async def of_org(self, org_id: str) -> Mapping[str, int]:
+        """See `Limits`."""
+        return self._orgs.get(org_id, {})
+
+    async def of_plan(self, plan_code: str) -> Mapping[str, int]:
+        """See `Limits`."""
+        return self._plans.get(plan_code, {})
+
+
+class Records(Protocol):
+    """The records of `billing.orgs`: read, and changed by one writer."""
+
+    async def get(self, org_id: str) -> OrgRecord | None: ...
+    async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord: ...
+
+
+class RecordLimits:
+    """Limits in `billing.orgs`: an org's in its record, a plan's in a record of its own, see `PLAN_KEY`."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    async def of_org(self, org_id: str) -> Mapping[str, int]:
+        """See `Limits`."""
+        record = await self._records.get(org_id)
+        return {} if record is None else record.limits
+
+    async def of_plan(self, plan_code: str) -> Mapping[str, int]:
+        """See `Limits`."""
+        return await self.of_org(PLAN_KEY + plan_code)
+
+    async def set_org(self, org_id: str, limits: Mapping[str, int]) -> Mapping[str, int]:
+        """All of an org's own limits; `{}` takes them away. Durable on return.
+
+        Raises:
+            Rejected: `bad_limit`.
+            Unavailable
+        """
+        wanted = checked(limits)
+        return (await self._records.change(org_id, lambda known: copy(known, limits=wanted))).limits
+
+    async def set_plan(self, plan_code: str, limits: Mapping[str, int]) -> Mapping[str, int]:
+        """All limits of a plan; see `set_org`."""
+        return await self.set_org(PLAN_KEY + plan_code, limits)
+
+
+class LimitUse(NamedTuple):
+    """How much of a limit is used in the running period; `used` None = Lago does not count it on this plan."""
+
+    limit: str
+    used: Decimal | None
+    most: int
+
+
+class UsageLimitReached(LagoRejected):
+    """Nothing is left of a limit. Its `reason` is `limit_reached`.
+
+    Attributes:
+        limit: its name.
+        used, most: of the running period.
+    """
+
+    def __init__(self, limit: str, used: Decimal, most: int) -> None:
+        super().__init__("limit_reached", f"{limit}: {used} of {most} used in this period")
+        self.limit, self.used, self.most = limit, used, most
+
+
+class Counted(Protocol):
+    """What Lago says of an org; see `OrgBilling`."""
+
+    async def subscription(self, org_id: str) -> Subscription | None: ...
+    async def usage(self, org_id: str) -> CustomerUsage | None: ...
+
+
+class UsageLimits:
+    """Limits held against what Lago counts, both at most `KEPT_S` old; for one org Lago is asked once at a time.
+
+    Args:
+        tokens_code, requests_code: metrics whose units the limits `tokens` and `requests` are about.
+        clock: seconds, never backwards.
+    """
+
+    def __init__(
+        self,
+        counted: Counted,
+        limits: Limits,
+        *,
+        tokens_code: str = "ai_usage",
+        requests_code: str = "api_call",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._counted = counted
+        self._limits = limits
+        self._codes = {TOKENS: tokens_code, REQUESTS: requests_code}
+        self._known: Cache[str, dict[str, int]] = Cache(clock, KEPT_S, _MOST)
+        self._usage: Cache[str, CustomerUsage] = Cache(clock, KEPT_S, _MOST)
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._told: set[tuple[str, str]] = set()
+
+    async def of(self, org_id: str) -> dict[str, int]:
+        """The org's limits: its plan's, and over them its own. Raises: LagoIntegrationError."""
+        async with self._asking.setdefault(org_id, asyncio.Lock()):
+            return dict(await self._known.get(org_id, lambda: self._merged(org_id)) or {})
+
+    async def check(self, org_id: str) -> tuple[LimitUse, ...]:
+        """Every limit of the org with its use, all of them with something left.
+
+        A limit that the plan has no charge for cannot be counted: it is answered with `used` None, and logged once.
+
+        Raises:
+            UsageLimitReached: the first that is used up.
+            LagoRejected: `no_active_subscription`.
+            LagoIntegrationError: nobody knows now; whether the call goes on is the caller's choice.
+        """
+        limits = await self.of(org_id)
+        async with self._asking.setdefault(org_id, asyncio.Lock()):
+            usage = await self._usage.get(org_id, lambda: self._counted.usage(org_id))
+        if usage is None:
+            raise LagoRejected("no_active_subscription", "the org has no active subscription")
+        found = tuple(LimitUse(name, used_of(usage, name, self._codes), most) for name, most in sorted(limits.items()))
+        for one in found:
+            if one.used is None:
+                self._tell(org_id, one.limit)
+            elif one.used >= one.most:
+                raise UsageLimitReached(one.limit, one.used, one.most)
+        return found
+
+    async def _merged(self, org_id: str) -> dict[str, int]:
+        running = await self._counted.subscription(org_id)
+        plan = running.plan_code if running is not None else None
+        try:
+            of_plan = await self._limits.of_plan(plan) if plan else {}
+            return {**of_plan, **await self._limits.of_org(org_id)}
+        except LagoIntegrationError:
+            raise
+        except Unavailable as error:
+            raise LagoUnavailable(error.reason, error.detail) from error
+
+    def _tell(self, org_id: str, name: str) -> None:
+        if (org_id, name) not in self._told and len(self._told) < _MOST:
+            self._told.add((org_id, name))
+            _log.warning("limit_not_counted", org=org_id, limit=name, detail="no charge of its plan is on this metric")
+
+
+def used_of(usage: CustomerUsage, name: str, codes: Mapping[str, str]) -> Decimal | None:
+    """How much of a limit is used; None where nothing that is charged counts it.
+
+    Args:
+        codes: metrics by the limits that are about their units; any other limit is its metric's code.
+    """
+    if name == AMOUNT_CENTS:
+        return Decimal(usage.amount_cents)
+    code = codes.get(name, name)
+    counts = [charge.units for charge in usage.charges_usage if charge.billable_metric.code == code]
+    try:
+        return sum((Decimal(units) for units in counts), Decimal(0)) if counts else None
+    except InvalidOperation:
+        return None
+
+
+def checked(limits: Mapping[str, int]) -> dict[str, int]:
+    """Limits as they may be kept.
+
+    Raises:
+        Rejected: `bad_limit`: an empty or long name, a number below 0, or more than `MAX_NAMES`.
+    """
+    if len(limits) > MAX_NAMES:
+        raise Rejected("bad_limit", f"more than {MAX_NAMES} limits")
+    for name, most in limits.items():
+        if not 1 <= len(name) <= 255 or not name.isprintable() or isinstance(most, bool) or not 0 <= most < 1 << 63:
+            raise Rejected("bad_limit", "a limit is a name of 1 to 255 characters and a whole number from 0")
+    return dict(limits)
+
+
+def is_plan(key: str) -> bool:
+    """Whether a key of `billing.orgs` is a plan's, not an org's."""
+    return key.startswith(PLAN_KEY)

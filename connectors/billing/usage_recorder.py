@@ -1,0 +1,62 @@
+"""Usage recorded for an org, on its way into the raw topic: durable there before anybody hears that it is taken."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from connectors.billing.metered_events import MeteredEvent
+from connectors.kafka.producer import Record
+from schemas.wire import API, ENVELOPE_VERSION, METERED, ORG, Metered
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Writer(Protocol):
+    """What stores a record; see `Gate.send_one`."""
+
+    async def send_one(self, record: Record) -> tuple[int, int]: ...
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    """RawRecord without a call."""
+
+    v: int
+    source: str
+    shape: str
+    received_at: int
+    id_kind: str
+    metered: Metered
+    call: dict[str, str] = {}
+
+
+class KafkaUsage:
+    """`connectors.billing.metered_events.UsageSink` on `litellm.usage.raw`.
+
+    The meter counts an event once however often it is stored, so an answer that got lost is no harm.
+
+    Args:
+        named: is told of every org that usage was recorded for.
+        now_us: microseconds since 1970 UTC.
+    """
+
+    def __init__(
+        self, writer: Writer, topic: str, *, now_us: Callable[[], int], named: Callable[[str], None] | None = None
+    ) -> None:
+        self._writer = writer
+        self._topic = topic
+        self._now_us = now_us
+        self._named = named
+
+    async def record(self, event: MeteredEvent) -> None:
+        """See `UsageSink`."""
+        await self._writer.send_one(record_of(event, self._topic, self._now_us()))
+        if self._named is not None:
+            self._named(event.org_id)
+
+
+def record_of(event: MeteredEvent, topic: str, now_us: int) -> Record:
+    """The event as it is stored; its key is the org, so its repeats are on one partition."""
+    metered = Metered(event.org_id, event.transaction_id, event.code, event.at_us, event.properties, event.actor)
+    value = _encode(_Envelope(ENVELOPE_VERSION, API, METERED, now_us, ORG, metered))
+    return topic, event.org_id, value, now_us // 1000

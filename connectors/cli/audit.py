@@ -1,0 +1,76 @@
+"""`meterbridge audit`: whether the audit log is what was written."""
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from connectors.access.audit_chain import Line, Tip
+from connectors.cli.base import one_sentence, say, settings_of_command
+from connectors.cli.sentences import fail
+from connectors.config.connections import deployment_of, postgres_url
+from connectors.config.settings import Settings
+from connectors.operations.audit_check import seen_in_table, table_verified, topic_verified
+from connectors.postgres.pool import Database
+
+
+def verify(head: str, *, as_json: bool) -> None:
+    """`meterbridge audit verify`."""
+    noted = _noted(head)
+    with one_sentence():
+        answer = asyncio.run(_verified(settings_of_command(), noted))
+    say(answer, as_json=as_json, table=lambda: _told(answer))
+    if answer["broken"] is not None or answer["row"] is not None:
+        raise typer.Exit(1)
+
+
+async def _verified(settings: Settings, noted: Tip | None) -> dict[str, Any]:
+    deployment = deployment_of(settings)
+    database = None if settings.postgres_url is None else Database(postgres_url(settings), size=1)
+    try:
+        seen = await seen_in_table(deployment.topics.audit, database) if database is not None else (0, {})
+        verdict, lines = await asyncio.to_thread(topic_verified, deployment.kafka, deployment.topics.audit, noted)
+        row = None
+        if database is not None:
+            row = await table_verified(database, lines, *seen, from_the_beginning=_complete(lines))
+    finally:
+        if database is not None:
+            database.terminate()
+    return {
+        "lines": verdict.lines,
+        "unchained": verdict.old,
+        "unchecked": verdict.unchecked,
+        "rows": len(seen[1]) if database is not None else None,
+        "head": f"{verdict.head.covered}:{verdict.head.chain}" if verdict.head.covered else "",
+        "broken": None if verdict.broken is None else asdict(verdict.broken),
+        "row": None if row is None else asdict(row),
+    }
+
+
+def _complete(lines: list[Line]) -> bool:
+    return not lines or lines[0].offset == 0
+
+
+def _noted(head: str) -> Tip | None:
+    if not head:
+        return None
+    covered, _, chain = head.partition(":")
+    if not covered.isdecimal() or len(chain) != 64:
+        fail("--head takes a head as `audit verify` tells it, a number, a colon and 64 hexadecimal digits.", 2)
+    return Tip("", int(covered), chain)
+
+
+def _told(answer: dict[str, Any]) -> str:
+    told = [f"{answer['lines']} lines, {answer['unchained']} of them from before there was a chain."]
+    if answer["unchecked"]:
+        told.append(f"{answer['unchecked']} at the beginning follow lines that have expired.")
+    if (broken := answer["broken"]) is not None:
+        told.append(f"{broken['kind']}: line {broken['audit_id']} at offset {broken['offset']}: {broken['detail']}.")
+    if (row := answer["row"]) is not None:
+        told.append(f"{row['kind']}: row {row['audit_id']}: {row['detail']}.")
+    elif answer["rows"] is not None:
+        told.append(f"{answer['rows']} rows say what the topic says.")
+    if answer["broken"] is None:
+        told.append(f"The chain is whole. Keep its head elsewhere: {answer['head'] or 'there is none yet'}")
+    return "\n".join(told)

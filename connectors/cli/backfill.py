@@ -1,0 +1,178 @@
+"""`meterbridge backfill`: calls that never arrived, from LiteLLM's database or from files."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import typer
+
+from connectors.cli.base import (
+    checked_delimiter,
+    duration_s,
+    moment_us,
+    one_sentence,
+    progress,
+    say,
+    settings_of_command,
+    table_of,
+)
+from connectors.cli.sentences import fail
+from connectors.cli.terminal import when_interrupted
+from connectors.config.connections import deployment_of, postgres_url, revealed
+from connectors.config.deployment import Deployment
+from connectors.config.settings import Settings
+from connectors.litellm.spend_logs import spend_logs
+from connectors.operations.audit_record import audited
+from connectors.operations.backfill import Backfill
+from connectors.operations.backfill_report import Filled, no_price_yet
+from connectors.operations.backfill_report import told as filled_as_json
+from connectors.operations.call_files import csv_rows, json_lines
+from connectors.operations.sender import Sender
+from connectors.postgres.pool import Database
+from connectors.telemetry.printable import shown
+from schemas.moments import to_datetime
+from schemas.money import plain
+
+LITELLM_DB, JSONL, CSV = "litellm-db", "jsonl", "csv"
+Elements = AsyncIterator[tuple[str, bytes]]
+Cut = Callable[[BinaryIO], Iterator[tuple[int, bytes]]]
+
+
+def backfill(
+    source: Literal["litellm-db", "jsonl", "csv"],
+    file: str | None,
+    since: str,
+    until: str,
+    overlap: str,
+    checkpoint: Path | None,
+    shape: Literal["flat", "slp", "integration"],
+    trust_log_from: str | None,
+    delimiter: str,
+    patience: str,
+    why: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """`meterbridge backfill`."""
+    with one_sentence(OSError):
+        settings = settings_of_command()
+        deployment = deployment_of(settings)
+        sender = None if dry_run else Sender(deployment.kafka)
+        trusted_us = None if trust_log_from is None else moment_us(trust_log_from)
+        database = Database(postgres_url(settings), size=1)
+        job = Backfill(deployment, database, sender, shape, duration_s(patience), trusted_us)
+        cut = json_lines if source == JSONL else partial(csv_rows, delimiter=checked_delimiter(delimiter))
+        elements = _elements(settings, source, file, cut, since, until, overlap, checkpoint)
+        keep = _keeper(checkpoint) if source == LITELLM_DB and not dry_run else None
+        with progress("calls", 0, quiet=as_json) as told:
+            target = {"source": source, **({"trust_log_from": trust_log_from} if trust_log_from else {})}
+            done = asyncio.run(_filled(deployment, job, elements, target, why, told, keep))
+    answer = {"dry_run": dry_run, **filled_as_json(done)}
+    say(answer, as_json=as_json, table=lambda: _table(answer, done, dry_run))
+    if not done.whole:
+        raise typer.Exit(1)
+
+
+async def _filled(
+    deployment: Deployment,
+    job: Backfill,
+    elements: Elements,
+    target: dict[str, str],
+    why: str,
+    told: Callable[[int], None],
+    keep: Callable[[str], None] | None,
+) -> Filled:
+    def stored(place: str, count: int) -> None:
+        told(count)
+        if keep is not None and place:
+            keep(place)
+
+    try:
+        when_interrupted(lambda: f"{job.done.read} calls were read; run it again, what was sent is known then.")
+        if job.sender is not None:
+            audited(deployment, job.sender, "backfill", target, reason=why)
+        return await job.run(elements, stored)
+    finally:
+        job.database.terminate()
+
+
+def _elements(
+    settings: Settings,
+    source: str,
+    file: str | None,
+    cut: Cut,
+    since: str,
+    until: str,
+    overlap: str,
+    checkpoint: Path | None,
+) -> Elements:
+    if source == LITELLM_DB:
+        url = settings.litellm_database_url
+        if url is None:
+            fail("LITELLM_DATABASE_URL is not set: that is where LiteLLM keeps its spend logs.", 2)
+        begin = to_datetime(moment_us(since))
+        if checkpoint is not None and checkpoint.exists():
+            last = datetime.fromisoformat(checkpoint.read_text(encoding="utf-8").strip())
+            begin = last - timedelta(seconds=duration_s(overlap))
+        return _from_database(revealed(url), begin, to_datetime(moment_us(until)))
+    if file is None:
+        fail(f"--source {source} needs --file; - is stdin.", 2)
+    return _from_file(file, cut)
+
+
+async def _from_database(url: str, since: datetime, until: datetime) -> Elements:
+    async for start, element in spend_logs(url, since, until):
+        yield start.isoformat(), element
+
+
+async def _from_file(name: str, cut: Cut) -> Elements:
+    for place, element in _cut(name, cut):
+        yield place, element
+
+
+def _cut(name: str, cut: Cut) -> Iterator[tuple[str, bytes]]:
+    with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
+        for number, element in cut(file):
+            yield f"line {number}", element
+
+
+def _keeper(path: Path | None) -> Callable[[str], None] | None:
+    if path is None:
+        return None
+
+    def keep(place: str) -> None:
+        with suppress(FileNotFoundError):
+            if datetime.fromisoformat(path.read_text(encoding="utf-8").strip()) > datetime.fromisoformat(place):
+                return
+        beside = path.with_name(path.name + ".new")
+        beside.write_text(place + "\n", encoding="utf-8")
+        beside.replace(path)
+
+    return keep
+
+
+def _table(told: dict[str, Any], done: Filled, dry_run: bool) -> Any:
+    verb = "would be sent" if dry_run else "were sent"
+    lines = [f"{told['read']} read, {told['known']} known, {told['missing']} missing ({told['usd']} USD) {verb}"]
+    if told["priced"]:
+        lines.append(f"{told['priced']} had been counted without a price ({told['priced_usd']} USD) and {verb}")
+    if done.other_calls:
+        lines.append(
+            f"{done.other_calls} are billed at another cost ({plain(done.other_usd)} USD more here); not sent:"
+        )
+        lines += [
+            f"  {one.call} of {one.customer}: billed {plain(one.billed)}, here {plain(one.told)} USD"
+            for one in done.others
+        ]
+    if done.unpriced:
+        lines.append(no_price_yet(done))
+    lines += [f"refused: {place}" for place in done.where]
+    rows = [(name, one.calls, one.tokens, plain(one.usd)) for name, one in sorted(done.missing.items())]
+    title = "\n".join(map(shown, lines))
+    return table_of(("customer", "calls", "tokens", "USD"), rows, title) if rows else title

@@ -1,0 +1,163 @@
+"""What commands share: settings, errors in one sentence, moments, tables, progress."""
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import structlog
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from connectors.cli.sentences import fail
+from connectors.cli.unreachable import with_address
+from connectors.config.misspelt_names import meant_by
+from connectors.config.settings import VARIABLES, Settings, load_settings
+from connectors.kafka.errors import kafka_sentence
+from connectors.operations.csv_table import DELIMITERS
+from connectors.telemetry.logs import configure_logging
+from connectors.telemetry.printable import shown, shown_json
+from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, TopicProblem
+from schemas.moments import SECOND_US, parse_us
+
+_AGO = re.compile(r"^(\d+)([smhd])$")
+_WIDE = 240
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def settings_of_command(*, asks_once: bool = True) -> Settings:
+    """The environment's settings, with logging as they say; names that look like ours and are none are warned about.
+
+    A command that asks Kafka once says in a sentence what went wrong: its libraries need not say it twenty times a second.
+    """
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    if asks_once:
+        for library in ("librdkafka", "aiokafka"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
+    for name in settings.unknown:
+        meant = meant_by(name, VARIABLES)
+        did_you_mean = {"did_you_mean": meant} if meant else {}
+        structlog.get_logger(__name__).warning("setting_unknown", variable=name, **did_you_mean)
+    return settings
+
+
+@contextmanager
+def one_sentence(*expected: type[Exception]) -> Iterator[None]:
+    """What goes wrong on purpose ends the command in one sentence; anything else is our bug and keeps its traceback.
+
+    So does whatever one of Kafka's libraries says about Kafka: that it is away, or that it refuses something.
+    """
+    try:
+        yield
+    except ConfigurationError as error:
+        fail(error.detail, 2)
+    except TopicProblem as error:
+        fail(error.detail, 1)
+    except MeterbridgeError as error:
+        fail(with_address(error, load_settings), 1)
+    except expected as error:
+        fail(str(error), 1)
+    except Exception as error:
+        if sentence := kafka_sentence(error, lambda: load_settings().kafka_bootstrap_servers):
+            fail(sentence, 1)
+        raise
+
+
+def checked_delimiter(sign: str) -> str:
+    """A delimiter of CSV that there is; `""` stays so."""
+    if sign and sign not in DELIMITERS:
+        fail("--delimiter takes ',', ';', '|' or tab.", 2)
+    return sign
+
+
+def chosen(only: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The names in `only`, separated by commas, in the order of `known`."""
+    names = {name.strip() for name in only.split(",")}
+    if not names <= set(known):
+        fail(f"--only takes {','.join(known)}, one or several separated by commas.", 2)
+    return tuple(name for name in known if name in names)
+
+
+def duration_s(text: str) -> int:
+    """Seconds of `90s`, `15m`, `24h` or `7d`."""
+    long = _AGO.match(text.strip())
+    if long is None:
+        fail(f"{text!r} is no duration: give a number with s, m, h or d.", 2)
+    return int(long[1]) * _UNITS[long[2]]
+
+
+def moment_us(text: str) -> int:
+    """Microseconds since 1970 UTC of ISO 8601, seconds since 1970, or how long ago: `90s`, `15m`, `24h`, `7d`."""
+    if _AGO.match(text.strip()):
+        return (int(time.time()) - duration_s(text)) * SECOND_US
+    try:
+        return parse_us(text)
+    except Rejected:
+        fail(f"{text!r} is no moment: give ISO 8601, seconds since 1970, or how long ago, like 24h.", 2)
+
+
+def moment_ms(text: str | None) -> int | None:
+    """`moment_us` in milliseconds; None stays None."""
+    return None if text is None else moment_us(text) // 1000
+
+
+def say(answer: Any, *, as_json: bool, table: Callable[[], Table | str]) -> None:
+    """The answer as one JSON object, or as people read it."""
+    if as_json:
+        typer.echo(_printable(shown_json(msgspec.json.encode(answer).decode())))
+        return
+    made = table()
+    # A pipe has no width: a table is cut for eyes, not for `grep`. Markup and emoji in a customer id are its letters.
+    width = None if sys.stdout.isatty() else _WIDE
+    console = Console(width=width, soft_wrap=True, markup=False, emoji=False, highlight=False)
+    console.print(shown(made, lines=True) if isinstance(made, str) else made)
+
+
+def _printable(text: str) -> str:
+    """JSON as the terminal can show it: what its encoding lacks is escaped as JSON does."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+    return text
+
+
+def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
+    """A plain table; numbers stand right."""
+    told = Text(shown(title, lines=True)) if title else None
+    table = Table(title=told, title_justify="left", box=None, header_style="bold")
+    for number, name in enumerate(columns):
+        right = bool(rows) and not isinstance(rows[0][number], str)
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(shown(str(cell))) for cell in row))
+    return table
+
+
+@contextmanager
+def progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar with count, rate and time left on stderr; none where nobody looks. Yields what is told of each step."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _step: None
+        return
+    columns = (TextColumn(shown(what), markup=False), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda step: bar.update(task, advance=step)
+
+
+class _Rate(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        """The latest speed, or how fast it was."""
+        return Text(f"{task.finished_speed or task.speed or 0:,.0f}/s")

@@ -1,0 +1,106 @@
+"""`meterbridge db`: the tables in Postgres."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import typer
+
+from connectors.cli.base import duration_s, moment_us, one_sentence, say, settings_of_command, table_of
+from connectors.cli.sentences import fail
+from connectors.config.connections import deployment_of, postgres_url
+from connectors.config.settings import Settings
+from connectors.operations.audit_record import audited
+from connectors.operations.sender import Sender
+from connectors.postgres.migrate import make_roles, pending
+from connectors.postgres.migrate import migrate as bring
+from connectors.postgres.prune import Pruned, prunable
+from connectors.postgres.prune import prune as forget
+from connectors.postgres.unprojected import KeptAside, unprojected_records
+from connectors.telemetry.printable import shown
+from schemas.moments import to_datetime
+from schemas.topics import RAW
+
+
+def migrate(*, check: bool, as_json: bool) -> None:
+    """`meterbridge db migrate`."""
+    with one_sentence():
+        url = postgres_url(settings_of_command())
+        found = [f"{one.version:04d}_{one.name}" for one in asyncio.run(pending(url) if check else bring(url))]
+    answer = {"applied": [] if check else found, "pending": found if check else []}
+    say(answer, as_json=as_json, table=lambda: _told(found, "pending" if check else "applied"))
+    if check and found:
+        raise typer.Exit(1)
+
+
+def roles(*, as_json: bool) -> None:
+    """`meterbridge db roles`."""
+    with one_sentence():
+        asyncio.run(make_roles(postgres_url(settings_of_command())))
+    lines = "meterbridge_projector, meterbridge_api and meterbridge_reader may do what they need. They have no password yet."
+    say(
+        {"roles": ["meterbridge_projector", "meterbridge_api", "meterbridge_reader"]},
+        as_json=as_json,
+        table=lambda: lines,
+    )
+
+
+def prune(older_than: str, why: str, *, dry_run: bool, as_json: bool) -> None:
+    """`meterbridge db prune`."""
+    age_s = duration_s(older_than)
+    with one_sentence():
+        settings = settings_of_command()
+        url, least = postgres_url(settings), _least(settings)
+        if age_s < least.total_seconds():
+            fail(f"--older-than must be at least {least.days}d: calls that young may still come again.", 2)
+        before = to_datetime(moment_us(older_than))
+        found = asyncio.run(prunable(url, before))
+        audit_id = ""
+        if not dry_run and found.total:
+            deployment = deployment_of(settings)
+            target = {"older_than": older_than, "months": ",".join(found.months)}
+            audit_id = audited(deployment, Sender(deployment.kafka), "db.prune", target, reason=why, count=found.total)
+            found = asyncio.run(forget(url, before))
+    answer = {
+        "dry_run": dry_run,
+        "audit_id": audit_id,
+        "months": found.months,
+        "kept": found.kept,
+        "rows": found.rows,
+    }
+    say(answer, as_json=as_json, table=lambda: _forgotten(found, dry_run))
+
+
+def unprojected(limit: int, *, as_json: bool) -> None:
+    """`meterbridge db unprojected`."""
+    with one_sentence():
+        found = asyncio.run(unprojected_records(postgres_url(settings_of_command()), limit))
+    heads = ("topic", "partition", "offset", "reason", "problem", "noticed")
+    answer = {"total": found.total, "records": [dict(zip(heads, row, strict=True)) for row in found.rows]}
+    say(answer, as_json=as_json, table=lambda: _kept_aside(heads, found))
+
+
+def _kept_aside(heads: tuple[str, ...], found: KeptAside) -> Any:
+    if not found.total:
+        return "Every record that was read has become a row."
+    return table_of(heads, found.rows)
+
+
+def _least(settings: Settings) -> timedelta:
+    """As long as a call may be read again from its topic, and then be looked for: a day more than both."""
+    topic = timedelta(milliseconds=int(RAW.config["retention.ms"]))
+    return topic + timedelta(hours=settings.dedupe_horizon_hours, days=1)
+
+
+def _forgotten(found: Pruned, dry_run: bool) -> Any:
+    verb = "would be forgotten" if dry_run else "forgotten"
+    rows: list[tuple[str, object, str]] = [(f"calls of {month}", count, verb) for month, count in found.months.items()]
+    rows += [(table, count, verb) for table, count in found.rows.items()]
+    rows += [(f"calls of {month}", count, "not billed yet: the month is kept") for month, count in found.kept.items()]
+    return table_of(("what", "rows", ""), rows)
+
+
+def _told(found: list[str], what: str) -> str:
+    if not found:
+        return "The tables are up to date."
+    return "\n".join(map(shown, [f"{len(found)} migrations {what}.", *found]))

@@ -1,0 +1,216 @@
+"""`meterbridge explain`: the calls behind a bill, the bill behind a call."""
+
+import asyncio
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import typer
+from rich.console import Group
+
+from connectors.cli.base import duration_s, moment_us, one_sentence, say, settings_of_command, table_of
+from connectors.cli.sentences import fail
+from connectors.config.connections import postgres_url
+from connectors.operations.explain import (
+    CallRow,
+    EventStory,
+    calls_of_customer,
+    in_question,
+    stories_of_request,
+    story_of_event,
+)
+from connectors.postgres.pool import Database
+from connectors.telemetry.printable import shown
+from schemas.moments import SECOND_US, to_datetime
+from schemas.money import ZERO, add, plain
+
+_SHOWN = 20
+
+
+def explain(
+    transaction_id: str | None,
+    request: str | None,
+    customer: str | None,
+    at: str | None,
+    usd: str | None,
+    around: str,
+    *,
+    as_json: bool,
+) -> None:
+    """`meterbridge explain`."""
+    if sum(one is not None for one in (transaction_id, request, customer)) != 1:
+        fail("give a transaction id, --request, or --customer with --at.", 2)
+    if customer is not None:
+        _why(customer, at, usd, around, as_json=as_json)
+        return
+    with one_sentence():
+        url = postgres_url(settings_of_command())
+        story, calls = asyncio.run(_asked(url, transaction_id, request))
+    if transaction_id is not None:
+        if story is None:
+            fail(f"no event {transaction_id}: it was never sealed, or is not projected yet.", 1)
+        say(_told(story), as_json=as_json, table=lambda: _proof(story))
+    else:
+        if not calls:
+            fail(f"no call {request}: it never arrived, was refused (see dlq list), or is not projected yet.", 1)
+        answer = {"calls": [{**_line(call), "event": _told(of, calls=False) if of else None} for call, of in calls]}
+        say(answer, as_json=as_json, table=lambda: _whereabouts(calls))
+    stories = [one for one in ([story] if story else [of for _, of in calls]) if one is not None]
+    if any(one.status != "held" and not one.proved for one in stories):
+        raise typer.Exit(1)
+
+
+def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json: bool) -> None:
+    if at is None:
+        fail("--customer needs --at: when the usage was.", 2)
+    amount = None if usd is None else _amount(usd)
+    middle_us, apart_us = moment_us(at), duration_s(around) * SECOND_US
+    since, until = to_datetime(middle_us - apart_us), to_datetime(middle_us + apart_us + 1)
+    with one_sentence():
+        found = asyncio.run(_of_customer(postgres_url(settings_of_command()), customer, since, until))
+    if not found:
+        fail(f"no call of {customer} ended within {around} of {at}: look wider with --around.", 1)
+    asked = found if amount is None else in_question(found, amount)
+    events = {of.last.transaction_id: _told(of.last, calls=False) for _, of in asked if of is not None}
+    answer = {
+        "calls": [{**_line(call), "event": of.last.transaction_id if of else None} for call, of in asked],
+        "events": list(events.values()),
+        "usd": plain(_sum(asked)),
+        "looked_at": len(found),
+    }
+    say(answer, as_json=as_json, table=lambda: _reasons(asked, len(found)))
+
+
+async def _of_customer(
+    url: str, customer: str, since: datetime, until: datetime
+) -> list[tuple[CallRow, EventStory | None]]:
+    database = Database(url, size=1)
+    try:
+        return await calls_of_customer(database, customer, since, until)
+    finally:
+        database.terminate()
+
+
+def _amount(usd: str) -> Decimal:
+    try:
+        amount = Decimal(usd)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite():
+        fail(f"{usd!r} is no amount of dollars.", 2)
+    return amount
+
+
+def _sum(calls: list[tuple[CallRow, EventStory | None]]) -> Decimal:
+    total = ZERO
+    for call, _ in calls:
+        total = add(total, call.usd)
+    return total
+
+
+def _reasons(asked: list[tuple[CallRow, EventStory | None]], looked_at: int) -> Any:
+    rows = [
+        (
+            f"{call.started_at:%H:%M:%S.%f} - {call.ended_at:%H:%M:%S.%f}",
+            call.request_id or call.call_id,
+            call.model,
+            call.tokens_input,
+            call.tokens_output,
+            plain(call.usd),
+            f"not billed: {call.decision}" if of is None else f"{of.last.transaction_id} ({of.last.status})",
+        )
+        for call, of in asked[:_SHOWN]
+    ]
+    title = f"{len(asked)} of {looked_at} calls, {plain(_sum(asked))} USD, by their ends (UTC)"
+    more = f"\n... and {len(asked) - _SHOWN} more; --json prints all" if len(asked) > _SHOWN else ""
+    columns = ("from - to", "call", "model", "tokens in", "tokens out", "USD", "Lago event")
+    return Group(table_of(columns, rows, title), f"`meterbridge explain <Lago event>` proves its sum.{more}")
+
+
+async def _asked(
+    url: str, transaction_id: str | None, request: str | None
+) -> tuple[EventStory | None, list[tuple[CallRow, EventStory | None]]]:
+    database = Database(url, size=1)
+    try:
+        if transaction_id is not None:
+            return await story_of_event(database, transaction_id), []
+        return None, await stories_of_request(database, request or "")
+    finally:
+        database.terminate()
+
+
+def _told(story: EventStory, *, calls: bool = True) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "transaction_id": story.transaction_id,
+        "status": story.status,
+        "external_subscription_id": story.subscription,
+        "org_id": story.org_id,
+        "amount_cents": plain(story.cents),
+        "calls": story.claimed_calls,
+        "attempts": story.attempts,
+        "reason": story.reason,
+        "sealed_at": story.sealed_at,
+        "processed_at": story.processed_at,
+        "calls_found": len(story.calls),
+        "usd_of_calls": plain(story.usd_of_calls),
+        "proved": story.proved,
+        "instead_of": story.instead_of or None,
+        "again": None if story.again is None else _told(story.again, calls=False),
+    }
+    return {**told, "lines": [_line(call) for call in story.calls]} if calls else told
+
+
+def _line(call: CallRow) -> dict[str, Any]:
+    return {
+        "call_id": call.call_id,
+        "request_id": call.request_id,
+        "identity": call.identity,
+        "decision": call.decision,
+        "customer": call.customer,
+        "model": call.model,
+        "tokens": call.tokens,
+        "tokens_input": call.tokens_input,
+        "tokens_output": call.tokens_output,
+        "usd": plain(call.usd),
+        "started_at": call.started_at,
+        "ended_at": call.ended_at,
+        "part": call.part,
+        "raw": call.place,
+    }
+
+
+def _proof(story: EventStory) -> Any:
+    shown = [
+        (call.request_id or call.call_id, call.model, call.tokens, plain(call.usd), call.place)
+        for call in story.calls[:_SHOWN]
+    ]
+    more = f"\n... and {len(story.calls) - _SHOWN} more; --json prints all" if len(story.calls) > _SHOWN else ""
+    calls = table_of(("call", "model", "tokens", "USD", "raw"), shown)
+    return Group(_headline(story), calls, _verdict(story) + more)
+
+
+def _headline(story: EventStory) -> str:
+    why = f" ({story.reason})" if story.reason else ""
+    to = f" for subscription {story.subscription} of {story.org_id}" if story.subscription else ""
+    stead = f", in the stead of {story.instead_of}" if story.instead_of else ""
+    return shown(f"{story.transaction_id}: {story.status}{why}{to}{stead}")
+
+
+def _verdict(story: EventStory) -> str:
+    found = f"{len(story.calls)} calls, {plain(story.usd_of_calls)} USD"
+    if story.status == "held":
+        return f"{found} wait."
+    if not story.adds_up:
+        return f"{found}, but {story.claimed_calls} calls and {plain(story.cents)} cents are billed: NOT proved."
+    if story.again is None:
+        return f"{found} = {plain(story.cents)} cents billed: proved."
+    instead = f"{_headline(story.again)}; {_verdict(story.again)}"
+    return f"{found} = {plain(story.cents)} cents, billed in its stead by\n{instead}"
+
+
+def _whereabouts(calls: list[tuple[CallRow, EventStory | None]]) -> Any:
+    lines = []
+    for call, story in calls:
+        where = f"not billed: {call.decision}" if story is None else f"{_headline(story)}; {_verdict(story)}"
+        lines.append(shown(f"{call.request_id or call.call_id} {call.model} {plain(call.usd)} USD -> ") + where)
+    return "\n".join(lines)

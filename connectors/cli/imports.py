@@ -1,0 +1,126 @@
+"""`meterbridge import`: mappings, customers and subscriptions out of files."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import typer
+
+from connectors.cli.account_tables import own_books
+from connectors.cli.base import checked_delimiter, one_sentence, progress, say, settings_of_command, table_of
+from connectors.cli.sentences import fail
+from connectors.cli.terminal import when_interrupted
+from connectors.config.connections import deployment_of
+from connectors.config.settings import Settings
+from connectors.operations.audit_record import audited
+from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows, columns_of
+from connectors.operations.imports import Import, Imported, Kind
+from connectors.operations.row_files import CSV, JSON, rows
+from connectors.operations.sender import Sender
+from connectors.processes.account_tables import AccountBooks
+from schemas.errors import MeterbridgeError
+
+MAPPINGS, CUSTOMERS, SUBSCRIPTIONS = "mappings", "customers", "subscriptions"
+_CHUNK = 1 << 16
+#: Rows under way together: mappings share transactions, Lago is asked by few at once.
+_AT_ONCE = {MAPPINGS: 100, CUSTOMERS: 4, SUBSCRIPTIONS: 4}
+_PATIENCE_S = 60.0
+
+
+def import_rows(
+    what: Literal["mappings", "customers", "subscriptions"],
+    file: str,
+    kind: Literal["auto", "csv", "json"],
+    delimiter: str,
+    pace: float,
+    why: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """`meterbridge import`."""
+    with one_sentence(OSError):
+        settings = settings_of_command()
+        if what != MAPPINGS and settings.lago_api_key is None:
+            fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+        wanted = (CSV if file.lower().endswith(".csv") else JSON) if kind == "auto" else kind
+        with (
+            sys.stdin.buffer if file == "-" else Path(file).open("rb") as opened,
+            progress(what, 0, quiet=as_json) as told,
+        ):
+            sign = checked_delimiter(delimiter)
+            job = _imported(settings, what, opened, wanted, sign, pace, why, told, dry_run=dry_run)
+            done, failure = asyncio.run(job)
+    answer = {"dry_run": dry_run, **done.told(), "failed": None if failure is None else failure.reason}
+    say(answer, as_json=as_json, table=lambda: _table(done, what, dry_run=dry_run))
+    if failure is not None:
+        fail(f"{failure}: run it again, what was done stays done.", 1)
+    if done.refused:
+        raise typer.Exit(1)
+
+
+async def _imported(
+    settings: Settings,
+    what: str,
+    file: BinaryIO,
+    wanted: str,
+    delimiter: str,
+    pace: float,
+    why: str,
+    told: Callable[[int], None],
+    *,
+    dry_run: bool,
+) -> tuple[Imported, MeterbridgeError | None]:
+    """What was done, and what ended it before its end, if anything did."""
+    async with own_books(settings, _AT_ONCE[what]) as books:
+        if not dry_run:
+            target = {"what": what, "file": file.name}
+            deployment = deployment_of(settings)
+            sender = Sender(deployment.kafka)
+            await asyncio.to_thread(audited, deployment, sender, f"import.{what}", target, reason=why)
+        of = _kind(books, what, dry_run=dry_run)
+        job: Import[Any] = Import(of, _AT_ONCE[what], _PATIENCE_S, told)
+        when_interrupted(lambda: f"{job.done.read} rows were read; run it again, what was done stays done.")
+        try:
+            found = rows(_chunks(file), wanted, columns_of(of.model), delimiter)
+            await job.run(found, None if what == MAPPINGS else _evenly(pace))
+        except MeterbridgeError as failure:
+            return job.done, failure
+        return job.done, None
+
+
+def _kind(books: AccountBooks, what: str, *, dry_run: bool) -> Kind[Any]:
+    if what == MAPPINGS:
+        return MappingRows(books.mappings, dry_run=dry_run)
+    of = CustomerRows if what == CUSTOMERS else SubscriptionRows
+    return of(books.lago, books.billing, dry_run=dry_run)
+
+
+def _evenly(per_second: float) -> Callable[[], Awaitable[None]]:
+    """Waits so that it returns at most so often."""
+    due = time.monotonic()
+
+    async def pace() -> None:
+        nonlocal due
+        due = max(due, time.monotonic()) + 1 / per_second
+        await asyncio.sleep(max(0.0, due - 1 / per_second - time.monotonic()))
+
+    return pace
+
+
+async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(file.read, _CHUNK):
+        yield chunk
+
+
+def _table(done: Imported, what: str, *, dry_run: bool) -> Any:
+    verb = "would be" if dry_run else "were"
+    title = (
+        f"{done.read} {what} read: {done.created} {verb} created, {done.changed} changed, "
+        f"{done.unchanged} as they are, {done.refused} refused"
+    )
+    refused = [(error["line"], error["reason"], error["detail"]) for error in done.told()["errors"]]
+    return table_of(("line", "reason", "detail"), refused, title) if refused else title

@@ -1,0 +1,154 @@
+"""`meterbridge keys`: API keys of the management API, made and ended without the API."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from connectors.access.key_store import PostgresKeys
+from connectors.access.keys import ApiKey, expiring, mint, successor
+from connectors.access.scopes import EVERYTHING, SCOPES
+from connectors.api.keys import MAX_OVERLAP_HOURS, Prefix, key_shown
+from connectors.cli.base import duration_s, one_sentence, say, settings_of_command, table_of
+from connectors.cli.sentences import fail
+from connectors.config.connections import deployment_of, postgres_url
+from connectors.config.settings import Settings
+from connectors.operations.audit_record import audited, who
+from connectors.operations.sender import Sender
+from connectors.postgres.pool import Database
+
+T = TypeVar("T")
+
+
+def create(
+    name: str,
+    scope: list[str],
+    org: list[str] | None,
+    customer_prefix: list[str] | None,
+    expires: str,
+    *,
+    as_json: bool,
+) -> None:
+    """`meterbridge keys create`."""
+    if not {EVERYTHING, *SCOPES}.issuperset(scope):
+        fail(f"--scope takes {', '.join(SCOPES)}, or {EVERYTHING}.", 2)
+    now = _now()
+    ends = now + timedelta(seconds=duration_s(expires)) if expires else None
+    key, token = mint(name, scope, org or None, who(), now, ends, _prefixes(customer_prefix))
+    with one_sentence():
+        settings = settings_of_command()
+        _with_store(settings, lambda store: _recorded(settings, "keys.create", [key], lambda: store.add(key)))
+    _say_made(key, token, as_json=as_json)
+
+
+def list_keys(*, as_json: bool) -> None:
+    """`meterbridge keys list`."""
+    with one_sentence():
+        found = _with_store(settings_of_command(), lambda store: store.all())
+    rows = [key_shown(key, _now()) for key in found]
+    say({"keys": rows}, as_json=as_json, table=lambda: _table(rows) if rows else "There are no keys.")
+
+
+def rotate(key_id: str, overlap: str, *, as_json: bool) -> None:
+    """`meterbridge keys rotate`."""
+    lives_on = timedelta(seconds=duration_s(overlap))
+    if lives_on > timedelta(hours=MAX_OVERLAP_HOURS):
+        fail(f"--overlap is {MAX_OVERLAP_HOURS}h at most.", 2)
+    now = _now()
+
+    async def replaced(store: PostgresKeys) -> tuple[ApiKey, str]:
+        old = await _existing(store, key_id)
+        if old.state(now) != "live":
+            fail("the key is revoked or expired: make a new one.", 1)
+        key, token = successor(old, who(), now)
+        ending = expiring(old, now, lives_on)
+        await _recorded(settings, "keys.rotate", [old, key], lambda: store.replace(ending, key))
+        return key, token
+
+    with one_sentence():
+        settings = settings_of_command()
+        key, token = _with_store(settings, replaced)
+    _say_made(key, token, as_json=as_json)
+
+
+def revoke(key_id: str, *, as_json: bool) -> None:
+    """`meterbridge keys revoke`."""
+
+    async def ended(store: PostgresKeys) -> ApiKey:
+        key = await _existing(store, key_id)
+        if key.revoked_at is None:
+            await _recorded(settings, "keys.revoke", [key], lambda: store.revoke(key_id, _now()))
+        return await _existing(store, key_id)
+
+    with one_sentence():
+        settings = settings_of_command()
+        row = key_shown(_with_store(settings, ended), _now())
+    say(row, as_json=as_json, table=lambda: _table([row]))
+
+
+def _prefixes(given: list[str] | None) -> list[str] | None:
+    try:
+        return None if not given else TypeAdapter(list[Prefix]).validate_python(given)
+    except ValidationError:
+        fail("--customer-prefix takes 1 to 255 characters, no control characters, no blank at its beginning.", 2)
+
+
+def _with_store(settings: Settings, do: Callable[[PostgresKeys], Awaitable[T]]) -> T:
+    async def done() -> T:
+        database = Database(postgres_url(settings), size=1)
+        try:
+            return await do(PostgresKeys(database))
+        finally:
+            database.terminate()
+
+    return asyncio.run(done())
+
+
+async def _recorded(settings: Settings, action: str, of: list[ApiKey], do: Callable[[], Awaitable[None]]) -> None:
+    """The line in the audit log first."""
+    target = {f"key_{number}": key.prefix for number, key in enumerate(of)} | {"name": of[-1].name}
+    target["scopes"] = " ".join(sorted(of[-1].scopes))
+    target |= {} if of[-1].orgs is None else {"orgs": " ".join(sorted(of[-1].orgs))}
+    target |= {} if of[-1].prefixes is None else {"customer_prefixes": " ".join(sorted(of[-1].prefixes))}
+    deployment = deployment_of(settings)
+    await asyncio.to_thread(audited, deployment, Sender(deployment.kafka), action, target, count=1)
+    await do()
+
+
+async def _existing(store: PostgresKeys, key_id: str) -> ApiKey:
+    key = await store.get(key_id)
+    if key is None:
+        fail("there is no such key.", 1)
+    return key
+
+
+def _say_made(key: ApiKey, token: str, *, as_json: bool) -> None:
+    row = key_shown(key, _now())
+    say(
+        {**row, "token": token},
+        as_json=as_json,
+        table=lambda: f"{token}\nIt is shown this once; its id is {key.key_id}.",
+    )
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    shown = ("id", "name", "state", "scopes", "orgs", "customer_prefixes", "created_by", "expires_at", "last_used_at")
+    return table_of(shown, [[_cell(row[column]) for column in shown] for row in rows])
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case list():
+            return " ".join(value)
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M}Z"
+        case _:
+            return str(value)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,165 @@
+"""`meterbridge lago`: what Lago needs before usage is billed, and usage that an end in Lago overtook."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import typer
+
+from connectors.billing.lago_setup import Report, Setup
+from connectors.billing.org_sync import OrgTruth
+from connectors.cli.account_tables import own_books
+from connectors.cli.base import one_sentence, say, settings_of_command, table_of
+from connectors.cli.sentences import fail, tell
+from connectors.config.connections import deployment_of, postgres_url, revealed
+from connectors.config.settings import Settings
+from connectors.lago.client import LagoClient, LagoRejected, lago_http
+from connectors.operations.after_end import PAGE, Ends, Lost, Told, billed_orgs, dollars_of, pages
+from connectors.operations.audit_record import audited
+from connectors.operations.overtaken import late_of, still_lost
+from connectors.operations.rebilling import Rebilling, receipts_are_read
+from connectors.operations.sender import Sender
+from connectors.postgres.pool import Database
+from connectors.telemetry.printable import shown
+from schemas.customers import OrgRecord
+from streams.core.delivery.after_end import AGAIN
+
+
+def setup(*, check: bool, as_json: bool) -> None:
+    """`meterbridge lago setup`."""
+    with one_sentence():
+        report = asyncio.run(_set_up(settings_of_command(), only_check=check))
+    if as_json:
+        told = {"right": not report.complaints, "created": report.created, "complaints": report.complaints}
+        say(told, as_json=True, table=str)
+    for complaint in report.complaints:
+        tell(complaint)
+    if not as_json:
+        typer.echo(shown(_words(report), lines=True))
+    if report.complaints:
+        raise typer.Exit(1)
+
+
+def rebill(why: str, *, also_taken: bool, also_unclear: bool, dry_run: bool, as_json: bool) -> None:
+    """`meterbridge lago rebill`."""
+    with one_sentence():
+        also = _Also(also_taken, also_unclear)
+        found = asyncio.run(_billed_again(settings_of_command(), why, also, dry_run=dry_run))
+    say([_line(one) for one in found], as_json=as_json, table=lambda: _rebilled(found, dry_run=dry_run))
+    if not all(one.able for one in found):
+        raise typer.Exit(1)
+
+
+class _Also(NamedTuple):
+    """What a person has looked at."""
+
+    taken: bool
+    unclear: bool
+
+
+async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: bool) -> list[Lost]:
+    if settings.lago_api_key is None:
+        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+    database = Database(postgres_url(settings), size=1)
+    try:
+        async with own_books(settings, 1) as books:
+            await receipts_are_read(deployment_of(settings), database)
+            tables = books.customers.table, books.orgs.table
+            truth = OrgTruth(*tables, books.org_records, books.lago, now_us=_now_us)
+            ends, known, found = Ends(books.lago), {}, []
+            for org_id in await billed_orgs(database, _now_us()):
+                try:
+                    told = await ends.of(books.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
+                    late, _ = await late_of(database, told, books.lago, _now_us(), settings.lago_event_code)
+                except LagoRejected as error:
+                    tell(f"Lago cannot be asked about org {org_id}: {error}")
+                    continue
+                if also.unclear:
+                    late = [replace(one, unclear="") for one in late]
+                if also.taken:
+                    told = told._replace(gaps=[one._replace(customer="") for one in told.gaps])
+                if lost := [*await _lost(settings, database, told), *late]:
+                    await truth.refresh(org_id)
+                    known[org_id] = told, late
+                    found += lost
+            if dry_run or not any(one.able for one in found):
+                return found
+            return await _act(settings, database, known, why)
+    finally:
+        database.terminate()
+
+
+async def _act(
+    settings: Settings, database: Database, known: Mapping[str, tuple[Told, list[Lost]]], why: str
+) -> list[Lost]:
+    """What is found now that nobody else bills again; what can be is billed."""
+    found = []
+    async with Rebilling(deployment_of(settings), database) as desk:
+        for told, late in known.values():
+            left = [*await _lost(settings, database, told), *await _still(settings, database, told, late)]
+            found += left
+            able = [one for one in left if one.able]
+            for start in range(0, len(able), PAGE):
+                page = able[start : start + PAGE]
+                await asyncio.to_thread(_audited, settings, page, why)
+                await desk.bill(page)
+    return found
+
+
+async def _lost(settings: Settings, database: Database, told: Told) -> list[Lost]:
+    listed = pages(database, told.org, told.gaps, _now_us(), settings.lago_event_code)
+    return [one async for page in listed for one in page]
+
+
+async def _still(settings: Settings, database: Database, told: Told, late: list[Lost]) -> list[Lost]:
+    return await still_lost(database, told, late, settings.lago_event_code)
+
+
+def _audited(settings: Settings, able: list[Lost], why: str) -> None:
+    target = {"events": str(len(able)), "org": able[0].org_id}
+    usd = dollars_of(able)
+    deployment = deployment_of(settings)
+    audited(deployment, Sender(deployment.kafka), "lago.rebill", target, reason=why, count=len(able), cost_usd=usd)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _line(lost: Lost) -> dict[str, Any]:
+    again = lost.instead
+    return {
+        "event": lost.event.transaction_id,
+        "org": lost.org_id,
+        "subscription": lost.subscription,
+        "cents": lost.event.precise_total_amount_cents,
+        "again_as": lost.event.transaction_id + AGAIN if lost.able else None,
+        "on": again.external_subscription_id if lost.able and again is not None else None,
+        "taken_by": lost.taken_by or None,
+        "unclear": lost.unclear or None,
+    }
+
+
+def _rebilled(found: list[Lost], *, dry_run: bool) -> Any:
+    if not found:
+        return "Nothing was posted after an end, or after its invoice."
+    title = "Would be billed again" if dry_run else "Billed again, where a subscription is named"
+    lines = [_line(one) for one in found]
+    return table_of(tuple(lines[0]), [tuple(str(value or "-") for value in line.values()) for line in lines], title)
+
+
+async def _set_up(settings: Settings, *, only_check: bool) -> Report:
+    if settings.lago_api_key is None:
+        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+    async with lago_http(settings.lago_timeout, 1) as http:
+        client = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key))
+        return await Setup(client, settings.lago_event_code, settings.lago_webhook_url, only_check=only_check).run()
+
+
+def _words(report: Report) -> str:
+    made = "\n".join([f"{len(report.created)} made.", *report.created]) if report.created else "Nothing was missing."
+    if report.complaints:
+        return made if report.created else f"{len(report.complaints)} complaints."
+    return made

@@ -1,0 +1,151 @@
+"""`meterbridge migrate-orgs`: customers that are users become customers that are organisations."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from connectors.cli.account_tables import own_books
+from connectors.cli.base import one_sentence, progress, say, settings_of_command, table_of
+from connectors.cli.sentences import fail
+from connectors.config.connections import deployment_of, postgres_url
+from connectors.config.deployment import Deployment
+from connectors.config.settings import Settings
+from connectors.operations.audit_record import audited
+from connectors.operations.org_migration import (
+    ALREADY,
+    FAILED,
+    MIGRATED,
+    MISSING,
+    SKIPPED,
+    WOULD,
+    OrgMigration,
+    Outcome,
+    plan_of,
+)
+from connectors.operations.sender import Sender
+from connectors.operations.usage_in_flight import loose_ends, settled_us
+from connectors.operations.user_orgs import UserOrg, read_file, read_query
+from connectors.processes.account_tables import now_us
+
+DRY_RUN, EXECUTE, VERIFY = "dry_run", "execute", "verify"
+
+
+def migrate_orgs(
+    mapping_file: Path | None, mapping_sql: str | None, *, execute: bool, verify: bool, as_json: bool
+) -> None:
+    """`meterbridge migrate-orgs`."""
+    if execute and verify:
+        fail("--execute or --verify, not both: run it once more to verify.", 2)
+    mode = EXECUTE if execute else VERIFY if verify else DRY_RUN
+    with one_sentence(OSError):
+        settings = settings_of_command()
+        entries = _entries(settings, mapping_file, mapping_sql)
+        with progress("customers", len(entries), quiet=as_json) as told:
+            outcomes = asyncio.run(_migrated(settings, entries, mode, told))
+    say(_told(outcomes, mode), as_json=as_json, table=lambda: _table(outcomes, mode))
+    if _wrong(outcomes, mode):
+        raise typer.Exit(1)
+
+
+def _entries(settings: Settings, file: Path | None, query: str | None) -> list[UserOrg]:
+    if (file is None) == (query is None):
+        fail("give either --mapping-file or --mapping-sql: they say which org a user belongs to.", 2)
+    if file is not None:
+        return read_file(file)
+    text = sys.stdin.read() if query == "-" else Path(query or "").read_text(encoding="utf-8")
+    return asyncio.run(read_query(postgres_url(settings), text))
+
+
+async def _migrated(
+    settings: Settings, entries: Sequence[UserOrg], mode: str, told: Callable[[int], None]
+) -> list[Outcome]:
+    clear, outcomes = plan_of(entries)
+    told(len(entries) - len(clear))
+    async with _migration(settings) as migration:
+        for entry in clear:
+            if mode == EXECUTE:
+                outcomes.append(await migration.run(entry))
+            else:
+                outcomes.append(await migration.look(entry, otherwise=WOULD if mode == DRY_RUN else MISSING))
+            told(1)
+    return outcomes
+
+
+@asynccontextmanager
+async def _migration(settings: Settings) -> AsyncIterator[OrgMigration]:
+    """The writers of the management API, in this process. Raises: TopicProblem, Unavailable."""
+    if settings.lago_api_key is None:
+        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+    deployment = deployment_of(settings)
+    async with own_books(settings, connections=2) as books:
+        yield OrgMigration(
+            books.billing,
+            books.mappings,
+            books.learner,
+            books.customers.table,
+            announce=_announcer(deployment),
+            loose=lambda: loose_ends(deployment),
+            lead_us=books.lead_us,
+            settled_us=settled_us(deployment.policy, settings.max_retries, settings.retry_delay),
+            now_us=now_us,
+        )
+
+
+def _announcer(deployment: Deployment) -> Callable[[UserOrg, Sequence[str]], Any]:
+    """Writes the audit line of one customer; the producer is made when the first is written."""
+    senders: list[Sender] = []
+
+    async def announce(entry: UserOrg, steps: Sequence[str]) -> None:
+        if not senders:
+            senders.append(Sender(deployment.kafka))
+        target = {"user": entry.user_id, "org": entry.org_id, "steps": "; ".join(steps)}
+        await asyncio.to_thread(audited, deployment, senders[0], "orgs.migrate", target, count=len(steps))
+
+    return announce
+
+
+def _wrong(outcomes: Sequence[Outcome], mode: str) -> bool:
+    """A run has failed where a customer has; a check also where one is skipped."""
+    return any(one.state in ({FAILED, MISSING, SKIPPED} if mode == VERIFY else {FAILED}) for one in outcomes)
+
+
+def _told(outcomes: Sequence[Outcome], mode: str) -> dict[str, Any]:
+    counts: dict[str, int] = {}
+    for one in outcomes:
+        counts[one.state] = counts.get(one.state, 0) + 1
+    return {
+        "mode": mode,
+        "complete": all(one.state in (ALREADY, MIGRATED) for one in outcomes),
+        "counts": counts,
+        "customers": [
+            {
+                "user_id": one.user_id,
+                "org_id": one.org_id,
+                "state": one.state,
+                "reason": one.reason,
+                "steps": one.steps,
+                "subscription": one.subscription,
+                "to_end": [{"subscription": old.external_id, "wait": old.wait} for old in one.to_end],
+            }
+            for one in outcomes
+        ],
+    }
+
+
+def _table(outcomes: Sequence[Outcome], mode: str) -> Any:
+    if not outcomes:
+        return "Nobody is to be migrated."
+    counts = ", ".join(f"{count} {state}" for state, count in _told(outcomes, mode)["counts"].items())
+    title = f"Nothing was changed: {counts}" if mode != EXECUTE else counts
+    rows = []
+    for one in outcomes:
+        waits = [f"to end: {old.external_id}, {old.wait}" for old in one.to_end if old.wait]
+        rows.append(
+            (one.user_id, one.org_id, one.state, "; ".join([*([one.reason] * bool(one.reason)), *one.steps, *waits]))
+        )
+    return table_of(("user", "org", "state", ""), rows, title)

@@ -1,0 +1,39 @@
+"""Words, options and help of `meterbridge backfill`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from connectors.cli.parsers.deferred import deferred
+from connectors.cli.parsers.options import AsJson, Delimiter, DryRun
+
+
+@deferred()
+def backfill(
+    source: Annotated[Literal["litellm-db", "jsonl", "csv"], typer.Option(help="Where the calls are read from.")],
+    file: Annotated[str | None, typer.Option(help="For jsonl and csv: the file to read; - reads stdin.")] = None,
+    since: Annotated[str, typer.Option("--from", help="For litellm-db: calls that started at or after.")] = "24h",
+    until: Annotated[str, typer.Option("--to", help="For litellm-db: calls that started before.")] = "5m",
+    overlap: Annotated[str, typer.Option(help="For litellm-db: start this long before the checkpoint.")] = "1h",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="For litellm-db: file that stores how far it has read.")
+    ] = None,
+    shape: Annotated[
+        Literal["flat", "slp", "integration"], typer.Option(help="Shape of a call whose shape cannot be detected.")
+    ] = "flat",
+    trust_log_from: Annotated[
+        str | None,
+        typer.Option(
+            help="You confirm that the usage log is complete from this moment on; only where it cannot know that itself."
+        ),
+    ] = None,
+    delimiter: Delimiter = "",
+    patience: Annotated[str, typer.Option(help="How long to wait for the meter and the projector.")] = "60s",
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bill calls that never arrived, or had no price when they were counted. Each is looked up in the usage log first, so
+    nothing is billed twice. Needs Postgres and a running meter and projector. --dry-run shows calls, tokens and amounts by
+    customer. Exit code 1 if rows were refused or are billed at another cost."""

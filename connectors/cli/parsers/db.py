@@ -1,0 +1,45 @@
+"""Words, options and help of `meterbridge db`."""
+
+from typing import Annotated
+
+import typer
+
+from connectors.cli.parsers.deferred import deferred
+from connectors.cli.parsers.options import AsJson, DryRun, group
+
+db = group("The tables in Postgres. Needs Postgres.")
+
+
+@db.command(epilog="Example: meterbridge db migrate --check && meterbridge worker --only project")
+@deferred()
+def migrate(
+    check: Annotated[bool, typer.Option(help="Change nothing; exit code 1 when migrations are pending.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create or upgrade the tables for this version. Safe to repeat, and to run in several places at once."""
+
+
+@db.command(epilog="Example: meterbridge db migrate && meterbridge db roles")
+@deferred()
+def roles(as_json: AsJson = False) -> None:
+    """Make meterbridge_projector, meterbridge_api and meterbridge_reader, who may do what they need and nothing else."""
+
+
+@db.command(epilog="Example: meterbridge db prune --older-than 90d --dry-run")
+@deferred()
+def prune(
+    older_than: Annotated[str, typer.Option(help="Delete only rows that are older, like 90d.")],
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete old calls by whole months, and old settled events, refusals and attempts. The audit log is kept."""
+
+
+@db.command(epilog="Example: meterbridge db unprojected --json")
+@deferred()
+def unprojected(
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many, the latest first.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Records that became no row: what nobody can read, and what Postgres refused. They stay in their topics."""

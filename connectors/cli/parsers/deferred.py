@@ -1,0 +1,39 @@
+"""A command's work and its libraries are imported when the command runs: all libraries together take a second to load.
+
+A parser is a function with a docstring alone, in `connectors/commands/parsers/NAME.py`. Its work is the function of the
+same name and parameters in `connectors/commands/NAME.py`.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from typing import ParamSpec
+
+P = ParamSpec("P")
+
+
+def deferred(*, reads_settings: bool = True) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Make a command of a parser.
+
+    Args:
+        reads_settings: the work begins with the settings; a wrong one ends the command before the libraries are loaded.
+    """
+
+    def command_of(parser: Callable[P, None]) -> Callable[P, None]:
+        @wraps(parser)
+        def command(*args: P.args, **kwargs: P.kwargs) -> None:
+            if reads_settings:
+                from connectors.cli.sentences import check_settings
+
+                check_settings()
+            work_of(parser)(*args, **kwargs)
+
+        return command
+
+    return command_of
+
+
+def work_of(parser: Callable[P, None]) -> Callable[P, None]:
+    """The function that does what the parser describes; its module is imported."""
+    work: Callable[P, None] = getattr(import_module(parser.__module__.replace(".parsers.", ".")), parser.__name__)
+    return work

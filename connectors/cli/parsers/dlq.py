@@ -1,0 +1,83 @@
+"""Words, options and help of `meterbridge dlq`."""
+
+from typing import Annotated
+
+import typer
+
+from connectors.cli.parsers.deferred import deferred
+from connectors.cli.parsers.options import AsJson, DryRun, group
+
+dlq = group("Dead letters: events that Lago refused, and calls that were rejected.")
+
+Reason = Annotated[str, typer.Option(help="Only letters with this reason code (docs/errors.md).")]
+Customer = Annotated[str, typer.Option(help="Only this LiteLLM customer id.")]
+Since = Annotated[str | None, typer.Option(help="Only letters since then: ISO 8601, or how long ago, like 24h.")]
+Until = Annotated[str | None, typer.Option(help="Only letters before then: ISO 8601, or how long ago.")]
+Kind = Annotated[str, typer.Option(help="Which letters: events, calls or both.")]
+One = Annotated[str, typer.Option("--letter", help="Only this letter: an id that `dlq list` printed.")]
+Accept = Annotated[str, typer.Option(help="Bill calls that were kept aside for this reason: implausible_cost.")]
+Why = Annotated[str, typer.Option("--why", help="The reason, for the audit log.")]
+_LIMIT = Annotated[int, typer.Option(min=1, help="The largest number of letters.")]
+
+
+@dlq.command("list", epilog="Example: meterbridge dlq list --reason id_conflict --since 24h")
+@deferred()
+def list_letters(
+    reason: Reason = "",
+    customer: Customer = "",
+    since: Since = None,
+    until: Until = None,
+    kind: Kind = "both",
+    limit: _LIMIT = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List the open dead letters, oldest first; the sums cover all of them."""
+
+
+@dlq.command(epilog="Example: meterbridge dlq show events/0/17")
+@deferred()
+def show(
+    letter: Annotated[str, typer.Argument(help="An id that `dlq list` printed.")], as_json: AsJson = False
+) -> None:
+    """Show one letter: its reason, how often it was tried, and its content (prompts are never stored)."""
+
+
+@dlq.command(epilog="Example: meterbridge dlq requeue --reason http_401 --why 'key renewed' --dry-run")
+@deferred()
+def requeue(
+    reason: Reason = "",
+    customer: Customer = "",
+    since: Since = None,
+    until: Until = None,
+    kind: Kind = "both",
+    letter: One = "",
+    why: Why = "",
+    trust_log_from: Annotated[
+        str | None,
+        typer.Option(
+            help="You confirm that the usage log is complete from this moment on; only where it cannot know that itself."
+        ),
+    ] = None,
+    limit: _LIMIT = 100_000,
+    accept: Accept = "",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send letters again: events to Lago, and calls to the meter if the usage log shows that they were not billed."""
+
+
+@dlq.command(epilog="Example: meterbridge dlq purge --reason bad_cost --until 30d --why 'test traffic'")
+@deferred()
+def purge(
+    reason: Reason = "",
+    customer: Customer = "",
+    since: Since = None,
+    until: Until = None,
+    kind: Kind = "both",
+    letter: One = "",
+    why: Why = "",
+    limit: _LIMIT = 100_000,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Close letters so that they are never billed. The audit log keeps the person, the reason and the amount."""

@@ -1,0 +1,44 @@
+"""Words, options and help of `meterbridge held`."""
+
+from typing import Annotated
+
+import typer
+
+from connectors.cli.parsers.deferred import deferred
+from connectors.cli.parsers.options import AsJson, DryRun, group
+
+held = group("Usage that is counted and not billed yet.")
+
+Matched = Annotated[
+    str, typer.Option(help="Ids of this form: `attack-*`. `unattributed:` only where it is written out.")
+]
+
+
+@held.command("list", epilog="Example: meterbridge held list --json")
+@deferred()
+def list_held(
+    customer: Annotated[str, typer.Option(help="Only this LiteLLM customer id.")] = "",
+    match: Matched = "",
+    as_json: AsJson = False,
+) -> None:
+    """List held usage by customer, with the reason and the amount, read from the ledgers."""
+
+
+@held.command("write-off", epilog="Example: meterbridge held write-off --customer test-user --why 'load test'")
+@deferred()
+def write_off(
+    *,
+    customer: Annotated[str, typer.Option(help="The LiteLLM customer id whose held usage is written off.")] = "",
+    match: Matched = "",
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")],
+    until: Annotated[str, typer.Option(help="Only usage that ended up to then; later usage stays held.")] = "0s",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --match: do not ask. Without, and without a terminal, nothing is done.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write off held usage, of a customer or by pattern: it is never billed. The ledgers and the audit log keep it.
+
+    By pattern the command says first how much that is, and asks.
+    """

@@ -1,0 +1,49 @@
+"""Words, options and help of `meterbridge lago`."""
+
+from typing import Annotated
+
+import typer
+
+from connectors.cli.parsers.deferred import deferred
+from connectors.cli.parsers.options import AsJson, DryRun, group
+
+lago = group("Prepare Lago, and bill again what it did not bill.")
+
+
+@lago.command(epilog="Example: LAGO_API_KEY=... meterbridge lago setup && meterbridge doctor")
+@deferred()
+def setup(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit code 1 if anything is missing or differs.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create missing metrics, plans and the webhook endpoint in Lago. Exit code 1 if an existing one differs."""
+
+
+@lago.command(epilog="Example: meterbridge lago rebill --dry-run")
+@deferred()
+def rebill(
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    also_taken: Annotated[
+        bool,
+        typer.Option(
+            "--also-taken",
+            help="Also what is on another customer's invoice, who has the subscription's id now: give that one its money back first.",
+        ),
+    ] = False,
+    also_unclear: Annotated[
+        bool,
+        typer.Option(
+            "--also-unclear",
+            help="Also what may be on the last invoice, which does not tell: look that it is not on it first.",
+        ),
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bill usage again that was sent to a subscription after its end, or after its last invoice was counted: on the
+    org's next subscription. Needs Postgres.
+
+    Exit code 1: some of it has nowhere to go yet, is on another customer's invoice, or may be on the last one (`unclear`).
+    """

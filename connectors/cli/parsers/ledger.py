@@ -1,0 +1,32 @@
+"""Words, options and help of `meterbridge ledger`."""
+
+from typing import Annotated
+
+import typer
+
+from connectors.cli.parsers.deferred import deferred
+from connectors.cli.parsers.options import AsJson, DryRun, group
+
+ledger = group("The meter's ledgers: one for each partition of the raw topic.")
+
+
+@ledger.command("init", epilog="Example: meterbridge ledger init --from earliest --why 'disk of kafka-2 lost' --yes")
+@deferred()
+def init(
+    since: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="Where to begin: earliest, latest, an offset, or a record time (ISO 8601, or how long ago, like 24h).",
+        ),
+    ],
+    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    partition: Annotated[int | None, typer.Option(min=0, help="Only this partition. Default: all.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let ledgers that halted with truncated, hole or no_ledger continue; healthy ones are not changed.
+
+    Says what is skipped. Exit code 0: done, or, without --yes, can be done; 1: nothing to do, or a ledger needs more.
+    """

@@ -1,0 +1,16 @@
+"""Words, options and help of `meterbridge serve`."""
+
+from typing import Annotated, Final
+
+import typer
+
+from connectors.cli.parsers.deferred import deferred
+
+SERVED: Final = ("webhooks", "api")
+
+
+@deferred()
+def serve(
+    only: Annotated[str, typer.Option(help="Serve only this part: webhooks or api. Default: both.")] = ",".join(SERVED),
+) -> None:
+    """Take webhooks on PORT and serve the management API on API_PORT until SIGTERM."""

@@ -1,0 +1,21 @@
+"""Words, options and help of `meterbridge worker`."""
+
+from typing import Annotated, Final
+
+import typer
+
+from connectors.cli.parsers.deferred import deferred
+
+ROLES: Final = ("meter", "sink", "retry", "project")
+
+
+@deferred()
+def worker(
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Run only these roles of {','.join(ROLES)}, one process each. Default: all; project only with Postgres."
+        ),
+    ] = None,
+) -> None:
+    """Run the workers until SIGTERM: meter makes Lago events of usage, sink and retry send them, project fills Postgres."""

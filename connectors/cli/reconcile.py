@@ -1,0 +1,133 @@
+"""`meterbridge reconcile`: does it all add up."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import typer
+
+from connectors.cli.base import moment_us, one_sentence, progress, say, settings_of_command
+from connectors.cli.sentences import fail
+from connectors.config.connections import deployment_of, postgres_url, revealed
+from connectors.config.settings import Settings
+from connectors.lago.client import LagoClient, lago_http
+from connectors.operations.backfill_report import Hour
+from connectors.operations.backfill_report import told as filled_as_json
+from connectors.operations.money_notes import unbilled_json
+from connectors.operations.reconcile import (
+    Report,
+    reconcile_lago,
+    reconcile_ledgers,
+    reconcile_litellm,
+    reconcile_tables,
+)
+from connectors.operations.unplaceable_usage import lines
+from connectors.postgres.pool import Database
+from connectors.telemetry.printable import shown
+from schemas.errors import Unavailable
+from schemas.moments import to_datetime
+from schemas.money import plain
+
+
+def reconcile(lago: bool, litellm: bool, since: str, until: str, as_json: bool) -> None:
+    """`meterbridge reconcile`."""
+    between = (to_datetime(moment_us(since)), to_datetime(moment_us(until))) if litellm else None
+    with one_sentence():
+        settings = settings_of_command()
+        with progress("reading ledgers", settings.kafka_partitions, quiet=as_json) as told:
+            report = asyncio.run(_reconciled(settings, told, lago, between))
+    say(_told(report), as_json=as_json, table=lambda: _text(report))
+    if report.complaints:
+        raise typer.Exit(1)
+
+
+async def _reconciled(
+    settings: Settings, told: Callable[[int], None], lago: bool, between: tuple[datetime, datetime] | None
+) -> Report:
+    key, litellm_url = settings.lago_api_key, settings.litellm_database_url
+    if lago and key is None:
+        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+    if between and litellm_url is None:
+        fail("LITELLM_DATABASE_URL is not set: that is where LiteLLM keeps its spend logs.", 2)
+    wanted = bool(lago or between)
+    database = Database(postgres_url(settings), size=1) if wanted or settings.postgres_url is not None else None
+    deployment = deployment_of(settings)
+    report = await reconcile_ledgers(deployment, told, database)
+    if database is None:
+        return report
+    try:
+        await _tables(database, report, wanted=wanted)
+        if lago and key is not None:
+            async with lago_http(settings.lago_timeout, 1) as http:
+                client = LagoClient(http, settings.lago_api_url, revealed(key))
+                await reconcile_lago(database, client, report, settings.lago_event_code)
+        if between and litellm_url is not None:
+            await reconcile_litellm(deployment, database, revealed(litellm_url), *between, report)
+    finally:
+        database.terminate()
+    return report
+
+
+async def _tables(database: Database, report: Report, *, wanted: bool) -> None:
+    """The ledgers prove themselves without Postgres: where it is away only the breakdown is missing."""
+    try:
+        await reconcile_tables(database, report)
+    except Unavailable as error:
+        if wanted:
+            raise
+        report.notes.append(f"why calls are not billed is not known: Postgres: {error.reason}")
+
+
+def _told(report: Report) -> dict[str, Any]:
+    return {
+        "adds_up": not report.complaints,
+        "received": report.received,
+        "billed_calls": report.billed_calls,
+        "billed_usd": plain(report.billed_usd),
+        "open_usd": plain(report.open_usd),
+        "held_usd": plain(report.held_usd),
+        "written_off_usd": plain(report.written_off_usd),
+        "parts": report.parts,
+        "subscriptions": report.subscriptions,
+        "litellm_hours": {
+            name: {
+                "known": hour.known,
+                "missing": hour.missing.calls,
+                "missing_usd": plain(hour.missing.usd),
+                **_priced(hour),
+            }
+            for name, hour in report.hours.items()
+        },
+        "misdirected": lines(report.misdirected),
+        "complaints": report.complaints,
+        "unbilled_calls": report.unbilled_calls,
+        "unbilled_usd": plain(report.unbilled_usd),
+        "rejected_calls": report.rejected_calls,
+        "duplicate_calls": report.duplicate_calls,
+        **unbilled_json(report.tables),
+        "litellm": None if report.litellm is None else filled_as_json(report.litellm),
+        "notes": report.notes,
+    }
+
+
+def _text(report: Report) -> str:
+    told = _told(report)
+    if report.complaints:
+        return "\n".join(
+            map(shown, ["It does NOT add up:", *report.complaints, *lines(report.misdirected), *report.notes])
+        )
+    compared = f"; {report.subscriptions} subscriptions agree with Lago" if report.subscriptions else ""
+    if report.hours:
+        compared += f"; {sum(hour.known for hour in report.hours.values())} calls of LiteLLM's spend logs are all here"
+    total = (
+        f"It adds up: {report.received} deliveries received, {report.billed_calls} calls and {told['billed_usd']} USD "
+        f"sealed for Lago in {report.parts} events, {told['open_usd']} USD open, {told['held_usd']} USD held, "
+        f"{told['written_off_usd']} USD written off, {report.unbilled_calls} calls NOT billed "
+        f"({told['unbilled_usd']} USD), {report.duplicate_calls} repeats, {report.rejected_calls} refused{compared}."
+    )
+    return "\n".join(map(shown, [total, *lines(report.misdirected), *report.notes]))
+
+
+def _priced(hour: Hour) -> dict[str, Any]:
+    return {"priced": hour.priced.calls, "priced_usd": plain(hour.priced.usd)}

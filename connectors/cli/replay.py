@@ -1,0 +1,60 @@
+"""`meterbridge replay`: a stretch of time once more."""
+
+from pathlib import Path
+from typing import Any
+
+from connectors.cli.base import moment_us, one_sentence, progress, say, settings_of_command, table_of
+from connectors.cli.sentences import fail
+from connectors.config.connections import deployment_of
+from connectors.operations.audit_record import audited
+from connectors.operations.replay import Contents, Replay
+from connectors.operations.sender import Sender
+from schemas.money import plain
+
+
+def replay(
+    since: str, until: str, customer: str, into: str, checkpoint: Path | None, why: str, *, dry_run: bool, as_json: bool
+) -> None:
+    """`meterbridge replay`."""
+    since_us, until_us = moment_us(since), moment_us(until)
+    if since_us >= until_us:
+        fail("--from is not before --to.", 2)
+    with one_sentence():
+        deployment = deployment_of(settings_of_command())
+        planned = Replay.planned(deployment, since_us // 1000, until_us // 1000, into, customer)
+        if dry_run:
+            with progress("reading", planned.stretch.offsets, quiet=as_json) as passed:
+                contents = planned.contents(passed)
+            say(_answer(contents), as_json=as_json, table=lambda: _table(contents))
+            return
+        sender = Sender(deployment.kafka)
+        audited(deployment, sender, "replay", planned.asked(), reason=why, count=planned.stretch.offsets)
+        with progress("replaying", planned.stretch.offsets, quiet=as_json) as passed:
+            count = planned.run(sender, checkpoint, passed)
+    answer = {"into": planned.into, "records": count}
+    say(answer, as_json=as_json, table=lambda: f"{count} records were sent into {planned.into}.")
+
+
+def _answer(contents: Contents) -> dict[str, Any]:
+    total = contents.total()
+    return {
+        "dry_run": True,
+        "calls": total.calls,
+        "tokens": total.tokens,
+        "usd": plain(total.usd),
+        "unreadable": contents.unreadable,
+        "customers": {
+            name: {"calls": one.calls, "tokens": one.tokens, "usd": plain(one.usd)}
+            for name, one in sorted(contents.customers.items())
+        },
+    }
+
+
+def _table(contents: Contents) -> Any:
+    rows: list[tuple[object, ...]] = [
+        (name, one.calls, one.tokens, plain(one.usd)) for name, one in sorted(contents.customers.items())
+    ]
+    total = contents.total()
+    rows.append(("all", total.calls, total.tokens, plain(total.usd)))
+    unread = f"; {contents.unreadable} records hold no call" if contents.unreadable else ""
+    return table_of(("customer", "calls", "tokens", "USD"), rows, f"Would be sent{unread}")

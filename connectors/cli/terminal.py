@@ -1,0 +1,80 @@
+"""What every command does before anything else: one Ctrl-C ends it, and no character of an id breaks its terminal.
+
+It is imported first, so it imports nothing that takes long.
+"""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from connectors.telemetry.printable import shown
+
+#: What a shell answers for a command that was interrupted.
+INTERRUPTED = 130
+#: They run until a signal tells them to stop, which is no failure.
+_UNTIL_TOLD = frozenset({"serve", "worker", "lago-sandbox"})
+#: They stop by themselves on a signal, and have something to finish.
+_STOP_THEMSELVES = _UNTIL_TOLD | {"demo"}
+#: A progress bar may have hidden it.
+_SHOW_CURSOR = "\x1b[?25h"
+
+_words: list[Callable[[], str]] = []
+_prepared: list[bool] = []
+
+
+def prepare(arguments: Sequence[str] | None = None) -> None:
+    """Make the process ready for a command; the second time does nothing.
+
+    Args:
+        arguments: of the command line, without the program; by default this process's.
+    """
+    if _prepared:
+        return
+    _prepared.append(True)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.excepthook = _tell_traceback
+    words = sys.argv[1:] if arguments is None else arguments
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command in _UNTIL_TOLD:
+        # Libraries take seconds to load. As the first process of a container it would not even hear the signal.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        return  # a job in the background of a shell: Ctrl-C is for another
+    if command in _STOP_THEMSELVES or not hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGINT, lambda *_: _end())  # until the command has a handler of its own
+        return
+    # Kafka's library waits for a broker in C for half a minute, where Python sees no signal: a thread of its own does.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    threading.Thread(target=_wait, name="ctrl-c", daemon=True).start()
+
+
+def when_interrupted(words: Callable[[], str]) -> None:
+    """From now on an interrupted command says how far it came."""
+    _words.append(words)
+
+
+def _tell_traceback(of: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+    """What Python would print; a customer id in an error's words cannot steer the terminal."""
+    if sys.stderr is not None:
+        sys.stderr.write(shown("".join(traceback.format_exception(of, error, at)), lines=True))
+
+
+def _wait() -> None:
+    signal.sigwait({signal.SIGINT})
+    _end()
+
+
+def _end() -> None:
+    """At once: what a command has reported as done is durable, and everything else is done again by its repeat."""
+    told = shown(" ".join(["meterbridge: interrupted.", *(words() for words in _words[-1:])]), lines=True)
+    cursor = _SHOW_CURSOR if sys.stderr is not None and sys.stderr.isatty() else ""
+    try:
+        os.write(2, f"{cursor}\n{told}\n".encode("ascii", "backslashreplace"))
+    finally:
+        os._exit(INTERRUPTED)

@@ -1,0 +1,44 @@
+"""An error about a neighbour that cannot be reached, in one sentence with the address and the setting it came from."""
+
+from collections.abc import Callable
+from typing import Final
+
+from connectors.config.addresses import bare_place, kafka_away, lago_address, postgres_address
+from connectors.config.connections import revealed
+from connectors.config.settings import Settings
+from connectors.lago.errors import LagoIntegrationError
+from schemas.errors import ConfigurationError, MeterbridgeError, Unavailable
+
+_KAFKA: Final = ("kafka_unavailable", "kafka_timeout")
+_LITELLM: Final = "litellm_db"
+_POSTGRES: Final = ("postgres_away", "postgres_slow", "postgres_denied")
+#: What LagoUnavailable says where no answer came, or the key was refused.
+_LAGO: Final = ("connect", "timeout", "no_answer")
+_REFUSED: Final = ("http_401", "http_403")
+
+
+def with_address(error: MeterbridgeError, settings: Callable[[], Settings]) -> str:
+    """The error in words, and what to change where it is about a neighbour that cannot be reached."""
+    if error.reason in _KAFKA:
+        return kafka_away(error.detail, lambda: settings().kafka_bootstrap_servers) or str(error)
+    try:
+        told = _told(error, settings())
+    except ConfigurationError:
+        told = ""
+    return f"{error}; {told}" if told else str(error)
+
+
+def _told(error: MeterbridgeError, settings: Settings) -> str:
+    if error.reason in _POSTGRES and settings.postgres_url is not None:
+        return f"asked at {postgres_address(revealed(settings.postgres_url))}"
+    if error.reason == _LITELLM and settings.litellm_database_url is not None:
+        return f"asked at LITELLM_DATABASE_URL: {bare_place(revealed(settings.litellm_database_url))}"
+    if _is_lagos(error) and error.reason in _LAGO:
+        return f"asked at {lago_address(settings.lago_api_url)}"
+    if _is_lagos(error) and error.reason in _REFUSED:
+        return f"Lago at {lago_address(settings.lago_api_url)} refuses LAGO_API_KEY"
+    return ""
+
+
+def _is_lagos(error: MeterbridgeError) -> bool:
+    return isinstance(error, LagoIntegrationError) or (isinstance(error, Unavailable) and error.reason == "connect")

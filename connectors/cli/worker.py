@@ -1,0 +1,21 @@
+"""`meterbridge worker`: the roles, a process each."""
+
+import typer
+
+from connectors.cli.base import chosen, one_sentence, settings_of_command
+from connectors.cli.parsers.worker import ROLES
+from connectors.config.settings import Settings
+from connectors.processes.worker import run_worker
+
+
+def worker(only: str | None) -> None:
+    """`meterbridge worker`."""
+    roles = chosen(only, ROLES) if only is not None else ()
+    with one_sentence():
+        settings = settings_of_command(asks_once=False)
+        raise typer.Exit(run_worker(settings, roles or roles_of(settings)))
+
+
+def roles_of(settings: Settings) -> tuple[str, ...]:
+    """The roles a deployment has: all but the projector, and that one where there is Postgres."""
+    return ROLES if settings.postgres_url is not None else ROLES[:-1]

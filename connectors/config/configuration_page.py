@@ -1,0 +1,61 @@
+"""docs/configuration.md, made from the settings: `python -m connectors.config.configuration_page` prints it."""
+
+from typing import Final
+
+from pydantic import ByteSize
+
+from connectors.config.settings import VARIABLES, Settings
+from schemas.policy import LatePolicy
+
+#: Where a chapter of docs/configuration.md begins.
+_CHAPTERS: Final = {
+    "kafka_bootstrap_servers": "Kafka",
+    "lago_api_url": "Lago and LiteLLM",
+    "webhook_secret": "Ports and trust",
+    "window_seconds": "Metering",
+    "max_retries": "Delivery",
+    "database_url": "Postgres and Redis",
+    "log_level": "Logging",
+}
+
+
+def configuration_page() -> str:
+    """docs/configuration.md: every variable with its default and meaning."""
+    lines = [
+        "# Configuration",
+        "",
+        "Everything is set by environment variables; an empty one counts as unset. A malformed value stops the start and",
+        "is named; an unknown variable that begins with `KAFKA_` or `LAGO_`, or is a letter or two from one of these, is",
+        "warned about with the name that was probably meant.",
+        "",
+        "Each may stand in a file, as platforms mount secrets: `LAGO_API_KEY_FILE=/run/secrets/lago_api_key` is `LAGO_API_KEY`. A last",
+        "line break is left out. Where both are set nothing starts.",
+        "",
+        "<!-- Written by `python -m connectors.config.configuration_page`; change connectors/config/settings.py instead. -->",
+    ]
+    for variable, name in VARIABLES.items():
+        if name in _CHAPTERS:
+            lines += ["", f"## {_CHAPTERS[name]}", "", "| variable | default | meaning |", "|---|---|---|"]
+        field = Settings.model_fields[name]
+        lines.append(f"| `{variable}` | {_shown(field.default)} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(default: object) -> str:
+    match default:
+        case None | () | "":
+            return ""
+        case bool():
+            return f"`{str(default).lower()}`"
+        case tuple():
+            return f"`{','.join(default)}`"
+        case ByteSize():
+            return f"`{default.human_readable().replace('.0', '')}`"
+        case LatePolicy():
+            return f"`{default.value}`"
+        case _:
+            return f"`{default}`"
+
+
+if __name__ == "__main__":
+    print(configuration_page(), end="")  # noqa: T201  # this is what it is for

@@ -1,0 +1,143 @@
+"""Values made of the settings, for everything that does not see them: connections, credentials, names and policies.
+
+A secret is unwrapped here and nowhere else (tests/unit/config/test_values.py). The composition and the commands make each value
+once and hand it in.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pydantic import SecretStr
+
+from connectors.config.deployment import Deployment
+from connectors.config.kafka_connection import KafkaConnection, TopicLayout
+from connectors.config.postgres_urls import DatabaseUrl, connecting
+from connectors.config.settings import VARIABLES, Settings, own_settings
+from schemas.errors import ConfigurationError, Rejected
+from schemas.topics import TopicNames
+
+_LAGO = (
+    "LAGO_API_URL",
+    "LAGO_API_KEY",
+    "LAGO_TIMEOUT",
+    "LAGO_EVENT_CODE",
+    "ORG_ID_PREFIXES",
+    "SUBSCRIPTION_ID_TEMPLATE",
+)
+_KAFKA = ("KAFKA_", "TOPIC_PREFIX", "WEBHOOK_TIMEOUT")
+
+
+def revealed(secret: SecretStr | None) -> str:
+    """The secret itself; `""` where there is none."""
+    return "" if secret is None else secret.get_secret_value()
+
+
+def all_revealed(secrets: Iterable[SecretStr]) -> list[str]:
+    """Several secrets, in their order."""
+    return [secret.get_secret_value() for secret in secrets]
+
+
+def kafka_connection(settings: Settings) -> KafkaConnection:
+    """How Kafka is reached. `Settings` refuses a SASL protocol without a user name and a password."""
+    return KafkaConnection(
+        settings.kafka_bootstrap_servers,
+        settings.kafka_security_protocol,
+        settings.kafka_sasl_mechanism,
+        settings.kafka_sasl_username or "",
+        revealed(settings.kafka_sasl_password),
+        str(settings.kafka_ssl_cafile or ""),
+    )
+
+
+def topic_layout(settings: Settings) -> TopicLayout:
+    """How the topics are to be."""
+    return TopicLayout(settings.topic_prefix, settings.kafka_partitions, settings.kafka_replication_factor)
+
+
+def deployment_of(settings: Settings) -> Deployment:
+    """What operations must know."""
+    return Deployment(
+        kafka_connection(settings),
+        settings.topic_prefix,
+        TopicNames.with_prefix(settings.topic_prefix),
+        settings.kafka_partitions,
+        settings.meter_policy(),
+        settings.customer_id_fields,
+        settings.kept_tag_prefixes,
+        settings.kept_metadata,
+    )
+
+
+def postgres_url(settings: Settings) -> DatabaseUrl:
+    """Where Postgres is, for asyncpg.
+
+    Raises:
+        ConfigurationError: the deployment has none, or what it has is no URL.
+    """
+    url = settings.postgres_url
+    if url is None:
+        raise ConfigurationError("DATABASE_URL", "DATABASE_URL or POSTGRES_HOST must be set: this needs Postgres")
+    try:
+        connecting(url.get_secret_value())
+    except Rejected as error:
+        raise ConfigurationError("DATABASE_URL", f"DATABASE_URL {error.detail}") from None
+    return DatabaseUrl(url.get_secret_value())
+
+
+def environment_of_others() -> dict[str, str]:
+    """This process's environment without our own variables, for a program that is started with all of them set anew."""
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
+
+
+@dataclass(frozen=True, slots=True)
+class LagoAccess:
+    """What org billing needs that speaks to Lago alone.
+
+    Fields:
+        key: `""` = there is none.
+        timeout_s: of one request.
+        prefixes, template: see `OrgBilling`.
+    """
+
+    url: str
+    key: str = field(repr=False)
+    timeout_s: float
+    event_code: str
+    prefixes: tuple[str, ...]
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageKafka:
+    """Where another program's usage is recorded; `answer_within_s`: how long Kafka may take."""
+
+    connection: KafkaConnection
+    layout: TopicLayout
+    answer_within_s: float
+
+
+def lago_of_environment() -> LagoAccess:
+    """By the environment as it is now, in a process of another program. Raises: ConfigurationError."""
+    settings = own_settings(_LAGO)
+    return LagoAccess(
+        settings.lago_api_url,
+        revealed(settings.lago_api_key),
+        settings.lago_timeout,
+        settings.lago_event_code,
+        settings.org_id_prefixes,
+        settings.subscription_id_template,
+    )
+
+
+def org_prefixes_of_environment() -> tuple[str, ...]:
+    """`ORG_ID_PREFIXES`, as `lago_of_environment`. Raises: ConfigurationError."""
+    return own_settings(("ORG_ID_PREFIXES",)).org_id_prefixes
+
+
+def usage_kafka_of_environment() -> UsageKafka | None:
+    """As `lago_of_environment`; None = the environment names no Kafka. Raises: ConfigurationError."""
+    settings = own_settings(_KAFKA)
+    if "kafka_bootstrap_servers" not in settings.model_fields_set:
+        return None
+    return UsageKafka(kafka_connection(settings), topic_layout(settings), settings.webhook_timeout)

@@ -1,0 +1,370 @@
+"""Every environment variable there is, read once at the start; nothing else reads the environment.
+
+`load_settings()` gives a frozen `Settings`, or one ConfigurationError that names every malformed
+variable. An empty variable counts as unset. No message ever holds a value: what is malformed may be
+a secret in the wrong place. docs/configuration.md is made of it (connectors/config/configuration_page.py).
+"""
+
+import os
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import quote
+
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from connectors.config.misspelt_names import unknown_names
+from connectors.config.secret_files import with_files
+from connectors.config.types import (
+    BillOrSkip,
+    Dollars,
+    HttpUrl,
+    Issuer,
+    Listed,
+    Lower,
+    MaybeSeconds,
+    Name,
+    Networks,
+    PodName,
+    Port,
+    PostgresUrl,
+    Prefix,
+    Seconds,
+    Secrets,
+    Servers,
+    SubscriptionIdTemplate,
+    Upper,
+    WindowSeconds,
+    out_of,
+)
+from schemas.errors import ConfigurationError
+from schemas.moments import HOUR_US, SECOND_US
+from schemas.policy import LatePolicy, MeterPolicy
+from schemas.usage import GROUP_FIELDS
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+
+
+class Settings(BaseModel):
+    """What the operator chose. The variable of a field is its name in capitals; durations are seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+    kafka_bootstrap_servers: Servers = Field(
+        "localhost:9092", description="Kafka's brokers, `host:port`, several separated by commas."
+    )
+    kafka_partitions: int = Field(
+        12, ge=1, le=1000, description="Partitions of the raw topic and its peers. Fixed for life once topics exist."
+    )
+    kafka_replication_factor: int = Field(
+        1, ge=1, le=9, description="Copies of every topic; 3 in production (then `min.insync.replicas` is 2)."
+    )
+    kafka_security_protocol: Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Upper] = Field(
+        "PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`."
+    )
+    kafka_sasl_mechanism: Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Upper] = Field(
+        "PLAIN", description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`."
+    )
+    kafka_sasl_username: str | None = Field(None, description="Needed by the two SASL protocols.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="Needed by the two SASL protocols.")
+    kafka_ssl_cafile: FilePath | None = Field(
+        None, description="PEM file of the authority that signed the brokers' certificates; unset = the system's."
+    )
+    topic_prefix: Prefix = Field(
+        "", description="Precedes every topic, consumer group and transactional id, e.g. `billing.`."
+    )
+    deployment_name: Name = Field(
+        "meterbridge",
+        description="First part of every Lago transaction id. Two deployments that bill into one Lago need two names.",
+    )
+
+    pod_name: PodName | None = Field(
+        None,
+        description="A worker's name that outlives its restarts, e.g. a StatefulSet's pod name by the downward API: one "
+        "that is back within 15 s keeps its partitions, and no other worker is disturbed; what it left waits as long. "
+        "No two running workers may share it. Unset = partitions move at once whenever a worker stops.",
+    )
+
+    lago_api_url: HttpUrl = Field("http://localhost:3000", description="Lago's API, without `/api/v1`.")
+    lago_api_key: SecretStr | None = Field(None, description="Lago's API key.")
+    lago_timeout: Seconds = Field(30, description="One request to Lago, in seconds.")
+    lago_event_code: str = Field(
+        "ai_usage", min_length=1, max_length=255, description="Code of the billable metric that usage is billed by."
+    )
+    lago_clickhouse_dedup: bool = Field(
+        False,
+        description="Lago keeps events in ClickHouse *and* its deduplication is on: an event of unknown fate may be "
+        "sent again without asking.",
+    )
+    lago_webhook_url: HttpUrl | None = Field(
+        None, description="Where Lago is to send its webhooks, for `meterbridge lago setup`; unset = nowhere."
+    )
+    lago_webhook_secret: Secrets = Field(
+        (),
+        description="The HMAC key that Lago shows under Developers, Webhooks; several, separated by commas, while one is "
+        "rotated. Unset = its webhooks are refused.",
+    )
+    org_id_prefixes: Annotated[tuple[str, ...], Field(min_length=1), Listed] = Field(
+        ("org_",), description="How the ids of orgs begin, separated by commas; other customers of Lago's are users."
+    )
+    subscription_id_template: SubscriptionIdTemplate = Field(
+        "{org_id}_{plan_code}_{timestamp}",
+        description="Ids of new subscriptions, made once for an org: of `{org_id}`, `{plan_code}` and `{timestamp}`; "
+        "`sub_{org_id}` is the same wherever it is made.",
+    )
+    auto_subscribe: bool = Field(
+        False,
+        description="Subscribe an org to its mapping's `billing_plan` as soon as somebody is mapped to it and it never had "
+        "a subscription; else its usage is held until somebody subscribes it.",
+    )
+    map_by_identity: bool = Field(
+        False, description="Let a LiteLLM customer whose id is a customer of Lago's pay for itself (docs/mapping.md)."
+    )
+    litellm_api_url: HttpUrl = Field("http://localhost:4000", description="LiteLLM's proxy.")
+    litellm_database_url: PostgresUrl | None = Field(
+        None, description="LiteLLM's own Postgres as a URL, for `meterbridge backfill --source litellm-db`."
+    )
+    litellm_master_key: SecretStr | None = Field(
+        None, description="LiteLLM's master key; it is also the bearer token of the management endpoints."
+    )
+
+    webhook_secret: Secrets = Field(
+        (), description="HMAC-SHA256 secrets of signed webhooks; several, separated by commas, while one is rotated."
+    )
+    webhook_token: Secrets = Field(
+        (), description="Bearer tokens of senders that cannot sign; several, separated by commas."
+    )
+    webhook_tolerance: Seconds = Field(
+        300, description="How far from this server's clock the time in a signature may be, in seconds."
+    )
+    webhook_timestamp_required: bool = Field(
+        False,
+        description="Refuse signatures of the body alone (`sha256=...`): they never expire, so a recorded post can be "
+        "repeated after `DEDUPE_HORIZON_HOURS` and is billed again. `1` in deploy/.env.example.",
+    )
+    webhook_allowed_ips: Networks = Field(
+        (), description="Addresses and networks that may post webhooks, separated by commas; empty = all."
+    )
+    trusted_proxies: Networks = Field(
+        (), description="Addresses and networks of our own proxies: only they are believed in `X-Forwarded-For`."
+    )
+    webhook_rate_limit: float = Field(
+        2000,
+        ge=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="Requests a second that each token or signing secret may post, as many at once; above it the answer is "
+        "503 ([why 2000](ingress.md#how-much)). 0 = any.",
+    )
+    allow_unsigned: bool = Field(
+        False,
+        description="Accept webhooks from anybody, where no secret and no token is set: for trying out, or "
+        "behind a proxy that authenticates.",
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` in a container.")
+    port: Port = Field(8080, description="Port of the webhooks; 0 = any free one.")
+    api_port: Port | None = Field(
+        None, description="Port of the management API; unset = `PORT`, or 3002 where the API runs alone."
+    )
+    api_rate_limit: float = Field(
+        500,
+        ge=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="Requests a second that each key or user may make of the management API, as many at once; above it the "
+        "answer is 429. 0 = any.",
+    )
+    oidc_issuer: Issuer | None = Field(
+        None,
+        description="`iss` of users' tokens, exactly as they have it; unset = users are not let in (docs/access.md).",
+    )
+    oidc_audience: Annotated[tuple[str, ...], Listed] = Field(
+        (), description="`aud` of users' tokens, one of several separated by commas; needed by `OIDC_ISSUER`."
+    )
+    oidc_jwks_url: HttpUrl | None = Field(
+        None, description="Where the issuer's keys are; unset = as `<issuer>/.well-known/openid-configuration` says."
+    )
+    oidc_scopes_claim: str = Field(
+        "scope", min_length=1, description="Claim with a user's scopes; `a.b` is b within a."
+    )
+    oidc_orgs_claim: str = Field("orgs", min_length=1, description="Claim with the ids of a user's orgs.")
+    oidc_grant_days: int = Field(30, ge=1, le=3650, description="Days that an API key lives at most which a user made.")
+    metrics_port: Port = Field(9090, description="Port of the Prometheus metrics.")
+    webhook_timeout: Seconds = Field(30, description="One whole inbound request, in seconds.")
+    max_body_bytes: Annotated[ByteSize, Field(ge=1024)] = Field(
+        ByteSize(64 << 20), description="Largest request body, in bytes or as `64MiB`; past it the answer is 413."
+    )
+    spool_path: Path | None = Field(
+        None, description="File on a persistent volume that keeps calls while Kafka is away; unset = 503 meanwhile."
+    )
+    spool_max_bytes: Annotated[ByteSize, Field(ge=1 << 20)] = Field(
+        ByteSize(1 << 30),
+        description="Largest size of that file, in bytes or as `1GiB`; when it is full the answer is 503.",
+    )
+
+    window_seconds: WindowSeconds = Field(
+        60, description="Length of a window; must divide a day. 0 = one Lago event a call."
+    )
+    grace_seconds: MaybeSeconds = Field(5, description="How long after its end a window waits for late calls.")
+    window_group_by: Annotated[tuple[str, ...], Listed, out_of(GROUP_FIELDS)] = Field(
+        (), description=f"Fields that split windows further, separated by commas: `{'`, `'.join(GROUP_FIELDS)}`."
+    )
+    dedupe_horizon_hours: int = Field(
+        24, ge=2, le=240, description="How long a repeated call is recognised; older ones are never billed directly."
+    )
+    mapping_lead_seconds: MaybeSeconds = Field(
+        5, description="A changed mapping applies this much later, so that every worker knows it in time."
+    )
+    held_in_memory: int = Field(
+        10_000,
+        ge=100,
+        description="Held windows of a partition that stay in memory, 1.1 kB each; more go to disk, and the metric "
+        "`meterbridge_held_over_bound` is 1.",
+    )
+    late_policy: Annotated[LatePolicy, Lower] = Field(
+        LatePolicy.SHIFT,
+        description="Usage before its subscription's start, or in a billing period that is invoiced: `shift` it to the "
+        "first moment that is billed, or `hold` it.",
+    )
+    cost_decimals: int = Field(12, ge=6, le=13, description="Places of a dollar that a call's cost is rounded to.")
+    cache_hit_policy: BillOrSkip = Field("skip", description="Answers from LiteLLM's cache: `bill` or `skip`.")
+    byok_policy: BillOrSkip = Field("bill", description="Calls paid with the caller's own key: `bill` or `skip`.")
+    client_oauth_policy: BillOrSkip = Field(
+        "skip", description="Calls on the caller's own subscription: `bill` or `skip`."
+    )
+    silent_experiment_policy: BillOrSkip = Field("skip", description="LiteLLM's silent experiments: `bill` or `skip`.")
+    max_usd_per_call: Dollars = Field(
+        Decimal(1000),
+        description="A call that costs more dollars is kept aside until somebody accepts it ([ADR 0016](adr/0016-what-a-call-is.md)).",
+    )
+    max_usd_per_token: Dollars = Field(
+        Decimal(10),
+        description="The same, for each of its tokens; the dearest model asks 0.0006 (`o1-pro`, LiteLLM 1.110.2).",
+    )
+    customer_id_fields: Annotated[tuple[str, ...], Field(min_length=1), Listed, out_of(CUSTOMER_ID_FIELDS)] = Field(
+        CUSTOMER_ID_FIELDS, description="Where a call's customer id is looked for; the first one present wins."
+    )
+    kept_tag_prefixes: Annotated[tuple[str, ...], Listed] = Field(
+        (), description="Request tags that begin so are kept, for `enriched`; separated by commas, empty = none."
+    )
+    kept_metadata: Annotated[tuple[str, ...], Listed] = Field(
+        (), description="Names of `spend_logs_metadata` and of key and team metadata that are kept; empty = none."
+    )
+
+    max_retries: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="Attempts in the retry topic, each up to three posts, before an event is a dead letter.",
+    )
+    retry_delay: float = Field(
+        60,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds before the first retry; each further one waits twice as long, an hour at most.",
+    )
+    batch_size: int = Field(
+        100, ge=1, le=100, description="Events in one request to Lago, which refuses more than 100."
+    )
+    worker_concurrency: int = Field(4, ge=1, le=64, description="Requests to Lago in flight, for each worker process.")
+
+    database_url: PostgresUrl | None = Field(None, description="Postgres as a URL; wins over `POSTGRES_*`.")
+    postgres_host: str | None = Field(None, description="Postgres' host; unset, and no `DATABASE_URL` = no Postgres.")
+    postgres_port: Annotated[int, Field(ge=1, le=65_535)] = Field(5432, description="Postgres' port.")
+    postgres_user: str = Field("meterbridge", description="Postgres' user.")
+    postgres_password: SecretStr | None = Field(None, description="Postgres' password.")
+    postgres_db: str = Field("meterbridge", description="Postgres' database.")
+    redis_url: SecretStr | None = Field(None, description="LiteLLM's Redis; only its health is watched.")
+
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Upper] = Field(
+        "INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`."
+    )
+    log_format: Annotated[Literal["json", "console"], Lower] = Field(
+        "json", description="`json`: one object a line; `console`: for people."
+    )
+
+    #: Variables that look like ours and are none: to be warned about.
+    unknown: tuple[str, ...] = Field((), exclude=True)
+
+    @field_validator("kafka_sasl_username", "kafka_sasl_password")
+    @classmethod
+    def _sasl_is_complete(cls, value: str | SecretStr | None, info: ValidationInfo) -> str | SecretStr | None:
+        protocol = info.data.get("kafka_security_protocol", "")
+        if value is None and protocol.startswith("SASL"):
+            raise ValueError(f"is needed by KAFKA_SECURITY_PROTOCOL={protocol}")
+        return value
+
+    @field_validator("oidc_audience")
+    @classmethod
+    def _tokens_are_for_us(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not value and info.data.get("oidc_issuer"):
+            raise ValueError("is needed by OIDC_ISSUER: tokens for others would be taken")
+        return value
+
+    @property
+    def postgres_url(self) -> SecretStr | None:
+        """Where Postgres is, as a URL for asyncpg; None = the deployment has none."""
+        if self.database_url or not self.postgres_host:
+            return self.database_url
+        password = f":{quote(self.postgres_password.get_secret_value(), safe='')}" if self.postgres_password else ""
+        account = quote(self.postgres_user, safe="") + password
+        return SecretStr(f"postgresql://{account}@{self.postgres_host}:{self.postgres_port}/{quote(self.postgres_db)}")
+
+    def meter_policy(self) -> MeterPolicy:
+        """The choices that decide what is billed, as the meter wants them."""
+        return MeterPolicy(
+            deployment=self.deployment_name,
+            window_us=self.window_seconds * SECOND_US,
+            grace_us=round(self.grace_seconds * SECOND_US),
+            horizon_us=self.dedupe_horizon_hours * HOUR_US,
+            group_by=self.window_group_by,
+            cost_decimals=self.cost_decimals,
+            bill_cache_hits=self.cache_hit_policy == "bill",
+            bill_byok=self.byok_policy == "bill",
+            bill_own_subscriptions=self.client_oauth_policy == "bill",
+            bill_silent_experiments=self.silent_experiment_policy == "bill",
+            max_usd_per_call=self.max_usd_per_call,
+            max_usd_per_token=self.max_usd_per_token,
+            late_policy=self.late_policy,
+            event_code=self.lago_event_code,
+        )
+
+
+#: Every variable and the field it sets.
+VARIABLES: Final = {name.upper(): name for name in Settings.model_fields if name != "unknown"}
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environ`, by default this process's environment, and from the files that it names.
+
+    Raises:
+        ConfigurationError: `reason` is the malformed variable's name, several joined by commas.
+    """
+    environ = with_files(os.environ if environ is None else environ, VARIABLES)
+    given = {name: environ[variable].strip() for variable, name in VARIABLES.items() if environ.get(variable)}
+    unknown = unknown_names(environ, VARIABLES)
+    try:
+        return Settings.model_validate({**{name: text for name, text in given.items() if text}, "unknown": unknown})
+    except ValidationError as invalid:
+        complaints: dict[str, str] = {}
+        for error in invalid.errors(include_input=False, include_url=False, include_context=False):
+            variable = str(error["loc"][0]).upper()
+            complaints.setdefault(variable, error["msg"].removeprefix("Value error, ").removeprefix("Input "))
+        sentences = "; ".join(f"{variable} {message}" for variable, message in complaints.items())
+        raise ConfigurationError(", ".join(complaints), sentences) from None
+
+
+def own_settings(beginnings: tuple[str, ...]) -> Settings:
+    """As `load_settings`, of the variables that begin so: in another program's process the others are that program's."""
+    return load_settings({name: value for name, value in os.environ.items() if name.startswith(beginnings)})

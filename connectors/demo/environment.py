@@ -1,0 +1,155 @@
+"""Everything the demo runs on: a broker, a Lago, and all roles of the product as processes of their own."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from connectors.demo.broker import embedded_broker
+from connectors.demo.lago import METRIC, DemoLago
+from connectors.demo.processes import Processes, free_ports, without_proxies
+from connectors.demo.sample_orgs import Org, orgs_of
+from connectors.demo.scraper import Gauges
+from schemas.errors import ConfigurationError, Unavailable
+
+PARTITIONS: Final = 4
+#: Short enough that money moves while somebody watches; production's defaults are in docs/configuration.md.
+_WINDOWS: Final = {"WINDOW_SECONDS": "5", "GRACE_SECONDS": "1", "RETRY_DELAY": "1"}
+_ROLES: Final = ("meter", "sink", "retry")
+_UP_S = 60.0
+#: A request of the demo's own, and how long one is repeated that is answered "not now".
+_ANSWER_S, _PATIENCE_S, _AGAIN_S = 10.0, 20.0, 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where the play takes place.
+
+    Fields:
+        kafka: the broker's `host:port`.
+        lago_url: of the sandbox, or of the Lago that was asked for.
+        ingress, api: clients that know the address and the token.
+    """
+
+    orgs: tuple[Org, ...]
+    kafka: str
+    lago_url: str
+    lago: DemoLago
+    gauges: Gauges
+    processes: Processes
+    ingress: httpx.AsyncClient
+    api: httpx.AsyncClient
+
+    async def map(self, customer: str) -> None:
+        """Tell who pays for a customer, as an operator would. Raises: Unavailable."""
+        org = next(org for org in self.orgs if customer in org.customers)
+        body = {"litellm_customer_id": customer, "lago_customer_id": org.id, "lago_organization_id": "demo"}
+
+        async def mapped() -> bool:
+            self.processes.check()
+            answer = await self.api.post("/customers/mapping", json=body)
+            return answer.is_success
+
+        await _until(mapped, _PATIENCE_S, f"{customer} cannot be mapped")
+
+
+@asynccontextmanager
+async def built_stage(
+    folder: Path, environ: Mapping[str, str], lago_url: str | None, lago_key: str
+) -> AsyncIterator[Stage]:
+    """Everything up and Lago prepared; all of it gone afterwards, but for the logs in `folder`.
+
+    Args:
+        environ: what the processes inherit, without a setting of ours: the demo sets all of them itself.
+        lago_url: a Lago to bill into, with `lago_key`; None = the sandbox, started here.
+
+    Raises:
+        MeterbridgeError: something does not come up.
+    """
+    run = secrets.token_hex(4)
+    sandbox_port, port, *metrics = free_ports(2 + len(_ROLES))
+    url, key = _lago_of(lago_url, lago_key, sandbox_port)
+    token, master_key = secrets.token_hex(16), secrets.token_hex(16)
+    here = f"http://127.0.0.1:{port}"
+    async with AsyncExitStack() as stack:
+        kafka = stack.enter_context(embedded_broker(PARTITIONS))
+        given = {
+            **(without_proxies(environ) if lago_url is None else environ),
+            **_WINDOWS,
+            "TMPDIR": str(folder),
+            "KAFKA_BOOTSTRAP_SERVERS": kafka,
+            "KAFKA_PARTITIONS": str(PARTITIONS),
+            "DEPLOYMENT_NAME": f"demo-{run}",
+            "LAGO_API_URL": url,
+            "LAGO_API_KEY": key,
+            "LAGO_EVENT_CODE": METRIC,
+            "LITELLM_MASTER_KEY": master_key,
+            "WEBHOOK_TOKEN": token,
+            "HOST": "127.0.0.1",
+            "PORT": str(port),
+        }
+        processes = Processes(folder, given)
+        stack.callback(processes.stop)
+        if lago_url is None:
+            processes.start("lago-sandbox", "lago-sandbox", "--port", str(sandbox_port))
+        processes.start("serve", "serve", METRICS_PORT="0")
+        processes.start("worker", "worker", "--only", ",".join(_ROLES), METRICS_PORT=str(metrics[0]))
+
+        async def client(base_url: str, bearer: str = "", *, loopback: bool = True) -> httpx.AsyncClient:
+            headers = {"Authorization": f"Bearer {bearer}"}
+            return await stack.enter_async_context(
+                httpx.AsyncClient(base_url=base_url, headers=headers, timeout=_ANSWER_S, trust_env=not loopback)
+            )
+
+        ingress, lago_http = await client(here, token), await client(url, key, loopback=lago_url is None)
+        pages = [f"{here}/health/metrics", *(f"http://127.0.0.1:{number}/metrics" for number in metrics)]
+        stage = Stage(
+            orgs_of(run),
+            kafka,
+            url,
+            DemoLago(lago_http, sandbox=lago_url is None),
+            Gauges(ingress, pages),
+            processes,
+            ingress,
+            await client(here, master_key),
+        )
+        await _until(lambda: _up(stage, lago_http), _UP_S, "not everything came up")
+        await stage.lago.prepare(stage.orgs)
+        yield stage
+
+
+def _lago_of(lago_url: str | None, lago_key: str, sandbox_port: int) -> tuple[str, str]:
+    """Lago's address and API key. Raises: ConfigurationError."""
+    if lago_url is None:
+        return f"http://127.0.0.1:{sandbox_port}", "sandbox"
+    if not lago_key:
+        raise ConfigurationError("LAGO_API_KEY", "LAGO_API_KEY is needed to bill into a Lago of your own")
+    return lago_url.rstrip("/").removesuffix("/api/v1"), lago_key
+
+
+async def _up(stage: Stage, lago: httpx.AsyncClient) -> bool:
+    stage.processes.check()
+    reading = await stage.gauges.read()
+    if reading.ledgers < PARTITIONS or reading.processes <= len(_ROLES):
+        return False
+    return (await stage.ingress.get("/health/ready")).is_success and (await lago.get("/health")).is_success
+
+
+async def _until(probe: Callable[[], Awaitable[Any]], limit_s: float, otherwise: str) -> None:
+    """Return once `probe` says yes; a connection that fails is a no. Raises: Unavailable."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            if await probe():
+                return
+        except httpx.RequestError:
+            pass
+        if time.monotonic() > deadline:
+            raise Unavailable("demo_not_up", f"{otherwise} within {limit_s:.0f} s")
+        await asyncio.sleep(_AGAIN_S)

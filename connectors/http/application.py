@@ -1,0 +1,17 @@
+"""How routes become an application."""
+
+from collections.abc import Iterable, Sequence
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from connectors.http.content_encoding import PACKED
+from connectors.http.middleware import Door
+
+
+def create_app(door: Door, *routes: Iterable[web.RouteDef], watching: Sequence[Middleware] = ()) -> web.Application:
+    """An application of all `routes` behind `door`, and within it `watching`."""
+    app = web.Application(handler_args=PACKED, middlewares=[door.passing, *watching])
+    for some in routes:
+        app.add_routes(some)
+    return app

@@ -1,0 +1,171 @@
+"""A request's body is read in bounded memory: one body has a limit, all of them together another."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar, TypeVarTuple
+
+from aiohttp import web
+
+from connectors.http.content_encoding import Unpacker
+from connectors.http.problem import CLOSES, Problem, try_again
+
+_OVERLOAD_RETRY_S = 1
+#: More than this is unpacked beside the event loop: a kilobyte may become a megabyte.
+_WORTH_A_THREAD = 4 << 10
+#: More than this is hashed beside it.
+_HASH_WORTH_A_THREAD = 1 << 20
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+
+class Intake:
+    """Reads bodies and counts the bytes of those that are not answered yet.
+
+    Strangers, who prove by the body itself that they may send it, have half of the room, and of that only what has
+    really arrived: else a few who announce much and send nothing would leave none for others. What is unpacked and hashed
+    for them is done in one thread, one after the other, and nothing that was unpacked is kept before its sender is known.
+
+    Args:
+        max_body_bytes: of one body, after any Content-Encoding is undone.
+        max_bytes_in_flight: of all bodies being read or stored.
+    """
+
+    def __init__(self, max_body_bytes: int, max_bytes_in_flight: int) -> None:
+        self._max_body = max_body_bytes
+        self._max_in_flight = max_bytes_in_flight
+        self._strangers = 0
+        self._beside: Executor = ThreadPoolExecutor(1, "strangers")
+        self.bytes_in_flight = 0
+
+    async def read(
+        self,
+        request: web.Request,
+        *,
+        stranger: bool = False,
+        prove: Callable[[bytes | Iterable[bytes]], None] | None = None,
+    ) -> bytes:
+        """The whole body; it counts as in flight until `release(body)`.
+
+        Args:
+            stranger: the sender is not known yet; until the body is there it counts among theirs.
+            prove: returns where the body, unpacked, proves who sends it, and raises where it does not. It gets the body or pieces, and
+                may be called in a thread. The sender is a stranger until then.
+
+        Raises:
+            Problem: 413 too large (known from Content-Length before reading), 415 unknown encoding,
+                400 undecodable, 503 too much in flight; and what `prove` raises.
+        """
+        stranger = stranger or prove is not None
+        encoding = request.headers.get("Content-Encoding")
+        unpacker = Unpacker(encoding) if encoding else None
+        held = size = 0
+        announced = request.content_length or 0
+        chunks: list[bytes] = []
+        content = request.content
+        try:
+            if stranger:
+                self._check(announced)
+            else:
+                held += self._hold(0, announced)
+            while not content.at_eof():
+                chunk = await content.readany()
+                size += len(chunk)
+                if size > held:
+                    held += self._hold(held, size, stranger=stranger)
+                chunks.append(chunk)
+            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            if prove is not None:
+                if unpacker is None and len(body) < _HASH_WORTH_A_THREAD:
+                    prove(body)
+                else:
+                    await self._prove_beside(prove, encoding or "", body)
+                self._strangers -= held
+                stranger = False
+            if unpacker is not None and not unpacker.is_plain:
+                chunks, unpacked = [], 0
+                async for piece in _unpacked(unpacker, body, self._beside if stranger else None):
+                    unpacked += len(piece)
+                    self._check(unpacked)
+                    if size + unpacked > held:
+                        held += self._hold(held, size + unpacked, stranger=stranger, limited=False)
+                    chunks.append(piece)
+                body = b"".join(chunks)
+                self._give_back(held - unpacked, stranger=stranger)
+                held = unpacked
+        except web.RequestPayloadError as error:
+            self.bytes_in_flight -= held
+            raise Problem(400, "bad_encoding", "the body is not what its headers say", CLOSES) from error
+        except BaseException:
+            self.bytes_in_flight -= held
+            raise
+        finally:
+            if stranger:
+                self._strangers -= held
+        return body
+
+    async def beside(self, do: Callable[[*Args], T], *args: *Args) -> T:
+        """`do(*args)` for a stranger, in the thread that all of them share."""
+        return await asyncio.get_running_loop().run_in_executor(self._beside, partial(do, *args))
+
+    async def _prove_beside(self, prove: Callable[[bytes | Iterable[bytes]], None], encoding: str, body: bytes) -> None:
+        unpacker = Unpacker(encoding)
+        await self.beside(prove, body if unpacker.is_plain else self._pieces_for_proof(unpacker, body))
+
+    def _pieces_for_proof(self, unpacker: Unpacker, body: bytes) -> Iterator[bytes]:
+        unpacked = 0
+        for piece in unpacker.pieces(body):
+            unpacked += len(piece)
+            self._check(unpacked)
+            yield piece
+        unpacker.end()
+
+    def release(self, body: bytes) -> None:
+        """`body` is answered."""
+        self.bytes_in_flight -= len(body)
+
+    def _check(self, needed: int) -> None:
+        if needed > self._max_body:
+            raise Problem(413, "body_too_large", f"a body may have {self._max_body} bytes")
+
+    def _give_back(self, count: int, *, stranger: bool) -> None:
+        self.bytes_in_flight -= count
+        if stranger:
+            self._strangers -= count
+
+    def _hold(self, held: int, needed: int, *, stranger: bool = False, limited: bool = True) -> int:
+        """Reserve what `needed` bytes take beyond `held`; returns how many bytes that were.
+
+        Args:
+            limited: `needed` is one body, packed or not, and not both together.
+        """
+        if limited:
+            self._check(needed)
+        more = max(0, needed - held)
+        full = stranger and self._strangers + more > self._max_in_flight // 2
+        if full or self.bytes_in_flight + more > self._max_in_flight:
+            raise try_again("overloaded", "too much is being stored at once", _OVERLOAD_RETRY_S)
+        self.bytes_in_flight += more
+        if stranger:
+            self._strangers += more
+        return more
+
+
+async def _unpacked(unpacker: Unpacker, body: bytes, beside: Executor | None) -> AsyncIterator[bytes]:
+    """What the body holds, piece by piece; a large one is unpacked in a thread. Raises: Problem 400.
+
+    Args:
+        beside: where the threads are; None = those of the loop.
+    """
+    pieces = unpacker.pieces(body)
+    loop = asyncio.get_running_loop()
+    in_a_thread = len(body) > _WORTH_A_THREAD
+    while (piece := await loop.run_in_executor(beside, _next, pieces) if in_a_thread else _next(pieces)) is not None:
+        yield piece
+    unpacker.end()
+
+
+def _next(pieces: Iterator[bytes]) -> bytes | None:
+    return next(pieces, None)

@@ -1,0 +1,66 @@
+"""What an answer that is read again says of itself: the poll of a background response has no other stable name.
+
+LiteLLM's proxy encrypts the id of a response anew for every poll, unless `disable_responses_id_security` is set
+(litellm/proxy/hooks/responses_id_security.py, 1.108 on). What stays is in `response`: when the provider made it, and the id
+of its first part of output. Both are kept as one hash; nothing else of `response` is.
+"""
+
+from hashlib import sha256
+
+import msgspec
+
+from connectors.ingest.body_splitter import Element
+from schemas.decoding import UNDECODABLE
+from streams.core.metering.json_budget import Budget
+from streams.core.metering.tolerant_reader import loose_json
+
+_LENGTH = 32
+
+
+class _Part(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
+class _Answer(msgspec.Struct, gc=False):
+    created_at: float | int | None = None
+    output: list[_Part] | None = None
+
+
+class _Read(msgspec.Struct, gc=False):
+    response: _Answer | None = None
+
+
+_read = msgspec.json.Decoder(_Read).decode
+
+
+def answer_id_of(element: Element) -> str:
+    """32 hex digits that are equal in all reads of one finished answer; `""` where the element does not hold it."""
+    try:
+        answer = _read(element).response
+    except UNDECODABLE:
+        answer = _loosely(element)
+    if answer is None or answer.created_at is None:
+        return ""
+    part = next((part.id for part in answer.output or () if part.id), "")
+    if not part:  # two of one second would be one
+        return ""
+    return sha256(f"{int(answer.created_at)}|{part}".encode("utf-8", "surrogatepass")).hexdigest()[:_LENGTH]
+
+
+def _loosely(element: Element) -> _Answer | None:
+    """Of JSON as Python's senders write it: a `NaN` in another member does not change what the answer is."""
+    if not Budget().takes(bytes(memoryview(element))):
+        return None
+    try:
+        tree = loose_json(bytes(memoryview(element)).decode("utf-8", "replace"))
+        response = tree["response"]
+        parts = [_Part(part["id"]) for part in response.get("output") or () if isinstance(part.get("id"), str)]
+        return _Answer(float(response["created_at"]), parts)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def with_answer_id(text: bytes, element: Element) -> bytes:
+    """The stored JSON of a call, with `answer_id` where the element holds one."""
+    found = answer_id_of(element)
+    return b'%b,"answer_id":"%b"}' % (text[:-1], found.encode()) if found else text

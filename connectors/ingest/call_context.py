@@ -1,0 +1,222 @@
+"""What is kept of a call for later questions (schemas/context.py), by allow-lists: names, numbers and hosts, never texts."""
+
+from collections.abc import Iterator
+from re import compile as re_compile
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from schemas.context import MAX_TAGS, MAX_TEXT
+from schemas.decoding import UNDECODABLE
+from schemas.errors import Rejected
+from schemas.moments import parse_us
+from schemas.wire import CONTEXT_METADATA, COSTS, Call, CallMetadata, StoredCosts, stored_call
+from streams.core.metering.tolerant_reader import NumberText, clean
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.decode
+_HOST = re_compile(r"[a-z0-9.:-]{1,253}")
+#: Longer is no list of names.
+_MAX_BYTES = 64 << 10
+_MAX_HOSTS = 1024
+#: Costs, first token, model, API base, and what deployments ask for beside them.
+Taken = tuple[Any, float | int | str | None, str | None, str | None, dict[str, Raw] | None] | None
+#: A first token that comes later than this is a wrong clock.
+_MAX_WAIT_US = 86_400 * 1_000_000
+
+
+class Kept:
+    """What a deployment keeps beside the fixed fields.
+
+    Args:
+        tag_prefixes: `KEPT_TAG_PREFIXES`; of request tags only those that begin so.
+        metadata: `KEPT_METADATA`; names in `spend_logs_metadata` and in the metadata of key and team.
+    """
+
+    def __init__(self, tag_prefixes: tuple[str, ...] = (), metadata: tuple[str, ...] = ()) -> None:
+        self._prefixes = tuple(prefix for prefix in tag_prefixes if prefix)
+        self._names = frozenset(metadata)
+        self._hosts: dict[str, bytes] = {}
+        self.read = msgspec.json.Decoder(stored_call(tags=bool(self._prefixes), metadata=bool(self._names))).decode
+        self._tags_field = ("request_tags",) if self._prefixes else ()
+        self._inner = CONTEXT_METADATA if self._names else ()
+        self._asks_for_more = bool(self._prefixes or self._names)
+
+    def take(self, stored: Any) -> Taken:
+        """What the context is made of, out of what `read` gave: it is not stored as it came."""
+        costs, first = stored.cost_breakdown, stored.completionStartTime
+        model, base = stored.model_id, stored.api_base
+        more = self._more_of(stored) if self._asks_for_more else None
+        if costs is UNSET and first is UNSET and model is UNSET and base is UNSET:
+            return None if more is None else (None, None, None, None, more)
+        stored.cost_breakdown = stored.completionStartTime = stored.model_id = stored.api_base = UNSET
+        return costs or None, first or None, model or None, base or None, more
+
+    def of_tree(self, tree: dict[str, Any]) -> Taken:
+        """The same out of a tree of `loose_json`; what is odd is left out."""
+        first, model, base = (tree.get(name) for name in ("completionStartTime", "model_id", "api_base"))
+        more: dict[str, Raw] = {}
+        metadata = tree.get("metadata")
+        for members, names in ((tree, self._tags_field), (metadata if isinstance(metadata, dict) else {}, self._inner)):
+            for name in names:
+                if (written := _written(members.get(name))) is not None:
+                    more[name] = Raw(written)
+        return (
+            _costs_of(tree.get("cost_breakdown")),
+            str(first) if isinstance(first, str) else None,
+            clean(str(model)) if isinstance(model, str) else None,
+            clean(str(base)) if isinstance(base, str) else None,
+            more or None,
+        )
+
+    def context(self, taken: Taken, call: Call) -> bytes | None:
+        """JSON of a `CallContext`; None where there is nothing."""
+        parts: list[bytes] = []
+        if taken is not None:
+            costs, first, model, base, more = taken
+            if costs is not None and len(numbers := _encode(costs)) > len(b"{}"):
+                parts.append(b'"cost_breakdown":' + numbers)
+            if first is not None and (wait := _wait(first, call.startTime)):
+                parts.append(b'"time_to_first_token":' + wait)
+            if model is not None and len(model) <= MAX_TEXT:
+                parts.append(b'"model_id":' + _encode(model))
+            if base is not None and (host := self._hosts.get(base) or self._host(base)):
+                parts.append(host)
+            if more is not None:
+                parts += self._told(more)
+        if call.metadata is not None and (created := _created(call.metadata)):
+            parts.append(b'"cache_creation_input_tokens":%d' % created)
+        return b"{%b}" % b",".join(parts) if parts else None
+
+    def _more_of(self, stored: Any) -> dict[str, Raw] | None:
+        taken: dict[str, Raw] = {}
+        metadata = stored.metadata
+        for members, names in ((stored, self._tags_field), (metadata, self._inner)):
+            for name in names if members is not UNSET and members is not None else ():
+                if (value := getattr(members, name)) is not UNSET:
+                    taken[name] = value
+                    setattr(members, name, UNSET)
+        return taken or None
+
+    def _told(self, more: dict[str, Raw]) -> Iterator[bytes]:
+        if (raw := more.get("request_tags")) is not None and (tags := self._tags(raw)):
+            yield b'"tags":' + _encode(tags)
+        for name, told in zip(CONTEXT_METADATA, (b"spend_logs_metadata", b"key_metadata"), strict=True):
+            if (raw := more.get(name)) is not None and (texts := self._texts(raw)):
+                yield b'"%b":%b' % (told, _encode(texts))
+
+    def _host(self, base: str) -> bytes:
+        """The host as a member; `b""` is not remembered."""
+        host = _host_of(base)
+        if not host:
+            return b""
+        if len(self._hosts) >= _MAX_HOSTS:
+            self._hosts.clear()
+        told = self._hosts[base] = b'"server_address":"%b"' % host.encode()
+        return told
+
+    def _tags(self, raw: Raw) -> list[str]:
+        tags = _listed(raw)
+        kept = [clean(tag) for tag in tags if isinstance(tag, str) and tag.startswith(self._prefixes)]
+        return [tag for tag in kept if len(tag) <= MAX_TEXT][:MAX_TAGS]
+
+    def _texts(self, raw: Raw) -> dict[str, str]:
+        members = _members(raw)
+        kept = {name: _scalar(members[name]) for name in sorted(self._names & members.keys())[:MAX_TAGS]}
+        return {name: text for name, text in kept.items() if 0 < len(text) <= MAX_TEXT}
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as numbers again."""
+    if isinstance(value, dict):
+        return {clean(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if type(value) is str:
+        return clean(value)
+    return Raw(str(value)) if isinstance(value, str) else value
+
+
+def _costs_of(told: Any) -> Any:
+    """The members that are numbers; None where there is none."""
+    if not isinstance(told, dict):
+        return None
+    numbers = {name: Raw(str(told[name])) for name in COSTS if isinstance(told.get(name), NumberText)}
+    try:
+        return _decode(_encode(numbers), type=StoredCosts)
+    except UNDECODABLE:
+        return None
+
+
+def _created(metadata: CallMetadata) -> int:
+    usage = metadata.usage_object
+    if usage is None:
+        return 0
+    created = usage.cache_creation_input_tokens
+    if created is None and usage.prompt_tokens_details is not None:
+        created = usage.prompt_tokens_details.cache_creation_tokens
+    return int(created) if created is not None and 0 < created < 10**12 else 0
+
+
+def _wait(first: float | int | str, start: float | int | str | None) -> bytes:
+    """Seconds with six decimals; nothing where either moment is none, or they are in the wrong order."""
+    try:
+        if type(first) is float and type(start) is float:
+            wait_us = round((first - start) * 1e6)
+        elif start is None or start == "":
+            return b""
+        else:
+            wait_us = parse_us(first) - parse_us(start)
+    except (Rejected, ValueError, OverflowError):
+        return b""
+    return b"%d.%06d" % divmod(wait_us, 1_000_000) if 0 <= wait_us <= _MAX_WAIT_US else b""
+
+
+def _host_of(base: str) -> str:
+    """Of an address with a scheme alone: any word could be a host."""
+    try:
+        host = (urlsplit(base.strip()).hostname or "") if "://" in base else ""
+    except ValueError:
+        return ""
+    return host if _HOST.fullmatch(host) else ""
+
+
+def _written(value: Any) -> bytes | None:
+    """A value of a tree as JSON; None for none, and for what JSON has not."""
+    if value is None:
+        return None
+    try:
+        return _encode(_plain(value))
+    except (msgspec.MsgspecError, TypeError, RecursionError, UnicodeEncodeError):
+        return None
+
+
+def _listed(raw: Raw) -> list[Any]:
+    found = _loaded(raw)
+    return found if isinstance(found, list) else []
+
+
+def _members(raw: Raw) -> dict[str, Any]:
+    found = _loaded(raw)
+    return found if isinstance(found, dict) else {}
+
+
+def _loaded(raw: Raw) -> Any:
+    """The value; a text is JSON once more, as databases export it."""
+    written = bytes(memoryview(raw))
+    if len(written) > _MAX_BYTES:
+        return None
+    try:
+        found = _decode(written)
+        return _decode(found) if isinstance(found, str) else found
+    except UNDECODABLE:
+        return None
+
+
+def _scalar(value: Any) -> str:
+    """Text of a text, a number or a flag; `""` of anything else."""
+    if isinstance(value, str):
+        return clean(value)
+    return _encode(value).decode() if isinstance(value, bool | int | float) else ""

@@ -1,0 +1,51 @@
+"""What is left of an element that strict JSON or its types refuse: every allow-listed field that is sound.
+
+Python senders write `NaN`, lone surrogates and raw control characters, and call it JSON; others write numbers as texts
+and objects as JSON in a text. Only identity, time, cost and customer must be sound (streams/core/metering/tolerant_reader.py).
+"""
+
+import binascii
+import json
+from base64 import b64decode
+from typing import Any
+
+from connectors.ingest.rejections import Refused
+from schemas.reasons import NOT_AN_OBJECT, NOT_JSON, TOO_COMPLEX, TOO_DEEP
+from streams.core.metering.json_budget import Budget
+from streams.core.metering.tolerant_reader import loose_json
+
+
+def tree_of(element: bytes, budget: Budget) -> dict[str, Any] | None:
+    """The element as `loose_json` reads it; None for a `null`, which LiteLLM sends for a call it cannot describe.
+
+    Raises:
+        Refused: `not_json`, `too_deep`, `too_complex`, `not_an_object`.
+    """
+    if not budget.takes(element):
+        raise Refused(
+            TOO_COMPLEX, "it is no strict JSON, and has too many brackets, commas and texts for any other reader"
+        )
+    text = element.decode("utf-8-sig", "replace")
+    try:
+        tree = loose_json(text)
+    except json.JSONDecodeError as error:
+        raise Refused(NOT_JSON, offset=len(text[: error.pos].encode("utf-8", "replace"))) from None
+    except RecursionError:
+        raise Refused(TOO_DEEP) from None
+    if tree is None:
+        return None
+    if not isinstance(tree, dict):
+        raise Refused(NOT_AN_OBJECT)
+    return tree
+
+
+def with_data(event: dict[str, Any]) -> dict[str, Any]:
+    """A CloudEvent whose `data_base64` is its `data`; one that cannot be read stays, as a text, to be refused."""
+    encoded = event.get("data_base64")
+    if encoded is None or event.get("data") is not None:
+        return event
+    try:
+        data: Any = b64decode(encoded, validate=True).decode("utf-8", "replace")
+    except (binascii.Error, ValueError, TypeError):
+        data = "not base64"
+    return {**event, "data": data}

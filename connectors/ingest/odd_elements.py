@@ -1,0 +1,50 @@
+"""What the odd elements of one body use up: time and memory to read them, and records that say that there was nothing."""
+
+from hashlib import sha256
+from typing import Final
+
+from connectors.ingest.body_splitter import Element
+from connectors.ingest.rejections import Refused
+from schemas.reasons import TOO_COMPLEX, TOO_DEEP, TOO_LARGE
+from streams.core.metering.json_budget import Budget
+
+#: Elements of one body that hold nothing of a call and have a record of their own; the others share one: three bytes
+#: would else make two records, in Kafka and in Postgres.
+OWN_RECORDS: Final = 100
+#: These are large, and may hold a call.
+_WORTH_A_RECORD: Final = (TOO_COMPLEX, TOO_DEEP, TOO_LARGE)
+
+
+class OddElements:
+    """Those of one body.
+
+    Attributes:
+        is_alone: the body is one element.
+        budget: for the tolerant reader.
+        shared: how many share a record; of these `first` is the index of the first, `reason` its reason, `length` all their
+            bytes, and `digest` the SHA-256 of them one after the other.
+    """
+
+    def __init__(self, *, is_alone: bool) -> None:
+        self.is_alone = is_alone
+        self.budget = Budget()
+        self.shared = self.length = 0
+        self.first = -1
+        self.reason = ""
+        self.digest = sha256()
+        self._own = 0
+
+    def shares(self, refused: Refused, element: Element, index: int) -> bool:
+        """Whether the refusal of this element goes into the shared record; then it is in it."""
+        if refused.call is not None or self.is_alone or refused.reason in _WORTH_A_RECORD:
+            return False
+        self._own += 1
+        if self._own <= OWN_RECORDS:
+            return False
+        if not self.shared:
+            self.first, self.reason = index, refused.reason
+        self.shared += 1
+        view = memoryview(element)
+        self.length += view.nbytes
+        self.digest.update(view)
+        return True

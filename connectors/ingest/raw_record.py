@@ -1,0 +1,334 @@
+"""An element becomes the record that is stored: the allow-list takes prompts and answers away here,
+before the first durable byte.
+
+Sound elements, nearly all, are read once, by types. What the types or the rules refuse is read again field by field.
+"""
+
+from re import compile as re_compile
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from connectors.ingest.background_responses import with_answer_id
+from connectors.ingest.body_splitter import Element, Wrapped, calls_in, wrapped_in
+from connectors.ingest.call_context import Kept, Taken
+from connectors.ingest.cloud_events import call_in
+from connectors.ingest.key_hashing import without_secrets
+from connectors.ingest.lenient_json import tree_of, with_data
+from connectors.ingest.rejections import MAX_RECORD_BYTES, Refused
+from schemas.decoding import UNDECODABLE
+from schemas.errors import Rejected
+from schemas.reasons import TOO_LARGE
+from schemas.wire import (
+    CLOUDEVENT,
+    ENVELOPE_VERSION,
+    EVENT_SIGNS,
+    FLAT,
+    RULES,
+    WRAPPERS,
+    Call,
+    CloudEvent,
+    StoredCloudEvent,
+)
+from streams.core.metering.call_kinds import READS
+from streams.core.metering.customer_key import customer_of, matters_less, shape_of
+from streams.core.metering.json_budget import Budget
+from streams.core.metering.required_fields import NOT_A_CALL, vet
+from streams.core.metering.tolerant_reader import WRONG_TYPE, Softened
+
+
+class _Envelope(msgspec.Struct, omit_defaults=True, gc=False):
+    """RawRecord with the call as it is stored."""
+
+    v: int
+    source: str
+    shape: str
+    received_at: int
+    id_kind: str
+    call: Raw
+    rules: int
+    note: str = ""
+    context: Raw | msgspec.UnsetType = UNSET
+
+
+_stored_event = msgspec.json.Decoder(StoredCloudEvent).decode
+_call = msgspec.json.Decoder(Call).decode
+_encode = msgspec.json.Encoder().encode
+_NOTHING_MORE = Kept()
+_NOTHING = (b"{}", b'{"cloud_event":{}}')
+#: Beside `id` and `time`, what makes an object a CloudEvent.
+_ATTRIBUTES = ("source", "subject", "data", *EVENT_SIGNS)
+_NUL = b"\\u0000"
+_AMOUNTS = ("spend", "response_cost", "cost_usd", "cost")
+#: As JSON: a number, which the types read; a plain decimal number in quotes; null.
+_AMOUNT = re_compile(rb'[-0-9][^"]*|"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"|null')
+
+
+class Arrival(NamedTuple):
+    """How elements came, and what of them is read.
+
+    Fields:
+        received_at: microseconds since 1970 UTC.
+        fields: `CUSTOMER_ID_FIELDS`.
+        source: what the record names as its origin.
+        kept: what of the calls' context is kept.
+    """
+
+    received_at: int
+    fields: tuple[str, ...]
+    source: str = "webhook"
+    kept: Kept = _NOTHING_MORE
+
+
+def strip(
+    element: Element, otherwise: str, received_at: int, fields: tuple[str, ...], source: str = "webhook"
+) -> tuple[str, bytes] | None:
+    """`strip_arrived` of an element that came alone, and of whose context nothing is kept."""
+    return strip_arrived(element, otherwise, Arrival(received_at, fields, source))
+
+
+def strip_arrived(
+    element: Element, otherwise: str, arrival: Arrival, budget: Budget | None = None
+) -> tuple[str, bytes] | None:
+    """The Kafka key (normalised customer id) and the value (JSON of `RawRecord`) of one element.
+
+    Args:
+        otherwise: the shape of an element that does not show its own.
+        budget: what may be built of elements that are read field by field; None = as for a body of this element alone.
+
+    Returns:
+        None for a `null` element, which is no call.
+
+    Raises:
+        Refused: the element goes to the rejected topic.
+        Wrapped: it holds calls and is none.
+    """
+    try:
+        return strip_sound(element, otherwise, arrival)
+    except Odd as odd:
+        element = odd.element
+        careful = _carefully(element, odd.shape, arrival, budget or Budget())
+    if careful is None:
+        return None
+    return _stored(element, arrival, *careful)
+
+
+class Odd(Exception):  # a way on, not an error
+    """Types or rules refuse an element: it is to be read field by field.
+
+    Attributes:
+        element: it, or the call that it carries as an event.
+        shape: of it, where it does not show its own.
+    """
+
+    def __init__(self, element: Element, shape: str) -> None:
+        super().__init__(shape)
+        self.element = element
+        self.shape = shape
+
+
+def strip_sound(element: Element, otherwise: str, arrival: Arrival) -> tuple[str, bytes]:
+    """`strip_arrived` of an element that is sound. Raises: Odd: it may not be; Refused, Wrapped: as there."""
+    if otherwise == CLOUDEVENT and (inside := call_in(element)) is not None:
+        element, otherwise = inside, FLAT
+    try:
+        text, call, taken = _quickly(element, otherwise, arrival.kept)
+        shape = shape_of(call, otherwise)
+        vet(call, shape)
+    except _OtherShape as other:
+        return strip_sound(element, other.shape, arrival)
+    except (*UNDECODABLE, ArithmeticError, Rejected):
+        raise Odd(element, otherwise) from None
+    return _stored(element, arrival, text, call, taken, shape, "")
+
+
+def _stored(
+    element: Element, arrival: Arrival, text: bytes, call: Call, taken: Taken, shape: str, note: str
+) -> tuple[str, bytes]:
+    received_at, fields, source, kept = arrival
+    if (secretless := without_secrets(text, call)) is not None:
+        text, call = secretless
+    if call.call_type in READS:
+        text = with_answer_id(text, element)
+    customer_id, id_kind = customer_of(shape, call, fields)
+    raw: Raw | msgspec.UnsetType = UNSET
+    if taken is not None or (call.metadata is not None and call.metadata.usage_object is not None):
+        context = kept.context(taken, call)
+        if context is not None:
+            raw = Raw(context)
+    value = _encode(_Envelope(ENVELOPE_VERSION, source, shape, received_at, id_kind, Raw(text), RULES, note, raw))
+    if len(value) > MAX_RECORD_BYTES:
+        raise Refused(TOO_LARGE, f"over {MAX_RECORD_BYTES} bytes without prompts")
+    return customer_id, value
+
+
+class _OtherShape(Exception):  # a way on, not an error
+    """An element on a route for calls is a CloudEvent, or the other way round."""
+
+    def __init__(self, shape: str) -> None:
+        super().__init__(shape)
+        self.shape = shape
+
+
+def _quickly(element: Element, otherwise: str, kept: Kept) -> tuple[bytes, Call, Taken]:
+    """The text that is stored, read as a call, and what its context is made of.
+
+    Raises:
+        msgspec.DecodeError, Rejected: it is not sound, or may not be.
+        Wrapped, _OtherShape.
+    """
+    if otherwise == CLOUDEVENT:
+        event: Any = _stored_event(element)
+        if event is None:
+            raise Rejected(NOT_A_CALL)
+        _tell_event(event)
+        if (data := event.data) is not UNSET and data is not None:
+            for name in (*_AMOUNTS, "precise_total_amount_cents"):
+                _check_amount(getattr(data, name))
+        text = b'{"cloud_event":%b}' % _encode(event)
+        taken: Taken = None
+    else:
+        stored: Any = kept.read(element)
+        if stored.specversion is not UNSET:
+            if bytes(stored.specversion) != b"null":
+                raise _OtherShape(CLOUDEVENT)
+            stored.specversion = UNSET
+        if not (
+            stored.events is UNSET
+            and stored.event is UNSET
+            and stored.records is UNSET
+            and stored.record is UNSET
+            and stored.data is UNSET
+            and stored.calls is UNSET
+            and stored.logs is UNSET
+            and stored.usage is UNSET
+        ):
+            _tell_wrapper(element, stored)
+            if _is_envelope(_call(_encode(stored))):
+                raise Rejected(NOT_A_CALL)
+        taken = kept.take(stored)
+        text = _encode(stored)
+        _check_amounts(stored)
+    if (b"\\" in text and _NUL in text) or text in _NOTHING:
+        raise Rejected(NOT_A_CALL)
+    call = _call(text)
+    if call.model is None and otherwise != CLOUDEVENT and _is_envelope(call):
+        raise Rejected(NOT_A_CALL)
+    return text, call, taken
+
+
+def _tell_event(event: Any) -> None:
+    """Take off what only tells a CloudEvent. Raises: _OtherShape; Rejected: its data are base64."""
+    if all(getattr(event, name) is UNSET for name in _ATTRIBUTES):
+        raise _OtherShape(FLAT)
+    if event.data_base64 is not UNSET:
+        raise Rejected(WRONG_TYPE)
+    for name in EVENT_SIGNS:
+        setattr(event, name, UNSET)
+
+
+def _tell_wrapper(element: Element, stored: Any) -> None:
+    """Raises: Wrapped: calls are in it. A call beside something that is only called like a wrapper loses that."""
+    if (inner := wrapped_in(element)) is not None:
+        raise Wrapped(inner)
+    for name in WRAPPERS:
+        setattr(stored, name, UNSET)
+
+
+#: What a call has beside ids: an element that has none of it, and something like a wrapper, is an envelope.
+_OF_A_CALL = (
+    *("call_type", "model", "model_group", "prompt_tokens", "completion_tokens", "total_tokens", "tokens_input"),
+    *("tokens_output", "response_cost", "spend", "cost_usd", "cost", "precise_total_amount_cents", "properties"),
+)
+
+
+def _is_envelope(call: Call) -> bool:
+    return all(getattr(call, name) is None for name in _OF_A_CALL)
+
+
+def _check_amounts(stored: Any) -> None:
+    """Amounts in quotes are plain decimal numbers: the types would take more. Raises: Rejected."""
+    if (raw := stored.spend) is not UNSET and not _AMOUNT.fullmatch(raw):
+        raise _no_amount()
+    if (raw := stored.response_cost) is not UNSET and not _AMOUNT.fullmatch(raw):
+        raise _no_amount()
+    if (
+        stored.cost_usd is UNSET
+        and stored.cost is UNSET
+        and stored.precise_total_amount_cents is UNSET
+        and stored.properties is UNSET
+    ):
+        return
+    for raw in (stored.cost_usd, stored.cost, stored.precise_total_amount_cents):
+        _check_amount(raw)
+    if (properties := stored.properties) is not UNSET and properties is not None:
+        for name in _AMOUNTS:
+            _check_amount(getattr(properties, name))
+
+
+def _check_amount(raw: Any) -> None:
+    if raw is not UNSET and not _AMOUNT.fullmatch(raw):
+        raise _no_amount()
+
+
+def _no_amount() -> Rejected:
+    return Rejected("bad_cost", "not a plain decimal number")
+
+
+def _carefully(
+    element: Element, otherwise: str, arrival: Arrival, budget: Budget
+) -> tuple[bytes, Call, Taken, str, str] | None:
+    """Text, call, context, shape and note of an element that is read field by field; None for a `null`.
+
+    Raises:
+        Refused: with the sound rest of the call, and the names of the unsound fields, never their values.
+        Wrapped: calls are in it.
+    """
+    fields = arrival.fields
+    data = bytes(memoryview(element))
+    if (inner := wrapped_in(data)) is not None:
+        raise Wrapped(inner)
+    tree = tree_of(data, budget)
+    if tree is None:
+        return None
+    if tree.get("specversion") is not None or (otherwise == CLOUDEVENT and not tree.keys().isdisjoint(_ATTRIBUTES)):
+        otherwise = CLOUDEVENT
+        soft = Softened(with_data(tree), CloudEvent)
+        text = b'{"cloud_event":%b}' % _encode(soft.kept)
+    else:
+        otherwise = FLAT if otherwise == CLOUDEVENT else otherwise
+        soft = Softened(tree, Call)
+        text = _encode(soft.kept)
+    call = _call(text)
+    if otherwise != CLOUDEVENT and _is_envelope(call) and (inner := calls_in(data)) is not None:
+        raise Wrapped(inner)
+    if text in _NOTHING and not soft.bad:
+        raise Refused(NOT_A_CALL, "nothing of a call was found in it")
+    if otherwise != CLOUDEVENT and not tree.keys().isdisjoint(WRAPPERS) and _is_envelope(call) and not soft.bad:
+        raise Refused(NOT_A_CALL, "an envelope in which no call was found", call=text)
+    shape = shape_of(call, otherwise)
+    found = customer_of(shape, call, fields)
+    wrong = [path for path in soft.bad if not matters_less(path, found[1], fields)]
+    safe, _ = without_secrets(text, call) or (text, call)
+    if wrong:
+        raise Refused(soft.reason(), ", ".join(wrong), call=safe)
+    try:
+        vet(call, shape)
+    except Rejected as refusal:
+        raise Refused(refusal.reason, refusal.detail, call=safe) from None
+    except ArithmeticError:
+        raise Refused("bad_cost", "more digits than any amount has", call=safe) from None
+    soft.odd += [path for path in soft.bad if path not in wrong]
+    return text, call, arrival.kept.of_tree(tree), shape, soft.note()
+
+
+def customer_of_rest(refused: Refused, otherwise: str, fields: tuple[str, ...]) -> str | None:
+    """The customer id that the sound rest of a refused element still names; None when nothing is left of it."""
+    if refused.call is None:
+        return None
+    call = _call(refused.call)
+    shape = (
+        CLOUDEVENT if call.cloud_event is not None else shape_of(call, FLAT if otherwise == CLOUDEVENT else otherwise)
+    )
+    return customer_of(shape, call, fields)[0]

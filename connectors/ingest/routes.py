@@ -1,0 +1,223 @@
+"""The webhook ingress: usage comes in over HTTP and is answered with 2xx only when it is durable."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from connectors.http.body_reader import Intake
+from connectors.http.client_address import Origins
+from connectors.http.connections import admitted
+from connectors.http.content_encoding import PACKED
+from connectors.http.problem import CLOSES, Problem, try_again
+from connectors.http.rate_limit import Pace
+from connectors.ingest.auth import Stale, WebhookAuth
+from connectors.ingest.cloud_events import event_of, holds_events
+from connectors.ingest.rejections import Refused
+from connectors.ingest.shared_deadline import Patience
+from connectors.ingest.store import Outcome, Store
+from schemas.errors import Unavailable
+from schemas.reasons import TOO_MANY
+from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO
+
+_STATUS = {"status": "accepted", "message": "Event queued for processing"}
+_ALL_ACCEPTED = msgspec.json.encode(_STATUS)
+_UNAVAILABLE_RETRY_S = 5
+_GUESSING_RETRY_S = 1
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressDeps:
+    """What the ingress is given.
+
+    Fields:
+        timeout_s: of one whole request, its body included (`WEBHOOK_TIMEOUT`); longer than the
+            producer's delivery timeout.
+        origins: whence may be posted; None = from everywhere.
+        pace: how often each sender may post; None = as often as it likes.
+        on_request: (source, HTTP status) of every request; 499 when the sender left.
+        on_elements: (`accepted`, `ignored` or a rejection's reason, how many).
+        watch_bytes: is handed what tells the bytes of bodies in flight.
+        is_guessing: whether the address of a request was refused too often of late: its body is not read for a signature.
+    """
+
+    store: Store
+    auth: WebhookAuth
+    timeout_s: float
+    max_body_bytes: int
+    max_bytes_in_flight: int = 256 << 20
+    origins: Origins | None = None
+    pace: Pace | None = None
+    on_request: Callable[[str, int], None] = lambda _source, _status: None
+    on_elements: Callable[[str, int], None] = lambda _outcome, _count: None
+    watch_bytes: Callable[[Callable[[], int]], None] = lambda _bytes_in_flight: None
+    is_guessing: Callable[[web.BaseRequest], bool] = lambda _request: False
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """One sender's way in: `shape` of elements that do not show theirs."""
+
+    path: str
+    source: str
+    shape: str
+
+
+#: Lago's ingest API is answered like the others: LiteLLM's `lago` callback takes any 2xx and reads no body.
+ROUTES = (
+    _Route("/webhook/litellm/usage", "litellm", FLAT),
+    _Route("/webhooks/litellm", "integration", INTEGRATION),
+    _Route("/webhooks/litellm/batch", "integration", INTEGRATION),
+    _Route("/api/v1/events", "lago", LAGO),
+    _Route("/api/v1/events/batch", "lago", LAGO),
+    _Route("/openmeter/api/v1/events", "openmeter", CLOUDEVENT),
+)
+
+
+def create_ingress(deps: IngressDeps) -> web.Application:
+    """An application of the ingress's routes alone."""
+    app = web.Application(handler_args=PACKED)
+    app.add_routes(ingress_routes(deps))
+    return app
+
+
+def ingress_routes(deps: IngressDeps) -> list[web.RouteDef]:
+    """The ingress's routes, for an application that has others too."""
+    ingress = _Ingress(deps)
+    paths = [(route.path + slash, route) for route in ROUTES for slash in ("", "/")]
+    return [web.post(path, partial(ingress.answer, route)) for path, route in paths]
+
+
+class _Ingress:
+    def __init__(self, deps: IngressDeps) -> None:
+        self._deps = deps
+        self._intake = Intake(deps.max_body_bytes, deps.max_bytes_in_flight)
+        deps.watch_bytes(lambda: self._intake.bytes_in_flight)
+        self._patience = Patience(deps.timeout_s)
+        self._refusing = False
+
+    async def answer(self, route: _Route, request: web.Request) -> web.Response:
+        """202 when every element is durable, or 400, 401, 403, 408, 413, 415, 503 as problem JSON."""
+        status = 500
+        try:
+            response = self._accept(await self._take(route, request))
+            status = response.status
+        except (Problem, Refused, Unavailable) as error:
+            response = self._refuse(error)
+            status = response.status
+        except ConnectionError:
+            status = 499
+            raise
+        finally:
+            self._deps.on_request(route.source, status)
+        return response
+
+    async def _take(self, route: _Route, request: web.Request) -> Outcome:
+        body: bytes | None = None
+        try:
+            with self._patience.of_this_task():
+                proof = self._admit_before_reading(request)
+                if proof is None:
+                    body = await self._intake.read(request)
+                else:
+                    body = await self._intake.read(request, prove=proof.prove)
+                    admitted(request)
+                    self._keep_pace(proof.sender)
+                if (event := event_of(request.headers, body)) is not None:
+                    return await self._deps.store.keep(event, CLOUDEVENT)
+                shape = CLOUDEVENT if holds_events(request.headers) else route.shape
+                return await self._deps.store.keep(body, shape)
+        except TimeoutError:
+            if body is None:
+                raise Problem(408, "body_too_slow", "the body did not arrive in time", CLOSES) from None
+            raise try_again("ack_timeout", "Kafka did not answer in time", _UNAVAILABLE_RETRY_S) from None
+        finally:
+            if body is not None:
+                self._intake.release(body)
+
+    def _admit_before_reading(self, request: web.Request) -> "_Proof | None":
+        """What is left to prove; refuses at once whom no body could help. Raises: Problem 401, 403, 503."""
+        auth, headers, origins = self._deps.auth, request.headers, self._deps.origins
+        if origins is not None and not origins.admit(request.remote, headers):
+            raise Problem(403, "address_not_allowed", "usage is not taken from this address", CLOSES)
+        sender = "anybody" if auth.is_open else auth.token_sender(headers.get("Authorization"))
+        if sender:
+            admitted(request)
+            self._keep_pace(sender)
+            return None
+        if auth.may_be_signed(headers):
+            if self._deps.is_guessing(request):
+                raise try_again("too_many_refused", "this address was refused too often of late", _GUESSING_RETRY_S)
+            return _Proof(auth.signing_sender, headers)
+        raise _unknown_sender()
+
+    def _keep_pace(self, sender: str) -> None:
+        pace = self._deps.pace
+        if pace is not None and (wait_s := pace.wait_s(sender)):
+            raise try_again("rate_limited", "this sender posts more often than WEBHOOK_RATE_LIMIT", ceil(wait_s))
+
+    def _accept(self, outcome: Outcome) -> web.Response:
+        if self._refusing:
+            self._refusing = False
+            _log.info("records_taken_again")
+        count = self._deps.on_elements
+        if outcome.accepted:
+            count("accepted", outcome.accepted)
+        if outcome.ignored:
+            count("ignored", outcome.ignored)
+        for _, reason in outcome.rejected:
+            count(reason, 1)
+        return web.Response(status=202, body=_answer_of(outcome), content_type="application/json")
+
+    def _refuse(self, error: Problem | Refused | Unavailable) -> web.Response:
+        if isinstance(error, Problem):
+            return error.response()
+        if isinstance(error, Refused):
+            self._deps.on_elements(error.reason, 1)
+            return Problem(413 if error.reason == TOO_MANY else 400, error.reason, error.detail).response()
+        if not self._refusing:
+            self._refusing = True
+            _log.warning("records_refused", reason=error.reason, detail=error.detail)
+        return try_again(error.reason, "records cannot be stored now", _UNAVAILABLE_RETRY_S).response()
+
+
+class _Proof:
+    """Who signed a body, once it was there; see `WebhookAuth.signing_sender`."""
+
+    __slots__ = ("_headers", "_signing_sender", "sender")
+
+    def __init__(
+        self,
+        signing_sender: Callable[[Mapping[str, str], bytes | Iterable[bytes]], str | None],
+        headers: Mapping[str, str],
+    ) -> None:
+        self._signing_sender = signing_sender
+        self._headers = headers
+        self.sender = ""
+
+    def prove(self, pieces: bytes | Iterable[bytes]) -> None:
+        """Raises: Problem 401."""
+        try:
+            sender = self._signing_sender(self._headers, pieces)
+        except Stale as stale:
+            raise Problem(401, stale.reason, stale.detail) from None
+        if sender is None:
+            raise _unknown_sender()
+        self.sender = sender
+
+
+def _answer_of(outcome: Outcome) -> bytes:
+    if not outcome.rejected:
+        return _ALL_ACCEPTED
+    listed = [{"index": index, "reason": reason} for index, reason in sorted(outcome.rejected)]
+    return msgspec.json.encode({**_STATUS, "accepted": outcome.accepted, "rejected": listed})
+
+
+def _unknown_sender() -> Problem:
+    return Problem(401, "unknown_sender", "neither a known token nor a valid signature", {"WWW-Authenticate": "Bearer"})

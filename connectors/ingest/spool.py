@@ -1,0 +1,166 @@
+"""The spool for an event loop: puts that wait together share one fsync, and the file has one thread."""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from connectors.ingest.spool_file import Batch, SpoolFile
+from connectors.kafka.producer import Record
+from schemas.errors import ConfigurationError, Unavailable
+
+#: Of one commit: bounds the log, and how long the first of many waits for the last.
+_GROUP_BYTES = 4 << 20
+
+_T = TypeVar("_T")
+_Put = tuple[Sequence[Record], "asyncio.Future[None]"]
+
+
+class Spool:
+    """Records on disk until they are in Kafka. Make it by `await Spool.at(...)`; `close()` it in the same loop.
+
+    Attributes:
+        records, bytes: in the file, and of puts on their way there.
+        oldest_ms: record time of the oldest, milliseconds since 1970 UTC; None when there is none.
+        refusing: why the last put was not taken; `""` when it was, or since the spool was last empty.
+    """
+
+    def __init__(self, file: SpoolFile) -> None:
+        self._file = file
+        self._thread = ThreadPoolExecutor(1, "spool")
+        self._puts: list[_Put] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._filled = asyncio.Event()
+        self.records = self.bytes = 0
+        self.oldest_ms: int | None = None
+        self.refusing = ""
+
+    @classmethod
+    async def at(cls, path: Path, max_bytes: int, topics: Collection[str] | None = None) -> "Spool":
+        """The spool in the file at `path`, with what the process before this one left in it.
+
+        Args:
+            topics: those that this process writes, with their prefix; None = any.
+
+        Raises:
+            ConfigurationError: see `SpoolFile`; or it holds records for another topic, which no meter of this
+                `TOPIC_PREFIX` would ever count.
+            Unavailable: the disk does not give its contents.
+        """
+        spool = cls(await asyncio.to_thread(SpoolFile, path, max_bytes))
+        try:
+            left = await spool._run(spool._file.totals)
+            held = {} if topics is None else await spool._run(spool._file.topics)
+        except BaseException:
+            await spool.close()
+            raise
+        if others := {topic: count for topic, count in held.items() if topic not in (topics or ())}:
+            await spool.close()
+            told = ", ".join(f"{count} records for the topic {topic}" for topic, count in others.items())
+            raise ConfigurationError(
+                "TOPIC_PREFIX",
+                f"SPOOL_PATH {path} holds {told}, which TOPIC_PREFIX does not name: start the ingress with the "
+                "prefix they were taken under, and change it once meterbridge_spool_records is 0",
+            )
+        spool._count(left.records, left.bytes, left.oldest_ms)
+        return spool
+
+    async def put(self, records: Sequence[Record]) -> None:
+        """Return when all `records` are on disk, in their order and behind what was put before.
+
+        Raises:
+            Unavailable: `spool_full` or `spool_failed`; none of them is kept.
+        """
+        future = asyncio.get_running_loop().create_future()
+        self._count(len(records), _size_of(records), records[0][3])
+        self._puts.append((records, future))
+        if self._writing is None:
+            self._writing = asyncio.ensure_future(self._write())
+        await future
+
+    async def filled(self) -> None:
+        """Return when there is something to drain, or will be in a moment."""
+        await self._filled.wait()
+
+    async def oldest(self, max_records: int, max_bytes: int) -> Batch:
+        """The oldest records on disk, at least one if there is any.
+
+        Raises:
+            Unavailable: the disk does not give them.
+        """
+        batch = await self._run(self._file.oldest, max_records, max_bytes)
+        if batch.records:
+            self.oldest_ms = batch.records[0][3]
+        return batch
+
+    async def delete(self, batch: Batch) -> None:
+        """`batch`, which `oldest` gave, is in Kafka.
+
+        Raises:
+            Unavailable: the disk fails; the batch is not given out again by this process.
+        """
+        try:
+            await self._run(self._file.delete, batch.last)
+        finally:
+            self._count(-len(batch.records), -batch.bytes)
+
+    async def close(self) -> None:
+        """Return when all that was put is on disk."""
+        if self._writing is not None:
+            await self._writing
+        await self._run(self._file.close)
+        self._thread.shutdown(wait=False)
+
+    async def _write(self) -> None:
+        while self._puts:
+            group = self._next_group()
+            outcomes: Sequence[Exception | None]
+            try:
+                outcomes = await self._run(self._file.append, [records for records, _ in group])
+            except Exception as bug:  # noqa: BLE001  # handed to those who wait
+                outcomes = [bug] * len(group)
+            for (records, future), failed in zip(group, outcomes, strict=True):
+                self._settle(records, future, failed)
+        self._writing = None
+
+    def _next_group(self) -> list[_Put]:
+        size = count = 0
+        for records, _ in self._puts:
+            size += _size_of(records)
+            if count and size > _GROUP_BYTES:
+                break
+            count += 1
+        group, self._puts = self._puts[:count], self._puts[count:]
+        return group
+
+    def _settle(self, records: Sequence[Record], future: "asyncio.Future[None]", failed: Exception | None) -> None:
+        """A put that nobody waits for any more counts all the same."""
+        self.refusing = failed.reason if isinstance(failed, Unavailable) else ""
+        if failed is not None:
+            self._count(-len(records), -_size_of(records))
+        if future.done():
+            return
+        if failed is None:
+            future.set_result(None)
+        else:
+            future.set_exception(failed)
+
+    def _count(self, records: int, size: int, oldest_ms: int | None = None) -> None:
+        if not self.records:
+            self.oldest_ms = oldest_ms
+        self.records += records
+        self.bytes += size
+        if self.records:
+            self._filled.set()
+        else:
+            self._filled.clear()
+            self.oldest_ms = None
+            self.refusing = ""
+
+    async def _run(self, what: Callable[..., _T], *arguments: object) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, what, *arguments)
+
+
+def _size_of(records: Sequence[Record]) -> int:
+    return sum(len(value) for _, _, value, _ in records)

@@ -1,0 +1,99 @@
+"""Kafka is used once its topics are known to be right; until then every write is refused."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import NoReturn
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from connectors.config.kafka_connection import KafkaConnection, TopicLayout
+from connectors.kafka.admin import check_topics
+from connectors.kafka.producer import KafkaProducer, Record
+from connectors.kafka.reachability import ANSWER_S, KafkaWatch
+from connectors.kafka.security import librdkafka_config
+from connectors.kafka.startup import KafkaAwaited, when_kafka_answers
+from schemas.errors import Rejected, TopicProblem, Unavailable
+
+
+class Gate:
+    """The producer behind a gate: a broker may create a missing topic by itself, with the wrong partitions."""
+
+    def __init__(self, producer: KafkaProducer) -> None:
+        self._producer = producer
+        self._is_open = False
+        self._watch = KafkaWatch()
+
+    def shut_because(self) -> str:
+        """Why no record can be stored; `""` when it can."""
+        if not self._is_open:
+            return "topics_unchecked"
+        return self._watch.away_because if self._producer.healthy() else "producer_down"
+
+    async def open_when_right(self, kafka: KafkaConnection, layout: TopicLayout) -> None:
+        """Return once the topics are found right; a broker that is away is waited for.
+
+        Raises:
+            TopicProblem: `topics`: a sentence for each one that is missing or wrong.
+        """
+        asking = partial(check_topics, kafka, layout, ANSWER_S, to_start=True)
+        complaints = await when_kafka_answers(asking, KafkaAwaited(kafka.servers))
+        if complaints:
+            raise TopicProblem("topics", " ".join(complaints))
+        self._is_open = True
+
+    async def watch(self, kafka: KafkaConnection) -> NoReturn:
+        """Find out for ever whether Kafka answers, for `shut_because`. Nobody is refused by it: whoever sends is let try."""
+        await self._watch.work(_asking(kafka), KafkaAwaited(kafka.servers))
+
+    def clock_ahead_s(self) -> float:
+        """As `KafkaProducer.clock_ahead_s`."""
+        return self._producer.clock_ahead_s()
+
+    async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
+        """As `KafkaProducer.send_all`."""
+        self._check()
+        refused = await self._producer.send_all(records)
+        self._watch.answered()
+        return refused
+
+    async def send_one(self, record: Record) -> tuple[int, int]:
+        """As `KafkaProducer.send_one`."""
+        self._check()
+        return await self._producer.send_one(record)
+
+    def _check(self) -> None:
+        if not self._is_open:
+            raise Unavailable("topics_unchecked", "Kafka's topics have not been checked yet")
+
+
+def kafka_probe(
+    kafka: KafkaConnection, clock_ahead_s: Callable[[], float] = lambda: 0.0
+) -> Callable[[], Awaitable[None]]:
+    """Asks the cluster for its brokers, and whether it takes this machine's time. Raises: Unavailable."""
+    ask = _asking(kafka)
+
+    async def probe() -> None:
+        await ask()
+        if (ahead_s := clock_ahead_s()) > 0:
+            told = f"this machine's clock is {ahead_s / 3600:.0f} h ahead of Kafka's: set it right; calls are taken meanwhile"
+            raise Unavailable("clock_ahead", told)
+
+    return probe
+
+
+def _asking(kafka: KafkaConnection) -> Callable[[], Awaitable[None]]:
+    """One small question to the cluster. Raises: Unavailable."""
+    # A broker that is back is found a second later, not ten.
+    admin = AdminClient({**librdkafka_config(kafka), "reconnect.backoff.max.ms": 1000})
+
+    async def ask() -> None:
+        try:
+            found = await asyncio.to_thread(admin.list_topics, topic="", timeout=ANSWER_S)
+        except KafkaException as error:
+            raise Unavailable("kafka_unavailable", str(error.args[0].name())) from error
+        if not found.brokers:
+            raise Unavailable("kafka_unavailable", "no broker")
+
+    return ask

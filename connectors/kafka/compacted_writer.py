@@ -1,0 +1,273 @@
+"""Records of a compacted topic: changed one after the other whatever process asks, many of them in one transaction.
+
+A change is a compare-and-set (docs/adr/0012): all processes write the topic under one transactional id. Whoever starts
+it fences the others, reads what they wrote, and goes on writing until it is fenced itself; a change that finds itself
+fenced is made again on what is there now. What is asked for while a transaction is under way is the next one.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError, ProducerFenced
+
+from schemas.errors import MeterbridgeError, Unavailable
+from streams.runtime.consumer import reading
+from streams.runtime.table import Follower
+from streams.runtime.transactions import TransactionalWriter, Write
+
+T = TypeVar("T")
+#: From the record as it is, None where there is none, to what it shall be, None to delete it.
+Make = Callable[[T | None], T | None]
+#: Is told what is there and what is to be there, before that has any effect.
+Announce = Callable[[T | None, T | None], Awaitable[None]]
+
+#: Records of one transaction at most; how long they wait for it at most.
+_BATCH = 100
+_LIMIT_S = 10.0
+#: The second attempt is made at once: mostly the other process is done. Before each further one a wait is drawn
+#: between nothing and this, doubled each time up to the second.
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 1.0
+#: At the topic's end there are often only a transaction's marks, which end no wait for records.
+_TAIL: dict[str, Any] = {"isolation_level": "read_committed", "auto_offset_reset": "earliest", "fetch_max_wait_ms": 10}
+_POLL_MS = 10
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def _silently(_before: object, _after: object) -> None:
+    """For whoever tells nobody."""
+
+
+@dataclass(slots=True, eq=False)
+class _Change(Generic[T]):
+    """What somebody waits for; `tried`: what was written without our learning whether it is durable.
+
+    Records name the microsecond they were made in: what is there and looks like `tried` is what we wrote.
+    """
+
+    key: str
+    make: Make[T]
+    announce: Announce[T]
+    done: asyncio.Future[T | None]
+    tried: tuple[T | None, ...] = ()
+
+
+class SharedRecords(Generic[T]):
+    """The only way to write a compacted topic that processes share.
+
+    Args:
+        view: of the topic; followed by whoever made it. Its name is the one in errors.
+        kafka: connection options for aiokafka.
+        draw: a number in `[0, 1)`.
+        limit_s: that a batch of changes takes at most, seconds; whoever asks for one waits for twice that.
+    """
+
+    def __init__(
+        self,
+        view: Follower[T],
+        kafka: Mapping[str, Any],
+        topic: str,
+        draw: Callable[[], float] = random.random,
+        limit_s: float = _LIMIT_S,
+    ) -> None:
+        self._view = view
+        self._kafka = kafka
+        self._topic = topic
+        self._draw = draw
+        self._limit_s = limit_s
+        self._waiting: list[_Change[T]] = []
+        self._work: asyncio.Task[None] | None = None
+        self._writer: TransactionalWriter | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def change(self, key: str, make: Make[T], announce: Announce[T] = _silently) -> T | None:
+        """Make the record what `make` says of it; durable, and in the view, on return.
+
+        Args:
+            make: from the record as it is; the same again writes nothing. It may be called several times.
+            announce: is awaited before the change has any effect.
+
+        Raises:
+            Unavailable: `contended`, `kafka_unavailable`; it may have been written, repeating is safe.
+            Whatever `make` and `announce` raise: nothing is written.
+        """
+        change = _Change(key, make, announce, asyncio.get_running_loop().create_future())
+        self._waiting.append(change)
+        if self._work is None or self._work.done():
+            self._work = asyncio.ensure_future(self._drain())
+        try:
+            # The batch before it, and its own. Giving a batch up may itself hang, on a connection that does not close.
+            async with asyncio.timeout(2 * self._limit_s) as limit:
+                return await change.done
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self._given_up(()) from None
+
+    async def close(self) -> None:
+        """Let go of the connections; nothing of this process is written any more."""
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.wait({self._work})
+        for change in self._waiting:
+            change.done.cancel()
+        self._abandon()
+        await asyncio.gather(*self._ending)
+
+    async def _drain(self) -> None:
+        while batch := self._next_batch():
+            failures: list[KafkaError] = []
+            try:
+                async with asyncio.timeout(self._limit_s):
+                    await self._until_done(batch, failures)
+            except TimeoutError:
+                _fail(batch, self._given_up(failures))
+            except Exception as error:  # noqa: BLE001  # a bug is told to whoever asked; others are served
+                _fail(batch, error)
+            except asyncio.CancelledError:
+                _fail(batch, Unavailable("stopping", "the process is being stopped"))
+                raise
+
+    def _next_batch(self) -> list[_Change[T]]:
+        """The oldest changes, one a key: the next one of the same key is made of its outcome."""
+        batch: dict[str, _Change[T]] = {}
+        later = []
+        for change in self._waiting:
+            if change.key in batch or len(batch) == _BATCH:
+                later.append(change)
+            elif not change.done.done():
+                batch[change.key] = change
+        self._waiting = later
+        return list(batch.values())
+
+    async def _until_done(self, batch: Sequence[_Change[T]], failures: list[KafkaError]) -> None:
+        for attempt in count():
+            try:
+                return await self._attempt(batch)
+            except KafkaError as error:
+                failures.append(error)
+            await asyncio.sleep(self._draw() * min(_LONGEST_WAIT_S, _FIRST_WAIT_S * (2**attempt - 1)))
+        raise AssertionError
+
+    async def _attempt(self, batch: Sequence[_Change[T]]) -> None:
+        """Raises: KafkaError: fenced, or Kafka is not there; a new attempt begins with fencing."""
+        whole = self._writer is None
+        if whole:
+            await self._fence()
+        wanted = self._made(batch, whole=whole)
+        unsure = [change for change in batch if not change.done.done() and change not in wanted]
+        if unsure:
+            # What is to stay, or was refused, must not be what somebody else has changed since.
+            await self._see_all()
+            wanted |= self._made(unsure, whole=True)
+        for change in await self._announced(wanted):
+            del wanted[change]
+        if wanted:
+            await self._write(wanted)
+
+    def _made(self, batch: Sequence[_Change[T]], *, whole: bool) -> dict[_Change[T], tuple[T | None, T | None]]:
+        """What is there and what is to be written; a change that writes nothing is done, if the view is whole."""
+        wanted: dict[_Change[T], tuple[T | None, T | None]] = {}
+        for change in batch:
+            if change.done.done():
+                continue
+            before = self._view.table.get(change.key)
+            try:
+                after = before if change.tried == (before,) else change.make(before)
+            except Exception as error:  # noqa: BLE001  # it is whoever asked who is told
+                if whole or not isinstance(error, MeterbridgeError):
+                    _fail([change], error)
+                continue
+            if after != before:
+                wanted[change] = (before, after)
+            elif whole:
+                change.done.set_result(before)
+        return wanted
+
+    async def _announced(self, wanted: Mapping[_Change[T], tuple[T | None, T | None]]) -> list[_Change[T]]:
+        """Tell of all changes; those that could not be told, which have failed."""
+        telling = (change.announce(before, after) for change, (before, after) in wanted.items())
+        told = await asyncio.gather(*telling, return_exceptions=True)
+        untold = []
+        for change, answer in zip(wanted, told, strict=True):
+            if isinstance(answer, BaseException):
+                _fail([change], answer)
+                untold.append(change)
+        return untold
+
+    async def _fence(self) -> None:
+        """Become the only writer, and see all that the others have written."""
+        with self._or_abandoned():
+            self._writer = TransactionalWriter(self._kafka, f"{self._topic}-writer")
+            await self._writer.start()
+            await self._see_all()
+
+    async def _see_all(self) -> None:
+        """Return once the view holds every record that is committed now."""
+        # Subscribed at first: only so does the first answer about the cluster name the partitions.
+        async with reading(self._topic, **self._kafka, **_TAIL) as consumer:
+            tps = [TopicPartition(self._topic, number) for number in consumer.partitions_for_topic(self._topic) or ()]
+            consumer.unsubscribe()
+            last: dict[TopicPartition, int] = {}
+            ends = {tp: end for tp, end in (await consumer.end_offsets(tps)).items() if end > self._seen(tp)}
+            if ends:
+                consumer.assign(list(ends))
+            for tp in ends:
+                consumer.seek(tp, self._seen(tp))
+            while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+                for tp, records in (await consumer.getmany(timeout_ms=_POLL_MS)).items():
+                    last[tp] = records[-1].offset
+        for tp, offset in last.items():
+            await self._view.wait_offset(tp.partition, offset)
+
+    def _seen(self, tp: TopicPartition) -> int:
+        return self._view.next_offset(tp.partition)
+
+    async def _write(self, wanted: Mapping[_Change[T], tuple[T | None, T | None]]) -> None:
+        """Raises: KafkaError: it is not known whether anything is written."""
+        assert self._writer is not None  # noqa: S101  # `_attempt` has fenced
+        writes = []
+        for change, (_, after) in wanted.items():
+            change.tried = (after,)
+            writes.append(Write(self._topic, -1, change.key.encode(), None if after is None else _encode(after)))
+        with self._or_abandoned():
+            ends = await self._writer.commit(writes, TopicPartition(self._topic, 0), None, "")
+            for (_, partition), end in ends.items():
+                await self._view.wait_offset(partition, end - 1)
+        for change, (_, after) in wanted.items():
+            if not change.done.done():
+                change.done.set_result(after)
+
+    @contextmanager
+    def _or_abandoned(self) -> Iterator[None]:
+        """The writer is kept only while the view is known to hold all that it and those before it wrote."""
+        try:
+            yield
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            ending = asyncio.ensure_future(writer.stop())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+
+    def _given_up(self, failures: Sequence[KafkaError]) -> Unavailable:
+        if failures and isinstance(failures[-1], ProducerFenced):
+            return Unavailable("contended", f"other processes change {self._view.name} all the time")
+        return Unavailable("kafka_unavailable", f"a change of {self._view.name} was not stored in time")
+
+
+def _fail(batch: Sequence[_Change[Any]], error: BaseException) -> None:
+    for change in batch:
+        if not change.done.done():
+            change.done.set_exception(error)

@@ -1,0 +1,71 @@
+"""What an error of Kafka's libraries means: Kafka is away, which may pass by itself; it refuses something; or we have a bug."""
+
+from collections.abc import Callable
+
+from aiokafka.errors import (
+    BrokerNotAvailableError,
+    GroupCoordinatorNotAvailableError,
+    IllegalArgumentError,
+    IllegalStateError,
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    KafkaUnavailableError,
+    NoBrokersAvailable,
+    NodeNotReadyError,
+    ProducerClosed,
+    RequestTimedOutError,
+)
+from confluent_kafka import KafkaException
+
+from connectors.config.addresses import kafka_address, kafka_away
+from schemas.errors import ConfigurationError
+
+_AWAY = (
+    BrokerNotAvailableError,
+    GroupCoordinatorNotAvailableError,
+    KafkaConnectionError,
+    KafkaTimeoutError,
+    KafkaUnavailableError,
+    NoBrokersAvailable,
+    NodeNotReadyError,
+    RequestTimedOutError,
+)
+#: It was asked something that makes no sense.
+_OUR_FAULT = (IllegalArgumentError, IllegalStateError, ProducerClosed)
+
+
+def says_away(error: BaseException | None) -> bool:
+    """Of an error of either of Kafka's libraries, or one that such an error caused."""
+    while error is not None:
+        if isinstance(error, _AWAY):
+            return True
+        # librdkafka's own codes are negative: nobody answered, so no broker has refused anything.
+        if isinstance(error, KafkaException) and error.args and error.args[0].code() < 0:
+            return True
+        error = error.__cause__
+    return False
+
+
+def kafka_sentence(error: BaseException, servers: Callable[[], str]) -> str:
+    """An error of Kafka's libraries in one sentence, with the address and its setting; `""` for every other error.
+
+    Args:
+        servers: gives `KAFKA_BOOTSTRAP_SERVERS`, or raises ConfigurationError.
+    """
+    if not isinstance(error, KafkaError | KafkaException) or isinstance(error, _OUR_FAULT):
+        return ""
+    if says_away(error):
+        # aiokafka repeats the address, in a form of its own.
+        return kafka_away(_detail(error) if isinstance(error, KafkaException) else type(error).__name__, servers)
+    try:
+        return f"Kafka at {kafka_address(servers())} refuses: {_detail(error)}"
+    except ConfigurationError:
+        return ""
+
+
+def _detail(error: BaseException) -> str:
+    if isinstance(error, KafkaException) and error.args:
+        return str(error.args[0].str())
+    # aiokafka's begin with a number and the class: "[Error 7] RequestTimedOutError: ...".
+    return str(error) if type(error).__name__ in str(error) or not error.args else f"{type(error).__name__}: {error}"

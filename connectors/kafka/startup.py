@@ -1,0 +1,72 @@
+"""A process that starts while Kafka is away waits for it, and says so: at once and once a minute, with the address and its setting."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from connectors.config.addresses import kafka_address
+from schemas.errors import MeterbridgeError, Unavailable
+
+T = TypeVar("T")
+
+TELL_EVERY_S = 60.0
+_AGAIN_S = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class KafkaAwaited:
+    """What is said while Kafka is waited for; one for each process.
+
+    Args:
+        servers: where it is looked for (`KAFKA_BOOTSTRAP_SERVERS`).
+    """
+
+    def __init__(self, servers: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._address = kafka_address(servers)
+        self._monotonic = monotonic
+        self._since: float | None = None
+        self._told = 0.0
+
+    def tell(self, error: BaseException) -> None:
+        """Kafka did not answer."""
+        now = self._monotonic()
+        if self._since is None:
+            self._since = now
+        elif now - self._told < TELL_EVERY_S:
+            return
+        self._told = now
+        told = {"reason": error.reason, "detail": error.detail} if isinstance(error, MeterbridgeError) else {}
+        told = told or {"reason": "kafka_unavailable", "detail": str(error)[:200]}
+        _log.warning("kafka_awaited", **told, address=self._address, waited_s=round(now - self._since))
+
+    def over(self) -> None:
+        """Kafka answered."""
+        if self._since is not None:
+            _log.info("kafka_answered", address=self._address, waited_s=round(self._monotonic() - self._since))
+        self._since = None
+
+
+async def when_kafka_answers(
+    ask: Callable[[], T], awaited: KafkaAwaited, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> T:
+    """What `ask` returns once Kafka answers; it is asked again and again until then.
+
+    Args:
+        ask: asks Kafka in a thread, and gives up within seconds with `Unavailable`.
+
+    Raises:
+        MeterbridgeError: what `ask` raised otherwise.
+    """
+    while True:
+        try:
+            answer = await asyncio.to_thread(ask)
+        except Unavailable as error:
+            awaited.tell(error)
+            await sleep(_AGAIN_S)
+        else:
+            awaited.over()
+            return answer

@@ -1,0 +1,83 @@
+"""What this Lago is, asked again every hour: which event store, which version. It decides what a repeat is worth."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from connectors.lago.client import LagoClient, LagoIntegrationError
+from streams.core.delivery.responses import batches_are_whole
+
+log = structlog.get_logger(__name__)
+
+POSTGRES, CLICKHOUSE = "postgres", "clickhouse"
+ASKED_S = 3600.0
+AGAIN_S = 15.0
+#: Lago tells this key nothing about its organization, or has nothing to tell: asking on is pointless.
+_NEVER_TOLD = frozenset({"http_403", "http_404", "http_405"})
+
+
+class Tenant:
+    """The organization behind our API key.
+
+    Attributes:
+        store: `postgres` or `clickhouse`; `""` until Lago has answered.
+        version: as Lago calls itself; `""` until it has answered.
+    """
+
+    def __init__(
+        self, lago: LagoClient, clickhouse_dedup: bool, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self.store = ""
+        self.version = ""
+        self._lago = lago
+        self._dedup = clickhouse_dedup
+        self._sleep = sleep
+        self._unknown = ""
+
+    def resend_is_safe(self) -> bool:
+        """Whether the same event sent twice is billed once. Not while nothing is known: then it is looked up first."""
+        return self.store == POSTGRES or self._dedup
+
+    def too_old(self) -> bool:
+        """Whether a batch that this Lago refuses may have been stored in part."""
+        return not batches_are_whole(self.version)
+
+    async def watch(self) -> None:
+        """Ask for ever."""
+        while True:
+            known = await self._ask_store()
+            known = await self._ask_version() and known
+            await self._sleep(ASKED_S if known else AGAIN_S)
+
+    async def _ask_store(self) -> bool:
+        try:
+            store = (await self._lago.organization()).events_store or POSTGRES
+        except LagoIntegrationError as error:
+            if error.reason not in _NEVER_TOLD:
+                self._tell("event_store_unknown", error.reason)
+                return False
+            store = self.store or POSTGRES
+            self._tell("event_store_assumed", error.reason, store=store)
+        else:
+            self._unknown = ""
+        if store != self.store and store == CLICKHOUSE and not self._dedup:
+            log.warning("event_store_without_deduplication", store=store)
+        self.store = store
+        return True
+
+    def _tell(self, event: str, reason: str, **more: str) -> None:
+        """Once for a cause, until Lago has answered."""
+        if reason != self._unknown:
+            self._unknown = reason
+            log.warning(event, reason=reason, **more)
+
+    async def _ask_version(self) -> bool:
+        try:
+            version = await self._lago.version()
+        except LagoIntegrationError:
+            return bool(self.version)  # a proxy may hide /health: it is no reason to ask every few seconds
+        if version != self.version and not batches_are_whole(version):
+            log.warning("lago_too_old", version=version, needed="v1.39.0")
+        self.version = version
+        return True

@@ -1,9 +1,0 @@
-"""A stand-in for Lago that behaves like it in everything this product calls (docs/lago-behaviour.md).
-
-For demos, tests and users' CI. `create_sandbox` makes the application, `run_sandbox` serves it.
-"""
-
-from connectors.lago.sandbox.app import create_sandbox
-from connectors.lago.sandbox.server import run_sandbox
-
-__all__ = ["create_sandbox", "run_sandbox"]

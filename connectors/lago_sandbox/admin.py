@@ -1,0 +1,102 @@
+"""What Lago has not: the endpoints through which a test looks at the sandbox and makes it fail."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from connectors.lago_sandbox.answers import json_answer
+from connectors.lago_sandbox.events import EventRoutes
+from connectors.lago_sandbox.faults import Faults, Order
+from connectors.lago_sandbox.limits import Limits
+from connectors.lago_sandbox.state import Sandbox
+from connectors.lago_sandbox.stored import Event
+from schemas.decoding import UNDECODABLE
+
+_CHUNK = 1000
+
+_order = msgspec.json.Decoder(Order)
+
+
+class AdminRoutes:
+    """`/__stats`, `/__events`, `/__reset`, `/__faults`; no key is asked for."""
+
+    def __init__(self, sandbox: Sandbox, faults: Faults, events: EventRoutes, limits: Limits | None) -> None:
+        self._sandbox = sandbox
+        self._limits = limits
+        self._faults = faults
+        self._events = events
+
+    def routes(self) -> list[web.RouteDef]:
+        """Their routes."""
+        return [
+            web.get("/__stats", self.stats),
+            web.get("/__events", self.events),
+            web.post("/__reset", self.reset),
+            web.post("/__faults", self.arm),
+            web.get("/__faults", self.faults),
+            web.delete("/__faults", self.disarm),
+        ]
+
+    async def stats(self, _: web.Request) -> web.Response:
+        """Sums by subscription and overall, and what was posted; decimals as plain text.
+
+        `cents` counts the copies that the store keeps apart; `billed_cents` those inside a period
+        of their subscription that came before its invoice was made. `conflicts`: ids offered with two contents, accepted or not;
+        `unaccepted`: ids offered and never accepted. `limited`: requests beyond the rate limit.
+        """
+        sandbox = self._sandbox
+        sandbox.current_subscriptions(sandbox.now_us())
+        totals = sandbox.events.log.totals
+        return json_answer(
+            {
+                "store": sandbox.events.kind,
+                "subscriptions": totals.read(),
+                "totals": totals.overall(),
+                "posts": sandbox.posts,
+                "batches": sandbox.batches,
+                "duplicates": sandbox.events.duplicates,
+                "conflicts": len(sandbox.offers.conflicts),
+                "unaccepted": sandbox.offers.unaccepted,
+                "limited": self._limits.refused if self._limits else 0,
+            }
+        )
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Every accepted copy as NDJSON, in order of arrival; `accepted_at` in seconds since 1970."""
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        accepted = list(self._sandbox.events.log)
+        for start in range(0, len(accepted), _CHUNK):
+            lines = (msgspec.json.encode(self._told(event)) for event in accepted[start : start + _CHUNK])
+            await response.write(b"\n".join(lines) + b"\n")
+        await response.write_eof()
+        return response
+
+    def _told(self, event: Event) -> dict[str, Any]:
+        return {**self._events.shown(event), "accepted_at": event.received_us / 1_000_000}
+
+    async def reset(self, _: web.Request) -> web.Response:
+        """Forget everything, faults and journal included."""
+        self._sandbox.reset()
+        self._faults.clear()
+        return json_answer({"status": "ok"})
+
+    async def arm(self, request: web.Request) -> web.Response:
+        """Add rules: `{"rules": [...], "seed": 1}`, or the bare list; 422 says what is wrong with one."""
+        body = await request.read()
+        try:
+            order = _order.decode(b'{"rules":%b}' % body if body.lstrip().startswith(b"[") else body)
+        except UNDECODABLE as error:
+            return json_answer({"status": 422, "error": str(error)}, 422)
+        self._faults.arm(order)
+        return json_answer({"rules": self._faults.shown()})
+
+    async def faults(self, _: web.Request) -> web.Response:
+        """Every rule, and how often it fired."""
+        return json_answer({"rules": self._faults.shown()})
+
+    async def disarm(self, _: web.Request) -> web.Response:
+        """Drop every rule."""
+        self._faults.clear()
+        return json_answer({"rules": []})

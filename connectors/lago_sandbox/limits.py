@@ -1,0 +1,81 @@
+"""Lago Cloud's limits on an organization's requests: windows of one second, told in headers with every answer.
+
+Source: the page *Rate limits* of Lago's documentation. That windows begin on whole seconds, that a batch counts
+as one request, and the body of the refusal are assumptions.
+"""
+
+from collections.abc import Awaitable, Callable
+from math import ceil, floor
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from connectors.lago_sandbox.answers import json_answer
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Limit:
+    """So many requests a second, for everybody together; the clock is an argument, seconds."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.refused = 0
+        self._window = 0
+        self._used = 0
+
+    def take(self, now: float) -> bool:
+        """Count a request; False when this second's are used up."""
+        if floor(now) != self._window:
+            self._window, self._used = floor(now), 0
+        if self._used >= self.most:
+            self.refused += 1
+            return False
+        self._used += 1
+        return True
+
+    def headers(self, now: float) -> dict[str, str]:
+        """What an answer tells; the reset in whole seconds, rounded up."""
+        used = self._used if floor(now) == self._window else 0
+        reset_s = ceil(floor(now) + 1 - now)
+        told = {"Limit": self.most, "Remaining": self.most - used, "Reset": reset_s}
+        return {f"X-RateLimit-{name}": str(value) for name, value in told.items()}
+
+
+class Limits:
+    """The three classes of requests and their limits, in Lago Cloud's proportions of 500, 200 and 50."""
+
+    def __init__(self, ingest: int) -> None:
+        self.ingest = Limit(ingest)
+        self.usage = Limit(max(1, ingest * 2 // 5))
+        self.others = Limit(max(1, ingest // 10))
+
+    def of(self, method: str, path: str) -> Limit:
+        """The limit that counts this request."""
+        if method == "POST" and path.startswith("/api/v1/events"):
+            return self.ingest
+        return self.usage if path.endswith("/current_usage") else self.others
+
+    @property
+    def refused(self) -> int:
+        """Requests answered 429 so far."""
+        return self.ingest.refused + self.usage.refused + self.others.refused
+
+
+def limiting(limits: Limits, clock: Callable[[], float]) -> Middleware:
+    """Counts what is below `/api/v1/`, whatever its answer; 429 for what is too much."""
+
+    @web.middleware
+    async def limiting(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        if not request.path.startswith("/api/v1/"):
+            return await handler(request)
+        limit = limits.of(request.method, request.path)
+        response: web.StreamResponse
+        if limit.take(clock()):
+            response = await handler(request)
+        else:
+            response = json_answer({"status": 429, "error": "Too Many Requests"}, 429)
+        response.headers.update(limit.headers(clock()))
+        return response
+
+    return limiting

@@ -1,0 +1,41 @@
+"""Which transaction_ids were ever offered with two different contents, accepted or not."""
+
+from collections.abc import Iterable
+
+from connectors.lago_sandbox.store import EventLog
+from connectors.lago_sandbox.stored import Event
+
+
+class Offers:
+    """Compares every offered event with what was offered under its id before."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.conflicts: set[str] = set()
+        self._log = log
+        self._waiting: dict[str, Event] = {}  # offered, not accepted so far
+
+    def note(self, events: Iterable[Event]) -> list[str]:
+        """Remember these offers; the ids that conflict for the first time."""
+        found = []
+        for event in events:
+            earlier = (*self._log.copies(event.transaction_id), *self._waiting_for(event))
+            if event.transaction_id not in self.conflicts and not all(map(event.same_content, earlier)):
+                self.conflicts.add(event.transaction_id)
+                found.append(event.transaction_id)
+            if not earlier:
+                self._waiting[event.transaction_id] = event
+        return found
+
+    @property
+    def unaccepted(self) -> int:
+        """How many ids were offered and never accepted."""
+        return len(self._waiting)
+
+    def accepted(self, events: Iterable[Event]) -> None:
+        """These are in the log now and need no second memory."""
+        for event in events:
+            self._waiting.pop(event.transaction_id, None)
+
+    def _waiting_for(self, event: Event) -> tuple[Event, ...]:
+        waiting = self._waiting.get(event.transaction_id)
+        return () if waiting is None else (waiting,)

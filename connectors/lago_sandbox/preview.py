@@ -1,0 +1,79 @@
+"""The invoice that a change of plan would bring, without the change.
+
+Source: `app/services/invoices/preview_service.rb`, `preview_context_service.rb` and `preview/` below it of lago-api.
+
+Changes of one running subscription in arrears are foretold; any other preview is refused, although Lago makes it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from connectors.lago_sandbox.coercion import text
+from connectors.lago_sandbox.instants import day
+from connectors.lago_sandbox.invoices import Invoice, fees_of
+from connectors.lago_sandbox.invoicing import Bill, bills
+from connectors.lago_sandbox.plans import Plan
+from connectors.lago_sandbox.refusals import forbidden, invalid_field, not_found
+from connectors.lago_sandbox.state import Sandbox
+from connectors.lago_sandbox.subscription import Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A running subscription and the plan it would be changed to."""
+
+    subscription: Subscription
+    plan: Plan
+
+
+def asked_of(sandbox: Sandbox, sent: dict[str, Any]) -> Asked:
+    """What is to be foretold; checks run in Lago's order.
+
+    Raises:
+        Refusal: 404, 422 for the running plan itself, 403 for a preview that the sandbox does not make.
+    """
+    customer = sandbox.customers.all.get(text(_object(sent, "customer").get("external_id")) or "")
+    if customer is None:
+        raise not_found("customer")
+    wanted = _object(sent, "subscriptions")
+    external_ids = wanted.get("external_ids")
+    if not isinstance(external_ids, list) or len(external_ids) != 1 or wanted.get("terminated_at"):
+        raise forbidden("feature_unavailable")
+    found = sandbox.current_subscriptions(sandbox.now_us()).find(text(external_ids[0]) or "")
+    if found is None or found.customer is not customer:
+        raise not_found("subscription")
+    plan = sandbox.plans.all.get(text(wanted.get("plan_code")) or "")
+    if plan is None:
+        raise not_found("plan")
+    if plan is found.plan:
+        raise invalid_field("base", "new_plan_should_be_different_from_existing_plan")
+    return Asked(found, plan)
+
+
+def previewed(sandbox: Sandbox, asked: Asked, url: str) -> dict[str, Any]:
+    """Lago's JSON of the invoice; it has no id and no number. Raises: Refusal: 403 where credit would be due."""
+    running, now_us = asked.subscription, sandbox.now_us()
+    if running.plan.pay_in_advance:
+        raise forbidden("feature_unavailable")
+    upgrade = asked.plan.yearly_cents >= running.plan.yearly_cents
+    at_us = now_us if upgrade else running.period_end(now_us)
+    ended = replace(running, status="terminated", terminated_us=at_us)
+    following = replace(running, plan=asked.plan, previous=ended, started_us=at_us, created_us=now_us)
+    *_, closing = _begun_now(ended, at_us), *bills(ended, following, now_us - 1, at_us)
+    fees = fees_of(closing, sandbox.events, "")
+    if asked.plan.pay_in_advance:
+        opening = next(bills(following, None, at_us - 1, at_us))
+        fees += fees_of(opening, sandbox.events, "")
+    shown = Invoice("", running.customer, 0, closing, fees).shown(url)
+    unsaved: dict[str, Any] = {"lago_id": None, "number": "", "sequential_id": None, "status": "draft"}
+    return shown | unsaved | {"issuing_date": day(at_us).isoformat(), "fees": fees, "credits": []}
+
+
+def _begun_now(subscription: Subscription, at_us: int) -> Bill:
+    """Of a subscription that ends in the moment it began in."""
+    return Bill(subscription, at_us, at_us, at_us, 0, at_us, at_us)
+
+
+def _object(sent: dict[str, Any], name: str) -> dict[str, Any]:
+    found = sent.get(name)
+    return found if isinstance(found, dict) else {}

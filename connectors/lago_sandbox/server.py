@@ -1,0 +1,29 @@
+"""The sandbox as a process: listens until it is told to stop."""
+
+from typing import Any
+
+from aiohttp import web
+
+from connectors.lago_sandbox.app import create_sandbox
+from streams.runtime.shutdown import StopWord
+
+_SHUTDOWN_S = 2
+
+
+async def run_sandbox(word: StopWord, host: str, port: int, **options: Any) -> int:
+    """Serve until SIGTERM or SIGINT; prints one line with the URL once it listens. The exit code.
+
+    Args:
+        port: 0 for any free one; the line names the one taken.
+        options: as of `create_sandbox`.
+    """
+    runner = web.AppRunner(create_sandbox(**options), access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        stop = word.begun()
+        print(f"Lago sandbox on http://{host}:{runner.addresses[0][1]}", flush=True)  # noqa: T201 its one output
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+    return 0

@@ -1,0 +1,266 @@
+"""The org billing module: functions as they are documented, for services that bill their own organisations.
+
+They need `LAGO_API_URL` and `LAGO_API_KEY`, or an `OrgBilling` that the process was told of with `serve_with`; whoever
+has that at hand calls its methods instead. Every failure is a `LagoIntegrationError`, and a line of the log;
+`check_lago_health` has none.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import structlog
+
+from connectors.billing.metered_events import MeteredEvent, Moment, Value
+from connectors.billing.org_billing import LagoHealth, OrgBilling
+from connectors.billing.org_takeover import Migrated, migrate
+from connectors.billing.usage_limits import Limits, LimitUse, UsageLimitReached, UsageLimits
+from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
+from connectors.lago.invoices import Invoice
+from connectors.lago.responses import Customer, Subscription
+from connectors.lago.usage import CustomerUsage
+from connectors.library import standalone
+from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, Unavailable
+
+__all__ = [
+    "LagoIntegrationError",
+    "UsageLimitReached",
+    "check_lago_health",
+    "check_org_has_active_subscription",
+    "create_org_customer",
+    "create_subscription",
+    "enforce_usage_limits",
+    "get_current_usage",
+    "get_customer",
+    "get_invoices",
+    "get_or_create_customer",
+    "get_org_plan_limits",
+    "get_subscription",
+    "is_org_customer",
+    "migrate_user_to_org",
+    "record_api_call",
+    "record_usage",
+    "serve_with",
+    "subscribe_org_to_plan",
+    "terminate_subscription",
+    "update_org_customer",
+]
+
+#: Code of the metric that counts calls of an API.
+API_CALL = "api_call"
+#: Lago's other one is `calendar`.
+ANNIVERSARY = "anniversary"
+
+_serving: list[OrgBilling] = []
+_limiting: list[UsageLimits] = []
+_log = structlog.get_logger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _function(of: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """One of this module's: what fails is told by one kind of error. That a limit is reached is an answer, no failure."""
+
+    @wraps(of)
+    async def function(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await of(*args, **kwargs)
+        except UsageLimitReached:
+            raise
+        except (Rejected, Unavailable, ConfigurationError) as error:
+            _log.error("org_billing_failed", function=of.__name__, reason=error.reason, detail=error.detail)
+            raise _as_lagos(error) from error
+
+    return function
+
+
+def _as_lagos(error: MeterbridgeError) -> LagoIntegrationError:
+    if isinstance(error, LagoIntegrationError):
+        return error
+    kind = LagoUnavailable if isinstance(error, Unavailable) else LagoRejected
+    return kind(error.reason, error.detail)
+
+
+def serve_with(billing: OrgBilling | None, limits: Limits | None = None, *, tokens_code: str = "ai_usage") -> None:
+    """Let the functions of this module work on `billing`; None = on the environment's Lago again.
+
+    Args:
+        limits: where those of plans and orgs are kept; without, the functions about limits refuse.
+        tokens_code: `LAGO_EVENT_CODE`: the metric that the limit `tokens` is about.
+    """
+    _serving[:] = [] if billing is None else [billing]
+    _limiting.clear()
+    if billing is not None and limits is not None:
+        _limiting.append(UsageLimits(billing, limits, tokens_code=tokens_code, requests_code=API_CALL))
+
+
+@_function
+async def create_org_customer(
+    org_id: str, org_name: str, email: str, user_id: str | None = None, metadata: Mapping[str, str] | None = None
+) -> Customer:
+    """The org's customer, its id the customer's `external_id`; one that is there is returned as it is.
+
+    Metadata: `created_by_user_id`, `created_at`, `billing_type` = `organization`, and up to two more.
+    """
+    customer, is_new = await _billing().ensured_customer(org_id, org_name, email, user_id, metadata)
+    if not is_new:
+        _log.warning("org_customer_exists", org=org_id)
+    return customer
+
+
+@_function
+async def get_customer(org_id: str) -> Customer | None:
+    """The org's customer; None where Lago knows none."""
+    return await _billing().lago.customer(org_id)
+
+
+@_function
+async def update_org_customer(
+    org_id: str, org_name: str | None = None, email: str | None = None, metadata: Mapping[str, str] | None = None
+) -> Customer:
+    """Change what is given; metadata is added to what is there, keys of the same name are changed."""
+    return await _billing().update_customer(org_id, org_name, email, metadata)
+
+
+@_function
+async def get_or_create_customer(
+    org_id: str, org_name: str, email: str, user_id: str | None = None, metadata: Mapping[str, str] | None = None
+) -> Customer:
+    """The same as `create_org_customer`, for whoever expects that it may be there."""
+    return await _billing().create_customer(org_id, org_name, email, user_id, metadata)
+
+
+@_function
+async def create_subscription(
+    org_id: str, plan_code: str, billing_time: str = ANNIVERSARY, subscription_at: str | None = None
+) -> Subscription:
+    """Subscribe the org, or change its plan; a retry never makes a second subscription.
+
+    Dearer or equally dear plans apply at once, cheaper ones at the period's end (`next_plan_code`).
+
+    Args:
+        subscription_at: ISO 8601; when it begins, now by default.
+    """
+    return await _billing().subscribe(org_id, plan_code, billing_time, subscription_at)
+
+
+@_function
+async def subscribe_org_to_plan(
+    org_id: str, plan_code: str, org_name: str, email: str, user_id: str | None = None
+) -> Subscription:
+    """Customer and subscription in one; any part of it that is there already is kept.
+
+    An unknown plan, or a subscription that is refused, leaves no new customer behind.
+    """
+    return await _billing().sign_up(org_id, plan_code, org_name, email, user_id, ANNIVERSARY)
+
+
+@_function
+async def get_subscription(org_id: str) -> Subscription | None:
+    """The org's active subscription, at most some seconds old; None without one."""
+    return await _billing().subscription(org_id)
+
+
+@_function
+async def terminate_subscription(org_id: str, subscription_id: str | None = None) -> Subscription | None:
+    """End the org's subscription, by default its own; None where it is over already."""
+    return await _billing().terminate(org_id, subscription_id)
+
+
+@_function
+async def record_usage(
+    org_id: str,
+    event_code: str,
+    transaction_id: str,
+    properties: Mapping[str, Value] | None = None,
+    timestamp: Moment | None = None,
+) -> MeteredEvent:
+    """Store an event of the org; the same `transaction_id` again is the same event.
+
+    `properties` gets `org_id`, and may have `user_id` and whatever the metric reads; `timestamp` is now by default.
+    """
+    return await _billing().record(org_id, event_code, transaction_id, properties, timestamp)
+
+
+@_function
+async def record_api_call(
+    org_id: str,
+    transaction_id: str,
+    endpoint: str,
+    user_id: str | None = None,
+    tokens: int = 0,
+    model: str | None = None,
+) -> MeteredEvent:
+    """`record_usage` of one call of an API, on the metric `api_call`."""
+    properties = call_properties(endpoint, user_id, tokens, model)
+    return await _billing().record(org_id, API_CALL, transaction_id, properties, None)
+
+
+def call_properties(endpoint: str, user_id: str | None, tokens: int, model: str | None) -> dict[str, Value]:
+    """What an event on `api_call` says of its call."""
+    return {"endpoint": endpoint, "user_id": user_id, "tokens": tokens, "model": model}
+
+
+@_function
+async def get_invoices(org_id: str, limit: int = 10) -> list[Invoice]:
+    """The org's latest invoices, latest first."""
+    return await _billing().invoices(org_id, limit)
+
+
+@_function
+async def get_current_usage(org_id: str) -> CustomerUsage | None:
+    """What Lago counts in the running period; None without an active subscription."""
+    return await _billing().usage(org_id)
+
+
+@_function
+async def check_org_has_active_subscription(org_id: str) -> bool:
+    """Whether the org may be served: it has an active subscription, at most some seconds ago."""
+    return await _billing().subscription(org_id) is not None
+
+
+@_function
+async def get_org_plan_limits(org_id: str) -> dict[str, int]:
+    """The most the org may use in a billing period, by name; see `UsageLimits.of`."""
+    return await _limits().of(org_id)
+
+
+@_function
+async def enforce_usage_limits(org_id: str) -> tuple[LimitUse, ...]:
+    """Each limit of the org with its use. Raises: UsageLimitReached; see `UsageLimits.check`."""
+    return await _limits().check(org_id)
+
+
+@_function
+async def migrate_user_to_org(user_id: str, org_id: str, org_name: str, email: str) -> Migrated:
+    """Let an org take over from a user's customer; the old id stays in its metadata. See `migrate`."""
+    return await migrate(_billing(), user_id, org_id, org_name, email)
+
+
+def is_org_customer(external_id: str) -> bool:
+    """Whether a customer's id is an org's, by `ORG_ID_PREFIXES`; Lago is not asked."""
+    try:
+        return _serving[0].is_org(external_id) if _serving else standalone.is_org(external_id)
+    except ConfigurationError as error:
+        raise _as_lagos(error) from error
+
+
+async def check_lago_health() -> LagoHealth:
+    """Whether Lago answers, where, and which version; never raises."""
+    try:
+        return await (_serving[0] if _serving else standalone.Alone.of().billing).health()
+    except ConfigurationError as error:
+        _log.error("org_billing_failed", function="check_lago_health", reason=error.reason, detail=error.detail)
+        return LagoHealth("unhealthy", "")
+
+
+def _billing() -> OrgBilling:
+    return _serving[0] if _serving else standalone.Alone.of().needs_key().billing
+
+
+def _limits() -> UsageLimits:
+    if not _serving:
+        return standalone.Alone.of().needs_key().limits
+    if not _limiting:
+        raise LagoRejected("no_limits", "connectors.library.orgs is not told of limits: give serve_with some")
+    return _limiting[0]

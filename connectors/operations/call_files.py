@@ -1,0 +1,155 @@
+"""Calls out of files: an element of JSON a line, or rows of CSV whose columns are named as the flat shape's fields.
+
+What cannot be read for certain is told, never guessed: a damaged row, an Excel date, a number that is none.
+"""
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, BinaryIO, Final, get_args
+
+import msgspec
+
+from connectors.ingest.rejections import Refused
+from connectors.operations.csv_table import BAD_CSV, CsvRow, CsvTable
+from schemas.decoding import UNDECODABLE
+from schemas.errors import Rejected
+from schemas.moments import parse_us
+from schemas.reasons import BAD_NUMBER
+from schemas.wire import Call
+
+BAD_TIME, EXCEL, TOO_LONG, NOT_UTF8 = "bad_time", "excel_value", "line_too_long", "not_utf8"
+_FIELDS: Final = {field.name: get_args(field.type) for field in msgspec.structs.fields(Call)}
+_NUMBERS: Final = frozenset(name for name, of in _FIELDS.items() if Decimal in of or (float in of and str not in of))
+_TIMES: Final = frozenset({"startTime", "endTime", "timestamp"})
+_SWITCHES: Final = frozenset(name for name, of in _FIELDS.items() if bool in of)
+#: Columns that are read; `metadata` as JSON in a text.
+_COLUMNS: Final = frozenset(_FIELDS) - {"properties"}
+_MAX_LINE: Final = 8 << 20
+_NUMBER: Final = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+#: An id that a spreadsheet took for a number and rounded: `1.23457E+15`.
+_ROUNDED: Final = re.compile(r"\d(\.\d+)?E\+\d+")
+#: A spreadsheet counts days from 1900, so its numbers of our time are small: as seconds they would be of 1970.
+_EARLIEST_S: Final = 100_000_000
+_SHOWN: Final = 100
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
+
+
+class _Ids(msgspec.Struct, gc=False):
+    """What an element may be called by."""
+
+    id: str | int | None = None
+    request_id: str | int | None = None
+    litellm_call_id: str | int | None = None
+
+
+_ids = msgspec.json.Decoder(_Ids).decode
+
+
+class Unreadable(bytes):
+    """An element that is refused before anybody looks into it; its bytes are what names it, as JSON."""
+
+    reason: str
+    detail: str
+
+
+def unreadable(names: dict[str, Any], reason: str, detail: str) -> Unreadable:
+    """One that is named by the ids among `names`."""
+    found = Unreadable(msgspec.json.encode({name: names[name] for name in ("id", "litellm_call_id") if name in names}))
+    found.reason, found.detail = reason, detail
+    return found
+
+
+def readable(element: bytes) -> bytes:
+    """The element. Raises: Refused: it is `Unreadable`."""
+    if isinstance(element, Unreadable):
+        raise Refused(element.reason, element.detail)
+    return element
+
+
+def place_of(place: str, element: bytes, refused: Refused | None = None) -> str:
+    """Where an element stands, with its request's id where that can be read, and the fields in it that are wrong."""
+    try:
+        ids = _ids(element)
+    except UNDECODABLE:
+        ids = _Ids()
+    name = ids.id or ids.request_id or ids.litellm_call_id
+    named = f"{place}, request {str(name)[:_SHOWN]}" if name else place
+    return f"{named} ({refused.detail})" if refused is not None and refused.detail else named
+
+
+def json_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """(line number, element) of every line that is not blank.
+
+    Raises:
+        Rejected: `bad_jsonl`: the file is UTF-16.
+    """
+    for number, line in enumerate(_lines(file), 1):
+        if number == 1 and line.startswith(_UTF16):
+            raise Rejected("bad_jsonl", "the file is UTF-16: save it in UTF-8")
+        if len(line) > _MAX_LINE:
+            yield number, unreadable({}, TOO_LONG, f"a line may have {_MAX_LINE} bytes")
+        elif stripped := line.strip():
+            yield number, stripped
+
+
+def csv_rows(file: BinaryIO, delimiter: str = "") -> Iterator[tuple[int, bytes]]:
+    """(line number, element) of every row; empty cells are absent, unknown columns are ignored, whatever their size.
+
+    Raises:
+        Rejected: `bad_csv`, see `CsvTable`; also where no column is a field of a call.
+    """
+    table = CsvTable(_COLUMNS, delimiter)
+    for number, line in enumerate(file, 1):
+        for row in table.feed(number, line):
+            yield row.line, _element(row, table.header)
+        if number == 1 and table.header and _COLUMNS.isdisjoint(table.header):
+            raise Rejected(BAD_CSV, f"no column is a field of a call, such as {', '.join(sorted(_TIMES))}, spend")
+    for row in table.end():
+        yield row.line, _element(row, table.header)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines; of one that is too long only so much that it can be seen."""
+    while line := file.readline(_MAX_LINE + 1):
+        yield line
+        while len(line) > _MAX_LINE and not line.endswith(b"\n"):
+            line = file.readline(_MAX_LINE + 1)
+
+
+def _element(row: CsvRow, header: list[str]) -> bytes:
+    known: dict[str, Any] = {}
+    fault = (row.wrong, row.detail) if row.wrong else None
+    for name, cell in row.cells.items():
+        value = cell.strip()
+        field = _field(name, header)
+        if value:
+            known[field], wrong = _value(field, value)
+            fault = fault or ((wrong, name) if wrong else None)
+    return msgspec.json.encode(known) if fault is None else unreadable(known, *fault)
+
+
+def _field(column: str, header: list[str]) -> str:
+    """LiteLLM's table and its exports call two fields by another name."""
+    if column == "request_id" and "id" not in header:
+        return "id"
+    return "user_id" if column == "user" and "spend" in header else column
+
+
+def _value(field: str, value: str) -> tuple[Any, str]:
+    """The value as JSON has it, and what is wrong with it."""
+    if field in _NUMBERS:
+        return (msgspec.Raw(value.encode()), "") if _NUMBER.fullmatch(value) else (value, BAD_NUMBER)
+    if field in _TIMES:
+        return _moment(value)
+    if field in _SWITCHES and value.lower() in ("true", "false", "t", "f"):
+        return value.lower().startswith("t"), ""
+    return value, EXCEL if field.endswith("id") and _ROUNDED.fullmatch(value) else ""
+
+
+def _moment(value: str) -> tuple[str, str]:
+    try:
+        us = parse_us(value)
+    except Rejected:
+        return value, BAD_TIME
+    return value, BAD_TIME if us < _EARLIEST_S * 1_000_000 else ""

@@ -1,0 +1,231 @@
+"""Dead letters as an operator sees them: events Lago would not take, and calls the meter or the ingress refused.
+
+A letter stays in its topic for as long as the topic keeps it. What was done about it is a record after it in the same
+partition, a *mark*: header `resolves` holds the letter's offset. So the topic alone tells what is still dead.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+from typing import NamedTuple
+
+import msgspec
+from confluent_kafka import Message
+
+from connectors.config.deployment import Deployment
+from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.topic_scan import Stretch, header_of, scan, stretch_of
+from connectors.operations.dismissed import Dismissed
+from connectors.operations.reread import read_again
+from schemas.decoding import decoder
+from schemas.errors import Rejected
+from schemas.money import quantum
+from schemas.records import LagoEvent, Rejection
+from schemas.topics import TopicNames
+from schemas.usage import Usage
+from streams.core.delivery.dead_letter_headers import (
+    ATTEMPTS,
+    AUDIT_ID,
+    FIRST_ERROR,
+    HOW,
+    LAST_ERROR,
+    REASON,
+    REQUEUED,
+    RESOLVES,
+)
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.metering.read_usage import usage_of as read_usage
+from streams.runtime.transactions import Write
+
+#: Of marks: put away, or counted already and therefore not put back. Either is about the call, not the letter alone.
+DISMISSING = frozenset({"purged", "known"})
+EVENTS, CALLS = KINDS = ("events", "calls")
+
+_event = decoder(LagoEvent)
+_rejection = decoder(Rejection)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which letters are meant; everything left open means all.
+
+    Fields:
+        customer: LiteLLM's customer id.
+        since_ms, until_ms: of the letter's own time, `[since, until)`, milliseconds since 1970 UTC.
+        letter: one only, `events/0/17`: kind, partition, offset.
+    """
+
+    reason: str = ""
+    customer: str = ""
+    since_ms: int | None = None
+    until_ms: int | None = None
+    letter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One dead letter.
+
+    Fields:
+        id: `events/<partition>/<offset>` or `calls/<partition>/<offset>`.
+        at_ms: when it died, milliseconds since 1970 UTC.
+        usd: what it is worth; None where that cannot be read.
+        stored: the refused call as it was in the raw topic, or as it would be there, where it is whole enough to come
+            again.
+    """
+
+    kind: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+    at_ms: int
+    reason: str = ""
+    customer: str = ""
+    subscription: str = ""
+    transaction_id: str = ""
+    usd: Decimal | None = None
+    attempts: int = 0
+    first_error: str = ""
+    last_error: str = ""
+    requeued: int = 0
+    stored: bytes = b""
+
+    @property
+    def id(self) -> str:
+        """Names the letter in every command."""
+        return f"{self.kind}/{self.partition}/{self.offset}"
+
+
+class Mark(NamedTuple):
+    """What was done about a letter: `requeued`, `purged`, or `known` for a call that turned out to be billed."""
+
+    letter: Letter
+    how: str
+    audit_id: str
+
+    def write(self, topic: str) -> Write:
+        """The record that says so."""
+        offset = str(self.letter.offset).encode()
+        headers = [(RESOLVES, offset), (HOW, self.how.encode()), (AUDIT_ID, self.audit_id.encode())]
+        return Write(topic, self.letter.partition, self.letter.key, None, headers)
+
+
+def topic_of(kind: str, topics: TopicNames) -> str:
+    """Where letters of a kind lie."""
+    return topics.dlq if kind == EVENTS else topics.rejected
+
+
+def unresolved(
+    deployment: Deployment, kind: str, filters: Filters, passed: Callable[[int], None] = lambda _offsets: None
+) -> Iterator[Letter]:
+    """The letters that are still dead, in order within a partition; the topic is read twice.
+
+    Raises: see `scan`.
+    """
+    kafka, topics = deployment.kafka, deployment.topics
+    # What was put away before `since` keeps its copies away after it.
+    stretch = stretch_of(kafka, topic_of(kind, topics), filters.since_ms if kind == EVENTS else None)
+    done = _resolved(kafka, stretch, passed)
+    dismissed = Dismissed({place for place, how in done.items() if how in DISMISSING} if kind == CALLS else ())
+    unit = quantum(deployment.policy.cost_decimals)
+    for message in scan(kafka, stretch, passed):
+        if dismissed.is_copy(message) or message.timestamp()[1] < (filters.since_ms or 0):
+            continue
+        if header_of(message, RESOLVES) or (message.partition(), message.offset()) in done:
+            continue
+        letter = letter_of(kind, message, unit, deployment.customer_id_fields)
+        if _meant(letter, filters):
+            yield letter
+
+
+def letter_of(kind: str, message: Message, unit: Decimal, fields: tuple[str, ...] = CUSTOMER_ID_FIELDS) -> Letter:
+    """What a record of the dead-letter or the rejected topic says; `fields`: `CUSTOMER_ID_FIELDS`."""
+    key = message.key()
+    bare = Letter(
+        kind,
+        message.partition() or 0,
+        message.offset() or 0,
+        bytes(key) if key else None,
+        bytes(message.value() or b""),
+        tuple((name, bytes(told or b"")) for name, told in message.headers() or ()),
+        message.timestamp()[1],
+    )
+    return _dead_event(bare) if kind == EVENTS else _refused_call(bare, unit, fields)
+
+
+def _dead_event(bare: Letter) -> Letter:
+    told = {name: value.decode(errors="replace") for name, value in bare.headers}
+    letter = replace(
+        bare,
+        reason=told.get(REASON, ""),
+        attempts=_number(told.get(ATTEMPTS)),
+        first_error=told.get(FIRST_ERROR, ""),
+        last_error=told.get(LAST_ERROR, ""),
+        requeued=_number(told.get(REQUEUED)),
+    )
+    try:
+        event = _event(bare.value)
+        usd = Decimal(event.precise_total_amount_cents) / 100
+    except (msgspec.DecodeError, InvalidOperation):
+        return letter
+    return replace(
+        letter,
+        customer=event.properties.get("user_id", ""),
+        subscription=event.external_subscription_id,
+        transaction_id=event.transaction_id,
+        usd=usd,
+    )
+
+
+def _refused_call(bare: Letter, unit: Decimal, fields: tuple[str, ...]) -> Letter:
+    customer = bare.key.decode(errors="replace") if bare.key else ""
+    try:
+        refused = _rejection(bare.value)
+    except msgspec.DecodeError:
+        return replace(bare, reason="unreadable", customer=customer)
+    stored = bytes(refused.call) if refused.stage == "meter" and isinstance(refused.call, msgspec.Raw) else b""
+    if refused.stage == "ingress" and (again := read_again(refused, fields)) is not None:
+        customer, stored = again
+    usage = usage_of(stored, customer, unit)
+    return replace(
+        bare,
+        reason=refused.reason,
+        customer=customer,
+        usd=usage.cost if usage is not None else None,
+        last_error=refused.detail,
+        stored=stored,
+    )
+
+
+def usage_of(stored: bytes, customer: str, unit: Decimal) -> Usage | None:
+    """A value of the raw topic as the meter reads it; None when it would be refused again."""
+    try:
+        return read_usage(stored, customer, unit)
+    except Rejected:
+        return None
+
+
+def _resolved(
+    kafka: KafkaConnection, stretch: Stretch, passed: Callable[[int], None]
+) -> dict[tuple[int | None, int | None], str]:
+    """What was done, by the letter's partition and offset."""
+    return {
+        (message.partition(), int(offset)): header_of(message, HOW)
+        for message in scan(kafka, stretch, passed)
+        if (offset := header_of(message, RESOLVES)).isdigit()
+    }
+
+
+def _meant(letter: Letter, filters: Filters) -> bool:
+    return (
+        filters.reason in ("", letter.reason)
+        and filters.customer in ("", letter.customer)
+        and filters.letter in ("", letter.id)
+        and (filters.until_ms is None or letter.at_ms < filters.until_ms)
+    )
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdigit() else 0

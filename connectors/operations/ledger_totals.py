@@ -1,0 +1,130 @@
+"""Where usage is on its way: what each ledger counted, and the age of the oldest record that still waits in each topic."""
+
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from connectors.config.deployment import Deployment
+from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.security import librdkafka_config
+from connectors.kafka.topic_scan import Stretch, scan, stretch_of, told
+from schemas.decoding import decoder
+from schemas.ledger import POSITION_KEY, Counters, Position, Sum
+from schemas.money import add
+
+_decode = decoder(Position, packed=True)
+_LIMIT_S = 20.0
+#: A coordinator that is being elected or reads its log: librdkafka gives such an answer on as it came.
+_COORDINATOR_COMING = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
+_ASK_AGAIN_S = 0.2
+#: A transaction ends with the position, so the last one is near the end; a longer look is taken where it is not.
+_NEAR, _FAR = 500, 100
+
+
+class Counted(NamedTuple):
+    """All ledgers together, as of their last commits.
+
+    Fields:
+        decisions: calls and dollars by the meter's decision.
+        held: windows that are held, by partition.
+    """
+
+    counters: Counters
+    decisions: dict[str, Sum]
+    held: dict[int, int]
+
+
+def counted(deployment: Deployment) -> Counted:
+    """What the ledgers' positions tell.
+
+    Raises:
+        TopicProblem, Unavailable: see `stretch_of`.
+    """
+    kafka, topic = deployment.kafka, deployment.topics.changelog
+    whole = stretch_of(kafka, topic)
+    positions: dict[int, Position] = {}
+    reach = _NEAR
+    while left := {number: ends for number, ends in whole.ranges.items() if number not in positions and ends[1]}:
+        near = {number: (max(start, end - reach), end) for number, (start, end) in left.items()}
+        for message in scan(kafka, Stretch(topic, near)):
+            if message.key() == POSITION_KEY:
+                positions[message.partition() or 0] = _decode(message.value() or b"")
+        if all(near[number][0] <= start for number, (start, _) in left.items()):
+            break
+        reach *= _FAR
+    held = {number: position.held for number, position in positions.items()}
+    return Counted(_together(positions), _by_decision(positions), held)
+
+
+def _together(positions: Mapping[int, Position]) -> Counters:
+    total = Counters()
+    for position in positions.values():
+        for name in Counters.__struct_fields__:
+            one, more = getattr(total, name), getattr(position.counters, name)
+            setattr(total, name, Sum(one.calls + more.calls, add(one.cost, more.cost)))
+    return total
+
+
+def _by_decision(positions: Mapping[int, Position]) -> dict[str, Sum]:
+    total: dict[str, Sum] = {}
+    for position in positions.values():
+        for decision, more in position.decisions.items():
+            one = total.get(decision, Sum())
+            total[decision] = Sum(one.calls + more.calls, add(one.cost, more.cost))
+    return total
+
+
+def oldest_waiting_s(deployment: Deployment) -> dict[str, float]:
+    """Seconds that the oldest record has waited, for raw, the Lago events and the retry topic; 0 where none waits.
+
+    Raises:
+        TopicProblem, Unavailable: see `stretch_of`.
+    """
+    kafka, topics = deployment.kafka, deployment.topics
+    roles = {"raw": (topics.raw, "meter"), "events": (topics.events, "sink"), "retry": (topics.retry, "retry")}
+    return {name: _waiting_s(kafka, topic, deployment.kafka_id(role)) for name, (topic, role) in roles.items()}
+
+
+def _waiting_s(kafka: KafkaConnection, topic: str, group: str) -> float:
+    whole = stretch_of(kafka, topic)
+    config = {**librdkafka_config(kafka), "group.id": group, "enable.auto.commit": False}
+    with told(topic), closing(Consumer(config)) as member:
+        committed = committed_of(member, [TopicPartition(topic, number) for number in whole.ranges])
+    now_ms, oldest_ms = time.time_ns() // 1_000_000, None
+    for one in committed:
+        start, end = whole.ranges[one.partition]
+        at = max(start, one.offset)
+        # Among the first few offsets there may be a transaction's marker; a partition with markers alone waits for nothing.
+        first = next(scan(kafka, Stretch(topic, {one.partition: (at, end)})), None) if at < end else None
+        if first is not None:
+            made_ms = first.timestamp()[1]
+            oldest_ms = made_ms if oldest_ms is None else min(oldest_ms, made_ms)
+    return 0.0 if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000)
+
+
+def committed_of(member: Consumer, places: list[TopicPartition], limit_s: float = _LIMIT_S) -> list[TopicPartition]:
+    """What the member's group has committed; while its coordinator is not there yet, it is asked again.
+
+    Raises:
+        KafkaException: another answer, or none within `limit_s`.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            found: list[TopicPartition] = member.committed(places, timeout=limit_s)
+            for place in found:
+                if place.error is not None:
+                    raise KafkaException(place.error)
+        except KafkaException as failed:
+            if failed.args[0].code() not in _COORDINATOR_COMING or time.monotonic() > deadline:
+                raise
+            time.sleep(_ASK_AGAIN_S)
+        else:
+            return found

@@ -1,0 +1,71 @@
+"""What the ingress refused is read again: by the rules of today, and without the detail that it was refused for.
+
+A rejection keeps the sound rest of a call and names the fields that were not. Where only a detail is missing (a count, a
+flag) the rest is the call, and it may come again. Where money, identity, moment or customer are missing nobody knows what
+is owed to whom: it is refused as before.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from connectors.ingest.body_splitter import Wrapped
+from connectors.ingest.raw_record import strip
+from connectors.ingest.rejections import Refused
+from schemas.decoding import UNDECODABLE
+from schemas.errors import Rejected
+from schemas.reasons import BAD_NUMBER, WRONG_TYPE
+from schemas.records import Rejection
+from schemas.wire import CLOUDEVENT, FLAT, LAGO
+
+#: Last part of a field's name: without one of these the call is another one, or nobody's, or free.
+_DECISIVE: Final = frozenset(
+    {
+        *("id", "request_id", "litellm_call_id", "transaction_id", "source", "subject", "time"),
+        *("startTime", "endTime", "timestamp"),
+        *("spend", "response_cost", "cost_usd", "cost", "precise_total_amount_cents"),
+        *(
+            "end_user",
+            "user",
+            "user_id",
+            "team_id",
+            "organization_id",
+            "api_key",
+            "customer_id",
+            "external_customer_id",
+            "external_subscription_id",
+        ),
+        *("user_api_key_hash", "user_api_key_user_id", "user_api_key_team_id", "user_api_key_org_id"),
+        *("user_api_key_end_user_id", "metadata", "properties", "data", "cloud_event"),
+    }
+)
+_members = msgspec.json.Decoder(dict[str, Any]).decode
+_parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def read_again(refused: Rejection, fields: tuple[str, ...]) -> tuple[str, bytes] | None:
+    """Key and value for the raw topic of what the ingress refused; None when it would be refused again.
+
+    Args:
+        fields: `CUSTOMER_ID_FIELDS`.
+    """
+    if not isinstance(refused.call, msgspec.Raw):
+        return None
+    if refused.reason in (WRONG_TYPE, BAD_NUMBER) and not _details_alone(refused.detail):
+        return None
+    element = bytes(refused.call)
+    try:
+        call = _members(element)
+        shape = FLAT
+        if "cloud_event" in call:
+            shape, element = CLOUDEVENT, bytes(_parts(element)["cloud_event"])
+        elif call.get("transaction_id") is not None and "external_subscription_id" in call:
+            shape = LAGO
+        return strip(element, shape, refused.at, fields)
+    except (Refused, Wrapped, Rejected, *UNDECODABLE):
+        return None
+
+
+def _details_alone(names: str) -> bool:
+    """Whether the fields that were dropped are none that decide about money."""
+    return bool(names) and all(name.rpartition(".")[2] not in _DECISIVE for name in names.split(", "))

@@ -1,0 +1,77 @@
+"""Records an operator's command writes: durable before it goes on, or the command says that they are not."""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.producer import producer_config
+from connectors.kafka.security import librdkafka_config
+from schemas.errors import Unavailable
+
+_ANSWER_S = 30.0
+
+
+class Outgoing(NamedTuple):
+    """A record; without `partition` its key decides, without `time_ms` (since 1970 UTC) it is now."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int = -1
+    headers: tuple[tuple[str, bytes], ...] = ()
+    time_ms: int = 0
+
+
+class Sender:
+    """An idempotent producer of one command."""
+
+    def __init__(self, kafka: KafkaConnection) -> None:
+        security = {name: value for name, value in librdkafka_config(kafka).items() if name != "logger"}
+        config: dict[str, Any] = producer_config(
+            kafka.servers,
+            answer_within_s=_ANSWER_S,
+            client_id="meterbridge-operations",
+            security=security,
+        )
+        self._producer = Producer({**config, "logger": logging.getLogger("librdkafka")})
+        self._failed: KafkaError | None = None
+
+    def send(self, records: Iterable[Outgoing], sent: Callable[[int], None] = lambda _count: None) -> int:
+        """Return how many records there were, once all are acknowledged by all in-sync replicas.
+
+        Raises:
+            Unavailable: at least one is not known to be durable; others may be. Readers of the raw topic know repeats.
+        """
+        count, self._failed = 0, None
+        for record in records:
+            self._put(record)
+            count += 1
+            sent(1)
+        left = self._producer.flush(_ANSWER_S)
+        if self._failed is not None or left:
+            raise Unavailable("kafka_unavailable", self._failed.str() if self._failed else f"{left} records unanswered")
+        return count
+
+    def _put(self, record: Outgoing) -> None:
+        more: dict[str, Any] = {"timestamp": record.time_ms} if record.time_ms else {}
+        if record.partition >= 0:
+            more["partition"] = record.partition
+        headers = list(record.headers)
+        while True:
+            try:
+                self._producer.produce(
+                    record.topic, record.value, record.key, headers=headers, on_delivery=self._delivered, **more
+                )
+            except BufferError:
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                raise Unavailable("kafka_unavailable", error.args[0].str()) from error
+            else:
+                self._producer.poll(0)
+                return
+
+    def _delivered(self, error: KafkaError | None, _: Message) -> None:
+        self._failed = self._failed or error

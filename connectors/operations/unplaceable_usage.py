@@ -1,0 +1,29 @@
+"""Held usage that waits for a person: nothing that Meterbridge does by itself finds it a subscription."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final
+
+from schemas.ledger import Window
+from schemas.money import ZERO, add, plain
+from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
+from streams.core.mapping.resolve import LATE_PERIOD, NOT_KEPT
+from streams.core.mapping.subscription_choice import AMBIGUOUS, FOREIGN_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
+
+REASONS: Final = (NO_CHARGE, AMBIGUOUS, UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION, ENDED, LATE_PERIOD, NOT_KEPT)
+
+#: Dollars by reason and org.
+Misdirected = dict[tuple[str, str], Decimal]
+
+
+def note(found: Misdirected, window: Window) -> None:
+    """Count a held window, if it is one of those."""
+    if window.held in REASONS:
+        key = window.held, window.org_id or window.customer_id
+        found[key] = add(found.get(key, ZERO), window.cost)
+
+
+def lines(found: Mapping[tuple[str, str], Decimal]) -> list[str]:
+    """A sentence each, the dearest first."""
+    ranked = sorted(found.items(), key=lambda one: (-one[1], one[0]))
+    return [f"{plain(usd)} USD of {org} are held: {reason}" for (reason, org), usd in ranked]

@@ -1,0 +1,79 @@
+"""Usage that is on its way: what must have arrived before a subscription may end, as Lago bills nothing afterwards."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from connectors.config.deployment import Deployment
+from connectors.operations.dead_letters import CALLS, EVENTS, Filters, unresolved
+from connectors.operations.ledger_totals import oldest_waiting_s
+from connectors.operations.ledgers import books_of
+from schemas.moments import HOUR_US, SECOND_US
+from schemas.policy import MeterPolicy
+from schemas.topics import RETRY_TIERS
+from streams.core.delivery.backoff import retry_delay
+
+#: Older records that nobody has worked on yet may belong to anybody.
+WAITING_S = 3600.0
+
+
+@dataclass(slots=True)
+class LooseEnds:
+    """What is on its way.
+
+    Fields:
+        open: LiteLLM customers, orgs and subscriptions with usage in a ledger; of held usage only its customer.
+        dead: customers and subscriptions with dead letters.
+        behind: topics whose oldest record has waited longer than `WAITING_S`.
+    """
+
+    open: set[str] = field(default_factory=set)
+    dead: set[str] = field(default_factory=set)
+    behind: set[str] = field(default_factory=set)
+
+    def of(self, names: Iterable[str]) -> str:
+        """Why usage may still reach a subscription that these customers, orgs and ids stand for; `""` = none can."""
+        wanted = set(names)
+        if self.behind:
+            return f"not all is delivered: {', '.join(sorted(self.behind))}"
+        if self.open & wanted:
+            return "usage is not sealed yet: meterbridge held list"
+        return "there are dead letters: meterbridge dlq list" if self.dead & wanted else ""
+
+
+async def loose_ends(deployment: Deployment) -> LooseEnds:
+    """Read from the ledgers, the dead letters and the topics' ends.
+
+    Raises:
+        TopicProblem, Unavailable; aiokafka's errors where the broker does not answer.
+    """
+    found = LooseEnds()
+    for books in (await books_of(deployment)).values():
+        for window in books.windows.values():
+            found.open |= {window.customer_id, window.org_id, window.subscription} - {""}
+    await asyncio.to_thread(_letters, deployment, found)
+    waiting = await asyncio.to_thread(oldest_waiting_s, deployment)
+    found.behind = {topic for topic, seconds in waiting.items() if seconds > WAITING_S}
+    return found
+
+
+def _letters(deployment: Deployment, found: LooseEnds) -> None:
+    for kind in (EVENTS, CALLS):
+        for letter in unresolved(deployment, kind, Filters()):
+            found.dead |= {letter.customer, letter.subscription} - {""}
+
+
+def settled_us(policy: MeterPolicy, max_retries: int, retry_delay_s: float) -> int:
+    """How long after its end a call may still become an event at Lago without anybody's doing, in microseconds.
+
+    The horizon with its hour, the window with its grace, every retry, and the hour that records may wait.
+
+    Args:
+        retry_delay_s: before the first retry; each further one waits twice as long.
+    """
+    horizon_us = policy.horizon_us + HOUR_US
+    window_us = policy.window_us + policy.grace_us
+    tiers = min(max_retries, RETRY_TIERS)
+    waits = [retry_delay(attempt, retry_delay_s, jitter=1.0) for attempt in range(1, tiers + 1)]
+    last_s = waits[-1] * (max_retries - tiers) if waits else 0.0
+    return horizon_us + window_us + round((sum(waits) + last_s + WAITING_S) * SECOND_US)

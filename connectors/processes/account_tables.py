@@ -1,0 +1,78 @@
+"""The customers and the orgs as one process of the management side sees and changes them: an API, or a command."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from connectors.billing.mapping_retention import Forgetting
+from connectors.billing.mappings import Mappings
+from connectors.billing.metered_events import UsageSink
+from connectors.billing.org_billing import OrgBilling
+from connectors.billing.org_records import OrgRecords, StoredIds
+from connectors.billing.subscription_discovery import OrgLearner
+from connectors.config.connections import kafka_connection
+from connectors.config.settings import Settings
+from connectors.kafka.compacted_writer import SharedRecords
+from connectors.kafka.security import aiokafka_config
+from connectors.lago.client import LagoClient
+from schemas.customers import CustomerRecord, OrgRecord
+from schemas.moments import HOUR_US, SECOND_US
+from schemas.topics import TopicNames
+from streams.core.mapping.set_mapping import KEEP_US, MIN_LEAD_S
+from streams.runtime.table import Follower
+
+
+class AccountBooks:
+    """Views of the two topics, their writers, which take turns with those of other processes (docs/adr/0012), and Lago.
+
+    Args:
+        usage: where recorded usage goes; what it is recorded for is to be learnt about.
+
+    Attributes:
+        lead_us: how far ahead a changed mapping applies, microseconds.
+    """
+
+    def __init__(self, settings: Settings, lago: LagoClient, usage: Callable[[OrgLearner], UsageSink]) -> None:
+        kafka, topics = aiokafka_config(kafka_connection(settings)), TopicNames.with_prefix(settings.topic_prefix)
+        self.lago = lago
+        self.customers = Follower(kafka, topics.customers, CustomerRecord, time.monotonic, "customers")
+        self.orgs = Follower(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")
+        self.org_records = OrgRecords(self.orgs, kafka, topics.orgs, now_us=now_us)
+        self._customer_records = SharedRecords(self.customers, kafka, topics.customers)
+        self.learner = OrgLearner(self.customers.table, self.orgs.table, self.org_records, lago, now_us=now_us)
+        self.billing = OrgBilling(
+            lago,
+            StoredIds(self.org_records),
+            usage(self.learner),
+            now_us=now_us,
+            prefixes=settings.org_id_prefixes,
+            template=settings.subscription_id_template,
+        )
+        # Tables may be a second old whatever the setting says (connectors/processes/worker_parts.py).
+        self.lead_us = round(max(settings.mapping_lead_seconds, MIN_LEAD_S) * SECOND_US)
+        self.mappings = Mappings(
+            self.customers,
+            self.orgs,
+            self._customer_records,
+            self.learner,
+            lead_us=self.lead_us,
+            keep_us=max(KEEP_US, (settings.dedupe_horizon_hours + 1) * HOUR_US),
+            now_us=now_us,
+            event_code=settings.lago_event_code,
+        )
+        self.forgetting = Forgetting(self.customers.table, self._customer_records, lago.customer, now_us)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """The views are followed inside; they are read by and by."""
+        async with AsyncExitStack() as stack:
+            for end in (self.customers.stop, self.orgs.stop, self.org_records.close, self._customer_records.close):
+                stack.push_async_callback(end)
+            self.customers.begin()
+            self.orgs.begin()
+            yield
+
+
+def now_us() -> int:
+    """The wall clock: microseconds since 1970 UTC."""
+    return time.time_ns() // 1000

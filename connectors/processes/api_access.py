@@ -1,0 +1,94 @@
+"""How the management API is entered: keys, users and the audit log, of one process."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import structlog
+
+from connectors.access.audit_tail import Tips
+from connectors.access.jwks import ANSWER_S, KeySet
+from connectors.access.key_cache import KeyRing
+from connectors.access.key_store import PostgresKeys
+from connectors.access.user_tokens import Users
+from connectors.api.authorizer import Credentials, Doorman, FixedKeys
+from connectors.api.change_log import Audit, Writer
+from connectors.api.keys import KeyDesk, key_endpoints
+from connectors.config.connections import kafka_connection, postgres_url, revealed
+from connectors.config.settings import Settings
+from connectors.http.client_address import Origins
+from connectors.http.endpoint import Endpoint
+from connectors.postgres.pool import Database
+from schemas.topics import TopicNames
+
+_log = structlog.get_logger(__name__)
+
+
+class Entrance:
+    """Who is let in, by which credentials, and what is written about it."""
+
+    def __init__(self, settings: Settings, writer: Writer) -> None:
+        self._settings = settings
+        topic = TopicNames.with_prefix(settings.topic_prefix).audit
+        self._tips = Tips(kafka_connection(settings), topic, time.monotonic)
+        self._audit = Audit(writer, topic, time.monotonic, lambda: time.time_ns() // 1000, self._tips.tip)
+        self._database = Database(postgres_url(settings), size=2) if settings.postgres_url is not None else None
+        self._ring = KeyRing(PostgresKeys(self._database), time.monotonic, _now) if self._database is not None else None
+        self._http = httpx.AsyncClient(timeout=ANSWER_S)
+        origins = Origins((), settings.trusted_proxies)
+        self.doorman = Doorman(self._kinds(), self._audit, origins, settings.api_rate_limit, time.monotonic)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Where API keys are made and ended."""
+        changed = self._ring.changed if self._ring is not None else lambda: None
+        return key_endpoints(KeyDesk(self._store, _now, changed))
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """What waits is written on exit."""
+        async with AsyncExitStack() as stack:
+            if self._database is not None:
+                stack.callback(self._database.terminate)
+            stack.callback(self._tips.close)
+            stack.push_async_callback(self._http.aclose)
+            if self._ring is not None:
+                stack.push_async_callback(self._ring.write_use)
+            stack.push_async_callback(self._audit.write_waiting)
+            yield
+
+    async def work(self) -> None:
+        """Write what was refused and which keys were used, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._audit.keep_writing())
+            if self._ring is not None:
+                group.create_task(self._ring.keep_writing_use())
+
+    def _kinds(self) -> list[Credentials]:
+        settings = self._settings
+        fixed = FixedKeys(revealed(settings.litellm_master_key) or None, revealed(settings.lago_api_key) or None)
+        kinds: list[Credentials] = [fixed]
+        if self._ring is not None:
+            kinds.append(self._ring)
+        if (issuer := settings.oidc_issuer) is not None:
+            keys = KeySet(self._http, issuer, settings.oidc_jwks_url or "", time.monotonic)
+            claims = (settings.oidc_scopes_claim, settings.oidc_orgs_claim)
+            kinds.append(Users(keys, issuer, settings.oidc_audience, *claims, timedelta(days=settings.oidc_grant_days)))
+        if settings.litellm_master_key is None and len(kinds) == 1:
+            _log.warning(
+                "management_closed",
+                detail="neither LITELLM_MASTER_KEY, Postgres nor OIDC_ISSUER is set: 401 for everybody",
+            )
+        return kinds
+
+    def _store(self) -> PostgresKeys:
+        if self._database is None:
+            postgres_url(self._settings)
+            raise AssertionError("postgres_url has raised")
+        return PostgresKeys(self._database)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

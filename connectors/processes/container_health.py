@@ -1,0 +1,115 @@
+"""The image's health check: `python -m connectors.processes.container_health` asks the roles that this container runs.
+
+Which they are is the command line of the container's first process, so one check serves every service:
+
+    serve               /health/ready on PORT, or on API_PORT for the API alone
+    worker              /health/ready of every role, on METRICS_PORT and the ports after it
+    lago-sandbox        /health on its port
+    any other command   nothing; while it runs it is well
+
+Every few seconds a process is started for this: while all is well nothing of the product is imported.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_TIMEOUT_S = 4.0
+_ALWAYS = ("meter", "sink", "retry")
+
+
+class Probe(NamedTuple):
+    """One question: a port of this container, and a path."""
+
+    port: int
+    path: str
+
+
+def probes(words: Sequence[str], environ: Mapping[str, str]) -> list[Probe]:
+    """What a container is asked whose first process was started with `words`.
+
+    Raises:
+        ValueError: a worker without METRICS_PORT cannot be asked.
+    """
+    for number, word in enumerate(words):
+        if word == "serve":
+            return [Probe(_port_of_serve(_option(words[number:], "--only"), environ), "/health/ready")]
+        if word == "worker":
+            first = _number(environ, "METRICS_PORT", 9090)
+            if not first:
+                raise ValueError("METRICS_PORT is 0: a worker is asked there how it is")
+            roles = _roles(_option(words[number:], "--only"), environ)
+            return [Probe(first + place, "/health/ready") for place in range(len(roles))]
+        if word == "lago-sandbox":
+            return [Probe(int(_option(words[number:], "--port") or 3000), "/health")]
+    return []
+
+
+def ask(probe: Probe, host: str) -> str:
+    """What is wrong, else `""`."""
+    try:
+        with socket.create_connection((host, probe.port), timeout=_TIMEOUT_S) as connection:
+            connection.sendall(f"GET {probe.path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    except OSError as error:
+        return f"port {probe.port}: {error}"
+    head, _, body = answer.decode(errors="replace").partition("\r\n\r\n")
+    status = head.split(" ", 2)[1:2]
+    return "" if status == ["200"] else f"port {probe.port}: {body[:500] or head[:100]}"
+
+
+def main() -> int:
+    """0 when all is well, else 1 with what is wrong, for `docker inspect`."""
+    words = Path("/proc/1/cmdline").read_bytes().decode(errors="replace").split("\0")
+    try:
+        wrong = [told for probe in probes(words, os.environ) if (told := ask(probe, address(os.environ)))]
+    except ValueError as error:
+        wrong = [str(error)]
+    sys.stdout.write(_told(wrong) if wrong else "ok")
+    return 1 if wrong else 0
+
+
+def _told(wrong: Sequence[str]) -> str:
+    from connectors.telemetry.printable import shown
+
+    return shown("\n".join(wrong), lines=True)
+
+
+def address(environ: Mapping[str, str]) -> str:
+    """Where this container's servers answer this container."""
+    host = environ.get("HOST", "")
+    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _port_of_serve(only: str, environ: Mapping[str, str]) -> int:
+    if only == "api":
+        return _number(environ, "API_PORT", 3002)
+    return _number(environ, "PORT", 8080)
+
+
+def _roles(only: str, environ: Mapping[str, str]) -> Sequence[str]:
+    """The roles of a worker: those named, else all, and the projector where there is Postgres."""
+    if only:
+        return only.split(",")
+    database = any(environ.get(name) for name in ("DATABASE_URL", "DATABASE_URL_FILE", "POSTGRES_HOST"))
+    return (*_ALWAYS, "project") if database else _ALWAYS
+
+
+def _option(words: Sequence[str], name: str) -> str:
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == name:
+            return following
+        if word.startswith(name + "="):
+            return word.removeprefix(name + "=")
+    return ""
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    return int(environ.get(name) or default)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

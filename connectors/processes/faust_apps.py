@@ -1,0 +1,21 @@
+"""The roles as Faust apps, for Faust's own command.
+
+`faust -A connectors.processes.faust_apps:meter worker --without-web` runs a role with the settings of the environment, as
+`meterbridge worker --only meter` does, but without its metrics port. The names are those of `streams.app.ROLES`.
+"""
+
+from connectors.processes.worker_parts import parts_from_environment
+from streams.app import ROLES
+from streams.runtime.faust_transport import App
+
+
+def __getattr__(name: str) -> App:
+    """The app of a role, made when Faust asks for it.
+
+    Raises:
+        AttributeError: there is no role of this name.
+        ConfigurationError: a setting is missing or wrong.
+    """
+    if name not in ROLES:
+        raise AttributeError(name)
+    return ROLES[name](parts_from_environment()).app

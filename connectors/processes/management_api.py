@@ -1,0 +1,134 @@
+"""What stands behind the management API: the tables it follows, the mappings it writes, the totals it counts."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from aiohttp import web
+
+from connectors.api.dead_letters import letter_endpoints
+from connectors.api.mapping_import import import_endpoint
+from connectors.api.mappings import mapping_endpoints
+from connectors.api.metrics import totals_endpoint
+from connectors.api.openapi.routes import telling_routes
+from connectors.api.org_endpoints import billing_endpoints
+from connectors.billing.auto_subscribe import AutoSubscriber
+from connectors.billing.event_states import ReceiptsFollower
+from connectors.billing.identity_mapping import IdentityMappings
+from connectors.billing.mapping_pages import MappingPages
+from connectors.billing.rejected_usage import RejectedFollower
+from connectors.billing.usage_limits import RecordLimits
+from connectors.billing.usage_recorder import KafkaUsage
+from connectors.config.connections import kafka_connection
+from connectors.config.settings import Settings
+from connectors.http.endpoint import Endpoint, routes_of
+from connectors.kafka.checked_producer import Gate
+from connectors.kafka.security import aiokafka_config
+from connectors.lago.client import LagoClient
+from connectors.library.orgs import serve_with
+from connectors.processes.account_tables import AccountBooks, now_us
+from connectors.processes.api_access import Entrance
+from connectors.processes.lago_sync import LagoWatch
+from connectors.processes.operations_service import Desk
+from connectors.telemetry.metrics import Metrics
+from schemas.topics import TopicNames
+
+#: How often Lago is asked about mapped orgs without a subscription.
+LEARN_EVERY_S = 15.0
+_SHOW_EVERY_S = 5.0
+_FORGET_EVERY_S = 3600.0
+_AGAIN_S = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+async def kept_up(work: Callable[[], Awaitable[None]], again_s: float = _AGAIN_S) -> None:
+    """Do `work` once more whenever it ends by an error: the ingress may be in the same process."""
+    while True:
+        try:
+            return await work()
+        except Exception:  # noqa: BLE001  # told in full
+            _log.exception("api_work_interrupted", again_s=again_s)
+        await asyncio.sleep(again_s)
+
+
+class Management:
+    """The management API of one process."""
+
+    def __init__(self, settings: Settings, gate: Gate, lago: LagoClient, metrics: Metrics) -> None:
+        kafka, topics = aiokafka_config(kafka_connection(settings)), TopicNames.with_prefix(settings.topic_prefix)
+        self._metrics = metrics
+        self._receipts = ReceiptsFollower(kafka, topics.receipts, time.monotonic)
+        self._rejected = RejectedFollower(kafka, topics.rejected, time.monotonic)
+        self._desk = Desk(settings, self._receipts, self._rejected)
+        self.books = AccountBooks(
+            settings, lago, lambda learner: KafkaUsage(gate, topics.raw, now_us=now_us, named=learner.named)
+        )
+        if settings.auto_subscribe:
+            self.books.learner.subscribe_by(AutoSubscriber(lago, self.books.billing))
+        self._event_code = settings.lago_event_code
+        self._lago_watch = LagoWatch(settings, gate, metrics, self.books, self._receipts)
+        self._entrance = Entrance(settings, gate)
+        self.doorman = self._entrance.doorman
+        self._issuer = settings.oidc_issuer or ""
+        for follower in (self.books.customers, self.books.orgs):
+            metrics.watch_follower(follower.name, follower.lag_s)
+        metrics.watch_follower("receipts", self._receipts.lag_s)
+        metrics.watch_follower("rejected", self._rejected.lag_s)
+
+    def endpoints(self) -> list[Endpoint]:
+        """The management API; it answers 503 until the tables are read."""
+        books = self.books
+        return [
+            totals_endpoint(books.mappings.active_customers, self._receipts.totals),
+            *self._entrance.endpoints(),
+            *letter_endpoints(self._desk),
+            *self._lago_watch.endpoints(),
+            *mapping_endpoints(books.mappings, MappingPages(books.mappings, books.customers)),
+            import_endpoint(books.mappings),
+            *billing_endpoints(
+                books.billing, books.org_records, self._event_code, IdentityMappings(books.mappings), now_us=now_us
+            ),
+        ]
+
+    def routes(self) -> list[web.RouteDef]:
+        """The endpoints behind the doorman."""
+        endpoints = self.endpoints()
+        return [*routes_of(endpoints, self.doorman), *telling_routes(endpoints, self._issuer)]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Tables are read on entry and followed inside; the receipts are read meanwhile."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self._desk.close)
+            serve_with(self.books.billing, RecordLimits(self.books.org_records), tokens_code=self._event_code)
+            stack.callback(serve_with, None)
+            for follower in (self._receipts, self._rejected):
+                stack.push_async_callback(follower.stop)
+                follower.begin()
+            await stack.enter_async_context(self.books.open())
+            await asyncio.gather(self.books.customers.start(), self.books.orgs.start())
+            await stack.enter_async_context(self._entrance.open())
+            yield
+
+    async def work(self, learn_every_s: float) -> None:
+        """What the API does by itself, for ever: learn of subscriptions, show totals as metrics."""
+        async with asyncio.TaskGroup() as group:
+            for work in (
+                lambda: self.books.learner.learn_every(learn_every_s),
+                lambda: self.books.forgetting.work(_FORGET_EVERY_S),
+                self._show,
+                self._lago_watch.work,
+                self._entrance.work,
+            ):
+                group.create_task(kept_up(work))
+
+    async def _show(self) -> None:
+        """In the event loop: the tables must not change under whoever counts them."""
+        while True:
+            self._metrics.active_customers.set(self.books.mappings.active_customers())
+            if (totals := self._receipts.totals()) is not None:
+                self._metrics.pending_events.set(totals.pending_events)
+            await asyncio.sleep(_SHOW_EVERY_S)

@@ -1,0 +1,255 @@
+"""`meterbridge serve`: the webhooks and the management API, in one process or each in its own.
+
+The listeners come up first and answer 503 until Kafka is there and its topics are right: a missing topic ends
+the process, an absent broker does not, and one that goes away later makes it unready until it is back; with a spool calls
+are taken all the same. Neither Lago nor Postgres is needed.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from connectors.config.connections import kafka_connection, revealed, topic_layout
+from connectors.config.settings import Settings
+from connectors.http.application import create_app
+from connectors.http.client_address import Origins
+from connectors.http.connections import BoundedRunner
+from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
+from connectors.http.middleware import Door
+from connectors.http.unauthenticated import Strangers, own_bounds
+from connectors.ingest.spool import Spool
+from connectors.kafka.checked_producer import Gate, kafka_probe
+from connectors.kafka.coordinator import meet_coordinator
+from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.kafka.security import aiokafka_config, librdkafka_config
+from connectors.lago.client import LagoClient, lago_http
+from connectors.processes.account_tables import now_us
+from connectors.processes.management_api import LEARN_EVERY_S, Management
+from connectors.processes.webhooks import Webhooks, kafka_patience_s
+from connectors.telemetry.metrics import Metrics
+from connectors.telemetry.metrics_server import start_metrics_server
+from schemas.errors import ConfigurationError
+from schemas.topics import TopicNames
+from streams.runtime.event_loop import run_loop
+from streams.runtime.garbage_collection import collect_seldom
+from streams.runtime.shutdown import StopWord, run_until_told
+
+WEBHOOKS, API = PARTS = ("webhooks", "api")
+API_ALONE_PORT = 3002
+
+#: Of `STOP_S`: requests under way (aiohttp waits that long twice), then records under way.
+_REQUESTS_S, _CLOSE_S, _FLUSH_S = 3.0, 0.5, 3.0
+_LAGO_CONNECTIONS = 8
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running server.
+
+    Fields:
+        ports: by part; two parts may share one.
+        ready: set once topics are right and tables are read.
+        life: done only when the server cannot go on, with the error.
+    """
+
+    ports: dict[str, int]
+    ready: asyncio.Event
+    life: asyncio.Future[None]
+
+
+def run_serve(settings: Settings, parts: Collection[str]) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code.
+
+    Raises:
+        ConfigurationError: a port or the spool cannot be had, or the webhooks would be open to everybody.
+        TopicProblem: topics are missing or wrong.
+    """
+
+    async def work(word: StopWord) -> int:
+        async with serving(settings, parts) as served:
+            stop = word.begun()
+            collect_seldom()
+            _log.info("serving", host=settings.host, **served.ports)
+            stopping = asyncio.ensure_future(stop.wait())
+            ending: set[asyncio.Future[Any]] = {stopping, served.life}
+            await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if served.life.done():
+                served.life.result()
+        _log.info("stopped")
+        return 0
+
+    return run_until_told(work, run_loop)
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, parts: Collection[str], learn_every_s: float = LEARN_EVERY_S
+) -> AsyncIterator[Served]:
+    """Serve `parts` while the block runs: listening on entry, gracefully stopped on exit.
+
+    Raises: see `run_serve`; what goes wrong later is in `Served.life`.
+    """
+    async with AsyncExitStack() as stack:
+        metrics = Metrics(CollectorRegistry(), version("meterbridge"))
+        if settings.metrics_port:
+            served = start_metrics_server(
+                metrics.registry, settings.host, settings.metrics_port, metrics.connection_closed
+            )
+            stack.callback(served.stop)
+        spool = None
+        if WEBHOOKS in parts and settings.spool_path is not None:
+            topics = TopicNames.with_prefix(settings.topic_prefix)
+            spool = await Spool.at(settings.spool_path, settings.spool_max_bytes, (topics.raw, topics.rejected))
+            stack.push_async_callback(spool.close)
+        producer = KafkaProducer(_producer_config(settings), on_restamped=metrics.restamped.inc)
+        stack.push_async_callback(producer.close, _FLUSH_S)
+        gate = Gate(producer)
+        http = await stack.enter_async_context(lago_http(settings.lago_timeout, _LAGO_CONNECTIONS))
+        lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), metrics.lago_requested)
+        strangers = _strangers(settings, metrics)
+        webhooks = Webhooks(settings, gate, spool, metrics, strangers) if WEBHOOKS in parts else None
+        ready = asyncio.Event()
+        storing = webhooks.shut_because if webhooks is not None else gate.shut_because
+
+        def shut_because() -> str:
+            """A spool takes calls without Kafka; with it, whoever is ready takes changes too."""
+            awaits = API in parts and not gate.shut_because() and not ready.is_set()
+            return storing() or ("coordinator_awaited" if awaits else "")
+
+        spooling = gate.shut_because if spool is not None else lambda: ""
+        health = Health(_dependencies(settings, lago, gate), shut_because, time.monotonic, metrics.registry, spooling)
+        health.start()
+        stack.push_async_callback(health.stop)
+        routes: dict[str, list[web.RouteDef]] = {}
+        management = None
+        if API in parts:
+            management = Management(settings, gate, lago, metrics)
+            routes[API] = management.routes()
+        if webhooks is not None:
+            routes[WEBHOOKS] = webhooks.routes()
+        life = asyncio.ensure_future(_live(settings, gate, webhooks, management, ready, learn_every_s))
+        stack.push_async_callback(_end, life)
+        listeners = _listeners(settings, parts)
+        door = Door()
+        watching = [management.doorman.watching] if management is not None else []
+        apps = {
+            port: create_app(door, health.routes(), *(routes[name] for name in names), watching=watching)
+            for port, names in listeners.items()
+        }
+        taken = await stack.enter_async_context(
+            _listening(apps, settings.host, door, settings.webhook_timeout, strangers)
+        )
+        yield Served({name: taken[port] for port, names in listeners.items() for name in names}, ready, life)
+
+
+@asynccontextmanager
+async def _listening(
+    apps: Mapping[int, web.Application], host: str, door: Door, head_s: float, strangers: Strangers
+) -> AsyncIterator[dict[int, int]]:
+    """Each application on its port, gracefully ended on exit; the ports that were taken, for port 0 a free one."""
+    runners = {
+        port: BoundedRunner(app, head_s, strangers, access_log=None, shutdown_timeout=_CLOSE_S)
+        for port, app in apps.items()
+    }
+    try:
+        for port, runner in runners.items():
+            await runner.setup()
+            try:
+                await web.TCPSite(runner, host, port, backlog=strangers.bounds.at_once).start()
+            except OSError as error:
+                sentence = f"port {port} on {host} cannot be listened on: {error.strerror}"
+                raise ConfigurationError("PORT", sentence) from error
+        yield {port: int(runner.addresses[0][1]) for port, runner in runners.items()}
+    finally:
+        for runner in runners.values():
+            for site in list(runner.sites):
+                await site.stop()
+        await door.close(_REQUESTS_S)
+        await asyncio.gather(*(runner.cleanup() for runner in runners.values()))
+
+
+async def _live(
+    settings: Settings,
+    gate: Gate,
+    webhooks: Webhooks | None,
+    management: Management | None,
+    ready: asyncio.Event,
+    learn_every_s: float,
+) -> None:
+    kafka = kafka_connection(settings)
+    await gate.open_when_right(kafka, topic_layout(settings))
+    draining = [webhooks.work()] if webhooks is not None else []
+    await asyncio.gather(gate.watch(kafka), *draining, _manage(settings, management, ready, learn_every_s))
+
+
+async def _manage(
+    settings: Settings,
+    management: Management | None,
+    ready: asyncio.Event,
+    learn_every_s: float,
+) -> None:
+    async with AsyncExitStack() as stack:
+        if management is not None:
+            topic = TopicNames.with_prefix(settings.topic_prefix).customers
+            await meet_coordinator(aiokafka_config(kafka_connection(settings)), f"{topic}-writer-ready")
+            await stack.enter_async_context(management.running())
+        ready.set()
+        _log.info("ready")
+        await (management.work(learn_every_s) if management is not None else asyncio.Event().wait())
+
+
+async def _end(life: asyncio.Future[None]) -> None:
+    life.cancel()
+    await asyncio.wait({life})
+
+
+def _dependencies(settings: Settings, lago: LagoClient, gate: Gate) -> dict[str, Dependency]:
+    probes: dict[str, Probe] = {
+        "kafka": kafka_probe(kafka_connection(settings), gate.clock_ahead_s),
+        "lago": lago_probe(lago.healthy),
+    }
+    if (postgres := settings.postgres_url) is not None:
+        probes["postgres"] = postgres_probe(revealed(postgres))
+    if settings.redis_url is not None:
+        probes["redis"] = redis_probe(revealed(settings.redis_url))
+    return {name: Dependency(probe, time.monotonic, now_us) for name, probe in probes.items()}
+
+
+def _strangers(settings: Settings, metrics: Metrics) -> Strangers:
+    """What callers may take of this process, on all its ports together."""
+    origins = Origins((), settings.trusted_proxies)
+    return Strangers(
+        own_bounds(),
+        origins,
+        time.monotonic,
+        on_closed=metrics.connection_closed,
+        on_wrong=metrics.wrong_credentials.inc,
+    )
+
+
+def _listeners(settings: Settings, parts: Collection[str]) -> dict[int, list[str]]:
+    """The parts of each port: one port unless API_PORT says otherwise."""
+    alone = API_ALONE_PORT if WEBHOOKS not in parts else settings.port
+    wanted = {WEBHOOKS: settings.port, API: alone if settings.api_port is None else settings.api_port}
+    listeners: dict[int, list[str]] = {}
+    for part in PARTS:
+        if part in parts:
+            listeners.setdefault(wanted[part], []).append(part)
+    return listeners
+
+
+def _producer_config(settings: Settings) -> dict[str, Any]:
+    kafka = kafka_connection(settings)
+    security = {name: value for name, value in librdkafka_config(kafka).items() if name != "logger"}
+    return producer_config(kafka.servers, answer_within_s=kafka_patience_s(settings), security=security)

@@ -1,0 +1,131 @@
+"""What stands behind the webhooks: who may post, where calls are stored, and the spool for when Kafka is away."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from connectors.config.connections import all_revealed
+from connectors.config.settings import Settings
+from connectors.http.client_address import Origins
+from connectors.http.rate_limit import Pace
+from connectors.http.unauthenticated import Strangers
+from connectors.ingest.auth import WebhookAuth, check_exposure
+from connectors.ingest.call_context import Kept
+from connectors.ingest.routes import IngressDeps, ingress_routes
+from connectors.ingest.secret_strength import check_strength
+from connectors.ingest.spool import Spool
+from connectors.ingest.spooling_producer import KAFKA_S, SpooledSender, SpoolHooks
+from connectors.ingest.store import Sender, Store
+from connectors.kafka.checked_producer import Gate
+from connectors.processes.account_tables import now_us
+from connectors.telemetry.metrics import IngressSensors, Metrics
+from schemas.topics import TopicNames
+
+_log = structlog.get_logger(__name__)
+
+
+class Webhooks:
+    """The ingress of one process.
+
+    Args:
+        spool: None = while Kafka is away the answer is 503.
+
+    Raises:
+        ConfigurationError: the webhooks would be open to everybody, or a credential is too short.
+    """
+
+    def __init__(
+        self, settings: Settings, gate: Gate, spool: Spool | None, metrics: Metrics, strangers: Strangers
+    ) -> None:
+        self._strangers = strangers
+        self._settings = settings
+        self._gate = gate
+        self._metrics = metrics
+        self._topics = TopicNames.with_prefix(settings.topic_prefix)
+        self._sensors = IngressSensors(metrics)
+        secrets, tokens = all_revealed(settings.webhook_secret), all_revealed(settings.webhook_token)
+        self._auth = WebhookAuth(
+            secrets, tokens, settings.webhook_tolerance, timestamp_required=settings.webhook_timestamp_required
+        )
+        check_strength("WEBHOOK_SECRET", secrets, settings.host)
+        check_strength("WEBHOOK_TOKEN", tokens, settings.host)
+        check_exposure(self._auth, allow_unsigned=settings.allow_unsigned)
+        if self._auth.is_open:
+            _log.warning("webhooks_open_to_anybody", host=settings.host, setting="ALLOW_UNSIGNED")
+        self._spooled = self._over(spool) if spool is not None else None
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes of every sender."""
+        settings, sensors = self._settings, self._sensors
+        sender: Sender = self._spooled or self._gate
+        deps = IngressDeps(
+            store=Store(
+                sender, self._topics.raw, self._topics.rejected, settings.customer_id_fields, now_us, kept_by(settings)
+            ),
+            auth=self._auth,
+            timeout_s=settings.webhook_timeout,
+            max_body_bytes=settings.max_body_bytes,
+            origins=Origins(settings.webhook_allowed_ips, settings.trusted_proxies)
+            if settings.webhook_allowed_ips
+            else None,
+            pace=Pace(settings.webhook_rate_limit, time.monotonic) if settings.webhook_rate_limit else None,
+            on_request=sensors.requested,
+            on_elements=sensors.elements,
+            watch_bytes=self._metrics.body_bytes.set_function,
+            is_guessing=self._strangers.is_guessing,
+        )
+        return [_timed(route, self._metrics.request_seconds.observe) for route in ingress_routes(deps)]
+
+    def shut_because(self) -> str:
+        """Why no call can be stored; `""` when it can."""
+        return self._gate.shut_because() if self._spooled is None else self._spooled.shut_because()
+
+    async def work(self) -> None:
+        """Drain the spool, for ever; done at once where there is none.
+
+        Raises:
+            Unavailable: the producer has given up for good.
+        """
+        if self._spooled is not None:
+            await self._spooled.drain()
+
+    def _over(self, spool: Spool) -> SpooledSender:
+        self._metrics.watch_spool(lambda: spool.records, lambda: spool.bytes, lambda: _age_s(spool.oldest_ms))
+        hooks = SpoolHooks(
+            on_spooled=self._metrics.spooled.inc,
+            on_drained=self._metrics.drained.inc,
+            on_rejected=self._sensors.elements,
+        )
+        return SpooledSender(self._gate, spool, self._topics.rejected, now_us, kafka_patience_s(self._settings), hooks)
+
+
+def kept_by(settings: Settings) -> Kept:
+    """What this deployment keeps of a call's context."""
+    return Kept(settings.kept_tag_prefixes, settings.kept_metadata)
+
+
+def kafka_patience_s(settings: Settings) -> float:
+    """How long a webhook waits for Kafka: with a spool a few seconds, for the sender waits no longer than 5."""
+    if settings.spool_path is None:
+        return settings.webhook_timeout
+    return min(KAFKA_S, settings.webhook_timeout / 2)
+
+
+def _timed(route: web.RouteDef, observe: Callable[[float], None]) -> web.RouteDef:
+    handler: Any = route.handler
+
+    async def timed(request: web.Request) -> web.StreamResponse:
+        started = time.perf_counter()
+        try:
+            return await handler(request)  # type: ignore[no-any-return]
+        finally:
+            observe(time.perf_counter() - started)
+
+    return web.route(route.method, route.path, timed, **route.kwargs)
+
+
+def _age_s(at_ms: int | None) -> float:
+    return 0.0 if at_ms is None else max(0.0, now_us() / 1e6 - at_ms / 1e3)

@@ -1,0 +1,228 @@
+"""From settings to a role's parts: connections, topic ids, Lago, metrics. The workers' composition root."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache, partial
+from importlib.metadata import version
+from typing import Any
+
+import httpx
+from prometheus_client import CollectorRegistry
+
+from connectors.billing.identity_mapping import IdentityMapper, IdentityMappings
+from connectors.billing.metered_events import InMemoryUsage
+from connectors.config.addresses import lago_address
+from connectors.config.connections import deployment_of, kafka_connection, postgres_url, revealed, topic_layout
+from connectors.config.settings import Settings, load_settings
+from connectors.kafka.admin import LIMIT_S, check_topics, topic_ids
+from connectors.kafka.faust_credentials import faust_credentials
+from connectors.kafka.security import aiokafka_config, faust_broker
+from connectors.kafka.startup import KafkaAwaited, when_kafka_answers
+from connectors.lago.client import LagoClient, lago_http
+from connectors.lago.event_store import Tenant
+from connectors.operations.late_calls import LateCalls
+from connectors.operations.learnt_ends import LearntEnds
+from connectors.operations.sender import Sender
+from connectors.postgres.pool import Database
+from connectors.postgres.projection import PostgresProjection
+from connectors.processes.account_tables import AccountBooks
+from connectors.telemetry.logs import configure_logging
+from connectors.telemetry.metrics import Metrics
+from connectors.telemetry.metrics_server import start_metrics_server
+from connectors.telemetry.worker_metrics import WorkerSensors
+from schemas.errors import TopicProblem
+from schemas.topics import TopicNames
+from streams.components import Parts
+from streams.core.delivery.backoff import RETRY_POSTS, RetryPolicy
+from streams.core.delivery.circuit_breaker import Breaker
+from streams.core.delivery.rate_limiter import Pace
+from streams.core.mapping.set_mapping import MIN_LEAD_S
+from streams.delivery.engine import Delivery
+
+#: The tenant's questions need not wait for a post to end.
+_SPARE_CONNECTIONS = 1
+#: No worker folds with older tables, however long its lead is: so the setting may be lengthened in any order.
+FRESH_S = 5.0
+#: Of a broker that is waited for, and asked again.
+_ANSWER_S = 5.0
+#: For the end of what goes on beside a role.
+_LAST_S = 1.0
+
+
+def parts_of(
+    settings: Settings,
+    delivery: Callable[[], Delivery],
+    metrics: Metrics,
+    sensors: WorkerSensors | None = None,
+    limit_s: float = LIMIT_S,
+) -> Parts:
+    """A role's parts. Asks the broker for topic ids and what is wrong with the topics, and gives each answer `limit_s`.
+
+    Raises:
+        Unavailable: the broker does not answer.
+        TopicProblem: `topics`: a sentence for each topic that is missing or wrong. Left alone, Faust
+            would wait for it for ever and ignore SIGTERM.
+    """
+    kafka = kafka_connection(settings)
+    wrong = check_topics(kafka, topic_layout(settings), limit_s, to_start=True)
+    if wrong:
+        raise TopicProblem("topics", " ".join(wrong))
+    topics = TopicNames.with_prefix(settings.topic_prefix)
+    return Parts(
+        kafka=aiokafka_config(kafka),
+        broker=faust_broker(kafka),
+        credentials=faust_credentials(kafka),
+        topics=topics,
+        group_prefix=f"{settings.topic_prefix}{settings.deployment_name}-",
+        partitions=settings.kafka_partitions,
+        topic_ids=topic_ids(kafka, [topics.raw, *topics.projected], limit_s),
+        policy=settings.meter_policy(),
+        lead_s=fresh_s(settings),
+        held_in_memory=settings.held_in_memory,
+        max_retries=settings.max_retries,
+        retry_delay_s=settings.retry_delay,
+        delivery=delivery,
+        sensors=sensors or WorkerSensors(metrics, time.monotonic),
+        instance_id=settings.pod_name or "",
+        projection=cache(lambda: PostgresProjection(Database(postgres_url(settings)), topics)),
+    )
+
+
+def fresh_s(settings: Settings) -> float:
+    """How old a table may be that a worker folds with: never older than the lead that mappings are announced with, if
+    the api has the same setting, or any of 5 s and more."""
+    return min(max(settings.mapping_lead_seconds, MIN_LEAD_S), FRESH_S)
+
+
+def late_calls_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -> LateCalls:
+    """What brings late calls home, beside a projector with these lanes."""
+    deployment, database = deployment_of(settings), Database(postgres_url(settings), size=2)
+    return LateCalls(deployment, database, lanes, sensors, make_sender=lambda: Sender(deployment.kafka))
+
+
+def learnt_ends_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -> LearntEnds:
+    """What puts right what was posted after an end, beside a projector with these lanes."""
+    lago = None
+    if settings.lago_api_key is not None:
+        http = lago_http(settings.lago_timeout, 1)
+        lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), sensors.lago_requested)
+    deployment, database = deployment_of(settings), Database(postgres_url(settings), size=1)
+    return LearntEnds(deployment, database, lanes, sensors, lago, make_sender=lambda: Sender(deployment.kafka))
+
+
+@asynccontextmanager
+async def worker_parts(settings: Settings, role: str, awaited: KafkaAwaited | None = None) -> AsyncIterator[Parts]:
+    """The parts of one role, once Kafka answers; with its metrics served and its Lago client open meanwhile."""
+    metrics = Metrics(CollectorRegistry(), version("meterbridge"))
+    sensors = WorkerSensors(metrics, time.monotonic)
+    async with AsyncExitStack() as stack:
+        _meanwhile(stack, sensors.health.keep_beating())
+        if settings.metrics_port:
+            served = start_metrics_server(
+                metrics.registry, settings.host, settings.metrics_port, metrics.connection_closed, sensors.health
+            )
+            stack.push_async_callback(asyncio.to_thread, served.stop)
+        connections = settings.worker_concurrency + _SPARE_CONNECTIONS
+        http = await stack.enter_async_context(lago_http(settings.lago_timeout, connections))
+        delivery, tenant = _delivery(settings, http, metrics, in_retry=role == "retry")
+        if role in ("sink", "retry"):
+            _meanwhile(stack, tenant.watch())
+        asking = partial(parts_of, settings, lambda: delivery, metrics, sensors, _ANSWER_S)
+        parts = await when_kafka_answers(asking, awaited or KafkaAwaited(settings.kafka_bootstrap_servers))
+        _meanwhile(stack, sensors.minute.tell_every())
+        await stack.enter_async_context(_mapping(settings, role, http, metrics, sensors))
+        sensors.health.begun()
+        yield parts
+
+
+def _meanwhile(stack: AsyncExitStack, work: Coroutine[Any, Any, Any]) -> None:
+    """`work` in a task until the stack is left; its last line is written by then."""
+    task = asyncio.ensure_future(work)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.wait({task}, timeout=_LAST_S)
+
+    stack.push_async_callback(end)
+
+
+@asynccontextmanager
+async def _mapping(
+    settings: Settings, role: str, http: httpx.AsyncClient, metrics: Metrics, sensors: WorkerSensors
+) -> AsyncIterator[None]:
+    """`MAP_BY_IDENTITY`: beside the meter, on tables of its own."""
+    if role != "meter" or not settings.map_by_identity:
+        yield
+        return
+    lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), metrics.lago_requested)
+    books = AccountBooks(settings, lago, lambda _learner: InMemoryUsage())
+    mapper = IdentityMapper(
+        sensors.unmapped,
+        lago.customer,
+        IdentityMappings(books.mappings),
+        lambda outcome: metrics.identities_asked.labels(outcome).inc(),
+        time.monotonic,
+    )
+    async with books.open():
+        working = asyncio.ensure_future(mapper.work())
+        try:
+            yield
+        finally:
+            working.cancel()
+
+
+def _delivery(
+    settings: Settings, http: httpx.AsyncClient, metrics: Metrics, *, in_retry: bool = False
+) -> tuple[Delivery, Tenant]:
+    """The process's one way to Lago, and what Lago is; the tenant is to be watched."""
+    key = revealed(settings.lago_api_key)
+    posts, looks = Pace(), Pace()
+
+    def heard(name: str, status: int, headers: Mapping[str, str]) -> None:
+        if name == "get_event":  # delivery itself reads the headers of its posts
+            looks.told(status, headers, time.monotonic())
+
+    lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested, heard)
+    tenant = Tenant(lago, settings.lago_clickhouse_dedup)
+    policy = RetryPolicy(random.random, alone_after=RETRY_POSTS) if in_retry else RetryPolicy(random.random)
+    breaker = Breaker(policy, time.monotonic())
+    metrics.watch_breaker(lambda: breaker.state)
+    metrics.watch_lago(tenant.resend_is_safe, tenant.too_old, lambda: posts.limit)
+    delivery = Delivery(
+        lago,
+        batch_size=settings.batch_size,
+        concurrency=asyncio.Semaphore(settings.worker_concurrency),
+        breaker=breaker,
+        policy=policy,
+        clock=time.monotonic,
+        sleep=asyncio.sleep,
+        on_request=lambda _name, _status, _seconds: None,  # the client itself is observed
+        resend_is_safe=tenant.resend_is_safe,
+        batches_are_whole=lambda: not tenant.too_old(),
+        posts=posts,
+        looks=looks,
+        told={"address": lago_address(settings.lago_api_url)},
+    )
+    return delivery, tenant
+
+
+def parts_from_environment() -> Parts:
+    """The parts for Faust's own command (connectors/processes/faust_apps.py): what a worker of ours has, without its metrics port."""
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    metrics = Metrics(CollectorRegistry(), version("meterbridge"))
+    made: list[Delivery] = []
+    watching: list[asyncio.Future[None]] = []
+
+    def delivery() -> Delivery:
+        if not made:
+            http = lago_http(settings.lago_timeout, settings.worker_concurrency + _SPARE_CONNECTIONS)
+            delivery, tenant = _delivery(settings, http, metrics)
+            watching.append(asyncio.ensure_future(tenant.watch()))
+            made.append(delivery)
+        return made[0]
+
+    return parts_of(settings, delivery, metrics)

@@ -1,0 +1,108 @@
+"""Says when usage begins to be held, for whom and why, once a customer and reason; and how long the oldest of it has waited."""
+
+import time
+from collections.abc import Callable
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from schemas.moments import SECOND_US
+from schemas.money import plain
+from streams.core.metering.ledger_state import Books, total
+
+#: Customers named in the log at one look; a flood of unknown names is counted, not listed.
+_NAMED = 10
+
+_log = structlog.get_logger(__name__)
+
+
+class HeldWatch:
+    """What the ledgers of this process hold back; `look` at each now and then."""
+
+    def __init__(self, registry: CollectorRegistry, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        self._now_us = now_us
+        #: By partition and customer: the reasons that were told since its usage began to be held.
+        self._told: dict[int, dict[str, set[str]]] = {}
+        self._oldest_us: dict[int, int] = {}
+        self._on_disk: dict[int, int] = {}
+        self._new = Counter(
+            "meterbridge_newly_held_customers", "Customers whose usage began to be held.", registry=registry
+        )
+        self._count = Gauge("meterbridge_held_customers", "Customers with held usage.", registry=registry)
+        self._names = _gauge(registry, "ledger_held_customers", "Customers with held usage in a partition's ledger.")
+        self._windows = _gauge(registry, "ledger_held_windows", "Held windows in a partition's ledger.")
+        self._over = _gauge(registry, "held_over_bound", "1 = more windows are held there than HELD_IN_MEMORY.")
+        self._crowded: set[int] = set()
+        self._age = Gauge(
+            "meterbridge_held_oldest_seconds",
+            "Since the end of the oldest call that is held; 0 = none.",
+            registry=registry,
+        )
+        self._age.set_function(self.oldest_s)
+
+    def look(self, partition: int, books: Books) -> None:
+        """Compare with the last look: a customer is named again when its usage is held for a reason that was not told."""
+        told = self._told.get(partition, {})
+        now = {customer: {books.windows[first].held for first in firsts} for customer, firsts in books.held.items()}
+        # What a ledger held when it was opened is told again: after a restart nobody else says it.
+        cold = books.cold
+        names = now.keys() - told.keys()
+        if cold is not None and cold.windows:  # they were told before they went to disk
+            names = {name for name in names if not cold.has(name)}
+        self._on_disk[partition] = 0 if cold is None else cold.customers
+        self._new.inc(len(names))
+        new = sorted(
+            (customer, reason)
+            for customer, why in now.items()
+            if customer in told or customer in names
+            for reason in why - told.get(customer, set())
+        )
+        self._told[partition] = {customer: why | told.get(customer, set()) for customer, why in now.items()}
+        for customer, reason in new[:_NAMED]:
+            windows = [books.windows[first] for first in books.held[customer]]
+            held = total(window for window in windows if window.held == reason)
+            _log.warning("usage_held", customer=customer, reason=reason, calls=held.calls, usd=plain(held.cost))
+        if len(new) > _NAMED:
+            _log.warning("usage_held_of_more_customers", partition=partition, count=len(new) - _NAMED)
+        oldest = [books.windows[first].min_end_us for firsts in books.held.values() for first in firsts]
+        if cold is not None and (there := cold.oldest_us()) is not None:
+            oldest.append(there)
+        self._show(partition, books)
+        self._forget_age(partition)
+        if oldest:
+            self._oldest_us[partition] = min(oldest)
+        self._count.set(len(set().union(*self._told.values())) + sum(self._on_disk.values()))
+
+    def close(self, partition: int) -> None:
+        """Another worker has the ledger now."""
+        self._told.pop(partition, None)
+        self._on_disk.pop(partition, None)
+        self._crowded.discard(partition)
+        for gauge in (self._names, self._windows, self._over):
+            gauge.labels(partition).set(0)
+        self._forget_age(partition)
+
+    def oldest_s(self) -> float:
+        """Seconds since the end of the oldest call that is held here."""
+        oldest_us = min(self._oldest_us.values(), default=None)
+        return 0.0 if oldest_us is None else max(0.0, (self._now_us() - oldest_us) / SECOND_US)
+
+    def _show(self, partition: int, books: Books) -> None:
+        """Log once that a ledger keeps more in memory than the bound. The ledger itself logs what it moves to disk."""
+        windows = books.held_windows()
+        self._names.labels(partition).set(len(self._told[partition]) + self._on_disk[partition])
+        self._windows.labels(partition).set(windows)
+        self._over.labels(partition).set(books.cold is not None and windows > books.cold.room)
+        if books.over() <= 0:
+            self._crowded.discard(partition)
+        elif partition not in self._crowded:
+            self._crowded.add(partition)
+            in_memory = len(books.windows) - len(books.open)
+            _log.warning("held_usage_over_bound", partition=partition, windows=in_memory, see="docs/operations.md")
+
+    def _forget_age(self, partition: int) -> None:
+        self._oldest_us.pop(partition, None)
+
+
+def _gauge(registry: CollectorRegistry, name: str, told: str) -> Gauge:
+    return Gauge(f"meterbridge_{name}", told, ["partition"], registry=registry)

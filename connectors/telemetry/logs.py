@@ -1,0 +1,171 @@
+"""Logs: one JSON object a line on stderr, ours and the libraries' alike, with everything secret masked.
+
+Healthy traffic is silent. Redaction is the last step before the text: by the name of a field, by
+the look of a string, and by refusing to print objects it does not know (their repr may hold a payload).
+"""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from datetime import date, timedelta
+from decimal import Decimal
+from enum import Enum
+from math import isfinite
+from pathlib import PurePath
+from typing import Final, Literal, TextIO
+from uuid import UUID
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from connectors.telemetry.log_throttle import FewASecond, OncePerWhile, a_few_a_minute
+from connectors.telemetry.printable import shown, shown_in
+
+#: The id of the inbound request being served; in every line that is logged meanwhile.
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+REDACTED: Final = "[redacted]"
+
+#: Fields that are secret whatever they hold, and fields that are unless they hold a number: `tokens` is often a count.
+_ALWAYS_SECRET = re.compile(
+    r"(^|[^a-z])(authorization|cookie|credential|password|secret|signature|(api|master|private)[^a-z]?key)s?$"
+)
+_SECRET_TEXT = re.compile(r"(^|[^a-z])(token|body|bodies|content|input|messages|output|payload|prompt|response)s?$")
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+#: Each in time that grows with the text alone: what is masked may be as long as a request, and made for the purpose.
+_SECRET_LOOKS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]] = (
+    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), rf"\1 {REDACTED}"),
+    (re.compile(r"\bsk-[\w-]{6,}"), REDACTED),
+    (re.compile(r"\b(mb_[0-9a-f]+)_[\w-]{20,}"), rf"\1_{REDACTED}"),
+    (re.compile(r"(?<![\w.-])[\w-]++(?:\.[\w-]*+)++"), lambda found: _without_jwt(found[0])),
+    (re.compile(r"(?<=://)[^/\s]++"), lambda found: _without_user(found[0])),
+)
+#: header.payload.signature
+_JWT_DOTS: Final = 2
+_PRINTED_AS_TEXT = (Decimal, UUID, PurePath, date, timedelta, BaseException)
+
+#: Libraries that narrate healthy traffic. They stay at INFO even under DEBUG: aiokafka's debug lines
+#: hold whole requests, SASL passwords and records among them.
+_TALKATIVE: Final = ("aiohttp", "aiokafka", "asyncio", "faust", "httpcore", "httpx", "kafka", "librdkafka", "mode")
+
+
+def configure_logging(level: str, style: Literal["json", "console"], stream: TextIO | None = None) -> None:
+    """Send every log of this process to `stream` (stderr); calling it again replaces what was before.
+
+    Args:
+        level: `DEBUG`, `INFO`, `WARNING` or `ERROR`.
+        style: `json`, one object a line; or `console`, for people.
+    """
+    stream = stream or sys.stderr
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+        _add_request_id,
+        structlog.processors.format_exc_info,
+    ]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, _renderer(style, stream)],
+        )
+    )
+    for bound in (OncePerWhile(), a_few_a_minute(), FewASecond()):
+        handler.addFilter(bound)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel("INFO" if level == "DEBUG" else max(logging.WARNING, root.level))
+    logging.captureWarnings(capture=True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """A structlog processor: the event without secrets, payloads and unknown objects."""
+    return {name: _field(name, value) for name, value in event.items()}
+
+
+def _field(name: str, value: object) -> object:
+    name = _HUMP.sub("_", name).lower()
+    if value is None:
+        return None
+    if _ALWAYS_SECRET.search(name) or (_SECRET_TEXT.search(name) and not isinstance(value, int | float)):
+        return REDACTED
+    return _clean(value)
+
+
+def _clean(value: object) -> object:
+    match value:
+        case Enum():
+            return _clean(value.value)
+        case str():
+            return _mask(value)
+        case None | bool() | int():
+            return value
+        case float():
+            return value if isfinite(value) else str(value)
+        case bytes() | bytearray() | memoryview():
+            return f"[{len(value)} bytes]"
+        case Mapping():
+            return {_mask(str(name)): _field(str(name), inner) for name, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_clean(inner) for inner in value]
+        case _ if isinstance(value, _PRINTED_AS_TEXT):
+            return _mask(str(value))
+        case _:
+            return f"[{type(value).__name__}]"
+
+
+def _without_jwt(words: str) -> str:
+    """Words between dots, up to where a JWT begins."""
+    at = words.find("eyJ")
+    return words if at < 0 or words.count(".", at) < _JWT_DOTS else f"{words[:at]}{REDACTED}"
+
+
+def _without_user(authority: str) -> str:
+    """A URL's host, without `user:password@`."""
+    user, at, host = authority.rpartition("@")
+    return f"{REDACTED}@{host}" if at and ":" in user else authority
+
+
+def _mask(text: str) -> str:
+    for look, replacement in _SECRET_LOOKS:
+        text = look.sub(replacement, text)
+    return text
+
+
+def _add_request_id(_logger: object, _method: str, event: EventDict) -> EventDict:
+    if (request_id := REQUEST_ID.get()) is not None:
+        event["request_id"] = request_id
+    return event
+
+
+def _renderer(style: str, stream: TextIO) -> Processor:
+    if style == "json":
+        return structlog.processors.JSONRenderer(serializer=json.dumps)
+    # Not the default formatter of tracebacks: it prints local variables, payloads included.
+    render = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
+
+    def for_people(logger: object, method: str, event: EventDict) -> object:
+        """JSON escapes what steers a terminal; here nothing else does."""
+        traceback = event.pop("exception", None)
+        event = shown_in(dict(event))
+        if traceback is not None:
+            event["exception"] = shown(str(traceback), lines=True)
+        return render(logger, method, event)
+
+    return for_people  # type: ignore[return-value]  # a renderer, the last of the chain

@@ -1,0 +1,25 @@
+"""Shows how many records the tables and ledgers of this process could not read."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from streams.runtime.unreadable import COUNTS
+
+
+class _Unreadable(Collector):
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """By table; those that are followed everywhere show 0."""
+        family = CounterMetricFamily(
+            "meterbridge_unreadable_records", "Records that a table or a ledger could not read.", labels=["table"]
+        )
+        for table in sorted({"customers", "orgs", *COUNTS}):
+            family.add_metric([table], COUNTS[table])
+        yield family
+
+
+def watch_unreadable(registry: CollectorRegistry) -> None:
+    """Export the counts."""
+    registry.register(_Unreadable())

@@ -1,0 +1,171 @@
+"""What the worker roles tell about themselves, as metrics."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from connectors.telemetry.metrics import HELD_REASONS, LAWS, LOOK_EVERY_S, Metrics
+from connectors.telemetry.minute_summary import MinuteLine
+from connectors.telemetry.projector_metrics import ProjectorSensors
+from connectors.telemetry.worker_health import WorkerHealth
+from schemas.ledger import Counters, Sum
+from schemas.money import add
+from schemas.records import Receipt
+from streams.core.delivery.event_states import FAILED, PENDING
+from streams.core.mapping.resolve import NO_MAPPING
+from streams.core.metering.ledger_state import Books, off_by, total
+from streams.core.metering.step_changes import Changes
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Look:
+    """What a pass over one ledger's windows found."""
+
+    at: float
+    off_by: tuple[Sum, Sum]
+    held: dict[str, Sum]
+
+
+class WorkerSensors(ProjectorSensors):
+    """What the worker roles tell about themselves: `streams.components.Sensors`."""
+
+    def __init__(self, metrics: Metrics, monotonic: Callable[[], float]) -> None:
+        super().__init__()
+        self.minute = MinuteLine()
+        self.health = WorkerHealth(monotonic)
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._books: dict[int, Books] = {}
+        self._sealed: dict[int, int] = {}
+        self._looks: dict[int, _Look] = {}
+        self._counters: dict[int, Counters] = {}
+
+    def folded(self, partition: int, changes: Changes, seconds: float) -> None:
+        """A chunk is in the ledger."""
+        self._metrics.event_processing.observe(seconds)
+        for code, count in changes.decisions.items():
+            decision, _, reason = code.partition(":")
+            self._metrics.calls.labels(decision).inc(count)
+            if reason:
+                self._metrics.failed_events.labels(reason).inc(count)
+        self._metrics.unbilled_watch.noticed(changes.noticed)
+        self._tell_minute(partition, changes.position.counters)
+        self._count_sealed(partition, changes.position.seal_seq)
+        self._show_sizes()
+
+    def sealed(self, changes: Changes) -> None:
+        """Events left the meter."""
+        self._metrics.shifted_events.labels("seal").inc(changes.shifted)
+
+    def books(self, partition: int, books: Books | None) -> None:
+        """A ledger was opened, ticked or, with None, closed."""
+        if books is None:
+            for known in (self._books, self._sealed, self._looks, self._counters):
+                known.pop(partition, None)
+            self._metrics.held_watch.close(partition)
+            self._show_looks()
+        else:
+            self._books[partition] = books
+            self._tell_minute(partition, books.position.counters)
+            self._count_sealed(partition, books.position.seal_seq)
+            now = self._monotonic()
+            look = self._looks.get(partition)
+            if look is None or now - look.at >= LOOK_EVERY_S:
+                self._looks[partition] = _look(books, now)
+                self._metrics.held_watch.look(partition, books)
+                self._show_looks()
+        self._show_sizes()
+
+    def two_routes(self, customer_id: str, one: str, other: str) -> None:
+        """A customer's usage came by two callbacks within an hour; each pair is told once an hour."""
+        self._metrics.two_routes.labels(one, other).inc()
+        log.warning("usage_by_two_routes", customer=customer_id, routes=[one, other], see="docs/litellm.md")
+
+    def unmapped(self) -> Iterator[str]:
+        """LiteLLM customers of the open ledgers whose usage is held because nobody is mapped to them."""
+        for books in list(self._books.values()):
+            for name, firsts in list(books.held.items()):
+                if any(books.windows[first].held == NO_MAPPING for first in firsts):
+                    yield name
+            if books.cold is not None:
+                yield from books.cold.names()
+
+    def straddled(self, windows: int) -> None:
+        """Held windows were released whole, though a border lies in them."""
+        self._metrics.held_straddled.inc(windows)
+
+    def settled(self, receipts: Sequence[Receipt]) -> None:
+        """Receipts of posted events are durable."""
+        for receipt in receipts:
+            self._metrics.receipts.labels(receipt.status).inc()
+            self._metrics.shifted_events.labels("post").inc(bool(receipt.timestamp))
+            self.minute.settled(receipt.status, receipt.cents)
+            if receipt.status == FAILED:
+                self._metrics.failed_events.labels(receipt.reason).inc()
+
+    def lane_halted(self, topic: str, partition: int, reason: str) -> None:
+        """A partition stands still."""
+        self._metrics.lane_halted.labels(topic, partition, reason).set(1)
+        self.health.halted(topic, partition, reason)
+
+    def lane_resumed(self, topic: str, partition: int, reason: str) -> None:
+        """It goes on, here or at another worker."""
+        self._metrics.lane_halted.labels(topic, partition, reason).set(0)
+        self.health.resumed(topic, partition)
+
+    def following(self, table: str, lag_s: Callable[[], float]) -> None:
+        """A table is followed, and this old."""
+        self._metrics.watch_follower(table, lag_s)
+
+    def chunk_missing(self, topic: str, partition: int, gaps: int) -> None:  # noqa: ARG002  # the protocol's
+        """Chunks were asked for again."""
+        self._metrics.chunks_missing.labels(topic).inc(gaps)
+
+    def _count_sealed(self, partition: int, seal_seq: int) -> None:
+        """Parts are numbered without a gap, so the number tells how many left since the last look."""
+        sealed = max(0, seal_seq - self._sealed.get(partition, seal_seq))
+        self._sealed[partition] = seal_seq
+        self._metrics.sealed_events.inc(sealed)
+        self._metrics.receipts.labels(PENDING).inc(sealed)
+
+    def _tell_minute(self, partition: int, counters: Counters) -> None:
+        """From how the ledger stood when it was looked at before; what was counted elsewhere is not told here."""
+        self.minute.counted(self._counters.get(partition, counters), counters)
+        self._counters[partition] = counters
+
+    def _show_sizes(self) -> None:
+        metrics, ledgers = self._metrics, self._books.values()
+        metrics.ledgers_open.set(len(ledgers))
+        metrics.seen_identities.set(sum(len(books.seen) for books in ledgers))
+        metrics.open_windows.set(sum(len(books.open) for books in ledgers))
+        on_disk = sum(books.cold.windows for books in ledgers if books.cold is not None)
+        metrics.held_windows.set(on_disk + sum(len(books.windows) - len(books.open) for books in ledgers))
+        metrics.held_on_disk.set(on_disk)
+
+    def _show_looks(self) -> None:
+        """Off by: absolute values are added, so that two ledgers' errors cannot cancel each other."""
+        looks = self._looks.values()
+        for number, law in enumerate(LAWS):
+            calls = sum(abs(look.off_by[number].calls) for look in looks)
+            dollars = sum(abs(look.off_by[number].cost) for look in looks)
+            self._metrics.conservation.labels(law, "calls").set(calls)
+            self._metrics.conservation.labels(law, "usd").set(float(dollars))
+        for reason in HELD_REASONS:
+            sums = [look.held[reason] for look in looks if reason in look.held]
+            self._metrics.held_calls.labels(reason).set(sum(one.calls for one in sums))
+            self._metrics.held_cost.labels(reason).set(float(sum(one.cost for one in sums)))
+
+
+def _look(books: Books, now: float) -> _Look:
+    held: dict[str, list[int]] = {}
+    for firsts in books.held.values():
+        for first in firsts:
+            held.setdefault(books.windows[first].held, []).append(first)
+    sums = {reason: total(books.windows[first] for first in firsts) for reason, firsts in held.items()}
+    for reason, there in {} if books.cold is None else books.cold.sums.items():
+        here = sums.get(reason, Sum())
+        sums[reason] = Sum(here.calls + there.calls, add(here.cost, there.cost))
+    return _Look(now, off_by(books.position.counters, books.waiting()), sums)

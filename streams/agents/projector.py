@@ -1,0 +1,199 @@
+"""The projector's work on one partition: what a topic says becomes rows, together with the offset after it.
+
+The offset expected next is the one that stands beside the rows, so a chunk is either wholly projected or not at all,
+and a frozen owner that wakes finds it moved. Rows are never given up for Postgres' sake: the topic is the queue. A record
+that becomes no row, whatever is done, costs itself: it is written down where it lies, and passed.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import structlog
+from aiokafka import ConsumerRecord, TopicPartition
+
+from schemas.errors import Rejected, TopicProblem, Unavailable
+from streams.core.delivery.backoff import RetryPolicy
+from streams.runtime.offsets import standing
+
+log = structlog.get_logger(__name__)
+
+#: Records of one Postgres transaction.
+PROJECT_LIMIT = 4000
+#: Ticks without a chunk after which a partition counts as read to its end.
+_QUIET_TICKS = 2
+T = TypeVar("T")
+
+
+class Projected(NamedTuple):
+    """What became of a chunk's records: new or changed rows by table, and what was left out, by reason.
+
+    Fields:
+        doubled: billed calls that look like one that is billed already, by kind.
+    """
+
+    rows: Mapping[str, int]
+    skipped: Mapping[str, int]
+    doubled: Mapping[str, int] = MappingProxyType({})
+
+
+class Place(NamedTuple):
+    """Where a partition stands: the id of the topic it was read from, and the offset of its next record."""
+
+    topic_id: str
+    next: int
+
+
+class Projection(Protocol):
+    """Postgres, as far as the projector needs it. All raise Unavailable: not now."""
+
+    async def place(self, tp: TopicPartition) -> Place | None:
+        """Where a partition stands; None before its first chunk."""
+
+    async def begin(self, tp: TopicPartition, place: Place) -> Place:
+        """Let a partition stand somewhere, unless it does; where it stands now."""
+
+    async def project(
+        self, tp: TopicPartition, expected: int, following: int, records: Sequence[ConsumerRecord]
+    ) -> Projected | None:
+        """Write the rows of `records` and move the partition from `expected` to `following`, or do neither.
+
+        None: it does not stand at `expected` any more. Raises: Rejected: a row is refused and always will be.
+        """
+
+    async def pass_over(
+        self, tp: TopicPartition, expected: int, record: ConsumerRecord, problem: str
+    ) -> Projected | None:
+        """Write down that `record` becomes no row, and why, and move the partition behind it; None as in `project`."""
+
+
+class ProjectSensors(Protocol):
+    """What the projector tells about itself."""
+
+    def projected(self, topic: str, projected: Projected) -> None: ...
+    def projection_failed(self, reason: str) -> None: ...
+    def projecting(self, topic: str, partition: int, oldest_ms: int | None) -> None: ...
+
+
+class ProjectWork:
+    """`streams.runtime.partition_task.Work` for the projector."""
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        kafka: Mapping[str, Any],
+        group: str,
+        topic_id: str,
+        projection: Projection,
+        policy: RetryPolicy,
+        sleep: Callable[[float], Awaitable[None]],
+        sensors: ProjectSensors,
+    ) -> None:
+        self._tp = tp
+        self._kafka = kafka
+        self._group = group
+        self._topic_id = topic_id
+        self._projection = projection
+        self._policy = policy
+        self._sleep = sleep
+        self._sensors = sensors
+        self._next = 0
+        self._asking = False
+        self._quiet = 0
+        self._told: set[str] = set()
+
+    async def open(self) -> int:
+        """Where Postgres says this partition stands; a partition it does not know begins with the log.
+
+        Raises:
+            TopicProblem: `truncated`: records that were not projected are gone. `recreated`: the topic is another one.
+        """
+        place = await self._patiently(lambda: self._projection.place(self._tp))
+        begin, end, _, _ = await standing(self._kafka, self._group, self._tp)
+        if place is None:
+            place = await self._patiently(lambda: self._projection.begin(self._tp, Place(self._topic_id, begin)))
+        name = f"{self._tp.topic}-{self._tp.partition}"
+        if place.topic_id != self._topic_id:
+            raise TopicProblem("recreated", f"{name} is not the topic that was projected so far")
+        if not begin <= place.next <= end:
+            raise TopicProblem("truncated", f"{name}: {place.next} not in [{begin}, {end}]")
+        self._next = place.next
+        return place.next
+
+    async def process(self, records: Sequence[ConsumerRecord]) -> int:
+        """Project records, in transactions of at most `PROJECT_LIMIT` records.
+
+        Raises:
+            Unavailable: `overtaken`: somebody else has moved this partition meanwhile; open it again.
+        """
+        self._quiet = 0
+        for start in range(0, len(records), PROJECT_LIMIT):
+            part = records[start : start + PROJECT_LIMIT]
+            self._sensors.projecting(self._tp.topic, self._tp.partition, part[0].timestamp)
+            await self._project(part)
+        return self._next
+
+    async def tick(self) -> None:
+        """A partition that brings nothing is not behind."""
+        self._quiet += 1
+        if self._quiet >= _QUIET_TICKS:
+            self._sensors.projecting(self._tp.topic, self._tp.partition, None)
+
+    async def close(self) -> None:
+        """Nothing is held open between two chunks."""
+        self._sensors.projecting(self._tp.topic, self._tp.partition, None)
+
+    def in_transaction(self) -> bool:
+        """Whether Postgres is being asked: closing gives it a moment."""
+        return self._asking
+
+    async def _project(self, records: Sequence[ConsumerRecord]) -> None:
+        following = records[-1].offset + 1
+        try:
+            projected = await self._patiently(
+                lambda: self._projection.project(self._tp, self._next, following, records)
+            )
+        except Rejected as refusal:
+            if len(records) > 1:
+                for half in (records[: len(records) // 2], records[len(records) // 2 :]):
+                    await self._project(half)
+                return
+            problem = refusal.detail
+            projected = await self._patiently(
+                lambda: self._projection.pass_over(self._tp, self._next, records[0], problem)
+            )
+        if projected is None:
+            raise Unavailable("overtaken", f"{self._tp.topic}-{self._tp.partition} no longer stands at {self._next}")
+        self._next = following
+        self._sensors.projected(self._tp.topic, projected)
+        self._tell(projected, records[0].offset)
+
+    def _tell(self, projected: Projected, offset: int) -> None:
+        """The first time; each is in the metric, and in the table that `meterbridge db unprojected` shows."""
+        for reason in projected.skipped.keys() - {"repeated"} - self._told:
+            self._told.add(reason)
+            see = "meterbridge db unprojected"
+            log.error("record_not_projected", **self._place(), reason=reason, from_offset=offset, see=see)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until Postgres answers."""
+        failures = 0
+        while True:
+            try:
+                self._asking = True
+                answer = await ask()
+            except Unavailable as error:
+                failures += 1
+                self._sensors.projection_failed(error.reason)
+                if failures == 1:
+                    log.warning("projection_held", **self._place(), reason=error.reason, detail=error.detail)
+            else:
+                if failures:
+                    log.info("projection_resumed", **self._place(), failures=failures)
+                return answer
+            finally:
+                self._asking = False
+            await self._sleep(self._policy.wait_s(failures))
+
+    def _place(self) -> dict[str, Any]:
+        return {"topic": self._tp.topic, "partition": self._tp.partition}

@@ -1,0 +1,76 @@
+"""What the roles are built from: settings turned into values, and neighbours handed in."""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from schemas.errors import ConfigurationError
+from schemas.policy import MeterPolicy
+from schemas.topics import TopicNames
+from streams.agents.meter import MeterSensors
+from streams.agents.projector import Projection, ProjectSensors
+from streams.agents.sink import SinkSensors
+from streams.delivery.engine import Delivery
+from streams.runtime.role import RoleSensors
+
+
+class Sensors(MeterSensors, SinkSensors, ProjectSensors, RoleSensors, Protocol):
+    """Everything the roles tell about themselves."""
+
+
+def _no_projection() -> Projection:
+    raise ConfigurationError("DATABASE_URL", "DATABASE_URL or POSTGRES_HOST must be set: the projector needs Postgres")
+
+
+def _wall_clock_us() -> int:
+    return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One process's parts.
+
+    Fields:
+        kafka: connection options for aiokafka.
+        broker, credentials: the same for Faust: a URL list and its credentials object.
+        topics: names with their prefix.
+        group_prefix: precedes every consumer group and transactional id.
+        partitions: of the raw topic, as configured.
+        topic_ids: Kafka's id of each topic, asked at start.
+        lead_s: how old a table may be before the meter waits.
+        delivery, projection: made on first use, inside the running loop; the latter for the projector alone.
+        instance_id: static group membership, where the platform gives a stable name.
+        now_us: the wall clock, microseconds since 1970 UTC.
+        held_in_memory: held windows of a partition that are kept in memory; others are on disk.
+        leave: ends the process with an exit code.
+    """
+
+    kafka: Mapping[str, Any]
+    broker: str
+    credentials: Any
+    topics: TopicNames
+    group_prefix: str
+    partitions: int
+    topic_ids: Mapping[str, str]
+    policy: MeterPolicy
+    lead_s: float
+    max_retries: int
+    retry_delay_s: float
+    delivery: Callable[[], Delivery]
+    sensors: Sensors
+    projection: Callable[[], Projection] = _no_projection
+    instance_id: str = ""
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    monotonic: Callable[[], float] = time.monotonic
+    random: Callable[[], float] = random.random
+    now_us: Callable[[], int] = _wall_clock_us
+    held_in_memory: int = 10_000
+    leave: Callable[[int], None] = os._exit
+
+    def group(self, role: str) -> str:
+        """Consumer group of a role, also the beginning of its transactional ids."""
+        return f"{self.group_prefix}{role}"

@@ -1,0 +1,112 @@
+"""What was posted to a subscription with a moment after its end, and the event that is posted in its stead; pure.
+
+Lago takes such an event, and no invoice will count it (docs/lago-behaviour.md, 4.1; docs/adr/0027).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from schemas.customers import OrgRecord, Period
+from schemas.moments import MAX_US, SECOND_US, lago_timestamp, parse_us, to_iso
+from schemas.records import LagoEvent
+from streams.core.delivery.event_states import UNBILLABLE
+from streams.core.delivery.restamp import USAGE_END, is_owed
+from streams.core.mapping.billing_periods import billed
+from streams.core.mapping.subscription_choice import chosen
+
+#: Why the receipt of what was posted after an end fails.
+UNBILLABLE_ENDED = UNBILLABLE + "ended"
+#: The property of the event that is posted in another's stead: that one's id.
+INSTEAD_OF = "instead_of"
+#: What follows that one's id in the id of the new event.
+AGAIN = "-again"
+_FOR_EVER = MAX_US - 1
+
+
+class Gap(NamedTuple):
+    """Time in which a subscription of an org, by its external id, does not run after it has: `[begins_us, ends_us)`.
+
+    Fields:
+        customer: whose life of that id covers it: what has a moment in it is on that customer's invoice; `""` = nobody's,
+            so it is on no invoice.
+    """
+
+    subscription: str
+    begins_us: int
+    ends_us: int
+    customer: str = ""
+
+
+def gaps(periods: Iterable[Period], since_us: int) -> list[Gap]:
+    """The gaps behind ends at or after `since_us`: what has a moment in one of them is on no invoice.
+
+    Lago tells an end to the second, so a life lasts until the second after it. One external id may have several lives:
+    where one of them runs there is no gap. Before its first life is no gap either: there usage is moved to its start.
+    """
+    lives: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    for one in periods:
+        ends_us = _FOR_EVER if one.terminated_at is None else one.terminated_at + SECOND_US
+        lives[one.external_id].append((one.started_at, ends_us))
+    found = []
+    for name, own in lives.items():
+        reach_us, *_ = (begins_us for begins_us, _ in sorted(own))
+        for begins_us, ends_us in [*sorted(own), (_FOR_EVER, _FOR_EVER)]:
+            if reach_us < begins_us and reach_us - SECOND_US >= since_us:
+                found.append(Gap(name, reach_us, begins_us))
+            reach_us = max(reach_us, ends_us)
+    return sorted(found)
+
+
+def shared(found: Iterable[Gap], lives: Iterable[tuple[str, Period]]) -> list[Gap]:
+    """The gaps, cut where other customers have lives of the same ids: Lago bills an event to whoever has the id then.
+
+    Args:
+        lives: of other customers, with whose they are.
+    """
+    cut = sorted(found)
+    for customer, one in lives:
+        ends_us = _FOR_EVER if one.terminated_at is None else one.terminated_at + SECOND_US
+        pieces = []
+        for gap in cut:
+            begins = max(gap.begins_us, one.started_at)
+            ends = min(gap.ends_us, ends_us)
+            if gap.subscription != one.external_id or gap.customer or begins >= ends:
+                pieces.append(gap)
+                continue
+            parts = (
+                gap._replace(ends_us=begins),
+                gap._replace(begins_us=begins, ends_us=ends, customer=customer),
+                gap._replace(begins_us=ends),
+            )
+            pieces += [part for part in parts if part.begins_us < part.ends_us]
+        cut = pieces
+    return sorted(cut)
+
+
+def instead_of(event: LagoEvent, org: OrgRecord | None, now_us: int, code: str) -> LagoEvent | None:
+    """The event that bills what `event` was to bill; None where no subscription of the org's would.
+
+    Of one event it has always the same id, so Lago, which knows ids, never takes two. It may be lost to an end in its
+    turn: then one is posted in its stead.
+
+    Args:
+        event: as it was sealed, whatever moment and subscription it was posted with.
+        code: of events of calls; others have no amount, so nothing is owed for them.
+    """
+    at_us, owed = parse_us(event.timestamp), is_owed(event, code)
+    choice = chosen(org, at_us, event.code, now_us, owed=owed)
+    if org is None or choice.held:
+        return None
+    found = billed(org.periods, choice.subscription, at_us, now_us, event.code, owed=owed)
+    if found.held:
+        return None
+    return msgspec.structs.replace(
+        event,
+        transaction_id=event.transaction_id + AGAIN,
+        external_subscription_id=choice.subscription,
+        timestamp=lago_timestamp(found.at_us),
+        properties={USAGE_END: to_iso(at_us), **event.properties, INSTEAD_OF: event.transaction_id},
+    )

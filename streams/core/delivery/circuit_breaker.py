@@ -1,0 +1,122 @@
+"""The circuit breaker before Lago: closed, open, or one probe at a time; a pure state machine.
+
+Time is an argument (seconds of a monotonic clock), waiting is the caller's. A batch is any object that
+is equal only to itself; its family says which batches are parts of one.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+from math import inf
+
+from streams.core.delivery.backoff import RetryPolicy
+from streams.core.delivery.dead_letter_storm import Deaths
+from streams.core.delivery.responses import Hold
+
+#: Unrelated batches that fail in a row before the fault is Lago's and not a batch's.
+UNRELATED_FAILURES = 2
+#: Sleeps may end this much early.
+_CLOCK_STEP_S = 0.001
+
+
+class State(StrEnum):
+    """The breaker's state, as exported."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Breaker:
+    """Shared by everything that posts to one Lago from one event loop.
+
+    Attributes:
+        state: `half_open` while a probe is under way.
+        since: the clock's reading when it last closed, or last left closed.
+        reason: why it opened, a stable code; `""` while closed.
+        successes: answers that were not held, so far.
+        deaths: whether what Lago refuses is refused for itself.
+    """
+
+    def __init__(self, policy: RetryPolicy, now: float = 0.0) -> None:
+        self.state = State.CLOSED
+        self.since = now
+        self.reason = ""
+        self.successes = 0
+        self.deaths = Deaths()
+        self._policy = policy
+        self._probe_at = now
+        self._prober: object = None
+        self._failed_probes = 0
+        self._gives_way: set[object] = set()
+        self._failing: set[object] = set()
+        self._settled: list[Callable[[], None]] = []
+
+    def wait_s(self, batch: object, now: float) -> float:
+        """Seconds until `batch` may ask for admission; `inf` = until the running probe has settled."""
+        if self.state is State.CLOSED:
+            return 0.0
+        if self.state is State.HALF_OPEN:
+            return inf
+        wait_s = self._probe_at + (self._policy.give_way_s if batch in self._gives_way else 0.0) - now
+        return wait_s if wait_s > _CLOCK_STEP_S else 0.0
+
+    def admit(self, batch: object, now: float) -> bool:
+        """Whether `batch` may be posted now; on an open breaker whose wait is over it becomes the probe."""
+        if self.wait_s(batch, now) > 0:
+            return False
+        if self.state is State.OPEN:
+            self._prober = batch
+            self._change(State.HALF_OPEN, self.reason, now)
+        return True
+
+    def probes(self, batch: object) -> bool:
+        """Whether `batch` was admitted as the probe: it must succeed, fail or be abandoned."""
+        return self._prober is batch
+
+    def when_settled(self, wake: Callable[[], None]) -> None:
+        """Call `wake` once, when the running probe has settled, whatever it found."""
+        self._settled.append(wake)
+
+    def succeeded(self, batch: object, now: float) -> None:
+        """Lago answered for `batch`; the probe's success closes the breaker."""
+        self.successes += 1
+        self._failing.clear()
+        if self._prober is batch:
+            self._failed_probes = 0
+            self._gives_way.clear()
+            self._change(State.CLOSED, "", now)
+
+    def failed(self, batch: object, family: object, hold: Hold, now: float) -> None:
+        """`batch` is held. Only the probe moves a breaker that is not closed."""
+        if self._prober is batch:
+            self._failed_probes += hold.wait_s is None  # a wait that is named is no step of the backoff
+            self._open(batch, hold, now)
+        elif self.state is State.CLOSED:
+            self._failing.add(family)
+            if hold.opens or len(self._failing) >= UNRELATED_FAILURES:
+                self._open(batch, hold, now)
+
+    def taken_apart(self, family: object) -> None:
+        """A batch became two: from now on its parts fail for themselves."""
+        self._failing.discard(family)
+
+    def abandon(self, batch: object, now: float) -> None:
+        """The probe was cancelled before its answer: the next one may start at once."""
+        if self._prober is batch:
+            self._change(State.OPEN, self.reason, now)
+
+    def _open(self, batch: object, hold: Hold, now: float) -> None:
+        self._gives_way.add(batch)
+        backoff_s = self._policy.wait_s(self._failed_probes + 1)
+        self._probe_at = now + (hold.wait_s if hold.wait_s is not None else backoff_s)
+        self._change(State.OPEN, hold.reason, now)
+
+    def _change(self, state: State, reason: str, now: float) -> None:
+        if State.CLOSED in (state, self.state):
+            self.since = now
+        self.state, self.reason = state, reason
+        if state is not State.HALF_OPEN:
+            self._prober = None
+            waiting, self._settled = self._settled, []
+            for wake in waiting:
+                wake()

@@ -1,0 +1,123 @@
+"""What an event's record says on its way through the retry topic to the dead letters: headers, read and written.
+
+All are UTF-8 text. Beside ours stand those of Kafka Connect (KIP-298), so that tools which list its dead
+letters list these too. What others wrote is kept; what cannot be read counts as absent.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from streams.core.delivery.batches import Outcome
+
+Headers = list[tuple[str, bytes]]
+
+#: Of the retry topic: failures so far, when it may be posted again, whether Lago may have it already.
+ATTEMPT, NOT_BEFORE, MAYBE_SENT = "attempt", "not_before", "maybe_sent"
+#: Of both topics.
+REASON, FIRST_ERROR, LAST_ERROR = "reason", "first_error", "last_error"
+ORIGIN = ("origin_topic", "origin_partition", "origin_offset")
+#: Of a dead letter: the failures that made it one.
+ATTEMPTS = "attempts"
+#: Set by whoever puts a dead letter back: how often that was done.
+REQUEUED = "requeued"
+#: Of a mark: the letter's offset, what was done about it, and the line in the audit topic.
+RESOLVES, HOW, AUDIT_ID = "resolves", "how", "audit_id"
+CONNECT = "__connect.errors."
+
+#: Written anew at each failure.
+_LATEST = frozenset({ATTEMPT, ATTEMPTS, NOT_BEFORE, MAYBE_SENT, REASON, LAST_ERROR})
+_ERROR_BYTES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Travel:
+    """What an event has behind it.
+
+    Fields:
+        attempt: failures so far; 0 where it comes from the events topic or was requeued.
+        not_before_ms: since 1970 UTC; 0 = at once.
+        maybe_sent: Lago may have stored it although that is not known.
+        requeued: how often it was a dead letter and came back.
+    """
+
+    attempt: int = 0
+    not_before_ms: int = 0
+    maybe_sent: bool = False
+    requeued: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record was read, by which consumer group and code."""
+
+    topic: str
+    partition: int
+    offset: int
+    group: str
+    worker: str
+
+
+def travel_of(headers: Iterable[tuple[str, bytes | None]]) -> Travel:
+    """The last of several headers of one name counts, as everywhere in Kafka."""
+    told = dict(headers)
+    return Travel(
+        _number(told.get(ATTEMPT)),
+        _number(told.get(NOT_BEFORE)),
+        told.get(MAYBE_SENT) == b"1",
+        _number(told.get(REQUEUED)),
+    )
+
+
+def waiting(
+    headers: Iterable[tuple[str, bytes]], place: Place, outcome: Outcome, attempt: int, not_before_ms: int
+) -> Headers:
+    """Headers in the retry topic, of an event that failed `attempt` times."""
+    own = [(ATTEMPT, b"%d" % attempt), (NOT_BEFORE, b"%d" % not_before_ms)]
+    return [*_failed(headers, place, outcome), *own]
+
+
+def dead(headers: Iterable[tuple[str, bytes]], place: Place, outcome: Outcome, attempt: int) -> Headers:
+    """Headers of a dead letter, of an event that failed `attempt` times."""
+    kept = _failed(headers, place, outcome)
+    return [*kept, (ATTEMPTS, b"%d" % attempt), *_as_connect(dict(kept), place, outcome)]
+
+
+def _failed(headers: Iterable[tuple[str, bytes]], place: Place, outcome: Outcome) -> Headers:
+    """Everything that came, the first error and origin if they are not there yet, and this failure."""
+    kept = [one for one in headers if one[0] not in _LATEST and not one[0].startswith(CONNECT)]
+    known = {name for name, _ in kept}
+    error = _error(outcome)
+    if FIRST_ERROR not in known:
+        kept.append((FIRST_ERROR, error))
+    if ORIGIN[0] not in known:
+        origin = (place.topic, str(place.partition), str(place.offset))
+        kept += [(name, value.encode()) for name, value in zip(ORIGIN, origin, strict=True)]
+    maybe_sent = b"1" if outcome.maybe_sent else b"0"
+    return [*kept, (LAST_ERROR, error), (REASON, outcome.reason.encode()), (MAYBE_SENT, maybe_sent)]
+
+
+def _as_connect(own: dict[str, bytes], place: Place, outcome: Outcome) -> Headers:
+    """The names of Connect's `DeadLetterQueueReporter`, all but the stack trace: Lago's word is no exception of ours."""
+    unread = outcome.reason == "malformed"
+    told = {
+        "topic": own[ORIGIN[0]],
+        "partition": own.get(ORIGIN[1], b""),
+        "offset": own.get(ORIGIN[2], b""),
+        "connector.name": place.group.encode(),
+        "task.id": str(place.partition).encode(),
+        "stage": b"VALUE_CONVERTER" if unread else b"TASK_PUT",
+        "class.name": place.worker.encode(),
+        "exception.class.name": b"schemas.errors.Rejected" if outcome.kind == "dead" else b"schemas.errors.Unavailable",
+        "exception.message": own[LAST_ERROR],
+    }
+    return [(CONNECT + name, value) for name, value in told.items()]
+
+
+def _error(outcome: Outcome) -> bytes:
+    """At most 500 bytes, cut between two characters."""
+    text = f"{outcome.reason}: {outcome.detail}" if outcome.detail else outcome.reason
+    return text.encode()[:_ERROR_BYTES].decode(errors="ignore").encode()
+
+
+def _number(value: bytes | None) -> int:
+    return int(value) if value and value.isdigit() and len(value) < 19 else 0

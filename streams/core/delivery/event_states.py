@@ -1,0 +1,105 @@
+"""Receipts to totals: how many Lago events there are, and in which state, from `billing.receipts` alone.
+
+Receipts of one event are on one partition, in order, `pending` first; so a tally belongs to a
+partition, and totals are the tallies' sums. What is remembered is bounded: events that are not
+completed (in flight, and dead letters, which may be posted again), and for 48 hours the completed ones,
+in at most 29 bytes each, so that a repeated receipt is not counted twice.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+from schemas.moments import HOUR_US
+from schemas.records import Receipt
+from streams.core.metering.dedupe_set import SeenIds
+
+#: How reasons of `failed` begin where Lago took an event and then found that no invoice will ever count it.
+UNBILLABLE = "unbillable_"
+PENDING, PROCESSING, COMPLETED, FAILED = STATUSES = ("pending", "processing", "completed", "failed")
+#: How long a completed event's receipt is recognised when it comes again; by the receipts' own clock.
+REMEMBERED_HOURS = 48
+
+
+class Totals(NamedTuple):
+    """Lago events by state; `pending_events` are all that are neither completed nor failed."""
+
+    total_events: int
+    completed_events: int
+    failed_events: int
+    pending_events: int
+
+
+class Tally:
+    """The state of the events of one partition of `billing.receipts`."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._unsettled: dict[bytes, str] = {}
+        self._completed = SeenIds()
+        self._hour = 0
+        self._dropped = 0
+
+    def take(self, receipts: Sequence[Receipt]) -> None:
+        """Count further receipts, in order of their offsets; any suffix taken twice changes nothing.
+
+        `completed` is final, but for what Lago itself takes back; see `takes_back`. `pending` only begins: it never
+        takes an event back from a later state. A status that is not known here is left out.
+        """
+        ids = [blake2b(receipt.transaction_id.encode(), digest_size=16).digest() for receipt in receipts]
+        completed: dict[bytes, None] = {}
+        for identity, receipt, known in zip(ids, receipts, self._completed.contains(ids), strict=True):
+            was_completed = known or identity in completed
+            before = self._unsettled.get(identity) or (COMPLETED if was_completed else None)
+            if not _follows(before, receipt):
+                continue
+            if before is not None:
+                self.counts[before] -= 1
+            self.counts[receipt.status] += 1
+            if receipt.status != COMPLETED:
+                self._unsettled[identity] = receipt.status
+                continue
+            self._unsettled.pop(identity, None)
+            if not was_completed:
+                completed[identity] = None
+        self._remember(completed, max((receipt.at for receipt in receipts), default=0) // HOUR_US)
+
+    def state(self, transaction_id: str) -> str | None:
+        """The state of an event; None where it is not remembered."""
+        identity = blake2b(transaction_id.encode(), digest_size=16).digest()
+        if (status := self._unsettled.get(identity)) is not None:
+            return status
+        return COMPLETED if self._completed.contains([identity])[0] else None
+
+    def _remember(self, completed: dict[bytes, None], hour: int) -> None:
+        if hour > self._hour:
+            self._hour = hour
+            oldest = hour - REMEMBERED_HOURS
+            self._completed.drop_before(oldest, self._dropped)
+            self._dropped = oldest
+        if completed:
+            self._completed.add(b"".join(completed), self._hour)
+
+
+def _follows(before: str | None, receipt: Receipt) -> bool:
+    """Whether a receipt changes an event's state; None = nothing is known of the event, or it is somebody else's."""
+    if receipt.status not in STATUSES:
+        return False
+    if before == COMPLETED or takes_back(receipt):
+        return before is not None and takes_back(receipt)
+    return before is None or receipt.status != PENDING
+
+
+def takes_back(receipt: Receipt) -> bool:
+    """Whether a receipt says that Lago will not bill an event that it took: it follows even `completed`."""
+    return receipt.status == FAILED and receipt.reason.startswith(UNBILLABLE)
+
+
+def totals(tallies: Iterable[Tally]) -> Totals:
+    """What the partitions add up to."""
+    counts: Counter[str] = Counter()
+    for tally in tallies:
+        counts.update(tally.counts)
+    pending = counts[PENDING] + counts[PROCESSING]
+    return Totals(pending + counts[COMPLETED] + counts[FAILED], counts[COMPLETED], counts[FAILED], pending)

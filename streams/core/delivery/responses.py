@@ -1,0 +1,287 @@
+"""What Lago's answer to a batch means for the events in it: one pure table.
+
+The shapes of Lago's answers are described, with their sources, in docs/lago-behaviour.md. Three facts
+carry the table: a batch is stored whole or not at all, a repeat is refused by its transaction id, and
+a refusal of Lago's is JSON of Lago's: what a proxy or another server says refuses no event.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from schemas.decoding import UNDECODABLE
+from schemas.errors import Rejected
+from schemas.moments import parse_us
+from schemas.records import LagoEvent
+from streams.core.delivery.retry_after import asked_wait_s
+
+DETAIL_CHARS = 500
+#: Before it, a batch that was refused for a duplicate stored its other events (docs/lago-behaviour.md 3).
+WHOLE_BATCHES_SINCE = (1, 39)
+
+#: These say that Lago, or our key, is not to be used at all for now.
+_OPENS_BREAKER = frozenset({401, 403, 429})
+#: These can never be the fault of what a batch contains, so they never take it apart.
+_NEVER_THE_BATCH = frozenset({401, 402, 404, 405, 415, 429})
+#: A proxy that redirects, times out or fails may have handed the batch on before; Lago itself redirects nothing.
+_MAY_HIDE_A_STORED_BATCH = frozenset({*range(300, 400), 408, *range(500, 600)})
+_SPLITS = {400: "bad_request", 413: "too_large"}
+_TOO_LARGE = 413
+#: Who answers so stands where Lago should: a proxy's page, another server, the login of a network.
+NOT_LAGO = "not_lago"
+#: All that Lago's shortest refusal holds (docs/lago-behaviour.md 1.5); other servers' have a path, a moment or a message.
+_SHORTEST = frozenset({"status", "error"})
+#: Expressions are edited and locks are released: the same event may pass later.
+_HEALS = frozenset({"expression_evaluation_failed", "lock_acquisition_failed"})
+_REASONS = {
+    ("timestamp", "invalid_format"): "invalid_timestamp",
+    ("code", "value_is_mandatory"): "missing_code",
+    ("transaction_id", "value_is_mandatory"): "missing_transaction_id",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer; header names in any case. `at` is when it came, by the wall clock: seconds since 1970."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    at: float = 0.0
+
+
+class Fate(StrEnum):
+    """What an index of a 422 says about its event."""
+
+    EXISTS = "exists"
+    HEALS = "heals"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What Lago said about one event; `detail` is Lago's error text, at most 500 characters."""
+
+    fate: Fate
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Every event of the batch is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Nothing was stored; `marks` names the culprits by position, the others may be posted again at once."""
+
+    marks: Mapping[int, Mark]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Nothing was stored and the culprit is not named: each half is posted on its own.
+
+    Fields:
+        by_lago: False: a proxy refused the body, which does not show that Lago is there.
+    """
+
+    by_lago: bool = field(default=True, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Post the same events again after a wait.
+
+    Fields:
+        unknown: the events may have been stored all the same.
+        opens: the breaker opens at once.
+        isolates: the batch itself may be the cause; if it keeps failing while others pass it is taken apart.
+        alone: the same though nothing else passes; False where only what passes can show that Lago is there.
+        wait_s: seconds the answer asked for, at most 60; None = use a backoff.
+    """
+
+    reason: str
+    detail: str = ""
+    unknown: bool = False
+    opens: bool = False
+    isolates: bool = False
+    wait_s: float | None = None
+    alone: bool = True
+
+
+Verdict = Delivered | Marked | Split | Hold
+
+
+class _Echo(msgspec.Struct):
+    events: list[msgspec.Raw]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refusal of Lago's own; `code` is `""` where it gives none."""
+
+    code: str = ""
+    details: Any = None
+
+
+_members = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def refusal_of(status: int, body: bytes) -> Refusal | None:
+    """What Lago says by an answer that is no success; None: the answer is not Lago's.
+
+    Lago gives the status again, its error as text, and mostly a code and details (`api_errors.rb` of lago-api).
+    """
+    try:
+        members = _members(body)
+    except UNDECODABLE:
+        return None
+    code = str(members["code"]) if isinstance(members.get("code"), str) else ""
+    detailed, told = "error_details" in members, isinstance(members.get("error"), str)
+    if members.get("status", status if detailed else None) != status:
+        return None
+    is_lagos = detailed or (told and (code or members.keys() <= _SHORTEST))
+    return Refusal(code, members.get("error_details")) if is_lagos else None
+
+
+def decide(answer: Answer, sent: int) -> Verdict:
+    """The verdict on a batch of `sent` events, at least one."""
+    if 200 <= answer.status < 300:
+        return _accepted(answer, sent)
+    if answer.status == 422:
+        return _refused(answer, sent)
+    if answer.status in _SPLITS:
+        return _body_refused(answer, sent)
+    return Hold(
+        f"http_{answer.status}",
+        f"HTTP {answer.status}",
+        unknown=answer.status in _MAY_HIDE_A_STORED_BATCH,
+        opens=answer.status in _OPENS_BREAKER,
+        isolates=answer.status not in _NEVER_THE_BATCH,
+        wait_s=asked_wait_s(answer.status, answer.headers, answer.at),
+    )
+
+
+def unanswered(reason: str, detail: str = "") -> Hold:
+    """The verdict where nothing came back; `connect` = nothing was sent either."""
+    connected = reason != "connect"
+    return Hold(reason, detail[:DETAIL_CHARS], unknown=connected, opens=not connected, isolates=connected)
+
+
+def looked_up_in_vain(reason: str, detail: str = "") -> Hold:
+    """The verdict where a look-up had no answer: nothing was posted, and a refused key is no batch's fault."""
+    _, _, status = reason.rpartition("http_")
+    number = int(status) if status.isdigit() else 0
+    opens = number in _OPENS_BREAKER or reason == "connect"
+    return Hold(reason, detail[:DETAIL_CHARS], opens=opens, isolates=not opens and number not in _NEVER_THE_BATCH)
+
+
+def batches_are_whole(version: str) -> bool:
+    """Whether this Lago stores a batch whole or not at all: v1.39.0 and later, and what is not a release's tag."""
+    numbers = [int(part) for part in version.removeprefix("v").split(".")[:2] if part.isascii() and part.isdigit()]
+    return len(numbers) < 2 or tuple(numbers) >= WHOLE_BATCHES_SINCE
+
+
+def same_event(stored: LagoEvent, value: bytes) -> bool:
+    """Whether Lago's event is the one in `value`: code, subscription, instant to the ms and amount."""
+    try:
+        sent = msgspec.json.decode(value, type=LagoEvent)
+        return (
+            stored.code == sent.code
+            and stored.external_subscription_id == sent.external_subscription_id
+            and parse_us(stored.timestamp) // 1000 == parse_us(sent.timestamp) // 1000
+            and Decimal(stored.precise_total_amount_cents) == Decimal(sent.precise_total_amount_cents)
+        )
+    except (*UNDECODABLE, Rejected, InvalidOperation):
+        return False
+
+
+def _accepted(answer: Answer, sent: int) -> Verdict:
+    """Lago echoes every event; a proxy that answers 200 in its stead does not."""
+    try:
+        echoed = len(msgspec.json.decode(answer.body, type=_Echo).events)
+    except UNDECODABLE:
+        detail = f"HTTP {answer.status} with {len(answer.body)} bytes that are not Lago's answer"
+        return Hold("bad_answer", detail, unknown=True, opens=True, isolates=True, alone=False)
+    if echoed != sent:
+        return Hold("bad_answer", f"{sent} events sent, {echoed} echoed", unknown=True, isolates=True)
+    return Delivered()
+
+
+def _body_refused(answer: Answer, sent: int) -> Verdict:
+    """A proxy in front of Lago may refuse a body for its size: smaller ones may pass, and none is a dead letter for it."""
+    reason = _SPLITS[answer.status]
+    if refusal_of(answer.status, answer.body) is not None:
+        return _blame(sent, reason, f"HTTP {answer.status}")
+    if answer.status != _TOO_LARGE:
+        return _not_lago(answer)
+    if sent > 1:
+        return Split(by_lago=False)
+    return Hold(reason, "HTTP 413 that is not Lago's", opens=True, isolates=True, alone=False)
+
+
+def _not_lago(answer: Answer) -> Hold:
+    """Whatever it says of the events, Lago did not say it; whether it has seen them, nobody knows."""
+    detail = f"HTTP {answer.status} with {len(answer.body)} bytes that are not Lago's answer"
+    return Hold(NOT_LAGO, detail, unknown=True, opens=True, isolates=True, alone=False)
+
+
+def _refused(answer: Answer, sent: int) -> Verdict:
+    refusal = refusal_of(answer.status, answer.body)
+    if refusal is None:
+        return _not_lago(answer)
+    marks = _marks(refusal.details, sent)
+    if marks:
+        return Marked(marks)
+    if refusal.code in _HEALS:
+        return Hold(
+            refusal.code, "HTTP 422", isolates=True, wait_s=asked_wait_s(answer.status, answer.headers, answer.at)
+        )
+    return _blame(sent, "lago_refused", _text(refusal.details) or "HTTP 422 without an index")
+
+
+def _blame(sent: int, reason: str, detail: str) -> Verdict:
+    return Marked({0: Mark(Fate.DEAD, reason, detail)}) if sent == 1 else Split()
+
+
+def _marks(details: Any, sent: int) -> dict[int, Mark] | None:
+    """`{"<index>": <error>}` as marks; None where it is no index map of this batch."""
+    if not isinstance(details, dict):
+        return None
+    marks = {}
+    for index, error in details.items():
+        if not (index.isascii() and index.isdigit() and len(index) <= len(str(sent)) and int(index) < sent):
+            return None
+        marks[int(index)] = _mark(error)
+    return marks
+
+
+def _mark(error: Any) -> Mark:
+    if error == {"transaction_id": ["value_already_exist"]}:
+        return Mark(Fate.EXISTS, "already_exists")
+    codes = list(_codes(error))
+    healing = next((code for _, code in codes if code in _HEALS), None)
+    if healing:
+        return Mark(Fate.HEALS, healing, _text(error))
+    reason = next((_REASONS[pair] for pair in codes if pair in _REASONS), "lago_refused")
+    return Mark(Fate.DEAD, reason, _text(error))
+
+
+def _codes(error: Any) -> list[tuple[str, str]]:
+    """(field, code) of `{"field": ["code"]}`; the field is `""` for a text such as `code: what went wrong`."""
+    if isinstance(error, str):
+        return [("", error.partition(":")[0].strip())]
+    if not isinstance(error, dict):
+        return []
+    return [(field, str(code)) for field, codes in error.items() if isinstance(codes, list) for code in codes]
+
+
+def _text(error: Any) -> str:
+    text = error if isinstance(error, str) else "; ".join(f"{field}: {code}" for field, code in _codes(error))
+    return text[:DETAIL_CHARS]

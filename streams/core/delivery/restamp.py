@@ -1,0 +1,105 @@
+"""What waited over a border is judged again before it is posted: Lago would take it, and never bill it.
+
+The event keeps its transaction id; `timestamp` changes, and `usage_end` says when the usage ended. Where its
+subscription has ended meanwhile it goes to the org's next one. What is made of an event depends on the org's record and
+on the billing period that runs, so every post within it is the same bytes.
+"""
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import NamedTuple
+
+import msgspec
+
+from schemas.customers import OrgRecord
+from schemas.decoding import decoder
+from schemas.errors import Rejected
+from schemas.moments import lago_timestamp, parse_us, to_iso
+from schemas.policy import LatePolicy
+from schemas.records import LagoEvent
+from streams.core.mapping.billing_periods import ENDED, billed
+from streams.core.mapping.subscription_choice import chosen
+
+#: Why an event is given up: with LATE_POLICY=hold its billing period was invoiced before it could be posted.
+INVOICED_PERIOD = "invoiced_period"
+#: The property of a moved event that says when its usage ended.
+USAGE_END = "usage_end"
+
+_decode = decoder(LagoEvent)
+_encode = msgspec.json.Encoder().encode
+
+
+class Judged(NamedTuple):
+    """What is posted for an event: `value`.
+
+    Fields:
+        timestamp: the one in `value`, where it is not the event's own.
+        subscription: the one in `value`, where it is not the event's own.
+        refused: it is not to be posted at all, and this is why.
+    """
+
+    value: bytes
+    timestamp: str = ""
+    subscription: str = ""
+    refused: str = ""
+
+
+#: What is posted for the bytes of an event now.
+Judge = Callable[[bytes], Judged]
+
+
+def judged(value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us: int, event_code: str = "") -> Judged:
+    """The event as Lago bills it when it is posted at `now_us`.
+
+    One whose org or subscription is not known is posted as it is.
+
+    Args:
+        event_code: of events of calls; others have no amount.
+    """
+    try:
+        event = _decode(value)
+        at_us = parse_us(event.timestamp)
+    except (msgspec.DecodeError, Rejected):
+        return Judged(value)
+    org = orgs.get(event.properties.get("org_id", ""))
+    if org is None:
+        return Judged(value)
+    subscription = event.external_subscription_id
+    code, owed = event.code, is_owed(event, event_code)
+    found = billed(org.periods, subscription, at_us, now_us, code, owed=owed)
+    if found.held == ENDED and (next_one := chosen(org, at_us, code, now_us, owed=owed)).subscription:
+        subscription = next_one.subscription
+        found = billed(org.periods, subscription, at_us, now_us, code, owed=owed)
+    timestamp = lago_timestamp(found.at_us)
+    moved = timestamp != event.timestamp, subscription != event.external_subscription_id
+    if found.held or (any(moved) and late is LatePolicy.HOLD):
+        return Judged(value, refused=found.held or INVOICED_PERIOD)
+    if not any(moved):
+        return Judged(value)
+    properties = event.properties if USAGE_END in event.properties else {**event.properties, USAGE_END: to_iso(at_us)}
+    posted = msgspec.structs.replace(
+        event, timestamp=timestamp, external_subscription_id=subscription, properties=properties
+    )
+    return Judged(_encode(posted), timestamp if moved[0] else "", subscription if moved[1] else "")
+
+
+def is_owed(event: LagoEvent, event_code: str) -> bool:
+    """It costs something by itself: it is of calls, by the code of now or of an earlier `LAGO_EVENT_CODE`."""
+    return event.code == event_code or Decimal(event.precise_total_amount_cents or 0) != 0
+
+
+def moved_from(stored: LagoEvent, value: bytes) -> Judged | None:
+    """How an earlier post moved the event in `value` to what Lago holds; None: that is another event, or not moved."""
+    if USAGE_END not in stored.properties:
+        return None
+    try:
+        event = _decode(value)
+        ended = event.properties.get(USAGE_END) or to_iso(parse_us(event.timestamp))
+    except (msgspec.DecodeError, Rejected):
+        return None
+    if stored.code != event.code or stored.properties != {**event.properties, USAGE_END: ended}:
+        return None
+    timestamp = "" if stored.timestamp == event.timestamp else stored.timestamp
+    own = event.external_subscription_id
+    subscription = "" if stored.external_subscription_id == own else stored.external_subscription_id
+    return Judged(value, timestamp, subscription) if timestamp or subscription else None

@@ -1,0 +1,119 @@
+"""At which moment Lago still bills usage: inside its subscription's life, in a billing period that is not invoiced.
+
+What arrives in a billing period after its invoice is accepted and never billed (docs/lago-behaviour.md, 4.1). Lago's
+biller looks once an hour what is to be invoiced, so between the border and the invoice nobody but Lago knows whether
+usage would still be on it: here a billing period counts as invoiced once it is over, and a subscription once it has
+ended (docs/adr/0020).
+"""
+
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import lru_cache
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from schemas.customers import Period
+from schemas.moments import HOUR_US, to_datetime, to_us
+from streams.core.mapping.plan_intervals import MONTHS, period
+
+#: Reasons that usage is held for: nothing of its subscription runs any more; no plan of it charges the metric.
+ENDED, NO_CHARGE = "ended", "no_charge"
+
+_DAY_US = 24 * HOUR_US
+
+
+class Billed(NamedTuple):
+    """When usage is billed, microseconds UTC; with `held` it is not, and that is why.
+
+    `invoiced`: it happened in the subscription's life, and in a billing period that was invoiced since.
+    """
+
+    at_us: int
+    held: str = ""
+    invoiced: bool = False
+
+
+def charges(found: Period, code: str) -> bool:
+    """Whether the subscription's plan takes anything for the metric; taken for granted where it is not learnt."""
+    return not code or found.charged is None or code in found.charged
+
+
+def over(found: Period, now_us: int) -> bool:
+    """Whether the subscription has ended: its last invoice is made at that moment."""
+    return found.terminated_at is not None and found.terminated_at <= now_us
+
+
+def covers(found: Period, at_us: int) -> bool:
+    """Whether the subscription runs at `at_us`."""
+    return found.started_at <= at_us and (found.terminated_at is None or at_us < found.terminated_at)
+
+
+def running_since(found: Period, now_us: int) -> int:
+    """Since when the billing period runs that holds `now_us`; the subscription's start where that is not learnt."""
+    if found.interval not in MONTHS:
+        return found.started_at
+    return max(found.started_at, _began(found.interval, found.anchor, found.timezone, now_us))
+
+
+def billed(
+    periods: tuple[Period, ...], subscription: str, at_us: int, now_us: int, code: str = "", *, owed: bool = True
+) -> Billed:
+    """When Lago bills usage of `at_us` that reaches it at `now_us`, on a subscription by its external id.
+
+    That is `at_us` itself, or, where that is before a subscription's start or in a billing period that was invoiced,
+    the start of the first one that is not. One external id may have several lives: a change of plan ends one and
+    begins the next. A subscription of which no life is known is taken at its word.
+
+    Args:
+        code: the metric's.
+        owed: the usage costs something by itself, so it is held where no life of the subscription charges the metric.
+    """
+    own = [one for one in periods if one.external_id == subscription]
+    if not own:
+        return Billed(at_us)
+    charging = [one for one in own if charges(one, code)]
+    if not charging:
+        if owed:
+            return Billed(at_us, NO_CHARGE)
+        charging = own
+    lived = any(covers(one, at_us) for one in charging)
+    later = [
+        max(at_us, running_since(one, now_us))
+        for one in charging
+        if not over(one, now_us) and (one.terminated_at is None or at_us < one.terminated_at)
+    ]
+    if not later:
+        return Billed(at_us, ENDED)
+    first = min(later)
+    return Billed(first, invoiced=first != at_us and lived)
+
+
+def _began(interval: str, anchor: int | None, timezone: str, now_us: int) -> int:
+    if not timezone:
+        return _midnight_of(interval, None if anchor is None else anchor // _DAY_US, "", now_us // _DAY_US)
+    zone = zone_of(timezone)
+    first = None if anchor is None else _number(to_datetime(anchor).astimezone(zone).date())
+    return _midnight_of(interval, first, timezone, _number(to_datetime(now_us).astimezone(zone).date()))
+
+
+@lru_cache(maxsize=4096)
+def _midnight_of(interval: str, anchor: int | None, timezone: str, day: int) -> int:
+    """The first moment of the billing period that holds a day; days are counted from 1970-01-01."""
+    first, _ = period(interval, None if anchor is None else _day(anchor), _day(day))
+    return to_us(datetime.combine(first, time(), zone_of(timezone)))
+
+
+@lru_cache(maxsize=512)
+def zone_of(timezone: str) -> tzinfo:
+    """A timezone by its IANA name; UTC for `""`, and for one that this machine does not know."""
+    try:
+        return ZoneInfo(timezone) if timezone else UTC
+    except (KeyError, ValueError, OSError):
+        return UTC
+
+
+def _day(number: int) -> date:
+    return date(1970, 1, 1) + timedelta(number)
+
+
+def _number(day: date) -> int:
+    return (day - date(1970, 1, 1)).days

@@ -1,0 +1,58 @@
+"""Which mapping requests let one org take over what another was to pay; pure.
+
+Usage that ended before stays where it was decided; from the earliest moment on every version that names the old org
+names the new one, with its own beginning, plan and activity (streams/core/mapping/set_mapping.py).
+"""
+
+from schemas.customers import CustomerRecord, MappingVersion
+from streams.core.mapping.set_mapping import MappingRequest, in_force
+
+#: A version without a following one ends here.
+_NEVER = 1 << 62
+
+
+def repointing(
+    record: CustomerRecord, old: str, new: str, earliest_us: int, begins_us: int = 0
+) -> list[MappingRequest]:
+    """Requests, in order of time; none where nothing from `earliest_us` on names `old`.
+
+    Args:
+        earliest_us: from when a change may apply: now and the lead.
+        begins_us: from when `new` can pay: its subscription's start.
+    """
+    first = record.versions.index(in_force(record.versions, earliest_us))
+    versions = record.versions[first:]
+    ends = [*(version.effective_from for version in versions[1:]), _NEVER]
+    requests = []
+    for version, ends_us in zip(versions, ends, strict=True):
+        at_us = max(version.effective_from, earliest_us, begins_us)
+        if version.lago_customer_id == old and not version.deleted and at_us < ends_us:
+            requests.append(_request(record.litellm_customer_id, version, new, at_us if at_us > earliest_us else None))
+    return requests
+
+
+def paid_until(record: CustomerRecord, org_id: str, subscriptions: frozenset[str] = frozenset()) -> int | None:
+    """When the org, or one of the subscriptions, stops paying for calls of this customer: microseconds since 1970.
+
+    None = never. 0 = it never paid, as far as the record goes back.
+    """
+    for number in reversed(range(len(record.versions))):
+        version = record.versions[number]
+        named = version.lago_customer_id == org_id or version.external_subscription_id in subscriptions
+        if named and not version.deleted:
+            return record.versions[number + 1].effective_from if number + 1 < len(record.versions) else None
+    return 0
+
+
+def _request(customer_id: str, version: MappingVersion, new: str, effective_from: int | None) -> MappingRequest:
+    """The new org's own subscription pays, whatever subscription was named before."""
+    return MappingRequest(
+        customer_id,
+        new,
+        version.lago_organization_id,
+        version.billing_plan,
+        version.is_active,
+        "",
+        version.id_kind,
+        effective_from,
+    )

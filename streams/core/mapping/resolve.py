@@ -1,0 +1,187 @@
+"""Who pays for a call: the mapping version of its end time, then the org's subscription.
+
+`[effective_from, next effective_from)`. The first version also covers everything before it, and a
+stretch in which the mapping was inactive is covered by the next active version: held usage waits
+for a mapping, so the one that comes takes it (streams/core/mapping/versions.py). Usage recorded for an org needs no mapping, and asks for none.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
+from schemas.policy import LatePolicy
+from schemas.wire import ORG
+from streams.core.mapping.billing_periods import Billed, billed
+from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION, chosen, named
+from streams.core.mapping.versions import INACTIVE, NO_MAPPING, NOT_KEPT, WRONG_KIND, forgotten, payers, uncovered
+
+__all__ = [
+    "CURRENCY",
+    "INACTIVE",
+    "LATE_PERIOD",
+    "NOT_KEPT",
+    "NO_MAPPING",
+    "NO_SUBSCRIPTION",
+    "OUTSIDE_PERIOD",
+    "WRONG_CURRENCY",
+    "WRONG_KIND",
+    "Resolver",
+    "Target",
+    "held_for",
+    "resolve",
+    "resolve_held",
+    "resolve_org",
+]
+
+WRONG_CURRENCY = "currency"
+#: With LATE_POLICY=hold: before its subscription began; in a billing period that was invoiced.
+OUTSIDE_PERIOD, LATE_PERIOD = "outside_period", "late_period"
+
+#: What LiteLLM's costs are in; an org billed in another currency is held.
+CURRENCY = "USD"
+
+
+class Target(NamedTuple):
+    """Where a call goes: an org's subscription, or, with `held`, nowhere yet."""
+
+    org_id: str
+    subscription: str
+    held: str = ""
+
+
+def resolve(
+    customer: CustomerRecord | None,
+    at_us: int,
+    id_kind: str,
+    orgs: Mapping[str, OrgRecord],
+    code: str = "",
+    now_us: int | None = None,
+) -> Target:
+    """The target of a call that ended at `at_us`; `held` is the reason when there is none.
+
+    `code`, `now_us`: see `streams.core.mapping.subscription_choice.chosen`.
+    """
+    if customer is None:
+        return Target("", "", NO_MAPPING)
+    if at_us < customer.known_from:
+        return Target("", "", NOT_KEPT)
+    return _by_versions(customer, at_us, id_kind, orgs, code, now_us)
+
+
+def _by_versions(
+    customer: CustomerRecord, at_us: int, id_kind: str, orgs: Mapping[str, OrgRecord], code: str, now_us: int | None
+) -> Target:
+    held: Target | None = None
+    for version in payers(customer.versions, at_us, id_kind, orgs, now_us):
+        target = _billed_by(version, at_us, orgs, code, now_us)
+        if not target.held:
+            return target
+        held = held or target
+    return held or Target("", "", uncovered(customer, at_us, now_us))
+
+
+def resolve_held(
+    customer: CustomerRecord,
+    org_id: str,
+    at_us: int,
+    id_kind: str,
+    orgs: Mapping[str, OrgRecord],
+    code: str = "",
+    now_us: int | None = None,
+    held: str = "",
+) -> Target:
+    """The same of what is held, for the org that would have paid when it was last looked at: it stays that org's where
+    the version that said so is forgotten. So does what was held for nobody: the version covered it not.
+
+    Args:
+        held: the reason that it was held for then.
+    """
+    if forgotten(customer, org_id, at_us, id_kind, orgs, now_us):
+        return _billed_by(MappingVersion(at_us, org_id, ""), at_us, orgs, code, now_us)
+    if held not in ("", NOT_KEPT):
+        return _by_versions(customer, at_us, id_kind, orgs, code, now_us)
+    return resolve(customer, at_us, id_kind, orgs, code, now_us)
+
+
+def _billed_by(
+    version: MappingVersion, at_us: int, orgs: Mapping[str, OrgRecord], code: str, now_us: int | None
+) -> Target:
+    """The target of a call that the version pays for."""
+    org = orgs.get(version.lago_customer_id)
+    if org is not None and org.currency and org.currency != CURRENCY:
+        return Target(version.lago_customer_id, "", WRONG_CURRENCY)
+    if version.external_subscription_id:
+        return Target(version.lago_customer_id, *named(org, version.external_subscription_id, code, now_us))
+    return Target(version.lago_customer_id, *chosen(org, at_us, code, now_us))
+
+
+def resolve_org(
+    org_id: str,
+    at_us: int,
+    orgs: Mapping[str, OrgRecord],
+    late: LatePolicy,
+    code: str = "",
+    now_us: int | None = None,
+) -> Target:
+    """The target of usage recorded for an org: its subscription, whatever its currency, for no money is known of it.
+
+    The one that charges its metric, else any: it has no amount, and plans at a flat price charge nothing for usage.
+    What no period bills is held here already, and not at the seal: the fold counts what is held of it.
+    """
+    org = orgs.get(org_id)
+    choice = chosen(org, at_us, code, now_us, owed=False)
+    if org is None or choice.held:
+        return Target(org_id, *choice)
+    found = billed(org.periods, choice.subscription, at_us, now_us or 0, code, owed=False)
+    held = held_for(found, at_us, late)
+    return Target(org_id, "" if held else choice.subscription, held)
+
+
+class Resolver:
+    """`resolve` over whole tables; remembers targets that do not depend on time, while the tables stay as they are.
+
+    Attributes:
+        now_us: what has ended by then pays for nothing; None = whether it has is asked at the seal.
+    """
+
+    def __init__(
+        self,
+        customers: Mapping[str, CustomerRecord],
+        orgs: Mapping[str, OrgRecord],
+        late: LatePolicy = LatePolicy.SHIFT,
+        code: str = "",
+    ) -> None:
+        self._customers = customers
+        self._orgs = orgs
+        self._late = late
+        self._code = code
+        self.now_us: int | None = None
+        self._known: dict[tuple[str, str], Target] = {}
+
+    def forget(self) -> None:
+        """A table has changed."""
+        self._known.clear()
+
+    def __call__(self, customer_id: str, at_us: int, id_kind: str, code: str = "") -> Target:
+        """The target of a customer's call that ended at `at_us`, or of an org's usage where `id_kind` says so.
+
+        `code`: of the org's usage, its metric.
+        """
+        target = self._known.get((customer_id, id_kind))
+        if target is None:
+            if id_kind == ORG:
+                return resolve_org(customer_id, at_us, self._orgs, self._late, code, self.now_us)
+            customer = self._customers.get(customer_id)
+            target = resolve(customer, at_us, id_kind, self._orgs, self._code, self.now_us)
+            if customer is not None and len(customer.versions) == 1 and not customer.known_from:
+                org = self._orgs.get(target.org_id)
+                if org is None or len(org.periods) <= 1:
+                    self._known[customer_id, id_kind] = target
+        return target
+
+
+def held_for(found: Billed, at_us: int, late: LatePolicy) -> str:
+    """Why usage of `at_us` is held though its subscription is known; `""` where Lago bills it at `found.at_us`."""
+    if found.held or found.at_us == at_us or late is LatePolicy.SHIFT:
+        return found.held
+    return LATE_PERIOD if found.invoiced else OUTSIDE_PERIOD

@@ -1,0 +1,77 @@
+"""What a normalised call is: its kind, the job it belongs to, whether something other than tokens was counted."""
+
+from schemas.usage import Usage
+from schemas.wire import Call, CallMetadata, Count, UsageObject
+from streams.core.metering.call_kinds import INFERENCE, JOBS, KINDS, READABLE, kind_of, plain_name
+from streams.core.metering.flags import is_yes
+from streams.core.metering.identity import identity_of
+from streams.core.metering.job_id import POLL_COST_SUFFIX, is_sealed, job_id_of
+
+#: Call types about which there is nothing more to say, which is nearly all of the traffic.
+PLAIN = frozenset(name for name, kind in KINDS.items() if kind == INFERENCE) - READABLE
+#: Note of a poll that names its job by nothing but its size.
+SEALED = "sealed_id"
+
+
+def tell_kind(usage: Usage, call: Call) -> None:
+    """Set the kind and the job of a call whose call type is not `PLAIN`; its customer has to be set.
+
+    What is told of a job has one identity: the customer's and the job's id. A failed read, and one that names no job
+    but itself, stays a call.
+    """
+    call_type = plain_name(usage.call_type)
+    usage.kind = kind_of(call_type)
+    is_job = call_type in JOBS
+    if not is_job and call_type not in READABLE:
+        return
+    request_id = usage.request_id
+    if usage.status == "failure" or request_id in ("", usage.call_id) or request_id.endswith(POLL_COST_SUFFIX):
+        return
+    if is_job and is_sealed(request_id):
+        usage.job = _sealed_job(usage, call)
+    else:
+        usage.job = identity_of("job", usage.customer_id, job_id_of(request_id))
+    if is_job:
+        usage.identity = usage.job
+
+
+def _sealed_job(usage: Usage, call: Call) -> bytes:
+    """The identity of a job whose id is another one in each poll.
+
+    Where the answer itself was posted it tells. Else polls of one customer that agree in deployment, tokens and cost are
+    taken for polls of one job: a background response is then billed once, and two of exactly the same size may be
+    billed as one. What is left out so is counted (`ASSUMED_REPEAT`); docs/litellm.md names the settings that leave nothing to guess.
+    """
+    if call.answer_id:
+        return identity_of("answer", usage.customer_id, call.answer_id)
+    usage.note = SEALED
+    counts = (usage.tokens_input, usage.tokens_output, usage.total_tokens, usage.cached_tokens, usage.reasoning_tokens)
+    where = (usage.provider, usage.model, usage.model_group)
+    return identity_of("poll", usage.customer_id, *where, *map(str, counts), f"{usage.cost:f}")
+
+
+def tell_whose(usage: Usage, metadata: CallMetadata) -> None:
+    """Set whose subscription paid, and whether the call was a silent experiment."""
+    usage.own_subscription = is_yes(metadata.used_client_oauth_token)
+    usage.silent_experiment = is_yes(metadata.is_silent_experiment)
+
+
+def counts_media(call: Call) -> bool:
+    """Whether seconds, images or characters were counted."""
+    metadata = call.metadata
+    return (
+        metadata is not None and metadata.usage_object is not None and any(map(_some, _counts(metadata.usage_object)))
+    )
+
+
+def _counts(usage: UsageObject) -> list[Count]:
+    counts = [usage.output_image_count, usage.seconds, usage.duration_seconds]
+    for details in (usage.prompt_tokens_details, usage.completion_tokens_details):
+        if details is not None:
+            counts += [details.image_count, details.character_count]
+            counts += [details.audio_length_seconds, details.video_length_seconds]
+    return counts
+
+
+def _some(count: Count) -> bool:
+    return count is not None and count > 0

@@ -1,0 +1,73 @@
+"""One decision code a call, and whether it is billed."""
+
+from schemas.policy import MeterPolicy
+from schemas.usage import Usage
+from streams.core.metering.call_kinds import MANAGEMENT, MEDIA
+
+BILLABLE = "billable"
+FAILED_WITH_COST = "failed_with_cost"
+FAILED_CALL = "failed_call"
+ZERO_COST = "zero_cost"
+UNPRICED = "unpriced"
+CACHE_HIT = "cache_hit"
+BYOK = "byok"
+OWN_SUBSCRIPTION = "own_subscription"
+SILENT_EXPERIMENT = "silent_experiment"
+METERED = "metered"
+DUPLICATE = "duplicate"
+REJECTED = "rejected"
+
+DECISIONS = (
+    BILLABLE,
+    FAILED_WITH_COST,
+    METERED,
+    FAILED_CALL,
+    ZERO_COST,
+    UNPRICED,
+    CACHE_HIT,
+    BYOK,
+    OWN_SUBSCRIPTION,
+    SILENT_EXPERIMENT,
+    DUPLICATE,
+    REJECTED,
+)
+#: Calls that are folded; what is `METERED` is billed as well, each by itself.
+BILLED = frozenset({BILLABLE, FAILED_WITH_COST})
+#: Calls that are counted and not billed.
+UNBILLED = frozenset(DECISIONS) - BILLED - {METERED, DUPLICATE, REJECTED}
+
+
+def decide(usage: Usage, policy: MeterPolicy) -> str:
+    """The decision about a call that is no duplicate and not rejected.
+
+    Policies come before the cost, for failed calls too: who paid the provider himself is not billed for a stream that
+    was cut. A failed call with a cost is billed: it cost money. Media, and calls with tokens, are `unpriced` without a
+    cost: not billed at 0, but an alert, since LiteLLM has no price. Usage that others measured has no cost here.
+    """
+    failed = usage.status == "failure"
+    if failed and not usage.cost:
+        return FAILED_CALL
+    if usage.cache_hit and not policy.bill_cache_hits:
+        return CACHE_HIT
+    if usage.byok and not policy.bill_byok:
+        return BYOK
+    if usage.own_subscription and not policy.bill_own_subscriptions:
+        return OWN_SUBSCRIPTION
+    if usage.silent_experiment and not policy.bill_silent_experiments:
+        return SILENT_EXPERIMENT
+    if usage.cost:
+        return FAILED_WITH_COST if failed else BILLABLE
+    if usage.metered is not None:
+        return METERED
+    if usage.cache_hit:
+        return BILLABLE
+    return _without_cost(usage)
+
+
+def _without_cost(usage: Usage) -> str:
+    """Whether a price is missing, or there was nothing to be paid."""
+    if usage.kind == MEDIA:
+        return UNPRICED
+    if usage.kind == MANAGEMENT:
+        return ZERO_COST
+    return UNPRICED if usage.total_tokens or usage.media else ZERO_COST

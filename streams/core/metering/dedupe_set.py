@@ -1,0 +1,155 @@
+"""The identities counted inside the horizon: a hash table of packed 16-byte keys.
+
+A Python set of bytes costs about 90 bytes an id; this costs 17 / load, at most 29. Lookups and
+inserts take a whole chunk at once, so their cost is numpy's, not the interpreter's.
+
+Of the 16 bytes 14 are the identity's and 2 a tag: what is known of the call (streams/core/metering/known_identities.py, ADR 0017).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.core.metering.known_identities import NEVER
+
+#: A key as one element, so that an assignment writes all of it or nothing.
+_WHOLE = np.dtype("V16")
+#: The second half of a key, little-endian: six bytes of the identity, and above them the tag.
+_HALF = np.dtype("<u8")
+_OF_IDENTITY = np.uint64((1 << 48) - 1)
+_TAG_SHIFT = np.uint64(48)
+_MAX_LOAD = 0.85
+_GROWTH = 1.4
+_FIRST_SIZE = 1021
+#: Hours are kept modulo this in one byte; 0 marks an empty slot.
+_HOURS = 251
+#: Hours that are told apart: from the oldest that is remembered to the newest.
+HOURS_APART = _HOURS - 3
+
+
+class SeenIds:
+    """Identities, each with its tag and under the hour it was counted in; bytes 14 and 15 of a key are the tag.
+
+    Open addressing with double hashing; capacity is prime, so every step length visits all slots.
+    """
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._allocate(_FIRST_SIZE)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory the table takes."""
+        return self._keys.nbytes + self._hours.nbytes
+
+    def contains(self, ids: Sequence[bytes]) -> list[bool]:
+        """For each identity whether it is in the set."""
+        return [tag != NEVER for tag in self.tags(ids)]
+
+    def tags(self, ids: Sequence[bytes]) -> list[int]:
+        """The tag of each identity; `NEVER` for one that is not in the set."""
+        found = np.full(len(ids), NEVER, dtype=np.int64)
+        if self._size and ids:
+            slots = self._find(_keys_of(b"".join(ids)))
+            there = slots >= 0
+            found[there] = self._keys[slots[there], 1] >> _TAG_SHIFT
+        return found.tolist()
+
+    def expect(self, more: int) -> None:
+        """Make room for `more` identities at once."""
+        if self._size + more > self._capacity * _MAX_LOAD:
+            self._rebuild(self._hours != 0, self._size + more)
+
+    def add(self, packed: bytes, hour: int) -> None:
+        """Add identities that are not in the set, packed one after the other, under `hour`."""
+        keys = np.frombuffer(packed, dtype=_HALF).reshape(-1, 2)
+        self.expect(len(keys))
+        self._insert(keys, np.full(len(keys), hour % _HOURS + 1, dtype=np.uint8))
+
+    def put(self, packed: bytes, hour: int) -> None:
+        """Set tag and hour of identities, packed as for `add`; those that are not in the set are added."""
+        keys = np.frombuffer(packed, dtype=_HALF).reshape(-1, 2)
+        slots = self._find(_masked(keys))
+        there = slots >= 0
+        self._keys[slots[there], 1] = keys[there, 1]
+        self._hours[slots[there]] = hour % _HOURS + 1
+        if not there.all():
+            self.add(keys[~there].tobytes(), hour)
+
+    def drop_before(self, hour: int, oldest: int) -> None:
+        """Forget every identity of the hours `[oldest, hour)`; of more than 250 the last 250."""
+        hours = range(max(oldest, hour - _HOURS + 1), hour)
+        gone = np.isin(self._hours, [old % _HOURS + 1 for old in hours])
+        if gone.any():
+            self._rebuild((self._hours != 0) & ~gone, 0)
+
+    def _allocate(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._keys: NDArray[np.uint64] = np.zeros((capacity, 2), dtype=_HALF)
+        self._hours: NDArray[np.uint8] = np.zeros(capacity, dtype=np.uint8)
+
+    def _find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The slot of each key without its tag; -1 where it is not in the set."""
+        found = np.full(len(keys), -1, dtype=np.int64)
+        slots, steps = self._probe(keys)
+        waiting = np.arange(len(keys))
+        while len(waiting):
+            taken = self._hours[slots] != 0
+            there, wanted = self._keys[slots], keys[waiting]
+            equal = taken & (there[:, 0] == wanted[:, 0]) & (there[:, 1] & _OF_IDENTITY == wanted[:, 1])
+            found[waiting[equal]] = slots[equal]
+            onward = taken & ~equal
+            waiting, steps = waiting[onward], steps[onward]
+            slots = (slots[onward] + steps) % self._capacity
+        return found
+
+    def _probe(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        slots = (keys[:, 0] % np.uint64(self._capacity)).astype(np.int64)
+        steps = ((keys[:, 1] & _OF_IDENTITY) % np.uint64(self._capacity - 1)).astype(np.int64) + 1
+        return slots, steps
+
+    def _rebuild(self, keep: NDArray[np.bool_], expected: int) -> None:
+        keys, hours = self._keys[keep], self._hours[keep]
+        wanted = max(expected, len(keys), _FIRST_SIZE // 2) / _MAX_LOAD
+        self._allocate(_prime_from(int(max(wanted * 1.01, min(self._capacity * _GROWTH, wanted * _GROWTH)))))
+        self._size = 0
+        self._insert(keys, hours)
+
+    def _insert(self, keys: NDArray[np.uint64], hours: NDArray[np.uint8]) -> None:
+        self._size += len(keys)
+        slots, steps = self._probe(keys)
+        table, hours_at = self._keys.view(_WHOLE)[:, 0], self._hours
+        while len(keys):
+            free = np.flatnonzero(hours_at[slots] == 0)
+            wanted, mine = slots[free], keys[free]
+            # Of several that want one slot the last gets it: what the slot holds afterwards tells which.
+            table[wanted] = mine.view(_WHOLE)[:, 0]
+            held = self._keys[wanted]
+            placed = free[(held[:, 0] == mine[:, 0]) & (held[:, 1] == mine[:, 1])]
+            hours_at[slots[placed]] = hours[placed]
+            left = np.ones(len(keys), dtype=bool)
+            left[placed] = False
+            keys, hours, steps = keys[left], hours[left], steps[left]
+            slots = (slots[left] + steps) % self._capacity
+
+
+def _keys_of(packed: bytes) -> NDArray[np.uint64]:
+    """Packed identities as keys without a tag."""
+    return _masked(np.frombuffer(packed, dtype=_HALF).reshape(-1, 2))
+
+
+def _masked(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    masked = keys.copy()
+    masked[:, 1] &= _OF_IDENTITY
+    return masked
+
+
+def _prime_from(number: int) -> int:
+    number |= 1
+    while any(number % divisor == 0 for divisor in range(3, int(number**0.5) + 1, 2)):
+        number += 2
+    return number

@@ -1,0 +1,68 @@
+"""One enriched record a call, encoded: what downstream consumers read."""
+
+import msgspec
+
+from schemas.ledger import Window
+from schemas.moments import SECOND_US, to_datetime
+from schemas.records import EnrichedUsage
+from schemas.usage import Usage
+from streams.core.mapping.resolve import Target
+from streams.core.metering.lago_event import transaction_id
+
+_encode = msgspec.json.Encoder().encode
+_NOWHERE = Target("", "")
+
+
+class Enricher:
+    """Encodes calls of one partition; remembers the text of recent seconds."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._seconds: dict[int, str] = {}
+
+    def __call__(self, usage: Usage, offset: int, decision: str, target: Target | None, window: Window | None) -> bytes:
+        """The value for `litellm.usage.enriched`; no target and window for a call that is not billed."""
+        where = target or _NOWHERE
+        return _encode(
+            EnrichedUsage(
+                usage.identity.hex(),
+                offset,
+                usage.customer_id,
+                usage.id_kind,
+                decision,
+                usage.cost,
+                self._iso(usage.start_us),
+                self._iso(usage.end_us),
+                usage.model,
+                usage.provider,
+                usage.tokens_input,
+                usage.tokens_output,
+                usage.total_tokens,
+                usage.cached_tokens,
+                usage.reasoning_tokens,
+                usage.status,
+                usage.call_id,
+                usage.request_id,
+                usage.call_type,
+                usage.user_id,
+                usage.team_id,
+                usage.organization_id,
+                usage.key_hash,
+                usage.key_alias,
+                where.org_id,
+                where.subscription,
+                where.held,
+                "" if window is None else transaction_id(self._prefix, window),
+                usage.note,
+                usage.context,
+            )
+        )
+
+    def _iso(self, us: int) -> str:
+        second = us // SECOND_US
+        text = self._seconds.get(second)
+        if text is None:
+            if len(self._seconds) > 4096:
+                self._seconds.clear()
+            text = self._seconds[second] = to_datetime(second * SECOND_US).isoformat()[:19]
+        return f"{text}.{str(us % SECOND_US + SECOND_US)[1:]}Z"

@@ -1,0 +1,224 @@
+"""The books of one partition: counters that must add up, and the state they describe."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
+from itertools import islice
+from typing import Protocol
+
+from schemas.errors import LedgerBroken
+from schemas.ledger import Counters, Job, Position, Sum, Window, WindowKey, window_key
+from schemas.money import add
+from streams.core.metering.dedupe_set import SeenIds
+
+
+class Cold(Protocol):
+    """Where held windows are that are not in memory.
+
+    Fields:
+        room: held windows that stay in memory.
+        windows, customers: how many are here.
+        sums: what they hold, by reason.
+    """
+
+    room: int
+    windows: int
+    customers: int
+    sums: dict[str, Sum]
+
+    def put(self, windows: Sequence[Window]) -> bool: ...
+    def take(self, customer_id: str, after: int = -1, most: int = -1) -> list[Window]: ...
+    def has(self, customer_id: str) -> bool: ...
+    def customer_of(self, first: int) -> str | None: ...
+    def names(self, until_us: int | None = None) -> Iterator[str]: ...
+    def oldest_us(self) -> int | None: ...
+
+
+class Books:
+    """State of one partition; a function of its changelog.
+
+    Beyond a bound, held windows are in `cold`, and in none of the other fields. A call of their customer begins another
+    window: what is looked at by customer asks `warm` first.
+
+    Fields:
+        windows: open and held windows by first offset; `index` from key to first offset, the lowest where several
+            windows have the key: those that were resolved apart, and could not be billed.
+        open: first offsets of the windows that have a subscription, with when they were opened and
+            last folded into (microseconds, not persisted: a reopened ledger starts the wait anew).
+        held: first offsets of held windows by customer.
+        metered: first offsets of the other metered events that wait here, by identity.
+        seen: identities inside the horizon; `seen_chunks` their changelog keys by hour, each by its offset with the
+            prefixes there are of it.
+        jobs: jobs by identity, in order of their hours.
+    """
+
+    def __init__(self, position: Position, cold: Cold | None = None) -> None:
+        self.position = position
+        self.cold = cold
+        self.windows: dict[int, Window] = {}
+        self.index: dict[WindowKey, int] = {}
+        self._alike: dict[WindowKey, set[int]] = {}
+        self.open: dict[int, tuple[int, int]] = {}
+        self.held: dict[str, set[int]] = {}
+        self.metered: dict[bytes, int] = {}
+        self.seen = SeenIds()
+        self.seen_chunks: dict[int, dict[int, bytes]] = {}
+        self.jobs: dict[bytes, Job] = {}
+
+    def put(self, window: Window, now_us: int) -> None:
+        """Add a window or replace the one with its first offset."""
+        first = window.first
+        old = self.windows.get(first)
+        if old is None:
+            self._enter(window_key(window), first)
+        elif (key := window_key(window)) != window_key(old) or bool(old.held) != bool(window.held):
+            self.remove(first)
+            self._enter(key, first)
+        self.windows[first] = window
+        if window.metered is not None:
+            self.metered[window.identity] = first
+        if window.held:
+            self.held.setdefault(window.customer_id, set()).add(first)
+        else:
+            opened = self.open.get(first)
+            self.open[first] = (now_us if opened is None else opened[0], now_us)
+
+    def over(self) -> int:
+        """Held windows in memory beyond the bound; at most 0 where there is room."""
+        return 0 if self.cold is None else len(self.windows) - len(self.open) - self.cold.room
+
+    def held_windows(self) -> int:
+        """Held windows, in memory and on disk."""
+        return len(self.windows) - len(self.open) + (0 if self.cold is None else self.cold.windows)
+
+    def full(self) -> bool:
+        """Whether no further held window is to be kept in memory."""
+        return self.cold is not None and self.over() >= 0
+
+    def store(self, windows: Sequence[Window], now_us: int) -> None:
+        """Add held windows on disk; to memory where the disk takes no more."""
+        if windows and (self.cold is None or not self.cold.put(windows)):
+            for window in windows:
+                self.put(window, now_us)
+
+    def warm(self, customer_id: str, after: int = -1, most: int = -1) -> list[Window]:
+        """Bring the customer's windows back from disk: at most `most` (-1: all) with first offsets above `after`."""
+        windows = [] if self.cold is None else self.cold.take(customer_id, after, most)
+        for window in windows:
+            self.put(window, 0)
+        return windows
+
+    def warm_part(self, first: int) -> bool:
+        """Whether the window is there; its customer's come back from disk."""
+        if first not in self.windows and self.cold is not None:
+            customer_id = self.cold.customer_of(first)
+            if customer_id is not None:
+                self.warm(customer_id)
+        return first in self.windows
+
+    def chill(self, goes: Callable[[str], bool], left: int, most: int) -> list[Window]:
+        """Move at most `most` held windows of customers that may go to disk, no more once `left` are in memory; which.
+
+        Those first that have been here longest. Other metered events stay: they have a bound of their own.
+        """
+        if self.cold is None:
+            return []
+        over, moved = min(most, len(self.windows) - len(self.open) - left), list[Window]()
+        for customer_id, firsts in self.held.items():
+            if len(moved) >= over:
+                break
+            if goes(customer_id):
+                windows = (window for first in firsts if (window := self.windows[first]).metered is None)
+                moved += islice(windows, over - len(moved))
+        if not moved or not self.cold.put(moved):
+            return []
+        for window in moved:
+            self.remove(window.first)
+        return moved
+
+    def waiting(self) -> Sum:
+        """Calls and cost of all windows, wherever they are."""
+        here = total(self.windows.values())
+        for there in () if self.cold is None else self.cold.sums.values():
+            here = Sum(here.calls + there.calls, add(here.cost, there.cost))
+        return here
+
+    def put_job(self, identity: bytes, job: Job | None) -> None:
+        """Remember a job, the latest told of; None forgets it."""
+        self.jobs.pop(identity, None)
+        if job is not None:
+            self.jobs[identity] = job
+
+    def remove(self, first: int) -> None:
+        """Take a sealed, merged or written-off window out."""
+        window = self.windows.pop(first)
+        self._leave(window_key(window), first)
+        if window.metered is not None:
+            self.metered.pop(window.identity, None)
+        if window.held:
+            firsts = self.held[window.customer_id]
+            firsts.discard(first)
+            if not firsts:
+                del self.held[window.customer_id]
+        else:
+            del self.open[first]
+
+    def _enter(self, key: WindowKey, first: int) -> None:
+        there = self.index.setdefault(key, first)
+        if there != first:
+            alike = self._alike.setdefault(key, {there})
+            alike.add(first)
+            self.index[key] = min(alike)
+
+    def _leave(self, key: WindowKey, first: int) -> None:
+        alike = self._alike.get(key)
+        if alike is None:
+            del self.index[key]
+            return
+        alike.discard(first)
+        self.index[key] = min(alike)
+        if len(alike) == 1:
+            del self._alike[key]
+
+
+def total(windows: Iterable[Window]) -> Sum:
+    """Calls and cost of windows together."""
+    calls, cost = 0, Decimal(0)
+    for window in windows:
+        calls += window.count
+        cost = add(cost, window.cost)
+    return Sum(calls, cost)
+
+
+def difference(counters: Counters, windows: Iterable[Window]) -> tuple[Sum, Sum]:
+    """What the two laws of conservation are off by, where `windows` are all there are."""
+    return off_by(counters, total(windows))
+
+
+def off_by(counters: Counters, waiting: Sum) -> tuple[Sum, Sum]:
+    """What the two laws of conservation are off by; both are zero in books that add up."""
+    received = _minus(counters.received, counters.folded, counters.duplicate, counters.rejected, counters.unbilled)
+    folded = _minus(counters.folded, counters.sealed, counters.written_off, waiting)
+    return received, folded
+
+
+def verify(books: Books) -> None:
+    """Check conservation.
+
+    Raises:
+        LedgerBroken: `conservation`: the lane stops and alarms; nothing is billed from such books.
+    """
+    received, folded = off_by(books.position.counters, books.waiting())
+    if received.calls or received.cost or folded.calls or folded.cost:
+        raise LedgerBroken(
+            "conservation",
+            f"received is off by {received.calls} calls, {received.cost} USD; "
+            f"folded by {folded.calls} calls, {folded.cost} USD",
+        )
+
+
+def _minus(whole: Sum, *parts: Sum) -> Sum:
+    calls, cost = whole.calls, whole.cost
+    for part in parts:
+        calls -= part.calls
+        cost = add(cost, -part.cost)
+    return Sum(calls, cost)

@@ -1,0 +1,326 @@
+"""A stored call of any shape becomes one `Usage`; what cannot be billed for ever is refused here."""
+
+from collections.abc import Callable
+from decimal import Decimal
+
+from schemas.errors import Rejected
+from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us
+from schemas.money import ZERO, quantise
+from schemas.usage import Usage
+from schemas.wire import (
+    BACKFILL,
+    CLOUDEVENT,
+    ENVELOPE_VERSION,
+    FLAT,
+    INTEGRATION,
+    LAGO,
+    METERED,
+    ORG,
+    SLP,
+    Call,
+    CallMetadata,
+    CloudEvent,
+    CloudEventData,
+    LagoProperties,
+    RawRecord,
+)
+from streams.core.metering.call_cost import amount_of
+from streams.core.metering.call_meaning import PLAIN, SEALED, counts_media, tell_kind, tell_whose
+from streams.core.metering.flags import is_yes
+from streams.core.metering.identity import identity_of
+from streams.core.metering.job_id import is_sealed, without_suffix
+from streams.core.metering.token_counts import OddCount, count_of, with_sound_counts
+
+#: An event time later than this after its receipt is a wrong clock (ADR 0025).
+FUTURE_US = 600 * SECOND_US
+#: A record that was stored so much later than it was received was stored before, or waited: no ingress's clock is so wrong.
+_STORED_AGAIN_US = 23 * HOUR_US
+
+#: How LiteLLM's `openmeter` callback names itself in CloudEvents.
+LITELLM_SOURCE = "litellm-proxy"
+
+#: How far a start in LiteLLM's database may be from the one its callbacks told.
+_APART_MS = 2
+_LITELLM = (SLP, FLAT)
+
+_NO_METADATA = CallMetadata()
+_NO_PROPERTIES = LagoProperties()
+_NO_EVENT, _NO_DATA = CloudEvent(), CloudEventData()
+
+
+def normalise(
+    record: RawRecord, customer_id: str, unit: Decimal, stored_us: int | None = None, clock_us: int = 0
+) -> Usage:
+    """The call in `record` as `Usage`, its cost quantised to `unit` dollars.
+
+    Args:
+        stored_us: the record's time in Kafka, which Kafka has checked; None = that of its receipt.
+        clock_us: the partition's clock, which the ingresses before have stored by, or the worker's own, whichever is
+            later. A call may end as late as either allows: an ingress whose clock is slow is outvoted by the others.
+
+    Raises:
+        Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `contradicting_cost`,
+            `bad_event`, `unknown_shape` or `unknown_version`: the call goes to the rejected topic.
+    """
+    if record.v > ENVELOPE_VERSION:
+        raise unknown_version(record.v)
+    try:
+        read = _SHAPES[record.shape]
+    except KeyError:
+        raise Rejected("unknown_shape") from None
+    try:
+        usage = read(record, record.call, unit)
+    except OddCount:
+        usage = read(record, with_sound_counts(record.call), unit)
+        usage.note = "odd: a count"
+    if record.note:
+        usage.note = record.note
+    usage.context = record.context
+    usage.shape = record.shape
+    usage.customer_id = customer_id
+    usage.id_kind = record.id_kind
+    usage.checked_us = record.checked_at
+    if record.accepted:
+        usage.accepted = record.accepted
+    backfilled = record.source == BACKFILL and record.shape in _LITELLM
+    if backfilled:
+        _without_suffix(usage, record.call.status or "")
+    if usage.call_type not in PLAIN and usage.metered is None:
+        tell_kind(usage, record.call)
+    if not usage.cost:
+        usage.media = counts_media(record.call)
+    metadata = record.call.metadata
+    if metadata is not None and (metadata.used_client_oauth_token or metadata.is_silent_experiment):
+        tell_whose(usage, metadata)
+    if backfilled and usage.identity is not usage.job:
+        usage.twins = _twins(usage)
+    if not 0 <= record.received_at < MAX_US:
+        raise Rejected("bad_time", "received outside 1970..9999")
+    at_us = record.received_at if stored_us is None else stored_us
+    if at_us - record.received_at > _STORED_AGAIN_US:  # by a replay or a spool: when it came is the better witness
+        at_us, clock_us = record.received_at, 0
+    if usage.end_us > at_us + FUTURE_US and usage.end_us > clock_us + FUTURE_US:
+        usage.told_end_us, usage.end_us = usage.end_us, at_us
+        usage.note = f"future_time; {usage.note}" if usage.note else "future_time"
+    return usage
+
+
+def unknown_version(v: int) -> Rejected:
+    """An envelope of a later release: what its fields mean is not guessed at."""
+    return Rejected("unknown_version", f"{v}, this worker reads up to {ENVELOPE_VERSION}")
+
+
+def _litellm(record: RawRecord, call: Call, unit: Decimal) -> Usage:
+    """Flat payload and StandardLoggingPayload: one namespace, so either route gives one identity."""
+    metadata = call.metadata or _NO_METADATA
+    call_id, request_id = _text(call.litellm_call_id), _text(call.id or call.request_id)
+    status = call.status or ""
+    start_us = _moment(call.startTime if call.startTime is not None and call.startTime != "" else call.timestamp)
+    if call.endTime is not None and call.endTime != "":
+        end_us = parse_us(call.endTime)
+    else:
+        end_us = record.received_at if start_us is None else start_us
+    tokens_input = count_of(call.tokens_input if call.prompt_tokens is None else call.prompt_tokens)
+    tokens_output = count_of(call.tokens_output if call.completion_tokens is None else call.completion_tokens)
+    return Usage(
+        _litellm_identity(call_id, request_id, status, start_us),
+        "",
+        "",
+        status or "success",
+        end_us if start_us is None else start_us,
+        end_us,
+        call.model or call.model_group or "",
+        call.custom_llm_provider or call.provider or "",
+        tokens_input,
+        tokens_output,
+        count_of(call.total_tokens) or tokens_input + tokens_output,
+        _cached(call, metadata),
+        _reasoning(call, metadata),
+        _cost(call, unit),
+        call.cache_hit is not None and is_yes(call.cache_hit),
+        call.byok is True,
+        call_id,
+        request_id,
+        call.call_type or "",
+        call.model_group or "",
+        _text(call.end_user or metadata.user_api_key_end_user_id),
+        _text(call.user_id or metadata.user_api_key_user_id or call.user),
+        _text(call.team_id or metadata.user_api_key_team_id),
+        _text(call.organization_id or metadata.user_api_key_org_id),
+        _text(metadata.user_api_key_project_id),
+        _text(call.api_key or metadata.user_api_key_hash or call.api_key_hash),
+        _text(call.key_alias or metadata.user_api_key_alias),
+    )
+
+
+def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
+    """The integration payload: `request_id` and `timestamp` identify it."""
+    call_id, request_id = _text(call.litellm_call_id), _text(call.request_id or call.id)
+    at_us = _moment(call.timestamp)
+    identity = _litellm_identity(call_id, request_id, call.status or "", at_us)
+    if at_us is None and (call.startTime is not None or call.endTime is not None):
+        usage = _litellm(record, call, unit)
+        usage.twins = () if usage.identity == identity else (identity,)  # what releases before this one called it
+        return usage
+    tokens = (
+        call.prompt_tokens if call.tokens_input is None else call.tokens_input,
+        call.completion_tokens if call.tokens_output is None else call.tokens_output,
+        call.total_tokens,
+    )
+    usage = _plain(record, at_us, identity, tokens, _cost(call, unit))
+    usage.request_id = request_id
+    usage.provider = call.provider or call.custom_llm_provider or ""
+    usage.call_type = call.call_type or ""
+    usage.key_hash = _text(call.api_key_hash or call.api_key)
+    usage.cache_hit = call.cache_hit is not None and is_yes(call.cache_hit)
+    usage.byok = call.byok is True
+    return usage
+
+
+def _lago(record: RawRecord, call: Call, unit: Decimal) -> Usage:
+    """Lago's ingest shape: `external_subscription_id | transaction_id`, as Lago's own key."""
+    transaction_id = _text(call.transaction_id)
+    if not transaction_id:
+        raise Rejected("no_identity", "transaction_id is absent")
+    properties = call.properties or _NO_PROPERTIES
+    identity = identity_of("lago", _text(call.external_subscription_id), transaction_id)
+    tokens = (
+        call.prompt_tokens if properties.prompt_tokens is None else properties.prompt_tokens,
+        call.completion_tokens if properties.completion_tokens is None else properties.completion_tokens,
+        call.total_tokens if properties.total_tokens is None else properties.total_tokens,
+    )
+    usage = _plain(record, _moment(call.timestamp), identity, tokens, _cost(call, unit))
+    usage.request_id = transaction_id
+    usage.provider = _text(properties.provider) or call.provider or ""
+    usage.model = _text(properties.model) or usage.model
+    return usage
+
+
+def _cloud_event(record: RawRecord, call: Call, unit: Decimal) -> Usage:
+    """A CloudEvent: `source | id`, as the specification says; of LiteLLM's own, whose id is the provider's and may
+    come twice, `source | subject | id | time`."""
+    event = call.cloud_event or _NO_EVENT
+    event_id, data = _text(event.id), event.data or _NO_DATA
+    if not event_id:
+        raise Rejected("no_identity", "id is absent")
+    at_us = _moment(event.time)
+    time, source = "" if at_us is None else str(at_us), _text(event.source)
+    identity = full = identity_of("cloudevent", source, _text(event.subject), event_id, time)
+    if source != LITELLM_SOURCE:
+        identity = identity_of("cloudevent", source, event_id)
+    tokens = (
+        data.tokens_input if data.prompt_tokens is None else data.prompt_tokens,
+        data.tokens_output if data.completion_tokens is None else data.completion_tokens,
+        data.total_tokens,
+    )
+    usage = _plain(record, at_us, identity, tokens, _cost(call, unit))
+    if identity is not full:
+        usage.twins = (full,)  # what releases before this one called it
+    usage.request_id = event_id
+    usage.model = _text(data.model)
+    usage.provider = _text(data.provider)
+    return usage
+
+
+def _metered(record: RawRecord, _call: Call, _unit: Decimal) -> Usage:
+    """Usage that others measured: `org_id | transaction_id`, so that a repeat may leave its time out."""
+    event = record.metered
+    if event is None or record.id_kind != ORG:
+        raise Rejected("bad_event", "metered usage of an org is absent")
+    if not event.org_id or not event.transaction_id:
+        raise Rejected("no_identity", "org_id or transaction_id is absent")
+    if not 0 <= event.at < MAX_US:
+        raise Rejected("bad_time", "outside 1970..9999")
+    identity = identity_of("metered", event.org_id, event.transaction_id)
+    usage = Usage(identity, "", "", "success", event.at, event.at, "", "", 0, 0, 0, 0, 0, ZERO)
+    usage.request_id = event.transaction_id
+    usage.call_type = event.code
+    usage.metered = event
+    return usage
+
+
+def _plain(
+    record: RawRecord,
+    at: int | None,
+    identity: bytes,
+    tokens: tuple[float | int | None, float | int | None, float | int | None],
+    cost: Decimal,
+) -> Usage:
+    """What the shapes with a single moment have in common."""
+    call = record.call
+    at_us = record.received_at if at is None else at
+    tokens_input, tokens_output = count_of(tokens[0]), count_of(tokens[1])
+    total = count_of(tokens[2]) or tokens_input + tokens_output
+    status, model = call.status or "success", call.model or ""
+    return Usage(identity, "", "", status, at_us, at_us, model, "", tokens_input, tokens_output, total, 0, 0, cost)
+
+
+def _moment(value: float | int | str | None) -> int | None:
+    return None if value is None or value == "" else parse_us(value)
+
+
+def _litellm_identity(call_id: str, request_id: str, status: str, start_us: int | None) -> bytes:
+    if not call_id and not request_id:
+        raise Rejected("no_identity", "neither litellm_call_id, id nor request_id")
+    return identity_of("litellm", call_id, request_id, status, "" if start_us is None else str(start_us // 1000))
+
+
+def _without_suffix(usage: Usage, status: str) -> None:
+    """LiteLLM's database marks a row that holds a cost told late: its callbacks name the call without that."""
+    request_id = without_suffix(usage.request_id)
+    if request_id != usage.request_id:
+        usage.request_id = request_id
+        usage.identity = _litellm_identity(usage.call_id, request_id, status, usage.start_us)
+        if is_sealed(request_id):
+            usage.note = SEALED
+
+
+def _twins(usage: Usage) -> tuple[bytes, ...]:
+    """What a callback may call a backfilled call: LiteLLM's database keeps its start to 2 ms, and calls a stream that
+    was cut a success."""
+    start_ms = usage.start_us // 1000
+    ids = ("litellm", usage.call_id, usage.request_id)
+    near = range(max(0, start_ms - _APART_MS), start_ms + _APART_MS + 1)
+    twins = {identity_of(*ids, status, str(at)) for status in ("success", "failure") for at in near}
+    return tuple(twins - {usage.identity})
+
+
+def _text(value: str | int | None) -> str:
+    if type(value) is str:
+        return value
+    return "" if value is None else str(value)
+
+
+def _cost(call: Call, unit: Decimal) -> Decimal:
+    amount = amount_of(call)
+    return ZERO if amount is None else quantise(amount, unit)
+
+
+def _cached(call: Call, metadata: CallMetadata) -> int:
+    if call.cached_tokens is not None:
+        return count_of(call.cached_tokens)
+    usage = metadata.usage_object
+    if usage is None:
+        return 0
+    if usage.prompt_tokens_details is not None and usage.prompt_tokens_details.cached_tokens is not None:
+        return count_of(usage.prompt_tokens_details.cached_tokens)
+    return count_of(usage.cache_read_input_tokens)
+
+
+def _reasoning(call: Call, metadata: CallMetadata) -> int:
+    if call.reasoning_tokens is not None:
+        return count_of(call.reasoning_tokens)
+    usage = metadata.usage_object
+    if usage is None or usage.completion_tokens_details is None:
+        return 0
+    return count_of(usage.completion_tokens_details.reasoning_tokens)
+
+
+_SHAPES: dict[str, Callable[[RawRecord, Call, Decimal], Usage]] = {
+    SLP: _litellm,
+    FLAT: _litellm,
+    INTEGRATION: _integration,
+    LAGO: _lago,
+    CLOUDEVENT: _cloud_event,
+    METERED: _metered,
+}

@@ -1,0 +1,130 @@
+"""A value of the raw topic becomes a usage: quickly where it is sound, field by field where a detail is not."""
+
+from decimal import Decimal
+from re import compile as re_compile
+
+import msgspec
+from msgspec import Raw
+
+from schemas.customer_id import key_hash
+from schemas.errors import Rejected
+from schemas.usage import Usage
+from schemas.wire import ENVELOPE_VERSION, RULES, Call, Metered, RawRecord
+from streams.core.metering.normalise import normalise, unknown_version
+from streams.core.metering.tolerant_reader import AMOUNTS, Softened, clean, loose_json
+
+
+class _Loose(msgspec.Struct, gc=False):
+    """RawRecord with the call as it was stored."""
+
+    v: int
+    source: str
+    shape: str
+    received_at: int
+    id_kind: str
+    call: Raw
+    checked_at: int = 0
+    metered: Metered | None = None
+    accepted: tuple[str, ...] = ()
+    rules: int = 0
+    note: str = ""
+    context: Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Version(msgspec.Struct, gc=False):
+    """All that every release of the envelope has in common."""
+
+    v: int
+
+
+_decode = msgspec.json.Decoder(RawRecord).decode
+_decode_loose = msgspec.json.Decoder(_Loose).decode
+_decode_version = msgspec.json.Decoder(_Version).decode
+_decode_call = msgspec.json.Decoder(Call).decode
+_encode = msgspec.json.Encoder().encode
+#: An escaped NUL, or an amount that is text.
+_LOOK_AGAIN = re_compile(rb'\\u0000|(?:spend|cost|cost_usd|cents)"\s*:\s*"')
+#: A reason of `normalise` that a field by field reading may not have: a blank moment is none.
+_MAY_BE_A_DETAIL = frozenset({"bad_time"})
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError, ValueError)
+
+
+def usage_of(
+    value: bytes | None, customer_id: str, unit: Decimal, stored_us: int | None = None, clock_us: int = 0
+) -> Usage:
+    """The usage in a value of `litellm.usage.raw`, its cost quantised to `unit` dollars.
+
+    `stored_us`, `clock_us`: see `normalise`.
+
+    Raises:
+        Rejected: what `normalise` says; `malformed`: it is no record.
+    """
+    if value is None:
+        raise Rejected("malformed", "the record has no value")
+    try:
+        record = _decode(value)
+        if record.rules or _sound(record, value):
+            return normalise(record, customer_id, unit, stored_us, clock_us)
+    except Rejected as refusal:
+        if refusal.reason not in _MAY_BE_A_DETAIL:
+            raise
+    except _UNREADABLE:
+        pass
+    return _carefully(value, customer_id, unit, stored_us, clock_us)
+
+
+def _sound(record: RawRecord, value: bytes) -> bool:
+    """Of what an older ingress wrote: nothing in it has to be looked at again. Keys in the clear are hashed here."""
+    _without_keys(record.call)
+    return _LOOK_AGAIN.search(value) is None
+
+
+def _carefully(value: bytes, customer_id: str, unit: Decimal, stored_us: int | None, clock_us: int) -> Usage:
+    """What no ingress of this release wrote, or what it could not judge."""
+    try:
+        if _decode_version(value).v > ENVELOPE_VERSION:
+            raise unknown_version(_decode_version(value).v)
+        return normalise(_record_of(_decode_loose(value)), customer_id, unit, stored_us, clock_us)
+    except _UNREADABLE as error:
+        raise Rejected("malformed", type(error).__name__) from error
+
+
+def _record_of(loose: _Loose) -> RawRecord:
+    tree = loose_json(bytes(memoryview(loose.call)).decode())
+    if not isinstance(tree, dict):
+        raise Rejected("malformed", "the call is no object")
+    soft = Softened(tree, Call)
+    if soft.bad:
+        is_cost = all(path.rpartition(".")[2] in AMOUNTS for path in soft.bad)
+        raise Rejected("bad_cost" if is_cost else soft.reason(), ", ".join(soft.bad))
+    call = _decode_call(_encode(soft.kept))
+    if loose.rules < RULES:
+        _without_keys(call)
+    metered = loose.metered
+    if metered is not None:
+        metered.properties = {clean(name): clean(text) for name, text in metered.properties.items()}
+        metered.transaction_id, metered.code = clean(metered.transaction_id), clean(metered.code)
+    return RawRecord(
+        loose.v,
+        loose.source,
+        loose.shape,
+        loose.received_at,
+        loose.id_kind,
+        call,
+        loose.checked_at,
+        metered,
+        loose.accepted,
+        loose.rules,
+        loose.note or soft.note(),
+        loose.context,
+    )
+
+
+def _without_keys(call: Call) -> None:
+    if call.api_key is not None:
+        call.api_key = key_hash(str(call.api_key))
+    if call.api_key_hash is not None:
+        call.api_key_hash = key_hash(str(call.api_key_hash))
+    metadata = call.metadata
+    if metadata is not None and metadata.user_api_key_hash is not None:
+        metadata.user_api_key_hash = key_hash(str(metadata.user_api_key_hash))

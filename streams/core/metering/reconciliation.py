@@ -1,0 +1,118 @@
+"""Proofs that billing adds up: what the ledgers sealed is what was emitted, what was emitted is what Lago counts."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from schemas.ledger import Position, Sum, Window
+from schemas.money import EXACT, ZERO, add
+from streams.core.metering.ledger_state import difference
+
+_HUNDRED = Decimal(100)
+#: Lago rounds once a fee line, half up to the cent.
+HALF_A_CENT = Decimal("0.5")
+
+
+@dataclass(slots=True)
+class Emitted:
+    """Parts of one raw partition as they lie in `billing.lago.events`: their numbers, and what they bill.
+
+    Only those sealed up to `limit` are summed: the ledger was read a moment earlier.
+
+    Fields:
+        from_the_start: the topic still has its first record, so no part has left it by age.
+        older: what the tables say about the parts before the first in the topic; None where they were not asked.
+    """
+
+    limit: int
+    numbers: set[int] = field(default_factory=set)
+    repeated: int = 0
+    calls: int = 0
+    cents: Decimal = ZERO
+    from_the_start: bool = False
+    older: "Older | None" = None
+
+    @property
+    def first(self) -> int:
+        """The first part in the topic; one past the last where there is none."""
+        return min(self.numbers, default=self.limit + 1)
+
+    def take(self, seal_seq: int, calls: int, cents: Decimal) -> None:
+        """One part."""
+        if seal_seq > self.limit:
+            return
+        if seal_seq in self.numbers:
+            self.repeated += 1
+            return
+        self.numbers.add(seal_seq)
+        self.calls += calls
+        self.cents = add(self.cents, cents)
+
+
+@dataclass(frozen=True, slots=True)
+class Older:
+    """Parts that are in Postgres alone; of pruned ones nothing is known."""
+
+    parts: int
+    calls: int
+    cents: Decimal
+
+
+def complaints_about(partition: int, position: Position, windows: Collection[Window], emitted: Emitted) -> list[str]:
+    """What does not add up in a partition, a sentence each; empty when all is well.
+
+    Parts whose events have left the topic by age are not missed; sums are compared while none has, or where the tables
+    have all that have.
+    """
+    found = []
+    received, folded = difference(position.counters, windows)
+    if received != Sum() or folded != Sum():
+        found.append(
+            f"partition {partition}: the ledger is off by {received.calls} calls and {received.cost} USD received, "
+            f"{folded.calls} calls and {folded.cost} USD folded"
+        )
+    if emitted.repeated:
+        found.append(f"partition {partition}: {emitted.repeated} parts were emitted twice")
+    first, older = emitted.first, emitted.older
+    if emitted.from_the_start and first > 1:
+        found.append(f"partition {partition}: parts 1 to {first - 1} are missing, and none has left the topic by age")
+    missing = position.seal_seq + 1 - first - len(emitted.numbers)
+    if missing:
+        found.append(f"partition {partition}: {missing} parts between {first} and {position.seal_seq} are missing")
+    sealed, calls, cents = position.counters.sealed, emitted.calls, emitted.cents
+    if first > 1 and older is not None and older.parts == first - 1:
+        first, calls, cents = 1, calls + older.calls, add(cents, older.cents)
+    if first == 1 and not missing and (calls, cents) != (sealed.calls, EXACT.multiply(sealed.cost, _HUNDRED)):
+        found.append(
+            f"partition {partition}: {sealed.calls} calls and {sealed.cost} USD were sealed, "
+            f"events hold {calls} calls and {EXACT.divide(cents, _HUNDRED)} USD"
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class LagoUsage:
+    """What Lago counts for a subscription in its running period `[from_us, until_us)`.
+
+    Fields:
+        cents: of the charges on our metric, each line rounded by Lago.
+        lines: number of those fee lines.
+    """
+
+    subscription: str
+    from_us: int
+    until_us: int
+    cents: Decimal
+    lines: int
+
+
+def complaint_about_lago(usage: LagoUsage, delivered_cents: Decimal, waiting_cents: Decimal) -> str:
+    """`""` when Lago counts what was delivered, to half a cent a fee line; Lago may count what is on its way, too."""
+    slack = HALF_A_CENT * max(1, usage.lines)
+    lowest, highest = add(delivered_cents, -slack), add(add(delivered_cents, waiting_cents), slack)
+    if lowest <= usage.cents <= highest:
+        return ""
+    return (
+        f"subscription {usage.subscription}: Lago counts {usage.cents} cents, {delivered_cents} were delivered"
+        f" and {waiting_cents} are on their way"
+    )

@@ -1,0 +1,55 @@
+"""What must be right before a call is taken: identity, time, cost and customer. The rest are details.
+
+The ingress asks this, so that its answer names what the meter could never bill; `normalise` refuses the same.
+"""
+
+from schemas.errors import Rejected
+from schemas.moments import parse_us
+from schemas.wire import CLOUDEVENT, LAGO, Call, CloudEvent, CloudEventData
+from streams.core.metering.call_cost import amount_of
+from streams.core.metering.customer_key import check_customer
+
+#: Of an element in which nothing of a call was found.
+NOT_A_CALL = "not_a_call"
+_NO_EVENT = CloudEvent()
+
+
+def vet(call: Call, shape: str) -> None:
+    """Return when the meter can bill the call.
+
+    Raises:
+        Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `contradicting_cost` or
+            `contradicting_customer`.
+    """
+    if shape == CLOUDEVENT:
+        event = call.cloud_event or _NO_EVENT
+        _check(event.id, event.time)
+        if event.data is None or all(getattr(event.data, name) is None for name in _OF_A_CALL):
+            raise Rejected(NOT_A_CALL, "the event's data hold nothing of a call")
+        check_customer(call)
+    elif shape == LAGO:
+        _check(call.transaction_id, call.timestamp)
+    else:
+        if not call.litellm_call_id and call.id in _ABSENT and call.request_id in _ABSENT:
+            raise Rejected("no_identity", "neither litellm_call_id, id nor request_id")
+        if (moment := call.startTime) is not None and moment != "":
+            parse_us(moment)
+        if (moment := call.endTime) is not None and moment != "":
+            parse_us(moment)
+        if (moment := call.timestamp) is not None and moment != "":
+            parse_us(moment)
+    if call.customer_id is not None or call.external_customer_id is not None:
+        check_customer(call)
+    amount_of(call)
+
+
+_ABSENT = (None, "")
+#: What of an event's data is about the call itself, and not about whose it is.
+_OF_A_CALL = tuple({*CloudEventData.__struct_fields__} - {"provider", "customer_id", "end_user", "user"})
+
+
+def _check(identity: str | int | None, moment: float | int | str | None) -> None:
+    if identity in _ABSENT:
+        raise Rejected("no_identity", "the id is absent")
+    if moment is not None and moment != "":
+        parse_us(moment)

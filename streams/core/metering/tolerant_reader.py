@@ -1,0 +1,267 @@
+"""A call that its types refuse is read field by field: a detail that is odd costs itself, never the call.
+
+Money, identity, time and customer are never guessed at: what is wrong there is named, and the caller refuses the call.
+Everything else is converted where its meaning is plain (`"15"` tokens), or left out.
+"""
+
+import json
+from decimal import Decimal, DecimalException
+from re import compile as re_compile
+from typing import Any, Final, get_args
+
+import msgspec
+from msgspec import Raw
+
+from schemas.errors import Rejected
+from schemas.money import parse_amount
+from schemas.wire import Call, CallMetadata, CloudEvent, CloudEventData, Count, Id, LagoProperties, Number, Time
+from streams.core.metering.flags import NO, YES
+from streams.core.metering.json_budget import may_be_read
+
+#: Why a field that must be sound is not.
+WRONG_TYPE, BAD_NUMBER = "wrong_type", "bad_number"
+MAX_COUNT = 10**12
+
+#: Fields that make a call's identity; of a CloudEvent also where it came from.
+_IDENTITY: Final = frozenset({"id", "request_id", "litellm_call_id", "transaction_id", "source"})
+#: Fields that may name the customer, by how they are called in the answer.
+CUSTOMER_FIELDS: Final = frozenset(
+    {
+        *("customer_id", "external_customer_id", "external_subscription_id", "end_user", "subject"),
+        *("user", "user_id", "team_id", "organization_id", "api_key"),
+        *("user_api_key_end_user_id", "user_api_key_user_id", "user_api_key_team_id", "user_api_key_org_id"),
+        "user_api_key_hash",
+    }
+)
+#: Fields that hold money.
+AMOUNTS: Final = frozenset({"spend", "response_cost", "cost_usd", "cost", "precise_total_amount_cents"})
+#: Objects that hold money: without them nobody can say what a call costs.
+_HOLDS_MONEY = frozenset({LagoProperties, CloudEventData})
+
+_WHOLE = re_compile(r"[0-9]{1,13}(?:\.0*)?")
+_MISSING: Final = object()
+_LONGEST_JSON = 1 << 20
+
+
+class NumberText(str):
+    """A number as it stood in the JSON."""
+
+    __slots__ = ()
+
+
+class NotANumber:
+    """NaN, Infinity or -Infinity, which Python writes and JSON has not."""
+
+
+_NOT_A_NUMBER: Final = NotANumber()
+_loose = json.JSONDecoder(
+    parse_float=NumberText, parse_int=NumberText, parse_constant=lambda _: _NOT_A_NUMBER, strict=False
+).decode
+
+
+def loose_json(text: str) -> Any:
+    """JSON as Python's senders write it: `NaN`, lone surrogates and raw control characters pass.
+
+    Raises:
+        json.JSONDecodeError, RecursionError.
+    """
+    return _loose(text)
+
+
+class Softened:
+    """What is left of a call.
+
+    Attributes:
+        kept: the allow-listed members, sound, to be encoded.
+        bad: path of a field that must be sound and is not, to the reason.
+        odd: paths of details that were converted or left out.
+    """
+
+    def __init__(self, tree: dict[str, Any], of: type[Call] | type[CloudEvent]) -> None:
+        self.bad: dict[str, str] = {}
+        self.odd: list[str] = []
+        self.kept = self._object(tree, of, "")
+
+    def reason(self) -> str:
+        """Of `bad`: one of the two."""
+        return BAD_NUMBER if BAD_NUMBER in self.bad.values() else WRONG_TYPE
+
+    def note(self) -> str:
+        """For people: which details are not as they came."""
+        return f"odd: {', '.join(self.odd[:10])}" if self.odd else ""
+
+    def _object(self, members: dict[str, Any], of: type[msgspec.Struct], path: str) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for name, kind in _FIELDS[of].items():
+            value = members.get(name, _MISSING)
+            if value is _MISSING:
+                continue
+            if value is None:
+                kept[name] = None
+            elif isinstance(kind, type):
+                self._nested(kept, name, value, kind, path + name)
+            else:
+                self._leaf(kept, name, value, kind, path + name)
+        return kept
+
+    def _nested(self, kept: dict[str, Any], name: str, value: Any, of: type[msgspec.Struct], path: str) -> None:
+        found = value
+        if (
+            isinstance(value, str)
+            and not isinstance(value, NumberText)
+            and len(value) <= _LONGEST_JSON
+            and may_be_read(value)
+        ):
+            try:
+                found = _loose(value)
+            except (json.JSONDecodeError, RecursionError):
+                found = value
+        if isinstance(found, dict):
+            if found is not value:
+                self.odd.append(path)
+            kept[name] = self._object(found, of, f"{path}.")
+        elif of in _HOLDS_MONEY and not _is_empty(found):
+            self.bad[path] = WRONG_TYPE
+        else:
+            self.odd.append(path)
+
+    def _leaf(self, kept: dict[str, Any], name: str, value: Any, kind: str, path: str) -> None:
+        if kind == _MONEY:
+            made = _amount(value)
+        elif kind == _TIME:
+            made = _moment(value)
+        elif kind == _COUNT:
+            made = _count(value)
+        elif kind == _ID:
+            made = _id(value)
+        else:
+            made = _status(value) if name == "status" else _READ[kind](value)
+        if made is not _MISSING:
+            kept[name] = made
+            if kind not in (_MONEY, _TIME, _ID) and _differs(made, value):
+                self.odd.append(path)
+        elif kind in (_MONEY, _TIME) or name in _IDENTITY or name in CUSTOMER_FIELDS:
+            is_number = value is _NOT_A_NUMBER or (kind in (_MONEY, _TIME) and isinstance(value, NumberText))
+            self.bad[path] = BAD_NUMBER if is_number else WRONG_TYPE
+        else:
+            self.odd.append(path)
+
+
+def _is_empty(value: Any) -> bool:
+    """Nothing is in it that could be money: PHP writes an object without members as `[]`."""
+    return value == [] or (isinstance(value, str) and not value.strip())
+
+
+def _differs(made: Any, value: Any) -> bool:
+    return _sort_of(made) != _sort_of(value)
+
+
+def _sort_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "flag"
+    return "number" if isinstance(value, NumberText | Raw | int) else "text"
+
+
+def _amount(value: Any) -> Any:
+    """Its own text, as a number or in quotes, as it came."""
+    if not isinstance(value, str):
+        return _MISSING
+    try:
+        parse_amount(value)
+    except Rejected:
+        return _MISSING
+    return Raw(str(value)) if isinstance(value, NumberText) else value
+
+
+def _moment(value: Any) -> Any:
+    if isinstance(value, NumberText):
+        return Raw(str(value)) if _finite(value) else _MISSING
+    if not isinstance(value, str):
+        return _MISSING
+    return clean(value).strip() or None
+
+
+def _finite(number: str) -> bool:
+    try:
+        return len(number) < 400 and float(number) not in (float("inf"), float("-inf"))
+    except (ValueError, OverflowError):
+        return False
+
+
+def _count(value: Any) -> Any:
+    if not isinstance(value, str):
+        return _MISSING
+    text = value.strip()
+    if _WHOLE.fullmatch(text):
+        count = int(text.partition(".")[0])
+        return count if count <= MAX_COUNT else _MISSING
+    try:
+        number = Decimal(parse_amount(text)) if len(text) < 40 else None
+        if number is None or not 0 <= number <= MAX_COUNT or number != int(number):
+            return _MISSING
+        return int(number)
+    except (Rejected, DecimalException):
+        return _MISSING
+
+
+def _id(value: Any) -> Any:
+    if isinstance(value, NumberText):
+        return str(value) if value.lstrip("-").isdigit() else _MISSING
+    return clean(value) if isinstance(value, str) else _MISSING
+
+
+def _text(value: Any) -> Any:
+    return clean(str(value)) if isinstance(value, str) else _MISSING
+
+
+def _flag(value: Any) -> Any:
+    if isinstance(value, bool):
+        return value
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word in YES:
+        return True
+    return False if word in NO and isinstance(value, str) else _MISSING
+
+
+def _status(value: Any) -> Any:
+    """LiteLLM's word, or what an HTTP status or a yes and no mean by it."""
+    if isinstance(value, bool):
+        return "success" if value else "failure"
+    if isinstance(value, NumberText):
+        code = int(value) if value.isdigit() and len(value) < 4 else 0
+        return "success" if 200 <= code < 300 else "failure" if code >= 400 else _MISSING
+    return _text(value)
+
+
+def clean(text: str) -> str:
+    """Without NUL, which no database takes; a surrogate without its other half becomes U+FFFD."""
+    if not text.isascii():
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\0", "")
+
+
+_MONEY, _TIME, _COUNT, _ID, _TEXT, _FLAG = "money", "time", "count", "id", "text", "flag"
+_READ = {_TEXT: _text, _FLAG: _flag}
+
+
+def _kind_of(type_: Any) -> Any:
+    """How a field is read: the struct it holds, or one of the kinds above."""
+    known: dict[Any, str] = {Number: _MONEY, Time: _TIME, Count: _COUNT, Id: _ID}
+    if (kind := known.get(type_)) is not None:
+        return kind
+    for one in get_args(type_):
+        if isinstance(one, type) and issubclass(one, msgspec.Struct):
+            return one
+    return _FLAG if bool in get_args(type_) else _TEXT
+
+
+def _fields_of(of: type[msgspec.Struct], into: dict[type[msgspec.Struct], dict[str, Any]]) -> None:
+    into[of] = {field.name: _kind_of(field.type) for field in msgspec.structs.fields(of)}
+    for kind in into[of].values():
+        if isinstance(kind, type) and kind not in into:
+            _fields_of(kind, into)
+
+
+_FIELDS: dict[type[msgspec.Struct], dict[str, Any]] = {}
+for _root in (Call, CallMetadata, CloudEvent):
+    _fields_of(_root, _FIELDS)

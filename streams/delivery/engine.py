@@ -1,0 +1,365 @@
+"""Events to Lago until each has its outcome: posts, holds, splits and confirms, and never gives up by itself.
+
+What an answer means is decided in streams/core/delivery/responses.py; here is what is done about it. Nothing is
+remembered between two deliveries but the breaker: cancelling leaves no trace except posts already made,
+which the next owner marks as `resent`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from schemas.errors import MeterbridgeError
+from schemas.records import LagoEvent
+from streams.core.delivery.backoff import RetryPolicy
+from streams.core.delivery.batches import Batch, Item, Kind, Outcome, body_of, pack, rounds, subscription_of
+from streams.core.delivery.circuit_breaker import Breaker, State
+from streams.core.delivery.rate_limiter import Pace
+from streams.core.delivery.responses import (
+    DETAIL_CHARS,
+    Answer,
+    Delivered,
+    Fate,
+    Hold,
+    Mark,
+    Marked,
+    Split,
+    Verdict,
+    looked_up_in_vain,
+    same_event,
+)
+from streams.core.delivery.restamp import Judge, Judged, moved_from
+from streams.delivery.lago_port import Posted, Poster, Wire, error_of
+
+__all__ = ["Answer", "Delivery", "Item", "Outcome", "Poster"]
+
+#: A probe risks no more than this.
+PROBE_EVENTS = 10
+
+
+def _unwatched(_posted: Posted) -> None:
+    """Nobody keeps the posts."""
+
+
+def _as_it_is(value: bytes) -> Judged:
+    """Every event is posted as it is, whenever that is."""
+    return Judged(value)
+
+
+class Delivery:
+    """Posts events through one breaker and one bound on requests in flight; both may be shared.
+
+    Args:
+        concurrency, clock, on_request, told: see `Wire`.
+        resend_is_safe: whether Lago's store refuses or merges a repeat. Where it does not (ClickHouse without
+            deduplication) an event that may be there already is looked up before it is posted again; that
+            store shows an event late, so a repeat is then unlikely, not impossible.
+        batches_are_whole: whether a refused batch stored nothing; not so before Lago v1.39.0.
+        posts, looks: paces that somebody watches too, or is told answers that delivery does not see.
+    """
+
+    def __init__(
+        self,
+        poster: Poster,
+        *,
+        concurrency: asyncio.Semaphore,
+        breaker: Breaker,
+        policy: RetryPolicy,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        on_request: Callable[[str, int, float], None],
+        batch_size: int = 100,
+        resend_is_safe: Callable[[], bool] = lambda: True,
+        batches_are_whole: Callable[[], bool] = lambda: True,
+        posts: Pace | None = None,
+        looks: Pace | None = None,
+        told: Mapping[str, str] | None = None,
+    ) -> None:
+        paces = posts or Pace(), looks or Pace()
+        self._wire = Wire(poster, concurrency, breaker, clock, sleep, on_request, *paces, told=told or {})
+        self._policy = policy
+        self._batch_size = batch_size
+        self._resend_is_safe = resend_is_safe
+        self._batches_are_whole = batches_are_whole
+
+    async def deliver(
+        self,
+        items: Sequence[Item],
+        on_post: Callable[[Posted], None] = _unwatched,
+        judge: Judge = _as_it_is,
+        others_wait: Callable[[], bool] = lambda: False,
+    ) -> list[Outcome]:
+        """One outcome an item, in order; waits as long as Lago is away. `on_post` hears of every post.
+
+        `judge` is asked before each post what is posted of an event. Where that changes and the event may have been
+        posted before, Lago is asked for it first: what is there is delivered. So it is of an item that may have gone
+        `elsewhere`.
+
+        Equal transaction ids are posted one after the other, never in one batch. Raises nothing on purpose:
+        an `ExceptionGroup` is a bug.
+
+        Args:
+            others_wait: whether more could be delivered along with these. Where all of them fail that may be the
+                events' fault or Lago's; only others can show which.
+
+        Returns:
+            Nothing where `items` are to be delivered anew, with those that wait; they may have been sent.
+        """
+        run = _Run(
+            self._wire,
+            self._policy,
+            self._resend_is_safe,
+            self._batches_are_whole,
+            items,
+            on_post,
+            judge,
+            others_wait,
+        )
+        for number, positions in enumerate(rounds([item.transaction_id for item in items])):
+            if number:  # Lago knows these ids by the round before
+                run.compared.update(positions)
+            suspects = [position for position in positions if items[position].suspect]
+            others = [position for position in positions if not items[position].suspect]
+            await run.settle(
+                [*pack(suspects, items, self._batch_size), *pack(others, items, self._batch_size)],
+            )
+            if run.given_back:
+                return []
+        return [run.outcomes[position] for position in range(len(items))]
+
+
+class _Run:
+    """One delivery: what is known of each item, by position.
+
+    Attributes:
+        compared: that Lago knows the id proves nothing of these; what it holds is looked at.
+        given_back: nothing came of it, and others that wait may show why.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        policy: RetryPolicy,
+        resend_is_safe: Callable[[], bool],
+        batches_are_whole: Callable[[], bool],
+        items: Sequence[Item],
+        on_post: Callable[[Posted], None],
+        judge: Judge,
+        others_wait: Callable[[], bool],
+    ) -> None:
+        self.given_back = False
+        self.outcomes: dict[int, Outcome] = {}
+        self.compared = {position for position, item in enumerate(items) if item.compare}
+        self._wire = wire
+        self._policy = policy
+        self._resend_is_safe = resend_is_safe
+        self._batches_are_whole = batches_are_whole
+        self._items = items
+        self._on_post = on_post
+        self._judge_now = judge
+        self._posted = [Judged(item.value) for item in items]
+        self._others_wait = others_wait
+        self._maybe_sent = [item.resent or item.compare for item in items]
+        self._elsewhere = {position for position, item in enumerate(items) if item.elsewhere}
+        self._attempts = [0] * len(items)
+        self._group = asyncio.TaskGroup()
+
+    async def settle(self, batches: Sequence[list[int]]) -> None:
+        """Returns when every member of `batches`, disjoint positions, has its outcome."""
+        self._group = asyncio.TaskGroup()
+        async with self._group:
+            for members in batches:
+                self._start(Batch(members, family=object()))
+
+    def _start(self, batch: Batch) -> None:
+        self._group.create_task(self._settle(batch))
+
+    async def _settle(self, batch: Batch) -> None:
+        while batch.members and not self.given_back:
+            match await self._attempt(batch):
+                case Delivered():
+                    for position in list(batch.members):
+                        self._finish(batch, position, "delivered", "accepted")
+                case Marked(marks):
+                    await self._conclude(batch, marks)
+                case Split():
+                    self._start(batch.cut(len(batch.members) // 2))
+                case Hold() as hold:
+                    await self._hold(batch, hold)
+
+    async def _attempt(self, batch: Batch) -> Verdict:
+        """One post, and what it tells the breaker."""
+        async with self._wire.admitted(batch):
+            probes = self._wire.breaker.probes(batch)
+            verdict = await self._probe(batch) if probes else await self._post(batch)
+            if batch.members and not (isinstance(verdict, Split) and not verdict.by_lago):
+                self._wire.settled(batch, verdict if isinstance(verdict, Hold) else None)
+        return verdict
+
+    async def _probe(self, batch: Batch) -> Verdict:
+        if not await self._wire.poster.healthy():
+            return Hold("unhealthy", "Lago's health check fails", wait_s=self._policy.health_wait_s())
+        if len(batch.members) > PROBE_EVENTS:
+            self._start(batch.cut(PROBE_EVENTS))
+        return await self._post(batch)
+
+    async def _post(self, batch: Batch) -> Verdict:
+        unsure = batch.members if not self._resend_is_safe() else self._elsewhere.intersection(batch.members)
+        if unsure and (hold := await self._confirm_earlier(batch, list(unsure))):
+            return hold
+        self._elsewhere.difference_update(unsure)
+        if hold := await self._judge_again(batch):
+            return hold
+        if not batch.members:
+            return Delivered()
+        for position in batch.members:
+            self._attempts[position] += 1
+        body = body_of(self._posted[position].value for position in batch.members)
+        verdict, status, seconds = await self._wire.post(body, len(batch.members))
+        first, last = batch.members[0], batch.members[-1]
+        ids = self._items[first].transaction_id, self._items[last].transaction_id
+        self._on_post(Posted(len(batch.members), *ids, self._attempts[first], status, error_of(verdict), seconds))
+        if isinstance(verdict, Hold) and verdict.unknown:
+            for position in batch.members:
+                self._maybe_sent[position] = True
+        return self._doubted(batch, verdict)
+
+    def _doubted(self, batch: Batch, verdict: Verdict) -> Verdict:
+        """Held where too many die alike: all of a batch, and nothing of anybody's passes (streams/core/delivery/dead_letter_storm.py)."""
+        deaths = self._wire.breaker.deaths
+        if isinstance(verdict, Hold | Split):
+            return verdict
+        died = [] if isinstance(verdict, Delivered) else self._died(batch, verdict)
+        if len(died) < len(batch.members):
+            deaths.some_passed()
+            return verdict
+        if 0 <= batch.doubted < deaths.accepted or not deaths.doubtful(died, self._wire.clock()):
+            return verdict
+        if batch.doubted < 0:
+            batch.doubted = deaths.accepted
+        return Hold("dying_alike", f"all refused: {error_of(verdict)}", opens=True, isolates=True)
+
+    def _died(self, batch: Batch, marked: Marked) -> list[tuple[str, str]]:
+        """(reason, subscription) of the members that Lago finds fault with."""
+        faults = [(batch.members[index], mark) for index, mark in marked.marks.items() if mark.fate is not Fate.EXISTS]
+        return [(mark.reason, subscription_of(self._items[position].value)) for position, mark in faults]
+
+    async def _judge_again(self, batch: Batch) -> Hold | None:
+        """Decide what is posted of each member; finish those that need no post, or are to get none."""
+        judged = {position: self._judge_now(self._items[position].value) for position in batch.members}
+        changed = [position for position, now in judged.items() if now != self._posted[position]]
+        if hold := await self._confirm_earlier(batch, changed):
+            return hold
+        for position in changed:
+            if position in self.outcomes:
+                continue
+            if refused := judged[position].refused:
+                self._finish(batch, position, "dead", refused, "no invoice would count it")
+            else:
+                self._posted[position] = judged[position]
+        return None
+
+    async def _confirm_earlier(self, batch: Batch, among: Sequence[int]) -> Hold | None:
+        """Finish the members that an earlier post has stored."""
+        for position in [position for position in among if self._maybe_sent[position]]:
+            try:
+                stored = await self._wire.look_up(self._items[position].transaction_id)
+            except MeterbridgeError as error:
+                return looked_up_in_vain(error.reason, error.detail)
+            if stored is not None:
+                self._compare(batch, position, stored)
+        return None
+
+    async def _conclude(self, batch: Batch, marks: Mapping[int, Mark]) -> None:
+        """Finish the members that Lago named; where a look-up fails, they are posted and named again."""
+        named = [(batch.members[index], mark) for index, mark in marks.items()]
+        if not self._batches_are_whole() and any(mark.fate is Fate.EXISTS for mark in marks.values()):
+            for position in set(batch.members).difference(position for position, _ in named):
+                self._maybe_sent[position] = True
+        async with self._wire.concurrency:
+            try:
+                for position, mark in named:
+                    await self._judge(batch, position, mark)
+                return
+            except MeterbridgeError as error:
+                hold = looked_up_in_vain(error.reason, error.detail)
+        self._wire.settled(batch, hold)
+        await self._hold(batch, hold)
+
+    async def _judge(self, batch: Batch, position: int, mark: Mark) -> None:
+        maybe_sent = self._maybe_sent[position]
+        if mark.fate is Fate.HEALS:
+            return self._finish(batch, position, "retry", mark.reason, mark.detail)
+        if mark.fate is Fate.EXISTS and maybe_sent and position not in self.compared:
+            return self._finish(batch, position, "delivered", mark.reason)
+        if mark.fate is Fate.DEAD and not maybe_sent:
+            return self._finish(batch, position, "dead", mark.reason, mark.detail)
+        stored = await self._wire.look_up(self._items[position].transaction_id)
+        if stored is not None:
+            return self._compare(batch, position, stored)
+        if mark.fate is Fate.DEAD:
+            return self._finish(batch, position, "dead", mark.reason, mark.detail)
+        return self._finish(batch, position, "retry", "unconfirmed", "refused as a repeat, yet not found")
+
+    def _compare(self, batch: Batch, position: int, stored: LagoEvent) -> None:
+        value = self._items[position].value
+        moved = moved_from(stored, value)
+        if moved or same_event(stored, value):
+            self._posted[position] = moved or Judged(value)
+            self._finish(batch, position, "delivered", "confirmed")
+        else:
+            self._finish(batch, position, "dead", "id_conflict", "Lago holds another event under this id")
+
+    async def _hold(self, batch: Batch, hold: Hold) -> None:
+        """Wait, unless the batch itself is the suspect: then take it apart."""
+        batch.holds += 1
+        if hold.isolates:
+            if batch.fails == 0:
+                batch.passed = self._wire.breaker.successes
+            batch.fails += 1
+            if self._is_suspect(batch, hold) and await self._is_lago_well(batch):
+                return self._isolate(batch, hold)
+            if batch.fails >= self._policy.isolate_after and not self.outcomes and self._others_wait():
+                self.given_back = True
+                return None
+        await self._wire.sleep(self._policy.wait_s(batch.holds) if hold.wait_s is None else hold.wait_s)
+        return None
+
+    def _is_suspect(self, batch: Batch, hold: Hold) -> bool:
+        """It needs a witness that passes, or much patience; the halves of a large batch are each other's witness."""
+        is_large = len(batch.members) > PROBE_EVENTS and self._wire.breaker.state is State.CLOSED
+        if is_large or self._others_passed(batch):
+            return batch.fails >= self._policy.isolate_after
+        return hold.alone and batch.fails >= self._policy.alone_after
+
+    async def _is_lago_well(self, batch: Batch) -> bool:
+        """Where nothing passes, a Lago that calls itself ill gives no event up: it is away, and the breaker opens."""
+        if len(batch.members) > 1 or self._others_passed(batch) or await self._wire.poster.healthy():
+            return True
+        self._wire.settled(batch, Hold("unhealthy", "Lago's health check fails", opens=True))
+        return False
+
+    def _others_passed(self, batch: Batch) -> bool:
+        return self._wire.breaker.successes > batch.passed
+
+    def _isolate(self, batch: Batch, hold: Hold) -> None:
+        if len(batch.members) == 1:
+            return self._finish(batch, batch.members[0], "retry", hold.reason, hold.detail)
+        if len(batch.members) > PROBE_EVENTS:
+            batch.holds = 0  # many are held by it: no long waits
+        rest = batch.cut(len(batch.members) // 2)
+        if not self._others_passed(batch):
+            # Where both halves fail and nothing passes, two things that have nothing in common have failed.
+            self._wire.breaker.taken_apart(batch.family)
+            batch.family, rest.family = object(), object()
+        for part in (batch, rest):
+            part.fails = self._policy.isolate_after - 1
+            part.passed = self._wire.breaker.successes
+        return self._start(rest)
+
+    def _finish(self, batch: Batch, position: int, kind: Kind, reason: str, detail: str = "") -> None:
+        maybe_sent = kind == "retry" and self._maybe_sent[position]
+        attempts = self._attempts[position]
+        moved = self._posted[position] if kind == "delivered" else Judged(b"")
+        told = kind, reason, detail[:DETAIL_CHARS], attempts, maybe_sent
+        self.outcomes[position] = Outcome(*told, moved.timestamp, moved.subscription)
+        batch.members.remove(position)

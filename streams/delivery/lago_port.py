@@ -1,0 +1,169 @@
+"""The way to Lago: what delivery needs of it, and the breaker, the permits and the pace that stand before it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from math import isinf
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from schemas.errors import Unavailable
+from schemas.records import LagoEvent
+from streams.core.delivery.batches import Batch
+from streams.core.delivery.circuit_breaker import Breaker
+from streams.core.delivery.rate_limiter import Pace
+from streams.core.delivery.responses import Answer, Delivered, Fate, Hold, Marked, Verdict, decide, unanswered
+
+log = structlog.get_logger(__name__)
+
+
+class Poster(Protocol):
+    """Lago, as far as delivery needs it."""
+
+    async def post_batch(self, body: bytes) -> Answer:
+        """Any HTTP answer. Raises: Unavailable `connect`, `timeout` or `no_answer` where none came."""
+
+    async def get_event(self, transaction_id: str) -> LagoEvent | None:
+        """The stored event, None where Lago knows none. Raises: Unavailable or Rejected."""
+
+    async def healthy(self) -> bool:
+        """Whether Lago answers at all; never raises."""
+
+
+class Told(NamedTuple):
+    """What came of a post: `status` is the HTTP status, 0 where no answer came; how long it took."""
+
+    verdict: Verdict
+    status: int
+    seconds: float
+
+
+class Posted(NamedTuple):
+    """A post that has been answered, or given up, without what was in it.
+
+    Fields:
+        first, last: transaction ids of its first and its last event.
+        attempt: posts of the first event so far in its delivery.
+        status: the HTTP status, 0 where no answer came.
+        error: why Lago did not take it whole, a stable code; `""`: it did.
+    """
+
+    events: int
+    first: str
+    last: str
+    attempt: int
+    status: int
+    error: str
+    seconds: float
+
+
+def error_of(verdict: Verdict) -> str:
+    """The reason of a verdict; of several marks that of the first event that does not merely exist already."""
+    match verdict:
+        case Delivered():
+            return ""
+        case Hold(reason=reason):
+            return reason
+        case Marked(marks):
+            reasons = [mark.reason for mark in marks.values() if mark.fate is not Fate.EXISTS]
+            return reasons[0] if reasons else "already_exists"
+    return "split"
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The way to Lago, shared by all deliveries of a process.
+
+    Fields:
+        concurrency: one permit a request.
+        clock: monotonic seconds.
+        on_request: called with (`post_batch`, HTTP status or 0 where none came, seconds) after each post.
+        posts, looks: Lago limits its ingest and its other endpoints apart.
+        told: fields of the line that says that Lago takes nothing: where it was asked.
+    """
+
+    poster: Poster
+    concurrency: asyncio.Semaphore
+    breaker: Breaker
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+    on_request: Callable[[str, int, float], None]
+    posts: Pace
+    looks: Pace
+    post_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    look_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    told: Mapping[str, str] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def admitted(self, batch: Batch) -> AsyncIterator[None]:
+        """Entered once the breaker lets `batch` pass, a permit is free and it is its turn.
+
+        A probe left unanswered is abandoned.
+        """
+        while True:
+            await self._passage(batch)
+            async with self.concurrency:
+                await self._turn(self.posts, self.post_turn)
+                if not self.breaker.admit(batch, self.clock()):
+                    continue  # it opened while this batch waited
+                try:
+                    yield
+                finally:
+                    self.breaker.abandon(batch, self.clock())
+                return
+
+    def settled(self, batch: Batch, hold: Hold | None) -> None:
+        """Tell the breaker what came of a post, and the log when that opens or closes it; None = it was answered."""
+        before, now = self.breaker.since, self.clock()
+        if hold is not None:
+            self.breaker.failed(batch, batch.family, hold, now)
+        else:
+            self.breaker.succeeded(batch, now)
+        if self.breaker.since != before:
+            if self.breaker.reason:
+                log.warning("breaker_opened", reason=self.breaker.reason, **self.told)
+            else:
+                log.info("breaker_closed", open_s=round(now - before, 1))
+
+    async def post(self, body: bytes, sent: int) -> Told:
+        """What came of one post of `sent` events."""
+        started = self.clock()
+        self.posts.sent(started)
+        try:
+            answer = await self.poster.post_batch(body)
+            self.posts.told(answer.status, answer.headers, self.clock())
+        except Unavailable as error:
+            told = Told(unanswered(error.reason, error.detail), 0, self.clock() - started)
+        else:
+            told = Told(decide(answer, sent), answer.status, self.clock() - started)
+        finally:
+            self.posts.done()
+        self.on_request("post_batch", told.status, told.seconds)
+        return told
+
+    async def look_up(self, transaction_id: str) -> LagoEvent | None:
+        """The stored event, None where Lago knows none. Raises: Unavailable or Rejected."""
+        await self._turn(self.looks, self.look_turn)
+        self.looks.sent(self.clock())
+        try:
+            return await self.poster.get_event(transaction_id)
+        finally:
+            self.looks.done()
+
+    async def _turn(self, pace: Pace, turn: asyncio.Lock) -> None:
+        """One after the other: whoever is next waits for the moment, the rest for him."""
+        async with turn:
+            while (wait_s := pace.wait_s(self.clock())) > 0:
+                await self.sleep(wait_s)
+            pace.take(self.clock())
+
+    async def _passage(self, batch: Batch) -> None:
+        while (wait_s := self.breaker.wait_s(batch, self.clock())) > 0:
+            if isinf(wait_s):
+                settled = asyncio.Event()
+                self.breaker.when_settled(settled.set)
+                await settled.wait()
+            else:
+                await self.sleep(wait_s)

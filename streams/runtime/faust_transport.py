@@ -1,0 +1,209 @@
+"""Faust at the speed of aiokafka: an agent gets one message per fetched chunk of a partition.
+
+Faust spends about 60 us on the asyncio machinery of a message; here one message carries up to
+`broker_max_poll_records` records. Three more rules make it fit for money (docs/adr/0001):
+
+- Each chunk is stamped `[from_offset, next_offset)`: `from_offset` is where the chunk before it
+  ended, or where the lane sought to. Faust drops fetched chunks around a rebalance; the stamps show
+  it, and the lane asks again. A partition nobody has sought on yields nothing.
+- Faust never commits an offset and never seeks: both belong to the lanes.
+- Reads are `read_committed`, and an offset that is gone is an error, not a silent jump to another.
+
+The seams used are those of faust-streaming 0.15.3; `tests/integration/test_transport.py` fails
+when an upgrade moves one.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+from aiokafka import ConsumerRecord
+from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError
+from faust.serializers import codecs
+from faust.transport.consumer import Consumer as BaseConsumer
+from faust.transport.drivers import aiokafka as driver
+from faust.types.tuples import TP, ConsumerMessage
+
+from streams.runtime.consumer import stop
+
+#: How long a consumer with nothing to fetch from waits before it looks again, seconds.
+_IDLE_S = 0.02
+_WAIT_S = 0.1
+#: How long a broker may hold a fetch that finds nothing, milliseconds. A consumer has one fetch at a broker, so a lane
+#: resumed or sought meanwhile waits as long for its records. Faust asks for 1500.
+_HELD_MS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Records of one partition: all there are in `[from_offset, next_offset)`."""
+
+    records: Sequence[ConsumerRecord]
+    from_offset: int
+    next_offset: int
+
+
+class _AsIs(codecs.Codec):
+    """Hands the chunk through Faust's codecs untouched."""
+
+    def _loads(self, s: Any) -> Any:
+        return s
+
+    def _dumps(self, s: Any) -> Any:
+        return s
+
+
+codecs.register("chunk", _AsIs())
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread that fetches. `stamps` is changed in this thread only."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.stamps: dict[TP, int] = {}
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        # `in_transaction` is what makes Faust read committed; for nothing else is it wanted.
+        self.consumer.in_transaction = True
+        try:
+            consumer = super()._create_worker_consumer(transport)
+        finally:
+            self.consumer.in_transaction = False
+        consumer._fetch_max_wait_ms = _HELD_MS  # noqa: SLF001  # read when it is started
+        return consumer
+
+    async def on_thread_stop(self) -> None:
+        # As Faust's, but for the guarded stop: an unguarded one kills the thread, and the app waits for it for ever.
+        await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
+        if self._consumer is not None:
+            await stop(self._consumer)
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        self.stamps.clear()
+        await super().on_partitions_revoked(revoked)
+
+    async def _fetch_records(self, consumer: Any, active_partitions: Any, **kwargs: Any) -> dict[TP, Chunk]:
+        fetchable = {tp for tp in active_partitions if tp in self.stamps}
+        if not fetchable:
+            return {}
+        try:
+            records = await super()._fetch_records(consumer, fetchable, **kwargs)
+        except NoOffsetForPartitionError:
+            # A new partition without a committed offset: its lane seeks before it is fetched from.
+            return {}
+        # No await between aiokafka's moving the position and this: the stamps are exact.
+        chunks = {}
+        for tp, found in records.items():
+            start = self.stamps.get(tp)
+            if start is not None and found:
+                self.stamps[tp] = found[-1].offset + 1
+                chunks[tp] = Chunk(found, start, found[-1].offset + 1)
+        return chunks
+
+    async def seek_lane(self, tp: TP, offset: int) -> bool:
+        """Fetch `tp` from `offset` on; False when it is no longer assigned."""
+        done: bool = await self.call_thread(self._seek_lane, tp, offset)
+        return done
+
+    async def _seek_lane(self, tp: TP, offset: int) -> bool:
+        try:
+            self._ensure_consumer().seek(driver.ensure_aiokafka_TP(tp), offset)
+        except IllegalStateError:
+            return False
+        self.stamps[tp] = offset
+        return True
+
+    async def seek_to_committed(self) -> dict[TP, int]:
+        return {}
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust's commit watchdog: there are no commits of Faust's to watch."""
+
+
+class _Consumer(driver.Consumer):
+    """Yields one message a chunk."""
+
+    _thread: _ConsumerThread
+
+    def _new_consumer_thread(self) -> _ConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def fetched_to(self, tp: TP) -> int | None:
+        """Where the last chunk that was handed out ended, or the last seek went; None before the first."""
+        return self._thread.stamps.get(tp)
+
+    async def seek_lane(self, tp: TP, offset: int) -> bool:
+        """Fetch `tp` from `offset` on; False when it is no longer assigned."""
+        done: bool = await self._thread.seek_lane(tp, offset)
+        self._read_offset[tp] = None
+        return done
+
+    async def _wait_next_records(self, timeout: float) -> Any:
+        # Faust sleeps a whole second when every partition is paused; lanes resume sooner.
+        if self.flow_active and not self._get_active_partitions():
+            await self.sleep(_IDLE_S)
+            return {}, set()
+        # A short wait: a partition resumed meanwhile may have its records at hand already.
+        chunks, active = await super()._wait_next_records(min(timeout, _WAIT_S))
+        if not chunks:
+            await self.sleep(_IDLE_S / 10)
+        return chunks, active
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        chunks, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if not chunks or self.should_stop or not self.flow_active:
+            return
+        for tp, chunk in chunks.items():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if tp not in active and tp not in self._buffered_partitions:
+                continue
+            last = chunk.records[-1]
+            # Faust looks for gaps between offsets; the lane does that better.
+            self._read_offset[tp] = last.offset - 1
+            yield (
+                tp,
+                ConsumerMessage(
+                    tp.topic,
+                    tp.partition,
+                    last.offset,
+                    last.timestamp / 1000,
+                    last.timestamp_type,
+                    [],
+                    None,
+                    chunk,
+                    None,
+                    0,
+                    0,
+                    tp,
+                    generation_id=generation,
+                ),
+            )
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Offsets are committed only inside the lanes' transactions."""
+        self._acked[tp].clear()
+        self._acked_index[tp].clear()
+        return None
+
+
+class Transport(driver.Transport):
+    """aiokafka transport whose consumer yields chunks."""
+
+    Consumer: type[BaseConsumer] = _Consumer
+
+
+class App(faust.App):
+    """A Faust app on the record-batch transport."""
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker_consumer, self)
+
+    def chunks(self, topic: str) -> Any:
+        """The topic as a channel of `Chunk`s, for an agent."""
+        return self.topic(
+            topic, value_serializer="chunk", key_serializer="raw", value_type=None, key_type=bytes, allow_empty=True
+        )

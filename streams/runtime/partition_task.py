@@ -1,0 +1,294 @@
+"""A lane is the task that owns one partition: it opens, takes chunks in order, ticks, closes.
+
+An agent only routes a chunk to its partition's lane, so work on different partitions overlaps. The
+lane applies the one rule that keeps chunks from going missing: a chunk is taken only when its
+`from_offset` is at or below the offset expected next; otherwise the lane seeks and asks again.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
+from typing import Any, Protocol, runtime_checkable
+
+import structlog
+from aiokafka import ConsumerRecord
+from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerFenced
+from faust.types.tuples import TP
+
+from schemas.errors import Unavailable
+from streams.runtime.faust_transport import Chunk
+
+log = structlog.get_logger(__name__)
+
+#: Chunks waiting in a lane before its partition is paused, and before it is resumed.
+_PAUSE_AT, _RESUME_AT, _REFUSE_AT = 3, 1, 16
+_REOPENINGS = 5
+#: Of further attempts, 8 s apart, every so many is told: one a minute.
+_TELL_EVERY = 8
+#: Records from which a chunk is worth a transaction at once; smaller ones wait for company, `linger_s`.
+_WORTH_IT = 2000
+#: Idle ticks after which a lane that knows of chunks it never got asks for them: 2 s.
+_PATIENCE = 4
+_CLOSE_S = 2.0
+
+
+class Work(Protocol):
+    """What a role does with a partition; called by the lane's task only, one call at a time."""
+
+    async def open(self) -> int:
+        """Take the partition over, fencing its previous owner; the offset expected next."""
+
+    async def process(self, records: Sequence[ConsumerRecord]) -> int:
+        """Do a chunk's work and make it durable; the offset expected next.
+
+        Records from that offset on are given back: they come again, together with those that follow.
+        """
+
+    async def tick(self) -> None:
+        """What time does: called about twice a second."""
+
+    async def close(self) -> None:
+        """Let go. Never raises away work that is durable."""
+
+    def in_transaction(self) -> bool:
+        """Whether a Kafka transaction is being committed: then closing waits for it."""
+
+
+@runtime_checkable
+class LooksBehind(Protocol):
+    """Work that may give records back: it wants to know whether others wait behind them."""
+
+    def look_behind(self, following: Callable[[], ConsumerRecord | None]) -> None:
+        """`following()` is the first record that would come along with those given back; None = there is none."""
+
+
+class Source(Protocol):
+    """Where chunks come from; what a lane asks of it."""
+
+    def fetched_to(self, tp: TP) -> int | None: ...
+    async def seek_lane(self, tp: TP, offset: int) -> bool: ...
+    def pause_partitions(self, tps: Any) -> None: ...
+    def resume_partitions(self, tps: Any) -> None: ...
+
+
+class Lane:
+    """Owns one partition until it is closed.
+
+    `fatal` is called with an error the lane cannot survive: it must end the process, because a
+    half-alive worker loses money slowly. A transaction costs the same for one record as for a
+    thousand, so small chunks are taken at most every `linger_s` seconds, together.
+    """
+
+    def __init__(
+        self,
+        tp: TP,
+        work: Work,
+        source: Source,
+        fatal: Callable[[TP, BaseException], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        linger_s: float = 0.0,
+    ) -> None:
+        self.tp = tp
+        self.work = work
+        self.expected: int | None = None
+        self.gaps = 0
+        self._source = source
+        self._fatal = fatal
+        self._sleep = sleep
+        self._linger_s = linger_s
+        self._free_at = 0.0
+        self._chunks: deque[Chunk | None] = deque()  # None = a tick
+        self._arrived = asyncio.Event()
+        self._ticking = False
+        self._paused = False
+        self._closing = False
+        self._waited = 0
+        self._under_way_to = 0
+        if isinstance(work, LooksBehind):
+            work.look_behind(self._following)
+        self._task = asyncio.ensure_future(self._run())
+
+    def offer(self, chunk: Chunk) -> None:
+        """Queue a chunk. A full lane pauses its partition; far beyond that chunks are let fall,
+        which the stamps make good."""
+        waiting = len(self._chunks)
+        if self._closing or waiting >= _REFUSE_AT:
+            return
+        self._chunks.append(chunk)
+        self._arrived.set()
+        if waiting + 1 >= _PAUSE_AT and not self._paused:
+            self._paused = True
+            self._source.pause_partitions([self.tp])
+
+    def tick(self) -> None:
+        """Ask for a tick; several asked for meanwhile are one."""
+        if not self._ticking and not self._closing and self.expected is not None:
+            self._ticking = True
+            self._chunks.append(None)
+            self._arrived.set()
+
+    async def close(self) -> None:
+        """Refuse new chunks, wait only for a running Kafka transaction, let the partition go."""
+        self._closing = True
+        deadline = asyncio.get_running_loop().time() + _CLOSE_S
+        while self.work.in_transaction() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.wait({self._task}, timeout=0.01)
+            if self._task.done():
+                break
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        await self.work.close()
+
+    async def _run(self) -> None:
+        try:
+            await self._open()
+            while not self._closing:
+                item = await self._next()
+                if item is not None:
+                    item = await self._gather(item)
+                await self._survive(item)
+                self._resume()
+        except asyncio.CancelledError as error:
+            if self._closing:
+                raise
+            # Nobody here asked for it: a library let its own out. The partition must not be left without an owner.
+            self._fatal(self.tp, error)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the process or the lane ends by it
+            if self._closing and (isinstance(error, ProducerFenced) or _may_pass(error)):
+                # What was under way is not durable: the next owner finds it where this one did.
+                log.info("lane_closed", topic=self.tp.topic, partition=self.tp.partition, error=type(error).__name__)
+                return
+            self._fatal(self.tp, error)
+
+    async def _next(self) -> Chunk | None:
+        while not self._chunks:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._chunks.popleft()
+
+    async def _gather(self, chunk: Chunk) -> Chunk:
+        """`chunk`, with those that follow it without a gap and arrived in the meantime."""
+        clock = asyncio.get_running_loop().time
+        chunk = self._joined(chunk)
+        if len(chunk.records) < _WORTH_IT and (wait_s := self._free_at - clock()) > 0:
+            await self._sleep(wait_s)
+            chunk = self._joined(chunk)
+        self._free_at = clock() + self._linger_s
+        return chunk
+
+    def _joined(self, chunk: Chunk) -> Chunk:
+        while len(chunk.records) < _WORTH_IT and self._chunks:
+            following = self._chunks[0]
+            if following is None or following.from_offset != chunk.next_offset:
+                break
+            self._chunks.popleft()
+            records = [*chunk.records, *following.records]
+            chunk = Chunk(records, chunk.from_offset, following.next_offset)
+        return chunk
+
+    async def _survive(self, item: Chunk | None) -> None:
+        """Do one item; connection and coordinator errors re-open the work, a few times."""
+        for attempt in range(_REOPENINGS + 1):
+            try:
+                await self._do(item)
+                return
+            except (Unavailable, KafkaError) as error:
+                if not _may_pass(error) or attempt == _REOPENINGS or self._closing:
+                    raise
+                log.warning(
+                    "lane_reopened",
+                    topic=self.tp.topic,
+                    partition=self.tp.partition,
+                    error=type(error).__name__,
+                    attempt=attempt + 1,
+                )
+                await self._sleep(min(0.25 * 2**attempt, 4.0))
+                await self._open()
+
+    async def _do(self, item: Chunk | None) -> None:
+        expected = self.expected
+        if item is None:
+            self._ticking = False
+            await self.work.tick()
+            await self._look_behind()
+            return
+        self._waited = 0
+        if expected is None or item.next_offset <= expected:
+            return
+        if item.from_offset > expected:
+            await self._ask_again(expected, item.from_offset)
+            return
+        records = [record for record in item.records if record.offset >= expected]
+        self._under_way_to = item.next_offset
+        self.expected = done_to = await self.work.process(records) if records else item.next_offset
+        if left := [record for record in records if record.offset >= done_to]:
+            self._take_back(Chunk(left, done_to, item.next_offset))
+
+    def _following(self) -> ConsumerRecord | None:
+        chunk = next((one for one in self._chunks if one is not None), None)
+        return chunk.records[0] if chunk is not None and chunk.from_offset == self._under_way_to else None
+
+    def _take_back(self, chunk: Chunk) -> None:
+        """To the head of the queue; a tick that waits comes before it, not between it and what follows."""
+        self._chunks.appendleft(chunk)
+        if None in self._chunks:
+            self._chunks.remove(None)
+            self._chunks.appendleft(None)
+
+    async def _open(self) -> None:
+        """Open the work, again where that may help. A Kafka that is away is waited for: another process would not find it."""
+        for attempt in count():
+            try:
+                await self._reopen()
+                return
+            except (Unavailable, KafkaError) as error:
+                if not _may_pass(error) or (attempt >= _REOPENINGS and not isinstance(error, KafkaConnectionError)):
+                    raise
+                if attempt <= _REOPENINGS or attempt % _TELL_EVERY == 0:
+                    log.warning(
+                        "lane_open_failed",
+                        topic=self.tp.topic,
+                        partition=self.tp.partition,
+                        error=type(error).__name__,
+                        attempt=attempt + 1,
+                    )
+                await self._sleep(min(0.5 * 2 ** min(attempt, _REOPENINGS), 8.0))
+
+    async def _reopen(self) -> None:
+        await self.work.close()
+        self.expected = await self.work.open()
+        await self._source.seek_lane(self.tp, self.expected)
+
+    async def _look_behind(self) -> None:
+        """The last chunk of a silent partition may have been dropped too: no later one would show it."""
+        expected, fetched_to = self.expected, self._source.fetched_to(self.tp)
+        if expected is None or fetched_to == expected or self._chunks:
+            self._waited = 0
+            return
+        self._waited += 1
+        if self._waited >= _PATIENCE:
+            self._waited = 0
+            await self._ask_again(expected, fetched_to)
+
+    async def _ask_again(self, expected: int, got: int | None) -> None:
+        """A chunk is missing: fetch from `expected` and let what is queued fall."""
+        self.gaps += 1
+        log.warning("chunk_missing", topic=self.tp.topic, partition=self.tp.partition, expected=expected, got=got)
+        self._chunks.clear()
+        self._ticking = False
+        await self._source.seek_lane(self.tp, expected)
+
+    def _resume(self) -> None:
+        if self._paused and len(self._chunks) <= _RESUME_AT and not self._closing:
+            self._paused = False
+            self._source.resume_partitions([self.tp])
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Connection, coordinator and leadership errors; a fence is somebody else's word, final."""
+    if isinstance(error, ProducerFenced):
+        return False
+    return isinstance(error, Unavailable) or bool(getattr(error, "retriable", False))

@@ -1,0 +1,191 @@
+"""A role is a Faust app whose agent, one a topic, routes chunks to lanes, a lane for each partition it is assigned.
+
+Each role is its own consumer group: all members of a Faust group must run the same topology.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from faust.types.tuples import TP
+
+from schemas.errors import LedgerBroken, TopicProblem
+from streams.runtime.faust_transport import App
+from streams.runtime.partition_task import Lane, Work
+
+log = structlog.get_logger(__name__)
+
+TICK_S = 0.5
+#: How long a halted lane stands still before it looks whether somebody has acted.
+HALT_S = 60.0
+#: How long one must have been open to count as going on: a hole shows at the first chunk only.
+_STEADY_S = 5.0
+#: Exit code of a worker that ended itself rather than go on half-alive (sysexits EX_SOFTWARE).
+EXIT_FATAL = 70
+
+
+class RoleSensors(Protocol):
+    """What a role tells about itself."""
+
+    def lane_halted(self, topic: str, partition: int, reason: str) -> None: ...
+    def lane_resumed(self, topic: str, partition: int, reason: str) -> None: ...
+    def chunk_missing(self, topic: str, partition: int, gaps: int) -> None: ...
+    def following(self, table: str, lag_s: Callable[[], float]) -> None: ...
+
+
+@dataclass(slots=True)
+class _Halt:
+    """A lane that stands still, for `reason`; `look_at`: the loop's time when it is opened anew."""
+
+    lane: Lane
+    reason: str
+    look_at: float
+
+
+class Role:
+    """Lanes of one app on one topic.
+
+    `make_work(partition)` gives the work of a newly assigned partition; `linger_s`: see `Lane`; `leave` ends the process;
+    `halt_s`: see `HALT_S`.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        topic: str,
+        make_work: Callable[[int], Work],
+        sensors: RoleSensors,
+        linger_s: float,
+        leave: Callable[[int], None] = os._exit,
+        halt_s: float = HALT_S,
+    ) -> None:
+        self.app = app
+        self.topic = topic
+        self.lanes: dict[int, Lane] = {}
+        self._make_work = make_work
+        self._sensors = sensors
+        self._linger_s = linger_s
+        self._leave = leave
+        self.halt_s = halt_s
+        self._halts: dict[int, _Halt] = {}
+        app.on_partitions_assigned.connect(self._assigned, weak=False)
+        app.on_partitions_revoked.connect(self._revoked, weak=False)
+        self.agent = app.agent(app.chunks(topic), name=f"{app.conf.id}.{topic}.route")(self._route)
+        app.timer(TICK_S)(self._tick)
+
+    async def close(self) -> None:
+        """Close every lane, together."""
+        lanes = [self.lanes.pop(partition) for partition in list(self.lanes)]
+        await asyncio.gather(*(lane.close() for lane in lanes))
+
+    async def _route(self, stream: Any) -> None:
+        async for event in stream.events():
+            lane = self.lanes.get(event.message.partition)
+            if lane is not None:
+                lane.offer(event.value)
+
+    async def _tick(self) -> None:
+        for lane in self.lanes.values():
+            lane.tick()
+            if lane.gaps:
+                self._sensors.chunk_missing(lane.tp.topic, lane.tp.partition, lane.gaps)
+                lane.gaps = 0
+        for partition in list(self._halts):
+            await self._look_again(partition)
+
+    async def _look_again(self, partition: int) -> None:
+        """Open a halted lane anew now and then: what halted it may have been mended."""
+        halt, lane, now = self._halts[partition], self.lanes.get(partition), asyncio.get_running_loop().time()
+        if lane is None:  # another worker has it
+            self._resumed(partition, halt)
+        elif now < halt.look_at:
+            return
+        elif lane is not halt.lane:
+            if lane.expected is not None:
+                self._resumed(partition, halt)
+        else:
+            tp = lane.tp
+            await lane.close()
+            if self.lanes.get(partition) is lane:
+                self.app.consumer.resume_partitions([tp])
+                self.lanes[partition] = self._lane(tp)
+                halt.look_at = now + min(_STEADY_S, self.halt_s)
+
+    def _resumed(self, partition: int, halt: _Halt) -> None:
+        del self._halts[partition]
+        log.info("lane_resumed", topic=self.topic, partition=partition, reason=halt.reason)
+        self._sensors.lane_resumed(self.topic, partition, halt.reason)
+
+    def _lane(self, tp: TP) -> Lane:
+        work = self._make_work(tp.partition)
+        return Lane(tp, work, self.app.consumer, self._fatal, linger_s=self._linger_s)
+
+    async def _assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
+        for tp in assigned:
+            if tp.topic == self.topic and tp.partition not in self.lanes:
+                self.lanes[tp.partition] = self._lane(tp)
+
+    async def _revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
+        lanes = [
+            self.lanes.pop(tp.partition) for tp in revoked if tp.topic == self.topic and tp.partition in self.lanes
+        ]
+        await asyncio.gather(*(lane.close() for lane in lanes))
+
+    def _fatal(self, tp: TP, error: BaseException) -> None:
+        """A topic or a ledger that is wrong halts its lane and alarms; anything else ends the process."""
+        if isinstance(error, TopicProblem | LedgerBroken):
+            self._halted(tp, error.reason, error.detail)
+            return
+        log.critical("worker_ended", topic=tp.topic, partition=tp.partition, error=repr(error), exc_info=error)
+        sys.stderr.flush()
+        self._leave(EXIT_FATAL)
+
+    def _halted(self, tp: TP, reason: str, detail: str) -> None:
+        """Told once a reason; the alarm stays until the lane goes on."""
+        before, lane = self._halts.get(tp.partition), self.lanes.get(tp.partition)
+        if before is not None and before.reason != reason:
+            self._sensors.lane_resumed(tp.topic, tp.partition, before.reason)
+        if before is None or before.reason != reason:
+            log.error("lane_halted", topic=tp.topic, partition=tp.partition, reason=reason, detail=detail)
+            self._sensors.lane_halted(tp.topic, tp.partition, reason)
+        if lane is not None:
+            self._halts[tp.partition] = _Halt(lane, reason, asyncio.get_running_loop().time() + self.halt_s)
+
+
+class JointRole(Mapping[str, Lane]):
+    """Roles of one app, a topic each: one consumer group that reads several topics.
+
+    As a mapping it is the lanes there are now, by `topic-partition`.
+    """
+
+    def __init__(self, *roles: Role) -> None:
+        self.app = roles[0].app
+        self._roles = roles
+
+    @property
+    def lanes(self) -> Mapping[str, Lane]:
+        """The lanes of all topics."""
+        return self
+
+    async def close(self) -> None:
+        """Close every lane, together."""
+        await asyncio.gather(*(role.close() for role in self._roles))
+
+    def __getitem__(self, place: str) -> Lane:
+        return self._by_place()[place]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_place())
+
+    def __len__(self) -> int:
+        return len(self._by_place())
+
+    def _by_place(self) -> dict[str, Lane]:
+        return {f"{role.topic}-{number}": lane for role in self._roles for number, lane in role.lanes.items()}
+
+
+AnyRole = Role | JointRole

@@ -1,0 +1,58 @@
+"""Running roles in this process: start, wait for the word to stop, stop within seconds."""
+
+import asyncio
+
+import structlog
+
+from streams.runtime.garbage_collection import collect_seldom
+from streams.runtime.role import AnyRole
+
+log = structlog.get_logger(__name__)
+
+#: Of a worker's stop, after its lanes have had their seconds.
+_STOP_S = 4.0
+
+
+class RoleCrashed(RuntimeError):
+    """The Faust app of a role did not start, or crashed; `cause` is its own error."""
+
+    def __init__(self, what: str, cause: BaseException) -> None:
+        super().__init__(what)
+        self.cause = cause
+
+
+async def run_role(role: AnyRole, stop: asyncio.Event) -> None:
+    """Run a role until `stop` is set or its Faust app ends by itself.
+
+    Lanes are closed first, so that what is durable is committed; then the group is left.
+
+    Raises:
+        RoleCrashed: the app did not start, or crashed.
+    """
+    collect_seldom()
+    app = role.app
+    app.finalize()
+    stopping = asyncio.ensure_future(stop.wait())
+    # Starting waits for the group, which may be waiting for a dead member: the word to stop must not.
+    starting = asyncio.ensure_future(app.maybe_start())
+    await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
+    crashed = asyncio.ensure_future(app.wait_until_stopped())
+    failed = starting.exception() if starting.done() else None
+    if starting.done() and failed is None:
+        await asyncio.wait({stopping, crashed}, return_when=asyncio.FIRST_COMPLETED)
+    crash = failed or app.crash_reason
+    stopping.cancel()
+    await role.close()
+    leaving = asyncio.ensure_future(app.stop())
+    # Not wait_for: it waits for what it cancels, and Faust may be waiting for a thread.
+    await asyncio.wait({leaving}, timeout=_STOP_S)
+    if leaving.done():
+        if crash is None:
+            leaving.result()
+    else:
+        log.warning("app_left_running", app=app.conf.id)
+        leaving.cancel()
+    crashed.cancel()
+    starting.cancel()
+    if crash is not None:
+        raise RoleCrashed("the Faust app did not start" if failed else "the Faust app crashed", crash) from crash

@@ -1,0 +1,285 @@
+"""The ledger's state in its changelog: how it is written, and read back to its end.
+
+Keys are `position`, `w` + first offset, `i` and `u` + hour + first offset (big-endian, 8 bytes each), `j` + identity;
+values MessagePack, identities packed with their tags (streams/core/metering/known_identities.py). A record without a value deletes its key.
+Releases before version 3 wrote whole identities under `s` + hour + first offset.
+"""
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.decoding import DAMAGE, decoder
+from schemas.errors import LedgerBroken
+from schemas.ledger import (
+    JOB_PREFIX,
+    LEDGER_VERSION,
+    POSITION_KEY,
+    SEEN_PREFIX,
+    SETTLED_PREFIX,
+    UNTOLD_PREFIX,
+    WINDOW_PREFIX,
+    Job,
+    Position,
+    Window,
+    version_of,
+)
+from streams.core.metering.identity import IDENTITY_BYTES
+from streams.core.metering.known_identities import untold
+from streams.core.metering.ledger_state import Books
+from streams.core.metering.step_changes import Changes
+from streams.runtime.unreadable import note
+from streams.state.overflow_windows import OlderWindows
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_position = decoder(Position, packed=True)
+_decode_window = decoder(Window, packed=True)
+_decode_job = decoder(Job, packed=True)
+#: Why a ledger is not opened whose position no release wrote.
+UNREADABLE_LEDGER = "unreadable_ledger"
+_FETCH_BYTES = 8 << 20
+#: How a consumer fetches that reads a changelog: much at once, and without a pause at its end.
+FETCHING: dict[str, Any] = {
+    "auto_offset_reset": "earliest",
+    "max_partition_fetch_bytes": _FETCH_BYTES,
+    "fetch_max_bytes": 4 * _FETCH_BYTES,
+    "fetch_max_wait_ms": 50,
+    "retry_backoff_ms": 10,  # of the first question about a topic, which the client does not know yet
+}
+#: Held windows beyond the bound that go to disk together, and windows restored without a pause.
+_ASIDE = 1_000
+#: Windows of a changelog that are in memory while it is read, undecoded: 0.5 kB each.
+READ_IN_MEMORY = 20_000
+_WINDOW, _JOB = WINDOW_PREFIX[0], JOB_PREFIX[0]
+_IDENTITIES = frozenset((UNTOLD_PREFIX[0], SEEN_PREFIX[0], SETTLED_PREFIX[0]))
+
+
+@dataclass(slots=True)
+class Image:
+    """What was read: latest value of each key, undecoded; `next_offset` is where the tail begins.
+
+    Fields:
+        windows, older: by first offset; `older` has those that are too many, unless `windows` has them.
+        seen: chunks of identities by prefix, hour and first offset.
+        complete: nothing was read before: there is nothing that what is gone has to be taken out of.
+    """
+
+    next_offset: int
+    position: bytes | None = None
+    windows: dict[int, bytes | None] = field(default_factory=dict)
+    seen: dict[tuple[bytes, int, int], bytes | None] = field(default_factory=dict)
+    jobs: dict[bytes, bytes | None] = field(default_factory=dict)
+    older: OlderWindows | None = None
+    complete: bool = False
+
+    def take(self, latest: Mapping[bytes, bytes | None]) -> None:
+        """What the last value of each key says, of records that come after those taken before."""
+        self.position = latest.get(POSITION_KEY, self.position)
+        for key, value in latest.items():
+            if not _is_ours(key):
+                continue
+            kind = key[0]
+            if kind == _WINDOW:
+                self.windows[int.from_bytes(key[1:9], "big")] = value
+            elif kind in _IDENTITIES:
+                hour, first = struct.unpack(">qq", key[1:17])
+                self.seen[key[:1], hour, first] = value
+            elif kind == _JOB:
+                self.jobs[key[1:]] = value
+
+    def relieve(self, most: int) -> int:
+        """Where more than `most` windows are in memory, put them to disk; how many may be there before the next time."""
+        if len(self.windows) > most:
+            if self.complete and self.older is None:
+                self.windows = {first: value for first, value in self.windows.items() if value is not None}
+                if len(self.windows) <= most // 2:
+                    return most
+            self.older = self.older or OlderWindows(complete=self.complete)
+            if not self.older.put(self.windows):
+                return 2 * most
+            self.windows = {}
+        return most
+
+    def all_windows(self) -> Iterator[tuple[int, bytes | None]]:
+        """Each window's first offset and value."""
+        for first, value in () if self.older is None else self.older.items():
+            if first not in self.windows:
+                yield first, value
+        yield from self.windows.items()
+
+
+def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
+    """The changelog records of a step; the position is the last, its version what the windows ask for."""
+    for first, window in changes.windows.items():
+        if window is not None:
+            changes.position.v = max(changes.position.v, version_of(window))
+        yield WINDOW_PREFIX + struct.pack(">q", first), None if window is None else _encode(window)
+    if changes.seen or changes.settled or changes.jobs:
+        changes.position.v = LEDGER_VERSION  # an older release would not know them again
+    chunk = struct.pack(">qq", changes.seen_hour, changes.seen_first)
+    if changes.seen:
+        yield SEEN_PREFIX + chunk, changes.seen
+    if changes.settled:
+        yield SETTLED_PREFIX + chunk, changes.settled
+    for identity, job in changes.jobs.items():
+        yield JOB_PREFIX + identity, None if job is None else _encode(job)
+    for hour, first, prefixes in changes.dropped:
+        for prefix in prefixes:
+            yield bytes((prefix,)) + struct.pack(">qq", hour, first), None
+    yield POSITION_KEY, _encode(changes.position)
+
+
+async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offset: int = 0) -> Image:
+    """Read the changelog partition from `from_offset` to its end, committed records only.
+
+    To be called after the previous owner is fenced: only then is the end final.
+
+    Args:
+        consumer: without an assignment, made with `FETCHING`.
+    """
+    tp = TopicPartition(topic, partition)
+    ends, begins = await asyncio.gather(consumer.end_offsets([tp]), consumer.beginning_offsets([tp]))
+    end, start = ends[tp], max(from_offset, begins[tp])
+    image, at, most = Image(start, complete=from_offset == 0), start, READ_IN_MEMORY
+    if start < end:
+        consumer.assign([tp])
+        consumer.seek(tp, start)
+    while at < end:
+        for records in (await consumer.getmany(timeout_ms=200, max_records=20_000)).values():
+            image.take({record.key: record.value for record in records})
+            most = image.relieve(most)
+        at = await consumer.position(tp)
+    image.next_offset = at
+    return image
+
+
+def restore(books: Books, image: Image, now_us: int) -> None:
+    """Bring the books up to the image: all of it, or the tail that was read since. Raises: `restoring`."""
+    deque(restoring(books, image, now_us), 0)
+
+
+def restoring(books: Books, image: Image, now_us: int) -> Iterator[None]:
+    """`restore`, in steps: between two of them others may have their turn.
+
+    Raises:
+        LedgerBroken: `later_version`: to read on would drop what this release does not know; `unreadable_ledger`: the
+            position is what no release wrote. A window that cannot be read is passed: where it was one of ours, the
+            books do not add up.
+    """
+    try:
+        yield from _restoring(books, image, now_us)
+    except DAMAGE as damage:
+        raise LedgerBroken(UNREADABLE_LEDGER, f"meter.changelog: {type(damage).__name__}") from None
+
+
+def windows_of(image: Image) -> Iterator[Window]:
+    """The windows that can be read, one after the other, without books to keep them in."""
+    for first, value in image.all_windows():
+        if value is not None and (window := _window(first, value)) is not None:
+            yield window
+
+
+def _restoring(books: Books, image: Image, now_us: int) -> Iterator[None]:
+    if image.position is not None:
+        before = books.position.dropped_hour
+        books.position = _decode_position(image.position)
+        if books.position.v > LEDGER_VERSION:
+            raise LedgerBroken("later_version", f"{books.position.v}, this worker reads up to {LEDGER_VERSION}")
+        if books.position.dropped_hour > before:
+            books.seen.drop_before(books.position.dropped_hour, before)
+    aside: list[Window] = []
+    for number, (first, value) in enumerate(image.all_windows()):
+        if number % _ASIDE == 0:
+            books.store(aside, now_us)
+            aside = []
+            yield
+        if not image.complete and books.warm_part(first):
+            books.remove(first)
+        window = None if value is None else _window(first, value)
+        if window is None:
+            continue
+        if window.held and window.metered is None and books.full():
+            aside.append(window)
+        else:
+            books.put(window, now_us)
+    books.store(aside, now_us)
+    _restore_seen(books, image)
+    for identity, value in image.jobs.items():
+        books.put_job(identity, None if value is None else _job(value))
+    if image.jobs:
+        books.jobs = dict(sorted(books.jobs.items(), key=lambda one: one[1].hour))
+
+
+def _window(first: int, value: bytes) -> Window | None:
+    """None, and told, where it is none, or another's than its key says."""
+    try:
+        window = _decode_window(value)
+        if window.first == first:
+            return window
+    except msgspec.DecodeError:
+        pass
+    note("ledger", -1, first, "window")
+    return None
+
+
+def _job(value: bytes) -> Job | None:
+    try:
+        return _decode_job(value)
+    except msgspec.DecodeError:
+        note("ledger", -1, -1, "job")
+        return None
+
+
+def _restore_seen(books: Books, image: Image) -> None:
+    """Chunks in any order: what was settled later outweighs what was counted first, in its tag and in its hour."""
+    oldest = books.position.dropped_hour
+    new: dict[int, list[bytes]] = {}
+    settled: list[tuple[int, bytes]] = []
+    for (prefix, hour, first), packed in image.seen.items():
+        chunks = books.seen_chunks.setdefault(hour, {})
+        there = chunks.get(first, b"")
+        if packed is None:
+            chunks[first] = there.replace(prefix, b"")
+        elif len(packed) % IDENTITY_BYTES:
+            note("ledger", -1, first, "identities")
+        elif prefix not in there:
+            chunks[first] = there + prefix
+            if hour < oldest:
+                continue
+            if prefix == SETTLED_PREFIX:
+                settled.append((hour, packed))
+            else:
+                new.setdefault(hour, []).append(untold(packed) if prefix == UNTOLD_PREFIX else packed)
+    books.seen.expect(sum(len(packed) for chunks in new.values() for packed in chunks) // IDENTITY_BYTES)
+    for hour, packed_chunks in new.items():
+        books.seen.add(b"".join(packed_chunks), hour)
+    for hour, packed in sorted(settled):
+        books.seen.put(packed, hour)
+    for hour, chunks in list(books.seen_chunks.items()):
+        books.seen_chunks[hour] = {first: prefixes for first, prefixes in chunks.items() if prefixes}
+        if not books.seen_chunks[hour]:
+            del books.seen_chunks[hour]
+
+
+def _is_ours(key: bytes | None) -> bool:
+    """A key that this release could have written; others are passed, as the kinds of a later release are."""
+    if not key:
+        return False
+    if key[0] == _WINDOW:
+        return len(key) == 1 + 8
+    if key[0] == _JOB:
+        return len(key) == 1 + IDENTITY_BYTES
+    return key[0] not in _IDENTITIES or len(key) == 1 + 16
+
+
+def image_from(next_offset: int, latest: Mapping[bytes, bytes | None]) -> Image:
+    """What the latest value of each key of the changelog says; `next_offset` is where the tail begins."""
+    image = Image(next_offset)
+    image.take(latest)
+    return image

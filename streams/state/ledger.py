@@ -1,0 +1,205 @@
+"""The ledger: money state of one raw partition, changed only inside Kafka transactions.
+
+Opening it fences the previous owner, reads the state back, checks it against the topic it was built
+on and against itself. A transaction that fails leaves the books as they were; the ledger is then
+opened anew.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.errors import LedgerBroken, TopicProblem
+from schemas.ledger import Position
+from schemas.topics import TopicNames
+from streams.core.metering.ledger_state import Books, Cold, verify
+from streams.core.metering.step_changes import Changes, apply, held_after
+from streams.runtime.offsets import Standing, asking, standing_by
+from streams.runtime.transactions import Run, TransactionalWriter, Write
+from streams.state.changelog import FETCHING, Image, read, records_of, restoring
+from streams.state.step_writes import runs_of, writes_of
+
+log = structlog.get_logger(__name__)
+
+#: A ledger closed less than this ago is kept, so that a rebalance need not read a day of identities.
+KEEP_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPlace:
+    """Where a ledger lives: what of Kafka it is built on.
+
+    Fields:
+        kafka: connection options for aiokafka.
+        topics: the catalogue's names with their prefix.
+        topic_id: Kafka's id of the raw topic.
+        partitions: number of partitions of the raw topic.
+        group: the consumer group whose offsets move with the state.
+        deployment: whose ledger it is.
+    """
+
+    kafka: Mapping[str, Any]
+    topics: TopicNames
+    topic_id: str
+    partitions: int
+    group: str
+    deployment: str
+
+
+@dataclass(slots=True)
+class _Kept:
+    books: Books
+    changelog_next: int
+    closed_at: float
+
+
+class LedgerShelf:
+    """Ledgers closed here lately: reopening one reads only the tail of its changelog."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._kept: dict[int, _Kept] = {}
+
+    def put(self, partition: int, books: Books, changelog_next: int) -> None:
+        """Keep the books as of `changelog_next`."""
+        self._kept[partition] = _Kept(books, changelog_next, self._monotonic())
+
+    def take(self, partition: int) -> tuple[Books, int] | None:
+        """The kept books and where the tail begins, if they are not too old."""
+        now = self._monotonic()
+        for old in [number for number, kept in self._kept.items() if now - kept.closed_at > KEEP_S]:
+            del self._kept[old]
+        kept = self._kept.pop(partition, None)
+        return None if kept is None else (kept.books, kept.changelog_next)
+
+
+class Ledger:
+    """The state of one raw partition and the only way to change it.
+
+    `cold()` makes an empty place on disk for held windows beyond its bound; without it all are in memory.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        place: LedgerPlace,
+        shelf: LedgerShelf,
+        now_us: Callable[[], int],
+        cold: Callable[[], Cold | None] = lambda: None,
+    ) -> None:
+        self.partition = partition
+        self._place = place
+        self._shelf = shelf
+        self._now_us = now_us
+        self._cold = cold
+        self._writer: TransactionalWriter | None = None
+        self._changelog_next = 0
+        self._input = TopicPartition(place.topics.raw, partition)
+        self.books: Books | None = None
+
+    async def open(self) -> Books:
+        """Fence, read back, check; the books of the partition.
+
+        Raises:
+            TopicProblem: the raw topic is not the one the state was built on.
+            LedgerBroken: the books do not add up.
+        """
+        place = self._place
+        writer = TransactionalWriter(place.kafka, f"{place.group}-{place.topics.raw}-{self.partition}")
+        self._writer = writer
+        fencing = asyncio.ensure_future(writer.start())
+        try:
+            async with asking(place.kafka, place.group, **FETCHING) as consumer:
+                await fencing  # nothing is asked before: only then is every answer final
+                kept = self._shelf.take(self.partition)
+                books, start = kept if kept is not None else (Books(Position(), self._cold()), 0)
+                raw = await standing_by(consumer, self._input)
+                self._check_count(raw)
+                image = await read(consumer, place.topics.changelog, self.partition, start)
+                if kept is None and image.position is None:
+                    image = await self._begin(consumer, raw)
+        finally:
+            fencing.cancel()
+        for _ in restoring(books, image, self._now_us()):
+            await asyncio.sleep(0)
+        self._changelog_next = image.next_offset
+        self._check_topic(books, raw)
+        verify(books)
+        self.books = books
+        return books
+
+    async def commit(self, changes: Changes) -> None:
+        """Publish the changes and their offset in one transaction, then apply them."""
+        if self.books is None or self._writer is None:
+            raise LedgerBroken("not_open", "a closed ledger was written to")
+        place, books = self._place, self.books
+        changes.position.held = held_after(books, changes)
+        changelog = Run(place.topics.changelog, self.partition, records_of(changes))
+        moved = changes.position.next if changes.position.next > books.position.next else None
+        ends = await self._writer.commit(
+            writes_of(changes, place.topics, self.partition),
+            self._input,
+            moved,
+            place.group,
+            [changelog, *runs_of(changes, place.topics, self.partition)],
+        )
+        apply(books, changes, self._now_us())
+        self._changelog_next = ends[place.topics.changelog, self.partition]
+
+    async def close(self) -> None:
+        """Let the partition go. The books are kept: they are a true image as of the last commit
+        known, and what a commit with unknown outcome wrote is in the tail that is read on reopening."""
+        writer, books = self._writer, self.books
+        self._writer, self.books = None, None
+        if writer is not None:
+            await writer.stop()
+        if books is not None:
+            self._shelf.put(self.partition, books, self._changelog_next)
+
+    def in_transaction(self) -> bool:
+        """Whether a transaction is on its way."""
+        return self._writer is not None and self._writer.busy
+
+    async def _begin(self, consumer: AIOKafkaConsumer, raw: Standing) -> Image:
+        """Write the first position; what the changelog holds then, somebody else's position if they were first.
+
+        Two deployments have producers that do not fence each other, but for this one: else both would begin here.
+        """
+        place = self._place
+        if raw.begin > 0 or raw.committed is not None:
+            raise TopicProblem("no_ledger", f"{self._input.topic}-{self.partition} was read before, its ledger is gone")
+        changelog = place.topics.changelog
+        writer = TransactionalWriter(place.kafka, f"{changelog}-begin-{self.partition}")
+        try:
+            await writer.start()
+            image = await read(consumer, changelog, self.partition)
+            if image.position is None:
+                own = Position(topic_id=place.topic_id, partitions=place.partitions, deployment=place.deployment)
+                ((key, value),) = records_of(Changes(own))
+                write = Write(changelog, self.partition, key, value)
+                ends = await writer.commit([write], self._input, None, place.group)
+                image = Image(ends[changelog, self.partition], value)
+            return image
+        finally:
+            await writer.stop()
+
+    def _check_count(self, raw: Standing) -> None:
+        tp, count = self._input, self._place.partitions
+        if raw.partitions != count:
+            raise TopicProblem("regrown", f"{tp.topic} has {raw.partitions} partitions, {count} are configured")
+
+    def _check_topic(self, books: Books, raw: Standing) -> None:
+        place, position, tp = self._place, books.position, self._input
+        begin, end, _, count = raw
+        if position.topic_id != place.topic_id:
+            raise TopicProblem("recreated", f"{tp.topic} has another id than the ledger's")
+        if position.partitions != count:
+            raise TopicProblem("regrown", f"{tp.topic} had {position.partitions} partitions, now {count}")
+        if position.deployment != place.deployment:
+            raise TopicProblem("other_deployment", f"the ledger belongs to {position.deployment}")
+        if position.next > end or position.next < begin:
+            raise TopicProblem("truncated", f"{tp.topic}-{self.partition}: {position.next} is not in [{begin}, {end}]")

@@ -1,0 +1,237 @@
+"""Where a ledger that cannot go on is to begin anew: what is wrong with it, and a position that counts no call twice.
+
+The position is written by a producer of the meter's own transactional id, after it has fenced whoever had the partition,
+and of what was read after that: a worker that is alive ends, opens the ledger anew and finds it (docs/adr/0004).
+"""
+
+import time
+from dataclasses import dataclass, field, replace
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.errors import LedgerBroken, Rejected, TopicProblem
+from schemas.ledger import LEDGER_VERSION, Counters, Position, Sum
+from schemas.moments import SECOND_US
+from schemas.money import add
+from streams.core.metering.ledger_state import Books, total, verify
+from streams.core.metering.step_changes import Changes
+from streams.runtime.offsets import Standing, asking, standing_by
+from streams.runtime.transactions import TransactionalWriter, Write
+from streams.state.changelog import FETCHING, UNREADABLE_LEDGER, read, records_of, restore
+from streams.state.ledger import LedgerPlace
+
+TRUNCATED, HOLE, NO_LEDGER = "truncated", "hole", "no_ledger"
+EARLIEST, LATEST = "earliest", "latest"
+#: A call may have ended so much later than it was received (streams/core/metering/normalise.py).
+_CLOCKS_US = 600 * SECOND_US
+#: Offsets beyond the log's end that are filled up; more is no accident of one broker.
+MOST_FILLED = 1_000_000
+_SEARCH_MS = 20.0
+_LOOK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class From:
+    """Where the operator wants to begin: `earliest`, `latest`, an offset, or a record time in milliseconds."""
+
+    word: str = ""
+    offset: int | None = None
+    at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What `billing.lago.events` holds of a partition whose ledger is gone: the highest number, and all parts' sums."""
+
+    seal_seq: int = 0
+    sums: Sum = field(default_factory=Sum)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """A plan.
+
+    Fields:
+        reason: why the ledger cannot go on; `""`: it can.
+        stood: its position; of one that is gone the group's offset, the log's begin where there is none.
+        next: the position it gets.
+        skipped: offsets from `stood` on that are never counted: gone, or passed over.
+        fill: records to write first, so that no offset is given out twice.
+        forgot_us: calls that ended before wait for a check, `beyond_horizon`; 0 = identities are all there.
+    """
+
+    partition: int
+    reason: str
+    stood: int
+    next: int
+    skipped: int = 0
+    fill: int = 0
+    forgot_us: int = 0
+
+
+async def plan(place: LedgerPlace, partition: int, wanted: From) -> Beginning:
+    """What would be done. Fences nobody, changes nothing.
+
+    Raises:
+        TopicProblem, LedgerBroken: as `Ledger.open`, where no beginning can help.
+        Rejected: `begins_below`: calls below were counted; `begins_beyond`: there is no such offset yet;
+            `offsets_would_repeat`: the log ends before the ledger's position, so only `latest` will do;
+            `too_much_to_fill`, above `MOST_FILLED`.
+    """
+    async with asking(place.kafka, place.group, **FETCHING) as consumer:
+        return (await _planned(consumer, place, partition, wanted))[0]
+
+
+async def begin(place: LedgerPlace, partition: int, wanted: From, planned: Beginning, sealed: Sealed) -> None:
+    """Carry the plan out.
+
+    Raises:
+        Rejected: `ledger_moved`: it is another plan by now. Whatever `plan` raises.
+    """
+    writer = TransactionalWriter(place.kafka, f"{place.group}-{place.topics.raw}-{partition}")
+    try:
+        await writer.start()
+        async with asking(place.kafka, place.group, **FETCHING) as consumer:
+            now, books = await _planned(consumer, place, partition, wanted)
+        if (now.reason, now.stood, now.next, now.fill) != (planned.reason, planned.stood, planned.next, planned.fill):
+            raise Rejected("ledger_moved", "the ledger or its topic is another by now: look again")
+        position = _position(place, books, now, sealed)
+        writes = [Write(place.topics.changelog, partition, *record) for record in records_of(Changes(position))]
+        await writer.commit(writes, TopicPartition(place.topics.raw, partition), position.next, place.group)
+    finally:
+        await writer.stop()
+
+
+def _position(place: LedgerPlace, books: Books, planned: Beginning, sealed: Sealed) -> Position:
+    """The position that says it; the books add up with it."""
+    position = books.position
+    position.next = planned.next
+    position.skipped += planned.skipped
+    if planned.reason != NO_LEDGER:
+        return position
+    left = total(books.windows.values())
+    folded = Sum(sealed.sums.calls + left.calls, add(sealed.sums.cost, left.cost))
+    counters = Counters(received=folded, folded=folded, sealed=sealed.sums)
+    return Position(
+        next=planned.next,
+        topic_id=place.topic_id,
+        partitions=place.partitions,
+        deployment=place.deployment,
+        seal_seq=sealed.seal_seq,
+        counters=counters,
+        v=LEDGER_VERSION,
+        forgot_us=planned.forgot_us,
+        skipped=planned.skipped,
+    )
+
+
+async def _planned(
+    consumer: AIOKafkaConsumer, place: LedgerPlace, partition: int, wanted: From
+) -> tuple[Beginning, Books]:
+    tp = TopicPartition(place.topics.raw, partition)
+    raw = await standing_by(consumer, tp)
+    if raw.partitions != place.partitions:
+        raise TopicProblem("regrown", f"{tp.topic} has {raw.partitions} partitions, {place.partitions} are configured")
+    image = await read(consumer, place.topics.changelog, partition)
+    books = Books(Position())
+    try:
+        restore(books, image, 0)
+    except LedgerBroken as broken:
+        if broken.reason != UNREADABLE_LEDGER:
+            raise
+        books, image.position = Books(Position()), None  # as good as none; what can be read beside it is kept
+        restore(books, image, 0)
+    if image.position is None:
+        return await _without_ledger(consumer, tp, raw, wanted), books
+    position = books.position
+    if position.topic_id != place.topic_id:
+        raise TopicProblem("recreated", f"{tp.topic} has another id than the ledger's")
+    if position.deployment != place.deployment:
+        raise TopicProblem("other_deployment", f"the ledger belongs to {position.deployment}")
+    verify(books)
+    return await _with_ledger(consumer, tp, raw, wanted, position.next), books
+
+
+async def _with_ledger(
+    consumer: AIOKafkaConsumer, tp: TopicPartition, raw: Standing, wanted: From, stood: int
+) -> Beginning:
+    if stood > raw.end:
+        return _beyond_the_end(tp, raw, wanted, stood)
+    there = await _first_record(consumer, tp, max(stood, raw.begin), raw.end)
+    if stood >= raw.begin and there in (None, stood):
+        return Beginning(tp.partition, "", stood, stood)
+    first = raw.end if there is None else there
+    begins = await _chosen(consumer, tp, raw, wanted, first)
+    return Beginning(tp.partition, TRUNCATED if stood < raw.begin else HOLE, stood, begins, begins - stood)
+
+
+def _beyond_the_end(tp: TopicPartition, raw: Standing, wanted: From, stood: int) -> Beginning:
+    """Records that were counted are gone from the log's end, and their offsets would be given to others: parts are named
+    by offsets, so they are filled up first."""
+    if wanted.word != LATEST and wanted.offset != stood:
+        raise Rejected("offsets_would_repeat", f"the log ends at {raw.end}, before {stood}: begin from latest")
+    if stood - raw.end > MOST_FILLED:
+        raise Rejected("too_much_to_fill", f"the log ends {stood - raw.end} offsets before the ledger's position")
+    return Beginning(tp.partition, TRUNCATED, stood, stood, 0, stood - raw.end)
+
+
+async def _without_ledger(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: Standing, wanted: From) -> Beginning:
+    """Its identities are gone with it: whatever ended before its last call was received may be a repeat."""
+    if raw.begin == 0 and raw.committed is None:
+        return Beginning(tp.partition, "", 0, 0)
+    stood = raw.begin if raw.committed is None else raw.committed
+    if stood > raw.end:
+        beyond = _beyond_the_end(tp, raw, wanted, stood)
+        return replace(beyond, reason=NO_LEDGER, forgot_us=time.time_ns() // 1000 + _CLOCKS_US)
+    begins = await _chosen(consumer, tp, raw, wanted, raw.begin)
+    forgot_us = await _received_before(consumer, tp, raw, max(stood, begins)) * 1000 + _CLOCKS_US
+    return Beginning(tp.partition, NO_LEDGER, stood, begins, max(0, begins - stood), forgot_us=forgot_us)
+
+
+async def _chosen(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: Standing, wanted: From, lowest: int) -> int:
+    """The offset that is meant, `[lowest, end]`."""
+    if wanted.word == LATEST:
+        return raw.end
+    if wanted.at_ms is not None:
+        return max(lowest, await _at(consumer, tp, wanted.at_ms) or raw.end)
+    if wanted.offset is None:
+        return lowest
+    if wanted.offset < lowest:
+        raise Rejected(
+            "begins_below", f"{tp.topic}-{tp.partition} can begin from {lowest} on: what lies below was counted"
+        )
+    if wanted.offset > raw.end:
+        raise Rejected("begins_beyond", f"{tp.topic}-{tp.partition} ends at {raw.end}")
+    return wanted.offset
+
+
+async def _first_record(consumer: AIOKafkaConsumer, tp: TopicPartition, at: int, end: int) -> int | None:
+    """Offset of the first record that is there from `at` on; None where there is none before `end`."""
+    if at >= end:
+        return None
+    consumer.assign([tp])
+    consumer.seek(tp, at)
+    until = time.monotonic() + _LOOK_S
+    while await consumer.position(tp) < end and time.monotonic() < until:
+        for records in (await consumer.getmany(timeout_ms=200, max_records=1)).values():
+            return int(records[0].offset)
+    return None
+
+
+async def _received_before(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: Standing, offset: int) -> int:
+    """A moment, milliseconds since 1970, after which no record below `offset` was received; now where none is left."""
+    now_ms = time.time_ns() // 1_000_000
+    if offset <= raw.begin:
+        return now_ms if offset else 0
+    low, high = 0, now_ms + 86_400_000
+    while high - low > _SEARCH_MS:
+        middle = (low + high) // 2
+        first = await _at(consumer, tp, middle)
+        low, high = (low, middle) if first is None or first >= offset else (middle, high)
+    return high
+
+
+async def _at(consumer: AIOKafkaConsumer, tp: TopicPartition, at_ms: int) -> int | None:
+    """Offset of the first record of that time or later; None where there is none."""
+    found = (await consumer.offsets_for_times({tp: at_ms}))[tp]
+    return None if found is None else int(found.offset)

@@ -1,0 +1,62 @@
+"""What a ledger's step writes besides its changelog: enriched calls, rejections, events, receipts."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from schemas.decoding import decoder
+from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
+from schemas.topics import TopicNames
+from streams.core.metering.step_changes import Changes
+from streams.runtime.transactions import Run, Write
+
+_encode = msgspec.json.Encoder().encode
+_decode_event = decoder(LagoEvent)
+_decode_manifest = decoder(Manifest)
+
+#: Headers of an event's record.
+MANIFEST, SEAL_SEQ, RAW_PARTITION = "manifest", "seal_seq", "raw_partition"
+
+#: Header of a record in the raw topic that is an operator's order and no call, and its values.
+CONTROL, WRITE_OFF = "control", b"write_off"
+
+
+def runs_of(changes: Changes, topics: TopicNames, partition: int) -> tuple[Run, Run]:
+    """A step's enriched calls and rejections; they go where the calls came from."""
+    return Run(topics.enriched, partition, changes.enriched), Run(topics.rejected, partition, changes.rejected)
+
+
+def writes_of(changes: Changes, topics: TopicNames, partition: int) -> Iterator[Write]:
+    """A step's events and receipts; where they go is by their keys."""
+    for sealed in changes.sealed:
+        event = sealed.event
+        headers = [
+            (MANIFEST, _encode(sealed.manifest)),
+            (SEAL_SEQ, b"%d" % sealed.seal_seq),
+            (RAW_PARTITION, b"%d" % partition),
+        ]
+        yield Write(topics.events, -1, event.external_subscription_id.encode(), _encode(event), headers)
+        yield receipt_write(topics, sealed.receipt)
+    for receipt in changes.receipts:
+        yield receipt_write(topics, receipt)
+
+
+def receipt_write(topics: TopicNames, receipt: Receipt) -> Write:
+    """A receipt, keyed by its transaction id."""
+    return Write(topics.receipts, -1, receipt.transaction_id.encode(), _encode(receipt))
+
+
+def attempt_write(topics: TopicNames, attempt: DeliveryAttempt) -> Write:
+    """An attempt to deliver, keyed by where its events lay."""
+    return Write(topics.deliveries, -1, attempt.source.encode(), _encode(attempt))
+
+
+def read_event(value: bytes) -> LagoEvent:
+    """The event in a record of the events, retry or dead-letter topic."""
+    return _decode_event(value)
+
+
+def read_manifest(headers: dict[str, bytes]) -> Manifest | None:
+    """Which calls an event bills, from its record's headers."""
+    found = headers.get(MANIFEST)
+    return None if found is None else _decode_manifest(found)

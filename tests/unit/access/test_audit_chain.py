@@ -1,0 +1,194 @@
+"""Laws of the audit log's chain: whatever is done to a line that another line tells of is found, and named."""
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.access.audit_chain import Line, Tip, line_of, sealed, tip_of
+from connectors.access.audit_verify import STALE_US, Verdict, verified
+from schemas.records import AuditRecord
+
+SECOND = 1_000_000
+
+
+def record(number: int, actor: str = "ada") -> AuditRecord:
+    return AuditRecord(f"id{number}", number * SECOND, actor, "DELETE /things", {"thing": str(number)})
+
+
+def lines_of(values: Sequence[bytes], first_offset: int = 0) -> list[Line]:
+    return [line_of(first_offset + number, value) for number, value in enumerate(values)]
+
+
+def tip(values: Sequence[bytes]) -> Tip:
+    found = tip_of(lines_of(values), from_the_beginning=True)
+    assert found is not None
+    return found
+
+
+def log(length: int, old: int = 0, lags: Sequence[int] = ()) -> list[bytes]:
+    """A topic; `lags`: how many of the newest lines the writer of each line had not read yet, 0 after the last."""
+    values = [msgspec.json.encode(record(number)) for number in range(old)]
+    for number in range(old, old + length):
+        lag = lags[number - old] if number - old < len(lags) else 0
+        values.append(sealed(record(number), tip(values[: max(old, len(values) - lag)])))
+    return values
+
+
+def checked(values: Sequence[bytes], noted: Tip | None = None) -> Verdict:
+    return verified(lines_of(values), noted, from_the_beginning=True)
+
+
+def found(values: Sequence[bytes]) -> tuple[str, str]:
+    broken = checked(values).broken
+    assert broken is not None
+    return broken.kind, broken.audit_id
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.integers(0, 3))
+def test_what_was_written_is_in_order_whoever_wrote_at_the_same_time(lags: list[int], old: int) -> None:
+    verdict = checked(log(len(lags), old, lags))
+    assert (verdict.broken, verdict.old, verdict.unchecked) == (None, old, 0)
+    assert verdict.head.covered == len(lags)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(0, 14), st.data())
+def test_a_writer_that_reads_the_end_alone_knows_what_one_knows_that_reads_all(
+    lags: list[int], start: int, data: st.DataObject
+) -> None:
+    values = log(len(lags), data.draw(st.integers(0, 2)), lags)
+    part = tip_of(lines_of(values)[min(start, len(values)) :], from_the_beginning=start == 0)
+    assert part in (None, tip(values))
+
+
+@given(st.lists(st.integers(0, 2), min_size=5, max_size=10), st.data())
+def test_whatever_is_done_to_a_line_that_is_told_of_is_found(lags: list[int], data: st.DataObject) -> None:
+    values = log(len(lags), 0, [*lags, 0, 0, 0])
+    values += [sealed(record(90), tip(values))]
+    at = data.draw(st.integers(0, len(values) - 2))
+    what = data.draw(st.sampled_from(["changed", "deleted", "inserted", "swapped"]))
+    broken = list(values)
+    if what == "changed":
+        told = msgspec.json.decode(values[at], type=AuditRecord)
+        broken[at] = sealed(msgspec.structs.replace(told, actor="eve"), Tip(told.prev, told.covered, told.chain))
+    elif what == "deleted":
+        del broken[at]
+    elif what == "inserted":
+        broken.insert(at, sealed(record(99), tip(values[:at])))
+    else:
+        broken[at], broken[at + 1] = broken[at + 1], broken[at]
+    if what != "swapped" or b'"id90"' in values[at + 1] or at + 1 < len(values) - 1:
+        assert checked(broken).broken is not None, what
+
+
+def test_a_changed_line_is_named() -> None:
+    values = log(6)
+    values[2] = values[2].replace(b'"ada"', b'"eve"')
+    assert found(values) == ("changed", "id2")
+
+
+def test_a_line_that_was_changed_with_its_own_hash_is_named() -> None:
+    values = log(6)
+    told = msgspec.json.decode(values[2], type=AuditRecord)
+    values[2] = sealed(record(2, "eve"), Tip(told.prev, told.covered, told.chain))
+    assert found(values) == ("changed", "id2")
+
+
+def test_a_deleted_line_is_named() -> None:
+    values = log(6)
+    del values[2]
+    assert found(values) == ("missing", "id2")
+
+
+def test_the_first_line_that_is_deleted_is_named() -> None:
+    assert found(log(6)[1:]) == ("missing", "id0")
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_deleted_neighbours_are_missed(length: int) -> None:
+    values = log(8)
+    del values[2 : 2 + length]
+    assert found(values)[0] == "missing"
+
+
+def test_an_inserted_line_is_named_however_well_it_is_made() -> None:
+    values = log(6)
+    values.insert(3, sealed(record(99), tip(values[:3])))
+    assert found(values) == ("inserted", "id99")
+
+
+def test_a_line_without_a_hash_is_forged_behind_lines_that_have_one() -> None:
+    values = log(4, old=2)
+    assert checked(values).broken is None
+    values.insert(4, msgspec.json.encode(record(99)))
+    assert found(values) == ("forged", "id99")
+
+
+def test_what_is_no_line_is_forged() -> None:
+    values = log(4)
+    values.insert(2, b"{[")
+    broken = checked(values).broken
+    assert broken is not None
+    assert (broken.kind, broken.offset) == ("forged", 2)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_two_lines_that_changed_places_are_named(at: int) -> None:
+    values = log(6)
+    values[at], values[at + 1] = values[at + 1], values[at]
+    kind, named = found(values)
+    assert (kind, named) == ("reordered", f"id{at}") or (at == 0 and kind == "missing")
+
+
+def test_lines_written_at_once_that_changed_places_are_found() -> None:
+    values = log(6, 0, [0, 0, 1, 0, 0, 0])
+    values[1], values[2] = values[2], values[1]
+    assert found(values)[0] == "reordered"
+
+
+def test_a_line_whose_writer_has_not_read_for_an_hour_is_forged() -> None:
+    """Else a forger who once read the log could write into it for ever."""
+    values = log(4)
+    late = record(99)
+    late = msgspec.structs.replace(late, at=record(2).at + STALE_US + 1)
+    values.append(sealed(late, tip(values[:2])))
+    assert found(values) == ("forged", "id99")
+
+
+def test_lines_missing_at_the_end_are_found_by_a_head_that_was_kept() -> None:
+    values = log(6)
+    head = checked(values).head
+    assert checked(values[:-1]).broken is None, "a chain alone cannot tell how long it was"
+    broken = checked(values[:-2], head).broken
+    assert broken is not None
+    assert (broken.kind, broken.offset) == ("missing", -1)
+    assert checked([*values, sealed(record(9), tip(values))], head).broken is None
+
+
+def test_a_log_that_was_written_anew_is_found_by_a_head_that_was_kept() -> None:
+    head = checked(log(6)).head
+    anew: list[bytes] = []
+    for number in range(6):
+        anew.append(sealed(record(number, "eve"), tip(anew)))
+    assert checked(anew).broken is None
+    broken = checked(anew, head).broken
+    assert broken is not None
+    assert broken.kind == "forged"
+
+
+@given(st.lists(st.integers(0, 2), min_size=8, max_size=12), st.integers(1, 6))
+def test_lines_that_expired_are_no_fault_and_what_follows_is_checked(lags: list[int], gone: int) -> None:
+    values = log(len(lags), 0, lags)
+    left = lines_of(values)[gone:]
+    verdict = verified(left, from_the_beginning=False)
+    assert verdict.broken is None
+    damaged = [*left[:-2], line_of(left[-2].offset, left[-2].value.replace(b'"ada"', b'"eve"')), left[-1]]
+    assert verified(damaged, from_the_beginning=False).broken is not None
+
+
+def test_an_empty_log_and_one_of_old_lines_alone_are_in_order() -> None:
+    assert checked([]).broken is None
+    verdict = checked(log(0, old=3))
+    assert (verdict.broken, verdict.old, verdict.head) == (None, 3, Tip())

@@ -1,0 +1,248 @@
+"""Laws of API keys: what is kept cannot be used, nobody gives more than they hold, a revoked key is soon refused."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.access.key_cache import AGAIN_S, BELIEVED_S, FRESH_S, KeyRing
+from connectors.access.keys import ApiKey, expiring, is_within, key_id_of, mint, successor
+from connectors.http.endpoint import Who
+from schemas.errors import Unavailable
+from tests.support.entrance import ENDPOINTS, Clock
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+SCOPES = st.frozensets(st.sampled_from(["*", "a:read", "a:write", "b:read"]))
+ORGS = st.none() | st.frozensets(st.sampled_from(["org_1", "org_2", "org_3"]))
+
+
+def key(name: str = "a", orgs: list[str] | None = None, ends: datetime | None = None) -> tuple[ApiKey, str]:
+    return mint(name, ["orgs:read"], orgs, "test", NOW, ends)
+
+
+def test_a_token_is_long_never_the_same_and_not_in_what_is_kept() -> None:
+    made = [key() for _ in range(100)]
+    assert len({token for _, token in made}) == len({one.key_id for one, _ in made}) == 100
+    for one, token in made:
+        secret = token.removeprefix(f"{one.prefix}_")
+        assert len(secret) == 43 and secret not in repr(one)
+        assert key_id_of(token) == one.key_id
+        assert one.is_of(token)
+        assert not any(
+            one.is_of(wrong) for wrong in (token[:-1], token + "x", secret, one.prefix, "", made[0][0].prefix)
+        )
+
+
+@pytest.mark.parametrize("token", ["", "mb_", "mb_x", "mb_x_", "mb__secret", "sk-master", "mbx_1_2", "a.b.c"])
+def test_what_is_no_token_of_ours_has_no_id(token: str) -> None:
+    assert key_id_of(token) is None
+
+
+@given(SCOPES, ORGS, SCOPES, ORGS)
+def test_who_gives_within_what_they_hold_gives_nothing_more(
+    inner: frozenset[str], inner_orgs: frozenset[str] | None, scopes: frozenset[str], orgs: frozenset[str] | None
+) -> None:
+    """Whatever the new key may do, its maker may do too."""
+    if is_within(inner, inner_orgs, scopes, orgs):
+        made, maker = Who("made", inner, inner_orgs), Who("maker", scopes, orgs)
+        for scope in ("a:read", "a:write", "b:read", "never:heard"):
+            assert maker.may(scope) or not made.may(scope)
+        for org in ("org_1", "org_2", "org_3", "org_4"):
+            assert maker.may_see(org) or not made.may_see(org)
+
+
+def test_who_may_do_everything_may_give_everything() -> None:
+    assert is_within({"*"}, None, frozenset({"*"}), None)
+    assert is_within({"a:read"}, frozenset({"org_1"}), frozenset({"*"}), None)
+    assert not is_within({"*"}, None, frozenset({"a:read", "a:write", "b:read"}), None)
+
+
+def test_a_successor_may_do_the_same_and_the_old_key_lives_on_but_never_longer_than_it_would_have() -> None:
+    old, old_token = key(orgs=["org_1"], ends=NOW + 10 * HOUR)
+    new, token = successor(old, "rotator", NOW + HOUR)
+    assert (new.scopes, new.orgs, new.name, new.rotated_from) == (old.scopes, old.orgs, old.name, old.key_id)
+    assert new.expires_at == NOW + 11 * HOUR and token != old_token and not new.is_of(old_token)
+    assert expiring(old, NOW, 24 * HOUR).expires_at == NOW + 10 * HOUR
+    assert expiring(old, NOW, HOUR).expires_at == NOW + HOUR
+    assert expiring(key()[0], NOW, HOUR).expires_at == NOW + HOUR
+
+
+def test_a_successor_lives_no_longer_than_its_maker() -> None:
+    for ends in (None, NOW + 10 * HOUR):
+        assert successor(key(ends=ends)[0], "rotator", NOW, NOW + HOUR)[0].expires_at == NOW + HOUR
+    assert successor(key(ends=NOW + HOUR)[0], "rotator", NOW, NOW + 10 * HOUR)[0].expires_at == NOW + HOUR
+
+
+def test_a_key_ends_at_its_moment_and_a_revoked_one_is_revoked_for_good() -> None:
+    one, _ = key(ends=NOW + HOUR)
+    assert [one.state(NOW + after) for after in (HOUR - timedelta(microseconds=1), HOUR)] == ["live", "expired"]
+    assert replace(one, revoked_at=NOW).state(NOW + 2 * HOUR) == "revoked"
+
+
+@dataclass
+class Table:
+    """A table of keys in memory; `away` refuses, `slow` never answers."""
+
+    keys: list[ApiKey] = field(default_factory=list)
+    away: bool = False
+    slow: bool = False
+    reads: int = 0
+    use: dict[str, datetime] = field(default_factory=dict)
+
+    async def live(self, now: datetime) -> list[ApiKey]:
+        self.reads += 1
+        await asyncio.sleep(0)
+        if self.slow:
+            await asyncio.Event().wait()
+        if self.away:
+            raise Unavailable("postgres_away")
+        return [one for one in self.keys if one.state(now) == "live"]
+
+    async def used(self, last_used_at: Mapping[str, datetime]) -> None:
+        if self.away:
+            raise Unavailable("postgres_away")
+        self.use |= last_used_at
+
+
+class Ring:
+    """A key ring over a table, and its clock."""
+
+    def __init__(self) -> None:
+        self.table, self.clock = Table(), Clock()
+        self.ring = KeyRing(self.table, self.clock, lambda: NOW + timedelta(seconds=self.clock.now - 1_000_000))
+
+    def made(self, ends: datetime | None = None) -> str:
+        one, token = key(ends=ends)
+        self.table.keys.append(one)
+        return token
+
+    async def knows(self, token: str) -> bool:
+        return await self.ring.who(token, ENDPOINTS[0]) is not None
+
+    def pass_s(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+
+async def test_a_key_is_known_by_its_scopes_orgs_and_prefix() -> None:
+    ring = Ring()
+    one, token = key(orgs=["org_1"])
+    ring.table.keys.append(one)
+    assert await ring.ring.who(token, ENDPOINTS[0]) == Who(f"key {one.prefix}", one.scopes, one.orgs)
+    assert not await ring.knows(token[:-1] + ("a" if token[-1] != "a" else "b"))
+
+
+async def test_a_revoked_key_is_refused_within_two_seconds() -> None:
+    ring = Ring()
+    token = ring.made()
+    assert await ring.knows(token)
+    ring.table.keys.clear()
+    ring.pass_s(FRESH_S + 0.01)
+    assert not await ring.knows(token)
+
+
+async def test_a_key_that_ends_is_refused_from_that_moment_without_asking_anybody() -> None:
+    ring = Ring()
+    token = ring.made(ends=NOW + timedelta(seconds=1))
+    assert await ring.knows(token)
+    ring.table.away = True
+    ring.pass_s(1)
+    assert not await ring.knows(token)
+
+
+async def test_a_key_made_here_is_known_at_once_and_one_made_elsewhere_soon() -> None:
+    ring = Ring()
+    assert not await ring.knows("mb_nobody_x")
+    here = ring.made()
+    ring.ring.changed()
+    assert await ring.knows(here)
+    elsewhere = ring.made()
+    ring.pass_s(AGAIN_S + 0.01)
+    assert await ring.knows(elsewhere)
+
+
+async def test_wrong_keys_cost_no_query_each() -> None:
+    ring = Ring()
+    token = ring.made()
+    for number in range(1000):
+        assert not await ring.knows(f"mb_{number}_guess")
+        ring.pass_s(0.001)
+    assert ring.table.reads <= 3
+    assert await ring.knows(token)
+
+
+async def test_many_at_once_share_one_read() -> None:
+    ring = Ring()
+    token = ring.made()
+    assert all(await asyncio.gather(*(ring.knows(token) for _ in range(100))))
+    assert ring.table.reads == 1
+
+
+async def test_while_postgres_is_away_known_keys_go_on_for_a_while_and_unknown_ones_are_never_called_wrong() -> None:
+    ring = Ring()
+    known, unknown = ring.made(), key()[1]
+    assert await ring.knows(known)
+    ring.table.away = True
+    ring.pass_s(FRESH_S + 0.01)
+    assert await ring.knows(known)
+    with pytest.raises(Unavailable, match="keys_unknown"):
+        await ring.knows(unknown)
+    ring.pass_s(BELIEVED_S - FRESH_S - 0.02)
+    assert await ring.knows(known)
+    ring.pass_s(0.02)
+    with pytest.raises(Unavailable, match="keys_unknown"):
+        await ring.knows(known)
+    ring.table.away = False
+    ring.pass_s(AGAIN_S + 0.01)
+    assert await ring.knows(known) and not await ring.knows(unknown)
+
+
+async def test_without_postgres_from_the_start_no_key_is_known_and_none_is_wrong() -> None:
+    ring = Ring()
+    token = ring.made()
+    ring.table.away = True
+    with pytest.raises(Unavailable):
+        await ring.knows(token)
+    assert await ring.ring.who("sk-other", ENDPOINTS[0]) is None
+
+
+async def test_a_postgres_that_does_not_answer_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connectors.access.key_cache.READ_S", 0.05)
+    ring = Ring()
+    token = ring.made()
+    assert await ring.knows(token)
+    ring.table.slow = True
+    ring.pass_s(FRESH_S + 0.01)
+    async with asyncio.timeout(5):
+        assert await ring.knows(token)
+        assert await ring.knows(token)
+    assert ring.table.reads == 2, "what failed is not tried again at once"
+
+
+async def test_when_a_key_was_used_is_written_together() -> None:
+    ring = Ring()
+    tokens = [ring.made() for _ in range(3)]
+    for token in tokens * 5:
+        assert await ring.knows(token)
+    assert not await ring.knows("mb_1_guess")
+    await ring.ring.write_use()
+    assert ring.table.use == {one.key_id: NOW for one in ring.table.keys}
+    ring.table.away = True
+    await ring.knows(tokens[0])
+    await ring.ring.write_use()
+
+
+async def test_a_key_that_nobody_knows_keeps_nobody_waiting() -> None:
+    ring = Ring()
+    token = ring.made()
+    assert await ring.knows(token)
+    ring.pass_s(AGAIN_S + 0.01)
+    ring.table.slow = True
+    asking = asyncio.ensure_future(ring.knows("mb_0123456789ab_" + "x" * 43))
+    await asyncio.sleep(0.01)
+    assert await asyncio.wait_for(ring.knows(token), 0.1)
+    asking.cancel()

@@ -1,0 +1,310 @@
+"""Laws of the entrance: nobody unknown comes in, nobody sees another's org, and whoever tries leaves a line."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from connectors.api.authorizer import WRONG_PER_S, FixedKeys
+from connectors.api.change_log import MAX_VALUE, OF_ALL, OF_ONE, SOURCES, Attempt, Audit
+from connectors.http.endpoint import Endpoint, Who
+from connectors.http.problem import Problem
+from connectors.http.request_limits import MAX_BODY
+from tests.support.entrance import ENDPOINTS, Clock, House, Known, Topic, running_house
+
+ALL = {
+    "reader": Who("reader", frozenset({"things:read", "orgs:read"})),
+    "acme": Who("acme's", frozenset({"*"}), frozenset({"org_acme"})),
+    "nobody's": Who("nobody's", frozenset({"*"}), frozenset()),
+}
+WRONG = "mb_0123456789ab_wrong-secret-that-must-not-be-written"
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    async with running_house([FixedKeys("sk-master", "lago-key"), Known(ALL)]) as running:
+        yield running
+
+
+def refused(answer: httpx.Response, status: int) -> str:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    return str(answer.json()["reason"])
+
+
+async def raw(house: House, path: str, token: str = "reader") -> tuple[int, str]:
+    """The path byte by byte: a client would tidy it first."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode()
+    )
+    answer = await reader.read()
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), str(json.loads(body).get("reason")) if body.startswith(b"{") else ""
+
+
+async def test_the_master_key_may_do_everything(house: House) -> None:
+    for path in ("/things", "/orgs/org_x", "/texts/a", "/api/customers", "/api/customers/x"):
+        assert (await house.get(path, "sk-master")).json()["actor"] == "master key"
+    assert (await house.post("/things", "sk-master")).status_code == 200
+
+
+async def test_lagos_key_is_taken_where_it_is_documented_and_nowhere_else(house: House) -> None:
+    for path in ("/api/customers", "/api/customers/x"):
+        assert (await house.get(path, "lago-key")).json()["actor"] == "lago key"
+    assert (await house.post("/api/billing/plans", "lago-key")).status_code == 200
+    for path in ("/things", "/orgs/org_x", "/api/customersX"):
+        assert refused(await house.get(path, "lago-key"), 403) == "missing_scope"
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer None", "Basic sk-master", "sk-master", "Bearer sk-masterx", "Bearer \xff"],
+)
+async def test_whoever_names_no_known_credential_stays_outside(house: House, header: str) -> None:
+    headers = {"Authorization": header.encode("latin-1")} if header else {}
+    answer = await house.http.get("/things", headers=headers)
+    assert refused(answer, 401) == "unknown_token"
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("keys", [FixedKeys(None, None), FixedKeys("", ""), FixedKeys("sk-master", None)])
+async def test_what_is_not_configured_is_nobodys_key(keys: FixedKeys) -> None:
+    """An empty key must not be everybody's."""
+    for token in ("", "None", " ", "\0"):
+        for endpoint in ENDPOINTS:
+            assert await keys.who(token, endpoint) is None
+
+
+async def test_what_is_open_asks_nobody(house: House) -> None:
+    assert (await house.get("/open")).json()["actor"] == "anybody"
+
+
+async def test_a_missing_scope_is_named(house: House) -> None:
+    answer = await house.post("/things", "reader")
+    assert refused(answer, 403) == "missing_scope" and "things:write" in answer.json()["detail"]
+    assert house.topic.lines == []
+    assert [line.reason for line in await house.written()] == ["missing_scope"]
+
+
+async def test_a_credential_for_an_org_sees_that_org_and_no_other(house: House) -> None:
+    """The refusal is the same whether or not there is such an org."""
+    assert (await house.get("/orgs/org_acme", "acme")).status_code == 200
+    assert (await house.get("/own?org=org_acme", "acme")).status_code == 200
+    answers = [
+        await house.get(path, who)
+        for path in ("/orgs/org_other", "/orgs/ORG_ACME", "/orgs/org_acme%20", "/own?org=org_other", "/api/customers/x")
+        for who in ("acme", "nobody's")
+    ]
+    answers.append(await house.get("/orgs/org_acme", "nobody's"))
+    assert {refused(answer, 403) for answer in answers} == {"other_org"}
+    assert {answer.text for answer in answers} == {answers[0].text}
+
+
+async def test_what_is_about_all_orgs_is_closed_to_whoever_is_for_some(house: House) -> None:
+    """Closed by default: an endpoint has to say that it sees to it."""
+    assert refused(await house.get("/things", "acme"), 403) == "other_org"
+    assert refused(await house.post("/things", "acme"), 403) == "other_org"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/orgs/..%2f..%2fthings",
+        "/orgs/%2e%2e",
+        "/orgs/.",
+        "/orgs/..",
+        "/orgs/a%2fb",
+        "/orgs/a%5cb",
+        "/orgs/a%00",
+        "/orgs/a%0d%0aX",
+        "/orgs/" + "a" * 256,
+        "/orgs/../things",
+        "/things/../orgs/x",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/orgs%2fx",
+        "/things%00",
+        "/nowhere/a%2fb",
+    ],
+)
+async def test_tricks_in_a_path_are_400_and_have_a_line(house: House, path: str) -> None:
+    assert await raw(house, path) == (400, "bad_path")
+    [line] = await house.written()
+    assert (line.action, line.reason) == ("access.refused", "bad_path")
+
+
+async def test_a_path_that_only_leads_nowhere_is_no_trick(house: House) -> None:
+    assert (await raw(house, "/nowhere"))[0] == 404
+    assert (await raw(house, "/nowhere/v1.2/a..b?x=%2f"))[0] == 404
+    assert await house.written() == []
+
+
+async def test_a_customers_id_of_litellm_may_be_any_text(house: House) -> None:
+    for path, text in (("/texts/a%2f..%2fb", "a/../b"), ("/texts/" + "a" * 1000, "a" * 1000)):
+        assert (await house.get(path, "reader")).json()["parts"] == {"text": text}
+
+
+async def test_a_body_has_its_size_and_one_byte_more_is_413(house: House) -> None:
+    def body(size: int) -> bytes:
+        return b'{"name": "' + b"a" * (size - 12) + b'"}'
+
+    assert (await house.post("/things", "sk-master", json=None, content=body(MAX_BODY))).status_code == 200
+    too_large = await house.post("/things", "sk-master", json=None, content=body(MAX_BODY + 1))
+    assert refused(too_large, 413) == "body_too_large"
+    assert [line.reason for line in await house.written()] == ["", "body_too_large"]
+
+
+async def test_a_body_that_does_not_say_its_size_is_counted_and_a_packed_one_unpacked(house: House) -> None:
+    import gzip
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b" " * (MAX_BODY // 2)
+
+    assert refused(await house.post("/things", "sk-master", json=None, content=chunks()), 413) == "body_too_large"
+    headers = {"Authorization": "Bearer sk-master", "Content-Encoding": "gzip"}
+    bomb = gzip.compress(b" " * (MAX_BODY * 10))
+    assert len(bomb) < MAX_BODY
+    assert refused(await house.http.post("/things", content=bomb, headers=headers), 413) == "body_too_large"
+
+
+async def test_a_body_that_says_it_is_too_large_is_not_waited_for(house: House) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    head = (
+        f"POST /things HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-master\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n"
+    )
+    writer.write(head.encode())
+    async with asyncio.timeout(10):
+        assert b" 413 " in await reader.readline()
+    writer.close()
+
+
+async def test_nobody_unknown_has_a_body_read(house: House) -> None:
+    answer = await house.post("/things", "wrong", json=None, content=b"x" * (MAX_BODY + 1))
+    assert refused(answer, 401) == "unknown_token"
+
+
+async def test_a_change_has_its_line_before_it_is_answered_and_the_line_no_secret(house: House) -> None:
+    assert (await house.post("/things", "sk-master", json={"name": "new"})).status_code == 200
+    [line] = house.topic.lines
+    assert (line.actor, line.action, line.address) == ("master key", "POST /things", "127.0.0.1")
+    assert json.loads(line.before) == {"name": "before"}
+    assert json.loads(line.after)["name"] == "new" and "ssss" not in line.after
+    assert line.request_id
+
+
+async def test_what_cannot_be_recorded_is_not_done(house: House) -> None:
+    house.topic.away = True
+    answer = await house.post("/things", "sk-master")
+    assert refused(answer, 503) == "kafka_unavailable" and answer.headers["retry-after"]
+
+
+async def test_a_value_too_large_for_a_line_is_told_by_its_length() -> None:
+    topic = Topic()
+    audit = Audit(topic, "audit", Clock(), lambda: 0, topic.tip)
+    await audit.changing(Attempt("a", "b", {}, "", ""), None, {"text": "x" * MAX_VALUE})
+    assert topic.lines[0].before == ""
+    assert json.loads(topic.lines[0].after) == {"characters_left_out": MAX_VALUE + 11}
+
+
+async def test_a_refused_attempt_has_a_line_without_the_credential(house: House) -> None:
+    """Nor has it the path of somebody unknown: a key may stand there by mistake."""
+    await house.get(f"/orgs/{WRONG}", WRONG)
+    await house.get(f"/{WRONG}/../x", WRONG)
+    await house.get("/orgs/org_other", "acme")
+    lines = await house.written()
+    assert WRONG not in house.topic.text and "wrong-secret" not in house.topic.text
+    assert [(line.actor, line.reason) for line in lines] == [("", "unknown_token"), ("acme's", "other_org")]
+    assert lines[0].target == {"request": "GET /orgs/{org_id}"}
+    assert lines[1].target == {"request": "GET /orgs/{org_id}", "org_id": "org_other"}
+
+
+class Expired:
+    """A credential that was right once."""
+
+    async def who(self, token: str, endpoint: Endpoint) -> Who | None:
+        raise Problem(401, "token_expired")
+
+
+async def test_tokens_that_were_right_once_are_counted_with_the_wrong_ones() -> None:
+    async with running_house([Expired()]) as house:
+        answers = [(await house.get("/things", "old")).status_code for _ in range(int(WRONG_PER_S) + 5)]
+    assert answers == [401] * int(WRONG_PER_S) + [429] * 5
+
+
+async def test_a_flood_of_wrong_keys_is_a_few_lines_and_one_that_counts() -> None:
+    topic, clock = Topic(), Clock()
+    audit = Audit(topic, "audit", clock, lambda: 0, topic.tip)
+    for _ in range(5000):
+        audit.refused(Attempt("", "GET /x", {}, "192.0.2.1", ""), "unknown_token")
+    audit.refused(Attempt("", "GET /x", {}, "192.0.2.2", ""), "unknown_token")
+    await audit.write_waiting()
+    assert [line.address for line in topic.lines] == ["192.0.2.1"] * OF_ONE + ["192.0.2.2"]
+    clock.now += 60
+    await audit.write_waiting()
+    last = topic.lines[-1]
+    assert (last.reason, last.count, last.target) == ("left_out", 5000 - OF_ONE, {"192.0.2.1": str(5000 - OF_ONE)})
+    clock.now += 60
+    await audit.write_waiting()
+    assert topic.lines[-1] is last, "a quiet minute has no line"
+
+
+async def test_a_flood_from_everywhere_is_bounded_too() -> None:
+    topic, clock = Topic(), Clock()
+    audit = Audit(topic, "audit", clock, lambda: 0, topic.tip)
+    for number in range(20_000):
+        audit.refused(Attempt("", "GET /x", {}, f"2001:db8:{number:x}::/64", ""), "unknown_token")
+    await audit.write_waiting()
+    assert len(topic.lines) == OF_ALL
+    assert len(audit._minute.came) <= SOURCES + 1
+    clock.now += 60
+    await audit.write_waiting()
+    assert len(topic.lines) == OF_ALL + 1 and topic.lines[-1].count == 20_000 - OF_ALL
+
+
+async def test_while_kafka_is_away_refusals_wait_in_bounds_and_are_written_later() -> None:
+    topic, clock = Topic(away=True), Clock()
+    audit = Audit(topic, "audit", clock, lambda: 0, topic.tip)
+    for minute in range(30):
+        for number in range(300):
+            audit.refused(Attempt("", "GET /x", {}, f"{minute}.{number}", ""), "unknown_token")
+        clock.now += 60
+        await audit.write_waiting()
+    assert len(audit._waiting) < 2100
+    topic.away = False
+    await audit.write_waiting()
+    assert sum(line.count for line in topic.lines) == 9000
+
+
+async def test_one_caller_too_often_is_429_with_retry_after_and_costs_others_nothing() -> None:
+    async with running_house([FixedKeys("sk-master", None), Known(ALL)], per_second=2) as house:
+        assert [(await house.get("/things", "reader")).status_code for _ in range(3)] == [200, 200, 429]
+        answer = await house.get("/things", "reader")
+        assert refused(answer, 429) == "too_many_requests" and int(answer.headers["retry-after"]) >= 1
+        assert (await house.get("/things", "sk-master")).status_code == 200
+        house.clock.now += 0.5
+        assert (await house.get("/things", "reader")).status_code == 200
+        assert await house.written() == []
+
+
+async def test_guessing_is_slowed_by_address_and_who_is_known_there_is_not_held_up(house: House) -> None:
+    async def tried(token: str, address: str = "192.0.2.1") -> int:
+        return (await house.get("/things", token, **{"X-Forwarded-For": address})).status_code
+
+    answers = [await tried(f"guess-{number}") for number in range(int(WRONG_PER_S) + 5)]
+    assert answers == [401] * int(WRONG_PER_S) + [429] * 5
+    assert await tried("reader") == 200
+    assert await tried("guess", "192.0.2.2") == 401
+    house.clock.now += 0.1
+    assert await tried("guess") == 401
+
+
+async def test_a_network_of_ipv6_is_one_address(house: House) -> None:
+    """Whoever has one has 2^64 of them."""
+    for number in range(int(WRONG_PER_S)):
+        await house.get("/things", "guess", **{"X-Forwarded-For": f"2001:db8::{number}"})
+    assert (await house.get("/things", "guess", **{"X-Forwarded-For": "2001:db8::ffff"})).status_code == 429
+    assert (await house.get("/things", "guess", **{"X-Forwarded-For": "2001:db8:0:1::"})).status_code == 401

@@ -1,0 +1,377 @@
+"""Usage that others measured: counted once, never folded, billed one to one, held while its org has no subscription."""
+
+from collections import Counter
+from dataclasses import replace
+from decimal import Decimal
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors.billing.metered_events import MAX_PROPERTIES_BYTES, MeteredEvent, metered
+from connectors.ingest.raw_record import strip
+from connectors.postgres.rows import usage_rows
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+from schemas.errors import LedgerBroken, Rejected
+from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, Position, Sum
+from schemas.moments import HOUR_US, SECOND_US
+from schemas.policy import LatePolicy, MeterPolicy
+from schemas.records import EnrichedUsage, LagoEvent, WriteOff
+from schemas.wire import FLAT, METERED, ORG, Call, Metered, RawRecord
+from streams.core.mapping.billing_periods import ENDED
+from streams.core.mapping.resolve import NO_SUBSCRIPTION, OUTSIDE_PERIOD, Resolver
+from streams.core.metering.close_window import coalesce, due_windows, release, seal
+from streams.core.metering.fold import TOO_MANY_HELD, Fold
+from streams.core.metering.ledger_state import Books, verify
+from streams.core.metering.normalise import normalise
+from streams.core.metering.step_changes import Changes, apply
+from streams.core.metering.write_off import write_off
+from streams.state.changelog import Image, records_of, restore
+from tests.support.calls import NOON, Raw, raw, slp
+from tests.support.history import Said
+from tests.support.metered import recorded
+
+POLICY = MeterPolicy()
+PREFIX = "d-t-0-"
+RUNNING = {"org": OrgRecord("org", periods=(Period("sub", 0),))}
+Orgs = dict[str, OrgRecord]
+Customers = dict[str, CustomerRecord]
+
+
+class Meter:
+    """The rules of the meter, without Kafka."""
+
+    def __init__(self, orgs: Orgs, customers: Customers | None = None, policy: MeterPolicy = POLICY) -> None:
+        self.books = Books(Position())
+        self.orgs, self.customers, self.policy = orgs, customers or {}, policy
+        self.events: list[LagoEvent] = []
+        self.enriched: list[EnrichedUsage] = []
+        self.rejected: list[bytes] = []
+        self.decisions: Counter[str] = Counter()
+        self._fold = Fold(policy, PREFIX)
+
+    def fold(self, *records: Raw, step: int = 1000) -> "Meter":
+        for start in range(0, len(records), step):
+            chunk = [
+                replace(record, offset=self.books.position.next + n)
+                for n, record in enumerate(records[start : start + step])
+            ]
+            resolve = Resolver(self.customers, self.orgs, self.policy.late_policy)
+            changes = self._fold(self.books, chunk, resolve)
+            self._commit(changes)
+            self._seal([window.first for window in changes.ready])
+        return self
+
+    def tick(self, now_us: int = NOON + HOUR_US) -> "Meter":
+        """Release, then seal what is due."""
+        while not (changes := release(self.books, self.customers, self.orgs, self.policy, 3)).empty:
+            self._commit(changes)
+        self._seal([window.first for window in due_windows(self.books, now_us, self.policy, 1000)])
+        return self
+
+    def _seal(self, firsts: list[int]) -> None:
+        windows = [self.books.windows[first] for first in firsts]
+        self._commit(seal(self.books.position, windows, self.orgs, self.policy, PREFIX, 0, NOON))
+
+    def _commit(self, changes: Changes) -> None:
+        apply(self.books, changes, NOON)
+        verify(self.books)
+        self.events += [sealed.event for sealed in changes.sealed]
+        self.enriched += [msgspec.json.decode(value, type=EnrichedUsage) for _, value in changes.enriched]
+        self.decisions.update(changes.decisions)
+        self.rejected += [value for _, value in changes.rejected]
+
+
+def said(meter: Meter) -> set[tuple[str, ...]]:
+    """All of every event, whatever the order they were sealed in."""
+    return {
+        (one.transaction_id, one.code, one.timestamp, one.external_subscription_id, str(sorted(one.properties.items())))
+        for one in meter.events
+    }
+
+
+def test_an_event_keeps_its_code_and_its_properties() -> None:
+    meter = Meter(RUNNING).fold(recorded("tx-1", code="gpu_seconds", seconds=7, gpu="h100", deep=0.25))
+    [event] = meter.events
+    assert (event.code, event.external_subscription_id) == ("gpu_seconds", "sub")
+    assert event.properties == {
+        "transaction_id": "tx-1",
+        "seconds": "7",
+        "gpu": "h100",
+        "deep": "0.25",
+        "org_id": "org",
+    }
+    assert event.timestamp == f"{NOON // SECOND_US}.000"
+    assert event.precise_total_amount_cents == "0"
+
+
+def test_events_are_never_folded_not_with_calls_and_not_with_each_other() -> None:
+    """One minute, one org, one code: calls become one event, these stay three."""
+    customers = {"acme": CustomerRecord("acme", (MappingVersion(0, "org", "tenant"),), 0, 0)}
+    meter = Meter(RUNNING, customers).fold(
+        recorded("a"), raw(0, slp(1)), recorded("b"), raw(0, slp(2)), recorded("c", at_us=NOON)
+    )
+    assert [event.properties["transaction_id"] for event in meter.events] == ["a", "b", "c"]
+    meter.tick()
+    assert [event.code for event in meter.events] == ["api_call"] * 3 + ["ai_usage"]
+    assert meter.books.position.counters.sealed == Sum(5, Decimal("0.00029"))
+    assert meter.books.position.seal_seq == 4
+
+
+def test_lagos_id_is_made_of_the_org_and_the_recorders_id_alone() -> None:
+    """A repeat that leaves its time out has another time: Lago, at last, knows it by this id."""
+    ids = [
+        Meter(RUNNING | {"other": OrgRecord("other", periods=(Period("s2", 0),))}).fold(record).events[0].transaction_id
+        for record in (
+            recorded("tx"),
+            recorded("tx", at_us=NOON + HOUR_US, code="another", n=1),
+            recorded("tx", org="other"),
+            recorded("tx-2"),
+        )
+    ]
+    assert ids[0] == ids[1] and len(set(ids)) == 3
+    assert all(len(one) == 32 for one in ids)
+
+
+def test_a_recorder_may_name_a_property_transaction_id_but_not_another_org() -> None:
+    [event] = Meter(RUNNING).fold(recorded("tx", transaction_id="mine")).events
+    assert event.properties["transaction_id"] == "mine"
+    record = recorded("tx-2")
+    assert record.value is not None
+    forged = replace(record, value=record.value.replace(b'{"org_id":"org"}', b'{"org_id":"rich"}'))
+    assert forged.value != record.value
+    assert Meter(RUNNING).fold(forged).events[0].properties["org_id"] == "org"
+
+
+mixed = st.lists(
+    st.one_of(
+        st.builds(
+            lambda n, second: recorded(f"tx-{n}", at_us=NOON + second * SECOND_US, received_us=NOON + HOUR_US, n=n),
+            st.integers(0, 15),
+            st.integers(0, 200),
+        ),
+        st.builds(
+            lambda n, second: raw(0, slp(n, at_us=NOON + second * SECOND_US), received_us=NOON + HOUR_US),
+            st.integers(0, 15),
+            st.integers(0, 200),
+        ),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+def once(records: list[Raw]) -> list[Raw]:
+    """One content for each identity."""
+    found: dict[object, Raw] = {}
+    for record in records:
+        call = msgspec.json.decode(record.value or b"", type=RawRecord)
+        name = call.metered.transaction_id if call.metered is not None else call.call.litellm_call_id
+        found.setdefault(name, record)
+    return list(found.values())
+
+
+@settings(max_examples=60)
+@given(records=mixed, data=st.data(), step=st.integers(1, 9))
+def test_order_repetition_and_cutting_change_nothing(records: list[Raw], data: st.DataObject, step: int) -> None:
+    records = once(records)
+    again = data.draw(st.permutations([*records, *data.draw(st.lists(st.sampled_from(records), max_size=10))]))
+    plain, repeated = Meter(RUNNING).fold(*records), Meter(RUNNING).fold(*again, step=step)
+    assert said(plain) == said(repeated)
+    counters = repeated.books.position.counters
+    assert counters.duplicate.calls == len(again) - len(records)
+    assert counters.folded == plain.books.position.counters.folded
+    assert counters.sealed.calls == len(plain.events)
+
+
+@settings(max_examples=40)
+@given(records=mixed, data=st.data())
+def test_what_was_held_is_billed_as_if_it_never_had_been(records: list[Raw], data: st.DataObject) -> None:
+    records = once(records)
+    late = Meter({}).fold(*data.draw(st.permutations(records)))
+    assert not late.events
+    late.orgs.update(RUNNING)
+    assert said(late.tick()) == said(Meter(dict(RUNNING)).fold(*records))
+    assert not late.books.metered
+
+
+def test_an_org_without_a_subscription_is_waited_for() -> None:
+    orgs: Orgs = {}
+    meter = Meter(orgs).fold(recorded("tx")).tick()
+    assert [window.held for window in meter.books.windows.values()] == [NO_SUBSCRIPTION]
+    assert [(one.decision, one.held, one.org_id) for one in meter.enriched] == [("metered", NO_SUBSCRIPTION, "org")]
+    orgs["org"] = OrgRecord("org", subscription_id="sub")
+    assert not meter.tick().events
+    orgs["org"] = RUNNING["org"]
+    [event] = meter.tick(NOON + POLICY.grace_us).events  # there is no window whose end it would have to wait for
+    assert (event.transaction_id, event.external_subscription_id) == (meter.enriched[0].part, "sub")
+
+
+@pytest.mark.parametrize("mapped_to", ["org", "elsewhere", None])
+def test_a_customer_of_litellm_with_the_same_name_does_not_matter(mapped_to: str | None) -> None:
+    customers = {} if mapped_to is None else {"org": CustomerRecord("org", (MappingVersion(0, mapped_to, "t"),), 0, 0)}
+    meter = Meter(dict(RUNNING), customers).fold(recorded("tx"), raw(0, slp(1), customer="org"))
+    assert [event.external_subscription_id for event in meter.events] == ["sub"]
+    held = {window.metered for window in meter.tick().books.windows.values()}
+    assert held == ({None} if mapped_to != "org" else set())
+
+
+def test_an_orgs_currency_does_not_matter_where_no_money_is_known() -> None:
+    euros = OrgRecord("org", currency="EUR", periods=(Period("sub", 0),))
+    assert len(Meter({"org": euros}).fold(recorded("tx")).events) == 1
+
+
+@pytest.mark.parametrize(
+    ("late", "period", "billed_us", "held"),
+    [
+        (LatePolicy.SHIFT, Period("sub", NOON + HOUR_US), NOON + HOUR_US, ""),
+        (LatePolicy.HOLD, Period("sub", NOON + HOUR_US), None, OUTSIDE_PERIOD),
+        (LatePolicy.SHIFT, Period("sub", 0, NOON), None, ENDED),
+        (LatePolicy.HOLD, Period("sub", 0, NOON + HOUR_US), NOON, ""),
+    ],
+)
+def test_a_period_bills_it_or_it_is_moved_or_held(
+    late: LatePolicy, period: Period, billed_us: int | None, held: str
+) -> None:
+    orgs = {"org": OrgRecord("org", periods=(period,))}
+    meter = Meter(orgs, policy=replace(POLICY, late_policy=late)).fold(recorded("tx"))
+    if billed_us is None:
+        assert [window.held for window in meter.books.windows.values()] == [held]
+        assert [one.held for one in meter.enriched] == [held]
+        orgs["org"] = RUNNING["org"]
+        billed_us = NOON
+        meter.tick()
+    [event] = meter.events
+    assert event.timestamp == f"{billed_us // SECOND_US}.000"
+    assert ("usage_end" in event.properties) == (billed_us != NOON)
+
+
+def test_what_has_waited_longer_than_identities_are_remembered_is_still_known() -> None:
+    later = NOON + 60 * HOUR_US
+    meter = Meter({}).fold(recorded("tx"), recorded("filler", at_us=later), recorded("tx", at_us=later), step=1)
+    assert meter.books.position.counters.duplicate.calls == 1
+    assert meter.decisions == {"metered": 2, "duplicate": 1}
+    meter.orgs.update(RUNNING)
+    assert len(meter.tick(later + HOUR_US).events) == 2
+
+
+def test_beyond_the_horizon_it_is_refused_unless_it_was_checked() -> None:
+    old = NOON - 30 * HOUR_US
+    meter = Meter(RUNNING).fold(recorded("new"), recorded("old", at_us=old, received_us=NOON))
+    assert [event.properties["transaction_id"] for event in meter.events] == ["new"]
+    assert b'"beyond_horizon"' in meter.rejected[0]
+    envelope = msgspec.json.decode(meter.rejected[0])["call"]
+    checked = msgspec.json.encode(envelope | {"checked_at": NOON})
+    meter.fold(Raw(0, NOON // 1000, b"org", checked))
+    assert [event.properties["transaction_id"] for event in meter.events] == ["new", "old"]
+
+
+def test_only_so_many_are_held_and_the_others_can_come_again() -> None:
+    """None can become one with another, so memory would have no bound; whoever has a subscription is not kept out."""
+    tight = replace(POLICY, max_held_metered=5)
+    meter = Meter({"rich": OrgRecord("rich", periods=(Period("s", 0),))}, policy=tight)
+    meter.fold(*(recorded(f"tx-{n}") for n in range(8)), recorded("r", org="rich"), step=3)
+    assert len(meter.books.metered) == 5 and len(meter.events) == 1
+    assert [f'"{TOO_MANY_HELD}"'.encode() in value for value in meter.rejected] == [True] * 3
+    meter.orgs.update(RUNNING)
+    meter.tick()
+    meter.fold(*(recorded(f"tx-{n}") for n in range(8)))
+    assert {event.properties["transaction_id"] for event in meter.events} == {f"tx-{n}" for n in range(8)} | {"r"}
+    assert meter.books.position.counters.duplicate.calls == 5
+
+
+def test_held_ones_are_not_made_one() -> None:
+    meter = Meter({}).fold(recorded("a"), recorded("b"))
+    assert coalesce(meter.books, {}, {}, POLICY, NOON + 30 * HOUR_US, 100).empty
+
+
+def test_an_operator_may_give_them_up() -> None:
+    meter = Meter({}).fold(recorded("a"), recorded("b"), raw(0, slp(1), customer="org"))
+    order = WriteOff("audit-1", NOON, NOON, ORG)
+    changes = write_off(meter.books, meter.books.position.next, NOON // 1000, "org", order, PREFIX)
+    apply(meter.books, changes, NOON)
+    verify(meter.books)
+    assert (meter.books.position.counters.written_off.calls, len(meter.books.windows)) == (2, 1)
+    assert {receipt.transaction_id for receipt in changes.receipts} == {one.part for one in meter.enriched[:2]}
+
+
+def test_the_ledger_asks_for_this_release_as_soon_as_it_holds_what_an_older_one_would_misread() -> None:
+    """An older one would bill a waiting event as tokens, and would not know the identities again."""
+
+    def stored(changes: Changes) -> tuple[Image, int]:
+        image = Image(0)
+        for key, value in records_of(changes):
+            if key == POSITION_KEY:
+                image.position = value
+            elif key[:1] == b"w":
+                image.windows[int.from_bytes(key[1:9], "big")] = value
+        return image, msgspec.msgpack.decode(image.position or b"", type=Position).v
+
+    meter = Meter({})
+    fold, resolve = Fold(POLICY, PREFIX), Resolver({}, {})
+    assert stored(Changes(Position()))[1] == PLAIN_VERSION
+    assert stored(fold(meter.books, [raw(0, slp(1))], resolve))[1] == LEDGER_VERSION
+    assert stored(fold(meter.books, [recorded("tx")], Resolver({}, RUNNING)))[1] == LEDGER_VERSION
+    image, version = stored(fold(meter.books, [recorded("tx")], resolve))
+    assert version == LEDGER_VERSION
+    restored = Books(Position())
+    restore(restored, image, NOON)
+    verify(restored)
+    assert len(restored.metered) == 1 and restored.position.v == LEDGER_VERSION
+    assert next(iter(restored.windows.values())).metered == Metered("org", "tx", "api_call", NOON, {"org_id": "org"})
+    image.windows = dict.fromkeys(image.windows)
+    image.position = msgspec.msgpack.encode(Position(v=LEDGER_VERSION))
+    restore(restored, image, NOON)
+    assert restored.position.v == LEDGER_VERSION and not restored.metered
+    image.position = msgspec.msgpack.encode(Position(v=LEDGER_VERSION + 1))
+    with pytest.raises(LedgerBroken, match="later_version"):
+        restore(Books(Position()), image, NOON)
+
+
+@pytest.mark.parametrize(
+    ("metered_usage", "kind", "reason"),
+    [
+        (None, ORG, "bad_event"),
+        (Metered("org", "tx", "c", NOON), "user", "bad_event"),
+        (Metered("", "tx", "c", NOON), ORG, "no_identity"),
+        (Metered("org", "", "c", NOON), ORG, "no_identity"),
+        (Metered("org", "tx", "c", -1), ORG, "bad_time"),
+        (Metered("org", "tx", "c", 10**20), ORG, "bad_time"),
+    ],
+)
+def test_what_can_never_be_billed_is_refused(metered_usage: Metered | None, kind: str, reason: str) -> None:
+    record = RawRecord(1, "api", METERED, NOON, kind, Call(), metered=metered_usage)
+    with pytest.raises(Rejected, match=reason):
+        normalise(record, "org", Decimal("1e-12"))
+
+
+def test_a_time_in_the_future_is_taken_as_the_time_of_receipt() -> None:
+    meter = Meter(RUNNING).fold(recorded("tx", at_us=NOON + HOUR_US, received_us=NOON))
+    assert meter.events[0].timestamp == f"{NOON // SECOND_US}.000"
+    assert meter.enriched[0].note == "future_time"
+
+
+def test_no_sender_of_calls_can_bring_properties_of_its_own_into_the_topic() -> None:
+    """Free properties are for whoever holds a key of the management API; a webhook might carry prompts in them."""
+    event = {"org_id": "org", "transaction_id": "t", "code": "c", "at": 0, "properties": {"prompt": "secret"}}
+    element = msgspec.json.encode({"id": "1", "spend": 1, "user": "u", "metered": event, "shape": METERED})
+    stripped = strip(element, FLAT, NOON, ("user",))
+    assert stripped is not None and b"secret" not in stripped[1] and b"metered" not in stripped[1]
+
+
+def test_the_usage_log_never_takes_it_for_one_of_litellms_calls() -> None:
+    """A service may record usage under LiteLLM's own request id, and a backfill must not take the call for known."""
+    meter = Meter(RUNNING).fold(recorded("chatcmpl-1"))
+    told = Said(0, NOON // 1000, b"org", msgspec.json.encode(meter.enriched[0]))
+    [row] = usage_rows([told]).rows  # type: ignore[list-item]  # it has no headers at all
+    assert row[5] == "" and "chatcmpl-1" in row
+
+
+def test_properties_have_a_bound_and_can_be_stored_everywhere() -> None:
+    event = metered("org ", "code", "tx", {"n\0ame": "a\ud800b\0"}, NOON / SECOND_US, NOON)
+    assert event == MeteredEvent("org", "tx", "code", NOON, {"name": "a\ufffdb", "org_id": "org"})
+    with pytest.raises(Rejected, match="bad_property"):
+        metered("org", "code", "tx", {"x": "y" * MAX_PROPERTIES_BYTES}, None, NOON)
+    with pytest.raises(Rejected, match="bad_event"):
+        metered("org", "code", "tx\udc00", None, None, NOON)

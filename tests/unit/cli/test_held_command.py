@@ -1,0 +1,73 @@
+"""`meterbridge held` by pattern: what it says, and that it does nothing before somebody agrees."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from connectors.cli import held as command
+from connectors.cli.parsers.held import held
+from connectors.config.settings import load_settings
+from connectors.operations.ledgers import Held
+
+FLOOD = [Held(f"attack-{n}", "end_user", "no_mapping", 1, 1, Decimal("0.5"), 1, 1) for n in range(1500)]
+HONEST = [
+    Held("acme", "team", "no_subscription", 1, 7, Decimal(90), 1, 1),
+    Held("unattributed:k", "unattributed", "no_mapping", 1, 2, Decimal(80), 1, 1),
+]
+WORDS = ["write-off", "--match", "attack-*", "--why", "invented"]
+
+
+@pytest.fixture
+def ordered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Patterns and numbers of customers that were ordered to be written off; somebody is at the terminal."""
+    done: list[tuple[str, int]] = []
+
+    def order(_settings: Any, _sender: Any, found: list[Held], pattern: str, *_: Any) -> str:
+        done.append((pattern, len(found)))
+        return "audit-1"
+
+    monkeypatch.setattr(command, "settings_of_command", load_settings)
+    monkeypatch.setattr(command, "Sender", lambda _kafka: None)
+    monkeypatch.setattr(command, "_read", lambda _deployment, *, quiet: [*HONEST, *FLOOD])
+    monkeypatch.setattr(command, "order_write_off_of_all", order)
+    monkeypatch.setattr(command, "_watched", lambda: True)
+    return done
+
+
+def run(*words: str, says: str = "") -> tuple[int, str]:
+    ended = CliRunner().invoke(held, words, input=says)
+    return ended.exit_code, ended.output
+
+
+@pytest.mark.parametrize(("says", "done"), [("y\n", [("attack-*", 1500)]), ("n\n", []), ("\n", [])])
+def test_by_pattern_it_says_how_much_and_does_it_only_after_a_yes(
+    ordered: list[tuple[str, int]], says: str, done: list[tuple[str, int]]
+) -> None:
+    code, told = run(*WORDS, says=says)
+    assert code == 0
+    assert "Write off 1500 customers, 1500 calls, 750 USD?" in told
+    assert ordered == done
+    assert ("Ordered" in told, "Would be written off" in told) == (bool(done), not done)
+
+
+@pytest.mark.parametrize(("more", "done"), [(["--yes"], 1), (["--dry-run"], 0), (["--json"], 0)])
+def test_it_does_not_ask_where_the_answer_is_given(ordered: list[tuple[str, int]], more: list[str], done: int) -> None:
+    code, told = run(*WORDS, *more)
+    assert (code, len(ordered), "Write off" in told) == (0, done, False)
+
+
+def test_where_nobody_is_at_the_terminal_nothing_is_done(
+    ordered: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_watched", lambda: False)
+    code, told = run(*WORDS)
+    assert (code, ordered, "Would be written off" in told) == (0, [], True)
+
+
+def test_a_table_shows_the_dearest_of_a_flood_and_says_how_many_there_are(ordered: list[tuple[str, int]]) -> None:
+    code, told = run("list")
+    assert (code, ordered) == (0, [])
+    assert "The 1000 dearest of 1502" in told
+    assert told.count("attack-") == 998

@@ -1,0 +1,87 @@
+"""Every way to a person's eyes goes through `connectors.telemetry.printable`: a new one that does not is found here."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import connectors
+
+ROOT = Path(connectors.__file__).parent
+#: What writes to a terminal, by its last name or two.
+PRINTS = {
+    "print",
+    "echo",
+    "secho",
+    "confirm",
+    "prompt",
+    "stdout.write",
+    "stderr.write",
+    "os.write",
+    "print_exc",
+    "print_json",
+}
+#: What makes a spreadsheet's text of others' text: a cell that begins with =, +, -, @, tab or CR is a formula there.
+EXPORTS = {"csv.writer", "csv.DictWriter", "DictWriter", "to_csv"}
+#: Modules with their reason.
+ALLOWED = {
+    "cli/base.py": "say, which escapes",
+    "cli/sentences.py": "tell, which escapes",
+    "cli/completion.py": "a script of Typer's",
+    "cli/held.py": "a question of numbers alone",
+    "cli/lago.py": "escapes by itself",
+    "cli/topics.py": "a sentence of its own",
+    "cli.py": "the version",
+    "terminal.py": "escapes by itself",
+    "demo/run.py": "words and paths of its own",
+    "demo/view.py": "customers that the demo made up",
+    "doctor/run.py": "escapes by itself; json.dumps escapes all but ASCII",
+    "doctor/catalogue.py": "a page of the documentation",
+    "container_health.py": "escapes by itself",
+    "configuration_page.py": "a page of the documentation",
+    "lago_sandbox/server.py": "its own address",
+}
+HOSTILE = "[/x]\x1b]0;pwn\x07\u202e"
+
+
+def calls(names: set[str]) -> Iterator[tuple[str, str]]:
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                words = ast.unparse(node.func).split(".")
+                for found in (
+                    words[-1] if len(words) == 1 or words[-1] != "write" else "",
+                    ".".join(words[-2:]),
+                ):
+                    if found in names:
+                        yield str(path.relative_to(ROOT)), f"{found} in line {node.lineno}"
+
+
+def test_nothing_prints_past_the_escape() -> None:
+    found = dict(calls(PRINTS))
+    assert {path: call for path, call in found.items() if path not in ALLOWED} == {}
+    assert set(ALLOWED) <= set(found), "an exception that nothing needs"
+
+
+def test_nothing_writes_csv() -> None:
+    """Who adds an export escapes cells that begin as a formula does (OWASP, CSV injection), and changes this test."""
+    assert list(calls(EXPORTS)) == []
+
+
+def test_a_bug_s_traceback_does_not_steer_the_terminal() -> None:
+    program = f"from connectors.cli.terminal import prepare; prepare(['held']); raise KeyError({HOSTILE!r} + chr(27))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert b"Traceback" in ended.stderr
+    program = f"from connectors.cli.terminal import prepare; prepare(['held']); raise ValueError({HOSTILE!r} + chr(27))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
+    assert b"pwn" in ended.stderr
+    for steering in ("\x1b", "\u202e", "\x07"):
+        assert steering not in ended.stderr.decode()
+
+
+def test_the_last_words_of_an_interrupted_command_do_not_either() -> None:
+    program = "from connectors import terminal; terminal.when_interrupted(lambda: 'row of ' + chr(27) + ']0;pwn'); terminal._end()"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
+    assert (ended.returncode, b"pwn" in ended.stderr, b"\x1b" in ended.stderr) == (130, True, False)

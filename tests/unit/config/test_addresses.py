@@ -1,0 +1,85 @@
+"""A message about a neighbour that cannot be reached names the address and its setting, and no password."""
+
+import pytest
+from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaTimeoutError, TopicAuthorizationFailedError
+from confluent_kafka import KafkaError as LibrdkafkaError
+from confluent_kafka import KafkaException
+
+from connectors.cli.unreachable import with_address
+from connectors.config.settings import Settings, load_settings
+from connectors.kafka.errors import kafka_sentence
+from connectors.lago.errors import LagoRejected, LagoUnavailable
+from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, Unavailable
+
+ENVIRONMENT = {
+    "KAFKA_BOOTSTRAP_SERVERS": "kafka-1:9092,kafka-2:9092",
+    "LAGO_API_URL": "http://user:secret@lago:3000/api",
+    "DATABASE_URL": "postgresql://writer:secret@db:6543/meterbridge",
+    "LITELLM_DATABASE_URL": "postgresql://reader:secret@litellm-db:5433/litellm",
+}
+
+
+def settings() -> Settings:
+    return load_settings(ENVIRONMENT)
+
+
+def servers() -> str:
+    return settings().kafka_bootstrap_servers
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (LagoUnavailable("connect", "ConnectError"), "asked at LAGO_API_URL=http://lago:3000/api"),
+        (LagoUnavailable("timeout"), "asked at LAGO_API_URL=http://lago:3000/api"),
+        (LagoUnavailable("http_401", status=401), "Lago at LAGO_API_URL=http://lago:3000/api refuses LAGO_API_KEY"),
+        (Unavailable("postgres_away", "ConnectionRefusedError"), "asked at DATABASE_URL or POSTGRES_HOST: db:6543"),
+        (Unavailable("litellm_db", "refused"), "asked at LITELLM_DATABASE_URL: litellm-db:5433"),
+    ],
+)
+def test_the_address_and_its_setting_follow_what_went_wrong(error: MeterbridgeError, told: str) -> None:
+    assert with_address(error, settings) == f"{error}; {told}"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Unavailable("kafka_unavailable", "list topics"), " (list topics)"),
+        (Unavailable("kafka_timeout"), ""),
+        (KafkaConnectionError("Unable to bootstrap"), " (KafkaConnectionError)"),
+        (KafkaTimeoutError(), " (KafkaTimeoutError)"),
+        (KafkaException(LibrdkafkaError(LibrdkafkaError._TRANSPORT)), " (Local: Broker transport failure)"),
+    ],
+)
+def test_a_kafka_that_is_away_is_one_sentence_whichever_library_met_it(error: Exception, said: str) -> None:
+    told = kafka_sentence(error, servers) or with_address(error, settings)  # type: ignore[arg-type]
+    assert told == f"Kafka does not answer at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092{said}"
+
+
+def test_what_kafka_refuses_is_told_as_that_and_a_bug_of_ours_stays_one() -> None:
+    told = kafka_sentence(TopicAuthorizationFailedError("billing.orgs"), servers)
+    assert told.startswith("Kafka at KAFKA_BOOTSTRAP_SERVERS=kafka-1:9092,kafka-2:9092 refuses: ")
+    assert "TopicAuthorizationFailedError" in told
+    for bug in (IllegalStateError("not assigned"), ValueError("a bug"), KeyError("x")):
+        assert kafka_sentence(bug, servers) == ""
+
+
+@pytest.mark.parametrize(
+    "error", [LagoRejected("http_422", "plan_not_found", status=422), Rejected("bad_time"), Unavailable("spool_full")]
+)
+def test_what_is_about_no_address_is_told_as_it_is(error: MeterbridgeError) -> None:
+    assert with_address(error, settings) == str(error)
+
+
+def test_where_the_settings_themselves_are_wrong_the_error_is_told_all_the_same() -> None:
+    def wrong() -> Settings:
+        raise ConfigurationError("KAFKA_PARTITIONS", "KAFKA_PARTITIONS must be a number")
+
+    assert with_address(Unavailable("kafka_unavailable"), wrong) == "kafka_unavailable"
+    assert with_address(Unavailable("postgres_away"), wrong) == "postgres_away"
+
+
+def test_no_address_holds_a_password() -> None:
+    for reason in ("kafka_unavailable", "postgres_away", "litellm_db"):
+        assert "secret" not in with_address(Unavailable(reason), settings)
+    assert "secret" not in with_address(LagoUnavailable("connect"), settings)

@@ -1,0 +1,126 @@
+"""A Postgres URL as Prisma, Neon, libpq and SQLAlchemy write it: taken as it is meant, or refused by the parameter's name."""
+
+import ssl
+from typing import Any
+
+import pytest
+from asyncpg import connect_utils
+
+from connectors.config.connections import postgres_url
+from connectors.config.postgres_urls import connecting, most_connections, with_defaults
+from connectors.config.settings import load_settings
+from schemas.errors import ConfigurationError, Rejected
+
+PASSWORD = "s3cret-word"
+BASE = f"postgresql://u:{PASSWORD}@db.example:5433/litellm"
+
+
+def parsed(url: str) -> tuple[Any, Any]:
+    """(addresses, parameters) as asyncpg itself understands them."""
+    arguments = connecting(url)
+    return connect_utils._parse_connect_dsn_and_args(
+        dsn=arguments["dsn"],
+        ssl=arguments.get("ssl"),
+        server_settings=arguments.get("server_settings"),
+        **dict.fromkeys(
+            [
+                "host",
+                "port",
+                "user",
+                "password",
+                "passfile",
+                "database",
+                "service",
+                "servicefile",
+                "direct_tls",
+                "target_session_attrs",
+                "krbsrvname",
+                "gsslib",
+            ]
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "scheme", ["postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg2", "POSTGRESQL"]
+)
+def test_every_spelling_of_the_scheme_is_the_same(scheme: str) -> None:
+    addresses, found = parsed(BASE.replace("postgresql", scheme, 1))
+    assert addresses == [("db.example", 5433)]
+    assert (found.user, found.password, found.database) == ("u", PASSWORD, "litellm")
+
+
+def test_prismas_parameters_are_taken() -> None:
+    url = f"{BASE}?schema=litellm&connection_limit=3&pool_timeout=10&pgbouncer=true&connect_timeout=7&socket_timeout=5"
+    arguments = connecting(url)
+    assert arguments["server_settings"] == {"search_path": '"litellm"'}
+    assert (arguments["statement_cache_size"], arguments["timeout"], most_connections(url)) == (0, 7.0, 3)
+    assert "?" not in arguments["dsn"]
+    assert most_connections(BASE) >= 100
+
+
+def test_prismas_encryption_is_libpqs_under_other_names() -> None:
+    strict = connecting(f"{BASE}?sslmode=require&sslaccept=strict")["ssl"]
+    assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert connecting(f"{BASE}?sslmode=require&sslaccept=accept_invalid_certs")["dsn"].endswith("?sslmode=require")
+    own = connecting(f"{BASE}?sslmode=require&sslaccept=strict&sslcert=/etc/ca.pem")["dsn"]
+    assert "sslmode=verify-full" in own
+    assert "sslrootcert=%2Fetc%2Fca.pem" in own
+    assert "sslcert=" not in own
+
+
+def test_neons_parameters_are_taken() -> None:
+    url = "postgresql://u:p@ep-cool-1.neon.tech/db?sslmode=require&channel_binding=require&options=endpoint%3Dep-cool-1"
+    addresses, found = parsed(url)
+    assert addresses == [("ep-cool-1.neon.tech", 5432)]
+    assert found.server_settings == {"options": "endpoint=ep-cool-1"}
+    assert found.sslmode.name == "require"
+
+
+def test_libpqs_parameters_are_taken() -> None:
+    url = f"postgres://u:{PASSWORD}@one:1,two:2/db?target_session_attrs=read-write&application_name=x&keepalives=1&sslmode=disable"
+    addresses, found = parsed(url)
+    assert addresses == [("one", 1), ("two", 2)]
+    assert (found.server_settings, found.target_session_attrs.name) == ({"application_name": "x"}, "read_write")
+    assert connecting(f"{BASE}?sslmode=verify-full&sslrootcert=system")["ssl"].check_hostname
+    assert parsed("postgresql:///db?host=/var/run/postgresql&user=u")[0] == ["/var/run/postgresql/.s.PGSQL.5432"]
+
+
+def test_our_own_settings_of_a_session_stand_and_its_name_is_the_urls() -> None:
+    ours = {"timezone": "UTC", "application_name": "meterbridge"}
+    made = with_defaults(f"{BASE}?timezone=Mars&application_name=x&schema=s", timeout=5, server_settings=ours)
+    assert made["server_settings"] == {"timezone": "UTC", "application_name": "x", "search_path": '"s"'}
+    assert made["timeout"] == 5
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        (f"{BASE}?service=prod", "parameter service, which is not taken"),
+        (f"{BASE}?sslidentity=/x.p12", "parameter sslidentity, which"),
+        (f"{BASE}?sslmode=maybe", "sslmode that there is not"),
+        (f"{BASE}?sslaccept=maybe", "sslaccept that there is not"),
+        (f"{BASE}?gssencmode=require", "gssencmode=require"),
+        (f"{BASE}?connection_limit=many", "connection_limit that is no whole number"),
+        (f"mysql://u:{PASSWORD}@h/db", "postgresql://user:password@host"),
+        (f"postgresql://u:{PASSWORD}?word=1@h/db", "%3F"),
+        (f"postgresql://u:{PASSWORD}#1@h/db", "%23"),
+        (f"{BASE}?{PASSWORD}/=1", "without a name"),
+    ],
+)
+def test_what_is_not_taken_is_named_and_the_password_never(url: str, why: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        connecting(url)
+    assert why in refused.value.detail
+    for variable in ("DATABASE_URL", "LITELLM_DATABASE_URL"):
+        with pytest.raises(ConfigurationError, match=variable) as told:
+            load_settings({variable: url})
+        assert PASSWORD not in str(told.value)
+        assert "word=" not in str(told.value)
+
+
+def test_what_is_no_url_at_all_is_told_by_who_needs_it() -> None:
+    settings = load_settings({"DATABASE_URL": f"u:{PASSWORD}@h"})
+    with pytest.raises(ConfigurationError, match="DATABASE_URL should be an address") as told:
+        postgres_url(settings)
+    assert PASSWORD not in str(told.value)

@@ -1,0 +1,331 @@
+"""The environment becomes settings once: what is malformed is named, and no value is ever repeated."""
+
+from contextlib import suppress
+from decimal import Decimal
+from pathlib import Path
+from traceback import format_exception
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from connectors.config.configuration_page import configuration_page
+from connectors.config.misspelt_names import meant_by
+from connectors.config.settings import VARIABLES, Settings, load_settings
+from schemas.errors import ConfigurationError
+from schemas.policy import LatePolicy, MeterPolicy
+
+CANARY = "sk-canary-in-the-wrong-place"
+
+
+def test_an_empty_environment_is_a_working_one() -> None:
+    settings = load_settings({})
+    assert settings == Settings()
+    assert (settings.kafka_bootstrap_servers, settings.kafka_partitions) == ("localhost:9092", 12)
+    assert settings.host == "127.0.0.1"
+    assert settings.postgres_url is None
+    assert settings.meter_policy() == MeterPolicy()
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    """Compose files and charts pass what was never filled in as an empty string."""
+    blank = dict.fromkeys(VARIABLES, "")
+    assert load_settings(blank) == Settings()
+    assert load_settings(dict.fromkeys(VARIABLES, " ")) == Settings()
+
+
+def test_every_variable_of_the_environment_is_read() -> None:
+    given = {
+        "KAFKA_BOOTSTRAP_SERVERS": "a:9092, b:9093",
+        "KAFKA_PARTITIONS": "3",
+        "KAFKA_REPLICATION_FACTOR": "3",
+        "KAFKA_SECURITY_PROTOCOL": "sasl_ssl",
+        "KAFKA_SASL_MECHANISM": "scram-sha-512",
+        "KAFKA_SASL_USERNAME": "meter",
+        "KAFKA_SASL_PASSWORD": "hushed-secret",
+        "KAFKA_SSL_CAFILE": __file__,
+        "TOPIC_PREFIX": "acme.",
+        "DEPLOYMENT_NAME": "eu-1",
+        "POD_NAME": "meter-0",
+        "LAGO_API_URL": "https://lago.example/",
+        "LAGO_API_KEY": "hushed-secret",
+        "LAGO_TIMEOUT": "2.5",
+        "LAGO_EVENT_CODE": "tokens",
+        "LAGO_CLICKHOUSE_DEDUP": "1",
+        "LAGO_WEBHOOK_URL": "https://meter.example/webhooks/lago",
+        "ORG_ID_PREFIXES": "team-, acct-",
+        "SUBSCRIPTION_ID_TEMPLATE": "sub_{org_id}",
+        "AUTO_SUBSCRIBE": "1",
+        "MAP_BY_IDENTITY": "1",
+        "LITELLM_API_URL": "http://litellm:4000",
+        "LITELLM_DATABASE_URL": "postgresql://litellm",
+        "LITELLM_MASTER_KEY": "hushed-secret",
+        "LAGO_WEBHOOK_SECRET": "new,old",
+        "WEBHOOK_SECRET": "new, old",
+        "WEBHOOK_TOKEN": "only",
+        "WEBHOOK_TOLERANCE": "60",
+        "WEBHOOK_TIMESTAMP_REQUIRED": "1",
+        "WEBHOOK_ALLOWED_IPS": "10.0.0.0/8, 2001:db8::1",
+        "TRUSTED_PROXIES": "127.0.0.1",
+        "WEBHOOK_RATE_LIMIT": "0.5",
+        "ALLOW_UNSIGNED": "true",
+        "HOST": "0.0.0.0",
+        "PORT": "81",
+        "API_PORT": "82",
+        "METRICS_PORT": "83",
+        "API_RATE_LIMIT": "5",
+        "OIDC_ISSUER": "https://id.example/",
+        "OIDC_AUDIENCE": "meterbridge, billing",
+        "OIDC_JWKS_URL": "https://id.example/keys",
+        "OIDC_SCOPES_CLAIM": "permissions",
+        "OIDC_ORGS_CLAIM": "https://example/orgs",
+        "OIDC_GRANT_DAYS": "7",
+        "WEBHOOK_TIMEOUT": "10",
+        "MAX_BODY_BYTES": "1MiB",
+        "SPOOL_PATH": "/data/spool.db",
+        "SPOOL_MAX_BYTES": "64MiB",
+        "WINDOW_SECONDS": "0",
+        "GRACE_SECONDS": "0.5",
+        "WINDOW_GROUP_BY": "team_id,key_alias",
+        "DEDUPE_HORIZON_HOURS": "48",
+        "MAPPING_LEAD_SECONDS": "1",
+        "HELD_IN_MEMORY": "100",
+        "LATE_POLICY": "HOLD",
+        "COST_DECIMALS": "10",
+        "CACHE_HIT_POLICY": "bill",
+        "BYOK_POLICY": "skip",
+        "CLIENT_OAUTH_POLICY": "bill",
+        "SILENT_EXPERIMENT_POLICY": "bill",
+        "MAX_USD_PER_CALL": "50.5",
+        "MAX_USD_PER_TOKEN": "0.01",
+        "CUSTOMER_ID_FIELDS": "team,key",
+        "KEPT_TAG_PREFIXES": "team:",
+        "KEPT_METADATA": "project, env",
+        "MAX_RETRIES": "5",
+        "RETRY_DELAY": "1",
+        "BATCH_SIZE": "50",
+        "WORKER_CONCURRENCY": "8",
+        "DATABASE_URL": "postgresql://db/x",
+        "POSTGRES_HOST": "db",
+        "POSTGRES_PORT": "5433",
+        "POSTGRES_USER": "meter",
+        "POSTGRES_PASSWORD": "hushed-secret",
+        "POSTGRES_DB": "usage",
+        "REDIS_URL": "redis://cache",
+        "LOG_LEVEL": "debug",
+        "LOG_FORMAT": "console",
+    }
+    assert given.keys() == VARIABLES.keys()
+    settings, default = load_settings(given), Settings()
+    assert not [name for name in VARIABLES.values() if getattr(settings, name) == getattr(default, name)]
+    assert settings.kafka_bootstrap_servers == "a:9092,b:9093"
+    assert settings.lago_api_url == "https://lago.example"
+    assert [secret.get_secret_value() for secret in settings.webhook_secret] == ["new", "old"]
+    assert settings.max_body_bytes == 1 << 20
+    assert settings.meter_policy() == MeterPolicy(
+        deployment="eu-1",
+        window_us=0,
+        grace_us=500_000,
+        horizon_us=48 * 3_600_000_000,
+        group_by=("team_id", "key_alias"),
+        cost_decimals=10,
+        bill_cache_hits=True,
+        bill_byok=False,
+        bill_own_subscriptions=True,
+        bill_silent_experiments=True,
+        max_usd_per_call=Decimal("50.5"),
+        max_usd_per_token=Decimal("0.01"),
+        late_policy=LatePolicy.HOLD,
+        event_code="tokens",
+    )
+
+
+MALFORMED: list[tuple[str, tuple[str, ...]]] = [
+    ("KAFKA_BOOTSTRAP_SERVERS", ("localhost", "http://localhost:9092", "a:9092,,b:9092", "a:9092,b")),
+    ("KAFKA_PARTITIONS", ("0", "twelve", "1.5", "1001")),
+    ("KAFKA_REPLICATION_FACTOR", ("0",)),
+    ("KAFKA_SECURITY_PROTOCOL", ("TLS",)),
+    ("KAFKA_SASL_MECHANISM", ("GSSAPI",)),
+    ("KAFKA_SSL_CAFILE", ("/nowhere/ca.pem",)),
+    ("TOPIC_PREFIX", ("a b", "a/b", "x" * 101)),
+    ("DEPLOYMENT_NAME", ("-a", "a b", "ä", "x" * 61)),
+    ("POD_NAME", ("-a", "a b", "ä")),
+    ("LAGO_API_URL", ("localhost:3000", "ftp://lago", "http://", "http://lago:port", "http://lago?x=1")),
+    ("LAGO_TIMEOUT", ("0", "-1", "nan", "inf")),
+    ("LAGO_CLICKHOUSE_DEDUP", ("perhaps",)),
+    ("LAGO_WEBHOOK_URL", ("meter.example", "ftp://meter.example")),
+    ("ORG_ID_PREFIXES", (",", " , ")),
+    ("SUBSCRIPTION_ID_TEMPLATE", ("sub", "{plan_code}", "{org_id}_{user}", "{org_id")),
+    ("ALLOW_UNSIGNED", ("2",)),
+    ("PORT", ("-1", "65536", "tcp://10.0.0.1:80")),
+    ("MAX_BODY_BYTES", ("lots", "-1", "0")),
+    ("WEBHOOK_TOLERANCE", ("0", "-1", "nan", "day")),
+    ("WEBHOOK_TIMESTAMP_REQUIRED", ("maybe", "2")),
+    ("WEBHOOK_ALLOWED_IPS", ("10.0.0.0/33", "10.0.0.1/8", "localhost", "10.0.0.1:80")),
+    ("TRUSTED_PROXIES", ("any", "10.0.0.0/8;10.1.0.0/16")),
+    ("WEBHOOK_RATE_LIMIT", ("-1", "nan", "inf", "fast")),
+    ("API_RATE_LIMIT", ("-1", "nan", "inf", "fast")),
+    ("OIDC_ISSUER", ("id.example", "ftp://id.example")),
+    ("OIDC_JWKS_URL", ("keys",)),
+    ("SPOOL_MAX_BYTES", ("1023KiB", "all", "-1")),
+    ("WINDOW_SECONDS", ("-60", "7", "86401", "172800")),
+    ("GRACE_SECONDS", ("-1", "nan")),
+    ("WINDOW_GROUP_BY", ("team", "team_id,team_id")),
+    ("DEDUPE_HORIZON_HOURS", ("1", "241")),
+    ("LATE_POLICY", ("drop",)),
+    ("COST_DECIMALS", ("5", "14")),
+    ("CACHE_HIT_POLICY", ("free",)),
+    ("BYOK_POLICY", ("free",)),
+    ("CLIENT_OAUTH_POLICY", ("free",)),
+    ("SILENT_EXPERIMENT_POLICY", ("free",)),
+    ("MAX_USD_PER_CALL", ("0", "-1", "NaN", "much")),
+    ("MAX_USD_PER_TOKEN", ("0", "-1", "Infinity", "much")),
+    ("CUSTOMER_ID_FIELDS", (",", "customer", "user,user")),
+    ("MAX_RETRIES", ("-1",)),
+    ("RETRY_DELAY", ("0", "3601")),
+    ("BATCH_SIZE", ("0", "101")),
+    ("WORKER_CONCURRENCY", ("0",)),
+    ("POSTGRES_PORT", ("0",)),
+    ("LOG_LEVEL", ("LOUD",)),
+    ("LOG_FORMAT", ("xml",)),
+    ("LAGO_EVENT_CODE", ("x" * 256,)),
+    ("AUTO_SUBSCRIBE", ("perhaps",)),
+    ("MAP_BY_IDENTITY", ("perhaps",)),
+    ("LITELLM_API_URL", ("localhost:4000", "ftp://litellm")),
+    ("LITELLM_DATABASE_URL", ("mysql://litellm",)),
+    ("API_PORT", ("-1", "65536")),
+    ("OIDC_GRANT_DAYS", ("0", "3651", "x")),
+    ("METRICS_PORT", ("-1", "65536")),
+    ("WEBHOOK_TIMEOUT", ("0", "3601", "nan")),
+    ("HELD_IN_MEMORY", ("99", "0", "many")),
+    ("MAPPING_LEAD_SECONDS", ("-1", "86401", "nan")),
+    ("DATABASE_URL", ("mysql://db/x",)),
+]
+#: Variables that take any text: names, keys, secrets, a path.
+ANY_TEXT = {
+    *("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "LAGO_API_KEY", "LAGO_WEBHOOK_SECRET", "LITELLM_MASTER_KEY"),
+    *("WEBHOOK_SECRET", "WEBHOOK_TOKEN", "HOST", "OIDC_AUDIENCE", "OIDC_SCOPES_CLAIM", "OIDC_ORGS_CLAIM"),
+    *("SPOOL_PATH", "KEPT_TAG_PREFIXES", "KEPT_METADATA", "POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_PASSWORD"),
+    *("POSTGRES_DB", "REDIS_URL"),
+}
+
+
+@pytest.mark.parametrize(("variable", "malformed"), MALFORMED)
+def test_a_malformed_value_is_refused_under_its_variables_name(variable: str, malformed: tuple[str, ...]) -> None:
+    for value in malformed:
+        with pytest.raises(ConfigurationError) as refused:
+            load_settings({variable: value})
+        assert refused.value.reason == variable
+        assert refused.value.detail.startswith(f"{variable} ")
+
+
+def test_every_variable_is_refused_malformed_or_takes_any_text() -> None:
+    assert {variable for variable, _ in MALFORMED} == VARIABLES.keys() - ANY_TEXT
+    for variable in ANY_TEXT:
+        load_settings({variable: "any text: \u00e4 1/2"})
+
+
+def test_all_malformed_variables_are_named_at_once() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings({"PORT": "x", "BATCH_SIZE": "101", "LATE_POLICY": "drop"})
+    assert set(refused.value.reason.split(", ")) == {"PORT", "BATCH_SIZE", "LATE_POLICY"}
+    assert refused.value.detail.count(";") == 2
+
+
+@pytest.mark.parametrize("variable", sorted(VARIABLES))
+def test_a_complaint_never_repeats_the_value(variable: str) -> None:
+    """A secret put into the wrong variable must not end in a log."""
+    with suppress(ConfigurationError):
+        load_settings({variable: CANARY})  # a name or a secret: any text will do
+        return
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings({variable: CANARY})
+    told = "".join(format_exception(refused.value))
+    assert variable in told
+    assert CANARY not in told
+
+
+def test_secrets_are_not_printed_with_the_settings() -> None:
+    holders = ("KAFKA_SASL_PASSWORD", "LAGO_API_KEY", "LITELLM_MASTER_KEY", "WEBHOOK_SECRET", "WEBHOOK_TOKEN")
+    secret = dict.fromkeys((*holders, "DATABASE_URL", "POSTGRES_PASSWORD", "REDIS_URL"), CANARY)
+    settings = load_settings(secret)
+    assert CANARY not in repr(settings)
+    assert CANARY not in str(settings)
+    assert CANARY not in settings.model_dump_json()
+
+
+@pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
+def test_a_sasl_protocol_needs_a_name_and_a_password(protocol: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings({"KAFKA_SECURITY_PROTOCOL": protocol})
+    assert refused.value.reason == "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD"
+
+
+def test_what_looks_like_ours_and_is_not_is_told() -> None:
+    environ = {"KAFKA_BOOTSTRAP_SERVER": "x", "LAGO_KEY": "x", "LAGO_API_KEY": "x", "KAFKA_PARTITIONS": "", "PATH": "x"}
+    assert load_settings(environ).unknown == ("KAFKA_BOOTSTRAP_SERVER", "LAGO_KEY")
+
+
+def test_a_database_url_wins_over_its_parts_and_parts_are_quoted() -> None:
+    parts = {"POSTGRES_HOST": "db", "POSTGRES_USER": "me@x", "POSTGRES_PASSWORD": "p/w:@", "POSTGRES_DB": "us age"}
+    assert load_settings({"POSTGRES_HOST": "db"}).postgres_url == SecretStr(
+        "postgresql://meterbridge@db:5432/meterbridge"
+    )
+    parts["POSTGRES_PORT"] = "5433"
+    built = load_settings(parts).postgres_url
+    assert built is not None
+    assert built.get_secret_value() == "postgresql://me%40x:p%2Fw%3A%40@db:5433/us%20age"
+    assert load_settings(parts | {"DATABASE_URL": "postgresql://a/b"}).postgres_url == SecretStr("postgresql://a/b")
+
+
+def test_settings_do_not_change_and_know_no_other_names() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        Settings.model_validate({"prot": 1})
+
+
+def test_the_page_about_configuration_is_current() -> None:
+    """`python -m connectors.config.configuration_page > docs/configuration.md` writes it."""
+    page = Path(__file__).parents[3] / "docs" / "configuration.md"
+    assert page.read_text() == configuration_page()
+
+
+def test_every_variable_is_explained() -> None:
+    page = configuration_page()
+    for variable, name in VARIABLES.items():
+        assert f"| `{variable}` |" in page
+        assert Settings.model_fields[name].description
+
+
+def test_users_tokens_are_taken_only_once_it_is_said_whom_they_are_for() -> None:
+    """A provider signs tokens for others too."""
+    with pytest.raises(ConfigurationError, match="OIDC_AUDIENCE is needed by OIDC_ISSUER"):
+        load_settings({"OIDC_ISSUER": "https://id.example"})
+    assert (
+        load_settings({"OIDC_ISSUER": "https://id.example/", "OIDC_AUDIENCE": "a"}).oidc_issuer == "https://id.example/"
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("WEBHOOK_TOKENS", "WEBHOOK_TOKEN"),
+        ("WEBHOOK_SECRETS", "WEBHOOK_SECRET"),
+        ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("LAGO_KEY", "LAGO_API_KEY"),
+        ("WINDOW_SECOND", "WINDOW_SECONDS"),
+        ("GRACE_SECOND", "GRACE_SECONDS"),
+        ("ORG_ID_PREFIX", "ORG_ID_PREFIXES"),
+        ("DATABSE_URL", "DATABASE_URL"),
+    ],
+)
+def test_a_misspelt_setting_is_told_with_the_one_that_was_meant(written: str, meant: str) -> None:
+    assert load_settings({written: "x"}).unknown == (written,)
+    assert meant_by(written, VARIABLES) == meant
+
+
+def test_other_programs_variables_are_nobodys_business() -> None:
+    """Kubernetes, Postgres, LiteLLM and the shell have names that begin as ours do."""
+    others = """PATH HOME LANG PWD HOSTNAME PORT_1 POSTGRES_SERVICE_HOST POSTGRES_PORT_5432_TCP PGHOST REDIS_HOST DB_URL
+    LITELLM_LOG LITELLM_SALT_KEY OPENAI_API_KEY PYTHONPATH UI_PASSWORD LOG_DIR PROXY_HOST MAX_BUDGET BATCH_MODE"""
+    assert load_settings(dict.fromkeys(others.split(), "x")).unknown == ()

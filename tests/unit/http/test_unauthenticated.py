@@ -1,0 +1,75 @@
+"""Places for strangers: a newcomer gets one as long as anybody is silent, and nobody's proxy is shut out for its address."""
+
+from ipaddress import ip_network
+
+import pytest
+
+from connectors.http.client_address import Origins
+from connectors.http.unauthenticated import Bounds, Strangers
+from schemas.reasons import FULL, FULL_OF_ONE
+
+
+class Connection:
+    def __init__(self, address: str, *, idle: bool = True) -> None:
+        self.address = address
+        self.idle = idle
+        self.closed = False
+
+    def is_idle(self) -> bool:
+        return self.idle
+
+    def force_close(self) -> None:
+        self.closed = True
+
+
+class World:
+    def __init__(self, bounds: Bounds, proxies: str = "203.0.113.0/24") -> None:
+        self.causes: list[str] = []
+        self.strangers = Strangers(bounds, Origins((), [ip_network(proxies)]), lambda: 0.0, self.causes.append)
+
+    def connect(self, address: str, *, idle: bool = True) -> Connection | None:
+        """A connection that may stay; what was closed for it is gone."""
+        connection = Connection(address, idle=idle)
+        return connection if self.strangers.connected(connection) else None
+
+    def many(self, count: int, address: str, *, idle: bool = True) -> list[Connection]:
+        made = [self.connect(address, idle=idle) for _ in range(count)]
+        assert None not in made
+        return [one for one in made if one is not None]
+
+
+def test_the_address_with_the_most_strangers_makes_room_its_oldest_first() -> None:
+    world = World(Bounds(10, 8))
+    few, many = world.many(3, "192.0.2.1"), world.many(7, "192.0.2.2")
+    assert world.connect("192.0.2.3") is not None
+    assert [one.closed for one in few] == [False] * 3
+    assert [one.closed for one in many] == [True] + [False] * 6
+    assert world.causes == [FULL]
+
+
+def test_who_was_admitted_and_who_is_sending_keeps_its_place() -> None:
+    world = World(Bounds(4, 4))
+    known, sending = world.many(2, "192.0.2.1"), world.many(2, "192.0.2.1", idle=False)
+    for one in known:
+        world.strangers.known(one)
+    assert world.connect("192.0.2.9") is None
+    assert not any(one.closed for one in (*known, *sending))
+    world.strangers.gone(sending[0])
+    assert world.connect("192.0.2.9") is not None
+
+
+@pytest.mark.parametrize(("address", "stays"), [("203.0.113.7", True), ("192.0.2.1", False)])
+def test_a_trusted_proxy_is_not_bounded_for_its_address(address: str, *, stays: bool) -> None:
+    world = World(Bounds(10, 5))
+    world.many(5, address, idle=False)
+    assert (world.connect(address) is not None) == stays
+    assert world.causes == ([] if stays else [FULL_OF_ONE])
+    assert world.connect("198.51.100.1") is not None
+
+
+def test_all_that_came_and_went_leaves_nothing_behind() -> None:
+    world = World(Bounds(10, 5))
+    for _ in range(100):
+        for one in (*world.many(3, "192.0.2.1"), *world.many(3, "192.0.2.2")):
+            world.strangers.gone(one)
+    assert len(world.many(5, "192.0.2.1")) == 5

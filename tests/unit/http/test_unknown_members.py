@@ -1,0 +1,49 @@
+"""A body with a member that nobody reads is refused by its name: what was misspelt must not pass for what was left out."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from connectors.config.settings import Settings
+from connectors.http.endpoint import Endpoint, parsed
+from connectors.http.problem import Problem
+from connectors.kafka.checked_producer import Gate
+from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.lago.client import LagoClient
+from connectors.operations.import_kinds import MappingRows
+from connectors.processes.management_api import Management
+from connectors.telemetry.metrics import Metrics
+
+MISSPELT = b'{"efective_from": "2026-11-01"}'
+
+
+@pytest.fixture
+async def endpoints() -> AsyncIterator[list[Endpoint]]:
+    """The whole management API; no neighbour is asked."""
+    producer = KafkaProducer(producer_config("127.0.0.1:1", answer_within_s=1))
+    try:
+        async with httpx.AsyncClient() as http:
+            lago = LagoClient(http, "http://127.0.0.1:1", "")
+            yield Management(Settings(), Gate(producer), lago, Metrics(CollectorRegistry(), "0")).endpoints()
+    finally:
+        await producer.close(0.1)
+
+
+async def test_every_body_of_the_api_refuses_a_member_it_does_not_know(endpoints: list[Endpoint]) -> None:
+    bodies = {f"{one.method} {one.path}": one.body for one in endpoints if one.body is not None}
+    assert {"POST /customers/mapping", "POST /api/customers"} <= set(bodies)
+    for name, body in bodies.items():
+        with pytest.raises(Problem) as refused:
+            parsed(body, MISSPELT)
+        told = {error["field"]: error["message"] for error in refused.value.members["errors"]}  # type: ignore[attr-defined]
+        assert refused.value.status == 422, name
+        assert "efective_from" in told, name
+        assert "efective_from" in refused.value.detail, name
+
+
+def test_a_row_of_an_import_may_have_more_columns_than_are_read() -> None:
+    """Exports of other systems have columns of their own; docs/mapping.md says so."""
+    row = b'{"litellm_customer_id":"c","lago_customer_id":"o","lago_organization_id":"t","note":"x"}'
+    assert parsed(MappingRows.model, row).litellm_customer_id == "c"  # type: ignore[attr-defined]

@@ -1,0 +1,47 @@
+"""The beginning of a credential is none, of whatever length; nor is a credential with something behind it."""
+
+import hmac
+from base64 import b64encode
+from hashlib import sha256
+
+import pytest
+
+from connectors.api.authorizer import FixedKeys
+from connectors.ingest.auth import WebhookAuth
+from connectors.lago.webhook_signatures import SIGNATURE, check_signature
+from schemas.errors import Rejected
+from tests.support.entrance import ENDPOINTS
+
+TOKEN, BODY = "a-token-of-some-length", b'{"webhook_type":"invoice.paid"}'
+LENGTHS = range(1, len(TOKEN))
+
+
+@pytest.mark.parametrize("given", [*(TOKEN[:length] for length in LENGTHS), TOKEN + "x", TOKEN[1:], TOKEN.upper()])
+def test_of_a_webhook_token(given: str) -> None:
+    auth = WebhookAuth(tokens=["another", TOKEN])
+    assert auth.knows_token(f"Bearer {TOKEN}")
+    assert not auth.knows_token(f"Bearer {given}")
+
+
+@pytest.mark.parametrize("given", [*(TOKEN[:length] for length in LENGTHS), TOKEN + "x", ""])
+async def test_of_the_master_key_and_of_lagos(given: str) -> None:
+    keys = FixedKeys(TOKEN, "lago-" + TOKEN)
+    endpoint = ENDPOINTS[0]
+    assert await keys.who(TOKEN, endpoint) is not None
+    assert await keys.who("lago-" + TOKEN, endpoint) is not None
+    assert await keys.who(given, endpoint) is None
+    assert await keys.who(f"lago-{given}", endpoint) is None
+
+
+async def test_where_a_key_is_not_set_the_empty_one_opens_nothing() -> None:
+    for keys in (FixedKeys(None, None), FixedKeys("", ""), FixedKeys(TOKEN, None), FixedKeys(None, TOKEN)):
+        assert await keys.who("", ENDPOINTS[0]) is None
+
+
+def test_of_lagos_signature() -> None:
+    signature = b64encode(hmac.digest(b"secret", BODY, sha256)).decode()
+    check_signature({SIGNATURE: signature}, BODY, ["other", "secret"])
+    for given in (*(signature[:length] for length in range(1, len(signature))), signature + "A", signature.lower()):
+        with pytest.raises(Rejected) as refused:
+            check_signature({SIGNATURE: given}, BODY, ["other", "secret"])
+        assert refused.value.reason == "bad_signature"

@@ -1,0 +1,70 @@
+"""Where an array ends is known however it is nested, and how long that takes depends on its length alone."""
+
+import json
+import time
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.ingest.body_splitter import split, wrapped_in
+from connectors.ingest.brackets import end_of_nested
+from connectors.ingest.rejections import Refused
+
+#: Whatever stands outside texts, and texts with what looks like brackets in them.
+PARTS = st.lists(
+    st.sampled_from(["[", "]", "{", "}", ",", "0", " ", '"a"', '"]"', '"[\\""', '"\\\\"', "NaN", ":"])
+    | st.text('x"\\[]', max_size=4).map(json.dumps),
+    max_size=400,
+)
+MIB = 1 << 20
+
+
+def naive(text: str) -> int | None:
+    """By looking at each character."""
+    depth, inside, escaped = 1, False, False
+    for at, sign in enumerate(text):
+        if inside:
+            inside, escaped = escaped or sign != '"', sign == "\\" and not escaped
+        elif sign == '"':
+            inside = True
+        else:
+            depth += (sign in "[{") - (sign in "]}")
+            if not depth:
+                return at + 1
+    return None
+
+
+@given(PARTS, st.integers(0, 300), st.integers(1, 40))
+def test_the_end_is_where_the_last_open_bracket_is_closed(parts: list[str], deep: int, again: int) -> None:
+    text = "[" * deep + "".join(parts) * again + "]" * deep + "]{}["
+    expected = naive(text)
+    if expected is None:
+        with pytest.raises(Refused, match="not_json"):
+            end_of_nested(memoryview(text.encode()), 0)
+    else:
+        assert end_of_nested(memoryview(text.encode()), 0) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"events":' + b"[" * (16 * MIB),
+        b'{"events":' + b"[0" * (4 * MIB) + b"]" * (4 * MIB) + b"}",
+        b'[{"a":NaN,"b":[' + b"{}," * (5 * MIB) + b"0]}]",
+        b"[" + (b"[" * 500 + b"NaN" + b"]" * 500 + b",") * (16 * MIB // 1004) + b"0]",
+        b"[" + b"[]" * (8 * MIB) + b"]",
+        b"[[NaN," + b'"' * (8 * MIB + 1),
+        b"[[NaN," + b'"\\"' * (4 * MIB),
+        b"[" + b'{"":"","":[[[]]]},' * MIB + b"NaN]",
+    ],
+    ids=["never ends", "deep", "flat within", "many of 500", "no commas", "texts", "no text", "small ones"],
+)
+def test_no_body_takes_longer_than_a_few_seconds_for_16_mib(body: bytes) -> None:
+    """A step for each bracket took 15 s, and the request was a 503 that every retry burnt again."""
+    begun = time.process_time()
+    for cut in (split, wrapped_in):
+        with suppress(Refused):
+            cut(body)
+    assert time.process_time() - begun < 6

@@ -1,0 +1,54 @@
+"""Laws of the shared patience: what takes too long is told so, and nobody else notices."""
+
+import asyncio
+
+import pytest
+
+from connectors.ingest.shared_deadline import Patience
+
+
+async def test_a_block_that_takes_too_long_ends_in_a_timeout() -> None:
+    with pytest.raises(TimeoutError), Patience(0.01).of_this_task():
+        await asyncio.Event().wait()
+    await asyncio.sleep(0)  # the task is not left cancelled
+
+
+async def test_each_runs_out_at_its_own_time_and_those_in_time_do_not() -> None:
+    patience = Patience(0.1)
+    loop = asyncio.get_running_loop()
+
+    async def wait(begin_s: float, takes_s: float) -> float | None:
+        await asyncio.sleep(begin_s)
+        begun = loop.time()
+        try:
+            with patience.of_this_task():
+                await asyncio.sleep(takes_s)
+        except TimeoutError:
+            return loop.time() - begun
+        return None
+
+    fast, first, second = await asyncio.gather(wait(0, 0), wait(0.02, 30), wait(0.06, 30))
+    late = await wait(0, 30)
+    assert fast is None
+    for taken in (first, second, late):
+        assert taken is not None
+        assert 0.09 < taken < 5
+
+
+async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    async def wait() -> None:
+        with Patience(60).of_this_task():
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_ended_in_time_is_forgotten() -> None:
+    patience = Patience(60)
+    with pytest.raises(ValueError, match="own"), patience.of_this_task():
+        raise ValueError("own")
+    assert not patience._waiting

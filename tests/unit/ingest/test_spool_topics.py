@@ -1,0 +1,38 @@
+"""A spool that was filled under another TOPIC_PREFIX is refused: what is in it would reach a topic that nobody counts."""
+
+from pathlib import Path
+
+import pytest
+
+from connectors.ingest.spool import Spool
+from schemas.errors import ConfigurationError
+
+OLD, NEW = ("old.raw", "old.rejected"), ("new.raw", "new.rejected")
+MIB = 1 << 20
+
+
+@pytest.fixture
+async def left(tmp_path: Path) -> Path:
+    """What an ingress that was killed has left: two calls, one rejection."""
+    path = tmp_path / "spool.db"
+    spool = await Spool.at(path, MIB, OLD)
+    await spool.put([("old.raw", "c", b"{}", 1), ("old.raw", "c", b"{}", 2), ("old.rejected", None, b"{}", 3)])
+    await spool.close()
+    return path
+
+
+async def test_it_is_refused_with_what_is_in_it_and_nothing_of_it_is_lost(left: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ConfigurationError) as refused:
+            await Spool.at(left, MIB, NEW)
+        told = str(refused.value)
+        assert "2 records for the topic old.raw, 1 records for the topic old.rejected" in told
+        assert "TOPIC_PREFIX" in told and "meterbridge_spool_records" in told
+    spool = await Spool.at(left, MIB, OLD)
+    batch = await spool.oldest(10, MIB)
+    assert [topic for topic, *_ in batch.records] == ["old.raw", "old.raw", "old.rejected"]
+    await spool.delete(batch)
+    await spool.close()
+    empty = await Spool.at(left, MIB, NEW)
+    assert empty.records == 0
+    await empty.close()

@@ -1,0 +1,53 @@
+"""Laws of the access-control lists: no role may do what is another's."""
+
+from shlex import split
+
+from typer.testing import CliRunner
+
+from connectors.cli.main import app
+from connectors.kafka.acls import OPERATOR, READS, ROLES, TOPIC, WRITES, acls, command_lines
+from schemas.topics import CATALOGUE, TopicNames
+
+NAMES = TopicNames.with_prefix("p.")
+FOUND = list(acls(NAMES, "p.", "prod"))
+
+
+def _writers(topic: str) -> set[str]:
+    return {acl.role for acl in FOUND if (acl.resource, acl.name, acl.operation) == (TOPIC, topic, "Write")}
+
+
+def test_only_who_makes_events_may_write_them() -> None:
+    assert _writers(NAMES.events) == {"meter", "project", OPERATOR}
+    assert _writers(NAMES.changelog) == {"meter", OPERATOR}
+    assert _writers(NAMES.customers) == _writers(NAMES.orgs) == {"api", OPERATOR}
+
+
+def test_every_topic_is_described_by_every_role_and_written_by_one() -> None:
+    """The start of a process compares all of them with the catalogue."""
+    for topic in CATALOGUE:
+        name = f"p.{topic.name}"
+        told = {acl.role for acl in FOUND if acl.name == name and acl.operation == "DescribeConfigs"}
+        assert told == set(ROLES)
+        assert _writers(name) - {OPERATOR}
+    assert set(READS) == set(WRITES) == set(ROLES) - {OPERATOR}
+
+
+def test_nothing_reaches_beyond_the_prefix_and_the_deployment() -> None:
+    for acl in FOUND:
+        assert acl.name.startswith("p.") or acl.name == "meterbridge-operations", acl
+        assert not acl.prefixed or acl.resource != TOPIC
+
+
+def test_what_is_printed_is_what_kafkas_tool_takes() -> None:
+    lines = list(command_lines(FOUND, "User:CN=my "))
+    assert len(lines) == len({(acl.role, acl.resource, acl.name, acl.prefixed) for acl in FOUND})
+    for line in lines:
+        words = split(line)
+        assert words[:2] == ["--add", "--allow-principal"] and words[2].startswith("User:CN=my ")
+    told = CliRunner().invoke(app, ["topics", "acls"], env={"TOPIC_PREFIX": "p.", "DEPLOYMENT_NAME": "prod"})
+    assert told.exit_code == 0
+    line = next(line for line in told.stdout.splitlines() if "meterbridge-sink" in line and "transactional-id" in line)
+    assert split(line)[2:] == [
+        *("User:meterbridge-sink", "--operation", "Write", "--transactional-id", "p.prod-sink-"),
+        *("--resource-pattern-type", "prefixed"),
+    ]

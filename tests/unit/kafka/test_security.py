@@ -1,0 +1,62 @@
+"""One block of settings reaches Kafka through three clients: each is told the same."""
+
+import logging
+import ssl
+from typing import Any
+
+import pytest
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+
+from connectors.config.connections import kafka_connection
+from connectors.config.kafka_connection import KafkaConnection
+from connectors.config.settings import load_settings
+from connectors.kafka.faust_credentials import faust_credentials
+from connectors.kafka.security import aiokafka_config, faust_broker, librdkafka_config
+
+SERVERS = "a:9092,b:9093"
+
+
+def _kafka(protocol: str) -> KafkaConnection:
+    settings = load_settings(
+        {
+            "KAFKA_BOOTSTRAP_SERVERS": SERVERS,
+            "KAFKA_SECURITY_PROTOCOL": protocol,
+            "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+            "KAFKA_SASL_USERNAME": "meter",
+            "KAFKA_SASL_PASSWORD": "hushed-secret",
+        }
+    )
+    return kafka_connection(settings)
+
+
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])
+def test_faust_and_aiokafka_are_told_the_same(protocol: str) -> None:
+    direct = aiokafka_config(_kafka(protocol))
+    through_faust = dict(credentials_to_aiokafka_auth(faust_credentials(_kafka(protocol))))
+    assert direct.pop("bootstrap_servers") == SERVERS
+    assert faust_broker(_kafka(protocol)) == "kafka://a:9092;b:9093"
+    contexts = [config.pop("ssl_context", None) for config in (direct, through_faust)]
+    assert direct == through_faust
+    assert direct["security_protocol"] == protocol
+    for context in contexts:
+        assert (context is not None) == protocol.endswith("SSL")
+        if context is not None:
+            assert context.check_hostname
+            assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expected"),
+    [
+        ("PLAINTEXT", {}),
+        ("SSL", {}),
+        ("SASL_SSL", {"sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "meter", "sasl.password": "hushed-secret"}),
+    ],
+)
+def test_librdkafka_is_told_only_what_its_protocol_needs(protocol: str, expected: dict[str, Any]) -> None:
+    assert librdkafka_config(_kafka(protocol)) == {
+        "bootstrap.servers": SERVERS,
+        "security.protocol": protocol,
+        "logger": logging.getLogger("librdkafka"),
+        **expected,
+    }

@@ -1,0 +1,86 @@
+"""What a stretch of a topic is, while the broker does not know who leads a partition."""
+
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka import topic_scan
+from connectors.kafka.topic_scan import stretch_of
+from schemas.errors import Unavailable
+
+_KAFKA = KafkaConnection("localhost:9092")
+_NOT_YET = KafkaError.NOT_LEADER_FOR_PARTITION
+
+
+class _Metadata:
+    """A topic of one partition."""
+
+    error = None
+    partitions = (0,)
+    topics = property(lambda self: {"t": self})
+
+
+class _Found:
+    """What a partition is answered with."""
+
+    def __init__(self, offset: int, error: KafkaError | None = None) -> None:
+        self.partition, self.offset, self.error = 0, offset, error
+
+
+class _Consumer:
+    """Ten records of the times 0 to 9; the first `refusals` of each question are answered with `code`."""
+
+    def __init__(self, code: int, refusals: int) -> None:
+        self._code, self._watermarks, self._times = code, refusals, refusals
+
+    def list_topics(self, _topic: str, timeout: float) -> _Metadata:
+        assert timeout > 0
+        return _Metadata()
+
+    def get_watermark_offsets(self, _partition: TopicPartition, timeout: float) -> tuple[int, int]:
+        assert timeout > 0
+        self._watermarks -= 1
+        if self._watermarks >= 0:
+            raise KafkaException(KafkaError(self._code))
+        return 0, 10
+
+    def offsets_for_times(self, asked: list[TopicPartition], timeout: float) -> list[_Found]:
+        assert timeout > 0
+        self._times -= 1
+        if self._times >= 0:
+            return [_Found(-1, KafkaError(self._code))]
+        return [_Found(partition.offset if partition.offset < 10 else -1) for partition in asked]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Lets the broker answer so; a busy machine has time enough for a few refusals."""
+    monkeypatch.setattr(topic_scan, "_AGAIN_S", 0.001)
+    monkeypatch.setattr(topic_scan, "_LIMIT_S", 60.0)
+    return lambda code, refusals: monkeypatch.setattr(topic_scan, "reader", lambda _kafka: _Consumer(code, refusals))
+
+
+def test_a_broker_that_does_not_lead_yet_is_asked_again(answers: Callable[[int, int], None]) -> None:
+    """No partition counts as empty because its broker could not tell where the time begins."""
+    answers(_NOT_YET, 3)
+    assert stretch_of(_KAFKA, "t", 4, 7).ranges == {0: (4, 7)}
+    answers(_NOT_YET, 3)
+    assert stretch_of(_KAFKA, "t", 4, 99).ranges == {0: (4, 10)}
+    answers(_NOT_YET, 3)
+    assert stretch_of(_KAFKA, "t", 99).ranges == {0: (10, 10)}
+
+
+@pytest.mark.parametrize(("code", "refusals"), [(_NOT_YET, 10_000), (KafkaError.TOPIC_AUTHORIZATION_FAILED, 1)])
+def test_a_broker_that_goes_on_refusing_is_no_empty_topic(
+    answers: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch, code: int, refusals: int
+) -> None:
+    """Neither for ever nor at once where waiting does not help."""
+    monkeypatch.setattr(topic_scan, "_LIMIT_S", 0.05)
+    answers(code, refusals)
+    with pytest.raises(Unavailable, match="kafka_unavailable"):
+        stretch_of(_KAFKA, "t", 4, 7)

@@ -1,0 +1,155 @@
+"""Somebody answers in Lago's place, or Lago refuses everybody alike: nothing is emptied into the dead letters."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.core.delivery.batches import Item, Outcome
+from streams.core.delivery.circuit_breaker import Breaker, State
+from streams.core.delivery.dead_letter_storm import ALIKE, WITHIN_S, Deaths
+from tests.support.scripted_lago import ScriptedLago, event, item
+from tests.support.sink import POLICY, Sink, said
+from tests.support.virtual_time import run_virtually, virtual_now
+
+INVALID = {"timestamp": ["invalid_format"]}
+
+
+def of(subscription: str, name: str) -> Item:
+    one = event(name)
+    one.external_subscription_id = subscription
+    return Item(name, msgspec.json.encode(one), resent=False)
+
+
+@pytest.mark.parametrize("fault", ["400", "413", "422", "proxy page"])
+@pytest.mark.parametrize("count", [1, 50, 200])
+def test_a_page_of_html_for_hours_gives_no_event_up(fault: str, count: int) -> None:
+    """An HTTPS port asked in plain HTTP: 200 sound events were 200 dead letters after 1.3 s."""
+    lago = ScriptedLago(fault=lambda _number, _ids: fault if virtual_now() < 2 * 3600 else None)
+
+    async def main() -> list[Outcome]:
+        sink = Sink(lago)
+        running = asyncio.ensure_future(sink.delivery.deliver([item(f"t{n}") for n in range(count)]))
+        await asyncio.sleep(3600)
+        assert sink.breaker.state is not State.CLOSED
+        assert sink.breaker.reason == {"413": "too_large", "proxy page": "bad_answer"}.get(fault, "not_lago")
+        return await running
+
+    outcomes = run_virtually(main())
+    assert {outcome.kind for outcome in outcomes} == {"delivered"}
+    assert len(lago.store) == count
+
+
+def test_one_event_that_a_proxy_dislikes_goes_to_retry_while_the_others_pass() -> None:
+    lago = ScriptedLago(fault=lambda _number, ids: "400" if "t7" in ids else None)
+
+    async def main() -> list[Outcome]:
+        return await Sink(lago).delivery.deliver([item(f"t{n}") for n in range(250)])
+
+    outcomes = run_virtually(main())
+    assert said([outcomes[7]]) == [("retry", "not_lago")]
+    assert said(outcomes[:7] + outcomes[8:]) == [("delivered", "accepted")] * 249
+
+
+def refusing(names: Iterable[str], until_s: float = 600) -> ScriptedLago:
+    """A Lago that finds fault with every one of `names`, until a moment."""
+
+    class Lost(ScriptedLago):
+        def _answer(self, body: bytes) -> object:  # type: ignore[override]
+            if virtual_now() >= until_s:
+                self.index_errors = {}
+            return super()._answer(body)
+
+    return Lost(index_errors=dict.fromkeys(names, INVALID))
+
+
+def test_events_of_many_subscriptions_that_die_alike_are_held_and_a_probe_finds_that_it_is_over() -> None:
+    names = [f"t{n}" for n in range(200)]
+    lago = refusing(names)
+
+    async def main() -> list[Outcome]:
+        sink = Sink(lago)
+        running = asyncio.ensure_future(
+            sink.delivery.deliver([of(f"sub-{n % 20}", name) for n, name in enumerate(names)])
+        )
+        await asyncio.sleep(300)
+        assert sink.breaker.state is not State.CLOSED
+        assert sink.breaker.reason == "dying_alike"
+        return await running
+
+    outcomes = run_virtually(main())
+    assert said(outcomes) == [("delivered", "accepted")] * 200
+    assert len(lago.posts) < 300
+
+
+def test_they_die_when_it_is_seen_that_others_pass() -> None:
+    """Five bad events of five subscriptions, alone: held until another lane's event is taken, then named one by one."""
+    names = [f"t{n}" for n in range(5)]
+    lago = ScriptedLago(index_errors=dict.fromkeys(names, INVALID))
+
+    async def main() -> list[Outcome]:
+        breaker = Breaker(POLICY)
+        bad = asyncio.ensure_future(Sink(lago, breaker).delivery.deliver([of(f"sub-{name}", name) for name in names]))
+        await asyncio.sleep(5)
+        assert not bad.done()
+        await Sink(lago, breaker).delivery.deliver([item("good")])
+        async with asyncio.timeout(120):
+            return await bad
+
+    assert said(run_virtually(main())) == [("dead", "invalid_timestamp")] * 5
+
+
+@pytest.mark.parametrize(
+    "whose",
+    [lambda _n: "one", lambda n: f"sub-{n % 2}"],
+    ids=["one subscription", "two subscriptions"],
+)
+def test_events_of_few_subscriptions_die_at_once(whose: Callable[[int], str]) -> None:
+    names = [f"t{n}" for n in range(30)]
+    lago = ScriptedLago(index_errors=dict.fromkeys(names, INVALID))
+
+    async def main() -> list[Outcome]:
+        return await Sink(lago).delivery.deliver([of(whose(n), name) for n, name in enumerate(names)])
+
+    assert said(run_virtually(main())) == [("dead", "invalid_timestamp")] * 30
+    assert len(lago.posts) == 1
+
+
+def test_bad_events_among_good_ones_die_at_once_however_many_subscriptions_they_are_of() -> None:
+    names = [f"t{n}" for n in range(100)]
+    lago = ScriptedLago(index_errors=dict.fromkeys(names[::2], INVALID))
+
+    async def main() -> list[Outcome]:
+        return await Sink(lago).delivery.deliver([of(f"sub-{n}", name) for n, name in enumerate(names)])
+
+    assert [outcome.kind for outcome in run_virtually(main())] == ["dead", "delivered"] * 50
+    assert len(lago.posts) == 2
+
+
+def test_the_third_subscription_in_a_minute_is_doubted_and_what_passes_clears_the_doubt() -> None:
+    deaths = Deaths()
+    assert not deaths.doubtful([("r", "a")], 0.0)
+    assert not deaths.doubtful([("r", "b")], WITHIN_S)
+    assert not deaths.doubtful([("other", "c")], WITHIN_S)
+    assert deaths.doubtful([("r", "c")], WITHIN_S)
+    assert not deaths.doubtful([("r", "c")], WITHIN_S + 0.1), "the first is too long ago"
+    deaths.some_passed()
+    assert not deaths.doubtful([("r", "d")], WITHIN_S + 0.2)
+    assert deaths.accepted == 1
+
+
+@given(st.lists(st.tuples(st.sampled_from("rs"), st.sampled_from("abcd"), st.floats(0, 20)), max_size=30))
+def test_no_more_than_two_subscriptions_die_for_one_reason_in_a_minute_without_a_doubt(
+    died: list[tuple[str, str, float]],
+) -> None:
+    deaths, now, believed = Deaths(), 0.0, list[tuple[str, str, float]]()
+    for reason, subscription, later in died:
+        now += later
+        if not deaths.doubtful([(reason, subscription)], now):
+            believed.append((reason, subscription, now))
+    for reason, _, at in believed:
+        alike = {whose for why, whose, when in believed if why == reason and 0 <= at - when <= WITHIN_S}
+        assert len(alike) < ALIKE

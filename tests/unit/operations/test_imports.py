@@ -1,0 +1,118 @@
+"""How an import goes through its rows: in order where they are of one key, on through bad ones, and again from the start."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import BaseModel
+
+from connectors.operations.imports import CHANGED, CREATED, UNCHANGED, Import
+from connectors.operations.row_files import Row
+from schemas.errors import Rejected, Unavailable
+
+
+class Line(BaseModel):
+    """A row of this test: whose it is, how long it takes, what happens."""
+
+    of: str
+    value: int
+    turns: int = 0
+    wrong: str = ""
+
+
+class Shelf:
+    """Keeps the last value of each name."""
+
+    model = Line
+
+    def __init__(self) -> None:
+        self.all: dict[str, int] = {}
+        self.away = 0
+        self.under_way = self.most = 0
+
+    def key(self, row: Line) -> str:
+        return row.of
+
+    async def take(self, row: Line) -> str:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            for _ in range(row.turns):
+                await asyncio.sleep(0)
+        finally:
+            self.under_way -= 1
+        if self.away:
+            self.away -= 1
+            raise Unavailable("away")
+        if row.wrong:
+            raise Rejected(row.wrong, "in words")
+        before = self.all.get(row.of)
+        self.all[row.of] = row.value
+        return CREATED if before is None else UNCHANGED if before == row.value else CHANGED
+
+
+async def rows(*lines: Line | str) -> AsyncIterator[Row]:
+    for number, line in enumerate(lines, 1):
+        yield Row(number, b"", line) if isinstance(line, str) else Row(number, line.model_dump_json().encode())
+
+
+async def test_rows_of_one_key_are_taken_in_order_however_long_each_takes() -> None:
+    """A mapping that is named twice ends as its last row says."""
+    shelf = Shelf()
+    lines = [Line(of="a", value=number, turns=20 - number) for number in range(20)]
+    await Import(shelf, 10).run(rows(*lines))
+    assert shelf.all == {"a": 19}
+
+
+async def test_rows_of_several_keys_are_under_way_together_and_no_more_than_that() -> None:
+    shelf = Shelf()
+    done = await Import(shelf, 4).run(rows(*(Line(of=str(number), value=1, turns=5) for number in range(40))))
+    assert (shelf.most, done.created) == (4, 40)
+
+
+async def test_every_row_is_counted_by_what_became_of_it_and_refused_ones_are_in_order_of_line() -> None:
+    told: list[int] = []
+    lines = [
+        Line(of="a", value=1, wrong="not_so", turns=9),
+        "bad_row",
+        Line(of="b", value=1),
+        Line(of="b", value=1),
+        Line(of="b", value=2),
+    ]
+    done = (await Import(Shelf(), 10, told=told.append).run(rows(*lines))).told()
+    counts = {name: done[name] for name in ("read", "created", "changed", "unchanged", "refused")}
+    assert counts == {"read": 5, "created": 1, "changed": 1, "unchanged": 1, "refused": 2}
+    assert [(error["line"], error["reason"]) for error in done["errors"]] == [(1, "not_so"), (2, "bad_row")]
+    assert sum(told) == 5
+
+
+async def test_a_neighbour_that_is_away_for_a_moment_is_waited_for_and_one_that_stays_away_ends_it() -> None:
+    shelf = Shelf()
+    shelf.away = 1
+    assert (await Import(shelf, 1, patience_s=5).run(rows(Line(of="a", value=1)))).created == 1
+    shelf.away = 10**6
+    job = Import(shelf, 1)
+    with pytest.raises(Unavailable, match="away"):
+        await job.run(rows(Line(of="b", value=1), Line(of="c", value=1)))
+    assert job.done.created == 0
+
+
+async def test_what_was_read_before_the_file_ended_wrongly_is_finished() -> None:
+    async def cut() -> AsyncIterator[Row]:
+        async for row in rows(Line(of="a", value=1, turns=50)):
+            yield row
+        raise Rejected("too_large")
+
+    shelf = Shelf()
+    with pytest.raises(Rejected, match="too_large"):
+        await Import(shelf, 4).run(cut())
+    assert shelf.all == {"a": 1}
+
+
+async def test_a_bug_ends_it_and_is_not_taken_for_a_refusal() -> None:
+    class Broken(Shelf):
+        async def take(self, row: Line) -> str:
+            raise ZeroDivisionError(row.of)
+
+    with pytest.raises(ZeroDivisionError):
+        await Import(Broken(), 4).run(rows(Line(of="a", value=1), Line(of="b", value=1)))

@@ -1,0 +1,45 @@
+"""What a group has committed, asked of a broker that is not ready to say."""
+
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from connectors.operations.ledger_totals import committed_of
+
+PLACES = [TopicPartition("t", 0), TopicPartition("t", 1)]
+
+
+class Member:
+    """Answers with errors first, then with offset 7."""
+
+    def __init__(self, *codes: int) -> None:
+        self.codes = list(codes)
+
+    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        if self.codes:
+            raise KafkaException(KafkaError(self.codes.pop(0)))
+        return [TopicPartition(place.topic, place.partition, 7) for place in places]
+
+
+def asked(member: Any, limit_s: float = 5.0) -> list[int]:
+    return [place.offset for place in committed_of(member, PLACES, limit_s)]
+
+
+def test_a_coordinator_that_is_being_elected_or_loads_is_asked_again() -> None:
+    coming = (
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    )
+    assert asked(Member(*coming)) == [7, 7]
+
+
+def test_it_is_not_asked_for_ever() -> None:
+    with pytest.raises(KafkaException):
+        asked(Member(*[KafkaError.NOT_COORDINATOR] * 100), limit_s=0.3)
+
+
+def test_what_will_not_pass_is_told_at_once() -> None:
+    with pytest.raises(KafkaException):
+        asked(Member(KafkaError.GROUP_AUTHORIZATION_FAILED), limit_s=60)

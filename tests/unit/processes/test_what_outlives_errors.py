@@ -1,0 +1,97 @@
+"""A table, and the api's own work, outlive any error: in one process with the ingress they must not end it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry
+
+from connectors.processes.management_api import kept_up
+from connectors.telemetry.unreadable_records import watch_unreadable
+from schemas.customers import CustomerRecord
+from streams.runtime import table, unreadable
+from streams.runtime.table import Follower, TopicFollower
+
+
+class Picky(TopicFollower):
+    """Stumbles over one record."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__({}, "topic", time.monotonic, "picky")
+        self.error, self.taken = error, list[int]()
+
+    def take(self, partition: int, records: Any) -> None:
+        for record in records:
+            if record.offset == 1:
+                raise self.error
+            self.taken.append(record.offset)
+
+
+@pytest.mark.parametrize(
+    "error", [OverflowError(), KeyError("x"), RecursionError(), TypeError(), UnicodeDecodeError("a", b"", 0, 1, "")]
+)
+def test_a_record_that_nobody_foresaw_costs_itself(error: Exception) -> None:
+    follower = Picky(error)
+    unreadable._said_at.clear()
+    before = unreadable.COUNTS["picky"]
+    with structlog.testing.capture_logs() as logs:
+        follower._take(0, [SimpleNamespace(offset=offset) for offset in range(4)])
+    assert set(follower.taken) == {0, 2, 3}
+    assert unreadable.COUNTS["picky"] == before + 1
+    [told] = logs
+    assert (told["event"], told["offset"], told["error"]) == ("follower_record_unreadable", 1, type(error).__name__)
+
+
+def test_many_are_counted_and_one_line_a_minute_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can write to a topic must not fill the log of everybody who reads it."""
+    clock = [0.0]
+    monkeypatch.setattr(unreadable.time, "monotonic", lambda: clock[0])
+    unreadable._said_at.clear()
+    follower = Follower({}, "topic", CustomerRecord, time.monotonic, "many")
+    registry = CollectorRegistry()
+    watch_unreadable(registry)
+    with structlog.testing.capture_logs() as logs:
+        for offset in range(1000):
+            clock[0] = offset / 10
+            follower.take(0, [SimpleNamespace(key=b"k", value=b"\xff", offset=offset)])  # type: ignore[list-item]
+    assert [one["offset"] for one in logs] == [0, 600]
+    assert registry.get_sample_value("meterbridge_unreadable_records_total", {"table": "many"}) == 1000
+    assert registry.get_sample_value("meterbridge_unreadable_records_total", {"table": "orgs"}) is not None
+
+
+async def test_a_table_reads_on_after_any_error_of_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ended took `serve`, ingress included, with it: the totals asked it whether it was complete."""
+    monkeypatch.setattr(table, "_AGAIN_S", 0.001)
+    sessions: list[int] = []
+
+    @asynccontextmanager
+    async def reading(*_: Any, **__: Any) -> AsyncIterator[Any]:
+        sessions.append(1)
+        raise RuntimeError("a library's own")
+        yield
+
+    monkeypatch.setattr(table, "reading", reading)
+    follower = Follower({}, "topic", CustomerRecord, time.monotonic, "customers")
+    follower.begin()
+    async with asyncio.timeout(10):
+        while len(sessions) < 3:
+            await asyncio.sleep(0.001)
+    assert not follower.complete()
+    await follower.stop()
+
+
+async def test_the_apis_work_is_taken_up_again() -> None:
+    tries: list[int] = []
+
+    async def work() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ValueError
+
+    await kept_up(work, 0.0)
+    assert len(tries) == 3

@@ -1,0 +1,39 @@
+"""What a worker says of its partitions is true, and said once."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from connectors.processes.worker import tell_partitions
+from tests.support.eventually import soon
+
+TICK_S = 0.001
+
+
+@dataclass
+class Lane:
+    """As much of a lane as is looked at; open once it expects an offset."""
+
+    expected: int | None = None
+
+
+async def test_partitions_are_told_once_they_are_open_and_again_when_they_are_others() -> None:
+    """Healthy traffic is silent: an assignment that stays is one line, however long it stays."""
+    lanes: dict[int, Any] = {}
+    with capture_logs() as said:
+        telling = asyncio.ensure_future(tell_partitions(lanes, "meter", TICK_S))
+        lanes.update({0: Lane(), 3: Lane()})
+        await asyncio.sleep(10 * TICK_S)
+        assert said == []
+        lanes[3].expected = 17
+        await soon(lambda: len(said) == 1)
+        lanes[0].expected = 0
+        await soon(lambda: len(said) == 2)
+        await asyncio.sleep(10 * TICK_S)
+        del lanes[3]
+        await soon(lambda: len(said) == 3)
+        telling.cancel()
+    assert {line["event"] for line in said} == {"partitions_opened"}
+    assert [(line["opened"], line["assigned"]) for line in said] == [([3], 2), ([0, 3], 2), ([0], 1)]

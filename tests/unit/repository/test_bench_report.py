@@ -1,0 +1,88 @@
+"""What the benchmarks say: a ratio above 1 is good for us, medians count, and the file has one shape."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.contest import Measured
+from bench.report import CEILINGS, TARGETS, Row, rows_of, write
+
+LATEST = Path(__file__).parents[3] / "bench" / "results" / "latest.json"
+SHAPE = {"name": str, "unit": str, "ours": (int, float), "peer": str, "peer_value": (int, float), "ratio": (int, float)}
+PEERS = {"quix", "faust", "bare"}
+
+
+def row(name: str = "meter_flat_wall", peer: str = "quix", ours: float = 10.0, theirs: float = 30.0) -> Row:
+    return Row(name, "us/record", peer, [ours], [theirs])
+
+
+def test_a_ratio_above_one_means_that_the_peer_costs_more() -> None:
+    assert row(ours=10, theirs=30).ratio == 3
+    assert row(ours=30, theirs=10).ratio == pytest.approx(1 / 3)
+
+
+def test_the_median_of_the_repeats_counts_not_the_best_and_not_the_mean() -> None:
+    measured = Row("n", "us/record", "quix", [1.0, 10.0, 100.0], [600.0, 20.0, 5.0])
+    assert (measured.ours, measured.peer_value, measured.ratio) == (10.0, 20.0, 2.0)
+
+
+def test_every_peer_stands_beside_ours_in_wall_and_cpu_of_the_same_runs() -> None:
+    found = {"bare": [Measured(2, 1)], "ours": [Measured(10, 8), Measured(12, 9)], "quix": [Measured(30, 24)]}
+    rows = {(one.name, one.peer): (one.ours, one.peer_value) for one in rows_of("meter", "us/record", found)}
+    assert rows == {
+        ("meter_wall", "bare"): (11.0, 2),
+        ("meter_cpu", "bare"): (8.5, 1),
+        ("meter_wall", "quix"): (11.0, 30),
+        ("meter_cpu", "quix"): (8.5, 24),
+    }
+
+
+@pytest.mark.parametrize(
+    ("measured", "reached"),
+    [
+        (row(theirs=15.0), True),
+        (row(theirs=14.9), False),
+        (row("meter_flat_cpu", "faust", theirs=50.0), True),
+        (row("meter_flat_cpu", "faust", theirs=49.0), False),
+        (row("memory_per_id", "bare", ours=32.0), True),
+        (row("memory_per_id", "bare", ours=32.1), False),
+    ],
+)
+def test_a_target_is_reached_by_a_ratio_at_least_or_by_our_own_figure_at_most(measured: Row, reached: bool) -> None:
+    asked = measured.target()
+    assert asked is not None
+    assert asked[1] is reached
+
+
+def test_where_nothing_is_asked_nothing_is_missed() -> None:
+    assert row("meter_slp_wall", "bare", ours=10, theirs=1).target() is None
+
+
+def test_the_file_holds_the_rows_of_one_run_and_nothing_of_an_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "latest.json"
+    write([row(), row(peer="faust")], path)
+    write([row(ours=3.0, theirs=1.0)], path)
+    assert json.loads(path.read_text()) == [
+        {
+            "name": "meter_flat_wall",
+            "unit": "us/record",
+            "ours": 3.0,
+            "peer": "quix",
+            "peer_value": 1.0,
+            "ratio": 0.3333,
+        }
+    ]
+
+
+def test_the_results_that_are_checked_in_have_this_shape_and_every_target_has_its_row() -> None:
+    told = json.loads(LATEST.read_text())
+    for one in told:
+        assert one.keys() == SHAPE.keys()
+        assert all(isinstance(one[name], kind) for name, kind in SHAPE.items()), one
+        assert one["peer"] in PEERS
+        assert one["ratio"] == pytest.approx(one["peer_value"] / one["ours"], rel=0.01)
+    pairs = [(one["name"], one["peer"]) for one in told]
+    assert len(set(pairs)) == len(pairs)
+    assert TARGETS.keys() <= set(pairs)
+    assert CEILINGS.keys() <= {name for name, _ in pairs}

@@ -1,0 +1,77 @@
+"""docs/coverage.md has a row for every way in and for every command there is."""
+
+import re
+from itertools import product
+from pathlib import Path
+
+import httpx
+import pytest
+import typer.main
+from prometheus_client import CollectorRegistry
+
+from connectors.cli.main import app
+from connectors.config.settings import Settings
+from connectors.http.health import Health
+from connectors.ingest.routes import ROUTES
+from connectors.kafka.checked_producer import Gate
+from connectors.kafka.producer import KafkaProducer, producer_config
+from connectors.lago.client import LagoClient
+from connectors.processes.management_api import Management
+from connectors.telemetry.metrics import Metrics
+
+PAGE = Path(__file__).parents[3] / "docs" / "coverage.md"
+VERB = re.compile(r"\b(GET|POST|PUT|DELETE|PATCH)\b")
+WORDS = re.compile(r"`([^`]+)`")
+
+
+def claims_of(section: str) -> list[str]:
+    """First cells of the section's rows."""
+    text = PAGE.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][1:]
+
+
+def nameless(path: str) -> str:
+    """What a part of a path is called does not matter."""
+    return re.sub(r"{[^}]*}", "{}", path)
+
+
+def ways_of(claim: str) -> set[tuple[str, str]]:
+    """Verbs and paths that a row names; each verb is meant for each path."""
+    words = [word for name in WORDS.findall(claim) for word in name.split()]
+    verbs = {word for word in words if VERB.fullmatch(word)}
+    return set(product(verbs, {nameless(word) for word in words if word.startswith("/")}))
+
+
+async def served() -> set[tuple[str, str]]:
+    """Verb and path of everything that `serve` answers; no neighbour is asked."""
+    settings, metrics = Settings(), Metrics(CollectorRegistry(), "0")
+    producer = KafkaProducer(producer_config("127.0.0.1:1", answer_within_s=1))
+    try:
+        async with httpx.AsyncClient() as http:
+            lago = LagoClient(http, "http://127.0.0.1:1", "")
+            routes = Management(settings, Gate(producer), lago, metrics).routes()
+    finally:
+        await producer.close(0.1)
+    routes += Health({}, lambda: "", lambda: 0.0, metrics.registry).routes()
+    found = {(route.method, nameless(route.path)) for route in routes}
+    return found | {("POST", route.path) for route in ROUTES}
+
+
+async def test_every_way_in_has_a_row() -> None:
+    rows = {way for claim in claims_of("Endpoints") for way in ways_of(claim)}
+    ways = await served()
+    assert len(ways) > 45
+    assert ways - rows == set()
+
+
+def commands_of(command: object, *words: str) -> list[str]:
+    below: dict[str, object] = getattr(command, "commands", {})
+    if not below:
+        return [" ".join(words)]
+    return [found for name, one in below.items() for found in commands_of(one, *words, name)]
+
+
+@pytest.mark.parametrize("command", commands_of(typer.main.get_command(app)))
+def test_every_command_has_a_row(command: str) -> None:
+    named = [word for claim in claims_of("Commands") for word in WORDS.findall(claim)]
+    assert any(word == command or word.startswith(f"{command} ") for word in named)

@@ -1,0 +1,349 @@
+"""What the image and the compose file say is what the code knows: every variable, command, port and path."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from connectors.cli.main import app
+from connectors.cli.parsers import serve, worker
+from connectors.config.settings import VARIABLES, Settings, load_settings
+from connectors.ingest.auth import WebhookAuth, check_exposure
+from connectors.processes.container_health import probes
+from connectors.processes.server import API, API_ALONE_PORT
+from streams.app import ROLES
+
+ROOT = Path(__file__).parents[3]
+#: Top-level elements of the Compose Specification; `x-` is anybody's.
+COMPOSE_KEYS = {"name", "services", "networks", "volumes", "configs", "secrets", "include"}
+KEPT_SECRET = re.compile(r"KEY|(?<!PER_)TOKEN|SECRET|PASSWORD")
+INTERPOLATED = re.compile(r"\$\{(\w+):\?[^}]+\}")
+#: What the compose file itself takes from .env: `${NAME:-default}`; no setting of ours.
+OWN = re.compile(r"\$\{(\w+):-([^}]+)\}")
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.kafka.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("meterbridge:")}
+DOCKERFILE = [
+    line.split(maxsplit=1)
+    for line in (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    if line and not line.startswith("#")
+]
+#: By name of the stage that each instruction stands in; the last one is the image.
+STAGES: dict[str, list[list[str]]] = {}
+for _instruction in DOCKERFILE:
+    if _instruction[0] == "FROM":
+        STAGES[_instruction[1].rpartition(" AS ")[2] if " AS " in _instruction[1] else "image"] = []
+    elif STAGES:
+        STAGES[list(STAGES)[-1]].append(_instruction)
+LOCKS = {name: (ROOT / "deploy" / f"{name}.lock").read_text() for name in ("requirements", "build")}
+PINNED = re.compile(r"^([\w.-]+)==(\S+) \\$", re.MULTILINE)
+EXAMPLE = dict(
+    line.split("=", 1)
+    for line in (ROOT / "deploy" / ".env.example").read_text().splitlines()
+    if line and not line.startswith("#")
+)
+
+
+def environment(service: dict[str, Any], example: dict[str, str] = EXAMPLE) -> dict[str, str]:
+    """What a container's process would see, with .env as in the example and a word for every secret."""
+    filled = {name: text or ("word" if KEPT_SECRET.search(name) else "") for name, text in example.items()}
+    given = service.get("environment", {})
+    return {
+        name: filled[name] if text is None else INTERPOLATED.sub(lambda told: filled[told[1]], str(text))
+        for name, text in given.items()
+    }
+
+
+def accepted(arguments: list[str]) -> dict[str, Any]:
+    """The options of a command line as the command line parser reads them; it refuses what it does not know."""
+    command: Any = typer.main.get_command(app)
+    context: Any = None
+    while True:
+        context = command.make_context("meterbridge", list(arguments), parent=context)
+        if not hasattr(command, "resolve_command"):
+            return dict(context.params)
+        _, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
+
+
+def instructions(name: str) -> list[str]:
+    return [rest for word, rest in DOCKERFILE if word == name]
+
+
+def test_a_misspelt_top_level_key_of_the_compose_file_would_be_noticed() -> None:
+    assert {key for key in COMPOSE if not key.startswith("x-")} <= COMPOSE_KEYS
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_command_and_option_is_one_of_the_command_line(name: str) -> None:
+    options = accepted(OURS[name]["command"])
+    named = set(options.get("only", "").split(",")) - {""}
+    assert named <= {*serve.SERVED, *worker.ROLES}
+
+
+def test_a_command_that_is_not_there_is_refused() -> None:
+    for wrong in (["serv"], ["worker", "--onyl", "meter"], ["topics", "crate"]):
+        with pytest.raises(Exception, match=r"No such (command|option)"):
+            accepted(wrong)
+
+
+def test_the_command_line_offers_exactly_the_roles_there_are() -> None:
+    assert set(worker.ROLES) == set(ROLES)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_variable_is_one_that_the_settings_read_and_its_value_is_accepted(name: str) -> None:
+    given = environment(OURS[name])
+    assert given.keys() <= VARIABLES.keys()
+    assert load_settings(given).unknown == ()
+
+
+def test_the_example_names_every_variable_that_is_taken_from_the_environment_and_no_other() -> None:
+    text = (ROOT / "docker-compose.kafka.yml").read_text()
+    taken = {name for service in OURS.values() for name, text in service.get("environment", {}).items() if text is None}
+    own = {name for name, _ in OWN.findall(text)}
+    assert EXAMPLE.keys() == taken | set(INTERPOLATED.findall(text)) | own
+    assert EXAMPLE.keys() - own <= VARIABLES.keys()
+    assert not own & VARIABLES.keys()
+
+
+def test_no_secret_has_a_value_in_any_file() -> None:
+    files = [dict(service.get("environment", {})) for service in OURS.values()]
+    for name, value in [pair for file in [*files, EXAMPLE] for pair in file.items() if KEPT_SECRET.search(pair[0])]:
+        assert not value or INTERPOLATED.fullmatch(value), name
+    assert not any(KEPT_SECRET.search(rest) for word in ("ENV", "ARG") for rest in instructions(word))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_in_a_container_every_server_listens_to_the_outside_and_knows_whom_to_trust(name: str) -> None:
+    settings = load_settings(environment(OURS[name]))
+    options = accepted(OURS[name]["command"])
+    if name == "tools":
+        return  # it listens to nobody
+    if name == "lago-sandbox":
+        assert options["host"] == "0.0.0.0"
+        return
+    assert settings.host == "0.0.0.0"
+    tokens = [token.get_secret_value() for token in settings.webhook_token]
+    if "webhooks" in options.get("only", ""):
+        check_exposure(WebhookAuth(tokens=tokens), allow_unsigned=settings.allow_unsigned)
+    if "api" in options.get("only", ""):
+        assert settings.litellm_master_key
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if "ports" in OURS[name]])
+def test_every_published_port_is_the_one_listened_on(name: str) -> None:
+    settings, options = load_settings(environment(OURS[name])), accepted(OURS[name]["command"])
+    listening = options.get("port") or (settings.api_port if options.get("only") == API else settings.port)
+    [published] = OURS[name]["ports"]
+    assert int(published.rsplit(":")[-1]) == listening
+    [probe] = probes(OURS[name]["command"], environment(OURS[name]))
+    assert probe.port == listening
+
+
+def test_no_port_is_open_to_other_machines_unless_somebody_says_so() -> None:
+    """Docker opens a port past the machine's firewall."""
+    published = [OWN.sub(r"\2", port) for service in SERVICES.values() for port in service.get("ports", [])]
+    assert [port.split(":")[0] for port in published] == ["127.0.0.1"] * 3
+
+
+def test_the_ports_of_the_image_are_those_of_the_settings() -> None:
+    assert instructions("EXPOSE") == [f"{Settings().port} {API_ALONE_PORT} {Settings().metrics_port}"]
+
+
+def test_kafka_is_found_where_it_listens() -> None:
+    broker = SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].removeprefix("PLAINTEXT://")
+    assert {environment(service).get("KAFKA_BOOTSTRAP_SERVERS", broker) for service in OURS.values()} == {broker}
+
+
+def test_postgres_is_found_where_it_listens_under_the_name_it_is_made_with() -> None:
+    made = SERVICES["postgres"]["environment"]
+    assert made["POSTGRES_USER"] == made["POSTGRES_DB"] == "meterbridge"
+    for name in ("tables", "projector", "worker", "api", "tools"):
+        settings = load_settings(environment(OURS[name]))
+        assert (settings.postgres_host, settings.postgres_user, settings.postgres_db) == (
+            "postgres",
+            made["POSTGRES_USER"],
+            made["POSTGRES_DB"],
+        )
+
+
+def test_the_spool_is_on_a_volume_that_its_user_may_write() -> None:
+    """Docker gives a new volume the owner of the folder it is mounted on."""
+    path = load_settings(environment(OURS["ingress"])).spool_path
+    assert path is not None
+    assert OURS["ingress"]["volumes"] == [f"ingress-spool:{path.parent}"]
+    [user] = instructions("USER")
+    uid, gid = user.split(":")
+    assert f"install -d -o {uid} -g {gid} {path.parent}" in written_at_build()
+    others = {name for name, service in OURS.items() if "SPOOL_PATH" in service.get("environment", {})} - {"ingress"}
+    assert others == {"tools"}, "which only tells whether there is one"
+
+
+def test_held_usage_beyond_its_bound_lies_on_a_disk() -> None:
+    """/tmp is memory where the root is read-only; SQLite looks for /var/tmp first."""
+    assert OURS["worker"]["volumes"] == ["worker-scratch:/var/tmp"]
+
+
+def written_at_build() -> str:
+    """The commands of the image's own stage."""
+    return "\n".join(rest for word, rest in STAGES["image"] if word == "RUN")
+
+
+def test_the_sandbox_keeps_what_it_was_told_where_its_user_may_write() -> None:
+    journal = accepted(OURS["lago-sandbox"]["command"])["journal"]
+    assert OURS["lago-sandbox"]["volumes"] == [f"lago-sandbox:{journal.parent}"]
+    [user] = instructions("USER")
+    uid, gid = user.split(":")
+    assert f"install -d -o {uid} -g {gid} {journal.parent}" in written_at_build()
+
+
+@pytest.mark.parametrize("name", ["projector", "api", "tools"])
+def test_whoever_lets_a_call_through_later_has_the_rules_of_the_meter(name: str) -> None:
+    """A late call is judged by the projector, a letter that is put back by the api: what is unbilled there must be here."""
+    given = EXAMPLE | {
+        "COST_DECIMALS": "9",
+        "DEDUPE_HORIZON_HOURS": "48",
+        "CACHE_HIT_POLICY": "bill",
+        "BYOK_POLICY": "skip",
+        "CLIENT_OAUTH_POLICY": "bill",
+        "SILENT_EXPERIMENT_POLICY": "bill",
+        "MAX_USD_PER_CALL": "7",
+        "MAX_USD_PER_TOKEN": "6",
+        "LATE_POLICY": "hold",
+        "WINDOW_SECONDS": "10",
+        "GRACE_SECONDS": "3",
+        "LAGO_EVENT_CODE": "other",
+    }
+    rules = [load_settings(environment(OURS[one], given)).meter_policy() for one in (name, "worker")]
+    assert rules[0] == rules[1]
+    assert rules[0].bill_cache_hits and rules[0].cost_decimals == 9
+
+
+def test_the_service_of_tools_has_every_variable_that_another_has() -> None:
+    """`doctor` judges what it sees."""
+    named = {name for one, service in OURS.items() for name in service.get("environment", {}) if one != "tools"}
+    assert named - OURS["tools"]["environment"].keys() == {"PORT", "API_PORT"}, "where others listen"
+
+
+def test_nothing_starts_before_its_topics_and_nothing_waits_for_what_is_not_there() -> None:
+    awaited = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
+    assert awaited["topics"] == {"kafka": {"condition": "service_healthy"}}
+    assert "healthcheck" in SERVICES["kafka"]
+    assert awaited["tables"] == {"postgres": {"condition": "service_healthy"}}
+    assert "healthcheck" in SERVICES["postgres"]
+    done = {"condition": "service_completed_successfully"}
+    assert awaited["projector"] == {"topics": done, "tables": done}
+    for name in ("ingress", "worker", "api"):
+        assert awaited[name] == {"topics": {"condition": "service_completed_successfully"}}
+    assert all(target in SERVICES for targets in awaited.values() for target in targets)
+    assert {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])} == set(
+        COMPOSE["volumes"]
+    )
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_container_has_longer_to_stop_than_a_command_takes(name: str) -> None:
+    assert int(OURS[name]["stop_grace_period"].removesuffix("s")) > 10
+
+
+def test_every_image_is_pinned_and_can_be_pinned_by_digest() -> None:
+    images = [service["image"] for service in SERVICES.values()]
+    [own] = [line.split("=", 1)[1] for line in instructions("ARG") if line.startswith("PYTHON_IMAGE=")]
+    assert {line.split()[0] for line in instructions("FROM")} == {"${PYTHON_IMAGE}", "dependencies", "scratch"}
+    assert OURS["topics"]["build"]["args"] == {"PYTHON_IMAGE": f"${{PYTHON_IMAGE:-{own}}}"}
+    pinned = [OWN.sub(r"\2", image) for image in [*images, own]]
+    assert all(re.fullmatch(r"[\w./-]+:\d[\w.-]+", image) for image in pinned), pinned
+    assert [image for image in images if not OWN.fullmatch(image)] == ["meterbridge:0.1.0"] * len(OURS)
+
+
+def test_the_image_runs_as_a_numbered_user_without_rights_in_a_folder_of_its_own() -> None:
+    [user] = instructions("USER")
+    uid, gid = (int(part) for part in user.split(":"))
+    assert uid > 0
+    [folder] = [path for path in instructions("WORKDIR") if path != "/src"]
+    assert f"install -d -o {uid} -g {gid} {folder}" in written_at_build()
+    words = [word for word, _ in DOCKERFILE]
+    assert words.index("USER") > max(number for number, word in enumerate(words) if word in {"RUN", "COPY"})
+
+
+def test_the_image_is_made_of_what_is_there_and_its_command_is_ours() -> None:
+    copied = [path for line in instructions("COPY") if "--from" not in line for path in line.split()[:-1]]
+    assert all((ROOT / path).exists() for path in copied)
+    ignored = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {line[1:] for line in ignored if line.startswith("!")} == set(copied)
+    assert instructions("ENTRYPOINT") == ['["meterbridge"]']
+
+
+def test_whatever_is_installed_is_the_file_whose_hash_is_in_a_lock() -> None:
+    """From wheels alone: what builds a source distribution would come without a hash."""
+    installs = [
+        part.strip()
+        for line in instructions("RUN")
+        for part in line.split("&&")
+        if " install " in part and "pip" in part
+    ]
+    assert len(installs) == 3
+    assert all("--require-hashes -r" in line or "--no-index" in line for line in installs), installs
+    assert "PIP_ONLY_BINARY=:all:" in " ".join(instructions("ENV"))
+    assert "--no-build-isolation" in " ".join(instructions("RUN"))
+    for lock in LOCKS.values():
+        listed = re.split(PINNED, lock)[3::3]
+        assert len(listed) > 3 and all("--hash=sha256:" in hashes for hashes in listed)
+        assert "://" not in lock, "a lock file names no host"
+
+
+def test_the_lock_is_the_constraints_for_all_that_the_product_needs() -> None:
+    """`make lock` after a change of either."""
+    constraints = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().lower().split())
+    locked = {name.lower(): version for name, version in PINNED.findall(LOCKS["requirements"])}
+    plain = {name.replace("_", "-"): version for name, version in constraints.items()}
+    assert {name: plain.get(name.replace("_", "-")) for name in locked} == locked
+    needed = {re.split(r"[\[<>=;]", line)[0] for line in PROJECT["dependencies"]}
+    assert needed <= locked.keys()
+    built = {name for name, _ in PINNED.findall(LOCKS["build"])}
+    assert "hatchling" in built
+
+
+def test_a_changed_source_downloads_nothing_and_the_image_has_nothing_to_build_with() -> None:
+    """What is copied before the dependencies are installed is the locks alone; a layer is built again from what changed on."""
+    copied = [rest for word, rest in STAGES["dependencies"] if word == "COPY"]
+    assert copied == ["deploy/build.lock ./", "deploy/requirements.lock ./"]
+    assert all("--no-index" in rest or "pip" not in rest or "pip wheel --no-deps" in rest for rest in runs("product"))
+    assert "--without-pip /opt/meterbridge" in " ".join(runs("dependencies"))
+    assert not [rest for rest in runs("image") if "install " in rest.replace("install -d", "")]
+
+
+def runs(stage: str) -> list[str]:
+    return [rest for word, rest in STAGES[stage] if word == "RUN"]
+
+
+def test_every_service_says_how_it_is_and_none_fills_the_disk_or_the_memory() -> None:
+    [check] = instructions("HEALTHCHECK")
+    assert check.endswith('CMD ["python", "-m", "connectors.processes.container_health"]')
+    for name, service in SERVICES.items():
+        assert "healthcheck" not in service if name in OURS else "healthcheck" in service, name
+        assert service["logging"]["options"]["max-size"] and service["mem_limit"], name
+        assert service.get("read_only", False) is (name != "kafka"), name
+    assert all("/tmp" in " ".join(service["tmpfs"]) for name, service in SERVICES.items() if name != "kafka")
+    assert "--host" in SERVICES["postgres"]["healthcheck"]["test"], (
+        "on its socket it answers while the database is made"
+    )
+    assert not [word for word in SERVICES["kafka"]["healthcheck"]["test"] if ".sh" in word], "each would be a JVM"
+
+
+@pytest.mark.parametrize("name", ["topics", "tables"])
+def test_what_cannot_succeed_ends_the_start_instead_of_trying_for_ever(name: str) -> None:
+    """E.g. a password that Postgres was not made with: `up` waits for these two, and names the one that failed."""
+    assert re.fullmatch(r"on-failure:\d", OURS[name]["restart"])
+
+
+def test_the_compose_file_does_not_start_without_a_password() -> None:
+    """Compose itself refuses a variable written so; every other secret may be absent."""
+    text = (ROOT / "docker-compose.kafka.yml").read_text()
+    assert re.findall(r"\$\{(\w+):\?[^}]+\}", text).count("POSTGRES_PASSWORD") == text.count("${POSTGRES_PASSWORD") > 0

@@ -1,0 +1,145 @@
+"""Documents point at what is there: links, files named in code, and the tests that docs/coverage.md claims."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from connectors.billing.lago_webhooks import WebhookHandlers
+from connectors.config.settings import VARIABLES
+from connectors.library import orgs
+
+ROOT = Path(__file__).parents[3]
+COVERAGE = ROOT / "docs" / "coverage.md"
+THREATS = ROOT / "docs" / "threat-model.md"
+
+
+def files(pattern: str) -> list[Path]:
+    """Ours: nothing below a folder that begins with a dot, an environment for one."""
+    found = (path for path in sorted(ROOT.rglob(pattern)) if path.is_file())
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)]
+
+
+PAGES = files("*.md")
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+NAMED_PAGE = re.compile(r"\bdocs/[\w./-]+\.md\b")
+#: `file`, `file::test`; a file may have stars in it.
+CLAIM = re.compile(r"`((?:unit|contract|integration|e2e|faults|fuzz|ui)/[\w*/]+\.py)(?:::(\w+))?`")
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def links(page: Path) -> list[str]:
+    """Targets of the page's links that lead to files."""
+    targets = LINK.findall(FENCED.sub("", page.read_text()))
+    return [target for target in targets if not re.match(r"[a-z]+:", target)]
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """Of every heading, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text()), re.MULTILINE)
+    return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings)
+
+
+@cache
+def laws_of(path: Path) -> frozenset[str]:
+    """Names of the tests in a file."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return frozenset(node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def rows(page: Path) -> list[str]:
+    return [line for line in page.read_text().splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for target in links(page):
+        place, _, anchor = target.partition("#")
+        leads_to = (page.parent / place).resolve() if place else page
+        assert leads_to.exists(), target
+        assert leads_to.is_relative_to(ROOT), target
+        assert not anchor or anchor in anchors(leads_to), target
+
+
+def test_every_page_that_anything_names_is_there() -> None:
+    """In code, settings, charts and other pages: whoever reads the name looks for the page."""
+    readers = [*files("*.py"), *files("*.md"), *files("*.yml"), *files("*.yaml"), *files("*.toml"), *files("*.sql")]
+    for reader in readers:
+        for name in NAMED_PAGE.findall(reader.read_text()):
+            assert (ROOT / name).exists(), f"{named(reader)} names {name}"
+
+
+def test_every_page_can_be_found_from_the_readme() -> None:
+    seen, waiting = set[Path](), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in seen:
+            continue
+        seen.add(page)
+        targets = [(page.parent / target.partition("#")[0]).resolve() for target in links(page)]
+        waiting += [target for target in targets if target.suffix == ".md"]
+        waiting += [one for target in targets if target.is_dir() for one in target.glob("*.md")]
+    assert {named(page) for page in PAGES} - {named(page) for page in seen} == set()
+
+
+def test_every_threat_names_what_meets_it_and_the_test_that_shows_it() -> None:
+    """Rows of three cells, below the table of who there is."""
+    chapters = THREATS.read_text().partition("## A stranger")[2].partition("## Not met")[0].split("\n## ")
+    for chapter in chapters:
+        rows = [line for line in chapter.splitlines() if line.startswith("| ")][1:]
+        assert rows, chapter
+        for row in rows:
+            told = [cell.strip() for cell in row.strip("|").split(" | ")]
+            assert len(told) == 3 and all(told), row
+            assert CLAIM.search(told[2]), row
+
+
+def test_every_test_that_is_claimed_is_there() -> None:
+    """A law that has lost its test is no longer kept by anything."""
+    claims = CLAIM.findall(COVERAGE.read_text() + THREATS.read_text())
+    assert len(claims) > 50
+    for pattern, test in claims:
+        found = sorted((ROOT / "tests").glob(pattern))
+        assert found, pattern
+        assert not test or test in laws_of(found[0]), f"{pattern}::{test}"
+
+
+def test_what_is_open_claims_no_test() -> None:
+    """A row says `open`, or names its tests; a part of it says so for itself: `bill: open`."""
+    for row in rows(COVERAGE):
+        for part in row.strip("| ").split("|")[-1].split(";"):
+            is_open = re.search(r"\bopen\b", CLAIM.sub("", part)) is not None
+            assert not (is_open and CLAIM.search(part)), row
+
+
+def test_every_row_names_a_test_or_is_open() -> None:
+    for row in rows(COVERAGE):
+        cell = row.strip("| ").split("|")[-1].strip()
+        if cell not in {"test", "---"}:
+            assert CLAIM.search(cell) or cell.startswith(("open", "needs docker", "Lago's own")), row
+
+
+def named_in(chapter: str) -> frozenset[str]:
+    """What the first column of a chapter of docs/coverage.md names, without arguments."""
+    _, _, rest = COVERAGE.read_text().partition(f"\n## {chapter}\n")
+    own = rest.partition("\n## ")[0]
+    first_cells = [row.split("|")[1] for row in own.splitlines() if row.startswith("| ")]
+    return frozenset(name for cell in first_cells for name in re.findall(r"`(\w+)", cell))
+
+
+def test_every_variable_has_a_row() -> None:
+    """All of them: docs/configuration.md is made from the same table."""
+    assert VARIABLES.keys() - named_in("Variables") == set()
+
+
+def test_every_function_that_others_call_has_a_row() -> None:
+    others = {"serve_with", "UsageLimitReached"}  # how the functions are set up, and an error of theirs
+    handlers = {name for name in vars(WebhookHandlers) if name.startswith("handle_")}
+    assert ({*orgs.__all__} - others | handlers) - named_in("Functions") == set()

@@ -1,0 +1,66 @@
+"""docs/errors.md has every reason that the sink can give, and what to do next about it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from streams.core.delivery.responses import Answer, Hold, Marked, decide, looked_up_in_vain, unanswered
+
+PAGE = (Path(__file__).parents[3] / "docs" / "errors.md").read_text(encoding="utf-8")
+#: Of the client and the wire: connectors/lago/client.py.
+WIRE = {"connect", "timeout", "no_answer", "bad_answer"}
+
+
+def rows(heading: str) -> dict[str, list[str]]:
+    """Code to its row's cells, of one chapter; `http_301` to `http_308` and the like as written."""
+    chapter = PAGE.split(f"## {heading}")[1].split("\n## ")[0]
+    found = {}
+    for line in chapter.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if line.startswith("|"):
+            found |= dict.fromkeys(re.findall(r"`([a-z_0-9<>]+)`", cells[0]), cells)
+    return found
+
+
+def reasons_of_answers() -> set[str]:
+    """Every reason that the answer table knows, for each status alone."""
+    found = set()
+    for error in (
+        '{"transaction_id":["value_is_mandatory"]}',
+        '{"code":["value_is_mandatory"]}',
+        '{"timestamp":["invalid_format"]}',
+        '{"base":["lock_acquisition_failed"]}',
+        '"expression_evaluation_failed: x"',
+        '{"odd":["odd"]}',
+    ):
+        verdict = decide(Answer(422, {}, b'{"error_details":{"0":%b}}' % error.encode()), 1)
+        assert isinstance(verdict, Marked)
+        found |= {mark.reason for mark in verdict.marks.values()}
+    for status in (200, 400, 413):
+        verdict = decide(Answer(status, {}, b""), 1)
+        found |= {verdict.reason} if isinstance(verdict, Hold) else {mark.reason for mark in verdict.marks.values()}  # type: ignore[union-attr]
+    return found
+
+
+def test_every_reason_of_a_dead_letter_has_its_cause_and_the_next_command() -> None:
+    known = rows("A Lago event that failed")
+    missing = (reasons_of_answers() | WIRE - {"connect"} | {"id_conflict", "unconfirmed", "malformed"}) - known.keys()
+    assert not missing
+    assert "http_<status>" in known
+    assert not [code for code, cells in known.items() if "`meterbridge " not in cells[-1]]
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 408, 415, 429])
+def test_every_status_that_holds_all_events_has_its_cause(status: int) -> None:
+    assert f"http_{status}" in rows("Lago takes nothing")
+
+
+def test_what_the_wire_says_stands_among_the_reasons_of_an_open_breaker() -> None:
+    known = rows("Lago takes nothing")
+    assert WIRE | {"unhealthy"} <= known.keys()
+    assert {unanswered(reason).reason for reason in WIRE} == {looked_up_in_vain(reason).reason for reason in WIRE}
+
+
+def test_what_halts_a_lane_of_the_sink_stands_among_the_halted() -> None:
+    assert {"truncated", "not_open"} <= rows("A lane that has halted").keys()

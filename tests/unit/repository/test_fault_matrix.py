@@ -1,0 +1,194 @@
+"""The fault matrix is whole: every fault that was asked for has its row, every row its test, and the page is theirs."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.faults.matrix import CHAPTERS, PAGE, ROWS, written
+from tests.faults.page import page
+from tests.faults.results import Recorder
+from tests.faults.rows.meaning import RULES
+from tests.faults.rows.row import LOST, MONEY, TWICE, Check, Row
+
+ROOT = Path(__file__).parents[3]
+#: A row may be missing from this list; nothing of this list may be missing from the rows.
+WANTED = {
+    1: "kill -9 of meter, sink and retry",
+    2: "kill -9 of the ingress",
+    3: "freezes and wakes",
+    4: "rolling restart",
+    5: "third worker joins",
+    6: "mapped while their calls arrive",
+    7: "each step of a post",
+    8: "dies while an event waits",
+    9: "a chunk that Faust fetched and dropped",
+    10: "sink, retry and projector",
+    12: "a rebalance storm: five workers join and leave",
+    13: "a frozen retry worker",
+    14: "clock skew: meters",
+    15: "clock skew of sink and retry",
+    16: "two deployments by mistake",
+    17: "two deployments by mistake",
+    18: "two deployments by mistake",
+    21: "kill -9 of the broker",
+    23: "broker and ingress are killed",
+    24: "the spool's disk is full",
+    27: "a dead letter that the broker refuses",
+    28: "truncated",
+    29: "deleted and created again",
+    30: "partitions were added",
+    33: "the broker is killed for 60 s under load, the ingress meanwhile",
+    34: "a frozen broker",
+    35: "a network to Kafka that falls silent",
+    36: "connections to Kafka that are cut",
+    41: "429",
+    42: "500",
+    43: "cut before Lago stores",
+    44: "stores, and its answer never comes",
+    45: "ClickHouse with deduplication",
+    46: "ClickHouse without deduplication",
+    48: "refuses the key, which is then put right",
+    51: "a batch that always answers 500 while others pass",
+    52: "one id twice in a batch",
+    56: "down for 5 minutes",
+    57: "a network to Lago that falls silent",
+    59: "one bad event in each batch of 100, and one that is there twice",
+    63: "an oversized record",
+    70: "poison records",
+    71: "schema from the future",
+    87: "clock skew of the ingress",
+    81: "Postgres is killed",
+    83: "a zombie wakes",
+    101: "gzip of 1 GiB of blanks",
+    102: "never say a word",
+    103: "guessed tokens",
+    104: "a damaged element of millions of parts",
+    106: "damaged records in every topic",
+    107: "bytes that no sender",
+    109: "a client that names another customer",
+    110: "adopts other customers",
+    111: "makes a bill smaller",
+    112: "markup, escape sequences",
+    113: "an audit line that is changed",
+    114: "SIGTERM at any moment",
+}
+
+
+@cache
+def collected(*options: str) -> frozenset[str]:
+    """Every test that pytest finds, below tests/ and without its cases."""
+    files = sorted({"tests/" + test.partition("::")[0] for row in (*ROWS, *RULES) for test in row.tests})
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *options, *files]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return frozenset(line.partition("[")[0].removeprefix("tests/") for line in said.splitlines() if "::" in line)
+
+
+def test_there_are_thirty_rows_or_more_and_each_has_a_number_of_its_own() -> None:
+    assert len(ROWS) >= 30
+    assert len({row.number for row in ROWS}) == len(ROWS)
+    assert len({row.fault for row in ROWS}) == len(ROWS)
+
+
+def test_few_are_simulated_and_these_say_why() -> None:
+    """A row says how real it is, or it proves less than it seems to."""
+    simulated = [row for row in ROWS if row.simulated]
+    assert len(simulated) <= 7
+    beside = ("unit/", "fuzz/", "contract/test_org_power.py")
+    assert [row.number for row in ROWS if any(test.startswith(beside) for test in row.tests)] == [
+        row.number for row in simulated
+    ]
+
+
+def test_every_test_that_a_row_names_is_collected() -> None:
+    named = {test for row in (*ROWS, *RULES) for test in row.tests}
+    assert named - collected() == set()
+
+
+def test_what_is_not_simulated_runs_on_real_kafka_or_real_postgres() -> None:
+    """Whatever starts a neighbour is marked, so that nobody leaves it out unknowingly."""
+    real = collected("-m", "kafka or faults")
+    postgres = {test for row in CHAPTERS["Postgres"] for test in row.tests}
+    assert {row.tests[0] for row in ROWS if not row.simulated} - real - postgres == set()
+
+
+@pytest.mark.parametrize(("number", "words"), WANTED.items(), ids=str)
+def test_every_fault_that_was_asked_for_has_its_row(number: int, words: str) -> None:
+    (row,) = (row for row in ROWS if row.number == number)
+    assert words in row.fault
+
+
+def test_every_row_says_how_it_is_made_what_it_looks_at_and_what_must_happen() -> None:
+    for row in ROWS:
+        assert row.fault and row.injected and row.expected and row.checks and row.tests, row.number
+        assert len(set(row.checks)) == len(row.checks), row.number
+        assert "|" not in row.fault + row.injected + row.expected, row.number
+
+
+def test_every_invariant_is_looked_at_by_several_rows() -> None:
+    for check in Check:
+        assert sum(1 for row in ROWS if check in row.checks) >= 5, check
+
+
+def test_the_page_is_what_the_matrix_and_the_last_run_make_of_it() -> None:
+    """`make reliability` writes it."""
+    assert PAGE.read_text() == written()
+
+
+def row(**changes: object) -> Row:
+    fields: dict[str, object] = {"number": 1, "fault": "a fault", "injected": "so", "checks": (LOST, TWICE, MONEY)}
+    return Row(**{**fields, "expected": "nothing", "tests": ("faults/test_x.py::test_x",), **changes})  # type: ignore[arg-type]
+
+
+def test_a_page_shows_outcome_time_and_the_rows_own_figures() -> None:
+    told = {
+        "outcome": "passed",
+        "cases": 1,
+        "seconds": 12.34,
+        "day": "2026-11-21",
+        "machine": "2 cores",
+        "figures": {"calls": 18000, "drained_s": 4.25, "other": 1},
+    }
+    shown = page({"One": (row(shows=("calls", "drained_s")),)}, {"faults/test_x.py::test_x": told})
+    assert "| passed, 12 s; calls 18,000; drained 4.2 s |" in shown
+    assert "| not run |" in page({"One": (row(),)}, {})
+    failed = {**told, "outcome": "failed", "cases": 3}
+    shown = page({"One": (row(simulated="a day"),)}, {"faults/test_x.py::test_x": failed})
+    assert "| *simulated: a day*; failed, 3 cases, 12 s;" in shown
+
+
+def test_a_run_replaces_what_is_known_of_its_own_tests_and_of_no_other(tmp_path: Path) -> None:
+    """A part of the matrix may be run again alone; what left the matrix leaves the results."""
+    first, second = ROWS[0].tests[0], ROWS[-1].tests[0]
+    file = tmp_path / "results.json"
+    file.write_text(f'{{"{first}": {{"outcome": "passed", "seconds": 1.0}}, "gone": {{}}}}')
+    recorder = Recorder(file)
+    for case, outcome in (("[a]", "failed"), ("[b]", "passed")):
+        for when in ("setup", "call", "teardown"):
+            recorder.pytest_runtest_logreport(report(second + case, when, outcome if when == "call" else "passed"))
+    recorder.pytest_sessionfinish()
+    known = json.loads(file.read_text())
+    assert known.keys() == {first, second}
+    assert known[first] == {"outcome": "passed", "seconds": 1.0}
+    assert {name: known[second][name] for name in ("outcome", "cases", "seconds", "figures")} == {
+        "outcome": "failed",
+        "cases": 2,
+        "seconds": 3.0,
+        "figures": {"calls": 7},
+    }
+
+
+def report(test: str, when: str, outcome: str) -> pytest.TestReport:
+    return pytest.TestReport(
+        "tests/" + test,
+        ("", None, ""),
+        {},
+        outcome,  # type: ignore[arg-type]
+        None,
+        when,  # type: ignore[arg-type]
+        duration=0.5,
+        user_properties=[("calls", 7)],
+    )

@@ -1,0 +1,159 @@
+"""The projector's work on a partition: patient with Postgres, exact about where it stands."""
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import structlog
+from aiokafka import TopicPartition
+
+from schemas.errors import Rejected, Unavailable
+from streams.agents.projector import PROJECT_LIMIT, Projected, ProjectWork
+from streams.core.delivery.backoff import RetryPolicy
+from tests.support.database import Watching
+from tests.support.virtual_time import run_virtually, virtual_now
+
+PLACE = TopicPartition("enriched", 3)
+
+
+class Tables:
+    """A projection in memory that can be told to be away, to be overtaken, or to refuse an offset."""
+
+    def __init__(self) -> None:
+        self.next = 0
+        self.offsets: list[int] = []
+        self.away = 0
+        self.bad: set[int] = set()
+        self.asked: list[float] = []
+        self.aside: list[tuple[int, str]] = []
+
+    async def project(
+        self, tp: TopicPartition, expected: int, following: int, records: Sequence[Any]
+    ) -> Projected | None:
+        self.asked.append(virtual_now())
+        if self.away:
+            self.away -= 1
+            raise Unavailable("postgres_away")
+        if self.bad & {record.offset for record in records}:
+            raise Rejected("row_refused", "CheckViolationError 23514")
+        if expected != self.next:
+            return None
+        self.next = following
+        self.offsets += [record.offset for record in records]
+        return Projected({"llm_usage_log": len(records)}, {})
+
+    async def pass_over(self, tp: TopicPartition, expected: int, record: Any, problem: str) -> Projected | None:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("postgres_away")
+        if expected != self.next:
+            return None
+        self.next = record.offset + 1
+        self.aside.append((record.offset, problem))
+        return Projected({}, {"row_refused": 1})
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.tables, self.sensors = Tables(), Watching()
+        policy = RetryPolicy(lambda: 1.0, base_s=0.2, cap_s=5.0)
+        tables: Any = self.tables
+        self.work = ProjectWork(PLACE, {}, "group", "id", tables, policy, asyncio.sleep, self.sensors)
+
+
+def records(*offsets: int) -> list[Any]:
+    return [SimpleNamespace(offset=offset, timestamp=1000 + offset) for offset in offsets]
+
+
+def test_while_postgres_is_away_the_same_rows_are_asked_for_less_and_less_often() -> None:
+    bench = Bench()
+    bench.tables.away = 7
+    assert run_virtually(bench.work.process(records(0, 1, 2))) == 3
+    assert bench.tables.offsets == [0, 1, 2]
+    waits = [
+        round(later - sooner, 3) for sooner, later in zip(bench.tables.asked, bench.tables.asked[1:], strict=False)
+    ]
+    assert waits == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert bench.sensors.failures == {"postgres_away": 7}
+    assert bench.sensors.oldest[PLACE] == 1000
+
+
+def test_a_partition_that_moved_elsewhere_is_opened_again() -> None:
+    """Another owner, or a Postgres that lost its latest commits in a crash: either way the lane asks where it stands."""
+    bench = Bench()
+    bench.tables.next = 5
+    with pytest.raises(Unavailable) as told:
+        run_virtually(bench.work.process(records(0, 1)))
+    assert told.value.reason == "overtaken" and bench.tables.offsets == []
+
+
+def test_a_refused_row_costs_itself_and_is_told_once() -> None:
+    bench = Bench()
+    bench.tables.bad = {0, 6, 10}
+    with structlog.testing.capture_logs() as logs:
+        assert run_virtually(bench.work.process(records(*range(11)))) == 11
+    assert bench.tables.offsets == [1, 2, 3, 4, 5, 7, 8, 9] and bench.tables.next == 11
+    assert bench.tables.aside == [(offset, "CheckViolationError 23514") for offset in (0, 6, 10)]
+    assert bench.sensors.skipped == {"row_refused": 3}
+    assert [one["event"] for one in logs] == ["record_not_projected"]
+
+
+def test_a_partition_that_moved_while_a_row_was_refused_is_opened_again() -> None:
+    bench = Bench()
+    bench.tables.bad, bench.tables.next = {0}, 5
+    with pytest.raises(Unavailable, match="overtaken"):
+        run_virtually(bench.work.process(records(0)))
+    assert bench.tables.aside == []
+
+
+def test_while_postgres_is_away_no_row_is_kept_aside() -> None:
+    """Only a word about the row itself is one: a server that does not answer is waited for."""
+    bench = Bench()
+    bench.tables.bad, bench.tables.away = {1}, 3
+    assert run_virtually(bench.work.process(records(0, 1, 2))) == 3
+    assert (bench.tables.offsets, bench.tables.aside) == ([0, 2], [(1, "CheckViolationError 23514")])
+    assert bench.sensors.failures == {"postgres_away": 3}
+
+
+def test_offsets_may_have_holes_and_chunks_are_cut_to_size() -> None:
+    """Control records of transactions take offsets that nobody sees."""
+    bench = Bench()
+    offsets = range(0, 3 * PROJECT_LIMIT, 2)
+    assert run_virtually(bench.work.process(records(*offsets))) == offsets[-1] + 1
+    assert len(bench.tables.asked) == 2 and bench.tables.offsets == list(offsets)
+
+
+def test_a_partition_is_behind_until_nothing_has_come_for_a_while() -> None:
+    """Between two chunks of a backlog the lag must not read zero."""
+    bench = Bench()
+
+    async def life() -> list[int | None]:
+        seen = []
+        await bench.work.process(records(0))
+        for _ in range(2):
+            seen.append(bench.sensors.oldest[PLACE])
+            await bench.work.tick()
+        await bench.work.process(records(1))
+        seen.append(bench.sensors.oldest[PLACE])
+        await bench.work.tick()
+        seen.append(bench.sensors.oldest[PLACE])
+        await bench.work.tick()
+        return [*seen, bench.sensors.oldest[PLACE]]
+
+    assert run_virtually(life()) == [1000, 1000, 1001, 1001, None]
+
+
+def test_closing_waits_for_postgres_only_while_it_is_asked() -> None:
+    bench = Bench()
+    bench.tables.away = 1
+
+    async def life() -> list[bool]:
+        task = asyncio.ensure_future(bench.work.process(records(0)))
+        await asyncio.sleep(0.1)
+        held = bench.work.in_transaction()
+        await task
+        return [held, bench.work.in_transaction()]
+
+    assert run_virtually(life()) == [False, False]

@@ -1,0 +1,111 @@
+"""The projector beside the other roles: where it runs, what it says of itself."""
+
+import time
+
+import asyncpg
+import pytest
+from prometheus_client import CollectorRegistry
+from typer.testing import CliRunner
+
+from connectors.cli.main import app
+from connectors.cli.parsers.worker import ROLES
+from connectors.cli.worker import roles_of
+from connectors.config.settings import load_settings
+from connectors.postgres.errors import decisions
+from connectors.telemetry.metrics import Metrics
+from connectors.telemetry.worker_metrics import WorkerSensors
+from schemas.errors import Rejected, Unavailable
+from schemas.reasons import POSTGRES_FAILURES
+from streams.agents.projector import Projected
+
+
+def test_it_is_one_of_the_roles_only_where_there_is_postgres() -> None:
+    assert roles_of(load_settings({})) == ("meter", "sink", "retry")
+    assert roles_of(load_settings({"POSTGRES_HOST": "db"})) == ROLES == ("meter", "sink", "retry", "project")
+
+
+def test_asked_for_without_postgres_it_says_what_is_missing() -> None:
+    told = CliRunner().invoke(app, ["worker", "--only", "project"], env={"DATABASE_URL": "", "POSTGRES_HOST": ""})
+    assert told.exit_code == 2 and "DATABASE_URL or POSTGRES_HOST must be set" in told.stderr
+
+
+class Scrape:
+    def __init__(self) -> None:
+        self.metrics = Metrics(CollectorRegistry(), "0")
+        self.sensors = WorkerSensors(self.metrics, time.monotonic)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+def test_rows_failures_and_what_was_passed_over_are_counted() -> None:
+    scrape = Scrape()
+    scrape.sensors.projected("enriched", Projected({"llm_usage_log": 7}, {"repeated": 2}))
+    scrape.sensors.projection_failed("postgres_away")
+    assert scrape.value("meterbridge_projected_rows_total", table="llm_usage_log") == 7
+    assert scrape.value("meterbridge_projected_rows_total", table="lago_events") == 0
+    assert scrape.value("meterbridge_projection_skipped_total", reason="repeated") == 2
+    assert [scrape.value("meterbridge_postgres_failures_total", reason=reason) for reason in POSTGRES_FAILURES] == [
+        1,
+        *[0] * 6,
+    ]
+
+
+def test_the_lag_is_the_age_of_the_oldest_partition_and_grows_while_nothing_moves() -> None:
+    scrape, now_ms = Scrape(), time.time_ns() // 1_000_000
+    scrape.sensors.projecting("enriched", 0, now_ms - 50_000)
+    scrape.sensors.projecting("enriched", 1, now_ms - 90_000)
+    lag = scrape.value("meterbridge_projector_lag_seconds", topic="enriched")
+    assert lag is not None and 90 <= lag < 95
+    scrape.sensors.projecting("enriched", 1, None)
+    lag = scrape.value("meterbridge_projector_lag_seconds", topic="enriched")
+    assert lag is not None and 50 <= lag < 55
+    scrape.sensors.projecting("enriched", 0, None)
+    assert scrape.value("meterbridge_projector_lag_seconds", topic="enriched") == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (asyncpg.ConnectionDoesNotExistError("secret"), "postgres_away"),
+        (ConnectionRefusedError("secret"), "postgres_away"),
+        (asyncpg.InternalClientError("secret"), "postgres_away"),
+        (asyncpg.AdminShutdownError("secret"), "postgres_away"),
+        (asyncpg.CannotConnectNowError("secret"), "postgres_away"),
+        (asyncpg.QueryCanceledError("secret"), "postgres_slow"),
+        (TimeoutError("secret"), "postgres_slow"),
+        (asyncpg.TooManyConnectionsError("secret"), "postgres_full"),
+        (asyncpg.DiskFullError("secret"), "postgres_full"),
+        (asyncpg.DeadlockDetectedError("secret"), "postgres_busy"),
+        (asyncpg.ReadOnlySQLTransactionError("secret"), "postgres_busy"),
+        (asyncpg.InvalidPasswordError("secret"), "postgres_denied"),
+        (asyncpg.InsufficientPrivilegeError("secret"), "postgres_denied"),
+        (asyncpg.UndefinedTableError("secret"), "postgres_schema"),
+        (asyncpg.InvalidCatalogNameError("secret"), "postgres_schema"),
+        (asyncpg.InternalServerError("secret"), "postgres_error"),
+        # Its month was dropped a moment ago, and is made again.
+        (asyncpg.CheckViolationError('no partition of relation "secret" found for row'), "postgres_error"),
+    ],
+)
+def test_what_may_pass_is_waited_for_under_a_word_of_its_own(error: Exception, reason: str) -> None:
+    with pytest.raises(Unavailable) as told, decisions():
+        raise error
+    assert told.value.reason == reason and "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.CheckViolationError("secret"),
+        asyncpg.NumericValueOutOfRangeError("secret"),
+        asyncpg.CharacterNotInRepertoireError("secret"),
+        asyncpg.ProgramLimitExceededError("secret"),
+        asyncpg.DataError("secret"),
+        # The driver's own, before anything was sent: it was taken for a server that is away, and asked for ever.
+        type("Unsendable", (asyncpg.InterfaceError, ValueError), {})("secret"),
+    ],
+)
+def test_what_is_wrong_with_the_row_itself_is_refused_without_its_values(error: Exception) -> None:
+    with pytest.raises(Rejected) as told, decisions():
+        raise error
+    assert told.value.reason == "row_refused" and "secret" not in str(told.value)

@@ -1,0 +1,99 @@
+"""The headers of retries and dead letters: what an operator, a tool and the next attempt read from them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.core.delivery.batches import Outcome
+from streams.core.delivery.dead_letter_headers import CONNECT, Place, Travel, dead, travel_of, waiting
+
+PLACE = Place("billing.lago.events", 3, 41, "prod-sink", "streams.agents.sink.DeliveryWork")
+LATER = Place("billing.lago.retry", 0, 7, "prod-retry", "streams.agents.sink.DeliveryWork")
+ORIGINAL = [("manifest", b"{}"), ("seal_seq", b"12"), ("raw_partition", b"3"), ("theirs", b"\xff"), ("theirs", b"2")]
+REFUSED = Outcome("dead", "lago_refused", "code: odd", 1)
+BROKEN = Outcome("retry", "http_500", "HTTP 500", 3, maybe_sent=True)
+
+
+def test_a_first_failure_keeps_what_came_and_says_why_and_where() -> None:
+    headers = waiting(ORIGINAL, PLACE, BROKEN, 1, 1_800_000_000_000)
+    assert headers[: len(ORIGINAL)] == ORIGINAL
+    assert dict(headers[len(ORIGINAL) :]) == {
+        "first_error": b"http_500: HTTP 500",
+        "last_error": b"http_500: HTTP 500",
+        "reason": b"http_500",
+        "origin_topic": b"billing.lago.events",
+        "origin_partition": b"3",
+        "origin_offset": b"41",
+        "maybe_sent": b"1",
+        "attempt": b"1",
+        "not_before": b"1800000000000",
+    }
+    assert travel_of(headers) == Travel(1, 1_800_000_000_000, maybe_sent=True)
+
+
+def test_a_dead_letter_knows_its_first_and_its_last_error_and_where_it_first_failed() -> None:
+    headers = dead(waiting(ORIGINAL, PLACE, BROKEN, 1, 5), LATER, REFUSED, 2)
+    told = dict(headers)
+    assert headers[: len(ORIGINAL)] == ORIGINAL
+    assert (told["first_error"], told["last_error"]) == (b"http_500: HTTP 500", b"lago_refused: code: odd")
+    assert (told["reason"], told["attempts"], told["maybe_sent"]) == (b"lago_refused", b"2", b"0")
+    assert (told["origin_topic"], told["origin_partition"], told["origin_offset"]) == (
+        b"billing.lago.events",
+        b"3",
+        b"41",
+    )
+    assert not {"attempt", "not_before"} & told.keys()
+
+
+def test_a_tool_that_lists_kafka_connect_s_dead_letters_lists_ours() -> None:
+    told = {name.removeprefix(CONNECT): value for name, value in dead(ORIGINAL, PLACE, REFUSED, 1)}
+    assert {name: told[name] for name in told if name not in dict(ORIGINAL)}.items() >= {
+        "topic": b"billing.lago.events",
+        "partition": b"3",
+        "offset": b"41",
+        "connector.name": b"prod-sink",
+        "task.id": b"3",
+        "stage": b"TASK_PUT",
+        "class.name": b"streams.agents.sink.DeliveryWork",
+        "exception.class.name": b"schemas.errors.Rejected",
+        "exception.message": b"lago_refused: code: odd",
+    }.items()
+    exhausted = dict(dead(ORIGINAL, PLACE, BROKEN, 4))
+    assert exhausted[CONNECT + "exception.class.name"] == b"schemas.errors.Unavailable"
+    unread = dict(dead(ORIGINAL, PLACE, Outcome("dead", "malformed", "the record is no event", 0), 1))
+    assert unread[CONNECT + "stage"] == b"VALUE_CONVERTER"
+
+
+def test_a_dead_letter_that_came_back_and_dies_again_says_everything_once() -> None:
+    first = dead(ORIGINAL, PLACE, BROKEN, 4)
+    requeued = [*first, ("requeued", b"1"), ("attempt", b"0"), ("not_before", b"9")]
+    assert travel_of(requeued) == Travel(0, 9, maybe_sent=True, requeued=1)
+    for headers in (waiting(requeued, LATER, BROKEN, 1, 10), dead(requeued, LATER, REFUSED, 1)):
+        names = [name for name, _ in headers if name != "theirs"]
+        assert len(names) == len(set(names))
+        assert dict(headers)["requeued"] == b"1"
+        assert dict(headers)["origin_topic"] == b"billing.lago.events"
+    assert not [name for name, _ in waiting(requeued, LATER, BROKEN, 1, 10) if name.startswith(CONNECT)]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["attempt", "not_before", "maybe_sent", "requeued"]), st.binary())))
+def test_headers_that_strangers_wrote_never_stop_the_lane(headers: list[tuple[str, bytes]]) -> None:
+    travel = travel_of(headers)
+    assert travel.attempt >= 0
+    assert 0 <= travel.not_before_ms < 10**18
+    dead(headers, PLACE, REFUSED, travel.attempt + 1)
+
+
+@pytest.mark.parametrize("value", [None, b"", b"-1", b"1e3", b"\xff", "１".encode(), b"9" * 19])
+def test_a_number_that_is_none_counts_as_absent(value: bytes | None) -> None:
+    assert travel_of([("attempt", value)]) == Travel()
+
+
+def test_of_two_headers_of_one_name_the_last_counts() -> None:
+    assert travel_of([("attempt", b"3"), ("attempt", b"0")]).attempt == 0
+
+
+def test_a_long_error_is_cut_between_two_characters() -> None:
+    told = dict(dead([], PLACE, Outcome("dead", "lago_refused", "ü" * 400, 1), 1))
+    assert len(told["last_error"]) <= 500
+    assert told["last_error"].decode().endswith("ü")

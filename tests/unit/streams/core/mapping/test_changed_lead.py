@@ -1,0 +1,107 @@
+"""MAPPING_LEAD_SECONDS changes, api by api and worker by worker: the last word wins, and no worker folds too early."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.config.settings import load_settings
+from connectors.processes.worker_parts import FRESH_S, fresh_s
+from schemas.customers import CustomerRecord, OrgRecord, Period
+from schemas.errors import Rejected
+from schemas.moments import HOUR_US, SECOND_US
+from streams.core.mapping.resolve import Resolver
+from streams.core.mapping.set_mapping import MIN_LEAD_S, Ending, MappingRequest, in_force, remap, soonest, unmap
+
+NOW = 1_800_000_000 * SECOND_US
+FAR = NOW + 10_000 * HOUR_US
+LEADS_S = [MIN_LEAD_S, 5, 60, 3600]
+ORGS = {name: OrgRecord(name, periods=(Period(f"sub-{name}", 0),)) for name in "abcdefgh"}
+
+
+def asked(org: str, **fields: Any) -> MappingRequest:
+    return MappingRequest("c", org, "t", **fields)
+
+
+def us(seconds: float) -> int:
+    return round(seconds * SECOND_US)
+
+
+def test_what_is_asked_after_the_lead_was_shortened_is_not_overtaken_by_what_was_asked_before() -> None:
+    """
+    lead 60 s | b asked, begins at 60
+    lead 1 s           | c asked at 10: in place of b, from 60 on; at 11 b would have won again at 60
+    """
+    first = remap(None, asked("a"), NOW - HOUR_US, us(60))
+    second = remap(first, asked("b"), NOW, us(60))
+    third = remap(second, asked("c"), NOW + us(10), us(1))
+    assert [in_force(third.versions, NOW + us(at)).lago_customer_id for at in (59, 60, 99)] == ["a", "c", "c"]
+    assert in_force(third.versions, FAR).lago_customer_id == "c"
+    assert remap(third, asked("c"), NOW + us(20), us(1)) is third
+
+
+def test_an_end_does_not_wait_for_what_a_longer_lead_put_off() -> None:
+    record = remap(remap(None, asked("a"), NOW - HOUR_US, us(60)), asked("b"), NOW, us(3600))
+    ended = unmap(record, Ending(), NOW + us(10), us(1))
+    assert not in_force(ended.versions, NOW + us(11)).is_active
+    assert not in_force(ended.versions, FAR).is_active
+
+
+def test_what_was_announced_for_a_moment_keeps_it_under_any_lead() -> None:
+    record = remap(None, asked("a"), NOW - HOUR_US, us(60))
+    record = remap(record, asked("b", effective_from=NOW + HOUR_US), NOW, us(60))
+    record = remap(record, asked("c"), NOW, us(1))
+    assert soonest(record, NOW, us(1)) == NOW + us(1)
+    moments = (NOW + us(1), NOW + HOUR_US - 1, NOW + HOUR_US)
+    assert [in_force(record.versions, at).lago_customer_id for at in moments] == ["c", "c", "b"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.sampled_from(LEADS_S), st.sampled_from("abcdefgh")), min_size=1))
+def test_under_whatever_leads_the_last_request_is_the_one_that_stays(steps: list[tuple[int, float, str]]) -> None:
+    record: CustomerRecord | None = None
+    now_us = NOW
+    for later_s, lead_s, org in steps:
+        now_us += us(later_s)
+        before = record
+        record = remap(before, asked(org, correct=False), now_us, us(lead_s))
+        assert in_force(record.versions, FAR).lago_customer_id == org
+        if before is not None:  # nothing that may have been decided is moved
+            decided = now_us + us(lead_s) - 1
+            assert (
+                in_force(record.versions, decided).lago_customer_id
+                == in_force(before.versions, decided).lago_customer_id
+            )
+
+
+@pytest.mark.parametrize("worker_s", [0, 0.5, 1, 5, 60, 3600])
+@pytest.mark.parametrize("api_s", [5, 60, 3600])
+@given(st.lists(st.tuples(st.integers(0, 30_000_000), st.sampled_from("abcdefgh")), min_size=1, max_size=6))
+def test_from_five_seconds_on_api_and_workers_may_differ_in_any_order(
+    api_s: float, worker_s: float, changes: list[tuple[int, str]]
+) -> None:
+    """A worker's table is as old as it may be, and the call ended this very moment: it goes where the api says."""
+    age_us = us(fresh_s(load_settings({"MAPPING_LEAD_SECONDS": str(worker_s)})))
+    records: list[tuple[int, CustomerRecord]] = [(NOW - HOUR_US, remap(None, asked("a"), NOW - HOUR_US, us(api_s)))]
+    at_us = NOW
+    for later_us, org in changes:
+        at_us += later_us
+        try:
+            records.append((at_us, remap(records[-1][1], asked(org, correct=False), at_us, us(api_s))))
+        except Rejected:
+            continue
+    final = {"c": records[-1][1]}
+    for now_us in {version.effective_from + late for version in final["c"].versions for late in (0, us(0.3), us(4.9))}:
+        stale = {
+            "c": [record for written_us, record in records if written_us <= max(now_us - age_us, NOW - HOUR_US)][-1]
+        }
+        seen = Resolver(stale, ORGS)("c", now_us, "")
+        assert (seen.org_id, seen.subscription) == (
+            (right := Resolver(final, ORGS)("c", now_us, "")).org_id,
+            right.subscription,
+        )
+
+
+def test_no_worker_waits_for_a_table_younger_than_a_second_or_takes_one_older_than_five() -> None:
+    for lead_s, wanted in ((0, 1), (0.2, 1), (1, 1), (3, 3), (5, 5), (6, FRESH_S), (3600, 5)):
+        assert fresh_s(load_settings({"MAPPING_LEAD_SECONDS": str(lead_s)})) == wanted

@@ -1,0 +1,49 @@
+"""A mapping may name a subscription; one that has ended for good pays for nothing, so that a later mapping may."""
+
+import msgspec
+
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+from schemas.moments import SECOND_US
+from schemas.policy import LatePolicy
+from schemas.records import LagoEvent
+from streams.core.delivery.restamp import judged
+from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
+from streams.core.mapping.resolve import Target, resolve
+from streams.core.mapping.subscription_choice import Choice, named
+
+T = 1_790_812_800 * SECOND_US
+HOUR = 3600 * SECOND_US
+OLD = Period("old", T, T + HOUR, charged=("ai",))
+NEW = Period("new", T + 2 * HOUR, None, charged=("ai",))
+ORG = OrgRecord("org", periods=(OLD, NEW))
+
+
+def customer(*versions: tuple[int, str]) -> CustomerRecord:
+    made = tuple(MappingVersion(at, "org", "t", external_subscription_id=name) for at, name in versions)
+    return CustomerRecord("ann", made, T, T)
+
+
+def test_one_that_has_ended_is_named_in_vain() -> None:
+    assert named(ORG, "old", "ai", T + 30) == Choice("old")
+    assert named(ORG, "old", "ai", T + HOUR + SECOND_US) == Choice("", ENDED)
+    again = OrgRecord("org", periods=(OLD, msgspec.structs.replace(OLD, started_at=T + 3 * HOUR, terminated_at=None)))
+    assert named(again, "old", "ai", T + 4 * HOUR) == Choice("old"), "it lives on under the same id"
+    assert named(ORG, "old", "ai") == Choice("old"), "the seal asks"
+
+
+def test_the_later_mapping_pays_for_what_was_held_under_the_name() -> None:
+    late, at_us = T + 4 * HOUR, T + HOUR + 60 * SECOND_US
+    alone = customer((T, "old"))
+    assert resolve(alone, at_us, "end_user", {"org": ORG}, "ai", late) == Target("org", "", ENDED)
+    for later in ("", "new"):
+        mended = customer((T, "old"), (T + 3 * HOUR, later))
+        assert resolve(mended, at_us, "end_user", {"org": ORG}, "ai", late) == Target("org", "new")
+
+
+def test_an_event_of_calls_is_owed_under_an_earlier_code_too() -> None:
+    """`LAGO_EVENT_CODE` was changed while it waited: it is not given to a plan that does not charge its own code."""
+    moment = f"{(T + 60 * SECOND_US) // SECOND_US}.000"
+    for cents, refused in (("900", NO_CHARGE), ("0", "")):
+        event = LagoEvent("t1", "old", "other_code", moment, cents, {"org_id": "org"})
+        told = judged(msgspec.json.encode(event), {"org": ORG}, LatePolicy.SHIFT, T + 30 * SECOND_US, "ai")
+        assert told.refused == refused

@@ -1,0 +1,162 @@
+"""What ended before all mapping versions that are kept is held: no version that is left says who paid then."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.operations.unplaceable_usage import REASONS
+from connectors.telemetry.metrics import HELD_REASONS
+from schemas.customers import CustomerRecord, OrgRecord, Period
+from schemas.errors import Rejected
+from schemas.moments import HOUR_US
+from streams.core.mapping.resolve import NOT_KEPT, WRONG_KIND, Resolver, resolve, resolve_held
+from streams.core.mapping.set_mapping import KEPT_VERSIONS, MAX_VERSIONS, Ending, MappingRequest, remap, unmap
+from streams.core.mapping.time_spans import borders
+from tests.support.calls import NOON
+from tests.unit.streams.core.mapping.test_held_past import LEAD, held, looked_at
+
+DAY_US = 24 * HOUR_US
+EVER = 1 << 60
+ORGS = {name: OrgRecord(name, periods=(Period(f"sub_{name}", 0),)) for name in "abcdefghijk"}
+
+
+def asked(org: str, begins_us: int | None = None, kind: str = "", plan: str = "ai_basic") -> MappingRequest:
+    return MappingRequest("acme", org, "t", plan, id_kind=kind, effective_from=begins_us)
+
+
+def moved(orgs: str, *, first_us: int = NOON, apart_us: int = 10 * DAY_US) -> CustomerRecord:
+    """The customer moves from org to org, every ten days."""
+    record = None
+    for number, org in enumerate(orgs):
+        record = remap(record, asked(org), first_us + number * apart_us, LEAD)
+    assert record is not None
+    return record
+
+
+def payer(record: CustomerRecord, at_us: int) -> tuple[str, str]:
+    found = resolve(record, at_us, "user", ORGS)
+    return found.subscription, found.held
+
+
+def test_a_call_of_before_all_kept_versions_is_held_and_never_billed_to_the_oldest() -> None:
+    """
+    a  b  c  d  e  f  g  h  i     a is dropped
+    ^ a call of then comes now
+    """
+    record = moved("abcdefghi")
+    assert (len(record.versions), record.versions[0].lago_customer_id) == (KEPT_VERSIONS, "b")
+    assert record.known_from == record.versions[0].effective_from
+    assert payer(record, record.known_from - 1) == payer(record, NOON) == ("", NOT_KEPT)
+    assert payer(record, record.known_from) == ("sub_b", "")
+    assert Resolver({"acme": record}, ORGS)("acme", NOON, "user").held == NOT_KEPT
+    assert record.known_from in borders(record, ORGS)
+
+
+def test_up_to_eight_versions_all_is_known() -> None:
+    record = moved("abcdefgh")
+    assert record.known_from == 0
+    assert payer(record, NOON - 99 * DAY_US) == ("sub_a", "")
+
+
+def test_a_version_that_said_the_same_as_the_next_one_is_not_missed() -> None:
+    """For example another plan for the same org."""
+    record = None
+    for number in range(12):
+        record = remap(record, asked("a", plan=f"plan-{number}"), NOON + number * 10 * DAY_US, LEAD)
+    assert record is not None
+    assert (len(record.versions), record.known_from) == (KEPT_VERSIONS, 0)
+    assert payer(record, NOON) == ("sub_a", "")
+    other = moved("bacdefghij")
+    assert (other.versions[0].lago_customer_id, other.known_from) == ("c", other.versions[0].effective_from)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "b", "", "-"]), st.integers(1, 40), st.sampled_from(["", "user", "team"])),
+        min_size=1,
+        max_size=20,
+    ),
+    st.integers(-5, 400),
+)
+def test_whatever_was_dropped_what_is_left_says_the_same_or_nothing(
+    changes: list[tuple[str, int, str]], day: int
+) -> None:
+    """Against a record that keeps everything."""
+    whole: CustomerRecord | None = None
+    kept: CustomerRecord | None = None
+    now_us = NOON
+    for org, days, kind in changes:
+        now_us += days * DAY_US
+        if org in ("a", "b"):
+            whole = remap(whole, asked(org, kind=kind), now_us, LEAD, EVER)
+            kept = remap(kept, asked(org, kind=kind), now_us, LEAD)
+        elif whole is not None and kept is not None:
+            whole = unmap(whole, Ending(deleted=org == "-"), now_us, LEAD, EVER)
+            kept = unmap(kept, Ending(deleted=org == "-"), now_us, LEAD)
+    if whole is None or kept is None:
+        return
+    at_us = NOON + day * DAY_US
+    found = resolve(kept, at_us, "user", ORGS, now_us=now_us + HOUR_US)
+    if found.held != NOT_KEPT:
+        assert found == resolve(whole, at_us, "user", ORGS, now_us=now_us + HOUR_US)
+    else:
+        assert len(whole.versions) > KEPT_VERSIONS
+        assert at_us < now_us - 31 * DAY_US
+
+
+def test_a_mapping_from_then_on_says_who_pays_and_is_taken_though_it_lies_in_the_past() -> None:
+    record = moved("abcdefghi")
+    books = held(record, ORGS)
+    assert looked_at(books, record, ORGS) == ("", "", True)
+    now_us = NOON + 99 * DAY_US
+    told = remap(record, asked("k", NOON - DAY_US), now_us, LEAD)
+    assert told.versions[1:] == record.versions
+    assert (told.known_from, told.versions[0].lago_customer_id) == (NOON - DAY_US, "k")
+    assert remap(told, asked("k", NOON - DAY_US), now_us + DAY_US, LEAD) is told, "twice is once"
+    with pytest.raises(Rejected, match="may have been decided"):
+        remap(told, asked("a", NOON - DAY_US), now_us, LEAD)
+    with pytest.raises(Rejected, match="may have been decided"):
+        remap(record, asked("k", record.known_from), now_us, LEAD)
+    assert payer(told, NOON - DAY_US - 1) == ("", NOT_KEPT)
+    assert looked_at(books, told, ORGS) == ("k", "sub_k", False)
+
+
+def test_so_many_versions_are_not_told_of() -> None:
+    record = moved("ab" * (MAX_VERSIONS // 2) + "a", apart_us=HOUR_US)
+    later = remap(record, asked("c"), NOON + 70 * DAY_US, LEAD)
+    assert (len(later.versions), later.known_from > 0) == (KEPT_VERSIONS, True)
+    full = later
+    for number in range(MAX_VERSIONS - KEPT_VERSIONS):
+        full = remap(full, asked("k", NOON - number * DAY_US), NOON + 71 * DAY_US, LEAD)
+    with pytest.raises(Rejected, match="versions are still needed"):
+        remap(full, asked("k", NOON - 99 * DAY_US), NOON + 71 * DAY_US, LEAD)
+
+
+def test_what_was_held_for_nobody_before_its_version_was_dropped_still_goes_to_the_next_that_fits() -> None:
+    """Its version covered it not, and neither did the ones after it: that was seen, and is no guess."""
+    record = None
+    for number, org in enumerate("abcdefghi"):
+        record = remap(record, asked(org, kind="team"), NOON + number * 10 * DAY_US, LEAD)
+    assert record is not None
+    right = remap(record, asked("k"), NOON + 90 * DAY_US, LEAD)
+    at_us, now_us = NOON, NOON + 91 * DAY_US
+    assert right.known_from > at_us
+    assert resolve_held(right, "", at_us, "user", ORGS, now_us=now_us, held=WRONG_KIND).org_id == "k"
+    assert resolve_held(right, "", at_us, "user", ORGS, now_us=now_us, held=NOT_KEPT).held == NOT_KEPT
+    assert resolve_held(right, "a", at_us, "user", ORGS, now_us=now_us, held=WRONG_KIND).org_id == "a"
+
+
+def test_the_reason_is_counted_and_named_where_a_person_looks() -> None:
+    assert NOT_KEPT in HELD_REASONS
+    assert NOT_KEPT in REASONS
+
+
+def test_what_is_held_for_an_org_does_not_go_to_the_subscription_that_a_later_version_names() -> None:
+    record = moved("ab")
+    named = MappingRequest("acme", "a", "t", external_subscription_id="seats")
+    record = remap(record, named, NOON + 20 * DAY_US, LEAD)
+    for number, org in enumerate("cdefghi", 3):
+        record = remap(record, asked(org), NOON + number * 10 * DAY_US, LEAD)
+    assert record.versions[0].external_subscription_id == "seats"
+    found = resolve_held(record, "a", NOON, "user", ORGS, now_us=NOON + 99 * DAY_US, held="no_subscription")
+    assert found.subscription == "sub_a"

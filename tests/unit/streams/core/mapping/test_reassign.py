@@ -1,0 +1,110 @@
+"""An org takes over a user's mappings: from the earliest moment on nothing names the user, and before it nothing moves."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.customers import CustomerRecord, MappingVersion
+from schemas.errors import Rejected
+from schemas.moments import SECOND_US
+from streams.core.mapping.reassign import paid_until, repointing
+from streams.core.mapping.set_mapping import remap
+from tests.support.payers import payer
+
+OLD, NEW, OTHER = "user_1", "org_1", "org_2"
+NOW, LEAD = 100 * SECOND_US + 7, 5 * SECOND_US
+EARLIEST = 106 * SECOND_US
+
+VERSION = st.builds(
+    MappingVersion,
+    st.integers(80, 130).map(lambda second: second * SECOND_US),
+    st.sampled_from([OLD, OLD, OTHER]),
+    st.just("tenant"),
+    is_active=st.booleans(),
+    external_subscription_id=st.sampled_from(["", "sub"]),
+    id_kind=st.sampled_from(["", "team"]),
+)
+RECORD = st.lists(VERSION, min_size=1, max_size=6, unique_by=lambda version: version.effective_from).map(
+    lambda versions: CustomerRecord("c", tuple(sorted(versions, key=lambda one: one.effective_from)), 0, 0)
+)
+
+
+def repointed(record: CustomerRecord, begins_us: int = 0) -> CustomerRecord:
+    """As the migration does it: until nothing is left to ask for."""
+    for _ in range(4):
+        requests = repointing(record, OLD, NEW, EARLIEST, begins_us)
+        if not requests:
+            return record
+        for request in requests:
+            record = remap(record, request, NOW, LEAD)
+    raise AssertionError("there is always more to ask for")
+
+
+@settings(max_examples=500)
+@given(RECORD, st.sampled_from([0, 90, 106, 110, 125]))
+def test_from_the_earliest_moment_the_org_pays_and_before_it_whoever_paid(record: CustomerRecord, second: int) -> None:
+    """Nobody else's usage moves, and none that may be decided already."""
+    begins = second * SECOND_US
+    after = repointed(record, begins)
+    for at in range(60 * SECOND_US, 150 * SECOND_US, SECOND_US // 2):
+        before = payer(record, at, EARLIEST - 1)
+        if at < max(EARLIEST, begins):
+            assert payer(after, at, EARLIEST - 1) == before, at // SECOND_US
+        elif (before := payer(record, at)) != OLD:
+            assert payer(after, at) == before, at // SECOND_US
+        else:
+            assert payer(after, at) == NEW, at // SECOND_US
+
+
+@given(RECORD)
+def test_what_is_not_the_payer_is_kept(record: CustomerRecord) -> None:
+    """Plan, kind and tenant stay; a subscription that was named was the user's."""
+    for request in repointing(record, OLD, NEW, EARLIEST):
+        at = request.effective_from or EARLIEST
+        was = [version for version in record.versions if version.effective_from <= at] or list(record.versions[:1])
+        assert (request.billing_plan, request.is_active, request.id_kind) == (
+            was[-1].billing_plan,
+            was[-1].is_active,
+            was[-1].id_kind,
+        )
+        assert (request.lago_organization_id, request.external_subscription_id) == ("tenant", "")
+
+
+@given(RECORD)
+def test_no_request_comes_too_early(record: CustomerRecord) -> None:
+    for request in repointing(record, OLD, NEW, EARLIEST):
+        try:
+            record = remap(record, request, NOW, LEAD)
+        except Rejected as error:
+            raise AssertionError(error.reason) from error
+
+
+@settings(max_examples=300)
+@given(RECORD)
+def test_after_the_end_of_its_time_nothing_is_paid_by_the_user(record: CustomerRecord) -> None:
+    """Before that end its subscription must not be ended, or usage would be left behind."""
+    until = paid_until(record, OLD)
+    moments = range(60 * SECOND_US, 150 * SECOND_US, SECOND_US)
+    if until is None:
+        assert record.versions[-1].lago_customer_id == OLD
+        return
+    assert all(payer(record, at) != OLD for at in moments if at >= until)
+    assert (until == 0) is (all(version.lago_customer_id != OLD for version in record.versions))
+
+
+def test_a_subscription_named_for_another_org_counts_too() -> None:
+    versions = (
+        MappingVersion(80 * SECOND_US, OTHER, "t", external_subscription_id="sub"),
+        MappingVersion(90 * SECOND_US, NEW, "t"),
+    )
+    record = CustomerRecord("c", versions, 0, 0)
+    assert (paid_until(record, OLD), paid_until(record, OLD, frozenset({"sub"}))) == (0, 90 * SECOND_US)
+
+
+def test_a_deleted_mapping_needs_nothing() -> None:
+    versions = (
+        MappingVersion(80 * SECOND_US, OLD, "t"),
+        MappingVersion(90 * SECOND_US, OLD, "t", is_active=False, deleted=True),
+    )
+    record = CustomerRecord("c", versions, 0, 0)
+    assert repointing(record, OLD, NEW, EARLIEST) == []
+    assert paid_until(record, OLD) == 90 * SECOND_US

@@ -1,0 +1,269 @@
+"""Settings change while usage waits, and two workers with different ones take over from each other: the money is right."""
+
+from collections import Counter
+from dataclasses import replace
+from decimal import Decimal
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+from schemas.ledger import LEDGER_VERSION, PLAIN_VERSION, POSITION_KEY, Position, Window
+from schemas.moments import HOUR_US, SECOND_US
+from schemas.policy import LatePolicy, MeterPolicy
+from schemas.records import LagoEvent
+from streams.core.mapping.resolve import Resolver
+from streams.core.metering.close_window import coalesce, due_windows, release, seal
+from streams.core.metering.fold import Fold
+from streams.core.metering.grouping import named, unnamed
+from streams.core.metering.lago_event import event_of
+from tests.support.calls import NOON, Raw, raw, slp
+from tests.support.own_changelog import OwnChangelog
+
+PREFIX = "d-t-0-"
+PLAIN = MeterPolicy()
+BY_TEAM = replace(PLAIN, group_by=("team_id",))
+MAPPED = {"acme": CustomerRecord("acme", (MappingVersion(0, "org", "tenant"),), 0, 0)}
+RUNNING = {"org": OrgRecord("org", periods=(Period("sub", 0),))}
+Customers = dict[str, CustomerRecord]
+
+
+class Line:
+    """One partition, and every event that left it."""
+
+    def __init__(self) -> None:
+        self.log = OwnChangelog()
+        self.events: list[LagoEvent] = []
+        self.number = 0
+        self.decisions: Counter[str] = Counter()
+
+    def fold(
+        self, policy: MeterPolicy, *calls: dict[str, object], customers: Customers = MAPPED, at: int = NOON
+    ) -> None:
+        start = self.log.books.position.next
+        records: list[Raw] = [raw(start + n, call, received_us=at) for n, call in enumerate(calls)]
+        changes = Fold(policy, PREFIX)(self.log.books, records, Resolver(customers, RUNNING))
+        self.decisions.update(changes.decisions)
+        self.log.commit(changes, at)
+
+    def settle(self, policy: MeterPolicy, at: int = NOON + 2 * HOUR_US, customers: Customers = MAPPED) -> None:
+        """Another worker takes over, with this policy, and does what time does."""
+        self.log.taken_over(NOON)
+        while older := unnamed(self.log.books):
+            self.log.commit(named(self.log.books, older, policy.group_by), at)
+        while not (changes := release(self.log.books, customers, RUNNING, policy, 100)).empty:
+            self.log.commit(changes, at)
+        while due := due_windows(self.log.books, at + 30 * HOUR_US, policy, 100):
+            changes = seal(self.log.books.position, due, RUNNING, policy, PREFIX, 0, at)
+            self.events += [sealed.event for sealed in changes.sealed]
+            self.log.commit(changes, at)
+
+    def cents(self) -> Decimal:
+        return sum((Decimal(event.precise_total_amount_cents) for event in self.events), Decimal(0))
+
+
+def call(
+    number: int, at_us: int = NOON, cost: str = "1", team: str = "t0", user: str = "u0", **fields: object
+) -> dict[str, object]:
+    metadata = {"user_api_key_team_id": team, "user_api_key_user_id": user}
+    return slp(number, at_us=at_us, cost=cost, metadata=metadata, **fields)
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((), ("team_id",)), (("team_id",), ()), (("team_id",), ("user_id",)), (("team_id",), ("user_id", "team_id"))],
+)
+def test_a_window_is_named_by_the_setting_it_was_begun_with(
+    before: tuple[str, ...], after: tuple[str, ...], *, held: bool
+) -> None:
+    """It stopped the partition for ever: names of one setting were put to values of another. Of equal number they lied."""
+    line, old, new = Line(), replace(PLAIN, group_by=before), replace(PLAIN, group_by=after)
+    customers: Customers = {} if held else MAPPED
+    line.fold(old, call(1), customers=customers)
+    if held:
+        later = NOON + 2 * HOUR_US
+        line.log.commit(coalesce(line.log.books, {}, RUNNING, old, later, 10), NOON)
+    line.log.taken_over(NOON)
+    line.fold(new, call(2), customers=customers)
+    line.log.taken_over(NOON)
+    line.fold(old, call(3), customers=customers)
+    line.settle(new)
+    assert line.cents() == 300
+    values = {"team_id": "t0", "user_id": "u0"}
+    groups = [
+        ({name: event.properties.get(name) for name in values} | {"requests": event.properties["requests"]})
+        for event in line.events
+    ]
+    wanted = [
+        {name: values[name] if name in names else ("acme" if name == "user_id" else None) for name in values}
+        | {"requests": requests}
+        for names, requests in ((before, "2"), (after, "1"))
+    ]
+    assert sorted(map(str, groups)) == sorted(map(str, wanted))
+
+
+def test_a_longer_window_takes_no_call_into_a_shorter_one() -> None:
+    """WINDOW_SECONDS 60 -> 3600: a call of minute 50 joined an open window of one minute."""
+    line = Line()
+    line.fold(PLAIN, call(1, NOON))
+    line.log.taken_over(NOON)
+    line.fold(replace(PLAIN, window_us=HOUR_US), call(2, NOON + 400 * SECOND_US))
+    line.settle(PLAIN)
+    spans = {(event.properties["window_start"], event.properties["window_end"]) for event in line.events}
+    assert spans == {
+        ("2026-11-20T12:00:00.000000Z", "2026-11-20T12:01:00.000000Z"),
+        ("2026-11-20T12:00:00.000000Z", "2026-11-20T13:00:00.000000Z"),
+    }
+
+
+def test_a_shorter_horizon_and_then_a_longer_one_bills_no_repeat() -> None:
+    """
+    counted 10h ago | horizon 2h: forgotten | horizon 24h: its repeat is no new call, and not billed directly
+    """
+    line, short = Line(), replace(PLAIN, horizon_us=2 * HOUR_US)
+    line.fold(PLAIN, call(1, NOON - 10 * HOUR_US), at=NOON - 10 * HOUR_US)
+    line.fold(short, call(2))
+    line.log.taken_over(NOON)
+    line.fold(PLAIN, call(1, NOON - 10 * HOUR_US), call(2))
+    assert line.decisions == {"billable": 2, "rejected:beyond_horizon": 1, "duplicate": 1}
+    line.settle(PLAIN)
+    assert line.cents() == 200
+
+
+@pytest.mark.parametrize(("decimals", "second"), [(6, "0.0062"), (12, "0.00615449")])
+def test_each_call_is_rounded_by_the_setting_it_was_folded_with_and_every_sum_is_exact(
+    decimals: int, second: str
+) -> None:
+    line = Line()
+    line.fold(PLAIN, call(1, cost="0.0000611339999999"))
+    line.log.taken_over(NOON)
+    line.fold(replace(PLAIN, cost_decimals=decimals), call(2, cost="0.0000615449000001"))
+    line.settle(PLAIN)
+    assert line.cents() == Decimal("0.0061134") + Decimal(second)
+
+
+@pytest.mark.parametrize(
+    ("changed", "fields", "billed"),
+    [
+        ({"bill_cache_hits": True}, {"cache_hit": True}, 1),
+        ({"bill_cache_hits": False}, {"cache_hit": True}, 0),
+        ({"event_code": "other"}, {}, 1),
+        ({"grace_us": HOUR_US, "quiet_us": 0, "late_us": 0}, {}, 1),
+        ({"late_policy": LatePolicy.HOLD}, {}, 1),
+        ({"coalesce_us": 0, "max_held_metered": 0}, {}, 1),
+    ],
+)
+def test_a_policy_decides_by_what_it_is_when_the_call_is_counted_or_the_part_sealed(
+    changed: dict[str, object], fields: dict[str, object], billed: int
+) -> None:
+    """And a repeat under another policy is a repeat: what was decided stays."""
+    line, new = Line(), replace(PLAIN, **changed)  # type: ignore[arg-type]
+    line.fold(new, call(1, **fields))
+    for policy in (PLAIN, new):
+        line.log.taken_over(NOON)
+        line.fold(policy, call(1, **fields))
+    line.settle(new)
+    assert line.decisions["duplicate"] == 2
+    assert (len(line.events), line.cents()) == (billed, 100 * billed)
+    assert {event.code for event in line.events} <= {new.event_code}
+
+
+POLICIES = [
+    PLAIN,
+    BY_TEAM,
+    replace(PLAIN, window_us=0),
+    replace(PLAIN, window_us=HOUR_US, group_by=("user_id",), cost_decimals=6),
+    replace(PLAIN, window_us=10 * SECOND_US, horizon_us=2 * HOUR_US, coalesce_us=0),
+    replace(BY_TEAM, grace_us=0, quiet_us=0, late_policy=LatePolicy.HOLD, cost_decimals=13),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(POLICIES),
+            st.lists(st.integers(0, 30), min_size=1, max_size=6),
+            st.booleans(),
+            st.sampled_from(["fold", "merge", "settle"]),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_whoever_takes_over_with_whatever_settings_each_call_is_billed_once(
+    steps: list[tuple[MeterPolicy, list[int], bool, str]],
+) -> None:
+    """Calls repeat, are held or not, and merge; each costs a whole number of millionths, so no rounding differs."""
+    line, seen = Line(), set[int]()
+    for policy, numbers, held, then in steps:
+        line.log.taken_over(NOON)
+        calls = [call(n, NOON - n * 7 * SECOND_US, f"0.00{n + 100}", f"t{n % 2}", f"u{n % 3}") for n in numbers]
+        line.fold(policy, *calls, customers={} if held else MAPPED)
+        seen.update(numbers)
+        if then == "merge":
+            later = NOON + 2 * HOUR_US
+            line.log.commit(coalesce(line.log.books, {}, RUNNING, policy, later, 100), NOON)
+        elif then == "settle":
+            line.settle(policy)
+    line.settle(PLAIN)
+    assert not line.log.books.windows
+    assert line.cents() == sum((Decimal(f"0.00{n + 100}") * 100 for n in seen), Decimal(0))
+    for event in line.events:
+        team = event.properties.get("team_id")
+        assert team in (None, "t0", "t1")
+        assert "group_1" not in event.properties
+
+
+def older(*group: str) -> Window:
+    """A window as a release before group names wrote it."""
+    window = Window(7, 7, "acme", "end_user", "org", "sub", "", "m", "p", group, NOON, 60 * SECOND_US, NOON, NOON)
+    window.count, window.cost = 1, Decimal(1)
+    return window
+
+
+@pytest.mark.parametrize(
+    ("group", "group_by", "named_as"),
+    [
+        (("t0",), ("team_id",), {"team_id": "t0"}),
+        (("t0",), (), {"group_1": "t0"}),
+        (("t0", "u0"), ("team_id",), {"group_1": "t0", "group_2": "u0"}),
+        ((), ("team_id",), {}),
+    ],
+)
+def test_windows_of_an_older_release_are_named_by_the_setting_if_it_fits_and_never_stop(
+    group: tuple[str, ...], group_by: tuple[str, ...], named_as: dict[str, str]
+) -> None:
+    policy = replace(PLAIN, group_by=group_by)
+    properties = event_of(older(*group), PREFIX, NOON, policy).properties
+    plain = event_of(older(), PREFIX, NOON, PLAIN).properties
+    assert {name: text for name, text in properties.items() if name not in plain} == named_as
+
+
+def test_windows_of_an_older_release_keep_the_names_they_get_first() -> None:
+    line = Line()
+    window = older("t0")
+    position = msgspec.structs.replace(line.log.books.position, next=8)
+    position.counters.received = position.counters.folded = msgspec.structs.replace(position.counters.folded, calls=1)
+    position.counters.received.cost = position.counters.folded.cost = Decimal(1)
+    stored = msgspec.msgpack.encode(window)
+    line.log.values = {b"w" + (7).to_bytes(8, "big"): stored, POSITION_KEY: msgspec.msgpack.encode(position)}
+    line.log.taken_over(NOON)
+    line.log.commit(named(line.log.books, unnamed(line.log.books), ("team_id",)), NOON)
+    line.settle(replace(PLAIN, group_by=("user_id",)))
+    (event,) = line.events
+    assert (event.properties["team_id"], event.properties["user_id"]) == ("t0", "acme")
+
+
+def test_a_release_that_would_misread_a_ledger_is_kept_from_it() -> None:
+    """Releases before version 3 know neither the names of a window nor the tags of identities."""
+    assert Position().v == PLAIN_VERSION
+    line = Line()
+    line.fold(PLAIN, call(1))
+    line.fold(BY_TEAM, call(2))
+    line.settle(PLAIN)
+    line.log.taken_over(NOON)
+    assert line.log.books.position.v == LEDGER_VERSION

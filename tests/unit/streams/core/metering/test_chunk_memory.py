@@ -1,0 +1,161 @@
+"""How much a step forgets, and how often a job is written down again."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from schemas.ledger import Job, Position
+from schemas.moments import HOUR_US
+from schemas.policy import MeterPolicy
+from schemas.usage import Usage
+from streams.core.metering.chunk_memory import HOUR_MS, Memory, tag_of
+from streams.core.metering.known_identities import COSTLESS, SETTLED, UNTOLD
+from streams.core.metering.ledger_state import Books
+from streams.core.metering.step_changes import Changes
+from tests.support.calls import NOON, raw, slp
+from tests.support.folding import Partition
+
+HOUR = NOON // HOUR_US
+HORIZON_US = 24 * HOUR_US
+BATCH = "bGl0ZWxsbV9wcm94eTtiYXRjaF8x"
+
+
+def written(books: Books) -> Changes:
+    changes = Changes(books.position)
+    Memory(books, []).write(changes, 0, HORIZON_US, HOUR)
+    return changes
+
+
+def books_at(hour: int) -> Books:
+    return Books(Position(clock_ms=hour * HOUR_MS))
+
+
+@pytest.mark.parametrize("first", [1, 500, 900])
+def test_a_step_deletes_at_most_500_chunks_of_each_hour_and_begins_no_other_hour_beyond_them(first: int) -> None:
+    """The deletions are part of a transaction: a partition that was idle for a year must not make a huge one."""
+    books = books_at(HOUR)
+    books.seen_chunks = {HOUR - 30: dict.fromkeys(range(first), b"n"), HOUR - 29: {0: b"n"}, HOUR - 24: {0: b"n"}}
+    dropped = written(books).dropped
+    assert len(dropped) == (2 if first == 1 else 500)
+    assert {hour for hour, _, _ in dropped} == ({HOUR - 30, HOUR - 29} if first == 1 else {HOUR - 30})
+
+
+def test_a_step_deletes_at_most_500_jobs_and_none_that_is_remembered() -> None:
+    """35 days, and the day after which a job that is told of again is written down again."""
+    books, kept = books_at(HOUR), HOUR - 36 * 24
+    for number in range(700):
+        books.put_job(b"old-%d" % number, Job(kept - 1, SETTLED))
+    assert len(written(books).jobs) == 500
+    books = books_at(HOUR)
+    books.put_job(b"old", Job(kept - 1, SETTLED))
+    books.put_job(b"still", Job(kept, SETTLED))
+    assert written(books).jobs == {b"old": None}
+
+
+def test_hours_are_remembered_from_the_horizon_on_and_never_fewer_than_before() -> None:
+    books = books_at(HOUR)
+    assert written(books).position.dropped_hour == HOUR - 24
+    books.position.dropped_hour = HOUR - 3
+    assert written(books).position.dropped_hour == HOUR - 3
+
+
+def test_a_job_that_is_polled_is_written_down_again_once_a_day() -> None:
+    def poll(hours: float) -> set[bytes]:
+        at_us = NOON + round(hours * HOUR_US)
+        part.take(raw(0, slp(1, at_us=at_us, id=BATCH, call_type="aretrieve_batch"), received_us=at_us))
+        return set(part.steps[-1].jobs)
+
+    part = Partition()
+    (job,) = poll(0)
+    assert poll(23.99) == set()
+    assert poll(24) == {job}
+    assert poll(47.99) == set()
+    assert poll(48) == {job}
+
+
+def test_a_restart_remembers_the_hour_in_which_a_job_was_last_written() -> None:
+    part = Partition().take(raw(0, slp(1, id=BATCH, call_type="aretrieve_batch")))
+    (job,) = part.restart().books.jobs.values()
+    assert job.hour == HOUR
+
+
+def test_the_strongest_of_what_is_known_of_a_call_by_several_ids_counts() -> None:
+    """A cost outweighs a word without one, which outweighs a count without a cost; nothing outweighs not having come."""
+    books = Books(Position())
+    usage = usage_with_a_twin()
+    for tags, strongest in {
+        (COSTLESS, UNTOLD): UNTOLD,
+        (COSTLESS, SETTLED): SETTLED,
+        (UNTOLD, SETTLED): SETTLED,
+        (COSTLESS, COSTLESS): COSTLESS,
+        (-1, COSTLESS): COSTLESS,
+        (-1, UNTOLD): UNTOLD,
+        (-1, -1): -1,
+    }.items():
+        for own, twin in (tags, tags[::-1]):
+            memory = Memory(books, [])
+            if twin != -1:
+                memory.new[b"t" * 16] = twin
+            assert memory.also(usage, own) == strongest, (own, twin)
+
+
+def usage_with_a_twin() -> Usage:
+    usage = Usage(b"i" * 16, "", "", "success", NOON, NOON, "", "", 0, 0, 0, 0, 0, Decimal(0))
+    usage.twins = (b"t" * 16,)
+    return usage
+
+
+def test_a_call_without_a_cost_that_was_billed_is_settled() -> None:
+    """A cache hit that is billed at nothing, and usage that others measured."""
+    free = usage_with_a_twin()
+    assert tag_of(free, billed=True) == SETTLED
+    assert tag_of(free, billed=False) == COSTLESS
+    free.cost = Decimal("0.02")
+    assert tag_of(free, billed=False) > SETTLED
+
+
+def test_reads_of_a_job_without_a_cost_are_one_and_a_call_of_its_own_beside_them_is_another() -> None:
+    """An answer that may be read again is known by a read only when that read was billed."""
+    read = {"id": "resp_1", "call_type": "aget_responses", "cost": "0"}
+    part = Partition().take(raw(0, slp(1, **read)), raw(0, slp(2, **read)), step=1)
+    assert part.decisions == {"unpriced": 1, "duplicate": 1}
+    part.take(raw(0, slp(3, id="resp_1", call_type="aresponses", cost="0")))
+    assert part.decisions == {"unpriced": 2, "duplicate": 1}
+
+
+def test_an_answer_that_was_billed_at_nothing_is_billed_by_no_read() -> None:
+    """A cache hit that is billed: it costs nothing, and LiteLLM reports the whole cost of what was cached at each read."""
+    part = Partition(replace(MeterPolicy(), bill_cache_hits=True))
+    part.take(raw(0, slp(1, id="resp_1", call_type="aresponses", cost="0", cache_hit=True)))
+    assert part.decisions == {"billable": 1}
+    part.take(raw(0, slp(2, id="resp_1", call_type="aget_responses", cost="0.5")))
+    assert part.decisions == {"billable": 1, "duplicate": 1}
+
+
+def test_a_read_that_was_billed_at_nothing_shuts_out_the_call_that_made_the_answer() -> None:
+    part = Partition(replace(MeterPolicy(), bill_cache_hits=True))
+    part.take(raw(0, slp(1, id="resp_1", call_type="aget_responses", cost="0", cache_hit=True)))
+    part.take(raw(0, slp(2, id="resp_1", call_type="aresponses", cost="0.5")))
+    assert part.decisions == {"billable": 1, "duplicate": 1}
+
+
+def test_a_call_that_settles_a_job_that_was_read_without_a_cost_settles_it_for_as_long_as_jobs_are_known() -> None:
+    part = Partition().take(raw(0, slp(1, id="resp_1", call_type="aget_responses", cost="0")))
+    later = NOON + 3 * HOUR_US
+    part.take(raw(0, slp(2, id="resp_1", call_type="aresponses", cost="0.5", at_us=later), received_us=later))
+    (job,) = part.books.jobs.values()
+    assert (job.hour, job.tag > SETTLED) == (HOUR + 3, True)
+    late = NOON + 30 * 24 * HOUR_US
+    part.take(raw(0, slp(3, id="resp_1", call_type="aget_responses", cost="0.5", at_us=late), received_us=late))
+    assert part.decisions == {"unpriced": 1, "billable": 1, "duplicate": 1}
+
+
+def test_what_is_known_of_a_call_by_another_route_is_settled_and_not_told_twice() -> None:
+    """A row of LiteLLM's database a millisecond away: five milliseconds by two statuses, one of them the webhook's."""
+    row = raw(0, slp(1, at_us=NOON + 1000, cost="0.02"), checked_at=NOON)
+    row.value = (row.value or b"").replace(b'"source": "webhook"', b'"source": "backfill"')
+    part = Partition().take(raw(0, slp(1, cost="0"))).take(row)
+    assert part.decisions == {"unpriced": 1, "billable": 1}
+    assert len(part.books.seen) == 10
+    assert len(part.restart().books.seen) == 10

@@ -1,0 +1,147 @@
+"""What a CloudEvent holds, and what an envelope says of itself: money in it is billed, or the sender sees that it is not."""
+
+import asyncio
+import json
+from base64 import b64encode
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from multidict import CIMultiDict
+
+from connectors.ingest.cloud_events import event_of
+from connectors.ingest.store import Outcome, Store
+from schemas.policy import MeterPolicy
+from schemas.usage import Usage
+from schemas.wire import CLOUDEVENT, FLAT, RawRecord
+from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
+from streams.core.metering.decisions import CACHE_HIT, OWN_SUBSCRIPTION, SILENT_EXPERIMENT, decide
+from streams.core.metering.normalise import normalise
+from tests.support.calls import NOON, slp
+from tests.unit.ingest.test_envelopes import Kept
+
+TIMES = {"specversion": "1.0", "id": "e1", "source": "svc", "type": "usage", "time": "2026-11-20T12:00:00Z"}
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    return {**TIMES, "subject": "acme", "data": {"cost": "0.02", "model": "m"}, **changes}
+
+
+def stored(told: Any, shape: str = CLOUDEVENT) -> tuple[Outcome, list[Usage]]:
+    """What the answer says, and the calls as the meter reads them."""
+    kept = Kept()
+    store = Store(kept, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: NOON)
+    outcome = asyncio.run(store.keep(json.dumps(told, default=str).encode(), shape))
+    found = [(key, value) for topic, key, value, _ in kept.records if topic == "raw"]
+    unit = Decimal("1e-12")
+    return outcome, [normalise(msgspec.json.decode(value, type=RawRecord), key or "", unit) for key, value in found]
+
+
+def test_a_structured_event_is_one_whatever_its_headers_repeat() -> None:
+    """HTTP binding 3.1: the media type decides. The event was taken for the data of another one, and billed at nothing."""
+    headers = CIMultiDict({"Content-Type": "application/cloudevents+json", "ce-id": "e1", "ce-specversion": "1.0"})
+    assert event_of(headers, b"{}") is None
+    assert event_of(CIMultiDict({"ce-id": "e1", "ce-specversion": "1.0"}), b"{}") is not None
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"total": 0.02}, {"events": [slp(1)]}, None, {"usage": {"cost": 0.02}}, {"customer_id": "acme"}]
+)
+def test_an_event_in_which_nothing_of_a_call_is_found_is_told(data: Any) -> None:
+    """It was accepted, and counted as a call that costs nothing."""
+    outcome, usages = stored([event(data=data), event(id="e2")])
+    assert (outcome.rejected, [one.request_id for one in usages]) == ([(0, "not_a_call")], ["e2"])
+    told = event(cost=0.02)
+    del told["data"]
+    assert stored([told, event()])[0].rejected == [(0, "not_a_call")]
+
+
+@pytest.mark.parametrize("cents", [2, "2", "2.0"])
+def test_cents_count_in_an_event_too(cents: Any) -> None:
+    assert [one.cost for one in stored(event(data={"precise_total_amount_cents": cents}))[1]] == [Decimal("0.02")]
+    outcome, usages = stored([event(data={"precise_total_amount_cents": cents, "cost": 0.03})])
+    assert (outcome.rejected, usages) == ([(0, "contradicting_cost")], [])
+
+
+def in_base64(call: Any) -> dict[str, Any]:
+    told = event(data_base64=b64encode(json.dumps(call, default=str).encode()).decode())
+    del told["data"]
+    return told
+
+
+@pytest.mark.parametrize("shape", [CLOUDEVENT, FLAT])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda one: event(data=one), lambda one: event(data=json.dumps(one, default=str)), in_base64],
+    ids=["object", "text", "base64"],
+)
+def test_a_litellm_call_in_an_event_is_that_call(shape: str, wrap: Any) -> None:
+    """Its kind, its status and whose money it was count as on every other way in: polls in events were each billed."""
+    polls = [slp(n, id="batch_0123456789abcdef", call_type="aretrieve_batch", cost="0.5") for n in range(3)]
+    outcome, usages = stored([{**wrap(one), "id": f"e{n}"} for n, one in enumerate(polls)], shape)
+    assert (outcome.accepted, len({one.identity for one in usages})) == (3, 1)
+    assert {(one.customer_id, one.cost) for one in usages} == {("acme", Decimal("0.5"))}
+    own = slp(7, call_type="acompletion", metadata={"used_client_oauth_token": True}, end_user="acme")
+    (usage,) = stored(wrap(own), shape)[1]
+    assert (decide(usage, MeterPolicy()), usage.call_id) == (OWN_SUBSCRIPTION, "call-7")
+    other = slp(8, call_type="acompletion", end_user="somebody")
+    assert stored([wrap(other)], shape)[0].rejected == [(0, "contradicting_customer")]
+    untimely = slp(9, call_type="acompletion", startTime="yesterday")
+    assert stored([wrap(untimely)], shape)[0].rejected == [(0, "bad_time")]
+
+
+@pytest.mark.parametrize("more", [{"source": "litellm"}, {"subject": "usage"}, {"spend": "10.00", "source": "x"}])
+@pytest.mark.parametrize("wrapper", ["events", "records", "logs"])
+def test_an_envelope_may_tell_its_source_and_its_sum(more: dict[str, str], wrapper: str) -> None:
+    """Whoever packs calls says where they come from, and what they cost together: all of them were refused."""
+    envelope = {**more, wrapper: [slp(1, end_user="acme"), slp(2, end_user="acme")]}
+    for told in (envelope, [envelope]):
+        outcome, usages = stored(told, FLAT)
+        assert (outcome.rejected, [one.call_id for one in usages]) == ([], ["call-1", "call-2"])
+
+
+@pytest.mark.parametrize(
+    "own", [{}, {"id": "evt_1"}, {"id": "evt_1", "timestamp": "2026-11-20T12:00:00Z", "status": "ok"}]
+)
+@pytest.mark.parametrize("name", ["payload", "items", "Records", "usage_events"])
+def test_calls_under_a_name_that_nobody_knows_are_calls(name: str, own: dict[str, str]) -> None:
+    """With an id of its own the envelope was accepted as a call that costs nothing, and what it held was lost."""
+    two = [slp(1, end_user="acme"), slp(2, end_user="acme")]
+    for told in ({**own, name: two}, [{**own, name: two[0]}, {**own, name: [two[1]]}]):
+        outcome, usages = stored(told, FLAT)
+        assert (outcome.rejected, [one.call_id for one in usages]) == ([], ["call-1", "call-2"])
+    outcome, usages = stored([{**own, name: [{"id": "x", "content": "a prompt"}]}, slp(3)], FLAT)
+    assert all(not one.cost for one in usages[:-1])
+
+
+def test_a_member_that_is_null_makes_no_event() -> None:
+    (usage,) = stored(slp(1, end_user="acme", specversion=None), FLAT)[1]
+    assert (usage.call_id, usage.cost) == ("call-1", Decimal("0.000145"))
+
+
+@pytest.mark.parametrize("empty", [[], "", " ", "[]", "{}"])
+def test_properties_without_anything_in_them_veto_no_money(empty: Any) -> None:
+    """PHP writes an empty object as `[]`."""
+    (usage,) = stored(slp(1, end_user="acme", properties=empty), FLAT)[1]
+    assert usage.cost == Decimal("0.000145")
+
+
+@pytest.mark.parametrize(
+    "yes", [True, 1, 1.0, "1", "1.0", "true", "True", "TRUE", " true ", "t", "T", "yes", "Y", "on"]
+)
+def test_a_yes_is_a_yes_however_it_is_written(yes: Any) -> None:
+    """A flag as text was none: the call that a customer's own subscription paid was billed."""
+    (cached,) = stored(slp(1, end_user="acme", cache_hit=yes), FLAT)[1]
+    (byok,) = stored(slp(1, end_user="acme", byok=yes), FLAT)[1]
+    (own,) = stored(slp(1, end_user="acme", metadata={"used_client_oauth_token": yes}), FLAT)[1]
+    (silent,) = stored(slp(1, end_user="acme", metadata={"is_silent_experiment": yes}), FLAT)[1]
+    found = [decide(one, MeterPolicy(bill_byok=False)) for one in (cached, byok, own, silent)]
+    assert found == [CACHE_HIT, "byok", OWN_SUBSCRIPTION, SILENT_EXPERIMENT]
+
+
+@pytest.mark.parametrize("no", [False, 0, 0.0, "0", "false", "FALSE", "f", "no", "None", "", "null", None, "nope", []])
+def test_a_no_and_what_is_neither_leave_the_call_billed(no: Any) -> None:
+    flags = {"used_client_oauth_token": no, "is_silent_experiment": no}
+    (usage,) = stored(slp(1, end_user="acme", cache_hit=no, byok=no, metadata=flags), FLAT)[1]
+    assert decide(usage, MeterPolicy(bill_byok=False)) == "billable"

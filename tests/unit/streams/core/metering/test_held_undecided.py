@@ -1,0 +1,279 @@
+"""Held means undecided: whatever is merged, each call is billed to whom it would have been billed alone."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+from schemas.ledger import HELD_LENGTH_US, Position
+from schemas.moments import HOUR_US, SECOND_US
+from schemas.policy import MeterPolicy
+from schemas.records import WriteOff
+from streams.core.mapping.resolve import Resolver
+from streams.core.mapping.time_spans import QUARTER_US, borders, crossed, stretch
+from streams.core.metering.close_window import coalesce, release
+from streams.core.metering.fold import Fold
+from streams.core.metering.ledger_state import Books, total, verify
+from streams.core.metering.step_changes import apply
+from streams.core.metering.write_off import write_off
+from tests.support.calls import NOON, raw, slp
+from tests.support.own_changelog import OwnChangelog, image_of
+
+POLICY = MeterPolicy()
+PREFIX = "d-t-0-"
+copy = msgspec.structs.replace
+LATER = NOON + 2 * HOUR_US
+Customers = dict[str, CustomerRecord]
+Orgs = dict[str, OrgRecord]
+
+
+def record(*versions: MappingVersion) -> CustomerRecord:
+    return CustomerRecord("acme", versions, 0, 0)
+
+
+def version(at: int, org: str, **fields: object) -> MappingVersion:
+    return MappingVersion(at, org, "tenant", **fields)  # type: ignore[arg-type]
+
+
+def folded(calls: list[tuple[int, str]], customers: Customers, orgs: Orgs, kind: str = "end_user") -> Books:
+    """One call for each (microsecond after noon, dollars)."""
+    books, fold = Books(Position()), Fold(POLICY, PREFIX)
+    fold_on(books, fold, calls, customers, orgs, kind)
+    return books
+
+
+def fold_on(
+    books: Books, fold: Fold, calls: list[tuple[int, str]], customers: Customers, orgs: Orgs, kind: str = "end_user"
+) -> None:
+    start = books.position.next
+    records = [
+        raw(start + n, slp(start + n, at_us=NOON + at, cost=usd), kind=kind) for n, (at, usd) in enumerate(calls)
+    ]
+    apply(books, fold(books, records, Resolver(customers, orgs)), NOON)
+
+
+def merged(books: Books, customers: Customers, orgs: Orgs) -> Books:
+    while not (changes := coalesce(books, customers, orgs, POLICY, LATER, 3)).empty:
+        apply(books, changes, LATER)
+    verify(books)
+    return books
+
+
+def billed(books: Books, customers: Customers, orgs: Orgs) -> dict[tuple[str, str], Decimal]:
+    """Dollars by org and subscription once all is released that can be."""
+    while not (changes := release(books, customers, orgs, POLICY, 3)).empty:
+        apply(books, changes, LATER)
+    verify(books)
+    found: dict[tuple[str, str], Decimal] = {}
+    for window in books.windows.values():
+        if not window.held:
+            key = (window.org_id, window.subscription)
+            found[key] = found.get(key, Decimal(0)) + window.cost
+    return found
+
+
+def test_a_customer_that_moved_leaves_its_held_past_with_the_org_it_was_of() -> None:
+    """100 USD of org_ga's were billed to org_gb: both were held, and merged, before either had a subscription."""
+    customers = {"acme": record(version(0, "org_ga"), version(NOON + 60 * SECOND_US, "org_gb"))}
+    books = merged(folded([(30 * SECOND_US, "100"), (90 * SECOND_US, "1")], customers, {}), customers, {})
+    orgs = {name: OrgRecord(name, periods=(Period(f"sub_{name}", 0),)) for name in ("org_ga", "org_gb")}
+    assert billed(books, customers, orgs) == {("org_ga", "sub_org_ga"): 100, ("org_gb", "sub_org_gb"): 1}
+
+
+def test_two_subscriptions_that_meet_within_a_quarter_of_an_hour_each_get_their_own() -> None:
+    """Known when it is merged: the org's currency alone holds the usage."""
+    at = NOON + 400 * SECOND_US
+    periods = (Period("old", 0, at), Period("new", at))
+    customers = {"acme": record(version(0, "org"))}
+    euro = {"org": OrgRecord("org", currency="EUR", periods=periods)}
+    books = merged(folded([(399 * SECOND_US, "100"), (400 * SECOND_US, "1")], customers, euro), customers, euro)
+    assert billed(books, customers, {"org": OrgRecord("org", periods=periods)}) == {
+        ("org", "old"): 100,
+        ("org", "new"): 1,
+    }
+
+
+def test_two_subscriptions_that_are_learnt_later_and_meet_at_noon_each_get_their_own() -> None:
+    """Nothing was known when it was merged; subscriptions begin with a day of some time zone, on a quarter."""
+    customers = {"acme": record(version(0, "org"))}
+    books = merged(folded([(-SECOND_US, "100"), (0, "1")], customers, {}), customers, {})
+    orgs = {"org": OrgRecord("org", periods=(Period("old", 0, NOON), Period("new", NOON)))}
+    assert billed(books, customers, orgs) == {("org", "old"): 100, ("org", "new"): 1}
+
+
+def test_a_border_that_is_learnt_later_takes_the_window_whole_by_its_last_call_and_is_counted() -> None:
+    customers = {"acme": record(version(0, "org"))}
+    books = merged(folded([(10 * SECOND_US, "100"), (20 * SECOND_US, "1")], customers, {}), customers, {})
+    at = NOON + 15 * SECOND_US
+    orgs = {"org": OrgRecord("org", periods=(Period("old", 0, at), Period("new", at)))}
+    assert release(books, customers, orgs, POLICY, 10).straddled == 1
+    assert billed(books, customers, orgs) == {("org", "new"): 101}
+    apart = folded([(10 * SECOND_US, "100"), (20 * SECOND_US, "1")], customers, {})
+    assert release(apart, customers, orgs, POLICY, 10).straddled == 0
+
+
+def test_windows_merged_before_a_border_was_known_take_no_more_calls_across_it() -> None:
+    """Whole as they are: what comes later is resolved by itself."""
+    customers = {"acme": record(version(0, "org"))}
+    books = merged(folded([(10 * SECOND_US, "100"), (20 * SECOND_US, "1")], customers, {}), customers, {})
+    at = NOON + 15 * SECOND_US
+    orgs = {"org": OrgRecord("org", currency="EUR", periods=(Period("old", 0, at), Period("new", at)))}
+    fold_on(books, Fold(POLICY, PREFIX), [(11 * SECOND_US, "7")], customers, orgs)
+    merged(books, customers, orgs)
+    dollars = {"org": OrgRecord("org", periods=orgs["org"].periods)}
+    assert billed(books, customers, dollars) == {("org", "new"): 101, ("org", "old"): 7}
+
+
+def test_ids_of_two_kinds_share_no_held_window_and_only_the_mapped_kind_is_released() -> None:
+    books = folded([(0, "1")], {}, {}, "end_user")
+    fold_on(books, Fold(POLICY, PREFIX), [(0, "2")], {}, {}, "team")
+    assert len(books.windows) == 2
+    merged(books, {}, {})
+    customers = {"acme": record(version(0, "org", id_kind="team"))}
+    orgs = {"org": OrgRecord("org", periods=(Period("sub", 0),))}
+    assert billed(books, customers, orgs) == {("org", "sub"): 2}
+    (left,) = [window for window in books.windows.values() if window.held]
+    assert (left.id_kind, left.held, left.cost) == ("end_user", "id_kind_not_mapped", 1)
+
+
+def test_ids_of_two_kinds_in_one_chunk_share_no_held_window() -> None:
+    books = Books(Position())
+    records = [raw(n, slp(n), kind=kind) for n, kind in enumerate(("end_user", "team", "end_user"))]
+    apply(books, Fold(POLICY, PREFIX)(books, records, Resolver({}, {})), NOON)
+    assert {window.id_kind: window.count for window in books.windows.values()} == {"end_user": 2, "team": 1}
+
+
+def test_the_resolver_remembers_no_target_of_an_org_with_two_subscriptions() -> None:
+    orgs = {"org": OrgRecord("org", periods=(Period("old", 0, NOON), Period("new", NOON)))}
+    resolver = Resolver({"acme": record(version(0, "org"))}, orgs)
+    asked = [NOON - 1, NOON, NOON - 1]
+    assert [resolver("acme", at, "team").subscription for at in asked] == ["old", "new", "old"]
+
+
+def test_the_reason_that_is_shown_is_the_one_of_now() -> None:
+    books = folded([(0, "1")], {}, {})
+    customers = {"acme": record(version(0, "org"))}
+    assert billed(books, customers, {}) == {}
+    assert [(window.held, window.org_id) for window in books.windows.values()] == [("no_subscription", "org")]
+    assert release(books, customers, {}, POLICY, 10).empty
+
+
+def test_merging_twice_leaves_one_window_and_a_late_call_finds_it() -> None:
+    """The index of held windows was none of the changelog's: each pass left another window, and stale keys."""
+    books, fold = Books(Position()), Fold(POLICY, PREFIX)
+    for second in range(5):
+        fold_on(books, fold, [(second * SECOND_US, "1")], {}, {})
+        merged(books, {}, {})
+    assert [(window.count, window.length_us) for window in books.windows.values()] == [(5, QUARTER_US)]
+
+
+def test_a_late_call_of_a_second_that_was_merged_and_written_off_is_held_anew() -> None:
+    """It ended the process: the index named a window that was gone."""
+    books, fold = Books(Position()), Fold(POLICY, PREFIX)
+    fold_on(books, fold, [(0, "1"), (SECOND_US, "1")], {}, {})
+    merged(books, {}, {})
+    order = WriteOff("audit", NOON, NOON + HOUR_US)
+    apply(books, write_off(books, books.position.next, 0, "acme", order, PREFIX), NOON)
+    assert not books.windows and not books.index
+    fold_on(books, fold, [(0, "5")], {}, {})
+    assert [window.cost for window in books.windows.values()] == [5]
+    verify(books)
+
+
+def test_windows_that_were_held_again_with_the_same_key_are_each_kept() -> None:
+    """Two that were resolved apart may look alike once neither is billed; removing one leaves the other in the index."""
+    books = folded([(0, "1"), (0, "2")], {}, {})
+    (one,) = books.windows.values()
+    other = copy(one, first=99)
+    books.put(other, 0)
+    books.remove(one.first)
+    assert books.index == dict.fromkeys(books.index, 99) and len(books.index) == 1
+    books.remove(99)
+    assert not books.index and not books.held
+
+
+SECONDS = st.integers(-20, 20)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    calls=st.lists(st.tuples(SECONDS, st.integers(0, 999_999)), min_size=1, max_size=25),
+    moves=st.lists(st.tuples(SECONDS, st.sampled_from(["a", "b"])), max_size=3),
+    meet=st.one_of(st.none(), SECONDS),
+    cut=st.integers(1, 24),
+)
+def test_merging_never_changes_who_pays(
+    calls: list[tuple[int, int]], moves: list[tuple[int, str]], meet: int | None, cut: int
+) -> None:
+    """Versions and periods are known, a currency holds all; what merges, and when, makes no difference to the cent."""
+    versions = [version(NOON - HOUR_US, "a")]
+    for second, org in sorted(dict(moves).items()):
+        versions.append(version(NOON + second * SECOND_US, org))
+    customers = {"acme": record(*versions)}
+    at = NOON + (meet or 0) * SECOND_US + 123_456
+    periods = (Period("s", 0),) if meet is None else (Period("old", 0, at), Period("new", at))
+    orgs = {name: OrgRecord(name, currency="EUR", periods=periods) for name in ("a", "b")}
+    ended = [(second * SECOND_US + micro, f"0.{n + 1:03}") for n, (second, micro) in enumerate(calls)]
+    log, fold = OwnChangelog(), Fold(POLICY, PREFIX)
+    fold_on(log.books, fold, ended[:cut], customers, orgs)
+    merged(log.books, customers, orgs)
+    if ended[cut:]:
+        fold_on(log.books, fold, ended[cut:], customers, orgs)
+        merged(log.books, customers, orgs)
+    dollars = {name: OrgRecord(name, periods=periods) for name in orgs}
+    alone: dict[tuple[str, str], Decimal] = {}
+    for end, usd in ended:
+        target = Resolver(customers, dollars)("acme", NOON + end, "end_user")
+        key = (target.org_id, target.subscription)
+        alone[key] = alone.get(key, Decimal(0)) + Decimal(usd)
+    straddling = any(
+        crossed(borders(customers["acme"], dollars), window.min_end_us, window.max_end_us)
+        for window in log.books.windows.values()
+    )
+    found = billed(log.books, customers, dollars)
+    assert sum(found.values()) == sum(alone.values())
+    if not straddling:  # a period that begins within a second: that second goes by its last call
+        assert found == alone
+
+
+@settings(max_examples=200)
+@given(
+    known=st.lists(st.integers(0, 3 * QUARTER_US), max_size=4),
+    first=st.integers(0, 3 * QUARTER_US),
+    length=st.integers(0, 2 * HELD_LENGTH_US),
+)
+def test_a_stretch_holds_its_calls_and_no_border(known: list[int], first: int, length: int) -> None:
+    known.sort()
+    found = stretch(known, first, first + length)
+    if found is None:
+        assert crossed(known, first, first + length) or first // QUARTER_US != (first + length) // QUARTER_US
+        return
+    start, end = found
+    assert start <= first <= first + length < end
+    assert start // QUARTER_US == (end - 1) // QUARTER_US
+    assert not crossed(known, start, end - 1)
+
+
+def test_a_flood_of_unknown_names_costs_a_window_a_quarter_of_an_hour_each() -> None:
+    fold, books = Fold(POLICY, PREFIX), Books(Position())
+    begins = NOON - 3 * QUARTER_US
+    records = [
+        replace(raw(0, slp(n, at_us=begins + n * 10 * SECOND_US), customer=f"name-{n % 3}"), offset=n)
+        for n in range(270)
+    ]
+    apply(books, fold(books, records, Resolver({}, {})), NOON)
+    assert len(books.windows) == 270
+    merged(books, {}, {})
+    assert len(books.windows) == 9  # three names, three quarters of an hour
+    assert total(books.windows.values()) == books.position.counters.folded
+
+
+def test_books_read_back_are_the_books_in_memory() -> None:
+    log, fold = OwnChangelog(), Fold(POLICY, PREFIX)
+    records = [raw(n, slp(n, at_us=NOON + n * SECOND_US)) for n in range(5)]
+    log.commit(fold(log.books, records, Resolver({}, {})), NOON)
+    log.commit(coalesce(log.books, {}, {}, POLICY, LATER, 100), LATER)
+    assert image_of(log.restored()) == image_of(log.books)

@@ -1,0 +1,67 @@
+"""The tag of an identity is stored: its numbers may not change, and every cost has one that fits."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.core.metering.known_identities import (
+    COSTLESS,
+    FINGERPRINTS,
+    NEVER,
+    SETTLED,
+    UNTOLD,
+    differs,
+    fingerprint,
+    open_to,
+    pack,
+    untold,
+)
+
+IDENTITY = bytes(range(1, 17))
+#: Dollars whose tags are the first and the last there are: Python's hash of a small whole number is itself.
+FIRST, LAST = Decimal(FINGERPRINTS), Decimal(FINGERPRINTS - 1)
+
+
+def test_ledgers_that_are_stored_hold_these_numbers() -> None:
+    assert (UNTOLD, COSTLESS, SETTLED, FINGERPRINTS) == (0, 1, 2, 65_534)
+    assert NEVER not in range(1 << 16)
+
+
+def test_every_tag_fits_into_two_bytes_and_none_says_something_else() -> None:
+    assert (fingerprint(FIRST), fingerprint(LAST)) == (SETTLED, 0xFFFF)
+    assert fingerprint(Decimal("0.02")) in range(SETTLED, 1 << 16)
+
+
+@given(st.decimals(0, 10**6, places=12))
+def test_a_tag_comes_back_as_it_was_packed(cost: Decimal) -> None:
+    tag = fingerprint(cost)
+    assert tag in range(SETTLED, 1 << 16)
+    assert pack({IDENTITY: tag}) == IDENTITY[:14] + tag.to_bytes(2, "little")
+
+
+def test_several_are_packed_one_after_the_other() -> None:
+    other = bytes(range(101, 117))
+    packed = pack({IDENTITY: COSTLESS, other: 0xABCD})
+    assert packed == IDENTITY[:14] + b"\x01\x00" + other[:14] + b"\xcd\xab"
+    assert untold(packed) == IDENTITY[:14] + b"\0\0" + other[:14] + b"\0\0"
+    assert pack({}) == untold(b"") == b""
+
+
+@pytest.mark.parametrize("settled", [FIRST, LAST, Decimal("0.02")])
+def test_another_cost_differs_from_every_settled_one(settled: Decimal) -> None:
+    tag = fingerprint(settled)
+    assert differs(tag, settled + Decimal("0.01"))
+    assert not differs(tag, settled)
+    assert not differs(tag, Decimal(0)), "a copy without a cost tells none"
+
+
+@pytest.mark.parametrize("tag", [NEVER, UNTOLD, COSTLESS])
+def test_what_was_not_settled_differs_from_nothing(tag: int) -> None:
+    assert not differs(tag, Decimal("0.01"))
+    assert open_to(tag) == (tag != UNTOLD)
+
+
+def test_what_was_settled_shuts_copies_out() -> None:
+    assert not open_to(fingerprint(Decimal("0.02"))) and not open_to(SETTLED)

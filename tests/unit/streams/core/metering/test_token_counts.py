@@ -1,0 +1,120 @@
+"""Tokens are whole numbers between 0 and a million millions; costs of two fields are one amount or none."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from schemas.errors import Rejected
+from schemas.wire import Call, CallMetadata, CloudEvent, CloudEventData, LagoProperties, TokenDetails, UsageObject
+from streams.core.metering.call_cost import amount_of
+from streams.core.metering.token_counts import MAX_TOKENS, OddCount, count_of, with_sound_counts
+
+MOST = 10**12
+
+
+@pytest.mark.parametrize("value", [0, 1, MOST - 1, MOST])
+def test_a_whole_number_is_a_count_however_it_is_written(value: int) -> None:
+    assert count_of(value) == count_of(float(value)) == value
+    assert type(count_of(float(value))) is int
+    assert count_of(None) == 0 and MAX_TOKENS == MOST
+
+
+@pytest.mark.parametrize("value", [-1, -1.0, -0.5, 0.5, 1.5, MOST + 1, float(MOST + 1), 1e300])
+def test_what_is_none_is_odd(value: float) -> None:
+    with pytest.raises(OddCount):
+        count_of(value)
+
+
+ODD: Any = {"prompt_tokens": -1, "completion_tokens": 2.5, "total_tokens": 3}
+SOUND = (None, None, 3)
+
+
+def counts(of: Any) -> tuple[Any, ...]:
+    return of.prompt_tokens, of.completion_tokens, of.total_tokens
+
+
+def test_odd_counts_are_left_out_wherever_they_stand_and_the_sound_ones_stay() -> None:
+    details = TokenDetails(cached_tokens=-1, reasoning_tokens=4)
+    usage = UsageObject(prompt_tokens_details=details, completion_tokens_details=details, cache_read_input_tokens=-2)
+    call = Call(
+        **ODD,
+        metadata=CallMetadata(usage_object=usage, user_api_key_alias="a"),
+        properties=LagoProperties(**ODD),
+        cloud_event=CloudEvent(id="e", data=CloudEventData(**ODD, cost=Decimal(1))),
+    )
+    found = with_sound_counts(call)
+    assert counts(found) == SOUND
+    assert found.properties is not None and counts(found.properties) == SOUND
+    assert found.cloud_event is not None and found.cloud_event.data is not None
+    assert counts(found.cloud_event.data) == SOUND and found.cloud_event.data.cost == 1
+    assert found.metadata is not None and found.metadata.user_api_key_alias == "a"
+    sound = found.metadata.usage_object
+    assert sound is not None and sound.cache_read_input_tokens is None
+    for kept in (sound.prompt_tokens_details, sound.completion_tokens_details):
+        assert kept is not None and (kept.cached_tokens, kept.reasoning_tokens) == (None, 4)
+
+
+def test_where_there_is_nothing_there_is_nothing_to_leave_out() -> None:
+    for call in (
+        Call(),
+        Call(metadata=CallMetadata()),
+        Call(metadata=CallMetadata(usage_object=UsageObject())),
+        Call(properties=LagoProperties(), cloud_event=CloudEvent()),
+        Call(cloud_event=CloudEvent(data=CloudEventData())),
+    ):
+        assert with_sound_counts(call) == call
+
+
+def money(place: str, amount: str) -> Call:
+    """A call that tells its cost at one place, `a.b` being `b` within `a`."""
+    value: Any = Decimal(amount)
+    of, _, name = place.rpartition(".")
+    if of == "properties":
+        return Call(properties=LagoProperties(**{name: value}))
+    if of == "data":
+        return Call(cloud_event=CloudEvent(data=CloudEventData(**{name: value})))
+    return Call(**{name: value})
+
+
+DOLLARS = [
+    *("spend", "response_cost", "cost_usd", "cost"),
+    *(f"{of}.{name}" for of in ("properties", "data") for name in ("spend", "response_cost", "cost_usd", "cost")),
+]
+
+
+@pytest.mark.parametrize("place", DOLLARS)
+def test_a_cost_counts_wherever_it_stands(place: str) -> None:
+    assert amount_of(money(place, "0.25")) == Decimal("0.25")
+    for bad, reason in (("-0.25", "negative_cost"), ("1000000.1", "absurd_cost"), ("NaN", "bad_cost")):
+        with pytest.raises(Rejected) as refused:
+            amount_of(money(place, bad))
+        assert refused.value.reason == reason
+    assert amount_of(money(place, "1000000")) == 1_000_000
+
+
+def test_cents_are_a_hundredth_of_dollars() -> None:
+    assert amount_of(Call(precise_total_amount_cents=Decimal("12.5"))) == Decimal("0.125")
+    for bad in ("NaN", "Infinity"):
+        with pytest.raises(Rejected):
+            amount_of(Call(precise_total_amount_cents=Decimal(bad)))
+
+
+@pytest.mark.parametrize("place", [place for place in DOLLARS if place != "spend"])
+def test_two_costs_are_one_amount_or_none(place: str) -> None:
+    def two(amount: str) -> Call:
+        call = money(place, amount)
+        call.spend = Decimal("0.25")
+        return call
+
+    assert amount_of(two("0.250000000000")) == amount_of(two("0.2500000000004")) == Decimal("0.25")
+    for other in ("0.250000000001", "0", "25"):
+        with pytest.raises(Rejected) as refused:
+            amount_of(two(other))
+        assert refused.value.reason == "contradicting_cost"
+
+
+def test_without_a_cost_there_is_none() -> None:
+    for call in (Call(), Call(properties=LagoProperties()), Call(cloud_event=CloudEvent())):
+        assert amount_of(call) is None
+    assert amount_of(Call(spend=Decimal(0))) == 0

@@ -1,0 +1,190 @@
+"""Held usage leaves by mapping or by an order that is on record, never by itself; the books add up after it."""
+
+from dataclasses import replace
+from decimal import Decimal
+from fnmatch import fnmatchcase
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.ledger import Position, Sum
+from schemas.moments import HOUR_US, SECOND_US
+from schemas.policy import MeterPolicy
+from schemas.records import WriteOff
+from streams.core.mapping.resolve import NO_MAPPING, Target
+from streams.core.metering.close_window import coalesce
+from streams.core.metering.fold import Fold
+from streams.core.metering.ledger_state import Books, total, verify
+from streams.core.metering.step_changes import Changes, apply
+from streams.core.metering.write_off import meant_by, write_off
+from tests.support.calls import NOON, raw, slp
+
+PREFIX = "d-t-0-"
+
+
+def strangers(customer: str, at_us: int, kind: str) -> Target:
+    return Target("org", "sub") if customer == "known" else Target("", "", NO_MAPPING)
+
+
+def books_of(calls: list[tuple[str, int]]) -> Books:
+    """One call of a dollar for each (customer, second after noon)."""
+    books, fold = Books(Position()), Fold(MeterPolicy(), PREFIX)
+    records = [
+        replace(raw(0, slp(n, at_us=NOON + second * SECOND_US, cost="1"), customer=customer), offset=n)
+        for n, (customer, second) in enumerate(calls)
+    ]
+    if records:
+        apply(books, fold(books, records, strangers), NOON)
+    return books
+
+
+def given_up(books: Books, customer: str, until: int = NOON + 100 * SECOND_US, kind: str = "") -> list[str]:
+    """Apply an order; the ids of the windows that left."""
+    order = WriteOff("audit-1", NOON, until, kind)
+    changes = write_off(books, books.position.next, NOON // 1000, customer, order, PREFIX)
+    apply(books, changes, NOON)
+    verify(books)
+    return [receipt.transaction_id for receipt in changes.receipts]
+
+
+def test_all_that_is_held_for_the_customer_goes_and_nothing_else() -> None:
+    books = books_of([("ghost", 0), ("ghost", 5), ("spirit", 0), ("known", 0)])
+    assert given_up(books, "ghost") == [f"{PREFIX}0", f"{PREFIX}1"]
+    assert books.position.counters.written_off == Sum(2, Decimal(2))
+    assert {window.customer_id for window in books.windows.values()} == {"spirit", "known"}
+
+
+def test_usage_with_a_subscription_is_never_written_off() -> None:
+    books = books_of([("known", 0)])
+    assert given_up(books, "known") == []
+    assert total(books.windows.values()) == Sum(1, Decimal(1))
+
+
+def test_usage_after_the_order_s_end_stays() -> None:
+    """
+    ghost:  0s ---- 5s | until 5s ---- 6s
+            gone    gone               stays
+    """
+    books = books_of([("ghost", 0), ("ghost", 5), ("ghost", 6)])
+    given_up(books, "ghost", until=NOON + 5 * SECOND_US)
+    assert [window.max_end_us for window in books.windows.values()] == [NOON + 6 * SECOND_US]
+
+
+def test_ids_of_another_kind_stay() -> None:
+    books = books_of([("ghost", 0)])
+    assert given_up(books, "ghost", kind="team") == []
+    assert given_up(books, "ghost", kind="end_user") == [f"{PREFIX}0"]
+
+
+def test_an_order_given_twice_finds_nothing_the_second_time() -> None:
+    books = books_of([("ghost", 0)])
+    given_up(books, "ghost")
+    assert given_up(books, "ghost") == []
+    assert books.position.counters.written_off == Sum(1, Decimal(1))
+
+
+def test_a_receipt_names_the_window_its_money_and_the_audit_line() -> None:
+    books = books_of([("ghost", 0)])
+    order = WriteOff("audit-7", NOON + 9, NOON)
+    (receipt,) = write_off(books, 1, NOON // 1000, "ghost", order, PREFIX).receipts
+    assert (receipt.status, receipt.cents, receipt.calls, receipt.reason, receipt.at) == (
+        "written_off",
+        "100",
+        1,
+        "audit-7",
+        NOON + 9,
+    )
+
+
+def test_windows_that_were_merged_into_one_are_named_too() -> None:
+    """Each was told as held when it was opened; their money left with the one that took them in."""
+    books = books_of([("ghost", 0), ("ghost", 1), ("ghost", 2)])
+    apply(books, coalesce(books, {}, {}, MeterPolicy(), NOON + 2 * HOUR_US, 100), NOON)
+    order = WriteOff("audit-1", NOON, NOON + 10 * SECOND_US)
+    receipts = write_off(books, 3, NOON // 1000, "ghost", order, PREFIX).receipts
+    assert sorted(receipt.transaction_id for receipt in receipts) == [f"{PREFIX}0", f"{PREFIX}1", f"{PREFIX}2"]
+    assert sorted((receipt.calls, receipt.cents) for receipt in receipts) == [(0, "0"), (0, "0"), (3, "300")]
+
+
+def test_an_order_moves_the_position_past_itself_and_is_no_call() -> None:
+    books = books_of([("ghost", 0)])
+    received = books.position.counters.received
+    given_up(books, "nobody")
+    assert books.position.next == 2
+    assert books.position.counters.received == received
+
+
+@given(
+    calls=st.lists(st.tuples(st.sampled_from(["ghost", "spirit", "known"]), st.integers(0, 20)), max_size=20),
+    until=st.integers(-1, 21),
+)
+def test_whatever_is_given_up_the_books_add_up(calls: list[tuple[str, int]], until: int) -> None:
+    """`given_up` verifies conservation; the written-off money is exactly what was held for the customer until then."""
+    books = books_of(calls)
+    given_up(books, "ghost", until=NOON + until * SECOND_US)
+    expected = sum(1 for customer, second in calls if customer == "ghost" and second <= until)
+    assert books.position.counters.written_off.calls == expected
+
+
+def steps(books: Books, order: WriteOff, limit: int, cut_after: int | None = None) -> list[Changes]:
+    """An order's transactions; after `cut_after` of them the worker dies, and does the first one again from what is there."""
+    offset, done = books.position.next, list[Changes]()
+    while books.position.next == offset:
+        changes = write_off(books, offset, NOON // 1000, "ghost", order, PREFIX, limit)
+        if len(done) == cut_after:
+            write_off(books, offset, NOON // 1000, "ghost", order, PREFIX, limit)  # computed, and never committed
+        apply(books, changes, NOON)
+        verify(books)
+        done.append(changes)
+    return done
+
+
+@given(
+    seconds=st.lists(st.integers(0, 12), min_size=1, max_size=12),
+    merge=st.booleans(),
+    limit=st.integers(2, 9),
+    cut_after=st.integers(0, 5),
+)
+def test_a_large_write_off_is_done_in_bounded_steps_exactly(
+    seconds: list[int], merge: bool, limit: int, cut_after: int
+) -> None:
+    """One transaction held 864 000 receipts: whatever the bound, the money, the receipts and the end are the same."""
+    books = books_of([("ghost", second) for second in seconds])
+    if merge:
+        apply(books, coalesce(books, {}, {}, MeterPolicy(), NOON + 2 * HOUR_US, 5), NOON)
+    order = WriteOff("audit-1", NOON, NOON + 100 * SECOND_US)
+    done = steps(books, order, limit, cut_after)
+    assert all(len(changes.windows) + len(changes.receipts) <= limit for changes in done)
+    receipts = [receipt for changes in done for receipt in changes.receipts]
+    named = [receipt.transaction_id for receipt in receipts]
+    assert len(set(named)) == len(named) == len(set(seconds))
+    assert sum(receipt.calls for receipt in receipts) == len(seconds)
+    assert books.position.counters.written_off == Sum(len(seconds), Decimal(len(seconds)))
+    assert not books.held
+
+
+def matched(books: Books, pattern: str) -> set[str]:
+    """Apply an order by pattern; whose usage stays."""
+    order = WriteOff("audit-1", NOON, NOON + 100 * SECOND_US, match=pattern)
+    apply(books, write_off(books, books.position.next, NOON // 1000, "", order, PREFIX), NOON)
+    verify(books)
+    return {window.customer_id for window in books.windows.values()}
+
+
+def test_usage_that_named_nobody_is_given_up_only_by_its_written_out_name() -> None:
+    """`--match '*'` after a flood gave up the honest usage of keys without a customer, too."""
+    books = books_of([("attack-1", 0), ("Attack-2", 0), ("unattributed:key-1", 0), ("unattributed:key-2", 1)])
+    assert matched(books, "attack-*") == {"Attack-2", "unattributed:key-1", "unattributed:key-2"}
+    assert matched(books, "[u]nattributed:*") == {"Attack-2", "unattributed:key-1", "unattributed:key-2"}
+    assert matched(books, "*") == {"unattributed:key-1", "unattributed:key-2"}
+    assert matched(books, "unattributed:*-1") == {"unattributed:key-2"}
+
+
+NAMES = st.builds(str.__add__, st.sampled_from(["", "unattributed:", "unattributed"]), st.text("ab:*", max_size=8))
+PATTERNS = st.builds(str.__add__, st.sampled_from(["", "unattributed:", "*", "?"]), st.text("ab*?[]:", max_size=8))
+
+
+@given(NAMES, PATTERNS)
+def test_a_pattern_means_what_a_shell_s_does_but_no_usage_without_a_name(name: str, pattern: str) -> None:
+    unseen = name.startswith("unattributed:") and not pattern.startswith("unattributed:")
+    assert meant_by(pattern)(name) == (fnmatchcase(name, pattern) and not unseen)

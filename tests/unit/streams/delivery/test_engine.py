@@ -1,0 +1,252 @@
+"""Delivery against a scripted Lago, in virtual time: what is posted, and what comes out."""
+
+import asyncio
+
+import pytest
+
+from streams.core.delivery.batches import Item, Outcome
+from streams.core.delivery.circuit_breaker import Breaker
+from streams.core.delivery.rate_limiter import Pace
+from tests.support.scripted_lago import EXISTS, ScriptedLago, event, item
+from tests.support.sink import POLICY, Sink, deliver, first, said
+from tests.support.virtual_time import run_virtually, virtual_now
+
+
+def test_nothing_to_deliver_is_nothing_posted() -> None:
+    lago = ScriptedLago()
+    assert deliver(lago, []) == []
+    assert lago.posts == []
+
+
+def test_events_are_posted_verbatim_in_full_batches_and_every_post_is_reported() -> None:
+    lago = ScriptedLago()
+    items = [item(f"t{n}", padding=n) for n in range(250)]
+
+    async def main() -> None:
+        sink = Sink(lago)
+        outcomes = await sink.delivery.deliver(items)
+        assert outcomes == [Outcome("delivered", "accepted", "", 1)] * 250
+        assert [request[:2] for request in sink.requests] == [("post_batch", 200)] * 3
+        assert [request[2] for request in sink.requests] == pytest.approx([0.01] * 3)
+
+    run_virtually(main())
+    assert [len(ids) for ids in lago.posts] == [100, 100, 50]
+    assert all(items[n].value in lago.bodies[n // 100] for n in range(250))
+
+
+def test_no_more_requests_are_in_flight_than_there_are_permits() -> None:
+    lago = ScriptedLago(fault=lambda number, _ids: "500 after storing" if number % 3 == 0 else None)
+
+    async def main() -> None:
+        permits = asyncio.Semaphore(2)
+        breaker = Breaker(POLICY)
+        lanes = [Sink(lago, breaker, permits, batch_size=5).delivery for _ in range(3)]
+        await asyncio.gather(*(lane.deliver([item(f"{n}-{m}") for m in range(40)]) for n, lane in enumerate(lanes)))
+
+    run_virtually(main())
+    assert lago.most_in_flight == 2
+    assert len(lago.store) == 120
+
+
+def test_equal_ids_are_posted_one_after_the_other_and_the_same_event_counts_as_delivered() -> None:
+    lago = ScriptedLago()
+    assert said(deliver(lago, [item("a"), item("b"), item("a")])) == [
+        ("delivered", "accepted"),
+        ("delivered", "accepted"),
+        ("delivered", "confirmed"),
+    ]
+    assert lago.posts == [["a", "b"], ["a"]]
+
+
+def test_one_id_for_two_different_events_is_a_conflict_and_the_second_a_dead_letter() -> None:
+    lago = ScriptedLago()
+    assert said(deliver(lago, [item("a"), item("a", cents="9")])) == [
+        ("delivered", "accepted"),
+        ("dead", "id_conflict"),
+    ]
+    assert lago.store == [event("a")]
+
+
+def test_one_id_for_two_events_is_a_conflict_after_a_restart_too_where_both_are_in_one_chunk() -> None:
+    lago = ScriptedLago()
+    items = [item("a", resent=True), item("a", resent=True, cents="9"), item("a", resent=True)]
+    assert said(deliver(lago, items)) == [
+        ("delivered", "accepted"),
+        ("dead", "id_conflict"),
+        ("delivered", "confirmed"),
+    ]
+
+
+def test_a_repeat_of_what_an_earlier_owner_may_have_sent_is_delivered_without_a_look_up() -> None:
+    lago = ScriptedLago(store=[event("b")])
+    outcomes = deliver(lago, [item("a"), item("b", resent=True), item("c")])
+    assert said(outcomes) == [("delivered", "accepted"), ("delivered", "already_exists"), ("delivered", "accepted")]
+    assert lago.posts == [["a", "b", "c"], ["a", "c"]]
+    assert lago.look_ups == []
+
+
+def test_a_repeat_that_nobody_sent_and_lago_does_not_show_is_tried_again_later() -> None:
+    lago = ScriptedLago(index_errors={"a": EXISTS})
+    assert said(deliver(lago, [item("a")])) == [("retry", "unconfirmed")]
+    assert lago.look_ups == ["a"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "500 after storing",
+        "timeout after storing",
+        "no_answer after storing",
+        "proxy page after storing",
+        "short echo after storing",
+    ],
+)
+def test_a_batch_that_was_stored_without_our_knowing_is_billed_once(fault: str) -> None:
+    lago = ScriptedLago(fault=first(fault))
+    outcomes = deliver(lago, [item("a"), item("b")])
+    assert said(outcomes) == [("delivered", "already_exists")] * 2
+    assert [outcome.attempts for outcome in outcomes] == [2, 2]
+    assert [one.transaction_id for one in lago.store] == ["a", "b"]
+
+
+@pytest.mark.parametrize("fault", ["429", "401", "404", "connect"])
+def test_a_post_that_was_surely_not_stored_does_not_excuse_a_conflict(fault: str) -> None:
+    lago = ScriptedLago(fault=first(fault), store=[event("a", cents="9")])
+    assert said(deliver(lago, [item("a")])) == [("dead", "id_conflict")]
+
+
+def test_bad_events_are_dead_letters_with_lago_s_reason_and_their_neighbours_are_delivered_at_once() -> None:
+    lago = ScriptedLago(
+        index_errors={
+            "a": {"timestamp": ["invalid_format"]},
+            "c": {"code": ["value_is_mandatory"]},
+            "d": "expression_evaluation_failed: Variable: b not found",
+        }
+    )
+    outcomes = deliver(lago, [item(name) for name in "abcde"])
+    assert said(outcomes) == [
+        ("dead", "invalid_timestamp"),
+        ("delivered", "accepted"),
+        ("dead", "missing_code"),
+        ("retry", "expression_evaluation_failed"),
+        ("delivered", "accepted"),
+    ]
+    assert outcomes[0].detail == "timestamp: invalid_format"
+    assert lago.posts == [list("abcde"), list("be")]
+
+
+def test_a_body_that_a_proxy_refuses_is_halved_until_the_culprit_is_alone() -> None:
+    lago = ScriptedLago(too_heavy=20)
+    names = ["a" * 4, "b" * 4, "c" * 30, "d" * 4, "e" * 4]
+    assert said(deliver(lago, [item(name) for name in names])) == [
+        ("delivered", "accepted"),
+        ("delivered", "accepted"),
+        ("retry", "too_large"),
+        ("delivered", "accepted"),
+        ("delivered", "accepted"),
+    ]
+
+
+def test_a_batch_longer_than_this_lago_takes_is_halved() -> None:
+    lago = ScriptedLago()
+    assert said(deliver(lago, [item(f"t{n}") for n in range(230)], batch_size=230)) == [("delivered", "accepted")] * 230
+    assert max(len(ids) for ids in lago.posts[1:]) <= 115
+
+
+def test_a_dead_letter_is_looked_up_first_if_an_earlier_post_may_have_stored_it() -> None:
+    """500 after storing, then 400: declaring it dead would bill what the books call failed."""
+    faults = ["500 after storing", "lago 400"]
+    lago = ScriptedLago(fault=lambda number, _ids: faults[number] if number < 2 else None)
+    assert said(deliver(lago, [item("a")])) == [("delivered", "confirmed")]
+    assert said(deliver(ScriptedLago(fault=first("lago 400")), [item("a", resent=True)])) == [("dead", "bad_request")]
+
+
+def test_a_look_up_that_keeps_failing_sends_its_event_to_retry_and_only_that_one() -> None:
+    lago = ScriptedLago(store=[event("b")], look_up_fails=lambda one: one == "b")
+    outcomes = deliver(lago, [item(name) for name in "abc"])
+    assert said(outcomes) == [("delivered", "accepted"), ("retry", "http_500"), ("delivered", "accepted")]
+    assert not outcomes[1].maybe_sent
+
+
+def test_where_a_repeat_would_be_billed_twice_it_is_looked_up_before_it_is_posted_again() -> None:
+    faults = ["timeout after storing", None, "no_answer"]
+    lago = ScriptedLago(unique=False, fault=lambda number, _ids: faults[number] if number < 3 else None)
+    outcomes = deliver(lago, [item(name) for name in "abcd"], batch_size=2, safe=False)
+    assert sorted(one.transaction_id for one in lago.store) == list("abcd")
+    assert {outcome.kind for outcome in outcomes} == {"delivered"}
+    assert said(outcomes).count(("delivered", "confirmed")) == 2
+
+
+def test_an_earlier_owner_s_events_are_looked_up_too_where_a_repeat_would_be_billed_twice() -> None:
+    lago = ScriptedLago(unique=False, store=[event("a"), event("b", cents="9")])
+    assert said(deliver(lago, [item(name, resent=True) for name in "abc"], safe=False)) == [
+        ("delivered", "confirmed"),
+        ("dead", "id_conflict"),
+        ("delivered", "accepted"),
+    ]
+    assert lago.posts == [["c"]]
+
+
+def test_a_dead_letter_that_came_back_is_compared_although_an_earlier_owner_may_have_sent_it() -> None:
+    """Taken for our own repeat, another event under its id would count as its delivery."""
+    lago = ScriptedLago(store=[event("same"), event("other", cents="9")])
+    back = [Item(one, item(one).value, resent=True, compare=True) for one in ("same", "other", "gone")]
+    assert said(deliver(lago, back)) == [
+        ("delivered", "confirmed"),
+        ("dead", "id_conflict"),
+        ("delivered", "accepted"),
+    ]
+
+
+def test_a_dead_letter_that_came_back_is_looked_up_first_where_a_repeat_would_be_billed_twice() -> None:
+    lago = ScriptedLago(unique=False, store=[event("a"), event("b", cents="9")])
+    back = [Item(one, item(one).value, resent=False, compare=True) for one in "abc"]
+    assert said(deliver(lago, back, safe=False)) == [
+        ("delivered", "confirmed"),
+        ("dead", "id_conflict"),
+        ("delivered", "accepted"),
+    ]
+    assert lago.posts == [["c"]]
+
+
+def test_on_a_lago_from_before_1_39_the_neighbours_of_a_duplicate_are_known_to_be_stored_perhaps() -> None:
+    """It refuses the batch for `a` and stores `b` and `c` all the same; then it calls them repeats."""
+    lago = ScriptedLago(store=[event("a")], whole_batches=False)
+
+    async def main() -> list[Outcome]:
+        return await Sink(lago, batches_are_whole=False).delivery.deliver([item(name) for name in "abc"])
+
+    assert said(run_virtually(main())) == [
+        ("delivered", "confirmed"),
+        ("delivered", "already_exists"),
+        ("delivered", "already_exists"),
+    ]
+    assert lago.look_ups == ["a"]
+    assert [one.transaction_id for one in lago.store] == ["a", "b", "c"]
+
+
+def test_on_a_lago_from_before_1_39_a_foreign_event_under_our_id_is_a_conflict_all_the_same() -> None:
+    lago = ScriptedLago(store=[event("a", cents="9")], whole_batches=False)
+
+    async def main() -> list[Outcome]:
+        return await Sink(lago, batches_are_whole=False).delivery.deliver([item(name) for name in "ab"])
+
+    assert said(run_virtually(main())) == [("dead", "id_conflict"), ("delivered", "already_exists")]
+
+
+def test_look_ups_are_paced_too() -> None:
+    """Lago limits them apart, ten times lower than its ingest, and delivery is told so by whoever sees the headers."""
+    lago = ScriptedLago(unique=False)
+    told = {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "49", "X-RateLimit-Reset": "1"}
+
+    async def main() -> None:
+        looks = Pace()
+        looks.sent(0.0)
+        looks.told(200, told, 0.0)
+        looks.done()
+        sink = Sink(lago, resend_is_safe=False, looks=looks)
+        await sink.delivery.deliver([item(f"t{n}", resent=True) for n in range(200)])
+        assert virtual_now() > 3.5
+
+    run_virtually(main())
+    assert len(lago.look_ups) == 200

@@ -1,0 +1,188 @@
+"""How long a sick event holds the healthy ones: on a virtual clock, in one batch, and at the head of a lane."""
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types.tuples import TP
+
+from streams.core.delivery.backoff import RETRY_POSTS, RetryPolicy, retry_delay
+from streams.core.delivery.batches import Item, Outcome
+from streams.core.delivery.circuit_breaker import Breaker, State
+from streams.runtime.faust_transport import Chunk
+from streams.runtime.partition_task import Lane
+from tests.support.scripted_lago import ScriptedLago, item
+from tests.support.sink import POLICY, Sink, said
+from tests.support.virtual_time import run_virtually, virtual_now
+from tests.unit.streams.runtime.test_partition_task import Death, Source
+
+#: As one event at the head of a topic held 126 others for 100 s.
+OTHERS, AT_MOST_S = 126, 15.0
+
+
+class Stored(ScriptedLago):
+    """Knows when it stored its last event, in virtual seconds."""
+
+    last_s = 0.0
+
+    def _store(self, events: Any) -> Any:
+        refused = super()._store(events)
+        if refused is None:
+            self.last_s = virtual_now()
+        return refused
+
+
+@pytest.mark.parametrize("place", [0, 63, 126])
+def test_a_sick_event_in_a_batch_holds_its_neighbours_for_seconds(place: int) -> None:
+    lago = Stored(poison=frozenset({f"t{place}"}))
+
+    async def main() -> list[Outcome]:
+        return await Sink(lago).delivery.deliver([item(f"t{n}") for n in range(OTHERS + 1)])
+
+    outcomes = run_virtually(main())
+    assert said(outcomes[:place] + outcomes[place + 1 :]) == [("delivered", "accepted")] * OTHERS
+    assert said([outcomes[place]]) == [("retry", "http_500")]
+    assert lago.last_s < AT_MOST_S
+
+
+class Work:
+    """A lane's work that posts: the sink's, without Kafka."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.done: dict[int, Outcome] = {}
+        self._sink = sink
+        self._suspect_below = 0
+        self._following: Any = None
+
+    def look_behind(self, following: Any) -> None:
+        self._following = following
+
+    async def open(self) -> int:
+        return 0
+
+    async def process(self, records: Sequence[Any]) -> int:
+        items = [
+            Item(
+                f"t{record.offset}",
+                item(f"t{record.offset}").value,
+                resent=record.offset < self._suspect_below,
+                suspect=record.offset < self._suspect_below,
+            )
+            for record in records
+        ]
+        outcomes = await self._sink.delivery.deliver(items, others_wait=lambda: self._following() is not None)
+        if not outcomes:
+            self._suspect_below = records[-1].offset + 1
+            return int(records[0].offset)
+        self.done.update(zip((record.offset for record in records), outcomes, strict=True))
+        return int(records[-1].offset) + 1
+
+    async def tick(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def in_transaction(self) -> bool:
+        return False
+
+
+def chunk(start: int, stop: int) -> Chunk:
+    return Chunk([SimpleNamespace(offset=offset) for offset in range(start, stop)], start, stop)
+
+
+@pytest.mark.parametrize("ticks", [False, True])
+def test_a_sick_event_at_the_head_of_a_lane_holds_what_comes_behind_it_for_seconds(*, ticks: bool) -> None:
+    """It came first, alone; what arrives while it is tried again is what can show that Lago is well."""
+    lago = Stored(poison=frozenset({"t0"}))
+
+    async def main() -> dict[int, Outcome]:
+        work, death = Work(Sink(lago)), Death()
+        lane = Lane(TP("events", 0), work, Source(), death)
+        lane.offer(chunk(0, 1))
+        await asyncio.sleep(1)
+        if ticks:
+            lane.tick()
+        lane.offer(chunk(1, 1 + OTHERS // 2))
+        lane.offer(chunk(1 + OTHERS // 2, 1 + OTHERS))
+        async with asyncio.timeout(60):
+            while len(work.done) < 1 + OTHERS:
+                await asyncio.sleep(0.1)
+        await lane.close()
+        assert not death.errors
+        return work.done
+
+    done = run_virtually(main())
+    assert said([done[n] for n in range(1, 1 + OTHERS)]) == [("delivered", "accepted")] * OTHERS
+    assert said([done[0]]) == [("retry", "http_500")]
+    assert lago.last_s < AT_MOST_S
+
+
+def test_what_was_given_back_after_it_was_stored_is_delivered_not_billed_again() -> None:
+    """The head is stored and its answers are lost: it is posted again with the others, as a repeat of ours."""
+    lago = Stored(fault=lambda _number, ids: "500 after storing" if ids == ["t0"] and virtual_now() < 3 else None)
+
+    async def main() -> dict[int, Outcome]:
+        work = Work(Sink(lago))
+        lane = Lane(TP("events", 0), work, Source(), Death())
+        lane.offer(chunk(0, 1))
+        await asyncio.sleep(0.5)
+        lane.offer(chunk(1, 11))
+        async with asyncio.timeout(60):
+            while len(work.done) < 11:
+                await asyncio.sleep(0.1)
+        await lane.close()
+        return work.done
+
+    assert {outcome.kind for outcome in run_virtually(main()).values()} == {"delivered"}
+    assert sorted(one.transaction_id for one in lago.store) == sorted(f"t{n}" for n in range(11))
+
+
+def test_in_an_outage_a_large_batch_is_not_emptied_into_retries() -> None:
+    """Both halves fail and nothing passes: the breaker opens, and from then on single probes ask."""
+    lago = ScriptedLago(fault=lambda _number, _ids: "500" if virtual_now() < 600 else None)
+
+    async def main() -> None:
+        sink = Sink(lago, Breaker(POLICY))
+        running = asyncio.ensure_future(sink.delivery.deliver([item(f"t{n}") for n in range(100)]))
+        await asyncio.sleep(500)
+        assert sink.breaker.state is not State.CLOSED
+        assert said(await running) == [("delivered", "accepted")] * 100
+
+    run_virtually(main())
+    assert len(lago.posts) < 150
+
+
+def test_an_attempt_in_the_retry_topic_takes_seconds_so_that_attempts_are_as_far_apart_as_retry_delay_says() -> None:
+    """RETRY_DELAY, twice that, four times that; with an attempt of a minute and a half each nobody could tell."""
+    policy = RetryPolicy(random=lambda: 0.5, alone_after=RETRY_POSTS)
+    lago = Stored(poison=frozenset({"t0"}))
+
+    async def main() -> list[float]:
+        failed = []
+        for attempt in range(1, 4):
+            sink = Sink(lago, policy=policy)
+            assert said(await sink.delivery.deliver([item("t0")])) == [("retry", "http_500")]
+            failed.append(virtual_now())
+            await asyncio.sleep(retry_delay(attempt, 60.0, jitter=0.5))
+        return failed
+
+    first, second, third = run_virtually(main())
+    assert 60 <= second - first < 63
+    assert 120 <= third - second < 123
+
+
+@pytest.mark.parametrize("alone_after", [RETRY_POSTS, POLICY.alone_after])
+def test_a_lone_event_is_not_given_up_while_lago_calls_itself_ill(alone_after: int) -> None:
+    """A proxy answers 503 for a Lago that is down; in the retry topic three attempts would soon be used up."""
+    lago = Stored(fault=lambda _number, _ids: "500" if virtual_now() < 3600 else None, sick=True)
+
+    async def main() -> list[Outcome]:
+        sink = Sink(lago, policy=RetryPolicy(random=lambda: 0.5, alone_after=alone_after))
+        running = asyncio.ensure_future(sink.delivery.deliver([item("t0")]))
+        await asyncio.sleep(3600)
+        assert (sink.breaker.state is State.CLOSED, sink.breaker.reason) == (False, "unhealthy")
+        lago.sick = False
+        return await running
+
+    assert said(run_virtually(main())) == [("delivered", "accepted")]

@@ -1,0 +1,45 @@
+"""Waiting for a table leaves nothing behind, whenever it is given up."""
+
+import asyncio
+import time
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+from structlog.testing import capture_logs
+
+from schemas.customers import CustomerRecord
+from streams.runtime import table
+from streams.runtime.table import Follower
+from tests.support.eventually import soon
+
+
+async def test_a_wait_that_is_given_up_just_as_its_time_runs_out_is_given_up_and_nothing_else() -> None:
+    """A lane that closes gives up its waits; an error of theirs would end the process."""
+    follower = Follower({}, "customers", CustomerRecord, time.monotonic, "customers")
+    loop = asyncio.get_running_loop()
+    waits = [asyncio.ensure_future(follower.wait_fresh(1.0)) for _ in range(500)]
+    for number, wait in enumerate(waits):
+        loop.call_later(0.48 + number * 0.0002, wait.cancel)
+    async with asyncio.timeout(20):
+        ends = await asyncio.gather(*waits, return_exceptions=True)
+    assert {type(end) for end in ends} == {asyncio.CancelledError}
+
+
+async def test_while_kafka_is_away_a_follower_says_so_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks again twice a second, for hours; its line names the address and the setting."""
+    now, asked = 0.0, 0
+    follower = Follower({"bootstrap_servers": "broker:9092"}, "orgs", CustomerRecord, lambda: now, "orgs")
+
+    async def nobody() -> None:
+        nonlocal now, asked
+        now, asked = now + 0.5, asked + 1
+        raise KafkaConnectionError
+
+    monkeypatch.setattr(follower, "_session", nobody)
+    monkeypatch.setattr(table, "_AGAIN_S", 0.0)
+    with capture_logs() as said:
+        follower.begin()
+        await soon(lambda: asked >= 300)
+        await follower.stop()
+    assert 2 <= len(said) <= 1 + asked * 0.5 / 60
+    assert {line["address"] for line in said} == {"KAFKA_BOOTSTRAP_SERVERS=broker:9092"}

@@ -1,0 +1,318 @@
+"""A lane loses no chunk, takes none twice, and lets go when told."""
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError, ProducerFenced
+from faust.types.tuples import TP
+from structlog.testing import capture_logs
+
+from schemas.errors import Unavailable
+from streams.runtime.faust_transport import Chunk
+from streams.runtime.partition_task import Lane
+from tests.support.eventually import soon
+
+PLACE = TP("raw", 3)
+
+
+class Source:
+    """Records what lanes ask for."""
+
+    def __init__(self) -> None:
+        self.seeks: list[int] = []
+        self.paused = False
+        self.fetched: int | None = None
+
+    def fetched_to(self, tp: TP) -> int | None:
+        return self.fetched
+
+    async def seek_lane(self, tp: TP, offset: int) -> bool:
+        self.seeks.append(offset)
+        self.fetched = offset
+        return True
+
+    def pause_partitions(self, tps: Any) -> None:
+        self.paused = True
+
+    def resume_partitions(self, tps: Any) -> None:
+        self.paused = False
+
+
+class Work:
+    """Takes records; can be told to fail or to wait."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.position = start
+        self.taken: list[int] = []
+        self.failures: list[BaseException] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.busy = False
+        self.opened = self.closed = self.ticks = 0
+
+    async def open(self) -> int:
+        self.opened += 1
+        return self.position
+
+    async def process(self, records: Sequence[Any]) -> int:
+        await self.gate.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        self.taken += [record.offset for record in records]
+        self.position = records[-1].offset + 1
+        return self.position
+
+    async def tick(self) -> None:
+        await self.gate.wait()
+        self.ticks += 1
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    def in_transaction(self) -> bool:
+        return self.busy
+
+
+def chunk(start: int, stop: int, from_offset: int | None = None) -> Chunk:
+    records: Any = [SimpleNamespace(offset=offset) for offset in range(start, stop)]
+    return Chunk(records, start if from_offset is None else from_offset, stop)
+
+
+class Death:
+    """What a lane's process dies of."""
+
+    def __init__(self) -> None:
+        self.errors: list[BaseException] = []
+
+    def __call__(self, tp: TP, error: BaseException) -> None:
+        self.errors.append(error)
+
+
+async def no_wait(seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
+async def lane_of(work: Work, source: Source, death: Death | None = None) -> Lane:
+    lane = Lane(PLACE, work, source, death or Death(), no_wait)
+    await soon(lambda: lane.expected is not None)
+    return lane
+
+
+async def test_a_lane_seeks_to_where_its_work_stands_before_it_takes_anything() -> None:
+    source = Source()
+    lane = await lane_of(Work(start=40), source)
+    assert source.seeks == [40]
+    await lane.close()
+
+
+async def test_a_missing_chunk_is_asked_for_again() -> None:
+    """[0,5) [5,9) lost [9,12): the lane seeks to 5 and takes nothing until it comes."""
+    work, source = Work(), Source()
+    lane = await lane_of(work, source)
+    lane.offer(chunk(0, 5))
+    lane.offer(chunk(9, 12))
+    await soon(lambda: source.seeks == [0, 5])
+    lane.offer(chunk(5, 9))
+    lane.offer(chunk(9, 12))
+    await soon(lambda: len(work.taken) == 12)
+    assert work.taken == list(range(12))
+    await lane.close()
+
+
+async def test_the_last_chunk_before_silence_is_asked_for_too() -> None:
+    """[0,5) lost, nothing follows: no later chunk would show the gap."""
+    work, source = Work(), Source()
+    lane = await lane_of(work, source)
+    source.fetched = 5
+    for tick in range(1, 5):
+        lane.tick()
+        await soon(lambda tick=tick: work.ticks == tick)  # type: ignore[misc]
+    await soon(lambda: source.seeks == [0, 0])
+    assert lane.gaps == 1
+    lane.offer(chunk(0, 5))
+    await soon(lambda: len(work.taken) == 5)
+    await lane.close()
+
+
+async def test_repeated_and_overlapping_chunks_are_taken_once() -> None:
+    work = Work()
+    lane = await lane_of(work, Source())
+    for piece in (chunk(0, 5), chunk(0, 5), chunk(3, 8), chunk(8, 9)):
+        lane.offer(piece)
+    await soon(lambda: len(work.taken) >= 9)
+    assert work.taken == list(range(9))
+    await lane.close()
+
+
+async def test_holes_that_control_records_leave_are_no_gap() -> None:
+    """A chunk [from 5, records from 7): offsets 5 and 6 are transaction markers."""
+    work = Work()
+    lane = await lane_of(work, Source())
+    lane.offer(chunk(0, 5))
+    lane.offer(chunk(7, 9, from_offset=5))
+    await soon(lambda: len(work.taken) == 7)
+    assert lane.gaps == 0
+    await lane.close()
+
+
+async def test_a_full_lane_pauses_its_partition_and_resumes_when_drained() -> None:
+    work, source = Work(), Source()
+    lane = await lane_of(work, source)
+    work.gate.clear()
+    for start in range(8):
+        lane.offer(chunk(start, start + 1))
+    await soon(lambda: source.paused)
+    work.gate.set()
+    await soon(lambda: not source.paused)
+    assert work.taken == list(range(8))
+    await lane.close()
+
+
+async def test_small_chunks_that_arrive_together_share_a_transaction() -> None:
+    """[0,1) [1,2) ... are one piece of work; a gap or a tick between them is kept."""
+    work, sizes = Work(), []
+    process = work.process
+
+    async def counting(records: Sequence[Any]) -> int:
+        sizes.append(len(records))
+        return await process(records)
+
+    work.process = counting  # type: ignore[method-assign]
+    lane = await lane_of(work, Source())
+    work.gate.clear()
+    lane.tick()
+    for start in range(6):
+        lane.offer(chunk(start, start + 1))
+    work.gate.set()
+    await soon(lambda: work.taken == list(range(6)))
+    assert sizes == [6]
+    await lane.close()
+
+
+async def test_ticks_are_coalesced() -> None:
+    work = Work()
+    lane = await lane_of(work, Source())
+    work.gate.clear()
+    for _ in range(10):
+        lane.tick()
+    work.gate.set()
+    await soon(lambda: work.ticks == 1)
+    lane.tick()
+    await soon(lambda: work.ticks == 2)
+    await lane.close()
+
+
+async def test_a_connection_error_reopens_the_work_and_repeats_the_chunk() -> None:
+    work, source = Work(), Source()
+    work.failures = [KafkaConnectionError(), KafkaConnectionError()]
+    lane = await lane_of(work, source)
+    lane.offer(chunk(0, 5))
+    await soon(lambda: work.taken == [0, 1, 2, 3, 4])
+    assert work.opened == 3
+    await lane.close()
+
+
+@pytest.mark.parametrize("error", [ProducerFenced(), ValueError("a bug")])
+async def test_a_fence_and_a_bug_end_the_process(error: BaseException) -> None:
+    work, death = Work(), Death()
+    work.failures = [error]
+    lane = await lane_of(work, Source(), death)
+    lane.offer(chunk(0, 5))
+    await soon(lambda: death.errors == [error])
+    await lane.close()
+
+
+async def test_a_cancellation_nobody_asked_for_ends_the_process() -> None:
+    """A library that lets its own CancelledError out must not leave a partition without an owner, silently."""
+    work, death = Work(), Death()
+    work.failures = [asyncio.CancelledError()]
+    lane = await lane_of(work, Source(), death)
+    lane.offer(chunk(0, 5))
+    await soon(lambda: len(death.errors) == 1)
+    await lane.close()
+
+
+async def test_too_many_reopenings_end_the_process() -> None:
+    work, death = Work(), Death()
+    work.failures = [KafkaConnectionError() for _ in range(9)]
+    lane = await lane_of(work, Source(), death)
+    lane.offer(chunk(0, 5))
+    await soon(lambda: len(death.errors) == 1)
+    assert work.opened == 6
+    await lane.close()
+
+
+class AwayWork(Work):
+    """Work that cannot be opened for a while."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        super().__init__()
+        self.errors = [error] * times
+
+    async def open(self) -> int:
+        await super().open()
+        if self.errors:
+            raise self.errors.pop()
+        return 0
+
+
+@pytest.mark.parametrize(("error", "opened", "deaths"), [(KafkaConnectionError(), 31, 0), (Unavailable("slow"), 6, 1)])
+async def test_a_kafka_that_is_away_while_a_lane_opens_is_waited_for(
+    error: Exception, opened: int, deaths: int
+) -> None:
+    """A process that ended itself would find nobody either. What answers, and goes on failing, may be mended by a new one."""
+    work, source, death = AwayWork(error, times=30), Source(), Death()
+
+    async def sleep(_: float) -> None:
+        await asyncio.sleep(0)
+
+    with capture_logs() as said:
+        lane = Lane(PLACE, work, source, death, sleep)
+        await soon(lambda: lane.expected == 0 or death.errors)
+    assert (work.opened, len(death.errors)) == (opened, deaths)
+    assert len([line for line in said if line["event"] == "lane_open_failed"]) <= 6 + 30 // 8
+    await lane.close()
+
+
+async def test_closing_waits_for_a_running_transaction_only() -> None:
+    work = Work()
+    lane = await lane_of(work, Source())
+    work.gate.clear()
+    lane.offer(chunk(0, 5))
+    await asyncio.sleep(0)
+    await lane.close()
+    assert (work.taken, work.closed) == ([], 2)
+
+    work = Work()
+    lane = await lane_of(work, Source())
+    work.gate.clear()
+    work.busy = True
+    lane.offer(chunk(0, 5))
+    closing = asyncio.ensure_future(lane.close())
+    await asyncio.sleep(0.02)
+    assert not closing.done()
+    work.busy = False
+    work.gate.set()
+    await closing
+    assert lane.expected in (0, 5)
+
+
+@pytest.mark.parametrize(
+    "error", [ProducerFenced(), KafkaConnectionError(), Unavailable("overtaken"), ValueError("a bug")]
+)
+async def test_while_it_closes_only_a_bug_ends_the_process(error: BaseException) -> None:
+    """Whoever wakes after a pause closes its lanes, and finds in the same moment that others have taken them over."""
+    work, death = Work(), Death()
+    lane = await lane_of(work, Source(), death)
+    work.gate.clear()
+    work.busy, work.failures = True, [error]
+    lane.offer(chunk(0, 5))
+    await asyncio.sleep(0.01)
+    closing = asyncio.ensure_future(lane.close())
+    await asyncio.sleep(0.01)
+    work.gate.set()
+    await closing
+    assert death.errors == ([error] if isinstance(error, ValueError) else [])

@@ -1,0 +1,69 @@
+"""A role that cannot start, or crashes, is left as one that stops, and its own error is told."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from streams.runtime.run import run_role
+
+
+class _App:
+    """A Faust app that starts and crashes as told, and notes its end."""
+
+    conf = SimpleNamespace(id="app")
+
+    def __init__(self, start: Exception | None, crash: Exception | None) -> None:
+        self.crash_reason: Exception | None = None
+        self.stopped = False
+        self._start, self._crash = start, crash
+
+    def finalize(self) -> None: ...
+
+    async def maybe_start(self) -> None:
+        if self._start is not None:
+            raise self._start
+
+    async def wait_until_stopped(self) -> None:
+        if self._crash is None:
+            await asyncio.Event().wait()
+        self.crash_reason = self._crash
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+class _Role:
+    def __init__(self, start: Exception | None = None, crash: Exception | None = None) -> None:
+        self.app: Any = _App(start, crash)
+        self.closed = False
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("role", "told"),
+    [
+        (_Role(start=KafkaConnectionError("refused")), "did not start"),
+        (_Role(crash=ValueError("broken")), "crashed"),
+    ],
+    ids=["start", "crash"],
+)
+async def test_the_error_of_an_app_is_the_cause_of_ours_and_everything_is_closed(role: Any, told: str) -> None:
+    with pytest.raises(RuntimeError, match=told) as failure:
+        await run_role(role, asyncio.Event())
+    assert isinstance(failure.value.__cause__, KafkaConnectionError | ValueError)
+    assert role.closed
+    assert role.app.stopped
+
+
+async def test_the_word_to_stop_is_no_error() -> None:
+    role: Any = _Role()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_soon(stop.set)
+    await run_role(role, stop)
+    assert role.closed
+    assert role.app.stopped

@@ -1,0 +1,90 @@
+"""The word to stop: from the first line of a process to its last, SIGTERM is code 0, in time."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from streams.runtime.shutdown import StopWord
+
+#: What a process of its own does after the word has been said in a thread: `work` is the body of a coroutine.
+PROGRAM = """
+import asyncio, os, signal, threading, time
+from streams.runtime.shutdown import StopWord, run_until_told
+word = StopWord(stop_s=1.0)
+def ask(): os.kill(os.getpid(), signal.SIGTERM)
+async def work(word):
+{body}
+raise SystemExit(run_until_told(work, word=word))
+"""
+
+
+def ran(body: str) -> tuple[int, float, str]:
+    """Exit code, seconds, stderr."""
+    program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, time.monotonic() - begun, done.stderr
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "threading.Timer(0.2, ask).start(); await asyncio.to_thread(time.sleep, 30)",
+        "threading.Timer(0.2, ask).start(); await asyncio.Event().wait()",
+        "word.begun(); threading.Timer(0.2, ask).start(); time.sleep(30)",
+        "word.begun(); threading.Timer(0.2, ask).start(); await asyncio.Event().wait()",
+        "stop = word.begun(); ask(); await stop.wait(); raise ValueError('closing failed')",
+        "stop = word.begun(); ask(); await stop.wait(); return 70",
+        "stop = word.begun(); ask(); await stop.wait(); asyncio.get_running_loop().run_in_executor(None, time.sleep, 30); return 0",
+        "word.begun(); word.idle(); threading.Timer(0.2, ask).start(); await asyncio.to_thread(time.sleep, 30)",
+    ],
+    ids=[
+        "a start in a thread",
+        "a start",
+        "a loop that stands",
+        "work that hangs",
+        "an error",
+        "a code",
+        "a thread",
+        "idle",
+    ],
+)
+def test_after_the_word_a_process_ends_with_0_in_time(body: str) -> None:
+    """Whatever it waits for, and whatever goes wrong while it stops: what is not durable is done again by the next one."""
+    code, took_s, said = ran(body)
+    assert (code, took_s < 10) == (0, True), (took_s, said)
+
+
+@pytest.mark.parametrize(("body", "code"), [("return 70", 70), ("raise ValueError", 1)])
+def test_without_the_word_a_failure_is_a_failure(body: str, code: int) -> None:
+    assert ran(body)[0] == code
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [("serve", 0), ("worker", 0), ("lago-sandbox", 0), ("replay", -signal.SIGTERM)]
+)
+def test_the_word_is_heard_while_libraries_still_load(command: str, code: int) -> None:
+    """Only of commands that run until they are told to stop: a replay that was ended is not done."""
+    program = f"import os, signal\nfrom connectors.cli.terminal import prepare\nprepare([{command!r}])\nos.kill(os.getpid(), signal.SIGTERM)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == code
+
+
+async def test_work_that_began_is_asked_and_other_work_is_ended() -> None:
+    codes: list[Any] = []
+    word = StopWord(leave=codes.append)
+    stop = word.begun()
+    word.hear()
+    word.hear()
+    await asyncio.wait_for(stop.wait(), 5)
+    assert codes == []
+    word.end(os.EX_SOFTWARE)
+    assert codes == [0]
+    other = StopWord(leave=codes.append)
+    other.hear()
+    assert codes == [0, 0]

@@ -1,0 +1,86 @@
+"""A transaction that fails fails once: nobody is told again of each record that was in it."""
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import InvalidProducerIdMapping, KafkaError, ProducerFenced
+
+from streams.runtime import transactions
+from streams.runtime.partition_task import _may_pass
+
+
+class _Batch:
+    """Holds one record."""
+
+    def __init__(self) -> None:
+        self.full = False
+
+    def append(self, **_record: Any) -> object:
+        if self.full:
+            return None
+        self.full = True
+        return self
+
+    def close(self) -> None: ...
+
+
+class _Fenced:
+    """A producer that lost its id while three batches were on their way."""
+
+    create_batch = _Batch
+
+    async def partitions_for(self, _topic: str) -> list[int]:
+        return [0]
+
+    async def begin_transaction(self) -> None: ...
+
+    async def send_batch(self, _batch: _Batch, _topic: str, *, partition: int) -> "asyncio.Future[None]":
+        assert partition == 0
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(future.set_exception, ProducerFenced())
+        return future
+
+
+async def test_the_batches_of_a_transaction_that_failed_are_not_told_of_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transactions, "AIOKafkaProducer", lambda **_options: _Fenced())
+    writer = transactions.TransactionalWriter({}, "id")
+    said: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: said.append(context))
+    writes = [transactions.Write("topic", 0, None, b"%d" % number) for number in range(3)]
+    with pytest.raises(ProducerFenced):
+        await writer.commit(writes, TopicPartition("source", 0), 1, "group")
+    await asyncio.sleep(0)
+    gc.collect()
+    assert said == []
+
+
+class _Forgotten(_Fenced):
+    """A producer that was idle for a week: aiokafka's sender dies of the broker's answer."""
+
+    async def send_batch(self, _batch: _Batch, _topic: str, *, partition: int) -> "asyncio.Future[None]":
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        error = KafkaError("Unexpected error during batch delivery")
+        error.__cause__ = InvalidProducerIdMapping()
+        failed.set_exception(error)
+        return failed
+
+
+async def test_a_producer_that_kafka_has_forgotten_is_opened_anew_and_ends_no_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`transactional.id.expiration.ms`: seven days; retry tiers are quiet for longer."""
+    monkeypatch.setattr(transactions, "AIOKafkaProducer", lambda **_: _Forgotten())
+    writer = transactions.TransactionalWriter({}, "id")
+    with pytest.raises(transactions.ProducerExpired) as expired:
+        await writer.commit([transactions.Write("t", 0, b"k", b"v")], TopicPartition("t", 0), None, "g")
+    assert _may_pass(expired.value)
+    monkeypatch.setattr(transactions, "AIOKafkaProducer", lambda **_: _Fenced())
+    fenced = transactions.TransactionalWriter({}, "id")
+    with pytest.raises(ProducerFenced) as taken:
+        await fenced.commit([transactions.Write("t", 0, b"k", b"v")], TopicPartition("t", 0), None, "g")
+    assert not _may_pass(taken.value)

@@ -1,0 +1,135 @@
+"""What lies on disk of customers with a record comes back when its target may be another, whenever that is noticed."""
+
+import asyncio
+
+import pytest
+
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+from schemas.moments import SECOND_US
+from streams.agents import meter
+from streams.state import eviction
+from tests.support.calls import NOON
+from tests.support.meter_line import BEGINS, Line
+
+
+@pytest.fixture(autouse=True)
+def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eviction, "STEP", 1)
+    monkeypatch.setattr(eviction, "LOOKS", 1)
+
+
+def of(org: str, *names: str, room: int = 2) -> Line:
+    """A line whose customers belong to an org that nobody knows yet."""
+    line = Line(room)
+    for name in names:
+        line.customers.set(name, CustomerRecord(name, (MappingVersion(0, org, "tenant"),), 0, 0))
+    return line
+
+
+def billed(line: Line) -> int:
+    return sum(calls for (_, subscription, _), calls in line.money().items() if subscription)
+
+
+def on_disk_of(line: Line) -> int:
+    return 0 if line.books.cold is None else line.books.cold.windows
+
+
+def test_a_mapping_that_begins_brings_its_usage_back_by_the_clock() -> None:
+    line = Line(2)
+    line.map("acme", BEGINS)
+    line.call(*(("acme", second) for second in range(8)))
+    line.tick()
+    assert on_disk_of(line) == 7
+    line.now_us = BEGINS - SECOND_US
+    line.tick()
+    assert (on_disk_of(line), billed(line)) == (7, 0)
+    line.now_us = BEGINS
+    line.tick()
+    assert (on_disk_of(line), billed(line)) == (0, 8)
+
+
+def test_what_came_back_and_stayed_in_memory_is_released_by_the_clock() -> None:
+    line = Line(6)
+    line.map("early")
+    line.orgs.set("org", None)
+    line.call(*(("early", second) for second in range(6)))
+    line.tick()
+    line.call(*(("late", second) for second in range(4)), ("other", 0))
+    line.tick()
+    assert on_disk_of(line) > 4
+    line.orgs.set("org", OrgRecord("org", periods=(Period("sub", 0),)))
+    line.map("late", BEGINS)
+    line.map("other")  # comes back first
+    line.tick()
+    assert (on_disk_of(line), billed(line)) == (0, 7), "all of it is in memory now"
+    line.now_us = BEGINS
+    line.tick()
+    assert billed(line) == 11
+
+
+def test_a_table_that_changes_while_windows_go_to_disk_leaves_none_behind() -> None:
+    names = [f"tenant-{number}" for number in range(8)]
+    line = of("new", *names)
+    line.call(*((name, 0) for name in names))
+
+    async def ticks() -> None:
+        async def subscribe() -> None:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            line.orgs.set("new", OrgRecord("new", periods=(Period("sub", 0),)))
+
+        await asyncio.gather(line.work.tick(), subscribe())
+
+    asyncio.run(ticks())
+    assert line.orgs.table["new"].periods
+    line.tick()
+    assert (on_disk_of(line), billed(line)) == (0, 8)
+
+
+def test_what_is_remembered_of_older_windows_outlives_younger_ones() -> None:
+    """The mapping ended in between: the older ones are billed once there is a subscription, the younger ones are not,
+    and go to disk before the older ones were looked at."""
+    others = [f"other-{number}" for number in range(40)]
+    line = of("new", *others)
+    active = MappingVersion(0, "new", "tenant")
+    ended = MappingVersion(NOON + 400 * SECOND_US, "new", "tenant", is_active=False)
+    line.customers.set("acme", CustomerRecord("acme", (active, ended), 0, 0))
+    line.call(*((name, 0) for name in others), ("acme", 1), ("acme", 2), ("acme", 3), *((name, 5) for name in others))
+    line.tick()
+    line.call(*(("acme", 500 + number) for number in range(4)))
+    line.orgs.set("new", OrgRecord("new", periods=(Period("sub", 0),)))
+    line.tick()
+    assert line.money()["acme", "", "inactive"] == 4
+    assert billed(line) == 83
+
+
+def test_a_write_off_that_brings_usage_back_leaves_it_to_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right after a restart, before all that is on disk was looked at."""
+    names = [f"tenant-{number}" for number in range(20)]
+    line = Line(2)
+    line.call(*((name, 100) for name in [*names, "zebra"]))
+    line.tick()
+    for name in [*names, "zebra"]:
+        line.map(name)
+    line.taken_over(0)
+    monkeypatch.setattr(meter, "_DISK_STEPS", 1)
+    asyncio.run(line.work.tick())
+    assert line.books.cold is not None and line.books.cold.has("zebra")
+    asyncio.run(line.work.process([line.order("zebra", until_s=5)]))
+    assert not line.books.cold.has("zebra")
+    line.tick()
+    assert billed(line) == 21
+
+
+def test_one_customer_with_much_on_disk_comes_back_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eviction, "STEP", 10)
+    monkeypatch.setattr(meter, "_DISK_STEPS", 3)
+    line = Line(20)
+    line.call(*(("acme", second) for second in range(200)))
+    line.tick()
+    assert on_disk_of(line) == 184
+    line.map("acme")
+    asyncio.run(line.work.tick())
+    assert on_disk_of(line) == 154, "calls that wait come in between"
+    line.tick()
+    assert (on_disk_of(line), billed(line)) == (0, 200)

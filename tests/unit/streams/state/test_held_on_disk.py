@@ -1,0 +1,190 @@
+"""However few held windows stay in memory: each customer's money is what it is without a bound, and the rest is on disk."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from schemas.customers import OrgRecord
+from schemas.ledger import Sum
+from streams.core.mapping.resolve import NO_MAPPING
+from streams.core.metering.ledger_state import verify
+from streams.state import eviction
+from streams.state.changelog import image_from, restore
+from streams.state.held_on_disk import ColdFile
+from tests.support.calls import NOON
+from tests.support.meter_line import BEGINS, ORG, Line
+
+NAMES = ("attack-1", "attack-2", "acme", "ghöst")
+
+
+STEPS = st.one_of(
+    st.tuples(
+        st.just("call"), st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 900)), min_size=1, max_size=5)
+    ),
+    st.tuples(st.sampled_from(["map", "map_later", "forget"]), st.sampled_from(NAMES)),
+    st.tuples(st.sampled_from(["subscribed", "unsubscribed", "begins"])),
+    st.tuples(st.just("tick")),
+    st.tuples(st.just("taken_over")),
+    st.tuples(st.just("give_up"), st.sampled_from([*NAMES, "*", "attack-*", "ac[mn]e"]), st.integers(0, 900)),
+)
+
+
+def take(line: Line, step: tuple[Any, ...]) -> None:
+    match step:
+        case ("call", calls):
+            line.call(*calls)
+        case ("map", name):
+            line.map(name)
+        case ("map_later", name):
+            line.map(name, BEGINS)
+        case ("subscribed",):
+            line.orgs.set("org", ORG)
+        case ("unsubscribed",):
+            line.orgs.set("org", OrgRecord("org"))
+        case ("begins",):
+            line.now_us = BEGINS
+        case ("forget", name):
+            line.forget(name)
+        case ("tick",):
+            line.tick()
+        case ("taken_over",):
+            line.taken_over(NOON)
+        case ("give_up", name, until_s):
+            line.give_up("" if name not in NAMES else name, name if name not in NAMES else "", until_s)
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps=st.lists(STEPS, max_size=25), room=st.integers(0, 6), step=st.integers(1, 4))
+def test_the_bound_changes_no_customers_money(steps: list[tuple[Any, ...]], room: int, step: int) -> None:
+    """A law: whoever is mapped or subscribed and whatever is given up, with a bound it is the same as without, dollar by
+    dollar; and once it was looked at, no more stays in memory."""
+    free, tight = Line(None), Line(room)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eviction, "STEP", step)
+        patch.setattr(eviction, "LOOKS", step)
+        for one in [*steps, ("tick",)]:
+            take(free, one)
+            take(tight, one)
+            assert tight.books.position.counters == free.books.position.counters
+            assert tight.books.waiting() == free.books.waiting()
+            if one == ("tick",):
+                assert tight.money() == free.money()
+                assert sum(map(len, tight.books.held.values())) <= room
+        for line in (free, tight):
+            take(line, ("subscribed",))
+            for name in NAMES:
+                line.map(name)
+            line.tick()
+    assert tight.money() == free.money()
+    assert not tight.books.held
+    assert tight.books.cold is not None and not tight.books.cold.windows
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_no_more_stays_in_memory_than_the_bound(is_mapped: bool) -> None:
+    """Also of a customer with a record, whose org has no subscription; also after a restart."""
+    line = Line(5)
+    line.orgs.set("org", OrgRecord("org"))
+    if is_mapped:
+        line.map("acme")
+    line.call(*(("acme", second) for second in range(40)))
+    for _ in range(2):
+        line.tick()
+        assert len(line.books.windows) <= 5 and line.books.held_windows() == 40
+        line.taken_over(NOON)
+
+
+def flood(room: int = 10, names: int = 100) -> Line:
+    line = Line(room)
+    line.call(*((f"attack-{n}", n % 900) for n in range(names)), ("acme", 1))
+    line.tick()
+    return line
+
+
+def test_one_of_a_flood_is_billed_exactly_when_it_is_mapped() -> None:
+    line = flood()
+    cold = line.books.cold
+    assert cold is not None
+    assert (len(line.books.windows), cold.windows, cold.customers) == (8, 93, 93)
+    line.call(("attack-7", 800))
+    line.map("attack-7")
+    line.tick()
+    assert line.money()["attack-7", "sub", ""] == 2
+    assert (line.books.waiting(), cold.customers) == (Sum(102, Decimal(102)), 92)
+    line.taken_over(NOON)
+    line.tick()
+    assert line.money()["attack-7", "sub", ""] == 2
+
+
+def test_a_flood_is_given_up_by_its_pattern_and_nobody_else() -> None:
+    line = flood()
+    gone = line.give_up("", "attack-?", 900)
+    assert len(set(gone)) == len(gone) == 10
+    gone = line.give_up("", "attack-*", 10)
+    assert len(gone) == 1, "of those that are left only attack-10 ended by then"
+    assert len(line.give_up("", "attack-*", 900)) == 89
+    assert line.money() == {("acme", "", NO_MAPPING): 1, ("", "", "written off"): 100}
+
+
+def test_a_name_with_usage_in_memory_and_on_disk_is_given_up_once() -> None:
+    """Found by the law: its windows in memory were given up twice, and the books did not add up."""
+    line = flood()
+    line.call(("attack-7", 800))
+    line.give_up("", "attack-7", 900, limit=100)
+    assert line.money()["", "", "written off"] == 2
+
+
+def test_the_books_are_read_back_within_the_bound() -> None:
+    line = flood()
+    line.taken_over(NOON)
+    cold = line.books.cold
+    assert cold is not None and len(line.books.windows) == 10 and cold.windows == 91
+    assert cold.oldest_us() == min(
+        window.min_end_us for window in line.windows() if window.first not in line.books.windows
+    )
+
+
+def test_a_tail_that_is_read_on_finds_what_lies_on_disk() -> None:
+    """A worker that gets its partition back reads what another did meanwhile to windows that it has on disk."""
+    line, books = flood(), flood().books
+    before = dict(line.values)
+    line.give_up("", "*", 900)
+    tail = {key: value for key, value in line.values.items() if before.get(key) != value}
+    restore(books, image_from(0, tail), 0)
+    verify(books)
+    assert books.waiting() == Sum(0, Decimal(0)) and not books.windows
+
+
+def test_a_disk_that_takes_nothing_costs_memory_and_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line(10)
+    cold = line.books.cold
+    assert isinstance(cold, ColdFile)
+    cold._file.execute("PRAGMA max_page_count=1")
+    with capture_logs() as told:
+        line.call(*((f"attack-{n}", 0) for n in range(3000)))
+        line.tick()
+        line.tick()
+    assert (cold.windows, cold.sums, len(line.books.windows)) == (0, {}, 3000)
+    assert [one["event"] for one in told] == ["held_usage_stays_in_memory"]
+    cold._file.execute("PRAGMA max_page_count=100000")
+    with capture_logs() as told:
+        line.tick()
+        line.tick()
+    assert cold.windows == 2992
+    assert [one["event"] for one in told] == ["held_usage_on_disk"]
+
+
+def test_names_are_told_a_page_at_a_time_while_they_change() -> None:
+    line = flood(0, 2500)
+    cold = line.books.cold
+    assert cold is not None
+    told = []
+    for name in cold.names():
+        told.append(name)
+        line.books.warm(name)
+    assert len(set(told)) == len(told) == 2501
+    assert (cold.windows, cold.customers, cold.oldest_us(), cold.has("acme")) == (0, 0, None, False)

@@ -1,0 +1,310 @@
+"""A damaged record in any topic costs itself: each reader counts or says it, and goes on to the next one."""
+
+import ast
+import json
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.billing import event_states, rejected_usage
+from connectors.postgres import rows, rows_of_management
+from schemas import customers, ledger, records, wire
+from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
+from schemas.decoding import Unreadable, decoder
+from schemas.errors import LedgerBroken, TopicProblem
+from schemas.policy import LatePolicy
+from streams.agents import meter, sink
+from streams.core.delivery.restamp import Judged, judged
+from streams.core.metering.ledger_state import Books
+from streams.runtime.table import Follower
+from streams.state.changelog import POSITION_KEY, image_from, restore
+from tests.fuzz.stored import Stored
+
+ROOT = Path(__file__).parents[4]
+DEEP = b"[" * 200_000
+HUGE = 9 * 10**18
+GARBAGE: list[bytes | None] = [
+    *(b"", b"{", b"null", b"[]", b'"x"', b"\xff", b'{"transaction_id":"\xff"}', b'{"zzz":' + DEEP, DEEP),
+    *(b'{"at":1e999999999}', b'{"at":' + b"9" * 400 + b"}", None),
+]
+
+
+def customer(**changes: Any) -> bytes:
+    version = MappingVersion(0, "org", "tenant")
+    return msgspec.json.encode(msgspec.structs.replace(CustomerRecord("acme", (version,), 1, 1), **changes))
+
+
+SOUND = customer()
+CUSTOMERS = [
+    customer(versions=()),
+    customer(versions=(MappingVersion(HUGE, "org", "tenant"),)),
+    customer(versions=(MappingVersion(-1, "org", "tenant"),)),
+    customer(versions=(MappingVersion(5, "a", "t"), MappingVersion(4, "b", "t"))),
+    customer(updated_at=HUGE),
+]
+ORGS = [msgspec.json.encode(OrgRecord("org", periods=(Period("sub", at),))) for at in (HUGE, -1)]
+
+
+@given(st.binary() | st.text().map(str.encode) | st.sampled_from(GARBAGE))
+def test_whatever_is_read_is_sound_or_unreadable(value: bytes | None) -> None:
+    for of in (records.LagoEvent, records.Receipt, records.Rejection, wire.RawRecord, CustomerRecord, OrgRecord):
+        try:
+            found = decoder(of)(value)
+        except Unreadable as damage:
+            found, told = None, str(damage)
+        assert isinstance(found, of) or told.isidentifier(), "the error's kind, and nothing of the record"
+
+
+@pytest.mark.parametrize(
+    ("of", "bad", "good"), [(CustomerRecord, CUSTOMERS, SOUND), (OrgRecord, ORGS, b'{"org_id":"org"}')]
+)
+def test_a_table_keeps_what_it_knows_and_goes_on(of: type[Any], bad: list[bytes], good: bytes) -> None:
+    follower = Follower({}, "topic", of, lambda: 0.0, "table")
+    follower.take(0, [Stored(good)])  # type: ignore[list-item]
+    for value in [*(one for one in GARBAGE if one is not None), *bad]:
+        follower.take(0, [Stored(value), Stored(good, b"next")])  # type: ignore[list-item]
+        assert set(follower.table) == {"acme", "next"}, value[:40]
+
+
+Read = Callable[[Any], Any]
+
+
+@pytest.mark.parametrize("read", [event_states._read, sink._event, meter._order], ids=["receipts", "events", "orders"])
+@pytest.mark.parametrize("value", GARBAGE, ids=lambda value: repr(value)[:24])
+def test_a_damaged_value_is_nothing(read: Read, value: bytes | None) -> None:
+    headers = [("control", b"write_off")]
+    assert read(Stored(value, headers=headers)) is None
+
+
+@pytest.mark.parametrize("manifest", GARBAGE, ids=lambda value: repr(value)[:24])
+def test_a_damaged_manifest_is_none(manifest: bytes | None) -> None:
+    assert sink._manifest(Stored(b"{}", headers=[("manifest", manifest)])) is None  # type: ignore[arg-type]
+
+
+def test_refusals_are_counted_past_a_damaged_one() -> None:
+    follower = rejected_usage.RejectedFollower({}, "topic", lambda: 0.0)
+    sound = msgspec.json.encode(records.Rejection("malformed", "meter", 0))
+    follower.take(0, [*(Stored(value) for value in GARBAGE), Stored(sound)])  # type: ignore[misc]
+    assert dict(follower._counts) == {"malformed": 1}
+
+
+@pytest.mark.parametrize(
+    ("rows_of", "bad"),
+    [
+        (rows.usage_rows, []),
+        (rows.rejected_rows, []),
+        (rows.event_rows, []),
+        (rows.receipt_rows, []),
+        (rows_of_management.customer_rows, CUSTOMERS),
+        (rows_of_management.org_rows, ORGS),
+        (rows_of_management.audit_rows, []),
+        (rows_of_management.delivery_rows, []),
+    ],
+)
+def test_the_projector_counts_what_it_cannot_read(rows_of: Callable[[Any], Any], bad: list[bytes]) -> None:
+    values = [value for value in GARBAGE if value is not None] + bad
+    told = rows_of([Stored(value) for value in values])
+    assert (told.rows, told.unreadable) == ([], len(values))
+
+
+@pytest.mark.parametrize("cost", ["1e999999999", "-1e999999999", "1e-999999999", "1e5"])
+def test_a_cost_of_any_exponent_is_a_row_without_or_with_it(cost: str) -> None:
+    """`abs` of the first ended the projector for good."""
+    call = (
+        b'{"v":1,"source":"webhook","shape":"flat","received_at":1,"id_kind":"user","call":{"spend":%b}}'
+        % cost.encode()
+    )
+    rejection = b'{"at":1,"stage":"meter","reason":"absurd_cost","detail":"","offset":3,"call":%b}' % call
+    told = rows.rejected_rows([Stored(rejection)])
+    assert told.unreadable == 0
+    assert told.rows[0][6] == ("100000" if cost == "1e5" else None)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("resolves", None)],
+        [("resolves", b"x")],
+        [("resolves", b"1"), ("how", b"\xff")],
+        [("seal_seq", None)],
+        [("manifest", DEEP)],
+    ],
+)
+def test_a_damaged_header_is_counted(headers: list[tuple[str, Any]]) -> None:
+    event = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1", "1", {}))
+    for rows_of in (rows.rejected_rows, rows.event_rows):
+        told = rows_of([Stored(event, headers=headers)])
+        assert len(told.rows) + told.unreadable == 1
+
+
+@pytest.mark.parametrize("amount", ["abc", "NaN", "sNaN", "1e999999999", "Infinity", "1_000", "9" * 41, "0x1"])
+def test_an_event_with_an_amount_that_is_none_is_no_event(amount: str) -> None:
+    """The question whether it is owed, put to it, ended the sink."""
+    value = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1795176000.000", amount, {"org_id": "org"}))
+    assert sink._event(Stored(value)) is None
+    assert judged(value, {"org": OrgRecord("org")}, LatePolicy.SHIFT, 1) == Judged(value)
+
+
+@pytest.mark.parametrize(
+    ("transaction_id", "deployment", "expected"),
+    [
+        ("ours-topic-0-7", "ours", True),
+        ("ours-topic-0-7", "", True),
+        ("ours-topic-0-7", "ourt", False),
+        ("made-up", "ourt", False),
+        ("theirs-topic-0-7", "theirs", "halts"),
+        ("0123456789abcdef" * 2, "theirs", "halts"),
+    ],
+)
+def test_one_manifest_that_contradicts_its_event_halts_no_lane(
+    transaction_id: str, deployment: str, expected: bool | str
+) -> None:
+    """A flipped bit in it stood for another deployment, and its lane still until somebody came."""
+    manifest = msgspec.json.encode(records.Manifest(0, 1, 2, 2, (), deployment))
+    record: Any = SimpleNamespace(topic="events", partition=0, offset=1, headers=[("manifest", manifest)])
+    event = records.LagoEvent(transaction_id, "sub", "code", "1", "1", {})
+    work: Any = SimpleNamespace(_deployment="ours")
+    if expected == "halts":
+        with pytest.raises(TopicProblem, match="other_deployment"):
+            sink.DeliveryWork._is_whole(work, record, event)
+    else:
+        assert sink.DeliveryWork._is_whole(work, record, event) is expected
+
+
+ISO = "2026-11-20T12:00:00.000000Z"
+
+
+def call(**changes: Any) -> records.EnrichedUsage:
+    sound = records.EnrichedUsage("0" * 32, 1, "acme", "user", "billable", Decimal("0.1"), ISO, ISO)
+    return msgspec.structs.replace(sound, **changes)
+
+
+BOUNDS = [
+    (call(), True),
+    (call(cost_usd=Decimal("NaN")), False),
+    (call(cost_usd=Decimal("1e999999999")), False),
+    (call(start="2026-02-30T12:00:00.000000Z"), False),
+    (call(end="now"), False),
+    (call(total_tokens=1 << 63), False),
+    (call(identity="x"), False),
+    (records.Manifest(-1, 0, 0, 1), False),
+    (records.Manifest(0, 0, 0, 1, (1 << 63,)), False),
+    (records.Manifest(1 << 31, 0, 0, 1), False),
+    (records.Receipt("t", "completed", HUGE), False),
+    (records.Receipt("t", "completed", 1, attempts=1 << 31), False),
+    (records.Receipt("t", "completed", 1, cents="x"), False),
+    (records.Receipt("t", "completed", 1, cents="-1.5E-3"), True),
+    (records.AuditRecord("a", -1, "x", "y", {}), False),
+    (records.AuditRecord("a", 1, "x", "y", {}, cost_usd=Decimal("NaN")), False),
+    (records.DeliveryAttempt(1, "out", "x", 1 << 31, 1), False),
+    (records.DeliveryAttempt(HUGE, "out", "x", 200, 1), False),
+    (records.Rejection("r", "meter", HUGE), False),
+    (records.Rejection("r", "meter", 1, offset=-2), False),
+    (records.Rejection("r", "meter", 1), True),
+    (records.WriteOff("a", 1, HUGE), False),
+    (records.LagoEvent("", "s", "c", "1", "1", {}), False),
+    (records.LagoEvent("t", "s", "c", "1", "", {}), True),
+]
+
+
+@pytest.mark.parametrize(("value", "sound"), BOUNDS, ids=repr)
+def test_a_value_of_the_right_type_may_still_be_none(value: Any, sound: bool) -> None:
+    try:
+        found = decoder(type(value))(msgspec.json.encode(value))
+    except Unreadable:
+        found = None
+    assert (found is not None) is sound
+
+
+def window(**changes: Any) -> bytes:
+    sound = ledger.Window(7, 7, "acme", "user", "o", "s", "", "m", "p", (), 1, 1, 1, 1, count=1)
+    return msgspec.msgpack.encode(msgspec.structs.replace(sound, **changes))
+
+
+def image(position: bytes | None = None, **state: bytes) -> Any:
+    """Of a changelog that has these windows, by the text of their offset, beside a sound position."""
+    latest: dict[bytes, bytes | None] = {POSITION_KEY: position or msgspec.msgpack.encode(ledger.Position(9))}
+    latest |= {b"w" + int(first[1:]).to_bytes(8, "big"): value for first, value in state.items()}
+    return latest
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\xff", window(start_us=HUGE), window(max_end_us=-1), window(cost=Decimal("sNaN")), window(first=8)]
+)
+def test_a_window_that_cannot_be_read_is_passed_and_the_others_are_there(bad: bytes) -> None:
+    books = Books(ledger.Position())
+    restore(books, image_from(1, image(w7=bad, w9=window(first=9))), 0)
+    assert set(books.windows) == {9}
+
+
+@pytest.mark.parametrize(
+    "odd", [{b"i" + b"\0" * 16: b"x"}, {b"s" + b"\0" * 16: b"12345"}, {b"u" + b"\xff" * 16: b"y"}, {b"j" * 17: b"\xff"}]
+)
+def test_identities_and_jobs_that_cannot_be_read_are_passed(odd: dict[bytes, bytes]) -> None:
+    books = Books(ledger.Position())
+    restore(books, image_from(1, image(w9=window(first=9)) | odd), 0)
+    assert set(books.windows) == {9} and len(books.seen) == 0 and not books.jobs
+
+
+@pytest.mark.parametrize(
+    "position", [b"\xff", msgspec.msgpack.encode(ledger.Position(-1)), msgspec.msgpack.encode(ledger.Position(1, HUGE))]
+)
+def test_a_position_that_cannot_be_read_halts_its_lane_and_is_no_end_of_the_process(position: bytes) -> None:
+    with pytest.raises(LedgerBroken, match="unreadable_ledger"):
+        restore(Books(ledger.Position()), image_from(1, image(position)), 0)
+
+
+@pytest.mark.parametrize("key", [b"", b"w", b"w123", b"s", b"i" * 3, None, b"\xff\xff"])
+def test_a_foreign_key_in_the_changelog_is_passed(key: Any) -> None:
+    image = image_from(7, {key: b"x", POSITION_KEY: b"position"})
+    assert (image.next_offset, image.position) == (7, b"position")
+    assert (image.windows, image.seen) == ({}, {})
+
+
+#: What is stored in topics; `Call` and `Position` too, which are inside of them.
+STORED = {
+    name
+    for module in (records, customers, ledger)
+    for name, of in vars(module).items()
+    if isinstance(of, type) and issubclass(of, msgspec.Struct) and of.__module__ == module.__name__
+} | {"RawRecord"}
+#: The meter's own reading, which knows every kind of damage and reads what is left (streams/core/metering/read_usage.py).
+MAY = {("streams/core/metering/read_usage.py", "RawRecord")}
+
+
+def test_no_reader_of_stored_records_has_a_decoder_of_its_own() -> None:
+    found = set()
+    for top in ("schemas", "streams", "connectors"):
+        for path in (ROOT / top).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Decoder") and node.args:
+                    found.add((str(path.relative_to(ROOT)), ast.unparse(node.args[0])))
+    assert {one for one in found if one[1] in STORED} == MAY
+
+
+def test_what_decodes_by_itself_catches_all_that_decoding_raises() -> None:
+    """`DecodeError` alone lets `RecursionError` and `UnicodeDecodeError` through: a body was a 500 for it."""
+    found = set()
+    for top in ("schemas", "streams", "connectors"):
+        for path in (ROOT / top).rglob("*.py"):
+            text = path.read_text("utf-8")
+            if path.name != "decoding.py" and re.search(r"msgspec\.(json|msgpack)\.(decode|Decoder)\b", text):
+                handlers = (
+                    node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ExceptHandler) and node.type
+                )
+                caught = {ast.unparse(node.type) for node in handlers if node.type}
+                found |= {(str(path.relative_to(ROOT)), one) for one in caught if "msgspec.DecodeError" in one}
+    assert found == set()
+
+
+def test_an_old_record_is_read_as_before() -> None:
+    assert decoder(CustomerRecord)(SOUND) == msgspec.json.decode(SOUND, type=CustomerRecord)
+    assert json.loads(SOUND)["litellm_customer_id"] == "acme"

@@ -1,0 +1,140 @@
+"""Usage that is held is said once a customer, with its money; how long it waits is a metric."""
+
+import time
+
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from connectors.telemetry.held_usage import HeldWatch
+from connectors.telemetry.metrics import Metrics
+from connectors.telemetry.worker_metrics import WorkerSensors
+from schemas.ledger import Position
+from schemas.moments import SECOND_US
+from schemas.policy import MeterPolicy
+from streams.core.mapping.resolve import NO_MAPPING, Target
+from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
+from streams.core.metering.fold import Fold
+from streams.core.metering.ledger_state import Books
+from streams.core.metering.step_changes import apply
+from streams.state.held_on_disk import ColdFile
+from tests.support.calls import NOON, raw, slp
+
+
+class Watched:
+    """One ledger, its watch and what it says."""
+
+    def __init__(self, room: int = 100) -> None:
+        self.registry = CollectorRegistry()
+        self.books = Books(Position(), ColdFile(room))
+        self.watch = HeldWatch(self.registry, lambda: NOON + 100 * SECOND_US)
+        self._fold = Fold(MeterPolicy(), "d-t-0-")
+
+    def held(self, *customers: str, at_s: int = 0, reason: str = NO_MAPPING) -> None:
+        """A call of each is held; then the ledger is looked at."""
+        start = self.books.position.next
+        records = [
+            raw(start + n, slp(start + n, at_us=NOON + at_s * SECOND_US, cost="0.5"), customer=customer)
+            for n, customer in enumerate(customers)
+        ]
+        if records:
+            changes = self._fold(self.books, records, lambda _c, _a, _k: Target("", "", reason))
+            apply(self.books, changes, NOON)
+        self.watch.look(0, self.books)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"meterbridge_{name}", labels)
+
+
+def of_ledger(watched: Watched) -> list[float | None]:
+    names = ("ledger_held_customers", "ledger_held_windows", "held_over_bound")
+    return [watched.value(name, partition="0") for name in names]
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def test_each_customer_is_named_once_with_reason_and_money(watched: Watched) -> None:
+    with capture_logs() as said:
+        watched.held("ghost", "ghost")
+        watched.held("ghost", "spirit")
+        watched.held()
+    assert [(one["event"], one["customer"], one["calls"], one["usd"]) for one in said] == [
+        ("usage_held", "ghost", 2, "1"),
+        ("usage_held", "spirit", 1, "0.5"),
+    ]
+    assert said[0]["reason"] == NO_MAPPING
+    assert (watched.value("newly_held_customers_total"), watched.value("held_customers")) == (2, 2)
+
+
+def test_a_customer_is_named_again_when_the_reason_is_another(watched: Watched) -> None:
+    """Mapped, and still not billed: whoever acted on the first line must hear of the second reason, once."""
+    with capture_logs() as said:
+        watched.held("ghost")
+        watched.held("ghost", reason=NO_SUBSCRIPTION, at_s=-1200)
+        watched.held("ghost", reason=NO_SUBSCRIPTION, at_s=-1201)
+        watched.held("ghost", at_s=-2400)
+    assert [(one["customer"], one["reason"], one["calls"], one["usd"]) for one in said] == [
+        ("ghost", NO_MAPPING, 1, "0.5"),
+        ("ghost", NO_SUBSCRIPTION, 1, "0.5"),
+    ]
+    assert watched.value("newly_held_customers_total") == 1
+
+
+def test_a_flood_of_unknown_names_is_counted(watched: Watched) -> None:
+    with capture_logs() as said:
+        watched.held(*(f"ghost-{number}" for number in range(25)))
+    assert len(said) == 11
+    assert said[-1]["count"] == 15
+
+
+def test_the_oldest_held_call_tells_the_age(watched: Watched) -> None:
+    assert watched.value("held_oldest_seconds") == 0
+    watched.held("ghost", at_s=40)
+    watched.held("spirit", at_s=10)
+    assert watched.value("held_oldest_seconds") == 90
+
+
+def test_a_ledger_that_is_closed_counts_no_more(watched: Watched) -> None:
+    watched.held("ghost")
+    watched.watch.close(0)
+    assert watched.value("held_oldest_seconds") == 0
+
+
+def test_each_ledgers_held_customers_and_windows_are_seen_and_whether_they_are_over_the_bound() -> None:
+    watched = Watched(room=3)
+    watched.held("ghost", "spirit")
+    watched.held("ghost", at_s=10)
+    assert of_ledger(watched) == [2, 3, 0]
+    watched.held("shade")
+    assert of_ledger(watched) == [3, 4, 1]
+    watched.books.chill(lambda _: True, 2, 9)
+    watched.held()
+    assert of_ledger(watched) == [3, 4, 1], "what lies on disk counts"
+    watched.watch.close(0)
+    assert of_ledger(watched) == [0, 0, 0]
+
+
+def test_what_stays_in_memory_beyond_the_bound_is_said_once_until_there_is_room_again() -> None:
+    watched = Watched(room=1)
+    with capture_logs() as said:
+        watched.held("ghost", "spirit")
+        watched.held("shade")
+        watched.books.chill(lambda _: True, 1, 9)
+        watched.held()
+        watched.held("wraith")
+    assert [(one["partition"], one["windows"]) for one in said if one["event"] == "held_usage_over_bound"] == [
+        (0, 2),
+        (0, 2),
+    ]
+
+
+def test_held_windows_on_disk_are_counted_with_the_rest(watched: Watched) -> None:
+    watched.held("ghost", "spirit", "shade")
+    watched.books.chill(lambda _: True, 1, 9)
+    metrics = Metrics(CollectorRegistry(), "1.2.3")
+    WorkerSensors(metrics, time.monotonic).books(0, watched.books)
+    names = ("meterbridge_held_windows", "meterbridge_held_windows_on_disk")
+    assert [metrics.registry.get_sample_value(name) for name in names] == [3, 2]

@@ -1,0 +1,169 @@
+"""A library that floods the log is heard, counted, and hides neither others nor us."""
+
+import io
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import structlog
+
+from connectors.telemetry.log_throttle import PASSING, PASSING_A_MINUTE, STRETCH_S, FewASecond, a_few_a_minute
+from connectors.telemetry.logs import configure_logging
+from tests.support.eventually import eventually
+
+AWAY = "Unable connect to node with id %s: %s"
+
+
+@dataclass
+class Hand:
+    """Calls that are due later, made when the test says so."""
+
+    due: list[Callable[[], None]] = field(default_factory=list)
+
+    def later(self, _seconds: float, do: Callable[[], None]) -> None:
+        self.due.append(do)
+
+    def pass_time(self) -> None:
+        due, self.due = self.due, []
+        for do in due:
+            do()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+def record(text: Any = AWAY, *values: object, at: float = 100.0, name: str = "aiokafka") -> logging.LogRecord:
+    made = logging.LogRecord(name, logging.ERROR, __file__, 1, text, values, None)
+    made.created = at
+    return made
+
+
+def passed(bound: FewASecond, *records: logging.LogRecord) -> list[bool]:
+    return [bound.filter(one) for one in records]
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_of_one_template_a_few_lines_a_second_pass_whatever_their_values() -> None:
+    bound = FewASecond(Hand().later)
+    told = passed(bound, *(record(AWAY, number, "refused") for number in range(1000)))
+    assert sum(told) == PASSING
+    assert told[:PASSING] == [True] * PASSING
+
+
+def test_another_template_and_another_logger_are_not_silenced_by_it() -> None:
+    bound = FewASecond(Hand().later)
+    passed(bound, *(record(AWAY, number, "refused") for number in range(50)))
+    assert passed(bound, record("Heartbeat failed"), record(AWAY, 1, "refused", name="faust")) == [True, True]
+
+
+def test_lines_that_are_all_values_are_told_apart_by_their_text() -> None:
+    """`log.exception("%r", error)`: else the tenth kind of crash would be silenced by the first."""
+    bound = FewASecond(Hand().later)
+    errors = [f"crash of {name}" for name in ("fetcher", "coordinator", "sender", "timer", "table")]
+    assert all(passed(bound, *(record("%s", error) for error in errors)))
+
+
+def test_the_same_line_now_and_then_always_passes() -> None:
+    hand = Hand()
+    bound = FewASecond(hand.later)
+    for second in range(20):
+        assert all(passed(bound, *(record(at=100 + second * STRETCH_S) for _ in range(PASSING))))
+    assert hand.due == []
+
+
+def test_our_own_events_are_never_left_out() -> None:
+    """Each is about one thing that happened: a dead letter, a halted lane."""
+    stream = io.StringIO()
+    configure_logging("INFO", "json", stream)
+    for number in range(100):
+        structlog.get_logger("streams.runtime.partition_task").error("lane_halted", partition=number)
+    assert len(lines(stream)) == 100
+
+
+def test_how_many_were_left_out_is_told_when_the_second_is_over_and_then_it_is_heard_again() -> None:
+    stream, hand = io.StringIO(), Hand()
+    configure_logging("INFO", "json", stream)
+    bound = FewASecond(hand.later)
+    passed(bound, *(record(AWAY, number, "refused") for number in range(1000)))
+    hand.pass_time()
+    [told] = lines(stream)
+    assert (told["event"], told["of"], told["count"]) == ("log_lines_left_out", "aiokafka", 1000 - PASSING)
+    assert told["like"] == AWAY
+    assert bound.filter(record(AWAY, 1, "refused"))
+    hand.pass_time()
+    assert len(lines(stream)) == 1
+
+
+@pytest.mark.parametrize("apart_s", [0.0, 1.0])
+def test_however_many_kinds_of_lines_there_are_the_memory_for_them_is_bounded(apart_s: float) -> None:
+    bound = FewASecond(Hand().later)
+    for number in range(2_000):
+        word = "".join(chr(97 + int(digit)) for digit in str(number))
+        assert bound.filter(record(f"text {word}", at=100.0 + number * apart_s))
+    assert len(bound._stretches) <= 500
+
+
+def test_kinds_that_were_silent_are_forgotten_so_that_a_new_flood_is_bounded_too() -> None:
+    bound = FewASecond(Hand().later)
+    words = ("".join(chr(97 + int(digit)) for digit in str(number)) for number in range(500))
+    passed(bound, *(record(f"text {word}", at=100.0) for word in words))
+    assert sum(passed(bound, *(record(at=102.0) for _ in range(50)))) == PASSING
+
+
+def test_a_flood_through_the_configured_log_is_bounded_and_ends_with_its_count() -> None:
+    stream = io.StringIO()
+    configure_logging("INFO", "json", stream)
+    for number in range(500):
+        logging.getLogger("asyncpg").error(AWAY, number, "refused")
+    assert len(lines(stream)) == PASSING
+    told = eventually(lambda: [line for line in lines(stream) if line["event"] == "log_lines_left_out"])
+    assert [line["count"] for line in told] == [500 - PASSING]
+
+
+def test_while_a_broker_is_away_a_second_has_no_summary_of_its_own() -> None:
+    """The bound of a minute stands before that of a second: else each second told what it left out."""
+    stream = io.StringIO()
+    configure_logging("INFO", "json", stream)
+    for _ in range(3):
+        for number in range(100):
+            logging.getLogger("aiokafka").error(AWAY, number, "refused")
+        time.sleep(1.05)
+    said = [line["event"] for line in lines(stream)]
+    assert said.count("log_lines_left_out") <= 1
+    assert len(said) <= PASSING_A_MINUTE + 1
+
+
+def test_what_a_kafka_library_repeats_for_an_hour_is_heard_a_few_times_a_minute_and_counted() -> None:
+    stream, hand = io.StringIO(), Hand()
+    configure_logging("INFO", "json", stream)
+    bound = a_few_a_minute(hand.later)
+    heard = 0
+    for second in range(600):
+        if second % 60 == 0:
+            hand.pass_time()
+        heard += sum(
+            passed(bound, *(record(AWAY, second, "refused", at=second, name="aiokafka.cluster") for _ in range(2)))
+        )
+    assert heard == 10 * PASSING_A_MINUTE
+    left_out = [line["count"] for line in lines(stream)]
+    assert sum(left_out) + heard == 1200 - (120 - PASSING_A_MINUTE), "the last minute's are told when it is over"
+
+
+def test_no_other_library_is_held_to_so_few_lines() -> None:
+    bound = a_few_a_minute(Hand().later)
+    assert all(passed(bound, *(record(at=second, name="asyncpg") for second in range(600))))
+    assert all(passed(bound, *(record(at=second, name="aiokafkaesque") for second in range(600))))
