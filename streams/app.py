@@ -21,13 +21,13 @@ from schemas.customers import CustomerRecord, OrgRecord
 from streams.agents.meter import MeterWork
 from streams.agents.projector import ProjectWork
 from streams.agents.sink import DeliveryWork
-from streams.components import Parts
+from streams.components import Components
 from streams.core.delivery.backoff import RetryPolicy
 from streams.runtime.faust_transport import App
-from streams.runtime.role import AnyRole, JointRole, Role
-from streams.runtime.table import Follower
-from streams.state.held_on_disk import ColdFile
-from streams.state.ledger import Ledger, LedgerPlace, LedgerShelf
+from streams.runtime.role import AnyRole, MultiTopicRole, Role
+from streams.runtime.table import CompactedTable
+from streams.state.held_on_disk import EvictedWindowsFile
+from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
 
 #: A lane's transactions are at least this far apart while chunks are small: one costs milliseconds of CPU here
 #: and at the broker, whatever is in it. Half of it where somebody waits for the result.
@@ -36,19 +36,19 @@ _LINGER_S = 0.2
 _PROJECT_LINGER_S = 0.5
 
 
-def build_meter(parts: Parts) -> Role:
+def build_meter(parts: Components) -> Role:
     """Raw calls to Lago events: dedupe, map, fold into windows, seal."""
     topics, group = parts.topics, parts.group("meter")
-    customers = Follower(parts.kafka, topics.customers, CustomerRecord, parts.monotonic, "customers")
+    customers = CompactedTable(parts.kafka, topics.customers, CustomerRecord, parts.monotonic, "customers")
     orgs = _orgs(parts)
     parts.sensors.following(customers.name, customers.lag_s)
     topic_id = parts.topic_ids[topics.raw]
-    place = LedgerPlace(parts.kafka, topics, topic_id, parts.partitions, group, parts.policy.deployment)
-    shelf = LedgerShelf(parts.monotonic)
+    place = LedgerConfig(parts.kafka, topics, topic_id, parts.partitions, group, parts.policy.deployment)
+    shelf = LedgerCache(parts.monotonic)
 
     def work(partition: int) -> MeterWork:
         return MeterWork(
-            Ledger(partition, place, shelf, parts.now_us, lambda: ColdFile(parts.held_in_memory)),
+            Ledger(partition, place, shelf, parts.now_us, lambda: EvictedWindowsFile(parts.held_in_memory)),
             customers,
             orgs,
             parts.policy,
@@ -62,17 +62,17 @@ def build_meter(parts: Parts) -> Role:
     return Role(_app(parts, "meter"), topics.raw, work, parts.sensors, linger_s, parts.leave)
 
 
-def build_sink(parts: Parts) -> Role:
+def build_sink(parts: Components) -> Role:
     """Lago events to Lago; what Lago refuses one by one goes to the retry topic or the dead letters."""
     return _delivering(parts, "sink", parts.topics.events)
 
 
-def build_retry(parts: Parts) -> Role:
+def build_retry(parts: Components) -> Role:
     """Events that wait for another attempt, a partition for each length of wait."""
     return _delivering(parts, "retry", parts.topics.retry)
 
 
-def build_project(parts: Parts) -> JointRole:
+def build_project(parts: Components) -> MultiTopicRole:
     """What the others say, as rows in Postgres."""
     app, topics = _app(parts, "project"), parts.topics
 
@@ -91,10 +91,10 @@ def build_project(parts: Parts) -> JointRole:
 
         return Role(app, topic, work, parts.sensors, _PROJECT_LINGER_S, parts.leave)
 
-    return JointRole(*map(projecting, topics.projected))
+    return MultiTopicRole(*map(projecting, topics.projected))
 
 
-ROLES: dict[str, Callable[[Parts], AnyRole]] = {
+ROLES: dict[str, Callable[[Components], AnyRole]] = {
     "meter": build_meter,
     "sink": build_sink,
     "retry": build_retry,
@@ -102,13 +102,13 @@ ROLES: dict[str, Callable[[Parts], AnyRole]] = {
 }
 
 
-def _orgs(parts: Parts) -> Follower[OrgRecord]:
-    orgs = Follower(parts.kafka, parts.topics.orgs, OrgRecord, parts.monotonic, "orgs")
+def _orgs(parts: Components) -> CompactedTable[OrgRecord]:
+    orgs = CompactedTable(parts.kafka, parts.topics.orgs, OrgRecord, parts.monotonic, "orgs")
     parts.sensors.following(orgs.name, orgs.lag_s)
     return orgs
 
 
-def _delivering(parts: Parts, role: str, topic: str) -> Role:
+def _delivering(parts: Components, role: str, topic: str) -> Role:
     orgs = _orgs(parts)
 
     def work(partition: int) -> DeliveryWork:
@@ -133,7 +133,7 @@ def _delivering(parts: Parts, role: str, topic: str) -> Role:
     return Role(_app(parts, role), topic, work, parts.sensors, _LINGER_S / 2, parts.leave)
 
 
-def _app(parts: Parts, role: str) -> App:
+def _app(parts: Components, role: str) -> App:
     return App(
         parts.group(role),
         broker=parts.broker,

@@ -18,7 +18,7 @@ from streams.delivery.engine import Delivery
 from streams.runtime.role import RoleSensors
 
 
-class Sensors(MeterSensors, SinkSensors, ProjectSensors, RoleSensors, Protocol):
+class RoleMetrics(MeterSensors, SinkSensors, ProjectSensors, RoleSensors, Protocol):
     """Everything the roles tell about themselves."""
 
 
@@ -31,7 +31,7 @@ def _wall_clock_us() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Components:
     """One process's parts.
 
     Fields:
@@ -61,7 +61,7 @@ class Parts:
     max_retries: int
     retry_delay_s: float
     delivery: Callable[[], Delivery]
-    sensors: Sensors
+    sensors: RoleMetrics
     projection: Callable[[], Projection] = _no_projection
     instance_id: str = ""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

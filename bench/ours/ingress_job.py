@@ -10,7 +10,7 @@ from bench.ground import settings_of
 from bench.serving import Answers, producer_for, serve
 from connectors.ingest.auth import WebhookAuth
 from connectors.ingest.routes import IngressDeps, ingress_routes
-from connectors.ingest.store import Store
+from connectors.ingest.store import ElementStore
 from schemas.moments import SECOND_US
 from schemas.topics import TopicNames
 from streams.runtime.garbage_collection import collect_seldom
@@ -26,7 +26,7 @@ async def main(bootstrap: str, prefix: str, secret: str, warm_up: int, requests:
             raise RuntimeError(f"answered {status}")
         answers.count()
 
-    store = Store(producer, topics.raw, topics.rejected, settings.customer_id_fields, _now_us)
+    store = ElementStore(producer, topics.raw, topics.rejected, settings.customer_id_fields, _now_us)
     deps = IngressDeps(
         store=store,
         auth=WebhookAuth([secret], []),

@@ -20,7 +20,7 @@ from streams.app import build_meter
 from streams.core.metering.step_changes import Changes
 from streams.delivery.engine import Delivery
 from streams.runtime.faust_transport import Chunk
-from streams.runtime.partition_task import Lane
+from streams.runtime.partition_task import PartitionTask
 from streams.runtime.run import run_role
 
 
@@ -32,13 +32,13 @@ class _Watched(WorkerSensors):
         self.done = asyncio.Event()
         self._watch = Stopwatch()
         self._records = self._left = records
-        offer = Lane.offer
+        offer = PartitionTask.offer
 
-        def offered(lane: Lane, chunk: Chunk) -> None:
+        def offered(lane: PartitionTask, chunk: Chunk) -> None:
             self._watch.start()
             offer(lane, chunk)
 
-        Lane.offer = offered  # type: ignore[method-assign]
+        PartitionTask.offer = offered  # type: ignore[method-assign]
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None:
         super().folded(partition, changes, seconds)

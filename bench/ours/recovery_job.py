@@ -14,7 +14,7 @@ from connectors.kafka.admin import topic_ids
 from connectors.kafka.security import aiokafka_config
 from schemas.topics import TopicNames
 from streams.runtime.garbage_collection import collect_seldom
-from streams.state.ledger import Ledger, LedgerPlace, LedgerShelf
+from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
 
 
 async def main(bootstrap: str, prefix: str) -> None:
@@ -23,10 +23,10 @@ async def main(bootstrap: str, prefix: str) -> None:
     topics = TopicNames.with_prefix(prefix)
     kafka = kafka_connection(settings)
     topic_id = topic_ids(kafka, [topics.raw])[topics.raw]
-    place = LedgerPlace(
+    place = LedgerConfig(
         aiokafka_config(kafka), topics, topic_id, PARTITIONS, f"{prefix}meterbridge-meter", settings.deployment_name
     )
-    shelf = LedgerShelf(time.monotonic)
+    shelf = LedgerCache(time.monotonic)
     ledgers = [Ledger(number, place, shelf, lambda: time.time_ns() // 1000) for number in range(PARTITIONS)]
     collect_seldom()
     watch = Stopwatch()

@@ -23,11 +23,11 @@ _HEX: Final = 64
 _SHORT: Final = 16
 
 
-class Tip(NamedTuple):
+class ChainPosition(NamedTuple):
     """Up to where somebody has read.
 
     Fields:
-        name: of the newest line, see `Line`; `""` = there was no chained line.
+        name: of the newest line, see `AuditLine`; `""` = there was no chained line.
         covered: lines since the first chained one, itself included.
         chain: the running hash over them; `""` over none.
     """
@@ -37,7 +37,7 @@ class Tip(NamedTuple):
     chain: str = ""
 
 
-class Line(NamedTuple):
+class AuditLine(NamedTuple):
     """A line as it is stored.
 
     Fields:
@@ -58,29 +58,29 @@ class Line(NamedTuple):
         return self.record is not None and bool(self.record.digest)
 
 
-def sealed(line: AuditRecord, tip: Tip) -> bytes:
+def sealed(line: AuditRecord, tip: ChainPosition) -> bytes:
     """The line's bytes, as the successor of `tip`."""
     told = msgspec.structs.replace(line, prev=tip.name, covered=tip.covered, chain=tip.chain, digest="")
     body = msgspec.json.encode(told)
     return body[:-1] + _DIGEST + sha256(body).hexdigest().encode() + b'"}'
 
 
-def line_of(offset: int, value: bytes) -> Line:
+def line_of(offset: int, value: bytes) -> AuditLine:
     """What is stored at an offset."""
     found = sha256(value).hexdigest()
     try:
         record = _decode(value)
     except Unreadable:
-        return Line(offset, None, found, f"?:{found[:_SHORT]}", is_whole=False, value=value)
-    return Line(offset, record, found, f"{record.audit_id}:{found[:_SHORT]}", _is_whole(value), value)
+        return AuditLine(offset, None, found, f"?:{found[:_SHORT]}", is_whole=False, value=value)
+    return AuditLine(offset, record, found, f"{record.audit_id}:{found[:_SHORT]}", _is_whole(value), value)
 
 
-def after(tip: Tip, line: Line) -> Tip:
+def after(tip: ChainPosition, line: AuditLine) -> ChainPosition:
     """The tip once `line` has followed."""
-    return Tip(line.name, tip.covered + 1, sha256((tip.chain + line.hash).encode()).hexdigest())
+    return ChainPosition(line.name, tip.covered + 1, sha256((tip.chain + line.hash).encode()).hexdigest())
 
 
-def tip_of(lines: Sequence[Line], *, from_the_beginning: bool) -> Tip | None:
+def tip_of(lines: Sequence[AuditLine], *, from_the_beginning: bool) -> ChainPosition | None:
     """The tip behind the log's last lines; None = these are too few to tell.
 
     Args:
@@ -88,24 +88,24 @@ def tip_of(lines: Sequence[Line], *, from_the_beginning: bool) -> Tip | None:
     """
     chained = [number for number, line in enumerate(lines) if line.is_chained]
     if not chained:
-        return Tip() if from_the_beginning else None
+        return ChainPosition() if from_the_beginning else None
     places = {line.name: number for number, line in enumerate(lines)}
     for number in reversed(chained):
         record = lines[number].record
         assert record is not None  # noqa: S101  # it is chained
         if not record.covered and (from_the_beginning or chained[0] > 0):
-            return _walked(Tip(), lines[chained[0] :])
+            return _walked(ChainPosition(), lines[chained[0] :])
         if record.covered and (place := places.get(record.prev, number)) < number:
-            return _walked(Tip(record.prev, record.covered, record.chain), lines[place + 1 :])
+            return _walked(ChainPosition(record.prev, record.covered, record.chain), lines[place + 1 :])
     if not from_the_beginning:
         return None
     # All lines that these tell of have expired, so nobody can check them: what comes goes on from the oldest claim.
     oldest = lines[chained[0]].record
     assert oldest is not None  # noqa: S101  # it is chained
-    return _walked(Tip(oldest.prev, oldest.covered, oldest.chain), lines[chained[0] :])
+    return _walked(ChainPosition(oldest.prev, oldest.covered, oldest.chain), lines[chained[0] :])
 
 
-def _walked(tip: Tip, lines: Sequence[Line]) -> Tip:
+def _walked(tip: ChainPosition, lines: Sequence[AuditLine]) -> ChainPosition:
     for line in lines:
         tip = after(tip, line)
     return tip

@@ -8,7 +8,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from connectors.access.audit_chain import Line, Tip, after, line_of, tip_of
+from connectors.access.audit_chain import AuditLine, ChainPosition, after, line_of, tip_of
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.topic_scan import asked, reader
 from schemas.errors import Unavailable
@@ -29,9 +29,9 @@ class Tail:
         self._topic = topic
         self._consumer: Consumer | None = None
         self._next = -1
-        self._tip = Tip()
+        self._tip = ChainPosition()
 
-    def tip(self) -> Tip:
+    def tip(self) -> ChainPosition:
         """Read to the end as it is now. Raises: Unavailable `kafka_unavailable`."""
         try:
             if self._consumer is None:
@@ -47,7 +47,7 @@ class Tail:
             raise Unavailable("kafka_unavailable", f"{self._topic}: {error.args[0].str()}") from error
         return self._tip
 
-    def whole(self) -> tuple[list[Line], bool]:
+    def whole(self) -> tuple[list[AuditLine], bool]:
         """Every line that the topic has, and whether none has expired from it. Raises: Unavailable."""
         try:
             consumer = self._consumer = self._consumer or reader(self._kafka)
@@ -78,8 +78,8 @@ class Tail:
                 return
             looked_at *= _MORE
 
-    def _read(self, consumer: Consumer, start: int, end: int) -> list[Line]:
-        found: list[Line] = []
+    def _read(self, consumer: Consumer, start: int, end: int) -> list[AuditLine]:
+        found: list[AuditLine] = []
         if start >= end:
             return found
         at, until = start, time.monotonic() + _READ_S
@@ -106,9 +106,9 @@ class Tips:
         self._monotonic = monotonic
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
-        self._tip = Tip()
+        self._tip = ChainPosition()
 
-    async def tip(self) -> Tip:
+    async def tip(self) -> ChainPosition:
         """At most `FRESH_S` old. Raises: Unavailable."""
         async with self._looking:
             if self._monotonic() - self._looked_at > FRESH_S:

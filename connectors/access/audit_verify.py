@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from connectors.access.audit_chain import Line, Tip, after
+from connectors.access.audit_chain import AuditLine, ChainPosition, after
 from schemas.records import AuditRecord
 
 CHANGED, MISSING, INSERTED, REORDERED, FORGED = "changed", "missing", "inserted", "reordered", "forged"
@@ -31,7 +31,7 @@ class Broken:
 
 
 @dataclass(slots=True)
-class Verdict:
+class AuditVerdict:
     """What was found.
 
     Fields:
@@ -44,11 +44,13 @@ class Verdict:
     lines: int = 0
     old: int = 0
     unchecked: int = 0
-    head: Tip = field(default_factory=Tip)
+    head: ChainPosition = field(default_factory=ChainPosition)
     broken: Broken | None = None
 
 
-def verified(lines: Sequence[Line], noted: Tip | None = None, *, from_the_beginning: bool) -> Verdict:
+def verified(
+    lines: Sequence[AuditLine], noted: ChainPosition | None = None, *, from_the_beginning: bool
+) -> AuditVerdict:
     """Check every line.
 
     Args:
@@ -56,7 +58,7 @@ def verified(lines: Sequence[Line], noted: Tip | None = None, *, from_the_beginn
         noted: a head that was told earlier, kept elsewhere: what a chain cannot tell is how long it was.
         from_the_beginning: nothing has expired from the topic.
     """
-    verdict = Verdict(lines=len(lines))
+    verdict = AuditVerdict(lines=len(lines))
     first = next((number for number, line in enumerate(lines) if line.is_chained), len(lines))
     verdict.old = first
     walk = _Walk(lines, first, verdict)
@@ -70,14 +72,14 @@ def verified(lines: Sequence[Line], noted: Tip | None = None, *, from_the_beginn
 class _Walk:
     """One look through the lines from the first chained one on."""
 
-    def __init__(self, lines: Sequence[Line], first: int, verdict: Verdict) -> None:
+    def __init__(self, lines: Sequence[AuditLine], first: int, verdict: AuditVerdict) -> None:
         self._lines = lines
         self._first = first
         self._verdict = verdict
         self._places = {line.name: number for number, line in enumerate(lines)}
         self._by_id = {line.record.audit_id: number for number, line in enumerate(lines) if line.record is not None}
         #: Behind which line each tip is; from the anchor on.
-        self._tips: dict[int, Tip] = {}
+        self._tips: dict[int, ChainPosition] = {}
         self._verified = first - 1
         #: The first chained line is there: whatever is missing has not expired.
         self._is_whole = False
@@ -87,7 +89,7 @@ class _Walk:
         opening = _record(lines[first])
         self._is_whole = from_the_beginning or first > 0
         if self._is_whole and not opening.covered:
-            self._tips[first - 1] = Tip()
+            self._tips[first - 1] = ChainPosition()
         elif self._is_whole:
             return Broken(MISSING, lines[first].offset, *_before(opening))
         for number in range(first, len(lines)):
@@ -99,7 +101,7 @@ class _Walk:
                 self._verdict.unchecked += 1
         return None
 
-    def held_against(self, noted: Tip) -> Broken | None:
+    def held_against(self, noted: ChainPosition) -> Broken | None:
         """A head that was noted is the head, or was passed on the way to it."""
         if (missing := noted.covered - self._verdict.head.covered) > 0:
             return Broken(MISSING, -1, "", f"{missing} lines at the end that were there are not there any more")
@@ -108,7 +110,7 @@ class _Walk:
             return Broken(FORGED, -1, "", "the head that was noted is not one of this log's: it was written anew")
         return None
 
-    def _wrong_alone(self, line: Line) -> Broken | None:
+    def _wrong_alone(self, line: AuditLine) -> Broken | None:
         if line.record is None:
             return Broken(FORGED, line.offset, "", "the record is no line of the audit log")
         if not line.is_chained:
@@ -131,7 +133,7 @@ class _Walk:
             sentence = f"it stands behind the line at offset {line.offset}, which was written after it"
             return Broken(REORDERED, other.offset, _record(other).audit_id, sentence)
         if not self._tips:
-            self._anchor(place, number, Tip(told.prev, told.covered, told.chain))
+            self._anchor(place, number, ChainPosition(told.prev, told.covered, told.chain))
         if (there := self._tips.get(place)) is None:
             return None
         if (told.covered, told.chain) != (there.covered, there.chain):
@@ -152,14 +154,14 @@ class _Walk:
         sentence = f"the line at offset {self._lines[number].offset} was written after another one of this id"
         return Broken(CHANGED, self._lines[known].offset, named, sentence)
 
-    def _anchor(self, place: int, number: int, tip: Tip) -> None:
+    def _anchor(self, place: int, number: int, tip: ChainPosition) -> None:
         """The oldest line that another one tells of is where the check begins."""
         self._tips[place] = tip
         self._verified = place
         for between in range(place + 1, number):
             self._tips[between] = after(self._tips[between - 1], self._lines[between])
 
-    def _between(self, place: int, told: AuditRecord, there: Tip) -> Broken:
+    def _between(self, place: int, told: AuditRecord, there: ChainPosition) -> Broken:
         """Something is wrong between the last line that was right and this one."""
         start, span = self._tips[self._verified], self._lines[self._verified + 1 : place + 1]
         suspect = span[0] if span else self._lines[place]
@@ -179,13 +181,13 @@ class _Walk:
         return _named(CHANGED, suspect, "later lines were written after another line in its place, or near it")
 
 
-def _chain(start: Tip, lines: Sequence[Line]) -> str:
+def _chain(start: ChainPosition, lines: Sequence[AuditLine]) -> str:
     for line in lines:
         start = after(start, line)
     return start.chain
 
 
-def _record(line: Line) -> AuditRecord:
+def _record(line: AuditLine) -> AuditRecord:
     assert line.record is not None  # noqa: S101  # looked at before
     return line.record
 
@@ -195,5 +197,5 @@ def _before(told: AuditRecord) -> tuple[str, str]:
     return named, f"the line {named} is not there, after which line {told.audit_id} was written"
 
 
-def _named(kind: str, line: Line, detail: str) -> Broken:
+def _named(kind: str, line: AuditLine, detail: str) -> Broken:
     return Broken(kind, line.offset, _record(line).audit_id, detail)

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 
 from connectors.access.keys import ApiKey, key_id_of
-from connectors.http.endpoint import Endpoint, Who
+from connectors.http.endpoint import Endpoint, Principal
 from schemas.errors import MeterbridgeError, Unavailable
 
 #: Seconds: keys are read again; a new key is looked for; without Postgres they are still believed; one read may take.
@@ -24,7 +24,7 @@ _NEVER = float("-inf")
 _log = structlog.get_logger(__name__)
 
 
-class Store(Protocol):
+class KeySource(Protocol):
     """Where keys are kept; raises Unavailable."""
 
     async def live(self, now: datetime) -> list[ApiKey]:
@@ -34,7 +34,7 @@ class Store(Protocol):
         """When keys were used last."""
 
 
-class KeyRing:
+class KeyCache:
     """`connectors.api.authorizer.Credentials` of API keys.
 
     Args:
@@ -42,7 +42,7 @@ class KeyRing:
         now: aware.
     """
 
-    def __init__(self, store: Store, monotonic: Callable[[], float], now: Callable[[], datetime]) -> None:
+    def __init__(self, store: KeySource, monotonic: Callable[[], float], now: Callable[[], datetime]) -> None:
         self._store = store
         self._monotonic = monotonic
         self._now = now
@@ -56,7 +56,7 @@ class KeyRing:
         """A key was made or ended here: they are read again before the next one is judged."""
         self._changed = True
 
-    async def who(self, token: str, endpoint: Endpoint) -> Who | None:  # noqa: ARG002  # a key is one everywhere
+    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # a key is one everywhere
         """Whose key it is. Raises: Unavailable `keys_unknown`."""
         if (key_id := key_id_of(token)) is None:
             return None
@@ -70,7 +70,7 @@ class KeyRing:
         if key is None or not key.is_of(token) or key.state(now) != "live":
             return None
         self._used[key_id] = now
-        return Who(f"key {key.prefix}", key.scopes, key.orgs, key.expires_at, key.prefixes)
+        return Principal(f"key {key.prefix}", key.scopes, key.orgs, key.expires_at, key.prefixes)
 
     async def keep_writing_use(self) -> None:
         """Tell the store when keys were used, for ever."""

@@ -13,7 +13,7 @@ import jwt
 
 from connectors.access.jwks import ALGORITHMS, KeySet
 from connectors.access.scopes import EVERYTHING, SCOPES
-from connectors.http.endpoint import Endpoint, Who
+from connectors.http.endpoint import Endpoint, Principal
 from connectors.http.problem import Problem
 
 #: How far clocks may differ.
@@ -51,7 +51,7 @@ class Users:
         self._key_life = key_life
         self._now = now
 
-    async def who(self, token: str, endpoint: Endpoint) -> Who | None:  # noqa: ARG002  # a user is one everywhere
+    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # a user is one everywhere
         """Whose token it is.
 
         Raises:
@@ -88,14 +88,14 @@ class Users:
         except jwt.PyJWTError:
             return None
 
-    def _who(self, claims: dict[str, Any]) -> Who | None:
+    def _who(self, claims: dict[str, Any]) -> Principal | None:
         subject = claims["sub"]
         if not subject or len(subject) > _MAX_SUBJECT or not subject.isprintable():
             return None
         orgs = frozenset(_words(_claim(claims, self._orgs_claim)))
         scopes = frozenset(_words(_claim(claims, self._scopes_claim))).intersection(SCOPES)
         until = self._now() + self._key_life
-        return Who(f"user {subject}", scopes, None if EVERYTHING in orgs else orgs, until)
+        return Principal(f"user {subject}", scopes, None if EVERYTHING in orgs else orgs, until)
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> Any:

@@ -20,19 +20,19 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from connectors.api.change_log import Attempt, Audit
-from connectors.http.client_address import Origins
+from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.connections import admitted
-from connectors.http.endpoint import Endpoint, Who, missing_scope, other_org
+from connectors.http.endpoint import Endpoint, Principal, missing_scope, other_org
 from connectors.http.problem import Problem
-from connectors.http.rate_limit import Pace
+from connectors.http.rate_limit import SenderRateLimiter
 from connectors.http.request_limits import BAD_PATH, is_tricky
 from connectors.telemetry.logs import REQUEST_ID
 
 #: A path that means another one, to us or to Lago.
 _TRICKS: Final = (BAD_PATH, "unsafe_id")
-_WHO: Final = web.RequestKey("who", Who)
+_WHO: Final = web.RequestKey("who", Principal)
 
-ANYBODY: Final = Who("anybody")
+ANYBODY: Final = Principal("anybody")
 #: Credentials nobody knew, a second and address.
 WRONG_PER_S: Final = 10.0
 #: Where Lago's key is taken, and paths below.
@@ -42,7 +42,7 @@ LAGO_PATHS: Final = ("/api/customers", "/api/billing")
 class Credentials(Protocol):
     """One kind of credential."""
 
-    async def who(self, token: str, endpoint: Endpoint) -> Who | None:
+    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:
         """Whose it is; None = it is none of these. Raises: Unavailable: it cannot be known now."""
 
 
@@ -57,19 +57,19 @@ class FixedKeys:
         self._master = (master or "").encode()
         self._lago = (lago or "").encode()
 
-    async def who(self, token: str, endpoint: Endpoint) -> Who | None:
+    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:
         """Compares in the same time whatever is wrong."""
         given = token.encode("utf-8", "surrogateescape")
         is_master, is_lago = (hmac.compare_digest(given, key) and bool(key) for key in (self._master, self._lago))
         if is_master:
-            return Who("master key", frozenset({"*"}))
+            return Principal("master key", frozenset({"*"}))
         if is_lago:
             below = any(endpoint.path == path or endpoint.path.startswith(f"{path}/") for path in LAGO_PATHS)
-            return Who("lago key", frozenset({"*"} if below else ()))
+            return Principal("lago key", frozenset({"*"} if below else ()))
         return None
 
 
-class Doorman:
+class Authorizer:
     """`connectors.http.endpoint.Access`.
 
     Args:
@@ -83,17 +83,17 @@ class Doorman:
         self,
         kinds: Sequence[Credentials],
         audit: Audit,
-        origins: Origins,
+        origins: ClientAddressPolicy,
         per_second: float,
         monotonic: Callable[[], float],
     ) -> None:
         self._kinds = kinds
         self._audit = audit
         self._origins = origins
-        self._pace = Pace(per_second, monotonic) if per_second else None
-        self._wrong = Pace(WRONG_PER_S, monotonic)
+        self._pace = SenderRateLimiter(per_second, monotonic) if per_second else None
+        self._wrong = SenderRateLimiter(WRONG_PER_S, monotonic)
 
-    async def admit(self, request: web.Request, endpoint: Endpoint) -> Who:
+    async def admit(self, request: web.Request, endpoint: Endpoint) -> Principal:
         """See the table above."""
         if not endpoint.scope:
             return ANYBODY
@@ -107,13 +107,13 @@ class Doorman:
             raise other_org()
         return who
 
-    async def changing(self, who: Who, request: web.Request, before: Any, after: Any) -> None:
+    async def changing(self, who: Principal, request: web.Request, before: Any, after: Any) -> None:
         """See `Audit.changing`."""
         await self._audit.changing(self._attempt(who, request), before, after)
 
     def refused(self, request: web.Request, problem: Problem) -> None:
         """Who tried what they may not, or a trick, has a line in the audit log; other mistakes have none."""
-        who: Who | None = request.get(_WHO)
+        who: Principal | None = request.get(_WHO)
         wrong = problem.status in (401, 403, 413) or problem.reason in _TRICKS
         if wrong or (problem.status == 429 and who is None):
             self._audit.refused(self._attempt(who, request), problem.reason)
@@ -130,7 +130,7 @@ class Doorman:
         self.refused(request, problem)
         raise problem
 
-    async def _identified(self, request: web.Request, endpoint: Endpoint) -> Who:
+    async def _identified(self, request: web.Request, endpoint: Endpoint) -> Principal:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and (token := token.strip()):
             try:
@@ -147,7 +147,7 @@ class Doorman:
         if wait_s := self._wrong.wait_s(self._source(request)):
             raise _too_often("too many requests from this address name no known credential", wait_s)
 
-    def _attempt(self, who: Who | None, request: web.Request) -> Attempt:
+    def _attempt(self, who: Principal | None, request: web.Request) -> Attempt:
         """Told is the route, and its parts only of somebody known: a key may stand in a path by mistake."""
         resource = request.match_info.route.resource
         path = resource.canonical if resource is not None else "nowhere"
@@ -163,7 +163,7 @@ class Doorman:
         return str(address or "")
 
 
-def _is_for(who: Who, request: web.Request, endpoint: Endpoint) -> bool:
+def _is_for(who: Principal, request: web.Request, endpoint: Endpoint) -> bool:
     if endpoint.org:
         return who.may_see(request.match_info[endpoint.org])
     return who.orgs is None or endpoint.sees_to_orgs

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import structlog
 
-from connectors.access.audit_chain import Tip, sealed
+from connectors.access.audit_chain import ChainPosition, sealed
 from connectors.telemetry.logs import redact
 from schemas.errors import MeterbridgeError
 from schemas.records import AuditRecord
@@ -33,7 +33,7 @@ _MORE, _WORST = "others", 20
 _log = structlog.get_logger(__name__)
 
 
-class Writer(Protocol):
+class AuditWriter(Protocol):
     """Where a line becomes durable."""
 
     async def send_one(self, record: tuple[str, str | None, bytes, int]) -> tuple[int, int]:
@@ -71,11 +71,11 @@ class Audit:
 
     def __init__(
         self,
-        writer: Writer,
+        writer: AuditWriter,
         topic: str,
         monotonic: Callable[[], float],
         now_us: Callable[[], int],
-        tip: Callable[[], Awaitable[Tip]],
+        tip: Callable[[], Awaitable[ChainPosition]],
     ) -> None:
         self._writer = writer
         self._topic = topic

@@ -10,9 +10,9 @@ from connectors.api.mappings import record_told
 from connectors.api.org_invoices import PAYMENTS, InvoicesQuery, InvoicesShown, PageQuery, PageShown, listed
 from connectors.api.org_models import Email, Id, Name, SubscriptionShown, answer, told
 from connectors.billing.identity_mapping import Identities
-from connectors.billing.mappings import Known, Mapped
-from connectors.billing.org_accounts import Account, OrgAccounts, Wanted
-from connectors.http.endpoint import Asked, Endpoint
+from connectors.billing.mappings import Known, MappingResult
+from connectors.billing.org_accounts import Account, OrgAccounts, OrgRequest
+from connectors.http.endpoint import AuthorizedRequest, Endpoint
 from connectors.lago.responses import Customer
 
 
@@ -65,9 +65,9 @@ class CustomersShown(BaseModel):
 def customer_endpoints(accounts: OrgAccounts, identities: Identities) -> list[Endpoint]:
     """Everything below `/api/customers`."""
 
-    async def post(asked: Asked) -> web.Response:
+    async def post(asked: AuthorizedRequest) -> web.Response:
         body: CustomerBody = asked.body
-        wanted = Wanted(
+        wanted = OrgRequest(
             asked.for_org(body.external_id),
             body.name,
             body.email,
@@ -85,18 +85,18 @@ def customer_endpoints(accounts: OrgAccounts, identities: Identities) -> list[En
         mapped = await identities.write(body.external_id, wanted.plan_code, announce)
         return answer(_shown(asked, account, mapped), 201 if account.created else 200)
 
-    async def every(asked: Asked) -> web.Response:
+    async def every(asked: AuthorizedRequest) -> web.Response:
         query: PageQuery = asked.query
         page = await accounts.billing.lago.customers_page(query.page, query.per_page)
         listed = [CustomerListed.model_validate(_fields(one)) for one in page.members]
         return answer(CustomersShown(customers=listed, meta=PageShown.of(query, page)))
 
-    async def get(asked: Asked) -> web.Response:
+    async def get(asked: AuthorizedRequest) -> web.Response:
         customer_id = asked.part("customer_id")
         account = await accounts.account(customer_id)
         return answer(_shown(asked, account, await identities.of(customer_id)))
 
-    async def invoices(asked: Asked) -> web.Response:
+    async def invoices(asked: AuthorizedRequest) -> web.Response:
         return await listed(accounts, asked, asked.part("customer_id"))
 
     return [
@@ -145,7 +145,7 @@ def customer_endpoints(accounts: OrgAccounts, identities: Identities) -> list[En
     ]
 
 
-def _shown(asked: Asked, account: Account, mapped: Mapped | None) -> CustomerShown:
+def _shown(asked: AuthorizedRequest, account: Account, mapped: MappingResult | None) -> CustomerShown:
     running, may_see = account.subscription, asked.who.may_see
     if mapped is not None and not may_see(mapped.version.lago_customer_id):
         mapped = None

@@ -10,7 +10,7 @@ from connectors.api.org_models import OrgShown, PlanShown, SubscriptionShown, an
 from connectors.api.org_usage import UsageShown, usage_shown
 from connectors.api.orgs import ORG
 from connectors.billing.dashboard import Dashboard, Dashboards
-from connectors.http.endpoint import Asked, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, Endpoint
 from schemas.money import plain
 
 
@@ -50,7 +50,7 @@ class DashboardShown(BaseModel):
 def dashboard_endpoints(dashboards: Dashboards) -> list[Endpoint]:
     """`/dashboard` of an org."""
 
-    async def dashboard(asked: Asked) -> web.Response:
+    async def dashboard(asked: AuthorizedRequest) -> web.Response:
         return answer(_shown(await dashboards.of(asked.part("org_id"))))
 
     return [

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, Protocol
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from connectors.http.endpoint import Asked, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, Endpoint
 from connectors.http.health import json_response
 from connectors.operations.dead_letters import Filters
-from connectors.operations.requeue import Done
+from connectors.operations.requeue import RequeueResult
 
 #: Letters one request may put back: it is answered within seconds, and may come again.
 MAX_LETTERS = 1000
@@ -43,7 +43,7 @@ class Operations(Protocol):
 
     async def requeue(
         self, kind: str, filters: Filters, limit: int, why: str, actor: str, accept: str = "", *, dry_run: bool
-    ) -> tuple[Done, int]:
+    ) -> tuple[RequeueResult, int]:
         """What was done, and how many letters were meant; leaves its own line in the audit log.
 
         Raises:
@@ -129,7 +129,7 @@ def letter_endpoints(operations: Operations) -> list[Endpoint]:
     """`POST /webhooks/retry`, `GET /webhooks/stats` and `GET /customers/unmapped`."""
     one_at_a_time = asyncio.Lock()
 
-    async def retry(asked: Asked) -> web.Response:
+    async def retry(asked: AuthorizedRequest) -> web.Response:
         body: RetryBody = asked.body
         filters = Filters(body.reason, body.customer, body.since_ms, body.until_ms, body.letter)
         async with one_at_a_time:
@@ -140,10 +140,10 @@ def letter_endpoints(operations: Operations) -> list[Endpoint]:
         told = {"letters": meant, **{name: getattr(done, name) for name in counts}}
         return json_response({**told, "dry_run": body.dry_run}, 200 if body.dry_run else 202)
 
-    async def stats(_: Asked) -> web.Response:
+    async def stats(_: AuthorizedRequest) -> web.Response:
         return json_response(await operations.stats())
 
-    async def unmapped(_: Asked) -> web.Response:
+    async def unmapped(_: AuthorizedRequest) -> web.Response:
         return json_response({"customers": await operations.unmapped()})
 
     return [

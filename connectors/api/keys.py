@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, StringCons
 
 from connectors.access.keys import ApiKey, expiring, mint, successor
 from connectors.access.scopes import EVERYTHING, SCOPES
-from connectors.http.endpoint import Asked, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, Endpoint
 from connectors.http.health import json_response
 from connectors.http.problem import Problem
 from schemas.errors import Rejected
@@ -98,7 +98,7 @@ class Keys(BaseModel):
     keys: list[Key]
 
 
-class Store(Protocol):
+class KeyStore(Protocol):
     """Where keys are kept. All raise Unavailable."""
 
     async def all(self) -> list[ApiKey]:
@@ -117,7 +117,7 @@ class Store(Protocol):
         """End a key; twice keeps the first moment."""
 
 
-class KeyDesk:
+class KeyHandlers:
     """The handlers.
 
     Args:
@@ -125,12 +125,12 @@ class KeyDesk:
         changed: is called after each change.
     """
 
-    def __init__(self, store: Callable[[], Store], now: Callable[[], datetime], changed: Callable[[], None]) -> None:
+    def __init__(self, store: Callable[[], KeyStore], now: Callable[[], datetime], changed: Callable[[], None]) -> None:
         self._store = store
         self._now = now
         self._changed = changed
 
-    async def create(self, asked: Asked) -> web.Response:
+    async def create(self, asked: AuthorizedRequest) -> web.Response:
         """201 with the token."""
         store, wanted, now = self._store(), asked.body, self._now()
         orgs = None if wanted.orgs is None else frozenset(wanted.orgs)
@@ -148,12 +148,12 @@ class KeyDesk:
         self._changed()
         return _secret({**key_shown(key, now), "token": token}, 201)
 
-    async def listed(self, asked: Asked) -> web.Response:
+    async def listed(self, asked: AuthorizedRequest) -> web.Response:
         """Keys of all orgs are seen by those who may see all orgs."""
         found, now = await self._store().all(), self._now()
         return json_response({"keys": [key_shown(key, now) for key in found if _sees(asked, key)]})
 
-    async def rotate(self, asked: Asked) -> web.Response:
+    async def rotate(self, asked: AuthorizedRequest) -> web.Response:
         """201 with the new key's token."""
         store, now = self._store(), self._now()
         old = await self._own(store, asked)
@@ -167,7 +167,7 @@ class KeyDesk:
         self._changed()
         return _secret({**key_shown(key, now), "token": token}, 201)
 
-    async def revoke(self, asked: Asked) -> web.Response:
+    async def revoke(self, asked: AuthorizedRequest) -> web.Response:
         """200 with the key; twice changes nothing."""
         store, now = self._store(), self._now()
         key = await self._own(store, asked)
@@ -177,7 +177,7 @@ class KeyDesk:
             self._changed()
         return json_response(key_shown(await store.get(key.key_id) or key, now))
 
-    async def _own(self, store: Store, asked: Asked) -> ApiKey:
+    async def _own(self, store: KeyStore, asked: AuthorizedRequest) -> ApiKey:
         """A key that they see and may do as much as. Raises: Problem 404, 403."""
         key = await store.get(asked.part("key_id"))
         if key is None or not _sees(asked, key):
@@ -196,7 +196,7 @@ def _conflicts() -> Iterator[None]:
         raise Problem(409, refusal.reason, refusal.detail) from refusal
 
 
-def key_endpoints(desk: KeyDesk) -> list[Endpoint]:
+def key_endpoints(desk: KeyHandlers) -> list[Endpoint]:
     """`POST|GET /api/v1/access/keys`, `DELETE /{key_id}`, `POST /{key_id}/rotate`."""
     one = f"{_PATH}/{{key_id}}"
     return [
@@ -263,7 +263,7 @@ def key_shown(key: ApiKey, now: datetime) -> dict[str, Any]:
     }
 
 
-def _sees(asked: Asked, key: ApiKey) -> bool:
+def _sees(asked: AuthorizedRequest, key: ApiKey) -> bool:
     return asked.who.orgs is None or (key.orgs is not None and key.orgs <= asked.who.orgs)
 
 

@@ -15,9 +15,9 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from connectors.billing.lago_webhooks import Payload, WebhookHandlers, kind_of
-from connectors.http.body_reader import Intake
+from connectors.http.body_reader import BodyReader
 from connectors.http.connections import admitted
-from connectors.http.endpoint import Asked, Endpoint, as_problem
+from connectors.http.endpoint import AuthorizedRequest, Endpoint, as_problem
 from connectors.http.health import json_response
 from connectors.http.problem import CLOSES, Problem
 from connectors.lago.webhook_signatures import UNIQUE_KEY, check_signature, check_signed
@@ -41,13 +41,13 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Writer(Protocol):
-    """Where an attempt is stored; see `Gate`."""
+class AttemptWriter(Protocol):
+    """Where an attempt is stored; see `CheckedProducer`."""
 
     async def send_one(self, record: tuple[str, str | None, bytes, int]) -> tuple[int, int]: ...
 
 
-class Taken(BaseModel):
+class WebhookResult(BaseModel):
     """What became of a webhook: `applied`, `ignored`, `noted`, `unknown` or `repeated`."""
 
     status: str
@@ -67,7 +67,7 @@ class LagoWebhooks:
         self,
         handlers: WebhookHandlers,
         secrets: Sequence[str],
-        writer: Writer,
+        writer: AttemptWriter,
         topic: str,
         told: Callable[[str, str], None],
         now_us: Callable[[], int],
@@ -81,14 +81,14 @@ class LagoWebhooks:
         self._now_us = now_us
         self._monotonic = monotonic
         self._done: OrderedDict[str, int] = OrderedDict()
-        self._intake = Intake(MAX_BYTES, _IN_FLIGHT)
+        self._intake = BodyReader(MAX_BYTES, _IN_FLIGHT)
 
     def endpoints(self) -> list[Endpoint]:
         """`POST /webhooks/lago`."""
         summary = "Lago's webhooks, signed by HMAC under LAGO_WEBHOOK_SECRET."
-        return [Endpoint("POST", PATH, "", summary, self._post, answers={200: Taken})]
+        return [Endpoint("POST", PATH, "", summary, self._post, answers={200: WebhookResult})]
 
-    async def _post(self, asked: Asked) -> web.Response:
+    async def _post(self, asked: AuthorizedRequest) -> web.Response:
         if not self._secrets:
             raise Problem(501, "no_webhook_secret", "LAGO_WEBHOOK_SECRET is not set: no webhook of Lago's is believed")
         started, headers = self._monotonic(), asked.request.headers

@@ -9,7 +9,7 @@ from connectors.api.org_models import answer, told
 from connectors.api.orgs import ORG
 from connectors.billing.org_accounts import OrgAccounts
 from connectors.billing.usage_limits import MAX_NAMES, RecordLimits
-from connectors.http.endpoint import Asked, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, Endpoint
 
 PLAN_LIMITS: Final = "/api/v1/billing/plans/{plan_code}/limits"
 
@@ -41,7 +41,7 @@ class PlanLimits(BaseModel):
 
 def limit_endpoints(accounts: OrgAccounts, limits: RecordLimits) -> list[Endpoint]:
     """`/limits` of an org and of a plan."""
-    handlers = _Limits(accounts, limits)
+    handlers = _LimitHandlers(accounts, limits)
     return [
         Endpoint(
             "GET",
@@ -85,31 +85,31 @@ def limit_endpoints(accounts: OrgAccounts, limits: RecordLimits) -> list[Endpoin
     ]
 
 
-class _Limits:
+class _LimitHandlers:
     """The handlers."""
 
     def __init__(self, accounts: OrgAccounts, limits: RecordLimits) -> None:
         self._accounts = accounts
         self._limits = limits
 
-    async def of_org(self, asked: Asked) -> web.Response:
+    async def of_org(self, asked: AuthorizedRequest) -> web.Response:
         return await self._shown(asked.part("org_id"))
 
-    async def set_org(self, asked: Asked) -> web.Response:
+    async def set_org(self, asked: AuthorizedRequest) -> web.Response:
         org_id, body = asked.part("org_id"), asked.body
         await self._known(org_id)
         await asked.changing({"limits": dict(await self._limits.of_org(org_id))}, {"limits": body.limits})
         await self._limits.set_org(org_id, body.limits)
         return await self._shown(org_id)
 
-    async def of_plan(self, asked: Asked) -> web.Response:
+    async def of_plan(self, asked: AuthorizedRequest) -> web.Response:
         code = asked.part("plan_code")
         limits = dict(await self._limits.of_plan(code))
         if not limits:
             await self._accounts.plan(code)
         return answer(PlanLimits(plan_code=code, limits=limits))
 
-    async def set_plan(self, asked: Asked) -> web.Response:
+    async def set_plan(self, asked: AuthorizedRequest) -> web.Response:
         code, body = asked.part("plan_code"), asked.body
         await self._accounts.plan(code)
         await asked.changing({"limits": dict(await self._limits.of_plan(code))}, {"limits": body.limits})

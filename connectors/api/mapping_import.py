@@ -11,7 +11,7 @@ from connectors.api.mappings import WRITE, RequestGuard
 from connectors.billing.mapping_rows import MappingRow
 from connectors.billing.mappings import Mappings
 from connectors.http.content_encoding import Unpacker
-from connectors.http.endpoint import Asked, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, Endpoint
 from connectors.http.problem import CLOSES, Problem
 from connectors.operations.import_kinds import MappingRows, columns_of
 from connectors.operations.imports import Import
@@ -52,7 +52,7 @@ class ImportedShown(BaseModel):
 def import_endpoint(mappings: Mappings) -> Endpoint:
     """CSV by its Content-Type `text/csv`, everything else is JSON: an object a line, or an array."""
 
-    async def take(asked: Asked) -> web.Response:
+    async def take(asked: AuthorizedRequest) -> web.Response:
         def refusing(problem: Problem) -> None:
             if problem.status == web.HTTPForbidden.status_code:
                 asked.access.refused(asked.request, problem)

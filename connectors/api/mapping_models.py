@@ -8,7 +8,7 @@ from unicodedata import normalize
 from pydantic import AfterValidator, BaseModel, Field
 
 from connectors.billing.mapping_rows import MappingRow, Moment
-from connectors.billing.mappings import Mapped
+from connectors.billing.mappings import MappingResult
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.moments import to_iso
 
@@ -106,7 +106,7 @@ def cursor_of(last: str | None) -> str | None:
     return None if last is None else urlsafe_b64encode(last.encode()).decode().rstrip("=")
 
 
-def mapping_shown(mapped: Mapped, may_see: Callable[[str], bool]) -> dict[str, Any]:
+def mapping_shown(mapped: MappingResult, may_see: Callable[[str], bool]) -> dict[str, Any]:
     """`MappingShown`; what is announced for an org that whoever asks may not see is left out."""
     record, version = mapped.record, mapped.version
     later = [

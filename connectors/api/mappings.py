@@ -19,8 +19,8 @@ from connectors.api.mapping_models import (
     mapping_shown,
 )
 from connectors.billing.mapping_pages import MappingPages
-from connectors.billing.mappings import Known, Mapped, Mappings
-from connectors.http.endpoint import Asked, Endpoint, other_org
+from connectors.billing.mappings import Known, MappingResult, Mappings
+from connectors.http.endpoint import AuthorizedRequest, Endpoint, other_org
 from connectors.http.health import json_response
 from connectors.http.preconditions import Precondition, tag_of
 from connectors.http.problem import Problem
@@ -28,16 +28,16 @@ from schemas.customer_id import normalise_customer_id
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected
 from streams.core.mapping.customer_prefixes import is_of_nobody
-from streams.core.mapping.set_mapping import TOO_MANY, Ending
+from streams.core.mapping.set_mapping import TOO_MANY, EndMappingRequest
 
 READ, WRITE = "mappings:read", "mappings:write"
 _ONE = "/customers/{customer_id}/mapping"
 
 
 class RequestGuard:
-    """`connectors.billing.mappings.Guard` of a request: its preconditions, the orgs of whoever asks, and the audit log."""
+    """`connectors.billing.mappings.MappingGuard` of a request: its preconditions, the orgs of whoever asks, and the audit log."""
 
-    def __init__(self, asked: Asked, mappings: Mappings) -> None:
+    def __init__(self, asked: AuthorizedRequest, mappings: Mappings) -> None:
         self._asked = asked
         self._mappings = mappings
         self._condition = Precondition.of(asked.request.headers)
@@ -85,14 +85,14 @@ class RequestGuard:
 def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]:
     """`/customers/mapping`, `/customers/mappings` and `/customers/{customer_id}/mapping`, but for imports."""
 
-    async def post(asked: Asked) -> web.Response:
+    async def post(asked: AuthorizedRequest) -> web.Response:
         body: MappingBody = asked.body
         asked.for_org(body.lago_customer_id)
         with _refusals():
             mapped = await mappings.put(body.wanted(), RequestGuard(asked, mappings))
         return _answer(asked, mapped, 201 if mapped.created else 200)
 
-    async def get(asked: Asked) -> web.Response:
+    async def get(asked: AuthorizedRequest) -> web.Response:
         mapped = await mappings.get(customer) if (customer := _customer(asked)) else None
         if mapped is None:
             raise _no_mapping(asked)
@@ -100,7 +100,7 @@ def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]
             raise not_theirs()
         return _answer(asked, mapped)
 
-    async def listed(asked: Asked) -> web.Response:
+    async def listed(asked: AuthorizedRequest) -> web.Response:
         query: ListQuery = asked.query
 
         def wanted(version: MappingVersion) -> bool:
@@ -115,7 +115,7 @@ def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]
         told = [mapping_shown(mapped, asked.who.may_see) for mapped in page.mappings]
         return json_response({"mappings": told, "next_cursor": cursor_of(page.last)})
 
-    async def history(asked: Asked) -> web.Response:
+    async def history(asked: AuthorizedRequest) -> web.Response:
         record = await mappings.record(customer) if (customer := _customer(asked)) else None
         if record is None:
             raise _no_mapping(asked)
@@ -123,13 +123,13 @@ def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]
             raise not_theirs()
         return json_response(history_shown(record))
 
-    async def deactivate(asked: Asked) -> web.Response:
-        return await end(asked, Ending(effective_from=asked.body.effective_from))
+    async def deactivate(asked: AuthorizedRequest) -> web.Response:
+        return await end(asked, EndMappingRequest(effective_from=asked.body.effective_from))
 
-    async def delete(asked: Asked) -> web.Response:
-        return await end(asked, Ending(deleted=True))
+    async def delete(asked: AuthorizedRequest) -> web.Response:
+        return await end(asked, EndMappingRequest(deleted=True))
 
-    async def end(asked: Asked, ending: Ending) -> web.Response:
+    async def end(asked: AuthorizedRequest, ending: EndMappingRequest) -> web.Response:
         guard = RequestGuard(asked, mappings)
         with _refusals():
             mapped = await mappings.end(customer, ending, guard) if (customer := _customer(asked)) else None
@@ -206,13 +206,13 @@ def _refusals() -> Iterator[None]:
         raise Problem(409, refusal.reason, refusal.detail) from refusal
 
 
-def _answer(asked: Asked, mapped: Mapped, status: int = 200) -> web.Response:
+def _answer(asked: AuthorizedRequest, mapped: MappingResult, status: int = 200) -> web.Response:
     response = json_response(mapping_shown(mapped, asked.who.may_see), status)
     response.headers["ETag"] = tag_of(mapped.record)
     return response
 
 
-def _customer(asked: Asked) -> str | None:
+def _customer(asked: AuthorizedRequest) -> str | None:
     return normalise_customer_id(asked.part("customer_id"))
 
 
@@ -221,7 +221,7 @@ def not_theirs() -> Problem:
     return Problem(403, "other_org", "this credential may not see or map this LiteLLM customer (docs/access.md, Orgs)")
 
 
-def _no_mapping(asked: Asked) -> Problem:
+def _no_mapping(asked: AuthorizedRequest) -> Problem:
     if asked.who.orgs is not None:
         return not_theirs()
     return Problem(404, "no_mapping", "this LiteLLM customer is not mapped")

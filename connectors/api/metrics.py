@@ -5,15 +5,15 @@ from collections.abc import Callable
 from aiohttp import web
 from pydantic import BaseModel
 
-from connectors.http.endpoint import Asked, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, Endpoint
 from connectors.http.health import json_response
 from connectors.http.problem import try_again
-from streams.core.delivery.event_states import Totals
+from streams.core.delivery.event_states import StateTotals
 
 _RETRY_S = 5
 
 
-class Counted(BaseModel):
+class EventTotals(BaseModel):
     """Events of Lago in each state, and customers whose mapping in force is active.
 
     Pending are those that are sealed and neither completed nor failed; held usage is no event yet.
@@ -26,17 +26,17 @@ class Counted(BaseModel):
     active_customers: int
 
 
-def totals_endpoint(active_customers: Callable[[], int], totals: Callable[[], Totals | None]) -> Endpoint:
+def totals_endpoint(active_customers: Callable[[], int], totals: Callable[[], StateTotals | None]) -> Endpoint:
     """`GET /metrics`, for everybody.
 
     Args:
         totals: of all receipts; None while they are still being read.
     """
 
-    async def metrics(_: Asked) -> web.Response:
+    async def metrics(_: AuthorizedRequest) -> web.Response:
         counted = totals()
         if counted is None:
             raise try_again("counting", "the receipts have not been read to their end yet", _RETRY_S)
         return json_response({**counted._asdict(), "active_customers": active_customers()})
 
-    return Endpoint("GET", "/metrics", "", "Totals as JSON.", metrics, answers={200: Counted})
+    return Endpoint("GET", "/metrics", "", "Totals as JSON.", metrics, answers={200: EventTotals})

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final, Self
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from connectors.api.org_models import Id, Shown, answer, told
+from connectors.api.org_models import AttributesModel, Id, answer, told
 from connectors.api.orgs import ORG, LinkShown
 from connectors.billing.org_accounts import OrgAccounts
-from connectors.http.endpoint import Asked, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, Endpoint
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoIntegrationError, LagoRejected
 from connectors.lago.invoices import Invoice
@@ -43,7 +43,7 @@ class PaymentQuery(BaseModel):
     invoice_id: Id | None = None
 
 
-class InvoiceShown(Shown):
+class InvoiceShown(AttributesModel):
     """An invoice.
 
     Fields:
@@ -101,10 +101,10 @@ class InvoicesShown(BaseModel):
 def invoice_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
     """`/invoices` and `/payment` of an org."""
 
-    async def invoices(asked: Asked) -> web.Response:
+    async def invoices(asked: AuthorizedRequest) -> web.Response:
         return await listed(accounts, asked, asked.part("org_id"))
 
-    async def payment(asked: Asked) -> web.Response:
+    async def payment(asked: AuthorizedRequest) -> web.Response:
         query: PaymentQuery = asked.query
         url = await _payable(accounts.billing.lago, asked.part("org_id"), query.invoice_id)
         await asked.handing_out(PAYMENT, invoice_id=query.invoice_id or "the oldest unpaid")
@@ -138,7 +138,7 @@ def invoice_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
     ]
 
 
-async def listed(accounts: OrgAccounts, asked: Asked, org_id: str) -> web.Response:
+async def listed(accounts: OrgAccounts, asked: AuthorizedRequest, org_id: str) -> web.Response:
     """A page of the customer's invoices. Raises: LagoRejected `unknown_org`, LagoIntegrationError."""
     query: InvoicesQuery = asked.query
     lago = accounts.billing.lago

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from connectors.billing.org_accounts import NO_SUBSCRIPTION, UNKNOWN_ORG, Account, unknown_org
 from connectors.billing.org_billing import OTHER_PLAN
-from connectors.http.endpoint import Asked, Handler
+from connectors.http.endpoint import AuthorizedRequest, Handler
 from connectors.http.problem import Problem
 from connectors.lago.errors import LagoRejected
 from connectors.lago.responses import Customer, Plan
@@ -39,13 +39,13 @@ _STATUS: Final[Mapping[str, int]] = {
 }
 
 
-class Shown(BaseModel):
+class AttributesModel(BaseModel):
     """Read off the attributes of our own types."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
-class OrgShown(Shown):
+class OrgShown(AttributesModel):
     """A billed org: Lago's customer."""
 
     org_id: str
@@ -57,7 +57,7 @@ class OrgShown(Shown):
     metadata: dict[str, str] = {}
 
 
-class SubscriptionShown(Shown):
+class SubscriptionShown(AttributesModel):
     """`next_plan_code` and `downgrade_plan_date` show a change that waits for the period's end."""
 
     external_id: str
@@ -75,21 +75,21 @@ class SubscriptionShown(Shown):
     current_billing_period_ending_at: str | None = None
 
 
-class AccountShown(Shown):
+class AccountShown(AttributesModel):
     """An org with its subscription; null where it has none."""
 
     org: OrgShown
     subscription: SubscriptionShown | None = None
 
 
-class ChargeShown(Shown):
+class ChargeShown(AttributesModel):
     """A charge of a plan."""
 
     billable_metric_code: str
     charge_model: str
 
 
-class PlanShown(Shown):
+class PlanShown(AttributesModel):
     """`amount_cents` an `interval`."""
 
     code: str
@@ -136,7 +136,7 @@ def plan_shown(plan: Plan) -> PlanShown:
 def told(handler: Handler) -> Handler:
     """The handler, its refusals answered with the status that fits: 404 what is not there, 409 what stands against it."""
 
-    async def telling(asked: Asked) -> web.StreamResponse:
+    async def telling(asked: AuthorizedRequest) -> web.StreamResponse:
         try:
             return await handler(asked)
         except Rejected as error:

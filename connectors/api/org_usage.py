@@ -11,7 +11,7 @@ from connectors.api.orgs import ORG
 from connectors.billing.metered_events import MeteredEvent
 from connectors.billing.metered_numbers import numbers_of, takes_back
 from connectors.billing.org_accounts import OrgAccounts
-from connectors.http.endpoint import Asked, Endpoint, missing_scope
+from connectors.http.endpoint import AuthorizedRequest, Endpoint, missing_scope
 from connectors.lago.usage import CustomerUsage
 from schemas.moments import to_iso
 
@@ -70,7 +70,7 @@ class UsageShown(BaseModel):
 def usage_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
     """`/usage/record` and `/usage/current` of an org."""
 
-    async def record(asked: Asked) -> web.Response:
+    async def record(asked: AuthorizedRequest) -> web.Response:
         body: UsageBody = asked.body
 
         async def accept(event: MeteredEvent) -> MeteredEvent:
@@ -85,7 +85,7 @@ def usage_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
         )
         return answer(Accepted(transaction_id=event.transaction_id), 202)
 
-    async def current(asked: Asked) -> web.Response:
+    async def current(asked: AuthorizedRequest) -> web.Response:
         running, usage = await accounts.usage(asked.part("org_id"))
         return answer(usage_shown(running.external_id, usage))
 

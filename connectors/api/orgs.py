@@ -7,20 +7,20 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from connectors.api.org_models import (
     AccountShown,
+    AttributesModel,
     Email,
     Id,
     Name,
     OrgShown,
-    Shown,
     SubscriptionShown,
     account_shown,
     answer,
     org_shown,
     told,
 )
-from connectors.billing.org_accounts import Account, OrgAccounts, Wanted
+from connectors.billing.org_accounts import Account, OrgAccounts, OrgRequest
 from connectors.billing.plan_preview import PlanPreviews
-from connectors.http.endpoint import Asked, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, Endpoint
 from connectors.http.problem import Problem
 from connectors.lago.errors import LagoRejected
 
@@ -46,7 +46,7 @@ class SetupBody(BaseModel, extra="forbid"):
     subscription_at: Moment | None = None
 
 
-class PlanBody(BaseModel, extra="forbid"):
+class PlanChangeBody(BaseModel, extra="forbid"):
     """The plan to change to; the running one's own code takes back a change that waits."""
 
     plan_code: Id
@@ -66,7 +66,7 @@ class PreviewQuery(BaseModel):
     plan_code: Id
 
 
-class LineShown(Shown):
+class LineShown(AttributesModel):
     """A line of an invoice or a credit note, due on a day; `[from_day, until_day)`."""
 
     kind: Literal["fee", "usage", "credit"]
@@ -78,7 +78,7 @@ class LineShown(Shown):
     until_day: str | None
 
 
-class PreviewShown(Shown):
+class PreviewShown(AttributesModel):
     """What a change of plan would cost; nothing is changed.
 
     Fields:
@@ -139,7 +139,7 @@ def org_endpoints(accounts: OrgAccounts, previews: PlanPreviews) -> list[Endpoin
             "orgs:write",
             "Upgrade or downgrade; the subscription keeps its id.",
             told(orgs.change),
-            body=PlanBody,
+            body=PlanChangeBody,
             answers={200: ChangedShown},
             org="org_id",
             changes=True,
@@ -201,9 +201,9 @@ class _Orgs:
         self._accounts = accounts
         self._previews = previews
 
-    async def set_up(self, asked: Asked) -> web.Response:
+    async def set_up(self, asked: AuthorizedRequest) -> web.Response:
         body: SetupBody = asked.body
-        wanted = Wanted(
+        wanted = OrgRequest(
             asked.part("org_id"),
             body.org_name,
             body.email,
@@ -216,7 +216,7 @@ class _Orgs:
         account = await self._accounts.set_up(wanted, asked.changing)
         return answer(account_shown(account), 201 if account.created else 200)
 
-    async def subscription(self, asked: Asked) -> web.Response:
+    async def subscription(self, asked: AuthorizedRequest) -> web.Response:
         org_id = asked.part("org_id")
         running = await self._accounts.billing.subscription(org_id)
         if running is None:
@@ -225,26 +225,26 @@ class _Orgs:
             raise Problem(404, "no_subscription", "the org has no subscription")
         return answer(SubscriptionShown.model_validate(running))
 
-    async def change(self, asked: Asked) -> web.Response:
-        body: PlanBody = asked.body
+    async def change(self, asked: AuthorizedRequest) -> web.Response:
+        body: PlanChangeBody = asked.body
         account = await self._accounts.change_plan(asked.part("org_id"), body.plan_code, asked.changing)
         return answer(_changed(account, body.plan_code))
 
-    async def end(self, asked: Asked) -> web.Response:
+    async def end(self, asked: AuthorizedRequest) -> web.Response:
         ended = await self._accounts.end(asked.part("org_id"), asked.changing)
         return answer(SubscriptionShown.model_validate(ended))
 
-    async def preview(self, asked: Asked) -> web.Response:
+    async def preview(self, asked: AuthorizedRequest) -> web.Response:
         query: PreviewQuery = asked.query
         found = await self._previews.of(asked.part("org_id"), query.plan_code)
         return answer(PreviewShown.model_validate(found))
 
-    async def checkout(self, asked: Asked) -> web.Response:
+    async def checkout(self, asked: AuthorizedRequest) -> web.Response:
         url = await self._accounts.billing.lago.checkout_url(asked.part("org_id"))
         await asked.handing_out(CHECKOUT)
         return _link(url)
 
-    async def portal(self, asked: Asked) -> web.Response:
+    async def portal(self, asked: AuthorizedRequest) -> web.Response:
         url = await self._accounts.billing.lago.portal_url(asked.part("org_id"))
         await asked.handing_out(PORTAL)
         return _link(url, PORTAL_S)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt
 
 from connectors.api.org_models import Id, Name, PlanShown, answer, plan_shown, told
 from connectors.billing.org_billing import OrgBilling
-from connectors.http.endpoint import Asked, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, Endpoint
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewCharge, NewPlan
 from connectors.lago.responses import Charge, Plan
@@ -55,7 +55,7 @@ class PlansShown(BaseModel):
 def plan_endpoints(billing: OrgBilling) -> list[Endpoint]:
     """`POST` and `GET /api/billing/plans`."""
 
-    async def post(asked: Asked) -> web.Response:
+    async def post(asked: AuthorizedRequest) -> web.Response:
         wanted = await _resolved(billing, asked.body)
         known = await billing.lago.plan(wanted.code)
         if known is None:
@@ -70,7 +70,7 @@ def plan_endpoints(billing: OrgBilling) -> list[Endpoint]:
             raise LagoRejected("plan_differs", f"Lago has this plan already, with another {different}")
         return answer(plan_shown(made), 200 if known is not None else 201)
 
-    async def get(_: Asked) -> web.Response:
+    async def get(_: AuthorizedRequest) -> web.Response:
         return answer(PlansShown(plans=[plan_shown(plan) for plan in await billing.lago.plans()]))
 
     return [

@@ -12,14 +12,14 @@ from schemas.customers import OrgRecord
 _BILLING_TIME = "anniversary"
 
 
-class Books(Protocol):
+class SubscriptionLister(Protocol):
     """What Lago has; see `LagoClient`."""
 
     async def plan(self, code: str) -> Plan | None: ...
     async def subscriptions(self, external_customer_id: str, statuses: Sequence[str]) -> list[Subscription]: ...
 
 
-class Billing(Protocol):
+class SubscriptionCreator(Protocol):
     """Makes customers and subscriptions, each once; see `OrgBilling`."""
 
     async def create_customer(
@@ -37,7 +37,7 @@ class AutoSubscriber:
     hears of it, and all of them use that one.
     """
 
-    def __init__(self, lago: Books, billing: Billing) -> None:
+    def __init__(self, lago: SubscriptionLister, billing: SubscriptionCreator) -> None:
         self._lago = lago
         self._billing = billing
 

@@ -35,7 +35,7 @@ class Missing(NamedTuple):
     reason: str
 
 
-class Limit(NamedTuple):
+class DashboardLimit(NamedTuple):
     """A limit of the running period; `used` None where Lago does not count it, or did not say."""
 
     name: str
@@ -58,7 +58,7 @@ class Dashboard:
     subscription: Subscription | None = None
     plan: Plan | None = None
     usage: CustomerUsage | None = None
-    limits: list[Limit] | None = None
+    limits: list[DashboardLimit] | None = None
     invoices: list[Invoice] | None = None
     missing: list[Missing] = field(default_factory=list)
 
@@ -120,11 +120,11 @@ class Dashboards:
         plan_code = (running.plan_code if running is not None else None) or (page.record.plan if page.record else "")
         page.limits = await self._part(page, "limits", self._limited(org_id, plan_code, page.usage))
 
-    async def _limited(self, org_id: str, plan_code: str, usage: CustomerUsage | None) -> list[Limit]:
+    async def _limited(self, org_id: str, plan_code: str, usage: CustomerUsage | None) -> list[DashboardLimit]:
         of_plan = await self._limits.of_plan(plan_code) if plan_code else {}
         limits = {**of_plan, **await self._limits.of_org(org_id)}
         return [
-            Limit(name, most, used_of(usage, name, self._codes) if usage is not None else None)
+            DashboardLimit(name, most, used_of(usage, name, self._codes) if usage is not None else None)
             for name, most in sorted(limits.items())
         ]
 

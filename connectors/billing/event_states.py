@@ -13,7 +13,7 @@ from aiokafka import ConsumerRecord
 from schemas.decoding import decoder
 from schemas.errors import Unavailable
 from schemas.records import Receipt
-from streams.core.delivery.event_states import Tally, Totals, totals
+from streams.core.delivery.event_states import EventStateCounter, StateTotals, totals
 from streams.runtime.table import TopicFollower
 from streams.runtime.unreadable import note
 
@@ -25,13 +25,13 @@ class ReceiptsFollower(TopicFollower):
 
     def __init__(self, kafka: Mapping[str, Any], topic: str, monotonic: Callable[[], float]) -> None:
         super().__init__(kafka, topic, monotonic, "receipts")
-        self._tallies: dict[int, Tally] = {}
+        self._tallies: dict[int, EventStateCounter] = {}
 
     def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
         """Count them."""
-        self._tallies.setdefault(partition, Tally()).take([one for one in map(_read, records) if one])
+        self._tallies.setdefault(partition, EventStateCounter()).take([one for one in map(_read, records) if one])
 
-    def totals(self) -> Totals | None:
+    def totals(self) -> StateTotals | None:
         """None until the topic has been read to its end once: half a sum would pass for the whole."""
         return totals(self._tallies.values()) if self.complete() else None
 

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from connectors.billing.mappings import Known, Mapped, Mappings
+from connectors.billing.mappings import Known, MappingResult, Mappings
 from connectors.lago.errors import LagoRejected
 from connectors.lago.responses import Customer
 from schemas.customer_id import UNATTRIBUTED, normalise_customer_id
@@ -36,10 +36,10 @@ Announce = Callable[[Known, Known], Awaitable[None]]
 class Identities(Protocol):
     """The mappings of LiteLLM customers that have the id of a customer of Lago's."""
 
-    async def of(self, external_id: str) -> Mapped | None:
+    async def of(self, external_id: str) -> MappingResult | None:
         """The mapping of the LiteLLM customer with this id, whoever pays; None without one. Raises: Unavailable."""
 
-    async def write(self, external_id: str, plan: str, announce: Announce) -> Mapped | None:
+    async def write(self, external_id: str, plan: str, announce: Announce) -> MappingResult | None:
         """Let the customer pay for usage that names it, unless something is known of that LiteLLM customer already.
 
         The same twice is the same once. Args: announce: told of the change before it has any effect.
@@ -59,12 +59,12 @@ class IdentityMappings:
     def __init__(self, mappings: Mappings) -> None:
         self._mappings = mappings
 
-    async def of(self, external_id: str) -> Mapped | None:
+    async def of(self, external_id: str) -> MappingResult | None:
         """See `Identities`."""
         name = normalise_customer_id(external_id)
         return None if name is None else await self._mappings.get(name)
 
-    async def write(self, external_id: str, plan: str, announce: Announce) -> Mapped | None:
+    async def write(self, external_id: str, plan: str, announce: Announce) -> MappingResult | None:
         """See `Identities`."""
         wanted = identity_of(external_id, plan)
         if wanted is None:
@@ -168,13 +168,13 @@ class _AlreadyKnown(Rejected):
 
 
 class _FirstAlone:
-    """`Guard` that lets nothing but a first mapping be written."""
+    """`MappingGuard` that lets nothing but a first mapping be written."""
 
     def __init__(self, announce: Announce) -> None:
         self._announce = announce
 
     def admits(self, customer_id: str, known: Known) -> None:
-        """See `Guard`."""
+        """See `MappingGuard`."""
 
     def allows(self, before: Known, after: CustomerRecord) -> None:  # noqa: ARG002  # the protocol's
         """Raises: _AlreadyKnown."""
@@ -182,5 +182,5 @@ class _FirstAlone:
             raise _AlreadyKnown("already_mapped")
 
     async def changing(self, before: Known, after: Known) -> None:
-        """See `Guard`."""
+        """See `MappingGuard`."""
         await self._announce(before, after)

@@ -11,7 +11,7 @@ CATALOGUE_S, SUBSCRIPTIONS_S = 300.0, 15.0
 MOST = 10_000
 
 
-class Books(Protocol):
+class DirectorySource(Protocol):
     """Where they are read; see `LagoClient`."""
 
     async def metric(self, code: str) -> Metric | None: ...
@@ -19,14 +19,14 @@ class Books(Protocol):
     async def subscriptions(self, external_customer_id: str) -> list[Subscription]: ...
 
 
-class Directory:
+class LagoDirectory:
     """What Lago said lately.
 
     Args:
         clock: seconds, never backwards.
     """
 
-    def __init__(self, lago: Books, clock: Callable[[], float], most: int = MOST) -> None:
+    def __init__(self, lago: DirectorySource, clock: Callable[[], float], most: int = MOST) -> None:
         self._lago = lago
         self._metrics: Cache[str, Metric] = Cache(clock, CATALOGUE_S, most)
         self._plans: Cache[str, Plan] = Cache(clock, CATALOGUE_S, most)

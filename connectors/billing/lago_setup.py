@@ -33,7 +33,7 @@ M = TypeVar("M")
 
 
 @dataclass(slots=True)
-class Report:
+class SetupReport:
     """What was made, and a sentence for each thing that is missing or differs."""
 
     created: list[str] = field(default_factory=list)
@@ -54,9 +54,9 @@ class Setup:
         self._event_code = event_code
         self._webhook_url = webhook_url
         self._only_check = only_check
-        self._report = Report()
+        self._report = SetupReport()
 
-    async def run(self) -> Report:
+    async def run(self) -> SetupReport:
         """Metrics first: a plan's charge names one by Lago's id. Raises: LagoIntegrationError."""
         wanted = _usage_metric(self._event_code)
         usage = await self._metric(wanted)

@@ -25,7 +25,7 @@ _TROUBLE: Final = ("failure", "error", "dispute", "overdue", "depleted", "incomp
 
 
 class Orgs(Protocol):
-    """The orgs' records; see `OrgTruth`."""
+    """The orgs' records; see `OrgSynchroniser`."""
 
     async def refresh(self, org_id: str) -> bool:
         """Bring an org's record up to what Lago says, durable on return; False: the org is none of ours.
@@ -36,7 +36,7 @@ class Orgs(Protocol):
 
 
 class Refusals(Protocol):
-    """The receipts of events; see `LateRefusals`."""
+    """The receipts of events; see `UnbillableEvents`."""
 
     async def unbillable(self, found: Mapping[str, list[str]]) -> int:
         """Write down that events are not billed: transaction ids by Lago's reason; how many were ours.

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from connectors.billing.subscription_discovery import beginning_after
-from connectors.kafka.compacted_writer import SharedRecords
+from connectors.kafka.compacted_writer import CompactedTopicWriter
 from connectors.lago.errors import LagoRejected
 from connectors.lago.responses import Customer
 from schemas.customers import CustomerRecord
@@ -27,7 +27,7 @@ ASKED, _PAUSE_S = 1000, 0.1
 _log = structlog.get_logger(__name__)
 
 
-class Forgetting:
+class MappingRetention:
     """Of the customers' topic.
 
     Args:
@@ -39,7 +39,7 @@ class Forgetting:
     def __init__(
         self,
         customers: Mapping[str, CustomerRecord],
-        records: SharedRecords[CustomerRecord],
+        records: CompactedTopicWriter[CustomerRecord],
         customer: Callable[[str], Awaitable[Customer | None]],
         now_us: Callable[[], int],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,

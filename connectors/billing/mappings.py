@@ -10,14 +10,14 @@ from typing import Protocol
 
 import structlog
 
-from connectors.billing.subscription_discovery import OrgLearner
-from connectors.kafka.compacted_writer import SharedRecords
+from connectors.billing.subscription_discovery import SubscriptionDiscovery
+from connectors.kafka.compacted_writer import CompactedTopicWriter
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.errors import Rejected, Unavailable
 from schemas.moments import to_iso
 from streams.core.mapping.resolve import NO_SUBSCRIPTION, Target, resolve
 from streams.core.mapping.set_mapping import (
-    Ending,
+    EndMappingRequest,
     MappingRequest,
     corrected_by,
     in_force,
@@ -27,7 +27,7 @@ from streams.core.mapping.set_mapping import (
     takes_effect,
     unmap,
 )
-from streams.runtime.table import Follower
+from streams.runtime.table import CompactedTable
 
 #: How long the view may take to be complete, seconds.
 _VIEW_S = 10.0
@@ -38,7 +38,7 @@ Known = CustomerRecord | None
 
 
 @dataclass(frozen=True, slots=True)
-class Mapped:
+class MappingResult:
     """A customer's record, the version that was asked for, and where usage goes under it.
 
     Fields:
@@ -53,7 +53,7 @@ class Mapped:
     corrected: MappingVersion | None = None
 
 
-class Guard(Protocol):
+class MappingGuard(Protocol):
     """What stands between a request and its effect."""
 
     def admits(self, customer_id: str, known: Known) -> None:
@@ -69,17 +69,17 @@ class Guard(Protocol):
         """The change is about to be made. Raises: Unavailable: it must not."""
 
 
-class Unguarded:
+class NoGuard:
     """Everything may be done, and nobody is told."""
 
     def admits(self, customer_id: str, known: Known) -> None:
-        """See `Guard`."""
+        """See `MappingGuard`."""
 
     def allows(self, before: Known, after: CustomerRecord) -> None:
-        """See `Guard`."""
+        """See `MappingGuard`."""
 
     async def changing(self, before: Known, after: Known) -> None:
-        """See `Guard`."""
+        """See `MappingGuard`."""
 
 
 class Mappings:
@@ -93,10 +93,10 @@ class Mappings:
 
     def __init__(
         self,
-        customers: Follower[CustomerRecord],
-        orgs: Follower[OrgRecord],
-        records: SharedRecords[CustomerRecord],
-        learner: OrgLearner,
+        customers: CompactedTable[CustomerRecord],
+        orgs: CompactedTable[OrgRecord],
+        records: CompactedTopicWriter[CustomerRecord],
+        learner: SubscriptionDiscovery,
         *,
         lead_us: int,
         keep_us: int,
@@ -112,12 +112,14 @@ class Mappings:
         self._now_us = now_us
         self._event_code = event_code
 
-    async def get(self, customer_id: str) -> Mapped | None:
+    async def get(self, customer_id: str) -> MappingResult | None:
         """The customer's record and the version to show now. Raises: Unavailable `view_incomplete`."""
         await self.ready()
         return self.mapped(customer_id)
 
-    def mapped(self, customer_id: str, wanted: Callable[[MappingVersion], bool] = lambda _: True) -> Mapped | None:
+    def mapped(
+        self, customer_id: str, wanted: Callable[[MappingVersion], bool] = lambda _: True
+    ) -> MappingResult | None:
         """The same of a view that is `ready`; None also where the version is not `wanted`."""
         record = self._customers.table.get(customer_id)
         version = None if record is None else shown(record.versions, self._now_us())
@@ -153,7 +155,9 @@ class Mappings:
         now_us = self._now_us()
         return sum(in_force(record.versions, now_us).is_active for record in self._customers.table.values())
 
-    async def put(self, request: MappingRequest, guard: Guard | None = None, *, ask_lago: bool = True) -> Mapped:
+    async def put(
+        self, request: MappingRequest, guard: MappingGuard | None = None, *, ask_lago: bool = True
+    ) -> MappingResult:
         """Map a customer; `get` shows it on return. The same twice is the same once.
 
         Args:
@@ -165,7 +169,7 @@ class Mappings:
             Unavailable: Kafka does not take the record now, or the view does not follow; repeating is safe.
         """
         await self.ready()
-        self.check(request.litellm_customer_id, guard := guard or Unguarded())
+        self.check(request.litellm_customer_id, guard := guard or NoGuard())
         org_id = request.lago_customer_id
         if ask_lago and not self._learner.knows(org_id, request.external_subscription_id):
             named = request.external_subscription_id
@@ -182,7 +186,7 @@ class Mappings:
         self._learner.mapped(made.version)
         return made
 
-    def check(self, customer_id: str, guard: Guard) -> None:
+    def check(self, customer_id: str, guard: MappingGuard) -> None:
         """Ask the guard whether this customer is theirs to change, of a view that is `ready`. Raises: what it raises."""
         guard.admits(customer_id, self._customers.table.get(customer_id))
 
@@ -191,10 +195,12 @@ class Mappings:
         known = self._customers.table.get(request.litellm_customer_id)
         return known, remap(known, request, self._now_us(), self._lead_us, self._keep_us)
 
-    async def end(self, customer_id: str, ending: Ending, guard: Guard | None = None) -> Mapped | None:
+    async def end(
+        self, customer_id: str, ending: EndMappingRequest, guard: MappingGuard | None = None
+    ) -> MappingResult | None:
         """Deactivate or delete a mapping; None where nobody is mapped. Raises: as `put`; see `unmap`."""
         await self.ready()
-        self.check(customer_id, guard := guard or Unguarded())
+        self.check(customer_id, guard := guard or NoGuard())
         if (there := await self.get(customer_id)) is None:
             return None
 
@@ -211,11 +217,11 @@ class Mappings:
     async def _change(
         self,
         customer_id: str,
-        asked: MappingRequest | Ending,
+        asked: MappingRequest | EndMappingRequest,
         make: Callable[[Known, int], CustomerRecord],
-        guard: Guard,
+        guard: MappingGuard,
         corrected: Callable[[], MappingVersion | None] = lambda: None,
-    ) -> Mapped:
+    ) -> MappingResult:
         """Make the change, of the record as it is at its turn; the lead begins there."""
         before: Known = None
         at_us = 0
@@ -253,14 +259,14 @@ class Mappings:
         other = org_id != request.lago_customer_id
         return frozenset({org_id}) if other and await self._learner.is_nobody(org_id) else frozenset()
 
-    def _mapped(self, record: CustomerRecord, version: MappingVersion) -> Mapped:
+    def _mapped(self, record: CustomerRecord, version: MappingVersion) -> MappingResult:
         at_us = max(self._now_us(), version.effective_from)
         if in_force(record.versions, at_us) is not version:  # it is of a time before all that were kept
             at_us = version.effective_from
         target = resolve(record, at_us, version.id_kind, self._orgs.table, self._event_code)
         if target.held == NO_SUBSCRIPTION:
             target = target._replace(held=self._learner.refused(target.org_id) or NO_SUBSCRIPTION)
-        return Mapped(record, version, target)
+        return MappingResult(record, version, target)
 
 
 async def _within_view_s(seen: Awaitable[None]) -> None:

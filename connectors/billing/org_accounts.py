@@ -15,7 +15,7 @@ import msgspec
 
 from connectors.billing.org_billing import OTHER_PLAN, RUNNING, OrgBilling
 from connectors.billing.org_sync import BEGUN, as_lago_says
-from connectors.billing.plan_terms import TermsBook
+from connectors.billing.plan_terms import PlanTermsCache
 from connectors.billing.subscription_discovery import ROUNDS, changed_from
 from connectors.billing.usage_limits import is_plan
 from connectors.lago.customers import customer_part
@@ -32,7 +32,7 @@ Changing = Callable[[Any, Any], Awaitable[None]]
 copy = msgspec.structs.replace
 
 
-class Records(Protocol):
+class OrgRecordSource(Protocol):
     """The orgs' records; see `OrgRecords`."""
 
     async def get(self, org_id: str) -> OrgRecord | None: ...
@@ -40,7 +40,7 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class OrgRequest:
     """What an org is to be; texts may be `""`.
 
     Fields:
@@ -76,11 +76,11 @@ class OrgAccounts:
         now_us: microseconds since 1970 UTC.
     """
 
-    def __init__(self, billing: OrgBilling, records: Records, now_us: Callable[[], int]) -> None:
+    def __init__(self, billing: OrgBilling, records: OrgRecordSource, now_us: Callable[[], int]) -> None:
         self.billing = billing
         self.records = records
         self._now_us = now_us
-        self._terms = TermsBook(billing.lago)
+        self._terms = PlanTermsCache(billing.lago)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def account(self, org_id: str) -> Account:
@@ -95,7 +95,7 @@ class OrgAccounts:
         record = await self.records.get(org_id)
         return record is not None and bool(record.periods or record.subscription_id)
 
-    async def set_up(self, wanted: Wanted, changing: Changing) -> Account:
+    async def set_up(self, wanted: OrgRequest, changing: Changing) -> Account:
         """Customer and subscription, each made where it is missing: the same twice, or at once, is the same once.
 
         Raises:
@@ -184,7 +184,7 @@ class OrgAccounts:
         own = record.subscription_id if record is not None else ""
         return None if customer is None else Account(customer, _chosen(listed, own))
 
-    async def _made(self, wanted: Wanted, known: Account | None) -> Account:
+    async def _made(self, wanted: OrgRequest, known: Account | None) -> Account:
         billing, org_id = self.billing, wanted.org_id
         if known is None:
             user_id = wanted.user_id or None
@@ -271,7 +271,7 @@ def _chosen(listed: Sequence[Subscription], own: str) -> Subscription | None:
     return ranked[0] if ranked else None
 
 
-def _differs(wanted: Wanted, customer: Customer) -> bool:
+def _differs(wanted: OrgRequest, customer: Customer) -> bool:
     """Whether the customer is to be changed."""
     pairs = ((wanted.name, customer.name), (wanted.email, customer.email))
     noted = (wanted.metadata or {}).items()
@@ -289,7 +289,7 @@ def _told(known: Account | None) -> dict[str, Any] | None:
     return {"name": known.customer.name, "email": known.customer.email, "plan_code": plan, "metadata": metadata}
 
 
-def _told_of(wanted: Wanted, known: Account | None) -> dict[str, Any]:
+def _told_of(wanted: OrgRequest, known: Account | None) -> dict[str, Any]:
     """As `_told`, once it is done."""
     before = _told(known) or {"name": None, "email": None, "plan_code": None, "metadata": {}}
     overwrites = known is None or wanted.overwrite

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from msgspec import UNSET
 
-from connectors.billing.lago_directory import Directory
+from connectors.billing.lago_directory import LagoDirectory
 from connectors.billing.metered_events import MeteredEvent, Moment, UsageSink, Value, metered
 from connectors.billing.subscription_ids import SubscriptionIds
 from connectors.lago.client import LagoClient
@@ -76,7 +76,7 @@ class OrgBilling:
     ) -> None:
         check_template(template)
         self.lago = lago
-        self.directory = Directory(lago, clock)
+        self.directory = LagoDirectory(lago, clock)
         self._ids = ids
         self._usage = usage
         self._now_us = now_us

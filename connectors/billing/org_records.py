@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from connectors.billing.reused_subscriptions import ended_by_all, overtaken
-from connectors.kafka.compacted_writer import SharedRecords
+from connectors.kafka.compacted_writer import CompactedTopicWriter
 from schemas.customers import OrgRecord
 from schemas.errors import Unavailable
-from streams.runtime.table import Follower
+from streams.runtime.table import CompactedTable
 
 #: How long the view may take to be complete, seconds.
 _VIEW_S = 10.0
@@ -28,10 +28,10 @@ class OrgRecords:
     """
 
     def __init__(
-        self, orgs: Follower[OrgRecord], kafka: Mapping[str, Any], topic: str, *, now_us: Callable[[], int]
+        self, orgs: CompactedTable[OrgRecord], kafka: Mapping[str, Any], topic: str, *, now_us: Callable[[], int]
     ) -> None:
         self._orgs = orgs
-        self._records = SharedRecords(orgs, kafka, topic)
+        self._records = CompactedTopicWriter(orgs, kafka, topic)
         self._now_us = now_us
 
     async def get(self, org_id: str) -> OrgRecord | None:
@@ -58,7 +58,7 @@ class OrgRecords:
                 writes nothing. It may be called several times. `updated_at` is set by whoever writes.
 
         Raises:
-            As `SharedRecords.change`.
+            As `CompactedTopicWriter.change`.
         """
 
         def made(known: OrgRecord | None) -> OrgRecord | None:

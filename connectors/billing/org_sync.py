@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
-from connectors.billing.plan_terms import Plans, TermsBook, period_with
+from connectors.billing.plan_terms import PlanSource, PlanTermsCache, period_with
 from connectors.billing.subscription_discovery import MOST_FAILURES, ROUNDS, OrgChanges, beginning_after, changed_from
 from connectors.billing.subscription_history import org_with, to_the_moment
 from connectors.lago.responses import Customer, Plan, Subscription
@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 copy = msgspec.structs.replace
 
 
-class Lago(Plans, Protocol):
+class Lago(PlanSource, Protocol):
     """Lago's customers, subscriptions and plans; see `LagoClient`."""
 
     async def subscriptions(
@@ -45,7 +45,7 @@ class Lago(Plans, Protocol):
     async def plans(self) -> list[Plan]: ...
 
 
-class OrgTruth:
+class OrgSynchroniser:
     """The records of the orgs that are known or mapped to, or whose id is an org's.
 
     Args:
@@ -72,7 +72,7 @@ class OrgTruth:
         self._now_us = now_us
         self._is_org = is_org
         self._sleep = sleep
-        self._terms = TermsBook(lago)
+        self._terms = PlanTermsCache(lago)
         self._asking = asyncio.Semaphore(_AT_ONCE)
         self._given_up_at = ""
 

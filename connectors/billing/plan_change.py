@@ -20,7 +20,7 @@ _ROUNDING = Context(prec=60, rounding=ROUND_HALF_UP)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class PlanFee:
     """A plan's own fee: `amount_cents` an `interval`, in the currency's smallest unit."""
 
     code: str
@@ -36,7 +36,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ChargeLine:
     """Money for the days `[from_day, until_day)` of a plan.
 
     Fields:
@@ -61,10 +61,10 @@ class PlanChange:
 
     applies: Literal["now", "at_period_end", "never"]
     on: date
-    lines: tuple[Line, ...] = ()
+    lines: tuple[ChargeLine, ...] = ()
 
 
-def plan_change(old: Terms, new: Terms, *, anchor: date | None, started: date, today: date) -> PlanChange:
+def plan_change(old: PlanFee, new: PlanFee, *, anchor: date | None, started: date, today: date) -> PlanChange:
     """What becomes of a subscription to `old` that is changed to `new` today.
 
     Args:
@@ -80,7 +80,7 @@ def plan_change(old: Terms, new: Terms, *, anchor: date | None, started: date, t
     return PlanChange(NOW if upgrade else AT_PERIOD_END, on, lines)
 
 
-def _closing(old: Terms, anchor: date | None, started: date, today: date, on: date) -> Iterator[Line]:
+def _closing(old: PlanFee, anchor: date | None, started: date, today: date, on: date) -> Iterator[ChargeLine]:
     """The days before `on`, if they are still to be paid; those from then on, if they have been paid."""
     begin, end = period(old.interval, anchor, today)
     if not old.pay_in_advance:
@@ -89,16 +89,16 @@ def _closing(old: Terms, anchor: date | None, started: date, today: date, on: da
         yield _line("credit", old, on, end, (end - begin).days, due=on)
 
 
-def _opening(new: Terms, anchor: date | None, on: date) -> Line:
+def _opening(new: PlanFee, anchor: date | None, on: date) -> ChargeLine:
     """From `on` to the end of the new plan's period, which may be another interval's."""
     begin, end = period(new.interval, anchor, on)
     return _line("fee", new, on, end, (end - begin).days, due=on if new.pay_in_advance else end)
 
 
 def _line(
-    kind: Literal["fee", "credit"], terms: Terms, from_day: date, until_day: date, of_days: int, *, due: date
-) -> Line:
+    kind: Literal["fee", "credit"], terms: PlanFee, from_day: date, until_day: date, of_days: int, *, due: date
+) -> ChargeLine:
     """So many days of the plan's amount, rounded once, half up."""
     exact = _ROUNDING.divide(Decimal(terms.amount_cents * (until_day - from_day).days), Decimal(of_days))
     cents = int(exact.quantize(Decimal(1), context=_ROUNDING))
-    return Line(kind, terms.code, from_day, until_day, of_days, cents, terms.currency, due)
+    return ChargeLine(kind, terms.code, from_day, until_day, of_days, cents, terms.currency, due)

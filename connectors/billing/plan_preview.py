@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from connectors.billing.org_accounts import NO_SUBSCRIPTION, OrgAccounts, day_of
-from connectors.billing.plan_change import NEVER, NOW, Line, PlanChange, Terms, plan_change
+from connectors.billing.plan_change import NEVER, NOW, ChargeLine, PlanChange, PlanFee, plan_change
 from connectors.lago.errors import LagoRejected
-from connectors.lago.invoices import Foretold
+from connectors.lago.invoices import InvoicePreview
 from connectors.lago.requests import ChangePreview, PreviewedChange, PreviewOf
 from connectors.lago.responses import Plan, Subscription
 from schemas.moments import to_datetime
@@ -105,7 +105,7 @@ class PlanPreviews:
             left_out=(*LEFT_OUT, *_not_yet(change)),
         )
 
-    def _reckoned(self, running: Subscription, old: Terms, new: Terms) -> PlanChange:
+    def _reckoned(self, running: Subscription, old: PlanFee, new: PlanFee) -> PlanChange:
         begun = running.subscription_at or running.started_at or ""
         anchor = day_of(begun) if running.billing_time == "anniversary" else None
         today = to_datetime(self._now_us()).date()
@@ -125,14 +125,14 @@ class PlanPreviews:
         )
 
 
-def terms_of(plan: Plan) -> Terms:
+def terms_of(plan: Plan) -> PlanFee:
     """Raises: LagoRejected `unknown_interval`: Lago bills it in a way that is not known here."""
     if plan.interval not in MONTHS:
         raise LagoRejected("unknown_interval", f"the plan {plan.code} is billed {plan.interval or 'nobody knows when'}")
-    return Terms(plan.code, plan.interval, plan.amount_cents, plan.amount_currency, plan.pay_in_advance)
+    return PlanFee(plan.code, plan.interval, plan.amount_cents, plan.amount_currency, plan.pay_in_advance)
 
 
-def _as_foretold(base: Preview, foretold: Foretold, change: PlanChange) -> Preview:
+def _as_foretold(base: Preview, foretold: InvoicePreview, change: PlanChange) -> Preview:
     """Lago's invoice; what falls due later it does not tell, that is the new plan's fee by the rules."""
     later = [line for line in change.lines if line.due > change.on]
     return replace(
@@ -149,13 +149,13 @@ def _not_yet(change: PlanChange) -> tuple[str, ...]:
     return () if change.applies == NOW else ("usage until then",)
 
 
-def _foretold_lines(foretold: Foretold) -> Iterator[PreviewLine]:
+def _foretold_lines(foretold: InvoicePreview) -> Iterator[PreviewLine]:
     for fee in foretold.fees:
         kind: Literal["fee", "usage"] = "usage" if fee.item.type == "charge" else "fee"
         days = fee.from_date, fee.to_date
         yield PreviewLine(kind, fee.item.code, fee.amount_cents, foretold.currency, foretold.issuing_date, *days)
 
 
-def _line(line: Line) -> PreviewLine:
+def _line(line: ChargeLine) -> PreviewLine:
     days = line.from_day.isoformat(), line.until_day.isoformat()
     return PreviewLine(line.kind, line.plan_code, line.amount_cents, line.currency, line.due.isoformat(), *days)

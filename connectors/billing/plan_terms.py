@@ -25,34 +25,34 @@ _log = structlog.get_logger(__name__)
 copy = msgspec.structs.replace
 
 
-class Plans(Protocol):
+class PlanSource(Protocol):
     """Lago's plans; see `LagoClient`."""
 
     async def plan(self, code: str) -> Plan | None: ...
 
 
-class Terms(NamedTuple):
+class PlanTerms(NamedTuple):
     """Of a plan: how often its charges are invoiced, and which metrics it charges."""
 
     interval: str
     charged: tuple[str, ...]
 
 
-def terms_of(plan: Plan) -> Terms:
+def terms_of(plan: Plan) -> PlanTerms:
     """Charges of a long interval may be invoiced monthly (`bill_charges_monthly`)."""
     codes = sorted({charge.billable_metric_code for charge in plan.charges})
-    return Terms("monthly" if plan.bill_charges_monthly else plan.interval, tuple(codes))
+    return PlanTerms("monthly" if plan.bill_charges_monthly else plan.interval, tuple(codes))
 
 
-class TermsBook:
+class PlanTermsCache:
     """The terms of plans, each remembered for a minute: many orgs have the same."""
 
-    def __init__(self, lago: Plans, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, lago: PlanSource, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._lago = lago
         self._monotonic = monotonic
-        self._known: dict[str, tuple[float, Terms]] = {}
+        self._known: dict[str, tuple[float, PlanTerms]] = {}
 
-    def learn(self, plans: Iterable[Plan]) -> Mapping[str, Terms]:
+    def learn(self, plans: Iterable[Plan]) -> Mapping[str, PlanTerms]:
         """The terms of plans that were listed just now, by their codes."""
         found = {plan.code: terms_of(plan) for plan in plans}
         self._known.update((code, (self._monotonic(), terms)) for code, terms in found.items())
@@ -64,7 +64,7 @@ class TermsBook:
         begun = [one for one in listed if one.started_at is not None]
         return [period_with(one, await self._terms(one.plan_code or ""), timezone) for one in begun]
 
-    async def _terms(self, code: str) -> Terms | None:
+    async def _terms(self, code: str) -> PlanTerms | None:
         asked_at, terms = self._known.get(code, _NEVER)
         if code and self._monotonic() - asked_at > _FRESH_S:
             plan = await self._lago.plan(code)
@@ -75,7 +75,7 @@ class TermsBook:
         return terms
 
 
-def period_with(found: Subscription, terms: Terms | None, timezone: str = "") -> Period:
+def period_with(found: Subscription, terms: PlanTerms | None, timezone: str = "") -> Period:
     """A subscription that has begun, with its terms; without, where they are not known."""
     bare = read(period_of, found)
     if terms is None:

@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from connectors.billing.plan_terms import Plans, TermsBook
+from connectors.billing.plan_terms import PlanSource, PlanTermsCache
 from connectors.billing.reused_subscriptions import held_by_others
 from connectors.billing.subscription_history import not_running, org_with, to_the_moment
 from connectors.lago.errors import LagoRejected
@@ -43,7 +43,7 @@ def beginning_after(last: str, org_ids: Iterable[str]) -> list[str]:
     return sorted(org_ids, key=lambda org_id: (org_id <= last, org_id))
 
 
-class Directory(Plans, Protocol):
+class DiscoverySource(PlanSource, Protocol):
     """Lago's customers, subscriptions and plans; see `LagoClient`."""
 
     async def subscriptions(
@@ -87,7 +87,7 @@ class Subscriber(Protocol):
     async def subscribe(self, org: OrgRecord, plan: str) -> None: ...
 
 
-class OrgLearner:
+class SubscriptionDiscovery:
     """The orgs of the mapped customers.
 
     Args:
@@ -100,7 +100,7 @@ class OrgLearner:
         customers: Mapping[str, CustomerRecord],
         orgs: Mapping[str, OrgRecord],
         records: OrgChanges,
-        lago: Directory,
+        lago: DiscoverySource,
         *,
         now_us: Callable[[], int],
     ) -> None:
@@ -109,7 +109,7 @@ class OrgLearner:
         self._records = records
         self._lago = lago
         self._now_us = now_us
-        self._terms = TermsBook(lago)
+        self._terms = PlanTermsCache(lago)
         self._subscriber: Subscriber | None = None
         self._soon: dict[str, str] = {}
         self._named: dict[str, None] = {}

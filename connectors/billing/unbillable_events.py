@@ -20,19 +20,19 @@ _log = structlog.get_logger(__name__)
 _encode = msgspec.json.Encoder().encode
 
 
-class States(Protocol):
+class EventStateSource(Protocol):
     """What is known of our events; see `ReceiptsFollower`."""
 
     def state(self, transaction_id: str) -> str | None: ...
 
 
-class Writer(Protocol):
-    """What stores records; see `Gate`."""
+class ReceiptWriter(Protocol):
+    """What stores records; see `CheckedProducer`."""
 
     async def send_all(self, records: list[Record]) -> Mapping[int, Rejected]: ...
 
 
-class LateRefusals:
+class UnbillableEvents:
     """`connectors.billing.lago_webhooks.Refusals`.
 
     Args:
@@ -42,8 +42,8 @@ class LateRefusals:
 
     def __init__(
         self,
-        states: States,
-        writer: Writer,
+        states: EventStateSource,
+        writer: ReceiptWriter,
         topic: str,
         told: Callable[[str, int], None],
         now_us: Callable[[], int],

@@ -34,7 +34,7 @@ _log = structlog.get_logger(__name__)
 copy = msgspec.structs.replace
 
 
-class Limits(Protocol):
+class LimitStore(Protocol):
     """Where limits are kept. Both answer `{}` where there are none. Raises: Unavailable."""
 
     async def of_org(self, org_id: str) -> Mapping[str, int]:
@@ -54,15 +54,15 @@ class FixedLimits:
         self._orgs = {org_id: checked(limits) for org_id, limits in (orgs or {}).items()}
 
     async def of_org(self, org_id: str) -> Mapping[str, int]:
-        """See `Limits`."""
+        """See `LimitStore`."""
         return self._orgs.get(org_id, {})
 
     async def of_plan(self, plan_code: str) -> Mapping[str, int]:
-        """See `Limits`."""
+        """See `LimitStore`."""
         return self._plans.get(plan_code, {})
 
 
-class Records(Protocol):
+class LimitRecords(Protocol):
     """The records of `billing.orgs`: read, and changed by one writer."""
 
     async def get(self, org_id: str) -> OrgRecord | None: ...
@@ -72,16 +72,16 @@ class Records(Protocol):
 class RecordLimits:
     """Limits in `billing.orgs`: an org's in its record, a plan's in a record of its own, see `PLAN_KEY`."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: LimitRecords) -> None:
         self._records = records
 
     async def of_org(self, org_id: str) -> Mapping[str, int]:
-        """See `Limits`."""
+        """See `LimitStore`."""
         record = await self._records.get(org_id)
         return {} if record is None else record.limits
 
     async def of_plan(self, plan_code: str) -> Mapping[str, int]:
-        """See `Limits`."""
+        """See `LimitStore`."""
         return await self.of_org(PLAN_KEY + plan_code)
 
     async def set_org(self, org_id: str, limits: Mapping[str, int]) -> Mapping[str, int]:
@@ -120,7 +120,7 @@ class UsageLimitReached(LagoRejected):
         self.limit, self.used, self.most = limit, used, most
 
 
-class Counted(Protocol):
+class UsageSource(Protocol):
     """What Lago says of an org; see `OrgBilling`."""
 
     async def subscription(self, org_id: str) -> Subscription | None: ...
@@ -137,8 +137,8 @@ class UsageLimits:
 
     def __init__(
         self,
-        counted: Counted,
-        limits: Limits,
+        counted: UsageSource,
+        limits: LimitStore,
         *,
         tokens_code: str = "ai_usage",
         requests_code: str = "api_call",

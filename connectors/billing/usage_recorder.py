@@ -12,13 +12,13 @@ from schemas.wire import API, ENVELOPE_VERSION, METERED, ORG, Metered
 _encode = msgspec.json.Encoder().encode
 
 
-class Writer(Protocol):
-    """What stores a record; see `Gate.send_one`."""
+class UsageWriter(Protocol):
+    """What stores a record; see `CheckedProducer.send_one`."""
 
     async def send_one(self, record: Record) -> tuple[int, int]: ...
 
 
-class _Envelope(msgspec.Struct, gc=False):
+class _MeteredEnvelope(msgspec.Struct, gc=False):
     """RawRecord without a call."""
 
     v: int
@@ -41,7 +41,7 @@ class KafkaUsage:
     """
 
     def __init__(
-        self, writer: Writer, topic: str, *, now_us: Callable[[], int], named: Callable[[str], None] | None = None
+        self, writer: UsageWriter, topic: str, *, now_us: Callable[[], int], named: Callable[[str], None] | None = None
     ) -> None:
         self._writer = writer
         self._topic = topic
@@ -58,5 +58,5 @@ class KafkaUsage:
 def record_of(event: MeteredEvent, topic: str, now_us: int) -> Record:
     """The event as it is stored; its key is the org, so its repeats are on one partition."""
     metered = Metered(event.org_id, event.transaction_id, event.code, event.at_us, event.properties, event.actor)
-    value = _encode(_Envelope(ENVELOPE_VERSION, API, METERED, now_us, ORG, metered))
+    value = _encode(_MeteredEnvelope(ENVELOPE_VERSION, API, METERED, now_us, ORG, metered))
     return topic, event.org_id, value, now_us // 1000

@@ -9,12 +9,12 @@ from connectors.config.connections import kafka_connection, revealed, topic_layo
 from connectors.config.settings import Settings
 from connectors.kafka.admin import check_topics
 from connectors.lago.client import LagoClient, lago_http
-from connectors.processes.account_tables import AccountBooks
+from connectors.processes.account_tables import AccountTables
 from schemas.errors import TopicProblem
 
 
 @asynccontextmanager
-async def own_books(settings: Settings, connections: int) -> AsyncIterator[AccountBooks]:
+async def own_books(settings: Settings, connections: int) -> AsyncIterator[AccountTables]:
     """Read to their ends on entry; `connections`: to Lago.
 
     Raises:
@@ -25,7 +25,7 @@ async def own_books(settings: Settings, connections: int) -> AsyncIterator[Accou
         raise TopicProblem("topics", " ".join(complaints))
     async with lago_http(settings.lago_timeout, connections) as http:
         lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key))
-        books = AccountBooks(settings, lago, lambda _learner: InMemoryUsage())  # nothing is recorded by a command
+        books = AccountTables(settings, lago, lambda _learner: InMemoryUsage())  # nothing is recorded by a command
         async with books.open():
             await books.mappings.ready()
             yield books

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from connectors.access.audit_chain import Line, Tip
+from connectors.access.audit_chain import AuditLine, ChainPosition
 from connectors.cli.base import one_sentence, say, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
@@ -25,7 +25,7 @@ def verify(head: str, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-async def _verified(settings: Settings, noted: Tip | None) -> dict[str, Any]:
+async def _verified(settings: Settings, noted: ChainPosition | None) -> dict[str, Any]:
     deployment = deployment_of(settings)
     database = None if settings.postgres_url is None else Database(postgres_url(settings), size=1)
     try:
@@ -48,17 +48,17 @@ async def _verified(settings: Settings, noted: Tip | None) -> dict[str, Any]:
     }
 
 
-def _complete(lines: list[Line]) -> bool:
+def _complete(lines: list[AuditLine]) -> bool:
     return not lines or lines[0].offset == 0
 
 
-def _noted(head: str) -> Tip | None:
+def _noted(head: str) -> ChainPosition | None:
     if not head:
         return None
     covered, _, chain = head.partition(":")
     if not covered.isdecimal() or len(chain) != 64:
         fail("--head takes a head as `audit verify` tells it, a number, a colon and 64 hexadecimal digits.", 2)
-    return Tip("", int(covered), chain)
+    return ChainPosition("", int(covered), chain)
 
 
 def _told(answer: dict[str, Any]) -> str:

@@ -29,10 +29,10 @@ from connectors.config.settings import Settings
 from connectors.litellm.spend_logs import spend_logs
 from connectors.operations.audit_record import audited
 from connectors.operations.backfill import Backfill
-from connectors.operations.backfill_report import Filled, no_price_yet
+from connectors.operations.backfill_report import BackfillReport, no_price_yet
 from connectors.operations.backfill_report import told as filled_as_json
 from connectors.operations.call_files import csv_rows, json_lines
-from connectors.operations.sender import Sender
+from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
 from schemas.moments import to_datetime
@@ -63,7 +63,7 @@ def backfill(
     with one_sentence(OSError):
         settings = settings_of_command()
         deployment = deployment_of(settings)
-        sender = None if dry_run else Sender(deployment.kafka)
+        sender = None if dry_run else CommandProducer(deployment.kafka)
         trusted_us = None if trust_log_from is None else moment_us(trust_log_from)
         database = Database(postgres_url(settings), size=1)
         job = Backfill(deployment, database, sender, shape, duration_s(patience), trusted_us)
@@ -87,7 +87,7 @@ async def _filled(
     why: str,
     told: Callable[[int], None],
     keep: Callable[[str], None] | None,
-) -> Filled:
+) -> BackfillReport:
     def stored(place: str, count: int) -> None:
         told(count)
         if keep is not None and place:
@@ -157,7 +157,7 @@ def _keeper(path: Path | None) -> Callable[[str], None] | None:
     return keep
 
 
-def _table(told: dict[str, Any], done: Filled, dry_run: bool) -> Any:
+def _table(told: dict[str, Any], done: BackfillReport, dry_run: bool) -> Any:
     verb = "would be sent" if dry_run else "were sent"
     lines = [f"{told['read']} read, {told['known']} known, {told['missing']} missing ({told['usd']} USD) {verb}"]
     if told["priced"]:

@@ -11,7 +11,7 @@ from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
-from connectors.operations.sender import Sender
+from connectors.operations.sender import CommandProducer
 from connectors.postgres.migrate import make_roles, pending
 from connectors.postgres.migrate import migrate as bring
 from connectors.postgres.prune import Pruned, prunable
@@ -59,7 +59,9 @@ def prune(older_than: str, why: str, *, dry_run: bool, as_json: bool) -> None:
         if not dry_run and found.total:
             deployment = deployment_of(settings)
             target = {"older_than": older_than, "months": ",".join(found.months)}
-            audit_id = audited(deployment, Sender(deployment.kafka), "db.prune", target, reason=why, count=found.total)
+            audit_id = audited(
+                deployment, CommandProducer(deployment.kafka), "db.prune", target, reason=why, count=found.total
+            )
             found = asyncio.run(forget(url, before))
     answer = {
         "dry_run": dry_run,

@@ -13,9 +13,9 @@ from connectors.config.settings import Settings, load_settings
 from connectors.operations.accepted_refusals import ACCEPTABLE
 from connectors.operations.audit_record import audited
 from connectors.operations.dead_letter_reasons import unknown_reason
-from connectors.operations.dead_letters import KINDS, Filters, Letter, unresolved
-from connectors.operations.requeue import Done, desk
-from connectors.operations.sender import Sender
+from connectors.operations.dead_letters import KINDS, DeadLetter, Filters, unresolved
+from connectors.operations.requeue import RequeueResult, desk
+from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from schemas.moments import to_iso
 from schemas.money import ZERO, add, plain
@@ -129,7 +129,7 @@ def _act(
     say({**answer, "reasons": done.reasons}, as_json=as_json, table=lambda: _done_text(answer, done))
 
 
-def _done_text(answer: dict[str, Any], done: Done) -> str:
+def _done_text(answer: dict[str, Any], done: RequeueResult) -> str:
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(done.reasons.items()))
     return ", ".join(f"{count} {what}" for what, count in answer.items()) + (f" ({why})" if why else "")
 
@@ -145,9 +145,9 @@ async def _acted(
     accept: str,
     *,
     quiet: bool,
-) -> Done:
+) -> RequeueResult:
     deployment = deployment_of(settings)
-    sender = Sender(deployment.kafka)
+    sender = CommandProducer(deployment.kafka)
     url = settings.postgres_url
     database = Database(revealed(url), size=1) if url is not None else None
     trusted_us = None if trusted is None else moment_us(trusted)
@@ -172,7 +172,7 @@ async def _acted(
             database.terminate()
 
 
-def _found(deployment: Deployment, kind: str, filters: Filters) -> Iterator[Letter]:
+def _found(deployment: Deployment, kind: str, filters: Filters) -> Iterator[DeadLetter]:
     kinds: tuple[str, ...] = KINDS if kind == "both" else (kind,)
     if not set(kinds) <= set(KINDS):
         fail("--kind takes events, calls or both.", 2)
@@ -186,7 +186,7 @@ def _filters(reason: str, customer: str, since: str | None, until: str | None, l
     return Filters(reason, customer, moment_ms(since), moment_ms(until), letter)
 
 
-def _line(letter: Letter) -> dict[str, Any]:
+def _line(letter: DeadLetter) -> dict[str, Any]:
     return {
         "letter": letter.id,
         "died_at": to_iso(letter.at_ms * 1000),
@@ -199,7 +199,7 @@ def _line(letter: Letter) -> dict[str, Any]:
     }
 
 
-def _sums(letters: Iterable[Letter]) -> dict[str, dict[str, Any]]:
+def _sums(letters: Iterable[DeadLetter]) -> dict[str, dict[str, Any]]:
     sums: dict[str, tuple[int, Any]] = {}
     for letter in letters:
         count, usd = sums.get(letter.reason, (0, ZERO))
@@ -207,14 +207,14 @@ def _sums(letters: Iterable[Letter]) -> dict[str, dict[str, Any]]:
     return {reason: {"count": count, "usd": plain(usd)} for reason, (count, usd) in sorted(sums.items())}
 
 
-def _total(letters: Iterable[Letter]) -> Any:
+def _total(letters: Iterable[DeadLetter]) -> Any:
     usd = ZERO
     for letter in letters:
         usd = add(usd, letter.usd or ZERO)
     return usd
 
 
-def _table(letters: list[Letter], by_reason: dict[str, dict[str, Any]], count: int) -> Any:
+def _table(letters: list[DeadLetter], by_reason: dict[str, dict[str, Any]], count: int) -> Any:
     if not count:
         return "Nothing is dead."
     rows = [tuple(_line(letter).values()) for letter in letters]

@@ -12,7 +12,7 @@ from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
 from connectors.operations.ledgers import Held, held_of
-from connectors.operations.sender import Sender
+from connectors.operations.sender import CommandProducer
 from connectors.operations.write_off import matching, order_write_off, order_write_off_of_all
 from schemas.moments import to_iso
 from schemas.money import ZERO, add, plain
@@ -47,9 +47,11 @@ def write_off(*, customer: str, match: str, why: str, until: str, yes: bool, dry
             dry_run = not _agreed(found, as_json=as_json)
         audit_id = ""
         if not dry_run and match:
-            audit_id = order_write_off_of_all(deployment, Sender(deployment.kafka), found, match, until_us, why)
+            audit_id = order_write_off_of_all(
+                deployment, CommandProducer(deployment.kafka), found, match, until_us, why
+            )
         elif not dry_run:
-            audit_id = order_write_off(deployment, Sender(deployment.kafka), found, until_us, why)
+            audit_id = order_write_off(deployment, CommandProducer(deployment.kafka), found, until_us, why)
     answer = {**_answer(found), "dry_run": dry_run, "audit_id": audit_id}
     does = "Would be written off" if dry_run else "Ordered"
     say(answer, as_json=as_json, table=lambda: _table(found, f"{does}: {_sums(answer)}"))

@@ -17,10 +17,10 @@ from connectors.config.connections import deployment_of
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
 from connectors.operations.import_kinds import CustomerRows, MappingRows, SubscriptionRows, columns_of
-from connectors.operations.imports import Import, Imported, Kind
+from connectors.operations.imports import Import, Imported, ImportKind
 from connectors.operations.row_files import CSV, JSON, rows
-from connectors.operations.sender import Sender
-from connectors.processes.account_tables import AccountBooks
+from connectors.operations.sender import CommandProducer
+from connectors.processes.account_tables import AccountTables
 from schemas.errors import MeterbridgeError
 
 MAPPINGS, CUSTOMERS, SUBSCRIPTIONS = "mappings", "customers", "subscriptions"
@@ -79,7 +79,7 @@ async def _imported(
         if not dry_run:
             target = {"what": what, "file": file.name}
             deployment = deployment_of(settings)
-            sender = Sender(deployment.kafka)
+            sender = CommandProducer(deployment.kafka)
             await asyncio.to_thread(audited, deployment, sender, f"import.{what}", target, reason=why)
         of = _kind(books, what, dry_run=dry_run)
         job: Import[Any] = Import(of, _AT_ONCE[what], _PATIENCE_S, told)
@@ -92,7 +92,7 @@ async def _imported(
         return job.done, None
 
 
-def _kind(books: AccountBooks, what: str, *, dry_run: bool) -> Kind[Any]:
+def _kind(books: AccountTables, what: str, *, dry_run: bool) -> ImportKind[Any]:
     if what == MAPPINGS:
         return MappingRows(books.mappings, dry_run=dry_run)
     of = CustomerRows if what == CUSTOMERS else SubscriptionRows

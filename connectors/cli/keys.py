@@ -16,7 +16,7 @@ from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited, who
-from connectors.operations.sender import Sender
+from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ async def _recorded(settings: Settings, action: str, of: list[ApiKey], do: Calla
     target |= {} if of[-1].orgs is None else {"orgs": " ".join(sorted(of[-1].orgs))}
     target |= {} if of[-1].prefixes is None else {"customer_prefixes": " ".join(sorted(of[-1].prefixes))}
     deployment = deployment_of(settings)
-    await asyncio.to_thread(audited, deployment, Sender(deployment.kafka), action, target, count=1)
+    await asyncio.to_thread(audited, deployment, CommandProducer(deployment.kafka), action, target, count=1)
     await do()
 
 

@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 
 import typer
 
-from connectors.billing.lago_setup import Report, Setup
-from connectors.billing.org_sync import OrgTruth
+from connectors.billing.lago_setup import Setup, SetupReport
+from connectors.billing.org_sync import OrgSynchroniser
 from connectors.cli.account_tables import own_books
 from connectors.cli.base import one_sentence, say, settings_of_command, table_of
 from connectors.cli.sentences import fail, tell
 from connectors.config.connections import deployment_of, postgres_url, revealed
 from connectors.config.settings import Settings
 from connectors.lago.client import LagoClient, LagoRejected, lago_http
-from connectors.operations.after_end import PAGE, Ends, Lost, Told, billed_orgs, dollars_of, pages
+from connectors.operations.after_end import PAGE, EndedSubscriptions, Lost, Told, billed_orgs, dollars_of, pages
 from connectors.operations.audit_record import audited
 from connectors.operations.overtaken import late_of, still_lost
 from connectors.operations.rebilling import Rebilling, receipts_are_read
-from connectors.operations.sender import Sender
+from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
 from schemas.customers import OrgRecord
@@ -67,8 +67,8 @@ async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: b
         async with own_books(settings, 1) as books:
             await receipts_are_read(deployment_of(settings), database)
             tables = books.customers.table, books.orgs.table
-            truth = OrgTruth(*tables, books.org_records, books.lago, now_us=_now_us)
-            ends, known, found = Ends(books.lago), {}, []
+            truth = OrgSynchroniser(*tables, books.org_records, books.lago, now_us=_now_us)
+            ends, known, found = EndedSubscriptions(books.lago), {}, []
             for org_id in await billed_orgs(database, _now_us()):
                 try:
                     told = await ends.of(books.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
@@ -121,7 +121,9 @@ def _audited(settings: Settings, able: list[Lost], why: str) -> None:
     target = {"events": str(len(able)), "org": able[0].org_id}
     usd = dollars_of(able)
     deployment = deployment_of(settings)
-    audited(deployment, Sender(deployment.kafka), "lago.rebill", target, reason=why, count=len(able), cost_usd=usd)
+    audited(
+        deployment, CommandProducer(deployment.kafka), "lago.rebill", target, reason=why, count=len(able), cost_usd=usd
+    )
 
 
 def _now_us() -> int:
@@ -150,7 +152,7 @@ def _rebilled(found: list[Lost], *, dry_run: bool) -> Any:
     return table_of(tuple(lines[0]), [tuple(str(value or "-") for value in line.values()) for line in lines], title)
 
 
-async def _set_up(settings: Settings, *, only_check: bool) -> Report:
+async def _set_up(settings: Settings, *, only_check: bool) -> SetupReport:
     if settings.lago_api_key is None:
         fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
     async with lago_http(settings.lago_timeout, 1) as http:
@@ -158,7 +160,7 @@ async def _set_up(settings: Settings, *, only_check: bool) -> Report:
         return await Setup(client, settings.lago_event_code, settings.lago_webhook_url, only_check=only_check).run()
 
 
-def _words(report: Report) -> str:
+def _words(report: SetupReport) -> str:
     made = "\n".join([f"{len(report.created)} made.", *report.created]) if report.created else "Nothing was missing."
     if report.complaints:
         return made if report.created else f"{len(report.complaints)} complaints."

@@ -11,10 +11,10 @@ from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
 from connectors.operations.ledger_init import carry_out, place_of, plans
-from connectors.operations.sender import Sender
+from connectors.operations.sender import CommandProducer
 from schemas.errors import MeterbridgeError
 from schemas.moments import to_iso
-from streams.state.ledger_restart import EARLIEST, LATEST, Beginning, From
+from streams.state.ledger_restart import EARLIEST, LATEST, RestartPlan, RestartPosition
 
 
 def init(since: str, why: str, partition: int | None, *, yes: bool, dry_run: bool, as_json: bool) -> None:
@@ -33,21 +33,21 @@ def init(since: str, why: str, partition: int | None, *, yes: bool, dry_run: boo
 
 
 async def _done(
-    deployment: Deployment, partitions: list[int], wanted: From, why: str, *, do: bool
+    deployment: Deployment, partitions: list[int], wanted: RestartPosition, why: str, *, do: bool
 ) -> tuple[list[dict[str, Any]], bool]:
     place = place_of(deployment)
-    sender = Sender(deployment.kafka)
+    sender = CommandProducer(deployment.kafka)
     told, wrong = [], False
     for number, found in zip(partitions, await plans(place, partitions, wanted), strict=True):
         audit_id = ""
-        if isinstance(found, Beginning) and found.reason and do:
+        if isinstance(found, RestartPlan) and found.reason and do:
             audit_id = await carry_out(deployment, sender, place, found, wanted, why)
         wrong = wrong or isinstance(found, MeterbridgeError)
         told.append(_line(number, found, audit_id))
     return told, wrong
 
 
-def _line(partition: int, found: Beginning | MeterbridgeError, audit_id: str) -> dict[str, Any]:
+def _line(partition: int, found: RestartPlan | MeterbridgeError, audit_id: str) -> dict[str, Any]:
     """A ledger as it is shown; `next` is empty where nothing is to be done."""
     line: dict[str, Any] = {"partition": partition, "state": "sound", "stood": "", "next": "", "skipped": 0}
     line |= {"checked_before": "", "detail": "", "audit_id": audit_id}
@@ -67,14 +67,14 @@ def _line(partition: int, found: Beginning | MeterbridgeError, audit_id: str) ->
     }
 
 
-def _wanted(text: str, partition: int | None) -> From:
+def _wanted(text: str, partition: int | None) -> RestartPosition:
     if text in (EARLIEST, LATEST):
-        return From(text)
+        return RestartPosition(text)
     if re.fullmatch(r"\d+", text):
         if partition is None:
             _needs_partition()
-        return From(offset=int(text))
-    return From(at_ms=moment_us(text) // 1000)
+        return RestartPosition(offset=int(text))
+    return RestartPosition(at_ms=moment_us(text) // 1000)
 
 
 def _needs_partition() -> NoReturn:

@@ -23,11 +23,11 @@ from connectors.operations.org_migration import (
     MISSING,
     SKIPPED,
     WOULD,
+    MigrationOutcome,
     OrgMigration,
-    Outcome,
     plan_of,
 )
-from connectors.operations.sender import Sender
+from connectors.operations.sender import CommandProducer
 from connectors.operations.usage_in_flight import loose_ends, settled_us
 from connectors.operations.user_orgs import UserOrg, read_file, read_query
 from connectors.processes.account_tables import now_us
@@ -63,7 +63,7 @@ def _entries(settings: Settings, file: Path | None, query: str | None) -> list[U
 
 async def _migrated(
     settings: Settings, entries: Sequence[UserOrg], mode: str, told: Callable[[int], None]
-) -> list[Outcome]:
+) -> list[MigrationOutcome]:
     clear, outcomes = plan_of(entries)
     told(len(entries) - len(clear))
     async with _migration(settings) as migration:
@@ -98,23 +98,23 @@ async def _migration(settings: Settings) -> AsyncIterator[OrgMigration]:
 
 def _announcer(deployment: Deployment) -> Callable[[UserOrg, Sequence[str]], Any]:
     """Writes the audit line of one customer; the producer is made when the first is written."""
-    senders: list[Sender] = []
+    senders: list[CommandProducer] = []
 
     async def announce(entry: UserOrg, steps: Sequence[str]) -> None:
         if not senders:
-            senders.append(Sender(deployment.kafka))
+            senders.append(CommandProducer(deployment.kafka))
         target = {"user": entry.user_id, "org": entry.org_id, "steps": "; ".join(steps)}
         await asyncio.to_thread(audited, deployment, senders[0], "orgs.migrate", target, count=len(steps))
 
     return announce
 
 
-def _wrong(outcomes: Sequence[Outcome], mode: str) -> bool:
+def _wrong(outcomes: Sequence[MigrationOutcome], mode: str) -> bool:
     """A run has failed where a customer has; a check also where one is skipped."""
     return any(one.state in ({FAILED, MISSING, SKIPPED} if mode == VERIFY else {FAILED}) for one in outcomes)
 
 
-def _told(outcomes: Sequence[Outcome], mode: str) -> dict[str, Any]:
+def _told(outcomes: Sequence[MigrationOutcome], mode: str) -> dict[str, Any]:
     counts: dict[str, int] = {}
     for one in outcomes:
         counts[one.state] = counts.get(one.state, 0) + 1
@@ -137,7 +137,7 @@ def _told(outcomes: Sequence[Outcome], mode: str) -> dict[str, Any]:
     }
 
 
-def _table(outcomes: Sequence[Outcome], mode: str) -> Any:
+def _table(outcomes: Sequence[MigrationOutcome], mode: str) -> Any:
     if not outcomes:
         return "Nobody is to be migrated."
     counts = ", ".join(f"{count} {state}" for state, count in _told(outcomes, mode)["counts"].items())

@@ -16,7 +16,7 @@ from connectors.operations.backfill_report import Hour
 from connectors.operations.backfill_report import told as filled_as_json
 from connectors.operations.money_notes import unbilled_json
 from connectors.operations.reconcile import (
-    Report,
+    ReconciliationReport,
     reconcile_lago,
     reconcile_ledgers,
     reconcile_litellm,
@@ -44,7 +44,7 @@ def reconcile(lago: bool, litellm: bool, since: str, until: str, as_json: bool) 
 
 async def _reconciled(
     settings: Settings, told: Callable[[int], None], lago: bool, between: tuple[datetime, datetime] | None
-) -> Report:
+) -> ReconciliationReport:
     key, litellm_url = settings.lago_api_key, settings.litellm_database_url
     if lago and key is None:
         fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
@@ -69,7 +69,7 @@ async def _reconciled(
     return report
 
 
-async def _tables(database: Database, report: Report, *, wanted: bool) -> None:
+async def _tables(database: Database, report: ReconciliationReport, *, wanted: bool) -> None:
     """The ledgers prove themselves without Postgres: where it is away only the breakdown is missing."""
     try:
         await reconcile_tables(database, report)
@@ -79,7 +79,7 @@ async def _tables(database: Database, report: Report, *, wanted: bool) -> None:
         report.notes.append(f"why calls are not billed is not known: Postgres: {error.reason}")
 
 
-def _told(report: Report) -> dict[str, Any]:
+def _told(report: ReconciliationReport) -> dict[str, Any]:
     return {
         "adds_up": not report.complaints,
         "received": report.received,
@@ -111,7 +111,7 @@ def _told(report: Report) -> dict[str, Any]:
     }
 
 
-def _text(report: Report) -> str:
+def _text(report: ReconciliationReport) -> str:
     told = _told(report)
     if report.complaints:
         return "\n".join(

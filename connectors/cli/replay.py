@@ -8,7 +8,7 @@ from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.operations.audit_record import audited
 from connectors.operations.replay import Contents, Replay
-from connectors.operations.sender import Sender
+from connectors.operations.sender import CommandProducer
 from schemas.money import plain
 
 
@@ -27,7 +27,7 @@ def replay(
                 contents = planned.contents(passed)
             say(_answer(contents), as_json=as_json, table=lambda: _table(contents))
             return
-        sender = Sender(deployment.kafka)
+        sender = CommandProducer(deployment.kafka)
         audited(deployment, sender, "replay", planned.asked(), reason=why, count=planned.stretch.offsets)
         with progress("replaying", planned.stretch.offsets, quiet=as_json) as passed:
             count = planned.run(sender, checkpoint, passed)

@@ -15,7 +15,7 @@ from connectors.demo.broker import embedded_broker
 from connectors.demo.lago import METRIC, DemoLago
 from connectors.demo.processes import Processes, free_ports, without_proxies
 from connectors.demo.sample_orgs import Org, orgs_of
-from connectors.demo.scraper import Gauges
+from connectors.demo.scraper import MetricsScraper
 from schemas.errors import ConfigurationError, Unavailable
 
 PARTITIONS: Final = 4
@@ -28,7 +28,7 @@ _ANSWER_S, _PATIENCE_S, _AGAIN_S = 10.0, 20.0, 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class DemoEnvironment:
     """Where the play takes place.
 
     Fields:
@@ -41,7 +41,7 @@ class Stage:
     kafka: str
     lago_url: str
     lago: DemoLago
-    gauges: Gauges
+    gauges: MetricsScraper
     processes: Processes
     ingress: httpx.AsyncClient
     api: httpx.AsyncClient
@@ -62,7 +62,7 @@ class Stage:
 @asynccontextmanager
 async def built_stage(
     folder: Path, environ: Mapping[str, str], lago_url: str | None, lago_key: str
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[DemoEnvironment]:
     """Everything up and Lago prepared; all of it gone afterwards, but for the logs in `folder`.
 
     Args:
@@ -109,12 +109,12 @@ async def built_stage(
 
         ingress, lago_http = await client(here, token), await client(url, key, loopback=lago_url is None)
         pages = [f"{here}/health/metrics", *(f"http://127.0.0.1:{number}/metrics" for number in metrics)]
-        stage = Stage(
+        stage = DemoEnvironment(
             orgs_of(run),
             kafka,
             url,
             DemoLago(lago_http, sandbox=lago_url is None),
-            Gauges(ingress, pages),
+            MetricsScraper(ingress, pages),
             processes,
             ingress,
             await client(here, master_key),
@@ -133,7 +133,7 @@ def _lago_of(lago_url: str | None, lago_key: str, sandbox_port: int) -> tuple[st
     return lago_url.rstrip("/").removesuffix("/api/v1"), lago_key
 
 
-async def _up(stage: Stage, lago: httpx.AsyncClient) -> bool:
+async def _up(stage: DemoEnvironment, lago: httpx.AsyncClient) -> bool:
     stage.processes.check()
     reading = await stage.gauges.read()
     if reading.ledgers < PARTITIONS or reading.processes <= len(_ROLES):

@@ -18,7 +18,7 @@ _PAGE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Bill:
+class BilledTotal:
     """What Lago has billed so far.
 
     Fields:
@@ -61,7 +61,7 @@ class DemoLago:
             subscription = {"external_customer_id": org.id, "external_id": org.subscription, "plan_code": PLAN}
             await self._save("subscriptions", "subscription", subscription)
 
-    async def bill(self, orgs: Sequence[Org]) -> Bill:
+    async def bill(self, orgs: Sequence[Org]) -> BilledTotal:
         """What is billed now. Raises: Rejected, Unavailable."""
         if self._sandbox:
             return _bill_of(await self._asked("GET", "/__stats"))
@@ -73,7 +73,7 @@ class DemoLago:
             sums[event["external_subscription_id"]] = Sum(
                 calls, add(known.cost, _dollars(event["precise_total_amount_cents"]))
             )
-        return Bill(sums, len(events))
+        return BilledTotal(sums, len(events))
 
     async def _events(self, org: Org) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -108,13 +108,13 @@ class DemoLago:
         raise kind("lago_refused", f"{verb} {path}: {answer.status_code} {answer.text[:300]}")
 
 
-def _bill_of(stats: dict[str, Any]) -> Bill:
+def _bill_of(stats: dict[str, Any]) -> BilledTotal:
     """The sandbox's own sums; `billed_cents` are those inside a period of their subscription."""
     sums = {
         name: Sum(subscription["calls"], _dollars(subscription["billed_cents"]))
         for name, subscription in stats["subscriptions"].items()
     }
-    return Bill(sums, stats["totals"]["events"], stats["posts"])
+    return BilledTotal(sums, stats["totals"]["events"], stats["posts"])
 
 
 def _dollars(cents: str) -> Decimal:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from connectors.demo.lago import Bill
+from connectors.demo.lago import BilledTotal
 from connectors.demo.sample_orgs import Org
-from connectors.demo.scraper import Reading
-from connectors.demo.traffic import Book
+from connectors.demo.scraper import MetricsReading
+from connectors.demo.traffic import ExpectedBill
 from schemas.ledger import Sum
 from schemas.money import ZERO, add, plain
 from streams.core.metering.decisions import BILLED, DUPLICATE
@@ -33,8 +33,8 @@ class Reconciliation:
     """
 
     orgs: tuple[OrgLine, ...]
-    book: Book
-    reading: Reading
+    book: ExpectedBill
+    reading: MetricsReading
     wrong: tuple[str, ...]
     posts: int
 
@@ -67,7 +67,7 @@ class Reconciliation:
         )
 
 
-def reconcile(orgs: Sequence[Org], book: Book, bill: Bill, reading: Reading) -> Reconciliation:
+def reconcile(orgs: Sequence[Org], book: ExpectedBill, bill: BilledTotal, reading: MetricsReading) -> Reconciliation:
     """Compare what the senders know with what Lago and the meter say."""
     lines = tuple(
         OrgLine(

@@ -12,11 +12,11 @@ from typing import Any, Final
 from rich.console import Console
 
 from connectors.demo.broker import LIMITS
-from connectors.demo.environment import Stage, built_stage
+from connectors.demo.environment import DemoEnvironment, built_stage
 from connectors.demo.reconciliation import Reconciliation, reconcile
 from connectors.demo.sample_orgs import CUSTOMERS, MAPPED_LATE
 from connectors.demo.traffic import Traffic
-from connectors.demo.view import Scene, View, show_reconciliation, view_for
+from connectors.demo.view import DemoStatus, View, show_reconciliation, view_for
 from schemas.errors import MeterbridgeError
 
 INTERRUPTED: Final = 130
@@ -85,7 +85,7 @@ async def _run(
         )
         console.print(f"Lago on {stage.lago_url}. Logs in {folder}", soft_wrap=True)
         traffic = Traffic(stage.ingress)
-        scene = Scene(stage.orgs, traffic.book, seconds)
+        scene = DemoStatus(stage.orgs, traffic.book, seconds)
         with view_for(console) as view:
             playing = asyncio.ensure_future(_play(stage, scene, traffic, rate))
             watching = asyncio.ensure_future(_watch(stage, scene, view))
@@ -102,7 +102,7 @@ async def _run(
                 await asyncio.wait({playing, watching})
 
 
-async def _play(stage: Stage, scene: Scene, traffic: Traffic, rate: int) -> Reconciliation:
+async def _play(stage: DemoEnvironment, scene: DemoStatus, traffic: Traffic, rate: int) -> Reconciliation:
     scene.phase = "mapping customers"
     for customer in CUSTOMERS:
         if customer not in MAPPED_LATE:
@@ -120,13 +120,13 @@ async def _play(stage: Stage, scene: Scene, traffic: Traffic, rate: int) -> Reco
     return await _settled(stage, traffic)
 
 
-async def _map_late(stage: Stage, scene: Scene, customer: str, after_s: float) -> None:
+async def _map_late(stage: DemoEnvironment, scene: DemoStatus, customer: str, after_s: float) -> None:
     await asyncio.sleep(after_s)
     await stage.map(customer)
     scene.mapped.add(customer)
 
 
-async def _settled(stage: Stage, traffic: Traffic) -> Reconciliation:
+async def _settled(stage: DemoEnvironment, traffic: Traffic) -> Reconciliation:
     """The reconciliation once it is exact, or once nothing moves any more, or when time is up."""
     deadline = time.monotonic() + _DRAIN_S
     last, since = None, time.monotonic()
@@ -142,7 +142,7 @@ async def _settled(stage: Stage, traffic: Traffic) -> Reconciliation:
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-async def _watch(stage: Stage, scene: Scene, view: View) -> None:
+async def _watch(stage: DemoEnvironment, scene: DemoStatus, view: View) -> None:
     """Show how it goes, for ever. Raises: MeterbridgeError: a process is gone, or Lago is."""
     while True:
         stage.processes.check()
@@ -150,7 +150,7 @@ async def _watch(stage: Stage, scene: Scene, view: View) -> None:
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-async def _look(stage: Stage, scene: Scene, view: View) -> None:
+async def _look(stage: DemoEnvironment, scene: DemoStatus, view: View) -> None:
     scene.reading = await stage.gauges.read()
     scene.bill = await stage.lago.bill(stage.orgs)
     scene.look(time.monotonic())

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MetricsReading:
     """One look at all roles.
 
     Fields:
@@ -46,14 +46,14 @@ class Reading:
         return decided == self.accepted and not self.open_windows + self.held_windows and self.settled == self.sealed
 
 
-class Gauges:
+class MetricsScraper:
     """The metrics pages of the roles; one that does not answer counts as it did before."""
 
     def __init__(self, http: httpx.AsyncClient, urls: Iterable[str]) -> None:
         self._http = http
         self._pages = dict.fromkeys(urls, "")
 
-    async def read(self) -> Reading:
+    async def read(self) -> MetricsReading:
         """Ask all of them, at once."""
         await asyncio.gather(*(self._ask(url) for url in self._pages))
         return reading("\n".join(self._pages.values()))
@@ -67,7 +67,7 @@ class Gauges:
             self._pages[url] = answer.text
 
 
-def reading(pages: str) -> Reading:
+def reading(pages: str) -> MetricsReading:
     """The sum of several pages."""
     sums: defaultdict[tuple[str, str], float] = defaultdict(float)
     for family in text_string_to_metric_families(pages):
@@ -78,7 +78,7 @@ def reading(pages: str) -> Reading:
                 which = labels["method"]
             sums[sample.name, which] += sample.value
             sums[sample.name, "*"] += sample.value
-    return Reading(
+    return MetricsReading(
         accepted=int(sums["meterbridge_ingress_elements_total", "accepted"]),
         decisions={
             which: int(value)

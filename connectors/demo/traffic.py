@@ -25,7 +25,7 @@ _PATIENCE_S, _AGAIN_S = 15.0, 0.3
 
 
 @dataclass(slots=True)
-class Book:
+class ExpectedBill:
     """What the senders know: the bill has to equal it.
 
     Fields:
@@ -60,7 +60,7 @@ class Traffic:
     """
 
     def __init__(self, http: httpx.AsyncClient, seed: int = 1) -> None:
-        self.book = Book()
+        self.book = ExpectedBill()
         self._http = http
         self._chance = Random(seed)
         self._pace = Random(seed)

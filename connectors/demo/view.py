@@ -13,11 +13,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from connectors.demo.lago import Bill
+from connectors.demo.lago import BilledTotal
 from connectors.demo.reconciliation import Reconciliation, told, total
 from connectors.demo.sample_orgs import MAPPED_LATE, Org
-from connectors.demo.scraper import Reading
-from connectors.demo.traffic import Book
+from connectors.demo.scraper import MetricsReading
+from connectors.demo.traffic import ExpectedBill
 from schemas.ledger import Sum
 from schemas.money import plain
 from streams.core.metering.decisions import BILLED, DUPLICATE
@@ -27,7 +27,7 @@ _WIDTH: Final = 92
 
 
 @dataclass(slots=True)
-class Scene:
+class DemoStatus:
     """All there is to see now.
 
     Fields:
@@ -38,13 +38,13 @@ class Scene:
     """
 
     orgs: Sequence[Org]
-    book: Book
+    book: ExpectedBill
     seconds: int
     phase: str = ""
     began: float | None = None
     done_s: float = 0.0
-    reading: Reading = field(default_factory=Reading)
-    bill: Bill = field(default_factory=Bill)
+    reading: MetricsReading = field(default_factory=MetricsReading)
+    bill: BilledTotal = field(default_factory=BilledTotal)
     held: dict[str, Sum] = field(default_factory=dict)
     mapped: set[str] = field(default_factory=set)
 
@@ -85,17 +85,17 @@ class Scene:
 class View(Protocol):
     """What shows a scene; used as a context, so that a terminal is left as it was."""
 
-    def show(self, scene: Scene) -> None: ...
+    def show(self, scene: DemoStatus) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
 
 
 def view_for(console: Console) -> View:
     """The picture where there is a terminal, else lines."""
-    return Picture(console) if console.is_terminal else Lines(console)
+    return LiveView(console) if console.is_terminal else LineView(console)
 
 
-class Lines:
+class LineView:
     """For logs and pipes."""
 
     def __init__(self, console: Console) -> None:
@@ -103,7 +103,7 @@ class Lines:
         self._shown_at = float("-inf")
         self._phase = ""
 
-    def show(self, scene: Scene) -> None:
+    def show(self, scene: DemoStatus) -> None:
         """A line, when it is time for one or something new begins."""
         if scene.phase == self._phase and scene.done_s - self._shown_at < _LINE_EVERY_S:
             return
@@ -124,13 +124,13 @@ class Lines:
         """Nothing to put back."""
 
 
-class Picture:
+class LiveView:
     """For people."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, refresh_per_second=8)
 
-    def show(self, scene: Scene) -> None:
+    def show(self, scene: DemoStatus) -> None:
         """Draw it."""
         self._live.update(_picture(scene))
 
@@ -179,7 +179,7 @@ def show_reconciliation(console: Console, end: Reconciliation) -> None:
         say(sentence, soft_wrap=True, highlight=False)
 
 
-def _picture(scene: Scene) -> RenderableType:
+def _picture(scene: DemoStatus) -> RenderableType:
     """Eighteen lines, so that it fits the smallest terminal."""
     title = Text.assemble(("meterbridge demo", "bold"), f"  {scene.phase}")
     clock = Text(f"{min(scene.done_s, scene.seconds):.0f} of {scene.seconds} s", style="dim")
@@ -192,7 +192,7 @@ def _picture(scene: Scene) -> RenderableType:
     return Constrain(Padding(Group(*parts), (0, 2)), _WIDTH)
 
 
-def _figures(scene: Scene) -> Table:
+def _figures(scene: DemoStatus) -> Table:
     reading = scene.reading
     columns = (
         ("Calls", ("in", reading.accepted), ("repeats", scene.duplicates), ("not to bill", scene.unbilled)),
@@ -217,7 +217,7 @@ def _figures(scene: Scene) -> Table:
     return side_by_side
 
 
-def _held(scene: Scene) -> Table:
+def _held(scene: DemoStatus) -> Table:
     table = _table("Held money", "calls", "USD", "")
     for name in MAPPED_LATE:
         held = scene.held.get(name, Sum())
@@ -231,7 +231,7 @@ def _held(scene: Scene) -> Table:
     return table
 
 
-def _orgs(scene: Scene) -> Table:
+def _orgs(scene: DemoStatus) -> Table:
     table = _table("Orgs", "calls in", "billed", "USD in", "USD billed")
     for org in scene.orgs:
         sent = total(scene.book.billable[customer] for customer in org.customers)

@@ -22,7 +22,7 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FindingKind:
     """One kind of finding: cause and fix are sentences that hold wherever it is found."""
 
     severity: Severity
@@ -57,155 +57,155 @@ class Finding:
 _LOST, _DOUBLED, _DEGRADED = Severity.MONEY_LOST, Severity.MONEY_DOUBLED, Severity.DEGRADED
 
 LITELLM: Final = {
-    "nothing_reaches_us": Kind(
+    "nothing_reaches_us": FindingKind(
         _LOST,
         "No callback of LiteLLM posts to `/webhook/litellm/usage`.",
         "Add the configuration below.",
     ),
-    "callback_not_loaded": Kind(
+    "callback_not_loaded": FindingKind(
         _LOST,
         "LiteLLM could not make a logger of a callback it is configured with; it says so only in its log, at its start.",
         "Give the callback an `endpoint` and `headers`, and restart LiteLLM.",
     ),
-    "endpoint_or_headers_missing": Kind(
+    "endpoint_or_headers_missing": FindingKind(
         _LOST,
         "A callback without an endpoint or without headers is left out with a warning under `success_callback`; under "
         "`callbacks` the proxy does not start.",
         "Give it both.",
     ),
-    "max_retries_0": Kind(
+    "max_retries_0": FindingKind(
         _LOST,
         "LiteLLM's default is 0: one 503, one refused connection, and up to 512 calls are gone.",
         "`max_retries: 5`; the environment variables of the plain `generic_api` callback cannot say it, "
         "`callback_settings` can.",
     ),
-    "auth_missing": Kind(
+    "auth_missing": FindingKind(
         _LOST,
         "The ingress answers 401 to a sender it does not know, and LiteLLM drops what got a 401.",
         "Send `Authorization: Bearer <one of WEBHOOK_TOKEN>`.",
     ),
-    "token_unknown": Kind(
+    "token_unknown": FindingKind(
         _LOST,
         "The header that LiteLLM sends holds none of WEBHOOK_TOKEN: 401, and the calls are dropped.",
         "Use one of WEBHOOK_TOKEN, after the word `Bearer` and a space.",
     ),
-    "webhook_callback": Kind(
+    "webhook_callback": FindingKind(
         _LOST,
         "LiteLLM has no callback of this name: it takes the setting without a word and sends nothing.",
         "Remove it; report by `generic_api`.",
     ),
-    "callback_no_name": Kind(
+    "callback_no_name": FindingKind(
         _LOST,
         "LiteLLM's lists of callbacks hold names; a mapping there, with `callback_name` or `callback_vars`, makes no callback.",
         "List a name, and say under `callback_settings` what belongs to it.",
     ),
-    "lago_webhook_url": Kind(
+    "lago_webhook_url": FindingKind(
         _LOST,
         "LiteLLM reads no such variable and sends nothing to it.",
         "Remove it; report by `generic_api`.",
     ),
-    "openmeter_in_success_callback": Kind(
+    "openmeter_in_success_callback": FindingKind(
         _LOST,
         "LiteLLM 1.109 never makes the logger when `openmeter` is listed there, and sends nothing.",
         "List it under `callbacks`, or better report by `generic_api`.",
     ),
-    "lago_callback": Kind(
+    "lago_callback": FindingKind(
         _LOST,
         "LiteLLM's `lago` callback posts once and never again, leaves out failed calls that cost money, and drops calls "
         "that name no customer.",
         "Report by `generic_api` instead.",
     ),
-    "openmeter_callback": Kind(
+    "openmeter_callback": FindingKind(
         _LOST,
         "LiteLLM's `openmeter` callback posts once and never again, leaves out failed calls that cost money, and drops "
         "calls that name no customer.",
         "Report by `generic_api` instead.",
     ),
-    "failures_unheard": Kind(
+    "failures_unheard": FindingKind(
         _LOST,
         "Failed calls can cost money: a stream that its provider cut is reported as a failure with its tokens and cost.",
         "List the callback under `callbacks`, without `event_types`.",
     ),
-    "successes_unheard": Kind(
+    "successes_unheard": FindingKind(
         _LOST,
         "The callback is told of failed calls only.",
         "List the callback under `callbacks`, without `event_types`.",
     ),
-    "no_log_open": Kind(
+    "no_log_open": FindingKind(
         _LOST,
         'Any client leaves the books with `"no-log": true` in its request: no event is sent at all.',
         "`global_disable_no_log_param: true`.",
     ),
-    "generic_api_v1": Kind(
+    "generic_api_v1": FindingKind(
         _LOST,
         "Its records hold Python texts instead of numbers, and failed calls crash it.",
         "Remove `generic_api_use_v1`.",
     ),
-    "log_format_unknown": Kind(
+    "log_format_unknown": FindingKind(
         _LOST,
         "LiteLLM does not make a logger with a format it does not know.",
         "Remove `log_format`.",
     ),
-    "old_version": Kind(
+    "old_version": FindingKind(
         _LOST,
         "Before 1.108 a flush took no lock: under ordinary load calls are lost, and others sent many times. "
         "Repeats are recognised; what is lost is lost.",
         "Upgrade LiteLLM to 1.108 or later.",
     ),
-    "two_callbacks": Kind(
+    "two_callbacks": FindingKind(
         _DOUBLED,
         "Each reports every call under ids of its own, so one call is counted as two.",
         "Keep one of them.",
     ),
-    "lago_beside_us": Kind(
+    "lago_beside_us": FindingKind(
         _DOUBLED,
         "LiteLLM's `lago` callback posts to Lago what Meterbridge posts there too.",
         "Remove the `lago` callback.",
     ),
-    "settings_unseen": Kind(
+    "settings_unseen": FindingKind(
         _DEGRADED,
         "A running proxy does not tell its `litellm_settings` and `callback_settings`: retries, headers, time-outs and "
         "switches were not judged.",
         "`meterbridge doctor --config config.yaml`, with `--url` as well.",
     ),
-    "callback_unseen": Kind(
+    "callback_unseen": FindingKind(
         _DEGRADED,
         "A callback of your own code, or one whose address is in LiteLLM's environment: where it posts cannot be seen.",
         "See that it posts to `/webhook/litellm/usage`, and that nothing else does.",
     ),
-    "other_config_runs": Kind(
+    "other_config_runs": FindingKind(
         _DEGRADED,
         "The running proxy has other callbacks than the file: it was not restarted, or it keeps its settings in a database.",
         "Restart LiteLLM with the file.",
     ),
-    "prompts_leave": Kind(
+    "prompts_leave": FindingKind(
         _DEGRADED,
         "Prompts and answers are sent along. The ingress removes them before anything is stored, but they travel.",
         "`standard_logging_payload_excluded_fields`, with `messages` and `response` in it.",
     ),
-    "spend_log_stopped": Kind(
+    "spend_log_stopped": FindingKind(
         _DEGRADED,
         "LiteLLM leaves the field out for its own spend writer too, which then fails at every call (1.90 to 1.110): no row "
         "in its database, no spend of its keys, and nothing to backfill from. Without a database it does no harm.",
         "Remove `model_map_information` from `standard_logging_payload_excluded_fields`.",
     ),
-    "timeout_short": Kind(
+    "timeout_short": FindingKind(
         _DEGRADED,
         "A busy ingress answers within seconds; given up sooner, the same bytes come again, and after the last retry "
         "LiteLLM drops them.",
         "`timeout: 30`.",
     ),
-    "timeout_long": Kind(
+    "timeout_long": FindingKind(
         _DEGRADED,
         "While a post hangs nothing else is sent, and what waits is lost with the process; the default is 600 s.",
         "`timeout: 30`.",
     ),
-    "log_format_single": Kind(
+    "log_format_single": FindingKind(
         _DEGRADED,
         "Every call is a post of its own, all at the same moment.",
         "Remove `log_format`: arrays are the default.",
     ),
-    "flush_too_late": Kind(
+    "flush_too_late": FindingKind(
         _DEGRADED,
         "LiteLLM reads the variable before it reads its file, so that in `environment_variables` it does nothing.",
         "Set it in the environment of the process, `DEFAULT_FLUSH_INTERVAL_SECONDS=1`: what waits for a flush is lost with "
@@ -213,113 +213,113 @@ LITELLM: Final = {
     ),
 }
 OWN: Final = {
-    "no_webhook_credentials": Kind(
+    "no_webhook_credentials": FindingKind(
         _LOST,
         "With neither WEBHOOK_TOKEN nor WEBHOOK_SECRET the ingress does not start, unless ALLOW_UNSIGNED=1 says so.",
         "Set WEBHOOK_TOKEN, and send it from LiteLLM.",
     ),
-    "signatures_only": Kind(
+    "signatures_only": FindingKind(
         _LOST,
         "LiteLLM signs nothing: with WEBHOOK_SECRET alone it gets 401, and drops the calls.",
         "Set WEBHOOK_TOKEN as well.",
     ),
-    "lago_key_missing": Kind(
+    "lago_key_missing": FindingKind(
         _LOST,
         "Lago takes no event without a key: nothing is billed, and after 30 days Kafka forgets the events.",
         "Set LAGO_API_KEY.",
     ),
-    "bodies_refused": Kind(
+    "bodies_refused": FindingKind(
         _LOST,
         "A batch of LiteLLM's 512 records is up to 7.5 MB. Larger than MAX_BODY_BYTES it gets 413, and all of it is dropped.",
         "MAX_BODY_BYTES of 16 MiB or more; 64 MiB is the default.",
     ),
-    "anybody_may_post": Kind(
+    "anybody_may_post": FindingKind(
         _DEGRADED,
         "Whoever reaches the ingress can have any customer billed.",
         "Set WEBHOOK_TOKEN, unless a proxy in front of it authenticates.",
     ),
-    "client_names_payer": Kind(
+    "client_names_payer": FindingKind(
         _DEGRADED,
         "A client of LiteLLM writes `end_user` itself: a call that names another customer is billed to that customer.",
         "CUSTOMER_ID_FIELDS=user,team,organization,key, which a key decides; or an id_kind on each mapping. Where only "
         "programs of your own call LiteLLM, nothing.",
     ),
-    "signatures_never_expire": Kind(
+    "signatures_never_expire": FindingKind(
         _DEGRADED,
         "A signature of the body alone has no time: who has recorded a post can repeat it, and calls without a time of "
         "their own are billed again after DEDUPE_HORIZON_HOURS.",
         "WEBHOOK_TIMESTAMP_REQUIRED=1, once every sender signs the time.",
     ),
-    "short_master_key": Kind(
+    "short_master_key": FindingKind(
         _DEGRADED,
         "LITELLM_MASTER_KEY is the bearer token of the management API too. A short one can be guessed.",
         "A key of 32 random characters or more in LiteLLM, and here.",
     ),
-    "one_copy": Kind(
+    "one_copy": FindingKind(
         _DEGRADED,
         "With KAFKA_REPLICATION_FACTOR=1 a broker's disk takes what was accepted and not billed yet with it.",
         "Three brokers and KAFKA_REPLICATION_FACTOR=3, before the topics are created.",
     ),
-    "spool_unset": Kind(
+    "spool_unset": FindingKind(
         _DEGRADED,
         "While Kafka is away the ingress answers 503, and LiteLLM's five retries last half a minute.",
         "SPOOL_PATH, on a persistent volume.",
     ),
-    "horizon_short": Kind(
+    "horizon_short": FindingKind(
         _DEGRADED,
         "A call that arrives later than DEDUPE_HORIZON_HOURS less one is put aside for an operator to release.",
         "24 hours or more.",
     ),
 }
 LAGO: Final = {
-    "lago_key_refused": Kind(
+    "lago_key_refused": FindingKind(
         _LOST,
         "Lago answers 401 or 403 to this LAGO_API_KEY: nothing is billed until it takes it.",
         "Give Meterbridge a key of Lago's that may write events.",
     ),
-    "metric_missing": Kind(
+    "metric_missing": FindingKind(
         _LOST,
         "Lago takes events of a metric it does not know, and never bills them.",
         "Create a billable metric with the code LAGO_EVENT_CODE, `sum_agg` over `unit`.",
     ),
-    "metric_not_sum_of_unit": Kind(
+    "metric_not_sum_of_unit": FindingKind(
         _LOST,
         "A dynamic charge bills the events that a sum metric counts, and the property that events bring is `unit`.",
         "Create another metric, `sum_agg` over `unit`, and name it in LAGO_EVENT_CODE.",
     ),
-    "plan_missing": Kind(
+    "plan_missing": FindingKind(
         _LOST,
         "No plan charges the metric: events are counted and never billed.",
         "Create a plan with a `dynamic` charge on the metric, and subscribe the customers to it.",
     ),
-    "plan_currency": Kind(
+    "plan_currency": FindingKind(
         _LOST,
         "LiteLLM's costs are dollars. Usage of an org in another currency is held; its cents would be read as others.",
         "A plan with `amount_currency` USD.",
     ),
-    "clickhouse_without_dedup": Kind(
+    "clickhouse_without_dedup": FindingKind(
         _DOUBLED,
         "On ClickHouse without deduplication an event that is posted again, after an answer was lost, counts twice. "
         "It is looked up first, but that store shows events late.",
         "Have Lago's deduplication turned on for the organization, then set LAGO_CLICKHOUSE_DEDUP=true; if it is on, set that.",
     ),
-    "lago_old": Kind(
+    "lago_old": FindingKind(
         _DEGRADED,
         "Before 1.39 Lago refuses a batch for one event it has already, and stores the others half processed.",
         "Upgrade Lago to 1.39 or later.",
     ),
-    "charge_not_dynamic": Kind(
+    "charge_not_dynamic": FindingKind(
         _DEGRADED,
         "Another model than `dynamic` bills Lago's own price of `unit` (tokens), not the cents it is sent.",
         "A `dynamic` charge, unless Lago is meant to know the prices.",
     ),
-    "customer_without_charge": Kind(
+    "customer_without_charge": FindingKind(
         _DEGRADED,
         "No running subscription of these customers is of a plan that charges the metric. Their usage is held as "
         "`no_charge`: Lago would take it and never bill it.",
         "Subscribe those that use LLMs to a plan that charges it; ignore the others.",
     ),
-    "several_that_charge": Kind(
+    "several_that_charge": FindingKind(
         _DEGRADED,
         "Several running subscriptions of these customers charge the metric. Usage goes to the one whose id is stored "
         "with the org, else it is held as `ambiguous`.",
@@ -327,13 +327,13 @@ LAGO: Final = {
     ),
 }
 KAFKA: Final = {
-    "topic_loses_money": Kind(
+    "topic_loses_money": FindingKind(
         _LOST,
         "A topic is missing, or kept, compacted or copied in a way by which usage disappears before it is billed. No role "
         "starts with it.",
         "The command in the finding; `meterbridge topics create` for what is missing.",
     ),
-    "topic_setting": Kind(
+    "topic_setting": FindingKind(
         _DEGRADED,
         "A topic differs from the catalogue in a setting that matters once something else goes wrong.",
         "The command in the finding.",

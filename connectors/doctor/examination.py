@@ -19,7 +19,7 @@ from connectors.lago.client import LagoClient, LagoIntegrationError
 from connectors.litellm.config import read_config
 from connectors.litellm.proxy import ask_proxy
 from connectors.litellm.recommended import ENDPOINT, ENVIRONMENT, STOPPING, working_yaml
-from connectors.litellm.seen import Callback, Kind, Proxy, is_unseen
+from connectors.litellm.seen import Callback, CallbackKind, Proxy, is_unseen
 from schemas.errors import Rejected, Unavailable
 
 #: Exit codes.
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class ExaminedPart:
     """One of those examined: what is wrong with it, or why it could not be read (`unread`)."""
 
     name: str
@@ -39,10 +39,10 @@ class Patient:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ExaminationReport:
     """All of them, and the configuration that LiteLLM should have."""
 
-    patients: tuple[Patient, ...]
+    patients: tuple[ExaminedPart, ...]
     config: str
 
     @property
@@ -78,7 +78,7 @@ class Report:
 
 async def examine(
     own: Settings, http: httpx.AsyncClient, config: Path | None, url: str | None, *, with_lago: bool
-) -> Report:
+) -> ExaminationReport:
     """Examine LiteLLM by its file, by its API, or by both: what runs is then compared with what is written.
 
     Raises:
@@ -94,15 +94,17 @@ async def examine(
     seen = [*_both(proxy, running)]
     findings = judge_litellm(_merged(proxy, running), own) if proxy or running else []
     patients.append(
-        Patient(f"LiteLLM, {' and '.join(map(str, filter(None, (config, url))))}", (*seen, *findings), unread)
+        ExaminedPart(f"LiteLLM, {' and '.join(map(str, filter(None, (config, url))))}", (*seen, *findings), unread)
     )
-    patients.append(Patient("Meterbridge's settings", tuple(judge_own(own))))
+    patients.append(ExaminedPart("Meterbridge's settings", tuple(judge_own(own))))
     if is_named(own):
         found, unread = await _read(judge_topics(own))
-        patients.append(Patient(f"Kafka's topics, {kafka_address(own.kafka_bootstrap_servers)}", found or (), unread))
+        patients.append(
+            ExaminedPart(f"Kafka's topics, {kafka_address(own.kafka_bootstrap_servers)}", found or (), unread)
+        )
     if with_lago:
         patients.append(await _lago(own, http))
-    return Report(tuple(patients), working_yaml(_endpoint(proxy)))
+    return ExaminationReport(tuple(patients), working_yaml(_endpoint(proxy)))
 
 
 def _merged(proxy: Proxy | None, running: Proxy | None) -> Proxy:
@@ -134,14 +136,14 @@ def _named(callbacks: Iterable[str]) -> str:
 
 def _endpoint(proxy: Proxy | None) -> str:
     """Where the file posts already, if that is here."""
-    known = (one.address for one in (proxy.of(Kind.GENERIC) if proxy else ()) if one.reaches_us())
+    known = (one.address for one in (proxy.of(CallbackKind.GENERIC) if proxy else ()) if one.reaches_us())
     return next((address for address in known if address and not is_unseen(address)), ENDPOINT)
 
 
-async def _lago(own: Settings, http: httpx.AsyncClient) -> Patient:
+async def _lago(own: Settings, http: httpx.AsyncClient) -> ExaminedPart:
     name = f"Lago, {own.lago_api_url}"
     if own.lago_api_key is None:
-        return Patient(name, unread="LAGO_API_KEY is not set.")
+        return ExaminedPart(name, unread="LAGO_API_KEY is not set.")
     lago = LagoClient(http, own.lago_api_url, revealed(own.lago_api_key))
     try:
         store = (await lago.organization()).events_store
@@ -149,9 +151,11 @@ async def _lago(own: Settings, http: httpx.AsyncClient) -> Patient:
         running = tuple(await lago.subscriptions())
     except LagoIntegrationError as error:
         if error.reason in _KEY_REFUSED:
-            return Patient(name, (Finding("lago_key_refused", f"Lago answers {error.reason[5:]}."),))
-        return Patient(name, unread=f"Lago does not answer: {error}.")
-    return Patient(name, tuple(judge_lago(SeenLago(await _version(lago), store, metric, tuple(plans), running), own)))
+            return ExaminedPart(name, (Finding("lago_key_refused", f"Lago answers {error.reason[5:]}."),))
+        return ExaminedPart(name, unread=f"Lago does not answer: {error}.")
+    return ExaminedPart(
+        name, tuple(judge_lago(SeenLago(await _version(lago), store, metric, tuple(plans), running), own))
+    )
 
 
 async def _version(lago: LagoClient) -> str:

@@ -10,12 +10,16 @@ from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding
 from connectors.ingest.auth import WebhookAuth
 from connectors.litellm.recommended import NEEDED_BY_SPEND_LOGS, SAFE_VERSION
-from connectors.litellm.seen import FAILURE, SUCCESS, Callback, Kind, Proxy, is_unseen
+from connectors.litellm.seen import FAILURE, SUCCESS, Callback, CallbackKind, Proxy, is_unseen
 
 SHORTEST_TIMEOUT_S: Final = 10
 LONGEST_TIMEOUT_S: Final = 120
 _FORMATS: Final = ("json_array", "ndjson", "single")
-_LOGGERS: Final = {Kind.GENERIC: "GenericAPILogger", Kind.LAGO: "LagoLogger", Kind.OPENMETER: "OpenMeterLogger"}
+_LOGGERS: Final = {
+    CallbackKind.GENERIC: "GenericAPILogger",
+    CallbackKind.LAGO: "LagoLogger",
+    CallbackKind.OPENMETER: "OpenMeterLogger",
+}
 _READ_BEFORE_THE_FILE: Final = ("DEFAULT_BATCH_SIZE", "DEFAULT_FLUSH_INTERVAL_SECONDS")
 
 Findings = Iterator[Finding]
@@ -29,22 +33,24 @@ def judge_litellm(proxy: Proxy, own: Settings) -> list[Finding]:
 
 def _ways_to_us(proxy: Proxy, own: Settings) -> Findings:
     """One callback has to report here, and no more than one may."""
-    lago = [_lago_is_at(callback, own) for callback in proxy.of(Kind.LAGO)]
+    lago = [_lago_is_at(callback, own) for callback in proxy.of(CallbackKind.LAGO)]
     sure, maybe = _reaching(proxy, own)
     if len(sure) > 1:
         yield Finding("two_callbacks", f"{', '.join(sure[:-1])} and {sure[-1]} report the same calls here.")
     if not sure and not maybe and "unseen" not in lago:
         yield Finding("nothing_reaches_us", "No callback posts here.")
     for callback in maybe:
-        if callback.kind is not Kind.CUSTOM or not sure:
+        if callback.kind is not CallbackKind.CUSTOM or not sure:
             yield Finding("callback_unseen", f"{callback.name} may post here or not: its address cannot be seen.")
 
 
 def _built_in(proxy: Proxy, own: Settings) -> Findings:
     """LiteLLM's own callbacks for Lago and OpenMeter: what they leave out, and whom they double."""
     sure, maybe = _reaching(proxy, own)
-    beside = [name for name in sure if name != Kind.LAGO] + [one.name for one in maybe if one.kind is Kind.GENERIC]
-    for callback in proxy.of(Kind.LAGO):
+    beside = [name for name in sure if name != CallbackKind.LAGO] + [
+        one.name for one in maybe if one.kind is CallbackKind.GENERIC
+    ]
+    for callback in proxy.of(CallbackKind.LAGO):
         place = _lago_is_at(callback, own)
         if place != "here" and beside:
             where = "to Lago itself" if place == "lago" else "to an address that cannot be seen, Lago's or ours"
@@ -53,19 +59,19 @@ def _built_in(proxy: Proxy, own: Settings) -> Findings:
             yield Finding("callback_unseen", f"{callback.name} posts to LAGO_API_BASE, in LiteLLM's environment.")
         if place != "lago":
             yield Finding("lago_callback", f"{callback.name} posts every call once, and not every call.")
-    for callback in proxy.of(Kind.OPENMETER):
+    for callback in proxy.of(CallbackKind.OPENMETER):
         if callback.reaches_us():
             yield Finding("openmeter_callback", f"{callback.name} posts every call once, and not every call.")
 
 
 def _what_sends_nothing(proxy: Proxy, _own: Settings) -> Findings:
-    for callback in proxy.of(Kind.WEBHOOK):
+    for callback in proxy.of(CallbackKind.WEBHOOK):
         yield Finding("webhook_callback", f'{" and ".join(callback.listed)}: ["webhook"] sends nothing.')
     for setting in proxy.nameless:
         yield Finding("callback_no_name", f"{setting} lists something that is no name.")
     if proxy.lago_webhook_url:
         yield Finding("lago_webhook_url", "callback_vars.lago_webhook_url sends nothing.")
-    for callback in proxy.of(Kind.OPENMETER):
+    for callback in proxy.of(CallbackKind.OPENMETER):
         if "callbacks" not in callback.listed:
             yield Finding("openmeter_in_success_callback", f"openmeter under {callback.listed[0]} sends nothing.")
 
@@ -80,7 +86,7 @@ def _what_was_not_made(proxy: Proxy, _own: Settings) -> Findings:
 
 def _entries(proxy: Proxy, _own: Settings) -> Findings:
     """What `callback_settings` says of a callback that may post here; a running proxy does not show it."""
-    for callback in proxy.of(Kind.GENERIC):
+    for callback in proxy.of(CallbackKind.GENERIC):
         if proxy.settings is None or callback.reaches_us() is False:
             continue
         entry, name = callback.settings or {}, callback.name
@@ -95,7 +101,7 @@ def _entries(proxy: Proxy, _own: Settings) -> Findings:
 def _credentials(proxy: Proxy, own: Settings) -> Findings:
     """The header that is sent, where it can be seen, is one the ingress takes."""
     tokens = all_revealed(own.webhook_token)
-    for callback in proxy.of(Kind.GENERIC):
+    for callback in proxy.of(CallbackKind.GENERIC):
         # Without an entry they are in GENERIC_LOGGER_HEADERS, of the proxy's environment.
         hidden = callback.headers is None and (callback.settings is None or proxy.settings is None)
         if own.allow_unsigned or hidden or callback.reaches_us() is False:
@@ -109,7 +115,7 @@ def _credentials(proxy: Proxy, own: Settings) -> Findings:
 
 def _what_is_heard(proxy: Proxy, _own: Settings) -> Findings:
     for callback in proxy.callbacks:
-        if callback.kind is not Kind.GENERIC or callback.reaches_us() is False:
+        if callback.kind is not CallbackKind.GENERIC or callback.reaches_us() is False:
             continue
         types = (callback.settings or {}).get("event_types")
         heard = set(callback.hears)
@@ -145,7 +151,7 @@ def _records(proxy: Proxy, _own: Settings) -> Findings:
     left_out = set(excluded) if isinstance(excluded, list) else set()
     if NEEDED_BY_SPEND_LOGS in left_out:
         yield Finding("spend_log_stopped", f"standard_logging_payload_excluded_fields has {NEEDED_BY_SPEND_LOGS}.")
-    if all(callback.reaches_us() is False for callback in proxy.of(Kind.GENERIC)):
+    if all(callback.reaches_us() is False for callback in proxy.of(CallbackKind.GENERIC)):
         return
     if not {"messages", "response"} <= left_out and settings.get("turn_off_message_logging") is not True:
         yield Finding("prompts_leave", "standard_logging_payload_excluded_fields lacks messages or response.")
@@ -189,8 +195,8 @@ def _format(name: str, value: object) -> Findings:
 def _reaching(proxy: Proxy, own: Settings) -> tuple[list[str], list[Callback]]:
     """Names of the callbacks that post here, and callbacks that may."""
     sure = [callback.name for callback in proxy.callbacks if callback.reaches_us()]
-    sure += [callback.name for callback in proxy.of(Kind.LAGO) if _lago_is_at(callback, own) == "here"]
-    maybe = [one for one in proxy.callbacks if one.kind is not Kind.LAGO and one.reaches_us() is None]
+    sure += [callback.name for callback in proxy.of(CallbackKind.LAGO) if _lago_is_at(callback, own) == "here"]
+    maybe = [one for one in proxy.callbacks if one.kind is not CallbackKind.LAGO and one.reaches_us() is None]
     return sure, maybe
 
 

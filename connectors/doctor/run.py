@@ -9,7 +9,7 @@ import typer
 
 from connectors.config.settings import Settings
 from connectors.doctor.catalogue import KINDS, Severity
-from connectors.doctor.examination import Report, examine
+from connectors.doctor.examination import ExaminationReport, examine
 from connectors.lago.client import lago_http
 from connectors.litellm.recommended import ENVIRONMENT, STOPPING
 from connectors.telemetry.printable import shown
@@ -30,7 +30,7 @@ def run_doctor(own: Settings, config: Path | None, url: str | None, *, as_json: 
         ConfigurationError: `config` cannot be read.
     """
 
-    async def once() -> Report:
+    async def once() -> ExaminationReport:
         async with lago_http(_TIMEOUT_S, _CONNECTIONS) as http:
             return await examine(own, http, config, url, with_lago=with_lago)
 
@@ -39,7 +39,7 @@ def run_doctor(own: Settings, config: Path | None, url: str | None, *, as_json: 
     return report.exit_code
 
 
-def told(report: Report) -> str:
+def told(report: ExaminationReport) -> str:
     """The report for people: what was found, then the configuration, environment and order of stopping that lose least."""
     lines = []
     for patient in report.patients:
@@ -63,7 +63,7 @@ def told(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _last_line(report: Report) -> str:
+def _last_line(report: ExaminationReport) -> str:
     counts = {word: sum(f.severity is severity for f in report.findings) for severity, word in _WORDS.items()}
     found = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     unread = sum(bool(patient.unread) for patient in report.patients)

@@ -6,10 +6,12 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from connectors.http.content_encoding import PACKED
-from connectors.http.middleware import Door
+from connectors.http.middleware import RequestTracker
 
 
-def create_app(door: Door, *routes: Iterable[web.RouteDef], watching: Sequence[Middleware] = ()) -> web.Application:
+def create_app(
+    door: RequestTracker, *routes: Iterable[web.RouteDef], watching: Sequence[Middleware] = ()
+) -> web.Application:
     """An application of all `routes` behind `door`, and within it `watching`."""
     app = web.Application(handler_args=PACKED, middlewares=[door.passing, *watching])
     for some in routes:

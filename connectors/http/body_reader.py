@@ -21,7 +21,7 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 
-class Intake:
+class BodyReader:
     """Reads bodies and counts the bytes of those that are not answered yet.
 
     Strangers, who prove by the body itself that they may send it, have half of the room, and of that only what has

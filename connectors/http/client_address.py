@@ -11,7 +11,7 @@ _Address = IPv4Address | IPv6Address
 _FORWARDED = "X-Forwarded-For"
 
 
-class Origins:
+class ClientAddressPolicy:
     """The allow-list.
 
     Args:

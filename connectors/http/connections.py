@@ -16,7 +16,7 @@ from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from connectors.http.problem import CLOSES, Problem
-from connectors.http.unauthenticated import Strangers
+from connectors.http.unauthenticated import UnauthenticatedConnections
 from schemas.reasons import SILENT
 
 #: Bytes of the request line and of each header, and how many headers there may be.
@@ -44,7 +44,9 @@ class BoundedRunner(web.AppRunner):
 
     __slots__ = ("_head_s", "_strangers")
 
-    def __init__(self, app: web.Application, head_s: float, strangers: Strangers, **kwargs: Any) -> None:
+    def __init__(
+        self, app: web.Application, head_s: float, strangers: UnauthenticatedConnections, **kwargs: Any
+    ) -> None:
         super().__init__(
             app,
             max_line_size=MAX_LINE,
@@ -69,7 +71,7 @@ def admitted(request: web.BaseRequest) -> None:
 
 
 class _Server(web.Server):
-    def __init__(self, made: web.Server, head_s: float, strangers: Strangers) -> None:
+    def __init__(self, made: web.Server, head_s: float, strangers: UnauthenticatedConnections) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(made.request_handler, request_factory=made.request_factory, loop=loop, **made._kwargs)  # noqa: SLF001
         self._head_s = head_s
@@ -92,7 +94,7 @@ class _Connection(RequestHandler):
         "address",
     )
 
-    def __init__(self, manager: _Server, head_s: float, strangers: Strangers, **kwargs: Any) -> None:
+    def __init__(self, manager: _Server, head_s: float, strangers: UnauthenticatedConnections, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._head_s = head_s
         self._strangers = strangers

@@ -1,6 +1,6 @@
 """An endpoint of the management API, said once: what it takes, answers and needs.
 
-From one list of them come the routes, behind one guard, and the OpenAPI document. A handler reads `Asked` and
+From one list of them come the routes, behind one guard, and the OpenAPI document. A handler reads `AuthorizedRequest` and
 returns its answer; what it raises is answered here, the same everywhere.
 """
 
@@ -26,7 +26,7 @@ _FIELD_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class Principal:
     """Whoever asks.
 
     Fields:
@@ -60,10 +60,10 @@ class Who:
 class Access(Protocol):
     """Who may come in."""
 
-    async def admit(self, request: web.Request, endpoint: "Endpoint") -> Who:
+    async def admit(self, request: web.Request, endpoint: "Endpoint") -> Principal:
         """Whoever asks, if they hold the endpoint's scope and its org is theirs. Raises: Problem 401, 403, 429."""
 
-    async def changing(self, who: Who, request: web.Request, before: Any, after: Any) -> None:
+    async def changing(self, who: Principal, request: web.Request, before: Any, after: Any) -> None:
         """Leave a line in the audit log, durable on return. Raises: Unavailable."""
 
     def refused(self, request: web.Request, problem: Problem) -> None:
@@ -71,7 +71,7 @@ class Access(Protocol):
 
 
 @dataclass(slots=True)
-class Asked:
+class AuthorizedRequest:
     """A request that was let in.
 
     Fields:
@@ -79,7 +79,7 @@ class Asked:
     """
 
     request: web.Request
-    who: Who
+    who: Principal
     access: Access
     body: Any = None
     query: Any = None
@@ -110,7 +110,7 @@ class Asked:
         await self.access.changing(self.who, self.request, None, {"handed_out": what, **more})
 
 
-Handler = Callable[[Asked], Awaitable[web.StreamResponse]]
+Handler = Callable[[AuthorizedRequest], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +123,15 @@ class Endpoint:
         body, query: models; unknown query parameters are ignored.
         answers: models of what is answered by status; None = no body, or not JSON.
         org: name of the path's part that is an org's id: others than the org's own are refused.
-        sees_to_orgs: has no such part, and the handler itself shows and changes nothing of orgs that `Asked.who` may
-            not see (`Asked.for_org`). Without either, only those who may see all orgs are let in.
+        sees_to_orgs: has no such part, and the handler itself shows and changes nothing of orgs that `AuthorizedRequest.who` may
+            not see (`AuthorizedRequest.for_org`). Without either, only those who may see all orgs are let in.
         any_text: parts of the path that may be any text, as LiteLLM's customer ids may; of others slashes, dots alone,
             control characters and more than 255 characters are refused.
         max_bytes: of a body that has a model; past it the answer is 413.
-        changes: the handler changes something, and says so with `Asked.changing` first.
+        changes: the handler changes something, and says so with `AuthorizedRequest.changing` first.
         also: further scopes that some requests need, and which.
         hands_out: the part of the answer that gives its reader power over the org's money, e.g. `a link to pay by`.
-            The handler must call `Asked.handing_out` before it answers.
+            The handler must call `AuthorizedRequest.handing_out` before it answers.
     """
 
     method: str
@@ -185,8 +185,8 @@ def _guarded(endpoint: Endpoint, access: Access) -> Callable[[web.Request], Awai
     return guarded
 
 
-async def _asked(endpoint: Endpoint, request: web.Request, who: Who, access: Access) -> Asked:
-    asked = Asked(request, who, access)
+async def _asked(endpoint: Endpoint, request: web.Request, who: Principal, access: Access) -> AuthorizedRequest:
+    asked = AuthorizedRequest(request, who, access)
     if endpoint.query is not None:
         asked.query = _valid(endpoint.query, dict(request.query))
     if endpoint.body is not None:

@@ -22,7 +22,7 @@ _PLAIN_WORD = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _log = structlog.get_logger(__name__)
 
 
-class Door:
+class RequestTracker:
     """The middleware of a process's applications, and the requests that are inside.
 
     aiohttp stops reading a connection as soon as it closes a server: a body still on its way would be lost. So

@@ -7,7 +7,7 @@ _ROUNDING_S = 1e-6
 _MANY = 10_000
 
 
-class Pace:
+class SenderRateLimiter:
     """Counts each sender apart (a leaky bucket; GCRA).
 
     Args:

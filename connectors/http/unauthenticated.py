@@ -11,8 +11,8 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 from aiohttp import web
 
-from connectors.http.client_address import Origins
-from connectors.http.rate_limit import Pace
+from connectors.http.client_address import ClientAddressPolicy
+from connectors.http.rate_limit import SenderRateLimiter
 from schemas.reasons import FULL, FULL_OF_ONE
 
 #: Refused requests a second and address that are answered at once.
@@ -70,7 +70,7 @@ class Connection(Protocol):
         """Close it now."""
 
 
-class Strangers:
+class UnauthenticatedConnections:
     """The connections of a process, and the addresses that are refused.
 
     Args:
@@ -83,7 +83,7 @@ class Strangers:
     def __init__(
         self,
         bounds: Bounds,
-        origins: Origins,
+        origins: ClientAddressPolicy,
         monotonic: Callable[[], float],
         on_closed: Callable[[str], None] = lambda _cause: None,
         on_wrong: Callable[[], None] = lambda: None,
@@ -93,7 +93,7 @@ class Strangers:
         self._monotonic = monotonic
         self.on_closed = on_closed
         self._on_wrong = on_wrong
-        self._refused = Pace(REFUSED_PER_S, monotonic)
+        self._refused = SenderRateLimiter(REFUSED_PER_S, monotonic)
         self._refused_at = float("-inf")
         self._open: dict[str, int] = {}  # connections by address
         self._total = 0

@@ -15,7 +15,7 @@ from schemas.errors import ConfigurationError, MeterbridgeError
 TOLERANCE_S = 300.0
 
 
-class Stale(MeterbridgeError):
+class ExpiredSignature(MeterbridgeError):
     """A signature is right, but its time is not: repeated from a recording, a wrong clock, or no time where one is due."""
 
 
@@ -80,11 +80,13 @@ class WebhookAuth:
         if signed is None:
             return None
         if signed.at_s is None and self._timestamp_required:
-            raise Stale(
+            raise ExpiredSignature(
                 "unstamped_signature", "the signature has no time: sign t=<seconds>,v1=<hex of <seconds>.<body>>"
             )
         if signed.at_s is not None and abs(self._now_s() - signed.at_s) > self._tolerance_s:
-            raise Stale("stale_signature", f"signed more than {self._tolerance_s:g} s away from this server's clock")
+            raise ExpiredSignature(
+                "stale_signature", f"signed more than {self._tolerance_s:g} s away from this server's clock"
+            )
         return f"secret {signed.place}"
 
 

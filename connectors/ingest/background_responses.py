@@ -21,13 +21,13 @@ class _Part(msgspec.Struct, gc=False):
     id: str | None = None
 
 
-class _Answer(msgspec.Struct, gc=False):
+class _ResponseElement(msgspec.Struct, gc=False):
     created_at: float | int | None = None
     output: list[_Part] | None = None
 
 
 class _Read(msgspec.Struct, gc=False):
-    response: _Answer | None = None
+    response: _ResponseElement | None = None
 
 
 _read = msgspec.json.Decoder(_Read).decode
@@ -47,7 +47,7 @@ def answer_id_of(element: Element) -> str:
     return sha256(f"{int(answer.created_at)}|{part}".encode("utf-8", "surrogatepass")).hexdigest()[:_LENGTH]
 
 
-def _loosely(element: Element) -> _Answer | None:
+def _loosely(element: Element) -> _ResponseElement | None:
     """Of JSON as Python's senders write it: a `NaN` in another member does not change what the answer is."""
     if not Budget().takes(bytes(memoryview(element))):
         return None
@@ -55,7 +55,7 @@ def _loosely(element: Element) -> _Answer | None:
         tree = loose_json(bytes(memoryview(element)).decode("utf-8", "replace"))
         response = tree["response"]
         parts = [_Part(part["id"]) for part in response.get("output") or () if isinstance(part.get("id"), str)]
-        return _Answer(float(response["created_at"]), parts)
+        return _ResponseElement(float(response["created_at"]), parts)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 

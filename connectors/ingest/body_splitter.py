@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from connectors.ingest.brackets import TEXT, end_of_nested
-from connectors.ingest.rejections import Refused
+from connectors.ingest.rejections import InvalidElement
 from schemas.decoding import UNDECODABLE
 from schemas.reasons import NOT_JSON, TOO_MANY
 from schemas.wire import WRAPPERS
@@ -48,7 +48,7 @@ _KEY = re.compile(rb"[ \t\r\n]*(" + TEXT + rb")[ \t\r\n]*:[ \t\r\n]*", re.DOTALL
 _TO_COMMA_OR_BRACKET = re.compile(rb'[^"\[\]{},]*+(?:' + TEXT + rb'[^"\[\]{},]*+)*+', re.DOTALL)
 
 
-class Wrapped(Exception):  # a way on, not an error
+class WrappedCalls(Exception):  # a way on, not an error
     """An element is no call and holds calls.
 
     Attributes:
@@ -122,7 +122,7 @@ def _holds_a_call(inner: memoryview, *, whole: bool = False) -> bool:
     """The object, or any of the array, has an id or an amount, and a `whole` one both."""
     try:
         elements = split(inner)
-    except Refused:
+    except InvalidElement:
         return True
     for element in elements:
         view = memoryview(element)
@@ -152,7 +152,7 @@ def members_of(view: memoryview) -> dict[str, memoryview] | None:
     try:
         found = [(member, key) for member in _members_to_the_end(view) if (key := _KEY.match(member)) is not None]
         return {str(loads(bytes(key[1]))): member[key.end() :] for member, key in found}
-    except (Refused, ValueError):
+    except (InvalidElement, ValueError):
         return None
 
 
@@ -209,7 +209,7 @@ def _whole(line: memoryview) -> bool:
     except UNDECODABLE:
         try:
             return bytes(line[:1]) == b"{" and bool(_members_to_the_end(line))
-        except Refused:
+        except InvalidElement:
             return False
     return True
 
@@ -218,7 +218,7 @@ def _members_to_the_end(view: memoryview) -> list[memoryview]:
     """The members of the array or object that `view` opens with and that must fill it, by counting brackets."""
     members, end = _members(view)
     if _end_of(_BLANK, view, end) != len(view):
-        raise Refused(NOT_JSON, "more after the end", offset=end)
+        raise InvalidElement(NOT_JSON, "more after the end", offset=end)
     if len(members) == 1 and _end_of(_BLANK, members[0], 0) == len(members[0]):
         return []
     return members
@@ -237,19 +237,19 @@ def _members(view: memoryview) -> tuple[list[memoryview], int]:
         elif sign in (b"[", b"{"):
             opened += 1
             if opened > _MAX_OPENED:
-                raise Refused(NOT_JSON, "values without a comma between them", offset=at)
+                raise InvalidElement(NOT_JSON, "values without a comma between them", offset=at)
             at = end_of_nested(view, at + 1)
             continue
         elif sign in (b"]", b"}"):
             return [*members, view[start:at]], at + 1
         else:
-            raise Refused(NOT_JSON, "ends inside an element", offset=at)
+            raise InvalidElement(NOT_JSON, "ends inside an element", offset=at)
         at += 1
 
 
 def _check(count: int) -> None:
     if count > MAX_ELEMENTS:
-        raise Refused(TOO_MANY, f"more than {MAX_ELEMENTS} elements")
+        raise InvalidElement(TOO_MANY, f"more than {MAX_ELEMENTS} elements")
 
 
 def _end_of(pattern: re.Pattern[bytes], text: bytes | memoryview, at: int) -> int:

@@ -27,7 +27,7 @@ Taken = tuple[Any, float | int | str | None, str | None, str | None, dict[str, R
 _MAX_WAIT_US = 86_400 * 1_000_000
 
 
-class Kept:
+class ContextFields:
     """What a deployment keeps beside the fixed fields.
 
     Args:

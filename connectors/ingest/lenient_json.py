@@ -9,7 +9,7 @@ import json
 from base64 import b64decode
 from typing import Any
 
-from connectors.ingest.rejections import Refused
+from connectors.ingest.rejections import InvalidElement
 from schemas.reasons import NOT_AN_OBJECT, NOT_JSON, TOO_COMPLEX, TOO_DEEP
 from streams.core.metering.json_budget import Budget
 from streams.core.metering.tolerant_reader import loose_json
@@ -22,20 +22,20 @@ def tree_of(element: bytes, budget: Budget) -> dict[str, Any] | None:
         Refused: `not_json`, `too_deep`, `too_complex`, `not_an_object`.
     """
     if not budget.takes(element):
-        raise Refused(
+        raise InvalidElement(
             TOO_COMPLEX, "it is no strict JSON, and has too many brackets, commas and texts for any other reader"
         )
     text = element.decode("utf-8-sig", "replace")
     try:
         tree = loose_json(text)
     except json.JSONDecodeError as error:
-        raise Refused(NOT_JSON, offset=len(text[: error.pos].encode("utf-8", "replace"))) from None
+        raise InvalidElement(NOT_JSON, offset=len(text[: error.pos].encode("utf-8", "replace"))) from None
     except RecursionError:
-        raise Refused(TOO_DEEP) from None
+        raise InvalidElement(TOO_DEEP) from None
     if tree is None:
         return None
     if not isinstance(tree, dict):
-        raise Refused(NOT_AN_OBJECT)
+        raise InvalidElement(NOT_AN_OBJECT)
     return tree
 
 

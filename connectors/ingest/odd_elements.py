@@ -4,7 +4,7 @@ from hashlib import sha256
 from typing import Final
 
 from connectors.ingest.body_splitter import Element
-from connectors.ingest.rejections import Refused
+from connectors.ingest.rejections import InvalidElement
 from schemas.reasons import TOO_COMPLEX, TOO_DEEP, TOO_LARGE
 from streams.core.metering.json_budget import Budget
 
@@ -34,7 +34,7 @@ class OddElements:
         self.digest = sha256()
         self._own = 0
 
-    def shares(self, refused: Refused, element: Element, index: int) -> bool:
+    def shares(self, refused: InvalidElement, element: Element, index: int) -> bool:
         """Whether the refusal of this element goes into the shared record; then it is in it."""
         if refused.call is not None or self.is_alone or refused.reason in _WORTH_A_RECORD:
             return False

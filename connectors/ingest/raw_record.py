@@ -11,12 +11,12 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from connectors.ingest.background_responses import with_answer_id
-from connectors.ingest.body_splitter import Element, Wrapped, calls_in, wrapped_in
-from connectors.ingest.call_context import Kept, Taken
+from connectors.ingest.body_splitter import Element, WrappedCalls, calls_in, wrapped_in
+from connectors.ingest.call_context import ContextFields, Taken
 from connectors.ingest.cloud_events import call_in
 from connectors.ingest.key_hashing import without_secrets
 from connectors.ingest.lenient_json import tree_of, with_data
-from connectors.ingest.rejections import MAX_RECORD_BYTES, Refused
+from connectors.ingest.rejections import MAX_RECORD_BYTES, InvalidElement
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.reasons import TOO_LARGE
@@ -35,10 +35,10 @@ from streams.core.metering.call_kinds import READS
 from streams.core.metering.customer_key import customer_of, matters_less, shape_of
 from streams.core.metering.json_budget import Budget
 from streams.core.metering.required_fields import NOT_A_CALL, vet
-from streams.core.metering.tolerant_reader import WRONG_TYPE, Softened
+from streams.core.metering.tolerant_reader import WRONG_TYPE, PartialCall
 
 
-class _Envelope(msgspec.Struct, omit_defaults=True, gc=False):
+class _CallEnvelope(msgspec.Struct, omit_defaults=True, gc=False):
     """RawRecord with the call as it is stored."""
 
     v: int
@@ -55,7 +55,7 @@ class _Envelope(msgspec.Struct, omit_defaults=True, gc=False):
 _stored_event = msgspec.json.Decoder(StoredCloudEvent).decode
 _call = msgspec.json.Decoder(Call).decode
 _encode = msgspec.json.Encoder().encode
-_NOTHING_MORE = Kept()
+_NOTHING_MORE = ContextFields()
 _NOTHING = (b"{}", b'{"cloud_event":{}}')
 #: Beside `id` and `time`, what makes an object a CloudEvent.
 _ATTRIBUTES = ("source", "subject", "data", *EVENT_SIGNS)
@@ -78,7 +78,7 @@ class Arrival(NamedTuple):
     received_at: int
     fields: tuple[str, ...]
     source: str = "webhook"
-    kept: Kept = _NOTHING_MORE
+    kept: ContextFields = _NOTHING_MORE
 
 
 def strip(
@@ -157,9 +157,9 @@ def _stored(
         context = kept.context(taken, call)
         if context is not None:
             raw = Raw(context)
-    value = _encode(_Envelope(ENVELOPE_VERSION, source, shape, received_at, id_kind, Raw(text), RULES, note, raw))
+    value = _encode(_CallEnvelope(ENVELOPE_VERSION, source, shape, received_at, id_kind, Raw(text), RULES, note, raw))
     if len(value) > MAX_RECORD_BYTES:
-        raise Refused(TOO_LARGE, f"over {MAX_RECORD_BYTES} bytes without prompts")
+        raise InvalidElement(TOO_LARGE, f"over {MAX_RECORD_BYTES} bytes without prompts")
     return customer_id, value
 
 
@@ -171,7 +171,7 @@ class _OtherShape(Exception):  # a way on, not an error
         self.shape = shape
 
 
-def _quickly(element: Element, otherwise: str, kept: Kept) -> tuple[bytes, Call, Taken]:
+def _quickly(element: Element, otherwise: str, kept: ContextFields) -> tuple[bytes, Call, Taken]:
     """The text that is stored, read as a call, and what its context is made of.
 
     Raises:
@@ -231,7 +231,7 @@ def _tell_event(event: Any) -> None:
 def _tell_wrapper(element: Element, stored: Any) -> None:
     """Raises: Wrapped: calls are in it. A call beside something that is only called like a wrapper loses that."""
     if (inner := wrapped_in(element)) is not None:
-        raise Wrapped(inner)
+        raise WrappedCalls(inner)
     for name in WRAPPERS:
         setattr(stored, name, UNSET)
 
@@ -288,42 +288,42 @@ def _carefully(
     fields = arrival.fields
     data = bytes(memoryview(element))
     if (inner := wrapped_in(data)) is not None:
-        raise Wrapped(inner)
+        raise WrappedCalls(inner)
     tree = tree_of(data, budget)
     if tree is None:
         return None
     if tree.get("specversion") is not None or (otherwise == CLOUDEVENT and not tree.keys().isdisjoint(_ATTRIBUTES)):
         otherwise = CLOUDEVENT
-        soft = Softened(with_data(tree), CloudEvent)
+        soft = PartialCall(with_data(tree), CloudEvent)
         text = b'{"cloud_event":%b}' % _encode(soft.kept)
     else:
         otherwise = FLAT if otherwise == CLOUDEVENT else otherwise
-        soft = Softened(tree, Call)
+        soft = PartialCall(tree, Call)
         text = _encode(soft.kept)
     call = _call(text)
     if otherwise != CLOUDEVENT and _is_envelope(call) and (inner := calls_in(data)) is not None:
-        raise Wrapped(inner)
+        raise WrappedCalls(inner)
     if text in _NOTHING and not soft.bad:
-        raise Refused(NOT_A_CALL, "nothing of a call was found in it")
+        raise InvalidElement(NOT_A_CALL, "nothing of a call was found in it")
     if otherwise != CLOUDEVENT and not tree.keys().isdisjoint(WRAPPERS) and _is_envelope(call) and not soft.bad:
-        raise Refused(NOT_A_CALL, "an envelope in which no call was found", call=text)
+        raise InvalidElement(NOT_A_CALL, "an envelope in which no call was found", call=text)
     shape = shape_of(call, otherwise)
     found = customer_of(shape, call, fields)
     wrong = [path for path in soft.bad if not matters_less(path, found[1], fields)]
     safe, _ = without_secrets(text, call) or (text, call)
     if wrong:
-        raise Refused(soft.reason(), ", ".join(wrong), call=safe)
+        raise InvalidElement(soft.reason(), ", ".join(wrong), call=safe)
     try:
         vet(call, shape)
     except Rejected as refusal:
-        raise Refused(refusal.reason, refusal.detail, call=safe) from None
+        raise InvalidElement(refusal.reason, refusal.detail, call=safe) from None
     except ArithmeticError:
-        raise Refused("bad_cost", "more digits than any amount has", call=safe) from None
+        raise InvalidElement("bad_cost", "more digits than any amount has", call=safe) from None
     soft.odd += [path for path in soft.bad if path not in wrong]
     return text, call, arrival.kept.of_tree(tree), shape, soft.note()
 
 
-def customer_of_rest(refused: Refused, otherwise: str, fields: tuple[str, ...]) -> str | None:
+def customer_of_rest(refused: InvalidElement, otherwise: str, fields: tuple[str, ...]) -> str | None:
     """The customer id that the sound rest of a refused element still names; None when nothing is left of it."""
     if refused.call is None:
         return None

@@ -14,7 +14,7 @@ MAX_RECORD_BYTES = 900_000
 _encode = msgspec.json.Encoder().encode
 
 
-class Refused(Rejected):
+class InvalidElement(Rejected):
     """One element, or a whole body, that can never be metered.
 
     Attributes:
@@ -28,7 +28,7 @@ class Refused(Rejected):
         self.offset = offset
 
 
-def rejection(refused: Refused, element: bytes, at: int) -> bytes:
+def rejection(refused: InvalidElement, element: bytes, at: int) -> bytes:
     """The value for `litellm.usage.rejected`: the call's sound rest, or of the element only length and SHA-256.
 
     Args:
@@ -49,7 +49,7 @@ def rejection(refused: Refused, element: bytes, at: int) -> bytes:
     )
 
 
-def shared_rejection(refused: Refused, length: int, digest: str, at: int) -> bytes:
+def shared_rejection(refused: InvalidElement, length: int, digest: str, at: int) -> bytes:
     """The value for many elements that share a record.
 
     Args:

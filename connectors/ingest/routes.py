@@ -9,17 +9,17 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from connectors.http.body_reader import Intake
-from connectors.http.client_address import Origins
+from connectors.http.body_reader import BodyReader
+from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.connections import admitted
 from connectors.http.content_encoding import PACKED
 from connectors.http.problem import CLOSES, Problem, try_again
-from connectors.http.rate_limit import Pace
-from connectors.ingest.auth import Stale, WebhookAuth
+from connectors.http.rate_limit import SenderRateLimiter
+from connectors.ingest.auth import ExpiredSignature, WebhookAuth
 from connectors.ingest.cloud_events import event_of, holds_events
-from connectors.ingest.rejections import Refused
-from connectors.ingest.shared_deadline import Patience
-from connectors.ingest.store import Outcome, Store
+from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.shared_deadline import SharedDeadline
+from connectors.ingest.store import ElementStore, StoreOutcome
 from schemas.errors import Unavailable
 from schemas.reasons import TOO_MANY
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO
@@ -47,13 +47,13 @@ class IngressDeps:
         is_guessing: whether the address of a request was refused too often of late: its body is not read for a signature.
     """
 
-    store: Store
+    store: ElementStore
     auth: WebhookAuth
     timeout_s: float
     max_body_bytes: int
     max_bytes_in_flight: int = 256 << 20
-    origins: Origins | None = None
-    pace: Pace | None = None
+    origins: ClientAddressPolicy | None = None
+    pace: SenderRateLimiter | None = None
     on_request: Callable[[str, int], None] = lambda _source, _status: None
     on_elements: Callable[[str, int], None] = lambda _outcome, _count: None
     watch_bytes: Callable[[Callable[[], int]], None] = lambda _bytes_in_flight: None
@@ -97,9 +97,9 @@ def ingress_routes(deps: IngressDeps) -> list[web.RouteDef]:
 class _Ingress:
     def __init__(self, deps: IngressDeps) -> None:
         self._deps = deps
-        self._intake = Intake(deps.max_body_bytes, deps.max_bytes_in_flight)
+        self._intake = BodyReader(deps.max_body_bytes, deps.max_bytes_in_flight)
         deps.watch_bytes(lambda: self._intake.bytes_in_flight)
-        self._patience = Patience(deps.timeout_s)
+        self._patience = SharedDeadline(deps.timeout_s)
         self._refusing = False
 
     async def answer(self, route: _Route, request: web.Request) -> web.Response:
@@ -108,7 +108,7 @@ class _Ingress:
         try:
             response = self._accept(await self._take(route, request))
             status = response.status
-        except (Problem, Refused, Unavailable) as error:
+        except (Problem, InvalidElement, Unavailable) as error:
             response = self._refuse(error)
             status = response.status
         except ConnectionError:
@@ -118,7 +118,7 @@ class _Ingress:
             self._deps.on_request(route.source, status)
         return response
 
-    async def _take(self, route: _Route, request: web.Request) -> Outcome:
+    async def _take(self, route: _Route, request: web.Request) -> StoreOutcome:
         body: bytes | None = None
         try:
             with self._patience.of_this_task():
@@ -162,7 +162,7 @@ class _Ingress:
         if pace is not None and (wait_s := pace.wait_s(sender)):
             raise try_again("rate_limited", "this sender posts more often than WEBHOOK_RATE_LIMIT", ceil(wait_s))
 
-    def _accept(self, outcome: Outcome) -> web.Response:
+    def _accept(self, outcome: StoreOutcome) -> web.Response:
         if self._refusing:
             self._refusing = False
             _log.info("records_taken_again")
@@ -175,10 +175,10 @@ class _Ingress:
             count(reason, 1)
         return web.Response(status=202, body=_answer_of(outcome), content_type="application/json")
 
-    def _refuse(self, error: Problem | Refused | Unavailable) -> web.Response:
+    def _refuse(self, error: Problem | InvalidElement | Unavailable) -> web.Response:
         if isinstance(error, Problem):
             return error.response()
-        if isinstance(error, Refused):
+        if isinstance(error, InvalidElement):
             self._deps.on_elements(error.reason, 1)
             return Problem(413 if error.reason == TOO_MANY else 400, error.reason, error.detail).response()
         if not self._refusing:
@@ -205,14 +205,14 @@ class _Proof:
         """Raises: Problem 401."""
         try:
             sender = self._signing_sender(self._headers, pieces)
-        except Stale as stale:
+        except ExpiredSignature as stale:
             raise Problem(401, stale.reason, stale.detail) from None
         if sender is None:
             raise _unknown_sender()
         self.sender = sender
 
 
-def _answer_of(outcome: Outcome) -> bytes:
+def _answer_of(outcome: StoreOutcome) -> bytes:
     if not outcome.rejected:
         return _ALL_ACCEPTED
     listed = [{"index": index, "reason": reason} for index, reason in sorted(outcome.rejected)]

@@ -7,7 +7,7 @@ import asyncio
 from types import TracebackType
 
 
-class Patience:
+class SharedDeadline:
     """How long any of the requests may take, in seconds; `with patience.of_this_task():` bounds a block."""
 
     def __init__(self, seconds: float) -> None:
@@ -43,7 +43,7 @@ class Patience:
 class _Wait:
     __slots__ = ("_gave_up", "_patience", "_task", "deadline")
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: SharedDeadline) -> None:
         self._patience = patience
         self._gave_up = False
         self._task: asyncio.Task[object] | None = None

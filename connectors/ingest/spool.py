@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from connectors.ingest.spool_file import Batch, SpoolFile
+from connectors.ingest.spool_file import SpoolBatch, SpoolFile
 from connectors.kafka.producer import Record
 from schemas.errors import ConfigurationError, Unavailable
 
@@ -83,7 +83,7 @@ class Spool:
         """Return when there is something to drain, or will be in a moment."""
         await self._filled.wait()
 
-    async def oldest(self, max_records: int, max_bytes: int) -> Batch:
+    async def oldest(self, max_records: int, max_bytes: int) -> SpoolBatch:
         """The oldest records on disk, at least one if there is any.
 
         Raises:
@@ -94,7 +94,7 @@ class Spool:
             self.oldest_ms = batch.records[0][3]
         return batch
 
-    async def delete(self, batch: Batch) -> None:
+    async def delete(self, batch: SpoolBatch) -> None:
         """`batch`, which `oldest` gave, is in Kafka.
 
         Raises:

@@ -28,7 +28,7 @@ _TOTALS = "SELECT COUNT(*), COALESCE(SUM(LENGTH(value)), 0), (SELECT at_ms FROM 
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class SpoolTotals:
     """What is in the file; `oldest_ms` is a record time, milliseconds since 1970 UTC, None for an empty file."""
 
     records: int
@@ -37,7 +37,7 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class SpoolBatch:
     """The oldest records; `last` is what `delete` wants to hear once they are in Kafka."""
 
     records: list[Record]
@@ -62,10 +62,10 @@ class SpoolFile:
         self._worthless = False  # to be made anew before it is used
         self._open()
 
-    def totals(self) -> Totals:
+    def totals(self) -> SpoolTotals:
         """Counted by reading everything: for the start."""
         with _disk_errors(), closing(self._db.execute(_TOTALS)) as found:
-            return Totals(*found.fetchone())
+            return SpoolTotals(*found.fetchone())
 
     def topics(self) -> dict[str, int]:
         """How many records there are for each topic: for the start, as `totals`."""
@@ -83,7 +83,7 @@ class SpoolFile:
             return [error] if len(groups) == 1 else [self.append([group])[0] for group in groups]
         return [None] * len(groups)
 
-    def oldest(self, max_records: int, max_bytes: int) -> Batch:
+    def oldest(self, max_records: int, max_bytes: int) -> SpoolBatch:
         """At least one record, unless the file is empty."""
         batch, last, size = list[Record](), self._done, 0
         with _disk_errors(), closing(self._db.execute(_OLDEST, (last, max_records))) as rows:
@@ -93,7 +93,7 @@ class SpoolFile:
                 size += len(record[2])
                 if size >= max_bytes:
                     break
-        return Batch(batch, last, size)
+        return SpoolBatch(batch, last, size)
 
     def delete(self, last: int) -> None:
         """Forget all records up to `last`; they are in Kafka.

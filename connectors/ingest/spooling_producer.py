@@ -12,10 +12,10 @@ from typing import NoReturn
 
 import structlog
 
-from connectors.ingest.rejections import Refused, rejection
-from connectors.ingest.shared_deadline import Patience
+from connectors.ingest.rejections import InvalidElement, rejection
+from connectors.ingest.shared_deadline import SharedDeadline
 from connectors.ingest.spool import Spool
-from connectors.ingest.store import Sender
+from connectors.ingest.store import RecordSender
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 from schemas.reasons import TOO_LARGE
@@ -41,7 +41,7 @@ class SpoolHooks:
 
 
 class SpooledSender:
-    """A `Sender` that has somewhere to put what Kafka does not take.
+    """A `RecordSender` that has somewhere to put what Kafka does not take.
 
     Args:
         kafka: see `KafkaProducer.send_all`.
@@ -52,7 +52,7 @@ class SpooledSender:
 
     def __init__(
         self,
-        kafka: Sender,
+        kafka: RecordSender,
         spool: Spool,
         rejected_topic: str,
         now_us: Callable[[], int],
@@ -63,7 +63,7 @@ class SpooledSender:
         self._spool = spool
         self._rejected_topic = rejected_topic
         self._now_us = now_us
-        self._patience = Patience(kafka_s)
+        self._patience = SharedDeadline(kafka_s)
         self._hooks = hooks or SpoolHooks()
         self._last_leaving: asyncio.Future[None] | None = None
 
@@ -147,7 +147,7 @@ class SpooledSender:
 
     async def _reject(self, too_large: Sequence[Record]) -> None:
         """What Kafka refuses for its size would stand in the way of everything behind it."""
-        why, at = Refused(TOO_LARGE, "Kafka takes no record of this size"), self._now_us()
+        why, at = InvalidElement(TOO_LARGE, "Kafka takes no record of this size"), self._now_us()
         told = [(self._rejected_topic, key, rejection(why, value, at), at // 1000) for _, key, value, _ in too_large]
         if await self._kafka.send_all(told):
             raise Unavailable("kafka_refused", "not even the rejection")

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from connectors.ingest.body_splitter import Element, Wrapped, split, wrapped_in
-from connectors.ingest.call_context import Kept
+from connectors.ingest.body_splitter import Element, WrappedCalls, split, wrapped_in
+from connectors.ingest.call_context import ContextFields
 from connectors.ingest.odd_elements import OddElements
 from connectors.ingest.raw_record import Arrival, Odd, customer_of_rest, strip_arrived, strip_sound
-from connectors.ingest.rejections import Refused, rejection, shared_rejection
+from connectors.ingest.rejections import InvalidElement, rejection, shared_rejection
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 from schemas.reasons import NOT_JSON, TOO_DEEP, TOO_LARGE, TOO_MANY
@@ -31,14 +31,14 @@ _FEW_ODD, _SMALL_ODD = 8, 64 << 10
 _BESIDE = ThreadPoolExecutor(1, "odd-elements")
 
 
-class Sender(Protocol):
+class RecordSender(Protocol):
     """What stores records; see `KafkaProducer.send_all`."""
 
     async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]: ...
 
 
 @dataclass(slots=True)
-class Outcome:
+class StoreOutcome:
     """What became of a body's elements; `rejected` holds (index, reason), `ignored` counts `null`s."""
 
     accepted: int = 0
@@ -47,7 +47,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class ElementStore:
     """Where and how elements are stored.
 
     Fields:
@@ -57,14 +57,14 @@ class Store:
         kept: what is kept of the calls' context.
     """
 
-    sender: Sender
+    sender: RecordSender
     raw_topic: str
     rejected_topic: str
     customer_id_fields: tuple[str, ...]
     now_us: Callable[[], int]
-    kept: Kept = field(default_factory=Kept)
+    kept: ContextFields = field(default_factory=ContextFields)
 
-    async def keep(self, body: bytes, shape: str) -> Outcome:
+    async def keep(self, body: bytes, shape: str) -> StoreOutcome:
         """Store all elements of `body`; the order inside a body is kept for each customer.
 
         Args:
@@ -81,22 +81,26 @@ class Store:
                 try:
                     outcome = await self._keep_elements(elements, len(body), shape, at)
                     break
-                except Wrapped as wrapped:
+                except WrappedCalls as wrapped:
                     elements = await _in_a_thread_if_large(split, wrapped.inner)
             else:
                 outcome = await self._keep_elements(elements, len(body), shape, at)
-        except (Refused, Wrapped) as error:
-            refused = error if isinstance(error, Refused) else Refused(TOO_DEEP, "calls are wrapped more than twice")
+        except (InvalidElement, WrappedCalls) as error:
+            refused = (
+                error
+                if isinstance(error, InvalidElement)
+                else InvalidElement(TOO_DEEP, "calls are wrapped more than twice")
+            )
             value = await asyncio.to_thread(rejection, refused, body, at)
             await self.sender.send_all([(self.rejected_topic, None, value, at // 1000)])
             raise refused from None
         if len(elements) == 1 and outcome.rejected == [(0, NOT_JSON)]:
-            raise Refused(NOT_JSON)
+            raise InvalidElement(NOT_JSON)
         return outcome
 
-    async def _keep_elements(self, elements: Sequence[Element], size: int, shape: str, at: int) -> Outcome:
+    async def _keep_elements(self, elements: Sequence[Element], size: int, shape: str, at: int) -> StoreOutcome:
         """Raises: Wrapped: it is one element, which holds the calls; nothing is stored yet."""
-        outcome = Outcome()
+        outcome = StoreOutcome()
         odd: OddElements | None = None
         step = max(1, min(_SLICE_ELEMENTS, _SLICE_BYTES * len(elements) // (size + 1)))
         for start in range(0, len(elements), step):
@@ -112,7 +116,7 @@ class Store:
         return outcome
 
     def _sound_records(
-        self, elements: Sequence[Element], start: int, step: int, shape: str, at: int, outcome: Outcome
+        self, elements: Sequence[Element], start: int, step: int, shape: str, at: int, outcome: StoreOutcome
     ) -> tuple[list[Record], list[int], list[tuple[int, int]]]:
         """The records of one slice of the body and the places of their elements in it; of each odd element how many
         records stand before its own, and its place."""
@@ -124,7 +128,7 @@ class Store:
         for index in range(start, min(start + step, len(elements))):
             try:
                 key, value = strip_sound(elements[index], shape, arrival)
-            except (Odd, Wrapped, Refused):
+            except (Odd, WrappedCalls, InvalidElement):
                 later.append((len(records), index))
                 continue
             records.append((self.raw_topic, key, value, at_ms))
@@ -140,7 +144,7 @@ class Store:
         elements: Sequence[Element],
         shape: str,
         at: int,
-        outcome: Outcome,
+        outcome: StoreOutcome,
         odd: OddElements,
     ) -> tuple[list[Record], list[int]]:
         """The same with the records of odd elements in their places: a customer's order stays. Many are read in a thread."""
@@ -168,32 +172,32 @@ class Store:
         indexes: Sequence[int],
         shape: str,
         at: int,
-        outcome: Outcome,
+        outcome: StoreOutcome,
         odd: OddElements,
     ) -> list[list[Record]]:
         return [self._records_of_odd(elements[index], shape, at, index, outcome, odd) for index in indexes]
 
     def _records_of_odd(
-        self, element: Element, shape: str, at: int, index: int, outcome: Outcome, odd: OddElements
+        self, element: Element, shape: str, at: int, index: int, outcome: StoreOutcome, odd: OddElements
     ) -> list[Record]:
         """What becomes of one element that is read field by field, or of what it wraps. Raises: Wrapped, as above."""
         records: list[Record] = []
         arrival = self._arrival(at)
-        todo: list[tuple[Element, Refused | None, int]] = [(element, None, 0)]
+        todo: list[tuple[Element, InvalidElement | None, int]] = [(element, None, 0)]
         while todo:
             one, why, depth = todo.pop()
             try:
                 if why is not None:
                     raise why
                 stripped = strip_arrived(one, shape, arrival, odd.budget)
-            except Wrapped as wrapped:
+            except WrappedCalls as wrapped:
                 if odd.is_alone and not depth:
                     raise
                 inner, why = _unwrapped(wrapped, depth)
                 todo += [(each, None, depth + 1) for each in reversed(inner)]
                 if why is not None:
                     todo.append((one, why, depth))
-            except Refused as refused:
+            except InvalidElement as refused:
                 outcome.rejected.append((index, refused.reason))
                 if not odd.shares(refused, one, index):
                     key = customer_of_rest(refused, shape, self.customer_id_fields)
@@ -214,14 +218,14 @@ class Store:
     def _shared(self, odd: OddElements, at: int) -> Record:
         """One rejection of all elements without anything of a call that have none of their own."""
         sentence = f"{odd.shared} elements without anything of a call, the first of them at index {odd.first}"
-        refused = Refused(odd.reason, sentence)
+        refused = InvalidElement(odd.reason, sentence)
         return self.rejected_topic, None, shared_rejection(refused, odd.length, odd.digest.hexdigest(), at), at // 1000
 
     async def _keep_too_large(
-        self, refused: Sequence[tuple[int, Record]], elements: Sequence[Element], at: int, outcome: Outcome
+        self, refused: Sequence[tuple[int, Record]], elements: Sequence[Element], at: int, outcome: StoreOutcome
     ) -> None:
         """What Kafka refuses for its size becomes a rejection; a refused rejection leaves nothing to keep."""
-        why = Refused(TOO_LARGE, "Kafka takes no record of this size")
+        why = InvalidElement(TOO_LARGE, "Kafka takes no record of this size")
         again: list[Record] = []
         for place, (topic, key, _, at_ms) in refused:
             if topic == self.raw_topic:
@@ -243,16 +247,16 @@ def _cut(body: bytes | memoryview) -> list[Element]:
     return elements
 
 
-def _unwrapped(wrapped: Wrapped, depth: int) -> tuple[list[Element], Refused | None]:
+def _unwrapped(wrapped: WrappedCalls, depth: int) -> tuple[list[Element], InvalidElement | None]:
     """What one element of many holds, or why it is refused."""
     if depth == _WRAPPINGS:
-        return [], Refused(TOO_DEEP, "calls are wrapped more than twice")
+        return [], InvalidElement(TOO_DEEP, "calls are wrapped more than twice")
     try:
         inner = split(wrapped.inner)
-    except Refused as refused:
+    except InvalidElement as refused:
         return [], refused
     if len(inner) > _MAX_WRAPPED:
-        return [], Refused(TOO_MANY, f"more than {_MAX_WRAPPED} calls in one element")
+        return [], InvalidElement(TOO_MANY, f"more than {_MAX_WRAPPED} calls in one element")
     return inner, None
 
 

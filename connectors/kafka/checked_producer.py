@@ -11,19 +11,19 @@ from confluent_kafka.admin import AdminClient
 from connectors.config.kafka_connection import KafkaConnection, TopicLayout
 from connectors.kafka.admin import check_topics
 from connectors.kafka.producer import KafkaProducer, Record
-from connectors.kafka.reachability import ANSWER_S, KafkaWatch
+from connectors.kafka.reachability import ANSWER_S, KafkaReachability
 from connectors.kafka.security import librdkafka_config
 from connectors.kafka.startup import KafkaAwaited, when_kafka_answers
 from schemas.errors import Rejected, TopicProblem, Unavailable
 
 
-class Gate:
+class CheckedProducer:
     """The producer behind a gate: a broker may create a missing topic by itself, with the wrong partitions."""
 
     def __init__(self, producer: KafkaProducer) -> None:
         self._producer = producer
         self._is_open = False
-        self._watch = KafkaWatch()
+        self._watch = KafkaReachability()
 
     def shut_because(self) -> str:
         """Why no record can be stored; `""` when it can."""

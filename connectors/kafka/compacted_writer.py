@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 
 from schemas.errors import MeterbridgeError, Unavailable
 from streams.runtime.consumer import reading
-from streams.runtime.table import Follower
+from streams.runtime.table import CompactedTable
 from streams.runtime.transactions import TransactionalWriter, Write
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class _Change(Generic[T]):
     tried: tuple[T | None, ...] = ()
 
 
-class SharedRecords(Generic[T]):
+class CompactedTopicWriter(Generic[T]):
     """The only way to write a compacted topic that processes share.
 
     Args:
@@ -71,7 +71,7 @@ class SharedRecords(Generic[T]):
 
     def __init__(
         self,
-        view: Follower[T],
+        view: CompactedTable[T],
         kafka: Mapping[str, Any],
         topic: str,
         draw: Callable[[], float] = random.random,

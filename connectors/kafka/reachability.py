@@ -14,7 +14,7 @@ from schemas.errors import Unavailable
 EVERY_S, ANSWER_S = 1.0, 3.0
 
 
-class KafkaWatch:
+class KafkaReachability:
     """What was found of late.
 
     Fields:

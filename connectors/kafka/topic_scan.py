@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class OffsetRange:
     """Offsets `[start, end)` of each partition of a topic; control records of transactions may lie among them."""
 
     topic: str
@@ -45,7 +45,9 @@ class Stretch:
         return sum(max(0, end - start) for start, end in self.ranges.values())
 
 
-def stretch_of(kafka: KafkaConnection, topic: str, since_ms: int | None = None, until_ms: int | None = None) -> Stretch:
+def stretch_of(
+    kafka: KafkaConnection, topic: str, since_ms: int | None = None, until_ms: int | None = None
+) -> OffsetRange:
     """What the topic holds now of record times `[since, until)`, milliseconds since 1970 UTC; None = open.
 
     Raises:
@@ -68,11 +70,11 @@ def stretch_of(kafka: KafkaConnection, topic: str, since_ms: int | None = None, 
             for number, offset in _at(consumer, topic, ranges, until_ms).items():
                 low, high = ranges[number]
                 ranges[number] = (low, min(high, offset))
-    return Stretch(topic, ranges)
+    return OffsetRange(topic, ranges)
 
 
 def scan(
-    kafka: KafkaConnection, stretch: Stretch, passed: Callable[[int], None] = lambda _offsets: None
+    kafka: KafkaConnection, stretch: OffsetRange, passed: Callable[[int], None] = lambda _offsets: None
 ) -> Iterator[Message]:
     """Every committed record of the stretch, in order within a partition; `passed` is told how many offsets more.
 

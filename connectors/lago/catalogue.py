@@ -3,10 +3,10 @@
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewMetric, NewPlan
 from connectors.lago.responses import Metric, Plan
-from connectors.lago.transport import Wire, safe
+from connectors.lago.transport import LagoTransport, safe
 
 
-class Catalogue(Wire):
+class CatalogueApi(LagoTransport):
     """`/billable_metrics` and `/plans`."""
 
     async def metric(self, code: str) -> Metric | None:

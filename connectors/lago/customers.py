@@ -12,7 +12,7 @@ from connectors.lago.errors import LagoRejected
 from connectors.lago.metadata import notes
 from connectors.lago.requests import NewCustomer
 from connectors.lago.responses import Customer
-from connectors.lago.transport import Page, Query, Wire, safe
+from connectors.lago.transport import LagoTransport, Page, Query, safe
 
 
 class _Portal(msgspec.Struct):
@@ -23,7 +23,7 @@ class _Checkout(msgspec.Struct):
     checkout_url: str
 
 
-class Customers(Wire):
+class CustomersApi(LagoTransport):
     """`/customers`, but for their usage."""
 
     async def customer(self, external_id: str) -> Customer | None:

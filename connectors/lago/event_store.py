@@ -17,7 +17,7 @@ AGAIN_S = 15.0
 _NEVER_TOLD = frozenset({"http_403", "http_404", "http_405"})
 
 
-class Tenant:
+class OrganizationInfo:
     """The organization behind our API key.
 
     Attributes:

@@ -2,10 +2,10 @@
 
 import msgspec
 
-from connectors.lago.transport import API, PAGE, Wire, quoted, read
+from connectors.lago.transport import API, PAGE, LagoTransport, quoted, read
 from schemas.moments import lago_timestamp, parse_us, to_datetime
 from schemas.records import LagoEvent
-from streams.core.delivery.responses import Answer
+from streams.core.delivery.responses import HttpResponse
 
 
 class EventShape(msgspec.Struct):
@@ -20,10 +20,10 @@ class EventShape(msgspec.Struct):
     created_at: str | None = None
 
 
-class Events(Wire):
+class EventsApi(LagoTransport):
     """`/events`."""
 
-    async def post_batch(self, body: bytes) -> Answer:
+    async def post_batch(self, body: bytes) -> HttpResponse:
         """Post `{"events": [...]}` as it is; any HTTP answer is an answer.
 
         Raises:
@@ -31,7 +31,7 @@ class Events(Wire):
         """
         return await self._posted("post_batch", "/events/batch", body)
 
-    async def post_event(self, body: bytes) -> Answer:
+    async def post_event(self, body: bytes) -> HttpResponse:
         """Post `{"event": {...}}`; otherwise as `post_batch`."""
         return await self._posted("post_event", "/events", body)
 
@@ -70,9 +70,9 @@ class Events(Wire):
         whole = len(listed) == total == len({one.transaction_id for one in listed})
         return listed if whole else None
 
-    async def _posted(self, name: str, path: str, body: bytes) -> Answer:
+    async def _posted(self, name: str, path: str, body: bytes) -> HttpResponse:
         response = await self._send(name, "POST", f"{self.root}{API}{path}", body=body)
-        return Answer(response.status_code, response.headers, response.content, self._now())
+        return HttpResponse(response.status_code, response.headers, response.content, self._now())
 
 
 def _iso_ms(us: int) -> str:

@@ -6,7 +6,7 @@ import msgspec
 
 from connectors.lago.errors import LagoIntegrationError, LagoUnavailable
 from connectors.lago.requests import ChangePreview
-from connectors.lago.transport import Page, Query, Wire, safe
+from connectors.lago.transport import LagoTransport, Page, Query, safe
 from schemas.decoding import UNDECODABLE
 
 #: Statuses by which Lago declines to foretell an invoice.
@@ -89,7 +89,7 @@ class Invoice(msgspec.Struct, frozen=True):
     billing_periods: tuple[BillingPeriod, ...] = ()
 
 
-class Foretold(msgspec.Struct, frozen=True):
+class InvoicePreview(msgspec.Struct, frozen=True):
     """The invoice that a change of plan would bring; money in the smallest unit of `currency`, after coupons and credits.
 
     Fields:
@@ -109,7 +109,7 @@ class Foretold(msgspec.Struct, frozen=True):
 
 
 class _Foretelling(msgspec.Struct):
-    invoice: Foretold
+    invoice: InvoicePreview
 
 
 class _Downloaded(msgspec.Struct):
@@ -120,7 +120,7 @@ class _Payment(msgspec.Struct):
     payment_url: str | None = None
 
 
-class Invoices(Wire):
+class InvoicesApi(LagoTransport):
     """`/invoices`."""
 
     async def invoices(
@@ -140,7 +140,7 @@ class Invoices(Wire):
         query: Query = {"external_customer_id": external_customer_id}
         return await self._page("invoices", "/invoices", "invoices", Invoice, query, number=number, size=size)
 
-    async def foretold(self, wanted: ChangePreview) -> Foretold | None:
+    async def foretold(self, wanted: ChangePreview) -> InvoicePreview | None:
         """What Lago says that a change of plan would cost; None where this Lago does not tell.
 
         It needs a licence with the preview (403, or 405 `premium_integration_missing`), and is refused for plans

@@ -53,7 +53,7 @@ class Customer(msgspec.Struct, frozen=True):
         return next((entry.value for entry in self.metadata if entry.key == key), None)
 
 
-class Health(msgspec.Struct):
+class ServerHealth(msgspec.Struct):
     """`GET /health`."""
 
     version: str

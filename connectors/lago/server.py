@@ -5,12 +5,12 @@ from http import HTTPStatus
 import msgspec
 
 from connectors.lago.errors import LagoUnavailable
-from connectors.lago.responses import Health, Organization
-from connectors.lago.transport import Wire
+from connectors.lago.responses import Organization, ServerHealth
+from connectors.lago.transport import LagoTransport
 from schemas.decoding import UNDECODABLE
 
 
-class Server(Wire):
+class ServerApi(LagoTransport):
     """`/health`, which is at the root and asks for no key, and `/organizations`."""
 
     async def healthy(self) -> bool:
@@ -29,7 +29,7 @@ class Server(Wire):
         """
         response = await self._send("version", "GET", f"{self.root}/health", keyed=False)
         try:
-            return msgspec.json.decode(response.content, type=Health).version
+            return msgspec.json.decode(response.content, type=ServerHealth).version
         except UNDECODABLE as error:
             raise LagoUnavailable("bad_answer", "health: no version") from error
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewSubscription, SubscriptionChange
 from connectors.lago.responses import Subscription
-from connectors.lago.transport import Query, Wire, safe
+from connectors.lago.transport import LagoTransport, Query, safe
 
 ACTIVE = ("active",)
 #: All that Lago has; unasked it lists the active ones alone.
 STATUSES = ("pending", "active", "terminated", "canceled", "incomplete")
 
 
-class Subscriptions(Wire):
+class SubscriptionsApi(LagoTransport):
     """`/subscriptions`."""
 
     async def subscriptions(

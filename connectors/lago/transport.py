@@ -64,7 +64,7 @@ def lago_http(timeout_s: float, connections: int, *, keep_alive: bool = True) ->
     return httpx.AsyncClient(timeout=timeout_s, limits=limits)
 
 
-class Wire:
+class LagoTransport:
     """One Lago, one API key.
 
     Args:

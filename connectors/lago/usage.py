@@ -6,7 +6,7 @@ import msgspec
 
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
-from connectors.lago.transport import Wire, quoted, read
+from connectors.lago.transport import LagoTransport, quoted, read
 from schemas.moments import parse_us
 from streams.core.metering.reconciliation import LagoUsage
 
@@ -42,7 +42,7 @@ class CustomerUsage(msgspec.Struct, frozen=True):
     total_amount_cents: int = 0
 
 
-class Usage(Wire):
+class UsageApi(LagoTransport):
     """`/customers/{id}/current_usage`."""
 
     async def usage(self, external_customer_id: str, subscription: str) -> CustomerUsage | None:

@@ -3,10 +3,10 @@
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewWebhookEndpoint
 from connectors.lago.responses import WebhookEndpoint
-from connectors.lago.transport import Wire
+from connectors.lago.transport import LagoTransport
 
 
-class WebhookEndpoints(Wire):
+class WebhookEndpointsApi(LagoTransport):
     """`/webhook_endpoints`."""
 
     async def webhook_endpoints(self) -> list[WebhookEndpoint]:

@@ -7,21 +7,21 @@ from aiohttp import web
 
 from connectors.lago_sandbox.answers import json_answer
 from connectors.lago_sandbox.events import EventRoutes
-from connectors.lago_sandbox.faults import Faults, Order
-from connectors.lago_sandbox.limits import Limits
+from connectors.lago_sandbox.faults import FaultOrder, Faults
+from connectors.lago_sandbox.limits import SandboxLimits
 from connectors.lago_sandbox.state import Sandbox
 from connectors.lago_sandbox.stored import Event
 from schemas.decoding import UNDECODABLE
 
 _CHUNK = 1000
 
-_order = msgspec.json.Decoder(Order)
+_order = msgspec.json.Decoder(FaultOrder)
 
 
 class AdminRoutes:
     """`/__stats`, `/__events`, `/__reset`, `/__faults`; no key is asked for."""
 
-    def __init__(self, sandbox: Sandbox, faults: Faults, events: EventRoutes, limits: Limits | None) -> None:
+    def __init__(self, sandbox: Sandbox, faults: Faults, events: EventRoutes, limits: SandboxLimits | None) -> None:
         self._sandbox = sandbox
         self._limits = limits
         self._faults = faults

@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
-from connectors.lago_sandbox.refusals import Refusal, malformed, missing_root
+from connectors.lago_sandbox.refusals import SandboxRefusal, malformed, missing_root
 from schemas.decoding import UNDECODABLE
 
 PER_PAGE = 100
@@ -19,7 +19,7 @@ def json_answer(payload: object, status: int = 200, headers: Mapping[str, str] |
     return web.Response(body=body, status=status, content_type="application/json", charset="utf-8", headers=headers)
 
 
-def refused(refusal: Refusal) -> web.Response:
+def refused(refusal: SandboxRefusal) -> web.Response:
     """The response of a refusal."""
     return json_answer(refusal.body, refusal.status)
 

@@ -16,12 +16,12 @@ from connectors.lago_sandbox.events import EventRoutes
 from connectors.lago_sandbox.faults import Faults
 from connectors.lago_sandbox.injection import Injection
 from connectors.lago_sandbox.invoice_routes import InvoiceRoutes
-from connectors.lago_sandbox.limits import Limits, limiting
+from connectors.lago_sandbox.limits import SandboxLimits, limiting
 from connectors.lago_sandbox.management import VERSION, ManagementRoutes
-from connectors.lago_sandbox.refusals import Refusal, not_found, unauthorized
+from connectors.lago_sandbox.refusals import SandboxRefusal, not_found, unauthorized
 from connectors.lago_sandbox.state import Sandbox
 from connectors.lago_sandbox.store import StoreKind
-from connectors.lago_sandbox.webhooks import WAITS_S, Webhooks
+from connectors.lago_sandbox.webhooks import WAITS_S, SandboxWebhooks
 from streams.core.delivery.responses import batches_are_whole
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -69,8 +69,8 @@ def create_sandbox(
         raise ValueError("dedup is a setting of the clickhouse store; postgres always deduplicates")
     sandbox = Sandbox(store=store, dedup=dedup, clock=clock, journal=journal, invoice_delay_s=invoice_delay_s)
     faults, injection = Faults(clock), Injection()
-    limits = Limits(rate_limit) if rate_limit else None
-    webhooks = Webhooks(sandbox, webhook_secret, webhook_waits_s)
+    limits = SandboxLimits(rate_limit) if rate_limit else None
+    webhooks = SandboxWebhooks(sandbox, webhook_secret, webhook_waits_s)
     answering, looking = _answering(injection, delay_s), webhooks.looking()
     middlewares = [answering, _authenticating(api_key), _failing(faults, injection), looking]
     if limits is not None:
@@ -104,7 +104,7 @@ def _answering(injection: Injection, delay_s: float) -> Middleware:
     async def answering(request: web.Request, handler: _Handler) -> web.StreamResponse:
         try:
             response = await handler(request)
-        except Refusal as refusal:
+        except SandboxRefusal as refusal:
             response = refused(refusal)
         except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
             response = refused(not_found("resource"))

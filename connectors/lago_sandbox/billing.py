@@ -16,10 +16,10 @@ import msgspec
 
 from connectors.lago_sandbox.coercion import ruby_decimal, text
 from connectors.lago_sandbox.instants import iso
-from connectors.lago_sandbox.plans import Charge
+from connectors.lago_sandbox.plans import SandboxCharge
 from connectors.lago_sandbox.store import StoreKind
 from connectors.lago_sandbox.stored import Event
-from connectors.lago_sandbox.subscription import Subscription
+from connectors.lago_sandbox.subscription import SandboxSubscription
 from schemas.money import EXACT, ZERO, add, plain
 
 _NUMERIC = re_compile(r"-?\d+(\.\d+)?", ASCII)
@@ -39,7 +39,7 @@ class ChargeFee:
     count: int = 0
     precise_cents: Decimal = ZERO
 
-    def amount_cents(self, charge: Charge, currency: str) -> int:
+    def amount_cents(self, charge: SandboxCharge, currency: str) -> int:
         """The one rounding there is: half up to the currency's smallest unit; never negative."""
         if charge.model == "dynamic":
             exact = self.precise_cents if self.units > 0 else ZERO
@@ -48,7 +48,9 @@ class ChargeFee:
         return max(0, int(exact.quantize(Decimal(1), context=_ROUNDING)))
 
 
-def current_usage(subscription: Subscription, events: Iterable[Event], store: StoreKind, now_us: int) -> dict[str, Any]:
+def current_usage(
+    subscription: SandboxSubscription, events: Iterable[Event], store: StoreKind, now_us: int
+) -> dict[str, Any]:
     """Lago's `customer_usage` of the period that holds `now_us`.
 
     Args:
@@ -74,7 +76,9 @@ def current_usage(subscription: Subscription, events: Iterable[Event], store: St
     }
 
 
-def charge_fees(charge: Charge, events: Iterable[Event], store: StoreKind) -> dict[tuple[str | None, ...], ChargeFee]:
+def charge_fees(
+    charge: SandboxCharge, events: Iterable[Event], store: StoreKind
+) -> dict[tuple[str | None, ...], ChargeFee]:
     """Sums by group. On Postgres an event whose field is not plain digits is skipped, silently."""
     fees: dict[tuple[str | None, ...], ChargeFee] = {}
     for event in events:
@@ -91,7 +95,9 @@ def charge_fees(charge: Charge, events: Iterable[Event], store: StoreKind) -> di
     return fees
 
 
-def _charge_usage(charge: Charge, fees: dict[tuple[str | None, ...], ChargeFee], currency: str) -> dict[str, Any]:
+def _charge_usage(
+    charge: SandboxCharge, fees: dict[tuple[str | None, ...], ChargeFee], currency: str
+) -> dict[str, Any]:
     groups = [
         {
             **_sums(charge, [fee], currency),
@@ -112,7 +118,7 @@ def _charge_usage(charge: Charge, fees: dict[tuple[str | None, ...], ChargeFee],
     }
 
 
-def _sums(charge: Charge, fees: list[ChargeFee], currency: str) -> dict[str, Any]:
+def _sums(charge: SandboxCharge, fees: list[ChargeFee], currency: str) -> dict[str, Any]:
     units = ZERO
     for fee in fees:
         units = add(units, max(fee.units, ZERO))
@@ -125,7 +131,7 @@ def _sums(charge: Charge, fees: list[ChargeFee], currency: str) -> dict[str, Any
     }
 
 
-def _numeric(properties: dict[str, Any], charge: Charge) -> Decimal | None:
+def _numeric(properties: dict[str, Any], charge: SandboxCharge) -> Decimal | None:
     shown = _shown(properties.get(charge.metric.field_name or ""))
     return Decimal(shown) if shown is not None and _NUMERIC.fullmatch(shown) else None
 

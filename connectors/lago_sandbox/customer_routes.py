@@ -8,7 +8,7 @@ from aiohttp import web
 
 from connectors.lago_sandbox.answers import json_answer, page, read_object
 from connectors.lago_sandbox.billing import current_usage
-from connectors.lago_sandbox.customers import Customer
+from connectors.lago_sandbox.customers import SandboxCustomer
 from connectors.lago_sandbox.refusals import invalid_field, not_allowed, not_found
 from connectors.lago_sandbox.state import Sandbox
 
@@ -95,7 +95,7 @@ class CustomerRoutes:
         return json_answer({"customer": shown})
 
 
-def customer_of(sandbox: Sandbox, request: web.Request) -> Customer:
+def customer_of(sandbox: Sandbox, request: web.Request) -> SandboxCustomer:
     """The customer that the path names. Raises: Refusal: 404."""
     customer = sandbox.customers.all.get(request.match_info["external_id"])
     if customer is None:

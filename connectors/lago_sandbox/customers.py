@@ -29,7 +29,7 @@ _PAYMENT = ("payment_provider", "payment_provider_code", "provider_customer_id")
 
 
 @dataclass(slots=True)
-class Customer:
+class SandboxCustomer:
     """One customer; moments in microseconds."""
 
     lago_id: str
@@ -76,15 +76,15 @@ class Customer:
         }
 
 
-class Customers:
+class SandboxCustomers:
     """Every customer of the organization, by external id."""
 
     def __init__(self, identifiers: Identifiers) -> None:
-        self.all: dict[str, Customer] = {}
+        self.all: dict[str, SandboxCustomer] = {}
         self._identifiers = identifiers
         self._created = 0
 
-    def upsert(self, sent: dict[str, Any], now_us: int) -> Customer:
+    def upsert(self, sent: dict[str, Any], now_us: int) -> SandboxCustomer:
         """Create, or change the keys that are present.
 
         Raises:
@@ -110,14 +110,14 @@ class Customers:
         customer.updated_us = now_us
         return customer
 
-    def ensure(self, external_id: str, currency: str, now_us: int) -> Customer:
+    def ensure(self, external_id: str, currency: str, now_us: int) -> SandboxCustomer:
         """The customer of a new subscription, created on the fly; its currency defaults to the plan's."""
         customer = self.all.get(external_id) or self._new(external_id, now_us)
         if not customer.fields.get("currency"):
             customer.fields["currency"] = currency
         return customer
 
-    def delete(self, external_id: str) -> Customer:
+    def delete(self, external_id: str) -> SandboxCustomer:
         """Forget it; the external id may be taken anew. Its subscriptions are ended by whoever calls.
 
         Raises:
@@ -127,9 +127,9 @@ class Customers:
             raise not_found("customer")
         return self.all.pop(external_id)
 
-    def _new(self, external_id: str, now_us: int) -> Customer:
+    def _new(self, external_id: str, now_us: int) -> SandboxCustomer:
         self._created += 1
-        customer = Customer(self._identifiers.new("customer"), external_id, self._created, now_us, now_us)
+        customer = SandboxCustomer(self._identifiers.new("customer"), external_id, self._created, now_us, now_us)
         self.all[external_id] = customer
         return customer
 

@@ -55,7 +55,7 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     method: str = "POST"
 
 
-class Order(msgspec.Struct, forbid_unknown_fields=True):
+class FaultOrder(msgspec.Struct, forbid_unknown_fields=True):
     """Body of `POST /__faults`: rules are appended; a seed restarts the chances."""
 
     rules: list[Rule] = []
@@ -77,7 +77,7 @@ class Faults:
         self._armed: list[_Armed] = []
         self._chance = Random(0)
 
-    def arm(self, order: Order) -> None:
+    def arm(self, order: FaultOrder) -> None:
         """Add rules after those already armed."""
         if order.seed is not None:
             self._chance.seed(order.seed)

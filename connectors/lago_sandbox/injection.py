@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from connectors.lago_sandbox.answers import json_answer
 from connectors.lago_sandbox.faults import Rule
-from connectors.lago_sandbox.refusals import Refusal
+from connectors.lago_sandbox.refusals import SandboxRefusal
 
 Handle = Callable[[], Awaitable[web.StreamResponse]]
 
@@ -79,7 +79,7 @@ def _failed(rule: Rule) -> web.Response:
 
 
 async def _unanswered(handle: Handle) -> None:
-    with suppress(Refusal):  # a refusal is an answer too, and it is lost like any other
+    with suppress(SandboxRefusal):  # a refusal is an answer too, and it is lost like any other
         await handle()
 
 

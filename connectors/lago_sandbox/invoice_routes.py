@@ -10,7 +10,7 @@ from multidict import MultiMapping
 from connectors.lago_sandbox.answers import json_answer, page, read_whole
 from connectors.lago_sandbox.customer_routes import CUSTOMER, customer_of
 from connectors.lago_sandbox.instants import day
-from connectors.lago_sandbox.invoices import Invoice
+from connectors.lago_sandbox.invoices import SandboxInvoice
 from connectors.lago_sandbox.preview import asked_of, previewed
 from connectors.lago_sandbox.refusals import forbidden, invalid_field, not_found
 from connectors.lago_sandbox.state import Sandbox
@@ -92,7 +92,7 @@ class InvoiceRoutes:
         }
         return json_answer({"invoice_payment_details": details})
 
-    def _invoice(self, request: web.Request) -> Invoice:
+    def _invoice(self, request: web.Request) -> SandboxInvoice:
         wanted = request.match_info["lago_id"]
         found = next((one for one in self._sandbox.current_invoices() if one.lago_id == wanted), None)
         if found is None:
@@ -111,7 +111,7 @@ class InvoiceRoutes:
         return json_answer({"invoices": [invoice.shown(url) for invoice in shown], "meta": meta})
 
 
-def _fits(invoice: Invoice, query: MultiMapping[str]) -> bool:
+def _fits(invoice: SandboxInvoice, query: MultiMapping[str]) -> bool:
     issued = day(invoice.bill.at_us).isoformat()
     return (
         query.get("status", "finalized") == "finalized"

@@ -12,14 +12,14 @@ from typing import Any
 
 from connectors.lago_sandbox.billing import ChargeFee, charge_fees
 from connectors.lago_sandbox.coercion import ruby_decimal
-from connectors.lago_sandbox.customers import Customer
+from connectors.lago_sandbox.customers import SandboxCustomer
 from connectors.lago_sandbox.identifiers import invoice_id
 from connectors.lago_sandbox.instants import day, iso
-from connectors.lago_sandbox.invoicing import Bill, bills
-from connectors.lago_sandbox.plans import Charge
+from connectors.lago_sandbox.invoicing import DueInvoice, bills
+from connectors.lago_sandbox.plans import SandboxCharge
 from connectors.lago_sandbox.store import EventStore
 from connectors.lago_sandbox.stored import Event
-from connectors.lago_sandbox.subscriptions import Subscriptions
+from connectors.lago_sandbox.subscriptions import SandboxSubscriptions
 from schemas.money import ZERO
 
 _MS = 1000
@@ -32,13 +32,13 @@ _NOTHING = (
 
 
 @dataclass(slots=True)
-class Invoice:
+class SandboxInvoice:
     """An invoice; `made` is whether its PDF is there."""
 
     lago_id: str
-    customer: Customer
+    customer: SandboxCustomer
     number: int
-    bill: Bill
+    bill: DueInvoice
     fees: list[dict[str, Any]]
     made: bool = False
 
@@ -107,18 +107,18 @@ class Invoice:
         ]
 
 
-class Invoices:
+class SandboxInvoices:
     """Every invoice of the organization, oldest first."""
 
-    def __init__(self, subscriptions: Subscriptions) -> None:
+    def __init__(self, subscriptions: SandboxSubscriptions) -> None:
         self._subscriptions = subscriptions
-        self._all: dict[str, Invoice] = {}
+        self._all: dict[str, SandboxInvoice] = {}
         self._numbers: dict[str, int] = {}
         self._seen_us: dict[str, int] = {}
 
-    def up_to(self, now_us: int, events: EventStore) -> list[Invoice]:
+    def up_to(self, now_us: int, events: EventStore) -> list[SandboxInvoice]:
         """All that Lago shows by now; one of nothing is hidden where the customer skips those."""
-        due: list[Bill] = []
+        due: list[DueInvoice] = []
         for s in self._subscriptions.everyone():
             seen_us, delay_us = self._seen_us.get(s.lago_id, -1), self._subscriptions.invoice_delay_us
             due += bills(s, self._subscriptions.following(s), seen_us, now_us, delay_us)
@@ -127,7 +127,7 @@ class Invoices:
             self._add(bill, events)
         return list(self._all.values())
 
-    def _add(self, bill: Bill, events: EventStore) -> None:
+    def _add(self, bill: DueInvoice, events: EventStore) -> None:
         customer = bill.subscription.customer
         lago_id = invoice_id(bill.subscription.lago_id, bill.at_us)
         fees = fees_of(bill, events, lago_id)
@@ -137,10 +137,10 @@ class Invoices:
         ):
             return
         number = self._numbers[customer.lago_id] = self._numbers.get(customer.lago_id, 0) + 1
-        self._all[lago_id] = Invoice(lago_id, customer, number, bill, fees)
+        self._all[lago_id] = SandboxInvoice(lago_id, customer, number, bill, fees)
 
 
-def fees_of(bill: Bill, events: EventStore, lago_id: str) -> list[dict[str, Any]]:
+def fees_of(bill: DueInvoice, events: EventStore, lago_id: str) -> list[dict[str, Any]]:
     """Its own fee, then those of its charges; `lago_id` is the invoice's."""
     plan = bill.subscription.plan
     fees = []
@@ -155,7 +155,7 @@ def fees_of(bill: Bill, events: EventStore, lago_id: str) -> list[dict[str, Any]
     return fees
 
 
-def _counted(bill: Bill, events: Iterable[Event]) -> Iterable[Event]:
+def _counted(bill: DueInvoice, events: Iterable[Event]) -> Iterable[Event]:
     """What of the stretch had arrived when the invoice was counted."""
     from_us = bill.from_us // _MS * _MS
     for event in events:
@@ -164,7 +164,7 @@ def _counted(bill: Bill, events: Iterable[Event]) -> Iterable[Event]:
 
 
 def _charged(
-    bill: Bill, lago_id: str, charge: Charge, groups: dict[tuple[str | None, ...], ChargeFee]
+    bill: DueInvoice, lago_id: str, charge: SandboxCharge, groups: dict[tuple[str | None, ...], ChargeFee]
 ) -> Iterable[dict[str, Any]]:
     metric = charge.metric
     item = {"type": "charge", "code": metric.code, "name": metric.shown["name"]}
@@ -181,7 +181,7 @@ def _charged(
         }
 
 
-def _fee(bill: Bill, lago_id: str, cents: int, item: dict[str, Any]) -> dict[str, Any]:
+def _fee(bill: DueInvoice, lago_id: str, cents: int, item: dict[str, Any]) -> dict[str, Any]:
     subscription = bill.subscription
     return {
         "lago_invoice_id": lago_id,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Context, Decimal
 
 from connectors.lago_sandbox.instants import DAY_US, day, midnight
-from connectors.lago_sandbox.subscription import Subscription
+from connectors.lago_sandbox.subscription import SandboxSubscription
 from schemas.moments import SECOND_US
 
 _ROUNDING = Context(prec=60, rounding=ROUND_HALF_UP)
@@ -18,7 +18,7 @@ _MS = 1000
 
 
 @dataclass(slots=True, frozen=True)
-class Bill:
+class DueInvoice:
     """One invoice's content.
 
     Fields:
@@ -30,7 +30,7 @@ class Bill:
         delay_us: how long after `at_us` Lago counts and shows it; what arrives later is not on it.
     """
 
-    subscription: Subscription
+    subscription: SandboxSubscription
     at_us: int
     from_us: int
     until_us: int
@@ -47,8 +47,12 @@ class Bill:
 
 
 def bills(
-    subscription: Subscription, following: Subscription | None, after_us: int, now_us: int, delay_us: int = 0
-) -> Iterator[Bill]:
+    subscription: SandboxSubscription,
+    following: SandboxSubscription | None,
+    after_us: int,
+    now_us: int,
+    delay_us: int = 0,
+) -> Iterator[DueInvoice]:
     """Everything made in `(after, now]`, in order. What had ended before the subscription was created never is.
 
     Args:
@@ -78,8 +82,14 @@ def bills(
 
 
 def _bill(
-    subscription: Subscription, following: Subscription | None, start: int, stop: int, *, closing: bool, upgraded: bool
-) -> Bill:
+    subscription: SandboxSubscription,
+    following: SandboxSubscription | None,
+    start: int,
+    stop: int,
+    *,
+    closing: bool,
+    upgraded: bool,
+) -> DueInvoice:
     """The bill of one stretch; `stop` is the period's end, or the subscription's own."""
     took_over = following is not None and following.started_us == subscription.terminated_us
     period_end = subscription.charge_period(start)[1]
@@ -87,7 +97,7 @@ def _bill(
     until = stop if stop == period_end or (closing and took_over) else stop // _MS * _MS + _MS
     if subscription.plan.pay_in_advance:
         fee = None if closing or stop != subscription.period_end(start) else _advance(subscription, stop)
-        return Bill(
+        return DueInvoice(
             subscription,
             stop,
             start,
@@ -95,22 +105,24 @@ def _bill(
             *((fee.fee_cents, fee.fee_from_us, fee.fee_until_us) if fee else (None, 0, 0)),
         )
     if not closing and stop != subscription.period_end(start):
-        return Bill(subscription, stop, start, until, None)
+        return DueInvoice(subscription, stop, start, until, None)
     period_start, _ = subscription.plan_period(start)
     first = max(period_start, midnight(day(subscription.started_us or 0)))
     days = _days(first, stop) if stop == period_end else _days(first, stop + (SECOND_US if _is_midnight(stop) else 0))
-    return Bill(subscription, stop, start, until, _prorated(subscription, start, max(0, days - upgraded)), first, stop)
+    return DueInvoice(
+        subscription, stop, start, until, _prorated(subscription, start, max(0, days - upgraded)), first, stop
+    )
 
 
-def _advance(subscription: Subscription, at_us: int) -> Bill:
+def _advance(subscription: SandboxSubscription, at_us: int) -> DueInvoice:
     """The fee of the period that holds the moment, from that day on; whole for the first of an anniversary one."""
     period_start, period_end = subscription.plan_period(at_us)
     first = max(period_start, midnight(day(at_us)))
     cents = _prorated(subscription, at_us, _days(first, period_end))
-    return Bill(subscription, at_us, at_us, at_us, cents, first, period_end)
+    return DueInvoice(subscription, at_us, at_us, at_us, cents, first, period_end)
 
 
-def _prorated(subscription: Subscription, on_us: int, days: int) -> int:
+def _prorated(subscription: SandboxSubscription, on_us: int, days: int) -> int:
     """So many days of the plan's amount, rounded once, half up."""
     period_start, period_end = subscription.plan_period(on_us)
     exact = _ROUNDING.divide(Decimal(subscription.plan.amount_cents * days), _days(period_start, period_end))

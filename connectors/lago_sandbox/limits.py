@@ -15,7 +15,7 @@ from connectors.lago_sandbox.answers import json_answer
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Limit:
+class SandboxLimit:
     """So many requests a second, for everybody together; the clock is an argument, seconds."""
 
     def __init__(self, most: int) -> None:
@@ -42,15 +42,15 @@ class Limit:
         return {f"X-RateLimit-{name}": str(value) for name, value in told.items()}
 
 
-class Limits:
+class SandboxLimits:
     """The three classes of requests and their limits, in Lago Cloud's proportions of 500, 200 and 50."""
 
     def __init__(self, ingest: int) -> None:
-        self.ingest = Limit(ingest)
-        self.usage = Limit(max(1, ingest * 2 // 5))
-        self.others = Limit(max(1, ingest // 10))
+        self.ingest = SandboxLimit(ingest)
+        self.usage = SandboxLimit(max(1, ingest * 2 // 5))
+        self.others = SandboxLimit(max(1, ingest // 10))
 
-    def of(self, method: str, path: str) -> Limit:
+    def of(self, method: str, path: str) -> SandboxLimit:
         """The limit that counts this request."""
         if method == "POST" and path.startswith("/api/v1/events"):
             return self.ingest
@@ -62,7 +62,7 @@ class Limits:
         return self.ingest.refused + self.usage.refused + self.others.refused
 
 
-def limiting(limits: Limits, clock: Callable[[], float]) -> Middleware:
+def limiting(limits: SandboxLimits, clock: Callable[[], float]) -> Middleware:
     """Counts what is below `/api/v1/`, whatever its answer; 429 for what is too much."""
 
     @web.middleware

@@ -11,7 +11,7 @@ from connectors.lago_sandbox.identifiers import ORGANIZATION
 from connectors.lago_sandbox.instants import iso
 from connectors.lago_sandbox.refusals import not_found
 from connectors.lago_sandbox.state import Sandbox
-from connectors.lago_sandbox.subscription import STATUSES, Subscription
+from connectors.lago_sandbox.subscription import STATUSES, SandboxSubscription
 
 VERSION = "v1.51.0"
 
@@ -149,7 +149,7 @@ class ManagementRoutes:
         shown, meta = page(self._sandbox.endpoints.listed(), request.query)
         return json_answer({"webhook_endpoints": shown, "meta": meta})
 
-    def _one(self, subscription: Subscription) -> web.Response:
+    def _one(self, subscription: SandboxSubscription) -> web.Response:
         following = self._sandbox.subscriptions.following(subscription)
         shown = subscription.shown(following, self._sandbox.now_us())
         return json_answer({"subscription": shown | {"plan": subscription.plan.shown}})

@@ -18,7 +18,7 @@ AGGREGATIONS = ("count_agg", "sum_agg", "max_agg", "unique_count_agg", "weighted
 
 
 @dataclass(slots=True, frozen=True)
-class Metric:
+class SandboxMetric:
     """A billable metric; `shown` is Lago's JSON of it."""
 
     code: str
@@ -27,14 +27,14 @@ class Metric:
     shown: dict[str, Any]
 
 
-class Metrics:
+class SandboxMetrics:
     """Every metric of the organization, by code."""
 
     def __init__(self, identifiers: Identifiers) -> None:
-        self.all: dict[str, Metric] = {}
+        self.all: dict[str, SandboxMetric] = {}
         self._identifiers = identifiers
 
-    def add(self, sent: dict[str, Any], now_us: int) -> Metric:
+    def add(self, sent: dict[str, Any], now_us: int) -> SandboxMetric:
         """Create a metric.
 
         Raises:
@@ -70,9 +70,9 @@ class Metrics:
             "expression": None,
             "filters": sent.get("filters") or [],
         }
-        return self.all.setdefault(code, Metric(code, aggregation, field_name, shown))
+        return self.all.setdefault(code, SandboxMetric(code, aggregation, field_name, shown))
 
-    def by_id(self, lago_id: str | None) -> Metric | None:
+    def by_id(self, lago_id: str | None) -> SandboxMetric | None:
         """The metric with this UUID."""
         return next((metric for metric in self.all.values() if metric.shown["lago_id"] == lago_id), None)
 

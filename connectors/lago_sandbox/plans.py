@@ -15,7 +15,7 @@ from typing import Any
 from connectors.lago_sandbox.coercion import text
 from connectors.lago_sandbox.identifiers import Identifiers
 from connectors.lago_sandbox.instants import iso
-from connectors.lago_sandbox.metrics import Metric, Metrics, mandatory
+from connectors.lago_sandbox.metrics import SandboxMetric, SandboxMetrics, mandatory
 from connectors.lago_sandbox.refusals import invalid, invalid_field, not_found
 from streams.core.mapping.plan_intervals import MONTHS, PER_YEAR
 
@@ -26,10 +26,10 @@ _CURRENCY = re_compile(r"[A-Z]{3}")
 
 
 @dataclass(slots=True, frozen=True)
-class Charge:
+class SandboxCharge:
     """A charge of a plan; `amount` per unit in major units of the currency, for `standard`."""
 
-    metric: Metric
+    metric: SandboxMetric
     model: str
     amount: Decimal
     group_keys: tuple[str, ...]
@@ -37,7 +37,7 @@ class Charge:
 
 
 @dataclass(slots=True, frozen=True)
-class Plan:
+class SandboxPlan:
     """A plan; `shown` is Lago's JSON of it."""
 
     code: str
@@ -46,7 +46,7 @@ class Plan:
     currency: str
     amount_cents: int
     pay_in_advance: bool
-    charges: tuple[Charge, ...]
+    charges: tuple[SandboxCharge, ...]
     shown: dict[str, Any]
 
     @property
@@ -55,15 +55,15 @@ class Plan:
         return self.amount_cents * PER_YEAR[self.interval]
 
 
-class Plans:
+class SandboxPlans:
     """Every plan of the organization, by code."""
 
-    def __init__(self, identifiers: Identifiers, metrics: Metrics) -> None:
-        self.all: dict[str, Plan] = {}
+    def __init__(self, identifiers: Identifiers, metrics: SandboxMetrics) -> None:
+        self.all: dict[str, SandboxPlan] = {}
         self._identifiers = identifiers
         self._metrics = metrics
 
-    def add(self, sent: dict[str, Any], now_us: int) -> Plan:
+    def add(self, sent: dict[str, Any], now_us: int) -> SandboxPlan:
         """Create a plan with its charges.
 
         Raises:
@@ -77,7 +77,7 @@ class Plans:
         priced = [(spec, metric) for spec, metric in zip(specs, metrics, strict=True) if metric]
         for spec, metric in priced:
             _check_charge(spec, metric)
-        charges: list[Charge] = []
+        charges: list[SandboxCharge] = []
         for spec, metric in priced:
             charges.append(self._charge(spec, metric, [c.shown["code"] for c in charges], now_us))
         code, interval, currency = str(sent["code"]), str(sent["interval"]), str(sent["amount_currency"])
@@ -104,7 +104,7 @@ class Plans:
         }
         charge_interval = "monthly" if monthly else interval
         in_advance = bool(sent["pay_in_advance"])
-        plan = Plan(code, interval, charge_interval, currency, amount_cents, in_advance, tuple(charges), shown)
+        plan = SandboxPlan(code, interval, charge_interval, currency, amount_cents, in_advance, tuple(charges), shown)
         return self.all.setdefault(code, plan)
 
     def _check(self, sent: dict[str, Any]) -> None:
@@ -122,7 +122,7 @@ class Plans:
         if errors:
             raise invalid(errors)
 
-    def _charge(self, spec: dict[str, Any], metric: Metric, taken: list[str], now_us: int) -> Charge:
+    def _charge(self, spec: dict[str, Any], metric: SandboxMetric, taken: list[str], now_us: int) -> SandboxCharge:
         properties = spec.get("properties") or {}
         codes = [metric.code, *(f"{metric.code}_{n}" for n in range(2, len(taken) + 3))]
         shown = {
@@ -144,10 +144,10 @@ class Plans:
         }
         amount = Decimal(properties.get("amount", 0)) if spec["charge_model"] == "standard" else Decimal(0)
         groups = tuple(properties.get("pricing_group_keys") or properties.get("grouped_by") or ())
-        return Charge(metric, spec["charge_model"], amount, groups, shown)
+        return SandboxCharge(metric, spec["charge_model"], amount, groups, shown)
 
 
-def _check_charge(spec: dict[str, Any], metric: Metric) -> None:
+def _check_charge(spec: dict[str, Any], metric: SandboxMetric) -> None:
     model, properties = spec.get("charge_model"), spec.get("properties") or {}
     if model not in ("dynamic", "standard"):
         raise invalid_field("charge_model", "value_is_invalid")

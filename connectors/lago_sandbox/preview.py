@@ -10,23 +10,23 @@ from typing import Any
 
 from connectors.lago_sandbox.coercion import text
 from connectors.lago_sandbox.instants import day
-from connectors.lago_sandbox.invoices import Invoice, fees_of
-from connectors.lago_sandbox.invoicing import Bill, bills
-from connectors.lago_sandbox.plans import Plan
+from connectors.lago_sandbox.invoices import SandboxInvoice, fees_of
+from connectors.lago_sandbox.invoicing import DueInvoice, bills
+from connectors.lago_sandbox.plans import SandboxPlan
 from connectors.lago_sandbox.refusals import forbidden, invalid_field, not_found
 from connectors.lago_sandbox.state import Sandbox
-from connectors.lago_sandbox.subscription import Subscription
+from connectors.lago_sandbox.subscription import SandboxSubscription
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PreviewRequest:
     """A running subscription and the plan it would be changed to."""
 
-    subscription: Subscription
-    plan: Plan
+    subscription: SandboxSubscription
+    plan: SandboxPlan
 
 
-def asked_of(sandbox: Sandbox, sent: dict[str, Any]) -> Asked:
+def asked_of(sandbox: Sandbox, sent: dict[str, Any]) -> PreviewRequest:
     """What is to be foretold; checks run in Lago's order.
 
     Raises:
@@ -47,10 +47,10 @@ def asked_of(sandbox: Sandbox, sent: dict[str, Any]) -> Asked:
         raise not_found("plan")
     if plan is found.plan:
         raise invalid_field("base", "new_plan_should_be_different_from_existing_plan")
-    return Asked(found, plan)
+    return PreviewRequest(found, plan)
 
 
-def previewed(sandbox: Sandbox, asked: Asked, url: str) -> dict[str, Any]:
+def previewed(sandbox: Sandbox, asked: PreviewRequest, url: str) -> dict[str, Any]:
     """Lago's JSON of the invoice; it has no id and no number. Raises: Refusal: 403 where credit would be due."""
     running, now_us = asked.subscription, sandbox.now_us()
     if running.plan.pay_in_advance:
@@ -64,14 +64,14 @@ def previewed(sandbox: Sandbox, asked: Asked, url: str) -> dict[str, Any]:
     if asked.plan.pay_in_advance:
         opening = next(bills(following, None, at_us - 1, at_us))
         fees += fees_of(opening, sandbox.events, "")
-    shown = Invoice("", running.customer, 0, closing, fees).shown(url)
+    shown = SandboxInvoice("", running.customer, 0, closing, fees).shown(url)
     unsaved: dict[str, Any] = {"lago_id": None, "number": "", "sequential_id": None, "status": "draft"}
     return shown | unsaved | {"issuing_date": day(at_us).isoformat(), "fees": fees, "credits": []}
 
 
-def _begun_now(subscription: Subscription, at_us: int) -> Bill:
+def _begun_now(subscription: SandboxSubscription, at_us: int) -> DueInvoice:
     """Of a subscription that ends in the moment it began in."""
-    return Bill(subscription, at_us, at_us, at_us, 0, at_us, at_us)
+    return DueInvoice(subscription, at_us, at_us, at_us, 0, at_us, at_us)
 
 
 def _object(sent: dict[str, Any], name: str) -> dict[str, Any]:

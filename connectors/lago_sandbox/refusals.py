@@ -4,7 +4,7 @@ Source of the bodies: `app/controllers/concerns/api_errors.rb` and `api_response
 """
 
 
-class Refusal(Exception):
+class SandboxRefusal(Exception):
     """The request ends here with `status` and the JSON object `body`."""
 
     def __init__(self, status: int, body: dict[str, object]) -> None:
@@ -13,52 +13,52 @@ class Refusal(Exception):
         self.body = body
 
 
-def malformed() -> Refusal:
+def malformed() -> SandboxRefusal:
     """400: the body is not JSON."""
-    return Refusal(400, {"status": 400, "error": "Bad Request"})
+    return SandboxRefusal(400, {"status": 400, "error": "Bad Request"})
 
 
-def missing_root(name: str) -> Refusal:
+def missing_root(name: str) -> SandboxRefusal:
     """400: the object under the root key `name` is absent or empty."""
-    return Refusal(
+    return SandboxRefusal(
         400,
         {"status": 400, "error": f"BadRequest: param is missing or the value is empty or invalid: {name}"},
     )
 
 
-def unauthorized() -> Refusal:
+def unauthorized() -> SandboxRefusal:
     """401: no API key, or an unknown one."""
-    return Refusal(401, {"status": 401, "error": "Unauthorized"})
+    return SandboxRefusal(401, {"status": 401, "error": "Unauthorized"})
 
 
-def forbidden(code: str) -> Refusal:
+def forbidden(code: str) -> SandboxRefusal:
     """403: `feature_unavailable` for what needs a premium licence."""
-    return Refusal(403, {"status": 403, "error": "Forbidden", "code": code})
+    return SandboxRefusal(403, {"status": 403, "error": "Forbidden", "code": code})
 
 
-def not_found(resource: str) -> Refusal:
+def not_found(resource: str) -> SandboxRefusal:
     """404 `<resource>_not_found`; `resource` itself for a path that does not exist."""
-    return Refusal(404, {"status": 404, "error": "Not Found", "code": f"{resource}_not_found"})
+    return SandboxRefusal(404, {"status": 404, "error": "Not Found", "code": f"{resource}_not_found"})
 
 
-def not_allowed(code: str) -> Refusal:
+def not_allowed(code: str) -> SandboxRefusal:
     """405: a state of the business forbids it; it has nothing to do with the HTTP verb."""
-    return Refusal(405, {"status": 405, "error": "Method Not Allowed", "code": code})
+    return SandboxRefusal(405, {"status": 405, "error": "Method Not Allowed", "code": code})
 
 
-def invalid(details: object) -> Refusal:
+def invalid(details: object) -> SandboxRefusal:
     """422: `details` maps fields, or indexes of a batch as text, to lists of codes."""
-    return Refusal(
+    return SandboxRefusal(
         422,
         {"status": 422, "error": "Unprocessable Entity", "code": "validation_errors", "error_details": details},
     )
 
 
-def invalid_field(field: str, code: str) -> Refusal:
+def invalid_field(field: str, code: str) -> SandboxRefusal:
     """422 with one code on one field."""
     return invalid({field: [code]})
 
 
-def crashed() -> Refusal:
+def crashed() -> SandboxRefusal:
     """500: an exception Lago does not rescue; the body is opaque to clients."""
-    return Refusal(500, {"status": 500, "error": "Internal Server Error"})
+    return SandboxRefusal(500, {"status": 500, "error": "Internal Server Error"})

@@ -5,12 +5,12 @@ from typing import Any
 from aiohttp import web
 
 from connectors.lago_sandbox.app import create_sandbox
-from streams.runtime.shutdown import StopWord
+from streams.runtime.shutdown import StopSignal
 
 _SHUTDOWN_S = 2
 
 
-async def run_sandbox(word: StopWord, host: str, port: int, **options: Any) -> int:
+async def run_sandbox(word: StopSignal, host: str, port: int, **options: Any) -> int:
     """Serve until SIGTERM or SIGINT; prints one line with the URL once it listens. The exit code.
 
     Args:

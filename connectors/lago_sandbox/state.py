@@ -6,18 +6,18 @@ from typing import Any
 
 import msgspec
 
-from connectors.lago_sandbox.customers import Customer, Customers
+from connectors.lago_sandbox.customers import SandboxCustomer, SandboxCustomers
 from connectors.lago_sandbox.endpoints import Endpoints
 from connectors.lago_sandbox.identifiers import Identifiers
-from connectors.lago_sandbox.invoices import Invoice, Invoices
+from connectors.lago_sandbox.invoices import SandboxInvoice, SandboxInvoices
 from connectors.lago_sandbox.journal import Entry, Journal
-from connectors.lago_sandbox.metrics import Metric, Metrics
+from connectors.lago_sandbox.metrics import SandboxMetric, SandboxMetrics
 from connectors.lago_sandbox.offers import Offers
-from connectors.lago_sandbox.plans import Plan, Plans
+from connectors.lago_sandbox.plans import SandboxPlan, SandboxPlans
 from connectors.lago_sandbox.store import ClickhouseStore, EventLog, EventStore, PostgresStore, StoreKind
 from connectors.lago_sandbox.stored import Event
-from connectors.lago_sandbox.subscription import Subscription
-from connectors.lago_sandbox.subscriptions import Subscriptions
+from connectors.lago_sandbox.subscription import SandboxSubscription
+from connectors.lago_sandbox.subscriptions import SandboxSubscriptions
 from schemas.moments import SECOND_US
 
 _Stored = tuple[str, str | None, str, int, str | None, msgspec.Raw, int]
@@ -37,11 +37,11 @@ class Sandbox:
 
     events: EventStore
     offers: Offers
-    customers: Customers
-    metrics: Metrics
-    plans: Plans
-    subscriptions: Subscriptions
-    invoices: Invoices
+    customers: SandboxCustomers
+    metrics: SandboxMetrics
+    plans: SandboxPlans
+    subscriptions: SandboxSubscriptions
+    invoices: SandboxInvoices
     endpoints: Endpoints
 
     def __init__(
@@ -66,15 +66,15 @@ class Sandbox:
         """The sandbox's clock, in microseconds."""
         return round(self._clock() * SECOND_US)
 
-    def save_customer(self, sent: dict[str, Any]) -> Customer:
-        """See `Customers.upsert`."""
+    def save_customer(self, sent: dict[str, Any]) -> SandboxCustomer:
+        """See `SandboxCustomers.upsert`."""
         now_us = self.now_us()
         customer = self.customers.upsert(sent, now_us)
         self._journal.write("customer", now_us, sent)
         return customer
 
-    def delete_customer(self, external_id: str) -> Customer:
-        """See `Customers.delete`; its subscriptions end with it."""
+    def delete_customer(self, external_id: str) -> SandboxCustomer:
+        """See `SandboxCustomers.delete`; its subscriptions end with it."""
         now_us = self.now_us()
         subscriptions = self.current_subscriptions(now_us)
         customer = self.customers.delete(external_id)
@@ -82,29 +82,29 @@ class Sandbox:
         self._journal.write("delete_customer", now_us, {"external_id": external_id})
         return customer
 
-    def add_metric(self, sent: dict[str, Any]) -> Metric:
-        """See `Metrics.add`."""
+    def add_metric(self, sent: dict[str, Any]) -> SandboxMetric:
+        """See `SandboxMetrics.add`."""
         now_us = self.now_us()
         metric = self.metrics.add(sent, now_us)
         self._journal.write("metric", now_us, sent)
         return metric
 
-    def add_plan(self, sent: dict[str, Any]) -> Plan:
-        """See `Plans.add`."""
+    def add_plan(self, sent: dict[str, Any]) -> SandboxPlan:
+        """See `SandboxPlans.add`."""
         now_us = self.now_us()
         plan = self.plans.add(sent, now_us)
         self._journal.write("plan", now_us, sent)
         return plan
 
-    def subscribe(self, sent: dict[str, Any]) -> Subscription:
-        """See `Subscriptions.create`."""
+    def subscribe(self, sent: dict[str, Any]) -> SandboxSubscription:
+        """See `SandboxSubscriptions.create`."""
         now_us = self.now_us()
         subscription = self.current_subscriptions(now_us).create(sent, now_us)
         self._journal.write("subscribe", now_us, sent)
         return subscription
 
-    def update_subscription(self, external_id: str, status: str | None, sent: dict[str, Any]) -> Subscription:
-        """See `Subscriptions.update`."""
+    def update_subscription(self, external_id: str, status: str | None, sent: dict[str, Any]) -> SandboxSubscription:
+        """See `SandboxSubscriptions.update`."""
         now_us = self.now_us()
         subscription = self.current_subscriptions(now_us).update(external_id, status, sent, now_us)
         self._journal.write("update", now_us, {"external_id": external_id, "status": status, "sent": sent})
@@ -117,14 +117,14 @@ class Sandbox:
         self._journal.write("endpoint", now_us, sent)
         return endpoint
 
-    def current_invoices(self) -> list[Invoice]:
+    def current_invoices(self) -> list[SandboxInvoice]:
         """Every invoice made by now, oldest first."""
         now_us = self.now_us()
         self.subscriptions.advance(now_us)
         return self.invoices.up_to(now_us, self.events)
 
-    def terminate(self, external_id: str, status: str | None, invoice: str | None = None) -> Subscription:
-        """See `Subscriptions.terminate`."""
+    def terminate(self, external_id: str, status: str | None, invoice: str | None = None) -> SandboxSubscription:
+        """See `SandboxSubscriptions.terminate`."""
         now_us = self.now_us()
         subscription = self.current_subscriptions(now_us).terminate(external_id, status, now_us, invoice)
         self._journal.write("terminate", now_us, {"external_id": external_id, "status": status, "invoice": invoice})
@@ -143,7 +143,7 @@ class Sandbox:
             self._journal.write("events", self.now_us(), [_stored(event) for event in events])
         return refused
 
-    def current_subscriptions(self, now_us: int) -> Subscriptions:
+    def current_subscriptions(self, now_us: int) -> SandboxSubscriptions:
         """The subscriptions with everything done that is due by now."""
         self.subscriptions.advance(now_us)
         return self.subscriptions
@@ -159,14 +159,14 @@ class Sandbox:
 
     def _empty(self) -> None:
         identifiers = Identifiers()
-        self.customers = Customers(identifiers)
-        self.metrics = Metrics(identifiers)
-        self.plans = Plans(identifiers, self.metrics)
-        self.subscriptions = Subscriptions(identifiers, self.customers, self.plans, self._invoice_delay_us)
+        self.customers = SandboxCustomers(identifiers)
+        self.metrics = SandboxMetrics(identifiers)
+        self.plans = SandboxPlans(identifiers, self.metrics)
+        self.subscriptions = SandboxSubscriptions(identifiers, self.customers, self.plans, self._invoice_delay_us)
         log = EventLog(self.subscriptions.windows, self.subscriptions.in_time)
         self.events = PostgresStore(log) if self._kind == "postgres" else ClickhouseStore(log, dedup=self._dedup)
         self.offers = Offers(log)
-        self.invoices = Invoices(self.subscriptions)
+        self.invoices = SandboxInvoices(self.subscriptions)
         self.endpoints = Endpoints(identifiers)
         self.posts = 0
         self.batches = 0

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from connectors.lago_sandbox.coercion import Unstorable
 from connectors.lago_sandbox.stored import Event
-from connectors.lago_sandbox.totals import InTime, Totals, Windows
+from connectors.lago_sandbox.totals import InTime, SandboxTotals, Windows
 
 StoreKind = Literal["postgres", "clickhouse"]
 
@@ -39,7 +39,7 @@ class EventLog:
     """Every accepted copy, by transaction_id in order of arrival, and by subscription."""
 
     def __init__(self, windows: Callable[[str], Windows], in_time: InTime) -> None:
-        self.totals = Totals(windows, in_time, self.of_subscription)
+        self.totals = SandboxTotals(windows, in_time, self.of_subscription)
         self._by_id: dict[str, Event | list[Event]] = {}
         self._by_subscription: dict[str | None, list[Event]] = {}
 

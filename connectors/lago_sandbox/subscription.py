@@ -6,9 +6,9 @@ Source: `app/models/subscription.rb`, `app/serializers/v1/subscription_serialize
 from dataclasses import dataclass
 from typing import Any
 
-from connectors.lago_sandbox.customers import Customer
+from connectors.lago_sandbox.customers import SandboxCustomer
 from connectors.lago_sandbox.instants import day, iso, iso_ms, midnight
-from connectors.lago_sandbox.plans import Plan
+from connectors.lago_sandbox.plans import SandboxPlan
 from streams.core.mapping.plan_intervals import period
 
 STATUSES = ("pending", "active", "terminated", "canceled", "incomplete")
@@ -16,7 +16,7 @@ BILLING_TIMES = ("calendar", "anniversary")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Subscription:
+class SandboxSubscription:
     """Moments in microseconds. An external id may have several subscriptions, one of them active.
 
     Fields:
@@ -27,14 +27,14 @@ class Subscription:
 
     lago_id: str
     external_id: str
-    customer: Customer
-    plan: Plan
+    customer: SandboxCustomer
+    plan: SandboxPlan
     name: str
     billing_time: str
     subscription_us: int
     created_us: int
     ending_us: int | None = None
-    previous: "Subscription | None" = None
+    previous: "SandboxSubscription | None" = None
     due_us: int = 0
     status: str = "pending"
     started_us: int | None = None
@@ -67,7 +67,7 @@ class Subscription:
         """When the plan's own period that holds the moment ends: a downgrade waits for it."""
         return self.plan_period(on_us)[1]
 
-    def shown(self, following: "Subscription | None", now_us: int) -> dict[str, Any]:
+    def shown(self, following: "SandboxSubscription | None", now_us: int) -> dict[str, Any]:
         """As `GET /subscriptions/{external_id}` answers it; only `started_at` has milliseconds."""
         running = self.started_us is not None
         start, end = self.charge_period(max(now_us, self.started_us or 0))

@@ -9,36 +9,38 @@ the moment it was due.
 from typing import Any
 
 from connectors.lago_sandbox.coercion import text
-from connectors.lago_sandbox.customers import Customer, Customers
+from connectors.lago_sandbox.customers import SandboxCustomer, SandboxCustomers
 from connectors.lago_sandbox.identifiers import Identifiers
 from connectors.lago_sandbox.instants import day, midnight, parse_iso
-from connectors.lago_sandbox.plans import Plans
+from connectors.lago_sandbox.plans import SandboxPlans
 from connectors.lago_sandbox.refusals import forbidden, invalid_field, not_found
-from connectors.lago_sandbox.subscription import BILLING_TIMES, Subscription
+from connectors.lago_sandbox.subscription import BILLING_TIMES, SandboxSubscription
 from connectors.lago_sandbox.totals import Windows
 from schemas.moments import MAX_US
 
 _MS = 1000
 
 
-class Subscriptions:
+class SandboxSubscriptions:
     """Every subscription of the organization, by external id, oldest first.
 
     Fields:
         invoice_delay_us: how long after the end of one its last invoice is counted.
     """
 
-    def __init__(self, identifiers: Identifiers, customers: Customers, plans: Plans, invoice_delay_us: int = 0) -> None:
+    def __init__(
+        self, identifiers: Identifiers, customers: SandboxCustomers, plans: SandboxPlans, invoice_delay_us: int = 0
+    ) -> None:
         self.invoice_delay_us = invoice_delay_us
         self._identifiers = identifiers
         self._customers = customers
         self._plans = plans
-        self._all: dict[str, list[Subscription]] = {}
+        self._all: dict[str, list[SandboxSubscription]] = {}
         self._windows: dict[str, Windows] = {}
-        self._scheduled: list[Subscription] = []
+        self._scheduled: list[SandboxSubscription] = []
         self._period: dict[str, tuple[int, int]] = {}
 
-    def create(self, sent: dict[str, Any], now_us: int) -> Subscription:
+    def create(self, sent: dict[str, Any], now_us: int) -> SandboxSubscription:
         """Create one, or change the plan of the one that has this external id.
 
         Raises:
@@ -57,7 +59,9 @@ class Subscriptions:
         asked.ending_us = asked.ending_us if "ending_at" in sent else current.ending_us
         return self._change_plan(current, asked, now_us)
 
-    def terminate(self, external_id: str, status: str | None, now_us: int, invoice: str | None = None) -> Subscription:
+    def terminate(
+        self, external_id: str, status: str | None, now_us: int, invoice: str | None = None
+    ) -> SandboxSubscription:
         """End the active one, or cancel the pending one when `status` says so; where `invoice` is `skip`, without one.
 
         Raises:
@@ -74,7 +78,7 @@ class Subscriptions:
             self._end(subscription, now_us)
         return subscription
 
-    def update(self, external_id: str, status: str | None, sent: dict[str, Any], now_us: int) -> Subscription:
+    def update(self, external_id: str, status: str | None, sent: dict[str, Any], now_us: int) -> SandboxSubscription:
         """Change its name or its end; of several with this id the active one, or the pending one where `status` says so.
 
         Raises:
@@ -96,11 +100,11 @@ class Subscriptions:
                 self._scheduled.append(found)
         return found
 
-    def of_customer(self, customer: Customer) -> list[Subscription]:
+    def of_customer(self, customer: SandboxCustomer) -> list[SandboxSubscription]:
         """All that it has and had."""
         return [s for same_id in self._all.values() for s in same_id if s.customer is customer]
 
-    def end_all(self, customer: Customer, now_us: int) -> None:
+    def end_all(self, customer: SandboxCustomer, now_us: int) -> None:
         """Its customer is gone: active ones end, pending ones never start."""
         for s in self.of_customer(customer):
             if s.status == "active":
@@ -108,17 +112,17 @@ class Subscriptions:
             elif s.status == "pending":
                 s.cancel(now_us)
 
-    def find(self, external_id: str, status: str = "active") -> Subscription | None:
+    def find(self, external_id: str, status: str = "active") -> SandboxSubscription | None:
         """The newest one with this external id and status."""
         matching = [s for s in self._all.get(external_id, ()) if s.status == status]
         return max(matching, key=lambda s: s.started_us or 0, default=None)
 
-    def everyone(self) -> list[Subscription]:
+    def everyone(self) -> list[SandboxSubscription]:
         """All of them, latest `subscription_at` first, as Lago lists them."""
         everyone = [s for same_id in self._all.values() for s in same_id]
         return sorted(everyone, key=lambda s: (s.subscription_us, s.created_us), reverse=True)
 
-    def following(self, subscription: Subscription) -> Subscription | None:
+    def following(self, subscription: SandboxSubscription) -> SandboxSubscription | None:
         """The one that replaced it, or will."""
         later = [s for s in self._all[subscription.external_id] if s.previous is subscription]
         return next((s for s in reversed(later) if s.status != "canceled"), None)
@@ -152,12 +156,12 @@ class Subscriptions:
                 return True
         return False
 
-    def _open(self, s: Subscription, ts_us: int, received_us: int, ended: int) -> bool:
+    def _open(self, s: SandboxSubscription, ts_us: int, received_us: int, ended: int) -> bool:
         end = self._period_end(s, ts_us)
         counted_us = ended + self.invoice_delay_us if ended <= end else end
         return received_us <= counted_us and end > s.created_us
 
-    def _period_end(self, s: Subscription, ts_us: int) -> int:
+    def _period_end(self, s: SandboxSubscription, ts_us: int) -> int:
         start, end = self._period.get(s.lago_id, (0, 0))
         if not start <= ts_us < end:
             start, end = self._period[s.lago_id] = s.charge_period(ts_us)
@@ -177,7 +181,7 @@ class Subscriptions:
             s for s in self._scheduled if s.status == "pending" or (s.status == "active" and s.ending_us)
         ]
 
-    def _asked(self, sent: dict[str, Any], now_us: int) -> Subscription:
+    def _asked(self, sent: dict[str, Any], now_us: int) -> SandboxSubscription:
         """The request as a pending subscription that is not added yet; checks run in Lago's order."""
         plan = self._plans.all.get(text(sent.get("plan_code")) or "")
         if plan is None:
@@ -197,7 +201,7 @@ class Subscriptions:
         billing_time = sent.get("billing_time") or "calendar"
         if billing_time not in BILLING_TIMES:
             raise invalid_field("billing_time", "value_is_invalid")
-        return Subscription(
+        return SandboxSubscription(
             lago_id="",
             external_id=external_id,
             customer=self._customers.ensure(customer_id, plan.currency, now_us),
@@ -209,21 +213,21 @@ class Subscriptions:
             ending_us=ending_us,
         )
 
-    def _editable(self, external_id: str, customer_id: str) -> Subscription | None:
+    def _editable(self, external_id: str, customer_id: str) -> SandboxSubscription | None:
         for s in reversed(self._all.get(external_id, [])):
             starts_later = s.status == "pending" and s.previous is None
             if s.customer.external_id == customer_id and (s.status == "active" or starts_later):
                 return s
         return None
 
-    def _added(self, asked: Subscription) -> Subscription:
+    def _added(self, asked: SandboxSubscription) -> SandboxSubscription:
         asked.lago_id = self._identifiers.new("subscription")
         self._all.setdefault(asked.external_id, []).append(asked)
         self._scheduled.append(asked)
         self._windows.pop(asked.external_id, None)
         return asked
 
-    def _start(self, created: Subscription, now_us: int) -> Subscription:
+    def _start(self, created: SandboxSubscription, now_us: int) -> SandboxSubscription:
         """Today: from `subscription_at`; before today: not before the last termination; later: pending."""
         first, today = day(created.subscription_us), day(now_us)
         if first > today:
@@ -236,7 +240,9 @@ class Subscriptions:
             created.activate(max([created.subscription_us, *ended]))
         return created
 
-    def _change_plan(self, current: Subscription, asked: Subscription, now_us: int) -> Subscription:
+    def _change_plan(
+        self, current: SandboxSubscription, asked: SandboxSubscription, now_us: int
+    ) -> SandboxSubscription:
         """At once when the new plan costs as much or more a year, else at the end of the period."""
         self._cancel_next(current, now_us)
         asked.previous = current
@@ -248,12 +254,12 @@ class Subscriptions:
         successor.activate(now_us)
         return successor
 
-    def _end(self, subscription: Subscription, at_us: int) -> None:
+    def _end(self, subscription: SandboxSubscription, at_us: int) -> None:
         self._cancel_next(subscription, at_us)
         subscription.terminate(at_us)
         self._windows.pop(subscription.external_id, None)
 
-    def _cancel_next(self, subscription: Subscription, now_us: int) -> None:
+    def _cancel_next(self, subscription: SandboxSubscription, now_us: int) -> None:
         following = self.following(subscription)
         if following is not None and following.status == "pending":
             following.cancel(now_us)

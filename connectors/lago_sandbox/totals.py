@@ -32,7 +32,7 @@ class _Sums(msgspec.Struct):
 _counted = msgspec.json.Decoder(_Counted)
 
 
-class Totals:
+class SandboxTotals:
     """Sums over the copies that billing sees; a change of the periods is caught at the next read."""
 
     def __init__(

@@ -19,11 +19,11 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from connectors.lago_sandbox.answers import json_answer
-from connectors.lago_sandbox.customers import Customer
+from connectors.lago_sandbox.customers import SandboxCustomer
 from connectors.lago_sandbox.identifiers import ORGANIZATION
-from connectors.lago_sandbox.invoices import Invoice
+from connectors.lago_sandbox.invoices import SandboxInvoice
 from connectors.lago_sandbox.state import Sandbox
-from connectors.lago_sandbox.subscription import Subscription
+from connectors.lago_sandbox.subscription import SandboxSubscription
 from schemas.decoding import UNDECODABLE
 
 #: Before the second and the third attempt, in seconds; Lago's have a jitter of 15 % too.
@@ -45,7 +45,7 @@ class Notice(NamedTuple):
     shown: dict[str, Any]
 
 
-class Order(msgspec.Struct):
+class WebhookOrder(msgspec.Struct):
     """`POST /__webhooks`: a webhook of any type."""
 
     webhook_type: str
@@ -57,7 +57,7 @@ _Told = Callable[[Any], Iterator[Notice]]
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Webhooks:
+class SandboxWebhooks:
     """Sends while the sandbox runs.
 
     Args:
@@ -84,7 +84,7 @@ class Webhooks:
     async def order(self, request: web.Request) -> web.Response:
         """Send it; 422 says what is wrong with the order."""
         try:
-            order = msgspec.json.decode(await request.read(), type=Order)
+            order = msgspec.json.decode(await request.read(), type=WebhookOrder)
         except UNDECODABLE as error:
             return json_answer({"status": 422, "error": str(error)}, 422)
         self.tell(Notice(order.webhook_type, order.object_type, order.object))
@@ -174,14 +174,14 @@ class Webhooks:
             yield invoice.lago_id, invoice.number, _of_invoice(invoice)
 
 
-def _of_customer(customer: Customer) -> _Told:
+def _of_customer(customer: SandboxCustomer) -> _Told:
     def notices(before: int | None) -> Iterator[Notice]:
         yield Notice("customer.created" if before is None else "customer.updated", "customer", customer.shown())
 
     return notices
 
 
-def _of_subscription(sandbox: Sandbox, subscription: Subscription) -> _Told:
+def _of_subscription(sandbox: Sandbox, subscription: SandboxSubscription) -> _Told:
     def notices(before: tuple[Any, ...] | None) -> Iterator[Notice]:
         following = sandbox.subscriptions.following(subscription)
         parts = {"customer": subscription.customer.shown(), "plan": subscription.plan.shown}
@@ -194,7 +194,7 @@ def _of_subscription(sandbox: Sandbox, subscription: Subscription) -> _Told:
     return notices
 
 
-def _of_invoice(invoice: Invoice) -> _Told:
+def _of_invoice(invoice: SandboxInvoice) -> _Told:
     def notices(_before: object) -> Iterator[Notice]:
         yield Notice("invoice.created", "invoice", invoice.shown(""))
 

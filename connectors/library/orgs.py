@@ -14,7 +14,7 @@ import structlog
 from connectors.billing.metered_events import MeteredEvent, Moment, Value
 from connectors.billing.org_billing import LagoHealth, OrgBilling
 from connectors.billing.org_takeover import Migrated, migrate
-from connectors.billing.usage_limits import Limits, LimitUse, UsageLimitReached, UsageLimits
+from connectors.billing.usage_limits import LimitStore, LimitUse, UsageLimitReached, UsageLimits
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
 from connectors.lago.invoices import Invoice
 from connectors.lago.responses import Customer, Subscription
@@ -81,7 +81,7 @@ def _as_lagos(error: MeterbridgeError) -> LagoIntegrationError:
     return kind(error.reason, error.detail)
 
 
-def serve_with(billing: OrgBilling | None, limits: Limits | None = None, *, tokens_code: str = "ai_usage") -> None:
+def serve_with(billing: OrgBilling | None, limits: LimitStore | None = None, *, tokens_code: str = "ai_usage") -> None:
     """Let the functions of this module work on `billing`; None = on the environment's Lago again.
 
     Args:
@@ -248,19 +248,19 @@ def is_org_customer(external_id: str) -> bool:
 async def check_lago_health() -> LagoHealth:
     """Whether Lago answers, where, and which version; never raises."""
     try:
-        return await (_serving[0] if _serving else standalone.Alone.of().billing).health()
+        return await (_serving[0] if _serving else standalone.StandaloneBilling.of().billing).health()
     except ConfigurationError as error:
         _log.error("org_billing_failed", function="check_lago_health", reason=error.reason, detail=error.detail)
         return LagoHealth("unhealthy", "")
 
 
 def _billing() -> OrgBilling:
-    return _serving[0] if _serving else standalone.Alone.of().needs_key().billing
+    return _serving[0] if _serving else standalone.StandaloneBilling.of().needs_key().billing
 
 
 def _limits() -> UsageLimits:
     if not _serving:
-        return standalone.Alone.of().needs_key().limits
+        return standalone.StandaloneBilling.of().needs_key().limits
     if not _limiting:
         raise LagoRejected("no_limits", "connectors.library.orgs is not told of limits: give serve_with some")
     return _limiting[0]

@@ -32,10 +32,10 @@ _CONNECTIONS = 8
 _ANSWER_S = 5.0
 
 
-class Alone:
+class StandaloneBilling:
     """One event loop's org billing; `of` gives it."""
 
-    _by_loop: ClassVar["WeakKeyDictionary[AbstractEventLoop, Alone]"] = WeakKeyDictionary()
+    _by_loop: ClassVar["WeakKeyDictionary[AbstractEventLoop, StandaloneBilling]"] = WeakKeyDictionary()
 
     def __init__(self, access: LagoAccess) -> None:
         self.access = access
@@ -44,7 +44,7 @@ class Alone:
         self.lago = LagoClient(http, access.url, access.key)
         self.billing = OrgBilling(
             self.lago,
-            LagoHasThem(),
+            AdoptedIds(),
             UsageThroughKafka(),
             now_us=_now_us,
             prefixes=access.prefixes,
@@ -54,7 +54,7 @@ class Alone:
         self.limits = UsageLimits(self.billing, FixedLimits(), tokens_code=access.event_code)
 
     @classmethod
-    def of(cls) -> "Alone":
+    def of(cls) -> "StandaloneBilling":
         """This loop's, by the environment as it is now. Raises: ConfigurationError: a variable is malformed."""
         access, loop = lago_of_environment(), asyncio.get_running_loop()
         known = cls._by_loop.get(loop)
@@ -62,7 +62,7 @@ class Alone:
             known = cls._by_loop[loop] = cls(access)
         return known
 
-    def needs_key(self) -> "Alone":
+    def needs_key(self) -> "StandaloneBilling":
         """Raises: LagoRejected: there is none."""
         if not self.access.key:
             raise LagoRejected("LAGO_API_KEY", "LAGO_API_KEY must be set: Lago answers nobody without it")
@@ -80,7 +80,7 @@ def is_org(external_id: str) -> bool:
     return external_id.startswith(org_prefixes_of_environment())
 
 
-class LagoHasThem:
+class AdoptedIds:
     """`SubscriptionIds` of whoever keeps none: what runs in Lago is adopted, and a new id is the same for a customer."""
 
     async def recall(self, org_id: str) -> str | None:  # noqa: ARG002  # the protocol's

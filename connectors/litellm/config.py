@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import yaml
 
-from connectors.litellm.seen import BOTH, FAILURE, SUCCESS, Callback, Kind, Proxy, is_unseen, kind_of
+from connectors.litellm.seen import BOTH, FAILURE, SUCCESS, Callback, CallbackKind, Proxy, is_unseen, kind_of
 from schemas.errors import ConfigurationError
 
 #: Settings that list callbacks, and what those hear.
@@ -18,9 +18,9 @@ LISTS: Final = {
 }
 #: Where the environment says what `callback_settings` cannot: address and headers by kind.
 _ADDRESS: Final = {
-    Kind.GENERIC: "GENERIC_LOGGER_ENDPOINT",
-    Kind.LAGO: "LAGO_API_BASE",
-    Kind.OPENMETER: "OPENMETER_API_ENDPOINT",
+    CallbackKind.GENERIC: "GENERIC_LOGGER_ENDPOINT",
+    CallbackKind.LAGO: "LAGO_API_BASE",
+    CallbackKind.OPENMETER: "OPENMETER_API_ENDPOINT",
 }
 _HEADERS: Final = "GENERIC_LOGGER_HEADERS"
 
@@ -59,7 +59,7 @@ def callback_of(
         address = environment.get(_ADDRESS.get(kind, ""))
     if settings is not None and isinstance(settings.get("headers"), Mapping):
         headers = _texts(settings["headers"])
-    elif environment is not None and kind is Kind.GENERIC and environment.get(_HEADERS):
+    elif environment is not None and kind is CallbackKind.GENERIC and environment.get(_HEADERS):
         headers = _headers(environment[_HEADERS] or "")
     hears = frozenset[str]().union(*(LISTS[one] for one in listed))
     return Callback(name, kind, hears, listed, settings, address, headers)
@@ -103,9 +103,9 @@ def _callbacks(
     for name, settings_of_it in listed.items():
         entry = named.get(name)
         # Without an entry the environment decides, of which a file shows only a part.
-        known = dict(environment) if name in {*Kind} else None
+        known = dict(environment) if name in {*CallbackKind} else None
         callback = callback_of(name, settings_of_it, entry if isinstance(entry, Mapping) else None, known)
-        if callback.kind is Kind.GENERIC and everywhere:
+        if callback.kind is CallbackKind.GENERIC and everywhere:
             callback = replace(callback, headers={**everywhere, **(callback.headers or {})})
         yield callback
 

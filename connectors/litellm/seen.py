@@ -21,7 +21,7 @@ OPENMETER_PATH: Final = "/openmeter"
 ENVIRON: Final = "os.environ/"
 
 
-class Kind(StrEnum):
+class CallbackKind(StrEnum):
     """What a callback is, which decides where it posts and what it can be told."""
 
     GENERIC = "generic_api"
@@ -45,7 +45,7 @@ class Callback:
     """
 
     name: str
-    kind: Kind
+    kind: CallbackKind
     hears: frozenset[str] = BOTH
     listed: tuple[str, ...] = ("callbacks",)
     settings: Mapping[str, Any] | None = None
@@ -54,14 +54,14 @@ class Callback:
 
     def reaches_us(self) -> bool | None:
         """Whether it posts to an ingress of ours; None where its address cannot be seen."""
-        if self.kind not in {Kind.GENERIC, Kind.OPENMETER}:
-            return None if self.kind in {Kind.CUSTOM, Kind.LAGO} else False
-        if self.kind is Kind.OPENMETER and "callbacks" not in self.listed:
+        if self.kind not in {CallbackKind.GENERIC, CallbackKind.OPENMETER}:
+            return None if self.kind in {CallbackKind.CUSTOM, CallbackKind.LAGO} else False
+        if self.kind is CallbackKind.OPENMETER and "callbacks" not in self.listed:
             return False  # LiteLLM makes no logger of it
         if self.address is None or is_unseen(self.address):
             return None
         path = urlsplit(self.address).path.rstrip("/")
-        return path.endswith(USAGE_PATH) if self.kind is Kind.GENERIC else path.endswith(OPENMETER_PATH)
+        return path.endswith(USAGE_PATH) if self.kind is CallbackKind.GENERIC else path.endswith(OPENMETER_PATH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Proxy:
     environment: Mapping[str, str] = field(default_factory=dict)
     nameless: tuple[str, ...] = ()
 
-    def of(self, kind: Kind) -> tuple[Callback, ...]:
+    def of(self, kind: CallbackKind) -> tuple[Callback, ...]:
         """The callbacks of a kind."""
         return tuple(callback for callback in self.callbacks if callback.kind is kind)
 
@@ -95,10 +95,10 @@ def is_unseen(value: object) -> bool:
     return isinstance(value, str) and value.startswith(ENVIRON)
 
 
-def kind_of(name: str, settings: Mapping[str, Any] | None) -> Kind:
+def kind_of(name: str, settings: Mapping[str, Any] | None) -> CallbackKind:
     """By the name under which it is listed; a name of the operator's own is what `callback_settings` says."""
-    if settings is not None and settings.get("callback_type") == Kind.GENERIC:
-        return Kind.GENERIC
-    if name in {Kind.GENERIC, Kind.LAGO, Kind.OPENMETER, Kind.WEBHOOK}:
-        return Kind(name)
-    return Kind.CUSTOM if "." in name else Kind.OTHER
+    if settings is not None and settings.get("callback_type") == CallbackKind.GENERIC:
+        return CallbackKind.GENERIC
+    if name in {CallbackKind.GENERIC, CallbackKind.LAGO, CallbackKind.OPENMETER, CallbackKind.WEBHOOK}:
+        return CallbackKind(name)
+    return CallbackKind.CUSTOM if "." in name else CallbackKind.OTHER

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from connectors.billing.org_sync import BEGUN, as_lago_says
-from connectors.billing.plan_terms import TermsBook, period_with
+from connectors.billing.plan_terms import PlanTermsCache, period_with
 from connectors.lago.client import LagoClient
 from connectors.operations.last_invoice import Life, lives_of
 from connectors.postgres.pool import Database
@@ -102,12 +102,12 @@ class Told(NamedTuple):
     lives: list[Life]
 
 
-class Ends:
+class EndedSubscriptions:
     """Which ends Lago tells of an org's subscriptions."""
 
     def __init__(self, lago: LagoClient) -> None:
         self._lago = lago
-        self._terms = TermsBook(lago)
+        self._terms = PlanTermsCache(lago)
 
     async def of(self, org: OrgRecord, now_us: int) -> Told:
         """The org, and what of it has ended since `ENDED_US`. An end that Lago does not tell is none.

@@ -7,9 +7,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from connectors.access.audit_chain import Line, Tip
+from connectors.access.audit_chain import AuditLine, ChainPosition
 from connectors.access.audit_tail import Tail
-from connectors.access.audit_verify import Verdict, verified
+from connectors.access.audit_verify import AuditVerdict, verified
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.postgres.pool import Database
 from connectors.postgres.rows_of_management import audit_rows
@@ -51,7 +51,9 @@ class _Stored:
     headers: Sequence[tuple[str, bytes]] = ()
 
 
-def topic_verified(kafka: KafkaConnection, topic: str, noted: Tip | None = None) -> tuple[Verdict, list[Line]]:
+def topic_verified(
+    kafka: KafkaConnection, topic: str, noted: ChainPosition | None = None
+) -> tuple[AuditVerdict, list[AuditLine]]:
     """What is wrong with the audit topic, and its lines. Raises: Unavailable."""
     tail = Tail(kafka, topic)
     try:
@@ -73,7 +75,7 @@ async def seen_in_table(topic: str, database: Database) -> tuple[int, dict[str, 
 
 
 async def table_verified(
-    database: Database, lines: Sequence[Line], upto: int, ids: dict[str, datetime], *, from_the_beginning: bool
+    database: Database, lines: Sequence[AuditLine], upto: int, ids: dict[str, datetime], *, from_the_beginning: bool
 ) -> RowProblem | None:
     """The first difference between the rows and the topic's lines.
 
@@ -94,7 +96,7 @@ async def table_verified(
     return None
 
 
-async def _compared(database: Database, batch: Sequence[Line], upto: int) -> RowProblem | None:
+async def _compared(database: Database, batch: Sequence[AuditLine], upto: int) -> RowProblem | None:
     wanted: dict[str, list[tuple[Any, ...]]] = {}
     for line in batch:
         for row in audit_rows([_Stored(line.offset, line.value)]).rows:

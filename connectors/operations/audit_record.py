@@ -12,13 +12,13 @@ from secrets import token_hex
 from connectors.access.audit_chain import sealed
 from connectors.access.audit_tail import Tail
 from connectors.config.deployment import Deployment
-from connectors.operations.sender import Outgoing, Sender
+from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.records import AuditRecord
 
 
 def audited(
     deployment: Deployment,
-    sender: Sender,
+    sender: CommandProducer,
     action: str,
     target: Mapping[str, str],
     *,

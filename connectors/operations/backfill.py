@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from connectors.config.deployment import Deployment
-from connectors.ingest.body_splitter import Wrapped
-from connectors.ingest.call_context import Kept
+from connectors.ingest.body_splitter import WrappedCalls
+from connectors.ingest.call_context import ContextFields
 from connectors.ingest.raw_record import Arrival, strip_arrived
-from connectors.ingest.rejections import Refused
-from connectors.operations.backfill_report import Filled, name_of
+from connectors.ingest.rejections import InvalidElement
+from connectors.operations.backfill_report import BackfillReport, name_of
 from connectors.operations.call_files import place_of, readable
 from connectors.operations.dead_letters import usage_of
 from connectors.operations.pricing import as_counted
 from connectors.operations.requeue import checked
-from connectors.operations.sender import Outgoing, Sender
-from connectors.operations.usage_log import Checked, Judged, caught_up, judged
+from connectors.operations.sender import CommandProducer, Outgoing
+from connectors.operations.usage_log import LogCheck, LogJudgement, caught_up, judged
 from connectors.postgres.pool import Database
 from schemas.decoding import decoder
 from schemas.money import quantum
@@ -43,7 +43,7 @@ _raw = decoder(RawRecord)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _FoundCall:
     """An element that is a call; `timeless`: it does not say when it began."""
 
     place: str
@@ -65,12 +65,12 @@ class Backfill:
         self,
         deployment: Deployment,
         database: Database,
-        sender: Sender | None,
+        sender: CommandProducer | None,
         shape: str,
         patience_s: float = 60.0,
         trusted_us: int | None = None,
     ) -> None:
-        self.done = Filled()
+        self.done = BackfillReport()
         self._deployment = deployment
         self.database = database
         self.sender = sender
@@ -80,22 +80,22 @@ class Backfill:
         self._raw = deployment.topics.raw
         self._policy = deployment.policy
         self._unit = quantum(self._policy.cost_decimals)
-        self._kept = Kept(deployment.kept_tag_prefixes, deployment.kept_metadata)
+        self._kept = ContextFields(deployment.kept_tag_prefixes, deployment.kept_metadata)
         self._seen: dict[bytes, Decimal] = {}
-        self._checked: Checked | None = None
+        self._checked: LogCheck | None = None
         self._checked_until = 0.0
 
     async def run(
         self,
         elements: AsyncIterator[tuple[str, bytes]],
         stored: Callable[[str, int], None] = lambda _place, _count: None,
-    ) -> Filled:
+    ) -> BackfillReport:
         """Take every (place, element) in; `stored` hears the place up to which all is durable, and how many more.
 
         Raises:
             Unavailable: `log_behind`, or a neighbour went away; what was sent stays sent, and a repeat knows it.
         """
-        batch: list[_Found] = []
+        batch: list[_FoundCall] = []
         place, count = "", 0
         async for place, element in elements:
             count += 1
@@ -110,16 +110,16 @@ class Backfill:
         stored(place, count)
         return self.done
 
-    def _read(self, place: str, element: bytes) -> _Found | None:
+    def _read(self, place: str, element: bytes) -> _FoundCall | None:
         done = self.done
         done.read += 1
         try:
             arrival = Arrival(time.time_ns() // 1000, self._deployment.customer_id_fields, BACKFILL, self._kept)
             stripped = strip_arrived(readable(element), self._shape, arrival)
-        except Refused as refused:
+        except InvalidElement as refused:
             done.refuse(place_of(place, element, refused), refused.reason)
             return None
-        except Wrapped:
+        except WrappedCalls:
             done.refuse(place_of(place, element), NOT_A_CALL)
             return None
         key, value = stripped if stripped is not None else ("", b"")
@@ -136,9 +136,9 @@ class Backfill:
             done.known += 1
             return None
         self._seen[usage.identity] = usage.cost
-        return _Found(f"{place} {name_of(usage)}", key.encode(), value, usage, timeless)
+        return _FoundCall(f"{place} {name_of(usage)}", key.encode(), value, usage, timeless)
 
-    async def _keep(self, batch: list[_Found]) -> None:
+    async def _keep(self, batch: list[_FoundCall]) -> None:
         if not batch:
             return
         if self._checked is None or time.monotonic() >= self._checked_until:
@@ -154,7 +154,7 @@ class Backfill:
         if self.sender is not None:
             await asyncio.to_thread(self.sender.send, records)
 
-    def _take(self, found: _Found, answer: Judged) -> bool:
+    def _take(self, found: _FoundCall, answer: LogJudgement) -> bool:
         """Count one call under what is to be done about it; whether it is to be sent."""
         done, call, row = self.done, found.usage, answer.verdict.row
         word = answer.verdict.word
@@ -174,7 +174,7 @@ class Backfill:
             done.unpriced[row.model] = done.unpriced.get(row.model, 0) + 1
         return answer.sendable
 
-    def _outgoing(self, found: _Found, answer: Judged, at_us: int) -> Outgoing:
+    def _outgoing(self, found: _FoundCall, answer: LogJudgement, at_us: int) -> Outgoing:
         key, value, row = found.key, found.value, answer.verdict.row
         if row is not None:
             key, value = as_counted(value, row, self._unit)

@@ -8,7 +8,7 @@ from connectors.operations.replay import Amount
 from schemas.moments import HOUR_US, to_iso
 from schemas.money import ZERO, add, plain
 from schemas.usage import Usage
-from streams.core.metering.matching import Counted
+from streams.core.metering.matching import LoggedCall
 
 #: Names that are kept of each kind; counts and sums are over all.
 NAMED: Final = 20
@@ -43,7 +43,7 @@ class Other:
 
 
 @dataclass(slots=True)
-class Filled:
+class BackfillReport:
     """What became of the elements.
 
     Fields:
@@ -95,12 +95,12 @@ class Filled:
         if len(hour.names) < NAMED:
             hour.names.append(name_of(call))
 
-    def find_a_price(self, call: Usage, row: Counted) -> None:
+    def find_a_price(self, call: Usage, row: LoggedCall) -> None:
         """A call that was counted without one."""
         self.priced.setdefault(row.customer_id, Amount()).count(call.total_tokens, call.cost)
         self.hour_of(call).priced.count(call.total_tokens, call.cost)
 
-    def differ(self, call: Usage, row: Counted) -> None:
+    def differ(self, call: Usage, row: LoggedCall) -> None:
         """A call that was billed at another cost."""
         self.other_calls += 1
         self.other_usd = add(self.other_usd, call.cost - row.cost)
@@ -123,7 +123,7 @@ def total(amounts: dict[str, Amount]) -> Amount:
     return whole
 
 
-def told(done: Filled) -> dict[str, Any]:
+def told(done: BackfillReport) -> dict[str, Any]:
     """The same as JSON."""
     missing, priced = total(done.missing), total(done.priced)
     return {
@@ -151,7 +151,7 @@ def told(done: Filled) -> dict[str, Any]:
     }
 
 
-def no_price_yet(done: Filled) -> str:
+def no_price_yet(done: BackfillReport) -> str:
     """What to do about calls that nobody has a price for."""
     models = ", ".join(f"{model or 'no model'} ({calls})" for model, calls in sorted(done.unpriced.items()))
     return (

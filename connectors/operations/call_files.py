@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final, get_args
 
 import msgspec
 
-from connectors.ingest.rejections import Refused
+from connectors.ingest.rejections import InvalidElement
 from connectors.operations.csv_table import BAD_CSV, CsvRow, CsvTable
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
@@ -46,28 +46,30 @@ class _Ids(msgspec.Struct, gc=False):
 _ids = msgspec.json.Decoder(_Ids).decode
 
 
-class Unreadable(bytes):
+class RefusedElement(bytes):
     """An element that is refused before anybody looks into it; its bytes are what names it, as JSON."""
 
     reason: str
     detail: str
 
 
-def unreadable(names: dict[str, Any], reason: str, detail: str) -> Unreadable:
+def unreadable(names: dict[str, Any], reason: str, detail: str) -> RefusedElement:
     """One that is named by the ids among `names`."""
-    found = Unreadable(msgspec.json.encode({name: names[name] for name in ("id", "litellm_call_id") if name in names}))
+    found = RefusedElement(
+        msgspec.json.encode({name: names[name] for name in ("id", "litellm_call_id") if name in names})
+    )
     found.reason, found.detail = reason, detail
     return found
 
 
 def readable(element: bytes) -> bytes:
-    """The element. Raises: Refused: it is `Unreadable`."""
-    if isinstance(element, Unreadable):
-        raise Refused(element.reason, element.detail)
+    """The element. Raises: Refused: it is `RefusedElement`."""
+    if isinstance(element, RefusedElement):
+        raise InvalidElement(element.reason, element.detail)
     return element
 
 
-def place_of(place: str, element: bytes, refused: Refused | None = None) -> str:
+def place_of(place: str, element: bytes, refused: InvalidElement | None = None) -> str:
     """Where an element stands, with its request's id where that can be read, and the fields in it that are wrong."""
     try:
         ids = _ids(element)

@@ -14,7 +14,7 @@ from confluent_kafka import Message
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.topic_scan import Stretch, header_of, scan, stretch_of
+from connectors.kafka.topic_scan import OffsetRange, header_of, scan, stretch_of
 from connectors.operations.dismissed import Dismissed
 from connectors.operations.reread import read_again
 from schemas.decoding import decoder
@@ -63,7 +63,7 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """One dead letter.
 
     Fields:
@@ -98,10 +98,10 @@ class Letter:
         return f"{self.kind}/{self.partition}/{self.offset}"
 
 
-class Mark(NamedTuple):
+class DeadLetterMark(NamedTuple):
     """What was done about a letter: `requeued`, `purged`, or `known` for a call that turned out to be billed."""
 
-    letter: Letter
+    letter: DeadLetter
     how: str
     audit_id: str
 
@@ -119,7 +119,7 @@ def topic_of(kind: str, topics: TopicNames) -> str:
 
 def unresolved(
     deployment: Deployment, kind: str, filters: Filters, passed: Callable[[int], None] = lambda _offsets: None
-) -> Iterator[Letter]:
+) -> Iterator[DeadLetter]:
     """The letters that are still dead, in order within a partition; the topic is read twice.
 
     Raises: see `scan`.
@@ -140,10 +140,10 @@ def unresolved(
             yield letter
 
 
-def letter_of(kind: str, message: Message, unit: Decimal, fields: tuple[str, ...] = CUSTOMER_ID_FIELDS) -> Letter:
+def letter_of(kind: str, message: Message, unit: Decimal, fields: tuple[str, ...] = CUSTOMER_ID_FIELDS) -> DeadLetter:
     """What a record of the dead-letter or the rejected topic says; `fields`: `CUSTOMER_ID_FIELDS`."""
     key = message.key()
-    bare = Letter(
+    bare = DeadLetter(
         kind,
         message.partition() or 0,
         message.offset() or 0,
@@ -155,7 +155,7 @@ def letter_of(kind: str, message: Message, unit: Decimal, fields: tuple[str, ...
     return _dead_event(bare) if kind == EVENTS else _refused_call(bare, unit, fields)
 
 
-def _dead_event(bare: Letter) -> Letter:
+def _dead_event(bare: DeadLetter) -> DeadLetter:
     told = {name: value.decode(errors="replace") for name, value in bare.headers}
     letter = replace(
         bare,
@@ -179,7 +179,7 @@ def _dead_event(bare: Letter) -> Letter:
     )
 
 
-def _refused_call(bare: Letter, unit: Decimal, fields: tuple[str, ...]) -> Letter:
+def _refused_call(bare: DeadLetter, unit: Decimal, fields: tuple[str, ...]) -> DeadLetter:
     customer = bare.key.decode(errors="replace") if bare.key else ""
     try:
         refused = _rejection(bare.value)
@@ -208,7 +208,7 @@ def usage_of(stored: bytes, customer: str, unit: Decimal) -> Usage | None:
 
 
 def _resolved(
-    kafka: KafkaConnection, stretch: Stretch, passed: Callable[[int], None]
+    kafka: KafkaConnection, stretch: OffsetRange, passed: Callable[[int], None]
 ) -> dict[tuple[int | None, int | None], str]:
     """What was done, by the letter's partition and offset."""
     return {
@@ -218,7 +218,7 @@ def _resolved(
     }
 
 
-def _meant(letter: Letter, filters: Filters) -> bool:
+def _meant(letter: DeadLetter, filters: Filters) -> bool:
     return (
         filters.reason in ("", letter.reason)
         and filters.customer in ("", letter.customer)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import AliasChoices, BaseModel, Field
 
 from connectors.billing.mapping_rows import Id, MappingRow
-from connectors.billing.mappings import Guard, Mappings
+from connectors.billing.mappings import MappingGuard, Mappings
 from connectors.billing.org_billing import RUNNING
 from connectors.lago.errors import LagoRejected
 from connectors.lago.responses import Customer, Plan, Subscription
@@ -51,7 +51,7 @@ def columns_of(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(names)
 
 
-class Books(Protocol):
+class LagoReader(Protocol):
     """What Lago has; see `LagoClient`."""
 
     async def customer(self, external_id: str) -> Customer | None: ...
@@ -59,7 +59,7 @@ class Books(Protocol):
     async def subscriptions(self, external_customer_id: str, statuses: Sequence[str]) -> list[Subscription]: ...
 
 
-class Billing(Protocol):
+class LagoWriter(Protocol):
     """What changes Lago; see `OrgBilling`."""
 
     async def create_customer(
@@ -76,7 +76,7 @@ class MappingRows:
 
     model = MappingRow
 
-    def __init__(self, mappings: Mappings, guard: Guard | None = None, *, dry_run: bool = False) -> None:
+    def __init__(self, mappings: Mappings, guard: MappingGuard | None = None, *, dry_run: bool = False) -> None:
         self._mappings = mappings
         self._guard = guard
         self._dry_run = dry_run
@@ -103,7 +103,7 @@ class CustomerRows:
 
     model = CustomerRow
 
-    def __init__(self, lago: Books, billing: Billing, *, dry_run: bool = False) -> None:
+    def __init__(self, lago: LagoReader, billing: LagoWriter, *, dry_run: bool = False) -> None:
         self._lago = lago
         self._billing = billing
         self._dry_run = dry_run
@@ -133,7 +133,7 @@ class SubscriptionRows:
 
     model = SubscriptionRow
 
-    def __init__(self, lago: Books, billing: Billing, *, dry_run: bool = False) -> None:
+    def __init__(self, lago: LagoReader, billing: LagoWriter, *, dry_run: bool = False) -> None:
         self._lago = lago
         self._billing = billing
         self._dry_run = dry_run

@@ -51,7 +51,7 @@ class Imported:
         return {**counts, "errors": sorted(self.errors, key=lambda error: error["line"])}
 
 
-class Kind(Protocol[M]):
+class ImportKind(Protocol[M]):
     """What rows are of."""
 
     model: type[M]
@@ -74,7 +74,7 @@ class Import(Generic[M]):
 
     def __init__(
         self,
-        kind: Kind[M],
+        kind: ImportKind[M],
         at_once: int,
         patience_s: float = 0.0,
         told: Callable[[int], None] = lambda _: None,

@@ -16,12 +16,12 @@ import msgspec
 import structlog
 
 from connectors.config.deployment import Deployment
-from connectors.kafka.topic_scan import Stretch, scan, stretch_of
+from connectors.kafka.topic_scan import OffsetRange, scan, stretch_of
 from connectors.operations.audit_record import audited
 from connectors.operations.background_task import watch
-from connectors.operations.dead_letters import CALLS, Letter, letter_of
-from connectors.operations.requeue import BATCH, Done, desk
-from connectors.operations.sender import Sender
+from connectors.operations.dead_letters import CALLS, DeadLetter, letter_of
+from connectors.operations.requeue import BATCH, RequeueResult, desk
+from connectors.operations.sender import CommandProducer
 from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database
 from schemas.decoding import decoder
@@ -58,7 +58,7 @@ class _Checked(msgspec.Struct, gc=False):
 _decode = decoder(_Checked)
 
 
-class Sensors(Protocol):
+class LateCallMetrics(Protocol):
     """What is told about late calls."""
 
     def late_calls(self, outcome: str, calls: int) -> None: ...
@@ -87,12 +87,12 @@ class LateCalls:
     deployment: Deployment
     database: Database
     lanes: Mapping[str, Any]
-    sensors: Sensors
-    make_sender: Callable[[], Sender]
+    sensors: LateCallMetrics
+    make_sender: Callable[[], CommandProducer]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     now_us: Callable[[], int] = lambda: time.time_ns() // 1000
     _places: dict[int, _Partition] = field(default_factory=dict)
-    _sender: Sender | None = None
+    _sender: CommandProducer | None = None
 
     async def watch(self) -> None:
         """Look again and again. An error is logged and tried again: an expected one once for each cause."""
@@ -105,7 +105,7 @@ class LateCalls:
             on_failure=lambda: self.sensors.late_calls("failed", 0),
         )
 
-    async def once(self) -> Done:
+    async def once(self) -> RequeueResult:
         """Deal with all that waits now in this process's partitions.
 
         Raises:
@@ -115,7 +115,7 @@ class LateCalls:
         owned = {int(name.rpartition("-")[2]) for name in self.lanes if name.rpartition("-")[0] == topic}
         for gone in self._places.keys() - owned:
             del self._places[gone]
-        total = Done()
+        total = RequeueResult()
         for partition in sorted(owned):
             if await self._begun(topic, partition):
                 while await self._some(topic, partition, total):
@@ -132,13 +132,13 @@ class LateCalls:
             stands = await connection.fetchval(_STANDS, topic, partition) or 0
         if stands < place.readable_from:
             # Markers, and what a transaction wrote that was aborted, are offsets that the projector never sees.
-            left = Stretch(topic, {partition: (stands, place.readable_from)})
+            left = OffsetRange(topic, {partition: (stands, place.readable_from)})
             if await asyncio.to_thread(records_in, self.deployment.kafka, left):
                 return False
             place.readable_from = 0
         return True
 
-    async def _some(self, topic: str, partition: int, total: Done) -> bool:
+    async def _some(self, topic: str, partition: int, total: RequeueResult) -> bool:
         """One desk, one check of the log, some batches; whether there may be more."""
         if not await self._waiting(partition):
             return False
@@ -151,7 +151,7 @@ class LateCalls:
                 if not offsets:
                     return False
                 letters, last = await asyncio.to_thread(self._read, topic, partition, offsets)
-                done = Done()
+                done = RequeueResult()
                 early = {letter.offset: at_us for letter in letters if (at_us := _again_at_us(letter)) > self.now_us()}
                 fresh = [letter for letter in letters if letter.offset not in early]
                 done.refuse("came_back", len(early))
@@ -183,10 +183,10 @@ class LateCalls:
                 return await self._waiting(partition)
         return [row[0] for row in rows]
 
-    def _read(self, topic: str, partition: int, offsets: list[int]) -> tuple[list[Letter], int]:
+    def _read(self, topic: str, partition: int, offsets: list[int]) -> tuple[list[DeadLetter], int]:
         """The letters at `offsets`, as many as fit into memory, and the last offset that was looked at."""
         wanted, unit, size = set(offsets), quantum(self.deployment.policy.cost_decimals), 0
-        letters: list[Letter] = []
+        letters: list[DeadLetter] = []
         for message in self._messages(topic, partition, offsets):
             if message.offset() not in wanted:
                 continue
@@ -197,9 +197,9 @@ class LateCalls:
         return letters, offsets[-1]
 
     def _messages(self, topic: str, partition: int, offsets: list[int]) -> Iterator[Any]:
-        return scan(self.deployment.kafka, Stretch(topic, {partition: (offsets[0], offsets[-1] + 1)}))
+        return scan(self.deployment.kafka, OffsetRange(topic, {partition: (offsets[0], offsets[-1] + 1)}))
 
-    def _audited(self, sender: Sender, partition: int, letters: list[Letter]) -> str:
+    def _audited(self, sender: CommandProducer, partition: int, letters: list[DeadLetter]) -> str:
         usd = ZERO
         for letter in letters:
             usd = add(usd, letter.usd or ZERO)
@@ -208,7 +208,7 @@ class LateCalls:
             self.deployment, sender, "late.release", target, actor="meterbridge", count=len(letters), cost_usd=usd
         )
 
-    def _told(self, partition: int, done: Done) -> None:
+    def _told(self, partition: int, done: RequeueResult) -> None:
         for outcome, calls in (("requeued", done.requeued), ("known", done.known), ("waiting", done.impossible)):
             if calls:
                 self.sensors.late_calls(outcome, calls)
@@ -222,7 +222,7 @@ class LateCalls:
         )
 
 
-def _again_at_us(letter: Letter) -> int:
+def _again_at_us(letter: DeadLetter) -> int:
     """When it may be released, microseconds since 1970 UTC: 0 = now; later where it came back at once."""
     try:
         checked_at = _decode(letter.stored).checked_at
@@ -232,7 +232,7 @@ def _again_at_us(letter: Letter) -> int:
     return at_us + _CAME_BACK_US if checked_at > 0 and at_us - checked_at < _CAME_BACK_US else 0
 
 
-def _add(total: Done, done: Done) -> None:
+def _add(total: RequeueResult, done: RequeueResult) -> None:
     total.requeued += done.requeued
     total.known += done.known
     total.usd = add(total.usd, done.usd)

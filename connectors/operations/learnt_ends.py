@@ -23,13 +23,13 @@ import structlog
 from connectors.billing.subscription_discovery import MOST_FAILURES
 from connectors.config.deployment import Deployment
 from connectors.lago.client import LagoClient, LagoIntegrationError
-from connectors.operations.after_end import ENDED_US, PAGE, Ends, Lost, Told, dollars_of, pages, posted_in
+from connectors.operations.after_end import ENDED_US, PAGE, EndedSubscriptions, Lost, Told, dollars_of, pages, posted_in
 from connectors.operations.audit_record import audited
 from connectors.operations.background_task import watch
 from connectors.operations.last_invoice import MAYBE_INVOICED, NO_LAST_INVOICE
 from connectors.operations.overtaken import late_of, posted_late, still_lost
 from connectors.operations.rebilling import Rebilling
-from connectors.operations.sender import Sender
+from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord, Period
 from schemas.moments import parse_us, to_datetime
@@ -68,7 +68,7 @@ SELECT EXISTS (
 """
 
 
-class Sensors(Protocol):
+class RebillingMetrics(Protocol):
     """Counts events that were posted after the end of their subscription."""
 
     def rebilled(self, outcome: str, events: int) -> None: ...
@@ -91,7 +91,7 @@ class Waiting(NamedTuple):
         return found
 
 
-class _Answer(NamedTuple):
+class _LagoAnswer(NamedTuple):
     """What Lago told last of an org, the offset of the org's record then, and which events are on a last invoice."""
 
     offset: int
@@ -121,17 +121,17 @@ class LearntEnds:
     deployment: Deployment
     database: Database
     lanes: Mapping[str, Any]
-    sensors: Sensors
+    sensors: RebillingMetrics
     lago: LagoClient | None
-    make_sender: Callable[[], Sender]
+    make_sender: Callable[[], CommandProducer]
     make_desk: Callable[[Deployment, Database], Rebilling] = Rebilling
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
     _looked: dict[str, _Looked] = field(default_factory=dict)
     _unasked: dict[str, str] = field(default_factory=dict)
-    _answers: dict[str, _Answer] = field(default_factory=dict)
-    _ends: Ends | None = None
-    _sender: Sender | None = None
+    _answers: dict[str, _LagoAnswer] = field(default_factory=dict)
+    _ends: EndedSubscriptions | None = None
+    _sender: CommandProducer | None = None
 
     async def watch(self) -> None:
         """Look again and again. An error is logged and tried again: an expected one once for each cause."""
@@ -202,12 +202,12 @@ class LearntEnds:
         if not await self._is_to_be_asked(offset, org, now_us):
             return Waiting()
         if self._ends is None:
-            self._ends = Ends(self.lago)
+            self._ends = EndedSubscriptions(self.lago)
         told = await self._ends.of(org, now_us)
         before = self._answers.get(org.org_id)
         code, settled = self.deployment.policy.event_code, frozenset() if before is None else before.settled
         late = await late_of(self.database, told, self.lago, now_us, code, settled)
-        self._answers[org.org_id] = _Answer(offset, told, late.settled)
+        self._answers[org.org_id] = _LagoAnswer(offset, told, late.settled)
         if self.deployment.policy.late_policy is LatePolicy.HOLD:
             held = await self._in_gaps(told, LATE_POLICY)
             return held.with_these(late.lost, LATE_POLICY)

@@ -10,16 +10,16 @@ from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.admin import topic_ids
 from connectors.kafka.security import aiokafka_config
-from connectors.kafka.topic_scan import Stretch, header_of, scan, stretch_of
+from connectors.kafka.topic_scan import OffsetRange, header_of, scan, stretch_of
 from connectors.operations.audit_record import audited
-from connectors.operations.sender import Outgoing, Sender
+from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.decoding import decoder
 from schemas.errors import MeterbridgeError, Rejected
 from schemas.ledger import Sum
 from schemas.money import EXACT, add
 from schemas.records import LagoEvent, Manifest, WriteOff
-from streams.state.ledger import LedgerPlace
-from streams.state.ledger_restart import NO_LEDGER, Beginning, From, Sealed, begin, plan
+from streams.state.ledger import LedgerConfig
+from streams.state.ledger_restart import NO_LEDGER, EmittedTotals, RestartPlan, RestartPosition, begin, plan
 from streams.state.step_writes import CONTROL, MANIFEST, RAW_PARTITION, SEAL_SEQ, WRITE_OFF
 
 ACTION = "ledger.init"
@@ -31,7 +31,7 @@ _event = decoder(LagoEvent)
 _manifest = decoder(Manifest)
 
 
-def place_of(deployment: Deployment) -> LedgerPlace:
+def place_of(deployment: Deployment) -> LedgerConfig:
     """Where the meter's ledgers live, as its worker has it.
 
     Raises:
@@ -39,7 +39,7 @@ def place_of(deployment: Deployment) -> LedgerPlace:
     """
     topics = deployment.topics
     ids = topic_ids(deployment.kafka, [topics.raw])
-    return LedgerPlace(
+    return LedgerConfig(
         aiokafka_config(deployment.kafka),
         topics,
         ids[topics.raw],
@@ -49,9 +49,11 @@ def place_of(deployment: Deployment) -> LedgerPlace:
     )
 
 
-async def plans(place: LedgerPlace, partitions: list[int], wanted: From) -> list[Beginning | MeterbridgeError]:
+async def plans(
+    place: LedgerConfig, partitions: list[int], wanted: RestartPosition
+) -> list[RestartPlan | MeterbridgeError]:
     """What would be done about each partition, or why nothing can be. Raises aiokafka's errors."""
-    found: list[Beginning | MeterbridgeError] = []
+    found: list[RestartPlan | MeterbridgeError] = []
     for partition in partitions:
         try:
             found.append(await plan(place, partition, wanted))
@@ -61,7 +63,12 @@ async def plans(place: LedgerPlace, partitions: list[int], wanted: From) -> list
 
 
 async def carry_out(
-    deployment: Deployment, sender: Sender, place: LedgerPlace, planned: Beginning, wanted: From, why: str
+    deployment: Deployment,
+    sender: CommandProducer,
+    place: LedgerConfig,
+    planned: RestartPlan,
+    wanted: RestartPosition,
+    why: str,
 ) -> str:
     """Do it; the audit line's id.
 
@@ -77,7 +84,7 @@ async def carry_out(
         "forgot_us": str(planned.forgot_us),
     }
     audit_id = audited(deployment, sender, ACTION, target, reason=why, count=planned.skipped)
-    sealed = sealed_before(deployment, planned.partition) if planned.reason == NO_LEDGER else Sealed()
+    sealed = sealed_before(deployment, planned.partition) if planned.reason == NO_LEDGER else EmittedTotals()
     for left in reversed(range(_ATTEMPTS)):
         try:
             await begin(place, planned.partition, wanted, planned, sealed)
@@ -90,7 +97,7 @@ async def carry_out(
     return audit_id
 
 
-def _fill(kafka: KafkaConnection, sender: Sender, raw: str, planned: Beginning, audit_id: str) -> None:
+def _fill(kafka: KafkaConnection, sender: CommandProducer, raw: str, planned: RestartPlan, audit_id: str) -> None:
     """Raise the log's end to the ledger's position, by orders that order nothing.
 
     Calls that arrive meanwhile may come to lie below the position, where nobody counts them: they are sent again.
@@ -99,12 +106,12 @@ def _fill(kafka: KafkaConnection, sender: Sender, raw: str, planned: Beginning, 
     filler = Outgoing(raw, b"", order, planned.partition, ((CONTROL, WRITE_OFF),))
     for start in range(0, planned.fill, _BATCH):
         sender.send([filler] * min(_BATCH, planned.fill - start))
-    below = Stretch(raw, {planned.partition: (planned.next - planned.fill, planned.next)})
+    below = OffsetRange(raw, {planned.partition: (planned.next - planned.fill, planned.next)})
     calls = [message for message in scan(kafka, below) if not header_of(message, CONTROL)]
     sender.send(Outgoing(raw, message.key(), message.value(), planned.partition) for message in calls)
 
 
-def sealed_before(deployment: Deployment, partition: int) -> Sealed:
+def sealed_before(deployment: Deployment, partition: int) -> EmittedTotals:
     """What a ledger that is gone had sealed, as far as events are kept."""
     stretch = stretch_of(deployment.kafka, deployment.topics.events)
     highest, calls, cents = 0, 0, Sum().cost
@@ -117,4 +124,4 @@ def sealed_before(deployment: Deployment, partition: int) -> Sealed:
         highest = max(highest, number)
         calls += _manifest(header_of(message, MANIFEST)).count
         cents = add(cents, EXACT.create_decimal(_event(message.value() or b"").precise_total_amount_cents))
-    return Sealed(highest, Sum(calls, EXACT.divide(cents, _HUNDRED)))
+    return EmittedTotals(highest, Sum(calls, EXACT.divide(cents, _HUNDRED)))

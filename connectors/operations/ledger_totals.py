@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.security import librdkafka_config
-from connectors.kafka.topic_scan import Stretch, scan, stretch_of, told
+from connectors.kafka.topic_scan import OffsetRange, scan, stretch_of, told
 from schemas.decoding import decoder
 from schemas.ledger import POSITION_KEY, Counters, Position, Sum
 from schemas.money import add
@@ -28,7 +28,7 @@ _ASK_AGAIN_S = 0.2
 _NEAR, _FAR = 500, 100
 
 
-class Counted(NamedTuple):
+class LedgerTotals(NamedTuple):
     """All ledgers together, as of their last commits.
 
     Fields:
@@ -41,7 +41,7 @@ class Counted(NamedTuple):
     held: dict[int, int]
 
 
-def counted(deployment: Deployment) -> Counted:
+def counted(deployment: Deployment) -> LedgerTotals:
     """What the ledgers' positions tell.
 
     Raises:
@@ -53,14 +53,14 @@ def counted(deployment: Deployment) -> Counted:
     reach = _NEAR
     while left := {number: ends for number, ends in whole.ranges.items() if number not in positions and ends[1]}:
         near = {number: (max(start, end - reach), end) for number, (start, end) in left.items()}
-        for message in scan(kafka, Stretch(topic, near)):
+        for message in scan(kafka, OffsetRange(topic, near)):
             if message.key() == POSITION_KEY:
                 positions[message.partition() or 0] = _decode(message.value() or b"")
         if all(near[number][0] <= start for number, (start, _) in left.items()):
             break
         reach *= _FAR
     held = {number: position.held for number, position in positions.items()}
-    return Counted(_together(positions), _by_decision(positions), held)
+    return LedgerTotals(_together(positions), _by_decision(positions), held)
 
 
 def _together(positions: Mapping[int, Position]) -> Counters:
@@ -102,7 +102,7 @@ def _waiting_s(kafka: KafkaConnection, topic: str, group: str) -> float:
         start, end = whole.ranges[one.partition]
         at = max(start, one.offset)
         # Among the first few offsets there may be a transaction's marker; a partition with markers alone waits for nothing.
-        first = next(scan(kafka, Stretch(topic, {one.partition: (at, end)})), None) if at < end else None
+        first = next(scan(kafka, OffsetRange(topic, {one.partition: (at, end)})), None) if at < end else None
         if first is not None:
             made_ms = first.timestamp()[1]
             oldest_ms = made_ms if oldest_ms is None else min(oldest_ms, made_ms)

@@ -8,19 +8,21 @@ from connectors.config.deployment import Deployment
 from connectors.kafka.security import aiokafka_config
 from schemas.ledger import Position, Window
 from schemas.money import ZERO, add
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.runtime.consumer import reading
-from streams.state.changelog import FETCHING, Image, read, restore, windows_of
+from streams.state.changelog import FETCHING, Snapshot, read, restore, windows_of
 
 
-async def books_of(deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None) -> dict[int, Books]:
+async def books_of(
+    deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None
+) -> dict[int, LedgerState]:
     """Each raw partition's books, as of its last commit.
 
     Raises aiokafka's errors where the broker does not answer.
     """
     found = {}
     async for partition, image in _images(deployment):
-        found[partition] = Books(Position())
+        found[partition] = LedgerState(Position())
         restore(found[partition], image, 0)
         opened(partition)
     return found
@@ -33,7 +35,7 @@ async def held_of(deployment: Deployment, opened: Callable[[int], None] = lambda
     """
     found: dict[tuple[str, str, str], Held] = {}
     async for partition, image in _images(deployment):
-        restore(Books(Position()), Image(image.next_offset, image.position), 0)  # a release that can read it
+        restore(LedgerState(Position()), Snapshot(image.next_offset, image.position), 0)  # a release that can read it
         for window in windows_of(image):
             if window.held:
                 key = (window.customer_id, window.id_kind, window.held)
@@ -42,7 +44,7 @@ async def held_of(deployment: Deployment, opened: Callable[[int], None] = lambda
     return sorted(found.values(), key=lambda held: (-held.usd, held.customer))
 
 
-async def _images(deployment: Deployment) -> AsyncIterator[tuple[int, Image]]:
+async def _images(deployment: Deployment) -> AsyncIterator[tuple[int, Snapshot]]:
     kafka = aiokafka_config(deployment.kafka)
     for partition in range(deployment.partitions):
         async with reading(**kafka, isolation_level="read_committed", **FETCHING) as consumer:

@@ -18,7 +18,7 @@ from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
 from connectors.lago.metadata import notes
 from connectors.lago.responses import Customer, Subscription
-from connectors.operations.usage_in_flight import LooseEnds
+from connectors.operations.usage_in_flight import UsageInFlight
 from connectors.operations.user_orgs import UserOrg
 from schemas.customers import CustomerRecord
 from schemas.errors import MeterbridgeError
@@ -35,14 +35,14 @@ NO_MAPPING = "no mapping names them: usage comes by another way. End them in Lag
 _log = structlog.get_logger(__name__)
 
 
-class Mappings(Protocol):
+class MappingStore(Protocol):
     """See `connectors.billing.mappings.Mappings`."""
 
     async def put(self, request: MappingRequest, *, ask_lago: bool) -> object: ...
 
 
-class Learner(Protocol):
-    """See `connectors.billing.subscription_discovery.OrgLearner`."""
+class SubscriptionLookup(Protocol):
+    """See `connectors.billing.subscription_discovery.SubscriptionDiscovery`."""
 
     def knows(self, org_id: str, subscription: str = "") -> bool: ...
     async def learn(self, org_id: str) -> bool: ...
@@ -57,7 +57,7 @@ class OldSubscription:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MigrationOutcome:
     """What became of one user, or would.
 
     Fields:
@@ -76,7 +76,7 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class _Found:
+class _UserState:
     """How things stand with one user."""
 
     user: Customer | None
@@ -100,19 +100,19 @@ class OrgMigration:
         customers: the view of all mappings, as `mappings` changes it.
         announce: leaves a line in the audit topic before anything is changed.
         loose: what is on its way; asked only if something could end, and again where that was asked too early.
-        lead_us: see `Mappings`; `settled_us`: see `connectors.operations.usage_in_flight`.
+        lead_us: see `MappingStore`; `settled_us`: see `connectors.operations.usage_in_flight`.
         now_us: microseconds since 1970 UTC.
     """
 
     def __init__(
         self,
         billing: OrgBilling,
-        mappings: Mappings,
-        learner: Learner,
+        mappings: MappingStore,
+        learner: SubscriptionLookup,
         customers: Mapping[str, CustomerRecord],
         *,
         announce: Callable[[UserOrg, Sequence[str]], Awaitable[None]],
-        loose: Callable[[], Awaitable[LooseEnds]],
+        loose: Callable[[], Awaitable[UsageInFlight]],
         lead_us: int,
         settled_us: int,
         now_us: Callable[[], int],
@@ -123,14 +123,14 @@ class OrgMigration:
         self._customers = customers
         self._announce = announce
         self._loose = loose
-        self._loose_ends: LooseEnds | None = None
+        self._loose_ends: UsageInFlight | None = None
         self._loose_us = 0
         self._index: dict[str, list[str]] | None = None
         self._lead_us = lead_us
         self._settled_us = settled_us
         self._now_us = now_us
 
-    async def look(self, entry: UserOrg, *, otherwise: str) -> Outcome:
+    async def look(self, entry: UserOrg, *, otherwise: str) -> MigrationOutcome:
         """What is missing, without changing anything; `otherwise`: the state if anything is."""
         try:
             found = await self._found(entry)
@@ -138,7 +138,7 @@ class OrgMigration:
             return _not_done(entry, error)
         return _outcome(entry, found, otherwise if found.steps else ALREADY, found.steps)
 
-    async def run(self, entry: UserOrg) -> Outcome:
+    async def run(self, entry: UserOrg) -> MigrationOutcome:
         """Do what is missing, and look again. Never raises what one customer's failure is."""
         try:
             found = await self._found(entry)
@@ -153,7 +153,7 @@ class OrgMigration:
             return replace(after, state=FAILED, reason=after.reason or "still_missing")
         return replace(after, state=MIGRATED, steps=tuple(found.steps))
 
-    async def _do(self, entry: UserOrg, found: _Found) -> None:
+    async def _do(self, entry: UserOrg, found: _UserState) -> None:
         billing, org_id = self._billing, entry.org_id
         if found.user is not None and (found.org is None or found.own is None or not _remembers(found, entry)):
             name, email = entry.org_name or found.user.name or org_id, entry.email or found.user.email or ""
@@ -168,11 +168,11 @@ class OrgMigration:
             if not old.wait:
                 await billing.terminate(entry.user_id, old.external_id)
 
-    async def _found(self, entry: UserOrg) -> _Found:
+    async def _found(self, entry: UserOrg) -> _UserState:
         """Raises: LagoRejected: the user is not to be migrated; `reason` says why."""
         self._check(entry)
         lago = self._billing.lago
-        found = _Found(
+        found = _UserState(
             await lago.customer(entry.user_id),
             await lago.customer(entry.org_id),
             await lago.subscriptions(entry.org_id, RUNNING),
@@ -197,7 +197,7 @@ class OrgMigration:
             raise LagoRejected("user_is_org", "the user's id is an org's")
         customer_part(entry.org_id)
 
-    def _tell_of_lago(self, entry: UserOrg, found: _Found) -> None:
+    def _tell_of_lago(self, entry: UserOrg, found: _UserState) -> None:
         if found.org is None:
             found.steps.append(f"create the customer {entry.org_id}")
         if not _remembers(found, entry) and (found.org is None or _has_room(found.org, entry.user_id)):
@@ -211,7 +211,7 @@ class OrgMigration:
     def _knows(self, entry: UserOrg, own: Subscription) -> bool:
         return self._learner.knows(entry.org_id, own.external_id)
 
-    def _tell_of_mappings(self, entry: UserOrg, found: _Found) -> None:
+    def _tell_of_mappings(self, entry: UserOrg, found: _UserState) -> None:
         for request in self._requests(entry, found.own):
             when = "as soon as possible" if request.effective_from is None else f"from {to_iso(request.effective_from)}"
             found.steps.append(f"map {request.litellm_customer_id} to {entry.org_id} {when}")
@@ -224,7 +224,7 @@ class OrgMigration:
         )
         return [request for requests in found for request in requests]
 
-    async def _tell_of_old(self, entry: UserOrg, found: _Found) -> None:
+    async def _tell_of_old(self, entry: UserOrg, found: _UserState) -> None:
         ids = frozenset(one.external_id for one in found.user_s)
         for external_id in sorted(ids):
             old = OldSubscription(external_id, await self._wait(entry, ids))
@@ -245,7 +245,7 @@ class OrgMigration:
         loose = await self._loose_since(self._settled(records, entry, subscriptions) or 0)
         return loose.of({*names, *(record.litellm_customer_id for record in records)})
 
-    async def _loose_since(self, since_us: int) -> LooseEnds:
+    async def _loose_since(self, since_us: int) -> UsageInFlight:
         """What is on its way, as of `since_us` or later: for many users it is asked once.
 
         As of before then, usage that was still to come to this user is not among it.
@@ -286,7 +286,7 @@ class OrgMigration:
         return [record for record in records if record is not None]
 
 
-def plan_of(entries: Iterable[UserOrg]) -> tuple[list[UserOrg], list[Outcome]]:
+def plan_of(entries: Iterable[UserOrg]) -> tuple[list[UserOrg], list[MigrationOutcome]]:
     """Each user once, and the outcomes of those whom the rows give to several orgs."""
     orgs: dict[str, set[str]] = {}
     first: dict[str, UserOrg] = {}
@@ -296,28 +296,28 @@ def plan_of(entries: Iterable[UserOrg]) -> tuple[list[UserOrg], list[Outcome]]:
         first.setdefault(key, entry)
     clear = [entry for key, entry in first.items() if len(orgs[key]) == 1]
     unclear = [
-        Outcome(entry.user_id, ", ".join(sorted(orgs[key])), SKIPPED, "several_orgs")
+        MigrationOutcome(entry.user_id, ", ".join(sorted(orgs[key])), SKIPPED, "several_orgs")
         for key, entry in first.items()
         if len(orgs[key]) > 1
     ]
     return clear, unclear
 
 
-def _not_done(entry: UserOrg, error: MeterbridgeError) -> Outcome:
+def _not_done(entry: UserOrg, error: MeterbridgeError) -> MigrationOutcome:
     """Skipped is what we ourselves will not do, whoever asks again; anything else has failed."""
     if isinstance(error, LagoRejected) and not error.status:
-        return Outcome(entry.user_id, entry.org_id, SKIPPED, error.reason)
+        return MigrationOutcome(entry.user_id, entry.org_id, SKIPPED, error.reason)
     reason = (error.code if isinstance(error, LagoRejected) else "") or error.reason
     _log.warning("org_migration_failed", user=entry.user_id, org=entry.org_id, reason=reason, detail=error.detail)
-    return Outcome(entry.user_id, entry.org_id, FAILED, reason)
+    return MigrationOutcome(entry.user_id, entry.org_id, FAILED, reason)
 
 
-def _outcome(entry: UserOrg, found: _Found, state: str, steps: Sequence[str]) -> Outcome:
+def _outcome(entry: UserOrg, found: _UserState, state: str, steps: Sequence[str]) -> MigrationOutcome:
     own = found.own.external_id if found.own is not None else ""
-    return Outcome(entry.user_id, entry.org_id, state, "", tuple(steps), own, tuple(found.to_end))
+    return MigrationOutcome(entry.user_id, entry.org_id, state, "", tuple(steps), own, tuple(found.to_end))
 
 
-def _remembers(found: _Found, entry: UserOrg) -> bool:
+def _remembers(found: _UserState, entry: UserOrg) -> bool:
     return found.org is not None and has_noted(found.org, entry.user_id)
 
 

@@ -14,13 +14,13 @@ from connectors.operations.dead_letters import usage_of
 from schemas.moments import to_iso
 from schemas.wire import FLAT, SLP
 from streams.core.metering.identity import identity_of
-from streams.core.metering.matching import Counted
+from streams.core.metering.matching import LoggedCall
 
 _encode = msgspec.json.Encoder().encode
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
-def as_counted(stored: bytes, row: Counted, unit: Decimal) -> tuple[bytes, bytes]:
+def as_counted(stored: bytes, row: LoggedCall, unit: Decimal) -> tuple[bytes, bytes]:
     """Key and value of the raw topic: `stored`, a value of it, under the identity of `row` where it can have it.
 
     Usage whose identity is made of other things than ids, status and start (a polled job, another sender's event) keeps
@@ -49,7 +49,7 @@ def as_counted(stored: bytes, row: Counted, unit: Decimal) -> tuple[bytes, bytes
     return key, _encode(envelope)
 
 
-def _status_of(row: Counted) -> str | None:
+def _status_of(row: LoggedCall) -> str | None:
     """The status that the identity was made with, which may have been none; None where it was made of other things."""
     for status in (row.status, ""):
         if identity_of("litellm", row.call_id, row.request_id, status, str(row.start_us // 1000)) == row.identity:

@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 
 from connectors.config.deployment import Deployment
 from connectors.kafka.security import aiokafka_config
-from connectors.kafka.topic_scan import Stretch, stretch_of
+from connectors.kafka.topic_scan import OffsetRange, stretch_of
 from connectors.operations.after_end import Lost
 from connectors.operations.usage_log import records_in
 from connectors.postgres.pool import Database
@@ -117,8 +117,8 @@ async def receipts_are_read(deployment: Deployment, database: Database, limit_s:
         await asyncio.sleep(_ASK_AGAIN_S)
 
 
-async def _unread(database: Database, whole: Stretch) -> Stretch:
+async def _unread(database: Database, whole: OffsetRange) -> OffsetRange:
     async with database.connection() as connection:
         places = dict(await connection.fetch(_PLACES, whole.topic))
     ranges = {number: (max(start, places.get(number, 0)), end) for number, (start, end) in whole.ranges.items()}
-    return Stretch(whole.topic, ranges)
+    return OffsetRange(whole.topic, ranges)

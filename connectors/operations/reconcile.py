@@ -9,9 +9,9 @@ from decimal import Decimal
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.topic_scan import Stretch, header_of, scan, stretch_of
+from connectors.kafka.topic_scan import OffsetRange, header_of, scan, stretch_of
 from connectors.lago.client import LagoClient
-from connectors.operations.backfill_report import Filled, Hour
+from connectors.operations.backfill_report import BackfillReport, Hour
 from connectors.operations.ledgers import books_of
 from connectors.operations.money_notes import Notes, notes_of, unbilled_text
 from connectors.operations.reconcile_lago import compare_with_lago
@@ -27,7 +27,7 @@ from schemas.errors import Unavailable
 from schemas.money import ZERO, add
 from schemas.records import LagoEvent, Manifest
 from streams.core.metering.lago_event import part_prefix
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.reconciliation import Emitted, Older, complaints_about
 from streams.state.step_writes import MANIFEST, RAW_PARTITION, SEAL_SEQ
 
@@ -41,7 +41,7 @@ WHERE event IS NOT NULL AND raw_partition = $1 AND seal_seq < $2 AND starts_with
 
 
 @dataclass(slots=True)
-class Report:
+class ReconciliationReport:
     """What was compared and what did not add up; amounts are dollars, over all partitions.
 
     Fields:
@@ -70,13 +70,13 @@ class Report:
     rejected_calls: int = 0
     duplicate_calls: int = 0
     notes: list[str] = field(default_factory=list)
-    litellm: Filled | None = None
+    litellm: BackfillReport | None = None
     tables: Notes = field(default_factory=Notes)
 
 
 async def reconcile_ledgers(
     deployment: Deployment, passed: Callable[[int], None] = lambda _count: None, database: Database | None = None
-) -> Report:
+) -> ReconciliationReport:
     """Each ledger adds up by itself, and its parts are in `billing.lago.events`, each once, with its money.
 
     Args:
@@ -92,14 +92,14 @@ async def reconcile_ledgers(
     if database is not None:
         with suppress(Unavailable):  # said by whoever asks the tables next
             await _older(deployment, database, books, emitted)
-    report = Report()
+    report = ReconciliationReport()
     for number, one in books.items():
         _count(report, one)
         report.complaints += complaints_about(number, one.position, one.windows.values(), emitted[number])
     return report
 
 
-async def reconcile_lago(database: Database, lago: LagoClient, report: Report, event_code: str) -> None:
+async def reconcile_lago(database: Database, lago: LagoClient, report: ReconciliationReport, event_code: str) -> None:
     """What was delivered is what Lago bills, of every subscription that was ever billed. Raises: Unavailable."""
     compared = await compare_with_lago(database, lago, event_code)
     report.subscriptions += compared.subscriptions
@@ -107,7 +107,7 @@ async def reconcile_lago(database: Database, lago: LagoClient, report: Report, e
 
 
 async def reconcile_litellm(
-    deployment: Deployment, database: Database, url: str, since: datetime, until: datetime, report: Report
+    deployment: Deployment, database: Database, url: str, since: datetime, until: datetime, report: ReconciliationReport
 ) -> None:
     """Every call of LiteLLM's spend logs that started in `[since, until)` is in the usage log, at its cost.
 
@@ -119,7 +119,7 @@ async def reconcile_litellm(
     report.notes += notes_about_calls(found)
 
 
-async def reconcile_tables(database: Database, report: Report) -> None:
+async def reconcile_tables(database: Database, report: ReconciliationReport) -> None:
     """What the tables know: why calls are not billed, and which are billed twice. Raises: Unavailable."""
     report.tables = await notes_of(database)
     report.complaints += report.tables.complaints
@@ -127,7 +127,7 @@ async def reconcile_tables(database: Database, report: Report) -> None:
 
 
 async def _older(
-    deployment: Deployment, database: Database, books: Mapping[int, Books], emitted: Mapping[int, Emitted]
+    deployment: Deployment, database: Database, books: Mapping[int, LedgerState], emitted: Mapping[int, Emitted]
 ) -> None:
     """What the tables say about parts that have left the topic; those of another raw topic have another prefix."""
     for number, one in emitted.items():
@@ -138,7 +138,7 @@ async def _older(
             one.older = Older(row[0], int(row[1]), row[2])
 
 
-def _take(kafka: KafkaConnection, stretch: Stretch, emitted: dict[int, Emitted]) -> None:
+def _take(kafka: KafkaConnection, stretch: OffsetRange, emitted: dict[int, Emitted]) -> None:
     for message in scan(kafka, stretch):
         number, seal_seq = header_of(message, RAW_PARTITION), header_of(message, SEAL_SEQ)
         if number.isdigit() and seal_seq.isdigit() and int(number) in emitted:
@@ -147,7 +147,7 @@ def _take(kafka: KafkaConnection, stretch: Stretch, emitted: dict[int, Emitted])
             emitted[int(number)].take(int(seal_seq), calls, Decimal(event.precise_total_amount_cents))
 
 
-def _count(report: Report, books: Books) -> None:
+def _count(report: ReconciliationReport, books: LedgerState) -> None:
     counters = books.position.counters
     report.received += counters.received.calls
     report.billed_calls += counters.sealed.calls

@@ -51,7 +51,7 @@ async def compare_with_lago(database: Database, lago: LagoClient, code: str, now
     Raises:
         Unavailable: Lago or Postgres does not answer.
     """
-    look = _Look(database, lago, code, time.time_ns() // 1000 if now_us is None else now_us)
+    look = _Comparison(database, lago, code, time.time_ns() // 1000 if now_us is None else now_us)
     async with database.connection() as connection:
         subscriptions = await connection.fetch(_SUBSCRIPTIONS)
     found = Compared(0, [])
@@ -66,7 +66,7 @@ async def compare_with_lago(database: Database, lago: LagoClient, code: str, now
     return found
 
 
-class _Look:
+class _Comparison:
     def __init__(self, database: Database, lago: LagoClient, code: str, now_us: int) -> None:
         self._database = database
         self._lago = lago

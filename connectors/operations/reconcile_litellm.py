@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from connectors.config.deployment import Deployment
 from connectors.litellm.spend_logs import spend_logs
 from connectors.operations.backfill import Backfill
-from connectors.operations.backfill_report import Filled, Hour, no_price_yet
+from connectors.operations.backfill_report import BackfillReport, Hour, no_price_yet
 from connectors.postgres.pool import Database
 from schemas.moments import to_iso
 from schemas.money import plain
@@ -15,7 +15,7 @@ from schemas.wire import FLAT
 
 async def compared_with_litellm(
     deployment: Deployment, database: Database, url: str, since: datetime, until: datetime
-) -> Filled:
+) -> BackfillReport:
     """What a backfill of the calls that started in `[since, until)` would find; nothing is sent.
 
     Raises:
@@ -30,7 +30,7 @@ async def compared_with_litellm(
     return await job.run(elements())
 
 
-def complaints_about_calls(found: Filled) -> list[str]:
+def complaints_about_calls(found: BackfillReport) -> list[str]:
     """A sentence for each hour with calls that are owed, each cost that differs, each kind of row that cannot be read."""
     told = []
     for name, hour in sorted(found.hours.items()):
@@ -60,7 +60,7 @@ def complaints_about_calls(found: Filled) -> list[str]:
     return told
 
 
-def notes_about_calls(found: Filled) -> list[str]:
+def notes_about_calls(found: BackfillReport) -> list[str]:
     """What is no fault of anybody's, and should be seen."""
     return [no_price_yet(found)] if found.unpriced else []
 

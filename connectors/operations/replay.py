@@ -15,9 +15,9 @@ import msgspec
 from confluent_kafka import Message
 
 from connectors.config.deployment import Deployment
-from connectors.kafka.topic_scan import Stretch, header_of, scan, stretch_of
+from connectors.kafka.topic_scan import OffsetRange, header_of, scan, stretch_of
 from connectors.operations.dead_letters import usage_of
-from connectors.operations.sender import Outgoing, Sender
+from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.decoding import UNDECODABLE, decoder
 from schemas.errors import ConfigurationError
 from schemas.money import ZERO, add, quantum
@@ -80,7 +80,7 @@ class Replay:
     """
 
     deployment: Deployment
-    stretch: Stretch
+    stretch: OffsetRange
     source: str
     into: str
     since_ms: int
@@ -121,7 +121,7 @@ class Replay:
 
     def run(
         self,
-        sender: Sender,
+        sender: CommandProducer,
         checkpoint: Path | None = None,
         passed: Callable[[int], None] = lambda _offsets: None,
     ) -> int:
@@ -157,7 +157,7 @@ class Replay:
             "until_ms": str(self.until_ms),
         }
 
-    def _records(self, stretch: Stretch, passed: Callable[[int], None]) -> Iterator[Message]:
+    def _records(self, stretch: OffsetRange, passed: Callable[[int], None]) -> Iterator[Message]:
         """An operator's orders among the calls are not repeated."""
         wanted = self.customer.encode()
         for message in scan(self.deployment.kafka, stretch, passed):

@@ -19,17 +19,17 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from connectors.config.deployment import Deployment
 from connectors.kafka.security import aiokafka_config
 from connectors.operations.accepted_refusals import needs_word, never_comes_back
-from connectors.operations.dead_letters import EVENTS, Letter, Mark, topic_of, usage_of
+from connectors.operations.dead_letters import EVENTS, DeadLetter, DeadLetterMark, topic_of, usage_of
 from connectors.operations.pricing import as_counted
-from connectors.operations.sender import Outgoing, Sender
-from connectors.operations.usage_log import Checked, Judged, caught_up, judged
+from connectors.operations.sender import CommandProducer, Outgoing
+from connectors.operations.usage_log import LogCheck, LogJudgement, caught_up, judged
 from connectors.postgres.pool import Database
 from schemas.errors import ConfigurationError, Unavailable
 from schemas.money import ZERO, add, quantum
 from schemas.records import Receipt
 from schemas.usage import Usage
 from streams.core.delivery.dead_letter_headers import ATTEMPT, ATTEMPTS, CONNECT, NOT_BEFORE, REQUEUED
-from streams.core.metering.matching import MISSING, Verdict
+from streams.core.metering.matching import MISSING, CopyVerdict
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import receipt_write
 
@@ -42,7 +42,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @dataclass(slots=True)
-class Done:
+class RequeueResult:
     """How many letters were put back, put away, found to be counted already, or cannot come back as they are.
 
     Fields:
@@ -66,14 +66,14 @@ class Done:
             self.reasons[reason] = self.reasons.get(reason, 0) + count
 
 
-class Desk:
+class Requeuer:
     """Acts on letters under one audit line; one desk at a time, a second one fences the first."""
 
     def __init__(
         self,
         deployment: Deployment,
         writer: TransactionalWriter,
-        sender: Sender,
+        sender: CommandProducer,
         database: Database | None,
         trusted_us: int | None = None,
     ) -> None:
@@ -85,11 +85,11 @@ class Desk:
         self._unit = quantum(deployment.policy.cost_decimals)
         self._policy = deployment.policy
         self._trusted_us = trusted_us
-        self._checked: Checked | None = None
+        self._checked: LogCheck | None = None
 
     async def requeue(
-        self, letters: Iterable[Letter], audit_id: str, told: Callable[[int], None], accepted: tuple[str, ...] = ()
-    ) -> Done:
+        self, letters: Iterable[DeadLetter], audit_id: str, told: Callable[[int], None], accepted: tuple[str, ...] = ()
+    ) -> RequeueResult:
         """Put letters back, in batches; what is done stays done when a later batch fails.
 
         Args:
@@ -99,7 +99,7 @@ class Desk:
             ConfigurationError: a call beyond the horizon needs the usage log, and there is no Postgres.
             Unavailable: `log_behind`, or Kafka or Postgres went away; `another_desk`.
         """
-        done = Done()
+        done = RequeueResult()
         for batch in _batches(letters):
             if batch[0].kind == EVENTS:
                 await self._events_back(batch, audit_id, done)
@@ -108,24 +108,24 @@ class Desk:
             told(len(batch))
         return done
 
-    async def purge(self, letters: Iterable[Letter], audit_id: str, told: Callable[[int], None]) -> Done:
+    async def purge(self, letters: Iterable[DeadLetter], audit_id: str, told: Callable[[int], None]) -> RequeueResult:
         """Put letters away for good; the topic keeps them for as long as it keeps anything."""
-        done = Done()
+        done = RequeueResult()
         for batch in _batches(letters):
-            await self._mark([Mark(letter, PURGED, audit_id) for letter in batch])
+            await self._mark([DeadLetterMark(letter, PURGED, audit_id) for letter in batch])
             done.purged += len(batch)
             told(len(batch))
         return done
 
-    async def _events_back(self, batch: Sequence[Letter], audit_id: str, done: Done) -> None:
+    async def _events_back(self, batch: Sequence[DeadLetter], audit_id: str, done: RequeueResult) -> None:
         back = [letter for letter in batch if letter.transaction_id]
         now_us = time.time_ns() // 1000
         writes = [write for letter in back for write in self._event_back(letter, now_us)]
-        await self._mark([Mark(letter, REQUEUED_MARK, audit_id) for letter in back], writes)
+        await self._mark([DeadLetterMark(letter, REQUEUED_MARK, audit_id) for letter in back], writes)
         done.requeued += len(back)
         done.refuse("malformed", len(batch) - len(back))
 
-    def _event_back(self, letter: Letter, now_us: int) -> list[Write]:
+    def _event_back(self, letter: DeadLetter, now_us: int) -> list[Write]:
         gone = (ATTEMPT, ATTEMPTS, NOT_BEFORE, REQUEUED)
         headers = [one for one in letter.headers if one[0] not in gone and not one[0].startswith(CONNECT)]
         own = {ATTEMPT: 0, NOT_BEFORE: now_us // 1000, REQUEUED: letter.requeued + 1}
@@ -136,8 +136,10 @@ class Desk:
             receipt_write(self._topics, receipt),
         ]
 
-    async def _calls_back(self, batch: Sequence[Letter], audit_id: str, done: Done, accepted: tuple[str, ...]) -> None:
-        read: list[tuple[Letter, Usage]] = []
+    async def _calls_back(
+        self, batch: Sequence[DeadLetter], audit_id: str, done: RequeueResult, accepted: tuple[str, ...]
+    ) -> None:
+        read: list[tuple[DeadLetter, Usage]] = []
         for letter in batch:
             usage = usage_of(letter.stored, letter.customer, self._unit)
             if needs_word(letter.reason, accepted):
@@ -154,28 +156,28 @@ class Desk:
                 done.refuse(answer.refused)
             elif answer.sendable:
                 records.append(self._call_back(letter, answer, at_us, accepted))
-                marks.append(Mark(letter, REQUEUED_MARK, audit_id))
+                marks.append(DeadLetterMark(letter, REQUEUED_MARK, audit_id))
                 done.usd = add(done.usd, usage.cost)
             else:
-                marks.append(Mark(letter, KNOWN, audit_id))
+                marks.append(DeadLetterMark(letter, KNOWN, audit_id))
                 done.known += 1
         await asyncio.to_thread(self._sender.send, records)
         await self._mark(marks)
         done.requeued += len(records)
 
-    def _call_back(self, letter: Letter, answer: Judged, at_us: int, accepted: tuple[str, ...]) -> Outgoing:
+    def _call_back(self, letter: DeadLetter, answer: LogJudgement, at_us: int, accepted: tuple[str, ...]) -> Outgoing:
         key, value, row = letter.customer.encode(), letter.stored, answer.verdict.row
         if row is not None:
             key, value = as_counted(value, row, self._unit)
         return Outgoing(self._topics.raw, key, checked(value, at_us, accepted))
 
-    async def _judged(self, read: Sequence[tuple[Letter, Usage]], accepted: tuple[str, ...]) -> list[Judged]:
+    async def _judged(self, read: Sequence[tuple[DeadLetter, Usage]], accepted: tuple[str, ...]) -> list[LogJudgement]:
         """What the usage log says about each.
 
         Without a log an accepted call goes back unchecked: the meter itself knows, or keeps it aside as too old.
         """
         if self._database is None and all(letter.reason in accepted for letter, _ in read):
-            return [Judged(Verdict(MISSING))] * len(read)
+            return [LogJudgement(CopyVerdict(MISSING))] * len(read)
         if self._database is None:
             raise ConfigurationError(
                 "DATABASE_URL", "refused calls come back only after a check against the usage log, which needs Postgres"
@@ -184,7 +186,7 @@ class Desk:
             self._checked = await caught_up(self._deployment, self._database, trusted_us=self._trusted_us)
         return await judged(self._database, [usage for _, usage in read], self._checked, self._policy)
 
-    async def _mark(self, marks: Sequence[Mark], writes: Sequence[Write] = ()) -> None:
+    async def _mark(self, marks: Sequence[DeadLetterMark], writes: Sequence[Write] = ()) -> None:
         topics = self._topics
         marked = [mark.write(topic_of(mark.letter.kind, topics)) for mark in marks]
         if not marked:
@@ -200,12 +202,12 @@ class Desk:
 @asynccontextmanager
 async def desk(
     deployment: Deployment,
-    sender: Sender,
+    sender: CommandProducer,
     database: Database | None,
     trusted_us: int | None = None,
     name: str = "desk",
-) -> AsyncIterator[Desk]:
-    """A `Desk`; whoever else has one of this `name` can do nothing more. Read letters only after this is entered.
+) -> AsyncIterator[Requeuer]:
+    """A `Requeuer`; whoever else has one of this `name` can do nothing more. Read letters only after this is entered.
 
     Args:
         trusted_us: see `caught_up`.
@@ -219,7 +221,7 @@ async def desk(
             await writer.start()
         except KafkaError as error:
             raise Unavailable("kafka_unavailable", type(error).__name__) from error
-        yield Desk(deployment, writer, sender, database, trusted_us)
+        yield Requeuer(deployment, writer, sender, database, trusted_us)
     finally:
         await writer.stop()
 
@@ -231,9 +233,9 @@ def checked(stored: bytes, checked_at: int, accepted: tuple[str, ...] = ()) -> b
     return _encode({**_members(stored), "checked_at": checked_at, **overruled})
 
 
-def _batches(letters: Iterable[Letter]) -> Iterable[list[Letter]]:
+def _batches(letters: Iterable[DeadLetter]) -> Iterable[list[DeadLetter]]:
     """At most `BATCH` letters of one kind each."""
-    batch: list[Letter] = []
+    batch: list[DeadLetter] = []
     for letter in letters:
         if batch and (len(batch) == BATCH or batch[0].kind != letter.kind):
             yield batch

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from connectors.ingest.body_splitter import Wrapped
+from connectors.ingest.body_splitter import WrappedCalls
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import Refused
+from connectors.ingest.rejections import InvalidElement
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.reasons import BAD_NUMBER, WRONG_TYPE
@@ -62,7 +62,7 @@ def read_again(refused: Rejection, fields: tuple[str, ...]) -> tuple[str, bytes]
         elif call.get("transaction_id") is not None and "external_subscription_id" in call:
             shape = LAGO
         return strip(element, shape, refused.at, fields)
-    except (Refused, Wrapped, Rejected, *UNDECODABLE):
+    except (InvalidElement, WrappedCalls, Rejected, *UNDECODABLE):
         return None
 
 

@@ -25,7 +25,7 @@ class Outgoing(NamedTuple):
     time_ms: int = 0
 
 
-class Sender:
+class CommandProducer:
     """An idempotent producer of one command."""
 
     def __init__(self, kafka: KafkaConnection) -> None:

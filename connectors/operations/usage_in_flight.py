@@ -18,7 +18,7 @@ WAITING_S = 3600.0
 
 
 @dataclass(slots=True)
-class LooseEnds:
+class UsageInFlight:
     """What is on its way.
 
     Fields:
@@ -41,13 +41,13 @@ class LooseEnds:
         return "there are dead letters: meterbridge dlq list" if self.dead & wanted else ""
 
 
-async def loose_ends(deployment: Deployment) -> LooseEnds:
+async def loose_ends(deployment: Deployment) -> UsageInFlight:
     """Read from the ledgers, the dead letters and the topics' ends.
 
     Raises:
         TopicProblem, Unavailable; aiokafka's errors where the broker does not answer.
     """
-    found = LooseEnds()
+    found = UsageInFlight()
     for books in (await books_of(deployment)).values():
         for window in books.windows.values():
             found.open |= {window.customer_id, window.org_id, window.subscription} - {""}
@@ -57,7 +57,7 @@ async def loose_ends(deployment: Deployment) -> LooseEnds:
     return found
 
 
-def _letters(deployment: Deployment, found: LooseEnds) -> None:
+def _letters(deployment: Deployment, found: UsageInFlight) -> None:
     for kind in (EVENTS, CALLS):
         for letter in unresolved(deployment, kind, Filters()):
             found.dead |= {letter.customer, letter.subscription} - {""}

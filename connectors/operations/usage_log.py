@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.security import librdkafka_config
-from connectors.kafka.topic_scan import Stretch, scan, stretch_of
+from connectors.kafka.topic_scan import OffsetRange, scan, stretch_of
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.moments import to_datetime, to_us
@@ -23,8 +23,8 @@ from streams.core.metering.matching import (
     MISSING,
     PRICED,
     UNCLEAR,
-    Counted,
-    Verdict,
+    CopyVerdict,
+    LoggedCall,
     nameless,
     of_a_job,
     verdict,
@@ -86,7 +86,7 @@ _ALWAYS, _NEVER = 0, 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class LogCheck:
     """The usage log held everything up to a moment.
 
     Fields:
@@ -103,10 +103,10 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class LogJudgement:
     """What the log says about one call; `refused`: why it must not be sent though it was not found, else `""`."""
 
-    verdict: Verdict
+    verdict: CopyVerdict
     refused: str = ""
 
     @property
@@ -115,7 +115,9 @@ class Judged:
         return not self.refused and self.verdict.word in (MISSING, PRICED)
 
 
-async def judged(database: Database, calls: Sequence[Usage], checked: Checked, policy: MeterPolicy) -> list[Judged]:
+async def judged(
+    database: Database, calls: Sequence[Usage], checked: LogCheck, policy: MeterPolicy
+) -> list[LogJudgement]:
     """What is to be done about each of `calls`, in their order.
 
     Raises:
@@ -125,10 +127,10 @@ async def judged(database: Database, calls: Sequence[Usage], checked: Checked, p
     verdicts = [verdict(call, found.get(number, ()), policy) for number, call in enumerate(calls)]
     # Asked after the look-up: a month is written down with the drop of its rows.
     months = await _forgotten_months(database, calls)
-    return [Judged(one, _refusal(call, one, months, checked)) for call, one in zip(calls, verdicts, strict=True)]
+    return [LogJudgement(one, _refusal(call, one, months, checked)) for call, one in zip(calls, verdicts, strict=True)]
 
 
-def _refusal(call: Usage, found: Verdict, months: set[date], checked: Checked) -> str:
+def _refusal(call: Usage, found: CopyVerdict, months: set[date], checked: LogCheck) -> str:
     if found.word == UNCLEAR or (found.word == MISSING and nameless(call)):
         return NAMELESS
     if found.word not in (MISSING, PRICED):
@@ -141,7 +143,7 @@ def _refusal(call: Usage, found: Verdict, months: set[date], checked: Checked) -
     return ""
 
 
-async def _candidates(database: Database, calls: Sequence[Usage], checked: Checked) -> dict[int, list[Counted]]:
+async def _candidates(database: Database, calls: Sequence[Usage], checked: LogCheck) -> dict[int, list[LoggedCall]]:
     async with database.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         placed = dict(await connection.fetch(_PLACED, checked.topic))
         if any(placed.get(number, 0) < at_least for number, at_least in checked.placed.items()):
@@ -160,11 +162,11 @@ async def _candidates(database: Database, calls: Sequence[Usage], checked: Check
             [call.customer_id for call in calls],
             [call.cost for call in calls],
         )
-    found: dict[int, list[Counted]] = {}
+    found: dict[int, list[LoggedCall]] = {}
     for row in rows:
         number, *columns = row
         columns[-1] = to_us(columns[-1])
-        found.setdefault(number, []).append(Counted._make(columns))
+        found.setdefault(number, []).append(LoggedCall._make(columns))
     return found
 
 
@@ -181,7 +183,7 @@ async def caught_up(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     *,
     trusted_us: int | None = None,
-) -> Checked:
+) -> LogCheck:
     """Wait until all that was in the raw topic when this was called is counted and in the log.
 
     What is not in the log at the moment returned was not counted before it, and what is counted after it the ledgers
@@ -224,10 +226,10 @@ async def caught_up(
     if lost and trusted_us is None:
         raise Unavailable("log_behind", f"calls of partition {lost[0]} left the topic before they were projected")
     complete_us = await _complete_us(database, enriched) if trusted_us is None else trusted_us
-    return Checked(at_us, topics.enriched, placed, complete_us)
+    return LogCheck(at_us, topics.enriched, placed, complete_us)
 
 
-async def _complete_us(database: Database, enriched: Stretch) -> int:
+async def _complete_us(database: Database, enriched: OffsetRange) -> int:
     """From when on all partitions are complete: a call may have been counted under another customer's key."""
     async with database.connection() as connection:
         told = dict(await connection.fetch(_COMPLETE))
@@ -260,12 +262,12 @@ async def _placed(database: Database, topic: str) -> dict[int, int]:
         return dict(await connection.fetch(_PLACED, topic))
 
 
-def _unprojected(whole: Stretch, placed: Mapping[int, int]) -> Stretch:
+def _unprojected(whole: OffsetRange, placed: Mapping[int, int]) -> OffsetRange:
     ranges = {number: (max(start, placed.get(number, 0)), end) for number, (start, end) in whole.ranges.items()}
-    return Stretch(whole.topic, ranges)
+    return OffsetRange(whole.topic, ranges)
 
 
-def records_in(kafka: KafkaConnection, stretch: Stretch) -> int:
+def records_in(kafka: KafkaConnection, stretch: OffsetRange) -> int:
     """Committed records there are; a stretch that is long is taken for full. Its end may be a transaction's marker, no record."""
     return stretch.offsets if stretch.offsets > _WORTH_READING else sum(1 for _ in scan(kafka, stretch))
 

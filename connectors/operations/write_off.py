@@ -7,7 +7,7 @@ import msgspec
 from connectors.config.deployment import Deployment
 from connectors.operations.audit_record import audited
 from connectors.operations.ledgers import Held
-from connectors.operations.sender import Outgoing, Sender
+from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.money import ZERO, add
 from schemas.records import WriteOff
 from streams.core.metering.write_off import meant_by
@@ -21,7 +21,13 @@ def matching(held: list[Held], pattern: str) -> list[Held]:
 
 
 def order_write_off_of_all(
-    deployment: Deployment, sender: Sender, held: list[Held], pattern: str, until_us: int, reason: str, actor: str = ""
+    deployment: Deployment,
+    sender: CommandProducer,
+    held: list[Held],
+    pattern: str,
+    until_us: int,
+    reason: str,
+    actor: str = "",
 ) -> str:
     """Order all of `held`, of the customers that `pattern` matches, to be written off; the id of the one audit line.
 
@@ -45,7 +51,7 @@ def order_write_off_of_all(
 
 
 def order_write_off(
-    deployment: Deployment, sender: Sender, held: list[Held], until_us: int, reason: str, actor: str = ""
+    deployment: Deployment, sender: CommandProducer, held: list[Held], until_us: int, reason: str, actor: str = ""
 ) -> str:
     """Order all of `held`, of one customer, that ended up to `until_us` to be written off; the audit line's id.
 

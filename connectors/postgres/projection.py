@@ -16,7 +16,7 @@ from schemas.moments import MAX_US
 from schemas.reasons import BRIDGE, COPY, JOB, REPEATED, ROW_REFUSED, UNREADABLE
 from schemas.tables import AUDIT, CUSTOMERS, DELIVERIES, EVENTS, ORGS, RECEIPTS, REJECTED, USAGE
 from schemas.topics import TopicNames
-from streams.agents.projector import Place, Projected
+from streams.agents.projector import PartitionPosition, Projected
 
 log = structlog.get_logger(__name__)
 
@@ -112,20 +112,20 @@ class PostgresProjection:
             topics.deliveries: (DELIVERIES, rows_of_management.delivery_rows, _write_deliveries),
         }
 
-    async def place(self, tp: TopicPartition) -> Place | None:
+    async def place(self, tp: TopicPartition) -> PartitionPosition | None:
         """Where a partition stands."""
         self._timed.discard(tp.partition)
         async with self._database.connection() as connection:
             found = await connection.fetchrow(_PLACE, tp.topic, tp.partition)
-        return None if found is None else Place(*found)
+        return None if found is None else PartitionPosition(*found)
 
-    async def begin(self, tp: TopicPartition, place: Place) -> Place:
+    async def begin(self, tp: TopicPartition, place: PartitionPosition) -> PartitionPosition:
         """Let a partition stand at `place`, unless another process was faster."""
         async with self._database.connection() as connection, connection.transaction():
             begun = await connection.execute(_BEGIN, tp.topic, tp.partition, *place)
             if begun == "INSERT 0 1" and self._ways[tp.topic][0] == USAGE:
                 await connection.execute(_BEGIN_LOG, tp.partition, *place)
-            return Place(*await connection.fetchrow(_PLACE, tp.topic, tp.partition))
+            return PartitionPosition(*await connection.fetchrow(_PLACE, tp.topic, tp.partition))
 
     async def project(
         self, tp: TopicPartition, expected: int, following: int, records: Sequence[ConsumerRecord]

@@ -52,7 +52,7 @@ _COST_LIMIT = Decimal(10**12)
 _MOMENT = re_compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 
-class Record(Protocol):
+class KafkaRecord(Protocol):
     """What is read of a Kafka record."""
 
     offset: int
@@ -96,7 +96,7 @@ class Resolved(NamedTuple):
     resolved_ms: int
 
 
-def usage_rows(records: Iterable[Record]) -> Rows:
+def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Of `litellm.usage.enriched`, for usage.sql; of a call that was counted and then billed, the billed one."""
     told = read_rows(records, _usage_row)
     rows: dict[tuple[bytes, str], tuple[Any, ...]] = {}
@@ -107,12 +107,12 @@ def usage_rows(records: Iterable[Record]) -> Rows:
     return Rows(list(rows.values()), told.aside)
 
 
-def rejected_rows(records: Iterable[Record]) -> Rows:
+def rejected_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Of `litellm.usage.rejected`: for rejected.sql, and `Resolved` for resolved.sql."""
     return read_rows(records, _rejected_row)
 
 
-def event_rows(records: Iterable[Record]) -> Rows:
+def event_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Of `billing.lago.events`, for events.sql: a row an event, and one for each held window that was released into it."""
     rows: dict[str, tuple[Any, ...]] = {}
     told = read_rows(records, _event_row)
@@ -123,7 +123,7 @@ def event_rows(records: Iterable[Record]) -> Rows:
     return Rows(list(rows.values()), told.aside)
 
 
-def receipt_rows(records: Iterable[Record]) -> Rows:
+def receipt_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Of `billing.receipts`, for receipts.sql: a row an event, its state after all of `records`."""
     states: dict[str, tuple[Any, ...]] = {}
     told = read_rows(records, _receipt)
@@ -134,18 +134,18 @@ def receipt_rows(records: Iterable[Record]) -> Rows:
     return Rows(list(states.values()), told.aside)
 
 
-def value_of(record: Record) -> bytes:
+def value_of(record: KafkaRecord) -> bytes:
     """The record's JSON as Postgres can hold it."""
     value = record.value or b""
     return without_nul(value) if NUL in value else value
 
 
-def key_of(record: Record) -> str:
+def key_of(record: KafkaRecord) -> str:
     """The record's key as text that Postgres can hold."""
     return (record.key or b"").decode(errors="replace").replace("\0", "")
 
 
-def read_rows(records: Iterable[Record], row_of: Callable[[Record], tuple[Any, ...]]) -> Rows:
+def read_rows(records: Iterable[KafkaRecord], row_of: Callable[[KafkaRecord], tuple[Any, ...]]) -> Rows:
     """A row each; what cannot be read is named."""
     rows: list[tuple[Any, ...]] = []
     aside: list[Aside] = []
@@ -161,7 +161,7 @@ def read_rows(records: Iterable[Record], row_of: Callable[[Record], tuple[Any, .
     return Rows(rows, aside)
 
 
-def _check_time(record: Record) -> None:
+def _check_time(record: KafkaRecord) -> None:
     """Kafka keeps a record's time as whatever number its producer gave."""
     if not 0 <= record.timestamp < _MAX_MS:
         raise OverflowError
@@ -172,7 +172,7 @@ def _fits(cell: object) -> bool:
     return type(cell) is not int or -_INT8 <= cell < _INT8
 
 
-def _usage_row(record: Record) -> tuple[Any, ...]:
+def _usage_row(record: KafkaRecord) -> tuple[Any, ...]:
     usage = _decode_usage(value_of(record))
     return (
         bytes.fromhex(usage.identity),
@@ -201,7 +201,7 @@ def parts_billed(found: Sequence[tuple[Any, ...]]) -> list[tuple[bytes, str, str
     return [(row[0], row[1], row[_PART], row[_CUSTOMER]) for row in billed]
 
 
-def _event_row(record: Record) -> tuple[tuple[Any, ...], list[str]]:
+def _event_row(record: KafkaRecord) -> tuple[tuple[Any, ...], list[str]]:
     text = value_of(record)
     event, headers = _decode_event(text), dict(record.headers)
     manifest = _decode_manifest(headers[MANIFEST]) if MANIFEST in headers else None
@@ -232,7 +232,7 @@ def _released(part: str, manifest: Manifest) -> list[str]:
     return [f"{prefix}{first}" for first in manifest.windows] if prefix != part else []
 
 
-def _receipt(record: Record) -> tuple[Receipt]:
+def _receipt(record: KafkaRecord) -> tuple[Receipt]:
     return (_decode_receipt(value_of(record)),)
 
 
@@ -254,7 +254,7 @@ def _state(receipt: Receipt, retried_us: int | None) -> tuple[Any, ...]:
     return *state, posted_at, receipt.external_subscription_id if receipt.status == COMPLETED else ""
 
 
-def _rejected_row(record: Record) -> tuple[Any, ...]:
+def _rejected_row(record: KafkaRecord) -> tuple[Any, ...]:
     headers = dict(record.headers)
     if RESOLVES in headers:
         how, audit_id = (headers.get(name, b"").decode() for name in (HOW, AUDIT_ID))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from connectors.postgres.rows import NUL, Record, Rows, key_of, read_rows, value_of, without_nul
+from connectors.postgres.rows import NUL, KafkaRecord, Rows, key_of, read_rows, value_of, without_nul
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.decoding import UNDECODABLE, decoder
 from schemas.moments import to_iso
@@ -26,22 +26,22 @@ class Removed(NamedTuple):
     offset: int
 
 
-def customer_rows(records: Iterable[Record]) -> Rows:
+def customer_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Of `billing.customers`: for customers.sql, or `Removed`; the last word about each customer."""
     return _latest(read_rows(records, _customer_row))
 
 
-def org_rows(records: Iterable[Record]) -> Rows:
+def org_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Of `billing.orgs`: for organisations.sql, or `Removed`; the last word about each org."""
     return _latest(read_rows(records, _org_row))
 
 
-def audit_rows(records: Iterable[Record]) -> Rows:
+def audit_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Of `billing.audit`, for audit.sql."""
     return _latest(read_rows(records, _audit_row))
 
 
-def delivery_rows(records: Iterable[Record]) -> Rows:
+def delivery_rows(records: Iterable[KafkaRecord]) -> Rows:
     """Of `billing.deliveries`, for deliveries.sql."""
     return read_rows(records, _delivery_row)
 
@@ -50,7 +50,7 @@ def _latest(told: Rows) -> Rows:
     return Rows(list({row[0]: row for row in told.rows}.values()), told.aside)
 
 
-def _customer_row(record: Record) -> tuple[Any, ...]:
+def _customer_row(record: KafkaRecord) -> tuple[Any, ...]:
     if record.value is None:
         return Removed(key_of(record), record.offset)
     customer = _decode_customer(value_of(record))
@@ -63,7 +63,7 @@ def _version(version: MappingVersion) -> dict[str, Any]:
     return _fields(version) | moments
 
 
-def _org_row(record: Record) -> tuple[Any, ...]:
+def _org_row(record: KafkaRecord) -> tuple[Any, ...]:
     if record.value is None:
         return Removed(key_of(record), record.offset)
     org = _decode_org(value_of(record))
@@ -77,14 +77,14 @@ def _period(period: Period) -> dict[str, Any]:
     return _fields(period) | {"started_at": to_iso(period.started_at), "terminated_at": ended}
 
 
-def _audit_row(record: Record) -> tuple[Any, ...]:
+def _audit_row(record: KafkaRecord) -> tuple[Any, ...]:
     line = _decode_audit(value_of(record))
     words = line.actor, line.action, _text(line.target), line.reason
     change = _json(line.before), _json(line.after), line.request_id, line.address
     return line.audit_id, line.at, *words, line.count, str(line.cost_usd), *change
 
 
-def _delivery_row(record: Record) -> tuple[Any, ...]:
+def _delivery_row(record: KafkaRecord) -> tuple[Any, ...]:
     one = _decode_attempt(value_of(record))
     answer = one.status, one.error, one.duration_ms
     batch = one.attempt, one.events, one.first, one.last, one.source

@@ -4,25 +4,25 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from connectors.billing.mapping_retention import Forgetting
+from connectors.billing.mapping_retention import MappingRetention
 from connectors.billing.mappings import Mappings
 from connectors.billing.metered_events import UsageSink
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_records import OrgRecords, StoredIds
-from connectors.billing.subscription_discovery import OrgLearner
+from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.config.connections import kafka_connection
 from connectors.config.settings import Settings
-from connectors.kafka.compacted_writer import SharedRecords
+from connectors.kafka.compacted_writer import CompactedTopicWriter
 from connectors.kafka.security import aiokafka_config
 from connectors.lago.client import LagoClient
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.topics import TopicNames
 from streams.core.mapping.set_mapping import KEEP_US, MIN_LEAD_S
-from streams.runtime.table import Follower
+from streams.runtime.table import CompactedTable
 
 
-class AccountBooks:
+class AccountTables:
     """Views of the two topics, their writers, which take turns with those of other processes (docs/adr/0012), and Lago.
 
     Args:
@@ -32,14 +32,18 @@ class AccountBooks:
         lead_us: how far ahead a changed mapping applies, microseconds.
     """
 
-    def __init__(self, settings: Settings, lago: LagoClient, usage: Callable[[OrgLearner], UsageSink]) -> None:
+    def __init__(
+        self, settings: Settings, lago: LagoClient, usage: Callable[[SubscriptionDiscovery], UsageSink]
+    ) -> None:
         kafka, topics = aiokafka_config(kafka_connection(settings)), TopicNames.with_prefix(settings.topic_prefix)
         self.lago = lago
-        self.customers = Follower(kafka, topics.customers, CustomerRecord, time.monotonic, "customers")
-        self.orgs = Follower(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")
+        self.customers = CompactedTable(kafka, topics.customers, CustomerRecord, time.monotonic, "customers")
+        self.orgs = CompactedTable(kafka, topics.orgs, OrgRecord, time.monotonic, "orgs")
         self.org_records = OrgRecords(self.orgs, kafka, topics.orgs, now_us=now_us)
-        self._customer_records = SharedRecords(self.customers, kafka, topics.customers)
-        self.learner = OrgLearner(self.customers.table, self.orgs.table, self.org_records, lago, now_us=now_us)
+        self._customer_records = CompactedTopicWriter(self.customers, kafka, topics.customers)
+        self.learner = SubscriptionDiscovery(
+            self.customers.table, self.orgs.table, self.org_records, lago, now_us=now_us
+        )
         self.billing = OrgBilling(
             lago,
             StoredIds(self.org_records),
@@ -60,7 +64,7 @@ class AccountBooks:
             now_us=now_us,
             event_code=settings.lago_event_code,
         )
-        self.forgetting = Forgetting(self.customers.table, self._customer_records, lago.customer, now_us)
+        self.forgetting = MappingRetention(self.customers.table, self._customer_records, lago.customer, now_us)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

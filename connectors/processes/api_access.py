@@ -11,15 +11,15 @@ import structlog
 
 from connectors.access.audit_tail import Tips
 from connectors.access.jwks import ANSWER_S, KeySet
-from connectors.access.key_cache import KeyRing
+from connectors.access.key_cache import KeyCache
 from connectors.access.key_store import PostgresKeys
 from connectors.access.user_tokens import Users
-from connectors.api.authorizer import Credentials, Doorman, FixedKeys
-from connectors.api.change_log import Audit, Writer
-from connectors.api.keys import KeyDesk, key_endpoints
+from connectors.api.authorizer import Authorizer, Credentials, FixedKeys
+from connectors.api.change_log import Audit, AuditWriter
+from connectors.api.keys import KeyHandlers, key_endpoints
 from connectors.config.connections import kafka_connection, postgres_url, revealed
 from connectors.config.settings import Settings
-from connectors.http.client_address import Origins
+from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.endpoint import Endpoint
 from connectors.postgres.pool import Database
 from schemas.topics import TopicNames
@@ -27,24 +27,26 @@ from schemas.topics import TopicNames
 _log = structlog.get_logger(__name__)
 
 
-class Entrance:
+class ApiAccess:
     """Who is let in, by which credentials, and what is written about it."""
 
-    def __init__(self, settings: Settings, writer: Writer) -> None:
+    def __init__(self, settings: Settings, writer: AuditWriter) -> None:
         self._settings = settings
         topic = TopicNames.with_prefix(settings.topic_prefix).audit
         self._tips = Tips(kafka_connection(settings), topic, time.monotonic)
         self._audit = Audit(writer, topic, time.monotonic, lambda: time.time_ns() // 1000, self._tips.tip)
         self._database = Database(postgres_url(settings), size=2) if settings.postgres_url is not None else None
-        self._ring = KeyRing(PostgresKeys(self._database), time.monotonic, _now) if self._database is not None else None
+        self._ring = (
+            KeyCache(PostgresKeys(self._database), time.monotonic, _now) if self._database is not None else None
+        )
         self._http = httpx.AsyncClient(timeout=ANSWER_S)
-        origins = Origins((), settings.trusted_proxies)
-        self.doorman = Doorman(self._kinds(), self._audit, origins, settings.api_rate_limit, time.monotonic)
+        origins = ClientAddressPolicy((), settings.trusted_proxies)
+        self.doorman = Authorizer(self._kinds(), self._audit, origins, settings.api_rate_limit, time.monotonic)
 
     def endpoints(self) -> list[Endpoint]:
         """Where API keys are made and ended."""
         changed = self._ring.changed if self._ring is not None else lambda: None
-        return key_endpoints(KeyDesk(self._store, _now, changed))
+        return key_endpoints(KeyHandlers(self._store, _now, changed))
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

@@ -3,32 +3,32 @@
 from connectors.api.lago_webhooks import LagoWebhooks
 from connectors.billing.event_states import ReceiptsFollower
 from connectors.billing.lago_webhooks import WebhookHandlers
-from connectors.billing.org_sync import POLL_EVERY_S, OrgTruth
-from connectors.billing.unbillable_events import LateRefusals
+from connectors.billing.org_sync import POLL_EVERY_S, OrgSynchroniser
+from connectors.billing.unbillable_events import UnbillableEvents
 from connectors.config.connections import all_revealed
 from connectors.config.settings import Settings
 from connectors.http.endpoint import Endpoint
-from connectors.kafka.checked_producer import Gate
-from connectors.processes.account_tables import AccountBooks, now_us
+from connectors.kafka.checked_producer import CheckedProducer
+from connectors.processes.account_tables import AccountTables, now_us
 from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
 
 
-class LagoWatch:
-    """The watch of one process; see `OrgTruth` and `LagoWebhooks`."""
+class LagoSync:
+    """The watch of one process; see `OrgSynchroniser` and `LagoWebhooks`."""
 
     def __init__(
         self,
         settings: Settings,
-        gate: Gate,
+        gate: CheckedProducer,
         metrics: Metrics,
-        books: AccountBooks,
+        books: AccountTables,
         receipts: ReceiptsFollower,
     ) -> None:
         topics = TopicNames.with_prefix(settings.topic_prefix)
         secrets = all_revealed(settings.lago_webhook_secret)
         prefixes = tuple(settings.org_id_prefixes)
-        self.truth = OrgTruth(
+        self.truth = OrgSynchroniser(
             books.customers.table,
             books.orgs.table,
             books.org_records,
@@ -36,7 +36,7 @@ class LagoWatch:
             now_us=now_us,
             is_org=lambda org_id: org_id.startswith(prefixes),
         )
-        refusals = LateRefusals(receipts, gate, topics.receipts, metrics.not_billed, now_us)
+        refusals = UnbillableEvents(receipts, gate, topics.receipts, metrics.not_billed, now_us)
         handlers = WebhookHandlers(self.truth, refusals)
         self._webhooks = LagoWebhooks(handlers, secrets, gate, topics.deliveries, metrics.lago_told, now_us)
 

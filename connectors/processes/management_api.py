@@ -24,14 +24,14 @@ from connectors.billing.usage_recorder import KafkaUsage
 from connectors.config.connections import kafka_connection
 from connectors.config.settings import Settings
 from connectors.http.endpoint import Endpoint, routes_of
-from connectors.kafka.checked_producer import Gate
+from connectors.kafka.checked_producer import CheckedProducer
 from connectors.kafka.security import aiokafka_config
 from connectors.lago.client import LagoClient
 from connectors.library.orgs import serve_with
-from connectors.processes.account_tables import AccountBooks, now_us
-from connectors.processes.api_access import Entrance
-from connectors.processes.lago_sync import LagoWatch
-from connectors.processes.operations_service import Desk
+from connectors.processes.account_tables import AccountTables, now_us
+from connectors.processes.api_access import ApiAccess
+from connectors.processes.lago_sync import LagoSync
+from connectors.processes.operations_service import OperationsService
 from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
 
@@ -57,20 +57,20 @@ async def kept_up(work: Callable[[], Awaitable[None]], again_s: float = _AGAIN_S
 class Management:
     """The management API of one process."""
 
-    def __init__(self, settings: Settings, gate: Gate, lago: LagoClient, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, gate: CheckedProducer, lago: LagoClient, metrics: Metrics) -> None:
         kafka, topics = aiokafka_config(kafka_connection(settings)), TopicNames.with_prefix(settings.topic_prefix)
         self._metrics = metrics
         self._receipts = ReceiptsFollower(kafka, topics.receipts, time.monotonic)
         self._rejected = RejectedFollower(kafka, topics.rejected, time.monotonic)
-        self._desk = Desk(settings, self._receipts, self._rejected)
-        self.books = AccountBooks(
+        self._desk = OperationsService(settings, self._receipts, self._rejected)
+        self.books = AccountTables(
             settings, lago, lambda learner: KafkaUsage(gate, topics.raw, now_us=now_us, named=learner.named)
         )
         if settings.auto_subscribe:
             self.books.learner.subscribe_by(AutoSubscriber(lago, self.books.billing))
         self._event_code = settings.lago_event_code
-        self._lago_watch = LagoWatch(settings, gate, metrics, self.books, self._receipts)
-        self._entrance = Entrance(settings, gate)
+        self._lago_watch = LagoSync(settings, gate, metrics, self.books, self._receipts)
+        self._entrance = ApiAccess(settings, gate)
         self.doorman = self._entrance.doorman
         self._issuer = settings.oidc_issuer or ""
         for follower in (self.books.customers, self.books.orgs):

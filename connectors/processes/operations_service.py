@@ -11,10 +11,10 @@ from connectors.billing.rejected_usage import RejectedFollower
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
-from connectors.operations.dead_letters import CALLS, KINDS, Filters, Letter, unresolved
+from connectors.operations.dead_letters import CALLS, KINDS, DeadLetter, Filters, unresolved
 from connectors.operations.ledger_totals import counted, oldest_waiting_s
-from connectors.operations.requeue import Done, desk
-from connectors.operations.sender import Sender
+from connectors.operations.requeue import RequeueResult, desk
+from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.money import ZERO, add, plain
@@ -28,7 +28,7 @@ GROUP BY customer_id, id_kind, reason ORDER BY sum(cost_usd) DESC, customer_id L
 _FRESH_S = 2.0
 
 
-class Desk:
+class OperationsService:
     """`connectors.api.dead_letters.Operations` of one process."""
 
     def __init__(
@@ -55,15 +55,15 @@ class Desk:
 
     async def requeue(
         self, kind: str, filters: Filters, limit: int, why: str, actor: str, accept: str = "", *, dry_run: bool
-    ) -> tuple[Done, int]:
+    ) -> tuple[RequeueResult, int]:
         """Put at most `limit` letters back, under one audit line; a dry run only counts them."""
         if dry_run:
-            return Done(), len(await asyncio.to_thread(self._found, kind, filters, limit))
-        sender = Sender(self._deployment.kafka)
+            return RequeueResult(), len(await asyncio.to_thread(self._found, kind, filters, limit))
+        sender = CommandProducer(self._deployment.kafka)
         async with desk(self._deployment, sender, self._database) as at:
             letters = await asyncio.to_thread(self._found, kind, filters, limit)
             if not letters:
-                return Done(), 0
+                return RequeueResult(), 0
             usd = ZERO
             for letter in letters:
                 usd = add(usd, letter.usd or ZERO)
@@ -140,7 +140,7 @@ class Desk:
             "oldest_age_seconds_by_topic": ages,
         }
 
-    def _found(self, kind: str, filters: Filters, limit: int) -> list[Letter]:
+    def _found(self, kind: str, filters: Filters, limit: int) -> list[DeadLetter]:
         """Refused calls come back only where the usage log can be asked; `both` leaves them out elsewhere."""
         kinds: tuple[str, ...] = KINDS if kind == "both" else (kind,)
         if kind == "both" and self._database is None:

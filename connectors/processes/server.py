@@ -20,27 +20,27 @@ from prometheus_client import CollectorRegistry
 from connectors.config.connections import kafka_connection, revealed, topic_layout
 from connectors.config.settings import Settings
 from connectors.http.application import create_app
-from connectors.http.client_address import Origins
+from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.connections import BoundedRunner
 from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
-from connectors.http.middleware import Door
-from connectors.http.unauthenticated import Strangers, own_bounds
+from connectors.http.middleware import RequestTracker
+from connectors.http.unauthenticated import UnauthenticatedConnections, own_bounds
 from connectors.ingest.spool import Spool
-from connectors.kafka.checked_producer import Gate, kafka_probe
+from connectors.kafka.checked_producer import CheckedProducer, kafka_probe
 from connectors.kafka.coordinator import meet_coordinator
 from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.kafka.security import aiokafka_config, librdkafka_config
 from connectors.lago.client import LagoClient, lago_http
 from connectors.processes.account_tables import now_us
 from connectors.processes.management_api import LEARN_EVERY_S, Management
-from connectors.processes.webhooks import Webhooks, kafka_patience_s
+from connectors.processes.webhooks import WebhookIngress, kafka_patience_s
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from schemas.errors import ConfigurationError
 from schemas.topics import TopicNames
 from streams.runtime.event_loop import run_loop
 from streams.runtime.garbage_collection import collect_seldom
-from streams.runtime.shutdown import StopWord, run_until_told
+from streams.runtime.shutdown import StopSignal, run_until_told
 
 WEBHOOKS, API = PARTS = ("webhooks", "api")
 API_ALONE_PORT = 3002
@@ -53,7 +53,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class RunningServer:
     """A running server.
 
     Fields:
@@ -75,7 +75,7 @@ def run_serve(settings: Settings, parts: Collection[str]) -> int:
         TopicProblem: topics are missing or wrong.
     """
 
-    async def work(word: StopWord) -> int:
+    async def work(word: StopSignal) -> int:
         async with serving(settings, parts) as served:
             stop = word.begun()
             collect_seldom()
@@ -95,10 +95,10 @@ def run_serve(settings: Settings, parts: Collection[str]) -> int:
 @asynccontextmanager
 async def serving(
     settings: Settings, parts: Collection[str], learn_every_s: float = LEARN_EVERY_S
-) -> AsyncIterator[Served]:
+) -> AsyncIterator[RunningServer]:
     """Serve `parts` while the block runs: listening on entry, gracefully stopped on exit.
 
-    Raises: see `run_serve`; what goes wrong later is in `Served.life`.
+    Raises: see `run_serve`; what goes wrong later is in `RunningServer.life`.
     """
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry(), version("meterbridge"))
@@ -114,11 +114,11 @@ async def serving(
             stack.push_async_callback(spool.close)
         producer = KafkaProducer(_producer_config(settings), on_restamped=metrics.restamped.inc)
         stack.push_async_callback(producer.close, _FLUSH_S)
-        gate = Gate(producer)
+        gate = CheckedProducer(producer)
         http = await stack.enter_async_context(lago_http(settings.lago_timeout, _LAGO_CONNECTIONS))
         lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), metrics.lago_requested)
         strangers = _strangers(settings, metrics)
-        webhooks = Webhooks(settings, gate, spool, metrics, strangers) if WEBHOOKS in parts else None
+        webhooks = WebhookIngress(settings, gate, spool, metrics, strangers) if WEBHOOKS in parts else None
         ready = asyncio.Event()
         storing = webhooks.shut_because if webhooks is not None else gate.shut_because
 
@@ -141,7 +141,7 @@ async def serving(
         life = asyncio.ensure_future(_live(settings, gate, webhooks, management, ready, learn_every_s))
         stack.push_async_callback(_end, life)
         listeners = _listeners(settings, parts)
-        door = Door()
+        door = RequestTracker()
         watching = [management.doorman.watching] if management is not None else []
         apps = {
             port: create_app(door, health.routes(), *(routes[name] for name in names), watching=watching)
@@ -150,12 +150,16 @@ async def serving(
         taken = await stack.enter_async_context(
             _listening(apps, settings.host, door, settings.webhook_timeout, strangers)
         )
-        yield Served({name: taken[port] for port, names in listeners.items() for name in names}, ready, life)
+        yield RunningServer({name: taken[port] for port, names in listeners.items() for name in names}, ready, life)
 
 
 @asynccontextmanager
 async def _listening(
-    apps: Mapping[int, web.Application], host: str, door: Door, head_s: float, strangers: Strangers
+    apps: Mapping[int, web.Application],
+    host: str,
+    door: RequestTracker,
+    head_s: float,
+    strangers: UnauthenticatedConnections,
 ) -> AsyncIterator[dict[int, int]]:
     """Each application on its port, gracefully ended on exit; the ports that were taken, for port 0 a free one."""
     runners = {
@@ -181,8 +185,8 @@ async def _listening(
 
 async def _live(
     settings: Settings,
-    gate: Gate,
-    webhooks: Webhooks | None,
+    gate: CheckedProducer,
+    webhooks: WebhookIngress | None,
     management: Management | None,
     ready: asyncio.Event,
     learn_every_s: float,
@@ -214,7 +218,7 @@ async def _end(life: asyncio.Future[None]) -> None:
     await asyncio.wait({life})
 
 
-def _dependencies(settings: Settings, lago: LagoClient, gate: Gate) -> dict[str, Dependency]:
+def _dependencies(settings: Settings, lago: LagoClient, gate: CheckedProducer) -> dict[str, Dependency]:
     probes: dict[str, Probe] = {
         "kafka": kafka_probe(kafka_connection(settings), gate.clock_ahead_s),
         "lago": lago_probe(lago.healthy),
@@ -226,10 +230,10 @@ def _dependencies(settings: Settings, lago: LagoClient, gate: Gate) -> dict[str,
     return {name: Dependency(probe, time.monotonic, now_us) for name, probe in probes.items()}
 
 
-def _strangers(settings: Settings, metrics: Metrics) -> Strangers:
+def _strangers(settings: Settings, metrics: Metrics) -> UnauthenticatedConnections:
     """What callers may take of this process, on all its ports together."""
-    origins = Origins((), settings.trusted_proxies)
-    return Strangers(
+    origins = ClientAddressPolicy((), settings.trusted_proxies)
+    return UnauthenticatedConnections(
         own_bounds(),
         origins,
         time.monotonic,

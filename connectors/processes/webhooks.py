@@ -9,17 +9,17 @@ from aiohttp import web
 
 from connectors.config.connections import all_revealed
 from connectors.config.settings import Settings
-from connectors.http.client_address import Origins
-from connectors.http.rate_limit import Pace
-from connectors.http.unauthenticated import Strangers
+from connectors.http.client_address import ClientAddressPolicy
+from connectors.http.rate_limit import SenderRateLimiter
+from connectors.http.unauthenticated import UnauthenticatedConnections
 from connectors.ingest.auth import WebhookAuth, check_exposure
-from connectors.ingest.call_context import Kept
+from connectors.ingest.call_context import ContextFields
 from connectors.ingest.routes import IngressDeps, ingress_routes
 from connectors.ingest.secret_strength import check_strength
 from connectors.ingest.spool import Spool
 from connectors.ingest.spooling_producer import KAFKA_S, SpooledSender, SpoolHooks
-from connectors.ingest.store import Sender, Store
-from connectors.kafka.checked_producer import Gate
+from connectors.ingest.store import ElementStore, RecordSender
+from connectors.kafka.checked_producer import CheckedProducer
 from connectors.processes.account_tables import now_us
 from connectors.telemetry.metrics import IngressSensors, Metrics
 from schemas.topics import TopicNames
@@ -27,7 +27,7 @@ from schemas.topics import TopicNames
 _log = structlog.get_logger(__name__)
 
 
-class Webhooks:
+class WebhookIngress:
     """The ingress of one process.
 
     Args:
@@ -38,7 +38,12 @@ class Webhooks:
     """
 
     def __init__(
-        self, settings: Settings, gate: Gate, spool: Spool | None, metrics: Metrics, strangers: Strangers
+        self,
+        settings: Settings,
+        gate: CheckedProducer,
+        spool: Spool | None,
+        metrics: Metrics,
+        strangers: UnauthenticatedConnections,
     ) -> None:
         self._strangers = strangers
         self._settings = settings
@@ -60,18 +65,20 @@ class Webhooks:
     def routes(self) -> list[web.RouteDef]:
         """The routes of every sender."""
         settings, sensors = self._settings, self._sensors
-        sender: Sender = self._spooled or self._gate
+        sender: RecordSender = self._spooled or self._gate
         deps = IngressDeps(
-            store=Store(
+            store=ElementStore(
                 sender, self._topics.raw, self._topics.rejected, settings.customer_id_fields, now_us, kept_by(settings)
             ),
             auth=self._auth,
             timeout_s=settings.webhook_timeout,
             max_body_bytes=settings.max_body_bytes,
-            origins=Origins(settings.webhook_allowed_ips, settings.trusted_proxies)
+            origins=ClientAddressPolicy(settings.webhook_allowed_ips, settings.trusted_proxies)
             if settings.webhook_allowed_ips
             else None,
-            pace=Pace(settings.webhook_rate_limit, time.monotonic) if settings.webhook_rate_limit else None,
+            pace=SenderRateLimiter(settings.webhook_rate_limit, time.monotonic)
+            if settings.webhook_rate_limit
+            else None,
             on_request=sensors.requested,
             on_elements=sensors.elements,
             watch_bytes=self._metrics.body_bytes.set_function,
@@ -102,9 +109,9 @@ class Webhooks:
         return SpooledSender(self._gate, spool, self._topics.rejected, now_us, kafka_patience_s(self._settings), hooks)
 
 
-def kept_by(settings: Settings) -> Kept:
+def kept_by(settings: Settings) -> ContextFields:
     """What this deployment keeps of a call's context."""
-    return Kept(settings.kept_tag_prefixes, settings.kept_metadata)
+    return ContextFields(settings.kept_tag_prefixes, settings.kept_metadata)
 
 
 def kafka_patience_s(settings: Settings) -> float:

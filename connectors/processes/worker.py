@@ -23,10 +23,10 @@ from connectors.kafka.startup import KafkaAwaited
 from schemas.errors import ConfigurationError
 from streams.app import ROLES
 from streams.runtime.event_loop import run_loop
-from streams.runtime.partition_task import Lane
+from streams.runtime.partition_task import PartitionTask
 from streams.runtime.role import EXIT_FATAL
 from streams.runtime.run import RoleCrashed, run_role
-from streams.runtime.shutdown import ASKED, STOP_S, StopWord, run_until_told
+from streams.runtime.shutdown import ASKED, STOP_S, StopSignal, run_until_told
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ def run_worker(settings: Settings, roles: Sequence[str]) -> int:
 
 
 def _run_one(settings: Settings, role: str) -> int:
-    async def work(word: StopWord) -> int:
+    async def work(word: StopSignal) -> int:
         awaited = KafkaAwaited(settings.kafka_bootstrap_servers)
         while True:
             crash = await _run_until_crash(settings, role, word, awaited)
@@ -80,7 +80,7 @@ def _run_one(settings: Settings, role: str) -> int:
 
 
 async def _run_until_crash(
-    settings: Settings, role: str, word: StopWord, awaited: KafkaAwaited
+    settings: Settings, role: str, word: StopSignal, awaited: KafkaAwaited
 ) -> BaseException | None:
     """Run a role, once Kafka answers, until its app crashes, and with what; None = it was told to stop.
 
@@ -110,7 +110,9 @@ async def _run_until_crash(
     return None
 
 
-async def tell_partitions(lanes: Mapping[int, Lane] | Mapping[str, Lane], role: str, every_s: float = _LOOK_S) -> None:
+async def tell_partitions(
+    lanes: Mapping[int, PartitionTask] | Mapping[str, PartitionTask], role: str, every_s: float = _LOOK_S
+) -> None:
     """Log for ever which of the assigned partitions have an open lane: whenever they are others, and have settled."""
     told = before = frozenset[int | str]()
     while True:

@@ -22,23 +22,23 @@ from connectors.kafka.faust_credentials import faust_credentials
 from connectors.kafka.security import aiokafka_config, faust_broker
 from connectors.kafka.startup import KafkaAwaited, when_kafka_answers
 from connectors.lago.client import LagoClient, lago_http
-from connectors.lago.event_store import Tenant
+from connectors.lago.event_store import OrganizationInfo
 from connectors.operations.late_calls import LateCalls
 from connectors.operations.learnt_ends import LearntEnds
-from connectors.operations.sender import Sender
+from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from connectors.postgres.projection import PostgresProjection
-from connectors.processes.account_tables import AccountBooks
+from connectors.processes.account_tables import AccountTables
 from connectors.telemetry.logs import configure_logging
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from connectors.telemetry.worker_metrics import WorkerSensors
 from schemas.errors import TopicProblem
 from schemas.topics import TopicNames
-from streams.components import Parts
+from streams.components import Components
 from streams.core.delivery.backoff import RETRY_POSTS, RetryPolicy
 from streams.core.delivery.circuit_breaker import Breaker
-from streams.core.delivery.rate_limiter import Pace
+from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from streams.core.mapping.set_mapping import MIN_LEAD_S
 from streams.delivery.engine import Delivery
 
@@ -58,7 +58,7 @@ def parts_of(
     metrics: Metrics,
     sensors: WorkerSensors | None = None,
     limit_s: float = LIMIT_S,
-) -> Parts:
+) -> Components:
     """A role's parts. Asks the broker for topic ids and what is wrong with the topics, and gives each answer `limit_s`.
 
     Raises:
@@ -71,7 +71,7 @@ def parts_of(
     if wrong:
         raise TopicProblem("topics", " ".join(wrong))
     topics = TopicNames.with_prefix(settings.topic_prefix)
-    return Parts(
+    return Components(
         kafka=aiokafka_config(kafka),
         broker=faust_broker(kafka),
         credentials=faust_credentials(kafka),
@@ -100,7 +100,7 @@ def fresh_s(settings: Settings) -> float:
 def late_calls_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -> LateCalls:
     """What brings late calls home, beside a projector with these lanes."""
     deployment, database = deployment_of(settings), Database(postgres_url(settings), size=2)
-    return LateCalls(deployment, database, lanes, sensors, make_sender=lambda: Sender(deployment.kafka))
+    return LateCalls(deployment, database, lanes, sensors, make_sender=lambda: CommandProducer(deployment.kafka))
 
 
 def learnt_ends_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -> LearntEnds:
@@ -110,11 +110,11 @@ def learnt_ends_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -
         http = lago_http(settings.lago_timeout, 1)
         lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), sensors.lago_requested)
     deployment, database = deployment_of(settings), Database(postgres_url(settings), size=1)
-    return LearntEnds(deployment, database, lanes, sensors, lago, make_sender=lambda: Sender(deployment.kafka))
+    return LearntEnds(deployment, database, lanes, sensors, lago, make_sender=lambda: CommandProducer(deployment.kafka))
 
 
 @asynccontextmanager
-async def worker_parts(settings: Settings, role: str, awaited: KafkaAwaited | None = None) -> AsyncIterator[Parts]:
+async def worker_parts(settings: Settings, role: str, awaited: KafkaAwaited | None = None) -> AsyncIterator[Components]:
     """The parts of one role, once Kafka answers; with its metrics served and its Lago client open meanwhile."""
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))
     sensors = WorkerSensors(metrics, time.monotonic)
@@ -158,7 +158,7 @@ async def _mapping(
         yield
         return
     lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), metrics.lago_requested)
-    books = AccountBooks(settings, lago, lambda _learner: InMemoryUsage())
+    books = AccountTables(settings, lago, lambda _learner: InMemoryUsage())
     mapper = IdentityMapper(
         sensors.unmapped,
         lago.customer,
@@ -176,17 +176,17 @@ async def _mapping(
 
 def _delivery(
     settings: Settings, http: httpx.AsyncClient, metrics: Metrics, *, in_retry: bool = False
-) -> tuple[Delivery, Tenant]:
+) -> tuple[Delivery, OrganizationInfo]:
     """The process's one way to Lago, and what Lago is; the tenant is to be watched."""
     key = revealed(settings.lago_api_key)
-    posts, looks = Pace(), Pace()
+    posts, looks = AdaptiveRateLimiter(), AdaptiveRateLimiter()
 
     def heard(name: str, status: int, headers: Mapping[str, str]) -> None:
         if name == "get_event":  # delivery itself reads the headers of its posts
             looks.told(status, headers, time.monotonic())
 
     lago = LagoClient(http, settings.lago_api_url, key, metrics.lago_requested, heard)
-    tenant = Tenant(lago, settings.lago_clickhouse_dedup)
+    tenant = OrganizationInfo(lago, settings.lago_clickhouse_dedup)
     policy = RetryPolicy(random.random, alone_after=RETRY_POSTS) if in_retry else RetryPolicy(random.random)
     breaker = Breaker(policy, time.monotonic())
     metrics.watch_breaker(lambda: breaker.state)
@@ -209,7 +209,7 @@ def _delivery(
     return delivery, tenant
 
 
-def parts_from_environment() -> Parts:
+def parts_from_environment() -> Components:
     """The parts for Faust's own command (connectors/processes/faust_apps.py): what a worker of ours has, without its metrics port."""
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)

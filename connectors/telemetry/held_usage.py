@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from schemas.moments import SECOND_US
 from schemas.money import plain
-from streams.core.metering.ledger_state import Books, total
+from streams.core.metering.ledger_state import LedgerState, total
 
 #: Customers named in the log at one look; a flood of unknown names is counted, not listed.
 _NAMED = 10
@@ -16,7 +16,7 @@ _NAMED = 10
 _log = structlog.get_logger(__name__)
 
 
-class HeldWatch:
+class HeldUsageMonitor:
     """What the ledgers of this process hold back; `look` at each now and then."""
 
     def __init__(self, registry: CollectorRegistry, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
@@ -40,7 +40,7 @@ class HeldWatch:
         )
         self._age.set_function(self.oldest_s)
 
-    def look(self, partition: int, books: Books) -> None:
+    def look(self, partition: int, books: LedgerState) -> None:
         """Compare with the last look: a customer is named again when its usage is held for a reason that was not told."""
         told = self._told.get(partition, {})
         now = {customer: {books.windows[first].held for first in firsts} for customer, firsts in books.held.items()}
@@ -87,7 +87,7 @@ class HeldWatch:
         oldest_us = min(self._oldest_us.values(), default=None)
         return 0.0 if oldest_us is None else max(0.0, (self._now_us() - oldest_us) / SECOND_US)
 
-    def _show(self, partition: int, books: Books) -> None:
+    def _show(self, partition: int, books: LedgerState) -> None:
         """Log once that a ledger keeps more in memory than the bound. The ledger itself logs what it moves to disk."""
         windows = books.held_windows()
         self._names.labels(partition).set(len(self._told[partition]) + self._on_disk[partition])

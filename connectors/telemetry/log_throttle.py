@@ -63,7 +63,7 @@ class _Stretch:
     said: int = 0
 
 
-class FewASecond(logging.Filter):
+class LogRateLimit(logging.Filter):
     """Of one logger's lines with one template three a second pass; how many did not is logged when the second is over.
 
     Args:
@@ -132,6 +132,6 @@ def _in_a_thread(seconds: float, do: Callable[[], None]) -> None:
     timer.start()
 
 
-def a_few_a_minute(later: Later | None = None) -> FewASecond:
+def a_few_a_minute(later: Later | None = None) -> LogRateLimit:
     """For what goes on for hours: a broker that is away."""
-    return FewASecond(later, PASSING_A_MINUTE, MINUTE_S, KAFKA_LIBRARIES)
+    return LogRateLimit(later, PASSING_A_MINUTE, MINUTE_S, KAFKA_LIBRARIES)

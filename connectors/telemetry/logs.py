@@ -21,7 +21,7 @@ from uuid import UUID
 import structlog
 from structlog.typing import EventDict, Processor
 
-from connectors.telemetry.log_throttle import FewASecond, OncePerWhile, a_few_a_minute
+from connectors.telemetry.log_throttle import LogRateLimit, OncePerWhile, a_few_a_minute
 from connectors.telemetry.printable import shown, shown_in
 
 #: The id of the inbound request being served; in every line that is logged meanwhile.
@@ -74,7 +74,7 @@ def configure_logging(level: str, style: Literal["json", "console"], stream: Tex
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, _renderer(style, stream)],
         )
     )
-    for bound in (OncePerWhile(), a_few_a_minute(), FewASecond()):
+    for bound in (OncePerWhile(), a_few_a_minute(), LogRateLimit()):
         handler.addFilter(bound)
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -12,8 +12,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from connectors.telemetry.held_usage import HeldWatch
-from connectors.telemetry.unbilled_usage import UnbilledWatch
+from connectors.telemetry.held_usage import HeldUsageMonitor
+from connectors.telemetry.unbilled_usage import UnbilledUsageMonitor
 from connectors.telemetry.unreadable_records import watch_unreadable
 from schemas.reasons import (
     CONNECTION_CAUSES,
@@ -137,8 +137,8 @@ class Metrics:
             "meterbridge_conservation_difference", "What the books are off by: must read zero.", "law", "unit"
         )
         self.open_windows = gauge("meterbridge_open_windows", "Windows that take calls and will be sealed.")
-        self.held_watch = HeldWatch(registry)
-        self.unbilled_watch = UnbilledWatch(registry)
+        self.held_watch = HeldUsageMonitor(registry)
+        self.unbilled_watch = UnbilledUsageMonitor(registry)
         watch_unreadable(registry)
         self.held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
         self.held_on_disk = gauge("meterbridge_held_windows_on_disk", "Of these, those on disk, beyond HELD_IN_MEMORY.")

@@ -14,7 +14,7 @@ EVERY_S = 60.0
 log = structlog.get_logger(__name__)
 
 
-class MinuteLine:
+class MinuteSummary:
     """What this process did since the last line: calls it counted and sealed for billing, and events that Lago took."""
 
     def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:

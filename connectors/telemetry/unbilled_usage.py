@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from streams.core.metering.notices import ASSUMED_REPEAT, COST_DIFFERS, Noticed
+from streams.core.metering.notices import ASSUMED_REPEAT, COST_DIFFERS, Notices
 from streams.core.metering.plausible_cost import IMPLAUSIBLE_COST
 
 #: Names of one kind that this process says; senders choose them, so there may be any number.
@@ -15,7 +15,7 @@ DOUBTS = (IMPLAUSIBLE_COST, COST_DIFFERS, ASSUMED_REPEAT)
 _log = structlog.get_logger(__name__)
 
 
-class UnbilledWatch:
+class UnbilledUsageMonitor:
     """What the meter of this process did not bill for a reason that somebody can put right."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -36,7 +36,7 @@ class UnbilledWatch:
             self._doubtful.labels(reason)
             self._doubtful_cost.labels(reason)
 
-    def noticed(self, noticed: Noticed) -> None:
+    def noticed(self, noticed: Notices) -> None:
         """A step of the meter is durable."""
         for reason, total in noticed.doubtful.items():
             self._doubtful.labels(reason).inc(total.calls)

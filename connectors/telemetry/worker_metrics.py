@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from connectors.telemetry.metrics import HELD_REASONS, LAWS, LOOK_EVERY_S, Metrics
-from connectors.telemetry.minute_summary import MinuteLine
+from connectors.telemetry.minute_summary import MinuteSummary
 from connectors.telemetry.projector_metrics import ProjectorSensors
 from connectors.telemetry.worker_health import WorkerHealth
 from schemas.ledger import Counters, Sum
@@ -14,14 +14,14 @@ from schemas.money import add
 from schemas.records import Receipt
 from streams.core.delivery.event_states import FAILED, PENDING
 from streams.core.mapping.resolve import NO_MAPPING
-from streams.core.metering.ledger_state import Books, off_by, total
+from streams.core.metering.ledger_state import LedgerState, off_by, total
 from streams.core.metering.step_changes import Changes
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class _Look:
+class _WindowScan:
     """What a pass over one ledger's windows found."""
 
     at: float
@@ -30,17 +30,17 @@ class _Look:
 
 
 class WorkerSensors(ProjectorSensors):
-    """What the worker roles tell about themselves: `streams.components.Sensors`."""
+    """What the worker roles tell about themselves: `streams.components.RoleMetrics`."""
 
     def __init__(self, metrics: Metrics, monotonic: Callable[[], float]) -> None:
         super().__init__()
-        self.minute = MinuteLine()
+        self.minute = MinuteSummary()
         self.health = WorkerHealth(monotonic)
         self._metrics = metrics
         self._monotonic = monotonic
-        self._books: dict[int, Books] = {}
+        self._books: dict[int, LedgerState] = {}
         self._sealed: dict[int, int] = {}
-        self._looks: dict[int, _Look] = {}
+        self._looks: dict[int, _WindowScan] = {}
         self._counters: dict[int, Counters] = {}
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None:
@@ -60,7 +60,7 @@ class WorkerSensors(ProjectorSensors):
         """Events left the meter."""
         self._metrics.shifted_events.labels("seal").inc(changes.shifted)
 
-    def books(self, partition: int, books: Books | None) -> None:
+    def books(self, partition: int, books: LedgerState | None) -> None:
         """A ledger was opened, ticked or, with None, closed."""
         if books is None:
             for known in (self._books, self._sealed, self._looks, self._counters):
@@ -159,7 +159,7 @@ class WorkerSensors(ProjectorSensors):
             self._metrics.held_cost.labels(reason).set(float(sum(one.cost for one in sums)))
 
 
-def _look(books: Books, now: float) -> _Look:
+def _look(books: LedgerState, now: float) -> _WindowScan:
     held: dict[str, list[int]] = {}
     for firsts in books.held.values():
         for first in firsts:
@@ -168,4 +168,4 @@ def _look(books: Books, now: float) -> _Look:
     for reason, there in {} if books.cold is None else books.cold.sums.items():
         here = sums.get(reason, Sum())
         sums[reason] = Sum(here.calls + there.calls, add(here.cost, there.cost))
-    return _Look(now, off_by(books.position.counters, books.waiting()), sums)
+    return _WindowScan(now, off_by(books.position.counters, books.waiting()), sums)

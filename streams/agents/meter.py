@@ -21,12 +21,12 @@ from streams.core.metering.early_close import beyond_bound
 from streams.core.metering.fold import Fold
 from streams.core.metering.grouping import named, unnamed
 from streams.core.metering.lago_event import part_prefix
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.normalise import FUTURE_US
 from streams.core.metering.step_changes import Changes
 from streams.core.metering.write_off import write_off
-from streams.runtime.table import Follower
-from streams.state.eviction import OnDisk
+from streams.runtime.table import CompactedTable
+from streams.state.eviction import WindowEviction
 from streams.state.ledger import Ledger
 from streams.state.step_writes import CONTROL, WRITE_OFF
 
@@ -47,19 +47,19 @@ class MeterSensors(Protocol):
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None: ...
     def sealed(self, changes: Changes) -> None: ...
-    def books(self, partition: int, books: Books | None) -> None: ...
+    def books(self, partition: int, books: LedgerState | None) -> None: ...
     def two_routes(self, customer_id: str, one: str, other: str) -> None: ...
     def straddled(self, windows: int) -> None: ...
 
 
 class MeterWork:
-    """`streams.runtime.partition_task.Work` for the meter."""
+    """`streams.runtime.partition_task.PartitionProcessor` for the meter."""
 
     def __init__(
         self,
         ledger: Ledger,
-        customers: Follower[CustomerRecord],
-        orgs: Follower[OrgRecord],
+        customers: CompactedTable[CustomerRecord],
+        orgs: CompactedTable[OrgRecord],
         policy: MeterPolicy,
         topic_id: str,
         lead_s: float,
@@ -79,7 +79,7 @@ class MeterWork:
         self._resolved = self._released = (-1, -1)
         self._looks_us = NEVER
         self._coalesced_us = 0
-        self._on_disk = OnDisk(customers, orgs)
+        self._on_disk = WindowEviction(customers, orgs)
         self._early = False
         self._named = False
 
@@ -149,7 +149,7 @@ class MeterWork:
         return self._ledger.in_transaction()
 
     @property
-    def _books(self) -> Books:
+    def _books(self) -> LedgerState:
         if self._ledger.books is None:
             raise TopicProblem("not_open", "a closed ledger was asked for its books")
         return self._ledger.books
@@ -191,7 +191,7 @@ class MeterWork:
             self._seal_now(changes, changes.ready)
         return changes
 
-    async def _look(self, books: Books) -> None:
+    async def _look(self, books: LedgerState) -> None:
         """Release what has found its target, and move what is too much in memory to disk."""
         customers, orgs, at_us = self._customers.table, self._orgs.table, self._now_us()
         self._on_disk.notice(books, self._version, at_us)
@@ -211,7 +211,7 @@ class MeterWork:
             while self._on_disk.relieve(books, partition, at_us if self._version == self._released else None):
                 await asyncio.sleep(0)
 
-    async def _seal_early(self, books: Books) -> None:
+    async def _seal_early(self, books: LedgerState) -> None:
         """Of too many open windows those that are called least."""
         early = beyond_bound(books, self._now_us(), self._policy)
         if early and not self._early:

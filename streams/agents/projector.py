@@ -37,7 +37,7 @@ class Projected(NamedTuple):
     doubled: Mapping[str, int] = MappingProxyType({})
 
 
-class Place(NamedTuple):
+class PartitionPosition(NamedTuple):
     """Where a partition stands: the id of the topic it was read from, and the offset of its next record."""
 
     topic_id: str
@@ -47,10 +47,10 @@ class Place(NamedTuple):
 class Projection(Protocol):
     """Postgres, as far as the projector needs it. All raise Unavailable: not now."""
 
-    async def place(self, tp: TopicPartition) -> Place | None:
+    async def place(self, tp: TopicPartition) -> PartitionPosition | None:
         """Where a partition stands; None before its first chunk."""
 
-    async def begin(self, tp: TopicPartition, place: Place) -> Place:
+    async def begin(self, tp: TopicPartition, place: PartitionPosition) -> PartitionPosition:
         """Let a partition stand somewhere, unless it does; where it stands now."""
 
     async def project(
@@ -76,7 +76,7 @@ class ProjectSensors(Protocol):
 
 
 class ProjectWork:
-    """`streams.runtime.partition_task.Work` for the projector."""
+    """`streams.runtime.partition_task.PartitionProcessor` for the projector."""
 
     def __init__(
         self,
@@ -111,7 +111,9 @@ class ProjectWork:
         place = await self._patiently(lambda: self._projection.place(self._tp))
         begin, end, _, _ = await standing(self._kafka, self._group, self._tp)
         if place is None:
-            place = await self._patiently(lambda: self._projection.begin(self._tp, Place(self._topic_id, begin)))
+            place = await self._patiently(
+                lambda: self._projection.begin(self._tp, PartitionPosition(self._topic_id, begin))
+            )
         name = f"{self._tp.topic}-{self._tp.partition}"
         if place.topic_id != self._topic_id:
             raise TopicProblem("recreated", f"{name} is not the topic that was projected so far")

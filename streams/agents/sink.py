@@ -19,13 +19,13 @@ from schemas.records import DeliveryAttempt, LagoEvent, Manifest, Receipt
 from schemas.topics import TopicNames
 from streams.core.delivery import dead_letter_headers
 from streams.core.delivery.backoff import RETRY_CAP_S, retry_delay, tier_of
-from streams.core.delivery.dead_letter_headers import Place, travel_of
+from streams.core.delivery.dead_letter_headers import RecordOrigin, travel_of
 from streams.core.delivery.earlier_posts import went_elsewhere
-from streams.core.delivery.restamp import Judged, judged
-from streams.delivery.engine import Delivery, Item, Outcome
-from streams.delivery.lago_port import Posted
+from streams.core.delivery.restamp import RestampDecision, judged
+from streams.delivery.engine import Delivery, EventOutcome, Item
+from streams.delivery.lago_port import PostRecord
 from streams.runtime.offsets import standing
-from streams.runtime.table import Follower
+from streams.runtime.table import CompactedTable
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import attempt_write, read_event, read_manifest, receipt_write
 
@@ -43,7 +43,7 @@ class SinkSensors(Protocol):
 
 
 class DeliveryWork:
-    """`streams.runtime.partition_task.Work` for both roles that post: `sink` reads events, `retry` one tier of the retry topic."""
+    """`streams.runtime.partition_task.PartitionProcessor` for both roles that post: `sink` reads events, `retry` one tier of the retry topic."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class DeliveryWork:
         now_us: Callable[[], int],
         sleep: Callable[[float], Awaitable[None]],
         sensors: SinkSensors,
-        orgs: Follower[OrgRecord],
+        orgs: CompactedTable[OrgRecord],
         policy: MeterPolicy,
         lead_s: float,
     ) -> None:
@@ -149,7 +149,7 @@ class DeliveryWork:
                 return records[:number]
         return records
 
-    async def _deliver(self, records: Sequence[ConsumerRecord]) -> list[Outcome]:
+    async def _deliver(self, records: Sequence[ConsumerRecord]) -> list[EventOutcome]:
         """Outcomes in order; a record that is no event is a dead letter, not a reason to stop.
 
         Returns:
@@ -161,7 +161,7 @@ class DeliveryWork:
         await self._orgs.wait_fresh(self._lead_s)
         items: list[Item] = []
         places: list[int] = []
-        outcomes = [Outcome("dead", "malformed", "the record is no event", 0)] * len(records)
+        outcomes = [EventOutcome("dead", "malformed", "the record is no event", 0)] * len(records)
         for place, record in enumerate(records):
             event = _event(record)
             if event is not None and self._is_whole(record, event):
@@ -180,7 +180,7 @@ class DeliveryWork:
             outcomes[place] = outcome
         return outcomes
 
-    def _judge(self, value: bytes) -> Judged:
+    def _judge(self, value: bytes) -> RestampDecision:
         late, code = self._policy.late_policy, self._policy.event_code
         return judged(value, self._orgs.table, late, self._now_us(), code)
 
@@ -193,7 +193,7 @@ class DeliveryWork:
         behind = self._following() if len(records) < SETTLE_LIMIT else None
         return behind is not None and _due_ms(behind) <= self._now_us() // 1000
 
-    def _posted(self, posted: Posted) -> None:
+    def _posted(self, posted: PostRecord) -> None:
         self._attempts.append(
             DeliveryAttempt(
                 self._now_us(),
@@ -225,7 +225,7 @@ class DeliveryWork:
         place = f"{record.topic}-{record.partition} at {record.offset}"
         raise TopicProblem("other_deployment", f"{place} belongs to {manifest.deployment}")
 
-    async def _settle(self, records: Sequence[ConsumerRecord], outcomes: Sequence[Outcome]) -> None:
+    async def _settle(self, records: Sequence[ConsumerRecord], outcomes: Sequence[EventOutcome]) -> None:
         if self._writer is None:
             raise TopicProblem("not_open", "a closed partition was settled")
         writes: list[Write] = []
@@ -243,13 +243,13 @@ class DeliveryWork:
         await self._writer.commit(writes, self._tp, records[-1].offset + 1, self._group)
         self._sensors.settled(receipts)
 
-    def _status(self, outcome: Outcome, attempt: int) -> str:
+    def _status(self, outcome: EventOutcome, attempt: int) -> str:
         if outcome.kind == "delivered":
             return "completed"
         return "processing" if outcome.kind == "retry" and attempt <= self._max_retries else "failed"
 
     def _receipt(
-        self, record: ConsumerRecord, event: LagoEvent, outcome: Outcome, status: str, attempt: int
+        self, record: ConsumerRecord, event: LagoEvent, outcome: EventOutcome, status: str, attempt: int
     ) -> Receipt:
         return Receipt(
             event.transaction_id,
@@ -263,10 +263,10 @@ class DeliveryWork:
             outcome.timestamp,
         )
 
-    def _onward(self, record: ConsumerRecord, outcome: Outcome, status: str, attempt: int) -> Write:
+    def _onward(self, record: ConsumerRecord, outcome: EventOutcome, status: str, attempt: int) -> Write:
         """To its tier of the retry topic, or, for good, to the dead letters; key, value and foreign headers as they were."""
         worker = f"{DeliveryWork.__module__}.{DeliveryWork.__qualname__}"
-        place = Place(self._tp.topic, self._tp.partition, record.offset, self._group, worker)
+        place = RecordOrigin(self._tp.topic, self._tp.partition, record.offset, self._group, worker)
         if status == "failed":
             return Write(
                 self._topics.dlq,

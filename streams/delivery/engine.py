@@ -11,45 +11,45 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from schemas.errors import MeterbridgeError
 from schemas.records import LagoEvent
 from streams.core.delivery.backoff import RetryPolicy
-from streams.core.delivery.batches import Batch, Item, Kind, Outcome, body_of, pack, rounds, subscription_of
+from streams.core.delivery.batches import EventBatch, EventOutcome, Item, Kind, body_of, pack, rounds, subscription_of
 from streams.core.delivery.circuit_breaker import Breaker, State
-from streams.core.delivery.rate_limiter import Pace
+from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from streams.core.delivery.responses import (
     DETAIL_CHARS,
-    Answer,
     Delivered,
-    Fate,
-    Hold,
-    Mark,
-    Marked,
-    Split,
+    ErrorKind,
+    EventError,
+    HttpResponse,
+    RefusedEvents,
+    RetryLater,
+    SplitBatch,
     Verdict,
     looked_up_in_vain,
     same_event,
 )
-from streams.core.delivery.restamp import Judge, Judged, moved_from
-from streams.delivery.lago_port import Posted, Poster, Wire, error_of
+from streams.core.delivery.restamp import Judge, RestampDecision, moved_from
+from streams.delivery.lago_port import LagoEventsApi, LagoPort, PostRecord, error_of
 
-__all__ = ["Answer", "Delivery", "Item", "Outcome", "Poster"]
+__all__ = ["Delivery", "EventOutcome", "HttpResponse", "Item", "LagoEventsApi"]
 
 #: A probe risks no more than this.
 PROBE_EVENTS = 10
 
 
-def _unwatched(_posted: Posted) -> None:
+def _unwatched(_posted: PostRecord) -> None:
     """Nobody keeps the posts."""
 
 
-def _as_it_is(value: bytes) -> Judged:
+def _as_it_is(value: bytes) -> RestampDecision:
     """Every event is posted as it is, whenever that is."""
-    return Judged(value)
+    return RestampDecision(value)
 
 
 class Delivery:
     """Posts events through one breaker and one bound on requests in flight; both may be shared.
 
     Args:
-        concurrency, clock, on_request, told: see `Wire`.
+        concurrency, clock, on_request, told: see `LagoPort`.
         resend_is_safe: whether Lago's store refuses or merges a repeat. Where it does not (ClickHouse without
             deduplication) an event that may be there already is looked up before it is posted again; that
             store shows an event late, so a repeat is then unlikely, not impossible.
@@ -59,7 +59,7 @@ class Delivery:
 
     def __init__(
         self,
-        poster: Poster,
+        poster: LagoEventsApi,
         *,
         concurrency: asyncio.Semaphore,
         breaker: Breaker,
@@ -70,12 +70,12 @@ class Delivery:
         batch_size: int = 100,
         resend_is_safe: Callable[[], bool] = lambda: True,
         batches_are_whole: Callable[[], bool] = lambda: True,
-        posts: Pace | None = None,
-        looks: Pace | None = None,
+        posts: AdaptiveRateLimiter | None = None,
+        looks: AdaptiveRateLimiter | None = None,
         told: Mapping[str, str] | None = None,
     ) -> None:
-        paces = posts or Pace(), looks or Pace()
-        self._wire = Wire(poster, concurrency, breaker, clock, sleep, on_request, *paces, told=told or {})
+        paces = posts or AdaptiveRateLimiter(), looks or AdaptiveRateLimiter()
+        self._wire = LagoPort(poster, concurrency, breaker, clock, sleep, on_request, *paces, told=told or {})
         self._policy = policy
         self._batch_size = batch_size
         self._resend_is_safe = resend_is_safe
@@ -84,10 +84,10 @@ class Delivery:
     async def deliver(
         self,
         items: Sequence[Item],
-        on_post: Callable[[Posted], None] = _unwatched,
+        on_post: Callable[[PostRecord], None] = _unwatched,
         judge: Judge = _as_it_is,
         others_wait: Callable[[], bool] = lambda: False,
-    ) -> list[Outcome]:
+    ) -> list[EventOutcome]:
         """One outcome an item, in order; waits as long as Lago is away. `on_post` hears of every post.
 
         `judge` is asked before each post what is posted of an event. Where that changes and the event may have been
@@ -137,17 +137,17 @@ class _Run:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: LagoPort,
         policy: RetryPolicy,
         resend_is_safe: Callable[[], bool],
         batches_are_whole: Callable[[], bool],
         items: Sequence[Item],
-        on_post: Callable[[Posted], None],
+        on_post: Callable[[PostRecord], None],
         judge: Judge,
         others_wait: Callable[[], bool],
     ) -> None:
         self.given_back = False
-        self.outcomes: dict[int, Outcome] = {}
+        self.outcomes: dict[int, EventOutcome] = {}
         self.compared = {position for position, item in enumerate(items) if item.compare}
         self._wire = wire
         self._policy = policy
@@ -156,7 +156,7 @@ class _Run:
         self._items = items
         self._on_post = on_post
         self._judge_now = judge
-        self._posted = [Judged(item.value) for item in items]
+        self._posted = [RestampDecision(item.value) for item in items]
         self._others_wait = others_wait
         self._maybe_sent = [item.resent or item.compare for item in items]
         self._elsewhere = {position for position, item in enumerate(items) if item.elsewhere}
@@ -168,41 +168,41 @@ class _Run:
         self._group = asyncio.TaskGroup()
         async with self._group:
             for members in batches:
-                self._start(Batch(members, family=object()))
+                self._start(EventBatch(members, family=object()))
 
-    def _start(self, batch: Batch) -> None:
+    def _start(self, batch: EventBatch) -> None:
         self._group.create_task(self._settle(batch))
 
-    async def _settle(self, batch: Batch) -> None:
+    async def _settle(self, batch: EventBatch) -> None:
         while batch.members and not self.given_back:
             match await self._attempt(batch):
                 case Delivered():
                     for position in list(batch.members):
                         self._finish(batch, position, "delivered", "accepted")
-                case Marked(marks):
+                case RefusedEvents(marks):
                     await self._conclude(batch, marks)
-                case Split():
+                case SplitBatch():
                     self._start(batch.cut(len(batch.members) // 2))
-                case Hold() as hold:
+                case RetryLater() as hold:
                     await self._hold(batch, hold)
 
-    async def _attempt(self, batch: Batch) -> Verdict:
+    async def _attempt(self, batch: EventBatch) -> Verdict:
         """One post, and what it tells the breaker."""
         async with self._wire.admitted(batch):
             probes = self._wire.breaker.probes(batch)
             verdict = await self._probe(batch) if probes else await self._post(batch)
-            if batch.members and not (isinstance(verdict, Split) and not verdict.by_lago):
-                self._wire.settled(batch, verdict if isinstance(verdict, Hold) else None)
+            if batch.members and not (isinstance(verdict, SplitBatch) and not verdict.by_lago):
+                self._wire.settled(batch, verdict if isinstance(verdict, RetryLater) else None)
         return verdict
 
-    async def _probe(self, batch: Batch) -> Verdict:
+    async def _probe(self, batch: EventBatch) -> Verdict:
         if not await self._wire.poster.healthy():
-            return Hold("unhealthy", "Lago's health check fails", wait_s=self._policy.health_wait_s())
+            return RetryLater("unhealthy", "Lago's health check fails", wait_s=self._policy.health_wait_s())
         if len(batch.members) > PROBE_EVENTS:
             self._start(batch.cut(PROBE_EVENTS))
         return await self._post(batch)
 
-    async def _post(self, batch: Batch) -> Verdict:
+    async def _post(self, batch: EventBatch) -> Verdict:
         unsure = batch.members if not self._resend_is_safe() else self._elsewhere.intersection(batch.members)
         if unsure and (hold := await self._confirm_earlier(batch, list(unsure))):
             return hold
@@ -217,16 +217,16 @@ class _Run:
         verdict, status, seconds = await self._wire.post(body, len(batch.members))
         first, last = batch.members[0], batch.members[-1]
         ids = self._items[first].transaction_id, self._items[last].transaction_id
-        self._on_post(Posted(len(batch.members), *ids, self._attempts[first], status, error_of(verdict), seconds))
-        if isinstance(verdict, Hold) and verdict.unknown:
+        self._on_post(PostRecord(len(batch.members), *ids, self._attempts[first], status, error_of(verdict), seconds))
+        if isinstance(verdict, RetryLater) and verdict.unknown:
             for position in batch.members:
                 self._maybe_sent[position] = True
         return self._doubted(batch, verdict)
 
-    def _doubted(self, batch: Batch, verdict: Verdict) -> Verdict:
+    def _doubted(self, batch: EventBatch, verdict: Verdict) -> Verdict:
         """Held where too many die alike: all of a batch, and nothing of anybody's passes (streams/core/delivery/dead_letter_storm.py)."""
         deaths = self._wire.breaker.deaths
-        if isinstance(verdict, Hold | Split):
+        if isinstance(verdict, RetryLater | SplitBatch):
             return verdict
         died = [] if isinstance(verdict, Delivered) else self._died(batch, verdict)
         if len(died) < len(batch.members):
@@ -236,14 +236,16 @@ class _Run:
             return verdict
         if batch.doubted < 0:
             batch.doubted = deaths.accepted
-        return Hold("dying_alike", f"all refused: {error_of(verdict)}", opens=True, isolates=True)
+        return RetryLater("dying_alike", f"all refused: {error_of(verdict)}", opens=True, isolates=True)
 
-    def _died(self, batch: Batch, marked: Marked) -> list[tuple[str, str]]:
+    def _died(self, batch: EventBatch, marked: RefusedEvents) -> list[tuple[str, str]]:
         """(reason, subscription) of the members that Lago finds fault with."""
-        faults = [(batch.members[index], mark) for index, mark in marked.marks.items() if mark.fate is not Fate.EXISTS]
+        faults = [
+            (batch.members[index], mark) for index, mark in marked.marks.items() if mark.fate is not ErrorKind.EXISTS
+        ]
         return [(mark.reason, subscription_of(self._items[position].value)) for position, mark in faults]
 
-    async def _judge_again(self, batch: Batch) -> Hold | None:
+    async def _judge_again(self, batch: EventBatch) -> RetryLater | None:
         """Decide what is posted of each member; finish those that need no post, or are to get none."""
         judged = {position: self._judge_now(self._items[position].value) for position in batch.members}
         changed = [position for position, now in judged.items() if now != self._posted[position]]
@@ -258,7 +260,7 @@ class _Run:
                 self._posted[position] = judged[position]
         return None
 
-    async def _confirm_earlier(self, batch: Batch, among: Sequence[int]) -> Hold | None:
+    async def _confirm_earlier(self, batch: EventBatch, among: Sequence[int]) -> RetryLater | None:
         """Finish the members that an earlier post has stored."""
         for position in [position for position in among if self._maybe_sent[position]]:
             try:
@@ -269,10 +271,10 @@ class _Run:
                 self._compare(batch, position, stored)
         return None
 
-    async def _conclude(self, batch: Batch, marks: Mapping[int, Mark]) -> None:
+    async def _conclude(self, batch: EventBatch, marks: Mapping[int, EventError]) -> None:
         """Finish the members that Lago named; where a look-up fails, they are posted and named again."""
         named = [(batch.members[index], mark) for index, mark in marks.items()]
-        if not self._batches_are_whole() and any(mark.fate is Fate.EXISTS for mark in marks.values()):
+        if not self._batches_are_whole() and any(mark.fate is ErrorKind.EXISTS for mark in marks.values()):
             for position in set(batch.members).difference(position for position, _ in named):
                 self._maybe_sent[position] = True
         async with self._wire.concurrency:
@@ -285,31 +287,31 @@ class _Run:
         self._wire.settled(batch, hold)
         await self._hold(batch, hold)
 
-    async def _judge(self, batch: Batch, position: int, mark: Mark) -> None:
+    async def _judge(self, batch: EventBatch, position: int, mark: EventError) -> None:
         maybe_sent = self._maybe_sent[position]
-        if mark.fate is Fate.HEALS:
+        if mark.fate is ErrorKind.HEALS:
             return self._finish(batch, position, "retry", mark.reason, mark.detail)
-        if mark.fate is Fate.EXISTS and maybe_sent and position not in self.compared:
+        if mark.fate is ErrorKind.EXISTS and maybe_sent and position not in self.compared:
             return self._finish(batch, position, "delivered", mark.reason)
-        if mark.fate is Fate.DEAD and not maybe_sent:
+        if mark.fate is ErrorKind.DEAD and not maybe_sent:
             return self._finish(batch, position, "dead", mark.reason, mark.detail)
         stored = await self._wire.look_up(self._items[position].transaction_id)
         if stored is not None:
             return self._compare(batch, position, stored)
-        if mark.fate is Fate.DEAD:
+        if mark.fate is ErrorKind.DEAD:
             return self._finish(batch, position, "dead", mark.reason, mark.detail)
         return self._finish(batch, position, "retry", "unconfirmed", "refused as a repeat, yet not found")
 
-    def _compare(self, batch: Batch, position: int, stored: LagoEvent) -> None:
+    def _compare(self, batch: EventBatch, position: int, stored: LagoEvent) -> None:
         value = self._items[position].value
         moved = moved_from(stored, value)
         if moved or same_event(stored, value):
-            self._posted[position] = moved or Judged(value)
+            self._posted[position] = moved or RestampDecision(value)
             self._finish(batch, position, "delivered", "confirmed")
         else:
             self._finish(batch, position, "dead", "id_conflict", "Lago holds another event under this id")
 
-    async def _hold(self, batch: Batch, hold: Hold) -> None:
+    async def _hold(self, batch: EventBatch, hold: RetryLater) -> None:
         """Wait, unless the batch itself is the suspect: then take it apart."""
         batch.holds += 1
         if hold.isolates:
@@ -324,24 +326,24 @@ class _Run:
         await self._wire.sleep(self._policy.wait_s(batch.holds) if hold.wait_s is None else hold.wait_s)
         return None
 
-    def _is_suspect(self, batch: Batch, hold: Hold) -> bool:
+    def _is_suspect(self, batch: EventBatch, hold: RetryLater) -> bool:
         """It needs a witness that passes, or much patience; the halves of a large batch are each other's witness."""
         is_large = len(batch.members) > PROBE_EVENTS and self._wire.breaker.state is State.CLOSED
         if is_large or self._others_passed(batch):
             return batch.fails >= self._policy.isolate_after
         return hold.alone and batch.fails >= self._policy.alone_after
 
-    async def _is_lago_well(self, batch: Batch) -> bool:
+    async def _is_lago_well(self, batch: EventBatch) -> bool:
         """Where nothing passes, a Lago that calls itself ill gives no event up: it is away, and the breaker opens."""
         if len(batch.members) > 1 or self._others_passed(batch) or await self._wire.poster.healthy():
             return True
-        self._wire.settled(batch, Hold("unhealthy", "Lago's health check fails", opens=True))
+        self._wire.settled(batch, RetryLater("unhealthy", "Lago's health check fails", opens=True))
         return False
 
-    def _others_passed(self, batch: Batch) -> bool:
+    def _others_passed(self, batch: EventBatch) -> bool:
         return self._wire.breaker.successes > batch.passed
 
-    def _isolate(self, batch: Batch, hold: Hold) -> None:
+    def _isolate(self, batch: EventBatch, hold: RetryLater) -> None:
         if len(batch.members) == 1:
             return self._finish(batch, batch.members[0], "retry", hold.reason, hold.detail)
         if len(batch.members) > PROBE_EVENTS:
@@ -356,10 +358,10 @@ class _Run:
             part.passed = self._wire.breaker.successes
         return self._start(rest)
 
-    def _finish(self, batch: Batch, position: int, kind: Kind, reason: str, detail: str = "") -> None:
+    def _finish(self, batch: EventBatch, position: int, kind: Kind, reason: str, detail: str = "") -> None:
         maybe_sent = kind == "retry" and self._maybe_sent[position]
         attempts = self._attempts[position]
-        moved = self._posted[position] if kind == "delivered" else Judged(b"")
+        moved = self._posted[position] if kind == "delivered" else RestampDecision(b"")
         told = kind, reason, detail[:DETAIL_CHARS], attempts, maybe_sent
-        self.outcomes[position] = Outcome(*told, moved.timestamp, moved.subscription)
+        self.outcomes[position] = EventOutcome(*told, moved.timestamp, moved.subscription)
         batch.members.remove(position)

@@ -11,18 +11,27 @@ import structlog
 
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent
-from streams.core.delivery.batches import Batch
+from streams.core.delivery.batches import EventBatch
 from streams.core.delivery.circuit_breaker import Breaker
-from streams.core.delivery.rate_limiter import Pace
-from streams.core.delivery.responses import Answer, Delivered, Fate, Hold, Marked, Verdict, decide, unanswered
+from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
+from streams.core.delivery.responses import (
+    Delivered,
+    ErrorKind,
+    HttpResponse,
+    RefusedEvents,
+    RetryLater,
+    Verdict,
+    decide,
+    unanswered,
+)
 
 log = structlog.get_logger(__name__)
 
 
-class Poster(Protocol):
+class LagoEventsApi(Protocol):
     """Lago, as far as delivery needs it."""
 
-    async def post_batch(self, body: bytes) -> Answer:
+    async def post_batch(self, body: bytes) -> HttpResponse:
         """Any HTTP answer. Raises: Unavailable `connect`, `timeout` or `no_answer` where none came."""
 
     async def get_event(self, transaction_id: str) -> LagoEvent | None:
@@ -32,7 +41,7 @@ class Poster(Protocol):
         """Whether Lago answers at all; never raises."""
 
 
-class Told(NamedTuple):
+class PostResult(NamedTuple):
     """What came of a post: `status` is the HTTP status, 0 where no answer came; how long it took."""
 
     verdict: Verdict
@@ -40,7 +49,7 @@ class Told(NamedTuple):
     seconds: float
 
 
-class Posted(NamedTuple):
+class PostRecord(NamedTuple):
     """A post that has been answered, or given up, without what was in it.
 
     Fields:
@@ -64,16 +73,16 @@ def error_of(verdict: Verdict) -> str:
     match verdict:
         case Delivered():
             return ""
-        case Hold(reason=reason):
+        case RetryLater(reason=reason):
             return reason
-        case Marked(marks):
-            reasons = [mark.reason for mark in marks.values() if mark.fate is not Fate.EXISTS]
+        case RefusedEvents(marks):
+            reasons = [mark.reason for mark in marks.values() if mark.fate is not ErrorKind.EXISTS]
             return reasons[0] if reasons else "already_exists"
     return "split"
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class LagoPort:
     """The way to Lago, shared by all deliveries of a process.
 
     Fields:
@@ -84,20 +93,20 @@ class Wire:
         told: fields of the line that says that Lago takes nothing: where it was asked.
     """
 
-    poster: Poster
+    poster: LagoEventsApi
     concurrency: asyncio.Semaphore
     breaker: Breaker
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     on_request: Callable[[str, int, float], None]
-    posts: Pace
-    looks: Pace
+    posts: AdaptiveRateLimiter
+    looks: AdaptiveRateLimiter
     post_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     look_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     told: Mapping[str, str] = field(default_factory=dict)
 
     @asynccontextmanager
-    async def admitted(self, batch: Batch) -> AsyncIterator[None]:
+    async def admitted(self, batch: EventBatch) -> AsyncIterator[None]:
         """Entered once the breaker lets `batch` pass, a permit is free and it is its turn.
 
         A probe left unanswered is abandoned.
@@ -114,7 +123,7 @@ class Wire:
                     self.breaker.abandon(batch, self.clock())
                 return
 
-    def settled(self, batch: Batch, hold: Hold | None) -> None:
+    def settled(self, batch: EventBatch, hold: RetryLater | None) -> None:
         """Tell the breaker what came of a post, and the log when that opens or closes it; None = it was answered."""
         before, now = self.breaker.since, self.clock()
         if hold is not None:
@@ -127,7 +136,7 @@ class Wire:
             else:
                 log.info("breaker_closed", open_s=round(now - before, 1))
 
-    async def post(self, body: bytes, sent: int) -> Told:
+    async def post(self, body: bytes, sent: int) -> PostResult:
         """What came of one post of `sent` events."""
         started = self.clock()
         self.posts.sent(started)
@@ -135,9 +144,9 @@ class Wire:
             answer = await self.poster.post_batch(body)
             self.posts.told(answer.status, answer.headers, self.clock())
         except Unavailable as error:
-            told = Told(unanswered(error.reason, error.detail), 0, self.clock() - started)
+            told = PostResult(unanswered(error.reason, error.detail), 0, self.clock() - started)
         else:
-            told = Told(decide(answer, sent), answer.status, self.clock() - started)
+            told = PostResult(decide(answer, sent), answer.status, self.clock() - started)
         finally:
             self.posts.done()
         self.on_request("post_batch", told.status, told.seconds)
@@ -152,14 +161,14 @@ class Wire:
         finally:
             self.looks.done()
 
-    async def _turn(self, pace: Pace, turn: asyncio.Lock) -> None:
+    async def _turn(self, pace: AdaptiveRateLimiter, turn: asyncio.Lock) -> None:
         """One after the other: whoever is next waits for the moment, the rest for him."""
         async with turn:
             while (wait_s := pace.wait_s(self.clock())) > 0:
                 await self.sleep(wait_s)
             pace.take(self.clock())
 
-    async def _passage(self, batch: Batch) -> None:
+    async def _passage(self, batch: EventBatch) -> None:
         while (wait_s := self.breaker.wait_s(batch, self.clock())) > 0:
             if isinf(wait_s):
                 settled = asyncio.Event()

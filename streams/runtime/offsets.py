@@ -11,7 +11,7 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from streams.runtime.consumer import reading
 
 
-class Standing(NamedTuple):
+class PartitionOffsets(NamedTuple):
     """Offsets of one partition: first and one past the last record, and the group's committed one."""
 
     begin: int
@@ -20,7 +20,7 @@ class Standing(NamedTuple):
     partitions: int
 
 
-async def standing(kafka: Mapping[str, Any], group: str, tp: TopicPartition) -> Standing:
+async def standing(kafka: Mapping[str, Any], group: str, tp: TopicPartition) -> PartitionOffsets:
     """Ask now. Call it after the partition's previous owner is fenced: only then is it final.
 
     Raises aiokafka's errors, `UnknownTopicOrPartitionError` where the broker does not know the topic, or not yet.
@@ -34,7 +34,7 @@ def asking(kafka: Mapping[str, Any], group: str, **options: Any) -> AbstractAsyn
     return reading(**kafka, group_id=group, isolation_level="read_committed", enable_auto_commit=False, **options)
 
 
-async def standing_by(consumer: AIOKafkaConsumer, tp: TopicPartition) -> Standing:
+async def standing_by(consumer: AIOKafkaConsumer, tp: TopicPartition) -> PartitionOffsets:
     """`standing`, by a consumer of the group that fetches nothing yet: a fetch keeps the connection from questions."""
     begins, ends, committed = await asyncio.gather(
         consumer.beginning_offsets([tp]), consumer.end_offsets([tp]), consumer.committed(tp)
@@ -42,4 +42,4 @@ async def standing_by(consumer: AIOKafkaConsumer, tp: TopicPartition) -> Standin
     partitions = len(consumer.partitions_for_topic(tp.topic) or ())
     if not partitions:
         raise UnknownTopicOrPartitionError(tp.topic)
-    return Standing(begins[tp], ends[tp], committed, partitions)
+    return PartitionOffsets(begins[tp], ends[tp], committed, partitions)

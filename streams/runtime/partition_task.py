@@ -34,7 +34,7 @@ _PATIENCE = 4
 _CLOSE_S = 2.0
 
 
-class Work(Protocol):
+class PartitionProcessor(Protocol):
     """What a role does with a partition; called by the lane's task only, one call at a time."""
 
     async def open(self) -> int:
@@ -73,7 +73,7 @@ class Source(Protocol):
     def resume_partitions(self, tps: Any) -> None: ...
 
 
-class Lane:
+class PartitionTask:
     """Owns one partition until it is closed.
 
     `fatal` is called with an error the lane cannot survive: it must end the process, because a
@@ -84,7 +84,7 @@ class Lane:
     def __init__(
         self,
         tp: TP,
-        work: Work,
+        work: PartitionProcessor,
         source: Source,
         fatal: Callable[[TP, BaseException], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,

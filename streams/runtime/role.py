@@ -15,7 +15,7 @@ from faust.types.tuples import TP
 
 from schemas.errors import LedgerBroken, TopicProblem
 from streams.runtime.faust_transport import App
-from streams.runtime.partition_task import Lane, Work
+from streams.runtime.partition_task import PartitionProcessor, PartitionTask
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ class RoleSensors(Protocol):
 class _Halt:
     """A lane that stands still, for `reason`; `look_at`: the loop's time when it is opened anew."""
 
-    lane: Lane
+    lane: PartitionTask
     reason: str
     look_at: float
 
@@ -49,7 +49,7 @@ class _Halt:
 class Role:
     """Lanes of one app on one topic.
 
-    `make_work(partition)` gives the work of a newly assigned partition; `linger_s`: see `Lane`; `leave` ends the process;
+    `make_work(partition)` gives the work of a newly assigned partition; `linger_s`: see `PartitionTask`; `leave` ends the process;
     `halt_s`: see `HALT_S`.
     """
 
@@ -57,7 +57,7 @@ class Role:
         self,
         app: App,
         topic: str,
-        make_work: Callable[[int], Work],
+        make_work: Callable[[int], PartitionProcessor],
         sensors: RoleSensors,
         linger_s: float,
         leave: Callable[[int], None] = os._exit,
@@ -65,7 +65,7 @@ class Role:
     ) -> None:
         self.app = app
         self.topic = topic
-        self.lanes: dict[int, Lane] = {}
+        self.lanes: dict[int, PartitionTask] = {}
         self._make_work = make_work
         self._sensors = sensors
         self._linger_s = linger_s
@@ -120,9 +120,9 @@ class Role:
         log.info("lane_resumed", topic=self.topic, partition=partition, reason=halt.reason)
         self._sensors.lane_resumed(self.topic, partition, halt.reason)
 
-    def _lane(self, tp: TP) -> Lane:
+    def _lane(self, tp: TP) -> PartitionTask:
         work = self._make_work(tp.partition)
-        return Lane(tp, work, self.app.consumer, self._fatal, linger_s=self._linger_s)
+        return PartitionTask(tp, work, self.app.consumer, self._fatal, linger_s=self._linger_s)
 
     async def _assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
         for tp in assigned:
@@ -156,7 +156,7 @@ class Role:
             self._halts[tp.partition] = _Halt(lane, reason, asyncio.get_running_loop().time() + self.halt_s)
 
 
-class JointRole(Mapping[str, Lane]):
+class MultiTopicRole(Mapping[str, PartitionTask]):
     """Roles of one app, a topic each: one consumer group that reads several topics.
 
     As a mapping it is the lanes there are now, by `topic-partition`.
@@ -167,7 +167,7 @@ class JointRole(Mapping[str, Lane]):
         self._roles = roles
 
     @property
-    def lanes(self) -> Mapping[str, Lane]:
+    def lanes(self) -> Mapping[str, PartitionTask]:
         """The lanes of all topics."""
         return self
 
@@ -175,7 +175,7 @@ class JointRole(Mapping[str, Lane]):
         """Close every lane, together."""
         await asyncio.gather(*(role.close() for role in self._roles))
 
-    def __getitem__(self, place: str) -> Lane:
+    def __getitem__(self, place: str) -> PartitionTask:
         return self._by_place()[place]
 
     def __iter__(self) -> Iterator[str]:
@@ -184,8 +184,8 @@ class JointRole(Mapping[str, Lane]):
     def __len__(self) -> int:
         return len(self._by_place())
 
-    def _by_place(self) -> dict[str, Lane]:
+    def _by_place(self) -> dict[str, PartitionTask]:
         return {f"{role.topic}-{number}": lane for role in self._roles for number, lane in role.lanes.items()}
 
 
-AnyRole = Role | JointRole
+AnyRole = Role | MultiTopicRole

@@ -24,7 +24,7 @@ _LAST_LINE_S = 0.3
 log = structlog.get_logger(__name__)
 
 
-class StopWord:
+class StopSignal:
     """The word to stop, of one process.
 
     Args:
@@ -96,9 +96,9 @@ class StopWord:
 
 
 def run_until_told(
-    work: Callable[[StopWord], Coroutine[Any, Any, int]],
+    work: Callable[[StopSignal], Coroutine[Any, Any, int]],
     run: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run,
-    word: StopWord | None = None,
+    word: StopSignal | None = None,
 ) -> int:
     """Run `work` in an event loop and end the process with the code that it returns, or 0 if it was told to stop.
 
@@ -110,7 +110,7 @@ def run_until_told(
     Raises:
         Exception: what `work` raised before it was told to stop.
     """
-    word = word or StopWord()
+    word = word or StopSignal()
     word.listen()
 
     async def main() -> int:

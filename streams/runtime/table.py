@@ -177,7 +177,7 @@ class TopicFollower(ABC):
                     note(self.name, partition, record.offset, type(damage).__name__)
 
 
-class Follower(TopicFollower, Generic[T]):
+class CompactedTable(TopicFollower, Generic[T]):
     """Key to value of a compacted topic; a record without a value deletes its key.
 
     Fields:

@@ -32,7 +32,7 @@ from schemas.ledger import (
 )
 from streams.core.metering.identity import IDENTITY_BYTES
 from streams.core.metering.known_identities import untold
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
 from streams.runtime.unreadable import note
 from streams.state.overflow_windows import OlderWindows
@@ -61,7 +61,7 @@ _IDENTITIES = frozenset((UNTOLD_PREFIX[0], SEEN_PREFIX[0], SETTLED_PREFIX[0]))
 
 
 @dataclass(slots=True)
-class Image:
+class Snapshot:
     """What was read: latest value of each key, undecoded; `next_offset` is where the tail begins.
 
     Fields:
@@ -135,7 +135,7 @@ def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
     yield POSITION_KEY, _encode(changes.position)
 
 
-async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offset: int = 0) -> Image:
+async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offset: int = 0) -> Snapshot:
     """Read the changelog partition from `from_offset` to its end, committed records only.
 
     To be called after the previous owner is fenced: only then is the end final.
@@ -146,7 +146,7 @@ async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offs
     tp = TopicPartition(topic, partition)
     ends, begins = await asyncio.gather(consumer.end_offsets([tp]), consumer.beginning_offsets([tp]))
     end, start = ends[tp], max(from_offset, begins[tp])
-    image, at, most = Image(start, complete=from_offset == 0), start, READ_IN_MEMORY
+    image, at, most = Snapshot(start, complete=from_offset == 0), start, READ_IN_MEMORY
     if start < end:
         consumer.assign([tp])
         consumer.seek(tp, start)
@@ -159,12 +159,12 @@ async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offs
     return image
 
 
-def restore(books: Books, image: Image, now_us: int) -> None:
+def restore(books: LedgerState, image: Snapshot, now_us: int) -> None:
     """Bring the books up to the image: all of it, or the tail that was read since. Raises: `restoring`."""
     deque(restoring(books, image, now_us), 0)
 
 
-def restoring(books: Books, image: Image, now_us: int) -> Iterator[None]:
+def restoring(books: LedgerState, image: Snapshot, now_us: int) -> Iterator[None]:
     """`restore`, in steps: between two of them others may have their turn.
 
     Raises:
@@ -178,14 +178,14 @@ def restoring(books: Books, image: Image, now_us: int) -> Iterator[None]:
         raise LedgerBroken(UNREADABLE_LEDGER, f"meter.changelog: {type(damage).__name__}") from None
 
 
-def windows_of(image: Image) -> Iterator[Window]:
+def windows_of(image: Snapshot) -> Iterator[Window]:
     """The windows that can be read, one after the other, without books to keep them in."""
     for first, value in image.all_windows():
         if value is not None and (window := _window(first, value)) is not None:
             yield window
 
 
-def _restoring(books: Books, image: Image, now_us: int) -> Iterator[None]:
+def _restoring(books: LedgerState, image: Snapshot, now_us: int) -> Iterator[None]:
     if image.position is not None:
         before = books.position.dropped_hour
         books.position = _decode_position(image.position)
@@ -236,7 +236,7 @@ def _job(value: bytes) -> Job | None:
         return None
 
 
-def _restore_seen(books: Books, image: Image) -> None:
+def _restore_seen(books: LedgerState, image: Snapshot) -> None:
     """Chunks in any order: what was settled later outweighs what was counted first, in its tag and in its hour."""
     oldest = books.position.dropped_hour
     new: dict[int, list[bytes]] = {}
@@ -278,8 +278,8 @@ def _is_ours(key: bytes | None) -> bool:
     return key[0] not in _IDENTITIES or len(key) == 1 + 16
 
 
-def image_from(next_offset: int, latest: Mapping[bytes, bytes | None]) -> Image:
+def image_from(next_offset: int, latest: Mapping[bytes, bytes | None]) -> Snapshot:
     """What the latest value of each key of the changelog says; `next_offset` is where the tail begins."""
-    image = Image(next_offset)
+    image = Snapshot(next_offset)
     image.take(latest)
     return image

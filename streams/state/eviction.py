@@ -15,7 +15,7 @@ import structlog
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.ledger import Window
 from streams.core.mapping.time_spans import NEVER, borders_of, next_border
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +25,8 @@ _LEFT = 0.8
 STEP, LOOKS = 500, 2_000
 
 
-class Customers(Protocol):
-    """What is asked of `streams.runtime.table.Follower`: `members` grows whenever a key comes or goes."""
+class CustomerTable(Protocol):
+    """What is asked of `streams.runtime.table.CompactedTable`: `members` grows whenever a key comes or goes."""
 
     table: dict[str, CustomerRecord]
     members: int
@@ -47,14 +47,14 @@ class _Seen:
     orgs: dict[str, OrgRecord | None] = field(default_factory=dict)
 
 
-class OnDisk:
+class WindowEviction:
     """Of one ledger; `customers` and `orgs` are the tables that its usage is decided by.
 
     Fields:
         busy: whether more may have to come back than the last step brought.
     """
 
-    def __init__(self, customers: Customers, orgs: Orgs) -> None:
+    def __init__(self, customers: CustomerTable, orgs: Orgs) -> None:
         self._customers = customers
         self._orgs = orgs
         self._told = False
@@ -76,7 +76,7 @@ class OnDisk:
         self._in_hand: tuple[str, int] | None = None
         self.busy = False
 
-    def notice(self, books: Books, version: object, at_us: int) -> None:
+    def notice(self, books: LedgerState, version: object, at_us: int) -> None:
         """Note what is to be looked at: what was read back, new keys, and all with a record where `version`, of the
         tables, is not the last one, or a border has come.
 
@@ -93,7 +93,7 @@ class OnDisk:
         if version != self._version or at_us >= self._border_us:
             self._version, self._border_us, self._again = version, NEVER, True
 
-    def wake(self, books: Books) -> set[str]:
+    def wake(self, books: LedgerState) -> set[str]:
         """Bring back a step of what may have a target now; whose it is. `busy` says whether there may be more."""
         brought: set[str] = set()
         self.busy = True
@@ -118,7 +118,7 @@ class OnDisk:
             self._in_hand = None
         return brought
 
-    def relieve(self, books: Books, partition: int, looked_us: int | None) -> bool:
+    def relieve(self, books: LedgerState, partition: int, looked_us: int | None) -> bool:
         """Move a step of what is too much in memory to disk; whether there may be more. The log has a line about it once.
 
         Args:

@@ -30,8 +30,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = decoder(Window, packed=True)
 
 
-class ColdFile:
-    """`streams.core.metering.ledger_state.Cold` in a file.
+class EvictedWindowsFile:
+    """`streams.core.metering.ledger_state.EvictedWindows` in a file.
 
     Args:
         room: held windows that stay in memory.

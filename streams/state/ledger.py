@@ -16,11 +16,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.errors import LedgerBroken, TopicProblem
 from schemas.ledger import Position
 from schemas.topics import TopicNames
-from streams.core.metering.ledger_state import Books, Cold, verify
+from streams.core.metering.ledger_state import EvictedWindows, LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply, held_after
-from streams.runtime.offsets import Standing, asking, standing_by
+from streams.runtime.offsets import PartitionOffsets, asking, standing_by
 from streams.runtime.transactions import Run, TransactionalWriter, Write
-from streams.state.changelog import FETCHING, Image, read, records_of, restoring
+from streams.state.changelog import FETCHING, Snapshot, read, records_of, restoring
 from streams.state.step_writes import runs_of, writes_of
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ KEEP_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerPlace:
+class LedgerConfig:
     """Where a ledger lives: what of Kafka it is built on.
 
     Fields:
@@ -52,23 +52,23 @@ class LedgerPlace:
 
 @dataclass(slots=True)
 class _Kept:
-    books: Books
+    books: LedgerState
     changelog_next: int
     closed_at: float
 
 
-class LedgerShelf:
+class LedgerCache:
     """Ledgers closed here lately: reopening one reads only the tail of its changelog."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._kept: dict[int, _Kept] = {}
 
-    def put(self, partition: int, books: Books, changelog_next: int) -> None:
+    def put(self, partition: int, books: LedgerState, changelog_next: int) -> None:
         """Keep the books as of `changelog_next`."""
         self._kept[partition] = _Kept(books, changelog_next, self._monotonic())
 
-    def take(self, partition: int) -> tuple[Books, int] | None:
+    def take(self, partition: int) -> tuple[LedgerState, int] | None:
         """The kept books and where the tail begins, if they are not too old."""
         now = self._monotonic()
         for old in [number for number, kept in self._kept.items() if now - kept.closed_at > KEEP_S]:
@@ -86,10 +86,10 @@ class Ledger:
     def __init__(
         self,
         partition: int,
-        place: LedgerPlace,
-        shelf: LedgerShelf,
+        place: LedgerConfig,
+        shelf: LedgerCache,
         now_us: Callable[[], int],
-        cold: Callable[[], Cold | None] = lambda: None,
+        cold: Callable[[], EvictedWindows | None] = lambda: None,
     ) -> None:
         self.partition = partition
         self._place = place
@@ -99,9 +99,9 @@ class Ledger:
         self._writer: TransactionalWriter | None = None
         self._changelog_next = 0
         self._input = TopicPartition(place.topics.raw, partition)
-        self.books: Books | None = None
+        self.books: LedgerState | None = None
 
-    async def open(self) -> Books:
+    async def open(self) -> LedgerState:
         """Fence, read back, check; the books of the partition.
 
         Raises:
@@ -116,7 +116,7 @@ class Ledger:
             async with asking(place.kafka, place.group, **FETCHING) as consumer:
                 await fencing  # nothing is asked before: only then is every answer final
                 kept = self._shelf.take(self.partition)
-                books, start = kept if kept is not None else (Books(Position(), self._cold()), 0)
+                books, start = kept if kept is not None else (LedgerState(Position(), self._cold()), 0)
                 raw = await standing_by(consumer, self._input)
                 self._check_count(raw)
                 image = await read(consumer, place.topics.changelog, self.partition, start)
@@ -164,7 +164,7 @@ class Ledger:
         """Whether a transaction is on its way."""
         return self._writer is not None and self._writer.busy
 
-    async def _begin(self, consumer: AIOKafkaConsumer, raw: Standing) -> Image:
+    async def _begin(self, consumer: AIOKafkaConsumer, raw: PartitionOffsets) -> Snapshot:
         """Write the first position; what the changelog holds then, somebody else's position if they were first.
 
         Two deployments have producers that do not fence each other, but for this one: else both would begin here.
@@ -182,17 +182,17 @@ class Ledger:
                 ((key, value),) = records_of(Changes(own))
                 write = Write(changelog, self.partition, key, value)
                 ends = await writer.commit([write], self._input, None, place.group)
-                image = Image(ends[changelog, self.partition], value)
+                image = Snapshot(ends[changelog, self.partition], value)
             return image
         finally:
             await writer.stop()
 
-    def _check_count(self, raw: Standing) -> None:
+    def _check_count(self, raw: PartitionOffsets) -> None:
         tp, count = self._input, self._place.partitions
         if raw.partitions != count:
             raise TopicProblem("regrown", f"{tp.topic} has {raw.partitions} partitions, {count} are configured")
 
-    def _check_topic(self, books: Books, raw: Standing) -> None:
+    def _check_topic(self, books: LedgerState, raw: PartitionOffsets) -> None:
         place, position, tp = self._place, books.position, self._input
         begin, end, _, count = raw
         if position.topic_id != place.topic_id:

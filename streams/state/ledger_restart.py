@@ -13,12 +13,12 @@ from schemas.errors import LedgerBroken, Rejected, TopicProblem
 from schemas.ledger import LEDGER_VERSION, Counters, Position, Sum
 from schemas.moments import SECOND_US
 from schemas.money import add
-from streams.core.metering.ledger_state import Books, total, verify
+from streams.core.metering.ledger_state import LedgerState, total, verify
 from streams.core.metering.step_changes import Changes
-from streams.runtime.offsets import Standing, asking, standing_by
+from streams.runtime.offsets import PartitionOffsets, asking, standing_by
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.changelog import FETCHING, UNREADABLE_LEDGER, read, records_of, restore
-from streams.state.ledger import LedgerPlace
+from streams.state.ledger import LedgerConfig
 
 TRUNCATED, HOLE, NO_LEDGER = "truncated", "hole", "no_ledger"
 EARLIEST, LATEST = "earliest", "latest"
@@ -31,7 +31,7 @@ _LOOK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class From:
+class RestartPosition:
     """Where the operator wants to begin: `earliest`, `latest`, an offset, or a record time in milliseconds."""
 
     word: str = ""
@@ -40,7 +40,7 @@ class From:
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class EmittedTotals:
     """What `billing.lago.events` holds of a partition whose ledger is gone: the highest number, and all parts' sums."""
 
     seal_seq: int = 0
@@ -48,7 +48,7 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class RestartPlan:
     """A plan.
 
     Fields:
@@ -69,7 +69,7 @@ class Beginning:
     forgot_us: int = 0
 
 
-async def plan(place: LedgerPlace, partition: int, wanted: From) -> Beginning:
+async def plan(place: LedgerConfig, partition: int, wanted: RestartPosition) -> RestartPlan:
     """What would be done. Fences nobody, changes nothing.
 
     Raises:
@@ -82,7 +82,9 @@ async def plan(place: LedgerPlace, partition: int, wanted: From) -> Beginning:
         return (await _planned(consumer, place, partition, wanted))[0]
 
 
-async def begin(place: LedgerPlace, partition: int, wanted: From, planned: Beginning, sealed: Sealed) -> None:
+async def begin(
+    place: LedgerConfig, partition: int, wanted: RestartPosition, planned: RestartPlan, sealed: EmittedTotals
+) -> None:
     """Carry the plan out.
 
     Raises:
@@ -102,7 +104,7 @@ async def begin(place: LedgerPlace, partition: int, wanted: From, planned: Begin
         await writer.stop()
 
 
-def _position(place: LedgerPlace, books: Books, planned: Beginning, sealed: Sealed) -> Position:
+def _position(place: LedgerConfig, books: LedgerState, planned: RestartPlan, sealed: EmittedTotals) -> Position:
     """The position that says it; the books add up with it."""
     position = books.position
     position.next = planned.next
@@ -126,20 +128,20 @@ def _position(place: LedgerPlace, books: Books, planned: Beginning, sealed: Seal
 
 
 async def _planned(
-    consumer: AIOKafkaConsumer, place: LedgerPlace, partition: int, wanted: From
-) -> tuple[Beginning, Books]:
+    consumer: AIOKafkaConsumer, place: LedgerConfig, partition: int, wanted: RestartPosition
+) -> tuple[RestartPlan, LedgerState]:
     tp = TopicPartition(place.topics.raw, partition)
     raw = await standing_by(consumer, tp)
     if raw.partitions != place.partitions:
         raise TopicProblem("regrown", f"{tp.topic} has {raw.partitions} partitions, {place.partitions} are configured")
     image = await read(consumer, place.topics.changelog, partition)
-    books = Books(Position())
+    books = LedgerState(Position())
     try:
         restore(books, image, 0)
     except LedgerBroken as broken:
         if broken.reason != UNREADABLE_LEDGER:
             raise
-        books, image.position = Books(Position()), None  # as good as none; what can be read beside it is kept
+        books, image.position = LedgerState(Position()), None  # as good as none; what can be read beside it is kept
         restore(books, image, 0)
     if image.position is None:
         return await _without_ledger(consumer, tp, raw, wanted), books
@@ -153,42 +155,46 @@ async def _planned(
 
 
 async def _with_ledger(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, raw: Standing, wanted: From, stood: int
-) -> Beginning:
+    consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, wanted: RestartPosition, stood: int
+) -> RestartPlan:
     if stood > raw.end:
         return _beyond_the_end(tp, raw, wanted, stood)
     there = await _first_record(consumer, tp, max(stood, raw.begin), raw.end)
     if stood >= raw.begin and there in (None, stood):
-        return Beginning(tp.partition, "", stood, stood)
+        return RestartPlan(tp.partition, "", stood, stood)
     first = raw.end if there is None else there
     begins = await _chosen(consumer, tp, raw, wanted, first)
-    return Beginning(tp.partition, TRUNCATED if stood < raw.begin else HOLE, stood, begins, begins - stood)
+    return RestartPlan(tp.partition, TRUNCATED if stood < raw.begin else HOLE, stood, begins, begins - stood)
 
 
-def _beyond_the_end(tp: TopicPartition, raw: Standing, wanted: From, stood: int) -> Beginning:
+def _beyond_the_end(tp: TopicPartition, raw: PartitionOffsets, wanted: RestartPosition, stood: int) -> RestartPlan:
     """Records that were counted are gone from the log's end, and their offsets would be given to others: parts are named
     by offsets, so they are filled up first."""
     if wanted.word != LATEST and wanted.offset != stood:
         raise Rejected("offsets_would_repeat", f"the log ends at {raw.end}, before {stood}: begin from latest")
     if stood - raw.end > MOST_FILLED:
         raise Rejected("too_much_to_fill", f"the log ends {stood - raw.end} offsets before the ledger's position")
-    return Beginning(tp.partition, TRUNCATED, stood, stood, 0, stood - raw.end)
+    return RestartPlan(tp.partition, TRUNCATED, stood, stood, 0, stood - raw.end)
 
 
-async def _without_ledger(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: Standing, wanted: From) -> Beginning:
+async def _without_ledger(
+    consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, wanted: RestartPosition
+) -> RestartPlan:
     """Its identities are gone with it: whatever ended before its last call was received may be a repeat."""
     if raw.begin == 0 and raw.committed is None:
-        return Beginning(tp.partition, "", 0, 0)
+        return RestartPlan(tp.partition, "", 0, 0)
     stood = raw.begin if raw.committed is None else raw.committed
     if stood > raw.end:
         beyond = _beyond_the_end(tp, raw, wanted, stood)
         return replace(beyond, reason=NO_LEDGER, forgot_us=time.time_ns() // 1000 + _CLOCKS_US)
     begins = await _chosen(consumer, tp, raw, wanted, raw.begin)
     forgot_us = await _received_before(consumer, tp, raw, max(stood, begins)) * 1000 + _CLOCKS_US
-    return Beginning(tp.partition, NO_LEDGER, stood, begins, max(0, begins - stood), forgot_us=forgot_us)
+    return RestartPlan(tp.partition, NO_LEDGER, stood, begins, max(0, begins - stood), forgot_us=forgot_us)
 
 
-async def _chosen(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: Standing, wanted: From, lowest: int) -> int:
+async def _chosen(
+    consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, wanted: RestartPosition, lowest: int
+) -> int:
     """The offset that is meant, `[lowest, end]`."""
     if wanted.word == LATEST:
         return raw.end
@@ -218,7 +224,7 @@ async def _first_record(consumer: AIOKafkaConsumer, tp: TopicPartition, at: int,
     return None
 
 
-async def _received_before(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: Standing, offset: int) -> int:
+async def _received_before(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, offset: int) -> int:
     """A moment, milliseconds since 1970, after which no record below `offset` was received; now where none is left."""
     now_ms = time.time_ns() // 1_000_000
     if offset <= raw.begin:

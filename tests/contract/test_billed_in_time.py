@@ -11,20 +11,20 @@ import httpx
 import msgspec
 import pytest
 
-from connectors.billing.org_sync import OrgTruth
-from connectors.billing.subscription_discovery import OrgLearner
+from connectors.billing.org_sync import OrgSynchroniser
+from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.lago.client import LagoClient
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.ledger import Position
 from schemas.moments import SECOND_US
 from schemas.money import plain
 from schemas.policy import LatePolicy, MeterPolicy
-from streams.core.delivery.batches import Item, Outcome
-from streams.core.delivery.restamp import Judged, judged
+from streams.core.delivery.batches import EventOutcome, Item
+from streams.core.delivery.restamp import RestampDecision, judged
 from streams.core.mapping.resolve import Resolver
 from streams.core.metering.close_window import due_windows, release, seal
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import apply
 from tests.support.calls import raw, slp
 from tests.support.posting import quick_delivery
@@ -56,7 +56,7 @@ class World:
     policy: MeterPolicy = field(default_factory=MeterPolicy)
     customers: dict[str, CustomerRecord] = field(default_factory=dict)
     orgs: Records = field(default_factory=Records)
-    books: Books = field(default_factory=lambda: Books(Position()))
+    books: LedgerState = field(default_factory=lambda: LedgerState(Position()))
     waiting: list[Item] = field(default_factory=list)
     calls: int = 0
 
@@ -71,9 +71,9 @@ class World:
     async def learn(self, org_id: str = "org", *names: str) -> None:
         client = LagoClient(self.http, self.lago.url, KEY)
         self.orgs.setdefault(org_id, OrgRecord(org_id))
-        await OrgTruth({}, self.orgs, self.orgs, client, now_us=lambda: self.now_us).refresh(org_id)
+        await OrgSynchroniser({}, self.orgs, self.orgs, client, now_us=lambda: self.now_us).refresh(org_id)
         if names:
-            learner = OrgLearner({}, self.orgs, self.orgs, client, now_us=lambda: self.now_us)
+            learner = SubscriptionDiscovery({}, self.orgs, self.orgs, client, now_us=lambda: self.now_us)
             assert await learner.learn(org_id, names)
 
     def use(self, usd: str, at: float | None = None, customer: str = "acme") -> None:
@@ -94,11 +94,11 @@ class World:
             events = [one.event for one in sealed.sealed]
             self.waiting += [Item(one.transaction_id, msgspec.json.encode(one), resent=False) for one in events]
 
-    async def post(self) -> list[Outcome]:
+    async def post(self) -> list[EventOutcome]:
         items, self.waiting = self.waiting, []
         return await quick_delivery(self.lago, self.http).deliver(items, judge=self.judge)
 
-    def judge(self, value: bytes) -> Judged:
+    def judge(self, value: bytes) -> RestampDecision:
         return judged(value, self.orgs, self.policy.late_policy, self.now_us, CODE)
 
     @property

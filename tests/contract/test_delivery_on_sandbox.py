@@ -17,7 +17,7 @@ from connectors.lago_sandbox.app import create_sandbox
 from schemas.moments import lago_timestamp, parse_us
 from schemas.records import LagoEvent
 from streams.core.delivery.backoff import RetryPolicy
-from streams.core.delivery.batches import Item, Outcome
+from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker, State
 from streams.delivery.engine import Delivery
 
@@ -62,7 +62,7 @@ class Lago:
 
     async def deliver(self, items: list[Item], **options: Any) -> list[tuple[str, str]]:
         async with asyncio.timeout(120):  # against waiting for ever, on a machine that has other work
-            outcomes: list[Outcome] = await self.delivery(**options).deliver(items)
+            outcomes: list[EventOutcome] = await self.delivery(**options).deliver(items)
         return [(outcome.kind, outcome.reason) for outcome in outcomes]
 
     async def arm(self, *rules: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from connectors.billing.lago_setup import Report, Setup
+from connectors.billing.lago_setup import Setup, SetupReport
 from connectors.cli.main import app
 from connectors.lago.client import LagoIntegrationError
 from tests.support.mortal_wire import Killed, MortalWire
@@ -34,7 +34,7 @@ async def lago() -> AsyncIterator[Lago]:
         yield running
 
 
-async def run(lago: Lago, wire: MortalWire | None = None, *, only_check: bool = False) -> Report:
+async def run(lago: Lago, wire: MortalWire | None = None, *, only_check: bool = False) -> SetupReport:
     wire = wire or MortalWire()
     try:
         return await Setup(wire.client(lago.url), "ai_usage", HOOK, only_check=only_check).run()

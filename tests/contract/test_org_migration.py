@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from connectors.operations.org_migration import MISSING, WOULD, Outcome, plan_of
-from connectors.operations.usage_in_flight import LooseEnds
+from connectors.operations.org_migration import MISSING, WOULD, MigrationOutcome, plan_of
+from connectors.operations.usage_in_flight import UsageInFlight
 from connectors.operations.user_orgs import UserOrg
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US, SECOND_US
@@ -31,7 +31,7 @@ async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(world: Worl
     await world.user("user_1", "starter", "alice", "bob")
     before = (await world.everything(), dict(world.stored.customers))
     outcome = await world.process().look(ACME, otherwise=WOULD)
-    assert outcome == Outcome(
+    assert outcome == MigrationOutcome(
         "user_1",
         "org_1",
         "would",
@@ -155,16 +155,16 @@ async def test_the_users_subscription_ends_when_no_usage_can_reach_it_and_not_be
     assert world.asked == 0
     world.clock.now += 1
     for loose in (
-        LooseEnds(open={"alice"}),
-        LooseEnds(open={"of user_1"}),
-        LooseEnds(dead={"alice"}),
-        LooseEnds(behind={"billing.lago.events"}),
+        UsageInFlight(open={"alice"}),
+        UsageInFlight(open={"of user_1"}),
+        UsageInFlight(dead={"alice"}),
+        UsageInFlight(behind={"billing.lago.events"}),
     ):
         world.loose = loose
         waiting = await world.process().run(ACME)
         assert (waiting.state, waiting.to_end[0].wait != "") == ("already", True)
     assert len([one for one in (await world.everything())[1] if one[2] == "active"]) == 2
-    world.loose = LooseEnds(open={"dave"}, dead={"dave"})
+    world.loose = UsageInFlight(open={"dave"}, dead={"dave"})
     assert (await world.process().look(ACME, otherwise=MISSING)).steps == ("end the subscription of user_1 of user_1",)
     ended = await world.process().run(ACME)
     assert (ended.state, ended.steps) == ("migrated", ("end the subscription of user_1 of user_1",))
@@ -190,7 +190,7 @@ async def test_what_is_on_its_way_is_asked_again_where_it_was_asked_too_early_fo
     assert (await process.run(users[0])).state == "migrated"
     first = world.asked
     world.clock.now = (moved[1] + SETTLED_US) / SECOND_US
-    world.loose = LooseEnds(open={"bob"})
+    world.loose = UsageInFlight(open={"bob"})
     waiting = await process.run(users[1])
     assert (waiting.state, waiting.to_end[0].wait != "") == ("already", True)
     again = world.asked

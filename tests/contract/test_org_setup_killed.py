@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from connectors.billing.metered_events import InMemoryUsage
-from connectors.billing.org_accounts import Account, OrgAccounts, Wanted
+from connectors.billing.org_accounts import Account, OrgAccounts, OrgRequest
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_records import StoredIds
 from schemas.customers import OrgRecord
@@ -71,7 +71,7 @@ class World:
             InMemoryUsage(),
             now_us=now_us,
         )
-        wanted = Wanted(org, "Acme", "a@acme.io", "user_1", "starter")
+        wanted = OrgRequest(org, "Acme", "a@acme.io", "user_1", "starter")
         return await OrgAccounts(billing, records, now_us).set_up(wanted, changing)
 
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from connectors.billing.org_sync import OrgTruth
+from connectors.billing.org_sync import OrgSynchroniser
 from connectors.lago.client import LagoClient
 from schemas.customers import OrgRecord
 from schemas.errors import Unavailable
@@ -24,13 +24,18 @@ class Records(dict[str, OrgRecord]):
 
 
 @asynccontextmanager
-async def followed(*orgs: str) -> AsyncIterator[tuple[Lago, OrgTruth, Records, Clock]]:
+async def followed(*orgs: str) -> AsyncIterator[tuple[Lago, OrgSynchroniser, Records, Clock]]:
     clock, records = Clock(), Records({org_id: OrgRecord(org_id) for org_id in orgs})
     async with lago_sandbox(clock=clock) as lago, httpx.AsyncClient(trust_env=False) as http:
         await lago.plan()
         await lago.plan("dear", 9900)
         client = LagoClient(http, lago.url, KEY)
-        yield lago, OrgTruth({}, records, records, client, now_us=lambda: int(clock.now * SECOND_US)), records, clock
+        yield (
+            lago,
+            OrgSynchroniser({}, records, records, client, now_us=lambda: int(clock.now * SECOND_US)),
+            records,
+            clock,
+        )
 
 
 async def test_what_no_webhook_told_is_found_by_the_poll() -> None:

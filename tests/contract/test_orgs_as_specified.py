@@ -20,7 +20,7 @@ from connectors.billing.org_billing import OrgBilling
 from connectors.billing.subscription_ids import InMemoryIds
 from connectors.library import orgs
 from connectors.library.orgs import LagoIntegrationError
-from connectors.library.standalone import Alone
+from connectors.library.standalone import StandaloneBilling
 from tests.support.org_api import org_api
 from tests.support.sandbox import KEY, NOW, Clock, Lago, lago_sandbox
 
@@ -144,7 +144,7 @@ def of_acme() -> Request:
 
 async def test_the_middleware_of_the_specification_records_usage(lago: Lago) -> None:
     usage = InMemoryUsage()
-    orgs.serve_with(OrgBilling(Alone.of().lago, InMemoryIds(), usage, now_us=lambda: 0))
+    orgs.serve_with(OrgBilling(StandaloneBilling.of().lago, InMemoryIds(), usage, now_us=lambda: 0))
     try:
         assert (await track_usage(of_acme(), answered)).body == b"42"
     finally:
@@ -290,7 +290,7 @@ async def test_over_http_a_refused_subscription_leaves_no_new_customer_behind() 
 
 async def test_two_processes_that_subscribe_an_org_at_once_make_one_subscription(lago: Lago) -> None:
     """The id is that of the customer's first second, wherever it is made."""
-    one, other = Alone(Alone.of().access), Alone(Alone.of().access)
+    one, other = StandaloneBilling(StandaloneBilling.of().access), StandaloneBilling(StandaloneBilling.of().access)
     await orgs.create_org_customer(*ACME)
     made = await asyncio.gather(
         *(each.billing.subscribe("org_1", "starter", "anniversary", None) for each in (one, other))
@@ -325,7 +325,7 @@ async def test_what_is_logged_has_the_documented_level(lago: Lago) -> None:
         await orgs.terminate_subscription("org_1")
         with pytest.raises(LagoIntegrationError):
             await orgs.create_subscription("org_1", "nope")
-        orgs.serve_with(OrgBilling(Alone.of().lago, InMemoryIds(), InMemoryUsage(), now_us=lambda: 0))
+        orgs.serve_with(OrgBilling(StandaloneBilling.of().lago, InMemoryIds(), InMemoryUsage(), now_us=lambda: 0))
         await orgs.record_api_call("org_1", "tx-1", "/v1/chat")
         orgs.serve_with(None)
     assert [(line["log_level"], line["event"]) for line in lines] == [

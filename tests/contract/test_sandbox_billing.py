@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.lago_sandbox.billing import current_usage
-from connectors.lago_sandbox.customers import Customers
+from connectors.lago_sandbox.customers import SandboxCustomers
 from connectors.lago_sandbox.identifiers import Identifiers
-from connectors.lago_sandbox.metrics import Metrics
-from connectors.lago_sandbox.plans import Plans
+from connectors.lago_sandbox.metrics import SandboxMetrics
+from connectors.lago_sandbox.plans import SandboxPlans
 from connectors.lago_sandbox.stored import Event
-from connectors.lago_sandbox.subscriptions import Subscriptions
+from connectors.lago_sandbox.subscriptions import SandboxSubscriptions
 from tests.support.sandbox import DAY, NOW, Clock, Lago, codes, event, lago_sandbox
 
 
@@ -300,13 +300,13 @@ async def test_what_the_sandbox_cannot_compute_it_refuses(lago: Lago, charge: di
 @settings(max_examples=60)
 def test_a_fee_is_within_half_a_cent_of_the_exact_sum_however_many_events_it_has(tenths: list[int]) -> None:
     ids, now_us = Identifiers(), int(NOW * 1_000_000)
-    metrics = Metrics(ids)
+    metrics = SandboxMetrics(ids)
     metric = metrics.add({"name": "m", "code": "m", "aggregation_type": "sum_agg", "field_name": "unit"}, now_us)
-    plans = Plans(ids, metrics)
+    plans = SandboxPlans(ids, metrics)
     charge = {"billable_metric_id": metric.shown["lago_id"], "charge_model": "dynamic"}
     spec = {"name": "p", "code": "p", "interval": "monthly", "amount_cents": 0, "amount_currency": "USD"}
     plans.add(spec | {"pay_in_advance": False, "charges": [charge]}, now_us)
-    sold = Subscriptions(ids, Customers(ids), plans).create(
+    sold = SandboxSubscriptions(ids, SandboxCustomers(ids), plans).create(
         {"external_customer_id": "o", "external_id": "s", "plan_code": "p"}, now_us
     )
     events = [

@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 
-from connectors.lago_sandbox.limits import Limits
+from connectors.lago_sandbox.limits import SandboxLimits
 from tests.support.sandbox import Clock, codes, event, lago_sandbox
 
 
@@ -39,7 +39,7 @@ async def test_the_other_endpoints_have_smaller_limits_of_their_own_and_health_h
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert (await lago.post(event())).status_code == 200
         assert "X-RateLimit-Limit" not in (await lago.http.get("/health")).headers
-    limits = Limits(500)
+    limits = SandboxLimits(500)
     assert limits.of("POST", "/api/v1/events/batch").most == 500
     assert limits.of("GET", "/api/v1/customers/c/current_usage").most == 200
     assert limits.of("GET", "/api/v1/events/t1").most == 50

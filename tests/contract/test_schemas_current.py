@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from connectors.ingest.body_splitter import split, wrapped_in
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import Refused, rejection
+from connectors.ingest.rejections import InvalidElement, rejection
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.generate import FOLDER, files
 from schemas.ledger import Position
@@ -23,12 +23,12 @@ from schemas.records import AuditRecord, DeliveryAttempt
 from schemas.topics import CATALOGUE, CHANGELOG, TopicNames
 from schemas.wire import FLAT
 from streams.agents.sink import DeliveryWork
-from streams.core.delivery.batches import Outcome
+from streams.core.delivery.batches import EventOutcome
 from streams.core.mapping.resolve import NO_MAPPING, Target
 from streams.core.metering.close_window import seal
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes, apply
 from streams.state.step_writes import writes_of
 from tests.support.calls import NOON, raw, raw_value, slp
@@ -57,7 +57,7 @@ def folded_and_sealed() -> tuple[Changes, Changes]:
     def resolve(customer: str, _at_us: int, _kind: str) -> Target:
         return Target("org", "sub") if customer == "acme" else Target("", "", NO_MAPPING)
 
-    books = Books(Position())
+    books = LedgerState(Position())
     folded = Fold(POLICY, "d-t-3-")(books, calls, resolve)
     apply(books, folded, NOON)
     return folded, seal(books.position, [books.windows[0]], ORGS, POLICY, "d-t-3-", 3, NOON)
@@ -69,7 +69,7 @@ def written() -> Iterator[tuple[str, bytes]]:
     yield "RawRecord", raw_value(slp(1))
     yield from (("EnrichedUsage", value) for _, value in folded.enriched)
     yield from (("Rejection", value) for _, value in folded.rejected)
-    yield "Rejection", rejection(Refused("not_json", offset=3), b"{]", NOON)
+    yield "Rejection", rejection(InvalidElement("not_json", offset=3), b"{]", NOON)
     for write in writes_of(sealed, TopicNames.with_prefix(), 3):
         yield ("Receipt" if write.topic == "billing.receipts" else "LagoEvent"), write.value or b""
         yield from (("Manifest", value) for name, value in write.headers if name == "manifest")
@@ -94,7 +94,7 @@ def onward(status: str) -> Any:
     record: ConsumerRecord[bytes, bytes] = ConsumerRecord(
         *tp, 7, NOON // 1000, 0, event.key, event.value, None, 0, 0, tuple(event.headers)
     )
-    return work._onward(record, Outcome("retry", "http_500", "HTTP 500", 1), status, 1)
+    return work._onward(record, EventOutcome("retry", "http_500", "HTTP 500", 1), status, 1)
 
 
 def test_the_checked_in_files_are_what_the_types_say() -> None:

@@ -16,7 +16,7 @@ from connectors.access.scopes import SCOPES
 from connectors.api.limits import OrgLimits
 from connectors.api.org_models import AccountShown, SubscriptionShown
 from connectors.api.org_usage import Accepted, ChargedUsage, UsageBody, UsageShown
-from connectors.api.orgs import ChangedShown, PlanBody, SetupBody
+from connectors.api.orgs import ChangedShown, PlanChangeBody, SetupBody
 from connectors.billing import metered_events, metered_numbers, org_billing, usage_limits
 from connectors.billing.org_accounts import NO_SUBSCRIPTION, UNKNOWN_ORG
 from connectors.http.problem import Problem
@@ -53,7 +53,7 @@ def test_every_member_that_is_sent_or_read_is_one_of_the_servers() -> None:
     assert {name for name, field in UsageBody.model_fields.items() if field.is_required()} <= sent
     signed_up = {"plan_code", "org_name", "email", "user_id", "billing_time", "subscription_at"}
     assert signed_up <= set(SetupBody.model_fields)
-    assert set(PlanBody.model_fields) == {"plan_code"}
+    assert set(PlanChangeBody.model_fields) == {"plan_code"}
     assert "transaction_id" in Accepted.model_fields
     assert "effective" in OrgLimits.model_fields
     assert {"external_id", "plan_code", "status", "started_at", "next_plan_code"} <= set(SubscriptionShown.model_fields)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from connectors.ingest.store import Store
+from connectors.ingest.store import ElementStore
 from connectors.kafka.producer import KafkaProducer, producer_config
 from schemas.moments import SECOND_US
 from schemas.topics import RAW, REJECTED
@@ -60,7 +60,9 @@ async def test_a_polled_job_is_billed_once_over_a_restart_and_a_week(
     elements = bodies(recording)
     clock, begun_us = [NOW_US - WEEK_US], time.monotonic_ns() // 1000
     producer = KafkaProducer(producer_config(kafka.bootstrap, answer_within_s=30))
-    store = Store(producer, topic_prefix + RAW.name, topic_prefix + REJECTED.name, CUSTOMER_ID_FIELDS, lambda: clock[0])
+    store = ElementStore(
+        producer, topic_prefix + RAW.name, topic_prefix + REJECTED.name, CUSTOMER_ID_FIELDS, lambda: clock[0]
+    )
     async with (
         lago_sandbox(clock=lambda: clock[0] / 1e6) as lago,
         httpx.AsyncClient(trust_env=False) as http,

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from schemas.ledger import Position
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
 from schemas.topics import TopicNames
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.runtime.consumer import reading
 from streams.state.changelog import FETCHING, read, restore
 from streams.state.step_writes import RAW_PARTITION, SEAL_SEQ
@@ -62,14 +62,14 @@ class Evidence:
             dead=await asyncio.to_thread(self._count, topics.dlq),
         )
 
-    async def _books(self, ends: dict[int, int]) -> dict[int, Books]:
+    async def _books(self, ends: dict[int, int]) -> dict[int, LedgerState]:
         books = {}
         for partition in ends:
             async with reading(
                 bootstrap_servers=self._bootstrap, isolation_level="read_committed", **FETCHING
             ) as consumer:
                 image = await read(consumer, self._topics.changelog, partition)
-            books[partition] = Books(Position())
+            books[partition] = LedgerState(Position())
             restore(books[partition], image, 0)
         return books
 

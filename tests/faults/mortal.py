@@ -17,8 +17,8 @@ from connectors.processes.worker_parts import worker_parts
 from connectors.telemetry.logs import configure_logging
 from schemas.records import LagoEvent
 from streams.app import ROLES
-from streams.core.delivery.responses import Answer
-from streams.delivery.lago_port import Poster
+from streams.core.delivery.responses import HttpResponse
+from streams.delivery.lago_port import LagoEventsApi
 from streams.runtime.event_loop import run_loop
 from streams.runtime.role import Role
 from streams.runtime.run import run_role
@@ -49,11 +49,11 @@ def die(*_: object) -> NoReturn:
 class MortalPoster:
     """The real client, on which the process dies before a batch leaves or after its answer came."""
 
-    def __init__(self, poster: Poster, step: str) -> None:
+    def __init__(self, poster: LagoEventsApi, step: str) -> None:
         self._poster = poster
         self._step = step
 
-    async def post_batch(self, body: bytes) -> Answer:
+    async def post_batch(self, body: bytes) -> HttpResponse:
         if self._step == BEFORE_SEND:
             die()
         answer = await self._poster.post_batch(body)

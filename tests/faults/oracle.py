@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
-from streams.core.metering.ledger_state import Books, difference
+from streams.core.metering.ledger_state import LedgerState, difference
 from tests.faults.calls import CallKey, Owed, Sum
 
 _BILLED = ("billable", "failed_with_cost")
@@ -41,7 +41,7 @@ class Found:
     stats: dict[str, Any] = field(default_factory=dict)
     lago_events: list[dict[str, Any]] = field(default_factory=list)
     raw_ends: dict[int, int] = field(default_factory=dict)
-    books: dict[int, Books] = field(default_factory=dict)
+    books: dict[int, LedgerState] = field(default_factory=dict)
     events: list[SentEvent] = field(default_factory=list)
     enriched: dict[int, list[EnrichedUsage]] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
@@ -91,7 +91,7 @@ def billing_wrong(stats: Mapping[str, Any], owed: Mapping[str, Sum]) -> list[str
     return wrong
 
 
-def ledgers_wrong(books: Mapping[int, Books], raw_ends: Mapping[int, int], owed: Owed) -> list[str]:
+def ledgers_wrong(books: Mapping[int, LedgerState], raw_ends: Mapping[int, int], owed: Owed) -> list[str]:
     """Both laws of conservation, nothing open or held, every raw record folded, and the sums of what was sent."""
     wrong = []
     for partition, end in sorted(raw_ends.items()):

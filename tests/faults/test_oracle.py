@@ -10,7 +10,7 @@ import pytest
 from schemas.ledger import Counters, Position, Window
 from schemas.ledger import Sum as LedgerSum
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from tests.faults.calls import Call, Owed
 from tests.faults.oracle import Found, SentEvent, verdict
 
@@ -57,7 +57,7 @@ def exact() -> Found:
         },
         lago_events=[msgspec.to_builtins(sent.event) for sent in events],
         raw_ends={0: 5},
-        books={0: Books(Position(next=5, counters=counters, seal_seq=3))},
+        books={0: LedgerState(Position(next=5, counters=counters, seal_seq=3))},
         events=events,
         enriched={
             0: [

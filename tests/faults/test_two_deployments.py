@@ -9,7 +9,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from streams.components import Parts
+from streams.components import Components
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
 from tests.support.posting import opened, quick_delivery, statuses
@@ -28,7 +28,7 @@ async def lago() -> AsyncIterator[Lago]:
         yield sandbox
 
 
-def named(stage: Stage, name: str, **changes: object) -> Parts:
+def named(stage: Stage, name: str, **changes: object) -> Components:
     """What a worker with this DEPLOYMENT_NAME is built from."""
     group_prefix = f"{stage.settings.topic_prefix}{name}-"
     return stage.parts(replace(QUICK, deployment=name), group_prefix=group_prefix, **changes)

@@ -1,6 +1,6 @@
 """Workers whose wall clock is an hour or a day off: bills and their times are those of the calls.
 
-The clock is handed to the roles (`Parts.now_us`); Kafka's and the test's own are right.
+The clock is handed to the roles (`Components.now_us`); Kafka's and the test's own are right.
 """
 
 import time
@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from schemas.moments import HOUR_US
-from streams.components import Parts
+from streams.components import Components
 from tests.support.calls import Raw, raw, slp
 from tests.support.eventually import soon
 from tests.support.posting import event, put, quick_delivery, statuses
@@ -27,7 +27,7 @@ CALLS = 20
 OFF_BY_H = (-24, -1, 1, 24)
 
 
-def off_by(hours: float, parts: Parts) -> Parts:
+def off_by(hours: float, parts: Components) -> Components:
     return replace(parts, now_us=lambda: time.time_ns() // 1000 + int(hours * HOUR_US))
 
 

@@ -24,8 +24,8 @@ from schemas.records import (
 )
 from schemas.wire import Call, RawRecord
 from streams.agents import meter, sink
-from streams.core.metering.ledger_state import Books
-from streams.runtime.table import Follower
+from streams.core.metering.ledger_state import LedgerState
+from streams.runtime.table import CompactedTable
 from streams.state.changelog import image_from, restore
 
 #: Every type that is read from a topic (tests/fuzz/test_corpus.py looks that none is missing), and how it is stored.
@@ -69,7 +69,7 @@ def _followed(of: type[Any]) -> Reader:
     sound = b'{"litellm_customer_id":"a","versions":[{"effective_from":0,"org_id":"o","tenant_id":"t"}]}'
 
     def reader(value: bytes) -> None:
-        follower = Follower({}, "topic", of, lambda: 0.0, "table")
+        follower = CompactedTable({}, "topic", of, lambda: 0.0, "table")
         follower.take(0, [Stored(value), Stored(sound, b"next")])  # type: ignore[list-item]
 
     return reader
@@ -108,7 +108,7 @@ def _changelog(value: bytes) -> None:
         at = max(value_end, key_end + 1)
     image = image_from(0, latest)
     with suppress(LedgerBroken, Unreadable):
-        restore(Books(Position()), image, NOW_US)
+        restore(LedgerState(Position()), image, NOW_US)
 
 
 READERS: Final[tuple[Reader, ...]] = (

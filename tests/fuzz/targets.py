@@ -15,9 +15,9 @@ from connectors.http.problem import Problem
 from connectors.ingest.body_splitter import split
 from connectors.ingest.cloud_events import event_of
 from connectors.ingest.lenient_json import tree_of, with_data
-from connectors.ingest.rejections import MAX_RECORD_BYTES, Refused
+from connectors.ingest.rejections import MAX_RECORD_BYTES, InvalidElement
 from connectors.ingest.signatures import Secret, signed_by
-from connectors.ingest.store import Store
+from connectors.ingest.store import ElementStore
 from connectors.kafka.producer import Record
 from connectors.operations.csv_table import DELIMITERS, CsvTable
 from schemas.customer_id import normalise_customer_id
@@ -30,7 +30,7 @@ from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP, Call, CloudEv
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.json_budget import Budget
 from streams.core.metering.normalise import normalise
-from streams.core.metering.tolerant_reader import Softened
+from streams.core.metering.tolerant_reader import PartialCall
 from tests.fuzz.stored import NOW_US, stored
 
 Target = Callable[[bytes], None]
@@ -59,11 +59,11 @@ def body(data: bytes) -> None:
     """A whole body, its first byte the route: each element is stored once, as a call that the meter can judge or as a
     rejection."""
     taken = _Taken()
-    store = Store(taken, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: NOW_US)
+    store = ElementStore(taken, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: NOW_US)
     shape = _SHAPES[data[0] % len(_SHAPES)] if data else FLAT
     try:
         outcome = _loop.run_until_complete(store.keep(data[1:], shape))
-    except (Refused, Unavailable):
+    except (InvalidElement, Unavailable):
         return
     topics = [record[0] for record in taken.records]
     assert topics.count("raw") == outcome.accepted
@@ -99,7 +99,7 @@ def splitter(data: bytes) -> None:
     """The elements lie in the body, one behind the other, and are not larger than it."""
     try:
         elements = split(data)
-    except Refused:
+    except InvalidElement:
         return
     assert sum(len(memoryview(element)) for element in elements) <= len(data) + len(elements)
 
@@ -108,11 +108,11 @@ def tolerant(data: bytes) -> None:
     """JSON as Python writes it, field by field."""
     try:
         tree = tree_of(data, Budget())
-    except Refused:
+    except InvalidElement:
         return
     if tree is not None:
         for of in (Call, CloudEvent):
-            soft = Softened(with_data(tree), of)
+            soft = PartialCall(with_data(tree), of)
             soft.note()
 
 

@@ -9,7 +9,7 @@ import pytest
 from connectors.config.connections import deployment_of
 from connectors.config.settings import Settings
 from connectors.operations.audit_record import audited
-from connectors.operations.sender import Outgoing, Sender
+from connectors.operations.sender import CommandProducer, Outgoing
 from tests.support.command import meterbridge
 from tests.support.database import migrated_database, projector_parts, rows, until
 from tests.support.kafka import Kafka
@@ -34,7 +34,9 @@ async def test_lines_of_servers_and_of_commands_are_one_chain(stage: Stage, kafk
                 server.http.post("/customers/mapping", json=MAPPING | {"litellm_customer_id": name}, headers=BEARER)
                 for server, name in ((one, f"a{round_}"), (other, f"b{round_}"), (one, f"c{round_}"))
             ]
-            command = asyncio.to_thread(audited, deployment, Sender(deployment.kafka), "replay", {"round": str(round_)})
+            command = asyncio.to_thread(
+                audited, deployment, CommandProducer(deployment.kafka), "replay", {"round": str(round_)}
+            )
             answers, _ = await asyncio.gather(asyncio.gather(*asked), command)
             assert [answer.status_code for answer in answers] == [201] * 3
         await one.http.delete("/customers/a0/mapping", headers={"Authorization": "Bearer wrong"})
@@ -81,7 +83,7 @@ async def test_what_was_done_to_the_topic_is_named_and_turns_the_exit_code(
     stage: Stage, damage: Callable[[list[bytes]], list[bytes]], kind: str, named: str
 ) -> None:
     values = damage(log(5))
-    Sender(stage.connection).send(Outgoing(stage.topics.audit, b"key", value) for value in values)
+    CommandProducer(stage.connection).send(Outgoing(stage.topics.audit, b"key", value) for value in values)
     told = await meterbridge(stage, "audit", "verify", "--json")
     assert (told.code, told.json["broken"]["kind"], told.json["broken"]["audit_id"]) == (1, kind, named)
     sentence = await meterbridge(stage, "audit", "verify")
@@ -92,7 +94,7 @@ async def test_a_row_that_is_not_what_its_line_says_is_named(
     stage: Stage, postgres_url: str, kafka: Kafka, topic_prefix: str
 ) -> None:
     deployment = deployment_of(settings_of(stage, kafka, topic_prefix))
-    sender = Sender(deployment.kafka)
+    sender = CommandProducer(deployment.kafka)
     for number in range(4):
         audited(deployment, sender, "replay", {"b": str(number), "a\0": "x"}, reason="ünd 1.0", count=number)
     async with (

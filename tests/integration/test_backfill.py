@@ -13,12 +13,12 @@ import asyncpg
 import pytest
 
 from connectors.ingest.raw_record import strip
-from connectors.operations.usage_log import Checked, judged
+from connectors.operations.usage_log import LogCheck, judged
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.policy import MeterPolicy
 from schemas.wire import FLAT
-from streams.components import Parts
+from streams.components import Components
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from tests.support.calls import Raw
 from tests.support.command import Ended, meterbridge
@@ -61,7 +61,7 @@ async def litellm(postgres_url: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def running(stage: Stage, database: str) -> AsyncIterator[Parts]:
+async def running(stage: Stage, database: str) -> AsyncIterator[Components]:
     """A meter and a projector under the names that commands look for."""
     group = f"{stage.settings.topic_prefix}{stage.settings.deployment_name}-"
     async with projector_parts(stage, database) as project:
@@ -90,7 +90,7 @@ async def fill(stage: Stage, database: str, *words: str, **more: str) -> Ended:
 
 
 async def test_one_day_fed_four_ways_is_billed_once(
-    stage: Stage, database: str, litellm: str, running: Parts, tmp_path: Path
+    stage: Stage, database: str, litellm: str, running: Components, tmp_path: Path
 ) -> None:
     calls = recorded()
     assert len(calls) >= 85
@@ -113,7 +113,7 @@ async def test_one_day_fed_four_ways_is_billed_once(
 
 
 async def test_what_never_arrived_is_found_in_litellms_database_and_sent_once(
-    stage: Stage, database: str, litellm: str, running: Parts
+    stage: Stage, database: str, litellm: str, running: Components
 ) -> None:
     """A third of the calls was lost on the way; a second backfill finds nothing."""
     calls = recorded()
@@ -133,7 +133,7 @@ async def test_what_never_arrived_is_found_in_litellms_database_and_sent_once(
 
 
 async def test_a_backfill_that_is_repeated_begins_a_little_before_where_it_stood(
-    stage: Stage, database: str, litellm: str, running: Parts, tmp_path: Path
+    stage: Stage, database: str, litellm: str, running: Components, tmp_path: Path
 ) -> None:
     """A row may be written a while after its call began: `--overlap` says how long."""
     file = tmp_path / "state"
@@ -149,7 +149,7 @@ async def test_a_backfill_that_is_repeated_begins_a_little_before_where_it_stood
 
 
 async def test_a_webhook_that_comes_after_its_backfill_is_a_duplicate(
-    stage: Stage, database: str, litellm: str, running: Parts
+    stage: Stage, database: str, litellm: str, running: Components
 ) -> None:
     """It waited in a spool: its times have microseconds, the database's are rounded."""
     first = (await fill(stage, database, "--source", "litellm-db", *DAY, LITELLM_DATABASE_URL=litellm)).json
@@ -167,7 +167,7 @@ async def test_a_webhook_that_comes_after_its_backfill_is_a_duplicate(
 
 
 async def test_a_failed_try_and_its_success_both_with_cost_are_billed_as_two(
-    stage: Stage, database: str, running: Parts, tmp_path: Path
+    stage: Stage, database: str, running: Components, tmp_path: Path
 ) -> None:
     """One call id, two statuses: by webhook, and again from a file."""
     base = {"litellm_call_id": "one", "model": "m", "endTime": time.time(), "spend": 0.5, "user_id": "u-alice"}
@@ -184,7 +184,7 @@ async def test_a_failed_try_and_its_success_both_with_cost_are_billed_as_two(
 
 
 async def test_lines_that_are_no_calls_are_told_and_cost_their_neighbours_nothing(
-    stage: Stage, database: str, running: Parts, tmp_path: Path
+    stage: Stage, database: str, running: Components, tmp_path: Path
 ) -> None:
     file = tmp_path / "mixed.jsonl"
     good = {"id": "a", "litellm_call_id": "a", "spend": 0.25, "startTime": time.time(), "user_id": "u"}
@@ -210,7 +210,7 @@ async def test_without_the_meter_nothing_is_sent(stage: Stage, database: str, tm
 
 
 async def test_what_litellm_counted_and_never_sent_is_named_by_the_hour_with_the_command_that_fetches_it(
-    stage: Stage, database: str, litellm: str, running: Parts
+    stage: Stage, database: str, litellm: str, running: Components
 ) -> None:
     calls = recorded()
     stage.put(raws(calls[::2]))
@@ -235,14 +235,14 @@ async def test_a_log_that_has_lost_rows_since_it_was_checked_is_not_believed(dat
     pool = Database(database, size=1)
     try:
         with pytest.raises(Unavailable, match="lost its latest rows"):
-            await judged(pool, [], Checked(0, "enriched", {0: 5}), MeterPolicy())
-        assert await judged(pool, [], Checked(0, "enriched", {}), MeterPolicy()) == []
+            await judged(pool, [], LogCheck(0, "enriched", {0: 5}), MeterPolicy())
+        assert await judged(pool, [], LogCheck(0, "enriched", {}), MeterPolicy()) == []
     finally:
         pool.terminate()
 
 
 async def test_a_table_from_a_spreadsheet_is_taken_row_by_row_and_what_is_not_certain_is_named(
-    stage: Stage, database: str, running: Parts, tmp_path: Path
+    stage: Stage, database: str, running: Components, tmp_path: Path
 ) -> None:
     file, at = tmp_path / "calls.csv", datetime.now(UTC).isoformat()
     lines = [

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import pytest
 from aiohttp import web
 
-from connectors.http.client_address import Origins
+from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.connections import MAX_HEADERS, MAX_LINE, BoundedRunner, admitted
-from connectors.http.middleware import Door
-from connectors.http.unauthenticated import Bounds, Strangers
+from connectors.http.middleware import RequestTracker
+from connectors.http.unauthenticated import Bounds, UnauthenticatedConnections
 from schemas.reasons import FULL, FULL_OF_ONE, SILENT
 
 HEAD_S = 0.4
@@ -60,11 +60,13 @@ async def serving(
     async def health(_: web.Request) -> web.Response:
         return web.Response()
 
-    app = web.Application(middlewares=[Door().passing])
+    app = web.Application(middlewares=[RequestTracker().passing])
     app.add_routes([web.post("/", take), web.post("/refused", refuse), web.get("/health", health)])
     on_closed = (closed if closed is not None else []).append
     on_wrong = (wrong if wrong is not None else []).append
-    strangers = Strangers(bounds, Origins((), ()), time.monotonic, on_closed, lambda: on_wrong(1))
+    strangers = UnauthenticatedConnections(
+        bounds, ClientAddressPolicy((), ()), time.monotonic, on_closed, lambda: on_wrong(1)
+    )
     runner = BoundedRunner(app, HEAD_S, strangers, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
-from streams.components import Parts
+from streams.components import Components
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
 from tests.support.posting import event, opened, put, put_back, quick_delivery, statuses
@@ -29,7 +29,7 @@ async def lago() -> AsyncIterator[Lago]:
 
 
 @pytest.fixture
-async def parts(stage: Stage, lago: Lago) -> AsyncIterator[Parts]:
+async def parts(stage: Stage, lago: Lago) -> AsyncIterator[Components]:
     async with httpx.AsyncClient(trust_env=False) as http:
         yield stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.1)
 
@@ -48,7 +48,9 @@ async def accepted_at(lago: Lago, transaction_id: str) -> list[float]:
     return [copy["accepted_at"] for copy in copies if copy["transaction_id"] == transaction_id]
 
 
-async def test_a_dead_letter_is_the_record_byte_for_byte_with_every_header_it_had(stage: Stage, parts: Parts) -> None:
+async def test_a_dead_letter_is_the_record_byte_for_byte_with_every_header_it_had(
+    stage: Stage, parts: Components
+) -> None:
     """Whoever wrote it may want it back: also what is no text, of no known name, or there twice."""
     theirs = [("seal_seq", b"7"), ("raw_partition", b"3"), ("manifest", b"\xff no json"), ("x", b"1"), ("x", b"2")]
     raw = Producer({"bootstrap.servers": stage.settings.kafka_bootstrap_servers})
@@ -71,7 +73,9 @@ async def test_a_dead_letter_is_the_record_byte_for_byte_with_every_header_it_ha
     assert dict(letters[2].headers())["__connect.errors.offset"] == b"2"
 
 
-async def test_a_dead_letter_that_cannot_be_written_holds_its_offset(stage: Stage, lago: Lago, parts: Parts) -> None:
+async def test_a_dead_letter_that_cannot_be_written_holds_its_offset(
+    stage: Stage, lago: Lago, parts: Components
+) -> None:
     """The broker refuses it: the worker ends, nothing of the chunk is settled, and the next one settles all of it."""
     largest(stage, stage.topics.dlq, 200)
     put(stage, [event(0), b"no event, and too long for the broker: " + b"x" * 500, event(1)])
@@ -88,7 +92,9 @@ async def test_a_dead_letter_that_cannot_be_written_holds_its_offset(stage: Stag
     assert (await lago.stats())["totals"]["events"] == 2
 
 
-async def test_a_dead_letter_that_was_put_back_is_delivered_at_once(stage: Stage, lago: Lago, parts: Parts) -> None:
+async def test_a_dead_letter_that_was_put_back_is_delivered_at_once(
+    stage: Stage, lago: Lago, parts: Components
+) -> None:
     await lago.fault(kind="poison", transaction_id="e-5")
     put(stage, [event(n) for n in range(8)])
     async with stage.running("sink", parts), stage.running("retry", parts):
@@ -105,7 +111,7 @@ async def test_a_dead_letter_that_was_put_back_is_delivered_at_once(stage: Stage
 
 
 async def test_a_conflict_that_was_put_back_is_a_conflict_again_after_a_restart_too(
-    stage: Stage, lago: Lago, parts: Parts
+    stage: Stage, lago: Lago, parts: Components
 ) -> None:
     """A restarted role takes what Lago knows for its own posts; of a dead letter it must look."""
     await lago.post(msgspec.to_builtins(event(1, cents="9")))
@@ -116,7 +122,7 @@ async def test_a_conflict_that_was_put_back_is_a_conflict_again_after_a_restart_
 
 
 async def test_a_retry_that_is_restarted_waits_until_its_moment_and_not_longer(
-    stage: Stage, lago: Lago, parts: Parts
+    stage: Stage, lago: Lago, parts: Components
 ) -> None:
     due_ms = time.time_ns() // 1_000_000 + 3_000
     put_back(stage, msgspec.json.encode(event(1)), [("attempt", b"1"), ("not_before", b"%d" % due_ms)])
@@ -130,7 +136,7 @@ async def test_a_retry_that_is_restarted_waits_until_its_moment_and_not_longer(
 
 
 async def test_a_moment_that_no_tier_can_mean_does_not_block_its_partition(
-    stage: Stage, lago: Lago, parts: Parts
+    stage: Stage, lago: Lago, parts: Components
 ) -> None:
     """A clock that was wrong once: the year 3000 is not waited for, an hour after the record was written is."""
     then_ms = time.time_ns() // 1_000_000 - 3_600_000

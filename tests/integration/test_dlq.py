@@ -11,10 +11,10 @@ import pytest
 
 from connectors.operations.dead_letters import CALLS, EVENTS, Filters, unresolved
 from connectors.operations.requeue import desk
-from connectors.operations.sender import Sender
+from connectors.operations.sender import CommandProducer
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US
-from streams.components import Parts
+from streams.components import Components
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.database import projector_parts, rows
@@ -31,12 +31,12 @@ async def lago() -> AsyncIterator[Lago]:
 
 
 @pytest.fixture
-async def posting(stage: Stage, lago: Lago) -> AsyncIterator[Parts]:
+async def posting(stage: Stage, lago: Lago) -> AsyncIterator[Components]:
     async with httpx.AsyncClient(trust_env=False) as http:
         yield stage.parts(delivery=quick_delivery(lago, http), retry_delay_s=0.05)
 
 
-async def dead_events(stage: Stage, lago: Lago, posting: Parts, *dead: str) -> None:
+async def dead_events(stage: Stage, lago: Lago, posting: Components, *dead: str) -> None:
     """Events e-0..e-4 went to Lago, which would not take `dead`; whatever ailed it is over."""
     for name in dead:
         await lago.fault(kind="poison", transaction_id=name)
@@ -47,7 +47,7 @@ async def dead_events(stage: Stage, lago: Lago, posting: Parts, *dead: str) -> N
     await lago.http.delete("/__faults")
 
 
-async def test_letters_are_listed_with_reason_money_and_sum(stage: Stage, lago: Lago, posting: Parts) -> None:
+async def test_letters_are_listed_with_reason_money_and_sum(stage: Stage, lago: Lago, posting: Components) -> None:
     await dead_events(stage, lago, posting, "e-1", "e-3")
     told = (await meterbridge(stage, "dlq", "list", "--json")).json
     assert sorted(one["transaction_id"] for one in told["letters"]) == ["e-1", "e-3"]
@@ -59,7 +59,7 @@ async def test_letters_are_listed_with_reason_money_and_sum(stage: Stage, lago: 
 
 
 async def test_events_that_are_put_back_arrive_once_however_often_it_is_said(
-    stage: Stage, lago: Lago, posting: Parts
+    stage: Stage, lago: Lago, posting: Components
 ) -> None:
     await dead_events(stage, lago, posting, "e-1", "e-3")
     first = await meterbridge(stage, "dlq", "requeue", "--why", "Lago is well", "--json")
@@ -73,7 +73,7 @@ async def test_events_that_are_put_back_arrive_once_however_often_it_is_said(
     assert [line.get("reason", "") for line in stage.values(stage.topics.audit)] == ["Lago is well", ""]
 
 
-async def test_an_event_that_dies_again_is_a_letter_again(stage: Stage, lago: Lago, posting: Parts) -> None:
+async def test_an_event_that_dies_again_is_a_letter_again(stage: Stage, lago: Lago, posting: Components) -> None:
     await dead_events(stage, lago, posting, "e-1")
     await meterbridge(stage, "dlq", "requeue")
     await lago.fault(kind="poison", transaction_id="e-1")
@@ -83,7 +83,7 @@ async def test_an_event_that_dies_again_is_a_letter_again(stage: Stage, lago: La
     assert letter.requeued == 1
 
 
-async def test_filters_and_a_dry_run_touch_only_what_is_meant(stage: Stage, lago: Lago, posting: Parts) -> None:
+async def test_filters_and_a_dry_run_touch_only_what_is_meant(stage: Stage, lago: Lago, posting: Components) -> None:
     await dead_events(stage, lago, posting, "e-1", "e-3")
     for words in (("--reason", "other"), ("--customer", "other"), ("--since", "2100-01-01"), ("--until", "1h")):
         assert (await meterbridge(stage, "dlq", "requeue", *words, "--dry-run", "--json")).json["count"] == 0
@@ -95,7 +95,7 @@ async def test_filters_and_a_dry_run_touch_only_what_is_meant(stage: Stage, lago
     assert (await meterbridge(stage, "dlq", "list", "--json")).json["count"] == 1
 
 
-async def test_a_purge_wants_words_and_leaves_the_record(stage: Stage, lago: Lago, posting: Parts) -> None:
+async def test_a_purge_wants_words_and_leaves_the_record(stage: Stage, lago: Lago, posting: Components) -> None:
     await dead_events(stage, lago, posting, "e-1", "e-3")
     assert (await meterbridge(stage, "dlq", "requeue", "--limit", "1", "--json")).json["requeued"] == 1
     assert (await meterbridge(stage, "dlq", "purge")).code == 2
@@ -106,10 +106,10 @@ async def test_a_purge_wants_words_and_leaves_the_record(stage: Stage, lago: Lag
     assert (line["action"], line["count"], line["cost_usd"]) == ("dlq.purge", 1, "0.015")
 
 
-async def test_of_two_desks_the_first_can_do_nothing_any_more(stage: Stage, lago: Lago, posting: Parts) -> None:
+async def test_of_two_desks_the_first_can_do_nothing_any_more(stage: Stage, lago: Lago, posting: Components) -> None:
     """Both would put the same letters back."""
     await dead_events(stage, lago, posting, "e-1")
-    sender = Sender(stage.connection)
+    sender = CommandProducer(stage.connection)
     async with desk(stage.deployment, sender, None) as first:
         letters = await asyncio.to_thread(lambda: list(unresolved(stage.deployment, EVENTS, Filters())))
         async with desk(stage.deployment, sender, None) as second:

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from connectors.cli.main import app
 from connectors.config.settings import Settings, load_settings
 from connectors.doctor.catalogue import KINDS, page
-from connectors.doctor.examination import Report, examine
+from connectors.doctor.examination import ExaminationReport, examine
 from connectors.litellm.proxy import ask_proxy
 from connectors.litellm.recommended import working_yaml
-from connectors.litellm.seen import USAGE_PATH, Kind
+from connectors.litellm.seen import USAGE_PATH, CallbackKind
 from schemas.errors import Rejected, Unavailable
 from tests.support.ports import free_port
 from tests.support.sandbox import KEY, Lago, lago_sandbox
@@ -87,7 +87,7 @@ async def proxy(
 
 async def examined(
     url: str | None, config: Path | None = None, *, lago: Lago | None = None, **changes: str
-) -> tuple[Report, set[str]]:
+) -> tuple[ExaminationReport, set[str]]:
     own: Settings = load_settings({**GOOD, **({"LAGO_API_URL": lago.url} if lago else {}), **changes})
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
         report = await examine(own, http, config, url, with_lago=lago is not None)
@@ -140,7 +140,7 @@ async def test_an_older_proxy_is_read_as_well() -> None:
     async with proxy(OURS, ["GenericAPILogger"], "1.81.0", details=False) as url, httpx.AsyncClient() as http:
         seen = await ask_proxy(http, f"{url}/", MASTER_KEY)
     assert (seen.version, seen.running) == ("1.81.0", {"GenericAPILogger"})
-    assert [(one.name, one.kind) for one in seen.callbacks] == [("meterbridge", Kind.GENERIC)]
+    assert [(one.name, one.kind) for one in seen.callbacks] == [("meterbridge", CallbackKind.GENERIC)]
 
 
 async def test_a_proxy_that_cannot_be_asked_is_not_called_well() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from schemas.records import Receipt, Rejection
 from streams.core.delivery.dead_letter_headers import AUDIT_ID, HOW, RESOLVES
-from streams.core.delivery.event_states import Tally, totals
+from streams.core.delivery.event_states import EventStateCounter, totals
 from tests.support.database import migrated_database, rows
 from tests.support.history import PREFIX, TOPICS, Said, history
 from tests.support.projection import Writer, event, in_order, manifest, queue, receipt, usage
@@ -183,7 +183,7 @@ async def test_pending_is_one_number_wherever_it_is_asked_for(url: str) -> None:
     tallies = []
     for (topic, _), log in past.logs.items():
         if topic == TOPICS.receipts:
-            tallies.append(Tally())
+            tallies.append(EventStateCounter())
             tallies[-1].take([msgspec.json.decode(one.value or b"", type=Receipt) for one in log])
     told = dict(await rows(url, "SELECT status, count(*) FROM event_queue GROUP BY 1"))
     [(held,)] = await rows(

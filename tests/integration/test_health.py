@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from connectors.config.settings import Settings
 from connectors.http.application import create_app
 from connectors.http.health import Dependency, Health
-from connectors.http.middleware import Door
+from connectors.http.middleware import RequestTracker
 from connectors.processes.server import API, API_ALONE_PORT, PARTS, WEBHOOKS, _listeners, serving
 from schemas.errors import ConfigurationError, TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, RAW
@@ -179,7 +179,7 @@ async def test_a_dependency_is_asked_once_a_second_and_its_last_error_is_remembe
 async def test_a_loop_that_stood_still_is_not_alive() -> None:
     clock = Clock()
     health = Health({}, lambda: "", clock, CollectorRegistry())
-    async with client_of(create_app(Door(), health.routes())) as client:
+    async with client_of(create_app(RequestTracker(), health.routes())) as client:
         assert (await client.get("/health/live")).status == 200
         clock.now = 5.5
         stuck = await client.get("/health/live")
@@ -197,7 +197,7 @@ async def test_errors_are_problem_json_and_every_answer_carries_the_requests_id(
     async def well(_: web.Request) -> web.Response:
         return web.Response(text="well")
 
-    async with client_of(create_app(Door(), [web.get("/broken", broken), web.get("/well", well)])) as client:
+    async with client_of(create_app(RequestTracker(), [web.get("/broken", broken), web.get("/well", well)])) as client:
         answer = await client.get("/well", headers={"X-Request-ID": "abc-1"})
         assert (answer.status, answer.headers["X-Request-ID"]) == (200, "abc-1")
         for method, path, status in (("GET", "/nowhere", 404), ("POST", "/broken", 405), ("GET", "/broken", 500)):

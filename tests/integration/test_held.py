@@ -4,7 +4,7 @@ import time
 from decimal import Decimal
 
 from schemas.ledger import Sum
-from streams.runtime.partition_task import Lane
+from streams.runtime.partition_task import PartitionTask
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.eventually import soon
@@ -16,7 +16,7 @@ def calls(numbers: range, customer: str) -> list[Raw]:
     return [raw(0, slp(n, at_us=at, cost="0.5"), customer=customer, received_us=at) for n in numbers]
 
 
-def written_off(lanes: dict[int, Lane]) -> Sum:
+def written_off(lanes: dict[int, PartitionTask]) -> Sum:
     sums = [lane.work._books.position.counters.written_off for lane in lanes.values()]  # type: ignore[attr-defined]
     return Sum(sum(one.calls for one in sums), sum((one.cost for one in sums), Decimal(0)))
 

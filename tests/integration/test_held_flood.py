@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from schemas.ledger import Sum
 from streams.core.metering.ledger_state import off_by
-from streams.runtime.partition_task import Lane
+from streams.runtime.partition_task import PartitionTask
 from tests.integration.test_held import calls, written_off
 from tests.support.command import meterbridge
 from tests.support.eventually import soon
@@ -14,15 +14,15 @@ ROOM = 5
 FLOOD = 120
 
 
-def on_disk(lanes: dict[int, Lane]) -> int:
+def on_disk(lanes: dict[int, PartitionTask]) -> int:
     return sum(lane.work._books.cold.windows for lane in lanes.values())  # type: ignore[attr-defined]
 
 
-def in_memory(lanes: dict[int, Lane]) -> int:
+def in_memory(lanes: dict[int, PartitionTask]) -> int:
     return sum(len(lane.work._books.windows) for lane in lanes.values())  # type: ignore[attr-defined]
 
 
-def add_up(lanes: dict[int, Lane]) -> bool:
+def add_up(lanes: dict[int, PartitionTask]) -> bool:
     all_books = [lane.work._books for lane in lanes.values()]  # type: ignore[attr-defined]
     return all(off_by(books.position.counters, books.waiting()) == (Sum(), Sum()) for books in all_books)
 
@@ -39,7 +39,7 @@ async def test_one_of_a_flood_is_billed_when_it_is_mapped_and_the_rest_leaves_by
     stage.put([*calls(range(FLOOD, FLOOD + 3), "acme"), *calls(range(FLOOD + 3, FLOOD + 5), "newcomer")])
     parts = stage.parts(held_in_memory=ROOM)
     async with stage.running("meter", parts) as role:
-        lanes: dict[int, Lane] = role.lanes  # type: ignore[assignment]
+        lanes: dict[int, PartitionTask] = role.lanes  # type: ignore[assignment]
         await soon(lambda: stage.sensors.calls.get("billable") == FLOOD + 5, limit_s=30)
         await soon(lambda: on_disk(lanes) >= FLOOD + 1 - 2 * ROOM, limit_s=20)
         await soon(lambda: in_memory(lanes) <= 2 * ROOM, limit_s=20)

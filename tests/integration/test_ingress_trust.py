@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from connectors.config.settings import load_settings
-from connectors.http.client_address import Origins
-from connectors.http.rate_limit import Pace
+from connectors.http.client_address import ClientAddressPolicy
+from connectors.http.rate_limit import SenderRateLimiter
 from connectors.ingest.auth import WebhookAuth
 from connectors.kafka.producer import Record
 from connectors.processes.server import WEBHOOKS, serving
@@ -81,20 +81,22 @@ async def test_only_allowed_addresses_may_post_and_a_header_says_so_only_by_a_tr
     kafka, allowed = Taken(), [ip_network("198.51.100.0/24")]
     store = support.store_in(kafka)
     told = {"X_Forwarded_For": "203.0.113.9, 198.51.100.7"}
-    async with support.serving(store, origins=Origins(allowed, [])) as ingress:
+    async with support.serving(store, origins=ClientAddressPolicy(allowed, [])) as ingress:
         for headers in ({}, told):
             assert await refusal(ingress, **headers) == (403, "address_not_allowed")
-    async with support.serving(store, origins=Origins(allowed, [ip_network("127.0.0.0/8")])) as ingress:
+    async with support.serving(store, origins=ClientAddressPolicy(allowed, [ip_network("127.0.0.0/8")])) as ingress:
         assert (await ingress.post(CALL, **told)).status == 202
         for headers in ({}, {"X_Forwarded_For": "198.51.100.7, 203.0.113.9"}):
             assert await refusal(ingress, **headers) == (403, "address_not_allowed")
-    async with support.serving(store, origins=Origins([ip_network("127.0.0.1")], [])) as ingress:
+    async with support.serving(store, origins=ClientAddressPolicy([ip_network("127.0.0.1")], [])) as ingress:
         assert (await ingress.post(CALL)).status == 202
     assert len(kafka.records) == 2
 
 
 async def test_an_address_is_refused_before_its_body_is_read() -> None:
-    async with support.serving(support.store_in(Taken()), origins=Origins([ip_network("198.51.100.7")], [])) as ingress:
+    async with support.serving(
+        support.store_in(Taken()), origins=ClientAddressPolicy([ip_network("198.51.100.7")], [])
+    ) as ingress:
         reader, writer = await asyncio.open_connection(ingress.client.host, ingress.client.port)
         writer.write(f"POST {USAGE} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n".encode())
         assert b" 403 " in await asyncio.wait_for(reader.readline(), 5)
@@ -107,7 +109,7 @@ async def test_who_posts_too_often_is_told_to_come_again_and_others_are_served(h
     now = 0.0
     auth = WebhookAuth(["plain-secret"], ["a-live-token", "b"], now_s=lambda: NOW)
     first = {"Authorization": "Bearer a-live-token"} if how == "token" else stamped()
-    async with support.serving(support.store_in(Taken()), auth=auth, pace=Pace(2, lambda: now)) as ingress:
+    async with support.serving(support.store_in(Taken()), auth=auth, pace=SenderRateLimiter(2, lambda: now)) as ingress:
         for _ in range(2):
             assert (await ingress.post(CALL, **first)).status == 202
         answer = await ingress.post(CALL, **first)
@@ -120,7 +122,7 @@ async def test_who_posts_too_often_is_told_to_come_again_and_others_are_served(h
 
 
 async def test_an_open_ingress_has_one_pace_for_all() -> None:
-    async with support.serving(support.store_in(Taken()), pace=Pace(0.1, lambda: 0.0)) as ingress:
+    async with support.serving(support.store_in(Taken()), pace=SenderRateLimiter(0.1, lambda: 0.0)) as ingress:
         assert (await ingress.post(CALL)).status == 202
         answer = await ingress.post(CALL)
         assert (answer.status, answer.headers["Retry-After"]) == (503, "10")

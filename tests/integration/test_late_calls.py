@@ -16,7 +16,7 @@ import pytest
 from connectors.operations.dead_letters import CALLS, Filters, unresolved
 from connectors.operations.late_calls import LateCalls
 from connectors.operations.requeue import checked
-from connectors.operations.sender import Outgoing, Sender
+from connectors.operations.sender import CommandProducer, Outgoing
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US
@@ -50,7 +50,7 @@ class World:
 
     def task(self, make_sender: Any = None) -> LateCalls:
         """As a new process has it."""
-        sender = make_sender or (lambda: Sender(self.stage.connection))
+        sender = make_sender or (lambda: CommandProducer(self.stage.connection))
         return LateCalls(self.stage.deployment, self.pool, self.lanes, self.told, sender)
 
     async def refused(self, count: int) -> None:
@@ -123,7 +123,7 @@ async def test_a_topic_that_is_replayed_beyond_the_horizon_bills_what_is_missing
     assert (await world.task().once()).requeued == 0
 
 
-class Dies(Sender):
+class Dies(CommandProducer):
     """A process that is killed after its records are durable, or before any is."""
 
     def __init__(self, stage: Stage, *, durable: bool) -> None:

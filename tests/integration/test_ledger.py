@@ -13,9 +13,9 @@ from schemas.ledger import Window
 from schemas.topics import RAW, topic_config
 from streams.core.mapping.resolve import Target
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
-from streams.state.ledger import Ledger, LedgerPlace, LedgerShelf
+from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
 from tests.support.calls import NOON, Raw, raw, slp
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
@@ -34,17 +34,17 @@ class Bench:
         self.fold = Fold(QUICK, "d-t-0-")
         self.opened: list[Ledger] = []
 
-    def ledger(self, shelf: LedgerShelf | None = None, deployment: str = "meterbridge") -> Ledger:
+    def ledger(self, shelf: LedgerCache | None = None, deployment: str = "meterbridge") -> Ledger:
         parts = self.stage.parts()
         topics = self.stage.topics
-        place = LedgerPlace(
+        place = LedgerConfig(
             parts.kafka, topics, parts.topic_ids[topics.raw], parts.partitions, parts.group("meter"), deployment
         )
-        ledger = Ledger(0, place, shelf or LedgerShelf(time.monotonic), lambda: NOON)
+        ledger = Ledger(0, place, shelf or LedgerCache(time.monotonic), lambda: NOON)
         self.opened.append(ledger)
         return ledger
 
-    def changes(self, books: Books, numbers: range) -> Changes:
+    def changes(self, books: LedgerState, numbers: range) -> Changes:
         start = books.position.next
         records = [raw(start + n, slp(number)) for n, number in enumerate(numbers)]
         return self.fold(books, records, subscribed)
@@ -62,7 +62,7 @@ async def bench(kafka: Kafka, topic_prefix: str) -> object:
         await ledger.close()
 
 
-def image(books: Books) -> tuple[object, dict[int, Window], list[bool], dict[int, list[int]]]:
+def image(books: LedgerState) -> tuple[object, dict[int, Window], list[bool], dict[int, list[int]]]:
     """All that a ledger's books hold, comparable."""
     known = books.seen.contains([bytes([n]) * 16 for n in range(3)])
     return books.position, books.windows, known, {hour: list(chunks) for hour, chunks in books.seen_chunks.items()}
@@ -82,7 +82,7 @@ async def test_state_is_a_function_of_the_changelog(bench: Bench) -> None:
 
 async def test_a_kept_ledger_reads_only_the_tail_and_is_the_same(bench: Bench) -> None:
     bench.feed(range(40))
-    shelf = LedgerShelf(time.monotonic)
+    shelf = LedgerCache(time.monotonic)
     mine = bench.ledger(shelf)
     books = await mine.open()
     await mine.commit(bench.changes(books, range(10)))

@@ -12,10 +12,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors.operations.ledger_init import place_of
 from schemas.ledger import POSITION_KEY, Position
-from streams.components import Parts
+from streams.components import Components
 from streams.core.metering.step_changes import Changes
-from streams.state.ledger import Ledger, LedgerShelf
-from streams.state.ledger_restart import From, Sealed, begin, plan
+from streams.state.ledger import Ledger, LedgerCache
+from streams.state.ledger_restart import EmittedTotals, RestartPosition, begin, plan
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import meterbridge
 from tests.support.eventually import eventually, soon
@@ -30,7 +30,7 @@ def stage(kafka: Kafka, topic_prefix: str) -> Stage:
     return stage
 
 
-def parts(stage: Stage) -> Parts:
+def parts(stage: Stage) -> Components:
     """Under the names that the command knows."""
     return stage.parts(group_prefix=f"{stage.settings.topic_prefix}meterbridge-")
 
@@ -239,17 +239,17 @@ async def test_a_worker_that_is_alive_is_fenced_and_finds_the_new_position(stage
     """The command writes by the meter's own transactional id: whoever has the partition cannot commit any more."""
     stage.put(calls(range(8)), partition=0)
     place = place_of(stage.deployment)
-    worker = Ledger(0, place, LedgerShelf(time.monotonic), lambda: time.time_ns() // 1000)
+    worker = Ledger(0, place, LedgerCache(time.monotonic), lambda: time.time_ns() // 1000)
     books = await worker.open()
     cut_head(stage, 5)
-    planned = await plan(place, 0, From("earliest"))
+    planned = await plan(place, 0, RestartPosition("earliest"))
     assert (planned.reason, planned.next) == ("truncated", 5)
-    await begin(place, 0, From("earliest"), planned, Sealed())
+    await begin(place, 0, RestartPosition("earliest"), planned, EmittedTotals())
     stale = Changes(msgspec.structs.replace(books.position, next=1))
     with pytest.raises(Exception, match=r"(?i)fenced|epoch"):
         await worker.commit(stale)
     await worker.close()
-    again = Ledger(0, place, LedgerShelf(time.monotonic), lambda: time.time_ns() // 1000)
+    again = Ledger(0, place, LedgerCache(time.monotonic), lambda: time.time_ns() // 1000)
     assert (await again.open()).position.next == 5
     assert again.books is not None and again.books.position.skipped == 5
     await again.close()

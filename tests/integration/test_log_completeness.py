@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from connectors.postgres.migrate import migrate, migrations
 from schemas.moments import HOUR_US, SECOND_US, to_iso
-from streams.agents.projector import Place
+from streams.agents.projector import PartitionPosition
 from tests.support.calls import Raw, raw, slp
 from tests.support.command import Ended, meterbridge
 from tests.support.database import fresh_database, migrated_database, projector_parts, rows, until
@@ -169,7 +169,7 @@ async def test_another_topic_from_its_beginning_does_not_make_the_log_whole(url:
     async with Writer(url) as writer:
         await writer.take(TOPICS.enriched, 0, [at(0, 1_795_176_000)])
         await rows(url, "DELETE FROM projector_offsets")
-        await writer.projection.begin(Partition(TOPICS.enriched, 0), Place("another", 0))
+        await writer.projection.begin(Partition(TOPICS.enriched, 0), PartitionPosition("another", 0))
     assert await rows(url, SINCE) == [("infinity",)]
 
 

@@ -6,7 +6,7 @@ import msgspec
 from confluent_kafka import Producer
 
 from connectors.config.settings import load_settings
-from connectors.operations.usage_in_flight import WAITING_S, LooseEnds, loose_ends, settled_us
+from connectors.operations.usage_in_flight import WAITING_S, UsageInFlight, loose_ends, settled_us
 from schemas.moments import HOUR_US, SECOND_US
 from tests.support.calls import raw, slp
 from tests.support.eventually import soon
@@ -15,7 +15,7 @@ from tests.support.stage import Stage
 
 
 async def test_open_and_held_usage_dead_letters_and_old_records_are_loose_ends(stage: Stage) -> None:
-    assert await loose_ends(stage.deployment) == LooseEnds()
+    assert await loose_ends(stage.deployment) == UsageInFlight()
     at = time.time_ns() // 1000
     stage.put([raw(0, slp(1, at_us=at), customer="ghost", received_us=at)])
     async with stage.running("meter", stage.parts()):
@@ -33,7 +33,7 @@ async def test_open_and_held_usage_dead_letters_and_old_records_are_loose_ends(s
 
 
 def test_whatever_is_behind_may_be_anybodys() -> None:
-    found = LooseEnds(open={"a"}, dead={"b"})
+    found = UsageInFlight(open={"a"}, dead={"b"})
     assert [bool(found.of([name])) for name in ("a", "b", "c")] == [True, True, False]
     found.behind = {"events"}
     assert found.of(["c"]) == "not all is delivered: events"

@@ -16,7 +16,7 @@ from connectors.processes.worker_parts import worker_parts
 from schemas.customer_id import UNATTRIBUTED
 from schemas.moments import HOUR_US, SECOND_US
 from streams.app import ROLES
-from streams.core.mapping.set_mapping import Ending, MappingRequest, remap, unmap
+from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, remap, unmap
 from streams.runtime.run import run_role
 from tests.integration.test_mapping_api import refused, said
 from tests.support.calls import Raw, raw, slp
@@ -160,7 +160,7 @@ async def test_who_was_deleted_long_ago_is_not_mapped_anew(
     long_ago = time.time_ns() // 1000 - 40 * 24 * HOUR_US
     for name in (CUSTOMER, "stranger"):
         first = remap(None, MappingRequest(name, name, "lago"), long_ago, SECOND_US)
-        gone = unmap(first, Ending(deleted=True), long_ago + HOUR_US, SECOND_US)
+        gone = unmap(first, EndMappingRequest(deleted=True), long_ago + HOUR_US, SECOND_US)
         stage.producer.produce(stage.topics.customers, msgspec.json.encode(gone), name)
     stage.producer.flush(10)
     port = free_port()

@@ -24,7 +24,7 @@ from schemas.records import Receipt
 from schemas.topics import RECEIPTS
 from streams.core.delivery.circuit_breaker import State
 from streams.core.mapping.resolve import NO_MAPPING, NO_SUBSCRIPTION
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
 from tests.support.kafka import Kafka
 from tests.support.server import Server, running_server, settings_for
@@ -146,14 +146,14 @@ def held(first: int, reason: str, calls: int, cost: str) -> Window:
     )
 
 
-def books_of(*windows: Window, seal_seq: int = 0, **off_by: Sum) -> Books:
+def books_of(*windows: Window, seal_seq: int = 0, **off_by: Sum) -> LedgerState:
     """Books that hold these windows and add up, but for `off_by` on top of the counters of those names."""
     sums = [Sum(window.count, window.cost) for window in windows]
     folded = Sum(sum(one.calls for one in sums), sum((one.cost for one in sums), Decimal(0)))
     counters = {"received": folded, "folded": folded}
     for name, more in off_by.items():
         counters[name] = Sum(counters[name].calls + more.calls, counters[name].cost + more.cost)
-    books = Books(Position(seal_seq=seal_seq, counters=Counters(**counters)))
+    books = LedgerState(Position(seal_seq=seal_seq, counters=Counters(**counters)))
     for window in windows:
         books.put(window, 0)
     return books

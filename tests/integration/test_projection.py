@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from connectors.postgres.migrate import migrate
 from schemas.errors import Unavailable
 from schemas.records import Receipt
-from streams.agents.projector import Place
+from streams.agents.projector import PartitionPosition
 from tests.support.database import fresh_database, migrated_database, rows
 from tests.support.history import PREFIX, TOPICS, History, Said, history
 from tests.support.postgres import Postgres
@@ -146,7 +146,7 @@ async def test_two_owners_never_both_write(url: str) -> None:
         await writer.put(TOPICS.enriched, usage(1))
         late = [Said(0, 0, b"acme", msgspec.json.encode(usage(2)))]
         assert await writer.projection.project(tp, 0, 1, late) is None
-        assert await writer.projection.place(tp) == Place("id", 1)
+        assert await writer.projection.place(tp) == PartitionPosition("id", 1)
     assert await rows(url, "SELECT count(*) FROM llm_usage_log") == [(1,)]
 
 
@@ -174,7 +174,7 @@ async def test_a_frozen_writer_does_not_hold_its_partition_for_ever(url: str) ->
                 told = await asyncio.wait_for(owner.put(TOPICS.enriched, usage(2)), 25)
                 assert told is not None and told.rows == {"llm_usage_log": 1}
                 await connection.execute("COMMIT")
-        assert await owner.projection.place(TopicPartition(TOPICS.enriched, 0)) == Place("id", 2)
+        assert await owner.projection.place(TopicPartition(TOPICS.enriched, 0)) == PartitionPosition("id", 2)
 
 
 async def test_who_is_cancelled_stays_cancelled_whatever_became_of_the_connection(url: str) -> None:

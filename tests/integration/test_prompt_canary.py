@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from connectors.ingest.auth import WebhookAuth
-from connectors.ingest.call_context import Kept
+from connectors.ingest.call_context import ContextFields
 from connectors.ingest.rejections import MAX_RECORD_BYTES
 from connectors.ingest.spool import Spool
 from connectors.ingest.spooling_producer import SpooledSender
@@ -133,7 +133,7 @@ async def test_the_canary_is_nowhere(
         answers.append(f"{answer.headers} {await answer.text()}")
 
     auth = WebhookAuth(tokens=["token"])
-    kept = Kept(("team:",), ("env",))
+    kept = ContextFields(("team:",), ("env",))
     async with running_ingress(kafka.bootstrap, topic_prefix, auth=auth, max_body_bytes=MAX_BODY, kept=kept) as ingress:
         for body in _bodies():
             for path in (USAGE, "/webhooks/litellm/batch", "/api/v1/events", "/openmeter/api/v1/events"):

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors.operations.replay import Checkpoint, Replay
-from connectors.operations.sender import Sender
+from connectors.operations.sender import CommandProducer
 from schemas.errors import ConfigurationError
 from schemas.moments import SECOND_US, to_iso
 from streams.state.step_writes import CONTROL, WRITE_OFF
@@ -106,7 +106,7 @@ async def test_who_replayed_what_is_on_record_first(stage: Stage) -> None:
     assert "@" in line["actor"]
 
 
-class Dies(Sender):
+class Dies(CommandProducer):
     """Kafka goes away after the first batch."""
 
     batches = 0
@@ -138,4 +138,4 @@ async def test_another_replays_checkpoint_is_refused(stage: Stage, tmp_path: Pat
     file = tmp_path / "state"
     file.write_bytes(msgspec.json.encode(Checkpoint({"source": "x"}, {0: 5})))
     with pytest.raises(ConfigurationError):
-        Replay.planned(stage.deployment, 0, 1).run(Sender(stage.connection), file)
+        Replay.planned(stage.deployment, 0, 1).run(CommandProducer(stage.connection), file)

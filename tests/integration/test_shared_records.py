@@ -10,16 +10,16 @@ import msgspec
 import pytest
 
 from connectors.billing.mappings import Known
-from connectors.kafka.compacted_writer import SharedRecords
+from connectors.kafka.compacted_writer import CompactedTopicWriter
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected, Unavailable
-from streams.runtime.table import Follower
+from streams.runtime.table import CompactedTable
 from tests.support.kafka import Kafka
 from tests.support.stage import Stage
 
 CUSTOMER = "customer-1"
 _MOMENTS = count()
-Part = tuple[Follower[CustomerRecord], SharedRecords[CustomerRecord]]
+Part = tuple[CompactedTable[CustomerRecord], CompactedTopicWriter[CustomerRecord]]
 
 
 @asynccontextmanager
@@ -28,8 +28,8 @@ async def processes(stage: Stage, number: int) -> AsyncIterator[list[Part]]:
     async with AsyncExitStack() as stack:
         parts: list[Part] = []
         for _ in range(number):
-            view = Follower(stage.kafka, stage.topics.customers, CustomerRecord, time.monotonic, "customers")
-            records = SharedRecords(view, stage.kafka, stage.topics.customers)
+            view = CompactedTable(stage.kafka, stage.topics.customers, CustomerRecord, time.monotonic, "customers")
+            records = CompactedTopicWriter(view, stage.kafka, stage.topics.customers)
             stack.push_async_callback(view.stop)
             stack.push_async_callback(records.close)
             await view.start()
@@ -144,7 +144,7 @@ async def test_whoever_leaves_before_the_answer_holds_nobody_up(stage: Stage) ->
 async def test_where_kafka_is_away_the_answer_is_that_it_may_be_tried_again(stage: Stage) -> None:
     nobody = {"bootstrap_servers": "127.0.0.1:1"}
     async with processes(stage, 1) as [(view, _)]:
-        records = SharedRecords(view, nobody, stage.topics.customers, limit_s=1.0)
+        records = CompactedTopicWriter(view, nobody, stage.topics.customers, limit_s=1.0)
         with pytest.raises(Unavailable, match="kafka_unavailable"):
             await records.change(CUSTOMER, one_more)
         await records.close()

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from connectors.processes.worker_parts import parts_of
 from connectors.telemetry.metrics import Metrics
 from streams.app import ROLES
-from streams.components import Parts
+from streams.components import Components
 from streams.runtime.role import Role
 from streams.runtime.run import run_role
 from tests.support.eventually import soon
@@ -26,7 +26,7 @@ def stage(kafka: Kafka, topic_prefix: str) -> Stage:
     return Stage(kafka.bootstrap, topic_prefix, partitions=PARTITIONS)
 
 
-def parts_named(stage: Stage, pod_name: str | None) -> Parts:
+def parts_named(stage: Stage, pod_name: str | None) -> Components:
     def no_delivery() -> NoReturn:
         raise AssertionError("the meter posts nothing")
 

@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from schemas.errors import Rejected
-from streams.agents.projector import Place, Projected
+from streams.agents.projector import PartitionPosition, Projected
 from tests.support.database import migrated_database, rows
 from tests.support.history import TOPICS, Said
 from tests.support.projection import Writer, event, manifest, receipt, usage
@@ -100,7 +100,7 @@ async def test_a_row_that_postgres_refuses_is_rejected_without_its_values(url: s
     async with Writer(url) as writer:
         with pytest.raises(Rejected) as refused:
             await writer.put(TOPICS.events, text)
-        assert await writer.projection.place(TopicPartition(TOPICS.events, 0)) == Place("id", 0)
+        assert await writer.projection.place(TopicPartition(TOPICS.events, 0)) == PartitionPosition("id", 0)
     assert refused.value.reason == "row_refused" and "sesame" not in str(refused.value)
 
 

@@ -16,7 +16,7 @@ from streams.agents import sink
 from streams.core.delivery import after_end as rebilled
 from streams.core.delivery import restamp
 from streams.core.delivery.after_invoice import Stored, Verdict
-from streams.core.delivery.restamp import Judged
+from streams.core.delivery.restamp import RestampDecision
 from streams.core.mapping import billing_periods, resolve, subscription_choice, versions
 from streams.core.metering import chunk_memory, close_window, fold, lago_event, matching, normalise, write_off
 from streams.state.changelog import records_of
@@ -44,7 +44,7 @@ def only_the_subscription_s_life_counts(patch: pytest.MonkeyPatch) -> None:
 
 def what_waited_is_posted_as_it_is(patch: pytest.MonkeyPatch) -> None:
     """Item 10: an outage over the month's end."""
-    patch.setattr(sink, "judged", lambda value, *_: Judged(value))
+    patch.setattr(sink, "judged", lambda value, *_: RestampDecision(value))
 
 
 def whatever_subscription_runs_is_chosen(patch: pytest.MonkeyPatch) -> None:
@@ -65,9 +65,9 @@ def held_usage_is_merged_by_day(patch: pytest.MonkeyPatch) -> None:
 
 def identities_are_forgotten_two_hours_early(patch: pytest.MonkeyPatch) -> None:
     """A copy within the horizon is billed again."""
-    write = chunk_memory.Memory.write
+    write = chunk_memory.ChunkMemory.write
     patch.setattr(
-        chunk_memory.Memory,
+        chunk_memory.ChunkMemory,
         "write",
         lambda self, changes, first, us, hour: write(self, changes, first, us - 2 * _HOUR_US, hour),
     )

@@ -18,11 +18,11 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from connectors.lago.client import LagoClient
 from connectors.lago_sandbox.app import create_sandbox
 from connectors.lago_sandbox.events import EventRoutes
-from connectors.lago_sandbox.invoices import Invoice, Invoices
-from connectors.lago_sandbox.invoicing import Bill
+from connectors.lago_sandbox.invoices import SandboxInvoice, SandboxInvoices
+from connectors.lago_sandbox.invoicing import DueInvoice
 from connectors.lago_sandbox.state import Sandbox
 from connectors.lago_sandbox.store import EventStore
-from connectors.lago_sandbox.subscriptions import Subscriptions
+from connectors.lago_sandbox.subscriptions import SandboxSubscriptions
 from tests.model.history import CHARGED, ORGS, SEARCH_CENTS, SEARCHES, TYPO, USAGE
 
 URL, KEY = "http://lago", "key"
@@ -83,16 +83,16 @@ def _content(answer: web.Response) -> bytes:
     return answer.body if isinstance(answer.body, bytes) else b""
 
 
-class CountedLater(Invoices):
+class CountedLater(SandboxInvoices):
     """Invoices; those of an end wait while their subscription's id is `pending`."""
 
-    def __init__(self, subscriptions: Subscriptions) -> None:
+    def __init__(self, subscriptions: SandboxSubscriptions) -> None:
         super().__init__(subscriptions)
         self.pending: set[str] = set()
-        self._waiting: list[Bill] = []
+        self._waiting: list[DueInvoice] = []
         self._counting_us = 0
 
-    def up_to(self, now_us: int, events: EventStore) -> list[Invoice]:
+    def up_to(self, now_us: int, events: EventStore) -> list[SandboxInvoice]:
         """All that Lago shows by now."""
         self._counting_us = now_us
         waiting, self._waiting = self._waiting, []
@@ -100,7 +100,7 @@ class CountedLater(Invoices):
             self._add(bill, events)
         return super().up_to(now_us, events)
 
-    def _add(self, bill: Bill, events: EventStore) -> None:
+    def _add(self, bill: DueInvoice, events: EventStore) -> None:
         closing = bill.subscription.terminated_us == bill.at_us
         if closing and bill.subscription.external_id in self.pending:
             self._waiting.append(bill)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from connectors.operations import after_end, overtaken, rebilling, usage_log
-from connectors.operations.after_end import Ends, Lost, Told
+from connectors.operations.after_end import EndedSubscriptions, Lost, Told
 from connectors.operations.overtaken import Posted
 from schemas.customers import OrgRecord
 from schemas.moments import parse_us, to_datetime
@@ -20,7 +20,7 @@ from schemas.policy import LatePolicy, MeterPolicy
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
 from schemas.usage import Usage
 from streams.core.delivery.after_end import AGAIN
-from streams.core.metering.matching import Counted, verdict
+from streams.core.metering.matching import LoggedCall, verdict
 from tests.model import history as h
 from tests.model.lago import Clock, Lago
 from tests.model.stand_ins import TOPICS
@@ -34,7 +34,7 @@ class Log:
         self._lago = lago
         self._unclear: dict[str, Lost] = {}
         self._settled: set[str] = set()
-        self._ends = Ends(lago.client)
+        self._ends = EndedSubscriptions(lago.client)
         self._topics = topics
         self._kept_from: date = date.min
         self._desk = object.__new__(rebilling.Rebilling)
@@ -48,12 +48,12 @@ class Log:
         """The months before this one are forgotten."""
         self._kept_from = to_datetime(now_us).date().replace(day=1)
 
-    def judged(self, usage: Usage, policy: MeterPolicy) -> usage_log.Judged:
+    def judged(self, usage: Usage, policy: MeterPolicy) -> usage_log.LogJudgement:
         """As `usage_log.judged`."""
         rows = [_counted(row) for row in self.everything()]
         found = verdict(usage, [row for row in rows if to_datetime(row.start_us).date() >= self._kept_from], policy)
         forgotten = {month for month in usage_log._months_of(usage) if month < self._kept_from}
-        return usage_log.Judged(found, usage_log._refusal(usage, found, forgotten, usage_log.Checked(0, "", {})))
+        return usage_log.LogJudgement(found, usage_log._refusal(usage, found, forgotten, usage_log.LogCheck(0, "", {})))
 
     async def rebill(self, orgs: Mapping[str, OrgRecord], policy: MeterPolicy) -> None:
         """As `LearntEnds.once`: of every org whose record shows an end; Lago says which. Written, not posted."""
@@ -121,9 +121,9 @@ def _behind(told: Told, posted: list[Posted], now_us: int) -> Iterator[Lost]:
                 yield after_end.redirected(lost, told.org, now_us, h.USAGE)
 
 
-def _counted(row: EnrichedUsage) -> Counted:
+def _counted(row: EnrichedUsage) -> LoggedCall:
     """A row of the usage log."""
-    return Counted(
+    return LoggedCall(
         bytes.fromhex(row.identity),
         row.decision,
         row.status,

@@ -16,17 +16,17 @@ from typing import Any
 import msgspec
 from aiokafka import TopicPartition
 
-from connectors.billing.mapping_retention import Forgetting
+from connectors.billing.mapping_retention import MappingRetention
 from connectors.billing.mappings import Mappings
 from connectors.billing.metered_events import InMemoryUsage, metered
-from connectors.billing.org_accounts import OrgAccounts, Wanted
+from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.billing.org_billing import OrgBilling
-from connectors.billing.org_sync import OrgTruth
-from connectors.billing.subscription_discovery import OrgLearner
+from connectors.billing.org_sync import OrgSynchroniser
+from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.billing.subscription_ids import InMemoryIds
 from connectors.billing.usage_recorder import record_of
 from connectors.ingest.raw_record import strip
-from connectors.ingest.store import Store
+from connectors.ingest.store import ElementStore
 from connectors.kafka.producer import Record
 from connectors.operations.dead_letters import usage_of
 from connectors.operations.pricing import as_counted
@@ -41,7 +41,7 @@ from streams.agents.meter import MeterWork
 from streams.agents.sink import DeliveryWork
 from streams.core.delivery.backoff import RetryPolicy
 from streams.core.delivery.circuit_breaker import Breaker
-from streams.core.mapping.set_mapping import KEEP_US, Ending, MappingRequest
+from streams.core.mapping.set_mapping import KEEP_US, EndMappingRequest, MappingRequest
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.delivery.engine import Delivery
 from streams.state.step_writes import CONTROL, WRITE_OFF
@@ -84,7 +84,7 @@ class Product:
         self.topics: dict[str, list[Any]] = {}
         self.raw: list[Raw] = []
         self.customers, self.orgs = Table(), Orgs(clock)
-        self.truth = OrgTruth(
+        self.truth = OrgSynchroniser(
             self.customers.table,
             self.orgs.table,
             self.orgs,
@@ -92,9 +92,11 @@ class Product:
             now_us=clock.us,
             is_org=lambda name: name.startswith("org_"),
         )
-        self.ingress = Store(self, "raw", "rejected", CUSTOMER_ID_FIELDS, clock.us)
+        self.ingress = ElementStore(self, "raw", "rejected", CUSTOMER_ID_FIELDS, clock.us)
         self.sink = _sink(clock, lago, self.orgs, self.topics)
-        self.learner = OrgLearner(self.customers.table, self.orgs.table, self.orgs, lago.client, now_us=clock.us)
+        self.learner = SubscriptionDiscovery(
+            self.customers.table, self.orgs.table, self.orgs, lago.client, now_us=clock.us
+        )
         self.mappings = Mappings(
             self.customers,  # type: ignore[arg-type]
             self.orgs,  # type: ignore[arg-type]
@@ -105,7 +107,7 @@ class Product:
             now_us=clock.us,
             event_code=h.USAGE,
         )
-        self.forgetting = Forgetting(
+        self.forgetting = MappingRetention(
             self.customers.table,
             self.customers,  # type: ignore[arg-type]
             lago.client.customer,
@@ -188,7 +190,7 @@ class Product:
                 with suppress(Rejected):
                     await self.mappings.put(request)
             case h.Unmapped():
-                await self.mappings.end(step.customer, Ending(step.deleted))
+                await self.mappings.end(step.customer, EndMappingRequest(step.deleted))
             case h.Subscribed():
                 await self.lago.save(
                     "/subscriptions",
@@ -237,7 +239,7 @@ class Product:
             case h.WEBHOOK:
                 await self.truth.refresh(org)
             case h.ANSWER:
-                await self.accounts.set_up(Wanted(org), _unaudited)
+                await self.accounts.set_up(OrgRequest(org), _unaudited)
             case h.LEARNER:
                 await self.learner.learn(org)
             case h.POLL:

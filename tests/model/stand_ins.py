@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 from connectors.billing.org_records import OrgRecords
 from schemas.ledger import Position
 from schemas.topics import TopicNames
-from streams.core.metering.ledger_state import Books, verify
+from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply
 from streams.runtime.transactions import Run, Write
 from streams.state.changelog import image_from, records_of, restore
@@ -63,7 +63,7 @@ class Table:
         return self.table.get(key)
 
     async def change(self, key: str, make: Callable[[Any], Any], announce: Announce = silently) -> Any:
-        """As `SharedRecords` does; the same again writes nothing."""
+        """As `CompactedTopicWriter` does; the same again writes nothing."""
         before = self.table.get(key)
         after = make(before)
         await announce(before, after)
@@ -102,9 +102,9 @@ class Ledger:
         self._clock = clock
         self._topics = topics
         self._changelog = changelog
-        self.books = Books(Position(topic_id="t", partitions=1, deployment="d"))
+        self.books = LedgerState(Position(topic_id="t", partitions=1, deployment="d"))
 
-    async def open(self) -> Books:
+    async def open(self) -> LedgerState:
         """Read the changelog to its end."""
         restore(self.books, image_from(0, self._changelog), self._clock.us())
         verify(self.books)

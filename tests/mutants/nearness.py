@@ -26,6 +26,10 @@ def rounds(file: str) -> list[list[str]]:
     return [some for some in (close, further, others) if some]
 
 
+def _is_unit_test(file: str) -> bool:
+    return file.startswith("tests/unit/") and Path(file).name.startswith("test_")
+
+
 def _named_after(test: str, file: str) -> bool:
     return Path(test).stem.removeprefix("test_").startswith(Path(file).stem)
 
@@ -41,7 +45,7 @@ def _away(file: str) -> dict[str, int]:
         while more := _importing({one for one in steps if one.startswith(_SUPPORT)}, {*found, *steps}):
             steps |= more
         found.update(dict.fromkeys(steps, number))
-    tests = {one: steps for one, steps in found.items() if one.startswith("tests/unit/test_")}
+    tests = {one: steps for one, steps in found.items() if _is_unit_test(one)}
     return dict(sorted(tests.items(), key=lambda item: (not _named_after(item[0], file), item[1], item[0])))
 
 

@@ -17,7 +17,6 @@ LEFT_OUT = {
     "streams/core/delivery/circuit_breaker.py": "tells when to ask again",
     "streams/core/delivery/rate_limiter.py": "tells how often to ask",
     "streams/core/metering/notices.py": "names and amounts for metrics and log lines; the counters that must add up are the fold's",
-    "connectors/processes/api_access.py": "only puts the others together; it is tried by the tests on real neighbours",
 }
 #: Beside those folders.
 OTHERS = (
@@ -67,7 +66,7 @@ class Mistake(msgspec.Struct):
 
 def rules() -> list[str]:
     """The files that are tried where none is named, relative to the root."""
-    found = [one for folder in FOLDERS for one in sorted((ROOT / folder).glob("*.py")) if one.name != "__init__.py"]
+    found = [one for folder in FOLDERS for one in sorted((ROOT / folder).rglob("*.py")) if one.name != "__init__.py"]
     inside = [str(one.relative_to(ROOT)) for one in found]
     return [file for file in inside if file not in LEFT_OUT] + list(OTHERS)
 

@@ -16,7 +16,7 @@ from connectors.postgres.pool import Database
 from connectors.postgres.projection import PostgresProjection
 from schemas.topics import TopicNames
 from streams.agents.projector import Projected, Projection
-from streams.components import Parts
+from streams.components import Components
 from tests.support.eventually import PATIENCE
 from tests.support.stage import Quiet, Stage
 
@@ -89,7 +89,7 @@ class Watching(Quiet):
 
 
 @asynccontextmanager
-async def projector_parts(stage: Stage, url: str) -> AsyncIterator[Parts]:
+async def projector_parts(stage: Stage, url: str) -> AsyncIterator[Components]:
     """Parts whose projector writes to the database at `url`."""
     database = Database(url)
     projection: Projection = PostgresProjection(database, stage.topics)

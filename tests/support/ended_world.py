@@ -15,7 +15,7 @@ import msgspec
 from connectors.lago.client import LagoClient, lago_http
 from connectors.operations.learnt_ends import LearntEnds
 from connectors.operations.rebilling import Rebilling
-from connectors.operations.sender import Sender
+from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord, Period
 from schemas.moments import SECOND_US, parse_us
@@ -88,7 +88,7 @@ class World:
         """As a new process has it."""
         own = self.stage.deployment
         deployment = replace(own, policy=replace(own.policy, late_policy=late))
-        sender = partial(Sender, own.kafka)
+        sender = partial(CommandProducer, own.kafka)
         options = {"lago": self.client, "make_desk": make_desk, "monotonic": lambda: float("inf"), **changes}
         return LearntEnds(deployment, self.pool, self.lanes, self.told, make_sender=sender, **options)
 

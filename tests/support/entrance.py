@@ -11,14 +11,14 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
-from connectors.access.audit_chain import Tip, line_of, tip_of
-from connectors.api.authorizer import Credentials, Doorman
+from connectors.access.audit_chain import ChainPosition, line_of, tip_of
+from connectors.api.authorizer import Authorizer, Credentials
 from connectors.api.change_log import Audit
 from connectors.http.application import create_app
-from connectors.http.client_address import Origins
-from connectors.http.endpoint import Asked, Endpoint, Who, routes_of
+from connectors.http.client_address import ClientAddressPolicy
+from connectors.http.endpoint import AuthorizedRequest, Endpoint, Principal, routes_of
 from connectors.http.health import json_response
-from connectors.http.middleware import Door
+from connectors.http.middleware import RequestTracker
 from schemas.errors import Unavailable
 from schemas.records import AuditRecord
 
@@ -41,7 +41,7 @@ class Topic:
     away: bool = False
     values: list[bytes] = field(default_factory=list)
 
-    async def tip(self) -> Tip:
+    async def tip(self) -> ChainPosition:
         """What the next line follows."""
         found = tip_of([line_of(*one) for one in enumerate(self.values)], from_the_beginning=True)
         assert found is not None
@@ -64,9 +64,9 @@ class Topic:
 class Known:
     """Credentials that are given."""
 
-    whose: Mapping[str, Who]
+    whose: Mapping[str, Principal]
 
-    async def who(self, token: str, endpoint: Endpoint) -> Who | None:
+    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:
         return self.whose.get(token)
 
 
@@ -74,7 +74,7 @@ class Body(BaseModel):
     name: str = ""
 
 
-async def answer(asked: Asked) -> web.Response:
+async def answer(asked: AuthorizedRequest) -> web.Response:
     """Whoever was let in, and what they brought."""
     name = asked.body.name if asked.body is not None else ""
     if asked.request.method in ("POST", "PUT"):
@@ -82,7 +82,7 @@ async def answer(asked: Asked) -> web.Response:
     return json_response({"actor": asked.who.actor, "parts": dict(asked.request.match_info), "name": name})
 
 
-async def own_orgs(asked: Asked) -> web.Response:
+async def own_orgs(asked: AuthorizedRequest) -> web.Response:
     """For an org that is named in the query."""
     return json_response({"org": asked.for_org(asked.request.query["org"])})
 
@@ -134,8 +134,8 @@ async def running_house(
     """An application on a free port; loopback is believed in `X-Forwarded-For`."""
     topic, clock = Topic(), Clock()
     audit = Audit(topic, "billing.audit", clock, lambda: 1_700_000_000_000_000, topic.tip)
-    doorman = Doorman(kinds, audit, Origins((), (ip_network("127.0.0.0/8"),)), per_second, clock)
-    app = create_app(Door(), routes_of(endpoints, doorman), watching=[doorman.watching])
+    doorman = Authorizer(kinds, audit, ClientAddressPolicy((), (ip_network("127.0.0.0/8"),)), per_second, clock)
+    app = create_app(RequestTracker(), routes_of(endpoints, doorman), watching=[doorman.watching])
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -12,9 +12,9 @@ from schemas.moments import HOUR_US
 from schemas.policy import MeterPolicy
 from streams.core.mapping.resolve import Target
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books, total, verify
+from streams.core.metering.ledger_state import LedgerState, total, verify
 from streams.core.metering.step_changes import Changes, apply
-from streams.state.changelog import Image, image_from, records_of, restore
+from streams.state.changelog import Snapshot, image_from, records_of, restore
 from tests.support.calls import NOON, Raw, raw
 
 
@@ -33,7 +33,7 @@ class Partition:
     """
 
     policy: MeterPolicy = field(default_factory=MeterPolicy)
-    books: Books = field(default_factory=lambda: Books(Position()))
+    books: LedgerState = field(default_factory=lambda: LedgerState(Position()))
     changelog: dict[bytes, bytes] = field(default_factory=dict)
     decisions: Counter[str] = field(default_factory=Counter)
     rejected: list[dict[str, Any]] = field(default_factory=list)
@@ -62,12 +62,12 @@ class Partition:
 
     def restart(self) -> "Partition":
         """Another worker reads the changelog."""
-        self.books = Books(Position())
+        self.books = LedgerState(Position())
         restore(self.books, self.image(), NOON)
         verify(self.books)
         return self
 
-    def image(self) -> Image:
+    def image(self) -> Snapshot:
         """The changelog as it is read."""
         return image_from(0, self.changelog)
 

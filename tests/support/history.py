@@ -14,7 +14,7 @@ from schemas.topics import TopicNames
 from streams.core.mapping.resolve import Resolver
 from streams.core.metering.close_window import coalesce, due_windows, release, seal
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes, apply
 from streams.runtime.transactions import Write
 from streams.state.step_writes import receipt_write, runs_of, writes_of
@@ -44,7 +44,7 @@ class History:
     """Records by topic and partition, and the books they were made with."""
 
     logs: dict[tuple[str, int], list[Said]] = field(default_factory=dict)
-    books: Books = field(default_factory=lambda: Books(Position()))
+    books: LedgerState = field(default_factory=lambda: LedgerState(Position()))
     decisions: Counter[str] = field(default_factory=Counter)
     released: int = 0
 

@@ -12,12 +12,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from connectors.http.client_address import Origins
-from connectors.http.rate_limit import Pace
+from connectors.http.client_address import ClientAddressPolicy
+from connectors.http.rate_limit import SenderRateLimiter
 from connectors.ingest.auth import WebhookAuth
-from connectors.ingest.call_context import Kept
+from connectors.ingest.call_context import ContextFields
 from connectors.ingest.routes import IngressDeps, create_ingress
-from connectors.ingest.store import Sender, Store
+from connectors.ingest.store import ElementStore, RecordSender
 from connectors.kafka.producer import KafkaProducer, producer_config
 from schemas.records import Rejection
 from schemas.topics import RAW, REJECTED, topic_config
@@ -77,9 +77,9 @@ def create_topics(bootstrap: str, prefix: str) -> None:
         created.result()
 
 
-def store_in(sender: Sender, prefix: str = "", kept: Kept | None = None) -> Store:
+def store_in(sender: RecordSender, prefix: str = "", kept: ContextFields | None = None) -> ElementStore:
     topics = (prefix + RAW.name, prefix + REJECTED.name)
-    return Store(sender, *topics, CUSTOMER_ID_FIELDS, lambda: RECEIVED_AT, kept or Kept())
+    return ElementStore(sender, *topics, CUSTOMER_ID_FIELDS, lambda: RECEIVED_AT, kept or ContextFields())
 
 
 @asynccontextmanager
@@ -91,7 +91,7 @@ async def running_ingress(
     timeout_s: float = 30,
     max_body_bytes: int = 64 << 20,
     max_bytes_in_flight: int = 256 << 20,
-    kept: Kept | None = None,
+    kept: ContextFields | None = None,
 ) -> AsyncIterator[Ingress]:
     """An ingress with a producer of its own; the topics must be there."""
     producer = KafkaProducer(producer_config(bootstrap, answer_within_s=timeout_s))
@@ -112,7 +112,7 @@ async def running_ingress(
 
 @asynccontextmanager
 async def serving(
-    store: Store,
+    store: ElementStore,
     *,
     bootstrap: str = "",
     prefix: str = "",
@@ -120,8 +120,8 @@ async def serving(
     timeout_s: float = 30,
     max_body_bytes: int = 64 << 20,
     max_bytes_in_flight: int = 256 << 20,
-    origins: Origins | None = None,
-    pace: Pace | None = None,
+    origins: ClientAddressPolicy | None = None,
+    pace: SenderRateLimiter | None = None,
 ) -> AsyncIterator[Ingress]:
     """An ingress in front of any store."""
     requests: list[tuple[str, int]] = []

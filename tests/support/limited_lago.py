@@ -11,14 +11,14 @@ from random import Random
 
 import msgspec
 
-from connectors.lago_sandbox.limits import Limit
+from connectors.lago_sandbox.limits import SandboxLimit
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent
 from streams.core.delivery.backoff import RetryPolicy
 from streams.core.delivery.batches import Item
 from streams.core.delivery.circuit_breaker import Breaker
-from streams.core.delivery.rate_limiter import Pace
-from streams.core.delivery.responses import Answer
+from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
+from streams.core.delivery.responses import HttpResponse
 from streams.delivery.engine import Delivery
 from tests.support.scripted_lago import item
 from tests.support.virtual_time import virtual_now
@@ -40,7 +40,7 @@ _decode = msgspec.json.Decoder(_Batch).decode
 
 @dataclass
 class LimitedLago:
-    """Implements `Poster`.
+    """Implements `LagoEventsApi`.
 
     Fields:
         headers: what of the limit's headers an answer tells; a dialect.
@@ -49,7 +49,7 @@ class LimitedLago:
         posts: moments of the requests that were counted.
     """
 
-    limit: Limit
+    limit: SandboxLimit
     headers: Callable[[dict[str, str], float], dict[str, str]] = lambda headers, _now: headers
     latency_s: Callable[[], float] = lambda: 0.02
     away: tuple[float, float] = (0.0, 0.0)
@@ -57,7 +57,7 @@ class LimitedLago:
     posts: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
 
-    async def post_batch(self, body: bytes) -> Answer:
+    async def post_batch(self, body: bytes) -> HttpResponse:
         """As Lago Cloud: counted when it arrives, answered later."""
         ids = [one.transaction_id for one in _decode(body).events]
         half_s = self.latency_s() / 2
@@ -72,8 +72,8 @@ class LimitedLago:
             self.stored.update(ids)
         await asyncio.sleep(half_s)
         if not granted:
-            return Answer(429, told, b"{}")
-        return Answer(200, told, b'{"events":[' + b",".join([b"{}"] * len(ids)) + b"]}")
+            return HttpResponse(429, told, b"{}")
+        return HttpResponse(200, told, b'{"events":[' + b",".join([b"{}"] * len(ids)) + b"]}")
 
     async def get_event(self, transaction_id: str) -> LagoEvent | None:
         """Nobody needs to ask."""
@@ -146,5 +146,5 @@ def _process(lago: LimitedLago, policy: RetryPolicy, breaker: Breaker, batch_siz
         sleep=asyncio.sleep,
         on_request=lambda *_: None,
         batch_size=batch_size,
-        posts=Pace(),
+        posts=AdaptiveRateLimiter(),
     )

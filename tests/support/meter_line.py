@@ -15,11 +15,11 @@ from schemas.moments import SECOND_US
 from schemas.policy import MeterPolicy
 from schemas.records import LagoEvent, WriteOff
 from streams.agents.meter import MeterWork
-from streams.core.metering.ledger_state import Books, verify
+from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes
 from streams.core.metering.write_off import write_off
 from streams.state.changelog import image_from, restore
-from streams.state.held_on_disk import ColdFile
+from streams.state.held_on_disk import EvictedWindowsFile
 from streams.state.step_writes import CONTROL, WRITE_OFF
 from tests.model.stand_ins import Silent
 from tests.support.calls import NOON, raw, slp
@@ -66,8 +66,8 @@ class Line(OwnChangelog):
         self.events: list[LagoEvent] = []
         self.taken_over(NOON)
 
-    def restored(self, now_us: int = 0) -> Books:
-        books = Books(Position(), None if self.room is None else ColdFile(self.room))
+    def restored(self, now_us: int = 0) -> LedgerState:
+        books = LedgerState(Position(), None if self.room is None else EvictedWindowsFile(self.room))
         restore(books, image_from(0, self.values), now_us)
         return books
 
@@ -129,7 +129,7 @@ class Line(OwnChangelog):
 
     def windows(self) -> list[Window]:
         """Wherever they are: as a command reads them, which has no bound."""
-        books = Books(Position())
+        books = LedgerState(Position())
         restore(books, image_from(0, self.values), 0)
         return list(books.windows.values())
 
@@ -150,10 +150,10 @@ class _LedgerOf:
         self._line = line
 
     @property
-    def books(self) -> Books:
+    def books(self) -> LedgerState:
         return self._line.books
 
-    async def open(self) -> Books:
+    async def open(self) -> LedgerState:
         return self._line.books
 
     async def commit(self, changes: Changes) -> None:

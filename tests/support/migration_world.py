@@ -8,10 +8,10 @@ import httpx
 
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.billing.org_billing import OrgBilling
-from connectors.billing.subscription_discovery import OrgLearner
+from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.billing.subscription_ids import InMemoryIds
 from connectors.operations.org_migration import OrgMigration
-from connectors.operations.usage_in_flight import LooseEnds
+from connectors.operations.usage_in_flight import UsageInFlight
 from connectors.operations.user_orgs import UserOrg
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.moments import HOUR_US, SECOND_US
@@ -100,7 +100,7 @@ class World:
     lago: Lago
     clock: Clock
     stored: Stored = field(default_factory=Stored)
-    loose: LooseEnds = field(default_factory=LooseEnds)
+    loose: UsageInFlight = field(default_factory=UsageInFlight)
     wires: list[MortalWire] = field(default_factory=list)
     asked: int = 0
 
@@ -121,14 +121,14 @@ class World:
         async def announce(entry: UserOrg, steps: Sequence[str]) -> None:
             stored.told(entry, steps)
 
-        async def loose() -> LooseEnds:
+        async def loose() -> UsageInFlight:
             self.asked += 1
             return self.loose
 
         return OrgMigration(
             OrgBilling(lago, stored.ids, InMemoryUsage(), now_us=self.now_us),
             Mappings(),
-            OrgLearner(stored.customers, stored.orgs, stored, lago, now_us=self.now_us),
+            SubscriptionDiscovery(stored.customers, stored.orgs, stored, lago, now_us=self.now_us),
             stored.customers,
             announce=announce,
             loose=loose,

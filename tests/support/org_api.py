@@ -11,13 +11,13 @@ from aiohttp import web
 
 from connectors.api.org_endpoints import billing_endpoints
 from connectors.billing.identity_mapping import Announce, identity_of
-from connectors.billing.mappings import Mapped
+from connectors.billing.mappings import MappingResult
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_records import StoredIds
 from connectors.http.application import create_app
-from connectors.http.endpoint import Endpoint, Who, other_org, routes_of
-from connectors.http.middleware import Door
+from connectors.http.endpoint import Endpoint, Principal, other_org, routes_of
+from connectors.http.middleware import RequestTracker
 from connectors.http.problem import Problem
 from connectors.lago.client import LagoClient, lago_http
 from schemas.customer_id import normalise_customer_id
@@ -57,14 +57,14 @@ class InMemoryIdentities:
         self.away = False
         self._now_us = now_us
 
-    async def of(self, external_id: str) -> Mapped | None:
+    async def of(self, external_id: str) -> MappingResult | None:
         record = self.all.get(normalise_customer_id(external_id) or "")
         version = shown(record.versions, self._now_us()) if record is not None else None
         if record is None or version is None:
             return None
-        return Mapped(record, version, resolve(record, self._now_us(), "", {}))
+        return MappingResult(record, version, resolve(record, self._now_us(), "", {}))
 
-    async def write(self, external_id: str, plan: str, announce: Announce) -> Mapped | None:
+    async def write(self, external_id: str, plan: str, announce: Announce) -> MappingResult | None:
         if self.away:
             raise Unavailable("kafka_unavailable", "the customer's record was not stored in time")
         wanted = identity_of(external_id, plan)
@@ -79,18 +79,18 @@ class InMemoryIdentities:
 class OpenAccess:
     """Lets everybody in as `who`, and remembers what was to be changed."""
 
-    who: Who = field(default_factory=lambda: Who("test", frozenset({"*"})))
+    who: Principal = field(default_factory=lambda: Principal("test", frozenset({"*"})))
     changes: list[tuple[Any, Any]] = field(default_factory=list)
     away: bool = False
 
-    async def admit(self, request: web.Request, endpoint: Endpoint) -> Who:
+    async def admit(self, request: web.Request, endpoint: Endpoint) -> Principal:
         if not self.who.may(endpoint.scope):
             raise Problem(403, "missing_scope", f"this needs the scope {endpoint.scope}")
         if endpoint.org and not self.who.may_see(request.match_info[endpoint.org]):
             raise other_org()
         return self.who
 
-    async def changing(self, who: Who, request: web.Request, before: Any, after: Any) -> None:
+    async def changing(self, who: Principal, request: web.Request, before: Any, after: Any) -> None:
         if self.away:
             raise Unavailable("kafka_unavailable", "the audit log cannot be written")
         self.changes.append((before, after))
@@ -159,7 +159,9 @@ async def org_api(clock: Clock | None = None, **sandbox: Any) -> AsyncIterator[O
         billing = OrgBilling(client, StoredIds(records), usage, now_us=now_us, clock=lambda: ticks[0])  # type: ignore[arg-type]
         identities = InMemoryIdentities(now_us)
         endpoints = billing_endpoints(billing, records, "ai_usage", identities, now_us=now_us, clock=lambda: ticks[0])
-        runner = web.AppRunner(create_app(Door(), routes_of(endpoints, access)), access_log=None, shutdown_timeout=5)
+        runner = web.AppRunner(
+            create_app(RequestTracker(), routes_of(endpoints, access)), access_log=None, shutdown_timeout=5
+        )
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"

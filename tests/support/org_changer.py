@@ -18,10 +18,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from connectors.billing.org_records import OrgRecords
 from schemas.customers import OrgRecord
 from schemas.topics import TopicNames
-from streams.runtime.table import Follower
+from streams.runtime.table import CompactedTable
 
 
-class Behind(Follower[OrgRecord]):
+class Behind(CompactedTable[OrgRecord]):
     """A view that stands still when it is told to, as on a machine that is too busy."""
 
     def __init__(self, kafka: Mapping[str, str], topic: str) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from schemas.ledger import Position
-from streams.core.metering.ledger_state import Books, verify
+from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply, held_after
 from streams.state.changelog import image_from, records_of, restore
 
@@ -12,7 +12,7 @@ from streams.state.changelog import image_from, records_of, restore
 class OwnChangelog:
     """Books, and the last value of each key that was ever written."""
 
-    books: Books = field(default_factory=lambda: Books(Position()))
+    books: LedgerState = field(default_factory=lambda: LedgerState(Position()))
     values: dict[bytes, bytes | None] = field(default_factory=dict)
 
     def commit(self, changes: Changes, now_us: int) -> None:
@@ -23,9 +23,9 @@ class OwnChangelog:
         verify(self.books)
         assert self.books.position.held == self.books.held_windows()
 
-    def restored(self, now_us: int = 0) -> Books:
+    def restored(self, now_us: int = 0) -> LedgerState:
         """The books as another worker finds them."""
-        books = Books(Position())
+        books = LedgerState(Position())
         restore(books, image_from(0, self.values), now_us)
         return books
 
@@ -35,6 +35,6 @@ class OwnChangelog:
         verify(self.books)
 
 
-def image_of(books: Books) -> tuple[object, ...]:
+def image_of(books: LedgerState) -> tuple[object, ...]:
     """All of the books that is a function of the changelog, comparable."""
     return books.windows, books.index, set(books.open), books.held, books.metered, books.jobs, books.position

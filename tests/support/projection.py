@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from connectors.postgres.pool import Database
 from connectors.postgres.projection import PostgresProjection
 from schemas.records import EnrichedUsage, LagoEvent, Manifest, Receipt
-from streams.agents.projector import Place, Projected
+from streams.agents.projector import PartitionPosition, Projected
 from tests.support.database import rows
 from tests.support.history import PREFIX, TOPICS, History, Said
 
@@ -37,12 +37,12 @@ class Writer:
     async def take(self, topic: str, partition: int, records: Sequence[Said]) -> Projected | None:
         """Project records of a partition, from where it stands."""
         tp = TopicPartition(topic, partition)
-        place = await self.projection.begin(tp, Place("id", records[0].offset))
+        place = await self.projection.begin(tp, PartitionPosition("id", records[0].offset))
         return await self.projection.project(tp, place.next, records[-1].offset + 1, records)
 
     async def put(self, topic: str, *values: object, **headers: bytes) -> Projected | None:
         """Project these values, as the next records of partition 0."""
-        place = await self.projection.begin(TopicPartition(topic, 0), Place("id", 0))
+        place = await self.projection.begin(TopicPartition(topic, 0), PartitionPosition("id", 0))
         records = [
             Said(
                 place.next + n,

@@ -10,7 +10,7 @@ import msgspec
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent
 from streams.core.delivery.batches import Item
-from streams.core.delivery.responses import Answer
+from streams.core.delivery.responses import HttpResponse
 
 #: What may happen to one post, before or after the batch was stored.
 FAULTS = (
@@ -49,7 +49,7 @@ def item(transaction_id: str, *, resent: bool = False, cents: str = "1.25", padd
 
 @dataclass
 class ScriptedLago:
-    """Implements `Poster`.
+    """Implements `LagoEventsApi`.
 
     Fields:
         fault: asked for each post with its number (from 0) and its ids; None = none.
@@ -92,7 +92,7 @@ class ScriptedLago:
             raise Unavailable("http_500")
         return next(iter(self.stored(transaction_id)), None)
 
-    async def post_batch(self, body: bytes) -> Answer:
+    async def post_batch(self, body: bytes) -> HttpResponse:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -101,7 +101,7 @@ class ScriptedLago:
         finally:
             self.in_flight -= 1
 
-    def _answer(self, body: bytes) -> Answer:
+    def _answer(self, body: bytes) -> HttpResponse:
         events = [msgspec.convert(one, LagoEvent) for one in json.loads(body)["events"]]
         ids = [one.transaction_id for one in events]
         number = len(self.posts)
@@ -114,16 +114,16 @@ class ScriptedLago:
                 return refused or _json(200, {"events": [{"transaction_id": one} for one in ids]})
         return _fail(fault, ids)
 
-    def _store(self, events: list[LagoEvent]) -> Answer | None:
+    def _store(self, events: list[LagoEvent]) -> HttpResponse | None:
         """None where every event was stored; otherwise none was, and here is why."""
         if len(events) > 100:
             return _json(
                 422, {"status": 422, "code": "validation_errors", "error_details": {"events": ["too_many_events"]}}
             )
         if sum(len(one.transaction_id) for one in events) > self.too_heavy:
-            return Answer(413, {}, b"<html>413</html>")
+            return HttpResponse(413, {}, b"<html>413</html>")
         if self.poison & {one.transaction_id for one in events}:
-            return Answer(500, {}, b"")
+            return HttpResponse(500, {}, b"")
         errors = self._errors(events, lambda one: self.index_errors.get(one.transaction_id))
         known = {(one.external_subscription_id, one.transaction_id) for one in self.store} if self.unique else set()
         if not errors:
@@ -144,21 +144,21 @@ def _key(one: LagoEvent) -> tuple[str, str]:
     return one.external_subscription_id, one.transaction_id
 
 
-def _fail(fault: str, ids: list[str]) -> Answer:
+def _fail(fault: str, ids: list[str]) -> HttpResponse:
     if fault in ("no_answer", "timeout", "connect"):
         raise Unavailable(fault)
     if fault == "proxy page":
-        return Answer(200, {"Content-Type": "text/html"}, b"<html>Sign in to the network</html>")
+        return HttpResponse(200, {"Content-Type": "text/html"}, b"<html>Sign in to the network</html>")
     if fault == "short echo":
         return _json(200, {"events": [{"transaction_id": one} for one in ids[1:]]})
     if fault == "lago 400":
         return _json(400, {"status": 400, "error": "BadRequest: param is missing"})
     if fault == "429":
-        return Answer(429, {"X-RateLimit-Reset": "2"}, b"{}")
+        return HttpResponse(429, {"X-RateLimit-Reset": "2"}, b"{}")
     if fault == "503":
-        return Answer(503, {"Retry-After": "20"}, b"")
-    return Answer(int(fault), {}, b"<html>")
+        return HttpResponse(503, {"Retry-After": "20"}, b"")
+    return HttpResponse(int(fault), {}, b"<html>")
 
 
-def _json(status: int, body: object) -> Answer:
-    return Answer(status, {"Content-Type": "application/json"}, json.dumps(body).encode())
+def _json(status: int, body: object) -> HttpResponse:
+    return HttpResponse(status, {"Content-Type": "application/json"}, json.dumps(body).encode())

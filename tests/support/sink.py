@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from streams.core.delivery.backoff import RetryPolicy
-from streams.core.delivery.batches import Item, Outcome
+from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker
-from streams.core.delivery.rate_limiter import Pace
+from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from streams.delivery.engine import Delivery
 from tests.support.scripted_lago import ScriptedLago
 from tests.support.virtual_time import run_virtually, virtual_now
@@ -26,7 +26,7 @@ class Sink:
         batch_size: int = 100,
         resend_is_safe: bool = True,
         batches_are_whole: bool = True,
-        looks: Pace | None = None,
+        looks: AdaptiveRateLimiter | None = None,
         policy: RetryPolicy = POLICY,
     ) -> None:
         self.breaker = breaker or Breaker(policy)
@@ -46,14 +46,16 @@ class Sink:
         )
 
 
-def deliver(lago: ScriptedLago, items: Sequence[Item], *, batch_size: int = 100, safe: bool = True) -> list[Outcome]:
-    async def main() -> list[Outcome]:
+def deliver(
+    lago: ScriptedLago, items: Sequence[Item], *, batch_size: int = 100, safe: bool = True
+) -> list[EventOutcome]:
+    async def main() -> list[EventOutcome]:
         return await Sink(lago, batch_size=batch_size, resend_is_safe=safe).delivery.deliver(items)
 
     return run_virtually(main())
 
 
-def said(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+def said(outcomes: Sequence[EventOutcome]) -> list[tuple[str, str]]:
     return [(outcome.kind, outcome.reason) for outcome in outcomes]
 
 

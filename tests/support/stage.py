@@ -21,8 +21,8 @@ from schemas.policy import MeterPolicy
 from schemas.records import Receipt
 from schemas.topics import TopicNames
 from streams.app import ROLES
-from streams.components import Parts
-from streams.core.metering.ledger_state import Books
+from streams.components import Components
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
 from streams.delivery.engine import Delivery
 from streams.runtime.role import Role
@@ -53,7 +53,7 @@ class Quiet:
     def sealed(self, changes: Changes) -> None:
         self.shifted += changes.shifted
 
-    def books(self, partition: int, books: Books | None) -> None: ...
+    def books(self, partition: int, books: LedgerState | None) -> None: ...
 
     def two_routes(self, customer_id: str, one: str, other: str) -> None:
         self.routes.append((customer_id, one, other))
@@ -97,14 +97,14 @@ class Stage:
             {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True}
         )
 
-    def parts(self, policy: MeterPolicy = QUICK, delivery: Delivery | None = None, **changes: Any) -> Parts:
+    def parts(self, policy: MeterPolicy = QUICK, delivery: Delivery | None = None, **changes: Any) -> Components:
         """Parts for roles; `delivery` for those that post."""
 
         def deliver() -> Delivery:
             assert delivery is not None
             return delivery
 
-        parts = Parts(
+        parts = Components(
             kafka=self.kafka,
             broker=faust_broker(self.connection),
             credentials=None,
@@ -169,7 +169,7 @@ class Stage:
         return [json.loads(message.value()) for message in self.read(topic)]
 
     @asynccontextmanager
-    async def running(self, name: str, parts: Parts) -> AsyncIterator[Role]:
+    async def running(self, name: str, parts: Components) -> AsyncIterator[Role]:
         """A role, until the block ends."""
         role, stop = ROLES[name](parts), asyncio.Event()
         task = asyncio.ensure_future(run_role(role, stop))

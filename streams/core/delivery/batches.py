@@ -44,7 +44,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class EventOutcome:
     """What became of one event.
 
     Fields:
@@ -65,7 +65,7 @@ class Outcome:
 
 
 @dataclass(slots=True, eq=False)
-class Batch:
+class EventBatch:
     """Events posted together, and how often they failed together; equal only to itself.
 
     Fields:
@@ -84,7 +84,7 @@ class Batch:
     passed: int = 0
     doubted: int = -1
 
-    def cut(self, size: int) -> "Batch":
+    def cut(self, size: int) -> "EventBatch":
         """Keep the first `size` members; the rest becomes a batch with the same history."""
         rest = replace(self, members=self.members[size:])
         self.members = self.members[:size]

@@ -10,7 +10,7 @@ from math import inf
 
 from streams.core.delivery.backoff import RetryPolicy
 from streams.core.delivery.dead_letter_storm import Deaths
-from streams.core.delivery.responses import Hold
+from streams.core.delivery.responses import RetryLater
 
 #: Unrelated batches that fail in a row before the fault is Lago's and not a batch's.
 UNRELATED_FAILURES = 2
@@ -86,7 +86,7 @@ class Breaker:
             self._gives_way.clear()
             self._change(State.CLOSED, "", now)
 
-    def failed(self, batch: object, family: object, hold: Hold, now: float) -> None:
+    def failed(self, batch: object, family: object, hold: RetryLater, now: float) -> None:
         """`batch` is held. Only the probe moves a breaker that is not closed."""
         if self._prober is batch:
             self._failed_probes += hold.wait_s is None  # a wait that is named is no step of the backoff
@@ -105,7 +105,7 @@ class Breaker:
         if self._prober is batch:
             self._change(State.OPEN, self.reason, now)
 
-    def _open(self, batch: object, hold: Hold, now: float) -> None:
+    def _open(self, batch: object, hold: RetryLater, now: float) -> None:
         self._gives_way.add(batch)
         backoff_s = self._policy.wait_s(self._failed_probes + 1)
         self._probe_at = now + (hold.wait_s if hold.wait_s is not None else backoff_s)

@@ -7,7 +7,7 @@ letters list these too. What others wrote is kept; what cannot be read counts as
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from streams.core.delivery.batches import Outcome
+from streams.core.delivery.batches import EventOutcome
 
 Headers = list[tuple[str, bytes]]
 
@@ -30,7 +30,7 @@ _ERROR_BYTES = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Travel:
+class DeliveryHistory:
     """What an event has behind it.
 
     Fields:
@@ -47,7 +47,7 @@ class Travel:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RecordOrigin:
     """Where a record was read, by which consumer group and code."""
 
     topic: str
@@ -57,10 +57,10 @@ class Place:
     worker: str
 
 
-def travel_of(headers: Iterable[tuple[str, bytes | None]]) -> Travel:
+def travel_of(headers: Iterable[tuple[str, bytes | None]]) -> DeliveryHistory:
     """The last of several headers of one name counts, as everywhere in Kafka."""
     told = dict(headers)
-    return Travel(
+    return DeliveryHistory(
         _number(told.get(ATTEMPT)),
         _number(told.get(NOT_BEFORE)),
         told.get(MAYBE_SENT) == b"1",
@@ -69,20 +69,20 @@ def travel_of(headers: Iterable[tuple[str, bytes | None]]) -> Travel:
 
 
 def waiting(
-    headers: Iterable[tuple[str, bytes]], place: Place, outcome: Outcome, attempt: int, not_before_ms: int
+    headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: EventOutcome, attempt: int, not_before_ms: int
 ) -> Headers:
     """Headers in the retry topic, of an event that failed `attempt` times."""
     own = [(ATTEMPT, b"%d" % attempt), (NOT_BEFORE, b"%d" % not_before_ms)]
     return [*_failed(headers, place, outcome), *own]
 
 
-def dead(headers: Iterable[tuple[str, bytes]], place: Place, outcome: Outcome, attempt: int) -> Headers:
+def dead(headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: EventOutcome, attempt: int) -> Headers:
     """Headers of a dead letter, of an event that failed `attempt` times."""
     kept = _failed(headers, place, outcome)
     return [*kept, (ATTEMPTS, b"%d" % attempt), *_as_connect(dict(kept), place, outcome)]
 
 
-def _failed(headers: Iterable[tuple[str, bytes]], place: Place, outcome: Outcome) -> Headers:
+def _failed(headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: EventOutcome) -> Headers:
     """Everything that came, the first error and origin if they are not there yet, and this failure."""
     kept = [one for one in headers if one[0] not in _LATEST and not one[0].startswith(CONNECT)]
     known = {name for name, _ in kept}
@@ -96,7 +96,7 @@ def _failed(headers: Iterable[tuple[str, bytes]], place: Place, outcome: Outcome
     return [*kept, (LAST_ERROR, error), (REASON, outcome.reason.encode()), (MAYBE_SENT, maybe_sent)]
 
 
-def _as_connect(own: dict[str, bytes], place: Place, outcome: Outcome) -> Headers:
+def _as_connect(own: dict[str, bytes], place: RecordOrigin, outcome: EventOutcome) -> Headers:
     """The names of Connect's `DeadLetterQueueReporter`, all but the stack trace: Lago's word is no exception of ours."""
     unread = outcome.reason == "malformed"
     told = {
@@ -113,7 +113,7 @@ def _as_connect(own: dict[str, bytes], place: Place, outcome: Outcome) -> Header
     return [(CONNECT + name, value) for name, value in told.items()]
 
 
-def _error(outcome: Outcome) -> bytes:
+def _error(outcome: EventOutcome) -> bytes:
     """At most 500 bytes, cut between two characters."""
     text = f"{outcome.reason}: {outcome.detail}" if outcome.detail else outcome.reason
     return text.encode()[:_ERROR_BYTES].decode(errors="ignore").encode()

@@ -17,7 +17,7 @@ from schemas.errors import Rejected
 from schemas.moments import HOUR_US, parse_us
 from schemas.policy import LatePolicy
 from schemas.records import LagoEvent
-from streams.core.delivery.restamp import Judged, judged
+from streams.core.delivery.restamp import RestampDecision, judged
 
 #: So far the clock of the usage may run ahead, microseconds: an event is never sealed earlier than this before its moment.
 AHEAD_US = 24 * HOUR_US
@@ -45,4 +45,4 @@ def went_elsewhere(
         return False
     if org.updated_at > at_us - AHEAD_US:
         return True
-    return judged(value, orgs, late, now_us + APART_US, event_code) != Judged(value)
+    return judged(value, orgs, late, now_us + APART_US, event_code) != RestampDecision(value)

@@ -22,7 +22,7 @@ PENDING, PROCESSING, COMPLETED, FAILED = STATUSES = ("pending", "processing", "c
 REMEMBERED_HOURS = 48
 
 
-class Totals(NamedTuple):
+class StateTotals(NamedTuple):
     """Lago events by state; `pending_events` are all that are neither completed nor failed."""
 
     total_events: int
@@ -31,7 +31,7 @@ class Totals(NamedTuple):
     pending_events: int
 
 
-class Tally:
+class EventStateCounter:
     """The state of the events of one partition of `billing.receipts`."""
 
     def __init__(self) -> None:
@@ -96,10 +96,10 @@ def takes_back(receipt: Receipt) -> bool:
     return receipt.status == FAILED and receipt.reason.startswith(UNBILLABLE)
 
 
-def totals(tallies: Iterable[Tally]) -> Totals:
+def totals(tallies: Iterable[EventStateCounter]) -> StateTotals:
     """What the partitions add up to."""
     counts: Counter[str] = Counter()
     for tally in tallies:
         counts.update(tally.counts)
     pending = counts[PENDING] + counts[PROCESSING]
-    return Totals(pending + counts[COMPLETED] + counts[FAILED], counts[COMPLETED], counts[FAILED], pending)
+    return StateTotals(pending + counts[COMPLETED] + counts[FAILED], counts[COMPLETED], counts[FAILED], pending)

@@ -46,7 +46,7 @@ def allowance_of(headers: Mapping[str, str]) -> Allowance | None:
     return Allowance(limit, min(max(remaining, 0.0), limit), min(reset_s, LONGEST_S))
 
 
-class Pace:
+class AdaptiveRateLimiter:
     """The speed of one kind of request.
 
     Attributes:

@@ -45,7 +45,7 @@ _REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """An HTTP answer; header names in any case. `at` is when it came, by the wall clock: seconds since 1970."""
 
     status: int
@@ -54,7 +54,7 @@ class Answer:
     at: float = 0.0
 
 
-class Fate(StrEnum):
+class ErrorKind(StrEnum):
     """What an index of a 422 says about its event."""
 
     EXISTS = "exists"
@@ -63,10 +63,10 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class EventError:
     """What Lago said about one event; `detail` is Lago's error text, at most 500 characters."""
 
-    fate: Fate
+    fate: ErrorKind
     reason: str
     detail: str = ""
 
@@ -77,14 +77,14 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class RefusedEvents:
     """Nothing was stored; `marks` names the culprits by position, the others may be posted again at once."""
 
-    marks: Mapping[int, Mark]
+    marks: Mapping[int, EventError]
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class SplitBatch:
     """Nothing was stored and the culprit is not named: each half is posted on its own.
 
     Fields:
@@ -95,7 +95,7 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class RetryLater:
     """Post the same events again after a wait.
 
     Fields:
@@ -115,7 +115,7 @@ class Hold:
     alone: bool = True
 
 
-Verdict = Delivered | Marked | Split | Hold
+Verdict = Delivered | RefusedEvents | SplitBatch | RetryLater
 
 
 class _Echo(msgspec.Struct):
@@ -123,7 +123,7 @@ class _Echo(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LagoRefusal:
     """A refusal of Lago's own; `code` is `""` where it gives none."""
 
     code: str = ""
@@ -133,7 +133,7 @@ class Refusal:
 _members = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def refusal_of(status: int, body: bytes) -> Refusal | None:
+def refusal_of(status: int, body: bytes) -> LagoRefusal | None:
     """What Lago says by an answer that is no success; None: the answer is not Lago's.
 
     Lago gives the status again, its error as text, and mostly a code and details (`api_errors.rb` of lago-api).
@@ -147,10 +147,10 @@ def refusal_of(status: int, body: bytes) -> Refusal | None:
     if members.get("status", status if detailed else None) != status:
         return None
     is_lagos = detailed or (told and (code or members.keys() <= _SHORTEST))
-    return Refusal(code, members.get("error_details")) if is_lagos else None
+    return LagoRefusal(code, members.get("error_details")) if is_lagos else None
 
 
-def decide(answer: Answer, sent: int) -> Verdict:
+def decide(answer: HttpResponse, sent: int) -> Verdict:
     """The verdict on a batch of `sent` events, at least one."""
     if 200 <= answer.status < 300:
         return _accepted(answer, sent)
@@ -158,7 +158,7 @@ def decide(answer: Answer, sent: int) -> Verdict:
         return _refused(answer, sent)
     if answer.status in _SPLITS:
         return _body_refused(answer, sent)
-    return Hold(
+    return RetryLater(
         f"http_{answer.status}",
         f"HTTP {answer.status}",
         unknown=answer.status in _MAY_HIDE_A_STORED_BATCH,
@@ -168,18 +168,18 @@ def decide(answer: Answer, sent: int) -> Verdict:
     )
 
 
-def unanswered(reason: str, detail: str = "") -> Hold:
+def unanswered(reason: str, detail: str = "") -> RetryLater:
     """The verdict where nothing came back; `connect` = nothing was sent either."""
     connected = reason != "connect"
-    return Hold(reason, detail[:DETAIL_CHARS], unknown=connected, opens=not connected, isolates=connected)
+    return RetryLater(reason, detail[:DETAIL_CHARS], unknown=connected, opens=not connected, isolates=connected)
 
 
-def looked_up_in_vain(reason: str, detail: str = "") -> Hold:
+def looked_up_in_vain(reason: str, detail: str = "") -> RetryLater:
     """The verdict where a look-up had no answer: nothing was posted, and a refused key is no batch's fault."""
     _, _, status = reason.rpartition("http_")
     number = int(status) if status.isdigit() else 0
     opens = number in _OPENS_BREAKER or reason == "connect"
-    return Hold(reason, detail[:DETAIL_CHARS], opens=opens, isolates=not opens and number not in _NEVER_THE_BATCH)
+    return RetryLater(reason, detail[:DETAIL_CHARS], opens=opens, isolates=not opens and number not in _NEVER_THE_BATCH)
 
 
 def batches_are_whole(version: str) -> bool:
@@ -202,19 +202,19 @@ def same_event(stored: LagoEvent, value: bytes) -> bool:
         return False
 
 
-def _accepted(answer: Answer, sent: int) -> Verdict:
+def _accepted(answer: HttpResponse, sent: int) -> Verdict:
     """Lago echoes every event; a proxy that answers 200 in its stead does not."""
     try:
         echoed = len(msgspec.json.decode(answer.body, type=_Echo).events)
     except UNDECODABLE:
         detail = f"HTTP {answer.status} with {len(answer.body)} bytes that are not Lago's answer"
-        return Hold("bad_answer", detail, unknown=True, opens=True, isolates=True, alone=False)
+        return RetryLater("bad_answer", detail, unknown=True, opens=True, isolates=True, alone=False)
     if echoed != sent:
-        return Hold("bad_answer", f"{sent} events sent, {echoed} echoed", unknown=True, isolates=True)
+        return RetryLater("bad_answer", f"{sent} events sent, {echoed} echoed", unknown=True, isolates=True)
     return Delivered()
 
 
-def _body_refused(answer: Answer, sent: int) -> Verdict:
+def _body_refused(answer: HttpResponse, sent: int) -> Verdict:
     """A proxy in front of Lago may refuse a body for its size: smaller ones may pass, and none is a dead letter for it."""
     reason = _SPLITS[answer.status]
     if refusal_of(answer.status, answer.body) is not None:
@@ -222,35 +222,35 @@ def _body_refused(answer: Answer, sent: int) -> Verdict:
     if answer.status != _TOO_LARGE:
         return _not_lago(answer)
     if sent > 1:
-        return Split(by_lago=False)
-    return Hold(reason, "HTTP 413 that is not Lago's", opens=True, isolates=True, alone=False)
+        return SplitBatch(by_lago=False)
+    return RetryLater(reason, "HTTP 413 that is not Lago's", opens=True, isolates=True, alone=False)
 
 
-def _not_lago(answer: Answer) -> Hold:
+def _not_lago(answer: HttpResponse) -> RetryLater:
     """Whatever it says of the events, Lago did not say it; whether it has seen them, nobody knows."""
     detail = f"HTTP {answer.status} with {len(answer.body)} bytes that are not Lago's answer"
-    return Hold(NOT_LAGO, detail, unknown=True, opens=True, isolates=True, alone=False)
+    return RetryLater(NOT_LAGO, detail, unknown=True, opens=True, isolates=True, alone=False)
 
 
-def _refused(answer: Answer, sent: int) -> Verdict:
+def _refused(answer: HttpResponse, sent: int) -> Verdict:
     refusal = refusal_of(answer.status, answer.body)
     if refusal is None:
         return _not_lago(answer)
     marks = _marks(refusal.details, sent)
     if marks:
-        return Marked(marks)
+        return RefusedEvents(marks)
     if refusal.code in _HEALS:
-        return Hold(
+        return RetryLater(
             refusal.code, "HTTP 422", isolates=True, wait_s=asked_wait_s(answer.status, answer.headers, answer.at)
         )
     return _blame(sent, "lago_refused", _text(refusal.details) or "HTTP 422 without an index")
 
 
 def _blame(sent: int, reason: str, detail: str) -> Verdict:
-    return Marked({0: Mark(Fate.DEAD, reason, detail)}) if sent == 1 else Split()
+    return RefusedEvents({0: EventError(ErrorKind.DEAD, reason, detail)}) if sent == 1 else SplitBatch()
 
 
-def _marks(details: Any, sent: int) -> dict[int, Mark] | None:
+def _marks(details: Any, sent: int) -> dict[int, EventError] | None:
     """`{"<index>": <error>}` as marks; None where it is no index map of this batch."""
     if not isinstance(details, dict):
         return None
@@ -262,15 +262,15 @@ def _marks(details: Any, sent: int) -> dict[int, Mark] | None:
     return marks
 
 
-def _mark(error: Any) -> Mark:
+def _mark(error: Any) -> EventError:
     if error == {"transaction_id": ["value_already_exist"]}:
-        return Mark(Fate.EXISTS, "already_exists")
+        return EventError(ErrorKind.EXISTS, "already_exists")
     codes = list(_codes(error))
     healing = next((code for _, code in codes if code in _HEALS), None)
     if healing:
-        return Mark(Fate.HEALS, healing, _text(error))
+        return EventError(ErrorKind.HEALS, healing, _text(error))
     reason = next((_REASONS[pair] for pair in codes if pair in _REASONS), "lago_refused")
-    return Mark(Fate.DEAD, reason, _text(error))
+    return EventError(ErrorKind.DEAD, reason, _text(error))
 
 
 def _codes(error: Any) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ _decode = decoder(LagoEvent)
 _encode = msgspec.json.Encoder().encode
 
 
-class Judged(NamedTuple):
+class RestampDecision(NamedTuple):
     """What is posted for an event: `value`.
 
     Fields:
@@ -45,10 +45,12 @@ class Judged(NamedTuple):
 
 
 #: What is posted for the bytes of an event now.
-Judge = Callable[[bytes], Judged]
+Judge = Callable[[bytes], RestampDecision]
 
 
-def judged(value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us: int, event_code: str = "") -> Judged:
+def judged(
+    value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us: int, event_code: str = ""
+) -> RestampDecision:
     """The event as Lago bills it when it is posted at `now_us`.
 
     One whose org or subscription is not known is posted as it is.
@@ -60,10 +62,10 @@ def judged(value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us
         event = _decode(value)
         at_us = parse_us(event.timestamp)
     except (msgspec.DecodeError, Rejected):
-        return Judged(value)
+        return RestampDecision(value)
     org = orgs.get(event.properties.get("org_id", ""))
     if org is None:
-        return Judged(value)
+        return RestampDecision(value)
     subscription = event.external_subscription_id
     code, owed = event.code, is_owed(event, event_code)
     found = billed(org.periods, subscription, at_us, now_us, code, owed=owed)
@@ -73,14 +75,14 @@ def judged(value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us
     timestamp = lago_timestamp(found.at_us)
     moved = timestamp != event.timestamp, subscription != event.external_subscription_id
     if found.held or (any(moved) and late is LatePolicy.HOLD):
-        return Judged(value, refused=found.held or INVOICED_PERIOD)
+        return RestampDecision(value, refused=found.held or INVOICED_PERIOD)
     if not any(moved):
-        return Judged(value)
+        return RestampDecision(value)
     properties = event.properties if USAGE_END in event.properties else {**event.properties, USAGE_END: to_iso(at_us)}
     posted = msgspec.structs.replace(
         event, timestamp=timestamp, external_subscription_id=subscription, properties=properties
     )
-    return Judged(_encode(posted), timestamp if moved[0] else "", subscription if moved[1] else "")
+    return RestampDecision(_encode(posted), timestamp if moved[0] else "", subscription if moved[1] else "")
 
 
 def is_owed(event: LagoEvent, event_code: str) -> bool:
@@ -88,7 +90,7 @@ def is_owed(event: LagoEvent, event_code: str) -> bool:
     return event.code == event_code or Decimal(event.precise_total_amount_cents or 0) != 0
 
 
-def moved_from(stored: LagoEvent, value: bytes) -> Judged | None:
+def moved_from(stored: LagoEvent, value: bytes) -> RestampDecision | None:
     """How an earlier post moved the event in `value` to what Lago holds; None: that is another event, or not moved."""
     if USAGE_END not in stored.properties:
         return None
@@ -102,4 +104,4 @@ def moved_from(stored: LagoEvent, value: bytes) -> Judged | None:
     timestamp = "" if stored.timestamp == event.timestamp else stored.timestamp
     own = event.external_subscription_id
     subscription = "" if stored.external_subscription_id == own else stored.external_subscription_id
-    return Judged(value, timestamp, subscription) if timestamp or subscription else None
+    return RestampDecision(value, timestamp, subscription) if timestamp or subscription else None

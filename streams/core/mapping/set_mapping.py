@@ -50,7 +50,7 @@ class MappingRequest(msgspec.Struct, frozen=True):
     correct: bool | None = None
 
 
-class Ending(msgspec.Struct, frozen=True):
+class EndMappingRequest(msgspec.Struct, frozen=True):
     """That a mapping is to end.
 
     Fields:
@@ -119,7 +119,9 @@ def corrected_by(
     return corrected(record, there, correct=request.correct, effective_from=begins, unknown=unknown)
 
 
-def unmap(record: CustomerRecord, ending: Ending, now_us: int, lead_us: int, keep_us: int = KEEP_US) -> CustomerRecord:
+def unmap(
+    record: CustomerRecord, ending: EndMappingRequest, now_us: int, lead_us: int, keep_us: int = KEEP_US
+) -> CustomerRecord:
     """The customer's record once nobody pays from `ending` on, whatever was announced for later; `record` itself
     where it already says so. Usage from there on is held, and goes to whoever is mapped next; usage before it
     goes where it went, however late it comes.
@@ -147,7 +149,7 @@ def forgettable(record: CustomerRecord, until_us: int) -> bool:
 
 
 def takes_effect(
-    request: MappingRequest | Ending, now_us: int, lead_us: int, record: CustomerRecord | None = None
+    request: MappingRequest | EndMappingRequest, now_us: int, lead_us: int, record: CustomerRecord | None = None
 ) -> int:
     """The whole second from which the request's version applies: the asked one rounded down, or `soonest`. An ending
     waits for no version that was announced: it takes their place.
@@ -156,7 +158,7 @@ def takes_effect(
         record: the customer's before the request; None where there is none.
     """
     if request.effective_from is None:
-        ends = isinstance(request, Ending)
+        ends = isinstance(request, EndMappingRequest)
         return _earliest(record, now_us, lead_us) if ends else soonest(record, now_us, lead_us)
     return request.effective_from - request.effective_from % SECOND_US
 

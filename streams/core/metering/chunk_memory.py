@@ -11,7 +11,7 @@ from schemas.ledger import Job
 from schemas.moments import HOUR_US
 from schemas.usage import Usage
 from streams.core.metering.known_identities import COSTLESS, NEVER, SETTLED, UNTOLD, fingerprint, pack
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
 
 HOUR_MS = 3_600_000
@@ -24,7 +24,7 @@ _JOB_HOURS = JOB_HORIZON_US // HOUR_US + _RENEW_HOURS
 _DROPS = 500
 
 
-class Memory:
+class ChunkMemory:
     """One chunk's view of the books; `new` holds the tags of the identities that the chunk settles or counts.
 
     Fields:
@@ -32,7 +32,7 @@ class Memory:
         new: tags by identity; the fold reads and writes it directly, for that is the hot path.
     """
 
-    def __init__(self, books: Books, usages: Sequence[Usage]) -> None:
+    def __init__(self, books: LedgerState, usages: Sequence[Usage]) -> None:
         self._books = books
         self.new: dict[bytes, int] = {}
         self.jobs: dict[bytes, Job | None] = {}

@@ -14,8 +14,8 @@ from streams.core.mapping.billing_periods import Billed, billed
 from streams.core.mapping.resolve import NO_MAPPING, Target, held_for, resolve_held, resolve_org
 from streams.core.mapping.time_spans import borders, crossed, stretch
 from streams.core.metering.lago_event import event_of, manifest_of
-from streams.core.metering.ledger_state import Books
-from streams.core.metering.step_changes import Changes, Sealed
+from streams.core.metering.ledger_state import LedgerState
+from streams.core.metering.step_changes import Changes, SealedPart
 
 #: Windows that one names as merged into it, at most: its event names them too, and a record has at most 1 MB.
 MOST_MERGED = 4_000
@@ -39,7 +39,7 @@ def due(window: Window, opened_us: int, touched_us: int, now_us: int, policy: Me
     return now_us - touched_us >= policy.quiet_us or now_us - opened_us >= policy.late_us
 
 
-def due_windows(books: Books, now_us: int, policy: MeterPolicy, limit: int) -> list[Window]:
+def due_windows(books: LedgerState, now_us: int, policy: MeterPolicy, limit: int) -> list[Window]:
     """At most `limit` open windows that are due."""
     found = []
     for first, (opened_us, touched_us) in books.open.items():
@@ -88,7 +88,7 @@ def seal(
                 window.count,
             )
             manifest = manifest_of(window, partition, policy.deployment)
-            changes.sealed.append(Sealed(event, manifest, receipt, seal_seq))
+            changes.sealed.append(SealedPart(event, manifest, receipt, seal_seq))
             changes.windows[window.first] = None
             sealed_calls += window.count
             sealed_cost += window.cost
@@ -110,7 +110,7 @@ def moment_for(window: Window, orgs: Mapping[str, OrgRecord], policy: MeterPolic
 
 
 def release(
-    books: Books,
+    books: LedgerState,
     customers: Mapping[str, CustomerRecord],
     orgs: Mapping[str, OrgRecord],
     policy: MeterPolicy,
@@ -155,7 +155,7 @@ def release(
 
 
 def coalesce(
-    books: Books,
+    books: LedgerState,
     customers: Mapping[str, CustomerRecord],
     orgs: Mapping[str, OrgRecord],
     policy: MeterPolicy,
@@ -241,7 +241,7 @@ def _retarget(window: Window, target: Target, policy: MeterPolicy) -> Window:
     )
 
 
-def _merge(changes: Changes, moved: dict[WindowKey, Window], books: Books, window: Window) -> None:
+def _merge(changes: Changes, moved: dict[WindowKey, Window], books: LedgerState, window: Window) -> None:
     """Add `window` to the one that has its key, if there is one that can name it.
 
     The one that is there is not on its way elsewhere in the same step: open windows are not, and a held one that has

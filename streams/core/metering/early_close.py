@@ -8,13 +8,13 @@ from heapq import nsmallest
 
 from schemas.ledger import Window
 from schemas.policy import MeterPolicy
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 
 #: Part of the bound that is left open, so that not every tick of a flood looks for a few.
 _LEFT = 0.8
 
 
-def beyond_bound(books: Books, now_us: int, policy: MeterPolicy) -> list[Window]:
+def beyond_bound(books: LedgerState, now_us: int, policy: MeterPolicy) -> list[Window]:
     """The windows to seal now where more than `policy.max_open` are open: those that have waited longest for a call.
 
     What is called often stays, and is one event as before. Windows with a call of after `now_us` (a fast clock) stay

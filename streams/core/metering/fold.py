@@ -22,14 +22,14 @@ from schemas.wire import FLAT, SLP
 from streams.core.mapping.resolve import Target
 from streams.core.metering.call_kinds import UNKNOWN
 from streams.core.metering.call_meaning import SEALED
-from streams.core.metering.chunk_memory import HOUR_MS, JOB_HORIZON_US, Memory, tag_of
+from streams.core.metering.chunk_memory import HOUR_MS, JOB_HORIZON_US, ChunkMemory, tag_of
 from streams.core.metering.chunk_totals import added_to, by_decision_of, counted, set_apart, total_of
 from streams.core.metering.decisions import BILLABLE, BILLED, DUPLICATE, METERED, REJECTED, UNBILLED, UNPRICED, decide
 from streams.core.metering.dedupe_set import HOURS_APART
 from streams.core.metering.duplicate_routes import Routes
 from streams.core.metering.enrich import Enricher
 from streams.core.metering.known_identities import COSTLESS, FINGERPRINTS, NEVER, SETTLED, differs
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.normalise import FUTURE_US
 from streams.core.metering.notices import ASSUMED_REPEAT, COST_DIFFERS
 from streams.core.metering.plausible_cost import IMPLAUSIBLE_COST, implausible
@@ -79,7 +79,7 @@ class Fold:
         self._lead_ms = min(LEAD_MS, HOURS_APART * HOUR_MS - policy.horizon_us // 1000)
 
     def __call__(
-        self, books: Books, records: Sequence[Record], resolve: Resolve, latest_ms: int = NO_LIMIT_MS
+        self, books: LedgerState, records: Sequence[Record], resolve: Resolve, latest_ms: int = NO_LIMIT_MS
     ) -> Changes:
         """The changes that folding `records` makes; `books` is not touched.
 
@@ -105,7 +105,7 @@ class Fold:
         except UnicodeDecodeError as error:
             return Rejected("malformed", type(error).__name__)
 
-    def _fold(self, books: Books, records: Sequence[Record], resolve: Resolve, latest_ms: int) -> Changes:
+    def _fold(self, books: LedgerState, records: Sequence[Record], resolve: Resolve, latest_ms: int) -> Changes:
         policy, position = self._policy, books.position
         lead_ms = self._lead_ms
         newest_ms = clock_ms = position.clock_ms
@@ -122,7 +122,7 @@ class Fold:
                 told_ms = (usage.told_end_us or usage.end_us) // 1000
                 if told_ms > newest_ms:
                     newest_ms = max(newest_ms, min(told_ms, clock_ms + lead_ms))
-        memory = Memory(books, [usage for usage in usages if type(usage) is Usage])
+        memory = ChunkMemory(books, [usage for usage in usages if type(usage) is Usage])
         known, new = iter(memory.known), memory.new
         touched: dict[WindowKey, Window] = {}
         changes = Changes(position)
@@ -244,7 +244,7 @@ class Fold:
         return max(forgotten_us + HOUR_US, position.forgot_us)
 
     def _window(
-        self, books: Books, touched: dict[WindowKey, Window], usage: Usage, target: Target, offset: int
+        self, books: LedgerState, touched: dict[WindowKey, Window], usage: Usage, target: Target, offset: int
     ) -> Window:
         policy = self._policy
         length = policy.window_us

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from schemas.ledger import Window
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
 
 copy = msgspec.structs.replace
@@ -24,12 +24,12 @@ def names_of(window: Window, group_by: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"group_{number}" for number in range(1, len(window.group) + 1))
 
 
-def unnamed(books: Books) -> list[Window]:
+def unnamed(books: LedgerState) -> list[Window]:
     """Windows of releases before the names were kept."""
     return [window for window in books.windows.values() if window.group and not window.group_names]
 
 
-def named(books: Books, windows: Iterable[Window], group_by: tuple[str, ...]) -> Changes:
+def named(books: LedgerState, windows: Iterable[Window], group_by: tuple[str, ...]) -> Changes:
     """Give them their names, before another setting could."""
     changes = Changes(books.position)
     for window in windows:

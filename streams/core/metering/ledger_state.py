@@ -11,7 +11,7 @@ from schemas.money import add
 from streams.core.metering.dedupe_set import SeenIds
 
 
-class Cold(Protocol):
+class EvictedWindows(Protocol):
     """Where held windows are that are not in memory.
 
     Fields:
@@ -33,7 +33,7 @@ class Cold(Protocol):
     def oldest_us(self) -> int | None: ...
 
 
-class Books:
+class LedgerState:
     """State of one partition; a function of its changelog.
 
     Beyond a bound, held windows are in `cold`, and in none of the other fields. A call of their customer begins another
@@ -51,7 +51,7 @@ class Books:
         jobs: jobs by identity, in order of their hours.
     """
 
-    def __init__(self, position: Position, cold: Cold | None = None) -> None:
+    def __init__(self, position: Position, cold: EvictedWindows | None = None) -> None:
         self.position = position
         self.cold = cold
         self.windows: dict[int, Window] = {}
@@ -201,7 +201,7 @@ def off_by(counters: Counters, waiting: Sum) -> tuple[Sum, Sum]:
     return received, folded
 
 
-def verify(books: Books) -> None:
+def verify(books: LedgerState) -> None:
     """Check conservation.
 
     Raises:

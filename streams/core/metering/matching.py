@@ -37,7 +37,7 @@ _BY_LAGO = "subscription"
 MISSING, KNOWN, PRICED, OTHER_COST, UNCLEAR = VERDICTS = ("missing", "known", "priced", "other_cost", "unclear")
 
 
-class Counted(NamedTuple):
+class LoggedCall(NamedTuple):
     """A row of the usage log.
 
     Fields:
@@ -58,17 +58,17 @@ class Counted(NamedTuple):
     start_us: int
 
 
-class Verdict(NamedTuple):
+class CopyVerdict(NamedTuple):
     """What is to be done about a copy, and the row it was judged by; None where there is none."""
 
     word: str
-    row: Counted | None = None
+    row: LoggedCall | None = None
 
 
-def verdict(copy: Usage, rows: Iterable[Counted], policy: MeterPolicy) -> Verdict:
+def verdict(copy: Usage, rows: Iterable[LoggedCall], policy: MeterPolicy) -> CopyVerdict:
     """What the log says about `copy`; `rows` are whatever may be the same call."""
-    same: list[Counted] = []
-    unclear: Counted | None = None
+    same: list[LoggedCall] = []
+    unclear: LoggedCall | None = None
     for row in rows:
         answer = same_call(copy, row)
         if answer:
@@ -78,24 +78,24 @@ def verdict(copy: Usage, rows: Iterable[Counted], policy: MeterPolicy) -> Verdic
     if copy.cost and copy.note.endswith(SEALED) and not any(row.billed for row in same):
         # Of a response whose polls have other ids each: whether another one was billed cannot be seen. One that costs
         # nothing, as LiteLLM makes them beside a database, owes nothing whatever was billed.
-        return Verdict(UNCLEAR, unclear)
+        return CopyVerdict(UNCLEAR, unclear)
     if not same:
-        return Verdict(MISSING) if unclear is None else Verdict(UNCLEAR, unclear)
+        return CopyVerdict(MISSING) if unclear is None else CopyVerdict(UNCLEAR, unclear)
     billed = [row for row in same if row.billed]
     if billed:
         if not copy.cost or any(abs(row.cost - copy.cost) <= NOISE for row in billed):
-            return Verdict(KNOWN, billed[0])
-        return Verdict(OTHER_COST, billed[0])
+            return CopyVerdict(KNOWN, billed[0])
+        return CopyVerdict(OTHER_COST, billed[0])
     if of_a_job(copy):  # each customer's job is one of its own: the price is the one's whose row it is
         same = [row for row in same if row.customer_id == copy.customer_id]
         if not same:
-            return Verdict(MISSING)
+            return CopyVerdict(MISSING)
     if all(row.decision in PRICEABLE for row in same) and decide(copy, policy) in BILLED:
-        return Verdict(PRICED, same[0])
-    return Verdict(KNOWN, same[0])
+        return CopyVerdict(PRICED, same[0])
+    return CopyVerdict(KNOWN, same[0])
 
 
-def same_call(copy: Usage, row: Counted) -> bool | None:
+def same_call(copy: Usage, row: LoggedCall) -> bool | None:
     """Whether `row` is the call that `copy` tells of; None where that cannot be known.
 
     Two calls may share a call id, for clients choose it, and a request id, for providers repeat theirs; both together
@@ -126,7 +126,7 @@ def same_call(copy: Usage, row: Counted) -> bool | None:
     return None if not copy.call_id else False
 
 
-def _by_lago(copy: Usage, row: Counted) -> bool:
+def _by_lago(copy: Usage, row: LoggedCall) -> bool:
     """Whether LiteLLM's `lago` callback may have told of the call: then its customer and its cost are all that is known."""
     alike = row.customer_id == copy.customer_id and abs(row.cost - copy.cost) <= NOISE
     return bool(
@@ -137,7 +137,7 @@ def _by_lago(copy: Usage, row: Counted) -> bool:
     )
 
 
-def _told_after(copy: Usage, row: Counted, first_us: int) -> bool:
+def _told_after(copy: Usage, row: LoggedCall, first_us: int) -> bool:
     return not row.call_id and first_us <= row.start_us <= copy.end_us + TOLD_AFTER_US
 
 

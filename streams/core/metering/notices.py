@@ -15,7 +15,7 @@ _NAME_LENGTH = 80
 
 
 @dataclass(slots=True)
-class Noticed:
+class Notices:
     """Of one step.
 
     Fields:

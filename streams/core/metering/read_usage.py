@@ -11,7 +11,7 @@ from schemas.errors import Rejected
 from schemas.usage import Usage
 from schemas.wire import ENVELOPE_VERSION, RULES, Call, Metered, RawRecord
 from streams.core.metering.normalise import normalise, unknown_version
-from streams.core.metering.tolerant_reader import AMOUNTS, Softened, clean, loose_json
+from streams.core.metering.tolerant_reader import AMOUNTS, PartialCall, clean, loose_json
 
 
 class _Loose(msgspec.Struct, gc=False):
@@ -93,7 +93,7 @@ def _record_of(loose: _Loose) -> RawRecord:
     tree = loose_json(bytes(memoryview(loose.call)).decode())
     if not isinstance(tree, dict):
         raise Rejected("malformed", "the call is no object")
-    soft = Softened(tree, Call)
+    soft = PartialCall(tree, Call)
     if soft.bad:
         is_cost = all(path.rpartition(".")[2] in AMOUNTS for path in soft.bad)
         raise Rejected("bad_cost" if is_cost else soft.reason(), ", ".join(soft.bad))

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from schemas.ledger import SEEN_PREFIX, SETTLED_PREFIX, Job, Position, Window
 from schemas.records import LagoEvent, Manifest, Receipt
-from streams.core.metering.ledger_state import Books
-from streams.core.metering.notices import Noticed
+from streams.core.metering.ledger_state import LedgerState
+from streams.core.metering.notices import Notices
 
 
 @dataclass(slots=True)
-class Sealed:
+class SealedPart:
     """A part that leaves the ledger: its event, which calls it bills, its number."""
 
     event: LagoEvent
@@ -57,13 +57,13 @@ class Changes:
     dropped: list[tuple[int, int, bytes]] = field(default_factory=list)
     enriched: list[tuple[bytes | None, bytes]] = field(default_factory=list)
     rejected: list[tuple[bytes | None, bytes]] = field(default_factory=list)
-    sealed: list[Sealed] = field(default_factory=list)
+    sealed: list[SealedPart] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     decisions: dict[str, int] = field(default_factory=dict)
     shifted: int = 0
     kept: int = 0
     straddled: int = 0
-    noticed: Noticed = field(default_factory=Noticed)
+    noticed: Notices = field(default_factory=Notices)
 
     @property
     def empty(self) -> bool:
@@ -71,7 +71,7 @@ class Changes:
         return not (self.windows or self.enriched or self.rejected or self.sealed or self.dropped or self.jobs)
 
 
-def apply(books: Books, changes: Changes, now_us: int) -> None:
+def apply(books: LedgerState, changes: Changes, now_us: int) -> None:
     """Swap the committed changes in; `now_us` is when, for windows that wait to be quiet."""
     for first, window in changes.windows.items():
         if window is not None:
@@ -96,7 +96,7 @@ def apply(books: Books, changes: Changes, now_us: int) -> None:
     books.position = changes.position
 
 
-def held_after(books: Books, changes: Changes) -> int:
+def held_after(books: LedgerState, changes: Changes) -> int:
     """Held windows, wherever they are, once the changes are applied."""
     windows, opened = books.windows, books.open
     count = books.held_windows()

@@ -68,7 +68,7 @@ def loose_json(text: str) -> Any:
     return _loose(text)
 
 
-class Softened:
+class PartialCall:
     """What is left of a call.
 
     Attributes:

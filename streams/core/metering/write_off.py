@@ -11,7 +11,7 @@ from schemas.ledger import Sum, Window
 from schemas.money import add, cents_text
 from schemas.records import Receipt, WriteOff
 from streams.core.metering.lago_event import transaction_id
-from streams.core.metering.ledger_state import Books, total
+from streams.core.metering.ledger_state import LedgerState, total
 from streams.core.metering.step_changes import Changes
 
 WRITTEN_OFF = "written_off"
@@ -24,7 +24,7 @@ copy = msgspec.structs.replace
 
 
 def write_off(
-    books: Books,
+    books: LedgerState,
     offset: int,
     time_ms: int,
     customer_id: str,
@@ -83,7 +83,7 @@ def meant_by(pattern: str) -> Callable[[str], bool]:
     return means
 
 
-def _names(books: Books, customer_id: str, order: WriteOff) -> Iterator[str]:
+def _names(books: LedgerState, customer_id: str, order: WriteOff) -> Iterator[str]:
     """Whose usage is meant. That on disk comes back for it as it is asked for: no more than one step can write off."""
     if not order.match:
         books.warm(customer_id)

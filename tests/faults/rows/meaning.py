@@ -91,7 +91,9 @@ RULES = (
     ),
     Rule(
         "Settings change worker by worker, and each call is billed once",
-        ("unit/streams/core/metering/test_changed_settings.py::test_whoever_takes_over_with_whatever_settings_each_call_is_billed_once",),
+        (
+            "unit/streams/core/metering/test_changed_settings.py::test_whoever_takes_over_with_whatever_settings_each_call_is_billed_once",
+        ),
     ),
     Rule(
         "Late usage comes home without hands; a replay beyond the horizon bills what is missing alone",

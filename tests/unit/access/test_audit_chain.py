@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.access.audit_chain import Line, Tip, line_of, sealed, tip_of
-from connectors.access.audit_verify import STALE_US, Verdict, verified
+from connectors.access.audit_chain import AuditLine, ChainPosition, line_of, sealed, tip_of
+from connectors.access.audit_verify import STALE_US, AuditVerdict, verified
 from schemas.records import AuditRecord
 
 SECOND = 1_000_000
@@ -18,11 +18,11 @@ def record(number: int, actor: str = "ada") -> AuditRecord:
     return AuditRecord(f"id{number}", number * SECOND, actor, "DELETE /things", {"thing": str(number)})
 
 
-def lines_of(values: Sequence[bytes], first_offset: int = 0) -> list[Line]:
+def lines_of(values: Sequence[bytes], first_offset: int = 0) -> list[AuditLine]:
     return [line_of(first_offset + number, value) for number, value in enumerate(values)]
 
 
-def tip(values: Sequence[bytes]) -> Tip:
+def tip(values: Sequence[bytes]) -> ChainPosition:
     found = tip_of(lines_of(values), from_the_beginning=True)
     assert found is not None
     return found
@@ -37,7 +37,7 @@ def log(length: int, old: int = 0, lags: Sequence[int] = ()) -> list[bytes]:
     return values
 
 
-def checked(values: Sequence[bytes], noted: Tip | None = None) -> Verdict:
+def checked(values: Sequence[bytes], noted: ChainPosition | None = None) -> AuditVerdict:
     return verified(lines_of(values), noted, from_the_beginning=True)
 
 
@@ -72,7 +72,9 @@ def test_whatever_is_done_to_a_line_that_is_told_of_is_found(lags: list[int], da
     broken = list(values)
     if what == "changed":
         told = msgspec.json.decode(values[at], type=AuditRecord)
-        broken[at] = sealed(msgspec.structs.replace(told, actor="eve"), Tip(told.prev, told.covered, told.chain))
+        broken[at] = sealed(
+            msgspec.structs.replace(told, actor="eve"), ChainPosition(told.prev, told.covered, told.chain)
+        )
     elif what == "deleted":
         del broken[at]
     elif what == "inserted":
@@ -92,7 +94,7 @@ def test_a_changed_line_is_named() -> None:
 def test_a_line_that_was_changed_with_its_own_hash_is_named() -> None:
     values = log(6)
     told = msgspec.json.decode(values[2], type=AuditRecord)
-    values[2] = sealed(record(2, "eve"), Tip(told.prev, told.covered, told.chain))
+    values[2] = sealed(record(2, "eve"), ChainPosition(told.prev, told.covered, told.chain))
     assert found(values) == ("changed", "id2")
 
 
@@ -191,4 +193,4 @@ def test_lines_that_expired_are_no_fault_and_what_follows_is_checked(lags: list[
 def test_an_empty_log_and_one_of_old_lines_alone_are_in_order() -> None:
     assert checked([]).broken is None
     verdict = checked(log(0, old=3))
-    assert (verdict.broken, verdict.old, verdict.head) == (None, 3, Tip())
+    assert (verdict.broken, verdict.old, verdict.head) == (None, 3, ChainPosition())

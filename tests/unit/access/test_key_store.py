@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.access.key_cache import AGAIN_S, BELIEVED_S, FRESH_S, KeyRing
+from connectors.access.key_cache import AGAIN_S, BELIEVED_S, FRESH_S, KeyCache
 from connectors.access.keys import ApiKey, expiring, is_within, key_id_of, mint, successor
-from connectors.http.endpoint import Who
+from connectors.http.endpoint import Principal
 from schemas.errors import Unavailable
 from tests.support.entrance import ENDPOINTS, Clock
 
@@ -49,7 +49,7 @@ def test_who_gives_within_what_they_hold_gives_nothing_more(
 ) -> None:
     """Whatever the new key may do, its maker may do too."""
     if is_within(inner, inner_orgs, scopes, orgs):
-        made, maker = Who("made", inner, inner_orgs), Who("maker", scopes, orgs)
+        made, maker = Principal("made", inner, inner_orgs), Principal("maker", scopes, orgs)
         for scope in ("a:read", "a:write", "b:read", "never:heard"):
             assert maker.may(scope) or not made.may(scope)
         for org in ("org_1", "org_2", "org_3", "org_4"):
@@ -114,7 +114,7 @@ class Ring:
 
     def __init__(self) -> None:
         self.table, self.clock = Table(), Clock()
-        self.ring = KeyRing(self.table, self.clock, lambda: NOW + timedelta(seconds=self.clock.now - 1_000_000))
+        self.ring = KeyCache(self.table, self.clock, lambda: NOW + timedelta(seconds=self.clock.now - 1_000_000))
 
     def made(self, ends: datetime | None = None) -> str:
         one, token = key(ends=ends)
@@ -132,7 +132,7 @@ async def test_a_key_is_known_by_its_scopes_orgs_and_prefix() -> None:
     ring = Ring()
     one, token = key(orgs=["org_1"])
     ring.table.keys.append(one)
-    assert await ring.ring.who(token, ENDPOINTS[0]) == Who(f"key {one.prefix}", one.scopes, one.orgs)
+    assert await ring.ring.who(token, ENDPOINTS[0]) == Principal(f"key {one.prefix}", one.scopes, one.orgs)
     assert not await ring.knows(token[:-1] + ("a" if token[-1] != "a" else "b"))
 
 

@@ -21,7 +21,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from connectors.access.jwks import AGAIN_S, BELIEVED_S, FRESH_S, MAX_BYTES, KeySet
 from connectors.access.scopes import SCOPES
 from connectors.access.user_tokens import LEEWAY_S, Users
-from connectors.http.endpoint import Who
+from connectors.http.endpoint import Principal
 from connectors.http.problem import Problem
 from schemas.errors import Unavailable
 from tests.support.entrance import ENDPOINTS, Clock
@@ -89,7 +89,7 @@ class Desk:
             lambda: NOW,
         )
 
-    async def who(self, token: str) -> Who | None:
+    async def who(self, token: str) -> Principal | None:
         return await self.users.who(token, ENDPOINTS[0])
 
 
@@ -112,7 +112,7 @@ def by_hand(head: dict[str, Any], body: dict[str, Any], sign: Callable[[bytes], 
 
 
 async def test_a_token_of_the_provider_says_who_may_do_what_for_which_orgs() -> None:
-    assert await Desk().who(token()) == Who(
+    assert await Desk().who(token()) == Principal(
         "user ada", frozenset({"orgs:read"}), frozenset({"org_a"}), NOW + timedelta(days=30)
     )
     assert await Desk(jwks_url="").who(token()) is not None, "where its discovery document says"

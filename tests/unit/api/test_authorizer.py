@@ -9,15 +9,15 @@ import pytest
 
 from connectors.api.authorizer import WRONG_PER_S, FixedKeys
 from connectors.api.change_log import MAX_VALUE, OF_ALL, OF_ONE, SOURCES, Attempt, Audit
-from connectors.http.endpoint import Endpoint, Who
+from connectors.http.endpoint import Endpoint, Principal
 from connectors.http.problem import Problem
 from connectors.http.request_limits import MAX_BODY
 from tests.support.entrance import ENDPOINTS, Clock, House, Known, Topic, running_house
 
 ALL = {
-    "reader": Who("reader", frozenset({"things:read", "orgs:read"})),
-    "acme": Who("acme's", frozenset({"*"}), frozenset({"org_acme"})),
-    "nobody's": Who("nobody's", frozenset({"*"}), frozenset()),
+    "reader": Principal("reader", frozenset({"things:read", "orgs:read"})),
+    "acme": Principal("acme's", frozenset({"*"}), frozenset({"org_acme"})),
+    "nobody's": Principal("nobody's", frozenset({"*"}), frozenset()),
 }
 WRONG = "mb_0123456789ab_wrong-secret-that-must-not-be-written"
 
@@ -225,7 +225,7 @@ async def test_a_refused_attempt_has_a_line_without_the_credential(house: House)
 class Expired:
     """A credential that was right once."""
 
-    async def who(self, token: str, endpoint: Endpoint) -> Who | None:
+    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:
         raise Problem(401, "token_expired")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from connectors.billing.auto_subscribe import AutoSubscriber
 from connectors.billing.metered_events import InMemoryUsage
-from connectors.billing.org_accounts import OrgAccounts, Wanted
+from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.subscription_ids import InMemoryIds
 from connectors.lago.errors import LagoRejected
@@ -30,7 +30,7 @@ class World:
         async def silently(_before: Any, _after: Any) -> None:
             """Nobody is told."""
 
-        wanted = Wanted("org_1", plan_code=plan)
+        wanted = OrgRequest("org_1", plan_code=plan)
         await OrgAccounts(self.billing, self.records, lambda: NOW).set_up(wanted, silently)
 
     async def subscribe_by_itself(self, plan: str) -> None:

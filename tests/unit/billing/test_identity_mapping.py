@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from connectors.billing.identity_mapping import Announce, IdentityMapper, identity_of
-from connectors.billing.mappings import Mapped
+from connectors.billing.mappings import MappingResult
 from connectors.lago.errors import LagoRejected, LagoUnavailable
 from connectors.lago.responses import Customer
 from schemas.customer_id import UNATTRIBUTED
@@ -33,10 +33,10 @@ class World:
             raise self.error
         return KNOWN if external_id == "acme" else None
 
-    async def of(self, external_id: str) -> Mapped | None:
+    async def of(self, external_id: str) -> MappingResult | None:
         raise AssertionError(external_id)
 
-    async def write(self, external_id: str, plan: str, announce: Announce) -> Mapped | None:
+    async def write(self, external_id: str, plan: str, announce: Announce) -> MappingResult | None:
         self.written.append(external_id)
         return None
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from connectors.billing.answer_cache import Cache
-from connectors.billing.lago_directory import Directory
+from connectors.billing.lago_directory import LagoDirectory
 
 
 class Asked:
@@ -101,7 +101,7 @@ async def test_plans_and_metrics_are_asked_for_once_in_five_minutes() -> None:
         async def subscriptions(self, external_customer_id: str) -> list[Any]:
             raise AssertionError(external_customer_id)
 
-    directory = Directory(Books(), lambda: now[0])
+    directory = LagoDirectory(Books(), lambda: now[0])
     for moment in (0.0, 299.0, 301.0):
         now[0] = moment
         for _ in range(2):

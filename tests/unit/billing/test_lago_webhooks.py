@@ -12,8 +12,8 @@ import pytest
 import structlog
 
 from connectors.billing.lago_webhooks import WebhookHandlers, kind_of, org_of
-from connectors.billing.org_sync import OrgTruth, as_lago_says
-from connectors.billing.unbillable_events import LateRefusals
+from connectors.billing.org_sync import OrgSynchroniser, as_lago_says
+from connectors.billing.unbillable_events import UnbillableEvents
 from connectors.lago.responses import Customer, Plan, Subscription
 from connectors.lago.webhook_signatures import check_signature
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
@@ -219,7 +219,7 @@ class Topic:
 
 def test_an_event_of_ours_that_lago_will_not_bill_fails_once_and_others_are_left_alone() -> None:
     topic = Topic(a="completed", b="failed", c="processing")
-    late = LateRefusals(topic, topic, "receipts", lambda *told: topic.told.append(told), lambda: NOW)
+    late = UnbillableEvents(topic, topic, "receipts", lambda *told: topic.told.append(told), lambda: NOW)
     found = {"invalid_code": ["a", "a", "b", "foreign"], "surprise": ["c"]}
     assert run_virtually(late.unbillable(found)) == 2
     assert run_virtually(late.unbillable(found)) == 0
@@ -290,7 +290,7 @@ class World:
         self.slow_s = 0.0
         mapped = MappingVersion(0, "mapped", "t")
         customers = {"c": CustomerRecord("c", (mapped,), 0, 0)}
-        self.truth = OrgTruth(customers, self.orgs, self, self, now_us=lambda: NOW, sleep=self.sleep)
+        self.truth = OrgSynchroniser(customers, self.orgs, self, self, now_us=lambda: NOW, sleep=self.sleep)
         self.pauses: list[float] = []
 
     async def sleep(self, seconds: float) -> None:

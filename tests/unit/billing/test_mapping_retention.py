@@ -6,12 +6,12 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from connectors.billing.mapping_retention import ASKED, FORGET_US, Forgetting
+from connectors.billing.mapping_retention import ASKED, FORGET_US, MappingRetention
 from connectors.lago.errors import LagoRejected, LagoUnavailable
 from connectors.lago.responses import Customer
 from schemas.customers import CustomerRecord
 from schemas.moments import HOUR_US, SECOND_US
-from streams.core.mapping.set_mapping import Ending, MappingRequest, remap, unmap
+from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, remap, unmap
 
 NOW = 1_800_000_000 * SECOND_US
 LEAD = 5 * SECOND_US
@@ -20,7 +20,7 @@ LONG_AGO = NOW - FORGET_US - HOUR_US
 
 def deleted(name: str, at_us: int = LONG_AGO, *, gone: bool = True) -> CustomerRecord:
     mapped = remap(None, MappingRequest(name, "org", "t"), at_us - HOUR_US, LEAD)
-    return unmap(mapped, Ending(deleted=gone), at_us, LEAD)
+    return unmap(mapped, EndMappingRequest(deleted=gone), at_us, LEAD)
 
 
 class World:
@@ -31,7 +31,7 @@ class World:
         self.lagos = set(lagos)
         self.errors: dict[str, Exception] = {}
         self.asked: list[str] = []
-        self.forgetting = Forgetting(self.table, cast(Any, self), self.customer, lambda: NOW, self.sleep)
+        self.forgetting = MappingRetention(self.table, cast(Any, self), self.customer, lambda: NOW, self.sleep)
 
     async def customer(self, name: str) -> Customer | None:
         self.asked.append(name)
@@ -101,5 +101,5 @@ async def test_who_is_mapped_again_meanwhile_stays() -> None:
     async def customer(name: str) -> None:
         world.table[name] = remap(world.table[name], MappingRequest(name, "b", "t"), NOW, LEAD)
 
-    await Forgetting(world.table, cast(Any, world), customer, lambda: NOW, world.sleep).look()
+    await MappingRetention(world.table, cast(Any, world), customer, lambda: NOW, world.sleep).look()
     assert len(world.table["acme"].versions) == 3

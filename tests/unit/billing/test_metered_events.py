@@ -23,11 +23,11 @@ from streams.core.mapping.billing_periods import ENDED
 from streams.core.mapping.resolve import NO_SUBSCRIPTION, OUTSIDE_PERIOD, Resolver
 from streams.core.metering.close_window import coalesce, due_windows, release, seal
 from streams.core.metering.fold import TOO_MANY_HELD, Fold
-from streams.core.metering.ledger_state import Books, verify
+from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.normalise import normalise
 from streams.core.metering.step_changes import Changes, apply
 from streams.core.metering.write_off import write_off
-from streams.state.changelog import Image, records_of, restore
+from streams.state.changelog import Snapshot, records_of, restore
 from tests.support.calls import NOON, Raw, raw, slp
 from tests.support.history import Said
 from tests.support.metered import recorded
@@ -43,7 +43,7 @@ class Meter:
     """The rules of the meter, without Kafka."""
 
     def __init__(self, orgs: Orgs, customers: Customers | None = None, policy: MeterPolicy = POLICY) -> None:
-        self.books = Books(Position())
+        self.books = LedgerState(Position())
         self.orgs, self.customers, self.policy = orgs, customers or {}, policy
         self.events: list[LagoEvent] = []
         self.enriched: list[EnrichedUsage] = []
@@ -299,8 +299,8 @@ def test_an_operator_may_give_them_up() -> None:
 def test_the_ledger_asks_for_this_release_as_soon_as_it_holds_what_an_older_one_would_misread() -> None:
     """An older one would bill a waiting event as tokens, and would not know the identities again."""
 
-    def stored(changes: Changes) -> tuple[Image, int]:
-        image = Image(0)
+    def stored(changes: Changes) -> tuple[Snapshot, int]:
+        image = Snapshot(0)
         for key, value in records_of(changes):
             if key == POSITION_KEY:
                 image.position = value
@@ -315,7 +315,7 @@ def test_the_ledger_asks_for_this_release_as_soon_as_it_holds_what_an_older_one_
     assert stored(fold(meter.books, [recorded("tx")], Resolver({}, RUNNING)))[1] == LEDGER_VERSION
     image, version = stored(fold(meter.books, [recorded("tx")], resolve))
     assert version == LEDGER_VERSION
-    restored = Books(Position())
+    restored = LedgerState(Position())
     restore(restored, image, NOON)
     verify(restored)
     assert len(restored.metered) == 1 and restored.position.v == LEDGER_VERSION
@@ -326,7 +326,7 @@ def test_the_ledger_asks_for_this_release_as_soon_as_it_holds_what_an_older_one_
     assert restored.position.v == LEDGER_VERSION and not restored.metered
     image.position = msgspec.msgpack.encode(Position(v=LEDGER_VERSION + 1))
     with pytest.raises(LedgerBroken, match="later_version"):
-        restore(Books(Position()), image, NOON)
+        restore(LedgerState(Position()), image, NOON)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ from typing import Any, cast
 import pytest
 
 from connectors.billing.metered_events import InMemoryUsage
-from connectors.billing.org_accounts import OrgAccounts, Wanted
+from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.billing.org_billing import OrgBilling
-from connectors.billing.org_sync import OrgTruth
-from connectors.billing.subscription_discovery import OrgLearner
+from connectors.billing.org_sync import OrgSynchroniser
+from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.billing.subscription_ids import InMemoryIds
 from connectors.lago.errors import LagoRejected
 from connectors.lago.responses import Customer, Subscription
-from connectors.processes.lago_sync import LagoWatch
+from connectors.processes.lago_sync import LagoSync
 from schemas.customers import OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import parse_us, to_iso
@@ -40,12 +40,12 @@ class World:
 
     def __init__(self, *records: OrgRecord) -> None:
         self.lago, self.records = Books(), Records(*records)
-        self.truth = OrgTruth(
+        self.truth = OrgSynchroniser(
             *({}, self.records.all, self.records, self.lago),
             now_us=lambda: NOW,
             is_org=lambda org_id: org_id.startswith("org_"),
         )
-        self.learner = OrgLearner({}, self.records.all, self.records, self.lago, now_us=lambda: NOW)
+        self.learner = SubscriptionDiscovery({}, self.records.all, self.records, self.lago, now_us=lambda: NOW)
         lago = cast(Any, self.lago)
         billing = OrgBilling(lago, InMemoryIds(), InMemoryUsage(), now_us=lambda: NOW)
         self.accounts = OrgAccounts(billing, self.records, lambda: NOW)
@@ -56,7 +56,7 @@ class World:
             self.lago.listed[org_id] = [running(org_id)]
 
     async def set_up(self) -> object:
-        return await self.accounts.set_up(Wanted("org_1"), _silently)
+        return await self.accounts.set_up(OrgRequest("org_1"), _silently)
 
 
 async def _silently(_before: Any, _after: Any) -> None:
@@ -230,6 +230,6 @@ async def test_orgs_are_told_by_the_configured_prefixes() -> None:
     views = {"customers": SimpleNamespace(table={}), "orgs": SimpleNamespace(table=world.records.all)}
     books = SimpleNamespace(**views, org_records=world.records, lago=world.lago)
     metrics = SimpleNamespace(not_billed=None, lago_told=None)
-    watch = LagoWatch(*cast(Any, (settings, None, metrics, books, None)))
+    watch = LagoSync(*cast(Any, (settings, None, metrics, books, None)))
     assert await watch.truth.refresh("acme-1")
     assert not await watch.truth.refresh("org_1")

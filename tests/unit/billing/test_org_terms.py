@@ -4,9 +4,9 @@ from typing import Any
 
 import msgspec
 
-from connectors.billing.org_sync import OrgTruth
-from connectors.billing.plan_terms import TermsBook, timezone_of
-from connectors.billing.subscription_discovery import OrgLearner
+from connectors.billing.org_sync import OrgSynchroniser
+from connectors.billing.plan_terms import PlanTermsCache, timezone_of
+from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.billing.subscription_history import org_with
 from connectors.lago.responses import Charge, Customer, Plan, Subscription
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
@@ -34,8 +34,8 @@ class World:
         customers = {"c": CustomerRecord("c", (version,), 0, 0)} if names else {}
         self.lago, self.records = Books(catalogue={"llm": LLM}), Records(*records)
         self.lago.listed["org_1"] = [running()]
-        self.truth = OrgTruth(customers, self.records.all, self.records, self.lago, now_us=lambda: NOW)
-        self.learner = OrgLearner(customers, self.records.all, self.records, self.lago, now_us=lambda: NOW)
+        self.truth = OrgSynchroniser(customers, self.records.all, self.records, self.lago, now_us=lambda: NOW)
+        self.learner = SubscriptionDiscovery(customers, self.records.all, self.records, self.lago, now_us=lambda: NOW)
 
     @property
     def org(self) -> OrgRecord:
@@ -88,7 +88,7 @@ async def test_a_plan_is_asked_for_once_a_minute() -> None:
             asked.append(code)
             return LLM
 
-    book = TermsBook(Counted(), lambda: clock[0])
+    book = PlanTermsCache(Counted(), lambda: clock[0])
     for moment in (0, 59, 61):
         clock[0] = moment
         await book.periods([running(), running("sub_2")], None)

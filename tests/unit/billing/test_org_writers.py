@@ -12,10 +12,10 @@ from typing import Any, cast
 import pytest
 
 from connectors.billing.metered_events import InMemoryUsage
-from connectors.billing.org_accounts import OrgAccounts, Wanted
+from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.billing.org_billing import OrgBilling
-from connectors.billing.org_sync import OrgTruth
-from connectors.billing.subscription_discovery import OrgLearner
+from connectors.billing.org_sync import OrgSynchroniser
+from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.billing.subscription_ids import InMemoryIds
 from connectors.lago.requests import NewSubscription
 from connectors.lago.responses import Charge, Customer, Plan, Subscription
@@ -72,8 +72,8 @@ class World:
         version = MappingVersion(0, "org_1", "t", "seats")
         customers = {"c": CustomerRecord("c", (version,), 0, 0)}
         whose = customers, self.records.all, self.records, self.lago
-        self.truth = OrgTruth(*whose, now_us=lambda: NOW)
-        self.learner = OrgLearner(*whose, now_us=lambda: NOW)
+        self.truth = OrgSynchroniser(*whose, now_us=lambda: NOW)
+        self.learner = SubscriptionDiscovery(*whose, now_us=lambda: NOW)
         self.accounts = OrgAccounts(billing, self.records, lambda: NOW)
 
     @property
@@ -81,7 +81,7 @@ class World:
         return self.records.all["org_1"]
 
     async def set_up(self, plan: str, since: str | None = None) -> None:
-        await self.accounts.set_up(Wanted("org_1", plan_code=plan, subscription_at=since), silently)
+        await self.accounts.set_up(OrgRequest("org_1", plan_code=plan, subscription_at=since), silently)
 
     async def changed(self, plan: str) -> None:
         await self.accounts.change_plan("org_1", plan, silently)

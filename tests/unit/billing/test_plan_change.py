@@ -5,23 +5,23 @@ from datetime import date, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.billing.plan_change import PlanChange, Terms, plan_change
+from connectors.billing.plan_change import PlanChange, PlanFee, plan_change
 from streams.core.mapping.plan_intervals import MONTHS, period
 
 MARCH_1, MARCH_11, APRIL_1 = date(2025, 3, 1), date(2025, 3, 11), date(2025, 4, 1)
-BASIC, PRO = Terms("basic", "monthly", 3100, "USD", False), Terms("pro", "monthly", 6200, "USD", False)
+BASIC, PRO = PlanFee("basic", "monthly", 3100, "USD", False), PlanFee("pro", "monthly", 6200, "USD", False)
 
 intervals = st.sampled_from(sorted(MONTHS))
 days = st.dates(date(2020, 1, 1), date(2035, 12, 31))
 
 
 @st.composite
-def terms(draw: st.DrawFn, code: str) -> Terms:
-    return Terms(code, draw(intervals), draw(st.integers(0, 10**9)), "USD", draw(st.booleans()))
+def terms(draw: st.DrawFn, code: str) -> PlanFee:
+    return PlanFee(code, draw(intervals), draw(st.integers(0, 10**9)), "USD", draw(st.booleans()))
 
 
 @st.composite
-def changes(draw: st.DrawFn) -> tuple[Terms, Terms, date | None, date, date, PlanChange]:
+def changes(draw: st.DrawFn) -> tuple[PlanFee, PlanFee, date | None, date, date, PlanChange]:
     old, new = draw(terms("old")), draw(terms("new"))
     started = draw(days)
     anchor = draw(st.sampled_from([None, started - timedelta(draw(st.integers(0, 900)))]))
@@ -46,7 +46,7 @@ def test_an_upgraded_plan_is_paid_to_yesterday_and_the_new_one_from_today() -> N
 
 
 def test_what_was_paid_in_advance_is_given_back_from_today_on() -> None:
-    old, new = Terms("basic", "monthly", 3100, "USD", True), Terms("pro", "monthly", 6200, "USD", True)
+    old, new = PlanFee("basic", "monthly", 3100, "USD", True), PlanFee("pro", "monthly", 6200, "USD", True)
     change = plan_change(old, new, anchor=None, started=MARCH_1, today=MARCH_11)
     assert told(change) == [("credit", "basic", 2100, MARCH_11), ("fee", "pro", 4200, MARCH_11)]
 
@@ -58,9 +58,9 @@ def test_a_cheaper_plan_waits_for_the_periods_end_and_the_running_one_is_paid_wh
 
 
 def test_two_plans_are_compared_by_the_year() -> None:
-    yearly = Terms("yearly", "yearly", 3100 * 12, "USD", False)
+    yearly = PlanFee("yearly", "yearly", 3100 * 12, "USD", False)
     assert plan_change(BASIC, yearly, anchor=None, started=MARCH_1, today=MARCH_11).applies == "now"
-    cheaper = Terms("yearly", "yearly", 3100 * 12 - 1, "USD", False)
+    cheaper = PlanFee("yearly", "yearly", 3100 * 12 - 1, "USD", False)
     assert plan_change(BASIC, cheaper, anchor=None, started=MARCH_1, today=MARCH_11).applies == "at_period_end"
 
 
@@ -70,14 +70,14 @@ def test_a_change_to_the_same_plan_is_none() -> None:
 
 def test_half_a_cent_is_one() -> None:
     """$0.29 a month: 15 of 30 days of April are 14.5 cents."""
-    old = Terms("old", "monthly", 29, "USD", False)
+    old = PlanFee("old", "monthly", 29, "USD", False)
     change = plan_change(old, PRO, anchor=None, started=APRIL_1, today=date(2025, 4, 16))
     assert change.lines[0].amount_cents == 15
 
 
 @given(changes())
 def test_no_amount_is_negative_and_no_fee_is_more_than_the_plans(
-    case: tuple[Terms, Terms, date | None, date, date, PlanChange],
+    case: tuple[PlanFee, PlanFee, date | None, date, date, PlanChange],
 ) -> None:
     old, new, _, _, today, change = case
     for line in change.lines:
@@ -89,7 +89,7 @@ def test_no_amount_is_negative_and_no_fee_is_more_than_the_plans(
 
 @given(changes())
 def test_every_day_of_the_running_period_is_paid_for_once(
-    case: tuple[Terms, Terms, date | None, date, date, PlanChange],
+    case: tuple[PlanFee, PlanFee, date | None, date, date, PlanChange],
 ) -> None:
     """In arrears old and new meet without a gap; in advance the days given back are those that the new plan takes."""
     old, _, anchor, started, today, change = case
@@ -113,7 +113,7 @@ def test_a_change_between_equal_plans_costs_what_no_change_costs(
 ) -> None:
     """To a cent, for the two parts are rounded each."""
     today = started + timedelta(later)
-    old, new = Terms("old", "monthly", cents, "USD", advance), Terms("new", "monthly", cents, "USD", advance)
+    old, new = PlanFee("old", "monthly", cents, "USD", advance), PlanFee("new", "monthly", cents, "USD", advance)
     change = plan_change(old, new, anchor=started, started=started, today=today)
     sign = {"fee": 1, "credit": -1}
     total = sum(sign[line.kind] * line.amount_cents for line in change.lines)

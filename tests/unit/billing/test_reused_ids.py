@@ -46,7 +46,7 @@ def test_a_life_ends_at_the_latest_where_another_customers_begins_under_its_id(
 
 
 class Topic:
-    """`SharedRecords` in memory."""
+    """`CompactedTopicWriter` in memory."""
 
     def __init__(self, *records: OrgRecord) -> None:
         self.table = {record.org_id: record for record in records}

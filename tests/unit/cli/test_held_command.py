@@ -29,7 +29,7 @@ def ordered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         return "audit-1"
 
     monkeypatch.setattr(command, "settings_of_command", load_settings)
-    monkeypatch.setattr(command, "Sender", lambda _kafka: None)
+    monkeypatch.setattr(command, "CommandProducer", lambda _kafka: None)
     monkeypatch.setattr(command, "_read", lambda _deployment, *, quiet: [*HONEST, *FLOOD])
     monkeypatch.setattr(command, "order_write_off_of_all", order)
     monkeypatch.setattr(command, "_watched", lambda: True)

@@ -32,14 +32,14 @@ ALLOWED = {
     "cli/held.py": "a question of numbers alone",
     "cli/lago.py": "escapes by itself",
     "cli/topics.py": "a sentence of its own",
-    "cli.py": "the version",
-    "terminal.py": "escapes by itself",
+    "cli/main.py": "the version",
+    "cli/terminal.py": "escapes by itself",
     "demo/run.py": "words and paths of its own",
     "demo/view.py": "customers that the demo made up",
     "doctor/run.py": "escapes by itself; json.dumps escapes all but ASCII",
     "doctor/catalogue.py": "a page of the documentation",
-    "container_health.py": "escapes by itself",
-    "configuration_page.py": "a page of the documentation",
+    "processes/container_health.py": "escapes by itself",
+    "config/configuration_page.py": "a page of the documentation",
     "lago_sandbox/server.py": "its own address",
 }
 HOSTILE = "[/x]\x1b]0;pwn\x07\u202e"
@@ -82,6 +82,6 @@ def test_a_bug_s_traceback_does_not_steer_the_terminal() -> None:
 
 
 def test_the_last_words_of_an_interrupted_command_do_not_either() -> None:
-    program = "from connectors import terminal; terminal.when_interrupted(lambda: 'row of ' + chr(27) + ']0;pwn'); terminal._end()"
+    program = "from connectors.cli import terminal; terminal.when_interrupted(lambda: 'row of ' + chr(27) + ']0;pwn'); terminal._end()"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
     assert (ended.returncode, b"pwn" in ended.stderr, b"\x1b" in ended.stderr) == (130, True, False)

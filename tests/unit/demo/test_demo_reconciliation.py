@@ -6,33 +6,33 @@ from decimal import Decimal
 
 import pytest
 
-from connectors.demo.lago import Bill
+from connectors.demo.lago import BilledTotal
 from connectors.demo.reconciliation import Reconciliation, reconcile
 from connectors.demo.sample_orgs import CUSTOMERS, orgs_of
-from connectors.demo.scraper import Reading, reading
-from connectors.demo.traffic import Book
+from connectors.demo.scraper import MetricsReading, reading
+from connectors.demo.traffic import ExpectedBill
 from schemas.ledger import Sum
 
 ORGS = orgs_of("run")
 CENT = Decimal("0.01")
 
 
-def book() -> Book:
+def book() -> ExpectedBill:
     """Three calls of every customer for a cent each, ten cache hits, two repeats."""
-    one = Book(unbilled=Counter(cache_hit=10), repeats=2, delivered=36)
+    one = ExpectedBill(unbilled=Counter(cache_hit=10), repeats=2, delivered=36)
     one.billable = {customer: Sum(3, 3 * CENT) for customer in CUSTOMERS}
     return one
 
 
-FAIR = Bill({org.subscription: Sum(6, 6 * CENT) for org in ORGS}, events=12, posts=2)
-CALM = Reading(accepted=36, decisions={"billable": 24, "cache_hit": 10, "duplicate": 2, "byok": 0})
+FAIR = BilledTotal({org.subscription: Sum(6, 6 * CENT) for org in ORGS}, events=12, posts=2)
+CALM = MetricsReading(accepted=36, decisions={"billable": 24, "cache_hit": 10, "duplicate": 2, "byok": 0})
 
 
-def end(bill: Bill = FAIR, gauges: Reading = CALM, sent: Book | None = None) -> Reconciliation:
+def end(bill: BilledTotal = FAIR, gauges: MetricsReading = CALM, sent: ExpectedBill | None = None) -> Reconciliation:
     return reconcile(ORGS, sent or book(), bill, gauges)
 
 
-def short_of(amount: Sum) -> Bill:
+def short_of(amount: Sum) -> BilledTotal:
     return replace(FAIR, subscriptions={**FAIR.subscriptions, ORGS[1].subscription: amount})
 
 

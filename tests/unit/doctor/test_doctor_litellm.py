@@ -11,7 +11,7 @@ import yaml
 
 from connectors.config.settings import Settings, load_settings
 from connectors.doctor.catalogue import KINDS, LITELLM, Finding, Severity
-from connectors.doctor.examination import Report
+from connectors.doctor.examination import ExaminationReport
 from connectors.doctor.litellm_rules import judge_litellm
 from connectors.doctor.run import told
 from connectors.litellm.config import proxy_of
@@ -283,7 +283,7 @@ def test_every_finding_says_how_bad_why_and_what_to_do() -> None:
 
 def test_the_report_says_how_to_stop_and_promises_no_more_than_that() -> None:
     """A SIGTERM at once lost 8 of 8 calls under a configuration that was said to lose nothing."""
-    report = Report((), working_yaml())
+    report = ExaminationReport((), working_yaml())
     for text in (told(report), json.dumps(report.as_object())):
         assert "loses nothing" not in text
         assert "DEFAULT_FLUSH_INTERVAL_SECONDS" in text

@@ -6,7 +6,7 @@ import pytest
 
 from connectors.config.settings import Settings, load_settings
 from connectors.doctor.catalogue import LAGO, LITELLM, OWN, Finding, Severity
-from connectors.doctor.examination import Patient, Report
+from connectors.doctor.examination import ExaminationReport, ExaminedPart
 from connectors.doctor.lago_rules import SeenLago, judge_lago
 from connectors.doctor.own_rules import judge_own
 from connectors.doctor.run import told
@@ -94,9 +94,9 @@ def test_every_code_has_a_case() -> None:
     assert not LITELLM.keys() & OWN.keys() | OWN.keys() & LAGO.keys() | LITELLM.keys() & LAGO.keys()
 
 
-def report(*codes: str, unread: str = "") -> Report:
-    return Report(
-        (Patient("LiteLLM", tuple(Finding(code, "Here.") for code in codes), unread),), "litellm_settings: {}\n"
+def report(*codes: str, unread: str = "") -> ExaminationReport:
+    return ExaminationReport(
+        (ExaminedPart("LiteLLM", tuple(Finding(code, "Here.") for code in codes), unread),), "litellm_settings: {}\n"
     )
 
 
@@ -112,7 +112,9 @@ def report(*codes: str, unread: str = "") -> Report:
         (report("max_retries_0", unread="no answer"), Severity.MONEY_LOST, 1),
     ],
 )
-def test_the_exit_code_tells_a_script_whether_money_is_lost(found: Report, verdict: Severity, code: int) -> None:
+def test_the_exit_code_tells_a_script_whether_money_is_lost(
+    found: ExaminationReport, verdict: Severity, code: int
+) -> None:
     assert (found.verdict, found.exit_code) == (verdict, code)
 
 

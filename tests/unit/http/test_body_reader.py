@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from connectors.http.body_reader import Intake
+from connectors.http.body_reader import BodyReader
 from connectors.http.problem import Problem
 
 
@@ -38,7 +38,7 @@ def request(*pieces: bytes, announced: int | None = None, cut: bool = False) -> 
 
 
 async def test_what_strangers_announce_takes_no_room() -> None:
-    intake = Intake(100, 400)
+    intake = BodyReader(100, 400)
     silent = [asyncio.ensure_future(intake.read(request(announced=100, cut=True), stranger=True)) for _ in range(50)]
     await asyncio.sleep(0.01)
     assert intake.bytes_in_flight == 0
@@ -48,7 +48,7 @@ async def test_what_strangers_announce_takes_no_room() -> None:
 
 
 async def test_what_strangers_send_takes_half_of_the_room_and_gives_it_back() -> None:
-    intake = Intake(100, 400)
+    intake = BodyReader(100, 400)
     waiting = [asyncio.ensure_future(intake.read(request(b"x" * 100, cut=True), stranger=True)) for _ in range(2)]
     await asyncio.sleep(0.01)
     with pytest.raises(Problem, match="overloaded"):
@@ -70,14 +70,14 @@ async def test_what_strangers_send_takes_half_of_the_room_and_gives_it_back() ->
 
 async def test_a_body_that_is_there_is_no_strangers_any_more() -> None:
     """It is known by then whose it is, and storing it takes as long as anybody's."""
-    intake = Intake(100, 400)
+    intake = BodyReader(100, 400)
     for _ in range(3):
         assert await intake.read(request(b"x" * 100), stranger=True)
 
 
 @pytest.mark.parametrize("stranger", [False, True])
 async def test_a_body_that_is_too_large_is_refused_before_it_is_read(stranger: bool) -> None:
-    intake = Intake(100, 400)
+    intake = BodyReader(100, 400)
     for one in (request(announced=101, cut=True), request(b"x" * 60, b"x" * 41)):
         with pytest.raises(Problem, match="body_too_large"):
             await intake.read(one, stranger=stranger)

@@ -5,11 +5,11 @@ from ipaddress import ip_network
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from connectors.http.client_address import Origins
+from connectors.http.client_address import ClientAddressPolicy
 
 ALLOWED = [ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")]
 PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
-DIRECT, BEHIND = Origins(ALLOWED, []), Origins(ALLOWED, PROXIES)
+DIRECT, BEHIND = ClientAddressPolicy(ALLOWED, []), ClientAddressPolicy(ALLOWED, PROXIES)
 
 
 def headers(*forwarded: str) -> CIMultiDictProxy[str]:
@@ -34,8 +34,8 @@ def test_without_a_proxy_the_peers_address_decides(peer: str | None, admitted: b
 
 
 def test_an_empty_list_admits_everybody() -> None:
-    assert Origins([], PROXIES).admit("203.0.113.1", headers("203.0.113.2"))
-    assert Origins([], []).admit(None, headers())
+    assert ClientAddressPolicy([], PROXIES).admit("203.0.113.1", headers("203.0.113.2"))
+    assert ClientAddressPolicy([], []).admit(None, headers())
 
 
 @pytest.mark.parametrize("peer", ["203.0.113.1", "198.51.100.7"])

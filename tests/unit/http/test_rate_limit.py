@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.http.rate_limit import Pace
+from connectors.http.rate_limit import SenderRateLimiter
 
 
 class Clock:
@@ -14,18 +14,18 @@ class Clock:
         return self.now
 
 
-def passed(pace: Pace, tries: int, sender: str = "token 0") -> int:
+def passed(pace: SenderRateLimiter, tries: int, sender: str = "token 0") -> int:
     return sum(pace.wait_s(sender) == 0 for _ in range(tries))
 
 
 @pytest.mark.parametrize(("per_second", "at_once"), [(10, 10), (1, 1), (0.5, 1), (2.5, 2), (1000, 1000)])
 def test_a_seconds_worth_may_come_at_once(per_second: float, at_once: int) -> None:
-    assert passed(Pace(per_second, Clock()), at_once * 3) == at_once
+    assert passed(SenderRateLimiter(per_second, Clock()), at_once * 3) == at_once
 
 
 def test_who_is_refused_is_told_when_to_come_and_may_come_then() -> None:
     clock = Clock()
-    pace = Pace(0.5, clock)
+    pace = SenderRateLimiter(0.5, clock)
     assert pace.wait_s("a") == 0
     assert pace.wait_s("a") == pytest.approx(2)
     clock.now += 1.5
@@ -36,7 +36,7 @@ def test_who_is_refused_is_told_when_to_come_and_may_come_then() -> None:
 
 def test_a_refused_request_is_not_counted_and_one_sender_costs_another_nothing() -> None:
     clock = Clock()
-    pace = Pace(10, clock)
+    pace = SenderRateLimiter(10, clock)
     assert passed(pace, 1000, "token 0") == 10
     assert passed(pace, 1000, "token 1") == 10
     clock.now += 0.5
@@ -48,7 +48,7 @@ def test_a_refused_request_is_not_counted_and_one_sender_costs_another_nothing()
 @given(st.floats(0.1, 50), st.lists(st.floats(0, 2), max_size=50))
 def test_over_any_time_no_more_pass_than_the_rate_and_one_burst(per_second: float, pauses: list[float]) -> None:
     clock = Clock()
-    pace, count = Pace(per_second, clock), 0
+    pace, count = SenderRateLimiter(per_second, clock), 0
     for pause in pauses:
         clock.now += pause
         count += passed(pace, 3)

@@ -4,8 +4,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from connectors.http.client_address import Origins
-from connectors.http.unauthenticated import Bounds, Strangers
+from connectors.http.client_address import ClientAddressPolicy
+from connectors.http.unauthenticated import Bounds, UnauthenticatedConnections
 from schemas.reasons import FULL, FULL_OF_ONE
 
 
@@ -25,7 +25,9 @@ class Connection:
 class World:
     def __init__(self, bounds: Bounds, proxies: str = "203.0.113.0/24") -> None:
         self.causes: list[str] = []
-        self.strangers = Strangers(bounds, Origins((), [ip_network(proxies)]), lambda: 0.0, self.causes.append)
+        self.strangers = UnauthenticatedConnections(
+            bounds, ClientAddressPolicy((), [ip_network(proxies)]), lambda: 0.0, self.causes.append
+        )
 
     def connect(self, address: str, *, idle: bool = True) -> Connection | None:
         """A connection that may stay; what was closed for it is gone."""

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from connectors.config.settings import Settings
 from connectors.http.endpoint import Endpoint, parsed
 from connectors.http.problem import Problem
-from connectors.kafka.checked_producer import Gate
+from connectors.kafka.checked_producer import CheckedProducer
 from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.lago.client import LagoClient
 from connectors.operations.import_kinds import MappingRows
@@ -26,7 +26,7 @@ async def endpoints() -> AsyncIterator[list[Endpoint]]:
     try:
         async with httpx.AsyncClient() as http:
             lago = LagoClient(http, "http://127.0.0.1:1", "")
-            yield Management(Settings(), Gate(producer), lago, Metrics(CollectorRegistry(), "0")).endpoints()
+            yield Management(Settings(), CheckedProducer(producer), lago, Metrics(CollectorRegistry(), "0")).endpoints()
     finally:
         await producer.close(0.1)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.ingest.auth import Stale, WebhookAuth, check_exposure
+from connectors.ingest.auth import ExpiredSignature, WebhookAuth, check_exposure
 from connectors.ingest.secret_strength import check_strength
 from schemas.errors import ConfigurationError
 
@@ -106,7 +106,7 @@ def test_a_signature_is_good_for_the_tolerance_on_either_side_of_our_clock(
         if in_time:
             assert AUTH.signing_sender(signed(NOW + offset), BODY)
             continue
-        with pytest.raises(Stale) as caught:
+        with pytest.raises(ExpiredSignature) as caught:
             AUTH.signing_sender(signed(NOW + offset), BODY)
         assert caught.value.reason == "stale_signature"
     exact = WebhookAuth(["new-secret", STANDARD], tolerance_s=60, now_s=lambda: float(NOW))
@@ -203,7 +203,7 @@ def test_where_a_time_is_required_a_signature_of_the_body_alone_admits_nobody() 
     strict = WebhookAuth(["new-secret", STANDARD], now_s=lambda: float(NOW), timestamp_required=True)
     assert strict.signing_sender(_stamped(), BODY) and strict.signing_sender(_standard(), BODY)
     assert strict.signing_sender(_plain(_signature("dead-secret")), BODY) is None
-    with pytest.raises(Stale) as caught:
+    with pytest.raises(ExpiredSignature) as caught:
         strict.signing_sender(_plain(_signature("new-secret")), BODY)
     assert caught.value.reason == "unstamped_signature"
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.ingest.body_splitter import MAX_ELEMENTS, Element, split, wrapped_in
-from connectors.ingest.rejections import Refused
+from connectors.ingest.rejections import InvalidElement
 
 SPACE = st.text(" \t\r\n", max_size=3)
 VALUES = st.recursive(
@@ -65,7 +65,7 @@ def test_what_is_cut_off_is_left_in_one_piece_for_the_parser_to_refuse(body: str
 
 @pytest.mark.parametrize("body", ["[", '[{"id":1}', '[{"id":"1}]', "[[]", '[{"id":1}] 2', "[NaN] 2", '[{"a":NaN}'])
 def test_an_array_that_does_not_end_where_the_body_does_is_refused_whole(body: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(InvalidElement) as caught:
         split(body.encode())
     assert caught.value.reason == "not_json"
 
@@ -135,7 +135,7 @@ def test_a_byte_order_mark_is_no_part_of_an_array() -> None:
     "body", [b"[" + b"1," * MAX_ELEMENTS + b"1]", b"[" + b"NaN," * MAX_ELEMENTS + b"1]", b"null\n" * (MAX_ELEMENTS + 1)]
 )
 def test_the_number_of_elements_is_bounded_on_every_path(body: bytes) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(InvalidElement) as caught:
         split(body)
     assert caught.value.reason == "too_many_elements"
 
@@ -145,7 +145,7 @@ def test_a_body_of_nothing_but_commas_takes_no_memory_to_speak_of() -> None:
     body = b"[" + b"NaN," * 1_500_000 + b"1]"
     tracemalloc.start()
     try:
-        with pytest.raises(Refused):
+        with pytest.raises(InvalidElement):
             split(body)
         assert tracemalloc.get_traced_memory()[1] < 100 << 20
     finally:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from connectors.ingest.body_splitter import split, wrapped_in
 from connectors.ingest.brackets import end_of_nested
-from connectors.ingest.rejections import Refused
+from connectors.ingest.rejections import InvalidElement
 
 #: Whatever stands outside texts, and texts with what looks like brackets in them.
 PARTS = st.lists(
@@ -41,7 +41,7 @@ def test_the_end_is_where_the_last_open_bracket_is_closed(parts: list[str], deep
     text = "[" * deep + "".join(parts) * again + "]" * deep + "]{}["
     expected = naive(text)
     if expected is None:
-        with pytest.raises(Refused, match="not_json"):
+        with pytest.raises(InvalidElement, match="not_json"):
             end_of_nested(memoryview(text.encode()), 0)
     else:
         assert end_of_nested(memoryview(text.encode()), 0) == expected
@@ -65,6 +65,6 @@ def test_no_body_takes_longer_than_a_few_seconds_for_16_mib(body: bytes) -> None
     """A step for each bracket took 15 s, and the request was a 503 that every retry burnt again."""
     begun = time.process_time()
     for cut in (split, wrapped_in):
-        with suppress(Refused):
+        with suppress(InvalidElement):
             cut(body)
     assert time.process_time() - begun < 6

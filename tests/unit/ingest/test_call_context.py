@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from connectors.config.settings import load_settings
-from connectors.ingest.call_context import Kept
+from connectors.ingest.call_context import ContextFields
 from connectors.ingest.raw_record import Arrival, strip_arrived
 from connectors.processes.webhooks import kept_by
 from schemas.context import MAX_TAGS, MAX_TEXT, CallContext
@@ -16,11 +16,11 @@ from schemas.moments import to_iso
 from schemas.wire import FLAT, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from tests.support.calls import NOON, Raw
 from tests.unit.streams.core.metering.test_fold import POLICY, subscribed
 
-KEPT = Kept(("cost-centre:", "team:"), ("project", "env"))
+KEPT = ContextFields(("cost-centre:", "team:"), ("project", "env"))
 CALL: dict[str, Any] = {
     "id": "x",
     "end_user": "c",
@@ -51,7 +51,7 @@ WHOLE = {
 }
 
 
-def stored_with(kept: Kept, **changes: Any) -> bytes:
+def stored_with(kept: ContextFields, **changes: Any) -> bytes:
     stored = strip_arrived(json.dumps(CALL | changes).encode(), FLAT, Arrival(NOON, CUSTOMER_ID_FIELDS, kept=kept))
     assert stored is not None
     return stored[1]
@@ -96,7 +96,7 @@ def test_tags_and_metadata_are_kept_by_name(odd: dict[str, Any], environ: dict[s
 
 def test_enriched_carries_it_and_its_type_reads_it() -> None:
     record = Raw(0, NOON // 1000, b"c", stored_with(KEPT))
-    changes = Fold(POLICY, "")(Books(Position()), [record], subscribed)
+    changes = Fold(POLICY, "")(LedgerState(Position()), [record], subscribed)
     [(_, enriched)] = changes.enriched
     context = msgspec.convert(msgspec.json.decode(enriched)["context"], CallContext)
     assert context.server_address == "eu.api.example.com"

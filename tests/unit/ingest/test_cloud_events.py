@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from connectors.ingest.raw_record import customer_of_rest, strip
-from connectors.ingest.rejections import Refused
+from connectors.ingest.rejections import InvalidElement
 from schemas.reasons import BAD_NUMBER, NOT_AN_OBJECT, NOT_JSON, WRONG_TYPE
 from schemas.usage import Usage
 from schemas.wire import CLOUDEVENT, FLAT, RawRecord
@@ -86,7 +86,7 @@ def test_the_identity_of_litellms_is_source_subject_id_and_time() -> None:
 def test_without_a_time_it_ended_when_it_was_received_and_without_a_subject_it_is_nobodys() -> None:
     assert usage_of(time=None).end_us == RECEIVED
     assert usage_of(subject=None).id_kind == "unattributed"
-    with pytest.raises(Refused, match="not_a_call"):
+    with pytest.raises(InvalidElement, match="not_a_call"):
         usage_of(data=None)
 
 
@@ -101,7 +101,7 @@ def test_without_a_time_it_ended_when_it_was_received_and_without_a_subject_it_i
     ],
 )
 def test_what_can_never_be_billed_is_refused(change: dict[str, Any], reason: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(InvalidElement) as caught:
         usage_of(**change)
     assert caught.value.reason == reason
 
@@ -117,7 +117,7 @@ def test_what_can_never_be_billed_is_refused(change: dict[str, Any], reason: str
     ],
 )
 def test_what_cannot_be_stored_is_refused_with_its_sound_rest(element: str, reason: str, customer: str | None) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(InvalidElement) as caught:
         stripped(element)
     assert caught.value.reason == reason
     assert customer_of_rest(caught.value, CLOUDEVENT, CUSTOMER_ID_FIELDS) == customer
@@ -158,7 +158,7 @@ def test_data_may_be_text_or_base64(told: Any) -> None:
 
 
 def test_data_that_cannot_be_read_are_refused_for_money_is_in_them() -> None:
-    with pytest.raises(Refused, match="wrong_type"):
+    with pytest.raises(InvalidElement, match="wrong_type"):
         usage_of(data=None, data_base64="%%%")
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.ingest.store import Outcome, Store
+from connectors.ingest.store import ElementStore, StoreOutcome
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 from schemas.wire import FLAT
@@ -34,9 +34,9 @@ class Kept:
         return [json.loads(value)["call"].get("id", "") for topic, _, value, _ in self.records if topic == "raw"]
 
 
-def stored(body: Any, most: int = 1 << 30) -> tuple[Outcome, Kept]:
+def stored(body: Any, most: int = 1 << 30) -> tuple[StoreOutcome, Kept]:
     kept = Kept(most)
-    store = Store(kept, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: 1)
+    store = ElementStore(kept, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: 1)
     return asyncio.run(store.keep(json.dumps(body).encode(), FLAT)), kept
 
 
@@ -115,7 +115,7 @@ class Full(Kept):
 )
 def test_a_rejection_that_kafka_refuses_makes_the_body_come_again(empty: int, words: bytes) -> None:
     """Elements beyond a hundred share one rejection: where Kafka refused it, the answer was 202 all the same."""
-    store = Store(kept := Full(words), "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: 1)
+    store = ElementStore(kept := Full(words), "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: 1)
     with pytest.raises(Unavailable, match="kafka_refused"):
         asyncio.run(store.keep(json.dumps([call(0), *([{}] * empty)]).encode(), FLAT))
     assert kept.ids() == ["c0"]

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import Refused
+from connectors.ingest.rejections import InvalidElement
 from schemas.usage import Usage
 from schemas.wire import FLAT, INTEGRATION, LAGO, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
@@ -63,7 +63,7 @@ def test_a_cost_is_read_from_its_text(cost: Any) -> None:
 
 
 def test_without_an_id_it_cannot_be_recognised_and_is_refused() -> None:
-    with pytest.raises(Refused, match="no_identity"):
+    with pytest.raises(InvalidElement, match="no_identity"):
         usage_of(request_id=...)
 
 
@@ -101,6 +101,6 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, Any], reason: str
     if reason is None:
         assert usage_of(**changes).cost == Decimal("0.0045")
         return
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(InvalidElement) as caught:
         usage_of(**changes)
     assert caught.value.reason == reason

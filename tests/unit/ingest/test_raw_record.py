@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import Refused
+from connectors.ingest.rejections import InvalidElement
 from schemas.customer_id import normalise_customer_id
 from schemas.wire import FLAT, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
@@ -73,7 +73,7 @@ def test_a_mapping_that_names_a_key_in_the_clear_finds_its_customer() -> None:
 
 
 def test_a_refused_call_is_kept_without_its_key() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(InvalidElement) as caught:
         strip(b'{"id":"r","spend":"a lot","api_key":"%s"}' % KEY.encode(), FLAT, 0, CUSTOMER_ID_FIELDS)
     assert caught.value.call is not None
     assert KEY.encode() not in caught.value.call

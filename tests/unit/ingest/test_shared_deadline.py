@@ -4,17 +4,17 @@ import asyncio
 
 import pytest
 
-from connectors.ingest.shared_deadline import Patience
+from connectors.ingest.shared_deadline import SharedDeadline
 
 
 async def test_a_block_that_takes_too_long_ends_in_a_timeout() -> None:
-    with pytest.raises(TimeoutError), Patience(0.01).of_this_task():
+    with pytest.raises(TimeoutError), SharedDeadline(0.01).of_this_task():
         await asyncio.Event().wait()
     await asyncio.sleep(0)  # the task is not left cancelled
 
 
 async def test_each_runs_out_at_its_own_time_and_those_in_time_do_not() -> None:
-    patience = Patience(0.1)
+    patience = SharedDeadline(0.1)
     loop = asyncio.get_running_loop()
 
     async def wait(begin_s: float, takes_s: float) -> float | None:
@@ -37,7 +37,7 @@ async def test_each_runs_out_at_its_own_time_and_those_in_time_do_not() -> None:
 
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:
     async def wait() -> None:
-        with Patience(60).of_this_task():
+        with SharedDeadline(60).of_this_task():
             await asyncio.Event().wait()
 
     task = asyncio.create_task(wait())
@@ -48,7 +48,7 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
 
 
 async def test_what_ended_in_time_is_forgotten() -> None:
-    patience = Patience(60)
+    patience = SharedDeadline(60)
     with pytest.raises(ValueError, match="own"), patience.of_this_task():
         raise ValueError("own")
     assert not patience._waiting

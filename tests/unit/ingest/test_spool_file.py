@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.ingest.spool_file import SPOOL_FULL, SpoolFile, Totals
+from connectors.ingest.spool_file import SPOOL_FULL, SpoolFile, SpoolTotals
 from connectors.kafka.producer import Record
 from schemas.errors import ConfigurationError
 
@@ -45,9 +45,9 @@ def test_records_come_back_byte_for_byte_in_their_order_and_only_once(path: Path
     file = opened(path)
     put = [("raw", None, b"\0\xff", 5), ("rejected", "ü🙂", b"", -1), *map(record, range(500))]
     assert file.append([put[:1], put[1:3], put[3:]]) == [None, None, None]
-    assert file.totals() == Totals(502, sum(len(value) for _, _, value, _ in put), 5)
+    assert file.totals() == SpoolTotals(502, sum(len(value) for _, _, value, _ in put), 5)
     assert drained(file) == put
-    assert file.totals() == Totals(0, 0, None)
+    assert file.totals() == SpoolTotals(0, 0, None)
     file.close()
 
 

@@ -7,14 +7,14 @@ from typing import Any, cast
 
 import pytest
 
-from connectors.kafka.compacted_writer import SharedRecords, _Change
+from connectors.kafka.compacted_writer import CompactedTopicWriter, _Change
 from schemas.errors import Unavailable
 from tests.support.virtual_time import run_virtually, virtual_now
 
 LIMIT_S = 10.0
 
 
-class Stuck(SharedRecords[str]):
+class Stuck(CompactedTopicWriter[str]):
     """Cannot even be given up: its connection does not close."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from connectors.kafka.reachability import EVERY_S, KafkaWatch
+from connectors.kafka.reachability import EVERY_S, KafkaReachability
 from connectors.kafka.startup import TELL_EVERY_S, KafkaAwaited
 from schemas.errors import Unavailable
 
@@ -21,7 +21,7 @@ class Enough(Exception):
 
 @given(st.lists(st.booleans()))
 def test_it_changes_only_after_two_answers_that_say_the_same(answers: list[bool]) -> None:
-    watch, said = KafkaWatch(), list[bool]()
+    watch, said = KafkaReachability(), list[bool]()
     for answer in answers:
         before = watch.away_because
         watch.found("" if answer else AWAY)
@@ -33,7 +33,7 @@ def test_it_changes_only_after_two_answers_that_say_the_same(answers: list[bool]
 
 
 def test_a_broker_that_answers_every_other_time_makes_nobody_unready() -> None:
-    watch = KafkaWatch()
+    watch = KafkaReachability()
     for number in range(20):
         watch.found(AWAY if number % 2 else "")
         assert watch.away_because == ""
@@ -66,7 +66,7 @@ async def test_it_asks_once_a_second_and_tells_once_a_minute() -> None:
             raise Enough
 
     with capture_logs() as said, pytest.raises(Enough):
-        await KafkaWatch().work(ask, KafkaAwaited("broker:9092", lambda: now), sleep)
+        await KafkaReachability().work(ask, KafkaAwaited("broker:9092", lambda: now), sleep)
     assert asked == 301
     lines = [(line["event"], line["address"], line["waited_s"]) for line in said]
     address = "KAFKA_BOOTSTRAP_SERVERS=broker:9092"

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from connectors.lago.client import LagoClient
-from connectors.lago.event_store import AGAIN_S, ASKED_S, Tenant
+from connectors.lago.event_store import AGAIN_S, ASKED_S, OrganizationInfo
 from tests.support.virtual_time import run_virtually
 
 Answers = Callable[[str], httpx.Response]
@@ -27,7 +27,7 @@ def failing(status: int) -> Answers:
     return lambda _path: httpx.Response(status, json={"code": "some_code"})
 
 
-def tenant(answers: list[Answers], *, dedup: bool = False, waits: list[float] | None = None) -> Tenant:
+def tenant(answers: list[Answers], *, dedup: bool = False, waits: list[float] | None = None) -> OrganizationInfo:
     """Asked as often as there are answers; `waits` gets the seconds between."""
     said = iter(answers)
     now = [next(said)]
@@ -41,7 +41,7 @@ def tenant(answers: list[Answers], *, dedup: bool = False, waits: list[float] | 
         now[0] = following
 
     http = httpx.AsyncClient(transport=httpx.MockTransport(lambda request: now[0](request.url.path)))
-    asked = Tenant(LagoClient(http, "http://lago", "key"), dedup, sleep)
+    asked = OrganizationInfo(LagoClient(http, "http://lago", "key"), dedup, sleep)
 
     async def watch() -> None:
         await asyncio.wait([asyncio.ensure_future(asked.watch())])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.delivery.batches import Item, Outcome
+from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker, State
 from streams.core.delivery.dead_letter_storm import ALIKE, WITHIN_S, Deaths
 from tests.support.scripted_lago import ScriptedLago, event, item
@@ -30,7 +30,7 @@ def test_a_page_of_html_for_hours_gives_no_event_up(fault: str, count: int) -> N
     """An HTTPS port asked in plain HTTP: 200 sound events were 200 dead letters after 1.3 s."""
     lago = ScriptedLago(fault=lambda _number, _ids: fault if virtual_now() < 2 * 3600 else None)
 
-    async def main() -> list[Outcome]:
+    async def main() -> list[EventOutcome]:
         sink = Sink(lago)
         running = asyncio.ensure_future(sink.delivery.deliver([item(f"t{n}") for n in range(count)]))
         await asyncio.sleep(3600)
@@ -46,7 +46,7 @@ def test_a_page_of_html_for_hours_gives_no_event_up(fault: str, count: int) -> N
 def test_one_event_that_a_proxy_dislikes_goes_to_retry_while_the_others_pass() -> None:
     lago = ScriptedLago(fault=lambda _number, ids: "400" if "t7" in ids else None)
 
-    async def main() -> list[Outcome]:
+    async def main() -> list[EventOutcome]:
         return await Sink(lago).delivery.deliver([item(f"t{n}") for n in range(250)])
 
     outcomes = run_virtually(main())
@@ -70,7 +70,7 @@ def test_events_of_many_subscriptions_that_die_alike_are_held_and_a_probe_finds_
     names = [f"t{n}" for n in range(200)]
     lago = refusing(names)
 
-    async def main() -> list[Outcome]:
+    async def main() -> list[EventOutcome]:
         sink = Sink(lago)
         running = asyncio.ensure_future(
             sink.delivery.deliver([of(f"sub-{n % 20}", name) for n, name in enumerate(names)])
@@ -90,7 +90,7 @@ def test_they_die_when_it_is_seen_that_others_pass() -> None:
     names = [f"t{n}" for n in range(5)]
     lago = ScriptedLago(index_errors=dict.fromkeys(names, INVALID))
 
-    async def main() -> list[Outcome]:
+    async def main() -> list[EventOutcome]:
         breaker = Breaker(POLICY)
         bad = asyncio.ensure_future(Sink(lago, breaker).delivery.deliver([of(f"sub-{name}", name) for name in names]))
         await asyncio.sleep(5)
@@ -111,7 +111,7 @@ def test_events_of_few_subscriptions_die_at_once(whose: Callable[[int], str]) ->
     names = [f"t{n}" for n in range(30)]
     lago = ScriptedLago(index_errors=dict.fromkeys(names, INVALID))
 
-    async def main() -> list[Outcome]:
+    async def main() -> list[EventOutcome]:
         return await Sink(lago).delivery.deliver([of(whose(n), name) for n, name in enumerate(names)])
 
     assert said(run_virtually(main())) == [("dead", "invalid_timestamp")] * 30
@@ -122,7 +122,7 @@ def test_bad_events_among_good_ones_die_at_once_however_many_subscriptions_they_
     names = [f"t{n}" for n in range(100)]
     lago = ScriptedLago(index_errors=dict.fromkeys(names[::2], INVALID))
 
-    async def main() -> list[Outcome]:
+    async def main() -> list[EventOutcome]:
         return await Sink(lago).delivery.deliver([of(f"sub-{n}", name) for n, name in enumerate(names)])
 
     assert [outcome.kind for outcome in run_virtually(main())] == ["dead", "delivered"] * 50

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from connectors.litellm.config import proxy_of, read_config
-from connectors.litellm.seen import BOTH, SUCCESS, Kind
+from connectors.litellm.seen import BOTH, SUCCESS, CallbackKind
 from schemas.errors import ConfigurationError
 
 
@@ -32,7 +32,12 @@ def test_an_own_name_is_what_its_entry_says_it_is() -> None:
     settings = {"litellm_settings": {"success_callback": ["a", "b.c", "lago", "d"]}}
     entries = {"a": {"callback_type": "generic_api", "endpoint": "http://h", "headers": {"X-A": 1}}, "d": "no mapping"}
     a, code, lago, other = proxy_of({**settings, "callback_settings": entries}).callbacks
-    assert [one.kind for one in (a, code, lago, other)] == [Kind.GENERIC, Kind.CUSTOM, Kind.LAGO, Kind.OTHER]
+    assert [one.kind for one in (a, code, lago, other)] == [
+        CallbackKind.GENERIC,
+        CallbackKind.CUSTOM,
+        CallbackKind.LAGO,
+        CallbackKind.OTHER,
+    ]
     assert (a.address, a.headers, a.hears) == ("http://h", {"x-a": "1"}, {SUCCESS})
 
 

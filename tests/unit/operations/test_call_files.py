@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import Refused
+from connectors.ingest.rejections import InvalidElement
 from connectors.operations import call_files
-from connectors.operations.call_files import Unreadable, csv_rows, json_lines, place_of, readable
+from connectors.operations.call_files import RefusedElement, csv_rows, json_lines, place_of, readable
 from schemas.errors import Rejected
 from schemas.money import quantum
 from schemas.policy import MeterPolicy
@@ -32,7 +32,7 @@ def table(text: str | bytes, **options: str) -> list[tuple[int, Any]]:
 
 def _shown(line: int, element: bytes) -> Any:
     found = json.loads(element)
-    return (line, element.reason, element.detail, found) if isinstance(element, Unreadable) else (line, found)
+    return (line, element.reason, element.detail, found) if isinstance(element, RefusedElement) else (line, found)
 
 
 def test_ids_stay_text_numbers_keep_their_text_and_litellms_columns_have_the_fields_names() -> None:
@@ -97,7 +97,7 @@ def test_lines_of_json_keep_their_numbers_whatever_stands_before_them(monkeypatc
 
 def test_what_is_refused_is_refused_by_name() -> None:
     [(_, element)] = csv_rows(io.BytesIO(b"request_id,spend\nreq-1,much\n"))
-    with pytest.raises(Refused, match="bad_number") as refused:
+    with pytest.raises(InvalidElement, match="bad_number") as refused:
         readable(element)
     assert place_of("line 2", element, refused.value) == "line 2, request req-1 (spend)"
     assert place_of("line 2", b"{nonsense") == "line 2"

@@ -18,7 +18,7 @@ def test_every_reason_by_which_a_call_is_refused_is_known_to_the_commands() -> N
                 "streams/core/metering/normalise",
                 "streams/core/metering/fold",
                 "schemas/money",
-                "connectors/http/ingress",
+                "connectors/ingest",
             )
         ):
             first = call.args[0]

@@ -15,7 +15,7 @@ from connectors.config.settings import load_settings
 from connectors.ingest.background_responses import answer_id_of
 from connectors.operations import sender as sender_module
 from connectors.operations.reread import read_again
-from connectors.operations.sender import Outgoing, Sender
+from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.errors import Unavailable
 from schemas.moments import HOUR_US
 from schemas.money import quantum
@@ -24,16 +24,16 @@ from schemas.records import Rejection
 from schemas.usage import Usage
 from streams.core.delivery.batches import Item
 from streams.core.delivery.circuit_breaker import Breaker
-from streams.core.delivery.restamp import Judged
+from streams.core.delivery.restamp import RestampDecision
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
-from streams.core.metering.matching import KNOWN, MISSING, PRICED, Counted, verdict
+from streams.core.metering.matching import KNOWN, MISSING, PRICED, LoggedCall, verdict
 from streams.core.metering.read_usage import usage_of
 from tests.support.calls import NOON, Raw, raw, slp
 from tests.support.folding import Partition
 from tests.support.sink import POLICY, Sink
 from tests.support.virtual_time import run_virtually
-from tests.unit.streams.core.metering.test_jobs import poll
 from tests.unit.streams.core.delivery.test_restamp import ScriptedLago, value
+from tests.unit.streams.core.metering.test_jobs import poll
 
 UNIT = quantum()
 
@@ -45,9 +45,9 @@ def response(number: int, hours: float, cost: str = "0.5", response_id: str = "r
     return raw(0, slp(number, **fields), received_us=at_us)
 
 
-def counted(usage: Usage, **fields: Any) -> Counted:
+def counted(usage: Usage, **fields: Any) -> LoggedCall:
     """Its row in the usage log."""
-    row = Counted(
+    row = LoggedCall(
         usage.identity,
         "billable",
         usage.status,
@@ -113,8 +113,8 @@ def test_an_event_that_is_refused_without_a_post_says_nothing_about_lago() -> No
         breaker, semaphore = Breaker(POLICY), asyncio.Semaphore(4)
         sound, ended = (Sink(lago, breaker, semaphore) for _ in range(2))
 
-        def judge(event: bytes) -> Judged:
-            return Judged(event, refused="ended" if b'"transaction_id":"e' in event else "")
+        def judge(event: bytes) -> RestampDecision:
+            return RestampDecision(event, refused="ended" if b'"transaction_id":"e' in event else "")
 
         async def refuse() -> None:
             for number in range(60):
@@ -177,7 +177,7 @@ class _Forgetful:
 def test_a_record_that_kafka_did_not_take_stops_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Late calls are released by one sender for as long as its process lives."""
     monkeypatch.setattr(sender_module, "Producer", _Forgetful)
-    sender = Sender(kafka_connection(load_settings({})))
+    sender = CommandProducer(kafka_connection(load_settings({})))
     record = Outgoing("raw", b"k", b"v")
     with pytest.raises(Unavailable):
         sender.send([record])

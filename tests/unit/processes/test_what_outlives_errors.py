@@ -15,7 +15,7 @@ from connectors.processes.management_api import kept_up
 from connectors.telemetry.unreadable_records import watch_unreadable
 from schemas.customers import CustomerRecord
 from streams.runtime import table, unreadable
-from streams.runtime.table import Follower, TopicFollower
+from streams.runtime.table import CompactedTable, TopicFollower
 
 
 class Picky(TopicFollower):
@@ -52,7 +52,7 @@ def test_many_are_counted_and_one_line_a_minute_is_written(monkeypatch: pytest.M
     clock = [0.0]
     monkeypatch.setattr(unreadable.time, "monotonic", lambda: clock[0])
     unreadable._said_at.clear()
-    follower = Follower({}, "topic", CustomerRecord, time.monotonic, "many")
+    follower = CompactedTable({}, "topic", CustomerRecord, time.monotonic, "many")
     registry = CollectorRegistry()
     watch_unreadable(registry)
     with structlog.testing.capture_logs() as logs:
@@ -76,7 +76,7 @@ async def test_a_table_reads_on_after_any_error_of_its_session(monkeypatch: pyte
         yield
 
     monkeypatch.setattr(table, "reading", reading)
-    follower = Follower({}, "topic", CustomerRecord, time.monotonic, "customers")
+    follower = CompactedTable({}, "topic", CustomerRecord, time.monotonic, "customers")
     follower.begin()
     async with asyncio.timeout(10):
         while len(sessions) < 3:

@@ -11,11 +11,11 @@ from prometheus_client import CollectorRegistry
 from connectors.config.settings import load_settings
 from connectors.processes import worker_parts
 from connectors.telemetry.metrics import Metrics
-from streams.components import Parts
+from streams.components import Components
 from streams.core.delivery.batches import Item
 
 
-def parts(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Parts:
+def parts(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Components:
     def no_delivery() -> NoReturn:
         raise AssertionError("nothing is posted")
 

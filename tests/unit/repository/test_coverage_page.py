@@ -13,7 +13,7 @@ from connectors.cli.main import app
 from connectors.config.settings import Settings
 from connectors.http.health import Health
 from connectors.ingest.routes import ROUTES
-from connectors.kafka.checked_producer import Gate
+from connectors.kafka.checked_producer import CheckedProducer
 from connectors.kafka.producer import KafkaProducer, producer_config
 from connectors.lago.client import LagoClient
 from connectors.processes.management_api import Management
@@ -49,7 +49,7 @@ async def served() -> set[tuple[str, str]]:
     try:
         async with httpx.AsyncClient() as http:
             lago = LagoClient(http, "http://127.0.0.1:1", "")
-            routes = Management(settings, Gate(producer), lago, metrics).routes()
+            routes = Management(settings, CheckedProducer(producer), lago, metrics).routes()
     finally:
         await producer.close(0.1)
     routes += Health({}, lambda: "", lambda: 0.0, metrics.registry).routes()

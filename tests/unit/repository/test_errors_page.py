@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from streams.core.delivery.responses import Answer, Hold, Marked, decide, looked_up_in_vain, unanswered
+from streams.core.delivery.responses import (
+    HttpResponse,
+    RefusedEvents,
+    RetryLater,
+    decide,
+    looked_up_in_vain,
+    unanswered,
+)
 
 PAGE = (Path(__file__).parents[3] / "docs" / "errors.md").read_text(encoding="utf-8")
 #: Of the client and the wire: connectors/lago/client.py.
@@ -34,12 +41,14 @@ def reasons_of_answers() -> set[str]:
         '"expression_evaluation_failed: x"',
         '{"odd":["odd"]}',
     ):
-        verdict = decide(Answer(422, {}, b'{"error_details":{"0":%b}}' % error.encode()), 1)
-        assert isinstance(verdict, Marked)
+        verdict = decide(HttpResponse(422, {}, b'{"error_details":{"0":%b}}' % error.encode()), 1)
+        assert isinstance(verdict, RefusedEvents)
         found |= {mark.reason for mark in verdict.marks.values()}
     for status in (200, 400, 413):
-        verdict = decide(Answer(status, {}, b""), 1)
-        found |= {verdict.reason} if isinstance(verdict, Hold) else {mark.reason for mark in verdict.marks.values()}  # type: ignore[union-attr]
+        verdict = decide(HttpResponse(status, {}, b""), 1)
+        found |= (
+            {verdict.reason} if isinstance(verdict, RetryLater) else {mark.reason for mark in verdict.marks.values()}
+        )  # type: ignore[union-attr]
     return found
 
 

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from connectors.telemetry.held_usage import HeldWatch
+from connectors.telemetry.held_usage import HeldUsageMonitor
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.worker_metrics import WorkerSensors
 from schemas.ledger import Position
@@ -15,9 +15,9 @@ from schemas.policy import MeterPolicy
 from streams.core.mapping.resolve import NO_MAPPING, Target
 from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import apply
-from streams.state.held_on_disk import ColdFile
+from streams.state.held_on_disk import EvictedWindowsFile
 from tests.support.calls import NOON, raw, slp
 
 
@@ -26,8 +26,8 @@ class Watched:
 
     def __init__(self, room: int = 100) -> None:
         self.registry = CollectorRegistry()
-        self.books = Books(Position(), ColdFile(room))
-        self.watch = HeldWatch(self.registry, lambda: NOON + 100 * SECOND_US)
+        self.books = LedgerState(Position(), EvictedWindowsFile(room))
+        self.watch = HeldUsageMonitor(self.registry, lambda: NOON + 100 * SECOND_US)
         self._fold = Fold(MeterPolicy(), "d-t-0-")
 
     def held(self, *customers: str, at_s: int = 0, reason: str = NO_MAPPING) -> None:

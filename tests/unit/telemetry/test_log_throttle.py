@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from connectors.telemetry.log_throttle import PASSING, PASSING_A_MINUTE, STRETCH_S, FewASecond, a_few_a_minute
+from connectors.telemetry.log_throttle import PASSING, PASSING_A_MINUTE, STRETCH_S, LogRateLimit, a_few_a_minute
 from connectors.telemetry.logs import configure_logging
 from tests.support.eventually import eventually
 
@@ -49,7 +49,7 @@ def record(text: Any = AWAY, *values: object, at: float = 100.0, name: str = "ai
     return made
 
 
-def passed(bound: FewASecond, *records: logging.LogRecord) -> list[bool]:
+def passed(bound: LogRateLimit, *records: logging.LogRecord) -> list[bool]:
     return [bound.filter(one) for one in records]
 
 
@@ -58,28 +58,28 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 
 def test_of_one_template_a_few_lines_a_second_pass_whatever_their_values() -> None:
-    bound = FewASecond(Hand().later)
+    bound = LogRateLimit(Hand().later)
     told = passed(bound, *(record(AWAY, number, "refused") for number in range(1000)))
     assert sum(told) == PASSING
     assert told[:PASSING] == [True] * PASSING
 
 
 def test_another_template_and_another_logger_are_not_silenced_by_it() -> None:
-    bound = FewASecond(Hand().later)
+    bound = LogRateLimit(Hand().later)
     passed(bound, *(record(AWAY, number, "refused") for number in range(50)))
     assert passed(bound, record("Heartbeat failed"), record(AWAY, 1, "refused", name="faust")) == [True, True]
 
 
 def test_lines_that_are_all_values_are_told_apart_by_their_text() -> None:
     """`log.exception("%r", error)`: else the tenth kind of crash would be silenced by the first."""
-    bound = FewASecond(Hand().later)
+    bound = LogRateLimit(Hand().later)
     errors = [f"crash of {name}" for name in ("fetcher", "coordinator", "sender", "timer", "table")]
     assert all(passed(bound, *(record("%s", error) for error in errors)))
 
 
 def test_the_same_line_now_and_then_always_passes() -> None:
     hand = Hand()
-    bound = FewASecond(hand.later)
+    bound = LogRateLimit(hand.later)
     for second in range(20):
         assert all(passed(bound, *(record(at=100 + second * STRETCH_S) for _ in range(PASSING))))
     assert hand.due == []
@@ -97,7 +97,7 @@ def test_our_own_events_are_never_left_out() -> None:
 def test_how_many_were_left_out_is_told_when_the_second_is_over_and_then_it_is_heard_again() -> None:
     stream, hand = io.StringIO(), Hand()
     configure_logging("INFO", "json", stream)
-    bound = FewASecond(hand.later)
+    bound = LogRateLimit(hand.later)
     passed(bound, *(record(AWAY, number, "refused") for number in range(1000)))
     hand.pass_time()
     [told] = lines(stream)
@@ -110,7 +110,7 @@ def test_how_many_were_left_out_is_told_when_the_second_is_over_and_then_it_is_h
 
 @pytest.mark.parametrize("apart_s", [0.0, 1.0])
 def test_however_many_kinds_of_lines_there_are_the_memory_for_them_is_bounded(apart_s: float) -> None:
-    bound = FewASecond(Hand().later)
+    bound = LogRateLimit(Hand().later)
     for number in range(2_000):
         word = "".join(chr(97 + int(digit)) for digit in str(number))
         assert bound.filter(record(f"text {word}", at=100.0 + number * apart_s))
@@ -118,7 +118,7 @@ def test_however_many_kinds_of_lines_there_are_the_memory_for_them_is_bounded(ap
 
 
 def test_kinds_that_were_silent_are_forgotten_so_that_a_new_flood_is_bounded_too() -> None:
-    bound = FewASecond(Hand().later)
+    bound = LogRateLimit(Hand().later)
     words = ("".join(chr(97 + int(digit)) for digit in str(number)) for number in range(500))
     passed(bound, *(record(f"text {word}", at=100.0) for word in words))
     assert sum(passed(bound, *(record(at=102.0) for _ in range(50)))) == PASSING

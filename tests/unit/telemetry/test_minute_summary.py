@@ -6,7 +6,7 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from connectors.telemetry.minute_summary import EVERY_S, MinuteLine
+from connectors.telemetry.minute_summary import EVERY_S, MinuteSummary
 from schemas.ledger import Counters, Sum
 from tests.support.virtual_time import run_virtually, virtual_now
 
@@ -20,7 +20,7 @@ def line(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_minute_without_usage_has_no_line() -> None:
-    minute = MinuteLine()
+    minute = MinuteSummary()
     with capture_logs() as logged:
         minute.tell()
         minute.counted(counters(5, 5), counters(5, 5))
@@ -29,7 +29,7 @@ def test_a_minute_without_usage_has_no_line() -> None:
 
 
 def test_what_was_counted_sealed_and_delivered_is_told_with_its_dollars_and_forgotten() -> None:
-    minute = MinuteLine()
+    minute = MinuteSummary()
     with capture_logs() as logged:
         minute.counted(counters(10, 0), counters(1010, 0))
         minute.counted(counters(1010, 0), counters(1010, 400))
@@ -52,7 +52,7 @@ def test_what_was_counted_sealed_and_delivered_is_told_with_its_dollars_and_forg
 
 
 def test_it_is_told_each_minute_and_once_more_at_the_end() -> None:
-    minute, told = MinuteLine(), list[float]()
+    minute, told = MinuteSummary(), list[float]()
 
     async def main() -> None:
         telling = asyncio.ensure_future(minute.tell_every())

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from streams.core.delivery.batches import Item, Outcome
+from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker, State
 from streams.delivery.engine import PROBE_EVENTS
 from tests.support.scripted_lago import ScriptedLago, item
@@ -142,7 +142,7 @@ def test_in_an_outage_the_breaker_holds_the_posts_and_no_event_is_given_up_for_m
     """Lago answers its health check and fails every post: 4 lanes of 300 events lose none to retries in 10 minutes."""
     lago = ScriptedLago(fault=lambda _number, _ids: "500" if virtual_now() < 600 else None)
 
-    async def main() -> list[list[Outcome]]:
+    async def main() -> list[list[EventOutcome]]:
         breaker, permits = Breaker(POLICY), asyncio.Semaphore(4)
         lanes = [Sink(lago, breaker, permits).delivery for _ in range(4)]
         return await asyncio.gather(

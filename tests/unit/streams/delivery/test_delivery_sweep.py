@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.records import LagoEvent
 from streams.core.delivery.backoff import RetryPolicy
-from streams.core.delivery.batches import MAX_BODY_BYTES, Item, Outcome
+from streams.core.delivery.batches import MAX_BODY_BYTES, EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker
 from streams.delivery.engine import Delivery
 from tests.support.scripted_lago import EXISTS, FAULTS, ScriptedLago, event, item
@@ -99,8 +99,8 @@ def deliveries(world: World, lago: ScriptedLago, chances: Iterator[float]) -> li
     ]
 
 
-def run(world: World, lago: ScriptedLago, lanes: list[list[Item]]) -> list[tuple[str, Outcome]]:
-    async def main() -> list[list[Outcome]]:
+def run(world: World, lago: ScriptedLago, lanes: list[list[Item]]) -> list[tuple[str, EventOutcome]]:
+    async def main() -> list[list[EventOutcome]]:
         sinks = deliveries(world, lago, cycle(world.chances))
         return await asyncio.gather(*(one.deliver(items) for one, items in zip(sinks, lanes, strict=True)))
 

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from streams.core.delivery.batches import Item, Outcome
+from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker
-from streams.core.delivery.rate_limiter import Pace
+from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from tests.support.scripted_lago import EXISTS, ScriptedLago, event, item
 from tests.support.sink import POLICY, Sink, deliver, first, said
 from tests.support.virtual_time import run_virtually, virtual_now
@@ -25,7 +25,7 @@ def test_events_are_posted_verbatim_in_full_batches_and_every_post_is_reported()
     async def main() -> None:
         sink = Sink(lago)
         outcomes = await sink.delivery.deliver(items)
-        assert outcomes == [Outcome("delivered", "accepted", "", 1)] * 250
+        assert outcomes == [EventOutcome("delivered", "accepted", "", 1)] * 250
         assert [request[:2] for request in sink.requests] == [("post_batch", 200)] * 3
         assert [request[2] for request in sink.requests] == pytest.approx([0.01] * 3)
 
@@ -213,7 +213,7 @@ def test_on_a_lago_from_before_1_39_the_neighbours_of_a_duplicate_are_known_to_b
     """It refuses the batch for `a` and stores `b` and `c` all the same; then it calls them repeats."""
     lago = ScriptedLago(store=[event("a")], whole_batches=False)
 
-    async def main() -> list[Outcome]:
+    async def main() -> list[EventOutcome]:
         return await Sink(lago, batches_are_whole=False).delivery.deliver([item(name) for name in "abc"])
 
     assert said(run_virtually(main())) == [
@@ -228,7 +228,7 @@ def test_on_a_lago_from_before_1_39_the_neighbours_of_a_duplicate_are_known_to_b
 def test_on_a_lago_from_before_1_39_a_foreign_event_under_our_id_is_a_conflict_all_the_same() -> None:
     lago = ScriptedLago(store=[event("a", cents="9")], whole_batches=False)
 
-    async def main() -> list[Outcome]:
+    async def main() -> list[EventOutcome]:
         return await Sink(lago, batches_are_whole=False).delivery.deliver([item(name) for name in "ab"])
 
     assert said(run_virtually(main())) == [("dead", "id_conflict"), ("delivered", "already_exists")]
@@ -240,7 +240,7 @@ def test_look_ups_are_paced_too() -> None:
     told = {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "49", "X-RateLimit-Reset": "1"}
 
     async def main() -> None:
-        looks = Pace()
+        looks = AdaptiveRateLimiter()
         looks.sent(0.0)
         looks.told(200, told, 0.0)
         looks.done()

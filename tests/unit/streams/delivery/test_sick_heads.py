@@ -9,10 +9,10 @@ import pytest
 from faust.types.tuples import TP
 
 from streams.core.delivery.backoff import RETRY_POSTS, RetryPolicy, retry_delay
-from streams.core.delivery.batches import Item, Outcome
+from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.circuit_breaker import Breaker, State
 from streams.runtime.faust_transport import Chunk
-from streams.runtime.partition_task import Lane
+from streams.runtime.partition_task import PartitionTask
 from tests.support.scripted_lago import ScriptedLago, item
 from tests.support.sink import POLICY, Sink, said
 from tests.support.virtual_time import run_virtually, virtual_now
@@ -38,7 +38,7 @@ class Stored(ScriptedLago):
 def test_a_sick_event_in_a_batch_holds_its_neighbours_for_seconds(place: int) -> None:
     lago = Stored(poison=frozenset({f"t{place}"}))
 
-    async def main() -> list[Outcome]:
+    async def main() -> list[EventOutcome]:
         return await Sink(lago).delivery.deliver([item(f"t{n}") for n in range(OTHERS + 1)])
 
     outcomes = run_virtually(main())
@@ -51,7 +51,7 @@ class Work:
     """A lane's work that posts: the sink's, without Kafka."""
 
     def __init__(self, sink: Sink) -> None:
-        self.done: dict[int, Outcome] = {}
+        self.done: dict[int, EventOutcome] = {}
         self._sink = sink
         self._suspect_below = 0
         self._following: Any = None
@@ -96,9 +96,9 @@ def test_a_sick_event_at_the_head_of_a_lane_holds_what_comes_behind_it_for_secon
     """It came first, alone; what arrives while it is tried again is what can show that Lago is well."""
     lago = Stored(poison=frozenset({"t0"}))
 
-    async def main() -> dict[int, Outcome]:
+    async def main() -> dict[int, EventOutcome]:
         work, death = Work(Sink(lago)), Death()
-        lane = Lane(TP("events", 0), work, Source(), death)
+        lane = PartitionTask(TP("events", 0), work, Source(), death)
         lane.offer(chunk(0, 1))
         await asyncio.sleep(1)
         if ticks:
@@ -122,9 +122,9 @@ def test_what_was_given_back_after_it_was_stored_is_delivered_not_billed_again()
     """The head is stored and its answers are lost: it is posted again with the others, as a repeat of ours."""
     lago = Stored(fault=lambda _number, ids: "500 after storing" if ids == ["t0"] and virtual_now() < 3 else None)
 
-    async def main() -> dict[int, Outcome]:
+    async def main() -> dict[int, EventOutcome]:
         work = Work(Sink(lago))
-        lane = Lane(TP("events", 0), work, Source(), Death())
+        lane = PartitionTask(TP("events", 0), work, Source(), Death())
         lane.offer(chunk(0, 1))
         await asyncio.sleep(0.5)
         lane.offer(chunk(1, 11))
@@ -177,7 +177,7 @@ def test_a_lone_event_is_not_given_up_while_lago_calls_itself_ill(alone_after: i
     """A proxy answers 503 for a Lago that is down; in the retry topic three attempts would soon be used up."""
     lago = Stored(fault=lambda _number, _ids: "500" if virtual_now() < 3600 else None, sick=True)
 
-    async def main() -> list[Outcome]:
+    async def main() -> list[EventOutcome]:
         sink = Sink(lago, policy=RetryPolicy(random=lambda: 0.5, alone_after=alone_after))
         running = asyncio.ensure_future(sink.delivery.deliver([item("t0")]))
         await asyncio.sleep(3600)

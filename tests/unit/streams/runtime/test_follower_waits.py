@@ -9,13 +9,13 @@ from structlog.testing import capture_logs
 
 from schemas.customers import CustomerRecord
 from streams.runtime import table
-from streams.runtime.table import Follower
+from streams.runtime.table import CompactedTable
 from tests.support.eventually import soon
 
 
 async def test_a_wait_that_is_given_up_just_as_its_time_runs_out_is_given_up_and_nothing_else() -> None:
     """A lane that closes gives up its waits; an error of theirs would end the process."""
-    follower = Follower({}, "customers", CustomerRecord, time.monotonic, "customers")
+    follower = CompactedTable({}, "customers", CustomerRecord, time.monotonic, "customers")
     loop = asyncio.get_running_loop()
     waits = [asyncio.ensure_future(follower.wait_fresh(1.0)) for _ in range(500)]
     for number, wait in enumerate(waits):
@@ -28,7 +28,7 @@ async def test_a_wait_that_is_given_up_just_as_its_time_runs_out_is_given_up_and
 async def test_while_kafka_is_away_a_follower_says_so_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """It asks again twice a second, for hours; its line names the address and the setting."""
     now, asked = 0.0, 0
-    follower = Follower({"bootstrap_servers": "broker:9092"}, "orgs", CustomerRecord, lambda: now, "orgs")
+    follower = CompactedTable({"bootstrap_servers": "broker:9092"}, "orgs", CustomerRecord, lambda: now, "orgs")
 
     async def nobody() -> None:
         nonlocal now, asked

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from schemas.errors import Unavailable
 from streams.runtime.faust_transport import Chunk
-from streams.runtime.partition_task import Lane
+from streams.runtime.partition_task import PartitionTask
 from tests.support.eventually import soon
 
 PLACE = TP("raw", 3)
@@ -95,8 +95,8 @@ async def no_wait(seconds: float) -> None:
     await asyncio.sleep(0)
 
 
-async def lane_of(work: Work, source: Source, death: Death | None = None) -> Lane:
-    lane = Lane(PLACE, work, source, death or Death(), no_wait)
+async def lane_of(work: Work, source: Source, death: Death | None = None) -> PartitionTask:
+    lane = PartitionTask(PLACE, work, source, death or Death(), no_wait)
     await soon(lambda: lane.expected is not None)
     return lane
 
@@ -270,7 +270,7 @@ async def test_a_kafka_that_is_away_while_a_lane_opens_is_waited_for(
         await asyncio.sleep(0)
 
     with capture_logs() as said:
-        lane = Lane(PLACE, work, source, death, sleep)
+        lane = PartitionTask(PLACE, work, source, death, sleep)
         await soon(lambda: lane.expected == 0 or death.errors)
     assert (work.opened, len(death.errors)) == (opened, deaths)
     assert len([line for line in said if line["event"] == "lane_open_failed"]) <= 6 + 30 // 8

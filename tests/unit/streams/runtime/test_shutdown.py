@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from streams.runtime.shutdown import StopWord
+from streams.runtime.shutdown import StopSignal
 
 #: What a process of its own does after the word has been said in a thread: `work` is the body of a coroutine.
 PROGRAM = """
 import asyncio, os, signal, threading, time
-from streams.runtime.shutdown import StopWord, run_until_told
-word = StopWord(stop_s=1.0)
+from streams.runtime.shutdown import StopSignal, run_until_told
+word = StopSignal(stop_s=1.0)
 def ask(): os.kill(os.getpid(), signal.SIGTERM)
 async def work(word):
 {body}
@@ -77,7 +77,7 @@ def test_the_word_is_heard_while_libraries_still_load(command: str, code: int) -
 
 async def test_work_that_began_is_asked_and_other_work_is_ended() -> None:
     codes: list[Any] = []
-    word = StopWord(leave=codes.append)
+    word = StopSignal(leave=codes.append)
     stop = word.begun()
     word.hear()
     word.hear()
@@ -85,6 +85,6 @@ async def test_work_that_began_is_asked_and_other_work_is_ended() -> None:
     assert codes == []
     word.end(os.EX_SOFTWARE)
     assert codes == [0]
-    other = StopWord(leave=codes.append)
+    other = StopSignal(leave=codes.append)
     other.hear()
     assert codes == [0, 0]

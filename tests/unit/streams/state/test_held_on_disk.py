@@ -14,7 +14,7 @@ from streams.core.mapping.resolve import NO_MAPPING
 from streams.core.metering.ledger_state import verify
 from streams.state import eviction
 from streams.state.changelog import image_from, restore
-from streams.state.held_on_disk import ColdFile
+from streams.state.held_on_disk import EvictedWindowsFile
 from tests.support.calls import NOON
 from tests.support.meter_line import BEGINS, ORG, Line
 
@@ -162,7 +162,7 @@ def test_a_tail_that_is_read_on_finds_what_lies_on_disk() -> None:
 def test_a_disk_that_takes_nothing_costs_memory_and_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     line = Line(10)
     cold = line.books.cold
-    assert isinstance(cold, ColdFile)
+    assert isinstance(cold, EvictedWindowsFile)
     cold._file.execute("PRAGMA max_page_count=1")
     with capture_logs() as told:
         line.call(*((f"attack-{n}", 0) for n in range(3000)))

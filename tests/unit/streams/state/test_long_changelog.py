@@ -18,10 +18,10 @@ from structlog.testing import capture_logs
 from schemas.ledger import POSITION_KEY, Counters, Position, Sum, Window
 from schemas.money import ZERO
 from streams.core.mapping.resolve import NO_MAPPING
-from streams.core.metering.ledger_state import Books, verify
+from streams.core.metering.ledger_state import LedgerState, verify
 from streams.state import changelog
-from streams.state.changelog import Image, image_from, read, restore, restoring, windows_of
-from streams.state.held_on_disk import ColdFile
+from streams.state.changelog import Snapshot, image_from, read, restore, restoring, windows_of
+from streams.state.held_on_disk import EvictedWindowsFile
 from streams.state.overflow_windows import OlderWindows
 from tests.support.own_changelog import image_of
 
@@ -75,7 +75,7 @@ def position(calls: int) -> Written:
     return POSITION_KEY, _encode(Position(counters=Counters(Sum(calls, ZERO), Sum(calls, ZERO))))
 
 
-def read_back(written: list[Written], in_memory: int, batch: int, start: int = 0) -> Image:
+def read_back(written: list[Written], in_memory: int, batch: int, start: int = 0) -> Snapshot:
     consumer = Consumer(written[start:], len(written), batch)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(changelog, "READ_IN_MEMORY", in_memory)
@@ -97,14 +97,14 @@ def test_what_is_read_through_a_file_is_what_was_written(
         (window_key(first), None if calls is None else _encode(held(first, f"n{first % 5}", calls)))
         for first, calls in steps
     ]
-    plain = Books(Position())
+    plain = LedgerState(Position())
     restore(plain, image_from(0, dict(written)), 0)
-    whole = Books(Position())
+    whole = LedgerState(Position())
     restore(whole, read_back(written, in_memory, batch), 0)
     assert image_of(whole) == image_of(plain)
     assert sorted(one.first for one in windows_of(read_back(written, in_memory, batch))) == sorted(plain.windows)
     cut %= len(written) + 1
-    tail = Books(Position(), ColdFile(2))
+    tail = LedgerState(Position(), EvictedWindowsFile(2))
     restore(tail, image_from(0, dict(written[:cut])), 0)
     restore(tail, read_back(written, in_memory, batch, cut), 0)
     for name in {window.customer_id for window in plain.windows.values()}:
@@ -130,8 +130,8 @@ def test_a_flood_is_read_back_within_a_bound_of_memory(monkeypatch: pytest.Monke
     monkeypatch.setattr(changelog, "READ_IN_MEMORY", 1_000)
     consumer = Consumer(flood(), NAMES + NAMES // 2 + 1, 500)
 
-    async def reopened() -> Books:
-        books = Books(Position(), ColdFile(1_000))
+    async def reopened() -> LedgerState:
+        books = LedgerState(Position(), EvictedWindowsFile(1_000))
         image = await read(consumer, TP.topic, 0)
         steps = sum(1 for _ in restoring(books, image, 0))
         assert steps >= NAMES // 2 // 1_000, "others have their turn meanwhile"
@@ -158,7 +158,7 @@ def test_a_disk_that_takes_nothing_costs_memory_and_is_told_once(monkeypatch: py
     written = [(window_key(first), _encode(held(first, f"n{first}"))) for first in range(500)]
     with capture_logs() as told:
         image = read_back([*written, position(500)], 20, 10)
-    books = Books(Position())
+    books = LedgerState(Position())
     restore(books, image, 0)
     verify(books)
     assert len(books.windows) == 500

@@ -22,9 +22,9 @@ from schemas.decoding import Unreadable, decoder
 from schemas.errors import LedgerBroken, TopicProblem
 from schemas.policy import LatePolicy
 from streams.agents import meter, sink
-from streams.core.delivery.restamp import Judged, judged
-from streams.core.metering.ledger_state import Books
-from streams.runtime.table import Follower
+from streams.core.delivery.restamp import RestampDecision, judged
+from streams.core.metering.ledger_state import LedgerState
+from streams.runtime.table import CompactedTable
 from streams.state.changelog import POSITION_KEY, image_from, restore
 from tests.fuzz.stored import Stored
 
@@ -67,7 +67,7 @@ def test_whatever_is_read_is_sound_or_unreadable(value: bytes | None) -> None:
     ("of", "bad", "good"), [(CustomerRecord, CUSTOMERS, SOUND), (OrgRecord, ORGS, b'{"org_id":"org"}')]
 )
 def test_a_table_keeps_what_it_knows_and_goes_on(of: type[Any], bad: list[bytes], good: bytes) -> None:
-    follower = Follower({}, "topic", of, lambda: 0.0, "table")
+    follower = CompactedTable({}, "topic", of, lambda: 0.0, "table")
     follower.take(0, [Stored(good)])  # type: ignore[list-item]
     for value in [*(one for one in GARBAGE if one is not None), *bad]:
         follower.take(0, [Stored(value), Stored(good, b"next")])  # type: ignore[list-item]
@@ -150,7 +150,7 @@ def test_an_event_with_an_amount_that_is_none_is_no_event(amount: str) -> None:
     """The question whether it is owed, put to it, ended the sink."""
     value = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1795176000.000", amount, {"org_id": "org"}))
     assert sink._event(Stored(value)) is None
-    assert judged(value, {"org": OrgRecord("org")}, LatePolicy.SHIFT, 1) == Judged(value)
+    assert judged(value, {"org": OrgRecord("org")}, LatePolicy.SHIFT, 1) == RestampDecision(value)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def image(position: bytes | None = None, **state: bytes) -> Any:
     "bad", [b"\xff", window(start_us=HUGE), window(max_end_us=-1), window(cost=Decimal("sNaN")), window(first=8)]
 )
 def test_a_window_that_cannot_be_read_is_passed_and_the_others_are_there(bad: bytes) -> None:
-    books = Books(ledger.Position())
+    books = LedgerState(ledger.Position())
     restore(books, image_from(1, image(w7=bad, w9=window(first=9))), 0)
     assert set(books.windows) == {9}
 
@@ -249,7 +249,7 @@ def test_a_window_that_cannot_be_read_is_passed_and_the_others_are_there(bad: by
     "odd", [{b"i" + b"\0" * 16: b"x"}, {b"s" + b"\0" * 16: b"12345"}, {b"u" + b"\xff" * 16: b"y"}, {b"j" * 17: b"\xff"}]
 )
 def test_identities_and_jobs_that_cannot_be_read_are_passed(odd: dict[bytes, bytes]) -> None:
-    books = Books(ledger.Position())
+    books = LedgerState(ledger.Position())
     restore(books, image_from(1, image(w9=window(first=9)) | odd), 0)
     assert set(books.windows) == {9} and len(books.seen) == 0 and not books.jobs
 
@@ -259,7 +259,7 @@ def test_identities_and_jobs_that_cannot_be_read_are_passed(odd: dict[bytes, byt
 )
 def test_a_position_that_cannot_be_read_halts_its_lane_and_is_no_end_of_the_process(position: bytes) -> None:
     with pytest.raises(LedgerBroken, match="unreadable_ledger"):
-        restore(Books(ledger.Position()), image_from(1, image(position)), 0)
+        restore(LedgerState(ledger.Position()), image_from(1, image(position)), 0)
 
 
 @pytest.mark.parametrize("key", [b"", b"w", b"w123", b"s", b"i" * 3, None, b"\xff\xff"])

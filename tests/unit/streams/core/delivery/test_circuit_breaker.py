@@ -8,15 +8,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from streams.core.delivery.backoff import RetryPolicy
 from streams.core.delivery.circuit_breaker import Breaker, State
-from streams.core.delivery.responses import Hold
+from streams.core.delivery.responses import RetryLater
 
 POLICY = RetryPolicy(random=lambda: 1.0, base_s=1.0, cap_s=8.0)
-REFUSED = Hold("connect", opens=True)
-BROKEN = Hold("http_500", unknown=True, isolates=True)
-LIMITED = Hold("http_429", opens=True, wait_s=5.0)
+REFUSED = RetryLater("connect", opens=True)
+BROKEN = RetryLater("http_500", unknown=True, isolates=True)
+LIMITED = RetryLater("http_429", opens=True, wait_s=5.0)
 
 
-def opened(hold: Hold = REFUSED, batch: object = "a") -> Breaker:
+def opened(hold: RetryLater = REFUSED, batch: object = "a") -> Breaker:
     breaker = Breaker(POLICY)
     breaker.failed(batch, batch, hold, now=0.0)
     return breaker
@@ -190,7 +190,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.waiting -= 1
 
     @rule(batch=st.sampled_from("abcd"), hold=st.sampled_from([REFUSED, BROKEN, LIMITED]))
-    def fail(self, batch: str, hold: Hold) -> None:
+    def fail(self, batch: str, hold: RetryLater) -> None:
         self.breaker.failed(batch, batch, hold, self.now)
         self._settle(batch)
 

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.delivery.batches import Outcome
-from streams.core.delivery.dead_letter_headers import CONNECT, Place, Travel, dead, travel_of, waiting
+from streams.core.delivery.batches import EventOutcome
+from streams.core.delivery.dead_letter_headers import CONNECT, DeliveryHistory, RecordOrigin, dead, travel_of, waiting
 
-PLACE = Place("billing.lago.events", 3, 41, "prod-sink", "streams.agents.sink.DeliveryWork")
-LATER = Place("billing.lago.retry", 0, 7, "prod-retry", "streams.agents.sink.DeliveryWork")
+PLACE = RecordOrigin("billing.lago.events", 3, 41, "prod-sink", "streams.agents.sink.DeliveryWork")
+LATER = RecordOrigin("billing.lago.retry", 0, 7, "prod-retry", "streams.agents.sink.DeliveryWork")
 ORIGINAL = [("manifest", b"{}"), ("seal_seq", b"12"), ("raw_partition", b"3"), ("theirs", b"\xff"), ("theirs", b"2")]
-REFUSED = Outcome("dead", "lago_refused", "code: odd", 1)
-BROKEN = Outcome("retry", "http_500", "HTTP 500", 3, maybe_sent=True)
+REFUSED = EventOutcome("dead", "lago_refused", "code: odd", 1)
+BROKEN = EventOutcome("retry", "http_500", "HTTP 500", 3, maybe_sent=True)
 
 
 def test_a_first_failure_keeps_what_came_and_says_why_and_where() -> None:
@@ -28,7 +28,7 @@ def test_a_first_failure_keeps_what_came_and_says_why_and_where() -> None:
         "attempt": b"1",
         "not_before": b"1800000000000",
     }
-    assert travel_of(headers) == Travel(1, 1_800_000_000_000, maybe_sent=True)
+    assert travel_of(headers) == DeliveryHistory(1, 1_800_000_000_000, maybe_sent=True)
 
 
 def test_a_dead_letter_knows_its_first_and_its_last_error_and_where_it_first_failed() -> None:
@@ -60,14 +60,14 @@ def test_a_tool_that_lists_kafka_connect_s_dead_letters_lists_ours() -> None:
     }.items()
     exhausted = dict(dead(ORIGINAL, PLACE, BROKEN, 4))
     assert exhausted[CONNECT + "exception.class.name"] == b"schemas.errors.Unavailable"
-    unread = dict(dead(ORIGINAL, PLACE, Outcome("dead", "malformed", "the record is no event", 0), 1))
+    unread = dict(dead(ORIGINAL, PLACE, EventOutcome("dead", "malformed", "the record is no event", 0), 1))
     assert unread[CONNECT + "stage"] == b"VALUE_CONVERTER"
 
 
 def test_a_dead_letter_that_came_back_and_dies_again_says_everything_once() -> None:
     first = dead(ORIGINAL, PLACE, BROKEN, 4)
     requeued = [*first, ("requeued", b"1"), ("attempt", b"0"), ("not_before", b"9")]
-    assert travel_of(requeued) == Travel(0, 9, maybe_sent=True, requeued=1)
+    assert travel_of(requeued) == DeliveryHistory(0, 9, maybe_sent=True, requeued=1)
     for headers in (waiting(requeued, LATER, BROKEN, 1, 10), dead(requeued, LATER, REFUSED, 1)):
         names = [name for name, _ in headers if name != "theirs"]
         assert len(names) == len(set(names))
@@ -86,7 +86,7 @@ def test_headers_that_strangers_wrote_never_stop_the_lane(headers: list[tuple[st
 
 @pytest.mark.parametrize("value", [None, b"", b"-1", b"1e3", b"\xff", "１".encode(), b"9" * 19])
 def test_a_number_that_is_none_counts_as_absent(value: bytes | None) -> None:
-    assert travel_of([("attempt", value)]) == Travel()
+    assert travel_of([("attempt", value)]) == DeliveryHistory()
 
 
 def test_of_two_headers_of_one_name_the_last_counts() -> None:
@@ -94,6 +94,6 @@ def test_of_two_headers_of_one_name_the_last_counts() -> None:
 
 
 def test_a_long_error_is_cut_between_two_characters() -> None:
-    told = dict(dead([], PLACE, Outcome("dead", "lago_refused", "ü" * 400, 1), 1))
+    told = dict(dead([], PLACE, EventOutcome("dead", "lago_refused", "ü" * 400, 1), 1))
     assert len(told["last_error"]) <= 500
     assert told["last_error"].decode().endswith("ü")

@@ -9,9 +9,9 @@ from schemas.customers import OrgRecord, Period
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import LatePolicy
 from schemas.records import LagoEvent
-from streams.core.delivery.batches import Item, Outcome
+from streams.core.delivery.batches import EventOutcome, Item
 from streams.core.delivery.earlier_posts import AHEAD_US, APART_US, went_elsewhere
-from streams.core.delivery.restamp import Judged, judged
+from streams.core.delivery.restamp import RestampDecision, judged
 from tests.support.scripted_lago import ScriptedLago
 from tests.support.sink import Sink, said
 from tests.support.virtual_time import run_virtually
@@ -35,12 +35,12 @@ def elsewhere(known: dict[str, OrgRecord], at_s: int = USED + 100, event: bytes 
     return went_elsewhere(event or value(), known, LatePolicy.SHIFT, at_s * SECOND_US, CODE)
 
 
-def redelivered(lago: ScriptedLago, known: dict[str, OrgRecord], *, compare: bool = False) -> list[Outcome]:
+def redelivered(lago: ScriptedLago, known: dict[str, OrgRecord], *, compare: bool = False) -> list[EventOutcome]:
     """By the owner that comes after a kill, as the sink makes its items."""
     now_us = (USED + 100) * SECOND_US
     item = Item("a", value(), not compare, compare, elsewhere=elsewhere(known))
 
-    async def main() -> list[Outcome]:
+    async def main() -> list[EventOutcome]:
         delivery = Sink(lago).delivery
         return await delivery.deliver([item], judge=lambda one: judged(one, known, LatePolicy.SHIFT, now_us, CODE))
 
@@ -132,5 +132,5 @@ def test_by_one_record_time_only_moves_an_event_on(
     known = {"org": OrgRecord("org", periods=tuple(sorted(lives, key=lambda period: period.started_at)))}
     event = value(used * 24 * 3600 + 5)
     earlier, later = sorted([one, other])
-    if judged(event, known, late, later * 24 * HOUR_US, CODE) == Judged(event):
-        assert judged(event, known, late, earlier * 24 * HOUR_US, CODE) == Judged(event)
+    if judged(event, known, late, later * 24 * HOUR_US, CODE) == RestampDecision(event):
+        assert judged(event, known, late, earlier * 24 * HOUR_US, CODE) == RestampDecision(event)

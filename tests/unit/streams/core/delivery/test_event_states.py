@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from schemas.moments import HOUR_US
 from schemas.records import Receipt
-from streams.core.delivery.event_states import REMEMBERED_HOURS, STATUSES, Tally, Totals, totals
+from streams.core.delivery.event_states import REMEMBERED_HOURS, STATUSES, EventStateCounter, StateTotals, totals
 
 NOW = 1_800_000_000_000_000
 
@@ -16,44 +16,46 @@ def receipt(event: str, status: str, at: int = NOW) -> Receipt:
     return Receipt(event, status, at)
 
 
-def counted(*receipts: Receipt) -> Totals:
-    tally = Tally()
+def counted(*receipts: Receipt) -> StateTotals:
+    tally = EventStateCounter()
     tally.take(receipts)
     return totals([tally])
 
 
 def test_an_event_is_counted_in_its_latest_state() -> None:
     life = [receipt("a", status) for status in ("pending", "processing", "completed")]
-    assert counted(*life[:1]) == Totals(1, 0, 0, 1)
-    assert counted(*life[:2]) == Totals(1, 0, 0, 1)
-    assert counted(*life) == Totals(1, 1, 0, 0)
+    assert counted(*life[:1]) == StateTotals(1, 0, 0, 1)
+    assert counted(*life[:2]) == StateTotals(1, 0, 0, 1)
+    assert counted(*life) == StateTotals(1, 1, 0, 0)
 
 
 def test_a_dead_letter_that_is_posted_again_leaves_the_failed() -> None:
     dead = [receipt("a", "pending"), receipt("a", "failed")]
-    assert counted(*dead) == Totals(1, 0, 1, 0)
-    assert counted(*dead, receipt("a", "processing")) == Totals(1, 0, 0, 1)
-    assert counted(*dead, receipt("a", "completed")) == Totals(1, 1, 0, 0)
+    assert counted(*dead) == StateTotals(1, 0, 1, 0)
+    assert counted(*dead, receipt("a", "processing")) == StateTotals(1, 0, 0, 1)
+    assert counted(*dead, receipt("a", "completed")) == StateTotals(1, 1, 0, 0)
 
 
 def test_a_repeated_final_receipt_is_counted_once_in_one_batch_and_in_two() -> None:
-    tally = Tally()
+    tally = EventStateCounter()
     tally.take([receipt("a", "pending"), receipt("a", "completed"), receipt("a", "completed")])
     tally.take([receipt("a", "completed"), receipt("a", "pending"), receipt("a", "failed")])
-    assert totals([tally]) == Totals(1, 1, 0, 0)
+    assert totals([tally]) == StateTotals(1, 1, 0, 0)
 
 
 def test_an_event_whose_beginning_has_left_the_topic_is_counted_all_the_same() -> None:
-    assert counted(receipt("a", "completed"), receipt("b", "failed")) == Totals(2, 1, 1, 0)
+    assert counted(receipt("a", "completed"), receipt("b", "failed")) == StateTotals(2, 1, 1, 0)
 
 
 def test_a_state_from_a_later_version_changes_nothing() -> None:
-    assert counted(receipt("a", "pending"), receipt("a", "disputed"), receipt("b", "disputed")) == Totals(1, 0, 0, 1)
+    assert counted(receipt("a", "pending"), receipt("a", "disputed"), receipt("b", "disputed")) == StateTotals(
+        1, 0, 0, 1
+    )
 
 
 def test_completed_events_are_forgotten_after_two_days_and_the_others_never() -> None:
     """Otherwise memory would grow for ever; a repeat comes within minutes, not days."""
-    tally = Tally()
+    tally = EventStateCounter()
     tally.take([receipt("stuck", "pending", NOW)])
     for hour in range(2000):
         now = NOW + hour * HOUR_US
@@ -62,13 +64,13 @@ def test_completed_events_are_forgotten_after_two_days_and_the_others_never() ->
         tally.take([receipt(f"{hour}-late", "completed", now - 100 * HOUR_US)])
     assert len(tally._completed) <= (REMEMBERED_HOURS + 1) * 51
     assert len(tally._unsettled) == 1
-    assert totals([tally]) == Totals(102_001, 102_000, 0, 1)
+    assert totals([tally]) == StateTotals(102_001, 102_000, 0, 1)
     tally.take([receipt("1960-7", "completed", now), receipt("stuck", "completed", now)])
-    assert totals([tally]) == Totals(102_001, 102_001, 0, 0)
+    assert totals([tally]) == StateTotals(102_001, 102_001, 0, 0)
 
 
 def test_a_late_receipt_of_a_forgotten_hour_is_still_recognised_when_it_comes_again() -> None:
-    tally = Tally()
+    tally = EventStateCounter()
     tally.take([receipt("new", "completed", NOW)])
     for _ in range(2):
         tally.take([receipt("old", "completed", NOW - 100 * HOUR_US)])
@@ -76,11 +78,11 @@ def test_a_late_receipt_of_a_forgotten_hour_is_still_recognised_when_it_comes_ag
 
 
 def test_totals_add_up_over_partitions() -> None:
-    one, other = Tally(), Tally()
+    one, other = EventStateCounter(), EventStateCounter()
     one.take([receipt("a", "completed"), receipt("b", "pending")])
     other.take([receipt("c", "failed"), receipt("d", "processing")])
-    assert totals([one, other]) == Totals(4, 1, 1, 2)
-    assert totals([]) == Totals(0, 0, 0, 0)
+    assert totals([one, other]) == StateTotals(4, 1, 1, 2)
+    assert totals([]) == StateTotals(0, 0, 0, 0)
 
 
 RECEIPTS = st.lists(st.builds(receipt, st.sampled_from("abcdef"), st.sampled_from(STATUSES)), max_size=40)
@@ -90,7 +92,7 @@ RECEIPTS = st.lists(st.builds(receipt, st.sampled_from("abcdef"), st.sampled_fro
 def test_batches_are_cut_anywhere_and_the_totals_are_those_of_each_events_latest_state(
     receipts: list[Receipt], cuts: list[int]
 ) -> None:
-    tally, states = Tally(), dict[str, str]()
+    tally, states = EventStateCounter(), dict[str, str]()
     places = sorted({0, len(receipts), *(cut for cut in cuts if cut < len(receipts))})
     for start, end in pairwise(places):
         tally.take(receipts[start:end])
@@ -100,12 +102,12 @@ def test_batches_are_cut_anywhere_and_the_totals_are_those_of_each_events_latest
             states[one.transaction_id] = one.status
     of = list(states.values())
     waiting = of.count("pending") + of.count("processing")
-    assert totals([tally]) == Totals(len(of), of.count("completed"), of.count("failed"), waiting)
+    assert totals([tally]) == StateTotals(len(of), of.count("completed"), of.count("failed"), waiting)
 
 
 @given(RECEIPTS, st.integers(0, 40))
 def test_taking_any_suffix_again_changes_nothing(receipts: list[Receipt], start: int) -> None:
-    tally = Tally()
+    tally = EventStateCounter()
     tally.take(receipts)
     before = totals([tally])
     tally.take(receipts[start:])
@@ -119,19 +121,19 @@ def unbillable(event: str) -> Receipt:
 def test_what_lago_takes_back_has_failed_though_it_was_completed() -> None:
     """Lago answers 200 first and finds within the hour that no metric counts the event."""
     done = [receipt("a", "pending"), receipt("a", "completed"), receipt("b", "completed")]
-    assert counted(*done, unbillable("a")) == Totals(2, 1, 1, 0)
-    tally = Tally()
+    assert counted(*done, unbillable("a")) == StateTotals(2, 1, 1, 0)
+    tally = EventStateCounter()
     tally.take(done)
     for _ in range(2):  # a webhook comes three times, and again after a restart
         tally.take([unbillable("a"), receipt("a", "pending"), unbillable("a")])
-        assert totals([tally]) == Totals(2, 1, 1, 0)
+        assert totals([tally]) == StateTotals(2, 1, 1, 0)
         assert (tally.state("a"), tally.state("b"), tally.state("c")) == ("failed", "completed", None)
     tally.take([receipt("a", "completed")])
-    assert totals([tally]) == Totals(2, 2, 0, 0)
+    assert totals([tally]) == StateTotals(2, 2, 0, 0)
     tally.take([receipt("a", "completed"), unbillable("a"), receipt("a", "completed")])
-    assert totals([tally]) == Totals(2, 2, 0, 0)
+    assert totals([tally]) == StateTotals(2, 2, 0, 0)
 
 
 def test_what_lago_takes_back_of_others_is_not_counted_here() -> None:
     """Another program may send events to the same Lago."""
-    assert counted(unbillable("foreign"), receipt("a", "completed")) == Totals(1, 1, 0, 0)
+    assert counted(unbillable("foreign"), receipt("a", "completed")) == StateTotals(1, 1, 0, 0)

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from connectors.lago_sandbox.limits import Limit
+from connectors.lago_sandbox.limits import SandboxLimit
 from tests.support.limited_lago import Fleet, LimitedLago
 from tests.support.virtual_time import run_virtually, virtual_now
 
@@ -45,7 +45,7 @@ def latencies(low_s: float, high_s: float) -> Callable[[], float]:
 
 def lago_with(dialect: Dialect, high_s: float = 0.012, **options: object) -> LimitedLago:
     """Quick enough for one process with four requests in flight: 7 ms each are 570 requests a second."""
-    return LimitedLago(Limit(LIMIT), dialect, latencies(0.002, high_s), **options)  # type: ignore[arg-type]
+    return LimitedLago(SandboxLimit(LIMIT), dialect, latencies(0.002, high_s), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("processes", [1, 3])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.delivery.rate_limiter import LONGEST_S, Allowance, Pace, allowance_of
+from streams.core.delivery.rate_limiter import LONGEST_S, AdaptiveRateLimiter, Allowance, allowance_of
 
 
 def headers(limit: object = None, remaining: object = None, reset: object = None) -> dict[str, str]:
@@ -14,9 +14,9 @@ def headers(limit: object = None, remaining: object = None, reset: object = None
     return {name: str(value) for name, value in told.items() if value is not None}
 
 
-def told(limit: float, remaining: float, reset_s: float, now: float = 0.0) -> Pace:
+def told(limit: float, remaining: float, reset_s: float, now: float = 0.0) -> AdaptiveRateLimiter:
     """A pace after its first request's answer."""
-    pace = Pace()
+    pace = AdaptiveRateLimiter()
     pace.take(now)
     pace.sent(now)
     pace.told(200, headers(limit, remaining, reset_s), now)
@@ -24,7 +24,7 @@ def told(limit: float, remaining: float, reset_s: float, now: float = 0.0) -> Pa
     return pace
 
 
-def moments(pace: Pace, since: float, until: float) -> list[float]:
+def moments(pace: AdaptiveRateLimiter, since: float, until: float) -> list[float]:
     """When requests leave if one always waits and none is answered."""
     now, found = since, []
     while (now := now + pace.wait_s(now)) < until:
@@ -66,7 +66,7 @@ def test_only_a_plausible_limit_is_adopted(given_: dict[str, str], allowance: Al
 
 
 def test_who_is_told_no_limit_never_waits() -> None:
-    pace = Pace()
+    pace = AdaptiveRateLimiter()
     for number in range(10_000):
         assert pace.wait_s(0.0) == 0
         pace.take(0.0)
@@ -95,7 +95,7 @@ def test_with_a_tenth_left_nobody_asks_until_the_reset() -> None:
 
 
 def test_requests_under_way_count_although_no_answer_knows_of_them_yet() -> None:
-    pace = Pace()
+    pace = AdaptiveRateLimiter()
     for _ in range(5):
         pace.take(0.0)
         pace.sent(0.0)
@@ -127,7 +127,7 @@ def test_the_length_of_a_window_is_learnt_anew_with_each() -> None:
 
 
 def test_a_429_without_a_word_halves_the_speed_once_a_second_and_it_rises_again() -> None:
-    pace = Pace()
+    pace = AdaptiveRateLimiter()
     for tick in range(200):
         pace.sent(tick / 100)
         pace.done()
@@ -140,7 +140,7 @@ def test_a_429_without_a_word_halves_the_speed_once_a_second_and_it_rises_again(
 
 
 def test_a_429_with_nothing_left_waits_for_the_reset() -> None:
-    pace = Pace()
+    pace = AdaptiveRateLimiter()
     pace.sent(0.0)
     pace.told(429, headers(500, 0, 2), 0.0)
     pace.done()
@@ -154,7 +154,7 @@ def test_a_429_with_nothing_left_waits_for_the_reset() -> None:
 def test_whatever_is_told_a_next_request_is_never_more_than_a_minute_away(
     limit: int, answers: list[tuple[int, float, float, bool]]
 ) -> None:
-    pace, now = Pace(), 0.0
+    pace, now = AdaptiveRateLimiter(), 0.0
     for remaining, reset_s, passes_s, refused in answers:
         pace.take(now)
         pace.sent(now)

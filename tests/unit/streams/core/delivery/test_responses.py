@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from streams.core.delivery.backoff import RetryPolicy, retry_delay, tier_of
 from streams.core.delivery.batches import MAX_BODY_BYTES, Item, body_of, pack, rounds
 from streams.core.delivery.responses import (
-    Answer,
     Delivered,
-    Fate,
-    Hold,
-    Mark,
-    Marked,
-    Split,
+    ErrorKind,
+    EventError,
+    HttpResponse,
+    RefusedEvents,
+    RetryLater,
+    SplitBatch,
     batches_are_whole,
     decide,
     looked_up_in_vain,
@@ -27,16 +27,16 @@ from streams.core.delivery.retry_after import asked_wait_s
 from tests.support.scripted_lago import EXISTS, event, item
 
 
-def answer(status: int, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+def answer(status: int, body: Any = None, headers: dict[str, str] | None = None) -> HttpResponse:
     encoded = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-    return Answer(status, headers or {}, encoded)
+    return HttpResponse(status, headers or {}, encoded)
 
 
-def refused(details: Any, code: str = "validation_errors") -> Answer:
+def refused(details: Any, code: str = "validation_errors") -> HttpResponse:
     return answer(422, {"status": 422, "error": "Unprocessable Entity", "code": code, "error_details": details})
 
 
-def lagos(status: int) -> Answer:
+def lagos(status: int) -> HttpResponse:
     """Lago's shortest refusal."""
     return answer(status, {"status": status, "error": "Unprocessable Entity"})
 
@@ -57,7 +57,7 @@ def test_an_answer_that_echoes_every_event_is_a_delivery(sent: int) -> None:
 )
 def test_a_success_that_is_not_an_echo_of_every_event_is_an_unknown_outcome(body: Any) -> None:
     verdict = decide(answer(200, body), 3)
-    assert isinstance(verdict, Hold)
+    assert isinstance(verdict, RetryLater)
     assert (verdict.reason, verdict.unknown, verdict.isolates) == ("bad_answer", True, True)
 
 
@@ -65,7 +65,7 @@ def test_a_success_that_is_not_an_echo_of_every_event_is_an_unknown_outcome(body
 def test_whatever_can_be_repaired_outside_is_held_and_never_a_dead_letter(status: int) -> None:
     for sent in (1, 100):
         verdict = decide(answer(status, b"<html>"), sent)
-        assert isinstance(verdict, Hold)
+        assert isinstance(verdict, RetryLater)
         assert verdict.reason == f"http_{status}"
 
 
@@ -113,32 +113,34 @@ def test_what_others_answer_in_lago_s_stead_refuses_no_event(body: Any, status: 
         body = {**body, "status": status}
     for sent in (1, 100):
         verdict = decide(answer(status, body), sent)
-        assert isinstance(verdict, Hold)
+        assert isinstance(verdict, RetryLater)
         assert (verdict.reason, verdict.opens, verdict.unknown, verdict.alone) == ("not_lago", True, True, False)
 
 
 def test_what_a_proxy_calls_too_large_is_halved_and_never_a_dead_letter() -> None:
-    assert decide(answer(413, b"<html>413</html>"), 2) == Split()
+    assert decide(answer(413, b"<html>413</html>"), 2) == SplitBatch()
     verdict = decide(answer(413, b"<html>413</html>"), 1)
-    assert isinstance(verdict, Hold)
+    assert isinstance(verdict, RetryLater)
     assert (verdict.reason, verdict.isolates, verdict.alone) == ("too_large", True, False)
 
 
 def test_what_cannot_be_a_batchs_own_fault_never_takes_it_apart() -> None:
-    holds = {status: verdict for status in range(300, 600) if isinstance(verdict := decide(lagos(status), 2), Hold)}
+    holds = {
+        status: verdict for status in range(300, 600) if isinstance(verdict := decide(lagos(status), 2), RetryLater)
+    }
     assert {status for status, hold in holds.items() if not hold.isolates} == {401, 402, 404, 405, 415, 429}
 
 
 def test_where_no_connection_was_made_nothing_was_stored() -> None:
-    assert unanswered("connect") == Hold("connect", unknown=False, opens=True, isolates=False)
+    assert unanswered("connect") == RetryLater("connect", unknown=False, opens=True, isolates=False)
     for reason in ("timeout", "no_answer"):
-        assert unanswered(reason) == Hold(reason, unknown=True, opens=False, isolates=True)
+        assert unanswered(reason) == RetryLater(reason, unknown=True, opens=False, isolates=True)
 
 
 @pytest.mark.parametrize(("status", "reason"), [(400, "bad_request"), (413, "too_large")])
 def test_a_refused_body_is_split_until_one_culprit_is_left(status: int, reason: str) -> None:
-    assert decide(lagos(status), 2) == Split()
-    assert decide(lagos(status), 1) == Marked({0: Mark(Fate.DEAD, reason, f"HTTP {status}")})
+    assert decide(lagos(status), 2) == SplitBatch()
+    assert decide(lagos(status), 1) == RefusedEvents({0: EventError(ErrorKind.DEAD, reason, f"HTTP {status}")})
 
 
 @pytest.mark.parametrize(
@@ -155,35 +157,35 @@ def test_a_refused_body_is_split_until_one_culprit_is_left(status: int, reason: 
     ],
     ids=range(8),
 )
-def test_a_refusal_without_an_index_map_is_split_and_its_culprit_is_refused(refusal: Answer) -> None:
-    assert decide(refusal, 3) == Split()
+def test_a_refusal_without_an_index_map_is_split_and_its_culprit_is_refused(refusal: HttpResponse) -> None:
+    assert decide(refusal, 3) == SplitBatch()
     if b'"0"' not in refusal.body:
         verdict = decide(refusal, 1)
-        assert isinstance(verdict, Marked)
-        assert (verdict.marks[0].fate, verdict.marks[0].reason) == (Fate.DEAD, "lago_refused")
+        assert isinstance(verdict, RefusedEvents)
+        assert (verdict.marks[0].fate, verdict.marks[0].reason) == (ErrorKind.DEAD, "lago_refused")
 
 
 @pytest.mark.parametrize(
     ("error", "fate", "reason"),
     [
-        (EXISTS, Fate.EXISTS, "already_exists"),
-        ("expression_evaluation_failed: Variable: b not found", Fate.HEALS, "expression_evaluation_failed"),
-        ("lock_acquisition_failed", Fate.HEALS, "lock_acquisition_failed"),
-        ({"base": ["lock_acquisition_failed"]}, Fate.HEALS, "lock_acquisition_failed"),
-        ({"timestamp": ["invalid_format"]}, Fate.DEAD, "invalid_timestamp"),
-        ({"code": ["value_is_mandatory"]}, Fate.DEAD, "missing_code"),
-        ({"transaction_id": ["value_is_mandatory"]}, Fate.DEAD, "missing_transaction_id"),
-        ({"transaction_id": ["value_already_exist", "other"]}, Fate.DEAD, "lago_refused"),
-        ({"code": ["odd"], "timestamp": ["invalid_format"]}, Fate.DEAD, "invalid_timestamp"),
-        ("something else", Fate.DEAD, "lago_refused"),
-        (None, Fate.DEAD, "lago_refused"),
-        ([1], Fate.DEAD, "lago_refused"),
-        ({"code": "not a list"}, Fate.DEAD, "lago_refused"),
+        (EXISTS, ErrorKind.EXISTS, "already_exists"),
+        ("expression_evaluation_failed: Variable: b not found", ErrorKind.HEALS, "expression_evaluation_failed"),
+        ("lock_acquisition_failed", ErrorKind.HEALS, "lock_acquisition_failed"),
+        ({"base": ["lock_acquisition_failed"]}, ErrorKind.HEALS, "lock_acquisition_failed"),
+        ({"timestamp": ["invalid_format"]}, ErrorKind.DEAD, "invalid_timestamp"),
+        ({"code": ["value_is_mandatory"]}, ErrorKind.DEAD, "missing_code"),
+        ({"transaction_id": ["value_is_mandatory"]}, ErrorKind.DEAD, "missing_transaction_id"),
+        ({"transaction_id": ["value_already_exist", "other"]}, ErrorKind.DEAD, "lago_refused"),
+        ({"code": ["odd"], "timestamp": ["invalid_format"]}, ErrorKind.DEAD, "invalid_timestamp"),
+        ("something else", ErrorKind.DEAD, "lago_refused"),
+        (None, ErrorKind.DEAD, "lago_refused"),
+        ([1], ErrorKind.DEAD, "lago_refused"),
+        ({"code": "not a list"}, ErrorKind.DEAD, "lago_refused"),
     ],
 )
-def test_each_index_of_a_map_tells_its_own_event_s_fate(error: Any, fate: Fate, reason: str) -> None:
+def test_each_index_of_a_map_tells_its_own_event_s_fate(error: Any, fate: ErrorKind, reason: str) -> None:
     verdict = decide(refused({"2": error, "0": EXISTS}), 3)
-    assert isinstance(verdict, Marked)
+    assert isinstance(verdict, RefusedEvents)
     assert set(verdict.marks) == {0, 2}
     assert (verdict.marks[2].fate, verdict.marks[2].reason) == (fate, reason)
     assert len(decide(refused({"0": "x" * 9000}), 1).marks[0].detail) == 500  # type: ignore[union-attr]
@@ -191,12 +193,12 @@ def test_each_index_of_a_map_tells_its_own_event_s_fate(error: Any, fate: Fate, 
 
 def test_a_lock_on_the_whole_batch_is_waited_for() -> None:
     verdict = decide(refused(None, code="lock_acquisition_failed"), 3)
-    assert verdict == Hold("lock_acquisition_failed", "HTTP 422", isolates=True)
+    assert verdict == RetryLater("lock_acquisition_failed", "HTTP 422", isolates=True)
 
 
 @given(st.integers(100, 599), st.binary(max_size=40), st.integers(1, 100))
 def test_every_answer_has_a_verdict_and_only_an_echo_is_a_delivery(status: int, body: bytes, sent: int) -> None:
-    assert decide(Answer(status, {}, body), sent) != Delivered()
+    assert decide(HttpResponse(status, {}, body), sent) != Delivered()
 
 
 NOON = 1_792_584_000.0  # Wed, 21 Oct 2026 12:00:00 GMT
@@ -231,8 +233,8 @@ NOON = 1_792_584_000.0  # Wed, 21 Oct 2026 12:00:00 GMT
 )
 def test_lago_s_wish_to_wait_is_granted_up_to_a_minute(headers: dict[str, str], wait_s: float | None) -> None:
     assert asked_wait_s(429, headers, NOON) == wait_s
-    refused = Answer(429, headers, b"", NOON)
-    assert decide(refused, 1) == Hold("http_429", "HTTP 429", opens=True, wait_s=wait_s)
+    refused = HttpResponse(429, headers, b"", NOON)
+    assert decide(refused, 1) == RetryLater("http_429", "HTTP 429", opens=True, wait_s=wait_s)
 
 
 def test_the_reset_that_every_answer_of_a_limited_lago_tells_is_no_wish_of_a_failure() -> None:
@@ -243,17 +245,17 @@ def test_the_reset_that_every_answer_of_a_limited_lago_tells_is_no_wish_of_a_fai
 
 @pytest.mark.parametrize("status", ["http_401", "http_403", "http_429", "connect"])
 def test_a_look_up_that_is_refused_stops_all_and_blames_no_batch(status: str) -> None:
-    assert looked_up_in_vain(status, "why") == Hold(status, "why", opens=True)
+    assert looked_up_in_vain(status, "why") == RetryLater(status, "why", opens=True)
 
 
 @pytest.mark.parametrize("status", ["http_402", "http_404", "http_405", "http_415"])
 def test_a_look_up_that_leads_nowhere_blames_no_batch(status: str) -> None:
-    assert looked_up_in_vain(status) == Hold(status)
+    assert looked_up_in_vain(status) == RetryLater(status)
 
 
 @pytest.mark.parametrize("status", ["http_500", "http_400", "timeout", "no_answer", "bad_answer"])
 def test_a_look_up_that_fails_may_be_its_event_s_fault(status: str) -> None:
-    assert looked_up_in_vain(status) == Hold(status, isolates=True)
+    assert looked_up_in_vain(status) == RetryLater(status, isolates=True)
 
 
 @pytest.mark.parametrize(
@@ -351,4 +353,4 @@ def test_a_post_s_backoff_doubles_up_to_its_cap_with_full_jitter(attempt: int, c
 @pytest.mark.parametrize("status", [200, 400, 422, 503])
 def test_an_answer_that_is_no_json_of_lagos_holds_the_batch_whatever_its_bytes_are(status: int, body: bytes) -> None:
     """A broken byte raises UnicodeDecodeError and deep nesting RecursionError: either would have ended the sink."""
-    assert isinstance(decide(Answer(status, {}, body), 3), Hold)
+    assert isinstance(decide(HttpResponse(status, {}, body), 3), RetryLater)

@@ -9,8 +9,8 @@ from schemas.customers import OrgRecord, Period
 from schemas.moments import SECOND_US
 from schemas.policy import LatePolicy
 from schemas.records import LagoEvent
-from streams.core.delivery.batches import Item, Outcome
-from streams.core.delivery.restamp import INVOICED_PERIOD, Judged, judged, moved_from
+from streams.core.delivery.batches import EventOutcome, Item
+from streams.core.delivery.restamp import INVOICED_PERIOD, RestampDecision, judged, moved_from
 from streams.core.mapping.billing_periods import ENDED
 from tests.support.scripted_lago import ScriptedLago
 from tests.support.sink import Sink, said
@@ -26,12 +26,14 @@ def value(transaction_id: str = "a", timestamp: str = LATE, org_id: str = "org")
     return msgspec.json.encode(LagoEvent(transaction_id, "sub_1", "llm_cost", timestamp, "1.25", properties))
 
 
-def at(seconds: float, late: LatePolicy = LatePolicy.SHIFT, orgs: dict[str, OrgRecord] = ORGS, **of: str) -> Judged:
+def at(
+    seconds: float, late: LatePolicy = LatePolicy.SHIFT, orgs: dict[str, OrgRecord] = ORGS, **of: str
+) -> RestampDecision:
     return judged(value(**of), orgs, late, round(seconds * SECOND_US))
 
 
 def test_in_its_billing_period_an_event_is_posted_byte_for_byte() -> None:
-    assert at(NOVEMBER - 1) == Judged(value())
+    assert at(NOVEMBER - 1) == RestampDecision(value())
 
 
 def test_after_the_border_it_keeps_its_id_and_says_when_the_usage_was() -> None:
@@ -45,21 +47,21 @@ def test_after_the_border_it_keeps_its_id_and_says_when_the_usage_was() -> None:
 
 
 def test_whose_subscription_is_not_known_it_is_posted_as_it_is() -> None:
-    assert at(NOVEMBER, orgs={}) == Judged(value())
-    assert at(NOVEMBER, org_id="other") == Judged(value(org_id="other"))
-    assert judged(b"no event", ORGS, LatePolicy.SHIFT, 0) == Judged(b"no event")
+    assert at(NOVEMBER, orgs={}) == RestampDecision(value())
+    assert at(NOVEMBER, org_id="other") == RestampDecision(value(org_id="other"))
+    assert judged(b"no event", ORGS, LatePolicy.SHIFT, 0) == RestampDecision(b"no event")
 
 
 def test_by_hold_it_is_refused_and_after_the_end_always() -> None:
     assert at(NOVEMBER, LatePolicy.HOLD).refused == INVOICED_PERIOD
     over = {"org": OrgRecord("org", periods=(Period("sub_1", OCTOBER * SECOND_US, (NOVEMBER + 5) * SECOND_US),))}
-    assert at(NOVEMBER + 4, orgs=over) == Judged(value())
+    assert at(NOVEMBER + 4, orgs=over) == RestampDecision(value())
     assert at(NOVEMBER + 5, orgs=over).refused == ENDED
 
 
 def test_a_moved_event_is_recognised_by_all_but_its_moment() -> None:
     moved = msgspec.json.decode(at(NOVEMBER).value, type=LagoEvent)
-    assert moved_from(moved, value()) == Judged(value(), f"{NOVEMBER}.000")
+    assert moved_from(moved, value()) == RestampDecision(value(), f"{NOVEMBER}.000")
     assert moved_from(moved, value(timestamp=f"{NOVEMBER - 6}.250")) is None
     assert moved_from(msgspec.json.decode(value(), type=LagoEvent), value()) is None
 
@@ -76,13 +78,15 @@ def test_after_the_end_it_goes_to_the_orgs_next_subscription() -> None:
     assert at(NOVEMBER + 9, LatePolicy.HOLD, orgs).refused == INVOICED_PERIOD
 
 
-def delivered(lago: ScriptedLago, *items: Item, starts: float, late: LatePolicy = LatePolicy.SHIFT) -> list[Outcome]:
+def delivered(
+    lago: ScriptedLago, *items: Item, starts: float, late: LatePolicy = LatePolicy.SHIFT
+) -> list[EventOutcome]:
     """Delivery, `starts` seconds from the border of November; virtual time begins at 0."""
 
-    def judge(event: bytes) -> Judged:
+    def judge(event: bytes) -> RestampDecision:
         return judged(event, ORGS, late, round((NOVEMBER + starts + virtual_now()) * SECOND_US))
 
-    async def main() -> list[Outcome]:
+    async def main() -> list[EventOutcome]:
         return await Sink(lago).delivery.deliver(items, judge=judge)
 
     return run_virtually(main())

@@ -7,7 +7,7 @@ from schemas.customers import OrgRecord, Period
 from schemas.moments import SECOND_US
 from schemas.policy import LatePolicy
 from schemas.records import LagoEvent
-from streams.core.delivery.restamp import USAGE_END, Judged, judged, moved_from
+from streams.core.delivery.restamp import USAGE_END, RestampDecision, judged, moved_from
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
 
 OCTOBER, NOVEMBER, DECEMBER = 1_790_812_800, 1_793_491_200, 1_796_083_200
@@ -19,12 +19,14 @@ def event(timestamp: str = LATE, code: str = "llm_cost", subscription: str = "su
     return LagoEvent("a", subscription, code, timestamp, "1.25", {"unit": "7", "org_id": "org", **more})
 
 
-def at(second: int, *periods: Period, one: LagoEvent | None = None, late: LatePolicy = LatePolicy.SHIFT) -> Judged:
+def at(
+    second: int, *periods: Period, one: LagoEvent | None = None, late: LatePolicy = LatePolicy.SHIFT
+) -> RestampDecision:
     orgs = {"org": OrgRecord("org", periods=periods or (MONTHLY,))}
     return judged(msgspec.json.encode(one or event()), orgs, late, second * SECOND_US, "llm_cost")
 
 
-def posted(found: Judged) -> LagoEvent:
+def posted(found: RestampDecision) -> LagoEvent:
     return msgspec.json.decode(found.value, type=LagoEvent)
 
 
@@ -44,7 +46,9 @@ def test_what_is_moved_again_still_says_when_its_usage_ended() -> None:
     again = posted(at(DECEMBER, one=first))
     assert again.timestamp == f"{DECEMBER}.000"
     assert again.properties[USAGE_END] == TOLD
-    assert moved_from(again, msgspec.json.encode(first)) == Judged(msgspec.json.encode(first), f"{DECEMBER}.000")
+    assert moved_from(again, msgspec.json.encode(first)) == RestampDecision(
+        msgspec.json.encode(first), f"{DECEMBER}.000"
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,14 +67,14 @@ def test_another_event_of_its_id_is_not_taken_for_it(other: LagoEvent) -> None:
 
 def test_moved_to_another_subscription_alone_it_is_recognised() -> None:
     stored, value = event(subscription="sub_2", usage_end=TOLD), msgspec.json.encode(event())
-    assert moved_from(stored, value) == Judged(value, "", "sub_2")
+    assert moved_from(stored, value) == RestampDecision(value, "", "sub_2")
 
 
 def test_calls_need_a_plan_that_charges_them_and_what_costs_nothing_by_itself_does_not() -> None:
     seats = Period("sub_1", OCTOBER * SECOND_US, charged=("seats",))
     assert at(OCTOBER, seats).refused == NO_CHARGE
     free = msgspec.structs.replace(event(code="api_calls"), precise_total_amount_cents="0")
-    assert at(OCTOBER, seats, one=free) == Judged(msgspec.json.encode(free))
+    assert at(OCTOBER, seats, one=free) == RestampDecision(msgspec.json.encode(free))
     ended = Period("sub_1", OCTOBER * SECOND_US, NOVEMBER * SECOND_US, charged=("llm_cost",))
     other = Period("sub_2", OCTOBER * SECOND_US, charged=("seats",))
     assert at(NOVEMBER, ended, other).refused == ENDED
@@ -79,4 +83,4 @@ def test_calls_need_a_plan_that_charges_them_and_what_costs_nothing_by_itself_do
 
 
 def test_by_hold_what_need_not_move_is_posted() -> None:
-    assert at(NOVEMBER - 1, late=LatePolicy.HOLD) == Judged(msgspec.json.encode(event()))
+    assert at(NOVEMBER - 1, late=LatePolicy.HOLD) == RestampDecision(msgspec.json.encode(event()))

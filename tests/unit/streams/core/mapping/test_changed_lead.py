@@ -12,7 +12,15 @@ from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US, SECOND_US
 from streams.core.mapping.resolve import Resolver
-from streams.core.mapping.set_mapping import MIN_LEAD_S, Ending, MappingRequest, in_force, remap, soonest, unmap
+from streams.core.mapping.set_mapping import (
+    MIN_LEAD_S,
+    EndMappingRequest,
+    MappingRequest,
+    in_force,
+    remap,
+    soonest,
+    unmap,
+)
 
 NOW = 1_800_000_000 * SECOND_US
 FAR = NOW + 10_000 * HOUR_US
@@ -43,7 +51,7 @@ def test_what_is_asked_after_the_lead_was_shortened_is_not_overtaken_by_what_was
 
 def test_an_end_does_not_wait_for_what_a_longer_lead_put_off() -> None:
     record = remap(remap(None, asked("a"), NOW - HOUR_US, us(60)), asked("b"), NOW, us(3600))
-    ended = unmap(record, Ending(), NOW + us(10), us(1))
+    ended = unmap(record, EndMappingRequest(), NOW + us(10), us(1))
     assert not in_force(ended.versions, NOW + us(11)).is_active
     assert not in_force(ended.versions, FAR).is_active
 

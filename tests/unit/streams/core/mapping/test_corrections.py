@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.billing.subscription_discovery import OrgLearner
+from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import Rejected, Unavailable
 from schemas.moments import HOUR_US, SECOND_US
 from streams.core.mapping.correction import BEGINS_ELSEWHERE
 from streams.core.mapping.resolve import INACTIVE, NO_SUBSCRIPTION, WRONG_KIND, resolve
-from streams.core.mapping.set_mapping import Ending, MappingRequest, corrected_by, remap, unmap
+from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, corrected_by, remap, unmap
 
 NOW = 1_800_000_000 * SECOND_US
 LEAD = 5 * SECOND_US
@@ -122,7 +122,7 @@ def test_a_version_for_another_kind_is_as_if_inactive() -> None:
 
 
 def test_what_a_deleted_mapping_left_goes_to_whoever_is_mapped_next_if_its_org_never_had_a_subscription() -> None:
-    record = unmap(typo(), Ending(deleted=True), NOW + HOUR_US, LEAD)
+    record = unmap(typo(), EndMappingRequest(deleted=True), NOW + HOUR_US, LEAD)
     record = later(record, asked("right"), after=2 * HOUR_US)
     for at in (NOW, NOW + HOUR_US + 30 * SECOND_US, NOW + 3 * HOUR_US):
         assert resolve(record, at, "user", RIGHT).subscription == "sub"
@@ -174,9 +174,9 @@ class Directory:
 )
 async def test_an_org_is_nobody_only_where_lago_says_so(answer: object, *, is_nobody: bool) -> None:
     lago = Directory(answer)
-    learner = OrgLearner({}, {}, None, lago, now_us=lambda: NOW)  # type: ignore[arg-type]
+    learner = SubscriptionDiscovery({}, {}, None, lago, now_us=lambda: NOW)  # type: ignore[arg-type]
     assert await learner.is_nobody("org-typo") is is_nobody
-    known = OrgLearner({}, {"org-typo": OrgRecord("org-typo")}, None, lago, now_us=lambda: NOW)  # type: ignore[arg-type]
+    known = SubscriptionDiscovery({}, {"org-typo": OrgRecord("org-typo")}, None, lago, now_us=lambda: NOW)  # type: ignore[arg-type]
     assert await known.is_nobody("org-typo") is False
 
 
@@ -202,7 +202,7 @@ def test_calls_of_whatever_kind_keep_their_payer_whatever_is_announced_and_withd
         now += minutes * MINUTE_US
         at, before = None if ahead is None else now + ahead * MINUTE_US, record
         if what in ("end", "delete"):
-            record = before and unmap(before, Ending(what == "delete", at), now, LEAD)
+            record = before and unmap(before, EndMappingRequest(what == "delete", at), now, LEAD)
         else:
             record = remap(before, asked(what, at, kind=kind), now, LEAD)
         if before is None or record is None:

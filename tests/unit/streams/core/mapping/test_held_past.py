@@ -9,10 +9,10 @@ from schemas.ledger import Position
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import MeterPolicy
 from streams.core.mapping.resolve import Resolver
-from streams.core.mapping.set_mapping import Ending, MappingRequest, remap, unmap
+from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, remap, unmap
 from streams.core.metering.close_window import coalesce, release
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import apply
 from tests.support.calls import NOON, raw, slp
 
@@ -38,9 +38,9 @@ def mapped(*orgs: str, begins_us: int = NOON - DAY_US, apart_us: int = DAY_US) -
     return record
 
 
-def held(record: CustomerRecord | None, orgs: Orgs) -> Books:
+def held(record: CustomerRecord | None, orgs: Orgs) -> LedgerState:
     """A call at noon, of 9 USD, that is held."""
-    books = Books(Position())
+    books = LedgerState(Position())
     resolver = Resolver({} if record is None else {"acme": record}, orgs)
     resolver.now_us = NOON
     apply(books, Fold(POLICY, "d-t-0-")(books, [raw(0, slp(0, at_us=NOON, cost="9"))], resolver), NOON)
@@ -49,7 +49,7 @@ def held(record: CustomerRecord | None, orgs: Orgs) -> Books:
     return books
 
 
-def looked_at(books: Books, record: CustomerRecord | None, orgs: Orgs) -> tuple[str, str, bool]:
+def looked_at(books: LedgerState, record: CustomerRecord | None, orgs: Orgs) -> tuple[str, str, bool]:
     """The org and the subscription of the call, and whether it is held, after all looks at it."""
     customers = {} if record is None else {"acme": record}
     while not (changes := coalesce(books, customers, orgs, POLICY, LATER, 9)).empty:
@@ -128,6 +128,6 @@ def test_a_deleted_mapping_that_is_not_forgotten_yet_leaves_what_it_always_left(
     """To the next org where its own never had a subscription."""
     first = mapped("a", begins_us=NOON + DAY_US)
     books = held(first, {})
-    deleted = unmap(first, Ending(deleted=True), NOON + 2 * DAY_US, LEAD)
+    deleted = unmap(first, EndMappingRequest(deleted=True), NOON + 2 * DAY_US, LEAD)
     after = remap(deleted, asked("b"), NOON + 3 * DAY_US, LEAD)
     assert looked_at(books, after, {"b": SUBSCRIBED["b"]}) == ("b", "sub_b", False)

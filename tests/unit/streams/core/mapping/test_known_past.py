@@ -10,7 +10,14 @@ from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US
 from streams.core.mapping.resolve import NOT_KEPT, WRONG_KIND, Resolver, resolve, resolve_held
-from streams.core.mapping.set_mapping import KEPT_VERSIONS, MAX_VERSIONS, Ending, MappingRequest, remap, unmap
+from streams.core.mapping.set_mapping import (
+    KEPT_VERSIONS,
+    MAX_VERSIONS,
+    EndMappingRequest,
+    MappingRequest,
+    remap,
+    unmap,
+)
 from streams.core.mapping.time_spans import borders
 from tests.support.calls import NOON
 from tests.unit.streams.core.mapping.test_held_past import LEAD, held, looked_at
@@ -91,8 +98,8 @@ def test_whatever_was_dropped_what_is_left_says_the_same_or_nothing(
             whole = remap(whole, asked(org, kind=kind), now_us, LEAD, EVER)
             kept = remap(kept, asked(org, kind=kind), now_us, LEAD)
         elif whole is not None and kept is not None:
-            whole = unmap(whole, Ending(deleted=org == "-"), now_us, LEAD, EVER)
-            kept = unmap(kept, Ending(deleted=org == "-"), now_us, LEAD)
+            whole = unmap(whole, EndMappingRequest(deleted=org == "-"), now_us, LEAD, EVER)
+            kept = unmap(kept, EndMappingRequest(deleted=org == "-"), now_us, LEAD)
     if whole is None or kept is None:
         return
     at_us = NOON + day * DAY_US

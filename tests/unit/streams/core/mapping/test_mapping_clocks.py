@@ -8,7 +8,7 @@ import pytest
 from connectors.billing.mappings import Mappings
 from schemas.customers import CustomerRecord
 from schemas.moments import HOUR_US, SECOND_US
-from streams.core.mapping.set_mapping import KEEP_US, Ending, MappingRequest, in_force, remap
+from streams.core.mapping.set_mapping import KEEP_US, EndMappingRequest, MappingRequest, in_force, remap
 
 NOW = 1_800_000_000 * SECOND_US
 LEAD = 5 * SECOND_US
@@ -51,6 +51,6 @@ async def test_the_answer_shows_what_was_asked_for_though_it_begins_by_the_faste
     assert (made.version.lago_customer_id, made.changed) == ("d", True)
     assert made.version.effective_from == NOW + LEAD
     assert in_force(world.table["c"].versions, NOW + 99 * HOUR_US).lago_customer_id == "d"
-    ended = await world.mappings.end("c", Ending())
+    ended = await world.mappings.end("c", EndMappingRequest())
     assert ended is not None
     assert (ended.version.is_active, ended.version.effective_from) == (False, NOW + LEAD)

@@ -8,7 +8,7 @@ from streams.core.mapping.set_mapping import (
     KEPT_US,
     KEPT_VERSIONS,
     MAX_VERSIONS,
-    Ending,
+    EndMappingRequest,
     MappingRequest,
     forgettable,
     remap,
@@ -59,8 +59,8 @@ def test_beyond_64_versions_the_oldest_go_after_48_hours() -> None:
 
 def test_a_request_maps_and_an_ending_hides_nothing_unless_they_say_so() -> None:
     assert MappingRequest("c", "o", "t").is_active
-    assert not Ending().deleted
-    ended = unmap(record(version(0)), Ending(), NOW, LEAD).versions[-1]
+    assert not EndMappingRequest().deleted
+    ended = unmap(record(version(0)), EndMappingRequest(), NOW, LEAD).versions[-1]
     assert (ended.is_active, ended.deleted) == (False, False)
 
 

@@ -14,7 +14,7 @@ from streams.core.mapping.set_mapping import (
     MAX_VERSIONS,
     TOO_EARLY,
     TOO_MANY,
-    Ending,
+    EndMappingRequest,
     MappingRequest,
     forgettable,
     in_force,
@@ -157,7 +157,7 @@ def test_of_two_requests_the_later_written_one_wins_though_its_process_has_the_s
 @pytest.mark.parametrize("behind", [0, SECOND_US, AHEAD])
 def test_an_end_by_the_slower_clock_is_an_end_and_what_comes_after_it_wins_over_it(behind: int) -> None:
     first = record_of((NOW - 2 * HOUR_US, asked("a")), (NOW, asked("b")))
-    for ending in (Ending(), Ending(deleted=True)):
+    for ending in (EndMappingRequest(), EndMappingRequest(deleted=True)):
         ended = unmap(first, ending, NOW - behind, LEAD)
         assert payer(ended, EARLIEST - 1) == "a"
         assert {payer(ended, EARLIEST), payer(ended, NOW + 99 * HOUR_US)} == {None}
@@ -201,7 +201,7 @@ def test_an_ended_mapping_bills_what_was_used_before_its_end_and_holds_the_rest(
     #  ... a ...  now    now+lead  EARLIEST
     #  -----------|---------|---------|  held
     for deleted in (False, True):
-        ended = unmap(record_of((NOW - HOUR_US, asked("a"))), Ending(deleted), NOW, LEAD)
+        ended = unmap(record_of((NOW - HOUR_US, asked("a"))), EndMappingRequest(deleted), NOW, LEAD)
         assert payer(ended, 0) == payer(ended, EARLIEST - 1) == "a"
         assert payer(ended, EARLIEST) is None
 
@@ -209,7 +209,11 @@ def test_an_ended_mapping_bills_what_was_used_before_its_end_and_holds_the_rest(
 def test_an_end_takes_back_whatever_was_announced_for_later() -> None:
     """Somebody who stops billing a customer does not expect it to begin again by itself."""
     planned = record_of((NOW - HOUR_US, asked("a")), (NOW, asked("b", NOW + 9 * HOUR_US)))
-    for ending in (Ending(), Ending(deleted=True), Ending(effective_from=NOW + HOUR_US)):
+    for ending in (
+        EndMappingRequest(),
+        EndMappingRequest(deleted=True),
+        EndMappingRequest(effective_from=NOW + HOUR_US),
+    ):
         ended = unmap(planned, ending, NOW, LEAD)
         assert payer(ended, NOW + 99 * HOUR_US) is None
         assert payer(ended, EARLIEST - 1) == "a"
@@ -219,29 +223,29 @@ def test_an_end_takes_back_whatever_was_announced_for_later() -> None:
 def test_what_was_used_in_a_pause_stays_held_where_the_announced_mapping_is_withdrawn(deleted: bool) -> None:
     stopped = record_of((NOW - 9 * HOUR_US, asked("a")), (NOW - 8 * HOUR_US, asked("a", active=False)))
     planned = remap(stopped, asked("b", NOW + 9 * HOUR_US), NOW - HOUR_US, LEAD)
-    withdrawn = unmap(planned, Ending(deleted), NOW, LEAD)
+    withdrawn = unmap(planned, EndMappingRequest(deleted), NOW, LEAD)
     assert payer(withdrawn, NOW) is None
     assert payer(remap(withdrawn, asked("c"), NOW + HOUR_US, LEAD), NOW) == "c"
 
 
 def test_ending_twice_is_ending_once_and_a_deactivated_mapping_can_still_be_deleted() -> None:
     first = record_of((NOW - HOUR_US, asked("a")))
-    stopped = unmap(first, Ending(), NOW, LEAD)
-    assert unmap(stopped, Ending(), NOW + SECOND_US, LEAD) is stopped
-    deleted = unmap(stopped, Ending(deleted=True), NOW + SECOND_US, LEAD)
+    stopped = unmap(first, EndMappingRequest(), NOW, LEAD)
+    assert unmap(stopped, EndMappingRequest(), NOW + SECOND_US, LEAD) is stopped
+    deleted = unmap(stopped, EndMappingRequest(deleted=True), NOW + SECOND_US, LEAD)
     assert deleted is not stopped
-    for ending in (Ending(), Ending(deleted=True)):
+    for ending in (EndMappingRequest(), EndMappingRequest(deleted=True)):
         assert unmap(deleted, ending, NOW + HOUR_US, LEAD) is deleted
 
 
 def test_an_end_before_the_lead_is_refused() -> None:
     with pytest.raises(Rejected, match=TOO_EARLY):
-        unmap(record_of((NOW - HOUR_US, asked("a"))), Ending(effective_from=EARLIEST - 1), NOW, LEAD)
+        unmap(record_of((NOW - HOUR_US, asked("a"))), EndMappingRequest(effective_from=EARLIEST - 1), NOW, LEAD)
 
 
 def test_nobody_is_shown_from_a_deletion_on_until_the_customer_is_mapped_again() -> None:
     """What was held meanwhile goes to the next one, as for a customer that was never mapped."""
-    deleted = unmap(record_of((NOW - HOUR_US, asked("a"))), Ending(deleted=True), NOW, LEAD)
+    deleted = unmap(record_of((NOW - HOUR_US, asked("a"))), EndMappingRequest(deleted=True), NOW, LEAD)
     before = shown(deleted.versions, EARLIEST - 1)
     assert before is not None
     assert before.lago_customer_id == "a"
@@ -257,13 +261,13 @@ def test_nobody_is_shown_from_a_deletion_on_until_the_customer_is_mapped_again()
 def test_billing_can_be_stopped_however_many_versions_there_are() -> None:
     record = record_of(*((NOW + minute * 60 * SECOND_US, asked(f"org-{minute}")) for minute in range(MAX_VERSIONS)))
     now = NOW + 2 * HOUR_US
-    assert payer(unmap(record, Ending(), now, LEAD), now + HOUR_US) is None
+    assert payer(unmap(record, EndMappingRequest(), now, LEAD), now + HOUR_US) is None
 
 
 def test_a_customer_may_be_forgotten_once_its_deletion_is_as_old_as_that() -> None:
     record = record_of((NOW - HOUR_US, asked("a")))
-    assert not forgettable(unmap(record, Ending(), NOW, LEAD), NOW + 99 * HOUR_US)
-    deleted = unmap(record, Ending(deleted=True), NOW, LEAD)
+    assert not forgettable(unmap(record, EndMappingRequest(), NOW, LEAD), NOW + 99 * HOUR_US)
+    deleted = unmap(record, EndMappingRequest(deleted=True), NOW, LEAD)
     assert not forgettable(deleted, EARLIEST)
     assert forgettable(deleted, EARLIEST + 1)
     assert not forgettable(remap(deleted, asked("b"), NOW + HOUR_US, LEAD), NOW + 99 * HOUR_US)
@@ -288,7 +292,7 @@ def test_no_request_changes_who_pays_for_what_may_be_decided_already(
         now += pause
         at = None if offset is None else now + offset
         before, request = record, asked(org, at, active=active)
-        ending = Ending(org == "delete", at)
+        ending = EndMappingRequest(org == "delete", at)
         if org in ("end", "delete") and before is None:
             continue
         try:

@@ -9,9 +9,9 @@ from schemas.ledger import Job, Position
 from schemas.moments import HOUR_US
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
-from streams.core.metering.chunk_memory import HOUR_MS, Memory, tag_of
+from streams.core.metering.chunk_memory import HOUR_MS, ChunkMemory, tag_of
 from streams.core.metering.known_identities import COSTLESS, SETTLED, UNTOLD
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
 from tests.support.calls import NOON, raw, slp
 from tests.support.folding import Partition
@@ -21,14 +21,14 @@ HORIZON_US = 24 * HOUR_US
 BATCH = "bGl0ZWxsbV9wcm94eTtiYXRjaF8x"
 
 
-def written(books: Books) -> Changes:
+def written(books: LedgerState) -> Changes:
     changes = Changes(books.position)
-    Memory(books, []).write(changes, 0, HORIZON_US, HOUR)
+    ChunkMemory(books, []).write(changes, 0, HORIZON_US, HOUR)
     return changes
 
 
-def books_at(hour: int) -> Books:
-    return Books(Position(clock_ms=hour * HOUR_MS))
+def books_at(hour: int) -> LedgerState:
+    return LedgerState(Position(clock_ms=hour * HOUR_MS))
 
 
 @pytest.mark.parametrize("first", [1, 500, 900])
@@ -82,7 +82,7 @@ def test_a_restart_remembers_the_hour_in_which_a_job_was_last_written() -> None:
 
 def test_the_strongest_of_what_is_known_of_a_call_by_several_ids_counts() -> None:
     """A cost outweighs a word without one, which outweighs a count without a cost; nothing outweighs not having come."""
-    books = Books(Position())
+    books = LedgerState(Position())
     usage = usage_with_a_twin()
     for tags, strongest in {
         (COSTLESS, UNTOLD): UNTOLD,
@@ -94,7 +94,7 @@ def test_the_strongest_of_what_is_known_of_a_call_by_several_ids_counts() -> Non
         (-1, -1): -1,
     }.items():
         for own, twin in (tags, tags[::-1]):
-            memory = Memory(books, [])
+            memory = ChunkMemory(books, [])
             if twin != -1:
                 memory.new[b"t" * 16] = twin
             assert memory.also(usage, own) == strongest, (own, twin)

@@ -14,7 +14,7 @@ from schemas.records import EnrichedUsage
 from streams.core.mapping.resolve import Target
 from streams.core.metering.decisions import DUPLICATE
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes, apply
 from tests.support.calls import NOON, Raw, raw, slp
 
@@ -31,7 +31,7 @@ class Ledger:
     """One partition, folded record after record or all at once."""
 
     def __init__(self) -> None:
-        self.books = Books(Position())
+        self.books = LedgerState(Position())
         self.ends: list[int] = []
         self.notes: list[str] = []
         self.decisions: dict[str, int] = {}

@@ -16,7 +16,7 @@ from streams.core.mapping.billing_periods import ENDED
 from streams.core.mapping.resolve import OUTSIDE_PERIOD, resolve
 from streams.core.metering.close_window import coalesce, due, due_windows, release, seal
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books, total, verify
+from streams.core.metering.ledger_state import LedgerState, total, verify
 from streams.core.metering.step_changes import apply
 from tests.support.calls import NOON, Raw, raw, slp
 
@@ -36,8 +36,8 @@ def window(**fields: object) -> Window:
     return base
 
 
-def folded(records: list[Raw], customers: dict[str, CustomerRecord], orgs: dict[str, OrgRecord]) -> Books:
-    books = Books(Position())
+def folded(records: list[Raw], customers: dict[str, CustomerRecord], orgs: dict[str, OrgRecord]) -> LedgerState:
+    books = LedgerState(Position())
     fold = Fold(POLICY, PREFIX)
 
     def target(customer: str, at_us: int, kind: str) -> object:

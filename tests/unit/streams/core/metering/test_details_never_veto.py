@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import Refused
+from connectors.ingest.rejections import InvalidElement
 from schemas.errors import Rejected
 from schemas.ledger import Position
 from schemas.usage import Usage
 from schemas.wire import FLAT, INTEGRATION, METERED, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.read_usage import usage_of
 from tests.support.calls import NOON, Raw, raw_value, slp
 from tests.unit.streams.core.metering.test_fold import POLICY, subscribed
@@ -165,14 +165,14 @@ def test_a_blank_moment_is_none(blank: Any) -> None:
 
 @pytest.mark.parametrize("told", ["yesterday", [NINE], True, -5, "1_795_856_400", "١٧٩٥٨٥٦٤٠٠", float("inf")])
 def test_a_moment_that_is_none_is_refused(told: Any) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(InvalidElement):
         usage(call(endTime=told))
 
 
 @pytest.mark.parametrize("told", ["1_000", " 1 ", "0x1", "١", "1,5", "NaN", "Infinity", "", "+1", "1e", True, [1], {}])
 @pytest.mark.parametrize("field", ["spend", "response_cost", "cost_usd", "cost", "precise_total_amount_cents"])
 def test_what_is_no_plain_decimal_number_is_no_money(field: str, told: Any) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(InvalidElement):
         usage(call(response_cost=None) | {field: told})
     with pytest.raises(Rejected):
         usage_of(raw_value(slp(1) | {"response_cost": None} | {field: told}), "c", UNIT)
@@ -201,7 +201,9 @@ def test_nul_leaves_what_others_measured() -> None:
     metered = {"org_id": "o", "transaction_id": "t\0", "code": "c\0", "at": NOON, "properties": {"a\0": "b\0"}}
     record = {"v": 1, "source": "api", "shape": METERED, "received_at": NOON, "id_kind": "org", "call": {}}
     changes = Fold(POLICY, "")(
-        Books(Position()), [Raw(0, NOON // 1000, b"o", json.dumps({**record, "metered": metered}).encode())], subscribed
+        LedgerState(Position()),
+        [Raw(0, NOON // 1000, b"o", json.dumps({**record, "metered": metered}).encode())],
+        subscribed,
     )
     [window] = changes.windows.values()
     assert window.metered is not None

@@ -9,7 +9,7 @@ from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, METERED, SLP
 from streams.core.mapping.resolve import Target
 from streams.core.metering.duplicate_routes import MOST, WITHIN_MS, Routes
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from tests.support.calls import NOON, raw, slp
 
 MINUTE_MS = 60_000
@@ -69,6 +69,6 @@ def test_the_fold_sees_two_routes_and_bills_as_before() -> None:
         "properties": {"response_cost": 1},
     }
     records = [raw(0, lago, shape="lago"), raw(1, slp(1)), raw(2, slp(2), customer="other")]
-    changes = fold(Books(Position()), records, lambda *_: Target("org", "sub"))
+    changes = fold(LedgerState(Position()), records, lambda *_: Target("org", "sub"))
     assert changes.decisions["billable"] == 3
     assert fold.routes.taken() == [("acme", "lago", "litellm")]

@@ -11,7 +11,7 @@ import pytest
 from multidict import CIMultiDict
 
 from connectors.ingest.cloud_events import event_of
-from connectors.ingest.store import Outcome, Store
+from connectors.ingest.store import ElementStore, StoreOutcome
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
 from schemas.wire import CLOUDEVENT, FLAT, RawRecord
@@ -28,10 +28,10 @@ def event(**changes: Any) -> dict[str, Any]:
     return {**TIMES, "subject": "acme", "data": {"cost": "0.02", "model": "m"}, **changes}
 
 
-def stored(told: Any, shape: str = CLOUDEVENT) -> tuple[Outcome, list[Usage]]:
+def stored(told: Any, shape: str = CLOUDEVENT) -> tuple[StoreOutcome, list[Usage]]:
     """What the answer says, and the calls as the meter reads them."""
     kept = Kept()
-    store = Store(kept, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: NOON)
+    store = ElementStore(kept, "raw", "rejected", CUSTOMER_ID_FIELDS, lambda: NOON)
     outcome = asyncio.run(store.keep(json.dumps(told, default=str).encode(), shape))
     found = [(key, value) for topic, key, value, _ in kept.records if topic == "raw"]
     unit = Decimal("1e-12")

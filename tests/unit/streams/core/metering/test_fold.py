@@ -12,7 +12,7 @@ from schemas.policy import MeterPolicy
 from streams.core.mapping.resolve import NO_MAPPING, Target
 from streams.core.metering.close_window import due_windows, seal
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books, total, verify
+from streams.core.metering.ledger_state import LedgerState, total, verify
 from streams.core.metering.step_changes import Changes, apply
 from tests.support.calls import NOON, Raw, raw, slp
 
@@ -23,8 +23,10 @@ def subscribed(customer: str, at_us: int, kind: str, _code: str = "") -> Target:
     return Target("", "", NO_MAPPING) if customer == "stranger" else Target(f"org-{customer}", f"sub-{customer}")
 
 
-def folded(records: list[Raw], *, books: Books | None = None, policy: MeterPolicy = POLICY, step: int = 1000) -> Books:
-    books = books or Books(Position())
+def folded(
+    records: list[Raw], *, books: LedgerState | None = None, policy: MeterPolicy = POLICY, step: int = 1000
+) -> LedgerState:
+    books = books or LedgerState(Position())
     fold = Fold(policy, "d-t-0-")
     for start in range(0, len(records), step):
         chunk = [
@@ -35,7 +37,7 @@ def folded(records: list[Raw], *, books: Books | None = None, policy: MeterPolic
     return books
 
 
-def sums(books: Books) -> dict[tuple[str, str, int], tuple[int, int, Decimal]]:
+def sums(books: LedgerState) -> dict[tuple[str, str, int], tuple[int, int, Decimal]]:
     out: dict[tuple[str, str, int], tuple[int, int, Decimal]] = {}
     for window in books.windows.values():
         key = (window.customer_id, window.model, window.start_us)
@@ -135,7 +137,7 @@ def test_a_call_beyond_the_horizon_is_rejected_not_folded() -> None:
     """An identity is forgotten after the horizon; a call that old could be a repeat of a forgotten one."""
     late = NOON - 23 * HOUR_US - 1
     fold = Fold(POLICY, "d-t-0-")
-    changes = fold(Books(Position()), [raw(0, slp(1, at_us=late)), raw(1, slp(2, at_us=late + 10))], subscribed)
+    changes = fold(LedgerState(Position()), [raw(0, slp(1, at_us=late)), raw(1, slp(2, at_us=late + 10))], subscribed)
     assert changes.position.counters.rejected.calls == 1
     assert changes.position.counters.folded.calls == 1
     assert b"beyond_horizon" in changes.rejected[0][1]
@@ -176,7 +178,7 @@ def test_money_that_is_no_money_is_rejected_with_its_reason() -> None:
     for text, reason in bad.items():
         record = raw(0, slp(1))
         record.value = (record.value or b"").replace(b"0.000145", text.encode())
-        changes = Fold(POLICY, "")(Books(Position()), [record], subscribed)
+        changes = Fold(POLICY, "")(LedgerState(Position()), [record], subscribed)
         assert changes.decisions == {f"rejected:{reason}": 1}
 
 
@@ -195,7 +197,7 @@ def test_extra_group_fields_open_windows_of_their_own() -> None:
 
 def test_every_call_that_is_no_duplicate_and_not_rejected_is_enriched() -> None:
     records = [raw(0, slp(1)), raw(1, slp(1)), raw(2, slp(2, cost="0")), raw(3, slp(3, cost="-1"))]
-    changes: Changes = Fold(POLICY, "d-t-0-")(Books(Position()), records, subscribed)
+    changes: Changes = Fold(POLICY, "d-t-0-")(LedgerState(Position()), records, subscribed)
     assert [b'"decision":"billable"' in value for _, value in changes.enriched] == [True, False]
     assert b'"part":"d-t-0-0"' in changes.enriched[0][1]
 
@@ -205,7 +207,7 @@ def test_an_old_call_that_was_checked_against_the_usage_log_is_folded() -> None:
     C - 3 days: the call ended     C - 1 h: it was checked     C: it arrives
     """
     clock_ms = (NOON + 72 * HOUR_US) // 1000
-    books = Books(Position(clock_ms=clock_ms))
+    books = LedgerState(Position(clock_ms=clock_ms))
     old = raw(0, slp(1), checked_at=NOON + 71 * HOUR_US)
     folded([replace(old, timestamp=clock_ms)], books=books)
     assert books.position.counters.folded.calls == 1
@@ -214,7 +216,7 @@ def test_an_old_call_that_was_checked_against_the_usage_log_is_folded() -> None:
 def test_a_check_that_is_older_than_the_horizon_vouches_for_nothing() -> None:
     """A released call that is replayed a week later may have been forgotten: the log has to be asked again."""
     clock_ms = (NOON + 172 * HOUR_US) // 1000
-    books = Books(Position(clock_ms=clock_ms))
+    books = LedgerState(Position(clock_ms=clock_ms))
     old = raw(0, slp(1), checked_at=NOON + 71 * HOUR_US)
     folded([replace(old, timestamp=clock_ms)], books=books)
     assert books.position.counters.rejected.calls == 1
@@ -222,7 +224,7 @@ def test_a_check_that_is_older_than_the_horizon_vouches_for_nothing() -> None:
 
 def test_a_checked_call_is_still_counted_once() -> None:
     clock_ms = (NOON + 72 * HOUR_US) // 1000
-    books = Books(Position(clock_ms=clock_ms))
+    books = LedgerState(Position(clock_ms=clock_ms))
     old = replace(raw(0, slp(1), checked_at=NOON + 71 * HOUR_US), timestamp=clock_ms)
     folded([old, old], books=books)
     assert (books.position.counters.folded.calls, books.position.counters.duplicate.calls) == (1, 1)

@@ -12,7 +12,7 @@ from schemas.policy import MeterPolicy
 from streams.core.mapping.resolve import NO_MAPPING, Target
 from streams.core.metering.close_window import seal
 from streams.core.metering.fold import NO_LIMIT_MS, Fold
-from streams.core.metering.ledger_state import Books, verify
+from streams.core.metering.ledger_state import LedgerState, verify
 from streams.core.metering.step_changes import Changes, apply
 from tests.support.calls import NOON, Raw, raw, slp
 from tests.support.folding import Partition
@@ -30,10 +30,10 @@ def pays(customer: str, _at_us: int, _kind: str, _code: str = "") -> Target:
 
 
 def step(
-    *records: Raw, books: Books | None = None, policy: MeterPolicy = POLICY, latest_ms: int = NO_LIMIT_MS
+    *records: Raw, books: LedgerState | None = None, policy: MeterPolicy = POLICY, latest_ms: int = NO_LIMIT_MS
 ) -> Changes:
     """One chunk, numbered from the position on; what waits for nothing is sealed with it. The books add up."""
-    books = books or Books(Position())
+    books = books or LedgerState(Position())
     begins = books.position.next
     numbered = [replace(record, offset=begins + n) for n, record in enumerate(records)]
     changes = Fold(policy, "d-t-0-")(books, numbered, pays, latest_ms)
@@ -43,8 +43,8 @@ def step(
     return changes
 
 
-def at_clock(clock_ms: int = NOON_MS) -> Books:
-    return Books(Position(clock_ms=clock_ms))
+def at_clock(clock_ms: int = NOON_MS) -> LedgerState:
+    return LedgerState(Position(clock_ms=clock_ms))
 
 
 def call(number: int, *, end_us: int, time_ms: int = NOON_MS, **envelope: Any) -> Raw:

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import Refused
+from connectors.ingest.rejections import InvalidElement
 from schemas.ledger import Position
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from tests.support.calls import NOON, Raw
 from tests.unit.streams.core.metering.test_fold import POLICY, subscribed
 
@@ -38,11 +38,11 @@ def decided(element: bytes, shape: str) -> int:
     """How many calls the fold has decided on; what is refused at the door is never there."""
     try:
         stored = strip(element, shape, NOON, CUSTOMER_ID_FIELDS)
-    except Refused:
+    except InvalidElement:
         return 1
     assert stored is not None
     record = Raw(0, NOON // 1000, stored[0].encode(), stored[1])
-    return sum(Fold(POLICY, "")(Books(Position()), [record], subscribed).decisions.values())
+    return sum(Fold(POLICY, "")(LedgerState(Position()), [record], subscribed).decisions.values())
 
 
 @pytest.mark.parametrize("quoted", [False, True], ids=["number", "text"])

@@ -16,7 +16,7 @@ from streams.core.mapping.resolve import Resolver
 from streams.core.mapping.time_spans import QUARTER_US, borders, crossed, stretch
 from streams.core.metering.close_window import coalesce, release
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books, total, verify
+from streams.core.metering.ledger_state import LedgerState, total, verify
 from streams.core.metering.step_changes import apply
 from streams.core.metering.write_off import write_off
 from tests.support.calls import NOON, raw, slp
@@ -38,15 +38,20 @@ def version(at: int, org: str, **fields: object) -> MappingVersion:
     return MappingVersion(at, org, "tenant", **fields)  # type: ignore[arg-type]
 
 
-def folded(calls: list[tuple[int, str]], customers: Customers, orgs: Orgs, kind: str = "end_user") -> Books:
+def folded(calls: list[tuple[int, str]], customers: Customers, orgs: Orgs, kind: str = "end_user") -> LedgerState:
     """One call for each (microsecond after noon, dollars)."""
-    books, fold = Books(Position()), Fold(POLICY, PREFIX)
+    books, fold = LedgerState(Position()), Fold(POLICY, PREFIX)
     fold_on(books, fold, calls, customers, orgs, kind)
     return books
 
 
 def fold_on(
-    books: Books, fold: Fold, calls: list[tuple[int, str]], customers: Customers, orgs: Orgs, kind: str = "end_user"
+    books: LedgerState,
+    fold: Fold,
+    calls: list[tuple[int, str]],
+    customers: Customers,
+    orgs: Orgs,
+    kind: str = "end_user",
 ) -> None:
     start = books.position.next
     records = [
@@ -55,14 +60,14 @@ def fold_on(
     apply(books, fold(books, records, Resolver(customers, orgs)), NOON)
 
 
-def merged(books: Books, customers: Customers, orgs: Orgs) -> Books:
+def merged(books: LedgerState, customers: Customers, orgs: Orgs) -> LedgerState:
     while not (changes := coalesce(books, customers, orgs, POLICY, LATER, 3)).empty:
         apply(books, changes, LATER)
     verify(books)
     return books
 
 
-def billed(books: Books, customers: Customers, orgs: Orgs) -> dict[tuple[str, str], Decimal]:
+def billed(books: LedgerState, customers: Customers, orgs: Orgs) -> dict[tuple[str, str], Decimal]:
     """Dollars by org and subscription once all is released that can be."""
     while not (changes := release(books, customers, orgs, POLICY, 3)).empty:
         apply(books, changes, LATER)
@@ -140,7 +145,7 @@ def test_ids_of_two_kinds_share_no_held_window_and_only_the_mapped_kind_is_relea
 
 
 def test_ids_of_two_kinds_in_one_chunk_share_no_held_window() -> None:
-    books = Books(Position())
+    books = LedgerState(Position())
     records = [raw(n, slp(n), kind=kind) for n, kind in enumerate(("end_user", "team", "end_user"))]
     apply(books, Fold(POLICY, PREFIX)(books, records, Resolver({}, {})), NOON)
     assert {window.id_kind: window.count for window in books.windows.values()} == {"end_user": 2, "team": 1}
@@ -163,7 +168,7 @@ def test_the_reason_that_is_shown_is_the_one_of_now() -> None:
 
 def test_merging_twice_leaves_one_window_and_a_late_call_finds_it() -> None:
     """The index of held windows was none of the changelog's: each pass left another window, and stale keys."""
-    books, fold = Books(Position()), Fold(POLICY, PREFIX)
+    books, fold = LedgerState(Position()), Fold(POLICY, PREFIX)
     for second in range(5):
         fold_on(books, fold, [(second * SECOND_US, "1")], {}, {})
         merged(books, {}, {})
@@ -172,7 +177,7 @@ def test_merging_twice_leaves_one_window_and_a_late_call_finds_it() -> None:
 
 def test_a_late_call_of_a_second_that_was_merged_and_written_off_is_held_anew() -> None:
     """It ended the process: the index named a window that was gone."""
-    books, fold = Books(Position()), Fold(POLICY, PREFIX)
+    books, fold = LedgerState(Position()), Fold(POLICY, PREFIX)
     fold_on(books, fold, [(0, "1"), (SECOND_US, "1")], {}, {})
     merged(books, {}, {})
     order = WriteOff("audit", NOON, NOON + HOUR_US)
@@ -258,7 +263,7 @@ def test_a_stretch_holds_its_calls_and_no_border(known: list[int], first: int, l
 
 
 def test_a_flood_of_unknown_names_costs_a_window_a_quarter_of_an_hour_each() -> None:
-    fold, books = Fold(POLICY, PREFIX), Books(Position())
+    fold, books = Fold(POLICY, PREFIX), LedgerState(Position())
     begins = NOON - 3 * QUARTER_US
     records = [
         replace(raw(0, slp(n, at_us=begins + n * 10 * SECOND_US), customer=f"name-{n % 3}"), offset=n)

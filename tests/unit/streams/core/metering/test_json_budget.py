@@ -7,7 +7,7 @@ import pytest
 
 from schemas.wire import Call
 from streams.core.metering.json_budget import MAX_SIGNS, MAX_SIGNS_OF_TEXT, Budget, may_be_read
-from streams.core.metering.tolerant_reader import Softened
+from streams.core.metering.tolerant_reader import PartialCall
 
 MIB = 1 << 20
 
@@ -45,6 +45,6 @@ def test_a_body_has_a_budget_for_all_its_elements() -> None:
 def test_json_in_a_text_is_read_within_a_bound_as_well() -> None:
     small, large = json.dumps({"user_api_key_user_id": "u"}), f'{{"x":[{"0," * MAX_SIGNS_OF_TEXT}0]}}'
     assert may_be_read(small) and not may_be_read(large)
-    assert "metadata" in Softened({"metadata": small}, Call).kept
-    soft = Softened({"metadata": large}, Call)
+    assert "metadata" in PartialCall({"metadata": small}, Call).kept
+    soft = PartialCall({"metadata": large}, Call)
     assert (soft.kept, soft.odd) == ({}, ["metadata"])

@@ -18,7 +18,7 @@ from streams.core.metering.matching import (
     OTHER_COST,
     PRICED,
     UNCLEAR,
-    Counted,
+    LoggedCall,
     nameless,
     same_call,
     verdict,
@@ -52,7 +52,7 @@ def copy(**fields: Any) -> Usage:
     return Usage(**{**base, **fields})
 
 
-def counted(**fields: Any) -> Counted:
+def counted(**fields: Any) -> LoggedCall:
     base = {
         "identity": b"row",
         "decision": BILLABLE,
@@ -66,7 +66,7 @@ def counted(**fields: Any) -> Counted:
         "request_id": "req",
         "start_us": NOON + 123,
     }
-    return Counted(**{**base, **fields})
+    return LoggedCall(**{**base, **fields})
 
 
 def test_both_ids_name_one_call_however_far_its_starts_lie_apart() -> None:
@@ -192,7 +192,7 @@ def test_something_is_sent_only_where_nothing_of_the_call_is_billed(
 
 
 @pytest.mark.parametrize("rows", [(), (counted(decision=ZERO_COST, billed=False, cost=Decimal(0)),)])
-def test_a_poll_that_names_no_job_is_never_sent_by_guess(rows: tuple[Counted, ...]) -> None:
+def test_a_poll_that_names_no_job_is_never_sent_by_guess(rows: tuple[LoggedCall, ...]) -> None:
     """Another poll of the same response, under another id, may have been billed."""
     assert verdict(copy(note=SEALED), rows, POLICY).word == UNCLEAR
     assert verdict(copy(note=SEALED), [counted()], POLICY).word == KNOWN

@@ -9,7 +9,7 @@ from schemas.moments import HOUR_US, SECOND_US
 from schemas.policy import LatePolicy, MeterPolicy
 from streams.core.mapping.resolve import OUTSIDE_PERIOD
 from streams.core.metering.close_window import release
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes, apply
 from tests.support.calls import NOON
 
@@ -19,9 +19,9 @@ CUSTOMERS = {
 }
 
 
-def held_books() -> Books:
+def held_books() -> LedgerState:
     """One held second of an hour before noon."""
-    books = Books(Position())
+    books = LedgerState(Position())
     at_us = NOON - HOUR_US
     window = Window(7, 9, "acme", "end_user", "", "", "no_mapping", "m", "p", (), at_us, SECOND_US, at_us, at_us + 1)
     window.count, window.cost = 3, Decimal("0.5")

@@ -15,7 +15,7 @@ from schemas.wire import Metered
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
 from streams.core.mapping.time_spans import QUARTER_US
 from streams.core.metering.close_window import MOST_MERGED, coalesce, due, merged, release, seal
-from streams.core.metering.ledger_state import Books
+from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes, apply
 from tests.support.calls import NOON
 
@@ -35,8 +35,8 @@ def window(first: int, at_us: int = NOON, customer: str = "acme", held: str = "n
     return one
 
 
-def books_of(*windows: Window) -> Books:
-    books = Books(Position())
+def books_of(*windows: Window) -> LedgerState:
+    books = LedgerState(Position())
     for one in windows:
         books.put(one, NOON)
     return books

@@ -14,7 +14,7 @@ from schemas.records import WriteOff
 from streams.core.mapping.resolve import NO_MAPPING, Target
 from streams.core.metering.close_window import coalesce
 from streams.core.metering.fold import Fold
-from streams.core.metering.ledger_state import Books, total, verify
+from streams.core.metering.ledger_state import LedgerState, total, verify
 from streams.core.metering.step_changes import Changes, apply
 from streams.core.metering.write_off import meant_by, write_off
 from tests.support.calls import NOON, raw, slp
@@ -26,9 +26,9 @@ def strangers(customer: str, at_us: int, kind: str) -> Target:
     return Target("org", "sub") if customer == "known" else Target("", "", NO_MAPPING)
 
 
-def books_of(calls: list[tuple[str, int]]) -> Books:
+def books_of(calls: list[tuple[str, int]]) -> LedgerState:
     """One call of a dollar for each (customer, second after noon)."""
-    books, fold = Books(Position()), Fold(MeterPolicy(), PREFIX)
+    books, fold = LedgerState(Position()), Fold(MeterPolicy(), PREFIX)
     records = [
         replace(raw(0, slp(n, at_us=NOON + second * SECOND_US, cost="1"), customer=customer), offset=n)
         for n, (customer, second) in enumerate(calls)
@@ -38,7 +38,7 @@ def books_of(calls: list[tuple[str, int]]) -> Books:
     return books
 
 
-def given_up(books: Books, customer: str, until: int = NOON + 100 * SECOND_US, kind: str = "") -> list[str]:
+def given_up(books: LedgerState, customer: str, until: int = NOON + 100 * SECOND_US, kind: str = "") -> list[str]:
     """Apply an order; the ids of the windows that left."""
     order = WriteOff("audit-1", NOON, until, kind)
     changes = write_off(books, books.position.next, NOON // 1000, customer, order, PREFIX)
@@ -126,7 +126,7 @@ def test_whatever_is_given_up_the_books_add_up(calls: list[tuple[str, int]], unt
     assert books.position.counters.written_off.calls == expected
 
 
-def steps(books: Books, order: WriteOff, limit: int, cut_after: int | None = None) -> list[Changes]:
+def steps(books: LedgerState, order: WriteOff, limit: int, cut_after: int | None = None) -> list[Changes]:
     """An order's transactions; after `cut_after` of them the worker dies, and does the first one again from what is there."""
     offset, done = books.position.next, list[Changes]()
     while books.position.next == offset:
@@ -163,7 +163,7 @@ def test_a_large_write_off_is_done_in_bounded_steps_exactly(
     assert not books.held
 
 
-def matched(books: Books, pattern: str) -> set[str]:
+def matched(books: LedgerState, pattern: str) -> set[str]:
     """Apply an order by pattern; whose usage stays."""
     order = WriteOff("audit-1", NOON, NOON + 100 * SECOND_US, match=pattern)
     apply(books, write_off(books, books.position.next, NOON // 1000, "", order, PREFIX), NOON)
