@@ -91,7 +91,7 @@ class OrgSynchroniser:
         return self._is_ours(org_id)
 
     async def _refreshed(self, org_id: str) -> None:
-        """Raises: Unavailable `contended`: others changed the record whenever Lago had answered."""
+        """Raises: Unavailable `write_conflict`: others changed the record whenever Lago had answered."""
         for _ in range(ROUNDS):
             before = self._orgs.get(org_id)
             async with self._asking:
@@ -101,7 +101,7 @@ class OrgSynchroniser:
             make = partial(as_lago_says, customer=customer, listed=found, now_us=self._now_us())
             if await changed_from(self._records, org_id, before, make):
                 return
-        raise Unavailable("contended", "other processes change the org's record all the time")
+        raise Unavailable("write_conflict", "other processes change the org's record all the time")
 
     async def poll_every(self, seconds: float) -> None:
         """For ever: `poll`, for the first time a minute after the start, when webhooks may have been missed."""

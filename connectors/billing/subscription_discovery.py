@@ -298,7 +298,7 @@ class SubscriptionDiscovery:
             try:
                 await self.learn_orgs()
             except MeterbridgeError as error:
-                _log.warning("orgs_not_learnt", reason=error.reason, detail=error.detail)
+                _log.warning("subscription_discovery_failed", reason=error.reason, detail=error.detail)
             await asyncio.sleep(seconds)
 
     async def _see_to_the_new(self) -> None:

@@ -165,7 +165,7 @@ class _Ingress:
     def _accept(self, outcome: StoreOutcome) -> web.Response:
         if self._refusing:
             self._refusing = False
-            _log.info("records_taken_again")
+            _log.info("ingest_recovered")
         count = self._deps.on_elements
         if outcome.accepted:
             count("accepted", outcome.accepted)

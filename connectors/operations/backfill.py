@@ -93,7 +93,7 @@ class Backfill:
         """Take every (place, element) in; `stored` hears the place up to which all is durable, and how many more.
 
         Raises:
-            Unavailable: `log_behind`, or a neighbour went away; what was sent stays sent, and a repeat knows it.
+            Unavailable: `projection_behind`, or a neighbour went away; what was sent stays sent, and a repeat knows it.
         """
         batch: list[_FoundCall] = []
         place, count = "", 0

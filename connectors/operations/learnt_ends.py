@@ -148,7 +148,7 @@ class LearntEnds:
         """Look at every org that is due.
 
         Raises:
-            Unavailable: a neighbour is away, or `another_desk`: what is left is looked at the next time.
+            Unavailable: a neighbour is away, or `requeue_in_progress`: what is left is looked at the next time.
             LagoIntegrationError: Lago could not be asked about `MOST_FAILURES` orgs one after the other.
         """
         topic = self.deployment.topics.orgs

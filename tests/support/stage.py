@@ -63,10 +63,10 @@ class Quiet:
     def settled(self, receipts: Sequence[Receipt]) -> None:
         self.receipts += receipts
 
-    def lane_halted(self, topic: str, partition: int, reason: str) -> None:
+    def partition_halted(self, topic: str, partition: int, reason: str) -> None:
         self.halted.append((topic, partition, reason))
 
-    def lane_resumed(self, topic: str, partition: int, reason: str) -> None:
+    def partition_resumed(self, topic: str, partition: int, reason: str) -> None:
         self.resumed.append((topic, partition, reason))
 
     def following(self, table: str, lag_s: Callable[[], float]) -> None: ...

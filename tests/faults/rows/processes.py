@@ -114,7 +114,7 @@ ROWS = (
         "a ledger whose books do not add up",
         "a counter changed by one in the changelog",
         (BOOKS, SAYS_SO),
-        "it is not opened: its lane halts with `conservation`, the others go on",
+        "it is not opened: its lane halts with `ledger_imbalance`, the others go on",
         (
             "integration/test_ledger.py::test_books_that_do_not_add_up_are_not_opened",
             "integration/test_meter.py::test_a_wrong_ledger_halts_its_lane_and_alarms_while_the_process_goes_on",

@@ -111,7 +111,7 @@ async def test_where_others_never_rest_their_record_stays_and_it_is_said(way: st
     if way == "learner":  # the next look is a quarter of a minute away
         assert await ask(world)
     else:
-        with pytest.raises(Unavailable, match="contended"):
+        with pytest.raises(Unavailable, match="write_conflict"):
             await ask(world)
     assert world.records.all["org_1"].periods == OVER.periods
     assert next(turns) == 4, "three rounds"
