@@ -38,7 +38,7 @@ WANTED = {
     23: "broker and ingress are killed",
     24: "the spool's disk is full",
     27: "a dead letter that the broker refuses",
-    28: "offset_out_of_range",
+    28: "truncated",
     29: "deleted and created again",
     30: "partitions were added",
     33: "the broker is killed for 60 s under load, the ingress meanwhile",

@@ -104,7 +104,7 @@ def test_a_lane_is_halted_until_it_goes_on(scrape: Scrape) -> None:
 def test_what_lago_is_and_allows_is_shown_as_it_changes(scrape: Scrape) -> None:
     safe, old, limit = False, True, 0.0
     scrape.metrics.watch_lago(lambda: safe, lambda: old, lambda: limit)
-    names = [f"meterbridge_{name}" for name in ("lago_resend_is_safe", "lago_too_old", "lago_rate_limit")]
+    names = [f"meterbridge_{name}" for name in ("lago_idempotent", "lago_too_old", "lago_rate_limit")]
     assert [scrape.value(name) for name in names] == [0, 1, 0]
     safe, old, limit = True, False, 500.0
     assert [scrape.value(name) for name in names] == [1, 0, 500]
