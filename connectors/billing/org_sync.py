@@ -15,7 +15,7 @@ import structlog
 from connectors.billing.plan_terms import PlanSource, PlanTermsCache, period_with
 from connectors.billing.subscription_discovery import MOST_FAILURES, ROUNDS, OrgChanges, beginning_after, changed_from
 from connectors.billing.subscription_history import org_with, to_the_moment
-from connectors.lago.responses import Customer, Plan, Subscription
+from connectors.lago.response_types import Customer, Plan, Subscription
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import HOUR_US

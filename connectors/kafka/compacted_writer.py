@@ -18,8 +18,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from schemas.errors import MeterbridgeError, Unavailable
-from streams.runtime.consumer import reading
-from streams.runtime.table import CompactedTable
+from streams.runtime.compacted_table import CompactedTable
+from streams.runtime.plain_consumer import reading
 from streams.runtime.transactions import TransactionalWriter, Write
 
 T = TypeVar("T")

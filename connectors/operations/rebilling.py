@@ -16,7 +16,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from connectors.config.deployment import Deployment
-from connectors.kafka.security import aiokafka_config
+from connectors.kafka.client_config import aiokafka_config
 from connectors.kafka.topic_scan import OffsetRange, stretch_of
 from connectors.operations.after_end import Lost
 from connectors.operations.usage_log import records_in

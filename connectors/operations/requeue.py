@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from connectors.config.deployment import Deployment
-from connectors.kafka.security import aiokafka_config
+from connectors.kafka.client_config import aiokafka_config
 from connectors.operations.accepted_refusals import needs_word, never_comes_back
 from connectors.operations.dead_letters import EVENTS, DeadLetter, DeadLetterMark, topic_of, usage_of
 from connectors.operations.pricing import as_counted

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.security import librdkafka_config
+from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.topic_scan import OffsetRange, scan, stretch_of
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable

@@ -25,7 +25,7 @@ from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.normalise import FUTURE_US
 from streams.core.metering.step_changes import Changes
 from streams.core.metering.write_off import write_off
-from streams.runtime.table import CompactedTable
+from streams.runtime.compacted_table import CompactedTable
 from streams.state.eviction import WindowEviction
 from streams.state.ledger import Ledger
 from streams.state.step_writes import CONTROL, WRITE_OFF

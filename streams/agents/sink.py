@@ -24,8 +24,8 @@ from streams.core.delivery.earlier_posts import went_elsewhere
 from streams.core.delivery.restamp import RestampDecision, judged
 from streams.delivery.engine import Delivery, EventOutcome, Item
 from streams.delivery.lago_port import PostRecord
+from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.offsets import standing
-from streams.runtime.table import CompactedTable
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import attempt_write, read_event, read_manifest, receipt_write
 

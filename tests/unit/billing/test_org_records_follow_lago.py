@@ -11,9 +11,9 @@ from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_sync import OrgSynchroniser
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
-from connectors.billing.subscription_ids import InMemoryIds
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.lago.errors import LagoRejected
-from connectors.lago.responses import Customer, Subscription
+from connectors.lago.response_types import Customer, Subscription
 from connectors.processes.lago_sync import LagoSync
 from schemas.customers import OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable

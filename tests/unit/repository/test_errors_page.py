@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.core.delivery.responses import (
+from streams.core.delivery.verdicts import (
     HttpResponse,
     RefusedEvents,
     RetryLater,

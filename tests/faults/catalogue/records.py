@@ -1,6 +1,6 @@
 """Records: poisoned, too large, repeated, late."""
 
-from tests.faults.rows.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
+from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
 ROWS = (
     Row(

@@ -1,6 +1,6 @@
 """Kafka: killed, away, frozen, cut off, and topics that are not what they were."""
 
-from tests.faults.rows.row import EXACT, GOES_ON, LOST, SAYS_SO, TWICE, Row
+from tests.faults.catalogue.row import EXACT, GOES_ON, LOST, SAYS_SO, TWICE, Row
 
 _CUT = "faults/test_kafka_away.py::test_a_frozen_broker_a_silent_network_and_cut_connections_cost_no_call"
 
