@@ -23,9 +23,9 @@ from streams.agents.projector import ProjectWork
 from streams.agents.sink import DeliveryWork
 from streams.components import Components
 from streams.core.delivery.backoff import RetryPolicy
+from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.faust_transport import App
 from streams.runtime.role import AnyRole, MultiTopicRole, Role
-from streams.runtime.table import CompactedTable
 from streams.state.held_on_disk import EvictedWindowsFile
 from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
 

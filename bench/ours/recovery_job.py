@@ -11,7 +11,7 @@ from bench.ground import PARTITIONS, settings_of
 from bench.stopwatch import Stopwatch
 from connectors.config.connections import kafka_connection
 from connectors.kafka.admin import topic_ids
-from connectors.kafka.security import aiokafka_config
+from connectors.kafka.client_config import aiokafka_config
 from schemas.topics import TopicNames
 from streams.runtime.garbage_collection import collect_seldom
 from streams.state.ledger import Ledger, LedgerCache, LedgerConfig

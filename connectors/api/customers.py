@@ -13,7 +13,7 @@ from connectors.billing.identity_mapping import Identities
 from connectors.billing.mappings import Known, MappingResult
 from connectors.billing.org_accounts import Account, OrgAccounts, OrgRequest
 from connectors.http.endpoint import AuthorizedRequest, Endpoint
-from connectors.lago.responses import Customer
+from connectors.lago.response_types import Customer
 
 
 class CustomerBody(BaseModel, extra="forbid"):

@@ -268,7 +268,7 @@ def _sees(asked: AuthorizedRequest, key: ApiKey) -> bool:
 
 
 def _beyond() -> Problem:
-    return Problem(403, "beyond_yours", "the key may do more than you may")
+    return Problem(403, "exceeds_caller", "the key may do more than you may")
 
 
 def _secret(body: object, status: int) -> web.Response:

@@ -14,7 +14,7 @@ from connectors.billing.org_billing import OTHER_PLAN
 from connectors.http.endpoint import AuthorizedRequest, Handler
 from connectors.http.problem import Problem
 from connectors.lago.errors import LagoRejected
-from connectors.lago.responses import Customer, Plan
+from connectors.lago.response_types import Customer, Plan
 from schemas.errors import Rejected
 
 #: Ids become paths, Kafka keys and database text.

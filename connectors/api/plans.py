@@ -12,7 +12,7 @@ from connectors.billing.org_billing import OrgBilling
 from connectors.http.endpoint import AuthorizedRequest, Endpoint
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewCharge, NewPlan
-from connectors.lago.responses import Charge, Plan
+from connectors.lago.response_types import Charge, Plan
 
 
 def _amounts_are_text(value: Any) -> Any:

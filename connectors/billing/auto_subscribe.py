@@ -5,7 +5,7 @@ from typing import Protocol
 
 from connectors.billing.org_billing import OTHER_PLAN
 from connectors.lago.errors import LagoRejected
-from connectors.lago.responses import Customer, Plan, Subscription
+from connectors.lago.response_types import Customer, Plan, Subscription
 from connectors.lago.subscriptions import STATUSES
 from schemas.customers import OrgRecord
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from connectors.billing.answer_cache import Cache
-from connectors.lago.responses import Metric, Plan, Subscription
+from connectors.lago.response_types import Metric, Plan, Subscription
 
 #: How old an answer may be, in seconds. Only a subscription changes without our doing.
 CATALOGUE_S, SUBSCRIPTIONS_S = 300.0, 15.0

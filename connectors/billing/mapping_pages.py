@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from connectors.billing.mappings import MappingResult, Mappings
 from schemas.customers import CustomerRecord, MappingVersion
-from streams.runtime.table import CompactedTable
+from streams.runtime.compacted_table import CompactedTable
 
 #: Customers looked at for one page: bounds how long the event loop stands still, whatever is filtered out.
 SCANNED = 5000

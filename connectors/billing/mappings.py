@@ -27,7 +27,7 @@ from streams.core.mapping.set_mapping import (
     takes_effect,
     unmap,
 )
-from streams.runtime.table import CompactedTable
+from streams.runtime.compacted_table import CompactedTable
 
 #: How long the view may take to be complete, seconds.
 _VIEW_S = 10.0

@@ -20,7 +20,7 @@ from connectors.billing.subscription_discovery import ROUNDS, changed_from
 from connectors.billing.usage_limits import is_plan
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
-from connectors.lago.responses import Customer, Plan, Subscription
+from connectors.lago.response_types import Customer, Plan, Subscription
 from connectors.lago.usage import CustomerUsage
 from schemas.customers import OrgRecord, Period
 from schemas.errors import Unavailable
@@ -211,7 +211,7 @@ class OrgAccounts:
         """Usage that waits for the subscription need not wait for Lago to be asked again.
 
         Raises:
-            Unavailable: `contended`: others changed the record whenever Lago had answered; repeating is safe.
+            Unavailable: `write_conflict`: others changed the record whenever Lago had answered; repeating is safe.
         """
         for _ in range(ROUNDS):
             before = await self.records.get(org_id)
@@ -221,7 +221,7 @@ class OrgAccounts:
             if await changed_from(self.records, org_id, before, make):
                 return
             account = await self._found(org_id) or account
-        raise Unavailable("contended", "other processes change the org's record all the time")
+        raise Unavailable("write_conflict", "other processes change the org's record all the time")
 
 
 def noted(known: OrgRecord, account: Account, listed: Sequence[Period], now_us: int) -> OrgRecord:

@@ -13,13 +13,13 @@ from msgspec import UNSET
 
 from connectors.billing.lago_directory import LagoDirectory
 from connectors.billing.metered_events import MeteredEvent, Moment, UsageSink, Value, metered
-from connectors.billing.subscription_ids import SubscriptionIds
+from connectors.billing.subscription_id_store import SubscriptionIds
 from connectors.lago.client import LagoClient
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
 from connectors.lago.invoices import Invoice
 from connectors.lago.requests import NewCustomer, NewSubscription
-from connectors.lago.responses import Customer, Plan, Subscription
+from connectors.lago.response_types import Customer, Plan, Subscription
 from connectors.lago.subscriptions import STATUSES
 from connectors.lago.usage import CustomerUsage
 from schemas.errors import Rejected, Unavailable

@@ -10,7 +10,7 @@ from connectors.billing.reused_subscriptions import ended_by_all, overtaken
 from connectors.kafka.compacted_writer import CompactedTopicWriter
 from schemas.customers import OrgRecord
 from schemas.errors import Unavailable
-from streams.runtime.table import CompactedTable
+from streams.runtime.compacted_table import CompactedTable
 
 #: How long the view may take to be complete, seconds.
 _VIEW_S = 10.0
@@ -78,7 +78,7 @@ class OrgRecords:
 
 
 class StoredIds:
-    """`connectors.billing.subscription_ids.SubscriptionIds` in the orgs' records."""
+    """`connectors.billing.subscription_id_store.SubscriptionIds` in the orgs' records."""
 
     def __init__(self, records: OrgRecords) -> None:
         self._records = records

@@ -15,7 +15,7 @@ import structlog
 from connectors.billing.plan_terms import PlanSource, PlanTermsCache, period_with
 from connectors.billing.subscription_discovery import MOST_FAILURES, ROUNDS, OrgChanges, beginning_after, changed_from
 from connectors.billing.subscription_history import org_with, to_the_moment
-from connectors.lago.responses import Customer, Plan, Subscription
+from connectors.lago.response_types import Customer, Plan, Subscription
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import HOUR_US
@@ -91,7 +91,7 @@ class OrgSynchroniser:
         return self._is_ours(org_id)
 
     async def _refreshed(self, org_id: str) -> None:
-        """Raises: Unavailable `contended`: others changed the record whenever Lago had answered."""
+        """Raises: Unavailable `write_conflict`: others changed the record whenever Lago had answered."""
         for _ in range(ROUNDS):
             before = self._orgs.get(org_id)
             async with self._asking:
@@ -101,7 +101,7 @@ class OrgSynchroniser:
             make = partial(as_lago_says, customer=customer, listed=found, now_us=self._now_us())
             if await changed_from(self._records, org_id, before, make):
                 return
-        raise Unavailable("contended", "other processes change the org's record all the time")
+        raise Unavailable("write_conflict", "other processes change the org's record all the time")
 
     async def poll_every(self, seconds: float) -> None:
         """For ever: `poll`, for the first time a minute after the start, when webhooks may have been missed."""

@@ -10,7 +10,7 @@ import structlog
 
 from connectors.billing.org_billing import OTHER_PLAN, RUNNING, OrgBilling
 from connectors.lago.errors import LagoRejected
-from connectors.lago.responses import Customer, Subscription
+from connectors.lago.response_types import Customer, Subscription
 
 #: Of the org's metadata: the users it took over from, separated by commas.
 FORMER = "migrated_from_user"

@@ -9,7 +9,7 @@ from connectors.billing.plan_change import NEVER, NOW, ChargeLine, PlanChange, P
 from connectors.lago.errors import LagoRejected
 from connectors.lago.invoices import InvoicePreview
 from connectors.lago.requests import ChangePreview, PreviewedChange, PreviewOf
-from connectors.lago.responses import Plan, Subscription
+from connectors.lago.response_types import Plan, Subscription
 from schemas.moments import to_datetime
 from streams.core.mapping.plan_intervals import MONTHS
 

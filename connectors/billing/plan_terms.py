@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 import structlog
 
-from connectors.lago.responses import Customer, Plan, Subscription, period_of
+from connectors.lago.response_types import Customer, Plan, Subscription, period_of
 from connectors.lago.transport import read
 from schemas.customers import Period
 from schemas.moments import parse_us

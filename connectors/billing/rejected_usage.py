@@ -9,7 +9,7 @@ from aiokafka import ConsumerRecord
 
 from schemas.decoding import decoder
 from schemas.records import Rejection
-from streams.runtime.table import TopicFollower
+from streams.runtime.compacted_table import TopicFollower
 from streams.runtime.unreadable import note
 
 _decode = decoder(Rejection)

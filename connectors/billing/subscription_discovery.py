@@ -14,7 +14,7 @@ from connectors.billing.plan_terms import PlanSource, PlanTermsCache
 from connectors.billing.reused_subscriptions import held_by_others
 from connectors.billing.subscription_history import not_running, org_with, to_the_moment
 from connectors.lago.errors import LagoRejected
-from connectors.lago.responses import Customer, Subscription
+from connectors.lago.response_types import Customer, Subscription
 from connectors.lago.subscriptions import ACTIVE, STATUSES
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
@@ -298,7 +298,7 @@ class SubscriptionDiscovery:
             try:
                 await self.learn_orgs()
             except MeterbridgeError as error:
-                _log.warning("orgs_not_learnt", reason=error.reason, detail=error.detail)
+                _log.warning("subscription_discovery_failed", reason=error.reason, detail=error.detail)
             await asyncio.sleep(seconds)
 
     async def _see_to_the_new(self) -> None:

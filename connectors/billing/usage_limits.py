@@ -16,7 +16,7 @@ import structlog
 
 from connectors.billing.answer_cache import Cache
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
-from connectors.lago.responses import Subscription
+from connectors.lago.response_types import Subscription
 from connectors.lago.usage import CustomerUsage
 from schemas.customers import OrgRecord
 from schemas.errors import Rejected, Unavailable

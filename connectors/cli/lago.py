@@ -17,8 +17,8 @@ from connectors.config.connections import deployment_of, postgres_url, revealed
 from connectors.config.settings import Settings
 from connectors.lago.client import LagoClient, LagoRejected, lago_http
 from connectors.operations.after_end import PAGE, EndedSubscriptions, Lost, Told, billed_orgs, dollars_of, pages
+from connectors.operations.after_invoice import late_of, still_lost
 from connectors.operations.audit_record import audited
-from connectors.operations.overtaken import late_of, still_lost
 from connectors.operations.rebilling import Rebilling, receipts_are_read
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database

@@ -91,9 +91,12 @@ def reading(pages: str) -> MetricsReading:
         held_windows=int(sums["meterbridge_held_windows", "*"]),
         held_calls=int(sums["meterbridge_held_calls", "*"]),
         held_usd=sums["meterbridge_held_cost_usd", "*"],
-        sealed=int(sums["meterbridge_sealed_events_total", "*"]),
-        settled=int(sums["meterbridge_receipts_total", "completed"] + sums["meterbridge_receipts_total", "failed"]),
+        sealed=int(sums["meterbridge_events_emitted_total", "*"]),
+        settled=int(
+            sums["meterbridge_event_transitions_total", "completed"]
+            + sums["meterbridge_event_transitions_total", "failed"]
+        ),
         posts=int(sums["lago_api_requests_total", "POST"]),
-        off_by=sums["meterbridge_conservation_difference", "*"],
-        halted=int(sums["meterbridge_lane_halted", "*"]),
+        off_by=sums["meterbridge_ledger_imbalance", "*"],
+        halted=int(sums["meterbridge_partition_halted", "*"]),
     )

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding
-from connectors.lago.responses import Metric, Plan, Subscription
-from streams.core.delivery.responses import batches_are_whole
+from connectors.lago.response_types import Metric, Plan, Subscription
+from streams.core.delivery.verdicts import batches_are_whole
 
 CLICKHOUSE = "clickhouse"
 #: LiteLLM's costs are in it.

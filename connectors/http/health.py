@@ -132,7 +132,7 @@ class Health:
         """503 when the loop stood still for 5 s: the process is to be restarted."""
         behind_s = self._monotonic() - self._beat
         if behind_s > _BEAT_LIMIT_S:
-            raise Problem(503, "stuck", f"the event loop stood still for {behind_s:.0f} s")
+            raise Problem(503, "event_loop_blocked", f"the event loop stood still for {behind_s:.0f} s")
         return json_response({"status": "ok"})
 
     async def answer_ready(self, _: web.Request) -> web.Response:

@@ -50,11 +50,11 @@ class Precondition:
         satisfies If-Match: whoever repeats a change is told that it is made (RFC 9110, 13.1.1).
 
         Raises:
-            Problem: 412 `exists_already`, `changed_meanwhile`.
+            Problem: 412 `exists_already`, `precondition_failed`.
         """
         if self.absent and record is not None:
             raise Problem(412, "exists_already", "there is one already; without If-None-Match it would be changed")
         if self.tags is None or done:
             return
         if record is None or (_ANY not in self.tags and tag_of(record) not in self.tags):
-            raise Problem(412, "changed_meanwhile", "it is not as If-Match says: read it again")
+            raise Problem(412, "precondition_failed", "it is not as If-Match says: read it again")

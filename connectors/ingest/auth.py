@@ -8,7 +8,7 @@ import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from connectors.ingest.signatures import Secret, claims_a_signature, signed_by
+from connectors.ingest.sender_signatures import Secret, claims_a_signature, signed_by
 from schemas.errors import ConfigurationError, MeterbridgeError
 
 #: Of a signature that names its second: how far that may be from our clock.
@@ -71,7 +71,7 @@ class WebhookAuth:
         return bool(self._secrets) and claims_a_signature(headers)
 
     def signing_sender(self, headers: Mapping[str, str], body: bytes | Iterable[bytes]) -> str | None:
-        """A name for whoever signed the body's bytes (connectors/ingest/signatures.py); None = nobody we know.
+        """A name for whoever signed the body's bytes (connectors/ingest/sender_signatures.py); None = nobody we know.
 
         Raises:
             Stale: the time that was signed is out of tolerance, or none was signed and one is required.

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from connectors.ingest.brackets import TEXT, end_of_nested
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from schemas.decoding import UNDECODABLE
 from schemas.reasons import NOT_JSON, TOO_MANY
 from schemas.wire import WRAPPERS

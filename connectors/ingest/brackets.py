@@ -10,7 +10,7 @@ from re import DOTALL, Pattern
 from re import compile as re_compile
 from typing import Final
 
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from schemas.reasons import NOT_JSON
 
 TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'

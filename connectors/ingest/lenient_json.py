@@ -9,7 +9,7 @@ import json
 from base64 import b64decode
 from typing import Any
 
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from schemas.reasons import NOT_AN_OBJECT, NOT_JSON, TOO_COMPLEX, TOO_DEEP
 from streams.core.metering.json_budget import Budget
 from streams.core.metering.tolerant_reader import loose_json

@@ -4,7 +4,7 @@ from hashlib import sha256
 from typing import Final
 
 from connectors.ingest.body_splitter import Element
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from schemas.reasons import TOO_COMPLEX, TOO_DEEP, TOO_LARGE
 from streams.core.metering.json_budget import Budget
 

@@ -16,7 +16,7 @@ from connectors.ingest.call_context import ContextFields, Taken
 from connectors.ingest.cloud_events import call_in
 from connectors.ingest.key_hashing import without_secrets
 from connectors.ingest.lenient_json import tree_of, with_data
-from connectors.ingest.rejections import MAX_RECORD_BYTES, InvalidElement
+from connectors.ingest.rejection_record import MAX_RECORD_BYTES, InvalidElement
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.reasons import TOO_LARGE

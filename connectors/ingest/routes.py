@@ -17,7 +17,7 @@ from connectors.http.problem import CLOSES, Problem, try_again
 from connectors.http.rate_limit import SenderRateLimiter
 from connectors.ingest.auth import ExpiredSignature, WebhookAuth
 from connectors.ingest.cloud_events import event_of, holds_events
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from connectors.ingest.shared_deadline import SharedDeadline
 from connectors.ingest.store import ElementStore, StoreOutcome
 from schemas.errors import Unavailable
@@ -165,7 +165,7 @@ class _Ingress:
     def _accept(self, outcome: StoreOutcome) -> web.Response:
         if self._refusing:
             self._refusing = False
-            _log.info("records_taken_again")
+            _log.info("ingest_recovered")
         count = self._deps.on_elements
         if outcome.accepted:
             count("accepted", outcome.accepted)

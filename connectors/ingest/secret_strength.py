@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Final
 
-from connectors.ingest.signatures import Secret
+from connectors.ingest.sender_signatures import Secret
 from schemas.errors import ConfigurationError
 
 #: Bytes of a credential. Random base64 of 16 characters is 96 bits: not to be found by guessing over a network.

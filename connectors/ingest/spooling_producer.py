@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import structlog
 
-from connectors.ingest.rejections import InvalidElement, rejection
+from connectors.ingest.rejection_record import InvalidElement, rejection
 from connectors.ingest.shared_deadline import SharedDeadline
 from connectors.ingest.spool import Spool
 from connectors.ingest.store import RecordSender

@@ -10,7 +10,7 @@ from connectors.ingest.body_splitter import Element, WrappedCalls, split, wrappe
 from connectors.ingest.call_context import ContextFields
 from connectors.ingest.odd_elements import OddElements
 from connectors.ingest.raw_record import Arrival, Odd, customer_of_rest, strip_arrived, strip_sound
-from connectors.ingest.rejections import InvalidElement, rejection, shared_rejection
+from connectors.ingest.rejection_record import InvalidElement, rejection, shared_rejection
 from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 from schemas.reasons import NOT_JSON, TOO_DEEP, TOO_LARGE, TOO_MANY

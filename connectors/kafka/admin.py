@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic, ResourceType
 
 from connectors.config.kafka_connection import KafkaConnection, TopicLayout
-from connectors.kafka.security import librdkafka_config
+from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.topic_rules import Complaint
 from connectors.kafka.topic_rules import complaints as complaints_of
 from schemas.errors import TopicProblem, Unavailable

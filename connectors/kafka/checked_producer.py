@@ -10,9 +10,9 @@ from confluent_kafka.admin import AdminClient
 
 from connectors.config.kafka_connection import KafkaConnection, TopicLayout
 from connectors.kafka.admin import check_topics
+from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.producer import KafkaProducer, Record
 from connectors.kafka.reachability import ANSWER_S, KafkaReachability
-from connectors.kafka.security import librdkafka_config
 from connectors.kafka.startup import KafkaAwaited, when_kafka_answers
 from schemas.errors import Rejected, TopicProblem, Unavailable
 

@@ -18,8 +18,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from schemas.errors import MeterbridgeError, Unavailable
-from streams.runtime.consumer import reading
-from streams.runtime.table import CompactedTable
+from streams.runtime.compacted_table import CompactedTable
+from streams.runtime.plain_consumer import reading
 from streams.runtime.transactions import TransactionalWriter, Write
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class CompactedTopicWriter(Generic[T]):
             announce: is awaited before the change has any effect.
 
         Raises:
-            Unavailable: `contended`, `kafka_unavailable`; it may have been written, repeating is safe.
+            Unavailable: `write_conflict`, `kafka_unavailable`; it may have been written, repeating is safe.
             Whatever `make` and `announce` raise: nothing is written.
         """
         change = _Change(key, make, announce, asyncio.get_running_loop().create_future())
@@ -263,7 +263,7 @@ class CompactedTopicWriter(Generic[T]):
 
     def _given_up(self, failures: Sequence[KafkaError]) -> Unavailable:
         if failures and isinstance(failures[-1], ProducerFenced):
-            return Unavailable("contended", f"other processes change {self._view.name} all the time")
+            return Unavailable("write_conflict", f"other processes change {self._view.name} all the time")
         return Unavailable("kafka_unavailable", f"a change of {self._view.name} was not stored in time")
 
 

@@ -3,7 +3,7 @@
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.security import aiokafka_config
+from connectors.kafka.client_config import aiokafka_config
 
 
 def faust_credentials(kafka: KafkaConnection) -> Credentials | None:

@@ -41,7 +41,7 @@ class KafkaAwaited:
         self._told = now
         told = {"reason": error.reason, "detail": error.detail} if isinstance(error, MeterbridgeError) else {}
         told = told or {"reason": "kafka_unavailable", "detail": str(error)[:200]}
-        _log.warning("kafka_awaited", **told, address=self._address, waited_s=round(now - self._since))
+        _log.warning("waiting_for_kafka", **told, address=self._address, waited_s=round(now - self._since))
 
     def over(self) -> None:
         """Kafka answered."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.security import librdkafka_config
+from connectors.kafka.client_config import librdkafka_config
 from schemas.errors import TopicProblem, Unavailable
 
 _LIMIT_S = 20.0

@@ -2,7 +2,7 @@
 
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewMetric, NewPlan
-from connectors.lago.responses import Metric, Plan
+from connectors.lago.response_types import Metric, Plan
 from connectors.lago.transport import LagoTransport, safe
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from schemas.decoding import UNDECODABLE
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
-from streams.core.delivery.responses import NOT_LAGO, refusal_of
+from streams.core.delivery.verdicts import NOT_LAGO, refusal_of
 
 #: Asking again with the same words is pointless for these; every other failure may pass.
 _WRONG_FOR_EVER = frozenset({400, 405, 413, 414, 415, 422})

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from connectors.lago.client import LagoClient, LagoIntegrationError
-from streams.core.delivery.responses import batches_are_whole
+from streams.core.delivery.verdicts import batches_are_whole
 
 log = structlog.get_logger(__name__)
 

@@ -5,7 +5,7 @@ import msgspec
 from connectors.lago.transport import API, PAGE, LagoTransport, quoted, read
 from schemas.moments import lago_timestamp, parse_us, to_datetime
 from schemas.records import LagoEvent
-from streams.core.delivery.responses import HttpResponse
+from streams.core.delivery.verdicts import HttpResponse
 
 
 class EventShape(msgspec.Struct):

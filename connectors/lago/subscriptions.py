@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewSubscription, SubscriptionChange
-from connectors.lago.responses import Subscription
+from connectors.lago.response_types import Subscription
 from connectors.lago.transport import LagoTransport, Query, safe
 
 ACTIVE = ("active",)

@@ -2,7 +2,7 @@
 
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewWebhookEndpoint
-from connectors.lago.responses import WebhookEndpoint
+from connectors.lago.response_types import WebhookEndpoint
 from connectors.lago.transport import LagoTransport
 
 

@@ -10,7 +10,7 @@ from connectors.lago_sandbox.events import EventRoutes
 from connectors.lago_sandbox.faults import FaultOrder, Faults
 from connectors.lago_sandbox.limits import SandboxLimits
 from connectors.lago_sandbox.state import Sandbox
-from connectors.lago_sandbox.stored import Event
+from connectors.lago_sandbox.stored_event import Event
 from schemas.decoding import UNDECODABLE
 
 _CHUNK = 1000

@@ -22,7 +22,7 @@ from connectors.lago_sandbox.refusals import SandboxRefusal, not_found, unauthor
 from connectors.lago_sandbox.state import Sandbox
 from connectors.lago_sandbox.store import StoreKind
 from connectors.lago_sandbox.webhooks import WAITS_S, SandboxWebhooks
-from streams.core.delivery.responses import batches_are_whole
+from streams.core.delivery.verdicts import batches_are_whole
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 #: The organization's HMAC key, unless another one is named.

@@ -18,7 +18,7 @@ from connectors.lago_sandbox.coercion import ruby_decimal, text
 from connectors.lago_sandbox.instants import iso
 from connectors.lago_sandbox.plans import SandboxCharge
 from connectors.lago_sandbox.store import StoreKind
-from connectors.lago_sandbox.stored import Event
+from connectors.lago_sandbox.stored_event import Event
 from connectors.lago_sandbox.subscription import SandboxSubscription
 from schemas.money import EXACT, ZERO, add, plain
 

@@ -19,7 +19,7 @@ from connectors.lago_sandbox.injection import Handle, Injection
 from connectors.lago_sandbox.instants import iso, iso_ms, parse_iso
 from connectors.lago_sandbox.refusals import crashed, invalid, invalid_field, not_found
 from connectors.lago_sandbox.state import Sandbox
-from connectors.lago_sandbox.stored import Event
+from connectors.lago_sandbox.stored_event import Event
 from connectors.lago_sandbox.validation import (
     MAX_BATCH,
     Incoming,

@@ -18,7 +18,7 @@ from connectors.lago_sandbox.instants import day, iso
 from connectors.lago_sandbox.invoicing import DueInvoice, bills
 from connectors.lago_sandbox.plans import SandboxCharge
 from connectors.lago_sandbox.store import EventStore
-from connectors.lago_sandbox.stored import Event
+from connectors.lago_sandbox.stored_event import Event
 from connectors.lago_sandbox.subscriptions import SandboxSubscriptions
 from schemas.money import ZERO
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from connectors.lago_sandbox.store import EventLog
-from connectors.lago_sandbox.stored import Event
+from connectors.lago_sandbox.stored_event import Event
 
 
 class Offers:

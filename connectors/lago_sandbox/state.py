@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from connectors.lago_sandbox.customers import SandboxCustomer, SandboxCustomers
-from connectors.lago_sandbox.endpoints import Endpoints
 from connectors.lago_sandbox.identifiers import Identifiers
 from connectors.lago_sandbox.invoices import SandboxInvoice, SandboxInvoices
 from connectors.lago_sandbox.journal import Entry, Journal
@@ -15,9 +14,10 @@ from connectors.lago_sandbox.metrics import SandboxMetric, SandboxMetrics
 from connectors.lago_sandbox.offers import Offers
 from connectors.lago_sandbox.plans import SandboxPlan, SandboxPlans
 from connectors.lago_sandbox.store import ClickhouseStore, EventLog, EventStore, PostgresStore, StoreKind
-from connectors.lago_sandbox.stored import Event
+from connectors.lago_sandbox.stored_event import Event
 from connectors.lago_sandbox.subscription import SandboxSubscription
 from connectors.lago_sandbox.subscriptions import SandboxSubscriptions
+from connectors.lago_sandbox.webhook_endpoints import Endpoints
 from schemas.moments import SECOND_US
 
 _Stored = tuple[str, str | None, str, int, str | None, msgspec.Raw, int]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
 from connectors.lago_sandbox.coercion import Unstorable
-from connectors.lago_sandbox.stored import Event
+from connectors.lago_sandbox.stored_event import Event
 from connectors.lago_sandbox.totals import InTime, SandboxTotals, Windows
 
 StoreKind = Literal["postgres", "clickhouse"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from connectors.lago_sandbox.stored import Event
+from connectors.lago_sandbox.stored_event import Event
 from schemas.money import ZERO, add, plain
 
 #: Periods `[started, terminated]` in microseconds, both ends included.

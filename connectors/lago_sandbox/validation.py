@@ -12,7 +12,7 @@ import msgspec
 
 from connectors.lago_sandbox.coercion import InvalidTimestamp, Unstorable, blank, cents, text, timestamp_us
 from connectors.lago_sandbox.refusals import crashed, invalid, invalid_field, malformed, missing_root
-from connectors.lago_sandbox.stored import Event
+from connectors.lago_sandbox.stored_event import Event
 from schemas.decoding import UNDECODABLE
 
 #: `LAGO_EVENTS_BATCH_MAX_LENGTH` of the server, by default.

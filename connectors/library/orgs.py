@@ -17,7 +17,7 @@ from connectors.billing.org_takeover import Migrated, migrate
 from connectors.billing.usage_limits import LimitStore, LimitUse, UsageLimitReached, UsageLimits
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
 from connectors.lago.invoices import Invoice
-from connectors.lago.responses import Customer, Subscription
+from connectors.lago.response_types import Customer, Subscription
 from connectors.lago.usage import CustomerUsage
 from connectors.library import standalone
 from schemas.errors import ConfigurationError, MeterbridgeError, Rejected, Unavailable

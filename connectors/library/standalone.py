@@ -113,8 +113,8 @@ class UsageThroughKafka:
             )
         from connectors.billing.usage_recorder import KafkaUsage
         from connectors.kafka.admin import check_topics
+        from connectors.kafka.client_config import librdkafka_config
         from connectors.kafka.producer import KafkaProducer, producer_config
-        from connectors.kafka.security import librdkafka_config
 
         loop = asyncio.get_running_loop()
         if loop not in self._producers:

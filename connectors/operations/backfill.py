@@ -15,7 +15,7 @@ from connectors.config.deployment import Deployment
 from connectors.ingest.body_splitter import WrappedCalls
 from connectors.ingest.call_context import ContextFields
 from connectors.ingest.raw_record import Arrival, strip_arrived
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from connectors.operations.backfill_report import BackfillReport, name_of
 from connectors.operations.call_files import place_of, readable
 from connectors.operations.dead_letters import usage_of
@@ -93,7 +93,7 @@ class Backfill:
         """Take every (place, element) in; `stored` hears the place up to which all is durable, and how many more.
 
         Raises:
-            Unavailable: `log_behind`, or a neighbour went away; what was sent stays sent, and a repeat knows it.
+            Unavailable: `projection_behind`, or a neighbour went away; what was sent stays sent, and a repeat knows it.
         """
         batch: list[_FoundCall] = []
         place, count = "", 0

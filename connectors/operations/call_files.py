@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final, get_args
 
 import msgspec
 
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from connectors.operations.csv_table import BAD_CSV, CsvRow, CsvTable
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected

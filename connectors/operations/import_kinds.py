@@ -9,7 +9,7 @@ from connectors.billing.mapping_rows import Id, MappingRow
 from connectors.billing.mappings import MappingGuard, Mappings
 from connectors.billing.org_billing import RUNNING
 from connectors.lago.errors import LagoRejected
-from connectors.lago.responses import Customer, Plan, Subscription
+from connectors.lago.response_types import Customer, Plan, Subscription
 from connectors.operations.imports import CHANGED, CREATED, UNCHANGED
 
 _Org = Annotated[Id, Field(validation_alias=AliasChoices("org_id", "external_id", "external_customer_id"))]

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol
 
 from connectors.lago.events import EventShape
 from connectors.lago.invoices import Fee, Invoice
-from connectors.lago.responses import Plan, Subscription
+from connectors.lago.response_types import Plan, Subscription
 from connectors.lago.transport import read
 from schemas.customers import Period
 from schemas.moments import HOUR_US, SECOND_US, parse_us

@@ -109,7 +109,7 @@ class LateCalls:
         """Deal with all that waits now in this process's partitions.
 
         Raises:
-            Unavailable: `log_behind`, or a neighbour is away: it waits.
+            Unavailable: `projection_behind`, or a neighbour is away: it waits.
         """
         topic = self.deployment.topics.rejected
         owned = {int(name.rpartition("-")[2]) for name in self.lanes if name.rpartition("-")[0] == topic}

@@ -9,7 +9,7 @@ from aiokafka.errors import ProducerFenced
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.admin import topic_ids
-from connectors.kafka.security import aiokafka_config
+from connectors.kafka.client_config import aiokafka_config
 from connectors.kafka.topic_scan import OffsetRange, header_of, scan, stretch_of
 from connectors.operations.audit_record import audited
 from connectors.operations.sender import CommandProducer, Outgoing

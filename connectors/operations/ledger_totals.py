@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.security import librdkafka_config
+from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.topic_scan import OffsetRange, scan, stretch_of, told
 from schemas.decoding import decoder
 from schemas.ledger import POSITION_KEY, Counters, Position, Sum

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from connectors.config.deployment import Deployment
-from connectors.kafka.security import aiokafka_config
+from connectors.kafka.client_config import aiokafka_config
 from schemas.ledger import Position, Window
 from schemas.money import ZERO, add
 from streams.core.metering.ledger_state import LedgerState
-from streams.runtime.consumer import reading
+from streams.runtime.plain_consumer import reading
 from streams.state.changelog import FETCHING, Snapshot, read, restore, windows_of
 
 

@@ -16,7 +16,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from connectors.config.deployment import Deployment
-from connectors.kafka.security import aiokafka_config
+from connectors.kafka.client_config import aiokafka_config
 from connectors.kafka.topic_scan import OffsetRange, stretch_of
 from connectors.operations.after_end import Lost
 from connectors.operations.usage_log import records_in
@@ -72,7 +72,7 @@ class Rebilling:
         Read them after this was entered: what was read before may have been done by another.
 
         Raises:
-            Unavailable: Kafka went away, or `another_desk`. Nothing is done then, or all of it.
+            Unavailable: Kafka went away, or `requeue_in_progress`. Nothing is done then, or all of it.
         """
         writes = [write for one in lost for write in self._writes(one)]
         if not writes:
@@ -80,7 +80,7 @@ class Rebilling:
         try:
             await self._writer.commit(writes, TopicPartition(self._topics.events, 0), None, "")
         except ProducerFenced as error:
-            raise Unavailable("another_desk", "somebody else has begun to bill again") from error
+            raise Unavailable("requeue_in_progress", "somebody else has begun to bill again") from error
         except KafkaError as error:
             raise Unavailable("kafka_unavailable", type(error).__name__) from error
 
@@ -107,13 +107,13 @@ async def receipts_are_read(deployment: Deployment, database: Database, limit_s:
     """Return when the tables hold every receipt that there was when this was called.
 
     Raises:
-        Unavailable: `log_behind`: they do not within `limit_s` seconds.
+        Unavailable: `projection_behind`: they do not within `limit_s` seconds.
     """
     whole = await asyncio.to_thread(stretch_of, deployment.kafka, deployment.topics.receipts)
     deadline = time.monotonic() + limit_s
     while behind := await asyncio.to_thread(records_in, deployment.kafka, await _unread(database, whole)):
         if time.monotonic() > deadline:
-            raise Unavailable("log_behind", f"the projector has {behind} receipts to go: is it running?")
+            raise Unavailable("projection_behind", f"the projector has {behind} receipts to go: is it running?")
         await asyncio.sleep(_ASK_AGAIN_S)
 
 

@@ -8,11 +8,11 @@ from typing import Any, Final
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected
 from connectors.lago.invoices import Fee, Invoice
-from connectors.lago.responses import Subscription
+from connectors.lago.response_types import Subscription
 from connectors.lago.subscriptions import STATUSES
 from connectors.operations.after_end import dollars_of
+from connectors.operations.after_invoice import judged, posted_late
 from connectors.operations.last_invoice import INVOICED_US, INVOICES, lives_of
-from connectors.operations.overtaken import judged, posted_late
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, to_iso

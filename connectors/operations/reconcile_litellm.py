@@ -19,7 +19,7 @@ async def compared_with_litellm(
     """What a backfill of the calls that started in `[since, until)` would find; nothing is sent.
 
     Raises:
-        Unavailable: `litellm_db`, `log_behind`, or Postgres does not answer.
+        Unavailable: `litellm_db`, `projection_behind`, or Postgres does not answer.
     """
     job = Backfill(deployment, database, None, FLAT)
 

@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from connectors.config.deployment import Deployment
-from connectors.kafka.security import aiokafka_config
+from connectors.kafka.client_config import aiokafka_config
 from connectors.operations.accepted_refusals import needs_word, never_comes_back
 from connectors.operations.dead_letters import EVENTS, DeadLetter, DeadLetterMark, topic_of, usage_of
 from connectors.operations.pricing import as_counted
@@ -97,7 +97,7 @@ class Requeuer:
 
         Raises:
             ConfigurationError: a call beyond the horizon needs the usage log, and there is no Postgres.
-            Unavailable: `log_behind`, or Kafka or Postgres went away; `another_desk`.
+            Unavailable: `projection_behind`, or Kafka or Postgres went away; `requeue_in_progress`.
         """
         done = RequeueResult()
         for batch in _batches(letters):
@@ -194,7 +194,7 @@ class Requeuer:
         try:
             await self._writer.commit([*writes, *marked], TopicPartition(topics.dlq, 0), None, "")
         except ProducerFenced as error:
-            raise Unavailable("another_desk", "somebody else has begun to requeue or purge") from error
+            raise Unavailable("requeue_in_progress", "somebody else has begun to requeue or purge") from error
         except KafkaError as error:
             raise Unavailable("kafka_unavailable", type(error).__name__) from error
 

@@ -11,7 +11,7 @@ import msgspec
 
 from connectors.ingest.body_splitter import WrappedCalls
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected
 from schemas.reasons import BAD_NUMBER, WRONG_TYPE

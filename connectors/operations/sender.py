@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from connectors.config.kafka_connection import KafkaConnection
+from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.producer import producer_config
-from connectors.kafka.security import librdkafka_config
 from schemas.errors import Unavailable
 
 _ANSWER_S = 30.0

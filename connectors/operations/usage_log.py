@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.security import librdkafka_config
+from connectors.kafka.client_config import librdkafka_config
 from connectors.kafka.topic_scan import OffsetRange, scan, stretch_of
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
@@ -34,7 +34,7 @@ from streams.core.metering.spend_log_ids import alias_of, base_key
 
 #: Why a call is not sent though it was not found: its month was pruned; the log has a hole in its time; it names itself
 #: too vaguely to be found.
-FORGOTTEN, INCOMPLETE, NAMELESS = UNKNOWABLE = ("log_forgotten", "log_incomplete", "no_call_id")
+FORGOTTEN, INCOMPLETE, NAMELESS = UNKNOWABLE = ("usage_pruned", "log_incomplete", "no_call_id")
 
 _COLUMNS = """
 log.identity, log.decision, log.status, log.cost_usd, log.part <> '' AS billed, log.customer_id, log.id_kind, log.model,
@@ -121,7 +121,7 @@ async def judged(
     """What is to be done about each of `calls`, in their order.
 
     Raises:
-        Unavailable: `log_behind`: the log holds less than when it was `checked`; or Postgres does not answer.
+        Unavailable: `projection_behind`: the log holds less than when it was `checked`; or Postgres does not answer.
     """
     found = await _candidates(database, calls, checked)
     verdicts = [verdict(call, found.get(number, ()), policy) for number, call in enumerate(calls)]
@@ -147,7 +147,7 @@ async def _candidates(database: Database, calls: Sequence[Usage], checked: LogCh
     async with database.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         placed = dict(await connection.fetch(_PLACED, checked.topic))
         if any(placed.get(number, 0) < at_least for number, at_least in checked.placed.items()):
-            raise Unavailable("log_behind", "Postgres has lost its latest rows: the projector writes them again")
+            raise Unavailable("projection_behind", "Postgres has lost its latest rows: the projector writes them again")
         rows = await connection.fetch(
             _CANDIDATES,
             list(range(len(calls))),
@@ -194,7 +194,7 @@ async def caught_up(
             stands before what the log itself knows. None: no such word.
 
     Raises:
-        Unavailable: `log_behind`: the meter or the projector does not get there within `limit_s`, or calls left the
+        Unavailable: `projection_behind`: the meter or the projector does not get there within `limit_s`, or calls left the
             topic before they were projected.
     """
     kafka, topics, group = deployment.kafka, deployment.topics, deployment.kafka_id("meter")
@@ -206,7 +206,7 @@ async def caught_up(
     async def wait(what: str, behind: Callable[[], Awaitable[int]]) -> None:
         while left := await behind():
             if time.monotonic() > deadline:
-                raise Unavailable("log_behind", f"the {what} has {left} records to go: is it running?")
+                raise Unavailable("projection_behind", f"the {what} has {left} records to go: is it running?")
             await sleep(_ASK_AGAIN_S)
 
     async def to_fold() -> int:
@@ -224,7 +224,9 @@ async def caught_up(
     await wait("projector", to_project)
     lost = [number for number, (start, _) in enriched.ranges.items() if placed.get(number, start) + _MARKER < start]
     if lost and trusted_us is None:
-        raise Unavailable("log_behind", f"calls of partition {lost[0]} left the topic before they were projected")
+        raise Unavailable(
+            "projection_behind", f"calls of partition {lost[0]} left the topic before they were projected"
+        )
     complete_us = await _complete_us(database, enriched) if trusted_us is None else trusted_us
     return LogCheck(at_us, topics.enriched, placed, complete_us)
 

@@ -12,14 +12,14 @@ from connectors.billing.org_records import OrgRecords, StoredIds
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.config.connections import kafka_connection
 from connectors.config.settings import Settings
+from connectors.kafka.client_config import aiokafka_config
 from connectors.kafka.compacted_writer import CompactedTopicWriter
-from connectors.kafka.security import aiokafka_config
 from connectors.lago.client import LagoClient
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.moments import HOUR_US, SECOND_US
 from schemas.topics import TopicNames
 from streams.core.mapping.set_mapping import KEEP_US, MIN_LEAD_S
-from streams.runtime.table import CompactedTable
+from streams.runtime.compacted_table import CompactedTable
 
 
 class AccountTables:

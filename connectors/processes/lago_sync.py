@@ -1,7 +1,7 @@
 """What keeps the orgs' records as Lago has them: its webhooks as they come, and a poll for those that never came."""
 
 from connectors.api.lago_webhooks import LagoWebhooks
-from connectors.billing.event_states import ReceiptsFollower
+from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.lago_webhooks import WebhookHandlers
 from connectors.billing.org_sync import POLL_EVERY_S, OrgSynchroniser
 from connectors.billing.unbillable_events import UnbillableEvents

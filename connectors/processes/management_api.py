@@ -8,14 +8,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
+from connectors.api.billing_endpoints import billing_endpoints
 from connectors.api.dead_letters import letter_endpoints
+from connectors.api.event_totals import totals_endpoint
 from connectors.api.mapping_import import import_endpoint
 from connectors.api.mappings import mapping_endpoints
-from connectors.api.metrics import totals_endpoint
 from connectors.api.openapi.routes import telling_routes
-from connectors.api.org_endpoints import billing_endpoints
 from connectors.billing.auto_subscribe import AutoSubscriber
-from connectors.billing.event_states import ReceiptsFollower
+from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.identity_mapping import IdentityMappings
 from connectors.billing.mapping_pages import MappingPages
 from connectors.billing.rejected_usage import RejectedFollower
@@ -25,7 +25,7 @@ from connectors.config.connections import kafka_connection
 from connectors.config.settings import Settings
 from connectors.http.endpoint import Endpoint, routes_of
 from connectors.kafka.checked_producer import CheckedProducer
-from connectors.kafka.security import aiokafka_config
+from connectors.kafka.client_config import aiokafka_config
 from connectors.lago.client import LagoClient
 from connectors.library.orgs import serve_with
 from connectors.processes.account_tables import AccountTables, now_us

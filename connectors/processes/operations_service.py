@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from connectors.billing.event_states import ReceiptsFollower
+from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.rejected_usage import RejectedFollower
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings

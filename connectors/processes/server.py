@@ -27,13 +27,13 @@ from connectors.http.middleware import RequestTracker
 from connectors.http.unauthenticated import UnauthenticatedConnections, own_bounds
 from connectors.ingest.spool import Spool
 from connectors.kafka.checked_producer import CheckedProducer, kafka_probe
+from connectors.kafka.client_config import aiokafka_config, librdkafka_config
 from connectors.kafka.coordinator import meet_coordinator
 from connectors.kafka.producer import KafkaProducer, producer_config
-from connectors.kafka.security import aiokafka_config, librdkafka_config
 from connectors.lago.client import LagoClient, lago_http
 from connectors.processes.account_tables import now_us
 from connectors.processes.management_api import LEARN_EVERY_S, Management
-from connectors.processes.webhooks import WebhookIngress, kafka_patience_s
+from connectors.processes.usage_ingress import WebhookIngress, kafka_patience_s
 from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.metrics_server import start_metrics_server
 from schemas.errors import ConfigurationError

@@ -18,13 +18,13 @@ from connectors.config.addresses import lago_address
 from connectors.config.connections import deployment_of, kafka_connection, postgres_url, revealed, topic_layout
 from connectors.config.settings import Settings, load_settings
 from connectors.kafka.admin import LIMIT_S, check_topics, topic_ids
+from connectors.kafka.client_config import aiokafka_config, faust_broker
 from connectors.kafka.faust_credentials import faust_credentials
-from connectors.kafka.security import aiokafka_config, faust_broker
 from connectors.kafka.startup import KafkaAwaited, when_kafka_answers
 from connectors.lago.client import LagoClient, lago_http
 from connectors.lago.event_store import OrganizationInfo
+from connectors.operations.automatic_rebilling import LearntEnds
 from connectors.operations.late_calls import LateCalls
-from connectors.operations.learnt_ends import LearntEnds
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from connectors.postgres.projection import PostgresProjection

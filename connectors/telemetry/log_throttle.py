@@ -110,7 +110,7 @@ class LogRateLimit(logging.Filter):
         with self._lock:
             stretch = self._stretches.pop(kind, None)
         if stretch is not None:
-            log.warning("log_lines_left_out", of=kind[0], like=kind[1], count=stretch.said - self._passing)
+            log.warning("log_lines_suppressed", of=kind[0], like=kind[1], count=stretch.said - self._passing)
 
     def _has_room(self, now: float) -> bool:
         """Whether one more kind can be remembered, once those are forgotten that were silent of late."""

@@ -134,7 +134,7 @@ class Metrics:
         )
         self.drained = counter("meterbridge_spool_drained_total", "Records that went from the disk to Kafka.")
         self.conservation = gauge(
-            "meterbridge_conservation_difference", "What the books are off by: must read zero.", "law", "unit"
+            "meterbridge_ledger_imbalance", "What the books are off by: must read zero.", "law", "unit"
         )
         self.open_windows = gauge("meterbridge_open_windows", "Windows that take calls and will be sealed.")
         self.held_watch = HeldUsageMonitor(registry)
@@ -148,32 +148,32 @@ class Metrics:
         )
         self.held_calls = gauge("meterbridge_held_calls", "Calls in held windows.", "reason")
         self.held_cost = gauge("meterbridge_held_cost_usd", "Dollars in held windows.", "reason")
-        self.sealed_events = counter("meterbridge_sealed_events_total", "Lago events that left the meter.")
+        self.events_emitted = counter("meterbridge_events_emitted_total", "Lago events that left the meter.")
         self.shifted_events = counter(
             "meterbridge_shifted_events_total",
             "Events billed in a later billing period than their usage, moved when they were sealed or posted.",
             "when",
         )
         self.ledgers_open = gauge("meterbridge_ledgers_open", "Partitions whose ledger is open here.")
-        self.seen_identities = gauge("meterbridge_seen_identities", "Calls remembered against repeats.")
-        self.lane_halted = gauge(
-            "meterbridge_lane_halted",
+        self.dedupe_identities = gauge("meterbridge_dedupe_identities", "Calls remembered against repeats.")
+        self.partition_halted = gauge(
+            "meterbridge_partition_halted",
             "1: this partition stands still until somebody acts.",
             "topic",
             "partition",
             "reason",
         )
-        self.chunks_missing = counter(
-            "meterbridge_chunks_missing_total",
+        self.fetch_gaps = counter(
+            "meterbridge_fetch_gaps_total",
             "Chunks that did not follow the one before and were asked for again.",
             "topic",
         )
         self.follower_lag = gauge(
-            "meterbridge_follower_lag_seconds", "Seconds since a table was last known to be complete.", "table"
+            "meterbridge_table_staleness_seconds", "Seconds since a table was last known to be complete.", "table"
         )
         self.breaker = gauge("meterbridge_lago_breaker_state", "Breaker before Lago: 0 closed, 1 half open, 2 open.")
         self.resend_is_safe = gauge(
-            "meterbridge_lago_resend_is_safe",
+            "meterbridge_lago_idempotent",
             "1: Lago bills an event that is sent twice once; 0: an event of unknown fate is looked up first (sink, retry).",
         )
         self.lago_too_old = gauge("meterbridge_lago_too_old", "1: Lago is older than v1.39.0 (sink, retry).")
@@ -183,7 +183,7 @@ class Metrics:
         self.lago_seconds = histogram(
             "meterbridge_lago_request_duration_seconds", "Seconds of a request to Lago.", _LAGO_BUCKETS, "request"
         )
-        self.receipts = counter("meterbridge_receipts_total", "Receipts written, by status.", "status")
+        self.receipts = counter("meterbridge_event_transitions_total", "Receipts written, by status.", "status")
         self.projected_rows = counter(
             "meterbridge_projected_rows_total", "Rows written to Postgres, by table.", "table"
         )

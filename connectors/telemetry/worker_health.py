@@ -55,8 +55,8 @@ class WorkerHealth:
         return {"status": "ok" if self._begun else "starting"}
 
     def live(self) -> dict[str, Any]:
-        """`{"status": "ok"}`, or `stuck`: the process is to be restarted."""
-        return {"status": "ok" if self._monotonic() - self._beat <= STUCK_S else "stuck"}
+        """`{"status": "ok"}`, or `event_loop_blocked`: the process is to be restarted."""
+        return {"status": "ok" if self._monotonic() - self._beat <= STUCK_S else "event_loop_blocked"}
 
     def beside(self, metrics: Wsgi) -> Wsgi:
         """An application that answers the probes itself, with 200 or 503, and everything else as `metrics` does."""

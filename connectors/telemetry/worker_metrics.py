@@ -106,14 +106,14 @@ class WorkerSensors(ProjectorSensors):
             if receipt.status == FAILED:
                 self._metrics.failed_events.labels(receipt.reason).inc()
 
-    def lane_halted(self, topic: str, partition: int, reason: str) -> None:
+    def partition_halted(self, topic: str, partition: int, reason: str) -> None:
         """A partition stands still."""
-        self._metrics.lane_halted.labels(topic, partition, reason).set(1)
+        self._metrics.partition_halted.labels(topic, partition, reason).set(1)
         self.health.halted(topic, partition, reason)
 
-    def lane_resumed(self, topic: str, partition: int, reason: str) -> None:
+    def partition_resumed(self, topic: str, partition: int, reason: str) -> None:
         """It goes on, here or at another worker."""
-        self._metrics.lane_halted.labels(topic, partition, reason).set(0)
+        self._metrics.partition_halted.labels(topic, partition, reason).set(0)
         self.health.resumed(topic, partition)
 
     def following(self, table: str, lag_s: Callable[[], float]) -> None:
@@ -122,13 +122,13 @@ class WorkerSensors(ProjectorSensors):
 
     def chunk_missing(self, topic: str, partition: int, gaps: int) -> None:  # noqa: ARG002  # the protocol's
         """Chunks were asked for again."""
-        self._metrics.chunks_missing.labels(topic).inc(gaps)
+        self._metrics.fetch_gaps.labels(topic).inc(gaps)
 
     def _count_sealed(self, partition: int, seal_seq: int) -> None:
         """Parts are numbered without a gap, so the number tells how many left since the last look."""
         sealed = max(0, seal_seq - self._sealed.get(partition, seal_seq))
         self._sealed[partition] = seal_seq
-        self._metrics.sealed_events.inc(sealed)
+        self._metrics.events_emitted.inc(sealed)
         self._metrics.receipts.labels(PENDING).inc(sealed)
 
     def _tell_minute(self, partition: int, counters: Counters) -> None:
@@ -139,7 +139,7 @@ class WorkerSensors(ProjectorSensors):
     def _show_sizes(self) -> None:
         metrics, ledgers = self._metrics, self._books.values()
         metrics.ledgers_open.set(len(ledgers))
-        metrics.seen_identities.set(sum(len(books.seen) for books in ledgers))
+        metrics.dedupe_identities.set(sum(len(books.seen) for books in ledgers))
         metrics.open_windows.set(sum(len(books.open) for books in ledgers))
         on_disk = sum(books.cold.windows for books in ledgers if books.cold is not None)
         metrics.held_windows.set(on_disk + sum(len(books.windows) - len(books.open) for books in ledgers))

@@ -25,7 +25,7 @@ from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.normalise import FUTURE_US
 from streams.core.metering.step_changes import Changes
 from streams.core.metering.write_off import write_off
-from streams.runtime.table import CompactedTable
+from streams.runtime.compacted_table import CompactedTable
 from streams.state.eviction import WindowEviction
 from streams.state.ledger import Ledger
 from streams.state.step_writes import CONTROL, WRITE_OFF
@@ -98,13 +98,13 @@ class MeterWork:
         """Fold a chunk, in transactions of at most `FOLD_LIMIT` records.
 
         Raises:
-            TopicProblem: `hole`: raw offsets are not contiguous. The raw topic is never written in
+            TopicProblem: `offset_gap`: raw offsets are not contiguous. The raw topic is never written in
                 transactions and never compacted, so records are gone.
         """
         for part in _steps(records):
             expected = self._books.position.next
             if part[0].offset != expected or part[-1].offset != expected + len(part) - 1:
-                raise TopicProblem("hole", f"expected offsets from {expected} on, without a gap")
+                raise TopicProblem("offset_gap", f"expected offsets from {expected} on, without a gap")
             await self._fresh()
             while self._books.position.next <= part[-1].offset:  # an order may take several transactions
                 began = self._now_us()

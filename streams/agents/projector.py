@@ -106,7 +106,7 @@ class ProjectWork:
         """Where Postgres says this partition stands; a partition it does not know begins with the log.
 
         Raises:
-            TopicProblem: `truncated`: records that were not projected are gone. `recreated`: the topic is another one.
+            TopicProblem: `offset_out_of_range`: records that were not projected are gone. `topic_recreated`: the topic is another one.
         """
         place = await self._patiently(lambda: self._projection.place(self._tp))
         begin, end, _, _ = await standing(self._kafka, self._group, self._tp)
@@ -116,9 +116,9 @@ class ProjectWork:
             )
         name = f"{self._tp.topic}-{self._tp.partition}"
         if place.topic_id != self._topic_id:
-            raise TopicProblem("recreated", f"{name} is not the topic that was projected so far")
+            raise TopicProblem("topic_recreated", f"{name} is not the topic that was projected so far")
         if not begin <= place.next <= end:
-            raise TopicProblem("truncated", f"{name}: {place.next} not in [{begin}, {end}]")
+            raise TopicProblem("offset_out_of_range", f"{name}: {place.next} not in [{begin}, {end}]")
         self._next = place.next
         return place.next
 
@@ -126,7 +126,7 @@ class ProjectWork:
         """Project records, in transactions of at most `PROJECT_LIMIT` records.
 
         Raises:
-            Unavailable: `overtaken`: somebody else has moved this partition meanwhile; open it again.
+            Unavailable: `stale_projector`: somebody else has moved this partition meanwhile; open it again.
         """
         self._quiet = 0
         for start in range(0, len(records), PROJECT_LIMIT):
@@ -165,7 +165,9 @@ class ProjectWork:
                 lambda: self._projection.pass_over(self._tp, self._next, records[0], problem)
             )
         if projected is None:
-            raise Unavailable("overtaken", f"{self._tp.topic}-{self._tp.partition} no longer stands at {self._next}")
+            raise Unavailable(
+                "stale_projector", f"{self._tp.topic}-{self._tp.partition} no longer stands at {self._next}"
+            )
         self._next = following
         self._sensors.projected(self._tp.topic, projected)
         self._tell(projected, records[0].offset)

@@ -24,8 +24,8 @@ from streams.core.delivery.earlier_posts import went_elsewhere
 from streams.core.delivery.restamp import RestampDecision, judged
 from streams.delivery.engine import Delivery, EventOutcome, Item
 from streams.delivery.lago_port import PostRecord
+from streams.runtime.compacted_table import CompactedTable
 from streams.runtime.offsets import standing
-from streams.runtime.table import CompactedTable
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import attempt_write, read_event, read_manifest, receipt_write
 
@@ -88,7 +88,7 @@ class DeliveryWork:
         """Fence the previous owner, then ask where the group stands: the offset expected next.
 
         Raises:
-            TopicProblem: `truncated`: events the group has not posted are gone from the topic.
+            TopicProblem: `offset_out_of_range`: events the group has not posted are gone from the topic.
         """
         await self._orgs.start()
         self._writer = TransactionalWriter(self._kafka, f"{self._group}-{self._tp.topic}-{self._tp.partition}")
@@ -96,11 +96,11 @@ class DeliveryWork:
         begin, end, committed, _ = await standing(self._kafka, self._group, self._tp)
         if committed is not None and not begin <= committed <= end:
             raise TopicProblem(
-                "truncated", f"{self._tp.topic}-{self._tp.partition}: {committed} not in [{begin}, {end}]"
+                "offset_out_of_range", f"{self._tp.topic}-{self._tp.partition}: {committed} not in [{begin}, {end}]"
             )
         if committed is None and begin > 0:
             raise TopicProblem(
-                "truncated", f"{self._tp.topic}-{self._tp.partition} begins at {begin}, nothing was posted"
+                "offset_out_of_range", f"{self._tp.topic}-{self._tp.partition} begins at {begin}, nothing was posted"
             )
         # Whoever owned the partition before may have posted anything that was there.
         self._maybe_sent_below = end

@@ -1,6 +1,6 @@
 """Events to Lago until each has its outcome: posts, holds, splits and confirms, and never gives up by itself.
 
-What an answer means is decided in streams/core/delivery/responses.py; here is what is done about it. Nothing is
+What an answer means is decided in streams/core/delivery/verdicts.py; here is what is done about it. Nothing is
 remembered between two deliveries but the breaker: cancelling leaves no trace except posts already made,
 which the next owner marks as `resent`.
 """
@@ -14,7 +14,8 @@ from streams.core.delivery.backoff import RetryPolicy
 from streams.core.delivery.batches import EventBatch, EventOutcome, Item, Kind, body_of, pack, rounds, subscription_of
 from streams.core.delivery.circuit_breaker import Breaker, State
 from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
-from streams.core.delivery.responses import (
+from streams.core.delivery.restamp import Judge, RestampDecision, moved_from
+from streams.core.delivery.verdicts import (
     DETAIL_CHARS,
     Delivered,
     ErrorKind,
@@ -27,7 +28,6 @@ from streams.core.delivery.responses import (
     looked_up_in_vain,
     same_event,
 )
-from streams.core.delivery.restamp import Judge, RestampDecision, moved_from
 from streams.delivery.lago_port import LagoEventsApi, LagoPort, PostRecord, error_of
 
 __all__ = ["Delivery", "EventOutcome", "HttpResponse", "Item", "LagoEventsApi"]

@@ -14,7 +14,7 @@ from schemas.records import LagoEvent
 from streams.core.delivery.batches import EventBatch
 from streams.core.delivery.circuit_breaker import Breaker
 from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
-from streams.core.delivery.responses import (
+from streams.core.delivery.verdicts import (
     Delivered,
     ErrorKind,
     HttpResponse,

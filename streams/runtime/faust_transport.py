@@ -25,7 +25,7 @@ from faust.transport.consumer import Consumer as BaseConsumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
 
-from streams.runtime.consumer import stop
+from streams.runtime.plain_consumer import stop
 
 #: How long a consumer with nothing to fetch from waits before it looks again, seconds.
 _IDLE_S = 0.02

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
 
-from streams.runtime.consumer import reading
+from streams.runtime.plain_consumer import reading
 
 
 class PartitionOffsets(NamedTuple):

@@ -31,8 +31,8 @@ EXIT_FATAL = 70
 class RoleSensors(Protocol):
     """What a role tells about itself."""
 
-    def lane_halted(self, topic: str, partition: int, reason: str) -> None: ...
-    def lane_resumed(self, topic: str, partition: int, reason: str) -> None: ...
+    def partition_halted(self, topic: str, partition: int, reason: str) -> None: ...
+    def partition_resumed(self, topic: str, partition: int, reason: str) -> None: ...
     def chunk_missing(self, topic: str, partition: int, gaps: int) -> None: ...
     def following(self, table: str, lag_s: Callable[[], float]) -> None: ...
 
@@ -117,8 +117,8 @@ class Role:
 
     def _resumed(self, partition: int, halt: _Halt) -> None:
         del self._halts[partition]
-        log.info("lane_resumed", topic=self.topic, partition=partition, reason=halt.reason)
-        self._sensors.lane_resumed(self.topic, partition, halt.reason)
+        log.info("partition_resumed", topic=self.topic, partition=partition, reason=halt.reason)
+        self._sensors.partition_resumed(self.topic, partition, halt.reason)
 
     def _lane(self, tp: TP) -> PartitionTask:
         work = self._make_work(tp.partition)
@@ -148,10 +148,10 @@ class Role:
         """Told once a reason; the alarm stays until the lane goes on."""
         before, lane = self._halts.get(tp.partition), self.lanes.get(tp.partition)
         if before is not None and before.reason != reason:
-            self._sensors.lane_resumed(tp.topic, tp.partition, before.reason)
+            self._sensors.partition_resumed(tp.topic, tp.partition, before.reason)
         if before is None or before.reason != reason:
-            log.error("lane_halted", topic=tp.topic, partition=tp.partition, reason=reason, detail=detail)
-            self._sensors.lane_halted(tp.topic, tp.partition, reason)
+            log.error("partition_halted", topic=tp.topic, partition=tp.partition, reason=reason, detail=detail)
+            self._sensors.partition_halted(tp.topic, tp.partition, reason)
         if lane is not None:
             self._halts[tp.partition] = _Halt(lane, reason, asyncio.get_running_loop().time() + self.halt_s)
 

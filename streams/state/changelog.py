@@ -168,7 +168,7 @@ def restoring(books: LedgerState, image: Snapshot, now_us: int) -> Iterator[None
     """`restore`, in steps: between two of them others may have their turn.
 
     Raises:
-        LedgerBroken: `later_version`: to read on would drop what this release does not know; `unreadable_ledger`: the
+        LedgerBroken: `newer_version`: to read on would drop what this release does not know; `unreadable_ledger`: the
             position is what no release wrote. A window that cannot be read is passed: where it was one of ours, the
             books do not add up.
     """
@@ -190,7 +190,7 @@ def _restoring(books: LedgerState, image: Snapshot, now_us: int) -> Iterator[Non
         before = books.position.dropped_hour
         books.position = _decode_position(image.position)
         if books.position.v > LEDGER_VERSION:
-            raise LedgerBroken("later_version", f"{books.position.v}, this worker reads up to {LEDGER_VERSION}")
+            raise LedgerBroken("newer_version", f"{books.position.v}, this worker reads up to {LEDGER_VERSION}")
         if books.position.dropped_hour > before:
             books.seen.drop_before(books.position.dropped_hour, before)
     aside: list[Window] = []

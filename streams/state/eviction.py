@@ -26,7 +26,7 @@ STEP, LOOKS = 500, 2_000
 
 
 class CustomerTable(Protocol):
-    """What is asked of `streams.runtime.table.CompactedTable`: `members` grows whenever a key comes or goes."""
+    """What is asked of `streams.runtime.compacted_table.CompactedTable`: `members` grows whenever a key comes or goes."""
 
     table: dict[str, CustomerRecord]
     members: int

@@ -171,7 +171,9 @@ class Ledger:
         """
         place = self._place
         if raw.begin > 0 or raw.committed is not None:
-            raise TopicProblem("no_ledger", f"{self._input.topic}-{self.partition} was read before, its ledger is gone")
+            raise TopicProblem(
+                "ledger_missing", f"{self._input.topic}-{self.partition} was read before, its ledger is gone"
+            )
         changelog = place.topics.changelog
         writer = TransactionalWriter(place.kafka, f"{changelog}-begin-{self.partition}")
         try:
@@ -190,16 +192,20 @@ class Ledger:
     def _check_count(self, raw: PartitionOffsets) -> None:
         tp, count = self._input, self._place.partitions
         if raw.partitions != count:
-            raise TopicProblem("regrown", f"{tp.topic} has {raw.partitions} partitions, {count} are configured")
+            raise TopicProblem(
+                "partitions_changed", f"{tp.topic} has {raw.partitions} partitions, {count} are configured"
+            )
 
     def _check_topic(self, books: LedgerState, raw: PartitionOffsets) -> None:
         place, position, tp = self._place, books.position, self._input
         begin, end, _, count = raw
         if position.topic_id != place.topic_id:
-            raise TopicProblem("recreated", f"{tp.topic} has another id than the ledger's")
+            raise TopicProblem("topic_recreated", f"{tp.topic} has another id than the ledger's")
         if position.partitions != count:
-            raise TopicProblem("regrown", f"{tp.topic} had {position.partitions} partitions, now {count}")
+            raise TopicProblem("partitions_changed", f"{tp.topic} had {position.partitions} partitions, now {count}")
         if position.deployment != place.deployment:
             raise TopicProblem("other_deployment", f"the ledger belongs to {position.deployment}")
         if position.next > end or position.next < begin:
-            raise TopicProblem("truncated", f"{tp.topic}-{self.partition}: {position.next} is not in [{begin}, {end}]")
+            raise TopicProblem(
+                "offset_out_of_range", f"{tp.topic}-{self.partition}: {position.next} is not in [{begin}, {end}]"
+            )

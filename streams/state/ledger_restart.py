@@ -20,7 +20,7 @@ from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.changelog import FETCHING, UNREADABLE_LEDGER, read, records_of, restore
 from streams.state.ledger import LedgerConfig
 
-TRUNCATED, HOLE, NO_LEDGER = "truncated", "hole", "no_ledger"
+TRUNCATED, HOLE, NO_LEDGER = "offset_out_of_range", "offset_gap", "ledger_missing"
 EARLIEST, LATEST = "earliest", "latest"
 #: A call may have ended so much later than it was received (streams/core/metering/normalise.py).
 _CLOCKS_US = 600 * SECOND_US
@@ -133,7 +133,9 @@ async def _planned(
     tp = TopicPartition(place.topics.raw, partition)
     raw = await standing_by(consumer, tp)
     if raw.partitions != place.partitions:
-        raise TopicProblem("regrown", f"{tp.topic} has {raw.partitions} partitions, {place.partitions} are configured")
+        raise TopicProblem(
+            "partitions_changed", f"{tp.topic} has {raw.partitions} partitions, {place.partitions} are configured"
+        )
     image = await read(consumer, place.topics.changelog, partition)
     books = LedgerState(Position())
     try:
@@ -147,7 +149,7 @@ async def _planned(
         return await _without_ledger(consumer, tp, raw, wanted), books
     position = books.position
     if position.topic_id != place.topic_id:
-        raise TopicProblem("recreated", f"{tp.topic} has another id than the ledger's")
+        raise TopicProblem("topic_recreated", f"{tp.topic} has another id than the ledger's")
     if position.deployment != place.deployment:
         raise TopicProblem("other_deployment", f"the ledger belongs to {position.deployment}")
     verify(books)

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 import meterbridge_sdk
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.billing.org_billing import OrgBilling
-from connectors.billing.subscription_ids import InMemoryIds
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.library import orgs
 from connectors.library.orgs import LagoIntegrationError
 from connectors.library.standalone import StandaloneBilling

@@ -14,7 +14,7 @@ from connectors.lago_sandbox.customers import SandboxCustomers
 from connectors.lago_sandbox.identifiers import Identifiers
 from connectors.lago_sandbox.metrics import SandboxMetrics
 from connectors.lago_sandbox.plans import SandboxPlans
-from connectors.lago_sandbox.stored import Event
+from connectors.lago_sandbox.stored_event import Event
 from connectors.lago_sandbox.subscriptions import SandboxSubscriptions
 from tests.support.sandbox import DAY, NOW, Clock, Lago, codes, event, lago_sandbox
 

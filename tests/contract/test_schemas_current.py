@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from connectors.ingest.body_splitter import split, wrapped_in
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import InvalidElement, rejection
+from connectors.ingest.rejection_record import InvalidElement, rejection
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.generate import FOLDER, files
 from schemas.ledger import Position

@@ -24,7 +24,7 @@ import pytest
 
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.billing.org_billing import OrgBilling
-from connectors.billing.subscription_ids import InMemoryIds
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.lago.client import LagoClient
 from connectors.processes.account_tables import now_us
 from tests.faults.procs import Process

@@ -14,7 +14,7 @@ from schemas.ledger import Position
 from schemas.records import EnrichedUsage, LagoEvent, Receipt
 from schemas.topics import TopicNames
 from streams.core.metering.ledger_state import LedgerState
-from streams.runtime.consumer import reading
+from streams.runtime.plain_consumer import reading
 from streams.state.changelog import FETCHING, read, restore
 from streams.state.step_writes import RAW_PARTITION, SEAL_SEQ
 from tests.faults.oracle import Found, SentEvent

@@ -7,12 +7,12 @@ import json
 import sys
 from pathlib import Path
 
+from tests.faults.catalogue import input as bad_input
+from tests.faults.catalogue import kafka, lago, postgres, processes, records
+from tests.faults.catalogue.meaning import RULES
+from tests.faults.catalogue.row import Row
 from tests.faults.page import page
 from tests.faults.results import RESULTS
-from tests.faults.rows import input as bad_input
-from tests.faults.rows import kafka, lago, postgres, processes, records
-from tests.faults.rows.meaning import RULES
-from tests.faults.rows.row import Row
 
 CHAPTERS: dict[str, tuple[Row, ...]] = {
     "Our own processes": processes.ROWS,

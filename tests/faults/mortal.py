@@ -17,7 +17,7 @@ from connectors.processes.worker_parts import worker_parts
 from connectors.telemetry.logs import configure_logging
 from schemas.records import LagoEvent
 from streams.app import ROLES
-from streams.core.delivery.responses import HttpResponse
+from streams.core.delivery.verdicts import HttpResponse
 from streams.delivery.lago_port import LagoEventsApi
 from streams.runtime.event_loop import run_loop
 from streams.runtime.role import Role

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tests.faults.rows.meaning import Rule
-from tests.faults.rows.row import Check, Row
+from tests.faults.catalogue.meaning import Rule
+from tests.faults.catalogue.row import Check, Row
 
 Results = Mapping[str, Mapping[str, Any]]
 

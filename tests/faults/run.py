@@ -22,7 +22,7 @@ from tests.support.kafka import broker_kind
 #: From the last call accepted and the last fault healed to every cent billed.
 DRAIN_LIMIT_S = 150.0
 MAPPED_LATE_S = (20.0, 40.0)
-_ALARMS = ("lane_halted", "worker_ended", "worker_crashed", "stop_cut_short")
+_ALARMS = ("partition_halted", "worker_ended", "worker_crashed", "stop_cut_short")
 _TOLD = (
     *_ALARMS,
     "stopped_with_error",
@@ -182,7 +182,7 @@ async def _account(report: Report, world: World, load: Load, adversary: Adversar
         for event in _TOLD:
             report.log_events[event] = report.log_events.get(event, 0) + said.count(event)
         report.tails[name] = said[-1500:]
-        if "lane_halted" in said:
+        if "partition_halted" in said:
             report.problems.append(f"{name} halted a lane")
 
 

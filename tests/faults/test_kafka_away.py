@@ -74,7 +74,7 @@ async def judged(world: World, sender: Sender) -> float:
 
 
 def _halted(log: Path) -> bool:
-    return log.exists() and "lane_halted" in log.read_text(errors="replace")
+    return log.exists() and "partition_halted" in log.read_text(errors="replace")
 
 
 async def test_a_broker_that_is_away_while_the_ingress_is_killed_costs_no_call(

@@ -10,8 +10,8 @@ from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from streams.runtime.consumer import reading
 from streams.runtime.event_loop import run_loop
+from streams.runtime.plain_consumer import reading
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka, broker_kind, start_kafka
 

@@ -169,11 +169,11 @@ async def test_what_starts_while_kafka_is_away_waits_for_it_and_begins(tmp_path:
         with all_of((*ROLES, "serve"), tmp_path, at(broker.bootstrap, "w.", database)) as started:
             begun = time.monotonic()
             for one in started.values():
-                await soon(lambda one=one: one.events("kafka_awaited"), 30)  # type: ignore[misc]
+                await soon(lambda one=one: one.events("waiting_for_kafka"), 30)  # type: ignore[misc]
             await asyncio.sleep(25.0)
             for name, one in started.items():
                 assert one.process.poll() is None, (name, one.log.read_text()[-2000:])
-                awaited = one.events("kafka_awaited")
+                awaited = one.events("waiting_for_kafka")
                 assert {line["address"] for line in awaited} == {f"KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}"}, name
                 assert len(awaited) <= 1 + (time.monotonic() - begun) / 60, name
                 assert len(one.log.read_text().splitlines()) < 20, one.log.read_text()
@@ -204,7 +204,7 @@ async def test_a_kafka_that_goes_away_while_a_role_starts_is_waited_for(
                 await asyncio.sleep(0.5 if stopped_while_away else 5.0)
                 assert one.process.poll() is None, one.log.read_text()[-2000:]
                 if not stopped_while_away:
-                    assert one.events("kafka_awaited"), one.log.read_text()[-2000:]
+                    assert one.events("waiting_for_kafka"), one.log.read_text()[-2000:]
                     await way.join()
                     await soon(lambda one=one: works(one), 30)  # type: ignore[misc]
                 code, took_s = await asyncio.to_thread(one.told_to_stop)

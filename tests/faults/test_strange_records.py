@@ -119,7 +119,7 @@ async def test_a_ledger_of_a_later_release_is_not_opened_and_not_changed(stage: 
     stage.put([call(1)])
     async with stage.running("meter", stage.parts()):
         await soon(lambda: stage.sensors.halted, 30)
-    assert [reason for _, _, reason in stage.sensors.halted] == ["later_version"]
+    assert [reason for _, _, reason in stage.sensors.halted] == ["newer_version"]
     assert billed(stage) == 1
     assert stage.read(stage.topics.changelog)[-1].value() == newer
 

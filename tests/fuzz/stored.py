@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from connectors.billing import event_states, rejected_usage
+from connectors.billing import event_state_reader, rejected_usage
 from connectors.operations.late_calls import _Checked
 from connectors.postgres import rows, rows_of_management
 from schemas.customers import CustomerRecord, OrgRecord
@@ -25,7 +25,7 @@ from schemas.records import (
 from schemas.wire import Call, RawRecord
 from streams.agents import meter, sink
 from streams.core.metering.ledger_state import LedgerState
-from streams.runtime.table import CompactedTable
+from streams.runtime.compacted_table import CompactedTable
 from streams.state.changelog import image_from, restore
 
 #: Every type that is read from a topic (tests/fuzz/test_corpus.py looks that none is missing), and how it is stored.
@@ -118,7 +118,7 @@ READERS: Final[tuple[Reader, ...]] = (
     *(_rows(rows_of) for rows_of in (rows.usage_rows, rows.rejected_rows, rows.event_rows, rows.receipt_rows)),
     *(_rows(rows_of) for rows_of in (rows_of_management.customer_rows, rows_of_management.org_rows)),
     *(_rows(rows_of) for rows_of in (rows_of_management.audit_rows, rows_of_management.delivery_rows)),
-    *(_headers(read) for read in (event_states._read, sink._event, sink._manifest, meter._order)),
+    *(_headers(read) for read in (event_state_reader._read, sink._event, sink._manifest, meter._order)),
     _rejected,
     _changelog,
 )

@@ -15,8 +15,8 @@ from connectors.http.problem import Problem
 from connectors.ingest.body_splitter import split
 from connectors.ingest.cloud_events import event_of
 from connectors.ingest.lenient_json import tree_of, with_data
-from connectors.ingest.rejections import MAX_RECORD_BYTES, InvalidElement
-from connectors.ingest.signatures import Secret, signed_by
+from connectors.ingest.rejection_record import MAX_RECORD_BYTES, InvalidElement
+from connectors.ingest.sender_signatures import Secret, signed_by
 from connectors.ingest.store import ElementStore
 from connectors.kafka.producer import Record
 from connectors.operations.csv_table import DELIMITERS, CsvTable

@@ -270,7 +270,7 @@ async def test_who_was_fenced_can_do_nothing_more(world: World) -> None:
             await world.task().once()
             await super().bill(lost)
 
-    with pytest.raises(Unavailable, match="another_desk"):
+    with pytest.raises(Unavailable, match="requeue_in_progress"):
         await world.task(Slow).once()
     await world.billed_cents(5)
 
@@ -284,7 +284,7 @@ async def test_who_comes_after_another_waits_until_its_receipts_are_read(world: 
     await until(world.url, FAILED, lambda count: count > 0)
     await rows(world.url, "UPDATE usage_parts SET status = 'completed' WHERE reason = 'unbillable_ended'")
     await rows(world.url, "UPDATE projector_offsets SET next = 0 WHERE topic = $1", world.stage.topics.receipts)
-    with pytest.raises(Unavailable, match="log_behind"):
+    with pytest.raises(Unavailable, match="projection_behind"):
         await world.task(lambda deployment, database: Rebilling(deployment, database, 1)).once()
     await world.billed_cents(5)
 

@@ -183,7 +183,7 @@ async def test_a_loop_that_stood_still_is_not_alive() -> None:
         assert (await client.get("/health/live")).status == 200
         clock.now = 5.5
         stuck = await client.get("/health/live")
-        assert (stuck.status, (await stuck.json(content_type=None))["reason"]) == (503, "stuck")
+        assert (stuck.status, (await stuck.json(content_type=None))["reason"]) == (503, "event_loop_blocked")
         health.start()
         await asyncio.sleep(0)
         assert (await client.get("/health/live")).status == 200

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import ClientResponse
 from msgspec import UNSET
 
-from connectors.ingest.rejections import MAX_RECORD_BYTES
+from connectors.ingest.rejection_record import MAX_RECORD_BYTES
 from connectors.kafka.producer import KafkaProducer, Record, producer_config
 from schemas.customer_id import normalise_customer_id
 from schemas.errors import Rejected

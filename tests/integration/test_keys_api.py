@@ -164,7 +164,7 @@ async def test_nobody_hands_out_more_than_they_hold(server: Server) -> None:
         {"scopes": ["plans:write"]},
     ):
         refused = await made(server, 403, by, **({"scopes": ["orgs:read"], "orgs": ["org_1"]} | wanted))
-        assert refused["reason"] == "beyond_yours"
+        assert refused["reason"] == "exceeds_caller"
     strong = await made(server, scopes=["*"], orgs=["org_1"])
     others = await made(server, scopes=["orgs:read"], orgs=["org_3"])
     for key, expected in ((strong, 403), (others, 404)):

@@ -140,7 +140,7 @@ async def test_a_recreated_topic_stops_the_ledger(bench: Bench) -> None:
     await first.commit(bench.changes(await first.open(), range(5)))
     await first.close()
     await renew(bench, lambda: asyncio.sleep(0.5))
-    with pytest.raises(TopicProblem, match="recreated"):
+    with pytest.raises(TopicProblem, match="topic_recreated"):
         await bench.ledger().open()
 
 
@@ -151,7 +151,7 @@ async def test_a_regrown_topic_stops_the_ledger(bench: Bench) -> None:
         grown.result()
     name = bench.stage.topics.raw
     await soon(lambda: len(admin.list_topics(name, timeout=5).topics[name].partitions) == 5)
-    with pytest.raises(TopicProblem, match="regrown"):
+    with pytest.raises(TopicProblem, match="partitions_changed"):
         await bench.ledger().open()
 
 
@@ -160,7 +160,7 @@ async def test_a_position_beyond_the_log_stops_the_ledger(bench: Bench) -> None:
     first = bench.ledger()
     books = await first.open()
     await first.commit(bench.changes(books, range(10)))
-    with pytest.raises(TopicProblem, match="truncated"):
+    with pytest.raises(TopicProblem, match="offset_out_of_range"):
         await bench.ledger().open()
 
 
@@ -185,7 +185,7 @@ async def test_a_lost_changelog_is_noticed(bench: Bench) -> None:
     await asyncio.sleep(0.5)
     for created in admin.create_topics([NewTopic(name, 2, 1)]).values():
         created.result()
-    with pytest.raises(TopicProblem, match="no_ledger"):
+    with pytest.raises(TopicProblem, match="ledger_missing"):
         await bench.ledger().open()
 
 
@@ -195,5 +195,5 @@ async def test_books_that_do_not_add_up_are_not_opened(bench: Bench) -> None:
     changes = bench.changes(await first.open(), range(3))
     changes.position.counters.folded.calls += 1
     await first.commit(changes)
-    with pytest.raises(LedgerBroken, match="conservation"):
+    with pytest.raises(LedgerBroken, match="ledger_imbalance"):
         await bench.ledger().open()

@@ -115,9 +115,9 @@ async def test_records_lost_at_the_head_are_skipped_said_and_the_lane_goes_on_wi
     async with stage.running("meter", parts(stage)) as role:
         role.halt_s = 3.0
         await soon(lambda: bool(stage.sensors.halted), limit_s=30)
-        assert stage.sensors.halted == [(stage.topics.raw, 0, "truncated")]
+        assert stage.sensors.halted == [(stage.topics.raw, 0, "offset_out_of_range")]
         code, (one, second) = await init(stage, "--from", "earliest")
-        assert (code, one["state"], one["stood"], one["next"], one["skipped"]) == (0, "truncated", 3, 7, 4)
+        assert (code, one["state"], one["stood"], one["next"], one["skipped"]) == (0, "offset_out_of_range", 3, 7, 4)
         assert second["state"] == "sound"
         assert billed(stage)[0] == 3
         code, (one, _) = await init(stage, "--from", "earliest", "--yes", "--why", "retention")
@@ -143,10 +143,10 @@ async def test_a_hole_within_the_log_is_skipped_said_and_what_was_in_it_is_bille
     async with stage.running("meter", parts(stage)) as role:
         role.halt_s = 3.0
         await soon(lambda: bool(stage.sensors.halted), limit_s=30)
-        assert stage.sensors.halted[0] == (stage.topics.raw, 0, "hole")
+        assert stage.sensors.halted[0] == (stage.topics.raw, 0, "offset_gap")
         assert billed(stage)[0] == 3, "nothing behind the hole is counted by itself"
         code, (one, second) = await init(stage, "--from", "earliest")
-        assert (code, one["state"], one["stood"], one["next"], one["skipped"]) == (0, "hole", 3, 8, 5)
+        assert (code, one["state"], one["stood"], one["next"], one["skipped"]) == (0, "offset_gap", 3, 8, 5)
         assert second["state"] == "sound"
         assert billed(stage)[0] == 3
         code, (one, _) = await init(stage, "--from", "earliest", "--yes", "--why", "kafka-2 lost a disk")
@@ -159,7 +159,7 @@ async def test_a_hole_within_the_log_is_skipped_said_and_what_was_in_it_is_bille
     assert billed(stage) == (11, Decimal(550))
     (line,) = stage.values(stage.topics.audit)
     assert (line["action"], line["count"], line["reason"]) == ("ledger.init", 5, "kafka-2 lost a disk")
-    assert line["target"]["reason"] == "hole"
+    assert line["target"]["reason"] == "offset_gap"
     assert await reconciled(stage) == ""
     code, told = await init(stage, "--from", "earliest")
     assert {one["state"] for one in told} == {"sound"}
@@ -178,7 +178,7 @@ async def test_a_position_beyond_the_log_is_reached_by_filling_so_that_no_offset
     code, (first, _) = await init(stage, "--from", "earliest", "--yes")
     assert (code, first["state"]) == (1, "offsets_would_repeat")
     code, (first, _) = await init(stage, "--from", "latest", "--yes")
-    assert (code, first["state"], first["next"], first["skipped"]) == (0, "truncated", 8, 0)
+    assert (code, first["state"], first["next"], first["skipped"]) == (0, "offset_out_of_range", 8, 0)
     stage.put(calls([78]), partition=0)
     await run(stage, 4)
     replayed = await meterbridge(stage, "replay", "--from", "10m", "--to", "0s", "--json")
@@ -205,7 +205,7 @@ async def test_a_lost_ledger_goes_on_where_it_stood_and_bills_no_repeat(stage: S
     stage.put(calls([10, 11]), partition=0)
     code, (first, second) = await init(stage, "--from", "earliest", "--yes")
     assert code == 0, first
-    assert (first["state"], first["stood"], first["next"], first["skipped"]) == ("no_ledger", 3, 0, 0)
+    assert (first["state"], first["stood"], first["next"], first["skipped"]) == ("ledger_missing", 3, 0, 0)
     assert first["checked_before"] and second["state"] == "sound"
     await run(stage, 5)
     assert billed(stage) == (5, Decimal(250))
@@ -229,7 +229,7 @@ async def test_a_ledger_whose_position_is_garbage_halts_alone_and_begins_again(s
         await soon(lambda: billed(stage)[0] == 5)
         await soon(lambda: stage.sensors.halted == [(stage.topics.raw, 0, "unreadable_ledger")])
     code, (first, second) = await init(stage, "--from", "earliest", "--yes")
-    assert (code, first["state"], second["state"]) == (0, "no_ledger", "sound")
+    assert (code, first["state"], second["state"]) == (0, "ledger_missing", "sound")
     await run(stage, 6)
     assert billed(stage) == (6, Decimal(300))
     assert await reconciled(stage) == ""
@@ -243,7 +243,7 @@ async def test_a_worker_that_is_alive_is_fenced_and_finds_the_new_position(stage
     books = await worker.open()
     cut_head(stage, 5)
     planned = await plan(place, 0, RestartPosition("earliest"))
-    assert (planned.reason, planned.next) == ("truncated", 5)
+    assert (planned.reason, planned.next) == ("offset_out_of_range", 5)
     await begin(place, 0, RestartPosition("earliest"), planned, EmittedTotals())
     stale = Changes(msgspec.structs.replace(books.position, next=1))
     with pytest.raises(Exception, match=r"(?i)fenced|epoch"):

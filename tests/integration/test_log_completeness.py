@@ -156,7 +156,7 @@ async def test_a_log_that_went_on_where_it_stood_stays_as_complete_as_it_was(url
 
 
 async def test_a_log_that_was_told_to_begin_behind_a_hole_says_so(url: str) -> None:
-    """The cure for `truncated` is to delete the projector's place."""
+    """The cure for `offset_out_of_range` is to delete the projector's place."""
     async with Writer(url) as writer:
         await writer.take(TOPICS.enriched, 0, [at(0, 1_795_176_000)])
         await rows(url, "DELETE FROM projector_offsets")

@@ -171,8 +171,8 @@ async def test_only_who_has_seen_the_latest_may_change_it(server: Server) -> Non
     late = await server.http.post(
         "/customers/mapping", json=body | {"lago_customer_id": "org_3"}, headers={**BEARER, "If-Match": tag}
     )
-    assert refused(late, 412)["reason"] == "changed_meanwhile"
-    assert refused(await deleted(server, **{"If-Match": tag}), 412)["reason"] == "changed_meanwhile"
+    assert refused(late, 412)["reason"] == "precondition_failed"
+    assert refused(await deleted(server, **{"If-Match": tag}), 412)["reason"] == "precondition_failed"
     again = await server.http.post("/customers/mapping", json=body, headers={**BEARER, "If-Match": tag})
     assert said(again)["lago_customer_id"] == "org_2"
     either = f'"some-other", {changed.headers["ETag"]}'
@@ -188,7 +188,7 @@ async def test_who_means_to_create_does_not_change_what_is_there(server: Server)
         assert refused(answer, 412)["reason"] == "exists_already"
     nobody = {**BEARER, "If-Match": "*"}
     answer = await server.http.post("/customers/mapping", json=body | {"litellm_customer_id": "x"}, headers=nobody)
-    assert refused(answer, 412)["reason"] == "changed_meanwhile"
+    assert refused(answer, 412)["reason"] == "precondition_failed"
 
 
 async def test_a_precondition_that_means_nothing_is_refused(server: Server) -> None:

@@ -48,7 +48,7 @@ TYPES = {
     "meterbridge_records_restamped_total": "counter",
     "meterbridge_spooled_total": "counter",
     "meterbridge_spool_drained_total": "counter",
-    "meterbridge_conservation_difference": "gauge",
+    "meterbridge_ledger_imbalance": "gauge",
     "meterbridge_open_windows": "gauge",
     "meterbridge_held_windows": "gauge",
     "meterbridge_held_windows_on_disk": "gauge",
@@ -57,19 +57,19 @@ TYPES = {
     "meterbridge_unknown_call_type_calls_total": "counter",
     "meterbridge_held_calls": "gauge",
     "meterbridge_held_cost_usd": "gauge",
-    "meterbridge_sealed_events_total": "counter",
+    "meterbridge_events_emitted_total": "counter",
     "meterbridge_identities_asked_total": "counter",
     "meterbridge_ledgers_open": "gauge",
-    "meterbridge_seen_identities": "gauge",
-    "meterbridge_lane_halted": "gauge",
-    "meterbridge_chunks_missing_total": "counter",
-    "meterbridge_follower_lag_seconds": "gauge",
+    "meterbridge_dedupe_identities": "gauge",
+    "meterbridge_partition_halted": "gauge",
+    "meterbridge_fetch_gaps_total": "counter",
+    "meterbridge_table_staleness_seconds": "gauge",
     "meterbridge_unreadable_records_total": "counter",
     "meterbridge_lago_breaker_state": "gauge",
-    "meterbridge_lago_resend_is_safe": "gauge",
+    "meterbridge_lago_idempotent": "gauge",
     "meterbridge_lago_too_old": "gauge",
     "meterbridge_lago_rate_limit": "gauge",
-    "meterbridge_receipts_total": "counter",
+    "meterbridge_event_transitions_total": "counter",
     "meterbridge_projected_rows_total": "counter",
     "meterbridge_projection_skipped_total": "counter",
     "meterbridge_projector_lag_seconds": "gauge",
@@ -175,10 +175,10 @@ def test_children_of_closed_sets_begin_at_zero() -> None:
         ("meterbridge_calls_total", {"decision": "duplicate"}),
         ("meterbridge_ingress_elements_total", {"outcome": "not_json"}),
         ("failed_events_total", {"error_type": "too_large"}),
-        ("meterbridge_conservation_difference", {"law": "folded", "unit": "usd"}),
+        ("meterbridge_ledger_imbalance", {"law": "folded", "unit": "usd"}),
         ("meterbridge_held_calls", {"reason": "no_mapping"}),
         ("meterbridge_held_cost_usd", {"reason": "currency"}),
-        ("meterbridge_receipts_total", {"status": "failed"}),
+        ("meterbridge_event_transitions_total", {"status": "failed"}),
     ):
         assert scrape.value(name, **labels) == 0, name
     assert {route.source for route in ROUTES} <= set(SOURCES)
@@ -203,8 +203,8 @@ def test_sealed_parts_are_counted_once_wherever_the_number_was_seen() -> None:
     scrape.sensors.books(0, books_of(seal_seq=104))
     scrape.sensors.books(0, None)
     scrape.sensors.books(0, books_of(seal_seq=900))
-    assert scrape.value("meterbridge_sealed_events_total") == 4
-    assert scrape.value("meterbridge_receipts_total", status="pending") == 4
+    assert scrape.value("meterbridge_events_emitted_total") == 4
+    assert scrape.value("meterbridge_event_transitions_total", status="pending") == 4
 
 
 def test_held_usage_is_shown_by_reason_with_its_money_over_all_ledgers() -> None:
@@ -227,13 +227,13 @@ def test_the_conservation_difference_reads_zero_until_the_books_are_off_and_erro
     sound = books_of(held(1, NO_MAPPING, 3, "0.25"))
     scrape.sensors.books(0, sound)
     for law in ("received", "folded"):
-        assert scrape.value("meterbridge_conservation_difference", law=law, unit="calls") == 0
-        assert scrape.value("meterbridge_conservation_difference", law=law, unit="usd") == 0
+        assert scrape.value("meterbridge_ledger_imbalance", law=law, unit="calls") == 0
+        assert scrape.value("meterbridge_ledger_imbalance", law=law, unit="usd") == 0
     scrape.sensors.books(1, books_of(received=Sum(1, Decimal("0.5"))))
     scrape.sensors.books(2, books_of(received=Sum(-1, Decimal("-0.25")), folded=Sum(2)))
-    assert scrape.value("meterbridge_conservation_difference", law="received", unit="calls") == 1 + 3
-    assert scrape.value("meterbridge_conservation_difference", law="received", unit="usd") == 0.75
-    assert scrape.value("meterbridge_conservation_difference", law="folded", unit="calls") == 2
+    assert scrape.value("meterbridge_ledger_imbalance", law="received", unit="calls") == 1 + 3
+    assert scrape.value("meterbridge_ledger_imbalance", law="received", unit="usd") == 0.75
+    assert scrape.value("meterbridge_ledger_imbalance", law="folded", unit="calls") == 2
 
 
 def test_a_pass_over_all_windows_is_made_every_five_seconds_and_sizes_are_shown_at_once() -> None:
@@ -245,7 +245,7 @@ def test_a_pass_over_all_windows_is_made_every_five_seconds_and_sizes_are_shown_
     scrape.clock.now = LOOK_EVERY_S - 0.1
     scrape.sensors.books(0, books)
     assert scrape.value("meterbridge_held_calls", reason=NO_MAPPING) == 1
-    assert [scrape.value(f"meterbridge_{name}") for name in ("held_windows", "seen_identities")] == [2, 2]
+    assert [scrape.value(f"meterbridge_{name}") for name in ("held_windows", "dedupe_identities")] == [2, 2]
     scrape.clock.now = LOOK_EVERY_S
     scrape.sensors.books(0, books)
     assert scrape.value("meterbridge_held_calls", reason=NO_MAPPING) == 2
@@ -254,13 +254,13 @@ def test_a_pass_over_all_windows_is_made_every_five_seconds_and_sizes_are_shown_
 def test_dead_letters_are_failed_events_and_halted_lanes_and_lost_chunks_are_shown() -> None:
     scrape = Scrape()
     scrape.sensors.settled([Receipt("a", "completed", 1), Receipt("b", "failed", 1, reason="lago_refused")])
-    scrape.sensors.lane_halted("raw", 3, "truncated")
+    scrape.sensors.partition_halted("raw", 3, "offset_out_of_range")
     scrape.sensors.chunk_missing("raw", 3, 2)
-    assert scrape.value("meterbridge_receipts_total", status="completed") == 1
+    assert scrape.value("meterbridge_event_transitions_total", status="completed") == 1
     assert scrape.value("failed_events_total", error_type="lago_refused") == 1
     assert scrape.value("failed_events_total", error_type="") is None
-    assert scrape.value("meterbridge_lane_halted", topic="raw", partition="3", reason="truncated") == 1
-    assert scrape.value("meterbridge_chunks_missing_total", topic="raw") == 2
+    assert scrape.value("meterbridge_partition_halted", topic="raw", partition="3", reason="offset_out_of_range") == 1
+    assert scrape.value("meterbridge_fetch_gaps_total", topic="raw") == 2
 
 
 def test_lago_is_watched_by_method_status_and_breaker() -> None:
@@ -273,11 +273,11 @@ def test_lago_is_watched_by_method_status_and_breaker() -> None:
     assert scrape.value("lago_api_requests_total", method="POST", status="200") == 1
     assert scrape.value("lago_api_requests_total", method="GET", status="0") == 1
     scrape.metrics.watch_lago(lambda: True, lambda: False, lambda: 500.0)
-    assert scrape.value("meterbridge_lago_resend_is_safe") == 1
+    assert scrape.value("meterbridge_lago_idempotent") == 1
     assert scrape.value("meterbridge_lago_too_old") == 0
     assert scrape.value("meterbridge_lago_rate_limit") == 500
     scrape.metrics.watch_follower("orgs", lambda: 1.5)
-    assert scrape.value("meterbridge_follower_lag_seconds", table="orgs") == 1.5
+    assert scrape.value("meterbridge_table_staleness_seconds", table="orgs") == 1.5
 
 
 def test_the_metrics_port_is_served_and_a_taken_one_is_named() -> None:

@@ -239,7 +239,7 @@ async def test_a_log_that_begins_beyond_what_was_projected_halts_its_lane_and_no
     async with projector_parts(stage, database) as parts, stage.running("project", parts):
         put(stage, range(200, 210), partition=1)
         sensors: Any = parts.sensors
-        await soon(lambda: sensors.halted == [(stage.topics.enriched, 0, "truncated")])
+        await soon(lambda: sensors.halted == [(stage.topics.enriched, 0, "offset_out_of_range")])
         await until(database, "SELECT count(*) FROM llm_usage_log", lambda count: count == 110)
 
 
@@ -252,7 +252,7 @@ async def test_a_topic_that_was_made_anew_halts_its_lanes(stage: Stage, database
         async with stage.running("project", other):
             sensors: Any = parts.sensors
             await soon(lambda: len(sensors.halted) == 2)
-    assert {reason for _, _, reason in sensors.halted} == {"recreated"}
+    assert {reason for _, _, reason in sensors.halted} == {"topic_recreated"}
 
 
 async def test_a_record_that_becomes_no_row_costs_itself_and_is_listed(stage: Stage, database: str) -> None:

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from connectors.ingest.auth import WebhookAuth
 from connectors.ingest.call_context import ContextFields
-from connectors.ingest.rejections import MAX_RECORD_BYTES
+from connectors.ingest.rejection_record import MAX_RECORD_BYTES
 from connectors.ingest.spool import Spool
 from connectors.ingest.spooling_producer import SpooledSender
 from connectors.kafka.producer import Record

@@ -189,7 +189,7 @@ async def test_a_call_of_a_month_that_was_forgotten_is_not_billed_again(
         words = ("--source", "jsonl", "--file", str(lines), "--json")
         filled = await meterbridge(stage, "backfill", *words, DATABASE_URL=database)
         assert filled.code == 1, filled.err
-        assert (filled.json["missing"], filled.json["refused"]) == (0, {"log_forgotten": 5})
+        assert (filled.json["missing"], filled.json["refused"]) == (0, {"usage_pruned": 5})
         back = await meterbridge(stage, "dlq", "requeue", "--kind", "calls", "--json", DATABASE_URL=database)
         assert back.code == 0, back.err
         assert (back.json["requeued"], back.json["impossible"]) == (0, 3), back.json

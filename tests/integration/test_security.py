@@ -19,7 +19,7 @@ from confluent_kafka.admin import (
 from connectors.config.connections import kafka_connection
 from connectors.config.settings import Settings, load_settings
 from connectors.kafka.admin import check_topics
-from connectors.kafka.security import aiokafka_config
+from connectors.kafka.client_config import aiokafka_config
 from schemas.errors import Unavailable
 from tests.support.eventually import eventually
 from tests.support.kafka import MavenKafka

@@ -13,7 +13,7 @@ from connectors.billing.mappings import Known
 from connectors.kafka.compacted_writer import CompactedTopicWriter
 from schemas.customers import CustomerRecord, MappingVersion
 from schemas.errors import Rejected, Unavailable
-from streams.runtime.table import CompactedTable
+from streams.runtime.compacted_table import CompactedTable
 from tests.support.kafka import Kafka
 from tests.support.stage import Stage
 

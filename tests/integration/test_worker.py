@@ -17,7 +17,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from connectors.config.connections import kafka_connection
-from connectors.kafka.security import aiokafka_config, faust_broker
+from connectors.kafka.client_config import aiokafka_config, faust_broker
 from streams.app import ROLES
 from streams.runtime.run import run_role
 from tests.support import guard

@@ -22,8 +22,8 @@ async def test_a_partition_that_stands_still_makes_its_worker_unready(kafka: Kaf
     settings = settings_for(kafka, topic_prefix, metrics_port=free_port())
     async with worker_parts(settings, "meter") as parts:
         assert await ready(settings) == (200, {"status": "ok"})
-        parts.sensors.lane_halted(parts.topics.raw, 2, "truncated")
-        halted = [{"topic": parts.topics.raw, "partition": 2, "reason": "truncated"}]
+        parts.sensors.partition_halted(parts.topics.raw, 2, "offset_out_of_range")
+        halted = [{"topic": parts.topics.raw, "partition": 2, "reason": "offset_out_of_range"}]
         assert await ready(settings) == (503, {"status": "halted", "partitions": halted})
 
 

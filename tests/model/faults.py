@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from connectors.billing import org_accounts
-from connectors.operations import after_end, overtaken
+from connectors.operations import after_end, after_invoice
 from connectors.operations.last_invoice import Counted, Life, last_counted
 from schemas.ledger import SEEN_PREFIX, SETTLED_PREFIX, window_key
 from schemas.money import plain
@@ -160,7 +160,7 @@ def what_an_end_overtook_is_posted_with_its_old_moment(patch: pytest.MonkeyPatch
 def whatever_lago_stored_after_an_end_is_late(patch: pytest.MonkeyPatch) -> None:
     """What its last invoice counted is billed twice."""
     patch.setattr(
-        overtaken,
+        after_invoice,
         "overtaken",
         lambda stored, _events, _cents, since_us: Verdict(
             late=tuple(one.transaction_id for one in stored if one.created_us >= since_us)
@@ -170,7 +170,7 @@ def whatever_lago_stored_after_an_end_is_late(patch: pytest.MonkeyPatch) -> None
 
 def nothing_is_late_for_a_last_invoice(patch: pytest.MonkeyPatch) -> None:
     """What Lago stored after it had counted is on none."""
-    patch.setattr(overtaken, "overtaken", lambda *_: Verdict())
+    patch.setattr(after_invoice, "overtaken", lambda *_: Verdict())
 
 
 def an_invoice_that_is_not_there_yet_counted_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def an_invoice_that_is_not_there_yet_counted_nothing(patch: pytest.MonkeyPatch) 
         found = await last_counted(lago, org_id, life, *rest)
         return Counted(life.started_us) if found.waits else found
 
-    patch.setattr(overtaken, "last_counted", counted)
+    patch.setattr(after_invoice, "last_counted", counted)
 
 
 def within_a_second_ids_tell_what_was_counted(patch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def within_a_second_ids_tell_what_was_counted(patch: pytest.MonkeyPatch) -> None
         found = sorted(stored, key=lambda one: (one.created_us, one.transaction_id))
         return Verdict(late=tuple(one.transaction_id for one in found[events:]))
 
-    patch.setattr(overtaken, "overtaken", judged)
+    patch.setattr(after_invoice, "overtaken", judged)
 
 
 def what_is_held_goes_by_the_oldest_version_that_is_kept(patch: pytest.MonkeyPatch) -> None:

@@ -329,6 +329,9 @@ KNOWN: dict[str, History] = {
     "nobody can tell of a call whose month the log has forgotten": _then(
         _ANN, _A, Pruned(at("05-03 00:00:00")), Backfilled(at("05-03 00:00:00"), Call(0, _NOON, "1"))
     ),
+    "a call that began as the forgotten month ended": _then(
+        _ANN, _A, Pruned(at("05-03 00:00:00")), Backfilled(at("05-03 00:00:00"), Call(0, at("05-01 00:00:01"), "1"))
+    ),
     "the sink moves nothing with LATE_POLICY=hold": _then(
         _ANN,
         _A,

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from connectors.operations import after_end, overtaken, rebilling, usage_log
+from connectors.operations import after_end, after_invoice, rebilling, usage_log
 from connectors.operations.after_end import EndedSubscriptions, Lost, Told
-from connectors.operations.overtaken import Posted
+from connectors.operations.after_invoice import Posted
 from schemas.customers import OrgRecord
 from schemas.moments import parse_us, to_datetime
 from schemas.policy import LatePolicy, MeterPolicy
@@ -65,7 +65,7 @@ class Log:
                 continue
             told = await self._ends.of(org, now_us)
             unsettled = [one for one in posted if one.event.transaction_id not in self._settled]
-            late = await overtaken.judged(told.lives, unsettled, told.org, self._lago.client, now_us, h.USAGE)
+            late = await after_invoice.judged(told.lives, unsettled, told.org, self._lago.client, now_us, h.USAGE)
             self._settled |= late.settled
             self._unclear |= {one.event.transaction_id: one for one in late.lost if one.unclear}
             if policy.late_policy is LatePolicy.HOLD:

@@ -85,9 +85,10 @@ class Model:
     def arrives(self, use: Use, *, checked: bool = False) -> bool:
         """What is used counts once, by its identity; a call only with a cost: a copy without one leaves the way open.
         What ended so long ago that a copy of it may be forgotten is not counted unseen: it is looked for in the log of
-        calls, `checked`. Of what the log has forgotten nobody can tell. A cost is rounded once, to the decimals of the
+        calls, `checked`. Of what the log has forgotten nobody can tell, nor of what began as the forgotten month ended: a call
+        lasts a second, and its start may have been rounded. A cost is rounded once, to the decimals of the
         day, half to even. False: it waits, or is not sent."""
-        if checked and use.ended <= self.pruned:
+        if checked and use.ended <= self.pruned + 1:
             return use.identity in self.counted
         if checked and (use.identity in self.counted or (not use.cost and use.identity in self.costless)):
             return True  # the log of calls knows it: it is not sent

@@ -23,7 +23,7 @@ from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_sync import OrgSynchroniser
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
-from connectors.billing.subscription_ids import InMemoryIds
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.billing.usage_recorder import record_of
 from connectors.ingest.raw_record import strip
 from connectors.ingest.store import ElementStore

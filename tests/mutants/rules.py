@@ -25,7 +25,7 @@ OTHERS = (
     "schemas/money.py",
     "connectors/api/authorizer.py",
     "connectors/ingest/auth.py",
-    "connectors/ingest/signatures.py",
+    "connectors/ingest/sender_signatures.py",
     "connectors/lago/webhook_signatures.py",
 )
 NAMED = "named"

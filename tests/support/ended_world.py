@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from connectors.lago.client import LagoClient, lago_http
-from connectors.operations.learnt_ends import LearntEnds
+from connectors.operations.automatic_rebilling import LearntEnds
 from connectors.operations.rebilling import Rebilling
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database

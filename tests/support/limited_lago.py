@@ -18,7 +18,7 @@ from streams.core.delivery.backoff import RetryPolicy
 from streams.core.delivery.batches import Item
 from streams.core.delivery.circuit_breaker import Breaker
 from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
-from streams.core.delivery.responses import HttpResponse
+from streams.core.delivery.verdicts import HttpResponse
 from streams.delivery.engine import Delivery
 from tests.support.scripted_lago import item
 from tests.support.virtual_time import virtual_now

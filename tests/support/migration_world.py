@@ -9,7 +9,7 @@ import httpx
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
-from connectors.billing.subscription_ids import InMemoryIds
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.operations.org_migration import OrgMigration
 from connectors.operations.usage_in_flight import UsageInFlight
 from connectors.operations.user_orgs import UserOrg

@@ -9,7 +9,7 @@ import httpx
 import msgspec
 from aiohttp import web
 
-from connectors.api.org_endpoints import billing_endpoints
+from connectors.api.billing_endpoints import billing_endpoints
 from connectors.billing.identity_mapping import Announce, identity_of
 from connectors.billing.mappings import MappingResult
 from connectors.billing.metered_events import InMemoryUsage

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from connectors.billing.org_records import OrgRecords
 from schemas.customers import OrgRecord
 from schemas.topics import TopicNames
-from streams.runtime.table import CompactedTable
+from streams.runtime.compacted_table import CompactedTable
 
 
 class Behind(CompactedTable[OrgRecord]):

@@ -7,7 +7,7 @@ from typing import Any
 
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.billing.org_billing import OrgBilling
-from connectors.billing.subscription_ids import InMemoryIds
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.library import orgs
 from schemas.moments import SECOND_US
 from tests.support.mortal_wire import MortalWire

@@ -10,7 +10,7 @@ import msgspec
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent
 from streams.core.delivery.batches import Item
-from streams.core.delivery.responses import HttpResponse
+from streams.core.delivery.verdicts import HttpResponse
 
 #: What may happen to one post, before or after the batch was stored.
 FAULTS = (

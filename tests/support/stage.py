@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from connectors.config.connections import deployment_of
 from connectors.config.settings import Settings, load_settings
 from connectors.kafka.admin import create_topics, topic_ids
-from connectors.kafka.security import aiokafka_config, faust_broker
+from connectors.kafka.client_config import aiokafka_config, faust_broker
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.moments import SECOND_US
 from schemas.policy import MeterPolicy
@@ -63,10 +63,10 @@ class Quiet:
     def settled(self, receipts: Sequence[Receipt]) -> None:
         self.receipts += receipts
 
-    def lane_halted(self, topic: str, partition: int, reason: str) -> None:
+    def partition_halted(self, topic: str, partition: int, reason: str) -> None:
         self.halted.append((topic, partition, reason))
 
-    def lane_resumed(self, topic: str, partition: int, reason: str) -> None:
+    def partition_resumed(self, topic: str, partition: int, reason: str) -> None:
         self.resumed.append((topic, partition, reason))
 
     def following(self, table: str, lag_s: Callable[[], float]) -> None: ...

@@ -26,7 +26,7 @@ def init(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let ledgers that halted with truncated, hole or no_ledger continue; healthy ones are not changed.
+    """Let ledgers that halted with truncated, hole or ledger_missing continue; healthy ones are not changed.
 
     Says what is skipped. Exit code 0: done, or, without --yes, can be done; 1: nothing to do, or a ledger needs more.
     """

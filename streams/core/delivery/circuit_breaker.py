@@ -10,7 +10,7 @@ from math import inf
 
 from streams.core.delivery.backoff import RetryPolicy
 from streams.core.delivery.dead_letter_storm import Deaths
-from streams.core.delivery.responses import RetryLater
+from streams.core.delivery.verdicts import RetryLater
 
 #: Unrelated batches that fail in a row before the fault is Lago's and not a batch's.
 UNRELATED_FAILURES = 2

@@ -205,12 +205,12 @@ def verify(books: LedgerState) -> None:
     """Check conservation.
 
     Raises:
-        LedgerBroken: `conservation`: the lane stops and alarms; nothing is billed from such books.
+        LedgerBroken: `ledger_imbalance`: the lane stops and alarms; nothing is billed from such books.
     """
     received, folded = off_by(books.position.counters, books.waiting())
     if received.calls or received.cost or folded.calls or folded.cost:
         raise LedgerBroken(
-            "conservation",
+            "ledger_imbalance",
             f"received is off by {received.calls} calls, {received.cost} USD; "
             f"folded by {folded.calls} calls, {folded.cost} USD",
         )

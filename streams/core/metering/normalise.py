@@ -24,8 +24,8 @@ from schemas.wire import (
     LagoProperties,
     RawRecord,
 )
-from streams.core.metering.call_cost import amount_of
 from streams.core.metering.call_meaning import PLAIN, SEALED, counts_media, tell_kind, tell_whose
+from streams.core.metering.cost_fields import amount_of
 from streams.core.metering.flags import is_yes
 from streams.core.metering.identity import identity_of
 from streams.core.metering.job_id import is_sealed, without_suffix

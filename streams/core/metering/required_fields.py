@@ -6,7 +6,7 @@ The ingress asks this, so that its answer names what the meter could never bill;
 from schemas.errors import Rejected
 from schemas.moments import parse_us
 from schemas.wire import CLOUDEVENT, LAGO, Call, CloudEvent, CloudEventData
-from streams.core.metering.call_cost import amount_of
+from streams.core.metering.cost_fields import amount_of
 from streams.core.metering.customer_key import check_customer
 
 #: Of an element in which nothing of a call was found.

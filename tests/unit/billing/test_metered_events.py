@@ -325,7 +325,7 @@ def test_the_ledger_asks_for_this_release_as_soon_as_it_holds_what_an_older_one_
     restore(restored, image, NOON)
     assert restored.position.v == LEDGER_VERSION and not restored.metered
     image.position = msgspec.msgpack.encode(Position(v=LEDGER_VERSION + 1))
-    with pytest.raises(LedgerBroken, match="later_version"):
+    with pytest.raises(LedgerBroken, match="newer_version"):
         restore(LedgerState(Position()), image, NOON)
 
 

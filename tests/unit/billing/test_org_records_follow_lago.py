@@ -11,9 +11,9 @@ from connectors.billing.org_accounts import OrgAccounts, OrgRequest
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_sync import OrgSynchroniser
 from connectors.billing.subscription_discovery import SubscriptionDiscovery
-from connectors.billing.subscription_ids import InMemoryIds
+from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.lago.errors import LagoRejected
-from connectors.lago.responses import Customer, Subscription
+from connectors.lago.response_types import Customer, Subscription
 from connectors.processes.lago_sync import LagoSync
 from schemas.customers import OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
@@ -111,7 +111,7 @@ async def test_where_others_never_rest_their_record_stays_and_it_is_said(way: st
     if way == "learner":  # the next look is a quarter of a minute away
         assert await ask(world)
     else:
-        with pytest.raises(Unavailable, match="contended"):
+        with pytest.raises(Unavailable, match="write_conflict"):
             await ask(world)
     assert world.records.all["org_1"].periods == OVER.periods
     assert next(turns) == 4, "three rounds"

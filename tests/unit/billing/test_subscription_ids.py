@@ -2,7 +2,7 @@
 
 import pytest
 
-from connectors.billing.subscription_ids import InMemoryIds
+from connectors.billing.subscription_id_store import InMemoryIds
 from schemas.errors import Rejected
 from streams.core.mapping.subscription_ids import BY_MOMENT, STABLE, check_template, subscription_id
 

@@ -105,10 +105,10 @@ meterbridge_calls_total{decision="duplicate"} 1.0
 lago_api_requests_total{method="POST",status="200"} 2.0
 lago_api_requests_total{method="POST",status="500"} 1.0
 lago_api_requests_total{method="GET",status="200"} 9.0
-# TYPE meterbridge_receipts_total counter
-meterbridge_receipts_total{status="completed"} 5.0
-meterbridge_receipts_total{status="failed"} 1.0
-meterbridge_receipts_total{status="pending"} 7.0
+# TYPE meterbridge_event_transitions_total counter
+meterbridge_event_transitions_total{status="completed"} 5.0
+meterbridge_event_transitions_total{status="failed"} 1.0
+meterbridge_event_transitions_total{status="pending"} 7.0
 """
     found = reading(f"{page}\n{page}")
     assert found.decisions == {"billable": 8, "duplicate": 2}

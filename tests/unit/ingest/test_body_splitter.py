@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.ingest.body_splitter import MAX_ELEMENTS, Element, split, wrapped_in
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 
 SPACE = st.text(" \t\r\n", max_size=3)
 VALUES = st.recursive(

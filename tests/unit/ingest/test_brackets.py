@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from connectors.ingest.body_splitter import split, wrapped_in
 from connectors.ingest.brackets import end_of_nested
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 
 #: Whatever stands outside texts, and texts with what looks like brackets in them.
 PARTS = st.lists(

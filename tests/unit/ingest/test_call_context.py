@@ -9,7 +9,7 @@ import pytest
 from connectors.config.settings import load_settings
 from connectors.ingest.call_context import ContextFields
 from connectors.ingest.raw_record import Arrival, strip_arrived
-from connectors.processes.webhooks import kept_by
+from connectors.processes.usage_ingress import kept_by
 from schemas.context import MAX_TAGS, MAX_TEXT, CallContext
 from schemas.ledger import Position
 from schemas.moments import to_iso

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from connectors.ingest.raw_record import customer_of_rest, strip
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from schemas.reasons import BAD_NUMBER, NOT_AN_OBJECT, NOT_JSON, WRONG_TYPE
 from schemas.usage import Usage
 from schemas.wire import CLOUDEVENT, FLAT, RawRecord

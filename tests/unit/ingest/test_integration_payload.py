@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from schemas.usage import Usage
 from schemas.wire import FLAT, INTEGRATION, LAGO, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from schemas.customer_id import normalise_customer_id
 from schemas.wire import FLAT, RawRecord
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS

@@ -70,5 +70,5 @@ async def test_it_asks_once_a_second_and_tells_once_a_minute() -> None:
     assert asked == 301
     lines = [(line["event"], line["address"], line["waited_s"]) for line in said]
     address = "KAFKA_BOOTSTRAP_SERVERS=broker:9092"
-    away = [("kafka_awaited", address, n * TELL_EVERY_S) for n in range(4)]
+    away = [("waiting_for_kafka", address, n * TELL_EVERY_S) for n in range(4)]
     assert lines == [*away, ("kafka_answered", address, 190)]

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from connectors.operations import call_files
 from connectors.operations.call_files import RefusedElement, csv_rows, json_lines, place_of, readable
 from schemas.errors import Rejected

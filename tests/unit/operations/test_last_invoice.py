@@ -8,10 +8,10 @@ import pytest
 
 from connectors.lago.events import EventShape
 from connectors.lago.invoices import BillingPeriod, Fee, FeeItem, Invoice
-from connectors.lago.responses import Charge, Plan, Subscription
+from connectors.lago.response_types import Charge, Plan, Subscription
 from connectors.operations.after_end import Lost
+from connectors.operations.after_invoice import CLOCKS_US, Judged, Posted, judged
 from connectors.operations.last_invoice import Life, lives_of
-from connectors.operations.overtaken import CLOCKS_US, Judged, Posted, judged
 from schemas.customers import OrgRecord, Period
 from schemas.moments import HOUR_US, SECOND_US, lago_timestamp, to_iso
 from schemas.records import LagoEvent, Manifest

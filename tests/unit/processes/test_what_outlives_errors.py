@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 from connectors.processes.management_api import kept_up
 from connectors.telemetry.unreadable_records import watch_unreadable
 from schemas.customers import CustomerRecord
-from streams.runtime import table, unreadable
-from streams.runtime.table import CompactedTable, TopicFollower
+from streams.runtime import compacted_table, unreadable
+from streams.runtime.compacted_table import CompactedTable, TopicFollower
 
 
 class Picky(TopicFollower):
@@ -66,7 +66,7 @@ def test_many_are_counted_and_one_line_a_minute_is_written(monkeypatch: pytest.M
 
 async def test_a_table_reads_on_after_any_error_of_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that ended took `serve`, ingress included, with it: the totals asked it whether it was complete."""
-    monkeypatch.setattr(table, "_AGAIN_S", 0.001)
+    monkeypatch.setattr(compacted_table, "_AGAIN_S", 0.001)
     sessions: list[int] = []
 
     @asynccontextmanager
@@ -75,7 +75,7 @@ async def test_a_table_reads_on_after_any_error_of_its_session(monkeypatch: pyte
         raise RuntimeError("a library's own")
         yield
 
-    monkeypatch.setattr(table, "reading", reading)
+    monkeypatch.setattr(compacted_table, "reading", reading)
     follower = CompactedTable({}, "topic", CustomerRecord, time.monotonic, "customers")
     follower.begin()
     async with asyncio.timeout(10):

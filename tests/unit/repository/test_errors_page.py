@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.core.delivery.responses import (
+from streams.core.delivery.verdicts import (
     HttpResponse,
     RefusedEvents,
     RetryLater,
@@ -72,4 +72,4 @@ def test_what_the_wire_says_stands_among_the_reasons_of_an_open_breaker() -> Non
 
 
 def test_what_halts_a_lane_of_the_sink_stands_among_the_halted() -> None:
-    assert {"truncated", "not_open"} <= rows("A lane that has halted").keys()
+    assert {"offset_out_of_range", "not_open"} <= rows("A lane that has halted").keys()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.catalogue.meaning import RULES
+from tests.faults.catalogue.row import LOST, MONEY, TWICE, Check, Row
 from tests.faults.matrix import CHAPTERS, PAGE, ROWS, written
 from tests.faults.page import page
 from tests.faults.results import Recorder
-from tests.faults.rows.meaning import RULES
-from tests.faults.rows.row import LOST, MONEY, TWICE, Check, Row
 
 ROOT = Path(__file__).parents[3]
 #: A row may be missing from this list; nothing of this list may be missing from the rows.

@@ -90,7 +90,7 @@ def test_our_own_events_are_never_left_out() -> None:
     stream = io.StringIO()
     configure_logging("INFO", "json", stream)
     for number in range(100):
-        structlog.get_logger("streams.runtime.partition_task").error("lane_halted", partition=number)
+        structlog.get_logger("streams.runtime.partition_task").error("partition_halted", partition=number)
     assert len(lines(stream)) == 100
 
 
@@ -101,7 +101,7 @@ def test_how_many_were_left_out_is_told_when_the_second_is_over_and_then_it_is_h
     passed(bound, *(record(AWAY, number, "refused") for number in range(1000)))
     hand.pass_time()
     [told] = lines(stream)
-    assert (told["event"], told["of"], told["count"]) == ("log_lines_left_out", "aiokafka", 1000 - PASSING)
+    assert (told["event"], told["of"], told["count"]) == ("log_lines_suppressed", "aiokafka", 1000 - PASSING)
     assert told["like"] == AWAY
     assert bound.filter(record(AWAY, 1, "refused"))
     hand.pass_time()
@@ -130,7 +130,7 @@ def test_a_flood_through_the_configured_log_is_bounded_and_ends_with_its_count()
     for number in range(500):
         logging.getLogger("asyncpg").error(AWAY, number, "refused")
     assert len(lines(stream)) == PASSING
-    told = eventually(lambda: [line for line in lines(stream) if line["event"] == "log_lines_left_out"])
+    told = eventually(lambda: [line for line in lines(stream) if line["event"] == "log_lines_suppressed"])
     assert [line["count"] for line in told] == [500 - PASSING]
 
 
@@ -143,7 +143,7 @@ def test_while_a_broker_is_away_a_second_has_no_summary_of_its_own() -> None:
             logging.getLogger("aiokafka").error(AWAY, number, "refused")
         time.sleep(1.05)
     said = [line["event"] for line in lines(stream)]
-    assert said.count("log_lines_left_out") <= 1
+    assert said.count("log_lines_suppressed") <= 1
     assert len(said) <= PASSING_A_MINUTE + 1
 
 

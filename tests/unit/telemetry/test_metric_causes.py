@@ -90,21 +90,21 @@ def test_a_table_that_is_followed_has_its_age(scrape: Scrape) -> None:
     age = [0.5]
     scrape.sensors.following("orgs", lambda: age[0])
     for age[0] in (0.5, 9.0):
-        assert scrape.value("meterbridge_follower_lag_seconds", table="orgs") == age[0]
+        assert scrape.value("meterbridge_table_staleness_seconds", table="orgs") == age[0]
 
 
 def test_a_lane_is_halted_until_it_goes_on(scrape: Scrape) -> None:
-    place = {"topic": "raw", "partition": "3", "reason": "hole"}
-    scrape.sensors.lane_halted("raw", 3, "hole")
-    assert scrape.value("meterbridge_lane_halted", **place) == 1
-    scrape.sensors.lane_resumed("raw", 3, "hole")
-    assert scrape.value("meterbridge_lane_halted", **place) == 0
+    place = {"topic": "raw", "partition": "3", "reason": "offset_gap"}
+    scrape.sensors.partition_halted("raw", 3, "offset_gap")
+    assert scrape.value("meterbridge_partition_halted", **place) == 1
+    scrape.sensors.partition_resumed("raw", 3, "offset_gap")
+    assert scrape.value("meterbridge_partition_halted", **place) == 0
 
 
 def test_what_lago_is_and_allows_is_shown_as_it_changes(scrape: Scrape) -> None:
     safe, old, limit = False, True, 0.0
     scrape.metrics.watch_lago(lambda: safe, lambda: old, lambda: limit)
-    names = [f"meterbridge_{name}" for name in ("lago_resend_is_safe", "lago_too_old", "lago_rate_limit")]
+    names = [f"meterbridge_{name}" for name in ("lago_idempotent", "lago_too_old", "lago_rate_limit")]
     assert [scrape.value(name) for name in names] == [0, 1, 0]
     safe, old, limit = True, False, 500.0
     assert [scrape.value(name) for name in names] == [1, 0, 500]

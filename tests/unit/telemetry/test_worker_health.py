@@ -57,13 +57,15 @@ def test_a_worker_is_ready_once_its_role_runs_and_not_while_a_partition_stands_s
     assert get(server, READY) == (503, {"status": "starting"})
     sensors.health.begun()
     assert get(server, READY) == (200, {"status": "ok"})
-    sensors.lane_halted("raw", 3, "hole")
-    sensors.lane_halted("raw", 1, "truncated")
-    halted = [{"topic": "raw", "partition": n, "reason": why} for n, why in ((1, "truncated"), (3, "hole"))]
+    sensors.partition_halted("raw", 3, "offset_gap")
+    sensors.partition_halted("raw", 1, "offset_out_of_range")
+    halted = [
+        {"topic": "raw", "partition": n, "reason": why} for n, why in ((1, "offset_out_of_range"), (3, "offset_gap"))
+    ]
     assert get(server, READY) == (503, {"status": "halted", "partitions": halted})
     assert get(server, LIVE) == (200, {"status": "ok"}), "to start it again would change nothing"
-    sensors.lane_resumed("raw", 1, "truncated")
-    sensors.lane_resumed("raw", 3, "hole")
+    sensors.partition_resumed("raw", 1, "offset_out_of_range")
+    sensors.partition_resumed("raw", 3, "offset_gap")
     assert get(server, READY) == (200, {"status": "ok"})
 
 
@@ -71,7 +73,7 @@ def test_a_worker_whose_loop_stands_still_is_not_alive(clock: Clock, server: Met
     clock.now = STUCK_S
     assert get(server, LIVE) == (200, {"status": "ok"})
     clock.now = STUCK_S + 1
-    assert get(server, LIVE) == (503, {"status": "stuck"})
+    assert get(server, LIVE) == (503, {"status": "event_loop_blocked"})
 
 
 def test_every_other_path_has_the_metrics(server: MetricsServer) -> None:
@@ -128,8 +130,8 @@ def test_what_is_wrong_is_said(sensors: WorkerSensors, server: MetricsServer) ->
     probe = Probe(server.port, READY)
     sensors.health.begun()
     assert ask(probe, "127.0.0.1") == ""
-    sensors.lane_halted("raw", 3, "hole")
-    assert '"partition":3,"reason":"hole"' in ask(probe, "127.0.0.1")
+    sensors.partition_halted("raw", 3, "offset_gap")
+    assert '"partition":3,"reason":"offset_gap"' in ask(probe, "127.0.0.1")
     assert "refused" in ask(Probe(free_port(), READY), "127.0.0.1")
 
 

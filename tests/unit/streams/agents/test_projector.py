@@ -86,7 +86,7 @@ def test_a_partition_that_moved_elsewhere_is_opened_again() -> None:
     bench.tables.next = 5
     with pytest.raises(Unavailable) as told:
         run_virtually(bench.work.process(records(0, 1)))
-    assert told.value.reason == "overtaken" and bench.tables.offsets == []
+    assert told.value.reason == "stale_projector" and bench.tables.offsets == []
 
 
 def test_a_refused_row_costs_itself_and_is_told_once() -> None:
@@ -103,7 +103,7 @@ def test_a_refused_row_costs_itself_and_is_told_once() -> None:
 def test_a_partition_that_moved_while_a_row_was_refused_is_opened_again() -> None:
     bench = Bench()
     bench.tables.bad, bench.tables.next = {0}, 5
-    with pytest.raises(Unavailable, match="overtaken"):
+    with pytest.raises(Unavailable, match="stale_projector"):
         run_virtually(bench.work.process(records(0)))
     assert bench.tables.aside == []
 

@@ -8,8 +8,8 @@ from aiokafka.errors import KafkaConnectionError
 from structlog.testing import capture_logs
 
 from schemas.customers import CustomerRecord
-from streams.runtime import table
-from streams.runtime.table import CompactedTable
+from streams.runtime import compacted_table
+from streams.runtime.compacted_table import CompactedTable
 from tests.support.eventually import soon
 
 
@@ -36,7 +36,7 @@ async def test_while_kafka_is_away_a_follower_says_so_once_a_minute(monkeypatch:
         raise KafkaConnectionError
 
     monkeypatch.setattr(follower, "_session", nobody)
-    monkeypatch.setattr(table, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(compacted_table, "_AGAIN_S", 0.0)
     with capture_logs() as said:
         follower.begin()
         await soon(lambda: asked >= 300)

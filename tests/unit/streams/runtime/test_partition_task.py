@@ -301,7 +301,7 @@ async def test_closing_waits_for_a_running_transaction_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ProducerFenced(), KafkaConnectionError(), Unavailable("overtaken"), ValueError("a bug")]
+    "error", [ProducerFenced(), KafkaConnectionError(), Unavailable("stale_projector"), ValueError("a bug")]
 )
 async def test_while_it_closes_only_a_bug_ends_the_process(error: BaseException) -> None:
     """Whoever wakes after a pause closes its lanes, and finds in the same moment that others have taken them over."""

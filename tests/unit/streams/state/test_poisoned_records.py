@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.billing import event_states, rejected_usage
+from connectors.billing import event_state_reader, rejected_usage
 from connectors.postgres import rows, rows_of_management
 from schemas import customers, ledger, records, wire
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
@@ -24,7 +24,7 @@ from schemas.policy import LatePolicy
 from streams.agents import meter, sink
 from streams.core.delivery.restamp import RestampDecision, judged
 from streams.core.metering.ledger_state import LedgerState
-from streams.runtime.table import CompactedTable
+from streams.runtime.compacted_table import CompactedTable
 from streams.state.changelog import POSITION_KEY, image_from, restore
 from tests.fuzz.stored import Stored
 
@@ -77,7 +77,9 @@ def test_a_table_keeps_what_it_knows_and_goes_on(of: type[Any], bad: list[bytes]
 Read = Callable[[Any], Any]
 
 
-@pytest.mark.parametrize("read", [event_states._read, sink._event, meter._order], ids=["receipts", "events", "orders"])
+@pytest.mark.parametrize(
+    "read", [event_state_reader._read, sink._event, meter._order], ids=["receipts", "events", "orders"]
+)
 @pytest.mark.parametrize("value", GARBAGE, ids=lambda value: repr(value)[:24])
 def test_a_damaged_value_is_nothing(read: Read, value: bytes | None) -> None:
     headers = [("control", b"write_off")]

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from streams.core.delivery.backoff import RetryPolicy
 from streams.core.delivery.circuit_breaker import Breaker, State
-from streams.core.delivery.responses import RetryLater
+from streams.core.delivery.verdicts import RetryLater
 
 POLICY = RetryPolicy(random=lambda: 1.0, base_s=1.0, cap_s=8.0)
 REFUSED = RetryLater("connect", opens=True)

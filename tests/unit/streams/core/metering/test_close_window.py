@@ -162,5 +162,5 @@ def test_due_windows_are_bounded_and_only_those_with_a_subscription() -> None:
 def test_books_that_do_not_add_up_are_refused() -> None:
     books = folded([raw(0, slp(1))], mapped(), {"org": RUNNING})
     next(iter(books.windows.values())).cost += Decimal("0.000000000001")
-    with pytest.raises(LedgerBroken, match="conservation"):
+    with pytest.raises(LedgerBroken, match="ledger_imbalance"):
         verify(books)

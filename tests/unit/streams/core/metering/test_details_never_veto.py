@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from schemas.errors import Rejected
 from schemas.ledger import Position
 from schemas.usage import Usage

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.ingest.raw_record import strip
-from connectors.ingest.rejections import InvalidElement
+from connectors.ingest.rejection_record import InvalidElement
 from schemas.ledger import Position
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.errors import Rejected
 from schemas.wire import Call, CallMetadata, CloudEvent, CloudEventData, LagoProperties, TokenDetails, UsageObject
-from streams.core.metering.call_cost import amount_of
+from streams.core.metering.cost_fields import amount_of
 from streams.core.metering.token_counts import MAX_TOKENS, OddCount, count_of, with_sound_counts
 
 MOST = 10**12

@@ -1,6 +1,6 @@
 """Records: poisoned, too large, repeated, late."""
 
-from tests.faults.rows.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
+from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
 ROWS = (
     Row(
@@ -114,7 +114,7 @@ ROWS = (
         "schema from the future: a ledger written by a later release",
         "a position of the next version at the end of the changelog, as after a roll-back",
         (TWICE, BOOKS, SAYS_SO),
-        "the lane halts with `later_version`, and writes nothing",
+        "the lane halts with `newer_version`, and writes nothing",
         ("faults/test_strange_records.py::test_a_ledger_of_a_later_release_is_not_opened_and_not_changed",),
     ),
     Row(

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from schemas.decoding import DAMAGE, decoder
-from streams.runtime.consumer import reading
+from streams.runtime.plain_consumer import reading
 from streams.runtime.unreadable import note
 
 log = structlog.get_logger(__name__)

@@ -10,8 +10,8 @@ from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 from connectors.config.connections import kafka_connection
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.config.settings import load_settings
+from connectors.kafka.client_config import aiokafka_config, faust_broker, librdkafka_config
 from connectors.kafka.faust_credentials import faust_credentials
-from connectors.kafka.security import aiokafka_config, faust_broker, librdkafka_config
 
 SERVERS = "a:9092,b:9093"
 

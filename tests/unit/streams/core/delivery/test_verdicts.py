@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from streams.core.delivery.backoff import RetryPolicy, retry_delay, tier_of
 from streams.core.delivery.batches import MAX_BODY_BYTES, Item, body_of, pack, rounds
-from streams.core.delivery.responses import (
+from streams.core.delivery.retry_after import asked_wait_s
+from streams.core.delivery.verdicts import (
     Delivered,
     ErrorKind,
     EventError,
@@ -23,7 +24,6 @@ from streams.core.delivery.responses import (
     same_event,
     unanswered,
 )
-from streams.core.delivery.retry_after import asked_wait_s
 from tests.support.scripted_lago import EXISTS, event, item
 
 

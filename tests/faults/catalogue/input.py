@@ -1,7 +1,7 @@
 """Input: hostile, broken or unlucky. Each costs itself, and the damage is measured: how long other senders and probes
 waited, the peak of memory, and neighbours that were lost."""
 
-from tests.faults.rows.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
+from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, SAYS_SO, TWICE, Row
 
 _STRANGER = "faults/test_strangers.py::test_a_stranger_who_does_his_worst_keeps_nobody_waiting"
 _LONGER = "`SECONDS=60`, and held to 250 ms"

@@ -1,6 +1,6 @@
 """Postgres: away, slow, crashed; it holds projections only, so nothing here touches a bill."""
 
-from tests.faults.rows.row import GOES_ON, LOST, SAYS_SO, TWICE, Row
+from tests.faults.catalogue.row import GOES_ON, LOST, SAYS_SO, TWICE, Row
 
 ROWS = (
     Row(

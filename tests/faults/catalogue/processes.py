@@ -1,6 +1,6 @@
 """Our own processes: killed, frozen, stopped, too many of them, with a wrong clock."""
 
-from tests.faults.rows.row import BOOKS, EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
+from tests.faults.catalogue.row import BOOKS, EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
 
 _EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut"
 _MORE = "`make soak` draws a new minute of all faults for each of MINUTES"
@@ -114,7 +114,7 @@ ROWS = (
         "a ledger whose books do not add up",
         "a counter changed by one in the changelog",
         (BOOKS, SAYS_SO),
-        "it is not opened: its lane halts with `conservation`, the others go on",
+        "it is not opened: its lane halts with `ledger_imbalance`, the others go on",
         (
             "integration/test_ledger.py::test_books_that_do_not_add_up_are_not_opened",
             "integration/test_meter.py::test_a_wrong_ledger_halts_its_lane_and_alarms_while_the_process_goes_on",

@@ -1,6 +1,6 @@
 """Lago: away, limited, forgetful, poisoned, of either event store."""
 
-from tests.faults.rows.row import EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
+from tests.faults.catalogue.row import EXACT, GOES_ON, LOST, MONEY, SAME, SAYS_SO, TWICE, Row
 
 _EXACTNESS = "faults/test_exactness.py::test_every_cent_is_billed_once_whatever_is_killed_frozen_or_cut"
 _MORE = "`make soak` draws a new minute of all faults for each of MINUTES"

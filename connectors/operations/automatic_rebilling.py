@@ -4,7 +4,7 @@ Runs beside the projector, in the process that owns the first partition of the o
 the org's record, so the rows say about which orgs Lago is to be asked: those of which a record shows an end, and to
 which something was delivered on the subscription that ended. When it ended says Lago alone: a record may show a later
 moment, so Lago is asked once for each version of the record, and again while something stands behind an end, or while it is not known
-whether the last invoice of an end counted something (connectors/operations/overtaken.py). What is billed again is exactly once
+whether the last invoice of an end counted something (connectors/operations/after_invoice.py). What is billed again is exactly once
 (connectors/operations/rebilling.py): killed at any point it does no harm, and two at once, or a person's command, fence each other.
 """
 
@@ -24,10 +24,10 @@ from connectors.billing.subscription_discovery import MOST_FAILURES
 from connectors.config.deployment import Deployment
 from connectors.lago.client import LagoClient, LagoIntegrationError
 from connectors.operations.after_end import ENDED_US, PAGE, EndedSubscriptions, Lost, Told, dollars_of, pages, posted_in
+from connectors.operations.after_invoice import late_of, posted_late, still_lost
 from connectors.operations.audit_record import audited
 from connectors.operations.background_task import watch
 from connectors.operations.last_invoice import MAYBE_INVOICED, NO_LAST_INVOICE
-from connectors.operations.overtaken import late_of, posted_late, still_lost
 from connectors.operations.rebilling import Rebilling
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
@@ -148,7 +148,7 @@ class LearntEnds:
         """Look at every org that is due.
 
         Raises:
-            Unavailable: a neighbour is away, or `another_desk`: what is left is looked at the next time.
+            Unavailable: a neighbour is away, or `requeue_in_progress`: what is left is looked at the next time.
             LagoIntegrationError: Lago could not be asked about `MOST_FAILURES` orgs one after the other.
         """
         topic = self.deployment.topics.orgs

@@ -14,7 +14,7 @@ from schemas.decoding import decoder
 from schemas.errors import Unavailable
 from schemas.records import Receipt
 from streams.core.delivery.event_states import EventStateCounter, StateTotals, totals
-from streams.runtime.table import TopicFollower
+from streams.runtime.compacted_table import TopicFollower
 from streams.runtime.unreadable import note
 
 _decode = decoder(Receipt)
