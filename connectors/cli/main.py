@@ -1,7 +1,7 @@
 """The command line: every command reads the settings, does one thing, and fails in one sentence.
 
 Exit codes: 0 done, 1 it cannot be done now, 2 the command or a setting is wrong, 130 it was interrupted. Here are the
-parsers of all commands; what a command does, and its libraries, are imported when it runs (commands/parsers/deferred.py).
+parsers of all commands; what a command does, and its libraries, are imported when it runs (connectors/cli/parsers/deferred.py).
 """
 
 from typing import Annotated

@@ -1,7 +1,7 @@
 """A command's work and its libraries are imported when the command runs: all libraries together take a second to load.
 
-A parser is a function with a docstring alone, in `connectors/commands/parsers/NAME.py`. Its work is the function of the
-same name and parameters in `connectors/commands/NAME.py`.
+A parser is a function with a docstring alone, in `connectors/cli/parsers/NAME.py`. Its work is the function of the
+same name and parameters in `connectors/cli/NAME.py`.
 """
 
 from collections.abc import Callable

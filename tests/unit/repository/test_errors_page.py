@@ -1,10 +1,14 @@
 """docs/errors.md has every reason that the sink can give, and what to do next about it."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
+from connectors.operations.dead_letter_reasons import KNOWN
+from connectors.telemetry.metrics import HELD_REASONS
+from schemas.reasons import INGRESS_REASONS
 from streams.core.delivery.verdicts import (
     HttpResponse,
     RefusedEvents,
@@ -13,8 +17,12 @@ from streams.core.delivery.verdicts import (
     looked_up_in_vain,
     unanswered,
 )
+from streams.core.metering.decisions import DECISIONS
 
-PAGE = (Path(__file__).parents[3] / "docs" / "errors.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+#: The modules whose public text constants are the reasons why usage is held, and nothing else.
+HOLDING = ("billing_periods", "resolve", "subscription_choice", "versions")
 #: Of the client and the wire: connectors/lago/client.py.
 WIRE = {"connect", "timeout", "no_answer", "bad_answer"}
 
@@ -50,6 +58,35 @@ def reasons_of_answers() -> set[str]:
             {verdict.reason} if isinstance(verdict, RetryLater) else {mark.reason for mark in verdict.marks.values()}
         )  # type: ignore[union-attr]
     return found
+
+
+def reasons_to_hold() -> set[str]:
+    """Every `NAME = "text"` and `A, B = "a", "b"` at the top of the modules that choose who pays; `CURRENCY` is none."""
+    found = set()
+    for name in HOLDING:
+        tree = ast.parse((ROOT / "streams" / "core" / "mapping" / f"{name}.py").read_text(encoding="utf-8"))
+        values = [node.value for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+        for value in values:
+            parts = value.elts if isinstance(value, ast.Tuple) else [value]
+            texts = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            found |= {text for text in texts if text.islower()}
+    return found
+
+
+def test_every_reason_to_hold_usage_is_counted_and_has_its_row() -> None:
+    """A reason that the metric does not have is money that no dashboard shows."""
+    assert reasons_to_hold() == set(HELD_REASONS)
+    assert set(HELD_REASONS) - rows("Usage that waits: held").keys() == set()
+
+
+def test_every_reason_of_the_ingress_has_its_row_and_is_known_to_the_commands() -> None:
+    assert set(INGRESS_REASONS) - rows("A call that can never be billed").keys() == set()
+    assert set(INGRESS_REASONS) <= KNOWN
+
+
+def test_every_decision_about_a_call_is_explained() -> None:
+    page = (ROOT / "docs" / "litellm.md").read_text(encoding="utf-8")
+    assert [one for one in DECISIONS if f"`{one}`" not in page] == []
 
 
 def test_every_reason_of_a_dead_letter_has_its_cause_and_the_next_command() -> None:
