@@ -42,10 +42,12 @@ def setup(*, check: bool, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def rebill(why: str, *, also_taken: bool, also_unclear: bool, dry_run: bool, as_json: bool) -> None:
+def rebill(why: str, org: str, *, also_taken: bool, also_unclear: bool, dry_run: bool, as_json: bool) -> None:
     """`meterbridge lago rebill`."""
+    if (also_taken or also_unclear) and not org:
+        fail("--also-taken and --also-unclear need --org: name the org whose invoice you have looked at.", 2)
     with one_sentence():
-        also = _Also(also_taken, also_unclear)
+        also = _Also(org, also_taken, also_unclear)
         found = asyncio.run(_billed_again(settings_of_command(), why, also, dry_run=dry_run))
     say([_line(one) for one in found], as_json=as_json, table=lambda: _rebilled(found, dry_run=dry_run))
     if not all(one.able for one in found):
@@ -53,8 +55,9 @@ def rebill(why: str, *, also_taken: bool, also_unclear: bool, dry_run: bool, as_
 
 
 class _Also(NamedTuple):
-    """What a person has looked at."""
+    """What a person has looked at; `org`: of this one alone, `""` = of all."""
 
+    org: str
     taken: bool
     unclear: bool
 
@@ -69,7 +72,8 @@ async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: b
             tables = books.customers.table, books.orgs.table
             truth = OrgSynchroniser(*tables, books.org_records, books.lago, now_us=_now_us)
             ends, known, found = EndedSubscriptions(books.lago), {}, []
-            for org_id in await billed_orgs(database, _now_us()):
+            billed = await billed_orgs(database, _now_us())
+            for org_id in [one for one in billed if also.org in {"", one}]:
                 try:
                     told = await ends.of(books.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
                     late, _ = await late_of(database, told, books.lago, _now_us(), settings.lago_event_code)

@@ -107,7 +107,7 @@ async def test_what_another_customer_with_the_same_id_is_invoiced_for_is_billed_
     seen = await world.command("lago", "rebill")
     assert (seen.code, {(one["on"], one["taken_by"]) for one in seen.json}) == (1, {(None, "org-b")}), seen.err
     await world.billed_cents(6)
-    done = await world.command("lago", "rebill", "--also-taken", "--why", "org-b has a credit note")
+    done = await world.command("lago", "rebill", "--org", "org-a", "--also-taken", "--why", "org-b has a credit note")
     assert (done.code, {one["on"] for one in done.json}) == (0, {"sub-b"}), done.err
     await world.billed_cents(9)
     await until(world.url, FAILED, lambda count: count == len(done.json))

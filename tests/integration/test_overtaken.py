@@ -146,7 +146,12 @@ async def test_what_the_last_invoice_does_not_tell_is_named_and_not_billed(stage
             [complaint] = (await world.command("reconcile", "--lago")).json["complaints"]
             assert "of 0.02 USD may be on it or not (maybe_invoiced)" in complaint
             await world.billed_cents(5)
-            done = await world.command("lago", "rebill", "--also-unclear", "--why", "it is not on the invoice")
+            assert (await world.command("lago", "rebill", "--also-unclear")).code == 2
+            of_another = await world.command("lago", "rebill", "--org", "org-z", "--also-unclear")
+            assert (of_another.code, of_another.json) == (0, [])
+            await world.billed_cents(5)
+            looked_at = ("--org", "org-a", "--also-unclear", "--why", "it is not on the invoice")
+            done = await world.command("lago", "rebill", *looked_at)
             assert (done.code, {(one["on"], one["unclear"]) for one in done.json}) == (0, {("sub-b", None)}), done.err
             await world.billed_cents(7)
             await until(world.url, REBILLED, lambda count: count == 5)

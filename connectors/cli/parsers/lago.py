@@ -25,18 +25,20 @@ def setup(
 @deferred()
 def rebill(
     why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    org: Annotated[str, typer.Option(help="Only what was sent for this org.")] = "",
     also_taken: Annotated[
         bool,
         typer.Option(
             "--also-taken",
-            help="Also what is on another customer's invoice, who has the subscription's id now: give that one its money back first.",
+            help="Also what is on another customer's invoice, who has the subscription's id now: give that one its money back first. "
+            "Needs --org.",
         ),
     ] = False,
     also_unclear: Annotated[
         bool,
         typer.Option(
             "--also-unclear",
-            help="Also what may be on the last invoice, which does not tell: look that it is not on it first.",
+            help="Also what may be on the last invoice, which does not tell: look that it is not on it first. Needs --org.",
         ),
     ] = False,
     dry_run: DryRun = False,
