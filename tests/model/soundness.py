@@ -75,10 +75,16 @@ class _Books:
         return twice
 
     def _subscribed(self, step: h.Subscribed) -> h.Step | None:
-        """An id of a subscription is used once, but for the shared one: by one org after the other, from then on."""
+        """An id of a subscription is used once, but for the shared one: by one org after the other, from then on.
+
+        What Lago stored under the id before it began anew belongs to the new life if its moment is the same second. The
+        model decides when an event is stored, so a next life begins in a second of its own.
+        """
         name, shared = step.subscription, step.number == h.SHARED
         if name in self._running or (name in self._names and not shared):
             return None
+        if name in self._names:
+            step = replace(step, at=step.at + 1)
         self._names.add(name)
         self._running[name] = step
         return replace(step, days_ago=0) if shared else step
