@@ -161,7 +161,9 @@ def test_with_nothing_that_charges_it_there_is_none() -> None:
 def test_an_org_that_is_billed_in_another_currency_meanwhile_gets_none() -> None:
     """Its cents would be read as others."""
     after = org(monthly("sub-a", 0, OCTOBER - 1), monthly("sub-b", OCTOBER))
-    again = [instead_of(event(), msgspec.structs.replace(after, currency=one), NOVEMBER, CODE) for one in ("", "USD", "EUR")]
+    again = [
+        instead_of(event(), msgspec.structs.replace(after, currency=one), NOVEMBER, CODE) for one in ("", "USD", "EUR")
+    ]
     assert [one is not None for one in again] == [True, True, False]
 
 
