@@ -15,7 +15,7 @@ from connectors.cli.base import one_sentence, say, settings_of_command, table_of
 from connectors.cli.sentences import fail, tell
 from connectors.config.connections import deployment_of, postgres_url, revealed
 from connectors.config.settings import Settings
-from connectors.lago.client import LagoClient, LagoRejected, lago_http
+from connectors.lago.client import LagoClient, LagoIntegrationError, LagoRejected, lago_http
 from connectors.operations.after_end import PAGE, EndedSubscriptions, Lost, Told, billed_orgs, dollars_of, pages
 from connectors.operations.after_invoice import late_of, still_lost
 from connectors.operations.audit_record import audited
@@ -48,9 +48,9 @@ def rebill(why: str, org: str, *, also_taken: bool, also_unclear: bool, dry_run:
         fail("--also-taken and --also-unclear need --org: name the org whose invoice you have looked at.", 2)
     with one_sentence():
         also = _Also(org, also_taken, also_unclear)
-        found = asyncio.run(_billed_again(settings_of_command(), why, also, dry_run=dry_run))
+        found, is_whole = asyncio.run(_billed_again(settings_of_command(), why, also, dry_run=dry_run))
     say([_line(one) for one in found], as_json=as_json, table=lambda: _rebilled(found, dry_run=dry_run))
-    if not all(one.able for one in found):
+    if not (is_whole and all(one.able for one in found)):
         raise typer.Exit(1)
 
 
@@ -62,7 +62,8 @@ class _Also(NamedTuple):
     unclear: bool
 
 
-async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: bool) -> list[Lost]:
+async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: bool) -> tuple[list[Lost], bool]:
+    """What was found, and whether Lago told all that it was asked."""
     if settings.lago_api_key is None:
         fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
     database = Database(postgres_url(settings), size=1)
@@ -71,15 +72,21 @@ async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: b
             await receipts_are_read(deployment_of(settings), database)
             tables = books.customers.table, books.orgs.table
             truth = OrgSynchroniser(*tables, books.org_records, books.lago, now_us=_now_us)
-            ends, known, found = EndedSubscriptions(books.lago), {}, []
+            ends, known, found, is_whole = EndedSubscriptions(books.lago), {}, [], True
             billed = await billed_orgs(database, _now_us())
             for org_id in [one for one in billed if also.org in {"", one}]:
                 try:
                     told = await ends.of(books.orgs.table.get(org_id) or OrgRecord(org_id), _now_us())
-                    late, _ = await late_of(database, told, books.lago, _now_us(), settings.lago_event_code)
                 except LagoRejected as error:
                     tell(f"Lago cannot be asked about org {org_id}: {error}")
+                    is_whole = False
                     continue
+                try:
+                    late, _ = await late_of(database, told, books.lago, _now_us(), settings.lago_event_code)
+                except LagoIntegrationError as error:
+                    # What has a moment after an end is on no invoice, whatever Lago tells of the last one.
+                    tell(f"Lago does not tell what the last invoices of org {org_id} counted: {error}")
+                    late, is_whole = [], False
                 if also.unclear:
                     late = [replace(one, unclear="") for one in late]
                 if also.taken:
@@ -89,8 +96,8 @@ async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: b
                     known[org_id] = told, late
                     found += lost
             if dry_run or not any(one.able for one in found):
-                return found
-            return await _act(settings, database, known, why)
+                return found, is_whole
+            return await _act(settings, database, known, why), is_whole
     finally:
         database.terminate()
 

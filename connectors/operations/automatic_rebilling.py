@@ -206,7 +206,13 @@ class LearntEnds:
         told = await self._ends.of(org, now_us)
         before = self._answers.get(org.org_id)
         code, settled = self.deployment.policy.event_code, frozenset() if before is None else before.settled
-        late = await late_of(self.database, told, self.lago, now_us, code, settled)
+        try:
+            late = await late_of(self.database, told, self.lago, now_us, code, settled)
+        except LagoIntegrationError:
+            # What has a moment after an end is on no invoice, whatever Lago tells of the last one, if it may be asked.
+            if self.deployment.policy.late_policy is not LatePolicy.HOLD and await self._some_able(told):
+                await self._bill(told, [], await desk())
+            raise
         self._answers[org.org_id] = _LagoAnswer(offset, told, late.settled)
         if self.deployment.policy.late_policy is LatePolicy.HOLD:
             held = await self._in_gaps(told, LATE_POLICY)

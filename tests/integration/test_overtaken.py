@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from connectors.config.deployment import Deployment
+from connectors.lago.client import LagoClient, LagoUnavailable
+from connectors.lago.invoices import Invoice
 from connectors.operations.rebilling import Rebilling
 from connectors.postgres.pool import Database
 from schemas.customers import Period
@@ -207,3 +209,16 @@ async def test_one_that_asked_lago_before_another_billed_it_again_bills_nothing(
     await world.task(Late).once()
     await world.billed_cents(7)
     await until(world.url, REBILLED, lambda count: count == 5)
+
+
+async def test_a_key_that_may_not_read_invoices_keeps_nothing_back_that_is_after_an_end(world: World) -> None:
+    class NoInvoices(LagoClient):
+        async def invoices(self, *_: Any, **__: Any) -> list[Invoice]:
+            raise LagoUnavailable("http_403", "read_action_not_allowed_for_invoice", status=403)
+
+    await world.overtaken(range(5, 7))
+    await learn(world)
+    world.client.__class__ = NoInvoices
+    await world.task().once()
+    await world.billed_cents(5)
+    await until(world.url, REBILLED, lambda count: count == 3)

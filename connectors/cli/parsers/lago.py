@@ -47,5 +47,6 @@ def rebill(
     """Bill usage again that was sent to a subscription after its end, or after its last invoice was counted: on the
     org's next subscription. Needs Postgres.
 
-    Exit code 1: some of it has nowhere to go yet, is on another customer's invoice, or may be on the last one (`unclear`).
+    Exit code 1: some of it has nowhere to go yet, is on another customer's invoice, or may be on the last one (`unclear`); or
+    Lago could not be asked about an org.
     """

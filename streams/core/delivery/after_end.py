@@ -13,7 +13,7 @@ from schemas.customers import OrgRecord, Period
 from schemas.moments import MAX_US, SECOND_US, lago_timestamp, parse_us, to_iso
 from schemas.records import LagoEvent
 from streams.core.delivery.event_states import UNBILLABLE
-from streams.core.delivery.restamp import USAGE_END, is_owed
+from streams.core.delivery.restamp import USAGE_END, in_other_currency, is_owed
 from streams.core.mapping.billing_periods import billed
 from streams.core.mapping.subscription_choice import chosen
 
@@ -87,7 +87,7 @@ def shared(found: Iterable[Gap], lives: Iterable[tuple[str, Period]]) -> list[Ga
 
 
 def instead_of(event: LagoEvent, org: OrgRecord | None, now_us: int, code: str) -> LagoEvent | None:
-    """The event that bills what `event` was to bill; None where no subscription of the org's would.
+    """The event that bills what `event` was to bill; None where no subscription of the org's would, or in another currency.
 
     Of one event it has always the same id, so Lago, which knows ids, never takes two. It may be lost to an end in its
     turn: then one is posted in its stead.
@@ -98,7 +98,7 @@ def instead_of(event: LagoEvent, org: OrgRecord | None, now_us: int, code: str) 
     """
     at_us, owed = parse_us(event.timestamp), is_owed(event, code)
     choice = chosen(org, at_us, event.code, now_us, owed=owed)
-    if org is None or choice.held:
+    if org is None or choice.held or (owed and in_other_currency(org)):
         return None
     found = billed(org.periods, choice.subscription, at_us, now_us, event.code, owed=owed)
     if found.held:

@@ -18,6 +18,7 @@ from schemas.moments import lago_timestamp, parse_us, to_iso
 from schemas.policy import LatePolicy
 from schemas.records import LagoEvent
 from streams.core.mapping.billing_periods import ENDED, billed
+from streams.core.mapping.resolve import CURRENCY
 from streams.core.mapping.subscription_choice import chosen
 
 #: Why an event is given up: with LATE_POLICY=hold its billing period was invoiced before it could be posted.
@@ -69,7 +70,8 @@ def judged(
     subscription = event.external_subscription_id
     code, owed = event.code, is_owed(event, event_code)
     found = billed(org.periods, subscription, at_us, now_us, code, owed=owed)
-    if found.held == ENDED and (next_one := chosen(org, at_us, code, now_us, owed=owed)).subscription:
+    may_move = found.held == ENDED and not (owed and in_other_currency(org))
+    if may_move and (next_one := chosen(org, at_us, code, now_us, owed=owed)).subscription:
         subscription = next_one.subscription
         found = billed(org.periods, subscription, at_us, now_us, code, owed=owed)
     timestamp = lago_timestamp(found.at_us)
@@ -88,6 +90,11 @@ def judged(
 def is_owed(event: LagoEvent, event_code: str) -> bool:
     """It costs something by itself: it is of calls, by the code of now or of an earlier `LAGO_EVENT_CODE`."""
     return event.code == event_code or Decimal(event.precise_total_amount_cents or 0) != 0
+
+
+def in_other_currency(org: OrgRecord) -> bool:
+    """What costs something by itself goes to none of its subscriptions any more: its cents would be read as others."""
+    return bool(org.currency) and org.currency != CURRENCY
 
 
 def moved_from(stored: LagoEvent, value: bytes) -> RestampDecision | None:

@@ -158,6 +158,15 @@ def test_with_nothing_that_charges_it_there_is_none() -> None:
         assert instead_of(event(), nothing, NOVEMBER, CODE) is None
 
 
+def test_an_org_that_is_billed_in_another_currency_meanwhile_gets_none() -> None:
+    """Its cents would be read as others."""
+    after = org(monthly("sub-a", 0, OCTOBER - 1), monthly("sub-b", OCTOBER))
+    again = [
+        instead_of(event(), msgspec.structs.replace(after, currency=one), NOVEMBER, CODE) for one in ("", "USD", "EUR")
+    ]
+    assert [one is not None for one in again] == [True, True, False]
+
+
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
 def test_it_is_never_put_where_no_invoice_would_count_it(usage: int, began: int, asked: int) -> None:
     """Whatever the days of the usage, of the next subscription's beginning and of the question."""

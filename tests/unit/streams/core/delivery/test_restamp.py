@@ -78,6 +78,15 @@ def test_after_the_end_it_goes_to_the_orgs_next_subscription() -> None:
     assert at(NOVEMBER + 9, LatePolicy.HOLD, orgs).refused == INVOICED_PERIOD
 
 
+@pytest.mark.parametrize(("currency", "refused"), [("USD", ""), ("EUR", ENDED)])
+def test_it_goes_to_no_subscription_in_another_currency(currency: str, refused: str) -> None:
+    """Its cents would be read as others."""
+    end = (NOVEMBER + 5) * SECOND_US
+    lives = (Period("sub_1", OCTOBER * SECOND_US, end), Period("sub_2", end + SECOND_US))
+    found = at(NOVEMBER + 9, orgs={"org": OrgRecord("org", currency=currency, periods=lives)})
+    assert (found.refused, found.subscription) == (refused, "" if refused else "sub_2")
+
+
 def delivered(
     lago: ScriptedLago, *items: Item, starts: float, late: LatePolicy = LatePolicy.SHIFT
 ) -> list[EventOutcome]:
