@@ -6,9 +6,10 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
+from unicodedata import normalize
 
 import httpx
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import meterbridge_sdk
@@ -85,6 +86,7 @@ def test_names_and_bounds_are_the_servers() -> None:
 
 
 @given(st.dictionaries(TEXT, VALUES, max_size=4), TEXT, TEXT)
+@example({"n": 1e41}, "\uf900", "0")
 def test_an_event_is_the_one_that_the_server_would_have_made_itself(
     properties: dict[str, metered_events.Value], org_id: str, transaction_id: str
 ) -> None:
@@ -93,8 +95,8 @@ def test_an_event_is_the_one_that_the_server_would_have_made_itself(
     expected = outcome(lambda: metered_events.metered(org_id, "api_call", transaction_id, properties, None, 0))
     if {org_id, transaction_id} & {".", ".."}:
         assert made == "bad_event", "in a path it would mean another one"
-    elif isinstance(made, str):
-        assert made == expected
+    elif isinstance(made, str):  # of two faults the server may name the one that it alone looks for
+        assert made == expected or (expected == "bad_event" and normalize("NFC", org_id) != org_id)
     elif isinstance(expected, str):
         assert expected in {"bad_event", "number_out_of_range"}, "what is left to the server"
     else:
