@@ -1,10 +1,13 @@
 """Compares what was delivered with what Lago bills: of what runs its current usage, of what has ended its last invoice."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from connectors.billing.org_sync import BEGUN
+from connectors.billing.plan_terms import period_with
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected
 from connectors.lago.invoices import Fee, Invoice
@@ -12,7 +15,7 @@ from connectors.lago.response_types import Subscription
 from connectors.lago.subscriptions import STATUSES
 from connectors.operations.after_end import dollars_of
 from connectors.operations.after_invoice import judged, posted_late
-from connectors.operations.last_invoice import INVOICED_US, INVOICES, lives_of
+from connectors.operations.last_invoice import INVOICED_US, INVOICES, Life, lives_of
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, to_iso
@@ -81,14 +84,18 @@ class _Comparison:
             delivered, waiting = await self._delivered(subscription, usage.from_us, usage.until_us)
             if delivered and not usage.lines:
                 return f"subscription {subscription}: its plan does not charge {self._code}, {delivered} cents were delivered"
-            return complaint_about_lago(usage, delivered, waiting)
+            complaints = (
+                complaint_about_lago(usage, delivered, waiting),
+                await self._of_earlier_lives(subscription, org_id),
+            )
+            return "; ".join(filter(None, complaints))
         listed = await self._lago.subscriptions(org_id, STATUSES)
         own = [one for one in listed if one.external_id == subscription]
         ended = [one for one in own if one.started_at is not None and one.terminated_at is not None]
         if ended:
             last = max(ended, key=lambda one: str(one.terminated_at))
             complaint = await self._at_ended(last, org_id)
-            return complaint + await self._overtaken(last, org_id) if complaint else ""
+            return complaint + await self._overtaken(lives_of([last], (), 0), org_id) if complaint else ""
         delivered, _ = await self._delivered(subscription, 0, MAX_US - 1, org_id)
         if not delivered:
             return ""
@@ -125,9 +132,16 @@ class _Comparison:
         complaint = complaint_about_lago(counted, delivered, waiting)
         return complaint.replace("Lago counts", "it has ended, and its last invoice counts") if complaint else ""
 
-    async def _overtaken(self, ended: Subscription, org_id: str) -> str:
+    async def _of_earlier_lives(self, subscription: str, org_id: str) -> str:
+        """What is not billed of lives of a running subscription's id that have ended, by a change of plan."""
+        listed = await self._lago.subscriptions(org_id, BEGUN)
+        own = [one for one in listed if one.external_id == subscription and one.started_at is not None]
+        lives = lives_of(own, [period_with(one, None) for one in own], self._now_us - _ENDED_US)
+        told = await self._overtaken(lives, org_id)
+        return f"subscription {subscription}: before it began anew{told.replace(';', ',', 1)}" if told else ""
+
+    async def _overtaken(self, lives: Sequence[Life], org_id: str) -> str:
         """What of the difference reached Lago after the last invoice, or may have."""
-        lives = lives_of([ended], (), 0)
         posted = await posted_late(self._database, org_id, lives, self._code)
         found = await judged(lives, posted, OrgRecord(org_id), self._lago, self._now_us, self._code)
         told = ""

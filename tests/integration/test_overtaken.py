@@ -128,12 +128,17 @@ async def test_of_what_came_after_an_end_the_last_invoice_may_hold_a_part(world:
     assert (await world.command("reconcile", "--lago")).json["complaints"] == []
 
 
+async def _grouped(lago: Lago) -> None:
+    """A plan with a fee for each model."""
+    metric = await lago.metric("ai_usage")
+    by_model = {"properties": {"pricing_group_keys": ["model"]}}
+    await lago.plan("grouped", charges=[{"billable_metric_id": metric, "charge_model": "dynamic", **by_model}])
+
+
 async def test_what_the_last_invoice_does_not_tell_is_named_and_not_billed(stage: Stage, database: str) -> None:
     """Its fees are of groups of events, by a property."""
     async with lago_sandbox(clock=time.time) as lago:
-        metric = await lago.metric("ai_usage")
-        by_model = {"properties": {"pricing_group_keys": ["model"]}}
-        await lago.plan("grouped", charges=[{"billable_metric_id": metric, "charge_model": "dynamic", **by_model}])
+        await _grouped(lago)
         await lago.usage_plan()
         await lago.subscribe("sub-a", "org-a", plan="grouped", subscription_at="2026-01-01T00:00:00Z")
         async with ended_world(stage, database, lago) as world:
@@ -222,3 +227,22 @@ async def test_a_key_that_may_not_read_invoices_keeps_nothing_back_that_is_after
     await world.task().once()
     await world.billed_cents(5)
     await until(world.url, REBILLED, lambda count: count == 3)
+
+
+async def test_of_an_id_that_has_another_life_the_comparison_names_what_the_last_one_left(
+    stage: Stage, database: str
+) -> None:
+    """
+    sub-a  ----------| its invoice does not tell     sub-a  |-----
+    """
+    async with lago_sandbox(clock=time.time) as lago:
+        await _grouped(lago)
+        await lago.usage_plan()
+        await lago.subscribe("sub-a", "org-a", plan="grouped", subscription_at="2026-01-01T00:00:00Z")
+        async with ended_world(stage, database, lago) as world:
+            await world.overtaken(range(5, 7))
+            await lago.subscribe("sub-a", "org-a")
+            await world.learn_of_the_end(Period("sub-a", time.time_ns() // 1000))
+            await world.task().once()
+            [complaint] = (await world.command("reconcile", "--lago")).json["complaints"]
+            assert "of 0.02 USD may be on it or not (maybe_invoiced)" in complaint
