@@ -35,7 +35,7 @@ _ONE = "/customers/{customer_id}/mapping"
 
 
 class RequestGuard:
-    """`connectors.billing.mappings.MappingGuard` of a request: its preconditions, the orgs of whoever asks, and the audit log."""
+    """`connectors.billing.mappings.MappingGuard` of a request: its preconditions, the caller's orgs, and the audit log."""
 
     def __init__(self, asked: AuthorizedRequest, mappings: Mappings) -> None:
         self._asked = asked

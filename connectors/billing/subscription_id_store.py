@@ -18,7 +18,7 @@ class SubscriptionIds(Protocol):
 
 
 class InMemoryIds:
-    """For tests, and for whoever keeps them elsewhere: gone with the process."""
+    """For tests, and for programs that keep ids elsewhere. They end with the process."""
 
     def __init__(self) -> None:
         self.all: dict[str, str] = {}

@@ -71,7 +71,7 @@ class WebhookAuth:
         return bool(self._secrets) and claims_a_signature(headers)
 
     def signing_sender(self, headers: Mapping[str, str], body: bytes | Iterable[bytes]) -> str | None:
-        """A name for whoever signed the body's bytes (connectors/ingest/sender_signatures.py); None = nobody we know.
+        """The name of the sender that signed the body's bytes (connectors/ingest/sender_signatures.py); None = unknown.
 
         Raises:
             Stale: the time that was signed is out of tolerance, or none was signed and one is required.

@@ -262,5 +262,5 @@ def _limits() -> UsageLimits:
     if not _serving:
         return standalone.StandaloneBilling.of().needs_key().limits
     if not _limiting:
-        raise LagoRejected("no_limits", "connectors.library.orgs is not told of limits: give serve_with some")
+        raise LagoRejected("no_limits", "connectors.library.orgs has no limits: pass them to serve_with")
     return _limiting[0]

@@ -22,7 +22,7 @@ from schemas.records import LagoEvent, Manifest
 from streams.core.delivery.after_end import AGAIN
 from streams.core.delivery.after_invoice import Stored, overtaken
 
-#: Events of a subscription's last billing period that Lago is asked for; of more nothing is told.
+#: At most this many events of a last billing period are read from Lago. With more, all of them are unclear.
 MOST: Final = 10_000
 #: So far apart may be our clock and Lago's: what was delivered so long before an end is looked at, too.
 CLOCKS_US: Final = 60 * SECOND_US
@@ -120,7 +120,7 @@ async def late_of(
 
 
 async def still_lost(database: Database, told: Told, lost: Sequence[Lost], code: str) -> list[Lost]:
-    """Those of `lost` that nobody has billed again since. What the last invoice says of them never changes.
+    """`lost` as it stands now: an event that was billed again meanwhile has `again`. The last invoice itself never changes.
 
     Raises:
         Unavailable: Postgres does not answer.

@@ -49,7 +49,7 @@ NOWHERE, LATE_POLICY, NO_LAGO_KEY = "nowhere", "late_policy", "no_lago_key"
 #: They are on the invoice of another customer, who has the subscription's id now.
 ANOTHER_CUSTOMER = "another_customer"
 
-#: Of several the last is told.
+#: Of several reasons the one that comes last here is shown.
 _URGENCY: Final = ("", LATE_POLICY, NO_LAGO_KEY, NOWHERE, NO_LAST_INVOICE, MAYBE_INVOICED, ANOTHER_CUSTOMER)
 
 _RECORDS = """

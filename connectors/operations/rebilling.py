@@ -80,7 +80,7 @@ class Rebilling:
         try:
             await self._writer.commit(writes, TopicPartition(self._topics.events, 0), None, "")
         except ProducerFenced as error:
-            raise Unavailable("requeue_in_progress", "somebody else has begun to bill again") from error
+            raise Unavailable("requeue_in_progress", "another process has begun to bill again") from error
         except KafkaError as error:
             raise Unavailable("kafka_unavailable", type(error).__name__) from error
 
