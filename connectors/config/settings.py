@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from connectors.config.misspelt_names import unknown_names
+from connectors.config.renamed_settings import check_renamed
 from connectors.config.secret_files import with_files
 from connectors.config.types import (
     BillOrSkip,
@@ -349,9 +350,12 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from `environ`, by default this process's environment, and from the files that it names.
 
     Raises:
-        ConfigurationError: `reason` is the malformed variable's name, several joined by commas.
+        ConfigurationError: `reason` is the malformed variable's name, several joined by commas; or the old name of a
+            setting that was renamed.
     """
-    environ = with_files(os.environ if environ is None else environ, VARIABLES)
+    environ = os.environ if environ is None else environ
+    check_renamed(environ)
+    environ = with_files(environ, VARIABLES)
     given = {name: environ[variable].strip() for variable, name in VARIABLES.items() if environ.get(variable)}
     unknown = unknown_names(environ, VARIABLES)
     try:
