@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from connectors.access.keys import ApiKey
+from connectors.access.scopes import current_scopes
 from connectors.postgres.pool import Database
 from schemas.errors import Rejected
 
@@ -97,7 +98,9 @@ class PostgresKeys:
 def _key(row: Any) -> ApiKey:
     told = dict(row)
     prefixes = _set(told.pop("customer_prefixes"))
-    return ApiKey(**{**told, "scopes": frozenset(told["scopes"]), "orgs": _set(told["orgs"]), "prefixes": prefixes})
+    return ApiKey(
+        **{**told, "scopes": current_scopes(told["scopes"]), "orgs": _set(told["orgs"]), "prefixes": prefixes}
+    )
 
 
 def _set(found: list[str] | None) -> frozenset[str] | None:

@@ -1,5 +1,6 @@
 """What a credential may be allowed to do, by name; docs/access.md says it at more length."""
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 EVERYTHING: Final = "*"
@@ -21,3 +22,15 @@ SCOPES: Final = {
     "keys:read": "see API keys, never their tokens",
     "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
 }
+
+#: Old names of scopes, in stored keys and in users' tokens, and the names that they have now.
+FORMER: Final[Mapping[str, str]] = {}
+
+
+def current_scopes(stored: Iterable[str], former: Mapping[str, str] = FORMER) -> frozenset[str]:
+    """The scopes of a stored key or of a token, each under the name that it has now.
+
+    Args:
+        former: new names by old ones.
+    """
+    return frozenset(former.get(scope, scope) for scope in stored)

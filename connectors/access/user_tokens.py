@@ -12,7 +12,7 @@ from typing import Any, Final
 import jwt
 
 from connectors.access.jwks import ALGORITHMS, KeySet
-from connectors.access.scopes import EVERYTHING, SCOPES
+from connectors.access.scopes import EVERYTHING, SCOPES, current_scopes
 from connectors.http.endpoint import Endpoint, Principal
 from connectors.http.problem import Problem
 
@@ -93,7 +93,7 @@ class Users:
         if not subject or len(subject) > _MAX_SUBJECT or not subject.isprintable():
             return None
         orgs = frozenset(_words(_claim(claims, self._orgs_claim)))
-        scopes = frozenset(_words(_claim(claims, self._scopes_claim))).intersection(SCOPES)
+        scopes = current_scopes(_words(_claim(claims, self._scopes_claim))).intersection(SCOPES)
         until = self._now() + self._key_life
         return Principal(f"user {subject}", scopes, None if EVERYTHING in orgs else orgs, until)
 
