@@ -20,7 +20,8 @@ from schemas.customers import OrgRecord
 from schemas.moments import SECOND_US, parse_us, to_datetime, to_us
 from schemas.records import LagoEvent, Manifest
 from streams.core.delivery.after_end import AGAIN
-from streams.core.delivery.after_invoice import Stored, overtaken
+from schemas.money import ZERO, add
+from streams.core.delivery.after_invoice import Earlier, Stored, overtaken
 
 #: At most this many events of a last billing period are read from Lago. With more, all of them are unclear.
 MOST: Final = 10_000
@@ -151,7 +152,8 @@ async def _not_on_it(
     known = {one.transaction_id for one in stored}
     # Lago has it with another moment, or does not show it yet. What lies before belongs to an earlier invoice.
     missing = (one for one in found if one.at_us >= counted.from_us and one.event.transaction_id not in known)
-    verdict = overtaken(stored, counted.events, counted.cents, life.ended_us)
+    earlier, after = _around(life.ended_us, stored)
+    verdict = overtaken(earlier, after, counted.events, counted.cents)
     unclear = [*verdict.unclear, *(one.event.transaction_id for one in missing)]
     return {**dict.fromkeys(unclear, MAYBE_INVOICED), **dict.fromkeys(verdict.late, "")}, True
 
@@ -167,6 +169,17 @@ async def _stored(lago: Invoices, life: Life, counted: Counted, code: str) -> li
     if listed is None or any(one.created_at is None for one in listed):
         return None
     return [_as_stored(one) for one in listed]
+
+
+def _around(end_us: int, stored: Iterable[Stored]) -> tuple[Earlier, list[Stored]]:
+    """What Lago stored before the second of the end, and what since."""
+    earlier, after = Earlier(), list[Stored]()
+    for one in stored:
+        if one.created_us >= end_us:
+            after.append(one)
+        else:
+            earlier = Earlier(earlier.events + 1, add(earlier.cents, one.cents), (*earlier.ids, one.transaction_id))
+    return earlier, after
 
 
 def _as_stored(event: EventShape) -> Stored:
