@@ -158,11 +158,13 @@ class Lives:
         return any(self.is_last(life, kept.moment) and self.is_on_it(life, kept) is False for life in lives)
 
     def is_unclear(self, org: str, kept: Stored, now: int) -> bool:
-        """Whether it was stored after an end, and nobody but Lago knows if it is on the last invoice: times, number and
-        sum do not tell, or there is no such invoice an hour after the end."""
+        """Whether nobody but Lago knows if it is on the last invoice: times, number and sum do not tell, or there is no such
+        invoice an hour after the end."""
         for life in self.held(org, kept.name, kept.moment, now - h.HOUR):
             if life.counted is None:
-                return kept.at > (life.end or 0)
+                return kept.at > (life.end or 0) or (
+                    self.is_last(life, kept.moment) and fee_of(self.last_of(life))[1] > 0
+                )
             if self.is_last(life, kept.moment):
                 return self.is_on_it(life, kept) is None
         return False
@@ -175,10 +177,16 @@ class Lives:
     def is_on_it(self, life: Life, kept: Stored) -> bool | None:
         """Whether an event is on the last invoice of a life, as far as can be told: it is in all of the sets of events, or
         in none, that Lago may have counted at one moment to get this number and this sum; None: in some of them."""
-        last = [one for one in self.stored if one.name == life.name and life.at(one.moment)]
-        last = [one for one in last if self.is_last(life, one.moment)]
-        told = {any(one is kept for one in chosen) for chosen in choices(last, fee_of([one for one in last if one.bill]))}
+        last = self.last_of(life)
+        told = {
+            any(one is kept for one in chosen) for chosen in choices(last, fee_of([one for one in last if one.bill]))
+        }
         return told.pop() if len(told) == 1 else None
+
+    def last_of(self, life: Life) -> list[Stored]:
+        """What Lago has of the month in which it ended."""
+        same = [one for one in self.stored if one.name == life.name and life.at(one.moment)]
+        return [one for one in same if self.is_last(life, one.moment)]
 
     def behind_an_end(self, org: str, name: str, moment: int, now: int) -> bool:
         """Whether the moment lies behind an end, to the second, of the org's subscription, and in no later life of it."""

@@ -149,7 +149,9 @@ def test_of_a_second_with_too_many_choices_the_sum_must_lie_between_the_least_an
     events = [*many, Stored("later", END + SECOND_US, Decimal(7))]
     least, most = sum(range(25)), sum(range(25, 50))
     for between in (least, least + 100, most):
-        assert judged(events, 25, between) == Verdict(late=("later",), unclear=tuple(one.transaction_id for one in many))
+        assert judged(events, 25, between) == Verdict(
+            late=("later",), unclear=tuple(one.transaction_id for one in many)
+        )
     for outside in (least - 1, most + 1):
         assert judged(events, 25, outside).late == ()
         assert len(judged(events, 25, outside).unclear) == 51
