@@ -31,7 +31,7 @@ SELECT count(*) FILTER (WHERE p.part = ANY($7::text[])), count(*) FILTER (WHERE 
 """
 _ROWS = f"""
 SELECT p.part, e.billed_at, p.processed_at, p.amount_cents, {_AGAIN} {_DELIVERED} AND p.part > $7
-ORDER BY p.part LIMIT {ROWS}
+ORDER BY p.part LIMIT $8
 """  # our own words
 _EVENTS = f"""
 SELECT p.part, p.event::text, p.calls, p.raw_partition, p.first_offset, p.last_offset, p.windows, {_AGAIN}
@@ -89,7 +89,7 @@ class DeliveredRows:
         after = ""
         while True:
             async with self._database.connection() as connection:
-                found = await connection.fetch(_ROWS, *self._asked(life, since_us), after)
+                found = await connection.fetch(_ROWS, *self._asked(life, since_us), after, ROWS)
             if not found:
                 return
             after = found[-1]["part"]

@@ -17,7 +17,8 @@ from schemas.moments import HOUR_US, SECOND_US, parse_us, to_datetime
 MAYBE_INVOICED, NO_LAST_INVOICE = "maybe_invoiced", "no_last_invoice"
 #: Lago makes the invoice of an end by itself, soon. So long its absence is no complaint.
 INVOICED_US: Final = HOUR_US
-#: Invoices of a customer among which the one before the last one of a subscription is looked for.
+#: So many of a customer's latest invoices are listed, and so many of these that are of subscriptions are looked into.
+LISTED: Final = 1000
 INVOICES: Final = 24
 #: Lago lists invoices by the day of issue, which may lie before the end: by the time zone, or the period's last day.
 _ISSUED_US: Final = 48 * HOUR_US
@@ -145,15 +146,21 @@ async def _of_the_end(lago: Invoices, org_id: str, life: Life) -> list[tuple[Inv
     return found
 
 
+async def latest(lago: Invoices, org_id: str) -> list[Invoice]:
+    """An org's latest invoices of subscriptions, without fees. Raises: LagoIntegrationError."""
+    listed = await lago.invoices(org_id, most=LISTED)
+    return [one for one in listed if one.invoice_type == "subscription"][:INVOICES]
+
+
 async def uninvoiced_since(lago: Invoices, org_id: str, life: Life) -> int:
     """From which moment on nothing of a life without a last invoice was invoiced, microseconds since 1970 UTC: where the
-    charges of its latest invoice end, if that is one of the org's latest `INVOICES`; else where it began.
+    charges of its latest invoice end, if that is one of `latest`; else where it began.
 
     Raises:
         LagoIntegrationError
     """
-    for listed in await lago.invoices(org_id, most=INVOICES):
-        if listed.invoice_type != "subscription" or listed.status != "finalized":
+    for listed in await latest(lago, org_id):
+        if listed.status != "finalized":
             continue
         invoice = await lago.invoice(listed.lago_id)
         for one in () if invoice is None else invoice.billing_periods:

@@ -16,7 +16,7 @@ from connectors.lago.response_types import Subscription
 from connectors.lago.subscriptions import STATUSES
 from connectors.operations.after_invoice import not_invoiced
 from connectors.operations.delivered import DeliveredRows, lost_pages
-from connectors.operations.last_invoice import INVOICED_US, INVOICES, Life, lives_of
+from connectors.operations.last_invoice import INVOICED_US, Life, latest, lives_of
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, to_iso
@@ -160,8 +160,7 @@ class _Comparison:
     async def _last_fees(self, subscription: str, org_id: str) -> list[Fee]:
         """What its latest invoice charges for the metric."""
         if org_id not in self._invoices:
-            listed = await self._lago.invoices(org_id, most=INVOICES)
-            whole = [await self._lago.invoice(one.lago_id) for one in listed]
+            whole = [await self._lago.invoice(one.lago_id) for one in await latest(self._lago, org_id)]
             self._invoices[org_id] = [one for one in whole if one is not None]
         for invoice in self._invoices[org_id]:
             fees = [

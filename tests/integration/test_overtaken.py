@@ -10,7 +10,7 @@ import pytest
 from connectors.config.deployment import Deployment
 from connectors.lago.client import LagoClient, LagoUnavailable
 from connectors.lago.invoices import Invoice
-from connectors.operations import automatic_rebilling
+from connectors.operations import automatic_rebilling, delivered
 from connectors.operations.rebilling import Rebilling
 from connectors.postgres.pool import Database
 from schemas.customers import Period
@@ -58,12 +58,17 @@ async def learn(world: World) -> None:
     await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
 
 
-async def test_what_lago_took_after_its_last_invoice_is_billed_again_once(world: World) -> None:
-    """
+async def test_what_lago_took_after_its_last_invoice_is_billed_again_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read a row at a time.
+
     sub-a  ----------| its invoice: 2 cents     learnt ^   sub-b  |------------
                  u u     u u reach Lago                             u u (u u u)
                          (u u u happen)
     """
+    monkeypatch.setattr(delivered, "ROWS", 1)
+    monkeypatch.setattr(delivered, "PAGE", 1)
     await world.overtaken(range(5, 7))
     await learn(world)
     await world.task().once()

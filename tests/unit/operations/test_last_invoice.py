@@ -155,6 +155,29 @@ async def test_the_bounds_begin_with_the_life_to_the_millisecond() -> None:
     assert lago.asked[-1] == "events since 7000"
 
 
+async def test_of_a_busy_orgs_period_the_late_events_are_told() -> None:
+    """Far more events than anybody would read one by one, and as many that were delivered around the end."""
+    many = 20_000
+    counted = changed(FEE, events_count=many + 1, amount_cents=2 * many + 5)
+    lago = with_late(Lago([changed(INVOICE, fees=(counted,))]))
+    lago.stored += [(f"b{number}", END - 600 * SECOND_US, "2") for number in range(many)]
+    around = [posted(f"b{number}", END - 600 * SECOND_US) for number in range(many)]
+    assert await look(lago, *around, LATE) == {"late": ""}
+
+
+async def test_the_period_before_is_found_behind_many_invoices_of_other_kinds() -> None:
+    month = BillingPeriod("id-a", to_iso(START), to_iso(START + HOUR_US - SECOND_US))
+    topped_up = [changed(INVOICE, lago_id=f"{number}", invoice_type="credit") for number in range(100)]
+    lago = Lago([*topped_up, changed(INVOICE, lago_id="month", billing_periods=(month,))])
+    early = posted("early", START + HOUR_US, at_us=START + HOUR_US - 1)
+    assert await look(lago, early, LATE) == {"late": "no_last_invoice"}
+
+
+async def test_the_last_invoice_is_found_behind_many_others() -> None:
+    later = [changed(INVOICE, lago_id=f"{number}", invoice_type="one_off") for number in range(100)]
+    assert await look(with_late(Lago([*later, INVOICE]))) == {"late": ""}
+
+
 async def test_what_the_last_invoice_counted_is_settled() -> None:
     lago = Lago([changed(INVOICE, fees=(changed(FEE, amount_cents=12, events_count=2),))])
     with_late(lago)
