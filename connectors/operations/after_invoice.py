@@ -42,16 +42,17 @@ class NotInvoiced(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What was found of a life.
+    """What was found of `life`.
 
     Fields:
         counted: by its last invoice.
         since_us: events that were delivered since then were judged.
         settled: how many of these are on the last invoice, which never changes.
-        named: the others, as of `NotInvoiced`.
+        named: the others, as of `NotInvoiced`; some may be billed again since.
         final: this holds as long as the invoice and the events are the same.
     """
 
+    life: Life
     counted: Counted
     since_us: int
     settled: int
@@ -110,7 +111,7 @@ async def _judged(
     deliveries: Deliveries, life: Life, org_id: str, lago: Invoices, now_us: int, code: str, seen: Seen | None
 ) -> Seen:
     if seen is None and not await deliveries.some(life):
-        return Seen(Counted(), life.started_us, 0, {}, final=True)
+        return Seen(life, Counted(), life.started_us, 0, {}, final=True)
     counted = await last_counted(lago, org_id, life, code, now_us)
     if seen is not None and seen.final and seen.counted == counted:
         _, others = await deliveries.counted(life, seen.since_us, seen.named)
@@ -132,7 +133,7 @@ async def _judged(
     named = {**verdict.named, **{one.transaction_id: "" for one in found if one.again}}
     left, others = await deliveries.counted(life, since_us, named)
     settled = others if left + others == len(found) else -1  # something was delivered in between
-    return Seen(counted, since_us, settled, named, verdict.final)
+    return Seen(life, counted, since_us, settled, named, verdict.final)
 
 
 async def _delivered(deliveries: Deliveries, life: Life, since_us: int) -> list[Delivered]:

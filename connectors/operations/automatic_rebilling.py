@@ -217,9 +217,11 @@ class LearntEnds:
             self._ends = EndedSubscriptions(self.lago)
         told = await self._ends.of(org, now_us)
         code, memory = self.deployment.policy.event_code, self._memories.setdefault(org.org_id, {})
-        for over in memory.keys() - {one.lago_id for one in told.lives}:
-            self._give_up(org.org_id, len(memory.pop(over).named))
         rows = DeliveredRows(self.database, org.org_id, code)
+        for over in memory.keys() - {one.lago_id for one in told.lives}:
+            seen = memory.pop(over)
+            left, _ = await rows.counted(seen.life, seen.since_us, seen.named)
+            self._give_up(org.org_id, left)
         try:
             late = await not_invoiced(rows, told.lives, org.org_id, self.lago, now_us, code, memory)
         except LagoIntegrationError:

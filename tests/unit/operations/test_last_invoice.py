@@ -10,11 +10,10 @@ import pytest
 
 from connectors.lago.events import MOVED, TOO_MANY, StoredEvent
 from connectors.lago.invoices import BillingPeriod, Fee, FeeItem, Invoice
-from connectors.lago.response_types import Charge, Plan, Subscription
+from connectors.lago.response_types import Charge, Plan
 from connectors.operations.after_invoice import CLOCKS_US, Memory, not_invoiced
 from connectors.operations.delivered import Delivered
-from connectors.operations.last_invoice import Life, lives_of
-from schemas.customers import Period
+from connectors.operations.last_invoice import Life
 from schemas.moments import HOUR_US, SECOND_US, to_iso
 
 CODE = "ai_usage"
@@ -382,25 +381,3 @@ async def test_what_is_posted_again_already_needs_no_invoice() -> None:
     """Only its receipt is missing: whatever the invoice says, it must not be billed by this event."""
     for now_us in (END, NOW):
         assert await look(Lago([]), posted("late", END + 5 * SECOND_US, again=True), now_us=now_us) == {"late": ""}
-
-
-def subscription(name: str, started_us: int, ended_us: int | None) -> Subscription:
-    ended = None if ended_us is None else to_iso(ended_us)
-    return Subscription(name, to_iso(started_us), "llm", ended, f"id of {started_us}")
-
-
-def test_a_life_lasts_to_the_end_of_the_second_that_lago_tells_or_to_the_start_of_the_next_one() -> None:
-    """A change of plan ends one life and begins the next at once; Lago tells the end to the second."""
-    other = START + HOUR_US
-    listed = [
-        subscription("sub-a", START, END),
-        subscription("sub-a", END + 400_000, None),
-        subscription("sub-b", START, other),
-        subscription("sub-c", START - HOUR_US, START - 1),
-        Subscription("pending"),
-    ]
-    periods = [Period("sub-a", START, END), Period("sub-a", END + 400_000), Period("sub-b", START, other)]
-    assert lives_of(listed, periods, START) == [
-        Life("sub-a", f"id of {START}", "llm", START, END, END + 400_000),
-        Life("sub-b", f"id of {START}", "llm", START, other, other + SECOND_US),
-    ]
