@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import typer
@@ -17,8 +16,9 @@ from connectors.config.connections import deployment_of, postgres_url, revealed
 from connectors.config.settings import Settings
 from connectors.lago.client import LagoClient, LagoIntegrationError, LagoRejected, lago_http
 from connectors.operations.after_end import PAGE, EndedSubscriptions, Lost, Told, billed_orgs, dollars_of, pages
-from connectors.operations.after_invoice import late_of, still_lost
+from connectors.operations.after_invoice import NotInvoiced, not_invoiced
 from connectors.operations.audit_record import audited
+from connectors.operations.delivered import DeliveredRows, lost_pages
 from connectors.operations.rebilling import Rebilling, receipts_are_read
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
@@ -82,34 +82,34 @@ async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: b
                     is_whole = False
                     continue
                 try:
-                    late, _ = await late_of(database, told, books.lago, _now_us(), settings.lago_event_code)
+                    code = settings.lago_event_code
+                    rows = DeliveredRows(database, org_id, code)
+                    late = await not_invoiced(rows, told.lives, org_id, books.lago, _now_us(), code, {})
                 except LagoIntegrationError as error:
                     # What has a moment after an end is on no invoice, whatever Lago tells of the last one.
                     tell(f"Lago does not tell what the last invoices of org {org_id} counted: {error}")
                     late, is_whole = [], False
-                if also.unclear:
-                    late = [replace(one, unclear="") for one in late]
                 if also.taken:
                     told = told._replace(gaps=[one._replace(customer="") for one in told.gaps])
-                if lost := [*await _lost(settings, database, told), *late]:
+                if lost := await _lost(settings, database, told, late, also):
                     await truth.refresh(org_id)
                     known[org_id] = told, late
                     found += lost
             if dry_run or not any(one.able for one in found):
                 return found, is_whole
-            return await _act(settings, database, known, why), is_whole
+            return await _act(settings, database, known, also, why), is_whole
     finally:
         database.terminate()
 
 
 async def _act(
-    settings: Settings, database: Database, known: Mapping[str, tuple[Told, list[Lost]]], why: str
+    settings: Settings, database: Database, known: Mapping[str, tuple[Told, list[NotInvoiced]]], also: _Also, why: str
 ) -> list[Lost]:
     """What is found now that nobody else bills again; what can be is billed."""
     found = []
     async with Rebilling(deployment_of(settings), database) as desk:
         for told, late in known.values():
-            left = [*await _lost(settings, database, told), *await _still(settings, database, told, late)]
+            left = await _lost(settings, database, told, late, also)
             found += left
             able = [one for one in left if one.able]
             for start in range(0, len(able), PAGE):
@@ -119,13 +119,16 @@ async def _act(
     return found
 
 
-async def _lost(settings: Settings, database: Database, told: Told) -> list[Lost]:
-    listed = pages(database, told.org, told.gaps, _now_us(), settings.lago_event_code)
-    return [one async for page in listed for one in page]
-
-
-async def _still(settings: Settings, database: Database, told: Told, late: list[Lost]) -> list[Lost]:
-    return await still_lost(database, told, late, settings.lago_event_code)
+async def _lost(
+    settings: Settings, database: Database, told: Told, late: Sequence[NotInvoiced], also: _Also
+) -> list[Lost]:
+    """What is lost of an org as it stands now."""
+    now_us, code = _now_us(), settings.lago_event_code
+    lost = [one async for page in pages(database, told.org, told.gaps, now_us, code) for one in page]
+    for life, named in late:
+        seen = dict.fromkeys(named, "") if also.unclear else named
+        lost += [one async for page in lost_pages(database, told.org, life, seen, now_us, code) for one in page]
+    return lost
 
 
 def _audited(settings: Settings, able: list[Lost], why: str) -> None:

@@ -1,5 +1,9 @@
 """Events: posted as they are, singly or in batches, and read again."""
 
+from array import array
+from collections.abc import Callable
+from hashlib import blake2b
+
 import msgspec
 
 from connectors.lago.transport import API, PAGE, LagoTransport, quoted, read
@@ -7,9 +11,12 @@ from schemas.moments import lago_timestamp, parse_us, to_datetime
 from schemas.records import LagoEvent
 from streams.core.delivery.verdicts import HttpResponse
 
+#: Why events that were asked for are not all there are.
+TOO_MANY, MOVED, COPIES = "too_many", "moved", "copies"
+
 
 class EventShape(msgspec.Struct):
-    """An event as Lago shows it; `timestamp` and `created_at` (when it was stored, to the second) are ISO 8601."""
+    """An event as Lago shows it; `timestamp` is ISO 8601."""
 
     transaction_id: str
     external_subscription_id: str | None
@@ -17,7 +24,14 @@ class EventShape(msgspec.Struct):
     timestamp: str
     precise_total_amount_cents: str | None = None
     properties: dict[str, msgspec.Raw] = {}
+
+
+class StoredEvent(msgspec.Struct, gc=False):
+    """Of an event what a last invoice counts; `created_at` is when Lago stored it, ISO 8601, to the second."""
+
+    transaction_id: str
     created_at: str | None = None
+    precise_total_amount_cents: str | None = None
 
 
 class EventsApi(LagoTransport):
@@ -42,33 +56,42 @@ class EventsApi(LagoTransport):
             return None
         return read(event_of, found)
 
-    async def events_of(
-        self, external_subscription_id: str, code: str, from_us: int, until_us: int, most: int
-    ) -> list[EventShape] | None:
-        """Every copy that Lago has of a subscription's events on a metric, with a moment in `[from, until)`.
-
-        Lago knows moments to the millisecond.
+    async def read_events_of(
+        self,
+        external_subscription_id: str,
+        code: str,
+        from_us: int,
+        until_us: int,
+        most: int,
+        take: Callable[[StoredEvent], None],
+    ) -> str:
+        """Read every copy that Lago has of a subscription's events on a metric, with a moment in `[from, until)`, page by
+        page; `take` is called with each. Lago knows moments to the millisecond.
 
         Returns:
-            None where there are more than `most`, or where the pages were not one list: events came in between, or on
-            ClickHouse copies of one event stand beside each other.
+            `""` where that was one whole list; `TOO_MANY` where there are more than `most`; `MOVED` where events came in
+            between the pages; `COPIES` where copies of one event stand beside each other, as on ClickHouse.
 
         Raises:
             LagoIntegrationError
         """
         moments = {"timestamp_from": _iso_ms(from_us), "timestamp_to": _iso_ms(until_us - 1)}
         query = {"external_subscription_id": external_subscription_id, "code": code, **moments}
-        listed: list[EventShape] = []
-        number = pages = 1
-        total = 0
+        # Eight bytes of each id are kept, not the id: two that are taken for one are COPIES.
+        ids, number, pages, total = array("Q"), 1, 1, -1
         while number <= pages:
-            page = await self._page("events", "/events", "events", EventShape, query, number=number, size=PAGE)
-            listed += page.members
+            page = await self._page("events", "/events", "events", StoredEvent, query, number=number, size=PAGE)
+            if page.total > most:
+                return TOO_MANY
+            if total not in {-1, page.total}:
+                return MOVED
+            for one in page.members:
+                take(one)
+                ids.append(int.from_bytes(blake2b(one.transaction_id.encode(), digest_size=8).digest()))
             pages, total, number = page.pages, page.total, number + 1
-            if total > most:
-                return None
-        whole = len(listed) == total == len({one.transaction_id for one in listed})
-        return listed if whole else None
+        if len(ids) != total:
+            return MOVED
+        return "" if len(set(ids)) == total else COPIES
 
     async def _posted(self, name: str, path: str, body: bytes) -> HttpResponse:
         response = await self._send(name, "POST", f"{self.root}{API}{path}", body=body)

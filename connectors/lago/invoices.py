@@ -124,13 +124,21 @@ class InvoicesApi(LagoTransport):
     """`/invoices`."""
 
     async def invoices(
-        self, external_customer_id: str = "", status: str = "", payment_status: str = "", most: int | None = None
+        self,
+        external_customer_id: str = "",
+        status: str = "",
+        payment_status: str = "",
+        most: int | None = None,
+        issued_from: str = "",
     ) -> list[Invoice]:
-        """Of one customer or of all, latest first; their first `most`, without fees. Raises: LagoIntegrationError."""
+        """Of one customer or of all, latest first; their first `most`, without fees; issued on that day (`2026-04-30`) or
+        later. Raises: LagoIntegrationError.
+        """
         asked = {
             "external_customer_id": external_customer_id,
             "status": status,
             "payment_status": payment_status,
+            "issuing_date_from": issued_from,
         }
         query: Query = {name: value for name, value in asked.items() if value}
         return await self._every("invoices", "/invoices", "invoices", Invoice, query, most)

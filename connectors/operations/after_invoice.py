@@ -5,198 +5,215 @@ Lago took it, and it is on no invoice. Which events those are is worked out from
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import msgspec
-
-from connectors.lago.events import EventShape
+from connectors.lago.events import MOVED, TOO_MANY, StoredEvent
 from connectors.lago.transport import read
-from connectors.operations.after_end import Lost, Told, manifest_of, redirected
-from connectors.operations.last_invoice import MAYBE_INVOICED, Counted, Invoices, Life, last_counted
-from connectors.postgres.pool import Database
-from schemas.customers import OrgRecord
-from schemas.moments import SECOND_US, parse_us, to_datetime, to_us
-from schemas.records import LagoEvent, Manifest
-from streams.core.delivery.after_end import AGAIN
-from streams.core.delivery.after_invoice import Stored, overtaken
+from connectors.operations.delivered import Delivered, Deliveries
+from connectors.operations.last_invoice import (
+    MAYBE_INVOICED,
+    NO_LAST_INVOICE,
+    Counted,
+    Invoices,
+    Life,
+    last_counted,
+    uninvoiced_since,
+)
+from schemas.moments import HOUR_US, SECOND_US, parse_us
+from schemas.money import ZERO, add
+from streams.core.delivery.after_invoice import Earlier, Stored, overtaken
 
-#: At most this many events of a last billing period are read from Lago. With more, all of them are unclear.
-MOST: Final = 10_000
+#: At most this many events of a last billing period are read from Lago: two years of an event a minute. With more, all
+#: that was delivered after the end is named as `TOO_MANY_EVENTS`.
+MOST: Final = 1_000_000
+TOO_MANY_EVENTS: Final = "too_many_events"
 #: So far apart may be our clock and Lago's: what was delivered so long before an end is looked at, too.
-CLOCKS_US: Final = 60 * SECOND_US
-
-_CANDIDATES = f"""
-SELECT p.part, p.event::text, p.calls, p.raw_partition, p.first_offset, p.last_offset, p.windows, p.processed_at,
-       life.name, e.billed_at,
-       EXISTS (SELECT FROM usage_parts other WHERE other.part = p.part || '{AGAIN}' AND other.event IS NOT NULL) AS again
-FROM unnest($2::text[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[]) AS life (name, begins, ends, since)
-JOIN usage_parts p ON p.org_id = $1 AND COALESCE(p.posted_to, p.external_subscription_id) = life.name
-    AND p.status = 'completed' AND p.event ->> 'code' = $6 AND p.sealed_at >= life.since - interval '40 days'
-    AND p.processed_at >= life.since
-JOIN lago_events e ON e.transaction_id = p.part AND e.billed_at >= life.begins AND e.billed_at < life.ends
-ORDER BY p.part LIMIT {MOST}
-"""  # noqa: S608  # our own words
+CLOCKS_US: Final = HOUR_US
+_HALF_A_CENT: Final = Decimal("0.5")
 
 
-class Posted(NamedTuple):
-    """An event that was delivered, microseconds since 1970 UTC.
+class NotInvoiced(NamedTuple):
+    """What of a life is on no invoice, or may be on none: by their ids why that is unclear, `""` = they are on none."""
+
+    life: Life
+    named: Mapping[str, str]
+
+
+class Seen(NamedTuple):
+    """What was found of `life`.
 
     Fields:
-        event: as it was sealed.
-        subscription, at_us: where it was posted, and with which moment.
-        taken_us: when its receipt says that Lago took it.
-        again: as of `Lost`.
+        counted: by its last invoice.
+        since_us: events that were delivered since then were judged.
+        settled: how many of these are on the last invoice, which never changes.
+        named: the others, as of `NotInvoiced`; some may be billed again since.
+        final: this holds as long as the invoice and the events are the same.
     """
 
-    event: LagoEvent
-    subscription: str
-    at_us: int
-    taken_us: int
-    manifest: Manifest | None = None
-    again: bool = False
+    life: Life
+    counted: Counted
+    since_us: int
+    settled: int
+    named: Mapping[str, str]
+    final: bool
 
 
-class Judged(NamedTuple):
-    """What was found of the events that were posted.
+class _Judged(NamedTuple):
+    """As of `Seen`; `others`: events that Lago stored after the end are not among those that were asked about."""
 
-    Fields:
-        lost: on no invoice, each with the event that bills it now where one can; or `unclear`.
-        settled: ids of those that are on the last invoice, which never changes again.
-    """
-
-    lost: list[Lost]
-    settled: frozenset[str] = frozenset()
+    named: Mapping[str, str]
+    final: bool = True
+    others: bool = False
 
 
-def may_be_late(life: Life, posted: Posted) -> bool:
-    """Whether an event lies in that life, and was delivered when its last invoice may have been counted already."""
-    in_it = posted.subscription == life.subscription and life.started_us <= posted.at_us < life.until_us
-    return in_it and posted.taken_us >= life.ended_us - CLOCKS_US
+#: What was found of lives, by Lago's ids of the subscriptions.
+Memory = dict[str, Seen]
 
 
-async def judged(
-    lives: Iterable[Life], posted: Sequence[Posted], org: OrgRecord, lago: Invoices, now_us: int, code: str
-) -> Judged:
-    """Which of the events the last invoices of their subscriptions did not count. Lago is asked only where there are any.
+async def not_invoiced(
+    deliveries: Deliveries, lives: Iterable[Life], org_id: str, lago: Invoices, now_us: int, code: str, memory: Memory
+) -> list[NotInvoiced]:
+    """What the last invoices of an org's subscriptions did not count, or may not have.
+
+    What Lago has of a life is read once, and again only where its last invoice, or what was delivered, is another.
 
     Args:
         lives: of the org's subscriptions, those that have ended.
-        posted: events of the metric `code`, also others than those that `may_be_late`.
-        org: as Lago has it now.
+        code: the metric's of events of calls.
+        memory: of the org; it is brought up to date.
 
     Raises:
         LagoIntegrationError
+        Unavailable: Postgres does not answer.
     """
-    lost, settled = [], set[str]()
+    found = []
     for life in lives:
-        found = [one for one in posted if one.event.code == code and may_be_late(life, one)]
-        if not found:
-            continue
-        told, rest_is_on_it = await _not_on_it(life, found, org.org_id, lago, now_us, code)
-        for one in found:
-            name = one.event.transaction_id
-            if one.again or name in told:
-                lost.append(_lost(one, life, org, "" if one.again else told[name], now_us, code))
-            elif rest_is_on_it:
-                settled.add(name)
-    return Judged(lost, frozenset(settled))
+        seen = memory.get(life.lago_id)
+        if seen is None or await is_open(deliveries, life, seen):
+            seen = await _judged(deliveries, life, org_id, lago, now_us, code, seen)
+            memory[life.lago_id] = seen
+        if seen.named:
+            found.append(NotInvoiced(life, seen.named))
+    return found
 
 
-async def late_of(
-    database: Database, told: Told, lago: Invoices, now_us: int, code: str, settled: frozenset[str] = frozenset()
-) -> Judged:
-    """As `judged`, of what was delivered to an org, but for what is `settled` already, which stays so.
-
-    Raises:
-        LagoIntegrationError
-        Unavailable: Postgres does not answer.
-    """
-    posted = await posted_late(database, told.org.org_id, told.lives, code)
-    unsettled = [one for one in posted if one.event.transaction_id not in settled]
-    found = await judged(told.lives, unsettled, told.org, lago, now_us, code)
-    return found._replace(settled=found.settled | {one.event.transaction_id for one in posted} & settled)
+async def is_open(deliveries: Deliveries, life: Life, seen: Seen | None) -> bool:
+    """Whether it is not known of something that was delivered if it is on the last invoice. Raises: Unavailable."""
+    if seen is None:
+        return await deliveries.some(life)
+    left, others = await deliveries.counted(life, seen.since_us, seen.named)
+    return left > 0 or others != seen.settled or not seen.final
 
 
-async def still_lost(database: Database, told: Told, lost: Sequence[Lost], code: str) -> list[Lost]:
-    """`lost` as it stands now: an event that was billed again meanwhile has `again`. The last invoice itself never changes.
-
-    Raises:
-        Unavailable: Postgres does not answer.
-    """
-    if not lost:
-        return []
-    again = {
-        one.event.transaction_id: one.again for one in await posted_late(database, told.org.org_id, told.lives, code)
-    }
-    left = [one for one in lost if one.event.transaction_id in again]
-    return [replace(one, again=True, instead=None) if again[one.event.transaction_id] else one for one in left]
-
-
-async def _not_on_it(
-    life: Life, found: Sequence[Posted], org_id: str, lago: Invoices, now_us: int, code: str
-) -> tuple[Mapping[str, str], bool]:
-    """Ids of events that are not on the last invoice, with why that is unclear, `""` = they are late; and whether all
-    others are on it. Nothing is known of any while there is no final invoice.
-    """
+async def _judged(
+    deliveries: Deliveries, life: Life, org_id: str, lago: Invoices, now_us: int, code: str, seen: Seen | None
+) -> Seen:
+    if seen is None and not await deliveries.some(life):
+        return Seen(life, Counted(), life.started_us, 0, {}, final=True)
     counted = await last_counted(lago, org_id, life, code, now_us)
+    if seen is not None and seen.final and seen.counted == counted:
+        _, others = await deliveries.counted(life, seen.since_us, seen.named)
+        if others == seen.settled:
+            return seen
+    if counted.unclear == NO_LAST_INVOICE:
+        since_us = await uninvoiced_since(lago, org_id, life)
+        found = await _delivered(deliveries, life, since_us)
+        verdict = _Judged(_without_invoice([one for one in found if one.at_us >= since_us], found, life))
+    else:
+        since_us = life.ended_us - CLOCKS_US
+        found = await _delivered(deliveries, life, since_us)
+        verdict = await _not_on_it(life, found, counted, lago, code)
+        if verdict.others and since_us > life.started_us:
+            # Lago stored them after the end, and by our clock they were delivered long before.
+            since_us = life.started_us
+            found = await _delivered(deliveries, life, since_us)
+            verdict = await _not_on_it(life, found, counted, lago, code)
+    named = {**verdict.named, **{one.transaction_id: "" for one in found if one.again}}
+    left, others = await deliveries.counted(life, since_us, named)
+    settled = others if left + others == len(found) else -1  # something was delivered in between
+    return Seen(life, counted, since_us, settled, named, verdict.final)
+
+
+async def _delivered(deliveries: Deliveries, life: Life, since_us: int) -> list[Delivered]:
+    return [one async for page in deliveries.rows(life, since_us) for one in page]
+
+
+def _without_invoice(last: Sequence[Delivered], found: Sequence[Delivered], life: Life) -> Mapping[str, str]:
+    """All of the last billing period, and what was delivered after the end. Lago may show no invoice of less than half a cent."""
+    cents = ZERO
+    for one in last:
+        cents = add(cents, one.cents)
+    named = [one.transaction_id for one in last] if cents >= _HALF_A_CENT else []
+    return {**dict.fromkeys(named, NO_LAST_INVOICE), **_after_the_end(found, life, NO_LAST_INVOICE)}
+
+
+async def _not_on_it(life: Life, found: Sequence[Delivered], counted: Counted, lago: Invoices, code: str) -> _Judged:
+    """What of those that were found is not on the last invoice, or may not be. Nothing is known while it waits."""
     if counted.waits:
-        return {}, False
+        return _Judged({}, final=False)
     if counted.unclear:
-        return _after_the_end(found, life, counted.unclear), False
-    stored = await _stored(lago, life, counted, code)
-    if stored is None:
-        return _after_the_end(found, life, MAYBE_INVOICED), False
-    known = {one.transaction_id for one in stored}
+        return _Judged(_after_the_end(found, life, counted.unclear))
+    if not found:
+        return _Judged({})
+    stored = _AroundAnEnd(life.ended_us, {one.transaction_id for one in found})
+    why = await lago.read_events_of(life.subscription, code, counted.from_us, life.until_us, MOST, stored.take)
+    if why or stored.is_undated:
+        unclear = _after_the_end(found, life, TOO_MANY_EVENTS if why == TOO_MANY else MAYBE_INVOICED)
+        return _Judged(unclear, final=why not in {MOVED, TOO_MANY})
+    verdict = overtaken(stored.earlier, stored.after, counted.events, counted.cents)
     # Lago has it with another moment, or does not show it yet. What lies before belongs to an earlier invoice.
-    missing = (one for one in found if one.at_us >= counted.from_us and one.event.transaction_id not in known)
-    verdict = overtaken(stored, counted.events, counted.cents, life.ended_us)
-    unclear = [*verdict.unclear, *(one.event.transaction_id for one in missing)]
-    return {**dict.fromkeys(unclear, MAYBE_INVOICED), **dict.fromkeys(verdict.late, "")}, True
+    missing = [
+        one.transaction_id for one in found if one.at_us >= counted.from_us and one.transaction_id not in stored.known
+    ]
+    told = {**dict.fromkeys([*verdict.unclear, *missing], MAYBE_INVOICED), **dict.fromkeys(verdict.late, "")}
+    named = {name: why for name, why in told.items() if name in stored.asked}
+    return _Judged(named, final=not missing, others=len(named) < len(told))
 
 
-def _after_the_end(found: Iterable[Posted], life: Life, why: str) -> Mapping[str, str]:
+@dataclass(slots=True)
+class _AroundAnEnd:
+    """What Lago stored before the second of an end, added up, and what since, one by one.
+
+    Fields:
+        asked: ids of the events that are asked about.
+        known: those of them that Lago has.
+        is_undated: Lago does not tell of some when it stored them.
+    """
+
+    end_us: int
+    asked: set[str]
+    known: set[str] = field(default_factory=set)
+    after: list[Stored] = field(default_factory=list)
+    is_undated: bool = False
+    _events: int = 0
+    _cents: Decimal = ZERO
+    _ids: list[str] = field(default_factory=list)
+
+    @property
+    def earlier(self) -> Earlier:
+        """What it stored before."""
+        return Earlier(self._events, self._cents, tuple(self._ids))
+
+    def take(self, event: StoredEvent) -> None:
+        """One more."""
+        if event.created_at is None:
+            self.is_undated = True
+            return
+        name, created_us = event.transaction_id, read(parse_us, event.created_at)
+        cents = Decimal(event.precise_total_amount_cents or 0)
+        is_asked = name in self.asked
+        if is_asked:
+            self.known.add(name)
+        if created_us >= self.end_us:
+            self.after.append(Stored(name, created_us, cents))
+            return
+        self._events, self._cents = self._events + 1, add(self._cents, cents)
+        if is_asked:
+            self._ids.append(name)
+
+
+def _after_the_end(found: Iterable[Delivered], life: Life, why: str) -> Mapping[str, str]:
     """Where the invoice tells nothing, what was delivered before the end is taken to be on it."""
-    return {one.event.transaction_id: why for one in found if one.taken_us >= life.ended_us + SECOND_US}
-
-
-async def _stored(lago: Invoices, life: Life, counted: Counted, code: str) -> list[Stored] | None:
-    """What Lago has in the fee's bounds; None where it does not tell all of it."""
-    listed = await lago.events_of(life.subscription, code, counted.from_us, life.until_us, MOST)
-    if listed is None or any(one.created_at is None for one in listed):
-        return None
-    return [_as_stored(one) for one in listed]
-
-
-def _as_stored(event: EventShape) -> Stored:
-    cents = Decimal(event.precise_total_amount_cents or 0)
-    return Stored(event.transaction_id, read(parse_us, event.created_at or ""), cents)
-
-
-def _lost(posted: Posted, life: Life, org: OrgRecord, unclear: str, now_us: int, code: str) -> Lost:
-    lost = Lost(
-        posted.event, org.org_id, life.subscription, life.ended_us, posted.manifest, posted.again, unclear=unclear
-    )
-    return redirected(lost, org, now_us, code)
-
-
-async def posted_late(database: Database, org_id: str, lives: Sequence[Life], code: str) -> list[Posted]:
-    """The first `MOST` events of the metric that `may_be_late`, by their ids. Raises: Unavailable."""
-    if not lives:
-        return []
-    names = [one.subscription for one in lives]
-    columns = (
-        [to_datetime(one.started_us) for one in lives],
-        [to_datetime(one.until_us) for one in lives],
-        [to_datetime(one.ended_us - CLOCKS_US) for one in lives],
-    )
-    async with database.connection() as connection:
-        rows = await connection.fetch(_CANDIDATES, org_id, names, *columns, code)
-    return [_posted(row) for row in rows]
-
-
-def _posted(row: Mapping[str, Any]) -> Posted:
-    event = msgspec.json.decode(row["event"], type=LagoEvent)
-    at_us, taken_us = to_us(row["billed_at"]), to_us(row["processed_at"])
-    return Posted(event, row["name"], at_us, taken_us, manifest_of(row), row["again"])
+    return {one.transaction_id: why for one in found if one.taken_us >= life.ended_us + SECOND_US}

@@ -23,10 +23,11 @@ import structlog
 from connectors.billing.subscription_discovery import MOST_FAILURES
 from connectors.config.deployment import Deployment
 from connectors.lago.client import LagoClient, LagoIntegrationError
-from connectors.operations.after_end import ENDED_US, PAGE, EndedSubscriptions, Lost, Told, dollars_of, pages, posted_in
-from connectors.operations.after_invoice import late_of, posted_late, still_lost
+from connectors.operations.after_end import ENDED_US, EndedSubscriptions, Lost, Told, dollars_of, pages, posted_in
+from connectors.operations.after_invoice import TOO_MANY_EVENTS, Memory, NotInvoiced, is_open, not_invoiced
 from connectors.operations.audit_record import audited
 from connectors.operations.background_task import watch
+from connectors.operations.delivered import DeliveredRows, lost_pages
 from connectors.operations.last_invoice import MAYBE_INVOICED, NO_LAST_INVOICE
 from connectors.operations.rebilling import Rebilling
 from connectors.operations.sender import CommandProducer
@@ -50,7 +51,16 @@ NOWHERE, LATE_POLICY, NO_LAGO_KEY = "nowhere", "late_policy", "no_lago_key"
 ANOTHER_CUSTOMER = "another_customer"
 
 #: Of several reasons the one that comes last here is shown.
-_URGENCY: Final = ("", LATE_POLICY, NO_LAGO_KEY, NOWHERE, NO_LAST_INVOICE, MAYBE_INVOICED, ANOTHER_CUSTOMER)
+_URGENCY: Final = (
+    "",
+    LATE_POLICY,
+    NO_LAGO_KEY,
+    NOWHERE,
+    NO_LAST_INVOICE,
+    TOO_MANY_EVENTS,
+    MAYBE_INVOICED,
+    ANOTHER_CUSTOMER,
+)
 
 _RECORDS = """
 SELECT o.org_id, o."offset", o.currency, o.status, o.subscription_id, o.periods::text
@@ -92,11 +102,10 @@ class Waiting(NamedTuple):
 
 
 class _LagoAnswer(NamedTuple):
-    """What Lago told last of an org, the offset of the org's record then, and which events are on a last invoice."""
+    """What Lago told last of an org, and the offset of the org's record then."""
 
     offset: int
     told: Told
-    settled: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -130,6 +139,7 @@ class LearntEnds:
     _looked: dict[str, _Looked] = field(default_factory=dict)
     _unasked: dict[str, str] = field(default_factory=dict)
     _answers: dict[str, _LagoAnswer] = field(default_factory=dict)
+    _memories: dict[str, Memory] = field(default_factory=dict)
     _ends: EndedSubscriptions | None = None
     _sender: CommandProducer | None = None
 
@@ -155,6 +165,7 @@ class LearntEnds:
         if f"{topic}-0" not in self.lanes:
             self._looked.clear()
             self._answers.clear()
+            self._memories.clear()
             self._show()
             return
         async with AsyncExitStack() as stack:
@@ -185,8 +196,9 @@ class LearntEnds:
         async with self.database.connection() as connection:
             rows = await connection.fetch(_RECORDS, since)
         for gone in self._looked.keys() - {row["org_id"] for row in rows}:
-            del self._looked[gone]
+            self._give_up(gone, self._looked.pop(gone).waiting.events)
             self._answers.pop(gone, None)
+            self._memories.pop(gone, None)
         due = []
         for row in rows:
             looked = self._looked.get(row["org_id"])
@@ -204,24 +216,28 @@ class LearntEnds:
         if self._ends is None:
             self._ends = EndedSubscriptions(self.lago)
         told = await self._ends.of(org, now_us)
-        before = self._answers.get(org.org_id)
-        code, settled = self.deployment.policy.event_code, frozenset() if before is None else before.settled
+        code, memory = self.deployment.policy.event_code, self._memories.setdefault(org.org_id, {})
+        rows = DeliveredRows(self.database, org.org_id, code)
+        for over in memory.keys() - {one.lago_id for one in told.lives}:
+            seen = memory.pop(over)
+            left, _ = await rows.counted(seen.life, seen.since_us, seen.named)
+            self._give_up(org.org_id, left)
         try:
-            late = await late_of(self.database, told, self.lago, now_us, code, settled)
+            late = await not_invoiced(rows, told.lives, org.org_id, self.lago, now_us, code, memory)
         except LagoIntegrationError:
             # What has a moment after an end is on no invoice, whatever Lago tells of the last one, if it may be asked.
             if self.deployment.policy.late_policy is not LatePolicy.HOLD and await self._some_able(told):
                 await self._bill(told, [], await desk())
             raise
-        self._answers[org.org_id] = _LagoAnswer(offset, told, late.settled)
+        self._answers[org.org_id] = _LagoAnswer(offset, told)
         if self.deployment.policy.late_policy is LatePolicy.HOLD:
             held = await self._in_gaps(told, LATE_POLICY)
-            return held.with_these(late.lost, LATE_POLICY)
-        if any(one.able for one in late.lost) or await self._some_able(told):
-            return await self._bill(told, late.lost, await desk())
+            return await self._with_late(held, told, late, LATE_POLICY)
+        if await self._some_able(told, late):
+            return await self._bill(told, late, await desk())
         taken, _ = await posted_in(self.database, org.org_id, [one for one in told.gaps if one.customer])
         nowhere = await self._in_gaps(told, ANOTHER_CUSTOMER if taken else NOWHERE)
-        return nowhere.with_these(late.lost)
+        return await self._with_late(nowhere, told, late)
 
     async def _is_to_be_asked(self, offset: int, org: OrgRecord, now_us: int) -> bool:
         """Whether Lago may tell of an end that something was posted after. The record's own ends may be too late."""
@@ -233,20 +249,26 @@ class LearntEnds:
                 return bool(await connection.fetchval(_USED, org.org_id, sorted(ended)))
         found = [*answer.told.gaps, *gaps(org.periods, now_us - ENDED_US)]
         count, _ = await posted_in(self.database, org.org_id, found)
-        posted = await posted_late(self.database, org.org_id, answer.told.lives, self.deployment.policy.event_code)
-        return count > 0 or any(one.event.transaction_id not in answer.settled for one in posted)
+        rows = DeliveredRows(self.database, org.org_id, self.deployment.policy.event_code)
+        memory = self._memories.get(org.org_id, {})
+        return count > 0 or any([await is_open(rows, one, memory.get(one.lago_id)) for one in answer.told.lives])
 
     async def _in_gaps(self, told: Told, why: str) -> Waiting:
         count, cents = await posted_in(self.database, told.org.org_id, told.gaps)
         return Waiting(count, cents, why) if count else Waiting()
 
-    async def _some_able(self, told: Told) -> bool:
-        async for page in self._pages(told):
+    async def _with_late(self, waiting: Waiting, told: Told, late: Sequence[NotInvoiced], why: str = "") -> Waiting:
+        async for page in self._late_pages(told, late):
+            waiting = waiting.with_these(page, why)
+        return waiting
+
+    async def _some_able(self, told: Told, late: Sequence[NotInvoiced] = ()) -> bool:
+        async for page in self._pages(told, late):
             if any(one.able for one in page):
                 return True
         return False
 
-    async def _bill(self, told: Told, late: list[Lost], desk: Rebilling) -> Waiting:
+    async def _bill(self, told: Told, late: Sequence[NotInvoiced], desk: Rebilling) -> Waiting:
         """Bill what can be billed, page by page; what remains."""
         waiting = Waiting()
         async for page in self._pages(told, late):
@@ -259,14 +281,18 @@ class LearntEnds:
             waiting = waiting.with_these(one for one in page if not one.able)
         return waiting
 
-    async def _pages(self, told: Told, late: Sequence[Lost] = ()) -> AsyncIterator[list[Lost]]:
+    async def _pages(self, told: Told, late: Sequence[NotInvoiced]) -> AsyncIterator[list[Lost]]:
         """What has a moment after an end, then what of `late` is lost still."""
-        code = self.deployment.policy.event_code
-        async for page in pages(self.database, told.org, told.gaps, _now_us(), code):
+        async for page in pages(self.database, told.org, told.gaps, _now_us(), self.deployment.policy.event_code):
             yield page
-        left = await still_lost(self.database, told, late, code)
-        for start in range(0, len(left), PAGE):
-            yield left[start : start + PAGE]
+        async for page in self._late_pages(told, late):
+            yield page
+
+    async def _late_pages(self, told: Told, late: Sequence[NotInvoiced]) -> AsyncIterator[list[Lost]]:
+        for one in late:
+            code = self.deployment.policy.event_code
+            async for page in lost_pages(self.database, told.org, one.life, one.named, _now_us(), code):
+                yield page
 
     def _audited(self, org_id: str, able: list[Lost]) -> None:
         if self._sender is None:
@@ -289,6 +315,12 @@ class LearntEnds:
         if self._unasked.get(org_id) != error.reason:
             self._unasked[org_id] = error.reason
             log.warning("org_not_looked_at", org=org_id, reason=error.reason, detail=error.detail)
+
+    def _give_up(self, org_id: str, events: int) -> None:
+        """An end is so long ago that nobody looks behind it any more, and these were not billed again."""
+        if events:
+            self.sensors.rebilled("given_up", events)
+            log.error("usage_after_end_given_up", org=org_id, events=events)
 
     def _show(self) -> None:
         cents = ZERO

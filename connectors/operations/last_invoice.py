@@ -3,22 +3,25 @@
 Source: docs/lago-behaviour.md, 4.1 and 5.4.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from connectors.lago.events import EventShape
+from connectors.lago.events import StoredEvent
 from connectors.lago.invoices import Fee, Invoice
 from connectors.lago.response_types import Plan, Subscription
 from connectors.lago.transport import read
 from schemas.customers import Period
-from schemas.moments import HOUR_US, SECOND_US, parse_us
+from schemas.moments import HOUR_US, SECOND_US, parse_us, to_datetime
 
 #: Why nobody but Lago knows whether the last invoice counted an event: it does not say, or there is none.
 MAYBE_INVOICED, NO_LAST_INVOICE = "maybe_invoiced", "no_last_invoice"
 #: Lago makes the invoice of an end by itself, soon. So long its absence is no complaint.
 INVOICED_US: Final = HOUR_US
-#: Invoices of a customer among which the last one of a subscription is looked for.
+#: So many of a customer's latest invoices are listed, and so many of these that are of subscriptions are looked into.
+LISTED: Final = 1000
 INVOICES: Final = 24
+#: Lago lists invoices by the day of issue, which may lie before the end: by the time zone, or the period's last day.
+_ISSUED_US: Final = 48 * HOUR_US
 #: So far apart may be the clocks of Lago's processes, when they make an end and its invoice.
 _CLOCKS_US: Final = 600 * SECOND_US
 #: Lago will still count the events of these.
@@ -28,12 +31,20 @@ _TO_BE_COUNTED: Final = ("draft", "pending")
 class Invoices(Protocol):
     """Of Lago; see `LagoClient`."""
 
-    async def invoices(self, external_customer_id: str = "", *, most: int | None = None) -> list[Invoice]: ...
+    async def invoices(
+        self, external_customer_id: str = "", *, most: int | None = None, issued_from: str = ""
+    ) -> list[Invoice]: ...
     async def invoice(self, lago_id: str) -> Invoice | None: ...
     async def plan(self, code: str) -> Plan | None: ...
-    async def events_of(
-        self, external_subscription_id: str, code: str, from_us: int, until_us: int, most: int
-    ) -> list[EventShape] | None: ...
+    async def read_events_of(
+        self,
+        external_subscription_id: str,
+        code: str,
+        from_us: int,
+        until_us: int,
+        most: int,
+        take: Callable[[StoredEvent], None],
+    ) -> str: ...
 
 
 class Life(NamedTuple):
@@ -120,7 +131,8 @@ async def last_counted(lago: Invoices, org_id: str, life: Life, code: str, now_u
 async def _of_the_end(lago: Invoices, org_id: str, life: Life) -> list[tuple[Invoice, int]]:
     """The invoices whose charges reach to the end, with the moment since which they do: one, if it was not made again."""
     found = []
-    for listed in await lago.invoices(org_id, most=INVOICES):
+    issued_from = to_datetime(life.ended_us - _ISSUED_US).date().isoformat()
+    for listed in await lago.invoices(org_id, issued_from=issued_from):
         made_us = life.ended_us if listed.created_at is None else read(parse_us, listed.created_at)
         if listed.invoice_type != "subscription" or made_us < life.ended_us - _CLOCKS_US:
             continue
@@ -132,6 +144,29 @@ async def _of_the_end(lago: Invoices, org_id: str, life: Life) -> list[tuple[Inv
             if abs(read(parse_us, one.charges_to_datetime) - life.ended_us) <= SECOND_US and invoice is not None:
                 found.append((invoice, read(parse_us, one.charges_from_datetime)))
     return found
+
+
+async def latest(lago: Invoices, org_id: str) -> list[Invoice]:
+    """An org's latest invoices of subscriptions, without fees. Raises: LagoIntegrationError."""
+    listed = await lago.invoices(org_id, most=LISTED)
+    return [one for one in listed if one.invoice_type == "subscription"][:INVOICES]
+
+
+async def uninvoiced_since(lago: Invoices, org_id: str, life: Life) -> int:
+    """From which moment on nothing of a life without a last invoice was invoiced, microseconds since 1970 UTC: where the
+    charges of its latest invoice end, if that is one of `latest`; else where it began.
+
+    Raises:
+        LagoIntegrationError
+    """
+    for listed in await latest(lago, org_id):
+        if listed.status != "finalized":
+            continue
+        invoice = await lago.invoice(listed.lago_id)
+        for one in () if invoice is None else invoice.billing_periods:
+            if one.lago_subscription_id == life.lago_id and one.charges_to_datetime:
+                return max(life.started_us, read(parse_us, one.charges_to_datetime) + SECOND_US)
+    return life.started_us
 
 
 def _is_of(fee: Fee, life: Life, code: str) -> bool:

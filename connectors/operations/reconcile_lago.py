@@ -1,6 +1,7 @@
 """Compares what was delivered with what Lago bills: of what runs its current usage, of what has ended its last invoice."""
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,13 +14,13 @@ from connectors.lago.errors import LagoRejected
 from connectors.lago.invoices import Fee, Invoice
 from connectors.lago.response_types import Subscription
 from connectors.lago.subscriptions import STATUSES
-from connectors.operations.after_end import dollars_of
-from connectors.operations.after_invoice import judged, posted_late
-from connectors.operations.last_invoice import INVOICED_US, INVOICES, Life, lives_of
+from connectors.operations.after_invoice import not_invoiced
+from connectors.operations.delivered import DeliveredRows, lost_pages
+from connectors.operations.last_invoice import INVOICED_US, Life, latest, lives_of
 from connectors.postgres.pool import Database
 from schemas.customers import OrgRecord
 from schemas.moments import HOUR_US, MAX_US, SECOND_US, parse_us, to_datetime, to_iso
-from schemas.money import plain
+from schemas.money import EXACT, ZERO, add, plain
 from streams.core.metering.reconciliation import LagoUsage, complaint_about_lago
 
 _SUBSCRIPTIONS = """
@@ -142,13 +143,16 @@ class _Comparison:
 
     async def _overtaken(self, lives: Sequence[Life], org_id: str) -> str:
         """What of the difference reached Lago after the last invoice, or may have."""
-        posted = await posted_late(self._database, org_id, lives, self._code)
-        found = await judged(lives, posted, OrgRecord(org_id), self._lago, self._now_us, self._code)
-        told = ""
-        for why in sorted({one.unclear for one in found.lost}):
-            these = [one for one in found.lost if one.unclear == why]
-            dollars = plain(dollars_of(these))
-            told += f"; {len(these)} events of {dollars} USD " + (
+        rows, now_us = DeliveredRows(self._database, org_id, self._code), self._now_us
+        found = await not_invoiced(rows, lives, org_id, self._lago, now_us, self._code, {})
+        sums, told = defaultdict[str, tuple[int, Decimal]](lambda: (0, ZERO)), ""
+        for life, named in found:
+            async for page in lost_pages(self._database, OrgRecord(org_id), life, named, now_us, self._code):
+                for one in page:
+                    events, cents = sums[one.unclear]
+                    sums[one.unclear] = events + 1, add(cents, one.cents)
+        for why, (events, cents) in sorted(sums.items()):
+            told += f"; {events} events of {plain(EXACT.divide(cents, Decimal(100)))} USD " + (
                 f"may be on it or not ({why})" if why else "came after it had been counted"
             )
         return f"{told}: meterbridge lago rebill" if told else ""
@@ -156,8 +160,7 @@ class _Comparison:
     async def _last_fees(self, subscription: str, org_id: str) -> list[Fee]:
         """What its latest invoice charges for the metric."""
         if org_id not in self._invoices:
-            listed = await self._lago.invoices(org_id, most=INVOICES)
-            whole = [await self._lago.invoice(one.lago_id) for one in listed]
+            whole = [await self._lago.invoice(one.lago_id) for one in await latest(self._lago, org_id)]
             self._invoices[org_id] = [one for one in whole if one is not None]
         for invoice in self._invoices[org_id]:
             fees = [

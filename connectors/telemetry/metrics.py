@@ -219,7 +219,7 @@ class Metrics:
         )
         self.rebilled_events = counter(
             "meterbridge_rebilled_events_total",
-            "Events that were posted after their subscription's end: billed again; failed: errors (project).",
+            "Events that were posted after their subscription's end: billed again; given_up after 40 days; failed: errors (project).",
             "outcome",
         )
         self.after_end_events = gauge(
@@ -259,7 +259,7 @@ class Metrics:
         _children(self.postgres_failures, POSTGRES_FAILURES)
         _children(self.doubled_calls, DOUBLED)
         _children(self.late_calls, ("requeued", "known", "waiting", "failed"))
-        _children(self.rebilled_events, ("rebilled", "failed"))
+        _children(self.rebilled_events, ("rebilled", "given_up", "failed"))
         for kind in WEBHOOK_KINDS:
             for outcome in WEBHOOK_OUTCOMES:
                 self.lago_webhooks.labels(kind, outcome)

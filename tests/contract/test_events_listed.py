@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from connectors.lago.client import LagoClient, lago_http
+from connectors.lago.events import COPIES, MOVED, TOO_MANY, StoredEvent
 from schemas.moments import SECOND_US
 from tests.support.sandbox import KEY, NOW, Clock, Lago, event, lago_sandbox
 
@@ -17,9 +18,15 @@ async def lago_and_client(**options: Any) -> AsyncIterator[tuple[Lago, LagoClien
         yield lago, LagoClient(http, lago.url, KEY)
 
 
-async def names(client: LagoClient, until_us: int = UNTIL, most: int = 1000) -> list[str] | None:
-    found = await client.events_of("sub_1", "llm_cost", FROM, until_us, most)
-    return None if found is None else sorted(one.transaction_id for one in found)
+async def listed(client: LagoClient, until_us: int = UNTIL, most: int = 1000) -> tuple[str, list[StoredEvent]]:
+    found: list[StoredEvent] = []
+    return await client.read_events_of("sub_1", "llm_cost", FROM, until_us, most, found.append), found
+
+
+async def names(client: LagoClient, until_us: int = UNTIL, most: int = 1000) -> list[str]:
+    why, found = await listed(client, until_us, most)
+    assert why == ""
+    return sorted(one.transaction_id for one in found)
 
 
 async def test_all_pages_are_read_with_when_lago_stored_them() -> None:
@@ -29,8 +36,7 @@ async def test_all_pages_are_read_with_when_lago_stored_them() -> None:
             await lago.post(*(event(f"t{n:03}") for n in range(start, start + 50)))
         await lago.post(event("other", external_subscription_id="sub_2"), event("metric", code="searches"))
         assert await names(client) == [f"t{n:03}" for n in range(250)]
-        found = await client.events_of("sub_1", "llm_cost", FROM, UNTIL, 1000)
-        assert found is not None
+        _, found = await listed(client)
         assert {(one.created_at, one.precise_total_amount_cents) for one in found} == {("2025-03-06T00:00:51Z", "1.25")}
 
 
@@ -44,8 +50,31 @@ async def test_the_bounds_are_half_open_and_to_the_millisecond() -> None:
 async def test_of_more_than_are_read_nothing_is_told() -> None:
     async with lago_and_client() as (lago, client):
         await lago.post(*(event(f"t{n}") for n in range(3)))
-        assert await names(client, most=2) is None
+        assert await listed(client, most=2) == (TOO_MANY, [])
         assert await names(client, most=3) == ["t0", "t1", "t2"]
+
+
+async def test_events_that_come_in_between_are_noticed() -> None:
+    """While a page was read, one was stored that is newer: the next page begins with one that was listed already."""
+    async with lago_and_client() as (lago, client):
+        await lago.post(*(event(f"t{n:03}") for n in range(100)))
+        await lago.post(event("t100"))
+        read: list[str] = []
+
+        def take(one: StoredEvent) -> None:
+            read.append(one.transaction_id)
+
+        pages, page = [], client._page
+
+        async def paged(*args: Any, **of: Any) -> Any:
+            pages.append(found := await page(*args, **of))
+            if len(pages) == 1:
+                await lago.post(event("new", timestamp=f"{NOW + 500:.3f}"))
+            return found
+
+        client._page = paged  # type: ignore[method-assign]
+        assert await client.read_events_of("sub_1", "llm_cost", FROM, UNTIL, 1000, take) == MOVED
+        assert len(pages) == 2
 
 
 async def test_of_copies_beside_each_other_nothing_is_told() -> None:
@@ -53,4 +82,19 @@ async def test_of_copies_beside_each_other_nothing_is_told() -> None:
     async with lago_and_client(store="clickhouse", dedup=True) as (lago, client):
         await lago.post(event("t1"))
         await lago.post(event("t1"))
-        assert await names(client) is None
+        assert (await listed(client))[0] == COPIES
+
+
+async def test_invoices_are_listed_from_the_day_of_their_issue_on() -> None:
+    """`issuing_date_from` of Lago's."""
+    asked: list[str] = []
+    async with lago_and_client() as (_, client):
+        whole = client._every
+
+        async def every(*args: Any, **of: Any) -> Any:
+            asked.append(str(args[4]))
+            return await whole(*args, **of)
+
+        client._every = every  # type: ignore[method-assign]
+        assert await client.invoices("org-a", issued_from="2025-03-04") == []
+    assert asked == ["{'external_customer_id': 'org-a', 'issuing_date_from': '2025-03-04'}"]

@@ -10,10 +10,12 @@ import pytest
 from connectors.config.deployment import Deployment
 from connectors.lago.client import LagoClient, LagoUnavailable
 from connectors.lago.invoices import Invoice
+from connectors.operations import automatic_rebilling, delivered
 from connectors.operations.rebilling import Rebilling
 from connectors.postgres.pool import Database
 from schemas.customers import Period
 from schemas.errors import Unavailable
+from schemas.moments import HOUR_US
 from schemas.policy import LatePolicy
 from tests.support.database import until
 from tests.support.ended_world import REBILLED, World, ended_world, lago_with_sub_a
@@ -56,12 +58,17 @@ async def learn(world: World) -> None:
     await world.learn_of_the_end(Period("sub-b", time.time_ns() // 1000))
 
 
-async def test_what_lago_took_after_its_last_invoice_is_billed_again_once(world: World) -> None:
-    """
+async def test_what_lago_took_after_its_last_invoice_is_billed_again_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read a row at a time.
+
     sub-a  ----------| its invoice: 2 cents     learnt ^   sub-b  |------------
                  u u     u u reach Lago                             u u (u u u)
                          (u u u happen)
     """
+    monkeypatch.setattr(delivered, "ROWS", 1)
+    monkeypatch.setattr(delivered, "PAGE", 1)
     await world.overtaken(range(5, 7))
     await learn(world)
     await world.task().once()
@@ -227,6 +234,52 @@ async def test_a_key_that_may_not_read_invoices_keeps_nothing_back_that_is_after
     await world.task().once()
     await world.billed_cents(5)
     await until(world.url, REBILLED, lambda count: count == 3)
+
+
+async def test_what_nobody_decided_is_given_up_where_it_is_seen(
+    stage: Stage, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the end is 40 days old."""
+    async with lago_sandbox(clock=time.time) as lago:
+        await _grouped(lago)
+        await lago.usage_plan()
+        await lago.subscribe("sub-a", "org-a", plan="grouped", subscription_at="2026-01-01T00:00:00Z")
+        async with ended_world(stage, database, lago) as world:
+            await world.overtaken(range(5, 7))
+            await learn(world)
+            task = world.task()
+            await task.once()
+            events, usd = world.told.waits
+            assert (usd, "given_up" in world.told.outcomes) == (Decimal("0.02"), False)
+            monkeypatch.setattr(automatic_rebilling, "ENDED_US", 0)
+            await task.once()
+            assert (world.told.waits, world.told.outcomes["given_up"]) == ((0, Decimal(0)), events)
+
+
+async def test_of_an_end_without_an_invoice_all_of_the_last_period_is_named_and_billed_by_a_persons_word_alone(
+    stage: Stage, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    sub-a  ----------| ended with `skip`      an hour later ^   sub-b  |-----
+                 u u     u u u                 named: the first two     u u u
+    """
+    async with (
+        lago_with_sub_a() as lago,
+        ended_world(stage, database, lago, invoiced=False) as world,
+    ):
+        await learn(world)
+        task = world.task()
+        await task.once()
+        await world.billed_cents(3)
+        await until(world.url, REBILLED, lambda count: count == 3)
+        assert world.told.waits == (0, Decimal(0))
+        later_us = time.time_ns() // 1000 + 2 * HOUR_US
+        monkeypatch.setattr(automatic_rebilling, "_now_us", lambda: later_us)
+        await task.once()
+        assert world.told.waits[1] == Decimal("0.02")
+        [waiting] = [one.waiting for one in task._looked.values()]
+        assert waiting.why == "no_last_invoice"
+        await world.billed_cents(3)
 
 
 async def test_of_an_id_that_has_another_life_the_comparison_names_what_the_last_one_left(

@@ -14,8 +14,9 @@ from schemas.money import plain
 from schemas.policy import LatePolicy
 from streams.agents import sink
 from streams.core.delivery import after_end as rebilled
+from streams.core.delivery import after_invoice as rule
 from streams.core.delivery import restamp
-from streams.core.delivery.after_invoice import Stored, Verdict
+from streams.core.delivery.after_invoice import Earlier, Stored, Verdict, overtaken
 from streams.core.delivery.restamp import RestampDecision
 from streams.core.mapping import billing_periods, resolve, subscription_choice, versions
 from streams.core.metering import chunk_memory, close_window, fold, lago_event, matching, normalise, write_off
@@ -162,9 +163,7 @@ def whatever_lago_stored_after_an_end_is_late(patch: pytest.MonkeyPatch) -> None
     patch.setattr(
         after_invoice,
         "overtaken",
-        lambda stored, _events, _cents, since_us: Verdict(
-            late=tuple(one.transaction_id for one in stored if one.created_us >= since_us)
-        ),
+        lambda _earlier, after, *_: Verdict(late=tuple(one.transaction_id for one in after)),
     )
 
 
@@ -186,11 +185,29 @@ def an_invoice_that_is_not_there_yet_counted_nothing(patch: pytest.MonkeyPatch) 
 def within_a_second_ids_tell_what_was_counted(patch: pytest.MonkeyPatch) -> None:
     """Lago tells whole seconds, and the first ones by their ids are taken for the first ones that came."""
 
-    def judged(stored: Sequence[Stored], events: int, *_: int) -> Verdict:
-        found = sorted(stored, key=lambda one: (one.created_us, one.transaction_id))
-        return Verdict(late=tuple(one.transaction_id for one in found[events:]))
+    def judged(earlier: Earlier, after: Sequence[Stored], events: int, _cents: int) -> Verdict:
+        found = sorted(after, key=lambda one: (one.created_us, one.transaction_id))
+        return Verdict(late=tuple(one.transaction_id for one in found[max(0, events - earlier.events) :]))
 
     patch.setattr(after_invoice, "overtaken", judged)
+
+
+def one_unclear_second_makes_all_of_it_unclear(patch: pytest.MonkeyPatch) -> None:
+    """Though Lago counted nothing that it stored later."""
+
+    def judged(earlier: Earlier, after: Sequence[Stored], *fee: int) -> Verdict:
+        found = overtaken(earlier, after, *fee)
+        return Verdict(unclear=tuple(one.transaction_id for one in after)) if found.unclear else found
+
+    patch.setattr(after_invoice, "overtaken", judged)
+
+
+def a_last_invoice_s_sum_tells_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Though only one choice of what was stored in one second adds up to it."""
+    told_apart = rule._told_apart
+    patch.setattr(
+        rule, "_told_apart", lambda then, number, *_: ((), then) if number > 0 else told_apart(then, number, *_)
+    )
 
 
 def what_is_held_goes_by_the_oldest_version_that_is_kept(patch: pytest.MonkeyPatch) -> None:
@@ -230,6 +247,8 @@ FAULTS: dict[str, Plant] = {
         nothing_is_late_for_a_last_invoice,
         an_invoice_that_is_not_there_yet_counted_nothing,
         within_a_second_ids_tell_what_was_counted,
+        one_unclear_second_makes_all_of_it_unclear,
+        a_last_invoice_s_sum_tells_nothing,
         what_is_held_goes_by_the_oldest_version_that_is_kept,
         the_sink_moves_what_is_late_whatever_the_policy,
     )

@@ -1,7 +1,10 @@
 """Subscriptions: as Lago has them, as our records have them, and what Lago invoices."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from itertools import combinations
 
 from tests.model import history as h
 
@@ -35,12 +38,14 @@ class Life:
 
 @dataclass
 class Stored:
-    """What Lago has of a subscription, since when; `bill`: it is on an invoice."""
+    """An event that Lago has of a subscription, since when; `bill`: it is on an invoice."""
 
+    event: object
     name: str
     moment: int
     at: int
     bill: bool
+    cost: Decimal = Decimal(0)
 
 
 @dataclass
@@ -138,19 +143,30 @@ class Lives:
         """Whether it is on the life's last invoice, if on any: it lies in the month in which the life ended."""
         return life.end is not None and start_of_month(life.end) <= moment
 
-    def missed(self, org: str, name: str, moment: int, now: int) -> bool:
-        """Whether what has that moment, and is on no invoice, was stored only after the last one was counted. Lago tells
-        in whole seconds when it stored what: it may be that nobody can tell."""
-        lives = [life for life in self.held(org, name, moment, now) if life.counted is not None]
-        return any(self.is_last(life, moment) and self.told_apart(life) for life in lives)
+    def stores(self, event: object, name: str, moment: int, now: int, bill: bool, cost: Decimal) -> Stored:
+        """Lago gets an event; of one that is of several calls, each adds its cost."""
+        new = Stored(event, name, moment, now, bill)
+        same = lambda one: (one.event, one.name, one.moment, one.at) == (event, name, moment, now)  # noqa: E731
+        found = next((one for one in self.stored if same(one)), new)
+        self.stored += [new] if found is new else []
+        found.cost += cost
+        return found
 
-    def is_unclear(self, org: str, name: str, moment: int, stored: int, now: int) -> bool:
-        """Whether it was stored after an end, and nobody but Lago knows if it is on the last invoice: the times do not
-        tell, or there is no such invoice an hour after the end."""
-        for life in self.held(org, name, moment, now - h.HOUR):
-            end = life.end or 0
-            if stored > end if life.counted is None else stored >= end:
-                return life.counted is None or (self.is_last(life, moment) and not self.told_apart(life))
+    def missed(self, org: str, kept: Stored, now: int) -> bool:
+        """Whether what is on no invoice is known to have been stored only after the last one was counted."""
+        lives = [life for life in self.held(org, kept.name, kept.moment, now) if life.counted is not None]
+        return any(self.is_last(life, kept.moment) and self.is_on_it(life, kept) is False for life in lives)
+
+    def is_unclear(self, org: str, kept: Stored, now: int) -> bool:
+        """Whether nobody but Lago knows if it is on the last invoice: times, number and sum do not tell, or there is no such
+        invoice an hour after the end."""
+        for life in self.held(org, kept.name, kept.moment, now - h.HOUR):
+            if life.counted is None:
+                return kept.at > (life.end or 0) or (
+                    self.is_last(life, kept.moment) and fee_of(self.last_of(life))[1] > 0
+                )
+            if self.is_last(life, kept.moment):
+                return self.is_on_it(life, kept) is None
         return False
 
     def held(self, org: str, name: str, moment: int, now: int) -> list[Life]:
@@ -158,17 +174,41 @@ class Lives:
         ended = [life for life in self.of(org) if life.over(now) and (life.end or 0) >= now - LOOKED_BEHIND]
         return [life for life in ended if life.name == name and life.at(moment)]
 
-    def told_apart(self, life: Life) -> bool:
-        """Whether Lago's times, in whole seconds, tell what it stored before it counted the last invoice."""
+    def is_on_it(self, life: Life, kept: Stored) -> bool | None:
+        """Whether an event is on the last invoice of a life, as far as can be told: it is in all of the sets of events, or
+        in none, that Lago may have counted at one moment to get this number and this sum; None: in some of them."""
+        last = self.last_of(life)
+        told = {
+            any(one is kept for one in chosen) for chosen in choices(last, fee_of([one for one in last if one.bill]))
+        }
+        return told.pop() if len(told) == 1 else None
+
+    def last_of(self, life: Life) -> list[Stored]:
+        """What Lago has of the month in which it ended."""
         same = [one for one in self.stored if one.name == life.name and life.at(one.moment)]
-        then = {one.bill for one in same if self.is_last(life, one.moment) and one.at == life.counted}
-        return len(then) < 2
+        return [one for one in same if self.is_last(life, one.moment)]
 
     def behind_an_end(self, org: str, name: str, moment: int, now: int) -> bool:
         """Whether the moment lies behind an end, to the second, of the org's subscription, and in no later life of it."""
         same = [life for life in self.of(org) if life.name == name and life.start <= moment]
         ends = [life.end for life in same if life.end is not None and life.end < moment]
         return len(ends) == len(same) > 0 and max(ends) >= now - LOOKED_BEHIND
+
+
+def fee_of(events: list[Stored]) -> tuple[int, Decimal]:
+    """Of those: how many they are, and their cents, rounded once, half up."""
+    return len(events), (sum((one.cost for one in events), Decimal(0)) * 100).quantize(Decimal(1), ROUND_HALF_UP)
+
+
+def choices(events: list[Stored], fee: tuple[int, Decimal]) -> Iterator[list[Stored]]:
+    """What Lago may have counted at one moment: all that it stored in earlier seconds, and some of what it stored in that
+    second; with this fee."""
+    for second in {0, *(one.at for one in events)}:
+        earlier, then = [one for one in events if one.at < second], [one for one in events if one.at == second]
+        for number in range(len(then) + 1):
+            for some in combinations(then, number):
+                if fee_of([*earlier, *some]) == fee:
+                    yield [*earlier, *some]
 
 
 def start_of_month(moment: int, later: int = 0) -> int:

@@ -3,17 +3,19 @@
 What is decided by them is decided by the product's own functions.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from connectors.operations import after_end, after_invoice, rebilling, usage_log
 from connectors.operations.after_end import EndedSubscriptions, Lost, Told
-from connectors.operations.after_invoice import Posted
+from connectors.operations.after_invoice import Memory
+from connectors.operations.delivered import Delivered
+from connectors.operations.last_invoice import Life
 from schemas.customers import OrgRecord
 from schemas.moments import parse_us, to_datetime
 from schemas.policy import LatePolicy, MeterPolicy
@@ -26,6 +28,43 @@ from tests.model.lago import Clock, Lago
 from tests.model.stand_ins import TOPICS
 
 
+class Posted(NamedTuple):
+    """An event that was delivered: where, and with which moment; when Lago took it; `again` as of `Lost`."""
+
+    event: LagoEvent
+    subscription: str
+    at_us: int
+    taken_us: int
+    again: bool = False
+
+
+class Deliveries:
+    """As `DeliveredRows`."""
+
+    def __init__(self, posted: Iterable[Posted]) -> None:
+        self._posted = [one for one in posted if one.event.code == h.USAGE]
+
+    def _of(self, life: Life, since_us: int) -> list[Delivered]:
+        return [
+            Delivered(one.event.transaction_id, one.at_us, one.taken_us, cents_of(one.event), one.again)
+            for one in self._posted
+            if one.subscription == life.subscription
+            and life.started_us <= one.at_us < life.until_us
+            and one.taken_us >= since_us
+        ]
+
+    async def some(self, life: Life) -> bool:
+        return bool(self._of(life, life.started_us))
+
+    async def counted(self, life: Life, since_us: int, named: Collection[str]) -> tuple[int, int]:
+        found = [one.transaction_id in named for one in self._of(life, since_us)]
+        return sum(found), len(found) - sum(found)
+
+    async def rows(self, life: Life, since_us: int) -> AsyncIterator[list[Delivered]]:
+        for one in self._of(life, since_us):
+            yield [one]
+
+
 class Log:
     """Of one deployment."""
 
@@ -33,7 +72,7 @@ class Log:
         self._clock = clock
         self._lago = lago
         self._unclear: dict[str, Lost] = {}
-        self._settled: set[str] = set()
+        self._memories: dict[str, Memory] = {}
         self._ends = EndedSubscriptions(lago.client)
         self._topics = topics
         self._kept_from: date = date.min
@@ -64,13 +103,15 @@ class Log:
             if not any(one.subscription in ended for one in posted):
                 continue
             told = await self._ends.of(org, now_us)
-            unsettled = [one for one in posted if one.event.transaction_id not in self._settled]
-            late = await after_invoice.judged(told.lives, unsettled, told.org, self._lago.client, now_us, h.USAGE)
-            self._settled |= late.settled
-            self._unclear |= {one.event.transaction_id: one for one in late.lost if one.unclear}
+            memory = self._memories.setdefault(org.org_id, {})
+            late = await after_invoice.not_invoiced(
+                Deliveries(posted), told.lives, org.org_id, self._lago.client, now_us, h.USAGE, memory
+            )
+            found = [lost for life, named in late for lost in _named(told, posted, life, named, now_us)]
+            self._unclear |= {one.event.transaction_id: one for one in found if one.unclear}
             if policy.late_policy is LatePolicy.HOLD:
                 continue
-            for lost in [*_behind(told, posted, now_us), *late.lost]:
+            for lost in [*_behind(told, posted, now_us), *found]:
                 for write in self._desk._writes(lost):
                     self._topics.setdefault(write.topic, []).append(write)
 
@@ -110,6 +151,20 @@ def _posted(event: LagoEvent, receipt: Receipt) -> Posted:
     """A row of what was delivered."""
     moment = parse_us(receipt.timestamp or event.timestamp)
     return Posted(event, receipt.external_subscription_id, moment, receipt.at)
+
+
+def cents_of(event: LagoEvent) -> Decimal:
+    """What it bills."""
+    return Decimal(event.precise_total_amount_cents)
+
+
+def _named(told: Told, posted: list[Posted], life: Life, named: Mapping[str, str], now_us: int) -> Iterator[Lost]:
+    """What may be on no invoice, as `delivered.lost_pages`."""
+    for event, name, _, _, again in posted:
+        why = named.get(event.transaction_id)
+        if why is not None:
+            lost = Lost(event, told.org.org_id, name, life.ended_us, None, again, unclear="" if again else why)
+            yield after_end.redirected(lost, told.org, now_us, h.USAGE)
 
 
 def _behind(told: Told, posted: list[Posted], now_us: int) -> Iterator[Lost]:

@@ -53,7 +53,8 @@ class Use:
     sealed: bool = False  # an event of that subscription is made, at this moment
     moment: int = 0
     posted: tuple[str, int] | None = None  # to that subscription, with that moment
-    stored: int = 0  # then
+    event: object = None  # that it is a part of
+    stored: Stored | None = None  # what Lago has of it
     bill: Life | None = None  # and is on this one's invoice of this month; None: on none
     month: str = ""
     again: bool = False  # after an end that was not known
@@ -183,7 +184,7 @@ class Model:
         first one that can hold it; with LATE_POLICY=hold it is held then."""
         at = max(use.at for use in uses)
         for use in uses:
-            use.at = at
+            use.at, use.event = at, uses[0].identity
             use.life = use.life and self.follows(use, use.life)
             moment = self.moved(use, use.life, at) if use.life else at
             if self.settings.late == h.HOLD and moment != at:
@@ -202,10 +203,11 @@ class Model:
             changed = life is None or (life.name, moment) != (use.life.name, use.moment)
             use.dead = life is None or (changed and self.settings.late == h.HOLD)
             if life and not use.dead:
-                use.life, use.posted, use.stored = life, (life.name, moment), self.now
+                use.life, use.posted = life, (life.name, moment)
                 use.bill, use.month = self.lives.invoice(life.name, moment, self.now)
                 if use.metric == h.USAGE:
-                    self.lives.stored.append(Stored(life.name, moment, self.now, use.bill is not None))
+                    billed = use.bill is not None
+                    use.stored = self.lives.stores(use.event, life.name, moment, self.now, billed, use.cost)
 
     def rebills(self) -> None:
         """What was posted with a moment behind an end that was not known then is on no invoice, nor is what was stored
@@ -218,8 +220,8 @@ class Model:
             # What is on another org's invoice is not billed again: Lago cannot take it from there (a person can).
             taken = any(life.org != org and life.name == name and life.at(moment) for life in self.lives.true)
             behind = self.lives.behind_an_end(org, name, moment, self.now)
-            amount = use.metric == h.USAGE and not use.bill  # what others measure has none, so Lago's fee tells nothing
-            missed = amount and self.lives.missed(org, name, moment, self.now)
+            # What others measure has no amount, so Lago's fee tells nothing.
+            missed = not use.bill and use.stored and self.lives.missed(org, use.stored, self.now)
             if ended and not taken and (behind or missed):
                 life = self.choice(use, org, "", use.moment, asked=True)
                 if life:
@@ -229,10 +231,8 @@ class Model:
 
     def is_unclear(self, use: Use) -> bool:
         """Whether nobody but Lago knows if it is on a last invoice: a person decides."""
-        if use.metric != h.USAGE or not use.life or not use.posted:
-            return False
-        name, moment = use.posted
-        return self.lives.is_unclear(use.life.org, name, moment, use.stored, self.now)
+        known = use.life and use.posted and use.stored
+        return bool(known) and self.lives.is_unclear(use.life.org, use.stored, self.now)  # type: ignore[union-attr,arg-type]
 
     def ticks(self) -> None:
         """What is held and has a payer now is his; what is ripe is sealed; what is held for long is merged."""

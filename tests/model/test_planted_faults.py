@@ -29,6 +29,8 @@ KINDS = {
     "nothing_is_late_for_a_last_invoice": strategies.overtaken,
     "an_invoice_that_is_not_there_yet_counted_nothing": strategies.overtaken,
     "within_a_second_ids_tell_what_was_counted": strategies.overtaken,
+    "one_unclear_second_makes_all_of_it_unclear": strategies.overtaken,
+    "a_last_invoice_s_sum_tells_nothing": strategies.overtaken,
     "the_sink_moves_what_is_late_whatever_the_policy": strategies.ended,
     "what_is_held_goes_by_the_oldest_version_that_is_kept": strategies.aged,
 }

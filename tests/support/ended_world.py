@@ -125,8 +125,8 @@ class World:
 
 
 @asynccontextmanager
-async def ended_world(stage: Stage, database: str, lago: Lago) -> AsyncIterator[World]:
-    """A product that runs, after sub-a has ended and three calls went to it; see `World`."""
+async def ended_world(stage: Stage, database: str, lago: Lago, *, invoiced: bool = True) -> AsyncIterator[World]:
+    """A product that runs, after sub-a has ended and three calls went to it; see `World`. `invoiced`: with a last invoice."""
     stage.map("acme", "org-a", "sub-a")
     async with (
         httpx.AsyncClient(trust_env=False) as http,
@@ -143,12 +143,13 @@ async def ended_world(stage: Stage, database: str, lago: Lago) -> AsyncIterator[
             world = World(stage, database, lago, projector.lanes, asking)
             stage.put(calls(range(2)))
             await until(database, COMPLETED, lambda count: count == 2)
-            answer = await lago.http.delete("/api/v1/subscriptions/sub-a")
+            how = {} if invoiced else {"on_termination_invoice": "skip"}
+            answer = await lago.http.delete("/api/v1/subscriptions/sub-a", params=how)
             world.ended_us = parse_us(answer.json()["subscription"]["terminated_at"])
             # Lago tells an end to the second, so what happens within it is not known to be after it.
             await soon(lambda: time.time_ns() // 1000 > world.ended_us + SECOND_US)
             stage.put(calls(range(2, 5)))
             await until(database, COMPLETED, lambda count: count == 5)
-            assert (await lago.stats())["totals"]["billed_cents"] == "2"
+            assert (await lago.stats())["totals"]["billed_cents"] == ("2" if invoiced else "0")
             yield world
             world.pool.terminate()

@@ -2,16 +2,22 @@
 
 An invoice tells how many events it counted, and their rounded sum, but not which. Lago stores the invoice empty and
 counts later, so the moment at which the invoice was made does not tell it either (docs/lago-behaviour.md, 4.1).
+It counts at one moment, and tells in whole seconds when it stored each event: on the invoice is what it stored in earlier
+seconds, and a part of what it stored in that second. Count and sum say which second it was, and often which part.
 What is safe does not depend on clocks: whichever events Lago counted, its fee and what is called late are together
-what all events bill, to half a cent. The order in which Lago stored them only says which ones they are.
+never more than what all events bill, and with what is unclear never less, to half a cent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import ROUND_HALF_UP, Context, Decimal
-from typing import NamedTuple
+from itertools import combinations
+from math import comb
+from typing import Final, NamedTuple
 
 from schemas.money import ZERO, add
 
+#: In more ways than these it is not tried which events of one second add up to a fee: all of them are unclear.
+MOST_WAYS: Final = 5_000
 _TO_CENTS = Context(prec=60, rounding=ROUND_HALF_UP)
 
 
@@ -28,40 +34,77 @@ class Stored(NamedTuple):
     cents: Decimal
 
 
+class Earlier(NamedTuple):
+    """What Lago stored before the end, which its last invoice must have counted: how many events, and their cents.
+
+    Fields:
+        ids: of those that are asked about.
+    """
+
+    events: int = 0
+    cents: Decimal = ZERO
+    ids: tuple[str, ...] = ()
+
+
 class Verdict(NamedTuple):
-    """Ids of events that are on no invoice, and of those that may be on it or not; both empty: all are on it."""
+    """Ids of events that are on no invoice, and of those that may be on it or not; all others are on it."""
 
     late: tuple[str, ...] = ()
     unclear: tuple[str, ...] = ()
 
 
-def overtaken(stored: Sequence[Stored], events: int, cents: int, since_us: int) -> Verdict:
+def overtaken(earlier: Earlier, after: Sequence[Stored], events: int, cents: int) -> Verdict:
     """Which events of the last billing period of a subscription its last invoice did not count.
 
     Args:
-        stored: every event that Lago has of the subscription and the metric, with a moment within the fee's bounds.
+        earlier, after: every event that Lago has of the subscription and the metric, with a moment within the fee's
+            bounds: those that it stored before the second of the end, and the others.
         events, cents: of the only fee of the metric on that invoice; 0, 0 where the invoice has none.
-        since_us: when the subscription ended. What Lago stored before, its invoice must have counted.
+
+    Returns:
+        Late is what no set has that Lago may have counted, at one moment, to get that fee; unclear is what some of these
+        sets have. Where there is no such set, all that was stored after the end is unclear; all, if nothing was.
     """
-    ordered = sorted(stored, key=lambda one: (one.created_us, one.transaction_id))
-    counted, rest = ordered[:events], ordered[events:]
-    adds_up = len(counted) == events and _rounded(counted) == cents
-    if adds_up and not rest:
-        return Verdict()
-    after_the_end = all(one.created_us >= since_us for one in rest)
-    told_apart = not counted or not rest or counted[-1].created_us < rest[0].created_us
-    if adds_up and after_the_end and told_apart:
-        return Verdict(late=_ids(rest))
-    return Verdict(unclear=_ids([one for one in ordered if one.created_us >= since_us] or ordered))
+    left = events - earlier.events
+    ordered = sorted(after, key=lambda one: (one.created_us, one.transaction_id))
+    if 0 <= left <= len(ordered):
+        border_us = ordered[left].created_us if left < len(ordered) else None
+        counted = [one for one in ordered if border_us is None or one.created_us < border_us]
+        then = [one for one in ordered if one.created_us == border_us]
+        later = ordered[len(counted) + len(then) :]
+        never, unclear = _told_apart(then, left - len(counted), _sum(counted, earlier.cents), cents)
+        if never is not None:
+            return Verdict(_ids([*never, *later]), _ids(unclear))
+    return Verdict(unclear=_ids(ordered) or earlier.ids)
 
 
-def _rounded(counted: Sequence[Stored]) -> int:
-    """As Lago rounds a fee: once, half up."""
-    total = ZERO
-    for one in counted:
+def _told_apart(
+    then: Sequence[Stored], number: int, before: Decimal, cents: int
+) -> tuple[Sequence[Stored] | None, Sequence[Stored]]:
+    """Of what was stored in one second: what is in no choice of so many that adds up with `before` to the fee, None where
+    no choice does; and what is in some of them, but not in all.
+    """
+    if comb(len(then), number) > MOST_WAYS:
+        by_cents = sorted(then, key=lambda one: one.cents)
+        least, most = _sum(by_cents[:number], before), _sum(by_cents[len(then) - number :], before)
+        return ([] if _rounded(least) <= cents <= _rounded(most) else None), then
+    fitting = [set(chosen) for chosen in combinations(then, number) if _rounded(_sum(chosen, before)) == cents]
+    if not fitting:
+        return None, then
+    some, every = set[Stored]().union(*fitting), fitting[0].intersection(*fitting)
+    return [one for one in then if one not in some], [one for one in then if one in some - every]
+
+
+def _sum(events: Iterable[Stored], total: Decimal = ZERO) -> Decimal:
+    for one in events:
         total = add(total, one.cents)
-    return int(total.quantize(Decimal(1), context=_TO_CENTS))
+    return total
 
 
-def _ids(events: Sequence[Stored]) -> tuple[str, ...]:
+def _rounded(cents: Decimal) -> int:
+    """As Lago rounds a fee: once, half up."""
+    return int(cents.quantize(Decimal(1), context=_TO_CENTS))
+
+
+def _ids(events: Iterable[Stored]) -> tuple[str, ...]:
     return tuple(one.transaction_id for one in events)

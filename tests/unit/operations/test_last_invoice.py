@@ -1,26 +1,25 @@
 """Usage with a moment before the end of its subscription: what the last invoice says, or does not say, decides."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
-from connectors.lago.events import EventShape
+from connectors.lago.events import MOVED, TOO_MANY, StoredEvent
 from connectors.lago.invoices import BillingPeriod, Fee, FeeItem, Invoice
-from connectors.lago.response_types import Charge, Plan, Subscription
-from connectors.operations.after_end import Lost
-from connectors.operations.after_invoice import CLOCKS_US, Judged, Posted, judged
-from connectors.operations.last_invoice import Life, lives_of
-from schemas.customers import OrgRecord, Period
-from schemas.moments import HOUR_US, SECOND_US, lago_timestamp, to_iso
-from schemas.records import LagoEvent, Manifest
+from connectors.lago.response_types import Charge, Plan
+from connectors.operations.after_invoice import CLOCKS_US, Memory, not_invoiced
+from connectors.operations.delivered import Delivered
+from connectors.operations.last_invoice import Life
+from schemas.moments import HOUR_US, SECOND_US, to_iso
 
 CODE = "ai_usage"
 START = 1_790_812_800 * SECOND_US
 END = START + 10 * HOUR_US
 LIFE = Life("sub-a", "id-a", "llm", START, END, END + SECOND_US)
-ORG = OrgRecord("org", periods=(Period("sub-a", START, END), Period("sub-b", END + HOUR_US)))
 NOW = END + 2 * HOUR_US
 FEE = Fee(
     5, events_count=1, item=FeeItem("charge", CODE, grouped_by={}), lago_subscription_id="id-a", pay_in_advance=False
@@ -48,11 +47,13 @@ class Lago:
     listed: list[Invoice] = field(default_factory=lambda: [INVOICE])
     stored: list[tuple[str, int, str]] = field(default_factory=lambda: [("a", END - HOUR_US, "5")])
     charges: tuple[Charge, ...] = (Charge(CODE, "dynamic"), Charge("searches", "standard"))
-    whole: bool = True
+    reading: str = ""
     asked: list[str] = field(default_factory=list)
 
-    async def invoices(self, external_customer_id: str = "", *, most: int | None = None) -> list[Invoice]:
-        self.asked.append(f"invoices of {external_customer_id}")
+    async def invoices(
+        self, external_customer_id: str = "", *, most: int | None = None, issued_from: str = ""
+    ) -> list[Invoice]:
+        self.asked.append(f"invoices of {external_customer_id} since {issued_from or 'ever'}")
         return [changed(one, fees=(), billing_periods=()) for one in self.listed][:most]
 
     async def invoice(self, lago_id: str) -> Invoice | None:
@@ -62,43 +63,79 @@ class Lago:
     async def plan(self, code: str) -> Plan | None:
         return Plan(code, "USD", self.charges) if code == "llm" else None
 
-    async def events_of(
-        self, external_subscription_id: str, code: str, from_us: int, until_us: int, most: int
-    ) -> list[EventShape] | None:
+    async def read_events_of(
+        self, external_subscription_id: str, code: str, from_us: int, until_us: int, most: int, take: Any
+    ) -> str:
         self.asked.append(f"events since {from_us - START}")
         assert (external_subscription_id, code, until_us) == ("sub-a", CODE, END + SECOND_US)
-        shown = [EventShape(name, "sub-a", CODE, "", cents, created_at=to_iso(at)) for name, at, cents in self.stored]
-        return shown if self.whole and len(shown) <= most else None
+        for name, at, cents in self.stored:
+            take(StoredEvent(name, to_iso(at), cents))
+        return self.reading
 
 
-def posted(name: str, taken_us: int, at_us: int = END - 60 * SECOND_US, subscription: str = "sub-a") -> Posted:
-    event = LagoEvent(name, "sub-a", CODE, lago_timestamp(at_us), "7", {"unit": "1"})
-    return Posted(event, subscription, at_us, taken_us, Manifest(0, 1, 1, 1))
+class Posted(NamedTuple):
+    """An event that was delivered."""
+
+    row: Delivered
+    subscription: str = "sub-a"
+
+
+@dataclass
+class Deliveries:
+    """Of the org, of the metric."""
+
+    posted: list[Posted]
+
+    def _of(self, life: Life, since_us: int) -> list[Delivered]:
+        own = [one.row for one in self.posted if one.subscription == life.subscription]
+        return [one for one in own if life.started_us <= one.at_us < life.until_us and one.taken_us >= since_us]
+
+    async def some(self, life: Life) -> bool:
+        return bool(self._of(life, life.started_us))
+
+    async def counted(self, life: Life, since_us: int, named: Collection[str]) -> tuple[int, int]:
+        found = [one.transaction_id in named for one in self._of(life, since_us)]
+        return sum(found), len(found) - sum(found)
+
+    async def rows(self, life: Life, since_us: int) -> AsyncIterator[list[Delivered]]:
+        for one in self._of(life, since_us):
+            yield [one]
+
+
+def posted(
+    name: str, taken_us: int, at_us: int = END - 60 * SECOND_US, subscription: str = "sub-a", *, again: bool = False
+) -> Posted:
+    return Posted(Delivered(name, at_us, taken_us, Decimal(7), again), subscription)
 
 
 LATE = posted("late", END + 5 * SECOND_US)
 
 
-async def look(lago: Lago, *found: Posted, now_us: int = NOW, life: Life = LIFE) -> Judged:
-    return await judged([life], found or [LATE], ORG, lago, now_us, CODE)
+SETTLED: dict[str, str] = {}
 
 
-def names(lost: list[Lost]) -> dict[str, str]:
-    return {one.event.transaction_id: one.unclear for one in lost}
+async def look(
+    lago: Lago, *found: Posted, now_us: int = NOW, life: Life = LIFE, memory: Memory | None = None
+) -> dict[str, str]:
+    """What is named, and why."""
+    memory = {} if memory is None else memory
+    late = await not_invoiced(Deliveries([*found] or [LATE]), [life], "org", lago, now_us, CODE, memory)
+    assert all(one.life is life and one.named for one in late)
+    return {name: why for one in late for name, why in one.named.items()}
 
 
-async def test_what_the_last_invoice_did_not_count_is_billed_again_on_the_orgs_next_subscription() -> None:
+def with_late(lago: Lago) -> Lago:
+    """And it stored the late one five seconds after the end."""
+    lago.stored.append(("late", END + 5 * SECOND_US, "7"))
+    return lago
+
+
+async def test_what_the_last_invoice_did_not_count_is_late() -> None:
     """
-    sub-a  ---------------|  invoice: 1 event, 5 cents        sub-b  |-----
+    sub-a  ---------------|  invoice: 1 event, 5 cents
              a (5)   late |       late (7) reaches Lago
     """
-    lago = Lago()
-    lago.stored.append(("late", END + 5 * SECOND_US, "7"))
-    [lost], settled = await look(lago)
-    assert (lost.unclear, lost.able, lost.ended_us, lost.manifest) == ("", True, END, LATE.manifest)
-    assert lost.instead is not None
-    assert (lost.instead.transaction_id, lost.instead.external_subscription_id) == ("late-again", "sub-b")
-    assert settled == frozenset()
+    assert await look(with_late(Lago())) == {"late": ""}
 
 
 async def test_an_invoice_of_a_change_of_plan_counts_two_subscriptions_of_one_id() -> None:
@@ -106,8 +143,8 @@ async def test_an_invoice_of_a_change_of_plan_counts_two_subscriptions_of_one_id
     other = changed(FEE, amount_cents=900, events_count=3, lago_subscription_id="id-b")
     begun = changed(COUNTED, lago_subscription_id="id-b", charges_from_datetime=to_iso(END))
     lago = Lago([changed(INVOICE, fees=(other, FEE), billing_periods=(begun, COUNTED))])
-    lago.stored.append(("late", END + 5 * SECOND_US, "7"))
-    assert names((await look(lago)).lost) == {"late": ""}
+    with_late(lago)
+    assert await look(lago) == {"late": ""}
 
 
 async def test_the_bounds_begin_with_the_life_to_the_millisecond() -> None:
@@ -117,29 +154,52 @@ async def test_the_bounds_begin_with_the_life_to_the_millisecond() -> None:
     assert lago.asked[-1] == "events since 7000"
 
 
+async def test_of_a_busy_orgs_period_the_late_events_are_told() -> None:
+    """Far more events than anybody would read one by one, and as many that were delivered around the end."""
+    many = 20_000
+    counted = changed(FEE, events_count=many + 1, amount_cents=2 * many + 5)
+    lago = with_late(Lago([changed(INVOICE, fees=(counted,))]))
+    lago.stored += [(f"b{number}", END - 600 * SECOND_US, "2") for number in range(many)]
+    around = [posted(f"b{number}", END - 600 * SECOND_US) for number in range(many)]
+    assert await look(lago, *around, LATE) == {"late": ""}
+
+
+async def test_the_period_before_is_found_behind_many_invoices_of_other_kinds() -> None:
+    month = BillingPeriod("id-a", to_iso(START), to_iso(START + HOUR_US - SECOND_US))
+    topped_up = [changed(INVOICE, lago_id=f"{number}", invoice_type="credit") for number in range(100)]
+    lago = Lago([*topped_up, changed(INVOICE, lago_id="month", billing_periods=(month,))])
+    early = posted("early", START + HOUR_US, at_us=START + HOUR_US - 1)
+    assert await look(lago, early, LATE) == {"late": "no_last_invoice"}
+
+
+async def test_the_last_invoice_is_found_behind_many_others() -> None:
+    later = [changed(INVOICE, lago_id=f"{number}", invoice_type="one_off") for number in range(100)]
+    assert await look(with_late(Lago([*later, INVOICE]))) == {"late": ""}
+
+
 async def test_what_the_last_invoice_counted_is_settled() -> None:
     lago = Lago([changed(INVOICE, fees=(changed(FEE, amount_cents=12, events_count=2),))])
-    lago.stored.append(("late", END + 5 * SECOND_US, "7"))
-    assert await look(lago) == Judged([], frozenset({"late"}))
+    with_late(lago)
+    assert await look(lago) == SETTLED
 
 
 async def test_an_invoice_without_a_fee_of_the_metric_counted_nothing() -> None:
     lago = Lago([changed(INVOICE, fees=(OWN_FEE,))], [("late", END + 5 * SECOND_US, "7")])
-    assert names((await look(lago)).lost) == {"late": ""}
+    assert await look(lago) == {"late": ""}
 
 
 @pytest.mark.parametrize("status", ["draft", "pending", "failed", None])
 async def test_while_there_is_no_final_invoice_nothing_is_said(status: str | None) -> None:
     lago = Lago([changed(INVOICE, status=status)] if status else [])
-    assert await look(lago, now_us=END + HOUR_US - 1) == Judged([], frozenset())
+    assert await look(lago, now_us=END + HOUR_US - 1) == SETTLED
 
 
 @pytest.mark.parametrize("status", ["failed", None])
 async def test_an_invoice_that_does_not_come_is_named_after_an_hour(status: str | None) -> None:
     lago = Lago([changed(INVOICE, status=status)] if status else [])
-    assert names((await look(lago, now_us=END + HOUR_US)).lost) == {"late": "no_last_invoice"}
+    assert await look(lago, now_us=END + HOUR_US) == {"late": "no_last_invoice"}
     draft = Lago([changed(INVOICE, status="draft")])
-    assert await look(draft) == Judged([], frozenset())
+    assert await look(draft) == SETTLED
 
 
 @pytest.mark.parametrize(
@@ -158,10 +218,8 @@ async def test_an_invoice_that_does_not_come_is_named_after_an_hour(status: str 
 )
 async def test_an_invoice_that_does_not_tell_leaves_it_unclear(listed: list[Invoice]) -> None:
     lago = Lago(listed)
-    lago.stored.append(("late", END + 5 * SECOND_US, "7"))
-    found = await look(lago)
-    assert (names(found.lost), found.settled) == ({"late": "maybe_invoiced"}, frozenset())
-    assert not found.lost[0].able
+    with_late(lago)
+    assert await look(lago) == {"late": "maybe_invoiced"}
 
 
 @pytest.mark.parametrize(
@@ -175,25 +233,30 @@ async def test_an_invoice_that_does_not_tell_leaves_it_unclear(listed: list[Invo
 )
 async def test_a_fee_that_is_no_sum_of_amounts_tells_nothing(charges: tuple[Charge, ...]) -> None:
     lago = Lago(charges=charges)
-    lago.stored.append(("late", END + 5 * SECOND_US, "7"))
-    assert names((await look(lago)).lost) == {"late": "maybe_invoiced"}
+    with_late(lago)
+    assert await look(lago) == {"late": "maybe_invoiced"}
 
 
 async def test_where_an_invoice_tells_nothing_what_was_taken_before_the_end_is_not_named() -> None:
     """Else every ordinary end of such a subscription would be a complaint."""
     lago = Lago(charges=())
     found = await look(lago, posted("before", END - SECOND_US), posted("in its second", END + SECOND_US - 1), LATE)
-    assert names(found.lost) == {"late": "maybe_invoiced"}
+    assert found == {"late": "maybe_invoiced"}
 
 
-async def test_more_events_than_are_read_leave_it_unclear() -> None:
-    lago = Lago(whole=False)
-    lago.stored.append(("late", END + 5 * SECOND_US, "7"))
-    assert names((await look(lago)).lost) == {"late": "maybe_invoiced"}
+@pytest.mark.parametrize(("reading", "why"), [(TOO_MANY, "too_many_events"), (MOVED, "maybe_invoiced")])
+async def test_what_cannot_be_read_whole_is_unclear_for_the_reason(reading: str, why: str) -> None:
+    lago, memory = with_late(Lago(reading=reading)), Memory()
+    assert await look(lago, posted("early", END - SECOND_US), LATE, memory=memory) == {"late": why}
+    lago.reading = ""
+    assert await look(lago, posted("early", END - SECOND_US), LATE, memory=memory) == {
+        "early": "maybe_invoiced",
+        "late": "",
+    }
 
 
 async def test_what_lago_does_not_show_is_unclear() -> None:
-    assert names((await look(Lago())).lost) == {"late": "maybe_invoiced"}
+    assert await look(Lago()) == {"late": "maybe_invoiced"}
 
 
 async def test_only_the_invoice_that_ends_with_the_subscription_counts() -> None:
@@ -206,68 +269,115 @@ async def test_only_the_invoice_that_ends_with_the_subscription_counts() -> None
         changed(INVOICE, lago_id="old", created_at=to_iso(END - HOUR_US)),
     ]
     lago = Lago(others)
-    assert names((await look(lago)).lost) == {"late": "no_last_invoice"}
-    assert lago.asked == ["invoices of org", "invoice month", "invoice other"]
+    assert await look(lago) == {"late": "no_last_invoice"}
+    since, ever = (f"invoices of org since {day}" for day in (to_iso(END - 48 * HOUR_US)[:10], "ever"))
+    assert lago.asked == [since, "invoice month", "invoice other", ever, "invoice month"]
 
 
 async def test_an_end_with_its_billing_periods_is_told_a_second_later() -> None:
     """A downgrade: the period ends at 23:59:59, the subscription at midnight."""
     period = changed(COUNTED, charges_to_datetime=to_iso(END - SECOND_US))
     lago = Lago([changed(INVOICE, billing_periods=(period,))])
-    lago.stored.append(("late", END + 5 * SECOND_US, "7"))
-    assert names((await look(lago)).lost) == {"late": ""}
+    with_late(lago)
+    assert await look(lago) == {"late": ""}
 
 
-async def test_lago_is_asked_only_about_what_was_taken_late_and_has_a_moment_in_the_life() -> None:
-    lago = Lago()
+async def test_lago_is_asked_only_about_lives_in_which_something_was_delivered() -> None:
+    lago, memory = Lago(), Memory()
     others = (
-        posted("early", END - CLOCKS_US - 1),
         posted("behind", END + HOUR_US, at_us=END + SECOND_US),
         posted("before", END + HOUR_US, at_us=START - 1),
         posted("elsewhere", END + HOUR_US, subscription="sub-b"),
-        replace_event(LATE, code="searches"),
     )
-    assert await look(lago, *others) == Judged([], frozenset())
+    assert await look(lago, *others, memory=memory) == SETTLED
     assert lago.asked == []
+    assert await look(with_late(lago), *others, LATE, memory=memory) == {"late": ""}
 
 
-def replace_event(one: Posted, **fields: Any) -> Posted:
-    return one._replace(event=changed(one.event, **fields))
+async def test_of_what_was_delivered_long_before_the_end_nothing_is_read() -> None:
+    """The invoice is looked at once: there might be none."""
+    lago, memory = Lago(), Memory()
+    early = posted("early", END - CLOCKS_US - 1)
+    for _ in range(2):
+        assert await look(lago, early, memory=memory) == SETTLED
+    assert [one.split()[0] for one in lago.asked] == ["invoices", "invoice"]
+
+
+async def test_by_lagos_clock_it_was_late_though_ours_was_hours_behind() -> None:
+    """Which events are asked about goes by our clock, unless Lago has others that it stored after the end."""
+    lago = with_late(Lago(stored=[("a", END - HOUR_US, "5")]))
+    slow = posted("late", END - 3 * HOUR_US)
+    near = posted("a", END - SECOND_US)
+    assert await look(lago, near, slow) == {"late": ""}
+
+
+async def test_an_event_of_another_sender_is_not_ours_to_bill() -> None:
+    lago, memory = with_late(Lago()), Memory()
+    for _ in range(2):
+        assert await look(lago, posted("a", END - SECOND_US), memory=memory) == SETTLED
+
+
+async def test_what_lago_has_is_read_once_as_long_as_nothing_changes() -> None:
+    """Events are read again where something was delivered since; and where the invoice was made again it is unclear."""
+    lago, memory = with_late(Lago()), Memory()
+
+    def read() -> int:
+        return sum(one.startswith("events") for one in lago.asked)
+
+    for _ in range(3):
+        assert await look(lago, LATE, memory=memory) == {"late": ""}
+    assert read() == 1
+    lago.stored.append(("too", END + 6 * SECOND_US, "1"))
+    for _ in range(3):
+        assert await look(lago, LATE, posted("too", END + 6 * SECOND_US), memory=memory) == {"late": "", "too": ""}
+    assert read() == 2
+    # Both are billed again: their receipts fail, and nothing is left.
+    asked = len(lago.asked)
+    for _ in range(2):
+        assert await look(lago, posted("elsewhere", END, subscription="sub-b"), memory=memory) == {
+            "late": "",
+            "too": "",
+        }
+    assert len(lago.asked) == asked
+    lago.listed = [changed(INVOICE, status="voided")]
+    assert set((await look(lago, LATE, memory=memory)).values()) == {"maybe_invoiced"}
+
+
+async def test_what_was_settled_and_delivered_is_not_asked_about_again() -> None:
+    lago, memory = Lago(), Memory()
+    for _ in range(3):
+        assert await look(lago, posted("a", END - SECOND_US), memory=memory) == SETTLED
+    assert [one.split()[0] for one in lago.asked] == ["invoices", "invoice", "events"]
+
+
+async def test_without_a_last_invoice_all_of_the_last_period_is_named() -> None:
+    """
+    sub-a  -----------|-----------|  ended with `skip`
+            invoiced     a  b  late
+
+    Also what was delivered long before the end; Lago may hide an invoice of less than half a cent.
+    """
+    month = BillingPeriod("id-a", to_iso(START), to_iso(START + HOUR_US - SECOND_US))
+    listed = [changed(INVOICE, lago_id="month", billing_periods=(month,), created_at=to_iso(START + HOUR_US))]
+    lago, memory = Lago(listed), Memory()
+    found = [
+        posted("invoiced", START + 2 * HOUR_US, at_us=START + HOUR_US - 1),
+        posted("a", START + 2 * HOUR_US, at_us=START + HOUR_US),
+        posted("b", END - 5 * HOUR_US, at_us=END - 5 * HOUR_US),
+        LATE,
+    ]
+    assert await look(lago, *found, now_us=END + HOUR_US - 1, memory=memory) == SETTLED
+    for _ in range(2):
+        named = await look(lago, *found, memory=memory)
+        assert named == dict.fromkeys(("a", "b", "late"), "no_last_invoice")
+    lago.listed.append(changed(INVOICE, fees=(changed(FEE, amount_cents=12, events_count=2),)))
+    lago.stored = [("a", END - HOUR_US, "5"), ("late", END + 5 * SECOND_US, "7")]
+    assert await look(lago, *found, memory=memory) == SETTLED
+    small = [one._replace(row=one.row._replace(cents=Decimal("0.1"))) for one in found]
+    assert await look(Lago([]), *small) == {"late": "no_last_invoice"}
 
 
 async def test_what_is_posted_again_already_needs_no_invoice() -> None:
     """Only its receipt is missing: whatever the invoice says, it must not be billed by this event."""
     for now_us in (END, NOW):
-        [lost], settled = await look(Lago([]), LATE._replace(again=True), now_us=now_us)
-        assert (lost.again, lost.instead, lost.able, lost.unclear, settled) == (True, None, True, "", frozenset())
-
-
-async def test_without_another_subscription_it_has_nowhere_to_go() -> None:
-    lago = Lago()
-    lago.stored.append(("late", END + 5 * SECOND_US, "7"))
-    ended = OrgRecord("org", periods=ORG.periods[:1])
-    [lost], _ = await judged([LIFE], [LATE], ended, lago, NOW, CODE)
-    assert (lost.unclear, lost.instead, lost.able) == ("", None, False)
-    assert not replace(lost, unclear="maybe_invoiced", instead=LATE.event).able
-
-
-def subscription(name: str, started_us: int, ended_us: int | None) -> Subscription:
-    ended = None if ended_us is None else to_iso(ended_us)
-    return Subscription(name, to_iso(started_us), "llm", ended, f"id of {started_us}")
-
-
-def test_a_life_lasts_to_the_end_of_the_second_that_lago_tells_or_to_the_start_of_the_next_one() -> None:
-    """A change of plan ends one life and begins the next at once; Lago tells the end to the second."""
-    other = START + HOUR_US
-    listed = [
-        subscription("sub-a", START, END),
-        subscription("sub-a", END + 400_000, None),
-        subscription("sub-b", START, other),
-        subscription("sub-c", START - HOUR_US, START - 1),
-        Subscription("pending"),
-    ]
-    periods = [Period("sub-a", START, END), Period("sub-a", END + 400_000), Period("sub-b", START, other)]
-    assert lives_of(listed, periods, START) == [
-        Life("sub-a", f"id of {START}", "llm", START, END, END + 400_000),
-        Life("sub-b", f"id of {START}", "llm", START, other, other + SECOND_US),
-    ]
+        assert await look(Lago([]), posted("late", END + 5 * SECOND_US, again=True), now_us=now_us) == {"late": ""}

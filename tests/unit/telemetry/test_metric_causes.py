@@ -71,7 +71,7 @@ def test_late_calls_are_counted_by_what_became_of_them_and_an_error_once(scrape:
 
 
 def test_events_that_an_end_overtook_are_counted_and_what_waits_is_shown(scrape: Scrape) -> None:
-    for outcome, events in (("rebilled", 3), ("failed", 0)):
+    for outcome, events in (("rebilled", 3), ("given_up", 2), ("failed", 0)):
         scrape.sensors.rebilled(outcome, events)
         assert scrape.value("meterbridge_rebilled_events_total", outcome=outcome) == max(events, 1)
     scrape.sensors.after_end(2, Decimal("1.25"))

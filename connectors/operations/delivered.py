@@ -1,0 +1,132 @@
+"""Events that were delivered to a subscription which has ended in Lago, read from Postgres a page at a time."""
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+
+from connectors.operations.after_end import PAGE, Lost, manifest_of, redirected
+from connectors.operations.last_invoice import Life
+from connectors.postgres.pool import Database
+from schemas.customers import OrgRecord
+from schemas.moments import to_datetime, to_us
+from schemas.records import LagoEvent
+from streams.core.delivery.after_end import AGAIN
+
+#: Rows without their event in memory at once.
+ROWS: Final = 5_000
+
+#: An event waits for Lago for 30 days at most, and its calls' clock is never a day ahead: so few are looked into.
+_DELIVERED = """
+FROM usage_parts p JOIN lago_events e ON e.transaction_id = p.part AND e.billed_at >= $3 AND e.billed_at < $4
+WHERE p.org_id = $1 AND COALESCE(p.posted_to, p.external_subscription_id) = $2 AND p.status = 'completed'
+    AND p.event ->> 'code' = $5 AND p.sealed_at >= $6::timestamptz - interval '40 days' AND p.processed_at >= $6
+"""
+_AGAIN = f"""
+EXISTS (SELECT FROM usage_parts other WHERE other.part = p.part || '{AGAIN}' AND other.event IS NOT NULL) AS again
+"""
+_COUNT = f"""
+SELECT count(*) FILTER (WHERE p.part = ANY($7::text[])), count(*) FILTER (WHERE p.part <> ALL($7::text[])) {_DELIVERED}
+"""
+_ROWS = f"""
+SELECT p.part, e.billed_at, p.processed_at, p.amount_cents, {_AGAIN} {_DELIVERED} AND p.part > $7
+ORDER BY p.part LIMIT $8
+"""  # our own words
+_EVENTS = f"""
+SELECT p.part, p.event::text, p.calls, p.raw_partition, p.first_offset, p.last_offset, p.windows, {_AGAIN}
+FROM usage_parts p WHERE p.org_id = $1 AND p.part = ANY($2::text[]) AND p.status = 'completed' AND p.event IS NOT NULL
+ORDER BY p.part
+"""  # noqa: S608  # our own words
+
+
+class Delivered(NamedTuple):
+    """An event that Lago took, microseconds since 1970 UTC.
+
+    Fields:
+        at_us: the moment with which it was posted.
+        taken_us: when its receipt says that Lago took it.
+        again: as of `Lost`.
+    """
+
+    transaction_id: str
+    at_us: int
+    taken_us: int
+    cents: Decimal
+    again: bool = False
+
+
+class Deliveries(Protocol):
+    """What an org's events of one metric are asked for; `since_us`: only of those that were delivered from then on."""
+
+    async def some(self, life: Life) -> bool: ...
+    async def counted(self, life: Life, since_us: int, named: Collection[str]) -> tuple[int, int]: ...
+    def rows(self, life: Life, since_us: int) -> AsyncIterator[list[Delivered]]: ...
+
+
+class DeliveredRows:
+    """`Deliveries` out of Postgres. Each raises: Unavailable: Postgres does not answer."""
+
+    def __init__(self, database: Database, org_id: str, code: str) -> None:
+        self._database = database
+        self._org_id = org_id
+        self._code = code
+
+    async def some(self, life: Life) -> bool:
+        """Whether any has a moment in that life."""
+        async with self._database.connection() as connection:
+            query = f"SELECT EXISTS (SELECT {_DELIVERED})"
+            return bool(await connection.fetchval(query, *self._asked(life, life.started_us)))
+
+    async def counted(self, life: Life, since_us: int, named: Collection[str]) -> tuple[int, int]:
+        """How many have a moment in that life: of those that are named, and of all others."""
+        async with self._database.connection() as connection:
+            of_named, others = await connection.fetchrow(_COUNT, *self._asked(life, since_us), list(named))
+        return of_named, others
+
+    async def rows(self, life: Life, since_us: int) -> AsyncIterator[list[Delivered]]:
+        """Those that have a moment in that life, in the order of their ids, at most `ROWS` at once."""
+        after = ""
+        while True:
+            async with self._database.connection() as connection:
+                found = await connection.fetch(_ROWS, *self._asked(life, since_us), after, ROWS)
+            if not found:
+                return
+            after = found[-1]["part"]
+            yield [_delivered(row) for row in found]
+
+    def _asked(self, life: Life, since_us: int) -> tuple[Any, ...]:
+        bounds = to_datetime(life.started_us), to_datetime(life.until_us)
+        return self._org_id, life.subscription, *bounds, self._code, to_datetime(since_us)
+
+
+def _delivered(row: Mapping[str, Any]) -> Delivered:
+    at_us, taken_us = to_us(row["billed_at"]), to_us(row["processed_at"])
+    return Delivered(row["part"], at_us, taken_us, row["amount_cents"] or Decimal(0), row["again"])
+
+
+async def lost_pages(
+    database: Database, org: OrgRecord, life: Life, named: Mapping[str, str], now_us: int, code: str
+) -> AsyncIterator[list[Lost]]:
+    """What is named of a life as it stands now, each with the event that bills it now where one can: one that was billed again
+    meanwhile has `again`, or is gone.
+
+    Args:
+        org: as Lago has it now.
+        named: as of `NotInvoiced`.
+
+    Raises:
+        Unavailable: Postgres does not answer.
+    """
+    ids = sorted(named)
+    for start in range(0, len(ids), PAGE):
+        async with database.connection() as connection:
+            rows = await connection.fetch(_EVENTS, org.org_id, ids[start : start + PAGE])
+        yield [_lost(row, org, life, named[row["part"]], now_us, code) for row in rows]
+
+
+def _lost(row: Mapping[str, Any], org: OrgRecord, life: Life, why: str, now_us: int, code: str) -> Lost:
+    event, again = msgspec.json.decode(row["event"], type=LagoEvent), row["again"]
+    unclear = "" if again else why
+    lost = Lost(event, org.org_id, life.subscription, life.ended_us, manifest_of(row), again, unclear=unclear)
+    return redirected(lost, org, now_us, code)
