@@ -7,12 +7,18 @@ import json
 import subprocess
 import sys
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 
 from tests.support.checkout import Checkout
 from tests.support.recorded_version import decoded
 from tests.support.recorded_version.recording import FIXTURES
 from tests.support.recorded_version.scenario import recorded
+
+
+def applied(migrations: Path) -> dict[str, str]:
+    """What a database of this version says of its tables: file and checksum of each migration."""
+    return {path.stem: sha256(path.read_text().encode()).hexdigest() for path in sorted(migrations.glob("*.sql"))}
 
 
 def main() -> int:
@@ -26,6 +32,7 @@ def main() -> int:
     logs = Path(tempfile.mkdtemp(prefix="meterbridge-recorded-"))
     print(f"logs in {logs}", flush=True)
     about = asyncio.run(recorded(checkout, folder, logs))
+    about["migrations"] = applied(chosen.folder / "connectors" / "postgres" / "migrations")
     (folder / "about.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
     command = [checkout.python, "-P", str(Path(decoded.__file__)), str(folder)]
     said = subprocess.run(command, capture_output=True, check=True, cwd=logs).stdout

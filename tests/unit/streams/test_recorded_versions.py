@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from connectors.ingest.spool_file import SpoolFile
+from connectors.postgres.migrate import migrations
 from schemas.ledger import Position
 from schemas.topics import CATALOGUE, CHANGELOG, ENRICHED
 from streams.core.metering.known_identities import NEVER
@@ -89,6 +90,13 @@ def test_every_ledger_is_restored_as_it_was(recording: Recording, room: int | No
         tags = zip(counted[partition], books.seen.tags(counted[partition]), strict=True)
         assert [one for one, tag in tags if tag == NEVER and one not in jobs] == []
     assert sum(COUNTS.values()) == before
+
+
+@recordings
+def test_the_tables_of_that_version_may_be_migrated(recording: Recording) -> None:
+    """A file that was changed after it had been applied, even in a comment, stops `meterbridge db migrate`: `migration_changed`."""
+    now = {f"{one.version:04d}_{one.name}": one.checksum for one in migrations()}
+    assert missing(now, recording.about["migrations"]) == []
 
 
 @recordings
