@@ -4,6 +4,8 @@
 `meterbridge worker --only meter` does, but without its metrics port. The names are those of `streams.app.ROLES`.
 """
 
+from typing import Any
+
 from connectors.processes.worker_parts import parts_from_environment
 from streams.app import ROLES
 from streams.runtime.faust_transport import App
@@ -18,4 +20,11 @@ def __getattr__(name: str) -> App:
     """
     if name not in ROLES:
         raise AttributeError(name)
-    return ROLES[name](parts_from_environment()).app
+    role = ROLES[name](parts_from_environment())
+
+    async def close(_app: App, **_: Any) -> None:
+        await role.close()
+
+    # Faust cancels every task at its end. A partition that is not closed by then takes that for a library's error.
+    role.app.on_before_shutdown.connect(close, weak=False)
+    return role.app

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.faults.catalogue import input as bad_input
-from tests.faults.catalogue import kafka, lago, postgres, processes, records
+from tests.faults.catalogue import kafka, lago, postgres, processes, records, upgrades
 from tests.faults.catalogue.meaning import RULES
 from tests.faults.catalogue.row import Row
 from tests.faults.page import page
@@ -21,6 +21,7 @@ CHAPTERS: dict[str, tuple[Row, ...]] = {
     "Records": records.ROWS,
     "Postgres": postgres.ROWS,
     "Input": bad_input.ROWS,
+    "Upgrades": upgrades.ROWS,
 }
 ROWS: tuple[Row, ...] = tuple(row for rows in CHAPTERS.values() for row in rows)
 

@@ -104,6 +104,10 @@ class Process:
                 self.start()
             await asyncio.sleep(_POLL_S)
 
+    def becomes(self, command: Sequence[str]) -> None:
+        """What runs from the next start on."""
+        self._command = list(command)
+
     async def kill(self) -> None:
         """SIGKILL its group; returns when it is gone."""
         await self._end(signal.SIGKILL, "killed", STOP_LIMIT_S)

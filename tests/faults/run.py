@@ -120,7 +120,7 @@ async def run(
                 group.create_task(sender.run(minutes * MINUTE_S, until=healed))
                 group.create_task(recorder.run(minutes * MINUTE_S, healed))
                 group.create_task(harm())
-                group.create_task(_map_late(world, seed))
+                group.create_task(map_late(world, seed))
         except* Exception as errors:  # the evidence is gathered all the same
             report.problems += _leaves(errors)
         await adversary.lago_heals(DRAIN_LIMIT_S)
@@ -141,7 +141,7 @@ def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[str]:
     ]
 
 
-async def _map_late(world: World, seed: int) -> None:
+async def map_late(world: World, seed: int) -> None:
     random = Random(f"mapping/{seed}")
 
     async def later(customer: str, at_s: float) -> None:

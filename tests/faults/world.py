@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,6 +26,8 @@ KEY, TOKEN, SECRET, MASTER_KEY = "lago-key", "webhook-token", "webhook-secret", 
 #: What a process logs once it is up.
 SERVES, WORKS = '"event": "ready"', '"event": "worker_started"'
 _UP_LIMIT_S = 60.0
+#: The command line of this tree's own program.
+OURS = (sys.executable, "-m", "connectors")
 
 
 def org_of(customer: str) -> str:
@@ -51,7 +53,8 @@ class World:
         processes: by name; `meter-2` and `sink-2` belong to the third worker and do not run yet.
         clock_s: seconds since `begin`, negative before.
         ingress, common: further variables of the ingress, and of every process.
-    each: further variables of one process, by its name.
+        each: further variables of one process, by its name.
+        program: the command line of a process, by its name, before its words.
     """
 
     broker: Kafka
@@ -63,6 +66,7 @@ class World:
     ingress: Mapping[str, str] = field(default_factory=dict)
     common: Mapping[str, str] = field(default_factory=dict)
     each: Callable[[str], Mapping[str, str]] = lambda _: {}
+    program: Callable[[str], Sequence[str]] = lambda _: OURS
 
     def clock_s(self) -> float:
         """Seconds since the load began."""
@@ -132,12 +136,14 @@ async def running_world(
     each: Callable[[str], Mapping[str, str]] = lambda _: {},
     prefix: str = "",
     commands: Mapping[str, tuple[str, ...]] = COMMANDS,
+    program: Callable[[str], Sequence[str]] = lambda _: OURS,
 ) -> AsyncIterator[World]:
     """Everything up, twelve orgs subscribed, two thirds of the customers mapped; gone afterwards, but for the logs.
 
     A `broker` that is handed in stays. `ingress`, `common`: further variables of the ingress, and of every process;
     with `DATABASE_URL` in `common` there is a projector too. `each`: further variables of one process, by its name.
-    `commands`: what runs; an `ingress` without an `api` beside it is to serve both.
+    `commands`: what runs; an `ingress` without an `api` beside it is to serve both. `program`: whose, by name; the
+    topics are created by that of `topics`.
     """
     async with AsyncExitStack() as stack:
         if broker is None:
@@ -153,6 +159,7 @@ async def running_world(
             ingress=ingress or {},
             common=common or {},
             each=each,
+            program=program,
         )
         world.processes = {name: _process(world, name, command) for name, command in commands.items()}
         stack.push_async_callback(_end, world)
@@ -170,7 +177,7 @@ async def running_world(
 
 
 def _process(world: World, name: str, arguments: tuple[str, ...]) -> Process:
-    command = [sys.executable, "-m", "connectors", *arguments]
+    command = [*world.program(name), *arguments]
     if name == "sandbox":
         command += ["--port", str(world.ports["sandbox"])]
         if world.common:  # who sets more may also stop it and start it again
@@ -182,7 +189,7 @@ def _process(world: World, name: str, arguments: tuple[str, ...]) -> Process:
 async def _create_topics(world: World) -> None:
     create = Process(
         "topics",
-        [sys.executable, "-m", "connectors", "topics", "create"],
+        [*world.program("topics"), "topics", "create"],
         world.environ("topics"),
         world.folder,
         world.clock_s,

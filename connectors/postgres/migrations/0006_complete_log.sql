@@ -15,7 +15,7 @@ LEFT JOIN (SELECT raw_partition, min(recorded_at) AS since FROM llm_usage_log GR
     ON u.raw_partition = o.partition
 WHERE o.topic LIKE '%litellm.usage.enriched';
 
--- A call by its request id, without the endings that LiteLLM's database adds (streams/core/metering/spend_log_ids.py): clients and
+-- A call by its request id, without the endings that LiteLLM's database adds (streams/core/alias.py): clients and
 -- providers choose ids of any length, so the index has their hash.
 CREATE INDEX llm_usage_log_request ON llm_usage_log (
     (md5(regexp_replace(regexp_replace(request_id, '_cache_hit[0-9.]*$', ''), '(_batch_cost|_background_cost|_video_cost)$', ''))),

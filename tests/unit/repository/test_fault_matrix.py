@@ -75,6 +75,7 @@ WANTED = {
     112: "markup, escape sequences",
     113: "an audit line that is changed",
     114: "SIGTERM at any moment",
+    121: "goes on where an earlier version stopped",
 }
 
 

@@ -1,0 +1,19 @@
+"""Upgrades: the version before left its topics, ledgers and spool; this one goes on with them.
+
+A deployment that is upgraded under load is no row, for it needs both versions: `make upgrade` (docs/operations.md).
+"""
+
+from tests.faults.catalogue.row import BOOKS, GOES_ON, LOST, MONEY, TWICE, Row
+
+ROWS = (
+    Row(
+        121,
+        "this version goes on where an earlier version stopped",
+        "topics, groups and spool file, recorded from processes of the earlier version: windows open and held, calls not counted, "
+        "events not posted, in the retry topic and dead; copies of recorded calls",
+        (LOST, TWICE, MONEY, BOOKS, GOES_ON),
+        "all of it is read, what waits is billed once, what was delivered or dead stays so, copies bill nothing; the sum is what "
+        "the recorded calls owe",
+        ("faults/test_upgrades.py::test_what_an_earlier_version_left_is_billed_once_to_the_cent",),
+    ),
+)

@@ -1,0 +1,71 @@
+"""The roles as a user of Faust knows them: by Faust's own command."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from pathlib import Path
+
+import pytest
+
+from streams.app import ROLES
+from tests.support.calls import raw, slp
+from tests.support.eventually import soon
+from tests.support.stage import Stage
+
+FAUST = Path(sys.executable).with_name("faust")
+#: `SIGTERM` to the end.
+STOP_S = 10.0
+
+
+async def faust(stage: Stage, role: str, *words: str) -> Process:
+    """Start `faust -A connectors.processes.faust_apps:ROLE WORDS` on the stage's topics."""
+    settings = stage.settings
+    variables = {
+        "PATH": os.environ["PATH"],
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "KAFKA_PARTITIONS": str(settings.kafka_partitions),
+        "TOPIC_PREFIX": settings.topic_prefix,
+        "LAGO_API_KEY": "a-key",
+        "WINDOW_SECONDS": "1",
+    }
+    command = [str(FAUST), "-A", f"connectors.processes.faust_apps:{role}", *words]
+    return await asyncio.create_subprocess_exec(*command, env=variables, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
+
+
+async def told(stage: Stage, role: str, *words: str) -> str:
+    """What a command of Faust's prints; it ends by itself with code 0."""
+    process = await faust(stage, role, *words)
+    out, _ = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode == 0, out.decode()
+    return out.decode()
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_faust_lists_the_agents_of_each_role(stage: Stage, role: str) -> None:
+    topics = {"meter": stage.topics.raw, "sink": stage.topics.events, "retry": stage.topics.retry}
+    said = await told(stage, role, "agents")
+    assert all(topic in said for topic in ([topics[role]] if role in topics else stage.topics.projected))
+
+
+async def test_faust_knows_no_tables_of_ours(stage: Stage) -> None:
+    """The state is the ledgers' (docs/adr/0004); the command must end all the same."""
+    assert stage.topics.changelog not in await told(stage, "meter", "tables")
+
+
+async def test_a_worker_of_faust_counts_calls_and_ends_with_code_0(stage: Stage) -> None:
+    """It closes its partitions before Faust ends them: else it ended with code 70."""
+    stage.map("acme", "org", "sub")
+    stage.put([raw(0, slp(number, at_us=time.time_ns() // 1000)) for number in range(20)])
+    process = await faust(stage, "meter", "worker", "--without-web")
+    try:
+        await soon(lambda: sum(int(e["properties"]["requests"]) for e in stage.values(stage.topics.events)) == 20, 30)
+        process.send_signal(signal.SIGTERM)
+        out, _ = await asyncio.wait_for(process.communicate(), STOP_S * 4)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0, out.decode()
+    assert b"worker_ended" not in out

@@ -1,0 +1,33 @@
+"""Another commit of this repository, as it is installed in a folder: its program beside ours."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A work tree whose `make venv` has been run.
+
+    Raises:
+        FileNotFoundError: there is no `.venv` in the folder.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        if not self._program.exists():
+            raise FileNotFoundError(f"{self._program}: run `make venv` in {self.folder} first")
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """The command line of its `meterbridge`; the folder that it is started in does not matter."""
+        return (str(self._program),)
+
+    @property
+    def python(self) -> str:
+        """Its interpreter, which imports its modules."""
+        return str(self.folder / ".venv" / "bin" / "python")
+
+    @property
+    def _program(self) -> Path:
+        return self.folder.resolve() / ".venv" / "bin" / "meterbridge"

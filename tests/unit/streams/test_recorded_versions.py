@@ -1,0 +1,111 @@
+"""What an earlier version stored is read as that version wrote it: its topics, ledgers and spool, recorded from its processes."""
+
+from collections import defaultdict
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connectors.ingest.spool_file import SpoolFile
+from connectors.postgres.migrate import migrations
+from schemas.ledger import Position
+from schemas.topics import CATALOGUE, CHANGELOG, ENRICHED
+from streams.core.metering.known_identities import NEVER
+from streams.core.metering.ledger_state import LedgerState, verify
+from streams.runtime.unreadable import COUNTS
+from streams.state.changelog import image_from, restore
+from streams.state.held_on_disk import EvictedWindowsFile
+from tests.support.recorded_version.decoded import decoded, plain
+from tests.support.recorded_version.recording import RECORDINGS, Recording
+
+recordings = pytest.mark.parametrize("recording", RECORDINGS, ids=lambda one: one.folder.name)
+
+
+def missing(said: Any, expected: Any) -> list[str]:
+    """Where `said` is not what is expected; it may have fields that the earlier version did not know."""
+    if isinstance(expected, dict) and isinstance(said, dict):
+        return [f"{name}: {wrong}" for name, its in expected.items() for wrong in missing(said.get(name), its)]
+    if isinstance(expected, list) and isinstance(said, list):
+        pairs = enumerate(zip_longest(said, expected))
+        return [f"{number}: {wrong}" for number, (got, its) in pairs for wrong in missing(got, its)]
+    return [] if said == expected else [f"{said!r} instead of {expected!r}"]
+
+
+@recordings
+def test_a_recording_has_every_topic_and_everything_that_waits(recording: Recording) -> None:
+    """Else the other tests would say nothing of it."""
+    assert set(recording.about["by_topic"]) == {topic.name for topic in CATALOGUE}
+    expected = [said["value"] for said in recording.expected()]
+    kinds = {
+        (record.key or b"")[:1] + (b"" if record.value else b"-")
+        for record in recording.records()
+        if record.topic == CHANGELOG.name
+    }
+    assert kinds >= {b"p", b"w", b"w-", b"i", b"j", b"u"}
+    windows = [value for value in expected if isinstance(value, dict) and "length_us" in value]
+    assert {bool(window.get("held")) for window in windows} == {True, False}
+    assert {window["length_us"] for window in windows if window.get("held")} == {1_000_000, 900_000_000}
+    assert recording.about["spooled"] > 0
+
+
+@recordings
+def test_every_record_says_what_the_version_said_that_wrote_it(recording: Recording) -> None:
+    for record, expected in zip(recording.records(), recording.expected(), strict=True):
+        said = decoded(record.topic, record.key, record.value, dict(record.headers))
+        assert missing(said, expected) == [], record
+
+
+@recordings
+@pytest.mark.parametrize("room", [None, 3])
+def test_every_ledger_is_restored_as_it_was(recording: Recording, room: int | None) -> None:
+    """Windows, those that wait on disk too, identities, jobs and counters; what is unreadable would be counted."""
+    images: dict[int, dict[bytes, bytes | None]] = defaultdict(dict)
+    last: dict[int, dict[str, Any]] = defaultdict(dict)
+    counted: dict[int, list[bytes]] = defaultdict(list)
+    before = sum(COUNTS.values())
+    for record, expected in zip(recording.records(), recording.expected(), strict=True):
+        if record.topic == CHANGELOG.name:
+            images[record.partition][record.key or b""] = record.value
+            last[record.partition][expected["key"]] = expected["value"]
+        elif record.topic == ENRICHED.name:
+            counted[record.partition].append(bytes.fromhex(expected["value"]["identity"]))
+    assert len(images) == recording.about["partitions"]
+    for partition, image in images.items():
+        books = LedgerState(Position(), None if room is None else EvictedWindowsFile(room))
+        restore(books, image_from(0, image), 0)
+        verify(books)
+        its = last[partition]
+        assert missing(plain(books.position), its[b"position".hex()]) == []
+        firsts = {
+            int.from_bytes(bytes.fromhex(key)[1:], "big") for key, value in its.items() if key[:2] == "77" and value
+        }
+        held = sum(1 for key, value in its.items() if key[:2] == "77" and value and value.get("held"))
+        assert books.held_windows() == held
+        assert set(books.windows) <= firsts
+        if room is None:
+            assert set(books.windows) == firsts
+        jobs = {bytes.fromhex(key)[1:] for key, value in its.items() if key[:2] == "6a" and value}
+        assert set(books.jobs) == jobs
+        tags = zip(counted[partition], books.seen.tags(counted[partition]), strict=True)
+        assert [one for one, tag in tags if tag == NEVER and one not in jobs] == []
+    assert sum(COUNTS.values()) == before
+
+
+@recordings
+def test_the_tables_of_that_version_may_be_migrated(recording: Recording) -> None:
+    """A file that was changed after it had been applied, even in a comment, stops `meterbridge db migrate`: `migration_changed`."""
+    now = {f"{one.version:04d}_{one.name}": one.checksum for one in migrations()}
+    assert missing(now, recording.about["migrations"]) == []
+
+
+@recordings
+def test_the_spool_gives_its_records(recording: Recording, tmp_path: Path) -> None:
+    file = SpoolFile(recording.spool(tmp_path / "spool.db"), 1 << 30)
+    batch = file.oldest(1000, 1 << 30)
+    file.close()
+    assert len(batch.records) == recording.about["spooled"]
+    for _, key, value, _ in batch.records:
+        said = decoded("litellm.usage.raw", key.encode() if key is not None else None, value, {})
+        assert said["value"]["v"] == 1
+        assert said["key"]
