@@ -3,8 +3,8 @@
 The tutorial has an installation of its own. README.md starts another one, in which the other pages are typed after it.
 """
 
+import asyncio
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.database import fresh_database
 from tests.support.kafka import Kafka
-from tests.support.page_shell import ROOT, PageShell, blocks
+from tests.support.page_shell import PAGES, ROOT, TUTORIAL, Block, PageShell, blocks
 from tests.support.ports import free_port, free_ports_in_a_row
 
 #: What a page stands on: files, variables and usage that a reader has when he comes to it.
@@ -24,16 +24,13 @@ FILES = {
     "mappings.json": '[{"user_id": "acme-inc", "org_id": "org_acme"}]',
     "users.sql": "SELECT 'acme-inc' AS user_id, 'org_acme' AS org_id, 'Acme' AS org_name, 'a@acme.io' AS email",
 }
-#: In the order in which they are typed.
-PAGES = (
-    "README.md",
-    "docs/access.md",
-    "docs/ingress.md",
-    "docs/mapping.md",
-    "docs/operations.md",
-    "docs/orgs.md",
-    "docs/sdk.md",
-)
+#: Usage and keys that a reader of a page has.
+BEFORE = {
+    "docs/operations.md": """
+curl -s localhost:8080/webhooks/litellm -H "Authorization: Bearer $WEBHOOK_TOKEN" \\
+  -d '{"id": "flood-1", "customer_id": "attack-1", "model": "gpt-4o", "cost_usd": "1"}'
+until meterbridge held list --match 'attack-*' | grep attack-1; do sleep 1; done""",
+}
 
 
 @pytest.fixture
@@ -41,7 +38,17 @@ async def shell(kafka: Kafka, topic_prefix: str, postgres_url: str, tmp_path: Pa
     """A shell in what looks like a fresh clone; ports and addresses of the pages lead to this test's own."""
     folder = tmp_path / "meterbridge"
     (folder / ".meterbridge" / "litellm" / "bin").mkdir(parents=True)
-    for name in ("connectors", "schemas", "streams", "tests", "docs", "deploy", "Makefile", "pyproject.toml", "constraints.txt"):
+    for name in (
+        "connectors",
+        "schemas",
+        "streams",
+        "tests",
+        "docs",
+        "deploy",
+        "Makefile",
+        "pyproject.toml",
+        "constraints.txt",
+    ):
         (folder / name).symlink_to(ROOT / name)
     (folder / ".venv").symlink_to(sys.prefix)
     for name, text in FILES.items():
@@ -64,7 +71,6 @@ async def shell(kafka: Kafka, topic_prefix: str, postgres_url: str, tmp_path: Pa
             "TOPIC_PREFIX": topic_prefix,
             "PORT": str(ports[8080]),
             "METRICS_PORT": str(ports[9090]),
-            "WEBHOOK_SECRET": "a-secret-of-thirty-two-characters",
             "COLUMNS": "250",
             "no_proxy": "*",
         }
@@ -74,9 +80,10 @@ async def shell(kafka: Kafka, topic_prefix: str, postgres_url: str, tmp_path: Pa
             yield shell
         finally:
             await shell.stop()
-            subprocess.run(
-                [sys.executable, "-m", "tests.support.services", "--stop"], cwd=folder, env=environ, check=True
+            ended = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tests.support.services", "--stop"), cwd=folder, env=environ
             )
+            assert await ended.wait() == 0
 
 
 async def typed(shell: PageShell, page: str) -> None:
@@ -86,4 +93,17 @@ async def typed(shell: PageShell, page: str) -> None:
 
 
 async def test_the_tutorial_bills_a_call_and_proves_it(shell: PageShell) -> None:
-    await typed(shell, "docs/tutorial.md")
+    await typed(shell, TUTORIAL)
+
+
+async def test_the_readme_and_the_pages_after_it_run_as_they_stand(shell: PageShell) -> None:
+    await shell.run(given("export WEBHOOK_SECRET=a-secret-of-thirty-two-characters WEBHOOK_TIMESTAMP_REQUIRED=1"))
+    for page in PAGES:
+        if page in BEFORE:
+            await shell.run(given(BEFORE[page]))
+        await typed(shell, page)
+
+
+def given(text: str, prints: str = "") -> Block:
+    """What a reader has done before."""
+    return Block("before the page", text + "\n", "", "", prints)

@@ -24,10 +24,10 @@ _TOKENS, _COST = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 
 class _Proxy(BaseHTTPRequestHandler):
     config: dict[str, Any]
 
-    def do_GET(self) -> None:  # noqa: N802  # the library names it
+    def do_GET(self) -> None:
         self._answer(200, "I'm alive!")
 
-    def do_POST(self) -> None:  # noqa: N802  # the library names it
+    def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.headers["Authorization"] != f"Bearer {os.environ['LITELLM_MASTER_KEY']}":
             self._answer(401, {"error": "no key"})
@@ -41,7 +41,7 @@ class _Proxy(BaseHTTPRequestHandler):
 
     def _report(self, call_id: str, model: str, user: str) -> None:
         callback = self.config["callback_settings"][self.config["litellm_settings"]["callbacks"][0]]
-        call = json.loads(_RECORDED.read_bytes())[0]
+        call = json.loads(_RECORDED.read_bytes())
         now = time.time()
         call |= {"id": f"chatcmpl-{call_id}", "litellm_call_id": call_id, "trace_id": call_id, "end_user": user}
         call |= {"model": model, "custom_llm_provider": "openai", "response_cost": _COST, **_TOKENS}
@@ -49,7 +49,7 @@ class _Proxy(BaseHTTPRequestHandler):
         call["metadata"] |= {"user_api_key_user_id": "default_user_id", "user_api_key_team_id": None}
         headers = {"Content-Type": "application/json"}
         headers |= {name: os.environ[value.partition("/")[2]] for name, value in callback["headers"].items()}
-        request = urllib.request.Request(callback["endpoint"], json.dumps([call]).encode(), headers)  # noqa: S310  # loopback
+        request = urllib.request.Request(callback["endpoint"], json.dumps([call]).encode(), headers)
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=callback["timeout"]).close()
 
     def _answer(self, status: int, told: object, headers: dict[str, str] | None = None) -> None:
