@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone, Python 3.11 to 3.13, and for the tests Java 17 and Maven
 # (or Docker, or KAFKA_BOOTSTRAP_SERVERS).
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt bench soak trial upgrade mutants fuzz reliability deploy-test lock sbom venv
+.PHONY: help demo services services-stop test check fmt bench soak trial upgrade mutants fuzz reliability deploy-test lock sbom venv
 MAKEFLAGS += --no-builtin-rules
 MINUTES ?= 10
 SEED ?= 1
@@ -11,10 +11,16 @@ ARGS ?=
 NOTHING_CHOSEN = 5
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: venv ## LiteLLM calls become Lago events on this machine alone: no Docker, no Java, no network
 	.venv/bin/meterbridge demo $(ARGS)
+
+services: venv ## a Kafka and a Postgres to try things out with, in the background; .meterbridge/services.env says where
+	@.venv/bin/python -m tests.support.services
+
+services-stop: venv ## end them, and delete their data
+	@.venv/bin/python -m tests.support.services --stop
 
 test: venv check ## everything CI runs: the checks, then all tests on a real Kafka (ARGS="-k window" to choose)
 	.venv/bin/python -m tests.support.kafka --fetch

@@ -40,7 +40,8 @@ From the 202 on, whatever of the following is killed, frozen, full, cut off or w
 
 ## How to run it
 
-```
+<!-- not run: it takes minutes to hours -->
+```sh
 make test                                      # all rows, in minutes; real Kafka, real Postgres
 make test ARGS="tests/faults -k storm"         # some of them
 make soak MINUTES=60                           # a new draw of kills, freezes and cuts each minute; every cent counted

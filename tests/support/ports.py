@@ -29,6 +29,21 @@ def free_port() -> int:
     raise RuntimeError(f"no free port between {_LOWEST} and {_HIGHEST}")
 
 
+def free_ports_in_a_row(count: int) -> list[int]:
+    """So many free ports, each one more than the last: the roles of a worker count up.
+
+    Raises:
+        RuntimeError: as `free_port`, or a hundred draws had a taken neighbour.
+    """
+    for _ in range(100):
+        first = free_port()
+        ports = list(range(first, first + count))
+        if not _handed_out & set(ports[1:]) and all(map(_is_free, ports)):
+            _handed_out.update(ports)
+            return ports
+    raise RuntimeError(f"no {count} free ports in a row")
+
+
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,0 +1,84 @@
+"""When to worry about a metric, in the order of docs/metrics.md: a chapter, the metric's name, the sentence."""
+
+from typing import Final
+
+_NEVER: Final = "No alarm: for a dashboard."
+
+CHAPTERS: Final = {
+    "What comes in": {
+        "webhook_requests_total": "401: a sender has a wrong token, and LiteLLM drops what it sent. 413: raise `MAX_BODY_BYTES`. 503: Kafka takes "
+        "nothing, or a sender is above `WEBHOOK_RATE_LIMIT`.",
+        "meterbridge_ingress_elements_total": "Any other outcome than `accepted` and `ignored` rises: the reason is in [errors.md](errors.md).",
+        "meterbridge_ingress_request_duration_seconds": "The 99th percentile is above 5 s: Kafka is slow.",
+        "meterbridge_ingress_body_bytes_inflight": "It stays above some hundred MB: senders are slow, or too many.",
+        "meterbridge_wrong_credentials_total": "It rises: an old token is in use, or somebody guesses.",
+        "meterbridge_connections_closed_total": "`full` or `full_of_one` rises: too many connections, in all or of one address.",
+        "meterbridge_spool_records": "Above 0 for minutes: Kafka is away.",
+        "meterbridge_spool_bytes": "It comes near `SPOOL_MAX_BYTES`: then senders get 503.",
+        "meterbridge_spool_oldest_seconds": "It grows while Kafka is well: the spool does not drain.",
+        "meterbridge_spooled_total": "It rises: Kafka was away for some time. No usage is lost.",
+        "meterbridge_spool_drained_total": _NEVER,
+        "meterbridge_records_restamped_total": "It rises: the clock of an ingress is wrong.",
+    },
+    "What is counted": {
+        "meterbridge_calls_total": "`unpriced` rises: LiteLLM has no price for a model, and nobody pays. `rejected` rises: `meterbridge dlq list`.",
+        "meterbridge_doubtful_calls_total": "It rises: look at the reason in [litellm.md](litellm.md).",
+        "meterbridge_doubtful_cost_usd_total": "The same, in dollars.",
+        "meterbridge_unknown_call_type_calls_total": "It rises: LiteLLM is newer than this release. The calls are billed as inference.",
+        "meterbridge_two_routes_total": "It rises: two callbacks report the same calls, and each call is billed twice.",
+        "meterbridge_doubled_calls_total": "It rises: a call was billed twice. `meterbridge reconcile` names it.",
+        "meterbridge_dedupe_identities": "It grows without end: memory of the meter.",
+        "meterbridge_open_windows": "Above 50 000 in a partition: `WINDOW_GROUP_BY` names a field that clients choose.",
+        "meterbridge_ledgers_open": "The sum over all workers is not `KAFKA_PARTITIONS` for minutes: no worker has the rest.",
+        "meterbridge_ledger_imbalance": "**Not 0: stop the worker and keep all topics** ([errors.md](errors.md)).",
+        "meterbridge_partition_halted": "**1: this partition bills nothing** until you act.",
+        "meterbridge_fetch_gaps_total": "It rises all the time: look at the brokers. No usage is lost.",
+        "event_processing_duration_seconds": "The 99th percentile is above some seconds: Kafka's transactions are slow.",
+        "meterbridge_late_calls_total": "`waiting` rises: `meterbridge dlq list`. `failed` rises: an error in the log.",
+        "meterbridge_unreadable_records_total": "It rises: something else writes to our topics.",
+    },
+    "What is held": {
+        "meterbridge_held_windows": "It grows: customers without a mapping or a subscription.",
+        "meterbridge_held_calls": "The same by reason, in calls.",
+        "meterbridge_held_cost_usd": "The same by reason, in dollars: this is what you have not billed.",
+        "meterbridge_held_customers": "It jumps: somebody sends invented names.",
+        "meterbridge_newly_held_customers_total": "It rises: the log line `usage_held` names the customer.",
+        "meterbridge_held_oldest_seconds": "Above a day: usage may leave its billing period before it is billed.",
+        "meterbridge_held_windows_on_disk": "Above 0: more than `HELD_IN_MEMORY` windows are held.",
+        "meterbridge_held_over_bound": "1: [a flood of unknown names](operations.md#a-flood-of-unknown-names).",
+        "meterbridge_ledger_held_customers": "It shows which partition holds most.",
+        "meterbridge_ledger_held_windows": "It shows which partition holds most.",
+        "meterbridge_held_straddled_total": "It rises often: learn of subscriptions sooner, by Lago's webhooks.",
+        "meterbridge_identities_asked_total": "`failed` rises: Lago does not answer.",
+    },
+    "What goes to Lago": {
+        "meterbridge_events_emitted_total": "It stands still while calls come: see what is held.",
+        "meterbridge_event_transitions_total": "`failed` rises: dead letters. `completed` stands still: the sink or Lago.",
+        "pending_events_total": "It grows for many minutes: Lago is slower than the usage.",
+        "failed_events_total": "It rises: `meterbridge dlq list`; the reason is in [errors.md](errors.md).",
+        "lago_api_requests_total": "401 or 403: the key. 422: the event. 429: the rate limit. 0 and 5xx: Lago is away.",
+        "meterbridge_lago_request_duration_seconds": "The 99th percentile is near `LAGO_TIMEOUT`.",
+        "meterbridge_lago_breaker_state": "2 for minutes: nothing is posted. It goes on by itself when Lago answers.",
+        "meterbridge_lago_idempotent": "0: Lago runs on ClickHouse without deduplication ([the limit](reliability.md)).",
+        "meterbridge_lago_too_old": "1: upgrade Lago to 1.39 or later.",
+        "meterbridge_lago_rate_limit": _NEVER,
+        "meterbridge_shifted_events_total": "It rises at other times than the start of a month: usage waits too long.",
+        "meterbridge_after_end_events": "Above 0 for an hour: `meterbridge lago rebill --dry-run`.",
+        "meterbridge_after_end_usd": "The same, in dollars.",
+        "meterbridge_rebilled_events_total": "`failed` rises: an error in the log.",
+    },
+    "Who pays": {
+        "active_customers_total": "It falls: somebody ends mappings.",
+        "meterbridge_table_staleness_seconds": "Above 30: this process does not learn of changed mappings or subscriptions.",
+        "meterbridge_lago_webhooks_total": "An outcome other than `applied`, `ignored`, `noted`, `unknown` and `repeated` rises: Lago sends it again.",
+    },
+    "Postgres": {
+        "meterbridge_projector_lag_seconds": "Above ten minutes: Postgres or the role `project` is away. Billing goes on.",
+        "meterbridge_projected_rows_total": _NEVER,
+        "meterbridge_projection_skipped_total": "`unreadable` or `row_refused` rises: `meterbridge db unprojected`.",
+        "meterbridge_postgres_failures_total": "It rises: the reason is in [errors.md](errors.md).",
+    },
+    "The process": {
+        "meterbridge_build_info": "Two versions for longer than an upgrade takes.",
+    },
+}

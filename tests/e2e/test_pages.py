@@ -1,0 +1,109 @@
+"""Every shell block of README.md and docs/ runs as it stands, against real processes, Kafka and Postgres.
+
+The tutorial has an installation of its own. README.md starts another one, in which the other pages are typed after it.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.database import fresh_database
+from tests.support.kafka import Kafka
+from tests.support.page_shell import PAGES, ROOT, TUTORIAL, Block, PageShell, blocks
+from tests.support.ports import free_port, free_ports_in_a_row
+
+#: What a page stands on: files, variables and usage that a reader has when he comes to it.
+FILES = {
+    "customers.csv": "litellm_customer_id,lago_customer_id,lago_organization_id\nbeta,beta-inc,main\n",
+    "orgs.json": '[{"org_id": "org_beta", "name": "Beta"}]',
+    "plans.csv": "org_id,plan_code\norg_beta,ai_basic\n",
+    "mappings.json": '[{"user_id": "acme-inc", "org_id": "org_acme"}]',
+    "users.sql": "SELECT 'acme-inc' AS user_id, 'org_acme' AS org_id, 'Acme' AS org_name, 'a@acme.io' AS email",
+}
+#: Usage and keys that a reader of a page has.
+BEFORE = {
+    "docs/operations.md": """
+curl -s localhost:8080/webhooks/litellm -H "Authorization: Bearer $WEBHOOK_TOKEN" \\
+  -d '{"id": "flood-1", "customer_id": "attack-1", "model": "gpt-4o", "cost_usd": "1"}'
+until meterbridge held list --match 'attack-*' | grep attack-1; do sleep 1; done""",
+}
+
+
+@pytest.fixture
+async def shell(kafka: Kafka, topic_prefix: str, postgres_url: str, tmp_path: Path) -> AsyncIterator[PageShell]:
+    """A shell in what looks like a fresh clone; ports and addresses of the pages lead to this test's own."""
+    folder = tmp_path / "meterbridge"
+    (folder / ".meterbridge" / "litellm" / "bin").mkdir(parents=True)
+    for name in (
+        "connectors",
+        "schemas",
+        "streams",
+        "tests",
+        "docs",
+        "deploy",
+        "Makefile",
+        "pyproject.toml",
+        "constraints.txt",
+    ):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    for name, text in FILES.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    litellm = folder / ".meterbridge" / "litellm" / "bin" / "litellm"
+    litellm.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/support/litellm_stand_in.py "$@"\n', "utf-8")
+    litellm.chmod(0o755)
+    ports = {number: free_port() for number in (3000, 3002, 4000, 8080, 9080)}
+    ports |= dict(zip(range(9090, 9094), free_ports_in_a_row(4), strict=True))
+    async with fresh_database(postgres_url) as database:
+        written = {rf"(?<!\d){number}(?!\d)": str(port) for number, port in ports.items()} | {
+            r"KAFKA_BOOTSTRAP_SERVERS=\S+": f"KAFKA_BOOTSTRAP_SERVERS={kafka.bootstrap}",
+            r"(?<!-u )DATABASE_URL=\S+": f"DATABASE_URL={database}",
+        }
+        environ = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **{name: os.environ[name] for name in ("HOME", "JAVA_HOME", "DOCKER_HOST") if name in os.environ},
+            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
+            "DATABASE_URL": database,
+            "TOPIC_PREFIX": topic_prefix,
+            "PORT": str(ports[8080]),
+            "METRICS_PORT": str(ports[9090]),
+            "COLUMNS": "250",
+            "no_proxy": "*",
+        }
+        shell = PageShell(folder, environ, written, topic_prefix)
+        await shell.start()
+        try:
+            yield shell
+        finally:
+            await shell.stop()
+            ended = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tests.support.services", "--stop"), cwd=folder, env=environ
+            )
+            assert await ended.wait() == 0
+
+
+async def typed(shell: PageShell, page: str) -> None:
+    for block in blocks(ROOT / page):
+        if block.how != "not run":
+            await shell.run(block)
+
+
+async def test_the_tutorial_bills_a_call_and_proves_it(shell: PageShell) -> None:
+    await typed(shell, TUTORIAL)
+
+
+async def test_the_readme_and_the_pages_after_it_run_as_they_stand(shell: PageShell) -> None:
+    await shell.run(given("export WEBHOOK_SECRET=a-secret-of-thirty-two-characters WEBHOOK_TIMESTAMP_REQUIRED=1"))
+    for page in PAGES:
+        if page in BEFORE:
+            await shell.run(given(BEFORE[page]))
+        await typed(shell, page)
+
+
+def given(text: str, prints: str = "") -> Block:
+    """What a reader has done before."""
+    return Block("before the page", text + "\n", "", "", prints)

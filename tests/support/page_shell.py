@@ -1,0 +1,129 @@
+"""The shell blocks of a documentation page, run in one shell from top to bottom as a reader would type them.
+
+A block is ```sh or ```bash. A ```text block behind it is what it prints: words must appear in this order, `...` stands for
+anything. A comment right before a block says how it is run: `<!-- not run: why -->`, or `<!-- repeated -->` for one that
+the page tells the reader to repeat until the output is there.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import textwrap
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.eventually import PATIENCE
+
+ROOT = Path(__file__).parents[2]
+_BLOCK = re.compile(
+    r"(?:^<!-- (?P<how>not run|repeated)(?:: (?P<why>[^\n]*?))? -->\n)?"
+    r"^ *```(?:sh|bash)\n(?P<text>.*?)^ *```\n(?:\n```text\n(?P<prints>.*?)^```\n)?",
+    re.MULTILINE | re.DOTALL,
+)
+#: Typed in this order in the installation that README.md starts.
+PAGES = (
+    *("README.md", "docs/access.md", "docs/ingress.md", "docs/mapping.md"),
+    *("docs/operations.md", "docs/orgs.md", "docs/sdk.md"),
+)
+#: It starts one of its own.
+TUTORIAL = "docs/tutorial.md"
+_END = "-- end of the block --"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One shell block. `how`: `""`, `not run` or `repeated`; `why` it is not run; what it `prints`, `""` = not said."""
+
+    place: str
+    text: str
+    how: str
+    why: str
+    prints: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """All of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    for found in _BLOCK.finditer(text):
+        line = text[: found.start("text")].count("\n")
+        how, why, prints = (found[name] or "" for name in ("how", "why", "prints"))
+        yield Block(f"{page.relative_to(ROOT)}:{line}", textwrap.dedent(found["text"]), how, why, prints)
+
+
+def as_told(prints: str, output: str) -> bool:
+    """Whether the output has the words of a page's text in this order; white space does not count."""
+    parts = [r"\s*".join(map(re.escape, part.split())) for part in prints.split("...")]
+    parts = [rf"(?<!\d){part}" if part[:1].isdigit() else part for part in parts]  # 3 is not 13
+    return re.search(r".*?".join(parts), output, re.DOTALL) is not None
+
+
+class PageShell:
+    """A bash in `folder` that stops at the first command that fails. `written`: what the pages write, and what to take
+    instead, as regular expressions; names of topics lose `prefix` in what is printed."""
+
+    def __init__(self, folder: Path, environ: Mapping[str, str], written: Mapping[str, str], prefix: str) -> None:
+        self._folder, self._environ, self._written, self._prefix = folder, environ, written, prefix
+        self._count = 0
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start the shell."""
+        self._process = await asyncio.create_subprocess_exec(
+            *("bash", "--noprofile", "--norc", "-e"),
+            cwd=self._folder,
+            env=self._environ,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            limit=2**24,
+        )
+
+    async def stop(self) -> None:
+        """End it and all that it started."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            await self._process.wait()
+
+    async def run(self, block: Block, limit_s: float = 60) -> None:
+        """Run a block, and compare what it prints with what the page says.
+
+        Raises:
+            AssertionError: a command failed, took longer than `limit_s`, or printed something else.
+        """
+        limit_s *= PATIENCE
+        deadline = time.monotonic() + limit_s
+        output = await self._typed(block, limit_s)
+        while block.how == "repeated" and not as_told(block.prints, output) and time.monotonic() < deadline:
+            await asyncio.sleep(0.5)
+            output = await self._typed(block, limit_s)
+        assert as_told(block.prints, output), f"{block.place} says\n{block.prints}\nand it printed\n{output}"
+
+    async def _typed(self, block: Block, limit_s: float) -> str:
+        assert self._process is not None
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        text = block.text
+        for pattern, value in self._written.items():
+            text = re.sub(pattern, value, text)
+        self._count += 1
+        file = self._folder / f".block{self._count}"
+        tolerant = "set +e\n" if block.how == "repeated" else "set -e\n"
+        file.write_text(f"{tolerant}{text}\nset -e\n", encoding="utf-8")
+        stdin.write(f". ./{file.name} </dev/null\necho; echo '{_END}'\n".encode())
+        lines: list[str] = []
+        try:
+            async with asyncio.timeout(limit_s):
+                while line := (await stdout.readline()).decode():
+                    if line.strip() == _END:
+                        return "".join(lines).replace(self._prefix, "")
+                    lines.append(line)
+        except TimeoutError:
+            lines.append("... and it did not end in time")
+        raise AssertionError(f"{block.place} failed:\n{block.text}\nand it printed\n{''.join(lines)}")

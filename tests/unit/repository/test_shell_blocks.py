@@ -1,0 +1,62 @@
+"""Each shell block of the pages is run by a test, or says in a comment why not."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.page_shell import PAGES, ROOT, TUTORIAL, as_told, blocks
+
+#: A page whose blocks a test of its own runs.
+ELSEWHERE = {"docs/api.md": "tests/contract/test_api_page.py"}
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: What needs Docker, the network, hours, or a program that is not ours. A block more needs a reason to be here.
+MOST_NOT_RUN = 10
+FENCE = re.compile(r"^ *```(\S*)$", re.MULTILINE)
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=named)
+def test_every_block_says_its_language(page: Path) -> None:
+    """A block of commands without one would be run by nobody."""
+    fences = FENCE.findall(page.read_text(encoding="utf-8"))
+    assert len(fences) % 2 == 0
+    assert all(fences[::2]), f"block {fences[::2].index('') + 1} of {named(page)}"
+    assert not any(fences[1::2])
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=named)
+def test_every_shell_block_is_run_or_says_why_not(page: Path) -> None:
+    found = list(blocks(page))
+    assert len(found) == len(re.findall(r"^ *```(?:sh|bash)$", page.read_text(encoding="utf-8"), re.MULTILINE))
+    for block in found:
+        if block.how == "not run":
+            assert len(block.why) > 10, block.place
+        else:
+            assert named(page) in {*PAGES, TUTORIAL, *ELSEWHERE}, f"{block.place} is run by no test"
+            assert block.how == "" or block.prints, f"{block.place} is repeated until what?"
+    assert named(page) not in ELSEWHERE or (ROOT / ELSEWHERE[named(page)]).exists()
+
+
+def test_few_blocks_are_not_run() -> None:
+    unrun = [block.place for page in DOCUMENTS for block in blocks(page) if block.how == "not run"]
+    assert len(unrun) <= MOST_NOT_RUN, unrun
+    assert sum(1 for page in DOCUMENTS for _ in blocks(page)) > 5 * len(unrun)
+
+
+def test_a_reason_that_names_a_test_names_one_that_is_there() -> None:
+    for page in DOCUMENTS:
+        for block in blocks(page):
+            for test in re.findall(r"tests/\S+\.py", block.why):
+                assert (ROOT / test).exists(), block.place
+
+
+def test_what_is_printed_is_compared_by_words_in_their_order() -> None:
+    assert as_told("3 made.\n...\nplan b", "3 made.\nplan a\nplan b\n")
+    assert as_told('{"a":1}\n{"b":2}', '{"a":1}{"b":2}')
+    assert not as_told("3 made.", "13 made.")
+    assert not as_told("plan b ... plan a", "plan a\nplan b\n")
+    assert not as_told("0.0123 USD", "0.0124 USD")
