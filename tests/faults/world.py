@@ -132,12 +132,13 @@ async def running_world(
     each: Callable[[str], Mapping[str, str]] = lambda _: {},
     prefix: str = "",
     commands: Mapping[str, tuple[str, ...]] = COMMANDS,
+    forked: bool = True,
 ) -> AsyncIterator[World]:
     """Everything up, twelve orgs subscribed, two thirds of the customers mapped; gone afterwards, but for the logs.
 
     A `broker` that is handed in stays. `ingress`, `common`: further variables of the ingress, and of every process;
     with `DATABASE_URL` in `common` there is a projector too. `each`: further variables of one process, by its name.
-    `commands`: what runs; an `ingress` without an `api` beside it is to serve both.
+    `commands`: what runs; an `ingress` without an `api` beside it is to serve both. `forked`: see tests/support/warm.py.
     """
     async with AsyncExitStack() as stack:
         if broker is None:
@@ -154,7 +155,7 @@ async def running_world(
             common=common or {},
             each=each,
         )
-        world.processes = {name: _process(world, name, command) for name, command in commands.items()}
+        world.processes = {name: _process(world, name, command, forked=forked) for name, command in commands.items()}
         stack.push_async_callback(_end, world)
         await _create_topics(world)
         for name, process in world.processes.items():
@@ -169,14 +170,16 @@ async def running_world(
         yield world
 
 
-def _process(world: World, name: str, arguments: tuple[str, ...]) -> Process:
+def _process(world: World, name: str, arguments: tuple[str, ...], *, forked: bool) -> Process:
     command = [sys.executable, "-m", "connectors", *arguments]
     if name == "sandbox":
         command += ["--port", str(world.ports["sandbox"])]
         if world.common:  # who sets more may also stop it and start it again
             command += ["--journal", str(world.folder / "lago.journal")]
     said = {"sandbox": "Lago sandbox on", "ingress": SERVES, "api": SERVES}.get(name, WORKS)
-    return Process(name, command, world.environ(name), world.folder, world.clock_s, lambda log: said in log)
+    return Process(
+        name, command, world.environ(name), world.folder, world.clock_s, lambda log: said in log, forked=forked
+    )
 
 
 async def _create_topics(world: World) -> None:
