@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the records, once")
     asked = parser.parse_args()
     records, repeats = (asked.records // 10, 1) if asked.quick else (asked.records, asked.repeat)
-    broker = start_kafka(os.environ)
+    broker = start_kafka(os.environ, short_lived=False)
     ground = Ground(broker.bootstrap)
     rows: list[Row] = []
     try:

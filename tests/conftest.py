@@ -4,6 +4,7 @@ import logging
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,14 @@ _NEIGHBOURS = pytest.StashKey[list[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_NEIGHBOURS] = []
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A run of the marker `faults` or `alone` loads the files that have it: they are few, and loading all takes a minute of CPU."""
+    marker = config.option.markexpr.partition(" ")[0]
+    if marker in ("faults", "alone") and collection_path.name.startswith("test_") and collection_path.suffix == ".py":
+        return True if f"mark.{marker}" not in collection_path.read_text() else None
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)

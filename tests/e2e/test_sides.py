@@ -228,7 +228,7 @@ def check_orgs(town: Town, mapped: list[tuple[float, str]], stats: dict[str, Any
     assert billed == {org: owed[org] for org in ORGS}
 
 
-@pytest.mark.alone
+@pytest.mark.faults
 @pytest.mark.parametrize("window_s", [0, 5])
 async def test_no_cent_falls_on_the_wrong_side_of_a_change(
     kafka: Kafka, topic_prefix: str, tmp_path: Path, window_s: int

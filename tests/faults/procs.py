@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import guard
+from tests.support import guard, warm
 
 #: SIGTERM to exit, at most.
 STOP_LIMIT_S = 10.0
@@ -52,8 +52,10 @@ class Process:
         folder: Path,
         clock: Callable[[], float],
         ready: Callable[[str], bool] = bool,
+        *,
+        forked: bool = True,
     ) -> None:
-        """`ready` tells from what a process has logged since its start whether it is up."""
+        """`ready` tells from what a process has logged since its start whether it is up; `forked`: see tests/support/warm.py."""
         self.name = name
         self.log = folder / f"{name}.log"
         self.deaths: list[Death] = []
@@ -63,7 +65,8 @@ class Process:
         self._environ = dict(environ)
         self._clock = clock
         self._ready = ready
-        self._popen: subprocess.Popen[bytes] | None = None
+        self._popen: warm.Forked | subprocess.Popen[bytes] | None = None
+        self._forked = forked
         self._logged = 0
 
     @property
@@ -79,14 +82,8 @@ class Process:
         self._note_end("by itself")
         with self.log.open("ab") as log:
             self._logged = log.tell()
-            self._popen = subprocess.Popen(
-                self._command,
-                env=self._environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            start = warm.start if self._forked else warm.start_anew
+            self._popen = start(self._command, self._environ, log.fileno(), log.fileno(), new_session=True)
         guard.adopt(self._popen.pid, signal.SIGKILL, _NOTHING)
 
     async def up(self, limit_s: float = 60.0) -> None:

@@ -102,7 +102,7 @@ async def run(
     say(f"seed {seed}: {len(plan)} faults in {minutes} min; FAULT_SEED={seed} repeats them; logs in {folder}")
     if not ours:
         say("the broker is not ours: it is not killed")
-    async with running_world(environ, folder) as world:
+    async with running_world(environ, folder, forked=False) as world:
         report = Report(seed, world.broker.describe(), plan=plan, folder=folder)
         sender = Sender(
             world.url("ingress") + "/webhook/litellm/usage", token=TOKEN, secret=SECRET, seed=seed, rate=rate

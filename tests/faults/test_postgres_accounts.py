@@ -5,7 +5,6 @@ A grant that is missing in `roles.sql` is a process that fails here; a table tha
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from confluent_kafka import Producer
 from tests.faults.calls import CUSTOMERS
 from tests.faults.world import COMMANDS, MASTER_KEY, TOKEN, World, mapped_late, running_world
 from tests.support.accounts import API, PROJECTOR, READER, as_role, owned_database
+from tests.support.command import ended
 from tests.support.database import rows, until
 from tests.support.eventually import soon
 from tests.support.kafka import Kafka
@@ -81,19 +81,8 @@ async def run(world: World, role: str, *words: str) -> tuple[int, str, str]:
         "DATABASE_URL": as_role(world.common["DATABASE_URL"], role),
         "LOG_LEVEL": "error",
     }
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "connectors",
-        *words,
-        env=environ,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=pipe,
-        stderr=pipe,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 120)
-    return process.returncode or 0, out.decode(), err.decode()
+    told = await ended(environ, *words, limit_s=120)
+    return told.code, told.out, told.err
 
 
 async def test_usage_is_billed_and_explained_with_each_process_under_its_own_account(

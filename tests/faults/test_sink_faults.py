@@ -55,12 +55,12 @@ async def all_stored(lago: Lago, events: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_two_workers_keep_a_limit_that_neither_was_told_alone_and_drain_an_outage_at_half_of_it(
+async def test_two_workers_keep_a_limit_that_neither_was_told_alone_and_an_outage_costs_no_event(
     kafka: Kafka, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """120 windows/s against 200 requests/s, one event a request; then Lago is gone for 8 s, and what waited drains.
+    """120 windows/s against 200 requests/s, one event a request; then Lago is gone for 4 s, and what waited drains.
 
-    In full, on a virtual clock: tests/unit/streams/core/delivery/test_pacing_fleet.py.
+    How fast it drains, on a virtual clock: tests/unit/streams/core/delivery/test_pacing_fleet.py.
     """
     offered, limit = 120, 200
     stage = Stage(kafka.bootstrap, topic_prefix, partitions=4)
@@ -75,10 +75,10 @@ async def test_two_workers_keep_a_limit_that_neither_was_told_alone_and_drain_an
             put(stage, 0, 50)
             await all_stored(lago, 50)
             sent = 50
-            for tick in range(24):
-                if tick == 8:
-                    await lago.fault(kind="drop", path="/", method="*", duration_s=8)
-                    since = time.time() + 8
+            for tick in range(16):
+                if tick == 4:
+                    await lago.fault(kind="drop", path="/", method="*", duration_s=4)
+                    since = time.time() + 4
                 await asyncio.to_thread(put, stage, sent, offered // 2)
                 sent += offered // 2
                 await asyncio.sleep(0.5)
@@ -87,9 +87,7 @@ async def test_two_workers_keep_a_limit_that_neither_was_told_alone_and_drain_an
         assert await copies(lago) == Counter(f"e-{number}" for number in range(sent))
         assert (await lago.stats())["limited"] == 0
     drained = [moment for moment in moments if moment >= since]
-    middle = drained[len(drained) // 10 : -len(drained) // 10]
-    assert len(drained) > 6 * offered
-    assert (len(middle) - 1) / (middle[-1] - middle[0]) >= limit / 2
+    assert len(drained) > 3 * offered
 
 
 @pytest.mark.parametrize(("dedup", "copies_may_repeat"), [(False, False), (True, True)])
@@ -123,7 +121,7 @@ async def test_a_refused_key_that_is_put_right_costs_no_event(kafka: Kafka, topi
             async with asyncio.timeout(LIMIT_S):
                 while "event_store_unknown" not in process.tail():
                     await asyncio.sleep(0.05)
-            await asyncio.sleep(3)  # time enough to give something up
+            await asyncio.sleep(2)  # time enough to give something up: a refused event would be in its topic at once
             await process.terminate()
         assert stage.read(stage.topics.receipts) == stage.read(stage.topics.retry) == []
         async with worker(SINK, stage, lago, tmp_path) as process:

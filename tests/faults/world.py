@@ -137,13 +137,14 @@ async def running_world(
     prefix: str = "",
     commands: Mapping[str, tuple[str, ...]] = COMMANDS,
     program: Callable[[str], Sequence[str]] = lambda _: OURS,
+    forked: bool = True,
 ) -> AsyncIterator[World]:
     """Everything up, twelve orgs subscribed, two thirds of the customers mapped; gone afterwards, but for the logs.
 
     A `broker` that is handed in stays. `ingress`, `common`: further variables of the ingress, and of every process;
     with `DATABASE_URL` in `common` there is a projector too. `each`: further variables of one process, by its name.
     `commands`: what runs; an `ingress` without an `api` beside it is to serve both. `program`: whose, by name; the
-    topics are created by that of `topics`.
+    topics are created by that of `topics`. `forked`: see tests/support/warm.py.
     """
     async with AsyncExitStack() as stack:
         if broker is None:
@@ -161,7 +162,7 @@ async def running_world(
             each=each,
             program=program,
         )
-        world.processes = {name: _process(world, name, command) for name, command in commands.items()}
+        world.processes = {name: _process(world, name, command, forked=forked) for name, command in commands.items()}
         stack.push_async_callback(_end, world)
         await _create_topics(world)
         for name, process in world.processes.items():
@@ -176,14 +177,16 @@ async def running_world(
         yield world
 
 
-def _process(world: World, name: str, arguments: tuple[str, ...]) -> Process:
+def _process(world: World, name: str, arguments: tuple[str, ...], *, forked: bool) -> Process:
     command = [*world.program(name), *arguments]
     if name == "sandbox":
         command += ["--port", str(world.ports["sandbox"])]
         if world.common:  # who sets more may also stop it and start it again
             command += ["--journal", str(world.folder / "lago.journal")]
     said = {"sandbox": "Lago sandbox on", "ingress": SERVES, "api": SERVES}.get(name, WORKS)
-    return Process(name, command, world.environ(name), world.folder, world.clock_s, lambda log: said in log)
+    return Process(
+        name, command, world.environ(name), world.folder, world.clock_s, lambda log: said in log, forked=forked
+    )
 
 
 async def _create_topics(world: World) -> None:

@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 
+from tests.support.command import ended
 from tests.support.ports import free_port
 
 #: `{file}` is a file of that ending.
@@ -37,15 +37,8 @@ FILES = {
 
 
 async def said(command: str, environ: dict[str, str]) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "connectors", *command.split()),
-        env=environ,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, told = await asyncio.wait_for(process.communicate(), 180)
-    return process.returncode or 0, told.decode()
+    told = await ended(environ, *command.split(), limit_s=180)
+    return told.code, told.err
 
 
 async def test_a_command_without_kafka_is_one_sentence(tmp_path: Path, database: str) -> None:

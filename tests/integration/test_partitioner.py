@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.support.eventually import eventually
 from tests.support.kafka import Kafka
-from tests.support.kafka.maven import java_command
+from tests.support.kafka.maven import java_command, short_lived
 
 PARTITIONS = 12
 KEYS = [
@@ -83,7 +83,8 @@ async def test_a_key_has_one_home_whichever_client_writes_it(kafka: Kafka, topic
 
 def _write_with_java(kafka: Kafka, topic: str) -> None:
     """Kafka's own console producer, one `key<TAB>value` a line."""
-    command = java_command("org.apache.kafka.tools.ConsoleProducer", "--bootstrap-server", kafka.bootstrap)
+    tool = "org.apache.kafka.tools.ConsoleProducer"
+    command = java_command(tool, "--bootstrap-server", kafka.bootstrap, options=short_lived())
     separated = ["--topic", topic, "--property", "parse.key=true", "--property", "key.separator=\t"]
     lines = "".join(f"{key}\tv\n" for key in KEYS)
     done = subprocess.run(

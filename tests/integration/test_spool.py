@@ -20,7 +20,7 @@ from connectors.config.settings import Settings
 from connectors.ingest.spooling_producer import KAFKA_S
 from connectors.kafka.admin import create_topics
 from schemas.topics import RAW, REJECTED
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE, eventually
 from tests.support.ingress import USAGE, Stored, read_topic
 from tests.support.ingress_process import IngressProcess
 from tests.support.kafka import MavenKafka
@@ -55,9 +55,13 @@ def ingress(broker: MavenKafka, tmp_path: Path) -> Iterator[IngressProcess]:
 
 
 class Senders:
-    """Several senders, each with customers of its own and calls in order; none repeats what was answered."""
+    """Several senders, each with customers of its own and calls in order; none repeats what was answered.
 
-    def __init__(self, ingress: IngressProcess) -> None:
+    `padding`: bytes that no compression makes fewer, in each call.
+    """
+
+    def __init__(self, ingress: IngressProcess, padding: int = 0) -> None:
+        self._padding = padding
         self.answered: list[str] = []
         self.statuses: dict[int, int] = {}
         self.slowest_s = 0.0
@@ -86,6 +90,7 @@ class Senders:
         number = 0
         while not self._leave.is_set():
             call = {"id": f"{sender}-{number}", "spend": 0.01, "end_user": f"{sender}-{number % _CUSTOMERS}"}
+            call |= {"model": token_hex(self._padding)} if self._padding else {}
             try:
                 await self._post(call)
             except httpx.TransportError:  # killed: nobody knows what became of it, and the next one is another
@@ -224,8 +229,8 @@ async def test_a_full_spool_is_a_503_and_takes_calls_again_once_drained(
 async def _fills_up_and_drains(ingress: IngressProcess, broker: MavenKafka) -> None:
     ingress.start()
     broker.kill()
-    async with Senders(ingress) as senders:
-        deadline = time.monotonic() + 60
+    async with Senders(ingress, padding=2000) as senders:
+        deadline = time.monotonic() + 60 * PATIENCE
         while senders.statuses.get(503, 0) < 20:
             assert time.monotonic() < deadline, senders.statuses
             await asyncio.sleep(0.02)

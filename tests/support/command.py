@@ -4,10 +4,16 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support import warm
 from tests.support.stage import Stage
+
+_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +41,28 @@ async def meterbridge(stage: Stage, *words: str, **environment: str) -> Ended:
         "LOG_LEVEL": "error",
         **environment,
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "connectors",
-        *words,
-        env=variables,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    return Ended(process.returncode or 0, out.decode(), err.decode())
+    return await ended(variables, *words)
+
+
+async def ended(environ: Mapping[str, str], *words: str, limit_s: float = _LIMIT_S) -> Ended:
+    """Run a command with this environment alone.
+
+    Raises:
+        TimeoutError: it took longer than `limit_s`.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        command = [sys.executable, "-m", "connectors", *words]
+        process = await asyncio.to_thread(warm.start, command, environ, out.fileno(), err.fileno())
+        deadline = time.monotonic() + limit_s
+        try:
+            while process.poll() is None:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{words} takes longer than {limit_s} s")
+                await asyncio.sleep(0.01)
+        finally:
+            process.kill()
+        told = []
+        for file in (out, err):
+            file.seek(0)
+            told.append(file.read().decode())
+        return Ended(process.wait(), *told)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.support import guard
+from tests.support import guard, warm
 from tests.support.eventually import eventually
 from tests.support.ports import free_port
 
@@ -37,7 +37,7 @@ class IngressProcess:
     ahead_s: float = 0.0
     only: str = "webhooks"
     descriptors: int = 0
-    _process: "subprocess.Popen[bytes] | None" = None
+    _process: "warm.Forked | subprocess.Popen[bytes] | None" = None
 
     @property
     def url(self) -> str:
@@ -52,7 +52,7 @@ class IngressProcess:
         self.spawn()
         eventually(self.takes_calls, 30)
 
-    def spawn(self) -> "subprocess.Popen[bytes]":
+    def spawn(self) -> "warm.Forked | subprocess.Popen[bytes]":
         """Start it and return at once."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "LAGO_"))}
         environ |= {
@@ -64,11 +64,13 @@ class IngressProcess:
             "METRICS_PORT": str(self.metrics_port),
             **self.settings,
         }
+        # Modules that were loaded before the clock was replaced would have the right one.
+        start = warm.start_anew if self.ahead_s else warm.start
         clock = ["tests.support.wrong_clock", str(self.ahead_s)] if self.ahead_s else ["connectors"]
         limited = ["prlimit", f"--nofile={self.descriptors}"] if self.descriptors else []
         command = [*limited, sys.executable, "-m", *clock, "serve", "--only", self.only]
         with self.log.open("ab") as log:
-            process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            process = start(command, environ, log.fileno(), log.fileno())
         guard.adopt(process.pid, signal.SIGKILL, _NOTHING)
         self._process = process
         return process

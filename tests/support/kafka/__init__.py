@@ -33,8 +33,12 @@ class Kafka(Protocol):
         """End the broker and remove its data; twice does nothing."""
 
 
-def start_kafka(environ: Mapping[str, str], broker_settings: Mapping[str, str] | None = None) -> Kafka:
+def start_kafka(
+    environ: Mapping[str, str], broker_settings: Mapping[str, str] | None = None, *, short_lived: bool = True
+) -> Kafka:
     """Start or find a broker. `broker_settings` overrides server properties; a configured broker ignores it.
+
+    `short_lived`: Maven's broker starts fast; without it, it is faster once it has run for a while.
 
     Raises:
         RuntimeError: no broker could be had; the message says what is missing.
@@ -45,7 +49,7 @@ def start_kafka(environ: Mapping[str, str], broker_settings: Mapping[str, str] |
         case "docker":
             return DockerKafka(broker_settings)
         case "maven":
-            return MavenKafka(broker_settings)
+            return MavenKafka(broker_settings, options=None if short_lived else ())
 
 
 def broker_kind(environ: Mapping[str, str]) -> Literal["configured", "docker", "maven"]:

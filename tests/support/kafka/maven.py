@@ -1,4 +1,8 @@
-"""Apache Kafka from Maven Central: one KRaft node on loopback, data in a temporary folder."""
+"""Apache Kafka from Maven Central: one KRaft node on loopback, data in a temporary folder.
+
+A test's broker lives for minutes and serves little: most of its CPU time would be the loading of classes and the
+compiler. So it maps an archive of its classes (`class_archive`, made once a clone) and stops at the first compiler.
+"""
 
 import os
 import shutil
@@ -6,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,6 +21,8 @@ from tests.support.ports import free_port
 HERE = Path(__file__).parent
 CACHE = HERE.parents[2] / ".cache" / "kafka"
 _START_LIMIT_S = 90
+#: Of the JVM, for a broker that lives for minutes. A benchmark leaves them out: they cost throughput.
+_SHORT_LIVED = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
 def jars() -> Path:
@@ -53,29 +59,64 @@ def jars() -> Path:
     return folder
 
 
-def java_command(main_class: str, *arguments: str, heap: str = "256m") -> list[str]:
-    """A command that runs a class of Kafka's jars, its warnings on stdout.
+def class_archive() -> Path:
+    """Where the classes of a started broker are, as this Java maps them into memory; the file need not exist."""
+    java = Path(_java()).resolve()
+    of_this_java = sha256(f"{java} {java.stat().st_mtime_ns}".encode()).hexdigest()[:12]
+    return jars().with_suffix(f".{of_this_java}.jsa")
+
+
+def make_class_archive() -> None:
+    """Start a broker once and write down its classes, unless that was done. Java without it starts slower, no more."""
+    archive = class_archive()
+    if archive.exists():
+        return
+    arriving = archive.with_suffix(f".{os.getpid()}")
+    broker = MavenKafka(options=(*_SHORT_LIVED, f"-XX:ArchiveClassesAtExit={arriving}"))
+    broker.end()
+    broker.stop()
+    if arriving.exists():
+        arriving.rename(archive)
+
+
+def short_lived() -> tuple[str, ...]:
+    """Options of the JVM for a broker of a test."""
+    archive = class_archive()
+    return (*_SHORT_LIVED, *((f"-XX:SharedArchiveFile={archive}",) if archive.exists() else ()))
+
+
+def java_command(main_class: str, *arguments: str, heap: str = "256m", options: Sequence[str] = ()) -> list[str]:
+    """A command that runs a class of Kafka's jars with these options of the JVM, its warnings on stdout.
 
     Raises:
         RuntimeError: no Java, or see `jars`.
     """
+    logging = f"-Dlog4j2.configurationFile={HERE / 'log4j2.xml'}"
+    return [_java(), f"-Xmx{heap}", *options, logging, "-cp", f"{jars()}/*", main_class, *arguments]
+
+
+def _java() -> str:
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     if java is None:
         raise RuntimeError("Kafka from Maven needs Java 17 or newer: set JAVA_HOME, or set KAFKA_BOOTSTRAP_SERVERS")
-    logging = f"-Dlog4j2.configurationFile={HERE / 'log4j2.xml'}"
-    return [java, f"-Xmx{heap}", logging, "-cp", f"{jars()}/*", main_class, *arguments]
+    return java
 
 
 class MavenKafka:
-    """A broker of our own; it ends when this process ends. `environ`: further variables of its process."""
+    """A broker of our own; it ends when this process ends.
+
+    `environ`: further variables of its process. `options`: of its JVM; by default those of `short_lived`.
+    """
 
     def __init__(
         self,
         broker_settings: Mapping[str, str] | None = None,
         port: int | None = None,
         environ: Mapping[str, str] | None = None,
+        options: Sequence[str] | None = None,
     ) -> None:
+        self._options = short_lived() if options is None else tuple(options)
         self.port = port or free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._environ = os.environ | dict(environ or {})
@@ -102,15 +143,20 @@ class MavenKafka:
         self._end(signal.SIGTERM)
         self._start()
 
+    def end(self) -> None:
+        """Let the broker end as it would by itself."""
+        self._end(signal.SIGTERM)
+
     def stop(self) -> None:
         self._end(signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _format(self) -> None:
+        quick = [one for one in self._options if "ArchiveClassesAtExit" not in one]
         storage = ["kafka.tools.StorageTool", "format", "-t", str(uuid.uuid4()), "-c", str(self._properties)]
         with self.log.open("ab") as log:
             done = subprocess.run(
-                java_command(*storage), stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
+                java_command(*storage, options=quick), stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
             ).returncode
         if done:
             raise RuntimeError(f"Kafka could not format its storage:\n{self._last_words()}")
@@ -118,7 +164,7 @@ class MavenKafka:
     def _start(self) -> None:
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                java_command("kafka.Kafka", str(self._properties), heap="768m"),
+                java_command("kafka.Kafka", str(self._properties), heap="768m", options=self._options),
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -79,13 +79,25 @@ WANTED = {
 }
 
 
+#: Collects, and says of each test which markers it has.
+_LIST = """
+import sys, pytest
+class List:
+    def pytest_collection_finish(self, session):
+        for item in session.items:
+            print(item.nodeid, " ".join(marker.name for marker in item.iter_markers()), sep="\\t")
+pytest.main(sys.argv[1:], plugins=[List()])
+"""
+
+
 @cache
-def collected(*options: str) -> frozenset[str]:
-    """Every test that pytest finds, below tests/ and without its cases."""
+def collected() -> dict[str, frozenset[str]]:
+    """Every test that pytest finds in the files of the matrix, below tests/ and without its cases, and its markers."""
     files = sorted({"tests/" + test.partition("::")[0] for row in (*ROWS, *RULES) for test in row.tests})
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *options, *files]
+    command = [sys.executable, "-c", _LIST, "--collect-only", "-qq", "-p", "no:cacheprovider", *files]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    return frozenset(line.partition("[")[0].removeprefix("tests/") for line in said.splitlines() if "::" in line)
+    found = (line.split("\t") for line in said.splitlines() if "::" in line and "\t" in line)
+    return {name.partition("[")[0].removeprefix("tests/"): frozenset(markers.split()) for name, markers in found}
 
 
 def test_there_are_thirty_rows_or_more_and_each_has_a_number_of_its_own() -> None:
@@ -106,12 +118,12 @@ def test_few_are_simulated_and_these_say_why() -> None:
 
 def test_every_test_that_a_row_names_is_collected() -> None:
     named = {test for row in (*ROWS, *RULES) for test in row.tests}
-    assert named - collected() == set()
+    assert named - collected().keys() == set()
 
 
 def test_what_is_not_simulated_runs_on_real_kafka_or_real_postgres() -> None:
     """Whatever starts a neighbour is marked, so that nobody leaves it out unknowingly."""
-    real = collected("-m", "kafka or faults")
+    real = {test for test, markers in collected().items() if markers & {"kafka", "faults"}}
     postgres = {test for row in CHAPTERS["Postgres"] for test in row.tests}
     assert {row.tests[0] for row in ROWS if not row.simulated} - real - postgres == set()
 

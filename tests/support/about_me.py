@@ -1,0 +1,11 @@
+"""A program that says what it is: its words, environment, session and parent, or the hash of a text; it ends with 3."""
+
+import os
+import sys
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["hash"]:
+        print(hash("a text"))
+    else:
+        print(sys.argv[1:], dict(os.environ), os.getsid(0), os.getppid(), sep="\n")
+    sys.exit(3)

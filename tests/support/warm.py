@@ -1,0 +1,221 @@
+"""Processes of the product that start fast: forked from a server that has the product's modules loaded.
+
+A start costs a second of CPU for imports, and the tests start hundreds of processes. What is forked here is a process
+like any other and our own child: it has its own pid, session, environment, files and exit code, and runs the module as
+`python -m` would. Two servers take turns, so that two processes one after the other differ in what Python draws at a
+start, the order of sets above all; a worker and the one that takes over from it must not.
+
+What tests a start itself, or how much memory a process takes, starts a process without this.
+"""
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NoReturn
+
+_ROOT = Path(__file__).parents[2]
+_SERVERS = 2
+#: What is read when Python, or a library in C, is loaded: a process with a value of its own needs a start of its own.
+_READ_AT_START = ("PYTHON", "LD_", "TZ", "LC_", "LANG", "MALLOC_", "OPENBLAS_", "OMP_")
+_PR_SET_CHILD_SUBREAPER = 36
+_BIGGEST_ORDER = 1 << 17
+_POLL_S = 0.005
+
+
+class Forked:
+    """A child of this process, with what callers use of `subprocess.Popen`."""
+
+    def __init__(self, pid: int, command: Sequence[str]) -> None:
+        self.pid = pid
+        self.args = command
+        self.returncode: int | None = None
+        self._lock = threading.Lock()
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        with self._lock:
+            if self.returncode is None:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, once it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not within `timeout` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(list(self.args), timeout or 0.0)
+            time.sleep(_POLL_S)
+        return code
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+def start(
+    command: Sequence[str], environ: Mapping[str, str], out: int, err: int, *, new_session: bool = False
+) -> "Forked | subprocess.Popen[bytes]":
+    """Start `python -m MODULE WORDS...` with this environment and these files; nothing comes from its stdin."""
+    if _needs_its_own_start(command, environ):
+        return start_anew(command, environ, out, err, new_session=new_session)
+    return Forked(_next_server().fork(list(command[2:]), environ, (out, err), new_session=new_session), command)
+
+
+def start_anew(
+    command: Sequence[str], environ: Mapping[str, str], out: int, err: int, *, new_session: bool = False
+) -> "subprocess.Popen[bytes]":
+    """`start` with an interpreter of its own."""
+    return subprocess.Popen(
+        list(command),
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        start_new_session=new_session,
+    )
+
+
+def _needs_its_own_start(command: Sequence[str], environ: Mapping[str, str]) -> bool:
+    own = {name: value for name, value in environ.items() if name.startswith(_READ_AT_START)}
+    return (
+        sys.platform != "linux"
+        or list(command[:2]) != [sys.executable, "-m"]
+        or any(os.environ.get(name) != value for name, value in own.items())
+    )
+
+
+class _Server:
+    """The parent of processes to be: one thread, nothing open, every module of the product loaded."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "LAGO_"))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.warm", str(theirs.fileno())],
+            env={**environ, "OPENBLAS_NUM_THREADS": "1"},
+            cwd=_ROOT,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+        theirs.close()
+        self._socket = ours
+        self._lock = threading.Lock()
+
+    def fork(self, words: list[str], environ: Mapping[str, str], files: tuple[int, int], *, new_session: bool) -> int:
+        """The pid of a new child of ours."""
+        order = {"words": words, "environ": dict(environ), "cwd": str(Path.cwd()), "new_session": new_session}
+        with self._lock, _adopting:
+            # What loses its parent in this moment becomes a child of this process.
+            _subreaper(is_one=True)
+            try:
+                socket.send_fds(self._socket, [json.dumps(order).encode()], list(files))
+                told = [int(self._socket.recv(64) or b"0") for _ in range(2)]
+            finally:
+                _subreaper(is_one=False)
+        if 0 in told:
+            raise RuntimeError("the server of forked processes has ended")
+        return max(told)
+
+
+_adopting = threading.Lock()
+_DONE = -1
+
+
+def _subreaper(*, is_one: bool) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(is_one), 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+@cache
+def _servers() -> "cycle[_Server]":
+    return cycle([_Server() for _ in range(_SERVERS)])
+
+
+def _next_server() -> _Server:
+    with _choosing:
+        return next(_servers())
+
+
+_choosing = threading.Lock()
+
+
+def _next_order(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Returns in each forked process, with what it is to be; the server itself goes on until nobody asks any more."""
+    while True:
+        data, files, _, _ = socket.recv_fds(asked, _BIGGEST_ORDER, 2)
+        if not data:
+            sys.exit(0)
+        order = json.loads(data)
+        middle = os.fork()
+        if not middle:
+            if os.fork():
+                os._exit(0)
+            if order["new_session"]:
+                os.setsid()
+            asked.send(b"%d" % os.getpid())
+            asked.close()
+            return order, files
+        os.waitpid(middle, 0)  # with its end its child has become the tests' own
+        for file in files:
+            os.close(file)
+        asked.send(b"%d" % _DONE)
+
+
+def _become(order: dict[str, Any], files: list[int]) -> None:
+    """What the interpreter does for `python -m`."""
+    for wanted, file in enumerate(files, start=1):
+        os.dup2(file, wanted)
+        os.close(file)
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["environ"])
+    sys.path[0] = order["cwd"]
+    sys.argv = list(order["words"])
+    runpy.run_module(order["words"][0], run_name="__main__", alter_sys=True)
+
+
+def _load() -> None:
+    """Import every module of the product, but for those that are programs."""
+    for name in ("schemas", "streams", "connectors"):
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, name + "."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    gc.collect()
+    gc.freeze()
+
+
+def main() -> NoReturn:
+    """Serve on the socket that was handed down."""
+    _load()
+    _become(*_next_order(socket.socket(fileno=int(sys.argv[1]))))
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
