@@ -20,7 +20,7 @@ from aiokafka import TopicPartition
 from schemas.customers import CustomerRecord, OrgRecord
 from streams.agents.meter import MeterWork
 from streams.agents.projector import ProjectWork
-from streams.agents.sink import DeliveryWork
+from streams.agents.sink import DeliveryConfig, DeliveryWork
 from streams.components import Components
 from streams.core.delivery.backoff import RetryPolicy
 from streams.runtime.compacted_table import CompactedTable
@@ -110,25 +110,13 @@ def _orgs(parts: Components) -> CompactedTable[OrgRecord]:
 
 def _delivering(parts: Components, role: str, topic: str) -> Role:
     orgs = _orgs(parts)
+    config = DeliveryConfig(
+        *(parts.kafka, parts.topics, parts.group(role), parts.policy, parts.max_retries, parts.retry_delay_s),
+        *(parts.lead_s, parts.random, parts.now_us, parts.sleep),
+    )
 
     def work(partition: int) -> DeliveryWork:
-        return DeliveryWork(
-            TopicPartition(topic, partition),
-            parts.kafka,
-            parts.topics,
-            parts.group(role),
-            parts.policy.deployment,
-            parts.delivery(),
-            parts.max_retries,
-            parts.retry_delay_s,
-            parts.random,
-            parts.now_us,
-            parts.sleep,
-            parts.sensors,
-            orgs,
-            parts.policy,
-            parts.lead_s,
-        )
+        return DeliveryWork(TopicPartition(topic, partition), config, parts.delivery(), orgs, parts.sensors)
 
     return Role(_app(parts, role), topic, work, parts.sensors, _LINGER_S / 2, parts.leave)
 

@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.decoding import decoder
 from schemas.errors import TopicProblem
-from schemas.ledger import Window
+from schemas.ledger import Position, Window
 from schemas.policy import MeterPolicy
 from schemas.records import WriteOff
 from streams.core.mapping.resolve import Resolver
@@ -223,7 +223,7 @@ class MeterWork:
             await self._seal(early[start : start + SEAL_LIMIT])
 
     async def _seal(self, windows: Sequence[Window]) -> None:
-        changes = self._sealed(windows)
+        changes = self._sealed(self._books.position, windows)
         await self._ledger.commit(changes)
         self._told(changes)
 
@@ -232,16 +232,9 @@ class MeterWork:
         customers, orgs = self._customers.table, self._orgs.table
         return min((next_border(name, customers, orgs, now_us) for name in names), default=NEVER)
 
-    def _sealed(self, windows: Sequence[object]) -> Changes:
-        return seal(
-            self._books.position,
-            windows,  # type: ignore[arg-type]
-            self._orgs.table,
-            self._policy,
-            self._prefix,
-            self._ledger.partition,
-            self._now_us(),
-        )
+    def _sealed(self, position: Position, windows: Sequence[Window]) -> Changes:
+        partition, now_us = self._ledger.partition, self._now_us()
+        return seal(position, windows, self._orgs.table, self._policy, self._prefix, partition, now_us)
 
     def _told(self, changes: Changes) -> None:
         """What could not be sealed on its subscription may belong to the one that follows it: release is to look."""
@@ -252,15 +245,7 @@ class MeterWork:
 
     def _seal_now(self, changes: Changes, ready: Sequence[Window]) -> None:
         """What waits for nobody leaves in the same transaction: each call in per-call mode, other metered events."""
-        sealed = seal(
-            changes.position,
-            ready,
-            self._orgs.table,
-            self._policy,
-            self._prefix,
-            self._ledger.partition,
-            self._now_us(),
-        )
+        sealed = self._sealed(changes.position, ready)
         changes.sealed, changes.shifted, changes.kept = sealed.sealed, sealed.shifted, sealed.kept
         changes.position = sealed.position
         for first, window in sealed.windows.items():

@@ -6,6 +6,7 @@ the next owner posts the same bytes again and Lago's unique key tells it (docs/l
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from re import compile as re_compile
 from typing import Any, Protocol
 
@@ -42,42 +43,51 @@ class SinkSensors(Protocol):
     def settled(self, receipts: Sequence[Receipt]) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryConfig:
+    """What all partitions of the sink or of the retry role have in common.
+
+    Fields:
+        kafka: connection options for aiokafka.
+        topics: the catalogue's names with their prefix.
+        group: the role's consumer group, and the beginning of its transactional ids.
+        max_retries: attempts in the retry topic before an event becomes a dead letter.
+        retry_base_s: the wait before the first of them, seconds.
+        lead_s: age of the orgs' table, in seconds, above which delivery waits for a younger view.
+        random: uniform in `[0, 1)`.
+        now_us: the wall clock, microseconds since 1970 UTC.
+    """
+
+    kafka: Mapping[str, Any]
+    topics: TopicNames
+    group: str
+    policy: MeterPolicy
+    max_retries: int
+    retry_base_s: float
+    lead_s: float
+    random: Callable[[], float]
+    now_us: Callable[[], int]
+    sleep: Callable[[float], Awaitable[None]]
+
+
 class DeliveryWork:
     """`streams.runtime.partition_task.PartitionProcessor` for both roles that post: `sink` reads events, `retry` one tier of the retry topic."""
 
     def __init__(
         self,
         tp: TopicPartition,
-        kafka: Mapping[str, Any],
-        topics: TopicNames,
-        group: str,
-        deployment: str,
+        config: DeliveryConfig,
         delivery: Delivery,
-        max_retries: int,
-        retry_base_s: float,
-        random: Callable[[], float],
-        now_us: Callable[[], int],
-        sleep: Callable[[float], Awaitable[None]],
-        sensors: SinkSensors,
         orgs: CompactedTable[OrgRecord],
-        policy: MeterPolicy,
-        lead_s: float,
+        sensors: SinkSensors,
     ) -> None:
         self._tp = tp
-        self._kafka = kafka
-        self._topics = topics
-        self._group = group
-        self._deployment = deployment
+        self._config = config
+        self._topics = config.topics
+        self._now_us = config.now_us
         self._delivery = delivery
-        self._max_retries = max_retries
-        self._retry_base_s = retry_base_s
-        self._random = random
-        self._now_us = now_us
-        self._sleep = sleep
-        self._sensors = sensors
         self._orgs = orgs
-        self._policy = policy
-        self._lead_s = lead_s
+        self._sensors = sensors
         self._writer: TransactionalWriter | None = None
         self._maybe_sent_below = 0
         self._suspect_below = 0
@@ -91,17 +101,16 @@ class DeliveryWork:
             TopicProblem: `offset_out_of_range`: events the group has not posted are gone from the topic.
         """
         await self._orgs.start()
-        self._writer = TransactionalWriter(self._kafka, f"{self._group}-{self._tp.topic}-{self._tp.partition}")
+        self._writer = TransactionalWriter(
+            self._config.kafka, f"{self._config.group}-{self._tp.topic}-{self._tp.partition}"
+        )
         await self._writer.start()
-        begin, end, committed, _ = await standing(self._kafka, self._group, self._tp)
+        begin, end, committed, _ = await standing(self._config.kafka, self._config.group, self._tp)
+        place = f"{self._tp.topic}-{self._tp.partition}"
         if committed is not None and not begin <= committed <= end:
-            raise TopicProblem(
-                "offset_out_of_range", f"{self._tp.topic}-{self._tp.partition}: {committed} not in [{begin}, {end}]"
-            )
+            raise TopicProblem("offset_out_of_range", f"{place}: {committed} not in [{begin}, {end}]")
         if committed is None and begin > 0:
-            raise TopicProblem(
-                "offset_out_of_range", f"{self._tp.topic}-{self._tp.partition} begins at {begin}, nothing was posted"
-            )
+            raise TopicProblem("offset_out_of_range", f"{place} begins at {begin}, nothing was posted")
         # Whoever owned the partition before may have posted anything that was there.
         self._maybe_sent_below = end
         return begin if committed is None else committed
@@ -143,7 +152,7 @@ class DeliveryWork:
         """The leading records that may be posted now; waits for the first. Events without a wait all may."""
         first_ms = _due_ms(records[0])
         while (now_ms := self._now_us() // 1000) < first_ms:
-            await self._sleep(min((first_ms - now_ms) / 1000, 5.0))
+            await self._config.sleep(min((first_ms - now_ms) / 1000, 5.0))
         for number, record in enumerate(records):
             if _due_ms(record) > now_ms:
                 return records[:number]
@@ -158,7 +167,7 @@ class DeliveryWork:
         Raises:
             TopicProblem: `other_deployment`: whose meter sealed an event, its sink posts it. Nothing was posted.
         """
-        await self._orgs.wait_fresh(self._lead_s)
+        await self._orgs.wait_fresh(self._config.lead_s)
         items: list[Item] = []
         places: list[int] = []
         outcomes = [EventOutcome("dead", "malformed", "the record is no event", 0)] * len(records)
@@ -181,12 +190,12 @@ class DeliveryWork:
         return outcomes
 
     def _judge(self, value: bytes) -> RestampDecision:
-        late, code = self._policy.late_policy, self._policy.event_code
-        return judged(value, self._orgs.table, late, self._now_us(), code)
+        policy = self._config.policy
+        return judged(value, self._orgs.table, policy.late_policy, self._now_us(), policy.event_code)
 
     def _went_elsewhere(self, value: bytes) -> bool:
-        late, code = self._policy.late_policy, self._policy.event_code
-        return went_elsewhere(value, self._orgs.table, late, self._now_us(), code)
+        policy = self._config.policy
+        return went_elsewhere(value, self._orgs.table, policy.late_policy, self._now_us(), policy.event_code)
 
     def _others_wait(self, records: Sequence[ConsumerRecord]) -> bool:
         """Whether one more could be posted along with `records`."""
@@ -217,10 +226,10 @@ class DeliveryWork:
             TopicProblem: `other_deployment`.
         """
         manifest = _manifest(record)
-        if manifest is None or manifest.deployment in ("", self._deployment):
+        if manifest is None or manifest.deployment in ("", self._config.policy.deployment):
             return True
         theirs = event.transaction_id.startswith(f"{manifest.deployment}-") or _IDENTITY.fullmatch(event.transaction_id)
-        if not theirs or event.transaction_id.startswith(f"{self._deployment}-"):
+        if not theirs or event.transaction_id.startswith(f"{self._config.policy.deployment}-"):
             return False
         place = f"{record.topic}-{record.partition} at {record.offset}"
         raise TopicProblem("other_deployment", f"{place} belongs to {manifest.deployment}")
@@ -240,13 +249,13 @@ class DeliveryWork:
             if status != "completed":
                 writes.append(self._onward(record, outcome, status, attempt))
         writes += [attempt_write(self._topics, attempt) for attempt in self._attempts]
-        await self._writer.commit(writes, self._tp, records[-1].offset + 1, self._group)
+        await self._writer.commit(writes, self._tp, records[-1].offset + 1, self._config.group)
         self._sensors.settled(receipts)
 
     def _status(self, outcome: EventOutcome, attempt: int) -> str:
         if outcome.kind == "delivered":
             return "completed"
-        return "processing" if outcome.kind == "retry" and attempt <= self._max_retries else "failed"
+        return "processing" if outcome.kind == "retry" and attempt <= self._config.max_retries else "failed"
 
     def _receipt(
         self, record: ConsumerRecord, event: LagoEvent, outcome: EventOutcome, status: str, attempt: int
@@ -266,16 +275,11 @@ class DeliveryWork:
     def _onward(self, record: ConsumerRecord, outcome: EventOutcome, status: str, attempt: int) -> Write:
         """To its tier of the retry topic, or, for good, to the dead letters; key, value and foreign headers as they were."""
         worker = f"{DeliveryWork.__module__}.{DeliveryWork.__qualname__}"
-        place = RecordOrigin(self._tp.topic, self._tp.partition, record.offset, self._group, worker)
+        place = RecordOrigin(self._tp.topic, self._tp.partition, record.offset, self._config.group, worker)
         if status == "failed":
-            return Write(
-                self._topics.dlq,
-                0,
-                record.key,
-                record.value,
-                dead_letter_headers.dead(record.headers, place, outcome, attempt),
-            )
-        wait_s = retry_delay(attempt, self._retry_base_s, jitter=self._random())
+            headers = dead_letter_headers.dead(record.headers, place, outcome, attempt)
+            return Write(self._topics.dlq, 0, record.key, record.value, headers)
+        wait_s = retry_delay(attempt, self._config.retry_base_s, jitter=self._config.random())
         not_before_ms = self._now_us() // 1000 + round(wait_s * 1000)
         headers = dead_letter_headers.waiting(record.headers, place, outcome, attempt, not_before_ms)
         return Write(self._topics.retry, tier_of(attempt) - 1, record.key, record.value, headers)

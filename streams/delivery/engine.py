@@ -75,11 +75,11 @@ class Delivery:
         told: Mapping[str, str] | None = None,
     ) -> None:
         paces = posts or AdaptiveRateLimiter(), looks or AdaptiveRateLimiter()
-        self._wire = LagoPort(poster, concurrency, breaker, clock, sleep, on_request, *paces, told=told or {})
-        self._policy = policy
+        self.wire = LagoPort(poster, concurrency, breaker, clock, sleep, on_request, *paces, told=told or {})
+        self.policy = policy
+        self.resend_is_safe = resend_is_safe
+        self.batches_are_whole = batches_are_whole
         self._batch_size = batch_size
-        self._resend_is_safe = resend_is_safe
-        self._batches_are_whole = batches_are_whole
 
     async def deliver(
         self,
@@ -104,24 +104,13 @@ class Delivery:
         Returns:
             Nothing where `items` are to be delivered anew, with those that wait; they may have been sent.
         """
-        run = _Run(
-            self._wire,
-            self._policy,
-            self._resend_is_safe,
-            self._batches_are_whole,
-            items,
-            on_post,
-            judge,
-            others_wait,
-        )
+        run = _Run(self, items, on_post, judge, others_wait)
         for number, positions in enumerate(rounds([item.transaction_id for item in items])):
             if number:  # Lago knows these ids by the round before
                 run.compared.update(positions)
             suspects = [position for position in positions if items[position].suspect]
             others = [position for position in positions if not items[position].suspect]
-            await run.settle(
-                [*pack(suspects, items, self._batch_size), *pack(others, items, self._batch_size)],
-            )
+            await run.settle([*pack(suspects, items, self._batch_size), *pack(others, items, self._batch_size)])
             if run.given_back:
                 return []
         return [run.outcomes[position] for position in range(len(items))]
@@ -137,10 +126,7 @@ class _Run:
 
     def __init__(
         self,
-        wire: LagoPort,
-        policy: RetryPolicy,
-        resend_is_safe: Callable[[], bool],
-        batches_are_whole: Callable[[], bool],
+        delivery: Delivery,
         items: Sequence[Item],
         on_post: Callable[[PostRecord], None],
         judge: Judge,
@@ -149,10 +135,9 @@ class _Run:
         self.given_back = False
         self.outcomes: dict[int, EventOutcome] = {}
         self.compared = {position for position, item in enumerate(items) if item.compare}
-        self._wire = wire
-        self._policy = policy
-        self._resend_is_safe = resend_is_safe
-        self._batches_are_whole = batches_are_whole
+        self._wire = delivery.wire
+        self._policy = delivery.policy
+        self._delivery = delivery
         self._items = items
         self._on_post = on_post
         self._judge_now = judge
@@ -203,7 +188,7 @@ class _Run:
         return await self._post(batch)
 
     async def _post(self, batch: EventBatch) -> Verdict:
-        unsure = batch.members if not self._resend_is_safe() else self._elsewhere.intersection(batch.members)
+        unsure = batch.members if not self._delivery.resend_is_safe() else self._elsewhere.intersection(batch.members)
         if unsure and (hold := await self._confirm_earlier(batch, list(unsure))):
             return hold
         self._elsewhere.difference_update(unsure)
@@ -274,7 +259,7 @@ class _Run:
     async def _conclude(self, batch: EventBatch, marks: Mapping[int, EventError]) -> None:
         """Finish the members that Lago named; where a look-up fails, they are posted and named again."""
         named = [(batch.members[index], mark) for index, mark in marks.items()]
-        if not self._batches_are_whole() and any(mark.fate is ErrorKind.EXISTS for mark in marks.values()):
+        if not self._delivery.batches_are_whole() and any(mark.fate is ErrorKind.EXISTS for mark in marks.values()):
             for position in set(batch.members).difference(position for position, _ in named):
                 self._maybe_sent[position] = True
         async with self._wire.concurrency:

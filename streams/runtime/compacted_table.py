@@ -45,7 +45,6 @@ class TopicFollower(ABC):
         self._monotonic = monotonic
         self._fresh_at = float("-inf")
         self._next: dict[int, int] = {}
-        self._hurry = False
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
 
@@ -83,12 +82,6 @@ class TopicFollower(ABC):
     async def wait_fresh(self, limit_s: float) -> None:
         """Return once the view is at most `limit_s` old (`inf`: once it was complete at all)."""
         while not (self.complete() and self.lag_s() <= limit_s):
-            await self._change()
-
-    async def wait_now(self) -> None:
-        """Return once the view holds whatever was in the topic when this was called."""
-        asked, self._hurry = self._monotonic(), True
-        while not (self.complete() and self._fresh_at >= asked):
             await self._change()
 
     async def wait_offset(self, partition: int, offset: int) -> None:
@@ -150,10 +143,10 @@ class TopicFollower(ABC):
 
     async def _catch_up(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
         """Read to where the topic ends now: then the view was complete as of this moment. Then on for a second."""
-        asked, self._hurry = self._monotonic(), False
+        asked = self._monotonic()
         ends = await consumer.end_offsets(tps)
         behind = True
-        while behind or (self._monotonic() - asked < _PROBE_S and not self._hurry):
+        while behind or self._monotonic() - asked < _PROBE_S:
             got = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
             for tp, records in got.items():
                 self._take(tp.partition, records)

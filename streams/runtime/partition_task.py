@@ -198,13 +198,7 @@ class PartitionTask:
             except (Unavailable, KafkaError) as error:
                 if not _may_pass(error) or attempt == _REOPENINGS or self._closing:
                     raise
-                log.warning(
-                    "lane_reopened",
-                    topic=self.tp.topic,
-                    partition=self.tp.partition,
-                    error=type(error).__name__,
-                    attempt=attempt + 1,
-                )
+                self._warn("lane_reopened", error, attempt)
                 await self._sleep(min(0.25 * 2**attempt, 4.0))
                 await self._open()
 
@@ -248,14 +242,12 @@ class PartitionTask:
                 if not _may_pass(error) or (attempt >= _REOPENINGS and not isinstance(error, KafkaConnectionError)):
                     raise
                 if attempt <= _REOPENINGS or attempt % _TELL_EVERY == 0:
-                    log.warning(
-                        "lane_open_failed",
-                        topic=self.tp.topic,
-                        partition=self.tp.partition,
-                        error=type(error).__name__,
-                        attempt=attempt + 1,
-                    )
+                    self._warn("lane_open_failed", error, attempt)
                 await self._sleep(min(0.5 * 2 ** min(attempt, _REOPENINGS), 8.0))
+
+    def _warn(self, event: str, error: Exception, attempt: int) -> None:
+        place = {"topic": self.tp.topic, "partition": self.tp.partition}
+        log.warning(event, **place, error=type(error).__name__, attempt=attempt + 1)
 
     async def _reopen(self) -> None:
         await self.work.close()

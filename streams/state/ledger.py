@@ -118,7 +118,7 @@ class Ledger:
                 kept = self._shelf.take(self.partition)
                 books, start = kept if kept is not None else (LedgerState(Position(), self._cold()), 0)
                 raw = await standing_by(consumer, self._input)
-                self._check_count(raw)
+                check_partitions(place, raw)
                 image = await read(consumer, place.topics.changelog, self.partition, start)
                 if kept is None and image.position is None:
                     image = await self._begin(consumer, raw)
@@ -189,23 +189,27 @@ class Ledger:
         finally:
             await writer.stop()
 
-    def _check_count(self, raw: PartitionOffsets) -> None:
-        tp, count = self._input, self._place.partitions
-        if raw.partitions != count:
-            raise TopicProblem(
-                "partitions_changed", f"{tp.topic} has {raw.partitions} partitions, {count} are configured"
-            )
-
     def _check_topic(self, books: LedgerState, raw: PartitionOffsets) -> None:
-        place, position, tp = self._place, books.position, self._input
-        begin, end, _, count = raw
-        if position.topic_id != place.topic_id:
-            raise TopicProblem("topic_recreated", f"{tp.topic} has another id than the ledger's")
-        if position.partitions != count:
-            raise TopicProblem("partitions_changed", f"{tp.topic} had {position.partitions} partitions, now {count}")
-        if position.deployment != place.deployment:
-            raise TopicProblem("other_deployment", f"the ledger belongs to {position.deployment}")
-        if position.next > end or position.next < begin:
-            raise TopicProblem(
-                "offset_out_of_range", f"{tp.topic}-{self.partition}: {position.next} is not in [{begin}, {end}]"
-            )
+        position, tp = books.position, self._input
+        check_origin(self._place, position)
+        if position.partitions != raw.partitions:
+            detail = f"{tp.topic} had {position.partitions} partitions, now {raw.partitions}"
+            raise TopicProblem("partitions_changed", detail)
+        if not raw.begin <= position.next <= raw.end:
+            detail = f"{tp.topic}-{self.partition}: {position.next} is not in [{raw.begin}, {raw.end}]"
+            raise TopicProblem("offset_out_of_range", detail)
+
+
+def check_partitions(place: LedgerConfig, raw: PartitionOffsets) -> None:
+    """Raises: TopicProblem: `partitions_changed`: the raw topic has another number of partitions than configured."""
+    if raw.partitions != place.partitions:
+        detail = f"{place.topics.raw} has {raw.partitions} partitions, {place.partitions} are configured"
+        raise TopicProblem("partitions_changed", detail)
+
+
+def check_origin(place: LedgerConfig, position: Position) -> None:
+    """Raises: TopicProblem: the position belongs to another topic (`topic_recreated`) or to an `other_deployment`."""
+    if position.topic_id != place.topic_id:
+        raise TopicProblem("topic_recreated", f"{place.topics.raw} has another id than the ledger's")
+    if position.deployment != place.deployment:
+        raise TopicProblem("other_deployment", f"the ledger belongs to {position.deployment}")

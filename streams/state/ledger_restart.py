@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from schemas.errors import LedgerBroken, Rejected, TopicProblem
+from schemas.errors import LedgerBroken, Rejected
 from schemas.ledger import LEDGER_VERSION, Counters, Position, Sum
 from schemas.moments import SECOND_US
 from schemas.money import add
@@ -18,7 +18,7 @@ from streams.core.metering.step_changes import Changes
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.changelog import FETCHING, UNREADABLE_LEDGER, read, records_of, restore
-from streams.state.ledger import LedgerConfig
+from streams.state.ledger import LedgerConfig, check_origin, check_partitions
 
 TRUNCATED, HOLE, NO_LEDGER = "offset_out_of_range", "offset_gap", "ledger_missing"
 EARLIEST, LATEST = "earliest", "latest"
@@ -113,18 +113,10 @@ def _position(place: LedgerConfig, books: LedgerState, planned: RestartPlan, sea
         return position
     left = total(books.windows.values())
     folded = Sum(sealed.sums.calls + left.calls, add(sealed.sums.cost, left.cost))
-    counters = Counters(received=folded, folded=folded, sealed=sealed.sums)
-    return Position(
-        next=planned.next,
-        topic_id=place.topic_id,
-        partitions=place.partitions,
-        deployment=place.deployment,
-        seal_seq=sealed.seal_seq,
-        counters=counters,
-        v=LEDGER_VERSION,
-        forgot_us=planned.forgot_us,
-        skipped=planned.skipped,
-    )
+    position = Position(planned.next, 0, place.topic_id, place.partitions, place.deployment, sealed.seal_seq)
+    position.counters = Counters(received=folded, folded=folded, sealed=sealed.sums)
+    position.v, position.forgot_us, position.skipped = LEDGER_VERSION, planned.forgot_us, planned.skipped
+    return position
 
 
 async def _planned(
@@ -132,10 +124,7 @@ async def _planned(
 ) -> tuple[RestartPlan, LedgerState]:
     tp = TopicPartition(place.topics.raw, partition)
     raw = await standing_by(consumer, tp)
-    if raw.partitions != place.partitions:
-        raise TopicProblem(
-            "partitions_changed", f"{tp.topic} has {raw.partitions} partitions, {place.partitions} are configured"
-        )
+    check_partitions(place, raw)
     image = await read(consumer, place.topics.changelog, partition)
     books = LedgerState(Position())
     try:
@@ -147,13 +136,9 @@ async def _planned(
         restore(books, image, 0)
     if image.position is None:
         return await _without_ledger(consumer, tp, raw, wanted), books
-    position = books.position
-    if position.topic_id != place.topic_id:
-        raise TopicProblem("topic_recreated", f"{tp.topic} has another id than the ledger's")
-    if position.deployment != place.deployment:
-        raise TopicProblem("other_deployment", f"the ledger belongs to {position.deployment}")
+    check_origin(place, books.position)
     verify(books)
-    return await _with_ledger(consumer, tp, raw, wanted, position.next), books
+    return await _with_ledger(consumer, tp, raw, wanted, books.position.next), books
 
 
 async def _with_ledger(

@@ -38,7 +38,7 @@ from schemas.policy import LatePolicy, MeterPolicy
 from schemas.records import Rejection, WriteOff
 from schemas.wire import BACKFILL, FLAT, SLP, RawRecord
 from streams.agents.meter import MeterWork
-from streams.agents.sink import DeliveryWork
+from streams.agents.sink import DeliveryConfig, DeliveryWork
 from streams.core.delivery.backoff import RetryPolicy
 from streams.core.delivery.circuit_breaker import Breaker
 from streams.core.mapping.set_mapping import KEEP_US, EndMappingRequest, MappingRequest
@@ -332,23 +332,20 @@ def _sink(clock: Clock, lago: Lago, orgs: Table, topics: dict[str, list[Any]]) -
         sleep=asyncio.sleep,
         on_request=lambda *_: None,
     )
-    work = DeliveryWork(
-        tp=TopicPartition(TOPICS.events, 0),
+    config = DeliveryConfig(
         kafka={},
         topics=TOPICS,
         group="sink",
-        deployment="d",
-        delivery=delivery,
+        policy=MeterPolicy(deployment="d"),
         max_retries=3,
         retry_base_s=1.0,
+        lead_s=5.0,
         random=Random(2).random,
         now_us=clock.us,
         sleep=asyncio.sleep,
-        sensors=Silent(),
-        orgs=orgs,  # type: ignore[arg-type]
-        policy=MeterPolicy(),
-        lead_s=5.0,
     )
+    place = TopicPartition(TOPICS.events, 0)
+    work = DeliveryWork(place, config, delivery, orgs, Silent())  # type: ignore[arg-type]
     work._writer = Writer(topics)  # type: ignore[assignment]
     return work
 

@@ -1,4 +1,4 @@
-"""Calls and dollars of one chunk, by what was decided, and added to what was counted before; pure."""
+"""Calls and dollars of one chunk by decision, and added to the earlier totals; pure."""
 
 from collections.abc import Iterable
 from decimal import Decimal
@@ -17,10 +17,10 @@ def set_apart(apart: dict[str, Sum], decision: str, cost: Decimal) -> None:
     apart[decision] = Sum(before.calls + 1, before.cost + cost)
 
 
-def by_decision_of(apart: dict[str, Sum], folded_calls: int, folded_cost: Decimal) -> dict[str, Sum]:
+def by_decision_of(apart: dict[str, Sum], folded: Sum) -> dict[str, Sum]:
     """Calls and dollars by decision: what is folded and was not set apart is billable."""
     other = total_of(apart, (FAILED_WITH_COST, METERED))
-    usual = Sum(folded_calls - other.calls, folded_cost - other.cost)
+    usual = Sum(folded.calls - other.calls, folded.cost - other.cost)
     return {**apart, BILLABLE: usual} if usual.calls else apart
 
 
@@ -33,7 +33,7 @@ def total_of(by_decision: dict[str, Sum], decisions: Iterable[str]) -> Sum:
 
 
 def counted(counters: Counters, **now: Sum) -> Counters:
-    """The counters after a chunk: each with what the chunk added, and `received` with all of it."""
+    """The counters after a chunk: each with the chunk's part added, and `received` with the sum of all parts."""
     sums = {name: _plus(getattr(counters, name), more) for name, more in now.items()}
     received = counters.received
     for more in now.values():
@@ -42,7 +42,7 @@ def counted(counters: Counters, **now: Sum) -> Counters:
 
 
 def added_to(before: dict[str, Sum], now: dict[str, Sum]) -> dict[str, Sum]:
-    """Sums by decision after a chunk."""
+    """Sums by decision, with those of a chunk added."""
     return {**before, **{decision: _plus(before.get(decision, _NONE), more) for decision, more in now.items()}}
 
 
