@@ -1,11 +1,11 @@
-"""An answer other than 200: raised where a rule is broken, and Lago's error body for it.
+"""Answers other than 200: raised where a request breaks a rule, with Lago's error body.
 
 Source of the bodies: `app/controllers/concerns/api_errors.rb` and `api_responses.rb` of lago-api.
 """
 
 
 class SandboxRefusal(Exception):
-    """The request ends here with `status` and the JSON object `body`."""
+    """Ends the request with `status` and the JSON object `body`."""
 
     def __init__(self, status: int, body: dict[str, object]) -> None:
         super().__init__(f"{status} {body.get('code', body.get('error'))}")
@@ -32,7 +32,7 @@ def unauthorized() -> SandboxRefusal:
 
 
 def forbidden(code: str) -> SandboxRefusal:
-    """403: `feature_unavailable` for what needs a premium licence."""
+    """403: `feature_unavailable` for a feature of the premium licence."""
     return SandboxRefusal(403, {"status": 403, "error": "Forbidden", "code": code})
 
 
@@ -42,7 +42,7 @@ def not_found(resource: str) -> SandboxRefusal:
 
 
 def not_allowed(code: str) -> SandboxRefusal:
-    """405: a state of the business forbids it; it has nothing to do with the HTTP verb."""
+    """405: the state of the data forbids the request; it has nothing to do with the HTTP verb."""
     return SandboxRefusal(405, {"status": 405, "error": "Method Not Allowed", "code": code})
 
 
@@ -60,5 +60,5 @@ def invalid_field(field: str, code: str) -> SandboxRefusal:
 
 
 def crashed() -> SandboxRefusal:
-    """500: an exception Lago does not rescue; the body is opaque to clients."""
+    """500: an exception that Lago does not rescue; the body tells clients nothing."""
     return SandboxRefusal(500, {"status": 500, "error": "Internal Server Error"})

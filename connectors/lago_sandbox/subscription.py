@@ -1,4 +1,4 @@
-"""One subscription: its states, its billing periods and how Lago shows it.
+"""One subscription: its states, its billing periods and its JSON in Lago.
 
 Source: `app/models/subscription.rb`, `app/serializers/v1/subscription_serializer.rb` of lago-api.
 """

@@ -1,7 +1,7 @@
-"""The sink's and the retry role's work on one partition: post events, then make what became of them durable.
+"""The work of the sink and the retry role on one partition: post events, then make their results durable.
 
-A transaction is never open across a post. When the process dies between Lago's answer and the commit,
-the next owner posts the same bytes again and Lago's unique key tells it (docs/lago-behaviour.md).
+No transaction is open during a post. If the process dies between Lago's answer and the commit, the next owner posts the
+same bytes again, and Lago refuses them by their unique key (docs/lago-behaviour.md).
 """
 
 from collections import deque
@@ -31,14 +31,14 @@ from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import attempt_write, read_event, read_manifest, receipt_write
 
 _IDENTITY = re_compile(r"[0-9a-f]{32}")
-#: Events posted and settled in one transaction.
+#: The most events that are posted and settled in one transaction.
 SETTLE_LIMIT = 500
-#: Posts of those that are told with them, the latest: an outage may last for days.
+#: The most posts that are recorded with them, the latest ones: an outage may last for days.
 ATTEMPTS_KEPT = 1000
 
 
 class SinkSensors(Protocol):
-    """What the sink tells about itself."""
+    """What the sink reports."""
 
     def settled(self, receipts: Sequence[Receipt]) -> None: ...
 
@@ -71,7 +71,10 @@ class DeliveryConfig:
 
 
 class DeliveryWork:
-    """`streams.runtime.partition_task.PartitionProcessor` for both roles that post: `sink` reads events, `retry` one tier of the retry topic."""
+    """`streams.runtime.partition_task.PartitionProcessor` of both posting roles.
+
+    `sink` reads the events topic, `retry` one tier of the retry topic.
+    """
 
     def __init__(
         self,
@@ -95,10 +98,10 @@ class DeliveryWork:
         self._following: Callable[[], ConsumerRecord | None] = lambda: None
 
     async def open(self) -> int:
-        """Fence the previous owner, then ask where the group stands: the offset expected next.
+        """Fence the previous owner, then read the group's offset: the offset expected next.
 
         Raises:
-            TopicProblem: `offset_out_of_range`: events the group has not posted are gone from the topic.
+            TopicProblem: `offset_out_of_range`: the topic has lost events that the group has not posted.
         """
         await self._orgs.start()
         self._writer = TransactionalWriter(
@@ -111,14 +114,14 @@ class DeliveryWork:
             raise TopicProblem("offset_out_of_range", f"{place}: {committed} not in [{begin}, {end}]")
         if committed is None and begin > 0:
             raise TopicProblem("offset_out_of_range", f"{place} begins at {begin}, nothing was posted")
-        # Whoever owned the partition before may have posted anything that was there.
+        # An earlier owner may have posted any event up to here.
         self._maybe_sent_below = end
         return begin if committed is None else committed
 
     async def process(self, records: Sequence[ConsumerRecord]) -> int:
         """Post events in order of arrival, in transactions of at most `SETTLE_LIMIT` events.
 
-        Those that fail while others wait behind them are given back, to be posted with these.
+        Events that fail while others wait behind them are given back, to be posted together with those.
         """
         done = 0
         while done < len(records):
@@ -136,7 +139,7 @@ class DeliveryWork:
         self._following = following
 
     async def tick(self) -> None:
-        """Nothing here depends on time but the waits in `process`."""
+        """Do nothing: only the waits in `process` depend on time."""
 
     async def close(self) -> None:
         """Stop the producer."""
@@ -145,7 +148,7 @@ class DeliveryWork:
             await writer.stop()
 
     def in_transaction(self) -> bool:
-        """Whether closing has to wait."""
+        """Whether closing has to wait for a transaction."""
         return self._writer is not None and self._writer.busy
 
     async def _ready(self, records: Sequence[ConsumerRecord]) -> Sequence[ConsumerRecord]:
@@ -159,13 +162,14 @@ class DeliveryWork:
         return records
 
     async def _deliver(self, records: Sequence[ConsumerRecord]) -> list[EventOutcome]:
-        """Outcomes in order; a record that is no event is a dead letter, not a reason to stop.
+        """Outcomes in order; a record that is no event becomes a dead letter.
 
         Returns:
-            Nothing where `records` are to be given back.
+            An empty list where `records` are given back.
 
         Raises:
-            TopicProblem: `other_deployment`: whose meter sealed an event, its sink posts it. Nothing was posted.
+            TopicProblem: `other_deployment`: only the sink of the deployment that sealed an event posts it. Nothing was
+                posted.
         """
         await self._orgs.wait_fresh(self._config.lead_s)
         items: list[Item] = []
@@ -198,7 +202,7 @@ class DeliveryWork:
         return went_elsewhere(value, self._orgs.table, policy.late_policy, self._now_us(), policy.event_code)
 
     def _others_wait(self, records: Sequence[ConsumerRecord]) -> bool:
-        """Whether one more could be posted along with `records`."""
+        """Whether another event could be posted together with `records`."""
         behind = self._following() if len(records) < SETTLE_LIMIT else None
         return behind is not None and _due_ms(behind) <= self._now_us() // 1000
 
@@ -220,7 +224,7 @@ class DeliveryWork:
         )
 
     def _is_whole(self, record: ConsumerRecord, event: LagoEvent) -> bool:
-        """Whether its manifest can be believed: an id names its deployment too, but for those made of an identity.
+        """Whether the manifest fits the event: a transaction id begins with its deployment, unless it is an identity.
 
         Raises:
             TopicProblem: `other_deployment`.
@@ -273,7 +277,9 @@ class DeliveryWork:
         )
 
     def _onward(self, record: ConsumerRecord, outcome: EventOutcome, status: str, attempt: int) -> Write:
-        """To its tier of the retry topic, or, for good, to the dead letters; key, value and foreign headers as they were."""
+        """The record for its tier of the retry topic, or for the dead letters; key, value and other programs' headers
+        unchanged.
+        """
         worker = f"{DeliveryWork.__module__}.{DeliveryWork.__qualname__}"
         place = RecordOrigin(self._tp.topic, self._tp.partition, record.offset, self._config.group, worker)
         if status == "failed":
@@ -293,7 +299,9 @@ def _event(record: ConsumerRecord) -> LagoEvent | None:
 
 
 def _due_ms(record: ConsumerRecord) -> int:
-    """When it may be posted; never later than its tier can mean, whatever a clock or a stranger wrote into it."""
+    """When the event may be posted, milliseconds since 1970 UTC: at most `RETRY_CAP_S` after its record, whatever its
+    header says.
+    """
     return min(travel_of(record.headers).not_before_ms, int(record.timestamp + RETRY_CAP_S * 1000))
 
 

@@ -35,7 +35,7 @@ class EvictedWindowsFile(WindowsFile):
         self.sums: dict[str, Sum] = {}
 
     def put(self, windows: Sequence[Window]) -> bool:
-        """Keep windows that are not here; False where the disk takes no more: then none is kept."""
+        """Store windows that are not in the file; False where the disk is full: then none is stored."""
         rows = [(one.first, one.customer_id.encode(), one.min_end_us, _encode(one)) for one in windows]
         rows.sort(key=itemgetter(1))  # neighbours in the index by customer
         names = {row[1] for row in rows}
@@ -48,8 +48,9 @@ class EvictedWindowsFile(WindowsFile):
         return True
 
     def take(self, customer_id: str, after: int = -1, most: int = -1) -> list[Window]:
-        """At most `most` (-1: all) of the customer's windows with first offsets above `after`, in their order; they are
-        not here any more."""
+        """Remove and return at most `most` (-1: all) of the customer's windows with first offsets above `after`, in
+        order.
+        """
         if not self.windows:
             return []
         name = customer_id.encode()
@@ -64,18 +65,20 @@ class EvictedWindowsFile(WindowsFile):
         return windows
 
     def has(self, customer_id: str) -> bool:
-        """Whether windows of the customer are here."""
+        """Whether the file has windows of the customer."""
         return bool(self.windows) and self._has(customer_id.encode())
 
     def customer_of(self, first: int) -> str | None:
-        """Whose the window with that first offset is; None where it is not here."""
+        """The customer of the window with that first offset; None where the file has no such window."""
         if not self.windows:
             return None
         row = self._file.execute("SELECT customer FROM held WHERE first = ?", (first,)).fetchone()
         return None if row is None else row[0].decode()
 
     def names(self, until_us: int | None = None) -> Iterator[str]:
-        """The customers, with calls that ended up to `until_us`; a page at a time: they may change meanwhile."""
+        """The customers with calls that ended up to `until_us`, read a page at a time, because they may change
+        meanwhile.
+        """
         after, most_us = b"", _EVER_US if until_us is None else until_us
         query = "SELECT DISTINCT customer FROM held WHERE customer > ? AND min_end_us <= ? ORDER BY customer LIMIT ?"
         while True:
@@ -86,7 +89,7 @@ class EvictedWindowsFile(WindowsFile):
             after = page[-1][0]
 
     def oldest_us(self) -> int | None:
-        """End of the oldest call here, microseconds since 1970 UTC; None where there is none."""
+        """End of the oldest call in the file, microseconds since 1970 UTC; None where it is empty."""
         if not self.windows:
             return None
         oldest: int | None = self._file.execute("SELECT min(min_end_us) FROM held").fetchone()[0]

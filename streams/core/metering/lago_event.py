@@ -52,7 +52,8 @@ def event_of(window: Window, prefix: str, at_us: int, policy: MeterPolicy) -> La
         }
     if at_us != window.max_end_us:
         properties["usage_end"] = to_iso(window.max_end_us)
-    properties.update(zip(names_of(window, policy.group_by), window.group, strict=True))
+    if metered is None:
+        properties.update(zip(names_of(window, policy.group_by), window.group, strict=True))
     return LagoEvent(
         transaction_id=transaction_id(prefix, window),
         external_subscription_id=window.subscription,
