@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import msgspec
 
-from schemas.money import ZERO
+from schemas.money import ZERO, add
 from schemas.wire import Metered
 
 #: Increased when an older release would misread or drop a part of what is written.
@@ -34,6 +34,14 @@ class Sum(msgspec.Struct, array_like=True, gc=False):
 
     calls: int = 0
     cost: Decimal = ZERO
+
+    def __add__(self, other: "Sum") -> "Sum":
+        """Exact; see `schemas.money.add`."""
+        return Sum(self.calls + other.calls, add(self.cost, other.cost))
+
+    def __sub__(self, other: "Sum") -> "Sum":
+        """Exact; see `schemas.money.add`."""
+        return Sum(self.calls - other.calls, add(self.cost, -other.cost))
 
 
 class Counters(msgspec.Struct, array_like=True, gc=False):

@@ -13,45 +13,43 @@ class SandboxRefusal(Exception):
         self.body = body
 
 
+def _refusal(status: int, error: str, **more: object) -> SandboxRefusal:
+    return SandboxRefusal(status, {"status": status, "error": error, **more})
+
+
 def malformed() -> SandboxRefusal:
     """400: the body is not JSON."""
-    return SandboxRefusal(400, {"status": 400, "error": "Bad Request"})
+    return _refusal(400, "Bad Request")
 
 
 def missing_root(name: str) -> SandboxRefusal:
     """400: the object under the root key `name` is absent or empty."""
-    return SandboxRefusal(
-        400,
-        {"status": 400, "error": f"BadRequest: param is missing or the value is empty or invalid: {name}"},
-    )
+    return _refusal(400, f"BadRequest: param is missing or the value is empty or invalid: {name}")
 
 
 def unauthorized() -> SandboxRefusal:
     """401: no API key, or an unknown one."""
-    return SandboxRefusal(401, {"status": 401, "error": "Unauthorized"})
+    return _refusal(401, "Unauthorized")
 
 
 def forbidden(code: str) -> SandboxRefusal:
     """403: `feature_unavailable` for a feature of the premium licence."""
-    return SandboxRefusal(403, {"status": 403, "error": "Forbidden", "code": code})
+    return _refusal(403, "Forbidden", code=code)
 
 
 def not_found(resource: str) -> SandboxRefusal:
     """404 `<resource>_not_found`; `resource` itself for a path that does not exist."""
-    return SandboxRefusal(404, {"status": 404, "error": "Not Found", "code": f"{resource}_not_found"})
+    return _refusal(404, "Not Found", code=f"{resource}_not_found")
 
 
 def not_allowed(code: str) -> SandboxRefusal:
     """405: the state of the data forbids the request; it has nothing to do with the HTTP verb."""
-    return SandboxRefusal(405, {"status": 405, "error": "Method Not Allowed", "code": code})
+    return _refusal(405, "Method Not Allowed", code=code)
 
 
 def invalid(details: object) -> SandboxRefusal:
     """422: `details` maps fields, or indexes of a batch as text, to lists of codes."""
-    return SandboxRefusal(
-        422,
-        {"status": 422, "error": "Unprocessable Entity", "code": "validation_errors", "error_details": details},
-    )
+    return _refusal(422, "Unprocessable Entity", code="validation_errors", error_details=details)
 
 
 def invalid_field(field: str, code: str) -> SandboxRefusal:
@@ -61,4 +59,4 @@ def invalid_field(field: str, code: str) -> SandboxRefusal:
 
 def crashed() -> SandboxRefusal:
     """500: an exception that Lago does not rescue; the body tells clients nothing."""
-    return SandboxRefusal(500, {"status": 500, "error": "Internal Server Error"})
+    return _refusal(500, "Internal Server Error")

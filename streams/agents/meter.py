@@ -79,7 +79,7 @@ class MeterWork:
         self._resolved = self._released = (-1, -1)
         self._looks_us = NEVER
         self._coalesced_us = 0
-        self._on_disk = WindowEviction(customers, orgs)
+        self._on_disk = WindowEviction(customers, orgs.table)
         self._early = False
         self._named = False
 

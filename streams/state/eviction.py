@@ -5,7 +5,7 @@ record changes, or at a moment in time. Record, orgs and moment are noted when t
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -34,12 +34,6 @@ class CustomerTable(Protocol):
     members: int
 
 
-class Orgs(Protocol):
-    """The same for the orgs."""
-
-    table: dict[str, OrgRecord]
-
-
 @dataclass(slots=True)
 class _Seen:
     """The records by which a customer's windows were held when they went to disk, and the next moment that may change
@@ -58,7 +52,7 @@ class WindowEviction:
         busy: whether more windows may have to come back than the last step brought.
     """
 
-    def __init__(self, customers: CustomerTable, orgs: Orgs) -> None:
+    def __init__(self, customers: CustomerTable, orgs: Mapping[str, OrgRecord]) -> None:
         self._customers = customers
         self._orgs = orgs
         self._told = False
@@ -163,7 +157,7 @@ class WindowEviction:
         seen = self._seen.get(name)
         if seen is None:
             return False
-        orgs = self._orgs.table
+        orgs = self._orgs
         same = self._customers.table.get(name) == seen.customer
         if same and seen.border_us > self._at_us and all(orgs.get(org) == known for org, known in seen.orgs.items()):
             self._border_us = min(self._border_us, seen.border_us)
@@ -172,7 +166,7 @@ class WindowEviction:
 
     def _remember(self, window: Window, looked_us: int) -> None:
         """Note the customer's records. Earlier notes stay, because other windows of the customer were checked by them."""
-        name, customers, orgs = window.customer_id, self._customers.table, self._orgs.table
+        name, customers, orgs = window.customer_id, self._customers.table, self._orgs
         customer = customers.get(name)
         if customer is None:
             return

@@ -7,7 +7,6 @@ import msgspec
 
 from schemas.decoding import decoder
 from schemas.ledger import Sum, Window
-from schemas.money import add
 from streams.state.windows_file import PAGE, WindowsFile
 
 _SCHEMA = """
@@ -103,6 +102,5 @@ class EvictedWindowsFile(WindowsFile):
 
     def _count(self, windows: Iterable[Window], sign: int) -> None:
         for window in windows:
-            before = self.sums.get(window.held, Sum())
             cost = window.cost if sign > 0 else -window.cost
-            self.sums[window.held] = Sum(before.calls + sign * window.count, add(before.cost, cost))
+            self.sums[window.held] = self.sums.get(window.held, Sum()) + Sum(sign * window.count, cost)

@@ -13,7 +13,6 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.errors import LedgerBroken, Rejected
 from schemas.ledger import LEDGER_VERSION, Counters, Position, Sum
 from schemas.moments import SECOND_US
-from schemas.money import add
 from streams.core.metering.ledger_state import LedgerState, total, verify
 from streams.core.metering.step_changes import Changes
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
@@ -115,8 +114,7 @@ def _position(place: LedgerConfig, books: LedgerState, planned: RestartPlan, sea
     position.skipped += planned.skipped
     if planned.reason != NO_LEDGER:
         return position
-    left = total(books.windows.values())
-    folded = Sum(sealed.sums.calls + left.calls, add(sealed.sums.cost, left.cost))
+    folded = sealed.sums + total(books.windows.values())
     position = Position(planned.next, 0, place.topic_id, place.partitions, place.deployment, sealed.seal_seq)
     position.counters = Counters(received=folded, folded=folded, sealed=sealed.sums)
     position.v, position.forgot_us, position.skipped = LEDGER_VERSION, planned.forgot_us, planned.skipped

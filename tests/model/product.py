@@ -7,7 +7,7 @@ as the usage log does). The turns of the worker and of the operator are steps of
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from random import Random
@@ -127,7 +127,8 @@ class Product:
 
     async def start(self, policy: MeterPolicy) -> None:
         """A worker begins, or takes over from one that is gone."""
-        self.policy = self.sink._policy = policy
+        self.policy = policy
+        self.sink._config = replace(self.sink._config, policy=policy)
         self.ledger = Ledger(self.clock, self.topics, self.changelog)
         self.work = MeterWork(
             self.ledger,  # type: ignore[arg-type]

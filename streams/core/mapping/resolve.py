@@ -12,26 +12,8 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.policy import LatePolicy
 from schemas.wire import ORG
 from streams.core.mapping.billing_periods import Billed, billed
-from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION, chosen, named
-from streams.core.mapping.versions import INACTIVE, NO_MAPPING, NOT_KEPT, WRONG_KIND, forgotten, payers, uncovered
-
-__all__ = [
-    "CURRENCY",
-    "INACTIVE",
-    "LATE_PERIOD",
-    "NOT_KEPT",
-    "NO_MAPPING",
-    "NO_SUBSCRIPTION",
-    "OUTSIDE_PERIOD",
-    "WRONG_CURRENCY",
-    "WRONG_KIND",
-    "Resolver",
-    "Target",
-    "held_for",
-    "resolve",
-    "resolve_held",
-    "resolve_org",
-]
+from streams.core.mapping.subscription_choice import chosen, named
+from streams.core.mapping.versions import NO_MAPPING, NOT_KEPT, forgotten, payers, uncovered
 
 WRONG_CURRENCY = "currency"
 #: Reasons with LATE_POLICY=hold: before the subscription began; in a billing period that was invoiced.

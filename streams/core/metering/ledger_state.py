@@ -143,10 +143,8 @@ class LedgerState:
 
     def waiting(self) -> Sum:
         """Calls and cost of all windows, in memory and on disk."""
-        here = total(self.windows.values())
-        for there in () if self.cold is None else self.cold.sums.values():
-            here = Sum(here.calls + there.calls, add(here.cost, there.cost))
-        return here
+        on_disk = () if self.cold is None else self.cold.sums.values()
+        return sum(on_disk, total(self.windows.values()))
 
     def put_job(self, identity: bytes, job: Job | None) -> None:
         """Remember the latest report of a job; None forgets the job."""
@@ -202,9 +200,8 @@ def difference(counters: Counters, windows: Iterable[Window]) -> tuple[Sum, Sum]
 
 def off_by(counters: Counters, waiting: Sum) -> tuple[Sum, Sum]:
     """By how much the two equations of conservation fail; both sums are zero in a ledger that adds up."""
-    received = _minus(counters.received, counters.folded, counters.duplicate, counters.rejected, counters.unbilled)
-    folded = _minus(counters.folded, counters.sealed, counters.written_off, waiting)
-    return received, folded
+    received = counters.received - counters.folded - counters.duplicate - counters.rejected - counters.unbilled
+    return received, counters.folded - counters.sealed - counters.written_off - waiting
 
 
 def verify(books: LedgerState) -> None:
@@ -220,11 +217,3 @@ def verify(books: LedgerState) -> None:
             f"received is off by {received.calls} calls, {received.cost} USD; "
             f"folded by {folded.calls} calls, {folded.cost} USD",
         )
-
-
-def _minus(whole: Sum, *parts: Sum) -> Sum:
-    calls, cost = whole.calls, whole.cost
-    for part in parts:
-        calls -= part.calls
-        cost = add(cost, -part.cost)
-    return Sum(calls, cost)

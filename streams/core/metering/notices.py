@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from schemas.ledger import Sum
-from schemas.money import add
 
 #: A copy of a settled call has another cost: it counts as a duplicate and is kept aside for inspection.
 COST_DIFFERS = "cost_differs"
@@ -30,8 +29,7 @@ class Notices:
 
     def doubt(self, reason: str, cost: Decimal) -> None:
         """Count a doubtful call of `cost` dollars."""
-        before = self.doubtful.get(reason, Sum())
-        self.doubtful[reason] = Sum(before.calls + 1, add(before.cost, cost))
+        self.doubtful[reason] = self.doubtful.get(reason, Sum()) + Sum(1, cost)
 
     def without_price(self, model: str) -> None:
         """Count a call to a model that has no price in LiteLLM."""

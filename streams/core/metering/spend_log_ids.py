@@ -7,10 +7,9 @@ background response has a row of its own in the database, named after its job. T
 from hashlib import md5, sha256
 from re import compile as re_compile
 
-from streams.core.metering.job_id import SUFFIXES
+from streams.core.metering.job_id import without_suffix
 
 _CACHE_HIT = re_compile(r"_cache_hit[0-9.]*$")
-_JOB = re_compile(f"({'|'.join(SUFFIXES)})$")
 #: LiteLLM 1.99 wrote this where the provider gave no id, so many calls share it.
 _NO_ID = "None"
 #: The longest alias, bytes of UTF-8: clients choose call ids, and a longer one would not fit into an index.
@@ -26,7 +25,7 @@ def alias_of(call_id: str, request_id: str) -> str:
 
 def base_of(request_id: str) -> str:
     """The common part of one call's request ids, without LiteLLM's suffixes; `""` where nothing is left."""
-    base = _JOB.sub("", _CACHE_HIT.sub("", request_id))
+    base = without_suffix(_CACHE_HIT.sub("", request_id))
     return "" if base == _NO_ID else base
 
 
@@ -41,4 +40,4 @@ def base_key(request_id: str) -> str:
 
 def names_a_job(request_id: str) -> bool:
     """Whether it is LiteLLM's own row about a finished batch or background response."""
-    return _JOB.search(request_id) is not None
+    return without_suffix(request_id) != request_id

@@ -7,8 +7,8 @@ from fnmatch import translate
 import msgspec
 
 from schemas.customer_id import UNATTRIBUTED
-from schemas.ledger import Sum, Window
-from schemas.money import add, cents_text
+from schemas.ledger import Window
+from schemas.money import cents_text
 from schemas.records import Receipt, WriteOff
 from streams.core.metering.lago_event import transaction_id
 from streams.core.metering.ledger_state import LedgerState, total
@@ -66,10 +66,8 @@ def write_off(
         changes.receipts += [_of_merged(first, order, prefix) for first in window.merged]
     else:
         changes.position.next = offset + 1
-    before, now = position.counters.written_off, total(given_up)
-    changes.position.counters = copy(
-        position.counters, written_off=Sum(before.calls + now.calls, add(before.cost, now.cost))
-    )
+    written_off = position.counters.written_off + total(given_up)
+    changes.position.counters = copy(position.counters, written_off=written_off)
     return changes
 
 
