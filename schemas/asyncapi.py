@@ -87,7 +87,7 @@ CHANNELS = (
         {},
         "Record time is the receipt time. Never written in a transaction.",
     ),
-    Channel(REJECTED, f"{_CUSTOMER}; absent where the element names nobody", "Rejection", "ingress and meter", {}),
+    Channel(REJECTED, f"{_CUSTOMER}; absent where the element names no customer", "Rejection", "ingress and meter", {}),
     Channel(CUSTOMERS, _CUSTOMER, "CustomerRecord", "api", {}, "A record without a value removes the customer."),
     Channel(ORGS, "org id: the customer's external_id in Lago", "OrgRecord", "api", {}, "Without a value: removed."),
     Channel(ENRICHED, _CUSTOMER, "EnrichedUsage", "meter", {}, "Same partition number as the call has in raw."),

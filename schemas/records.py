@@ -144,7 +144,7 @@ class AuditRecord(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
     Fields:
         audit_id: random; also in what the action wrote.
         at: microseconds since 1970 UTC.
-        actor: who did it, as far as the command or the key tells.
+        actor: who did it, as far as the command or the key shows.
         action: `dlq.requeue`, `dlq.purge`, `held.write_off`, `replay`, `backfill`, `keys.*`; of the api the method and
             the path, `PUT /customers/{id}`; `access.refused`.
         target: what it was done to, in the command's own terms; of the api the parts of the path.

@@ -28,7 +28,7 @@ class AdminRoutes:
         self._events = events
 
     def routes(self) -> list[web.RouteDef]:
-        """Their routes."""
+        """The routes, with their handlers."""
         return [
             web.get("/__stats", self.stats),
             web.get("/__events", self.events),

@@ -24,7 +24,7 @@ class CustomerRoutes:
         self._sandbox = sandbox
 
     def routes(self) -> list[web.RouteDef]:
-        """Their routes."""
+        """The routes, with their handlers."""
         return [
             web.post("/api/v1/customers", self.save_customer),
             web.get("/api/v1/customers", self.customers),

@@ -26,7 +26,7 @@ class InvoiceRoutes:
         self._premium = premium
 
     def routes(self) -> list[web.RouteDef]:
-        """Their routes."""
+        """The routes, with their handlers."""
         return [
             web.get("/api/v1/invoices", self.invoices),
             web.get(CUSTOMER + "/invoices", self.customer_invoices),
@@ -46,7 +46,7 @@ class InvoiceRoutes:
         return self._listed(request, customer_of(self._sandbox, request).external_id)
 
     async def invoice(self, request: web.Request) -> web.Response:
-        """One, with its fees."""
+        """One invoice, with its fees."""
         invoice = self._invoice(request)
         subscriptions, now_us = self._sandbox.subscriptions, self._sandbox.now_us()
         billed = invoice.bill.subscription

@@ -30,7 +30,7 @@ class ManagementRoutes:
         self._version = version
 
     def routes(self) -> list[web.RouteDef]:
-        """Their routes."""
+        """The routes, with their handlers."""
         box = self._sandbox
         return [
             web.get("/health", self.health),

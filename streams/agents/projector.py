@@ -110,16 +110,13 @@ class ProjectWork:
                 the topic was deleted and created again.
         """
         place = await self._patiently(lambda: self._projection.place(self._tp))
-        begin, end, _, _ = await standing(self._kafka, self._group, self._tp)
+        offsets = await standing(self._kafka, self._group, self._tp)
         if place is None:
-            place = await self._patiently(
-                lambda: self._projection.begin(self._tp, PartitionPosition(self._topic_id, begin))
-            )
-        name = f"{self._tp.topic}-{self._tp.partition}"
+            first = PartitionPosition(self._topic_id, offsets.begin)
+            place = await self._patiently(lambda: self._projection.begin(self._tp, first))
         if place.topic_id != self._topic_id:
-            raise TopicProblem("topic_recreated", f"{name} is not the topic that was projected so far")
-        if not begin <= place.next <= end:
-            raise TopicProblem("offset_out_of_range", f"{name}: {place.next} not in [{begin}, {end}]")
+            raise TopicProblem("topic_recreated", f"{self._tp.topic} is not the topic that was projected so far")
+        offsets.check(self._tp, place.next)
         self._next = place.next
         return place.next
 

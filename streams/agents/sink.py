@@ -108,15 +108,12 @@ class DeliveryWork:
             self._config.kafka, f"{self._config.group}-{self._tp.topic}-{self._tp.partition}"
         )
         await self._writer.start()
-        begin, end, committed, _ = await standing(self._config.kafka, self._config.group, self._tp)
-        place = f"{self._tp.topic}-{self._tp.partition}"
-        if committed is not None and not begin <= committed <= end:
-            raise TopicProblem("offset_out_of_range", f"{place}: {committed} not in [{begin}, {end}]")
-        if committed is None and begin > 0:
-            raise TopicProblem("offset_out_of_range", f"{place} begins at {begin}, nothing was posted")
+        offsets = await standing(self._config.kafka, self._config.group, self._tp)
+        following = 0 if offsets.committed is None else offsets.committed
+        offsets.check(self._tp, following)
         # An earlier owner may have posted any event up to here.
-        self._maybe_sent_below = end
-        return begin if committed is None else committed
+        self._maybe_sent_below = offsets.end
+        return following
 
     async def process(self, records: Sequence[ConsumerRecord]) -> int:
         """Post events in order of arrival, in transactions of at most `SETTLE_LIMIT` events.

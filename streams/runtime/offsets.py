@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
 
+from schemas.errors import TopicProblem
 from streams.runtime.plain_consumer import reading
 
 
@@ -20,6 +21,12 @@ class PartitionOffsets(NamedTuple):
     end: int
     committed: int | None
     partitions: int
+
+    def check(self, tp: TopicPartition, offset: int) -> None:
+        """Raises: TopicProblem: `offset_out_of_range`: the log does not have, and will not get, a record at `offset`."""
+        if not self.begin <= offset <= self.end:
+            place = f"{tp.topic}-{tp.partition}"
+            raise TopicProblem("offset_out_of_range", f"{place}: {offset} is not in [{self.begin}, {self.end}]")
 
 
 async def standing(kafka: Mapping[str, Any], group: str, tp: TopicPartition) -> PartitionOffsets:

@@ -203,9 +203,7 @@ class Ledger:
         if position.partitions != raw.partitions:
             detail = f"{tp.topic} had {position.partitions} partitions, now {raw.partitions}"
             raise TopicProblem("partitions_changed", detail)
-        if not raw.begin <= position.next <= raw.end:
-            detail = f"{tp.topic}-{self.partition}: {position.next} is not in [{raw.begin}, {raw.end}]"
-            raise TopicProblem("offset_out_of_range", detail)
+        raw.check(tp, position.next)
 
 
 def check_partitions(place: LedgerConfig, raw: PartitionOffsets) -> None:

@@ -223,21 +223,8 @@ class Fold:
                 memory.keep(usage, tag, clock_ms)
             decisions[decision] = decisions.get(decision, 0) + 1
         changes.windows.update({window.first: window for window in touched.values()})
-        folded = Sum(folded_calls, folded_cost)
-        by_decision = by_decision_of(apart, folded)
-        changes.position = copy(
-            position,
-            decisions=added_to(position.decisions, by_decision),
-            next=records[-1].offset + 1,
-            clock_ms=clock_ms,
-            counters=counted(
-                position.counters,
-                folded=folded,
-                duplicate=duplicate,
-                rejected=rejected,
-                unbilled=total_of(by_decision, UNBILLED),
-            ),
-        )
+        changes.position = _moved(position, apart, Sum(folded_calls, folded_cost), duplicate, rejected)
+        changes.position.next, changes.position.clock_ms = records[-1].offset + 1, clock_ms
         memory.write(changes, records[0].offset, policy.horizon_us, max(newest_ms, clock_ms) // HOUR_MS)
         return changes
 
@@ -300,6 +287,15 @@ class Fold:
                 )
             touched[key] = window
         return window
+
+
+def _moved(position: Position, apart: dict[str, Sum], folded: Sum, duplicate: Sum, rejected: Sum) -> Position:
+    """The position with the sums of a chunk added."""
+    by_decision = by_decision_of(apart, folded)
+    unbilled = total_of(by_decision, UNBILLED)
+    now = {"folded": folded, "duplicate": duplicate, "rejected": rejected, "unbilled": unbilled}
+    decisions = added_to(position.decisions, by_decision)
+    return copy(position, decisions=decisions, counters=counted(position.counters, **now))
 
 
 def _reject(changes: Changes, rejected: Sum, record: Record, refusal: Rejected, cost: Decimal = ZERO) -> None:

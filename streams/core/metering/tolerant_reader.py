@@ -35,7 +35,7 @@ CUSTOMER_FIELDS: Final = frozenset(
 )
 #: Fields that hold money.
 AMOUNTS: Final = frozenset({"spend", "response_cost", "cost_usd", "cost", "precise_total_amount_cents"})
-#: Objects that hold money: without them nobody can say what a call costs.
+#: Objects that hold money: without them the cost of a call is unknown.
 _HOLDS_MONEY = frozenset({LagoProperties, CloudEventData})
 
 _WHOLE = re_compile(r"[0-9]{1,13}(?:\.0*)?")
