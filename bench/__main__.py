@@ -27,7 +27,7 @@ BENCHES: dict[str, Bench] = {
 
 
 def main() -> None:
-    """Run the benches that are asked for, on one broker."""
+    """Run the requested benches on one broker."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--records", type=int, default=200_000, help="calls a contestant gets")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each contestant; the median counts")

@@ -1,4 +1,4 @@
-"""Contestants run one after the other, each in a process of its own, interleaved over the repeats."""
+"""Runs contestants one after the other, each in its own process, interleaved over the repeats."""
 
 import json
 import os
@@ -12,29 +12,35 @@ from pathlib import Path
 from bench.stopwatch import WORD
 
 ROOT = Path(__file__).parents[1]
-#: Quix Streams wants an older client of Kafka than ours and lives in an environment of its own.
+#: Quix Streams needs an older Kafka client than ours, so it has an environment of its own.
 PEERS_PYTHON = str(ROOT / "bench" / ".venv" / "bin" / "python")
 _LIMIT_S = 170
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one unit of work took, in microseconds."""
+    """The cost of one unit of work, microseconds."""
 
     wall: float
     cpu: float
 
 
+def measured(line: str) -> Measured:
+    """What a program has printed with its `Stopwatch`. Raises: ValueError: it is another line."""
+    printed = json.loads(line.removeprefix(WORD))
+    return Measured(printed["wall_s"] * 1e6 / printed["count"], printed["cpu_s"] * 1e6 / printed["count"])
+
+
 def environment() -> dict[str, str]:
-    """For a program that runs in another folder than this."""
+    """The environment of a program that runs in another folder than this one."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
 
 
 def run(module: str, *arguments: str | int, python: str = sys.executable) -> Measured:
-    """Run a program to its end, in a folder of its own that is then removed.
+    """Run a program to its end, in a temporary folder.
 
     Raises:
-        RuntimeError: it failed or measured nothing; with its last words.
+        RuntimeError: it failed or measured nothing; the text has the end of its output.
     """
     with tempfile.TemporaryDirectory(prefix="meterbridge-bench-") as folder:
         done = subprocess.run(
@@ -49,17 +55,16 @@ def run(module: str, *arguments: str | int, python: str = sys.executable) -> Mea
         )
     for line in done.stdout.splitlines():
         if line.startswith(WORD):
-            told = json.loads(line.removeprefix(WORD))
-            return Measured(told["wall_s"] * 1e6 / told["count"], told["cpu_s"] * 1e6 / told["count"])
+            return measured(line)
     raise RuntimeError(
         f"{module} measured nothing (exit code {done.returncode}):\n{(done.stdout + done.stderr)[-3000:]}"
     )
 
 
 def interleaved(contestants: Mapping[str, Callable[[], Measured]], repeats: int) -> dict[str, list[Measured]]:
-    """Everybody once, then everybody again: what disturbs the machine for a while disturbs all of them.
+    """Run every contestant once, then every one again: a disturbance of the machine then affects all of them.
 
-    A first round counts for nobody: a broker that has just started compiles its own code on the same cores.
+    The first round does not count, because a broker that has just started compiles its own code on the same cores.
     """
     found: dict[str, list[Measured]] = {name: [] for name in contestants}
     for number in range(repeats + 1):

@@ -1,4 +1,4 @@
-"""Where a run takes place: topics of its own on a real Kafka, the records in them, and settings for whoever reads them."""
+"""The topics of one bench run on a real Kafka, their records, and settings for the programs that read them."""
 
 import uuid
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ _ANSWER_S = 60
 
 
 def settings_of(bootstrap: str, prefix: str, **other: str) -> Settings:
-    """The settings of a worker or a server: the defaults, except that no window is sealed during a run."""
+    """Settings of a worker or a server: the defaults, except that no window is sealed during a run."""
     return load_settings(
         {
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
@@ -37,20 +37,20 @@ def settings_of(bootstrap: str, prefix: str, **other: str) -> Settings:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """One run's part of a broker; `clear()` leaves nothing of it behind."""
+    """The topics of one run on a broker; `clear()` deletes them."""
 
     bootstrap: str
     name: str = field(default_factory=lambda: f"bench-{uuid.uuid4().hex[:8]}.")
 
     def corner(self) -> str:
-        """The prefix of a new set of all topics."""
+        """Create a new set of all topics; its prefix."""
         prefix = f"{self.name}{uuid.uuid4().hex[:8]}."
         settings = settings_of(self.bootstrap, prefix)
         create_topics(kafka_connection(settings), topic_layout(settings))
         return prefix
 
     def fill(self, records: Iterable[Record]) -> None:
-        """Write records as the ingress would, and return when they are durable."""
+        """Write records as the ingress would; return when they are durable."""
         producer = Producer(producer_config(self.bootstrap, answer_within_s=_ANSWER_S))
         for number, (topic, key, value, time_ms) in enumerate(records):
             producer.produce(topic, value, key, timestamp=time_ms)
@@ -60,7 +60,7 @@ class Ground:
             raise RuntimeError("Kafka did not take all records in time")
 
     def map_customers(self, prefix: str) -> None:
-        """Every customer belongs to an org with a running subscription."""
+        """Map every customer to an org with a running subscription."""
         topics, records = TopicNames.with_prefix(prefix), list[Record]()
         for number in range(CUSTOMERS):
             org = f"org-{number // _CUSTOMERS_OF_AN_ORG}"
@@ -72,7 +72,7 @@ class Ground:
         self.fill(records)
 
     def clear(self) -> None:
-        """Delete the run's topics, the peers' among them."""
+        """Delete the topics of the run, those of the peers included."""
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
         mine = [name for name in admin.list_topics(timeout=_ANSWER_S).topics if self.name in name]
         for deleted in (admin.delete_topics(mine) if mine else {}).values():

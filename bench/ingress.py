@@ -1,7 +1,6 @@
-"""The ingress beside the least one can be: the same posts, connections, producer and broker."""
+"""The ingress compared with the smallest possible one: the same posts, connections, producer and broker."""
 
 import asyncio
-import json
 import subprocess
 import sys
 import tempfile
@@ -9,23 +8,22 @@ from collections.abc import Callable, Sequence
 
 import aiohttp
 
-from bench.contest import Measured, environment, interleaved
+from bench.contest import Measured, environment, interleaved, measured
 from bench.ground import Ground
 from bench.records import array_body, flat_bodies, signature
 from bench.report import Row, rows_of
-from bench.stopwatch import WORD
 from schemas.topics import TopicNames
 
 _SECRET = "bench-secret"
 _ELEMENTS = 500
 _CONNECTIONS = 64
 _ARRAY_CONNECTIONS = 2
-#: Posts for each thousand calls of the run's size.
+#: Posts for each thousand calls of the run.
 _SINGLES, _ARRAYS = 100, 0.3
 
 
 def single(ground: Ground, records: int, repeats: int) -> list[Row]:
-    """One signed flat call a post, over kept-alive connections."""
+    """One signed flat call a post, over persistent connections."""
     bodies = flat_bodies()
     signed = [(body, {"X-Webhook-Signature": signature(_SECRET, body)}) for body in bodies]
     return _rows(
@@ -60,7 +58,7 @@ def _rows(
 
 
 def _served(command: list[str], bodies: Signed, posts: int, connections: int) -> Measured:
-    """Start a server, post to it, and read what it measured of itself."""
+    """Start a server, post to it, and read its measurement."""
     with tempfile.TemporaryFile("w+") as errors:
         server = subprocess.Popen(
             [sys.executable, "-m", *command],
@@ -74,14 +72,13 @@ def _served(command: list[str], bodies: Signed, posts: int, connections: int) ->
             assert server.stdout is not None
             port = int(server.stdout.readline().removeprefix("port "))
             asyncio.run(_post(f"http://127.0.0.1:{port}/webhook/litellm/usage", bodies, posts, connections))
-            told = json.loads(server.stdout.readline().removeprefix(WORD))
+            return measured(server.stdout.readline())
         except (ValueError, AssertionError, aiohttp.ClientError) as error:
             errors.seek(0)
             raise RuntimeError(f"{command[0]} measured nothing:\n{errors.read()[-3000:]}") from error
         finally:
             server.kill()
             server.wait()
-    return Measured(told["wall_s"] * 1e6 / told["count"], told["cpu_s"] * 1e6 / told["count"])
 
 
 async def _post(url: str, bodies: Signed, posts: int, connections: int) -> None:

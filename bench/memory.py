@@ -1,4 +1,4 @@
-"""What a remembered identity costs in memory, beside a Python set of the same bytes."""
+"""Memory of a remembered identity, compared with a Python set of the same bytes."""
 
 import sys
 from hashlib import blake2b
@@ -11,7 +11,7 @@ _CHUNK = 2000
 
 
 def per_identity(count: int) -> list[Row]:
-    """Bytes per identity at `count` identities."""
+    """Bytes per identity, with `count` identities."""
     table, plain = SeenIds(), set[bytes]()
     for start in range(0, count, _CHUNK):
         chunk = [

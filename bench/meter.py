@@ -1,4 +1,4 @@
-"""The meter against Quix Streams, a plain Faust agent, and a bare consumer that only decodes."""
+"""The meter compared with Quix Streams, a plain Faust agent, and a bare consumer that only decodes."""
 
 import time
 import uuid
@@ -12,12 +12,12 @@ from bench.report import Row, rows_of
 from schemas.topics import TopicNames
 from schemas.wire import FLAT, SLP
 
-#: Faust takes its time: it gets the first records only, an eighth of them.
+#: Faust is slow, so it gets only the first eighth of the records.
 _FAUST_SHARE = 8
 
 
 def flat(ground: Ground, records: int, repeats: int) -> list[Row]:
-    """Flat payloads as stored, everybody."""
+    """Flat payloads as they are stored, with all contestants."""
     inputs, topic = _prepare(ground, FLAT, records)
     found = interleaved(
         {
@@ -32,14 +32,14 @@ def flat(ground: Ground, records: int, repeats: int) -> list[Row]:
 
 
 def slp(ground: Ground, records: int, repeats: int) -> list[Row]:
-    """StandardLoggingPayloads as stored: what is longer to read."""
+    """StandardLoggingPayloads as they are stored, which take longer to read."""
     inputs, topic = _prepare(ground, SLP, records)
     contestants = {"ours": _ours(ground, inputs, records), "bare": partial(_bare, ground, topic)}
     return rows_of("meter_slp", "us/record", interleaved(contestants, repeats))
 
 
 def _prepare(ground: Ground, shape: str, records: int) -> tuple[str, str]:
-    """The prefix of the topics with calls and mappings, and the topic with the calls."""
+    """The prefix of the topics with calls and mappings, and the name of the topic with the calls."""
     inputs = ground.corner()
     topic = TopicNames.with_prefix(inputs).raw
     ground.map_customers(inputs)

@@ -1,6 +1,6 @@
 """The same calls for every contestant: recorded LiteLLM bodies with other ids, customers, models, costs and moments.
 
-What is stored of a body is asked of the ingress itself, once; a record is that text with its values put in.
+The ingress's own code makes the stored form of a body, once; a record is that text with its values filled in.
 """
 
 import hmac
@@ -19,7 +19,7 @@ from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 CUSTOMERS = 500
 MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1")
-#: The time the calls cover: a few windows of a minute, as for a worker that has a little to catch up.
+#: The time that the calls cover: a few windows of a minute, like a worker that is a little behind.
 SPAN_US = 180 * SECOND_US
 
 _FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures" / "litellm"
@@ -28,21 +28,21 @@ _BATCH = "generic_api__1.109.1__batch-01.json"
 #: One recorded call has a prompt of 240 kB; the others are 12 to 20 kB long.
 _USUAL_BYTES = 20_000
 _LATENCY_US = 14_631
-#: Different bodies that are posted in turn.
+#: Number of different bodies that are posted in turn.
 _BODIES = 256
 
 
 def customer(number: int) -> str:
-    """The customer's id, `0 <= number < CUSTOMERS`."""
+    """The customer's id; `0 <= number < CUSTOMERS`."""
     return f"customer-{number}"
 
 
 def stored(shape: str, count: int, topic: str, until_us: int) -> Iterator[Record]:
-    """`count` different calls as they lie in the raw topic, evenly spread over `SPAN_US` before `until_us`.
+    """`count` different calls as records of the raw topic, spread evenly over `SPAN_US` before `until_us`.
 
     Args:
         shape: `FLAT` or `SLP`.
-        until_us: microseconds since 1970 UTC; a record has the time at which its call ended.
+        until_us: microseconds since 1970 UTC; a record's time is its call's end.
     """
     template, random = _template(shape), Random(shape)
     for number in range(count):
@@ -62,7 +62,7 @@ def stored(shape: str, count: int, topic: str, until_us: int) -> Iterator[Record
 
 
 def flat_bodies() -> list[bytes]:
-    """Flat calls as LiteLLM posts them one by one."""
+    """Flat calls as LiteLLM posts them, one a body."""
     call, random = _recorded(_RECORDED[FLAT]), Random(_BODIES)
     bodies = []
     for number in range(_BODIES):
@@ -85,7 +85,7 @@ def array_body(elements: int) -> bytes:
 
 
 def _template(shape: str) -> bytes:
-    """What the ingress stores of the recorded call, with a place for each value that differs."""
+    """The stored form of the recorded call, with a placeholder for each value that differs."""
     call = _recorded(_RECORDED[shape])
     kept = strip(json.dumps(call).encode(), shape, 0, CUSTOMER_ID_FIELDS)
     if kept is None:
@@ -109,7 +109,7 @@ def _template(shape: str) -> bytes:
 
 
 def _moment(shape: str, us: int) -> bytes:
-    """ISO 8601 in the flat payload, a number of seconds in the other."""
+    """ISO 8601 for the flat payload, a number of seconds for the other."""
     return f'"{to_iso(us)}"'.encode() if shape == FLAT else b"%d.%06d" % divmod(us, SECOND_US)
 
 

@@ -1,4 +1,4 @@
-"""How long a worker needs to take ledgers over, beside a bare consumer that reads the same changelog."""
+"""How long a worker needs to take over ledgers, compared with a bare consumer of the same changelog."""
 
 import time
 
@@ -13,9 +13,9 @@ from schemas.wire import FLAT
 
 
 def ledgers(ground: Ground, records: int, repeats: int) -> list[Row]:
-    """Fold three times `records` calls, then read their ledgers back: per identity remembered.
+    """Fold three times `records` calls, then read their ledgers back; the cost per remembered identity.
 
-    A day's identities are millions: what connecting costs must not be what is measured.
+    A day has millions of identities, so the cost of connecting must not dominate.
     """
     records *= 3
     prefix = ground.corner()
@@ -26,7 +26,7 @@ def ledgers(ground: Ground, records: int, repeats: int) -> list[Row]:
     changelog = _records_of(ground, topics.changelog)
 
     def bare() -> Measured:
-        """Its figures are per record of the changelog; ours are per identity."""
+        """The figures of the bare consumer are per record of the changelog; ours are per identity."""
         read = run("bench.peers.bare_job", "changelog", ground.bootstrap, topics.changelog, PARTITIONS)
         return Measured(read.wall * changelog / records, read.cpu * changelog / records)
 
@@ -35,7 +35,7 @@ def ledgers(ground: Ground, records: int, repeats: int) -> list[Row]:
 
 
 def _records_of(ground: Ground, topic: str) -> int:
-    """How many records a reader of the committed ones is given."""
+    """Number of committed records in the topic."""
     settings = {"group.id": "count", "enable.auto.commit": False, "enable.partition.eof": True}
     reader = Consumer({"bootstrap.servers": ground.bootstrap, "auto.offset.reset": "earliest", **settings})
     reader.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])

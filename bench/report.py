@@ -1,6 +1,6 @@
-"""What was measured, as rows: a table for people, a list of objects for programs.
+"""The measurements as rows: a table for people, a list of objects for programs.
 
-Everything measured here is a cost, so a ratio is the peer's figure over ours: above 1, ours is better.
+Every figure is a cost, so a ratio is the peer's figure divided by ours: above 1, ours is better.
 """
 
 import json
@@ -24,13 +24,13 @@ TARGETS = {
     ("ingress_single_cpu", "bare"): 1 / 1.8,
     ("ingress_array_cpu", "bare"): 1 / 3,
 }
-#: The most our own figure may be, by row.
+#: The upper bound of our own figure, by row.
 CEILINGS = {"memory_per_id": 32.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure of ours beside one peer's: each repeat's, in `unit`; the median counts.
+    """One figure of ours and one peer's: that of each repeat, in `unit`; the median counts.
 
     Fields:
         peer: `quix`, `faust` or `bare`.
@@ -54,11 +54,11 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """How many times the peer's cost is ours."""
+        """The peer's cost divided by ours."""
         return self.peer_value / self.ours
 
     def target(self) -> tuple[str, bool] | None:
-        """What is to be reached, and whether it is; None where nothing is asked."""
+        """The target and whether it is reached; None where there is none."""
         if (least := TARGETS.get((self.name, self.peer))) is not None:
             return f"ratio >= {least:.2f}", self.ratio >= least
         if (most := CEILINGS.get(self.name)) is not None:
@@ -78,7 +78,7 @@ class Row:
 
 
 def rows_of(name: str, unit: str, found: Mapping[str, Sequence[Measured]]) -> list[Row]:
-    """Wall and CPU rows of `ours` beside everybody else in `found`."""
+    """Wall and CPU rows of `ours` against each other contestant in `found`."""
     ours = found["ours"]
     rows = []
     for peer in (peer for peer in found if peer != "ours"):
@@ -89,13 +89,13 @@ def rows_of(name: str, unit: str, found: Mapping[str, Sequence[Measured]]) -> li
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
-    """The rows of this run, and nothing of an earlier one."""
+    """Write the rows of this run; earlier ones are replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([row.as_object() for row in rows], indent=2) + "\n")
 
 
 def show(rows: Sequence[Row], title: str) -> None:
-    """The rows as a table on stdout; in brackets the least and the most of the repeats."""
+    """Print the rows as a table; in brackets the least and the most of the repeats."""
     table = Table(title=title, title_justify="left")
     for heading in ("name", "unit", "ours", "peer", "its figure", "ratio", "target"):
         table.add_column(heading, justify="right" if heading in {"ours", "its figure", "ratio"} else "left")

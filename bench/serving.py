@@ -1,6 +1,6 @@
-"""A server that measures itself: both ingresses are served by this, so that only what answers differs.
+"""A server that measures itself. Both ingresses use it, so that only the handler differs.
 
-Nothing of the product is here but the producer's settings.
+The producer's settings are the only part of the product here.
 """
 
 import asyncio
@@ -12,17 +12,17 @@ from bench.stopwatch import Stopwatch
 from connectors.kafka.producer import KafkaProducer, producer_config
 
 _LARGEST_BODY = 1 << 30
-#: For the last answers to leave.
+#: Time for the last answers to leave, seconds.
 _LINGER_S = 0.2
 
 
 def producer_for(bootstrap: str) -> KafkaProducer:
-    """The one that everybody produces with, inside a running loop."""
+    """The producer of both contestants; call it inside a running loop."""
     return KafkaProducer(producer_config(bootstrap, answer_within_s=30))
 
 
 class Answers:
-    """Counts answers: those after the first `warm_up` are measured, and with the last of them it is done."""
+    """Counts answers: those after the first `warm_up` are measured; the last one sets `done`."""
 
     def __init__(self, warm_up: int, requests: int) -> None:
         self.done = asyncio.Event()
@@ -31,7 +31,7 @@ class Answers:
         self._left = warm_up + requests
 
     def count(self) -> None:
-        """One more is answered."""
+        """Count one answer."""
         self._left -= 1
         if self._left == self._requests:
             self._watch.start()
@@ -41,7 +41,7 @@ class Answers:
 
 
 async def serve(routes: Iterable[web.AbstractRouteDef], producer: KafkaProducer, answers: Answers) -> None:
-    """Serve on a free port of loopback, tell it, and return when the last answer has been counted."""
+    """Serve on a free port of loopback, print the port, and return after the last counted answer."""
     app = web.Application(client_max_size=_LARGEST_BODY)
     app.add_routes(routes)
     runner = web.AppRunner(app, access_log=None)

@@ -1,6 +1,6 @@
-"""Wall and CPU seconds of a stretch of this process, told to the process that started it.
+"""Wall and CPU seconds of a part of this process, printed for the process that started it.
 
-Standard library only: a peer's Python may have nothing of ours installed.
+Standard library only, because a peer's Python may have none of our packages.
 """
 
 import json
@@ -9,32 +9,32 @@ import signal
 import sys
 import time
 
-#: Begins the one line of stdout that is meant for `bench.contest`.
+#: The beginning of the one line of stdout that `bench.contest` reads.
 WORD = "measured "
-#: A program whose broker went away must not stay behind.
+#: The longest run, seconds: a program whose broker is gone must not stay.
 _LIMIT_S = 150
 
 
 def cpu_s() -> float:
-    """User and system seconds of all threads of this process."""
+    """User and system seconds of all threads of this process, so far."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 class Stopwatch:
-    """Started at the first record, however often it is told so; stopped at the last. Ends a program that takes too long."""
+    """Starts at the first call of `start`; further calls change nothing. Ends a program that takes too long."""
 
     def __init__(self) -> None:
         self._begun: tuple[float, float] | None = None
         signal.alarm(_LIMIT_S)
 
     def start(self) -> None:
-        """The first record is at hand."""
+        """Call this when the first record has arrived."""
         if self._begun is None:
             self._begun = time.perf_counter(), cpu_s()
 
     def stop(self, count: int) -> None:
-        """`count` records are done: tell what each of them took."""
+        """Print the cost of `count` records."""
         wall, cpu = time.perf_counter(), cpu_s()
         if self._begun is None:
             raise RuntimeError("stopped before it was started")

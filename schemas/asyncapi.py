@@ -1,6 +1,6 @@
 """The contract of the public topics as an AsyncAPI 3.0 document: key, value and headers of each.
 
-`meter.changelog` is not among them: it is the meter's own, and changes without notice.
+`meter.changelog` is not part of it: only the meter uses it, and it changes without notice.
 """
 
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ _ABOUT = (
     "added; a change that would break a reader is a new topic whose name ends in .v2."
 )
 
-#: Header to its meaning, or to the file of its JSON's schema.
+#: Each header's meaning, or the name of the schema of its JSON.
 _EVENT_HEADERS = {
     "manifest": "Manifest",
     "seal_seq": "number of the part in its raw partition, contiguous",
@@ -68,7 +68,7 @@ _DEAD_HEADERS = {
 
 
 class Channel(NamedTuple):
-    """One topic's contract; `value` names the schema's file, `writer` the role."""
+    """The contract of one topic; `value` names the schema's file, `writer` the role."""
 
     topic: Topic
     key: str
@@ -87,7 +87,7 @@ CHANNELS = (
         {},
         "Record time is the receipt time. Never written in a transaction.",
     ),
-    Channel(REJECTED, f"{_CUSTOMER}; absent where the element names nobody", "Rejection", "ingress and meter", {}),
+    Channel(REJECTED, f"{_CUSTOMER}; absent where the element names no customer", "Rejection", "ingress and meter", {}),
     Channel(CUSTOMERS, _CUSTOMER, "CustomerRecord", "api", {}, "A record without a value removes the customer."),
     Channel(ORGS, "org id: the customer's external_id in Lago", "OrgRecord", "api", {}, "Without a value: removed."),
     Channel(ENRICHED, _CUSTOMER, "EnrichedUsage", "meter", {}, "Same partition number as the call has in raw."),
@@ -116,7 +116,7 @@ CHANNELS = (
 
 
 def document() -> dict[str, Any]:
-    """The document as plain lists and dicts."""
+    """The document as lists and dicts."""
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -166,7 +166,7 @@ def _header(meaning: str) -> dict[str, Any]:
 
 
 def _configuration(topic: Topic) -> dict[str, Any]:
-    """What readers rest on: how long a record is kept."""
+    """The settings that readers depend on: how long a record is kept."""
     kept: dict[str, Any] = {"cleanup.policy": [topic.config["cleanup.policy"]]}
     if "retention.ms" in topic.config:
         kept["retention.ms"] = int(topic.config["retention.ms"])

@@ -1,4 +1,4 @@
-"""What is kept of a call beside what is billed: for questions that are asked later, of data that cannot be had again.
+"""What is kept of a call beside what is billed: answers to later questions, from data that cannot be fetched again.
 
 The ingress takes it from LiteLLM's fields by allow-lists, and `litellm.usage.enriched` carries it unchanged.
 docs/ingress.md has the table of meanings (OpenTelemetry's GenAI conventions, FOCUS).
@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-#: A text that is longer is left out: a name is short, and what was said is not.
+#: The longest text that is kept, characters: names are short, and prompts are not.
 MAX_TEXT = 128
 MAX_TAGS = 50
 
@@ -17,14 +17,14 @@ class CallContext(msgspec.Struct, omit_defaults=True, gc=False):
     """The context of one call. Every field may be absent.
 
     Fields:
-        tags: LiteLLM's `request_tags` that begin with one of `KEPT_TAG_PREFIXES`.
-        cost_breakdown: LiteLLM's: dollars by kind of cost, and percents; numbers alone.
+        tags: those of LiteLLM's `request_tags` that begin with one of `KEPT_TAG_PREFIXES`.
+        cost_breakdown: LiteLLM's: dollars by kind of cost, and percents; numbers only.
         cache_creation_input_tokens: tokens written to the provider's cache; `tokens_input` includes them.
         time_to_first_token: seconds from the call's start to the first token.
-        model_id: of LiteLLM's deployment that answered.
+        model_id: of the LiteLLM deployment that answered.
         server_address: host of the provider's API, without path, port or credentials.
-        spend_logs_metadata: LiteLLM's, the names in `KEPT_METADATA` alone.
-        key_metadata: the metadata of LiteLLM's key and team, the names in `KEPT_METADATA` alone.
+        spend_logs_metadata: LiteLLM's; only the names in `KEPT_METADATA`.
+        key_metadata: the metadata of LiteLLM's key and team; only the names in `KEPT_METADATA`.
     """
 
     tags: list[str] = []

@@ -1,9 +1,9 @@
-"""One spelling of a customer id for ingress, mapping API, replay and backfill alike.
+"""One spelling of a customer id for ingress, mapping API, replay and backfill.
 
-The spelling is the Kafka key, and so decides the partition: two spellings of one customer would
-never meet. Lone surrogates become U+FFFD, because a key must be UTF-8.
+The spelling is the Kafka key and so decides the partition: two spellings of one customer would never meet. Lone
+surrogates become U+FFFD, because a key must be UTF-8.
 
-A secret is no name: what looks like an API key, and whatever stands in a field for a key's hash and is none, is
+A secret must not become a name. Text that looks like an API key, and text in a key hash field that is no hash, is
 replaced by the hash that LiteLLM would have sent. So a mapping that names the key in the clear finds the same customer.
 """
 
@@ -12,30 +12,31 @@ from re import compile as re_compile
 from unicodedata import normalize
 
 MAX_BYTES = 255
-#: The customer of calls that name nobody: held until an operator maps it, never dropped.
+#: The customer of calls without a customer: held until an operator maps it, never dropped.
 UNATTRIBUTED = "unattributed:"
 
-#: How LiteLLM names its master key where others have a hash.
+#: LiteLLM's name for its master key, in place of a hash.
 _MASTER_KEY = "litellm_proxy_master_key"
 _HASH = re_compile(r"[0-9a-fA-F]{64}")
-#: LiteLLM's keys and most providers' begin so.
+#: LiteLLM's keys, and those of most providers, begin with this.
 _SECRET = re_compile(r"(?:[Bb]earer\s+)?sk-\S{4,}")
 _SECRET_STARTS = ("sk-", "Bearer", "bearer")
-#: Ids seen lately: most calls share theirs with another.
+#: Recently seen ids: most calls share theirs with another call.
 _known: dict[str, str] = {}
 _KNOWN = 4096
 _SCHEME = re_compile(r"(?i:bearer)\s+")
 
 
 def is_secret(text: str) -> bool:
-    """It looks like an API key in the clear: `sk-...`, also behind `Bearer`."""
+    """Whether the text looks like an API key in the clear: `sk-...`, also after `Bearer`."""
     return _SECRET.fullmatch(text.strip()) is not None
 
 
 def key_hash(text: str) -> str:
-    """What may be stored of a text in a field for a key or its hash: 64 hex digits as they are, else their SHA-256.
+    """What may be stored of a text in a field for a key or its hash: 64 hex digits unchanged, any other text as its
+    SHA-256.
 
-    That is LiteLLM's hash of a key, also where the sender left `Bearer` before it. Hashing twice is hashing once.
+    That is LiteLLM's hash of a key, also where the sender left `Bearer` before it. Hashing twice changes nothing.
     """
     plain = text.strip()
     if not plain or plain == _MASTER_KEY or _HASH.fullmatch(plain) is not None:
@@ -45,9 +46,10 @@ def key_hash(text: str) -> str:
 
 
 def normalise_customer_id(text: str | None) -> str | None:
-    """Trim, drop NUL, NFC; `""` is absent (None); over 255 bytes of UTF-8 become `sha256:<hex>`, a secret its hash.
+    """Trim, remove NUL, apply NFC. `""` becomes None; over 255 bytes of UTF-8 becomes `sha256:<hex>`; a secret becomes
+    its hash.
 
-    Idempotent: normalising twice is normalising once.
+    Normalising twice changes nothing.
     """
     if text is None:
         return None

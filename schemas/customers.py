@@ -1,7 +1,7 @@
 """Who pays: a customer's mapping with its versions, an org with its subscription periods.
 
-Values of the compacted topics `billing.customers` (key: LiteLLM customer id) and `billing.orgs`
-(key: org id). The topics are the truth; every table of them is a follower (docs/adr/0003).
+These are the values of the compacted topics `billing.customers` (key: LiteLLM customer id) and `billing.orgs` (key: org
+id). The topics are the truth; every table is made from them (docs/adr/0003).
 """
 
 from collections.abc import Callable
@@ -13,19 +13,19 @@ from schemas.moments import MAX_US
 
 
 class MappingVersion(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
-    """What a customer was mapped to from one moment on.
+    """The mapping of a customer from one moment on.
 
     Fields:
-        effective_from: microseconds since 1970 UTC, a whole second; the first version of a
-            customer also covers everything before it.
+        effective_from: microseconds since 1970 UTC, a whole second; the first version of a customer also covers
+            everything before it.
         lago_customer_id: the billed org: Lago's customer `external_id`.
         lago_organization_id: the Lago tenant; recorded, never a join key.
         external_subscription_id: `""` = found in the org's record.
         id_kind: `""` = any; otherwise only calls whose id came from this field match.
         updated_at: when this version was written, microseconds since 1970 UTC.
-        deleted: from here on nobody is mapped; never active.
-        soon: it was to apply as soon as the lead of that time allowed, not at a moment that somebody named.
-        instead_of: orgs of the versions whose place it took by correction: what was held for them is its own.
+        deleted: from here on nobody is mapped; such a version is never active.
+        soon: it was requested for as soon as possible, not for a moment that the request named.
+        instead_of: orgs of the versions that it replaced by correction: what was held for them belongs to it.
     """
 
     effective_from: int
@@ -45,8 +45,8 @@ class CustomerRecord(msgspec.Struct, frozen=True, gc=False):
     """A customer's mapping: versions in order of `effective_from`, oldest first, at least one.
 
     Fields:
-        known_from: usage before this moment was decided by versions that are kept no more, microseconds since 1970 UTC;
-            0 = none was dropped, so the first version also covers everything before it.
+        known_from: usage before this moment was decided by versions that were dropped, microseconds since 1970 UTC; 0 =
+            none was dropped, so the first version also covers everything before it.
     """
 
     litellm_customer_id: str
@@ -57,16 +57,16 @@ class CustomerRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class Period(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
-    """A subscription's life `[started_at, terminated_at)`, microseconds UTC; None = still running.
+    """A subscription's life `[started_at, terminated_at)`, microseconds since 1970 UTC; None = still running.
 
-    What follows `plan_code` is what Lago invoices by; a record of a release that did not learn it has none of it.
+    The fields after `plan_code` say how Lago invoices it; records of older releases have none of them.
 
     Fields:
-        interval: how often its charges are invoiced: `weekly`, `monthly` ...; `""` = not learnt.
-        anchor: with anniversary billing the moment whose day begins a billing period, microseconds UTC; None =
-            billing periods follow the calendar.
-        timezone: whose midnights begin a billing period, an IANA name; `""` = UTC.
-        charged: codes of the metrics that its plan charges; None = not learnt.
+        interval: how often its charges are invoiced: `weekly`, `monthly` ...; `""` = not known yet.
+        anchor: with anniversary billing, a moment in the day that begins a billing period, microseconds since 1970 UTC;
+            None = billing periods follow the calendar.
+        timezone: the time zone whose midnights begin a billing period, an IANA name; `""` = UTC.
+        charged: codes of the metrics that its plan charges; None = not known yet.
     """
 
     external_id: str
@@ -86,8 +86,8 @@ class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
         subscription_id: the external id of its subscription in Lago, chosen once; `""` = not yet.
         limits: the most of a thing in a billing period, by its name, e.g. `tokens`, `requests`.
         updated_at: when this was written, microseconds since 1970 UTC.
-        unusable: of subscriptions that a mapping names, those that Lago has not for this org, by external id: the
-            reason that their usage is held for. A period of the same id is the later word.
+        unusable: subscriptions that a mapping names and that Lago does not have for this org, by external id: the
+            reason that their usage is held for. A period with the same id is newer and wins.
     """
 
     org_id: str
@@ -104,7 +104,7 @@ class OrgRecord(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 def check_customer(record: CustomerRecord) -> None:
-    """Raises: ValueError: no version, versions out of order, or a moment that is none."""
+    """Raises: ValueError: there is no version, the versions are out of order, or a moment is invalid."""
     begins = [version.effective_from for version in record.versions]
     if not begins or begins != sorted(begins):
         raise ValueError("versions")
@@ -114,7 +114,7 @@ def check_customer(record: CustomerRecord) -> None:
 
 
 def check_org(record: OrgRecord) -> None:
-    """Raises: ValueError: a moment that is none."""
+    """Raises: ValueError: a moment is invalid."""
     ends = (period.terminated_at for period in record.periods)
     anchors = (period.anchor for period in record.periods)
     begins = (period.started_at for period in record.periods)
@@ -127,5 +127,5 @@ def _check_moments(*moments: int) -> None:
             raise ValueError("moment")
 
 
-#: What each reader of these topics checks beside the types.
+#: The checks beside the types that every reader of these topics makes.
 CHECKS: Final[dict[type[Any], Callable[[Any], None]]] = {CustomerRecord: check_customer, OrgRecord: check_org}

@@ -1,7 +1,7 @@
-"""One way to read a stored record: whatever is wrong with it is one error, `Unreadable`.
+"""One way to read a stored record: any damage raises one error, `Unreadable`.
 
-msgspec alone raises `DecodeError` for most damage, but `RecursionError` for deep JSON, `UnicodeDecodeError` for a broken
-byte, `TypeError` for no value at all. A reader that catches the first only is stopped for ever by the others.
+msgspec raises `DecodeError` for most damage, but `RecursionError` for deep JSON, `UnicodeDecodeError` for a broken
+byte, and `TypeError` for a missing value. A reader that catches only the first stops for ever at one of the others.
 """
 
 from collections.abc import Callable
@@ -12,33 +12,33 @@ import msgspec
 from schemas.ranges import CHECKS
 
 T = TypeVar("T")
-#: What damage in a record raises where it is read, decoded or made a row of, whatever it is called there.
+#: The errors that a damaged record raises where it is decoded or made into a row.
 DAMAGE: Final = (
     *(msgspec.MsgspecError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError),
 )
 
-#: What msgspec raises for bytes that are no JSON, or are of another type. What it is given from outside is read by
-#: `decoder`, or caught with these: `DecodeError` alone lets a broken byte and deep nesting through.
+#: The errors that msgspec raises for bytes that are no JSON, or of another type. Code that reads input from outside
+#: uses `decoder` or catches these, because `DecodeError` does not cover broken bytes and deep nesting.
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Unreadable(msgspec.DecodeError):
-    """A record is none of ours: it is counted, said once, kept aside where money is in it, and passed."""
+    """A stored record cannot be read: it is counted, logged once, kept aside where it holds money, and passed."""
 
 
 def decoder(
     of: type[T], check: Callable[[T], object] | None = None, *, packed: bool = False
 ) -> Callable[[bytes | str | memoryview | msgspec.Raw | None], T]:
-    """What reads a stored value as `of`.
+    """A function that reads a stored value as `of`.
 
     Args:
-        check: raises where a value is sound by its types and nothing that may be stored; None = what
-            `schemas.ranges.CHECKS` has for the type.
+        check: raises for a value that has the right types and must not be stored; None = the check in
+            `schemas.ranges.CHECKS` for the type.
         packed: MessagePack instead of JSON.
 
     Returns:
-        A function of the value (None = a record without one) that raises `Unreadable` alone, with no part of the value in
-        its text.
+        A function of the value (None = a record without one). It raises only `Unreadable`, without any part of the
+            value in the text.
     """
     check = CHECKS.get(of) if check is None else check
     decode = msgspec.msgpack.Decoder(of).decode if packed else msgspec.json.Decoder(of).decode

@@ -1,6 +1,6 @@
-"""The JSON Schemas and the AsyncAPI document, made from the types: `python -m schemas.generate` writes them (dev extra).
+"""Writes the JSON Schemas and the AsyncAPI document from the types: `python -m schemas.generate` (dev extra).
 
-What is written lies in `schemas/json`; a test compares it with what would be written now.
+The files are in `schemas/json`; a test compares them with the types.
 """
 
 from inspect import cleandoc
@@ -21,7 +21,7 @@ from schemas.wire import Call, RawRecord
 FOLDER = Path(__file__).parent / "json"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-#: Written by this product: exact, as text.
+#: This product writes these: an amount is exact text.
 OUTBOUND: tuple[type[msgspec.Struct], ...] = (
     Rejection,
     CustomerRecord,
@@ -34,7 +34,7 @@ OUTBOUND: tuple[type[msgspec.Struct], ...] = (
     DeliveryAttempt,
     CallContext,
 )
-#: Written by others, or kept as others wrote it: an amount may be a number or text.
+#: Others wrote these, or they are stored as others wrote them: an amount may be a number or text.
 INBOUND: tuple[type[msgspec.Struct], ...] = (Call, RawRecord)
 
 _WRITTEN = {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"}
@@ -43,7 +43,7 @@ _FIELD = re_compile(r"^    (\w+(?:, \w+)*): (.*)$")
 
 
 def files() -> dict[str, str]:
-    """Name to text of every file in `schemas/json`."""
+    """Name and text of every file in `schemas/json`."""
     schemas = dict.fromkeys(OUTBOUND, _WRITTEN) | dict.fromkeys(INBOUND, _ACCEPTED)
     texts = {
         f"{of.__name__}.schema.json": dumps(schema_of(of, amount), indent=2, ensure_ascii=False) + "\n"
@@ -54,7 +54,7 @@ def files() -> dict[str, str]:
 
 
 def schema_of(of: type[msgspec.Struct], amount: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a type and of the types in it; `amount` is what a Decimal looks like in JSON."""
+    """The schema of a type and of the types in it; `amount` is the schema of a Decimal."""
     (root,), parts = msgspec.json.schema_components([of])
     for part in parts.values():
         part["description"], meanings = _told(part["description"])
@@ -65,7 +65,7 @@ def schema_of(of: type[msgspec.Struct], amount: dict[str, Any]) -> dict[str, Any
 
 
 def _told(docstring: str) -> tuple[str, dict[str, str]]:
-    """What a type's docstring says of it, and of each field under `Fields:`."""
+    """The description of a type, and of each field under `Fields:`, from its docstring."""
     about, _, fields = cleandoc(docstring).partition("\n\nFields:\n")
     meanings: dict[str, str] = {}
     names: list[str] = []
@@ -89,7 +89,7 @@ def _replaced(node: Any, amount: dict[str, Any]) -> Any:
 
 
 def write() -> None:
-    """Write every file that is not current, and remove what is not made any more."""
+    """Write every file that has changed, and remove files that are no longer made."""
     texts = files()
     FOLDER.mkdir(exist_ok=True)
     for stale in {path.name for path in FOLDER.iterdir()} - texts.keys():

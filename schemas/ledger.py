@@ -1,26 +1,26 @@
-"""What a ledger remembers of its partition: position, counters, open windows.
+"""The state of a ledger: its position, counters and open windows.
 
-Values of `meter.changelog`, MessagePack; only the meter reads them. Costs are dollars.
+These are the values of `meter.changelog`, MessagePack; only the meter reads them. Costs are dollars.
 """
 
 from decimal import Decimal
 
 import msgspec
 
-from schemas.money import ZERO
+from schemas.money import ZERO, add
 from schemas.wire import Metered
 
-#: Raised when an older release would misread what is written, or drop a part of it.
+#: Increased when an older release would misread or drop a part of what is written.
 LEDGER_VERSION = 3
-#: With a window of this in it: the first release would bill it as tokens.
+#: The version of a changelog with metered windows: the first release would bill them as tokens.
 METERED_VERSION = 2
-#: What is written before the first call: nothing that the first release would misread.
+#: The version of a changelog that the first release can read.
 PLAIN_VERSION = 1
-#: Length of a held window until it is merged with others; mapping versions begin on whole seconds.
+#: Length of a held window until it is merged; mapping versions begin on whole seconds.
 HELD_LENGTH_US = 1_000_000
-#: Keys of the changelog: one position, a window by its first offset, a chunk of identities by hour and offset.
-#: Identities are told with their tag (streams/core/metering/known_identities.py): new ones, and those that a copy has settled since. What
-#: releases before version 3 wrote has no tags. A job is a key of its own.
+#: Keys of the changelog: one position; a window by its first offset; a chunk of identities by hour and offset; a job by
+#: its identity. Identities are stored with their tags (streams/core/metering/known_identities.py): new ones, and those
+#: that a copy has settled since. Releases before version 3 wrote identities without tags.
 POSITION_KEY = b"position"
 WINDOW_PREFIX = b"w"
 UNTOLD_PREFIX = b"s"
@@ -30,15 +30,25 @@ JOB_PREFIX = b"j"
 
 
 class Sum(msgspec.Struct, array_like=True, gc=False):
-    """A number of calls and what they cost together."""
+    """A number of calls and their total cost."""
 
     calls: int = 0
     cost: Decimal = ZERO
 
+    def __add__(self, other: "Sum") -> "Sum":
+        """Exact; see `schemas.money.add`."""
+        return Sum(self.calls + other.calls, add(self.cost, other.cost))
+
+    def __sub__(self, other: "Sum") -> "Sum":
+        """Exact; see `schemas.money.add`."""
+        return Sum(self.calls - other.calls, add(self.cost, -other.cost))
+
 
 class Counters(msgspec.Struct, array_like=True, gc=False):
-    """Conservation: `received = folded + duplicate + rejected + unbilled` and
-    `folded = open + held + sealed + written_off`, in calls and in dollars."""
+    """The counters of conservation, in calls and in dollars.
+
+    `received = folded + duplicate + rejected + unbilled` and `folded = open + held + sealed + written_off`.
+    """
 
     received: Sum = msgspec.field(default_factory=Sum)
     folded: Sum = msgspec.field(default_factory=Sum)
@@ -50,22 +60,21 @@ class Counters(msgspec.Struct, array_like=True, gc=False):
 
 
 class Position(msgspec.Struct, array_like=True, gc=False):
-    """Where the ledger stands.
+    """The position and the totals of a ledger.
 
     Fields:
         next: offset of the next raw record to fold.
-        clock_ms: the partition clock C: highest record time seen, milliseconds UTC.
-        topic_id, partitions: the raw topic it was built on.
-        deployment: whose ledger it is.
+        clock_ms: the partition clock: the highest record time seen, milliseconds since 1970 UTC.
+        topic_id, partitions: the raw topic that the ledger was built on.
+        deployment: the ledger's owner.
         seal_seq: number of the last sealed part; contiguous in `billing.lago.events`.
-        dropped_hour: identities counted in earlier hours have been forgotten.
-        v: version of all values of the changelog, the lowest that says all of them.
-        forgot_us: calls that ended earlier may have been counted by a ledger that is gone, microseconds since 1970;
-            0 = none is gone. None of them is folded directly.
-        skipped: raw offsets that `meterbridge ledger init` passed over.
-        decisions: calls and dollars by the meter's decision, of those that are no duplicate and not rejected; counted
-            since version 3.
-        held: windows that wait for a mapping or a subscription; 0 from a release that did not count them.
+        dropped_hour: identities counted in earlier hours are forgotten.
+        v: version of the changelog, the lowest that can represent all its values.
+        forgot_us: calls that ended earlier may have been counted by a lost ledger, microseconds since 1970 UTC; 0 = no
+            ledger was lost. None of these calls is folded directly.
+        skipped: number of raw offsets that `meterbridge ledger init` passed over.
+        decisions: calls and dollars by the meter's decision, without duplicates and rejected calls; since version 3.
+        held: number of windows that wait for a mapping or a subscription; 0 from a release that did not count them.
     """
 
     next: int = 0
@@ -87,7 +96,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What is remembered of a job.
 
     Fields:
-        hour: of the partition clock when it was last told of, hours since 1970 UTC; at most a day behind.
+        hour: of the partition clock at its last report, hours since 1970 UTC; up to a day late.
         tag: what is known of it (streams/core/metering/known_identities.py).
     """
 
@@ -102,14 +111,14 @@ class Window(msgspec.Struct, array_like=True, gc=False):
         first, last: raw offsets of the first and last call; `first` names the part.
         start_us: `[start, start + length)`, UTC-aligned; `length_us` 0 = a single call. Of merged held windows the
             stretch in which all were resolved alike (streams/core/mapping/time_spans.py).
-        subscription, org_id: resolved at the fold and frozen; while held there is no subscription, and the org is
-            who would have paid when it was last looked at.
+        subscription, org_id: resolved at the fold and then fixed. A held window has no subscription, and `org_id` is
+            the org that would have paid when the window was last looked at.
         held: why it has no subscription; `""` when it has one.
         group: values of the extra group fields, in the order of `group_names`.
         min_end_us, max_end_us: end times of its first and last call by time.
         merged: first offsets of held windows released into this one.
         identity: of the call, in per-call mode and of other metered events only.
-        metered: the window is one such event, of the org that is its `customer_id`; None for calls.
+        metered: the window is one such event, of the org in `customer_id`; None for calls.
         group_names: the policy's `group_by` when the window was begun. Older releases wrote none.
     """
 
@@ -144,9 +153,9 @@ WindowKey = tuple[str, str, str, str, str, str, tuple[str, ...], tuple[str, ...]
 
 
 def window_key(window: Window) -> WindowKey:
-    """What makes two calls share a window; held windows also keep the id's kind apart.
+    """The key of the window that two calls share; the key of a held window also contains the id's kind.
 
-    The length and the names of the group are in it: changed settings begin new windows.
+    It contains the length and the names of the group, so that changed settings begin new windows.
     """
     kind = window.id_kind if window.held else ""
     return (
@@ -165,7 +174,7 @@ def window_key(window: Window) -> WindowKey:
 
 
 def version_of(window: Window) -> int:
-    """The lowest version that says all of the window.
+    """The lowest version that can represent the window.
 
     Releases before version 3 name the group by their own setting, and merge held windows across borders.
     """

@@ -1,7 +1,7 @@
-"""Moments come in seconds, milliseconds or ISO 8601 and all come out as aware UTC.
+"""Moments come as seconds, milliseconds or ISO 8601, and become UTC.
 
-On the hot path a moment is an int: microseconds since 1970 in UTC (`_us`). Everywhere else it is
-an aware `datetime`. A text without an offset is taken as UTC, as LiteLLM's database writes it.
+On the hot path a moment is an int, microseconds since 1970 UTC (`_us`); elsewhere it is an aware `datetime`. A text
+without an offset is UTC, as LiteLLM's database writes it.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -15,16 +15,16 @@ SECOND_US = 1_000_000
 HOUR_US = 3600 * SECOND_US
 MAX_US = 253_402_300_800 * SECOND_US  # the year 10000
 _MAX_NS = MAX_US * 1000
-#: No moment is written with more; numbers of any length could be.
+#: The longest text of a moment, characters; a number could have any length.
 _LONGEST_TEXT = 64
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re_compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
-#: A zone in letters, or one that a space parts from the time, as databases write it.
+#: A zone in letters, or one that a space separates from the time, as databases write it.
 _ZONE = re_compile(r"\s*(?:UTC|GMT|([+-][0-9]{2}(?::?[0-9]{2})?))$")
-#: Numbers from here on are read as milliseconds, then micro-, then nanoseconds.
+#: Numbers from these on are milliseconds, microseconds, nanoseconds.
 _MS_FROM, _US_FROM, _NS_FROM = 10**11, 10**14, 10**17
-#: Seconds parsed lately: calls come in order of time, so most share theirs with another.
+#: Recently parsed seconds: calls come in order of time, so most share theirs with another call.
 _SECONDS: dict[str, int] = {}
 _SECONDS_KEPT = 4096
 _ISO_LENGTH = 27
@@ -33,17 +33,17 @@ _ISO_LENGTH = 27
 def parse_us(value: float | int | str) -> int:
     """Microseconds since 1970 UTC of a number (s, ms, us or ns) or an ISO 8601 text.
 
-    A number below 1e11 is seconds (until the year 5138), below 1e14 milliseconds, below 1e17 microseconds. A text
-    may hold such a number. ISO 8601 may have lower-case letters (RFC 3339, 5.6), a space for its `T`, and any offset.
+    A number below 1e11 is seconds (until the year 5138), below 1e14 milliseconds, below 1e17 microseconds. A text may
+    contain such a number. ISO 8601 may have lower-case letters (RFC 3339, 5.6), a space instead of `T`, and any offset.
 
     Raises:
-        Rejected: `bad_time` when it is no moment between 1970 and 9999.
+        Rejected: `bad_time`: it is no moment between 1970 and 9999.
     """
     if type(value) is float and 0.0 <= value < _MS_FROM:
         return round(value * SECOND_US)
     if type(value) is str:
         if len(value) == _ISO_LENGTH and value[26] == "Z" and value[19] == "." and (parts := value[20:26]).isdecimal():
-            # The form LiteLLM's callbacks write, `2026-11-20T23:03:16.518726Z`, most often of a second seen lately.
+            # The form of LiteLLM's callbacks, `2026-11-20T23:03:16.518726Z`; mostly its second was seen just before.
             second = _SECONDS.get(value[:19])
             if second is not None or (second := _whole_second(value[:19])) is not None:
                 return second + int(parts)
@@ -58,12 +58,12 @@ def parse_us(value: float | int | str) -> int:
 
 
 def to_datetime(us: int) -> datetime:
-    """Microseconds since 1970 to an aware UTC datetime."""
+    """Microseconds since 1970 UTC to an aware UTC datetime."""
     return _EPOCH + timedelta(microseconds=us)
 
 
 def to_us(moment: datetime) -> int:
-    """An aware datetime to microseconds since 1970; a naive one is a programming error."""
+    """An aware datetime to microseconds since 1970 UTC. Raises: ValueError for a naive one."""
     if moment.tzinfo is None:
         raise ValueError("naive datetime")
     delta = moment - _EPOCH
@@ -76,7 +76,7 @@ def to_iso(us: int) -> str:
 
 
 def lago_timestamp(us: int) -> str:
-    """Lago's `timestamp`: seconds with milliseconds as a string, the one form every store takes."""
+    """Lago's `timestamp`: seconds with milliseconds as a string, the one form that both event stores accept."""
     seconds, rest = divmod(us, SECOND_US)
     return f"{seconds}.{rest // 1000:03d}"
 
@@ -94,7 +94,7 @@ def _from_number(value: float | int) -> int:
 
 
 def _whole_second(text: str) -> int | None:
-    """Microseconds of a second in ISO 8601, UTC, from 1970 on; it is remembered."""
+    """Microseconds of a second in ISO 8601, UTC, from 1970 on; cached. None where it is none."""
     try:
         second = to_us(datetime.fromisoformat(text + "Z"))
     except (ValueError, OverflowError):

@@ -1,8 +1,8 @@
 """Money is Decimal from the text of a number to the text of a number.
 
-A cost is quantised once, in the meter, to `COST_DECIMALS` places of a dollar (half even); from
-there on every sum is exact, and is the sum Lago computes from the strings it is sent (Lago keeps
-15 places of a cent, `decimal(40,15)`; see docs/lago-behaviour.md).
+The meter rounds a cost once, to `COST_DECIMALS` places of a dollar (half even). From there every sum is exact, and
+equals the sum that Lago computes from our strings (Lago keeps 15 places of a cent, `decimal(40,15)`; see
+docs/lago-behaviour.md).
 """
 
 from decimal import ROUND_HALF_EVEN, Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
@@ -13,23 +13,23 @@ from schemas.errors import Rejected
 COST_DECIMALS = 12
 ZERO = Decimal(0)
 
-#: One call above this many dollars is an error of the sender, not a bill.
+#: A call above this many dollars is an error of its sender.
 ABSURD_COST = Decimal(1_000_000)
 
-#: Sums of money happen here: a result that would need rounding raises instead.
+#: The context for sums of money: a result that would need rounding raises instead.
 EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[Inexact, InvalidOperation, Overflow])
 
 _ROUNDING = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, Overflow])
 _HUNDRED = Decimal(100)
-#: Python's `Decimal` also takes `1_000`, ` 1 `, `NaN` and the digits of every script.
+#: Python's `Decimal` also accepts `1_000`, ` 1 `, `NaN` and the digits of every script.
 _WRITTEN = re_compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 def parse_amount(text: str) -> Decimal:
-    """The number that a text from outside writes: ASCII digits, a fraction and an exponent, nothing around them.
+    """The number in a text from outside: ASCII digits, with a fraction and an exponent, and nothing around them.
 
     Raises:
-        Rejected: `bad_cost`: it is no such number, or no Decimal holds it.
+        Rejected: `bad_cost`: it is no such number, or no Decimal can hold it.
     """
     if _WRITTEN.fullmatch(text) is None:
         raise Rejected("bad_cost", "not a plain decimal number")
@@ -45,11 +45,11 @@ def quantum(places: int = COST_DECIMALS) -> Decimal:
 
 
 def check_cost(cost: Decimal) -> None:
-    """Refuse what is not an amount of money.
+    """Refuse a value that is no amount of money.
 
     Raises:
-        Rejected: `bad_cost` for NaN and infinities, `negative_cost`, `absurd_cost` above
-            `ABSURD_COST` dollars. The record goes to the rejected topic.
+        Rejected: `bad_cost` for NaN and infinities, `negative_cost`, `absurd_cost` above `ABSURD_COST` dollars. The
+            record goes to the rejected topic.
     """
     if cost.is_finite() and ZERO <= cost <= ABSURD_COST:
         return
@@ -59,28 +59,28 @@ def check_cost(cost: Decimal) -> None:
 
 
 def quantise(cost: Decimal, unit: Decimal) -> Decimal:
-    """Round `cost` dollars to a multiple of `unit`, half to even; the only rounding there is.
+    """Round `cost` dollars to a multiple of `unit`, half to even; the only rounding in the product.
 
-    Binary noise in LiteLLM's numbers (`9.149999999999999e-06`) ends here.
+    It removes the binary noise of LiteLLM's numbers (`9.149999999999999e-06`).
     """
     return cost.quantize(unit, None, _ROUNDING)
 
 
 def add(a: Decimal, b: Decimal) -> Decimal:
-    """Exact sum; raises `decimal.Inexact` where 60 digits would not hold it."""
+    """The exact sum; raises `decimal.Inexact` where it needs more than 60 digits."""
     return EXACT.add(a, b)
 
 
 def cents_text(dollars: Decimal) -> str:
     """Dollars to Lago's `precise_total_amount_cents`: cents as a plain decimal string.
 
-    Never an exponent: Lago silently skips a sum metric's value such as `1e-05`.
+    Never with an exponent, because Lago silently skips a sum metric's value such as `1e-05`.
     """
     return plain(EXACT.multiply(dollars, _HUNDRED))
 
 
 def from_cents(cents: Decimal) -> Decimal:
-    """Cents to dollars; beyond 60 digits rounded, as a cost is to `COST_DECIMALS` anyway."""
+    """Cents to dollars; rounded beyond 60 digits, because a cost is later rounded to `COST_DECIMALS` anyway."""
     return _ROUNDING.divide(cents, _HUNDRED)
 
 

@@ -1,4 +1,4 @@
-"""How calls are metered: the operator's choices, handed to the pure rules as one frozen value."""
+"""How calls are metered: the operator's settings, as one frozen value for the pure rules."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -8,7 +8,7 @@ from schemas.moments import HOUR_US, SECOND_US
 
 
 class LatePolicy(Enum):
-    """What happens to usage outside every period of its subscription."""
+    """What happens to usage outside of every period of its subscription."""
 
     SHIFT = "shift"
     HOLD = "hold"
@@ -16,22 +16,24 @@ class LatePolicy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MeterPolicy:
-    """All that decides what is billed, when and in which event.
+    """All settings that decide what is billed, when and in which event.
 
-    Fields (durations in microseconds, as the moments they are added to):
-        deployment: first part of every transaction id; two deployments never share one.
+    Fields (durations in microseconds, like the moments to which they are added):
+        deployment: first part of every transaction id; no two deployments may share one.
         window_us: length of a window; 0 = one Lago event a call.
         grace_us: how long after its end a window waits for late calls.
-        quiet_us, late_us: an already old window is sealed once quiet for the first, at the latest
-            after the second.
+        quiet_us, late_us: a window of the past is sealed when no call has come for the first, at the latest after the
+            second.
         horizon_us: how far back a repeated call is recognised.
-        group_by: extra `Usage` fields in a window's key, `schemas.usage.GROUP_FIELDS`.
-        bill_cache_hits, bill_byok, bill_own_subscriptions, bill_silent_experiments: whether such calls are folded.
-        max_usd_per_call, max_usd_per_token: dollars above which a cost is no price of any model and is kept aside.
+        group_by: extra `Usage` fields in a window's key, out of `schemas.usage.GROUP_FIELDS`.
+        cost_decimals: decimals of a dollar to which a cost is rounded.
+        bill_cache_hits, bill_byok, bill_own_subscriptions, bill_silent_experiments: whether such calls are billed.
+        max_usd_per_call, max_usd_per_token: dollars above which a cost belongs to no model and is kept aside.
         event_code: the billable metric's code in Lago.
-        coalesce_us: age after which held windows become one a customer, model and stretch.
-        max_held_metered: other metered events a partition holds, none of which can become one with another.
-        max_open: open windows a partition keeps, 1.2 kB each; beyond it some are sealed early (streams/core/metering/early_close.py).
+        coalesce_us: age at which held windows are merged: one remains for a customer, model and stretch of time.
+        max_held_metered: the most other metered events that a partition holds; they cannot be merged.
+        max_open: the most open windows of a partition, 1.2 kB each; above it some are sealed early
+            (streams/core/metering/early_close.py).
     """
 
     deployment: str = "meterbridge"

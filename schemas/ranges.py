@@ -1,7 +1,8 @@
-"""What a stored value may hold beside its types: moments, counts and amounts that every reader can work with.
+"""What a stored value may hold beside its types: moments, counts and amounts that every reader can process.
 
-A value of the right type can still stop its reader: `to_iso` knows no year 300 000, Postgres no integer beyond 64 bits,
-and a comparison with a signalling NaN raises. `schemas.decoding.decoder` asks here, so no reader has to.
+A value of the right type can still stop its reader: `to_iso` cannot write the year 300 000, Postgres has no integer
+beyond 64 bits, and a comparison with a signalling NaN raises. `schemas.decoding.decoder` checks here, so that no reader
+has to.
 """
 
 from collections.abc import Callable
@@ -24,19 +25,19 @@ from schemas.records import (
     WriteOff,
 )
 
-#: Integers of Postgres: `integer`, `bigint`.
+#: One above the largest integers of Postgres: `integer`, `bigint`.
 _INT4, _INT8 = 1 << 31, 1 << 63
-#: Dollars; no sum of calls comes near it. Below the other no cost is told apart from nothing.
+#: Bounds of dollars: no sum of calls comes near the first; a cost below the second counts as nothing.
 _DOLLARS, _LEAST_EXPONENT = Decimal(10**15), -60
 _IDENTITY = re_compile(r"[0-9a-f]{32}")
-#: ISO 8601 of the years 1970 to 9999, with its offset; the meter writes UTC.
+#: ISO 8601 with an offset, the years 1970 to 9999; the meter writes UTC.
 _MOMENT = re_compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2})")
-#: Cents as text. Releases before this one posted what has none as it is: `""`.
+#: Cents as text. Older releases post events without an amount with `""`.
 _AMOUNT = re_compile(r"(-?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?)?")
 
 
 def moments(*all_us: int | None) -> None:
-    """Raises: ValueError: one of them is outside of 1970 to 9999, in microseconds since 1970 UTC; None is no moment."""
+    """Raises: ValueError: one of them is outside of 1970 to 9999 (microseconds since 1970 UTC). None is skipped."""
     for at_us in all_us:
         if at_us is not None and not 0 <= at_us < MAX_US:
             raise ValueError("moment")
@@ -50,7 +51,7 @@ def counts(*found: int, below: int = _INT8) -> None:
 
 
 def dollars(*found: Decimal) -> None:
-    """Raises: ValueError: one of them is no amount: NaN, infinite, or beyond all sums there are."""
+    """Raises: ValueError: one of them is NaN, infinite, or beyond the bounds."""
     for amount in found:
         if not amount.is_finite() or amount.copy_abs() >= _DOLLARS or int(amount.as_tuple().exponent) < _LEAST_EXPONENT:
             raise ValueError("amount")
@@ -138,7 +139,7 @@ def _window(one: Window) -> None:
     dollars(one.cost)
 
 
-#: By what is stored; a type that is not here is checked by who reads it: the raw record by the meter's normaliser.
+#: The checks by type. The meter's normaliser checks the raw record.
 CHECKS: Final[dict[type[Any], Callable[[Any], object]]] = {
     **customers.CHECKS,
     EnrichedUsage: _usage,

@@ -6,7 +6,7 @@ that rule (`streams/core/metering/decisions.py`, `streams/core/mapping/resolve.p
 
 from typing import Final
 
-#: Why the ingress refuses an element, or a whole body.
+#: Reasons for which the ingress refuses an element, or a whole body.
 NOT_JSON: Final = "not_json"  # does not parse: only length, hash and the error's place are kept
 NOT_AN_OBJECT: Final = "not_an_object"  # a number, text or list where a call is expected
 WRONG_TYPE: Final = "wrong_type"  # a field of the wrong type: the call is kept without it
@@ -20,18 +20,19 @@ INGRESS_REASONS: Final = (
     *(TOO_DEEP, TOO_COMPLEX, TOO_LARGE, TOO_MANY),
 )
 
-#: Why the server closed a connection: it sent nothing in time, or there were too many, in all or of one address.
+#: Reasons for which the server closed a connection: it sent nothing in time, or there were too many, in total or of one
+#: address.
 SILENT, FULL, FULL_OF_ONE = CONNECTION_CAUSES = ("silent", "full", "full_of_one")
 
-#: What a look-up of a customer in Lago came to, where usage names the customer itself (docs/mapping.md).
+#: Results of a look-up of a customer in Lago, where usage names the customer itself (docs/mapping.md).
 CUSTOMER, NO_CUSTOMER, LOOKUP_FAILED = IDENTITY_OUTCOMES = ("customer", "unknown", "failed")
 
-#: What was done about a webhook of Lago's.
+#: What was done with a webhook of Lago's.
 APPLIED, IGNORED, NOTED, UNKNOWN_TYPE, REPEATED_WEBHOOK = WEBHOOK_OUTCOMES = (
     *("applied", "ignored", "noted", "unknown", "repeated"),
 )
 
-#: Why rows cannot be written to Postgres now.
+#: Reasons for which rows cannot be written to Postgres now.
 POSTGRES_AWAY, POSTGRES_SLOW, POSTGRES_FULL, POSTGRES_BUSY, POSTGRES_DENIED, POSTGRES_SCHEMA, POSTGRES_ERROR = (
     POSTGRES_FAILURES
 ) = (
@@ -39,7 +40,8 @@ POSTGRES_AWAY, POSTGRES_SLOW, POSTGRES_FULL, POSTGRES_BUSY, POSTGRES_DENIED, POS
     *("postgres_denied", "postgres_schema", "postgres_error"),
 )
 
-#: Why the projector leaves a record out: it cannot be read, its call is in the log already, or Postgres takes no row of it.
+#: Reasons for which the projector leaves a record out: it cannot be read, its call is in the log already, or Postgres
+#: refuses its row.
 UNREADABLE, REPEATED, ROW_REFUSED = SKIPPED = ("unreadable", "repeated", "row_refused")
-#: How two billed calls may look like one: a request under two ids, a job of two customers, a call that two ledgers counted.
+#: How two billed calls may be one: a request under two ids, a job of two customers, a call that two ledgers counted.
 BRIDGE, JOB, COPY = DOUBLED = ("bridge", "job", "copy")

@@ -8,17 +8,17 @@ import msgspec
 class EnrichedUsage(msgspec.Struct, omit_defaults=True, gc=False):
     """A value of `litellm.usage.enriched`: one record a call, also for calls that are not billed.
 
-    A repeated delivery is no call of its own and has none; a rejected one is in `litellm.usage.rejected`.
+    A repeated delivery has no record; a rejected call is in `litellm.usage.rejected`.
 
     Fields:
         identity: hex of the call's identity.
         offset: the call's offset in the raw topic's partition of the same number.
         decision: see streams/core/metering/decisions.py.
-        part: transaction id of the event the call is billed in; `""` when it is not billed. While
-            held it names the held window; the event that releases it lists it in its manifest.
+        part: transaction id of the event that bills the call; `""` when it is not billed. While held it names the held
+            window; the event that releases the window lists it in its manifest.
         external_subscription_id, org_id: the resolved target; `""` while held.
         start, end: ISO 8601 UTC.
-        note: what was odd about the call, for people; `""` for nothing.
+        note: what was odd about the call, for people; `""` = nothing.
         context: a `CallContext`; absent where there is none.
     """
 
@@ -79,7 +79,7 @@ class Manifest(msgspec.Struct, omit_defaults=True, gc=False):
         first, last: raw offsets of the part's first and last call.
         count: number of calls.
         windows: first offsets of the held windows that were released into this part.
-        deployment: whose meter sealed it; another one's sink does not post it.
+        deployment: the deployment that sealed it; another deployment's sink does not post it.
     """
 
     partition: int
@@ -94,17 +94,16 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
     """A value of `billing.receipts`: the state of one Lago event changed.
 
     Fields:
-        status: `pending` (sealed), `processing` (posted, waiting for another attempt),
-            `completed`, `failed` (a dead letter); `written_off` for a held window an operator gave up
-            on, which never became an event.
+        status: `pending` (sealed), `processing` (posted, waiting for another attempt), `completed`, `failed` (a dead
+            letter); `written_off` for a held window that an operator gave up, which never became an event.
         at: microseconds since 1970 UTC.
         cents: the event's amount, plain decimal text.
         calls: number of calls in the event.
         reason: why it is not completed; `""` otherwise.
-        external_subscription_id: where it was posted; the event's own, unless that had ended before.
-        attempts: deliveries of it that failed so far; a dead letter that is put back begins at 0 again.
-        timestamp: what Lago was told instead of the event's own timestamp, whose billing period was invoiced before
-            it was posted; `""` = the event's own.
+        external_subscription_id: the subscription that it was posted to; the event's own, unless that had ended before.
+        attempts: failed deliveries so far; a dead letter that is put back begins at 0 again.
+        timestamp: the timestamp that it was posted with, where the billing period of its own was invoiced before the
+            post; `""` = its own.
     """
 
     transaction_id: str
@@ -119,17 +118,17 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class WriteOff(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
-    """An operator's order in `litellm.usage.raw`, behind the header `control: write_off`; the key is the customer.
+    """An operator's order in `litellm.usage.raw`, with the header `control: write_off`; the key is the customer.
 
-    A worker of a release without `match` finds nothing under the empty key of such an order, and passes it.
+    A worker of a release without `match` finds no usage under the empty key of such an order, and passes it.
 
     Fields:
-        audit_id: of the line in `billing.audit` that says who and why.
+        audit_id: of the line in `billing.audit` with the operator and the reason.
         at: microseconds since 1970 UTC.
-        until: held usage that ended up to here is given up, microseconds since 1970 UTC.
+        until: held usage that ended up to this moment is given up, microseconds since 1970 UTC.
         id_kind: only of customer ids of this kind; `""` for all.
-        match: of all customers of the partition whose id has this form (`fnmatch`); the key is empty then.
-            Ids that begin with `unattributed:` are meant only where it begins so, too.
+        match: of all customers of the partition whose id matches this pattern (`fnmatch`); the key is empty then. Ids
+            that begin with `unattributed:` match only a pattern that begins so, too.
     """
 
     audit_id: str
@@ -140,23 +139,23 @@ class WriteOff(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
 
 
 class AuditRecord(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
-    """A value of `billing.audit`: somebody did something to money's way.
+    """A value of `billing.audit`: an action that affects money.
 
     Fields:
-        audit_id: random, in whatever the action wrote.
+        audit_id: random; also in what the action wrote.
         at: microseconds since 1970 UTC.
-        actor: who, as far as the command or the key tells.
+        actor: who did it, as far as the command or the key shows.
         action: `dlq.requeue`, `dlq.purge`, `held.write_off`, `replay`, `backfill`, `keys.*`; of the api the method and
             the path, `PUT /customers/{id}`; `access.refused`.
         target: what it was done to, in the command's own terms; of the api the parts of the path.
-        reason: the operator's words; of an attempt that was refused, the code it was answered with.
-        count, cost_usd: what it touched; of refused attempts, how many.
-        before, after: what was there and what was to be there, as JSON text; `""` = nothing.
+        reason: the operator's words; of a refused attempt, the code of its answer.
+        count, cost_usd: what it affected; of refused attempts, how many.
+        before, after: the state before and the requested state, as JSON text; `""` = nothing.
         request_id: of the api, in the log's lines too.
-        address: whence it was asked.
+        address: the client's address.
         prev, covered, chain: the newest line that its writer had read, how many there were up to it, and the running
             hash over them (ADR 0030).
-        digest: SHA-256 of the line without it, hex; the last member. `""` of lines from before there was a chain.
+        digest: SHA-256 of the line without this member, hex; the last member. `""` in lines from before the chain.
     """
 
     audit_id: str
@@ -178,19 +177,19 @@ class AuditRecord(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
 
 
 class DeliveryAttempt(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
-    """A value of `billing.deliveries`: a post of events to Lago, or a webhook that Lago sent. Never what was in it.
+    """A value of `billing.deliveries`: a post of events to Lago, or a webhook that Lago sent; without its content.
 
     Fields:
         at: when it was answered, microseconds since 1970 UTC.
         direction: `out`: ours to Lago; `in`: Lago's to us.
         event_type: `events.batch`, or the webhook's type.
-        status: the HTTP status of the answer; 0: none came.
+        status: the HTTP status of the answer; 0 = none came.
         duration_ms: from its beginning to its answer.
-        error: stable code of what went wrong; `""`: nothing did.
-        attempt: posts of its first event so far, this one included, since that event was last taken up.
+        error: stable code of the failure; `""` = it succeeded.
+        attempt: posts of its first event, this one included, since that event was last taken up.
         events: number of events.
         first, last: transaction ids of its first and its last event.
-        source: topic and partition that the events lay in.
+        source: topic and partition of the events.
         unique_key: Lago's key of the webhook, the same in all its attempts.
     """
 

@@ -1,8 +1,8 @@
-"""The topic catalogue: every topic, its partitions and its settings, in one place.
+"""The topic catalogue: every topic, its partitions and its settings.
 
-`meterbridge topics create|check` and the workers' start-up check read it. Partition counts are
-fixed for life: a key's home must never move (docs/adr/0002). Kafka's own terms are used for
-settings (https://kafka.apache.org/documentation/#topicconfigs).
+`meterbridge topics create|check` and the workers' start-up check read it. Partition counts never change, because a key
+must stay in its partition (docs/adr/0002). Settings have Kafka's names
+(https://kafka.apache.org/documentation/#topicconfigs).
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Final
 
 DAY_MS: Final = 86_400_000
-#: Waits of the retry topic are tiers; a partition holds one tier, so it never blocks behind a longer wait.
+#: The retry topic has one partition for each length of wait, so that no event waits behind one with a longer wait.
 RETRY_TIERS: Final = 8
 
 
@@ -32,7 +32,7 @@ class Topic:
     config: dict[str, str] = field(default_factory=dict)
 
 
-#: Kafka's own default: a broker that was set to less would refuse what another takes.
+#: Kafka's own default, set explicitly: a broker with a smaller one would refuse records that another accepts.
 _PLAIN = {"max.message.bytes": str((1 << 20) + 12)}
 
 
@@ -47,11 +47,12 @@ _COMPACTED = {
     "delete.retention.ms": str(7 * DAY_MS),
     **_PLAIN,
 }
-#: A dead letter is larger than what died: it must not be refused where that was taken.
+#: A dead letter is larger than its event, and its topic must accept it where the event's topic did.
 _LARGE = {"max.message.bytes": str(8 << 20)}
-#: How far a record's time may be ahead of the broker's clock, milliseconds: one that is wrong would move a ledger's clock.
+#: How far a record's time may be ahead of the broker's clock, milliseconds: a wrong one would move a ledger's clock.
 TIME_AHEAD_MS: Final = 3_600_000
-#: What a spool held for days keeps its time; what is ahead of the broker is refused, and sent with another (ADR 0025).
+#: A record that waited in a spool for days keeps its time. The broker refuses a time ahead of its own; the ingress then
+#: sends the record with another (ADR 0025).
 _TIMED = {
     "message.timestamp.type": "CreateTime",
     "message.timestamp.after.max.ms": str(TIME_AHEAD_MS),
@@ -98,7 +99,7 @@ def partition_count(topic: Topic, kafka_partitions: int) -> int:
 
 
 def topic_config(topic: Topic, replication: int) -> dict[str, str]:
-    """Topic settings for a replication factor: durability is fixed here, not left to the broker."""
+    """Topic settings for a replication factor. Durability is fixed here, whatever the broker's defaults are."""
     durable = {"min.insync.replicas": "2" if replication > 1 else "1"}
     if replication > 1:
         durable["unclean.leader.election.enable"] = "false"
@@ -107,7 +108,7 @@ def topic_config(topic: Topic, replication: int) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class TopicNames:
-    """The catalogue's names as they are on the broker, prefix included."""
+    """The catalogue's names on the broker, prefix included."""
 
     raw: str
     rejected: str
@@ -124,7 +125,7 @@ class TopicNames:
 
     @property
     def projected(self) -> tuple[str, ...]:
-        """What becomes rows in Postgres."""
+        """The topics whose records become rows in Postgres."""
         about_calls = self.enriched, self.events, self.receipts, self.rejected
         return (*about_calls, self.customers, self.orgs, self.audit, self.deliveries)
 

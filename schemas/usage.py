@@ -1,4 +1,4 @@
-"""One call, normalised: what every rule about money reads, whatever route the call came by."""
+"""One normalised call: the input of every rule about money, whatever route the call came by."""
 
 from decimal import Decimal
 
@@ -13,30 +13,31 @@ class Usage(msgspec.Struct, gc=False):
     Fields:
         identity: 16 bytes; equal for two deliveries of one call (streams/core/metering/identity.py).
         customer_id: normalised LiteLLM customer id, the Kafka key.
-        id_kind: which field the customer id came from.
+        id_kind: the field that the customer id came from.
         status: LiteLLM's `success` or `failure`.
         start_us, end_us: microseconds since 1970 UTC; `end_us` is the event time.
-        model, provider: as LiteLLM names them, `""` when it did not.
-        tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens: counts;
-            input includes cached, output includes reasoning.
+        model, provider: LiteLLM's names, `""` when there is none.
+        tokens_input, tokens_output, total_tokens, cached_tokens, reasoning_tokens: counts; input includes cached,
+            output includes reasoning.
         cost: dollars, quantised to `COST_DECIMALS`.
         cache_hit: answered from LiteLLM's cache.
         byok: the caller's own provider key paid the provider.
-        checked_us: when the usage log was seen not to hold it, microseconds since 1970 UTC; 0 = never.
-        twins: identities that the same call may have by another route, a backfilled one only: its times have
+        checked_us: when a check found that the usage log does not have the call, microseconds since 1970 UTC; 0 =
+            never.
+        twins: identities that another route may give the same call. Only a backfilled call has them: its times have
             milliseconds, and may be rounded.
-        metered: what is emitted as it is, and costs nothing here; None for a call.
-        note: why a value was corrected, e.g. `future_time`; `""` for nothing.
-        kind: what the call is (streams/core/metering/call_kinds.py).
+        metered: usage that others measured, emitted unchanged; it costs nothing here. None for a call.
+        note: why a value was corrected, e.g. `future_time`; `""` = nothing was.
+        kind: the kind of the call (streams/core/metering/call_kinds.py).
         media: seconds, images or characters were counted.
-        job: 16 bytes, equal for all that is told of one job; equal to `identity` for a creation or a read of it, and
-            beside an own `identity` where the answer of a call may be read again. `b""`: no job.
+        job: 16 bytes, equal for all reports of one job. It equals `identity` for a creation or a read of the job, and
+            stands beside an own `identity` where the answer of a call may be read again. `b""` = no job.
         own_subscription: the caller's own subscription paid the provider (LiteLLM's `used_client_oauth_token`).
         silent_experiment: a copy of another call, made to compare models.
         accepted: reasons that an operator has overruled (`RawRecord.accepted`).
         context: see `CallContext`; as it was stored.
         shape: as stored in the envelope.
-        told_end_us: the end as it came, where no clock confirms it and `end_us` is another; 0 = `end_us` is it.
+        told_end_us: the end as it was sent, where no clock confirms it and `end_us` differs; 0 = `end_us` is that end.
     """
 
     identity: bytes
@@ -81,7 +82,7 @@ class Usage(msgspec.Struct, gc=False):
     told_end_us: int = 0
 
 
-#: Fields that `WINDOW_GROUP_BY` may add to a window's key.
+#: The fields that `WINDOW_GROUP_BY` may add to a window's key.
 GROUP_FIELDS = (
     "end_user",
     "user_id",

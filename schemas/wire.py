@@ -1,15 +1,15 @@
-"""What senders post, field by field, as one tolerant struct; and the envelope it is stored in.
+"""The fields that senders post, as one tolerant struct, and the envelope in which they are stored.
 
-Five shapes of a call arrive: the flat webhook payload, LiteLLM's StandardLoggingPayload, the integration
-payload (`event_type`, `tokens_input` ...), Lago's ingest shape and CloudEvents. Their field names never
-clash in type, so a single struct reads all of them in one pass; only a CloudEvent's names are anybody's
-(`data`, `type`), so it is stored as one field. It is an allow-list: prompts, responses and everything
-unknown have no field here, so they cannot reach a topic.
+A call has one of five shapes: the flat webhook payload, LiteLLM's StandardLoggingPayload, the integration payload
+(`event_type`, `tokens_input` ...), Lago's ingest shape, and CloudEvents. Their field names never clash in type, so a
+single struct reads all of them in one pass. Only a CloudEvent has names that others use too (`data`, `type`), so it is
+stored as one field. The struct is an allow-list: prompts, responses and unknown fields have no place in it, so they
+cannot reach a topic.
 
-Usage that others measured is no call and stands beside it, as `Metered`: only our own API writes it.
+Usage that others measured is no call and is stored beside it, as `Metered`: only our own API writes it.
 
-`Call` is typed and is what the meter reads. `stored_call()` has the same fields as raw JSON, is what the
-ingress keeps, and so preserves every number's text.
+The meter reads the typed `Call`. The ingress stores `stored_call()`, which has the same fields as raw JSON and so
+preserves every number's text.
 """
 
 from decimal import Decimal
@@ -19,14 +19,14 @@ import msgspec
 from msgspec import Raw
 
 ENVELOPE_VERSION = 1
-#: What an ingress of this release writes as `rules`.
+#: The value of `rules` that an ingress of this release writes.
 RULES = 1
-#: Sources, as stored in the envelope.
+#: The values of `source`.
 WEBHOOK, BACKFILL, API = "webhook", "backfill", "api"
 
-#: Shapes, as stored in the envelope.
+#: The values of `shape`.
 SLP, FLAT, INTEGRATION, LAGO, CLOUDEVENT = "slp", "flat", "integration", "lago", "cloudevent"
-#: No shape of a call: releases that do not know it refuse the record, and keep it.
+#: The `shape` of usage that others measured; older releases refuse the record and keep it.
 METERED = "metered"
 #: The `id_kind` of a record whose key is no LiteLLM customer but an org.
 ORG = "org"
@@ -67,7 +67,7 @@ class UsageObject(msgspec.Struct, gc=False):
 
 
 class CallMetadata(msgspec.Struct, gc=False):
-    """The part of LiteLLM's `metadata` that says who called; set by the proxy, not by the client."""
+    """The part of LiteLLM's `metadata` that says who called. The proxy sets it, not the client."""
 
     user_api_key_hash: Id = None
     user_api_key_alias: Id = None
@@ -99,7 +99,7 @@ class LagoProperties(msgspec.Struct, gc=False):
 class CloudEventData(msgspec.Struct, gc=False):
     """`data` of a CloudEvent, as LiteLLM's `openmeter` callback fills it; `cost` in dollars.
 
-    What follows `total_tokens` is what other senders call the same.
+    The fields after `total_tokens` are other senders' names for the same.
     """
 
     model: Id = None
@@ -120,7 +120,7 @@ class CloudEventData(msgspec.Struct, gc=False):
 
 
 class CloudEvent(msgspec.Struct, gc=False):
-    """The attributes of a CloudEvent (cloudevents.io, 1.0) that tell which call, whose and when."""
+    """The attributes of a CloudEvent (cloudevents.io, 1.0) that identify the call, its customer and its time."""
 
     id: Id = None
     source: Id = None
@@ -130,7 +130,7 @@ class CloudEvent(msgspec.Struct, gc=False):
 
 
 class Call(msgspec.Struct, gc=False):
-    """One call as any of the five shapes tell it. Every field may be absent."""
+    """One call in any of the five shapes. Every field may be absent."""
 
     # LiteLLM, both shapes
     id: Id = None
@@ -171,7 +171,7 @@ class Call(msgspec.Struct, gc=False):
     tokens_output: Count = None
     cost_usd: Number = None
     api_key_hash: Id = None
-    # of an answer that was read again, made by the ingress out of what the answer says of itself
+    # of an answer that was read again; the ingress makes it from the answer's own id
     answer_id: str | None = None
     # Lago's ingest shape
     transaction_id: Id = None
@@ -187,7 +187,7 @@ class Call(msgspec.Struct, gc=False):
 
 
 def _raw_twin(of: type[msgspec.Struct], also: tuple[str, ...] = (), **nested: Any) -> type[msgspec.Struct]:
-    """The same field names, and those in `also`; every value is kept as the JSON text it came as."""
+    """A struct with the same field names and those in `also`; every value stays the JSON text that was sent."""
     names = (*of.__struct_fields__, *also)
     fields = [(name, nested.get(name, Raw) | msgspec.UnsetType, msgspec.UNSET) for name in names]
     return msgspec.defstruct("Stored" + of.__name__, fields, gc=False)
@@ -202,22 +202,23 @@ _StoredUsage = _raw_twin(
 _StoredProperties = _raw_twin(LagoProperties)
 _StoredEventData = _raw_twin(CloudEventData)
 
-#: Of a CloudEvent, beside what is stored: how it is told from a call, and its data in another form.
+#: The members of a CloudEvent that are read and not stored: they distinguish it from a call, or hold its data in
+#: another form.
 EVENT_SIGNS = ("specversion", "type", "data_base64")
 StoredCloudEvent = _raw_twin(CloudEvent, also=EVENT_SIGNS, data=_StoredEventData | None)
-#: Members that may hold calls: what senders wrap around them.
+#: Members that may contain calls: wrappers of several senders.
 WRAPPERS = ("events", "event", "records", "record", "data", "calls", "logs", "usage")
-#: Members that the context is made of (schemas/context.py), at the top and in `metadata`.
+#: The members from which the context is made (schemas/context.py), at the top level and in `metadata`.
 CONTEXT_FIELDS = ("cost_breakdown", "completionStartTime", "model_id", "api_base")
 CONTEXT_METADATA = ("spend_logs_metadata", "user_api_key_auth_metadata")
 
 
 def stored_call(*, tags: bool = False, metadata: bool = False) -> type[msgspec.Struct]:
-    """What an element is read as at the ingress: a call's fields, and those that are not stored as they came.
+    """The type of an element at the ingress: a call's fields, and those that are not stored unchanged.
 
     Args:
-        tags: `request_tags` are read as well.
-        metadata: `CONTEXT_METADATA` are.
+        tags: also read `request_tags`.
+        metadata: also read `CONTEXT_METADATA`.
     """
     context = (*CONTEXT_FIELDS, "request_tags") if tags else CONTEXT_FIELDS
     of_key = _raw_twin(CallMetadata, also=CONTEXT_METADATA if metadata else (), usage_object=_StoredUsage | None)
@@ -234,13 +235,13 @@ def stored_call(*, tags: bool = False, metadata: bool = False) -> type[msgspec.S
     )
 
 
-#: LiteLLM's `cost_breakdown`, as far as it is numbers.
+#: The numeric members of LiteLLM's `cost_breakdown`.
 COSTS = (
     *("input_cost", "output_cost", "total_cost", "original_cost", "tool_usage_cost", "cache_read_cost"),
     *("cache_creation_cost", "discount_percent", "discount_amount", "margin_percent", "margin_fixed_amount"),
     "margin_total_amount",
 )
-#: As LiteLLM's floats: nothing is billed by them.
+#: Floats, as LiteLLM sends them: nothing is billed by them.
 StoredCosts = msgspec.defstruct(
     "StoredCosts", [(name, float | None, None) for name in COSTS], omit_defaults=True, gc=False
 )
@@ -251,11 +252,11 @@ class Metered(msgspec.Struct, gc=False):
 
     Fields:
         org_id: normalised as a customer id is; Lago's customer.
-        transaction_id: the recorder's; two of one org with the same are one event.
+        transaction_id: the recorder's; two events of one org with the same id are one event.
         code: of the billable metric.
         at: when it happened, microseconds since 1970 UTC.
-        properties: what the metric reads, and whatever else.
-        actor: who recorded it, as the audit log names them; `""` of records from before, and of processes without a
+        properties: what the metric reads, and other properties.
+        actor: who recorded it, as the audit log names them; `""` in older records, and from processes without a
             credential of their own.
     """
 
@@ -275,18 +276,18 @@ class RawRecord(msgspec.Struct, gc=False):
         source: where it entered: `webhook`, `backfill` or `api`; a replayed or requeued call keeps its own.
         shape: which of the five shapes `call` has, or `metered`.
         received_at: microseconds since 1970 UTC at the ingress.
-        id_kind: which field the Kafka key came from: `end_user`, `user`, `team`, `organization`,
-            `key`, `customer`, `subscription` or `unattributed`; `org` beside `metered`.
+        id_kind: which field the Kafka key came from: `end_user`, `user`, `team`, `organization`, `key`, `customer`,
+            `subscription` or `unattributed`; `org` beside `metered`.
         call: the call, allow-listed; empty beside `metered`.
-        checked_at: when the usage log was seen not to hold the call, microseconds since 1970 UTC; a
-            call that came by webhook was never checked: 0.
+        checked_at: when a check found that the usage log does not have the call, microseconds since 1970 UTC; 0 = never
+            checked, as for a call by webhook.
         metered: usage that others measured; null for a call.
         accepted: reasons for which the meter would refuse the call and that an operator has overruled, e.g.
             `implausible_cost`.
         rules: of the ingress that wrote it: from 1 on, texts have no NUL, an amount that is text is a plain decimal
-            number, and no field for a key's hash holds a key. What an older one wrote is judged when it is read.
-        note: which details the ingress converted or left out; `""` for none.
-        context: what no rule of money reads and later questions need, a `CallContext`; absent where there is none.
+            number, and no field for a key's hash holds a key. Records of an older one are checked when they are read.
+        note: which details the ingress converted or left out; `""` = none.
+        context: a `CallContext`, which no rule of money reads and later questions need; absent where there is none.
     """
 
     v: int

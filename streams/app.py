@@ -20,7 +20,7 @@ from aiokafka import TopicPartition
 from schemas.customers import CustomerRecord, OrgRecord
 from streams.agents.meter import MeterWork
 from streams.agents.projector import ProjectWork
-from streams.agents.sink import DeliveryWork
+from streams.agents.sink import DeliveryConfig, DeliveryWork
 from streams.components import Components
 from streams.core.delivery.backoff import RetryPolicy
 from streams.runtime.compacted_table import CompactedTable
@@ -29,15 +29,15 @@ from streams.runtime.role import AnyRole, MultiTopicRole, Role
 from streams.state.held_on_disk import EvictedWindowsFile
 from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
 
-#: A lane's transactions are at least this far apart while chunks are small: one costs milliseconds of CPU here
-#: and at the broker, whatever is in it. Half of it where somebody waits for the result.
+#: The least time between two transactions of a partition while chunks are small, seconds: a transaction costs
+#: milliseconds of CPU here and at the broker whatever it contains. It is halved where somebody waits for the result.
 _LINGER_S = 0.2
-#: The same of the projector, which has five lanes a partition and nobody who waits.
+#: The same for the projector, which has eight topics, and for whose result nobody waits.
 _PROJECT_LINGER_S = 0.5
 
 
 def build_meter(parts: Components) -> Role:
-    """Raw calls to Lago events: dedupe, map, fold into windows, seal."""
+    """Raw calls to Lago events: deduplicate, map, fold into windows, seal."""
     topics, group = parts.topics, parts.group("meter")
     customers = CompactedTable(parts.kafka, topics.customers, CustomerRecord, parts.monotonic, "customers")
     orgs = _orgs(parts)
@@ -63,17 +63,17 @@ def build_meter(parts: Components) -> Role:
 
 
 def build_sink(parts: Components) -> Role:
-    """Lago events to Lago; what Lago refuses one by one goes to the retry topic or the dead letters."""
+    """Lago events to Lago; single events that Lago refuses go to the retry topic or the dead letters."""
     return _delivering(parts, "sink", parts.topics.events)
 
 
 def build_retry(parts: Components) -> Role:
-    """Events that wait for another attempt, a partition for each length of wait."""
+    """Events that wait for another attempt: one partition for each length of the wait."""
     return _delivering(parts, "retry", parts.topics.retry)
 
 
 def build_project(parts: Components) -> MultiTopicRole:
-    """What the others say, as rows in Postgres."""
+    """The records of all other roles, as rows in Postgres."""
     app, topics = _app(parts, "project"), parts.topics
 
     def projecting(topic: str) -> Role:
@@ -110,25 +110,13 @@ def _orgs(parts: Components) -> CompactedTable[OrgRecord]:
 
 def _delivering(parts: Components, role: str, topic: str) -> Role:
     orgs = _orgs(parts)
+    config = DeliveryConfig(
+        *(parts.kafka, parts.topics, parts.group(role), parts.policy, parts.max_retries, parts.retry_delay_s),
+        *(parts.lead_s, parts.random, parts.now_us, parts.sleep),
+    )
 
     def work(partition: int) -> DeliveryWork:
-        return DeliveryWork(
-            TopicPartition(topic, partition),
-            parts.kafka,
-            parts.topics,
-            parts.group(role),
-            parts.policy.deployment,
-            parts.delivery(),
-            parts.max_retries,
-            parts.retry_delay_s,
-            parts.random,
-            parts.now_us,
-            parts.sleep,
-            parts.sensors,
-            orgs,
-            parts.policy,
-            parts.lead_s,
-        )
+        return DeliveryWork(TopicPartition(topic, partition), config, parts.delivery(), orgs, parts.sensors)
 
     return Role(_app(parts, role), topic, work, parts.sensors, _LINGER_S / 2, parts.leave)
 
@@ -139,7 +127,7 @@ def _app(parts: Components, role: str) -> App:
         broker=parts.broker,
         broker_credentials=parts.credentials,
         store="memory://",
-        datadir=str(Path(gettempdir()) / "meterbridge-faust"),  # Faust makes one though nothing goes there
+        datadir=str(Path(gettempdir()) / "meterbridge-faust"),  # Faust creates it, and nothing is written there
         web_enabled=False,
         topic_allow_declare=False,
         topic_disable_leader=True,
@@ -147,8 +135,8 @@ def _app(parts: Components, role: str) -> App:
         consumer_auto_offset_reset="none",
         consumer_group_instance_id=f"{parts.instance_id}-{role}" if parts.instance_id else None,
         broker_max_poll_records=4000,
-        # A leader whose first question about the topic met a dying broker assigns nothing to anybody until it
-        # asks again: five minutes by default.
+        # If a group leader's first metadata request meets a dying broker, nobody gets a partition until it asks again:
+        # five minutes by default.
         consumer_metadata_max_age_ms=5_000,
         consumer_max_fetch_size=4 << 20,
         broker_session_timeout=15.0,

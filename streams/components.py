@@ -1,4 +1,4 @@
-"""What the roles are built from: settings turned into values, and neighbours handed in."""
+"""The values and neighbours that the roles are built from."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from streams.runtime.role import RoleSensors
 
 
 class RoleMetrics(MeterSensors, SinkSensors, ProjectSensors, RoleSensors, Protocol):
-    """Everything the roles tell about themselves."""
+    """Everything that the roles report."""
 
 
 def _no_projection() -> Projection:
@@ -32,20 +32,22 @@ def _wall_clock_us() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """One process's parts.
+    """What the roles of one process have in common.
 
     Fields:
         kafka: connection options for aiokafka.
         broker, credentials: the same for Faust: a URL list and its credentials object.
         topics: names with their prefix.
-        group_prefix: precedes every consumer group and transactional id.
+        group_prefix: the prefix of every consumer group and transactional id.
         partitions: of the raw topic, as configured.
-        topic_ids: Kafka's id of each topic, asked at start.
-        lead_s: how old a table may be before the meter waits.
-        delivery, projection: made on first use, inside the running loop; the latter for the projector alone.
-        instance_id: static group membership, where the platform gives a stable name.
+        topic_ids: Kafka's id of each topic, read at the start.
+        lead_s: age of a table in seconds above which the meter waits.
+        max_retries: attempts in the retry topic before an event becomes a dead letter.
+        retry_delay_s: the wait before the first of them, seconds.
+        delivery, projection: created at the first call, inside the running loop; `projection` for the projector only.
+        instance_id: for static group membership, where the platform gives a stable name.
         now_us: the wall clock, microseconds since 1970 UTC.
-        held_in_memory: held windows of a partition that are kept in memory; others are on disk.
+        held_in_memory: number of held windows of a partition that stay in memory; others are on disk.
         leave: ends the process with an exit code.
     """
 
@@ -72,5 +74,5 @@ class Components:
     leave: Callable[[int], None] = os._exit
 
     def group(self, role: str) -> str:
-        """Consumer group of a role, also the beginning of its transactional ids."""
+        """Consumer group of a role, also the prefix of its transactional ids."""
         return f"{self.group_prefix}{role}"

@@ -1,1 +1,1 @@
-"""The product's own programs, as they run in production, each with a stopwatch."""
+"""The product's own programs as they run in production, each with a stopwatch."""

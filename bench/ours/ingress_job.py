@@ -1,4 +1,4 @@
-"""The webhook ingress as `meterbridge serve` builds it; tells its own CPU when it has answered enough."""
+"""The webhook ingress as `meterbridge serve` builds it; prints its own cost after enough answers."""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ from streams.runtime.garbage_collection import collect_seldom
 
 
 async def main(bootstrap: str, prefix: str, secret: str, warm_up: int, requests: int) -> None:
-    """Serve until `warm_up + requests` posts are answered; the first ones are not measured."""
+    """Serve until `warm_up + requests` posts are answered; the first `warm_up` are not measured."""
     settings, answers = settings_of(bootstrap, prefix), Answers(warm_up, requests)
     topics, producer = TopicNames.with_prefix(prefix), producer_for(bootstrap)
 

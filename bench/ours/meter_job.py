@@ -25,7 +25,7 @@ from streams.runtime.run import run_role
 
 
 class _Watched(WorkerSensors):
-    """The worker's sensors and the stopwatch: from the first records that reach a lane to the last commit."""
+    """The worker's sensors with a stopwatch: from the first records at a partition task to the last commit."""
 
     def __init__(self, metrics: Metrics, records: int) -> None:
         super().__init__(metrics, asyncio.get_running_loop().time)
@@ -49,7 +49,7 @@ class _Watched(WorkerSensors):
 
 
 async def main(bootstrap: str, inputs: str, outputs: str, records: int) -> None:
-    """Fold `records` calls of the topics under the prefix `inputs`; state and results go to those under `outputs`."""
+    """Fold `records` calls from the topics with the prefix `inputs`; state and results go to those with `outputs`."""
     settings = settings_of(bootstrap, outputs)
     metrics = Metrics(CollectorRegistry(), "bench")
     watched = _Watched(metrics, records)
@@ -63,7 +63,7 @@ async def main(bootstrap: str, inputs: str, outputs: str, records: int) -> None:
     await asyncio.wait({role, done}, return_when=asyncio.FIRST_COMPLETED)
     if role.done():
         role.result()
-    os._exit(0)  # every record is committed; how a worker stops is measured by nobody
+    os._exit(0)  # every record is committed; stopping is not measured
 
 
 def _posts_nothing() -> Delivery:

@@ -1,4 +1,4 @@
-"""Opens the ledgers of a changelog as a worker does that takes them over: read back, restored, checked."""
+"""Opens the ledgers of a changelog as a worker that takes them over: read back, restore, check."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from streams.state.ledger import Ledger, LedgerCache, LedgerConfig
 
 
 async def main(bootstrap: str, prefix: str) -> None:
-    """Open every ledger under `prefix`; counts the identities restored."""
+    """Open every ledger with the prefix; the count is that of the restored identities."""
     settings = settings_of(bootstrap, prefix)
     topics = TopicNames.with_prefix(prefix)
     kafka = kafka_connection(settings)

@@ -1,7 +1,7 @@
 """A bare aiokafka consumer: reads a topic to its end and counts.
 
-`calls`: decodes each value as JSON, timed from the first record. `changelog`: leaves values as they are,
-timed from the client's start on, because a ledger that opens has to connect as well.
+`calls`: decodes each value as JSON, measured from the first record. `changelog`: leaves values undecoded, measured from
+the client's start, because a ledger that opens must connect as well.
 """
 
 import sys
@@ -19,7 +19,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 async def main(what: str, bootstrap: str, topic: str, partitions: int) -> None:
-    """Read all partitions of `topic` to where they end now."""
+    """Read all partitions of `topic` to their current end."""
     watch, count = Stopwatch(), 0
     if what == "changelog":
         watch.start()

@@ -11,7 +11,7 @@ from bench.stopwatch import Stopwatch
 
 
 def main(bootstrap: str, topic: str, group: str, partitions: int, records: int) -> None:
-    """Process `records` records and see their changelog written."""
+    """Process `records` records and wait until their changelog is written."""
     watch, left = Stopwatch(), records
     app = faust.App(group, broker=f"kafka://{bootstrap}", store="memory://", web_enabled=False)
     done = asyncio.Event()
@@ -40,7 +40,7 @@ def main(bootstrap: str, topic: str, group: str, partitions: int, records: int) 
 
 async def _to_the_end(run: Any) -> None:
     await run
-    os._exit(0)  # nothing after the stopwatch is of interest, and Faust takes seconds to stop
+    os._exit(0)  # nothing after the stopwatch counts, and Faust takes seconds to stop
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The least an ingress can be: an aiohttp handler that awaits the ack of the body it was given.
+"""The smallest possible ingress: an aiohttp handler that awaits Kafka's acknowledgement of the body.
 
-`single`: the body as one record, not parsed, no signature; keys spread over the partitions as customers do. `array`: decoded, and a record an element produced.
+`single`: the body as one record, not parsed, no signature; keys are spread over the partitions as customers are.
+`array`: the body is decoded, and each element is one record.
 """
 
 import sys
@@ -18,7 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def main(what: str, bootstrap: str, topic: str, warm_up: int, requests: int) -> None:
-    """Serve until `warm_up + requests` posts are answered; the first ones are not measured."""
+    """Serve until `warm_up + requests` posts are answered; the first `warm_up` are not measured."""
     answers, producer = Answers(warm_up, requests), producer_for(bootstrap)
 
     customers = cycle(f"customer-{number}" for number in range(_CUSTOMERS))

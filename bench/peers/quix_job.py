@@ -1,7 +1,7 @@
-"""Quix Streams doing the meter's job its usual way, at least once: windows of a minute, calls and cost by model.
+"""Quix Streams with the meter's job in its usual way, at least once: windows of a minute, calls and cost by model.
 
-The records are keyed by customer already, so the windows are kept by key and hold a sum for each model:
-re-keying by customer and model would send every record through another topic first.
+The records are keyed by customer, so the windows are kept by key and hold a sum for each model: a new key of customer
+and model would send every record through another topic first.
 """
 
 import sys

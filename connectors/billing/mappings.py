@@ -15,7 +15,7 @@ from connectors.kafka.compacted_writer import CompactedTopicWriter
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.errors import Rejected, Unavailable
 from schemas.moments import to_iso
-from streams.core.mapping.resolve import NO_SUBSCRIPTION, Target, resolve
+from streams.core.mapping.resolve import Target, resolve
 from streams.core.mapping.set_mapping import (
     EndMappingRequest,
     MappingRequest,
@@ -27,6 +27,7 @@ from streams.core.mapping.set_mapping import (
     takes_effect,
     unmap,
 )
+from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
 from streams.runtime.compacted_table import CompactedTable
 
 #: How long the view may take to be complete, seconds.

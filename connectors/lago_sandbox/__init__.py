@@ -1,4 +1,4 @@
-"""A stand-in for Lago that behaves like it in everything this product calls (docs/lago-behaviour.md).
+"""A stand-in for Lago that behaves like it in everything that this product calls (docs/lago-behaviour.md).
 
 For demos, tests and users' CI. `create_sandbox` makes the application, `run_sandbox` serves it.
 """

@@ -1,4 +1,4 @@
-"""What Lago has not: the endpoints through which a test looks at the sandbox and makes it fail."""
+"""Endpoints that Lago does not have: a test inspects the sandbox with them and makes it fail."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ _order = msgspec.json.Decoder(FaultOrder)
 
 
 class AdminRoutes:
-    """`/__stats`, `/__events`, `/__reset`, `/__faults`; no key is asked for."""
+    """`/__stats`, `/__events`, `/__reset`, `/__faults`; they need no key."""
 
     def __init__(self, sandbox: Sandbox, faults: Faults, events: EventRoutes, limits: SandboxLimits | None) -> None:
         self._sandbox = sandbox
@@ -28,7 +28,7 @@ class AdminRoutes:
         self._events = events
 
     def routes(self) -> list[web.RouteDef]:
-        """Their routes."""
+        """The routes, with their handlers."""
         return [
             web.get("/__stats", self.stats),
             web.get("/__events", self.events),
@@ -39,11 +39,11 @@ class AdminRoutes:
         ]
 
     async def stats(self, _: web.Request) -> web.Response:
-        """Sums by subscription and overall, and what was posted; decimals as plain text.
+        """Sums by subscription and overall, and the number of posts; decimals as plain text.
 
-        `cents` counts the copies that the store keeps apart; `billed_cents` those inside a period
-        of their subscription that came before its invoice was made. `conflicts`: ids offered with two contents, accepted or not;
-        `unaccepted`: ids offered and never accepted. `limited`: requests beyond the rate limit.
+        `cents` counts every copy that the store keeps. `billed_cents` counts those inside a period of their
+        subscription that arrived before its invoice was made. `conflicts`: ids sent with two contents, accepted or not.
+        `unaccepted`: ids sent and never accepted. `limited`: requests above the rate limit.
         """
         sandbox = self._sandbox
         sandbox.current_subscriptions(sandbox.now_us())
@@ -63,7 +63,7 @@ class AdminRoutes:
         )
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Every accepted copy as NDJSON, in order of arrival; `accepted_at` in seconds since 1970."""
+        """Every accepted copy as NDJSON, in order of arrival; `accepted_at` in seconds since 1970 UTC."""
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         accepted = list(self._sandbox.events.log)
@@ -77,13 +77,13 @@ class AdminRoutes:
         return {**self._events.shown(event), "accepted_at": event.received_us / 1_000_000}
 
     async def reset(self, _: web.Request) -> web.Response:
-        """Forget everything, faults and journal included."""
+        """Delete everything, faults and journal included."""
         self._sandbox.reset()
         self._faults.clear()
         return json_answer({"status": "ok"})
 
     async def arm(self, request: web.Request) -> web.Response:
-        """Add rules: `{"rules": [...], "seed": 1}`, or the bare list; 422 says what is wrong with one."""
+        """Add rules: `{"rules": [...], "seed": 1}`, or the bare list; a 422 names what is wrong."""
         body = await request.read()
         try:
             order = _order.decode(b'{"rules":%b}' % body if body.lstrip().startswith(b"[") else body)
@@ -93,10 +93,10 @@ class AdminRoutes:
         return json_answer({"rules": self._faults.shown()})
 
     async def faults(self, _: web.Request) -> web.Response:
-        """Every rule, and how often it fired."""
+        """Every rule, and how often it has fired."""
         return json_answer({"rules": self._faults.shown()})
 
     async def disarm(self, _: web.Request) -> web.Response:
-        """Drop every rule."""
+        """Remove every rule."""
         self._faults.clear()
         return json_answer({"rules": []})

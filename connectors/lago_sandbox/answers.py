@@ -1,4 +1,4 @@
-"""JSON in, JSON out: the HTTP side that every endpoint shares."""
+"""JSON requests and responses: the HTTP code that every endpoint shares."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ def refused(refusal: SandboxRefusal) -> web.Response:
 
 
 async def read_json(request: web.Request) -> bytes:
-    """The body; an empty object when its Content-Type is not JSON, as Rails does not parse it."""
+    """The body; an empty object when its Content-Type is not JSON, because Rails does not parse it then."""
     body = await request.read()
     return body if body and "json" in request.headers.get("Content-Type", "") else b"{}"
 
@@ -34,7 +34,7 @@ async def read_object(request: web.Request, root: str) -> dict[str, Any]:
     """The object under the root key.
 
     Raises:
-        Refusal: 400 when it is not JSON, or the root key is absent or empty.
+        SandboxRefusal: 400 when the body is not JSON, or the root key is absent or empty.
     """
     sent = (await read_whole(request)).get(root)
     if not isinstance(sent, dict) or not sent:
@@ -43,7 +43,7 @@ async def read_object(request: web.Request, root: str) -> dict[str, Any]:
 
 
 async def read_whole(request: web.Request) -> dict[str, Any]:
-    """A body without a root key; empty where it is no object. Raises: Refusal: 400 when it is not JSON."""
+    """A body without a root key; empty where it is no object. Raises: SandboxRefusal: 400 when it is not JSON."""
     try:
         document = msgspec.json.decode(await read_json(request))
     except UNDECODABLE as error:

@@ -25,7 +25,7 @@ from connectors.lago_sandbox.webhooks import WAITS_S, SandboxWebhooks
 from streams.core.delivery.verdicts import batches_are_whole
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-#: The organization's HMAC key, unless another one is named.
+#: The default HMAC key of the organization.
 WEBHOOK_SECRET = "sandbox-webhook-secret"  # noqa: S105  # of a stand-in
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -49,18 +49,18 @@ def create_sandbox(
     """An application that answers as Lago does.
 
     Args:
-        api_key: the only bearer token accepted; any that is not empty by default.
-        store: which event store the organization has.
+        api_key: the only bearer token that is accepted; None = any token that is not empty.
+        store: the organization's event store.
         dedup: whether ClickHouse deduplicates at query time; Postgres always does.
-        delay_s: every answer below `/api` leaves this much later.
-        clock: seconds since 1970.
-        journal: a file to keep what was accepted across restarts; in memory only by default.
-        rate_limit: requests a second to the events endpoints, as in Lago Cloud; none by default.
+        delay_s: every answer below `/api` is delayed by this, seconds.
+        clock: seconds since 1970 UTC.
+        journal: a file that keeps accepted changes across restarts; None = memory only.
+        rate_limit: requests a second to the events endpoints, as in Lago Cloud; None = no limit.
         version: shown by `/health`; before v1.39.0 a batch refused for a duplicate stores its other events.
-        webhook_secret: signs the webhooks.
-        webhook_waits_s: before their further attempts.
-        premium: has the licence that foretells invoices; everything else that needs one is refused all the same.
-        invoice_delay_s: how long after the end of a subscription its last invoice is counted and shown.
+        webhook_secret: the key that signs the webhooks.
+        webhook_waits_s: waits before their further attempts, seconds.
+        premium: invoice previews are licensed; other licensed features are refused all the same.
+        invoice_delay_s: how long after the end of a subscription its last invoice is counted and shown, seconds.
 
     Raises:
         ValueError: `dedup` without the clickhouse store.
@@ -98,7 +98,7 @@ def create_sandbox(
 
 
 def _answering(injection: Injection, delay_s: float) -> Middleware:
-    """Refusals become Lago's error bodies; an unknown path or verb is 404 `resource_not_found`."""
+    """Turns refusals into Lago's error bodies; an unknown path or verb is 404 `resource_not_found`."""
 
     @web.middleware
     async def answering(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -116,7 +116,7 @@ def _answering(injection: Injection, delay_s: float) -> Middleware:
 
 
 def _authenticating(api_key: str | None) -> Middleware:
-    """The token is the second word of `Authorization`; the scheme is not looked at."""
+    """Checks the token, which is the second word of `Authorization`; the scheme does not matter, as in Lago."""
 
     @web.middleware
     async def authenticating(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -131,7 +131,7 @@ def _authenticating(api_key: str | None) -> Middleware:
 
 
 def _failing(faults: Faults, injection: Injection) -> Middleware:
-    """Faults of every request but posted events, which draw theirs once they are read."""
+    """Applies faults to every request except posted events, which get theirs after they were read."""
 
     @web.middleware
     async def failing(request: web.Request, handler: _Handler) -> web.StreamResponse:

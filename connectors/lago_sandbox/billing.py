@@ -26,7 +26,7 @@ _NUMERIC = re_compile(r"-?\d+(\.\d+)?", ASCII)
 _PROPERTIES = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _ROUNDING = Context(prec=60, rounding=ROUND_HALF_UP)
 
-#: Decimals of the currencies that have not two.
+#: Decimals of the currencies that do not have two.
 _EXPONENTS = dict.fromkeys(("CLP", "ISK", "JPY", "KRW", "PYG", "RWF", "UGX", "VND", "XAF", "XOF", "XPF"), 0)
 _EXPONENTS |= dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3)
 
@@ -40,7 +40,7 @@ class ChargeFee:
     precise_cents: Decimal = ZERO
 
     def amount_cents(self, charge: SandboxCharge, currency: str) -> int:
-        """The one rounding there is: half up to the currency's smallest unit; never negative."""
+        """The amount, rounded once: half up to the currency's smallest unit; never negative."""
         if charge.model == "dynamic":
             exact = self.precise_cents if self.units > 0 else ZERO
         else:
@@ -51,10 +51,10 @@ class ChargeFee:
 def current_usage(
     subscription: SandboxSubscription, events: Iterable[Event], store: StoreKind, now_us: int
 ) -> dict[str, Any]:
-    """Lago's `customer_usage` of the period that holds `now_us`.
+    """Lago's `customer_usage` of the period that contains `now_us`.
 
     Args:
-        events: every copy sent for the subscription's external id.
+        events: every copy that was sent for the subscription's external id.
     """
     start, end = subscription.charge_period(now_us)
     from_us = start // 1000 * 1000
@@ -79,7 +79,7 @@ def current_usage(
 def charge_fees(
     charge: SandboxCharge, events: Iterable[Event], store: StoreKind
 ) -> dict[tuple[str | None, ...], ChargeFee]:
-    """Sums by group. On Postgres an event whose field is not plain digits is skipped, silently."""
+    """Sums by group. The Postgres store silently skips an event whose field is not plain digits."""
     fees: dict[tuple[str | None, ...], ChargeFee] = {}
     for event in events:
         if event.code != charge.metric.code:
@@ -137,7 +137,7 @@ def _numeric(properties: dict[str, Any], charge: SandboxCharge) -> Decimal | Non
 
 
 def _shown(value: object) -> str | None:
-    """A property as jsonb shows it in text: numbers as plain digits."""
+    """The text of a property in a jsonb column: numbers as plain digits."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return plain(value) if isinstance(value, Decimal) else text(value)

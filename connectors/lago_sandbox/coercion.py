@@ -1,8 +1,7 @@
-"""What Lago makes of a scalar it is sent: texts, timestamps and amounts, garbage included.
+"""How Lago converts the scalars that it receives: texts, timestamps and amounts, garbage included.
 
-Source: `app/services/events/create_service.rb` (timestamp), the column type `decimal(40,15)` of
-`events` (amount) and the permitted scalars of Rails' strong parameters in
-`app/controllers/api/v1/events_controller.rb`.
+Source: `app/services/events/create_service.rb` (timestamp), the column type `decimal(40,15)` of `events` (amount) and
+the permitted scalars of Rails' strong parameters in `app/controllers/api/v1/events_controller.rb`.
 """
 
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal
@@ -26,15 +25,15 @@ _ABSURD = 60
 
 
 class InvalidTimestamp(Exception):
-    """Not a number: Lago answers 422 `invalid_format`."""
+    """The value is no number: Lago answers 422 `invalid_format`."""
 
 
 class Unstorable(Exception):
-    """No column or clock holds it: Lago answers 500."""
+    """No column or clock can hold the value: Lago answers 500."""
 
 
 def text(value: object) -> str | None:
-    """A permitted scalar as a string column keeps it; objects and arrays are dropped."""
+    """A permitted scalar in the form that a string column keeps; objects and arrays become None."""
     if value is None or type(value) is str:
         return value
     if isinstance(value, bool):
@@ -45,18 +44,18 @@ def text(value: object) -> str | None:
 
 
 def blank(value: str | None) -> bool:
-    """Absent, empty or white space only."""
+    """Whether it is absent, empty or white space only."""
     return value is None or not value.strip()
 
 
 def timestamp_us(value: object, now_us: int) -> int:
     """Seconds, as a number or a text, to microseconds; `now_us` when absent.
 
-    Milliseconds are not recognised: they become the year 57147, and are never billed.
+    Lago does not recognise milliseconds: they become the year 57147 and are never billed.
 
     Raises:
-        InvalidTimestamp: ISO 8601, empty, a boolean, anything that is not a number.
-        Unstorable: not a number, infinite or beyond any clock.
+        InvalidTimestamp: ISO 8601, empty, a boolean, or anything else that is not a number.
+        Unstorable: NaN, infinite, or beyond any clock.
     """
     if type(value) is str and (match := _SECONDS.fullmatch(value)):
         return int(match[1]) * SECOND_US + int((match[2] or "").ljust(6, "0"))
@@ -74,12 +73,13 @@ def timestamp_us(value: object, now_us: int) -> int:
 
 
 def cents(value: object) -> str | None:
-    """An amount as `decimal(40,15)` keeps it, as plain decimal text; garbage is coerced, not refused.
+    """An amount in the form that `decimal(40,15)` keeps, as plain decimal text. Lago converts garbage instead of
+    refusing it.
 
-    `"abc"` -> 0, `"1,234.56"` -> 1, `"12abc"` -> 12, blank -> None; half up at the 15th decimal.
+    `"abc"` -> 0, `"1,234.56"` -> 1, `"12abc"` -> 12, blank -> None; rounded half up at the 15th decimal.
 
     Raises:
-        Unstorable: more digits than any column.
+        Unstorable: more digits than any column holds.
     """
     if isinstance(value, str):
         if _CENTS.fullmatch(value):
@@ -102,7 +102,7 @@ def cents(value: object) -> str | None:
 
 
 def ruby_decimal(number: Decimal) -> str:
-    """As Lago prints a decimal: plain digits, always with a fraction (`150.0`)."""
+    """Lago's form of a decimal: plain digits, always with a fraction (`150.0`)."""
     digits = plain(number)
     return digits if "." in digits else f"{digits}.0"
 

@@ -1,4 +1,4 @@
-"""The endpoints of customers: saved, listed, deleted, their usage, their links.
+"""The endpoints of customers: save, list, delete, current usage, links.
 
 Source: `app/controllers/api/v1/customers_controller.rb`, `app/services/customers/generate_checkout_url_service.rb`,
 `customer_portal/generate_url_service.rb` of lago-api.
@@ -12,19 +12,19 @@ from connectors.lago_sandbox.customers import SandboxCustomer
 from connectors.lago_sandbox.refusals import invalid_field, not_allowed, not_found
 from connectors.lago_sandbox.state import Sandbox
 
-#: A dot ends a customer's id: the rest is read as a format and ignored (see docs/lago-behaviour.md).
+#: A dot ends a customer's id: Lago reads the rest as a format and ignores it (docs/lago-behaviour.md).
 CUSTOMER = "/api/v1/customers/{external_id:[^./]+}"
 _FORMAT = r"{format:(\.[^./]+)?}"
 
 
 class CustomerRoutes:
-    """Everything below `/api/v1/customers` but their subscriptions and invoices."""
+    """Everything below `/api/v1/customers` except subscriptions and invoices."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     def routes(self) -> list[web.RouteDef]:
-        """Their routes."""
+        """The routes, with their handlers."""
         return [
             web.post("/api/v1/customers", self.save_customer),
             web.get("/api/v1/customers", self.customers),
@@ -60,7 +60,7 @@ class CustomerRoutes:
         return json_answer({"customer": customer_of(self._sandbox, request).shown()})
 
     async def usage(self, request: web.Request) -> web.Response:
-        """The running period of one subscription, which must be active and this customer's."""
+        """Current usage of one subscription, which must be active and this customer's."""
         customer, now_us = customer_of(self._sandbox, request), self._sandbox.now_us()
         external_id = request.query.get("external_subscription_id", "")
         active = self._sandbox.current_subscriptions(now_us).find(external_id)
@@ -71,17 +71,17 @@ class CustomerRoutes:
         return json_answer({"customer_usage": usage})
 
     async def delete_customer(self, request: web.Request) -> web.Response:
-        """Gone, with its subscriptions; a second time is 404."""
+        """Delete it with its subscriptions; a second time is 404."""
         customer = self._sandbox.delete_customer(request.match_info["external_id"])
         return json_answer({"customer": customer.shown()})
 
     async def portal_url(self, request: web.Request) -> web.Response:
-        """A link to pages that the sandbox has not."""
+        """A link to pages that the sandbox does not have."""
         customer = customer_of(self._sandbox, request)
         return json_answer({"customer": {"portal_url": f"{request.url.origin()}/customer-portal/{customer.lago_id}"}})
 
     async def checkout_url(self, request: web.Request) -> web.Response:
-        """The same, of a customer with a payment provider."""
+        """A payment link, for a customer with a payment provider."""
         customer = customer_of(self._sandbox, request)
         if not customer.payment_provider:
             raise invalid_field("base", "no_linked_payment_provider")
@@ -96,7 +96,7 @@ class CustomerRoutes:
 
 
 def customer_of(sandbox: Sandbox, request: web.Request) -> SandboxCustomer:
-    """The customer that the path names. Raises: Refusal: 404."""
+    """The customer that the path names. Raises: SandboxRefusal: 404."""
     customer = sandbox.customers.all.get(request.match_info["external_id"])
     if customer is None:
         raise not_found("customer")

@@ -17,14 +17,14 @@ MAX_METADATA = 5
 _MAX_LENGTH = {"key": 20, "value": 100}
 _CURRENCY = re_compile(r"[A-Z]{3}")
 
-#: Kept and shown as sent; of these only the keys present in a request are changed.
+#: Fields that are stored and shown as sent; an update changes only those that a request has.
 _FIELDS = (
     *("name", "firstname", "lastname", "customer_type", "country", "address_line1", "address_line2", "state"),
     *("zipcode", "email", "city", "url", "phone", "logo_url", "legal_name", "legal_number", "currency"),
     *("tax_identification_number", "net_payment_term", "external_salesforce_id", "finalize_zero_amount_invoice"),
 )
 
-#: Of `billing_configuration` these are kept.
+#: The fields of `billing_configuration` that are stored.
 _PAYMENT = ("payment_provider", "payment_provider_code", "provider_customer_id")
 
 
@@ -43,11 +43,11 @@ class SandboxCustomer:
 
     @property
     def payment_provider(self) -> str | None:
-        """Who collects the money; the sandbox takes any name and asks nobody."""
+        """The payment provider; the sandbox accepts any name and calls no provider."""
         return text(self.payment.get("payment_provider"))
 
     def shown(self) -> dict[str, Any]:
-        """As `GET /customers/{external_id}` answers it."""
+        """In the JSON of `GET /customers/{external_id}`."""
         return {
             "lago_id": self.lago_id,
             "external_id": self.external_id,
@@ -85,10 +85,10 @@ class SandboxCustomers:
         self._created = 0
 
     def upsert(self, sent: dict[str, Any], now_us: int) -> SandboxCustomer:
-        """Create, or change the keys that are present.
+        """Create a customer, or change the fields that are present.
 
         Raises:
-            Refusal: 422, and nothing is changed.
+            SandboxRefusal: 422; then nothing is changed.
         """
         external_id = text(sent.get("external_id")) or ""
         known = self.all.get(external_id)
@@ -111,17 +111,17 @@ class SandboxCustomers:
         return customer
 
     def ensure(self, external_id: str, currency: str, now_us: int) -> SandboxCustomer:
-        """The customer of a new subscription, created on the fly; its currency defaults to the plan's."""
+        """The customer of a new subscription, created if missing; its currency defaults to the plan's."""
         customer = self.all.get(external_id) or self._new(external_id, now_us)
         if not customer.fields.get("currency"):
             customer.fields["currency"] = currency
         return customer
 
     def delete(self, external_id: str) -> SandboxCustomer:
-        """Forget it; the external id may be taken anew. Its subscriptions are ended by whoever calls.
+        """Delete it; its external id can be used again. The caller ends its subscriptions.
 
         Raises:
-            Refusal: 404.
+            SandboxRefusal: 404.
         """
         if external_id not in self.all:
             raise not_found("customer")
@@ -134,7 +134,7 @@ class SandboxCustomers:
         return customer
 
     def _replaced(self, kept: list[dict[str, Any]], sent: list[Any], now_us: int) -> list[dict[str, Any]]:
-        """The list after an update: entries without a known id are created before the rest is deleted.
+        """The metadata after an update: new entries are created before old ones are deleted.
 
         So a key that is sent again without its id collides with itself.
         """

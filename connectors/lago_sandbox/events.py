@@ -50,7 +50,7 @@ class EventRoutes:
         ]
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        """Store one event; presence is checked by the insert, so only where there is one: on Postgres."""
+        """Store one event. The insert checks mandatory fields, so only the Postgres store does."""
         self._sandbox.posts += 1
         sent = read_single(await read_json(request))
         event = self._attempts([sent])[0]
@@ -70,7 +70,7 @@ class EventRoutes:
         return await self._under_faults(request, [sent], handle)
 
     async def create_batch(self, request: web.Request) -> web.StreamResponse:
-        """Store all of a batch, or nothing and say which index is wrong."""
+        """Store all of a batch, or nothing: then the answer names the wrong indexes."""
         self._sandbox.posts += 1
         self._sandbox.batches += 1
         sent = read_batch(await read_json(request))
@@ -89,7 +89,7 @@ class EventRoutes:
         return await self._under_faults(request, sent, handle)
 
     async def show(self, request: web.Request) -> web.StreamResponse:
-        """The first copy with this id, of whichever subscription."""
+        """The first copy with this id, of any subscription."""
         copies = self._sandbox.events.log.copies(request.match_info["transaction_id"])
         if not copies:
             raise not_found("event")
@@ -113,7 +113,7 @@ class EventRoutes:
         return json_answer({"events": [self.shown(event) for event in shown], "meta": meta})
 
     def shown(self, event: Event) -> dict[str, Any]:
-        """A stored event as Lago answers it."""
+        """A stored event in Lago's JSON."""
         if self._sandbox.events.kind == "postgres":
             lago_id = event_id(event.subscription, event.transaction_id)
         else:
@@ -133,12 +133,12 @@ class EventRoutes:
         }
 
     def _posted(self, event: Event) -> dict[str, Any]:
-        """On ClickHouse nothing is saved yet when the answer leaves: no id, no creation time."""
+        """In the ClickHouse store nothing is saved yet when the answer leaves: no id, no creation time."""
         shown = self.shown(event)
         return shown if self._sandbox.events.kind == "postgres" else shown | {"lago_id": None, "created_at": None}
 
     def _attempts(self, sent: Sequence[Incoming]) -> list[Event | InvalidTimestamp | Unstorable]:
-        """What would be stored; offered by that, whatever becomes of the request."""
+        """The events that would be stored; recorded as sent, whatever becomes of the request."""
         now_us, unit_us = self._sandbox.now_us(), self._sandbox.events.unit_us
         attempts = [attempt(incoming, now_us, unit_us) for incoming in sent]
         self._sandbox.offer([event for event in attempts if isinstance(event, Event)])

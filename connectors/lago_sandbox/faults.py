@@ -1,4 +1,4 @@
-"""Rules that make the sandbox fail on request: which requests, how often, for how long."""
+"""Rules that make the sandbox fail on purpose: which requests, how often, for how long."""
 
 from collections.abc import Callable, Collection
 from random import Random
@@ -23,21 +23,20 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One fault.
 
     Fields:
-        kind: `status`: answered with `status`, nothing stored. `drop`: connection closed without an
-            answer, nothing stored. `drop_after_accept`: the same after storing.
-            `timeout_after_accept`: stored, then silent for `seconds`, then closed. `slow`: handled
-            after `seconds`. `garbage_200`: 200 with a body that is not JSON; stored only with
-            `stored`. `truncate`: stored, then half of the answer and the end. `trickle`: stored, then
-            the answer byte by byte over `seconds`. `poison`: as `status`, for requests that contain one event.
+        kind: `status`: answer with `status`, store nothing. `drop`: close the connection without an answer, store
+            nothing. `drop_after_accept`: store, then close it. `timeout_after_accept`: store, stay silent for
+            `seconds`, then close it. `slow`: handle after `seconds`. `garbage_200`: 200 with a body that is not JSON;
+            it stores only with `stored`. `truncate`: store, send half of the answer and close. `trickle`: store, then
+            send the answer byte by byte over `seconds`. `poison`: as `status`, for requests that contain one event.
         status, headers, body: of the answer of `status` and `poison`; the body is any JSON.
         probability: of firing, each time the rule fits.
-        count: how often it fires at most; None: without end.
+        count: how often it fires at most; None = without limit.
         seconds: of `slow`, `trickle` and `timeout_after_accept`.
-        duration_s: from being set, by the sandbox's clock, the rule ends by itself.
+        duration_s: the rule ends so long after it was set, by the sandbox's clock.
         transaction_id: of the poisoned event.
-        index: instead: the event at this place of the next batch that is long enough is the
-            poisoned one from then on.
-        path, method: prefix of the path, and the verb (`*` for any) it applies to.
+        index: instead of `transaction_id`: the event at this place of the next batch that is long enough becomes the
+            poisoned one.
+        path, method: the prefix of the path, and the verb (`*` = any) that it applies to.
     """
 
     kind: Kind
@@ -56,7 +55,7 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class FaultOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /__faults`: rules are appended; a seed restarts the chances."""
+    """Body of `POST /__faults`: rules to append; a seed restarts the random numbers."""
 
     rules: list[Rule] = []
     seed: int | None = None
@@ -70,7 +69,7 @@ class _Armed(msgspec.Struct):
 
 
 class Faults:
-    """The armed rules; the first that fits a request fires."""
+    """The active rules; the first that fits a request fires."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -78,7 +77,7 @@ class Faults:
         self._chance = Random(0)
 
     def arm(self, order: FaultOrder) -> None:
-        """Add rules after those already armed."""
+        """Add rules after the active ones."""
         if order.seed is not None:
             self._chance.seed(order.seed)
         for rule in order.rules:
@@ -86,11 +85,11 @@ class Faults:
             self._armed.append(_Armed(rule, until, poisoned=rule.transaction_id))
 
     def clear(self) -> None:
-        """Disarm everything."""
+        """Remove every rule."""
         self._armed.clear()
 
     def draw(self, method: str, path: str, transaction_ids: Collection[str] = ()) -> Rule | None:
-        """The rule that fires for this request, counted."""
+        """The rule that fires for this request; its firing is counted."""
         for armed in self._armed:
             if self._fits(armed, method, path, transaction_ids) and (
                 armed.rule.probability >= 1 or self._chance.random() < armed.rule.probability

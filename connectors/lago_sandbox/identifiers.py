@@ -1,4 +1,4 @@
-"""Lago's ids: UUIDs that are the same again after the journal is replayed."""
+"""Lago's ids: UUIDs that are the same after the journal is replayed."""
 
 from collections import Counter
 from uuid import UUID, uuid5
@@ -9,17 +9,17 @@ ORGANIZATION = str(uuid5(_NAMESPACE, "organization"))
 
 
 def event_id(subscription: str | None, transaction_id: str) -> str:
-    """The id of an event on the Postgres store."""
+    """The id of an event in the Postgres store."""
     return str(uuid5(_NAMESPACE, f"event {subscription} {transaction_id}"))
 
 
 def invoice_id(subscription: str, at_us: int) -> str:
-    """The id of what is billed for a subscription at one moment."""
+    """The id of the invoice of a subscription at one moment."""
     return str(uuid5(_NAMESPACE, f"invoice {subscription} {at_us}"))
 
 
 class Identifiers:
-    """Hands out the n-th id of a kind."""
+    """Gives the n-th id of each kind."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The HTTP side of faults: a request is answered, delayed, garbled or cut off as the drawn rule says."""
+"""Carries faults out: answers, delays, garbles or cuts off a request as the rule says."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ Handle = Callable[[], Awaitable[web.StreamResponse]]
 
 
 class Injection:
-    """Runs a request under a rule; every wait ends when the sandbox shuts down."""
+    """Runs a request under a rule; the shutdown of the sandbox ends every wait."""
 
     def __init__(self) -> None:
         self._closing = asyncio.Event()
@@ -25,7 +25,7 @@ class Injection:
         self._closing.set()
 
     async def run(self, request: web.Request, rule: Rule | None, handle: Handle) -> web.StreamResponse:
-        """Handle the request, or fail as told."""
+        """Handle the request, or fail as the rule says."""
         match rule:
             case None:
                 return await handle()
@@ -55,7 +55,7 @@ class Injection:
     async def _in_pieces(
         self, request: web.Request, answer: web.StreamResponse, until: float, seconds: float
     ) -> web.StreamResponse:
-        """An answer whose length is told in full and of which the share `until` is sent, over so many seconds."""
+        """Announce the answer's full length and send the share `until` of it, over so many seconds."""
         body = answer.body if isinstance(answer, web.Response) and isinstance(answer.body, bytes) else b""
         pieces = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
         pieces.content_length = len(body)
@@ -67,7 +67,7 @@ class Injection:
         return pieces if until == 1 else _cut(request)
 
     async def wait(self, seconds: float) -> None:
-        """Wait so long, or until the shutdown."""
+        """Wait so many seconds, or until the shutdown."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._closing.wait()
@@ -79,11 +79,11 @@ def _failed(rule: Rule) -> web.Response:
 
 
 async def _unanswered(handle: Handle) -> None:
-    with suppress(SandboxRefusal):  # a refusal is an answer too, and it is lost like any other
+    with suppress(SandboxRefusal):  # a refusal is an answer too, and is lost like any other
         await handle()
 
 
 def _cut(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
-    return web.Response()  # never leaves: there is no connection any more
+    return web.Response()  # never sent: the connection is closed

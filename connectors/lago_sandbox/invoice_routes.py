@@ -26,7 +26,7 @@ class InvoiceRoutes:
         self._premium = premium
 
     def routes(self) -> list[web.RouteDef]:
-        """Their routes."""
+        """The routes, with their handlers."""
         return [
             web.get("/api/v1/invoices", self.invoices),
             web.get(CUSTOMER + "/invoices", self.customer_invoices),
@@ -46,7 +46,7 @@ class InvoiceRoutes:
         return self._listed(request, customer_of(self._sandbox, request).external_id)
 
     async def invoice(self, request: web.Request) -> web.Response:
-        """One, with its fees."""
+        """One invoice, with its fees."""
         invoice = self._invoice(request)
         subscriptions, now_us = self._sandbox.subscriptions, self._sandbox.now_us()
         billed = invoice.bill.subscription
@@ -59,14 +59,14 @@ class InvoiceRoutes:
         return json_answer({"invoice": invoice.shown(str(request.url.origin())) | shown})
 
     async def preview(self, request: web.Request) -> web.Response:
-        """What a change of plan would bring; without a licence 403, once it is known what is meant."""
+        """The invoice that a change of plan would bring; without a licence 403, after the checks of the request."""
         asked = asked_of(self._sandbox, await read_whole(request))
         if not self._premium:
             raise forbidden("feature_unavailable")
         return json_answer({"invoice": previewed(self._sandbox, asked, str(request.url.origin()))})
 
     async def download(self, request: web.Request) -> web.Response:
-        """The first time an empty 200 while the PDF is made, then the invoice with its address."""
+        """The first time an empty 200, as while Lago makes the PDF; then the invoice with its address."""
         invoice = self._invoice(request)
         if not invoice.made:
             invoice.made = True
@@ -74,7 +74,7 @@ class InvoiceRoutes:
         return json_answer({"invoice": invoice.shown(str(request.url.origin()))})
 
     async def payment_url(self, request: web.Request) -> web.Response:
-        """Where it can be paid, if its customer has a payment provider that gives links."""
+        """A payment link, if the customer has a payment provider that gives links."""
         invoice = self._invoice(request)
         provider = invoice.customer.payment_provider
         if not provider:

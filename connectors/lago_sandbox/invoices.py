@@ -1,9 +1,10 @@
-"""Invoices: made of what is billed when somebody looks, as of the moment they were due, and never changed again.
+"""Invoices: made when the state is read, as of the moment they were due, and never changed again.
 
 Source: `app/services/invoices/`, `app/models/invoice.rb`, `app/serializers/v1/invoice_serializer.rb`,
 `fee_serializer.rb`, `app/queries/invoices_query.rb` of lago-api.
 
-No taxes, coupons, wallets and credit notes; no grace period, which needs a licence: an invoice is final at once.
+There are no taxes, coupons, wallets and credit notes, and no grace period, which needs a licence: an invoice is final
+at once.
 """
 
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ from connectors.lago_sandbox.subscriptions import SandboxSubscriptions
 from schemas.money import ZERO
 
 _MS = 1000
-#: Of an invoice, always 0 here.
+#: Amounts of an invoice that are always 0 here.
 _NOTHING = (
     *("taxes_amount_cents", "progressive_billing_credit_amount_cents", "coupons_amount_cents"),
     *("credit_notes_amount_cents", "total_paid_amount_cents", "total_offsetted_credit_note_amount_cents"),
@@ -33,7 +34,7 @@ _NOTHING = (
 
 @dataclass(slots=True)
 class SandboxInvoice:
-    """An invoice; `made` is whether its PDF is there."""
+    """An invoice; `made`: its PDF exists."""
 
     lago_id: str
     customer: SandboxCustomer
@@ -44,21 +45,21 @@ class SandboxInvoice:
 
     @property
     def amount_cents(self) -> int:
-        """What is to be paid."""
+        """The total, cents."""
         return sum(fee["amount_cents"] for fee in self.fees)
 
     @property
     def currency(self) -> str:
-        """Of all its money."""
+        """The currency of all its amounts."""
         return self.bill.subscription.plan.currency
 
     @property
     def payment_status(self) -> str:
-        """Where there is nothing to pay it has succeeded."""
+        """`pending`; `succeeded` where there is nothing to pay."""
         return "pending" if self.amount_cents else "succeeded"
 
     def shown(self, url: str) -> dict[str, Any]:
-        """As a list shows it; `url`: where the sandbox is."""
+        """In a list's JSON; `url`: the sandbox's own."""
         amount, issued = self.amount_cents, day(self.bill.at_us).isoformat()
         return {
             "lago_id": self.lago_id,
@@ -91,7 +92,7 @@ class SandboxInvoice:
         }
 
     def billing_periods(self) -> list[dict[str, Any]]:
-        """What it counts, as the invoice alone shows it; without charges their bounds are absent."""
+        """Its billing periods, as only the single invoice shows them; without charges their bounds are null."""
         bill, charged = self.bill, self.bill.from_us < self.bill.until_us
         return [
             {
@@ -117,7 +118,7 @@ class SandboxInvoices:
         self._seen_us: dict[str, int] = {}
 
     def up_to(self, now_us: int, events: EventStore) -> list[SandboxInvoice]:
-        """All that Lago shows by now; one of nothing is hidden where the customer skips those."""
+        """All invoices that Lago shows by now. An empty one is hidden where its customer skips those."""
         due: list[DueInvoice] = []
         for s in self._subscriptions.everyone():
             seen_us, delay_us = self._seen_us.get(s.lago_id, -1), self._subscriptions.invoice_delay_us
@@ -141,7 +142,7 @@ class SandboxInvoices:
 
 
 def fees_of(bill: DueInvoice, events: EventStore, lago_id: str) -> list[dict[str, Any]]:
-    """Its own fee, then those of its charges; `lago_id` is the invoice's."""
+    """The subscription's fee, then those of its charges; `lago_id` is the invoice's."""
     plan = bill.subscription.plan
     fees = []
     if bill.fee_cents is not None:
@@ -156,7 +157,7 @@ def fees_of(bill: DueInvoice, events: EventStore, lago_id: str) -> list[dict[str
 
 
 def _counted(bill: DueInvoice, events: Iterable[Event]) -> Iterable[Event]:
-    """What of the stretch had arrived when the invoice was counted."""
+    """The events of the period that had arrived when the invoice was counted."""
     from_us = bill.from_us // _MS * _MS
     for event in events:
         if not event.superseded and from_us <= event.ts_us < bill.until_us and event.received_us <= bill.counted_us:
@@ -168,7 +169,7 @@ def _charged(
 ) -> Iterable[dict[str, Any]]:
     metric = charge.metric
     item = {"type": "charge", "code": metric.code, "name": metric.shown["name"]}
-    for group, fee in groups.items():  # of nothing there is no fee
+    for group, fee in groups.items():  # no events, no fee
         units = ruby_decimal(max(fee.units, ZERO))
         yield _fee(bill, lago_id, fee.amount_cents(charge, bill.subscription.plan.currency), item) | {
             "lago_charge_id": charge.shown["lago_id"],

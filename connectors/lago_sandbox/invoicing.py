@@ -1,4 +1,4 @@
-"""What is billed for one subscription, and when: its periods, cut at its beginning and end.
+"""When a subscription is billed, and for what: its periods, cut at its beginning and its end.
 
 Source: `app/services/invoices/calculate_fees_service.rb`, `fees/subscription_service.rb`,
 `subscriptions/dates_service.rb`, `app/services/utils/datetime.rb`, `app/models/subscription.rb`
@@ -19,15 +19,15 @@ _MS = 1000
 
 @dataclass(slots=True, frozen=True)
 class DueInvoice:
-    """One invoice's content.
+    """The content of one invoice; moments in microseconds since 1970 UTC.
 
     Fields:
         at_us: when it is due.
-        from_us, until_us: events `[from, until)` are charged; both equal: no charges.
-        fee_cents: the subscription's own fee; None: none is on it.
-        fee_from_us, fee_until_us: what that fee is for, `[from, until)`.
+        from_us, until_us: events in `[from, until)` are charged; both equal: no charges.
+        fee_cents: the subscription's own fee; None = the invoice has none.
+        fee_from_us, fee_until_us: the time that this fee covers, `[from, until)`.
         reason: why it is made, in Lago's word.
-        delay_us: how long after `at_us` Lago counts and shows it; what arrives later is not on it.
+        delay_us: how long after `at_us` Lago counts and shows it; events that arrive later are not on it.
     """
 
     subscription: SandboxSubscription
@@ -53,11 +53,11 @@ def bills(
     now_us: int,
     delay_us: int = 0,
 ) -> Iterator[DueInvoice]:
-    """Everything made in `(after, now]`, in order. What had ended before the subscription was created never is.
+    """Every invoice that is due in `(after, now]`, in order; none for a time before the subscription was created.
 
     Args:
-        following: what took its place, if anything did.
-        delay_us: how long after an end Lago counts its invoice.
+        following: the subscription that replaced it, if one did.
+        delay_us: how long after an end Lago counts its invoice, microseconds.
     """
     if subscription.started_us is None:
         return
@@ -90,7 +90,7 @@ def _bill(
     closing: bool,
     upgraded: bool,
 ) -> DueInvoice:
-    """The bill of one stretch; `stop` is the period's end, or the subscription's own."""
+    """The bill of one stretch; `stop` is the period's end, or the subscription's."""
     took_over = following is not None and following.started_us == subscription.terminated_us
     period_end = subscription.charge_period(start)[1]
     # A subscription runs to its last millisecond, unless the next one begins with it.
@@ -115,7 +115,9 @@ def _bill(
 
 
 def _advance(subscription: SandboxSubscription, at_us: int) -> DueInvoice:
-    """The fee of the period that holds the moment, from that day on; whole for the first of an anniversary one."""
+    """The fee of the period that contains the moment, from that day on; the whole amount for the first period of an
+    anniversary subscription.
+    """
     period_start, period_end = subscription.plan_period(at_us)
     first = max(period_start, midnight(day(at_us)))
     cents = _prorated(subscription, at_us, _days(first, period_end))
@@ -123,7 +125,7 @@ def _advance(subscription: SandboxSubscription, at_us: int) -> DueInvoice:
 
 
 def _prorated(subscription: SandboxSubscription, on_us: int, days: int) -> int:
-    """So many days of the plan's amount, rounded once, half up."""
+    """The plan's amount for so many days, rounded once, half up."""
     period_start, period_end = subscription.plan_period(on_us)
     exact = _ROUNDING.divide(Decimal(subscription.plan.amount_cents * days), _days(period_start, period_end))
     return int(exact.quantize(Decimal(1), context=_ROUNDING))

@@ -1,6 +1,6 @@
-"""An append-only file of what was accepted, one JSON line a request, so that a restart keeps it.
+"""An append-only file of the accepted changes, one JSON line a request, so that a restart keeps them.
 
-Written to the operating system at once and never fsynced: it survives the process, not the machine.
+Each line is passed to the operating system at once and never fsynced: it survives the process, not the machine.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ class Entry(msgspec.Struct, array_like=True):
 
     Fields:
         op: its name, see `Sandbox`.
-        at_us: when it was accepted.
-        body: what it was given.
+        at_us: when it was accepted, microseconds since 1970 UTC.
+        body: what the request brought.
     """
 
     op: str
@@ -35,7 +35,7 @@ class Journal:
         self._file: BinaryIO | None = None
 
     def replay(self) -> Iterator[Entry]:
-        """Every entry, oldest first; a last line cut short by a kill is dropped from the file."""
+        """Every entry, oldest first. A last line that a kill cut short is removed from the file."""
         if self._path is None:
             return
         whole = 0
@@ -56,7 +56,7 @@ class Journal:
             self._file.flush()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove every entry."""
         if self._file is not None:
             self._file.truncate(0)
 

@@ -1,7 +1,7 @@
-"""Lago Cloud's limits on an organization's requests: windows of one second, told in headers with every answer.
+"""Lago Cloud's limits on an organization's requests: windows of one second, with headers in every answer.
 
-Source: the page *Rate limits* of Lago's documentation. That windows begin on whole seconds, that a batch counts
-as one request, and the body of the refusal are assumptions.
+Source: the page *Rate limits* of Lago's documentation. Three points are assumptions: windows begin on whole seconds, a
+batch counts as one request, and the body of the refusal.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class SandboxLimit:
-    """So many requests a second, for everybody together; the clock is an argument, seconds."""
+    """A number of requests a second for all clients together; the clock is an argument, seconds."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -25,7 +25,7 @@ class SandboxLimit:
         self._used = 0
 
     def take(self, now: float) -> bool:
-        """Count a request; False when this second's are used up."""
+        """Count a request; False when this second's requests are used up."""
         if floor(now) != self._window:
             self._window, self._used = floor(now), 0
         if self._used >= self.most:
@@ -35,7 +35,7 @@ class SandboxLimit:
         return True
 
     def headers(self, now: float) -> dict[str, str]:
-        """What an answer tells; the reset in whole seconds, rounded up."""
+        """The headers of an answer; the reset in whole seconds, rounded up."""
         used = self._used if floor(now) == self._window else 0
         reset_s = ceil(floor(now) + 1 - now)
         told = {"Limit": self.most, "Remaining": self.most - used, "Reset": reset_s}
@@ -43,7 +43,7 @@ class SandboxLimit:
 
 
 class SandboxLimits:
-    """The three classes of requests and their limits, in Lago Cloud's proportions of 500, 200 and 50."""
+    """The three classes of requests with their limits, in Lago Cloud's proportions of 500, 200 and 50."""
 
     def __init__(self, ingest: int) -> None:
         self.ingest = SandboxLimit(ingest)
@@ -51,7 +51,7 @@ class SandboxLimits:
         self.others = SandboxLimit(max(1, ingest // 10))
 
     def of(self, method: str, path: str) -> SandboxLimit:
-        """The limit that counts this request."""
+        """The limit that applies to this request."""
         if method == "POST" and path.startswith("/api/v1/events"):
             return self.ingest
         return self.usage if path.endswith("/current_usage") else self.others
@@ -63,7 +63,7 @@ class SandboxLimits:
 
 
 def limiting(limits: SandboxLimits, clock: Callable[[], float]) -> Middleware:
-    """Counts what is below `/api/v1/`, whatever its answer; 429 for what is too much."""
+    """Counts requests below `/api/v1/`, whatever their answers; answers 429 above the limit."""
 
     @web.middleware
     async def limiting(request: web.Request, handler: _Handler) -> web.StreamResponse:

@@ -3,6 +3,9 @@
 Source: the controllers of the same names below `app/controllers/api/v1/` of lago-api.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 from aiohttp import web
 
 from connectors.lago_sandbox.answers import json_answer, page, read_object
@@ -15,16 +18,20 @@ from connectors.lago_sandbox.subscription import STATUSES, SandboxSubscription
 
 VERSION = "v1.51.0"
 
+Add = Callable[[dict[str, Any]], dict[str, Any]]
+Everything = Callable[[], Sequence[dict[str, Any]]]
+
 
 class ManagementRoutes:
-    """What is left of `/api/v1` beside events, customers and invoices, and the two health endpoints."""
+    """The rest of `/api/v1` beside events, customers and invoices, and the two health endpoints."""
 
     def __init__(self, sandbox: Sandbox, version: str = VERSION) -> None:
         self._sandbox = sandbox
         self._version = version
 
     def routes(self) -> list[web.RouteDef]:
-        """Their routes."""
+        """The routes, with their handlers."""
+        box = self._sandbox
         return [
             web.get("/health", self.health),
             web.get("/ready", self.ready),
@@ -35,27 +42,22 @@ class ManagementRoutes:
             web.get("/api/v1/subscriptions/{external_id}", self.subscription),
             web.put("/api/v1/subscriptions/{external_id}", self.change),
             web.delete("/api/v1/subscriptions/{external_id}", self.terminate),
-            web.post("/api/v1/webhook_endpoints", self.add_endpoint),
-            web.get("/api/v1/webhook_endpoints", self.endpoints),
-            web.post("/api/v1/billable_metrics", self.add_metric),
-            web.get("/api/v1/billable_metrics", self.metrics),
-            web.get("/api/v1/billable_metrics/{code}", self.metric),
-            web.post("/api/v1/plans", self.add_plan),
-            web.get("/api/v1/plans", self.plans),
-            web.get("/api/v1/plans/{code}", self.plan),
+            *_collection("webhook_endpoint", box.add_endpoint, lambda: list(box.endpoints.listed()), by_code=False),
+            *_collection("billable_metric", lambda sent: box.add_metric(sent).shown, lambda: _newest(box.metrics.all)),
+            *_collection("plan", lambda sent: box.add_plan(sent).shown, lambda: _newest(box.plans.all)),
         ]
 
     async def health(self, _: web.Request) -> web.Response:
-        """Alive, and which version."""
+        """Health and version."""
         github_url = f"https://github.com/getlago/lago-api/tree/{self._version}"
         return json_answer({"version": self._version, "github_url": github_url, "message": "Success"})
 
     async def ready(self, _: web.Request) -> web.Response:
-        """Takes requests."""
+        """Readiness."""
         return json_answer({"status": "ok"})
 
     async def organization(self, _: web.Request) -> web.Response:
-        """The tenant; `events_store` says which rules of repetition hold."""
+        """The tenant; `events_store` decides which rules of repetition apply."""
         organization: dict[str, object] = {
             "lago_id": ORGANIZATION,
             "name": "Sandbox",
@@ -95,59 +97,15 @@ class ManagementRoutes:
         return self._one(found)
 
     async def change(self, request: web.Request) -> web.Response:
-        """Its name or its end."""
+        """Change its name or its end."""
         external_id, status = request.match_info["external_id"], request.query.get("status")
         sent = await read_object(request, "subscription")
         return self._one(self._sandbox.update_subscription(external_id, status, sent))
 
     async def terminate(self, request: web.Request) -> web.Response:
-        """End it; a second time is 404. With `on_termination_invoice` `skip` without an invoice."""
+        """End it; a second time is 404. `on_termination_invoice` `skip` = without an invoice."""
         external_id, query = request.match_info["external_id"], request.query
         return self._one(self._sandbox.terminate(external_id, query.get("status"), query.get("on_termination_invoice")))
-
-    async def add_metric(self, request: web.Request) -> web.Response:
-        """Create only."""
-        metric = self._sandbox.add_metric(await read_object(request, "billable_metric"))
-        return json_answer({"billable_metric": metric.shown})
-
-    async def metrics(self, request: web.Request) -> web.Response:
-        """All, newest first."""
-        shown, meta = page([metric.shown for metric in reversed(self._sandbox.metrics.all.values())], request.query)
-        return json_answer({"billable_metrics": shown, "meta": meta})
-
-    async def metric(self, request: web.Request) -> web.Response:
-        """By code."""
-        metric = self._sandbox.metrics.all.get(request.match_info["code"])
-        if metric is None:
-            raise not_found("billable_metric")
-        return json_answer({"billable_metric": metric.shown})
-
-    async def add_plan(self, request: web.Request) -> web.Response:
-        """Create only."""
-        plan = self._sandbox.add_plan(await read_object(request, "plan"))
-        return json_answer({"plan": plan.shown})
-
-    async def plans(self, request: web.Request) -> web.Response:
-        """All, newest first."""
-        shown, meta = page([plan.shown for plan in reversed(self._sandbox.plans.all.values())], request.query)
-        return json_answer({"plans": shown, "meta": meta})
-
-    async def plan(self, request: web.Request) -> web.Response:
-        """By code."""
-        plan = self._sandbox.plans.all.get(request.match_info["code"])
-        if plan is None:
-            raise not_found("plan")
-        return json_answer({"plan": plan.shown})
-
-    async def add_endpoint(self, request: web.Request) -> web.Response:
-        """Create only."""
-        endpoint = self._sandbox.add_endpoint(await read_object(request, "webhook_endpoint"))
-        return json_answer({"webhook_endpoint": endpoint})
-
-    async def endpoints(self, request: web.Request) -> web.Response:
-        """All, by address."""
-        shown, meta = page(self._sandbox.endpoints.listed(), request.query)
-        return json_answer({"webhook_endpoints": shown, "meta": meta})
 
     def _one(self, subscription: SandboxSubscription) -> web.Response:
         following = self._sandbox.subscriptions.following(subscription)
@@ -169,3 +127,33 @@ class ManagementRoutes:
         listed, meta = page(found, query)
         shown = [s.shown(subscriptions.following(s), now_us) for s in listed]
         return json_answer({"subscriptions": shown, "meta": meta})
+
+
+def _collection(root: str, add: Add, everything: Everything, *, by_code: bool = True) -> list[web.RouteDef]:
+    """The routes of things that are created and listed, and, with `by_code`, read by their code.
+
+    Args:
+        root: the key of one of them in JSON; the path has its plural.
+    """
+    path = f"/api/v1/{root}s"
+
+    async def create(request: web.Request) -> web.Response:
+        return json_answer({root: add(await read_object(request, root))})
+
+    async def index(request: web.Request) -> web.Response:
+        shown, meta = page(everything(), request.query)
+        return json_answer({f"{root}s": shown, "meta": meta})
+
+    async def show(request: web.Request) -> web.Response:
+        found = next((one for one in everything() if one["code"] == request.match_info["code"]), None)
+        if found is None:
+            raise not_found(root)
+        return json_answer({root: found})
+
+    routes = [web.post(path, create), web.get(path, index)]
+    return [*routes, web.get(path + "/{code}", show)] if by_code else routes
+
+
+def _newest(everything: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All as Lago shows them, newest first."""
+    return [everything[code].shown for code in reversed(list(everything))]

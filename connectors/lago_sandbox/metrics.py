@@ -1,9 +1,9 @@
-"""Billable metrics: created once, a repeated code is refused.
+"""Billable metrics: created only; a repeated code is refused.
 
 Source: `app/models/billable_metric.rb`, `app/services/billable_metrics/create_service.rb` of lago-api.
 
-Expressions and rounding of units are refused, although Lago takes them: the sandbox computes
-everything that it accepts.
+Lago also accepts expressions and rounding of units. The sandbox refuses them, because it computes everything that it
+accepts.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class SandboxMetrics:
         """Create a metric.
 
         Raises:
-            Refusal: 422, `value_already_exist` for a code that is taken.
+            SandboxRefusal: 422; `value_already_exist` for a code in use.
         """
         code, aggregation = text(sent.get("code")), text(sent.get("aggregation_type"))
         field_name = None if aggregation == "count_agg" else text(sent.get("field_name"))
@@ -73,10 +73,10 @@ class SandboxMetrics:
         return self.all.setdefault(code, SandboxMetric(code, aggregation, field_name, shown))
 
     def by_id(self, lago_id: str | None) -> SandboxMetric | None:
-        """The metric with this UUID."""
+        """The metric with this UUID; None where there is none."""
         return next((metric for metric in self.all.values() if metric.shown["lago_id"] == lago_id), None)
 
 
 def mandatory(sent: dict[str, Any], *names: str) -> dict[str, list[str]]:
-    """An error for each of the fields that is absent or blank."""
+    """An error for each of these fields that is absent or blank."""
     return {name: ["value_is_mandatory"] for name in names if blank(text(sent.get(name)))}

@@ -1,4 +1,4 @@
-"""Which transaction_ids were ever offered with two different contents, accepted or not."""
+"""Records which transaction_ids were sent with two different contents, accepted or not."""
 
 from collections.abc import Iterable
 
@@ -7,15 +7,15 @@ from connectors.lago_sandbox.stored_event import Event
 
 
 class Offers:
-    """Compares every offered event with what was offered under its id before."""
+    """Compares every event that is sent with earlier events of its id."""
 
     def __init__(self, log: EventLog) -> None:
         self.conflicts: set[str] = set()
         self._log = log
-        self._waiting: dict[str, Event] = {}  # offered, not accepted so far
+        self._waiting: dict[str, Event] = {}  # sent, not accepted so far
 
     def note(self, events: Iterable[Event]) -> list[str]:
-        """Remember these offers; the ids that conflict for the first time."""
+        """Remember these events; the ids that conflict for the first time."""
         found = []
         for event in events:
             earlier = (*self._log.copies(event.transaction_id), *self._waiting_for(event))
@@ -28,11 +28,11 @@ class Offers:
 
     @property
     def unaccepted(self) -> int:
-        """How many ids were offered and never accepted."""
+        """How many ids were sent and never accepted."""
         return len(self._waiting)
 
     def accepted(self, events: Iterable[Event]) -> None:
-        """These are in the log now and need no second memory."""
+        """Forget these events: the log has them now."""
         for event in events:
             self._waiting.pop(event.transaction_id, None)
 

@@ -1,10 +1,10 @@
-"""Plans and their charges: created once, a repeated code is refused.
+"""Plans and their charges: created only; a repeated code is refused.
 
-Source: `app/models/plan.rb`, `charge.rb`, `app/services/plans/create_service.rb`,
-`app/services/charges/validators/` of lago-api.
+Source: `app/models/plan.rb`, `charge.rb`, `app/services/plans/create_service.rb`, `app/services/charges/validators/` of
+lago-api.
 
-Charges of the models `dynamic` and `standard` over `sum_agg` and `count_agg`, without filters, are
-taken; any other is refused, although Lago takes it: the sandbox computes everything that it accepts.
+The sandbox accepts charges of the models `dynamic` and `standard` over `sum_agg` and `count_agg`, without filters. Lago
+accepts more; the sandbox refuses them, because it computes everything that it accepts.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _CURRENCY = re_compile(r"[A-Z]{3}")
 
 @dataclass(slots=True, frozen=True)
 class SandboxCharge:
-    """A charge of a plan; `amount` per unit in major units of the currency, for `standard`."""
+    """A charge of a plan; `amount`: of `standard`, per unit in major units of the currency."""
 
     metric: SandboxMetric
     model: str
@@ -51,7 +51,7 @@ class SandboxPlan:
 
     @property
     def yearly_cents(self) -> int:
-        """The subscription fee of a year; it decides what is an upgrade."""
+        """The subscription fee of a year; it decides which change of plan is an upgrade."""
         return self.amount_cents * PER_YEAR[self.interval]
 
 
@@ -67,7 +67,7 @@ class SandboxPlans:
         """Create a plan with its charges.
 
         Raises:
-            Refusal: 422, `value_already_exist` for a code that is taken; 404 for an unknown metric.
+            SandboxRefusal: 422; `value_already_exist` for a code in use; 404 for an unknown metric.
         """
         specs = [spec for spec in sent.get("charges") or [] if isinstance(spec, dict)]
         metrics = [self._metrics.by_id(text(spec.get("billable_metric_id"))) for spec in specs]

@@ -2,7 +2,8 @@
 
 Source: `app/services/invoices/preview_service.rb`, `preview_context_service.rb` and `preview/` below it of lago-api.
 
-Changes of one running subscription in arrears are foretold; any other preview is refused, although Lago makes it.
+Only a change of one running subscription that pays in arrears is computed. Lago makes other previews too; the sandbox
+refuses them.
 """
 
 from dataclasses import dataclass, replace
@@ -20,17 +21,17 @@ from connectors.lago_sandbox.subscription import SandboxSubscription
 
 @dataclass(frozen=True, slots=True)
 class PreviewRequest:
-    """A running subscription and the plan it would be changed to."""
+    """A running subscription and the plan to which it would be changed."""
 
     subscription: SandboxSubscription
     plan: SandboxPlan
 
 
 def asked_of(sandbox: Sandbox, sent: dict[str, Any]) -> PreviewRequest:
-    """What is to be foretold; checks run in Lago's order.
+    """The change that a request names; checks run in Lago's order.
 
     Raises:
-        Refusal: 404, 422 for the running plan itself, 403 for a preview that the sandbox does not make.
+        SandboxRefusal: 404; 422 for the current plan itself; 403 for a preview that the sandbox does not make.
     """
     customer = sandbox.customers.all.get(text(_object(sent, "customer").get("external_id")) or "")
     if customer is None:
@@ -51,7 +52,7 @@ def asked_of(sandbox: Sandbox, sent: dict[str, Any]) -> PreviewRequest:
 
 
 def previewed(sandbox: Sandbox, asked: PreviewRequest, url: str) -> dict[str, Any]:
-    """Lago's JSON of the invoice; it has no id and no number. Raises: Refusal: 403 where credit would be due."""
+    """Lago's JSON of the invoice, without id and number. Raises: SandboxRefusal: 403 where a credit would be due."""
     running, now_us = asked.subscription, sandbox.now_us()
     if running.plan.pay_in_advance:
         raise forbidden("feature_unavailable")
@@ -70,7 +71,7 @@ def previewed(sandbox: Sandbox, asked: PreviewRequest, url: str) -> dict[str, An
 
 
 def _begun_now(subscription: SandboxSubscription, at_us: int) -> DueInvoice:
-    """Of a subscription that ends in the moment it began in."""
+    """The bill of a subscription that ends at its own start."""
     return DueInvoice(subscription, at_us, at_us, at_us, 0, at_us, at_us)
 
 

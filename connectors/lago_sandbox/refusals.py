@@ -1,11 +1,11 @@
-"""An answer other than 200: raised where a rule is broken, and Lago's error body for it.
+"""Answers other than 200: raised where a request breaks a rule, with Lago's error body.
 
 Source of the bodies: `app/controllers/concerns/api_errors.rb` and `api_responses.rb` of lago-api.
 """
 
 
 class SandboxRefusal(Exception):
-    """The request ends here with `status` and the JSON object `body`."""
+    """Ends the request with `status` and the JSON object `body`."""
 
     def __init__(self, status: int, body: dict[str, object]) -> None:
         super().__init__(f"{status} {body.get('code', body.get('error'))}")
@@ -13,45 +13,43 @@ class SandboxRefusal(Exception):
         self.body = body
 
 
+def _refusal(status: int, error: str, **more: object) -> SandboxRefusal:
+    return SandboxRefusal(status, {"status": status, "error": error, **more})
+
+
 def malformed() -> SandboxRefusal:
     """400: the body is not JSON."""
-    return SandboxRefusal(400, {"status": 400, "error": "Bad Request"})
+    return _refusal(400, "Bad Request")
 
 
 def missing_root(name: str) -> SandboxRefusal:
     """400: the object under the root key `name` is absent or empty."""
-    return SandboxRefusal(
-        400,
-        {"status": 400, "error": f"BadRequest: param is missing or the value is empty or invalid: {name}"},
-    )
+    return _refusal(400, f"BadRequest: param is missing or the value is empty or invalid: {name}")
 
 
 def unauthorized() -> SandboxRefusal:
     """401: no API key, or an unknown one."""
-    return SandboxRefusal(401, {"status": 401, "error": "Unauthorized"})
+    return _refusal(401, "Unauthorized")
 
 
 def forbidden(code: str) -> SandboxRefusal:
-    """403: `feature_unavailable` for what needs a premium licence."""
-    return SandboxRefusal(403, {"status": 403, "error": "Forbidden", "code": code})
+    """403: `feature_unavailable` for a feature of the premium licence."""
+    return _refusal(403, "Forbidden", code=code)
 
 
 def not_found(resource: str) -> SandboxRefusal:
     """404 `<resource>_not_found`; `resource` itself for a path that does not exist."""
-    return SandboxRefusal(404, {"status": 404, "error": "Not Found", "code": f"{resource}_not_found"})
+    return _refusal(404, "Not Found", code=f"{resource}_not_found")
 
 
 def not_allowed(code: str) -> SandboxRefusal:
-    """405: a state of the business forbids it; it has nothing to do with the HTTP verb."""
-    return SandboxRefusal(405, {"status": 405, "error": "Method Not Allowed", "code": code})
+    """405: the state of the data forbids the request; it has nothing to do with the HTTP verb."""
+    return _refusal(405, "Method Not Allowed", code=code)
 
 
 def invalid(details: object) -> SandboxRefusal:
     """422: `details` maps fields, or indexes of a batch as text, to lists of codes."""
-    return SandboxRefusal(
-        422,
-        {"status": 422, "error": "Unprocessable Entity", "code": "validation_errors", "error_details": details},
-    )
+    return _refusal(422, "Unprocessable Entity", code="validation_errors", error_details=details)
 
 
 def invalid_field(field: str, code: str) -> SandboxRefusal:
@@ -60,5 +58,5 @@ def invalid_field(field: str, code: str) -> SandboxRefusal:
 
 
 def crashed() -> SandboxRefusal:
-    """500: an exception Lago does not rescue; the body is opaque to clients."""
-    return SandboxRefusal(500, {"status": 500, "error": "Internal Server Error"})
+    """500: an exception that Lago does not rescue; the body tells clients nothing."""
+    return _refusal(500, "Internal Server Error")

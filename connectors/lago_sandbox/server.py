@@ -1,4 +1,4 @@
-"""The sandbox as a process: listens until it is told to stop."""
+"""The sandbox as a process: it serves until the stop signal."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ _SHUTDOWN_S = 2
 
 
 async def run_sandbox(word: StopSignal, host: str, port: int, **options: Any) -> int:
-    """Serve until SIGTERM or SIGINT; prints one line with the URL once it listens. The exit code.
+    """Serve until SIGTERM or SIGINT, and print one line with the URL when it listens; the exit code.
 
     Args:
-        port: 0 for any free one; the line names the one taken.
-        options: as of `create_sandbox`.
+        port: 0 = any free one; the printed line has its number.
+        options: of `create_sandbox`.
     """
     runner = web.AppRunner(create_sandbox(**options), access_log=None, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()

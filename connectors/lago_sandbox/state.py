@@ -1,4 +1,4 @@
-"""All the sandbox knows, and the one door through which it changes: every change is journalled."""
+"""The sandbox's state. Every change passes through this class, which journals it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,8 +31,8 @@ class Sandbox:
     """The state of one Lago organization.
 
     Fields:
-        posts, batches: requests on the events endpoints, and those of them on the batch endpoint,
-            since the start, also those answered by a fault.
+        posts, batches: requests to the events endpoints since the start, and those of them to the batch endpoint,
+            faults included.
     """
 
     events: EventStore
@@ -63,58 +63,49 @@ class Sandbox:
             self._replay(entry)
 
     def now_us(self) -> int:
-        """The sandbox's clock, in microseconds."""
+        """The sandbox's clock, microseconds since 1970 UTC."""
         return round(self._clock() * SECOND_US)
 
     def save_customer(self, sent: dict[str, Any]) -> SandboxCustomer:
         """See `SandboxCustomers.upsert`."""
-        now_us = self.now_us()
-        customer = self.customers.upsert(sent, now_us)
-        self._journal.write("customer", now_us, sent)
+        customer: SandboxCustomer = self._change("customer", sent)
         return customer
 
     def delete_customer(self, external_id: str) -> SandboxCustomer:
         """See `SandboxCustomers.delete`; its subscriptions end with it."""
-        now_us = self.now_us()
-        subscriptions = self.current_subscriptions(now_us)
-        customer = self.customers.delete(external_id)
-        subscriptions.end_all(customer, now_us)
-        self._journal.write("delete_customer", now_us, {"external_id": external_id})
+        customer: SandboxCustomer = self._change("delete_customer", {"external_id": external_id})
         return customer
 
     def add_metric(self, sent: dict[str, Any]) -> SandboxMetric:
         """See `SandboxMetrics.add`."""
-        now_us = self.now_us()
-        metric = self.metrics.add(sent, now_us)
-        self._journal.write("metric", now_us, sent)
+        metric: SandboxMetric = self._change("metric", sent)
         return metric
 
     def add_plan(self, sent: dict[str, Any]) -> SandboxPlan:
         """See `SandboxPlans.add`."""
-        now_us = self.now_us()
-        plan = self.plans.add(sent, now_us)
-        self._journal.write("plan", now_us, sent)
+        plan: SandboxPlan = self._change("plan", sent)
         return plan
 
     def subscribe(self, sent: dict[str, Any]) -> SandboxSubscription:
         """See `SandboxSubscriptions.create`."""
-        now_us = self.now_us()
-        subscription = self.current_subscriptions(now_us).create(sent, now_us)
-        self._journal.write("subscribe", now_us, sent)
+        subscription: SandboxSubscription = self._change("subscribe", sent)
         return subscription
 
     def update_subscription(self, external_id: str, status: str | None, sent: dict[str, Any]) -> SandboxSubscription:
         """See `SandboxSubscriptions.update`."""
-        now_us = self.now_us()
-        subscription = self.current_subscriptions(now_us).update(external_id, status, sent, now_us)
-        self._journal.write("update", now_us, {"external_id": external_id, "status": status, "sent": sent})
+        request = {"external_id": external_id, "status": status, "sent": sent}
+        subscription: SandboxSubscription = self._change("update", request)
+        return subscription
+
+    def terminate(self, external_id: str, status: str | None, invoice: str | None = None) -> SandboxSubscription:
+        """See `SandboxSubscriptions.terminate`."""
+        request = {"external_id": external_id, "status": status, "invoice": invoice}
+        subscription: SandboxSubscription = self._change("terminate", request)
         return subscription
 
     def add_endpoint(self, sent: dict[str, Any]) -> dict[str, Any]:
         """See `Endpoints.add`."""
-        now_us = self.now_us()
-        endpoint = self.endpoints.add(sent, now_us)
-        self._journal.write("endpoint", now_us, sent)
+        endpoint: dict[str, Any] = self._change("endpoint", sent)
         return endpoint
 
     def current_invoices(self) -> list[SandboxInvoice]:
@@ -123,15 +114,8 @@ class Sandbox:
         self.subscriptions.advance(now_us)
         return self.invoices.up_to(now_us, self.events)
 
-    def terminate(self, external_id: str, status: str | None, invoice: str | None = None) -> SandboxSubscription:
-        """See `SandboxSubscriptions.terminate`."""
-        now_us = self.now_us()
-        subscription = self.current_subscriptions(now_us).terminate(external_id, status, now_us, invoice)
-        self._journal.write("terminate", now_us, {"external_id": external_id, "status": status, "invoice": invoice})
-        return subscription
-
     def offer(self, events: Sequence[Event]) -> None:
-        """Note what is offered, whether or not it will be stored."""
+        """Record the events that were sent, stored or not."""
         if conflicts := self.offers.note(events):
             self._journal.write("conflict", self.now_us(), conflicts)
 
@@ -144,12 +128,12 @@ class Sandbox:
         return refused
 
     def current_subscriptions(self, now_us: int) -> SandboxSubscriptions:
-        """The subscriptions with everything done that is due by now."""
+        """The subscriptions, after everything that is due by now was done."""
         self.subscriptions.advance(now_us)
         return self.subscriptions
 
     def reset(self) -> None:
-        """Forget everything, the journal included."""
+        """Delete everything, the journal included."""
         self._journal.clear()
         self._empty()
 
@@ -171,52 +155,53 @@ class Sandbox:
         self.posts = 0
         self.batches = 0
 
+    def _change(self, op: str, sent: dict[str, Any]) -> Any:
+        """Apply a request now and journal it; what it made. Raises: SandboxRefusal: then nothing is journalled."""
+        now_us = self.now_us()
+        self.subscriptions.advance(now_us)
+        made = self._apply(op, sent, now_us)
+        self._journal.write(op, now_us, sent)
+        return made
+
     def _replay(self, entry: Entry) -> None:
         self.subscriptions.advance(entry.at_us)
-        match entry.op:
-            case "events":
-                self.events.accept([_restored(*stored) for stored in _events.decode(entry.body)])
-                self.events.duplicates = 0
-            case "conflict":
-                self.offers.conflicts.update(_ids.decode(entry.body))
+        if entry.op == "events":
+            self.events.accept(list(map(_restored, _events.decode(entry.body))))
+            self.events.duplicates = 0
+        elif entry.op == "conflict":
+            self.offers.conflicts.update(_ids.decode(entry.body))
+        else:
+            self._apply(entry.op, _objects.decode(entry.body), entry.at_us)
+
+    def _apply(self, op: str, sent: dict[str, Any], at_us: int) -> Any:
+        """Apply the request `op` as of `at_us`: a new one, or one of the journal."""
+        match op:
             case "customer":
-                self.customers.upsert(_objects.decode(entry.body), entry.at_us)
-            case "metric":
-                self.metrics.add(_objects.decode(entry.body), entry.at_us)
-            case "plan":
-                self.plans.add(_objects.decode(entry.body), entry.at_us)
-            case "subscribe":
-                self.subscriptions.create(_objects.decode(entry.body), entry.at_us)
-            case "terminate":
-                sent = _objects.decode(entry.body)
-                self.subscriptions.terminate(sent["external_id"], sent["status"], entry.at_us, sent.get("invoice"))
+                return self.customers.upsert(sent, at_us)
             case "delete_customer":
-                customer = self.customers.delete(_objects.decode(entry.body)["external_id"])
-                self.subscriptions.end_all(customer, entry.at_us)
+                customer = self.customers.delete(sent["external_id"])
+                self.subscriptions.end_all(customer, at_us)
+                return customer
+            case "metric":
+                return self.metrics.add(sent, at_us)
+            case "plan":
+                return self.plans.add(sent, at_us)
+            case "subscribe":
+                return self.subscriptions.create(sent, at_us)
             case "update":
-                sent = _objects.decode(entry.body)
-                self.subscriptions.update(sent["external_id"], sent["status"], sent["sent"], entry.at_us)
+                return self.subscriptions.update(sent["external_id"], sent["status"], sent["sent"], at_us)
+            case "terminate":
+                return self.subscriptions.terminate(sent["external_id"], sent["status"], at_us, sent.get("invoice"))
             case "endpoint":
-                self.endpoints.add(_objects.decode(entry.body), entry.at_us)
-            case _:
-                raise ValueError(f"unknown entry in the journal: {entry.op}")
+                return self.endpoints.add(sent, at_us)
+        raise ValueError(f"unknown entry in the journal: {op}")
 
 
 def _stored(event: Event) -> _Stored:
-    properties = msgspec.Raw(event.properties)
-    return (
-        *(event.transaction_id, event.subscription, event.code, event.ts_us, event.cents),
-        *(properties, event.received_us),
-    )
+    what = event.transaction_id, event.subscription, event.code, event.ts_us, event.cents
+    return (*what, msgspec.Raw(event.properties), event.received_us)
 
 
-def _restored(
-    transaction_id: str,
-    subscription: str | None,
-    code: str,
-    ts_us: int,
-    cents: str | None,
-    properties: msgspec.Raw,
-    received_us: int,
-) -> Event:
+def _restored(stored: _Stored) -> Event:
+    transaction_id, subscription, code, ts_us, cents, properties, received_us = stored
     return Event(transaction_id, subscription, code, ts_us, cents, bytes(properties), received_us)

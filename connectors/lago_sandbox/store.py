@@ -1,8 +1,8 @@
 """The two event stores: what a repeated transaction_id does, and which copies billing sees.
 
 Source: unique index `index_unique_transaction_id` (`db/structure.sql`), `bulk_insert_events` in
-`app/services/events/create_batch_service.rb`, `DEDUP_KEY_COLUMNS` in
-`app/services/events/stores/clickhouse_store.rb` of lago-api.
+`app/services/events/create_batch_service.rb`, `DEDUP_KEY_COLUMNS` in `app/services/events/stores/clickhouse_store.rb`
+of lago-api.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ _MS = 1000
 
 
 class EventStore(Protocol):
-    """What both stores can do. `accept` stores all of a batch or nothing."""
+    """The common interface of both stores. `accept` stores all of a batch or nothing."""
 
     kind: StoreKind
     unit_us: int
@@ -28,10 +28,10 @@ class EventStore(Protocol):
     duplicates: int
 
     def accept(self, events: Sequence[Event]) -> list[int]:
-        """Store a batch; the indexes it is refused for, empty when it is stored.
+        """Store a batch; the indexes for which it is refused, empty when it is stored.
 
         Raises:
-            Unstorable: the insert fails, so that Lago answers 500.
+            Unstorable: the insert fails, so Lago answers 500.
         """
 
 
@@ -55,7 +55,7 @@ class EventLog:
         self.totals.add(event)
 
     def supersede(self, event: Event) -> None:
-        """Take a copy out of billing's view."""
+        """Hide a copy from billing."""
         event.superseded = True
         self.totals.remove(event)
 
@@ -87,10 +87,10 @@ class PostgresStore:
         self.duplicates = 0
 
     def accept(self, events: Sequence[Event]) -> list[int]:
-        """One insert that skips conflicts, then a rollback of everything if any row was skipped.
+        """One insert that skips conflicts; if it skipped any row, everything is rolled back.
 
-        Which index is blamed is decided by transaction_id alone: an id on two subscriptions in one
-        batch is refused although the unique index allows it.
+        The transaction_id alone decides which index is refused: an id on two subscriptions in one batch is refused
+        although the unique index allows it.
 
         Raises:
             Unstorable: a column refuses a value; nothing is stored.
@@ -121,7 +121,7 @@ class PostgresStore:
 
 
 class ClickhouseStore:
-    """Takes every copy; with `dedup` the last copy of a key is the one that billing sees."""
+    """Accepts every copy; with `dedup` billing sees only the last copy of a key."""
 
     kind: StoreKind = "clickhouse"
     unit_us = _MS
@@ -145,7 +145,7 @@ class ClickhouseStore:
 
 
 def _unstorable(event: Event) -> bool:
-    """A NUL byte, a year or an amount that no column of Postgres takes."""
+    """Whether it has a NUL byte, or a year or an amount that no column of Postgres can hold."""
     return (
         any("\0" in text for text in (event.transaction_id, event.subscription or "", event.code))
         or b"\\u0000" in event.properties.replace(b"\\\\", b"")

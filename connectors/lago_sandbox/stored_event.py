@@ -1,4 +1,4 @@
-"""One stored copy of an event, as both stores keep it."""
+"""One stored copy of an event, the same in both stores."""
 
 import msgspec
 
@@ -7,12 +7,12 @@ class Event(msgspec.Struct, gc=False):
     """One stored copy of an event.
 
     Fields:
-        subscription: external id, not checked to exist; None is allowed.
-        ts_us: event time, cut to the store's precision.
+        subscription: external id; it need not exist, and may be None.
+        ts_us: event time, microseconds since 1970 UTC, cut to the store's precision.
         cents: plain decimal text, at most 15 decimals; None when absent.
         properties: a JSON object, keys sorted.
-        received_us: when the request came.
-        superseded: a later copy with the same key replaced it; still listed, never billed.
+        received_us: when the request arrived.
+        superseded: a later copy with the same key replaced it; it is still listed, never billed.
     """
 
     transaction_id: str
@@ -25,7 +25,7 @@ class Event(msgspec.Struct, gc=False):
     superseded: bool = False
 
     def same_content(self, other: "Event") -> bool:
-        """Whether two copies say the same: code, timestamp, amount and properties."""
+        """Whether both copies have the same code, timestamp, amount and properties."""
         return (
             self.code == other.code
             and self.ts_us == other.ts_us

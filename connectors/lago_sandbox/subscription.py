@@ -1,4 +1,4 @@
-"""One subscription: its states, its billing periods and how Lago shows it.
+"""One subscription: its states, its billing periods and its JSON in Lago.
 
 Source: `app/models/subscription.rb`, `app/serializers/v1/subscription_serializer.rb` of lago-api.
 """
@@ -17,10 +17,10 @@ BILLING_TIMES = ("calendar", "anniversary")
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class SandboxSubscription:
-    """Moments in microseconds. An external id may have several subscriptions, one of them active.
+    """One subscription; moments in microseconds since 1970 UTC. Several can have one external id, one of them active.
 
     Fields:
-        previous: the one that this one replaces or will replace.
+        previous: the subscription that this one replaces or will replace.
         due_us: when a pending one starts: its own day, or the next period after a downgrade.
         ends_without_invoice: it was ended with `on_termination_invoice` `skip`.
     """
@@ -43,32 +43,32 @@ class SandboxSubscription:
     ends_without_invoice: bool = False
 
     def activate(self, at_us: int) -> None:
-        """It runs from this moment on."""
+        """Start it at this moment."""
         self.status, self.started_us = "active", at_us
 
     def terminate(self, at_us: int) -> None:
-        """It ran until this moment, included."""
+        """End it; this moment still belongs to it."""
         self.status, self.terminated_us = "terminated", at_us
 
     def cancel(self, at_us: int) -> None:
-        """It never starts."""
+        """Cancel it before its start."""
         self.status, self.canceled_us = "canceled", at_us
 
     def charge_period(self, on_us: int) -> tuple[int, int]:
-        """The billing period of charges `[start, end)` that holds the moment; it starts no earlier than it."""
+        """The billing period of charges `[start, end)` that contains the moment; never before the subscription's start."""
         start, end = self._period(self.plan.charge_interval, on_us)
         return max(start, self.started_us or 0), end
 
     def plan_period(self, on_us: int) -> tuple[int, int]:
-        """The plan's own period `[start, end)` that holds the moment, whole, whenever it started."""
+        """The plan's whole period `[start, end)` that contains the moment, also where the subscription started later."""
         return self._period(self.plan.interval, on_us)
 
     def period_end(self, on_us: int) -> int:
-        """When the plan's own period that holds the moment ends: a downgrade waits for it."""
+        """The end of the plan's period that contains the moment: a downgrade waits for it."""
         return self.plan_period(on_us)[1]
 
     def shown(self, following: "SandboxSubscription | None", now_us: int) -> dict[str, Any]:
-        """As `GET /subscriptions/{external_id}` answers it; only `started_at` has milliseconds."""
+        """In the JSON of `GET /subscriptions/{external_id}`; only `started_at` has milliseconds."""
         running = self.started_us is not None
         start, end = self.charge_period(max(now_us, self.started_us or 0))
         return {

@@ -1,9 +1,8 @@
-"""Subscriptions: idempotent by external id and plan, upgraded at once, downgraded at the period's end.
+"""Subscriptions: idempotent by external id and plan; an upgrade applies at once, a downgrade at the period's end.
 
-Source: `app/services/subscriptions/create_service.rb`, `plan_upgrade_service.rb`,
-`plan_downgrade_service.rb`, `activate_service.rb`, `update_service.rb`, `terminate_service.rb` of lago-api. What Lago's
-clock jobs do later (activate, end, change plan) happens here when the state is next looked at, as of
-the moment it was due.
+Source: `app/services/subscriptions/create_service.rb`, `plan_upgrade_service.rb`, `plan_downgrade_service.rb`,
+`activate_service.rb`, `update_service.rb`, `terminate_service.rb` of lago-api. Lago's clock jobs activate, end and
+change plans later. Here that happens when the state is next read, as of the moment at which it was due.
 """
 
 from typing import Any
@@ -25,7 +24,7 @@ class SandboxSubscriptions:
     """Every subscription of the organization, by external id, oldest first.
 
     Fields:
-        invoice_delay_us: how long after the end of one its last invoice is counted.
+        invoice_delay_us: how long after a subscription's end its last invoice is counted, microseconds.
     """
 
     def __init__(
@@ -41,10 +40,10 @@ class SandboxSubscriptions:
         self._period: dict[str, tuple[int, int]] = {}
 
     def create(self, sent: dict[str, Any], now_us: int) -> SandboxSubscription:
-        """Create one, or change the plan of the one that has this external id.
+        """Create a subscription, or change the plan of the one with this external id.
 
         Raises:
-            Refusal: 404 `plan_not_found`, 403 for plan overrides, 422; nothing is changed.
+            SandboxRefusal: 404 `plan_not_found`, 403 for plan overrides, 422; then nothing is changed.
         """
         asked = self._asked(sent, now_us)
         current = self._editable(asked.external_id, asked.customer.external_id)
@@ -62,10 +61,11 @@ class SandboxSubscriptions:
     def terminate(
         self, external_id: str, status: str | None, now_us: int, invoice: str | None = None
     ) -> SandboxSubscription:
-        """End the active one, or cancel the pending one when `status` says so; where `invoice` is `skip`, without one.
+        """End the active one, or cancel the pending one with `status` `pending`; with `invoice` `skip` without an
+        invoice.
 
         Raises:
-            Refusal: 404 `subscription_not_found`, also the second time.
+            SandboxRefusal: 404 `subscription_not_found`, also the second time.
         """
         wanted = "pending" if status == "pending" else "active"
         subscription = self.find(external_id, wanted)
@@ -79,10 +79,11 @@ class SandboxSubscriptions:
         return subscription
 
     def update(self, external_id: str, status: str | None, sent: dict[str, Any], now_us: int) -> SandboxSubscription:
-        """Change its name or its end; of several with this id the active one, or the pending one where `status` says so.
+        """Change its name or its end. Of several with this id it is the active one, or with `status` `pending` the
+        pending one.
 
         Raises:
-            Refusal: 404, 403 for plan overrides, 422 for an end that does not lie ahead.
+            SandboxRefusal: 404; 403 for plan overrides; 422 for an end that is not in the future.
         """
         same_id = self._all.get(external_id, [])
         wanted = "pending" if status == "pending" else "active"
@@ -101,11 +102,11 @@ class SandboxSubscriptions:
         return found
 
     def of_customer(self, customer: SandboxCustomer) -> list[SandboxSubscription]:
-        """All that it has and had."""
+        """All current and past subscriptions of the customer."""
         return [s for same_id in self._all.values() for s in same_id if s.customer is customer]
 
     def end_all(self, customer: SandboxCustomer, now_us: int) -> None:
-        """Its customer is gone: active ones end, pending ones never start."""
+        """Its customer was deleted: active ones end, pending ones are cancelled."""
         for s in self.of_customer(customer):
             if s.status == "active":
                 self._end(s, now_us)
@@ -118,20 +119,20 @@ class SandboxSubscriptions:
         return max(matching, key=lambda s: s.started_us or 0, default=None)
 
     def everyone(self) -> list[SandboxSubscription]:
-        """All of them, latest `subscription_at` first, as Lago lists them."""
+        """All, latest `subscription_at` first: Lago's order in lists."""
         everyone = [s for same_id in self._all.values() for s in same_id]
         return sorted(everyone, key=lambda s: (s.subscription_us, s.created_us), reverse=True)
 
     def following(self, subscription: SandboxSubscription) -> SandboxSubscription | None:
-        """The one that replaced it, or will."""
+        """The subscription that replaced it, or will replace it."""
         later = [s for s in self._all[subscription.external_id] if s.previous is subscription]
         return next((s for s in reversed(later) if s.status != "canceled"), None)
 
     def windows(self, external_id: str) -> Windows:
-        """The periods billing matches events to, to the millisecond; the same object until they change.
+        """The periods to which billing assigns events, to the millisecond; the same object until they change.
 
-        A running one ends with the year 9999: later events (milliseconds sent as seconds) wait for an
-        invoice that is never made.
+        A running one ends with the year 9999: later events (milliseconds sent as seconds) wait for an invoice that is
+        never made.
         """
         known = self._windows.get(external_id)
         if known is None:
@@ -143,7 +144,9 @@ class SandboxSubscriptions:
         return known
 
     def in_time(self, external_id: str | None, ts_us: int, received_us: int) -> bool:
-        """Whether what came at `received_us` is on the invoice of its moment: it was not made yet, and will be."""
+        """Whether an event that arrived at `received_us` is on the invoice of its time: that was not made yet, and will
+        be made.
+        """
         for s in self._all.get(external_id or "", ()):
             if s.started_us is None or ts_us < s.started_us // _MS * _MS:
                 continue
@@ -168,7 +171,7 @@ class SandboxSubscriptions:
         return end
 
     def advance(self, now_us: int) -> None:
-        """Do what has become due: start pending ones, end those with an end."""
+        """Do what is due: start pending ones, end those with an end."""
         for s in self._scheduled:
             if s.status == "pending" and s.due_us <= now_us:
                 if s.previous is not None:
@@ -228,7 +231,7 @@ class SandboxSubscriptions:
         return asked
 
     def _start(self, created: SandboxSubscription, now_us: int) -> SandboxSubscription:
-        """Today: from `subscription_at`; before today: not before the last termination; later: pending."""
+        """Today: from `subscription_at`; before today: never before the last termination; later: pending."""
         first, today = day(created.subscription_us), day(now_us)
         if first > today:
             created.due_us = midnight(first)

@@ -1,4 +1,6 @@
-"""Running sums of each subscription, and what of them an invoice counts: inside its periods, and before it is made."""
+"""Running sums of each subscription, and the part of them that an invoice counts: inside a period, and before its
+invoice.
+"""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -9,9 +11,9 @@ import msgspec
 from connectors.lago_sandbox.stored_event import Event
 from schemas.money import ZERO, add, plain
 
-#: Periods `[started, terminated]` in microseconds, both ends included.
+#: Periods `[started, terminated]` in microseconds; both ends are included.
 Windows = tuple[tuple[int, int], ...]
-#: Whether a subscription's event of a moment came, at another moment, before its invoice was made.
+#: `(subscription, event time, arrival)`: whether the event arrived before the invoice of its time was made.
 InTime = Callable[[str | None, int, int], bool]
 
 
@@ -33,7 +35,7 @@ _counted = msgspec.json.Decoder(_Counted)
 
 
 class SandboxTotals:
-    """Sums over the copies that billing sees; a change of the periods is caught at the next read."""
+    """Sums over the copies that billing sees. A change of the periods shows at the next read."""
 
     def __init__(
         self, windows: Callable[[str], Windows], in_time: InTime, events: "Callable[[str | None], list[Event]]"
@@ -48,7 +50,7 @@ class SandboxTotals:
         self._count(event, 1)
 
     def remove(self, event: Event) -> None:
-        """Take back one copy that was counted before."""
+        """Subtract one copy that was counted before."""
         self._count(event, -1)
 
     def read(self) -> dict[str, dict[str, object]]:
@@ -61,7 +63,7 @@ class SandboxTotals:
         return {external_id or "": _shown(sums) for external_id, sums in self._sums.items()}
 
     def overall(self) -> dict[str, object]:
-        """The same five sums over every subscription, as of the last `read`."""
+        """The same five sums over all subscriptions, as of the last `read`."""
         overall = _Sums(windows=())
         for sums in self._sums.values():
             overall.events += sums.events
@@ -99,7 +101,7 @@ class SandboxTotals:
 
 
 def inside(windows: Windows, ts_us: int) -> bool:
-    """Whether billing matches an event of this moment to one of the periods."""
+    """Whether billing assigns an event of this moment to one of the periods."""
     return any(started <= ts_us <= ended for started, ended in windows)
 
 

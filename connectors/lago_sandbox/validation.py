@@ -1,4 +1,4 @@
-"""The body of the events endpoints: which fields are read, in which order they are checked.
+"""The body of the events endpoints: which fields Lago reads, and in which order it checks them.
 
 Source: `app/controllers/api/v1/events_controller.rb`, `app/services/events/create_service.rb` and
 `create_batch_service.rb`, `app/models/event.rb` of lago-api.
@@ -24,7 +24,7 @@ _canonical = msgspec.json.Encoder(decimal_format="number", order="sorted")
 
 
 class Incoming(msgspec.Struct):
-    """One event as sent: exactly the permitted fields, of any type. Every other field is ignored."""
+    """One event as sent: exactly the permitted fields, of any type. Other fields are ignored."""
 
     transaction_id: Any = None
     code: Any = None
@@ -48,10 +48,10 @@ _incoming = msgspec.json.Decoder(Incoming)
 
 
 def read_batch(body: bytes) -> list[Incoming]:
-    """The elements under `events`; what is not an object among them is dropped.
+    """The elements under `events`; elements that are no objects are dropped.
 
     Raises:
-        Refusal: 400 when it is not JSON, 422 `no_events`, 500 when `events` is an object.
+        SandboxRefusal: 400 when the body is not JSON, 422 `no_events`, 500 when `events` is an object.
     """
     try:
         events = _batch.decode(body).events
@@ -68,7 +68,7 @@ def read_single(body: bytes) -> Incoming:
     """The object under `event`.
 
     Raises:
-        Refusal: 400 when it is not JSON, or the root key is absent or empty; 500 when it is no object.
+        SandboxRefusal: 400 when the body is not JSON, or the root key is absent or empty; 500 when it is no object.
     """
     try:
         event = _single.decode(body).event
@@ -84,10 +84,10 @@ def read_single(body: bytes) -> Incoming:
 
 
 def attempt(sent: Incoming, now_us: int, unit_us: int) -> Event | InvalidTimestamp | Unstorable:
-    """The event with every value coerced, or what is wrong with it.
+    """The event with every value converted, or the error.
 
     Args:
-        unit_us: precision of the store's timestamps.
+        unit_us: precision of the store's timestamps, microseconds.
     """
     try:
         us = timestamp_us(sent.timestamp, now_us)
@@ -109,7 +109,7 @@ def checked(attempts: Sequence[Event | InvalidTimestamp | Unstorable]) -> list[E
     """The events of a batch, when all of them are valid.
 
     Raises:
-        Refusal: 422 with the errors by index, or 500.
+        SandboxRefusal: 422 with the errors by index, or 500.
     """
     events: list[Event] = []
     errors: dict[str, dict[str, list[str]]] = {}
@@ -128,7 +128,7 @@ def checked(attempts: Sequence[Event | InvalidTimestamp | Unstorable]) -> list[E
 
 
 def missing_fields(event: Event) -> dict[str, list[str]]:
-    """The mandatory fields that are blank; the subscription is not one of them."""
+    """Errors for the blank mandatory fields; the subscription is not mandatory."""
     missing = {}
     if blank(event.transaction_id):
         missing["transaction_id"] = ["value_is_mandatory"]
@@ -138,7 +138,7 @@ def missing_fields(event: Event) -> dict[str, list[str]]:
 
 
 def _properties(sent: msgspec.Raw) -> bytes:
-    """Keys sorted, numbers kept to the digit, as a jsonb column does; not an object: `{}`."""
+    """The properties as a jsonb column keeps them: keys sorted, numbers to the digit; `{}` where they are no object."""
     properties = _keep_numbers.decode(sent)
     return _canonical.encode(properties) if isinstance(properties, dict) else b"{}"
 

@@ -1,4 +1,4 @@
-"""Webhook endpoints: where webhooks are sent.
+"""Webhook endpoints: the addresses that receive webhooks.
 
 Source: `app/models/webhook_endpoint.rb`, `app/services/webhook_endpoints/create_service.rb`,
 `app/queries/webhook_endpoints_query.rb` of lago-api.
@@ -17,7 +17,7 @@ _ALGORITHMS = ("jwt", "hmac")
 
 
 class Endpoints:
-    """Every webhook endpoint of the organization, as Lago shows it, by address."""
+    """Every webhook endpoint of the organization, in Lago's JSON, by address."""
 
     def __init__(self, identifiers: Identifiers) -> None:
         self.all: dict[str, dict[str, Any]] = {}
@@ -27,7 +27,7 @@ class Endpoints:
         """Create one.
 
         Raises:
-            Refusal: 422; 500 for an algorithm that Lago does not have.
+            SandboxRefusal: 422; 500 for an algorithm that Lago does not have.
         """
         url, algorithm = text(sent.get("webhook_url")) or "", text(sent.get("signature_algo")) or "jwt"
         if algorithm not in _ALGORITHMS:
@@ -56,5 +56,5 @@ class Endpoints:
         return self.all[url]
 
     def listed(self) -> list[dict[str, Any]]:
-        """By address."""
+        """All, sorted by address."""
         return [self.all[url] for url in sorted(self.all)]

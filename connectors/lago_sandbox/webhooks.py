@@ -1,8 +1,9 @@
-"""Webhooks: what changed since the last look is told to every endpoint that signs by HMAC, three times at most.
+"""Webhooks: every endpoint that signs by HMAC gets what changed since the last check, in at most three attempts.
 
 Source: `app/services/webhooks/base_service.rb`, `app/services/webhooks/send_http_service.rb`, `app/models/webhook.rb`,
-`config/webhook_event_types.yml` of lago-api. Told are customers, subscriptions and new invoices; anything else by
-`POST /__webhooks`. Lago signs by JWT too, which is not done here: such an endpoint is sent nothing.
+`config/webhook_event_types.yml` of lago-api. Changes of customers, subscriptions and new invoices are sent; `POST
+/__webhooks` sends any other type. Lago can also sign by JWT. The sandbox does not, and sends nothing to such an
+endpoint.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from connectors.lago_sandbox.state import Sandbox
 from connectors.lago_sandbox.subscription import SandboxSubscription
 from schemas.decoding import UNDECODABLE
 
-#: Before the second and the third attempt, in seconds; Lago's have a jitter of 15 % too.
+#: Waits before the second and the third attempt, seconds; Lago adds a jitter of 15 %.
 WAITS_S = (3.0, 18.0)
 _TIMEOUT_S = 30.0
 _TAKEN = frozenset({200, 201, 202, 204})
@@ -38,7 +39,7 @@ _STATES = {
 
 
 class Notice(NamedTuple):
-    """A webhook's type, the name its object stands under, and the object."""
+    """A webhook: its type, the name of its object, and the object."""
 
     webhook_type: str
     object_type: str
@@ -58,14 +59,14 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class SandboxWebhooks:
-    """Sends while the sandbox runs.
+    """Sends webhooks while the sandbox runs.
 
     Args:
         secret: the organization's HMAC key.
         waits_s: see `WAITS_S`.
 
     Attributes:
-        sent: attempts by answer's status, 0 where none came.
+        sent: number of attempts by the answer's status, 0 where none came.
     """
 
     def __init__(self, sandbox: Sandbox, secret: str, waits_s: Sequence[float] = WAITS_S) -> None:
@@ -78,11 +79,11 @@ class SandboxWebhooks:
         self._http: httpx.AsyncClient | None = None
 
     def routes(self) -> list[web.RouteDef]:
-        """What Lago has not: `POST /__webhooks` sends one of any type."""
+        """`POST /__webhooks`, which Lago does not have: it sends a webhook of any type."""
         return [web.post("/__webhooks", self.order)]
 
     async def order(self, request: web.Request) -> web.Response:
-        """Send it; 422 says what is wrong with the order."""
+        """Send the webhook; a 422 names what is wrong with the order."""
         try:
             order = msgspec.json.decode(await request.read(), type=WebhookOrder)
         except UNDECODABLE as error:
@@ -91,7 +92,7 @@ class SandboxWebhooks:
         return json_answer({"status": "ok"})
 
     def looking(self) -> Middleware:
-        """Looks once a request has been answered that may have changed something."""
+        """Calls `look` after each request that may have changed something."""
 
         @web.middleware
         async def looking(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -103,7 +104,7 @@ class SandboxWebhooks:
         return looking
 
     def look(self) -> None:
-        """Tell what changed since the last look; what was there before the first endpoint is not told."""
+        """Send what changed since the last call; nothing from before the first endpoint is sent."""
         if not self._sandbox.endpoints.all:
             self._known = None
             return
@@ -117,7 +118,7 @@ class SandboxWebhooks:
                     self.tell(notice)
 
     def tell(self, notice: Notice) -> None:
-        """Send to every endpoint that wants its type."""
+        """Send it to every endpoint that has its type."""
         envelope = {"webhook_type": notice.webhook_type, "object_type": notice.object_type}
         body = _escaped(
             msgspec.json.encode({**envelope, "organization_id": ORGANIZATION, notice.object_type: notice.shown})
@@ -130,13 +131,13 @@ class SandboxWebhooks:
                 task.add_done_callback(self._sending.discard)
 
     async def watch(self, every_s: float = 1.0) -> None:
-        """For ever: look at what time alone has changed."""
+        """Call `look` for ever, for changes that only time brings."""
         while True:
             await asyncio.sleep(every_s)
             self.look()
 
     async def close(self) -> None:
-        """Give up what is not sent yet."""
+        """Cancel what is not sent yet."""
         for task in self._sending:
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
@@ -163,7 +164,7 @@ class SandboxWebhooks:
             await asyncio.sleep(wait_s)
 
     def _notices(self) -> Iterator[tuple[str, object, _Told]]:
-        """Each thing there is: its key, its state, and what is to be told of it once its state is another one."""
+        """Each thing: its key, its state, and what makes the webhooks of a changed state."""
         sandbox = self._sandbox
         for customer in sandbox.customers.all.values():
             yield customer.lago_id, customer.updated_us, _of_customer(customer)
@@ -202,5 +203,5 @@ def _of_invoice(invoice: SandboxInvoice) -> _Told:
 
 
 def _escaped(body: bytes) -> bytes:
-    """As Rails writes JSON: who encodes it again gets other bytes."""
+    """JSON as Rails writes it; a receiver that encodes it again gets other bytes."""
     return body.replace(b"<", rb"\u003c").replace(b">", rb"\u003e").replace(b"&", rb"\u0026")

@@ -28,21 +28,14 @@ from schemas.tables import TABLES
 from streams.core.delivery.circuit_breaker import State
 from streams.core.delivery.event_states import STATUSES
 from streams.core.mapping.billing_periods import ENDED, NO_CHARGE
-from streams.core.mapping.resolve import (
-    INACTIVE,
-    LATE_PERIOD,
-    NO_MAPPING,
-    NOT_KEPT,
-    OUTSIDE_PERIOD,
-    WRONG_CURRENCY,
-    WRONG_KIND,
-)
+from streams.core.mapping.resolve import LATE_PERIOD, OUTSIDE_PERIOD, WRONG_CURRENCY
 from streams.core.mapping.subscription_choice import (
     AMBIGUOUS,
     FOREIGN_SUBSCRIPTION,
     NO_SUBSCRIPTION,
     UNKNOWN_SUBSCRIPTION,
 )
+from streams.core.mapping.versions import INACTIVE, NO_MAPPING, NOT_KEPT, WRONG_KIND
 from streams.core.metering.decisions import DECISIONS
 
 SOURCES: Final = ("litellm", "integration", "lago", "openmeter")

@@ -13,7 +13,7 @@ from schemas.ledger import Counters, Sum
 from schemas.money import add
 from schemas.records import Receipt
 from streams.core.delivery.event_states import FAILED, PENDING
-from streams.core.mapping.resolve import NO_MAPPING
+from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.ledger_state import LedgerState, off_by, total
 from streams.core.metering.step_changes import Changes
 

@@ -1,4 +1,4 @@
-"""The meter's work on one raw partition: fold chunks, seal what is due, release what was held."""
+"""The meter's work on one raw partition: fold chunks, seal windows that are due, release held ones."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord
 from schemas.customers import CustomerRecord, OrgRecord
 from schemas.decoding import decoder
 from schemas.errors import TopicProblem
-from schemas.ledger import Window
+from schemas.ledger import Position, Window
 from schemas.policy import MeterPolicy
 from schemas.records import WriteOff
 from streams.core.mapping.resolve import Resolver
@@ -32,10 +32,10 @@ from streams.state.step_writes import CONTROL, WRITE_OFF
 
 log = structlog.get_logger(__name__)
 
-#: Records folded, and windows sealed or released, in one transaction: at most 5 000 changes each.
+#: The most records folded, and windows sealed or released, in one transaction: at most 5 000 changes each.
 FOLD_LIMIT = 4000
 SEAL_LIMIT = 1500
-#: Steps of what comes back from disk in one tick: calls that wait come in between.
+#: The most steps of windows from disk in one tick, so that waiting calls are folded in between.
 _DISK_STEPS = 16
 _COALESCE_EVERY_US = 60_000_000
 
@@ -43,7 +43,7 @@ _decode_order = decoder(WriteOff)
 
 
 class MeterSensors(Protocol):
-    """What the meter tells about itself; counts are metrics, healthy traffic is not logged."""
+    """What the meter reports; counts are metrics, healthy traffic is not logged."""
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None: ...
     def sealed(self, changes: Changes) -> None: ...
@@ -79,7 +79,7 @@ class MeterWork:
         self._resolved = self._released = (-1, -1)
         self._looks_us = NEVER
         self._coalesced_us = 0
-        self._on_disk = WindowEviction(customers, orgs)
+        self._on_disk = WindowEviction(customers, orgs.table)
         self._early = False
         self._named = False
 
@@ -98,15 +98,15 @@ class MeterWork:
         """Fold a chunk, in transactions of at most `FOLD_LIMIT` records.
 
         Raises:
-            TopicProblem: `offset_gap`: raw offsets are not contiguous. The raw topic is never written in
-                transactions and never compacted, so records are gone.
+            TopicProblem: `offset_gap`: raw offsets are not contiguous. No producer writes the raw topic in transactions
+                and Kafka does not compact it, so records are lost.
         """
         for part in _steps(records):
             expected = self._books.position.next
             if part[0].offset != expected or part[-1].offset != expected + len(part) - 1:
                 raise TopicProblem("offset_gap", f"expected offsets from {expected} on, without a gap")
             await self._fresh()
-            while self._books.position.next <= part[-1].offset:  # an order may take several transactions
+            while self._books.position.next <= part[-1].offset:  # a write-off order may take several transactions
                 began = self._now_us()
                 changes = self._step(part)
                 await self._ledger.commit(changes)
@@ -117,7 +117,7 @@ class MeterWork:
         return self._books.position.next
 
     async def tick(self) -> None:
-        """Release held usage that has found its target, then seal what is due."""
+        """Release held usage that has a target now, then seal the windows that are due."""
         books = self._books
         if not books.windows and not (books.cold and books.cold.windows):
             return
@@ -145,7 +145,7 @@ class MeterWork:
         self._sensors.books(self._ledger.partition, None)
 
     def in_transaction(self) -> bool:
-        """Whether closing has to wait."""
+        """Whether closing has to wait for a transaction."""
         return self._ledger.in_transaction()
 
     @property
@@ -159,7 +159,7 @@ class MeterWork:
         return self._customers.version, self._orgs.version
 
     async def _fresh(self) -> None:
-        """Tables older than the lead a mapping is announced with would decide by guessing."""
+        """Wait for tables younger than the mapping delay: older ones may lack a mapping that is in force already."""
         await self._customers.wait_fresh(self._lead_s)
         await self._orgs.wait_fresh(self._lead_s)
         if self._version != self._resolved:
@@ -168,7 +168,7 @@ class MeterWork:
         self._resolve.now_us = self._now_us()
 
     async def _name(self) -> None:
-        """Windows of a release that kept no group names get them, as long as the setting is the one they were made by."""
+        """Give names to the groups of an older release's windows while the setting is still the one of that release."""
         while older := unnamed(self._books)[:SEAL_LIMIT]:
             await self._ledger.commit(named(self._books, older, self._policy.group_by))
         self._named = True
@@ -180,7 +180,7 @@ class MeterWork:
             record = records[0]
             customer_id = (record.key or b"").decode(errors="replace")
             time_ms = min(record.timestamp, latest_ms)
-            self._released = (-1, -1)  # what came back from disk for it is to be looked at
+            self._released = (-1, -1)  # release looks at the windows that the order brought back from disk
             return write_off(self._books, record.offset, time_ms, customer_id, order, self._prefix)
         changes = self._fold(self._books, records, self._resolve, latest_ms)
         held = {window.customer_id for window in changes.windows.values() if window is not None and window.held}
@@ -192,7 +192,7 @@ class MeterWork:
         return changes
 
     async def _look(self, books: LedgerState) -> None:
-        """Release what has found its target, and move what is too much in memory to disk."""
+        """Release windows that have a target, and move held windows beyond the bound to disk."""
         customers, orgs, at_us = self._customers.table, self._orgs.table, self._now_us()
         self._on_disk.notice(books, self._version, at_us)
         brought = self._on_disk.wake(books)
@@ -212,7 +212,7 @@ class MeterWork:
                 await asyncio.sleep(0)
 
     async def _seal_early(self, books: LedgerState) -> None:
-        """Of too many open windows those that are called least."""
+        """Where too many windows are open, seal those with the fewest calls."""
         early = beyond_bound(books, self._now_us(), self._policy)
         if early and not self._early:
             self._early = True
@@ -223,44 +223,33 @@ class MeterWork:
             await self._seal(early[start : start + SEAL_LIMIT])
 
     async def _seal(self, windows: Sequence[Window]) -> None:
-        changes = self._sealed(windows)
+        changes = self._sealed(self._books.position, windows)
         await self._ledger.commit(changes)
         self._told(changes)
 
     def _next_border(self, names: Iterable[str], now_us: int) -> int:
-        """When one of them may find a target though no table changes."""
+        """When one of these customers may find a target although no table changes."""
         customers, orgs = self._customers.table, self._orgs.table
         return min((next_border(name, customers, orgs, now_us) for name in names), default=NEVER)
 
-    def _sealed(self, windows: Sequence[object]) -> Changes:
-        return seal(
-            self._books.position,
-            windows,  # type: ignore[arg-type]
-            self._orgs.table,
-            self._policy,
-            self._prefix,
-            self._ledger.partition,
-            self._now_us(),
-        )
+    def _sealed(self, position: Position, windows: Sequence[Window]) -> Changes:
+        partition, now_us = self._ledger.partition, self._now_us()
+        return seal(position, windows, self._orgs.table, self._policy, self._prefix, partition, now_us)
 
     def _told(self, changes: Changes) -> None:
-        """What could not be sealed on its subscription may belong to the one that follows it: release is to look."""
+        """Report a committed step. Windows that could not be sealed may belong to the next subscription: release looks
+        again.
+        """
         if changes.sealed:
             self._sensors.sealed(changes)
         if changes.kept:
             self._released = (-1, -1)
 
     def _seal_now(self, changes: Changes, ready: Sequence[Window]) -> None:
-        """What waits for nobody leaves in the same transaction: each call in per-call mode, other metered events."""
-        sealed = seal(
-            changes.position,
-            ready,
-            self._orgs.table,
-            self._policy,
-            self._prefix,
-            self._ledger.partition,
-            self._now_us(),
-        )
+        """Seal in the same transaction what waits for no further call: every call in per-call mode, other metered
+        events.
+        """
+        sealed = self._sealed(changes.position, ready)
         changes.sealed, changes.shifted, changes.kept = sealed.sealed, sealed.shifted, sealed.kept
         changes.position = sealed.position
         for first, window in sealed.windows.items():
@@ -271,7 +260,7 @@ class MeterWork:
 
 
 def _steps(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]]:
-    """At most `FOLD_LIMIT` records each, in order; an operator's order is a step by itself."""
+    """Slices of at most `FOLD_LIMIT` records, in order; a write-off order is a slice of its own."""
     start = 0
     for number, record in enumerate(records):
         if record.headers and _order(record) is not None:
@@ -287,7 +276,9 @@ def _cut(records: Sequence[ConsumerRecord]) -> Iterator[Sequence[ConsumerRecord]
 
 
 def _order(record: ConsumerRecord) -> WriteOff | None:
-    """None for a call, and for an order that cannot be read: the fold refuses that one as malformed."""
+    """The write-off order in a record; None for a call, and for an unreadable order, which the fold refuses as
+    malformed.
+    """
     if dict(record.headers).get(CONTROL) != WRITE_OFF or record.value is None:
         return None
     try:

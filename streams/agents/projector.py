@@ -1,8 +1,8 @@
-"""The projector's work on one partition: what a topic says becomes rows, together with the offset after it.
+"""The projector's work on one partition: records become rows in Postgres, together with the offset after them.
 
-The offset expected next is the one that stands beside the rows, so a chunk is either wholly projected or not at all,
-and a frozen owner that wakes finds it moved. Rows are never given up for Postgres' sake: the topic is the queue. A record
-that becomes no row, whatever is done, costs itself: it is written down where it lies, and passed.
+Postgres stores the next offset beside the rows. So a chunk is projected whole or not at all, and a frozen owner that
+wakes up sees that the offset has moved. While Postgres is away the topic keeps the records. A record of which Postgres
+takes no row costs only itself: its place is written down, and the projector goes on.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,15 +18,15 @@ from streams.runtime.offsets import standing
 
 log = structlog.get_logger(__name__)
 
-#: Records of one Postgres transaction.
+#: The most records of one Postgres transaction.
 PROJECT_LIMIT = 4000
-#: Ticks without a chunk after which a partition counts as read to its end.
+#: Ticks without a chunk after which the partition counts as read to its end.
 _QUIET_TICKS = 2
 T = TypeVar("T")
 
 
 class Projected(NamedTuple):
-    """What became of a chunk's records: new or changed rows by table, and what was left out, by reason.
+    """The result of a chunk: new or changed rows by table, and left out records by reason.
 
     Fields:
         doubled: billed calls that look like one that is billed already, by kind.
@@ -38,27 +38,27 @@ class Projected(NamedTuple):
 
 
 class PartitionPosition(NamedTuple):
-    """Where a partition stands: the id of the topic it was read from, and the offset of its next record."""
+    """A partition's position: the id of the topic that it was read from, and the offset of the next record."""
 
     topic_id: str
     next: int
 
 
 class Projection(Protocol):
-    """Postgres, as far as the projector needs it. All raise Unavailable: not now."""
+    """The part of Postgres that the projector needs. All methods raise Unavailable where Postgres is away."""
 
     async def place(self, tp: TopicPartition) -> PartitionPosition | None:
-        """Where a partition stands; None before its first chunk."""
+        """A partition's position; None before its first chunk."""
 
     async def begin(self, tp: TopicPartition, place: PartitionPosition) -> PartitionPosition:
-        """Let a partition stand somewhere, unless it does; where it stands now."""
+        """Store a first position, unless there is one; the position that is stored now."""
 
     async def project(
         self, tp: TopicPartition, expected: int, following: int, records: Sequence[ConsumerRecord]
     ) -> Projected | None:
         """Write the rows of `records` and move the partition from `expected` to `following`, or do neither.
 
-        None: it does not stand at `expected` any more. Raises: Rejected: a row is refused and always will be.
+        None: its position is no longer `expected`. Raises: Rejected: Postgres refuses a row and always will.
         """
 
     async def pass_over(
@@ -68,7 +68,7 @@ class Projection(Protocol):
 
 
 class ProjectSensors(Protocol):
-    """What the projector tells about itself."""
+    """What the projector reports."""
 
     def projected(self, topic: str, projected: Projected) -> None: ...
     def projection_failed(self, reason: str) -> None: ...
@@ -103,22 +103,20 @@ class ProjectWork:
         self._told: set[str] = set()
 
     async def open(self) -> int:
-        """Where Postgres says this partition stands; a partition it does not know begins with the log.
+        """The position in Postgres; an unknown partition begins with the log.
 
         Raises:
-            TopicProblem: `offset_out_of_range`: records that were not projected are gone. `topic_recreated`: the topic is another one.
+            TopicProblem: `offset_out_of_range`: the topic has lost records that were not projected. `topic_recreated`:
+                the topic was deleted and created again.
         """
         place = await self._patiently(lambda: self._projection.place(self._tp))
-        begin, end, _, _ = await standing(self._kafka, self._group, self._tp)
+        offsets = await standing(self._kafka, self._group, self._tp)
         if place is None:
-            place = await self._patiently(
-                lambda: self._projection.begin(self._tp, PartitionPosition(self._topic_id, begin))
-            )
-        name = f"{self._tp.topic}-{self._tp.partition}"
+            first = PartitionPosition(self._topic_id, offsets.begin)
+            place = await self._patiently(lambda: self._projection.begin(self._tp, first))
         if place.topic_id != self._topic_id:
-            raise TopicProblem("topic_recreated", f"{name} is not the topic that was projected so far")
-        if not begin <= place.next <= end:
-            raise TopicProblem("offset_out_of_range", f"{name}: {place.next} not in [{begin}, {end}]")
+            raise TopicProblem("topic_recreated", f"{self._tp.topic} is not the topic that was projected so far")
+        offsets.check(self._tp, place.next)
         self._next = place.next
         return place.next
 
@@ -126,7 +124,7 @@ class ProjectWork:
         """Project records, in transactions of at most `PROJECT_LIMIT` records.
 
         Raises:
-            Unavailable: `stale_projector`: somebody else has moved this partition meanwhile; open it again.
+            Unavailable: `stale_projector`: another process has moved the partition meanwhile; open it again.
         """
         self._quiet = 0
         for start in range(0, len(records), PROJECT_LIMIT):
@@ -136,17 +134,17 @@ class ProjectWork:
         return self._next
 
     async def tick(self) -> None:
-        """A partition that brings nothing is not behind."""
+        """A partition without new records is not behind: report that."""
         self._quiet += 1
         if self._quiet >= _QUIET_TICKS:
             self._sensors.projecting(self._tp.topic, self._tp.partition, None)
 
     async def close(self) -> None:
-        """Nothing is held open between two chunks."""
+        """Nothing is open between two chunks."""
         self._sensors.projecting(self._tp.topic, self._tp.partition, None)
 
     def in_transaction(self) -> bool:
-        """Whether Postgres is being asked: closing gives it a moment."""
+        """Whether Postgres is being asked: closing waits a moment for the answer."""
         return self._asking
 
     async def _project(self, records: Sequence[ConsumerRecord]) -> None:
@@ -173,14 +171,14 @@ class ProjectWork:
         self._tell(projected, records[0].offset)
 
     def _tell(self, projected: Projected, offset: int) -> None:
-        """The first time; each is in the metric, and in the table that `meterbridge db unprojected` shows."""
+        """Log each reason once; the metric and the table behind `meterbridge db unprojected` have every case."""
         for reason in projected.skipped.keys() - {"repeated"} - self._told:
             self._told.add(reason)
             see = "meterbridge db unprojected"
             log.error("record_not_projected", **self._place(), reason=reason, from_offset=offset, see=see)
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask until Postgres answers."""
+        """Repeat `ask` until Postgres answers."""
         failures = 0
         while True:
             try:

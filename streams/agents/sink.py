@@ -1,11 +1,12 @@
-"""The sink's and the retry role's work on one partition: post events, then make what became of them durable.
+"""The work of the sink and the retry role on one partition: post events, then make their results durable.
 
-A transaction is never open across a post. When the process dies between Lago's answer and the commit,
-the next owner posts the same bytes again and Lago's unique key tells it (docs/lago-behaviour.md).
+No transaction is open during a post. If the process dies between Lago's answer and the commit, the next owner posts the
+same bytes again, and Lago refuses them by their unique key (docs/lago-behaviour.md).
 """
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from re import compile as re_compile
 from typing import Any, Protocol
 
@@ -30,54 +31,66 @@ from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import attempt_write, read_event, read_manifest, receipt_write
 
 _IDENTITY = re_compile(r"[0-9a-f]{32}")
-#: Events posted and settled in one transaction.
+#: The most events that are posted and settled in one transaction.
 SETTLE_LIMIT = 500
-#: Posts of those that are told with them, the latest: an outage may last for days.
+#: The most posts that are recorded with them, the latest ones: an outage may last for days.
 ATTEMPTS_KEPT = 1000
 
 
 class SinkSensors(Protocol):
-    """What the sink tells about itself."""
+    """What the sink reports."""
 
     def settled(self, receipts: Sequence[Receipt]) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryConfig:
+    """What all partitions of the sink or of the retry role have in common.
+
+    Fields:
+        kafka: connection options for aiokafka.
+        topics: the catalogue's names with their prefix.
+        group: the role's consumer group, and the beginning of its transactional ids.
+        max_retries: attempts in the retry topic before an event becomes a dead letter.
+        retry_base_s: the wait before the first of them, seconds.
+        lead_s: age of the orgs' table, in seconds, above which delivery waits for a younger view.
+        random: uniform in `[0, 1)`.
+        now_us: the wall clock, microseconds since 1970 UTC.
+    """
+
+    kafka: Mapping[str, Any]
+    topics: TopicNames
+    group: str
+    policy: MeterPolicy
+    max_retries: int
+    retry_base_s: float
+    lead_s: float
+    random: Callable[[], float]
+    now_us: Callable[[], int]
+    sleep: Callable[[float], Awaitable[None]]
+
+
 class DeliveryWork:
-    """`streams.runtime.partition_task.PartitionProcessor` for both roles that post: `sink` reads events, `retry` one tier of the retry topic."""
+    """`streams.runtime.partition_task.PartitionProcessor` of both posting roles.
+
+    `sink` reads the events topic, `retry` one tier of the retry topic.
+    """
 
     def __init__(
         self,
         tp: TopicPartition,
-        kafka: Mapping[str, Any],
-        topics: TopicNames,
-        group: str,
-        deployment: str,
+        config: DeliveryConfig,
         delivery: Delivery,
-        max_retries: int,
-        retry_base_s: float,
-        random: Callable[[], float],
-        now_us: Callable[[], int],
-        sleep: Callable[[float], Awaitable[None]],
-        sensors: SinkSensors,
         orgs: CompactedTable[OrgRecord],
-        policy: MeterPolicy,
-        lead_s: float,
+        sensors: SinkSensors,
     ) -> None:
         self._tp = tp
-        self._kafka = kafka
-        self._topics = topics
-        self._group = group
-        self._deployment = deployment
+        self._config = config
+        self._topics = config.topics
+        self._now_us = config.now_us
         self._delivery = delivery
-        self._max_retries = max_retries
-        self._retry_base_s = retry_base_s
-        self._random = random
-        self._now_us = now_us
-        self._sleep = sleep
-        self._sensors = sensors
         self._orgs = orgs
-        self._policy = policy
-        self._lead_s = lead_s
+        self._sensors = sensors
         self._writer: TransactionalWriter | None = None
         self._maybe_sent_below = 0
         self._suspect_below = 0
@@ -85,31 +98,27 @@ class DeliveryWork:
         self._following: Callable[[], ConsumerRecord | None] = lambda: None
 
     async def open(self) -> int:
-        """Fence the previous owner, then ask where the group stands: the offset expected next.
+        """Fence the previous owner, then read the group's offset: the offset expected next.
 
         Raises:
-            TopicProblem: `offset_out_of_range`: events the group has not posted are gone from the topic.
+            TopicProblem: `offset_out_of_range`: the topic has lost events that the group has not posted.
         """
         await self._orgs.start()
-        self._writer = TransactionalWriter(self._kafka, f"{self._group}-{self._tp.topic}-{self._tp.partition}")
+        self._writer = TransactionalWriter(
+            self._config.kafka, f"{self._config.group}-{self._tp.topic}-{self._tp.partition}"
+        )
         await self._writer.start()
-        begin, end, committed, _ = await standing(self._kafka, self._group, self._tp)
-        if committed is not None and not begin <= committed <= end:
-            raise TopicProblem(
-                "offset_out_of_range", f"{self._tp.topic}-{self._tp.partition}: {committed} not in [{begin}, {end}]"
-            )
-        if committed is None and begin > 0:
-            raise TopicProblem(
-                "offset_out_of_range", f"{self._tp.topic}-{self._tp.partition} begins at {begin}, nothing was posted"
-            )
-        # Whoever owned the partition before may have posted anything that was there.
-        self._maybe_sent_below = end
-        return begin if committed is None else committed
+        offsets = await standing(self._config.kafka, self._config.group, self._tp)
+        following = 0 if offsets.committed is None else offsets.committed
+        offsets.check(self._tp, following)
+        # An earlier owner may have posted any event up to here.
+        self._maybe_sent_below = offsets.end
+        return following
 
     async def process(self, records: Sequence[ConsumerRecord]) -> int:
         """Post events in order of arrival, in transactions of at most `SETTLE_LIMIT` events.
 
-        Those that fail while others wait behind them are given back, to be posted with these.
+        Events that fail while others wait behind them are given back, to be posted together with those.
         """
         done = 0
         while done < len(records):
@@ -127,7 +136,7 @@ class DeliveryWork:
         self._following = following
 
     async def tick(self) -> None:
-        """Nothing here depends on time but the waits in `process`."""
+        """Do nothing: only the waits in `process` depend on time."""
 
     async def close(self) -> None:
         """Stop the producer."""
@@ -136,29 +145,30 @@ class DeliveryWork:
             await writer.stop()
 
     def in_transaction(self) -> bool:
-        """Whether closing has to wait."""
+        """Whether closing has to wait for a transaction."""
         return self._writer is not None and self._writer.busy
 
     async def _ready(self, records: Sequence[ConsumerRecord]) -> Sequence[ConsumerRecord]:
         """The leading records that may be posted now; waits for the first. Events without a wait all may."""
         first_ms = _due_ms(records[0])
         while (now_ms := self._now_us() // 1000) < first_ms:
-            await self._sleep(min((first_ms - now_ms) / 1000, 5.0))
+            await self._config.sleep(min((first_ms - now_ms) / 1000, 5.0))
         for number, record in enumerate(records):
             if _due_ms(record) > now_ms:
                 return records[:number]
         return records
 
     async def _deliver(self, records: Sequence[ConsumerRecord]) -> list[EventOutcome]:
-        """Outcomes in order; a record that is no event is a dead letter, not a reason to stop.
+        """Outcomes in order; a record that is no event becomes a dead letter.
 
         Returns:
-            Nothing where `records` are to be given back.
+            An empty list where `records` are given back.
 
         Raises:
-            TopicProblem: `other_deployment`: whose meter sealed an event, its sink posts it. Nothing was posted.
+            TopicProblem: `other_deployment`: only the sink of the deployment that sealed an event posts it. Nothing was
+                posted.
         """
-        await self._orgs.wait_fresh(self._lead_s)
+        await self._orgs.wait_fresh(self._config.lead_s)
         items: list[Item] = []
         places: list[int] = []
         outcomes = [EventOutcome("dead", "malformed", "the record is no event", 0)] * len(records)
@@ -181,15 +191,15 @@ class DeliveryWork:
         return outcomes
 
     def _judge(self, value: bytes) -> RestampDecision:
-        late, code = self._policy.late_policy, self._policy.event_code
-        return judged(value, self._orgs.table, late, self._now_us(), code)
+        policy = self._config.policy
+        return judged(value, self._orgs.table, policy.late_policy, self._now_us(), policy.event_code)
 
     def _went_elsewhere(self, value: bytes) -> bool:
-        late, code = self._policy.late_policy, self._policy.event_code
-        return went_elsewhere(value, self._orgs.table, late, self._now_us(), code)
+        policy = self._config.policy
+        return went_elsewhere(value, self._orgs.table, policy.late_policy, self._now_us(), policy.event_code)
 
     def _others_wait(self, records: Sequence[ConsumerRecord]) -> bool:
-        """Whether one more could be posted along with `records`."""
+        """Whether another event could be posted together with `records`."""
         behind = self._following() if len(records) < SETTLE_LIMIT else None
         return behind is not None and _due_ms(behind) <= self._now_us() // 1000
 
@@ -211,16 +221,16 @@ class DeliveryWork:
         )
 
     def _is_whole(self, record: ConsumerRecord, event: LagoEvent) -> bool:
-        """Whether its manifest can be believed: an id names its deployment too, but for those made of an identity.
+        """Whether the manifest fits the event: a transaction id begins with its deployment, unless it is an identity.
 
         Raises:
             TopicProblem: `other_deployment`.
         """
         manifest = _manifest(record)
-        if manifest is None or manifest.deployment in ("", self._deployment):
+        if manifest is None or manifest.deployment in ("", self._config.policy.deployment):
             return True
         theirs = event.transaction_id.startswith(f"{manifest.deployment}-") or _IDENTITY.fullmatch(event.transaction_id)
-        if not theirs or event.transaction_id.startswith(f"{self._deployment}-"):
+        if not theirs or event.transaction_id.startswith(f"{self._config.policy.deployment}-"):
             return False
         place = f"{record.topic}-{record.partition} at {record.offset}"
         raise TopicProblem("other_deployment", f"{place} belongs to {manifest.deployment}")
@@ -240,13 +250,13 @@ class DeliveryWork:
             if status != "completed":
                 writes.append(self._onward(record, outcome, status, attempt))
         writes += [attempt_write(self._topics, attempt) for attempt in self._attempts]
-        await self._writer.commit(writes, self._tp, records[-1].offset + 1, self._group)
+        await self._writer.commit(writes, self._tp, records[-1].offset + 1, self._config.group)
         self._sensors.settled(receipts)
 
     def _status(self, outcome: EventOutcome, attempt: int) -> str:
         if outcome.kind == "delivered":
             return "completed"
-        return "processing" if outcome.kind == "retry" and attempt <= self._max_retries else "failed"
+        return "processing" if outcome.kind == "retry" and attempt <= self._config.max_retries else "failed"
 
     def _receipt(
         self, record: ConsumerRecord, event: LagoEvent, outcome: EventOutcome, status: str, attempt: int
@@ -264,18 +274,15 @@ class DeliveryWork:
         )
 
     def _onward(self, record: ConsumerRecord, outcome: EventOutcome, status: str, attempt: int) -> Write:
-        """To its tier of the retry topic, or, for good, to the dead letters; key, value and foreign headers as they were."""
+        """The record for its tier of the retry topic, or for the dead letters; key, value and other programs' headers
+        unchanged.
+        """
         worker = f"{DeliveryWork.__module__}.{DeliveryWork.__qualname__}"
-        place = RecordOrigin(self._tp.topic, self._tp.partition, record.offset, self._group, worker)
+        place = RecordOrigin(self._tp.topic, self._tp.partition, record.offset, self._config.group, worker)
         if status == "failed":
-            return Write(
-                self._topics.dlq,
-                0,
-                record.key,
-                record.value,
-                dead_letter_headers.dead(record.headers, place, outcome, attempt),
-            )
-        wait_s = retry_delay(attempt, self._retry_base_s, jitter=self._random())
+            headers = dead_letter_headers.dead(record.headers, place, outcome, attempt)
+            return Write(self._topics.dlq, 0, record.key, record.value, headers)
+        wait_s = retry_delay(attempt, self._config.retry_base_s, jitter=self._config.random())
         not_before_ms = self._now_us() // 1000 + round(wait_s * 1000)
         headers = dead_letter_headers.waiting(record.headers, place, outcome, attempt, not_before_ms)
         return Write(self._topics.retry, tier_of(attempt) - 1, record.key, record.value, headers)
@@ -289,7 +296,9 @@ def _event(record: ConsumerRecord) -> LagoEvent | None:
 
 
 def _due_ms(record: ConsumerRecord) -> int:
-    """When it may be posted; never later than its tier can mean, whatever a clock or a stranger wrote into it."""
+    """When the event may be posted, milliseconds since 1970 UTC: at most `RETRY_CAP_S` after its record, whatever its
+    header says.
+    """
     return min(travel_of(record.headers).not_before_ms, int(record.timestamp + RETRY_CAP_S * 1000))
 
 

@@ -1,8 +1,8 @@
-"""Events to Lago until each has its outcome: posts, holds, splits and confirms, and never gives up by itself.
+"""Posts events to Lago until each one has an outcome; holds, splits and confirms, and never gives up by itself.
 
-What an answer means is decided in streams/core/delivery/verdicts.py; here is what is done about it. Nothing is
-remembered between two deliveries but the breaker: cancelling leaves no trace except posts already made,
-which the next owner marks as `resent`.
+streams/core/delivery/verdicts.py decides what an answer means; this module acts on it. Only the breaker is remembered
+between two deliveries. So cancelling leaves nothing but posts already made, which the next owner of the partition marks
+as `resent`.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ from streams.delivery.lago_port import LagoEventsApi, LagoPort, PostRecord, erro
 
 __all__ = ["Delivery", "EventOutcome", "HttpResponse", "Item", "LagoEventsApi"]
 
-#: A probe risks no more than this.
+#: The most events of a probe.
 PROBE_EVENTS = 10
 
 
 def _unwatched(_posted: PostRecord) -> None:
-    """Nobody keeps the posts."""
+    """Record no posts."""
 
 
 def _as_it_is(value: bytes) -> RestampDecision:
-    """Every event is posted as it is, whenever that is."""
+    """Post each event unchanged."""
     return RestampDecision(value)
 
 
@@ -51,10 +51,10 @@ class Delivery:
     Args:
         concurrency, clock, on_request, told: see `LagoPort`.
         resend_is_safe: whether Lago's store refuses or merges a repeat. Where it does not (ClickHouse without
-            deduplication) an event that may be there already is looked up before it is posted again; that
-            store shows an event late, so a repeat is then unlikely, not impossible.
+            deduplication), an event that may be there already is looked up before it is posted again. That store shows
+            an event late, so a repeat is then unlikely, not impossible.
         batches_are_whole: whether a refused batch stored nothing; not so before Lago v1.39.0.
-        posts, looks: paces that somebody watches too, or is told answers that delivery does not see.
+        posts, looks: rate limiters, where other code shares them or feeds answers to them.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class Delivery:
         told: Mapping[str, str] | None = None,
     ) -> None:
         paces = posts or AdaptiveRateLimiter(), looks or AdaptiveRateLimiter()
-        self._wire = LagoPort(poster, concurrency, breaker, clock, sleep, on_request, *paces, told=told or {})
-        self._policy = policy
+        self.wire = LagoPort(poster, concurrency, breaker, clock, sleep, on_request, *paces, told=told or {})
+        self.policy = policy
+        self.resend_is_safe = resend_is_safe
+        self.batches_are_whole = batches_are_whole
         self._batch_size = batch_size
-        self._resend_is_safe = resend_is_safe
-        self._batches_are_whole = batches_are_whole
 
     async def deliver(
         self,
@@ -88,59 +88,44 @@ class Delivery:
         judge: Judge = _as_it_is,
         others_wait: Callable[[], bool] = lambda: False,
     ) -> list[EventOutcome]:
-        """One outcome an item, in order; waits as long as Lago is away. `on_post` hears of every post.
+        """The outcome of each item, in order; waits as long as Lago is away. Calls `on_post` after every post.
 
-        `judge` is asked before each post what is posted of an event. Where that changes and the event may have been
-        posted before, Lago is asked for it first: what is there is delivered. So it is of an item that may have gone
-        `elsewhere`.
+        Before each post `judge` decides what to post of an event. Where its decision changes and the event may have
+        been posted before, Lago is asked for the event first; a found one is delivered. The same holds for an item that
+        may have gone `elsewhere`.
 
-        Equal transaction ids are posted one after the other, never in one batch. Raises nothing on purpose:
-        an `ExceptionGroup` is a bug.
+        Equal transaction ids are posted one after the other, never in one batch. An `ExceptionGroup` is a bug.
 
         Args:
-            others_wait: whether more could be delivered along with these. Where all of them fail that may be the
-                events' fault or Lago's; only others can show which.
+            others_wait: whether more events could be delivered together with these. Where all of these fail, the cause
+                is the events or Lago; only others can show which.
 
         Returns:
-            Nothing where `items` are to be delivered anew, with those that wait; they may have been sent.
+            An empty list where `items` must be delivered anew together with those that wait; they may have been sent.
         """
-        run = _Run(
-            self._wire,
-            self._policy,
-            self._resend_is_safe,
-            self._batches_are_whole,
-            items,
-            on_post,
-            judge,
-            others_wait,
-        )
+        run = _Run(self, items, on_post, judge, others_wait)
         for number, positions in enumerate(rounds([item.transaction_id for item in items])):
-            if number:  # Lago knows these ids by the round before
+            if number:  # the round before has posted these ids
                 run.compared.update(positions)
             suspects = [position for position in positions if items[position].suspect]
             others = [position for position in positions if not items[position].suspect]
-            await run.settle(
-                [*pack(suspects, items, self._batch_size), *pack(others, items, self._batch_size)],
-            )
+            await run.settle([*pack(suspects, items, self._batch_size), *pack(others, items, self._batch_size)])
             if run.given_back:
                 return []
         return [run.outcomes[position] for position in range(len(items))]
 
 
 class _Run:
-    """One delivery: what is known of each item, by position.
+    """One delivery: the state of each item, by position.
 
     Attributes:
-        compared: that Lago knows the id proves nothing of these; what it holds is looked at.
-        given_back: nothing came of it, and others that wait may show why.
+        compared: items for which Lago's knowing the id proves nothing: Lago's event is compared.
+        given_back: nothing was delivered, and other events that wait may show why.
     """
 
     def __init__(
         self,
-        wire: LagoPort,
-        policy: RetryPolicy,
-        resend_is_safe: Callable[[], bool],
-        batches_are_whole: Callable[[], bool],
+        delivery: Delivery,
         items: Sequence[Item],
         on_post: Callable[[PostRecord], None],
         judge: Judge,
@@ -149,10 +134,9 @@ class _Run:
         self.given_back = False
         self.outcomes: dict[int, EventOutcome] = {}
         self.compared = {position for position, item in enumerate(items) if item.compare}
-        self._wire = wire
-        self._policy = policy
-        self._resend_is_safe = resend_is_safe
-        self._batches_are_whole = batches_are_whole
+        self._wire = delivery.wire
+        self._policy = delivery.policy
+        self._delivery = delivery
         self._items = items
         self._on_post = on_post
         self._judge_now = judge
@@ -164,7 +148,7 @@ class _Run:
         self._group = asyncio.TaskGroup()
 
     async def settle(self, batches: Sequence[list[int]]) -> None:
-        """Returns when every member of `batches`, disjoint positions, has its outcome."""
+        """Return when every member of `batches` (disjoint positions) has its outcome."""
         self._group = asyncio.TaskGroup()
         async with self._group:
             for members in batches:
@@ -187,7 +171,7 @@ class _Run:
                     await self._hold(batch, hold)
 
     async def _attempt(self, batch: EventBatch) -> Verdict:
-        """One post, and what it tells the breaker."""
+        """Post once, and report the result to the breaker."""
         async with self._wire.admitted(batch):
             probes = self._wire.breaker.probes(batch)
             verdict = await self._probe(batch) if probes else await self._post(batch)
@@ -203,7 +187,7 @@ class _Run:
         return await self._post(batch)
 
     async def _post(self, batch: EventBatch) -> Verdict:
-        unsure = batch.members if not self._resend_is_safe() else self._elsewhere.intersection(batch.members)
+        unsure = batch.members if not self._delivery.resend_is_safe() else self._elsewhere.intersection(batch.members)
         if unsure and (hold := await self._confirm_earlier(batch, list(unsure))):
             return hold
         self._elsewhere.difference_update(unsure)
@@ -224,7 +208,9 @@ class _Run:
         return self._doubted(batch, verdict)
 
     def _doubted(self, batch: EventBatch, verdict: Verdict) -> Verdict:
-        """Held where too many die alike: all of a batch, and nothing of anybody's passes (streams/core/delivery/dead_letter_storm.py)."""
+        """Hold the batch where too many events fail alike: all of this batch, and none of any other passes
+        (streams/core/delivery/dead_letter_storm.py).
+        """
         deaths = self._wire.breaker.deaths
         if isinstance(verdict, RetryLater | SplitBatch):
             return verdict
@@ -239,14 +225,14 @@ class _Run:
         return RetryLater("dying_alike", f"all refused: {error_of(verdict)}", opens=True, isolates=True)
 
     def _died(self, batch: EventBatch, marked: RefusedEvents) -> list[tuple[str, str]]:
-        """(reason, subscription) of the members that Lago finds fault with."""
+        """(reason, subscription) of the members that Lago refuses for a fault."""
         faults = [
             (batch.members[index], mark) for index, mark in marked.marks.items() if mark.fate is not ErrorKind.EXISTS
         ]
         return [(mark.reason, subscription_of(self._items[position].value)) for position, mark in faults]
 
     async def _judge_again(self, batch: EventBatch) -> RetryLater | None:
-        """Decide what is posted of each member; finish those that need no post, or are to get none."""
+        """Decide what to post of each member; finish those that need no post, or must not be posted."""
         judged = {position: self._judge_now(self._items[position].value) for position in batch.members}
         changed = [position for position, now in judged.items() if now != self._posted[position]]
         if hold := await self._confirm_earlier(batch, changed):
@@ -272,9 +258,9 @@ class _Run:
         return None
 
     async def _conclude(self, batch: EventBatch, marks: Mapping[int, EventError]) -> None:
-        """Finish the members that Lago named; where a look-up fails, they are posted and named again."""
+        """Finish the members that Lago named. Where a look-up fails, they are posted and named again."""
         named = [(batch.members[index], mark) for index, mark in marks.items()]
-        if not self._batches_are_whole() and any(mark.fate is ErrorKind.EXISTS for mark in marks.values()):
+        if not self._delivery.batches_are_whole() and any(mark.fate is ErrorKind.EXISTS for mark in marks.values()):
             for position in set(batch.members).difference(position for position, _ in named):
                 self._maybe_sent[position] = True
         async with self._wire.concurrency:
@@ -312,7 +298,7 @@ class _Run:
             self._finish(batch, position, "dead", "id_conflict", "Lago holds another event under this id")
 
     async def _hold(self, batch: EventBatch, hold: RetryLater) -> None:
-        """Wait, unless the batch itself is the suspect: then take it apart."""
+        """Wait; but where the batch itself may be the cause, split it."""
         batch.holds += 1
         if hold.isolates:
             if batch.fails == 0:
@@ -327,14 +313,18 @@ class _Run:
         return None
 
     def _is_suspect(self, batch: EventBatch, hold: RetryLater) -> bool:
-        """It needs a witness that passes, or much patience; the halves of a large batch are each other's witness."""
+        """Whether the batch may be the cause: others passed, or it failed very often. The halves of a large batch are
+        evidence for each other.
+        """
         is_large = len(batch.members) > PROBE_EVENTS and self._wire.breaker.state is State.CLOSED
         if is_large or self._others_passed(batch):
             return batch.fails >= self._policy.isolate_after
         return hold.alone and batch.fails >= self._policy.alone_after
 
     async def _is_lago_well(self, batch: EventBatch) -> bool:
-        """Where nothing passes, a Lago that calls itself ill gives no event up: it is away, and the breaker opens."""
+        """Whether Lago calls itself healthy where nothing passes. If not, it is away: the breaker opens, and no event
+        is given up.
+        """
         if len(batch.members) > 1 or self._others_passed(batch) or await self._wire.poster.healthy():
             return True
         self._wire.settled(batch, RetryLater("unhealthy", "Lago's health check fails", opens=True))
@@ -347,10 +337,10 @@ class _Run:
         if len(batch.members) == 1:
             return self._finish(batch, batch.members[0], "retry", hold.reason, hold.detail)
         if len(batch.members) > PROBE_EVENTS:
-            batch.holds = 0  # many are held by it: no long waits
+            batch.holds = 0  # many events wait for it, so its waits stay short
         rest = batch.cut(len(batch.members) // 2)
         if not self._others_passed(batch):
-            # Where both halves fail and nothing passes, two things that have nothing in common have failed.
+            # When both halves fail and nothing passes, two unrelated batches have failed.
             self._wire.breaker.taken_apart(batch.family)
             batch.family, rest.family = object(), object()
         for part in (batch, rest):

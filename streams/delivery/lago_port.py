@@ -1,4 +1,4 @@
-"""The way to Lago: what delivery needs of it, and the breaker, the permits and the pace that stand before it."""
+"""The connection to Lago that delivery uses: the API it needs, and the breaker, permits and rate limits before it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class LagoEventsApi(Protocol):
-    """Lago, as far as delivery needs it."""
+    """The part of Lago's API that delivery needs."""
 
     async def post_batch(self, body: bytes) -> HttpResponse:
         """Any HTTP answer. Raises: Unavailable `connect`, `timeout` or `no_answer` where none came."""
@@ -38,11 +38,11 @@ class LagoEventsApi(Protocol):
         """The stored event, None where Lago knows none. Raises: Unavailable or Rejected."""
 
     async def healthy(self) -> bool:
-        """Whether Lago answers at all; never raises."""
+        """Whether Lago answers its health check; never raises."""
 
 
 class PostResult(NamedTuple):
-    """What came of a post: `status` is the HTTP status, 0 where no answer came; how long it took."""
+    """The result of a post: `status` is the HTTP status, 0 where no answer came; `seconds` it took."""
 
     verdict: Verdict
     status: int
@@ -50,13 +50,13 @@ class PostResult(NamedTuple):
 
 
 class PostRecord(NamedTuple):
-    """A post that has been answered, or given up, without what was in it.
+    """A post that has ended, without its content.
 
     Fields:
         first, last: transaction ids of its first and its last event.
         attempt: posts of the first event so far in its delivery.
         status: the HTTP status, 0 where no answer came.
-        error: why Lago did not take it whole, a stable code; `""`: it did.
+        error: the stable code why Lago did not accept all of it; `""` = it did.
     """
 
     events: int
@@ -69,7 +69,7 @@ class PostRecord(NamedTuple):
 
 
 def error_of(verdict: Verdict) -> str:
-    """The reason of a verdict; of several marks that of the first event that does not merely exist already."""
+    """The reason of a verdict; of several errors the first that is not `already_exists`."""
     match verdict:
         case Delivered():
             return ""
@@ -83,14 +83,14 @@ def error_of(verdict: Verdict) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LagoPort:
-    """The way to Lago, shared by all deliveries of a process.
+    """The connection to Lago, shared by all deliveries of a process.
 
     Fields:
         concurrency: one permit a request.
         clock: monotonic seconds.
         on_request: called with (`post_batch`, HTTP status or 0 where none came, seconds) after each post.
-        posts, looks: Lago limits its ingest and its other endpoints apart.
-        told: fields of the line that says that Lago takes nothing: where it was asked.
+        posts, looks: Lago limits its ingest and its other endpoints separately.
+        told: fields of the log line that the breaker opened: Lago's address.
     """
 
     poster: LagoEventsApi
@@ -107,9 +107,9 @@ class LagoPort:
 
     @asynccontextmanager
     async def admitted(self, batch: EventBatch) -> AsyncIterator[None]:
-        """Entered once the breaker lets `batch` pass, a permit is free and it is its turn.
+        """Enter when the breaker admits `batch`, a permit is free, and the rate limit allows it.
 
-        A probe left unanswered is abandoned.
+        A probe without an answer is abandoned at the exit.
         """
         while True:
             await self._passage(batch)
@@ -124,7 +124,7 @@ class LagoPort:
                 return
 
     def settled(self, batch: EventBatch, hold: RetryLater | None) -> None:
-        """Tell the breaker what came of a post, and the log when that opens or closes it; None = it was answered."""
+        """Report a post's result to the breaker, and log when that opens or closes it. `hold` None = Lago answered."""
         before, now = self.breaker.since, self.clock()
         if hold is not None:
             self.breaker.failed(batch, batch.family, hold, now)
@@ -137,7 +137,7 @@ class LagoPort:
                 log.info("breaker_closed", open_s=round(now - before, 1))
 
     async def post(self, body: bytes, sent: int) -> PostResult:
-        """What came of one post of `sent` events."""
+        """Post `sent` events once."""
         started = self.clock()
         self.posts.sent(started)
         try:
@@ -162,7 +162,7 @@ class LagoPort:
             self.looks.done()
 
     async def _turn(self, pace: AdaptiveRateLimiter, turn: asyncio.Lock) -> None:
-        """One after the other: whoever is next waits for the moment, the rest for him."""
+        """Requests take turns: one waits for the rate limit, the others for it."""
         async with turn:
             while (wait_s := pace.wait_s(self.clock())) > 0:
                 await self.sleep(wait_s)

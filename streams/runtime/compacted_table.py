@@ -1,8 +1,7 @@
-"""A follower is a table: it reads a compacted topic to its end, then follows it.
+"""A table that reads a compacted topic to its end and then follows it.
 
-The topic is the truth and the changelog; a follower has no group, commits nothing and is the same
-in worker and api (docs/adr/0003). It knows how old its view may be: whoever decides money by it asks
-`wait_fresh` first.
+The topic is the truth and the changelog. A follower has no consumer group and commits nothing, and works the same in
+worker and api (docs/adr/0003). It knows the age of its view: code that decides about money calls `wait_fresh` first.
 """
 
 import asyncio
@@ -26,16 +25,17 @@ T = TypeVar("T")
 _POLL_MS = 100
 _PROBE_S = 1.0
 _AGAIN_S, _TELL_EVERY_S = 0.5, 60.0
-#: Taken in without a pause: bounds how long the event loop stands still.
+#: The most records that are taken without a pause; this bounds how long the event loop is blocked.
 _BATCH = 2000
 
 
 class TopicFollower(ABC):
-    """Reads a whole topic from its beginning, group-less, and goes on; `take` gets every record once, in order.
+    """Reads a whole topic from its beginning, without a group, and follows it; `take` gets every record once, in order.
 
     Args:
         kafka: connection options for aiokafka.
-        name: of what is followed, for logs and metrics.
+        monotonic: a clock, seconds.
+        name: of the table, for logs and metrics.
     """
 
     def __init__(self, kafka: Mapping[str, Any], topic: str, monotonic: Callable[[], float], name: str) -> None:
@@ -45,16 +45,15 @@ class TopicFollower(ABC):
         self._monotonic = monotonic
         self._fresh_at = float("-inf")
         self._next: dict[int, int] = {}
-        self._hurry = False
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
 
     @abstractmethod
     def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
-        """Take records in; must not raise for what a record holds."""
+        """Process records. Must not raise for the content of a record."""
 
     def begin(self) -> None:
-        """Follow in the background; once, however often called."""
+        """Follow in the background; further calls change nothing."""
         if self._task is None:
             self._task = asyncio.ensure_future(self._follow())
 
@@ -64,7 +63,7 @@ class TopicFollower(ABC):
         await self.wait_fresh(float("inf"))
 
     async def stop(self) -> None:
-        """Stop following; what was taken stays."""
+        """Stop following; the view stays."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -75,35 +74,29 @@ class TopicFollower(ABC):
         return self._monotonic() - self._fresh_at
 
     def complete(self) -> bool:
-        """Whether the topic was read to its end at all. Raises what ended the reading, if anything did."""
+        """Whether the topic was read to its end at least once. Raises the error that ended the reading, if one did."""
         if self._task is not None and self._task.done():
             self._task.result()
         return self._fresh_at > float("-inf")
 
     async def wait_fresh(self, limit_s: float) -> None:
-        """Return once the view is at most `limit_s` old (`inf`: once it was complete at all)."""
+        """Return when the view is at most `limit_s` seconds old (`inf`: when it was complete once)."""
         while not (self.complete() and self.lag_s() <= limit_s):
             await self._change()
 
-    async def wait_now(self) -> None:
-        """Return once the view holds whatever was in the topic when this was called."""
-        asked, self._hurry = self._monotonic(), True
-        while not (self.complete() and self._fresh_at >= asked):
-            await self._change()
-
     async def wait_offset(self, partition: int, offset: int) -> None:
-        """Return once the record at `offset` has been taken in: read-your-writes."""
+        """Return when the record at `offset` was taken: a writer then reads its own write."""
         while self.next_offset(partition) <= offset:
             self.complete()
             await self._change()
 
     def next_offset(self, partition: int) -> int:
-        """The offset after the last record taken in; 0 before the first."""
+        """The offset after the last record taken; 0 before the first."""
         return self._next.get(partition, 0)
 
     async def _change(self) -> None:
         async with self._changed:
-            # Not wait_for: cancelled just as its own time is up, it comes back without the condition's lock.
+            # Not `wait_for`: if it is cancelled as its time ends, it returns without the condition's lock.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
                     await self._changed.wait()
@@ -114,21 +107,21 @@ class TopicFollower(ABC):
             try:
                 await self._session()
             except KafkaError as error:
-                # Kafka may be away for hours, and is asked again twice a second.
+                # Kafka may be away for hours, and is tried twice a second.
                 if self._monotonic() - told_at >= _TELL_EVERY_S:
                     told_at = self._monotonic()
                     address = f"KAFKA_BOOTSTRAP_SERVERS={self._kafka.get('bootstrap_servers', '')}"
                     log.warning("follower_interrupted", table=self.name, error=type(error).__name__, address=address)
             except Exception:
-                # A table that stands still ages, which is seen and waited for; one that ends takes its process with it,
-                # and the ingress that may be in it.
+                # A table without progress ages, which its readers notice and wait for. If the task ended instead, its
+                # process would end, and the ingress that may run in it.
                 if self._monotonic() - failed_at >= _TELL_EVERY_S:
                     failed_at = self._monotonic()
                     log.exception("follower_interrupted", table=self.name)
             await asyncio.sleep(_AGAIN_S)
 
     async def _session(self) -> None:
-        # Subscribed at first: only so does the first answer about the cluster name the partitions.
+        # Subscribed at first: only then does the first metadata answer name the partitions.
         async with reading(
             self._topic,
             **self._kafka,
@@ -149,11 +142,11 @@ class TopicFollower(ABC):
                 await self._catch_up(consumer, tps)
 
     async def _catch_up(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
-        """Read to where the topic ends now: then the view was complete as of this moment. Then on for a second."""
-        asked, self._hurry = self._monotonic(), False
+        """Read to the current end of the topic, which makes the view complete as of now; then read on for a second."""
+        asked = self._monotonic()
         ends = await consumer.end_offsets(tps)
         behind = True
-        while behind or (self._monotonic() - asked < _PROBE_S and not self._hurry):
+        while behind or self._monotonic() - asked < _PROBE_S:
             got = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
             for tp, records in got.items():
                 self._take(tp.partition, records)
@@ -166,7 +159,7 @@ class TopicFollower(ABC):
                     self._changed.notify_all()
 
     def _take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
-        """`take`, whatever it raises: then one by one, so that a record which nobody foresaw costs itself alone."""
+        """Call `take`. If it raises, take the records one by one, so that a bad record costs only itself."""
         try:
             self.take(partition, records)
         except DAMAGE:
@@ -181,9 +174,9 @@ class CompactedTable(TopicFollower, Generic[T]):
     """Key to value of a compacted topic; a record without a value deletes its key.
 
     Fields:
-        table: the view; replaced keys at once, read without awaiting.
+        table: the view. Readers need not await; a key's value is replaced whole.
         version: grows with every change.
-        members: grows whenever a key comes or goes.
+        members: grows when a key is added or removed.
     """
 
     def __init__(
@@ -196,7 +189,7 @@ class CompactedTable(TopicFollower, Generic[T]):
         self._decode = decoder(of)
 
     def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
-        """Bring the table up to date."""
+        """Update the table."""
         for record in records:
             self.version += 1
             key = (record.key or b"").decode("utf-8", "replace")
@@ -207,5 +200,5 @@ class CompactedTable(TopicFollower, Generic[T]):
             try:
                 self.table[key] = self._decode(record.value)
             except msgspec.DecodeError as damage:
-                # A version of the record from the future, or not ours: what is known stays in force.
+                # A record of a later release, or of another program: the value that is known stays in force.
                 note(self.name, partition, record.offset, str(damage))

@@ -1,9 +1,9 @@
-"""The event loop of our processes: uvloop, and aiokafka brought to terms with it.
+"""The event loop of our processes: uvloop, with aiokafka adapted to it.
 
-A write to a connection that has just been reset raises OSError in asyncio's own loops, and RuntimeError in uvloop
-(0.23, `UVHandle._ensure_alive`). aiokafka (0.14.0, `AIOKafkaConnection.send`) knows the first alone. The other ends
-whatever task it meets, and it may be the one that keeps a client's metadata up to date: that client then waits for
-ever, in a commit or in a fetch, and says nothing.
+A write to a connection that was just reset raises OSError in asyncio's own loops, and RuntimeError in uvloop (0.23,
+`UVHandle._ensure_alive`). aiokafka (0.14.0, `AIOKafkaConnection.send`) handles OSError only. A RuntimeError ends the
+task that meets it. If that task refreshes a client's metadata, the client then waits for ever in a commit or a fetch,
+without a message.
 """
 
 from collections.abc import Callable, Coroutine
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` in a loop of its own; what it returns."""
+    """Run `main` in a new event loop; its result."""
     for name in ("send", "_send_sasl_token"):
         send = getattr(AIOKafkaConnection, name)
         if not hasattr(send, "__wrapped__"):
@@ -27,13 +27,13 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
 
 
 def _surviving(send: Callable[..., Any]) -> Callable[..., Any]:
-    """`send`, that says in aiokafka's own words that the connection is gone."""
+    """`send`, with uvloop's error turned into aiokafka's own error for a broken connection."""
 
     @wraps(send)
     def survive(connection: AIOKafkaConnection, *args: Any, **options: Any) -> Any:
         try:
             return send(connection, *args, **options)
-        except KafkaError:  # a RuntimeError by descent
+        except KafkaError:  # KafkaError is a RuntimeError
             raise
         except RuntimeError as error:
             connection.close(reason=CloseReason.CONNECTION_BROKEN)

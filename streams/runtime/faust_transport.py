@@ -1,16 +1,16 @@
 """Faust at the speed of aiokafka: an agent gets one message per fetched chunk of a partition.
 
-Faust spends about 60 us on the asyncio machinery of a message; here one message carries up to
-`broker_max_poll_records` records. Three more rules make it fit for money (docs/adr/0001):
+Faust spends about 60 us of asyncio machinery on a message; here one message carries up to `broker_max_poll_records`
+records. Three more rules make it fit for money (docs/adr/0001):
 
-- Each chunk is stamped `[from_offset, next_offset)`: `from_offset` is where the chunk before it
-  ended, or where the lane sought to. Faust drops fetched chunks around a rebalance; the stamps show
-  it, and the lane asks again. A partition nobody has sought on yields nothing.
-- Faust never commits an offset and never seeks: both belong to the lanes.
-- Reads are `read_committed`, and an offset that is gone is an error, not a silent jump to another.
+- Each chunk is stamped `[from_offset, next_offset)`. `from_offset` is the end of the chunk before it, or the offset
+that the partition task sought. Faust drops fetched chunks around a rebalance; the stamps show the gap, and the
+partition task fetches again. A partition without a seek yields nothing. - Faust never commits an offset and never
+seeks: the partition tasks do both. - Reads are `read_committed`, and a lost offset is an error, not a silent jump to
+another.
 
-The seams used are those of faust-streaming 0.15.3; `tests/integration/test_transport.py` fails
-when an upgrade moves one.
+The code relies on internals of faust-streaming 0.15.3; `tests/integration/test_transport.py` fails when an upgrade
+changes one.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -27,17 +27,17 @@ from faust.types.tuples import TP, ConsumerMessage
 
 from streams.runtime.plain_consumer import stop
 
-#: How long a consumer with nothing to fetch from waits before it looks again, seconds.
+#: How long a consumer without anything to fetch waits, seconds.
 _IDLE_S = 0.02
 _WAIT_S = 0.1
-#: How long a broker may hold a fetch that finds nothing, milliseconds. A consumer has one fetch at a broker, so a lane
-#: resumed or sought meanwhile waits as long for its records. Faust asks for 1500.
+#: How long a broker may hold an empty fetch, milliseconds. A consumer has one fetch at a broker, so a partition that is
+#: resumed or sought meanwhile waits as long for its records. Faust uses 1500.
 _HELD_MS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Records of one partition: all there are in `[from_offset, next_offset)`."""
+    """All records of one partition in `[from_offset, next_offset)`."""
 
     records: Sequence[ConsumerRecord]
     from_offset: int
@@ -45,7 +45,7 @@ class Chunk:
 
 
 class _AsIs(codecs.Codec):
-    """Hands the chunk through Faust's codecs untouched."""
+    """Passes the chunk through Faust's codecs unchanged."""
 
     def _loads(self, s: Any) -> Any:
         return s
@@ -58,14 +58,14 @@ codecs.register("chunk", _AsIs())
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """The thread that fetches. `stamps` is changed in this thread only."""
+    """The fetching thread. Only this thread changes `stamps`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.stamps: dict[TP, int] = {}
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        # `in_transaction` is what makes Faust read committed; for nothing else is it wanted.
+        # `in_transaction` makes Faust read committed records; it has no other use here.
         self.consumer.in_transaction = True
         try:
             consumer = super()._create_worker_consumer(transport)
@@ -75,7 +75,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     async def on_thread_stop(self) -> None:
-        # As Faust's, but for the guarded stop: an unguarded one kills the thread, and the app waits for it for ever.
+        # As in Faust, but with the guarded stop: an unguarded one ends the thread, and the app waits for it for ever.
         await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
         if self._consumer is not None:
             await stop(self._consumer)
@@ -91,9 +91,9 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         try:
             records = await super()._fetch_records(consumer, fetchable, **kwargs)
         except NoOffsetForPartitionError:
-            # A new partition without a committed offset: its lane seeks before it is fetched from.
+            # A new partition has no committed offset: its task seeks before the first fetch.
             return {}
-        # No await between aiokafka's moving the position and this: the stamps are exact.
+        # No await between aiokafka's change of the position and this line: so the stamps are exact.
         chunks = {}
         for tp, found in records.items():
             start = self.stamps.get(tp)
@@ -119,11 +119,11 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return {}
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Faust's commit watchdog: there are no commits of Faust's to watch."""
+        """Faust's commit watchdog: Faust commits nothing here."""
 
 
 class _Consumer(driver.Consumer):
-    """Yields one message a chunk."""
+    """Yields one message per chunk."""
 
     _thread: _ConsumerThread
 
@@ -131,7 +131,7 @@ class _Consumer(driver.Consumer):
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     def fetched_to(self, tp: TP) -> int | None:
-        """Where the last chunk that was handed out ended, or the last seek went; None before the first."""
+        """The end of the last chunk that was handed out, or the last seek; None before the first."""
         return self._thread.stamps.get(tp)
 
     async def seek_lane(self, tp: TP, offset: int) -> bool:
@@ -141,11 +141,11 @@ class _Consumer(driver.Consumer):
         return done
 
     async def _wait_next_records(self, timeout: float) -> Any:
-        # Faust sleeps a whole second when every partition is paused; lanes resume sooner.
+        # Faust sleeps a whole second when every partition is paused; partition tasks resume sooner.
         if self.flow_active and not self._get_active_partitions():
             await self.sleep(_IDLE_S)
             return {}, set()
-        # A short wait: a partition resumed meanwhile may have its records at hand already.
+        # A short wait: the records of a partition that is resumed meanwhile may be here already.
         chunks, active = await super()._wait_next_records(min(timeout, _WAIT_S))
         if not chunks:
             await self.sleep(_IDLE_S / 10)
@@ -162,7 +162,7 @@ class _Consumer(driver.Consumer):
             if tp not in active and tp not in self._buffered_partitions:
                 continue
             last = chunk.records[-1]
-            # Faust looks for gaps between offsets; the lane does that better.
+            # Faust searches for gaps between offsets; the partition task does that better.
             self._read_offset[tp] = last.offset - 1
             yield (
                 tp,
@@ -184,14 +184,14 @@ class _Consumer(driver.Consumer):
             )
 
     def _new_offset(self, tp: TP) -> int | None:
-        """Offsets are committed only inside the lanes' transactions."""
+        """None: offsets are committed only in the partition tasks' transactions."""
         self._acked[tp].clear()
         self._acked_index[tp].clear()
         return None
 
 
 class Transport(driver.Transport):
-    """aiokafka transport whose consumer yields chunks."""
+    """The aiokafka transport with a consumer that yields chunks."""
 
     Consumer: type[BaseConsumer] = _Consumer
 

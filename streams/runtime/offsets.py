@@ -1,4 +1,4 @@
-"""Where a group and a partition stand, asked outside of any group membership."""
+"""The offsets of a group and a partition, read without joining the group."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,34 +8,43 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
 
+from schemas.errors import TopicProblem
 from streams.runtime.plain_consumer import reading
 
 
 class PartitionOffsets(NamedTuple):
-    """Offsets of one partition: first and one past the last record, and the group's committed one."""
+    """Offsets of one partition: the first record, one past the last, the group's committed one; and the topic's
+    partition count.
+    """
 
     begin: int
     end: int
     committed: int | None
     partitions: int
 
+    def check(self, tp: TopicPartition, offset: int) -> None:
+        """Raises: TopicProblem: `offset_out_of_range`: the log does not have, and will not get, a record at `offset`."""
+        if not self.begin <= offset <= self.end:
+            place = f"{tp.topic}-{tp.partition}"
+            raise TopicProblem("offset_out_of_range", f"{place}: {offset} is not in [{self.begin}, {self.end}]")
+
 
 async def standing(kafka: Mapping[str, Any], group: str, tp: TopicPartition) -> PartitionOffsets:
-    """Ask now. Call it after the partition's previous owner is fenced: only then is it final.
+    """Read the offsets. Call it after the previous owner of the partition is fenced: only then are they final.
 
-    Raises aiokafka's errors, `UnknownTopicOrPartitionError` where the broker does not know the topic, or not yet.
+    Raises aiokafka's errors, `UnknownTopicOrPartitionError` where the broker does not know the topic (yet).
     """
     async with asking(kafka, group) as consumer:
         return await standing_by(consumer, tp)
 
 
 def asking(kafka: Mapping[str, Any], group: str, **options: Any) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
-    """A consumer that knows the group and never joins it: nothing is subscribed, partitions are assigned by hand."""
+    """A consumer that reads the group's offsets without joining the group: partitions are assigned by hand."""
     return reading(**kafka, group_id=group, isolation_level="read_committed", enable_auto_commit=False, **options)
 
 
 async def standing_by(consumer: AIOKafkaConsumer, tp: TopicPartition) -> PartitionOffsets:
-    """`standing`, by a consumer of the group that fetches nothing yet: a fetch keeps the connection from questions."""
+    """`standing` with a given consumer that fetches nothing yet: a fetch would block its connection for requests."""
     begins, ends, committed = await asyncio.gather(
         consumer.beginning_offsets([tp]), consumer.end_offsets([tp]), consumer.committed(tp)
     )

@@ -1,8 +1,8 @@
-"""A lane is the task that owns one partition: it opens, takes chunks in order, ticks, closes.
+"""A partition task (lane) owns one partition: it opens, takes chunks in order, ticks, and closes.
 
-An agent only routes a chunk to its partition's lane, so work on different partitions overlaps. The
-lane applies the one rule that keeps chunks from going missing: a chunk is taken only when its
-`from_offset` is at or below the offset expected next; otherwise the lane seeks and asks again.
+An agent only passes a chunk to its partition's task, so work on different partitions overlaps. One rule prevents lost
+chunks: the task takes a chunk only when its `from_offset` is at or below the offset expected next; otherwise it seeks
+and fetches again.
 """
 
 import asyncio
@@ -22,50 +22,50 @@ from streams.runtime.faust_transport import Chunk
 
 log = structlog.get_logger(__name__)
 
-#: Chunks waiting in a lane before its partition is paused, and before it is resumed.
+#: Number of waiting chunks at which the partition is paused, is resumed, and further chunks are refused.
 _PAUSE_AT, _RESUME_AT, _REFUSE_AT = 3, 1, 16
 _REOPENINGS = 5
-#: Of further attempts, 8 s apart, every so many is told: one a minute.
+#: Further attempts are 8 s apart, and one in this many is logged: about one a minute.
 _TELL_EVERY = 8
-#: Records from which a chunk is worth a transaction at once; smaller ones wait for company, `linger_s`.
+#: A chunk with this many records gets a transaction at once; smaller ones wait `linger_s` for more.
 _WORTH_IT = 2000
-#: Idle ticks after which a lane that knows of chunks it never got asks for them: 2 s.
+#: Idle ticks after which a task fetches chunks again that it knows of and never got: 2 s.
 _PATIENCE = 4
 _CLOSE_S = 2.0
 
 
 class PartitionProcessor(Protocol):
-    """What a role does with a partition; called by the lane's task only, one call at a time."""
+    """What a role does with a partition. Only the partition's task calls it, one call at a time."""
 
     async def open(self) -> int:
-        """Take the partition over, fencing its previous owner; the offset expected next."""
+        """Take the partition over and fence its previous owner; the offset expected next."""
 
     async def process(self, records: Sequence[ConsumerRecord]) -> int:
-        """Do a chunk's work and make it durable; the offset expected next.
+        """Process a chunk and make the result durable; the offset expected next.
 
         Records from that offset on are given back: they come again, together with those that follow.
         """
 
     async def tick(self) -> None:
-        """What time does: called about twice a second."""
+        """Do what depends on time; called about twice a second."""
 
     async def close(self) -> None:
-        """Let go. Never raises away work that is durable."""
+        """Release the partition. Must not raise after work that is durable."""
 
     def in_transaction(self) -> bool:
-        """Whether a Kafka transaction is being committed: then closing waits for it."""
+        """Whether a Kafka transaction is being committed: closing then waits for it."""
 
 
 @runtime_checkable
 class LooksBehind(Protocol):
-    """Work that may give records back: it wants to know whether others wait behind them."""
+    """Work that may give records back, and so needs to know whether others wait behind them."""
 
     def look_behind(self, following: Callable[[], ConsumerRecord | None]) -> None:
         """`following()` is the first record that would come along with those given back; None = there is none."""
 
 
 class Source(Protocol):
-    """Where chunks come from; what a lane asks of it."""
+    """The part of the consumer that a partition task uses."""
 
     def fetched_to(self, tp: TP) -> int | None: ...
     async def seek_lane(self, tp: TP, offset: int) -> bool: ...
@@ -76,9 +76,19 @@ class Source(Protocol):
 class PartitionTask:
     """Owns one partition until it is closed.
 
-    `fatal` is called with an error the lane cannot survive: it must end the process, because a
-    half-alive worker loses money slowly. A transaction costs the same for one record as for a
-    thousand, so small chunks are taken at most every `linger_s` seconds, together.
+    | state      | `expected` | leaves it by                                                                  |
+    |------------|------------|-------------------------------------------------------------------------------|
+    | opening    | None       | `work.open()` succeeds; retried while the error may pass, Kafka's absence for ever |
+    | running    | an offset  | `close()`; or an error                                                        |
+    | reopening  | old offset | a connection or coordinator error: `work.close()`, `work.open()`, at most 5 times |
+    | ended      | -          | any other error: `fatal`                                                      |
+    | closing    | -          | a running transaction ends, at most 2 s; then `work.close()`                  |
+
+    A transaction costs the same for one record as for a thousand, so small chunks are collected for `linger_s` seconds.
+
+    Args:
+        fatal: called with an error that the task cannot survive. It must halt the partition or end the process, because
+            a worker that half works loses money unnoticed.
     """
 
     def __init__(
@@ -111,8 +121,9 @@ class PartitionTask:
         self._task = asyncio.ensure_future(self._run())
 
     def offer(self, chunk: Chunk) -> None:
-        """Queue a chunk. A full lane pauses its partition; far beyond that chunks are let fall,
-        which the stamps make good."""
+        """Queue a chunk. A full queue pauses the partition; far beyond that chunks are dropped, and the stamps make the
+        task fetch them again.
+        """
         waiting = len(self._chunks)
         if self._closing or waiting >= _REFUSE_AT:
             return
@@ -123,14 +134,14 @@ class PartitionTask:
             self._source.pause_partitions([self.tp])
 
     def tick(self) -> None:
-        """Ask for a tick; several asked for meanwhile are one."""
+        """Request a tick; several requests before it runs are one."""
         if not self._ticking and not self._closing and self.expected is not None:
             self._ticking = True
             self._chunks.append(None)
             self._arrived.set()
 
     async def close(self) -> None:
-        """Refuse new chunks, wait only for a running Kafka transaction, let the partition go."""
+        """Refuse new chunks, wait only for a running Kafka transaction, and release the partition."""
         self._closing = True
         deadline = asyncio.get_running_loop().time() + _CLOSE_S
         while self.work.in_transaction() and asyncio.get_running_loop().time() < deadline:
@@ -154,11 +165,12 @@ class PartitionTask:
         except asyncio.CancelledError as error:
             if self._closing:
                 raise
-            # Nobody here asked for it: a library let its own out. The partition must not be left without an owner.
+            # Nothing here cancelled the task: a library leaked its own CancelledError. The partition must not stay
+            # without an owner.
             self._fatal(self.tp, error)
-        except BaseException as error:  # noqa: BLE001  # whatever it is, the process or the lane ends by it
+        except BaseException as error:  # noqa: BLE001  # any error ends the process or the partition's task
             if self._closing and (isinstance(error, ProducerFenced) or _may_pass(error)):
-                # What was under way is not durable: the next owner finds it where this one did.
+                # Unfinished work is not durable: the next owner begins where this one did.
                 log.info("lane_closed", topic=self.tp.topic, partition=self.tp.partition, error=type(error).__name__)
                 return
             self._fatal(self.tp, error)
@@ -170,7 +182,7 @@ class PartitionTask:
         return self._chunks.popleft()
 
     async def _gather(self, chunk: Chunk) -> Chunk:
-        """`chunk`, with those that follow it without a gap and arrived in the meantime."""
+        """`chunk`, joined with the chunks that followed it without a gap in the meantime."""
         clock = asyncio.get_running_loop().time
         chunk = self._joined(chunk)
         if len(chunk.records) < _WORTH_IT and (wait_s := self._free_at - clock()) > 0:
@@ -190,7 +202,7 @@ class PartitionTask:
         return chunk
 
     async def _survive(self, item: Chunk | None) -> None:
-        """Do one item; connection and coordinator errors re-open the work, a few times."""
+        """Process one item; connection and coordinator errors reopen the work, a few times."""
         for attempt in range(_REOPENINGS + 1):
             try:
                 await self._do(item)
@@ -198,13 +210,7 @@ class PartitionTask:
             except (Unavailable, KafkaError) as error:
                 if not _may_pass(error) or attempt == _REOPENINGS or self._closing:
                     raise
-                log.warning(
-                    "lane_reopened",
-                    topic=self.tp.topic,
-                    partition=self.tp.partition,
-                    error=type(error).__name__,
-                    attempt=attempt + 1,
-                )
+                self._warn("lane_reopened", error, attempt)
                 await self._sleep(min(0.25 * 2**attempt, 4.0))
                 await self._open()
 
@@ -232,14 +238,18 @@ class PartitionTask:
         return chunk.records[0] if chunk is not None and chunk.from_offset == self._under_way_to else None
 
     def _take_back(self, chunk: Chunk) -> None:
-        """To the head of the queue; a tick that waits comes before it, not between it and what follows."""
+        """Put the chunk at the head of the queue; a waiting tick stays before it, so that nothing separates it from
+        what follows.
+        """
         self._chunks.appendleft(chunk)
         if None in self._chunks:
             self._chunks.remove(None)
             self._chunks.appendleft(None)
 
     async def _open(self) -> None:
-        """Open the work, again where that may help. A Kafka that is away is waited for: another process would not find it."""
+        """Open the work; try again where that may help. While Kafka is away this waits for ever, because another
+        process could not reach it either.
+        """
         for attempt in count():
             try:
                 await self._reopen()
@@ -248,14 +258,12 @@ class PartitionTask:
                 if not _may_pass(error) or (attempt >= _REOPENINGS and not isinstance(error, KafkaConnectionError)):
                     raise
                 if attempt <= _REOPENINGS or attempt % _TELL_EVERY == 0:
-                    log.warning(
-                        "lane_open_failed",
-                        topic=self.tp.topic,
-                        partition=self.tp.partition,
-                        error=type(error).__name__,
-                        attempt=attempt + 1,
-                    )
+                    self._warn("lane_open_failed", error, attempt)
                 await self._sleep(min(0.5 * 2 ** min(attempt, _REOPENINGS), 8.0))
+
+    def _warn(self, event: str, error: Exception, attempt: int) -> None:
+        place = {"topic": self.tp.topic, "partition": self.tp.partition}
+        log.warning(event, **place, error=type(error).__name__, attempt=attempt + 1)
 
     async def _reopen(self) -> None:
         await self.work.close()
@@ -263,7 +271,7 @@ class PartitionTask:
         await self._source.seek_lane(self.tp, self.expected)
 
     async def _look_behind(self) -> None:
-        """The last chunk of a silent partition may have been dropped too: no later one would show it."""
+        """Detect a dropped last chunk of a silent partition, because no later chunk would show the gap."""
         expected, fetched_to = self.expected, self._source.fetched_to(self.tp)
         if expected is None or fetched_to == expected or self._chunks:
             self._waited = 0
@@ -274,7 +282,7 @@ class PartitionTask:
             await self._ask_again(expected, fetched_to)
 
     async def _ask_again(self, expected: int, got: int | None) -> None:
-        """A chunk is missing: fetch from `expected` and let what is queued fall."""
+        """A chunk is missing: fetch from `expected`, and drop the queue."""
         self.gaps += 1
         log.warning("chunk_missing", topic=self.tp.topic, partition=self.tp.partition, expected=expected, got=got)
         self._chunks.clear()
@@ -288,7 +296,7 @@ class PartitionTask:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Connection, coordinator and leadership errors; a fence is somebody else's word, final."""
+    """Whether it is a connection, coordinator or leadership error. A fence is final: another owner has the partition."""
     if isinstance(error, ProducerFenced):
         return False
     return isinstance(error, Unavailable) or bool(getattr(error, "retriable", False))

@@ -1,8 +1,8 @@
-"""A consumer for as long as a block runs: started on entry, stopped on exit, whatever the broker does meanwhile.
+"""A consumer for the length of a block: started at the entry, stopped at the exit, in any state of the broker.
 
-aiokafka's own `stop()` awaits, unguarded, the fetches that it has just cancelled (0.14.0, `Fetcher.close`). While
-a broker is away there is always one, and its CancelledError comes out: it would end the task that stops the
-consumer as if somebody had cancelled it, without an error anywhere, and leave the connections open.
+aiokafka's own `stop()` awaits the fetches that it has just cancelled without a guard (0.14.0, `Fetcher.close`). While a
+broker is away there always is such a fetch, and its CancelledError escapes. It would end the task that stops the
+consumer as if that task had been cancelled, without an error, and would leave the connections open.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer
 
 @asynccontextmanager
 async def reading(*topics: str, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
-    """An `AIOKafkaConsumer` of these topics and options. Raises aiokafka's errors."""
+    """An `AIOKafkaConsumer` with these topics and options. Raises aiokafka's errors."""
     consumer = AIOKafkaConsumer(*topics, **options)
     try:
         await consumer.start()
@@ -25,10 +25,10 @@ async def reading(*topics: str, **options: Any) -> AsyncIterator[AIOKafkaConsume
 
 
 async def stop(consumer: AIOKafkaConsumer) -> None:
-    """aiokafka's `stop()` without what it lets out."""
+    """aiokafka's `stop()` without the CancelledError that escapes from it."""
     stopping = asyncio.ensure_future(consumer.stop())
     await asyncio.wait({stopping})
     if stopping.cancelled():
-        await consumer._client.close()  # noqa: SLF001  # what `stop()` did not come to
+        await consumer._client.close()  # noqa: SLF001  # `stop()` ended before it did this
     else:
         stopping.result()

@@ -1,6 +1,6 @@
-"""A role is a Faust app whose agent, one a topic, routes chunks to lanes, a lane for each partition it is assigned.
+"""A role: a Faust app with one agent a topic, which passes chunks to partition tasks, one for each assigned partition.
 
-Each role is its own consumer group: all members of a Faust group must run the same topology.
+Each role is a consumer group of its own, because all members of a Faust group must run the same topology.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from streams.runtime.partition_task import PartitionProcessor, PartitionTask
 log = structlog.get_logger(__name__)
 
 TICK_S = 0.5
-#: How long a halted lane stands still before it looks whether somebody has acted.
+#: How long a halted partition waits before it is opened again, seconds: an operator may have acted.
 HALT_S = 60.0
-#: How long one must have been open to count as going on: a hole shows at the first chunk only.
+#: How long a reopened partition must run to count as resumed, seconds: an offset gap shows only at the first chunk.
 _STEADY_S = 5.0
-#: Exit code of a worker that ended itself rather than go on half-alive (sysexits EX_SOFTWARE).
+#: Exit code of a worker that ends itself because it can no longer work correctly (sysexits EX_SOFTWARE).
 EXIT_FATAL = 70
 
 
 class RoleSensors(Protocol):
-    """What a role tells about itself."""
+    """What a role reports."""
 
     def partition_halted(self, topic: str, partition: int, reason: str) -> None: ...
     def partition_resumed(self, topic: str, partition: int, reason: str) -> None: ...
@@ -39,7 +39,7 @@ class RoleSensors(Protocol):
 
 @dataclass(slots=True)
 class _Halt:
-    """A lane that stands still, for `reason`; `look_at`: the loop's time when it is opened anew."""
+    """A halted partition task. `look_at`: the loop's time at which it is opened again."""
 
     lane: PartitionTask
     reason: str
@@ -47,10 +47,13 @@ class _Halt:
 
 
 class Role:
-    """Lanes of one app on one topic.
+    """The partition tasks of one app on one topic.
 
-    `make_work(partition)` gives the work of a newly assigned partition; `linger_s`: see `PartitionTask`; `leave` ends the process;
-    `halt_s`: see `HALT_S`.
+    Args:
+        make_work: gives the work of a newly assigned partition.
+        linger_s: see `PartitionTask`.
+        leave: ends the process with an exit code.
+        halt_s: see `HALT_S`.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class Role:
         app.timer(TICK_S)(self._tick)
 
     async def close(self) -> None:
-        """Close every lane, together."""
+        """Close all partition tasks at the same time."""
         lanes = [self.lanes.pop(partition) for partition in list(self.lanes)]
         await asyncio.gather(*(lane.close() for lane in lanes))
 
@@ -98,9 +101,9 @@ class Role:
             await self._look_again(partition)
 
     async def _look_again(self, partition: int) -> None:
-        """Open a halted lane anew now and then: what halted it may have been mended."""
+        """Open a halted partition again from time to time: the cause may be repaired."""
         halt, lane, now = self._halts[partition], self.lanes.get(partition), asyncio.get_running_loop().time()
-        if lane is None:  # another worker has it
+        if lane is None:  # another worker owns the partition
             self._resumed(partition, halt)
         elif now < halt.look_at:
             return
@@ -136,7 +139,7 @@ class Role:
         await asyncio.gather(*(lane.close() for lane in lanes))
 
     def _fatal(self, tp: TP, error: BaseException) -> None:
-        """A topic or a ledger that is wrong halts its lane and alarms; anything else ends the process."""
+        """A wrong topic or ledger halts its partition with an alarm; any other error ends the process."""
         if isinstance(error, TopicProblem | LedgerBroken):
             self._halted(tp, error.reason, error.detail)
             return
@@ -145,7 +148,7 @@ class Role:
         self._leave(EXIT_FATAL)
 
     def _halted(self, tp: TP, reason: str, detail: str) -> None:
-        """Told once a reason; the alarm stays until the lane goes on."""
+        """Report each reason once; the alarm stays until the partition goes on."""
         before, lane = self._halts.get(tp.partition), self.lanes.get(tp.partition)
         if before is not None and before.reason != reason:
             self._sensors.partition_resumed(tp.topic, tp.partition, before.reason)
@@ -157,9 +160,9 @@ class Role:
 
 
 class MultiTopicRole(Mapping[str, PartitionTask]):
-    """Roles of one app, a topic each: one consumer group that reads several topics.
+    """Roles of one app, one a topic: one consumer group that reads several topics.
 
-    As a mapping it is the lanes there are now, by `topic-partition`.
+    As a mapping it holds the current partition tasks by `topic-partition`.
     """
 
     def __init__(self, *roles: Role) -> None:
@@ -168,11 +171,11 @@ class MultiTopicRole(Mapping[str, PartitionTask]):
 
     @property
     def lanes(self) -> Mapping[str, PartitionTask]:
-        """The lanes of all topics."""
+        """The partition tasks of all topics."""
         return self
 
     async def close(self) -> None:
-        """Close every lane, together."""
+        """Close all partition tasks at the same time."""
         await asyncio.gather(*(role.close() for role in self._roles))
 
     def __getitem__(self, place: str) -> PartitionTask:

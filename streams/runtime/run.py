@@ -1,4 +1,4 @@
-"""Running roles in this process: start, wait for the word to stop, stop within seconds."""
+"""Runs a role in this process: start, wait for the stop signal, stop within seconds."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from streams.runtime.role import AnyRole
 
 log = structlog.get_logger(__name__)
 
-#: Of a worker's stop, after its lanes have had their seconds.
+#: The longest wait for Faust to stop, after the partition tasks were closed.
 _STOP_S = 4.0
 
 
@@ -24,7 +24,7 @@ class RoleCrashed(RuntimeError):
 async def run_role(role: AnyRole, stop: asyncio.Event) -> None:
     """Run a role until `stop` is set or its Faust app ends by itself.
 
-    Lanes are closed first, so that what is durable is committed; then the group is left.
+    Partition tasks are closed first, so that finished work is committed; then the group is left.
 
     Raises:
         RoleCrashed: the app did not start, or crashed.
@@ -33,7 +33,7 @@ async def run_role(role: AnyRole, stop: asyncio.Event) -> None:
     app = role.app
     app.finalize()
     stopping = asyncio.ensure_future(stop.wait())
-    # Starting waits for the group, which may be waiting for a dead member: the word to stop must not.
+    # Starting waits for the group, which may wait for a dead member; the stop signal must not wait for it.
     starting = asyncio.ensure_future(app.maybe_start())
     await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
     crashed = asyncio.ensure_future(app.wait_until_stopped())
@@ -44,7 +44,7 @@ async def run_role(role: AnyRole, stop: asyncio.Event) -> None:
     stopping.cancel()
     await role.close()
     leaving = asyncio.ensure_future(app.stop())
-    # Not wait_for: it waits for what it cancels, and Faust may be waiting for a thread.
+    # Not `wait_for`: it waits for the task that it cancels, and Faust may wait for a thread.
     await asyncio.wait({leaving}, timeout=_STOP_S)
     if leaving.done():
         if crash is None:

@@ -1,8 +1,8 @@
-"""How a process ends that runs until it is told: SIGTERM or SIGINT at any moment is exit code 0 within ten seconds.
+"""How a long-running process ends: SIGTERM or SIGINT at any moment leads to exit code 0 within ten seconds.
 
-Before the work says that something has begun, the process ends at once, whatever it waits for: Kafka, Postgres, a thread
-in C. Afterwards the work has `STOP_S` to finish. An end at any moment loses nothing: what is acknowledged is durable, and
-everything else is done again by the next process. So an error after the word to stop is logged, and is no failure.
+Until the work calls `begun`, the process ends at once, whatever it waits for: Kafka, Postgres, a thread in C.
+Afterwards the work has `STOP_S` seconds to finish. An end at any moment loses nothing: acknowledged work is durable,
+and the next process repeats the rest. So an error after the signal is logged and is no failure.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-#: From the signal to the exit at the most, whatever hangs. A supervisor waits a little longer for its children.
+#: The longest time from the signal to the exit, seconds. A supervisor waits a little longer for its children.
 STOP_S = 8.0
 ASKED = (signal.SIGTERM, signal.SIGINT)
 _LAST_LINE_S = 0.3
@@ -25,11 +25,14 @@ log = structlog.get_logger(__name__)
 
 
 class StopSignal:
-    """The word to stop, of one process.
+    """The stop signal of one process.
 
     Args:
-        leave: ends the process with a code.
+        leave: ends the process with an exit code.
         stop_s: see `STOP_S`.
+
+    Attributes:
+        told: whether the signal has come.
     """
 
     def __init__(self, leave: Callable[[int], Any] = os._exit, stop_s: float = STOP_S) -> None:
@@ -43,7 +46,7 @@ class StopSignal:
 
     @property
     def event(self) -> asyncio.Event:
-        """Set once told; of the running loop."""
+        """An event of the running loop that is set when the signal comes."""
         if self._stop is None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
             if self.told:
@@ -51,7 +54,7 @@ class StopSignal:
         return self._stop
 
     def begun(self) -> asyncio.Event:
-        """From now on there is something to finish: the word ends nothing by itself, but sets the event that is returned."""
+        """From now on there is work to finish: the signal no longer ends the process, but sets the returned event."""
         event = self.event
         self._begun = True
         if self.told:
@@ -59,11 +62,11 @@ class StopSignal:
         return event
 
     def idle(self) -> None:
-        """There is nothing to finish any more: from now on the word ends the process at once, unless it was told before."""
+        """There is no work to finish any more: from now on the signal ends the process at once, unless it came before."""
         self._begun = self.told
 
     def hear(self, *_: object) -> None:
-        """The handler of a signal. Python calls it in the main thread between any two steps, also while the loop is busy."""
+        """The signal handler. Python calls it in the main thread between any two steps, also while the loop is busy."""
         if self.told:
             return
         self.told = True
@@ -74,13 +77,13 @@ class StopSignal:
             self._loop.call_soon_threadsafe(self._stop.set)
 
     def listen(self) -> None:
-        """Take the signals; a thread sees to it that the end comes in time, for the loop may stand still."""
+        """Install the handler. A thread enforces the time limit, because the loop may be blocked."""
         threading.Thread(target=self._limit, name="stop-limit", daemon=True).start()
         for number in ASKED:
             signal.signal(number, self.hear)
 
     def end(self, code: int) -> None:
-        """End the process: with 0 if it was told to stop, else with `code`."""
+        """End the process: with 0 after the signal, else with `code`."""
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()
         self._leave(0 if self.told else code)
@@ -88,7 +91,7 @@ class StopSignal:
     def _limit(self) -> None:
         self._heard.wait()
         threading.Event().wait(self._stop_s)
-        # A log that nobody reads must not keep the process either.
+        # A log pipe that nobody reads must not keep the process alive either.
         telling = threading.Thread(target=lambda: log.warning("stop_cut_short", seconds=self._stop_s), daemon=True)
         telling.start()
         telling.join(_LAST_LINE_S)
@@ -100,15 +103,15 @@ def run_until_told(
     run: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run,
     word: StopSignal | None = None,
 ) -> int:
-    """Run `work` in an event loop and end the process with the code that it returns, or 0 if it was told to stop.
+    """Run `work` in an event loop and end the process with the code that it returns, or with 0 after the stop signal.
 
-    Threads of a Kafka client that waits for a broker must not keep an ended process alive, so nothing is waited for.
+    Threads of a Kafka client that wait for a broker must not keep the process alive, so none is waited for.
 
     Args:
-        run: runs a coroutine in a loop of its own.
+        run: runs a coroutine in a new loop.
 
     Raises:
-        Exception: what `work` raised before it was told to stop.
+        Exception: raised by `work` before the signal.
     """
     word = word or StopSignal()
     word.listen()

@@ -1,8 +1,8 @@
-"""One transactional producer for one input partition: writes and the input's offset, or nothing.
+"""One transactional producer for one input partition: all writes and the input's offset, or nothing.
 
-The transactional id names the role and the partition, so starting it fences the partition's previous
-owner and settles its open transaction (Kafka KIP-98). An abandoned transaction needs no abort: the
-next owner's start aborts it.
+The transactional id names the role and the partition. So starting the producer fences the partition's previous owner
+and settles its open transaction (Kafka KIP-98). An abandoned transaction needs no abort: the next owner's start aborts
+it.
 """
 
 import asyncio
@@ -18,20 +18,21 @@ from aiokafka.partitioner import murmur2
 
 log = structlog.get_logger(__name__)
 
-#: Longer than any commit, shorter than what readers may be held back by a dead owner.
+#: Longer than any commit, shorter than a dead owner may hold readers back.
 TRANSACTION_TIMEOUT_MS = 12_000
 _BATCH_BYTES = 512 << 10
 _REQUEST_BYTES = 8 << 20
-#: The broker is still writing the last transaction's markers when the next one begins; it says so, and is asked again.
+#: The broker refuses a transaction while it writes the markers of the last one; the client then asks again after this
+#: time.
 _BACKOFF_MS = 20
 _STOP_S = 1.0
 
 Headers = list[tuple[str, bytes]]
-_NO_HEADERS: Headers = []  # aiokafka's compiled code takes a list and nothing else
+_NO_HEADERS: Headers = []  # aiokafka's compiled code accepts only a list
 
 
 class Write(NamedTuple):
-    """One record to write; `partition` is explicit, or that of `key` where it is -1."""
+    """One record to write; `partition` -1 = the partition of `key`."""
 
     topic: str
     partition: int
@@ -41,7 +42,7 @@ class Write(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Records for one partition, in order, none with headers: a third of what as many writes cost."""
+    """Records for one partition, in order and without headers: they cost a third of as many `Write`s."""
 
     topic: str
     partition: int
@@ -49,19 +50,21 @@ class Run(NamedTuple):
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Where Kafka's default partitioner (murmur2) puts a key; all our clients agree on it."""
+    """The partition of a key by Kafka's default partitioner (murmur2), as all our clients compute it."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 class ProducerExpired(KafkaError):  # type: ignore[misc]  # aiokafka's has no types
-    """Nothing was written for longer than the broker's `transactional.id.expiration.ms` (7 days): it has forgotten the
-    producer. Nobody has fenced it, and nothing was written: a new writer goes on."""
+    """The broker has forgotten the producer: nothing was written for `transactional.id.expiration.ms` (7 days).
+
+    No other owner fenced it, and nothing of this transaction was written: a new writer can go on.
+    """
 
     retriable = True
 
 
 class TransactionalWriter:
-    """Writes of one input partition; started once, never reused after an error."""
+    """The writer for one input partition. Start it once; do not use it after an error."""
 
     def __init__(self, kafka: Mapping[str, Any], transactional_id: str) -> None:
         self._producer = AIOKafkaProducer(
@@ -89,21 +92,24 @@ class TransactionalWriter:
         group: str,
         runs: Iterable[Run] = (),
     ) -> dict[tuple[str, int], int]:
-        """Write all, the runs first, and move the group's offset of `source` to `offset`, in one transaction.
+        """Write all records, the runs first, and move the group's offset of `source` to `offset`, in one transaction.
 
-        Returns for each topic partition written to the offset after the last record.
-        After an error the outcome is unknown: abandon this writer, start another and read back.
+        Returns the offset after the last record, for each topic partition written to. After an error the outcome is
+        unknown: abandon this writer, start another and read back.
+
+        Args:
+            offset: None = leave the group's offset.
 
         Raises:
-            ProducerExpired; whatever else aiokafka raises.
+            ProducerExpired: see there. Otherwise aiokafka's errors.
         """
         self.busy = True
         try:
             batches = await self._batches(writes, runs)
             await self._producer.begin_transaction()
-            # All first batches are handed over before the producer's task runs: so it adds all partitions
-            # to the transaction in one request. The broker refuses records, for a while, when more is added
-            # to their transaction meanwhile; for the same reason the offset comes after them.
+            # All first batches are handed over before the producer's task runs, so that it adds all partitions to the
+            # transaction in one request. The broker refuses records for a while when a partition is added to their
+            # transaction meanwhile. The offset follows them for the same reason.
             ends = dict(await asyncio.gather(*(self._deliver(place, own) for place, own in batches.items())))
             if offset is not None:
                 await self._producer.send_offsets_to_transaction({source: offset}, group)
@@ -117,7 +123,7 @@ class TransactionalWriter:
             self.busy = False
 
     async def _batches(self, writes: Iterable[Write], runs: Iterable[Run]) -> dict[tuple[str, int], list[Any]]:
-        """The records as batches by topic partition: 1 us a record, in a run less than half, where `send` costs 20."""
+        """The records as batches by topic partition: 1 us a record, in a run less than half; `send` costs 20 us."""
         batches: dict[tuple[str, int], list[Any]] = {}
         for topic, partition, records in runs:
             if filled := self._filled(records):
@@ -146,7 +152,7 @@ class TransactionalWriter:
         return full
 
     async def _deliver(self, place: tuple[str, int], batches: list[Any]) -> tuple[tuple[str, int], int]:
-        """Send batches of one place and await them; the offset after the last record."""
+        """Send batches of one partition and await them; the offset after the last record."""
         futures = []
         for batch in batches:
             futures.append(await self._producer.send_batch(batch, place[0], partition=place[1]))
@@ -161,7 +167,7 @@ class TransactionalWriter:
         return count
 
     async def stop(self) -> None:
-        """Let go of the connections; what was not committed is the next owner's to abort."""
+        """Close the connections; the next owner aborts what was not committed."""
         stopping = asyncio.ensure_future(self._producer.stop())
         done, _ = await asyncio.wait({stopping}, timeout=_STOP_S)
         if not done:
@@ -174,7 +180,9 @@ class TransactionalWriter:
 
 
 def _expired(error: BaseException | None) -> bool:
-    """aiokafka (0.14.0) hands its sender's error on as the cause of one that says nothing."""
+    """Whether the error, or a cause of it, is an expired producer. aiokafka (0.14.0) hides its sender's error as the
+    cause of a general one.
+    """
     while error is not None:
         if isinstance(error, InvalidProducerIdMapping):
             return True
@@ -183,13 +191,13 @@ def _expired(error: BaseException | None) -> bool:
 
 
 def _heard(future: asyncio.Future[Any]) -> None:
-    """The first of several that fail is awaited; asyncio would log a traceback of each other one."""
+    """Retrieve the future's exception: `_deliver` awaits only the first failure, and asyncio would log the others."""
     if not future.cancelled():
         future.exception()
 
 
 def _unheard(producer: AIOKafkaProducer) -> Iterator[asyncio.Future[None]]:
-    """What nobody awaits in aiokafka (0.14.0) when a transaction fails, and asyncio would log a traceback of each."""
+    """Futures that aiokafka (0.14.0) leaves behind when a transaction fails; asyncio would log a traceback for each."""
     ended = producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001
     if ended is not None:
         yield ended

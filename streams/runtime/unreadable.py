@@ -1,4 +1,4 @@
-"""Records that a table or a ledger cannot read: each is counted, a line is written for the first and then once a minute."""
+"""Records that a table or a ledger cannot read: each is counted; the log has a line for the first, then one a minute."""
 
 import time
 from collections import Counter
@@ -8,15 +8,15 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two lines about one table: whoever can write to a topic must not fill the log.
+#: Seconds between two lines about one table, so that a program that writes to a topic cannot fill the log.
 _EVERY_S: Final = 60.0
-#: By table, since this process began.
+#: Unreadable records by table, since this process began.
 COUNTS: Final[Counter[str]] = Counter()
 _said_at: Final[dict[str, float]] = {}
 
 
 def note(table: str, partition: int, offset: int, error: str = "") -> None:
-    """One more, at this place; `error` names the damage. Nothing of the record is said."""
+    """Count one record at this place; `error` names the damage. Nothing of the record is logged."""
     COUNTS[table] += 1
     now = time.monotonic()
     if now - _said_at.get(table, float("-inf")) >= _EVERY_S:

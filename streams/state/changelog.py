@@ -1,8 +1,9 @@
-"""The ledger's state in its changelog: how it is written, and read back to its end.
+"""The ledger's state in its changelog: how it is written, and how it is read to its end.
 
-Keys are `position`, `w` + first offset, `i` and `u` + hour + first offset (big-endian, 8 bytes each), `j` + identity;
-values MessagePack, identities packed with their tags (streams/core/metering/known_identities.py). A record without a value deletes its key.
-Releases before version 3 wrote whole identities under `s` + hour + first offset.
+Keys are `position`, `w` + first offset, `i` and `u` + hour + first offset (big-endian, 8 bytes each), and `j` +
+identity. Values are MessagePack; identities are packed with their tags (streams/core/metering/known_identities.py). A
+record without a value deletes its key. Releases before version 3 wrote whole identities under `s` + hour + first
+offset.
 """
 
 import asyncio
@@ -41,20 +42,20 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_position = decoder(Position, packed=True)
 _decode_window = decoder(Window, packed=True)
 _decode_job = decoder(Job, packed=True)
-#: Why a ledger is not opened whose position no release wrote.
+#: Why a ledger is not opened: no release can have written its position.
 UNREADABLE_LEDGER = "unreadable_ledger"
 _FETCH_BYTES = 8 << 20
-#: How a consumer fetches that reads a changelog: much at once, and without a pause at its end.
+#: Options of a consumer that reads a changelog: large fetches, and no pause at its end.
 FETCHING: dict[str, Any] = {
     "auto_offset_reset": "earliest",
     "max_partition_fetch_bytes": _FETCH_BYTES,
     "fetch_max_bytes": 4 * _FETCH_BYTES,
     "fetch_max_wait_ms": 50,
-    "retry_backoff_ms": 10,  # of the first question about a topic, which the client does not know yet
+    "retry_backoff_ms": 10,  # of the first metadata request, about a topic that the client does not know yet
 }
-#: Held windows beyond the bound that go to disk together, and windows restored without a pause.
+#: Number of held windows that go to disk together, and of windows restored without a pause.
 _ASIDE = 1_000
-#: Windows of a changelog that are in memory while it is read, undecoded: 0.5 kB each.
+#: Number of undecoded windows in memory while a changelog is read; each takes 0.5 kB.
 READ_IN_MEMORY = 20_000
 _WINDOW, _JOB = WINDOW_PREFIX[0], JOB_PREFIX[0]
 _IDENTITIES = frozenset((UNTOLD_PREFIX[0], SEEN_PREFIX[0], SETTLED_PREFIX[0]))
@@ -62,12 +63,12 @@ _IDENTITIES = frozenset((UNTOLD_PREFIX[0], SEEN_PREFIX[0], SETTLED_PREFIX[0]))
 
 @dataclass(slots=True)
 class Snapshot:
-    """What was read: latest value of each key, undecoded; `next_offset` is where the tail begins.
+    """The latest value of each key, undecoded; `next_offset` is where the tail begins.
 
     Fields:
-        windows, older: by first offset; `older` has those that are too many, unless `windows` has them.
+        windows, older: by first offset. `older` has the windows beyond the bound; `windows` overrides it.
         seen: chunks of identities by prefix, hour and first offset.
-        complete: nothing was read before: there is nothing that what is gone has to be taken out of.
+        complete: it was read from the changelog's beginning, so deleted windows need not be kept.
     """
 
     next_offset: int
@@ -79,7 +80,7 @@ class Snapshot:
     complete: bool = False
 
     def take(self, latest: Mapping[bytes, bytes | None]) -> None:
-        """What the last value of each key says, of records that come after those taken before."""
+        """Take in the last value of each key, from records that follow those taken before."""
         self.position = latest.get(POSITION_KEY, self.position)
         for key, value in latest.items():
             if not _is_ours(key):
@@ -94,7 +95,7 @@ class Snapshot:
                 self.jobs[key[1:]] = value
 
     def relieve(self, most: int) -> int:
-        """Where more than `most` windows are in memory, put them to disk; how many may be there before the next time."""
+        """Put windows on disk where more than `most` are in memory; the bound to use next time."""
         if len(self.windows) > most:
             if self.complete and self.older is None:
                 self.windows = {first: value for first, value in self.windows.items() if value is not None}
@@ -115,13 +116,13 @@ class Snapshot:
 
 
 def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
-    """The changelog records of a step; the position is the last, its version what the windows ask for."""
+    """The changelog records of a step. The position is last; its version is the lowest that can represent all values."""
     for first, window in changes.windows.items():
         if window is not None:
             changes.position.v = max(changes.position.v, version_of(window))
         yield WINDOW_PREFIX + struct.pack(">q", first), None if window is None else _encode(window)
     if changes.seen or changes.settled or changes.jobs:
-        changes.position.v = LEDGER_VERSION  # an older release would not know them again
+        changes.position.v = LEDGER_VERSION  # an older release would not recognise them
     chunk = struct.pack(">qq", changes.seen_hour, changes.seen_first)
     if changes.seen:
         yield SEEN_PREFIX + chunk, changes.seen
@@ -138,7 +139,7 @@ def records_of(changes: Changes) -> Iterator[tuple[bytes, bytes | None]]:
 async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offset: int = 0) -> Snapshot:
     """Read the changelog partition from `from_offset` to its end, committed records only.
 
-    To be called after the previous owner is fenced: only then is the end final.
+    Call it after the previous owner is fenced: only then is the end final.
 
     Args:
         consumer: without an assignment, made with `FETCHING`.
@@ -160,17 +161,17 @@ async def read(consumer: AIOKafkaConsumer, topic: str, partition: int, from_offs
 
 
 def restore(books: LedgerState, image: Snapshot, now_us: int) -> None:
-    """Bring the books up to the image: all of it, or the tail that was read since. Raises: `restoring`."""
+    """Apply the snapshot to the state: a whole one, or the tail. Raises: as `restoring`."""
     deque(restoring(books, image, now_us), 0)
 
 
 def restoring(books: LedgerState, image: Snapshot, now_us: int) -> Iterator[None]:
-    """`restore`, in steps: between two of them others may have their turn.
+    """`restore` in steps, between which other tasks may run.
 
     Raises:
-        LedgerBroken: `newer_version`: to read on would drop what this release does not know; `unreadable_ledger`: the
-            position is what no release wrote. A window that cannot be read is passed: where it was one of ours, the
-            books do not add up.
+        LedgerBroken: `newer_version`: this release would drop what it does not know; `unreadable_ledger`: no release
+            can have written the position. An unreadable window is left out: if it was one of ours, the ledger does not
+            add up.
     """
     try:
         yield from _restoring(books, image, now_us)
@@ -179,7 +180,7 @@ def restoring(books: LedgerState, image: Snapshot, now_us: int) -> Iterator[None
 
 
 def windows_of(image: Snapshot) -> Iterator[Window]:
-    """The windows that can be read, one after the other, without books to keep them in."""
+    """The readable windows, one after the other, without a ledger state to keep them in."""
     for first, value in image.all_windows():
         if value is not None and (window := _window(first, value)) is not None:
             yield window
@@ -217,7 +218,7 @@ def _restoring(books: LedgerState, image: Snapshot, now_us: int) -> Iterator[Non
 
 
 def _window(first: int, value: bytes) -> Window | None:
-    """None, and told, where it is none, or another's than its key says."""
+    """The window; None, with a note, where the value is no window or another one than its key says."""
     try:
         window = _decode_window(value)
         if window.first == first:
@@ -237,7 +238,7 @@ def _job(value: bytes) -> Job | None:
 
 
 def _restore_seen(books: LedgerState, image: Snapshot) -> None:
-    """Chunks in any order: what was settled later outweighs what was counted first, in its tag and in its hour."""
+    """Restore chunks of identities in any order: a settled one overrides the counted one in tag and hour."""
     oldest = books.position.dropped_hour
     new: dict[int, list[bytes]] = {}
     settled: list[tuple[int, bytes]] = []
@@ -268,7 +269,7 @@ def _restore_seen(books: LedgerState, image: Snapshot) -> None:
 
 
 def _is_ours(key: bytes | None) -> bool:
-    """A key that this release could have written; others are passed, as the kinds of a later release are."""
+    """Whether this release could have written the key; other keys are ignored, as are the kinds of a later release."""
     if not key:
         return False
     if key[0] == _WINDOW:
@@ -279,7 +280,7 @@ def _is_ours(key: bytes | None) -> bool:
 
 
 def image_from(next_offset: int, latest: Mapping[bytes, bytes | None]) -> Snapshot:
-    """What the latest value of each key of the changelog says; `next_offset` is where the tail begins."""
+    """The snapshot of the latest value of each key; `next_offset` is where the tail begins."""
     image = Snapshot(next_offset)
     image.take(latest)
     return image

@@ -1,11 +1,11 @@
-"""Which held windows go to disk, and when they come back: the meter's part of `streams.state.held_on_disk`.
+"""Which held windows go to disk, and when they come back: the meter's use of `streams.state.held_on_disk`.
 
-A customer without a record finds a target only by getting one. One with a record may find it when the record changes, or
-that of an org, or by the clock: what they were is remembered when the windows go, and compared with what they are.
+A customer without a record gets a target only with a record. One with a record may get it when that record or an org's
+record changes, or at a moment in time. Record, orgs and moment are noted when the windows go, and compared later.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -19,28 +19,26 @@ from streams.core.metering.ledger_state import LedgerState
 
 log = structlog.get_logger(__name__)
 
-#: Part of the bound that is left in memory, so that not every tick of a flood moves a few.
+#: Windows go to disk down to this share of the bound, so that not every tick of a flood moves a few.
 _LEFT = 0.8
-#: Windows moved, and customers looked at, without a pause: bounds how long the event loop stands still.
+#: The most windows moved, and customers checked, without a pause: this bounds how long the event loop is blocked.
 STEP, LOOKS = 500, 2_000
 
 
 class CustomerTable(Protocol):
-    """What is asked of `streams.runtime.compacted_table.CompactedTable`: `members` grows whenever a key comes or goes."""
+    """The part of `streams.runtime.compacted_table.CompactedTable` that is used; `members` grows when a key is added or
+    removed.
+    """
 
     table: dict[str, CustomerRecord]
     members: int
 
 
-class Orgs(Protocol):
-    """The same of the orgs."""
-
-    table: dict[str, OrgRecord]
-
-
 @dataclass(slots=True)
 class _Seen:
-    """By what a customer's windows were held when they went to disk, and when that changes by itself."""
+    """The records by which a customer's windows were held when they went to disk, and the next moment that may change
+    the target.
+    """
 
     customer: CustomerRecord
     border_us: int
@@ -48,39 +46,44 @@ class _Seen:
 
 
 class WindowEviction:
-    """Of one ledger; `customers` and `orgs` are the tables that its usage is decided by.
+    """The eviction of one ledger; `customers` and `orgs` are the tables that decide about its usage.
 
     Fields:
-        busy: whether more may have to come back than the last step brought.
+        busy: whether more windows may have to come back than the last step brought.
     """
 
-    def __init__(self, customers: CustomerTable, orgs: Orgs) -> None:
+    def __init__(self, customers: CustomerTable, orgs: Mapping[str, OrgRecord]) -> None:
         self._customers = customers
         self._orgs = orgs
         self._told = False
         self.reopened()
 
     def reopened(self) -> None:
-        """What was read back may lie on disk though its customer has a record: all of it is looked at again."""
+        """Forget all notes. Windows that were read back may be on disk although their customer has a record: `notice`
+        queues all of them.
+        """
         self._members: int | None = None
         self._version: object = None
         self._at_us = 0
         self._seen: dict[str, _Seen] = {}
         self._border_us = NEVER
-        #: To be looked at: all that was read back, new keys of the table; to be compared: those of `_seen`.
+        #: Queues of customers: those read back, new keys of the table, and those in `_seen` to be compared.
         self._all: Iterator[str] = iter(())
         self._new: deque[str] = deque()
         self._compared: Iterator[str] = iter(())
         self._again = False
-        #: Whose windows come back in several steps, and the last one that did.
+        #: The customer whose windows come back in several steps, and the first offset of the last one.
         self._in_hand: tuple[str, int] | None = None
         self.busy = False
 
     def notice(self, books: LedgerState, version: object, at_us: int) -> None:
-        """Note what is to be looked at: what was read back, new keys, and all with a record where `version`, of the
-        tables, is not the last one, or a border has come.
+        """Queue customers to check: those read back, new keys, and all with notes when the tables changed or a border
+        came.
 
-        A new key stands last in a table, so only as many of the last keys are looked at as have come or gone.
+        New keys are last in a table, so as many of its last keys are checked as were added or removed.
+
+        Args:
+            version: of the tables; another value than the last one means that they changed.
         """
         table, members, before = self._customers.table, self._customers.members, self._members
         if books.cold is None or not books.cold.windows:
@@ -94,7 +97,7 @@ class WindowEviction:
             self._version, self._border_us, self._again = version, NEVER, True
 
     def wake(self, books: LedgerState) -> set[str]:
-        """Bring back a step of what may have a target now; whose it is. `busy` says whether there may be more."""
+        """Bring back one step of windows that may have a target now; their customers."""
         brought: set[str] = set()
         self.busy = True
         room = STEP
@@ -119,11 +122,11 @@ class WindowEviction:
         return brought
 
     def relieve(self, books: LedgerState, partition: int, looked_us: int | None) -> bool:
-        """Move a step of what is too much in memory to disk; whether there may be more. The log has a line about it once.
+        """Move one step of held windows beyond the bound to disk; whether there may be more. The first move is logged.
 
         Args:
-            looked_us: when all that is held in memory was last looked at, with the tables as they are; None where they
-                have changed since: then customers with a record stay.
+            looked_us: when `release` last looked at all held windows in memory with the current tables; None where the
+                tables changed since: then customers with a record stay in memory.
         """
         if books.cold is None:
             return False
@@ -139,7 +142,7 @@ class WindowEviction:
         return bool(moved)
 
     def _next(self) -> tuple[str | None, bool]:
-        """The next customer, and whether it is looked at whatever is remembered of it."""
+        """The next customer, and whether it is checked whatever was noted of it."""
         if self._new:
             return self._new.popleft(), True
         if (name := next(self._all, None)) is not None:
@@ -154,7 +157,7 @@ class WindowEviction:
         seen = self._seen.get(name)
         if seen is None:
             return False
-        orgs = self._orgs.table
+        orgs = self._orgs
         same = self._customers.table.get(name) == seen.customer
         if same and seen.border_us > self._at_us and all(orgs.get(org) == known for org, known in seen.orgs.items()):
             self._border_us = min(self._border_us, seen.border_us)
@@ -162,8 +165,8 @@ class WindowEviction:
         return True
 
     def _remember(self, window: Window, looked_us: int) -> None:
-        """What is remembered already stays: other windows of the customer were looked at by it."""
-        name, customers, orgs = window.customer_id, self._customers.table, self._orgs.table
+        """Note the customer's records. Earlier notes stay, because other windows of the customer were checked by them."""
+        name, customers, orgs = window.customer_id, self._customers.table, self._orgs
         customer = customers.get(name)
         if customer is None:
             return
@@ -171,7 +174,7 @@ class WindowEviction:
         if seen is None:
             seen = self._seen[name] = _Seen(customer, next_border(name, customers, orgs, looked_us))
             seen.orgs = {of.lago_customer_id: orgs.get(of.lago_customer_id) for of in customer.versions}
-        if window.org_id not in seen.orgs:  # it is held for an org whose version is forgotten
+        if window.org_id not in seen.orgs:  # the window is held for an org whose mapping version was dropped
             org = seen.orgs[window.org_id] = orgs.get(window.org_id)
             coming = [at_us for at_us in (() if org is None else borders_of(org)) if at_us > looked_us]
             seen.border_us = min([seen.border_us, *coming])

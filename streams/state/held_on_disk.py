@@ -1,36 +1,25 @@
-"""Held windows that a ledger keeps on disk instead of in memory.
+"""Held windows that a ledger keeps on disk instead of in memory."""
 
-The file is a private one of SQLite, without a name: it is empty when it is opened, and gone when the process ends. The
-truth is the changelog. SQLite chooses the folder: `SQLITE_TMPDIR`, else `TMPDIR`, else /var/tmp.
-"""
-
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 
 import msgspec
-import structlog
 
 from schemas.decoding import decoder
 from schemas.ledger import Sum, Window
-from schemas.money import add
-
-log = structlog.get_logger(__name__)
+from streams.state.windows_file import PAGE, WindowsFile
 
 _SCHEMA = """
 CREATE TABLE held (first INTEGER PRIMARY KEY, customer BLOB NOT NULL, min_end_us INTEGER NOT NULL, value BLOB NOT NULL);
 CREATE INDEX held_by_customer ON held (customer);
 CREATE INDEX held_by_age ON held (min_end_us);
 """
-#: Memory that SQLite may use for one ledger, kB.
-_CACHE_KB = 2_000
-_PAGE = 1_000
 _EVER_US = (1 << 63) - 1
 _encode = msgspec.msgpack.Encoder().encode
 _decode = decoder(Window, packed=True)
 
 
-class EvictedWindowsFile:
+class EvictedWindowsFile(WindowsFile):
     """`streams.core.metering.ledger_state.EvictedWindows` in a file.
 
     Args:
@@ -38,32 +27,19 @@ class EvictedWindowsFile:
     """
 
     def __init__(self, room: int) -> None:
+        super().__init__(_SCHEMA, "held_usage_stays_in_memory")
         self.room = room
         self.windows = 0
         self.customers = 0
         self.sums: dict[str, Sum] = {}
-        self._told = False
-        self._file = sqlite3.connect("", isolation_level=None)
-        self._file.executescript(
-            f"PRAGMA synchronous=OFF; PRAGMA journal_mode=MEMORY; PRAGMA cache_size=-{_CACHE_KB};{_SCHEMA}"
-        )
 
     def put(self, windows: Sequence[Window]) -> bool:
-        """Keep windows that are not here; False where the disk takes no more: then none is kept."""
+        """Store windows that are not in the file; False where the disk is full: then none is stored."""
         rows = [(one.first, one.customer_id.encode(), one.min_end_us, _encode(one)) for one in windows]
         rows.sort(key=itemgetter(1))  # neighbours in the index by customer
         names = {row[1] for row in rows}
-        try:
-            self._file.execute("BEGIN")
-            new = sum(not self._has(name) for name in names)
-            self._file.executemany("INSERT INTO held VALUES (?, ?, ?, ?)", rows)
-            self._file.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._file.in_transaction:
-                self._file.execute("ROLLBACK")
-            if not self._told:
-                log.error("held_usage_stays_in_memory", error=type(error).__name__)  # noqa: TRY400
-            self._told = True
+        new = sum(not self._has(name) for name in names)
+        if not self._write(lambda: self._file.executemany("INSERT INTO held VALUES (?, ?, ?, ?)", rows)):
             return False
         self.customers += new
         self.windows += len(windows)
@@ -71,8 +47,9 @@ class EvictedWindowsFile:
         return True
 
     def take(self, customer_id: str, after: int = -1, most: int = -1) -> list[Window]:
-        """At most `most` (-1: all) of the customer's windows with first offsets above `after`, in their order; they are
-        not here any more."""
+        """Remove and return at most `most` (-1: all) of the customer's windows with first offsets above `after`, in
+        order.
+        """
         if not self.windows:
             return []
         name = customer_id.encode()
@@ -87,29 +64,31 @@ class EvictedWindowsFile:
         return windows
 
     def has(self, customer_id: str) -> bool:
-        """Whether windows of the customer are here."""
+        """Whether the file has windows of the customer."""
         return bool(self.windows) and self._has(customer_id.encode())
 
     def customer_of(self, first: int) -> str | None:
-        """Whose the window with that first offset is; None where it is not here."""
+        """The customer of the window with that first offset; None where the file has no such window."""
         if not self.windows:
             return None
         row = self._file.execute("SELECT customer FROM held WHERE first = ?", (first,)).fetchone()
         return None if row is None else row[0].decode()
 
     def names(self, until_us: int | None = None) -> Iterator[str]:
-        """The customers, with calls that ended up to `until_us`; a page at a time: they may change meanwhile."""
+        """The customers with calls that ended up to `until_us`, read a page at a time, because they may change
+        meanwhile.
+        """
         after, most_us = b"", _EVER_US if until_us is None else until_us
         query = "SELECT DISTINCT customer FROM held WHERE customer > ? AND min_end_us <= ? ORDER BY customer LIMIT ?"
         while True:
-            page = self._rows(query, after, most_us, _PAGE)
+            page = self._rows(query, after, most_us, PAGE)
             yield from (name.decode() for (name,) in page)
-            if len(page) < _PAGE:
+            if len(page) < PAGE:
                 return
             after = page[-1][0]
 
     def oldest_us(self) -> int | None:
-        """End of the oldest call here, microseconds since 1970 UTC; None where there is none."""
+        """End of the oldest call in the file, microseconds since 1970 UTC; None where it is empty."""
         if not self.windows:
             return None
         oldest: int | None = self._file.execute("SELECT min(min_end_us) FROM held").fetchone()[0]
@@ -123,6 +102,5 @@ class EvictedWindowsFile:
 
     def _count(self, windows: Iterable[Window], sign: int) -> None:
         for window in windows:
-            before = self.sums.get(window.held, Sum())
             cost = window.cost if sign > 0 else -window.cost
-            self.sums[window.held] = Sum(before.calls + sign * window.count, add(before.cost, cost))
+            self.sums[window.held] = self.sums.get(window.held, Sum()) + Sum(sign * window.count, cost)

@@ -1,8 +1,7 @@
-"""The ledger: money state of one raw partition, changed only inside Kafka transactions.
+"""The ledger: money state of one raw partition, changed only in Kafka transactions.
 
-Opening it fences the previous owner, reads the state back, checks it against the topic it was built
-on and against itself. A transaction that fails leaves the books as they were; the ledger is then
-opened anew.
+Opening it fences the previous owner, reads the state back, and checks it against its topic and against itself. A failed
+transaction leaves the state as it was; the ledger is then opened again.
 """
 
 import asyncio
@@ -25,13 +24,14 @@ from streams.state.step_writes import runs_of, writes_of
 
 log = structlog.get_logger(__name__)
 
-#: A ledger closed less than this ago is kept, so that a rebalance need not read a day of identities.
+#: A ledger stays in memory this long after it was closed, seconds, so that a rebalance need not read a day of
+#: identities.
 KEEP_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerConfig:
-    """Where a ledger lives: what of Kafka it is built on.
+    """The parts of Kafka that a ledger is built on.
 
     Fields:
         kafka: connection options for aiokafka.
@@ -39,7 +39,7 @@ class LedgerConfig:
         topic_id: Kafka's id of the raw topic.
         partitions: number of partitions of the raw topic.
         group: the consumer group whose offsets move with the state.
-        deployment: whose ledger it is.
+        deployment: the ledger's owner.
     """
 
     kafka: Mapping[str, Any]
@@ -58,18 +58,21 @@ class _Kept:
 
 
 class LedgerCache:
-    """Ledgers closed here lately: reopening one reads only the tail of its changelog."""
+    """Ledgers that this process closed lately: to reopen one, only the changelog's tail is read.
+
+    An entry is the state as of a changelog offset. It leaves the cache when it is taken, or `KEEP_S` after it was put.
+    """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._kept: dict[int, _Kept] = {}
 
     def put(self, partition: int, books: LedgerState, changelog_next: int) -> None:
-        """Keep the books as of `changelog_next`."""
+        """Keep the state as of `changelog_next`."""
         self._kept[partition] = _Kept(books, changelog_next, self._monotonic())
 
     def take(self, partition: int) -> tuple[LedgerState, int] | None:
-        """The kept books and where the tail begins, if they are not too old."""
+        """The state and the offset of the tail, and remove them; None where they are too old or absent."""
         now = self._monotonic()
         for old in [number for number, kept in self._kept.items() if now - kept.closed_at > KEEP_S]:
             del self._kept[old]
@@ -78,9 +81,11 @@ class LedgerCache:
 
 
 class Ledger:
-    """The state of one raw partition and the only way to change it.
+    """The state of one raw partition, and the only way to change it.
 
-    `cold()` makes an empty place on disk for held windows beyond its bound; without it all are in memory.
+    Args:
+        now_us: the wall clock, microseconds since 1970 UTC.
+        cold: makes an empty file for held windows beyond its bound; None = all stay in memory.
     """
 
     def __init__(
@@ -102,11 +107,12 @@ class Ledger:
         self.books: LedgerState | None = None
 
     async def open(self) -> LedgerState:
-        """Fence, read back, check; the books of the partition.
+        """Fence, read back and check; the state of the partition.
 
         Raises:
-            TopicProblem: the raw topic is not the one the state was built on.
-            LedgerBroken: the books do not add up.
+            TopicProblem: `ledger_missing`, or the raw topic is not the one that the state was built on:
+                `partitions_changed`, `topic_recreated`, `other_deployment`, `offset_out_of_range`.
+            LedgerBroken: the state cannot be read, or does not add up.
         """
         place = self._place
         writer = TransactionalWriter(place.kafka, f"{place.group}-{place.topics.raw}-{self.partition}")
@@ -114,11 +120,11 @@ class Ledger:
         fencing = asyncio.ensure_future(writer.start())
         try:
             async with asking(place.kafka, place.group, **FETCHING) as consumer:
-                await fencing  # nothing is asked before: only then is every answer final
+                await fencing  # every answer is final only after the fence
                 kept = self._shelf.take(self.partition)
                 books, start = kept if kept is not None else (LedgerState(Position(), self._cold()), 0)
                 raw = await standing_by(consumer, self._input)
-                self._check_count(raw)
+                check_partitions(place, raw)
                 image = await read(consumer, place.topics.changelog, self.partition, start)
                 if kept is None and image.position is None:
                     image = await self._begin(consumer, raw)
@@ -151,8 +157,9 @@ class Ledger:
         self._changelog_next = ends[place.topics.changelog, self.partition]
 
     async def close(self) -> None:
-        """Let the partition go. The books are kept: they are a true image as of the last commit
-        known, and what a commit with unknown outcome wrote is in the tail that is read on reopening."""
+        """Release the partition and cache the state. It is exact as of the last known commit; a commit with unknown
+        outcome is in the tail that is read on reopening.
+        """
         writer, books = self._writer, self.books
         self._writer, self.books = None, None
         if writer is not None:
@@ -161,13 +168,14 @@ class Ledger:
             self._shelf.put(self.partition, books, self._changelog_next)
 
     def in_transaction(self) -> bool:
-        """Whether a transaction is on its way."""
+        """Whether a transaction is running."""
         return self._writer is not None and self._writer.busy
 
     async def _begin(self, consumer: AIOKafkaConsumer, raw: PartitionOffsets) -> Snapshot:
-        """Write the first position; what the changelog holds then, somebody else's position if they were first.
+        """Write the first position. Another process may have been first: then the changelog has its position.
 
-        Two deployments have producers that do not fence each other, but for this one: else both would begin here.
+        Producers of two deployments do not fence each other. This one's id is common to all of them, so that only one
+        begins.
         """
         place = self._place
         if raw.begin > 0 or raw.committed is not None:
@@ -189,23 +197,25 @@ class Ledger:
         finally:
             await writer.stop()
 
-    def _check_count(self, raw: PartitionOffsets) -> None:
-        tp, count = self._input, self._place.partitions
-        if raw.partitions != count:
-            raise TopicProblem(
-                "partitions_changed", f"{tp.topic} has {raw.partitions} partitions, {count} are configured"
-            )
-
     def _check_topic(self, books: LedgerState, raw: PartitionOffsets) -> None:
-        place, position, tp = self._place, books.position, self._input
-        begin, end, _, count = raw
-        if position.topic_id != place.topic_id:
-            raise TopicProblem("topic_recreated", f"{tp.topic} has another id than the ledger's")
-        if position.partitions != count:
-            raise TopicProblem("partitions_changed", f"{tp.topic} had {position.partitions} partitions, now {count}")
-        if position.deployment != place.deployment:
-            raise TopicProblem("other_deployment", f"the ledger belongs to {position.deployment}")
-        if position.next > end or position.next < begin:
-            raise TopicProblem(
-                "offset_out_of_range", f"{tp.topic}-{self.partition}: {position.next} is not in [{begin}, {end}]"
-            )
+        position, tp = books.position, self._input
+        check_origin(self._place, position)
+        if position.partitions != raw.partitions:
+            detail = f"{tp.topic} had {position.partitions} partitions, now {raw.partitions}"
+            raise TopicProblem("partitions_changed", detail)
+        raw.check(tp, position.next)
+
+
+def check_partitions(place: LedgerConfig, raw: PartitionOffsets) -> None:
+    """Raises: TopicProblem: `partitions_changed`: the raw topic has another number of partitions than configured."""
+    if raw.partitions != place.partitions:
+        detail = f"{place.topics.raw} has {raw.partitions} partitions, {place.partitions} are configured"
+        raise TopicProblem("partitions_changed", detail)
+
+
+def check_origin(place: LedgerConfig, position: Position) -> None:
+    """Raises: TopicProblem: the position belongs to another topic (`topic_recreated`) or to an `other_deployment`."""
+    if position.topic_id != place.topic_id:
+        raise TopicProblem("topic_recreated", f"{place.topics.raw} has another id than the ledger's")
+    if position.deployment != place.deployment:
+        raise TopicProblem("other_deployment", f"the ledger belongs to {position.deployment}")

@@ -1,7 +1,8 @@
-"""Where a ledger that cannot go on is to begin anew: what is wrong with it, and a position that counts no call twice.
+"""Begins a ledger anew that cannot go on: finds what is wrong, and a position that counts no call twice.
 
-The position is written by a producer of the meter's own transactional id, after it has fenced whoever had the partition,
-and of what was read after that: a worker that is alive ends, opens the ledger anew and finds it (docs/adr/0004).
+A producer with the meter's own transactional id writes the position, after it has fenced the partition's owner, and
+from what was read after that. A worker that is alive ends, opens the ledger again and finds the position
+(docs/adr/0004).
 """
 
 import time
@@ -9,22 +10,21 @@ from dataclasses import dataclass, field, replace
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from schemas.errors import LedgerBroken, Rejected, TopicProblem
+from schemas.errors import LedgerBroken, Rejected
 from schemas.ledger import LEDGER_VERSION, Counters, Position, Sum
 from schemas.moments import SECOND_US
-from schemas.money import add
 from streams.core.metering.ledger_state import LedgerState, total, verify
 from streams.core.metering.step_changes import Changes
 from streams.runtime.offsets import PartitionOffsets, asking, standing_by
 from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.changelog import FETCHING, UNREADABLE_LEDGER, read, records_of, restore
-from streams.state.ledger import LedgerConfig
+from streams.state.ledger import LedgerConfig, check_origin, check_partitions
 
 TRUNCATED, HOLE, NO_LEDGER = "offset_out_of_range", "offset_gap", "ledger_missing"
 EARLIEST, LATEST = "earliest", "latest"
-#: A call may have ended so much later than it was received (streams/core/metering/normalise.py).
+#: How much later than its receipt a call may end (streams/core/metering/normalise.py).
 _CLOCKS_US = 600 * SECOND_US
-#: Offsets beyond the log's end that are filled up; more is no accident of one broker.
+#: The most offsets beyond the log's end that are filled; more are no accident of one broker.
 MOST_FILLED = 1_000_000
 _SEARCH_MS = 20.0
 _LOOK_S = 5.0
@@ -32,7 +32,9 @@ _LOOK_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class RestartPosition:
-    """Where the operator wants to begin: `earliest`, `latest`, an offset, or a record time in milliseconds."""
+    """Where the operator wants to begin: `earliest`, `latest`, an offset, or a record time in milliseconds since 1970
+    UTC.
+    """
 
     word: str = ""
     offset: int | None = None
@@ -41,7 +43,7 @@ class RestartPosition:
 
 @dataclass(frozen=True, slots=True)
 class EmittedTotals:
-    """What `billing.lago.events` holds of a partition whose ledger is gone: the highest number, and all parts' sums."""
+    """The highest part number and the sums of all parts that `billing.lago.events` has of a partition without a ledger."""
 
     seal_seq: int = 0
     sums: Sum = field(default_factory=Sum)
@@ -52,12 +54,13 @@ class RestartPlan:
     """A plan.
 
     Fields:
-        reason: why the ledger cannot go on; `""`: it can.
-        stood: its position; of one that is gone the group's offset, the log's begin where there is none.
-        next: the position it gets.
-        skipped: offsets from `stood` on that are never counted: gone, or passed over.
-        fill: records to write first, so that no offset is given out twice.
-        forgot_us: calls that ended before wait for a check, `beyond_horizon`; 0 = identities are all there.
+        reason: why the ledger cannot go on; `""` = it can.
+        stood: its position. Without a ledger the group's offset, or the log's begin where there is none.
+        next: the position that it gets.
+        skipped: number of offsets from `stood` on that are never counted: lost or passed over.
+        fill: number of records to write first, so that no offset is used twice.
+        forgot_us: calls that ended before this wait for a check (`beyond_horizon`), microseconds since 1970 UTC; 0 = no
+            identity is lost.
     """
 
     partition: int
@@ -70,12 +73,12 @@ class RestartPlan:
 
 
 async def plan(place: LedgerConfig, partition: int, wanted: RestartPosition) -> RestartPlan:
-    """What would be done. Fences nobody, changes nothing.
+    """The plan, without carrying it out: fences nobody and changes nothing.
 
     Raises:
-        TopicProblem, LedgerBroken: as `Ledger.open`, where no beginning can help.
+        TopicProblem, LedgerBroken: as `Ledger.open`, where no new beginning can help.
         Rejected: `begins_below`: calls below were counted; `begins_beyond`: there is no such offset yet;
-            `offsets_would_repeat`: the log ends before the ledger's position, so only `latest` will do;
+            `offsets_would_repeat`: the log ends before the ledger's position, so only `latest` works;
             `too_much_to_fill`, above `MOST_FILLED`.
     """
     async with asking(place.kafka, place.group, **FETCHING) as consumer:
@@ -88,7 +91,7 @@ async def begin(
     """Carry the plan out.
 
     Raises:
-        Rejected: `ledger_moved`: it is another plan by now. Whatever `plan` raises.
+        Rejected: `ledger_moved`: the plan has changed since. Everything that `plan` raises.
     """
     writer = TransactionalWriter(place.kafka, f"{place.group}-{place.topics.raw}-{partition}")
     try:
@@ -105,26 +108,17 @@ async def begin(
 
 
 def _position(place: LedgerConfig, books: LedgerState, planned: RestartPlan, sealed: EmittedTotals) -> Position:
-    """The position that says it; the books add up with it."""
+    """The position that the plan asks for; the state adds up with it."""
     position = books.position
     position.next = planned.next
     position.skipped += planned.skipped
     if planned.reason != NO_LEDGER:
         return position
-    left = total(books.windows.values())
-    folded = Sum(sealed.sums.calls + left.calls, add(sealed.sums.cost, left.cost))
-    counters = Counters(received=folded, folded=folded, sealed=sealed.sums)
-    return Position(
-        next=planned.next,
-        topic_id=place.topic_id,
-        partitions=place.partitions,
-        deployment=place.deployment,
-        seal_seq=sealed.seal_seq,
-        counters=counters,
-        v=LEDGER_VERSION,
-        forgot_us=planned.forgot_us,
-        skipped=planned.skipped,
-    )
+    folded = sealed.sums + total(books.windows.values())
+    position = Position(planned.next, 0, place.topic_id, place.partitions, place.deployment, sealed.seal_seq)
+    position.counters = Counters(received=folded, folded=folded, sealed=sealed.sums)
+    position.v, position.forgot_us, position.skipped = LEDGER_VERSION, planned.forgot_us, planned.skipped
+    return position
 
 
 async def _planned(
@@ -132,10 +126,7 @@ async def _planned(
 ) -> tuple[RestartPlan, LedgerState]:
     tp = TopicPartition(place.topics.raw, partition)
     raw = await standing_by(consumer, tp)
-    if raw.partitions != place.partitions:
-        raise TopicProblem(
-            "partitions_changed", f"{tp.topic} has {raw.partitions} partitions, {place.partitions} are configured"
-        )
+    check_partitions(place, raw)
     image = await read(consumer, place.topics.changelog, partition)
     books = LedgerState(Position())
     try:
@@ -143,17 +134,13 @@ async def _planned(
     except LedgerBroken as broken:
         if broken.reason != UNREADABLE_LEDGER:
             raise
-        books, image.position = LedgerState(Position()), None  # as good as none; what can be read beside it is kept
+        books, image.position = LedgerState(Position()), None  # treated as missing; the readable rest is kept
         restore(books, image, 0)
     if image.position is None:
         return await _without_ledger(consumer, tp, raw, wanted), books
-    position = books.position
-    if position.topic_id != place.topic_id:
-        raise TopicProblem("topic_recreated", f"{tp.topic} has another id than the ledger's")
-    if position.deployment != place.deployment:
-        raise TopicProblem("other_deployment", f"the ledger belongs to {position.deployment}")
+    check_origin(place, books.position)
     verify(books)
-    return await _with_ledger(consumer, tp, raw, wanted, position.next), books
+    return await _with_ledger(consumer, tp, raw, wanted, books.position.next), books
 
 
 async def _with_ledger(
@@ -170,8 +157,10 @@ async def _with_ledger(
 
 
 def _beyond_the_end(tp: TopicPartition, raw: PartitionOffsets, wanted: RestartPosition, stood: int) -> RestartPlan:
-    """Records that were counted are gone from the log's end, and their offsets would be given to others: parts are named
-    by offsets, so they are filled up first."""
+    """The plan where records that were counted are lost at the log's end.
+
+    Kafka would give their offsets to other records. Offsets name the parts, so the log is filled up first.
+    """
     if wanted.word != LATEST and wanted.offset != stood:
         raise Rejected("offsets_would_repeat", f"the log ends at {raw.end}, before {stood}: begin from latest")
     if stood - raw.end > MOST_FILLED:
@@ -182,7 +171,9 @@ def _beyond_the_end(tp: TopicPartition, raw: PartitionOffsets, wanted: RestartPo
 async def _without_ledger(
     consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, wanted: RestartPosition
 ) -> RestartPlan:
-    """Its identities are gone with it: whatever ended before its last call was received may be a repeat."""
+    """The plan where the identities are lost with the ledger: a call that ended before its last call was received may
+    be a repeat.
+    """
     if raw.begin == 0 and raw.committed is None:
         return RestartPlan(tp.partition, "", 0, 0)
     stood = raw.begin if raw.committed is None else raw.committed
@@ -197,7 +188,7 @@ async def _without_ledger(
 async def _chosen(
     consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, wanted: RestartPosition, lowest: int
 ) -> int:
-    """The offset that is meant, `[lowest, end]`."""
+    """The requested offset, in `[lowest, end]`."""
     if wanted.word == LATEST:
         return raw.end
     if wanted.at_ms is not None:
@@ -214,7 +205,7 @@ async def _chosen(
 
 
 async def _first_record(consumer: AIOKafkaConsumer, tp: TopicPartition, at: int, end: int) -> int | None:
-    """Offset of the first record that is there from `at` on; None where there is none before `end`."""
+    """Offset of the first existing record from `at` on; None where there is none before `end`."""
     if at >= end:
         return None
     consumer.assign([tp])
@@ -227,7 +218,7 @@ async def _first_record(consumer: AIOKafkaConsumer, tp: TopicPartition, at: int,
 
 
 async def _received_before(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: PartitionOffsets, offset: int) -> int:
-    """A moment, milliseconds since 1970, after which no record below `offset` was received; now where none is left."""
+    """A moment, milliseconds since 1970 UTC, after which no record below `offset` was received; now where none is left."""
     now_ms = time.time_ns() // 1_000_000
     if offset <= raw.begin:
         return now_ms if offset else 0
@@ -240,6 +231,6 @@ async def _received_before(consumer: AIOKafkaConsumer, tp: TopicPartition, raw: 
 
 
 async def _at(consumer: AIOKafkaConsumer, tp: TopicPartition, at_ms: int) -> int | None:
-    """Offset of the first record of that time or later; None where there is none."""
+    """Offset of the first record with that time or later; None where there is none."""
     found = (await consumer.offsets_for_times({tp: at_ms}))[tp]
     return None if found is None else int(found.offset)

@@ -1,4 +1,4 @@
-"""What a ledger's step writes besides its changelog: enriched calls, rejections, events, receipts."""
+"""The records that a ledger's step writes beside its changelog: enriched calls, rejections, events, receipts."""
 
 from collections.abc import Iterator
 
@@ -17,17 +17,17 @@ _decode_manifest = decoder(Manifest)
 #: Headers of an event's record.
 MANIFEST, SEAL_SEQ, RAW_PARTITION = "manifest", "seal_seq", "raw_partition"
 
-#: Header of a record in the raw topic that is an operator's order and no call, and its values.
+#: The header, and its value, of a record in the raw topic that is an operator's order and no call.
 CONTROL, WRITE_OFF = "control", b"write_off"
 
 
 def runs_of(changes: Changes, topics: TopicNames, partition: int) -> tuple[Run, Run]:
-    """A step's enriched calls and rejections; they go where the calls came from."""
+    """A step's enriched calls and rejections; they have the partition number of the calls."""
     return Run(topics.enriched, partition, changes.enriched), Run(topics.rejected, partition, changes.rejected)
 
 
 def writes_of(changes: Changes, topics: TopicNames, partition: int) -> Iterator[Write]:
-    """A step's events and receipts; where they go is by their keys."""
+    """A step's events and receipts; their keys determine their partitions."""
     for sealed in changes.sealed:
         event = sealed.event
         headers = [
@@ -47,7 +47,7 @@ def receipt_write(topics: TopicNames, receipt: Receipt) -> Write:
 
 
 def attempt_write(topics: TopicNames, attempt: DeliveryAttempt) -> Write:
-    """An attempt to deliver, keyed by where its events lay."""
+    """A record of a post, keyed by the topic and partition of its events."""
     return Write(topics.deliveries, -1, attempt.source.encode(), _encode(attempt))
 
 
@@ -57,6 +57,6 @@ def read_event(value: bytes) -> LagoEvent:
 
 
 def read_manifest(headers: dict[str, bytes]) -> Manifest | None:
-    """Which calls an event bills, from its record's headers."""
+    """The calls that an event bills, from its record's headers; None where the header is absent."""
     found = headers.get(MANIFEST)
     return None if found is None else _decode_manifest(found)

@@ -1,5 +1,6 @@
 """The schemas that are checked in are those of the types, and say what is really written and read."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from decimal import Decimal
@@ -22,9 +23,10 @@ from schemas.policy import MeterPolicy
 from schemas.records import AuditRecord, DeliveryAttempt
 from schemas.topics import CATALOGUE, CHANGELOG, TopicNames
 from schemas.wire import FLAT
-from streams.agents.sink import DeliveryWork
+from streams.agents.sink import DeliveryConfig, DeliveryWork
 from streams.core.delivery.batches import EventOutcome
-from streams.core.mapping.resolve import NO_MAPPING, Target
+from streams.core.mapping.resolve import Target
+from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.close_window import seal
 from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.fold import Fold
@@ -88,9 +90,11 @@ def onward(status: str) -> Any:
     event = next(writes_of(sealed, TopicNames.with_prefix(), 3))
     tp = TopicPartition("billing.lago.events", 1)
     unused: Any = None
-    work = DeliveryWork(
-        tp, {}, TopicNames.with_prefix(), "g", "d", unused, 3, 60.0, lambda: 0.5, lambda: NOON, *([unused] * 5)
+    policy = MeterPolicy(deployment="d")
+    config = DeliveryConfig(
+        {}, TopicNames.with_prefix(), "g", policy, 3, 60.0, 5.0, lambda: 0.5, lambda: NOON, asyncio.sleep
     )
+    work = DeliveryWork(tp, config, unused, unused, unused)
     record: ConsumerRecord[bytes, bytes] = ConsumerRecord(
         *tp, 7, NOON // 1000, 0, event.key, event.value, None, 0, 0, tuple(event.headers)
     )

@@ -109,7 +109,7 @@ async def main(name: str, step: str) -> None:
     configure_logging(settings.log_level, settings.log_format)
     async with worker_parts(settings, name) as parts:
         delivery = parts.delivery()
-        delivery._wire = replace(delivery._wire, poster=MortalPoster(delivery._wire.poster, step))
+        delivery.wire = replace(delivery.wire, poster=MortalPoster(delivery.wire.poster, step))
         await run_role(mortal_role(ROLES[name](parts), step), asyncio.Event())
 
 

@@ -7,7 +7,7 @@ as the usage log does). The turns of the worker and of the operator are steps of
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from random import Random
@@ -38,7 +38,7 @@ from schemas.policy import LatePolicy, MeterPolicy
 from schemas.records import Rejection, WriteOff
 from schemas.wire import BACKFILL, FLAT, SLP, RawRecord
 from streams.agents.meter import MeterWork
-from streams.agents.sink import DeliveryWork
+from streams.agents.sink import DeliveryConfig, DeliveryWork
 from streams.core.delivery.backoff import RetryPolicy
 from streams.core.delivery.circuit_breaker import Breaker
 from streams.core.mapping.set_mapping import KEEP_US, EndMappingRequest, MappingRequest
@@ -127,7 +127,8 @@ class Product:
 
     async def start(self, policy: MeterPolicy) -> None:
         """A worker begins, or takes over from one that is gone."""
-        self.policy = self.sink._policy = policy
+        self.policy = policy
+        self.sink._config = replace(self.sink._config, policy=policy)
         self.ledger = Ledger(self.clock, self.topics, self.changelog)
         self.work = MeterWork(
             self.ledger,  # type: ignore[arg-type]
@@ -332,23 +333,20 @@ def _sink(clock: Clock, lago: Lago, orgs: Table, topics: dict[str, list[Any]]) -
         sleep=asyncio.sleep,
         on_request=lambda *_: None,
     )
-    work = DeliveryWork(
-        tp=TopicPartition(TOPICS.events, 0),
+    config = DeliveryConfig(
         kafka={},
         topics=TOPICS,
         group="sink",
-        deployment="d",
-        delivery=delivery,
+        policy=MeterPolicy(deployment="d"),
         max_retries=3,
         retry_base_s=1.0,
+        lead_s=5.0,
         random=Random(2).random,
         now_us=clock.us,
         sleep=asyncio.sleep,
-        sensors=Silent(),
-        orgs=orgs,  # type: ignore[arg-type]
-        policy=MeterPolicy(),
-        lead_s=5.0,
     )
+    place = TopicPartition(TOPICS.events, 0)
+    work = DeliveryWork(place, config, delivery, orgs, Silent())  # type: ignore[arg-type]
     work._writer = Writer(topics)  # type: ignore[assignment]
     return work
 

@@ -1,6 +1,6 @@
 """A Lago in virtual time that limits an organization's requests, and several processes that post to it.
 
-The limit is the sandbox's own (connectors/lago_sandbox/limits.py); nothing here waits in real time.
+Limit and events are the sandbox's own (connectors/lago_sandbox/limits.py, store.py); nothing here waits in real time.
 """
 
 import asyncio
@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-
-import msgspec
 
 from connectors.lago_sandbox.limits import SandboxLimit
 from schemas.errors import Unavailable
@@ -20,22 +18,11 @@ from streams.core.delivery.circuit_breaker import Breaker
 from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from streams.core.delivery.verdicts import HttpResponse
 from streams.delivery.engine import Delivery
-from tests.support.scripted_lago import item
+from tests.support.scripted_lago import ScriptedLago, item
 from tests.support.virtual_time import virtual_now
 
 #: What one worker process has: WORKER_CONCURRENCY, and lanes that post and settle one after the other.
 PERMITS, LANES, SETTLE_LIMIT = 4, 2, 500
-
-
-class _Sent(msgspec.Struct):
-    transaction_id: str
-
-
-class _Batch(msgspec.Struct):
-    events: list[_Sent]
-
-
-_decode = msgspec.json.Decoder(_Batch).decode
 
 
 @dataclass
@@ -46,6 +33,7 @@ class LimitedLago:
         headers: what of the limit's headers an answer tells; a dialect.
         latency_s: of a request, drawn for each.
         away: `[from, to)` in which connections are refused.
+        lago: what answers the requests that are within the limit.
         posts: moments of the requests that were counted.
     """
 
@@ -53,31 +41,32 @@ class LimitedLago:
     headers: Callable[[dict[str, str], float], dict[str, str]] = lambda headers, _now: headers
     latency_s: Callable[[], float] = lambda: 0.02
     away: tuple[float, float] = (0.0, 0.0)
-    stored: Counter[str] = field(default_factory=Counter)
+    lago: ScriptedLago = field(default_factory=lambda: ScriptedLago(latency_s=0))
     posts: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
 
     async def post_batch(self, body: bytes) -> HttpResponse:
         """As Lago Cloud: counted when it arrives, answered later."""
-        ids = [one.transaction_id for one in _decode(body).events]
         half_s = self.latency_s() / 2
         await asyncio.sleep(half_s)
         now = virtual_now()
         if self.away[0] <= now < self.away[1]:
             raise Unavailable("connect")
         granted = self.limit.take(now)
-        told = self.headers(self.limit.headers(now), now)
+        headers = self.headers(self.limit.headers(now), now)
         (self.posts if granted else self.refused).append(now)
-        if granted:
-            self.stored.update(ids)
+        answer = await self.lago.post_batch(body) if granted else HttpResponse(429, {}, b"{}")
         await asyncio.sleep(half_s)
-        if not granted:
-            return HttpResponse(429, told, b"{}")
-        return HttpResponse(200, told, b'{"events":[' + b",".join([b"{}"] * len(ids)) + b"]}")
+        return HttpResponse(answer.status, answer.headers | headers, answer.body)
 
     async def get_event(self, transaction_id: str) -> LagoEvent | None:
-        """Nobody needs to ask."""
-        raise AssertionError(transaction_id)
+        """Not limited here: delivery looks events up on another limit."""
+        return await self.lago.get_event(transaction_id)
+
+    @property
+    def stored(self) -> Counter[str]:
+        """How often each event is stored."""
+        return Counter(one.transaction_id for one in self.lago.store)
 
     async def healthy(self) -> bool:
         """Not while it is away."""
@@ -119,7 +108,7 @@ class Fleet:
 
     async def drained(self, lago: LimitedLago) -> None:
         """Return when Lago has everything."""
-        while len(lago.stored) < self.offered:
+        while len(lago.lago.store) < self.offered:
             await asyncio.sleep(0.1)
 
     def stop(self) -> None:

@@ -1,12 +1,19 @@
-"""A Lago in memory for the laws of delivery: Postgres's unique key, atomic batches, and faults on demand."""
+"""A Lago in virtual time for the laws of delivery: the sandbox's own stores and checks, with faults on demand.
+
+tests/contract/test_doubles_of_lago.py holds it to the same contract as the sandbox behind HTTP.
+"""
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
 
+from connectors.lago_sandbox.refusals import SandboxRefusal, invalid, invalid_field
+from connectors.lago_sandbox.store import ClickhouseStore, EventLog, EventStore, PostgresStore
+from connectors.lago_sandbox.stored_event import Event
+from connectors.lago_sandbox.validation import MAX_BATCH, Incoming, attempt, checked
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent
 from streams.core.delivery.batches import Item
@@ -77,6 +84,11 @@ class ScriptedLago:
     in_flight: int = 0
     most_in_flight: int = 0
 
+    def __post_init__(self) -> None:
+        log = EventLog(lambda _subscription: (), lambda _subscription, _at, _received: False)
+        self._events: EventStore = PostgresStore(log) if self.unique else ClickhouseStore(log, dedup=False)
+        self._events.accept([_as_stored(one) for one in self.store])
+
     def stored(self, transaction_id: str) -> list[LagoEvent]:
         return [event for event in self.store if event.transaction_id == transaction_id]
 
@@ -115,33 +127,38 @@ class ScriptedLago:
         return _fail(fault, ids)
 
     def _store(self, events: list[LagoEvent]) -> HttpResponse | None:
-        """None where every event was stored; otherwise none was, and here is why."""
-        if len(events) > 100:
-            return _json(
-                422, {"status": 422, "code": "validation_errors", "error_details": {"events": ["too_many_events"]}}
-            )
-        if sum(len(one.transaction_id) for one in events) > self.too_heavy:
+        """None where every event was stored; otherwise the refusal."""
+        ids = [one.transaction_id for one in events]
+        if sum(map(len, ids)) > self.too_heavy:
             return HttpResponse(413, {}, b"<html>413</html>")
-        if self.poison & {one.transaction_id for one in events}:
+        if self.poison & set(ids):
             return HttpResponse(500, {}, b"")
-        errors = self._errors(events, lambda one: self.index_errors.get(one.transaction_id))
-        known = {(one.external_subscription_id, one.transaction_id) for one in self.store} if self.unique else set()
-        if not errors:
-            errors = self._errors(events, lambda one: EXISTS if _key(one) in known else None)
-            if errors and not self.whole_batches:
-                self.store += [one for one in events if _key(one) not in known]
-        if errors:
-            return _json(422, {"status": 422, "code": "validation_errors", "error_details": errors})
-        self.store += events
+        try:
+            if len(events) > MAX_BATCH:
+                raise invalid_field("events", "too_many_events")
+            if errors := {str(n): self.index_errors[one] for n, one in enumerate(ids) if one in self.index_errors}:
+                raise invalid(errors)
+            self._insert(events, checked([_as_stored(one) for one in events]))
+        except SandboxRefusal as refusal:
+            return _json(refusal.status, refusal.body)
         return None
 
-    @staticmethod
-    def _errors(events: Iterable[LagoEvent], error_of: Callable[[LagoEvent], object | None]) -> dict[str, object]:
-        return {str(index): error for index, one in enumerate(events) if (error := error_of(one)) is not None}
+    def _insert(self, events: list[LagoEvent], rows: list[Event]) -> None:
+        refused = self._events.accept(rows)
+        if refused and self.whole_batches:
+            raise invalid({str(index): EXISTS for index in refused})
+        fresh = [index for index in range(len(events)) if index not in refused]
+        if refused:
+            self._events.accept([rows[index] for index in fresh])
+        self.store += [events[index] for index in fresh]
+        if refused:
+            raise invalid({str(index): EXISTS for index in refused})
 
 
-def _key(one: LagoEvent) -> tuple[str, str]:
-    return one.external_subscription_id, one.transaction_id
+def _as_stored(one: LagoEvent) -> Event:
+    made = attempt(Incoming(**{**msgspec.structs.asdict(one), "properties": msgspec.Raw(b"{}")}), 0, 1)
+    assert isinstance(made, Event)
+    return made
 
 
 def _fail(fault: str, ids: list[str]) -> HttpResponse:

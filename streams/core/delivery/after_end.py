@@ -1,6 +1,7 @@
-"""What was posted to a subscription with a moment after its end, and the event that is posted in its stead; pure.
+"""Finds events that were posted to a subscription with a moment after its end, and makes the events that replace them;
+pure.
 
-Lago takes such an event, and no invoice will count it (docs/lago-behaviour.md, 4.1; docs/adr/0027).
+Lago accepts such an event, and no invoice counts it (docs/lago-behaviour.md, 4.1; docs/adr/0027).
 """
 
 from collections import defaultdict
@@ -17,21 +18,21 @@ from streams.core.delivery.restamp import USAGE_END, in_other_currency, is_owed
 from streams.core.mapping.billing_periods import billed
 from streams.core.mapping.subscription_choice import chosen
 
-#: Why the receipt of what was posted after an end fails.
+#: The reason on the receipt of an event that was posted after an end.
 UNBILLABLE_ENDED = UNBILLABLE + "ended"
-#: The property of the event that is posted in another's stead: that one's id.
+#: The property of a replacement event: the transaction id of the event that it replaces.
 INSTEAD_OF = "instead_of"
-#: What follows that one's id in the id of the new event.
+#: The suffix that makes the replacement's transaction id out of the first one.
 AGAIN = "-again"
 _FOR_EVER = MAX_US - 1
 
 
 class Gap(NamedTuple):
-    """Time in which a subscription of an org, by its external id, does not run after it has: `[begins_us, ends_us)`.
+    """Time after a life of a subscription id in which no life of it runs: `[begins_us, ends_us)`.
 
     Fields:
-        customer: whose life of that id covers it: what has a moment in it is on that customer's invoice; `""` = nobody's,
-            so it is on no invoice.
+        customer: another customer whose life of the same id covers this time: Lago puts its events on that customer's
+            invoice. `""` = none does, so they are on no invoice.
     """
 
     subscription: str
@@ -41,10 +42,11 @@ class Gap(NamedTuple):
 
 
 def gaps(periods: Iterable[Period], since_us: int) -> list[Gap]:
-    """The gaps behind ends at or after `since_us`: what has a moment in one of them is on no invoice.
+    """The gaps after ends at or after `since_us`: no invoice counts an event with a moment in one of them.
 
-    Lago tells an end to the second, so a life lasts until the second after it. One external id may have several lives:
-    where one of them runs there is no gap. Before its first life is no gap either: there usage is moved to its start.
+    Lago gives an end to the second, so a life lasts until the next second. One external id can have several lives;
+    there is no gap while one of them runs. There is none before the first life either, because usage from there is
+    moved to its start.
     """
     lives: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for one in periods:
@@ -61,10 +63,10 @@ def gaps(periods: Iterable[Period], since_us: int) -> list[Gap]:
 
 
 def shared(found: Iterable[Gap], lives: Iterable[tuple[str, Period]]) -> list[Gap]:
-    """The gaps, cut where other customers have lives of the same ids: Lago bills an event to whoever has the id then.
+    """The gaps, cut where other customers have lives of the same ids: Lago bills an event to the customer of that time.
 
     Args:
-        lives: of other customers, with whose they are.
+        lives: of other customers, each with its customer.
     """
     cut = sorted(found)
     for customer, one in lives:
@@ -87,10 +89,11 @@ def shared(found: Iterable[Gap], lives: Iterable[tuple[str, Period]]) -> list[Ga
 
 
 def instead_of(event: LagoEvent, org: OrgRecord | None, now_us: int, code: str) -> LagoEvent | None:
-    """The event that bills what `event` was to bill; None where no subscription of the org's would, or in another currency.
+    """The event that bills the usage of `event`; None where no subscription of the org does, or its currency is
+    another.
 
-    Of one event it has always the same id, so Lago, which knows ids, never takes two. It may be lost to an end in its
-    turn: then one is posted in its stead.
+    The new event's id follows from the old one's, so Lago, which refuses a repeated id, never bills it twice. The new
+    event can itself be lost to an end; then another one replaces it.
 
     Args:
         event: as it was sealed, whatever moment and subscription it was posted with.

@@ -1,4 +1,4 @@
-"""What is delivered and what became of it; which events travel together, by id, number and size."""
+"""Events to deliver, their outcomes, and how events are put into batches by id, number and size."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from schemas.decoding import decoder
 
 Kind = Literal["delivered", "retry", "dead"]
 
-#: What a batch's body may weigh: proxies in front of Lago refuse bodies from 1 MiB on (nginx's default).
+#: The largest body of a batch, bytes: proxies in front of Lago refuse bodies from 1 MiB on (nginx's default).
 MAX_BODY_BYTES = 1_000_000
 _HEAD, _TAIL = b'{"events":[', b"]}"
 
@@ -29,10 +29,11 @@ class Item:
 
     Fields:
         value: the event's JSON, posted byte for byte.
-        resent: it may have been posted before, by us or by an earlier owner.
-        compare: it was a dead letter: that Lago knows its id proves nothing, what Lago holds is looked at.
-        suspect: it was given back: it travels apart from those that have not been tried.
-        elsewhere: an earlier post may have been of another moment or subscription: it is looked up before it is posted.
+        resent: it may have been posted before, by this process or by an earlier owner of the partition.
+        compare: it was a dead letter, so Lago's knowing its id proves nothing: Lago's event is compared with it.
+        suspect: it was given back after failures: its batch holds no event that has not been tried.
+        elsewhere: an earlier post may have had another moment or subscription: Lago is asked for it before it is
+            posted.
     """
 
     transaction_id: str
@@ -45,14 +46,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class EventOutcome:
-    """What became of one event.
+    """The result of one event.
 
     Fields:
         reason: stable code, also of a delivery: `accepted`, `already_exists`, `confirmed`.
         detail: for people, at most 500 characters, never a payload.
-        attempts: posts that contained the event, in this delivery.
-        maybe_sent: Lago may have stored it although that is not known: the `resent` of its next item.
-        timestamp, subscription: what it was posted with instead of its own, see streams/core/delivery/restamp.py; `""` = its own.
+        attempts: posts that contained the event in this delivery.
+        maybe_sent: it is unknown whether Lago stored it: the `resent` of its next item.
+        timestamp, subscription: those it was posted with instead of its own, see streams/core/delivery/restamp.py; `""`
+            = its own.
     """
 
     kind: Kind
@@ -66,15 +68,15 @@ class EventOutcome:
 
 @dataclass(slots=True, eq=False)
 class EventBatch:
-    """Events posted together, and how often they failed together; equal only to itself.
+    """Events that are posted together, and how often they failed together; equal only to itself.
 
     Fields:
         members: positions in the delivered sequence.
-        family: shared by all parts of one original batch: their failures are one finding.
-        holds: holds in a row, of any cause; the backoff's exponent.
+        family: shared by all parts of one original batch: their failures count as one.
+        holds: consecutive holds of any cause; the backoff's exponent.
         fails: failures that the batch itself may have caused.
         passed: the breaker's count of successes when the batch first failed.
-        doubted: the count of accepted answers when its refusal was first doubted; -1 = it never was.
+        doubted: the count of accepted answers when its refusal was first doubted; -1 = it was never doubted.
     """
 
     members: list[int]
@@ -92,12 +94,12 @@ class EventBatch:
 
 
 def body_of(values: Iterable[bytes]) -> bytes:
-    """The body of `POST /api/v1/events/batch`; the values are joined, never encoded again."""
+    """The body of `POST /api/v1/events/batch`: the values joined, not encoded again."""
     return _HEAD + b",".join(values) + _TAIL
 
 
 def subscription_of(value: bytes) -> str:
-    """Whose usage an event is; `""` where it does not say."""
+    """The external subscription id of an event; `""` where it has none."""
     try:
         return _whose(value).external_subscription_id
     except msgspec.DecodeError:
@@ -105,9 +107,9 @@ def subscription_of(value: bytes) -> str:
 
 
 def rounds(transaction_ids: Sequence[str]) -> list[list[int]]:
-    """Positions in rounds, no id twice in a round, in order of appearance.
+    """Positions in rounds with no id twice, in order of appearance.
 
-    Lago calls the second of two equal ids in one batch a duplicate and refuses the whole batch.
+    Lago calls the second of two equal ids in one batch a duplicate, and refuses the whole batch.
     """
     seen: Counter[str] = Counter()
     found: list[list[int]] = []
@@ -120,7 +122,7 @@ def rounds(transaction_ids: Sequence[str]) -> list[list[int]]:
 
 
 def pack(positions: Sequence[int], items: Sequence[Item], batch_size: int) -> list[list[int]]:
-    """Positions in batches of at most `batch_size` and `MAX_BODY_BYTES`; an event that is larger travels alone."""
+    """Positions in batches of at most `batch_size` and `MAX_BODY_BYTES`; a larger event is in a batch of its own."""
     packed: list[list[int]] = []
     room = 0
     for position in positions:

@@ -1,7 +1,7 @@
-"""The circuit breaker before Lago: closed, open, or one probe at a time; a pure state machine.
+"""The circuit breaker for Lago: closed, open, or half open with one probe at a time; a pure state machine.
 
-Time is an argument (seconds of a monotonic clock), waiting is the caller's. A batch is any object that
-is equal only to itself; its family says which batches are parts of one.
+Time is an argument (seconds of a monotonic clock); the caller waits. A batch is any object that is equal only to
+itself; batches that were split off one batch share a family.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from streams.core.delivery.backoff import RetryPolicy
 from streams.core.delivery.dead_letter_storm import Deaths
 from streams.core.delivery.verdicts import RetryLater
 
-#: Unrelated batches that fail in a row before the fault is Lago's and not a batch's.
+#: Unrelated batches that fail in a row until Lago counts as the cause.
 UNRELATED_FAILURES = 2
-#: Sleeps may end this much early.
+#: A sleep may end this much early.
 _CLOCK_STEP_S = 0.001
 
 
@@ -29,12 +29,19 @@ class State(StrEnum):
 class Breaker:
     """Shared by everything that posts to one Lago from one event loop.
 
+    | state     | what happens                                   | next state |
+    |-----------|------------------------------------------------|------------|
+    | closed    | a failure that opens, or 2 unrelated failures  | open       |
+    | open      | its wait is over, a batch is admitted          | half open  |
+    | half open | the probe succeeds                             | closed     |
+    | half open | the probe fails, or is abandoned               | open       |
+
     Attributes:
-        state: `half_open` while a probe is under way.
-        since: the clock's reading when it last closed, or last left closed.
-        reason: why it opened, a stable code; `""` while closed.
-        successes: answers that were not held, so far.
-        deaths: whether what Lago refuses is refused for itself.
+        state: `half_open` while a probe is in flight.
+        since: the clock's reading when it last became closed, or last stopped being closed.
+        reason: the stable code for which it opened; `""` while closed.
+        successes: number of answers so far that were not held.
+        deaths: whether events are refused because of themselves.
     """
 
     def __init__(self, policy: RetryPolicy, now: float = 0.0) -> None:
@@ -52,7 +59,7 @@ class Breaker:
         self._settled: list[Callable[[], None]] = []
 
     def wait_s(self, batch: object, now: float) -> float:
-        """Seconds until `batch` may ask for admission; `inf` = until the running probe has settled."""
+        """Seconds until `batch` may ask for admission; `inf` = until the current probe has settled."""
         if self.state is State.CLOSED:
             return 0.0
         if self.state is State.HALF_OPEN:
@@ -61,7 +68,7 @@ class Breaker:
         return wait_s if wait_s > _CLOCK_STEP_S else 0.0
 
     def admit(self, batch: object, now: float) -> bool:
-        """Whether `batch` may be posted now; on an open breaker whose wait is over it becomes the probe."""
+        """Whether `batch` may be posted now. On an open breaker whose wait is over the batch becomes the probe."""
         if self.wait_s(batch, now) > 0:
             return False
         if self.state is State.OPEN:
@@ -70,15 +77,15 @@ class Breaker:
         return True
 
     def probes(self, batch: object) -> bool:
-        """Whether `batch` was admitted as the probe: it must succeed, fail or be abandoned."""
+        """Whether `batch` is the probe: it must then succeed, fail or be abandoned."""
         return self._prober is batch
 
     def when_settled(self, wake: Callable[[], None]) -> None:
-        """Call `wake` once, when the running probe has settled, whatever it found."""
+        """Call `wake` once, when the current probe has settled, with any result."""
         self._settled.append(wake)
 
     def succeeded(self, batch: object, now: float) -> None:
-        """Lago answered for `batch`; the probe's success closes the breaker."""
+        """Lago answered for `batch`; a successful probe closes the breaker."""
         self.successes += 1
         self._failing.clear()
         if self._prober is batch:
@@ -87,9 +94,9 @@ class Breaker:
             self._change(State.CLOSED, "", now)
 
     def failed(self, batch: object, family: object, hold: RetryLater, now: float) -> None:
-        """`batch` is held. Only the probe moves a breaker that is not closed."""
+        """`batch` is held. Only the probe changes a breaker that is not closed."""
         if self._prober is batch:
-            self._failed_probes += hold.wait_s is None  # a wait that is named is no step of the backoff
+            self._failed_probes += hold.wait_s is None  # a wait that Lago asked for is no step of the backoff
             self._open(batch, hold, now)
         elif self.state is State.CLOSED:
             self._failing.add(family)
@@ -97,11 +104,11 @@ class Breaker:
                 self._open(batch, hold, now)
 
     def taken_apart(self, family: object) -> None:
-        """A batch became two: from now on its parts fail for themselves."""
+        """A batch was split: from now on each part fails on its own account."""
         self._failing.discard(family)
 
     def abandon(self, batch: object, now: float) -> None:
-        """The probe was cancelled before its answer: the next one may start at once."""
+        """The probe was cancelled before its answer: the next probe may start at once."""
         if self._prober is batch:
             self._change(State.OPEN, self.reason, now)
 

@@ -1,7 +1,7 @@
-"""What an event's record says on its way through the retry topic to the dead letters: headers, read and written.
+"""The headers of an event's record in the retry topic and among the dead letters: written and read.
 
-All are UTF-8 text. Beside ours stand those of Kafka Connect (KIP-298), so that tools which list its dead
-letters list these too. What others wrote is kept; what cannot be read counts as absent.
+All are UTF-8 text. Kafka Connect's headers (KIP-298) stand beside ours, so that tools for its dead letters list these
+too. Headers of other programs are kept; an unreadable one counts as absent.
 """
 
 from collections.abc import Iterable
@@ -11,32 +11,32 @@ from streams.core.delivery.batches import EventOutcome
 
 Headers = list[tuple[str, bytes]]
 
-#: Of the retry topic: failures so far, when it may be posted again, whether Lago may have it already.
+#: In the retry topic: failures so far, when it may be posted again, whether Lago may have it already.
 ATTEMPT, NOT_BEFORE, MAYBE_SENT = "attempt", "not_before", "maybe_sent"
-#: Of both topics.
+#: In both topics.
 REASON, FIRST_ERROR, LAST_ERROR = "reason", "first_error", "last_error"
 ORIGIN = ("origin_topic", "origin_partition", "origin_offset")
-#: Of a dead letter: the failures that made it one.
+#: In the dead letters: the failures that made it one.
 ATTEMPTS = "attempts"
-#: Set by whoever puts a dead letter back: how often that was done.
+#: Set when a dead letter is put back: how often that was done.
 REQUEUED = "requeued"
-#: Of a mark: the letter's offset, what was done about it, and the line in the audit topic.
+#: In the record that resolves a dead letter: the letter's offset, what was done, and the line in the audit topic.
 RESOLVES, HOW, AUDIT_ID = "resolves", "how", "audit_id"
 CONNECT = "__connect.errors."
 
-#: Written anew at each failure.
+#: Replaced at each failure.
 _LATEST = frozenset({ATTEMPT, ATTEMPTS, NOT_BEFORE, MAYBE_SENT, REASON, LAST_ERROR})
 _ERROR_BYTES = 500
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryHistory:
-    """What an event has behind it.
+    """The earlier attempts to deliver an event.
 
     Fields:
         attempt: failures so far; 0 where it comes from the events topic or was requeued.
-        not_before_ms: since 1970 UTC; 0 = at once.
-        maybe_sent: Lago may have stored it although that is not known.
+        not_before_ms: milliseconds since 1970 UTC before which it is not posted; 0 = at once.
+        maybe_sent: it is unknown whether Lago stored it.
         requeued: how often it was a dead letter and came back.
     """
 
@@ -48,7 +48,7 @@ class DeliveryHistory:
 
 @dataclass(frozen=True, slots=True)
 class RecordOrigin:
-    """Where a record was read, by which consumer group and code."""
+    """Where a record was read, and by which consumer group and code."""
 
     topic: str
     partition: int
@@ -58,7 +58,7 @@ class RecordOrigin:
 
 
 def travel_of(headers: Iterable[tuple[str, bytes | None]]) -> DeliveryHistory:
-    """The last of several headers of one name counts, as everywhere in Kafka."""
+    """The history in an event's headers. Of several headers of one name the last counts, as everywhere in Kafka."""
     told = dict(headers)
     return DeliveryHistory(
         _number(told.get(ATTEMPT)),
@@ -71,19 +71,19 @@ def travel_of(headers: Iterable[tuple[str, bytes | None]]) -> DeliveryHistory:
 def waiting(
     headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: EventOutcome, attempt: int, not_before_ms: int
 ) -> Headers:
-    """Headers in the retry topic, of an event that failed `attempt` times."""
+    """Headers for the retry topic, of an event that failed `attempt` times."""
     own = [(ATTEMPT, b"%d" % attempt), (NOT_BEFORE, b"%d" % not_before_ms)]
     return [*_failed(headers, place, outcome), *own]
 
 
 def dead(headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: EventOutcome, attempt: int) -> Headers:
-    """Headers of a dead letter, of an event that failed `attempt` times."""
+    """Headers for the dead letters, of an event that failed `attempt` times."""
     kept = _failed(headers, place, outcome)
     return [*kept, (ATTEMPTS, b"%d" % attempt), *_as_connect(dict(kept), place, outcome)]
 
 
 def _failed(headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: EventOutcome) -> Headers:
-    """Everything that came, the first error and origin if they are not there yet, and this failure."""
+    """The event's headers, with this failure, and with the first error and the origin where they are missing."""
     kept = [one for one in headers if one[0] not in _LATEST and not one[0].startswith(CONNECT)]
     known = {name for name, _ in kept}
     error = _error(outcome)
@@ -97,7 +97,9 @@ def _failed(headers: Iterable[tuple[str, bytes]], place: RecordOrigin, outcome: 
 
 
 def _as_connect(own: dict[str, bytes], place: RecordOrigin, outcome: EventOutcome) -> Headers:
-    """The names of Connect's `DeadLetterQueueReporter`, all but the stack trace: Lago's word is no exception of ours."""
+    """The headers of Connect's `DeadLetterQueueReporter` except the stack trace, because Lago's refusal is no exception
+    of ours.
+    """
     unread = outcome.reason == "malformed"
     told = {
         "topic": own[ORIGIN[0]],
@@ -114,7 +116,7 @@ def _as_connect(own: dict[str, bytes], place: RecordOrigin, outcome: EventOutcom
 
 
 def _error(outcome: EventOutcome) -> bytes:
-    """At most 500 bytes, cut between two characters."""
+    """Reason and detail, at most 500 bytes, cut between two characters."""
     text = f"{outcome.reason}: {outcome.detail}" if outcome.detail else outcome.reason
     return text.encode()[:_ERROR_BYTES].decode(errors="ignore").encode()
 

@@ -1,24 +1,26 @@
-"""Whether events die of themselves, or of what has become of Lago: pure, shared by all that posts in a process.
+"""Whether Lago refuses events because of the events, or because something is wrong with Lago; pure, shared by a
+process.
 
-One bad event dies among others that pass. Where events of several subscriptions die alike and nothing passes
-between them, something is wrong that they have in common: a Lago that lost its settings, a server that imitates
-it. Then they are held, and what passes next decides (ADR 0025).
+A single bad event fails among others that pass. Where events of several subscriptions fail for one reason and nothing
+passes between them, they have a common cause: a Lago that lost its settings, or a server in its place. Then they are
+held, and the next event that passes decides (ADR 0025).
 """
 
 from collections.abc import Collection
 from typing import Final
 
-#: Subscriptions whose events die for one reason, with nothing accepted between them, before that is doubted.
+#: The number of subscriptions whose events fail for one reason, with none accepted in between, from which the refusals
+#: are doubted.
 ALIKE: Final = 3
-#: Deaths further apart than this have nothing to do with each other, seconds.
+#: Failures further apart than this are unrelated, seconds.
 WITHIN_S: Final = 60.0
 
 
 class Deaths:
-    """The deaths since Lago last took an event.
+    """The refused events since Lago last accepted one.
 
     Attributes:
-        accepted: answers by which Lago took an event, or told one apart from others, so far.
+        accepted: answers so far by which Lago accepted an event, or told one event apart from others.
     """
 
     def __init__(self) -> None:
@@ -26,14 +28,16 @@ class Deaths:
         self._recent: dict[str, dict[str, float]] = {}
 
     def some_passed(self) -> None:
-        """Lago took an event, knew it, or found no fault with it."""
+        """Lago accepted an event, knew it already, or found no fault with it."""
         self.accepted += 1
         self._recent.clear()
 
     def doubtful(self, died: Collection[tuple[str, str]], now: float) -> bool:
-        """Whether `died`, (reason, subscription) of all events of one answer, are too many that die alike.
+        """Whether the refusals in `died` are doubted; those that are not are remembered.
 
-        Those of an answer that is not doubted are remembered. `now`: seconds of a monotonic clock.
+        Args:
+            died: (reason, subscription) of all events of one answer.
+            now: seconds of a monotonic clock.
         """
         known: dict[str, dict[str, float]] = {}
         for reason, subscription in died:

@@ -1,9 +1,9 @@
-"""Receipts to totals: how many Lago events there are, and in which state, from `billing.receipts` alone.
+"""Counts Lago events by state, from `billing.receipts` alone.
 
-Receipts of one event are on one partition, in order, `pending` first; so a tally belongs to a
-partition, and totals are the tallies' sums. What is remembered is bounded: events that are not
-completed (in flight, and dead letters, which may be posted again), and for 48 hours the completed ones,
-in at most 29 bytes each, so that a repeated receipt is not counted twice.
+The receipts of one event are on one partition, in order, `pending` first. So one counter belongs to a partition, and
+the totals are the counters' sums. Memory is bounded: it holds the events that are not completed (in flight, and dead
+letters, which may be posted again), and for 48 hours the completed ones, at most 29 bytes each, so that a repeated
+receipt is not counted twice.
 """
 
 from collections import Counter
@@ -15,15 +15,15 @@ from schemas.moments import HOUR_US
 from schemas.records import Receipt
 from streams.core.metering.dedupe_set import SeenIds
 
-#: How reasons of `failed` begin where Lago took an event and then found that no invoice will ever count it.
+#: The prefix of the reasons of `failed` where Lago accepted an event that no invoice will count.
 UNBILLABLE = "unbillable_"
 PENDING, PROCESSING, COMPLETED, FAILED = STATUSES = ("pending", "processing", "completed", "failed")
-#: How long a completed event's receipt is recognised when it comes again; by the receipts' own clock.
+#: How long a repeated receipt of a completed event is recognised, by the receipts' own times.
 REMEMBERED_HOURS = 48
 
 
 class StateTotals(NamedTuple):
-    """Lago events by state; `pending_events` are all that are neither completed nor failed."""
+    """Numbers of Lago events by state; `pending_events` are those neither completed nor failed."""
 
     total_events: int
     completed_events: int
@@ -32,7 +32,7 @@ class StateTotals(NamedTuple):
 
 
 class EventStateCounter:
-    """The state of the events of one partition of `billing.receipts`."""
+    """The states of the events of one partition of `billing.receipts`."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -42,10 +42,10 @@ class EventStateCounter:
         self._dropped = 0
 
     def take(self, receipts: Sequence[Receipt]) -> None:
-        """Count further receipts, in order of their offsets; any suffix taken twice changes nothing.
+        """Count further receipts, in order of their offsets; repeating the last ones changes nothing.
 
-        `completed` is final, but for what Lago itself takes back; see `takes_back`. `pending` only begins: it never
-        takes an event back from a later state. A status that is not known here is left out.
+        `completed` is final, except for what Lago itself takes back; see `takes_back`. `pending` only begins: it never
+        resets a later state. An unknown status is left out.
         """
         ids = [blake2b(receipt.transaction_id.encode(), digest_size=16).digest() for receipt in receipts]
         completed: dict[bytes, None] = {}
@@ -83,7 +83,7 @@ class EventStateCounter:
 
 
 def _follows(before: str | None, receipt: Receipt) -> bool:
-    """Whether a receipt changes an event's state; None = nothing is known of the event, or it is somebody else's."""
+    """Whether a receipt changes an event's state; `before` None = nothing is known of the event."""
     if receipt.status not in STATUSES:
         return False
     if before == COMPLETED or takes_back(receipt):
@@ -92,12 +92,12 @@ def _follows(before: str | None, receipt: Receipt) -> bool:
 
 
 def takes_back(receipt: Receipt) -> bool:
-    """Whether a receipt says that Lago will not bill an event that it took: it follows even `completed`."""
+    """Whether a receipt says that Lago will not bill an event that it accepted: it may follow even `completed`."""
     return receipt.status == FAILED and receipt.reason.startswith(UNBILLABLE)
 
 
 def totals(tallies: Iterable[EventStateCounter]) -> StateTotals:
-    """What the partitions add up to."""
+    """The sums over the partitions' counters."""
     counts: Counter[str] = Counter()
     for tally in tallies:
         counts.update(tally.counts)

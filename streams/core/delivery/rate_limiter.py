@@ -1,34 +1,34 @@
-"""How fast one process may ask Lago, so that all processes together stay within a limit none of them was told alone.
+"""How fast one process may send requests to Lago, so that all processes together stay within Lago's limit.
 
-Lago Cloud limits the requests of an organization and says in every answer how many are left for everybody, and
-for how long (docs/lago-behaviour.md 1.6). So each process spends what is left evenly over what is left of the
-time, and stops short of the last tenth, which is for requests that are under way elsewhere. Who is not told a
-limit is not limited, until the first 429: then half of the speed that met it, and a little more each second.
+Lago Cloud limits the requests of an organization. Each answer says how many requests are left for all clients, and for
+how long (docs/lago-behaviour.md, 1.6). So each process spreads what is left evenly over the remaining time, and leaves
+the last tenth for requests that other processes have in flight. Without such headers there is no limit until the first
+429: from then on the process sends at half of the rate that was refused, and a little faster each second.
 
-Pure: time is an argument, seconds of a monotonic clock; waiting is the caller's.
+Pure: time is an argument, seconds of a monotonic clock; the caller waits.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, isfinite
 
-#: No header makes a process wait longer, seconds.
+#: The longest wait because of a header, seconds.
 LONGEST_S = 60.0
-#: Share of a limit that is never asked for.
+#: The share of a limit that is not used.
 RESERVE = 0.1
-#: What a `Reset` stands for that is missing, rounded down to 0, or a moment instead of seconds.
+#: The length of a window whose `Reset` is missing, rounded down to 0, or a moment instead of seconds.
 _WINDOW_S = 1.0
 _EPOCH = 1e8
-#: Sleeps end late: so much of the lost time may be made up for.
+#: A sleep ends late; this much of the lost time may be made up.
 _SLACK_S = 0.05
-#: A ceiling rises by this share of the speed it was set from, each second.
+#: A ceiling rises each second by this share of the rate it was set from.
 _RISE = 0.05
 _MOST = 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What an answer says is left: `remaining` of `limit` requests, for `reset_s` seconds, in `(0, 60]`."""
+    """The limit in an answer: `remaining` of `limit` requests are left for `reset_s` seconds, in `(0, 60]`."""
 
     limit: float
     remaining: float
@@ -36,7 +36,7 @@ class Allowance:
 
 
 def allowance_of(headers: Mapping[str, str]) -> Allowance | None:
-    """`X-RateLimit-*` of an answer; None without a limit and what remains of it, both plausible."""
+    """The `X-RateLimit-*` headers of an answer; None where limit or remaining is missing or implausible."""
     lower = {name.lower(): value for name, value in headers.items()}
     limit, remaining, reset_s = (_number(lower.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining", "reset"))
     if limit is None or remaining is None or not 1 <= limit <= _MOST:
@@ -47,10 +47,19 @@ def allowance_of(headers: Mapping[str, str]) -> Allowance | None:
 
 
 class AdaptiveRateLimiter:
-    """The speed of one kind of request.
+    """The rate of one kind of request.
+
+    Two bounds apply, and the slower one wins:
+
+    | bound   | set by                  | requests per second                                      |
+    |---------|-------------------------|----------------------------------------------------------|
+    | window  | `X-RateLimit-*` headers | what is left less the reserve, over the rest of the time |
+    | ceiling | a 429                   | half of the refused rate, rising by 1/20 of it each s   |
+
+    The caller uses it in this order: wait for `wait_s`, then `take`, `sent`, `told` with the answer, `done`.
 
     Attributes:
-        limit: requests in a window, as last announced; 0 = none was.
+        limit: requests in a window, as last announced; 0 = no limit was announced.
     """
 
     def __init__(self) -> None:
@@ -68,14 +77,14 @@ class AdaptiveRateLimiter:
         self._counts = (0, 0)
 
     def wait_s(self, now: float) -> float:
-        """Seconds until the next request may leave; ask again then, more may be known."""
+        """Seconds until the next request may leave. Call again afterwards: an answer may have changed the limit."""
         self._renew(now)
         if self.limit and self._left <= self.limit * RESERVE:
             return self._reset_at - now
         return max(0.0, self._next_at - now)
 
     def take(self, now: float) -> None:
-        """The turn that `wait_s` offered is taken: the next one comes later."""
+        """Use the slot that `wait_s` gave; the next one comes later."""
         self._next_at = max(self._next_at, now - _SLACK_S) + self._apart_s(now)
 
     def sent(self, now: float) -> None:
@@ -89,11 +98,11 @@ class AdaptiveRateLimiter:
         self._counts = (self._counts[0] + 1, self._counts[1])
 
     def done(self) -> None:
-        """A request that was sent has ended, with an answer or without."""
+        """A request has ended, with an answer or without."""
         self._under_way -= 1
 
     def told(self, status: int, headers: Mapping[str, str], now: float) -> None:
-        """What an answer says; to be called before `done`."""
+        """Read an answer; to be called before `done`."""
         allowance = allowance_of(headers)
         if allowance is not None:
             self._adopt(allowance, now)
@@ -101,10 +110,11 @@ class AdaptiveRateLimiter:
             self._slow_down(now)
 
     def _adopt(self, allowance: Allowance, now: float) -> None:
-        """Those under way, but for the one answered, may not have been counted yet.
+        """Adopt an announced limit.
 
-        A `Reset` in whole seconds says the same all the time: within a window only an earlier end is believed.
-        Answers overtake each other, so only a great leap of what remains is a new window.
+        Requests in flight, except the answered one, may not be counted in it. A `Reset` in whole seconds repeats
+        itself: within a window only an earlier end is adopted. Answers can overtake each other, so only a large
+        increase of what remains is a new window.
         """
         known = now < self._reset_at and allowance.limit == self.limit and self._told < inf
         if known and allowance.remaining - self._told <= allowance.limit * RESERVE:
@@ -118,14 +128,14 @@ class AdaptiveRateLimiter:
         self._left = allowance.remaining - (self._under_way - 1)
 
     def _renew(self, now: float) -> None:
-        """A window that has ended leaves the whole limit to the next one."""
+        """When a window has ended, the next one has the whole limit."""
         if self.limit and now >= self._reset_at:
             self._left = self.limit - self._under_way
             self._told = inf
             self._reset_at = now + self._window_s
 
     def _apart_s(self, now: float) -> float:
-        """Seconds between two requests: what is left, evenly, and never faster than the limit in the long run."""
+        """Seconds between two requests: what is left, evenly, and in the long run never faster than the limit."""
         ceiling = self._ceiling + self._rise * (now - self._ceiling_at)
         if not self.limit:
             return 1 / ceiling
@@ -134,7 +144,7 @@ class AdaptiveRateLimiter:
         return max(evenly, self._window_s / self.limit, 1 / ceiling)
 
     def _slow_down(self, now: float) -> None:
-        """By the speed that was met, so that a second refusal of the same moment changes nothing."""
+        """Set the ceiling from the rate that was refused; a second refusal of the same moment changes nothing."""
         speed = max(self._counts)
         self._ceiling = max(speed / 2, 1.0)
         self._rise = max(speed * _RISE, 0.1)

@@ -1,8 +1,8 @@
-"""What waited over a border is judged again before it is posted: Lago would take it, and never bill it.
+"""An event that waited until after a border is judged again before its post: Lago would accept it and never bill it.
 
-The event keeps its transaction id; `timestamp` changes, and `usage_end` says when the usage ended. Where its
-subscription has ended meanwhile it goes to the org's next one. What is made of an event depends on the org's record and
-on the billing period that runs, so every post within it is the same bytes.
+The event keeps its transaction id. `timestamp` changes, and `usage_end` says when the usage ended. Where its
+subscription has ended meanwhile, the event goes to the org's next one. The result depends on the org's record and on
+the current billing period, so all posts within that period have the same bytes.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,9 +21,9 @@ from streams.core.mapping.billing_periods import ENDED, billed
 from streams.core.mapping.resolve import CURRENCY
 from streams.core.mapping.subscription_choice import chosen
 
-#: Why an event is given up: with LATE_POLICY=hold its billing period was invoiced before it could be posted.
+#: Why an event becomes a dead letter: with LATE_POLICY=hold its billing period was invoiced before it could be posted.
 INVOICED_PERIOD = "invoiced_period"
-#: The property of a moved event that says when its usage ended.
+#: The property of a moved event that holds the end of its usage.
 USAGE_END = "usage_end"
 
 _decode = decoder(LagoEvent)
@@ -34,9 +34,9 @@ class RestampDecision(NamedTuple):
     """What is posted for an event: `value`.
 
     Fields:
-        timestamp: the one in `value`, where it is not the event's own.
-        subscription: the one in `value`, where it is not the event's own.
-        refused: it is not to be posted at all, and this is why.
+        timestamp: the one in `value`, where it differs from the event's own.
+        subscription: the one in `value`, where it differs from the event's own.
+        refused: the reason not to post it at all; `""` = it is posted.
     """
 
     value: bytes
@@ -45,18 +45,20 @@ class RestampDecision(NamedTuple):
     refused: str = ""
 
 
-#: What is posted for the bytes of an event now.
+#: Gives what to post now for the bytes of an event.
 Judge = Callable[[bytes], RestampDecision]
 
 
 def judged(
     value: bytes, orgs: Mapping[str, OrgRecord], late: LatePolicy, now_us: int, event_code: str = ""
 ) -> RestampDecision:
-    """The event as Lago bills it when it is posted at `now_us`.
+    """The event in the form in which Lago bills it when it is posted at `now_us`.
 
-    One whose org or subscription is not known is posted as it is.
+    An event whose org or subscription is unknown is posted unchanged.
 
     Args:
+        value: the event's JSON.
+        now_us: microseconds since 1970 UTC.
         event_code: of events of calls; others have no amount.
     """
     try:
@@ -88,17 +90,19 @@ def judged(
 
 
 def is_owed(event: LagoEvent, event_code: str) -> bool:
-    """It costs something by itself: it is of calls, by the code of now or of an earlier `LAGO_EVENT_CODE`."""
+    """Whether the event costs something by itself: it is of calls, by the current or an earlier `LAGO_EVENT_CODE`."""
     return event.code == event_code or Decimal(event.precise_total_amount_cents or 0) != 0
 
 
 def in_other_currency(org: OrgRecord) -> bool:
-    """What costs something by itself goes to none of its subscriptions any more: its cents would be read as others."""
+    """Whether the org's currency changed: its subscriptions would count our cents as another currency's."""
     return bool(org.currency) and org.currency != CURRENCY
 
 
 def moved_from(stored: LagoEvent, value: bytes) -> RestampDecision | None:
-    """How an earlier post moved the event in `value` to what Lago holds; None: that is another event, or not moved."""
+    """How an earlier post moved the event in `value` to Lago's event; None where it did not, or Lago's is another
+    event.
+    """
     if USAGE_END not in stored.properties:
         return None
     try:

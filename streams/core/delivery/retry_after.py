@@ -1,19 +1,19 @@
-"""How long an answer asks its reader to wait: `Retry-After` in both its forms, and Lago Cloud's reset."""
+"""How long an answer asks the client to wait: `Retry-After` in both its forms, and Lago Cloud's reset."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-#: Longest wait that a header of an answer can impose, seconds.
+#: The longest wait that a header can impose, seconds.
 ASKED_CAP_S = 60.0
 
 
 def asked_wait_s(status: int, headers: Mapping[str, str], at: float = 0.0) -> float | None:
-    """Seconds that `Retry-After` asks for, or, of a 429, `X-RateLimit-Reset` (seconds until the reset); at most 60.
+    """Seconds that `Retry-After` asks for, or for a 429 `X-RateLimit-Reset` (seconds until the reset); at most 60.
 
-    `Retry-After` is a number of seconds or a date (RFC 9110 10.2.3). A date is compared with the answer's own
-    `Date`, so that no clock of ours matters, or else with `at`, seconds since 1970. None for no header, zero,
-    what has passed and what is neither. Every answer of a limited Lago tells its reset: of a 500 it says nothing.
+    `Retry-After` is a number of seconds or a date (RFC 9110, 10.2.3). A date is compared with the answer's own `Date`,
+    so that our clock does not matter; without it with `at`, seconds since 1970. None where there is no header, or its
+    value is zero, past or invalid. `X-RateLimit-Reset` is read for a 429 only, because Lago sends it with every answer.
     """
     lower = {name.lower(): value for name, value in headers.items()}
     retry_after = lower.get("retry-after", "")

@@ -1,8 +1,8 @@
-"""What Lago's answer to a batch means for the events in it: one pure table.
+"""What Lago's answer to a batch means for the batch's events: one pure table.
 
-The shapes of Lago's answers are described, with their sources, in docs/lago-behaviour.md. Three facts
-carry the table: a batch is stored whole or not at all, a repeat is refused by its transaction id, and
-a refusal of Lago's is JSON of Lago's: what a proxy or another server says refuses no event.
+docs/lago-behaviour.md describes the shapes of Lago's answers with their sources. The table rests on three facts: Lago
+stores a batch whole or not at all; Lago refuses a repeat by its transaction id; a refusal of Lago's is JSON of Lago's,
+so an answer of a proxy or another server refuses no event.
 """
 
 from collections.abc import Mapping
@@ -20,22 +20,22 @@ from schemas.records import LagoEvent
 from streams.core.delivery.retry_after import asked_wait_s
 
 DETAIL_CHARS = 500
-#: Before it, a batch that was refused for a duplicate stored its other events (docs/lago-behaviour.md 3).
+#: Older versions stored the other events of a batch that was refused for a duplicate (docs/lago-behaviour.md, 3).
 WHOLE_BATCHES_SINCE = (1, 39)
 
-#: These say that Lago, or our key, is not to be used at all for now.
+#: With these, Lago or our key cannot be used at all for now.
 _OPENS_BREAKER = frozenset({401, 403, 429})
-#: These can never be the fault of what a batch contains, so they never take it apart.
+#: A batch's content never causes these, so they never split it.
 _NEVER_THE_BATCH = frozenset({401, 402, 404, 405, 415, 429})
-#: A proxy that redirects, times out or fails may have handed the batch on before; Lago itself redirects nothing.
+#: A proxy that redirects, times out or fails may have passed the batch on; Lago itself never redirects.
 _MAY_HIDE_A_STORED_BATCH = frozenset({*range(300, 400), 408, *range(500, 600)})
 _SPLITS = {400: "bad_request", 413: "too_large"}
 _TOO_LARGE = 413
-#: Who answers so stands where Lago should: a proxy's page, another server, the login of a network.
+#: The answer came from something in Lago's place: a proxy's page, another server, a network's login page.
 NOT_LAGO = "not_lago"
-#: All that Lago's shortest refusal holds (docs/lago-behaviour.md 1.5); other servers' have a path, a moment or a message.
+#: The members of Lago's shortest refusal (docs/lago-behaviour.md, 1.5); other servers add a path, a time or a message.
 _SHORTEST = frozenset({"status", "error"})
-#: Expressions are edited and locks are released: the same event may pass later.
+#: An operator edits expressions, and locks are released: the same event may pass later.
 _HEALS = frozenset({"expression_evaluation_failed", "lock_acquisition_failed"})
 _REASONS = {
     ("timestamp", "invalid_format"): "invalid_timestamp",
@@ -46,7 +46,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """An HTTP answer; header names in any case. `at` is when it came, by the wall clock: seconds since 1970."""
+    """An HTTP answer; header names in any case. `at`: when it came, seconds since 1970 UTC by the wall clock."""
 
     status: int
     headers: Mapping[str, str]
@@ -55,7 +55,7 @@ class HttpResponse:
 
 
 class ErrorKind(StrEnum):
-    """What an index of a 422 says about its event."""
+    """The meaning of an index of a 422 for its event."""
 
     EXISTS = "exists"
     HEALS = "heals"
@@ -64,7 +64,7 @@ class ErrorKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EventError:
-    """What Lago said about one event; `detail` is Lago's error text, at most 500 characters."""
+    """Lago's error for one event; `detail` is Lago's text, at most 500 characters."""
 
     fate: ErrorKind
     reason: str
@@ -73,22 +73,22 @@ class EventError:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Every event of the batch is stored."""
+    """Lago stored every event of the batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedEvents:
-    """Nothing was stored; `marks` names the culprits by position, the others may be posted again at once."""
+    """Lago stored nothing. `marks` has the errors by position; the other events may be posted again at once."""
 
     marks: Mapping[int, EventError]
 
 
 @dataclass(frozen=True, slots=True)
 class SplitBatch:
-    """Nothing was stored and the culprit is not named: each half is posted on its own.
+    """Lago stored nothing and names no event: each half is posted on its own.
 
     Fields:
-        by_lago: False: a proxy refused the body, which does not show that Lago is there.
+        by_lago: False = a proxy refused the body, which does not prove that Lago is reachable.
     """
 
     by_lago: bool = field(default=True, compare=False)
@@ -99,11 +99,12 @@ class RetryLater:
     """Post the same events again after a wait.
 
     Fields:
-        unknown: the events may have been stored all the same.
+        unknown: Lago may have stored the events.
         opens: the breaker opens at once.
-        isolates: the batch itself may be the cause; if it keeps failing while others pass it is taken apart.
-        alone: the same though nothing else passes; False where only what passes can show that Lago is there.
-        wait_s: seconds the answer asked for, at most 60; None = use a backoff.
+        isolates: the batch itself may be the cause: if it keeps failing while others pass, it is split.
+        alone: it is split also if nothing else passes; False where only another batch's success can show that Lago is
+            reachable.
+        wait_s: seconds that the answer asked for, at most 60; None = use a backoff.
     """
 
     reason: str
@@ -124,7 +125,7 @@ class _Echo(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class LagoRefusal:
-    """A refusal of Lago's own; `code` is `""` where it gives none."""
+    """A refusal by Lago itself; `code` is `""` where Lago gives none."""
 
     code: str = ""
     details: Any = None
@@ -134,9 +135,10 @@ _members = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def refusal_of(status: int, body: bytes) -> LagoRefusal | None:
-    """What Lago says by an answer that is no success; None: the answer is not Lago's.
+    """Lago's refusal in an answer that is no success; None where the answer is not Lago's.
 
-    Lago gives the status again, its error as text, and mostly a code and details (`api_errors.rb` of lago-api).
+    Lago's body repeats the status, gives its error as text, and mostly a code and details (`api_errors.rb` of
+    lago-api).
     """
     try:
         members = _members(body)
@@ -169,13 +171,13 @@ def decide(answer: HttpResponse, sent: int) -> Verdict:
 
 
 def unanswered(reason: str, detail: str = "") -> RetryLater:
-    """The verdict where nothing came back; `connect` = nothing was sent either."""
+    """The verdict where no answer came. The reason `connect` means that nothing was sent."""
     connected = reason != "connect"
     return RetryLater(reason, detail[:DETAIL_CHARS], unknown=connected, opens=not connected, isolates=connected)
 
 
 def looked_up_in_vain(reason: str, detail: str = "") -> RetryLater:
-    """The verdict where a look-up had no answer: nothing was posted, and a refused key is no batch's fault."""
+    """The verdict where a look-up failed: nothing was posted, and no batch is the cause of a refused key."""
     _, _, status = reason.rpartition("http_")
     number = int(status) if status.isdigit() else 0
     opens = number in _OPENS_BREAKER or reason == "connect"
@@ -183,13 +185,15 @@ def looked_up_in_vain(reason: str, detail: str = "") -> RetryLater:
 
 
 def batches_are_whole(version: str) -> bool:
-    """Whether this Lago stores a batch whole or not at all: v1.39.0 and later, and what is not a release's tag."""
+    """Whether this Lago stores a batch whole or not at all: v1.39.0 and later, and any version that is no release's
+    tag.
+    """
     numbers = [int(part) for part in version.removeprefix("v").split(".")[:2] if part.isascii() and part.isdigit()]
     return len(numbers) < 2 or tuple(numbers) >= WHOLE_BATCHES_SINCE
 
 
 def same_event(stored: LagoEvent, value: bytes) -> bool:
-    """Whether Lago's event is the one in `value`: code, subscription, instant to the ms and amount."""
+    """Whether Lago's event equals the one in `value`: code, subscription, time to the ms, and amount."""
     try:
         sent = msgspec.json.decode(value, type=LagoEvent)
         return (
@@ -203,7 +207,7 @@ def same_event(stored: LagoEvent, value: bytes) -> bool:
 
 
 def _accepted(answer: HttpResponse, sent: int) -> Verdict:
-    """Lago echoes every event; a proxy that answers 200 in its stead does not."""
+    """Lago echoes every event; a proxy that answers 200 in its place does not."""
     try:
         echoed = len(msgspec.json.decode(answer.body, type=_Echo).events)
     except UNDECODABLE:
@@ -215,7 +219,9 @@ def _accepted(answer: HttpResponse, sent: int) -> Verdict:
 
 
 def _body_refused(answer: HttpResponse, sent: int) -> Verdict:
-    """A proxy in front of Lago may refuse a body for its size: smaller ones may pass, and none is a dead letter for it."""
+    """A proxy in front of Lago can refuse a body for its size: smaller ones may pass, and no event becomes a dead
+    letter.
+    """
     reason = _SPLITS[answer.status]
     if refusal_of(answer.status, answer.body) is not None:
         return _blame(sent, reason, f"HTTP {answer.status}")
@@ -227,7 +233,7 @@ def _body_refused(answer: HttpResponse, sent: int) -> Verdict:
 
 
 def _not_lago(answer: HttpResponse) -> RetryLater:
-    """Whatever it says of the events, Lago did not say it; whether it has seen them, nobody knows."""
+    """The answer is not Lago's, so it refuses no event. It is unknown whether Lago has seen the events."""
     detail = f"HTTP {answer.status} with {len(answer.body)} bytes that are not Lago's answer"
     return RetryLater(NOT_LAGO, detail, unknown=True, opens=True, isolates=True, alone=False)
 
@@ -251,7 +257,7 @@ def _blame(sent: int, reason: str, detail: str) -> Verdict:
 
 
 def _marks(details: Any, sent: int) -> dict[int, EventError] | None:
-    """`{"<index>": <error>}` as marks; None where it is no index map of this batch."""
+    """`{"<index>": <error>}` as errors by position; None where it is no index map of this batch."""
     if not isinstance(details, dict):
         return None
     marks = {}
@@ -274,7 +280,7 @@ def _mark(error: Any) -> EventError:
 
 
 def _codes(error: Any) -> list[tuple[str, str]]:
-    """(field, code) of `{"field": ["code"]}`; the field is `""` for a text such as `code: what went wrong`."""
+    """(field, code) of `{"field": ["code"]}`; the field is `""` for a text such as `code: explanation`."""
     if isinstance(error, str):
         return [("", error.partition(":")[0].strip())]
     if not isinstance(error, dict):

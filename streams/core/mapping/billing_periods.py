@@ -1,9 +1,9 @@
-"""At which moment Lago still bills usage: inside its subscription's life, in a billing period that is not invoiced.
+"""The moment at which Lago still bills usage: within its subscription's life, in a billing period without an invoice.
 
-What arrives in a billing period after its invoice is accepted and never billed (docs/lago-behaviour.md, 4.1). Lago's
-biller looks once an hour what is to be invoiced, so between the border and the invoice nobody but Lago knows whether
-usage would still be on it: here a billing period counts as invoiced once it is over, and a subscription once it has
-ended (docs/adr/0020).
+Lago accepts what arrives in a billing period after its invoice, and never bills it (docs/lago-behaviour.md, 4.1). Lago
+looks once an hour for periods to invoice. So between the border and the invoice only Lago knows whether usage would
+still be on it. Here a billing period counts as invoiced when it is over, and a subscription when it has ended
+(docs/adr/0020).
 """
 
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -15,16 +15,16 @@ from schemas.customers import Period
 from schemas.moments import HOUR_US, to_datetime, to_us
 from streams.core.mapping.plan_intervals import MONTHS, period
 
-#: Reasons that usage is held for: nothing of its subscription runs any more; no plan of it charges the metric.
+#: Reasons to hold usage: nothing of its subscription runs any more; none of its plans charges the metric.
 ENDED, NO_CHARGE = "ended", "no_charge"
 
 _DAY_US = 24 * HOUR_US
 
 
 class Billed(NamedTuple):
-    """When usage is billed, microseconds UTC; with `held` it is not, and that is why.
+    """When usage is billed, microseconds since 1970 UTC; with `held` set it is not, and `held` is the reason.
 
-    `invoiced`: it happened in the subscription's life, and in a billing period that was invoiced since.
+    `invoiced`: the usage lies in the subscription's life and in a billing period that has been invoiced since.
     """
 
     at_us: int
@@ -33,12 +33,12 @@ class Billed(NamedTuple):
 
 
 def charges(found: Period, code: str) -> bool:
-    """Whether the subscription's plan takes anything for the metric; taken for granted where it is not learnt."""
+    """Whether the subscription's plan charges the metric; assumed where its charges are not known yet."""
     return not code or found.charged is None or code in found.charged
 
 
 def over(found: Period, now_us: int) -> bool:
-    """Whether the subscription has ended: its last invoice is made at that moment."""
+    """Whether the subscription has ended: Lago makes its last invoice at that moment."""
     return found.terminated_at is not None and found.terminated_at <= now_us
 
 
@@ -48,7 +48,7 @@ def covers(found: Period, at_us: int) -> bool:
 
 
 def running_since(found: Period, now_us: int) -> int:
-    """Since when the billing period runs that holds `now_us`; the subscription's start where that is not learnt."""
+    """The start of the billing period that contains `now_us`; the subscription's start where the interval is not known."""
     if found.interval not in MONTHS:
         return found.started_at
     return max(found.started_at, _began(found.interval, found.anchor, found.timezone, now_us))
@@ -57,14 +57,14 @@ def running_since(found: Period, now_us: int) -> int:
 def billed(
     periods: tuple[Period, ...], subscription: str, at_us: int, now_us: int, code: str = "", *, owed: bool = True
 ) -> Billed:
-    """When Lago bills usage of `at_us` that reaches it at `now_us`, on a subscription by its external id.
+    """When Lago bills usage of `at_us` that arrives at `now_us`, on a subscription by its external id.
 
-    That is `at_us` itself, or, where that is before a subscription's start or in a billing period that was invoiced,
-    the start of the first one that is not. One external id may have several lives: a change of plan ends one and
-    begins the next. A subscription of which no life is known is taken at its word.
+    That is `at_us` itself. Where `at_us` is before a subscription's start, or in a billing period that was invoiced, it
+    is the start of the first billing period that is not. One external id can have several lives, because a change of
+    plan ends one and begins the next. A subscription without a known life is used as it is.
 
     Args:
-        code: the metric's.
+        code: of the metric.
         owed: the usage costs something by itself, so it is held where no life of the subscription charges the metric.
     """
     own = [one for one in periods if one.external_id == subscription]
@@ -97,14 +97,14 @@ def _began(interval: str, anchor: int | None, timezone: str, now_us: int) -> int
 
 @lru_cache(maxsize=4096)
 def _midnight_of(interval: str, anchor: int | None, timezone: str, day: int) -> int:
-    """The first moment of the billing period that holds a day; days are counted from 1970-01-01."""
+    """The first moment of the billing period that contains a day; days are counted from 1970-01-01."""
     first, _ = period(interval, None if anchor is None else _day(anchor), _day(day))
     return to_us(datetime.combine(first, time(), zone_of(timezone)))
 
 
 @lru_cache(maxsize=512)
 def zone_of(timezone: str) -> tzinfo:
-    """A timezone by its IANA name; UTC for `""`, and for one that this machine does not know."""
+    """The time zone with this IANA name; UTC for `""` and for a name that this machine does not know."""
     try:
         return ZoneInfo(timezone) if timezone else UTC
     except (KeyError, ValueError, OSError):

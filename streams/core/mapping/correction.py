@@ -1,7 +1,7 @@
-"""When a mapping request corrects the version before it rather than follow it; pure (docs/adr/0019).
+"""When a mapping request corrects the version before it, instead of following it; pure (docs/adr/0019).
 
-A correction takes the version's place from its own beginning on, so what was held under the mistake goes where it
-belongs. What was billed stays billed: windows with a subscription are frozen.
+A correction takes the version's place from the version's own beginning on. So usage that was held under the mistake
+goes where it belongs. What was billed stays billed, because a window with a subscription never changes it.
 """
 
 from collections.abc import Collection
@@ -20,16 +20,17 @@ def corrected(
     effective_from: int | None,
     unknown: Collection[str],
 ) -> MappingVersion | None:
-    """The version that a request takes the place of; None where it is a change, from its own beginning on.
+    """The version that the request replaces; None where the request is a change from its own beginning on.
 
     Args:
         in_force: the record's version at the earliest moment at which a change could apply.
-        correct: what the request says: True = it corrects; False = it does not; None = the mistake is to be seen.
+        correct: what the request says: True = it corrects; False = it does not; None = it corrects an obvious mistake
+            only.
         effective_from: the request's, on a whole second; None = it names none.
-        unknown: orgs of which there is no record, and that Lago answered it does not know.
+        unknown: orgs without a record that Lago does not know.
 
     Raises:
-        Rejected: `correction_begins_elsewhere`: the request calls itself a correction, and names another beginning.
+        Rejected: `correction_begins_elsewhere`: the request calls itself a correction and names another beginning.
     """
     if record is None or in_force is None or correct is False:
         return None
@@ -37,6 +38,6 @@ def corrected(
         if effective_from not in (None, in_force.effective_from):
             raise Rejected(BEGINS_ELSEWHERE, "a correction begins with the version that it corrects")
         return in_force
-    # One that names a subscription may have been billed: Lago bills by the subscription alone.
+    # A version with a subscription may have billed usage already, because Lago bills by the subscription alone.
     mistaken = in_force.is_active and not in_force.external_subscription_id and in_force.lago_customer_id in unknown
     return in_force if mistaken and effective_from in (None, in_force.effective_from) else None

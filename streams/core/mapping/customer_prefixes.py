@@ -1,7 +1,7 @@
-"""Which LiteLLM customers a credential that is limited to orgs may map: those under the id prefixes that it was given.
+"""Which LiteLLM customers a credential for some orgs may map: those with one of the credential's id prefixes.
 
-A customer id is chosen by clients of LiteLLM, so an unmapped id is nobody's until an operator says whose it is. Without
-this rule an org could take held usage of another's future customer, or of calls that name nobody.
+LiteLLM's clients choose customer ids, so an unmapped id belongs to nobody until an operator maps it. Without this rule
+an org could take the held usage of another org's future customer, or of calls that name nobody.
 """
 
 from collections.abc import Iterable
@@ -10,11 +10,12 @@ from schemas.customer_id import UNATTRIBUTED
 
 
 def may_adopt(orgs: frozenset[str] | None, prefixes: frozenset[str] | None, customer_id: str) -> bool:
-    """Whether the credential may map this customer, whom none of its orgs pays for yet.
+    """Whether the credential may map this customer, which no org pays for yet.
 
     Args:
-        orgs: the only orgs it is for; None = all.
-        prefixes: how the ids begin that it was given; None = none were named: any id for all orgs, no id for some.
+        orgs: the orgs of the credential; None = all.
+        prefixes: the credential's id prefixes; None = it has none: then it may map any id if it is for all orgs, else
+            no id.
         customer_id: normalised.
     """
     if orgs is not None and is_of_nobody(customer_id):
@@ -25,7 +26,7 @@ def may_adopt(orgs: frozenset[str] | None, prefixes: frozenset[str] | None, cust
 
 
 def is_of_nobody(customer_id: str) -> bool:
-    """It stands for calls that name no customer: only a credential for all orgs says who pays for those."""
+    """Whether the id stands for calls that name no customer: only a credential for all orgs may map those."""
     return customer_id.startswith(UNATTRIBUTED)
 
 
@@ -35,7 +36,7 @@ def prefixes_within(
     orgs: frozenset[str] | None,
     outer: frozenset[str] | None,
 ) -> bool:
-    """Whether the inner prefixes allow no id that the outer ones do not; see `may_adopt` for None."""
+    """Whether the inner prefixes allow no id that the outer ones refuse; None as in `may_adopt`."""
     if outer is None and orgs is None:
         return True
     if inner is None:

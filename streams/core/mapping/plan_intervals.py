@@ -1,6 +1,6 @@
-"""Which stretch of days holds a day, by plan interval and billing time.
+"""The billing period that contains a day, by plan interval and billing time.
 
-Source: `app/services/subscriptions/dates/*_service.rb` of lago-api. Days are those of the customer's timezone, which
+Source: `app/services/subscriptions/dates/*_service.rb` of lago-api. Days are those of the customer's time zone, which
 is UTC without a premium licence.
 """
 
@@ -10,14 +10,15 @@ from datetime import date, timedelta
 #: Months of an interval; `weekly` has none.
 MONTHS = {"weekly": 0, "monthly": 1, "quarterly": 3, "semiannual": 6, "yearly": 12}
 
-#: How many intervals make a year, for comparing two plans (`Plan#yearly_amount_cents`).
+#: Intervals in a year, to compare two plans (`Plan#yearly_amount_cents`).
 PER_YEAR = {"weekly": 52, "monthly": 12, "quarterly": 4, "semiannual": 2, "yearly": 1}
 
 
 def period(interval: str, anchor: date | None, on: date) -> tuple[date, date]:
-    """The period `[first day, first day of the next)` that holds `on`.
+    """The period `[first day, first day of the next)` that contains `on`.
 
     Args:
+        interval: a key of `MONTHS`.
         anchor: the subscription's day for anniversary billing; None for calendar billing.
     """
     months = MONTHS[interval]

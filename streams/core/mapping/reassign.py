@@ -1,23 +1,23 @@
-"""Which mapping requests let one org take over what another was to pay; pure.
+"""The mapping requests by which one org takes over the customers of another; pure.
 
-Usage that ended before stays where it was decided; from the earliest moment on every version that names the old org
+Usage that ended before stays where it was decided. From the earliest moment on every version that names the old org
 names the new one, with its own beginning, plan and activity (streams/core/mapping/set_mapping.py).
 """
 
 from schemas.customers import CustomerRecord, MappingVersion
 from streams.core.mapping.set_mapping import MappingRequest, in_force
 
-#: A version without a following one ends here.
+#: The end of the last version.
 _NEVER = 1 << 62
 
 
 def repointing(
     record: CustomerRecord, old: str, new: str, earliest_us: int, begins_us: int = 0
 ) -> list[MappingRequest]:
-    """Requests, in order of time; none where nothing from `earliest_us` on names `old`.
+    """The requests in order of time; empty where no version from `earliest_us` on names `old`.
 
     Args:
-        earliest_us: from when a change may apply: now and the lead.
+        earliest_us: the earliest moment at which a change may apply: now and the lead. Microseconds since 1970 UTC.
         begins_us: from when `new` can pay: its subscription's start.
     """
     first = record.versions.index(in_force(record.versions, earliest_us))
@@ -32,7 +32,7 @@ def repointing(
 
 
 def paid_until(record: CustomerRecord, org_id: str, subscriptions: frozenset[str] = frozenset()) -> int | None:
-    """When the org, or one of the subscriptions, stops paying for calls of this customer: microseconds since 1970.
+    """When the org, or one of the subscriptions, stops paying for the customer's calls: microseconds since 1970 UTC.
 
     None = never. 0 = it never paid, as far as the record goes back.
     """
@@ -45,7 +45,7 @@ def paid_until(record: CustomerRecord, org_id: str, subscriptions: frozenset[str
 
 
 def _request(customer_id: str, version: MappingVersion, new: str, effective_from: int | None) -> MappingRequest:
-    """The new org's own subscription pays, whatever subscription was named before."""
+    """A request for the new org. Its own subscription pays, whatever subscription the old version named."""
     return MappingRequest(
         customer_id,
         new,

@@ -1,8 +1,8 @@
 """Who pays for a call: the mapping version of its end time, then the org's subscription.
 
-`[effective_from, next effective_from)`. The first version also covers everything before it, and a
-stretch in which the mapping was inactive is covered by the next active version: held usage waits
-for a mapping, so the one that comes takes it (streams/core/mapping/versions.py). Usage recorded for an org needs no mapping, and asks for none.
+A version covers `[effective_from, next effective_from)`; the first one also covers everything before it. Usage of a
+time in which the mapping was inactive is held until the next active version takes it
+(streams/core/mapping/versions.py). Usage recorded for an org needs no mapping.
 """
 
 from collections.abc import Mapping
@@ -12,37 +12,19 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 from schemas.policy import LatePolicy
 from schemas.wire import ORG
 from streams.core.mapping.billing_periods import Billed, billed
-from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION, chosen, named
-from streams.core.mapping.versions import INACTIVE, NO_MAPPING, NOT_KEPT, WRONG_KIND, forgotten, payers, uncovered
-
-__all__ = [
-    "CURRENCY",
-    "INACTIVE",
-    "LATE_PERIOD",
-    "NOT_KEPT",
-    "NO_MAPPING",
-    "NO_SUBSCRIPTION",
-    "OUTSIDE_PERIOD",
-    "WRONG_CURRENCY",
-    "WRONG_KIND",
-    "Resolver",
-    "Target",
-    "held_for",
-    "resolve",
-    "resolve_held",
-    "resolve_org",
-]
+from streams.core.mapping.subscription_choice import chosen, named
+from streams.core.mapping.versions import NO_MAPPING, NOT_KEPT, forgotten, payers, uncovered
 
 WRONG_CURRENCY = "currency"
-#: With LATE_POLICY=hold: before its subscription began; in a billing period that was invoiced.
+#: Reasons with LATE_POLICY=hold: before the subscription began; in a billing period that was invoiced.
 OUTSIDE_PERIOD, LATE_PERIOD = "outside_period", "late_period"
 
-#: What LiteLLM's costs are in; an org billed in another currency is held.
+#: The currency of LiteLLM's costs; usage of an org that is billed in another one is held.
 CURRENCY = "USD"
 
 
 class Target(NamedTuple):
-    """Where a call goes: an org's subscription, or, with `held`, nowhere yet."""
+    """The subscription of an org that a call goes to; with `held` set there is none yet, and `held` is the reason."""
 
     org_id: str
     subscription: str
@@ -57,9 +39,11 @@ def resolve(
     code: str = "",
     now_us: int | None = None,
 ) -> Target:
-    """The target of a call that ended at `at_us`; `held` is the reason when there is none.
+    """The target of a call that ended at `at_us`.
 
-    `code`, `now_us`: see `streams.core.mapping.subscription_choice.chosen`.
+    Args:
+        at_us: microseconds since 1970 UTC.
+        code, now_us: see `streams.core.mapping.subscription_choice.chosen`.
     """
     if customer is None:
         return Target("", "", NO_MAPPING)
@@ -90,11 +74,14 @@ def resolve_held(
     now_us: int | None = None,
     held: str = "",
 ) -> Target:
-    """The same of what is held, for the org that would have paid when it was last looked at: it stays that org's where
-    the version that said so is forgotten. So does what was held for nobody: the version covered it not.
+    """The target of held usage, for the org that would have paid when it was last looked at.
+
+    The usage stays that org's where the version that said so is forgotten. Usage that was held for nobody was covered
+    by no version, so a forgotten version cannot own it either.
 
     Args:
-        held: the reason that it was held for then.
+        org_id: `""` = it was held for nobody.
+        held: the reason that it was held for.
     """
     if forgotten(customer, org_id, at_us, id_kind, orgs, now_us):
         return _billed_by(MappingVersion(at_us, org_id, ""), at_us, orgs, code, now_us)
@@ -138,10 +125,10 @@ def resolve_org(
 
 
 class Resolver:
-    """`resolve` over whole tables; remembers targets that do not depend on time, while the tables stay as they are.
+    """`resolve` over whole tables; caches targets that do not depend on time while the tables stay the same.
 
     Attributes:
-        now_us: what has ended by then pays for nothing; None = whether it has is asked at the seal.
+        now_us: a subscription that has ended by then pays for nothing; None = the seal decides whether it has.
     """
 
     def __init__(
@@ -159,13 +146,13 @@ class Resolver:
         self._known: dict[tuple[str, str], Target] = {}
 
     def forget(self) -> None:
-        """A table has changed."""
+        """Clear the cache: a table has changed."""
         self._known.clear()
 
     def __call__(self, customer_id: str, at_us: int, id_kind: str, code: str = "") -> Target:
-        """The target of a customer's call that ended at `at_us`, or of an org's usage where `id_kind` says so.
+        """The target of a customer's call that ended at `at_us`, or of an org's usage where `id_kind` is `org`.
 
-        `code`: of the org's usage, its metric.
+        `code`: the metric of an org's usage.
         """
         target = self._known.get((customer_id, id_kind))
         if target is None:
@@ -181,7 +168,7 @@ class Resolver:
 
 
 def held_for(found: Billed, at_us: int, late: LatePolicy) -> str:
-    """Why usage of `at_us` is held though its subscription is known; `""` where Lago bills it at `found.at_us`."""
+    """Why usage of `at_us` is held although its subscription is known; `""` where Lago bills it at `found.at_us`."""
     if found.held or found.at_us == at_us or late is LatePolicy.SHIFT:
         return found.held
     return LATE_PERIOD if found.invoiced else OUTSIDE_PERIOD

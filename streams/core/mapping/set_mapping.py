@@ -1,8 +1,8 @@
-"""How a mapping request changes a customer's record, without touching what usage has been decided by.
+"""How a mapping request changes a customer's record without changing what was decided before.
 
-Workers learn of a change within the lead, so everything that ended before `now + lead` may be decided
-already: no request moves it to another target (docs/adr/0003). A version covers
-`[effective_from, next effective_from)`, the first one everything before it too (streams/core/mapping/resolve.py).
+Workers see a change within the mapping delay (`lead`). So usage that ended before `now + lead` may be decided already,
+and no request moves it to another target (docs/adr/0003). A version covers `[effective_from, next effective_from)`; the
+first one also covers everything before it (streams/core/mapping/resolve.py).
 """
 
 from bisect import bisect_right
@@ -15,13 +15,13 @@ from schemas.errors import Rejected
 from schemas.moments import HOUR_US, SECOND_US
 from streams.core.mapping.correction import corrected
 
-#: Older versions beyond this number go, once nothing is decided by them that a topic still holds: raw and rejected usage
-#: is kept for 30 days (schemas/topics.py). Beyond the second number they go once nothing inside `keep_us` is.
+#: Which versions are dropped: above `KEPT_VERSIONS`, old ones that decide nothing a topic still holds (raw and rejected
+#: usage is kept for 30 days, schemas/topics.py); above `MAX_VERSIONS`, old ones that decide nothing inside `keep_us`.
 KEPT_VERSIONS = 8
 MAX_VERSIONS = 64
 KEPT_US = 31 * 24 * HOUR_US
 KEEP_US = 48 * HOUR_US
-#: No lead is shorter, whatever `MAPPING_LEAD_SECONDS` says.
+#: The shortest lead, whatever `MAPPING_LEAD_SECONDS` says.
 MIN_LEAD_S = 1.0
 
 TOO_EARLY = "effective_from_too_early"
@@ -31,12 +31,13 @@ copy = msgspec.structs.replace
 
 
 class MappingRequest(msgspec.Struct, frozen=True):
-    """What an operator asks for; the fields are those of `MappingVersion`.
+    """What an operator requests; the fields are those of `MappingVersion`.
 
     Fields:
         litellm_customer_id: normalised.
         effective_from: microseconds since 1970 UTC; None = as soon as the lead allows, see `takes_effect`.
-        correct: whether it is a correction; None = the mistake is to be seen (streams/core/mapping/correction.py).
+        correct: whether it corrects the version in force; None = decide it by the version, see
+            streams/core/mapping/correction.py.
     """
 
     litellm_customer_id: str
@@ -51,11 +52,11 @@ class MappingRequest(msgspec.Struct, frozen=True):
 
 
 class EndMappingRequest(msgspec.Struct, frozen=True):
-    """That a mapping is to end.
+    """The request to end a mapping.
 
     Fields:
-        deleted: it is to be shown no more, rather than as inactive.
-        effective_from: as `MappingRequest`.
+        deleted: it disappears from lists, rather than being shown as inactive.
+        effective_from: as in `MappingRequest`.
     """
 
     deleted: bool = False
@@ -70,17 +71,28 @@ def remap(
     keep_us: int = KEEP_US,
     unknown: Collection[str] = (),
 ) -> CustomerRecord:
-    """The customer's record after `request`; `record` itself where it already says so: asking twice is asking once.
+    """The customer's record after `request`. A repeated request returns `record` itself.
+
+    How a version that begins at `begins` meets the record (`earliest` = now + lead):
+
+    | case, the first that applies              | result                                          |
+    |-------------------------------------------|-------------------------------------------------|
+    | no record                                 | a record with this one version                  |
+    | corrects the version in force             | takes its place (`corrected_by`)                |
+    | the record says the same (`_already_says`)| `record` itself                                 |
+    | begins < known_from                       | stands before all versions (`_remembered`)      |
+    | known_from <= begins < earliest           | refused: effective_from_too_early               |
+    | begins >= earliest                        | follows the versions before it (`_decided`)     |
 
     Args:
-        keep_us: how far back usage is decided by its own version at least, however many versions there are.
-        unknown: orgs that nobody knows: a version that names one was a mistake, see `corrected`.
+        now_us: microseconds since 1970 UTC.
+        lead_us: `MAPPING_LEAD_SECONDS`, microseconds.
+        keep_us: how far back each moment keeps its own version at least, whatever their number.
+        unknown: orgs that Lago does not know: a version that names one was a mistake, see `corrected`.
 
     Raises:
-        Rejected: `correction_begins_elsewhere`, see there;
-            `effective_from_too_early`, before `now + lead` for a customer that has a mapping, unless it is before all
-            that the record tells of (`known_from`): what comes so late is held, and the request says who pays for it;
-            `too_many_versions`, above `MAX_VERSIONS` that are still needed.
+        Rejected: `correction_begins_elsewhere`, see `corrected`; `effective_from_too_early`; `too_many_versions`, above
+            `MAX_VERSIONS` that are still needed.
     """
     earliest = _whole_second_from(now_us + lead_us)
     begins = takes_effect(request, now_us, lead_us, record)
@@ -112,7 +124,7 @@ def remap(
 def corrected_by(
     record: CustomerRecord | None, request: MappingRequest, now_us: int, lead_us: int, unknown: Collection[str] = ()
 ) -> MappingVersion | None:
-    """The version that the request takes the place of; None where it changes what comes after. Raises: `corrected`."""
+    """The version that the request replaces; None where the request adds a version. Raises: see `corrected`."""
     there = None if record is None else in_force(record.versions, soonest(record, now_us, lead_us))
     asked = request.effective_from
     begins = None if asked is None else asked - asked % SECOND_US
@@ -122,12 +134,13 @@ def corrected_by(
 def unmap(
     record: CustomerRecord, ending: EndMappingRequest, now_us: int, lead_us: int, keep_us: int = KEEP_US
 ) -> CustomerRecord:
-    """The customer's record once nobody pays from `ending` on, whatever was announced for later; `record` itself
-    where it already says so. Usage from there on is held, and goes to whoever is mapped next; usage before it
-    goes where it went, however late it comes.
+    """The customer's record when nobody pays from `ending` on, whatever was announced for later.
+
+    A repeated request returns `record` itself. Usage from the end on is held, and goes to the org that is mapped next.
+    Usage before it goes where it went, however late it comes.
 
     Raises:
-        Rejected: `effective_from_too_early`. Never for too many versions: it must always be possible to stop.
+        Rejected: `effective_from_too_early`. Never for too many versions: an operator can always stop a mapping.
     """
     earliest = _whole_second_from(now_us + lead_us)
     begins = takes_effect(ending, now_us, lead_us, record)
@@ -143,7 +156,7 @@ def unmap(
 
 
 def forgettable(record: CustomerRecord, until_us: int) -> bool:
-    """Nobody has been mapped since before `until_us`."""
+    """Whether the last mapping was deleted before `until_us`, microseconds since 1970 UTC."""
     last = record.versions[-1]
     return last.deleted and max(last.effective_from, last.updated_at) < until_us
 
@@ -151,8 +164,9 @@ def forgettable(record: CustomerRecord, until_us: int) -> bool:
 def takes_effect(
     request: MappingRequest | EndMappingRequest, now_us: int, lead_us: int, record: CustomerRecord | None = None
 ) -> int:
-    """The whole second from which the request's version applies: the asked one rounded down, or `soonest`. An ending
-    waits for no version that was announced: it takes their place.
+    """The whole second from which the request's version applies: the requested one rounded down, or `soonest`.
+
+    An ending replaces announced versions, so it does not wait for them.
 
     Args:
         record: the customer's before the request; None where there is none.
@@ -164,10 +178,10 @@ def takes_effect(
 
 
 def soonest(record: CustomerRecord | None, now_us: int, lead_us: int) -> int:
-    """The whole second, in microseconds since 1970 UTC, from which a request without a beginning applies.
+    """The whole second, microseconds since 1970 UTC, from which a request without a beginning applies.
 
-    Never before that of the request that was written before: where that one's process has the faster clock, or had
-    a longer lead, its version would else pass for one announced for later, and win over what was asked after it.
+    It is never before the beginning of an earlier request of that kind. Otherwise a version written by a process with a
+    faster clock or a longer lead would count as announced for later, and would win over this newer one.
     """
     begun = [] if record is None else [version.effective_from for version in record.versions if version.soon]
     return max([_earliest(record, now_us, lead_us), *begun])
@@ -178,8 +192,11 @@ def _earliest(record: CustomerRecord | None, now_us: int, lead_us: int) -> int:
 
 
 def shown(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion | None:
-    """What somebody who asks at `at_us` is told: the version in force; where that is a deleted one, the one announced
-    after it, which also gets what is held meanwhile. None where nobody is mapped."""
+    """The version to show at `at_us`; None where nobody is mapped.
+
+    It is the version in force. Where that one is deleted, it is the version announced after it, which also gets what is
+    held meanwhile.
+    """
     covering = versions[_covering(versions, at_us) :]
     return next((version for version in covering if not version.deleted), None)
 
@@ -190,14 +207,17 @@ def in_force(versions: tuple[MappingVersion, ...], at_us: int) -> MappingVersion
 
 
 def _covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
-    if versions[-1].effective_from <= at_us:  # nearly always, and asked for every customer at once
+    if versions[-1].effective_from <= at_us:  # nearly always; the fold calls this for every customer
         return len(versions) - 1
     return max(0, bisect_right(versions, at_us, key=lambda version: version.effective_from) - 1)
 
 
 def _already_says(record: CustomerRecord, version: MappingVersion, earliest: int) -> bool:
-    """What `version` says is in force from its beginning on, and still when a change could apply at the earliest; or it
-    is the one that was said to be before all that are kept."""
+    """Whether the record says the same as `version`.
+
+    Its content is in force from its beginning until a change could apply at the earliest, or it is the version that was
+    added before all others.
+    """
     versions, begins = record.versions, version.effective_from
     if begins < record.known_from:
         return False
@@ -216,8 +236,11 @@ def _already_says(record: CustomerRecord, version: MappingVersion, earliest: int
 
 
 def _needed(record: CustomerRecord, versions: list[MappingVersion], now_us: int, keep_us: int) -> CustomerRecord:
-    """The record with all versions but old ones, see `KEPT_VERSIONS`. What is held for their orgs stays theirs, and what
-    comes later than they are kept is held, unless the next one says the same (streams/core/mapping/versions.py)."""
+    """The record without versions that are no longer needed, see `KEPT_VERSIONS`.
+
+    Usage held for a dropped version's org stays that org's. Usage of its time that comes later is held, unless the next
+    version decides the same (streams/core/mapping/versions.py).
+    """
     known_from = record.known_from
     for most, kept_us in ((KEPT_VERSIONS, max(KEPT_US, keep_us)), (MAX_VERSIONS, keep_us)):
         while len(versions) > most and versions[1].effective_from <= now_us - kept_us:
@@ -228,13 +251,13 @@ def _needed(record: CustomerRecord, versions: list[MappingVersion], now_us: int,
 
 
 def _decides(version: MappingVersion) -> tuple[str, str, bool, str, bool]:
-    """What makes a version bill usage elsewhere than another one."""
+    """The fields by which a version bills usage elsewhere than another one."""
     of = version
     return of.lago_customer_id, of.external_subscription_id, of.is_active, of.id_kind, of.deleted
 
 
 def _remembered(record: CustomerRecord, version: MappingVersion, now_us: int) -> CustomerRecord:
-    """The record with a version before all that are kept: nothing that comes so late is decided, for all of it is held."""
+    """The record with a version before all others: usage that old is still undecided, because all of it is held."""
     if len(record.versions) >= MAX_VERSIONS:
         raise Rejected(TOO_MANY, f"more than {MAX_VERSIONS} versions are still needed")
     versions = (copy(version, soon=False), *record.versions)
@@ -242,10 +265,11 @@ def _remembered(record: CustomerRecord, version: MappingVersion, now_us: int) ->
 
 
 def _decided(record: CustomerRecord, until: int) -> list[MappingVersion]:
-    """The versions before `until`, deciding usage before it as they do now, whatever comes at `until`.
+    """The versions before `until`; they decide usage before it as they do now.
 
-    What the first version covers before its own beginning would be moved by a version at `until`, and is pinned. A pause
-    that lasts until then is not: no version after it has begun, so it is nobody's yet (streams/core/mapping/versions.py).
+    The first version also covers the time before its own beginning. A version at `until` would take that time, so the
+    first one gets an earlier beginning. A pause that lasts until then needs no such version: its usage is undecided
+    (streams/core/mapping/versions.py).
     """
     kept = [version for version in record.versions if version.effective_from < until]
     if not kept:
@@ -269,7 +293,7 @@ def _version(request: MappingRequest, begins: int, now_us: int) -> MappingVersio
 
 
 def _later(record: CustomerRecord | None, now_us: int) -> int:
-    """Now, but never before the record's last change: that is by the clock of whichever process made it."""
+    """Now, but never before the record's last change, which another process with another clock may have made."""
     return now_us if record is None else max(now_us, record.updated_at)
 
 

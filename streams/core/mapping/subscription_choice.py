@@ -1,6 +1,7 @@
 """Which of an org's subscriptions pays: one whose plan charges the metric, and that Lago will still invoice.
 
-Of several the org's own, whose id is stored in its record; else a person has to say which (docs/adr/0021).
+Of several it is the org's own, whose id is stored in the org's record; otherwise a person has to decide
+(docs/adr/0021).
 """
 
 from collections.abc import Sequence
@@ -12,12 +13,12 @@ from streams.core.mapping.billing_periods import ENDED, NO_CHARGE, charges, cove
 NO_SUBSCRIPTION = "no_subscription"
 #: Several subscriptions charge the metric, and none of them is the org's own.
 AMBIGUOUS = "ambiguous"
-#: Why a subscription that a mapping names bills nothing: Lago has none of this id, or another customer's.
+#: Why a subscription that a mapping names bills nothing: Lago has none with this id, or it is another customer's.
 UNKNOWN_SUBSCRIPTION, FOREIGN_SUBSCRIPTION = "unknown_subscription", "foreign_subscription"
 
 
 class Choice(NamedTuple):
-    """A subscription's external id, or why there is none."""
+    """A subscription's external id, or the reason that there is none."""
 
     subscription: str
     held: str = ""
@@ -28,12 +29,12 @@ def chosen(
 ) -> Choice:
     """The subscription that bills usage of `at_us` on the metric `code`.
 
-    The one that runs then; outside all of them the next one, then the last.
+    It is the one that runs at that moment; outside of all of them the next one, or else the last.
 
     Args:
-        code: `""` = whatever is charged.
-        now_us: those that have ended by then are passed over; None = whether they have is asked at the seal.
-        owed: see `billed`: what costs nothing by itself goes to a subscription that charges nothing for it, too.
+        code: `""` = any metric.
+        now_us: subscriptions that have ended by then are left out; None = the seal decides whether they have.
+        owed: see `billed`: usage that costs nothing by itself may go to a subscription that charges nothing for it.
     """
     if org is None or not org.periods:
         return Choice("", NO_SUBSCRIPTION)
@@ -56,9 +57,9 @@ def chosen(
 
 
 def named(org: OrgRecord | None, subscription: str, code: str = "", now_us: int | None = None) -> Choice:
-    """The subscription that a mapping names: at its word, unless Lago says otherwise.
+    """The subscription that a mapping names, unless Lago's data contradict the mapping.
 
-    `now_us`: as for `chosen`; what has ended for good pays for nothing, so that a later mapping may.
+    `now_us`: as in `chosen`; a subscription that has ended pays for nothing, so a later mapping may take over.
     """
     if org is None:
         return Choice(subscription)
@@ -78,7 +79,7 @@ def _of_several(org: OrgRecord, covering: Sequence[Period], code: str) -> Choice
         return Choice(covering[0].external_id)
     if org.subscription_id in names:
         return Choice(org.subscription_id)
-    # What they charge is learnt within minutes; until then, and where it does not matter, the first of them pays.
+    # Lago's charges are discovered within minutes; until then, and where any metric will do, the first of them pays.
     if not code or any(one.charged is None for one in covering):
         return Choice(covering[0].external_id)
     return Choice("", AMBIGUOUS)

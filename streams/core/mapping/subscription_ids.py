@@ -1,6 +1,6 @@
-"""How the external id of an org's subscription is made from a template; pure.
+"""Makes the external id of an org's subscription from a template; pure.
 
-A second id for the same org would be a second subscription, and both would be billed. So an id is made once for an org,
+A second id for the same org would be a second subscription, and Lago would bill both. So an org gets one id once,
 whatever becomes of its plan (docs/orgs.md).
 """
 
@@ -9,19 +9,19 @@ from typing import Final
 
 from schemas.errors import Rejected
 
-#: As documented; the timestamp is the second it was made in.
+#: The documented template; the timestamp is the second in which the id is made.
 BY_MOMENT: Final = "{org_id}_{plan_code}_{timestamp}"
-#: The same whenever and wherever it is made.
+#: A template that gives the same id at any time and in any process.
 STABLE: Final = "sub_{org_id}"
 
 _FIELDS = {"org_id", "plan_code", "timestamp"}
 
 
 def check_template(template: str) -> None:
-    """Refuse a template by which two orgs could share an id.
+    """Refuse a template that could give two orgs one id.
 
     Raises:
-        Rejected: `bad_template`: it has no `{org_id}`, or a field that there is not.
+        Rejected: `bad_template`: it lacks `{org_id}`, or has an unknown field.
     """
     try:
         fields = [
@@ -35,5 +35,5 @@ def check_template(template: str) -> None:
 
 
 def subscription_id(template: str, org_id: str, plan_code: str, now_s: int) -> str:
-    """An id by the template; `now_s`: seconds since 1970."""
+    """The id that the template gives. `now_s`: seconds since 1970 UTC."""
     return template.format(org_id=org_id, plan_code=plan_code, timestamp=now_s)

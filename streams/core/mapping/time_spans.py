@@ -1,7 +1,7 @@
-"""In which stretches of time a customer's usage is resolved alike: what is held may be merged within one, never beyond.
+"""Stretches of time in which a customer's usage has one target: held windows may be merged within one only.
 
-A billing period begins with a day of its org's time zone, and every zone's days begin on a quarter of an hour of UTC
-(the IANA time zone database; docs/adr/0018). So no quarter holds the border of a billing period, whatever the zone.
+A billing period begins with a day of its org's time zone, and the days of every zone begin on a quarter of an hour of
+UTC (the IANA time zone database; docs/adr/0018). So no quarter contains the border of a billing period.
 """
 
 from bisect import bisect_right
@@ -14,8 +14,10 @@ NEVER = 1 << 62
 
 
 def borders(customer: CustomerRecord | None, orgs: Mapping[str, OrgRecord]) -> list[int]:
-    """The moments, in order, at which the customer's usage may begin to be resolved otherwise, as known now:
-    where its mapping versions begin, from where on they are kept, and where the subscriptions of their orgs begin and end."""
+    """The moments, in order, at which the target of the customer's usage may change, as far as is known now.
+
+    These are the beginnings of its mapping versions, `known_from`, and the starts and ends of its orgs' subscriptions.
+    """
     if customer is None:
         return []
     found = {version.effective_from for version in customer.versions}
@@ -28,7 +30,7 @@ def borders(customer: CustomerRecord | None, orgs: Mapping[str, OrgRecord]) -> l
 
 
 def borders_of(org: OrgRecord) -> Iterator[int]:
-    """The moments at which another subscription of the org may be the one that is billed, as known now."""
+    """The moments at which the org may be billed on another subscription, as far as is known now."""
     for period in org.periods:
         yield period.started_at
         if period.terminated_at is not None:
@@ -36,8 +38,11 @@ def borders_of(org: OrgRecord) -> Iterator[int]:
 
 
 def next_border(name: str, customers: Mapping[str, CustomerRecord], orgs: Mapping[str, OrgRecord], now_us: int) -> int:
-    """When the held usage of a customer, or recorded for an org, may find another target though no record changes: a
-    version begins, or a subscription does or ends. `NEVER` where nothing of the kind is known."""
+    """When held usage of a customer or of an org may find another target without a changed record, microseconds since
+    1970 UTC.
+
+    A mapping version begins, or a subscription begins or ends. `NEVER` where none of these is known.
+    """
     known = borders(customers.get(name), orgs)
     if (org := orgs.get(name)) is not None:
         known = sorted([*known, *borders_of(org)])
@@ -46,9 +51,10 @@ def next_border(name: str, customers: Mapping[str, CustomerRecord], orgs: Mappin
 
 
 def stretch(sorted_borders: Sequence[int], first_us: int, last_us: int) -> tuple[int, int] | None:
-    """The longest `[start, end)` within a quarter of an hour that holds both moments and no border but at its start.
+    """The longest `[start, end)` within a quarter of an hour that contains both moments, and a border only at its
+    start.
 
-    None where a border, or that of a quarter, lies between them.
+    None where a border, or the end of the quarter, lies between them.
     """
     start = first_us - first_us % QUARTER_US
     end = start + QUARTER_US

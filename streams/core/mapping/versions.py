@@ -1,35 +1,35 @@
-"""Which versions of a customer's mapping pay for a call, in the order in which they are asked; pure.
+"""The versions of a customer's mapping that pay for a call, in the order in which they are tried; pure.
 
-A version covers `[effective_from, next effective_from)`, the first one everything before it too. What nobody could be
-billed for is undecided, so it is open to a later version in three cases, and in no other (docs/adr/0019):
+A version covers `[effective_from, next effective_from)`; the first one also covers everything before it. Usage that
+cannot be billed to anybody is undecided. A later version takes it in three cases and in no other (docs/adr/0019):
 
-- an inactive version, and one for calls of another id kind, covers nothing: the next one that does, does;
-- a later version of the same org chooses another of its subscriptions;
-- the mapping was deleted before its org ever had a subscription: the one that is mapped next takes what was left. What is
-  left is then that one's past: later ones take it only by the same rule.
+- An inactive version, or one for calls of another id kind, covers nothing: the next version that covers the call takes
+it. - A later version of the same org names another of its subscriptions. - The mapping was deleted before its org had
+any subscription: the version that is mapped next takes what is left. From then on it is that version's past, and later
+ones take it only by the same rule.
 
-Old versions are dropped. Usage before `known_from` of the record was decided by one of them, so nothing that is left says who
-pays for what comes that late: it is held until a person says it (docs/adr/0018).
+Old versions are dropped. Usage before the record's `known_from` was decided by a dropped version, so no remaining
+version can say who pays for late usage of that time: it is held until a person decides (docs/adr/0018).
 
-A version takes over only once it has begun: one that is announced may still be withdrawn, or preceded by another, and what
-it had taken would go elsewhere when it comes late. From one org to another is a move: the past stays with the old one,
-billed or not; also once the version that said so is forgotten (`forgotten`).
+A version takes over only after it has begun. An announced one may be withdrawn or preceded by another, and late usage
+would then go elsewhere than what it had taken. A change from one org to another is a move: the past stays with the old
+org, billed or not, also when the old version is forgotten (`forgotten`).
 """
 
 from collections.abc import Iterator, Mapping
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord
 
-#: Why no version covers a call.
+#: The reasons that no version covers a call.
 NO_MAPPING = "no_mapping"
 INACTIVE = "inactive"
 WRONG_KIND = "id_kind_not_mapped"
-#: The version of that time is kept no more.
+#: The version of that time was dropped.
 NOT_KEPT = "mapping_not_kept"
 
 
 def covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
-    """The number of the version that covers the moment, active or not."""
+    """The index of the version that covers the moment, active or not."""
     found = 0
     for number, version in enumerate(versions):
         if version.effective_from <= at_us:
@@ -38,7 +38,7 @@ def covering(versions: tuple[MappingVersion, ...], at_us: int) -> int:
 
 
 def covers(version: MappingVersion, id_kind: str) -> bool:
-    """Whether calls of the kind are billed by the version."""
+    """Whether the version bills calls of the kind."""
     return version.is_active and version.id_kind in ("", id_kind)
 
 
@@ -49,10 +49,11 @@ def payers(
     orgs: Mapping[str, OrgRecord],
     now_us: int | None = None,
 ) -> Iterator[MappingVersion]:
-    """The versions that may bill a call that ended at `at_us`; each is asked if the one before it cannot.
+    """The versions that may bill a call that ended at `at_us`; the caller tries the next one when one cannot.
 
     Args:
-        now_us: what has not begun by then takes nothing over, for it may be withdrawn still; None = all have begun.
+        now_us: a version that has not begun by then takes nothing over, because it may be withdrawn; None = all have
+            begun.
     """
     holder: str | None = None
     named = deleted = False
@@ -81,13 +82,14 @@ def forgotten(
     orgs: Mapping[str, OrgRecord],
     now_us: int | None = None,
 ) -> bool:
-    """Whether the version by which usage of `at_us` is held for the org has left the record: it was the oldest of many,
-    or the record was forgotten after a deletion and made anew.
+    """Whether the version by which usage of `at_us` is held for the org has left the record.
 
-    The first version would then cover what is not its past. A correction takes a version's place, too, but says so.
+    Either it was dropped as the oldest of many, or the whole record was forgotten after a deletion and made anew. The
+    first version must not cover usage that is not its past. A correction takes a version's place, too, but lists its
+    org in `instead_of`.
 
     Args:
-        org_id: who would have paid when it was last looked at; `""` = nobody, so it was no version's.
+        org_id: who would have paid when the usage was last looked at; `""` = nobody.
     """
     versions = record.versions
     if org_id and at_us < record.known_from:
@@ -99,7 +101,7 @@ def forgotten(
 
 
 def uncovered(record: CustomerRecord, at_us: int, now_us: int | None = None) -> str:
-    """Why none does. One that is announced is no reason: it may pay once it has begun."""
+    """Why no version covers the call. An announced version counts only after it has begun."""
     first, *later = record.versions[covering(record.versions, at_us) :]
     begun = [first, *(version for version in later if now_us is None or version.effective_from <= now_us)]
     if any(version.is_active for version in begun):

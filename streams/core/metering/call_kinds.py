@@ -1,14 +1,14 @@
-"""What a call is, by LiteLLM's `call_type`: the one table, for all its versions from 1.81 to 1.110.2.
+"""The kind of each of LiteLLM's call types: one table for its versions 1.81 to 1.110.2.
 
-LiteLLM takes the name from the function that was called, so most come twice: `completion` and `acompletion`.
-Source: `CallTypes` in litellm/types/utils.py, the functions under `@client`, and NON_INFERENCE_CALL_TYPES in
-litellm/constants.py; tests/fixtures/litellm_call_types.json records the names. ADR 0016 tells how each family is
-treated.
+LiteLLM takes the name from the called function, so most occur twice: `completion` and `acompletion`. Source:
+`CallTypes` in litellm/types/utils.py, the functions under `@client`, and NON_INFERENCE_CALL_TYPES in
+litellm/constants.py; tests/fixtures/litellm_call_types.json records the names. ADR 0016 explains the treatment of each
+family.
 """
 
 from collections.abc import Iterator
 
-#: Priced by tokens. Tokens without a cost are a price that LiteLLM does not know.
+#: Priced by tokens. Tokens without a cost mean that LiteLLM has no price.
 INFERENCE = "inference"
 #: Reads or ends a job that runs elsewhere: batch, video, fine-tuning, background response.
 JOB = "job"
@@ -16,7 +16,7 @@ JOB = "job"
 MEDIA = "media"
 #: Costs nothing by itself: files, lists, threads.
 MANAGEMENT = "management"
-#: A name that this release does not know. It counts as inference, and is reported.
+#: A name that this release does not know. It counts as inference and is reported.
 UNKNOWN = "unknown"
 
 _INFERENCE = """
@@ -51,14 +51,14 @@ _MANAGEMENT = """
     create_eval get_eval list_evals update_eval delete_eval cancel_eval create_run get_run list_runs delete_run
     cancel_run
 """
-#: Begins a job whose later reads repeat its id, and may carry its cost itself: creation and reads are one job.
+#: These begin a job whose later reads repeat its id, and may carry the cost: creation and reads are one job.
 _CREATES_JOB = "create_video video_generation video_edit video_remix video_extension"
-#: A call of its own, whose answer can be read again under its id (`get_responses`).
+#: These are calls of their own whose answer can be read again under its id (`get_responses`).
 _CAN_BE_READ = "responses create_interaction create"
 
 
 def _both(names: str) -> Iterator[str]:
-    """Each name, and as the asynchronous function has it."""
+    """Each name, and the name of its asynchronous function."""
     for name in names.split():
         yield name
         # LiteLLM writes `_arealtime`, `a_add_message`, `_aresponses_websocket`.
@@ -75,7 +75,7 @@ KINDS = {
 JOBS = frozenset([*_both(_JOB), *_both(_CREATES_JOB)])
 #: Call types that read the answer of a response that ran in the background.
 READS = frozenset(_both("get_responses"))
-#: Call types that are calls of their own, but whose answer is a job to those who read it again.
+#: Call types of calls whose answer can be read again as a job.
 READABLE = frozenset(_both(_CAN_BE_READ))
 
 
@@ -85,5 +85,5 @@ def kind_of(call_type: str) -> str:
 
 
 def plain_name(call_type: str) -> str:
-    """Without the `CallTypes.` that some versions wrote into their database."""
+    """The name without `CallTypes.`, which some versions wrote into their database."""
     return call_type.removeprefix("CallTypes.")

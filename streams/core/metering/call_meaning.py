@@ -1,4 +1,4 @@
-"""What a normalised call is: its kind, the job it belongs to, whether something other than tokens was counted."""
+"""The meaning of a normalised call: its kind, its job, and whether something other than tokens was counted."""
 
 from schemas.usage import Usage
 from schemas.wire import Call, CallMetadata, Count, UsageObject
@@ -7,16 +7,16 @@ from streams.core.metering.flags import is_yes
 from streams.core.metering.identity import identity_of
 from streams.core.metering.job_id import POLL_COST_SUFFIX, is_sealed, job_id_of
 
-#: Call types about which there is nothing more to say, which is nearly all of the traffic.
+#: Call types that need no further look: nearly all of the traffic.
 PLAIN = frozenset(name for name, kind in KINDS.items() if kind == INFERENCE) - READABLE
-#: Note of a poll that names its job by nothing but its size.
+#: Note of a poll that is matched to its job by its size alone.
 SEALED = "sealed_id"
 
 
 def tell_kind(usage: Usage, call: Call) -> None:
-    """Set the kind and the job of a call whose call type is not `PLAIN`; its customer has to be set.
+    """Set the kind and the job of a call whose call type is not in `PLAIN`. The customer must be set before.
 
-    What is told of a job has one identity: the customer's and the job's id. A failed read, and one that names no job
+    All reports of a job have one identity: the customer's and the job's id. A failed read, and a read that names no job
     but itself, stays a call.
     """
     call_type = plain_name(usage.call_type)
@@ -36,11 +36,12 @@ def tell_kind(usage: Usage, call: Call) -> None:
 
 
 def _sealed_job(usage: Usage, call: Call) -> bytes:
-    """The identity of a job whose id is another one in each poll.
+    """The identity of a job whose id is different in each poll.
 
-    Where the answer itself was posted it tells. Else polls of one customer that agree in deployment, tokens and cost are
-    taken for polls of one job: a background response is then billed once, and two of exactly the same size may be
-    billed as one. What is left out so is counted (`ASSUMED_REPEAT`); docs/litellm.md names the settings that leave nothing to guess.
+    Where the answer itself was posted, its id decides. Otherwise polls of one customer with the same deployment, tokens
+    and cost count as polls of one job: a background response is then billed once, but two of exactly the same size may
+    be billed as one. What is left out so is counted (`ASSUMED_REPEAT`); docs/litellm.md names the settings that avoid
+    the guess.
     """
     if call.answer_id:
         return identity_of("answer", usage.customer_id, call.answer_id)
@@ -51,13 +52,13 @@ def _sealed_job(usage: Usage, call: Call) -> bytes:
 
 
 def tell_whose(usage: Usage, metadata: CallMetadata) -> None:
-    """Set whose subscription paid, and whether the call was a silent experiment."""
+    """Set whether the caller's own subscription paid, and whether the call was a silent experiment."""
     usage.own_subscription = is_yes(metadata.used_client_oauth_token)
     usage.silent_experiment = is_yes(metadata.is_silent_experiment)
 
 
 def counts_media(call: Call) -> bool:
-    """Whether seconds, images or characters were counted."""
+    """Whether LiteLLM counted seconds, images or characters."""
     metadata = call.metadata
     return (
         metadata is not None and metadata.usage_object is not None and any(map(_some, _counts(metadata.usage_object)))

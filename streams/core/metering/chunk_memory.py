@@ -1,7 +1,7 @@
-"""What the calls of a chunk are known by: before it, within it, and after it.
+"""Which identities are known for the calls of a chunk: before it, within it, and after it.
 
-A call is remembered by its identity for the horizon. A job is remembered by its own for `JOB_HORIZON_US`, beside the
-calls: jobs are few, and told of for weeks (ADR 0016).
+A call is remembered by its identity for the horizon. A job has an identity of its own and is remembered for
+`JOB_HORIZON_US`: jobs are few, and LiteLLM reports them for weeks (ADR 0016).
 """
 
 from collections.abc import Sequence
@@ -15,21 +15,22 @@ from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes
 
 HOUR_MS = 3_600_000
-#: A job is remembered for as long after it was last told of, by the partition's clock.
+#: A job is remembered for this long after its last report, by the partition clock.
 JOB_HORIZON_US = 35 * 24 * HOUR_US
-#: A job that is told of again is written down again no more often than this.
+#: A repeated report of a job is written to the changelog at most once in this time.
 _RENEW_HOURS = 24
 _JOB_HOURS = JOB_HORIZON_US // HOUR_US + _RENEW_HOURS
-#: Keys deleted from the changelog a step, of each kind: bounds the transaction.
+#: The most keys of each kind that one step deletes from the changelog; this bounds the transaction.
 _DROPS = 500
 
 
 class ChunkMemory:
-    """One chunk's view of the books; `new` holds the tags of the identities that the chunk settles or counts.
+    """The identities of one chunk beside those of the ledger.
 
     Fields:
-        known: for each call, in order, the tag of its identity in the books.
-        new: tags by identity; the fold reads and writes it directly, for that is the hot path.
+        known: for each call, in order, the tag of its identity in the ledger.
+        new: tags of the identities that the chunk counts or settles. The fold reads and writes it directly, because it
+            is the hot path.
     """
 
     def __init__(self, books: LedgerState, usages: Sequence[Usage]) -> None:
@@ -42,24 +43,25 @@ class ChunkMemory:
         self._stored = {mark for mark, tag in zip(marks, self.known[len(usages) :], strict=True) if tag != NEVER}
 
     def also(self, usage: Usage, tag: int) -> int:
-        """What is known of a call that has twins or a job, of which its own identity says `tag`."""
+        """The strongest tag of a call that has twins or a job; `tag` is the one of its own identity."""
         tags = [tag]
         if usage.twins:
             found = self._books.seen.tags(usage.twins)
             tags += [self.new.get(twin, known) for twin, known in zip(usage.twins, found, strict=True)]
             self._stored.update(twin for twin, known in zip(usage.twins, found, strict=True) if known != NEVER)
         job = self._job(usage.job) if usage.job else None
-        # An answer that is read again is a call of its own: it is known when a read of it was billed.
+        # The answer of a response can be read again, which is a call of its own: it counts as known only when a read of
+        # it was billed.
         if job is not None and (usage.job is usage.identity or job.tag >= SETTLED):
             tags.append(job.tag)
         return _strongest(tags)
 
     def reopen(self, identity: bytes) -> None:
-        """A costless identity of the books is counted again, now with a cost."""
+        """Note that an identity which the ledger knows without a cost is counted again with one."""
         self._stored.add(identity)
 
     def told_again(self, usage: Usage, tag: int, clock_ms: int) -> None:
-        """A repeat of a job keeps its memory alive."""
+        """Renew the memory of a job that was reported again."""
         hour = clock_ms // HOUR_MS
         job = self._job(usage.job)
         if job is None or hour - job.hour >= _RENEW_HOURS:
@@ -77,11 +79,11 @@ class ChunkMemory:
                 self.jobs[usage.job] = Job(clock_ms // HOUR_MS, tag)
 
     def write(self, changes: Changes, first: int, horizon_us: int, newest_hour: int) -> None:
-        """Store what is new under `newest_hour` and `first`; forget what is beyond its horizon.
+        """Store the new identities under `newest_hour` and `first`; forget what is beyond its horizon.
 
         Args:
-            newest_hour: of the newest record or end, hours since 1970 UTC. No call ends later than ten minutes after its
-                record or the clock, so what is forgotten is beyond the horizon, however far the clock stays behind.
+            newest_hour: of the newest record or end, hours since 1970 UTC. A call ends at most ten minutes after its
+                record or the clock, so an identity is never forgotten inside the horizon, even where the clock is slow.
         """
         books, position = self._books, changes.position
         hour = position.clock_ms // HOUR_MS
@@ -96,7 +98,7 @@ class ChunkMemory:
         changes.jobs = self.jobs
         for identity, job in islice(books.jobs.items(), _DROPS):
             if job.hour >= hour - _JOB_HOURS:
-                break  # they lie in order of their hours
+                break  # jobs are in order of their hours
             changes.jobs.setdefault(identity, None)
 
     def _job(self, identity: bytes) -> Job | None:
@@ -104,11 +106,13 @@ class ChunkMemory:
 
 
 def tag_of(usage: Usage, *, billed: bool) -> int:
-    """What a counted call is remembered by: without a cost, and not billed, it leaves the way open for its priced copy."""
+    """The tag under which a counted call is remembered. A call that is neither billed nor has a cost stays open for a
+    copy with a cost.
+    """
     return fingerprint(usage.cost) if billed or usage.cost else COSTLESS
 
 
 def _strongest(tags: Sequence[int]) -> int:
-    """A cost outweighs a word without one, which outweighs a count without a cost."""
+    """The highest tag; but `UNTOLD` wins over `COSTLESS`, because it shuts out copies."""
     highest = max(tags)
     return UNTOLD if highest == COSTLESS and UNTOLD in tags else highest

@@ -1,4 +1,4 @@
-"""Calls and dollars of one chunk, by what was decided, and added to what was counted before; pure."""
+"""Calls and dollars of one chunk by decision, and added to the earlier totals; pure."""
 
 from collections.abc import Iterable
 from decimal import Decimal
@@ -13,38 +13,26 @@ _NONE = Sum()
 
 def set_apart(apart: dict[str, Sum], decision: str, cost: Decimal) -> None:
     """Count a call whose decision is not the usual one."""
-    before = apart.get(decision, _NONE)
-    apart[decision] = Sum(before.calls + 1, before.cost + cost)
+    apart[decision] = apart.get(decision, _NONE) + Sum(1, cost)
 
 
-def by_decision_of(apart: dict[str, Sum], folded_calls: int, folded_cost: Decimal) -> dict[str, Sum]:
+def by_decision_of(apart: dict[str, Sum], folded: Sum) -> dict[str, Sum]:
     """Calls and dollars by decision: what is folded and was not set apart is billable."""
-    other = total_of(apart, (FAILED_WITH_COST, METERED))
-    usual = Sum(folded_calls - other.calls, folded_cost - other.cost)
+    usual = folded - total_of(apart, (FAILED_WITH_COST, METERED))
     return {**apart, BILLABLE: usual} if usual.calls else apart
 
 
 def total_of(by_decision: dict[str, Sum], decisions: Iterable[str]) -> Sum:
     """Calls and dollars of some decisions together."""
-    total = Sum()
-    for decision in decisions:
-        total = _plus(total, by_decision.get(decision, _NONE))
-    return total
+    return sum((by_decision.get(decision, _NONE) for decision in decisions), _NONE)
 
 
 def counted(counters: Counters, **now: Sum) -> Counters:
-    """The counters after a chunk: each with what the chunk added, and `received` with all of it."""
-    sums = {name: _plus(getattr(counters, name), more) for name, more in now.items()}
-    received = counters.received
-    for more in now.values():
-        received = _plus(received, more)
-    return msgspec.structs.replace(counters, received=received, **sums)
+    """The counters after a chunk: each with the chunk's part added, and `received` with the sum of all parts."""
+    sums = {name: getattr(counters, name) + more for name, more in now.items()}
+    return msgspec.structs.replace(counters, received=sum(now.values(), counters.received), **sums)
 
 
 def added_to(before: dict[str, Sum], now: dict[str, Sum]) -> dict[str, Sum]:
-    """Sums by decision after a chunk."""
-    return {**before, **{decision: _plus(before.get(decision, _NONE), more) for decision, more in now.items()}}
-
-
-def _plus(a: Sum, b: Sum) -> Sum:
-    return Sum(a.calls + b.calls, a.cost + b.cost)
+    """Sums by decision, with those of a chunk added."""
+    return {**before, **{decision: before.get(decision, _NONE) + more for decision, more in now.items()}}

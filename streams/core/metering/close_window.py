@@ -1,6 +1,6 @@
-"""Windows leave the ledger: sealed into events when due, released when a held one finds its target."""
+"""Windows leave the ledger: due ones are sealed into events, held ones are released when they have a target."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import localcontext
 
 import msgspec
@@ -11,25 +11,28 @@ from schemas.money import EXACT
 from schemas.policy import MeterPolicy
 from schemas.records import Receipt
 from streams.core.mapping.billing_periods import Billed, billed
-from streams.core.mapping.resolve import NO_MAPPING, Target, held_for, resolve_held, resolve_org
+from streams.core.mapping.resolve import Target, held_for, resolve_held, resolve_org
 from streams.core.mapping.time_spans import borders, crossed, stretch
+from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.lago_event import event_of, manifest_of
 from streams.core.metering.ledger_state import LedgerState
 from streams.core.metering.step_changes import Changes, SealedPart
 
-#: Windows that one names as merged into it, at most: its event names them too, and a record has at most 1 MB.
+#: The most windows that can be merged into one: its event's manifest names each of them, and a Kafka record holds at
+#: most 1 MB.
 MOST_MERGED = 4_000
 
 copy = msgspec.structs.replace
 
 
 def due(window: Window, opened_us: int, touched_us: int, now_us: int, policy: MeterPolicy) -> bool:
-    """Whether an open window is to be sealed at `now_us`.
+    """Whether an open window must be sealed at `now_us`.
 
         start ........ end ... end+grace
           |   calls     |  late  |  sealed here, with or without new traffic
 
-    One that was opened after `end + grace` (late calls, backfills, releases) is sealed once quiet.
+    A window that was opened after `end + grace` (late calls, backfills, releases) is sealed when no call has come for
+    `quiet_us`, at the latest after `late_us`.
     """
     ripe = window.start_us + window.length_us + policy.grace_us
     if now_us < ripe:
@@ -60,10 +63,16 @@ def seal(
     partition: int,
     now_us: int,
 ) -> Changes:
-    """Seal windows into events; one that Lago would not bill at `now_us` becomes held.
+    """Seal windows into events. A window that Lago would not bill at `now_us` becomes held instead.
 
-    `LATE_POLICY=shift` moves the timestamp of what is too early, or late for its invoice, to the start of the first
-    billing period that is not invoiced, and keeps the true time in `usage_end`; `hold` waits for an operator.
+    With `LATE_POLICY=shift`, usage before its subscription's start or after its period's invoice gets the start of the
+    first billing period that is not invoiced as its timestamp; `usage_end` keeps the true time. With `hold` it waits
+    for an operator.
+
+    Args:
+        prefix: see `part_prefix`.
+        partition: of the raw topic.
+        now_us: microseconds since 1970 UTC.
     """
     counters = copy(position.counters)
     sealed_calls, sealed_cost = counters.sealed.calls, counters.sealed.cost
@@ -79,14 +88,8 @@ def seal(
             event = event_of(window, prefix, found.at_us, policy)
             changes.shifted += found.at_us != window.max_end_us
             seal_seq += 1
-            receipt = Receipt(
-                event.transaction_id,
-                "pending",
-                now_us,
-                event.external_subscription_id,
-                event.precise_total_amount_cents,
-                window.count,
-            )
+            cents, where = event.precise_total_amount_cents, event.external_subscription_id
+            receipt = Receipt(event.transaction_id, "pending", now_us, where, cents, window.count)
             manifest = manifest_of(window, partition, policy.deployment)
             changes.sealed.append(SealedPart(event, manifest, receipt, seal_seq))
             changes.windows[window.first] = None
@@ -98,7 +101,7 @@ def seal(
 
 
 def moment_for(window: Window, orgs: Mapping[str, OrgRecord], policy: MeterPolicy, now_us: int) -> Billed:
-    """When Lago is told the usage happened, so that it bills it; or why it is to be held."""
+    """The timestamp with which Lago bills the usage, or the reason to hold it."""
     org = orgs.get(window.org_id)
     if org is None:
         return Billed(window.max_end_us)
@@ -118,39 +121,32 @@ def release(
     now_us: int | None = None,
     names: Iterable[str] | None = None,
 ) -> Changes:
-    """Held windows whose target is known now go into open windows of that target; of others the reason is brought up
-    to date.
+    """Move held windows that have a target into open windows of that target; update the reason of the others.
 
-    Sums move whole: conservation is untouched. All calls of a held window were resolved alike when it was made
-    (`coalesce`; one second long until then, and versions begin on whole seconds). A border that was learnt since may
-    lie in it: it goes whole, by its last call, and is counted in `straddled`. Usage recorded for an org asks for no
-    mapping. `now_us` None: all mapping versions have begun, and no subscription has ended. `names`: only of these
-    customers; None = of all.
+    Windows move whole, so conservation is untouched. All calls of a held window were resolved alike when it was made: a
+    held window is one second long until `coalesce`, and mapping versions begin on whole seconds. Where a border that
+    was learnt later lies in it, the last call's target applies to all of it, and `straddled` counts it. Usage recorded
+    for an org needs no mapping.
+
+    Args:
+        limit: the most windows that change in this step.
+        now_us: microseconds since 1970 UTC; None = all mapping versions have begun and no subscription has ended.
+        names: customers to look at; None = all.
     """
     changes = Changes(books.position)
     moved: dict[WindowKey, Window] = {}
-    for customer_id in books.held if names is None else names:
-        firsts = books.held.get(customer_id, ())
-        customer, org = customers.get(customer_id), orgs.get(customer_id)
-        if customer is None and (org is None or not org.periods):
-            continue
-        known = borders(customer, orgs)
-        for first in firsts:
-            window = books.windows[first]
-            target = _target(window, customer, orgs, policy, now_us)
-            if target.held:
-                if (target.held, target.org_id) != (window.held, window.org_id):
-                    changes.windows[first] = copy(window, held=target.held, org_id=target.org_id)
-            else:
-                changes.windows[first] = None
-                changes.straddled += crossed(known, window.min_end_us, window.max_end_us)
-                _merge(changes, moved, books, _retarget(window, target, policy))
-            if len(changes.windows) >= limit:
-                break
+    found = (name for name in (books.held if names is None else names) if _may_have_target(name, customers, orgs))
+    for window, customer, known in _held(books, found, customers, orgs):
+        target = _target(window, customer, orgs, policy, now_us)
+        if not target.held:
+            changes.windows[window.first] = None
+            changes.straddled += crossed(known, window.min_end_us, window.max_end_us)
+            _merge(changes, moved, books, _retarget(window, target, policy))
+        elif (target.held, target.org_id) != (window.held, window.org_id):
+            changes.windows[window.first] = copy(window, held=target.held, org_id=target.org_id)
         if len(changes.windows) >= limit:
             break
-    for window in moved.values():
-        changes.windows[window.first] = window
+    changes.windows.update({window.first: window for window in moved.values()})
     return changes
 
 
@@ -162,42 +158,56 @@ def coalesce(
     now_us: int,
     limit: int,
 ) -> Changes:
-    """Held windows older than `coalesce_us` become one a customer, id kind, model, group and stretch in which their
-    target is the same as far as is known (streams/core/mapping/time_spans.py): a quarter of an hour, or less.
+    """Merge held windows that are older than `coalesce_us`: one remains for each customer, id kind, model, group and
+    stretch of time.
 
-    So a flood of unknown names costs bounded memory, and undecided usage is not decided by being merged.
+    A stretch is at most a quarter of an hour in which the target is the same as far as is known
+    (streams/core/mapping/time_spans.py). So a flood of unknown names costs bounded memory, and a merge decides nothing
+    about who pays.
     """
     changes = Changes(books.position)
     moved: dict[WindowKey, Window] = {}
     before_us = now_us - policy.coalesce_us
-    for customer_id, firsts in books.held.items():
-        customer = customers.get(customer_id)
-        known = borders(customer, orgs)
-        for first in firsts:
-            window = books.windows[first]
-            if window.identity or window.max_end_us >= before_us:
-                continue
-            fitting = stretch(known, window.min_end_us, window.max_end_us)
-            if fitting is None or _covers(window, fitting):
-                continue
-            target = _target(window, customer, orgs, policy, now_us)
-            if not target.held:  # it is released at the next look
-                continue
-            changes.windows[first] = None
-            start_us, end_us = fitting
-            at = copy(window, start_us=start_us, length_us=end_us - start_us, held=target.held, org_id=target.org_id)
-            _merge(changes, moved, books, at)
-            if len(changes.windows) >= limit:
-                break
+    for window, customer, known in _held(books, books.held, customers, orgs):
+        if window.identity or window.max_end_us >= before_us:
+            continue
+        fitting = stretch(known, window.min_end_us, window.max_end_us)
+        if fitting is None or _covers(window, fitting):
+            continue
+        target = _target(window, customer, orgs, policy, now_us)
+        if not target.held:  # `release` takes it at its next call
+            continue
+        changes.windows[window.first] = None
+        start_us, end_us = fitting
+        at = copy(window, start_us=start_us, length_us=end_us - start_us, held=target.held, org_id=target.org_id)
+        _merge(changes, moved, books, at)
         if len(changes.windows) >= limit:
             break
-    for window in moved.values():
-        changes.windows[window.first] = window
+    changes.windows.update({window.first: window for window in moved.values()})
     return changes
 
 
+def _held(
+    books: LedgerState,
+    names: Iterable[str],
+    customers: Mapping[str, CustomerRecord],
+    orgs: Mapping[str, OrgRecord],
+) -> Iterator[tuple[Window, CustomerRecord | None, list[int]]]:
+    """The held windows in memory of these customers, each with its customer's record and its known borders."""
+    for name in names:
+        if firsts := books.held.get(name):
+            customer = customers.get(name)
+            known = borders(customer, orgs)
+            for first in firsts:
+                yield books.windows[first], customer, known
+
+
+def _may_have_target(name: str, customers: Mapping[str, CustomerRecord], orgs: Mapping[str, OrgRecord]) -> bool:
+    return name in customers or (name in orgs and bool(orgs[name].periods))
+
+
 def _covers(window: Window, fitting: tuple[int, int]) -> bool:
-    """Whether the window is that stretch, or was made of a longer one before a border in it was known."""
+    """Whether the window is that stretch already, or was merged over a longer one before a border in it was known."""
     return window.start_us <= fitting[0] and fitting[1] <= window.start_us + window.length_us
 
 
@@ -208,11 +218,11 @@ def _target(
     policy: MeterPolicy,
     now_us: int | None,
 ) -> Target:
-    """Where a held window would go now."""
+    """The target that a held window has now."""
     if window.metered is not None:
         code = window.metered.code
         target = resolve_org(window.customer_id, window.max_end_us, orgs, policy.late_policy, code, now_us)
-    elif customer is None:  # what was held for an org stays so; it is looked at once there is a record again
+    elif customer is None:  # usage held for an org stays so until the customer has a record again
         target = Target(window.org_id, "", window.held if window.org_id else NO_MAPPING)
     else:
         at_us, kind = window.max_end_us, window.id_kind
@@ -223,7 +233,7 @@ def _target(
 
 
 def _outside(window: Window, target: Target, orgs: Mapping[str, OrgRecord], policy: MeterPolicy, now_us: int) -> str:
-    """Why it would be held there again when it is sealed; `""` where it would not."""
+    """Why the target would hold the window again at its seal; `""` = it would not."""
     there = copy(window, org_id=target.org_id, subscription=target.subscription)
     return moment_for(there, orgs, policy, now_us).held
 
@@ -231,21 +241,15 @@ def _outside(window: Window, target: Target, orgs: Mapping[str, OrgRecord], poli
 def _retarget(window: Window, target: Target, policy: MeterPolicy) -> Window:
     length = policy.window_us if window.metered is None else 0
     start = window.max_end_us - window.max_end_us % length if length else window.max_end_us
-    return copy(
-        window,
-        org_id=target.org_id,
-        subscription=target.subscription,
-        held="",
-        start_us=start,
-        length_us=length,
-    )
+    where = {"org_id": target.org_id, "subscription": target.subscription, "held": ""}
+    return copy(window, start_us=start, length_us=length, **where)
 
 
 def _merge(changes: Changes, moved: dict[WindowKey, Window], books: LedgerState, window: Window) -> None:
-    """Add `window` to the one that has its key, if there is one that can name it.
+    """Merge `window` into the one with the same key, unless that one has merged `MOST_MERGED` windows.
 
-    The one that is there is not on its way elsewhere in the same step: open windows are not, and a held one that has
-    the key of a stretch as it is known now stays (`_covers`).
+    The other window does not move elsewhere in the same step: open windows never do, and a held window with the key of
+    a known stretch stays (`_covers`).
     """
     key = window_key(window)
     into = moved.get(key)
@@ -259,7 +263,7 @@ def _merge(changes: Changes, moved: dict[WindowKey, Window], books: LedgerState,
 
 
 def merged(into: Window, window: Window) -> Window:
-    """Two windows as one, under the first offset of `into`; every sum is exact."""
+    """Two windows as one under the first offset of `into`; every sum is exact."""
     with localcontext(EXACT):
         return copy(
             into,

@@ -1,4 +1,4 @@
-"""A call's cost in dollars, in whichever field its sender wrote it; two different amounts are none."""
+"""A call's cost in dollars, from whichever field the sender used; two different amounts are refused."""
 
 from decimal import Decimal
 
@@ -6,7 +6,7 @@ from schemas.errors import Rejected
 from schemas.money import check_cost, from_cents, quantise, quantum
 from schemas.wire import Call
 
-#: Amounts that are equal to this are one: senders round, and binary floats carry noise.
+#: Amounts that are equal at this precision are one amount: senders round, and binary floats carry noise.
 _SAME = quantum()
 
 

@@ -1,8 +1,8 @@
-"""Which shape a call has and whose it is: the rule behind the Kafka key, the same on every route in.
+"""The shape of a call and its customer: the rule for the Kafka key, the same on every route in.
 
-LiteLLM names up to five parties a call; the deployment says in which order they are asked
-(`CUSTOMER_ID_FIELDS`). A call that names nobody belongs to `UNATTRIBUTED`: held, never dropped. The user and the key
-that LiteLLM names for its master key are nobody.
+LiteLLM names up to five parties of a call; the deployment chooses their order (`CUSTOMER_ID_FIELDS`). A call without a
+party belongs to `UNATTRIBUTED`: it is held, never dropped. The user and the key that LiteLLM uses for its master key
+count as no party.
 """
 
 from collections.abc import Callable
@@ -25,10 +25,10 @@ from schemas.wire import (
 _NOBODY, _NO_DATA = CallMetadata(), CloudEventData()
 _NOBODY_NAMED = (UNATTRIBUTED, "unattributed")
 
-#: What LiteLLM calls whoever has the master key: it names nobody who could pay.
+#: LiteLLM's names for the owner of the master key: they name no customer who could pay.
 MASTER_USER, MASTER_KEY = "default_user_id", "litellm_proxy_master_key"
 _NO_NAMES = {"user": MASTER_USER, "key": MASTER_KEY}
-#: Where LiteLLM's shapes name each party: the flat payload at the top, StandardLoggingPayload in `metadata`.
+#: Where LiteLLM's shapes name each party: the flat payload at the top level, StandardLoggingPayload in `metadata`.
 _NAMED: dict[str, Callable[[Call, CallMetadata], tuple[Id, ...]]] = {
     "end_user": lambda call, metadata: (call.end_user, metadata.user_api_key_end_user_id),
     "user": lambda call, metadata: (call.user, call.user_id, metadata.user_api_key_user_id),
@@ -38,15 +38,15 @@ _NAMED: dict[str, Callable[[Call, CallMetadata], tuple[Id, ...]]] = {
 }
 #: The names `CUSTOMER_ID_FIELDS` may list, in the default order.
 CUSTOMER_ID_FIELDS = tuple(_NAMED)
-#: Of them those that the key decides. `end_user` is what a client writes into its request.
+#: Those of them that the API key determines. A client writes `end_user` into its request.
 PINNED_BY_KEY = tuple(name for name in CUSTOMER_ID_FIELDS if name != "end_user")
 
 
 def shape_of(call: Call, otherwise: str) -> str:
-    """The shape a call shows by its fields; `otherwise` where nothing tells.
+    """The shape of a call by its fields; `otherwise` where they do not show it.
 
-    A CloudEvent is told by its route or its attributes, before it is read; Lago's shape by a `transaction_id`
-    beside no other id.
+    The route or the attributes identify a CloudEvent before it is read. Lago's shape has a `transaction_id` and no
+    other id.
     """
     if otherwise == CLOUDEVENT:
         return otherwise
@@ -69,11 +69,11 @@ def shape_of(call: Call, otherwise: str) -> str:
 
 
 def customer_of(shape: str, call: Call, fields: tuple[str, ...]) -> tuple[str, str]:
-    """The normalised customer id of a call and the kind of field it came from.
+    """The normalised customer id of a call, and the kind of field that it came from.
 
     Args:
-        fields: names out of `CUSTOMER_ID_FIELDS`, first present one wins; what names the customer outright, a
-            `customer_id`, a CloudEvent's `subject` or Lago's `external_subscription_id`, stands before them.
+        fields: names out of `CUSTOMER_ID_FIELDS`; the first present one wins. A field that names the customer directly
+            (`customer_id`, a CloudEvent's `subject`, Lago's `external_subscription_id`) comes before them.
 
     Returns:
         `(customer id, id_kind)`: one of `fields`, `customer`, `subscription` or `unattributed`.
@@ -99,10 +99,10 @@ def customer_of(shape: str, call: Call, fields: tuple[str, ...]) -> tuple[str, s
 
 
 def check_customer(call: Call) -> None:
-    """Two fields that both say who the customer is must say the same.
+    """Refuse a call in which two fields name different customers.
 
-    LiteLLM calls the customer `end_user`, others `customer_id`. A user, a team, an organization and a key are other
-    parties of the same call, and no contradiction.
+    LiteLLM calls the customer `end_user`, others `customer_id`. User, team, organization and key are other parties of
+    the same call, and no contradiction.
 
     Raises:
         Rejected: `contradicting_customer`.
@@ -116,7 +116,7 @@ def check_customer(call: Call) -> None:
         raise Rejected("contradicting_customer", "two fields name different customers")
 
 
-#: Which kind of customer a field would have named, by the last part of its path.
+#: The kind of customer that a field names, by the last part of its path.
 _KIND_OF = {
     "end_user": "end_user",
     "user_api_key_end_user_id": "end_user",
@@ -133,7 +133,7 @@ _KIND_OF = {
 
 
 def matters_less(path: str, found: str, fields: tuple[str, ...]) -> bool:
-    """A field that cannot be read would not have named the customer: `found`, an id kind, stands before it."""
+    """Whether an unreadable field could not have named the customer, because `found` (an id kind) comes before it."""
     kind = _KIND_OF.get(path.rpartition(".")[2])
     if kind is None or path.startswith("cloud_event."):
         return False

@@ -31,18 +31,18 @@ DECISIONS = (
     DUPLICATE,
     REJECTED,
 )
-#: Calls that are folded; what is `METERED` is billed as well, each by itself.
+#: Decisions of calls that are folded; `METERED` usage is billed as well, each event by itself.
 BILLED = frozenset({BILLABLE, FAILED_WITH_COST})
-#: Calls that are counted and not billed.
+#: Decisions of calls that are counted and not billed.
 UNBILLED = frozenset(DECISIONS) - BILLED - {METERED, DUPLICATE, REJECTED}
 
 
 def decide(usage: Usage, policy: MeterPolicy) -> str:
-    """The decision about a call that is no duplicate and not rejected.
+    """The decision about a call that is neither a duplicate nor rejected.
 
-    Policies come before the cost, for failed calls too: who paid the provider himself is not billed for a stream that
-    was cut. A failed call with a cost is billed: it cost money. Media, and calls with tokens, are `unpriced` without a
-    cost: not billed at 0, but an alert, since LiteLLM has no price. Usage that others measured has no cost here.
+    Policies come before the cost, also for failed calls: a caller who paid the provider is not billed for a stream that
+    was cut. A failed call with a cost is billed, because it cost money. Media, and calls with tokens, are `unpriced`
+    without a cost: they raise an alert, because LiteLLM has no price. Usage that others measured has no cost here.
     """
     failed = usage.status == "failure"
     if failed and not usage.cost:
@@ -65,7 +65,7 @@ def decide(usage: Usage, policy: MeterPolicy) -> str:
 
 
 def _without_cost(usage: Usage) -> str:
-    """Whether a price is missing, or there was nothing to be paid."""
+    """Whether the price is missing (`unpriced`), or there was nothing to pay (`zero_cost`)."""
     if usage.kind == MEDIA:
         return UNPRICED
     if usage.kind == MANAGEMENT:

@@ -1,9 +1,10 @@
 """The identities counted inside the horizon: a hash table of packed 16-byte keys.
 
-A Python set of bytes costs about 90 bytes an id; this costs 17 / load, at most 29. Lookups and
-inserts take a whole chunk at once, so their cost is numpy's, not the interpreter's.
+A Python set of bytes takes about 90 bytes an identity. This table takes 17 bytes divided by the load, at most 29. One
+call looks up or inserts a whole chunk, so the cost is that of numpy and not of the interpreter.
 
-Of the 16 bytes 14 are the identity's and 2 a tag: what is known of the call (streams/core/metering/known_identities.py, ADR 0017).
+14 of the 16 bytes are the identity's, the other 2 are a tag: what is known of the call
+(streams/core/metering/known_identities.py, ADR 0017).
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from streams.core.metering.known_identities import NEVER
 
-#: A key as one element, so that an assignment writes all of it or nothing.
+#: A key as one element: an assignment then writes the whole key or nothing.
 _WHOLE = np.dtype("V16")
 #: The second half of a key, little-endian: six bytes of the identity, and above them the tag.
 _HALF = np.dtype("<u8")
@@ -22,16 +23,16 @@ _TAG_SHIFT = np.uint64(48)
 _MAX_LOAD = 0.85
 _GROWTH = 1.4
 _FIRST_SIZE = 1021
-#: Hours are kept modulo this in one byte; 0 marks an empty slot.
+#: An hour is stored modulo this number in one byte; 0 marks an empty slot.
 _HOURS = 251
-#: Hours that are told apart: from the oldest that is remembered to the newest.
+#: So many consecutive hours can be told apart.
 HOURS_APART = _HOURS - 3
 
 
 class SeenIds:
-    """Identities, each with its tag and under the hour it was counted in; bytes 14 and 15 of a key are the tag.
+    """Identities, each with its tag and the hour in which it was counted; bytes 14 and 15 of a key are the tag.
 
-    Open addressing with double hashing; capacity is prime, so every step length visits all slots.
+    Open addressing with double hashing. The capacity is prime, so every step length visits all slots.
     """
 
     def __init__(self) -> None:
@@ -43,7 +44,7 @@ class SeenIds:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory the table takes."""
+        """Memory of the table, bytes."""
         return self._keys.nbytes + self._hours.nbytes
 
     def contains(self, ids: Sequence[bytes]) -> list[bool]:
@@ -60,18 +61,18 @@ class SeenIds:
         return found.tolist()
 
     def expect(self, more: int) -> None:
-        """Make room for `more` identities at once."""
+        """Make room for `more` identities in one step."""
         if self._size + more > self._capacity * _MAX_LOAD:
             self._rebuild(self._hours != 0, self._size + more)
 
     def add(self, packed: bytes, hour: int) -> None:
-        """Add identities that are not in the set, packed one after the other, under `hour`."""
+        """Add identities, packed one after the other, under `hour`. None of them may be in the set."""
         keys = np.frombuffer(packed, dtype=_HALF).reshape(-1, 2)
         self.expect(len(keys))
         self._insert(keys, np.full(len(keys), hour % _HOURS + 1, dtype=np.uint8))
 
     def put(self, packed: bytes, hour: int) -> None:
-        """Set tag and hour of identities, packed as for `add`; those that are not in the set are added."""
+        """Set tag and hour of identities, packed as for `add`; missing ones are added."""
         keys = np.frombuffer(packed, dtype=_HALF).reshape(-1, 2)
         slots = self._find(_masked(keys))
         there = slots >= 0
@@ -81,7 +82,7 @@ class SeenIds:
             self.add(keys[~there].tobytes(), hour)
 
     def drop_before(self, hour: int, oldest: int) -> None:
-        """Forget every identity of the hours `[oldest, hour)`; of more than 250 the last 250."""
+        """Forget the identities of the hours `[oldest, hour)`, at most of the last 250 of them."""
         hours = range(max(oldest, hour - _HOURS + 1), hour)
         gone = np.isin(self._hours, [old % _HOURS + 1 for old in hours])
         if gone.any():
@@ -126,7 +127,7 @@ class SeenIds:
         while len(keys):
             free = np.flatnonzero(hours_at[slots] == 0)
             wanted, mine = slots[free], keys[free]
-            # Of several that want one slot the last gets it: what the slot holds afterwards tells which.
+            # Where several keys compete for one slot the last write wins: reading the slot shows which one did.
             table[wanted] = mine.view(_WHOLE)[:, 0]
             held = self._keys[wanted]
             placed = free[(held[:, 0] == mine[:, 0]) & (held[:, 1] == mine[:, 1])]

@@ -1,7 +1,7 @@
-"""Notices customers whose usage comes by two routes at once: LiteLLM reports one call to two callbacks under two ids.
+"""Detects customers whose usage arrives by two routes: LiteLLM reports one call to two callbacks under two ids.
 
-Nothing tells such a pair of reports from two calls: the `lago` callback sends a random id and no time. What can be told
-is that within an hour the same customer was reported in two ways, which an ordinary deployment never does.
+Such a pair of reports looks exactly like two calls, because the `lago` callback sends a random id and no time. What can
+be seen is that one customer was reported in two ways within an hour, which an ordinary deployment never does.
 """
 
 from collections import OrderedDict
@@ -9,20 +9,21 @@ from typing import Final
 
 from schemas.wire import CLOUDEVENT, FLAT, INTEGRATION, LAGO, SLP
 
-#: Shapes that share one namespace of identities are one route: a call that comes by both is counted once.
+#: Shapes that share one namespace of identities are one route: a call in both shapes is counted once.
 _ROUTES: Final = {SLP: "litellm", FLAT: "litellm", INTEGRATION: INTEGRATION, LAGO: LAGO, CLOUDEVENT: CLOUDEVENT}
-#: The route of nearly all usage; while there is no other, nothing is remembered.
+#: The route of nearly all usage; nothing is remembered until another one is seen.
 MAIN: Final = "litellm"
 WITHIN_MS: Final = 3_600_000
-#: Customers that are remembered by each other route.
+#: The most pairs of customer and route that are remembered.
 MOST: Final = 10_000
 
 
 class Routes:
-    """Of one partition; by the records' own clock, in memory only: an alarm, not a decision.
+    """The routes of one partition, by the records' own times. In memory only, because they raise an alarm and decide
+    nothing.
 
     Attributes:
-        watching: usage came by another route than LiteLLM's own payloads: from now on those are looked at too.
+        watching: usage came by another route than LiteLLM's own payloads, so `saw` must be called for those as well.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class Routes:
         self._found: list[tuple[str, str, str]] = []
 
     def saw(self, shape: str, customer_id: str, at_ms: int) -> None:
-        """Usage of a customer came in this shape; metered usage of others has none of ours and is left out."""
+        """Note usage of a customer in this shape. Metered usage of others has none of these shapes and is left out."""
         route = _ROUTES.get(shape)
         if route is None or not customer_id:
             return
@@ -44,7 +45,7 @@ class Routes:
                 self._pair(customer_id, *sorted((route, other)), at_ms=at_ms)
 
     def taken(self) -> list[tuple[str, str, str]]:
-        """(customer, route, route) that were found since this was last asked: each pair once an hour."""
+        """The (customer, route, route) found since the last call; each pair at most once an hour."""
         found, self._found = self._found, []
         return found
 

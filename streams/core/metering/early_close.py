@@ -1,7 +1,7 @@
 """Open windows that are sealed before their time, because there are too many of them.
 
-A client may choose what a window is of: a model behind a wildcard route, a field of `WINDOW_GROUP_BY`. So there may be
-as many open windows as calls. A window that is sealed early is a part like any other: a later call of it begins the next.
+A client can choose what a window is grouped by: a model behind a wildcard route, a field of `WINDOW_GROUP_BY`. So there
+can be as many open windows as calls. An early part is a part like any other: a later call begins the next one.
 """
 
 from heapq import nsmallest
@@ -10,15 +10,15 @@ from schemas.ledger import Window
 from schemas.policy import MeterPolicy
 from streams.core.metering.ledger_state import LedgerState
 
-#: Part of the bound that is left open, so that not every tick of a flood looks for a few.
+#: Windows are sealed down to this share of the bound, so that not every tick of a flood seals a few.
 _LEFT = 0.8
 
 
 def beyond_bound(books: LedgerState, now_us: int, policy: MeterPolicy) -> list[Window]:
-    """The windows to seal now where more than `policy.max_open` are open: those that have waited longest for a call.
+    """The windows to seal now where more than `policy.max_open` are open: those whose last call is longest ago.
 
-    What is called often stays, and is one event as before. Windows with a call of after `now_us` (a fast clock) stay
-    too: Lago is told of nothing before it happened.
+    Windows of frequent calls stay, and become one event as before. Windows with a call after `now_us` (a fast clock)
+    stay too, because Lago must get no event of the future.
     """
     too_many = len(books.open) - int(policy.max_open * _LEFT)
     if len(books.open) <= policy.max_open:

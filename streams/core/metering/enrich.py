@@ -1,4 +1,4 @@
-"""One enriched record a call, encoded: what downstream consumers read."""
+"""Makes the enriched record of a call, encoded for downstream consumers."""
 
 import msgspec
 
@@ -14,14 +14,14 @@ _NOWHERE = Target("", "")
 
 
 class Enricher:
-    """Encodes calls of one partition; remembers the text of recent seconds."""
+    """Encodes the calls of one partition; caches the text of recent seconds."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._seconds: dict[int, str] = {}
 
     def __call__(self, usage: Usage, offset: int, decision: str, target: Target | None, window: Window | None) -> bytes:
-        """The value for `litellm.usage.enriched`; no target and window for a call that is not billed."""
+        """The value for `litellm.usage.enriched`. A call that is not billed has no target and no window."""
         where = target or _NOWHERE
         return _encode(
             EnrichedUsage(

@@ -1,16 +1,16 @@
-"""A yes or a no, however its sender writes it: LiteLLM's table has texts, exports have `t` and `1`."""
+"""Yes or no in the spellings of several senders: LiteLLM's table has texts, exports have `t` and `1`."""
 
 from typing import Final
 
 YES: Final = frozenset({"true", "1", "1.0", "yes", "y", "t", "on"})
 NO: Final = frozenset({"false", "0", "0.0", "no", "n", "f", "off", "", "none", "null"})
 _LONGEST = 16
-#: As LiteLLM's table has them.
+#: The spellings of LiteLLM's table.
 _USUAL: Final = {"True": True, "False": False, "None": False, "": False}
 
 
 def is_yes(value: bool | int | str | None) -> bool:
-    """Whether it says yes; what is neither a yes nor a no does not."""
+    """Whether the value says yes; any value that is neither yes nor no counts as no."""
     if value is True or value is False:
         return value
     if type(value) is str:

@@ -1,11 +1,11 @@
-"""The fold: records of a raw partition, in order, become changes to its books.
+"""The fold: records of a raw partition, in order, become changes to the partition's ledger.
 
-The hot path. A chunk is read in three passes, so that the lookup of remembered identities is one
-call for all of it: decode and normalise; look up; fold.
+This is the hot path. A chunk is read in three passes, so that one call looks up the remembered identities of the whole
+chunk: decode and normalise, look up, fold.
 """
 
 from collections.abc import Callable, Sequence
-from decimal import localcontext
+from decimal import Decimal, localcontext
 from hashlib import sha256
 from typing import Protocol
 
@@ -36,15 +36,16 @@ from streams.core.metering.plausible_cost import IMPLAUSIBLE_COST, implausible
 from streams.core.metering.read_usage import usage_of
 from streams.core.metering.step_changes import Changes
 
-#: LiteLLM's own payloads: alone they are one route, and cost no look.
+#: LiteLLM's own payloads share one route. While nothing else comes, routes need no bookkeeping.
 _MAIN_SHAPES = frozenset({SLP, FLAT})
-#: For a clock that follows every record.
+#: The limit of a partition clock that follows every record.
 NO_LIMIT_MS = 1 << 62
-#: How far beyond the clock a record is believed: a worker's may be slow. An identity is remembered so far ahead.
+#: A record up to this far ahead of the partition clock is accepted, because a worker's clock may be slow. Its identity
+#: is remembered for as long.
 LEAD_MS = 48 * HOUR_MS
 _OLD = Rejected("beyond_horizon")
 _AHEAD = Rejected("beyond_horizon", "the record's time is days ahead of this worker's clock")
-#: Refused, and put back once their org has a subscription: an operator sees them among the refused calls.
+#: The call is refused. It can be put back once its org has a subscription; an operator sees it among the refused calls.
 TOO_MANY_HELD = "too_many_held"
 
 
@@ -53,7 +54,7 @@ copy = msgspec.structs.replace
 
 
 class Record(Protocol):
-    """What the fold reads of a Kafka record."""
+    """The part of a Kafka record that the fold reads."""
 
     offset: int
     timestamp: int
@@ -61,7 +62,8 @@ class Record(Protocol):
     value: bytes | None
 
 
-#: Of a customer's call, or, with the metric's code as a fourth argument, of an org's usage.
+#: Finds the target: of a customer's call by (customer id, end, id kind), of an org's usage with the metric's code as a
+#: fourth argument.
 Resolve = Callable[..., Target]
 
 
@@ -74,21 +76,21 @@ class Fold:
         self._unit = quantum(policy.cost_decimals)
         self._enricher = Enricher(prefix)
         self.routes = Routes()
-        #: What costs no more is plausible, whatever it is.
+        #: A cost up to this is plausible for any call, so nothing else is asked.
         self._plausible = min(policy.max_usd_per_call, policy.max_usd_per_token)
         self._lead_ms = min(LEAD_MS, HOURS_APART * HOUR_MS - policy.horizon_us // 1000)
 
     def __call__(
         self, books: LedgerState, records: Sequence[Record], resolve: Resolve, latest_ms: int = NO_LIMIT_MS
     ) -> Changes:
-        """The changes that folding `records` makes; `books` is not touched.
+        """The changes that folding `records` makes; `books` stays as it is.
 
         Args:
+            records: in order, without a gap, from `books.position.next` on. The caller checks this.
             resolve: `resolve(customer_id, end_us, id_kind)` gives a call's target.
-            latest_ms: the worker's own clock and `FUTURE_US`, milliseconds since 1970 UTC: a call's end up to there is
-                believed, and a record time beyond it does not move the partition's clock further. A clock that stands behind the truth costs nothing but memory; one ahead of it shuts calls out.
-
-        Folding a record below `books.position.next` is the caller's error.
+            latest_ms: the worker's own clock plus `FUTURE_US`, milliseconds since 1970 UTC. A call's end up to it is
+                accepted, and a later record time does not move the partition clock further. A worker clock that is slow
+                costs only memory; one that is fast refuses calls.
         """
         with localcontext(EXACT):
             return self._fold(books, records, resolve, latest_ms)
@@ -105,10 +107,9 @@ class Fold:
         except UnicodeDecodeError as error:
             return Rejected("malformed", type(error).__name__)
 
-    def _fold(self, books: LedgerState, records: Sequence[Record], resolve: Resolve, latest_ms: int) -> Changes:
-        policy, position = self._policy, books.position
-        lead_ms = self._lead_ms
-        newest_ms = clock_ms = position.clock_ms
+    def _read_all(self, records: Sequence[Record], clock_ms: int, latest_ms: int) -> tuple[list[Usage | Rejected], int]:
+        """Each record as usage or refusal, and the newest record time or end, milliseconds since 1970 UTC."""
+        lead_ms, newest_ms = self._lead_ms, clock_ms
         worker_us = 0 if latest_ms == NO_LIMIT_MS else latest_ms * 1000 - FUTURE_US
         usages = []
         for record in records:
@@ -122,16 +123,36 @@ class Fold:
                 told_ms = (usage.told_end_us or usage.end_us) // 1000
                 if told_ms > newest_ms:
                     newest_ms = max(newest_ms, min(told_ms, clock_ms + lead_ms))
+        return usages, newest_ms
+
+    def _fold(self, books: LedgerState, records: Sequence[Record], resolve: Resolve, latest_ms: int) -> Changes:
+        """Decide about each call, by what is known of its identity and by its decision.
+
+        | identity (tag)             | decision              | outcome                                        |
+        |----------------------------|-----------------------|------------------------------------------------|
+        | no usage in the record     | -                     | rejected                                       |
+        | SETTLED, UNTOLD            | any                   | duplicate; another cost is also kept aside     |
+        | COSTLESS                   | not billed            | duplicate                                      |
+        | NEVER, may be forgotten    | any                   | rejected: beyond_horizon                       |
+        | NEVER, COSTLESS            | billed, implausible   | rejected: implausible_cost                     |
+        | NEVER, COSTLESS            | billed                | added to its window                            |
+        | NEVER                      | metered, held already | duplicate                                      |
+        | NEVER                      | metered, no room      | rejected: too_many_held                        |
+        | NEVER                      | metered               | a window of its own                            |
+        | NEVER                      | not billed            | counted                                        |
+
+        A record whose time is days ahead of the clock is rejected in each of the rows below the duplicates.
+        """
+        policy, position, lead_ms, enrich = self._policy, books.position, self._lead_ms, self._enricher
+        usages, newest_ms = self._read_all(records, position.clock_ms, latest_ms)
         memory = ChunkMemory(books, [usage for usage in usages if type(usage) is Usage])
         known, new = iter(memory.known), memory.new
         touched: dict[WindowKey, Window] = {}
         changes = Changes(position)
         decisions, enriched = changes.decisions, changes.enriched
-        enrich = self._enricher
         clock_ms = position.clock_ms
-        folded_calls = duplicate_calls = rejected_calls = 0
         room = policy.max_held_metered - len(books.metered)
-        folded_cost = duplicate_cost = rejected_cost = ZERO
+        folded_calls, folded_cost, duplicate, rejected = 0, ZERO, Sum(), Sum()
         apart: dict[str, Sum] = {}
         oldest_us = self._oldest_us(clock_ms, position)
         for record, usage in zip(records, usages, strict=True):
@@ -139,44 +160,32 @@ class Fold:
                 clock_ms = min(record.timestamp, latest_ms)
                 oldest_us = self._oldest_us(clock_ms, position)
             if isinstance(usage, Rejected):
-                self._reject(changes, record, usage)
-                rejected_calls += 1
+                _reject(changes, rejected, record, usage)
                 continue
             identity, cost = usage.identity, usage.cost
             stored = next(known)
             tag = new.get(identity, stored)
             if usage.twins or usage.job:
                 tag = memory.also(usage, tag)
-            if tag != NEVER and (tag != COSTLESS or decide(usage, policy) not in BILLED):
-                duplicate_calls += 1
-                duplicate_cost += cost
-                decisions[DUPLICATE] = decisions.get(DUPLICATE, 0) + 1
-                if cost and differs(tag, cost):
-                    self._tell_difference(changes, record, usage)
+            decision = decide(usage, policy)
+            if tag != NEVER and (tag != COSTLESS or decision not in BILLED):
+                _repeat(changes, duplicate, record, usage, differs_in_cost=differs(tag, cost))
                 if usage.job is identity:
                     memory.told_again(usage, tag, clock_ms)
-                    if cost and usage.note == SEALED:
-                        changes.noticed.doubt(ASSUMED_REPEAT, cost)
                 continue
-            is_old = (
-                usage.end_us < oldest_us
-                and usage.checked_us < oldest_us
-                and tag == NEVER
-                and _beyond_its_horizon(usage, clock_ms, position.forgot_us)
-            )
-            if is_old or record.timestamp > clock_ms + lead_ms:
-                self._reject(changes, record, _OLD if is_old else _AHEAD)
-                rejected_calls += 1
-                rejected_cost += cost
+            if usage.end_us < oldest_us and tag == NEVER and _may_be_forgotten(usage, oldest_us, clock_ms, position):
+                _reject(changes, rejected, record, _OLD, cost)
                 continue
-            decision = decide(usage, policy)
+            if record.timestamp > clock_ms + lead_ms:
+                _reject(changes, rejected, record, _AHEAD, cost)
+                continue
+            if cost > self._plausible and decision in BILLED and implausible(usage, policy):
+                _reject(changes, rejected, record, Rejected(IMPLAUSIBLE_COST, f"{cost:f} USD"), cost)
+                changes.noticed.doubt(IMPLAUSIBLE_COST, cost)
+                continue
+            target: Target | None = None
+            window: Window | None = None
             if decision in BILLED:
-                if cost > self._plausible and implausible(usage, policy):
-                    self._reject(changes, record, Rejected(IMPLAUSIBLE_COST, f"{cost:f} USD"))
-                    changes.noticed.doubt(IMPLAUSIBLE_COST, cost)
-                    rejected_calls += 1
-                    rejected_cost += cost
-                    continue
                 if decision != BILLABLE:
                     set_apart(apart, decision, cost)
                 target = resolve(usage.customer_id, usage.end_us, usage.id_kind)
@@ -184,30 +193,28 @@ class Fold:
                 _add(window, usage, record.offset)
                 folded_calls += 1
                 folded_cost += cost
-                enriched.append((record.key, enrich(usage, record.offset, decision, target, window)))
             elif decision != METERED:
                 set_apart(apart, decision, cost)
                 if decision == UNPRICED:
                     changes.noticed.without_price(usage.model)
-                enriched.append((record.key, enrich(usage, record.offset, decision, None, None)))
             elif identity in books.metered:  # held for longer than identities are remembered
-                duplicate_calls += 1
-                decision = DUPLICATE
+                _repeat(changes, duplicate, record, usage, differs_in_cost=False)
+                new[identity] = tag_of(usage, billed=True)
+                continue
             else:
                 code = usage.metered.code if usage.metered is not None else ""
                 target = resolve(usage.customer_id, usage.end_us, usage.id_kind, code)
                 if target.held and room <= 0:
-                    self._reject(changes, record, Rejected(TOO_MANY_HELD))
-                    rejected_calls += 1
+                    _reject(changes, rejected, record, Rejected(TOO_MANY_HELD))
                     continue
                 room -= bool(target.held)
                 window = _by_itself(changes, usage, target, record.offset)
-                folded_calls += 1
                 set_apart(apart, decision, cost)
-                enriched.append((record.key, enrich(usage, record.offset, decision, target, window)))
+                folded_calls += 1
+            enriched.append((record.key, enrich(usage, record.offset, decision, target, window)))
             if usage.kind == UNKNOWN:
                 changes.noticed.of_unknown_type(usage.call_type)
-            # `tag_of`, unrolled for the usual call.
+            # `tag_of`, written out for the usual call: a call a record is too much here.
             tag = hash(cost) % FINGERPRINTS + SETTLED if cost else tag_of(usage, billed=decision not in UNBILLED)
             new[identity] = tag
             if stored == COSTLESS:
@@ -215,30 +222,17 @@ class Fold:
             if usage.twins or usage.job:
                 memory.keep(usage, tag, clock_ms)
             decisions[decision] = decisions.get(decision, 0) + 1
-        for window in touched.values():
-            changes.windows[window.first] = window
-        by_decision = by_decision_of(apart, folded_calls, folded_cost)
-        unbilled = total_of(by_decision, UNBILLED)
-        changes.position = copy(
-            position,
-            decisions=added_to(position.decisions, by_decision),
-            next=records[-1].offset + 1,
-            clock_ms=clock_ms,
-            counters=counted(
-                position.counters,
-                folded=Sum(folded_calls, folded_cost),
-                duplicate=Sum(duplicate_calls, duplicate_cost),
-                rejected=Sum(rejected_calls, rejected_cost),
-                unbilled=unbilled,
-            ),
-        )
+        changes.windows.update({window.first: window for window in touched.values()})
+        changes.position = _moved(position, apart, Sum(folded_calls, folded_cost), duplicate, rejected)
+        changes.position.next, changes.position.clock_ms = records[-1].offset + 1, clock_ms
         memory.write(changes, records[0].offset, policy.horizon_us, max(newest_ms, clock_ms) // HOUR_MS)
         return changes
 
     def _oldest_us(self, clock_ms: int, position: Position) -> int:
-        """Calls that ended before this could be repeats of forgotten ones: the horizon and an hour's margin.
+        """A call that ended before this may repeat a forgotten one: the horizon with a margin of an hour.
 
-        What a shorter horizon made the ledger forget stays forgotten under a longer one. So could those that were checked against the usage log before it: what has been folded since is known.
+        Identities that a shorter horizon dropped stay forgotten under a longer one. Calls that ended before `forgot_us`
+        may have been counted by a ledger that is lost.
         """
         forgotten_us = max(clock_ms * 1000 - self._policy.horizon_us, position.dropped_hour * HOUR_US)
         return max(forgotten_us + HOUR_US, position.forgot_us)
@@ -294,17 +288,36 @@ class Fold:
             touched[key] = window
         return window
 
-    def _tell_difference(self, changes: Changes, record: Record, usage: Usage) -> None:
-        """Keep a copy with another cost aside; the counters know it as the duplicate that it is."""
-        detail = f"this copy costs {usage.cost:f} USD, what was settled does not"
-        changes.rejected.append((record.key, _encode(_rejection_of(record, Rejected(COST_DIFFERS, detail)))))
-        changes.noticed.doubt(COST_DIFFERS, usage.cost)
 
-    @staticmethod
-    def _reject(changes: Changes, record: Record, refusal: Rejected) -> None:
-        label = f"{REJECTED}:{refusal.reason}"
-        changes.decisions[label] = changes.decisions.get(label, 0) + 1
-        changes.rejected.append((record.key, _encode(_rejection_of(record, refusal))))
+def _moved(position: Position, apart: dict[str, Sum], folded: Sum, duplicate: Sum, rejected: Sum) -> Position:
+    """The position with the sums of a chunk added."""
+    by_decision = by_decision_of(apart, folded)
+    unbilled = total_of(by_decision, UNBILLED)
+    now = {"folded": folded, "duplicate": duplicate, "rejected": rejected, "unbilled": unbilled}
+    decisions = added_to(position.decisions, by_decision)
+    return copy(position, decisions=decisions, counters=counted(position.counters, **now))
+
+
+def _reject(changes: Changes, rejected: Sum, record: Record, refusal: Rejected, cost: Decimal = ZERO) -> None:
+    label = f"{REJECTED}:{refusal.reason}"
+    changes.decisions[label] = changes.decisions.get(label, 0) + 1
+    changes.rejected.append((record.key, _encode(_rejection_of(record, refusal))))
+    rejected.calls += 1
+    rejected.cost += cost
+
+
+def _repeat(changes: Changes, duplicate: Sum, record: Record, usage: Usage, *, differs_in_cost: bool) -> None:
+    """Count a copy. One with another cost is also kept aside, in the topic of rejected calls."""
+    cost = usage.cost
+    changes.decisions[DUPLICATE] = changes.decisions.get(DUPLICATE, 0) + 1
+    duplicate.calls += 1
+    duplicate.cost += cost
+    if differs_in_cost:
+        detail = f"this copy costs {cost:f} USD, what was settled does not"
+        changes.rejected.append((record.key, _encode(_rejection_of(record, Rejected(COST_DIFFERS, detail)))))
+        changes.noticed.doubt(COST_DIFFERS, cost)
+    if cost and usage.job is usage.identity and usage.note == SEALED:
+        changes.noticed.doubt(ASSUMED_REPEAT, cost)
 
 
 def _rejection_of(record: Record, refusal: Rejected) -> Rejection:
@@ -319,19 +332,19 @@ def _rejection_of(record: Record, refusal: Rejected) -> Rejection:
     return rejection
 
 
-def _beyond_its_horizon(usage: Usage, clock_ms: int, forgot_us: int) -> bool:
-    """Whether a call that is older than the horizon may have been forgotten; jobs are remembered for longer.
+def _may_be_forgotten(usage: Usage, oldest_us: int, clock_ms: int, position: Position) -> bool:
+    """Whether a call that ended before `oldest_us` may have been counted and forgotten since.
 
-    `forgot_us`: of the position; the jobs of a ledger that is gone are forgotten, too.
+    The usage log may have vouched for it (`checked_us`). Jobs are remembered longer than calls; those of a lost ledger
+    are forgotten, too (`position.forgot_us`).
     """
-    if usage.job is not usage.identity:
-        return True
-    oldest_us = max(clock_ms * 1000 - JOB_HORIZON_US + HOUR_US, forgot_us)
+    if usage.job is usage.identity:
+        oldest_us = min(oldest_us, max(clock_ms * 1000 - JOB_HORIZON_US + HOUR_US, position.forgot_us))
     return usage.end_us < oldest_us and usage.checked_us < oldest_us
 
 
 def _by_itself(changes: Changes, usage: Usage, target: Target, offset: int) -> Window:
-    """A window of one event of others, which none is ever added to."""
+    """Put one metered event into a window of its own; nothing is ever added to that window."""
     at_us = usage.end_us
     whose = (usage.customer_id, usage.id_kind, target.org_id, target.subscription, target.held)
     window = Window(offset, offset, *whose, "", "", (), at_us, 0, at_us, at_us, 1)

@@ -1,4 +1,4 @@
-"""What a window is grouped by, by name: kept in the window, so that a changed `WINDOW_GROUP_BY` misreads none."""
+"""Names of the extra group values; the window stores them, so that a changed `WINDOW_GROUP_BY` misreads no window."""
 
 from collections.abc import Iterable
 
@@ -12,10 +12,10 @@ copy = msgspec.structs.replace
 
 
 def names_of(window: Window, group_by: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of the window's group values, as many as there are.
+    """The names of the window's group values, one for each value.
 
-    Windows of releases before the names were kept take the policy's where they fit; else the names are `group_1` and
-    so on: what the values were is not known, and no money waits for that.
+    Windows of releases before the names were stored take the policy's where their number fits. Otherwise the names are
+    `group_1` and so on: the meaning of the values is unknown, and the money must not wait for it.
     """
     if window.group_names or not window.group:
         return window.group_names
@@ -25,12 +25,12 @@ def names_of(window: Window, group_by: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def unnamed(books: LedgerState) -> list[Window]:
-    """Windows of releases before the names were kept."""
+    """Windows that a release before the names were stored has written."""
     return [window for window in books.windows.values() if window.group and not window.group_names]
 
 
 def named(books: LedgerState, windows: Iterable[Window], group_by: tuple[str, ...]) -> Changes:
-    """Give them their names, before another setting could."""
+    """Give `windows` their names, before a changed setting could give wrong ones."""
     changes = Changes(books.position)
     for window in windows:
         changes.windows[window.first] = copy(window, group_names=names_of(window, group_by))

@@ -1,8 +1,8 @@
-"""What tells two deliveries of one call from two calls.
+"""An identity: equal for two deliveries of one call, different for two calls.
 
-LiteLLM has no id that does it alone: `litellm_call_id` is shared by a failed try and the success
-that follows it and may be chosen by the client; `id` is the provider's and some providers reuse it.
-Together with status and start time in milliseconds they do (docs/litellm.md has the evidence).
+No single id of LiteLLM does that. A failed attempt and the success after it share one `litellm_call_id`, which the
+client may choose; `id` comes from the provider, and some providers repeat it. Together with status and start time in
+milliseconds they are unique (docs/litellm.md has the evidence).
 """
 
 from hashlib import blake2b
@@ -12,11 +12,11 @@ _OF_A_CALL = 4
 
 
 def identity_of(namespace: str, *parts: str) -> bytes:
-    """16 bytes out of the parts; absent parts are `""`.
+    """16 bytes made of the parts; an absent part is `""`.
 
-    Each part is preceded by its length, so no two different lists of parts read alike.
+    Each part follows its length, so two different lists of parts never give one text.
     """
-    if len(parts) == _OF_A_CALL:  # nearly every record has four: unrolled, it takes two thirds of the time
+    if len(parts) == _OF_A_CALL:  # nearly every record has four parts: written out, this takes two thirds of the time
         a, b, c, d = parts
         text = f"{namespace}|{len(a)}:{a}|{len(b)}:{b}|{len(c)}:{c}|{len(d)}:{d}"
     else:

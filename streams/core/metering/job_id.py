@@ -1,20 +1,20 @@
-"""One spelling of a job's id, whichever way LiteLLM tells it.
+"""One spelling of a job's id for all the forms that LiteLLM uses.
 
-LiteLLM writes the id of one batch, video or response in several ways: as the provider gave it, packed together with
-the deployment in base64 (1.81 on), and in its database with an ending that marks the row with the cost (`_batch_cost`;
-since 1.110 `_background_cost` and `_video_cost`). Source: litellm/types/videos/utils.py,
-litellm/responses/utils.py, litellm/proxy/spend_tracking/spend_tracking_utils.py.
+LiteLLM writes the id of one batch, video or response in several ways: as the provider gave it; packed together with the
+deployment in base64 (1.81 on); and in its database with a suffix that marks the row with the cost (`_batch_cost`; since
+1.110 `_background_cost` and `_video_cost`). Source: litellm/types/videos/utils.py, litellm/responses/utils.py,
+litellm/proxy/spend_tracking/spend_tracking_utils.py.
 """
 
 from base64 import b64decode, urlsafe_b64decode
 from binascii import Error as NotBase64
 from re import compile as re_compile
 
-#: Endings of `request_id` in LiteLLM's database.
+#: Suffixes of `request_id` in LiteLLM's database.
 SUFFIXES = ("_batch_cost", "_background_cost", "_video_cost")
-#: A row with this ending holds a poll's own cost and names the poll, not the job.
+#: A row with this suffix holds a poll's own cost and names the poll, not the job.
 POLL_COST_SUFFIX = "_guardrail_cost"
-#: Shorter ids of providers may come twice, from two deployments: those stay packed with their deployment.
+#: Two deployments can give the same shorter id: such ids stay packed with their deployment.
 _UNIQUE_LENGTH = 16
 _PACKED = ("resp_", "video_", "")
 _PACKED_LENGTH = 32
@@ -24,7 +24,7 @@ _INSIDE = re_compile(r"(?:response_id|video_id|llm_batch_id|generic_response_id)
 
 
 def without_suffix(request_id: str) -> str:
-    """A `request_id` of LiteLLM's database as its callbacks tell it: without the ending that marks a row with a cost."""
+    """A `request_id` of LiteLLM's database as its callbacks report it: without the suffix of a row with a cost."""
     for suffix in SUFFIXES:
         if request_id.endswith(suffix):
             return request_id[: -len(suffix)]
@@ -32,7 +32,7 @@ def without_suffix(request_id: str) -> str:
 
 
 def job_id_of(request_id: str) -> str:
-    """The job's id as its provider gave it, where that is long enough to be unique; else as LiteLLM has it.
+    """The job's id as its provider gave it, where it is long enough to be unique; else as LiteLLM has it.
 
     Equal for every poll, for the creation and for the rows of LiteLLM's database. `""` stays `""`.
     """
@@ -46,13 +46,13 @@ def job_id_of(request_id: str) -> str:
 
 
 def is_sealed(request_id: str) -> bool:
-    """Whether LiteLLM's proxy has encrypted the id: then each poll has another one, and none of them names the job."""
+    """Whether LiteLLM's proxy has encrypted the id: then each poll has another id, and none of them names the job."""
     job_id = without_suffix(request_id)
     return len(job_id) > _SEALED_LENGTH and job_id.startswith("resp_") and not _unpacked(job_id)
 
 
 def _unpacked(job_id: str) -> str:
-    """What LiteLLM packed into the id; `""` where it is the provider's own."""
+    """The content that LiteLLM packed into the id; `""` for the provider's own id."""
     text = next(job_id[len(prefix) :] for prefix in _PACKED if job_id.startswith(prefix))
     padded = text + "=" * (-len(text) % 4)
     try:

@@ -1,4 +1,4 @@
-"""The books of one partition: counters that must add up, and the state they describe."""
+"""The ledger state of one partition: counters that must add up, and the windows that they count."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
@@ -12,12 +12,12 @@ from streams.core.metering.dedupe_set import SeenIds
 
 
 class EvictedWindows(Protocol):
-    """Where held windows are that are not in memory.
+    """A store for held windows outside of memory.
 
     Fields:
-        room: held windows that stay in memory.
-        windows, customers: how many are here.
-        sums: what they hold, by reason.
+        room: number of held windows that stay in memory.
+        windows, customers: numbers of windows and customers in this store.
+        sums: their calls and cost, by the reason that they are held.
     """
 
     room: int
@@ -36,18 +36,19 @@ class EvictedWindows(Protocol):
 class LedgerState:
     """State of one partition; a function of its changelog.
 
-    Beyond a bound, held windows are in `cold`, and in none of the other fields. A call of their customer begins another
-    window: what is looked at by customer asks `warm` first.
+    Held windows beyond a bound are in `cold` and in none of the other fields. A new call of their customer begins
+    another window. Code that looks at one customer's windows calls `warm` first.
 
     Fields:
-        windows: open and held windows by first offset; `index` from key to first offset, the lowest where several
-            windows have the key: those that were resolved apart, and could not be billed.
-        open: first offsets of the windows that have a subscription, with when they were opened and
-            last folded into (microseconds, not persisted: a reopened ledger starts the wait anew).
+        windows: open and held windows in memory, by first offset.
+        index: from a window's key to its first offset. Several windows can have one key when they were resolved apart
+            and could not be billed: then it holds the lowest offset.
+        open: first offsets of the windows that have a subscription, with the moments at which they were opened and last
+            folded into (microseconds, not persisted: a reopened ledger starts the wait anew).
         held: first offsets of held windows by customer.
         metered: first offsets of the other metered events that wait here, by identity.
-        seen: identities inside the horizon; `seen_chunks` their changelog keys by hour, each by its offset with the
-            prefixes there are of it.
+        seen: identities inside the horizon.
+        seen_chunks: the changelog keys of `seen`: by hour and offset, the prefixes in use.
         jobs: jobs by identity, in order of their hours.
     """
 
@@ -65,7 +66,7 @@ class LedgerState:
         self.jobs: dict[bytes, Job] = {}
 
     def put(self, window: Window, now_us: int) -> None:
-        """Add a window or replace the one with its first offset."""
+        """Add a window, or replace the one with the same first offset."""
         first = window.first
         old = self.windows.get(first)
         if old is None:
@@ -83,7 +84,7 @@ class LedgerState:
             self.open[first] = (now_us if opened is None else opened[0], now_us)
 
     def over(self) -> int:
-        """Held windows in memory beyond the bound; at most 0 where there is room."""
+        """Number of held windows in memory beyond the bound; 0 or less where there is room."""
         return 0 if self.cold is None else len(self.windows) - len(self.open) - self.cold.room
 
     def held_windows(self) -> int:
@@ -91,24 +92,24 @@ class LedgerState:
         return len(self.windows) - len(self.open) + (0 if self.cold is None else self.cold.windows)
 
     def full(self) -> bool:
-        """Whether no further held window is to be kept in memory."""
+        """Whether memory takes no further held window."""
         return self.cold is not None and self.over() >= 0
 
     def store(self, windows: Sequence[Window], now_us: int) -> None:
-        """Add held windows on disk; to memory where the disk takes no more."""
+        """Put held windows on disk, or into memory where the disk is full."""
         if windows and (self.cold is None or not self.cold.put(windows)):
             for window in windows:
                 self.put(window, now_us)
 
     def warm(self, customer_id: str, after: int = -1, most: int = -1) -> list[Window]:
-        """Bring the customer's windows back from disk: at most `most` (-1: all) with first offsets above `after`."""
+        """Bring windows of the customer back from disk: at most `most` (-1: all) with first offsets above `after`."""
         windows = [] if self.cold is None else self.cold.take(customer_id, after, most)
         for window in windows:
             self.put(window, 0)
         return windows
 
     def warm_part(self, first: int) -> bool:
-        """Whether the window is there; its customer's come back from disk."""
+        """Whether the window exists; the windows of its customer come back from disk."""
         if first not in self.windows and self.cold is not None:
             customer_id = self.cold.customer_of(first)
             if customer_id is not None:
@@ -116,9 +117,14 @@ class LedgerState:
         return first in self.windows
 
     def chill(self, goes: Callable[[str], bool], left: int, most: int) -> list[Window]:
-        """Move at most `most` held windows of customers that may go to disk, no more once `left` are in memory; which.
+        """Move held windows of the customers for which `goes` is true to disk, oldest first; the windows that were
+        moved.
 
-        Those first that have been here longest. Other metered events stay: they have a bound of their own.
+        Other metered events stay, because they have a bound of their own.
+
+        Args:
+            left: number of held windows at which the move stops.
+            most: the most windows to move.
         """
         if self.cold is None:
             return []
@@ -136,20 +142,18 @@ class LedgerState:
         return moved
 
     def waiting(self) -> Sum:
-        """Calls and cost of all windows, wherever they are."""
-        here = total(self.windows.values())
-        for there in () if self.cold is None else self.cold.sums.values():
-            here = Sum(here.calls + there.calls, add(here.cost, there.cost))
-        return here
+        """Calls and cost of all windows, in memory and on disk."""
+        on_disk = () if self.cold is None else self.cold.sums.values()
+        return sum(on_disk, total(self.windows.values()))
 
     def put_job(self, identity: bytes, job: Job | None) -> None:
-        """Remember a job, the latest told of; None forgets it."""
+        """Remember the latest report of a job; None forgets the job."""
         self.jobs.pop(identity, None)
         if job is not None:
             self.jobs[identity] = job
 
     def remove(self, first: int) -> None:
-        """Take a sealed, merged or written-off window out."""
+        """Remove a window that was sealed, merged or written off."""
         window = self.windows.pop(first)
         self._leave(window_key(window), first)
         if window.metered is not None:
@@ -181,7 +185,7 @@ class LedgerState:
 
 
 def total(windows: Iterable[Window]) -> Sum:
-    """Calls and cost of windows together."""
+    """Calls and cost of all `windows` together."""
     calls, cost = 0, Decimal(0)
     for window in windows:
         calls += window.count
@@ -190,22 +194,21 @@ def total(windows: Iterable[Window]) -> Sum:
 
 
 def difference(counters: Counters, windows: Iterable[Window]) -> tuple[Sum, Sum]:
-    """What the two laws of conservation are off by, where `windows` are all there are."""
+    """By how much the two equations of conservation fail, where `windows` are all that exist."""
     return off_by(counters, total(windows))
 
 
 def off_by(counters: Counters, waiting: Sum) -> tuple[Sum, Sum]:
-    """What the two laws of conservation are off by; both are zero in books that add up."""
-    received = _minus(counters.received, counters.folded, counters.duplicate, counters.rejected, counters.unbilled)
-    folded = _minus(counters.folded, counters.sealed, counters.written_off, waiting)
-    return received, folded
+    """By how much the two equations of conservation fail; both sums are zero in a ledger that adds up."""
+    received = counters.received - counters.folded - counters.duplicate - counters.rejected - counters.unbilled
+    return received, counters.folded - counters.sealed - counters.written_off - waiting
 
 
 def verify(books: LedgerState) -> None:
     """Check conservation.
 
     Raises:
-        LedgerBroken: `ledger_imbalance`: the lane stops and alarms; nothing is billed from such books.
+        LedgerBroken: `ledger_imbalance`. The partition stops with an alarm, and bills nothing from such a ledger.
     """
     received, folded = off_by(books.position.counters, books.waiting())
     if received.calls or received.cost or folded.calls or folded.cost:
@@ -214,11 +217,3 @@ def verify(books: LedgerState) -> None:
             f"received is off by {received.calls} calls, {received.cost} USD; "
             f"folded by {folded.calls} calls, {folded.cost} USD",
         )
-
-
-def _minus(whole: Sum, *parts: Sum) -> Sum:
-    calls, cost = whole.calls, whole.cost
-    for part in parts:
-        calls -= part.calls
-        cost = add(cost, -part.cost)
-    return Sum(calls, cost)

@@ -1,4 +1,4 @@
-"""A stored call of any shape becomes one `Usage`; what cannot be billed for ever is refused here."""
+"""A stored call of any shape becomes one `Usage`; a call that can never be billed is refused here."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -31,15 +31,15 @@ from streams.core.metering.identity import identity_of
 from streams.core.metering.job_id import is_sealed, without_suffix
 from streams.core.metering.token_counts import OddCount, count_of, with_sound_counts
 
-#: An event time later than this after its receipt is a wrong clock (ADR 0025).
+#: An event time that lies later than this after its receipt comes from a wrong clock (ADR 0025).
 FUTURE_US = 600 * SECOND_US
-#: A record that was stored so much later than it was received was stored before, or waited: no ingress's clock is so wrong.
+#: A record that Kafka stored so long after its receipt was replayed or spooled: no ingress's clock is so wrong.
 _STORED_AGAIN_US = 23 * HOUR_US
 
-#: How LiteLLM's `openmeter` callback names itself in CloudEvents.
+#: The `source` that LiteLLM's `openmeter` callback writes into CloudEvents.
 LITELLM_SOURCE = "litellm-proxy"
 
-#: How far a start in LiteLLM's database may be from the one its callbacks told.
+#: How far a start in LiteLLM's database can be from the one in its callbacks, milliseconds.
 _APART_MS = 2
 _LITELLM = (SLP, FLAT)
 
@@ -54,9 +54,10 @@ def normalise(
     """The call in `record` as `Usage`, its cost quantised to `unit` dollars.
 
     Args:
-        stored_us: the record's time in Kafka, which Kafka has checked; None = that of its receipt.
-        clock_us: the partition's clock, which the ingresses before have stored by, or the worker's own, whichever is
-            later. A call may end as late as either allows: an ingress whose clock is slow is outvoted by the others.
+        stored_us: the record's time in Kafka, microseconds since 1970 UTC; Kafka has checked it. None = the time of its
+            receipt.
+        clock_us: the later of the partition clock and the worker's own clock, microseconds since 1970 UTC. A call's end
+            is accepted where either clock or its receipt allows it, so one slow clock refuses nothing.
 
     Raises:
         Rejected: `no_identity`, `bad_time`, `bad_cost`, `negative_cost`, `absurd_cost`, `contradicting_cost`,
@@ -97,7 +98,7 @@ def normalise(
     if not 0 <= record.received_at < MAX_US:
         raise Rejected("bad_time", "received outside 1970..9999")
     at_us = record.received_at if stored_us is None else stored_us
-    if at_us - record.received_at > _STORED_AGAIN_US:  # by a replay or a spool: when it came is the better witness
+    if at_us - record.received_at > _STORED_AGAIN_US:  # replayed or spooled: its receipt is the better witness
         at_us, clock_us = record.received_at, 0
     if usage.end_us > at_us + FUTURE_US and usage.end_us > clock_us + FUTURE_US:
         usage.told_end_us, usage.end_us = usage.end_us, at_us
@@ -106,12 +107,12 @@ def normalise(
 
 
 def unknown_version(v: int) -> Rejected:
-    """An envelope of a later release: what its fields mean is not guessed at."""
+    """The refusal of an envelope of a later release, whose fields this release cannot interpret."""
     return Rejected("unknown_version", f"{v}, this worker reads up to {ENVELOPE_VERSION}")
 
 
 def _litellm(record: RawRecord, call: Call, unit: Decimal) -> Usage:
-    """Flat payload and StandardLoggingPayload: one namespace, so either route gives one identity."""
+    """Flat payload and StandardLoggingPayload: they share one namespace, so both routes give one identity."""
     metadata = call.metadata or _NO_METADATA
     call_id, request_id = _text(call.litellm_call_id), _text(call.id or call.request_id)
     status = call.status or ""
@@ -160,7 +161,7 @@ def _integration(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     identity = _litellm_identity(call_id, request_id, call.status or "", at_us)
     if at_us is None and (call.startTime is not None or call.endTime is not None):
         usage = _litellm(record, call, unit)
-        usage.twins = () if usage.identity == identity else (identity,)  # what releases before this one called it
+        usage.twins = () if usage.identity == identity else (identity,)  # its identity in earlier releases
         return usage
     tokens = (
         call.prompt_tokens if call.tokens_input is None else call.tokens_input,
@@ -197,8 +198,11 @@ def _lago(record: RawRecord, call: Call, unit: Decimal) -> Usage:
 
 
 def _cloud_event(record: RawRecord, call: Call, unit: Decimal) -> Usage:
-    """A CloudEvent: `source | id`, as the specification says; of LiteLLM's own, whose id is the provider's and may
-    come twice, `source | subject | id | time`."""
+    """A CloudEvent, identified by `source | id` as its specification says.
+
+    LiteLLM's own CloudEvents carry the provider's id, which can repeat, so `source | subject | id | time` identifies
+    them.
+    """
     event = call.cloud_event or _NO_EVENT
     event_id, data = _text(event.id), event.data or _NO_DATA
     if not event_id:
@@ -215,7 +219,7 @@ def _cloud_event(record: RawRecord, call: Call, unit: Decimal) -> Usage:
     )
     usage = _plain(record, at_us, identity, tokens, _cost(call, unit))
     if identity is not full:
-        usage.twins = (full,)  # what releases before this one called it
+        usage.twins = (full,)  # its identity in earlier releases
     usage.request_id = event_id
     usage.model = _text(data.model)
     usage.provider = _text(data.provider)
@@ -223,7 +227,7 @@ def _cloud_event(record: RawRecord, call: Call, unit: Decimal) -> Usage:
 
 
 def _metered(record: RawRecord, _call: Call, _unit: Decimal) -> Usage:
-    """Usage that others measured: `org_id | transaction_id`, so that a repeat may leave its time out."""
+    """Usage that others measured, identified by `org_id | transaction_id`: a repeat may omit its time."""
     event = record.metered
     if event is None or record.id_kind != ORG:
         raise Rejected("bad_event", "metered usage of an org is absent")
@@ -246,7 +250,7 @@ def _plain(
     tokens: tuple[float | int | None, float | int | None, float | int | None],
     cost: Decimal,
 ) -> Usage:
-    """What the shapes with a single moment have in common."""
+    """The common part of the shapes with a single moment."""
     call = record.call
     at_us = record.received_at if at is None else at
     tokens_input, tokens_output = count_of(tokens[0]), count_of(tokens[1])
@@ -266,7 +270,10 @@ def _litellm_identity(call_id: str, request_id: str, status: str, start_us: int 
 
 
 def _without_suffix(usage: Usage, status: str) -> None:
-    """LiteLLM's database marks a row that holds a cost told late: its callbacks name the call without that."""
+    """Remove the suffix that LiteLLM's database appends to the request id of a row whose cost came late.
+
+    Its callbacks report the same call without the suffix.
+    """
     request_id = without_suffix(usage.request_id)
     if request_id != usage.request_id:
         usage.request_id = request_id
@@ -276,8 +283,10 @@ def _without_suffix(usage: Usage, status: str) -> None:
 
 
 def _twins(usage: Usage) -> tuple[bytes, ...]:
-    """What a callback may call a backfilled call: LiteLLM's database keeps its start to 2 ms, and calls a stream that
-    was cut a success."""
+    """The identities that a callback may give a backfilled call.
+
+    LiteLLM's database keeps the start to 2 ms, and stores a stream that was cut as a success.
+    """
     start_ms = usage.start_us // 1000
     ids = ("litellm", usage.call_id, usage.request_id)
     near = range(max(0, start_ms - _APART_MS), start_ms + _APART_MS + 1)

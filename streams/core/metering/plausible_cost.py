@@ -1,18 +1,19 @@
-"""Costs that no model has: a wrong price list, another currency, a count of millions. They wait for an operator's word."""
+"""Costs that no model has: a wrong price list, another currency, a wrong count. An operator decides about them."""
 
 from schemas.money import EXACT
 from schemas.policy import MeterPolicy
 from schemas.usage import Usage
 from streams.core.metering.call_kinds import JOB, MEDIA
 
-#: Reason of the rejection, and the word that overrules it.
+#: The reason of the rejection, and the word in `accepted` that overrules it.
 IMPLAUSIBLE_COST = "implausible_cost"
 
 
 def implausible(usage: Usage, policy: MeterPolicy) -> bool:
-    """Whether the call costs more than any model asks for; an operator who accepted it is believed.
+    """Whether the call costs more than any model asks for, and no operator has accepted the cost.
 
-    A job is thousands of calls, so where it tells its tokens only their price is judged; media are not priced by tokens.
+    A job can stand for thousands of calls, so only its price per token counts where it reports tokens. Media are not
+    priced by tokens.
     """
     cost, tokens = usage.cost, usage.total_tokens
     if IMPLAUSIBLE_COST in usage.accepted:

@@ -15,7 +15,7 @@ from streams.core.metering.tolerant_reader import AMOUNTS, PartialCall, clean, l
 
 
 class _Loose(msgspec.Struct, gc=False):
-    """RawRecord with the call as it was stored."""
+    """A `RawRecord` with the call as the JSON that was stored."""
 
     v: int
     source: str
@@ -32,7 +32,7 @@ class _Loose(msgspec.Struct, gc=False):
 
 
 class _Version(msgspec.Struct, gc=False):
-    """All that every release of the envelope has in common."""
+    """The one field that every release of the envelope has."""
 
     v: int
 
@@ -44,7 +44,7 @@ _decode_call = msgspec.json.Decoder(Call).decode
 _encode = msgspec.json.Encoder().encode
 #: An escaped NUL, or an amount that is text.
 _LOOK_AGAIN = re_compile(rb'\\u0000|(?:spend|cost|cost_usd|cents)"\s*:\s*"')
-#: A reason of `normalise` that a field by field reading may not have: a blank moment is none.
+#: A reason of `normalise` that the field by field reading may avoid: there a blank moment is no moment.
 _MAY_BE_A_DETAIL = frozenset({"bad_time"})
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError, ValueError)
 
@@ -57,7 +57,7 @@ def usage_of(
     `stored_us`, `clock_us`: see `normalise`.
 
     Raises:
-        Rejected: what `normalise` says; `malformed`: it is no record.
+        Rejected: a reason of `normalise`, or `malformed`: it is no record.
     """
     if value is None:
         raise Rejected("malformed", "the record has no value")
@@ -74,13 +74,13 @@ def usage_of(
 
 
 def _sound(record: RawRecord, value: bytes) -> bool:
-    """Of what an older ingress wrote: nothing in it has to be looked at again. Keys in the clear are hashed here."""
+    """Whether a record of an older ingress needs no closer look. Keys in the clear are hashed here."""
     _without_keys(record.call)
     return _LOOK_AGAIN.search(value) is None
 
 
 def _carefully(value: bytes, customer_id: str, unit: Decimal, stored_us: int | None, clock_us: int) -> Usage:
-    """What no ingress of this release wrote, or what it could not judge."""
+    """Read a record that no ingress of this release wrote, or that the ingress could not judge."""
     try:
         if _decode_version(value).v > ENVELOPE_VERSION:
             raise unknown_version(_decode_version(value).v)

@@ -1,4 +1,4 @@
-"""Proofs that billing adds up: what the ledgers sealed is what was emitted, what was emitted is what Lago counts."""
+"""Proof that billing adds up: the ledgers' sealed sums equal the emitted events, and Lago counts what was emitted."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -9,19 +9,19 @@ from schemas.money import EXACT, ZERO, add
 from streams.core.metering.ledger_state import difference
 
 _HUNDRED = Decimal(100)
-#: Lago rounds once a fee line, half up to the cent.
+#: Lago rounds each fee line once, half up to the cent.
 HALF_A_CENT = Decimal("0.5")
 
 
 @dataclass(slots=True)
 class Emitted:
-    """Parts of one raw partition as they lie in `billing.lago.events`: their numbers, and what they bill.
+    """Parts of one raw partition in `billing.lago.events`: their numbers and sums.
 
-    Only those sealed up to `limit` are summed: the ledger was read a moment earlier.
+    Parts above `limit` are left out, because the ledger was read a moment earlier.
 
     Fields:
-        from_the_start: the topic still has its first record, so no part has left it by age.
-        older: what the tables say about the parts before the first in the topic; None where they were not asked.
+        from_the_start: the topic still has its first record, so retention has removed no part.
+        older: sums in Postgres of the parts before the first in the topic; None = not queried.
     """
 
     limit: int
@@ -34,11 +34,11 @@ class Emitted:
 
     @property
     def first(self) -> int:
-        """The first part in the topic; one past the last where there is none."""
+        """Number of the first part in the topic; one past the last where the topic has none."""
         return min(self.numbers, default=self.limit + 1)
 
     def take(self, seal_seq: int, calls: int, cents: Decimal) -> None:
-        """One part."""
+        """Count one part."""
         if seal_seq > self.limit:
             return
         if seal_seq in self.numbers:
@@ -51,7 +51,7 @@ class Emitted:
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """Parts that are in Postgres alone; of pruned ones nothing is known."""
+    """Parts that only Postgres has; nothing is known of pruned ones."""
 
     parts: int
     calls: int
@@ -59,10 +59,10 @@ class Older:
 
 
 def complaints_about(partition: int, position: Position, windows: Collection[Window], emitted: Emitted) -> list[str]:
-    """What does not add up in a partition, a sentence each; empty when all is well.
+    """A sentence for each thing that does not add up in a partition; empty when all is well.
 
-    Parts whose events have left the topic by age are not missed; sums are compared while none has, or where the tables
-    have all that have.
+    Parts that retention removed from the topic are not missing. Sums are compared only where all parts are in the topic
+    or in Postgres.
     """
     found = []
     received, folded = difference(position.counters, windows)
@@ -92,10 +92,10 @@ def complaints_about(partition: int, position: Position, windows: Collection[Win
 
 @dataclass(frozen=True, slots=True)
 class LagoUsage:
-    """What Lago counts for a subscription in its running period `[from_us, until_us)`.
+    """Lago's count for a subscription in its current period `[from_us, until_us)`.
 
     Fields:
-        cents: of the charges on our metric, each line rounded by Lago.
+        cents: sum of the charges on our metric; Lago has rounded each line.
         lines: number of those fee lines.
     """
 
@@ -107,7 +107,9 @@ class LagoUsage:
 
 
 def complaint_about_lago(usage: LagoUsage, delivered_cents: Decimal, waiting_cents: Decimal) -> str:
-    """`""` when Lago counts what was delivered, to half a cent a fee line; Lago may count what is on its way, too."""
+    """`""` when Lago counts the delivered amount, to half a cent a fee line. Lago may also count events that are in
+    flight.
+    """
     slack = HALF_A_CENT * max(1, usage.lines)
     lowest, highest = add(delivered_cents, -slack), add(add(delivered_cents, waiting_cents), slack)
     if lowest <= usage.cents <= highest:

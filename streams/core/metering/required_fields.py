@@ -1,6 +1,7 @@
-"""What must be right before a call is taken: identity, time, cost and customer. The rest are details.
+"""The fields that must be right before a call is accepted: identity, time, cost and customer. Others are details.
 
-The ingress asks this, so that its answer names what the meter could never bill; `normalise` refuses the same.
+The ingress checks them, so that its answer names calls that the meter could never bill. `normalise` refuses the same
+calls.
 """
 
 from schemas.errors import Rejected
@@ -9,7 +10,7 @@ from schemas.wire import CLOUDEVENT, LAGO, Call, CloudEvent, CloudEventData
 from streams.core.metering.cost_fields import amount_of
 from streams.core.metering.customer_key import check_customer
 
-#: Of an element in which nothing of a call was found.
+#: The reason for an element that holds nothing of a call.
 NOT_A_CALL = "not_a_call"
 _NO_EVENT = CloudEvent()
 
@@ -44,7 +45,7 @@ def vet(call: Call, shape: str) -> None:
 
 
 _ABSENT = (None, "")
-#: What of an event's data is about the call itself, and not about whose it is.
+#: The fields of an event's data that describe the call, and not its customer.
 _OF_A_CALL = tuple({*CloudEventData.__struct_fields__} - {"provider", "customer_id", "end_user", "user"})
 
 

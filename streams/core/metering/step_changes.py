@@ -1,7 +1,7 @@
 """What one step wants to change: computed on copies, published in one transaction, then applied.
 
-Nothing of the books is touched before the transaction is committed, so an aborted step leaves no
-trace and may simply be repeated.
+The ledger state stays untouched until the transaction is committed. So an aborted step leaves no trace and can be
+repeated.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from streams.core.metering.notices import Notices
 
 @dataclass(slots=True)
 class SealedPart:
-    """A part that leaves the ledger: its event, which calls it bills, its number."""
+    """A part that leaves the ledger: its event, the calls that the event bills, and its number."""
 
     event: LagoEvent
     manifest: Manifest
@@ -24,26 +24,26 @@ class SealedPart:
 
 @dataclass(slots=True)
 class Changes:
-    """One transaction's worth of change to the books of a partition.
+    """The changes of one transaction to the ledger of a partition.
 
     Fields:
-        position: the position after it.
+        position: the position after the step.
         windows: by first offset; None = removed.
-        ready: those of `windows` that wait for nothing: other metered events with a subscription.
-        seen: identities counted now, packed with their tags; they belong to `seen_hour` and are stored under
-            `seen_first`, the offset of the first record of the chunk.
-        settled: the same, of identities that were counted before without a cost.
+        ready: those of `windows` that can be sealed at once: other metered events with a subscription.
+        seen: identities counted in this step, packed with their tags. They belong to `seen_hour` and are stored under
+            `seen_first`, the offset of the chunk's first record.
+        settled: the same for identities that were counted before without a cost.
         jobs: by identity; None = forgotten.
         dropped: identity chunks (hour, offset, prefixes) that left the horizon.
         enriched: (key, value) of `litellm.usage.enriched`.
         rejected: (key, value) of `litellm.usage.rejected`.
-        sealed: parts that are emitted.
+        sealed: parts to emit.
         receipts: of windows that leave without becoming an event.
-        shifted: how many of `sealed` are billed at another moment than they happened.
-        kept: how many windows were to be sealed and are held instead.
+        shifted: number of `sealed` parts that are billed at another moment than they happened.
+        kept: number of windows that were due and are held instead.
         decisions: number of calls by decision, for the metrics.
-        straddled: held windows that were released whole though a border that was learnt later lies in them.
-        noticed: what else an operator should hear of.
+        straddled: number of held windows that were released whole although a border that was learnt later lies in them.
+        noticed: further observations for the operator.
     """
 
     position: Position
@@ -67,12 +67,12 @@ class Changes:
 
     @property
     def empty(self) -> bool:
-        """Nothing would be written."""
+        """Whether the step has nothing to write."""
         return not (self.windows or self.enriched or self.rejected or self.sealed or self.dropped or self.jobs)
 
 
 def apply(books: LedgerState, changes: Changes, now_us: int) -> None:
-    """Swap the committed changes in; `now_us` is when, for windows that wait to be quiet."""
+    """Apply committed changes. `now_us`: the wall clock, for windows that wait until no call comes any more."""
     for first, window in changes.windows.items():
         if window is not None:
             books.put(window, now_us)
@@ -97,7 +97,7 @@ def apply(books: LedgerState, changes: Changes, now_us: int) -> None:
 
 
 def held_after(books: LedgerState, changes: Changes) -> int:
-    """Held windows, wherever they are, once the changes are applied."""
+    """Number of held windows, in memory and on disk, once the changes are applied."""
     windows, opened = books.windows, books.open
     count = books.held_windows()
     for first, window in changes.windows.items():
@@ -109,5 +109,5 @@ def held_after(books: LedgerState, changes: Changes) -> int:
 
 
 def prefixes_of(changes: Changes) -> bytes:
-    """Prefixes of the changelog keys that the step's identities are stored under."""
+    """Prefixes of the changelog keys that hold the step's identities."""
     return (SEEN_PREFIX if changes.seen else b"") + (SETTLED_PREFIX if changes.settled else b"")

@@ -1,4 +1,4 @@
-"""Numbers of tokens: a whole number between 0 and 1e12, or a detail that is left out."""
+"""Numbers of tokens: a whole number from 0 to 1e12, or a detail that is left out."""
 
 from typing import TypeVar
 
@@ -13,11 +13,11 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 class OddCount(ArithmeticError):
-    """It is no whole number between 0 and 1e12."""
+    """The value is no whole number from 0 to 1e12."""
 
 
 def count_of(value: float | int | None) -> int:
-    """The count; 0 where there is none. Raises: OddCount."""
+    """The count; 0 for None. Raises: OddCount."""
     if type(value) is int and 0 <= value <= MAX_TOKENS:
         return value
     if value is None:
@@ -28,7 +28,7 @@ def count_of(value: float | int | None) -> int:
 
 
 def with_sound_counts(call: Call) -> Call:
-    """The call without the counts that are no whole number between 0 and 1e12: they are details."""
+    """The call without the counts that are no whole number from 0 to 1e12."""
     return copy(
         call,
         **_sound_counts(call),

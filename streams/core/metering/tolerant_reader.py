@@ -1,7 +1,7 @@
-"""A call that its types refuse is read field by field: a detail that is odd costs itself, never the call.
+"""Reads a call that its types refuse, field by field: a detail that is odd is dropped, and the call is kept.
 
-Money, identity, time and customer are never guessed at: what is wrong there is named, and the caller refuses the call.
-Everything else is converted where its meaning is plain (`"15"` tokens), or left out.
+Money, identity, time and customer are never guessed: a wrong one is named, and the caller refuses the call. Every other
+field is converted where its meaning is plain (`"15"` tokens), or left out.
 """
 
 import json
@@ -18,7 +18,7 @@ from schemas.wire import Call, CallMetadata, CloudEvent, CloudEventData, Count, 
 from streams.core.metering.flags import NO, YES
 from streams.core.metering.json_budget import may_be_read
 
-#: Why a field that must be sound is not.
+#: The reasons that a required field is refused for.
 WRONG_TYPE, BAD_NUMBER = "wrong_type", "bad_number"
 MAX_COUNT = 10**12
 
@@ -35,7 +35,7 @@ CUSTOMER_FIELDS: Final = frozenset(
 )
 #: Fields that hold money.
 AMOUNTS: Final = frozenset({"spend", "response_cost", "cost_usd", "cost", "precise_total_amount_cents"})
-#: Objects that hold money: without them nobody can say what a call costs.
+#: Objects that hold money: without them the cost of a call is unknown.
 _HOLDS_MONEY = frozenset({LagoProperties, CloudEventData})
 
 _WHOLE = re_compile(r"[0-9]{1,13}(?:\.0*)?")
@@ -44,13 +44,13 @@ _LONGEST_JSON = 1 << 20
 
 
 class NumberText(str):
-    """A number as it stood in the JSON."""
+    """A number as it was written in the JSON."""
 
     __slots__ = ()
 
 
 class NotANumber:
-    """NaN, Infinity or -Infinity, which Python writes and JSON has not."""
+    """NaN, Infinity or -Infinity: Python writes them, JSON does not have them."""
 
 
 _NOT_A_NUMBER: Final = NotANumber()
@@ -69,11 +69,11 @@ def loose_json(text: str) -> Any:
 
 
 class PartialCall:
-    """What is left of a call.
+    """The readable part of a call.
 
     Attributes:
-        kept: the allow-listed members, sound, to be encoded.
-        bad: path of a field that must be sound and is not, to the reason.
+        kept: the allow-listed members that are sound, to be encoded.
+        bad: path of each required field that is not sound, to the reason.
         odd: paths of details that were converted or left out.
     """
 
@@ -83,11 +83,11 @@ class PartialCall:
         self.kept = self._object(tree, of, "")
 
     def reason(self) -> str:
-        """Of `bad`: one of the two."""
+        """One reason for all of `bad`: `BAD_NUMBER` where it occurs, else `WRONG_TYPE`."""
         return BAD_NUMBER if BAD_NUMBER in self.bad.values() else WRONG_TYPE
 
     def note(self) -> str:
-        """For people: which details are not as they came."""
+        """A text for people: which details differ from what was sent; at most ten paths."""
         return f"odd: {', '.join(self.odd[:10])}" if self.odd else ""
 
     def _object(self, members: dict[str, Any], of: type[msgspec.Struct], path: str) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class PartialCall:
 
 
 def _is_empty(value: Any) -> bool:
-    """Nothing is in it that could be money: PHP writes an object without members as `[]`."""
+    """Whether it can hold no money: PHP writes an object without members as `[]`."""
     return value == [] or (isinstance(value, str) and not value.strip())
 
 
@@ -163,7 +163,7 @@ def _sort_of(value: Any) -> str:
 
 
 def _amount(value: Any) -> Any:
-    """Its own text, as a number or in quotes, as it came."""
+    """The amount as its own text, as a number or in quotes."""
     if not isinstance(value, str):
         return _MISSING
     try:
@@ -224,7 +224,7 @@ def _flag(value: Any) -> Any:
 
 
 def _status(value: Any) -> Any:
-    """LiteLLM's word, or what an HTTP status or a yes and no mean by it."""
+    """LiteLLM's status word; an HTTP status or a boolean is translated into one."""
     if isinstance(value, bool):
         return "success" if value else "failure"
     if isinstance(value, NumberText):
@@ -234,7 +234,7 @@ def _status(value: Any) -> Any:
 
 
 def clean(text: str) -> str:
-    """Without NUL, which no database takes; a surrogate without its other half becomes U+FFFD."""
+    """The text without NUL, which no database stores; a surrogate without its other half becomes U+FFFD."""
     if not text.isascii():
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text.replace("\0", "")
@@ -245,7 +245,7 @@ _READ = {_TEXT: _text, _FLAG: _flag}
 
 
 def _kind_of(type_: Any) -> Any:
-    """How a field is read: the struct it holds, or one of the kinds above."""
+    """How a field is read: the struct that it holds, or one of the kinds above."""
     known: dict[Any, str] = {Number: _MONEY, Time: _TIME, Count: _COUNT, Id: _ID}
     if (kind := known.get(type_)) is not None:
         return kind

@@ -1,4 +1,4 @@
-"""Held usage an operator gives up on: its windows leave the ledger for `written_off`, and nothing else changes."""
+"""An operator gives up held usage: its windows leave the ledger for `written_off`, and nothing else changes."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -7,17 +7,17 @@ from fnmatch import translate
 import msgspec
 
 from schemas.customer_id import UNATTRIBUTED
-from schemas.ledger import Sum, Window
-from schemas.money import add, cents_text
+from schemas.ledger import Window
+from schemas.money import cents_text
 from schemas.records import Receipt, WriteOff
 from streams.core.metering.lago_event import transaction_id
 from streams.core.metering.ledger_state import LedgerState, total
 from streams.core.metering.step_changes import Changes
 
 WRITTEN_OFF = "written_off"
-#: Changes and receipts in one transaction.
+#: The most changes and receipts of one transaction.
 WRITE_OFF_LIMIT = 5_000
-#: What a window that took none in makes: a change and a receipt.
+#: A window without merged ones needs two: a change and a receipt.
 _OWN = 2
 
 copy = msgspec.structs.replace
@@ -32,12 +32,17 @@ def write_off(
     prefix: str,
     limit: int = WRITE_OFF_LIMIT,
 ) -> Changes:
-    """What the order at `offset` of the raw topic changes, or the next `limit` changes of it; it is no call and counts
-    as none.
+    """The changes of the write-off order at `offset` of the raw topic, at most `limit` of them; the order counts as no
+    call.
 
-    The position passes the order once nothing is left of what it gives up, so repeat it until then: a step that is
-    cut off is found again as it was. Given twice it finds nothing the second time. A receipt for each window, and for
-    each that was merged into it, tells whoever keeps account of held usage.
+    The position passes the order only when no window of it is left. Call this again until then: a step that was aborted
+    finds the same windows again, and a repeated order finds none. There is a receipt for each window and for each
+    window that was merged into it.
+
+    Args:
+        time_ms: of the order's record, milliseconds since 1970 UTC; it moves the partition clock.
+        customer_id: the record's key; `""` where `order.match` names the customers.
+        prefix: see `part_prefix`.
     """
     position = books.position
     meant = (
@@ -51,7 +56,7 @@ def write_off(
     for window in meant:
         room = limit - len(changes.windows) - len(changes.receipts)
         if len(window.merged) + _OWN > room:
-            if not given_up:  # alone it is too much: the receipts of those it took in come first
+            if not given_up:  # this window alone is too large: its merged ones get their receipts first
                 changes.windows[window.first] = copy(window, merged=window.merged[room - 1 :])
                 changes.receipts = [_of_merged(first, order, prefix) for first in window.merged[: room - 1]]
             break
@@ -61,18 +66,16 @@ def write_off(
         changes.receipts += [_of_merged(first, order, prefix) for first in window.merged]
     else:
         changes.position.next = offset + 1
-    before, now = position.counters.written_off, total(given_up)
-    changes.position.counters = copy(
-        position.counters, written_off=Sum(before.calls + now.calls, add(before.cost, now.cost))
-    )
+    written_off = position.counters.written_off + total(given_up)
+    changes.position.counters = copy(position.counters, written_off=written_off)
     return changes
 
 
 def meant_by(pattern: str) -> Callable[[str], bool]:
-    """Whether a customer id has the form `pattern`: `*` is any text, `?` one character, `[ab]` one of these.
+    """A test whether a customer id matches `pattern`: `*` is any text, `?` one character, `[ab]` one of these.
 
-    Usage that named no customer (`unattributed:...`) is meant only by a pattern that begins so: it is honest usage as
-    a rule, and `*` would give it up unseen.
+    Usage without a customer name (`unattributed:...`) matches only a pattern that begins so: it is mostly honest usage,
+    and `*` would give it up by accident.
     """
     has_form = re.compile(translate(pattern)).match
     any_form = pattern.startswith(UNATTRIBUTED)
@@ -84,14 +87,16 @@ def meant_by(pattern: str) -> Callable[[str], bool]:
 
 
 def _names(books: LedgerState, customer_id: str, order: WriteOff) -> Iterator[str]:
-    """Whose usage is meant. That on disk comes back for it as it is asked for: no more than one step can write off."""
+    """The customers whose usage is meant. Their windows on disk come back one customer at a time, so that one step
+    holds no more than it can write off.
+    """
     if not order.match:
         books.warm(customer_id)
         yield customer_id
         return
     means = meant_by(order.match)
     for name in sorted(name for name in books.held if means(name)):
-        books.warm(name)  # what it has on disk, too: else it would come a second time below
+        books.warm(name)  # its windows on disk, too: the loop below would yield it a second time
         yield name
     if books.cold is not None:
         for name in filter(means, books.cold.names(order.until)):
@@ -104,7 +109,7 @@ def _meant(window: Window, order: WriteOff) -> bool:
 
 
 def _own(window: Window, order: WriteOff, prefix: str) -> Receipt:
-    """The money stands here; those merged into it have none left."""
+    """The window's receipt has the money; the receipts of merged windows have none."""
     return Receipt(
         transaction_id(prefix, window),
         WRITTEN_OFF,

@@ -20,7 +20,8 @@ from schemas.policy import LatePolicy, MeterPolicy
 from schemas.records import EnrichedUsage, LagoEvent, WriteOff
 from schemas.wire import FLAT, METERED, ORG, Call, Metered, RawRecord
 from streams.core.mapping.billing_periods import ENDED
-from streams.core.mapping.resolve import NO_SUBSCRIPTION, OUTSIDE_PERIOD, Resolver
+from streams.core.mapping.resolve import OUTSIDE_PERIOD, Resolver
+from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
 from streams.core.metering.close_window import coalesce, due_windows, release, seal
 from streams.core.metering.fold import TOO_MANY_HELD, Fold
 from streams.core.metering.ledger_state import LedgerState, verify

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from schemas.ledger import POSITION_KEY, Counters, Position, Sum, Window
 from schemas.money import ZERO
-from streams.core.mapping.resolve import NO_MAPPING
+from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.ledger_state import LedgerState, verify
 from streams.state import changelog
 from streams.state.changelog import Snapshot, image_from, read, restore, restoring, windows_of

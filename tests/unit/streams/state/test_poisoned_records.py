@@ -20,7 +20,7 @@ from schemas import customers, ledger, records, wire
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.decoding import Unreadable, decoder
 from schemas.errors import LedgerBroken, TopicProblem
-from schemas.policy import LatePolicy
+from schemas.policy import LatePolicy, MeterPolicy
 from streams.agents import meter, sink
 from streams.core.delivery.restamp import RestampDecision, judged
 from streams.core.metering.ledger_state import LedgerState
@@ -173,7 +173,7 @@ def test_one_manifest_that_contradicts_its_event_halts_no_lane(
     manifest = msgspec.json.encode(records.Manifest(0, 1, 2, 2, (), deployment))
     record: Any = SimpleNamespace(topic="events", partition=0, offset=1, headers=[("manifest", manifest)])
     event = records.LagoEvent(transaction_id, "sub", "code", "1", "1", {})
-    work: Any = SimpleNamespace(_deployment="ours")
+    work: Any = SimpleNamespace(_config=SimpleNamespace(policy=MeterPolicy(deployment="ours")))
     if expected == "halts":
         with pytest.raises(TopicProblem, match="other_deployment"):
             sink.DeliveryWork._is_whole(work, record, event)

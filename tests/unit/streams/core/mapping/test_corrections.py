@@ -11,8 +11,10 @@ from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
 from schemas.errors import Rejected, Unavailable
 from schemas.moments import HOUR_US, SECOND_US
 from streams.core.mapping.correction import BEGINS_ELSEWHERE
-from streams.core.mapping.resolve import INACTIVE, NO_SUBSCRIPTION, WRONG_KIND, resolve
+from streams.core.mapping.resolve import resolve
 from streams.core.mapping.set_mapping import EndMappingRequest, MappingRequest, corrected_by, remap, unmap
+from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
+from streams.core.mapping.versions import INACTIVE, WRONG_KIND
 
 NOW = 1_800_000_000 * SECOND_US
 LEAD = 5 * SECOND_US

@@ -9,7 +9,7 @@ from connectors.telemetry.metrics import HELD_REASONS
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import Rejected
 from schemas.moments import HOUR_US
-from streams.core.mapping.resolve import NOT_KEPT, WRONG_KIND, Resolver, resolve, resolve_held
+from streams.core.mapping.resolve import Resolver, resolve, resolve_held
 from streams.core.mapping.set_mapping import (
     KEPT_VERSIONS,
     MAX_VERSIONS,
@@ -19,6 +19,7 @@ from streams.core.mapping.set_mapping import (
     unmap,
 )
 from streams.core.mapping.time_spans import borders
+from streams.core.mapping.versions import NOT_KEPT, WRONG_KIND
 from tests.support.calls import NOON
 from tests.unit.streams.core.mapping.test_held_past import LEAD, held, looked_at
 

@@ -1,7 +1,9 @@
 """Who pays: versions by end time, inactive stretches, id kinds, orgs and their periods."""
 
 from schemas.customers import CustomerRecord, MappingVersion, OrgRecord, Period
-from streams.core.mapping.resolve import INACTIVE, NO_MAPPING, NO_SUBSCRIPTION, WRONG_CURRENCY, WRONG_KIND, resolve
+from streams.core.mapping.resolve import WRONG_CURRENCY, resolve
+from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
+from streams.core.mapping.versions import INACTIVE, NO_MAPPING, WRONG_KIND
 
 
 def record(*versions: MappingVersion) -> CustomerRecord:
