@@ -1,4 +1,4 @@
-"""How routes become an application."""
+"""Builds the aiohttp application of a process."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,7 +12,7 @@ from connectors.http.middleware import RequestTracker
 def create_app(
     door: RequestTracker, *routes: Iterable[web.RouteDef], watching: Sequence[Middleware] = ()
 ) -> web.Application:
-    """An application of all `routes` behind `door`, and within it `watching`."""
+    """An application with all `routes`. Each request passes `door`, then the middlewares of `watching`."""
     app = web.Application(handler_args=PACKED, middlewares=[door.passing, *watching])
     for some in routes:
         app.add_routes(some)

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -20,6 +20,14 @@ from schemas.errors import Rejected, Unavailable
 
 #: (topic, key, value, record time in milliseconds since 1970 UTC)
 Record = tuple[str, str | None, bytes, int]
+
+
+class RecordWriter(Protocol):
+    """Stores one record at a time."""
+
+    async def send_one(self, record: Record) -> tuple[int, int]:
+        """The (partition, offset) at which the record is durable. Raises: Rejected, Unavailable."""
+
 
 _POLL_S = 0.1
 #: Kafka is asked so often whether it takes this machine's own time again.
