@@ -51,10 +51,6 @@ class WebhookAuth:
         """Neither secret nor token is configured."""
         return not self._secrets and not self._tokens
 
-    def knows_token(self, authorization: str | None) -> bool:
-        """`Authorization: Bearer <token>` (RFC 6750; the scheme in any case) names a live token."""
-        return self.token_sender(authorization) is not None
-
     def token_sender(self, authorization: str | None) -> str | None:
         """A name for whoever knows this token; None = no live token is named."""
         scheme, _, credentials = (authorization or "").partition(" ")

@@ -12,7 +12,6 @@ from aiohttp import web
 from connectors.http.body_reader import BodyReader
 from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.connections import admitted
-from connectors.http.content_encoding import PACKED
 from connectors.http.problem import CLOSES, Problem, try_again
 from connectors.http.rate_limit import SenderRateLimiter
 from connectors.ingest.auth import ExpiredSignature, WebhookAuth
@@ -78,13 +77,6 @@ ROUTES = (
     _Route("/api/v1/events/batch", "lago", LAGO),
     _Route("/openmeter/api/v1/events", "openmeter", CLOUDEVENT),
 )
-
-
-def create_ingress(deps: IngressDeps) -> web.Application:
-    """An application of the ingress's routes alone."""
-    app = web.Application(handler_args=PACKED)
-    app.add_routes(ingress_routes(deps))
-    return app
 
 
 def ingress_routes(deps: IngressDeps) -> list[web.RouteDef]:

@@ -1,4 +1,4 @@
-"""Says when usage begins to be held, for whom and why, once a customer and reason; and how long the oldest of it has waited."""
+"""Logs when usage begins to be held, once per customer and reason, and exports how long the oldest held usage has waited."""
 
 import time
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from schemas.moments import SECOND_US
 from schemas.money import plain
 from streams.core.metering.ledger_state import LedgerState, total
 
-#: Customers named in the log at one look; a flood of unknown names is counted, not listed.
+#: Customers that one scan names in the log. A flood of unknown names is only counted.
 _NAMED = 10
 
 _log = structlog.get_logger(__name__)
 
 
 class HeldUsageMonitor:
-    """What the ledgers of this process hold back; `look` at each now and then."""
+    """Watches the held usage in the ledgers of this process; its owner calls `look` for each ledger from time to time."""
 
     def __init__(self, registry: CollectorRegistry, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
         self._now_us = now_us
-        #: By partition and customer: the reasons that were told since its usage began to be held.
+        #: By partition and customer: the reasons that were logged since the customer's usage began to be held.
         self._told: dict[int, dict[str, set[str]]] = {}
         self._oldest_us: dict[int, int] = {}
         self._on_disk: dict[int, int] = {}
@@ -41,13 +41,13 @@ class HeldUsageMonitor:
         self._age.set_function(self.oldest_s)
 
     def look(self, partition: int, books: LedgerState) -> None:
-        """Compare with the last look: a customer is named again when its usage is held for a reason that was not told."""
+        """Compare the ledger with the last call. A customer is logged again if its usage is held for a reason that was not logged."""
         told = self._told.get(partition, {})
         now = {customer: {books.windows[first].held for first in firsts} for customer, firsts in books.held.items()}
-        # What a ledger held when it was opened is told again: after a restart nobody else says it.
+        # Usage that was held when the ledger was opened is logged again: after a restart no other line names it.
         cold = books.cold
         names = now.keys() - told.keys()
-        if cold is not None and cold.windows:  # they were told before they went to disk
+        if cold is not None and cold.windows:  # they were logged before they were moved to disk
             names = {name for name in names if not cold.has(name)}
         self._on_disk[partition] = 0 if cold is None else cold.customers
         self._new.inc(len(names))
@@ -74,7 +74,7 @@ class HeldUsageMonitor:
         self._count.set(len(set().union(*self._told.values())) + sum(self._on_disk.values()))
 
     def close(self, partition: int) -> None:
-        """Another worker has the ledger now."""
+        """The partition moved to another worker."""
         self._told.pop(partition, None)
         self._on_disk.pop(partition, None)
         self._crowded.discard(partition)
@@ -83,12 +83,12 @@ class HeldUsageMonitor:
         self._forget_age(partition)
 
     def oldest_s(self) -> float:
-        """Seconds since the end of the oldest call that is held here."""
+        """Seconds since the end of the oldest call that is held in this process; 0 = none is held."""
         oldest_us = min(self._oldest_us.values(), default=None)
         return 0.0 if oldest_us is None else max(0.0, (self._now_us() - oldest_us) / SECOND_US)
 
     def _show(self, partition: int, books: LedgerState) -> None:
-        """Log once that a ledger keeps more in memory than the bound. The ledger itself logs what it moves to disk."""
+        """Export the sizes of a ledger, and log once if it keeps more in memory than the bound. The ledger logs what it moves to disk."""
         windows = books.held_windows()
         self._names.labels(partition).set(len(self._told[partition]) + self._on_disk[partition])
         self._windows.labels(partition).set(windows)

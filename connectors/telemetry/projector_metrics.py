@@ -1,4 +1,4 @@
-"""What the projector tells about itself, as metrics: rows, failures, and how far behind each topic is."""
+"""The projector's sensors as metrics: rows, failures, and the lag of each topic."""
 
 import time
 from decimal import Decimal
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ProjectorSensors:
-    """`streams.agents.projector.ProjectSensors`; `_metrics` is the subclass's."""
+    """`streams.agents.projector.ProjectSensors`; a subclass sets `_metrics`."""
 
     _metrics: "Metrics"
 
@@ -19,7 +19,7 @@ class ProjectorSensors:
         self._oldest: dict[str, dict[int, int]] = {}
 
     def projected(self, topic: str, projected: Projected) -> None:  # noqa: ARG002  # the protocol's
-        """A chunk is in Postgres."""
+        """Count the rows of a batch that is in Postgres."""
         for table, count in projected.rows.items():
             self._metrics.projected_rows.labels(table).inc(count)
         for reason, count in projected.skipped.items():
@@ -28,11 +28,11 @@ class ProjectorSensors:
             self._metrics.doubled_calls.labels(kind).inc(count)
 
     def projection_failed(self, reason: str) -> None:
-        """Postgres was asked in vain; it will be asked again."""
+        """Count a failed write to Postgres; the projector repeats it."""
         self._metrics.postgres_failures.labels(reason).inc()
 
     def projecting(self, topic: str, partition: int, oldest_ms: int | None) -> None:
-        """The record time of what a partition projects now or projected last; None: it has come to the end."""
+        """Note the record time of the batch that a partition projects now or has projected last; None: it is at the end."""
         if topic not in self._oldest:
             self._oldest[topic] = {}
             self._metrics.watch_projector(topic, lambda: self._age_s(topic))
@@ -42,23 +42,23 @@ class ProjectorSensors:
             self._oldest[topic][partition] = oldest_ms
 
     def late_calls(self, outcome: str, calls: int) -> None:
-        """Calls beyond the horizon were looked at; `failed` with 0 calls: an error of ours."""
+        """Count calls beyond the horizon by outcome; `failed` with 0 calls is an error of ours."""
         self._metrics.late_calls.labels(outcome).inc(max(calls, outcome == "failed"))
 
     def rebilled(self, outcome: str, events: int) -> None:
-        """Events that an end overtook were billed again; `failed` with 0 events: an error of ours."""
+        """Count events that were posted after an end and billed again; `failed` with 0 events is an error of ours."""
         self._metrics.rebilled_events.labels(outcome).inc(max(events, outcome == "failed"))
 
     def after_end(self, events: int, usd: Decimal) -> None:
-        """So many were posted after an end, and are on no invoice yet."""
+        """Export how many events were posted after an end and are on no invoice yet, and their dollars."""
         self._metrics.after_end_events.set(events)
         self._metrics.after_end_usd.set(float(usd))
 
     def lago_requested(self, request: str, status: int, seconds: float) -> None:
-        """Lago was asked by a task beside the projector."""
+        """Count a request of a background task of the projector to Lago."""
         self._metrics.lago_requested(request, status, seconds)
 
     def _age_s(self, topic: str) -> float:
-        """By a scraper's thread: the values are copied at once."""
+        """A scraper's thread calls this, so the values are copied first."""
         oldest = list(self._oldest[topic].values())
         return max(0.0, time.time() - min(oldest) / 1000) if oldest else 0.0

@@ -1,4 +1,4 @@
-"""Says which models have no price and which call types are unknown, each once; counts doubtful costs."""
+"""Logs each model without a price and each unknown call type once, and counts calls with a doubtful cost."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter
 from streams.core.metering.notices import ASSUMED_REPEAT, COST_DIFFERS, Notices
 from streams.core.metering.plausible_cost import IMPLAUSIBLE_COST
 
-#: Names of one kind that this process says; senders choose them, so there may be any number.
+#: How many names of one kind a process logs. Senders choose the names, so there may be any number.
 MOST_NAMES = 100
 DOUBTS = (IMPLAUSIBLE_COST, COST_DIFFERS, ASSUMED_REPEAT)
 
@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 
 
 class UnbilledUsageMonitor:
-    """What the meter of this process did not bill for a reason that somebody can put right."""
+    """Reports calls that this process did not bill, or doubts, for a reason that an operator can fix."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._unpriced = _Names("usage_unpriced", "model")
@@ -37,7 +37,7 @@ class UnbilledUsageMonitor:
             self._doubtful_cost.labels(reason)
 
     def noticed(self, noticed: Notices) -> None:
-        """A step of the meter is durable."""
+        """Report what a durable step of the meter noticed."""
         for reason, total in noticed.doubtful.items():
             self._doubtful.labels(reason).inc(total.calls)
             self._doubtful_cost.labels(reason).inc(float(total.cost))
@@ -47,7 +47,7 @@ class UnbilledUsageMonitor:
 
 
 class _Names:
-    """One log line a name, the first time it comes; `MOST_NAMES` in all."""
+    """Logs each name once, at most `MOST_NAMES` names."""
 
     def __init__(self, event: str, field: str) -> None:
         self._event = event
