@@ -1,4 +1,4 @@
-"""The end of `billing.audit`, which the next line is to follow."""
+"""Reads the end of `billing.audit`, which the next line follows."""
 
 import asyncio
 import time
@@ -13,16 +13,16 @@ from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.topic_scan import asked, reader
 from schemas.errors import Unavailable
 
-#: One question to Kafka may take so long, and reading what is new; seconds.
+#: Limits in seconds: for one answer of Kafka, and for reading new lines.
 _ANSWER_S, _READ_S = 5.0, 20.0
-#: Offsets looked at from the end; so many times more if they were too few to tell.
+#: How many offsets to read from the end first; if they are too few, this many times more.
 _LOOKED_AT, _MORE = 64, 16
-#: Of a server that writes line after line: how old what it knows of the end may be, seconds.
+#: How old a server's position may be, in seconds, if it writes many lines.
 FRESH_S: Final = 0.2
 
 
 class Tail:
-    """Follows the end of the audit topic, by its full name; not for several threads at once."""
+    """Follows the end of the audit topic. It must not be used by several threads at the same time."""
 
     def __init__(self, kafka: KafkaConnection, topic: str) -> None:
         self._kafka = kafka
@@ -32,7 +32,7 @@ class Tail:
         self._tip = ChainPosition()
 
     def tip(self) -> ChainPosition:
-        """Read to the end as it is now. Raises: Unavailable `kafka_unavailable`."""
+        """The position at the current end of the topic. Raises: Unavailable `kafka_unavailable`."""
         try:
             if self._consumer is None:
                 self._consumer = reader(self._kafka)
@@ -48,7 +48,7 @@ class Tail:
         return self._tip
 
     def whole(self) -> tuple[list[AuditLine], bool]:
-        """Every line that the topic has, and whether none has expired from it. Raises: Unavailable."""
+        """All lines of the topic, and whether none has expired. Raises: Unavailable."""
         try:
             consumer = self._consumer = self._consumer or reader(self._kafka)
             low, high = self._ends(consumer)
@@ -58,7 +58,7 @@ class Tail:
             raise Unavailable("kafka_unavailable", f"{self._topic}: {error.args[0].str()}") from error
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         consumer, self._consumer, self._next = self._consumer, None, -1
         if consumer is not None:
             consumer.close()
@@ -95,7 +95,7 @@ class Tail:
 
 
 class Tips:
-    """`Tail` of a server: one look for all who write at the same time.
+    """The position for a server; callers at the same time share one read.
 
     Args:
         monotonic: seconds.
@@ -109,7 +109,7 @@ class Tips:
         self._tip = ChainPosition()
 
     async def tip(self) -> ChainPosition:
-        """At most `FRESH_S` old. Raises: Unavailable."""
+        """The position, at most `FRESH_S` seconds old. Raises: Unavailable."""
         async with self._looking:
             if self._monotonic() - self._looked_at > FRESH_S:
                 self._tip = await asyncio.to_thread(self._tail.tip)
@@ -117,12 +117,12 @@ class Tips:
             return self._tip
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._tail.close()
 
 
 def _passed(error: KafkaError | None, offset: int) -> int:
-    """The offset behind what came; at the partition's end the end itself."""
+    """The offset behind a message; at the end of the partition, the end."""
     if error is None:
         return offset + 1
     if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own errors are spelt so

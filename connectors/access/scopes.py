@@ -1,4 +1,4 @@
-"""What a credential may be allowed to do, by name; docs/access.md says it at more length."""
+"""The scopes of credentials; docs/access.md describes them."""
 
 from typing import Final
 
