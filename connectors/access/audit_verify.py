@@ -10,7 +10,7 @@ from schemas.records import AuditRecord
 CHANGED, MISSING, INSERTED, REORDERED, FORGED = "changed", "missing", "inserted", "reordered", "forged"
 #: A line refers to what its writer had just read. A line that leaves out lines older than this was not written by us.
 STALE_US: Final = 3600 * 1_000_000
-#: How many lines are tried as the culprit; only a few are written at the same time.
+#: How many lines are tried as the wrong one; only a few are written at the same time.
 _LOOKED_AT: Final = 200
 
 
