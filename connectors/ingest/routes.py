@@ -1,4 +1,4 @@
-"""The webhook ingress: usage comes in over HTTP and is answered with 2xx only when it is durable."""
+"""The routes of the ingress: usage arrives over HTTP, and is answered with 2xx only when it is durable."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -33,17 +33,18 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngressDeps:
-    """What the ingress is given.
+    """What the ingress needs.
 
     Fields:
-        timeout_s: of one whole request, its body included (`WEBHOOK_TIMEOUT`); longer than the
-            producer's delivery timeout.
-        origins: whence may be posted; None = from everywhere.
-        pace: how often each sender may post; None = as often as it likes.
-        on_request: (source, HTTP status) of every request; 499 when the sender left.
-        on_elements: (`accepted`, `ignored` or a rejection's reason, how many).
-        watch_bytes: is handed what tells the bytes of bodies in flight.
-        is_guessing: whether the address of a request was refused too often of late: its body is not read for a signature.
+        timeout_s: limit of one request, including its body (`WEBHOOK_TIMEOUT`); longer than the producer's delivery timeout.
+        max_body_bytes, max_bytes_in_flight: limits of one body, and of all bodies that are not answered yet.
+        origins: which addresses may send; None = all.
+        pace: the rate limit of each sender; None = no limit.
+        on_request: called with (source, HTTP status) for every request; 499: the sender closed the connection.
+        on_elements: called with (`accepted`, `ignored` or a reason of rejection, how many).
+        watch_bytes: called once with a function that returns the bytes of bodies in flight.
+        is_guessing: whether the address of a request had too many refused requests recently, so that its body is not read to
+            check a signature.
     """
 
     store: ElementStore
@@ -61,14 +62,14 @@ class IngressDeps:
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """One sender's way in: `shape` of elements that do not show theirs."""
+    """A route of one kind of sender; `shape` is for elements whose fields do not show theirs."""
 
     path: str
     source: str
     shape: str
 
 
-#: Lago's ingest API is answered like the others: LiteLLM's `lago` callback takes any 2xx and reads no body.
+#: Lago's ingest API is answered like the other routes: LiteLLM's `lago` callback accepts any 2xx and does not read the body.
 ROUTES = (
     _Route("/webhook/litellm/usage", "litellm", FLAT),
     _Route("/webhooks/litellm", "integration", INTEGRATION),
@@ -80,7 +81,7 @@ ROUTES = (
 
 
 def ingress_routes(deps: IngressDeps) -> list[web.RouteDef]:
-    """The ingress's routes, for an application that has others too."""
+    """The routes of the ingress, for an application that also has other routes."""
     ingress = _Ingress(deps)
     paths = [(route.path + slash, route) for route in ROUTES for slash in ("", "/")]
     return [web.post(path, partial(ingress.answer, route)) for path, route in paths]
@@ -95,7 +96,7 @@ class _Ingress:
         self._refusing = False
 
     async def answer(self, route: _Route, request: web.Request) -> web.Response:
-        """202 when every element is durable, or 400, 401, 403, 408, 413, 415, 503 as problem JSON."""
+        """202 if every element is durable; else 400, 401, 403, 408, 413, 415 or 503 as problem JSON."""
         status = 500
         try:
             response = self._accept(await self._take(route, request))
@@ -134,7 +135,7 @@ class _Ingress:
                 self._intake.release(body)
 
     def _admit_before_reading(self, request: web.Request) -> "_Proof | None":
-        """What is left to prove; refuses at once whom no body could help. Raises: Problem 401, 403, 503."""
+        """What the body must still prove; None = the sender is known. Raises: Problem 401, 403, 503: no body could change that."""
         auth, headers, origins = self._deps.auth, request.headers, self._deps.origins
         if origins is not None and not origins.admit(request.remote, headers):
             raise Problem(403, "address_not_allowed", "usage is not taken from this address", CLOSES)
@@ -180,7 +181,7 @@ class _Ingress:
 
 
 class _Proof:
-    """Who signed a body, once it was there; see `WebhookAuth.signing_sender`."""
+    """The sender that signed a body, once it was read; see `WebhookAuth.signing_sender`."""
 
     __slots__ = ("_headers", "_signing_sender", "sender")
 
@@ -194,7 +195,7 @@ class _Proof:
         self.sender = ""
 
     def prove(self, pieces: bytes | Iterable[bytes]) -> None:
-        """Raises: Problem 401."""
+        """Check the signature. Raises: Problem 401."""
         try:
             sender = self._signing_sender(self._headers, pieces)
         except ExpiredSignature as stale:

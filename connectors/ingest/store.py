@@ -1,4 +1,4 @@
-"""Every element of a body is durable, in the raw topic or with a reason in the rejected one, before anybody answers."""
+"""Stores every element of a body, in the raw topic or with a reason in the rejected one, before the request is answered."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -15,31 +15,31 @@ from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 from schemas.reasons import NOT_JSON, TOO_DEEP, TOO_LARGE, TOO_MANY
 
-#: A slice is parsed without a pause and then awaits its acks: bounds memory and the event loop's stalls.
+#: A slice of elements is parsed without a pause, and then its acknowledgements are awaited. This limits memory and the time for which the event loop is blocked.
 _SLICE_ELEMENTS = 500
 _SLICE_BYTES = 4 << 20
-#: Bodies above this are cut into elements in a thread.
+#: A larger body is split in a thread.
 _LARGE_BODY = 256 << 10
-#: How often calls may be wrapped, and how many may be in one element of an array.
+#: How many levels of wrappers are opened, and how many calls one element of an array may contain.
 _WRAPPINGS = 2
 _MAX_WRAPPED = 10_000
 
 
-#: So many odd elements, of so many bytes together, are read at once; more are read in a thread, and all of them in one:
-#: what one needs for a moment may be fifty times its size.
+#: Up to so many invalid elements, with so many bytes together, are read in the event loop. More are read in one shared thread, because
+#: an element may need fifty times its size for a moment.
 _FEW_ODD, _SMALL_ODD = 8, 64 << 10
 _BESIDE = ThreadPoolExecutor(1, "odd-elements")
 
 
 class RecordSender(Protocol):
-    """What stores records; see `KafkaProducer.send_all`."""
+    """Stores records; see `KafkaProducer.send_all`."""
 
     async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]: ...
 
 
 @dataclass(slots=True)
 class StoreOutcome:
-    """What became of a body's elements; `rejected` holds (index, reason), `ignored` counts `null`s."""
+    """The result for a body's elements; `rejected` has (index, reason), `ignored` counts `null` elements."""
 
     accepted: int = 0
     ignored: int = 0
@@ -48,13 +48,13 @@ class StoreOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ElementStore:
-    """Where and how elements are stored.
+    """Stores the elements of bodies.
 
     Fields:
         raw_topic, rejected_topic: with their prefix.
-        customer_id_fields: in order, out of `streams.core.metering.customer_key.CUSTOMER_ID_FIELDS`.
+        customer_id_fields: in order; from `streams.core.metering.customer_key.CUSTOMER_ID_FIELDS`.
         now_us: microseconds since 1970 UTC.
-        kept: what is kept of the calls' context.
+        kept: which context of the calls is kept.
     """
 
     sender: RecordSender
@@ -65,14 +65,14 @@ class ElementStore:
     kept: ContextFields = field(default_factory=ContextFields)
 
     async def keep(self, body: bytes, shape: str) -> StoreOutcome:
-        """Store all elements of `body`; the order inside a body is kept for each customer.
+        """Store all elements of `body`. The elements of one customer keep their order.
 
         Args:
-            shape: of an element that does not show its own.
+            shape: of an element whose fields do not show its own.
 
         Raises:
-            Refused: the body as a whole; its rejection is stored.
-            Unavailable: not everything is known to be durable; the body has to come again.
+            InvalidElement: the whole body is invalid; its rejection is stored.
+            Unavailable: not everything is known to be durable; the sender must send the body again.
         """
         at = self.now_us()
         try:
@@ -99,7 +99,7 @@ class ElementStore:
         return outcome
 
     async def _keep_elements(self, elements: Sequence[Element], size: int, shape: str, at: int) -> StoreOutcome:
-        """Raises: Wrapped: it is one element, which holds the calls; nothing is stored yet."""
+        """Raises: WrappedCalls: the only element contains the calls; nothing is stored yet."""
         outcome = StoreOutcome()
         odd: OddElements | None = None
         step = max(1, min(_SLICE_ELEMENTS, _SLICE_BYTES * len(elements) // (size + 1)))
@@ -118,8 +118,8 @@ class ElementStore:
     def _sound_records(
         self, elements: Sequence[Element], start: int, step: int, shape: str, at: int, outcome: StoreOutcome
     ) -> tuple[list[Record], list[int], list[tuple[int, int]]]:
-        """The records of one slice of the body and the places of their elements in it; of each odd element how many
-        records stand before its own, and its place."""
+        """The records of one slice, and the indexes of their elements; of each invalid element the number of records before its own, and
+        its index."""
         records: list[Record] = []
         places: list[int] = []
         later: list[tuple[int, int]] = []
@@ -147,7 +147,7 @@ class ElementStore:
         outcome: StoreOutcome,
         odd: OddElements,
     ) -> tuple[list[Record], list[int]]:
-        """The same with the records of odd elements in their places: a customer's order stays. Many are read in a thread."""
+        """The same with the records of the invalid elements in their places, so that each customer's order stays. Many are read in a thread."""
         indexes = [index for _, index in later]
         size = sum(memoryview(elements[index]).nbytes for index in indexes)
         if len(indexes) <= _FEW_ODD and size <= _SMALL_ODD:
@@ -180,7 +180,7 @@ class ElementStore:
     def _records_of_odd(
         self, element: Element, shape: str, at: int, index: int, outcome: StoreOutcome, odd: OddElements
     ) -> list[Record]:
-        """What becomes of one element that is read field by field, or of what it wraps. Raises: Wrapped, as above."""
+        """The records of an element that is read field by field, or of the calls in it. Raises: WrappedCalls: see `_keep_elements`."""
         records: list[Record] = []
         arrival = self._arrival(at)
         todo: list[tuple[Element, InvalidElement | None, int]] = [(element, None, 0)]
@@ -216,7 +216,7 @@ class ElementStore:
         return Arrival(at, self.customer_id_fields, kept=self.kept)
 
     def _shared(self, odd: OddElements, at: int) -> Record:
-        """One rejection of all elements without anything of a call that have none of their own."""
+        """One rejection for all elements without anything of a call that have none of their own."""
         sentence = f"{odd.shared} elements without anything of a call, the first of them at index {odd.first}"
         refused = InvalidElement(odd.reason, sentence)
         return self.rejected_topic, None, shared_rejection(refused, odd.length, odd.digest.hexdigest(), at), at // 1000
@@ -224,7 +224,7 @@ class ElementStore:
     async def _keep_too_large(
         self, refused: Sequence[tuple[int, Record]], elements: Sequence[Element], at: int, outcome: StoreOutcome
     ) -> None:
-        """What Kafka refuses for its size becomes a rejection; a refused rejection leaves nothing to keep."""
+        """Replace records that Kafka refuses for their size by rejections. Raises: Unavailable: Kafka refuses a rejection too."""
         why = InvalidElement(TOO_LARGE, "Kafka takes no record of this size")
         again: list[Record] = []
         for place, (topic, key, _, at_ms) in refused:
@@ -238,7 +238,7 @@ class ElementStore:
 
 
 def _cut(body: bytes | memoryview) -> list[Element]:
-    """The elements of a body, or of what it wraps where it is one wrapper. Raises: Refused."""
+    """The elements of a body; if the body is one wrapper, the elements in it. Raises: InvalidElement."""
     elements = split(body)
     for _ in range(_WRAPPINGS):
         if len(elements) != 1 or (inner := wrapped_in(elements[0])) is None:
@@ -248,7 +248,7 @@ def _cut(body: bytes | memoryview) -> list[Element]:
 
 
 def _unwrapped(wrapped: WrappedCalls, depth: int) -> tuple[list[Element], InvalidElement | None]:
-    """What one element of many holds, or why it is refused."""
+    """The elements in one of several elements, or the reason why it is refused."""
     if depth == _WRAPPINGS:
         return [], InvalidElement(TOO_DEEP, "calls are wrapped more than twice")
     try:
