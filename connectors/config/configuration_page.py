@@ -1,4 +1,4 @@
-"""docs/configuration.md, made from the settings: `python -m connectors.config.configuration_page` prints it."""
+"""Writes docs/configuration.md from the settings: `python -m connectors.config.configuration_page` prints it."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ from pydantic import ByteSize
 from connectors.config.settings import VARIABLES, Settings
 from schemas.policy import LatePolicy
 
-#: Where a chapter of docs/configuration.md begins.
+#: The settings with which a section of docs/configuration.md begins.
 _CHAPTERS: Final = {
     "kafka_bootstrap_servers": "Kafka",
     "lago_api_url": "Lago and LiteLLM",
@@ -20,7 +20,7 @@ _CHAPTERS: Final = {
 
 
 def configuration_page() -> str:
-    """docs/configuration.md: every variable with its default and meaning."""
+    """The text of docs/configuration.md: every variable with its default and meaning."""
     lines = [
         "# Configuration",
         "",
@@ -58,4 +58,4 @@ def _shown(default: object) -> str:
 
 
 if __name__ == "__main__":
-    print(configuration_page(), end="")  # noqa: T201  # this is what it is for
+    print(configuration_page(), end="")  # noqa: T201  # printing is the purpose of the command

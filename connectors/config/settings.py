@@ -1,8 +1,8 @@
-"""Every environment variable there is, read once at the start; nothing else reads the environment.
+"""All environment variables, read once at the start. No other module reads the environment.
 
-`load_settings()` gives a frozen `Settings`, or one ConfigurationError that names every malformed
-variable. An empty variable counts as unset. No message ever holds a value: what is malformed may be
-a secret in the wrong place. docs/configuration.md is made of it (connectors/config/configuration_page.py).
+`load_settings()` returns a frozen `Settings`, or raises one ConfigurationError that names every malformed variable. An empty
+variable counts as not set. No message contains a value, because a malformed value may be a secret in the wrong variable.
+docs/configuration.md is made from this module (connectors/config/configuration_page.py).
 """
 
 import os
@@ -56,7 +56,7 @@ from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
 class Settings(BaseModel):
-    """What the operator chose. The variable of a field is its name in capitals; durations are seconds."""
+    """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
@@ -294,7 +294,7 @@ class Settings(BaseModel):
         "json", description="`json`: one object a line; `console`: for people."
     )
 
-    #: Variables that look like ours and are none: to be warned about.
+    #: Variables that look like a setting and are none; the process warns about them.
     unknown: tuple[str, ...] = Field((), exclude=True)
 
     @field_validator("kafka_sasl_username", "kafka_sasl_password")
@@ -314,7 +314,7 @@ class Settings(BaseModel):
 
     @property
     def postgres_url(self) -> SecretStr | None:
-        """Where Postgres is, as a URL for asyncpg; None = the deployment has none."""
+        """The URL of Postgres for asyncpg; None = the deployment has no Postgres."""
         if self.database_url or not self.postgres_host:
             return self.database_url
         password = f":{quote(self.postgres_password.get_secret_value(), safe='')}" if self.postgres_password else ""
@@ -322,7 +322,7 @@ class Settings(BaseModel):
         return SecretStr(f"postgresql://{account}@{self.postgres_host}:{self.postgres_port}/{quote(self.postgres_db)}")
 
     def meter_policy(self) -> MeterPolicy:
-        """The choices that decide what is billed, as the meter wants them."""
+        """The settings that decide what is billed, in the form of the meter."""
         return MeterPolicy(
             deployment=self.deployment_name,
             window_us=self.window_seconds * SECOND_US,
@@ -341,15 +341,15 @@ class Settings(BaseModel):
         )
 
 
-#: Every variable and the field it sets.
+#: The field of each variable.
 VARIABLES: Final = {name.upper(): name for name in Settings.model_fields if name != "unknown"}
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from `environ`, by default this process's environment, and from the files that it names.
+    """Read the settings from `environ` (default: this process's environment) and from the files that it names.
 
     Raises:
-        ConfigurationError: `reason` is the malformed variable's name, several joined by commas.
+        ConfigurationError: `reason` is the name of the malformed variable; several are joined by commas.
     """
     environ = with_files(os.environ if environ is None else environ, VARIABLES)
     given = {name: environ[variable].strip() for variable, name in VARIABLES.items() if environ.get(variable)}
@@ -366,5 +366,5 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def own_settings(beginnings: tuple[str, ...]) -> Settings:
-    """As `load_settings`, of the variables that begin so: in another program's process the others are that program's."""
+    """`load_settings` with only the variables that begin so: in another program's process, other variables may be that program's."""
     return load_settings({name: value for name, value in os.environ.items() if name.startswith(beginnings)})
