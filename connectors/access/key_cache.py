@@ -17,7 +17,8 @@ from connectors.access.refreshed import Refreshed
 from connectors.http.endpoint import Endpoint, Principal
 from schemas.errors import MeterbridgeError, Unavailable
 
-#: Seconds: keys are read again after; an unknown key is looked for again after; known keys are valid without Postgres; one read may take.
+#: Seconds: keys are read again after; an unknown key is looked for again after; known keys are valid without Postgres; one
+#: read may take.
 FRESH_S, AGAIN_S, BELIEVED_S, READ_S = 2.0, 0.5, 300.0, 1.0
 _WRITE_USE_S: Final = 10.0
 

@@ -35,7 +35,8 @@ Moment = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}([T ][\d:.
 
 
 class SetupBody(BaseModel, extra="forbid"):
-    """Fields: metadata: at most two entries, because Lago keeps five and we write three; subscription_at: ISO 8601, default now."""
+    """Fields: metadata: at most two entries, because Lago keeps five and we write three; subscription_at: ISO 8601, default
+    now."""
 
     plan_code: Id
     org_name: Name = ""

@@ -134,8 +134,8 @@ def connecting(url: str) -> dict[str, Any]:
 
 
 def with_defaults(url: str, **defaults: Any) -> dict[str, Any]:
-    """`connecting`, with defaults for what the URL does not set. Settings of the session cannot be changed by the URL, because the code
-    relies on them; only `application_name` can."""
+    """`connecting`, with defaults for what the URL does not set. Settings of the session cannot be changed by the URL, because
+    the code relies on them; only `application_name` can."""
     found = connecting(url)
     theirs, ours = found.pop("server_settings", {}), defaults.pop("server_settings", {})
     server = {**theirs, **ours, **{name: theirs[name] for name in ("application_name",) if name in theirs}}

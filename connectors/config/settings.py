@@ -366,5 +366,6 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def own_settings(beginnings: tuple[str, ...]) -> Settings:
-    """`load_settings` with only the variables that begin so: in another program's process, other variables may be that program's."""
+    """`load_settings` with only the variables that begin so: in another program's process, other variables may be that
+    program's."""
     return load_settings({name: value for name, value in os.environ.items() if name.startswith(beginnings)})

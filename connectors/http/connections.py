@@ -22,7 +22,8 @@ from schemas.reasons import SILENT
 #: Limits: bytes of the request line and of each header; number of headers.
 MAX_LINE, MAX_HEADERS = 8190, 64
 
-#: Seconds that a connection stays open after a refusal without reading the body: the client may lose the response if it closes at once.
+#: Seconds that a connection stays open after a refusal without reading the body: the client may lose the response if it closes
+#: at once.
 _UNREAD_S: Final = 1.0
 #: Seconds for reading the rest of a body that the handler did not read.
 _LINGER_S: Final = 1.0

@@ -49,7 +49,8 @@ class Dependency:
         self._asking = asyncio.Lock()
 
     async def state(self) -> dict[str, Any]:
-        """`status` (`ok` or `down`), `latency_ms`, and `last_error` (when and what), which stays after recovery; null = none yet."""
+        """`status` (`ok` or `down`), `latency_ms`, and `last_error` (when and what), which stays after recovery; null = none
+        yet."""
         async with self._asking:
             found = self._found
             if found is None or self._monotonic() - found.at > _FRESH_S:

@@ -13,7 +13,8 @@ CLOSES = {"Connection": "close"}
 
 
 class Problem(MeterbridgeError):
-    """Raised to answer a request with an error; `reason` is a stable code, `detail` a sentence, `members` are added to the JSON."""
+    """Raised to answer a request with an error; `reason` is a stable code, `detail` a sentence, `members` are added to the
+    JSON."""
 
     def __init__(
         self, status: int, reason: str, detail: str = "", headers: Mapping[str, str] | None = None, **members: object

@@ -162,8 +162,8 @@ def members_of(view: memoryview) -> dict[str, memoryview] | None:
 
 
 def _is_damaged_ndjson(body: bytes, at: int) -> bool:
-    """Whether a body whose first line is damaged is NDJSON: most lines are objects, and it is not one object that a sender printed on
-    many lines, complete or truncated."""
+    """Whether a body whose first line is damaged is NDJSON: most lines are objects, and it is not one object that a sender
+    printed on many lines, complete or truncated."""
     if body.find(b"\n{", at) < 0 or _whole(memoryview(body)[at:]):
         return False
     text = body[at : at + _PRINTED].decode("utf-8", "replace").rstrip()

@@ -1,4 +1,5 @@
-"""The context of a call that is stored (schemas/context.py), by allow-lists: names, numbers and hosts, never prompts or answers."""
+"""The context of a call that is stored (schemas/context.py), by allow-lists: names, numbers and hosts, never prompts or
+answers."""
 
 from collections.abc import Iterator
 from re import compile as re_compile

@@ -31,8 +31,8 @@ def holds_events(headers: Mapping[str, str]) -> bool:
 
 
 def event_of(headers: Mapping[str, str], body: bytes) -> bytes | None:
-    """The event of a request in binary mode as one JSON object. None if the headers have no event, or the body contains it too: then the
-    media type decides (3.1).
+    """The event of a request in binary mode as one JSON object. None if the headers have no event, or the body contains it
+    too: then the media type decides (3.1).
 
     Values of headers are percent-decoded (3.1.3.2). The body must be JSON, which is not checked here.
     """

@@ -98,8 +98,8 @@ class SpoolFile:
     def delete(self, last: int) -> None:
         """Delete all records up to the id `last`, which are in Kafka.
 
-        A delete needs free space. If the disk is full, the records stay, but this process does not return them again; when the file
-        has no other records, it is created again.
+        A delete needs free space. If the disk is full, the records stay, but this process does not return them again; when the
+        file has no other records, it is created again.
         """
         try:
             with self._transaction():
@@ -161,7 +161,8 @@ class SpoolFile:
             raise ConfigurationError("SPOOL_PATH", f"SPOOL_PATH {self._path} {_CANNOT_OPEN}") from error
 
     def _prepare(self) -> None:
-        # Exclusive locking before WAL: then only one process can use it, and WAL needs no shared memory (sqlite.org/wal.html, section 8).
+        # Exclusive locking before WAL: then only one process can use it, and WAL needs no shared memory (sqlite.org/wal.html,
+        # section 8).
         for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
             self._db.execute(f"PRAGMA {pragma}").fetchall()
         self._db.execute("BEGIN EXCLUSIVE")

@@ -35,7 +35,8 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolHooks:
-    """Called with the number of records that were spooled and drained, and with the reason of an element that was rejected late."""
+    """Called with the number of records that were spooled and drained, and with the reason of an element that was rejected
+    late."""
 
     on_spooled: Callable[[int], None] = lambda _count: None
     on_drained: Callable[[int], None] = lambda _count: None

@@ -15,7 +15,8 @@ from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 from schemas.reasons import NOT_JSON, TOO_DEEP, TOO_LARGE, TOO_MANY
 
-#: A slice of elements is parsed without a pause, and then its acknowledgements are awaited. This limits memory and the time for which the event loop is blocked.
+#: A slice of elements is parsed without a pause, and then its acknowledgements are awaited. This limits memory and the time
+#: for which the event loop is blocked.
 _SLICE_ELEMENTS = 500
 _SLICE_BYTES = 4 << 20
 #: A larger body is split in a thread.
@@ -25,8 +26,8 @@ _WRAPPINGS = 2
 _MAX_WRAPPED = 10_000
 
 
-#: Up to so many invalid elements, with so many bytes together, are read in the event loop. More are read in one shared thread, because
-#: an element may need fifty times its size for a moment.
+#: Up to so many invalid elements, with so many bytes together, are read in the event loop. More are read in one shared thread,
+#: because an element may need fifty times its size for a moment.
 _FEW_ODD, _SMALL_ODD = 8, 64 << 10
 _BESIDE = ThreadPoolExecutor(1, "odd-elements")
 
@@ -118,8 +119,8 @@ class ElementStore:
     def _sound_records(
         self, elements: Sequence[Element], start: int, step: int, shape: str, at: int, outcome: StoreOutcome
     ) -> tuple[list[Record], list[int], list[tuple[int, int]]]:
-        """The records of one slice, and the indexes of their elements; of each invalid element the number of records before its own, and
-        its index."""
+        """The records of one slice, and the indexes of their elements; of each invalid element the number of records before
+        its own, and its index."""
         records: list[Record] = []
         places: list[int] = []
         later: list[tuple[int, int]] = []
@@ -147,7 +148,10 @@ class ElementStore:
         outcome: StoreOutcome,
         odd: OddElements,
     ) -> tuple[list[Record], list[int]]:
-        """The same with the records of the invalid elements in their places, so that each customer's order stays. Many are read in a thread."""
+        """The same with the records of the invalid elements in their places, so that each customer's order stays.
+
+        Many are read in a thread.
+        """
         indexes = [index for _, index in later]
         size = sum(memoryview(elements[index]).nbytes for index in indexes)
         if len(indexes) <= _FEW_ODD and size <= _SMALL_ODD:
@@ -180,7 +184,10 @@ class ElementStore:
     def _records_of_odd(
         self, element: Element, shape: str, at: int, index: int, outcome: StoreOutcome, odd: OddElements
     ) -> list[Record]:
-        """The records of an element that is read field by field, or of the calls in it. Raises: WrappedCalls: see `_keep_elements`."""
+        """The records of an element that is read field by field, or of the calls in it.
+
+        Raises: WrappedCalls: see `_keep_elements`.
+        """
         records: list[Record] = []
         arrival = self._arrival(at)
         todo: list[tuple[Element, InvalidElement | None, int]] = [(element, None, 0)]

@@ -174,7 +174,10 @@ class CompactedTopicWriter(Generic[T]):
             await self._write(wanted)
 
     def _made(self, batch: Sequence[_Change[T]], *, whole: bool) -> dict[_Change[T], tuple[T | None, T | None]]:
-        """The current and the new record of each change. A change that writes nothing is done if the view is complete (`whole`)."""
+        """The current and the new record of each change.
+
+        A change that writes nothing is done if the view is complete (`whole`).
+        """
         wanted: dict[_Change[T], tuple[T | None, T | None]] = {}
         for change in batch:
             if change.done.done():

@@ -238,7 +238,10 @@ class KafkaProducer:
 
     @property
     def _alone(self) -> "KafkaProducer":
-        """A producer for batches of one record. Brokers refuse a batch as a whole, so only this shows which record is too large."""
+        """A producer for batches of one record.
+
+        Brokers refuse a batch as a whole, so only this shows which record is too large.
+        """
         if self._one_by_one is None:
             self._one_by_one = KafkaProducer({**self._config, "batch.num.messages": 1}, self._now_ms)
         return self._one_by_one

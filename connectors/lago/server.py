@@ -14,7 +14,10 @@ class ServerApi(LagoTransport):
     """`/health`, which is at the root and needs no key, and `/organizations`."""
 
     async def healthy(self) -> bool:
-        """Whether `/health` answers with a status below 500; never raises. A proxy that hides the path does not count as unhealthy."""
+        """Whether `/health` answers with a status below 500; never raises.
+
+        A proxy that hides the path does not count as unhealthy.
+        """
         try:
             response = await self._send("healthy", "GET", f"{self.root}/health", keyed=False)
         except LagoUnavailable:

@@ -29,7 +29,8 @@ def read_config(path: Path) -> Proxy:
     """The proxy that a file describes.
 
     Raises:
-        ConfigurationError: `litellm_config`: the file cannot be read, is not YAML, or not a mapping. The message has no value of it.
+        ConfigurationError: `litellm_config`: the file cannot be read, is not YAML, or not a mapping. The message has no value
+            of it.
     """
     return proxy_of(_load(path, {path.resolve()}))
 
@@ -66,7 +67,10 @@ def callback_of(
 
 
 def _load(path: Path, known: set[Path]) -> dict[str, Any]:
-    """A file merged with the files that it includes, which override it; each file is read once. LiteLLM extends lists of models, which are not read here."""
+    """A file merged with the files that it includes, which override it; each file is read once.
+
+    LiteLLM extends lists of models, which are not read here.
+    """
     config = _parsed(path)
     for name in _strings(config.pop("include", None)):
         included = (path.parent / name).resolve()

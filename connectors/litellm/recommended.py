@@ -1,5 +1,5 @@
-"""The configuration with which LiteLLM loses the least usage: its config.yaml, its environment, and how to stop it. README.md shows it,
-and `meterbridge doctor` prints it.
+"""The configuration with which LiteLLM loses the least usage: its config.yaml, its environment, and how to stop it. README.md
+shows it, and `meterbridge doctor` prints it.
 
 Some loss remains: what LiteLLM has collected since its last flush is only in memory, and is lost with the process.
 """
@@ -20,8 +20,8 @@ EXCLUDED: Final = (
     "model_parameters",
     "error_information",
 )
-#: More than half of a record, but it must not be excluded: LiteLLM reads it in its own spend writer too, which then fails for every
-#: call (`KeyError` in litellm/proxy/spend_tracking/spend_tracking_utils.py, 1.90 to 1.110.2) and writes no row.
+#: More than half of a record, but it must not be excluded: LiteLLM reads it in its own spend writer too, which then fails for
+#: every call (`KeyError` in litellm/proxy/spend_tracking/spend_tracking_utils.py, 1.90 to 1.110.2) and writes no row.
 NEEDED_BY_SPEND_LOGS: Final = "model_map_information"
 ENDPOINT: Final = f"http://localhost:8080{USAGE_PATH}"
 

@@ -44,7 +44,10 @@ _NO_PARTITION = "no partition of relation"
 
 @contextmanager
 def decisions() -> Iterator[None]:
-    """Translates errors of the block. Raises: Unavailable with one of `POSTGRES_FAILURES`; Rejected `row_refused`: the data is wrong."""
+    """Translates errors of the block.
+
+    Raises: Unavailable with one of `POSTGRES_FAILURES`; Rejected `row_refused`: the data is wrong.
+    """
     try:
         yield
     except asyncpg.PostgresError as error:

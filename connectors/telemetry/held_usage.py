@@ -41,7 +41,10 @@ class HeldUsageMonitor:
         self._age.set_function(self.oldest_s)
 
     def look(self, partition: int, books: LedgerState) -> None:
-        """Compare the ledger with the last call. A customer is logged again if its usage is held for a reason that was not logged."""
+        """Compare the ledger with the last call.
+
+        A customer is logged again if its usage is held for a reason that was not logged.
+        """
         told = self._told.get(partition, {})
         now = {customer: {books.windows[first].held for first in firsts} for customer, firsts in books.held.items()}
         # Usage that was held when the ledger was opened is logged again: after a restart no other line names it.
@@ -88,7 +91,10 @@ class HeldUsageMonitor:
         return 0.0 if oldest_us is None else max(0.0, (self._now_us() - oldest_us) / SECOND_US)
 
     def _show(self, partition: int, books: LedgerState) -> None:
-        """Export the sizes of a ledger, and log once if it keeps more in memory than the bound. The ledger logs what it moves to disk."""
+        """Export the sizes of a ledger, and log once if it keeps more in memory than the bound.
+
+        The ledger logs what it moves to disk.
+        """
         windows = books.held_windows()
         self._names.labels(partition).set(len(self._told[partition]) + self._on_disk[partition])
         self._windows.labels(partition).set(windows)

@@ -25,7 +25,8 @@ from schemas.reasons import FULL, FULL_OF_ONE, SILENT
 #: Connections that are served at the same time, in total and of one address. `connectors.http.unauthenticated` reserves twice
 #: as many file descriptors, because a closed connection keeps its own until its thread has ended.
 MOST, MOST_OF_ONE = 16, 8
-#: Seconds from the accepted connection to the last byte of the response. Prometheus' default time limit of a scrape is ten seconds.
+#: Seconds from the accepted connection to the last byte of the response. Prometheus' default time limit of a scrape is ten
+#: seconds.
 LIFE_S: Final = 10.0
 #: Bytes of the request line and all headers.
 MAX_HEAD: Final = 16_384
