@@ -86,7 +86,7 @@ class Tail:
         consumer.assign([TopicPartition(self._topic, 0, start)])
         while at < end:
             if time.monotonic() > until:
-                raise Unavailable("kafka_unavailable", f"{self._topic} is not read to its end")
+                raise Unavailable("kafka_unavailable", f"{self._topic} could not be read to its end")
             for message in consumer.consume(1000, 0.05):
                 at = _passed(message.error(), message.offset() or 0)
                 if message.error() is None and at <= end:

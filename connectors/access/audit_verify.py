@@ -106,20 +106,20 @@ class _Walk:
     def held_against(self, noted: ChainPosition) -> Broken | None:
         """Check that a noted head is the head, or was passed on the way to it."""
         if (missing := noted.covered - self._verdict.head.covered) > 0:
-            return Broken(MISSING, -1, "", f"{missing} lines at the end that were there are not there any more")
+            return Broken(MISSING, -1, "", f"{missing} lines are missing at the end")
         passed = next((tip for tip in self._tips.values() if tip.covered == noted.covered), None)
         if passed is not None and passed.chain != noted.chain:
-            return Broken(FORGED, -1, "", "the head that was noted is not one of this log's: it was written anew")
+            return Broken(FORGED, -1, "", "the noted head does not belong to this log: the log was written again")
         return None
 
     def _wrong_alone(self, line: AuditLine) -> Broken | None:
         if line.record is None:
-            return Broken(FORGED, line.offset, "", "the record is no line of the audit log")
+            return Broken(FORGED, line.offset, "", "the record is not a line of the audit log")
         if not line.is_chained:
-            sentence = "the line has no hash, and stands behind lines that have one"
+            sentence = "the line has no hash, but lines before it have one"
             return Broken(FORGED, line.offset, line.record.audit_id, sentence)
         if not line.is_whole:
-            return Broken(CHANGED, line.offset, line.record.audit_id, "the line is not what its own hash was made of")
+            return Broken(CHANGED, line.offset, line.record.audit_id, "the line does not match its own hash")
         return None
 
     def _wrong_place(self, number: int) -> Broken | None:
@@ -132,7 +132,7 @@ class _Walk:
             return self._not_there(number, told)
         if place >= number:
             other = self._lines[place]
-            sentence = f"it stands behind the line at offset {line.offset}, which was written after it"
+            sentence = f"it is behind the line at offset {line.offset}, which was written after it"
             return Broken(REORDERED, other.offset, _record(other).audit_id, sentence)
         if not self._tips:
             self._anchor(place, number, ChainPosition(told.prev, told.covered, told.chain))
@@ -142,7 +142,7 @@ class _Walk:
             return self._between(place, told, there)
         self._verified = max(self._verified, place)
         if told.at - _record(self._lines[place + 1]).at > STALE_US:
-            sentence = "its writer knew nothing of lines that were there for an hour"
+            sentence = "its writer left out lines that were more than an hour old"
             return Broken(FORGED, line.offset, told.audit_id, sentence)
         return None
 
@@ -171,15 +171,15 @@ class _Walk:
         for number in range(min(len(as_told), _LOOKED_AT) - 1):
             swapped = [*as_told[:number], as_told[number + 1], as_told[number], *as_told[number + 2 :]]
             if _chain(start, swapped) == told.chain:
-                return _named(REORDERED, as_told[number], "it stands before a line that came first")
+                return _named(REORDERED, as_told[number], "it is before a line that was written earlier")
         if told.covered < there.covered:
             for number, line in enumerate(span[:_LOOKED_AT]):
                 if _chain(start, [*span[:number], *span[number + 1 :]]) == told.chain:
                     suspect = line
             return _named(INSERTED, suspect, "later lines were written without it")
         if told.covered > there.covered:
-            sentence = f"{told.covered - there.covered} lines between the one before it and this one"
-            return _named(MISSING, suspect, f"{sentence} are not there any more")
+            sentence = f"{told.covered - there.covered} lines before this one"
+            return _named(MISSING, suspect, f"{sentence} are missing")
         return _named(CHANGED, suspect, "later lines were written after another line in its place, or near it")
 
 
@@ -196,7 +196,7 @@ def _record(line: AuditLine) -> AuditRecord:
 
 def _before(told: AuditRecord) -> tuple[str, str]:
     named = told.prev.partition(":")[0]
-    return named, f"the line {named} is not there, after which line {told.audit_id} was written"
+    return named, f"the line {named} is missing, although line {told.audit_id} was written after it"
 
 
 def _named(kind: str, line: AuditLine, detail: str) -> Broken:

@@ -61,7 +61,7 @@ class PostgresKeys:
         """Store a new key. Raises: Rejected `too_many_keys`: there are `MOST_LIVE` live keys already."""
         async with self._lasting() as connection:
             if await connection.fetchval(_COUNTED) >= MOST_LIVE:
-                raise Rejected("too_many_keys", f"{MOST_LIVE} keys are live: revoke what nobody uses")
+                raise Rejected("too_many_keys", f"{MOST_LIVE} keys are live: revoke unused ones")
             await connection.execute(_ADD, *_row(key))
 
     async def replace(self, ending: ApiKey, new: ApiKey) -> None:

@@ -99,7 +99,7 @@ class Authorizer:
         who = request[_WHO] = await self._identified(request, endpoint)
         admitted(request)
         if self._pace is not None and (wait_s := self._pace.wait_s(who.actor)):
-            raise _too_often("this credential asks more often than API_RATE_LIMIT", wait_s)
+            raise _too_often("this credential sends more requests than API_RATE_LIMIT", wait_s)
         if not who.may(endpoint.scope):
             raise missing_scope(endpoint.scope)
         if not _is_for(who, request, endpoint):
@@ -140,11 +140,11 @@ class Authorizer:
                 self._count_wrong(request)
                 raise
         self._count_wrong(request)
-        raise Problem(401, "unknown_token", "the bearer token is not known here", {"WWW-Authenticate": "Bearer"})
+        raise Problem(401, "unknown_token", "the bearer token is unknown", {"WWW-Authenticate": "Bearer"})
 
     def _count_wrong(self, request: web.Request) -> None:
         if wait_s := self._wrong.wait_s(source_of(self._origins, request)):
-            raise _too_often("too many requests from this address name no known credential", wait_s)
+            raise _too_often("too many requests from this address have an unknown credential", wait_s)
 
     def _attempt(self, who: Principal | None, request: web.Request) -> Attempt:
         """Names the route, and its parameters only for a known caller: an unknown one may have put a key into the path."""

@@ -37,7 +37,7 @@ def totals_endpoint(active_customers: Callable[[], int], totals: Callable[[], St
     async def metrics(_: AuthorizedRequest) -> web.Response:
         counted = totals()
         if counted is None:
-            raise try_again("counting", "the receipts have not been read to their end yet", _RETRY_S)
+            raise try_again("counting", "the process has not read all receipts yet", _RETRY_S)
         return json_response({**counted._asdict(), "active_customers": active_customers()})
 
     return Endpoint(

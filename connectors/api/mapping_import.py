@@ -92,7 +92,7 @@ async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
         for piece in unpacker.pieces(chunk):
             size += len(piece)
             if size > MAX_BYTES:
-                detail = f"a body may have {MAX_BYTES} bytes; what came before is done"
+                detail = f"a body may have {MAX_BYTES} bytes; the rows before this are done"
                 raise Problem(413, "body_too_large", detail, CLOSES)
             yield piece
         await asyncio.sleep(

@@ -20,7 +20,7 @@ MAX_PAGE: Final = 100
 #: Lago is asked for the links of this many invoices at the same time.
 _AT_ONCE: Final = 4
 #: How the audit log names these links.
-PAYMENT, PAYMENTS = "a link to pay an invoice by", "links to pay invoices by"
+PAYMENT, PAYMENTS = "a link to pay an invoice", "links to pay invoices"
 #: Payment status of an invoice that is not paid yet.
 _UNPAID: Final = ("pending", "failed")
 

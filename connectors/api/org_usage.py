@@ -91,7 +91,7 @@ class UsageHandlers:
 
         async def accept(event: MeteredEvent) -> MeteredEvent:
             if (name := takes_back(event.properties)) and not asked.who.may(CORRECT):
-                raise missing_scope(CORRECT, f"{name} is below 0, which makes the bill smaller")
+                raise missing_scope(CORRECT, f"{name} is below 0, which reduces the bill")
             told = {"event_code": event.code, "transaction_id": event.transaction_id}
             await asked.changing(None, told | {"at": to_iso(event.at_us), "numbers": numbers_of(event.properties)})
             return msgspec.structs.replace(event, actor=asked.who.actor)

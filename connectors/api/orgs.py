@@ -28,7 +28,7 @@ ORG: Final = "/api/v1/billing/org/organizations/{org_id}"
 #: A portal link of Lago expires after 12 hours.
 PORTAL_S: Final = 12 * 3600
 #: How the audit log names these links.
-CHECKOUT: Final = "a link to leave a means of payment by"
+CHECKOUT: Final = "a link to enter a payment method"
 PORTAL: Final = "a link to the org's pages in Lago"
 
 Moment = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}([T ][\d:.]{5,15}(Z|[+-]\d{2}:?\d{2})?)?$")]
@@ -211,7 +211,7 @@ class OrgHandlers:
 def _changed(account: Account, plan_code: str) -> ChangedShown:
     running = account.subscription
     if running is None:
-        raise LagoRejected("no_subscription", "the org's subscription has ended meanwhile")
+        raise LagoRejected("no_subscription", "the org's subscription has ended since the request began")
     return ChangedShown(
         org=org_shown(account.customer),
         subscription=SubscriptionShown.model_validate(running),

@@ -20,7 +20,7 @@ _PATH: Final = "/api/billing/plans"
 def _amounts_are_text(value: Any) -> Any:
     """Refuse a JSON number as an amount: Lago refuses it too, and a float is no exact amount of money."""
     if isinstance(value, float):
-        raise ValueError('an amount is text: "0.002"')  # noqa: TRY004  # pydantic reports ValueError
+        raise ValueError('an amount must be text: "0.002"')  # noqa: TRY004  # pydantic reports ValueError
     for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _amounts_are_text(member)
     return value

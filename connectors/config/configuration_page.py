@@ -24,12 +24,12 @@ def configuration_page() -> str:
     lines = [
         "# Configuration",
         "",
-        "Everything is set by environment variables; an empty one counts as unset. A malformed value stops the start and",
-        "is named; an unknown variable that begins with `KAFKA_` or `LAGO_`, or is a letter or two from one of these, is",
-        "warned about with the name that was probably meant.",
+        "All settings are environment variables; an empty one counts as not set. A malformed value stops the start, and the error names",
+        "its variable. For an unknown variable that begins with `KAFKA_` or `LAGO_`, or differs from a setting by one or two letters,",
+        "the log has a warning with the setting that was probably meant.",
         "",
-        "Each may stand in a file, as platforms mount secrets: `LAGO_API_KEY_FILE=/run/secrets/lago_api_key` is `LAGO_API_KEY`. A last",
-        "line break is left out. Where both are set nothing starts.",
+        "A value may be in a file, as platforms mount secrets: `LAGO_API_KEY_FILE=/run/secrets/lago_api_key` sets `LAGO_API_KEY`. The last",
+        "line break is removed. If both variables are set, the process does not start.",
         "",
         "<!-- Written by `python -m connectors.config.configuration_page`; change connectors/config/settings.py instead. -->",
     ]

@@ -164,7 +164,7 @@ def _taken_apart(url: str) -> tuple[str, Mapping[str, str]]:
     ours = _ASYNCPG | _SERVER | _IDLE | _TRANSLATED
     unknown = sorted(name for name in given if name not in ours)
     if unknown:
-        raise Rejected(BAD_URL, f"has the parameter {', '.join(map(_shown, unknown))}, which is not taken")
+        raise Rejected(BAD_URL, f"has the parameter {', '.join(map(_shown, unknown))}, which is not supported")
     return urlunsplit(("postgresql", parts.netloc, parts.path, "", "")), {k: v for k, v in given.items() if v}
 
 
@@ -174,11 +174,11 @@ def _encryption(given: Mapping[str, str], arguments: dict[str, Any]) -> dict[str
     mode = {"true": "require", "false": "disable", "no-verify": "require"}.get(mode, mode)
     accept = given.get("sslaccept", "")
     if mode and mode not in _MODES:
-        raise Rejected(BAD_URL, f"has a sslmode that there is not: one of {', '.join(_MODES)}")
+        raise Rejected(BAD_URL, f"has an unknown sslmode; use one of {', '.join(_MODES)}")
     if accept and accept not in _ACCEPTS:
-        raise Rejected(BAD_URL, f"has a sslaccept that there is not: one of {', '.join(_ACCEPTS)}")
+        raise Rejected(BAD_URL, f"has an unknown sslaccept; use one of {', '.join(_ACCEPTS)}")
     if given.get("gssencmode") == "require":
-        raise Rejected(BAD_URL, "has the parameter gssencmode=require, which is not taken")
+        raise Rejected(BAD_URL, "has the parameter gssencmode=require, which is not supported")
     if mode == "require" and accept == "strict":
         mode = "verify-full"
     found = {"sslmode": mode}
@@ -197,7 +197,7 @@ def _encryption(given: Mapping[str, str], arguments: dict[str, Any]) -> dict[str
 
 def _number(name: str, text: str) -> int:
     if not re.fullmatch(r"\d{1,6}", text):
-        raise Rejected(BAD_URL, f"has a {name} that is no whole number")
+        raise Rejected(BAD_URL, f"has a {name} that is not a whole number")
     return int(text)
 
 

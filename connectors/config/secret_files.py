@@ -29,7 +29,7 @@ def with_files(environ: Mapping[str, str], known: Collection[str]) -> dict[str, 
         if not path:
             continue
         if found.get(variable):
-            raise ConfigurationError(variable, f"{variable} and {variable}{ENDING} are both set: one of them is enough")
+            raise ConfigurationError(variable, f"{variable} and {variable}{ENDING} are both set: set only one of them")
         found[variable] = _read(variable + ENDING, path)
     return found
 
@@ -45,4 +45,4 @@ def _read(name: str, path: str) -> str:
     try:
         return value.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(name, f"{name} names a file that is no UTF-8") from error
+        raise ConfigurationError(name, f"{name} names a file that is not UTF-8") from error

@@ -96,6 +96,6 @@ def check_exposure(auth: WebhookAuth, *, allow_unsigned: bool) -> None:
     if auth.is_open and not allow_unsigned:
         raise ConfigurationError(
             "WEBHOOK_TOKEN",
-            "the webhooks would take usage from anybody: set WEBHOOK_TOKEN or WEBHOOK_SECRET; ALLOW_UNSIGNED=1 lets "
+            "the webhooks would accept usage from anybody: set WEBHOOK_TOKEN or WEBHOOK_SECRET; ALLOW_UNSIGNED=1 lets "
             "anybody in, for trying out or behind a proxy that authenticates",
         )

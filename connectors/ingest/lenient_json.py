@@ -23,7 +23,7 @@ def tree_of(element: bytes, budget: Budget) -> dict[str, Any] | None:
     """
     if not budget.takes(element):
         raise InvalidElement(
-            TOO_COMPLEX, "it is no strict JSON, and has too many brackets, commas and texts for any other reader"
+            TOO_COMPLEX, "it is not strict JSON, and has too many brackets, commas and strings for the tolerant reader"
         )
     text = element.decode("utf-8-sig", "replace")
     try:

@@ -138,7 +138,7 @@ class _Ingress:
         """What the body must still prove; None = the sender is known. Raises: Problem 401, 403, 503: no body could change that."""
         auth, headers, origins = self._deps.auth, request.headers, self._deps.origins
         if origins is not None and not origins.admit(request.remote, headers):
-            raise Problem(403, "address_not_allowed", "usage is not taken from this address", CLOSES)
+            raise Problem(403, "address_not_allowed", "usage from this address is not accepted", CLOSES)
         sender = "anybody" if auth.is_open else auth.token_sender(headers.get("Authorization"))
         if sender:
             admitted(request)
@@ -146,14 +146,16 @@ class _Ingress:
             return None
         if auth.may_be_signed(headers):
             if self._deps.is_guessing(request):
-                raise try_again("too_many_refused", "this address was refused too often of late", _GUESSING_RETRY_S)
+                raise try_again(
+                    "too_many_refused", "this address had too many refused requests recently", _GUESSING_RETRY_S
+                )
             return _Proof(auth.signing_sender, headers)
         raise _unknown_sender()
 
     def _keep_pace(self, sender: str) -> None:
         pace = self._deps.pace
         if pace is not None and (wait_s := pace.wait_s(sender)):
-            raise try_again("rate_limited", "this sender posts more often than WEBHOOK_RATE_LIMIT", ceil(wait_s))
+            raise try_again("rate_limited", "this sender sends more requests than WEBHOOK_RATE_LIMIT", ceil(wait_s))
 
     def _accept(self, outcome: StoreOutcome) -> web.Response:
         if self._refusing:

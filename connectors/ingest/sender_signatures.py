@@ -44,7 +44,7 @@ class Secret:
         except (binascii.Error, ValueError):
             key = b""
         if not key:
-            raise ConfigurationError("WEBHOOK_SECRET", "WEBHOOK_SECRET has no base64 after whsec_")
+            raise ConfigurationError("WEBHOOK_SECRET", "WEBHOOK_SECRET is not base64 after whsec_")
         return cls(text.encode(), key)
 
 

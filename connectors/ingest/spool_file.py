@@ -141,7 +141,7 @@ class SpoolFile:
                 left.unlink(missing_ok=True)
             self._open()
         except (OSError, ConfigurationError) as error:
-            raise Unavailable(SPOOL_FAILED, "the file cannot be made anew") from error
+            raise Unavailable(SPOOL_FAILED, "the file cannot be created again") from error
         self._done = 0
         self._worthless = False
 
@@ -204,7 +204,7 @@ def _told(error: sqlite3.Error) -> str:
         case sqlite3.SQLITE_CANTOPEN:
             return _CANNOT_OPEN
         case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-            return "is no spool, or a damaged one: keep it aside, and start with another path"
+            return "is not a spool, or is damaged: keep the file, and start with another path"
         case _:
             return f"cannot be used: {error}"
 

@@ -90,7 +90,7 @@ class ElementStore:
             refused = (
                 error
                 if isinstance(error, InvalidElement)
-                else InvalidElement(TOO_DEEP, "calls are wrapped more than twice")
+                else InvalidElement(TOO_DEEP, "calls are in more than two levels of wrappers")
             )
             value = await asyncio.to_thread(rejection, refused, body, at)
             await self.sender.send_all([(self.rejected_topic, None, value, at // 1000)])
@@ -113,7 +113,7 @@ class ElementStore:
                 too_large = [(places[index], records[index]) for index in refusals]
                 await self._keep_too_large(too_large, elements, at, outcome)
         if odd is not None and odd.shared and await self.sender.send_all([self._shared(odd, at)]):
-            raise Unavailable("kafka_refused", "not even the rejection")
+            raise Unavailable("kafka_refused", "Kafka refuses the rejection too")
         return outcome
 
     def _sound_records(
@@ -232,7 +232,7 @@ class ElementStore:
         self, refused: Sequence[tuple[int, Record]], elements: Sequence[Element], at: int, outcome: StoreOutcome
     ) -> None:
         """Replace records that Kafka refuses for their size by rejections. Raises: Unavailable: Kafka refuses a rejection too."""
-        why = InvalidElement(TOO_LARGE, "Kafka takes no record of this size")
+        why = InvalidElement(TOO_LARGE, "Kafka refuses a record of this size")
         again: list[Record] = []
         for place, (topic, key, _, at_ms) in refused:
             if topic == self.raw_topic:
@@ -241,7 +241,7 @@ class ElementStore:
                 outcome.accepted -= 1
                 outcome.rejected.append((place, TOO_LARGE))
         if len(again) < len(refused) or await self.sender.send_all(again):
-            raise Unavailable("kafka_refused", "not even the rejection")
+            raise Unavailable("kafka_refused", "Kafka refuses the rejection too")
 
 
 def _cut(body: bytes | memoryview) -> list[Element]:
@@ -257,7 +257,7 @@ def _cut(body: bytes | memoryview) -> list[Element]:
 def _unwrapped(wrapped: WrappedCalls, depth: int) -> tuple[list[Element], InvalidElement | None]:
     """The elements in one of several elements, or the reason why it is refused."""
     if depth == _WRAPPINGS:
-        return [], InvalidElement(TOO_DEEP, "calls are wrapped more than twice")
+        return [], InvalidElement(TOO_DEEP, "calls are in more than two levels of wrappers")
     try:
         inner = split(wrapped.inner)
     except InvalidElement as refused:

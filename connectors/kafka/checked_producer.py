@@ -77,7 +77,7 @@ def kafka_probe(
     async def probe() -> None:
         await ask()
         if (ahead_s := clock_ahead_s()) > 0:
-            told = f"this machine's clock is {ahead_s / 3600:.0f} h ahead of Kafka's: set it right; calls are taken meanwhile"
+            told = f"this machine's clock is {ahead_s / 3600:.0f} h ahead of Kafka's: correct it; calls are accepted all the same"
             raise Unavailable("clock_ahead", told)
 
     return probe

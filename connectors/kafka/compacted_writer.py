@@ -267,7 +267,7 @@ class CompactedTopicWriter(Generic[T]):
 
     def _given_up(self, failures: Sequence[KafkaError]) -> Unavailable:
         if failures and isinstance(failures[-1], ProducerFenced):
-            return Unavailable("write_conflict", f"other processes change {self._view.name} all the time")
+            return Unavailable("write_conflict", f"other processes keep changing {self._view.name}")
         return Unavailable("kafka_unavailable", f"a change of {self._view.name} was not stored in time")
 
 

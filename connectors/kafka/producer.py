@@ -177,7 +177,7 @@ class KafkaProducer:
                 untimely = set(delivery.untimely)
                 left = [place for place in left if records[place][2] in untimely]
                 back_ms = self._times.refused(back_ms)
-        raise Unavailable("kafka_refuses_time", "no time of ours is taken")
+        raise Unavailable("kafka_refuses_time", "Kafka accepts no time that we tried")
 
     def _tell_times(self, back_ms: int) -> None:
         """Kafka accepts a record with a time this far in the past; log it if this is new."""

@@ -90,7 +90,7 @@ def scan(
             messages = consumer.consume(_BATCH, _POLL_S)
             silent_s = 0.0 if messages else silent_s + _POLL_S
             if silent_s > _SILENCE_S:
-                raise Unavailable("kafka_unavailable", f"{stretch.topic} is not read to its end")
+                raise Unavailable("kafka_unavailable", f"{stretch.topic} could not be read to its end")
             for message in messages:
                 number, offset, ended = message.partition() or 0, message.offset() or 0, _ended(message)
                 if number not in left:

@@ -92,5 +92,7 @@ class CustomersApi(LagoTransport):
 def customer_part(external_id: str) -> str:
     """A customer's id as one segment of a path. Raises: LagoRejected `unsafe_id`."""
     if "." in external_id:
-        raise LagoRejected("unsafe_id", "Lago reads a customer's id up to its first dot: it would take another's")
+        raise LagoRejected(
+            "unsafe_id", "Lago reads a customer's id up to its first dot: it would find another customer"
+        )
     return safe(external_id)

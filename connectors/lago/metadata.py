@@ -31,6 +31,6 @@ def notes(known: Iterable[Metadata], wanted: Mapping[str, str]) -> tuple[Note, .
 
 def _check(key: str, value: str) -> None:
     if not key.strip() or len(key) > MAX_KEY:
-        raise LagoRejected("bad_metadata", f"a key has 1 to {MAX_KEY} characters: {key[: MAX_KEY + 1]!r}")
+        raise LagoRejected("bad_metadata", f"a key must have 1 to {MAX_KEY} characters: {key[: MAX_KEY + 1]!r}")
     if not value.strip() or len(value) > MAX_VALUE:
-        raise LagoRejected("bad_metadata", f"the value of {key} has not 1 to {MAX_VALUE} characters")
+        raise LagoRejected("bad_metadata", f"the value of {key} must have 1 to {MAX_VALUE} characters")

@@ -32,7 +32,7 @@ def check_signed(headers: Mapping[str, str]) -> bytes:
         )
     given = headers.get(SIGNATURE, "").strip().encode("utf-8", "surrogateescape")
     if not given:
-        raise Rejected("unsigned", f"there is no {SIGNATURE}")
+        raise Rejected("unsigned", f"the header {SIGNATURE} is missing")
     return given
 
 

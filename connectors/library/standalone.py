@@ -65,7 +65,7 @@ class StandaloneBilling:
     def needs_key(self) -> "StandaloneBilling":
         """Check that there is an API key. Raises: LagoRejected."""
         if not self.access.key:
-            raise LagoRejected("LAGO_API_KEY", "LAGO_API_KEY must be set: Lago answers nobody without it")
+            raise LagoRejected("LAGO_API_KEY", "LAGO_API_KEY must be set: Lago answers no request without it")
         return self
 
     async def _customer_since_us(self, org_id: str) -> int:

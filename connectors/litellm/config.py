@@ -89,7 +89,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigurationError("litellm_config", f"{path} is no YAML{where}") from None
+        raise ConfigurationError("litellm_config", f"{path} is not YAML{where}") from None
     if not isinstance(loaded, dict):
         raise ConfigurationError("litellm_config", f"{path} holds no settings")
     return loaded

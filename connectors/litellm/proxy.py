@@ -81,7 +81,9 @@ async def _get(http: httpx.AsyncClient, url: str, headers: Mapping[str, str], sh
     except (httpx.RequestError, httpx.InvalidURL) as error:
         raise Unavailable("litellm_unreachable", f"{url}: {type(error).__name__}") from error
     if answer.status_code in {400, 401, 403}:  # 400: the proxy has no database to look up an unknown key
-        raise Rejected("litellm_key_refused", f"{url} answered {answer.status_code}; LITELLM_MASTER_KEY is another's")
+        raise Rejected(
+            "litellm_key_refused", f"{url} answered {answer.status_code}; LITELLM_MASTER_KEY is not its master key"
+        )
     try:
         if not answer.is_success:
             raise Unavailable("litellm_bad_answer", f"{url} answered {answer.status_code}")

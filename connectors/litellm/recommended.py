@@ -49,10 +49,10 @@ ENVIRONMENT: Final = {"DEFAULT_FLUSH_INTERVAL_SECONDS": "1"}
 STOP_WAIT_S: Final = 3
 #: The steps to stop a proxy, in order.
 STOPPING: Final = (
-    "Take the proxy out of traffic, and let the calls that run end.",
+    "Stop sending traffic to the proxy, and wait until its running calls end.",
     f"Wait {STOP_WAIT_S} s: longer than one flush.",
-    "Send SIGTERM. LiteLLM does not flush at SIGTERM: what is gathered then is lost.",
-    "After a crash: `meterbridge reconcile --litellm` names what never arrived, `meterbridge backfill` sends it.",
+    "Send SIGTERM. LiteLLM does not flush at SIGTERM: what it has collected since the last flush is lost.",
+    "After a crash: `meterbridge reconcile --litellm` lists calls that never arrived, `meterbridge backfill` sends them.",
 )
 
 

@@ -73,7 +73,7 @@ def start_metrics_server(
         server = _Server(family, str(address[0]), port, Places(MOST, MOST_OF_ONE, life_s, time.monotonic, on_closed))
     except OSError as error:
         raise ConfigurationError(
-            "METRICS_PORT", f"METRICS_PORT {port} on {host} cannot be listened on: {error.strerror}"
+            "METRICS_PORT", f"METRICS_PORT {port} on {host} cannot be used: {error.strerror}"
         ) from error
     metrics = _seldom(make_wsgi_app(registry))
     server.set_app(metrics if health is None else health.beside(metrics))
@@ -222,7 +222,7 @@ class _Head:
         line = self._rfile.readline(min(self._left + 1, limit) if limit >= 0 else self._left + 1)
         self._left -= len(line)
         if self._left < 0 or not line:  # the base class would answer an incomplete head
-            raise ConnectionError("the head is too large, or not whole")
+            raise ConnectionError("the head is too large, or truncated")
         return line
 
     def close(self) -> None:

@@ -108,7 +108,7 @@ def _needs(endpoint: Endpoint) -> str:
     told = [f"Needs the scope `{endpoint.scope}`."]
     told += [f"Needs the scope `{scope}` as well for {what}." for scope, what in endpoint.also.items()]
     if endpoint.hands_out:
-        told.append(f"Who is given {endpoint.hands_out} stands in the audit log.")
+        told.append(f"The audit log gets a line with the caller who gets {endpoint.hands_out}.")
     return " ".join(told)
 
 
@@ -145,15 +145,15 @@ def _answers(endpoint: Endpoint, names: _Names) -> Json:
         if model is not None:
             content = {"schema": names[model, "serialization"]}
             told[str(status)]["content"] = {"application/json": content}
-    refusals = {"400": "It is not understood."} | ({"413": "The body is too large."} if endpoint.body else {})
+    refusals = {"400": "The request is malformed."} | ({"413": "The body is too large."} if endpoint.body else {})
     if endpoint.scope:
         refusals |= {
-            "401": "No credential, or none that is known.",
+            "401": "No credential, or an unknown one.",
             "403": "The credential lacks the scope, or is for other orgs.",
-            "429": "Too many requests; `Retry-After` says when to come again.",
+            "429": "Too many requests; `Retry-After` says when to try again.",
         }
-    refusals["503"] = "It cannot be done now; `Retry-After` says when to come again."
-    refusals["default"] = "Anything else that is wrong; `reason` says what."
+    refusals["503"] = "It cannot be done now; `Retry-After` says when to try again."
+    refusals["default"] = "Any other error; `reason` says which."
     for refused, sentence in refusals.items():
         told.setdefault(refused, problem(sentence))
     return told
