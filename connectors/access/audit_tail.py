@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from connectors.access.audit_chain import AuditLine, ChainPosition, after, line_of, tip_of
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.topic_scan import asked, reader
+from connectors.kafka.topic_scan import asked, ended, reader, told
 from schemas.errors import Unavailable
 
 #: Limits in seconds: for one answer of Kafka, and for reading new lines.
@@ -33,35 +34,37 @@ class Tail:
 
     def tip(self) -> ChainPosition:
         """The position at the current end of the topic. Raises: Unavailable `kafka_unavailable`."""
-        try:
-            if self._consumer is None:
-                self._consumer = reader(self._kafka)
-            low, high = self._ends(self._consumer)
+        with self._consuming() as consumer:
+            low, high = self._ends(consumer)
             if not low <= self._next <= high:
-                self._begin(self._consumer, low, high)
-            for line in self._read(self._consumer, self._next, high):
+                self._begin(consumer, low, high)
+            for line in self._read(consumer, self._next, high):
                 self._tip = after(self._tip, line) if line.is_chained or self._tip.covered else self._tip
             self._next = high
-        except KafkaException as error:
-            self.close()
-            raise Unavailable("kafka_unavailable", f"{self._topic}: {error.args[0].str()}") from error
         return self._tip
 
     def whole(self) -> tuple[list[AuditLine], bool]:
         """All lines of the topic, and whether none has expired. Raises: Unavailable."""
-        try:
-            consumer = self._consumer = self._consumer or reader(self._kafka)
+        with self._consuming() as consumer:
             low, high = self._ends(consumer)
             return self._read(consumer, low, high), low == 0
-        except KafkaException as error:
-            self.close()
-            raise Unavailable("kafka_unavailable", f"{self._topic}: {error.args[0].str()}") from error
 
     def close(self) -> None:
         """Close the connection."""
         consumer, self._consumer, self._next = self._consumer, None, -1
         if consumer is not None:
             consumer.close()
+
+    @contextmanager
+    def _consuming(self) -> Iterator[Consumer]:
+        """The consumer; after an error it is closed, and the next call makes another one. Raises: Unavailable."""
+        try:
+            with told(self._topic):
+                self._consumer = self._consumer or reader(self._kafka)
+                yield self._consumer
+        except Unavailable:
+            self.close()
+            raise
 
     def _ends(self, consumer: Consumer) -> tuple[int, int]:
         partition = TopicPartition(self._topic, 0)
@@ -88,9 +91,10 @@ class Tail:
             if time.monotonic() > until:
                 raise Unavailable("kafka_unavailable", f"{self._topic} could not be read to its end")
             for message in consumer.consume(1000, 0.05):
-                at = _passed(message.error(), message.offset() or 0)
-                if message.error() is None and at <= end:
-                    found.append(line_of(at - 1, message.value() or b""))
+                offset, is_end = message.offset() or 0, ended(message)
+                at = offset if is_end else offset + 1
+                if not is_end and at <= end:
+                    found.append(line_of(offset, message.value() or b""))
         return found
 
 
@@ -119,12 +123,3 @@ class Tips:
     def close(self) -> None:
         """Close the connection."""
         self._tail.close()
-
-
-def _passed(error: KafkaError | None, offset: int) -> int:
-    """The offset behind a message; at the end of the partition, the end."""
-    if error is None:
-        return offset + 1
-    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own errors are spelt so
-        return offset
-    raise KafkaException(error)

@@ -16,80 +16,35 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from schemas.errors import Rejected
 
+
+def _names(text: str) -> frozenset[str]:
+    """The names in a text, which are separated by spaces."""
+    return frozenset(text.split())
+
+
 BAD_URL: Final = "bad_url"
 _SCHEMES: Final = re.compile(r"postgres(ql)?(\+(asyncpg|psycopg2?|psycopg_async))?", re.IGNORECASE)
 #: Parameters that asyncpg itself reads from the URL.
-_ASYNCPG: Final = frozenset(
-    [
-        "host",
-        "port",
-        "user",
-        "password",
-        "dbname",
-        "database",
-        "passfile",
-        "sslmode",
-        "sslcert",
-        "sslkey",
-        "sslrootcert",
-        "sslcrl",
-        "sslpassword",
-        "ssl_min_protocol_version",
-        "ssl_max_protocol_version",
-        "sslnegotiation",
-        "target_session_attrs",
-        "krbsrvname",
-        "gsslib",
-    ]
+_ASYNCPG: Final = _names(
+    "host port user password dbname database passfile sslmode sslcert sslkey sslrootcert sslcrl "
+    "sslpassword ssl_min_protocol_version ssl_max_protocol_version sslnegotiation target_session_attrs "
+    "krbsrvname gsslib"
 )
 #: Settings of the session, which the server accepts.
-_SERVER: Final = frozenset(
-    [
-        "application_name",
-        "options",
-        "search_path",
-        "timezone",
-        "statement_timeout",
-        "lock_timeout",
-        "idle_in_transaction_session_timeout",
-        "datestyle",
-        "default_transaction_isolation",
-    ]
+_SERVER: Final = _names(
+    "application_name options search_path timezone statement_timeout lock_timeout "
+    "idle_in_transaction_session_timeout datestyle default_transaction_isolation"
 )
 #: Parameters that are ignored: about other connection pools, or without effect with asyncpg.
-_IDLE: Final = frozenset(
-    [
-        "pool_timeout",
-        "socket_timeout",
-        "max_connection_lifetime",
-        "max_idle_connection_lifetime",
-        "single_use_connections",
-        "channel_binding",
-        "gssencmode",
-        "sslcompression",
-        "sslsni",
-        "keepalives",
-        "keepalives_idle",
-        "keepalives_interval",
-        "keepalives_count",
-        "tcp_user_timeout",
-        "load_balance_hosts",
-        "fallback_application_name",
-        "client_encoding",
-    ]
+_IDLE: Final = _names(
+    "pool_timeout socket_timeout max_connection_lifetime max_idle_connection_lifetime "
+    "single_use_connections channel_binding gssencmode sslcompression sslsni keepalives keepalives_idle "
+    "keepalives_interval keepalives_count tcp_user_timeout load_balance_hosts fallback_application_name "
+    "client_encoding"
 )
-_TRANSLATED: Final = frozenset(
-    [
-        "schema",
-        "connection_limit",
-        "pgbouncer",
-        "statement_cache_size",
-        "prepared_statement_cache_size",
-        "connect_timeout",
-        "sslaccept",
-        "ssl",
-        "uselibpqcompat",
-    ]
+_TRANSLATED: Final = _names(
+    "schema connection_limit pgbouncer statement_cache_size prepared_statement_cache_size connect_timeout "
+    "sslaccept ssl uselibpqcompat"
 )
 #: Prisma's `sslaccept` as a mode of libpq.
 _ACCEPTS: Final = {"strict": "verify-full", "accept_invalid_certs": "require"}

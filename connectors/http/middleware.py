@@ -6,13 +6,15 @@ request have it.
 
 import asyncio
 import re
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from secrets import token_hex
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
+from connectors.http.content_encoding import PACKED
 from connectors.http.problem import Problem
 from connectors.telemetry.logs import REQUEST_ID
 
@@ -61,6 +63,16 @@ class RequestTracker:
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._empty.wait()
+
+
+def create_app(
+    door: RequestTracker, *routes: Iterable[web.RouteDef], watching: Sequence[Middleware] = ()
+) -> web.Application:
+    """An application with all `routes`. Each request passes `door`, then the middlewares of `watching`."""
+    app = web.Application(handler_args=PACKED, middlewares=[door.passing, *watching])
+    for some in routes:
+        app.add_routes(some)
+    return app
 
 
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:

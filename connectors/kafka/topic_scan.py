@@ -92,15 +92,15 @@ def scan(
             if silent_s > _SILENCE_S:
                 raise Unavailable("kafka_unavailable", f"{stretch.topic} could not be read to its end")
             for message in messages:
-                number, offset, ended = message.partition() or 0, message.offset() or 0, _ended(message)
+                number, offset, is_end = message.partition() or 0, message.offset() or 0, ended(message)
                 if number not in left:
                     continue
-                after = min(left[number], offset if ended else offset + 1)
+                after = min(left[number], offset if is_end else offset + 1)
                 passed(max(0, after - at[number]))
                 at[number] = after
-                if not ended and offset < left[number]:
+                if not is_end and offset < left[number]:
                     yield message
-                if ended or after >= left[number]:
+                if is_end or after >= left[number]:
                     passed(left.pop(number) - after)
 
 
@@ -155,7 +155,8 @@ def asked(question: Callable[[], _T]) -> _T:
         time.sleep(_AGAIN_S)
 
 
-def _ended(message: Message) -> bool:
+def ended(message: Message) -> bool:
+    """Whether a message of `reader` reports the end of its partition. Raises: KafkaException: it reports another error."""
     error = message.error()
     if error is None:
         return False
