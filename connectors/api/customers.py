@@ -80,7 +80,6 @@ class CustomerHandlers:
         body=CustomerBody,
         answers={200: CustomerShown, 201: CustomerShown},
         sees_to_orgs=True,
-        changes=True,
     )
     async def post(self, asked: AuthorizedRequest) -> web.Response:
         """Save a customer that pays for usage of the same id, and subscribe it to a plan; repeating it changes nothing."""

@@ -134,14 +134,7 @@ class DeadLetterHandlers:
         self._operations = operations
         self._one_at_a_time = asyncio.Lock()
 
-    @endpoint(
-        "POST",
-        "/webhooks/retry",
-        "letters:write",
-        body=RetryBody,
-        answers={200: Requeued, 202: Requeued},
-        changes=True,
-    )
+    @endpoint("POST", "/webhooks/retry", "letters:write", body=RetryBody, answers={200: Requeued, 202: Requeued})
     async def retry(self, asked: AuthorizedRequest) -> web.Response:
         """Requeue dead letters: send their events to Lago, and their calls to the meter, again."""
         body: RetryBody = asked.body

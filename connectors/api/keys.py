@@ -112,7 +112,7 @@ class KeyHandlers:
         self._now = now
         self._changed = changed
 
-    @endpoint("POST", _PATH, "keys:write", body=NewKey, answers={201: MadeKey}, changes=True, sees_to_orgs=True)
+    @endpoint("POST", _PATH, "keys:write", body=NewKey, answers={201: MadeKey}, sees_to_orgs=True)
     async def create(self, asked: AuthorizedRequest) -> web.Response:
         """Make an API key; only this response shows its token."""
         store, wanted, now = self._store(), asked.body, self._now()
@@ -139,15 +139,7 @@ class KeyHandlers:
         found, now = await self._store().all(), self._now()
         return json_response({"keys": [key_shown(key, now) for key in found if _sees(asked, key)]})
 
-    @endpoint(
-        "POST",
-        f"{_ONE}/rotate",
-        "keys:write",
-        body=Overlap,
-        answers={201: MadeKey},
-        changes=True,
-        sees_to_orgs=True,
-    )
+    @endpoint("POST", f"{_ONE}/rotate", "keys:write", body=Overlap, answers={201: MadeKey}, sees_to_orgs=True)
     async def rotate(self, asked: AuthorizedRequest) -> web.Response:
         """Replace an API key; the old one stays valid for some hours."""
         store, now = self._store(), self._now()
@@ -161,7 +153,7 @@ class KeyHandlers:
         self._changed()
         return json_response({**key_shown(key, now), "token": token}, 201, NO_STORE)
 
-    @endpoint("DELETE", _ONE, "keys:write", answers={200: Key}, changes=True, sees_to_orgs=True)
+    @endpoint("DELETE", _ONE, "keys:write", answers={200: Key}, sees_to_orgs=True)
     async def revoke(self, asked: AuthorizedRequest) -> web.Response:
         """Revoke an API key; it is refused within seconds. Repeating it changes nothing."""
         store, now = self._store(), self._now()

@@ -52,14 +52,12 @@ class LimitHandlers:
         self._accounts = accounts
         self._limits = limits
 
-    @endpoint("GET", f"{ORG}/limits", "orgs:read", answers={200: OrgLimits}, org="org_id")
+    @endpoint("GET", f"{ORG}/limits", "orgs:read", answers={200: OrgLimits})
     async def of_org(self, asked: AuthorizedRequest) -> web.Response:
         """Show how much an org may use in a billing period."""
         return await self._shown(asked.part("org_id"))
 
-    @endpoint(
-        "PUT", f"{ORG}/limits", "orgs:write", body=LimitsBody, answers={200: OrgLimits}, org="org_id", changes=True
-    )
+    @endpoint("PUT", f"{ORG}/limits", "orgs:write", body=LimitsBody, answers={200: OrgLimits})
     async def set_org(self, asked: AuthorizedRequest) -> web.Response:
         """Replace all of an org's own limits."""
         org_id, body = asked.part("org_id"), asked.body
@@ -77,7 +75,7 @@ class LimitHandlers:
             await self._accounts.plan(code)
         return answer(PlanLimits(plan_code=code, limits=limits))
 
-    @endpoint("PUT", PLAN_LIMITS, "plans:write", body=LimitsBody, answers={200: PlanLimits}, changes=True)
+    @endpoint("PUT", PLAN_LIMITS, "plans:write", body=LimitsBody, answers={200: PlanLimits})
     async def set_plan(self, asked: AuthorizedRequest) -> web.Response:
         """Replace all limits of a plan."""
         code, body = asked.part("plan_code"), asked.body

@@ -73,7 +73,6 @@ def import_endpoint(mappings: Mappings) -> Endpoint:
         query=ImportQuery,
         answers={200: ImportedShown},
         sees_to_orgs=True,
-        changes=True,
     )
 
 

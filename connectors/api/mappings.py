@@ -31,7 +31,6 @@ from streams.core.mapping.set_mapping import EndMappingRequest
 READ, WRITE = "mappings:read", "mappings:write"
 _ONE: Final = "/customers/{customer_id}/mapping"
 _SHARED: Final[dict[str, Any]] = {"sees_to_orgs": True, "any_text": ("customer_id",)}
-_CHANGE: Final[dict[str, Any]] = {**_SHARED, "changes": True}
 
 
 class RequestGuard:
@@ -90,12 +89,7 @@ class MappingHandlers:
         self._pages = pages
 
     @endpoint(
-        "POST",
-        "/customers/mapping",
-        WRITE,
-        body=MappingBody,
-        answers={200: MappingShown, 201: MappingShown},
-        **_CHANGE,
+        "POST", "/customers/mapping", WRITE, body=MappingBody, answers={200: MappingShown, 201: MappingShown}, **_SHARED
     )
     async def post(self, asked: AuthorizedRequest) -> web.Response:
         """Set which org pays for a LiteLLM customer, from its effective_from on."""
@@ -141,12 +135,12 @@ class MappingHandlers:
             raise not_theirs()
         return json_response(history_shown(record))
 
-    @endpoint("POST", f"{_ONE}/deactivate", WRITE, body=EndingBody, answers={200: MappingShown}, **_CHANGE)
+    @endpoint("POST", f"{_ONE}/deactivate", WRITE, body=EndingBody, answers={200: MappingShown}, **_SHARED)
     async def deactivate(self, asked: AuthorizedRequest) -> web.Response:
         """Hold the usage of a LiteLLM customer from effective_from on."""
         return await self._end(asked, EndMappingRequest(effective_from=asked.body.effective_from))
 
-    @endpoint("DELETE", _ONE, WRITE, answers={200: MappingShown}, **_CHANGE)
+    @endpoint("DELETE", _ONE, WRITE, answers={200: MappingShown}, **_SHARED)
     async def delete(self, asked: AuthorizedRequest) -> web.Response:
         """Remove the mapping of a LiteLLM customer; its usage from now on is held."""
         return await self._end(asked, EndMappingRequest(deleted=True))

@@ -106,27 +106,13 @@ class InvoiceHandlers:
         self._accounts = accounts
 
     @endpoint(
-        "GET",
-        f"{ORG}/invoices",
-        "invoices:read",
-        query=InvoicesQuery,
-        answers={200: InvoicesShown},
-        org="org_id",
-        hands_out=PAYMENTS,
+        "GET", f"{ORG}/invoices", "invoices:read", query=InvoicesQuery, answers={200: InvoicesShown}, hands_out=PAYMENTS
     )
     async def invoices(self, asked: AuthorizedRequest) -> web.Response:
         """List the org's invoices, the latest first."""
         return await listed(self._accounts, asked, asked.part("org_id"))
 
-    @endpoint(
-        "GET",
-        f"{ORG}/payment",
-        "invoices:read",
-        query=PaymentQuery,
-        answers={200: LinkShown},
-        org="org_id",
-        hands_out=PAYMENT,
-    )
+    @endpoint("GET", f"{ORG}/payment", "invoices:read", query=PaymentQuery, answers={200: LinkShown}, hands_out=PAYMENT)
     async def payment(self, asked: AuthorizedRequest) -> web.Response:
         """Get a link where an invoice is paid."""
         query: PaymentQuery = asked.query

@@ -80,8 +80,6 @@ class UsageHandlers:
         "usage:write",
         body=UsageBody,
         answers={202: Accepted},
-        org="org_id",
-        changes=True,
         also={CORRECT: "a property below 0"},
         max_bytes=MAX_EVENT,
     )
@@ -101,7 +99,7 @@ class UsageHandlers:
         )
         return answer(Accepted(transaction_id=event.transaction_id), 202)
 
-    @endpoint("GET", f"{ORG}/usage/current", "orgs:read", answers={200: UsageShown}, org="org_id")
+    @endpoint("GET", f"{ORG}/usage/current", "orgs:read", answers={200: UsageShown})
     async def current(self, asked: AuthorizedRequest) -> web.Response:
         """Show what Lago counts in the org's running period."""
         running, usage = await self._accounts.usage(asked.part("org_id"))

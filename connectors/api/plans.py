@@ -60,7 +60,7 @@ class PlanHandlers:
     def __init__(self, billing: OrgBilling) -> None:
         self._billing = billing
 
-    @endpoint("POST", _PATH, "plans:write", body=PlanBody, answers={200: PlanShown, 201: PlanShown}, changes=True)
+    @endpoint("POST", _PATH, "plans:write", body=PlanBody, answers={200: PlanShown, 201: PlanShown})
     async def post(self, asked: AuthorizedRequest) -> web.Response:
         """Create a plan; repeating the same request changes nothing."""
         billing = self._billing

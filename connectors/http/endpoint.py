@@ -151,7 +151,6 @@ class Endpoint:
         any_text: path parameters that may hold any text, as LiteLLM's customer ids do. The other ones refuse slashes, control
             characters, values of dots alone, and more than 255 characters.
         max_bytes: limit of a body that has a model; a larger one is answered with 413.
-        changes: the handler changes something, and calls `AuthorizedRequest.changing` first.
         also: further scopes that some requests need, and for what.
         hands_out: the part of the response that gives power over the org's money, e.g. `a link to pay by`. The handler must
             call `AuthorizedRequest.handing_out` before it answers.
@@ -166,7 +165,6 @@ class Endpoint:
     query: type[BaseModel] | None = None
     answers: Mapping[int, type[BaseModel] | None] = field(default_factory=dict)
     org: str = ""
-    changes: bool = False
     sees_to_orgs: bool = False
     any_text: tuple[str, ...] = ()
     max_bytes: int = MAX_BODY
@@ -180,13 +178,17 @@ _Method = TypeVar("_Method", bound=Callable[..., Awaitable[web.StreamResponse]])
 def endpoint(method: str, path: str, scope: str, **fields: Any) -> Callable[[_Method], _Method]:
     """Declare a method of a class as the handler of an endpoint; the first line of its docstring is the summary.
 
+    A handler that changes something calls `AuthorizedRequest.changing` first.
+
     Args:
-        fields: the other fields of `Endpoint`.
+        fields: the other fields of `Endpoint`. `org` is `org_id` by default if the path has that parameter.
     """
+
+    guarded: dict[str, Any] = {"org": "org_id"} if "{org_id}" in path else {}
 
     def declare(handler: _Method) -> _Method:
         summary = (handler.__doc__ or "").partition("\n")[0]
-        handler.__dict__["endpoint"] = partial(Endpoint, method, path, scope, summary, **fields)
+        handler.__dict__["endpoint"] = partial(Endpoint, method, path, scope, summary, **guarded, **fields)
         return handler
 
     return declare
