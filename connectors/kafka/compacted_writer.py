@@ -174,9 +174,14 @@ class CompactedTopicWriter(Generic[T]):
             await self._write(wanted)
 
     def _made(self, batch: Sequence[_Change[T]], *, whole: bool) -> dict[_Change[T], tuple[T | None, T | None]]:
-        """The current and the new record of each change.
+        """The current and the new record of each change that must be written.
 
-        A change that writes nothing is done if the view is complete (`whole`).
+        | `make` | on the complete view (`whole`) | on a view that may lack records of others |
+        |---|---|---|
+        | returns another record | write it | write it: if the current record is out of date, Kafka fences this process |
+        | returns the current record, or an earlier attempt has written it | done | called again on the complete view |
+        | raises MeterbridgeError, e.g. a refusal | the caller gets it | called again on the complete view |
+        | raises another error, which is a bug | the caller gets it | the caller gets it |
         """
         wanted: dict[_Change[T], tuple[T | None, T | None]] = {}
         for change in batch:

@@ -1,4 +1,4 @@
-"""Routes that are no endpoints of the management API, in OpenAPI's words: webhooks, health, metrics, the document."""
+"""OpenAPI descriptions of the routes that are not endpoints of the management API: webhooks, health, metrics, this document."""
 
 from typing import Any, Final
 
@@ -45,7 +45,7 @@ SECURITY: Final[dict[str, Json]] = {
 
 
 def problem(sentence: str) -> Json:
-    """An answer that is problem JSON."""
+    """A response that is problem JSON."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {"description": sentence, "content": {"application/problem+json": {"schema": schema}}}
 
