@@ -14,11 +14,10 @@ from pydantic import BaseModel
 from connectors.access.audit_chain import ChainPosition, line_of, tip_of
 from connectors.api.authorizer import Authorizer, Credentials
 from connectors.api.change_log import Audit
-from connectors.http.application import create_app
 from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.endpoint import AuthorizedRequest, Endpoint, Principal, routes_of
 from connectors.http.health import json_response
-from connectors.http.middleware import RequestTracker
+from connectors.http.middleware import RequestTracker, create_app
 from schemas.errors import Unavailable
 from schemas.records import AuditRecord
 
