@@ -81,11 +81,6 @@ class Rows(NamedTuple):
     rows: list[tuple[Any, ...]]
     aside: list[Aside]
 
-    @property
-    def unreadable(self) -> int:
-        """How many records could not be read."""
-        return len(self.aside)
-
 
 class Resolved(NamedTuple):
     """The resolution of the rejection at `offset` of the same partition."""

@@ -1,17 +1,19 @@
 """The sensors of the worker roles, as metrics."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import structlog
 
 from connectors.telemetry.metrics import HELD_REASONS, LAWS, LOOK_EVERY_S, Metrics
 from connectors.telemetry.minute_summary import MinuteSummary
-from connectors.telemetry.projector_metrics import ProjectorSensors
 from connectors.telemetry.worker_health import WorkerHealth
 from schemas.ledger import Counters, Sum
 from schemas.money import add
 from schemas.records import Receipt
+from streams.agents.projector import Projected
 from streams.core.delivery.event_states import FAILED, PENDING
 from streams.core.mapping.resolve import NO_MAPPING
 from streams.core.metering.ledger_state import LedgerState, off_by, total
@@ -29,11 +31,10 @@ class _WindowScan:
     held: dict[str, Sum]
 
 
-class WorkerSensors(ProjectorSensors):
+class WorkerSensors:
     """Turns what the worker roles report into metrics: `streams.components.RoleMetrics`."""
 
     def __init__(self, metrics: Metrics, monotonic: Callable[[], float]) -> None:
-        super().__init__()
         self.minute = MinuteSummary()
         self.health = WorkerHealth(monotonic)
         self._metrics = metrics
@@ -42,6 +43,7 @@ class WorkerSensors(ProjectorSensors):
         self._sealed: dict[int, int] = {}
         self._looks: dict[int, _WindowScan] = {}
         self._counters: dict[int, Counters] = {}
+        self._oldest_ms: dict[str, dict[int, int]] = {}
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None:
         """Count a batch of calls that is in the ledger."""
@@ -124,6 +126,46 @@ class WorkerSensors(ProjectorSensors):
         """Count batches that were fetched again."""
         self._metrics.fetch_gaps.labels(topic).inc(gaps)
 
+    def projected(self, topic: str, projected: Projected) -> None:  # noqa: ARG002  # the protocol's
+        """Count the rows of a batch that is in Postgres."""
+        for table, count in projected.rows.items():
+            self._metrics.projected_rows.labels(table).inc(count)
+        for reason, count in projected.skipped.items():
+            self._metrics.projection_skipped.labels(reason).inc(count)
+        for kind, count in projected.doubled.items():
+            self._metrics.doubled_calls.labels(kind).inc(count)
+
+    def projection_failed(self, reason: str) -> None:
+        """Count a failed write to Postgres; the projector repeats it."""
+        self._metrics.postgres_failures.labels(reason).inc()
+
+    def projecting(self, topic: str, partition: int, oldest_ms: int | None) -> None:
+        """Note the record time of the batch that a partition projects now or has projected last; None: it is at the end."""
+        if topic not in self._oldest_ms:
+            self._oldest_ms[topic] = {}
+            self._metrics.watch_projector(topic, lambda: self._age_s(topic))
+        if oldest_ms is None:
+            self._oldest_ms[topic].pop(partition, None)
+        else:
+            self._oldest_ms[topic][partition] = oldest_ms
+
+    def late_calls(self, outcome: str, calls: int) -> None:
+        """Count calls beyond the horizon by outcome; `failed` with 0 calls is an error of ours."""
+        self._metrics.late_calls.labels(outcome).inc(max(calls, outcome == "failed"))
+
+    def rebilled(self, outcome: str, events: int) -> None:
+        """Count events that were posted after an end and billed again; `failed` with 0 events is an error of ours."""
+        self._metrics.rebilled_events.labels(outcome).inc(max(events, outcome == "failed"))
+
+    def after_end(self, events: int, usd: Decimal) -> None:
+        """Export how many events were posted after an end and are on no invoice yet, and their dollars."""
+        self._metrics.after_end_events.set(events)
+        self._metrics.after_end_usd.set(float(usd))
+
+    def lago_requested(self, request: str, status: int, seconds: float) -> None:
+        """Count a request of a background task of the projector to Lago."""
+        self._metrics.lago_requested(request, status, seconds)
+
     def _count_sealed(self, partition: int, seal_seq: int) -> None:
         """Count events by the sequence number of the ledger, which has no gaps."""
         sealed = max(0, seal_seq - self._sealed.get(partition, seal_seq))
@@ -135,6 +177,11 @@ class WorkerSensors(ProjectorSensors):
         """Add the difference to the last state of the ledger. What another worker counted is not added here."""
         self.minute.counted(self._counters.get(partition, counters), counters)
         self._counters[partition] = counters
+
+    def _age_s(self, topic: str) -> float:
+        """A scraper's thread calls this, so the values are copied first."""
+        oldest = list(self._oldest_ms[topic].values())
+        return max(0.0, time.time() - min(oldest) / 1000) if oldest else 0.0
 
     def _show_sizes(self) -> None:
         metrics, ledgers = self._metrics, self._books.values()
