@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, cast
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from connectors.telemetry.held_usage import HeldUsageMonitor
-from connectors.telemetry.unbilled_usage import UnbilledUsageMonitor
+from connectors.telemetry.unbilled_usage import DOUBTS, UnbilledUsageMonitor
 from connectors.telemetry.unreadable_records import watch_unreadable
 from schemas.reasons import (
     CONNECTION_CAUSES,
@@ -160,6 +160,18 @@ class Metrics:
         "meterbridge_held_straddled_total",
         "Held windows billed as a whole, by their last call, although a change of the mapping or period lies in them.",
     )
+    newly_held = _counter("meterbridge_newly_held_customers_total", "Customers whose usage began to be held.")
+    held_customers = _gauge("meterbridge_held_customers", "Customers with held usage.")
+    held_age = _gauge("meterbridge_held_oldest_seconds", "Seconds since the end of the oldest held call; 0: none.")
+    ledger_held_customers = _gauge(
+        "meterbridge_ledger_held_customers", "Customers with held usage in a partition's ledger.", partition=()
+    )
+    ledger_held_windows = _gauge(
+        "meterbridge_ledger_held_windows", "Held windows in a partition's ledger.", partition=()
+    )
+    held_over_bound = _gauge(
+        "meterbridge_held_over_bound", "1: the ledger holds more windows than HELD_IN_MEMORY.", partition=()
+    )
     held_calls = _gauge("meterbridge_held_calls", "Calls in held windows.", reason=HELD_REASONS)
     held_cost = _gauge("meterbridge_held_cost_usd", "Dollars in held windows.", reason=HELD_REASONS)
     events_emitted = _counter("meterbridge_events_emitted_total", "Lago events that the meter wrote.")
@@ -247,6 +259,16 @@ class Metrics:
         kind=WEBHOOK_KINDS,
         outcome=WEBHOOK_OUTCOMES,
     )
+    doubtful_calls = _counter(
+        "meterbridge_doubtful_calls_total", "Calls with a doubtful cost, by reason.", reason=DOUBTS
+    )
+    doubtful_cost = _counter(
+        "meterbridge_doubtful_cost_usd_total", "Dollars of calls with a doubtful cost.", reason=DOUBTS
+    )
+    unknown_types = _counter(
+        "meterbridge_unknown_call_type_calls_total",
+        "Calls of a type that this release does not know; they count as inference.",
+    )
     identities_asked = _counter(
         "meterbridge_identities_asked_total",
         "Unmapped customers that Lago was asked about (meter).",
@@ -258,8 +280,8 @@ class Metrics:
         for name, defined in vars(type(self)).items():
             if isinstance(defined, _Definition):
                 setattr(self, name, defined.made_in(registry))
-        self.held_watch = HeldUsageMonitor(registry)
-        self.unbilled_watch = UnbilledUsageMonitor(registry)
+        self.held_watch = HeldUsageMonitor(self)
+        self.unbilled_watch = UnbilledUsageMonitor(self)
         watch_unreadable(registry)
         Info("meterbridge_build", "The running version.", registry=registry).info({"version": version})
 
