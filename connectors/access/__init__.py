@@ -1,1 +1,1 @@
-"""Credentials of the management API beside the two keys of the environment: own API keys, users' tokens."""
+"""Credentials of the management API other than the two keys of the environment: API keys and users' tokens."""

@@ -1,10 +1,10 @@
-"""How the lines of `billing.audit` hang together (ADR 0030).
+"""The hash chain of the lines in `billing.audit` (ADR 0030).
 
-The log is one partition, so its lines have one order. Every line says which line was the newest that its writer had
-read, how many lines there were up to it, and the running hash over them all: `chain(n) = SHA-256(chain(n-1), SHA-256 of
-line n's bytes)`, hexadecimal. Writers need not wait for each other: two lines that were written at once both tell of the
-line before them, and the next line tells of both. The first chained line tells of none. A line's own `digest` is over its
-bytes without the digest.
+The topic has one partition, so its lines have one order. Every line names the newest line that its writer had read
+(`prev`), how many lines there were up to it (`covered`), and the running hash over all of them (`chain`):
+`chain(n) = SHA-256(chain(n-1), SHA-256 of the bytes of line n)`, in hexadecimal. Writers do not wait for each other: two
+lines that are written at the same time both name the line before them, and the next line covers both. The first chained
+line names none. A line's own `digest` is over its bytes without the digest.
 """
 
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ from schemas.records import AuditRecord
 _decode = decoder(AuditRecord)
 _DIGEST: Final = b',"digest":"'
 _HEX: Final = 64
-#: Of a line's own hash, in the name by which the next line tells of it.
+#: How many hexadecimal digits of a line's hash are in the name by which the next line refers to it.
 _SHORT: Final = 16
 
 
 class ChainPosition(NamedTuple):
-    """Up to where somebody has read.
+    """A position in the chain.
 
     Fields:
-        name: of the newest line, see `AuditLine`; `""` = there was no chained line.
-        covered: lines since the first chained one, itself included.
-        chain: the running hash over them; `""` over none.
+        name: of the newest line, see `AuditLine`; `""` = there is no chained line.
+        covered: number of lines from the first chained one on.
+        chain: the running hash over these lines; `""` = there are none.
     """
 
     name: str = ""
@@ -41,8 +41,10 @@ class AuditLine(NamedTuple):
     """A line as it is stored.
 
     Fields:
-        record: None = the bytes are no line.
-        name: its audit_id and the beginning of its hash.
+        record: None = the bytes are not a line of the audit log.
+        hash: SHA-256 of the bytes.
+        name: the audit_id and the beginning of the hash.
+        is_whole: the bytes match the line's own digest.
     """
 
     offset: int
@@ -54,19 +56,19 @@ class AuditLine(NamedTuple):
 
     @property
     def is_chained(self) -> bool:
-        """It was written as a part of the chain; lines of older releases were not."""
+        """Whether it was written as a part of the chain; older releases wrote lines without it."""
         return self.record is not None and bool(self.record.digest)
 
 
 def sealed(line: AuditRecord, tip: ChainPosition) -> bytes:
-    """The line's bytes, as the successor of `tip`."""
+    """The bytes of a line that follows the position `tip`."""
     told = msgspec.structs.replace(line, prev=tip.name, covered=tip.covered, chain=tip.chain, digest="")
     body = msgspec.json.encode(told)
     return body[:-1] + _DIGEST + sha256(body).hexdigest().encode() + b'"}'
 
 
 def line_of(offset: int, value: bytes) -> AuditLine:
-    """What is stored at an offset."""
+    """The line with the bytes at an offset."""
     found = sha256(value).hexdigest()
     try:
         record = _decode(value)
@@ -76,15 +78,15 @@ def line_of(offset: int, value: bytes) -> AuditLine:
 
 
 def after(tip: ChainPosition, line: AuditLine) -> ChainPosition:
-    """The tip once `line` has followed."""
+    """The position behind `line`, which follows `tip`."""
     return ChainPosition(line.name, tip.covered + 1, sha256((tip.chain + line.hash).encode()).hexdigest())
 
 
 def tip_of(lines: Sequence[AuditLine], *, from_the_beginning: bool) -> ChainPosition | None:
-    """The tip behind the log's last lines; None = these are too few to tell.
+    """The position behind the log's last lines; None = these lines are too few to compute it.
 
     Args:
-        from_the_beginning: they are all that the topic has.
+        from_the_beginning: these are all lines of the topic.
     """
     chained = [number for number, line in enumerate(lines) if line.is_chained]
     if not chained:
@@ -92,16 +94,16 @@ def tip_of(lines: Sequence[AuditLine], *, from_the_beginning: bool) -> ChainPosi
     places = {line.name: number for number, line in enumerate(lines)}
     for number in reversed(chained):
         record = lines[number].record
-        assert record is not None  # noqa: S101  # it is chained
+        assert record is not None  # noqa: S101  # chained lines have a record
         if not record.covered and (from_the_beginning or chained[0] > 0):
             return _walked(ChainPosition(), lines[chained[0] :])
         if record.covered and (place := places.get(record.prev, number)) < number:
             return _walked(ChainPosition(record.prev, record.covered, record.chain), lines[place + 1 :])
     if not from_the_beginning:
         return None
-    # All lines that these tell of have expired, so nobody can check them: what comes goes on from the oldest claim.
+    # All lines that these refer to have expired, so nobody can check them: the chain continues from the oldest claim.
     oldest = lines[chained[0]].record
-    assert oldest is not None  # noqa: S101  # it is chained
+    assert oldest is not None  # noqa: S101  # chained lines have a record
     return _walked(ChainPosition(oldest.prev, oldest.covered, oldest.chain), lines[chained[0] :])
 
 

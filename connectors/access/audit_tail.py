@@ -1,28 +1,29 @@
-"""The end of `billing.audit`, which the next line is to follow."""
+"""Reads the end of `billing.audit`, which the next line follows."""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from connectors.access.audit_chain import AuditLine, ChainPosition, after, line_of, tip_of
 from connectors.config.kafka_connection import KafkaConnection
-from connectors.kafka.topic_scan import asked, reader
+from connectors.kafka.topic_scan import asked, ended, reader, told
 from schemas.errors import Unavailable
 
-#: One question to Kafka may take so long, and reading what is new; seconds.
+#: Limits in seconds: for one answer of Kafka, and for reading new lines.
 _ANSWER_S, _READ_S = 5.0, 20.0
-#: Offsets looked at from the end; so many times more if they were too few to tell.
+#: How many offsets to read from the end first; if they are too few, this many times more.
 _LOOKED_AT, _MORE = 64, 16
-#: Of a server that writes line after line: how old what it knows of the end may be, seconds.
+#: How old a server's position may be, in seconds, if it writes many lines.
 FRESH_S: Final = 0.2
 
 
 class Tail:
-    """Follows the end of the audit topic, by its full name; not for several threads at once."""
+    """Follows the end of the audit topic. It must not be used by several threads at the same time."""
 
     def __init__(self, kafka: KafkaConnection, topic: str) -> None:
         self._kafka = kafka
@@ -32,36 +33,38 @@ class Tail:
         self._tip = ChainPosition()
 
     def tip(self) -> ChainPosition:
-        """Read to the end as it is now. Raises: Unavailable `kafka_unavailable`."""
-        try:
-            if self._consumer is None:
-                self._consumer = reader(self._kafka)
-            low, high = self._ends(self._consumer)
+        """The position at the current end of the topic. Raises: Unavailable `kafka_unavailable`."""
+        with self._consuming() as consumer:
+            low, high = self._ends(consumer)
             if not low <= self._next <= high:
-                self._begin(self._consumer, low, high)
-            for line in self._read(self._consumer, self._next, high):
+                self._begin(consumer, low, high)
+            for line in self._read(consumer, self._next, high):
                 self._tip = after(self._tip, line) if line.is_chained or self._tip.covered else self._tip
             self._next = high
-        except KafkaException as error:
-            self.close()
-            raise Unavailable("kafka_unavailable", f"{self._topic}: {error.args[0].str()}") from error
         return self._tip
 
     def whole(self) -> tuple[list[AuditLine], bool]:
-        """Every line that the topic has, and whether none has expired from it. Raises: Unavailable."""
-        try:
-            consumer = self._consumer = self._consumer or reader(self._kafka)
+        """All lines of the topic, and whether none has expired. Raises: Unavailable."""
+        with self._consuming() as consumer:
             low, high = self._ends(consumer)
             return self._read(consumer, low, high), low == 0
-        except KafkaException as error:
-            self.close()
-            raise Unavailable("kafka_unavailable", f"{self._topic}: {error.args[0].str()}") from error
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         consumer, self._consumer, self._next = self._consumer, None, -1
         if consumer is not None:
             consumer.close()
+
+    @contextmanager
+    def _consuming(self) -> Iterator[Consumer]:
+        """The consumer; after an error it is closed, and the next call makes another one. Raises: Unavailable."""
+        try:
+            with told(self._topic):
+                self._consumer = self._consumer or reader(self._kafka)
+                yield self._consumer
+        except Unavailable:
+            self.close()
+            raise
 
     def _ends(self, consumer: Consumer) -> tuple[int, int]:
         partition = TopicPartition(self._topic, 0)
@@ -86,16 +89,17 @@ class Tail:
         consumer.assign([TopicPartition(self._topic, 0, start)])
         while at < end:
             if time.monotonic() > until:
-                raise Unavailable("kafka_unavailable", f"{self._topic} is not read to its end")
+                raise Unavailable("kafka_unavailable", f"{self._topic} could not be read to its end")
             for message in consumer.consume(1000, 0.05):
-                at = _passed(message.error(), message.offset() or 0)
-                if message.error() is None and at <= end:
-                    found.append(line_of(at - 1, message.value() or b""))
+                offset, is_end = message.offset() or 0, ended(message)
+                at = offset if is_end else offset + 1
+                if not is_end and at <= end:
+                    found.append(line_of(offset, message.value() or b""))
         return found
 
 
 class Tips:
-    """`Tail` of a server: one look for all who write at the same time.
+    """The position for a server; callers at the same time share one read.
 
     Args:
         monotonic: seconds.
@@ -109,7 +113,7 @@ class Tips:
         self._tip = ChainPosition()
 
     async def tip(self) -> ChainPosition:
-        """At most `FRESH_S` old. Raises: Unavailable."""
+        """The position, at most `FRESH_S` seconds old. Raises: Unavailable."""
         async with self._looking:
             if self._monotonic() - self._looked_at > FRESH_S:
                 self._tip = await asyncio.to_thread(self._tail.tip)
@@ -117,14 +121,5 @@ class Tips:
             return self._tip
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._tail.close()
-
-
-def _passed(error: KafkaError | None, offset: int) -> int:
-    """The offset behind what came; at the partition's end the end itself."""
-    if error is None:
-        return offset + 1
-    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own errors are spelt so
-        return offset
-    raise KafkaException(error)

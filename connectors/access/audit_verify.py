@@ -1,4 +1,4 @@
-"""Whether the audit log is as it was written: the first line that is changed, missing, put in, out of place or forged."""
+"""Finds the first line of the audit log that was changed, removed, inserted, moved or forged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,19 +8,20 @@ from connectors.access.audit_chain import AuditLine, ChainPosition, after
 from schemas.records import AuditRecord
 
 CHANGED, MISSING, INSERTED, REORDERED, FORGED = "changed", "missing", "inserted", "reordered", "forged"
-#: A line tells of what its writer had just read. One that leaves out lines that are older by this is none of ours.
+#: A line refers to what its writer had just read. A line that leaves out lines older than this was not written by us.
 STALE_US: Final = 3600 * 1_000_000
-#: Lines between two that tell of each other: a few, written at the same time.
+#: How many lines are tried as the wrong one; only a few are written at the same time.
 _LOOKED_AT: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The first place at which the log is not what was written.
+    """The first place where the log is not what was written.
 
     Fields:
         kind: one of the five words above.
-        offset: of the line, or of the one that tells of it; audit_id: `""` = not known.
+        offset: of the line, or of the line that refers to it; -1 = unknown.
+        audit_id: `""` = unknown.
         detail: a sentence.
     """
 
@@ -32,12 +33,13 @@ class Broken:
 
 @dataclass(slots=True)
 class AuditVerdict:
-    """What was found.
+    """The result of a check.
 
     Fields:
-        lines: in the topic; old: of these before the first chained one; unchecked: chained lines at the topic's
-            beginning whose predecessors have expired.
-        head: behind the last line that is in order.
+        lines: in the topic.
+        old: lines before the first chained one.
+        unchecked: chained lines at the beginning of the topic whose predecessors have expired.
+        head: the position behind the last correct line.
         broken: None = nothing is wrong.
     """
 
@@ -54,8 +56,8 @@ def verified(
     """Check every line.
 
     Args:
-        lines: the whole topic, in its order.
-        noted: a head that was told earlier, kept elsewhere: what a chain cannot tell is how long it was.
+        lines: all lines of the topic, in order.
+        noted: a head that was read earlier and kept elsewhere. A chain alone does not show that its last lines are missing.
         from_the_beginning: nothing has expired from the topic.
     """
     verdict = AuditVerdict(lines=len(lines))
@@ -70,7 +72,7 @@ def verified(
 
 
 class _Walk:
-    """One look through the lines from the first chained one on."""
+    """One pass through the lines, from the first chained one on."""
 
     def __init__(self, lines: Sequence[AuditLine], first: int, verdict: AuditVerdict) -> None:
         self._lines = lines
@@ -78,10 +80,10 @@ class _Walk:
         self._verdict = verdict
         self._places = {line.name: number for number, line in enumerate(lines)}
         self._by_id = {line.record.audit_id: number for number, line in enumerate(lines) if line.record is not None}
-        #: Behind which line each tip is; from the anchor on.
+        #: The position behind each line by its index, from the first checked line on.
         self._tips: dict[int, ChainPosition] = {}
         self._verified = first - 1
-        #: The first chained line is there: whatever is missing has not expired.
+        #: The topic has the first chained line, so a missing line has not expired.
         self._is_whole = False
 
     def done(self, *, from_the_beginning: bool) -> Broken | None:
@@ -102,35 +104,35 @@ class _Walk:
         return None
 
     def held_against(self, noted: ChainPosition) -> Broken | None:
-        """A head that was noted is the head, or was passed on the way to it."""
+        """Check that a noted head is the head, or was passed on the way to it."""
         if (missing := noted.covered - self._verdict.head.covered) > 0:
-            return Broken(MISSING, -1, "", f"{missing} lines at the end that were there are not there any more")
+            return Broken(MISSING, -1, "", f"{missing} lines are missing at the end")
         passed = next((tip for tip in self._tips.values() if tip.covered == noted.covered), None)
         if passed is not None and passed.chain != noted.chain:
-            return Broken(FORGED, -1, "", "the head that was noted is not one of this log's: it was written anew")
+            return Broken(FORGED, -1, "", "the noted head does not belong to this log: the log was written again")
         return None
 
     def _wrong_alone(self, line: AuditLine) -> Broken | None:
         if line.record is None:
-            return Broken(FORGED, line.offset, "", "the record is no line of the audit log")
+            return Broken(FORGED, line.offset, "", "the record is not a line of the audit log")
         if not line.is_chained:
-            sentence = "the line has no hash, and stands behind lines that have one"
+            sentence = "the line has no hash, but lines before it have one"
             return Broken(FORGED, line.offset, line.record.audit_id, sentence)
         if not line.is_whole:
-            return Broken(CHANGED, line.offset, line.record.audit_id, "the line is not what its own hash was made of")
+            return Broken(CHANGED, line.offset, line.record.audit_id, "the line does not match its own hash")
         return None
 
     def _wrong_place(self, number: int) -> Broken | None:
-        """Hold what the line tells against what is there."""
+        """Compare what the line refers to with the lines that exist."""
         line, told = self._lines[number], _record(self._lines[number])
         place = self._first - 1 if not told.covered else self._places.get(told.prev)
         if not told.covered and place not in self._tips:
-            return None  # what was written at the same time, and the beginning, have expired
+            return None  # lines written at the same time as the first one, and the beginning, have expired
         if place is None:
             return self._not_there(number, told)
         if place >= number:
             other = self._lines[place]
-            sentence = f"it stands behind the line at offset {line.offset}, which was written after it"
+            sentence = f"it is behind the line at offset {line.offset}, which was written after it"
             return Broken(REORDERED, other.offset, _record(other).audit_id, sentence)
         if not self._tips:
             self._anchor(place, number, ChainPosition(told.prev, told.covered, told.chain))
@@ -140,13 +142,13 @@ class _Walk:
             return self._between(place, told, there)
         self._verified = max(self._verified, place)
         if told.at - _record(self._lines[place + 1]).at > STALE_US:
-            sentence = "its writer knew nothing of lines that were there for an hour"
+            sentence = "its writer left out lines that were more than an hour old"
             return Broken(FORGED, line.offset, told.audit_id, sentence)
         return None
 
     def _not_there(self, number: int, told: AuditRecord) -> Broken | None:
         if not self._is_whole and (not self._tips or told.covered < next(iter(self._tips.values())).covered):
-            return None  # what it tells of has expired
+            return None  # the line that it refers to has expired
         named = told.prev.partition(":")[0]
         known = self._by_id.get(named)
         if known is None:
@@ -155,29 +157,29 @@ class _Walk:
         return Broken(CHANGED, self._lines[known].offset, named, sentence)
 
     def _anchor(self, place: int, number: int, tip: ChainPosition) -> None:
-        """The oldest line that another one tells of is where the check begins."""
+        """The check begins at the oldest line that another line refers to."""
         self._tips[place] = tip
         self._verified = place
         for between in range(place + 1, number):
             self._tips[between] = after(self._tips[between - 1], self._lines[between])
 
     def _between(self, place: int, told: AuditRecord, there: ChainPosition) -> Broken:
-        """Something is wrong between the last line that was right and this one."""
+        """Find what is wrong between the last correct line and this one."""
         start, span = self._tips[self._verified], self._lines[self._verified + 1 : place + 1]
         suspect = span[0] if span else self._lines[place]
         as_told = self._lines[self._verified + 1 : self._verified + 1 + told.covered - start.covered]
         for number in range(min(len(as_told), _LOOKED_AT) - 1):
             swapped = [*as_told[:number], as_told[number + 1], as_told[number], *as_told[number + 2 :]]
             if _chain(start, swapped) == told.chain:
-                return _named(REORDERED, as_told[number], "it stands before a line that came first")
+                return _named(REORDERED, as_told[number], "it is before a line that was written earlier")
         if told.covered < there.covered:
             for number, line in enumerate(span[:_LOOKED_AT]):
                 if _chain(start, [*span[:number], *span[number + 1 :]]) == told.chain:
                     suspect = line
             return _named(INSERTED, suspect, "later lines were written without it")
         if told.covered > there.covered:
-            sentence = f"{told.covered - there.covered} lines between the one before it and this one"
-            return _named(MISSING, suspect, f"{sentence} are not there any more")
+            sentence = f"{told.covered - there.covered} lines before this one"
+            return _named(MISSING, suspect, f"{sentence} are missing")
         return _named(CHANGED, suspect, "later lines were written after another line in its place, or near it")
 
 
@@ -188,13 +190,13 @@ def _chain(start: ChainPosition, lines: Sequence[AuditLine]) -> str:
 
 
 def _record(line: AuditLine) -> AuditRecord:
-    assert line.record is not None  # noqa: S101  # looked at before
+    assert line.record is not None  # noqa: S101  # checked before
     return line.record
 
 
 def _before(told: AuditRecord) -> tuple[str, str]:
     named = told.prev.partition(":")[0]
-    return named, f"the line {named} is not there, after which line {told.audit_id} was written"
+    return named, f"the line {named} is missing, although line {told.audit_id} was written after it"
 
 
 def _named(kind: str, line: AuditLine, detail: str) -> Broken:

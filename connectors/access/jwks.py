@@ -1,11 +1,10 @@
-"""The public keys of an identity provider, read from its JWKS and again when it signs with one that is not known.
+"""The public keys of an identity provider, read from its JWKS.
 
-Keys are read again after ten minutes; for an unknown key id at most once in ten seconds, whoever asks. While the
-provider is away its keys are believed for an hour, then nothing is known.
+Keys are read again after ten minutes, and for an unknown key id at most once in ten seconds. While the provider does
+not answer, the known keys stay valid for an hour.
 Sources: RFC 7517 (JWK), RFC 8725 (JWT best practice), OpenID Connect Discovery 1.0.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -14,12 +13,14 @@ import jwt
 import msgspec
 import structlog
 
+from connectors.access.refreshed import Refreshed
 from schemas.errors import Unavailable
 
-#: Seconds; bytes of one answer; keys of a provider.
+#: Seconds: keys are read again after; for an unknown key id after; keys are valid without the provider; one read may take.
 FRESH_S, AGAIN_S, BELIEVED_S, ANSWER_S = 600.0, 10.0, 3600.0, 5.0
+#: Limits: bytes of one response; keys of a provider.
 MAX_BYTES, MAX_KEYS = 256 << 10, 100
-#: Asymmetric only: with HS256 the public key would be the secret.
+#: Only asymmetric algorithms: with HS256, anybody could sign with the public key.
 _BY_KIND: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("RSA", ""): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     ("EC", "P-256"): ("ES256",),
@@ -29,7 +30,7 @@ _BY_KIND: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
 }
 ALGORITHMS: Final = frozenset(name for names in _BY_KIND.values() for name in names)
 _DISCOVERY: Final = "/.well-known/openid-configuration"
-_NEVER = float("-inf")
+_UNREADABLE = (httpx.HTTPError, TimeoutError, ValueError, TypeError, AttributeError, msgspec.MsgspecError)
 
 _log = structlog.get_logger(__name__)
 
@@ -47,8 +48,9 @@ class KeySet:
     """The keys of one provider.
 
     Args:
-        http: its requests have a timeout of their own.
-        jwks_url: `""` = what the provider's discovery document says.
+        http: must have a timeout.
+        issuer: as in the provider's tokens.
+        jwks_url: `""` = the URL in the provider's discovery document.
         monotonic: seconds.
     """
 
@@ -56,64 +58,40 @@ class KeySet:
         self._http = http
         self._issuer = issuer
         self._url = jwks_url
-        self._monotonic = monotonic
-        self._keys: dict[tuple[str, str], jwt.PyJWK] = {}
-        self._read_at = self._tried_at = _NEVER
-        self._reading = asyncio.Lock()
+        self._keys = Refreshed[Mapping[tuple[str, str], jwt.PyJWK]](
+            {}, self._read, _unread, monotonic, again_s=AGAIN_S, limit_s=ANSWER_S
+        )
 
     async def key(self, key_id: str, algorithm: str) -> jwt.PyJWK | None:
-        """The key to verify with; None = the provider has no such key for this algorithm.
+        """The key to verify a token with; None = the provider has no such key for this algorithm.
 
         Args:
-            key_id: `""` = the only one there is.
+            key_id: `kid` of the token; `""` = the provider's only key for the algorithm.
 
         Raises:
             Unavailable: `issuer_away`.
         """
-        await self._read_if_older(FRESH_S)
+        await self._keys.if_older(FRESH_S)
         if (found := self._found(key_id, algorithm)) is None:
-            await self._read_if_older(AGAIN_S)
+            await self._keys.if_older(AGAIN_S)
             found = self._found(key_id, algorithm)
-        age_s = self._monotonic() - self._read_at
+        age_s = self._keys.age_s()
         if age_s > BELIEVED_S or (found is None and age_s > FRESH_S):
             raise Unavailable("issuer_away", "the keys of OIDC_ISSUER cannot be read now")
         return found
 
     def _found(self, key_id: str, algorithm: str) -> jwt.PyJWK | None:
         if key_id:
-            return self._keys.get((key_id, algorithm))
-        fitting = [key for (_, name), key in self._keys.items() if name == algorithm]
+            return self._keys.value.get((key_id, algorithm))
+        fitting = [key for (_, name), key in self._keys.value.items() if name == algorithm]
         return fitting[0] if len(fitting) == 1 else None
 
-    async def _read_if_older(self, than_s: float) -> None:
-        if self._monotonic() - self._read_at <= than_s:
-            return  # nor wait for a read that somebody with an unknown key has begun
-        async with self._reading:
-            now = self._monotonic()
-            if now - self._read_at <= than_s or now - self._tried_at <= AGAIN_S:
-                return
-            self._tried_at = now
-            try:
-                async with asyncio.timeout(ANSWER_S):
-                    keys = await self._read()
-            except (
-                httpx.HTTPError,
-                TimeoutError,
-                ValueError,
-                TypeError,
-                AttributeError,
-                msgspec.MsgspecError,
-            ) as error:
-                _log.warning("issuer_keys_unread", error=type(error).__name__)
-                return
-            self._keys, self._read_at = keys, now
-
-    async def _read(self) -> dict[tuple[str, str], jwt.PyJWK]:
+    async def _read(self) -> Mapping[tuple[str, str], jwt.PyJWK]:
         url = self._url
         if not url:
             told = msgspec.json.decode(await self._body(f"{self._issuer.rstrip('/')}{_DISCOVERY}"), type=_Discovery)
             if told.issuer != self._issuer:
-                raise ValueError("the document is another issuer's")
+                raise ValueError("the document is of another issuer")
             url = told.jwks_uri
         found = msgspec.json.decode(await self._body(url), type=_Keys)
         keys: dict[tuple[str, str], jwt.PyJWK] = {}
@@ -123,11 +101,11 @@ class KeySet:
         return keys
 
     async def _body(self, url: str) -> bytes:
-        """No redirect is followed: it could lead anywhere. Raises: HTTPError, ValueError."""
+        """The body at a URL. It follows no redirect, which could lead to any host. Raises: HTTPError, ValueError."""
         body = bytearray()
         async with self._http.stream("GET", url, follow_redirects=False) as answer:
             if answer.status_code != 200:
-                raise ValueError("no answer with 200")
+                raise ValueError("the status is not 200")
             async for chunk in answer.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_BYTES:
@@ -135,13 +113,19 @@ class KeySet:
         return bytes(body)
 
 
+def _unread(error: Exception) -> None:
+    if not isinstance(error, _UNREADABLE):
+        raise error
+    _log.warning("issuer_keys_unread", error=type(error).__name__)
+
+
 def _usable(key: dict[str, Any]) -> list[jwt.PyJWK]:
-    """A key with each algorithm that it may verify; none for what is symmetric, not to sign with, or malformed."""
+    """A key once for each algorithm that it may verify; none for a key that is symmetric, not for signatures, or malformed."""
     kind = str(key.get("kty"))
     allowed = _BY_KIND.get((kind, "" if kind == "RSA" else str(key.get("crv"))), ())
     if key.get("use", "sig") != "sig":
         return []
     try:
         return [jwt.PyJWK(key, name) for name in allowed if key.get("alg", name) == name]
-    except (jwt.PyJWTError, ValueError, TypeError, AttributeError, KeyError):  # the library trusts what it is given
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError, KeyError):  # the library does not check its input
         return []

@@ -1,8 +1,8 @@
-"""API keys as requests are checked against them: read from Postgres again once they are two seconds old.
+"""The API keys that requests are checked against; they are read from Postgres again every two seconds.
 
-A revoked key is refused within that time, wherever it was revoked. While Postgres is away keys that were known go on
-for five minutes, then nothing is known and the answer is 503; a key that was not known is 503 at once, never open
-and never called wrong. Wrong keys cost no query each: two reads a second at most, whoever asks.
+A revoked key is refused within that time in every process. While Postgres does not answer, known keys stay valid for
+five minutes; then every key is answered with 503. An unknown key is answered with 503 at once, because it may be valid.
+Requests with unknown keys cause at most two reads per second together.
 """
 
 import asyncio
@@ -13,73 +13,72 @@ from typing import Final, Protocol
 import structlog
 
 from connectors.access.keys import ApiKey, key_id_of
+from connectors.access.refreshed import Refreshed
 from connectors.http.endpoint import Endpoint, Principal
 from schemas.errors import MeterbridgeError, Unavailable
 
-#: Seconds: keys are read again; a new key is looked for; without Postgres they are still believed; one read may take.
+#: Seconds: keys are read again after; an unknown key is looked for again after; known keys are valid without Postgres; one
+#: read may take.
 FRESH_S, AGAIN_S, BELIEVED_S, READ_S = 2.0, 0.5, 300.0, 1.0
 _WRITE_USE_S: Final = 10.0
-_NEVER = float("-inf")
 
 _log = structlog.get_logger(__name__)
 
 
 class KeySource(Protocol):
-    """Where keys are kept; raises Unavailable."""
+    """Where keys are stored. All methods raise Unavailable."""
 
     async def live(self, now: datetime) -> list[ApiKey]:
-        """Those that are neither revoked nor expired."""
+        """The keys that are neither revoked nor expired."""
 
     async def used(self, last_used_at: Mapping[str, datetime]) -> None:
-        """When keys were used last."""
+        """Store when keys were used last, by key id."""
 
 
 class KeyCache:
-    """`connectors.api.authorizer.Credentials` of API keys.
+    """`connectors.api.authorizer.Credentials` for API keys.
 
     Args:
         monotonic: seconds.
-        now: aware.
+        now: timezone-aware.
     """
 
     def __init__(self, store: KeySource, monotonic: Callable[[], float], now: Callable[[], datetime]) -> None:
         self._store = store
-        self._monotonic = monotonic
         self._now = now
-        self._keys: dict[str, ApiKey] = {}
-        self._read_at = self._tried_at = _NEVER
-        self._reading = asyncio.Lock()
+        self._keys = Refreshed[Mapping[str, ApiKey]](
+            {}, self._read, _unread, monotonic, again_s=AGAIN_S, limit_s=READ_S
+        )
         self._used: dict[str, datetime] = {}
-        self._changed = False
 
     def changed(self) -> None:
-        """A key was made or ended here: they are read again before the next one is judged."""
-        self._changed = True
+        """A key was made or revoked in this process: read the keys again before the next check."""
+        self._keys.changed()
 
-    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # a key is one everywhere
-        """Whose key it is. Raises: Unavailable `keys_unknown`."""
+    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # the same for every endpoint
+        """The caller with this key; None = it is not a valid key. Raises: Unavailable `keys_unknown`."""
         if (key_id := key_id_of(token)) is None:
             return None
-        await self._read_if_older(FRESH_S)
-        if key_id not in self._keys:
-            await self._read_if_older(AGAIN_S)
-        age_s = self._monotonic() - self._read_at
-        if age_s > BELIEVED_S or (age_s > FRESH_S and key_id not in self._keys):
+        await self._keys.if_older(FRESH_S)
+        if key_id not in self._keys.value:
+            await self._keys.if_older(AGAIN_S)
+        age_s = self._keys.age_s()
+        if age_s > BELIEVED_S or (age_s > FRESH_S and key_id not in self._keys.value):
             raise Unavailable("keys_unknown", "API keys cannot be read from Postgres now")
-        key, now = self._keys.get(key_id), self._now()
+        key, now = self._keys.value.get(key_id), self._now()
         if key is None or not key.is_of(token) or key.state(now) != "live":
             return None
         self._used[key_id] = now
         return Principal(f"key {key.prefix}", key.scopes, key.orgs, key.expires_at, key.prefixes)
 
     async def keep_writing_use(self) -> None:
-        """Tell the store when keys were used, for ever."""
+        """Store when keys were used, every ten seconds, for ever."""
         while True:
             await asyncio.sleep(_WRITE_USE_S)
             await self.write_use()
 
     async def write_use(self) -> None:
-        """Tell the store when keys were used; while it is away, that is forgotten."""
+        """Store when keys were used. If the store does not answer, this is forgotten."""
         used, self._used = self._used, {}
         if used:
             try:
@@ -87,19 +86,11 @@ class KeyCache:
             except MeterbridgeError as error:
                 _log.warning("key_use_unwritten", reason=error.reason)
 
-    async def _read_if_older(self, than_s: float) -> None:
-        """Whoever comes meanwhile waits for the same read; what fails is not tried again for a while."""
-        if not self._changed and self._monotonic() - self._read_at <= than_s:
-            return
-        async with self._reading:
-            now_s = self._monotonic()
-            if not self._changed and (now_s - self._read_at <= than_s or now_s - self._tried_at <= AGAIN_S):
-                return
-            self._tried_at, self._changed = now_s, False
-            try:
-                async with asyncio.timeout(READ_S):
-                    keys = await self._store.live(self._now())
-            except (MeterbridgeError, TimeoutError) as error:
-                _log.warning("keys_unread", reason=str(error) or "timeout")
-                return
-            self._keys, self._read_at = {key.key_id: key for key in keys}, now_s
+    async def _read(self) -> Mapping[str, ApiKey]:
+        return {key.key_id: key for key in await self._store.live(self._now())}
+
+
+def _unread(error: Exception) -> None:
+    if not isinstance(error, MeterbridgeError | TimeoutError):
+        raise error
+    _log.warning("keys_unread", reason=str(error) or "timeout")

@@ -1,4 +1,4 @@
-"""The table api_keys: the one that is no projection, so what is written here is on disk on return."""
+"""The table `api_keys`. It is no projection of a topic, so a change is on disk before a method returns."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -30,66 +30,68 @@ FROM unnest($1::text[], $2::timestamptz[]) AS u (key_id, at) WHERE k.key_id = u.
 """
 _LOCKED = "SELECT key_id FROM api_keys WHERE key_id = $1 FOR UPDATE"
 _COUNTED = "SELECT count(*) FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
-#: More keys are not listed.
+#: How many keys are listed at most.
 MOST_LISTED = 1000
-#: Every process reads all live keys every two seconds.
+#: Every process reads all live keys every two seconds, so their number is limited.
 MOST_LIVE = 1000
 
 
 class PostgresKeys:
-    """All raise Unavailable, and ConfigurationError where there is no Postgres."""
+    """Stores API keys. All methods raise Unavailable, and ConfigurationError if the deployment has no Postgres."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def live(self, now: datetime) -> list[ApiKey]:
-        """Those that are neither revoked nor expired."""
+        """The keys that are neither revoked nor expired."""
         async with self._database.connection() as connection:
             return [_key(row) for row in await connection.fetch(_LIVE, now)]
 
     async def all(self) -> list[ApiKey]:
-        """The latest first, at most `MOST_LISTED`."""
+        """All keys, the latest first, at most `MOST_LISTED`."""
         async with self._database.connection() as connection:
             return [_key(row) for row in await connection.fetch(_ALL, MOST_LISTED)]
 
     async def get(self, key_id: str) -> ApiKey | None:
-        """One key; None = there is none."""
+        """One key; None = it does not exist."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_ONE, key_id)
         return None if row is None else _key(row)
 
     async def add(self, key: ApiKey) -> None:
-        """Keep a new key. Raises: Rejected `too_many_keys`: `MOST_LIVE` are live already."""
+        """Store a new key. Raises: Rejected `too_many_keys`: there are `MOST_LIVE` live keys already."""
         async with self._lasting() as connection:
             if await connection.fetchval(_COUNTED) >= MOST_LIVE:
-                raise Rejected("too_many_keys", f"{MOST_LIVE} keys are live: revoke what nobody uses")
+                raise Rejected("too_many_keys", f"{MOST_LIVE} keys are live: revoke unused ones")
             await connection.execute(_ADD, *_row(key))
 
     async def replace(self, ending: ApiKey, new: ApiKey) -> None:
-        """Keep `new`, and let the old key end when `ending` does, at the latest; both or neither.
+        """Store `new`, and let the old key expire when `ending` does, at the latest. Either both happen or neither.
 
         Raises:
-            Rejected: `key_ended`: it was revoked, replaced or has expired meanwhile.
+            Rejected: `key_ended`: the old key was revoked or replaced, or has expired, since it was read.
         """
         async with self._lasting() as connection:
-            await connection.execute(_LOCKED, ending.key_id)  # so that the next statement sees who was faster
+            await connection.execute(
+                _LOCKED, ending.key_id
+            )  # the next statement then sees the change of a concurrent transaction
             if await connection.execute(_SHORTEN, ending.key_id, ending.expires_at) != "UPDATE 1":
                 raise Rejected("key_ended", "the key is revoked, replaced or expired: make a new one")
             await connection.execute(_ADD, *_row(new))
 
     async def revoke(self, key_id: str, at: datetime) -> None:
-        """End a key; twice keeps the first moment."""
+        """Revoke a key. If it is revoked already, the first moment stays."""
         async with self._lasting() as connection:
             await connection.execute(_REVOKE, key_id, at)
 
     async def used(self, last_used_at: Mapping[str, datetime]) -> None:
-        """When keys were used last; what is older than what is there changes nothing."""
+        """Store when keys were used last; an earlier moment than the stored one changes nothing."""
         async with self._database.connection() as connection:
             await connection.execute(_USED, list(last_used_at), list(last_used_at.values()))
 
     @asynccontextmanager
     async def _lasting(self) -> AsyncIterator[Any]:
-        """The pool does not wait for the disk, which is right for projections only."""
+        """A transaction that waits for the disk. The pool does not wait by default, which is right for projections only."""
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute("SET LOCAL synchronous_commit = on")
             yield connection

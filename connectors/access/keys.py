@@ -1,8 +1,8 @@
-"""Own API keys: what one looks like, what is kept of it, and who may hand out which.
+"""API keys: their form, what is stored of them, and which key a caller may make.
 
-A token is `mb_<id>_<secret>`. The id is no secret: it finds the key, and people know a key by it. The secret is 256
-random bits, of which only SHA-256 is kept: a slow hash guards words that can be guessed, and these cannot; a fast
-one may be computed with every request.
+A token is `mb_<id>_<secret>`. The id is not secret: it finds the key, and people recognise a key by it. The secret is
+256 random bits, of which only SHA-256 is stored. A slow hash would protect passwords, which can be guessed; random bits
+cannot, and a fast hash can be computed for every request.
 """
 
 import hmac
@@ -22,15 +22,15 @@ _ID_BYTES, _SECRET_BYTES = 6, 32
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is kept of a key; moments are aware.
+    """What is stored of a key. Moments are timezone-aware.
 
     Fields:
         hash: SHA-256 of the whole token.
-        orgs: the only orgs it is for; None = all.
-        expires_at, revoked_at: from then on it is nobody's; None = never.
-        last_used_at: to a few seconds.
-        rotated_from: id of the key that it replaces.
-        prefixes: how the ids of LiteLLM customers begin that it may map; None: see `streams.core.mapping.customer_prefixes`.
+        orgs: the only orgs that the key may see or change; None = all.
+        expires_at, revoked_at: the key is invalid from then on; None = never.
+        last_used_at: exact to a few seconds.
+        rotated_from: id of the key that this one replaced.
+        prefixes: the key may map LiteLLM customers whose ids begin so; None: see `streams.core.mapping.customer_prefixes`.
     """
 
     key_id: str
@@ -48,7 +48,7 @@ class ApiKey:
 
     @property
     def prefix(self) -> str:
-        """The beginning of its token, by which people know it."""
+        """The first characters of the token, by which people recognise the key."""
         return f"{PREFIX}{self.key_id}"
 
     def state(self, now: datetime) -> str:
@@ -58,13 +58,13 @@ class ApiKey:
         return "expired" if self.expires_at is not None and self.expires_at <= now else "live"
 
     def is_of(self, token: str) -> bool:
-        """Whether this is its token; takes the same time whatever is wrong."""
+        """Whether this is the key's token. The comparison takes the same time for every wrong token."""
         return hmac.compare_digest(self.hash, _hashed(token))
 
     def is_within(
         self, scopes: frozenset[str], orgs: frozenset[str] | None, prefixes: frozenset[str] | None = None
     ) -> bool:
-        """Whether it may do no more than somebody with these scopes, orgs and id prefixes."""
+        """Whether the key may do no more than a caller with these scopes, orgs and id prefixes."""
         narrow_enough = prefixes_within(self.orgs, self.prefixes, orgs, prefixes)
         return narrow_enough and is_within(self.scopes, self.orgs, scopes, orgs)
 
@@ -72,13 +72,13 @@ class ApiKey:
 def is_within(
     inner: Iterable[str], inner_orgs: frozenset[str] | None, scopes: frozenset[str], orgs: frozenset[str] | None
 ) -> bool:
-    """Whether the inner scopes and orgs allow nothing that the outer ones do not; orgs None = all."""
+    """Whether the inner scopes and orgs allow nothing that the outer ones do not allow; orgs None = all."""
     wide_enough = EVERYTHING in scopes or scopes.issuperset(inner)
     return wide_enough and (orgs is None or (inner_orgs is not None and orgs.issuperset(inner_orgs)))
 
 
 def key_id_of(token: str) -> str | None:
-    """The id in a token of ours; None = it is none."""
+    """The key id in a token of ours; None = it is not one."""
     if not token.startswith(PREFIX):
         return None
     key_id, _, secret = token.removeprefix(PREFIX).partition("_")
@@ -94,7 +94,7 @@ def mint(
     expires_at: datetime | None = None,
     prefixes: Iterable[str] | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key and its token, which is nowhere else."""
+    """A new key and its token; the token is stored nowhere."""
     key_id = secrets.token_hex(_ID_BYTES)
     token = f"{PREFIX}{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     limited_to = None if orgs is None else frozenset(orgs)
@@ -104,7 +104,7 @@ def mint(
 
 
 def successor(old: ApiKey, by: str, now: datetime, until: datetime | None = None) -> tuple[ApiKey, str]:
-    """A key that may do what `old` may, and lives as long as that was meant to, from now; at most `until`."""
+    """A key that may do what `old` may, with the same lifetime from now on, but not after `until`; and its token."""
     ends = None if old.expires_at is None else now + (old.expires_at - old.created_at)
     if until is not None and (ends is None or ends > until):
         ends = until
@@ -113,7 +113,7 @@ def successor(old: ApiKey, by: str, now: datetime, until: datetime | None = None
 
 
 def expiring(old: ApiKey, now: datetime, overlap: timedelta) -> ApiKey:
-    """`old` as it is once it has a successor: it lives on for `overlap`, and never longer than it would have."""
+    """`old` as it is after it was replaced: it expires after `overlap`, or earlier if it did before."""
     ends = now + overlap
     return replace(old, expires_at=ends if old.expires_at is None else min(old.expires_at, ends))
 

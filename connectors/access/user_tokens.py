@@ -1,8 +1,8 @@
-"""Users come with a JWT of an identity provider; its claims say what they may do and for which orgs.
+"""Authenticates users by a JWT of an identity provider; its claims say what they may do and for which orgs.
 
-Checked are the signature (asymmetric algorithms only), `iss`, `aud`, `exp`, `nbf`, and that there is a `sub`
-(RFC 7519, RFC 8725). Scopes that are none of ours are ignored, `*` too: only keys may do everything. A token that
-names no org is for none; `*` among its orgs is all of them.
+The signature (asymmetric algorithms only), `iss`, `aud`, `exp`, `nbf` and the existence of `sub` are checked (RFC 7519,
+RFC 8725). Unknown scopes are ignored, and so is `*`: only keys may do everything. A token without orgs is for no org; `*`
+among its orgs means all orgs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,21 +16,21 @@ from connectors.access.scopes import EVERYTHING, SCOPES, current_scopes
 from connectors.http.endpoint import Endpoint, Principal
 from connectors.http.problem import Problem
 
-#: How far clocks may differ.
+#: How many seconds the clocks may differ.
 LEEWAY_S: Final = 10
 _PARTS = 3
 _MAX_SUBJECT = 255
 
 
 class Users:
-    """`connectors.api.authorizer.Credentials` of users.
+    """`connectors.api.authorizer.Credentials` for users.
 
     Args:
-        audiences: one of them is in the token's `aud`.
-        scopes_claim, orgs_claim: a claim's name, or a path of names joined by dots.
-        key_life: how long an API key lives at most that a user makes: a token ends within the hour, and who has left
-            the provider makes no new one, so what they leave behind must end too.
-        now: aware.
+        audiences: `aud` of a token must have one of them.
+        scopes_claim, orgs_claim: the name of a claim, or a path of names joined by dots.
+        key_life: the longest lifetime of an API key that a user makes. A user who has left the provider gets no new token, so
+            the user's keys must expire too.
+        now: timezone-aware.
     """
 
     def __init__(
@@ -51,18 +51,18 @@ class Users:
         self._key_life = key_life
         self._now = now
 
-    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # a user is one everywhere
-        """Whose token it is.
+    async def who(self, token: str, endpoint: Endpoint) -> Principal | None:  # noqa: ARG002  # the same for every endpoint
+        """The caller with this token; None = it is not a valid token.
 
         Raises:
-            Problem: 401 `token_expired`, of a token that was right.
+            Problem: 401 `token_expired`: the token is valid but expired.
             Unavailable: `issuer_away`.
         """
         if token.count(".") != _PARTS - 1:
             return None
         try:
             head = jwt.get_unverified_header(token)
-        except (jwt.PyJWTError, ValueError):  # surrogates of bytes that are no UTF-8
+        except (jwt.PyJWTError, ValueError):  # PyJWT raises ValueError for surrogates
             return None
         algorithm = head.get("alg")
         if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
@@ -99,7 +99,7 @@ class Users:
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> Any:
-    """A claim of this name, else what is found along it: `realm_access.roles`."""
+    """The claim of this name, else the value at this path, e.g. `realm_access.roles`."""
     if name in claims:
         return claims[name]
     found: Any = claims
@@ -109,7 +109,7 @@ def _claim(claims: Mapping[str, Any], name: str) -> Any:
 
 
 def _words(value: Any) -> list[str]:
-    """A list of texts, or a text with spaces between words as in RFC 8693's `scope`; anything else is none."""
+    """The words of a list, or of a text with spaces as `scope` in RFC 8693; none for any other value."""
     if isinstance(value, str):
         return value.split()
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []

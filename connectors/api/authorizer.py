@@ -1,18 +1,17 @@
-"""Who may come in at the management API: a known credential, with the endpoint's scope, for an org of theirs.
+"""Authenticates and authorises the requests of the management API.
 
 | answer | reason | when |
 |---|---|---|
-| 401 | `unknown_token` | no bearer token, or none that is known |
-| 403 | `missing_scope` | it does not hold the endpoint's scope |
-| 403 | `other_org` | it is for other orgs; the same whether or not there is such an org |
-| 429 | `too_many_requests` | more requests than `API_RATE_LIMIT`, or more wrong credentials from one address |
+| 401 | `unknown_token` | the request has no bearer token, or an unknown one |
+| 403 | `missing_scope` | the credential does not hold the endpoint's scope |
+| 403 | `other_org` | the credential is for other orgs; the answer is the same if the org does not exist |
+| 429 | `too_many_requests` | too many requests (`API_RATE_LIMIT`), or too many wrong credentials from one address |
 
-Here 429 is right: those who ask are people and services. LiteLLM, which drops what a 429 answers, asks elsewhere.
+429 is safe here. LiteLLM drops usage that is answered with 429, but it sends usage to the ingress, not to this API.
 """
 
 import hmac
 from collections.abc import Callable, Sequence
-from ipaddress import IPv6Address, ip_network
 from math import ceil
 from typing import Any, Final, Protocol
 
@@ -20,7 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from connectors.api.change_log import Attempt, Audit
-from connectors.http.client_address import ClientAddressPolicy
+from connectors.http.client_address import ClientAddressPolicy, source_of
 from connectors.http.connections import admitted
 from connectors.http.endpoint import Endpoint, Principal, missing_scope, other_org
 from connectors.http.problem import Problem
@@ -28,14 +27,14 @@ from connectors.http.rate_limit import SenderRateLimiter
 from connectors.http.request_limits import BAD_PATH, is_tricky
 from connectors.telemetry.logs import REQUEST_ID
 
-#: A path that means another one, to us or to Lago.
+#: Reasons of a request whose path means another path, for us or for Lago.
 _TRICKS: Final = (BAD_PATH, "unsafe_id")
 _WHO: Final = web.RequestKey("who", Principal)
 
 ANYBODY: Final = Principal("anybody")
-#: Credentials nobody knew, a second and address.
+#: Wrong credentials per second and source.
 WRONG_PER_S: Final = 10.0
-#: Where Lago's key is taken, and paths below.
+#: Lago's API key is accepted on these paths and below them.
 LAGO_PATHS: Final = ("/api/customers", "/api/billing")
 
 
@@ -43,14 +42,14 @@ class Credentials(Protocol):
     """One kind of credential."""
 
     async def who(self, token: str, endpoint: Endpoint) -> Principal | None:
-        """Whose it is; None = it is none of these. Raises: Unavailable: it cannot be known now."""
+        """The caller with this token; None = no credential of this kind. Raises: Unavailable: this cannot be checked now."""
 
 
 class FixedKeys:
-    """The keys of the environment: the master key may do everything, Lago's key what its own API would allow.
+    """The keys of the environment. The master key allows everything, Lago's key the endpoints that have Lago's form.
 
     Args:
-        master, lago: None = nobody has it.
+        master, lago: None = there is no such key.
     """
 
     def __init__(self, master: str | None, lago: str | None) -> None:
@@ -58,7 +57,7 @@ class FixedKeys:
         self._lago = (lago or "").encode()
 
     async def who(self, token: str, endpoint: Endpoint) -> Principal | None:
-        """Compares in the same time whatever is wrong."""
+        """The comparison takes the same time for every wrong token."""
         given = token.encode("utf-8", "surrogateescape")
         is_master, is_lago = (hmac.compare_digest(given, key) and bool(key) for key in (self._master, self._lago))
         if is_master:
@@ -73,9 +72,9 @@ class Authorizer:
     """`connectors.http.endpoint.Access`.
 
     Args:
-        kinds: asked in this order.
+        kinds: kinds of credentials, tried in this order.
         origins: finds the client's address behind trusted proxies.
-        per_second: requests of one credential; 0 = any number.
+        per_second: limit of requests for one credential; 0 = no limit.
         monotonic: seconds.
     """
 
@@ -94,13 +93,13 @@ class Authorizer:
         self._wrong = SenderRateLimiter(WRONG_PER_S, monotonic)
 
     async def admit(self, request: web.Request, endpoint: Endpoint) -> Principal:
-        """See the table above."""
+        """The caller. Raises: Problem: see the table at the top of this module."""
         if not endpoint.scope:
             return ANYBODY
         who = request[_WHO] = await self._identified(request, endpoint)
         admitted(request)
         if self._pace is not None and (wait_s := self._pace.wait_s(who.actor)):
-            raise _too_often("this credential asks more often than API_RATE_LIMIT", wait_s)
+            raise _too_often("this credential sends more requests than API_RATE_LIMIT", wait_s)
         if not who.may(endpoint.scope):
             raise missing_scope(endpoint.scope)
         if not _is_for(who, request, endpoint):
@@ -108,11 +107,11 @@ class Authorizer:
         return who
 
     async def changing(self, who: Principal, request: web.Request, before: Any, after: Any) -> None:
-        """See `Audit.changing`."""
+        """Write the line of a change into the audit log; see `Audit.changing`."""
         await self._audit.changing(self._attempt(who, request), before, after)
 
     def refused(self, request: web.Request, problem: Problem) -> None:
-        """Who tried what they may not, or a trick, has a line in the audit log; other mistakes have none."""
+        """Write a line into the audit log if the caller was not allowed to do this, or sent a deceptive path."""
         who: Principal | None = request.get(_WHO)
         wrong = problem.status in (401, 403, 413) or problem.reason in _TRICKS
         if wrong or (problem.status == 429 and who is None):
@@ -120,13 +119,13 @@ class Authorizer:
 
     @web.middleware
     async def watching(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """A path that leads nowhere by a trick is `bad_path`, and noted."""
+        """Middleware that answers `bad_path` instead of 404 to a deceptive path, and writes it into the audit log."""
         try:
             return await handler(request)
         except web.HTTPNotFound:
             if not is_tricky(request.raw_path):
                 raise
-        problem = Problem(400, BAD_PATH, "the path climbs, or hides a separator or a control character")
+        problem = Problem(400, BAD_PATH, "the path contains dot segments, or an encoded separator or control character")
         self.refused(request, problem)
         raise problem
 
@@ -137,30 +136,25 @@ class Authorizer:
                 for kind in self._kinds:
                     if (who := await kind.who(token, endpoint)) is not None:
                         return who
-            except Problem:  # it was right once
+            except Problem:  # an expired token also counts as wrong
                 self._count_wrong(request)
                 raise
         self._count_wrong(request)
-        raise Problem(401, "unknown_token", "the bearer token is not known here", {"WWW-Authenticate": "Bearer"})
+        raise Problem(401, "unknown_token", "the bearer token is unknown", {"WWW-Authenticate": "Bearer"})
 
     def _count_wrong(self, request: web.Request) -> None:
-        if wait_s := self._wrong.wait_s(self._source(request)):
-            raise _too_often("too many requests from this address name no known credential", wait_s)
+        if wait_s := self._wrong.wait_s(source_of(self._origins, request)):
+            raise _too_often("too many requests from this address have an unknown credential", wait_s)
 
     def _attempt(self, who: Principal | None, request: web.Request) -> Attempt:
-        """Told is the route, and its parts only of somebody known: a key may stand in a path by mistake."""
+        """Names the route, and its parameters only for a known caller: an unknown one may have put a key into the path."""
         resource = request.match_info.route.resource
         path = resource.canonical if resource is not None else "nowhere"
         parts = dict(request.match_info) if who is not None else {}
         actor = who.actor if who is not None else ""
-        return Attempt(actor, f"{request.method} {path}", parts, self._source(request), REQUEST_ID.get() or "")
-
-    def _source(self, request: web.Request) -> str:
-        """The address; of IPv6 its network, for anybody has 2^64 of them."""
-        address = self._origins.origin(request.remote, request.headers.getall("X-Forwarded-For", ()))
-        if isinstance(address, IPv6Address):
-            return str(ip_network((address, 64), strict=False))
-        return str(address or "")
+        return Attempt(
+            actor, f"{request.method} {path}", parts, source_of(self._origins, request), REQUEST_ID.get() or ""
+        )
 
 
 def _is_for(who: Principal, request: web.Request, endpoint: Endpoint) -> bool:

@@ -1,15 +1,15 @@
-"""The endpoints of orgs, customers and plans, with what stands behind them."""
+"""The endpoints of orgs, customers and plans, and the objects that they use."""
 
 import time
 from collections.abc import Callable
 
-from connectors.api.customers import customer_endpoints
-from connectors.api.dashboard import dashboard_endpoints
-from connectors.api.limits import limit_endpoints
-from connectors.api.org_invoices import invoice_endpoints
-from connectors.api.org_usage import usage_endpoints
-from connectors.api.orgs import org_endpoints
-from connectors.api.plans import plan_endpoints
+from connectors.api.customers import CustomerHandlers
+from connectors.api.dashboard import DashboardHandler
+from connectors.api.limits import LimitHandlers
+from connectors.api.org_invoices import InvoiceHandlers
+from connectors.api.org_usage import UsageHandlers
+from connectors.api.orgs import OrgHandlers
+from connectors.api.plans import PlanHandlers
 from connectors.billing.dashboard import Dashboards
 from connectors.billing.identity_mapping import Identities
 from connectors.billing.lago_setup import API_CALL
@@ -17,7 +17,7 @@ from connectors.billing.org_accounts import OrgAccounts, OrgRecordSource
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.plan_preview import PlanPreviews
 from connectors.billing.usage_limits import REQUESTS, TOKENS, RecordLimits
-from connectors.http.endpoint import Endpoint
+from connectors.http.endpoint import Endpoint, endpoints_of
 
 
 def billing_endpoints(
@@ -29,22 +29,23 @@ def billing_endpoints(
     now_us: Callable[[], int],
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Endpoint]:
-    """All of them.
+    """All endpoints of this folder about billing.
 
     Args:
-        event_code: `LAGO_EVENT_CODE`: the metric whose units are tokens.
-        identities: the mappings of customers onto themselves.
+        event_code: code of the metric that counts tokens (`LAGO_EVENT_CODE`).
+        identities: mappings of LiteLLM customers to the Lago customers of the same id.
         now_us: microseconds since 1970 UTC.
-        clock: seconds, never backwards.
+        clock: monotonic seconds.
     """
     accounts, limits = OrgAccounts(billing, records, now_us), RecordLimits(records)
     codes = {TOKENS: event_code, REQUESTS: API_CALL}
-    return [
-        *org_endpoints(accounts, PlanPreviews(accounts, now_us)),
-        *usage_endpoints(accounts),
-        *invoice_endpoints(accounts),
-        *dashboard_endpoints(Dashboards(accounts, limits, codes, clock)),
-        *limit_endpoints(accounts, limits),
-        *customer_endpoints(accounts, identities),
-        *plan_endpoints(billing),
-    ]
+    handlers = (
+        OrgHandlers(accounts, PlanPreviews(accounts, now_us)),
+        UsageHandlers(accounts),
+        InvoiceHandlers(accounts),
+        DashboardHandler(Dashboards(accounts, limits, codes, clock)),
+        LimitHandlers(accounts, limits),
+        CustomerHandlers(accounts, identities),
+        PlanHandlers(billing),
+    )
+    return [declared for one in handlers for declared in endpoints_of(one)]

@@ -1,47 +1,41 @@
-"""What the management API writes into `billing.audit`: every change before it is made, and attempts that were refused.
+"""What the management API writes into `billing.audit`: every change before it takes effect, and refused attempts.
 
-Anybody can be refused as often as they like, and the log is kept for 400 days: of one source a few lines a minute
-are written, of all a few more, and how many were left out is one line.
+Refused attempts cost a caller nothing, and the log is kept for 400 days. So the lines per minute are limited, for one
+source and for all together, and one line says how many attempts were left out.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from secrets import token_hex
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
 
 from connectors.access.audit_chain import ChainPosition, sealed
+from connectors.kafka.producer import RecordWriter
 from connectors.telemetry.logs import redact
 from schemas.errors import MeterbridgeError
 from schemas.records import AuditRecord
 
-#: Lines of refused attempts a minute: of one source, and of all; sources that are told apart.
+#: Lines per minute for refused attempts of one source, and of all sources; how many sources are counted separately.
 OF_ONE, OF_ALL, SOURCES = 10, 200, 1000
-#: Lines that wait while Kafka is away.
+#: Lines that wait at most while Kafka does not answer.
 MOST_WAITING: Final = 2000
 MINUTE_S: Final = 60.0
-#: Of `before` and `after` each; larger ones are told by their length.
+#: Characters of `before` and of `after`; of a larger value only the length is written.
 MAX_VALUE: Final = 64 << 10
 _WRITE_S: Final = 1.0
 REFUSED: Final = "access.refused"
-#: The name of all sources beyond `SOURCES`; how many sources are named in the line that counts.
+#: How all sources beyond `SOURCES` are named; how many sources the line about left-out attempts names.
 _MORE, _WORST = "others", 20
 
 _log = structlog.get_logger(__name__)
 
 
-class AuditWriter(Protocol):
-    """Where a line becomes durable."""
-
-    async def send_one(self, record: tuple[str, str | None, bytes, int]) -> tuple[int, int]:
-        """Raises: Rejected, Unavailable."""
-
-
 class Attempt(NamedTuple):
-    """Who asked for what: a line's fields of these names."""
+    """Who asked for what: the fields of an audit line with these names."""
 
     actor: str
     action: str
@@ -52,7 +46,7 @@ class Attempt(NamedTuple):
 
 @dataclass(slots=True)
 class _Minute:
-    """Attempts since `began`: how many will have a line, and by source how many came and how many will not."""
+    """Refused attempts since `began`: how many get a line, and by source how many came and how many get none."""
 
     began: float
     lines: int = 0
@@ -66,12 +60,12 @@ class Audit:
     Args:
         monotonic: seconds.
         now_us: microseconds since 1970 UTC.
-        tip: what the next line follows; raises Unavailable.
+        tip: the position in the hash chain that the next line follows; raises Unavailable.
     """
 
     def __init__(
         self,
-        writer: AuditWriter,
+        writer: RecordWriter,
         topic: str,
         monotonic: Callable[[], float],
         now_us: Callable[[], int],
@@ -86,11 +80,11 @@ class Audit:
         self._waiting: list[AuditRecord] = []
 
     async def changing(self, attempt: Attempt, before: Any, after: Any) -> None:
-        """Durable on return. Raises: Unavailable, Rejected."""
+        """Write the line of a change; it is durable on return. Raises: Unavailable, Rejected."""
         await self._write(self._line(attempt, before=_told(before), after=_told(after)))
 
     def refused(self, attempt: Attempt, reason: str) -> None:
-        """Written within seconds, unless there are too many; never waits."""
+        """Queue the line of a refused attempt, unless there are too many. `keep_writing` writes it within seconds."""
         self._turn_minute()
         minute = self._minute
         source = attempt.address if attempt.address in minute.came or len(minute.came) < SOURCES else _MORE
@@ -103,13 +97,13 @@ class Audit:
         self._waiting.append(self._line(request, reason=reason, count=1))
 
     async def keep_writing(self) -> None:
-        """Write what was refused, for ever."""
+        """Write the queued lines, for ever."""
         while True:
             await asyncio.sleep(_WRITE_S)
             await self.write_waiting()
 
     async def write_waiting(self) -> None:
-        """Write what waits; what cannot be written now waits on."""
+        """Write the queued lines; a line that cannot be written now stays queued."""
         self._turn_minute()
         while self._waiting:
             try:
@@ -148,7 +142,7 @@ class Audit:
 
 
 def _told(value: Any) -> str:
-    """As JSON text, secrets masked as in logs."""
+    """A value as JSON text, with secrets masked as in logs."""
     if value is None:
         return ""
     plain = redact(None, "", {"value": msgspec.to_builtins(value)})["value"]

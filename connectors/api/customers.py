@@ -1,6 +1,6 @@
-"""Lago's customers over HTTP, in the form of its own API: saved, subscribed, read."""
+"""Lago's customers over HTTP, in the form of Lago's own API: save, subscribe and show them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from aiohttp import web
 from pydantic import BaseModel, Field
@@ -8,19 +8,23 @@ from pydantic import BaseModel, Field
 from connectors.api.mapping_models import MappingShown, mapping_shown
 from connectors.api.mappings import record_told
 from connectors.api.org_invoices import PAYMENTS, InvoicesQuery, InvoicesShown, PageQuery, PageShown, listed
-from connectors.api.org_models import Email, Id, Name, SubscriptionShown, answer, told
+from connectors.api.org_models import Email, Id, Name, SubscriptionShown, answer
 from connectors.billing.identity_mapping import Identities
 from connectors.billing.mappings import Known, MappingResult
 from connectors.billing.org_accounts import Account, OrgAccounts, OrgRequest
-from connectors.http.endpoint import AuthorizedRequest, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.lago.response_types import Customer
+
+_PATH: Final = "/api/customers"
+_ONE: Final = f"{_PATH}/{{customer_id}}"
+_OF_CUSTOMER: Final[dict[str, Any]] = {"org": "customer_id", "any_text": ("customer_id",)}
 
 
 class CustomerBody(BaseModel, extra="forbid"):
-    """`POST /api/customers`; name and email of a customer that is there are changed, metadata is added.
+    """A customer. If it exists, its name and email are changed, and the metadata is added.
 
     Fields:
-        plan_code: the customer is also subscribed to it, once.
+        plan_code: subscribe the customer to this plan, unless it has a subscription.
     """
 
     external_id: Id
@@ -32,7 +36,7 @@ class CustomerBody(BaseModel, extra="forbid"):
 
 
 class CustomerListed(BaseModel):
-    """Lago's customer."""
+    """A customer of Lago."""
 
     external_id: str
     lago_id: str | None
@@ -44,11 +48,11 @@ class CustomerListed(BaseModel):
 
 
 class CustomerShown(CustomerListed):
-    """Lago's customer with its running subscription; null where it has none.
+    """A customer of Lago with its running subscription; null if it has none.
 
     Fields:
-        mapping: of the LiteLLM customer with this very id: who pays for usage that names it. Null where nobody does, or
-            a customer that whoever asks may not see.
+        mapping: who pays for usage of the LiteLLM customer with the same id. Null if there is no mapping, or the caller may
+            not see the org that pays.
     """
 
     subscription: SubscriptionShown | None
@@ -56,16 +60,29 @@ class CustomerShown(CustomerListed):
 
 
 class CustomersShown(BaseModel):
-    """Newest first."""
+    """A page of customers, the newest first."""
 
     customers: list[CustomerListed]
     meta: PageShown
 
 
-def customer_endpoints(accounts: OrgAccounts, identities: Identities) -> list[Endpoint]:
+class CustomerHandlers:
     """Everything below `/api/customers`."""
 
-    async def post(asked: AuthorizedRequest) -> web.Response:
+    def __init__(self, accounts: OrgAccounts, identities: Identities) -> None:
+        self._accounts = accounts
+        self._identities = identities
+
+    @endpoint(
+        "POST",
+        _PATH,
+        "customers:write",
+        body=CustomerBody,
+        answers={200: CustomerShown, 201: CustomerShown},
+        sees_to_orgs=True,
+    )
+    async def post(self, asked: AuthorizedRequest) -> web.Response:
+        """Save a customer that pays for usage of the same id, and subscribe it to a plan; repeating it changes nothing."""
         body: CustomerBody = asked.body
         wanted = OrgRequest(
             asked.for_org(body.external_id),
@@ -76,73 +93,42 @@ def customer_endpoints(accounts: OrgAccounts, identities: Identities) -> list[En
             body.metadata,
             overwrite=True,
         )
-        account = await accounts.set_up(wanted, asked.changing)
+        account = await self._accounts.set_up(wanted, asked.changing)
 
         async def announce(before: Known, after: Known) -> None:
             await asked.changing(record_told(before), record_told(after))
 
-        # Lago first: whoever dies in between repeats the request, and finds done what is done.
-        mapped = await identities.write(body.external_id, wanted.plan_code, announce)
+        # Lago first: a caller whose request is interrupted repeats it, and each step that is done already changes nothing.
+        mapped = await self._identities.write(body.external_id, wanted.plan_code, announce)
         return answer(_shown(asked, account, mapped), 201 if account.created else 200)
 
-    async def every(asked: AuthorizedRequest) -> web.Response:
+    @endpoint("GET", _PATH, "customers:read", query=PageQuery, answers={200: CustomersShown})
+    async def every(self, asked: AuthorizedRequest) -> web.Response:
+        """List all customers, the newest first; only for a caller that may see all orgs."""
         query: PageQuery = asked.query
-        page = await accounts.billing.lago.customers_page(query.page, query.per_page)
+        page = await self._accounts.billing.lago.customers_page(query.page, query.per_page)
         listed = [CustomerListed.model_validate(_fields(one)) for one in page.members]
         return answer(CustomersShown(customers=listed, meta=PageShown.of(query, page)))
 
-    async def get(asked: AuthorizedRequest) -> web.Response:
+    @endpoint("GET", _ONE, "customers:read", answers={200: CustomerShown}, **_OF_CUSTOMER)
+    async def get(self, asked: AuthorizedRequest) -> web.Response:
+        """Show a customer with its subscription."""
         customer_id = asked.part("customer_id")
-        account = await accounts.account(customer_id)
-        return answer(_shown(asked, account, await identities.of(customer_id)))
+        account = await self._accounts.account(customer_id)
+        return answer(_shown(asked, account, await self._identities.of(customer_id)))
 
-    async def invoices(asked: AuthorizedRequest) -> web.Response:
-        return await listed(accounts, asked, asked.part("customer_id"))
-
-    return [
-        Endpoint(
-            "POST",
-            "/api/customers",
-            "customers:write",
-            "Save a customer that pays for usage naming it, and subscribe it where a plan is named; twice is once.",
-            told(post),
-            body=CustomerBody,
-            answers={200: CustomerShown, 201: CustomerShown},
-            sees_to_orgs=True,
-            changes=True,
-        ),
-        Endpoint(
-            "GET",
-            "/api/customers",
-            "customers:read",
-            "All customers, newest first, for those who may see all orgs.",
-            told(every),
-            query=PageQuery,
-            answers={200: CustomersShown},
-        ),
-        Endpoint(
-            "GET",
-            "/api/customers/{customer_id}",
-            "customers:read",
-            "A customer with its subscription.",
-            told(get),
-            answers={200: CustomerShown},
-            org="customer_id",
-            any_text=("customer_id",),
-        ),
-        Endpoint(
-            "GET",
-            "/api/customers/{customer_id}/invoices",
-            "invoices:read",
-            "The customer's invoices, latest first.",
-            told(invoices),
-            query=InvoicesQuery,
-            answers={200: InvoicesShown},
-            org="customer_id",
-            hands_out=PAYMENTS,
-            any_text=("customer_id",),
-        ),
-    ]
+    @endpoint(
+        "GET",
+        f"{_ONE}/invoices",
+        "invoices:read",
+        query=InvoicesQuery,
+        answers={200: InvoicesShown},
+        hands_out=PAYMENTS,
+        **_OF_CUSTOMER,
+    )
+    async def invoices(self, asked: AuthorizedRequest) -> web.Response:
+        """List the customer's invoices, the latest first."""
+        return await listed(self._accounts, asked, asked.part("customer_id"))
 
 
 def _shown(asked: AuthorizedRequest, account: Account, mapped: MappingResult | None) -> CustomerShown:

@@ -1,4 +1,4 @@
-"""One answer for an org's billing page."""
+"""All data of an org's billing page in one response."""
 
 from decimal import Decimal
 
@@ -6,16 +6,16 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from connectors.api.org_invoices import InvoiceShown, invoice_shown
-from connectors.api.org_models import OrgShown, PlanShown, SubscriptionShown, answer, org_shown, plan_shown, told
+from connectors.api.org_models import OrgShown, PlanShown, SubscriptionShown, answer, org_shown, plan_shown
 from connectors.api.org_usage import UsageShown, usage_shown
 from connectors.api.orgs import ORG
 from connectors.billing.dashboard import Dashboard, Dashboards
-from connectors.http.endpoint import AuthorizedRequest, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, endpoint
 from schemas.money import plain
 
 
 class LimitShown(BaseModel):
-    """Fields: used: a decimal of the running period; null where Lago does not count it; left: never below 0."""
+    """A limit; `used` in the running period is a decimal, null if Lago does not count it; `left` is never below 0."""
 
     name: str
     most: int
@@ -24,17 +24,17 @@ class LimitShown(BaseModel):
 
 
 class MissingShown(BaseModel):
-    """A part that could not be had: `org`, `subscription`, `plan`, `usage`, `limits` or `invoices`."""
+    """A part that could not be read, and why: `org`, `subscription`, `plan`, `usage`, `limits` or `invoices`."""
 
     part: str
     reason: str
 
 
 class DashboardShown(BaseModel):
-    """A part that is null and not among `missing` is one that the org does not have.
+    """A billing page. A part that is null and not listed in `missing` does not exist for this org.
 
     Fields:
-        org: by our own record alone where Lago does not answer.
+        org: from our own record if Lago does not answer.
         invoices: the latest five.
     """
 
@@ -47,23 +47,16 @@ class DashboardShown(BaseModel):
     missing: list[MissingShown] = []
 
 
-def dashboard_endpoints(dashboards: Dashboards) -> list[Endpoint]:
+class DashboardHandler:
     """`/dashboard` of an org."""
 
-    async def dashboard(asked: AuthorizedRequest) -> web.Response:
-        return answer(_shown(await dashboards.of(asked.part("org_id"))))
+    def __init__(self, dashboards: Dashboards) -> None:
+        self._dashboards = dashboards
 
-    return [
-        Endpoint(
-            "GET",
-            f"{ORG}/dashboard",
-            "orgs:read",
-            "All that a billing page shows; parts that Lago does not tell in time are named.",
-            told(dashboard),
-            answers={200: DashboardShown},
-            org="org_id",
-        )
-    ]
+    @endpoint("GET", f"{ORG}/dashboard", "orgs:read", answers={200: DashboardShown})
+    async def dashboard(self, asked: AuthorizedRequest) -> web.Response:
+        """Show all that a billing page needs; the response names the parts that Lago did not answer in time."""
+        return answer(_shown(await self._dashboards.of(asked.part("org_id"))))
 
 
 def _shown(page: Dashboard) -> DashboardShown:

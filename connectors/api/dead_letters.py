@@ -1,4 +1,4 @@
-"""Dead letters and the way of usage over HTTP."""
+"""Dead letters, and the numbers of calls and events, over HTTP."""
 
 import asyncio
 from datetime import datetime
@@ -7,23 +7,23 @@ from typing import Annotated, Any, Literal, Protocol
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from connectors.http.endpoint import AuthorizedRequest, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.http.health import json_response
 from connectors.operations.dead_letters import Filters
 from connectors.operations.requeue import RequeueResult
 
-#: Letters one request may put back: it is answered within seconds, and may come again.
+#: Limit of one request, so that it is answered within seconds. The caller repeats it for more.
 MAX_LETTERS = 1000
 
 
 class RetryBody(BaseModel, extra="forbid"):
-    """`POST /webhooks/retry`; all of it optional.
+    """Which dead letters to requeue; every field is optional.
 
     Fields:
-        since_ms, until_ms: when the letter died, `[since, until)`, milliseconds since 1970 UTC.
-        letter: one only, `events/0/17`.
-        why: the caller's words for the audit line.
-        accept: bill what was kept aside for this reason.
+        since_ms, until_ms: only letters of `[since, until)`, milliseconds since 1970 UTC.
+        letter: only this one, e.g. `events/0/17`.
+        why: a comment for the audit log.
+        accept: also bill calls that were kept aside for this reason.
     """
 
     kind: Literal["events", "calls", "both"] = "both"
@@ -39,31 +39,32 @@ class RetryBody(BaseModel, extra="forbid"):
 
 
 class Operations(Protocol):
-    """What stands behind the routes. All raise Unavailable."""
+    """The operations behind these endpoints. All raise Unavailable."""
 
     async def requeue(
         self, kind: str, filters: Filters, limit: int, why: str, actor: str, accept: str = "", *, dry_run: bool
     ) -> tuple[RequeueResult, int]:
-        """What was done, and how many letters were meant; leaves its own line in the audit log.
+        """The result, and how many letters the filters matched. It writes its own line into the audit log.
 
         Raises:
-            ConfigurationError: Postgres is needed.
+            ConfigurationError: the deployment has no Postgres.
         """
 
     async def stats(self) -> dict[str, Any]:
         """See `GET /webhooks/stats`."""
 
     async def unmapped(self) -> list[dict[str, Any]]:
-        """See `GET /customers/unmapped`. Raises: ConfigurationError: Postgres is needed."""
+        """See `GET /customers/unmapped`. Raises: ConfigurationError: the deployment has no Postgres."""
 
 
 class Requeued(BaseModel):
-    """What became of the letters.
+    """The result of a requeue.
 
     Fields:
-        letters: how many were meant.
-        known: they had been billed already; impossible: they can never be.
-        unaccepted: their reason has to be accepted by name (`accept`).
+        letters: how many the filters matched.
+        known: letters that were billed already.
+        impossible: letters that can never be billed.
+        unaccepted: letters that are billed only if `accept` names their reason.
     """
 
     letters: int
@@ -75,19 +76,20 @@ class Requeued(BaseModel):
 
 
 class Decided(BaseModel):
-    """Calls with one decision; `usd` is a plain decimal."""
+    """The calls with one decision of the meter; `usd` is a decimal."""
 
     calls: int
     usd: str
 
 
 class Stats(BaseModel):
-    """Calls and events by what became of them, since the ledgers began; ages in seconds.
+    """Calls and events by their state, counted since the ledgers exist; ages in seconds.
 
     Fields:
-        unbilled: of `accepted`, those that are not billed.
-        by_decision: `accepted` calls by the meter's decision (docs/litellm.md), of those counted since there is this field.
-        held_windows: of all ledgers, as of their last commits.
+        unbilled: the part of `accepted` that is not billed.
+        by_decision: `accepted` calls by the meter's decision (docs/litellm.md); calls that were counted before releases with
+            this field are missing.
+        held_windows: of all ledgers, at their last commits.
         held_over_bound: partitions that hold more windows than `HELD_IN_MEMORY`.
     """
 
@@ -109,7 +111,7 @@ class Stats(BaseModel):
 
 
 class UnmappedCustomer(BaseModel):
-    """Usage that waits for a mapping; `usd` is a plain decimal."""
+    """A customer whose usage waits for a mapping; `usd` is a decimal."""
 
     litellm_customer_id: str
     id_kind: str
@@ -120,57 +122,36 @@ class UnmappedCustomer(BaseModel):
 
 
 class Unmapped(BaseModel):
-    """The dearest first, at most 1000."""
+    """At most 1000 customers, the highest cost first."""
 
     customers: list[UnmappedCustomer]
 
 
-def letter_endpoints(operations: Operations) -> list[Endpoint]:
+class DeadLetterHandlers:
     """`POST /webhooks/retry`, `GET /webhooks/stats` and `GET /customers/unmapped`."""
-    one_at_a_time = asyncio.Lock()
 
-    async def retry(asked: AuthorizedRequest) -> web.Response:
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self._one_at_a_time = asyncio.Lock()
+
+    @endpoint("POST", "/webhooks/retry", "letters:write", body=RetryBody, answers={200: Requeued, 202: Requeued})
+    async def retry(self, asked: AuthorizedRequest) -> web.Response:
+        """Requeue dead letters: send their events to Lago, and their calls to the meter, again."""
         body: RetryBody = asked.body
         filters = Filters(body.reason, body.customer, body.since_ms, body.until_ms, body.letter)
-        async with one_at_a_time:
-            done, meant = await operations.requeue(
+        async with self._one_at_a_time:
+            done, meant = await self._operations.requeue(
                 body.kind, filters, body.limit, body.why, asked.who.actor, body.accept, dry_run=body.dry_run
             )
-        counts = ("requeued", "known", "impossible", "unaccepted")
-        told = {"letters": meant, **{name: getattr(done, name) for name in counts}}
-        return json_response({**told, "dry_run": body.dry_run}, 200 if body.dry_run else 202)
+        counts = {name: getattr(done, name) for name in ("requeued", "known", "impossible", "unaccepted")}
+        return json_response({"letters": meant, **counts, "dry_run": body.dry_run}, 200 if body.dry_run else 202)
 
-    async def stats(_: AuthorizedRequest) -> web.Response:
-        return json_response(await operations.stats())
+    @endpoint("GET", "/webhooks/stats", "stats:read", answers={200: Stats})
+    async def stats(self, _: AuthorizedRequest) -> web.Response:
+        """Show how many calls and events are in each state."""
+        return json_response(await self._operations.stats())
 
-    async def unmapped(_: AuthorizedRequest) -> web.Response:
-        return json_response({"customers": await operations.unmapped()})
-
-    return [
-        Endpoint(
-            "POST",
-            "/webhooks/retry",
-            "letters:write",
-            "Put dead letters back on their way to Lago.",
-            retry,
-            body=RetryBody,
-            answers={200: Requeued, 202: Requeued},
-            changes=True,
-        ),
-        Endpoint(
-            "GET",
-            "/webhooks/stats",
-            "stats:read",
-            "Calls and events by what became of them.",
-            stats,
-            answers={200: Stats},
-        ),
-        Endpoint(
-            "GET",
-            "/customers/unmapped",
-            "mappings:read",
-            "Customers whose usage waits for a mapping, the dearest first.",
-            unmapped,
-            answers={200: Unmapped},
-        ),
-    ]
+    @endpoint("GET", "/customers/unmapped", "mappings:read", answers={200: Unmapped})
+    async def unmapped(self, _: AuthorizedRequest) -> web.Response:
+        """List customers whose usage waits for a mapping, the highest cost first."""
+        return json_response({"customers": await self._operations.unmapped()})

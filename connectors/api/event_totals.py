@@ -1,4 +1,4 @@
-"""`GET /metrics`: how many events there are in each state, for everybody."""
+"""`GET /metrics`: how many events are in each state. It needs no credential."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ _RETRY_S = 5
 
 
 class EventTotals(BaseModel):
-    """Events of Lago in each state, and customers whose mapping in force is active.
+    """Lago events in each state, and customers whose mapping in force is active.
 
-    Pending are those that are sealed and neither completed nor failed; held usage is no event yet.
+    Pending events are sealed, and neither completed nor failed. Held usage is not an event yet.
     """
 
     total_events: int
@@ -27,16 +27,19 @@ class EventTotals(BaseModel):
 
 
 def totals_endpoint(active_customers: Callable[[], int], totals: Callable[[], StateTotals | None]) -> Endpoint:
-    """`GET /metrics`, for everybody.
+    """`GET /metrics`.
 
     Args:
-        totals: of all receipts; None while they are still being read.
+        active_customers: customers whose mapping in force is active.
+        totals: of all receipts; None while the process still reads them.
     """
 
     async def metrics(_: AuthorizedRequest) -> web.Response:
         counted = totals()
         if counted is None:
-            raise try_again("counting", "the receipts have not been read to their end yet", _RETRY_S)
+            raise try_again("counting", "the process has not read all receipts yet", _RETRY_S)
         return json_response({**counted._asdict(), "active_customers": active_customers()})
 
-    return Endpoint("GET", "/metrics", "", "Totals as JSON.", metrics, answers={200: EventTotals})
+    return Endpoint(
+        "GET", "/metrics", "", "Show how many events are in each state.", metrics, answers={200: EventTotals}
+    )

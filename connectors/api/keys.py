@@ -1,29 +1,27 @@
-"""API keys over HTTP: made, seen, rotated and revoked by those who may do at least as much."""
+"""API keys over HTTP: make, list, rotate and revoke them. A caller may handle only keys that may do no more than the caller."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Final
 from unicodedata import normalize
 
 from aiohttp import web
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, StringConstraints, field_validator
 
+from connectors.access.key_store import PostgresKeys
 from connectors.access.keys import ApiKey, expiring, mint, successor
 from connectors.access.scopes import EVERYTHING, SCOPES
-from connectors.http.endpoint import AuthorizedRequest, Endpoint
-from connectors.http.health import json_response
+from connectors.api.org_models import Id
+from connectors.http.endpoint import AuthorizedRequest, endpoint
+from connectors.http.health import NO_STORE, json_response
 from connectors.http.problem import Problem
-from schemas.errors import Rejected
 
-_PATH = "/api/v1/access/keys"
-#: At most a month: an overlap is there to bring the new token everywhere.
+_PATH: Final = "/api/v1/access/keys"
+_ONE: Final = f"{_PATH}/{{key_id}}"
+#: 30 days: the overlap gives time to install the new token everywhere.
 MAX_OVERLAP_HOURS = 720
 
-Word = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")
-]
-#: As ids are compared: trimmed at its beginning, in normal form C.
+#: Ids are compared in normal form C and without leading white space, and so are prefixes.
 Prefix = Annotated[
     str,
     StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"),
@@ -32,18 +30,18 @@ Prefix = Annotated[
 
 
 class NewKey(BaseModel, extra="forbid"):
-    """A key that is wanted.
+    """A key to make.
 
     Fields:
-        orgs: the only orgs it is for; null = all.
-        customer_prefixes: how the ids of the LiteLLM customers begin that it may map; null = any for a key of all
-            orgs, none that is not mapped to its orgs already for a key of some.
+        orgs: the only orgs that the key may see or change; null = all.
+        customer_prefixes: the key may map LiteLLM customers whose ids begin with one of these. Null = any customer for a key
+            of all orgs; for a key of some orgs only customers that are mapped to these orgs already.
         expires_at: with its offset from UTC; null = never.
     """
 
-    name: Annotated[Word, Field(examples=["billing dashboard"])]
+    name: Annotated[Id, Field(examples=["billing dashboard"])]
     scopes: Annotated[list[str], Field(min_length=1, max_length=50, examples=[["orgs:read"]])]
-    orgs: Annotated[list[Word], Field(min_length=1, max_length=1000)] | None = None
+    orgs: Annotated[list[Id], Field(min_length=1, max_length=1000)] | None = None
     customer_prefixes: Annotated[list[Prefix], Field(min_length=1, max_length=100, examples=[["acme-"]])] | None = None
     expires_at: AwareDatetime | None = None
 
@@ -56,7 +54,7 @@ class NewKey(BaseModel, extra="forbid"):
 
 
 class Overlap(BaseModel, extra="forbid"):
-    """How many hours the old key lives on."""
+    """For how many hours the old key stays valid."""
 
     overlap_hours: Annotated[float, Field(ge=0, le=MAX_OVERLAP_HOURS, examples=[24])] = 24
 
@@ -66,9 +64,9 @@ class Key(BaseModel):
 
     Fields:
         id: `prefix` without `mb_`.
-        prefix: the beginning of its token.
+        prefix: the first characters of the token.
         state: `live`, `expired` or `revoked`.
-        rotated_from: id of the key that it replaces.
+        rotated_from: id of the key that this one replaced.
     """
 
     id: str
@@ -87,51 +85,36 @@ class Key(BaseModel):
 
 
 class MadeKey(Key):
-    """A key with its token, which is shown this once."""
+    """A key with its token. No other response shows the token."""
 
     token: str
 
 
 class Keys(BaseModel):
-    """The latest first, at most 1000."""
+    """At most 1000 keys, the latest first."""
 
     keys: list[Key]
 
 
-class KeyStore(Protocol):
-    """Where keys are kept. All raise Unavailable."""
-
-    async def all(self) -> list[ApiKey]:
-        """The latest first."""
-
-    async def get(self, key_id: str) -> ApiKey | None:
-        """One key; None = there is none."""
-
-    async def add(self, key: ApiKey) -> None:
-        """Keep a new key."""
-
-    async def replace(self, ending: ApiKey, new: ApiKey) -> None:
-        """Keep `new`, and let the old key end when `ending` does, at the latest; both or neither."""
-
-    async def revoke(self, key_id: str, at: datetime) -> None:
-        """End a key; twice keeps the first moment."""
-
-
 class KeyHandlers:
-    """The handlers.
+    """Everything below `/api/v1/access/keys`.
 
     Args:
-        store: Raises: ConfigurationError: there is no Postgres.
-        changed: is called after each change.
+        store: returns the store, or raises ConfigurationError if the deployment has no Postgres.
+        now: timezone-aware.
+        changed: called after each change.
     """
 
-    def __init__(self, store: Callable[[], KeyStore], now: Callable[[], datetime], changed: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Callable[[], PostgresKeys], now: Callable[[], datetime], changed: Callable[[], None]
+    ) -> None:
         self._store = store
         self._now = now
         self._changed = changed
 
+    @endpoint("POST", _PATH, "keys:write", body=NewKey, answers={201: MadeKey}, sees_to_orgs=True)
     async def create(self, asked: AuthorizedRequest) -> web.Response:
-        """201 with the token."""
+        """Make an API key; only this response shows its token."""
         store, wanted, now = self._store(), asked.body, self._now()
         orgs = None if wanted.orgs is None else frozenset(wanted.orgs)
         ends, until = wanted.expires_at, asked.who.until
@@ -143,18 +126,22 @@ class KeyHandlers:
         if not key.is_within(asked.who.scopes, asked.who.orgs, asked.who.prefixes):
             raise _beyond()
         await asked.changing(None, key_shown(key, now))
-        with _conflicts():
-            await store.add(key)
+        await store.add(key)
         self._changed()
-        return _secret({**key_shown(key, now), "token": token}, 201)
+        return json_response({**key_shown(key, now), "token": token}, 201, NO_STORE)
 
+    @endpoint("GET", _PATH, "keys:read", answers={200: Keys}, sees_to_orgs=True)
     async def listed(self, asked: AuthorizedRequest) -> web.Response:
-        """Keys of all orgs are seen by those who may see all orgs."""
+        """List API keys, the latest first, without their tokens.
+
+        Only a caller that may see all orgs sees a key for all orgs.
+        """
         found, now = await self._store().all(), self._now()
         return json_response({"keys": [key_shown(key, now) for key in found if _sees(asked, key)]})
 
+    @endpoint("POST", f"{_ONE}/rotate", "keys:write", body=Overlap, answers={201: MadeKey}, sees_to_orgs=True)
     async def rotate(self, asked: AuthorizedRequest) -> web.Response:
-        """201 with the new key's token."""
+        """Replace an API key; the old one stays valid for some hours."""
         store, now = self._store(), self._now()
         old = await self._own(store, asked)
         if old.state(now) != "live":
@@ -162,13 +149,13 @@ class KeyHandlers:
         key, token = successor(old, asked.who.actor, now, asked.who.until)
         ending = expiring(old, now, timedelta(hours=asked.body.overlap_hours))
         await asked.changing(key_shown(old, now), [key_shown(ending, now), key_shown(key, now)])
-        with _conflicts():
-            await store.replace(ending, key)
+        await store.replace(ending, key)
         self._changed()
-        return _secret({**key_shown(key, now), "token": token}, 201)
+        return json_response({**key_shown(key, now), "token": token}, 201, NO_STORE)
 
+    @endpoint("DELETE", _ONE, "keys:write", answers={200: Key}, sees_to_orgs=True)
     async def revoke(self, asked: AuthorizedRequest) -> web.Response:
-        """200 with the key; twice changes nothing."""
+        """Revoke an API key; it is refused within seconds. Repeating it changes nothing."""
         store, now = self._store(), self._now()
         key = await self._own(store, asked)
         if key.revoked_at is None:
@@ -177,8 +164,8 @@ class KeyHandlers:
             self._changed()
         return json_response(key_shown(await store.get(key.key_id) or key, now))
 
-    async def _own(self, store: KeyStore, asked: AuthorizedRequest) -> ApiKey:
-        """A key that they see and may do as much as. Raises: Problem 404, 403."""
+    async def _own(self, store: PostgresKeys, asked: AuthorizedRequest) -> ApiKey:
+        """The key in the path. Raises: Problem: 404: the caller may not see it; 403: it may do more than the caller."""
         key = await store.get(asked.part("key_id"))
         if key is None or not _sees(asked, key):
             raise Problem(404, "unknown_key", "there is no such key")
@@ -187,65 +174,8 @@ class KeyHandlers:
         return key
 
 
-@contextmanager
-def _conflicts() -> Iterator[None]:
-    """409 for what only fails because of what others have done meanwhile."""
-    try:
-        yield
-    except Rejected as refusal:
-        raise Problem(409, refusal.reason, refusal.detail) from refusal
-
-
-def key_endpoints(desk: KeyHandlers) -> list[Endpoint]:
-    """`POST|GET /api/v1/access/keys`, `DELETE /{key_id}`, `POST /{key_id}/rotate`."""
-    one = f"{_PATH}/{{key_id}}"
-    return [
-        Endpoint(
-            "POST",
-            _PATH,
-            "keys:write",
-            "Make an API key; its token is shown this once.",
-            desk.create,
-            body=NewKey,
-            answers={201: MadeKey},
-            changes=True,
-            sees_to_orgs=True,
-        ),
-        Endpoint(
-            "GET",
-            _PATH,
-            "keys:read",
-            "API keys, the latest first, without their tokens.",
-            desk.listed,
-            answers={200: Keys},
-            sees_to_orgs=True,
-        ),
-        Endpoint(
-            "POST",
-            f"{one}/rotate",
-            "keys:write",
-            "Replace an API key; the old one lives on for some hours.",
-            desk.rotate,
-            body=Overlap,
-            answers={201: MadeKey},
-            changes=True,
-            sees_to_orgs=True,
-        ),
-        Endpoint(
-            "DELETE",
-            one,
-            "keys:write",
-            "Revoke an API key; it is refused within seconds.",
-            desk.revoke,
-            answers={200: Key},
-            changes=True,
-            sees_to_orgs=True,
-        ),
-    ]
-
-
 def key_shown(key: ApiKey, now: datetime) -> dict[str, Any]:
-    """A key as JSON shows it; nothing secret."""
+    """A key as JSON shows it, without anything secret."""
     return {
         "id": key.key_id,
         "prefix": key.prefix,
@@ -269,10 +199,3 @@ def _sees(asked: AuthorizedRequest, key: ApiKey) -> bool:
 
 def _beyond() -> Problem:
     return Problem(403, "exceeds_caller", "the key may do more than you may")
-
-
-def _secret(body: object, status: int) -> web.Response:
-    """No cache on the way keeps a token."""
-    response = json_response(body, status)
-    response.headers["Cache-Control"] = "no-store"
-    return response

@@ -1,14 +1,14 @@
-"""Lago's webhooks come in: 2xx only once what they mean is durable, for Lago asks only whether one was taken.
+"""Receives Lago's webhooks. The answer is 2xx only when their effect is durable, because Lago does not send one again after it.
 
-Lago sends a webhook three times within half a minute, always under one key: the key is remembered here for as long
-as the process lives, and a repeat after that does no harm (connectors/billing/lago_webhooks.py).
+Lago sends a webhook up to three times within half a minute, always with the same unique key. This process remembers the
+keys. A repeat that another process gets does no harm (connectors/billing/lago_webhooks.py).
 """
 
 import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -20,6 +20,7 @@ from connectors.http.connections import admitted
 from connectors.http.endpoint import AuthorizedRequest, Endpoint, as_problem
 from connectors.http.health import json_response
 from connectors.http.problem import CLOSES, Problem
+from connectors.kafka.producer import RecordWriter
 from connectors.lago.webhook_signatures import UNIQUE_KEY, check_signature, check_signed
 from schemas.decoding import UNDECODABLE
 from schemas.errors import Rejected, Unavailable
@@ -27,13 +28,13 @@ from schemas.reasons import REPEATED_WEBHOOK
 from schemas.records import DeliveryAttempt
 
 PATH: Final = "/webhooks/lago"
-#: An hour's `events.errors` may name every event of that hour.
+#: Bytes of one webhook: `events.errors` may name every event of an hour.
 MAX_BYTES: Final = 16 << 20
-#: Of all webhooks that are on their way, twice: the half is for those whose signature is not checked yet.
+#: Bytes of all webhooks in flight. Half of it is for bodies whose signature is not checked yet.
 _IN_FLIGHT: Final = 8 * MAX_BYTES
 _BODY_S: Final = 30.0
 _WORTH_A_THREAD: Final = 1 << 20
-#: Keys that are remembered.
+#: How many unique keys the process remembers.
 _KEYS: Final = 10_000
 _KEY_CHARS: Final = 64
 
@@ -41,14 +42,8 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class AttemptWriter(Protocol):
-    """Where an attempt is stored; see `CheckedProducer`."""
-
-    async def send_one(self, record: tuple[str, str | None, bytes, int]) -> tuple[int, int]: ...
-
-
 class WebhookResult(BaseModel):
-    """What became of a webhook: `applied`, `ignored`, `noted`, `unknown` or `repeated`."""
+    """The result of a webhook: `applied`, `ignored`, `noted`, `unknown` or `repeated`."""
 
     status: str
 
@@ -57,17 +52,18 @@ class LagoWebhooks:
     """The receiver of one process.
 
     Args:
-        secrets: `LAGO_WEBHOOK_SECRET`; none: every webhook is refused.
-        topic: of the attempts.
-        told: hears a webhook's type and what became of it.
+        secrets: `LAGO_WEBHOOK_SECRET`; without one, every webhook is refused.
+        topic: where each attempt is recorded, with its prefix.
+        told: called with a webhook's type and its result, or the reason of its refusal.
         now_us: microseconds since 1970 UTC.
+        monotonic: seconds.
     """
 
     def __init__(
         self,
         handlers: WebhookHandlers,
         secrets: Sequence[str],
-        writer: AttemptWriter,
+        writer: RecordWriter,
         topic: str,
         told: Callable[[str, str], None],
         now_us: Callable[[], int],
@@ -90,11 +86,11 @@ class LagoWebhooks:
 
     async def _post(self, asked: AuthorizedRequest) -> web.Response:
         if not self._secrets:
-            raise Problem(501, "no_webhook_secret", "LAGO_WEBHOOK_SECRET is not set: no webhook of Lago's is believed")
+            raise Problem(501, "no_webhook_secret", "LAGO_WEBHOOK_SECRET is not set, so no webhook of Lago is accepted")
         started, headers = self._monotonic(), asked.request.headers
         body = await self._read(asked.request)
         try:
-            # A large body is hashed beside the loop; small ones are quicker than a thread.
+            # Hashing a large body would block the event loop; for a small one a thread costs more.
             if len(body) < _WORTH_A_THREAD:
                 check_signature(headers, body, self._secrets)
             else:
@@ -110,7 +106,7 @@ class LagoWebhooks:
         return json_response({"status": outcome})
 
     async def _read(self, request: web.Request) -> bytes:
-        """The body of somebody who has at least a signature to show. Raises: Problem 401, 408, 413, 503."""
+        """The body of a request that has a signature, which is not checked yet. Raises: Problem 401, 408, 413, 503."""
         try:
             check_signed(request.headers)
         except Rejected as refusal:
@@ -138,7 +134,7 @@ class LagoWebhooks:
         return outcome
 
     async def _record(self, payload: Payload, key: str, status: int, error: str, attempt: int, started: float) -> None:
-        """One line an attempt, whatever became of it. Raises: Unavailable."""
+        """Records one attempt with its result. Raises: Unavailable."""
         took_ms = round((self._monotonic() - started) * 1000)
         at = self._now_us()
         line = DeliveryAttempt(at, "in", kind_of(payload) or "unknown", status, took_ms, error, attempt, unique_key=key)
@@ -149,4 +145,4 @@ def _read(body: bytes) -> Payload:
     try:
         return _decode(body)
     except UNDECODABLE as error:
-        raise Problem(400, "not_json", "the body is no JSON object") from error
+        raise Problem(400, "not_json", "the body is not a JSON object") from error

@@ -1,4 +1,4 @@
-"""`POST /customers/mappings/import`: many mappings in one body, each taken or refused by itself."""
+"""`POST /customers/mappings/import`: many mappings in one body; each row is accepted or refused by itself."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,20 +17,20 @@ from connectors.operations.import_kinds import MappingRows, columns_of
 from connectors.operations.imports import Import
 from connectors.operations.row_files import CSV, JSON, Row, rows
 
-#: Of one body; the command takes any number.
+#: Limits of one body. The command `meterbridge import` has none.
 MAX_ROWS, MAX_BYTES = 10_000, 8 << 20
 _AT_ONCE = 100
 _CHUNK, _CHUNK_S = 1 << 16, 30.0
 
 
 class ImportQuery(BaseModel):
-    """`dry_run`: say what would be done, and do nothing."""
+    """`dry_run`: only say what the import would do."""
 
     dry_run: bool = False
 
 
 class RefusedRow(BaseModel):
-    """A row that was not taken, by the line it begins in; `errors`: the fields that are wrong."""
+    """A refused row: the line in which it begins, and in `errors` its wrong fields."""
 
     line: int
     reason: str
@@ -39,7 +39,7 @@ class RefusedRow(BaseModel):
 
 
 class ImportedShown(BaseModel):
-    """Rows by what became of them; of those refused the first 1000 are named."""
+    """How many rows had which result; `errors` has the first 1000 refused ones."""
 
     read: int
     created: int
@@ -50,7 +50,7 @@ class ImportedShown(BaseModel):
 
 
 def import_endpoint(mappings: Mappings) -> Endpoint:
-    """CSV by its Content-Type `text/csv`, everything else is JSON: an object a line, or an array."""
+    """The import. A body of Content-Type `text/csv` is CSV; every other one is JSON: an object per line, or an array."""
 
     async def take(asked: AuthorizedRequest) -> web.Response:
         def refusing(problem: Problem) -> None:
@@ -68,12 +68,11 @@ def import_endpoint(mappings: Mappings) -> Endpoint:
         "POST",
         "/customers/mappings/import",
         WRITE,
-        "Map many LiteLLM customers: CSV, NDJSON or a JSON array; repeating it changes nothing.",
+        "Set many mappings from CSV, NDJSON or a JSON array; repeating it changes nothing.",
         take,
         query=ImportQuery,
         answers={200: ImportedShown},
         sees_to_orgs=True,
-        changes=True,
     )
 
 
@@ -92,10 +91,12 @@ async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
         for piece in unpacker.pieces(chunk):
             size += len(piece)
             if size > MAX_BYTES:
-                detail = f"a body may have {MAX_BYTES} bytes; what came before is done"
+                detail = f"a body may have {MAX_BYTES} bytes; the rows before this are done"
                 raise Problem(413, "body_too_large", detail, CLOSES)
             yield piece
-        await asyncio.sleep(0)  # what has arrived already comes without a pause, and others are to be served
+        await asyncio.sleep(
+            0
+        )  # chunks that have arrived already are read without a pause, and other requests must be served
 
 
 async def _bounded(found: AsyncIterator[Row]) -> AsyncIterator[Row]:

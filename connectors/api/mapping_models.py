@@ -1,4 +1,4 @@
-"""What the mapping endpoints take and answer."""
+"""The requests and responses of the mapping endpoints."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
@@ -17,29 +17,26 @@ def _from_cursor(text: str) -> str:
     try:
         return urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)).decode()
     except ValueError:
-        raise ValueError("is not one that was answered") from None
+        raise ValueError("is not a next_cursor of an earlier page") from None
 
 
 class MappingBody(MappingRow, extra="forbid"):
-    """`POST /customers/mapping`. An unknown member is refused: a misspelt `effective_from` would bill from another moment on."""
+    """A mapping to set. An unknown field is refused: a misspelt `effective_from` would bill from another moment on."""
 
 
 class EndingBody(BaseModel, extra="forbid"):
-    """`POST /customers/{id}/mapping/deactivate`; none is needed.
-
-    Fields:
-        effective_from: as in `MappingBody`.
-    """
+    """When to deactivate a mapping; `effective_from` as in `MappingBody`. The body may be absent."""
 
     effective_from: Moment = None
 
 
 class ListQuery(BaseModel):
-    """`GET /customers/mappings`.
+    """Which mappings to list.
 
     Fields:
-        org: only mappings to this org; `active`: only active ones, or only the others.
-        prefix: how the customers' ids begin.
+        org: only mappings to this org.
+        active: only active mappings (true), or only inactive ones (false).
+        prefix: only customers whose ids begin so.
         cursor: `next_cursor` of the page before.
     """
 
@@ -51,7 +48,7 @@ class ListQuery(BaseModel):
 
 
 class VersionShown(BaseModel):
-    """A mapping from `effective_from` on; `deleted` = from there on nobody is mapped."""
+    """A mapping from `effective_from` on; `deleted`: from then on there is no mapping."""
 
     lago_customer_id: str
     lago_organization_id: str
@@ -64,10 +61,10 @@ class VersionShown(BaseModel):
 
 
 class MappingShown(VersionShown):
-    """The version in force; `subscription` is where its usage goes, else `held_reason` says why not.
+    """The version in force. Its usage is billed to `subscription`; if that is null, `held_reason` says why it is held.
 
     Fields:
-        corrected: of an answer to a change: the mistaken version whose place it took, held usage included.
+        corrected: after a change: the mistaken version that this one replaced, from its beginning on.
     """
 
     litellm_customer_id: str
@@ -80,20 +77,20 @@ class MappingShown(VersionShown):
 
 
 class MappingPage(BaseModel):
-    """In order of `litellm_customer_id`; `next_cursor` null = there are no more, whatever the length of this page."""
+    """Mappings by `litellm_customer_id`. Only a null `next_cursor` means that there are no more; a page may be short."""
 
     mappings: list[MappingShown]
     next_cursor: str | None
 
 
 class PastVersion(VersionShown):
-    """A version of the history; `updated_at`: when it was written."""
+    """A version of the history; `updated_at` is when it was written."""
 
     updated_at: str
 
 
 class History(BaseModel):
-    """Oldest first. A version applies until the next one; the first one also to everything before it."""
+    """All versions, the oldest first. A version applies until the next one; the first one also applies to earlier usage."""
 
     litellm_customer_id: str
     created_at: str
@@ -102,12 +99,12 @@ class History(BaseModel):
 
 
 def cursor_of(last: str | None) -> str | None:
-    """Opaque to whoever gets it."""
+    """A cursor that continues behind the customer `last`; clients must not interpret it."""
     return None if last is None else urlsafe_b64encode(last.encode()).decode().rstrip("=")
 
 
 def mapping_shown(mapped: MappingResult, may_see: Callable[[str], bool]) -> dict[str, Any]:
-    """`MappingShown`; what is announced for an org that whoever asks may not see is left out."""
+    """A `MappingShown`, without the upcoming versions of orgs that the caller may not see."""
     record, version = mapped.record, mapped.version
     later = [
         other
@@ -127,7 +124,7 @@ def mapping_shown(mapped: MappingResult, may_see: Callable[[str], bool]) -> dict
 
 
 def history_shown(record: CustomerRecord) -> dict[str, Any]:
-    """`History`."""
+    """A `History`."""
     return {
         "litellm_customer_id": record.litellm_customer_id,
         "created_at": to_iso(record.created_at),

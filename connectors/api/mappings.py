@@ -1,8 +1,7 @@
-"""Customer mapping over HTTP: which Lago customer pays for a LiteLLM customer's usage (docs/mapping.md)."""
+"""Mappings over HTTP: which Lago customer pays for the usage of a LiteLLM customer (docs/mapping.md)."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -20,22 +19,22 @@ from connectors.api.mapping_models import (
 )
 from connectors.billing.mapping_pages import MappingPages
 from connectors.billing.mappings import Known, MappingResult, Mappings
-from connectors.http.endpoint import AuthorizedRequest, Endpoint, other_org
+from connectors.http.endpoint import AuthorizedRequest, endpoint, other_org
 from connectors.http.health import json_response
 from connectors.http.preconditions import Precondition, tag_of
 from connectors.http.problem import Problem
 from schemas.customer_id import normalise_customer_id
 from schemas.customers import CustomerRecord, MappingVersion
-from schemas.errors import Rejected
 from streams.core.mapping.customer_prefixes import is_of_nobody
-from streams.core.mapping.set_mapping import TOO_MANY, EndMappingRequest
+from streams.core.mapping.set_mapping import EndMappingRequest
 
 READ, WRITE = "mappings:read", "mappings:write"
-_ONE = "/customers/{customer_id}/mapping"
+_ONE: Final = "/customers/{customer_id}/mapping"
+_SHARED: Final[dict[str, Any]] = {"sees_to_orgs": True, "any_text": ("customer_id",)}
 
 
 class RequestGuard:
-    """`connectors.billing.mappings.MappingGuard` of a request: its preconditions, the caller's orgs, and the audit log."""
+    """The `MappingGuard` of a request: it checks the preconditions and the caller's orgs, and writes the audit log."""
 
     def __init__(self, asked: AuthorizedRequest, mappings: Mappings) -> None:
         self._asked = asked
@@ -43,7 +42,7 @@ class RequestGuard:
         self._condition = Precondition.of(asked.request.headers)
 
     def admits(self, customer_id: str, known: Known) -> None:
-        """Raises: Problem: 403 `other_org`: another org pays for it, or nobody does and it is not theirs to map."""
+        """Raises: Problem: 403 `other_org`: another org pays for the customer, or none does and the caller may not adopt it."""
         who, payers = self._asked.who, self._mappings.payers(known) if known is not None else set()
         if who.orgs is not None and is_of_nobody(customer_id):
             raise not_theirs()
@@ -52,7 +51,7 @@ class RequestGuard:
             raise not_theirs()
 
     def allows(self, before: Known, after: CustomerRecord) -> None:
-        """Raises: Problem: 403 as in `admits`, at the moment of the change; 412, see `Precondition`."""
+        """Checks at the moment of the change. Raises: Problem: 403 as `admits`; 412 as `Precondition`."""
         self.admits(after.litellm_customer_id, before)
         payers = self._mappings.payers(before) if before is not None else set()
         if not all(map(self._asked.who.may_see, self._mappings.payers(after))):
@@ -64,43 +63,44 @@ class RequestGuard:
         self._condition.check(before if payers else None, done=after == before)
 
     def _check_kinds(self, before: Known, after: CustomerRecord) -> None:
-        """Calls whose id came from another field are other calls: to pay for them too is to adopt. Raises: Problem."""
+        """Paying for ids of another kind is adopting a customer: these are other calls. Raises: Problem `other_org`."""
         paid = {version.id_kind for version in self._mappings.paying(before)} if before is not None else set()
         new = {version.id_kind for version in self._mappings.paying(after)} - paid
         if new and "" not in paid and not self._asked.who.may_adopt(after.litellm_customer_id):
             raise not_theirs()
 
     def _check_subscriptions(self, new: Sequence[MappingVersion]) -> None:
-        """Lago bills by the subscription alone, so one that is named must be the org's own. Raises: Problem `other_org`."""
+        """A subscription that is named must be the org's own, because Lago bills by it alone. Raises: Problem `other_org`."""
         for version in new:
             named = version.external_subscription_id
             if named and not self._mappings.is_subscription_of(version.lago_customer_id, named):
                 raise other_org()
 
     async def changing(self, before: Known, after: Known) -> None:
-        """The whole record, before and after. Raises: Unavailable."""
+        """Writes the whole record, before and after, into the audit log. Raises: Unavailable."""
         await self._asked.changing(record_told(before), record_told(after))
 
 
-def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]:
-    """`/customers/mapping`, `/customers/mappings` and `/customers/{customer_id}/mapping`, but for imports."""
+class MappingHandlers:
+    """`/customers/mapping`, `/customers/mappings` and everything below `/customers/{customer_id}/mapping`."""
 
-    async def post(asked: AuthorizedRequest) -> web.Response:
+    def __init__(self, mappings: Mappings, pages: MappingPages) -> None:
+        self._mappings = mappings
+        self._pages = pages
+
+    @endpoint(
+        "POST", "/customers/mapping", WRITE, body=MappingBody, answers={200: MappingShown, 201: MappingShown}, **_SHARED
+    )
+    async def post(self, asked: AuthorizedRequest) -> web.Response:
+        """Set which org pays for a LiteLLM customer, from its effective_from on."""
         body: MappingBody = asked.body
         asked.for_org(body.lago_customer_id)
-        with _refusals():
-            mapped = await mappings.put(body.wanted(), RequestGuard(asked, mappings))
+        mapped = await self._mappings.put(body.wanted(), RequestGuard(asked, self._mappings))
         return _answer(asked, mapped, 201 if mapped.created else 200)
 
-    async def get(asked: AuthorizedRequest) -> web.Response:
-        mapped = await mappings.get(customer) if (customer := _customer(asked)) else None
-        if mapped is None:
-            raise _no_mapping(asked)
-        if not asked.who.may_see(mapped.version.lago_customer_id):
-            raise not_theirs()
-        return _answer(asked, mapped)
-
-    async def listed(asked: AuthorizedRequest) -> web.Response:
+    @endpoint("GET", "/customers/mappings", READ, query=ListQuery, answers={200: MappingPage}, **_SHARED)
+    async def listed(self, asked: AuthorizedRequest) -> web.Response:
+        """List mappings, in pages."""
         query: ListQuery = asked.query
 
         def wanted(version: MappingVersion) -> bool:
@@ -110,106 +110,51 @@ def mapping_endpoints(mappings: Mappings, pages: MappingPages) -> list[Endpoint]
                 and asked.who.may_see(version.lago_customer_id)
             )
 
-        await mappings.ready()
-        page = pages.page(query.cursor, query.prefix, wanted, query.limit)
-        told = [mapping_shown(mapped, asked.who.may_see) for mapped in page.mappings]
-        return json_response({"mappings": told, "next_cursor": cursor_of(page.last)})
+        await self._mappings.ready()
+        page = self._pages.page(query.cursor, query.prefix, wanted, query.limit)
+        shown = [mapping_shown(mapped, asked.who.may_see) for mapped in page.mappings]
+        return json_response({"mappings": shown, "next_cursor": cursor_of(page.last)})
 
-    async def history(asked: AuthorizedRequest) -> web.Response:
-        record = await mappings.record(customer) if (customer := _customer(asked)) else None
+    @endpoint("GET", _ONE, READ, answers={200: MappingShown}, **_SHARED)
+    async def get(self, asked: AuthorizedRequest) -> web.Response:
+        """Show which org pays for a LiteLLM customer."""
+        mapped = await self._mappings.get(customer) if (customer := _customer(asked)) else None
+        if mapped is None:
+            raise _no_mapping(asked)
+        if not asked.who.may_see(mapped.version.lago_customer_id):
+            raise not_theirs()
+        return _answer(asked, mapped)
+
+    @endpoint("GET", f"{_ONE}/history", READ, answers={200: History}, **_SHARED)
+    async def history(self, asked: AuthorizedRequest) -> web.Response:
+        """Show which orgs paid, pay and will pay for a LiteLLM customer."""
+        record = await self._mappings.record(customer) if (customer := _customer(asked)) else None
         if record is None:
             raise _no_mapping(asked)
         if not all(asked.who.may_see(version.lago_customer_id) for version in record.versions):
             raise not_theirs()
         return json_response(history_shown(record))
 
-    async def deactivate(asked: AuthorizedRequest) -> web.Response:
-        return await end(asked, EndMappingRequest(effective_from=asked.body.effective_from))
+    @endpoint("POST", f"{_ONE}/deactivate", WRITE, body=EndingBody, answers={200: MappingShown}, **_SHARED)
+    async def deactivate(self, asked: AuthorizedRequest) -> web.Response:
+        """Hold the usage of a LiteLLM customer from effective_from on."""
+        return await self._end(asked, EndMappingRequest(effective_from=asked.body.effective_from))
 
-    async def delete(asked: AuthorizedRequest) -> web.Response:
-        return await end(asked, EndMappingRequest(deleted=True))
+    @endpoint("DELETE", _ONE, WRITE, answers={200: MappingShown}, **_SHARED)
+    async def delete(self, asked: AuthorizedRequest) -> web.Response:
+        """Remove the mapping of a LiteLLM customer; its usage from now on is held."""
+        return await self._end(asked, EndMappingRequest(deleted=True))
 
-    async def end(asked: AuthorizedRequest, ending: EndMappingRequest) -> web.Response:
-        guard = RequestGuard(asked, mappings)
-        with _refusals():
-            mapped = await mappings.end(customer, ending, guard) if (customer := _customer(asked)) else None
+    async def _end(self, asked: AuthorizedRequest, ending: EndMappingRequest) -> web.Response:
+        guard = RequestGuard(asked, self._mappings)
+        mapped = await self._mappings.end(customer, ending, guard) if (customer := _customer(asked)) else None
         if mapped is None:
             raise _no_mapping(asked)
         return _answer(asked, mapped)
 
-    shared: dict[str, Any] = {"sees_to_orgs": True, "any_text": ("customer_id",)}
-    shown = {200: MappingShown}
-    return [
-        Endpoint(
-            "POST",
-            "/customers/mapping",
-            WRITE,
-            "Say who pays for a LiteLLM customer, from its effective_from on.",
-            post,
-            body=MappingBody,
-            answers={200: MappingShown, 201: MappingShown},
-            changes=True,
-            **shared,
-        ),
-        Endpoint(
-            "GET",
-            "/customers/mappings",
-            READ,
-            "Who pays for whom, in pages.",
-            listed,
-            query=ListQuery,
-            answers={200: MappingPage},
-            **shared,
-        ),
-        Endpoint("GET", _ONE, READ, "Who pays for a LiteLLM customer.", get, answers=shown, **shared),
-        Endpoint(
-            "GET",
-            _ONE + "/history",
-            READ,
-            "Who paid, pays and will pay for a LiteLLM customer.",
-            history,
-            answers={200: History},
-            **shared,
-        ),
-        Endpoint(
-            "POST",
-            _ONE + "/deactivate",
-            WRITE,
-            "Hold a LiteLLM customer's usage from effective_from on.",
-            deactivate,
-            body=EndingBody,
-            answers=shown,
-            changes=True,
-            **shared,
-        ),
-        Endpoint(
-            "DELETE",
-            _ONE,
-            WRITE,
-            "Map nobody to a LiteLLM customer any more.",
-            delete,
-            answers=shown,
-            changes=True,
-            **shared,
-        ),
-    ]
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """409 for what only fails because of what is there already; others as everywhere."""
-    try:
-        yield
-    except Rejected as refusal:
-        if refusal.reason != TOO_MANY:
-            raise
-        raise Problem(409, refusal.reason, refusal.detail) from refusal
-
 
 def _answer(asked: AuthorizedRequest, mapped: MappingResult, status: int = 200) -> web.Response:
-    response = json_response(mapping_shown(mapped, asked.who.may_see), status)
-    response.headers["ETag"] = tag_of(mapped.record)
-    return response
+    return json_response(mapping_shown(mapped, asked.who.may_see), status, {"ETag": tag_of(mapped.record)})
 
 
 def _customer(asked: AuthorizedRequest) -> str | None:
@@ -217,7 +162,7 @@ def _customer(asked: AuthorizedRequest) -> str | None:
 
 
 def not_theirs() -> Problem:
-    """One answer for a customer of another org and for one of nobody: it is no way to learn which ids there are."""
+    """The same answer for a customer of another org and for an unknown one: it does not tell which ids exist."""
     return Problem(403, "other_org", "this credential may not see or map this LiteLLM customer (docs/access.md, Orgs)")
 
 
@@ -228,5 +173,5 @@ def _no_mapping(asked: AuthorizedRequest) -> Problem:
 
 
 def record_told(record: Known) -> Any:
-    """A customer's whole record, for the audit log."""
+    """A customer's whole record in the form of the audit log."""
     return None if record is None else msgspec.to_builtins(record)

@@ -1,4 +1,4 @@
-"""Invoices of orgs over HTTP, page by page, with the links to print and to pay them."""
+"""Invoices of orgs over HTTP, page by page, with links to the PDF and to pay."""
 
 import asyncio
 from typing import Annotated, Any, Final, Self
@@ -6,39 +6,40 @@ from typing import Annotated, Any, Final, Self
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from connectors.api.org_models import AttributesModel, Id, answer, told
+from connectors.api.org_models import AttributesModel, Id, answer
 from connectors.api.orgs import ORG, LinkShown
 from connectors.billing.org_accounts import OrgAccounts
-from connectors.http.endpoint import AuthorizedRequest, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, endpoint
+from connectors.http.health import NO_STORE
 from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoIntegrationError, LagoRejected
 from connectors.lago.invoices import Invoice
 from connectors.lago.transport import Page
 
 MAX_PAGE: Final = 100
-#: Invoices whose links are asked for at once.
+#: Lago is asked for the links of this many invoices at the same time.
 _AT_ONCE: Final = 4
-#: What the audit log calls what is handed out.
-PAYMENT, PAYMENTS = "a link to pay an invoice by", "links to pay invoices by"
-#: Of an invoice that somebody still has to pay.
+#: How the audit log names these links.
+PAYMENT, PAYMENTS = "a link to pay an invoice", "links to pay invoices"
+#: Payment status of an invoice that is not paid yet.
 _UNPAID: Final = ("pending", "failed")
 
 
 class PageQuery(BaseModel):
-    """Fields: page: from 1."""
+    """A page of a list; the first is 1."""
 
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     per_page: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 10
 
 
 class InvoicesQuery(PageQuery):
-    """Fields: links: whether Lago is asked for links that it has not made yet, up to two requests each."""
+    """Fields: links: whether to ask Lago for links that it has not made yet; up to two requests for each invoice."""
 
     links: bool = True
 
 
 class PaymentQuery(BaseModel):
-    """Fields: invoice_id: Lago's; by default the oldest that is not paid."""
+    """Fields: invoice_id: Lago's id; default the oldest invoice that is not paid."""
 
     invoice_id: Id | None = None
 
@@ -47,8 +48,8 @@ class InvoiceShown(AttributesModel):
     """An invoice.
 
     Fields:
-        pdf_url: null until Lago has made it: ask again in some seconds.
-        payment_url: null where there is nothing to pay, or Lago gives no link: `no_payment_url` says why.
+        pdf_url: null until Lago has made the PDF; ask again some seconds later.
+        payment_url: null if there is nothing to pay, or Lago gives no link; then `no_payment_url` says why.
     """
 
     lago_id: str
@@ -70,7 +71,7 @@ class InvoiceShown(AttributesModel):
 
 
 class PageShown(BaseModel):
-    """Where in the list this is; `next_page` null on the last page."""
+    """The position of this page in the list; `next_page` is null on the last page."""
 
     page: int
     per_page: int
@@ -80,7 +81,7 @@ class PageShown(BaseModel):
 
     @classmethod
     def of(cls, query: PageQuery, page: Page[Any]) -> Self:
-        """Of a page that was asked for by `query`."""
+        """The position of the page that `query` asked for."""
         following = query.page + 1 if query.page < page.pages else None
         return cls(
             page=query.page,
@@ -92,50 +93,32 @@ class PageShown(BaseModel):
 
 
 class InvoicesShown(BaseModel):
-    """Latest first."""
+    """A page of invoices, the latest first."""
 
     invoices: list[InvoiceShown]
     meta: PageShown
 
 
-def invoice_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
+class InvoiceHandlers:
     """`/invoices` and `/payment` of an org."""
 
-    async def invoices(asked: AuthorizedRequest) -> web.Response:
-        return await listed(accounts, asked, asked.part("org_id"))
+    def __init__(self, accounts: OrgAccounts) -> None:
+        self._accounts = accounts
 
-    async def payment(asked: AuthorizedRequest) -> web.Response:
+    @endpoint(
+        "GET", f"{ORG}/invoices", "invoices:read", query=InvoicesQuery, answers={200: InvoicesShown}, hands_out=PAYMENTS
+    )
+    async def invoices(self, asked: AuthorizedRequest) -> web.Response:
+        """List the org's invoices, the latest first."""
+        return await listed(self._accounts, asked, asked.part("org_id"))
+
+    @endpoint("GET", f"{ORG}/payment", "invoices:read", query=PaymentQuery, answers={200: LinkShown}, hands_out=PAYMENT)
+    async def payment(self, asked: AuthorizedRequest) -> web.Response:
+        """Get a link where an invoice is paid."""
         query: PaymentQuery = asked.query
-        url = await _payable(accounts.billing.lago, asked.part("org_id"), query.invoice_id)
+        url = await _payable(self._accounts.billing.lago, asked.part("org_id"), query.invoice_id)
         await asked.handing_out(PAYMENT, invoice_id=query.invoice_id or "the oldest unpaid")
-        response = answer(LinkShown(url=url))
-        response.headers["Cache-Control"] = "no-store"
-        return response
-
-    return [
-        Endpoint(
-            "GET",
-            f"{ORG}/invoices",
-            "invoices:read",
-            "The org's invoices, latest first.",
-            told(invoices),
-            query=InvoicesQuery,
-            answers={200: InvoicesShown},
-            org="org_id",
-            hands_out=PAYMENTS,
-        ),
-        Endpoint(
-            "GET",
-            f"{ORG}/payment",
-            "invoices:read",
-            "A link by which an invoice is paid.",
-            told(payment),
-            query=PaymentQuery,
-            answers={200: LinkShown},
-            org="org_id",
-            hands_out=PAYMENT,
-        ),
-    ]
+        return answer(LinkShown(url=url), headers=NO_STORE)
 
 
 async def listed(accounts: OrgAccounts, asked: AuthorizedRequest, org_id: str) -> web.Response:
@@ -155,14 +138,14 @@ async def listed(accounts: OrgAccounts, asked: AuthorizedRequest, org_id: str) -
 
 
 def invoice_shown(invoice: Invoice) -> InvoiceShown:
-    """An invoice with the links that Lago has already."""
+    """An invoice with the links that Lago has made already."""
     shown = InvoiceShown.model_validate(invoice)
     shown.pdf_url = invoice.file_url
     return shown
 
 
 async def _link(lago: LagoClient, shown: InvoiceShown, gate: asyncio.Semaphore) -> None:
-    """What cannot be had is left out: the list is worth more than its links."""
+    """Add the links of one invoice. A link that Lago does not give stays null, so that the list is answered all the same."""
     async with gate:
         if shown.pdf_url is None and shown.status == "finalized":
             try:
@@ -184,7 +167,7 @@ def _is_payable(invoice: Invoice | InvoiceShown) -> bool:
 
 
 async def _payable(lago: LagoClient, org_id: str, lago_id: str | None) -> str:
-    """The link of this invoice, or of the oldest unpaid one. Raises: LagoRejected `unknown_invoice`."""
+    """The payment link of this invoice, default of the oldest unpaid one. Raises: LagoRejected `unknown_invoice`."""
     if lago_id is None:
         unpaid = [one for one in await lago.invoices(org_id, payment_status="pending") if _is_payable(one)]
         unpaid += [one for one in await lago.invoices(org_id, payment_status="failed") if _is_payable(one)]
@@ -202,7 +185,7 @@ async def _payable(lago: LagoClient, org_id: str, lago_id: str | None) -> str:
 
 
 def _why(error: LagoIntegrationError) -> str:
-    """Lago's own code where it has one, e.g. `no_linked_payment_provider`."""
+    """Lago's code, e.g. `no_linked_payment_provider`; our reason if it gave none."""
     details = error.details if isinstance(error.details, dict) else {}
     codes = details.get("base")
     return str(codes[0]) if isinstance(codes, list) and codes else error.code or error.reason

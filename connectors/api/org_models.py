@@ -1,23 +1,18 @@
-"""What the org endpoints answer with, and by which status their refusals go.
+"""The responses of the org endpoints.
 
-Money is in the smallest unit of its currency, moments and days are ISO 8601 and UTC; both are Lago's own.
+Money is in the smallest unit of its currency. Moments and days are ISO 8601 in UTC, as Lago writes them.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from connectors.billing.org_accounts import NO_SUBSCRIPTION, UNKNOWN_ORG, Account, unknown_org
-from connectors.billing.org_billing import OTHER_PLAN
-from connectors.http.endpoint import AuthorizedRequest, Handler
-from connectors.http.problem import Problem
-from connectors.lago.errors import LagoRejected
+from connectors.billing.org_accounts import Account
 from connectors.lago.response_types import Customer, Plan
-from schemas.errors import Rejected
 
-#: Ids become paths, Kafka keys and database text.
+#: An id becomes a part of a path, a Kafka key and text in a database.
 Id = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")
 ]
@@ -27,26 +22,15 @@ Email = Annotated[
     StringConstraints(strip_whitespace=True, max_length=255, pattern=r"^([^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+)?$"),
 ]
 
-_STATUS: Final[Mapping[str, int]] = {
-    UNKNOWN_ORG: 404,
-    "unknown_customer": 404,
-    NO_SUBSCRIPTION: 404,
-    "no_active_subscription": 404,
-    "unknown_invoice": 404,
-    OTHER_PLAN: 409,
-    "several_subscriptions": 409,
-    "plan_differs": 409,
-}
-
 
 class AttributesModel(BaseModel):
-    """Read off the attributes of our own types."""
+    """A model that pydantic fills from the attributes of another object."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
 class OrgShown(AttributesModel):
-    """A billed org: Lago's customer."""
+    """An org that is billed: a customer of Lago."""
 
     org_id: str
     lago_id: str | None = None
@@ -58,7 +42,7 @@ class OrgShown(AttributesModel):
 
 
 class SubscriptionShown(AttributesModel):
-    """`next_plan_code` and `downgrade_plan_date` show a change that waits for the period's end."""
+    """A subscription of Lago; `next_plan_code` and `downgrade_plan_date` show a change that waits for the period's end."""
 
     external_id: str
     plan_code: str | None = None
@@ -76,21 +60,21 @@ class SubscriptionShown(AttributesModel):
 
 
 class AccountShown(AttributesModel):
-    """An org with its subscription; null where it has none."""
+    """An org with its subscription; null if it has none."""
 
     org: OrgShown
     subscription: SubscriptionShown | None = None
 
 
 class ChargeShown(AttributesModel):
-    """A charge of a plan."""
+    """The charge of a plan on one billable metric."""
 
     billable_metric_code: str
     charge_model: str
 
 
 class PlanShown(AttributesModel):
-    """`amount_cents` an `interval`."""
+    """A plan; it costs `amount_cents` per `interval`."""
 
     code: str
     name: str = ""
@@ -102,13 +86,14 @@ class PlanShown(AttributesModel):
     lago_id: str = ""
 
 
-def answer(shown: BaseModel, status: int = 200) -> web.Response:
-    """The model as JSON."""
-    return web.Response(status=status, body=shown.model_dump_json().encode(), content_type="application/json")
+def answer(shown: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A response whose body is the model as JSON."""
+    body = shown.model_dump_json().encode()
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
 def org_shown(customer: Customer) -> OrgShown:
-    """Lago's customer as an org."""
+    """A customer of Lago as an org."""
     metadata = {entry.key: entry.value for entry in customer.metadata}
     return OrgShown(
         org_id=customer.external_id,
@@ -122,29 +107,12 @@ def org_shown(customer: Customer) -> OrgShown:
 
 
 def account_shown(account: Account) -> AccountShown:
-    """See `AccountShown`."""
+    """An org's customer and subscription."""
     found = account.subscription
     running = SubscriptionShown.model_validate(found) if found is not None else None
     return AccountShown(org=org_shown(account.customer), subscription=running)
 
 
 def plan_shown(plan: Plan) -> PlanShown:
-    """See `PlanShown`."""
+    """A plan of Lago."""
     return PlanShown.model_validate(plan)
-
-
-def told(handler: Handler) -> Handler:
-    """The handler, its refusals answered with the status that fits: 404 what is not there, 409 what stands against it."""
-
-    async def telling(asked: AuthorizedRequest) -> web.StreamResponse:
-        try:
-            return await handler(asked)
-        except Rejected as error:
-            if isinstance(error, LagoRejected) and error.code == "customer_not_found":
-                error = unknown_org()
-            status = _STATUS.get(error.reason)
-            if status is None:
-                raise
-            raise Problem(status, error.reason, error.detail) from error
-
-    return telling

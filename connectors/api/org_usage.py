@@ -1,4 +1,4 @@
-"""Usage of orgs over HTTP: recorded, and read back as Lago counts it."""
+"""Usage of orgs over HTTP: record it, and read it as Lago counts it."""
 
 from typing import Annotated, Final
 
@@ -6,29 +6,30 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from connectors.api.org_models import answer, told
+from connectors.api.org_models import answer
 from connectors.api.orgs import ORG
 from connectors.billing.metered_events import MeteredEvent
 from connectors.billing.metered_numbers import numbers_of, takes_back
 from connectors.billing.org_accounts import OrgAccounts
-from connectors.http.endpoint import AuthorizedRequest, Endpoint, missing_scope
+from connectors.http.endpoint import AuthorizedRequest, endpoint, missing_scope
 from connectors.lago.usage import CustomerUsage
 from schemas.moments import to_iso
 
-#: The scope that allows recorded usage below 0.
+#: The scope to record usage below 0.
 CORRECT: Final = "usage:correct"
-#: Of a body: one event.
+#: Bytes of a body, which is one event.
 MAX_EVENT: Final = 1 << 17
 
 Text = Annotated[StrictStr, Field(min_length=1, max_length=255)]
 
 
 class UsageBody(BaseModel, extra="forbid"):
-    """Fields:
+    """An event that another service measured.
 
-    event_code: of the billable metric.
-    transaction_id: the same again is the same event.
-    timestamp: when it happened: seconds or milliseconds since 1970, or ISO 8601; now by default.
+    Fields:
+        event_code: code of the billable metric.
+        transaction_id: two requests with the same one record one event.
+        timestamp: of the usage; seconds or milliseconds since 1970, or ISO 8601; default now.
     """
 
     event_code: Text
@@ -45,7 +46,7 @@ class Accepted(BaseModel):
 
 
 class ChargedUsage(BaseModel):
-    """What is on one metric; `units` is a decimal."""
+    """The usage on one billable metric; `units` is a decimal."""
 
     code: str
     name: str
@@ -55,7 +56,7 @@ class ChargedUsage(BaseModel):
 
 
 class UsageShown(BaseModel):
-    """What Lago counts in the running period `[from_datetime, to_datetime]`; `amount_cents` is without taxes."""
+    """What Lago counts in the running period, both ends included; `amount_cents` is without taxes."""
 
     external_subscription_id: str
     from_datetime: str
@@ -67,56 +68,46 @@ class UsageShown(BaseModel):
     charges: list[ChargedUsage]
 
 
-def usage_endpoints(accounts: OrgAccounts) -> list[Endpoint]:
+class UsageHandlers:
     """`/usage/record` and `/usage/current` of an org."""
 
-    async def record(asked: AuthorizedRequest) -> web.Response:
+    def __init__(self, accounts: OrgAccounts) -> None:
+        self._accounts = accounts
+
+    @endpoint(
+        "POST",
+        f"{ORG}/usage/record",
+        "usage:write",
+        body=UsageBody,
+        answers={202: Accepted},
+        also={CORRECT: "a property below 0"},
+        max_bytes=MAX_EVENT,
+    )
+    async def record(self, asked: AuthorizedRequest) -> web.Response:
+        """Store usage that another service measured; it is billed once."""
         body: UsageBody = asked.body
 
         async def accept(event: MeteredEvent) -> MeteredEvent:
             if (name := takes_back(event.properties)) and not asked.who.may(CORRECT):
-                raise missing_scope(CORRECT, f"{name} is below 0, which makes the bill smaller")
+                raise missing_scope(CORRECT, f"{name} is below 0, which reduces the bill")
             told = {"event_code": event.code, "transaction_id": event.transaction_id}
             await asked.changing(None, told | {"at": to_iso(event.at_us), "numbers": numbers_of(event.properties)})
             return msgspec.structs.replace(event, actor=asked.who.actor)
 
-        event = await accounts.billing.record(
+        event = await self._accounts.billing.record(
             asked.part("org_id"), body.event_code, body.transaction_id, body.properties, body.timestamp, accept
         )
         return answer(Accepted(transaction_id=event.transaction_id), 202)
 
-    async def current(asked: AuthorizedRequest) -> web.Response:
-        running, usage = await accounts.usage(asked.part("org_id"))
+    @endpoint("GET", f"{ORG}/usage/current", "orgs:read", answers={200: UsageShown})
+    async def current(self, asked: AuthorizedRequest) -> web.Response:
+        """Show what Lago counts in the org's running period."""
+        running, usage = await self._accounts.usage(asked.part("org_id"))
         return answer(usage_shown(running.external_id, usage))
-
-    return [
-        Endpoint(
-            "POST",
-            f"{ORG}/usage/record",
-            "usage:write",
-            "Store usage that was measured elsewhere; it is billed once.",
-            told(record),
-            body=UsageBody,
-            answers={202: Accepted},
-            org="org_id",
-            changes=True,
-            also={CORRECT: "a property below 0"},
-            max_bytes=MAX_EVENT,
-        ),
-        Endpoint(
-            "GET",
-            f"{ORG}/usage/current",
-            "orgs:read",
-            "What Lago counts in the org's running period.",
-            told(current),
-            answers={200: UsageShown},
-            org="org_id",
-        ),
-    ]
 
 
 def usage_shown(external_subscription_id: str, usage: CustomerUsage) -> UsageShown:
-    """Lago's usage, as it is."""
+    """Usage as Lago reports it."""
     return UsageShown(
         external_subscription_id=external_subscription_id,
         from_datetime=usage.from_datetime,

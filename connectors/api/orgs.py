@@ -1,4 +1,4 @@
-"""Orgs over HTTP: set up, subscribed, moved to another plan, ended; and links to pay by."""
+"""Orgs over HTTP: set up, show, change and end their subscriptions, and hand out links to pay."""
 
 from typing import Annotated, Final, Literal
 
@@ -16,26 +16,27 @@ from connectors.api.org_models import (
     account_shown,
     answer,
     org_shown,
-    told,
 )
 from connectors.billing.org_accounts import Account, OrgAccounts, OrgRequest
 from connectors.billing.plan_preview import PlanPreviews
-from connectors.http.endpoint import AuthorizedRequest, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, endpoint
+from connectors.http.health import NO_STORE
 from connectors.http.problem import Problem
 from connectors.lago.errors import LagoRejected
 
 ORG: Final = "/api/v1/billing/org/organizations/{org_id}"
-#: Lago's portal links are good for so long.
+#: A portal link of Lago expires after 12 hours.
 PORTAL_S: Final = 12 * 3600
-#: What the audit log calls what is handed out.
-CHECKOUT: Final = "a link to leave a means of payment by"
+#: How the audit log names these links.
+CHECKOUT: Final = "a link to enter a payment method"
 PORTAL: Final = "a link to the org's pages in Lago"
 
 Moment = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}([T ][\d:.]{5,15}(Z|[+-]\d{2}:?\d{2})?)?$")]
 
 
 class SetupBody(BaseModel, extra="forbid"):
-    """Fields: metadata: at most two entries beside our own three; subscription_at: ISO 8601, now by default."""
+    """Fields: metadata: at most two entries, because Lago keeps five and we write three; subscription_at: ISO 8601, default
+    now."""
 
     plan_code: Id
     org_name: Name = ""
@@ -47,13 +48,13 @@ class SetupBody(BaseModel, extra="forbid"):
 
 
 class PlanChangeBody(BaseModel, extra="forbid"):
-    """The plan to change to; the running one's own code takes back a change that waits."""
+    """The plan to change to. The code of the running plan cancels a change that waits for the end of the period."""
 
     plan_code: Id
 
 
 class ChangedShown(BaseModel):
-    """Fields: applies: a plan that costs as much or more a year applies at once, a cheaper one when the period ends."""
+    """Fields: applies: a plan that costs the same or more per year applies now, a cheaper one at the end of the period."""
 
     org: OrgShown
     subscription: SubscriptionShown
@@ -61,13 +62,13 @@ class ChangedShown(BaseModel):
 
 
 class PreviewQuery(BaseModel):
-    """The plan that the org might change to."""
+    """The plan to compare with the running one."""
 
     plan_code: Id
 
 
 class LineShown(AttributesModel):
-    """A line of an invoice or a credit note, due on a day; `[from_day, until_day)`."""
+    """A line of an invoice or a credit note for the days `[from_day, until_day)`."""
 
     kind: Literal["fee", "usage", "credit"]
     code: str
@@ -79,13 +80,13 @@ class LineShown(AttributesModel):
 
 
 class PreviewShown(AttributesModel):
-    """What a change of plan would cost; nothing is changed.
+    """What a change of plan would cost. A preview changes nothing.
 
     Fields:
-        charged_cents: of the invoice that comes with the change, on `applies_on`.
-        credited_cents: given back for days that are paid and not used.
-        computed_by: `lago` itself, which needs a licence, or its `rules`, worked out here.
-        left_out: what is not in the sums.
+        charged_cents: total of the invoice that Lago would issue on `applies_on`.
+        credited_cents: credit for days that are paid and not used.
+        computed_by: `lago`, which needs a licence of Lago, or `rules`: Meterbridge computed it by Lago's rules.
+        left_out: what the totals do not contain.
     """
 
     org_id: str
@@ -103,105 +104,25 @@ class PreviewShown(AttributesModel):
 
 
 class LinkShown(BaseModel):
-    """A link for the org's own people; `expires_in_s` null where Lago does not say."""
+    """A link for a user of the org; `expires_in_s` is null if Lago does not say when it expires."""
 
     url: str
     expires_in_s: int | None = None
 
 
-def org_endpoints(accounts: OrgAccounts, previews: PlanPreviews) -> list[Endpoint]:
-    """Everything below `/api/v1/billing/org/organizations/{org_id}` that is no usage, invoice or limit."""
-    orgs = _Orgs(accounts, previews)
-    return [
-        Endpoint(
-            "POST",
-            f"{ORG}/setup",
-            "orgs:write",
-            "Make an org's customer and subscription where they are missing; the same twice is the same once.",
-            told(orgs.set_up),
-            body=SetupBody,
-            answers={200: AccountShown, 201: AccountShown},
-            org="org_id",
-            changes=True,
-        ),
-        Endpoint(
-            "GET",
-            f"{ORG}/subscription",
-            "orgs:read",
-            "The org's running subscription.",
-            told(orgs.subscription),
-            answers={200: SubscriptionShown},
-            org="org_id",
-        ),
-        Endpoint(
-            "PUT",
-            f"{ORG}/subscription",
-            "orgs:write",
-            "Upgrade or downgrade; the subscription keeps its id.",
-            told(orgs.change),
-            body=PlanChangeBody,
-            answers={200: ChangedShown},
-            org="org_id",
-            changes=True,
-        ),
-        Endpoint(
-            "DELETE",
-            f"{ORG}/subscription",
-            "orgs:write",
-            "End the subscription now; what it used is billed.",
-            told(orgs.end),
-            answers={200: SubscriptionShown},
-            org="org_id",
-            changes=True,
-        ),
-        Endpoint(
-            "GET",
-            f"{ORG}/subscription/preview",
-            "orgs:read",
-            "What another plan would cost, and from when.",
-            told(orgs.preview),
-            query=PreviewQuery,
-            answers={200: PreviewShown},
-            org="org_id",
-        ),
-        *_link_endpoints(orgs),
-    ]
+class OrgHandlers:
+    """Everything below `/api/v1/billing/org/organizations/{org_id}` except usage, invoices, limits and the dashboard.
 
-
-def _link_endpoints(orgs: "_Orgs") -> list[Endpoint]:
-    """Whoever has these links may change how the org pays: they need the scope to change it."""
-    return [
-        Endpoint(
-            "GET",
-            f"{ORG}/checkout",
-            "orgs:write",
-            "A link by which the org leaves a means of payment.",
-            told(orgs.checkout),
-            answers={200: LinkShown},
-            org="org_id",
-            hands_out=CHECKOUT,
-        ),
-        Endpoint(
-            "GET",
-            f"{ORG}/portal",
-            "orgs:write",
-            "A link to the org's own pages in Lago, good for 12 hours.",
-            told(orgs.portal),
-            answers={200: LinkShown},
-            org="org_id",
-            hands_out=PORTAL,
-        ),
-    ]
-
-
-class _Orgs:
-    """The handlers."""
+    `checkout` and `portal` need the scope `orgs:write`: their links change how the org pays.
+    """
 
     def __init__(self, accounts: OrgAccounts, previews: PlanPreviews) -> None:
         self._accounts = accounts
         self._previews = previews
 
+    @endpoint("POST", f"{ORG}/setup", "orgs:write", body=SetupBody, answers={200: AccountShown, 201: AccountShown})
     async def set_up(self, asked: AuthorizedRequest) -> web.Response:
+        """Create the customer and the subscription of an org if they do not exist; repeating it changes nothing."""
         body: SetupBody = asked.body
         wanted = OrgRequest(
             asked.part("org_id"),
@@ -216,7 +137,9 @@ class _Orgs:
         account = await self._accounts.set_up(wanted, asked.changing)
         return answer(account_shown(account), 201 if account.created else 200)
 
+    @endpoint("GET", f"{ORG}/subscription", "orgs:read", answers={200: SubscriptionShown})
     async def subscription(self, asked: AuthorizedRequest) -> web.Response:
+        """Show the org's running subscription."""
         org_id = asked.part("org_id")
         running = await self._accounts.billing.subscription(org_id)
         if running is None:
@@ -225,43 +148,47 @@ class _Orgs:
             raise Problem(404, "no_subscription", "the org has no subscription")
         return answer(SubscriptionShown.model_validate(running))
 
+    @endpoint("PUT", f"{ORG}/subscription", "orgs:write", body=PlanChangeBody, answers={200: ChangedShown})
     async def change(self, asked: AuthorizedRequest) -> web.Response:
+        """Change the plan of the org's subscription; the subscription keeps its id."""
         body: PlanChangeBody = asked.body
         account = await self._accounts.change_plan(asked.part("org_id"), body.plan_code, asked.changing)
         return answer(_changed(account, body.plan_code))
 
+    @endpoint("DELETE", f"{ORG}/subscription", "orgs:write", answers={200: SubscriptionShown})
     async def end(self, asked: AuthorizedRequest) -> web.Response:
+        """End the org's subscription now; Lago bills its usage until now."""
         ended = await self._accounts.end(asked.part("org_id"), asked.changing)
         return answer(SubscriptionShown.model_validate(ended))
 
+    @endpoint("GET", f"{ORG}/subscription/preview", "orgs:read", query=PreviewQuery, answers={200: PreviewShown})
     async def preview(self, asked: AuthorizedRequest) -> web.Response:
+        """Show what another plan would cost, and from when."""
         query: PreviewQuery = asked.query
         found = await self._previews.of(asked.part("org_id"), query.plan_code)
         return answer(PreviewShown.model_validate(found))
 
+    @endpoint("GET", f"{ORG}/checkout", "orgs:write", answers={200: LinkShown}, hands_out=CHECKOUT)
     async def checkout(self, asked: AuthorizedRequest) -> web.Response:
+        """Get a link where the org enters a payment method."""
         url = await self._accounts.billing.lago.checkout_url(asked.part("org_id"))
         await asked.handing_out(CHECKOUT)
-        return _link(url)
+        return answer(LinkShown(url=url), headers=NO_STORE)
 
+    @endpoint("GET", f"{ORG}/portal", "orgs:write", answers={200: LinkShown}, hands_out=PORTAL)
     async def portal(self, asked: AuthorizedRequest) -> web.Response:
+        """Get a link to the org's own pages in Lago; it expires after 12 hours."""
         url = await self._accounts.billing.lago.portal_url(asked.part("org_id"))
         await asked.handing_out(PORTAL)
-        return _link(url, PORTAL_S)
+        return answer(LinkShown(url=url, expires_in_s=PORTAL_S), headers=NO_STORE)
 
 
 def _changed(account: Account, plan_code: str) -> ChangedShown:
     running = account.subscription
     if running is None:
-        raise LagoRejected("no_subscription", "the org's subscription has ended meanwhile")
+        raise LagoRejected("no_subscription", "the org's subscription has ended since the request began")
     return ChangedShown(
         org=org_shown(account.customer),
         subscription=SubscriptionShown.model_validate(running),
         applies="now" if running.plan_code == plan_code else "at_period_end",
     )
-
-
-def _link(url: str, expires_in_s: int | None = None) -> web.Response:
-    response = answer(LinkShown(url=url, expires_in_s=expires_in_s))
-    response.headers["Cache-Control"] = "no-store"
-    return response

@@ -1,31 +1,33 @@
-"""Lago's plans over HTTP, in the form of its own API; a charge may name its metric by code."""
+"""Lago's plans over HTTP, in the form of Lago's own API. Unlike there, a charge may name its metric by code."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from aiohttp import web
 from msgspec import UNSET
 from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt
 
-from connectors.api.org_models import Id, Name, PlanShown, answer, plan_shown, told
+from connectors.api.org_models import Id, Name, PlanShown, answer, plan_shown
 from connectors.billing.org_billing import OrgBilling
-from connectors.http.endpoint import AuthorizedRequest, Endpoint
+from connectors.http.endpoint import AuthorizedRequest, endpoint
 from connectors.lago.errors import LagoRejected
 from connectors.lago.requests import NewCharge, NewPlan
 from connectors.lago.response_types import Charge, Plan
 
+_PATH: Final = "/api/billing/plans"
+
 
 def _amounts_are_text(value: Any) -> Any:
-    """Lago refuses an amount that is a JSON number, and no float is an amount of money."""
+    """Refuse a JSON number as an amount: Lago refuses it too, and a float is no exact amount of money."""
     if isinstance(value, float):
-        raise ValueError('an amount is text: "0.002"')  # noqa: TRY004  # the kind that pydantic tells of
+        raise ValueError('an amount must be text: "0.002"')  # noqa: TRY004  # pydantic reports ValueError
     for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _amounts_are_text(member)
     return value
 
 
 class ChargeBody(BaseModel, extra="forbid"):
-    """Fields: billable_metric_id: Lago's id of the metric, or the metric's code."""
+    """A charge; `billable_metric_id` is Lago's id of the metric, or the metric's code."""
 
     billable_metric_id: Id
     charge_model: Id
@@ -34,7 +36,7 @@ class ChargeBody(BaseModel, extra="forbid"):
 
 
 class PlanBody(BaseModel, extra="forbid"):
-    """`POST /api/billing/plans`; `amount_cents` an `interval`, in the currency's smallest unit."""
+    """A new plan; it costs `amount_cents` per `interval`, in the smallest unit of the currency."""
 
     name: Id
     code: Id
@@ -47,15 +49,21 @@ class PlanBody(BaseModel, extra="forbid"):
 
 
 class PlansShown(BaseModel):
-    """Newest first."""
+    """All plans, the newest first."""
 
     plans: list[PlanShown]
 
 
-def plan_endpoints(billing: OrgBilling) -> list[Endpoint]:
+class PlanHandlers:
     """`POST` and `GET /api/billing/plans`."""
 
-    async def post(asked: AuthorizedRequest) -> web.Response:
+    def __init__(self, billing: OrgBilling) -> None:
+        self._billing = billing
+
+    @endpoint("POST", _PATH, "plans:write", body=PlanBody, answers={200: PlanShown, 201: PlanShown})
+    async def post(self, asked: AuthorizedRequest) -> web.Response:
+        """Create a plan; repeating the same request changes nothing."""
+        billing = self._billing
         wanted = await _resolved(billing, asked.body)
         known = await billing.lago.plan(wanted.code)
         if known is None:
@@ -70,34 +78,14 @@ def plan_endpoints(billing: OrgBilling) -> list[Endpoint]:
             raise LagoRejected("plan_differs", f"Lago has this plan already, with another {different}")
         return answer(plan_shown(made), 200 if known is not None else 201)
 
-    async def get(_: AuthorizedRequest) -> web.Response:
-        return answer(PlansShown(plans=[plan_shown(plan) for plan in await billing.lago.plans()]))
-
-    return [
-        Endpoint(
-            "POST",
-            "/api/billing/plans",
-            "plans:write",
-            "Create a plan; the same twice is the same once.",
-            told(post),
-            body=PlanBody,
-            answers={200: PlanShown, 201: PlanShown},
-            changes=True,
-        ),
-        Endpoint(
-            "GET",
-            "/api/billing/plans",
-            "plans:read",
-            "Every plan with its charges.",
-            told(get),
-            answers={200: PlansShown},
-            sees_to_orgs=True,
-        ),
-    ]
+    @endpoint("GET", _PATH, "plans:read", answers={200: PlansShown}, sees_to_orgs=True)
+    async def get(self, _: AuthorizedRequest) -> web.Response:
+        """List all plans with their charges."""
+        return answer(PlansShown(plans=[plan_shown(plan) for plan in await self._billing.lago.plans()]))
 
 
 async def _resolved(billing: OrgBilling, body: PlanBody) -> NewPlan:
-    """As Lago wants it. Raises: LagoRejected `unknown_metric`."""
+    """The plan in the form that Lago takes. Raises: LagoRejected `unknown_metric`."""
     return NewPlan(
         name=body.name,
         code=body.code,
@@ -120,7 +108,7 @@ async def _charge(billing: OrgBilling, charge: ChargeBody) -> NewCharge:
 
 
 async def _metric_id(billing: OrgBilling, named: str) -> str:
-    """Lago's id of the metric that is named by it or by its code; a code is looked for first."""
+    """Lago's id of a metric; `named` is the metric's code, else its id."""
     metric = await billing.directory.metric(named)
     if metric is None:
         metric = next((one for one in await billing.lago.metrics() if one.lago_id == named), None)
@@ -130,7 +118,7 @@ async def _metric_id(billing: OrgBilling, named: str) -> str:
 
 
 def _differences(made: Plan, wanted: NewPlan, body: PlanBody) -> str | None:
-    """The first thing in which the plan is not the one that was asked for; of its charges their number and models."""
+    """The first property in which the existing plan differs from the requested one. Charges are compared by number and model."""
     pairs = (
         ("amount", made.amount_cents, wanted.amount_cents),
         ("currency", made.amount_currency, wanted.amount_currency),

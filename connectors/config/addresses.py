@@ -1,4 +1,4 @@
-"""Where a neighbour that did not answer was looked for, and by which setting: the end of a sentence. Never a password."""
+"""The address of a dependency and the setting that it comes from, for error messages; never with a password."""
 
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -7,10 +7,11 @@ from schemas.errors import ConfigurationError
 
 
 def kafka_away(detail: str, servers: Callable[[], str]) -> str:
-    """That Kafka does not answer, where it was looked for, and what its library said; `""` if the settings are wrong.
+    """A sentence that Kafka does not answer, with its address and the library's message; `""` if the settings are wrong.
 
     Args:
-        servers: gives `KAFKA_BOOTSTRAP_SERVERS`, or raises ConfigurationError.
+        detail: the library's message; `""` = none.
+        servers: returns `KAFKA_BOOTSTRAP_SERVERS`, or raises ConfigurationError.
     """
     try:
         sentence = f"Kafka does not answer at {kafka_address(servers())}"
@@ -20,22 +21,22 @@ def kafka_away(detail: str, servers: Callable[[], str]) -> str:
 
 
 def kafka_address(servers: str) -> str:
-    """`KAFKA_BOOTSTRAP_SERVERS=...`."""
+    """The setting `KAFKA_BOOTSTRAP_SERVERS` with its value."""
     return f"KAFKA_BOOTSTRAP_SERVERS={servers}"
 
 
 def lago_address(url: str) -> str:
-    """`LAGO_API_URL=...`, without a user and its password."""
+    """The setting `LAGO_API_URL` with its value, without user and password."""
     return f"LAGO_API_URL={_bare(url)}"
 
 
 def postgres_address(url: str) -> str:
-    """`DATABASE_URL` and the host and port in it."""
+    """The settings of Postgres with host and port."""
     return f"DATABASE_URL or POSTGRES_HOST: {bare_place(url)}"
 
 
 def bare_place(url: str) -> str:
-    """Hosts and ports of a Postgres URL, without the user and the password."""
+    """The hosts and ports of a Postgres URL, without user and password."""
     return urlsplit(url).netloc.rpartition("@")[2] or "localhost"
 
 

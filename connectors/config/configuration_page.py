@@ -1,4 +1,4 @@
-"""docs/configuration.md, made from the settings: `python -m connectors.config.configuration_page` prints it."""
+"""Writes docs/configuration.md from the settings: `python -m connectors.config.configuration_page` prints it."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ from pydantic import ByteSize
 from connectors.config.settings import VARIABLES, Settings
 from schemas.policy import LatePolicy
 
-#: Where a chapter of docs/configuration.md begins.
+#: The settings with which a section of docs/configuration.md begins.
 _CHAPTERS: Final = {
     "kafka_bootstrap_servers": "Kafka",
     "lago_api_url": "Lago and LiteLLM",
@@ -20,16 +20,16 @@ _CHAPTERS: Final = {
 
 
 def configuration_page() -> str:
-    """docs/configuration.md: every variable with its default and meaning."""
+    """The text of docs/configuration.md: every variable with its default and meaning."""
     lines = [
         "# Configuration",
         "",
-        "Everything is set by environment variables; an empty one counts as unset. A malformed value stops the start and",
-        "is named; an unknown variable that begins with `KAFKA_` or `LAGO_`, or is a letter or two from one of these, is",
-        "warned about with the name that was probably meant.",
+        "All settings are environment variables; an empty one counts as not set. A malformed value stops the start, and the error names",
+        "its variable. For an unknown variable that begins with `KAFKA_` or `LAGO_`, or differs from a setting by one or two letters,",
+        "the log has a warning with the setting that was probably meant.",
         "",
-        "Each may stand in a file, as platforms mount secrets: `LAGO_API_KEY_FILE=/run/secrets/lago_api_key` is `LAGO_API_KEY`. A last",
-        "line break is left out. Where both are set nothing starts.",
+        "A value may be in a file, as platforms mount secrets: `LAGO_API_KEY_FILE=/run/secrets/lago_api_key` sets `LAGO_API_KEY`. The last",
+        "line break is removed. If both variables are set, the process does not start.",
         "",
         "<!-- Written by `python -m connectors.config.configuration_page`; change connectors/config/settings.py instead. -->",
     ]
@@ -58,4 +58,4 @@ def _shown(default: object) -> str:
 
 
 if __name__ == "__main__":
-    print(configuration_page(), end="")  # noqa: T201  # this is what it is for
+    print(configuration_page(), end="")  # noqa: T201  # printing is the purpose of the command

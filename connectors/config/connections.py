@@ -1,7 +1,7 @@
-"""Values made of the settings, for everything that does not see them: connections, credentials, names and policies.
+"""Makes values of the settings for the code that does not see the settings: connections, credentials, names and policies.
 
-A secret is unwrapped here and nowhere else (tests/unit/config/test_values.py). The composition and the commands make each value
-once and hand it in.
+Only this module unwraps a secret (tests/unit/config/test_values.py). The processes and the commands make each value once, and
+pass it on.
 """
 
 import os
@@ -29,17 +29,17 @@ _KAFKA = ("KAFKA_", "TOPIC_PREFIX", "WEBHOOK_TIMEOUT")
 
 
 def revealed(secret: SecretStr | None) -> str:
-    """The secret itself; `""` where there is none."""
+    """The text of a secret; `""` = there is none."""
     return "" if secret is None else secret.get_secret_value()
 
 
 def all_revealed(secrets: Iterable[SecretStr]) -> list[str]:
-    """Several secrets, in their order."""
+    """The texts of several secrets, in order."""
     return [secret.get_secret_value() for secret in secrets]
 
 
 def kafka_connection(settings: Settings) -> KafkaConnection:
-    """How Kafka is reached. `Settings` refuses a SASL protocol without a user name and a password."""
+    """The connection to Kafka. `Settings` refuses a SASL protocol without user name and password."""
     return KafkaConnection(
         settings.kafka_bootstrap_servers,
         settings.kafka_security_protocol,
@@ -51,12 +51,12 @@ def kafka_connection(settings: Settings) -> KafkaConnection:
 
 
 def topic_layout(settings: Settings) -> TopicLayout:
-    """How the topics are to be."""
+    """The layout of the topics."""
     return TopicLayout(settings.topic_prefix, settings.kafka_partitions, settings.kafka_replication_factor)
 
 
 def deployment_of(settings: Settings) -> Deployment:
-    """What operations must know."""
+    """The deployment, for operations."""
     return Deployment(
         kafka_connection(settings),
         settings.topic_prefix,
@@ -70,10 +70,10 @@ def deployment_of(settings: Settings) -> Deployment:
 
 
 def postgres_url(settings: Settings) -> DatabaseUrl:
-    """Where Postgres is, for asyncpg.
+    """The URL of Postgres, for asyncpg.
 
     Raises:
-        ConfigurationError: the deployment has none, or what it has is no URL.
+        ConfigurationError: the deployment has no Postgres, or the setting is not a URL.
     """
     url = settings.postgres_url
     if url is None:
@@ -86,13 +86,13 @@ def postgres_url(settings: Settings) -> DatabaseUrl:
 
 
 def environment_of_others() -> dict[str, str]:
-    """This process's environment without our own variables, for a program that is started with all of them set anew."""
+    """The environment of this process without our variables, for a program that is started with all of them set explicitly."""
     return {name: value for name, value in os.environ.items() if name not in VARIABLES}
 
 
 @dataclass(frozen=True, slots=True)
 class LagoAccess:
-    """What org billing needs that speaks to Lago alone.
+    """What the billing of orgs needs to call Lago.
 
     Fields:
         key: `""` = there is none.
@@ -110,7 +110,7 @@ class LagoAccess:
 
 @dataclass(frozen=True, slots=True)
 class UsageKafka:
-    """Where another program's usage is recorded; `answer_within_s`: how long Kafka may take."""
+    """The Kafka in which another program records usage; `answer_within_s`: seconds that Kafka may take."""
 
     connection: KafkaConnection
     layout: TopicLayout
@@ -118,7 +118,7 @@ class UsageKafka:
 
 
 def lago_of_environment() -> LagoAccess:
-    """By the environment as it is now, in a process of another program. Raises: ConfigurationError."""
+    """The access to Lago from the current environment, in a process of another program. Raises: ConfigurationError."""
     settings = own_settings(_LAGO)
     return LagoAccess(
         settings.lago_api_url,
@@ -131,12 +131,12 @@ def lago_of_environment() -> LagoAccess:
 
 
 def org_prefixes_of_environment() -> tuple[str, ...]:
-    """`ORG_ID_PREFIXES`, as `lago_of_environment`. Raises: ConfigurationError."""
+    """`ORG_ID_PREFIXES` from the current environment. Raises: ConfigurationError."""
     return own_settings(("ORG_ID_PREFIXES",)).org_id_prefixes
 
 
 def usage_kafka_of_environment() -> UsageKafka | None:
-    """As `lago_of_environment`; None = the environment names no Kafka. Raises: ConfigurationError."""
+    """Kafka from the current environment; None = it does not set `KAFKA_BOOTSTRAP_SERVERS`. Raises: ConfigurationError."""
     settings = own_settings(_KAFKA)
     if "kafka_bootstrap_servers" not in settings.model_fields_set:
         return None

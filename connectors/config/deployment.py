@@ -1,4 +1,4 @@
-"""What an operation must know of the deployment that it works on, as one value (connectors/config/connections.py makes it)."""
+"""What an operation needs to know of the deployment, as one value (connectors/config/connections.py makes it)."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ from schemas.topics import TopicNames
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One deployment.
+    """A deployment.
 
     Fields:
         prefix: of topics, consumer groups and transactional ids (`TOPIC_PREFIX`).
         topics: their names, with the prefix.
-        partitions: of the raw topic and its peers (`KAFKA_PARTITIONS`).
-        policy: what the meter bills; also the deployment's name and the code of Lago's metric.
-        customer_id_fields: where a call's customer id is looked for; the first one present wins.
-        kept_tag_prefixes, kept_metadata: what is kept of a call's context.
+        partitions: of the raw topic and the topics with the same number (`KAFKA_PARTITIONS`).
+        policy: what the meter bills; also the name of the deployment, and the code of Lago's metric.
+        customer_id_fields: the fields of a call in which its customer id is searched; the first one present is used.
+        kept_tag_prefixes, kept_metadata: which context of a call is kept.
     """
 
     kafka: KafkaConnection
@@ -31,9 +31,9 @@ class Deployment:
 
     @property
     def name(self) -> str:
-        """First part of every transaction id that Lago sees (`DEPLOYMENT_NAME`)."""
+        """The first part of every transaction id that Lago gets (`DEPLOYMENT_NAME`)."""
         return self.policy.deployment
 
     def kafka_id(self, role: str) -> str:
-        """Name of a consumer group, or a transactional id, of a role or an operation."""
+        """The name of a consumer group, or a transactional id, of a role or an operation."""
         return f"{self.prefix}{self.name}-{role}"

@@ -1,17 +1,17 @@
-"""How Kafka is reached and how its topics are to be, as values: made once from the settings (connectors/config/connections.py)."""
+"""The connection to Kafka and the layout of its topics, as values (connectors/config/connections.py makes them)."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaConnection:
-    """How clients reach the brokers. Its `repr` does not show the password.
+    """How clients connect to the brokers. The `repr` does not contain the password.
 
     Fields:
-        servers: the brokers, `host:port`, several separated by commas.
+        servers: the brokers, `host:port`, separated by commas.
         security_protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
-        sasl_mechanism: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`; without meaning where the protocol has no SASL.
-        ssl_cafile: PEM file of the authority that signed the brokers' certificates; `""` = the system's.
+        sasl_mechanism: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`; unused by protocols without SASL.
+        ssl_cafile: PEM file of the authority that signed the brokers' certificates; `""` = the system's authorities.
     """
 
     servers: str
@@ -23,22 +23,22 @@ class KafkaConnection:
 
     @property
     def encrypted(self) -> bool:
-        """Whether the connection is TLS."""
+        """Whether the connection uses TLS."""
         return self.security_protocol.endswith("SSL")
 
     @property
     def authenticated(self) -> bool:
-        """Whether a user name and a password are sent."""
+        """Whether clients send a user name and a password."""
         return self.security_protocol.startswith("SASL")
 
 
 @dataclass(frozen=True, slots=True)
 class TopicLayout:
-    """How the topics of the catalogue are to be on the broker.
+    """How the topics of the catalogue are created.
 
     Fields:
-        prefix: precedes every name (`TOPIC_PREFIX`).
-        partitions: of the raw topic and its peers (`KAFKA_PARTITIONS`).
+        prefix: of every name (`TOPIC_PREFIX`).
+        partitions: of the raw topic and the topics with the same number (`KAFKA_PARTITIONS`).
         replication_factor: copies of every topic.
     """
 

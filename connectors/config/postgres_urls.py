@@ -1,7 +1,7 @@
-"""A Postgres URL as people have it, with the parameters of Prisma, Neon, libpq or SQLAlchemy, for asyncpg.
+"""Translates a Postgres URL with parameters of Prisma, Neon, libpq or SQLAlchemy for asyncpg.
 
-asyncpg passes what it does not know on to the server, which refuses the connection for it. So every parameter is known
-here: translated, without meaning for us, or refused by its name; never with its value.
+asyncpg sends parameters that it does not know to the server, which then refuses the connection. So every parameter is
+either translated, ignored, or refused with its name, never with its value.
 
 Sources: https://www.postgresql.org/docs/current/libpq-connect.html (33.1.2),
 https://www.prisma.io/docs/orm/overview/databases/postgresql (arguments),
@@ -16,89 +16,44 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from schemas.errors import Rejected
 
+
+def _names(text: str) -> frozenset[str]:
+    """The names in a text, which are separated by spaces."""
+    return frozenset(text.split())
+
+
 BAD_URL: Final = "bad_url"
 _SCHEMES: Final = re.compile(r"postgres(ql)?(\+(asyncpg|psycopg2?|psycopg_async))?", re.IGNORECASE)
-#: asyncpg reads them out of the URL itself.
-_ASYNCPG: Final = frozenset(
-    [
-        "host",
-        "port",
-        "user",
-        "password",
-        "dbname",
-        "database",
-        "passfile",
-        "sslmode",
-        "sslcert",
-        "sslkey",
-        "sslrootcert",
-        "sslcrl",
-        "sslpassword",
-        "ssl_min_protocol_version",
-        "ssl_max_protocol_version",
-        "sslnegotiation",
-        "target_session_attrs",
-        "krbsrvname",
-        "gsslib",
-    ]
+#: Parameters that asyncpg itself reads from the URL.
+_ASYNCPG: Final = _names(
+    "host port user password dbname database passfile sslmode sslcert sslkey sslrootcert sslcrl "
+    "sslpassword ssl_min_protocol_version ssl_max_protocol_version sslnegotiation target_session_attrs "
+    "krbsrvname gsslib"
 )
-#: Settings of the session that the server takes.
-_SERVER: Final = frozenset(
-    [
-        "application_name",
-        "options",
-        "search_path",
-        "timezone",
-        "statement_timeout",
-        "lock_timeout",
-        "idle_in_transaction_session_timeout",
-        "datestyle",
-        "default_transaction_isolation",
-    ]
+#: Settings of the session, which the server accepts.
+_SERVER: Final = _names(
+    "application_name options search_path timezone statement_timeout lock_timeout "
+    "idle_in_transaction_session_timeout datestyle default_transaction_isolation"
 )
-#: About other pools than ours, or what asyncpg does anyway or cannot do and is not harmed by.
-_IDLE: Final = frozenset(
-    [
-        "pool_timeout",
-        "socket_timeout",
-        "max_connection_lifetime",
-        "max_idle_connection_lifetime",
-        "single_use_connections",
-        "channel_binding",
-        "gssencmode",
-        "sslcompression",
-        "sslsni",
-        "keepalives",
-        "keepalives_idle",
-        "keepalives_interval",
-        "keepalives_count",
-        "tcp_user_timeout",
-        "load_balance_hosts",
-        "fallback_application_name",
-        "client_encoding",
-    ]
+#: Parameters that are ignored: about other connection pools, or without effect with asyncpg.
+_IDLE: Final = _names(
+    "pool_timeout socket_timeout max_connection_lifetime max_idle_connection_lifetime "
+    "single_use_connections channel_binding gssencmode sslcompression sslsni keepalives keepalives_idle "
+    "keepalives_interval keepalives_count tcp_user_timeout load_balance_hosts fallback_application_name "
+    "client_encoding"
 )
-_TRANSLATED: Final = frozenset(
-    [
-        "schema",
-        "connection_limit",
-        "pgbouncer",
-        "statement_cache_size",
-        "prepared_statement_cache_size",
-        "connect_timeout",
-        "sslaccept",
-        "ssl",
-        "uselibpqcompat",
-    ]
+_TRANSLATED: Final = _names(
+    "schema connection_limit pgbouncer statement_cache_size prepared_statement_cache_size connect_timeout "
+    "sslaccept ssl uselibpqcompat"
 )
-#: `sslaccept` of Prisma to libpq's mode.
+#: Prisma's `sslaccept` as a mode of libpq.
 _ACCEPTS: Final = {"strict": "verify-full", "accept_invalid_certs": "require"}
 _MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _MOST_CONNECTIONS: Final = 1000
 
 
 class DatabaseUrl(str):
-    """A URL of Postgres; its `repr` does not show the user and the password."""
+    """A URL of Postgres. The `repr` does not contain user and password."""
 
     __slots__ = ()
 
@@ -107,10 +62,10 @@ class DatabaseUrl(str):
 
 
 def connecting(url: str) -> dict[str, Any]:
-    """Arguments for `asyncpg.connect` or `create_pool`: `dsn`, and what the URL's parameters ask for.
+    """Arguments for `asyncpg.connect` or `create_pool`: `dsn`, and what the parameters of the URL ask for.
 
     Raises:
-        Rejected: `bad_url`: it is no Postgres URL, or has a parameter that is not taken; the detail names that one.
+        Rejected: `bad_url`: it is not a Postgres URL, or has a parameter that is not supported; the detail names it.
     """
     dsn, given = _taken_apart(url)
     arguments: dict[str, Any] = {}
@@ -134,8 +89,8 @@ def connecting(url: str) -> dict[str, Any]:
 
 
 def with_defaults(url: str, **defaults: Any) -> dict[str, Any]:
-    """`connecting`, and what the URL does not say otherwise. Of the session's settings ours stand: we rely on them;
-    only its name is the URL's."""
+    """`connecting`, with defaults for what the URL does not set. Settings of the session cannot be changed by the URL, because
+    the code relies on them; only `application_name` can."""
     found = connecting(url)
     theirs, ours = found.pop("server_settings", {}), defaults.pop("server_settings", {})
     server = {**theirs, **ours, **{name: theirs[name] for name in ("application_name",) if name in theirs}}
@@ -143,13 +98,13 @@ def with_defaults(url: str, **defaults: Any) -> dict[str, Any]:
 
 
 def most_connections(url: str) -> int:
-    """`connection_limit`: how many connections a pool may have; a large number where it is not said."""
+    """How many connections a pool may have (`connection_limit`); a large number if the URL does not say."""
     given = _taken_apart(url)[1].get("connection_limit")
     return _MOST_CONNECTIONS if given is None else max(1, _number("connection_limit", given))
 
 
 def _taken_apart(url: str) -> tuple[str, Mapping[str, str]]:
-    """The URL without its parameters, under the name asyncpg knows; and those, all of them known."""
+    """The URL without its parameters, with the scheme of asyncpg; and the parameters, all of which are known."""
     try:
         parts = urlsplit(url)
         if not _SCHEMES.fullmatch(parts.scheme):
@@ -164,27 +119,30 @@ def _taken_apart(url: str) -> tuple[str, Mapping[str, str]]:
     ours = _ASYNCPG | _SERVER | _IDLE | _TRANSLATED
     unknown = sorted(name for name in given if name not in ours)
     if unknown:
-        raise Rejected(BAD_URL, f"has the parameter {', '.join(map(_shown, unknown))}, which is not taken")
+        raise Rejected(BAD_URL, f"has the parameter {', '.join(map(_shown, unknown))}, which is not supported")
     return urlunsplit(("postgresql", parts.netloc, parts.path, "", "")), {k: v for k, v in given.items() if v}
 
 
 def _encryption(given: Mapping[str, str], arguments: dict[str, Any]) -> dict[str, str]:
-    """What is asked for under other names than libpq's; the system's authorities where none is named."""
+    """The encryption that the URL asks for in other words than libpq's; default: the system's authorities."""
     mode = given.get("sslmode") or given.get("ssl", "")
     mode = {"true": "require", "false": "disable", "no-verify": "require"}.get(mode, mode)
     accept = given.get("sslaccept", "")
     if mode and mode not in _MODES:
-        raise Rejected(BAD_URL, f"has a sslmode that there is not: one of {', '.join(_MODES)}")
+        raise Rejected(BAD_URL, f"has an unknown sslmode; use one of {', '.join(_MODES)}")
     if accept and accept not in _ACCEPTS:
-        raise Rejected(BAD_URL, f"has a sslaccept that there is not: one of {', '.join(_ACCEPTS)}")
+        raise Rejected(BAD_URL, f"has an unknown sslaccept; use one of {', '.join(_ACCEPTS)}")
     if given.get("gssencmode") == "require":
-        raise Rejected(BAD_URL, "has the parameter gssencmode=require, which is not taken")
+        raise Rejected(BAD_URL, "has the parameter gssencmode=require, which is not supported")
     if mode == "require" and accept == "strict":
         mode = "verify-full"
     found = {"sslmode": mode}
     authority = given.get("sslrootcert", "")
     if "sslcert" in given and "sslkey" not in given and not authority:
-        authority, found["sslcert"] = given["sslcert"], ""  # Prisma's: the authority's, not the client's
+        authority, found["sslcert"] = (
+            given["sslcert"],
+            "",
+        )  # Prisma: this is the authority's certificate, not the client's
     if authority == "system" or (mode.startswith("verify") and not authority):
         context = ssl.create_default_context()
         context.check_hostname = mode != "verify-ca"
@@ -194,10 +152,10 @@ def _encryption(given: Mapping[str, str], arguments: dict[str, Any]) -> dict[str
 
 def _number(name: str, text: str) -> int:
     if not re.fullmatch(r"\d{1,6}", text):
-        raise Rejected(BAD_URL, f"has a {name} that is no whole number")
+        raise Rejected(BAD_URL, f"has a {name} that is not a whole number")
     return int(text)
 
 
 def _shown(name: str) -> str:
-    """A parameter's name: what looks like one, and not like a piece of a password with a ? in it."""
+    """The name of a parameter, if it looks like one and not like a part of a password with a ? in it."""
     return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,40}", name) else "without a name"

@@ -1,4 +1,4 @@
-"""A setting may stand in a file, as container platforms mount secrets: `LAGO_API_KEY_FILE=/run/secrets/lago_api_key`."""
+"""Reads settings from files, as container platforms mount secrets: `LAGO_API_KEY_FILE=/run/secrets/lago_api_key`."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -7,21 +7,21 @@ from typing import Final
 from schemas.errors import ConfigurationError
 
 ENDING: Final = "_FILE"
-#: No setting is longer; a wrong path may name a log or a disk.
+#: No setting is longer; a wrong path may name a log or a device.
 _MAX_BYTES: Final = 64 << 10
 
 
 def with_files(environ: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
-    """`environ` with the value of each setting whose file is named; the names of the files are left out.
+    """`environ` with the value of each setting that is in a file, and without the variables that name the files.
 
-    A value's last line break belongs to the file, not to the setting.
+    The last line break of a file is not a part of the value.
 
     Args:
         known: the names of all settings.
 
     Raises:
-        ConfigurationError: a file cannot be read, or a setting stands in the environment and in a file. No message
-            holds a value.
+        ConfigurationError: a file cannot be read, or a setting is in the environment and in a file. The message never holds a
+            value.
     """
     found = dict(environ)
     for variable in known:
@@ -29,7 +29,7 @@ def with_files(environ: Mapping[str, str], known: Collection[str]) -> dict[str, 
         if not path:
             continue
         if found.get(variable):
-            raise ConfigurationError(variable, f"{variable} and {variable}{ENDING} are both set: one of them is enough")
+            raise ConfigurationError(variable, f"{variable} and {variable}{ENDING} are both set: set only one of them")
         found[variable] = _read(variable + ENDING, path)
     return found
 
@@ -45,4 +45,4 @@ def _read(name: str, path: str) -> str:
     try:
         return value.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(name, f"{name} names a file that is no UTF-8") from error
+        raise ConfigurationError(name, f"{name} names a file that is not UTF-8") from error

@@ -1,8 +1,8 @@
-"""Every environment variable there is, read once at the start; nothing else reads the environment.
+"""All environment variables, read once at the start. No other module reads the environment.
 
-`load_settings()` gives a frozen `Settings`, or one ConfigurationError that names every malformed
-variable. An empty variable counts as unset. No message ever holds a value: what is malformed may be
-a secret in the wrong place. docs/configuration.md is made of it (connectors/config/configuration_page.py).
+`load_settings()` returns a frozen `Settings`, or raises one ConfigurationError that names every malformed variable. An empty
+variable counts as not set. No message contains a value, because a malformed value may be a secret in the wrong variable.
+docs/configuration.md is made from this module (connectors/config/configuration_page.py).
 """
 
 import os
@@ -57,7 +57,7 @@ from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 
 
 class Settings(BaseModel):
-    """What the operator chose. The variable of a field is its name in capitals; durations are seconds."""
+    """The operator's settings. A field's variable is its name in capitals; durations are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
@@ -65,7 +65,10 @@ class Settings(BaseModel):
         "localhost:9092", description="Kafka's brokers, `host:port`, several separated by commas."
     )
     kafka_partitions: int = Field(
-        12, ge=1, le=1000, description="Partitions of the raw topic and its peers. Fixed for life once topics exist."
+        12,
+        ge=1,
+        le=1000,
+        description="Partitions of the raw topic and the topics with the same number. It cannot change once topics exist.",
     )
     kafka_replication_factor: int = Field(
         1, ge=1, le=9, description="Copies of every topic; 3 in production (then `min.insync.replicas` is 2)."
@@ -82,7 +85,7 @@ class Settings(BaseModel):
         None, description="PEM file of the authority that signed the brokers' certificates; unset = the system's."
     )
     topic_prefix: Prefix = Field(
-        "", description="Precedes every topic, consumer group and transactional id, e.g. `billing.`."
+        "", description="Prefix of every topic, consumer group and transactional id, e.g. `billing.`."
     )
     deployment_name: Name = Field(
         "meterbridge",
@@ -91,24 +94,24 @@ class Settings(BaseModel):
 
     pod_name: PodName | None = Field(
         None,
-        description="A worker's name that outlives its restarts, e.g. a StatefulSet's pod name by the downward API: one "
-        "that is back within 15 s keeps its partitions, and no other worker is disturbed; what it left waits as long. "
-        "No two running workers may share it. Unset = partitions move at once whenever a worker stops.",
+        description="A worker's name that stays the same after a restart, e.g. a StatefulSet's pod name by the downward API. A worker "
+        "that is back within 15 s keeps its partitions, which wait so long, and no other worker is disturbed. Two running "
+        "workers must not share it. Unset = partitions move at once when a worker stops.",
     )
 
     lago_api_url: HttpUrl = Field("http://localhost:3000", description="Lago's API, without `/api/v1`.")
     lago_api_key: SecretStr | None = Field(None, description="Lago's API key.")
-    lago_timeout: Seconds = Field(30, description="One request to Lago, in seconds.")
+    lago_timeout: Seconds = Field(30, description="Time limit of one request to Lago, in seconds.")
     lago_event_code: str = Field(
-        "ai_usage", min_length=1, max_length=255, description="Code of the billable metric that usage is billed by."
+        "ai_usage", min_length=1, max_length=255, description="Code of the billable metric for usage."
     )
     lago_clickhouse_dedup: bool = Field(
         False,
-        description="Lago keeps events in ClickHouse *and* its deduplication is on: an event of unknown fate may be "
-        "sent again without asking.",
+        description="Set it if Lago stores events in ClickHouse *and* its deduplication is on: then an event in doubt is sent again without "
+        "looking it up.",
     )
     lago_webhook_url: HttpUrl | None = Field(
-        None, description="Where Lago is to send its webhooks, for `meterbridge lago setup`; unset = nowhere."
+        None, description="The URL to which Lago sends its webhooks, for `meterbridge lago setup`; unset = none."
     )
     lago_webhook_secret: Secrets = Field(
         (),
@@ -116,20 +119,21 @@ class Settings(BaseModel):
         "rotated. Unset = its webhooks are refused.",
     )
     org_id_prefixes: Annotated[tuple[str, ...], Field(min_length=1), Listed] = Field(
-        ("org_",), description="How the ids of orgs begin, separated by commas; other customers of Lago's are users."
+        ("org_",), description="Prefixes of the ids of orgs, separated by commas; other customers of Lago are users."
     )
     subscription_id_template: SubscriptionIdTemplate = Field(
         "{org_id}_{plan_code}_{timestamp}",
-        description="Ids of new subscriptions, made once for an org: of `{org_id}`, `{plan_code}` and `{timestamp}`; "
-        "`sub_{org_id}` is the same wherever it is made.",
+        description="Ids of new subscriptions, made once for an org from `{org_id}`, `{plan_code}` and `{timestamp}`; "
+        "`sub_{org_id}` is the same in every process.",
     )
     auto_subscribe: bool = Field(
         False,
-        description="Subscribe an org to its mapping's `billing_plan` as soon as somebody is mapped to it and it never had "
-        "a subscription; else its usage is held until somebody subscribes it.",
+        description="Subscribe an org to the `billing_plan` of its mapping as soon as a customer is mapped to it, if it never had a "
+        "subscription. Without it, its usage is held until it has one.",
     )
     map_by_identity: bool = Field(
-        False, description="Let a LiteLLM customer whose id is a customer of Lago's pay for itself (docs/mapping.md)."
+        False,
+        description="Bill a LiteLLM customer without a mapping to the Lago customer of the same id (docs/mapping.md).",
     )
     litellm_api_url: HttpUrl = Field("http://localhost:4000", description="LiteLLM's proxy.")
     litellm_database_url: PostgresUrl | None = Field(
@@ -146,67 +150,71 @@ class Settings(BaseModel):
         (), description="Bearer tokens of senders that cannot sign; several, separated by commas."
     )
     webhook_tolerance: Seconds = Field(
-        300, description="How far from this server's clock the time in a signature may be, in seconds."
+        300, description="How many seconds the time in a signature may differ from this server's clock."
     )
     webhook_timestamp_required: bool = Field(
         False,
-        description="Refuse signatures of the body alone (`sha256=...`): they never expire, so a recorded post can be "
+        description="Refuse signatures of the body alone (`sha256=...`). They never expire, so a recorded request can be "
         "repeated after `DEDUPE_HORIZON_HOURS` and is billed again. `1` in deploy/.env.example.",
     )
     webhook_allowed_ips: Networks = Field(
-        (), description="Addresses and networks that may post webhooks, separated by commas; empty = all."
+        (), description="Addresses and networks that may send usage, separated by commas; empty = all."
     )
     trusted_proxies: Networks = Field(
-        (), description="Addresses and networks of our own proxies: only they are believed in `X-Forwarded-For`."
+        (), description="Addresses and networks of our own proxies; only their `X-Forwarded-For` is trusted."
     )
     webhook_rate_limit: float = Field(
         2000,
         ge=0,
         le=1_000_000,
         allow_inf_nan=False,
-        description="Requests a second that each token or signing secret may post, as many at once; above it the answer is "
-        "503 ([why 2000](ingress.md#how-much)). 0 = any.",
+        description="Requests per second of each token or signing secret, with bursts of one second; above it the answer is "
+        "503 ([why 2000](ingress.md#how-much)). 0 = no limit.",
     )
     allow_unsigned: bool = Field(
         False,
-        description="Accept webhooks from anybody, where no secret and no token is set: for trying out, or "
+        description="Accept usage from anybody if no secret and no token is set: for trying out, or "
         "behind a proxy that authenticates.",
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` in a container.")
     port: Port = Field(8080, description="Port of the webhooks; 0 = any free one.")
     api_port: Port | None = Field(
-        None, description="Port of the management API; unset = `PORT`, or 3002 where the API runs alone."
+        None, description="Port of the management API; unset = `PORT`, or 3002 if the process serves only the API."
     )
     api_rate_limit: float = Field(
         500,
         ge=0,
         le=1_000_000,
         allow_inf_nan=False,
-        description="Requests a second that each key or user may make of the management API, as many at once; above it the "
-        "answer is 429. 0 = any.",
+        description="Requests per second of each key or user to the management API, with bursts of one second; above it the "
+        "answer is 429. 0 = no limit.",
     )
     oidc_issuer: Issuer | None = Field(
         None,
-        description="`iss` of users' tokens, exactly as they have it; unset = users are not let in (docs/access.md).",
+        description="`iss` of users' tokens, byte for byte; unset = users have no access (docs/access.md).",
     )
     oidc_audience: Annotated[tuple[str, ...], Listed] = Field(
         (), description="`aud` of users' tokens, one of several separated by commas; needed by `OIDC_ISSUER`."
     )
     oidc_jwks_url: HttpUrl | None = Field(
-        None, description="Where the issuer's keys are; unset = as `<issuer>/.well-known/openid-configuration` says."
+        None, description="URL of the issuer's keys; unset = the one in `<issuer>/.well-known/openid-configuration`."
     )
     oidc_scopes_claim: str = Field(
-        "scope", min_length=1, description="Claim with a user's scopes; `a.b` is b within a."
+        "scope", min_length=1, description="Claim with a user's scopes; `a.b` is the member `b` of the claim `a`."
     )
     oidc_orgs_claim: str = Field("orgs", min_length=1, description="Claim with the ids of a user's orgs.")
-    oidc_grant_days: int = Field(30, ge=1, le=3650, description="Days that an API key lives at most which a user made.")
+    oidc_grant_days: int = Field(
+        30, ge=1, le=3650, description="The longest lifetime of an API key that a user makes, in days."
+    )
     metrics_port: Port = Field(9090, description="Port of the Prometheus metrics.")
-    webhook_timeout: Seconds = Field(30, description="One whole inbound request, in seconds.")
+    webhook_timeout: Seconds = Field(30, description="Time limit of one request to the ingress, in seconds.")
     max_body_bytes: Annotated[ByteSize, Field(ge=1024)] = Field(
-        ByteSize(64 << 20), description="Largest request body, in bytes or as `64MiB`; past it the answer is 413."
+        ByteSize(64 << 20),
+        description="Largest request body, in bytes or as `64MiB`; a larger one is answered with 413.",
     )
     spool_path: Path | None = Field(
-        None, description="File on a persistent volume that keeps calls while Kafka is away; unset = 503 meanwhile."
+        None,
+        description="File on a persistent volume that stores calls while Kafka does not answer; unset = 503 meanwhile.",
     )
     spool_max_bytes: Annotated[ByteSize, Field(ge=1 << 20)] = Field(
         ByteSize(1 << 30),
@@ -214,17 +222,21 @@ class Settings(BaseModel):
     )
 
     window_seconds: WindowSeconds = Field(
-        60, description="Length of a window; must divide a day. 0 = one Lago event a call."
+        60, description="Length of a window in seconds; must divide a day. 0 = one Lago event per call."
     )
-    grace_seconds: MaybeSeconds = Field(5, description="How long after its end a window waits for late calls.")
+    grace_seconds: MaybeSeconds = Field(5, description="How many seconds after its end a window waits for late calls.")
     window_group_by: Annotated[tuple[str, ...], Listed, out_of(GROUP_FIELDS)] = Field(
-        (), description=f"Fields that split windows further, separated by commas: `{'`, `'.join(GROUP_FIELDS)}`."
+        (),
+        description=f"Fields by which windows are split further, separated by commas: `{'`, `'.join(GROUP_FIELDS)}`.",
     )
     dedupe_horizon_hours: int = Field(
-        24, ge=2, le=240, description="How long a repeated call is recognised; older ones are never billed directly."
+        24,
+        ge=2,
+        le=240,
+        description="For how many hours a duplicate call is recognised; older calls are never billed directly.",
     )
     mapping_lead_seconds: MaybeSeconds = Field(
-        5, description="A changed mapping applies this much later, so that every worker knows it in time."
+        5, description="A changed mapping applies this many seconds later, so that every worker knows it in time."
     )
     held_in_memory: int = Field(
         10_000,
@@ -234,10 +246,12 @@ class Settings(BaseModel):
     )
     late_policy: Annotated[LatePolicy, Lower] = Field(
         LatePolicy.SHIFT,
-        description="Usage before its subscription's start, or in a billing period that is invoiced: `shift` it to the "
+        description="Usage before its subscription's start, or in a billing period that is invoiced already: `shift` it to the "
         "first moment that is billed, or `hold` it.",
     )
-    cost_decimals: int = Field(12, ge=6, le=13, description="Places of a dollar that a call's cost is rounded to.")
+    cost_decimals: int = Field(
+        12, ge=6, le=13, description="Decimal places of a dollar to which a call's cost is rounded."
+    )
     cache_hit_policy: BillOrSkip = Field("skip", description="Answers from LiteLLM's cache: `bill` or `skip`.")
     byok_policy: BillOrSkip = Field("bill", description="Calls paid with the caller's own key: `bill` or `skip`.")
     client_oauth_policy: BillOrSkip = Field(
@@ -246,47 +260,53 @@ class Settings(BaseModel):
     silent_experiment_policy: BillOrSkip = Field("skip", description="LiteLLM's silent experiments: `bill` or `skip`.")
     max_usd_per_call: Dollars = Field(
         Decimal(1000),
-        description="A call that costs more dollars is kept aside until somebody accepts it ([ADR 0016](adr/0016-what-a-call-is.md)).",
+        description="A call that costs more dollars is kept aside until an operator accepts it ([ADR 0016](adr/0016-what-a-call-is.md)).",
     )
     max_usd_per_token: Dollars = Field(
         Decimal(10),
-        description="The same, for each of its tokens; the dearest model asks 0.0006 (`o1-pro`, LiteLLM 1.110.2).",
+        description="The same for each of its tokens; the most expensive model costs 0.0006 (`o1-pro`, LiteLLM 1.110.2).",
     )
     customer_id_fields: Annotated[tuple[str, ...], Field(min_length=1), Listed, out_of(CUSTOMER_ID_FIELDS)] = Field(
-        CUSTOMER_ID_FIELDS, description="Where a call's customer id is looked for; the first one present wins."
+        CUSTOMER_ID_FIELDS,
+        description="Fields in which a call's customer id is searched; the first one present is used.",
     )
     kept_tag_prefixes: Annotated[tuple[str, ...], Listed] = Field(
-        (), description="Request tags that begin so are kept, for `enriched`; separated by commas, empty = none."
+        (), description="Prefixes of request tags that are stored for `enriched`, separated by commas; empty = none."
     )
     kept_metadata: Annotated[tuple[str, ...], Listed] = Field(
-        (), description="Names of `spend_logs_metadata` and of key and team metadata that are kept; empty = none."
+        (),
+        description="Names in `spend_logs_metadata` and in the metadata of key and team that are stored; empty = none.",
     )
 
     max_retries: int = Field(
         3,
         ge=0,
         le=100,
-        description="Attempts in the retry topic, each up to three posts, before an event is a dead letter.",
+        description="Attempts in the retry topic, each with up to three requests, before an event becomes a dead letter.",
     )
     retry_delay: float = Field(
         60,
         gt=0,
         le=3600,
         allow_inf_nan=False,
-        description="Seconds before the first retry; each further one waits twice as long, an hour at most.",
+        description="Seconds before the first retry; each further one waits twice as long, at most an hour.",
     )
     batch_size: int = Field(
         100, ge=1, le=100, description="Events in one request to Lago, which refuses more than 100."
     )
-    worker_concurrency: int = Field(4, ge=1, le=64, description="Requests to Lago in flight, for each worker process.")
+    worker_concurrency: int = Field(
+        4, ge=1, le=64, description="Requests to Lago at the same time, for each worker process."
+    )
 
-    database_url: PostgresUrl | None = Field(None, description="Postgres as a URL; wins over `POSTGRES_*`.")
-    postgres_host: str | None = Field(None, description="Postgres' host; unset, and no `DATABASE_URL` = no Postgres.")
+    database_url: PostgresUrl | None = Field(None, description="Postgres as a URL; it replaces `POSTGRES_*`.")
+    postgres_host: str | None = Field(
+        None, description="Postgres' host; if it and `DATABASE_URL` are unset, there is no Postgres."
+    )
     postgres_port: Annotated[int, Field(ge=1, le=65_535)] = Field(5432, description="Postgres' port.")
     postgres_user: str = Field("meterbridge", description="Postgres' user.")
     postgres_password: SecretStr | None = Field(None, description="Postgres' password.")
     postgres_db: str = Field("meterbridge", description="Postgres' database.")
-    redis_url: SecretStr | None = Field(None, description="LiteLLM's Redis; only its health is watched.")
+    redis_url: SecretStr | None = Field(None, description="LiteLLM's Redis; only its health is checked.")
 
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Upper] = Field(
         "INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`."
@@ -295,7 +315,7 @@ class Settings(BaseModel):
         "json", description="`json`: one object a line; `console`: for people."
     )
 
-    #: Variables that look like ours and are none: to be warned about.
+    #: Variables that look like a setting and are none; the process warns about them.
     unknown: tuple[str, ...] = Field((), exclude=True)
 
     @field_validator("kafka_sasl_username", "kafka_sasl_password")
@@ -315,7 +335,7 @@ class Settings(BaseModel):
 
     @property
     def postgres_url(self) -> SecretStr | None:
-        """Where Postgres is, as a URL for asyncpg; None = the deployment has none."""
+        """The URL of Postgres for asyncpg; None = the deployment has no Postgres."""
         if self.database_url or not self.postgres_host:
             return self.database_url
         password = f":{quote(self.postgres_password.get_secret_value(), safe='')}" if self.postgres_password else ""
@@ -323,7 +343,7 @@ class Settings(BaseModel):
         return SecretStr(f"postgresql://{account}@{self.postgres_host}:{self.postgres_port}/{quote(self.postgres_db)}")
 
     def meter_policy(self) -> MeterPolicy:
-        """The choices that decide what is billed, as the meter wants them."""
+        """The settings that decide what is billed, in the form of the meter."""
         return MeterPolicy(
             deployment=self.deployment_name,
             window_us=self.window_seconds * SECOND_US,
@@ -342,16 +362,16 @@ class Settings(BaseModel):
         )
 
 
-#: Every variable and the field it sets.
+#: The field of each variable.
 VARIABLES: Final = {name.upper(): name for name in Settings.model_fields if name != "unknown"}
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from `environ`, by default this process's environment, and from the files that it names.
+    """Read the settings from `environ` (default: this process's environment) and from the files that it names.
 
     Raises:
-        ConfigurationError: `reason` is the malformed variable's name, several joined by commas; or the old name of a
-            setting that was renamed.
+        ConfigurationError: `reason` is the name of the malformed variable; several are joined by commas. Or it is the old name
+            of a setting that was renamed.
     """
     environ = os.environ if environ is None else environ
     check_renamed(environ)
@@ -370,5 +390,6 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def own_settings(beginnings: tuple[str, ...]) -> Settings:
-    """As `load_settings`, of the variables that begin so: in another program's process the others are that program's."""
+    """`load_settings` with only the variables that begin so: in another program's process, other variables may be that
+    program's."""
     return load_settings({name: value for name, value in os.environ.items() if name.startswith(beginnings)})

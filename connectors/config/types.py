@@ -1,6 +1,6 @@
-"""The types of settings: text of the environment becomes a checked value.
+"""The types of the settings: they turn text of the environment into checked values.
 
-No complaint holds the value itself: it may be a secret in the wrong place.
+No message contains the value, because it may be a secret in the wrong variable.
 """
 
 import re
@@ -43,13 +43,13 @@ def _http_url(value: str) -> str:
 
 
 def _issuer(value: str) -> str:
-    """It is compared byte by byte, so a slash at its end stays."""
+    """The issuer is compared byte by byte, so a slash at its end stays."""
     _http_url(value)
     return value
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
-    """What is no URL at all is told when it is used: most commands need no Postgres."""
+    """A text that is not a URL is reported when it is used, because most commands need no Postgres."""
     try:
         if "://" in value.get_secret_value():
             connecting(value.get_secret_value())
@@ -87,7 +87,7 @@ def _networks(values: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def out_of(names: tuple[str, ...]) -> AfterValidator:
-    """Each value is one of `names`, and none is there twice."""
+    """A validator: each value must be one of `names`, and none may occur twice."""
 
     def check(values: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(values)) < len(values) or not set(values) <= set(names):

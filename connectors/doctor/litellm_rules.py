@@ -109,7 +109,7 @@ def _credentials(proxy: Proxy, own: Settings) -> Findings:
         sent = (callback.headers or {}).get("authorization")
         if not sent:
             yield Finding("auth_missing", f"{callback.name} sends no Authorization header.")
-        elif tokens and not is_unseen(sent) and not WebhookAuth(tokens=tokens).knows_token(sent):
+        elif tokens and not is_unseen(sent) and WebhookAuth(tokens=tokens).token_sender(sent) is None:
             yield Finding("token_unknown", f"{callback.name} sends an Authorization header with none of WEBHOOK_TOKEN.")
 
 

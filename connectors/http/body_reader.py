@@ -1,4 +1,4 @@
-"""A request's body is read in bounded memory: one body has a limit, all of them together another."""
+"""Reads request bodies in bounded memory: one body has a limit, and all bodies together have another."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -12,9 +12,9 @@ from connectors.http.content_encoding import Unpacker
 from connectors.http.problem import CLOSES, Problem, try_again
 
 _OVERLOAD_RETRY_S = 1
-#: More than this is unpacked beside the event loop: a kilobyte may become a megabyte.
+#: A larger body is decompressed in a thread: one kilobyte may become one megabyte.
 _WORTH_A_THREAD = 4 << 10
-#: More than this is hashed beside it.
+#: A larger body is hashed in a thread.
 _HASH_WORTH_A_THREAD = 1 << 20
 
 T = TypeVar("T")
@@ -22,15 +22,15 @@ Args = TypeVarTuple("Args")
 
 
 class BodyReader:
-    """Reads bodies and counts the bytes of those that are not answered yet.
+    """Reads bodies, and counts the bytes of those that are not answered yet.
 
-    Strangers, who prove by the body itself that they may send it, have half of the room, and of that only what has
-    really arrived: else a few who announce much and send nothing would leave none for others. What is unpacked and hashed
-    for them is done in one thread, one after the other, and nothing that was unpacked is kept before its sender is known.
+    The body of an unauthenticated sender has a signature, which can be checked only when the body is there. Such bodies get
+    half of the memory, and only bytes that have arrived count: otherwise a few senders could announce large bodies and block
+    all others. One thread decompresses and hashes them, and keeps no decompressed byte before the sender is known.
 
     Args:
-        max_body_bytes: of one body, after any Content-Encoding is undone.
-        max_bytes_in_flight: of all bodies being read or stored.
+        max_body_bytes: limit of one decompressed body.
+        max_bytes_in_flight: limit of all bodies that are being read or stored.
     """
 
     def __init__(self, max_body_bytes: int, max_bytes_in_flight: int) -> None:
@@ -47,16 +47,16 @@ class BodyReader:
         stranger: bool = False,
         prove: Callable[[bytes | Iterable[bytes]], None] | None = None,
     ) -> bytes:
-        """The whole body; it counts as in flight until `release(body)`.
+        """The whole decompressed body; it counts as in flight until `release(body)`.
 
         Args:
-            stranger: the sender is not known yet; until the body is there it counts among theirs.
-            prove: returns where the body, unpacked, proves who sends it, and raises where it does not. It gets the body or pieces, and
-                may be called in a thread. The sender is a stranger until then.
+            stranger: the sender is not authenticated while the body is read.
+            prove: called with the decompressed body, or its pieces, maybe in a thread; raises if it does not prove who sent it.
+                Until it returns, the sender is not authenticated.
 
         Raises:
-            Problem: 413 too large (known from Content-Length before reading), 415 unknown encoding,
-                400 undecodable, 503 too much in flight; and what `prove` raises.
+            Problem: 413 too large (before reading if Content-Length says so), 415 unknown encoding, 400 not decodable, 503 too
+                many bytes in flight; and what `prove` raises.
         """
         stranger = stranger or prove is not None
         encoding = request.headers.get("Content-Encoding")
@@ -97,7 +97,7 @@ class BodyReader:
                 held = unpacked
         except web.RequestPayloadError as error:
             self.bytes_in_flight -= held
-            raise Problem(400, "bad_encoding", "the body is not what its headers say", CLOSES) from error
+            raise Problem(400, "bad_encoding", "the body does not match its headers", CLOSES) from error
         except BaseException:
             self.bytes_in_flight -= held
             raise
@@ -107,7 +107,7 @@ class BodyReader:
         return body
 
     async def beside(self, do: Callable[[*Args], T], *args: *Args) -> T:
-        """`do(*args)` for a stranger, in the thread that all of them share."""
+        """Run `do(*args)` in the thread that all unauthenticated senders share."""
         return await asyncio.get_running_loop().run_in_executor(self._beside, partial(do, *args))
 
     async def _prove_beside(self, prove: Callable[[bytes | Iterable[bytes]], None], encoding: str, body: bytes) -> None:
@@ -123,7 +123,7 @@ class BodyReader:
         unpacker.end()
 
     def release(self, body: bytes) -> None:
-        """`body` is answered."""
+        """The request with this body is answered."""
         self.bytes_in_flight -= len(body)
 
     def _check(self, needed: int) -> None:
@@ -136,17 +136,17 @@ class BodyReader:
             self._strangers -= count
 
     def _hold(self, held: int, needed: int, *, stranger: bool = False, limited: bool = True) -> int:
-        """Reserve what `needed` bytes take beyond `held`; returns how many bytes that were.
+        """Reserve the bytes that `needed` exceeds `held` by; returns how many.
 
         Args:
-            limited: `needed` is one body, packed or not, and not both together.
+            limited: `needed` is the size of one body, so its limit applies; False: of the body before and after decompression.
         """
         if limited:
             self._check(needed)
         more = max(0, needed - held)
         full = stranger and self._strangers + more > self._max_in_flight // 2
         if full or self.bytes_in_flight + more > self._max_in_flight:
-            raise try_again("overloaded", "too much is being stored at once", _OVERLOAD_RETRY_S)
+            raise try_again("overloaded", "too many bytes of requests are in flight", _OVERLOAD_RETRY_S)
         self.bytes_in_flight += more
         if stranger:
             self._strangers += more
@@ -154,10 +154,10 @@ class BodyReader:
 
 
 async def _unpacked(unpacker: Unpacker, body: bytes, beside: Executor | None) -> AsyncIterator[bytes]:
-    """What the body holds, piece by piece; a large one is unpacked in a thread. Raises: Problem 400.
+    """The decompressed pieces of the body; a large body is decompressed in a thread. Raises: Problem 400.
 
     Args:
-        beside: where the threads are; None = those of the loop.
+        beside: the executor of the thread; None = the event loop's default.
     """
     pieces = unpacker.pieces(body)
     loop = asyncio.get_running_loop()

@@ -1,8 +1,9 @@
-"""From which addresses may be posted, and who is believed when it says that it posts for somebody else."""
+"""Which client addresses are allowed, and which proxies are trusted to name the client in `X-Forwarded-For`."""
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from aiohttp.web import BaseRequest
 from multidict import CIMultiDictProxy
 
 Network = IPv4Network | IPv6Network
@@ -12,11 +13,11 @@ _FORWARDED = "X-Forwarded-For"
 
 
 class ClientAddressPolicy:
-    """The allow-list.
+    """The allowed addresses and the trusted proxies.
 
     Args:
-        allowed: whence may be posted; empty = everywhere.
-        proxies: who is believed in `X-Forwarded-For`; nobody else is, for any client can write that header.
+        allowed: networks that may send requests; empty = all.
+        proxies: networks whose `X-Forwarded-For` is trusted. Any client can write that header, so it is ignored from others.
     """
 
     def __init__(self, allowed: Sequence[Network], proxies: Sequence[Network]) -> None:
@@ -31,15 +32,15 @@ class ClientAddressPolicy:
         return origin is not None and _is_in(origin, self._allowed)
 
     def trusts(self, peer: str) -> bool:
-        """Whether this is one of our proxies, which posts for many."""
+        """Whether this address is a trusted proxy, which sends requests for many clients."""
         address = _address(peer) if self._proxies else None
         return address is not None and _is_in(address, self._proxies)
 
     def origin(self, peer: str | None, forwarded: Iterable[str]) -> _Address | None:
-        """The last address that no trusted proxy has; None for what is no address.
+        """The address of the client, as far as trusted proxies name it; None if it is not an address.
 
-        Each proxy appends whom it talked to, so the header is read from its end: what stands before the first
-        stranger is what that stranger says.
+        Each proxy appends the address it got the request from, so the header is read from its end. The first address that is
+        not a trusted proxy is the client; that client may have written everything before it.
         """
         hops = [hop.strip() for line in forwarded for hop in line.split(",")]
         origin = _address(peer or "")
@@ -48,8 +49,22 @@ class ClientAddressPolicy:
         return origin
 
 
+def source_of(policy: ClientAddressPolicy, request: BaseRequest) -> str:
+    """What requests of one client are counted by: its address, for IPv6 its /64 network; `""` if unknown.
+
+    One customer of a provider has a whole /64 network, so single IPv6 addresses would be no limit.
+    """
+    headers = request.headers
+    # aiohttp gives a plain dict for a request that it could not parse.
+    forwarded = headers.getall(_FORWARDED) if _FORWARDED in headers else ()
+    address = policy.origin(request.remote, forwarded)
+    if isinstance(address, IPv6Address):
+        return str(ip_network((address, 64), strict=False))
+    return str(address or "")
+
+
 def _address(text: str) -> _Address | None:
-    """With or without a port or brackets; IPv4 in IPv6's clothes is IPv4."""
+    """Parses an address with or without a port or brackets; an IPv4-mapped IPv6 address becomes IPv4."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -1,9 +1,9 @@
-"""Connections that give a request's head a limited time, and answer what is no HTTP as problem JSON.
+"""HTTP connections with a time limit for the request head; input that is not HTTP is answered with problem JSON.
 
-aiohttp calls a handler once the head is complete, so nothing there can bound how slowly it trickles in; and it
-answers what it cannot parse by itself, with the offending bytes in the answer and in the log. An idle connection of
-a sender that was admitted is no matter: senders keep theirs, and one that is closed on them costs them a post. Others
-are closed once they were silent for as long as a head may take. A refused request is answered and its body is not read.
+aiohttp calls a handler when the head is complete, so a handler cannot limit how slowly the head arrives. aiohttp also
+answers what it cannot parse by itself, and repeats the bytes in the response and the log. An idle connection of an
+authenticated sender stays open: senders reuse theirs, and may lose a request if it is closed. Other idle connections are
+closed after the time limit of a head. A refused request is answered without reading its body.
 """
 
 import asyncio
@@ -19,12 +19,13 @@ from connectors.http.problem import CLOSES, Problem
 from connectors.http.unauthenticated import UnauthenticatedConnections
 from schemas.reasons import SILENT
 
-#: Bytes of the request line and of each header, and how many headers there may be.
+#: Limits: bytes of the request line and of each header; number of headers.
 MAX_LINE, MAX_HEADERS = 8190, 64
 
-#: How long a connection stays open after a refusal that left a body unread: closing at once could lose the answer.
+#: Seconds that a connection stays open after a refusal without reading the body: the client may lose the response if it closes
+#: at once.
 _UNREAD_S: Final = 1.0
-#: How long the rest of a body is read that a handler did not want.
+#: Seconds for reading the rest of a body that the handler did not read.
 _LINGER_S: Final = 1.0
 _REFUSALS: Final = 400
 _SERVER_ERRORS: Final = 500
@@ -35,11 +36,11 @@ _log = structlog.get_logger(__name__)
 
 
 class BoundedRunner(web.AppRunner):
-    """An AppRunner whose connections are as above.
+    """An AppRunner with connections as above.
 
     Args:
-        head_s: from the first byte of a head to its last; and how long a stranger may be silent.
-        strangers: of all runners of the process.
+        head_s: time limit from the first to the last byte of a head; also how long an unauthenticated connection may be idle.
+        strangers: one object for all runners of the process.
     """
 
     __slots__ = ("_head_s", "_strangers")
@@ -64,7 +65,7 @@ class BoundedRunner(web.AppRunner):
 
 
 def admitted(request: web.BaseRequest) -> None:
-    """The sender of this request showed a credential that is right."""
+    """Mark the connection of this request as authenticated: its sender showed a valid credential."""
     connection = request.protocol
     if type(connection) is _Connection:
         connection.admit(request)
@@ -106,7 +107,7 @@ class _Connection(RequestHandler):
         self.address = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Where there is no room the connection is closed at once."""
+        """Close the connection at once if there are too many."""
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else ""
         self._stays = self._strangers.connected(self)
@@ -117,7 +118,7 @@ class _Connection(RequestHandler):
             self.force_close()
 
     def data_received(self, data: bytes) -> None:
-        """A request is waited for and these bytes did not complete its head: its time runs."""
+        """Start the timer of the head if these bytes did not complete it."""
         super().data_received(data)
         if (waiter := self._waiter) is not None and not waiter.done():
             if self._head_timer is None:
@@ -135,11 +136,11 @@ class _Connection(RequestHandler):
         super().connection_lost(exc)
 
     def is_idle(self) -> bool:
-        """It waits for a request."""
+        """Whether it waits for a request."""
         return (waiter := self._waiter) is not None and not waiter.done()
 
     def admit(self, request: web.BaseRequest) -> None:
-        """See `admitted`."""
+        """Mark the connection as authenticated."""
         self._admitted = request
         if not self._is_known:
             self._is_known = True
@@ -148,7 +149,7 @@ class _Connection(RequestHandler):
     def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
-        """Answer; a refusal of a stranger may wait, and what it left unread is never read."""
+        """Send the response. The refusal of an unauthenticated request may be delayed; the rest of its body is not read."""
         answering = super().finish_response
         if resp.status < _REFUSALS:
             self._admitted = None
@@ -175,7 +176,7 @@ class _Connection(RequestHandler):
         return answered
 
     async def _leave_unread(self) -> None:
-        """The sender has a second to see the answer; then whatever it still sends meets a closed connection."""
+        """Give the client a second to read the response, then close the connection."""
         self._lingering_time = 0.0
         if (transport := self.transport) is not None and not transport.is_closing():
             transport.pause_reading()
@@ -185,7 +186,7 @@ class _Connection(RequestHandler):
         self.force_close()
 
     def _look(self) -> None:
-        """A stranger that is idle and sent no request since the last look is closed."""
+        """Close an unauthenticated connection that is idle and sent no request since the last call."""
         self._silence = None
         if self._is_known:
             return
@@ -201,15 +202,15 @@ class _Connection(RequestHandler):
         request: web.BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002  # quotes what the sender wrote
+        message: str | None = None,  # noqa: ARG002  # it may quote what the client sent
     ) -> web.StreamResponse:
-        """Called for what could not be parsed, and for what escaped a handler."""
+        """aiohttp calls this for input that it cannot parse, and for exceptions that leave a handler."""
         if status < _SERVER_ERRORS:
             self._strangers.malformed(request, type(exc).__name__)
         else:
             _log.warning("request_failed", error=type(exc).__name__)
         if request.writer.output_size > 0:
-            raise ConnectionError("half an answer is sent already")
+            raise ConnectionError("a part of the response is sent already")
         return _problem_of(status, exc).response()
 
     def _give_up_head(self) -> None:
@@ -226,12 +227,12 @@ class _Connection(RequestHandler):
 
 def _problem_of(status: int, error: BaseException | None) -> Problem:
     if status >= _SERVER_ERRORS:
-        return Problem(status, "internal_error", "the error is in the log", CLOSES)
+        return Problem(status, "internal_error", "the log has the error", CLOSES)
     if isinstance(error, ContentEncodingError):
         return Problem(415, "unknown_encoding", "Content-Encoding may be gzip, deflate or identity", CLOSES)
     if isinstance(error, LineTooLong) or _TOO_MANY_HEADERS in str(error):
         return Problem(431, "head_too_large", f"at most {MAX_HEADERS} headers, each of {MAX_LINE} bytes", CLOSES)
-    return Problem(400, "bad_request", "this is no HTTP request", CLOSES)
+    return Problem(400, "bad_request", "this is not an HTTP request", CLOSES)
 
 
 def _raw(problem: Problem) -> bytes:
@@ -240,4 +241,4 @@ def _raw(problem: Problem) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
-_TOO_SLOW = _raw(Problem(408, "head_too_slow", "the request's head did not arrive in time"))
+_TOO_SLOW = _raw(Problem(408, "head_too_slow", "the head of the request did not arrive in time"))

@@ -1,7 +1,7 @@
-"""A body's Content-Encoding is undone here, after its sender was admitted, in steps of a bounded size.
+"""Decompresses request bodies (Content-Encoding) after the sender is authenticated, in pieces of bounded size.
 
-aiohttp would undo it while it reads, before anybody knows who sends, and takes a gzip stream that does not end for a
-body that is whole. So applications are made with `PACKED`.
+aiohttp would decompress while it reads, before the sender is authenticated, and it accepts a truncated gzip stream as a
+complete body. So applications are made with `PACKED`.
 """
 
 import zlib
@@ -10,27 +10,27 @@ from typing import Final
 
 from connectors.http.problem import CLOSES, Problem
 
-#: `handler_args` of an application: bodies are handed over as they were sent.
+#: `handler_args` of an application: handlers get bodies as they were sent.
 PACKED: Final = {"auto_decompress": False}
-#: No step makes more bytes than this; it takes a few milliseconds.
+#: Bytes of a piece at most; one takes a few milliseconds.
 STEP: Final = 1 << 20
 
 _GZIP, _DEFLATE = 31, 15
 _WINDOWS: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _DEFLATE}
 _PLAIN: Final = ("", "identity")
 _GZIP_MAGIC = b"\x1f\x8b"
-#: How a zlib stream begins (RFC 1950); some senders of `deflate` leave its head out.
+#: The method in the first byte of a zlib stream (RFC 1950); some senders of `deflate` omit the header.
 _ZLIB_METHOD = 8
 
 
 class Unpacker:
-    """Undoes one body's encoding.
+    """Decompresses one body.
 
     Args:
-        encoding: the Content-Encoding header; `""` for none.
+        encoding: the Content-Encoding header; `""` = none.
 
     Raises:
-        Problem: 415: it is none that we undo.
+        Problem: 415: the encoding is not supported.
     """
 
     def __init__(self, encoding: str) -> None:
@@ -43,14 +43,14 @@ class Unpacker:
 
     @property
     def is_plain(self) -> bool:
-        """There is nothing to undo."""
+        """Whether the body is not compressed."""
         return self._window is None
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
-        """What a chunk of the body unpacks to, each piece of at most `STEP` bytes.
+        """The decompressed pieces of a chunk of the body, of at most `STEP` bytes each.
 
         Raises:
-            Problem: 400: it is not what its header says.
+            Problem: 400: the chunk does not have the encoding of the header.
         """
         if self._window is None:
             yield chunk
@@ -74,12 +74,12 @@ class Unpacker:
                 raise _bad_encoding()
 
     def end(self) -> None:
-        """Return when the body was whole. Raises: Problem 400."""
+        """Check that the compressed stream is complete. Raises: Problem 400."""
         if self._window is not None and not self._ended:
             raise _bad_encoding()
 
     def _next_member(self, rest: bytes) -> bytes:
-        """gzip streams may follow one another (RFC 1952, 2.2), and zeros fill a block; nothing else may follow."""
+        """Only another gzip member (RFC 1952, 2.2) or zeros as padding may follow the end of a stream."""
         if not rest.strip(b"\0"):
             return b""
         if self._window != _GZIP or not _GZIP_MAGIC.startswith(rest[:2]):
@@ -93,4 +93,6 @@ def _window_of(window: int, first: bytes) -> int:
 
 
 def _bad_encoding() -> Problem:
-    return Problem(400, "bad_encoding", "the body is not what its Content-Encoding says, or does not end", CLOSES)
+    return Problem(
+        400, "bad_encoding", "the body does not have the Content-Encoding of its header, or is truncated", CLOSES
+    )

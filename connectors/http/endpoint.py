@@ -1,13 +1,14 @@
-"""An endpoint of the management API, said once: what it takes, answers and needs.
+"""An endpoint of the management API, declared once: what it takes, what it answers and which scope it needs.
 
-From one list of them come the routes, behind one guard, and the OpenAPI document. A handler reads `AuthorizedRequest` and
-returns its answer; what it raises is answered here, the same everywhere.
+The routes and the OpenAPI document are both made from one list of endpoints. A handler gets an `AuthorizedRequest` and
+returns the response. This module turns the errors that a handler raises into responses, in the same way for all endpoints.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
@@ -20,22 +21,38 @@ from streams.core.mapping.customer_prefixes import may_adopt
 
 _RETRY_S = 5
 _NO_POSTGRES = "DATABASE_URL"
-#: Of a body that is wrong in very many places the first are told: the answer must not be larger than the question.
+#: A body with very many errors gets only the first ones back: the response must not be larger than the request.
 _ERRORS_TOLD = 20
 _FIELD_CHARS = 100
+#: The status of a `Rejected` by its reason; all others are 422. 404: something does not exist; 409: it conflicts with what exists.
+_STATUS: Final[Mapping[str, int]] = {
+    "unknown_org": 404,
+    "unknown_customer": 404,
+    "no_subscription": 404,
+    "no_active_subscription": 404,
+    "unknown_invoice": 404,
+    "other_plan": 409,
+    "several_subscriptions": 409,
+    "plan_differs": 409,
+    "too_many_versions": 409,
+    "too_many_keys": 409,
+    "key_ended": 409,
+}
+#: Lago's code for a customer that it does not know; the caller of this API asked about an org.
+_NO_CUSTOMER = "customer_not_found"
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whoever asks.
+    """The authenticated caller of a request.
 
     Fields:
-        actor: their name in the audit log; no secret.
-        scopes: what they may do; `*` is everything.
-        orgs: the only orgs they may see or change; None = all.
-        until: when their credential ends by itself, or the keys that they make, aware: nothing they hand on lives
-            longer; None = nothing ends.
-        prefixes: how the ids of LiteLLM customers begin that they may map; None: see `streams.core.mapping.customer_prefixes`.
+        actor: the caller's name in the audit log; it is not secret.
+        scopes: what the caller may do; `*` allows everything.
+        orgs: the only orgs that the caller may see or change; None = all orgs.
+        until: timezone-aware; an API key that the caller makes expires at this moment or before; None = no such limit.
+        prefixes: the caller may map LiteLLM customers whose ids begin with one of these; None: see
+            `streams.core.mapping.customer_prefixes`.
     """
 
     actor: str
@@ -45,37 +62,37 @@ class Principal:
     prefixes: frozenset[str] | None = None
 
     def may(self, scope: str) -> bool:
-        """Whether they hold the scope."""
+        """Whether the caller holds the scope."""
         return scope in self.scopes or "*" in self.scopes
 
     def may_see(self, org_id: str) -> bool:
-        """Whether the org is one of theirs."""
+        """Whether the caller may see the org."""
         return self.orgs is None or org_id in self.orgs
 
     def may_adopt(self, customer_id: str) -> bool:
-        """Whether they may map a LiteLLM customer whom none of their orgs pays for yet."""
+        """Whether the caller may map a LiteLLM customer that none of the caller's orgs pays for yet."""
         return may_adopt(self.orgs, self.prefixes, customer_id)
 
 
 class Access(Protocol):
-    """Who may come in."""
+    """Authenticates requests, and writes the audit log."""
 
     async def admit(self, request: web.Request, endpoint: "Endpoint") -> Principal:
-        """Whoever asks, if they hold the endpoint's scope and its org is theirs. Raises: Problem 401, 403, 429."""
+        """The caller, if it holds the endpoint's scope and may see the org in the path. Raises: Problem 401, 403, 429."""
 
     async def changing(self, who: Principal, request: web.Request, before: Any, after: Any) -> None:
-        """Leave a line in the audit log, durable on return. Raises: Unavailable."""
+        """Write a line into the audit log; it is durable on return. Raises: Unavailable."""
 
     def refused(self, request: web.Request, problem: Problem) -> None:
-        """Take note that this is answered with a problem."""
+        """Note that the request is answered with this problem."""
 
 
 @dataclass(slots=True)
 class AuthorizedRequest:
-    """A request that was let in.
+    """A request that was authenticated and authorised.
 
     Fields:
-        body, query: of the endpoint's models; None where it has none.
+        body, query: instances of the endpoint's models; None if the endpoint has no such model.
     """
 
     request: web.Request
@@ -85,27 +102,32 @@ class AuthorizedRequest:
     query: Any = None
 
     def part(self, name: str) -> str:
-        """A part of the path, decoded."""
+        """The percent-decoded value of a path parameter."""
         return self.request.match_info[name]
 
     def for_org(self, org_id: str) -> str:
-        """`org_id`, if it is one of theirs: for endpoints that `sees_to_orgs`. Raises: Problem 403 `other_org`."""
+        """Returns `org_id` if the caller may see it; for endpoints with `sees_to_orgs`. Raises: Problem 403 `other_org`."""
         if not self.who.may_see(org_id):
             raise other_org()
         return org_id
 
     async def changing(self, before: Any, after: Any) -> None:
-        """Tell the audit log what is there and what is to be there, None = nothing; before the change has any effect.
+        """Write the state before and after a change into the audit log. A handler calls it before the change has any effect.
 
-        Values go there as JSON, so they hold no secret. Raises: Unavailable: nothing may be changed now.
+        Args:
+            before, after: stored as JSON, so they must not hold a secret; None = nothing exists. Equal values write no line.
+
+        Raises:
+            Unavailable: the line could not be written, so the handler must not change anything.
         """
         if before != after:
             await self.access.changing(self.who, self.request, before, after)
 
     async def handing_out(self, what: str, **more: str) -> None:
-        """Tell the audit log who gets power over the org's money, never the power itself; before they have it.
+        """Write into the audit log that the caller gets a link that gives power over the org's money, never the link itself.
 
-        Raises: Unavailable: nothing may be handed out now.
+        Raises:
+            Unavailable: the line could not be written, so the handler must not answer with the link.
         """
         await self.access.changing(self.who, self.request, None, {"handed_out": what, **more})
 
@@ -118,20 +140,20 @@ class Endpoint:
     """One method on one path.
 
     Fields:
-        scope: that whoever asks must hold; `""` = anybody may ask.
-        summary: one sentence for the document.
+        scope: that the caller must hold; `""` = no credential is needed.
+        summary: one sentence for the OpenAPI document.
         body, query: models; unknown query parameters are ignored.
-        answers: models of what is answered by status; None = no body, or not JSON.
-        org: name of the path's part that is an org's id: others than the org's own are refused.
-        sees_to_orgs: has no such part, and the handler itself shows and changes nothing of orgs that `AuthorizedRequest.who` may
-            not see (`AuthorizedRequest.for_org`). Without either, only those who may see all orgs are let in.
-        any_text: parts of the path that may be any text, as LiteLLM's customer ids may; of others slashes, dots alone,
-            control characters and more than 255 characters are refused.
-        max_bytes: of a body that has a model; past it the answer is 413.
-        changes: the handler changes something, and says so with `AuthorizedRequest.changing` first.
-        also: further scopes that some requests need, and which.
-        hands_out: the part of the answer that gives its reader power over the org's money, e.g. `a link to pay by`.
-            The handler must call `AuthorizedRequest.handing_out` before it answers.
+        answers: the model of the response by status; None = no body, or a body that is not JSON.
+        org: name of the path parameter that is an org's id. A caller that may not see that org is refused.
+        sees_to_orgs: the path has no such parameter, and the handler itself shows and changes only orgs that
+            `AuthorizedRequest.who` may see (`AuthorizedRequest.for_org`). If neither is set, only a caller that may see all orgs
+            is admitted.
+        any_text: path parameters that may hold any text, as LiteLLM's customer ids do. The other ones refuse slashes, control
+            characters, values of dots alone, and more than 255 characters.
+        max_bytes: limit of a body that has a model; a larger one is answered with 413.
+        also: further scopes that some requests need, and for what.
+        hands_out: the part of the response that gives power over the org's money, e.g. `a link to pay by`. The handler must
+            call `AuthorizedRequest.handing_out` before it answers.
     """
 
     method: str
@@ -143,7 +165,6 @@ class Endpoint:
     query: type[BaseModel] | None = None
     answers: Mapping[int, type[BaseModel] | None] = field(default_factory=dict)
     org: str = ""
-    changes: bool = False
     sees_to_orgs: bool = False
     any_text: tuple[str, ...] = ()
     max_bytes: int = MAX_BODY
@@ -151,18 +172,50 @@ class Endpoint:
     hands_out: str = ""
 
 
+_Method = TypeVar("_Method", bound=Callable[..., Awaitable[web.StreamResponse]])
+
+
+def endpoint(method: str, path: str, scope: str, **fields: Any) -> Callable[[_Method], _Method]:
+    """Declare a method of a class as the handler of an endpoint; the first line of its docstring is the summary.
+
+    A handler that changes something calls `AuthorizedRequest.changing` first.
+
+    Args:
+        fields: the other fields of `Endpoint`. `org` is `org_id` by default if the path has that parameter.
+    """
+
+    guarded: dict[str, Any] = {"org": "org_id"} if "{org_id}" in path else {}
+
+    def declare(handler: _Method) -> _Method:
+        summary = (handler.__doc__ or "").partition("\n")[0]
+        handler.__dict__["endpoint"] = partial(Endpoint, method, path, scope, summary, **guarded, **fields)
+        return handler
+
+    return declare
+
+
+def endpoints_of(handlers: object) -> list[Endpoint]:
+    """The endpoints that the methods of an object declare, in the order of the source."""
+    declared = [(name, vars(member)["endpoint"]) for name, member in vars(type(handlers)).items() if _declares(member)]
+    return [make(handler=getattr(handlers, name)) for name, make in declared]
+
+
+def _declares(member: object) -> bool:
+    return "endpoint" in getattr(member, "__dict__", ())
+
+
 def routes_of(endpoints: Iterable[Endpoint], access: Access) -> list[web.RouteDef]:
-    """The routes, each behind `access`."""
+    """A route for each endpoint; `access` checks every request."""
     return [web.route(one.method, one.path, _guarded(one, access)) for one in endpoints]
 
 
 def missing_scope(scope: str, because: str = "") -> Problem:
-    """403; the answer names the scope."""
+    """403; the response names the scope."""
     return Problem(403, "missing_scope", f"this needs the scope {scope}" + (f": {because}" if because else ""))
 
 
 def other_org() -> Problem:
-    """403, whether or not there is such an org: nothing was looked up."""
+    """403, whether or not the org exists: the API does not look it up."""
     return Problem(403, "other_org", "this credential is for other orgs")
 
 
@@ -195,7 +248,9 @@ async def _asked(endpoint: Endpoint, request: web.Request, who: Principal, acces
 
 
 def as_problem(error: Rejected | Unavailable | ConfigurationError) -> Problem:
-    """How an error that any handler may raise is answered; it names no value of the request."""
+    """The response to an error that a handler may raise; it holds no value of the request."""
+    if (status := _STATUS.get(error.reason)) is not None:
+        return Problem(status, error.reason, error.detail)
     if isinstance(error, LagoIntegrationError):
         return _lagos(error)
     if isinstance(error, Unavailable):
@@ -206,9 +261,11 @@ def as_problem(error: Rejected | Unavailable | ConfigurationError) -> Problem:
 
 
 def _lagos(error: LagoIntegrationError) -> Problem:
-    """Lago's refusals of what the caller asked are the caller's; its refusals of us, and its absence, are not."""
+    """Passes on what Lago says about the caller's request. 502 and 503 stand for errors between Lago and this process."""
     if error.retryable:
         return try_again(error.reason, error.detail, _RETRY_S)
+    if error.code == _NO_CUSTOMER:
+        return Problem(404, "unknown_org", "there is no such org")
     if error.status in (404, 422):
         return Problem(error.status, error.code or error.reason, error.detail, None, details=error.details)
     if not error.status:
@@ -217,10 +274,10 @@ def _lagos(error: LagoIntegrationError) -> Problem:
 
 
 def parsed(model: type[BaseModel], body: bytes) -> BaseModel:
-    """A body that nothing is needed of may be absent.
+    """The body as its model. The body may be absent if the model requires no field.
 
     Raises:
-        Problem: 400 for what is not JSON, 422 with the fields that are wrong; never with their values.
+        Problem: 400 if the body is not JSON; 422 with the names of the wrong fields, never with their values.
     """
     nothing = b"" if any(field.is_required() for field in model.model_fields.values()) else b"{}"
     try:

@@ -1,16 +1,17 @@
-"""Whether this process lives, is ready, and how its neighbours are; the Prometheus text beside it.
+"""Liveness, readiness, the state of all dependencies, and the Prometheus metrics.
 
-`/health/live`: the event loop turns. `/health/ready`: topics were checked, the producer is up and Kafka answers, so records
-can be stored, and changes of mappings too where this process takes them: Kafka's transaction coordinator has answered.
-A probe asks Kafka nothing: it shows the last result of a background check. An ingress with a spool is ready without Kafka
-and says that it spools. Lago is never asked, because usage is taken while it is away. `/health`: every neighbour.
+- `/health/live`: the event loop runs.
+- `/health/ready`: records can be stored: the topics are checked, the producer works and Kafka answers. In a process that
+  changes mappings, Kafka's transaction coordinator has answered too. The probe shows the last result of a background check.
+  An ingress with a spool is ready without Kafka, and says that it spools. Lago is not needed to accept usage.
+- `/health`: asks every dependency.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -22,10 +23,10 @@ from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import to_iso
 
 _BEAT_S, _BEAT_LIMIT_S = 1.0, 5.0
-#: A neighbour is asked at most this often, however often we are; and given up after the second.
+#: A dependency is checked at most this often, and a check may take this long, in seconds.
 _FRESH_S, _PROBE_S = 1.0, 5.0
 
-#: Returns when the neighbour answered well. Raises: MeterbridgeError, OSError, or any error of its library.
+#: Checks a dependency. Raises: MeterbridgeError, OSError, or any error of its library.
 Probe = Callable[[], Awaitable[object]]
 
 
@@ -37,7 +38,7 @@ class _Finding:
 
 
 class Dependency:
-    """A neighbour and what was found when it was last asked."""
+    """A dependency, and the result of its last check."""
 
     def __init__(self, probe: Probe, monotonic: Callable[[], float], now_us: Callable[[], int]) -> None:
         self._probe = probe
@@ -48,7 +49,8 @@ class Dependency:
         self._asking = asyncio.Lock()
 
     async def state(self) -> dict[str, Any]:
-        """`status` (`ok` or `down`), `latency_ms`, and `last_error` (when and what) or null; it outlives recovery."""
+        """`status` (`ok` or `down`), `latency_ms`, and `last_error` (when and what), which stays after recovery; null = none
+        yet."""
         async with self._asking:
             found = self._found
             if found is None or self._monotonic() - found.at > _FRESH_S:
@@ -66,7 +68,7 @@ class Dependency:
             error = f"no answer within {_PROBE_S:g} s"
         except MeterbridgeError as told:
             error = str(told)
-        except Exception as told:  # noqa: BLE001  # whatever the neighbour's library raises says that it is down
+        except Exception as told:  # noqa: BLE001  # any error of the library means that the dependency is down
             error = type(told).__name__
         now = self._monotonic()
         if error:
@@ -78,9 +80,10 @@ class Health:
     """The health of this process.
 
     Args:
-        dependencies: by name, as `/health` lists them.
-        ready: why records cannot be stored now; `""` when they can.
-        spooling: why they go to the spool and not to Kafka; `""` when they do not.
+        dependencies: by their names in `/health`.
+        ready: the reason why records cannot be stored now; `""` if they can.
+        monotonic: seconds.
+        spooling: the reason why records go to the spool and not to Kafka; `""` if they go to Kafka.
     """
 
     def __init__(
@@ -100,18 +103,18 @@ class Health:
         self._heart: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to notice whether the event loop turns."""
+        """Start to watch the event loop."""
         self._heart = asyncio.ensure_future(self._keep_beating())
 
     async def stop(self) -> None:
-        """Stop noticing."""
+        """Stop watching."""
         if self._heart is not None:
             self._heart.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._heart
 
     def routes(self) -> list[web.RouteDef]:
-        """Open to everybody: nothing here is secret, and probes carry no token."""
+        """The routes; they need no credential, because nothing here is secret and probes have no token."""
         return [
             web.get("/health", self.answer),
             web.get("/health/live", self.answer_live),
@@ -121,7 +124,7 @@ class Health:
         ]
 
     async def answer(self, _: web.Request) -> web.Response:
-        """200 when every neighbour is well, else 503 `degraded`."""
+        """200 if every dependency is `ok`, else 503 `degraded`."""
         states = await asyncio.gather(*(dependency.state() for dependency in self._dependencies.values()))
         found = dict(zip(self._dependencies, states, strict=True))
         well = all(state["status"] == "ok" for state in states)
@@ -129,21 +132,21 @@ class Health:
         return json_response(body, 200 if well else 503)
 
     async def answer_live(self, _: web.Request) -> web.Response:
-        """503 when the loop stood still for 5 s: the process is to be restarted."""
+        """503 if the event loop was blocked for 5 s: the process must be restarted."""
         behind_s = self._monotonic() - self._beat
         if behind_s > _BEAT_LIMIT_S:
-            raise Problem(503, "event_loop_blocked", f"the event loop stood still for {behind_s:.0f} s")
+            raise Problem(503, "event_loop_blocked", f"the event loop was blocked for {behind_s:.0f} s")
         return json_response({"status": "ok"})
 
     async def answer_ready(self, _: web.Request) -> web.Response:
-        """503 with the reason while no record can be stored; `spooling` tells why records wait on this machine's disk."""
+        """503 with the reason if no record can be stored; `spooling` says why records wait on the disk of this machine."""
         if reason := self._ready():
             raise Problem(503, reason)
         spooling = self._spooling()
         return json_response({"status": "ok", "spooling": spooling} if spooling else {"status": "ok"})
 
     async def answer_metrics(self, _: web.Request) -> web.Response:
-        """The Prometheus text."""
+        """The metrics in Prometheus' text format."""
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _keep_beating(self) -> None:
@@ -152,23 +155,28 @@ class Health:
             await asyncio.sleep(_BEAT_S)
 
 
-def json_response(body: object, status: int = 200) -> web.Response:
-    """`body` as JSON."""
-    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+#: Headers of a response that no cache may keep: it holds a secret, or a link that gives power.
+NO_STORE: Final = {"Cache-Control": "no-store"}
+
+
+def json_response(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A response with `body` as JSON."""
+    encoded = msgspec.json.encode(body)
+    return web.Response(status=status, body=encoded, content_type="application/json", headers=headers)
 
 
 def lago_probe(healthy: Callable[[], Awaitable[bool]]) -> Probe:
-    """Lago's own health check, `LagoClient.healthy`."""
+    """Checks Lago with `LagoClient.healthy`."""
 
     async def probe() -> None:
         if not await healthy():
-            raise Unavailable("lago_unhealthy", "no healthy answer from its /health")
+            raise Unavailable("lago_unhealthy", "its /health does not answer, or answers with an error")
 
     return probe
 
 
 def postgres_probe(url: str) -> Probe:
-    """One connection, one query; the pool belongs to those who work with it."""
+    """Checks Postgres with a query on a new connection, so that it does not depend on the pool."""
 
     async def probe() -> None:
         import asyncpg
@@ -183,7 +191,7 @@ def postgres_probe(url: str) -> Probe:
 
 
 def redis_probe(url: str) -> Probe:
-    """One connection, one PING."""
+    """Checks Redis with a PING on a new connection."""
 
     async def probe() -> None:
         from redis.asyncio import Redis

@@ -1,18 +1,20 @@
-"""What every request passes: it gets an id, is waited for, and whatever goes wrong is answered as problem JSON.
+"""The middleware of every request: it gives the request an id, and turns every error into problem JSON.
 
-The id is the sender's `X-Request-ID` where that is a plain word, else a new one; it is in the answer and in
-every line that is logged meanwhile.
+The id is the client's `X-Request-ID` if that is a plain word, else a new one. The response and all log lines of the
+request have it.
 """
 
 import asyncio
 import re
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from secrets import token_hex
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
+from connectors.http.content_encoding import PACKED
 from connectors.http.problem import Problem
 from connectors.telemetry.logs import REQUEST_ID
 
@@ -23,10 +25,10 @@ _log = structlog.get_logger(__name__)
 
 
 class RequestTracker:
-    """The middleware of a process's applications, and the requests that are inside.
+    """The middleware of all applications of a process; it counts the running requests.
 
-    aiohttp stops reading a connection as soon as it closes a server: a body still on its way would be lost. So
-    the requests inside are waited for first, and connections are ended with their answers.
+    When aiohttp closes a server, it stops reading the connections, and bodies that are still arriving would be lost. So the
+    process first waits for the running requests, and closes each connection with its response.
     """
 
     def __init__(self) -> None:
@@ -37,7 +39,7 @@ class RequestTracker:
 
     @web.middleware
     async def passing(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answers carry the request's id; errors are problem JSON and hold nothing of the request."""
+        """The middleware. Responses have the request's id; errors are problem JSON without anything of the request."""
         given = request.headers.get(_ID_HEADER, "")
         request_id = given if _PLAIN_WORD.fullmatch(given) else token_hex(8)
         token = REQUEST_ID.set(request_id)
@@ -56,11 +58,21 @@ class RequestTracker:
         return response
 
     async def close(self, limit_s: float) -> None:
-        """Return when nobody is inside any more, at the latest after `limit_s`; call it once nobody new can come."""
+        """Wait until no request runs, at most `limit_s` seconds. The caller must have stopped accepting connections."""
         self._closing = True
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._empty.wait()
+
+
+def create_app(
+    door: RequestTracker, *routes: Iterable[web.RouteDef], watching: Sequence[Middleware] = ()
+) -> web.Application:
+    """An application with all `routes`. Each request passes `door`, then the middlewares of `watching`."""
+    app = web.Application(handler_args=PACKED, middlewares=[door.passing, *watching])
+    for some in routes:
+        app.add_routes(some)
+    return app
 
 
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -72,9 +84,9 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         headers = {"Allow": refusal.headers["Allow"]} if "Allow" in refusal.headers else {}
         return Problem(refusal.status, refusal.reason.lower().replace(" ", "_"), refusal.reason, headers).response()
     except web.RequestPayloadError:
-        return Problem(400, "bad_encoding", "the body is not what its headers say").response()
+        return Problem(400, "bad_encoding", "the body does not match its headers").response()
     except ConnectionError:
-        raise  # the client left; there is nobody to answer
-    except Exception:  # noqa: BLE001  # our own bug: told, counted as 500, and the next request is served
+        raise  # the client has closed the connection
+    except Exception:  # noqa: BLE001  # a bug of ours: it is logged and answered with 500
         _log.exception("request_failed", method=request.method, path=request.path)
-        return Problem(500, "internal_error", "the error is in the log, under this request's id").response()
+        return Problem(500, "internal_error", "the log has the error, with the id of this request").response()

@@ -1,4 +1,4 @@
-"""`ETag`, `If-Match` and `If-None-Match` (RFC 9110, 8.8.3 and 13.1): change only what has not been changed meanwhile."""
+"""`ETag`, `If-Match` and `If-None-Match` (RFC 9110, 8.8.3 and 13.1): a client changes only the version that it has read."""
 
 import re
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ def tag_of(record: msgspec.Struct) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Precondition:
-    """What must be so before a change.
+    """The condition of a change.
 
     Fields:
-        tags: one of these is the record's; `*` = there is one; None = not asked.
-        absent: there is none yet.
+        tags: the record must have one of these tags; `*` = the record must exist; None = no condition.
+        absent: the record must not exist.
     """
 
     tags: frozenset[str] | None = None
@@ -32,29 +32,33 @@ class Precondition:
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> "Precondition":
-        """Raises: Problem 400 `bad_precondition`, for If-None-Match also where it is not `*`: it guards creation alone."""
+        """The condition in the headers. Raises: Problem 400 `bad_precondition`; If-None-Match may only be `*` here."""
         matching, creating = headers.get("If-Match"), headers.get("If-None-Match")
         if creating is not None and creating.strip() != _ANY:
-            raise Problem(400, "bad_precondition", "If-None-Match takes * here")
+            raise Problem(400, "bad_precondition", "If-None-Match must be * here")
         if matching is None:
             return cls(None, creating is not None)
         if matching.strip() == _ANY:
             return cls(frozenset({_ANY}), creating is not None)
         tags = [tag.strip() for tag in matching.split(",")]
         if not all(_TAG.fullmatch(tag) for tag in tags):
-            raise Problem(400, "bad_precondition", "If-Match takes * or entity tags in double quotes")
+            raise Problem(400, "bad_precondition", "If-Match must be *, or entity tags in double quotes")
         return cls(frozenset(tags), creating is not None)
 
     def check(self, record: msgspec.Struct | None, *, done: bool) -> None:
-        """Whether `record`, None = there is none, may be changed; `done`: it is already what it is to be, which
-        satisfies If-Match: whoever repeats a change is told that it is made (RFC 9110, 13.1.1).
+        """Check that `record` may be changed.
+
+        Args:
+            record: as it is now; None = it does not exist.
+            done: the record is as the change would make it. This satisfies If-Match, so that a repeated request succeeds
+                (RFC 9110, 13.1.1).
 
         Raises:
             Problem: 412 `exists_already`, `precondition_failed`.
         """
         if self.absent and record is not None:
-            raise Problem(412, "exists_already", "there is one already; without If-None-Match it would be changed")
+            raise Problem(412, "exists_already", "it exists already; a request without If-None-Match changes it")
         if self.tags is None or done:
             return
         if record is None or (_ANY not in self.tags and tag_of(record) not in self.tags):
-            raise Problem(412, "precondition_failed", "it is not as If-Match says: read it again")
+            raise Problem(412, "precondition_failed", "it was changed since it had the tag of If-Match: read it again")

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem JSON: what went wrong, in a stable code and a sentence, and nothing of the body."""
+"""Errors as problem JSON (RFC 9457): a stable code and a sentence, and nothing of the request's body."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -8,12 +8,13 @@ from aiohttp import web
 
 from schemas.errors import MeterbridgeError
 
-#: Headers of a problem after which nothing on the connection can be read.
+#: Headers of a problem after which the connection must be closed.
 CLOSES = {"Connection": "close"}
 
 
 class Problem(MeterbridgeError):
-    """An HTTP request is answered with an error; `reason` is a stable code, `detail` is for people, `members` go along."""
+    """Raised to answer a request with an error; `reason` is a stable code, `detail` a sentence, `members` are added to the
+    JSON."""
 
     def __init__(
         self, status: int, reason: str, detail: str = "", headers: Mapping[str, str] | None = None, **members: object
@@ -49,5 +50,5 @@ class Problem(MeterbridgeError):
 
 
 def try_again(reason: str, detail: str, after_s: int) -> Problem:
-    """503 with `Retry-After`. Never 429: LiteLLM drops what a 429 answers."""
+    """503 with `Retry-After`. It is never 429, because LiteLLM drops usage that is answered with 429."""
     return Problem(503, reason, detail, {"Retry-After": str(after_s)})

@@ -1,17 +1,17 @@
-"""How often a sender may post: so many requests a second, a second's worth of them at once."""
+"""A rate limit for each sender: a number of requests per second, and bursts of one second."""
 
 from collections.abc import Callable
 
 _ROUNDING_S = 1e-6
-#: Senders that are remembered before those are forgotten whom it makes no difference for.
+#: With more senders, those that have not sent recently are forgotten.
 _MANY = 10_000
 
 
 class SenderRateLimiter:
-    """Counts each sender apart (a leaky bucket; GCRA).
+    """Limits each sender separately (leaky bucket, as GCRA).
 
     Args:
-        per_second: above 0.
+        per_second: requests; above 0.
         monotonic: seconds.
     """
 
@@ -19,10 +19,10 @@ class SenderRateLimiter:
         self._gap_s = 1 / per_second
         self._ahead_s = max(1.0, self._gap_s) - self._gap_s
         self._monotonic = monotonic
-        self._due: dict[str, float] = {}  # when the sender's next request would come at an even pace
+        self._due: dict[str, float] = {}  # when the sender's next request is due at an even rate
 
     def wait_s(self, sender: str) -> float:
-        """0 = this request may pass and is counted; else in how many seconds one would."""
+        """0 = the request is counted and may pass; else the seconds after which one may."""
         now = self._monotonic()
         due = max(self._due.get(sender, now), now)
         if (early_s := due - self._ahead_s - now) > _ROUNDING_S:
@@ -33,6 +33,6 @@ class SenderRateLimiter:
         return 0.0
 
     def is_early(self, sender: str) -> bool:
-        """Whether a request that came now would have to wait; nothing is counted."""
+        """Whether a request would have to wait now; this does not count one."""
         now = self._monotonic()
         return self._due.get(sender, now) - self._ahead_s - now > _ROUNDING_S

@@ -1,41 +1,38 @@
-"""Bounds for senders whose credentials were not seen yet: how many connections they may hold, and how fast they may guess.
+"""Limits for unauthenticated clients: how many connections they may hold, and how many wrong credentials they may try.
 
-One object serves all ports of a process. A connection is a stranger's until one of its requests was admitted.
+One object serves all ports of a process. A connection is unauthenticated until one of its requests was admitted.
 """
 
 import resource
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_network
 from typing import Final, NamedTuple, Protocol
 
 import structlog
 from aiohttp import web
 
-from connectors.http.client_address import ClientAddressPolicy
+from connectors.http.client_address import ClientAddressPolicy, source_of
 from connectors.http.rate_limit import SenderRateLimiter
 from schemas.reasons import FULL, FULL_OF_ONE
 
-#: Refused requests a second and address that are answered at once.
+#: Refused requests per second of one address that are answered at once.
 REFUSED_PER_S: Final = 10.0
-#: How long the answer to each further one waits; its connection is closed afterwards.
+#: Seconds before each further one is answered; its connection is then closed.
 SLOWED_S: Final = 1.0
-#: Descriptors that are kept for everything but callers: Kafka, Postgres, Lago, the spool, files, of which about 50 are in
-#: use; and at most 32 for the metrics port.
+#: File descriptors kept for other uses: about 50 for Kafka, Postgres, Lago, the spool and files, and up to 32 for the
+#: metrics port.
 _RESERVED: Final = 96
-#: A connection takes about 20 kB.
+#: Limits of all connections; one takes about 20 kB.
 _MOST: Final = 4096
 _LEAST: Final = 16
-_FORWARDED: Final = "X-Forwarded-For"
 _MINUTE_S: Final = 60.0
-#: Addresses that have a line of their own in a minute.
+#: How many addresses get log lines in one minute.
 _ADDRESSES: Final = 100
-#: Why a connection was closed by us; labels of the metric.
 
 _log = structlog.get_logger(__name__)
 
 
 class Bounds(NamedTuple):
-    """Connections that may be open: in all, and of one address that is no trusted proxy; how many are accepted at once."""
+    """How many connections may be open, in total and for one address that is not a trusted proxy; and the listen backlog."""
 
     total: int
     of_one: int
@@ -43,9 +40,9 @@ class Bounds(NamedTuple):
 
 
 def bounds_of(descriptors: int) -> Bounds:
-    """The bounds of a process that may have so many descriptors (`RLIMIT_NOFILE`).
+    """The limits of a process that may open this many file descriptors (`RLIMIT_NOFILE`).
 
-    What waits to be accepted gets its descriptors all at once, before anything of it can be refused.
+    asyncio accepts the whole backlog at once, so all of it has descriptors before one connection can be refused.
     """
     at_once = min(128, max(_LEAST, descriptors // 4))
     total = max(_LEAST, min(_MOST, descriptors - _RESERVED - at_once))
@@ -53,31 +50,31 @@ def bounds_of(descriptors: int) -> Bounds:
 
 
 def own_bounds() -> Bounds:
-    """The bounds of this process."""
+    """The limits of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return bounds_of(soft if soft != resource.RLIM_INFINITY else _MOST + _RESERVED + 128)
 
 
 class Connection(Protocol):
-    """What is asked of a connection."""
+    """What this module needs of a connection."""
 
     address: str
 
     def is_idle(self) -> bool:
-        """It waits for a request."""
+        """Whether it waits for a request."""
 
     def force_close(self) -> None:
         """Close it now."""
 
 
 class UnauthenticatedConnections:
-    """The connections of a process, and the addresses that are refused.
+    """Counts the connections and the refused requests of a process.
 
     Args:
         origins: finds the client's address behind trusted proxies.
         monotonic: seconds.
-        on_closed: hears why a connection was closed, one of `CONNECTION_CAUSES`.
-        on_wrong: a request named a credential that nobody knows, or none.
+        on_closed: called with the cause when this process closes a connection, one of `CONNECTION_CAUSES`.
+        on_wrong: called when a request has no credential, or an unknown one.
     """
 
     def __init__(
@@ -97,11 +94,13 @@ class UnauthenticatedConnections:
         self._refused_at = float("-inf")
         self._open: dict[str, int] = {}  # connections by address
         self._total = 0
-        self._strangers_of: dict[str, dict[Connection, None]] = {}  # by address, the oldest first
+        self._strangers_of: dict[
+            str, dict[Connection, None]
+        ] = {}  # unauthenticated connections by address, the oldest first
         self._lines = _Lines(monotonic)
 
     def connected(self, connection: Connection) -> bool:
-        """Whether a new connection may stay; where all places are taken, the oldest stranger that is idle loses its own."""
+        """Whether a new connection may stay. At the limit, the oldest idle unauthenticated connection is closed for it."""
         address = connection.address
         count = self._open.get(address, 0)
         if count >= self.bounds.of_one and not self._origins.trusts(address):
@@ -118,14 +117,14 @@ class UnauthenticatedConnections:
         return True
 
     def known(self, connection: Connection) -> None:
-        """One of its requests was admitted."""
+        """One of the connection's requests was admitted."""
         if (of_one := self._strangers_of.get(connection.address)) is not None:
             of_one.pop(connection, None)
             if not of_one:
                 del self._strangers_of[connection.address]
 
     def gone(self, connection: Connection) -> None:
-        """A connection that `connected` let stay is closed."""
+        """A connection that `connected` accepted has ended."""
         self.known(connection)
         self._total -= 1
         left = self._open[connection.address] - 1
@@ -135,8 +134,8 @@ class UnauthenticatedConnections:
             del self._open[connection.address]
 
     def refused(self, request: web.BaseRequest, status: int) -> float:
-        """Take note of a refusal; in how many seconds it may be answered."""
-        source = self._source(request)
+        """Count a refused request; returns after how many seconds to answer it."""
+        source = source_of(self._origins, request)
         self._refused_at = self._monotonic()
         if status == 401:
             self._on_wrong()
@@ -144,17 +143,17 @@ class UnauthenticatedConnections:
         return SLOWED_S if self._refused.wait_s(source) else 0.0
 
     def malformed(self, request: web.BaseRequest, error: str) -> None:
-        """Take note of what is no HTTP."""
-        self._lines.tell("request_malformed", self._source(request), error=error)
+        """Log input that is not HTTP."""
+        self._lines.tell("request_malformed", source_of(self._origins, request), error=error)
 
     def is_guessing(self, request: web.BaseRequest) -> bool:
-        """Whether this address was refused too often of late for anything of its to be read."""
-        if self._monotonic() - self._refused_at > 1:  # no address has more than a second's worth to wait for
+        """Whether the address had too many refused requests recently, so that its body must not be read."""
+        if self._monotonic() - self._refused_at > 1:  # the limiter makes no address wait for longer than a second
             return False
-        return self._refused.is_early(self._source(request))
+        return self._refused.is_early(source_of(self._origins, request))
 
     def _make_room(self) -> bool:
-        """Of the address with the most strangers the oldest that is idle goes: a newcomer is hardly among them."""
+        """Close the oldest idle connection of the address that has the most: an attacker has more than a new client."""
         by_count = sorted(self._strangers_of.values(), key=len, reverse=True)
         return any(_close_idle(strangers) for strangers in by_count)
 
@@ -163,19 +162,9 @@ class UnauthenticatedConnections:
         self._lines.tell("connections_full", address)
         return False
 
-    def _source(self, request: web.BaseRequest) -> str:
-        """The address; of IPv6 its network, for anybody has 2^64 of them."""
-        headers = request.headers
-        # Of what could not be parsed the headers are a plain dict.
-        forwarded = headers.getall(_FORWARDED) if _FORWARDED in headers else ()
-        address = self._origins.origin(request.remote, forwarded)
-        if isinstance(address, IPv6Address):
-            return str(ip_network((address, 64), strict=False))
-        return str(address or "")
-
 
 class _Lines:
-    """Of each event one line a minute and address: the first at once, and how many came since with the next one."""
+    """Logs each event at most once per minute and address. The next line says how many were left out (`further`)."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -199,7 +188,7 @@ class _Lines:
 
 
 def _close_idle(connections: dict[Connection, None]) -> bool:
-    """Close the oldest that is idle. One that sends may be about to show its credential."""
+    """Close the oldest idle one; a connection that sends may be about to show its credential."""
     oldest = next((one for one in connections if one.is_idle()), None)
     if oldest is None:
         return False

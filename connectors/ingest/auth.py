@@ -1,7 +1,7 @@
-"""Who may post: a sender that signs its body, or one that knows a token.
+"""Authenticates senders of usage: by a signature of the body, or by a token.
 
-LiteLLM signs nothing and sends static headers, so either kind is enough. Several secrets and tokens
-are valid at once, for rotation. Every comparison takes the same time whatever is wrong.
+LiteLLM cannot sign a body, but it sends fixed headers, so one of the two is enough. Several secrets and tokens may be valid
+at the same time, for rotation. A comparison takes the same time for every wrong credential.
 """
 
 import hmac
@@ -11,21 +11,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from connectors.ingest.sender_signatures import Secret, claims_a_signature, signed_by
 from schemas.errors import ConfigurationError, MeterbridgeError
 
-#: Of a signature that names its second: how far that may be from our clock.
+#: How many seconds the time in a signature may differ from our clock.
 TOLERANCE_S = 300.0
 
 
 class ExpiredSignature(MeterbridgeError):
-    """A signature is right, but its time is not: repeated from a recording, a wrong clock, or no time where one is due."""
+    """A correct signature with a wrong time: a repeated recording, a wrong clock, or no time although one is required."""
 
 
 class WebhookAuth:
-    """The secrets and tokens that are valid now; with neither, everybody is admitted.
+    """The valid secrets and tokens. Without any, every sender is admitted.
 
     Args:
-        tolerance_s: see `TOLERANCE_S`; its edges still count as in time.
+        tolerance_s: see `TOLERANCE_S`; a difference of exactly this much is accepted.
         now_s: seconds since 1970 UTC.
-        timestamp_required: a signature of the body alone, which never expires, admits nobody.
+        timestamp_required: refuse a signature without a time, which never expires.
 
     Raises:
         ConfigurationError: a secret is malformed.
@@ -48,15 +48,11 @@ class WebhookAuth:
 
     @property
     def is_open(self) -> bool:
-        """Neither secret nor token is configured."""
+        """Whether neither a secret nor a token is configured."""
         return not self._secrets and not self._tokens
 
-    def knows_token(self, authorization: str | None) -> bool:
-        """`Authorization: Bearer <token>` (RFC 6750; the scheme in any case) names a live token."""
-        return self.token_sender(authorization) is not None
-
     def token_sender(self, authorization: str | None) -> str | None:
-        """A name for whoever knows this token; None = no live token is named."""
+        """A name for the sender with this token (`Authorization: Bearer <token>`, RFC 6750); None = no valid token."""
         scheme, _, credentials = (authorization or "").partition(" ")
         if scheme.lower() != "bearer":
             return None
@@ -67,14 +63,14 @@ class WebhookAuth:
         return f"token {found}" if found >= 0 else None
 
     def may_be_signed(self, headers: Mapping[str, str]) -> bool:
-        """A signature could admit the sender, so the body has to be read before it is refused."""
+        """Whether a signature could admit the sender, so that the body must be read before it is refused."""
         return bool(self._secrets) and claims_a_signature(headers)
 
     def signing_sender(self, headers: Mapping[str, str], body: bytes | Iterable[bytes]) -> str | None:
-        """The name of the sender that signed the body's bytes (connectors/ingest/sender_signatures.py); None = unknown.
+        """The name of the sender that signed the body (connectors/ingest/sender_signatures.py); None = no known secret signed it.
 
         Raises:
-            Stale: the time that was signed is out of tolerance, or none was signed and one is required.
+            ExpiredSignature: the time in the signature is out of tolerance, or it has none and one is required.
         """
         signed = signed_by(headers, body, self._secrets)
         if signed is None:
@@ -91,15 +87,15 @@ class WebhookAuth:
 
 
 def check_exposure(auth: WebhookAuth, *, allow_unsigned: bool) -> None:
-    """An ingress that admits everybody starts only where somebody said so, on loopback too: whoever runs a program on
-    the same machine, or a proxy in front of it, could else bill anybody.
+    """Refuse to start an ingress without credentials unless the operator allows it. This holds on loopback too: another program on
+    the machine, or a proxy in front of the ingress, could let anybody bill any customer.
 
     Raises:
-        ConfigurationError: neither secret nor token is set, and nobody said `ALLOW_UNSIGNED=1`.
+        ConfigurationError: neither a secret nor a token is set, and `ALLOW_UNSIGNED=1` is not set.
     """
     if auth.is_open and not allow_unsigned:
         raise ConfigurationError(
             "WEBHOOK_TOKEN",
-            "the webhooks would take usage from anybody: set WEBHOOK_TOKEN or WEBHOOK_SECRET; ALLOW_UNSIGNED=1 lets "
+            "the webhooks would accept usage from anybody: set WEBHOOK_TOKEN or WEBHOOK_SECRET; ALLOW_UNSIGNED=1 lets "
             "anybody in, for trying out or behind a proxy that authenticates",
         )

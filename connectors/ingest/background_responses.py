@@ -1,8 +1,8 @@
-"""What an answer that is read again says of itself: the poll of a background response has no other stable name.
+"""A stable id of an answer that is read several times. The poll of a background response has no other stable id.
 
-LiteLLM's proxy encrypts the id of a response anew for every poll, unless `disable_responses_id_security` is set
-(litellm/proxy/hooks/responses_id_security.py, 1.108 on). What stays is in `response`: when the provider made it, and the id
-of its first part of output. Both are kept as one hash; nothing else of `response` is.
+LiteLLM's proxy encrypts the id of a response differently for each poll, unless `disable_responses_id_security` is set
+(litellm/proxy/hooks/responses_id_security.py, since 1.108). Stable are, in `response`, the time when the provider made it,
+and the id of its first output. Only a hash of the two is stored.
 """
 
 from hashlib import sha256
@@ -34,7 +34,7 @@ _read = msgspec.json.Decoder(_Read).decode
 
 
 def answer_id_of(element: Element) -> str:
-    """32 hex digits that are equal in all reads of one finished answer; `""` where the element does not hold it."""
+    """32 hexadecimal digits that are equal in all reads of one finished answer; `""` if the element does not contain it."""
     try:
         answer = _read(element).response
     except UNDECODABLE:
@@ -42,13 +42,13 @@ def answer_id_of(element: Element) -> str:
     if answer is None or answer.created_at is None:
         return ""
     part = next((part.id for part in answer.output or () if part.id), "")
-    if not part:  # two of one second would be one
+    if not part:  # two answers of the same second would be equal
         return ""
     return sha256(f"{int(answer.created_at)}|{part}".encode("utf-8", "surrogatepass")).hexdigest()[:_LENGTH]
 
 
 def _loosely(element: Element) -> _ResponseElement | None:
-    """Of JSON as Python's senders write it: a `NaN` in another member does not change what the answer is."""
+    """Read JSON as Python's senders write it: a `NaN` in another field does not change the answer."""
     if not Budget().takes(bytes(memoryview(element))):
         return None
     try:
@@ -61,6 +61,6 @@ def _loosely(element: Element) -> _ResponseElement | None:
 
 
 def with_answer_id(text: bytes, element: Element) -> bytes:
-    """The stored JSON of a call, with `answer_id` where the element holds one."""
+    """The stored JSON of a call, with `answer_id` if the element has one."""
     found = answer_id_of(element)
     return b'%b,"answer_id":"%b"}' % (text[:-1], found.encode()) if found else text

@@ -1,9 +1,14 @@
-"""A body is cut into its elements without being understood: nothing here looks inside a call.
+"""Splits a body into its elements without decoding them.
 
-Senders write one object, an array, NDJSON or `{"events": [...]}` and label them all
-`application/json`, so the bytes decide; what is wrapped is found when the element turns out to be no call. msgspec cuts well-formed arrays; when it refuses one (a `NaN`
-literal, a lone surrogate, endless nesting) a bracket counter finds the same cuts, so that the
-damage stays in the element that has it.
+Senders write one object, an array, NDJSON or `{"events": [...]}`, all with `application/json`, so the bytes decide. Calls in a
+wrapper are found when the element turns out not to be a call.
+
+| the body begins with | and | elements |
+|---|---|---|
+| `[` | msgspec decodes it | the members of the array |
+| `[` | msgspec refuses it: `NaN`, a lone surrogate, endless nesting | the same, found by counting brackets: only the damaged element is lost |
+| anything else | its first line is complete, or most lines are objects | the lines (NDJSON) |
+| anything else | otherwise | the whole body |
 """
 
 import re
@@ -22,13 +27,13 @@ from streams.core.metering.tolerant_reader import AMOUNTS, loose_json
 
 Element = bytes | memoryview | Raw
 
-#: More than LiteLLM's smallest calls fit into 64 MiB; bounds the memory a body of tiny elements takes.
+#: A body of 64 MiB can hold more elements only if they are smaller than LiteLLM's calls; this limits the memory of tiny elements.
 MAX_ELEMENTS = 200_000
-#: Where an array may have more elements than this, the bracket counter, which stops at `MAX_ELEMENTS`, does the cutting.
+#: An array with more elements is split by counting brackets, which stops at `MAX_ELEMENTS`.
 _MAX_CUT_AT_ONCE = 4_000_000
-#: Of a member that is one value; more of them are no JSON, and would be looked at one by one.
+#: How many values a member may have without a comma between them; that is not JSON, and each would be scanned.
 _MAX_OPENED = 1000
-#: That somebody printed one object on many lines shows in the first of it.
+#: How many bytes show whether a sender printed one object on many lines.
 _PRINTED = 1 << 20
 
 _raw = msgspec.json.Decoder(Raw).decode
@@ -36,7 +41,7 @@ _raws = msgspec.json.Decoder(list[Raw]).decode
 _members_by_key = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _WRAPPER_KEYS = tuple(f'"{name}"'.encode() for name in WRAPPERS)
-#: A CloudEvent's data are its own, also where its version is not told; other envelopes name their source, too.
+#: `data` of a CloudEvent is its own, also if its version is missing; other envelopes have a source, too.
 _VERSION, _EVENT = "specversion", frozenset({"source", "subject"})
 _NO_DATA = tuple(name for name in WRAPPERS if name != "data")
 #: A key may be written with escapes.
@@ -48,11 +53,11 @@ _KEY = re.compile(rb"[ \t\r\n]*(" + TEXT + rb")[ \t\r\n]*:[ \t\r\n]*", re.DOTALL
 _TO_COMMA_OR_BRACKET = re.compile(rb'[^"\[\]{},]*+(?:' + TEXT + rb'[^"\[\]{},]*+)*+', re.DOTALL)
 
 
-class WrappedCalls(Exception):  # a way on, not an error
-    """An element is no call and holds calls.
+class WrappedCalls(Exception):  # control flow, not an error
+    """An element is not a call but contains calls.
 
     Attributes:
-        inner: the array or the object that was wrapped.
+        inner: the array or object in the wrapper.
     """
 
     def __init__(self, inner: memoryview) -> None:
@@ -61,14 +66,14 @@ class WrappedCalls(Exception):  # a way on, not an error
 
 
 def split(body: bytes | memoryview) -> list[Element]:
-    """The elements of a body, in order, unparsed.
+    """The elements of a body, in order, not decoded.
 
     Raises:
-        Refused: `not_json` for an array that is cut off or never ends, `too_many_elements` above `MAX_ELEMENTS`.
-            A single object is not checked here: parsing it will tell.
+        InvalidElement: `not_json`: an array is truncated or never ends; `too_many_elements`: more than `MAX_ELEMENTS`. A single
+            object is not checked here, because decoding it checks it.
     """
     if body[:1] == b"{" and isinstance(body, bytes) and b"\n" not in body:
-        return [body]  # as most are
+        return [body]  # most bodies
     at = _end_of(_BLANK, body, 0)
     if bytes(body[at : at + 1]) == b"[":
         return _array(memoryview(body)[at:])
@@ -81,10 +86,10 @@ def split(body: bytes | memoryview) -> list[Element]:
 
 
 def wrapped_in(element: Element) -> memoryview | None:
-    """The calls that senders wrapped: `{"events": [...]}`, `{"event": {...}}` and their like; None for anything else.
+    """The calls in a wrapper such as `{"events": [...]}` or `{"event": {...}}`; None for anything else.
 
-    An object with an id and a cost of its own is a call, whatever else is in it. One with an id alone, as an envelope may
-    have, or with a cost alone, which may be the sum, holds calls where what is inside has an id or a cost as well.
+    An object with an id and a cost of its own is a call, whatever else it contains. An object with only an id (as an envelope may
+    have) or only a cost (maybe the sum) contains calls if its members have an id or a cost too.
     """
     view = memoryview(element)
     text = element if isinstance(element, bytes) else bytes(view)
@@ -108,7 +113,7 @@ def wrapped_in(element: Element) -> memoryview | None:
 
 
 def calls_in(element: bytes) -> memoryview | None:
-    """What an object that is no call holds under any name: whole calls, with an id and a cost each; None without one."""
+    """The complete calls, with an id and a cost each, in any member of an object that is not a call; None if there are none."""
     view = memoryview(element)
     members = members_of(view[_end_of(_BLANK, view, 0) :]) or {}
     inner = [one[_end_of(_BLANK, one, 0) :] for one in members.values()]
@@ -119,7 +124,7 @@ def calls_in(element: bytes) -> memoryview | None:
 
 
 def _holds_a_call(inner: memoryview, *, whole: bool = False) -> bool:
-    """The object, or any of the array, has an id or an amount, and a `whole` one both."""
+    """Whether the object, or any object of the array, has an id or an amount; with `whole` it must have both."""
     try:
         elements = split(inner)
     except InvalidElement:
@@ -136,13 +141,13 @@ def _holds_a_call(inner: memoryview, *, whole: bool = False) -> bool:
 
 
 def _together(found: Sequence[memoryview]) -> memoryview:
-    """Of several wrappers in one object everything: one array. Raises: Refused: one of them is cut."""
+    """All elements of several wrappers in one object, as one array. Raises: InvalidElement: one of them is truncated."""
     elements = [bytes(memoryview(element)) for inner in found for element in split(inner)]
     return memoryview(b"[" + b",".join(elements) + b"]")
 
 
 def members_of(view: memoryview) -> dict[str, memoryview] | None:
-    """An object's members by name, unparsed; None for what is none."""
+    """The members of an object by name, not decoded; None if it is not an object."""
     try:
         return {name: memoryview(raw) for name, raw in _members_by_key(view).items()}
     except UNDECODABLE:
@@ -157,8 +162,8 @@ def members_of(view: memoryview) -> dict[str, memoryview] | None:
 
 
 def _is_damaged_ndjson(body: bytes, at: int) -> bool:
-    """The first line is cut, and the body is NDJSON all the same: most lines are objects, and it is no one object that
-    somebody printed on many lines, be it whole or cut at its end."""
+    """Whether a body whose first line is damaged is NDJSON: most lines are objects, and it is not one object that a sender
+    printed on many lines, complete or truncated."""
     if body.find(b"\n{", at) < 0 or _whole(memoryview(body)[at:]):
         return False
     text = body[at : at + _PRINTED].decode("utf-8", "replace").rstrip()
@@ -178,7 +183,7 @@ def _is_damaged_ndjson(body: bytes, at: int) -> bool:
 
 def _array(view: memoryview) -> list[Element]:
     elements = list[Element]()
-    # An element and its comma are two bytes at least; counting the commas of a large body takes as long as cutting it.
+    # An element and its comma are at least two bytes. Counting the commas of a large body takes as long as splitting it.
     if len(view) <= 2 * _MAX_CUT_AT_ONCE or bytes(view).count(b",") <= _MAX_CUT_AT_ONCE:
         try:
             elements += _raws(view)
@@ -203,7 +208,7 @@ def _lines(body: bytes, at: int) -> list[Element]:
 
 
 def _whole(line: memoryview) -> bool:
-    """A first line that is complete by itself makes the body NDJSON; of a pretty-printed object it never is."""
+    """Whether a line is complete JSON. If the first one is, the body is NDJSON; the first line of a printed object never is."""
     try:
         _raw(line)
     except UNDECODABLE:
@@ -215,7 +220,7 @@ def _whole(line: memoryview) -> bool:
 
 
 def _members_to_the_end(view: memoryview) -> list[memoryview]:
-    """The members of the array or object that `view` opens with and that must fill it, by counting brackets."""
+    """The members of the array or object that fills `view`, found by counting brackets. Raises: InvalidElement."""
     members, end = _members(view)
     if _end_of(_BLANK, view, end) != len(view):
         raise InvalidElement(NOT_JSON, "more after the end", offset=end)
@@ -253,5 +258,5 @@ def _check(count: int) -> None:
 
 
 def _end_of(pattern: re.Pattern[bytes], text: bytes | memoryview, at: int) -> int:
-    """Where a pattern that also matches nothing stops."""
+    """The end of the match of a pattern that also matches nothing."""
     return found.end() if (found := pattern.match(text, at)) else at

@@ -1,7 +1,7 @@
-"""Where an array or an object ends, in text that no JSON parser takes: brackets are counted, texts are jumped over.
+"""Finds the end of an array or object that no JSON parser accepts, by counting brackets and skipping strings.
 
-The first brackets are counted one by one. Whatever has more is counted in pieces by what is written in C, for a step for
-each bracket takes a second a megabyte.
+The first brackets are counted one by one. After them, larger and larger pieces are counted by functions in C, because a step
+in Python per bracket takes a second per megabyte.
 """
 
 from array import array
@@ -18,29 +18,29 @@ TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _TO_BRACKET = re_compile(rb'[^"\[\]{}]*+(?:' + TEXT + rb'[^"\[\]{}]*+)*+', DOTALL)
 _WHOLE_TEXTS = re_compile(rb'(?:[^"]++|' + TEXT + rb")*+", DOTALL)
 _A_TEXT = re_compile(TEXT, DOTALL)
-#: From the end of one bracket to that of the next.
+#: From the end of one bracket to the end of the next.
 _NEXT_BRACKET = re_compile(rb'(?:[^"\[\]{}]++|' + TEXT + rb")*+[\[\]{}]", DOTALL)
 _OPENING: Final = (b"[", b"{")
 _BRACKETS: Final = b"[]{}"
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(_BRACKETS))
 _CLOSES: Final = 255
-#: As signed bytes: 1 for each that opens, -1 for each that closes.
+#: Brackets as signed bytes: 1 for an opening one, -1 for a closing one.
 _AS_STEPS: Final = bytes.maketrans(_BRACKETS, bytes([1, _CLOSES, 1, _CLOSES]))
 _ONE_BY_ONE: Final = 8
 _FIRST_PIECE, _LARGEST_PIECE = 256, 256 << 10
 
 
 def end_of_nested(view: memoryview, at: int) -> int:
-    """Just after the bracket that closes what was opened just before `at`.
+    """The position behind the bracket that closes the one before `at`.
 
     Raises:
-        Refused: `not_json`: there is none.
+        InvalidElement: `not_json`: there is none.
     """
     depth = 1
     for _ in range(_ONE_BY_ONE):
         at = _end(_TO_BRACKET, view, at, len(view))
         sign = bytes(view[at : at + 1])
-        if sign in (b"", b'"'):  # the end, or a text that does not end
+        if sign in (b"", b'"'):  # the end of the text, or a string that does not end
             raise InvalidElement(NOT_JSON, "ends inside an element", offset=at)
         depth += 1 if sign in _OPENING else -1
         at += 1
@@ -49,7 +49,7 @@ def end_of_nested(view: memoryview, at: int) -> int:
     size = _FIRST_PIECE
     while True:
         stop = _end(_WHOLE_TEXTS, view, at, at + size)
-        if stop == at:  # a text that is longer than the piece, or nothing is left
+        if stop == at:  # a string that is longer than the piece, or the end
             if (text := _A_TEXT.match(view, at)) is None:
                 raise InvalidElement(NOT_JSON, "ends inside an element", offset=at)
             at = text.end()
@@ -67,5 +67,5 @@ def end_of_nested(view: memoryview, at: int) -> int:
 
 
 def _end(pattern: Pattern[bytes], view: memoryview, at: int, stop: int) -> int:
-    """Where a pattern that also matches nothing stops."""
+    """The end of the match of a pattern that also matches nothing."""
     return found.end() if (found := pattern.match(view, at, stop)) else at

@@ -1,4 +1,5 @@
-"""What is kept of a call for later questions (schemas/context.py), by allow-lists: names, numbers and hosts, never texts."""
+"""The context of a call that is stored (schemas/context.py), by allow-lists: names, numbers and hosts, never prompts or
+answers."""
 
 from collections.abc import Iterator
 from re import compile as re_compile
@@ -18,20 +19,20 @@ from streams.core.metering.tolerant_reader import NumberText, clean
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
 _HOST = re_compile(r"[a-z0-9.:-]{1,253}")
-#: Longer is no list of names.
+#: A longer value is not a list of names.
 _MAX_BYTES = 64 << 10
 _MAX_HOSTS = 1024
-#: Costs, first token, model, API base, and what deployments ask for beside them.
+#: Costs, time of the first token, model id, API base, and the fields that the deployment keeps in addition.
 Taken = tuple[Any, float | int | str | None, str | None, str | None, dict[str, Raw] | None] | None
-#: A first token that comes later than this is a wrong clock.
+#: A later first token means a wrong clock.
 _MAX_WAIT_US = 86_400 * 1_000_000
 
 
 class ContextFields:
-    """What a deployment keeps beside the fixed fields.
+    """The fields that a deployment keeps in addition to the fixed ones.
 
     Args:
-        tag_prefixes: `KEPT_TAG_PREFIXES`; of request tags only those that begin so.
+        tag_prefixes: `KEPT_TAG_PREFIXES`; only request tags that begin so are kept.
         metadata: `KEPT_METADATA`; names in `spend_logs_metadata` and in the metadata of key and team.
     """
 
@@ -45,7 +46,7 @@ class ContextFields:
         self._asks_for_more = bool(self._prefixes or self._names)
 
     def take(self, stored: Any) -> Taken:
-        """What the context is made of, out of what `read` gave: it is not stored as it came."""
+        """Removes the context fields from what `read` returned, and returns them; they are stored in another form."""
         costs, first = stored.cost_breakdown, stored.completionStartTime
         model, base = stored.model_id, stored.api_base
         more = self._more_of(stored) if self._asks_for_more else None
@@ -55,7 +56,7 @@ class ContextFields:
         return costs or None, first or None, model or None, base or None, more
 
     def of_tree(self, tree: dict[str, Any]) -> Taken:
-        """The same out of a tree of `loose_json`; what is odd is left out."""
+        """As `take`, from a tree of `loose_json`; invalid values are left out."""
         first, model, base = (tree.get(name) for name in ("completionStartTime", "model_id", "api_base"))
         more: dict[str, Raw] = {}
         metadata = tree.get("metadata")
@@ -72,7 +73,7 @@ class ContextFields:
         )
 
     def context(self, taken: Taken, call: Call) -> bytes | None:
-        """JSON of a `CallContext`; None where there is nothing."""
+        """JSON of a `CallContext`; None if it is empty."""
         parts: list[bytes] = []
         if taken is not None:
             costs, first, model, base, more = taken
@@ -108,7 +109,7 @@ class ContextFields:
                 yield b'"%b":%b' % (told, _encode(texts))
 
     def _host(self, base: str) -> bytes:
-        """The host as a member; `b""` is not remembered."""
+        """The host as a JSON member; an empty one is not cached."""
         host = _host_of(base)
         if not host:
             return b""
@@ -129,7 +130,7 @@ class ContextFields:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as numbers again."""
+    """The value of `loose_json` with its numbers as JSON numbers."""
     if isinstance(value, dict):
         return {clean(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -140,7 +141,7 @@ def _plain(value: Any) -> Any:
 
 
 def _costs_of(told: Any) -> Any:
-    """The members that are numbers; None where there is none."""
+    """The members that are numbers; None if there are none."""
     if not isinstance(told, dict):
         return None
     numbers = {name: Raw(str(told[name])) for name in COSTS if isinstance(told.get(name), NumberText)}
@@ -161,7 +162,7 @@ def _created(metadata: CallMetadata) -> int:
 
 
 def _wait(first: float | int | str, start: float | int | str | None) -> bytes:
-    """Seconds with six decimals; nothing where either moment is none, or they are in the wrong order."""
+    """Seconds with six decimals; empty if a moment is missing, or the order is wrong."""
     try:
         if type(first) is float and type(start) is float:
             wait_us = round((first - start) * 1e6)
@@ -175,7 +176,7 @@ def _wait(first: float | int | str, start: float | int | str | None) -> bytes:
 
 
 def _host_of(base: str) -> str:
-    """Of an address with a scheme alone: any word could be a host."""
+    """The host of an address with a scheme; without one, any word could be a host."""
     try:
         host = (urlsplit(base.strip()).hostname or "") if "://" in base else ""
     except ValueError:
@@ -184,7 +185,7 @@ def _host_of(base: str) -> str:
 
 
 def _written(value: Any) -> bytes | None:
-    """A value of a tree as JSON; None for none, and for what JSON has not."""
+    """A value of a tree as JSON; None for null, and for what JSON cannot express."""
     if value is None:
         return None
     try:
@@ -204,7 +205,7 @@ def _members(raw: Raw) -> dict[str, Any]:
 
 
 def _loaded(raw: Raw) -> Any:
-    """The value; a text is JSON once more, as databases export it."""
+    """The decoded value; a string is decoded once more, because exports of databases have JSON in strings."""
     written = bytes(memoryview(raw))
     if len(written) > _MAX_BYTES:
         return None
@@ -216,7 +217,7 @@ def _loaded(raw: Raw) -> Any:
 
 
 def _scalar(value: Any) -> str:
-    """Text of a text, a number or a flag; `""` of anything else."""
+    """A string, number or flag as text; `""` for anything else."""
     if isinstance(value, str):
         return clean(value)
     return _encode(value).decode() if isinstance(value, bool | int | float) else ""

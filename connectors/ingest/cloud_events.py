@@ -1,4 +1,4 @@
-"""CloudEvents over HTTP (cloudevents.io, HTTP binding 1.0.2): in binary mode the attributes are headers, the body is the data.
+"""CloudEvents over HTTP (cloudevents.io, HTTP binding 1.0.2). In binary mode the attributes are headers, and the body is the data.
 
 In structured and batch mode the whole event is in the body, as any other element.
 """
@@ -13,12 +13,12 @@ from connectors.ingest.body_splitter import Element, members_of
 from schemas.decoding import UNDECODABLE
 from streams.core.metering.tolerant_reader import clean
 
-#: How the media types of structured and batch mode begin.
+#: Beginning of the media types of structured and batch mode.
 _EVENTS = "application/cloudevents"
 _ATTRIBUTES = ("specversion", "id", "source", "type", "subject", "time")
 _PREFIX = "ce-"
 
-#: Together with an id this makes data a call of LiteLLM's own words.
+#: With one of these ids, a `call_type` makes the data a call in LiteLLM's own form.
 _CALL_TYPE, _IDS = "call_type", ("litellm_call_id", "id", "request_id")
 
 _encode = msgspec.json.Encoder().encode
@@ -26,15 +26,15 @@ _text = msgspec.json.Decoder(str).decode
 
 
 def holds_events(headers: Mapping[str, str]) -> bool:
-    """Structured or batch mode: the body is one event, or an array of them."""
+    """Whether the request is in structured or batch mode: the body is one event, or an array of events."""
     return headers.get("Content-Type", "")[: len(_EVENTS)].lower() == _EVENTS
 
 
 def event_of(headers: Mapping[str, str], body: bytes) -> bytes | None:
-    """The event of binary mode as one JSON object; None where the headers tell of none, or repeat what
-    the body tells: the media type decides (3.1).
+    """The event of a request in binary mode as one JSON object. None if the headers have no event, or the body contains it
+    too: then the media type decides (3.1).
 
-    A header's value is percent-encoded (3.1.3.2). What the body holds is not looked at: it has to be JSON.
+    Values of headers are percent-decoded (3.1.3.2). The body must be JSON, which is not checked here.
     """
     if ("ce-specversion" not in headers and "ce-id" not in headers) or holds_events(headers):
         return None
@@ -43,10 +43,10 @@ def event_of(headers: Mapping[str, str], body: bytes) -> bytes | None:
 
 
 def call_in(element: Element) -> bytes | None:
-    """The call of LiteLLM's own words that an event carries as its data; None where it carries something else.
+    """The call in LiteLLM's own form that is the data of an event; None if the data is something else.
 
-    It is that call, with its kind, its status and its identity, as on every other way in. The event's subject is its
-    customer, unless it says so itself.
+    It is metered like the same call on any other route: kind, status and identity are its own. The event's subject is its
+    customer, unless the call names one.
     """
     event = members_of(memoryview(element)) or {}
     call = _data_of(event)
@@ -65,7 +65,7 @@ def call_in(element: Element) -> bytes | None:
 
 
 def _data_of(event: Mapping[str, memoryview]) -> bytes:
-    """The data as JSON: an object, one in a text, or one in base64; `b""` where they are none of it."""
+    """The data as JSON: an object, an object in a string, or one in base64; `b""` for anything else."""
     try:
         if (encoded := event.get("data_base64")) is not None and bytes(event.get("data", b"null")) == b"null":
             return b64decode(_text(encoded), validate=True).strip()

@@ -1,4 +1,4 @@
-"""No secret is stored: a key where its hash belongs becomes LiteLLM's hash of it, here, before the first durable byte."""
+"""Replaces API keys by LiteLLM's hash of them before a call is stored, so that no secret is stored."""
 
 from typing import Any, cast
 
@@ -11,10 +11,10 @@ _encode = msgspec.json.Encoder().encode
 _call = msgspec.json.Decoder(Call).decode
 _tree = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-#: Hashes seen lately: keys are few, and a look-up costs less than looking at 64 digits.
+#: Hashes that were seen recently. There are few keys, and a lookup is faster than checking 64 digits.
 _known: set[str] = set()
 _KNOWN = 4096
-#: Fields that hold a hash, and ids that are only hashed where they look like a key.
+#: Fields with a hash, and fields with ids, which are hashed only if they look like a key.
 _HASHES = ("api_key", "api_key_hash")
 _NAMES = (
     "key_alias",
@@ -27,13 +27,13 @@ _NAMES = (
     "external_customer_id",
     "external_subscription_id",
 )
-#: Every key in the clear holds it; looked for first, for it is quick.
+#: Every API key contains this; looking for it is fast.
 _SIGN = "sk-"
 _IN_METADATA = tuple(name for name in CallMetadata.__struct_fields__ if name.startswith("user_api_key_"))
 
 
 def without_secrets(text: bytes, call: Call) -> tuple[bytes, Call] | None:
-    """The stored text, and the call in it, with each secret replaced by its hash; None where there is none."""
+    """The stored text and its call, with each secret replaced by its hash; None if there is no secret."""
     metadata = call.metadata
     if (
         call.cloud_event is None

@@ -1,7 +1,7 @@
-"""What is left of an element that strict JSON or its types refuse: every allow-listed field that is sound.
+"""Reads an element that strict JSON or its types refuse; every valid field of the allow-list is kept.
 
-Python senders write `NaN`, lone surrogates and raw control characters, and call it JSON; others write numbers as texts
-and objects as JSON in a text. Only identity, time, cost and customer must be sound (streams/core/metering/tolerant_reader.py).
+Python senders write `NaN`, lone surrogates and raw control characters as JSON. Others write numbers as strings, and objects as
+JSON in a string. Only identity, time, cost and customer must be valid (streams/core/metering/tolerant_reader.py).
 """
 
 import binascii
@@ -16,14 +16,14 @@ from streams.core.metering.tolerant_reader import loose_json
 
 
 def tree_of(element: bytes, budget: Budget) -> dict[str, Any] | None:
-    """The element as `loose_json` reads it; None for a `null`, which LiteLLM sends for a call it cannot describe.
+    """The element as `loose_json` reads it; None for `null`, which LiteLLM sends for a call that it cannot describe.
 
     Raises:
-        Refused: `not_json`, `too_deep`, `too_complex`, `not_an_object`.
+        InvalidElement: `not_json`, `too_deep`, `too_complex`, `not_an_object`.
     """
     if not budget.takes(element):
         raise InvalidElement(
-            TOO_COMPLEX, "it is no strict JSON, and has too many brackets, commas and texts for any other reader"
+            TOO_COMPLEX, "it is not strict JSON, and has too many brackets, commas and strings for the tolerant reader"
         )
     text = element.decode("utf-8-sig", "replace")
     try:
@@ -40,7 +40,7 @@ def tree_of(element: bytes, budget: Budget) -> dict[str, Any] | None:
 
 
 def with_data(event: dict[str, Any]) -> dict[str, Any]:
-    """A CloudEvent whose `data_base64` is its `data`; one that cannot be read stays, as a text, to be refused."""
+    """A CloudEvent with its `data_base64` decoded into `data`; if that fails, `data` is a string, which is refused later."""
     encoded = event.get("data_base64")
     if encoded is None or event.get("data") is not None:
         return event

@@ -1,4 +1,4 @@
-"""What the odd elements of one body use up: time and memory to read them, and records that say that there was nothing."""
+"""Limits what the invalid elements of one body cost: time and memory to read them, and the number of their records."""
 
 from hashlib import sha256
 from typing import Final
@@ -8,21 +8,21 @@ from connectors.ingest.rejection_record import InvalidElement
 from schemas.reasons import TOO_COMPLEX, TOO_DEEP, TOO_LARGE
 from streams.core.metering.json_budget import Budget
 
-#: Elements of one body that hold nothing of a call and have a record of their own; the others share one: three bytes
-#: would else make two records, in Kafka and in Postgres.
+#: Elements without anything of a call that get a record of their own; the others share one. Otherwise three bytes could make two
+#: records, in Kafka and in Postgres.
 OWN_RECORDS: Final = 100
-#: These are large, and may hold a call.
+#: Reasons of large elements, which may contain a call.
 _WORTH_A_RECORD: Final = (TOO_COMPLEX, TOO_DEEP, TOO_LARGE)
 
 
 class OddElements:
-    """Those of one body.
+    """The invalid elements of one body.
 
     Attributes:
         is_alone: the body is one element.
-        budget: for the tolerant reader.
-        shared: how many share a record; of these `first` is the index of the first, `reason` its reason, `length` all their
-            bytes, and `digest` the SHA-256 of them one after the other.
+        budget: the limit of the tolerant reader.
+        shared: how many elements share a record. `first` is the index of the first, `reason` its reason, `length` their bytes
+            together, and `digest` the SHA-256 of them one after the other.
     """
 
     def __init__(self, *, is_alone: bool) -> None:
@@ -35,7 +35,7 @@ class OddElements:
         self._own = 0
 
     def shares(self, refused: InvalidElement, element: Element, index: int) -> bool:
-        """Whether the refusal of this element goes into the shared record; then it is in it."""
+        """Whether the rejection of this element goes into the shared record; if so, it is added."""
         if refused.call is not None or self.is_alone or refused.reason in _WORTH_A_RECORD:
             return False
         self._own += 1

@@ -1,7 +1,7 @@
-"""An element becomes the record that is stored: the allow-list takes prompts and answers away here,
-before the first durable byte.
+"""Turns an element into the record that is stored. The allow-list removes prompts and answers before anything is stored.
 
-Sound elements, nearly all, are read once, by types. What the types or the rules refuse is read again field by field.
+Almost all elements are valid, and are decoded once, by types. An element that the types or the rules refuse is read again
+field by field.
 """
 
 from re import compile as re_compile
@@ -39,7 +39,7 @@ from streams.core.metering.tolerant_reader import WRONG_TYPE, PartialCall
 
 
 class _CallEnvelope(msgspec.Struct, omit_defaults=True, gc=False):
-    """RawRecord with the call as it is stored."""
+    """A RawRecord with the call as it is stored."""
 
     v: int
     source: str
@@ -57,22 +57,22 @@ _call = msgspec.json.Decoder(Call).decode
 _encode = msgspec.json.Encoder().encode
 _NOTHING_MORE = ContextFields()
 _NOTHING = (b"{}", b'{"cloud_event":{}}')
-#: Beside `id` and `time`, what makes an object a CloudEvent.
+#: Besides `id` and `time`, one of these makes an object a CloudEvent.
 _ATTRIBUTES = ("source", "subject", "data", *EVENT_SIGNS)
 _NUL = b"\\u0000"
 _AMOUNTS = ("spend", "response_cost", "cost_usd", "cost")
-#: As JSON: a number, which the types read; a plain decimal number in quotes; null.
+#: As JSON: a number, which the types check; a decimal number in quotes; null.
 _AMOUNT = re_compile(rb'[-0-9][^"]*|"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"|null')
 
 
 class Arrival(NamedTuple):
-    """How elements came, and what of them is read.
+    """How the elements arrived, and what is read of them.
 
     Fields:
         received_at: microseconds since 1970 UTC.
         fields: `CUSTOMER_ID_FIELDS`.
-        source: what the record names as its origin.
-        kept: what of the calls' context is kept.
+        source: the origin in the record.
+        kept: which context of the calls is kept.
     """
 
     received_at: int
@@ -84,7 +84,7 @@ class Arrival(NamedTuple):
 def strip(
     element: Element, otherwise: str, received_at: int, fields: tuple[str, ...], source: str = "webhook"
 ) -> tuple[str, bytes] | None:
-    """`strip_arrived` of an element that came alone, and of whose context nothing is kept."""
+    """`strip_arrived` for a single element, without context."""
     return strip_arrived(element, otherwise, Arrival(received_at, fields, source))
 
 
@@ -94,15 +94,15 @@ def strip_arrived(
     """The Kafka key (normalised customer id) and the value (JSON of `RawRecord`) of one element.
 
     Args:
-        otherwise: the shape of an element that does not show its own.
-        budget: what may be built of elements that are read field by field; None = as for a body of this element alone.
+        otherwise: the shape of an element whose fields do not show it.
+        budget: the limit for elements that are read field by field; None = the limit of a body with only this element.
 
     Returns:
-        None for a `null` element, which is no call.
+        None for a `null` element, which is not a call.
 
     Raises:
-        Refused: the element goes to the rejected topic.
-        Wrapped: it holds calls and is none.
+        InvalidElement: the element goes to the rejected topic.
+        WrappedCalls: it contains calls and is not one.
     """
     try:
         return strip_sound(element, otherwise, arrival)
@@ -114,12 +114,12 @@ def strip_arrived(
     return _stored(element, arrival, *careful)
 
 
-class Odd(Exception):  # a way on, not an error
-    """Types or rules refuse an element: it is to be read field by field.
+class Odd(Exception):  # control flow, not an error
+    """The types or the rules refuse an element, so it must be read field by field.
 
     Attributes:
-        element: it, or the call that it carries as an event.
-        shape: of it, where it does not show its own.
+        element: the element, or the call in its event.
+        shape: of it, if its fields do not show it.
     """
 
     def __init__(self, element: Element, shape: str) -> None:
@@ -129,7 +129,7 @@ class Odd(Exception):  # a way on, not an error
 
 
 def strip_sound(element: Element, otherwise: str, arrival: Arrival) -> tuple[str, bytes]:
-    """`strip_arrived` of an element that is sound. Raises: Odd: it may not be; Refused, Wrapped: as there."""
+    """`strip_arrived` for a valid element. Raises: Odd: it may not be valid; InvalidElement, WrappedCalls: as there."""
     if otherwise == CLOUDEVENT and (inside := call_in(element)) is not None:
         element, otherwise = inside, FLAT
     try:
@@ -163,8 +163,8 @@ def _stored(
     return customer_id, value
 
 
-class _OtherShape(Exception):  # a way on, not an error
-    """An element on a route for calls is a CloudEvent, or the other way round."""
+class _OtherShape(Exception):  # control flow, not an error
+    """An element on a route for calls is a CloudEvent, or an element on the route for CloudEvents is a call."""
 
     def __init__(self, shape: str) -> None:
         super().__init__(shape)
@@ -172,11 +172,11 @@ class _OtherShape(Exception):  # a way on, not an error
 
 
 def _quickly(element: Element, otherwise: str, kept: ContextFields) -> tuple[bytes, Call, Taken]:
-    """The text that is stored, read as a call, and what its context is made of.
+    """The stored text, the same as a call, and the fields of its context.
 
     Raises:
-        msgspec.DecodeError, Rejected: it is not sound, or may not be.
-        Wrapped, _OtherShape.
+        msgspec.DecodeError, Rejected: it is not valid, or may not be.
+        WrappedCalls, _OtherShape.
     """
     if otherwise == CLOUDEVENT:
         event: Any = _stored_event(element)
@@ -219,7 +219,7 @@ def _quickly(element: Element, otherwise: str, kept: ContextFields) -> tuple[byt
 
 
 def _tell_event(event: Any) -> None:
-    """Take off what only tells a CloudEvent. Raises: _OtherShape; Rejected: its data are base64."""
+    """Remove the fields that only mark a CloudEvent. Raises: _OtherShape; Rejected: its data is in base64."""
     if all(getattr(event, name) is UNSET for name in _ATTRIBUTES):
         raise _OtherShape(FLAT)
     if event.data_base64 is not UNSET:
@@ -229,14 +229,14 @@ def _tell_event(event: Any) -> None:
 
 
 def _tell_wrapper(element: Element, stored: Any) -> None:
-    """Raises: Wrapped: calls are in it. A call beside something that is only called like a wrapper loses that."""
+    """Remove fields that only have the name of a wrapper. Raises: WrappedCalls: one of them contains calls."""
     if (inner := wrapped_in(element)) is not None:
         raise WrappedCalls(inner)
     for name in WRAPPERS:
         setattr(stored, name, UNSET)
 
 
-#: What a call has beside ids: an element that has none of it, and something like a wrapper, is an envelope.
+#: Fields of a call besides ids. An element without any of them, but with something like a wrapper, is an envelope.
 _OF_A_CALL = (
     *("call_type", "model", "model_group", "prompt_tokens", "completion_tokens", "total_tokens", "tokens_input"),
     *("tokens_output", "response_cost", "spend", "cost_usd", "cost", "precise_total_amount_cents", "properties"),
@@ -248,7 +248,7 @@ def _is_envelope(call: Call) -> bool:
 
 
 def _check_amounts(stored: Any) -> None:
-    """Amounts in quotes are plain decimal numbers: the types would take more. Raises: Rejected."""
+    """Check that amounts in quotes are decimal numbers, because the types accept more. Raises: Rejected."""
     if (raw := stored.spend) is not UNSET and not _AMOUNT.fullmatch(raw):
         raise _no_amount()
     if (raw := stored.response_cost) is not UNSET and not _AMOUNT.fullmatch(raw):
@@ -279,11 +279,11 @@ def _no_amount() -> Rejected:
 def _carefully(
     element: Element, otherwise: str, arrival: Arrival, budget: Budget
 ) -> tuple[bytes, Call, Taken, str, str] | None:
-    """Text, call, context, shape and note of an element that is read field by field; None for a `null`.
+    """Text, call, context, shape and note of an element that is read field by field; None for `null`.
 
     Raises:
-        Refused: with the sound rest of the call, and the names of the unsound fields, never their values.
-        Wrapped: calls are in it.
+        InvalidElement: it has the valid rest of the call, and the names of the invalid fields, never their values.
+        WrappedCalls: it contains calls.
     """
     fields = arrival.fields
     data = bytes(memoryview(element))
@@ -324,7 +324,7 @@ def _carefully(
 
 
 def customer_of_rest(refused: InvalidElement, otherwise: str, fields: tuple[str, ...]) -> str | None:
-    """The customer id that the sound rest of a refused element still names; None when nothing is left of it."""
+    """The customer id in the valid rest of a refused element; None if there is no rest."""
     if refused.call is None:
         return None
     call = _call(refused.call)

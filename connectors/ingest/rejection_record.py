@@ -1,4 +1,4 @@
-"""Why the ingress refuses an element, and the record that keeps the refusal."""
+"""The reason why the ingress refuses an element, and the record of the refusal."""
 
 from hashlib import sha256
 
@@ -8,18 +8,18 @@ from msgspec import Raw
 from schemas.errors import Rejected
 from schemas.records import Rejection
 
-#: Of a stored record; below Kafka's own limits (`message.max.bytes` is 1 000 000 by default).
+#: Limit of a stored record, below Kafka's own limit (`message.max.bytes` is 1 000 000 by default).
 MAX_RECORD_BYTES = 900_000
 
 _encode = msgspec.json.Encoder().encode
 
 
 class InvalidElement(Rejected):
-    """One element, or a whole body, that can never be metered.
+    """An element, or a whole body, that can never be metered.
 
     Attributes:
-        call: the allow-listed rest as JSON, when the element could be parsed.
-        offset: byte of the first error in the element, when it could not.
+        call: the allowed rest as JSON, if the element could be decoded.
+        offset: byte of the first error in the element, if it could not.
     """
 
     def __init__(self, reason: str, detail: str = "", *, call: bytes | None = None, offset: int | None = None) -> None:
@@ -29,7 +29,7 @@ class InvalidElement(Rejected):
 
 
 def rejection(refused: InvalidElement, element: bytes, at: int) -> bytes:
-    """The value for `litellm.usage.rejected`: the call's sound rest, or of the element only length and SHA-256.
+    """The value for `litellm.usage.rejected`: the valid rest of the call; without one, the length and SHA-256 of the element.
 
     Args:
         at: microseconds since 1970 UTC.
@@ -53,7 +53,7 @@ def shared_rejection(refused: InvalidElement, length: int, digest: str, at: int)
     """The value for many elements that share a record.
 
     Args:
-        length, digest: of all of them, one after the other; the SHA-256 in hexadecimal.
+        length, digest: bytes and SHA-256 (hexadecimal) of all elements one after the other.
         at: microseconds since 1970 UTC.
     """
     return _encode(Rejection(refused.reason, "ingress", at, refused.detail, length=length, sha256=digest))

@@ -1,4 +1,4 @@
-"""The webhook ingress: usage comes in over HTTP and is answered with 2xx only when it is durable."""
+"""The routes of the ingress: usage arrives over HTTP, and is answered with 2xx only when it is durable."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from aiohttp import web
 from connectors.http.body_reader import BodyReader
 from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.connections import admitted
-from connectors.http.content_encoding import PACKED
 from connectors.http.problem import CLOSES, Problem, try_again
 from connectors.http.rate_limit import SenderRateLimiter
 from connectors.ingest.auth import ExpiredSignature, WebhookAuth
@@ -34,17 +33,18 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngressDeps:
-    """What the ingress is given.
+    """What the ingress needs.
 
     Fields:
-        timeout_s: of one whole request, its body included (`WEBHOOK_TIMEOUT`); longer than the
-            producer's delivery timeout.
-        origins: whence may be posted; None = from everywhere.
-        pace: how often each sender may post; None = as often as it likes.
-        on_request: (source, HTTP status) of every request; 499 when the sender left.
-        on_elements: (`accepted`, `ignored` or a rejection's reason, how many).
-        watch_bytes: is handed what tells the bytes of bodies in flight.
-        is_guessing: whether the address of a request was refused too often of late: its body is not read for a signature.
+        timeout_s: limit of one request, including its body (`WEBHOOK_TIMEOUT`); longer than the producer's delivery timeout.
+        max_body_bytes, max_bytes_in_flight: limits of one body, and of all bodies that are not answered yet.
+        origins: which addresses may send; None = all.
+        pace: the rate limit of each sender; None = no limit.
+        on_request: called with (source, HTTP status) for every request; 499: the sender closed the connection.
+        on_elements: called with (`accepted`, `ignored` or a reason of rejection, how many).
+        watch_bytes: called once with a function that returns the bytes of bodies in flight.
+        is_guessing: whether the address of a request had too many refused requests recently, so that its body is not read to
+            check a signature.
     """
 
     store: ElementStore
@@ -62,14 +62,14 @@ class IngressDeps:
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """One sender's way in: `shape` of elements that do not show theirs."""
+    """A route of one kind of sender; `shape` is for elements whose fields do not show theirs."""
 
     path: str
     source: str
     shape: str
 
 
-#: Lago's ingest API is answered like the others: LiteLLM's `lago` callback takes any 2xx and reads no body.
+#: Lago's ingest API is answered like the other routes: LiteLLM's `lago` callback accepts any 2xx and does not read the body.
 ROUTES = (
     _Route("/webhook/litellm/usage", "litellm", FLAT),
     _Route("/webhooks/litellm", "integration", INTEGRATION),
@@ -80,15 +80,8 @@ ROUTES = (
 )
 
 
-def create_ingress(deps: IngressDeps) -> web.Application:
-    """An application of the ingress's routes alone."""
-    app = web.Application(handler_args=PACKED)
-    app.add_routes(ingress_routes(deps))
-    return app
-
-
 def ingress_routes(deps: IngressDeps) -> list[web.RouteDef]:
-    """The ingress's routes, for an application that has others too."""
+    """The routes of the ingress, for an application that also has other routes."""
     ingress = _Ingress(deps)
     paths = [(route.path + slash, route) for route in ROUTES for slash in ("", "/")]
     return [web.post(path, partial(ingress.answer, route)) for path, route in paths]
@@ -103,7 +96,7 @@ class _Ingress:
         self._refusing = False
 
     async def answer(self, route: _Route, request: web.Request) -> web.Response:
-        """202 when every element is durable, or 400, 401, 403, 408, 413, 415, 503 as problem JSON."""
+        """202 if every element is durable; else 400, 401, 403, 408, 413, 415 or 503 as problem JSON."""
         status = 500
         try:
             response = self._accept(await self._take(route, request))
@@ -142,10 +135,10 @@ class _Ingress:
                 self._intake.release(body)
 
     def _admit_before_reading(self, request: web.Request) -> "_Proof | None":
-        """What is left to prove; refuses at once whom no body could help. Raises: Problem 401, 403, 503."""
+        """What the body must still prove; None = the sender is known. Raises: Problem 401, 403, 503: no body could change that."""
         auth, headers, origins = self._deps.auth, request.headers, self._deps.origins
         if origins is not None and not origins.admit(request.remote, headers):
-            raise Problem(403, "address_not_allowed", "usage is not taken from this address", CLOSES)
+            raise Problem(403, "address_not_allowed", "usage from this address is not accepted", CLOSES)
         sender = "anybody" if auth.is_open else auth.token_sender(headers.get("Authorization"))
         if sender:
             admitted(request)
@@ -153,14 +146,16 @@ class _Ingress:
             return None
         if auth.may_be_signed(headers):
             if self._deps.is_guessing(request):
-                raise try_again("too_many_refused", "this address was refused too often of late", _GUESSING_RETRY_S)
+                raise try_again(
+                    "too_many_refused", "this address had too many refused requests recently", _GUESSING_RETRY_S
+                )
             return _Proof(auth.signing_sender, headers)
         raise _unknown_sender()
 
     def _keep_pace(self, sender: str) -> None:
         pace = self._deps.pace
         if pace is not None and (wait_s := pace.wait_s(sender)):
-            raise try_again("rate_limited", "this sender posts more often than WEBHOOK_RATE_LIMIT", ceil(wait_s))
+            raise try_again("rate_limited", "this sender sends more requests than WEBHOOK_RATE_LIMIT", ceil(wait_s))
 
     def _accept(self, outcome: StoreOutcome) -> web.Response:
         if self._refusing:
@@ -188,7 +183,7 @@ class _Ingress:
 
 
 class _Proof:
-    """Who signed a body, once it was there; see `WebhookAuth.signing_sender`."""
+    """The sender that signed a body, once it was read; see `WebhookAuth.signing_sender`."""
 
     __slots__ = ("_headers", "_signing_sender", "sender")
 
@@ -202,7 +197,7 @@ class _Proof:
         self.sender = ""
 
     def prove(self, pieces: bytes | Iterable[bytes]) -> None:
-        """Raises: Problem 401."""
+        """Check the signature. Raises: Problem 401."""
         try:
             sender = self._signing_sender(self._headers, pieces)
         except ExpiredSignature as stale:

@@ -1,4 +1,4 @@
-"""How long a token or a signing secret must be before a process takes anything on its word."""
+"""The minimum length of tokens and signing secrets; a process with a shorter one does not start."""
 
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -7,9 +7,9 @@ from typing import Final
 from connectors.ingest.sender_signatures import Secret
 from schemas.errors import ConfigurationError
 
-#: Bytes of a credential. Random base64 of 16 characters is 96 bits: not to be found by guessing over a network.
+#: Minimum bytes of a credential. 16 random characters of base64 are 96 bits, which cannot be guessed over a network.
 LEAST_BYTES: Final = 16
-#: The same where the process listens on this machine alone. Shorter ones are mistakes, such as a truncated value.
+#: The minimum if the process listens only on loopback. A shorter one is a mistake, such as a truncated value.
 LEAST_BYTES_ON_LOOPBACK: Final = 8
 
 
@@ -17,12 +17,12 @@ def check_strength(variable: str, credentials: Iterable[str], host: str) -> None
     """Refuse to start with a credential that can be guessed.
 
     Args:
-        variable: the setting that holds the credentials; the error names it, and never a credential.
-        credentials: as they are set. Of `whsec_<base64>` the bytes behind the base64 count.
-        host: the address the process listens on.
+        variable: the setting with the credentials; the error names it, and never a credential.
+        credentials: as they are set. For `whsec_<base64>` the decoded bytes count.
+        host: the address on which the process listens.
 
     Raises:
-        ConfigurationError: one is shorter than `LEAST_BYTES`, or `LEAST_BYTES_ON_LOOPBACK`; or no base64 at all.
+        ConfigurationError: one is shorter than `LEAST_BYTES` (`LEAST_BYTES_ON_LOOPBACK`), or is not base64.
     """
     least = LEAST_BYTES_ON_LOOPBACK if is_loopback(host) else LEAST_BYTES
     for place, credential in enumerate(credentials, 1):
@@ -34,7 +34,7 @@ def check_strength(variable: str, credentials: Iterable[str], host: str) -> None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a process that listens on `host`."""
+    """Whether a process that listens on `host` can be reached only from this machine."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:

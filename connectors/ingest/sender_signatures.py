@@ -1,14 +1,14 @@
-"""Signed bodies: which of the live secrets signed, and when. HMAC-SHA256 in three forms.
+"""Signatures of bodies: which of the valid secrets signed, and when. HMAC-SHA256 in three forms.
 
-| header | signed is | secret |
+| header | signed text | key |
 |---|---|---|
-| `X-Webhook-Signature: sha256=<hex>`, or the hex alone | the body | as it is set |
-| `X-Webhook-Signature: t=<seconds>,v1=<hex>` | `<seconds>.<body>` | as it is set |
-| `webhook-signature: v1,<base64>` with `webhook-id` and `webhook-timestamp` | `<id>.<seconds>.<body>` | after `whsec_`, base64 |
+| `X-Webhook-Signature: sha256=<hex>`, or the hex alone | the body | the secret as it is set |
+| `X-Webhook-Signature: t=<seconds>,v1=<hex>` | `<seconds>.<body>` | the secret as it is set |
+| `webhook-signature: v1,<base64>` with `webhook-id` and `webhook-timestamp` | `<id>.<seconds>.<body>` | the base64 after `whsec_`, decoded |
 
-The first is GitHub's, the second Stripe's; the third is standardwebhooks.com's. The last two may list several
-signatures, for rotation on the sender's side. Bodies are signed before any Content-Encoding. An id has no dot
-(standardwebhooks.com demands it): `<id>.<seconds>.<body>` could else be cut in two ways, and a time moved into the id.
+The first form is GitHub's, the second Stripe's, the third of standardwebhooks.com. The last two may contain several
+signatures, for rotation at the sender. A body is signed before any Content-Encoding. An id must not contain a dot
+(standardwebhooks.com): otherwise `<id>.<seconds>.<body>` could be split in two ways, with another time.
 """
 
 import binascii
@@ -29,14 +29,14 @@ _PREFIX, _STANDARD_PREFIX = "sha256=", "whsec_"
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A live secret: `text` as it was set, `key` as Standard Webhooks reads it."""
+    """A valid secret: `text` as it is set, `key` as Standard Webhooks decodes it."""
 
     text: bytes
     key: bytes
 
     @classmethod
     def of(cls, text: str) -> "Secret":
-        """Raises: ConfigurationError: `whsec_` is followed by nothing, or by something that is no base64."""
+        """Raises: ConfigurationError: nothing follows `whsec_`, or it is not base64."""
         if not text.startswith(_STANDARD_PREFIX):
             return cls(text.encode(), text.encode())
         try:
@@ -44,27 +44,27 @@ class Secret:
         except (binascii.Error, ValueError):
             key = b""
         if not key:
-            raise ConfigurationError("WEBHOOK_SECRET", "WEBHOOK_SECRET has no base64 after whsec_")
+            raise ConfigurationError("WEBHOOK_SECRET", "WEBHOOK_SECRET is not base64 after whsec_")
         return cls(text.encode(), key)
 
 
 class Signed(NamedTuple):
-    """Which secret signed, by its place, and the second since 1970 UTC that was signed with the body, if any."""
+    """The index of the secret that signed, and the signed time in seconds since 1970 UTC, if there is one."""
 
     place: int
     at_s: int | None
 
 
 def claims_a_signature(headers: Mapping[str, str]) -> bool:
-    """Whether a signature could be checked once the body is there."""
+    """Whether the headers have a signature that can be checked when the body was read."""
     return OURS in headers or STANDARD in headers
 
 
 def signed_by(headers: Mapping[str, str], body: bytes | Iterable[bytes], secrets: Sequence[Secret]) -> Signed | None:
-    """Who signed `body`; None = nobody we know. The time is not judged here.
+    """The secret that signed `body`; None = no valid one. The time is not checked here.
 
     Args:
-        body: whole, or piece by piece: no piece is needed any more once the next one is asked for.
+        body: the whole body, or an iterable of its pieces.
     """
     if isinstance(body, bytes):
         return _signed_whole(_ours(headers, secrets), body) or _signed_whole(_standard(headers, secrets), body)
@@ -89,7 +89,7 @@ def _ends(form: "_Form") -> Iterable[bytes]:
 
 
 class _Form(NamedTuple):
-    """One form of signature that the headers claim: what they hold, and what becomes the right one for each secret."""
+    """A form of signature in the headers: the given signatures, and how to compute the correct one of each secret."""
 
     given: Sequence[str]
     macs: Sequence[hmac.HMAC]
@@ -124,7 +124,7 @@ def _standard(headers: Mapping[str, str], secrets: Sequence[Secret]) -> _Form | 
 
 
 def _signed(given: Sequence[str], right: Iterable[bytes], at_s: int | None) -> Signed | None:
-    """Every signature is compared with every right one, whatever is found."""
+    """Compares every given signature with every correct one, so the time does not show which one matches."""
     found = -1
     told = [signature.encode("utf-8", "surrogateescape") for signature in given]
     for place, signature in enumerate(right):
@@ -143,7 +143,7 @@ def _base64(mac: hmac.HMAC) -> bytes:
 
 
 def _begun(key: bytes, before: bytes) -> hmac.HMAC:
-    """Unlike `hmac.digest` it keeps the interpreter lock for a small body: to let go of it costs more."""
+    """A copied HMAC object keeps the interpreter lock, unlike `hmac.digest`; for a small body releasing it costs more."""
     mac = _keyed(key).copy()
     if before:
         mac.update(before)

@@ -1,6 +1,6 @@
-"""Requests that all have the same time run out in the order they came: one timer serves them all.
+"""A time limit for requests that all have the same limit, so they expire in order, and one timer is enough.
 
-`asyncio.timeout` arms and cancels a timer for each; that alone is a tenth of what a small webhook costs.
+`asyncio.timeout` starts and cancels a timer for each request, which takes a tenth of the time of a small webhook.
 """
 
 import asyncio
@@ -8,15 +8,15 @@ from types import TracebackType
 
 
 class SharedDeadline:
-    """How long any of the requests may take, in seconds; `with patience.of_this_task():` bounds a block."""
+    """The time limit in seconds; `with deadline.of_this_task():` limits a block."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._waiting: dict[_Wait, None] = {}  # by deadline, as all wait equally long
+        self._waiting: dict[_Wait, None] = {}  # in order of their deadlines
         self._timer: asyncio.TimerHandle | None = None
 
     def of_this_task(self) -> "_Wait":
-        """A block that raises TimeoutError at its end when it took longer."""
+        """A context manager that raises TimeoutError when the block takes too long."""
         return _Wait(self)
 
     def _begin(self, wait: "_Wait") -> None:
@@ -51,7 +51,7 @@ class _Wait:
 
     def __enter__(self) -> None:
         self._task = asyncio.current_task()
-        self._patience._begin(self)  # noqa: SLF001  # two halves of one thing
+        self._patience._begin(self)  # noqa: SLF001  # both classes are one mechanism
 
     def __exit__(self, raised: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         self._patience._end(self)  # noqa: SLF001

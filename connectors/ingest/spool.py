@@ -1,4 +1,4 @@
-"""The spool for an event loop: puts that wait together share one fsync, and the file has one thread."""
+"""The spool for an event loop: writes that wait at the same time share one fsync. One thread uses the file."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
@@ -10,7 +10,7 @@ from connectors.ingest.spool_file import SpoolBatch, SpoolFile
 from connectors.kafka.producer import Record
 from schemas.errors import ConfigurationError, Unavailable
 
-#: Of one commit: bounds the log, and how long the first of many waits for the last.
+#: Bytes of one commit: it limits SQLite's log, and how long the first of many writes waits for the last.
 _GROUP_BYTES = 4 << 20
 
 _T = TypeVar("_T")
@@ -18,12 +18,12 @@ _Put = tuple[Sequence[Record], "asyncio.Future[None]"]
 
 
 class Spool:
-    """Records on disk until they are in Kafka. Make it by `await Spool.at(...)`; `close()` it in the same loop.
+    """Records on disk until they are in Kafka. Create it with `await Spool.at(...)`, and `close()` it in the same loop.
 
     Attributes:
-        records, bytes: in the file, and of puts on their way there.
-        oldest_ms: record time of the oldest, milliseconds since 1970 UTC; None when there is none.
-        refusing: why the last put was not taken; `""` when it was, or since the spool was last empty.
+        records, bytes: in the file, and in writes that are not finished.
+        oldest_ms: record time of the oldest record, milliseconds since 1970 UTC; None if there is none.
+        refusing: the reason why the last write failed; `""` if it succeeded, or the spool was empty since then.
     """
 
     def __init__(self, file: SpoolFile) -> None:
@@ -38,15 +38,15 @@ class Spool:
 
     @classmethod
     async def at(cls, path: Path, max_bytes: int, topics: Collection[str] | None = None) -> "Spool":
-        """The spool in the file at `path`, with what the process before this one left in it.
+        """Open the spool in the file at `path`, with the records that an earlier process left in it.
 
         Args:
-            topics: those that this process writes, with their prefix; None = any.
+            topics: the topics that this process writes, with their prefix; None = any.
 
         Raises:
-            ConfigurationError: see `SpoolFile`; or it holds records for another topic, which no meter of this
-                `TOPIC_PREFIX` would ever count.
-            Unavailable: the disk does not give its contents.
+            ConfigurationError: see `SpoolFile`; or it has records for other topics, which no meter of this `TOPIC_PREFIX` would
+                count.
+            Unavailable: the disk cannot be read.
         """
         spool = cls(await asyncio.to_thread(SpoolFile, path, max_bytes))
         try:
@@ -67,10 +67,10 @@ class Spool:
         return spool
 
     async def put(self, records: Sequence[Record]) -> None:
-        """Return when all `records` are on disk, in their order and behind what was put before.
+        """Write `records` to the disk, in their order and behind all earlier ones; they are durable on return.
 
         Raises:
-            Unavailable: `spool_full` or `spool_failed`; none of them is kept.
+            Unavailable: `spool_full` or `spool_failed`; none of them is stored.
         """
         future = asyncio.get_running_loop().create_future()
         self._count(len(records), _size_of(records), records[0][3])
@@ -80,14 +80,14 @@ class Spool:
         await future
 
     async def filled(self) -> None:
-        """Return when there is something to drain, or will be in a moment."""
+        """Wait until there is a record, or one is being written."""
         await self._filled.wait()
 
     async def oldest(self, max_records: int, max_bytes: int) -> SpoolBatch:
-        """The oldest records on disk, at least one if there is any.
+        """The oldest records on disk; at least one if there is any.
 
         Raises:
-            Unavailable: the disk does not give them.
+            Unavailable: the disk cannot be read.
         """
         batch = await self._run(self._file.oldest, max_records, max_bytes)
         if batch.records:
@@ -95,10 +95,10 @@ class Spool:
         return batch
 
     async def delete(self, batch: SpoolBatch) -> None:
-        """`batch`, which `oldest` gave, is in Kafka.
+        """Delete a batch of `oldest` that is in Kafka.
 
         Raises:
-            Unavailable: the disk fails; the batch is not given out again by this process.
+            Unavailable: the disk fails. This process does not return the batch again.
         """
         try:
             await self._run(self._file.delete, batch.last)
@@ -106,7 +106,7 @@ class Spool:
             self._count(-len(batch.records), -batch.bytes)
 
     async def close(self) -> None:
-        """Return when all that was put is on disk."""
+        """Close the file when all writes are finished."""
         if self._writing is not None:
             await self._writing
         await self._run(self._file.close)
@@ -118,7 +118,7 @@ class Spool:
             outcomes: Sequence[Exception | None]
             try:
                 outcomes = await self._run(self._file.append, [records for records, _ in group])
-            except Exception as bug:  # noqa: BLE001  # handed to those who wait
+            except Exception as bug:  # noqa: BLE001  # the callers of `put` get the error
                 outcomes = [bug] * len(group)
             for (records, future), failed in zip(group, outcomes, strict=True):
                 self._settle(records, future, failed)
@@ -135,7 +135,7 @@ class Spool:
         return group
 
     def _settle(self, records: Sequence[Record], future: "asyncio.Future[None]", failed: Exception | None) -> None:
-        """A put that nobody waits for any more counts all the same."""
+        """Finish one write. It also counts if its caller does not wait any more."""
         self.refusing = failed.reason if isinstance(failed, Unavailable) else ""
         if failed is not None:
             self._count(-len(records), -_size_of(records))

@@ -1,7 +1,7 @@
-"""The spool's file: records in the order they came, each on disk before anybody hears of it.
+"""The file of the spool: records in the order in which they were written.
 
-SQLite with a write-ahead log that is fsynced at every commit. One process holds the file; the kernel lets go
-of it when that process dies, however it dies. Blocking: `Spool` gives it a thread.
+It is SQLite with a write-ahead log and an fsync at every commit. One process has the file locked; the kernel releases the lock
+when the process ends in any way. The methods block, so `Spool` calls them in a thread.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from connectors.kafka.producer import Record
 from schemas.errors import ConfigurationError, Unavailable
 
-#: No room on the disk or within `SPOOL_MAX_BYTES`; any other failure of the disk.
+#: The disk or `SPOOL_MAX_BYTES` is full; any other failure of the disk.
 SPOOL_FULL, SPOOL_FAILED = "spool_full", "spool_failed"
 
 _VERSION = 1
@@ -29,7 +29,7 @@ _TOTALS = "SELECT COUNT(*), COALESCE(SUM(LENGTH(value)), 0), (SELECT at_ms FROM 
 
 @dataclass(frozen=True, slots=True)
 class SpoolTotals:
-    """What is in the file; `oldest_ms` is a record time, milliseconds since 1970 UTC, None for an empty file."""
+    """The contents of the file; `oldest_ms` is a record time, milliseconds since 1970 UTC, None for an empty file."""
 
     records: int
     bytes: int
@@ -38,7 +38,7 @@ class SpoolTotals:
 
 @dataclass(frozen=True, slots=True)
 class SpoolBatch:
-    """The oldest records; `last` is what `delete` wants to hear once they are in Kafka."""
+    """The oldest records; `last` is the argument of `delete` when they are in Kafka."""
 
     records: list[Record]
     last: int
@@ -46,36 +46,36 @@ class SpoolBatch:
 
 
 class SpoolFile:
-    """The file at `path`, which only this process may use.
+    """The file at `path`; no other process may use it.
 
     Args:
-        max_bytes: of the file; the log beside it may take 16 MiB more.
+        max_bytes: limit of the file; the log beside it may have 16 MiB more.
 
     Raises:
-        ConfigurationError: another process has it, or it cannot be a spool.
+        ConfigurationError: another process uses it, or it is not a spool.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path = path
         self._max_bytes = max_bytes
-        self._done = 0  # all ids up to this are in Kafka, though the disk was too full to delete them
-        self._worthless = False  # to be made anew before it is used
+        self._done = 0  # all ids up to this are in Kafka, but the disk was too full to delete them
+        self._worthless = False  # the file must be created again before it is used
         self._open()
 
     def totals(self) -> SpoolTotals:
-        """Counted by reading everything: for the start."""
+        """The totals. This reads the whole file, so it is for the start."""
         with _disk_errors(), closing(self._db.execute(_TOTALS)) as found:
             return SpoolTotals(*found.fetchone())
 
     def topics(self) -> dict[str, int]:
-        """How many records there are for each topic: for the start, as `totals`."""
+        """The number of records per topic, for the start."""
         with _disk_errors(), closing(self._db.execute(_TOPICS)) as found:
             return dict(found.fetchall())
 
     def append(self, groups: Sequence[Sequence[Record]]) -> list[Unavailable | None]:
-        """Each group is on disk with its order, or its place in the answer says why it is not.
+        """Write each group in its order; the result has an error at the index of each group that was not written.
 
-        All groups share one fsync; where they do not fit together, each is tried by itself.
+        All groups share one fsync. If they do not fit together, each is tried alone.
         """
         try:
             self._insert(record for group in groups for record in group)
@@ -84,7 +84,7 @@ class SpoolFile:
         return [None] * len(groups)
 
     def oldest(self, max_records: int, max_bytes: int) -> SpoolBatch:
-        """At least one record, unless the file is empty."""
+        """The oldest records; at least one unless the file is empty."""
         batch, last, size = list[Record](), self._done, 0
         with _disk_errors(), closing(self._db.execute(_OLDEST, (last, max_records))) as rows:
             for row in rows:
@@ -96,10 +96,10 @@ class SpoolFile:
         return SpoolBatch(batch, last, size)
 
     def delete(self, last: int) -> None:
-        """Forget all records up to `last`; they are in Kafka.
+        """Delete all records up to the id `last`, which are in Kafka.
 
-        A delete needs room itself. On a full disk the records stay, but are not given out again by this process;
-        once there is nothing else in the file it is made anew.
+        A delete needs free space. If the disk is full, the records stay, but this process does not return them again; when the
+        file has no other records, it is created again.
         """
         try:
             with self._transaction():
@@ -111,7 +111,7 @@ class SpoolFile:
                 self._make_anew()
 
     def close(self) -> None:
-        """Twice does nothing."""
+        """Close the file; a second call does nothing."""
         self._db.close()
 
     def _insert(self, records: Iterable[Record]) -> None:
@@ -133,7 +133,7 @@ class SpoolFile:
                 raise
 
     def _make_anew(self) -> None:
-        """Everything in it is in Kafka, and its disk is full: without it there is room again."""
+        """Create the file again: all its records are in Kafka, and without it the disk has free space."""
         self.close()
         self._worthless = True
         try:
@@ -141,13 +141,13 @@ class SpoolFile:
                 left.unlink(missing_ok=True)
             self._open()
         except (OSError, ConfigurationError) as error:
-            raise Unavailable(SPOOL_FAILED, "the file cannot be made anew") from error
+            raise Unavailable(SPOOL_FAILED, "the file cannot be created again") from error
         self._done = 0
         self._worthless = False
 
     def _open(self) -> None:
         try:
-            # A missing folder is a volume that is not mounted: what SQLite would make instead is lost with the container.
+            # A missing folder is a volume that is not mounted; a file that SQLite created there would be lost with the container.
             _made_for_us_alone(self._path)
             self._db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             try:
@@ -161,27 +161,28 @@ class SpoolFile:
             raise ConfigurationError("SPOOL_PATH", f"SPOOL_PATH {self._path} {_CANNOT_OPEN}") from error
 
     def _prepare(self) -> None:
-        # Exclusive before WAL: one process only, and no shared memory beside the file (sqlite.org/wal.html, section 8).
+        # Exclusive locking before WAL: then only one process can use it, and WAL needs no shared memory (sqlite.org/wal.html,
+        # section 8).
         for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
             self._db.execute(f"PRAGMA {pragma}").fetchall()
         self._db.execute("BEGIN EXCLUSIVE")
         [version] = self._db.execute("PRAGMA user_version").fetchone()
         if version not in (0, _VERSION):
             raise sqlite3.DatabaseError(f"it was written by another version ({version})")
-        if not version:  # a spool that is there is opened without a write: its disk may be full
+        if not version:  # an existing spool is opened without a write, because its disk may be full
             self._db.execute(_SCHEMA)
             self._db.execute(f"PRAGMA user_version = {_VERSION}")
         self._db.execute("COMMIT")
         [page_bytes] = self._db.execute("PRAGMA page_size").fetchone()
         self._db.execute(f"PRAGMA max_page_count = {self._max_bytes // page_bytes}").fetchall()
         folder = os.open(self._path.parent, os.O_RDONLY)
-        with suppress(OSError):  # not every file system can, and SQLite has tried
+        with suppress(OSError):  # some file systems cannot do this
             os.fsync(folder)
         os.close(folder)
 
 
 def _made_for_us_alone(path: Path) -> None:
-    """The file with rights for its owner alone, also where an older release made it; SQLite gives its log the same."""
+    """Create the file with rights for its owner only, or correct the rights; SQLite gives its log the same ones."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)
@@ -203,7 +204,7 @@ def _told(error: sqlite3.Error) -> str:
         case sqlite3.SQLITE_CANTOPEN:
             return _CANNOT_OPEN
         case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-            return "is no spool, or a damaged one: keep it aside, and start with another path"
+            return "is not a spool, or is damaged: keep the file, and start with another path"
         case _:
             return f"cannot be used: {error}"
 

@@ -1,8 +1,10 @@
-"""Records go to Kafka, or to the spool while Kafka is away, and from there to Kafka when it is back (ADR 0011).
+"""Sends records to Kafka, or to the spool while Kafka does not answer, and later from the spool to Kafka (ADR 0011).
 
-While anything is in the spool, what comes goes behind it: records reach a partition in the order of their
-receipt, and nobody waits for a broker that is known to be away. Under steady traffic a spool would so never be
-empty: while its last batch leaves, what comes waits for that, some milliseconds, and then goes to Kafka.
+| the spool | a new record goes | why |
+|---|---|---|
+| is empty | to Kafka; into the spool if Kafka does not acknowledge it in time | |
+| has records | into the spool | records reach a partition in order, and no sender waits for a broker that is known to fail |
+| its last batch is being sent | waits some milliseconds for that, then to Kafka | under steady traffic the spool would never become empty |
 """
 
 import asyncio
@@ -20,12 +22,12 @@ from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 from schemas.reasons import TOO_LARGE
 
-#: LiteLLM's sender gives up after 5 s: Kafka's answer is awaited this long, the disk has the rest.
+#: LiteLLM's sender gives up after 5 s: so long Kafka may take, and the disk gets the rest of the time.
 KAFKA_S = 3.0
 
 _BATCH_RECORDS, _BATCH_BYTES = 1000, 1 << 20
 _PROBE_EVERY_S, _SOON_S = 0.5, 0.01
-#: The producer never sends again: the process has to be started anew.
+#: Reasons after which the producer never sends again, and the process must be restarted.
 _FOR_GOOD = {"kafka_fatal", "kafka_closed"}
 
 _log = structlog.get_logger(__name__)
@@ -33,7 +35,8 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolHooks:
-    """Who is told: how many records were put and drained, and the reason of an element that was rejected late."""
+    """Called with the number of records that were spooled and drained, and with the reason of an element that was rejected
+    late."""
 
     on_spooled: Callable[[int], None] = lambda _count: None
     on_drained: Callable[[int], None] = lambda _count: None
@@ -41,13 +44,13 @@ class SpoolHooks:
 
 
 class SpooledSender:
-    """A `RecordSender` that has somewhere to put what Kafka does not take.
+    """A `RecordSender` that writes records to disk if Kafka does not accept them.
 
     Args:
         kafka: see `KafkaProducer.send_all`.
         rejected_topic: with its prefix.
         now_us: microseconds since 1970 UTC.
-        kafka_s: how long an answer of Kafka is awaited.
+        kafka_s: how many seconds an acknowledgement of Kafka may take.
     """
 
     def __init__(
@@ -68,19 +71,19 @@ class SpooledSender:
         self._last_leaving: asyncio.Future[None] | None = None
 
     def shut_because(self) -> str:
-        """Why no record can be stored; `""` when it can: Kafka may be away."""
+        """The reason why no record can be stored; `""` if one can, also while Kafka does not answer."""
         return self._spool.refusing
 
     async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
         """Return when all `records` are acknowledged by Kafka, or on disk.
 
-        What is on disk may be in Kafka as well, where its answer was lost: the meter recognises repeats.
+        Records on disk may also be in Kafka, if only its acknowledgement was lost; the meter recognises duplicates.
 
         Returns:
-            As `KafkaProducer.send_all`; what the spool takes is refused later, by `drain`.
+            See `KafkaProducer.send_all`; records in the spool may be refused later, by `drain`.
 
         Raises:
-            Unavailable: neither Kafka nor the disk takes them.
+            Unavailable: neither Kafka nor the disk accepts them.
         """
         if self._last_leaving is not None:
             await asyncio.wait((self._last_leaving,))
@@ -97,10 +100,10 @@ class SpooledSender:
         return {}
 
     async def drain(self) -> NoReturn:
-        """Send what is in the spool, oldest first, for ever; one record at a time until Kafka takes one.
+        """Send the records of the spool, the oldest first, for ever; one at a time until Kafka accepts one.
 
         Raises:
-            Unavailable: the producer has given up for good.
+            Unavailable: the producer never sends again.
         """
         at_once = 1
         try:
@@ -117,7 +120,7 @@ class SpooledSender:
                 else:
                     at_once = _BATCH_RECORDS
                     self._hold_back_or_let_in()
-                    if not drained:  # the put that filled it is still being written
+                    if not drained:  # the record that filled it is still being written
                         await asyncio.sleep(_SOON_S)
         finally:
             self._let_in()
@@ -146,9 +149,9 @@ class SpooledSender:
         return len(batch.records)
 
     async def _reject(self, too_large: Sequence[Record]) -> None:
-        """What Kafka refuses for its size would stand in the way of everything behind it."""
-        why, at = InvalidElement(TOO_LARGE, "Kafka takes no record of this size"), self._now_us()
+        """Reject records that Kafka refuses for their size: they would block everything behind them."""
+        why, at = InvalidElement(TOO_LARGE, "Kafka refuses a record of this size"), self._now_us()
         told = [(self._rejected_topic, key, rejection(why, value, at), at // 1000) for _, key, value, _ in too_large]
         if await self._kafka.send_all(told):
-            raise Unavailable("kafka_refused", "not even the rejection")
+            raise Unavailable("kafka_refused", "Kafka refuses the rejection too")
         self._hooks.on_rejected(TOO_LARGE, len(told))

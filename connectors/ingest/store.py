@@ -1,4 +1,4 @@
-"""Every element of a body is durable, in the raw topic or with a reason in the rejected one, before anybody answers."""
+"""Stores every element of a body, in the raw topic or with a reason in the rejected one, before the request is answered."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -15,31 +15,32 @@ from connectors.kafka.producer import Record
 from schemas.errors import Rejected, Unavailable
 from schemas.reasons import NOT_JSON, TOO_DEEP, TOO_LARGE, TOO_MANY
 
-#: A slice is parsed without a pause and then awaits its acks: bounds memory and the event loop's stalls.
+#: A slice of elements is parsed without a pause, and then its acknowledgements are awaited. This limits memory and the time
+#: for which the event loop is blocked.
 _SLICE_ELEMENTS = 500
 _SLICE_BYTES = 4 << 20
-#: Bodies above this are cut into elements in a thread.
+#: A larger body is split in a thread.
 _LARGE_BODY = 256 << 10
-#: How often calls may be wrapped, and how many may be in one element of an array.
+#: How many levels of wrappers are opened, and how many calls one element of an array may contain.
 _WRAPPINGS = 2
 _MAX_WRAPPED = 10_000
 
 
-#: So many odd elements, of so many bytes together, are read at once; more are read in a thread, and all of them in one:
-#: what one needs for a moment may be fifty times its size.
+#: Up to so many invalid elements, with so many bytes together, are read in the event loop. More are read in one shared thread,
+#: because an element may need fifty times its size for a moment.
 _FEW_ODD, _SMALL_ODD = 8, 64 << 10
 _BESIDE = ThreadPoolExecutor(1, "odd-elements")
 
 
 class RecordSender(Protocol):
-    """What stores records; see `KafkaProducer.send_all`."""
+    """Stores records; see `KafkaProducer.send_all`."""
 
     async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]: ...
 
 
 @dataclass(slots=True)
 class StoreOutcome:
-    """What became of a body's elements; `rejected` holds (index, reason), `ignored` counts `null`s."""
+    """The result for a body's elements; `rejected` has (index, reason), `ignored` counts `null` elements."""
 
     accepted: int = 0
     ignored: int = 0
@@ -48,13 +49,13 @@ class StoreOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ElementStore:
-    """Where and how elements are stored.
+    """Stores the elements of bodies.
 
     Fields:
         raw_topic, rejected_topic: with their prefix.
-        customer_id_fields: in order, out of `streams.core.metering.customer_key.CUSTOMER_ID_FIELDS`.
+        customer_id_fields: in order; from `streams.core.metering.customer_key.CUSTOMER_ID_FIELDS`.
         now_us: microseconds since 1970 UTC.
-        kept: what is kept of the calls' context.
+        kept: which context of the calls is kept.
     """
 
     sender: RecordSender
@@ -65,31 +66,31 @@ class ElementStore:
     kept: ContextFields = field(default_factory=ContextFields)
 
     async def keep(self, body: bytes, shape: str) -> StoreOutcome:
-        """Store all elements of `body`; the order inside a body is kept for each customer.
+        """Store all elements of `body`. The elements of one customer keep their order.
 
         Args:
-            shape: of an element that does not show its own.
+            shape: of an element whose fields do not show its own.
 
         Raises:
-            Refused: the body as a whole; its rejection is stored.
-            Unavailable: not everything is known to be durable; the body has to come again.
+            InvalidElement: the whole body is invalid; its rejection is stored.
+            Unavailable: not everything is known to be durable; the sender must send the body again.
         """
         at = self.now_us()
         try:
             elements = split(body) if len(body) < _LARGE_BODY else await asyncio.to_thread(_cut, body)
             for _ in range(_WRAPPINGS):
                 try:
-                    outcome = await self._keep_elements(elements, len(body), shape, at)
+                    outcome = await _Body(self, elements, shape, at).keep(len(body))
                     break
                 except WrappedCalls as wrapped:
                     elements = await _in_a_thread_if_large(split, wrapped.inner)
             else:
-                outcome = await self._keep_elements(elements, len(body), shape, at)
+                outcome = await _Body(self, elements, shape, at).keep(len(body))
         except (InvalidElement, WrappedCalls) as error:
             refused = (
                 error
                 if isinstance(error, InvalidElement)
-                else InvalidElement(TOO_DEEP, "calls are wrapped more than twice")
+                else InvalidElement(TOO_DEEP, "calls are in more than two levels of wrappers")
             )
             value = await asyncio.to_thread(rejection, refused, body, at)
             await self.sender.send_all([(self.rejected_topic, None, value, at // 1000)])
@@ -98,63 +99,77 @@ class ElementStore:
             raise InvalidElement(NOT_JSON)
         return outcome
 
-    async def _keep_elements(self, elements: Sequence[Element], size: int, shape: str, at: int) -> StoreOutcome:
-        """Raises: Wrapped: it is one element, which holds the calls; nothing is stored yet."""
-        outcome = StoreOutcome()
+
+class _Body:
+    """The elements of one body while they are stored."""
+
+    def __init__(self, store: ElementStore, elements: Sequence[Element], shape: str, at: int) -> None:
+        self._store = store
+        self._elements = elements
+        self._shape = shape
+        self._at = at
+        self._at_ms = at // 1000
+        self._arrival = Arrival(at, store.customer_id_fields, kept=store.kept)
+        self._outcome = StoreOutcome()
+
+    async def keep(self, size: int) -> StoreOutcome:
+        """Store the elements of a body of `size` bytes, slice by slice.
+
+        Raises:
+            WrappedCalls: the only element contains the calls; nothing is stored yet.
+            Unavailable: not everything is known to be durable.
+        """
+        elements, send_all = self._elements, self._store.sender.send_all
         odd: OddElements | None = None
         step = max(1, min(_SLICE_ELEMENTS, _SLICE_BYTES * len(elements) // (size + 1)))
         for start in range(0, len(elements), step):
-            records, places, later = self._sound_records(elements, start, step, shape, at, outcome)
+            records, places, later = self._sound_records(start, step)
             if later:
                 odd = odd or OddElements(is_alone=len(elements) == 1)
-                records, places = await self._with_odd(records, places, later, elements, shape, at, outcome, odd)
-            if records and (refusals := await self.sender.send_all(records)):
-                too_large = [(places[index], records[index]) for index in refusals]
-                await self._keep_too_large(too_large, elements, at, outcome)
-        if odd is not None and odd.shared and await self.sender.send_all([self._shared(odd, at)]):
-            raise Unavailable("kafka_refused", "not even the rejection")
-        return outcome
+                records, places = await self._with_odd(records, places, later, odd)
+            if records and (refusals := await send_all(records)):
+                await self._keep_too_large([(places[index], records[index]) for index in refusals])
+        if odd is not None and odd.shared and await send_all([self._shared(odd)]):
+            raise Unavailable("kafka_refused", "Kafka refuses the rejection too")
+        return self._outcome
 
-    def _sound_records(
-        self, elements: Sequence[Element], start: int, step: int, shape: str, at: int, outcome: StoreOutcome
-    ) -> tuple[list[Record], list[int], list[tuple[int, int]]]:
-        """The records of one slice of the body and the places of their elements in it; of each odd element how many
-        records stand before its own, and its place."""
+    def _sound_records(self, start: int, step: int) -> tuple[list[Record], list[int], list[tuple[int, int]]]:
+        """The records of one slice, and the indexes of their elements; of each invalid element the number of records before
+        its own, and its index."""
         records: list[Record] = []
         places: list[int] = []
         later: list[tuple[int, int]] = []
-        at_ms = at // 1000
-        arrival = self._arrival(at)
+        elements, shape, arrival, at_ms, topic = (
+            self._elements,
+            self._shape,
+            self._arrival,
+            self._at_ms,
+            self._store.raw_topic,
+        )
         for index in range(start, min(start + step, len(elements))):
             try:
                 key, value = strip_sound(elements[index], shape, arrival)
             except (Odd, WrappedCalls, InvalidElement):
                 later.append((len(records), index))
                 continue
-            records.append((self.raw_topic, key, value, at_ms))
+            records.append((topic, key, value, at_ms))
             places.append(index)
-        outcome.accepted += len(records)
+        self._outcome.accepted += len(records)
         return records, places, later
 
     async def _with_odd(
-        self,
-        sound: list[Record],
-        places: list[int],
-        later: Sequence[tuple[int, int]],
-        elements: Sequence[Element],
-        shape: str,
-        at: int,
-        outcome: StoreOutcome,
-        odd: OddElements,
+        self, sound: list[Record], places: list[int], later: Sequence[tuple[int, int]], odd: OddElements
     ) -> tuple[list[Record], list[int]]:
-        """The same with the records of odd elements in their places: a customer's order stays. Many are read in a thread."""
+        """The same with the records of the invalid elements in their places, so that each customer's order stays.
+
+        Many are read in a thread.
+        """
         indexes = [index for _, index in later]
-        size = sum(memoryview(elements[index]).nbytes for index in indexes)
+        size = sum(memoryview(self._elements[index]).nbytes for index in indexes)
         if len(indexes) <= _FEW_ODD and size <= _SMALL_ODD:
-            made = self._read_odd(elements, indexes, shape, at, outcome, odd)
+            made = self._read_odd(indexes, odd)
         else:
-            loop = asyncio.get_running_loop()
-            made = await loop.run_in_executor(_BESIDE, self._read_odd, elements, indexes, shape, at, outcome, odd)
+            made = await asyncio.get_running_loop().run_in_executor(_BESIDE, self._read_odd, indexes, odd)
         records: list[Record] = []
         whose: list[int] = []
         before = 0
@@ -166,30 +181,20 @@ class ElementStore:
             before = count
         return [*records, *sound[before:]], [*whose, *places[before:]]
 
-    def _read_odd(
-        self,
-        elements: Sequence[Element],
-        indexes: Sequence[int],
-        shape: str,
-        at: int,
-        outcome: StoreOutcome,
-        odd: OddElements,
-    ) -> list[list[Record]]:
-        return [self._records_of_odd(elements[index], shape, at, index, outcome, odd) for index in indexes]
+    def _read_odd(self, indexes: Sequence[int], odd: OddElements) -> list[list[Record]]:
+        return [self._records_of_odd(index, odd) for index in indexes]
 
-    def _records_of_odd(
-        self, element: Element, shape: str, at: int, index: int, outcome: StoreOutcome, odd: OddElements
-    ) -> list[Record]:
-        """What becomes of one element that is read field by field, or of what it wraps. Raises: Wrapped, as above."""
+    def _records_of_odd(self, index: int, odd: OddElements) -> list[Record]:
+        """The records of an element that is read field by field, or of the calls in it. Raises: WrappedCalls: see `keep`."""
         records: list[Record] = []
-        arrival = self._arrival(at)
-        todo: list[tuple[Element, InvalidElement | None, int]] = [(element, None, 0)]
+        store, outcome = self._store, self._outcome
+        todo: list[tuple[Element, InvalidElement | None, int]] = [(self._elements[index], None, 0)]
         while todo:
             one, why, depth = todo.pop()
             try:
                 if why is not None:
                     raise why
-                stripped = strip_arrived(one, shape, arrival, odd.budget)
+                stripped = strip_arrived(one, self._shape, self._arrival, odd.budget)
             except WrappedCalls as wrapped:
                 if odd.is_alone and not depth:
                     raise
@@ -200,45 +205,43 @@ class ElementStore:
             except InvalidElement as refused:
                 outcome.rejected.append((index, refused.reason))
                 if not odd.shares(refused, one, index):
-                    key = customer_of_rest(refused, shape, self.customer_id_fields)
-                    records.append(
-                        (self.rejected_topic, key, rejection(refused, bytes(memoryview(one)), at), at // 1000)
-                    )
+                    key = customer_of_rest(refused, self._shape, store.customer_id_fields)
+                    value = rejection(refused, bytes(memoryview(one)), self._at)
+                    records.append((store.rejected_topic, key, value, self._at_ms))
             else:
                 if stripped is None:
                     outcome.ignored += 1
                 else:
-                    records.append((self.raw_topic, stripped[0], stripped[1], at // 1000))
+                    records.append((store.raw_topic, *stripped, self._at_ms))
                     outcome.accepted += 1
         return records
 
-    def _arrival(self, at: int) -> Arrival:
-        return Arrival(at, self.customer_id_fields, kept=self.kept)
-
-    def _shared(self, odd: OddElements, at: int) -> Record:
-        """One rejection of all elements without anything of a call that have none of their own."""
+    def _shared(self, odd: OddElements) -> Record:
+        """One rejection for all elements without anything of a call that have none of their own."""
         sentence = f"{odd.shared} elements without anything of a call, the first of them at index {odd.first}"
-        refused = InvalidElement(odd.reason, sentence)
-        return self.rejected_topic, None, shared_rejection(refused, odd.length, odd.digest.hexdigest(), at), at // 1000
+        value = shared_rejection(InvalidElement(odd.reason, sentence), odd.length, odd.digest.hexdigest(), self._at)
+        return self._store.rejected_topic, None, value, self._at_ms
 
-    async def _keep_too_large(
-        self, refused: Sequence[tuple[int, Record]], elements: Sequence[Element], at: int, outcome: StoreOutcome
-    ) -> None:
-        """What Kafka refuses for its size becomes a rejection; a refused rejection leaves nothing to keep."""
-        why = InvalidElement(TOO_LARGE, "Kafka takes no record of this size")
+    async def _keep_too_large(self, refused: Sequence[tuple[int, Record]]) -> None:
+        """Replace records that Kafka refuses for their size by rejections.
+
+        Raises:
+            Unavailable: Kafka refuses a rejection too.
+        """
+        why = InvalidElement(TOO_LARGE, "Kafka refuses a record of this size")
         again: list[Record] = []
         for place, (topic, key, _, at_ms) in refused:
-            if topic == self.raw_topic:
-                value = rejection(why, bytes(memoryview(elements[place])), at)
-                again.append((self.rejected_topic, key, value, at_ms))
-                outcome.accepted -= 1
-                outcome.rejected.append((place, TOO_LARGE))
-        if len(again) < len(refused) or await self.sender.send_all(again):
-            raise Unavailable("kafka_refused", "not even the rejection")
+            if topic == self._store.raw_topic:
+                value = rejection(why, bytes(memoryview(self._elements[place])), self._at)
+                again.append((self._store.rejected_topic, key, value, at_ms))
+                self._outcome.accepted -= 1
+                self._outcome.rejected.append((place, TOO_LARGE))
+        if len(again) < len(refused) or await self._store.sender.send_all(again):
+            raise Unavailable("kafka_refused", "Kafka refuses the rejection too")
 
 
 def _cut(body: bytes | memoryview) -> list[Element]:
-    """The elements of a body, or of what it wraps where it is one wrapper. Raises: Refused."""
+    """The elements of a body; if the body is one wrapper, the elements in it. Raises: InvalidElement."""
     elements = split(body)
     for _ in range(_WRAPPINGS):
         if len(elements) != 1 or (inner := wrapped_in(elements[0])) is None:
@@ -248,9 +251,9 @@ def _cut(body: bytes | memoryview) -> list[Element]:
 
 
 def _unwrapped(wrapped: WrappedCalls, depth: int) -> tuple[list[Element], InvalidElement | None]:
-    """What one element of many holds, or why it is refused."""
+    """The elements in one of several elements, or the reason why it is refused."""
     if depth == _WRAPPINGS:
-        return [], InvalidElement(TOO_DEEP, "calls are wrapped more than twice")
+        return [], InvalidElement(TOO_DEEP, "calls are in more than two levels of wrappers")
     try:
         inner = split(wrapped.inner)
     except InvalidElement as refused:

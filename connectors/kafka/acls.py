@@ -1,6 +1,6 @@
-"""What each role does to Kafka, as access-control lists: a principal a role, which may do that and nothing else.
+"""The access-control lists (ACLs) of each role in Kafka: one principal per role, which may do only that.
 
-Kafka denies what no list allows once its brokers have an authorizer
+Once its brokers have an authorizer, Kafka denies what no ACL allows
 (https://kafka.apache.org/documentation/#security_authz). Names follow `TOPIC_PREFIX` and `DEPLOYMENT_NAME`.
 """
 
@@ -12,49 +12,49 @@ from typing import Final
 from schemas.topics import TopicNames
 
 TOPIC, GROUP, TRANSACTIONAL_ID = "topic", "group", "transactional-id"
-#: Kafka's words (`kafka-acls.sh --operation`). Read and Write imply Describe.
+#: Operations of `kafka-acls.sh --operation`. Read and Write imply Describe.
 READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = "Read", "Write", "Describe", "DescribeConfigs"
 CREATE, ALTER_CONFIGS = "Create", "AlterConfigs"
 
 _PROJECTED: Final = ("enriched", "events", "receipts", "rejected", "customers", "orgs", "audit", "deliveries")
-#: What a delivering role says of each event.
+#: Topics that sink and retry write for each event.
 _OUTCOMES: Final = ("retry", "dlq", "receipts", "deliveries")
-#: The topics each role reads, by their fields in `TopicNames`.
+#: The topics that each role reads, by their fields in `TopicNames`.
 READS: Final[Mapping[str, tuple[str, ...]]] = {
     "ingress": (),
     "meter": ("raw", "customers", "orgs", "changelog"),
     "sink": ("events", "orgs"),
     "retry": ("retry", "orgs"),
     "project": ("raw", *_PROJECTED),
-    # A line of the audit log carries the hash of the one before it: who writes it reads its end (ADR 0030).
+    # A line of the audit log has the hash of the line before it, so its writers also read it (ADR 0030).
     "api": ("raw", "customers", "orgs", "receipts", "rejected", "dlq", "events", "retry", "enriched", "audit"),
 }
-#: The topics each role writes.
+#: The topics that each role writes.
 WRITES: Final[Mapping[str, tuple[str, ...]]] = {
     "ingress": ("raw", "rejected"),
     "meter": ("changelog", "enriched", "rejected", "events", "receipts"),
     "sink": _OUTCOMES,
     "retry": _OUTCOMES,
-    # Late calls come home through raw, and an event after a subscription's end is billed again (ADR 0024, 0027).
+    # Late calls are requeued into raw; an event posted after its subscription's end is billed again (ADR 0024, 0027).
     "project": ("raw", "rejected", "audit", "events", "receipts"),
-    # Usage that is recorded, mappings and orgs, dead letters that are released, refusals that Lago tells of.
+    # Recorded usage, mappings and orgs, requeued dead letters, and events that Lago later says it will not bill.
     "api": ("raw", "customers", "orgs", "audit", "deliveries", "receipts", "retry", "dlq", "rejected"),
 }
-#: The account for commands, such as `meterbridge topics create`.
+#: The account for commands such as `meterbridge topics create`.
 OPERATOR: Final = "operator"
 ROLES: Final = (*READS, OPERATOR)
-#: The consumer group that commands name; none joins it.
+#: The consumer group of commands; none of them joins it.
 _COMMANDS_GROUP: Final = "meterbridge-operations"
 
 
 @dataclass(frozen=True, slots=True)
 class Acl:
-    """One thing that one principal may do.
+    """One operation that one principal may do on a resource.
 
     Fields:
-        role: of `ROLES`.
+        role: one of `ROLES`.
         resource: `TOPIC`, `GROUP` or `TRANSACTIONAL_ID`.
-        name: of the resource, or how it begins where `prefixed`.
+        name: of the resource; its beginning if `prefixed`.
         operation: Kafka's word.
     """
 
@@ -66,7 +66,7 @@ class Acl:
 
 
 def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
-    """Everything that the roles need, and the operator's account.
+    """All ACLs of the roles and of the operator's account.
 
     Args:
         names: with their prefix.
@@ -79,7 +79,7 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
         reads = {getattr(names, name) for name in READS[role]}
         writes = {getattr(names, name) for name in WRITES[role]}
         for topic in every:
-            # The start compares every topic with the catalogue.
+            # At its start, each process compares every topic with the catalogue.
             yield from (Acl(role, TOPIC, topic, operation) for operation in (DESCRIBE, DESCRIBE_CONFIGS))
             if topic in reads:
                 yield Acl(role, TOPIC, topic, READ)
@@ -91,7 +91,7 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
         yield Acl(role, TRANSACTIONAL_ID, f"{mine}{role}-", WRITE, prefixed=True)
     yield Acl("meter", TRANSACTIONAL_ID, f"{names.changelog}-begin-", WRITE, prefixed=True)
     yield Acl("project", TRANSACTIONAL_ID, f"{mine}rebill", WRITE)
-    # How far each role is: where a call has been counted, and /webhooks/stats.
+    # The committed offsets of each role, for /webhooks/stats and to know whether a call has been counted.
     for role in ("project", "api"):
         yield Acl(role, GROUP, mine, DESCRIBE, prefixed=True)
         yield Acl(role, GROUP, _COMMANDS_GROUP, READ)
@@ -103,7 +103,7 @@ def acls(names: TopicNames, prefix: str, deployment: str) -> Iterator[Acl]:
 
 
 def _operators(every: Sequence[str], mine: str, names: TopicNames) -> Iterator[Acl]:
-    """Commands may do what roles do, and make the topics."""
+    """Commands may do what the roles do, and create the topics."""
     for topic in every:
         for operation in (READ, WRITE, CREATE, DESCRIBE_CONFIGS, ALTER_CONFIGS):
             yield Acl(OPERATOR, TOPIC, topic, operation)
@@ -115,10 +115,10 @@ def _operators(every: Sequence[str], mine: str, names: TopicNames) -> Iterator[A
 
 
 def command_lines(found: Iterable[Acl], principal: str) -> Iterator[str]:
-    """`kafka-acls.sh` lines, one for a role and a resource.
+    """Arguments of `kafka-acls.sh`: one line per role and resource.
 
     Args:
-        principal: how each principal begins; the role follows it.
+        principal: what each principal begins with; the role follows.
     """
     grouped: dict[tuple[str, str, str, bool], list[str]] = {}
     for acl in found:

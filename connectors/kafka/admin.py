@@ -1,6 +1,6 @@
-"""Creates and checks the topics of the catalogue. Blocking: async callers use a thread.
+"""Creates the topics of the catalogue, and checks them. The functions block, so async callers use a thread.
 
-A worker checks before it starts: on a missing topic Faust would spin for ever and ignore SIGTERM.
+A worker checks the topics before it starts: with a missing topic, Faust would loop for ever and ignore SIGTERM.
 """
 
 import time
@@ -21,33 +21,31 @@ from schemas.topics import CATALOGUE, Topic, partition_count, topic_config
 
 log = structlog.get_logger(__name__)
 
-#: How long the broker may take for one answer, seconds.
+#: Seconds that the broker may take for one answer.
 LIMIT_S = 20.0
-#: How the cluster id of librdkafka's in-process broker begins (connectors/demo/broker.py). It has no controller:
-#: it answers neither for settings nor for topic ids.
+#: Beginning of the cluster id of librdkafka's in-process broker (connectors/demo/broker.py). It answers no requests for
+#: settings and topic ids, because it has no controller.
 _EMBEDDED = "mockCluster"
 
 
 @dataclass(frozen=True, slots=True)
 class TopicsCreated:
-    """What `create_topics` did; names with their prefix, in the catalogue's order."""
+    """The result of `create_topics`: full names, in the order of the catalogue."""
 
     created: tuple[str, ...]
     existed: tuple[str, ...]
 
 
 def create_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = LIMIT_S) -> TopicsCreated:
-    """Create what is missing of the catalogue; what exists is left as it is, so twice does nothing.
-
-    Returns when the broker lists every topic.
+    """Create the missing topics of the catalogue, and wait until the broker lists all of them. Existing ones are not changed.
 
     Raises:
-        TopicProblem: the broker refuses one, e.g. for more copies than there are brokers.
+        TopicProblem: the broker refuses one, e.g. because it has fewer brokers than copies are requested.
         Unavailable: the broker does not answer; repeating is safe.
     """
     admin = _admin(kafka)
     wanted = {layout.prefix + topic.name: topic for topic in CATALOGUE}
-    # What is there is not asked for again: the account may be allowed to create nothing.
+    # Only missing topics are requested: the account may not be allowed to create topics.
     found = _partitions(_metadata(admin, limit_s)).keys()
     created = _create(admin, {name: topic for name, topic in wanted.items() if name not in found}, layout, limit_s)
     deadline = time.monotonic() + limit_s
@@ -61,10 +59,10 @@ def create_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = 
 def check_topics(
     kafka: KafkaConnection, layout: TopicLayout, limit_s: float = LIMIT_S, *, to_start: bool = False
 ) -> list[str]:
-    """What is wrong with the topics, a sentence each; empty when all is well.
+    """What is wrong with the topics, one sentence each; empty if nothing is.
 
     Args:
-        to_start: only what no process can start with; the rest is logged.
+        to_start: return only what no process can start with, and log the rest.
 
     Raises:
         Unavailable: the broker does not answer.
@@ -79,7 +77,7 @@ def check_topics(
 
 
 def wrong_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = LIMIT_S) -> list[Complaint]:
-    """What differs from the catalogue.
+    """How the topics differ from the catalogue.
 
     Raises:
         Unavailable: the broker does not answer.
@@ -108,9 +106,9 @@ def wrong_topics(kafka: KafkaConnection, layout: TopicLayout, limit_s: float = L
 
 
 def topic_ids(kafka: KafkaConnection, names: Iterable[str], limit_s: float = LIMIT_S) -> dict[str, str]:
-    """Kafka's ids of topics (KIP-516), by full name: a topic that is deleted and made again has another id.
+    """The ids of topics by full name (KIP-516). A topic that is deleted and created again has another id.
 
-    The topics of the embedded broker live and die with it, so there its own id is theirs.
+    The embedded broker has no topic ids. Its topics exist as long as it does, so its cluster id is used.
 
     Raises:
         TopicProblem: `topic_missing`.
@@ -123,7 +121,7 @@ def topic_ids(kafka: KafkaConnection, names: Iterable[str], limit_s: float = LIM
     ids = {}
     for name, future in asked.items():
         with _kafka_errors(name):
-            # Kafka writes ids in URL-safe base64, librdkafka in the other: they become part of Lago's ids.
+            # Kafka uses URL-safe base64, librdkafka the standard one. The ids become parts of ids in Lago.
             ids[name] = str(future.result().topic_id).translate(_URL_SAFE).rstrip("=")
     return ids
 
@@ -148,7 +146,7 @@ def _create(admin: AdminClient, missing: dict[str, Topic], layout: TopicLayout, 
             try:
                 future.result()
             except KafkaException as failed:
-                if failed.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was faster
+                if failed.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
                     raise
             else:
                 created.append(name)
@@ -160,7 +158,7 @@ def _metadata(admin: AdminClient, limit_s: float) -> ClusterMetadata:
         with _kafka_errors("list topics"):
             return admin.list_topics(timeout=limit_s)
     finally:
-        admin.poll(0)  # lets librdkafka log why: a refused password or certificate is no error of its own here
+        admin.poll(0)  # so that librdkafka logs the reason: a refused password or certificate raises no error here
 
 
 def _partitions(cluster: ClusterMetadata) -> dict[str, int]:
@@ -174,7 +172,7 @@ def _embedded(cluster: ClusterMetadata) -> bool:
 def _wrong_settings(
     admin: AdminClient, cluster: ClusterMetadata, topics: list[Topic], layout: TopicLayout, limit_s: float
 ) -> list[Complaint]:
-    """What differs from the catalogue; brokers before 3.6 lack some settings."""
+    """How settings differ from the catalogue. A setting that an old broker (before 3.6) does not have is ignored."""
     asked = {layout.prefix + topic.name: topic for topic in topics}
     if not asked:
         return []
@@ -192,13 +190,13 @@ def _wrong_settings(
 
 @contextmanager
 def _kafka_errors(what: str) -> Iterator[None]:
-    """Turn librdkafka's errors into decisions."""
+    """Translates librdkafka's errors."""
     try:
         yield
     except KafkaException as failed:
         error: KafkaError = failed.args[0]
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicProblem("topic_missing", what) from failed
-        if error.retriable() or error.code() < 0:  # negative: librdkafka's own, nobody answered
+        if error.retriable() or error.code() < 0:  # a negative code is librdkafka's own: no broker answered
             raise Unavailable("kafka_unavailable", f"{what}: {error.str()}") from failed
         raise TopicProblem("topic_refused", f"{what}: {error.str()}") from failed

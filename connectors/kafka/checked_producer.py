@@ -1,4 +1,4 @@
-"""Kafka is used once its topics are known to be right; until then every write is refused."""
+"""A producer that refuses every record until the topics were checked."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +18,7 @@ from schemas.errors import Rejected, TopicProblem, Unavailable
 
 
 class CheckedProducer:
-    """The producer behind a gate: a broker may create a missing topic by itself, with the wrong partitions."""
+    """A producer behind a check of the topics: else the broker might create a missing topic, with the wrong partitions."""
 
     def __init__(self, producer: KafkaProducer) -> None:
         self._producer = producer
@@ -26,16 +26,16 @@ class CheckedProducer:
         self._watch = KafkaReachability()
 
     def shut_because(self) -> str:
-        """Why no record can be stored; `""` when it can."""
+        """The reason why no record can be stored; `""` if records can be stored."""
         if not self._is_open:
             return "topics_unchecked"
         return self._watch.away_because if self._producer.healthy() else "producer_down"
 
     async def open_when_right(self, kafka: KafkaConnection, layout: TopicLayout) -> None:
-        """Return once the topics are found right; a broker that is away is waited for.
+        """Wait until Kafka answers, then check the topics and let records pass.
 
         Raises:
-            TopicProblem: `topics`: a sentence for each one that is missing or wrong.
+            TopicProblem: `topics`: a sentence for each topic that is missing or wrong.
         """
         asking = partial(check_topics, kafka, layout, ANSWER_S, to_start=True)
         complaints = await when_kafka_answers(asking, KafkaAwaited(kafka.servers))
@@ -44,22 +44,22 @@ class CheckedProducer:
         self._is_open = True
 
     async def watch(self, kafka: KafkaConnection) -> NoReturn:
-        """Find out for ever whether Kafka answers, for `shut_because`. Nobody is refused by it: whoever sends is let try."""
+        """Check for ever whether Kafka answers, for `shut_because`. It refuses no record; a caller may always try to send."""
         await self._watch.work(_asking(kafka), KafkaAwaited(kafka.servers))
 
     def clock_ahead_s(self) -> float:
-        """As `KafkaProducer.clock_ahead_s`."""
+        """See `KafkaProducer.clock_ahead_s`."""
         return self._producer.clock_ahead_s()
 
     async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
-        """As `KafkaProducer.send_all`."""
+        """See `KafkaProducer.send_all`."""
         self._check()
         refused = await self._producer.send_all(records)
         self._watch.answered()
         return refused
 
     async def send_one(self, record: Record) -> tuple[int, int]:
-        """As `KafkaProducer.send_one`."""
+        """See `KafkaProducer.send_one`."""
         self._check()
         return await self._producer.send_one(record)
 
@@ -71,21 +71,21 @@ class CheckedProducer:
 def kafka_probe(
     kafka: KafkaConnection, clock_ahead_s: Callable[[], float] = lambda: 0.0
 ) -> Callable[[], Awaitable[None]]:
-    """Asks the cluster for its brokers, and whether it takes this machine's time. Raises: Unavailable."""
+    """A check that Kafka has brokers, and accepts the time of this machine. It raises Unavailable."""
     ask = _asking(kafka)
 
     async def probe() -> None:
         await ask()
         if (ahead_s := clock_ahead_s()) > 0:
-            told = f"this machine's clock is {ahead_s / 3600:.0f} h ahead of Kafka's: set it right; calls are taken meanwhile"
+            told = f"this machine's clock is {ahead_s / 3600:.0f} h ahead of Kafka's: correct it; calls are accepted all the same"
             raise Unavailable("clock_ahead", told)
 
     return probe
 
 
 def _asking(kafka: KafkaConnection) -> Callable[[], Awaitable[None]]:
-    """One small question to the cluster. Raises: Unavailable."""
-    # A broker that is back is found a second later, not ten.
+    """A small request to the cluster. Raises: Unavailable."""
+    # Reconnect within a second after Kafka is back, not after ten.
     admin = AdminClient({**librdkafka_config(kafka), "reconnect.backoff.max.ms": 1000})
 
     async def ask() -> None:

@@ -1,6 +1,6 @@
-"""How clients reach Kafka: one `KafkaConnection`, in the words of librdkafka, of aiokafka and of Faust (faust_credentials.py).
+"""The connection settings of the clients: one `KafkaConnection` in the words of librdkafka, aiokafka and Faust.
 
-PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL, with PLAIN or SCRAM. Host names of certificates are verified.
+PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL are supported, with PLAIN or SCRAM. Host names in certificates are verified.
 """
 
 import logging
@@ -11,7 +11,7 @@ from connectors.config.kafka_connection import KafkaConnection
 
 
 def librdkafka_config(kafka: KafkaConnection) -> dict[str, Any]:
-    """Connection settings for confluent-kafka's clients; their log goes to the logger `librdkafka` when polled."""
+    """Settings of confluent-kafka's clients. Their log goes to the logger `librdkafka` when they are polled."""
     config: dict[str, Any] = {
         "bootstrap.servers": kafka.servers,
         "security.protocol": kafka.security_protocol,
@@ -27,7 +27,7 @@ def librdkafka_config(kafka: KafkaConnection) -> dict[str, Any]:
 
 
 def aiokafka_config(kafka: KafkaConnection) -> dict[str, Any]:
-    """Connection arguments for aiokafka's producers, consumers and admin client."""
+    """Arguments of aiokafka's producers, consumers and admin client."""
     config: dict[str, Any] = {
         "bootstrap_servers": kafka.servers,
         "security_protocol": kafka.security_protocol,
@@ -42,7 +42,7 @@ def aiokafka_config(kafka: KafkaConnection) -> dict[str, Any]:
 
 
 def faust_broker(kafka: KafkaConnection) -> str:
-    """The brokers as Faust's URL: `kafka://a:9092;b:9092`."""
+    """The brokers as the URL of Faust: `kafka://a:9092;b:9092`."""
     return "kafka://" + kafka.servers.replace(",", ";")
 
 

@@ -1,8 +1,8 @@
-"""Records of a compacted topic: changed one after the other whatever process asks, many of them in one transaction.
+"""Writes the records of a compacted topic: changes happen one after the other across all processes, many in one transaction.
 
-A change is a compare-and-set (docs/adr/0012): all processes write the topic under one transactional id. Whoever starts
-it fences the others, reads what they wrote, and goes on writing until it is fenced itself; a change that finds itself
-fenced is made again on what is there now. What is asked for while a transaction is under way is the next one.
+A change is a compare-and-set (docs/adr/0012). All processes write the topic with the same transactional id. A process that
+starts its producer fences the others, reads what they wrote, and writes until another process fences it. A change that is
+fenced is made again on the current records. Changes that are requested during a transaction are in the next one.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ from streams.runtime.plain_consumer import reading
 from streams.runtime.transactions import TransactionalWriter, Write
 
 T = TypeVar("T")
-#: From the record as it is, None where there is none, to what it shall be, None to delete it.
+#: From the current record (None = there is none) to the new one (None = delete it).
 Make = Callable[[T | None], T | None]
-#: Is told what is there and what is to be there, before that has any effect.
+#: Called with the current and the new record, before the change has any effect.
 Announce = Callable[[T | None, T | None], Awaitable[None]]
 
-#: Records of one transaction at most; how long they wait for it at most.
+#: Limits of one transaction: its records, and the seconds until it is done.
 _BATCH = 100
 _LIMIT_S = 10.0
-#: The second attempt is made at once: mostly the other process is done. Before each further one a wait is drawn
-#: between nothing and this, doubled each time up to the second.
+#: Waits in seconds: the second attempt follows at once, because the other process is usually done. Before each further one the
+#: wait is random between 0 and the first value, which doubles with each attempt up to the second value.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 1.0
-#: At the topic's end there are often only a transaction's marks, which end no wait for records.
+#: The end of the topic is often only transaction markers, which do not end a fetch, so its wait is short.
 _TAIL: dict[str, Any] = {"isolation_level": "read_committed", "auto_offset_reset": "earliest", "fetch_max_wait_ms": 10}
 _POLL_MS = 10
 
@@ -42,14 +42,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def _silently(_before: object, _after: object) -> None:
-    """For whoever tells nobody."""
+    """For callers that announce nothing."""
 
 
 @dataclass(slots=True, eq=False)
 class _Change(Generic[T]):
-    """What somebody waits for; `tried`: what was written without our learning whether it is durable.
+    """A requested change. `tried` has the record whose write failed without a known result.
 
-    Records name the microsecond they were made in: what is there and looks like `tried` is what we wrote.
+    A record contains the microsecond in which it was made. So if the current record equals `tried`, that write succeeded.
     """
 
     key: str
@@ -60,13 +60,14 @@ class _Change(Generic[T]):
 
 
 class CompactedTopicWriter(Generic[T]):
-    """The only way to write a compacted topic that processes share.
+    """The only writer of a compacted topic that several processes share.
 
     Args:
-        view: of the topic; followed by whoever made it. Its name is the one in errors.
+        view: a table of the topic; its owner keeps it up to date. Errors contain its name.
         kafka: connection options for aiokafka.
-        draw: a number in `[0, 1)`.
-        limit_s: that a batch of changes takes at most, seconds; whoever asks for one waits for twice that.
+        topic: with its prefix.
+        draw: a random number in `[0, 1)`.
+        limit_s: seconds that a batch of changes may take; a caller waits for at most twice that.
     """
 
     def __init__(
@@ -88,22 +89,22 @@ class CompactedTopicWriter(Generic[T]):
         self._ending: set[asyncio.Task[None]] = set()
 
     async def change(self, key: str, make: Make[T], announce: Announce[T] = _silently) -> T | None:
-        """Make the record what `make` says of it; durable, and in the view, on return.
+        """Change the record of `key`. On return the change is durable, and in the view.
 
         Args:
-            make: from the record as it is; the same again writes nothing. It may be called several times.
-            announce: is awaited before the change has any effect.
+            make: the new record from the current one; an equal record writes nothing. It may be called several times.
+            announce: awaited before the change has any effect.
 
         Raises:
-            Unavailable: `write_conflict`, `kafka_unavailable`; it may have been written, repeating is safe.
-            Whatever `make` and `announce` raise: nothing is written.
+            Unavailable: `write_conflict`, `kafka_unavailable`; the change may have been written, and repeating it is safe.
+            Also what `make` and `announce` raise; then nothing is written.
         """
         change = _Change(key, make, announce, asyncio.get_running_loop().create_future())
         self._waiting.append(change)
         if self._work is None or self._work.done():
             self._work = asyncio.ensure_future(self._drain())
         try:
-            # The batch before it, and its own. Giving a batch up may itself hang, on a connection that does not close.
+            # The time of the batch before it, and of its own. Aborting a batch may also hang, if a connection does not close.
             async with asyncio.timeout(2 * self._limit_s) as limit:
                 return await change.done
         except TimeoutError:
@@ -112,7 +113,7 @@ class CompactedTopicWriter(Generic[T]):
             raise self._given_up(()) from None
 
     async def close(self) -> None:
-        """Let go of the connections; nothing of this process is written any more."""
+        """Close the connections. This writer writes nothing after it."""
         if self._work is not None:
             self._work.cancel()
             await asyncio.wait({self._work})
@@ -129,14 +130,14 @@ class CompactedTopicWriter(Generic[T]):
                     await self._until_done(batch, failures)
             except TimeoutError:
                 _fail(batch, self._given_up(failures))
-            except Exception as error:  # noqa: BLE001  # a bug is told to whoever asked; others are served
+            except Exception as error:  # noqa: BLE001  # the caller gets the error; other changes continue
                 _fail(batch, error)
             except asyncio.CancelledError:
                 _fail(batch, Unavailable("stopping", "the process is being stopped"))
                 raise
 
     def _next_batch(self) -> list[_Change[T]]:
-        """The oldest changes, one a key: the next one of the same key is made of its outcome."""
+        """The oldest changes, one per key: the next change of a key is made from the result of the one before."""
         batch: dict[str, _Change[T]] = {}
         later = []
         for change in self._waiting:
@@ -157,14 +158,14 @@ class CompactedTopicWriter(Generic[T]):
         raise AssertionError
 
     async def _attempt(self, batch: Sequence[_Change[T]]) -> None:
-        """Raises: KafkaError: fenced, or Kafka is not there; a new attempt begins with fencing."""
+        """Write a batch once. Raises: KafkaError: fenced, or Kafka does not answer; the next attempt fences first."""
         whole = self._writer is None
         if whole:
             await self._fence()
         wanted = self._made(batch, whole=whole)
         unsure = [change for change in batch if not change.done.done() and change not in wanted]
         if unsure:
-            # What is to stay, or was refused, must not be what somebody else has changed since.
+            # What stays or was refused must not depend on a record that another process has changed since.
             await self._see_all()
             wanted |= self._made(unsure, whole=True)
         for change in await self._announced(wanted):
@@ -173,7 +174,15 @@ class CompactedTopicWriter(Generic[T]):
             await self._write(wanted)
 
     def _made(self, batch: Sequence[_Change[T]], *, whole: bool) -> dict[_Change[T], tuple[T | None, T | None]]:
-        """What is there and what is to be written; a change that writes nothing is done, if the view is whole."""
+        """The current and the new record of each change that must be written.
+
+        | `make` | on the complete view (`whole`) | on a view that may lack records of others |
+        |---|---|---|
+        | returns another record | write it | write it: if the current record is out of date, Kafka fences this process |
+        | returns the current record, or an earlier attempt has written it | done | called again on the complete view |
+        | raises MeterbridgeError, e.g. a refusal | the caller gets it | called again on the complete view |
+        | raises another error, which is a bug | the caller gets it | the caller gets it |
+        """
         wanted: dict[_Change[T], tuple[T | None, T | None]] = {}
         for change in batch:
             if change.done.done():
@@ -181,7 +190,7 @@ class CompactedTopicWriter(Generic[T]):
             before = self._view.table.get(change.key)
             try:
                 after = before if change.tried == (before,) else change.make(before)
-            except Exception as error:  # noqa: BLE001  # it is whoever asked who is told
+            except Exception as error:  # noqa: BLE001  # the caller gets the error
                 if whole or not isinstance(error, MeterbridgeError):
                     _fail([change], error)
                 continue
@@ -192,7 +201,7 @@ class CompactedTopicWriter(Generic[T]):
         return wanted
 
     async def _announced(self, wanted: Mapping[_Change[T], tuple[T | None, T | None]]) -> list[_Change[T]]:
-        """Tell of all changes; those that could not be told, which have failed."""
+        """Announce all changes; returns those that failed."""
         telling = (change.announce(before, after) for change, (before, after) in wanted.items())
         told = await asyncio.gather(*telling, return_exceptions=True)
         untold = []
@@ -203,15 +212,15 @@ class CompactedTopicWriter(Generic[T]):
         return untold
 
     async def _fence(self) -> None:
-        """Become the only writer, and see all that the others have written."""
+        """Become the only writer, and read everything that the others have written."""
         with self._or_abandoned():
             self._writer = TransactionalWriter(self._kafka, f"{self._topic}-writer")
             await self._writer.start()
             await self._see_all()
 
     async def _see_all(self) -> None:
-        """Return once the view holds every record that is committed now."""
-        # Subscribed at first: only so does the first answer about the cluster name the partitions.
+        """Wait until the view has every record that is committed now."""
+        # Subscribed first: aiokafka knows the partitions only of topics in its subscription.
         async with reading(self._topic, **self._kafka, **_TAIL) as consumer:
             tps = [TopicPartition(self._topic, number) for number in consumer.partitions_for_topic(self._topic) or ()]
             consumer.unsubscribe()
@@ -231,7 +240,7 @@ class CompactedTopicWriter(Generic[T]):
         return self._view.next_offset(tp.partition)
 
     async def _write(self, wanted: Mapping[_Change[T], tuple[T | None, T | None]]) -> None:
-        """Raises: KafkaError: it is not known whether anything is written."""
+        """Raises: KafkaError: it is unknown whether anything was written."""
         assert self._writer is not None  # noqa: S101  # `_attempt` has fenced
         writes = []
         for change, (_, after) in wanted.items():
@@ -247,7 +256,7 @@ class CompactedTopicWriter(Generic[T]):
 
     @contextmanager
     def _or_abandoned(self) -> Iterator[None]:
-        """The writer is kept only while the view is known to hold all that it and those before it wrote."""
+        """Keep the producer only while the view is known to hold everything that was written."""
         try:
             yield
         except BaseException:
@@ -263,7 +272,7 @@ class CompactedTopicWriter(Generic[T]):
 
     def _given_up(self, failures: Sequence[KafkaError]) -> Unavailable:
         if failures and isinstance(failures[-1], ProducerFenced):
-            return Unavailable("write_conflict", f"other processes change {self._view.name} all the time")
+            return Unavailable("write_conflict", f"other processes keep changing {self._view.name}")
         return Unavailable("kafka_unavailable", f"a change of {self._view.name} was not stored in time")
 
 

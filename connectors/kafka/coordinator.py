@@ -1,7 +1,7 @@
-"""Changes of mappings and orgs need Kafka's transaction coordinator, which a fresh cluster has not got yet.
+"""Waits for Kafka's transaction coordinator, which a new cluster does not have yet.
 
-The first producer with a transactional id makes Kafka create `__transaction_state`; until that is there the first
-change would wait for it, and might give up. So it is waited for at the start, and readiness says so.
+The first producer with a transactional id makes Kafka create `__transaction_state`. Until then a change of a mapping or an
+org would wait, and might time out. So the process waits at its start, and is not ready before.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ _log = structlog.get_logger(__name__)
 
 
 async def meet_coordinator(kafka: Mapping[str, Any], transactional_id: str, limit_s: float = _LIMIT_S) -> None:
-    """Return once the coordinator answers; a cluster that makes it wait is asked again, for ever.
+    """Wait until the coordinator answers; it is asked again, for ever.
 
     Args:
         kafka: connection options for aiokafka.
-        transactional_id: nobody writes under it. One that the account may not use says nothing of the others.
-        limit_s: for one answer.
+        transactional_id: not used for writing. If the account may not use it, the function returns, because other ids may work.
+        limit_s: seconds for one answer.
     """
     told = False
     while True:

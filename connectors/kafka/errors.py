@@ -1,4 +1,4 @@
-"""What an error of Kafka's libraries means: Kafka is away, which may pass by itself; it refuses something; or we have a bug."""
+"""What an error of a Kafka library means: Kafka does not answer, Kafka refuses a request, or we have a bug."""
 
 from collections.abc import Callable
 
@@ -31,16 +31,16 @@ _AWAY = (
     NodeNotReadyError,
     RequestTimedOutError,
 )
-#: It was asked something that makes no sense.
+#: The request makes no sense.
 _OUR_FAULT = (IllegalArgumentError, IllegalStateError, ProducerClosed)
 
 
 def says_away(error: BaseException | None) -> bool:
-    """Of an error of either of Kafka's libraries, or one that such an error caused."""
+    """Whether an error of a Kafka library, or its cause, means that Kafka does not answer."""
     while error is not None:
         if isinstance(error, _AWAY):
             return True
-        # librdkafka's own codes are negative: nobody answered, so no broker has refused anything.
+        # librdkafka's own codes are negative: no broker answered.
         if isinstance(error, KafkaException) and error.args and error.args[0].code() < 0:
             return True
         error = error.__cause__
@@ -48,15 +48,15 @@ def says_away(error: BaseException | None) -> bool:
 
 
 def kafka_sentence(error: BaseException, servers: Callable[[], str]) -> str:
-    """An error of Kafka's libraries in one sentence, with the address and its setting; `""` for every other error.
+    """An error of a Kafka library as one sentence with the address and its setting; `""` for other errors.
 
     Args:
-        servers: gives `KAFKA_BOOTSTRAP_SERVERS`, or raises ConfigurationError.
+        servers: returns `KAFKA_BOOTSTRAP_SERVERS`, or raises ConfigurationError.
     """
     if not isinstance(error, KafkaError | KafkaException) or isinstance(error, _OUR_FAULT):
         return ""
     if says_away(error):
-        # aiokafka repeats the address, in a form of its own.
+        # aiokafka repeats the address in another form.
         return kafka_away(_detail(error) if isinstance(error, KafkaException) else type(error).__name__, servers)
     try:
         return f"Kafka at {kafka_address(servers())} refuses: {_detail(error)}"
@@ -67,5 +67,5 @@ def kafka_sentence(error: BaseException, servers: Callable[[], str]) -> str:
 def _detail(error: BaseException) -> str:
     if isinstance(error, KafkaException) and error.args:
         return str(error.args[0].str())
-    # aiokafka's begin with a number and the class: "[Error 7] RequestTimedOutError: ...".
+    # aiokafka's errors begin with a number and the class: "[Error 7] RequestTimedOutError: ...".
     return str(error) if type(error).__name__ in str(error) or not error.args else f"{type(error).__name__}: {error}"

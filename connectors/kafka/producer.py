@@ -1,8 +1,8 @@
-"""Records go to Kafka and the caller continues when every one of them is durable.
+"""Sends records to Kafka; a call returns when all its records are durable.
 
-librdkafka's producer is driven by one thread that polls it; the acks of one poll reach the event
-loop in a single `call_soon_threadsafe`. A future a message costs three times as much, confluent's own
-AIOProducer thirty times the latency.
+One thread polls librdkafka's producer, and passes all acknowledgements of a poll to the event loop in one
+`call_soon_threadsafe`. A future per message costs three times as much; confluent's AIOProducer has thirty times the
+latency.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -21,13 +21,21 @@ from schemas.errors import Rejected, Unavailable
 #: (topic, key, value, record time in milliseconds since 1970 UTC)
 Record = tuple[str, str | None, bytes, int]
 
+
+class RecordWriter(Protocol):
+    """Stores one record at a time."""
+
+    async def send_one(self, record: Record) -> tuple[int, int]:
+        """The (partition, offset) at which the record is durable. Raises: Rejected, Unavailable."""
+
+
 _POLL_S = 0.1
-#: Kafka is asked so often whether it takes this machine's own time again.
+#: How often the producer tries again whether Kafka accepts the time of this machine, in seconds.
 _TIMES_KNOWN_S = 60.0
-#: The wall clock was set, if it moved so much against the one that only runs.
+#: If the wall clock moved by more than this against the monotonic clock, somebody set it.
 _SET_MS = 60_000
-#: A batch of one is refused for its time by the first; of a larger one librdkafka calls each record that is at fault invalid, and
-#: the sound ones beside it by the third (KIP-467).
+#: A batch of one record with a refused time gets the first error. In a larger batch, wrong records get the second error, and
+#: correct ones the third (KIP-467).
 _UNTIMELY = frozenset(
     {KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD, KafkaError._INVALID_DIFFERENT_RECORD}  # noqa: SLF001
 )
@@ -46,11 +54,11 @@ def producer_config(
     client_id: str = "meterbridge-ingress",
     security: Mapping[str, str | int | bool] | None = None,
 ) -> dict[str, str | int | float | bool]:
-    """librdkafka's settings for records that must be durable, in order, once, and on Java's partition.
+    """librdkafka's settings for records that are durable, in order, without duplicates, and on the partition of Java clients.
 
     Args:
-        answer_within_s: how long the senders wait (`WEBHOOK_TIMEOUT`). A record fails after two thirds
-            of it, so that a sender hears 503 while it still listens.
+        answer_within_s: how long senders wait (`WEBHOOK_TIMEOUT`). A record fails after two thirds of it, so that the sender
+            gets 503 before it gives up.
     """
     return {
         "bootstrap.servers": bootstrap,
@@ -69,7 +77,7 @@ def producer_config(
 
 
 class KafkaProducer:
-    """One idempotent producer of one event loop. Make it inside the running loop; `close()` it there."""
+    """One idempotent producer for one event loop. Create and `close()` it inside that loop."""
 
     def __init__(
         self,
@@ -77,7 +85,7 @@ class KafkaProducer:
         now_ms: Callable[[], int] = _wall_ms,
         on_restamped: Callable[[int], None] = lambda _count: None,
     ) -> None:
-        """`now_ms`: the wall clock; `on_restamped` hears how many records were stored under another time than theirs."""
+        """`now_ms`: the wall clock; `on_restamped` is called with the number of records that were stored with another time."""
         self._now_ms = now_ms
         self._on_restamped = on_restamped
         self._times = RecordTimes()
@@ -95,18 +103,18 @@ class KafkaProducer:
         self._thread.start()
 
     def healthy(self) -> bool:
-        """Records can be sent. Once False it stays so: the process has to be started anew."""
+        """Whether records can be sent. After False it never becomes True again: the process must be restarted."""
         return self._open and self._fatal is None and self._thread.is_alive()
 
     async def send_all(self, records: Sequence[Record]) -> dict[int, Rejected]:
-        """Return when all `records` are acknowledged by all in-sync replicas.
+        """Send `records`, and wait until all in-sync replicas have acknowledged all of them.
 
         Returns:
-            The records, by index, that Kafka refuses for good; nothing of them is stored.
+            The records, by index, that Kafka refuses for ever; they are not stored.
 
         Raises:
-            Unavailable: at least one record is not known to be durable; others of them may be. Sending
-                all of them again is harmless where readers deduplicate.
+            Unavailable: at least one record is not known to be durable, and others may be. Sending all of them again is safe if
+                readers deduplicate.
         """
         timed = self._timed(records)
         delivery = _Delivery(self._loop.create_future(), self._acks_append)
@@ -126,11 +134,11 @@ class KafkaProducer:
         return refused
 
     def clock_ahead_s(self) -> float:
-        """How far this machine's clock is ahead of Kafka's, to an hour; 0 while Kafka takes its time."""
+        """How many seconds this machine's clock is ahead of Kafka's, exact to an hour; 0 while Kafka accepts its time."""
         return self._ahead_ms / 1000
 
     def _timed(self, records: Sequence[Record]) -> Sequence[Record]:
-        """`records`, none later than now: what a clock that was wrong gave them would be refused."""
+        """`records` without times in the future, which Kafka would refuse."""
         if self._times.back_ms:
             self._forget_in_time()
         now_ms = self._now_ms()
@@ -146,10 +154,10 @@ class KafkaProducer:
     async def _send_in_time(
         self, records: Sequence[Record], delivery_of: "Callable[[], _Delivery] | None" = None
     ) -> dict[int, Rejected]:
-        """`records`, which Kafka refused for their time, under one that it takes; nothing waits behind them meanwhile.
+        """Send `records`, which Kafka refused because of their times, with a time that it accepts. Later records do not wait.
 
         Raises:
-            Unavailable: `kafka_refuses_time`: it takes none, so it takes nobody's records; or see `send_all`.
+            Unavailable: `kafka_refuses_time`: it accepts no time; or see `send_all`.
         """
         async with self._timing:
             refused: dict[int, Rejected] = {}
@@ -169,10 +177,10 @@ class KafkaProducer:
                 untimely = set(delivery.untimely)
                 left = [place for place in left if records[place][2] in untimely]
                 back_ms = self._times.refused(back_ms)
-        raise Unavailable("kafka_refuses_time", "no time of ours is taken")
+        raise Unavailable("kafka_refuses_time", "Kafka accepts no time that we tried")
 
     def _tell_times(self, back_ms: int) -> None:
-        """Kafka takes a record of so long ago; the log says it where that is news."""
+        """Kafka accepts a record with a time this far in the past; log it if this is new."""
         before, self._ahead_ms = self._ahead_ms, back_ms
         self._times.taken(back_ms)
         self._times_at, self._clock_from_ms = time.monotonic(), self._now_ms() - time.monotonic() * 1000
@@ -182,17 +190,17 @@ class KafkaProducer:
             _structured.info("clock_right_again")
 
     def _forget_in_time(self) -> None:
-        """So that a clock that was set is believed at once, and one that was mended otherwise a minute later."""
+        """Forget the result if the clock was set, or after a minute, because the clock may be right again."""
         passed_s = time.monotonic() - self._times_at
         set_by_ms = abs(self._now_ms() - time.monotonic() * 1000 - self._clock_from_ms)
         if passed_s > _TIMES_KNOWN_S or set_by_ms > _SET_MS:
             self._times.forget()
 
     async def send_one(self, record: Record) -> tuple[int, int]:
-        """Where one record is durable: (partition, offset).
+        """Send one record; returns (partition, offset).
 
         Raises:
-            Rejected, Unavailable: as `send_all`.
+            Rejected, Unavailable: see `send_all`.
         """
         delivery = _Placed(self._loop.create_future(), self._acks_append)
         [timed] = self._timed([record])
@@ -230,13 +238,16 @@ class KafkaProducer:
 
     @property
     def _alone(self) -> "KafkaProducer":
-        """Brokers measure whole batches and refuse them whole: only a batch of one tells which record it was."""
+        """A producer for batches of one record.
+
+        Brokers refuse a batch as a whole, so only this shows which record is too large.
+        """
         if self._one_by_one is None:
             self._one_by_one = KafkaProducer({**self._config, "batch.num.messages": 1}, self._now_ms)
         return self._one_by_one
 
     async def close(self, timeout_s: float = 10.0) -> int:
-        """Wait for what is on its way; returns how many records are still not acknowledged then."""
+        """Wait for records that are being sent; returns how many are not acknowledged after `timeout_s` seconds."""
         if not self._open:
             return 0
         self._open = False
@@ -274,7 +285,7 @@ class KafkaProducer:
 
 
 class _Delivery:
-    """The acks that one `send_all` waits for; called by librdkafka in the polling thread."""
+    """The acknowledgements of one `send_all`. librdkafka calls it in the polling thread."""
 
     __slots__ = ("_append", "future", "left", "too_large", "untimely")
 
@@ -296,12 +307,12 @@ class _Delivery:
 
 
 class _Placed(_Delivery):
-    """The ack of one record, with its place."""
+    """The acknowledgement of one record, with its partition and offset."""
 
     __slots__ = ("place",)
 
     def again(self) -> "_Placed":
-        """For the same record once more, after it was refused."""
+        """Reset, to send the same record again after it was refused."""
         self.future = self.future.get_loop().create_future()
         self.untimely = []
         return self

@@ -1,7 +1,7 @@
-"""Whether Kafka answers, asked in the background once a second: to read the finding costs nothing.
+"""Checks in the background, once per second, whether Kafka answers; reading the result costs nothing.
 
-It changes only when two answers in a row say the same, so an answer that was lost makes nobody unready; and a broker that
-is killed, frozen or cut off is known to be away within `2 * (EVERY_S + ANSWER_S)` seconds.
+The result changes only after two equal answers in a row, so one lost answer does not make a process unready. A broker that
+is killed, frozen or cut off is noticed within `2 * (EVERY_S + ANSWER_S)` seconds.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ EVERY_S, ANSWER_S = 1.0, 3.0
 
 
 class KafkaReachability:
-    """What was found of late.
+    """The result of the last checks.
 
-    Fields:
-        away_because: the reason why Kafka counts as away; `""` when it answers.
+    Attributes:
+        away_because: the reason why Kafka counts as unavailable; `""` = it answers.
     """
 
     def __init__(self) -> None:
@@ -26,13 +26,13 @@ class KafkaReachability:
         self._last = ""
 
     def found(self, reason: str) -> None:
-        """Kafka answered (`""`), or did not, for a reason."""
+        """Note a check: `""` = Kafka answered, else the reason."""
         if bool(reason) == bool(self._last):
             self.away_because = reason
         self._last = reason
 
     def answered(self) -> None:
-        """Kafka took a record just now: a question that was lost meanwhile was not its fault."""
+        """Kafka has just accepted a record, so a check that failed at the same time does not count."""
         if not self.away_because:
             self._last = ""
 
@@ -42,10 +42,10 @@ class KafkaReachability:
         awaited: KafkaAwaited,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> NoReturn:
-        """Ask for ever; the log says when Kafka goes, once a minute while it is away, and when it is back.
+        """Check for ever. The log says when Kafka stops answering, once per minute while it does not, and when it answers again.
 
         Args:
-            ask: returns when Kafka answered, raises `Unavailable` within `ANSWER_S` seconds when it did not.
+            ask: returns if Kafka answered; raises `Unavailable` within `ANSWER_S` seconds if not.
         """
         while True:
             try:

@@ -1,4 +1,4 @@
-"""A process that starts while Kafka is away waits for it, and says so: at once and once a minute, with the address and its setting."""
+"""Lets a process that starts without Kafka wait for it; the log says so at once, and then once per minute."""
 
 import asyncio
 import time
@@ -19,10 +19,10 @@ _log = structlog.get_logger(__name__)
 
 
 class KafkaAwaited:
-    """What is said while Kafka is waited for; one for each process.
+    """Logs that the process waits for Kafka; one object per process.
 
     Args:
-        servers: where it is looked for (`KAFKA_BOOTSTRAP_SERVERS`).
+        servers: the address in the log (`KAFKA_BOOTSTRAP_SERVERS`).
     """
 
     def __init__(self, servers: str, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -53,13 +53,13 @@ class KafkaAwaited:
 async def when_kafka_answers(
     ask: Callable[[], T], awaited: KafkaAwaited, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> T:
-    """What `ask` returns once Kafka answers; it is asked again and again until then.
+    """Call `ask` until Kafka answers; returns its result.
 
     Args:
-        ask: asks Kafka in a thread, and gives up within seconds with `Unavailable`.
+        ask: runs in a thread; raises `Unavailable` within seconds if Kafka does not answer.
 
     Raises:
-        MeterbridgeError: what `ask` raised otherwise.
+        MeterbridgeError: any other error of `ask`.
     """
     while True:
         try:

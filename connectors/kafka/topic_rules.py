@@ -1,6 +1,6 @@
-"""What a topic's settings must be; pure. Those that lose money where they are wrong stop every role at its start.
+"""Compares a topic's settings with the catalogue; pure. A wrong setting that loses money stops every role at its start.
 
-The others are named, in the log of each start and by `meterbridge topics check` and `doctor`, and stop nobody.
+Other differences are only reported: in the log at each start, and by `meterbridge topics check` and `doctor`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,20 +9,20 @@ from typing import Final
 
 from schemas.topics import DAY_MS, DLQ, EVENTS, RAW, RECEIPTS, REJECTED, RETRY, Topic, topic_config
 
-#: What waits in them is in no other place: a record that is deleted unread is usage nobody bills.
+#: Topics whose records are stored nowhere else: deleting a record before it is read loses usage.
 _QUEUES: Final = (RAW, REJECTED, EVENTS, RETRY, DLQ, RECEIPTS)
-#: A weekend, and the time to see it: what is kept for less may be gone before anybody looks.
+#: A shorter retention may delete records before an operator notices a problem after a weekend.
 LEAST_RETENTION_MS: Final = 3 * DAY_MS
-#: The same in every deployment: what is compacted or dropped, and what a record's time means.
+#: Settings that must not differ: compaction or deletion, and the meaning of a record's time.
 _VITAL: Final = ("cleanup.policy", "message.timestamp.type")
-#: Usage is counted right all the same: a wrong one is noticed elsewhere.
+#: Settings that do not change what is counted.
 _ADVISED: Final = ("message.timestamp.after.max.ms", "message.timestamp.before.max.ms")
 _AT_LEAST: Final = ("max.message.bytes", "delete.retention.ms")
 
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """One setting that is wrong.
+    """One setting that differs.
 
     Fields:
         stops: no role starts with it.
@@ -34,12 +34,12 @@ class Complaint:
 
 
 def complaints(name: str, topic: Topic, found: Mapping[str, str], copies: int, wanted: int) -> Iterator[Complaint]:
-    """What is wrong with a topic's settings.
+    """How a topic's settings differ.
 
     Args:
         name: with its prefix.
-        found: the settings that the broker tells; one that it does not know is not judged.
-        copies: how many replicas its partitions have, the fewest.
+        found: the settings in the broker's answer; a setting that is missing there is not checked.
+        copies: replicas of the partition that has the fewest.
         wanted: `KAFKA_REPLICATION_FACTOR`.
     """
     expected = topic_config(topic, wanted)
@@ -68,14 +68,14 @@ def _kept(name: str, topic: Topic, expected: Mapping[str, str], found: Mapping[s
 def _copied(
     name: str, expected: Mapping[str, str], found: Mapping[str, str], copies: int, wanted: int
 ) -> Iterator[Complaint]:
-    """A deployment that asks for one copy has chosen to lose what one broker loses."""
+    """The replication. A deployment with `KAFKA_REPLICATION_FACTOR=1` accepts that a lost broker loses data."""
     if copies < wanted:
         yield Complaint("replicas", f"Topic {name} has {copies} copies where {wanted} are expected.", stops=False)
     setting, least = "min.insync.replicas", int(expected["min.insync.replicas"])
     acked = _number(found.get(setting), str(least))
     if acked > copies:
         yield _other(name, setting, found[setting], f"at most {copies}, its copies,", stops=True, mend=str(copies))
-    elif acked < min(least, copies) or (copies > 1 and acked < 2):  # a second copy
+    elif acked < min(least, copies) or (copies > 1 and acked < 2):  # at least a second copy
         yield _other(name, setting, found[setting], "2", stops=wanted > 1)
     setting = "unclean.leader.election.enable"
     if copies > 1 and found.get(setting) == "true":

@@ -1,4 +1,4 @@
-"""Reads a stretch of a topic once, from the command line: bounded at the start, in no group, nothing committed."""
+"""Reads a range of a topic once, for commands. It joins no group and commits nothing."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +14,12 @@ from connectors.kafka.client_config import librdkafka_config
 from schemas.errors import TopicProblem, Unavailable
 
 _LIMIT_S = 20.0
-#: Until a batch is full, or this is over: a short topic is read in no time.
+#: A batch ends when it has so many records, or after so many seconds.
 _BATCH, _POLL_S = 2000, 0.05
-#: A broker that is silent for so long while records are left is away.
+#: Seconds without a record, although some are left, after which the broker counts as unavailable.
 _SILENCE_S = 30.0
 _AGAIN_S = 0.1
-#: A leader is being elected, or a broker has not heard yet that it leads: said for moments, also of new topics.
+#: Errors while a leader is elected, or a broker does not know yet that it leads; also for new topics.
 _PASSING = {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -34,21 +34,21 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class OffsetRange:
-    """Offsets `[start, end)` of each partition of a topic; control records of transactions may lie among them."""
+    """Offsets `[start, end)` of each partition of a topic; some may be control records of transactions."""
 
     topic: str
     ranges: Mapping[int, tuple[int, int]]
 
     @property
     def offsets(self) -> int:
-        """How many offsets there are to pass."""
+        """The number of offsets in the range."""
         return sum(max(0, end - start) for start, end in self.ranges.values())
 
 
 def stretch_of(
     kafka: KafkaConnection, topic: str, since_ms: int | None = None, until_ms: int | None = None
 ) -> OffsetRange:
-    """What the topic holds now of record times `[since, until)`, milliseconds since 1970 UTC; None = open.
+    """The current offsets with record times in `[since_ms, until_ms)`, milliseconds since 1970 UTC; None = no limit.
 
     Raises:
         TopicProblem: `topic_missing`.
@@ -76,10 +76,10 @@ def stretch_of(
 def scan(
     kafka: KafkaConnection, stretch: OffsetRange, passed: Callable[[int], None] = lambda _offsets: None
 ) -> Iterator[Message]:
-    """Every committed record of the stretch, in order within a partition; `passed` is told how many offsets more.
+    """Every committed record of the range, in order within a partition. `passed` is called with the number of further offsets.
 
     Raises:
-        Unavailable: the broker went away meanwhile.
+        Unavailable: the broker stopped answering.
     """
     left = {number: end for number, (start, end) in stretch.ranges.items() if start < end}
     at = {number: start for number, (start, _) in stretch.ranges.items()}
@@ -90,22 +90,22 @@ def scan(
             messages = consumer.consume(_BATCH, _POLL_S)
             silent_s = 0.0 if messages else silent_s + _POLL_S
             if silent_s > _SILENCE_S:
-                raise Unavailable("kafka_unavailable", f"{stretch.topic} is not read to its end")
+                raise Unavailable("kafka_unavailable", f"{stretch.topic} could not be read to its end")
             for message in messages:
-                number, offset, ended = message.partition() or 0, message.offset() or 0, _ended(message)
+                number, offset, is_end = message.partition() or 0, message.offset() or 0, ended(message)
                 if number not in left:
                     continue
-                after = min(left[number], offset if ended else offset + 1)
+                after = min(left[number], offset if is_end else offset + 1)
                 passed(max(0, after - at[number]))
                 at[number] = after
-                if not ended and offset < left[number]:
+                if not is_end and offset < left[number]:
                     yield message
-                if ended or after >= left[number]:
+                if is_end or after >= left[number]:
                     passed(left.pop(number) - after)
 
 
 def header_of(message: Message, name: str) -> str:
-    """A header as text; `""` where the record has none of that name."""
+    """The value of a header as text; `""` if the record has no such header."""
     for key, value in message.headers() or ():
         if key == name:
             return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
@@ -113,14 +113,14 @@ def header_of(message: Message, name: str) -> str:
 
 
 def reader(kafka: KafkaConnection) -> Consumer:
-    """A consumer in no group, which commits nothing and tells of a partition's end."""
+    """A consumer that joins no group, commits nothing, and reports the end of a partition."""
     return Consumer(
         {
             **librdkafka_config(kafka),
-            "group.id": "meterbridge-operations",  # required by the client; nothing joins it
+            "group.id": "meterbridge-operations",  # the client needs one; no consumer joins it
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "fetch.wait.max.ms": 50,  # a partition's end is told when the broker has waited in vain for more
+            "fetch.wait.max.ms": 50,  # the end of a partition is reported after this wait
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
         }
@@ -128,13 +128,13 @@ def reader(kafka: KafkaConnection) -> Consumer:
 
 
 def _at(consumer: Consumer, topic: str, ranges: Mapping[int, tuple[int, int]], at_ms: int) -> dict[int, int]:
-    """Per partition the first offset of that record time or later; the end where there is none."""
+    """The first offset of each partition with that record time or a later one; the end if there is none."""
 
     def looked_up() -> list[TopicPartition]:
         partitions = [TopicPartition(topic, number, at_ms) for number in ranges]
         found: list[TopicPartition] = consumer.offsets_for_times(partitions, timeout=_LIMIT_S)
         for partition in found:
-            if partition.error is not None:  # its offset says nothing then
+            if partition.error is not None:  # then its offset means nothing
                 raise KafkaException(partition.error)
         return found
 
@@ -144,7 +144,7 @@ def _at(consumer: Consumer, topic: str, ranges: Mapping[int, tuple[int, int]], a
 
 
 def asked(question: Callable[[], _T]) -> _T:
-    """The answer; a broker that cannot tell at the moment is asked again, for `_LIMIT_S` seconds at most."""
+    """The result of `question`. It is repeated for at most `_LIMIT_S` seconds while a leader is being elected."""
     until = time.monotonic() + _LIMIT_S
     while True:
         try:
@@ -155,7 +155,8 @@ def asked(question: Callable[[], _T]) -> _T:
         time.sleep(_AGAIN_S)
 
 
-def _ended(message: Message) -> bool:
+def ended(message: Message) -> bool:
+    """Whether a message of `reader` reports the end of its partition. Raises: KafkaException: it reports another error."""
     error = message.error()
     if error is None:
         return False
@@ -165,7 +166,7 @@ def _ended(message: Message) -> bool:
 
 
 class told:  # noqa: N801  # a block, as contextlib's are
-    """librdkafka's errors as decisions."""
+    """A context manager that turns librdkafka's errors into Unavailable."""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic

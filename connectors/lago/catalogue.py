@@ -1,6 +1,7 @@
-"""Billable metrics and plans: created once, and then what is there by that code is what counts."""
+"""Billable metrics and plans, by their codes. An existing one is never changed."""
 
-from connectors.lago.errors import LagoRejected
+from functools import partial
+
 from connectors.lago.requests import NewMetric, NewPlan
 from connectors.lago.response_types import Metric, Plan
 from connectors.lago.transport import LagoTransport, safe
@@ -10,44 +11,34 @@ class CatalogueApi(LagoTransport):
     """`/billable_metrics` and `/plans`."""
 
     async def metric(self, code: str) -> Metric | None:
-        """A billable metric; None where Lago knows none. Raises: LagoIntegrationError."""
+        """A billable metric; None if it does not exist. Raises: LagoIntegrationError."""
         return await self._found("metric", f"/billable_metrics/{safe(code)}", "billable_metric", Metric)
 
     async def metrics(self) -> list[Metric]:
-        """Every billable metric, newest first. Raises: LagoIntegrationError."""
+        """All billable metrics, the newest first. Raises: LagoIntegrationError."""
         return await self._every("metrics", "/billable_metrics", "billable_metrics", Metric)
 
     async def create_metric(self, wanted: NewMetric) -> Metric:
-        """The metric of this code: the one that is there, which may differ, or a new one. Raises: LagoIntegrationError."""
-        try:
-            return await self._one(
-                "create_metric", "/billable_metrics", "billable_metric", Metric, verb="POST", body=wanted
-            )
-        except LagoRejected as error:
-            known = await self.metric(wanted.code) if error.says("code", "value_already_exist") else None
-            if known is None:
-                raise
-            return known
+        """Create a metric, or return the existing one of this code, which may differ. Raises: LagoIntegrationError."""
+        known = partial(self.metric, wanted.code)
+        return await self._created(
+            "create_metric", "/billable_metrics", "billable_metric", Metric, wanted, "code", known
+        )
 
     async def plan(self, code: str) -> Plan | None:
-        """A plan with its charges; None where Lago knows none. Raises: LagoIntegrationError."""
+        """A plan with its charges; None if it does not exist. Raises: LagoIntegrationError."""
         return await self._found("plan", f"/plans/{safe(code)}", "plan", Plan)
 
     async def plans(self) -> list[Plan]:
-        """Every plan with its charges, newest first. Raises: LagoIntegrationError."""
+        """All plans with their charges, the newest first. Raises: LagoIntegrationError."""
         return await self._every("plans", "/plans", "plans", Plan)
 
     async def create_plan(self, wanted: NewPlan) -> Plan:
-        """The plan of this code: the one that is there, which may differ, or a new one.
+        """Create a plan, or return the existing one of this code, which may differ.
 
         Raises:
-            LagoRejected: code `billable_metrics_not_found` for a charge's metric.
+            LagoRejected: code `billable_metrics_not_found`: the metric of a charge does not exist.
             LagoIntegrationError
         """
-        try:
-            return await self._one("create_plan", "/plans", "plan", Plan, verb="POST", body=wanted)
-        except LagoRejected as error:
-            known = await self.plan(wanted.code) if error.says("code", "value_already_exist") else None
-            if known is None:
-                raise
-            return known
+        known = partial(self.plan, wanted.code)
+        return await self._created("create_plan", "/plans", "plan", Plan, wanted, "code", known)

@@ -1,6 +1,6 @@
-"""Lago's HTTP API as this product uses it: one pooled client, every error turned into a decision.
+"""The client of Lago's HTTP API. It turns every error into one that says whether to repeat the request.
 
-A module for each resource; the shapes are described, with their sources, in docs/lago-behaviour.md.
+There is a module for each resource. docs/lago-behaviour.md describes the requests and responses, with their sources.
 """
 
 from connectors.lago.catalogue import CatalogueApi
@@ -20,4 +20,4 @@ __all__ = ["LagoClient", "LagoIntegrationError", "LagoRejected", "LagoUnavailabl
 class LagoClient(
     EventsApi, ServerApi, CustomersApi, SubscriptionsApi, CatalogueApi, UsageApi, InvoicesApi, WebhookEndpointsApi
 ):
-    """One Lago, one API key: every resource. For its arguments see `Wire`."""
+    """One Lago, one API key, all resources. See `LagoTransport` for the arguments."""

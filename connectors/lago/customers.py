@@ -1,7 +1,7 @@
-"""Customers: found and saved by external id.
+"""Customers, by external id.
 
-Lago's customer paths read `a.b` as customer `a` in format `b`. Such an id is looked for in the list, where it is
-whole, and refused wherever another customer could be hit.
+Lago reads the path of a customer `a.b` as customer `a` in format `b`. So such an id is looked up in the list, and refused
+for requests that could hit another customer.
 """
 
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ class _Checkout(msgspec.Struct):
 
 
 class CustomersApi(LagoTransport):
-    """`/customers`, but for their usage."""
+    """`/customers`, except the customers' usage."""
 
     async def customer(self, external_id: str) -> Customer | None:
-        """None where Lago knows none. Raises: LagoIntegrationError."""
+        """A customer; None if it does not exist. Raises: LagoIntegrationError."""
         if "." in external_id:
             listed = await self.customers(external_id=external_id)
             return next((one for one in listed if one.external_id == external_id), None)
@@ -35,47 +35,47 @@ class CustomersApi(LagoTransport):
         return found if found is not None and found.external_id == external_id else None
 
     async def customers(self, external_id: str = "", most: int | None = None) -> list[Customer]:
-        """All, newest first, or the one with this id; their first `most`. Raises: LagoIntegrationError."""
+        """All customers, the newest first, at most `most`; or only the one with this id. Raises: LagoIntegrationError."""
         query: Query = {"external_id": external_id} if external_id else {}
         return await self._every("customers", "/customers", "customers", Customer, query, most)
 
     async def customers_page(self, number: int, size: int) -> Page[Customer]:
-        """One page of all customers, newest first. Raises: LagoIntegrationError."""
+        """One page of all customers, the newest first. Raises: LagoIntegrationError."""
         return await self._page("customers", "/customers", "customers", Customer, {}, number=number, size=size)
 
     async def save_customer(self, wanted: NewCustomer, metadata: Mapping[str, str] | None = None) -> Customer:
-        """Create, or change what is set; `metadata` is added to what is there. The same twice is the same once.
+        """Create a customer, or change the given fields; `metadata` is added to the existing entries. Repeating it is safe.
 
         Raises:
-            LagoIntegrationError: `bad_metadata`, see `notes`.
+            LagoIntegrationError: also `bad_metadata`, see `notes`.
         """
         try:
             return await self._saved(wanted, metadata)
         except LagoRejected as error:
             if not (error.says("external_id", "value_already_exist") or error.says("key", "value_already_exist")):
                 raise
-        return await self._saved(wanted, metadata)  # somebody else created it meanwhile: now it is a change
+        return await self._saved(wanted, metadata)  # another process has created it, so this is a change now
 
     async def delete_customer(self, external_id: str) -> Customer | None:
-        """Lago then ends its subscriptions by itself; None where it knows none, so again does nothing.
+        """Delete a customer; Lago then ends its subscriptions. None if it does not exist, so repeating it is safe.
 
         Raises:
-            LagoRejected: `unsafe_id` for an id by which Lago would delete another customer.
+            LagoRejected: `unsafe_id`: Lago would delete another customer.
             LagoIntegrationError
         """
         path = f"/customers/{customer_part(external_id)}"
         return await self._found("delete_customer", path, "customer", Customer, verb="DELETE")
 
     async def portal_url(self, external_id: str) -> str:
-        """A link to the customer's own pages in Lago, good for 12 hours. Raises: LagoIntegrationError."""
+        """A link to the customer's own pages in Lago; it expires after 12 hours. Raises: LagoIntegrationError."""
         path = f"/customers/{customer_part(external_id)}/portal_url"
         return (await self._one("portal_url", path, "customer", _Portal)).portal_url
 
     async def checkout_url(self, external_id: str) -> str:
-        """Where the customer leaves a means of payment.
+        """A link where the customer enters a payment method.
 
         Raises:
-            LagoRejected: among others code `validation_errors`, `no_linked_payment_provider`.
+            LagoRejected: with Lago's code, e.g. `validation_errors`, `no_linked_payment_provider`.
             LagoIntegrationError
         """
         path = f"/customers/{customer_part(external_id)}/checkout_url"
@@ -90,7 +90,9 @@ class CustomersApi(LagoTransport):
 
 
 def customer_part(external_id: str) -> str:
-    """A customer's id as one part of a path. Raises: LagoRejected `unsafe_id`."""
+    """A customer's id as one segment of a path. Raises: LagoRejected `unsafe_id`."""
     if "." in external_id:
-        raise LagoRejected("unsafe_id", "Lago reads a customer's id up to its first dot: it would take another's")
+        raise LagoRejected(
+            "unsafe_id", "Lago reads a customer's id up to its first dot: it would find another customer"
+        )
     return safe(external_id)

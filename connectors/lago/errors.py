@@ -1,4 +1,4 @@
-"""What Lago did not do, and whether asking again with the same words may help.
+"""Errors of requests to Lago, and whether repeating the request may help.
 
 Source of the bodies: `app/controllers/concerns/api_errors.rb` of lago-api.
 """
@@ -14,22 +14,22 @@ from schemas.decoding import UNDECODABLE
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 from streams.core.delivery.verdicts import NOT_LAGO, refusal_of
 
-#: Asking again with the same words is pointless for these; every other failure may pass.
+#: Statuses for which repeating the same request is useless; every other failure may pass.
 _WRONG_FOR_EVER = frozenset({400, 405, 413, 414, 415, 422})
-#: Refusals of a 422 that have nothing to do with what was sent.
+#: Codes of a 422 that do not depend on the request.
 _MAY_PASS = frozenset({"lock_acquisition_failed", "provider_error", "third_party_error"})
-#: What a proxy, or an HTTPS port that is asked in plain HTTP, answers with a page of its own (docs/errors.md, `not_lago`).
+#: Statuses that a proxy answers with a page of its own, or an HTTPS port that gets plain HTTP (docs/errors.md, `not_lago`).
 _NOT_LAGO = frozenset({400, 422})
 _TOLD = 300
 
 
 class LagoIntegrationError(MeterbridgeError):
-    """Lago did not do what it was asked; always also `Unavailable` or `Rejected`.
+    """Lago did not do what the request asked. It is always also `Unavailable` or `Rejected`.
 
     Attributes:
-        status: HTTP status; 0 where no answer came, or nothing was asked.
-        code: Lago's code, e.g. `plan_not_found`; `""` where it gave none.
-        details: Lago's `error_details`, for a 422 fields to lists of codes; None where it gave none.
+        status: HTTP status; 0 if no response came, or nothing was sent.
+        code: Lago's code, e.g. `plan_not_found`; `""` if it gave none.
+        details: Lago's `error_details`: for a 422, lists of codes by field; None if it gave none.
         retryable: whether the same request may succeed later.
     """
 
@@ -42,19 +42,19 @@ class LagoIntegrationError(MeterbridgeError):
         self.details = details
 
     def says(self, field: str, code: str) -> bool:
-        """Whether a 422 has this code on this field."""
+        """Whether Lago's 422 has this code for this field."""
         return isinstance(self.details, Mapping) and code in (self.details.get(field) or ())
 
 
 class LagoUnavailable(LagoIntegrationError, Unavailable):
-    """No answer (`connect`, `timeout`, `no_answer`), one that is not Lago's (`bad_answer`, `not_lago`), or a status that may
+    """No response (`connect`, `timeout`, `no_answer`), one that is not of Lago (`bad_answer`, `not_lago`), or a status that may
     pass (`http_<status>`)."""
 
     retryable = True
 
 
 class LagoRejected(LagoIntegrationError, Rejected):
-    """The request itself is refused: by Lago (`http_<status>`, with its code as detail), or by us before it is sent."""
+    """The request itself is refused: by Lago (`http_<status>`, with Lago's code in the detail), or by us before sending it."""
 
     retryable = False
 
@@ -65,9 +65,9 @@ class _Said(msgspec.Struct):
 
 
 def refusal(response: httpx.Response) -> LagoIntegrationError:
-    """The error of an answer that is no success.
+    """The error of a response that is not a success.
 
-    Only Lago's own JSON says that a request is wrong, or that something is missing. Any other answer, such as a page of a
+    Only Lago's own JSON says that a request is wrong or that something does not exist. Any other response, such as a page of a
     proxy, is temporary (`not_lago`). A 404 means a missing resource only with the code `<resource>_not_found`.
     """
     status, body = response.status_code, response.content
@@ -90,7 +90,7 @@ def _said(body: bytes) -> _Said:
 
 
 def is_missing(code: str) -> bool:
-    """Whether Lago says by this code that it has no such thing; `resource_not_found` is about the path."""
+    """Whether Lago says by this code that the object does not exist; `resource_not_found` is about the path."""
     return code.endswith("_not_found") and code != "resource_not_found"
 
 

@@ -1,4 +1,4 @@
-"""What this Lago is, asked again every hour: which event store, which version. It decides what a repeat is worth."""
+"""The event store and the version of this Lago, read again every hour. They decide whether an event may be sent again."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,16 +13,16 @@ log = structlog.get_logger(__name__)
 POSTGRES, CLICKHOUSE = "postgres", "clickhouse"
 ASKED_S = 3600.0
 AGAIN_S = 15.0
-#: Lago tells this key nothing about its organization, or has nothing to tell: asking on is pointless.
+#: Lago's key may not read the organization, or Lago has no such resource: asking again is useless.
 _NEVER_TOLD = frozenset({"http_403", "http_404", "http_405"})
 
 
 class OrganizationInfo:
-    """The organization behind our API key.
+    """The organization of our API key.
 
     Attributes:
         store: `postgres` or `clickhouse`; `""` until Lago has answered.
-        version: as Lago calls itself; `""` until it has answered.
+        version: Lago's version; `""` until it has answered.
     """
 
     def __init__(
@@ -36,15 +36,15 @@ class OrganizationInfo:
         self._unknown = ""
 
     def resend_is_safe(self) -> bool:
-        """Whether the same event sent twice is billed once. Not while nothing is known: then it is looked up first."""
+        """Whether an event that is sent twice is billed once; False while the store is unknown, so that it is looked up first."""
         return self.store == POSTGRES or self._dedup
 
     def too_old(self) -> bool:
-        """Whether a batch that this Lago refuses may have been stored in part."""
+        """Whether this Lago may store a part of a batch that it refuses."""
         return not batches_are_whole(self.version)
 
     async def watch(self) -> None:
-        """Ask for ever."""
+        """Ask Lago, for ever: every hour, or every 15 s while it does not answer."""
         while True:
             known = await self._ask_store()
             known = await self._ask_version() and known
@@ -67,7 +67,7 @@ class OrganizationInfo:
         return True
 
     def _tell(self, event: str, reason: str, **more: str) -> None:
-        """Once for a cause, until Lago has answered."""
+        """Log an event once per reason, until Lago has answered."""
         if reason != self._unknown:
             self._unknown = reason
             log.warning(event, reason=reason, **more)
@@ -76,7 +76,7 @@ class OrganizationInfo:
         try:
             version = await self._lago.version()
         except LagoIntegrationError:
-            return bool(self.version)  # a proxy may hide /health: it is no reason to ask every few seconds
+            return bool(self.version)  # a proxy may hide /health, which is no reason to ask every few seconds
         if version != self.version and not batches_are_whole(version):
             log.warning("lago_too_old", version=version, needed="v1.39.0")
         self.version = version

@@ -1,4 +1,4 @@
-"""Events: posted as they are, singly or in batches, and read again."""
+"""Events: post them, alone or in batches, and read them."""
 
 from array import array
 from collections.abc import Callable
@@ -16,7 +16,7 @@ TOO_MANY, MOVED, COPIES = "too_many", "moved", "copies"
 
 
 class EventShape(msgspec.Struct):
-    """An event as Lago shows it; `timestamp` is ISO 8601."""
+    """An event in Lago's form; `timestamp` and `created_at` (when Lago stored it, in seconds) are ISO 8601."""
 
     transaction_id: str
     external_subscription_id: str | None
@@ -38,19 +38,19 @@ class EventsApi(LagoTransport):
     """`/events`."""
 
     async def post_batch(self, body: bytes) -> HttpResponse:
-        """Post `{"events": [...]}` as it is; any HTTP answer is an answer.
+        """Post `{"events": [...]}` without changing it. A response with any status is returned.
 
         Raises:
-            LagoUnavailable: `connect` (nothing was sent), `timeout` or `no_answer` (it may have been stored).
+            LagoUnavailable: `connect`: nothing was sent; `timeout` or `no_answer`: Lago may have stored it.
         """
         return await self._posted("post_batch", "/events/batch", body)
 
     async def post_event(self, body: bytes) -> HttpResponse:
-        """Post `{"event": {...}}`; otherwise as `post_batch`."""
+        """Post `{"event": {...}}`; see `post_batch`."""
         return await self._posted("post_event", "/events", body)
 
     async def get_event(self, transaction_id: str) -> LagoEvent | None:
-        """The stored event, its timestamp as it is sent; None where Lago knows none. Raises: LagoIntegrationError."""
+        """The stored event, with its timestamp as it is sent; None if it does not exist. Raises: LagoIntegrationError."""
         found = await self._found("get_event", f"/events/{quoted(transaction_id)}", "event", EventShape)
         if found is None or found.transaction_id != transaction_id:
             return None
@@ -103,7 +103,7 @@ def _iso_ms(us: int) -> str:
 
 
 def event_of(found: EventShape) -> LagoEvent:
-    """The event as it would be sent. Raises: Rejected `bad_time`."""
+    """The event in the form in which it is sent. Raises: Rejected `bad_time`."""
     return LagoEvent(
         transaction_id=found.transaction_id,
         external_subscription_id=found.external_subscription_id or "",
@@ -115,6 +115,6 @@ def event_of(found: EventShape) -> LagoEvent:
 
 
 def _text(value: msgspec.Raw) -> str:
-    """A JSON text as itself, anything else as its JSON."""
+    """The value of a JSON text; anything else as JSON."""
     decoded = msgspec.json.decode(value)
     return decoded if isinstance(decoded, str) else bytes(value).decode()

@@ -1,23 +1,22 @@
-"""Invoices: listed, read, as a PDF and as a link to pay by."""
+"""Invoices: list them, read one, and get its PDF and its payment link."""
 
 from typing import Any
 
 import msgspec
 
-from connectors.lago.errors import LagoIntegrationError, LagoUnavailable
+from connectors.lago.errors import LagoIntegrationError
 from connectors.lago.requests import ChangePreview
-from connectors.lago.transport import LagoTransport, Page, Query, safe
-from schemas.decoding import UNDECODABLE
+from connectors.lago.transport import LagoTransport, Page, Query, safe, under
 
-#: Statuses by which Lago declines to foretell an invoice.
-_NOT_TOLD = frozenset({403, 405, 422})
+#: Statuses by which Lago refuses to preview an invoice.
+_NO_PREVIEW = frozenset({403, 405, 422})
 
 
 class FeeItem(msgspec.Struct, frozen=True):
-    """What a fee is for: `type` is `subscription` or `charge`, `code` the plan's or the metric's.
+    """What a fee is for: `type` is `subscription` or `charge`; `code` is the plan's or the metric's.
 
     Fields:
-        grouped_by: the values that its events share, where the charge makes a fee for each of them.
+        grouped_by: if the charge groups its events, the values of the group of this fee.
     """
 
     type: str = ""
@@ -43,8 +42,8 @@ class Fee(msgspec.Struct, frozen=True):
 
 
 class BillingPeriod(msgspec.Struct, frozen=True):
-    """What an invoice counts of one subscription: events with a moment from `charges_from_datetime` to
-    `charges_to_datetime`, both included and told to the second.
+    """The period of a subscription that an invoice bills: events with a timestamp from `charges_from_datetime` to
+    `charges_to_datetime`, both included, in whole seconds.
     """
 
     lago_subscription_id: str | None = None
@@ -53,7 +52,7 @@ class BillingPeriod(msgspec.Struct, frozen=True):
 
 
 class Payer(msgspec.Struct, frozen=True):
-    """Whose invoice it is."""
+    """The customer of an invoice."""
 
     external_id: str = ""
 
@@ -63,9 +62,9 @@ class Invoice(msgspec.Struct, frozen=True):
 
     Fields:
         status: `draft`, `finalized`, `voided`, `failed` or `pending`.
-        payment_status: `pending`, `succeeded` or `failed`; an invoice of nothing has succeeded.
-        file_url: of the PDF, None until it is made.
-        fees, billing_periods: only where one invoice was asked for.
+        payment_status: `pending`, `succeeded` or `failed`; an invoice of 0 is `succeeded`.
+        file_url: URL of the PDF; None until Lago has made it.
+        fees, billing_periods: only in the response to a request for one invoice.
     """
 
     lago_id: str
@@ -90,11 +89,11 @@ class Invoice(msgspec.Struct, frozen=True):
 
 
 class InvoicePreview(msgspec.Struct, frozen=True):
-    """The invoice that a change of plan would bring; money in the smallest unit of `currency`, after coupons and credits.
+    """The invoice of a change of plan; money in the smallest unit of `currency`, after coupons and credits.
 
     Fields:
         issuing_date: today, or the day after the running period.
-        credit_notes_amount_cents, prepaid_credit_amount_cents, coupons_amount_cents: what is taken off.
+        credit_notes_amount_cents, prepaid_credit_amount_cents, coupons_amount_cents: deductions.
     """
 
     currency: str = ""
@@ -106,14 +105,6 @@ class InvoicePreview(msgspec.Struct, frozen=True):
     prepaid_credit_amount_cents: int = 0
     total_amount_cents: int = 0
     fees: tuple[Fee, ...] = ()
-
-
-class _Foretelling(msgspec.Struct):
-    invoice: InvoicePreview
-
-
-class _Downloaded(msgspec.Struct):
-    invoice: Invoice
 
 
 class _Payment(msgspec.Struct):
@@ -131,8 +122,8 @@ class InvoicesApi(LagoTransport):
         most: int | None = None,
         issued_from: str = "",
     ) -> list[Invoice]:
-        """Of one customer or of all, latest first; their first `most`, without fees; issued on that day (`2026-04-30`) or
-        later. Raises: LagoIntegrationError.
+        """Invoices without fees, the latest first, at most `most`; `""` = any; `issued_from`: issued on that day (`2026-04-30`)
+        or later. Raises: LagoIntegrationError.
         """
         asked = {
             "external_customer_id": external_customer_id,
@@ -144,15 +135,15 @@ class InvoicesApi(LagoTransport):
         return await self._every("invoices", "/invoices", "invoices", Invoice, query, most)
 
     async def invoices_page(self, external_customer_id: str, number: int, size: int) -> Page[Invoice]:
-        """A page of one customer's, latest first, without fees. Raises: LagoIntegrationError."""
+        """A page of a customer's invoices without fees, the latest first. Raises: LagoIntegrationError."""
         query: Query = {"external_customer_id": external_customer_id}
         return await self._page("invoices", "/invoices", "invoices", Invoice, query, number=number, size=size)
 
     async def foretold(self, wanted: ChangePreview) -> InvoicePreview | None:
-        """What Lago says that a change of plan would cost; None where this Lago does not tell.
+        """Lago's preview of the invoice of a change of plan; None if this Lago gives none.
 
-        It needs a licence with the preview (403, or 405 `premium_integration_missing`), and is refused for plans
-        that no one invoice can hold, e.g. with periods that end apart (422).
+        Lago needs a licence for it (else 403, or 405 `premium_integration_missing`). It refuses plans that one invoice cannot
+        hold, e.g. with periods of different ends (422).
 
         Raises:
             LagoRejected: code `customer_not_found`, `subscription_not_found`, `plan_not_found`.
@@ -161,35 +152,27 @@ class InvoicesApi(LagoTransport):
         try:
             body = await self._asked("preview", "POST", "/invoices/preview", wanted)
         except LagoIntegrationError as error:
-            if error.status not in _NOT_TOLD and error.code != "resource_not_found":
+            if error.status not in _NO_PREVIEW and error.code != "resource_not_found":
                 raise
             return None
-        try:
-            return msgspec.json.decode(body, type=_Foretelling).invoice
-        except UNDECODABLE as error:
-            raise LagoUnavailable("bad_answer", "preview: not the JSON that Lago answers") from error
+        return under("preview", body, "invoice", InvoicePreview)
 
     async def invoice(self, lago_id: str) -> Invoice | None:
-        """With its fees; None where Lago knows none. Raises: LagoIntegrationError."""
+        """An invoice with its fees; None if it does not exist. Raises: LagoIntegrationError."""
         return await self._found("invoice", f"/invoices/{safe(lago_id)}", "invoice", Invoice)
 
     async def download(self, lago_id: str) -> Invoice | None:
-        """The invoice with its `file_url`; None while Lago makes the PDF: ask again in some seconds.
+        """The invoice with its `file_url`; None while Lago makes the PDF: ask again some seconds later.
 
         Raises:
-            LagoRejected: code `invoice_not_found`, also while it is not finalized.
+            LagoRejected: code `invoice_not_found`; also if the invoice is not finalized.
             LagoIntegrationError
         """
         body = await self._asked("download", "POST", f"/invoices/{safe(lago_id)}/download")
-        if not body.strip():
-            return None
-        try:
-            return msgspec.json.decode(body, type=_Downloaded).invoice
-        except UNDECODABLE as error:
-            raise LagoUnavailable("bad_answer", "download: not the JSON that Lago answers") from error
+        return under("download", body, "invoice", Invoice) if body.strip() else None
 
     async def payment_url(self, lago_id: str) -> str | None:
-        """Where the invoice can be paid; None where its payment provider gives no link.
+        """A link where the invoice can be paid; None if its payment provider gives none.
 
         Raises:
             LagoRejected: code `invoice_not_found`; or on `base` `no_linked_payment_provider`,

@@ -1,4 +1,4 @@
-"""A customer's metadata, of which Lago's update is not idempotent (docs/lago-behaviour.md, 5.1); pure."""
+"""The metadata of a customer. Lago's update of it is not idempotent (docs/lago-behaviour.md, 5.1). Pure functions."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,13 +12,12 @@ MAX_VALUE = 100
 
 
 def notes(known: Iterable[Metadata], wanted: Mapping[str, str]) -> tuple[Note, ...]:
-    """The list to send so that `wanted` is added and changed and everything else stays.
+    """The list to send so that `wanted` is added or changed, and all other entries stay.
 
-    An entry that Lago has goes with its id, or its key would collide with itself; one that is left out would be
-    deleted.
+    An existing entry is sent with its id, else Lago refuses its key as a duplicate. Lago deletes an entry that is not sent.
 
     Raises:
-        LagoRejected: `bad_metadata`: a key of not 1 to 20 characters, a value of not 1 to 100, or more than 5 entries.
+        LagoRejected: `bad_metadata`: a key without 1 to 20 characters, a value without 1 to 100, or more than 5 entries.
     """
     entries = {entry.key: Note(entry.key, entry.value, entry.lago_id, entry.display_in_invoice) for entry in known}
     for key, value in wanted.items():
@@ -32,6 +31,6 @@ def notes(known: Iterable[Metadata], wanted: Mapping[str, str]) -> tuple[Note, .
 
 def _check(key: str, value: str) -> None:
     if not key.strip() or len(key) > MAX_KEY:
-        raise LagoRejected("bad_metadata", f"a key has 1 to {MAX_KEY} characters: {key[: MAX_KEY + 1]!r}")
+        raise LagoRejected("bad_metadata", f"a key must have 1 to {MAX_KEY} characters: {key[: MAX_KEY + 1]!r}")
     if not value.strip() or len(value) > MAX_VALUE:
-        raise LagoRejected("bad_metadata", f"the value of {key} has not 1 to {MAX_VALUE} characters")
+        raise LagoRejected("bad_metadata", f"the value of {key} must have 1 to {MAX_VALUE} characters")

@@ -1,4 +1,4 @@
-"""What Lago is told: only what is set is sent, so that an update changes nothing else."""
+"""The bodies of requests to Lago. Only fields that are set are sent, so that an update does not change the others."""
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -7,7 +7,7 @@ Text = str | UnsetType
 
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An entry of a customer's metadata; `id` is Lago's of the entry it replaces (connectors/lago/metadata.py)."""
+    """An entry of a customer's metadata; `id` is Lago's id of the entry that it replaces (connectors/lago/metadata.py)."""
 
     key: str
     value: str
@@ -16,7 +16,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PaymentBy(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who collects a customer's money."""
+    """The payment provider of a customer."""
 
     payment_provider: Text = UNSET
     payment_provider_code: Text = UNSET
@@ -26,7 +26,7 @@ class PaymentBy(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class NewCustomer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A customer, created or changed; metadata is set apart, see `LagoClient.save_customer`."""
+    """A customer to create or change. `LagoClient.save_customer` adds the metadata."""
 
     external_id: str
     name: Text = UNSET
@@ -49,7 +49,7 @@ class NewCustomer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
 
 
 class NewSubscription(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A subscription, or another plan for the one that has this `external_id`.
+    """A new subscription, or another plan for the one with this `external_id`.
 
     Fields:
         billing_time: `calendar` (Lago's default) or `anniversary`.
@@ -66,34 +66,34 @@ class NewSubscription(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
 
 
 class PreviewOf(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose invoice."""
+    """The customer of a previewed invoice."""
 
     external_id: str
 
 
 class PreviewedChange(msgspec.Struct, frozen=True, kw_only=True):
-    """Running subscriptions, and the plan they would be changed to."""
+    """Running subscriptions, and the plan that they would change to."""
 
     external_ids: tuple[str, ...]
     plan_code: str
 
 
 class ChangePreview(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of plan that is only to be foretold; it has no root key."""
+    """A request for the preview of a change of plan; Lago takes it without a root key."""
 
     customer: PreviewOf
     subscriptions: PreviewedChange
 
 
 class SubscriptionChange(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What may be changed without another plan; `ending_at` None = without an end."""
+    """Changes that keep the plan; `ending_at` None = without an end."""
 
     name: Text = UNSET
     ending_at: str | UnsetType | None = UNSET
 
 
 class NewMetric(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A billable metric; `field_name` is the property it reads, unset for a count."""
+    """A billable metric; `field_name` is the property that it reads, unset for a count."""
 
     name: str
     code: str
@@ -103,7 +103,7 @@ class NewMetric(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class NewCharge(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A charge; the metric by Lago's UUID. Amounts in `properties` are text: Lago refuses JSON numbers."""
+    """A charge; the metric is named by Lago's UUID. Amounts in `properties` are text, because Lago refuses JSON numbers."""
 
     billable_metric_id: str
     charge_model: str
@@ -125,7 +125,7 @@ class NewPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NewWebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A receiver of Lago's webhooks; all types unless `event_types` names some."""
+    """An endpoint for Lago's webhooks; it gets all types unless `event_types` is set."""
 
     webhook_url: str
     signature_algo: str

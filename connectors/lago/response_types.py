@@ -1,4 +1,4 @@
-"""The parts of Lago's answers about customers, subscriptions, plans and metrics that are read.
+"""The fields that we read of Lago's responses about customers, subscriptions, plans and metrics.
 
 Moments are ISO 8601 as Lago writes them; `lago_id` is Lago's own UUID.
 """
@@ -11,7 +11,7 @@ from schemas.moments import parse_us
 
 
 class Organization(msgspec.Struct, frozen=True):
-    """Lago's tenant; `events_store` is `postgres` or `clickhouse`, None where this Lago does not tell."""
+    """The organization of the API key; `events_store` is `postgres` or `clickhouse`, None if this Lago does not say."""
 
     lago_id: str | None = None
     name: str | None = None
@@ -28,14 +28,14 @@ class Metadata(msgspec.Struct, frozen=True):
 
 
 class PaymentConfiguration(msgspec.Struct, frozen=True):
-    """Who collects a customer's money; None where nobody does."""
+    """The payment provider of a customer; None = none."""
 
     payment_provider: str | None = None
     payment_provider_code: str | None = None
 
 
 class Customer(msgspec.Struct, frozen=True):
-    """Lago's customer: the billed org; `applicable_timezone` is its own, or else that of whoever bills it."""
+    """A customer of Lago: the org that is billed. `applicable_timezone` is the customer's own, or the billing entity's."""
 
     external_id: str
     lago_id: str | None = None
@@ -63,8 +63,8 @@ class Subscription(msgspec.Struct, frozen=True):
     """A subscription; `next_plan_code` and `downgrade_plan_date` (a UTC day) show a change that waits.
 
     Fields:
-        started_at: to the millisecond; None while it is pending.
-        current_billing_period_ending_at: the period's last second.
+        started_at: in milliseconds; None while the subscription is pending.
+        current_billing_period_ending_at: the last second of the period.
     """
 
     external_id: str
@@ -86,7 +86,7 @@ class Subscription(msgspec.Struct, frozen=True):
 
 
 class Metric(msgspec.Struct, frozen=True):
-    """A billable metric; `field_name` is the property it reads, None for a count."""
+    """A billable metric; `field_name` is the property that it reads, None for a count."""
 
     code: str
     aggregation_type: str
@@ -96,7 +96,7 @@ class Metric(msgspec.Struct, frozen=True):
 
 
 class Charge(msgspec.Struct, frozen=True):
-    """What a plan takes for a metric; `pay_in_advance`: each event is invoiced when it comes."""
+    """The price of a metric in a plan; `pay_in_advance`: each event is invoiced when Lago gets it."""
 
     billable_metric_code: str
     charge_model: str
@@ -104,7 +104,7 @@ class Charge(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A plan of any customer's; `amount_cents` an `interval`, in the currency's smallest unit."""
+    """A plan; it costs `amount_cents` per `interval`, in the smallest unit of the currency."""
 
     code: str
     amount_currency: str
@@ -118,7 +118,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class WebhookEndpoint(msgspec.Struct, frozen=True):
-    """Where Lago sends its webhooks; `event_types` None = all of them."""
+    """An endpoint for Lago's webhooks; `event_types` None = all types."""
 
     webhook_url: str
     lago_id: str = ""
@@ -128,7 +128,7 @@ class WebhookEndpoint(msgspec.Struct, frozen=True):
 
 
 def period_of(found: Subscription) -> Period:
-    """Raises: Rejected `bad_time`, also for one that has not started."""
+    """The life of a subscription. Raises: Rejected `bad_time`, also if it has not started."""
     if found.started_at is None:
         raise Rejected("bad_time", "not started")
     ended = None if found.terminated_at is None else parse_us(found.terminated_at)

@@ -1,4 +1,4 @@
-"""What this Lago is: whether it is well, which version it has, whose API key ours is."""
+"""Lago's health and version, and the organization of our API key."""
 
 from http import HTTPStatus
 
@@ -11,10 +11,13 @@ from schemas.decoding import UNDECODABLE
 
 
 class ServerApi(LagoTransport):
-    """`/health`, which is at the root and asks for no key, and `/organizations`."""
+    """`/health`, which is at the root and needs no key, and `/organizations`."""
 
     async def healthy(self) -> bool:
-        """Whether Lago answers below 500 on `/health`; never raises. A proxy that hides the path is no illness."""
+        """Whether `/health` answers with a status below 500; never raises.
+
+        A proxy that hides the path does not count as unhealthy.
+        """
         try:
             response = await self._send("healthy", "GET", f"{self.root}/health", keyed=False)
         except LagoUnavailable:
@@ -22,10 +25,10 @@ class ServerApi(LagoTransport):
         return response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
 
     async def version(self) -> str:
-        """What `/health` calls this Lago: a release's tag, or whatever its image was built as.
+        """The version in `/health`: the tag of a release, or the name of the image's build.
 
         Raises:
-            LagoUnavailable: no answer, or one without a version.
+            LagoUnavailable: no response, or one without a version.
         """
         response = await self._send("version", "GET", f"{self.root}/health", keyed=False)
         try:
@@ -34,7 +37,7 @@ class ServerApi(LagoTransport):
             raise LagoUnavailable("bad_answer", "health: no version") from error
 
     async def organization(self) -> Organization:
-        """The tenant of the API key. Raises: LagoIntegrationError."""
+        """The organization of the API key. Raises: LagoIntegrationError."""
         found = await self._found("organization", "/organizations", "organization", Organization)
         if found is None:
             raise LagoUnavailable("http_404", "no organization under this address", status=HTTPStatus.NOT_FOUND)

@@ -1,4 +1,4 @@
-"""Subscriptions: by external id, which a change of plan keeps (docs/lago-behaviour.md, 5.2)."""
+"""Subscriptions, by external id. A change of plan keeps the external id (docs/lago-behaviour.md, 5.2)."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from connectors.lago.response_types import Subscription
 from connectors.lago.transport import LagoTransport, Query, safe
 
 ACTIVE = ("active",)
-#: All that Lago has; unasked it lists the active ones alone.
+#: All statuses of Lago. Without a filter it lists only active subscriptions.
 STATUSES = ("pending", "active", "terminated", "canceled", "incomplete")
 
 
@@ -22,7 +22,7 @@ class SubscriptionsApi(LagoTransport):
         plan_code: str = "",
         external_id: str = "",
     ) -> list[Subscription]:
-        """Of one customer or of all, of one id or of all, latest beginning first. Raises: LagoIntegrationError."""
+        """Subscriptions, the latest start first; `""` = any customer, plan or id. Raises: LagoIntegrationError."""
         filters = {
             "external_customer_id": external_customer_id,
             "plan_code": plan_code,
@@ -32,34 +32,31 @@ class SubscriptionsApi(LagoTransport):
         return await self._every("subscriptions", "/subscriptions", "subscriptions", Subscription, query)
 
     async def subscription(self, external_id: str, status: str = "active") -> Subscription | None:
-        """The newest with this id and status; None where there is none. Raises: LagoIntegrationError."""
+        """The newest subscription with this id and status; None if there is none. Raises: LagoIntegrationError."""
         path = f"/subscriptions/{safe(external_id)}?status={status}"
         return await self._found("subscription", path, "subscription", Subscription)
 
     async def create_subscription(self, wanted: NewSubscription) -> Subscription:
-        """Create one, or change the plan of the one that has this id; the same twice is the same once.
+        """Create a subscription, or change the plan of the one with this id. Repeating it changes nothing.
 
-        A dearer or equally dear plan applies at once; a cheaper one waits for the period's end: what is answered is
-        then still the running one, with `next_plan_code`.
+        A plan that costs the same or more applies at once. A cheaper one waits for the end of the period: then the result is
+        the running subscription with `next_plan_code`.
 
         Raises:
-            LagoRejected: code `plan_not_found`; the id is an active one of another customer.
+            LagoRejected: code `plan_not_found`; or another customer has an active subscription with this id.
             LagoIntegrationError
         """
-        try:
-            return await self._one(
-                "create_subscription", "/subscriptions", "subscription", Subscription, verb="POST", body=wanted
-            )
-        except LagoRejected as error:
-            if not error.says("external_id", "value_already_exist"):
-                raise
-            known = await self.subscription(wanted.external_id)
-            if known is None or known.external_customer_id != wanted.external_customer_id:
-                raise
-            return known
+
+        async def known() -> Subscription | None:
+            found = await self.subscription(wanted.external_id)
+            return found if found is not None and found.external_customer_id == wanted.external_customer_id else None
+
+        return await self._created(
+            "create_subscription", "/subscriptions", "subscription", Subscription, wanted, "external_id", known
+        )
 
     async def update_subscription(self, external_id: str, change: SubscriptionChange) -> Subscription | None:
-        """Its name or its end; None where none is active. Raises: LagoIntegrationError."""
+        """Change the name or the end of an active subscription; None if none is active. Raises: LagoIntegrationError."""
         try:
             return await self._one(
                 "update_subscription",
@@ -75,7 +72,7 @@ class SubscriptionsApi(LagoTransport):
             return None
 
     async def terminate_subscription(self, external_id: str, *, pending: bool = False) -> Subscription | None:
-        """End the active one now, or cancel the pending one; None where there is none, so again does nothing.
+        """End the active subscription now, or cancel the pending one; None if there is none, so repeating it is safe.
 
         Raises:
             LagoIntegrationError

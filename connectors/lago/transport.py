@@ -1,8 +1,8 @@
-"""One Lago over HTTP: the request, the bound on its time, and the error of what goes wrong."""
+"""HTTP requests to one Lago: their time limit, their errors, and the reading of lists and objects."""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import quote, urlencode
@@ -16,12 +16,12 @@ from schemas.errors import Rejected
 
 API = "/api/v1"
 PAGE = 100
-#: A whole request may take this much longer than the wait for its next byte, after which httpx gives up.
+#: The time limit of a whole request, as a multiple of httpx's time limit between two bytes.
 _WHOLE = 1.25
 
 S = TypeVar("S")
 T = TypeVar("T")
-#: Of a list's query: a value, or several under one name.
+#: Query parameters; a list gives several values of one name.
 Query = Mapping[str, str | int | list[str]]
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -35,7 +35,7 @@ class _Meta(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A page of a list, counted from 1: its members, and how many pages and members there are."""
+    """A page of a list, numbered from 1; `pages` and `total` count all pages and members of the list."""
 
     members: list[T]
     number: int = 1
@@ -43,20 +43,16 @@ class Page(Generic[T]):
     total: int = 0
 
 
-def _unobserved(_name: str, _status: int, _seconds: float) -> None:
-    """Nobody counts the requests."""
-
-
-def _unheard(_name: str, _status: int, _headers: Mapping[str, str]) -> None:
-    """Nobody reads the headers."""
-
-
 def lago_http(timeout_s: float, connections: int, *, keep_alive: bool = True) -> httpx.AsyncClient:
-    """A pooled client, to be closed by its owner. An idle connection is dropped before Lago's server drops it, or at
-    once where none is to be kept alive.
+    """A pooled HTTP client; the caller closes it. It closes an idle connection before Lago's server does.
 
-    Proxies and certificate authorities come from where httpx looks for them; redirects are not followed,
-    so a post is never repeated elsewhere.
+    httpx takes proxies and certificate authorities from the environment. It follows no redirect, so it never repeats a POST
+    at another address.
+
+    Args:
+        timeout_s: limit between two bytes.
+        connections: limit of the pool.
+        keep_alive: False = no idle connection is kept.
     """
     limits = httpx.Limits(
         max_connections=connections, max_keepalive_connections=connections * keep_alive, keepalive_expiry=5
@@ -68,14 +64,14 @@ class LagoTransport:
     """One Lago, one API key.
 
     Args:
-        http: pooled, closed by its owner. Its timeout bounds the whole request too: a body may trickle for ever.
+        http: the caller closes it. Its timeout also limits the whole request, because a response may arrive slowly for ever.
         base_url: with or without `/api/v1`.
-        on_request: called with (name of the request, HTTP status or 0 where none came, seconds).
-        on_headers: called with (name of the request, HTTP status, headers) where an answer came.
-        now: the wall clock, seconds since 1970.
+        on_request: called with (name of the request, HTTP status or 0 if no response came, seconds).
+        on_headers: called with (name of the request, HTTP status, headers) if a response came.
+        now: the wall clock, seconds since 1970 UTC.
 
     Attributes:
-        root: where Lago is, without `/api/v1`.
+        root: the URL of Lago without `/api/v1`.
     """
 
     def __init__(
@@ -83,14 +79,14 @@ class LagoTransport:
         http: httpx.AsyncClient,
         base_url: str,
         api_key: str,
-        on_request: Callable[[str, int, float], None] = _unobserved,
-        on_headers: Callable[[str, int, Mapping[str, str]], None] = _unheard,
+        on_request: Callable[[str, int, float], None] = lambda _name, _status, _seconds: None,
+        on_headers: Callable[[str, int, Mapping[str, str]], None] = lambda _name, _status, _headers: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._http = http
         self._whole_s = None if http.timeout.read is None else http.timeout.read * _WHOLE
         self.root = base_url.rstrip("/").removesuffix(API)
-        # Without a key Lago answers 401 and says so; an empty one could not even be sent.
+        # Without a key Lago answers 401; httpx cannot send an empty one.
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._on_request = on_request
         self._on_headers = on_headers
@@ -99,7 +95,7 @@ class LagoTransport:
     async def _send(
         self, name: str, verb: str, url: str, *, body: bytes | None = None, keyed: bool = True
     ) -> httpx.Response:
-        """Any HTTP answer is an answer. Raises: LagoUnavailable: none came."""
+        """The response, whatever its status. Raises: LagoUnavailable: no response came."""
         headers = dict(self._headers) if keyed else {}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -108,7 +104,7 @@ class LagoTransport:
         try:
             async with asyncio.timeout(self._whole_s):
                 response = await self._http.send(request)
-        # AttributeError: anyio's (4.x) of a connection that is reset the moment it is made has no socket to ask.
+        # AttributeError: anyio 4 raises it if a connection is reset at the moment when it is made.
         except (httpx.RequestError, TimeoutError, AttributeError) as error:
             self._on_request(name, 0, time.perf_counter() - started)
             raise LagoUnavailable(_reason(error), type(error).__name__) from error
@@ -117,7 +113,7 @@ class LagoTransport:
         return response
 
     async def _asked(self, name: str, verb: str, path: str, body: object = None) -> bytes:
-        """The body of a success, below `/api/v1`. Raises: LagoIntegrationError."""
+        """The body of a successful response; `path` is below `/api/v1`. Raises: LagoIntegrationError."""
         encoded = None if body is None else msgspec.json.encode(body)
         response = await self._send(name, verb, f"{self.root}{API}{path}", body=encoded)
         if not response.is_success:
@@ -127,12 +123,12 @@ class LagoTransport:
     async def _one(
         self, name: str, path: str, root: str, shape: type[T], *, verb: str = "GET", body: object = None
     ) -> T:
-        """The object under its root key; what is sent stands under the same one. Raises: LagoIntegrationError."""
+        """The object under the key `root` of the response; `body` is sent under the same key. Raises: LagoIntegrationError."""
         sent = None if body is None else {root: body}
-        return _under(name, _members_of(name, await self._asked(name, verb, path, sent)), root, shape)
+        return under(name, await self._asked(name, verb, path, sent), root, shape)
 
     async def _found(self, name: str, path: str, root: str, shape: type[T], *, verb: str = "GET") -> T | None:
-        """As `_one`; None only where Lago itself says that there is no such thing."""
+        """As `_one`; None if Lago itself says that the object does not exist."""
         try:
             return await self._one(name, path, root, shape, verb=verb)
         except LagoRejected as error:
@@ -140,16 +136,35 @@ class LagoTransport:
                 return None
             raise
 
+    async def _created(
+        self,
+        name: str,
+        path: str,
+        root: str,
+        shape: type[T],
+        wanted: object,
+        unique: str,
+        known: Callable[[], Awaitable[T | None]],
+    ) -> T:
+        """The new object; if Lago refuses it because one with the same value of `unique` exists, what `known` finds.
+
+        Raises:
+            LagoIntegrationError: also the refusal, if `known` finds nothing.
+        """
+        try:
+            return await self._one(name, path, root, shape, verb="POST", body=wanted)
+        except LagoRejected as error:
+            found = await known() if error.says(unique, "value_already_exist") else None
+            if found is None:
+                raise
+            return found
+
     async def _page(
         self, name: str, path: str, root: str, shape: type[T], query: Query, *, number: int, size: int
     ) -> Page[T]:
-        """One page of a list; a resource that Lago does not know is an empty one. Raises: LagoIntegrationError."""
-        asked = urlencode({**query, "per_page": size, "page": number}, doseq=True)
-        try:
-            members = _members_of(name, await self._asked(name, "GET", f"{path}?{asked}"))
-        except LagoRejected as error:
-            if not is_missing(error.code):
-                raise
+        """One page of a list; empty if Lago does not know the resource. Raises: LagoIntegrationError."""
+        members = await self._page_members(name, path, query, number, size)
+        if members is None:
             return Page([], number)
         meta = _under(name, members, "meta", _Meta)
         return Page(_under(name, members, root, list[shape]), number, meta.total_pages, meta.total_count)  # type: ignore[valid-type]
@@ -157,18 +172,14 @@ class LagoTransport:
     async def _every(
         self, name: str, path: str, root: str, shape: type[T], query: Query | None = None, most: int | None = None
     ) -> list[T]:
-        """A list, read page by page, its first `most` members; a resource that Lago does not know is an empty one."""
+        """A list, read page by page, up to its first `most` members; empty if Lago does not know the resource."""
         listed: list[T] = []
         page: int | None = 1
         size = PAGE if most is None else min(most, PAGE)
         while page is not None and (most is None or len(listed) < most):
-            asked = urlencode({**(query or {}), "per_page": size, "page": page}, doseq=True)
-            try:
-                members = _members_of(name, await self._asked(name, "GET", f"{path}?{asked}"))
-            except LagoRejected as error:
-                if is_missing(error.code):
-                    break
-                raise
+            members = await self._page_members(name, path, query or {}, page, size)
+            if members is None:
+                break
             listed += _under(name, members, root, list[shape])  # type: ignore[valid-type]
             following = _under(name, members, "meta", _Meta).next_page if "meta" in members else None
             if following is not None and following <= page:
@@ -176,29 +187,45 @@ class LagoTransport:
             page = following
         return listed[:most]
 
+    async def _page_members(
+        self, name: str, path: str, query: Query, number: int, size: int
+    ) -> dict[str, msgspec.Raw] | None:
+        asked = urlencode({**query, "per_page": size, "page": number}, doseq=True)
+        try:
+            return _members_of(name, await self._asked(name, "GET", f"{path}?{asked}"))
+        except LagoRejected as error:
+            if is_missing(error.code):
+                return None
+            raise
+
 
 def quoted(text: str) -> str:
-    """An id as one part of a path."""
+    """An id, encoded as one segment of a path."""
     return quote(text, safe="")
 
 
 def safe(text: str) -> str:
-    """As `quoted`, for an id that Lago's paths tell apart from every other.
+    """As `quoted`, for an id that must not change the meaning of the path.
 
     Raises:
-        LagoRejected: `unsafe_id`: as a path it would name something else: the list, or what is above it.
+        LagoRejected: `unsafe_id`: the path would name the list, or a parent of it.
     """
     if text in {"", ".", ".."}:
-        raise LagoRejected("unsafe_id", "an id is empty, or means another path")
+        raise LagoRejected("unsafe_id", "the id is empty, or is . or ..")
     return quoted(text)
 
 
 def read(meaning: Callable[[S], T], found: S) -> T:
-    """What was found, in our own types. Raises: LagoUnavailable `bad_answer`."""
+    """Convert what Lago answered into a type of ours. Raises: LagoUnavailable `bad_answer`."""
     try:
         return meaning(found)
     except Rejected as error:
         raise LagoUnavailable("bad_answer", error.reason) from error
+
+
+def under(name: str, body: bytes, root: str, shape: type[T]) -> T:
+    """The object under the key `root` of a body. Raises: LagoUnavailable `bad_answer`."""
+    return _under(name, _members_of(name, body), root, shape)
 
 
 def _members_of(name: str, body: bytes) -> dict[str, msgspec.Raw]:
@@ -216,7 +243,7 @@ def _under(name: str, members: Mapping[str, msgspec.Raw], root: str, shape: type
 
 
 def _reason(error: Exception) -> str:
-    """`connect` only where no byte of the request can have left."""
+    """`connect` only if no byte of the request can have been sent."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.UnsupportedProtocol):
         return "connect"
     return "timeout" if isinstance(error, httpx.TimeoutException | TimeoutError) else "no_answer"

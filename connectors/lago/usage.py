@@ -1,4 +1,4 @@
-"""What Lago counts in the running period; rounded to the cent, one rounding a fee."""
+"""What Lago counts in the running period. Lago rounds each fee to the cent."""
 
 from decimal import Decimal
 
@@ -12,14 +12,14 @@ from streams.core.metering.reconciliation import LagoUsage
 
 
 class MetricCode(msgspec.Struct, frozen=True):
-    """Which metric a charge is on."""
+    """The billable metric of a charge."""
 
     code: str
     name: str = ""
 
 
 class UsageCharge(msgspec.Struct, frozen=True):
-    """One charge of the current usage: its fee lines are its groups and filters, or itself."""
+    """The usage of one charge. Its fees are its groups and filters, or one for itself."""
 
     amount_cents: int
     billable_metric: MetricCode
@@ -31,7 +31,7 @@ class UsageCharge(msgspec.Struct, frozen=True):
 
 
 class CustomerUsage(msgspec.Struct, frozen=True):
-    """The running period of a subscription: `[from_datetime, to_datetime]`, ISO 8601, to the millisecond."""
+    """The usage in the running period of a subscription; both ends are included, ISO 8601 in milliseconds."""
 
     from_datetime: str
     to_datetime: str
@@ -46,7 +46,7 @@ class UsageApi(LagoTransport):
     """`/customers/{id}/current_usage`."""
 
     async def usage(self, external_customer_id: str, subscription: str) -> CustomerUsage | None:
-        """All that Lago counts now; None where the subscription is not running. Raises: LagoIntegrationError."""
+        """All usage that Lago counts now; None if the subscription is not running. Raises: LagoIntegrationError."""
         path = (
             f"/customers/{customer_part(external_customer_id)}/current_usage"
             f"?external_subscription_id={quoted(subscription)}"
@@ -59,13 +59,13 @@ class UsageApi(LagoTransport):
             raise
 
     async def current_usage(self, external_customer_id: str, subscription: str, code: str) -> LagoUsage | None:
-        """Of it only what is on the metric `code`. Raises: LagoIntegrationError."""
+        """The part of the usage on the metric `code`. Raises: LagoIntegrationError."""
         found = await self.usage(external_customer_id, subscription)
         return None if found is None else read(lambda usage: usage_of(subscription, usage, code), found)
 
 
 def usage_of(subscription: str, usage: CustomerUsage, code: str) -> LagoUsage:
-    """What Lago counts on the metric `code`. Raises: Rejected: `bad_time`."""
+    """The part of the usage on the metric `code`. Raises: Rejected `bad_time`."""
     ours = [charge for charge in usage.charges_usage if charge.billable_metric.code == code]
     return LagoUsage(
         subscription,

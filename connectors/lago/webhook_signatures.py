@@ -1,10 +1,10 @@
-"""Lago's signature of a webhook: base64 of HMAC-SHA256 over the raw body, under the organization's key.
+"""Lago's signature of a webhook: base64 of HMAC-SHA256 over the raw body, with the organization's key.
 
-Lago escapes `<`, `>` and `&` in its JSON, so a body that was read and written again has another signature. No time is
-signed: whoever has caught a webhook can send it again, and what is done about one must bear that.
+Lago escapes `<`, `>` and `&` in its JSON, so a body that is decoded and encoded again has another signature. The signature
+has no time, so a webhook that somebody recorded can be sent again; handling one twice must do no harm.
 
-By default Lago signs by JWT: the whole body stands in a header, which no server takes that is longer than 8 KB. So
-the other way is asked for when the endpoint is registered (`meterbridge lago setup`), and this one is refused by name.
+By default Lago signs with a JWT that has the whole body in a header, and no server accepts a header of more than 8 KB. So
+`meterbridge lago setup` registers the endpoint with HMAC, and a JWT is refused with its own reason.
 """
 
 import hmac
@@ -21,7 +21,7 @@ UNIQUE_KEY: Final = "X-Lago-Unique-Key"
 
 
 def check_signed(headers: Mapping[str, str]) -> bytes:
-    """The signature that the headers show, before there is a body to hold it against.
+    """The signature in the headers; it can be checked before the body is read.
 
     Raises:
         Rejected: `unsigned`, `signed_by_jwt`.
@@ -32,12 +32,12 @@ def check_signed(headers: Mapping[str, str]) -> bytes:
         )
     given = headers.get(SIGNATURE, "").strip().encode("utf-8", "surrogateescape")
     if not given:
-        raise Rejected("unsigned", f"there is no {SIGNATURE}")
+        raise Rejected("unsigned", f"the header {SIGNATURE} is missing")
     return given
 
 
 def check_signature(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> None:
-    """Return where one of `secrets` signed `body`; every one is compared, whatever is found.
+    """Check that one of `secrets` signed `body`. All secrets are compared, so the time does not show which one matches.
 
     Raises:
         Rejected: `unsigned`, `signed_by_jwt`, `bad_signature`.

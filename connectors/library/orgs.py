@@ -1,8 +1,8 @@
-"""The org billing module: functions as they are documented, for services that bill their own organisations.
+"""The billing of orgs as functions, for services that bill their own organisations.
 
-They need `LAGO_API_URL` and `LAGO_API_KEY`, or an `OrgBilling` that the process was told of with `serve_with`; whoever
-has that at hand calls its methods instead. Every failure is a `LagoIntegrationError`, and a line of the log;
-`check_lago_health` has none.
+They need `LAGO_API_URL` and `LAGO_API_KEY`, or an `OrgBilling` that the process sets with `serve_with`. Code that has an
+`OrgBilling` calls its methods instead. Every failure is logged and raised as a `LagoIntegrationError`;
+`check_lago_health` raises none.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -46,9 +46,9 @@ __all__ = [
     "update_org_customer",
 ]
 
-#: Code of the metric that counts calls of an API.
+#: The code of the metric that counts API calls.
 API_CALL = "api_call"
-#: Lago's other one is `calendar`.
+#: Lago's other billing time is `calendar`.
 ANNIVERSARY = "anniversary"
 
 _serving: list[OrgBilling] = []
@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 
 def _function(of: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """One of this module's: what fails is told by one kind of error. That a limit is reached is an answer, no failure."""
+    """Log the failures of a function, and raise each as a `LagoIntegrationError`. A reached limit is a result, not a failure."""
 
     @wraps(of)
     async def function(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -82,11 +82,11 @@ def _as_lagos(error: MeterbridgeError) -> LagoIntegrationError:
 
 
 def serve_with(billing: OrgBilling | None, limits: LimitStore | None = None, *, tokens_code: str = "ai_usage") -> None:
-    """Let the functions of this module work on `billing`; None = on the environment's Lago again.
+    """Set the `OrgBilling` that the functions of this module use; None = the Lago of the environment.
 
     Args:
-        limits: where those of plans and orgs are kept; without, the functions about limits refuse.
-        tokens_code: `LAGO_EVENT_CODE`: the metric that the limit `tokens` is about.
+        limits: stores the limits of plans and orgs; without it the functions about limits raise `no_limits`.
+        tokens_code: code of the metric that counts tokens (`LAGO_EVENT_CODE`).
     """
     _serving[:] = [] if billing is None else [billing]
     _limiting.clear()
@@ -98,9 +98,9 @@ def serve_with(billing: OrgBilling | None, limits: LimitStore | None = None, *, 
 async def create_org_customer(
     org_id: str, org_name: str, email: str, user_id: str | None = None, metadata: Mapping[str, str] | None = None
 ) -> Customer:
-    """The org's customer, its id the customer's `external_id`; one that is there is returned as it is.
+    """Create the customer of an org, with the org's id as `external_id`; an existing one is returned without a change.
 
-    Metadata: `created_by_user_id`, `created_at`, `billing_type` = `organization`, and up to two more.
+    Its metadata gets `created_by_user_id`, `created_at` and `billing_type` = `organization`; `metadata` may add two entries.
     """
     customer, is_new = await _billing().ensured_customer(org_id, org_name, email, user_id, metadata)
     if not is_new:
@@ -110,7 +110,7 @@ async def create_org_customer(
 
 @_function
 async def get_customer(org_id: str) -> Customer | None:
-    """The org's customer; None where Lago knows none."""
+    """The customer of an org; None if it does not exist."""
     return await _billing().lago.customer(org_id)
 
 
@@ -118,7 +118,7 @@ async def get_customer(org_id: str) -> Customer | None:
 async def update_org_customer(
     org_id: str, org_name: str | None = None, email: str | None = None, metadata: Mapping[str, str] | None = None
 ) -> Customer:
-    """Change what is given; metadata is added to what is there, keys of the same name are changed."""
+    """Change the given fields of a customer; metadata is added, and entries with the same key are replaced."""
     return await _billing().update_customer(org_id, org_name, email, metadata)
 
 
@@ -126,7 +126,7 @@ async def update_org_customer(
 async def get_or_create_customer(
     org_id: str, org_name: str, email: str, user_id: str | None = None, metadata: Mapping[str, str] | None = None
 ) -> Customer:
-    """The same as `create_org_customer`, for whoever expects that it may be there."""
+    """As `create_org_customer`, for callers that expect that it may exist: an existing one is not logged."""
     return await _billing().create_customer(org_id, org_name, email, user_id, metadata)
 
 
@@ -134,12 +134,12 @@ async def get_or_create_customer(
 async def create_subscription(
     org_id: str, plan_code: str, billing_time: str = ANNIVERSARY, subscription_at: str | None = None
 ) -> Subscription:
-    """Subscribe the org, or change its plan; a retry never makes a second subscription.
+    """Subscribe an org, or change its plan. Repeating it never makes a second subscription.
 
-    Dearer or equally dear plans apply at once, cheaper ones at the period's end (`next_plan_code`).
+    A plan that costs the same or more applies at once, a cheaper one at the end of the period (`next_plan_code`).
 
     Args:
-        subscription_at: ISO 8601; when it begins, now by default.
+        subscription_at: when it begins, ISO 8601; default now.
     """
     return await _billing().subscribe(org_id, plan_code, billing_time, subscription_at)
 
@@ -148,22 +148,22 @@ async def create_subscription(
 async def subscribe_org_to_plan(
     org_id: str, plan_code: str, org_name: str, email: str, user_id: str | None = None
 ) -> Subscription:
-    """Customer and subscription in one; any part of it that is there already is kept.
+    """Create the customer and the subscription of an org; existing ones are kept.
 
-    An unknown plan, or a subscription that is refused, leaves no new customer behind.
+    If the plan is unknown or the subscription is refused, no new customer stays behind.
     """
     return await _billing().sign_up(org_id, plan_code, org_name, email, user_id, ANNIVERSARY)
 
 
 @_function
 async def get_subscription(org_id: str) -> Subscription | None:
-    """The org's active subscription, at most some seconds old; None without one."""
+    """The active subscription of an org, at most some seconds old; None if there is none."""
     return await _billing().subscription(org_id)
 
 
 @_function
 async def terminate_subscription(org_id: str, subscription_id: str | None = None) -> Subscription | None:
-    """End the org's subscription, by default its own; None where it is over already."""
+    """End a subscription of an org, by default its running one; None if it has ended already."""
     return await _billing().terminate(org_id, subscription_id)
 
 
@@ -175,9 +175,9 @@ async def record_usage(
     properties: Mapping[str, Value] | None = None,
     timestamp: Moment | None = None,
 ) -> MeteredEvent:
-    """Store an event of the org; the same `transaction_id` again is the same event.
+    """Store an event of an org. Two calls with the same `transaction_id` record one event.
 
-    `properties` gets `org_id`, and may have `user_id` and whatever the metric reads; `timestamp` is now by default.
+    `properties` gets `org_id`, and may have `user_id` and what the metric reads. `timestamp` is now by default.
     """
     return await _billing().record(org_id, event_code, transaction_id, properties, timestamp)
 
@@ -191,19 +191,19 @@ async def record_api_call(
     tokens: int = 0,
     model: str | None = None,
 ) -> MeteredEvent:
-    """`record_usage` of one call of an API, on the metric `api_call`."""
+    """Record one API call, on the metric `api_call`; see `record_usage`."""
     properties = call_properties(endpoint, user_id, tokens, model)
     return await _billing().record(org_id, API_CALL, transaction_id, properties, None)
 
 
 def call_properties(endpoint: str, user_id: str | None, tokens: int, model: str | None) -> dict[str, Value]:
-    """What an event on `api_call` says of its call."""
+    """The properties of an event on `api_call`."""
     return {"endpoint": endpoint, "user_id": user_id, "tokens": tokens, "model": model}
 
 
 @_function
 async def get_invoices(org_id: str, limit: int = 10) -> list[Invoice]:
-    """The org's latest invoices, latest first."""
+    """The latest invoices of an org, the latest first."""
     return await _billing().invoices(org_id, limit)
 
 
@@ -215,30 +215,30 @@ async def get_current_usage(org_id: str) -> CustomerUsage | None:
 
 @_function
 async def check_org_has_active_subscription(org_id: str) -> bool:
-    """Whether the org may be served: it has an active subscription, at most some seconds ago."""
+    """Whether the org has an active subscription; the answer is at most some seconds old."""
     return await _billing().subscription(org_id) is not None
 
 
 @_function
 async def get_org_plan_limits(org_id: str) -> dict[str, int]:
-    """The most the org may use in a billing period, by name; see `UsageLimits.of`."""
+    """How much the org may use in a billing period, by name; see `UsageLimits.of`."""
     return await _limits().of(org_id)
 
 
 @_function
 async def enforce_usage_limits(org_id: str) -> tuple[LimitUse, ...]:
-    """Each limit of the org with its use. Raises: UsageLimitReached; see `UsageLimits.check`."""
+    """Each limit of the org with its usage. Raises: UsageLimitReached; see `UsageLimits.check`."""
     return await _limits().check(org_id)
 
 
 @_function
 async def migrate_user_to_org(user_id: str, org_id: str, org_name: str, email: str) -> Migrated:
-    """Let an org take over from a user's customer; the old id stays in its metadata. See `migrate`."""
+    """Move a user's customer to an org; the metadata keeps the old id. See `migrate`."""
     return await migrate(_billing(), user_id, org_id, org_name, email)
 
 
 def is_org_customer(external_id: str) -> bool:
-    """Whether a customer's id is an org's, by `ORG_ID_PREFIXES`; Lago is not asked."""
+    """Whether a customer's id is the id of an org, by `ORG_ID_PREFIXES`; this does not ask Lago."""
     try:
         return _serving[0].is_org(external_id) if _serving else standalone.is_org(external_id)
     except ConfigurationError as error:
@@ -246,7 +246,7 @@ def is_org_customer(external_id: str) -> bool:
 
 
 async def check_lago_health() -> LagoHealth:
-    """Whether Lago answers, where, and which version; never raises."""
+    """Whether Lago answers, its URL, and its version; never raises."""
     try:
         return await (_serving[0] if _serving else standalone.StandaloneBilling.of().billing).health()
     except ConfigurationError as error:

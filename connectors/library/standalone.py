@@ -1,7 +1,7 @@
-"""Org billing from `LAGO_API_URL` and `LAGO_API_KEY` alone, for a process that was not told more with `serve_with`.
+"""The billing of orgs with only `LAGO_API_URL` and `LAGO_API_KEY`, for a process that did not call `serve_with`.
 
-Whatever only speaks to Lago needs no more. Recorded usage goes through Kafka, so that it is billed once: it needs
-`KAFKA_BOOTSTRAP_SERVERS` (and `TOPIC_PREFIX`) too, or Meterbridge's API (docs/sdk.md).
+Usage is recorded through Kafka, so that it is billed once. So recording also needs `KAFKA_BOOTSTRAP_SERVERS` (and
+`TOPIC_PREFIX`), or the API of Meterbridge (docs/sdk.md).
 """
 
 import asyncio
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from connectors.kafka.producer import KafkaProducer
 
 _CONNECTIONS = 8
-#: How long Kafka may take to say which topics it has.
+#: Seconds that Kafka may take to list its topics.
 _ANSWER_S = 5.0
 
 
 class StandaloneBilling:
-    """One event loop's org billing; `of` gives it."""
+    """The billing of orgs for one event loop; `of` returns it."""
 
     _by_loop: ClassVar["WeakKeyDictionary[AbstractEventLoop, StandaloneBilling]"] = WeakKeyDictionary()
 
     def __init__(self, access: LagoAccess) -> None:
         self.access = access
-        # No idle connection is kept: whoever calls a function now and then closes nothing.
+        # No idle connection is kept, because the callers of single functions close nothing.
         http = lago_http(access.timeout_s, _CONNECTIONS, keep_alive=False)
         self.lago = LagoClient(http, access.url, access.key)
         self.billing = OrgBilling(
@@ -55,7 +55,7 @@ class StandaloneBilling:
 
     @classmethod
     def of(cls) -> "StandaloneBilling":
-        """This loop's, by the environment as it is now. Raises: ConfigurationError: a variable is malformed."""
+        """The object of this event loop, for the current environment. Raises: ConfigurationError: a variable is malformed."""
         access, loop = lago_of_environment(), asyncio.get_running_loop()
         known = cls._by_loop.get(loop)
         if known is None or known.access != access:
@@ -63,25 +63,25 @@ class StandaloneBilling:
         return known
 
     def needs_key(self) -> "StandaloneBilling":
-        """Raises: LagoRejected: there is none."""
+        """Check that there is an API key. Raises: LagoRejected."""
         if not self.access.key:
-            raise LagoRejected("LAGO_API_KEY", "LAGO_API_KEY must be set: Lago answers nobody without it")
+            raise LagoRejected("LAGO_API_KEY", "LAGO_API_KEY must be set: Lago answers no request without it")
         return self
 
     async def _customer_since_us(self, org_id: str) -> int:
-        """The same whenever and wherever it is asked: of two processes that subscribe an org at once, the second finds
-        the first one's subscription under the same id."""
+        """A moment that is the same in every process: if two processes subscribe an org at the same time, the second finds the
+        subscription of the first under the same id."""
         customer = await self.lago.customer(org_id)
         return _now_us() if customer is None or customer.created_at is None else parse_us(customer.created_at)
 
 
 def is_org(external_id: str) -> bool:
-    """Whether the id begins as an org's does, by `ORG_ID_PREFIXES`. Raises: ConfigurationError."""
+    """Whether an id begins as ids of orgs do (`ORG_ID_PREFIXES`). Raises: ConfigurationError."""
     return external_id.startswith(org_prefixes_of_environment())
 
 
 class AdoptedIds:
-    """`SubscriptionIds` of whoever keeps none: what runs in Lago is adopted, and a new id is the same for a customer."""
+    """`SubscriptionIds` without a store: a running subscription in Lago is adopted, and a new id depends only on the customer."""
 
     async def recall(self, org_id: str) -> str | None:  # noqa: ARG002  # the protocol's
         """See `SubscriptionIds`."""
@@ -93,7 +93,7 @@ class AdoptedIds:
 
 
 class UsageThroughKafka:
-    """`UsageSink` on the Kafka of the environment, with a producer for each event loop."""
+    """`UsageSink` for the Kafka of the environment, with one producer per event loop."""
 
     _producers: ClassVar[dict[AbstractEventLoop, "KafkaProducer"]] = {}
 

@@ -1,4 +1,4 @@
-"""A config.yaml of LiteLLM's proxy, read as LiteLLM reads it: includes are merged, nothing is resolved."""
+"""Reads a config.yaml of LiteLLM's proxy as LiteLLM does: includes are merged, `os.environ/...` values are not resolved."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -10,13 +10,13 @@ import yaml
 from connectors.litellm.seen import BOTH, FAILURE, SUCCESS, Callback, CallbackKind, Proxy, is_unseen, kind_of
 from schemas.errors import ConfigurationError
 
-#: Settings that list callbacks, and what those hear.
+#: Settings that list callbacks, and which calls those callbacks get.
 LISTS: Final = {
     "callbacks": BOTH,
     "success_callback": frozenset({SUCCESS}),
     "failure_callback": frozenset({FAILURE}),
 }
-#: Where the environment says what `callback_settings` cannot: address and headers by kind.
+#: Environment variables with the address of a callback, by kind, if `callback_settings` has none.
 _ADDRESS: Final = {
     CallbackKind.GENERIC: "GENERIC_LOGGER_ENDPOINT",
     CallbackKind.LAGO: "LAGO_API_BASE",
@@ -29,7 +29,8 @@ def read_config(path: Path) -> Proxy:
     """The proxy that a file describes.
 
     Raises:
-        ConfigurationError: `litellm_config`: it is not there, no YAML, or no mapping. No value of it is repeated.
+        ConfigurationError: `litellm_config`: the file cannot be read, is not YAML, or not a mapping. The message has no value
+            of it.
     """
     return proxy_of(_load(path, {path.resolve()}))
 
@@ -50,7 +51,7 @@ def proxy_of(config: Mapping[str, Any]) -> Proxy:
 def callback_of(
     name: str, listed: tuple[str, ...], settings: Mapping[str, Any] | None, environment: Mapping[str, str | None] | None
 ) -> Callback:
-    """A callback by its name and what is known of its settings and environment; None = nothing is."""
+    """A callback by its name. `settings` and `environment` are None if they cannot be seen."""
     kind = kind_of(name, settings)
     address = headers = None
     if settings is not None and settings.get("endpoint") is not None:
@@ -66,7 +67,10 @@ def callback_of(
 
 
 def _load(path: Path, known: set[Path]) -> dict[str, Any]:
-    """A file with what it includes, which overrides it; no file comes twice. (Lists are extended: of models, not read here.)"""
+    """A file merged with the files that it includes, which override it; each file is read once.
+
+    LiteLLM extends lists of models, which are not read here.
+    """
     config = _parsed(path)
     for name in _strings(config.pop("include", None)):
         included = (path.parent / name).resolve()
@@ -85,7 +89,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigurationError("litellm_config", f"{path} is no YAML{where}") from None
+        raise ConfigurationError("litellm_config", f"{path} is not YAML{where}") from None
     if not isinstance(loaded, dict):
         raise ConfigurationError("litellm_config", f"{path} holds no settings")
     return loaded
@@ -98,11 +102,11 @@ def _callbacks(
     for setting in LISTS:
         for name in _strings(settings.get(setting)):
             listed[name] = (*listed.get(name, ()), setting)
-    # Headers for every callback of this kind.
+    # These headers are added to every callback of this kind.
     everywhere = _texts(settings.get("generic_logger_headers"))
     for name, settings_of_it in listed.items():
         entry = named.get(name)
-        # Without an entry the environment decides, of which a file shows only a part.
+        # Without an entry the environment decides, and a file shows only a part of it.
         known = dict(environment) if name in {*CallbackKind} else None
         callback = callback_of(name, settings_of_it, entry if isinstance(entry, Mapping) else None, known)
         if callback.kind is CallbackKind.GENERIC and everywhere:
@@ -126,12 +130,12 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _texts(value: object) -> dict[str, str]:
-    """Names in lower case, to texts."""
+    """The entries as texts, with names in lower case."""
     return {str(name).lower(): str(text) for name, text in _mapping(value).items()}
 
 
 def _headers(text: str) -> dict[str, str]:
-    """LiteLLM's own form: `name=value,name=value`."""
+    """Headers in LiteLLM's form: `name=value,name=value`."""
     if is_unseen(text):
         return {}
     pairs = (pair.split("=", 1) for pair in text.split(",") if "=" in pair)
@@ -139,7 +143,7 @@ def _headers(text: str) -> dict[str, str]:
 
 
 def _names(value: object, wanted: str) -> bool:
-    """Whether a mapping anywhere in `value` has this key."""
+    """Whether any mapping in `value` has this key."""
     if isinstance(value, Mapping):
         return wanted in value or any(_names(inner, wanted) for inner in value.values())
     return isinstance(value, list) and any(_names(inner, wanted) for inner in value)

@@ -1,8 +1,8 @@
-"""A running proxy of LiteLLM, asked over its admin API, which needs the master key.
+"""Asks a running LiteLLM proxy over its admin API, which needs the master key.
 
-It tells the version, the callbacks it was configured with and some of their environment, and which loggers it
-made of them. It does not tell `litellm_settings` and `callback_settings`: retries, headers, time-outs and switches
-are only in its file. (`/config/yaml` looks like it and answers `{"hello": "world"}`.) Asked of 1.106.2 and 1.109.1.
+The proxy answers with its version, the configured callbacks with a part of their environment, and the loggers that it made
+of them. It does not show `litellm_settings` and `callback_settings`: retries, headers, timeouts and switches are only in its
+file. (`/config/yaml` looks right, but answers `{"hello": "world"}`.) Checked with 1.106.2 and 1.109.1.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class _Row(msgspec.Struct):
-    """A callback; `read_only` is one that runs under a name the configuration does not have."""
+    """A callback; `read_only`: it runs under a name that the configuration does not have."""
 
     name: str
     type: str
@@ -50,7 +50,7 @@ async def ask_proxy(http: httpx.AsyncClient, url: str, master_key: str) -> Proxy
     try:
         ready = await _get(http, f"{url}/health/readiness/details", headers, _Readiness)
     except Unavailable:
-        # Older ones say the same here.
+        # Older versions answer the same here.
         ready = await _get(http, f"{url}/health/readiness", headers, _Readiness)
     running = ready.success_callbacks
     return Proxy(
@@ -61,7 +61,7 @@ async def ask_proxy(http: httpx.AsyncClient, url: str, master_key: str) -> Proxy
 
 
 def _callbacks(rows: Iterable[_Row]) -> Iterable[Callback]:
-    """A callback a name. One of an own name shows again, read-only, as the logger that was made of it."""
+    """One callback per name. A callback with an own name is listed again, read-only, as the logger that was made of it."""
     listed: dict[str, tuple[str, ...]] = {}
     variables: dict[str, Mapping[str, Any]] = {}
     for row in rows:
@@ -71,7 +71,7 @@ def _callbacks(rows: Iterable[_Row]) -> Iterable[Callback]:
     generic = any(row.read_only and row.name == "generic_api" for row in rows)
     for name, settings in listed.items():
         made_here = generic and not variables[name] and "." not in name
-        # What its entry in `callback_settings` says beyond its type cannot be seen.
+        # The rest of its entry in `callback_settings` cannot be seen.
         yield callback_of(name, settings, {"callback_type": "generic_api"} if made_here else None, variables[name])
 
 
@@ -80,8 +80,10 @@ async def _get(http: httpx.AsyncClient, url: str, headers: Mapping[str, str], sh
         answer = await http.get(url, headers=headers)
     except (httpx.RequestError, httpx.InvalidURL) as error:
         raise Unavailable("litellm_unreachable", f"{url}: {type(error).__name__}") from error
-    if answer.status_code in {400, 401, 403}:  # 400: it has no database to look an unknown key up in
-        raise Rejected("litellm_key_refused", f"{url} answered {answer.status_code}; LITELLM_MASTER_KEY is another's")
+    if answer.status_code in {400, 401, 403}:  # 400: the proxy has no database to look up an unknown key
+        raise Rejected(
+            "litellm_key_refused", f"{url} answered {answer.status_code}; LITELLM_MASTER_KEY is not its master key"
+        )
     try:
         if not answer.is_success:
             raise Unavailable("litellm_bad_answer", f"{url} answered {answer.status_code}")

@@ -1,17 +1,18 @@
-"""How LiteLLM loses least: its config.yaml, its environment and its stop; README.md shows it, `meterbridge doctor` prints it.
+"""The configuration with which LiteLLM loses the least usage: its config.yaml, its environment, and how to stop it. README.md
+shows it, and `meterbridge doctor` prints it.
 
-It cannot lose nothing: what LiteLLM has gathered is in its memory until the next flush, and goes with the process.
+Some loss remains: what LiteLLM has collected since its last flush is only in memory, and is lost with the process.
 """
 
 from typing import Final
 
 from connectors.litellm.seen import USAGE_PATH
 
-#: Below it LiteLLM loses and repeats calls under ordinary load: a flush took no lock.
+#: Older versions lose and repeat calls under normal load, because a flush had no lock.
 SAFE_VERSION: Final = (1, 108)
 MAX_RETRIES: Final = 5
 TIMEOUT_S: Final = 30
-#: Parts of a record that are not metered: prompts, answers, and some of its size.
+#: Parts of a record that are not metered: prompts, answers, and large fields.
 EXCLUDED: Final = (
     "messages",
     "response",
@@ -19,8 +20,8 @@ EXCLUDED: Final = (
     "model_parameters",
     "error_information",
 )
-#: More than half of a record, and not to be left out: LiteLLM takes it from its own spend writer too, which then fails at
-#: every call (`KeyError` in litellm/proxy/spend_tracking/spend_tracking_utils.py, 1.90 to 1.110.2): no row is written.
+#: More than half of a record, but it must not be excluded: LiteLLM reads it in its own spend writer too, which then fails for
+#: every call (`KeyError` in litellm/proxy/spend_tracking/spend_tracking_utils.py, 1.90 to 1.110.2) and writes no row.
 NEEDED_BY_SPEND_LOGS: Final = "model_map_information"
 ENDPOINT: Final = f"http://localhost:8080{USAGE_PATH}"
 
@@ -42,19 +43,19 @@ callback_settings:
     timeout: {timeout_s}
 """
 
-#: For the environment of LiteLLM's process, which it reads before its file: seconds between two flushes; its default is 5.
+#: Environment of LiteLLM's process, which reads it before its file: seconds between two flushes; the default is 5.
 ENVIRONMENT: Final = {"DEFAULT_FLUSH_INTERVAL_SECONDS": "1"}
-#: Longer than a flush and its post: with it 8 of 8 calls arrived, with SIGTERM at once none (docs/litellm.md).
+#: Longer than a flush and its request: with this wait 8 of 8 calls arrived, with an immediate SIGTERM none (docs/litellm.md).
 STOP_WAIT_S: Final = 3
-#: In this order.
+#: The steps to stop a proxy, in order.
 STOPPING: Final = (
-    "Take the proxy out of traffic, and let the calls that run end.",
+    "Stop sending traffic to the proxy, and wait until its running calls end.",
     f"Wait {STOP_WAIT_S} s: longer than one flush.",
-    "Send SIGTERM. LiteLLM does not flush at SIGTERM: what is gathered then is lost.",
-    "After a crash: `meterbridge reconcile --litellm` names what never arrived, `meterbridge backfill` sends it.",
+    "Send SIGTERM. LiteLLM does not flush at SIGTERM: what it has collected since the last flush is lost.",
+    "After a crash: `meterbridge reconcile --litellm` lists calls that never arrived, `meterbridge backfill` sends them.",
 )
 
 
 def working_yaml(endpoint: str = ENDPOINT) -> str:
-    """The configuration that posts to `endpoint`; for LiteLLM 1.108 or later."""
+    """The configuration for LiteLLM 1.108 or later that sends usage to `endpoint`."""
     return _YAML.format(excluded=", ".join(EXCLUDED), endpoint=endpoint, max_retries=MAX_RETRIES, timeout_s=TIMEOUT_S)

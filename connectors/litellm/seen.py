@@ -1,7 +1,7 @@
-"""LiteLLM's proxy as far as it can be seen: from its config.yaml, or from what a running one tells.
+"""What can be seen of a LiteLLM proxy, in its config.yaml or in the answers of a running one.
 
-A value that is None could not be seen, which is not the same as absent: a file shows no version, and a
-running proxy shows no `callback_settings`.
+None means that a value cannot be seen, which is not the same as absent: a file has no version, and a running proxy does not
+show `callback_settings`.
 """
 
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ SUCCESS: Final = "success"
 FAILURE: Final = "failure"
 BOTH: Final = frozenset({SUCCESS, FAILURE})
 
-#: Paths of our own that LiteLLM's callbacks can post to.
+#: Paths of the ingress to which LiteLLM's callbacks can send usage.
 USAGE_PATH: Final = "/webhook/litellm/usage"
 OPENMETER_PATH: Final = "/openmeter"
-#: LiteLLM puts the value of an environment variable where this stands; the file does not show it.
+#: LiteLLM replaces this and a name by an environment variable; the file does not show its value.
 ENVIRON: Final = "os.environ/"
 
 
 class CallbackKind(StrEnum):
-    """What a callback is, which decides where it posts and what it can be told."""
+    """The kind of a callback, which decides where it sends usage, and how it is configured."""
 
     GENERIC = "generic_api"
     LAGO = "lago"
@@ -34,14 +34,14 @@ class CallbackKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """One name under which LiteLLM reports calls.
+    """One callback, by the name under which LiteLLM reports calls to it.
 
     Fields:
-        hears: which of `success` and `failure` it is listed for.
+        hears: whether it is listed for `success`, `failure` or both.
         listed: the settings that list it, e.g. `success_callback`.
         settings: its entry in `callback_settings`.
-        address: where it posts; `os.environ/...` where the environment says so.
-        headers: names in lower case, to values; values may be `os.environ/...`.
+        address: where it sends usage; `os.environ/...` if the environment has the address.
+        headers: values by name in lower case; a value may be `os.environ/...`.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Callback:
     headers: Mapping[str, str] | None = None
 
     def reaches_us(self) -> bool | None:
-        """Whether it posts to an ingress of ours; None where its address cannot be seen."""
+        """Whether it sends usage to an ingress of ours; None if its address cannot be seen."""
         if self.kind not in {CallbackKind.GENERIC, CallbackKind.OPENMETER}:
             return None if self.kind in {CallbackKind.CUSTOM, CallbackKind.LAGO} else False
         if self.kind is CallbackKind.OPENMETER and "callbacks" not in self.listed:
@@ -66,14 +66,14 @@ class Callback:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy of LiteLLM.
+    """A LiteLLM proxy.
 
     Fields:
         settings: `litellm_settings`.
         version: e.g. `1.109.1`.
-        running: class names of the loggers that a running proxy has made of its callbacks.
-        lago_webhook_url: whether `callback_vars` names one anywhere.
-        environment: what the file itself puts into the environment of the proxy.
+        running: class names of the loggers of a running proxy.
+        lago_webhook_url: whether the file has a `lago_webhook_url` anywhere.
+        environment: the environment variables that the file sets.
         nameless: the settings that list something else than names.
     """
 
@@ -86,17 +86,17 @@ class Proxy:
     nameless: tuple[str, ...] = ()
 
     def of(self, kind: CallbackKind) -> tuple[Callback, ...]:
-        """The callbacks of a kind."""
+        """The callbacks of one kind."""
         return tuple(callback for callback in self.callbacks if callback.kind is kind)
 
 
 def is_unseen(value: object) -> bool:
-    """Whether the value is in the proxy's environment, where it cannot be seen from here."""
+    """Whether the value is in the environment of the proxy, so that it cannot be seen."""
     return isinstance(value, str) and value.startswith(ENVIRON)
 
 
 def kind_of(name: str, settings: Mapping[str, Any] | None) -> CallbackKind:
-    """By the name under which it is listed; a name of the operator's own is what `callback_settings` says."""
+    """The kind, by the name in the list; for an own name, `callback_settings` decides."""
     if settings is not None and settings.get("callback_type") == CallbackKind.GENERIC:
         return CallbackKind.GENERIC
     if name in {CallbackKind.GENERIC, CallbackKind.LAGO, CallbackKind.OPENMETER, CallbackKind.WEBHOOK}:

@@ -1,7 +1,7 @@
-"""LiteLLM's own record of its calls, the table `LiteLLM_SpendLogs`, read in pages as elements of the flat shape.
+"""Reads LiteLLM's own record of its calls, the table `LiteLLM_SpendLogs`, in pages, as elements of the flat shape.
 
-Rows come late and out of order (they are written in batches, and a long stream has an old start), so whoever reads on
-begins some time before where it stopped; ids and milliseconds differ from what callbacks sent (docs/litellm.md).
+Rows are written late and out of order (in batches, and a long stream has an early start). So a reader starts some time before
+the end of its last read. Ids and milliseconds differ from those in callbacks (docs/litellm.md).
 """
 
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from schemas.moments import to_iso, to_us
 
 PAGE: Final = 1000
 
-#: Column to the flat shape's field; versions of LiteLLM lack some of them.
+#: Columns and the fields of the flat shape; some versions of LiteLLM lack some columns.
 _FIELDS: Final = {
     "request_id": "id",
     "litellm_call_id": "litellm_call_id",
@@ -39,7 +39,7 @@ _FIELDS: Final = {
     "organization_id": "organization_id",
     "api_key": "api_key",
 }
-#: Versions before the column of this name keep it in the metadata, if at all.
+#: Versions without the column of this name have it in the metadata, or not at all.
 _CALL_ID: Final = "litellm_call_id"
 _METADATA: Final = (
     *("usage_object", "user_api_key_alias", "user_api_key_project_id"),
@@ -58,12 +58,13 @@ ORDER BY "startTime", request_id LIMIT {limit}
 
 
 async def spend_logs(url: str, since: datetime, until: datetime) -> AsyncIterator[tuple[datetime, bytes]]:
-    """Calls that started in `[since, until)`, in order of their start: (start, JSON of the flat shape).
+    """Calls that started in `[since, until)`, in order of their start, as (start, JSON of the flat shape).
 
-    Money is the column's own text, never a float of ours.
+    Money is the text of the column, never a float.
 
     Raises:
         Unavailable: `litellm_db`: the database does not answer, or has no such table.
+        ConfigurationError: `url` is not a URL of Postgres.
     """
     try:
         connection = await asyncpg.connect(**with_defaults(url, timeout=10, command_timeout=60))
@@ -97,7 +98,7 @@ def _element(row: Any) -> bytes:
     element = {field: row[column] for column, field in _FIELDS.items() if column in row.keys()}  # noqa: SIM118  # a Record
     element["startTime"], element["endTime"] = _iso(row["startTime"]), _iso(row["endTime"])
     if row["spend"] is not None:
-        # NaN and infinities are no JSON: as text they are refused by name, and the row stays readable.
+        # NaN and infinities are not JSON: as text they are refused with a reason, and the row stays readable.
         element["spend"] = msgspec.Raw(row["spend"].encode()) if _finite(row["spend"]) else row["spend"]
     metadata = _metadata(row["metadata"])
     element["metadata"] = {name: metadata[name] for name in _METADATA if name in metadata}
@@ -111,7 +112,7 @@ def _finite(number: str) -> bool:
 
 
 def _metadata(text: str | None) -> dict[str, Any]:
-    """Written as an object or, by some versions, as an object's text."""
+    """The metadata, an object or, in some versions, an object in a string."""
     try:
         found = msgspec.json.decode(text or "{}")
         found = msgspec.json.decode(found) if isinstance(found, str) else found
@@ -125,5 +126,5 @@ def _iso(moment: datetime) -> str:
 
 
 def _naive(moment: datetime) -> datetime:
-    """As the table has them: UTC without saying so."""
+    """The moment in the form of the table: UTC without a timezone."""
     return moment.astimezone(UTC).replace(tzinfo=None)

@@ -1,4 +1,4 @@
--- Billed calls of these rows that are in the log under another request id too: LiteLLM's bridges log one request twice.
+-- Stores pairs of billed calls that have two request ids but are one request: LiteLLM's bridges log one request twice.
 INSERT INTO doubled_calls (
     identity, other, kind, started_at, request_id, other_request_id, customer_id, other_customer_id, cost_usd
 )

@@ -1,5 +1,5 @@
--- Billed calls of these rows that are in the log already as billed in another part: a copy that named another customer, or
--- that came under another TOPIC_PREFIX, is counted by a ledger that does not know the first.
+-- Stores calls of these rows that are billed in another part already: a copy that names another customer, or that came with
+-- another TOPIC_PREFIX, is counted by a ledger that does not know the first one.
 INSERT INTO doubled_calls (
     identity, other, kind, started_at, request_id, other_request_id, customer_id, other_customer_id, cost_usd
 )

@@ -1,4 +1,4 @@
--- Customers' mappings as they stand; a record that is older than the row's changes nothing.
+-- The latest mappings of customers. A record that is older than the row changes nothing.
 INSERT INTO customer_records AS c (litellm_customer_id, versions, created_at, updated_at, "offset")
 SELECT
     litellm_customer_id, versions::jsonb, to_timestamp(created_us / 1000000.0), to_timestamp(updated_us / 1000000.0),

@@ -1,7 +1,7 @@
-"""What Postgres and its driver raise, as decisions: wait and repeat, or wrong for ever.
+"""Errors of Postgres and its driver as decisions: repeat later, or wrong for ever.
 
-Codes are SQLSTATE classes (https://www.postgresql.org/docs/current/errcodes-appendix.html). The texts of these errors
-hold values of rows: none of them is passed on.
+Codes are SQLSTATE classes (https://www.postgresql.org/docs/current/errcodes-appendix.html). The messages of these errors
+contain values of rows, so they are not passed on.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from schemas.reasons import (
     ROW_REFUSED,
 )
 
-#: By SQLSTATE, or its class; a code that is not here may pass too: usage is not given up for an unknown word.
+#: Reasons by SQLSTATE, or by its class. An unknown code counts as temporary, so that no usage is given up because of it.
 _REASONS: Final = {
     "57014": POSTGRES_SLOW,  # statement timeout
     "42501": POSTGRES_DENIED,
@@ -37,14 +37,17 @@ _REASONS: Final = {
     "3F": POSTGRES_SCHEMA,
     "42": POSTGRES_SCHEMA,  # a table or column is missing: `meterbridge db migrate`
 }
-#: A value, a constraint, a limit of the program: the same row fails again.
+#: Classes for a value, a constraint or a limit: the same row fails again.
 _DATA: Final = ("21", "22", "23", "54")
 _NO_PARTITION = "no partition of relation"
 
 
 @contextmanager
 def decisions() -> Iterator[None]:
-    """Raises: Unavailable with one of `POSTGRES_FAILURES`; Rejected `row_refused` where the data is at fault."""
+    """Translates errors of the block.
+
+    Raises: Unavailable with one of `POSTGRES_FAILURES`; Rejected `row_refused`: the data is wrong.
+    """
     try:
         yield
     except asyncpg.PostgresError as error:
@@ -53,14 +56,14 @@ def decisions() -> Iterator[None]:
         raise Unavailable(POSTGRES_SLOW, "no answer in time") from error
     except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         if isinstance(error, ValueError) and not isinstance(error, asyncpg.exceptions.ClientConfigurationError):
-            # The driver cannot write the value as its column's type: no server was asked, and none would take it.
+            # The driver cannot encode the value as the type of its column, so repeating cannot help.
             raise Rejected(ROW_REFUSED, f"{type(error).__name__} before it was sent") from error
         raise Unavailable(POSTGRES_AWAY, type(error).__name__) from error
 
 
 def _decision(error: asyncpg.PostgresError) -> Rejected | Unavailable:
     code = str(error.sqlstate or "")
-    # Dropped between the moment it was looked for and the insert; it is made again.
+    # The partition was dropped after the check that it exists; the next attempt makes it again.
     missing = code == "23514" and _NO_PARTITION in str(error)
     if code.startswith(_DATA) and not missing:
         return Rejected(

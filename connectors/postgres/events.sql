@@ -1,5 +1,5 @@
--- Lago events, and the held parts that were released into them: a row each, in one order, so that two writers never
--- wait for each other in a circle. The first word about a part stands.
+-- Lago events, and the held parts that were released into them: one row each, in a fixed order, so that two writers cannot
+-- deadlock. The first record of a part is kept.
 INSERT INTO usage_parts AS p (
     part, released_in, event, external_subscription_id, org_id, customer_id, amount_cents, raw_partition, first_offset,
     last_offset, calls, windows, seal_seq, sealed_at

@@ -1,4 +1,4 @@
--- Billed jobs of these rows that are billed to another customer too.
+-- Stores billed jobs of these rows that are billed to another customer too.
 INSERT INTO doubled_calls (
     identity, other, kind, started_at, request_id, other_request_id, customer_id, other_customer_id, cost_usd
 )

@@ -1,7 +1,6 @@
-"""Migrations: plain SQL files, in order, each in a transaction of its own, once, by one process at a time."""
+"""Applies the migrations: plain SQL files, in order, each once and in its own transaction, by one process at a time."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -9,21 +8,19 @@ from typing import Any, Final
 
 import asyncpg
 
-from connectors.config.postgres_urls import with_defaults
-from connectors.postgres.errors import decisions
-from connectors.postgres.pool import CONNECT_S
+from connectors.postgres.pool import connected
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 from schemas.reasons import POSTGRES_BUSY
 
 FOLDER: Final = Path(__file__).parent / "migrations"
-#: Roles for processes that own nothing, and what they may do.
+#: Makes database roles for the processes, with the rights that each needs.
 ROLES: Final = Path(__file__).parent / "roles.sql"
 _THERE: Final = """
 SELECT count(*) = 3 FROM pg_roles WHERE rolname IN ('meterbridge_projector', 'meterbridge_api', 'meterbridge_reader')
 """
-#: Any number, the same in every release: who holds this advisory lock migrates.
+#: The advisory lock of migrations; an arbitrary number that must not change between releases.
 LOCK: Final = 7_416_318_201
-#: A change of a table waits this long for those who read it: everybody else queues behind it.
+#: How long a change of a table waits for its readers. Other sessions queue behind this wait.
 _LOCK_WAIT = "30s"
 
 _CREATE = """
@@ -39,7 +36,7 @@ _RECORD = "INSERT INTO schema_version (version, name, checksum) VALUES ($1, $2, 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file, `NNNN_name.sql`; its checksum does not depend on how lines end."""
+    """One file, `NNNN_name.sql`; its checksum does not depend on the kind of line ends."""
 
     version: int
     name: str
@@ -47,12 +44,12 @@ class Migration:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the text, hex."""
+        """SHA-256 of the text in hexadecimal."""
         return sha256(self.sql.encode()).hexdigest()
 
 
 def migrations(folder: Path = FOLDER) -> list[Migration]:
-    """The files of a folder, in the order in which they are applied."""
+    """The migrations of a folder, in the order in which they are applied."""
     found = []
     for path in sorted(folder.glob("*.sql")):
         number, _, name = path.stem.partition("_")
@@ -61,16 +58,16 @@ def migrations(folder: Path = FOLDER) -> list[Migration]:
 
 
 async def migrate(url: str, wanted: Sequence[Migration] | None = None) -> list[Migration]:
-    """Apply what is pending; the migrations applied now. A failed one leaves no trace, those before it stand.
+    """Apply the pending migrations, and return them. A failed one changes nothing; those before it stay applied.
 
-    Two at once: the second waits for the first, and finds nothing to do.
+    If two processes migrate at the same time, the second waits for the first, and finds nothing to do.
 
     Raises:
         MeterbridgeError: see `pending`.
         Unavailable: Postgres does not answer, or a table stayed locked; repeating is safe.
-        Rejected: `migration_failed`: what is in the tables does not fit the change.
+        Rejected: `migration_failed`: the data in the tables does not fit the change.
     """
-    async with _connected(url) as connection:
+    async with connected(url) as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
         await connection.execute(_CREATE)
         due = await _pending(connection, migrations() if wanted is None else wanted)
@@ -82,13 +79,13 @@ async def migrate(url: str, wanted: Sequence[Migration] | None = None) -> list[M
 
 
 async def make_roles(url: str) -> None:
-    """Make the roles that are missing, and let each do what it needs and nothing else. Repeating it is safe.
+    """Make the missing database roles, and grant each the rights that it needs. Repeating it is safe.
 
     Raises:
         Rejected: `roles_refused`: the account may not make roles, or does not own the tables.
         Unavailable: Postgres does not answer, or has no tables.
     """
-    async with _connected(url) as connection:
+    async with connected(url) as connection:
         try:
             await connection.execute(ROLES.read_text(encoding="utf-8"))
         except asyncpg.InsufficientPrivilegeError as error:
@@ -97,14 +94,14 @@ async def make_roles(url: str) -> None:
 
 
 async def pending(url: str, wanted: Sequence[Migration] | None = None) -> list[Migration]:
-    """What `migrate` would apply; changes nothing.
+    """The migrations that `migrate` would apply. It changes nothing.
 
     Raises:
-        MeterbridgeError: `migration_changed`: an applied file is another one now, so what the tables are like is
-            unknown; `not_utf8`: the database cannot hold every text.
+        MeterbridgeError: `migration_changed`: the file of an applied migration was changed, so the state of the tables is
+            unknown; `not_utf8`: the database cannot store every text.
         Unavailable: Postgres does not answer.
     """
-    async with _connected(url) as connection:
+    async with connected(url) as connection:
         return await _pending(connection, migrations() if wanted is None else wanted)
 
 
@@ -140,13 +137,3 @@ async def _apply(connection: Any, migration: Migration) -> None:
         raise Rejected(
             "migration_failed", f"{migration.version:04d}_{migration.name}: {type(error).__name__}"
         ) from error
-
-
-@asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[Any]:
-    with decisions():
-        connection = await asyncpg.connect(**with_defaults(url, timeout=CONNECT_S, server_settings={"timezone": "UTC"}))
-        try:
-            yield connection
-        finally:
-            await connection.close(timeout=CONNECT_S)

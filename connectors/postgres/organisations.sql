@@ -1,4 +1,4 @@
--- Orgs as they stand; a record that is older than the row's changes nothing.
+-- The latest state of orgs. A record that is older than the row changes nothing.
 INSERT INTO organisations AS o (
     org_id, name, email, plan, currency, status, subscription_id, limits, periods, updated_at, "offset"
 )

@@ -1,4 +1,4 @@
-"""Connections to Postgres: few, made on first use, bounded in time, thrown away after any error."""
+"""Connections to Postgres: a small pool with time limits, opened at first use. A connection is dropped after any error."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,16 +10,16 @@ import asyncpg
 from connectors.config.postgres_urls import most_connections, with_defaults
 from connectors.postgres.errors import decisions
 
-#: To connect; for one statement, as the server and, should it be silent, as the client sees it; for a transaction whose
-#: client is frozen, so that its locks do not outlive the wait of the next owner. Seconds.
+#: Limits in seconds: to connect; for a statement, set at the server; for its answer, at the client, if the server is silent; for
+#: an idle transaction, so that the locks of a frozen client end before the next owner stops waiting.
 CONNECT_S, STATEMENT_S, ANSWER_S, IDLE_S = 5.0, 30.0, 35.0, 10.0
 
 
 class Database:
-    """A pool of `size` connections. Absent from the start or later, the server is only missed by who asks.
+    """A pool of at most `size` connections. A server that does not answer is noticed only when a connection is used.
 
-    A commit is not awaited on disk (`synchronous_commit=off`): a crash of the server takes back the latest transactions
-    whole, rows and offsets together, and whoever wrote them finds that out. Fit for projections only.
+    A commit does not wait for the disk (`synchronous_commit=off`). A crash of the server may lose the latest transactions,
+    each as a whole, rows and offsets together; their writer finds this out. So this is for projections only.
     """
 
     def __init__(self, url: str, size: int = 4) -> None:
@@ -30,10 +30,10 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
-        """An asyncpg connection, outside a transaction; terminated, never reused, when the block raises.
+        """An asyncpg connection without a transaction. If the block raises, the connection is terminated.
 
         Raises:
-            Unavailable, Rejected: see `connectors.postgres.errors.decisions`; also for what the block does.
+            Unavailable, Rejected: see `connectors.postgres.errors.decisions`; also for errors of the block.
         """
         with decisions():
             pool = await self._opened()
@@ -41,15 +41,15 @@ class Database:
             try:
                 yield connection
             except BaseException:
-                # No polite ROLLBACK: a server that does not answer would hold up whoever wants to stop.
-                with suppress(asyncpg.InterfaceError):  # a connection that broke has left the pool already
+                # No ROLLBACK: the process could not stop while the server does not answer.
+                with suppress(asyncpg.InterfaceError):  # a broken connection has left the pool already
                     connection.terminate()
                 raise
             finally:
                 await pool.release(connection)
 
     def terminate(self) -> None:
-        """Drop every connection at once."""
+        """Close all connections at once."""
         if self._pool is not None:
             self._pool.terminate()
 
@@ -59,6 +59,22 @@ class Database:
                 size = min(self._size, most_connections(self._url))
                 self._pool = await asyncpg.create_pool(**with_defaults(self._url, **_options(size)))
         return self._pool
+
+
+@asynccontextmanager
+async def connected(url: str, **settings: str) -> AsyncIterator[Any]:
+    """One asyncpg connection for a command, in UTC, with these settings of the session.
+
+    Raises:
+        Unavailable, Rejected: see `connectors.postgres.errors.decisions`; also for errors of the block.
+    """
+    options = {"timezone": "UTC", **settings}
+    with decisions():
+        connection = await asyncpg.connect(**with_defaults(url, timeout=CONNECT_S, server_settings=options))
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=CONNECT_S)
 
 
 _SERVER: Final = {

@@ -1,4 +1,4 @@
-"""The projector's writing side: a chunk's rows and its offset in one Postgres transaction."""
+"""Writes the rows of the projector: the rows of a fetched batch and its offset in one Postgres transaction."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,10 +25,10 @@ _BEGIN = """
 INSERT INTO projector_offsets (topic, partition, topic_id, next) VALUES ($1, $2, $3, $4)
 ON CONFLICT (topic, partition) DO NOTHING
 """
-#: Waits for another owner's open transaction, and then finds the row elsewhere.
+#: Waits for an open transaction of another owner, and then does not find the row at `next` any more.
 _MOVE = "UPDATE projector_offsets SET next = $4 WHERE topic = $1 AND partition = $2 AND next = $3"
-#: From when on the usage log is complete: always, where the topic still has its first record; else not before the next one.
-#: What was missed before stays missed, unless the same topic is read from its first record again.
+#: From when on the usage log is complete: always if the topic still has its first record, else from the next record on.
+#: Calls that were missed before stay missing, unless the same topic is read from its first record again.
 _BEGIN_LOG = """
 INSERT INTO log_completeness AS c (partition, topic_id, since)
 VALUES ($1, $2, CASE WHEN $3::bigint = 0 THEN '-infinity'::timestamptz ELSE 'infinity'::timestamptz END)
@@ -39,7 +39,7 @@ ON CONFLICT (partition) DO UPDATE SET
 _FIRST_SEEN = """
 UPDATE log_completeness SET since = to_timestamp($2 / 1000.0) WHERE partition = $1 AND since = 'infinity'
 """
-#: What is written of a record that became no row is where it lies and why; read again, the latest word stands.
+#: Stores the place of a record that became no row, and why. If the record is read again, the new reason replaces the old one.
 _ASIDE = """
 INSERT INTO unprojected_records (topic, partition, "offset", recorded_ms, reason, problem)
 SELECT $1, $2, "offset", recorded_ms, $3, problem
@@ -47,13 +47,13 @@ FROM unnest($4::bigint[], $5::bigint[], $6::text[]) AS told ("offset", recorded_
 ON CONFLICT (topic, partition, "offset") DO UPDATE SET
     reason = EXCLUDED.reason, problem = EXCLUDED.problem, noticed_at = now()
 """
-#: A call of the enriched topic that has no row was counted all the same: the log vouches for nothing before it.
+#: A call without a row was counted by the meter, so the usage log is not complete before it.
 _GAP = """
 UPDATE log_completeness
 SET since = GREATEST(since, LEAST(now(), to_timestamp($2 / 1000.0)))
 WHERE partition = $1
 """
-#: What is projected now was not before.
+#: Forgets the unprojected records of offsets that are projected now.
 _MENDED = """
 DELETE FROM unprojected_records WHERE topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" < $4
 """
@@ -68,17 +68,12 @@ def _sql(name: str) -> str:
 
 _USAGE_SQL: Final = _sql("usage.sql")
 _EVENTS_SQL: Final = _sql("events.sql")
-_RECEIPTS_SQL: Final = _sql("receipts.sql")
 _REJECTED_SQL: Final = _sql("rejected.sql")
 _RESOLVED_SQL: Final = _sql("resolved.sql")
-_CUSTOMERS_SQL: Final = _sql("customers.sql")
-_ORGS_SQL: Final = _sql("organisations.sql")
-_AUDIT_SQL: Final = _sql("audit.sql")
-_DELIVERIES_SQL: Final = _sql("deliveries.sql")
 _BRIDGED_SQL: Final = _sql("bridged.sql")
 _JOBS_SQL: Final = _sql("jobs.sql")
 _COPIES_SQL: Final = _sql("copies.sql")
-#: What was removed and has not come back since.
+#: Deletes rows whose records were removed and not written again since.
 _CUSTOMERS_GONE: Final = """
 DELETE FROM customer_records AS c USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
 WHERE c.litellm_customer_id = gone.key AND c."offset" < gone.at
@@ -87,15 +82,15 @@ _ORGS_GONE: Final = """
 DELETE FROM organisations AS o USING unnest($1::text[], $2::bigint[]) AS gone (key, at)
 WHERE o.org_id = gone.key AND o."offset" < gone.at
 """
-#: Column of usage rows that holds the month.
+#: The column of usage rows that has the month.
 _MONTH = 1
 
 
 class PostgresProjection:
     """`streams.agents.projector.Projection` on Postgres.
 
-    Every statement may be repeated and taken in any order of the topics: usage, events, receipts and rejections each
-    write columns of their own (migrations/0002_event_queue.sql), the other topics tables of their own.
+    Every statement may be repeated, and the topics may be projected in any order: usage, events, receipts and rejections write
+    different columns (migrations/0002_event_queue.sql), and the other topics write different tables.
     """
 
     def __init__(self, database: Database, topics: TopicNames) -> None:
@@ -104,23 +99,31 @@ class PostgresProjection:
         self._ways: Mapping[str, tuple[str, Callable[[Sequence[ConsumerRecord]], Rows], _Write]] = {
             topics.enriched: (USAGE, rows.usage_rows, _write_usage),
             topics.events: (EVENTS, rows.event_rows, _write_events),
-            topics.receipts: (RECEIPTS, rows.receipt_rows, _write_receipts),
+            topics.receipts: (RECEIPTS, rows.receipt_rows, _writes(_sql("receipts.sql"))),
             topics.rejected: (REJECTED, rows.rejected_rows, _write_rejected),
-            topics.customers: (CUSTOMERS, rows_of_management.customer_rows, _write_customers),
-            topics.orgs: (ORGS, rows_of_management.org_rows, _write_orgs),
-            topics.audit: (AUDIT, rows_of_management.audit_rows, _write_audit),
-            topics.deliveries: (DELIVERIES, rows_of_management.delivery_rows, _write_deliveries),
+            topics.customers: (
+                CUSTOMERS,
+                rows_of_management.customer_rows,
+                _writes_latest(_sql("customers.sql"), _CUSTOMERS_GONE),
+            ),
+            topics.orgs: (ORGS, rows_of_management.org_rows, _writes_latest(_sql("organisations.sql"), _ORGS_GONE)),
+            topics.audit: (AUDIT, rows_of_management.audit_rows, _writes(_sql("audit.sql"))),
+            topics.deliveries: (
+                DELIVERIES,
+                rows_of_management.delivery_rows,
+                _writes(_sql("deliveries.sql"), with_partition=True),
+            ),
         }
 
     async def place(self, tp: TopicPartition) -> PartitionPosition | None:
-        """Where a partition stands."""
+        """The position of a partition; None = it has none yet."""
         self._timed.discard(tp.partition)
         async with self._database.connection() as connection:
             found = await connection.fetchrow(_PLACE, tp.topic, tp.partition)
         return None if found is None else PartitionPosition(*found)
 
     async def begin(self, tp: TopicPartition, place: PartitionPosition) -> PartitionPosition:
-        """Let a partition stand at `place`, unless another process was faster."""
+        """Store the first position of a partition, unless another process has done it; returns the stored one."""
         async with self._database.connection() as connection, connection.transaction():
             begun = await connection.execute(_BEGIN, tp.topic, tp.partition, *place)
             if begun == "INSERT 0 1" and self._ways[tp.topic][0] == USAGE:
@@ -130,12 +133,12 @@ class PostgresProjection:
     async def project(
         self, tp: TopicPartition, expected: int, following: int, records: Sequence[ConsumerRecord]
     ) -> Projected | None:
-        """All rows of `records` and the partition's new place, or, where it does not stand at `expected`, None."""
+        """Write all rows of `records` and the partition's new position; None if its position is not `expected`."""
         table, rows_of, write = self._ways[tp.topic]
         found, aside = rows_of(records)
         async with self._database.connection() as connection:
             if table == USAGE and found:
-                # Before the transaction: the lock on the table must not be held until its end.
+                # Before the transaction, which would hold the lock on the table until its end.
                 await connection.execute(_MONTHS, sorted({row[_MONTH] for row in found}))
             await connection.execute("BEGIN")
             if not await self._moved(connection, tp, expected, following):
@@ -158,7 +161,7 @@ class PostgresProjection:
     async def pass_over(
         self, tp: TopicPartition, expected: int, record: ConsumerRecord, problem: str
     ) -> Projected | None:
-        """Keep a record aside that Postgres refuses, and the partition's new place, or, where it stands elsewhere, None."""
+        """Store that Postgres refuses a record, and the partition's new position; None if its position is not `expected`."""
         async with self._database.connection() as connection:
             await connection.execute("BEGIN")
             if not await self._moved(connection, tp, expected, record.offset + 1):
@@ -182,7 +185,7 @@ class PostgresProjection:
 
 
 def _sane_ms(at_ms: int) -> int:
-    """A record's time as Postgres can hold it; Kafka keeps whatever number its producer gave."""
+    """A record time within the range of Postgres; Kafka keeps any number that a producer gave."""
     return min(max(at_ms, 0), MAX_US // 1000 - 1)
 
 
@@ -193,7 +196,7 @@ async def _write_usage(connection: Any, partition: int, found: list[tuple[Any, .
 
 
 async def _doubled(connection: Any, found: list[tuple[Any, ...]], written: int) -> dict[str, int]:
-    """Pairs of billed calls that look like one, written down; how many are new, by kind."""
+    """Store pairs of billed calls that look like one call; returns how many are new, by kind."""
     new: dict[str, int] = {}
     billed, jobs = rows.billed_twice(found)
     copies = rows.parts_billed(found) if written < len(found) else []
@@ -211,10 +214,6 @@ async def _write_events(connection: Any, _partition: int, found: list[tuple[Any,
     return sum(released_in is None for _, released_in, *_ in found)
 
 
-async def _write_receipts(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:
-    return _count(await connection.execute(_RECEIPTS_SQL, *zip(*found, strict=True)))
-
-
 async def _write_rejected(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
     refused = [row for row in found if not isinstance(row, Resolved)]
     resolved = {row.offset: row for row in found if isinstance(row, Resolved)}
@@ -226,33 +225,31 @@ async def _write_rejected(connection: Any, partition: int, found: list[tuple[Any
     return written
 
 
-async def _write_customers(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:
-    return await _write_latest(connection, found, _CUSTOMERS_SQL, _CUSTOMERS_GONE)
+def _writes(statement: str, *, with_partition: bool = False) -> _Write:
+    """Writes rows with one statement, whose arguments are the columns; before them the partition, if it needs it."""
+
+    async def write(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
+        first = (partition,) if with_partition else ()
+        return _count(await connection.execute(statement, *first, *zip(*found, strict=True)))
+
+    return write
 
 
-async def _write_orgs(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:
-    return await _write_latest(connection, found, _ORGS_SQL, _ORGS_GONE)
+def _writes_latest(save: str, remove: str) -> _Write:
+    """Writes the latest record of each key: one statement saves rows, the other one deletes those of removed records."""
 
+    async def write(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:
+        gone = [row for row in found if isinstance(row, Removed)]
+        there = [row for row in found if not isinstance(row, Removed)]
+        written = 0
+        for statement, some in ((save, there), (remove, gone)):
+            if some:
+                written += _count(await connection.execute(statement, *zip(*some, strict=True)))
+        return written
 
-async def _write_latest(connection: Any, found: list[tuple[Any, ...]], write: str, remove: str) -> int:
-    gone = [row for row in found if isinstance(row, Removed)]
-    there = [row for row in found if not isinstance(row, Removed)]
-    written = 0
-    if there:
-        written += _count(await connection.execute(write, *zip(*there, strict=True)))
-    if gone:
-        written += _count(await connection.execute(remove, *zip(*gone, strict=True)))
-    return written
-
-
-async def _write_audit(connection: Any, _partition: int, found: list[tuple[Any, ...]]) -> int:
-    return _count(await connection.execute(_AUDIT_SQL, *zip(*found, strict=True)))
-
-
-async def _write_deliveries(connection: Any, partition: int, found: list[tuple[Any, ...]]) -> int:
-    return _count(await connection.execute(_DELIVERIES_SQL, partition, *zip(*found, strict=True)))
+    return write
 
 
 def _count(tag: str) -> int:
-    """Rows that were written, from the server's `INSERT 0 n` or `DELETE n`."""
+    """The number of rows in the server's answer, `INSERT 0 n` or `DELETE n`."""
     return int(tag.rpartition(" ")[2])

@@ -1,25 +1,19 @@
-"""Forgets old rows: calls by whole months, the rest row by row; never what something is still to be done about.
+"""Deletes old rows: calls by whole months, other tables row by row. It keeps rows that still need work.
 
-A month of calls is given up for good: whether one of them was counted can then not be known any more, so the month is
-written down, in the transaction that drops it, and whoever asks about a call of it is told so
-(connectors/operations/usage_log.py).
+After that nobody can know whether a call of a deleted month was counted. So the transaction that drops the month also
+stores its name, and questions about a call of it are answered with that (connectors/operations/usage_log.py).
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-import asyncpg
+from connectors.postgres.pool import connected
 
-from connectors.config.postgres_urls import with_defaults
-from connectors.postgres.errors import decisions
-from connectors.postgres.pool import CONNECT_S
-
-#: Rows deleted in one transaction; how long a month's table waits for those who use it.
+#: Rows deleted in one transaction.
 BATCH: Final = 5000
-_LOCK_WAIT: Final = "10s"
+#: Settings of the session; `lock_timeout` limits the wait for a month's table that is in use.
+_SESSION: Final = {"lock_timeout": "10s", "application_name": "meterbridge"}
 
 _MONTHS = """
 SELECT c.relname::text, to_date(right(c.relname::text, 7), 'YYYY_MM') AS month
@@ -31,7 +25,7 @@ ORDER BY 2
 _OPEN = "SELECT count(*) FROM litellm_usage_events WHERE month = $1 AND processed_at IS NULL"
 _FORGET = "INSERT INTO forgotten_months (month) VALUES ($1) ON CONFLICT (month) DO UPDATE SET forgotten_at = now()"
 
-#: What is old enough, by table. Of parts: settled, and named by no call and by no held part that is still there.
+#: Which rows are old enough, by table. A part must be settled, and no call and no held part may refer to it.
 _OLD: Final = {
     "usage_parts": """
         SELECT p.ctid FROM usage_parts p LEFT JOIN usage_parts e ON e.part = p.released_in
@@ -50,12 +44,12 @@ _OLD: Final = {
 
 @dataclass(slots=True)
 class Pruned:
-    """What was, or in a dry run would be, forgotten.
+    """What was deleted, or in a dry run would be.
 
     Fields:
-        months: of calls, `2026-01`, with how many.
-        kept: months that are old enough, with how many of their calls something is still to be done about.
-        rows: of the other tables.
+        months: calls by month, e.g. `2026-01`.
+        kept: old months that are kept, with how many of their calls still need work.
+        rows: deleted rows of the other tables.
     """
 
     months: dict[str, int] = field(default_factory=dict)
@@ -64,18 +58,18 @@ class Pruned:
 
     @property
     def total(self) -> int:
-        """Rows altogether."""
+        """All deleted rows."""
         return sum(self.months.values()) + sum(self.rows.values())
 
 
 async def prunable(url: str, before: datetime) -> Pruned:
-    """What `prune` would forget now. Of parts fewer: those of months that are still there are not among them.
+    """What `prune` would delete now; of parts maybe less, because parts of months that still exist do not count.
 
     Raises:
         Unavailable: Postgres does not answer, or has no tables.
     """
     found = Pruned()
-    async with _connected(url) as connection:
+    async with connected(url, **_SESSION) as connection:
         for table, month in await connection.fetch(_MONTHS, before):
             name = f"{month:%Y-%m}"
             if waiting := await connection.fetchval(_OPEN, month):
@@ -88,13 +82,13 @@ async def prunable(url: str, before: datetime) -> Pruned:
 
 
 async def prune(url: str, before: datetime) -> Pruned:
-    """Forget months of calls that ended by `before`, UTC, and other rows that are older. What is done stays done.
+    """Delete months of calls that ended at `before` (UTC) or earlier, and other rows that are older than it.
 
     Raises:
-        Unavailable: Postgres does not answer, or a month's table stayed in use; repeating goes on.
+        Unavailable: Postgres does not answer, or a month's table stayed in use. Repeating it deletes the rest.
     """
     done = await prunable(url, before)
-    async with _connected(url) as connection:
+    async with connected(url, **_SESSION) as connection:
         for name in done.months:
             await _drop(connection, datetime.fromisoformat(f"{name}-01"))
         for table, old in _OLD.items():
@@ -109,20 +103,9 @@ async def _drop(connection: Any, month: datetime) -> None:
 
 
 async def _delete(connection: Any, table: str, old: str, before: datetime) -> int:
-    """In batches; a batch may free rows that those before it named."""
+    """Delete in batches; a batch may make further rows deletable, because nothing refers to them any more."""
     count = 0
     statement = f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({old} LIMIT {BATCH}))"  # noqa: S608  # of `_OLD`
     while deleted := int((await connection.execute(statement, before)).rpartition(" ")[2]):
         count += deleted
     return count
-
-
-@asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[Any]:
-    options = {"timezone": "UTC", "lock_timeout": _LOCK_WAIT, "application_name": "meterbridge"}
-    with decisions():
-        connection = await asyncpg.connect(**with_defaults(url, timeout=CONNECT_S, server_settings=options))
-        try:
-            yield connection
-        finally:
-            await connection.close(timeout=CONNECT_S)

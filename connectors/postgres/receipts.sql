@@ -1,5 +1,5 @@
--- The latest state of events, one row an event. `completed` and `written_off` are final, but for events that Lago took
--- and will not bill after all; `pending` only begins.
+-- The latest state of events, one row per event. `completed` and `written_off` are final, except for events that Lago accepted
+-- and later says it will not bill. `pending` is only the first state.
 INSERT INTO usage_parts AS p (part, status, attempts, reason, processed_at, last_retry_at, posted_at, posted_to)
 SELECT
     part, status, attempts, reason, to_timestamp(processed_us / 1000000.0), to_timestamp(retried_us / 1000000.0),

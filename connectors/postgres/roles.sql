@@ -1,12 +1,12 @@
--- Who may do what in Postgres. `meterbridge db roles` runs this file, and so does `meterbridge db migrate` where the roles
--- exist; psql may as well, in the schema of the tables. It may be repeated: what a role had before is taken back first.
+-- The database roles and their rights. `meterbridge db roles` runs this file, and `meterbridge db migrate` does if the roles
+-- exist; psql can run it too, in the schema of the tables. It may be repeated: it revokes all rights of a role first.
 --
--- The owner of the tables is whoever ran `meterbridge db migrate`: only that account changes or drops a table. Making the
--- roles takes CREATEROLE, once; granting takes the owner, or a superuser. They have no password until you give them one.
+-- The account that ran `meterbridge db migrate` owns the tables, and only it changes or drops a table. Creating the roles needs
+-- CREATEROLE; granting needs the owner or a superuser. The roles have no password until you set one.
 --
---   meterbridge_projector  worker --only project     writes what the topics say
---   meterbridge_api        serve --only api, keys    reads; writes api_keys alone
---   meterbridge_reader     every other command, and people: reads all but api_keys
+--   meterbridge_projector  worker --only project     writes the rows of the topics
+--   meterbridge_api        serve --only api, keys    reads; writes only api_keys
+--   meterbridge_reader     every other command, and people: reads everything except api_keys
 
 DO $$
 DECLARE
@@ -25,7 +25,7 @@ BEGIN
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), wanted);
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), wanted);
     END LOOP;
-    -- Postgres before 15 lets everybody make tables there: one with the name of a month would keep that month out.
+    -- Before Postgres 15 every role may create tables there; one with the name of a month would block that month.
     EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema());
 END
 $$;
@@ -38,7 +38,7 @@ TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 GRANT EXECUTE ON FUNCTION aggregate_customer_usage(text, timestamptz, timestamptz)
 TO meterbridge_projector, meterbridge_api, meterbridge_reader;
 
--- A line of the audit log, an attempt, a pair of doubled calls is written once and never changed.
+-- A line of the audit log, a delivery attempt and a pair of doubled calls is written once and never changed.
 GRANT INSERT ON
     llm_usage_log, usage_parts, rejected_calls, customer_records, organisations, audit_log, webhook_delivery_logs,
     doubled_calls, log_completeness, projector_offsets, unprojected_records
@@ -50,6 +50,6 @@ GRANT UPDATE (resolution, audit_id, resolved_at) ON rejected_calls TO meterbridg
 GRANT DELETE ON customer_records, organisations, unprojected_records TO meterbridge_projector;
 GRANT EXECUTE ON FUNCTION ensure_usage_month(date) TO meterbridge_projector;
 
--- What a key may do, and its hash, stay as they were made.
+-- The rights and the hash of a key never change.
 GRANT SELECT, INSERT ON api_keys TO meterbridge_api;
 GRANT UPDATE (expires_at, last_used_at, revoked_at) ON api_keys TO meterbridge_api;

@@ -1,6 +1,6 @@
-"""Records of the topics as rows: pure, a function a topic, a tuple a row in the order of its SQL file's columns.
+"""Rows for Postgres from the records of the topics. Pure: a function per topic, and a tuple per row in the order of its SQL file.
 
-Postgres takes no NUL in text or JSON; in the records it can only stand as an escape, and is left out here.
+Postgres accepts no NUL in text or JSON. In the records it can only be an escape, which is left out here.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +32,7 @@ _decode_receipt = decoder(Receipt)
 _decode_rejection = decoder(Rejection)
 _decode_raw = decoder(RawRecord)
 _decode_call = decoder(Call)
-#: Columns between the alias and the cost, and those after it, as they are.
+#: The columns between the alias and the cost, and those after it.
 _what_it_was = attrgetter(
     *("decision", "status", "customer_id", "id_kind", "org_id", "external_subscription_id", "model", "provider"),
     *("call_type", "tokens_input", "tokens_output", "total_tokens", "cached_tokens", "reasoning_tokens"),
@@ -41,19 +41,19 @@ _whose_it_was = attrgetter(
     *("call_id", "request_id", "user_id", "team_id", "organization_id", "key_hash", "key_alias"),
     *("part", "held", "note"),
 )
-#: Places of columns in a usage row.
+#: Indexes of columns in a usage row.
 _DECISION, _CUSTOMER, _CALL_TYPE, _CALL_ID, _REQUEST_ID, _PART = 6, 8, 14, 21, 22, 28
 _KNOWN = (*STATUSES, WRITTEN_OFF)
 _INT8 = 1 << 63
 _MAX_MS = MAX_US // 1000
-#: A rejected cost may be anything; only an amount that could be one is kept, in dollars.
+#: A rejected call may name any cost; only a plausible one is stored, in dollars.
 _COST_LIMIT = Decimal(10**12)
-#: A moment as an event tells it: what else stands there is none.
+#: A timestamp in an event; any other text is ignored.
 _MOMENT = re_compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 
 class KafkaRecord(Protocol):
-    """What is read of a Kafka record."""
+    """What this module reads of a Kafka record."""
 
     offset: int
     timestamp: int
@@ -63,7 +63,7 @@ class KafkaRecord(Protocol):
 
 
 class Aside(NamedTuple):
-    """A record that becomes no row, and why: the kind of damage, never a part of the record."""
+    """A record that becomes no row; `problem` is the kind of damage, never a part of the record."""
 
     offset: int
     recorded_ms: int
@@ -71,24 +71,19 @@ class Aside(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of one chunk.
+    """The rows of one batch.
 
     Fields:
-        rows: none has the key of another.
-        aside: the records that are none of ours.
+        rows: all with different keys.
+        aside: the records that could not be read.
     """
 
     rows: list[tuple[Any, ...]]
     aside: list[Aside]
 
-    @property
-    def unreadable(self) -> int:
-        """How many records are none of ours."""
-        return len(self.aside)
-
 
 class Resolved(NamedTuple):
-    """What was done about the rejection at `offset` of the same partition."""
+    """The resolution of the rejection at `offset` of the same partition."""
 
     offset: int
     resolution: str
@@ -97,7 +92,7 @@ class Resolved(NamedTuple):
 
 
 def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
-    """Of `litellm.usage.enriched`, for usage.sql; of a call that was counted and then billed, the billed one."""
+    """Rows of `litellm.usage.enriched` for usage.sql. Of a call that was counted and billed later, the billed row."""
     told = read_rows(records, _usage_row)
     rows: dict[tuple[bytes, str], tuple[Any, ...]] = {}
     for row in told.rows:
@@ -108,12 +103,12 @@ def usage_rows(records: Iterable[KafkaRecord]) -> Rows:
 
 
 def rejected_rows(records: Iterable[KafkaRecord]) -> Rows:
-    """Of `litellm.usage.rejected`: for rejected.sql, and `Resolved` for resolved.sql."""
+    """Rows of `litellm.usage.rejected` for rejected.sql, and `Resolved` for resolved.sql."""
     return read_rows(records, _rejected_row)
 
 
 def event_rows(records: Iterable[KafkaRecord]) -> Rows:
-    """Of `billing.lago.events`, for events.sql: a row an event, and one for each held window that was released into it."""
+    """Rows of `billing.lago.events` for events.sql: one per event, and one per held window that was released into it."""
     rows: dict[str, tuple[Any, ...]] = {}
     told = read_rows(records, _event_row)
     for row, windows in told.rows:
@@ -124,7 +119,7 @@ def event_rows(records: Iterable[KafkaRecord]) -> Rows:
 
 
 def receipt_rows(records: Iterable[KafkaRecord]) -> Rows:
-    """Of `billing.receipts`, for receipts.sql: a row an event, its state after all of `records`."""
+    """Rows of `billing.receipts` for receipts.sql: one per event, with its state after all of `records`."""
     states: dict[str, tuple[Any, ...]] = {}
     told = read_rows(records, _receipt)
     for [receipt] in told.rows:
@@ -135,18 +130,18 @@ def receipt_rows(records: Iterable[KafkaRecord]) -> Rows:
 
 
 def value_of(record: KafkaRecord) -> bytes:
-    """The record's JSON as Postgres can hold it."""
+    """The record's JSON without NUL."""
     value = record.value or b""
     return without_nul(value) if NUL in value else value
 
 
 def key_of(record: KafkaRecord) -> str:
-    """The record's key as text that Postgres can hold."""
+    """The record's key as text without NUL."""
     return (record.key or b"").decode(errors="replace").replace("\0", "")
 
 
 def read_rows(records: Iterable[KafkaRecord], row_of: Callable[[KafkaRecord], tuple[Any, ...]]) -> Rows:
-    """A row each; what cannot be read is named."""
+    """A row per record; records that cannot be read are listed in `aside`."""
     rows: list[tuple[Any, ...]] = []
     aside: list[Aside] = []
     for record in records:
@@ -162,13 +157,13 @@ def read_rows(records: Iterable[KafkaRecord], row_of: Callable[[KafkaRecord], tu
 
 
 def _check_time(record: KafkaRecord) -> None:
-    """Kafka keeps a record's time as whatever number its producer gave."""
+    """Refuse a time outside the range of Postgres; Kafka keeps any number that a producer gave."""
     if not 0 <= record.timestamp < _MAX_MS:
         raise OverflowError
 
 
 def _fits(cell: object) -> bool:
-    """Postgres has no integer beyond 64 bits."""
+    """Whether an integer fits into the 64 bits of Postgres."""
     return type(cell) is not int or -_INT8 <= cell < _INT8
 
 
@@ -189,14 +184,14 @@ def _usage_row(record: KafkaRecord) -> tuple[Any, ...]:
 
 
 def billed_twice(found: Sequence[tuple[Any, ...]]) -> tuple[list[tuple[bytes, str]], list[tuple[bytes, str]]]:
-    """Keys of the usage rows that may be billed under another id too, and of those that tell of a polled job."""
+    """The keys of billed usage rows that may be billed under another id too, and of those of jobs that are polled."""
     billed = [row for row in found if row[_PART] and row[_DECISION] != METERED]
     jobs = [row for row in billed if row[_CALL_TYPE] in JOBS or names_a_job(row[_REQUEST_ID])]
     return [(row[0], row[1]) for row in billed if row[_CALL_ID]], [(row[0], row[1]) for row in jobs]
 
 
 def parts_billed(found: Sequence[tuple[Any, ...]]) -> list[tuple[bytes, str, str, str]]:
-    """Of the usage rows that are billed: key, part and customer, for copies.sql."""
+    """Key, part and customer of the billed usage rows, for copies.sql."""
     billed = (row for row in found if row[_PART] and row[_DECISION] != METERED)
     return [(row[0], row[1], row[_PART], row[_CUSTOMER]) for row in billed]
 
@@ -227,7 +222,7 @@ def _manifest_columns(manifest: Manifest) -> tuple[Any, ...]:
 
 
 def _released(part: str, manifest: Manifest) -> list[str]:
-    """Ids of the held parts that were merged into `part`: they differ from it in the first offset alone."""
+    """Ids of the held parts that were merged into `part`; they differ from it only in the first offset."""
     prefix = part.removesuffix(str(manifest.first))
     return [f"{prefix}{first}" for first in manifest.windows] if prefix != part else []
 
@@ -237,9 +232,10 @@ def _receipt(record: KafkaRecord) -> tuple[Receipt]:
 
 
 def _follows(before: str, receipt: Receipt) -> bool:
-    """As in streams/core/delivery/event_states.py: `completed` is final, but for what Lago takes back; `pending` only begins.
+    """Whether a receipt follows a state, as in streams/core/delivery/event_states.py.
 
-    Held usage that was given up stays so.
+    `completed` is final except for events that Lago later says it will not bill, `pending` is only the first state, and usage
+    that was written off stays so.
     """
     if before == COMPLETED:
         return takes_back(receipt)
@@ -274,7 +270,7 @@ def _rejected_row(record: KafkaRecord) -> tuple[Any, ...]:
 
 
 def _rejected_cost(rejection: Rejection) -> str | None:
-    """Dollars, where the call names them: the meter keeps the whole envelope, the ingress the element."""
+    """Dollars, if the call names them. The meter stores the whole envelope, the ingress the element."""
     if rejection.call is msgspec.UNSET:
         return None
     try:
@@ -288,7 +284,7 @@ def _rejected_cost(rejection: Rejection) -> str | None:
 
 
 def without_nul(value: bytes) -> bytes:
-    """The same JSON without what Postgres does not hold. Raises: msgspec.DecodeError."""
+    """The same JSON without NUL. Raises: msgspec.DecodeError."""
     return msgspec.json.encode(_clean(msgspec.json.decode(value)))
 
 

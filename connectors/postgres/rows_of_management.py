@@ -1,4 +1,4 @@
-"""Records about mappings, orgs, changes and deliveries as rows: as connectors/postgres/rows.py has those about calls."""
+"""Rows for mappings, orgs, audit lines and deliveries; connectors/postgres/rows.py has those for calls and events."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -20,29 +20,29 @@ _fields = msgspec.structs.asdict
 
 
 class Removed(NamedTuple):
-    """The record of `key` was taken back at `offset`."""
+    """The record of `key` was removed at `offset`."""
 
     key: str
     offset: int
 
 
 def customer_rows(records: Iterable[KafkaRecord]) -> Rows:
-    """Of `billing.customers`: for customers.sql, or `Removed`; the last word about each customer."""
+    """Rows of `billing.customers` for customers.sql, or `Removed`; the latest of each customer."""
     return _latest(read_rows(records, _customer_row))
 
 
 def org_rows(records: Iterable[KafkaRecord]) -> Rows:
-    """Of `billing.orgs`: for organisations.sql, or `Removed`; the last word about each org."""
+    """Rows of `billing.orgs` for organisations.sql, or `Removed`; the latest of each org."""
     return _latest(read_rows(records, _org_row))
 
 
 def audit_rows(records: Iterable[KafkaRecord]) -> Rows:
-    """Of `billing.audit`, for audit.sql."""
+    """Rows of `billing.audit` for audit.sql."""
     return _latest(read_rows(records, _audit_row))
 
 
 def delivery_rows(records: Iterable[KafkaRecord]) -> Rows:
-    """Of `billing.deliveries`, for deliveries.sql."""
+    """Rows of `billing.deliveries` for deliveries.sql."""
     return read_rows(records, _delivery_row)
 
 
@@ -92,7 +92,7 @@ def _delivery_row(record: KafkaRecord) -> tuple[Any, ...]:
 
 
 def _json(text: str) -> str | None:
-    """JSON text, made one where it is none; `""` and null are nothing."""
+    """JSON text; a text that is not JSON becomes a JSON string; `""` and null become None."""
     try:
         if not text or msgspec.json.decode(text) is None:
             return None

@@ -1,5 +1,5 @@
--- Calls, and what of them is held. A call that is there already changes nothing, unless it was counted without being
--- billed and is billed now; the answer is how many rows were written.
+-- Calls, and their held parts. A call that has a row already changes nothing, unless it was not billed before and is billed
+-- now. The result is the number of written rows.
 WITH new AS (
     INSERT INTO llm_usage_log AS log (
         identity, month, started_at, ended_at, recorded_at, alias, decision, status, customer_id, id_kind, org_id,

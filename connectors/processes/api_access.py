@@ -15,12 +15,13 @@ from connectors.access.key_cache import KeyCache
 from connectors.access.key_store import PostgresKeys
 from connectors.access.user_tokens import Users
 from connectors.api.authorizer import Authorizer, Credentials, FixedKeys
-from connectors.api.change_log import Audit, AuditWriter
-from connectors.api.keys import KeyHandlers, key_endpoints
+from connectors.api.change_log import Audit
+from connectors.api.keys import KeyHandlers
 from connectors.config.connections import kafka_connection, postgres_url, revealed
 from connectors.config.settings import Settings
 from connectors.http.client_address import ClientAddressPolicy
-from connectors.http.endpoint import Endpoint
+from connectors.http.endpoint import Endpoint, endpoints_of
+from connectors.kafka.producer import RecordWriter
 from connectors.postgres.pool import Database
 from schemas.topics import TopicNames
 
@@ -30,7 +31,7 @@ _log = structlog.get_logger(__name__)
 class ApiAccess:
     """Who is let in, by which credentials, and what is written about it."""
 
-    def __init__(self, settings: Settings, writer: AuditWriter) -> None:
+    def __init__(self, settings: Settings, writer: RecordWriter) -> None:
         self._settings = settings
         topic = TopicNames.with_prefix(settings.topic_prefix).audit
         self._tips = Tips(kafka_connection(settings), topic, time.monotonic)
@@ -46,7 +47,7 @@ class ApiAccess:
     def endpoints(self) -> list[Endpoint]:
         """Where API keys are made and ended."""
         changed = self._ring.changed if self._ring is not None else lambda: None
-        return key_endpoints(KeyHandlers(self._store, _now, changed))
+        return endpoints_of(KeyHandlers(self._store, _now, changed))
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

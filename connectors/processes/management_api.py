@@ -9,10 +9,10 @@ import structlog
 from aiohttp import web
 
 from connectors.api.billing_endpoints import billing_endpoints
-from connectors.api.dead_letters import letter_endpoints
+from connectors.api.dead_letters import DeadLetterHandlers
 from connectors.api.event_totals import totals_endpoint
 from connectors.api.mapping_import import import_endpoint
-from connectors.api.mappings import mapping_endpoints
+from connectors.api.mappings import MappingHandlers
 from connectors.api.openapi.routes import telling_routes
 from connectors.billing.auto_subscribe import AutoSubscriber
 from connectors.billing.event_state_reader import ReceiptsFollower
@@ -23,7 +23,7 @@ from connectors.billing.usage_limits import RecordLimits
 from connectors.billing.usage_recorder import KafkaUsage
 from connectors.config.connections import kafka_connection
 from connectors.config.settings import Settings
-from connectors.http.endpoint import Endpoint, routes_of
+from connectors.http.endpoint import Endpoint, endpoints_of, routes_of
 from connectors.kafka.checked_producer import CheckedProducer
 from connectors.kafka.client_config import aiokafka_config
 from connectors.lago.client import LagoClient
@@ -84,9 +84,9 @@ class Management:
         return [
             totals_endpoint(books.mappings.active_customers, self._receipts.totals),
             *self._entrance.endpoints(),
-            *letter_endpoints(self._desk),
+            *endpoints_of(DeadLetterHandlers(self._desk)),
             *self._lago_watch.endpoints(),
-            *mapping_endpoints(books.mappings, MappingPages(books.mappings, books.customers)),
+            *endpoints_of(MappingHandlers(books.mappings, MappingPages(books.mappings, books.customers))),
             import_endpoint(books.mappings),
             *billing_endpoints(
                 books.billing, books.org_records, self._event_code, IdentityMappings(books.mappings), now_us=now_us

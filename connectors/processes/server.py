@@ -19,11 +19,10 @@ from prometheus_client import CollectorRegistry
 
 from connectors.config.connections import kafka_connection, revealed, topic_layout
 from connectors.config.settings import Settings
-from connectors.http.application import create_app
 from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.connections import BoundedRunner
 from connectors.http.health import Dependency, Health, Probe, lago_probe, postgres_probe, redis_probe
-from connectors.http.middleware import RequestTracker
+from connectors.http.middleware import RequestTracker, create_app
 from connectors.http.unauthenticated import UnauthenticatedConnections, own_bounds
 from connectors.ingest.spool import Spool
 from connectors.kafka.checked_producer import CheckedProducer, kafka_probe

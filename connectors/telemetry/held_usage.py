@@ -1,56 +1,51 @@
-"""Says when usage begins to be held, for whom and why, once a customer and reason; and how long the oldest of it has waited."""
+"""Logs when usage begins to be held, once per customer and reason, and exports how long the oldest held usage has waited."""
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from schemas.moments import SECOND_US
 from schemas.money import plain
 from streams.core.metering.ledger_state import LedgerState, total
 
-#: Customers named in the log at one look; a flood of unknown names is counted, not listed.
+if TYPE_CHECKING:
+    from connectors.telemetry.metrics import Metrics
+
+#: Customers that one scan names in the log. A flood of unknown names is only counted.
 _NAMED = 10
 
 _log = structlog.get_logger(__name__)
 
 
 class HeldUsageMonitor:
-    """What the ledgers of this process hold back; `look` at each now and then."""
+    """Watches the held usage in the ledgers of this process; its owner calls `look` for each ledger from time to time."""
 
-    def __init__(self, registry: CollectorRegistry, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+    def __init__(self, metrics: "Metrics", now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        self._metrics = metrics
         self._now_us = now_us
-        #: By partition and customer: the reasons that were told since its usage began to be held.
+        #: By partition and customer: the reasons that were logged since the customer's usage began to be held.
         self._told: dict[int, dict[str, set[str]]] = {}
         self._oldest_us: dict[int, int] = {}
         self._on_disk: dict[int, int] = {}
-        self._new = Counter(
-            "meterbridge_newly_held_customers", "Customers whose usage began to be held.", registry=registry
-        )
-        self._count = Gauge("meterbridge_held_customers", "Customers with held usage.", registry=registry)
-        self._names = _gauge(registry, "ledger_held_customers", "Customers with held usage in a partition's ledger.")
-        self._windows = _gauge(registry, "ledger_held_windows", "Held windows in a partition's ledger.")
-        self._over = _gauge(registry, "held_over_bound", "1 = more windows are held there than HELD_IN_MEMORY.")
         self._crowded: set[int] = set()
-        self._age = Gauge(
-            "meterbridge_held_oldest_seconds",
-            "Since the end of the oldest call that is held; 0 = none.",
-            registry=registry,
-        )
-        self._age.set_function(self.oldest_s)
+        metrics.held_age.set_function(self.oldest_s)
 
     def look(self, partition: int, books: LedgerState) -> None:
-        """Compare with the last look: a customer is named again when its usage is held for a reason that was not told."""
+        """Compare the ledger with the last call.
+
+        A customer is logged again if its usage is held for a reason that was not logged.
+        """
         told = self._told.get(partition, {})
         now = {customer: {books.windows[first].held for first in firsts} for customer, firsts in books.held.items()}
-        # What a ledger held when it was opened is told again: after a restart nobody else says it.
+        # Usage that was held when the ledger was opened is logged again: after a restart no other line names it.
         cold = books.cold
         names = now.keys() - told.keys()
-        if cold is not None and cold.windows:  # they were told before they went to disk
+        if cold is not None and cold.windows:  # they were logged before they were moved to disk
             names = {name for name in names if not cold.has(name)}
         self._on_disk[partition] = 0 if cold is None else cold.customers
-        self._new.inc(len(names))
+        self._metrics.newly_held.inc(len(names))
         new = sorted(
             (customer, reason)
             for customer, why in now.items()
@@ -71,28 +66,32 @@ class HeldUsageMonitor:
         self._forget_age(partition)
         if oldest:
             self._oldest_us[partition] = min(oldest)
-        self._count.set(len(set().union(*self._told.values())) + sum(self._on_disk.values()))
+        self._metrics.held_customers.set(len(set().union(*self._told.values())) + sum(self._on_disk.values()))
 
     def close(self, partition: int) -> None:
-        """Another worker has the ledger now."""
+        """The partition moved to another worker."""
         self._told.pop(partition, None)
         self._on_disk.pop(partition, None)
         self._crowded.discard(partition)
-        for gauge in (self._names, self._windows, self._over):
+        metrics = self._metrics
+        for gauge in (metrics.ledger_held_customers, metrics.ledger_held_windows, metrics.held_over_bound):
             gauge.labels(partition).set(0)
         self._forget_age(partition)
 
     def oldest_s(self) -> float:
-        """Seconds since the end of the oldest call that is held here."""
+        """Seconds since the end of the oldest call that is held in this process; 0 = none is held."""
         oldest_us = min(self._oldest_us.values(), default=None)
         return 0.0 if oldest_us is None else max(0.0, (self._now_us() - oldest_us) / SECOND_US)
 
     def _show(self, partition: int, books: LedgerState) -> None:
-        """Log once that a ledger keeps more in memory than the bound. The ledger itself logs what it moves to disk."""
+        """Export the sizes of a ledger, and log once if it keeps more in memory than the bound.
+
+        The ledger logs what it moves to disk.
+        """
         windows = books.held_windows()
-        self._names.labels(partition).set(len(self._told[partition]) + self._on_disk[partition])
-        self._windows.labels(partition).set(windows)
-        self._over.labels(partition).set(books.cold is not None and windows > books.cold.room)
+        self._metrics.ledger_held_customers.labels(partition).set(len(self._told[partition]) + self._on_disk[partition])
+        self._metrics.ledger_held_windows.labels(partition).set(windows)
+        self._metrics.held_over_bound.labels(partition).set(books.cold is not None and windows > books.cold.room)
         if books.over() <= 0:
             self._crowded.discard(partition)
         elif partition not in self._crowded:
@@ -102,7 +101,3 @@ class HeldUsageMonitor:
 
     def _forget_age(self, partition: int) -> None:
         self._oldest_us.pop(partition, None)
-
-
-def _gauge(registry: CollectorRegistry, name: str, told: str) -> Gauge:
-    return Gauge(f"meterbridge_{name}", told, ["partition"], registry=registry)

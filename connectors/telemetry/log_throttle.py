@@ -1,7 +1,7 @@
-"""Libraries that say the same thing for ever: heard a few times a second, Kafka's a few times a minute, the rest counted.
+"""Limits repeated log lines of libraries: a few per second, of Kafka's clients a few per minute. The rest is counted.
 
-A Kafka client that has lost its broker logs hundreds of lines a second, from every task that met it.
-Our own events always pass: each of them is about one thing that happened.
+A Kafka client that has lost its broker logs hundreds of lines per second.
+Our own events are never limited: each is about a different thing.
 """
 
 import logging
@@ -15,18 +15,18 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-#: Lines of one kind that pass in a stretch of this many seconds.
+#: How many lines of one kind are written within `STRETCH_S` seconds.
 PASSING: Final = 3
 STRETCH_S: Final = 1.0
-#: Libraries that speak to Kafka repeat themselves for as long as it is away: of one kind so many lines pass in a minute.
+#: Kafka's clients repeat lines for as long as Kafka does not answer, so their limit is per minute.
 KAFKA_LIBRARIES: Final = ("aiokafka", "faust", "kafka", "librdkafka", "mode")
 PASSING_A_MINUTE: Final = 5
 MINUTE_S: Final = 60.0
-#: Kinds of lines known at a time; a message without a template makes one of every text.
+#: How many kinds of lines are remembered; a message without a template makes a new kind of every text.
 _MOST_KINDS: Final = 500
 _KIND_LENGTH: Final = 120
 
-#: librdkafka's lines: facility, client, thread, text. It repeats a failing connection's twenty times a second.
+#: A line of librdkafka: facility, client, thread, text. It repeats the lines of a failing connection twenty times per second.
 _LIBRDKAFKA = re.compile(r"[A-Z_]+ \[[^]]*#(producer|consumer)-\d+\] ")
 _REPEATED_AFTER_S: Final = 30.0
 _WORD = re.compile(r"[A-Za-z]{3}")
@@ -36,7 +36,7 @@ Later = Callable[[float, Callable[[], None]], None]
 
 
 class OncePerWhile(logging.Filter):
-    """A line of librdkafka passes once in 30 s, whichever client says it; every other line passes."""
+    """Lets a line of librdkafka pass once in 30 s, whichever client logs it. Other lines pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,19 +57,19 @@ class OncePerWhile(logging.Filter):
 
 @dataclass(slots=True)
 class _Stretch:
-    """What was said of one kind since `began`, seconds since 1970."""
+    """The lines of one kind since `began`, in seconds since 1970 UTC."""
 
     began: float
     said: int = 0
 
 
 class LogRateLimit(logging.Filter):
-    """Of one logger's lines with one template three a second pass; how many did not is logged when the second is over.
+    """Lets three lines per second pass of each logger and template; after that second it logs how many were suppressed.
 
     Args:
-        later: `later(seconds, do)` calls `do` once, from any thread.
-        passing, stretch_s: other bounds than three, and a second.
-        of: only of these loggers and those below them.
+        later: `later(seconds, do)` calls `do` once, in any thread.
+        passing, stretch_s: the limit, if not three, and its seconds, if not one.
+        of: limit only these loggers and their children; empty = all.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class LogRateLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not isinstance(record.msg, str):
-            return True  # structlog's: one of ours
+            return True  # an event of structlog, so one of ours
         if self._of and record.name.partition(".")[0] not in self._of:
             return True
         kind = (record.name, _DIGITS.sub("", _template(record)[:_KIND_LENGTH]))
@@ -98,7 +98,7 @@ class LogRateLimit(logging.Filter):
             if stretch is None or record.created - stretch.began >= self._stretch_s:
                 if stretch is None and not self._has_room(record.created):
                     return True
-                # One that is still to be told keeps its place: its teller takes it away.
+                # A stretch whose count will be logged stays: the call that logs it also removes it.
                 if stretch is None or stretch.said <= self._passing:
                     stretch = self._stretches[kind] = _Stretch(record.created)
             stretch.said += 1
@@ -113,7 +113,7 @@ class LogRateLimit(logging.Filter):
             log.warning("log_lines_suppressed", of=kind[0], like=kind[1], count=stretch.said - self._passing)
 
     def _has_room(self, now: float) -> bool:
-        """Whether one more kind can be remembered, once those are forgotten that were silent of late."""
+        """Whether one more kind can be remembered; forgets kinds without recent lines first."""
         if len(self._stretches) >= _MOST_KINDS:
             for kind, stretch in list(self._stretches.items()):
                 if stretch.said <= self._passing and now - stretch.began >= self._stretch_s:
@@ -122,7 +122,7 @@ class LogRateLimit(logging.Filter):
 
 
 def _template(record: logging.LogRecord) -> str:
-    """What a line has in common with its like: one that is all values, such as `%s: %r`, has nothing but its text."""
+    """What lines of one kind have in common. A template without words, such as `%s: %r`, is replaced by the whole text."""
     return record.msg if _WORD.search(record.msg) else record.getMessage()
 
 
@@ -133,5 +133,5 @@ def _in_a_thread(seconds: float, do: Callable[[], None]) -> None:
 
 
 def a_few_a_minute(later: Later | None = None) -> LogRateLimit:
-    """For what goes on for hours: a broker that is away."""
+    """The limit of Kafka's clients, which repeat lines for hours while Kafka does not answer."""
     return LogRateLimit(later, PASSING_A_MINUTE, MINUTE_S, KAFKA_LIBRARIES)

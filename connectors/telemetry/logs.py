@@ -1,7 +1,7 @@
-"""Logs: one JSON object a line on stderr, ours and the libraries' alike, with everything secret masked.
+"""Logging: one JSON object per line on stderr, for our own events and those of libraries, with all secrets masked.
 
-Healthy traffic is silent. Redaction is the last step before the text: by the name of a field, by
-the look of a string, and by refusing to print objects it does not know (their repr may hold a payload).
+Normal traffic logs nothing. Masking is the last step before the text: by the name of a field, by the form of a
+string, and by not printing objects of unknown types, whose repr may hold a payload.
 """
 
 import json
@@ -24,18 +24,18 @@ from structlog.typing import EventDict, Processor
 from connectors.telemetry.log_throttle import LogRateLimit, OncePerWhile, a_few_a_minute
 from connectors.telemetry.printable import shown, shown_in
 
-#: The id of the inbound request being served; in every line that is logged meanwhile.
+#: The id of the HTTP request that is being answered; all log lines of the request have it.
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 REDACTED: Final = "[redacted]"
 
-#: Fields that are secret whatever they hold, and fields that are unless they hold a number: `tokens` is often a count.
+#: Names of fields that are always secret, and of fields that are secret unless they hold a number: `tokens` is often a count.
 _ALWAYS_SECRET = re.compile(
     r"(^|[^a-z])(authorization|cookie|credential|password|secret|signature|(api|master|private)[^a-z]?key)s?$"
 )
 _SECRET_TEXT = re.compile(r"(^|[^a-z])(token|body|bodies|content|input|messages|output|payload|prompt|response)s?$")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
-#: Each in time that grows with the text alone: what is masked may be as long as a request, and made for the purpose.
+#: Each runs in time linear in the text, because a client may send a long text to slow the process down.
 _SECRET_LOOKS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]] = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), rf"\1 {REDACTED}"),
     (re.compile(r"\bsk-[\w-]{6,}"), REDACTED),
@@ -47,17 +47,17 @@ _SECRET_LOOKS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]]
 _JWT_DOTS: Final = 2
 _PRINTED_AS_TEXT = (Decimal, UUID, PurePath, date, timedelta, BaseException)
 
-#: Libraries that narrate healthy traffic. They stay at INFO even under DEBUG: aiokafka's debug lines
-#: hold whole requests, SASL passwords and records among them.
+#: Libraries that log normal traffic. They stay at INFO even with DEBUG: the debug lines of aiokafka hold whole
+#: requests, with SASL passwords and records.
 _TALKATIVE: Final = ("aiohttp", "aiokafka", "asyncio", "faust", "httpcore", "httpx", "kafka", "librdkafka", "mode")
 
 
 def configure_logging(level: str, style: Literal["json", "console"], stream: TextIO | None = None) -> None:
-    """Send every log of this process to `stream` (stderr); calling it again replaces what was before.
+    """Send all log lines of this process to `stream` (default stderr). A second call replaces the first configuration.
 
     Args:
         level: `DEBUG`, `INFO`, `WARNING` or `ERROR`.
-        style: `json`, one object a line; or `console`, for people.
+        style: `json`: one object per line; `console`: for people.
     """
     stream = stream or sys.stderr
     shared: list[Processor] = [
@@ -95,7 +95,7 @@ def configure_logging(level: str, style: Literal["json", "console"], stream: Tex
 
 
 def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """A structlog processor: the event without secrets, payloads and unknown objects."""
+    """A structlog processor that removes secrets, payloads and unknown objects from an event."""
     return {name: _field(name, value) for name, value in event.items()}
 
 
@@ -131,13 +131,13 @@ def _clean(value: object) -> object:
 
 
 def _without_jwt(words: str) -> str:
-    """Words between dots, up to where a JWT begins."""
+    """A text of words and dots without the JWT that it contains."""
     at = words.find("eyJ")
     return words if at < 0 or words.count(".", at) < _JWT_DOTS else f"{words[:at]}{REDACTED}"
 
 
 def _without_user(authority: str) -> str:
-    """A URL's host, without `user:password@`."""
+    """The host of a URL without `user:password@`."""
     user, at, host = authority.rpartition("@")
     return f"{REDACTED}@{host}" if at and ":" in user else authority
 
@@ -157,11 +157,11 @@ def _add_request_id(_logger: object, _method: str, event: EventDict) -> EventDic
 def _renderer(style: str, stream: TextIO) -> Processor:
     if style == "json":
         return structlog.processors.JSONRenderer(serializer=json.dumps)
-    # Not the default formatter of tracebacks: it prints local variables, payloads included.
+    # Not the default formatter of tracebacks, which prints local variables, and so payloads.
     render = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
 
     def for_people(logger: object, method: str, event: EventDict) -> object:
-        """JSON escapes what steers a terminal; here nothing else does."""
+        """JSON escapes control characters by itself; for the console this function does."""
         traceback = event.pop("exception", None)
         event = shown_in(dict(event))
         if traceback is not None:

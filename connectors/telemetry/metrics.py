@@ -1,19 +1,18 @@
-"""Every Prometheus metric there is, with its type and meaning, and the ingress's sensors.
+"""All Prometheus metrics, with their types and meanings, and the sensors of the ingress.
 
-One `Metrics` a process, in a registry that is handed in. Every process exports all of them; what a role
-does not do stays zero there. Where labels are a closed set their children begin at zero, because
-`increase()` misses the first sample of a new series. No label ever holds a customer's id. Floats are for
-dashboards: the books themselves are Decimal (streams/core/metering/ledger_state.py).
+Every process exports all metrics; what its role does not do stays zero. No label holds a customer's id. Floats are
+for dashboards only: the ledgers count in Decimal (streams/core/metering/ledger_state.py).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Final
+from itertools import product
+from typing import Any, Final, NamedTuple, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from connectors.telemetry.held_usage import HeldUsageMonitor
-from connectors.telemetry.unbilled_usage import UnbilledUsageMonitor
+from connectors.telemetry.unbilled_usage import DOUBTS, UnbilledUsageMonitor
 from connectors.telemetry.unreadable_records import watch_unreadable
 from schemas.reasons import (
     CONNECTION_CAUSES,
@@ -48,240 +47,262 @@ HELD_REASONS: Final = (
 LAWS: Final = ("received", "folded")
 BREAKER_STATES: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
-#: A pass over all windows costs milliseconds, so it is made no more often.
+#: A scan of all windows takes milliseconds, so it runs at most this often, in seconds.
 LOOK_EVERY_S = 5.0
 
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LAGO_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
+class _Definition(NamedTuple):
+    """A metric of `Metrics`; `labels` has the values of each label that are exported as zero from the start."""
+
+    make: Callable[..., Any]
+    name: str
+    meaning: str
+    labels: Mapping[str, Iterable[object]]
+    options: Mapping[str, Any]
+
+    def made_in(self, registry: CollectorRegistry) -> Any:
+        """The metric. `increase()` misses the first sample of a series, so the known series begin at zero."""
+        metric = self.make(self.name, self.meaning, tuple(self.labels), registry=registry, **self.options)
+        for values in product(*self.labels.values()) if self.labels else ():
+            metric.labels(*values)
+        return metric
+
+
+def _counter(name: str, meaning: str, **labels: Iterable[object]) -> Counter:
+    return cast("Counter", _Definition(Counter, name, meaning, labels, {}))
+
+
+def _gauge(name: str, meaning: str, **labels: Iterable[object]) -> Gauge:
+    return cast("Gauge", _Definition(Gauge, name, meaning, labels, {}))
+
+
+def _histogram(name: str, meaning: str, buckets: tuple[float, ...], **labels: Iterable[object]) -> Histogram:
+    return cast("Histogram", _Definition(Histogram, name, meaning, labels, {"buckets": buckets}))
+
+
 class Metrics:
-    """The metrics of one process."""
+    """The metrics of one process. The class lists the definitions; an instance has the metrics, in its registry."""
+
+    webhook_requests = _counter(
+        "webhook_requests_total",
+        "Webhook requests by source and HTTP status; 499: the sender closed the connection.",
+        source=SOURCES,
+        status=WEBHOOK_STATUSES,
+    )
+    event_processing = _histogram(
+        "event_processing_duration_seconds",
+        "Seconds from the fetch of a batch of calls to its committed transaction.",
+        _REQUEST_BUCKETS,
+    )
+    lago_requests = _counter(
+        "lago_api_requests_total", "Requests to Lago by HTTP method and status; 0: no answer.", method=(), status=()
+    )
+    failed_events = _counter(
+        "failed_events_total",
+        "Rejected elements and calls, and Lago events that became dead letters, by reason.",
+        error_type=INGRESS_REASONS,
+    )
+    active_customers = _gauge("active_customers_total", "Customers whose mapping in force is active (api).")
+    pending_events = _gauge(
+        "pending_events_total", "Lago events neither completed nor failed, without held usage (api)."
+    )
+    calls = _counter("meterbridge_calls_total", "Calls by the meter's decision.", decision=DECISIONS)
+    elements = _counter(
+        "meterbridge_ingress_elements_total",
+        "Elements of webhook bodies.",
+        outcome=("accepted", "ignored", *INGRESS_REASONS),
+    )
+    request_seconds = _histogram(
+        "meterbridge_ingress_request_duration_seconds",
+        "Seconds from the head of a webhook request to its response.",
+        _REQUEST_BUCKETS,
+    )
+    body_bytes = _gauge("meterbridge_ingress_body_bytes_inflight", "Bytes of bodies that are not answered yet.")
+    wrong_credentials = _counter(
+        "meterbridge_wrong_credentials_total", "Requests with no credential or an unknown one: answered 401."
+    )
+    connections_closed = _counter(
+        "meterbridge_connections_closed_total",
+        "Connections that this process closed: idle for WEBHOOK_TIMEOUT, or over the limit, in total or of one address.",
+        cause=CONNECTION_CAUSES,
+    )
+    spool_records = _gauge("meterbridge_spool_records", "Records that wait on disk for Kafka.")
+    spool_bytes = _gauge("meterbridge_spool_bytes", "Bytes of the records that wait on disk for Kafka.")
+    spool_age = _gauge(
+        "meterbridge_spool_oldest_seconds", "Seconds since the oldest record on disk was received; 0: there is none."
+    )
+    spooled = _counter("meterbridge_spooled_total", "Records put on disk because Kafka did not accept them.")
+    restamped = _counter(
+        "meterbridge_records_restamped_total",
+        "Records stored with another time than their own, which was ahead of the clock or refused by Kafka.",
+    )
+    drained = _counter("meterbridge_spool_drained_total", "Records that were sent from the disk to Kafka.")
+    conservation = _gauge(
+        "meterbridge_ledger_imbalance",
+        "By how much the sums of the ledgers do not agree: must be zero.",
+        law=LAWS,
+        unit=("calls", "usd"),
+    )
+    open_windows = _gauge("meterbridge_open_windows", "Windows that accept calls and will be sealed.")
+    held_windows = _gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
+    held_on_disk = _gauge("meterbridge_held_windows_on_disk", "Held windows on disk, beyond HELD_IN_MEMORY.")
+    held_straddled = _counter(
+        "meterbridge_held_straddled_total",
+        "Held windows billed as a whole, by their last call, although a change of the mapping or period lies in them.",
+    )
+    newly_held = _counter("meterbridge_newly_held_customers_total", "Customers whose usage began to be held.")
+    held_customers = _gauge("meterbridge_held_customers", "Customers with held usage.")
+    held_age = _gauge("meterbridge_held_oldest_seconds", "Seconds since the end of the oldest held call; 0: none.")
+    ledger_held_customers = _gauge(
+        "meterbridge_ledger_held_customers", "Customers with held usage in a partition's ledger.", partition=()
+    )
+    ledger_held_windows = _gauge(
+        "meterbridge_ledger_held_windows", "Held windows in a partition's ledger.", partition=()
+    )
+    held_over_bound = _gauge(
+        "meterbridge_held_over_bound", "1: the ledger holds more windows than HELD_IN_MEMORY.", partition=()
+    )
+    held_calls = _gauge("meterbridge_held_calls", "Calls in held windows.", reason=HELD_REASONS)
+    held_cost = _gauge("meterbridge_held_cost_usd", "Dollars in held windows.", reason=HELD_REASONS)
+    events_emitted = _counter("meterbridge_events_emitted_total", "Lago events that the meter wrote.")
+    shifted_events = _counter(
+        "meterbridge_shifted_events_total",
+        "Events billed in a later billing period than their usage, shifted when they were sealed or posted.",
+        when=(),
+    )
+    ledgers_open = _gauge("meterbridge_ledgers_open", "Partitions whose ledger is open in this process.")
+    dedupe_identities = _gauge("meterbridge_dedupe_identities", "Identities of calls remembered for deduplication.")
+    partition_halted = _gauge(
+        "meterbridge_partition_halted",
+        "1: the partition is not processed until an operator acts.",
+        topic=(),
+        partition=(),
+        reason=(),
+    )
+    fetch_gaps = _counter(
+        "meterbridge_fetch_gaps_total",
+        "Fetched batches that did not follow the one before, and were fetched again.",
+        topic=(),
+    )
+    follower_lag = _gauge(
+        "meterbridge_table_staleness_seconds", "Seconds since a table was last known to be complete.", table=()
+    )
+    breaker = _gauge("meterbridge_lago_breaker_state", "Circuit breaker of Lago: 0 closed, 1 half open, 2 open.")
+    resend_is_safe = _gauge(
+        "meterbridge_lago_idempotent",
+        "1: Lago bills an event that is sent twice once; 0: an event in doubt is looked up first (sink, retry).",
+    )
+    lago_too_old = _gauge("meterbridge_lago_too_old", "1: Lago is older than v1.39.0 (sink, retry).")
+    lago_limit = _gauge(
+        "meterbridge_lago_rate_limit", "Requests per window by Lago's last rate limit headers; 0: it sent none."
+    )
+    lago_seconds = _histogram(
+        "meterbridge_lago_request_duration_seconds", "Seconds of a request to Lago.", _LAGO_BUCKETS, request=()
+    )
+    receipts = _counter("meterbridge_event_transitions_total", "Receipts written, by status.", status=STATUSES)
+    projected_rows = _counter("meterbridge_projected_rows_total", "Rows written to Postgres, by table.", table=TABLES)
+    projection_skipped = _counter(
+        "meterbridge_projection_skipped_total",
+        "Records that became no row: unreadable, a call that has a row already, or a row that Postgres refuses.",
+        reason=SKIPPED,
+    )
+    projector_lag = _gauge(
+        "meterbridge_projector_lag_seconds",
+        "Age of the oldest fetched record that is not in Postgres yet; 0: there is none.",
+        topic=(),
+    )
+    postgres_failures = _counter(
+        "meterbridge_postgres_failures_total",
+        "Failed attempts to write to Postgres, by reason.",
+        reason=POSTGRES_FAILURES,
+    )
+    two_routes = _counter(
+        "meterbridge_two_routes_total",
+        "Customers whose usage came by two callbacks within an hour, so that calls may be billed twice (meter).",
+        route=(),
+        other=(),
+    )
+    doubled_calls = _counter(
+        "meterbridge_doubled_calls_total",
+        "Billed calls that look like one: bridge: one request with two ids; job: one job of two customers; "
+        "copy: one call that was counted twice (project).",
+        kind=DOUBLED,
+    )
+    late_calls = _counter(
+        "meterbridge_late_calls_total",
+        "Calls beyond the horizon: requeued, known, or waiting because the log cannot tell; failed: errors (project).",
+        outcome=("requeued", "known", "waiting", "failed"),
+    )
+    rebilled_events = _counter(
+        "meterbridge_rebilled_events_total",
+        "Events posted after their subscription's end and billed again; given_up after 40 days; failed: errors (project).",
+        outcome=("rebilled", "given_up", "failed"),
+    )
+    after_end_events = _gauge(
+        "meterbridge_after_end_events",
+        "Events posted after their subscription's end that no invoice of the org counts yet (project).",
+    )
+    after_end_usd = _gauge("meterbridge_after_end_usd", "Dollars of these events (project).")
+    lago_webhooks = _counter(
+        "meterbridge_lago_webhooks_total",
+        "Webhooks of Lago by kind and result; or the reason why Lago must send them again (api).",
+        kind=WEBHOOK_KINDS,
+        outcome=WEBHOOK_OUTCOMES,
+    )
+    doubtful_calls = _counter(
+        "meterbridge_doubtful_calls_total", "Calls with a doubtful cost, by reason.", reason=DOUBTS
+    )
+    doubtful_cost = _counter(
+        "meterbridge_doubtful_cost_usd_total", "Dollars of calls with a doubtful cost.", reason=DOUBTS
+    )
+    unknown_types = _counter(
+        "meterbridge_unknown_call_type_calls_total",
+        "Calls of a type that this release does not know; they count as inference.",
+    )
+    identities_asked = _counter(
+        "meterbridge_identities_asked_total",
+        "Unmapped customers that Lago was asked about (meter).",
+        outcome=IDENTITY_OUTCOMES,
+    )
 
     def __init__(self, registry: CollectorRegistry, version: str) -> None:
         self.registry = registry
-
-        def counter(name: str, meaning: str, *labels: str) -> Counter:
-            return Counter(name, meaning, labels, registry=registry)
-
-        def gauge(name: str, meaning: str, *labels: str) -> Gauge:
-            return Gauge(name, meaning, labels, registry=registry)
-
-        def histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, meaning, labels, buckets=buckets, registry=registry)
-
-        self.webhook_requests = counter(
-            "webhook_requests_total",
-            "Webhook requests by source and HTTP status; 499: the sender left.",
-            "source",
-            "status",
-        )
-        self.event_processing = histogram(
-            "event_processing_duration_seconds",
-            "Seconds from taking a chunk of calls to its committed transaction.",
-            _REQUEST_BUCKETS,
-        )
-        self.lago_requests = counter(
-            "lago_api_requests_total",
-            "Requests to Lago by HTTP method and status; 0: no answer came.",
-            "method",
-            "status",
-        )
-        self.failed_events = counter(
-            "failed_events_total",
-            "Elements and calls that were rejected and Lago events that became dead letters, by reason.",
-            "error_type",
-        )
-        self.active_customers = gauge("active_customers_total", "Customers whose mapping in force is active (api).")
-        self.pending_events = gauge(
-            "pending_events_total", "Lago events neither completed nor failed, without held usage (api)."
-        )
-
-        self.calls = counter("meterbridge_calls_total", "Calls by the meter's decision.", "decision")
-        self.elements = counter("meterbridge_ingress_elements_total", "Elements of webhook bodies.", "outcome")
-        self.request_seconds = histogram(
-            "meterbridge_ingress_request_duration_seconds",
-            "Seconds from a webhook request's head to its answer.",
-            _REQUEST_BUCKETS,
-        )
-        self.body_bytes = gauge("meterbridge_ingress_body_bytes_inflight", "Bytes of bodies that are not answered yet.")
-        self.wrong_credentials = counter(
-            "meterbridge_wrong_credentials_total",
-            "Requests that named no credential, or none that is known: answered 401.",
-        )
-        self.connections_closed = counter(
-            "meterbridge_connections_closed_total",
-            "Connections closed by us: silent for WEBHOOK_TIMEOUT, or no place left, in all or for one address.",
-            "cause",
-        )
-        self.spool_records = gauge("meterbridge_spool_records", "Records that wait on disk for Kafka.")
-        self.spool_bytes = gauge("meterbridge_spool_bytes", "Bytes of the records that wait on disk for Kafka.")
-        self.spool_age = gauge(
-            "meterbridge_spool_oldest_seconds",
-            "Seconds since the oldest record on disk was received; 0: there is none.",
-        )
-        self.spooled = counter("meterbridge_spooled_total", "Records put on disk because Kafka did not take them.")
-        self.restamped = counter(
-            "meterbridge_records_restamped_total",
-            "Records stored under another time than theirs, which was ahead of the clock or refused by Kafka.",
-        )
-        self.drained = counter("meterbridge_spool_drained_total", "Records that went from the disk to Kafka.")
-        self.conservation = gauge(
-            "meterbridge_ledger_imbalance", "What the books are off by: must read zero.", "law", "unit"
-        )
-        self.open_windows = gauge("meterbridge_open_windows", "Windows that take calls and will be sealed.")
-        self.held_watch = HeldUsageMonitor(registry)
-        self.unbilled_watch = UnbilledUsageMonitor(registry)
+        for name, defined in vars(type(self)).items():
+            if isinstance(defined, _Definition):
+                setattr(self, name, defined.made_in(registry))
+        self.held_watch = HeldUsageMonitor(self)
+        self.unbilled_watch = UnbilledUsageMonitor(self)
         watch_unreadable(registry)
-        self.held_windows = gauge("meterbridge_held_windows", "Windows that wait for a mapping or a subscription.")
-        self.held_on_disk = gauge("meterbridge_held_windows_on_disk", "Of these, those on disk, beyond HELD_IN_MEMORY.")
-        self.held_straddled = counter(
-            "meterbridge_held_straddled_total",
-            "Held windows that were billed whole, by their last call, though a border that was learnt later lies in them.",
-        )
-        self.held_calls = gauge("meterbridge_held_calls", "Calls in held windows.", "reason")
-        self.held_cost = gauge("meterbridge_held_cost_usd", "Dollars in held windows.", "reason")
-        self.events_emitted = counter("meterbridge_events_emitted_total", "Lago events that left the meter.")
-        self.shifted_events = counter(
-            "meterbridge_shifted_events_total",
-            "Events billed in a later billing period than their usage, moved when they were sealed or posted.",
-            "when",
-        )
-        self.ledgers_open = gauge("meterbridge_ledgers_open", "Partitions whose ledger is open here.")
-        self.dedupe_identities = gauge("meterbridge_dedupe_identities", "Calls remembered against repeats.")
-        self.partition_halted = gauge(
-            "meterbridge_partition_halted",
-            "1: this partition stands still until somebody acts.",
-            "topic",
-            "partition",
-            "reason",
-        )
-        self.fetch_gaps = counter(
-            "meterbridge_fetch_gaps_total",
-            "Chunks that did not follow the one before and were asked for again.",
-            "topic",
-        )
-        self.follower_lag = gauge(
-            "meterbridge_table_staleness_seconds", "Seconds since a table was last known to be complete.", "table"
-        )
-        self.breaker = gauge("meterbridge_lago_breaker_state", "Breaker before Lago: 0 closed, 1 half open, 2 open.")
-        self.resend_is_safe = gauge(
-            "meterbridge_lago_idempotent",
-            "1: Lago bills an event that is sent twice once; 0: an event of unknown fate is looked up first (sink, retry).",
-        )
-        self.lago_too_old = gauge("meterbridge_lago_too_old", "1: Lago is older than v1.39.0 (sink, retry).")
-        self.lago_limit = gauge(
-            "meterbridge_lago_rate_limit", "Requests in a window that Lago announced last; 0: it announces none."
-        )
-        self.lago_seconds = histogram(
-            "meterbridge_lago_request_duration_seconds", "Seconds of a request to Lago.", _LAGO_BUCKETS, "request"
-        )
-        self.receipts = counter("meterbridge_event_transitions_total", "Receipts written, by status.", "status")
-        self.projected_rows = counter(
-            "meterbridge_projected_rows_total", "Rows written to Postgres, by table.", "table"
-        )
-        self.projection_skipped = counter(
-            "meterbridge_projection_skipped_total",
-            "Records that became no row: unreadable, a call that is in the log already, or a row that Postgres refuses.",
-            "reason",
-        )
-        self.projector_lag = gauge(
-            "meterbridge_projector_lag_seconds",
-            "Age of the oldest record at hand that is not in Postgres yet; 0: none is.",
-            "topic",
-        )
-        self.postgres_failures = counter(
-            "meterbridge_postgres_failures_total", "Failed attempts to write to Postgres, by reason.", "reason"
-        )
-        self.two_routes = counter(
-            "meterbridge_two_routes_total",
-            "Customers whose usage came by two callbacks within an hour, so that calls may be billed twice (meter).",
-            "route",
-            "other",
-        )
-        self.doubled_calls = counter(
-            "meterbridge_doubled_calls_total",
-            "Billed calls that look like one: bridge: one request under two ids; job: one job of two customers; "
-            "copy: one call that was counted twice (project).",
-            "kind",
-        )
-        self.late_calls = counter(
-            "meterbridge_late_calls_total",
-            "Calls beyond the horizon: requeued, known, or waiting because the log cannot tell; failed: errors (project).",
-            "outcome",
-        )
-        self.rebilled_events = counter(
-            "meterbridge_rebilled_events_total",
-            "Events that were posted after their subscription's end: billed again; given_up after 40 days; failed: errors (project).",
-            "outcome",
-        )
-        self.after_end_events = gauge(
-            "meterbridge_after_end_events",
-            "Events posted after an end that no invoice of their org counts yet (project).",
-        )
-        self.after_end_usd = gauge("meterbridge_after_end_usd", "Dollars of these events (project).")
-        self.lago_webhooks = counter(
-            "meterbridge_lago_webhooks_total",
-            "Webhooks of Lago's by kind and what became of them; else the reason why they are to be sent again (api).",
-            "kind",
-            "outcome",
-        )
-        self.identities_asked = counter(
-            "meterbridge_identities_asked_total", "Unmapped names that Lago was asked about (meter).", "outcome"
-        )
-        Info("meterbridge_build", "The version that runs.", registry=registry).info({"version": version})
-        self._begin_at_zero()
-
-    def _begin_at_zero(self) -> None:
-        for source in SOURCES:
-            for status in WEBHOOK_STATUSES:
-                self.webhook_requests.labels(source, status)
-        for law in LAWS:
-            for unit in ("calls", "usd"):
-                self.conservation.labels(law, unit)
-        _children(self.elements, ("accepted", "ignored", *INGRESS_REASONS))
-        _children(self.failed_events, INGRESS_REASONS)
-        _children(self.connections_closed, CONNECTION_CAUSES)
-        _children(self.calls, DECISIONS)
-        _children(self.identities_asked, IDENTITY_OUTCOMES)
-        _children(self.held_calls, HELD_REASONS)
-        _children(self.held_cost, HELD_REASONS)
-        _children(self.receipts, STATUSES)
-        _children(self.projected_rows, TABLES)
-        _children(self.projection_skipped, SKIPPED)
-        _children(self.postgres_failures, POSTGRES_FAILURES)
-        _children(self.doubled_calls, DOUBLED)
-        _children(self.late_calls, ("requeued", "known", "waiting", "failed"))
-        _children(self.rebilled_events, ("rebilled", "given_up", "failed"))
-        for kind in WEBHOOK_KINDS:
-            for outcome in WEBHOOK_OUTCOMES:
-                self.lago_webhooks.labels(kind, outcome)
+        Info("meterbridge_build", "The running version.", registry=registry).info({"version": version})
 
     def lago_told(self, kind: str, outcome: str) -> None:
-        """A webhook of Lago's was answered."""
+        """Count a webhook of Lago; `outcome` is its result, or the reason of its refusal."""
         word = kind.partition(".")[0]
         self.lago_webhooks.labels(word if word in WEBHOOK_KINDS else "other", outcome).inc()
 
     def not_billed(self, reason: str, events: int) -> None:
-        """Lago told that it will not bill events that it took."""
+        """Count events that Lago accepted and then said it will not bill."""
         self.failed_events.labels(reason).inc(events)
 
     def watch_follower(self, table: str, lag_s: Callable[[], float]) -> None:
-        """Export a table's age; `lag_s` is called by whoever scrapes, in any thread."""
+        """Export a table's staleness in seconds; each scrape calls `lag_s`, in any thread."""
         self.follower_lag.labels(table).set_function(lag_s)
 
     def watch_projector(self, topic: str, lag_s: Callable[[], float]) -> None:
-        """Export how far behind a topic's projection is; called as `watch_follower`'s argument is."""
+        """Export the lag of a topic's projection in seconds; each scrape calls `lag_s`, in any thread."""
         self.projector_lag.labels(topic).set_function(lag_s)
 
     def watch_breaker(self, state: Callable[[], State]) -> None:
-        """Export the breaker's state; called as `watch_follower`'s argument is."""
+        """Export the state of the circuit breaker; each scrape calls `state`, in any thread."""
         self.breaker.set_function(lambda: BREAKER_STATES[state()])
 
     def watch_spool(
         self, records: Callable[[], float], size: Callable[[], float], oldest_s: Callable[[], float]
     ) -> None:
-        """Export the spool's depth and age; called as `watch_follower`'s argument is."""
+        """Export the size of the spool and the age of its oldest record; each scrape calls these, in any thread."""
         self.spool_records.set_function(records)
         self.spool_bytes.set_function(size)
         self.spool_age.set_function(oldest_s)
@@ -289,23 +310,23 @@ class Metrics:
     def watch_lago(
         self, resend_is_safe: Callable[[], bool], too_old: Callable[[], bool], limit: Callable[[], float]
     ) -> None:
-        """Export what Lago is and allows; called as `watch_follower`'s argument is."""
+        """Export the properties and the rate limit of this Lago; each scrape calls these, in any thread."""
         self.resend_is_safe.set_function(resend_is_safe)
         self.lago_too_old.set_function(too_old)
         self.lago_limit.set_function(limit)
 
     def connection_closed(self, cause: str) -> None:
-        """A connection was closed by us; one of `CAUSES`."""
+        """Count a connection that this process closed; `cause` is one of `CONNECTION_CAUSES`."""
         self.connections_closed.labels(cause).inc()
 
     def lago_requested(self, request: str, status: int, seconds: float) -> None:
-        """`on_request` of LagoClient. Delivery's hook of the same kind reports the same posts: hand in one of them."""
+        """`on_request` of LagoClient. The hook of the delivery reports the same posts, so a process uses one of the two."""
         self.lago_requests.labels("POST" if request.startswith("post") else "GET", status).inc()
         self.lago_seconds.labels(request).observe(seconds)
 
 
 class IngressSensors:
-    """`on_request` and `on_elements` of the ingress: children are looked up once, not once a request."""
+    """`on_request` and `on_elements` of the ingress. They cache the labelled metrics, because a lookup per request is slow."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._request = cache(metrics.webhook_requests.labels)
@@ -313,16 +334,11 @@ class IngressSensors:
         self._failed = metrics.failed_events
 
     def requested(self, source: str, status: int) -> None:
-        """One webhook request was answered."""
+        """Count an answered request."""
         self._request(source, status).inc()
 
     def elements(self, outcome: str, count: int) -> None:
-        """`accepted`, `ignored` or the reason of a rejection."""
+        """Count elements; `outcome` is `accepted`, `ignored` or the reason of a rejection."""
         self._outcome(outcome).inc(count)
         if outcome not in ("accepted", "ignored"):
             self._failed.labels(outcome).inc(count)
-
-
-def _children(metric: Counter | Gauge, values: Iterable[str]) -> None:
-    for value in values:
-        metric.labels(value)

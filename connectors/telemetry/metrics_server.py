@@ -1,7 +1,7 @@
-"""The Prometheus metrics over HTTP, from a thread of their own: they are answered while the event loop is busy.
+"""Serves the Prometheus metrics over HTTP from threads of its own, so that it answers while the event loop is busy.
 
-No caller of this port has a credential, so each of them gets little: few connections, a short life, a small head, and few
-answers a second. What a flood costs is a scrape; the process beside it goes on.
+Clients of this port need no credential, so each gets little: few connections, a short time, a small head, and few
+responses per second. A flood can delay scrapes, but not the rest of the process.
 """
 
 import socket
@@ -22,17 +22,18 @@ from connectors.telemetry.worker_health import WorkerHealth
 from schemas.errors import ConfigurationError
 from schemas.reasons import FULL, FULL_OF_ONE, SILENT
 
-#: Connections that are served at the same time, and those of one address. `connectors.http.unauthenticated` keeps twice as
-#: many descriptors free: a connection that was cut holds its own until its thread has ended.
+#: Connections that are served at the same time, in total and of one address. `connectors.http.unauthenticated` reserves twice
+#: as many file descriptors, because a closed connection keeps its own until its thread has ended.
 MOST, MOST_OF_ONE = 16, 8
-#: From the accepted connection to the last byte of the answer. A Prometheus gives a scrape ten seconds, by default.
+#: Seconds from the accepted connection to the last byte of the response. Prometheus' default time limit of a scrape is ten
+#: seconds.
 LIFE_S: Final = 10.0
 #: Bytes of the request line and all headers.
 MAX_HEAD: Final = 16_384
-#: The answers take at most this share of one core, and no more are made in a second: all threads of a process share a core.
+#: Responses take at most this share of one core, and at most this many are made per second: all threads share a core.
 _SHARE, _ANSWERS_PER_S = 0.2, 20.0
 _LOOK_EVERY_S: Final = 0.1
-#: Connections that the kernel holds until they are accepted; they take no descriptor.
+#: The listen backlog of the kernel; these connections take no file descriptor.
 _BACKLOG: Final = 128
 _THREAD_ENDS_S: Final = 1.0
 
@@ -41,7 +42,7 @@ _Answer = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class MetricsServer(NamedTuple):
-    """Where the metrics are served, and how to end it."""
+    """The port of a running server, and a function that stops it."""
 
     port: int
     stop: Callable[[], None]
@@ -58,20 +59,21 @@ def start_metrics_server(
     """Serve `registry` on every path, in the format that `Accept` asks for, and `health` to probes.
 
     Args:
-        port: 0 = any free one.
-        on_closed: hears why a connection was closed by us, one of `schemas.reasons.CONNECTION_CAUSES`; from any thread.
-        health: answered at once, whatever the pace of scrapes; None = there are no probes.
-        life_s: how long a connection may last.
+        port: 0 = any free port.
+        on_closed: called, in any thread, with the cause when this process closes a connection, one of
+            `schemas.reasons.CONNECTION_CAUSES`.
+        health: answers probes at once, without the rate limit of scrapes; None = there are no probes.
+        life_s: seconds that a connection may last.
 
     Raises:
-        ConfigurationError: the port cannot be had.
+        ConfigurationError: the process cannot listen on the port.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         server = _Server(family, str(address[0]), port, Places(MOST, MOST_OF_ONE, life_s, time.monotonic, on_closed))
     except OSError as error:
         raise ConfigurationError(
-            "METRICS_PORT", f"METRICS_PORT {port} on {host} cannot be listened on: {error.strerror}"
+            "METRICS_PORT", f"METRICS_PORT {port} on {host} cannot be used: {error.strerror}"
         ) from error
     metrics = _seldom(make_wsgi_app(registry))
     server.set_app(metrics if health is None else health.beside(metrics))
@@ -87,15 +89,15 @@ def start_metrics_server(
 
 
 class Places:
-    """The connections that are open, oldest first; where there is no place for a new one, an older one is cut.
+    """The open connections, the oldest first. At the limit, an older connection is closed for a new one.
 
-    A caller who opens many loses its own: the one that is cut is of the same address where that has `of_one`, and of the
-    address with the most otherwise. Safe to call from any thread.
+    The closed one is of the same address if that has `of_one`, else of the address with the most connections. So a client
+    that opens many loses its own. All methods may be called in any thread.
 
     Args:
-        total: connections in all; twice as many threads may live.
+        total: connections; twice as many threads may exist.
         of_one: connections of one address.
-        life_s: how long a connection may last.
+        life_s: seconds that a connection may last.
         monotonic: seconds.
         on_closed: see `start_metrics_server`.
     """
@@ -118,9 +120,9 @@ class Places:
         self._threads = 0
 
     def take(self, connection: socket.socket, address: str) -> bool:
-        """Whether a new connection may stay. One that may not is the caller's to close.
+        """Whether a new connection may stay; if not, the caller closes it.
 
-        Where too many threads live it waits a moment for one to end: what was cut ends at once, in most cases.
+        If too many threads exist, it waits a moment: the thread of a closed connection usually ends at once.
         """
         with self._lock:
             if not self._lock.wait_for(lambda: self._threads < 2 * self._total, _THREAD_ENDS_S):
@@ -136,14 +138,14 @@ class Places:
             return True
 
     def leave(self, connection: socket.socket) -> None:
-        """The thread of a connection that `take` let stay has ended."""
+        """The thread of a connection that `take` accepted has ended."""
         with self._lock:
             self._open.pop(connection, None)
             self._threads -= 1
             self._lock.notify()
 
     def cut_late(self) -> None:
-        """End every connection whose life is over."""
+        """Close every connection that has lasted too long."""
         with self._lock:
             now = self._monotonic()
             for connection in [one for one, (_, until) in self._open.items() if until <= now]:
@@ -153,12 +155,12 @@ class Places:
         self._cut(next(one for one, (of, _) in self._open.items() if of == address), cause)
 
     def _cut(self, connection: socket.socket, cause: str) -> None:
-        """Its thread, which reads or writes, gets an error and closes it."""
+        """Shut the connection down. Its thread then gets an error and closes it."""
         self._on_closed(cause)
         del self._open[connection]
         try:
             connection.shutdown(socket.SHUT_RDWR)
-        except OSError:  # the other side was faster
+        except OSError:  # the client has closed it already
             return
 
 
@@ -172,7 +174,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__((host, port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """In a thread of its own, where there is a place."""
+        """Handle the connection in a new thread, if it may stay."""
         if not self._places.take(request, str(client_address[0])):
             self.shutdown_request(request)
             return
@@ -183,18 +185,18 @@ class _Server(ThreadingMixIn, WSGIServer):
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """One request, then the connection is closed."""
+        """Answer one request, then close the connection."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._places.leave(request)
 
     def service_actions(self) -> None:
-        """Called every `_LOOK_EVERY_S`."""
+        """The base class calls this every `_LOOK_EVERY_S` seconds."""
         self._places.cut_late()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # the base class's
-        """Called in an `except` block. A connection that broke, or that was cut, is not worth a line."""
+        """The base class calls this in an `except` block. Errors of connections are not logged."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             _log.warning("metrics_not_answered", error=type(error).__name__)
@@ -206,11 +208,11 @@ class _Handler(WSGIRequestHandler):
         self.rfile: Any = _Head(self.rfile)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's
-        """Scrapes are no news."""
+        """Scrapes are not logged."""
 
 
 class _Head:
-    """What a request is read from: a head that is larger than `MAX_HEAD`, or that is cut off, ends its connection."""
+    """The input of a request; a head that is larger than `MAX_HEAD`, or truncated, ends the connection."""
 
     def __init__(self, rfile: BufferedIOBase) -> None:
         self._rfile = rfile
@@ -219,8 +221,8 @@ class _Head:
     def readline(self, limit: int = -1) -> bytes:
         line = self._rfile.readline(min(self._left + 1, limit) if limit >= 0 else self._left + 1)
         self._left -= len(line)
-        if self._left < 0 or not line:  # the base class would answer half a head
-            raise ConnectionError("the head is too large, or not whole")
+        if self._left < 0 or not line:  # the base class would answer an incomplete head
+            raise ConnectionError("the head is too large, or truncated")
         return line
 
     def close(self) -> None:
@@ -228,7 +230,7 @@ class _Head:
 
 
 def _seldom(answer: _Answer) -> _Answer:
-    """`answer`, one caller at a time and no more often than the bounds above say; others wait."""
+    """`answer`, for one caller at a time and at most at the rate above; other callers wait."""
     turn = threading.Lock()
     next_at = 0.0
 

@@ -1,4 +1,4 @@
-"""One log line a minute of what was billed; none where nothing was. Sums only: no customer, no payload."""
+"""Logs one line per minute with the sums of what was billed, if there was anything. It has no customer and no payload."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 
 class MinuteSummary:
-    """What this process did since the last line: calls it counted and sealed for billing, and events that Lago took."""
+    """Sums since the last line: calls that this process counted and sealed, and events that Lago accepted."""
 
     def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._sleep = sleep
@@ -24,20 +24,20 @@ class MinuteSummary:
         self._events: dict[str, int] = {}
 
     def counted(self, before: Counters, now: Counters) -> None:
-        """A ledger moved on: what was folded into windows, and what left them as events."""
+        """Add the difference between two states of a ledger."""
         with localcontext(EXACT):
             self._folded = _plus(self._folded, before.folded, now.folded)
             self._sealed = _plus(self._sealed, before.sealed, now.sealed)
 
     def settled(self, status: str, cents: str) -> None:
-        """An event has this state now, as in its receipt."""
+        """Count an event with the status and the amount of its receipt."""
         self._events[status] = self._events.get(status, 0) + 1
         if status == "completed":
             with localcontext(EXACT):
                 self._cents += Decimal(cents)
 
     def tell(self) -> None:
-        """Log the line and begin anew."""
+        """Log the line, and start again from zero."""
         told: dict[str, object] = {}
         if self._folded.calls:
             told |= {"calls_counted": self._folded.calls, "counted_usd": _usd(self._folded.cost)}
@@ -52,7 +52,7 @@ class MinuteSummary:
             log.info("billed_last_minute", **told)
 
     async def tell_every(self, seconds: float = EVERY_S) -> None:
-        """`tell`, for ever; the last line when cancelled."""
+        """Log the line every `seconds`, for ever, and once more when cancelled."""
         try:
             while True:
                 await self._sleep(seconds)

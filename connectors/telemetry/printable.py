@@ -1,7 +1,7 @@
-"""Text that others chose, as a terminal, a log or a table may show it: what would steer the terminal is written out.
+"""Makes text that others chose safe to print: characters that control a terminal are escaped.
 
 Customer ids, model names and reasons come from clients of LiteLLM. An escape sequence, a line break or a bidirectional
-mark in one could forge a line, hide one, or change the title of the operator's window.
+mark could forge or hide a line, or change the title of the operator's window.
 """
 
 from re import Match
@@ -16,21 +16,21 @@ _STEERS: Final = re_compile(
 
 
 def shown(text: str, *, lines: bool = False) -> str:
-    """`text` with each such character as Python writes it, `\\x1b` or `\\u202e`; equal texts stay equal.
+    """`text` with each such character escaped as in Python, `\\x1b` or `\\u202e`; different texts stay different.
 
     Args:
-        lines: line breaks and tabs are ours, and stay.
+        lines: keep line breaks and tabs, because we wrote them.
     """
     return _STEERS.sub(_but_lines if lines else _written, text)
 
 
 def shown_json(text: str) -> str:
-    """JSON with each such character escaped as JSON does: the same values. Its own line breaks stay."""
+    """JSON text with each such character escaped as in JSON, so its values stay the same. Line breaks between values stay."""
     return _STEERS.sub(_in_json, text)
 
 
 def shown_in(value: Any) -> Any:
-    """The same of every text in a tree of dicts and lists."""
+    """A copy of a tree of dicts and lists with each text escaped."""
     match value:
         case str():
             return shown(value)

@@ -1,4 +1,4 @@
-"""Shows how many records the tables and ledgers of this process could not read."""
+"""Exports how many records the tables and ledgers of this process could not read."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from streams.runtime.unreadable import COUNTS
 
 class _Unreadable(Collector):
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """By table; those that are followed everywhere show 0."""
+        """The counts by table; tables that every process follows are exported from 0 on."""
         family = CounterMetricFamily(
             "meterbridge_unreadable_records", "Records that a table or a ledger could not read.", labels=["table"]
         )
@@ -21,5 +21,5 @@ class _Unreadable(Collector):
 
 
 def watch_unreadable(registry: CollectorRegistry) -> None:
-    """Export the counts."""
+    """Export the counts in this registry."""
     registry.register(_Unreadable())

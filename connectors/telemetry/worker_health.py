@@ -1,4 +1,4 @@
-"""Whether a worker's role works, for probes: `/health/ready` and `/health/live` beside the metrics, on METRICS_PORT."""
+"""The readiness and liveness of a worker's role, for probes: `/health/ready` and `/health/live` on METRICS_PORT."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-#: A loop that has stood still so long is stuck; opening the largest ledger takes less.
+#: An event loop that is blocked for so many seconds is stuck; opening the largest ledger takes less.
 STUCK_S = 60.0
 _BEAT_S = 1.0
 _READY, _LIVE = "/health/ready", "/health/live"
@@ -16,7 +16,7 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class WorkerHealth:
-    """The health of one role in this process: written by its event loop, read by the thread that serves the metrics."""
+    """The health of one role in this process. The event loop writes it; the thread that serves the metrics reads it."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -26,27 +26,27 @@ class WorkerHealth:
         self._beat = monotonic()
 
     def begun(self) -> None:
-        """Kafka answered, and the role runs."""
+        """Kafka has answered, and the role runs."""
         self._begun = True
 
     def halted(self, topic: str, partition: int, reason: str) -> None:
-        """A partition stands still."""
+        """A partition is halted."""
         with self._lock:
             self._halted[topic, partition] = reason
 
     def resumed(self, topic: str, partition: int) -> None:
-        """It goes on, here or at another worker."""
+        """A halted partition runs again, here or at another worker."""
         with self._lock:
             self._halted.pop((topic, partition), None)
 
     async def keep_beating(self) -> None:
-        """Note for ever that the loop turns."""
+        """Note every second, for ever, that the event loop runs."""
         while True:
             self._beat = self._monotonic()
             await asyncio.sleep(_BEAT_S)
 
     def ready(self) -> dict[str, Any]:
-        """`{"status": "ok"}`, or why not: `starting`, or `halted` with each partition that stands still."""
+        """`{"status": "ok"}`; or `starting`, or `halted` with the halted partitions."""
         with self._lock:
             halted = sorted(self._halted.items())
         if halted:
@@ -55,11 +55,11 @@ class WorkerHealth:
         return {"status": "ok" if self._begun else "starting"}
 
     def live(self) -> dict[str, Any]:
-        """`{"status": "ok"}`, or `event_loop_blocked`: the process is to be restarted."""
+        """`{"status": "ok"}`, or `event_loop_blocked`: the process must be restarted."""
         return {"status": "ok" if self._monotonic() - self._beat <= STUCK_S else "event_loop_blocked"}
 
     def beside(self, metrics: Wsgi) -> Wsgi:
-        """An application that answers the probes itself, with 200 or 503, and everything else as `metrics` does."""
+        """A WSGI application that answers the probes with 200 or 503, and everything else with `metrics`."""
         answers = {_READY: self.ready, _LIVE: self.live}
 
         def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

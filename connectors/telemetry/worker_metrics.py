@@ -1,17 +1,19 @@
-"""What the worker roles tell about themselves, as metrics."""
+"""The sensors of the worker roles, as metrics."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import structlog
 
 from connectors.telemetry.metrics import HELD_REASONS, LAWS, LOOK_EVERY_S, Metrics
 from connectors.telemetry.minute_summary import MinuteSummary
-from connectors.telemetry.projector_metrics import ProjectorSensors
 from connectors.telemetry.worker_health import WorkerHealth
 from schemas.ledger import Counters, Sum
 from schemas.money import add
 from schemas.records import Receipt
+from streams.agents.projector import Projected
 from streams.core.delivery.event_states import FAILED, PENDING
 from streams.core.mapping.versions import NO_MAPPING
 from streams.core.metering.ledger_state import LedgerState, off_by, total
@@ -22,18 +24,17 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _WindowScan:
-    """What a pass over one ledger's windows found."""
+    """The result of one scan of a ledger's windows."""
 
     at: float
     off_by: tuple[Sum, Sum]
     held: dict[str, Sum]
 
 
-class WorkerSensors(ProjectorSensors):
-    """What the worker roles tell about themselves: `streams.components.RoleMetrics`."""
+class WorkerSensors:
+    """Turns what the worker roles report into metrics: `streams.components.RoleMetrics`."""
 
     def __init__(self, metrics: Metrics, monotonic: Callable[[], float]) -> None:
-        super().__init__()
         self.minute = MinuteSummary()
         self.health = WorkerHealth(monotonic)
         self._metrics = metrics
@@ -42,9 +43,10 @@ class WorkerSensors(ProjectorSensors):
         self._sealed: dict[int, int] = {}
         self._looks: dict[int, _WindowScan] = {}
         self._counters: dict[int, Counters] = {}
+        self._oldest_ms: dict[str, dict[int, int]] = {}
 
     def folded(self, partition: int, changes: Changes, seconds: float) -> None:
-        """A chunk is in the ledger."""
+        """Count a batch of calls that is in the ledger."""
         self._metrics.event_processing.observe(seconds)
         for code, count in changes.decisions.items():
             decision, _, reason = code.partition(":")
@@ -57,11 +59,11 @@ class WorkerSensors(ProjectorSensors):
         self._show_sizes()
 
     def sealed(self, changes: Changes) -> None:
-        """Events left the meter."""
+        """Count the shifted events of a step."""
         self._metrics.shifted_events.labels("seal").inc(changes.shifted)
 
     def books(self, partition: int, books: LedgerState | None) -> None:
-        """A ledger was opened, ticked or, with None, closed."""
+        """Note the state of a ledger that was opened or ticked; None: it was closed."""
         if books is None:
             for known in (self._books, self._sealed, self._looks, self._counters):
                 known.pop(partition, None)
@@ -80,12 +82,12 @@ class WorkerSensors(ProjectorSensors):
         self._show_sizes()
 
     def two_routes(self, customer_id: str, one: str, other: str) -> None:
-        """A customer's usage came by two callbacks within an hour; each pair is told once an hour."""
+        """Count and log a customer whose usage came by two callbacks within an hour; the meter reports a pair once per hour."""
         self._metrics.two_routes.labels(one, other).inc()
         log.warning("usage_by_two_routes", customer=customer_id, routes=[one, other], see="docs/litellm.md")
 
     def unmapped(self) -> Iterator[str]:
-        """LiteLLM customers of the open ledgers whose usage is held because nobody is mapped to them."""
+        """LiteLLM customers of the open ledgers whose usage is held because they have no mapping."""
         for books in list(self._books.values()):
             for name, firsts in list(books.held.items()):
                 if any(books.windows[first].held == NO_MAPPING for first in firsts):
@@ -94,11 +96,11 @@ class WorkerSensors(ProjectorSensors):
                 yield from books.cold.names()
 
     def straddled(self, windows: int) -> None:
-        """Held windows were released whole, though a border lies in them."""
+        """Count held windows that were released as a whole although a change of the mapping or period lies in them."""
         self._metrics.held_straddled.inc(windows)
 
     def settled(self, receipts: Sequence[Receipt]) -> None:
-        """Receipts of posted events are durable."""
+        """Count the durable receipts of posted events."""
         for receipt in receipts:
             self._metrics.receipts.labels(receipt.status).inc()
             self._metrics.shifted_events.labels("post").inc(bool(receipt.timestamp))
@@ -107,34 +109,79 @@ class WorkerSensors(ProjectorSensors):
                 self._metrics.failed_events.labels(receipt.reason).inc()
 
     def partition_halted(self, topic: str, partition: int, reason: str) -> None:
-        """A partition stands still."""
+        """Export that a partition is halted."""
         self._metrics.partition_halted.labels(topic, partition, reason).set(1)
         self.health.halted(topic, partition, reason)
 
     def partition_resumed(self, topic: str, partition: int, reason: str) -> None:
-        """It goes on, here or at another worker."""
+        """Export that a halted partition runs again, here or at another worker."""
         self._metrics.partition_halted.labels(topic, partition, reason).set(0)
         self.health.resumed(topic, partition)
 
     def following(self, table: str, lag_s: Callable[[], float]) -> None:
-        """A table is followed, and this old."""
+        """Export the staleness of a table."""
         self._metrics.watch_follower(table, lag_s)
 
     def chunk_missing(self, topic: str, partition: int, gaps: int) -> None:  # noqa: ARG002  # the protocol's
-        """Chunks were asked for again."""
+        """Count batches that were fetched again."""
         self._metrics.fetch_gaps.labels(topic).inc(gaps)
 
+    def projected(self, topic: str, projected: Projected) -> None:  # noqa: ARG002  # the protocol's
+        """Count the rows of a batch that is in Postgres."""
+        for table, count in projected.rows.items():
+            self._metrics.projected_rows.labels(table).inc(count)
+        for reason, count in projected.skipped.items():
+            self._metrics.projection_skipped.labels(reason).inc(count)
+        for kind, count in projected.doubled.items():
+            self._metrics.doubled_calls.labels(kind).inc(count)
+
+    def projection_failed(self, reason: str) -> None:
+        """Count a failed write to Postgres; the projector repeats it."""
+        self._metrics.postgres_failures.labels(reason).inc()
+
+    def projecting(self, topic: str, partition: int, oldest_ms: int | None) -> None:
+        """Note the record time of the batch that a partition projects now or has projected last; None: it is at the end."""
+        if topic not in self._oldest_ms:
+            self._oldest_ms[topic] = {}
+            self._metrics.watch_projector(topic, lambda: self._age_s(topic))
+        if oldest_ms is None:
+            self._oldest_ms[topic].pop(partition, None)
+        else:
+            self._oldest_ms[topic][partition] = oldest_ms
+
+    def late_calls(self, outcome: str, calls: int) -> None:
+        """Count calls beyond the horizon by outcome; `failed` with 0 calls is an error of ours."""
+        self._metrics.late_calls.labels(outcome).inc(max(calls, outcome == "failed"))
+
+    def rebilled(self, outcome: str, events: int) -> None:
+        """Count events that were posted after an end and billed again; `failed` with 0 events is an error of ours."""
+        self._metrics.rebilled_events.labels(outcome).inc(max(events, outcome == "failed"))
+
+    def after_end(self, events: int, usd: Decimal) -> None:
+        """Export how many events were posted after an end and are on no invoice yet, and their dollars."""
+        self._metrics.after_end_events.set(events)
+        self._metrics.after_end_usd.set(float(usd))
+
+    def lago_requested(self, request: str, status: int, seconds: float) -> None:
+        """Count a request of a background task of the projector to Lago."""
+        self._metrics.lago_requested(request, status, seconds)
+
     def _count_sealed(self, partition: int, seal_seq: int) -> None:
-        """Parts are numbered without a gap, so the number tells how many left since the last look."""
+        """Count events by the sequence number of the ledger, which has no gaps."""
         sealed = max(0, seal_seq - self._sealed.get(partition, seal_seq))
         self._sealed[partition] = seal_seq
         self._metrics.events_emitted.inc(sealed)
         self._metrics.receipts.labels(PENDING).inc(sealed)
 
     def _tell_minute(self, partition: int, counters: Counters) -> None:
-        """From how the ledger stood when it was looked at before; what was counted elsewhere is not told here."""
+        """Add the difference to the last state of the ledger. What another worker counted is not added here."""
         self.minute.counted(self._counters.get(partition, counters), counters)
         self._counters[partition] = counters
+
+    def _age_s(self, topic: str) -> float:
+        """A scraper's thread calls this, so the values are copied first."""
+        oldest = list(self._oldest_ms[topic].values())
+        return max(0.0, time.time() - min(oldest) / 1000) if oldest else 0.0
 
     def _show_sizes(self) -> None:
         metrics, ledgers = self._metrics, self._books.values()
@@ -146,7 +193,7 @@ class WorkerSensors(ProjectorSensors):
         metrics.held_on_disk.set(on_disk)
 
     def _show_looks(self) -> None:
-        """Off by: absolute values are added, so that two ledgers' errors cannot cancel each other."""
+        """Export the last scans. Absolute imbalances are added, so that the errors of two ledgers cannot cancel out."""
         looks = self._looks.values()
         for number, law in enumerate(LAWS):
             calls = sum(abs(look.off_by[number].calls) for look in looks)

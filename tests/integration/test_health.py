@@ -17,9 +17,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 
 from connectors.config.settings import Settings
-from connectors.http.application import create_app
 from connectors.http.health import Dependency, Health
-from connectors.http.middleware import RequestTracker
+from connectors.http.middleware import RequestTracker, create_app
 from connectors.processes.server import API, API_ALONE_PORT, PARTS, WEBHOOKS, _listeners, serving
 from schemas.errors import ConfigurationError, TopicProblem, Unavailable
 from schemas.topics import CATALOGUE, RAW

@@ -287,7 +287,7 @@ def test_the_metrics_port_is_served_and_a_taken_one_is_named() -> None:
     try:
         answer = httpx.get(f"http://127.0.0.1:{server.port}/metrics", trust_env=False)
         assert "pending_events_total 0.0" in answer.text
-        with pytest.raises(ConfigurationError, match=f"METRICS_PORT {server.port} on 127.0.0.1 cannot be listened on"):
+        with pytest.raises(ConfigurationError, match=f"METRICS_PORT {server.port} on 127.0.0.1 cannot be used"):
             start_metrics_server(scrape.metrics.registry, "127.0.0.1", server.port)
     finally:
         server.stop()

@@ -14,11 +14,10 @@ from pydantic import BaseModel
 from connectors.access.audit_chain import ChainPosition, line_of, tip_of
 from connectors.api.authorizer import Authorizer, Credentials
 from connectors.api.change_log import Audit
-from connectors.http.application import create_app
 from connectors.http.client_address import ClientAddressPolicy
 from connectors.http.endpoint import AuthorizedRequest, Endpoint, Principal, routes_of
 from connectors.http.health import json_response
-from connectors.http.middleware import RequestTracker
+from connectors.http.middleware import RequestTracker, create_app
 from schemas.errors import Unavailable
 from schemas.records import AuditRecord
 
@@ -90,13 +89,13 @@ async def own_orgs(asked: AuthorizedRequest) -> web.Response:
 ENDPOINTS = (
     Endpoint("GET", "/open", "", "For everybody.", answer),
     Endpoint("GET", "/things", "things:read", "Of all orgs.", answer),
-    Endpoint("POST", "/things", "things:write", "Change one.", answer, body=Body, changes=True),
+    Endpoint("POST", "/things", "things:write", "Change one.", answer, body=Body),
     Endpoint("GET", "/orgs/{org_id}", "orgs:read", "One org.", answer, org="org_id"),
     Endpoint("GET", "/own", "orgs:read", "Of one's own orgs.", own_orgs, sees_to_orgs=True),
     Endpoint("GET", "/texts/{text}", "things:read", "Any text.", answer, any_text=("text",)),
     Endpoint("GET", "/api/customers/{customer_id}", "customers:read", "One.", answer, org="customer_id"),
     Endpoint("GET", "/api/customers", "customers:read", "All.", answer),
-    Endpoint("POST", "/api/billing/plans", "plans:write", "One.", answer, body=Body, changes=True),
+    Endpoint("POST", "/api/billing/plans", "plans:write", "One.", answer, body=Body),
     Endpoint("GET", "/api/customersX", "customers:read", "No customers.", answer),
 )
 

@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from aiohttp import ClientResponse
+from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors.http.client_address import ClientAddressPolicy
+from connectors.http.content_encoding import PACKED
 from connectors.http.rate_limit import SenderRateLimiter
 from connectors.ingest.auth import WebhookAuth
 from connectors.ingest.call_context import ContextFields
-from connectors.ingest.routes import IngressDeps, create_ingress
+from connectors.ingest.routes import IngressDeps, ingress_routes
 from connectors.ingest.store import ElementStore, RecordSender
 from connectors.kafka.producer import KafkaProducer, producer_config
 from schemas.records import Rejection
@@ -141,7 +142,9 @@ async def serving(
         on_request=lambda source, status: requests.append((source, status)),
         on_elements=count,
     )
-    async with TestClient(TestServer(create_ingress(deps))) as client:
+    app = web.Application(handler_args=PACKED)
+    app.add_routes(ingress_routes(deps))
+    async with TestClient(TestServer(app)) as client:
         yield Ingress(bootstrap, prefix, client, requests, elements)
 
 

@@ -15,9 +15,8 @@ from connectors.billing.mappings import MappingResult
 from connectors.billing.metered_events import InMemoryUsage
 from connectors.billing.org_billing import OrgBilling
 from connectors.billing.org_records import StoredIds
-from connectors.http.application import create_app
 from connectors.http.endpoint import Endpoint, Principal, other_org, routes_of
-from connectors.http.middleware import RequestTracker
+from connectors.http.middleware import RequestTracker, create_app
 from connectors.http.problem import Problem
 from connectors.lago.client import LagoClient, lago_http
 from schemas.customer_id import normalise_customer_id

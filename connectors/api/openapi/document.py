@@ -1,6 +1,6 @@
-"""The OpenAPI 3.1 document of an application: its endpoints as they say it themselves, other routes by hand.
+"""The OpenAPI 3.1 document of an application. Endpoints describe themselves; other_routes.py describes the other routes.
 
-Made from the application's own router, so what is served is what is told; a route that nobody describes is our bug.
+It is made from the application's router, so it has every route. A route without a description is a bug.
 Source: https://spec.openapis.org/oas/v3.1.0
 """
 
@@ -25,7 +25,7 @@ _Names = Mapping[Any, Json]
 
 
 def served(app: web.Application) -> set[tuple[str, str]]:
-    """Method and path of every route; HEAD is GET without its body, and a path with a slash at its end the one without."""
+    """Method and path of every route, without HEAD routes, and without a slash at the end of a path."""
     found = set()
     for route in app.router.routes():
         if route.resource is not None and route.method != "HEAD":
@@ -37,11 +37,12 @@ def document(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]], i
     """The document.
 
     Args:
-        routes: method and path of everything that is served.
-        issuer: of users' tokens; `""` = there are none.
+        endpoints: the endpoints of the management API.
+        routes: method and path of all routes.
+        issuer: `OIDC_ISSUER`; `""` = users have no access.
 
     Raises:
-        KeyError: a route is neither an endpoint nor described.
+        KeyError: a route is not an endpoint, and other_routes.py does not describe it.
     """
     by_route = {(one.method, one.path): one for one in endpoints}
     wanted = sorted(routes, key=lambda route: (route[1], route[0]))
@@ -74,7 +75,7 @@ def document(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]], i
 
 
 def _schemas(endpoints: Iterable[Endpoint]) -> tuple[_Names, dict[str, Json]]:
-    """Where each model's schema is, and all schemas by name; two models of one name get longer ones."""
+    """A reference to the schema of each model, and all schemas by name; two models of the same name get longer names."""
     models: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {}
     for one in endpoints:
         for taken in (one.body, one.query):
@@ -108,7 +109,7 @@ def _needs(endpoint: Endpoint) -> str:
     told = [f"Needs the scope `{endpoint.scope}`."]
     told += [f"Needs the scope `{scope}` as well for {what}." for scope, what in endpoint.also.items()]
     if endpoint.hands_out:
-        told.append(f"Who is given {endpoint.hands_out} stands in the audit log.")
+        told.append(f"The audit log gets a line with the caller who gets {endpoint.hands_out}.")
     return " ".join(told)
 
 
@@ -145,15 +146,15 @@ def _answers(endpoint: Endpoint, names: _Names) -> Json:
         if model is not None:
             content = {"schema": names[model, "serialization"]}
             told[str(status)]["content"] = {"application/json": content}
-    refusals = {"400": "It is not understood."} | ({"413": "The body is too large."} if endpoint.body else {})
+    refusals = {"400": "The request is malformed."} | ({"413": "The body is too large."} if endpoint.body else {})
     if endpoint.scope:
         refusals |= {
-            "401": "No credential, or none that is known.",
+            "401": "No credential, or an unknown one.",
             "403": "The credential lacks the scope, or is for other orgs.",
-            "429": "Too many requests; `Retry-After` says when to come again.",
+            "429": "Too many requests; `Retry-After` says when to try again.",
         }
-    refusals["503"] = "It cannot be done now; `Retry-After` says when to come again."
-    refusals["default"] = "Anything else that is wrong; `reason` says what."
+    refusals["503"] = "It cannot be done now; `Retry-After` says when to try again."
+    refusals["default"] = "Any other error; `reason` says which."
     for refused, sentence in refusals.items():
         told.setdefault(refused, problem(sentence))
     return told

@@ -1,4 +1,4 @@
-"""Routes that are no endpoints of the management API, in OpenAPI's words: webhooks, health, metrics, the document."""
+"""OpenAPI descriptions of the routes that are not endpoints of the management API: webhooks, health, metrics, this document."""
 
 from typing import Any, Final
 
@@ -45,7 +45,7 @@ SECURITY: Final[dict[str, Json]] = {
 
 
 def problem(sentence: str) -> Json:
-    """An answer that is problem JSON."""
+    """A response that is problem JSON."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {"description": sentence, "content": {"application/problem+json": {"schema": schema}}}
 
@@ -75,17 +75,15 @@ _ACCEPTED: Final[Json] = {
     },
 }
 _USAGE: Final[Json] = {
-    "summary": "Usage comes in: one element, an array, or a line each; answered once it is durable.",
+    "summary": "Send usage: one element, an array, or one element per line. The answer comes when all of it is durable.",
     "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": ["object", "array"]}}}},
     "responses": {
         "202": _json("All but the rejected elements are durable.", _ACCEPTED),
-        "400": problem("It is no JSON, or holds no elements."),
+        "400": problem("The body is not JSON, or has no elements."),
         "401": problem("Neither a known token nor a valid signature."),
         "413": problem("Larger than `MAX_BODY_BYTES`."),
-        "503": problem(
-            "It cannot be stored now; `Retry-After` says when to come again. Never 429: LiteLLM drops that."
-        ),
-        "default": problem("Anything else that is wrong."),
+        "503": problem("It cannot be stored now; `Retry-After` says when to try again. Never 429: LiteLLM drops that."),
+        "default": problem("Any other error."),
     },
     "security": [{"webhookToken": []}, {"webhookSignature": []}, {}],
 }
@@ -101,14 +99,16 @@ _PROMETHEUS: Final = _open("Metrics in Prometheus' text.", {"200": _text("The me
 DESCRIBED: Final[dict[tuple[str, str], Json]] = {
     **{("POST", route.path): _USAGE for route in ROUTES},
     ("GET", "/health"): _open(
-        "How every neighbour is.", {"200": _json("All are well.", _STATE), "503": _json("Some are not.", _STATE)}
+        "The state of every dependency.",
+        {"200": _json("All are available.", _STATE), "503": _json("At least one is not.", _STATE)},
     ),
     ("GET", "/health/live"): _open(
-        "Whether the process is to be restarted.",
-        {"200": _json("It lives.", _STATE), "503": problem("It stands still.")},
+        "Whether the process must be restarted.",
+        {"200": _json("It runs.", _STATE), "503": problem("Its event loop is blocked.")},
     ),
     ("GET", "/health/ready"): _open(
-        "Whether records can be stored.", {"200": _json("They can.", _STATE), "503": problem("Not now.")}
+        "Whether records can be stored.",
+        {"200": _json("They can be stored.", _STATE), "503": problem("They cannot be stored now.")},
     ),
     ("GET", "/health/metrics"): _PROMETHEUS,
     ("GET", "/metrics/prometheus"): _PROMETHEUS,

@@ -1,4 +1,4 @@
-"""The OpenAPI document as a page: plain HTML made here, so it needs no script, no network and no foreign file."""
+"""The OpenAPI document as an HTML page without scripts and without files from elsewhere."""
 
 import base64
 import json
@@ -26,14 +26,14 @@ table { border-collapse: collapse; margin: .3rem 0; } td, th { text-align: left;
 h3 { font-size: 1rem; margin: 1rem 0 .2rem; }
 """
 _HASH = base64.b64encode(sha256(_STYLE.encode()).digest()).decode()
-#: Nothing is loaded from anywhere: no script, no picture, only the style above.
+#: The browser must load nothing: no script and no picture; only the style above is allowed.
 POLICY: Final = (
     f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
 def page_of(document: Json) -> str:
-    """HTML with every operation and every schema of the document."""
+    """An HTML page with all operations and all schemas of the document."""
     by_tag: dict[str, list[str]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -120,7 +120,7 @@ def _curl(method: str, path: str, told: Json) -> str:
 
 
 def _link(schema: Json) -> str:
-    """To a schema of a name, else the schema itself."""
+    """A link to a schema that has a name, else the schema itself."""
     name = schema.get("$ref", "").rpartition("/")[2]
     if name:
         return f'<a href="#schema-{escape(name)}"><code>{escape(name)}</code></a>'
@@ -139,7 +139,7 @@ def _short(schema: Json) -> str:
 
 
 def _said(text: str) -> str:
-    """Text whose words between backticks are code."""
+    """Text as HTML, with the words between backticks as code."""
     parts = escape(text).split("`")
     return "".join(f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
 

@@ -1,4 +1,4 @@
-"""`GET /openapi.json` and `GET /docs`: what the application serves, told by itself; for everybody."""
+"""`GET /openapi.json` and `GET /docs`: the description of the API. They need no credential."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -15,11 +15,11 @@ _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
 
 def telling_routes(endpoints: Sequence[Endpoint], issuer: str = "") -> list[web.RouteDef]:
-    """Both are made once, when they are asked for.
+    """The two routes. The document is made at the first request.
 
     Args:
-        endpoints: all of the application.
-        issuer: of users' tokens; `""` = there are none.
+        endpoints: all endpoints of the application.
+        issuer: `OIDC_ISSUER`; `""` = users have no access.
     """
 
     @cache

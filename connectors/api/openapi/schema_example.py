@@ -1,4 +1,4 @@
-"""An example of what a JSON schema describes: its own examples, its defaults, else the plainest value of its type."""
+"""Makes an example for a JSON schema from its examples, its defaults, or a simple value of its type."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -9,7 +9,7 @@ _DEEPEST: Final = 6
 
 
 def example_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int = 0) -> Any:
-    """Of objects only members that have to be there, or that have an example."""
+    """An example for a schema; objects have only members that are required or have an example."""
     if "$ref" in schema:
         return example_of(definitions[schema["$ref"].rpartition("/")[2]], definitions, depth)
     for told in ("examples", "enum"):

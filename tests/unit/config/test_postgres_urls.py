@@ -96,12 +96,12 @@ def test_our_own_settings_of_a_session_stand_and_its_name_is_the_urls() -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        (f"{BASE}?service=prod", "parameter service, which is not taken"),
+        (f"{BASE}?service=prod", "parameter service, which is not supported"),
         (f"{BASE}?sslidentity=/x.p12", "parameter sslidentity, which"),
-        (f"{BASE}?sslmode=maybe", "sslmode that there is not"),
-        (f"{BASE}?sslaccept=maybe", "sslaccept that there is not"),
+        (f"{BASE}?sslmode=maybe", "unknown sslmode"),
+        (f"{BASE}?sslaccept=maybe", "unknown sslaccept"),
         (f"{BASE}?gssencmode=require", "gssencmode=require"),
-        (f"{BASE}?connection_limit=many", "connection_limit that is no whole number"),
+        (f"{BASE}?connection_limit=many", "connection_limit that is not a whole number"),
         (f"mysql://u:{PASSWORD}@h/db", "postgresql://user:password@host"),
         (f"postgresql://u:{PASSWORD}?word=1@h/db", "%3F"),
         (f"postgresql://u:{PASSWORD}#1@h/db", "%23"),

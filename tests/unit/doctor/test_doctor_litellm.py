@@ -287,7 +287,7 @@ def test_the_report_says_how_to_stop_and_promises_no_more_than_that() -> None:
     for text in (told(report), json.dumps(report.as_object())):
         assert "loses nothing" not in text
         assert "DEFAULT_FLUSH_INTERVAL_SECONDS" in text
-        places = [text.index(word) for word in ("out of traffic", "Wait 3 s", "Send SIGTERM")]
+        places = [text.index(word) for word in ("Stop sending traffic", "Wait 3 s", "Send SIGTERM")]
         assert places == sorted(places)
     assert "DEFAULT_FLUSH_INTERVAL_SECONDS=1" in told(report)
     assert "that loses least" in told(report)

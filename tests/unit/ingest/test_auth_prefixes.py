@@ -19,8 +19,8 @@ LENGTHS = range(1, len(TOKEN))
 @pytest.mark.parametrize("given", [*(TOKEN[:length] for length in LENGTHS), TOKEN + "x", TOKEN[1:], TOKEN.upper()])
 def test_of_a_webhook_token(given: str) -> None:
     auth = WebhookAuth(tokens=["another", TOKEN])
-    assert auth.knows_token(f"Bearer {TOKEN}")
-    assert not auth.knows_token(f"Bearer {given}")
+    assert auth.token_sender(f"Bearer {TOKEN}") is not None
+    assert auth.token_sender(f"Bearer {given}") is None
 
 
 @pytest.mark.parametrize("given", [*(TOKEN[:length] for length in LENGTHS), TOKEN + "x", ""])

@@ -194,7 +194,7 @@ def test_what_cannot_be_a_spool_is_said_before_anything_is_taken(tmp_path: Path)
     database.execute("PRAGMA user_version = 2")
     database.close()
     for wrong, why in (
-        (junk, "no spool"),
+        (junk, "not a spool"),
         (later, "another version"),
         (tmp_path, "folder"),
         (tmp_path / "no" / "x", "folder"),

@@ -28,7 +28,7 @@ class Watched:
     def __init__(self, room: int = 100) -> None:
         self.registry = CollectorRegistry()
         self.books = LedgerState(Position(), EvictedWindowsFile(room))
-        self.watch = HeldUsageMonitor(self.registry, lambda: NOON + 100 * SECOND_US)
+        self.watch = HeldUsageMonitor(Metrics(self.registry, "0"), lambda: NOON + 100 * SECOND_US)
         self._fold = Fold(MeterPolicy(), "d-t-0-")
 
     def held(self, *customers: str, at_s: int = 0, reason: str = NO_MAPPING) -> None:

@@ -6,6 +6,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from connectors.telemetry.metrics import Metrics
 from connectors.telemetry.unbilled_usage import MOST_NAMES, UnbilledUsageMonitor
 from schemas.ledger import Sum
 from streams.core.metering.notices import Notices
@@ -17,7 +18,7 @@ def registry() -> CollectorRegistry:
 
 
 def test_a_model_without_a_price_is_one_line_however_often_it_is_called(registry: CollectorRegistry) -> None:
-    watch = UnbilledUsageMonitor(registry)
+    watch = UnbilledUsageMonitor(Metrics(registry, "0"))
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):
             watch.noticed(Notices(unpriced={"who-knows": 2}, unknown_types={"aquantum": 1}))
@@ -29,14 +30,14 @@ def test_a_model_without_a_price_is_one_line_however_often_it_is_called(registry
 
 
 def test_a_flood_of_names_ends_with_a_line_that_says_so(registry: CollectorRegistry) -> None:
-    watch = UnbilledUsageMonitor(registry)
+    watch = UnbilledUsageMonitor(Metrics(registry, "0"))
     with structlog.testing.capture_logs() as logs:
         watch.noticed(Notices(unpriced={f"m{n}": 1 for n in range(MOST_NAMES + 50)}))
     assert len(logs) == MOST_NAMES + 1 and logs[-1]["event"] == "names_left_out"
 
 
 def test_doubtful_costs_are_counted_in_calls_and_dollars_from_zero_on(registry: CollectorRegistry) -> None:
-    watch = UnbilledUsageMonitor(registry)
+    watch = UnbilledUsageMonitor(Metrics(registry, "0"))
     for reason, calls, usd in (("implausible_cost", 0, 0), ("cost_differs", 0, 0)):
         assert registry.get_sample_value("meterbridge_doubtful_calls_total", {"reason": reason}) == calls
         assert registry.get_sample_value("meterbridge_doubtful_cost_usd_total", {"reason": reason}) == usd

@@ -114,7 +114,7 @@ def test_refusals_are_counted_past_a_damaged_one() -> None:
 def test_the_projector_counts_what_it_cannot_read(rows_of: Callable[[Any], Any], bad: list[bytes]) -> None:
     values = [value for value in GARBAGE if value is not None] + bad
     told = rows_of([Stored(value) for value in values])
-    assert (told.rows, told.unreadable) == ([], len(values))
+    assert (told.rows, len(told.aside)) == ([], len(values))
 
 
 @pytest.mark.parametrize("cost", ["1e999999999", "-1e999999999", "1e-999999999", "1e5"])
@@ -126,7 +126,7 @@ def test_a_cost_of_any_exponent_is_a_row_without_or_with_it(cost: str) -> None:
     )
     rejection = b'{"at":1,"stage":"meter","reason":"absurd_cost","detail":"","offset":3,"call":%b}' % call
     told = rows.rejected_rows([Stored(rejection)])
-    assert told.unreadable == 0
+    assert told.aside == []
     assert told.rows[0][6] == ("100000" if cost == "1e5" else None)
 
 
@@ -144,7 +144,7 @@ def test_a_damaged_header_is_counted(headers: list[tuple[str, Any]]) -> None:
     event = msgspec.json.encode(records.LagoEvent("t", "sub", "code", "1", "1", {}))
     for rows_of in (rows.rejected_rows, rows.event_rows):
         told = rows_of([Stored(event, headers=headers)])
-        assert len(told.rows) + told.unreadable == 1
+        assert len(told.rows) + len(told.aside) == 1
 
 
 @pytest.mark.parametrize("amount", ["abc", "NaN", "sNaN", "1e999999999", "Infinity", "1_000", "9" * 41, "0x1"])
