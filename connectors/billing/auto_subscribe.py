@@ -1,33 +1,12 @@
 """`AUTO_SUBSCRIBE`: an org that somebody is mapped to, and that never had a subscription, gets one."""
 
-from collections.abc import Sequence
-from typing import Protocol
-
-from connectors.billing.org_billing import OTHER_PLAN
+from connectors.billing.org_billing import OTHER_PLAN, OrgBilling
+from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer, Plan, Subscription
 from connectors.lago.subscriptions import STATUSES
 from schemas.customers import OrgRecord
 
 _BILLING_TIME = "anniversary"
-
-
-class SubscriptionLister(Protocol):
-    """What Lago has; see `LagoClient`."""
-
-    async def plan(self, code: str) -> Plan | None: ...
-    async def subscriptions(self, external_customer_id: str, statuses: Sequence[str]) -> list[Subscription]: ...
-
-
-class SubscriptionCreator(Protocol):
-    """Makes customers and subscriptions, each once; see `OrgBilling`."""
-
-    async def create_customer(
-        self, org_id: str, name: str, email: str, user_id: str | None, metadata: None
-    ) -> Customer: ...
-    async def subscribe(
-        self, org_id: str, plan_code: str, billing_time: str, subscription_at: str | None, *, only_new: bool
-    ) -> Subscription: ...
 
 
 class AutoSubscriber:
@@ -37,7 +16,7 @@ class AutoSubscriber:
     hears of it, and all of them use that one.
     """
 
-    def __init__(self, lago: SubscriptionLister, billing: SubscriptionCreator) -> None:
+    def __init__(self, lago: LagoClient, billing: OrgBilling) -> None:
         self._lago = lago
         self._billing = billing
 

@@ -1,22 +1,14 @@
 """Lago's plans, metrics and running subscriptions, read often and asked for seldom."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 from connectors.billing.answer_cache import Cache
+from connectors.lago.client import LagoClient
 from connectors.lago.response_types import Metric, Plan, Subscription
 
 #: How old an answer may be, in seconds. Only a subscription changes without our doing.
 CATALOGUE_S, SUBSCRIPTIONS_S = 300.0, 15.0
 MOST = 10_000
-
-
-class DirectorySource(Protocol):
-    """Where they are read; see `LagoClient`."""
-
-    async def metric(self, code: str) -> Metric | None: ...
-    async def plan(self, code: str) -> Plan | None: ...
-    async def subscriptions(self, external_customer_id: str) -> list[Subscription]: ...
 
 
 class LagoDirectory:
@@ -26,7 +18,7 @@ class LagoDirectory:
         clock: seconds, never backwards.
     """
 
-    def __init__(self, lago: DirectorySource, clock: Callable[[], float], most: int = MOST) -> None:
+    def __init__(self, lago: LagoClient, clock: Callable[[], float], most: int = MOST) -> None:
         self._lago = lago
         self._metrics: Cache[str, Metric] = Cache(clock, CATALOGUE_S, most)
         self._plans: Cache[str, Plan] = Cache(clock, CATALOGUE_S, most)

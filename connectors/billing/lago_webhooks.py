@@ -6,10 +6,12 @@ is written down as its last word about them (streams/core/delivery/event_states.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
+from connectors.billing.org_sync import OrgSynchroniser
+from connectors.billing.unbillable_events import UnbillableEvents
 from schemas.reasons import APPLIED, IGNORED, NOTED, UNKNOWN_TYPE
 
 _log = structlog.get_logger(__name__)
@@ -24,35 +26,13 @@ _TOLD: Final = ("lago_id", "status", "payment_status", "invoice_type", "number",
 _TROUBLE: Final = ("failure", "error", "dispute", "overdue", "depleted", "incomplete")
 
 
-class Orgs(Protocol):
-    """The orgs' records; see `OrgSynchroniser`."""
-
-    async def refresh(self, org_id: str) -> bool:
-        """Bring an org's record up to what Lago says, durable on return; False: the org is none of ours.
-
-        Raises:
-            Unavailable: Lago or Kafka does not answer; repeating is safe.
-        """
-
-
-class Refusals(Protocol):
-    """The receipts of events; see `UnbillableEvents`."""
-
-    async def unbillable(self, found: Mapping[str, list[str]]) -> int:
-        """Write down that events are not billed: transaction ids by Lago's reason; how many were ours.
-
-        Raises:
-            Unavailable: Kafka does not answer; repeating is safe.
-        """
-
-
 class WebhookHandlers:
     """One method a type of webhook. Each takes the whole envelope, and returns one of `WEBHOOK_OUTCOMES`.
 
     All of them raise Unavailable: it is not done, and to be sent again.
     """
 
-    def __init__(self, orgs: Orgs, refusals: Refusals) -> None:
+    def __init__(self, orgs: OrgSynchroniser, refusals: UnbillableEvents) -> None:
         self._orgs = orgs
         self._refusals = refusals
         self.by_type: Mapping[str, Callable[[Payload], Awaitable[str]]] = {

@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from connectors.billing.org_billing import OTHER_PLAN, RUNNING, OrgBilling
+from connectors.billing.org_records import ROUNDS, OrgRecords, changed_from
 from connectors.billing.org_sync import BEGUN, as_lago_says
 from connectors.billing.plan_terms import PlanTermsCache
-from connectors.billing.subscription_discovery import ROUNDS, changed_from
 from connectors.billing.usage_limits import is_plan
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
@@ -30,13 +30,6 @@ UNKNOWN_ORG, NO_SUBSCRIPTION = "unknown_org", "no_subscription"
 #: Told what is there and what is to be there, before anything is changed. Raises: Unavailable: nothing may be.
 Changing = Callable[[Any, Any], Awaitable[None]]
 copy = msgspec.structs.replace
-
-
-class OrgRecordSource(Protocol):
-    """The orgs' records; see `OrgRecords`."""
-
-    async def get(self, org_id: str) -> OrgRecord | None: ...
-    async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +69,7 @@ class OrgAccounts:
         now_us: microseconds since 1970 UTC.
     """
 
-    def __init__(self, billing: OrgBilling, records: OrgRecordSource, now_us: Callable[[], int]) -> None:
+    def __init__(self, billing: OrgBilling, records: OrgRecords, now_us: Callable[[], int]) -> None:
         self.billing = billing
         self.records = records
         self._now_us = now_us

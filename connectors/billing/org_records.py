@@ -12,8 +12,10 @@ from schemas.customers import OrgRecord
 from schemas.errors import Unavailable
 from streams.runtime.compacted_table import CompactedTable
 
-#: How long the view may take to be complete, seconds.
+#: Time limit for the view to be complete, seconds.
 _VIEW_S = 10.0
+#: How often Lago is asked about an org whose record other processes change while it answers.
+ROUNDS = 3
 
 copy = msgspec.structs.replace
 
@@ -75,6 +77,28 @@ class OrgRecords:
     async def close(self) -> None:
         """Let go of the connections; nothing of this process is written any more."""
         await self._records.close()
+
+
+async def changed_from(
+    records: OrgRecords, org_id: str, before: OrgRecord | None, make: Callable[[OrgRecord], OrgRecord]
+) -> bool:
+    """Make the org's record what `make` returns if it is still `before`; False if another process has changed it.
+
+    Lago was asked in between. The other process may have a later answer, and an older one would let an ended
+    subscription run again. So the caller asks Lago again.
+
+    Raises:
+        As `OrgRecords.change`.
+    """
+    fresh = True
+
+    def made(org: OrgRecord) -> OrgRecord:
+        nonlocal fresh
+        fresh = org == (before or OrgRecord(org_id))
+        return make(org) if fresh else org
+
+    await records.change(org_id, made)
+    return fresh
 
 
 class StoredIds:

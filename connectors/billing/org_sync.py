@@ -7,15 +7,17 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import structlog
 
-from connectors.billing.plan_terms import PlanSource, PlanTermsCache, period_with
-from connectors.billing.subscription_discovery import MOST_FAILURES, ROUNDS, OrgChanges, beginning_after, changed_from
+from connectors.billing.org_records import ROUNDS, OrgRecords, changed_from
+from connectors.billing.plan_terms import PlanTermsCache, period_with
+from connectors.billing.subscription_discovery import MOST_FAILURES, beginning_after
 from connectors.billing.subscription_history import org_with, to_the_moment
-from connectors.lago.response_types import Customer, Plan, Subscription
+from connectors.lago.client import LagoClient
+from connectors.lago.response_types import Customer
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import HOUR_US
@@ -35,16 +37,6 @@ _log = structlog.get_logger(__name__)
 copy = msgspec.structs.replace
 
 
-class Lago(PlanSource, Protocol):
-    """Lago's customers, subscriptions and plans; see `LagoClient`."""
-
-    async def subscriptions(
-        self, external_customer_id: str = "", statuses: Sequence[str] = ..., plan_code: str = ""
-    ) -> list[Subscription]: ...
-    async def customer(self, external_id: str) -> Customer | None: ...
-    async def plans(self) -> list[Plan]: ...
-
-
 class OrgSynchroniser:
     """The records of the orgs that are known or mapped to, or whose id is an org's.
 
@@ -58,8 +50,8 @@ class OrgSynchroniser:
         self,
         customers: Mapping[str, CustomerRecord],
         orgs: Mapping[str, OrgRecord],
-        records: OrgChanges,
-        lago: Lago,
+        records: OrgRecords,
+        lago: LagoClient,
         *,
         now_us: Callable[[], int],
         is_org: Callable[[str], bool] = lambda _org_id: False,

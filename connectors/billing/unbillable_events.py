@@ -1,13 +1,14 @@
 """Events that Lago took and will not bill: it says so within the hour, when our receipts are written already."""
 
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import structlog
 
+from connectors.billing.event_state_reader import ReceiptsFollower
+from connectors.kafka.checked_producer import CheckedProducer
 from connectors.kafka.producer import Record
-from schemas.errors import Rejected
 from schemas.records import Receipt
 from streams.core.delivery.event_states import FAILED, UNBILLABLE
 
@@ -20,18 +21,6 @@ _log = structlog.get_logger(__name__)
 _encode = msgspec.json.Encoder().encode
 
 
-class EventStateSource(Protocol):
-    """What is known of our events; see `ReceiptsFollower`."""
-
-    def state(self, transaction_id: str) -> str | None: ...
-
-
-class ReceiptWriter(Protocol):
-    """What stores records; see `CheckedProducer`."""
-
-    async def send_all(self, records: list[Record]) -> Mapping[int, Rejected]: ...
-
-
 class UnbillableEvents:
     """`connectors.billing.lago_webhooks.Refusals`.
 
@@ -42,8 +31,8 @@ class UnbillableEvents:
 
     def __init__(
         self,
-        states: EventStateSource,
-        writer: ReceiptWriter,
+        states: ReceiptsFollower,
+        writer: CheckedProducer,
         topic: str,
         told: Callable[[str, int], None],
         now_us: Callable[[], int],

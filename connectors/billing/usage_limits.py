@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -16,10 +16,12 @@ import structlog
 
 from connectors.billing.answer_cache import Cache
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
-from connectors.lago.response_types import Subscription
 from connectors.lago.usage import CustomerUsage
-from schemas.customers import OrgRecord
 from schemas.errors import Rejected, Unavailable
+
+if TYPE_CHECKING:  # a service that only asks about limits loads no Kafka
+    from connectors.billing.org_billing import OrgBilling
+    from connectors.billing.org_records import OrgRecords
 
 #: Of the usage metric's units, which are tokens; of the calls of an API; of money, in the currency's smallest unit.
 TOKENS, REQUESTS, AMOUNT_CENTS = "tokens", "requests", "amount_cents"
@@ -62,17 +64,10 @@ class FixedLimits:
         return self._plans.get(plan_code, {})
 
 
-class LimitRecords(Protocol):
-    """The records of `billing.orgs`: read, and changed by one writer."""
-
-    async def get(self, org_id: str) -> OrgRecord | None: ...
-    async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord: ...
-
-
 class RecordLimits:
     """Limits in `billing.orgs`: an org's in its record, a plan's in a record of its own, see `PLAN_KEY`."""
 
-    def __init__(self, records: LimitRecords) -> None:
+    def __init__(self, records: "OrgRecords") -> None:
         self._records = records
 
     async def of_org(self, org_id: str) -> Mapping[str, int]:
@@ -120,13 +115,6 @@ class UsageLimitReached(LagoRejected):
         self.limit, self.used, self.most = limit, used, most
 
 
-class UsageSource(Protocol):
-    """What Lago says of an org; see `OrgBilling`."""
-
-    async def subscription(self, org_id: str) -> Subscription | None: ...
-    async def usage(self, org_id: str) -> CustomerUsage | None: ...
-
-
 class UsageLimits:
     """Limits held against what Lago counts, both at most `KEPT_S` old; for one org Lago is asked once at a time.
 
@@ -137,7 +125,7 @@ class UsageLimits:
 
     def __init__(
         self,
-        counted: UsageSource,
+        counted: "OrgBilling",
         limits: LimitStore,
         *,
         tokens_code: str = "ai_usage",

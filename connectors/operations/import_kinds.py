@@ -1,15 +1,14 @@
 """What can be imported: mappings, which become records here, and customers and subscriptions, which Lago keeps."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, Field
 
 from connectors.billing.mapping_rows import Id, MappingRow
 from connectors.billing.mappings import MappingGuard, Mappings
-from connectors.billing.org_billing import RUNNING
+from connectors.billing.org_billing import RUNNING, OrgBilling
+from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer, Plan, Subscription
 from connectors.operations.imports import CHANGED, CREATED, UNCHANGED
 
 _Org = Annotated[Id, Field(validation_alias=AliasChoices("org_id", "external_id", "external_customer_id"))]
@@ -51,26 +50,6 @@ def columns_of(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(names)
 
 
-class LagoReader(Protocol):
-    """What Lago has; see `LagoClient`."""
-
-    async def customer(self, external_id: str) -> Customer | None: ...
-    async def plan(self, code: str) -> Plan | None: ...
-    async def subscriptions(self, external_customer_id: str, statuses: Sequence[str]) -> list[Subscription]: ...
-
-
-class LagoWriter(Protocol):
-    """What changes Lago; see `OrgBilling`."""
-
-    async def create_customer(
-        self, org_id: str, name: str, email: str, user_id: str | None, metadata: None
-    ) -> Customer: ...
-    async def update_customer(self, org_id: str, name: str | None, email: str | None, metadata: None) -> Customer: ...
-    async def subscribe(
-        self, org_id: str, plan_code: str, billing_time: str, subscription_at: str | None
-    ) -> Subscription: ...
-
-
 class MappingRows:
     """Rows of mappings, as `POST /customers/mapping` takes them."""
 
@@ -103,7 +82,7 @@ class CustomerRows:
 
     model = CustomerRow
 
-    def __init__(self, lago: LagoReader, billing: LagoWriter, *, dry_run: bool = False) -> None:
+    def __init__(self, lago: LagoClient, billing: OrgBilling, *, dry_run: bool = False) -> None:
         self._lago = lago
         self._billing = billing
         self._dry_run = dry_run
@@ -133,7 +112,7 @@ class SubscriptionRows:
 
     model = SubscriptionRow
 
-    def __init__(self, lago: LagoReader, billing: LagoWriter, *, dry_run: bool = False) -> None:
+    def __init__(self, lago: LagoClient, billing: OrgBilling, *, dry_run: bool = False) -> None:
         self._lago = lago
         self._billing = billing
         self._dry_run = dry_run

@@ -7,12 +7,13 @@ subscription ends last, once no usage can reach it any more (docs/orgs.md).
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import structlog
 
+from connectors.billing.mappings import Mappings
 from connectors.billing.org_billing import RUNNING, OrgBilling
 from connectors.billing.org_takeover import FORMER, has_noted, migrate, noting
+from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.billing.usage_limits import is_plan
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
@@ -33,19 +34,6 @@ _ROUNDS = 3
 NO_MAPPING = "no mapping names them: usage comes by another way. End them in Lago once it has stopped"
 
 _log = structlog.get_logger(__name__)
-
-
-class MappingStore(Protocol):
-    """See `connectors.billing.mappings.Mappings`."""
-
-    async def put(self, request: MappingRequest, *, ask_lago: bool) -> object: ...
-
-
-class SubscriptionLookup(Protocol):
-    """See `connectors.billing.subscription_discovery.SubscriptionDiscovery`."""
-
-    def knows(self, org_id: str, subscription: str = "") -> bool: ...
-    async def learn(self, org_id: str) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +88,15 @@ class OrgMigration:
         customers: the view of all mappings, as `mappings` changes it.
         announce: leaves a line in the audit topic before anything is changed.
         loose: what is on its way; asked only if something could end, and again where that was asked too early.
-        lead_us: see `MappingStore`; `settled_us`: see `connectors.operations.usage_in_flight`.
+        lead_us: see `Mappings`; `settled_us`: see `connectors.operations.usage_in_flight`.
         now_us: microseconds since 1970 UTC.
     """
 
     def __init__(
         self,
         billing: OrgBilling,
-        mappings: MappingStore,
-        learner: SubscriptionLookup,
+        mappings: Mappings,
+        learner: SubscriptionDiscovery,
         customers: Mapping[str, CustomerRecord],
         *,
         announce: Callable[[UserOrg, Sequence[str]], Awaitable[None]],
