@@ -5,7 +5,9 @@ there on every sum is exact, and is the sum Lago computes from the strings it is
 15 places of a cent, `decimal(40,15)`; see docs/lago-behaviour.md).
 """
 
+from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
+from functools import reduce
 from re import compile as re_compile
 
 from schemas.errors import Rejected
@@ -69,6 +71,11 @@ def quantise(cost: Decimal, unit: Decimal) -> Decimal:
 def add(a: Decimal, b: Decimal) -> Decimal:
     """Exact sum; raises `decimal.Inexact` where 60 digits would not hold it."""
     return EXACT.add(a, b)
+
+
+def total(amounts: Iterable[Decimal]) -> Decimal:
+    """The exact sum; 0 for no amounts."""
+    return reduce(add, amounts, ZERO)
 
 
 def cents_text(dollars: Decimal) -> str:

@@ -1,12 +1,13 @@
 """`meterbridge audit`: whether the audit log is what was written."""
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
 import typer
 
-from connectors.access.audit_chain import AuditLine, ChainPosition
+from connectors.access.audit_chain import ChainPosition
 from connectors.cli.base import one_sentence, say, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
@@ -27,16 +28,13 @@ def verify(head: str, *, as_json: bool) -> None:
 
 async def _verified(settings: Settings, noted: ChainPosition | None) -> dict[str, Any]:
     deployment = deployment_of(settings)
-    database = None if settings.postgres_url is None else Database(postgres_url(settings), size=1)
-    try:
-        seen = await seen_in_table(deployment.topics.audit, database) if database is not None else (0, {})
-        verdict, lines = await asyncio.to_thread(topic_verified, deployment.kafka, deployment.topics.audit, noted)
+    topic = deployment.topics.audit
+    with nullcontext() if settings.postgres_url is None else Database(postgres_url(settings), size=1) as database:
+        seen = await seen_in_table(topic, database) if database is not None else (0, {})
+        verdict, lines = await asyncio.to_thread(topic_verified, deployment.kafka, topic, noted)
         row = None
         if database is not None:
-            row = await table_verified(database, lines, *seen, from_the_beginning=_complete(lines))
-    finally:
-        if database is not None:
-            database.terminate()
+            row = await table_verified(database, lines, *seen, from_the_beginning=not lines or lines[0].offset == 0)
     return {
         "lines": verdict.lines,
         "unchained": verdict.old,
@@ -46,10 +44,6 @@ async def _verified(settings: Settings, noted: ChainPosition | None) -> dict[str
         "broken": None if verdict.broken is None else asdict(verdict.broken),
         "row": None if row is None else asdict(row),
     }
-
-
-def _complete(lines: list[AuditLine]) -> bool:
-    return not lines or lines[0].offset == 0
 
 
 def _noted(head: str) -> ChainPosition | None:

@@ -15,7 +15,7 @@ from connectors.operations.ledgers import Held, held_of
 from connectors.operations.sender import CommandProducer
 from connectors.operations.write_off import matching, order_write_off, order_write_off_of_all
 from schemas.moments import to_iso
-from schemas.money import ZERO, add, plain
+from schemas.money import plain, total
 
 #: Lines of a table; `--json` has all.
 _SHOWN = 1000
@@ -76,14 +76,11 @@ def _read(deployment: Deployment, *, quiet: bool) -> list[Held]:
 
 
 def _answer(found: list[Held]) -> dict[str, Any]:
-    usd = ZERO
-    for one in found:
-        usd = add(usd, one.usd)
     return {
         "held": [_line(one) for one in found],
         "customers": len({one.customer for one in found}),
         "calls": sum(one.calls for one in found),
-        "usd": plain(usd),
+        "usd": plain(total(one.usd for one in found)),
     }
 
 

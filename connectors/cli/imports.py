@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Literal
 
 import typer
 
-from connectors.cli.account_tables import own_books
+from connectors.cli.account_tables import lago_key, own_books
 from connectors.cli.base import checked_delimiter, one_sentence, progress, say, settings_of_command, table_of
 from connectors.cli.sentences import fail
 from connectors.cli.terminal import when_interrupted
@@ -44,8 +44,8 @@ def import_rows(
     """`meterbridge import`."""
     with one_sentence(OSError):
         settings = settings_of_command()
-        if what != MAPPINGS and settings.lago_api_key is None:
-            fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+        if what != MAPPINGS:
+            lago_key(settings)
         wanted = (CSV if file.lower().endswith(".csv") else JSON) if kind == "auto" else kind
         with (
             sys.stdin.buffer if file == "-" else Path(file).open("rb") as opened,

@@ -97,17 +97,14 @@ def _prefixes(given: list[str] | None) -> list[str] | None:
 
 def _with_store(settings: Settings, do: Callable[[PostgresKeys], Awaitable[T]]) -> T:
     async def done() -> T:
-        database = Database(postgres_url(settings), size=1)
-        try:
+        with Database(postgres_url(settings), size=1) as database:
             return await do(PostgresKeys(database))
-        finally:
-            database.terminate()
 
     return asyncio.run(done())
 
 
 async def _recorded(settings: Settings, action: str, of: list[ApiKey], do: Callable[[], Awaitable[None]]) -> None:
-    """The line in the audit log first."""
+    """Write the audit line, then do it."""
     target = {f"key_{number}": key.prefix for number, key in enumerate(of)} | {"name": of[-1].name}
     target["scopes"] = " ".join(sorted(of[-1].scopes))
     target |= {} if of[-1].orgs is None else {"orgs": " ".join(sorted(of[-1].orgs))}

@@ -10,12 +10,12 @@ import typer
 
 from connectors.billing.lago_setup import Setup, SetupReport
 from connectors.billing.org_sync import OrgSynchroniser
-from connectors.cli.account_tables import own_books
+from connectors.cli.account_tables import lago_client, lago_key, own_books
 from connectors.cli.base import one_sentence, say, settings_of_command, table_of
 from connectors.cli.sentences import fail, tell
-from connectors.config.connections import deployment_of, postgres_url, revealed
+from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
-from connectors.lago.client import LagoClient, LagoIntegrationError, LagoRejected, lago_http
+from connectors.lago.errors import LagoIntegrationError, LagoRejected
 from connectors.operations.after_end import PAGE, EndedSubscriptions, Lost, Told, billed_orgs, dollars_of, pages
 from connectors.operations.after_invoice import late_of, still_lost
 from connectors.operations.audit_record import audited
@@ -64,10 +64,8 @@ class _Also(NamedTuple):
 
 async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: bool) -> tuple[list[Lost], bool]:
     """What was found, and whether Lago told all that it was asked."""
-    if settings.lago_api_key is None:
-        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
-    database = Database(postgres_url(settings), size=1)
-    try:
+    lago_key(settings)
+    with Database(postgres_url(settings), size=1) as database:
         async with own_books(settings, 1) as books:
             await receipts_are_read(deployment_of(settings), database)
             tables = books.customers.table, books.orgs.table
@@ -98,8 +96,6 @@ async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: b
             if dry_run or not any(one.able for one in found):
                 return found, is_whole
             return await _act(settings, database, known, why), is_whole
-    finally:
-        database.terminate()
 
 
 async def _act(
@@ -164,10 +160,7 @@ def _rebilled(found: list[Lost], *, dry_run: bool) -> Any:
 
 
 async def _set_up(settings: Settings, *, only_check: bool) -> SetupReport:
-    if settings.lago_api_key is None:
-        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
-    async with lago_http(settings.lago_timeout, 1) as http:
-        client = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key))
+    async with lago_client(settings) as client:
         return await Setup(client, settings.lago_event_code, settings.lago_webhook_url, only_check=only_check).run()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from connectors.cli.account_tables import own_books
+from connectors.cli.account_tables import lago_key, own_books
 from connectors.cli.base import one_sentence, progress, say, settings_of_command, table_of
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
@@ -79,8 +79,7 @@ async def _migrated(
 @asynccontextmanager
 async def _migration(settings: Settings) -> AsyncIterator[OrgMigration]:
     """The writers of the management API, in this process. Raises: TopicProblem, Unavailable."""
-    if settings.lago_api_key is None:
-        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+    lago_key(settings)
     deployment = deployment_of(settings)
     async with own_books(settings, connections=2) as books:
         yield OrgMigration(

@@ -9,7 +9,8 @@ from connectors.demo.sample_orgs import Org
 from connectors.demo.scraper import MetricsReading
 from connectors.demo.traffic import ExpectedBill
 from schemas.ledger import Sum
-from schemas.money import ZERO, add, plain
+from schemas.money import plain
+from schemas.money import total as exact_total
 from streams.core.metering.decisions import BILLED, DUPLICATE
 
 _NOT_UNBILLED: Final = {*BILLED, DUPLICATE}
@@ -100,10 +101,8 @@ def reconcile(orgs: Sequence[Org], book: ExpectedBill, bill: BilledTotal, readin
 
 def total(sums: Iterable[Sum]) -> Sum:
     """Their sum, exact."""
-    calls, cost = 0, ZERO
-    for one in sums:
-        calls, cost = calls + one.calls, add(cost, one.cost)
-    return Sum(calls, cost)
+    listed = list(sums)
+    return Sum(sum(one.calls for one in listed), exact_total(one.cost for one in listed))
 
 
 def told(counts: Mapping[str, int]) -> str:

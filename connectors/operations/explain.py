@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from connectors.postgres.pool import Database
-from schemas.money import EXACT, ZERO, add
+from schemas.money import EXACT, ZERO, total
 from streams.core.delivery.after_end import AGAIN
 
 _EVENT = """
@@ -17,40 +17,33 @@ SELECT transaction_id, external_subscription_id, org_id, amount_cents, calls, st
 FROM lago_events this WHERE transaction_id = $1
 """
 _HELD = "SELECT reason, transaction_id FROM held_parts WHERE part = $1"
-_CALLS = """
-SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
-       call_id, request_id, raw_partition, raw_offset, tokens_input, tokens_output
-FROM llm_usage_log
+_COLUMNS = """u.identity, u.part, u.customer_id, u.decision, u.model, u.provider, u.total_tokens, u.cost_usd, u.started_at,
+u.ended_at, u.call_id, u.request_id, u.raw_partition, u.raw_offset, u.tokens_input, u.tokens_output"""
+_CALLS = f"""
+SELECT {_COLUMNS} FROM llm_usage_log u
 WHERE part = $1 OR part IN (SELECT part FROM held_parts WHERE transaction_id = $1)
 ORDER BY raw_partition, raw_offset
-"""
-_REQUESTS = """
-SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
-       call_id, request_id, raw_partition, raw_offset, tokens_input, tokens_output
-FROM llm_usage_log
+"""  # noqa: S608  # our own words
+_REQUESTS = f"""
+SELECT {_COLUMNS} FROM llm_usage_log u
 WHERE request_id = $1 OR call_id = $1 OR alias = $1 OR identity = $2
 ORDER BY started_at
-"""
-#: Of a customer of LiteLLM's, or of an org: what was held for it was counted without its name, and its event has it.
-_OF_CUSTOMER = """
+"""  # noqa: S608
+#: Calls of a LiteLLM customer, or of an org. Usage that was held was counted without the org, and its event names it.
+_OF_CUSTOMER = f"""
 WITH named AS (
-    SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
-           call_id, request_id, raw_partition, raw_offset, tokens_input, tokens_output
-    FROM llm_usage_log WHERE customer_id = $1 AND ended_at >= $2 AND ended_at < $3
+    SELECT {_COLUMNS} FROM llm_usage_log u WHERE customer_id = $1 AND ended_at >= $2 AND ended_at < $3
     UNION
-    SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
-           call_id, request_id, raw_partition, raw_offset, tokens_input, tokens_output
-    FROM llm_usage_log WHERE org_id = $1 AND org_id <> '' AND ended_at >= $2 AND ended_at < $3
+    SELECT {_COLUMNS} FROM llm_usage_log u WHERE org_id = $1 AND org_id <> '' AND ended_at >= $2 AND ended_at < $3
     UNION
-    SELECT u.identity, u.part, u.customer_id, u.decision, u.model, u.provider, u.total_tokens, u.cost_usd, u.started_at,
-           u.ended_at, u.call_id, u.request_id, u.raw_partition, u.raw_offset, u.tokens_input, u.tokens_output
+    SELECT {_COLUMNS}
     FROM usage_parts e
     JOIN usage_parts p ON p.part = e.part OR p.released_in = e.part
     JOIN llm_usage_log u ON u.part = p.part
     WHERE e.org_id = $1 AND e.sealed_at >= $2 AND u.held <> '' AND u.ended_at >= $2 AND u.ended_at < $3
 )
 SELECT * FROM named ORDER BY ended_at, raw_partition, raw_offset LIMIT 5000
-"""
+"""  # noqa: S608
 _HUNDRED = Decimal(100)
 _IDENTITY_HEX = 32
 
@@ -108,10 +101,7 @@ class EventStory:
     @property
     def usd_of_calls(self) -> Decimal:
         """What the calls cost together, dollars."""
-        total = ZERO
-        for call in self.calls:
-            total = add(total, call.usd)
-        return total
+        return total(call.usd for call in self.calls)
 
     @property
     def adds_up(self) -> bool:

@@ -54,16 +54,13 @@ async def read_query(url: str, query: str) -> list[UserOrg]:
         Rejected: `bad_mapping_sql`: Postgres refuses it, or it has no such columns.
         Unavailable: see `connectors.postgres.errors.decisions`.
     """
-    database = Database(url, size=1)
-    try:
+    with Database(url, size=1) as database:
         async with database.connection() as connection:
             try:
                 async with connection.transaction(readonly=True):
                     rows = await connection.fetch(query)  # one statement: the protocol takes no second
             except (asyncpg.SyntaxOrAccessError, asyncpg.InvalidTransactionStateError, asyncpg.DataError) as error:
                 raise Rejected("bad_mapping_sql", type(error).__name__) from error
-    finally:
-        database.terminate()
     if rows and not {"user_id", "org_id"} <= set(rows[0].keys()):
         raise Rejected("bad_mapping_sql", "the query must have the columns user_id and org_id")
     return _entries((f"row {number}", dict(row)) for number, row in enumerate(rows, 1))
