@@ -1,30 +1,28 @@
-"""The operations behind the management API: letters put back, the way of usage in numbers, usage without a mapping."""
+"""The operations behind the management API: requeued dead letters, counts of calls and events, usage without a mapping."""
 
 import asyncio
 import time
 from collections.abc import Callable
-from itertools import islice
 from typing import Any
 
 from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.rejected_usage import RejectedFollower
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
-from connectors.operations.audit_record import audited
-from connectors.operations.dead_letters import CALLS, KINDS, DeadLetter, Filters, unresolved
+from connectors.operations.dead_letters import BOTH, EVENTS, DeadLetter, Filters, found_letters
 from connectors.operations.ledger_totals import counted, oldest_waiting_s
 from connectors.operations.requeue import RequeueResult, desk
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
-from schemas.money import ZERO, add, plain
+from schemas.money import plain
 
 _UNMAPPED = """
 SELECT customer_id, id_kind, reason, sum(calls) AS calls, sum(cost_usd) AS usd, min(first_seen) AS since
 FROM held_parts WHERE transaction_id IS NULL AND written_off_at IS NULL
 GROUP BY customer_id, id_kind, reason ORDER BY sum(cost_usd) DESC, customer_id LIMIT 1000
 """
-#: Numbers are asked of Kafka at most this often.
+#: Age at which the counts are read from Kafka again, seconds.
 _FRESH_S = 2.0
 
 
@@ -49,43 +47,35 @@ class OperationsService:
         self._asking = asyncio.Lock()
 
     def close(self) -> None:
-        """Drop what is connected."""
+        """Drop the connections to Postgres."""
         if self._database is not None:
             self._database.terminate()
 
     async def requeue(
         self, kind: str, filters: Filters, limit: int, why: str, actor: str, accept: str = "", *, dry_run: bool
     ) -> tuple[RequeueResult, int]:
-        """Put at most `limit` letters back, under one audit line; a dry run only counts them."""
+        """Requeue at most `limit` letters under one audit line. A dry run only counts them."""
+        if kind == BOTH and self._database is None:
+            kind = EVENTS  # refused calls need a check against the usage log
+
+        def letters_now() -> list[DeadLetter]:
+            return list(found_letters(self._deployment, kind, filters, limit))
+
         if dry_run:
-            return RequeueResult(), len(await asyncio.to_thread(self._found, kind, filters, limit))
-        sender = CommandProducer(self._deployment.kafka)
-        async with desk(self._deployment, sender, self._database) as at:
-            letters = await asyncio.to_thread(self._found, kind, filters, limit)
+            return RequeueResult(), len(await asyncio.to_thread(letters_now))
+        async with desk(self._deployment, CommandProducer(self._deployment.kafka), self._database) as at:
+            letters = await asyncio.to_thread(letters_now)
             if not letters:
                 return RequeueResult(), 0
-            usd = ZERO
-            for letter in letters:
-                usd = add(usd, letter.usd or ZERO)
-            target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.letter}
-            if accept:
-                target["accept"] = accept
-            audit_id = await asyncio.to_thread(
-                lambda: audited(
-                    self._deployment,
-                    sender,
-                    "dlq.requeue",
-                    target,
-                    actor=actor,
-                    reason=why,
-                    count=len(letters),
-                    cost_usd=usd,
-                )
-            )
+            audit_id = await at.audit("requeue", letters, kind, filters, why, actor, accept=accept)
             return await at.requeue(letters, audit_id, lambda _count: None, (accept,) if accept else ()), len(letters)
 
     async def stats(self) -> dict[str, Any]:
-        """Calls and events by what became of them, since the ledgers began; ages in seconds."""
+        """Number of calls and events by outcome, since the ledgers began; ages in seconds.
+
+        Raises:
+            Unavailable: `counting`: the topics have not been read to their end yet.
+        """
         states, by_reason = self._receipts.states(), self._rejected.by_reason()
         if states is None or by_reason is None:
             raise Unavailable("counting", "the topics have not been read to their end yet")
@@ -103,7 +93,11 @@ class OperationsService:
         }
 
     async def unmapped(self) -> list[dict[str, Any]]:
-        """Customers whose usage is held, the dearest first, at most 1000."""
+        """At most 1000 customers with held usage, the highest amount first.
+
+        Raises:
+            ConfigurationError: there is no Postgres.
+        """
         if self._database is None:
             postgres_url(self._settings)
             raise AssertionError("postgres_url has raised")
@@ -139,11 +133,3 @@ class OperationsService:
             "oldest_age_seconds": max(ages.values()),
             "oldest_age_seconds_by_topic": ages,
         }
-
-    def _found(self, kind: str, filters: Filters, limit: int) -> list[DeadLetter]:
-        """Refused calls come back only where the usage log can be asked; `both` leaves them out elsewhere."""
-        kinds: tuple[str, ...] = KINDS if kind == "both" else (kind,)
-        if kind == "both" and self._database is None:
-            kinds = tuple(one for one in kinds if one != CALLS)
-        letters = (letter for one in kinds for letter in unresolved(self._deployment, one, filters))
-        return list(islice(letters, limit))
