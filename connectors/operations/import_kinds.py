@@ -1,4 +1,4 @@
-"""What can be imported: mappings, which become records here, and customers and subscriptions, which Lago keeps."""
+"""The kinds of rows that can be imported: mappings, which become records here, and Lago's customers and subscriptions."""
 
 from typing import Annotated, Literal
 
@@ -15,10 +15,11 @@ _Org = Annotated[Id, Field(validation_alias=AliasChoices("org_id", "external_id"
 
 
 class CustomerRow(BaseModel):
-    """An org's customer in Lago; unknown members are ignored, what is left out stays as it is.
+    """An org's customer in Lago. Unknown members are ignored; members that are left out are not changed.
 
     Fields:
-        org_id: also called `external_id`. `name`: by default the id.
+        org_id: also called `external_id`.
+        name: the id by default.
     """
 
     org_id: _Org
@@ -28,7 +29,7 @@ class CustomerRow(BaseModel):
 
 
 class SubscriptionRow(BaseModel):
-    """An org's subscription; of a plan that it does not have it is a change of plan.
+    """An org's subscription. If the org is on another plan, the row changes the plan.
 
     Fields:
         org_id: also called `external_customer_id`.
@@ -42,7 +43,7 @@ class SubscriptionRow(BaseModel):
 
 
 def columns_of(model: type[BaseModel]) -> frozenset[str]:
-    """What the columns of a model's rows may be called."""
+    """The names that columns of a model's rows may have."""
     names = set(model.model_fields)
     for field in model.model_fields.values():
         if isinstance(field.validation_alias, AliasChoices):
@@ -51,7 +52,7 @@ def columns_of(model: type[BaseModel]) -> frozenset[str]:
 
 
 class MappingRows:
-    """Rows of mappings, as `POST /customers/mapping` takes them."""
+    """Imports mappings, as `POST /customers/mapping` takes them."""
 
     model = MappingRow
 
@@ -65,7 +66,7 @@ class MappingRows:
         return row.litellm_customer_id
 
     async def take(self, row: MappingRow) -> str:
-        """Raises: as `Mappings.put`. Lago is not asked: the management API does so by itself."""
+        """Map the customer. Lago is not asked: the management API does so in the background. Raises: as `Mappings.put`."""
         if self._dry_run:
             if self._guard is not None:
                 self._mappings.check(row.litellm_customer_id, self._guard)
@@ -78,7 +79,7 @@ class MappingRows:
 
 
 class CustomerRows:
-    """Rows of customers; one that is there is changed where it differs."""
+    """Imports customers. An existing customer is changed if its name or email differs."""
 
     model = CustomerRow
 
@@ -92,7 +93,7 @@ class CustomerRows:
         return row.org_id
 
     async def take(self, row: CustomerRow) -> str:
-        """Raises: LagoIntegrationError."""
+        """Create or change the customer. Raises: LagoIntegrationError."""
         known = await self._lago.customer(row.org_id)
         if known is None:
             if not self._dry_run:
@@ -108,7 +109,7 @@ class CustomerRows:
 
 
 class SubscriptionRows:
-    """Rows of subscriptions; an org has one."""
+    """Imports subscriptions, one for each org."""
 
     model = SubscriptionRow
 
@@ -122,7 +123,12 @@ class SubscriptionRows:
         return row.org_id
 
     async def take(self, row: SubscriptionRow) -> str:
-        """Raises: LagoIntegrationError; LagoRejected `unknown_customer`: import customers first."""
+        """Subscribe the org or change its plan.
+
+        Raises:
+            LagoRejected: `unknown_customer`: import customers first.
+            LagoIntegrationError
+        """
         running = await self._lago.subscriptions(row.org_id, RUNNING)
         if any(row.plan_code == (one.next_plan_code or one.plan_code) for one in running):
             return UNCHANGED
