@@ -1,4 +1,4 @@
-"""`meterbridge audit`: whether the audit log is what was written."""
+"""`meterbridge audit`: verify that the audit log was not changed."""
 
 import asyncio
 from contextlib import nullcontext
@@ -51,20 +51,22 @@ def _noted(head: str) -> ChainPosition | None:
         return None
     covered, _, chain = head.partition(":")
     if not covered.isdecimal() or len(chain) != 64:
-        fail("--head takes a head as `audit verify` tells it, a number, a colon and 64 hexadecimal digits.", 2)
+        fail("--head takes a head that `audit verify` printed: a number, a colon and 64 hexadecimal digits.", 2)
     return ChainPosition("", int(covered), chain)
 
 
 def _told(answer: dict[str, Any]) -> str:
-    told = [f"{answer['lines']} lines, {answer['unchained']} of them from before there was a chain."]
+    told = [f"{answer['lines']} lines, {answer['unchained']} of them are older than the chain."]
     if answer["unchecked"]:
-        told.append(f"{answer['unchecked']} at the beginning follow lines that have expired.")
+        told.append(
+            f"{answer['unchecked']} lines at the beginning cannot be checked: the lines before them have expired."
+        )
     if (broken := answer["broken"]) is not None:
         told.append(f"{broken['kind']}: line {broken['audit_id']} at offset {broken['offset']}: {broken['detail']}.")
     if (row := answer["row"]) is not None:
         told.append(f"{row['kind']}: row {row['audit_id']}: {row['detail']}.")
     elif answer["rows"] is not None:
-        told.append(f"{answer['rows']} rows say what the topic says.")
+        told.append(f"{answer['rows']} rows agree with the topic.")
     if answer["broken"] is None:
-        told.append(f"The chain is whole. Keep its head elsewhere: {answer['head'] or 'there is none yet'}")
+        told.append(f"The chain is complete. Keep its head elsewhere: {answer['head'] or 'there is none yet'}")
     return "\n".join(told)

@@ -1,4 +1,4 @@
-"""`meterbridge backfill`: calls that never arrived, from LiteLLM's database or from files."""
+"""`meterbridge backfill`: send calls that never arrived, from LiteLLM's database or from files."""
 
 import asyncio
 import sys
@@ -93,7 +93,7 @@ async def _filled(
         if keep is not None and place:
             keep(place)
 
-    when_interrupted(lambda: f"{job.done.read} calls were read; run it again, what was sent is known then.")
+    when_interrupted(lambda: f"{job.done.read} calls were read. Run it again: it recognises the calls that were sent.")
     with job.database:
         if job.sender is not None:
             audited(deployment, job.sender, "backfill", target, reason=why)

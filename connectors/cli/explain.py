@@ -1,4 +1,4 @@
-"""`meterbridge explain`: the calls behind a bill, the bill behind a call."""
+"""`meterbridge explain`: the calls in a billed event, or the event that bills a call."""
 
 import asyncio
 from decimal import Decimal, InvalidOperation

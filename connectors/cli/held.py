@@ -1,4 +1,4 @@
-"""`meterbridge held`: usage that waits for a mapping, a subscription or a period."""
+"""`meterbridge held`: list or write off usage that waits for a mapping, a subscription or a billing period."""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ from connectors.operations.write_off import matching, order_write_off, order_wri
 from schemas.moments import to_iso
 from schemas.money import plain, total
 
-#: Lines of a table; `--json` has all.
+#: Number of lines of a table; `--json` prints all.
 _SHOWN = 1000
 
 
@@ -58,7 +58,7 @@ def write_off(*, customer: str, match: str, why: str, until: str, yes: bool, dry
 
 
 def _agreed(found: list[Held], *, as_json: bool) -> bool:
-    """What the person at the terminal says; no where nobody is there."""
+    """Ask the person at the terminal; no if there is no terminal."""
     return not as_json and _watched() and typer.confirm(f"Write off {_sums(_answer(found))}?", err=True)
 
 
@@ -100,5 +100,5 @@ def _table(found: list[Held], title: str = "") -> Any:
     if not found:
         return "Nothing is held."
     if len(found) > _SHOWN:
-        title = f"{title + '. ' if title else ''}The {_SHOWN} dearest of {len(found)}; --json has all."
+        title = f"{title + '. ' if title else ''}The {_SHOWN} highest of {len(found)}; --json prints all."
     return table_of(tuple(_line(found[0])), [tuple(_line(one).values()) for one in found[:_SHOWN]], title)

@@ -1,4 +1,4 @@
-"""`meterbridge keys`: API keys of the management API, made and ended without the API."""
+"""`meterbridge keys`: create, list, rotate and revoke API keys of the management API, without the API."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -126,7 +126,7 @@ def _say_made(key: ApiKey, token: str, *, as_json: bool) -> None:
     say(
         {**row, "token": token},
         as_json=as_json,
-        table=lambda: f"{token}\nIt is shown this once; its id is {key.key_id}.",
+        table=lambda: f"{token}\nThe token is shown only this once. The key's id is {key.key_id}.",
     )
 
 

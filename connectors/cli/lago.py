@@ -1,4 +1,4 @@
-"""`meterbridge lago`: what Lago needs before usage is billed, and usage that an end in Lago overtook."""
+"""`meterbridge lago`: set up Lago, and bill usage again that reached Lago after a subscription's end or its invoice."""
 
 import asyncio
 import time
@@ -55,7 +55,7 @@ def rebill(why: str, org: str, *, also_taken: bool, also_unclear: bool, dry_run:
 
 
 class _Also(NamedTuple):
-    """What a person has looked at; `org`: of this one alone, `""` = of all."""
+    """What a person has checked in Lago; `org`: only of this org, `""` = of all."""
 
     org: str
     taken: bool
@@ -63,7 +63,7 @@ class _Also(NamedTuple):
 
 
 async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: bool) -> tuple[list[Lost], bool]:
-    """What was found, and whether Lago told all that it was asked."""
+    """The lost events, and whether Lago answered all requests."""
     lago_key(settings)
     with Database(postgres_url(settings), size=1) as database:
         async with own_books(settings, 1) as books:
@@ -82,8 +82,8 @@ async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: b
                 try:
                     late, _ = await late_of(database, told, books.lago, _now_us(), settings.lago_event_code)
                 except LagoIntegrationError as error:
-                    # What has a moment after an end is on no invoice, whatever Lago tells of the last one.
-                    tell(f"Lago does not tell what the last invoices of org {org_id} counted: {error}")
+                    # An event with a moment after the end is on no invoice, whatever the last invoice counted.
+                    tell(f"Lago does not show what the last invoices of org {org_id} counted: {error}")
                     late, is_whole = [], False
                 if also.unclear:
                     late = [replace(one, unclear="") for one in late]
@@ -101,7 +101,7 @@ async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: b
 async def _act(
     settings: Settings, database: Database, known: Mapping[str, tuple[Told, list[Lost]]], why: str
 ) -> list[Lost]:
-    """What is found now that nobody else bills again; what can be is billed."""
+    """The events that are still lost while no other process bills again. Those that are `able` are billed."""
     found = []
     async with Rebilling(deployment_of(settings), database) as desk:
         for told, late in known.values():

@@ -1,4 +1,4 @@
-"""`meterbridge ledger`: the way on for a ledger that has halted."""
+"""`meterbridge ledger`: start a halted ledger anew."""
 
 import asyncio
 import re
@@ -48,7 +48,7 @@ async def _done(
 
 
 def _line(partition: int, found: RestartPlan | MeterbridgeError, audit_id: str) -> dict[str, Any]:
-    """A ledger as it is shown; `next` is empty where nothing is to be done."""
+    """A line of the table; `next` is empty if there is nothing to do."""
     line: dict[str, Any] = {"partition": partition, "state": "sound", "stood": "", "next": "", "skipped": 0}
     line |= {"checked_before": "", "detail": "", "audit_id": audit_id}
     if isinstance(found, MeterbridgeError):
@@ -78,4 +78,4 @@ def _wanted(text: str, partition: int | None) -> RestartPosition:
 
 
 def _needs_partition() -> NoReturn:
-    fail("an offset is one partition's: give --partition with it.", 2)
+    fail("an offset belongs to one partition: give --partition too.", 2)

@@ -1,4 +1,4 @@
-"""`meterbridge reconcile`: does it all add up."""
+"""`meterbridge reconcile`: check that all calls and amounts add up."""
 
 import asyncio
 from collections.abc import Callable
@@ -64,13 +64,13 @@ async def _reconciled(
 
 
 async def _tables(database: Database, report: ReconciliationReport, *, wanted: bool) -> None:
-    """The ledgers prove themselves without Postgres: where it is away only the breakdown is missing."""
+    """The ledgers are checked without Postgres. If it is away, only the details of unbilled calls are missing."""
     try:
         await reconcile_tables(database, report)
     except Unavailable as error:
         if wanted:
             raise
-        report.notes.append(f"why calls are not billed is not known: Postgres: {error.reason}")
+        report.notes.append(f"the reasons of unbilled calls are not known: Postgres: {error.reason}")
 
 
 def _told(report: ReconciliationReport) -> dict[str, Any]:

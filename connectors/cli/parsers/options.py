@@ -1,4 +1,4 @@
-"""What several parsers share: options, and how a group of commands is made."""
+"""Options and functions that several parsers share."""
 
 from typing import Annotated, Any, Final
 
@@ -8,10 +8,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 Delimiter = Annotated[str, typer.Option(help="Delimiter of a CSV file: ',' (default), ';', '|' or tab.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done and its amount; change nothing.")]
 
-#: Typer loads pydantic to convert a `--help` that was not given, unless it has a value already.
+#: Without a default value Typer loads pydantic to convert a `--help` that was not given.
 GROUP_CONTEXT: Final[dict[str, Any]] = {"default_map": {"help": False}}
 
 
 def group(purpose: str) -> typer.Typer:
-    """A group of commands, which shows its help where no command follows."""
+    """A group of commands, which shows its help if no command follows."""
     return typer.Typer(help=purpose, no_args_is_help=True, context_settings=GROUP_CONTEXT)
