@@ -128,7 +128,7 @@ class PlanPreviews:
 def terms_of(plan: Plan) -> PlanFee:
     """Raises: LagoRejected `unknown_interval`: Lago bills it in a way that is not known here."""
     if plan.interval not in MONTHS:
-        raise LagoRejected("unknown_interval", f"the plan {plan.code} is billed {plan.interval or 'nobody knows when'}")
+        raise LagoRejected("unknown_interval", f"the plan {plan.code} has the interval {plan.interval or 'null'}")
     return PlanFee(plan.code, plan.interval, plan.amount_cents, plan.amount_currency, plan.pay_in_advance)
 
 

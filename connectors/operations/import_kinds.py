@@ -78,19 +78,23 @@ class MappingRows:
         return UNCHANGED if not mapped.changed else CREATED if mapped.created else CHANGED
 
 
-class CustomerRows:
-    """Imports customers. An existing customer is changed if its name or email differs."""
-
-    model = CustomerRow
+class _LagoRows:
+    """Rows of orgs in Lago."""
 
     def __init__(self, lago: LagoClient, billing: OrgBilling, *, dry_run: bool = False) -> None:
         self._lago = lago
         self._billing = billing
         self._dry_run = dry_run
 
-    def key(self, row: CustomerRow) -> str:
+    def key(self, row: CustomerRow | SubscriptionRow) -> str:
         """The org."""
         return row.org_id
+
+
+class CustomerRows(_LagoRows):
+    """Imports customers. An existing customer is changed if its name or email differs."""
+
+    model = CustomerRow
 
     async def take(self, row: CustomerRow) -> str:
         """Create or change the customer. Raises: LagoIntegrationError."""
@@ -108,19 +112,10 @@ class CustomerRows:
         return CHANGED
 
 
-class SubscriptionRows:
+class SubscriptionRows(_LagoRows):
     """Imports subscriptions, one for each org."""
 
     model = SubscriptionRow
-
-    def __init__(self, lago: LagoClient, billing: OrgBilling, *, dry_run: bool = False) -> None:
-        self._lago = lago
-        self._billing = billing
-        self._dry_run = dry_run
-
-    def key(self, row: SubscriptionRow) -> str:
-        """The org."""
-        return row.org_id
 
     async def take(self, row: SubscriptionRow) -> str:
         """Subscribe the org or change its plan.

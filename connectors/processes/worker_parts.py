@@ -134,7 +134,8 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaAwaited | No
         asking = partial(parts_of, settings, lambda: delivery, metrics, sensors, _ANSWER_S)
         parts = await when_kafka_answers(asking, awaited or KafkaAwaited(settings.kafka_bootstrap_servers))
         _meanwhile(stack, sensors.minute.tell_every())
-        await stack.enter_async_context(_mapping(settings, role, http, metrics, sensors))
+        if role == "meter" and settings.map_by_identity:
+            await _map_by_identity(stack, settings, http, metrics, sensors)
         sensors.health.begun()
         yield parts
 
@@ -150,14 +151,10 @@ def _meanwhile(stack: AsyncExitStack, work: Coroutine[Any, Any, Any]) -> None:
     stack.push_async_callback(end)
 
 
-@asynccontextmanager
-async def _mapping(
-    settings: Settings, role: str, http: httpx.AsyncClient, metrics: Metrics, sensors: WorkerSensors
-) -> AsyncIterator[None]:
-    """`MAP_BY_IDENTITY`: beside the meter, on tables of its own."""
-    if role != "meter" or not settings.map_by_identity:
-        yield
-        return
+async def _map_by_identity(
+    stack: AsyncExitStack, settings: Settings, http: httpx.AsyncClient, metrics: Metrics, sensors: WorkerSensors
+) -> None:
+    """`MAP_BY_IDENTITY`: map unknown customers, beside the meter and with own tables, until the stack is closed."""
     lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), metrics.lago_requested)
     books = AccountTables(settings, lago, lambda _learner: InMemoryUsage())
     mapper = IdentityMapper(
@@ -167,12 +164,8 @@ async def _mapping(
         lambda outcome: metrics.identities_asked.labels(outcome).inc(),
         time.monotonic,
     )
-    async with books.open():
-        working = asyncio.ensure_future(mapper.work())
-        try:
-            yield
-        finally:
-            working.cancel()
+    await stack.enter_async_context(books.open())
+    _meanwhile(stack, mapper.work())
 
 
 def _delivery(
@@ -215,15 +208,13 @@ def parts_from_environment() -> Components:
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))
-    made: list[Delivery] = []
-    watching: list[asyncio.Future[None]] = []
+    watching: list[asyncio.Future[None]] = []  # the event loop alone would not keep the task
 
+    @cache
     def delivery() -> Delivery:
-        if not made:
-            http = lago_http(settings.lago_timeout, settings.worker_concurrency + _SPARE_CONNECTIONS)
-            delivery, tenant = _delivery(settings, http, metrics)
-            watching.append(asyncio.ensure_future(tenant.watch()))
-            made.append(delivery)
-        return made[0]
+        http = lago_http(settings.lago_timeout, settings.worker_concurrency + _SPARE_CONNECTIONS)
+        made, tenant = _delivery(settings, http, metrics)
+        watching.append(asyncio.ensure_future(tenant.watch()))
+        return made
 
     return parts_of(settings, delivery, metrics)

@@ -6,7 +6,15 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Delimiter = Annotated[str, typer.Option(help="Delimiter of a CSV file: ',' (default), ';', '|' or tab.")]
+Customer = Annotated[str, typer.Option(help="Only this LiteLLM customer id.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done and its amount; change nothing.")]
+TrustLogFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="You confirm that the usage log is complete from this moment on; only where it cannot know that itself."
+    ),
+]
+Why = Annotated[str, typer.Option("--why", help="The reason, for the audit log.")]
 
 #: Without a default value Typer loads pydantic to convert a `--help` that was not given.
 GROUP_CONTEXT: Final[dict[str, Any]] = {"default_map": {"help": False}}
