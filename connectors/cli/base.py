@@ -5,7 +5,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -146,6 +146,12 @@ def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]], title: st
     for row in rows:
         table.add_row(*(Text(shown(str(cell))) for cell in row))
     return table
+
+
+def table_of_lines(lines: Sequence[Mapping[str, object]], title: str = "") -> Table:
+    """A table of at least one line; its columns are the members of the lines. None is an empty cell."""
+    rows = [["" if cell is None else cell for cell in line.values()] for line in lines]
+    return table_of(tuple(lines[0]), rows, title)
 
 
 @contextmanager

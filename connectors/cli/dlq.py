@@ -5,7 +5,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from connectors.cli.base import moment_ms, moment_us, one_sentence, progress, say, settings_of_command, table_of
+from connectors.cli.base import (
+    moment_ms,
+    moment_us,
+    one_sentence,
+    progress,
+    say,
+    settings_of_command,
+    table_of,
+    table_of_lines,
+)
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, revealed
 from connectors.config.deployment import Deployment
@@ -182,8 +191,5 @@ def _sums(letters: Iterable[DeadLetter]) -> dict[str, dict[str, Any]]:
 def _table(letters: list[DeadLetter], by_reason: dict[str, dict[str, Any]], count: int) -> Any:
     if not count:
         return "Nothing is dead."
-    rows = [tuple(_line(letter).values()) for letter in letters]
     sums = ", ".join(f"{one['count']} {reason} ({one['usd']} USD)" for reason, one in by_reason.items())
-    return table_of(
-        tuple(_line(letters[0])), [tuple("" if v is None else v for v in row) for row in rows], f"{count}: {sums}"
-    )
+    return table_of_lines([_line(letter) for letter in letters], f"{count}: {sums}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from connectors.cli.base import moment_us, one_sentence, progress, say, settings_of_command, table_of
+from connectors.cli.base import moment_us, one_sentence, progress, say, settings_of_command, table_of_lines
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
@@ -101,4 +101,4 @@ def _table(found: list[Held], title: str = "") -> Any:
         return "Nothing is held."
     if len(found) > _SHOWN:
         title = f"{title + '. ' if title else ''}The {_SHOWN} highest of {len(found)}; --json prints all."
-    return table_of(tuple(_line(found[0])), [tuple(_line(one).values()) for one in found[:_SHOWN]], title)
+    return table_of_lines([_line(one) for one in found[:_SHOWN]], title)

@@ -11,7 +11,7 @@ import typer
 from connectors.billing.lago_setup import Setup, SetupReport
 from connectors.billing.org_sync import OrgSynchroniser
 from connectors.cli.account_tables import lago_client, lago_key, own_books
-from connectors.cli.base import one_sentence, say, settings_of_command, table_of
+from connectors.cli.base import one_sentence, say, settings_of_command, table_of_lines
 from connectors.cli.sentences import fail, tell
 from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
@@ -155,8 +155,7 @@ def _rebilled(found: list[Lost], *, dry_run: bool) -> Any:
     if not found:
         return "Nothing was posted after an end, or after its invoice."
     title = "Would be billed again" if dry_run else "Billed again, where a subscription is named"
-    lines = [_line(one) for one in found]
-    return table_of(tuple(lines[0]), [tuple(str(value or "-") for value in line.values()) for line in lines], title)
+    return table_of_lines([{name: value or "-" for name, value in _line(one).items()} for one in found], title)
 
 
 async def _set_up(settings: Settings, *, only_check: bool) -> SetupReport:

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from connectors.cli.base import moment_us, one_sentence, say, settings_of_command, table_of
+from connectors.cli.base import moment_us, one_sentence, say, settings_of_command, table_of_lines
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
@@ -27,7 +27,7 @@ def init(since: str, why: str, partition: int | None, *, yes: bool, dry_run: boo
         partitions = list(range(deployment.partitions)) if partition is None else [partition]
         told, wrong = asyncio.run(_done(deployment, partitions, wanted, why, do=yes and not dry_run))
     answer = {"ledgers": told, "done": yes and not dry_run}
-    say(answer, as_json=as_json, table=lambda: table_of(tuple(told[0]), [tuple(one.values()) for one in told]))
+    say(answer, as_json=as_json, table=lambda: table_of_lines(told))
     if wrong or not any(one["next"] != "" for one in told):
         raise typer.Exit(1)
 
