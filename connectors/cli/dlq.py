@@ -51,7 +51,7 @@ def show(letter: str, *, as_json: bool) -> None:
             fail("a letter's id is <events or calls>/<partition>/<offset>.", 2)
         found = next(_found(deployment_of(settings_of_command()), kind, Filters(letter=letter)), None)
     if found is None:
-        fail(f"no dead letter {letter}: it was dealt with, or never died.", 1)
+        fail(f"no dead letter {letter} is open: it was requeued or dismissed, or the id is wrong.", 1)
     value = found.value.decode(errors="replace")
     answer = {**_line(found), "first_error": found.first_error, "last_error": found.last_error, "value": value}
     say(answer, as_json=as_json, table=lambda: table_of(("", ""), [(k, str(v)) for k, v in answer.items()]))
@@ -107,7 +107,7 @@ def purge(
 ) -> None:
     """`meterbridge dlq purge`."""
     if not why and not dry_run:
-        fail("--why is needed: money is given up.", 2)
+        fail("--why is needed: the letters are never billed then.", 2)
     filters = _filters(reason, customer, since, until, letter)
     _act(_Action("purge", kind, filters, why, limit), dry_run=dry_run, as_json=as_json)
 
@@ -190,6 +190,6 @@ def _sums(letters: Iterable[DeadLetter]) -> dict[str, dict[str, Any]]:
 
 def _table(letters: list[DeadLetter], by_reason: dict[str, dict[str, Any]], count: int) -> Any:
     if not count:
-        return "Nothing is dead."
+        return "There are no open dead letters."
     sums = ", ".join(f"{one['count']} {reason} ({one['usd']} USD)" for reason, one in by_reason.items())
     return table_of_lines([_line(letter) for letter in letters], f"{count}: {sums}")

@@ -60,7 +60,7 @@ def explain(
 
 def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json: bool) -> None:
     if at is None:
-        fail("--customer needs --at: when the usage was.", 2)
+        fail("--customer needs --at: the moment of the usage.", 2)
     amount = None if usd is None else _amount(usd)
     middle_us, apart_us = moment_us(at), duration_s(around) * SECOND_US
     since, until = to_datetime(middle_us - apart_us), to_datetime(middle_us + apart_us + 1)

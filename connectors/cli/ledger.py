@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
@@ -72,10 +72,6 @@ def _wanted(text: str, partition: int | None) -> RestartPosition:
         return RestartPosition(text)
     if re.fullmatch(r"\d+", text):
         if partition is None:
-            _needs_partition()
+            fail("an offset belongs to one partition: give --partition too.", 2)
         return RestartPosition(offset=int(text))
     return RestartPosition(at_ms=moment_us(text) // 1000)
-
-
-def _needs_partition() -> NoReturn:
-    fail("an offset belongs to one partition: give --partition too.", 2)
