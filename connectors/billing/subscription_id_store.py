@@ -18,7 +18,7 @@ class SubscriptionIds(Protocol):
 
 
 class InMemoryIds:
-    """Keeps ids in memory, for tests."""
+    """Keeps ids in memory, for tests and examples. They are lost with the process."""
 
     def __init__(self) -> None:
         self.all: dict[str, str] = {}

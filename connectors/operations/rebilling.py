@@ -8,7 +8,6 @@ it sees what the other has done, and Kafka refuses what the other still sends (d
 import asyncio
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -60,9 +59,7 @@ class Rebilling:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._writer.stop()
 
     async def bill(self, lost: Sequence[Lost]) -> None:
