@@ -25,16 +25,17 @@ from connectors.billing.rejected_usage import RejectedFollower
 from connectors.billing.unbillable_events import UnbillableEvents
 from connectors.billing.usage_limits import RecordLimits
 from connectors.billing.usage_recorder import KafkaUsage
-from connectors.config.connections import all_revealed, kafka_connection
+from connectors.config.connections import all_revealed, deployment_of, kafka_connection, postgres_url
 from connectors.config.settings import Settings
 from connectors.http.endpoint import Endpoint, routes_of
 from connectors.kafka.checked_producer import CheckedProducer
 from connectors.kafka.client_config import aiokafka_config
 from connectors.lago.client import LagoClient
 from connectors.library.orgs import serve_with
+from connectors.operations.service import OperationsService
+from connectors.postgres.pool import Database
 from connectors.processes.account_tables import AccountTables, now_us
 from connectors.processes.api_access import ApiAccess
-from connectors.processes.operations_service import OperationsService
 from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
 
@@ -78,7 +79,10 @@ class Management:
         self._metrics = metrics
         self._receipts = ReceiptsFollower(kafka, topics.receipts, time.monotonic)
         self._rejected = RejectedFollower(kafka, topics.rejected, time.monotonic)
-        self._desk = OperationsService(settings, self._receipts, self._rejected)
+        self._database = None if settings.postgres_url is None else Database(postgres_url(settings), size=2)
+        self._desk = OperationsService(
+            deployment_of(settings), self._database, settings.held_in_memory, self._receipts, self._rejected
+        )
         self.books = AccountTables(
             settings, lago, lambda learner: KafkaUsage(gate, topics.raw, now_us=now_us, named=learner.named)
         )
@@ -129,7 +133,8 @@ class Management:
     async def running(self) -> AsyncIterator[None]:
         """Read the tables on entry and follow them inside. Receipts and rejected calls are read in the background."""
         async with AsyncExitStack() as stack:
-            stack.callback(self._desk.close)
+            if self._database is not None:
+                stack.callback(self._database.terminate)
             serve_with(self.books.billing, RecordLimits(self.books.org_records), tokens_code=self._event_code)
             stack.callback(serve_with, None)
             for follower in (self._receipts, self._rejected):

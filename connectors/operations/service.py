@@ -7,14 +7,13 @@ from typing import Any
 
 from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.rejected_usage import RejectedFollower
-from connectors.config.connections import deployment_of, postgres_url
-from connectors.config.settings import Settings
+from connectors.config.deployment import Deployment
 from connectors.operations.dead_letters import BOTH, EVENTS, DeadLetter, Filters, found_letters
 from connectors.operations.ledger_totals import counted, oldest_waiting_s
 from connectors.operations.requeue import RequeueResult, desk
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
-from schemas.errors import Unavailable
+from schemas.errors import ConfigurationError, Unavailable
 from schemas.money import plain
 
 _UNMAPPED = """
@@ -27,29 +26,31 @@ _FRESH_S = 2.0
 
 
 class OperationsService:
-    """`connectors.api.dead_letters.Operations` of one process."""
+    """`connectors.api.dead_letters.Operations` of one process.
+
+    Args:
+        database: None = without Postgres; refused calls and `unmapped` need it.
+        held_in_memory: HELD_IN_MEMORY, windows of one partition.
+    """
 
     def __init__(
         self,
-        settings: Settings,
+        deployment: Deployment,
+        database: Database | None,
+        held_in_memory: int,
         receipts: ReceiptsFollower,
         rejected: RejectedFollower,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings = settings
-        self._deployment = deployment_of(settings)
+        self._deployment = deployment
+        self._database = database
+        self._held_in_memory = held_in_memory
         self._receipts = receipts
         self._rejected = rejected
         self._monotonic = monotonic
-        self._database = Database(postgres_url(settings), size=2) if settings.postgres_url is not None else None
         self._asked_at = float("-inf")
         self._numbers: dict[str, Any] = {}
         self._asking = asyncio.Lock()
-
-    def close(self) -> None:
-        """Drop the connections to Postgres."""
-        if self._database is not None:
-            self._database.terminate()
 
     async def requeue(
         self, kind: str, filters: Filters, limit: int, why: str, actor: str, accept: str = "", *, dry_run: bool
@@ -99,8 +100,7 @@ class OperationsService:
             ConfigurationError: there is no Postgres.
         """
         if self._database is None:
-            postgres_url(self._settings)
-            raise AssertionError("postgres_url has raised")
+            raise ConfigurationError("DATABASE_URL", "DATABASE_URL or POSTGRES_HOST must be set: this needs Postgres")
         async with self._database.connection() as connection:
             rows = await connection.fetch(_UNMAPPED)
         return [
@@ -117,7 +117,7 @@ class OperationsService:
 
     def _ask(self) -> dict[str, Any]:
         (counters, decisions, held), ages = counted(self._deployment), oldest_waiting_s(self._deployment)
-        bound = self._settings.held_in_memory
+        bound = self._held_in_memory
         return {
             "received": counters.received.calls,
             "accepted": counters.folded.calls + counters.unbilled.calls,
