@@ -1,8 +1,9 @@
 """`meterbridge explain`: the calls in a billed event, or the event that bills a call."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Group
@@ -24,6 +25,7 @@ from schemas.moments import SECOND_US, to_datetime
 from schemas.money import plain, total
 
 _SHOWN = 20
+T = TypeVar("T")
 
 
 def explain(
@@ -42,8 +44,13 @@ def explain(
     if customer is not None:
         _why(customer, at, usd, around, as_json=as_json)
         return
-    with one_sentence(), Database(postgres_url(settings_of_command()), size=1) as database:
-        story, calls = asyncio.run(_asked(database, transaction_id, request))
+    story: EventStory | None = None
+    calls: list[tuple[CallRow, EventStory | None]] = []
+    with one_sentence():
+        if transaction_id is not None:
+            story = _asked(lambda database: story_of_event(database, transaction_id))
+        else:
+            calls = _asked(lambda database: stories_of_request(database, request or ""))
     if transaction_id is not None:
         if story is None:
             fail(f"no event {transaction_id}: it was never sealed, or is not projected yet.", 1)
@@ -64,8 +71,8 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
     amount = None if usd is None else _amount(usd)
     middle_us, apart_us = moment_us(at), duration_s(around) * SECOND_US
     since, until = to_datetime(middle_us - apart_us), to_datetime(middle_us + apart_us + 1)
-    with one_sentence(), Database(postgres_url(settings_of_command()), size=1) as database:
-        found = asyncio.run(calls_of_customer(database, customer, since, until))
+    with one_sentence():
+        found = _asked(lambda database: calls_of_customer(database, customer, since, until))
     if not found:
         fail(f"no call of {customer} ended within {around} of {at}: look wider with --around.", 1)
     asked = found if amount is None else in_question(found, amount)
@@ -112,12 +119,14 @@ def _reasons(asked: list[tuple[CallRow, EventStory | None]], looked_at: int) -> 
     return Group(table_of(columns, rows, title), f"`meterbridge explain <Lago event>` proves its sum.{more}")
 
 
-async def _asked(
-    database: Database, transaction_id: str | None, request: str | None
-) -> tuple[EventStory | None, list[tuple[CallRow, EventStory | None]]]:
-    if transaction_id is not None:
-        return await story_of_event(database, transaction_id), []
-    return None, await stories_of_request(database, request or "")
+def _asked(question: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
+    """The answer of Postgres to one question."""
+
+    async def answer() -> T:
+        with Database(postgres_url(settings_of_command()), size=1) as database:
+            return await question(database)
+
+    return asyncio.run(answer())
 
 
 def _told(story: EventStory, *, calls: bool = True) -> dict[str, Any]:
