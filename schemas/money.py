@@ -5,7 +5,9 @@ equals the sum that Lago computes from our strings (Lago keeps 15 places of a ce
 docs/lago-behaviour.md).
 """
 
+from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
+from functools import reduce
 from re import compile as re_compile
 
 from schemas.errors import Rejected
@@ -69,6 +71,11 @@ def quantise(cost: Decimal, unit: Decimal) -> Decimal:
 def add(a: Decimal, b: Decimal) -> Decimal:
     """The exact sum; raises `decimal.Inexact` where it needs more than 60 digits."""
     return EXACT.add(a, b)
+
+
+def total(amounts: Iterable[Decimal]) -> Decimal:
+    """The exact sum; 0 for no amounts."""
+    return reduce(add, amounts, ZERO)
 
 
 def cents_text(dollars: Decimal) -> str:

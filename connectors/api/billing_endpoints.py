@@ -13,8 +13,9 @@ from connectors.api.plans import PlanHandlers
 from connectors.billing.dashboard import Dashboards
 from connectors.billing.identity_mapping import Identities
 from connectors.billing.lago_setup import API_CALL
-from connectors.billing.org_accounts import OrgAccounts, OrgRecordSource
+from connectors.billing.org_accounts import OrgAccounts
 from connectors.billing.org_billing import OrgBilling
+from connectors.billing.org_records import OrgRecords
 from connectors.billing.plan_preview import PlanPreviews
 from connectors.billing.usage_limits import REQUESTS, TOKENS, RecordLimits
 from connectors.http.endpoint import Endpoint, endpoints_of
@@ -22,7 +23,7 @@ from connectors.http.endpoint import Endpoint, endpoints_of
 
 def billing_endpoints(
     billing: OrgBilling,
-    records: OrgRecordSource,
+    records: OrgRecords,
     event_code: str,
     identities: Identities,
     *,

@@ -1,4 +1,4 @@
-"""Answers kept for a while: bounded, with an end, and never an older one than what was written since."""
+"""A bounded cache of answers with a time to live. An answer that was asked for before a change is not kept."""
 
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
@@ -8,10 +8,12 @@ V = TypeVar("V")
 
 
 class Cache(Generic[K, V]):
-    """At most `most` answers, each for `kept_s`; that there is nothing is not kept.
+    """Answers by key. None is not kept.
 
     Args:
         clock: seconds, never backwards.
+        kept_s: how long an answer is kept, seconds.
+        most: how many answers are kept; a further one replaces the oldest.
     """
 
     def __init__(self, clock: Callable[[], float], kept_s: float, most: int) -> None:
@@ -22,20 +24,25 @@ class Cache(Generic[K, V]):
         self._writes = 0
 
     async def get(self, key: K, ask: Callable[[], Awaitable[V | None]]) -> V | None:
-        """The kept answer, or what `ask` says now."""
+        """The kept answer, or what `ask` returns now. Raises: what `ask` raises."""
         kept = self._answers.get(key)
         if kept is not None and self._clock() < kept[0]:
             return kept[1]
         writes = self._writes
         answer = await ask()
         self._answers.pop(key, None)
-        if answer is not None and writes == self._writes:  # asked before a write, it may not know of it
-            self._answers[key] = (self._clock() + self._kept_s, answer)
-            while len(self._answers) > self._most:
-                self._answers.pop(next(iter(self._answers)))
+        if answer is not None and writes == self._writes:  # else it may be from before the change
+            self.keep(key, answer)
         return answer
 
+    def keep(self, key: K, answer: V) -> None:
+        """Keep an answer that is known to be current."""
+        self._answers.pop(key, None)
+        self._answers[key] = (self._clock() + self._kept_s, answer)
+        while len(self._answers) > self._most:
+            self._answers.pop(next(iter(self._answers)))
+
     def forget(self, key: K) -> None:
-        """It was changed: also an answer that is under way is not kept."""
+        """Drop the answer to a question whose subject was changed. An answer that is under way is not kept either."""
         self._writes += 1
         self._answers.pop(key, None)

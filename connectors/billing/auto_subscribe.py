@@ -1,55 +1,34 @@
-"""`AUTO_SUBSCRIBE`: an org that somebody is mapped to, and that never had a subscription, gets one."""
+"""`AUTO_SUBSCRIBE`: an org that a customer is mapped to, and that never had a subscription, gets one."""
 
-from collections.abc import Sequence
-from typing import Protocol
-
-from connectors.billing.org_billing import OTHER_PLAN
+from connectors.billing.org_billing import OTHER_PLAN, OrgBilling
+from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer, Plan, Subscription
 from connectors.lago.subscriptions import STATUSES
 from schemas.customers import OrgRecord
 
 _BILLING_TIME = "anniversary"
 
 
-class SubscriptionLister(Protocol):
-    """What Lago has; see `LagoClient`."""
-
-    async def plan(self, code: str) -> Plan | None: ...
-    async def subscriptions(self, external_customer_id: str, statuses: Sequence[str]) -> list[Subscription]: ...
-
-
-class SubscriptionCreator(Protocol):
-    """Makes customers and subscriptions, each once; see `OrgBilling`."""
-
-    async def create_customer(
-        self, org_id: str, name: str, email: str, user_id: str | None, metadata: None
-    ) -> Customer: ...
-    async def subscribe(
-        self, org_id: str, plan_code: str, billing_time: str, subscription_at: str | None, *, only_new: bool
-    ) -> Subscription: ...
-
-
 class AutoSubscriber:
     """Subscribes orgs.
 
-    However many processes do so at once, the org has one subscription: its id is in the org's record before Lago
-    hears of it, and all of them use that one.
+    Several processes that do so at once make one subscription: its id is stored in the org's record before it is sent
+    to Lago, and all of them use that id.
     """
 
-    def __init__(self, lago: SubscriptionLister, billing: SubscriptionCreator) -> None:
+    def __init__(self, lago: LagoClient, billing: OrgBilling) -> None:
         self._lago = lago
         self._billing = billing
 
     async def subscribe(self, org: OrgRecord, plan: str) -> None:
         """Subscribe the org to `plan`, with a customer of its name, or of its id, where Lago has none.
 
-        One that has a subscription, will have, or had one is left alone: whoever ended it meant it. So is one that
-        somebody subscribes to another plan meanwhile: that one was asked for.
+        An org that has, will have or had a subscription is left alone, because a person decided about it. So is an org
+        that another request subscribes to another plan meanwhile.
 
         Raises:
             LagoRejected: code `plan_not_found`; `unsafe_id` and what else Lago refuses.
-            LagoIntegrationError, Unavailable: later, perhaps.
+            LagoIntegrationError, Unavailable: Lago or Kafka does not answer; repeating is safe.
         """
         if await self._lago.subscriptions(org.org_id, STATUSES):
             return

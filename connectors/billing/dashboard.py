@@ -1,6 +1,6 @@
-"""All that a billing page shows of an org, gathered at once; what Lago does not say in time is named, never guessed.
+"""All parts of an org's billing page, requested at once. A part that Lago does not send in time is named, never guessed.
 
-Answers of Lago are kept for seconds: a page that many look at asks it seldom.
+Lago's answers are kept for seconds, so a page with many viewers asks Lago seldom.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from connectors.lago.usage import CustomerUsage
 from schemas.customers import OrgRecord
 from schemas.errors import MeterbridgeError
 
-#: How old a part may be, how long one may take, in seconds.
+#: Age at which a part is asked for again, and time limit for one part, seconds.
 KEPT_S: Final = 5.0
 PART_S: Final = 5.0
 LATEST: Final = 5
@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 
 class Missing(NamedTuple):
-    """A part that is not there now, and why: a stable code."""
+    """A part that is not known now, and a stable code that says why."""
 
     part: str
     reason: str
 
 
 class DashboardLimit(NamedTuple):
-    """A limit of the running period; `used` None where Lago does not count it, or did not say."""
+    """A limit of the running period; `used` None = Lago does not count it, or did not answer."""
 
     name: str
     most: int
@@ -45,10 +45,10 @@ class DashboardLimit(NamedTuple):
 
 @dataclass(slots=True)
 class Dashboard:
-    """Whatever was found; a part that is None and not among `missing` is not there in Lago either.
+    """The parts of the page. If a part is None and not among `missing`, Lago has none.
 
     Fields:
-        record: our own; it may be all there is.
+        record: Meterbridge's own record of the org; None = there is none.
         invoices: the latest, latest first.
     """
 
@@ -64,11 +64,12 @@ class Dashboard:
 
 
 class Dashboards:
-    """Of one Lago.
+    """Makes billing pages from one Lago and the orgs' records.
 
     Args:
-        codes: metrics by the limit that is about their units, see `UsageLimits`.
+        codes: metric codes by the limit that bounds their units, see `UsageLimits`.
         clock: seconds, never backwards.
+        part_s: time limit for one part, seconds.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Dashboards:
         self._invoices: Cache[str, tuple[Invoice, ...]] = Cache(clock, KEPT_S, _MOST)
 
     async def of(self, org_id: str) -> Dashboard:
-        """Raises: LagoRejected `unknown_org`; Unavailable: nothing at all is known of it now."""
+        """The page of one org. Raises: LagoRejected `unknown_org`; Unavailable: no part of it is known now."""
         page = Dashboard(org_id, await self._accounts.records.get(org_id))
         lago, billing = self._accounts.billing.lago, self._accounts.billing
         page.customer, page.subscription, listed = await asyncio.gather(
@@ -106,7 +107,7 @@ class Dashboards:
         return page
 
     async def _rest(self, page: Dashboard, org_id: str) -> None:
-        """What hangs on the subscription; where that is not known, neither is this."""
+        """Add the parts that need the subscription. They are missing if the subscription is."""
         running, billing = page.subscription, self._accounts.billing
         unknown = next((one.reason for one in page.missing if one.part == "subscription"), None)
         if unknown is not None:
@@ -132,7 +133,7 @@ class Dashboards:
         return tuple(await self._accounts.billing.lago.invoices(org_id, most=LATEST))
 
     async def _part(self, page: Dashboard, name: str, asking: Awaitable[T]) -> T | None:
-        """What is asked for; None and named as missing where it cannot be had in time."""
+        """The part; None if it does not come in time, and then `page.missing` names it."""
         try:
             async with asyncio.timeout(self._part_s):
                 return await asking

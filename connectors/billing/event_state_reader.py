@@ -1,6 +1,6 @@
-"""Follows `billing.receipts` from its beginning, so that totals survive a restart without a database.
+"""Reads `billing.receipts` from its beginning, so that the totals survive a restart without a database.
 
-Nothing is kept but the tallies (streams/core/delivery/event_states.py); what is counted goes back as far as the topic does.
+Only counts are kept (streams/core/delivery/event_states.py). They cover the time that the topic covers.
 """
 
 from collections import Counter
@@ -21,28 +21,28 @@ _decode = decoder(Receipt)
 
 
 class ReceiptsFollower(TopicFollower):
-    """Totals of all receipts there are."""
+    """Counts the events of all receipts in the topic by their latest state."""
 
     def __init__(self, kafka: Mapping[str, Any], topic: str, monotonic: Callable[[], float]) -> None:
         super().__init__(kafka, topic, monotonic, "receipts")
         self._tallies: dict[int, EventStateCounter] = {}
 
     def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
-        """Count them."""
+        """Count the receipts of one fetch."""
         self._tallies.setdefault(partition, EventStateCounter()).take([one for one in map(_read, records) if one])
 
     def totals(self) -> StateTotals | None:
-        """None until the topic has been read to its end once: half a sum would pass for the whole."""
+        """The totals; None until the topic has been read to its end, because a part of a sum would pass for the whole."""
         return totals(self._tallies.values()) if self.complete() else None
 
     def state(self, transaction_id: str) -> str | None:
-        """The state of an event; None where it is not remembered. Raises: Unavailable `counting`: not read yet."""
+        """The state of an event; None = it is not in the topic. Raises: Unavailable `counting`: the topic is not read yet."""
         if not self.complete():
             raise Unavailable("counting", "the receipts have not been read to their end yet")
         return next((state for one in self._tallies.values() if (state := one.state(transaction_id))), None)
 
     def states(self) -> dict[str, int] | None:
-        """Events by their latest status; None until the topic has been read to its end once."""
+        """Number of events by their latest state; None until the topic has been read to its end."""
         counts: Counter[str] = Counter()
         for tally in self._tallies.values():
             counts.update(tally.counts)

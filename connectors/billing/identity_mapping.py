@@ -1,6 +1,7 @@
 """Mapping by identity: usage that names a customer of Lago's is paid by that customer (docs/mapping.md, ADR 0026).
 
-Only a LiteLLM customer that nothing is known of is mapped so: whoever was mapped, deactivated or deleted stays as he is.
+Only a LiteLLM customer without a record is mapped this way. A customer that was ever mapped, deactivated or deleted
+stays as it is.
 """
 
 import asyncio
@@ -23,9 +24,11 @@ from streams.core.mapping.set_mapping import MappingRequest
 TENANT: Final = "lago"
 #: Plan of a mapping where none is named; see `MappingRequest`.
 PLAN: Final = "ai_basic"
-#: Customers asked about in one round, and at once; so Lago hears of at most 25 unknown names a second.
+#: Names that Lago is asked about in one round and at the same time, and the pause between rounds, seconds: at most 25
+#: names a second.
 _ROUND, _AT_ONCE, _EVERY_S = 50, 4, 2.0
-#: How long Lago's "no such customer" is believed: this at first, doubled up to the second. Names remembered so.
+#: How long Lago's answer "no such customer" is used, seconds: at first, and at most; it doubles each time. Number of
+#: names that are remembered.
 _FIRST_S, _LONGEST_S, _MOST = 30.0, 900.0, 100_000
 
 _log = structlog.get_logger(__name__)
@@ -34,23 +37,25 @@ Announce = Callable[[Known, Known], Awaitable[None]]
 
 
 class Identities(Protocol):
-    """The mappings of LiteLLM customers that have the id of a customer of Lago's."""
+    """The mappings of LiteLLM customers whose id is also the id of a customer in Lago."""
 
     async def of(self, external_id: str) -> MappingResult | None:
-        """The mapping of the LiteLLM customer with this id, whoever pays; None without one. Raises: Unavailable."""
+        """The mapping of the LiteLLM customer with this id, to any org; None = there is none. Raises: Unavailable."""
 
     async def write(self, external_id: str, plan: str, announce: Announce) -> MappingResult | None:
-        """Let the customer pay for usage that names it, unless something is known of that LiteLLM customer already.
+        """Map the LiteLLM customer with this id to Lago's customer, unless it has a record. A repeat changes nothing.
 
-        The same twice is the same once. Args: announce: told of the change before it has any effect.
+        Args:
+            plan: billing plan of the mapping; `""` = `PLAN`.
+            announce: called before the change has any effect.
 
         Raises:
-            Unavailable: not now; repeating is safe.
+            Unavailable: Kafka does not answer; repeating is safe.
         """
 
 
 async def silently(_before: Known, _after: Known) -> None:
-    """An `Announce` for changes that nobody asked for: the log and a metric tell of them."""
+    """An `Announce` for changes without a request: the log and a metric show them."""
 
 
 class IdentityMappings:
@@ -73,12 +78,12 @@ class IdentityMappings:
             try:
                 return await self._mappings.put(wanted, _FirstAlone(announce))
             except _AlreadyKnown:
-                pass  # another process stored a mapping meanwhile: that one is read below
+                pass  # another process stored a mapping meanwhile; it is read below
         return await self._mappings.get(wanted.litellm_customer_id)
 
 
 def identity_of(external_id: str, plan: str = "") -> MappingRequest | None:
-    """The mapping of an id onto itself; None for an id that no call can have, or that stands for nobody."""
+    """The mapping of an id to the same id; None for an id that no call can have, or that means "no customer"."""
     name = normalise_customer_id(external_id)
     if name is None or name.startswith(UNATTRIBUTED):
         return None
@@ -86,13 +91,13 @@ def identity_of(external_id: str, plan: str = "") -> MappingRequest | None:
 
 
 class IdentityMapper:
-    """`MAP_BY_IDENTITY`: asks Lago about held names without a mapping, and maps those that are its customers.
+    """`MAP_BY_IDENTITY`: asks Lago about customers with held usage and no mapping, and maps those that Lago has.
 
-    It works beside the meter, which never waits for it: what it writes releases what is held, as any mapping does.
+    It runs beside the meter, which never waits for it. A mapping that it writes releases held usage as any mapping does.
 
     Args:
-        unmapped: names of held usage that has no mapping, now.
-        customer: Lago's customer of this very id; None where there is none.
+        unmapped: returns the customers that have held usage and no mapping now.
+        customer: returns Lago's customer with exactly this id; None = there is none.
         told: counts an outcome, one of `IDENTITY_OUTCOMES`.
         clock: seconds, never backwards.
     """
@@ -110,18 +115,18 @@ class IdentityMapper:
         self._identities = identities
         self._told = told
         self._clock = clock
-        #: When a name may be asked about again, and how long it waits after that.
+        #: By name: the time of the next question, and the length of the wait before it, seconds.
         self._unknown: dict[str, tuple[float, float]] = {}
         self._away = False
 
     async def work(self, every_s: float = _EVERY_S) -> None:
-        """For ever."""
+        """Look for ever, with a pause of `every_s` seconds after each round."""
         while True:
             await self.look()
             await asyncio.sleep(every_s)
 
     async def look(self) -> None:
-        """One round: at most `_ROUND` names; a Lago or a Kafka that is away ends it, and is asked again next time."""
+        """One round: ask about at most `_ROUND` names. An error of Lago or Kafka ends the round; the next one goes on."""
         now = self._clock()
         due = (name for name in self._unmapped() if self._unknown.get(name, (now, 0.0))[0] <= now)
         names = list(islice(dict.fromkeys(due), _ROUND))
@@ -137,7 +142,7 @@ class IdentityMapper:
             self._away = False
 
     async def _see_to(self, name: str) -> MeterbridgeError | None:
-        """Map the name if it is a customer; the error where it is not known."""
+        """Map the name if Lago has such a customer. Returns the error if that is not known."""
         try:
             wanted = identity_of(name)
             found = await self._customer(name) if wanted is not None else None
@@ -146,7 +151,7 @@ class IdentityMapper:
                 if mapped is not None and mapped.created:
                     _log.info("mapped_by_identity", org=name)
         except LagoRejected:
-            found = None  # no id that Lago could have
+            found = None  # Lago refuses such an id, so no customer has it
         except MeterbridgeError as error:
             self._told(LOOKUP_FAILED)
             return error
@@ -155,7 +160,7 @@ class IdentityMapper:
         return None
 
     def _later(self, name: str) -> None:
-        """Also for one that was mapped: its usage is held until the meter has read of the mapping."""
+        """Set when to ask again. Also for a mapped name: its usage is held until the meter has read the mapping."""
         _, waited_s = self._unknown.pop(name, (0.0, 0.0))
         wait_s = min(max(2 * waited_s, _FIRST_S), _LONGEST_S)
         self._unknown[name] = self._clock() + wait_s, wait_s
@@ -164,11 +169,11 @@ class IdentityMapper:
 
 
 class _AlreadyKnown(Rejected):
-    """Something is known of the LiteLLM customer."""
+    """The LiteLLM customer has a record."""
 
 
 class _FirstAlone:
-    """`MappingGuard` that lets nothing but a first mapping be written."""
+    """A `MappingGuard` that allows only the first mapping of a customer."""
 
     def __init__(self, announce: Announce) -> None:
         self._announce = announce

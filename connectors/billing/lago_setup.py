@@ -1,7 +1,7 @@
 """What Lago needs before usage is billed: metrics, plans and a webhook endpoint, made where they are missing.
 
-Each is made by one request under a code or address that Lago takes once, so a run that was cut off is finished by
-the next. What is there and differs is told and left alone: Lago lets nobody change it once it is used.
+Each is made by one request, under a code or an address that Lago accepts once. So the next run finishes a run that was
+cut off. What exists and differs is reported and not changed, because Lago refuses changes once it is used.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -57,7 +57,11 @@ class Setup:
         self._report = SetupReport()
 
     async def run(self) -> SetupReport:
-        """Metrics first: a plan's charge names one by Lago's id. Raises: LagoIntegrationError."""
+        """Make what is missing, and compare the rest. Metrics come first: a plan's charge names a metric by Lago's id.
+
+        Raises:
+            LagoIntegrationError: Lago does not answer, or refuses.
+        """
         wanted = _usage_metric(self._event_code)
         usage = await self._metric(wanted)
         summed = usage is not None and usage.aggregation_type == wanted.aggregation_type
@@ -86,7 +90,7 @@ class Setup:
         return known
 
     async def _plan(self, known: Plan | None, wanted: NewPlan, *, makeable: bool = True) -> None:
-        """Not makeable is a charge that Lago would refuse because of its metric."""
+        """Args: makeable: False = Lago would refuse the plan's charge because of its metric."""
         what = f"plan {wanted.code}"
         known = await self._made(what, known, lambda: self._lago.create_plan(wanted), makeable=makeable)
         if known is None:
@@ -120,7 +124,7 @@ class Setup:
     async def _made(
         self, what: str, known: M | None, create: Callable[[], Awaitable[M]], *, makeable: bool = True
     ) -> M | None:
-        """What is there, or is made now; None where it is missing and stays so."""
+        """What Lago has, or what is made now; None = it is missing and is not made."""
         if known is not None:
             return known
         if self._only_check or not makeable:
@@ -145,7 +149,7 @@ def _usage_metric(code: str) -> NewMetric:
 
 
 def _plan(code: str, name: str, cents: int, *charges: NewCharge) -> NewPlan:
-    """In arrears: a change of plan is then billed to the day, without credit notes."""
+    """A monthly plan, paid in arrears: Lago then bills a change of plan by the day, without credit notes."""
     return NewPlan(
         name=name,
         code=code,

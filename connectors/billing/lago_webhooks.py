@@ -1,58 +1,35 @@
-"""What is done about each of Lago's webhooks.
+"""Handles Lago's webhooks.
 
-A webhook may come late, twice, before an earlier one, or from whoever caught it on its way. So none is believed: it
-only says where to look, and Lago is asked what is true now. What Lago cannot be asked, which events it will not bill,
-is written down as its last word about them (streams/core/delivery/event_states.py).
+A webhook may come late, twice, in another order, or from somebody who has recorded it. So its content is not used: it
+only names an org, and Lago is asked for the org's state. The exception is the list of events that Lago will not bill,
+which it cannot be asked for: that is stored as the last state of these events (streams/core/delivery/event_states.py).
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
+from connectors.billing.org_sync import OrgSynchroniser
+from connectors.billing.unbillable_events import UnbillableEvents
 from schemas.reasons import APPLIED, IGNORED, NOTED, UNKNOWN_TYPE
 
 _log = structlog.get_logger(__name__)
 
-#: What became of a webhook: done, about nobody we know, of a type that is only told, of one that is unknown here, done
-#: before.
-
 Payload = dict[str, Any]
 _MOST_WORDS: Final = 255
-#: Of an object in a webhook: what tells which one it is, and how it is.
+#: Fields of an object in a webhook that are logged: its id and its state.
 _TOLD: Final = ("lago_id", "status", "payment_status", "invoice_type", "number", "currency", "total_amount_cents")
 _TROUBLE: Final = ("failure", "error", "dispute", "overdue", "depleted", "incomplete")
 
 
-class Orgs(Protocol):
-    """The orgs' records; see `OrgSynchroniser`."""
-
-    async def refresh(self, org_id: str) -> bool:
-        """Bring an org's record up to what Lago says, durable on return; False: the org is none of ours.
-
-        Raises:
-            Unavailable: Lago or Kafka does not answer; repeating is safe.
-        """
-
-
-class Refusals(Protocol):
-    """The receipts of events; see `UnbillableEvents`."""
-
-    async def unbillable(self, found: Mapping[str, list[str]]) -> int:
-        """Write down that events are not billed: transaction ids by Lago's reason; how many were ours.
-
-        Raises:
-            Unavailable: Kafka does not answer; repeating is safe.
-        """
-
-
 class WebhookHandlers:
-    """One method a type of webhook. Each takes the whole envelope, and returns one of `WEBHOOK_OUTCOMES`.
+    """One method for each type of webhook. Each takes the whole envelope and returns one of `WEBHOOK_OUTCOMES`.
 
-    All of them raise Unavailable: it is not done, and to be sent again.
+    Each raises Unavailable if Lago or Kafka does not answer: Lago has to send the webhook again.
     """
 
-    def __init__(self, orgs: Orgs, refusals: Refusals) -> None:
+    def __init__(self, orgs: OrgSynchroniser, refusals: UnbillableEvents) -> None:
         self._orgs = orgs
         self._refusals = refusals
         self.by_type: Mapping[str, Callable[[Payload], Awaitable[str]]] = {
@@ -71,7 +48,7 @@ class WebhookHandlers:
         }
 
     async def handle(self, payload: Payload) -> str:
-        """By its type; one that is unknown is told, and nothing is done."""
+        """Call the handler of the webhook's type. An unknown type is logged."""
         name = kind_of(payload)
         handler = self.by_type.get(name) or self._by_kind.get(name.partition(".")[0])
         if handler is None:
@@ -80,7 +57,7 @@ class WebhookHandlers:
         return await handler(payload)
 
     async def handle_subscription_created(self, payload: Payload) -> str:
-        """A subscription runs: usage that was held for it is billed."""
+        """A subscription has begun: refresh the org, so that usage that was held for it is billed."""
         return await self._refreshed(payload)
 
     async def handle_subscription_started(self, payload: Payload) -> str:
@@ -88,35 +65,35 @@ class WebhookHandlers:
         return await self.handle_subscription_created(payload)
 
     async def handle_subscription_terminated(self, payload: Payload) -> str:
-        """A subscription has ended, or another plan takes its place: usage after its end is not sent to it."""
+        """A subscription has ended, or has another plan: refresh the org, so that no later usage is sent to it."""
         return await self._refreshed(payload)
 
     async def handle_subscription_updated(self, payload: Payload) -> str:
-        """A subscription is another one than it was."""
+        """A subscription has changed: refresh the org."""
         return await self._refreshed(payload)
 
     async def handle_customer_created(self, payload: Payload) -> str:
-        """A customer has come to Lago."""
+        """A customer was created: refresh the org."""
         return await self._refreshed(payload)
 
     async def handle_customer_updated(self, payload: Payload) -> str:
-        """A customer has another name, address or currency."""
+        """A customer has another name, address or currency: refresh the org."""
         return await self._refreshed(payload)
 
     async def handle_customer_event(self, payload: Payload) -> str:
-        """Payment providers and payments: told in the log."""
+        """Log an event about a payment or a payment provider."""
         return _noted(payload)
 
     async def handle_invoice_event(self, payload: Payload) -> str:
-        """Invoices are Lago's and are asked for when somebody wants to see them: told in the log."""
+        """Log an event about an invoice. Nothing is stored: Lago is asked for invoices when they are shown."""
         return _noted(payload)
 
     async def handle_wallet_event(self, payload: Payload) -> str:
-        """Wallets are Lago's: told in the log."""
+        """Log an event about a wallet."""
         return _noted(payload)
 
     async def handle_events_errors(self, payload: Payload) -> str:
-        """Events of the last hour that Lago took and will not bill, for it cannot count them."""
+        """Store that Lago will not bill some events of the last hour, because it cannot count them."""
         found = payload.get("events_errors")
         lists = found if isinstance(found, dict) else {}
         named = {
@@ -135,12 +112,12 @@ class WebhookHandlers:
 
 
 def kind_of(payload: Payload) -> str:
-    """The webhook's type; `""` where it has none."""
+    """The webhook's type; `""` = it has none."""
     return str(payload.get("webhook_type") or "")[:_MOST_WORDS]
 
 
 def org_of(payload: Payload) -> str:
-    """The customer's external id, wherever the webhook's object has it; `""` where it has none."""
+    """The customer's external id, in any of the places where Lago's webhooks have it; `""` = there is none."""
     found = payload.get(str(payload.get("object_type")))
     thing = found if isinstance(found, dict) else {}
     inner = (one.get("customer") for one in (payload, thing))

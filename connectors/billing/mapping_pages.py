@@ -1,4 +1,4 @@
-"""Customer mappings in pages, in order of the customer's id: what comes or goes meanwhile moves nobody else."""
+"""Pages of customer mappings in order of the customer's id: a mapping that comes or goes does not move the others."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
@@ -8,12 +8,12 @@ from connectors.billing.mappings import MappingResult, Mappings
 from schemas.customers import CustomerRecord, MappingVersion
 from streams.runtime.compacted_table import CompactedTable
 
-#: Customers looked at for one page: bounds how long the event loop stands still, whatever is filtered out.
+#: Customers that are examined for one page. It bounds the time for which the event loop is blocked.
 SCANNED = 5000
 
 
 class MappingSlice(NamedTuple):
-    """Some mappings; `last` is where the next page begins after, None = there is none."""
+    """One page; `last`: the next page begins after this customer id, None = there is no next page."""
 
     mappings: list[MappingResult]
     last: str | None
@@ -29,8 +29,14 @@ class MappingPages:
         self._members = -1
 
     def page(self, after: str, prefix: str, wanted: Callable[[MappingVersion], bool], limit: int) -> MappingSlice:
-        """At most `limit` mappings whose shown version is `wanted`, of customers after `after` whose id begins with
-        `prefix`; fewer, even none, where only few of those looked at are wanted."""
+        """The next page: at most `limit` mappings whose shown version is `wanted`.
+
+        It has fewer, even none, if few of the `SCANNED` customers are wanted.
+
+        Args:
+            after: the page begins after this customer id; `""` = at the beginning.
+            prefix: only customers whose id begins with it.
+        """
         ids = self._sorted()
         start = max(bisect_right(ids, after) if after else 0, bisect_left(ids, prefix))
         found: list[MappingResult] = []

@@ -1,7 +1,7 @@
-"""Forgets customers whose mapping was deleted long ago: their ids may be personal data.
+"""Removes the records of customers whose mapping was deleted long ago, because their ids may be personal data.
 
-Where Lago has a customer of the very id the record stays. Mapping by identity maps whatever id nothing is known of, so
-without the record it would undo what a person decided (docs/adr/0014, 0026). The id is in Lago anyway.
+A record stays if Lago has a customer with exactly this id. Mapping by identity maps each id without a record, so without
+the record it would undo the deletion (docs/adr/0014, 0026). The id is in Lago anyway.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from schemas.errors import MeterbridgeError
 from schemas.moments import HOUR_US
 from streams.core.mapping.set_mapping import forgettable
 
-#: A deleted customer's record is kept as long as usage can still come from a topic, 30 days (schemas/topics.py).
+#: A deleted customer's record is kept while a topic may still have its usage, 30 days (schemas/topics.py); microseconds.
 FORGET_US: Final = 31 * 24 * HOUR_US
-#: Names that Lago is asked about at one look, and the pause after each, seconds.
+#: Names that Lago is asked about in one round, and the pause after each, seconds.
 ASKED, _PAUSE_S = 1000, 0.1
 
 _log = structlog.get_logger(__name__)
 
 
 class MappingRetention:
-    """Of the customers' topic.
+    """Removes records from the customers topic.
 
     Args:
-        customers: the view of it.
-        customer: Lago's customer of this very id; None where there is none. Raises: LagoIntegrationError.
+        customers: the table of the topic.
+        customer: returns Lago's customer with exactly this id; None = there is none. Raises: LagoIntegrationError.
         now_us: microseconds since 1970 UTC.
     """
 
@@ -52,7 +52,7 @@ class MappingRetention:
         self._last = ""
 
     async def work(self, every_s: float) -> None:
-        """Look for records to forget, wait, and repeat. It never returns."""
+        """Run a round every `every_s` seconds, for ever."""
         while True:
             try:
                 await self.look()
@@ -61,12 +61,12 @@ class MappingRetention:
             await self._sleep(every_s)
 
     async def look(self) -> None:
-        """Take out of the topic whose mapping was deleted before all usage that a topic still holds, at most `ASKED`.
+        """One round: examine at most `ASKED` records whose mapping was deleted more than `FORGET_US` ago.
 
-        The next look goes on after the last name.
+        The next round goes on after the last name.
 
         Raises:
-            MeterbridgeError: Lago or Kafka is away: what is left is looked at next time.
+            MeterbridgeError: Lago or Kafka is away. The next round examines the rest.
         """
         until_us = self._now_us() - FORGET_US
         due = [name for name, record in self._customers.items() if forgettable(record, until_us)]
@@ -75,7 +75,7 @@ class MappingRetention:
             return None if known is None or forgettable(known, until_us) else known
 
         for name in beginning_after(self._last, due)[:ASKED]:
-            self._last = name  # one that Lago has no answer for does not hold up those after it
+            self._last = name  # set first: a name without an answer must not hold up the names after it
             if not await self._is_lagos(name):
                 await self._records.change(name, without)
             await self._sleep(_PAUSE_S)
@@ -86,4 +86,4 @@ class MappingRetention:
         except LagoRejected as error:
             if error.reason != "unsafe_id":
                 raise
-            return False  # no id that Lago could have
+            return False  # Lago refuses such an id, so no customer has it

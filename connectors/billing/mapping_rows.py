@@ -1,4 +1,4 @@
-"""A mapping as somebody writes it: a row of an import, and the beginning of what the mapping endpoints take."""
+"""The members of a mapping as a request has them: a row of an import, and the base of the mapping endpoints' bodies."""
 
 from typing import Annotated, Any, Literal
 
@@ -30,13 +30,13 @@ Moment = Annotated[int | None, BeforeValidator(_moment_us, json_schema_input_typ
 
 
 class MappingRow(BaseModel):
-    """A row of an import; unknown members are ignored, for exports of other systems have columns of their own.
+    """A row of an import. Unknown members are ignored, because exports of other systems have further columns.
 
     Fields:
-        effective_from: ISO 8601 or seconds since 1970; microseconds once read.
-        id_kind: only calls whose customer id came from this field are meant; None = all.
-        correct: true = the mapping in force was a mistake, and this one takes its place from its beginning on; false =
-            it was none; None = it was one if Lago does not know its org.
+        effective_from: ISO 8601 or seconds since 1970; after validation microseconds since 1970 UTC.
+        id_kind: the mapping holds for calls whose customer id is from this field; None = for all calls.
+        correct: true = the mapping in force was a mistake, and this one replaces it from its beginning on; false = it was
+            no mistake; None = it was a mistake if Lago does not know its org.
     """
 
     litellm_customer_id: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_normal)]
@@ -52,7 +52,7 @@ class MappingRow(BaseModel):
     correct: bool | None = None
 
     def wanted(self) -> MappingRequest:
-        """As the core takes it."""
+        """The row as a request to the core."""
         return MappingRequest(
             self.litellm_customer_id,
             self.lago_customer_id,

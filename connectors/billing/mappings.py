@@ -1,12 +1,12 @@
-"""Who pays: customer mappings, read from this process's view and changed in their compacted topic.
+"""Who pays: customer mappings, read from this process's table and changed in their compacted topic.
 
-The topic is the truth and the followers the view: a write is answered once this process's own view holds it.
+The topic holds the truth, and the table follows it. A write returns once this process's own table shows it.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -30,7 +30,7 @@ from streams.core.mapping.set_mapping import (
 from streams.core.mapping.subscription_choice import NO_SUBSCRIPTION
 from streams.runtime.compacted_table import CompactedTable
 
-#: How long the view may take to be complete, seconds.
+#: Time limit for the tables to be complete, seconds.
 _VIEW_S = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ class MappingResult:
     """A customer's record, the version that was asked for, and where usage goes under it.
 
     Fields:
-        corrected: the version whose place it took, from that one's beginning on; None where it took none's.
+        corrected: the version that was a mistake, and that `version` replaces from its beginning on; None = none.
     """
 
     record: CustomerRecord
@@ -55,23 +55,34 @@ class MappingResult:
 
 
 class MappingGuard(Protocol):
-    """What stands between a request and its effect."""
+    """Decides whether a caller may change a mapping, at three points of the change."""
 
     def admits(self, customer_id: str, known: Known) -> None:
-        """Before anything is asked of Lago or written, so that the time of a refusal tells nothing.
+        """Called before Lago is asked or anything is written, so that the time of a refusal shows nothing.
 
-        Raises: MeterbridgeError: this customer is not theirs to change.
+        Raises: MeterbridgeError: the caller may not change this customer.
         """
 
     def allows(self, before: Known, after: CustomerRecord) -> None:
-        """Raises: MeterbridgeError: this change is not to be made; `before` = `after`: it is made already."""
+        """Called with each change that is tried; `before` = `after` if there is nothing to change.
+
+        Raises: MeterbridgeError: the caller may not make this change.
+        """
 
     async def changing(self, before: Known, after: Known) -> None:
-        """The change is about to be made. Raises: Unavailable: it must not."""
+        """Called right before the change is written. Raises: Unavailable: it must not be written."""
+
+
+class _Attempt(NamedTuple):
+    """One run of `make`: the record before it, the moment its version takes effect, the version that it corrects."""
+
+    before: Known
+    at_us: int
+    corrected: MappingVersion | None
 
 
 class NoGuard:
-    """Everything may be done, and nobody is told."""
+    """Allows every change."""
 
     def admits(self, customer_id: str, known: Known) -> None:
         """See `MappingGuard`."""
@@ -114,14 +125,14 @@ class Mappings:
         self._event_code = event_code
 
     async def get(self, customer_id: str) -> MappingResult | None:
-        """The customer's record and the version to show now. Raises: Unavailable `view_incomplete`."""
+        """The customer's record and the version to show now; None = no mapping. Raises: Unavailable `view_incomplete`."""
         await self.ready()
         return self.mapped(customer_id)
 
     def mapped(
         self, customer_id: str, wanted: Callable[[MappingVersion], bool] = lambda _: True
     ) -> MappingResult | None:
-        """The same of a view that is `ready`; None also where the version is not `wanted`."""
+        """As `get`, from tables that are `ready`; None also if the version is not `wanted`."""
         record = self._customers.table.get(customer_id)
         version = None if record is None else shown(record.versions, self._now_us())
         if record is None or version is None or not wanted(version):
@@ -129,16 +140,16 @@ class Mappings:
         return self._mapped(record, version)
 
     async def record(self, customer_id: str) -> CustomerRecord | None:
-        """All that is known of a customer, also of one nobody is mapped to any more. Raises: as `get`."""
+        """The customer's record, also after its mapping was deleted. Raises: as `get`."""
         await self.ready()
         return self._customers.table.get(customer_id)
 
     def payers(self, record: CustomerRecord) -> set[str]:
-        """The orgs that pay from now on; empty where nobody is mapped."""
+        """The orgs that pay from now on; empty = the customer has no mapping."""
         return {version.lago_customer_id for version in self.paying(record)}
 
     def paying(self, record: CustomerRecord) -> list[MappingVersion]:
-        """The versions by which somebody pays from now on."""
+        """The version in force and the later ones, without deleted ones."""
         version = shown(record.versions, self._now_us())
         return [
             other
@@ -159,15 +170,16 @@ class Mappings:
     async def put(
         self, request: MappingRequest, guard: MappingGuard | None = None, *, ask_lago: bool = True
     ) -> MappingResult:
-        """Map a customer; `get` shows it on return. The same twice is the same once.
+        """Map a customer; `get` shows it on return. A repeated request changes nothing.
 
         Args:
-            ask_lago: about a subscription that is not known, while the caller waits; else the learner will. And about
-                the org that was mapped before: a mapping to one that nobody knows was a mistake, and is corrected.
+            ask_lago: ask about a subscription that is not known while the caller waits; else a later round of the
+                discovery asks. Also ask about the org that was mapped before: if neither Lago nor Meterbridge knows it,
+                the old mapping was a mistake, and the new one corrects it.
 
         Raises:
             Rejected: see `remap`; what `guard` raises.
-            Unavailable: Kafka does not take the record now, or the view does not follow; repeating is safe.
+            Unavailable: Kafka does not take the record now, or the table does not follow; repeating is safe.
         """
         await self.ready()
         self.check(request.litellm_customer_id, guard := guard or NoGuard())
@@ -176,39 +188,37 @@ class Mappings:
             named = request.external_subscription_id
             await self._learner.learn(org_id, [named] if named else ())
         unknown = await self._unknown(request) if ask_lago and request.correct is None else frozenset[str]()
-        wrong: MappingVersion | None = None
 
-        def make(known: Known, now_us: int) -> CustomerRecord:
-            nonlocal wrong
+        def make(known: Known, now_us: int) -> tuple[CustomerRecord, MappingVersion | None]:
             wrong = corrected_by(known, request, now_us, self._lead_us, unknown)
-            return remap(known, request, now_us, self._lead_us, self._keep_us, unknown)
+            return remap(known, request, now_us, self._lead_us, self._keep_us, unknown), wrong
 
-        made = await self._change(request.litellm_customer_id, request, make, guard, lambda: wrong)
+        made = await self._change(request.litellm_customer_id, request, make, guard)
         self._learner.mapped(made.version)
         return made
 
     def check(self, customer_id: str, guard: MappingGuard) -> None:
-        """Ask the guard whether this customer is theirs to change, of a view that is `ready`. Raises: what it raises."""
+        """Ask the guard whether the caller may change this customer; the tables are `ready`. Raises: what it raises."""
         guard.admits(customer_id, self._customers.table.get(customer_id))
 
     def would(self, request: MappingRequest) -> tuple[Known, CustomerRecord]:
-        """The customer's record now, and as `put` would make it now, of a view that is `ready`. Raises: as `remap`."""
+        """The customer's record now, and as `put` would make it; the tables are `ready`. Raises: as `remap`."""
         known = self._customers.table.get(request.litellm_customer_id)
         return known, remap(known, request, self._now_us(), self._lead_us, self._keep_us)
 
     async def end(
         self, customer_id: str, ending: EndMappingRequest, guard: MappingGuard | None = None
     ) -> MappingResult | None:
-        """Deactivate or delete a mapping; None where nobody is mapped. Raises: as `put`; see `unmap`."""
+        """Deactivate or delete a mapping; None = there is no mapping. Raises: as `put`; see `unmap`."""
         await self.ready()
         self.check(customer_id, guard := guard or NoGuard())
         if (there := await self.get(customer_id)) is None:
             return None
 
-        def made(known: Known, now_us: int) -> CustomerRecord:
-            return unmap(known or there.record, ending, now_us, self._lead_us, self._keep_us)
+        def make(known: Known, now_us: int) -> tuple[CustomerRecord, None]:
+            return unmap(known or there.record, ending, now_us, self._lead_us, self._keep_us), None
 
-        return await self._change(customer_id, ending, made, guard)
+        return await self._change(customer_id, ending, make, guard)
 
     async def ready(self) -> None:
         """Return once the tables have been read. Raises: Unavailable `view_incomplete`."""
@@ -218,41 +228,47 @@ class Mappings:
     async def _change(
         self,
         customer_id: str,
-        asked: MappingRequest | EndMappingRequest,
-        make: Callable[[Known, int], CustomerRecord],
+        request: MappingRequest | EndMappingRequest,
+        make: Callable[[Known, int], tuple[CustomerRecord, MappingVersion | None]],
         guard: MappingGuard,
-        corrected: Callable[[], MappingVersion | None] = lambda: None,
     ) -> MappingResult:
-        """Make the change, of the record as it is at its turn; the lead begins there."""
-        before: Known = None
-        at_us = 0
+        """Change the record as it is when the change has its turn; the lead begins at that moment.
+
+        Args:
+            make: from the record and the moment, the new record and the version that it corrects (None = none). It runs
+                again for each attempt to write, with the record that another process has written meanwhile. The last run
+                is the one that is stored.
+        """
+        last: list[_Attempt] = []
 
         def made(known: Known) -> CustomerRecord:
-            nonlocal before, at_us
             now_us = self._now_us()
-            before, at_us = known, takes_effect(asked, now_us, self._lead_us, known)
+            at_us = takes_effect(request, now_us, self._lead_us, known)
             try:
-                after = make(known, now_us)
+                after, wrong = make(known, now_us)
             except Rejected:
                 if known is not None:
-                    guard.allows(known, known)  # of another's customer not even what is wrong with the request is told
+                    guard.allows(
+                        known, known
+                    )  # who may not see the customer is not shown what is wrong with the request
                 raise
             guard.allows(known, after)
+            last[:] = [_Attempt(known, at_us, wrong)]
             return after
 
         after = await self._records.change(customer_id, made, guard.changing)
         assert after is not None  # noqa: S101  # `make` deletes nothing
+        before, at_us, wrong = last[0]
         changed, version = after != before, in_force(after.versions, at_us)
-        wrong = corrected() if changed else None
-        change = before is not None and wrong is None and after.known_from >= before.known_from
-        late = change and self._lead_us and self._now_us() > version.effective_from
-        if changed and late:
+        wrong = wrong if changed else None
+        is_late = bool(self._lead_us) and self._now_us() > version.effective_from
+        if changed and is_late and wrong is None and before is not None and after.known_from >= before.known_from:
             _log.warning("mapping_stored_late", effective_from=to_iso(version.effective_from))
         created = before is None or shown(before.versions, self._now_us()) is None
         return replace(self._mapped(after, version), created=created, changed=changed, corrected=wrong)
 
     async def _unknown(self, request: MappingRequest) -> frozenset[str]:
-        """The org that was mapped before, if Lago knows it as little as we do."""
+        """The org that was mapped before, if neither Lago nor Meterbridge knows it."""
         known = self._customers.table.get(request.litellm_customer_id)
         if known is None:
             return frozenset()
@@ -262,7 +278,7 @@ class Mappings:
 
     def _mapped(self, record: CustomerRecord, version: MappingVersion) -> MappingResult:
         at_us = max(self._now_us(), version.effective_from)
-        if in_force(record.versions, at_us) is not version:  # it is of a time before all that were kept
+        if in_force(record.versions, at_us) is not version:  # a version older than those that are kept
             at_us = version.effective_from
         target = resolve(record, at_us, version.id_kind, self._orgs.table, self._event_code)
         if target.held == NO_SUBSCRIPTION:

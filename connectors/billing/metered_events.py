@@ -1,6 +1,6 @@
-"""Usage that others measured: an event's code and free properties, on its way to the raw topic.
+"""Usage events that another service measured: checked and normalised before they go to the raw topic.
 
-It never goes straight to Lago: behind the topic it is deduplicated by its transaction id and sent exactly once.
+They are not sent to Lago directly: the meter deduplicates them by transaction id, and they are delivered exactly once.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ from schemas.errors import Rejected
 from schemas.moments import parse_us, to_us
 from schemas.money import ZERO, plain
 
-#: A value of a property before it is text; None leaves the property out.
+#: A value of a property before it becomes text; a property that is None is left out.
 Value = str | int | float | Decimal | bool | None
-#: When something happened: seconds, milliseconds or ISO 8601, or a moment with its zone.
+#: A moment: seconds or milliseconds since 1970, ISO 8601, or a datetime with a time zone.
 Moment = datetime | float | int | str
 MAX_ID_BYTES = 255
-#: Names and values of an event's properties together, UTF-8; an event that is held stays in memory.
+#: Bytes of UTF-8 of an event's names and values together. They are bounded because a held event stays in memory.
 MAX_PROPERTIES_BYTES = 4096
 
 
@@ -31,11 +31,11 @@ class MeteredEvent(msgspec.Struct, frozen=True):
     """One event of an org.
 
     Fields:
-        transaction_id: two with the same one are one.
-        code: of the billable metric.
+        transaction_id: two events of an org with the same id are billed once.
+        code: code of the billable metric.
         at_us: when it happened, microseconds since 1970 UTC.
-        properties: text to text, numbers as plain digits: Lago skips `1e-05` without a word.
-        actor: who recorded it, as the audit log names them; `""` = a process with the environment's own rights.
+        properties: text to text, numbers as plain digits, because Lago ignores `1e-05` without an error.
+        actor: who recorded it, as in the audit log; `""` = a process with the rights of the environment.
     """
 
     org_id: str
@@ -47,14 +47,14 @@ class MeteredEvent(msgspec.Struct, frozen=True):
 
 
 class UsageSink(Protocol):
-    """What takes events: durable on return."""
+    """Stores events; an event is durable on return."""
 
     async def record(self, event: MeteredEvent) -> None:
-        """Raises: Unavailable: not now; the same event again is safe."""
+        """Store an event. Raises: Unavailable: it may not be stored; the same event again is safe."""
 
 
 class InMemoryUsage:
-    """For tests: each event once, by its transaction id; gone with the process."""
+    """A sink for tests: keeps each event once, by its transaction id, in memory."""
 
     def __init__(self) -> None:
         self.all: dict[str, MeteredEvent] = {}
@@ -72,7 +72,13 @@ def metered(
     timestamp: Moment | None,
     now_us: int,
 ) -> MeteredEvent:
-    """The event, with `org_id` among its properties; without a timestamp it happened now.
+    """Make an event, with `org_id` among its properties.
+
+    Args:
+        org_id, code, transaction_id: 1 to `MAX_ID_BYTES` bytes of UTF-8 each.
+        properties: at most `MAX_PROPERTIES_BYTES` bytes of names and values; None = none.
+        timestamp: when it happened; None = now.
+        now_us: the time now, microseconds since 1970 UTC.
 
     Raises:
         Rejected: `bad_event`, `bad_property`, `bad_time`, `number_out_of_range` (see `check_numbers`).
@@ -81,7 +87,7 @@ def metered(
         if not what.strip() or len(what.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES or what != _clean(what):
             raise Rejected("bad_event", f"an id and a code have 1 to {MAX_ID_BYTES} bytes of UTF-8, none of them 0")
     if not is_normalized("NFC", org_id):
-        # Kafka's key is the normalised id, the org's record has the one that Lago knows: they would never meet.
+        # Kafka's key is the normalised id, and the org's record has Lago's id: the two would be different orgs.
         raise Rejected("bad_event", "an org's id is in Unicode's normal form C: its accents are part of their letters")
     org_id = normalise_customer_id(org_id) or org_id
     texts = {_clean(name): _text(name, value) for name, value in (properties or {}).items() if value is not None}
@@ -115,12 +121,12 @@ def _text(name: str, value: object) -> str:
 
 
 def _writable(name: str, number: Decimal) -> Decimal:
-    """Judged before its digits are written: they may be a billion."""
+    """Check the number before its digits are written out, because there may be a billion of them."""
     if abs(number.adjusted()) > MAX_DIGITS and number:
         raise Rejected(OUT_OF_RANGE, f"{name} is larger or smaller than Lago can hold")
     return number or ZERO
 
 
 def _clean(text: str) -> str:
-    """Without NUL, which Postgres does not take, and with U+FFFD for halves of characters, which UTF-8 cannot say."""
+    """The text without NUL, which Postgres refuses, and with U+FFFD for lone surrogates, which UTF-8 cannot encode."""
     return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

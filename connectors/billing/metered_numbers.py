@@ -1,6 +1,6 @@
-"""The numbers among an event's properties: what Lago can hold, and which of them take usage back.
+"""Checks the numbers among an event's properties: whether Lago can hold them, and whether they are negative.
 
-Which property a metric reads only Lago knows, so every property that is a number is judged, as text too: Lago sums what
+Only Lago knows which property a metric reads, so every property that is a number is checked, also a text: Lago sums what
 matches `^-?\\d+(\\.\\d+)?$` (`postgres_store.rb#numeric_condition`). The bounds are those of Lago's widest column for an
 event's number, `decimal(40,15)` (`precise_total_amount_cents`): 25 digits before the point, 15 behind it.
 """
@@ -12,16 +12,16 @@ from typing import Final
 
 from schemas.errors import Rejected
 
-#: Digits that count, before the point, and behind it.
+#: Maximum of significant digits, of digits before the point, and of digits after it.
 MAX_DIGITS, MAX_WHOLE, MAX_PLACES = 40, 25, 15
 #: Reason of a refusal.
 OUT_OF_RANGE: Final = "number_out_of_range"
-#: More generous than Lago's: what one of its stores may yet read as a number is judged as one.
+#: Wider than Lago's own pattern, because another of its event stores may read more texts as numbers.
 _NUMBER: Final = re_compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 
 
 def check_numbers(properties: Mapping[str, str]) -> None:
-    """Refuse what Lago cannot hold: its answers for the org would be errors from then on.
+    """Refuse a number that Lago cannot hold: with it, all of Lago's answers about the org would be errors.
 
     Raises:
         Rejected: `number_out_of_range`: 10^25 or more, nearer to 0 than 10^-15, or of more than 40 digits.
@@ -37,7 +37,7 @@ def check_numbers(properties: Mapping[str, str]) -> None:
 
 
 def takes_back(properties: Mapping[str, str]) -> str:
-    """The first property below 0, which makes an org's bill smaller; `""` = there is none."""
+    """The name of the first negative property, which makes a bill smaller; `""` = there is none."""
     for name, text in properties.items():
         if "-" in text and _NUMBER.fullmatch(text) is not None and _number(text) < 0:
             return name

@@ -1,6 +1,6 @@
-"""An org's account: its customer and subscription in Lago, and its record here, changed together.
+"""An org's account: its customer and subscription in Lago, and its record here, which are changed together.
 
-Lago first, then the record: whoever dies in between repeats, and finds in Lago what was done already (docs/orgs.md).
+Lago is changed first, then the record. A request that dies in between is repeated, and finds what is done (docs/orgs.md).
 """
 
 import asyncio
@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from connectors.billing.org_billing import OTHER_PLAN, RUNNING, OrgBilling
+from connectors.billing.org_records import ROUNDS, OrgRecords, changed_from
 from connectors.billing.org_sync import BEGUN, as_lago_says
 from connectors.billing.plan_terms import PlanTermsCache
-from connectors.billing.subscription_discovery import ROUNDS, changed_from
 from connectors.billing.usage_limits import is_plan
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
@@ -27,26 +27,19 @@ from schemas.errors import Unavailable
 
 UNKNOWN_ORG, NO_SUBSCRIPTION = "unknown_org", "no_subscription"
 
-#: Told what is there and what is to be there, before anything is changed. Raises: Unavailable: nothing may be.
+#: Called with the state before and after a change, before anything is changed. Raises: Unavailable: change nothing.
 Changing = Callable[[Any, Any], Awaitable[None]]
 copy = msgspec.structs.replace
 
 
-class OrgRecordSource(Protocol):
-    """The orgs' records; see `OrgRecords`."""
-
-    async def get(self, org_id: str) -> OrgRecord | None: ...
-    async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord: ...
-
-
 @dataclass(frozen=True, slots=True)
 class OrgRequest:
-    """What an org is to be; texts may be `""`.
+    """The requested account of an org; texts may be `""`.
 
     Fields:
-        plan_code: `""` = no subscription is asked for.
+        plan_code: `""` = no subscription is requested.
         subscription_at: ISO 8601; None = now.
-        overwrite: name and email of a customer that is there are changed too.
+        overwrite: also change an existing customer's name, email and metadata.
     """
 
     org_id: str
@@ -62,7 +55,7 @@ class OrgRequest:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What Lago has of an org; `subscription` runs, or will. `created`: a part of it is new."""
+    """What Lago has of an org; `subscription` is active or pending; `created`: a part of the account is new."""
 
     customer: Customer
     subscription: Subscription | None = None
@@ -70,13 +63,13 @@ class Account:
 
 
 class OrgAccounts:
-    """The accounts of one Lago.
+    """Reads and changes the accounts of one Lago.
 
     Args:
         now_us: microseconds since 1970 UTC.
     """
 
-    def __init__(self, billing: OrgBilling, records: OrgRecordSource, now_us: Callable[[], int]) -> None:
+    def __init__(self, billing: OrgBilling, records: OrgRecords, now_us: Callable[[], int]) -> None:
         self.billing = billing
         self.records = records
         self._now_us = now_us
@@ -84,22 +77,22 @@ class OrgAccounts:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def account(self, org_id: str) -> Account:
-        """As Lago has it now. Raises: LagoRejected `unknown_org`."""
+        """The account as Lago has it now. Raises: LagoRejected `unknown_org`."""
         found = await self._found(org_id)
         if found is None:
             raise unknown_org()
         return found
 
     async def is_known(self, org_id: str) -> bool:
-        """Whether our own record says that Lago has the org, or had it; else only Lago can tell."""
+        """Whether the org's record says that Lago has or had the org. If not, only Lago knows."""
         record = await self.records.get(org_id)
         return record is not None and bool(record.periods or record.subscription_id)
 
     async def set_up(self, wanted: OrgRequest, changing: Changing) -> Account:
-        """Customer and subscription, each made where it is missing: the same twice, or at once, is the same once.
+        """Make the customer and the subscription if they are missing. Repeated or simultaneous requests make them once.
 
         Raises:
-            LagoRejected: `other_plan`: the org runs on another one, see `change_plan`; code `plan_not_found`.
+            LagoRejected: `other_plan`: the org is on another plan, see `change_plan`; code `plan_not_found`.
             LagoIntegrationError, Unavailable
         """
         org_id = wanted.org_id
@@ -119,7 +112,7 @@ class OrgAccounts:
             return account
 
     async def change_plan(self, org_id: str, plan_code: str, changing: Changing) -> Account:
-        """Another plan under the same subscription id; the running plan's own code takes back a change that waits.
+        """Change the plan under the same subscription id. The code of the running plan cancels a pending change.
 
         Raises:
             LagoRejected: `unknown_org`, `no_subscription`; code `plan_not_found`.
@@ -144,16 +137,16 @@ class OrgAccounts:
             return changed
 
     async def end(self, org_id: str, changing: Changing) -> Subscription:
-        """End the org's subscription now; what waits to begin is cancelled.
+        """End the org's active subscription now, or cancel a pending one.
 
         Raises:
-            LagoRejected: `unknown_org`, `no_subscription`: also the second time.
+            LagoRejected: `unknown_org`, `no_subscription`, also at a repeat.
             LagoIntegrationError, Unavailable
         """
         async with self._locks.setdefault(org_id, asyncio.Lock()):
             known = await self.account(org_id)
             if known.subscription is None:
-                # It may have ended in Lago, and whoever asked for it died before that was noted here.
+                # It may have ended in Lago by a request that died before it changed the record.
                 await self._note(org_id, known)
             running = _running(known)
             await changing({"subscription": running.external_id, "plan_code": running.plan_code}, None)
@@ -162,7 +155,7 @@ class OrgAccounts:
             return ended
 
     async def usage(self, org_id: str) -> tuple[Subscription, CustomerUsage]:
-        """The running subscription and what Lago counts on it now. Raises: LagoRejected `unknown_org`, `no_subscription`."""
+        """The active subscription and its current usage. Raises: LagoRejected `unknown_org`, `no_subscription`."""
         running = await self.billing.subscription(org_id)
         usage = await self.billing.lago.usage(org_id, running.external_id) if running is not None else None
         if running is not None and usage is not None:
@@ -172,7 +165,7 @@ class OrgAccounts:
         raise LagoRejected(NO_SUBSCRIPTION, "the org has no running subscription")
 
     async def plan(self, plan_code: str) -> Plan:
-        """At most minutes old. Raises: LagoRejected: code `plan_not_found`."""
+        """The plan, at most minutes old. Raises: LagoRejected: code `plan_not_found`."""
         return await self.billing.plan(plan_code)
 
     async def _found(self, org_id: str) -> Account | None:
@@ -204,14 +197,14 @@ class OrgAccounts:
             if known is None:
                 await billing.take_back(org_id)
             raise
-        # Its first subscription gave the customer its currency.
+        # Lago gives a customer its currency with its first subscription.
         return Account(await billing.lago.customer(org_id) or customer, made, created=True)
 
     async def _note(self, org_id: str, account: Account) -> None:
-        """Usage that waits for the subscription need not wait for Lago to be asked again.
+        """Write the account to the org's record, so that usage that is held for the subscription is billed at once.
 
         Raises:
-            Unavailable: `write_conflict`: others changed the record whenever Lago had answered; repeating is safe.
+            Unavailable: `write_conflict`: other processes changed the record each time; repeating is safe.
         """
         for _ in range(ROUNDS):
             before = await self.records.get(org_id)
@@ -228,14 +221,15 @@ def noted(known: OrgRecord, account: Account, listed: Sequence[Period], now_us: 
     """The org's record with what Lago has now; pure.
 
     Args:
-        listed: all its subscriptions that run or have ended, with their terms.
+        listed: all its subscriptions that are active or have ended, with their terms.
+        now_us: microseconds since 1970 UTC.
     """
     org = as_lago_says(known, account.customer, listed, now_us)
     return copy(org, plan=_plan_of(account, listed) or org.plan)
 
 
 def _plan_of(account: Account, listed: Sequence[Period]) -> str | None:
-    """Of the account's subscription; as the running ones were listed after it was read, they know better."""
+    """The plan of the account's subscription. The list is newer than the account, so its plan is preferred."""
     own = account.subscription
     if own is None:
         return None
@@ -244,7 +238,7 @@ def _plan_of(account: Account, listed: Sequence[Period]) -> str | None:
 
 
 def unknown_org() -> LagoRejected:
-    """Neither Lago nor we know the org."""
+    """The error for an org that neither Lago nor Meterbridge knows."""
     return LagoRejected(UNKNOWN_ORG, "there is no such org")
 
 
@@ -254,7 +248,7 @@ def day_of(moment: str) -> date:
 
 
 def _check(org_id: str) -> None:
-    """Raises: LagoRejected `unsafe_id` for an id that Lago or our own record would take for another thing."""
+    """Raises: LagoRejected `unsafe_id`: the id would be the key of a plan's limits."""
     if is_plan(org_id):
         raise LagoRejected("unsafe_id", "no org's id begins with plan:")
 
@@ -266,13 +260,13 @@ def _running(account: Account) -> Subscription:
 
 
 def _chosen(listed: Sequence[Subscription], own: str) -> Subscription | None:
-    """The org's own where there are several; of one id what runs, before what waits."""
+    """The subscription with the org's stored id, else any; an active one rather than a pending one."""
     ranked = sorted(listed, key=lambda one: (one.external_id != own, one.status != "active"))
     return ranked[0] if ranked else None
 
 
 def _differs(wanted: OrgRequest, customer: Customer) -> bool:
-    """Whether the customer is to be changed."""
+    """Whether the request changes the customer."""
     pairs = ((wanted.name, customer.name), (wanted.email, customer.email))
     noted = (wanted.metadata or {}).items()
     return wanted.overwrite and (
@@ -290,7 +284,7 @@ def _told(known: Account | None) -> dict[str, Any] | None:
 
 
 def _told_of(wanted: OrgRequest, known: Account | None) -> dict[str, Any]:
-    """As `_told`, once it is done."""
+    """As `_told`, after the request is carried out."""
     before = _told(known) or {"name": None, "email": None, "plan_code": None, "metadata": {}}
     overwrites = known is None or wanted.overwrite
     return {

@@ -1,6 +1,6 @@
-"""Billing by organisation: an org is Lago's customer, with one subscription whose id it keeps for life.
+"""Billing by organisation: an org is a customer in Lago, with one subscription whose id never changes.
 
-Every step may be repeated after any failure, and is then the same once (docs/orgs.md).
+Every step may be repeated after a failure, and takes effect once (docs/orgs.md).
 """
 
 import time
@@ -27,11 +27,11 @@ from schemas.moments import SECOND_US, to_datetime
 from streams.core.mapping.subscription_ids import BY_MOMENT, check_template, subscription_id
 
 PREFIXES = ("org_",)
-#: Of subscriptions that bill, or will.
+#: Statuses of subscriptions that bill, or will bill.
 RUNNING = ("active", "pending")
-#: Reason of a refusal: the org is on another plan than the one it was to begin on.
+#: Reason of a refusal: the org is already subscribed to another plan.
 OTHER_PLAN = "other_plan"
-#: Of a customer's metadata, whose keys Lago ends at 20 characters.
+#: Keys of a customer's metadata; Lago allows 20 characters.
 MADE_BY, MADE_AT, KIND = "created_by_user_id", "created_at", "billing_type"
 ORGANIZATION = "organization"
 
@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 
 
 class LagoHealth(msgspec.Struct, frozen=True):
-    """Whether Lago answers; `status` is `healthy` or `unhealthy`, `version` `""` where it does not tell."""
+    """Whether Lago answers; `status`: `healthy` or `unhealthy`; `version`: `""` = not known."""
 
     status: str
     api_url: str
@@ -47,16 +47,16 @@ class LagoHealth(msgspec.Struct, frozen=True):
 
 
 class OrgBilling:
-    """The orgs of one Lago.
+    """Creates, subscribes and reads the orgs of one Lago.
 
     Args:
-        ids: where an org's subscription id is kept.
-        usage: where recorded usage goes.
+        ids: stores the orgs' subscription ids.
+        usage: stores recorded usage.
         now_us: microseconds since 1970 UTC.
-        prefixes: of the ids that are orgs'.
-        template: of a new subscription's id.
-        clock: seconds, never backwards: how long answers are kept.
-        stamp: the moment in a new subscription's id, microseconds; now by default.
+        prefixes: an id that begins with one of them is an org's.
+        template: of new subscription ids, see `check_template`.
+        clock: seconds, never backwards; for the cache of Lago's answers.
+        stamp: returns the moment in a new subscription's id, microseconds since 1970 UTC; None = now.
 
     Raises:
         Rejected: `bad_template`.
@@ -87,7 +87,7 @@ class OrgBilling:
     async def create_customer(
         self, org_id: str, name: str, email: str, user_id: str | None, metadata: Mapping[str, str] | None
     ) -> Customer:
-        """The org's customer: the one that is there, unchanged, or a new one."""
+        """The org's customer: the existing one, unchanged, or a new one."""
         return (await self.ensured_customer(org_id, name, email, user_id, metadata))[0]
 
     async def ensured_customer(
@@ -106,17 +106,17 @@ class OrgBilling:
         return made, True
 
     async def take_back(self, org_id: str) -> None:
-        """Delete the customer that this request made, for its subscription was refused; one that has any stays."""
+        """Delete the customer that this request made, because its subscription was refused. It stays if it has any."""
         try:
             if not await self.lago.subscriptions(org_id, STATUSES):
                 await self.lago.delete_customer(org_id)
         except LagoIntegrationError as error:
-            _log.error("org_customer_left", org=org_id, reason=error.reason)  # Lago's words are enough
+            _log.error("org_customer_left", org=org_id, reason=error.reason)  # expected: the reason is enough
 
     async def update_customer(
         self, org_id: str, name: str | None, email: str | None, metadata: Mapping[str, str] | None
     ) -> Customer:
-        """Change what is given; metadata is added to what is there. Raises: LagoRejected `unknown_customer`."""
+        """Change the members that are not None; metadata is merged. Raises: LagoRejected `unknown_customer`."""
         if await self.lago.customer(org_id) is None:
             raise LagoRejected("unknown_customer", "Lago has no such org")
         wanted = NewCustomer(
@@ -129,8 +129,8 @@ class OrgBilling:
     async def sign_up(
         self, org_id: str, plan_code: str, name: str, email: str, user_id: str | None, billing_time: str
     ) -> Subscription:
-        """Customer and subscription; what is there is kept. A plan that is unknown, or a subscription that is refused,
-        leaves no new customer behind. Raises: as `subscribe`."""
+        """Make the customer and the subscription; existing ones are kept. If the plan is unknown or the subscription is
+        refused, no new customer is left. Raises: as `subscribe`."""
         await self.plan(plan_code)
         _, is_new = await self.ensured_customer(org_id, name, email, user_id, None)
         try:
@@ -141,7 +141,7 @@ class OrgBilling:
             raise
 
     async def plan(self, plan_code: str) -> Plan:
-        """At most minutes old. Raises: LagoRejected: code `plan_not_found`."""
+        """The plan, at most minutes old. Raises: LagoRejected: code `plan_not_found`."""
         found = await self.directory.plan(plan_code)
         if found is None:
             raise LagoRejected("http_404", "plan_not_found", status=404, code="plan_not_found")
@@ -153,7 +153,7 @@ class OrgBilling:
         """Subscribe the org, or change its plan; see `LagoClient.create_subscription`.
 
         Args:
-            only_new: change no plan: the org was thought to have no subscription.
+            only_new: subscribe only; never change the plan of an existing subscription.
 
         Raises:
             LagoRejected: code `plan_not_found`; `several_subscriptions`; `other_plan` where `only_new`.
@@ -174,16 +174,19 @@ class OrgBilling:
         return made
 
     async def subscription(self, org_id: str) -> Subscription | None:
-        """The org's active one, at most some seconds old; of several the one with the org's stored id."""
+        """The org's active subscription, at most seconds old; of several the one with the org's stored id. None = none."""
         running = await self.directory.subscriptions(org_id)
         own = await self._ids.recall(org_id) if len(running) > 1 else None
         return next((one for one in running if one.external_id == own), running[0] if running else None)
 
     async def terminate(self, org_id: str, external_id: str | None) -> Subscription | None:
-        """End it, or cancel it if it has not begun; None where it is over already.
+        """End a subscription, or cancel it if it has not begun. None = it has ended already.
+
+        Args:
+            external_id: None = the org's own subscription.
 
         Raises:
-            LagoRejected: `other_org`.
+            LagoRejected: `other_org`: the subscription belongs to another org.
         """
         found = await self._to_end(org_id, external_id)
         if found is None:
@@ -206,7 +209,11 @@ class OrgBilling:
         timestamp: Moment | None,
         accept: Callable[[MeteredEvent], Awaitable[MeteredEvent]] | None = None,
     ) -> MeteredEvent:
-        """Hand usage to the sink, as `accept` gives it back; see `metered`. Raises: LagoIntegrationError: it is refused, or not stored now."""
+        """Record usage, see `metered`. Args: accept: may refuse or change the event before it is stored.
+
+        Raises:
+            LagoIntegrationError: the usage is refused, or not stored now.
+        """
         try:
             event = metered(org_id, code, transaction_id, properties, timestamp, self._now_us())
             if accept is not None:
@@ -220,27 +227,27 @@ class OrgBilling:
         return event
 
     async def invoices(self, org_id: str, limit: int) -> list[Invoice]:
-        """The org's latest, latest first, without fees."""
+        """The org's latest invoices, at most `limit`, the latest first, without fees."""
         return await self.lago.invoices(org_id, most=max(1, limit))
 
     async def usage(self, org_id: str) -> CustomerUsage | None:
-        """What Lago counts in the org's running period; None without an active subscription."""
+        """The usage in the org's current billing period; None = it has no active subscription."""
         running = await self.subscription(org_id)
         return None if running is None else await self.lago.usage(org_id, running.external_id)
 
     def is_org(self, external_id: str) -> bool:
-        """Whether the id begins as an org's does."""
+        """Whether the id begins with one of the orgs' prefixes."""
         return external_id.startswith(self._prefixes)
 
     async def health(self) -> LagoHealth:
-        """Whether Lago answers; never raises."""
+        """Whether Lago answers. It never raises."""
         healthy, version = await self.lago.healthy(), ""
         with suppress(LagoIntegrationError):
             version = await self.lago.version()
         return LagoHealth("healthy" if healthy else "unhealthy", self.lago.root, version)
 
     async def _to_end(self, org_id: str, external_id: str | None) -> Subscription | None:
-        """What of this id, or else of the org's, runs or will."""
+        """The active or pending subscription of this id, or of the org if the id is None; None = there is none."""
         external_id = external_id or await self._ids.recall(org_id)
         if external_id is None:
             return next(iter(await self.lago.subscriptions(org_id, RUNNING)), None)
@@ -248,7 +255,7 @@ class OrgBilling:
         return active if active is not None else await self.lago.subscription(external_id, "pending")
 
     async def _id_of(self, org_id: str, plan_code: str, *, only_new: bool) -> str:
-        """The org's subscription id, stored before it is first used; one that Lago has already is adopted."""
+        """The org's subscription id, stored before its first use. An id that Lago has already is adopted."""
         listed = await self.lago.subscriptions(org_id, RUNNING)
         others = [one.plan_code for one in listed if one.plan_code != plan_code] if only_new else []
         if others:

@@ -1,4 +1,4 @@
-"""The orgs' records: read from this process's view, changed one after the other whatever process asks."""
+"""The orgs' records: read from this process's table, and changed one after the other, also from several processes."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -12,17 +12,19 @@ from schemas.customers import OrgRecord
 from schemas.errors import Unavailable
 from streams.runtime.compacted_table import CompactedTable
 
-#: How long the view may take to be complete, seconds.
+#: Time limit for the view to be complete, seconds.
 _VIEW_S = 10.0
+#: How often Lago is asked about an org whose record other processes change while it answers.
+ROUNDS = 3
 
 copy = msgspec.structs.replace
 
 
 class OrgRecords:
-    """The only way to write `billing.orgs`.
+    """Reads and writes `billing.orgs`; nothing else writes it.
 
     Args:
-        orgs: the view; followed by whoever made it.
+        orgs: the table of the topic; its maker follows the topic.
         kafka: connection options for aiokafka.
         now_us: microseconds since 1970 UTC.
     """
@@ -35,10 +37,10 @@ class OrgRecords:
         self._now_us = now_us
 
     async def get(self, org_id: str) -> OrgRecord | None:
-        """The org's record as this process sees it: with all changes made here, others' within a second.
+        """The org's record, with all changes of this process, and those of others after at most a second; None = none.
 
         Raises:
-            Unavailable: `view_incomplete`: the topic has not been read yet.
+            Unavailable: `view_incomplete`: the topic has not been read to its end yet.
         """
         try:
             async with asyncio.timeout(_VIEW_S):
@@ -48,14 +50,14 @@ class OrgRecords:
         return self._orgs.table.get(org_id)
 
     async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord:
-        """Make the org's record what `make` says of it; durable, and shown by `get`, on return.
+        """Change the org's record by `make`. The new record is durable, and `get` returns it, on return.
 
-        A life that begins under an id of another org's ends that one's (connectors/billing/reused_subscriptions.py): in the same record at once,
-        in the other's right after it.
+        If a subscription begins under an external id that another org used before, that org's subscription ends
+        (connectors/billing/reused_subscriptions.py). Its record is changed right after this one.
 
         Args:
-            make: from the record as it is, a new one with the id alone where there is none. The same record again
-                writes nothing. It may be called several times. `updated_at` is set by whoever writes.
+            make: returns the new record from the current one (a record with only the id if there is none). It may be
+                called several times. If it returns the same record, nothing is written. `updated_at` is set here.
 
         Raises:
             As `CompactedTopicWriter.change`.
@@ -73,12 +75,34 @@ class OrgRecords:
         return org
 
     async def close(self) -> None:
-        """Let go of the connections; nothing of this process is written any more."""
+        """Close the connections. This process can write no record any more."""
         await self._records.close()
 
 
+async def changed_from(
+    records: OrgRecords, org_id: str, before: OrgRecord | None, make: Callable[[OrgRecord], OrgRecord]
+) -> bool:
+    """Make the org's record what `make` returns if it is still `before`; False if another process has changed it.
+
+    Lago was asked in between. The other process may have a later answer, and an older one would let an ended
+    subscription run again. So the caller asks Lago again.
+
+    Raises:
+        As `OrgRecords.change`.
+    """
+    fresh = True
+
+    def made(org: OrgRecord) -> OrgRecord:
+        nonlocal fresh
+        fresh = org == (before or OrgRecord(org_id))
+        return make(org) if fresh else org
+
+    await records.change(org_id, made)
+    return fresh
+
+
 class StoredIds:
-    """`connectors.billing.subscription_id_store.SubscriptionIds` in the orgs' records."""
+    """`connectors.billing.subscription_id_store.SubscriptionIds` that keeps the ids in the orgs' records."""
 
     def __init__(self, records: OrgRecords) -> None:
         self._records = records

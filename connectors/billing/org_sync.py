@@ -1,52 +1,44 @@
-"""Brings the orgs' records up to what Lago says: when a webhook names one, and every quarter of an hour for all of them.
+"""Keeps the orgs' records equal to Lago: one when a webhook names it, and all of them every quarter of an hour.
 
-A webhook is sent three times within half a minute and then never again, so what was lost then is looked for.
+Lago sends a webhook three times within half a minute and then never again, so a lost one is made up for by the poll.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import structlog
 
-from connectors.billing.plan_terms import PlanSource, PlanTermsCache, period_with
-from connectors.billing.subscription_discovery import MOST_FAILURES, ROUNDS, OrgChanges, beginning_after, changed_from
+from connectors.billing.org_records import ROUNDS, OrgRecords, changed_from
+from connectors.billing.plan_terms import PlanTermsCache, period_with
+from connectors.billing.subscription_discovery import MOST_FAILURES, beginning_after
 from connectors.billing.subscription_history import org_with, to_the_moment
-from connectors.lago.response_types import Customer, Plan, Subscription
+from connectors.lago.client import LagoClient
+from connectors.lago.response_types import Customer
 from schemas.customers import CustomerRecord, OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import HOUR_US
 
 POLL_EVERY_S: Final = 900.0
-#: Whoever sends a webhook waits for 30 s; orgs that Lago is asked about at once.
+#: Time limit to refresh one org, seconds (Lago waits 30 s for the answer to a webhook), and orgs refreshed at once.
 _ASK_S, _AT_ONCE = 20.0, 4
-#: Orgs that one poll brings up to date, and the pause after each; the next poll goes on.
+#: Orgs that one poll refreshes, and the pause after each, seconds. The next poll goes on.
 POLLED, _PAUSE_S = 500, 0.1
 _FIRST_S: Final = 60.0
-#: Subscriptions that ended longer ago bill nothing that could still come.
+#: Subscriptions that ended longer ago cannot bill usage that may still arrive.
 _ENDED_US: Final = 40 * 24 * HOUR_US
-#: Of subscriptions that run, or did.
+#: Statuses of subscriptions that run, or have run.
 BEGUN: Final = ("active", "terminated")
 
 _log = structlog.get_logger(__name__)
 copy = msgspec.structs.replace
 
 
-class Lago(PlanSource, Protocol):
-    """Lago's customers, subscriptions and plans; see `LagoClient`."""
-
-    async def subscriptions(
-        self, external_customer_id: str = "", statuses: Sequence[str] = ..., plan_code: str = ""
-    ) -> list[Subscription]: ...
-    async def customer(self, external_id: str) -> Customer | None: ...
-    async def plans(self) -> list[Plan]: ...
-
-
 class OrgSynchroniser:
-    """The records of the orgs that are known or mapped to, or whose id is an org's.
+    """Refreshes orgs that have a record, that a mapping names, or whose id begins as an org's does.
 
     Args:
         customers, orgs: views of the two topics.
@@ -58,8 +50,8 @@ class OrgSynchroniser:
         self,
         customers: Mapping[str, CustomerRecord],
         orgs: Mapping[str, OrgRecord],
-        records: OrgChanges,
-        lago: Lago,
+        records: OrgRecords,
+        lago: LagoClient,
         *,
         now_us: Callable[[], int],
         is_org: Callable[[str], bool] = lambda _org_id: False,
@@ -77,8 +69,12 @@ class OrgSynchroniser:
         self._given_up_at = ""
 
     async def refresh(self, org_id: str) -> bool:
-        """See `connectors.billing.lago_webhooks.Orgs`."""
-        # Usage may be recorded for an org that nobody is mapped to: only its id tells that it may be one of ours.
+        """Make an org's record equal to Lago, durable on return. False: the org is not known here.
+
+        Raises:
+            Unavailable: Lago or Kafka does not answer; repeating is safe.
+        """
+        # Usage may be recorded for an org without a mapping. Then only its id shows that it may be one of ours.
         if not self._is_ours(org_id) and not self._is_org(org_id):
             return False
         try:
@@ -87,7 +83,7 @@ class OrgSynchroniser:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise Unavailable("timeout", "what is true of the org in Lago was not learnt in time") from None
+            raise Unavailable("timeout", "Lago did not say in time what is true of the org") from None
         return self._is_ours(org_id)
 
     async def _refreshed(self, org_id: str) -> None:
@@ -104,7 +100,7 @@ class OrgSynchroniser:
         raise Unavailable("write_conflict", "other processes change the org's record all the time")
 
     async def poll_every(self, seconds: float) -> None:
-        """For ever: `poll`, for the first time a minute after the start, when webhooks may have been missed."""
+        """Poll for ever. The first poll is a minute after the start, because webhooks may have been missed before it."""
         wait_s = min(seconds, _FIRST_S)
         while True:
             await self._sleep(wait_s)
@@ -116,14 +112,15 @@ class OrgSynchroniser:
                 _log.warning("orgs_not_polled", reason=error.reason, detail=error.detail)
 
     async def poll(self) -> int:
-        """Bring up to date, at most `POLLED`, every org whose running subscriptions are others in Lago; how many were.
+        """Refresh at most `POLLED` orgs whose running subscriptions, or their terms, differ from Lago's.
 
-        So are those whose plans charge another thing than is known, or than a release before this one had asked.
+        An org that cannot be refreshed is skipped until the next poll.
 
-        One that cannot be is passed over, and looked at by the next poll.
+        Returns:
+            The number of refreshed orgs.
 
         Raises:
-            MeterbridgeError: Lago does not list them, or `MOST_FAILURES` in a row could not be brought up to date.
+            MeterbridgeError: Lago does not list its subscriptions, or `MOST_FAILURES` orgs in a row could not be refreshed.
         """
         running: dict[str, list[Period]] = defaultdict(list)
         terms = self._terms.learn(await self._lago.plans())
@@ -157,9 +154,14 @@ class OrgSynchroniser:
 
 
 def as_lago_says(org: OrgRecord, customer: Customer | None, listed: Sequence[Period], now_us: int) -> OrgRecord:
-    """The org with Lago's subscriptions, running ones and those that ended; `org` itself where nothing is new.
+    """The org's record with Lago's subscriptions, running and ended; `org` itself if nothing has changed.
 
-    What ended long ago and is not in the record already stays out of it. Nothing in Lago: what ran here has ended.
+    A subscription that ended long ago and is not in the record is left out. If Lago has none, all that run by the record
+    have ended.
+
+    Args:
+        listed: Lago's subscriptions of the org, running and ended, with their terms.
+        now_us: microseconds since 1970 UTC.
     """
     known = {(period.external_id, period.started_at) for period in org.periods}
     lately = [
@@ -178,7 +180,7 @@ def as_lago_says(org: OrgRecord, customer: Customer | None, listed: Sequence[Per
 
 
 def _without(org: OrgRecord, customer: Customer | None, now_us: int) -> OrgRecord:
-    """With no subscription that Lago knows."""
+    """The org's record if Lago has no subscription of it."""
     periods = tuple(
         copy(period, terminated_at=now_us) if period.terminated_at is None and period.started_at <= now_us else period
         for period in org.periods
@@ -197,7 +199,7 @@ def _running(periods: Iterable[Period], now_us: int) -> dict[tuple[str, int, str
 
 
 def _differ(known: Mapping[tuple[str, int, str], Period], found: Mapping[tuple[str, int, str], Period]) -> bool:
-    """Others run, or on other terms; the timezone is the customer's, which no list of subscriptions tells."""
+    """Whether the subscriptions or their terms differ. A list of subscriptions has no time zone, so it is not compared."""
     if known.keys() != found.keys():
         return True
     return any(

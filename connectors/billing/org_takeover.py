@@ -1,6 +1,6 @@
-"""From users to organisations: an org takes over the customer and the plan of a user.
+"""Migrates a user's customer to an org: the org gets a customer, and the user's plan.
 
-Not yet the user's usage: that follows its mapping. Repeated after any failure it is the same once.
+The user's usage goes to the org when its mapping is changed. The migration may be repeated after a failure.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from connectors.billing.org_billing import OTHER_PLAN, RUNNING, OrgBilling
 from connectors.lago.errors import LagoRejected
 from connectors.lago.response_types import Customer, Subscription
 
-#: Of the org's metadata: the users it took over from, separated by commas.
+#: Key of the org's metadata: ids of the migrated users, separated by commas.
 FORMER = "migrated_from_user"
 
 _log = structlog.get_logger(__name__)
 
 
 class Migrated(msgspec.Struct, frozen=True):
-    """What became of a user's customer.
+    """The result of a migration.
 
     Fields:
-        org: the org that took over.
-        subscription: the org's, None where neither had one.
-        to_end: the user's own, still running: to be ended once no usage is mapped to them.
+        org: the org's customer.
+        subscription: the org's; None = neither the org nor the user had one.
+        to_end: the user's subscriptions, which still run: end them when no usage is mapped to them any more.
     """
 
     org: Customer
@@ -35,8 +35,8 @@ class Migrated(msgspec.Struct, frozen=True):
 async def migrate(billing: OrgBilling, user_id: str, org_id: str, name: str, email: str) -> Migrated:
     """Create the org with the user's id in its metadata, and subscribe it to the user's plan.
 
-    The user's subscriptions go on: ended before its usage is mapped to the org they would leave usage behind. An org
-    that has a subscription keeps it, so several users may become one org.
+    The user's subscriptions are not ended: usage that is still mapped to the user would be lost. An org that has a
+    subscription keeps it, so several users may become one org.
 
     Raises:
         LagoRejected: `unknown_customer`.
@@ -56,12 +56,12 @@ def has_noted(org: Customer, user_id: str) -> bool:
 
 
 def noting(org: Customer, user_id: str) -> str:
-    """The metadata's value once the user's id stands in it."""
+    """The metadata's value with the user's id added."""
     return f"{org.note(FORMER) or ''},{user_id}".removeprefix(",")
 
 
 async def _subscribed(billing: OrgBilling, org_id: str, user_s: Sequence[Subscription]) -> Subscription | None:
-    """The org's subscription, made after the user's first where it has none; None where neither has one."""
+    """The org's subscription, on the plan of the user's first one if it is new; None = neither has one."""
     own = next(iter(await billing.lago.subscriptions(org_id, RUNNING)), None)
     if own is not None or not user_s:
         return own
@@ -71,11 +71,13 @@ async def _subscribed(billing: OrgBilling, org_id: str, user_s: Sequence[Subscri
     except LagoRejected as error:
         if error.reason != OTHER_PLAN:
             raise
-    return next(iter(await billing.lago.subscriptions(org_id, RUNNING)), None)  # somebody else was first
+    return next(
+        iter(await billing.lago.subscriptions(org_id, RUNNING)), None
+    )  # another request has subscribed it to another plan
 
 
 async def _noted(billing: OrgBilling, org: Customer, user_id: str) -> Customer:
-    """The org with the user's id beside those it has; where Lago's metadata is full, a line of the log must do."""
+    """The org with the user's id in its metadata. If Lago's metadata is full, the id is only logged."""
     if has_noted(org, user_id):
         return org
     try:

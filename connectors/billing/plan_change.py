@@ -1,6 +1,6 @@
-"""What a change of plan costs and when, worked out beforehand by Lago's rules (docs/lago-behaviour.md, 5.4 and 5.5).
+"""Computes when a change of plan applies and what it costs, by Lago's rules (docs/lago-behaviour.md, 5.4 and 5.5).
 
-Only the plans' own fees: usage, taxes, coupons, wallets and trials are Lago's to count. Days are UTC.
+It covers only the plans' own fees, without usage, taxes, coupons, wallets and trials. Days are UTC.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from streams.core.mapping.plan_intervals import PER_YEAR, period
 
-#: When a change applies: a plan that costs as much or more a year at once, a cheaper one when the period ends.
+#: When a change applies: at once if the new plan costs as much or more a year, else at the end of the period.
 NOW: Final = "now"
 AT_PERIOD_END: Final = "at_period_end"
 NEVER: Final = "never"
@@ -31,18 +31,18 @@ class PlanFee:
 
     @property
     def yearly_cents(self) -> int:
-        """The fee of a year; it decides which of two plans is the dearer one."""
+        """The fee for a year, which decides which of two plans costs more."""
         return self.amount_cents * PER_YEAR[self.interval]
 
 
 @dataclass(frozen=True, slots=True)
 class ChargeLine:
-    """Money for the days `[from_day, until_day)` of a plan.
+    """An amount for the days `[from_day, until_day)` of a plan.
 
     Fields:
         kind: `fee` is charged, `credit` is given back; the amount is never negative.
-        due: the day of its invoice, or of its credit note.
-        of_days: how many days the plan's whole amount is for.
+        due: the day of its invoice or credit note.
+        of_days: the number of days for which the plan's whole amount is charged.
     """
 
     kind: Literal["fee", "credit"]
@@ -65,11 +65,11 @@ class PlanChange:
 
 
 def plan_change(old: PlanFee, new: PlanFee, *, anchor: date | None, started: date, today: date) -> PlanChange:
-    """What becomes of a subscription to `old` that is changed to `new` today.
+    """The change of a subscription from the plan `old` to the plan `new` today.
 
     Args:
         anchor: the subscription's day for anniversary billing; None for calendar billing.
-        started: when the running subscription began, its own upgrades counted as beginnings.
+        started: the day on which the active subscription began; an upgrade counts as a beginning.
     """
     if new.code == old.code:
         return PlanChange(NEVER, today)
@@ -81,7 +81,7 @@ def plan_change(old: PlanFee, new: PlanFee, *, anchor: date | None, started: dat
 
 
 def _closing(old: PlanFee, anchor: date | None, started: date, today: date, on: date) -> Iterator[ChargeLine]:
-    """The days before `on`, if they are still to be paid; those from then on, if they have been paid."""
+    """A fee for the days before `on` if they are not paid yet, or a credit for the days from `on` if they are paid."""
     begin, end = period(old.interval, anchor, today)
     if not old.pay_in_advance:
         yield _line("fee", old, max(begin, started), on, (end - begin).days, due=on)
@@ -90,7 +90,7 @@ def _closing(old: PlanFee, anchor: date | None, started: date, today: date, on: 
 
 
 def _opening(new: PlanFee, anchor: date | None, on: date) -> ChargeLine:
-    """From `on` to the end of the new plan's period, which may be another interval's."""
+    """The fee from `on` to the end of the new plan's period, whose interval may differ from the old one's."""
     begin, end = period(new.interval, anchor, on)
     return _line("fee", new, on, end, (end - begin).days, due=on if new.pay_in_advance else end)
 
@@ -98,7 +98,7 @@ def _opening(new: PlanFee, anchor: date | None, on: date) -> ChargeLine:
 def _line(
     kind: Literal["fee", "credit"], terms: PlanFee, from_day: date, until_day: date, of_days: int, *, due: date
 ) -> ChargeLine:
-    """So many days of the plan's amount, rounded once, half up."""
+    """The plan's amount for these days, rounded once, half up."""
     exact = _ROUNDING.divide(Decimal(terms.amount_cents * (until_day - from_day).days), Decimal(of_days))
     cents = int(exact.quantize(Decimal(1), context=_ROUNDING))
     return ChargeLine(kind, terms.code, from_day, until_day, of_days, cents, terms.currency, due)

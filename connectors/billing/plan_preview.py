@@ -1,4 +1,4 @@
-"""What a change of an org's plan would cost: Lago's own word where it gives one, else its rules worked out here."""
+"""Previews the cost of a change of an org's plan: by Lago's own preview if there is one, else by Lago's rules."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ from connectors.lago.response_types import Plan, Subscription
 from schemas.moments import to_datetime
 from streams.core.mapping.plan_intervals import MONTHS
 
-#: What our own reckoning leaves to Lago.
+#: What the computation by rules leaves out.
 LEFT_OUT: Final = ("taxes", "coupons", "wallets", "credit notes of earlier changes")
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewLine:
-    """A line of an invoice or a credit note; days `[from_day, until_day)`, ISO 8601, null where Lago names none."""
+    """A line of an invoice or a credit note; days `[from_day, until_day)`, ISO 8601; None = Lago gives none."""
 
     kind: Literal["fee", "usage", "credit"]
     code: str
@@ -32,13 +32,13 @@ class PreviewLine:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A change of plan before it is made.
+    """The preview of a change of plan.
 
     Fields:
         applies_on: the day, UTC.
-        charged_cents: of the invoice that comes with the change, usage so far included where it applies now.
-        credited_cents: given back for days that are paid and not used.
-        computed_by: `lago`: with taxes and all; `rules`: without what `left_out` names.
+        charged_cents: amount of the invoice at the change; if it applies now, the usage so far is included.
+        credited_cents: credit for days that are paid and not used.
+        computed_by: `lago`: Lago's own preview, with taxes; `rules`: without what `left_out` names.
     """
 
     org_id: str
@@ -56,18 +56,18 @@ class Preview:
 
 
 class PlanPreviews:
-    """Args: now_us: microseconds since 1970 UTC."""
+    """Makes previews. Args: now_us: microseconds since 1970 UTC."""
 
     def __init__(self, accounts: OrgAccounts, now_us: Callable[[], int]) -> None:
         self._accounts = accounts
         self._now_us = now_us
 
     async def of(self, org_id: str, plan_code: str) -> Preview:
-        """Nothing is changed.
+        """The preview of a change of the org's plan; nothing is changed.
 
         Raises:
             LagoRejected: `unknown_org`, `no_subscription`, `other_currency`, `unknown_interval`; code `plan_not_found`.
-            LagoIntegrationError: a part of the sum is not known now.
+            LagoIntegrationError: Lago does not answer, so a part of the sum is not known.
         """
         running = (await self._accounts.account(org_id)).subscription
         if running is None or running.status != "active" or running.started_at is None:
@@ -112,7 +112,7 @@ class PlanPreviews:
         return plan_change(old, new, anchor=anchor, started=day_of(running.started_at or ""), today=today)
 
     async def _used(self, org_id: str, running: Subscription, change: PlanChange) -> tuple[PreviewLine, ...]:
-        """What is on the subscription's closing invoice for its usage, if that comes now."""
+        """The usage on the subscription's closing invoice, if the change applies now."""
         if change.applies != NOW:
             return ()
         usage = await self._accounts.billing.lago.usage(org_id, running.external_id)
@@ -128,12 +128,12 @@ class PlanPreviews:
 def terms_of(plan: Plan) -> PlanFee:
     """Raises: LagoRejected `unknown_interval`: Lago bills it in a way that is not known here."""
     if plan.interval not in MONTHS:
-        raise LagoRejected("unknown_interval", f"the plan {plan.code} is billed {plan.interval or 'nobody knows when'}")
+        raise LagoRejected("unknown_interval", f"the plan {plan.code} has the interval {plan.interval or 'null'}")
     return PlanFee(plan.code, plan.interval, plan.amount_cents, plan.amount_currency, plan.pay_in_advance)
 
 
 def _as_foretold(base: Preview, foretold: InvoicePreview, change: PlanChange) -> Preview:
-    """Lago's invoice; what falls due later it does not tell, that is the new plan's fee by the rules."""
+    """Lago's preview of the invoice, with the lines by rules that are due later, which Lago does not show."""
     later = [line for line in change.lines if line.due > change.on]
     return replace(
         base,

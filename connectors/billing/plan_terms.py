@@ -1,82 +1,85 @@
-"""What Lago invoices a subscription by, and what its plan charges: learnt with its periods.
+"""The terms of a subscription: how often Lago invoices it, and which metrics its plan charges.
 
-A plan that was changed for one subscription alone (a licence's plan overrides) is read as the plan of that code.
+A plan that was changed for one subscription (plan overrides, which need a licence) is read as the plan of that code.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
 
+from connectors.billing.answer_cache import Cache
+from connectors.lago.client import LagoClient
 from connectors.lago.response_types import Customer, Plan, Subscription, period_of
 from connectors.lago.transport import read
 from schemas.customers import Period
 from schemas.moments import parse_us
 from streams.core.mapping.billing_periods import zone_of
 
-#: A plan is asked for again after this long, seconds.
+#: Age at which the terms of a plan are asked for again, seconds. That there is no such plan is not kept: it may be made
+#: at any moment, and usage of a period without terms would be billed wrongly.
 _FRESH_S: Final = 60.0
 _UTC: Final = ("", "UTC", "Etc/UTC")
-_NEVER: Final[tuple[float, None]] = (float("-inf"), None)
+_MOST: Final = 10_000
 
 _log = structlog.get_logger(__name__)
 copy = msgspec.structs.replace
 
 
-class PlanSource(Protocol):
-    """Lago's plans; see `LagoClient`."""
-
-    async def plan(self, code: str) -> Plan | None: ...
-
-
 class PlanTerms(NamedTuple):
-    """Of a plan: how often its charges are invoiced, and which metrics it charges."""
+    """How often a plan's charges are invoiced, and the codes of the metrics that it charges."""
 
     interval: str
     charged: tuple[str, ...]
 
 
 def terms_of(plan: Plan) -> PlanTerms:
-    """Charges of a long interval may be invoiced monthly (`bill_charges_monthly`)."""
+    """The terms of a plan. A plan of a long interval may invoice its charges monthly (`bill_charges_monthly`)."""
     codes = sorted({charge.billable_metric_code for charge in plan.charges})
     return PlanTerms("monthly" if plan.bill_charges_monthly else plan.interval, tuple(codes))
 
 
 class PlanTermsCache:
-    """The terms of plans, each remembered for a minute: many orgs have the same."""
+    """The terms of plans, each kept for a minute, because many orgs have the same plan."""
 
-    def __init__(self, lago: PlanSource, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, lago: LagoClient, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._lago = lago
-        self._monotonic = monotonic
-        self._known: dict[str, tuple[float, PlanTerms]] = {}
+        self._known: Cache[str, PlanTerms] = Cache(monotonic, _FRESH_S, _MOST)
 
     def learn(self, plans: Iterable[Plan]) -> Mapping[str, PlanTerms]:
-        """The terms of plans that were listed just now, by their codes."""
+        """Keep the terms of plans that Lago has just listed, and return them by plan code."""
         found = {plan.code: terms_of(plan) for plan in plans}
-        self._known.update((code, (self._monotonic(), terms)) for code, terms in found.items())
+        for code, terms in found.items():
+            self._known.keep(code, terms)
         return found
 
     async def periods(self, listed: Sequence[Subscription], customer: Customer | None) -> list[Period]:
-        """Those that have begun, with their terms where Lago has the plan. Raises: LagoIntegrationError."""
+        """The periods of the subscriptions that have begun, with their terms if Lago has the plan.
+
+        Raises:
+            LagoIntegrationError: Lago does not answer.
+        """
         timezone = timezone_of(customer)
         begun = [one for one in listed if one.started_at is not None]
         return [period_with(one, await self._terms(one.plan_code or ""), timezone) for one in begun]
 
     async def _terms(self, code: str) -> PlanTerms | None:
-        asked_at, terms = self._known.get(code, _NEVER)
-        if code and self._monotonic() - asked_at > _FRESH_S:
+        async def ask() -> PlanTerms | None:
             plan = await self._lago.plan(code)
-            if plan is None:  # it may be made at any moment, and usage of a period without terms goes astray
-                return None
-            terms = terms_of(plan)
-            self._known[code] = self._monotonic(), terms
-        return terms
+            return None if plan is None else terms_of(plan)
+
+        return await self._known.get(code, ask) if code else None
 
 
 def period_with(found: Subscription, terms: PlanTerms | None, timezone: str = "") -> Period:
-    """A subscription that has begun, with its terms; without, where they are not known."""
+    """The period of a subscription that has begun.
+
+    Args:
+        terms: None = not known; the period has none then.
+        timezone: IANA name; `""` = UTC.
+    """
     bare = read(period_of, found)
     if terms is None:
         return bare
@@ -87,7 +90,7 @@ def period_with(found: Subscription, terms: PlanTerms | None, timezone: str = ""
 
 
 def kept(found: Period, known: Period) -> Period:
-    """`found`, with the terms that are known where it tells none."""
+    """`found`, with the terms of `known` if it has none of its own."""
     if found.charged is not None or known.charged is None:
         return found
     terms = {"interval": known.interval, "anchor": known.anchor, "timezone": known.timezone, "charged": known.charged}
@@ -95,7 +98,7 @@ def kept(found: Period, known: Period) -> Period:
 
 
 def timezone_of(customer: Customer | None) -> str:
-    """Whose midnights begin the customer's billing periods; `""` is UTC, as without a licence."""
+    """The time zone in which the customer's billing periods begin at midnight; `""` = UTC, as without a licence."""
     name = "" if customer is None else (customer.timezone or customer.applicable_timezone or "")
     if name in _UTC:
         return ""

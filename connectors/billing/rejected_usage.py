@@ -1,4 +1,4 @@
-"""Follows `litellm.usage.rejected` from its beginning and counts what was refused, by reason; marks count for nothing."""
+"""Reads `litellm.usage.rejected` from its beginning and counts the rejected calls by reason, without the marks."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +16,14 @@ _decode = decoder(Rejection)
 
 
 class RejectedFollower(TopicFollower):
-    """How many calls were refused, by reason, for as long as the topic remembers."""
+    """Counts the rejected calls in the topic by reason."""
 
     def __init__(self, kafka: Mapping[str, Any], topic: str, monotonic: Callable[[], float]) -> None:
         super().__init__(kafka, topic, monotonic, "rejected")
         self._counts: Counter[str] = Counter()
 
     def take(self, partition: int, records: Sequence[ConsumerRecord]) -> None:
-        """Count them."""
+        """Count the records of one fetch."""
         for record in records:
             if record.value is None:
                 continue
@@ -33,5 +33,5 @@ class RejectedFollower(TopicFollower):
                 note(self.name, partition, record.offset)
 
     def by_reason(self) -> dict[str, int] | None:
-        """None until the topic has been read to its end once."""
+        """Number of rejected calls by reason; None until the topic has been read to its end."""
         return dict(sorted(self._counts.items())) if self.complete() else None

@@ -1,8 +1,8 @@
-"""One subscription id, used by one customer after another; pure.
+"""One external subscription id that is used by one customer after another; pure.
 
-Lago lets an external id be used again once its subscription has ended, by another customer too, and has at most one that
-runs (docs/lago-behaviour.md, 5.2). It bills an event to whoever has the id at the event's moment. So a life that
-begins says that the one before it, under the same id, has ended: whatever that one's org's record shows.
+When a subscription has ended, Lago allows its external id again, also for another customer. At most one subscription with
+an id is active (docs/lago-behaviour.md, 5.2), and Lago bills an event to the one that is active at the event's moment. So
+when a subscription (a *life* of the id) begins, the life before it has ended, even if its org's record does not show it.
 """
 
 from collections.abc import Iterable
@@ -16,9 +16,10 @@ copy = msgspec.structs.replace
 
 
 def ended_by(org: OrgRecord, other: OrgRecord) -> OrgRecord:
-    """The org, whose lives end at the latest where a life of another org begins under the same id; itself where they do.
+    """The org's record, in which each life ends at the latest when a life of `other` begins under the same id.
 
-    When exactly they ended Lago tells, and it is asked soon (`connectors.billing.org_sync`); never later than so.
+    The exact end comes from Lago soon after (`connectors.billing.org_sync`); it is never later. `org` itself if nothing
+    has changed.
     """
     if org.org_id == other.org_id:
         return org
@@ -36,7 +37,7 @@ def ended_by(org: OrgRecord, other: OrgRecord) -> OrgRecord:
 
 
 def ended_by_all(org: OrgRecord, others: Iterable[OrgRecord]) -> OrgRecord:
-    """The org, whose lives end where a life of any other begins under the same id."""
+    """As `ended_by`, for all other orgs."""
     names = {one.external_id for one in org.periods}
     for other in others:
         if any(one.external_id in names for one in other.periods):
@@ -45,14 +46,14 @@ def ended_by_all(org: OrgRecord, others: Iterable[OrgRecord]) -> OrgRecord:
 
 
 def overtaken(org: OrgRecord, others: Iterable[OrgRecord]) -> list[str]:
-    """The others that have a life which ended at the latest where one of the org's begins, and do not show it."""
+    """Ids of the other orgs whose records do not show yet that a life of theirs ended when one of `org` began."""
     names = {one.external_id for one in org.periods}
     shared = (other for other in others if any(one.external_id in names for one in other.periods))
     return [other.org_id for other in shared if ended_by(other, org) is not other]
 
 
 def held_by_others(names: Iterable[str], org_id: str, orgs: Iterable[OrgRecord], now_us: int) -> set[str]:
-    """Of subscriptions that are said to be the org's those that run as another's, as far as the records tell."""
+    """The `names` that are active subscriptions of other orgs than `org_id`, by the records."""
     wanted = set(names)
     others = (one for org in orgs if org.org_id != org_id for one in org.periods)
     return {one.external_id for one in others if one.external_id in wanted and covers(one, now_us)}

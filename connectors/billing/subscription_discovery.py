@@ -1,18 +1,20 @@
-"""Learns which subscriptions Lago has of the mapped orgs, and, where that is wished, subscribes those without one.
+"""Learns which subscriptions Lago has of the mapped orgs, and subscribes those without one where `AUTO_SUBSCRIBE` is set.
 
-Usage of an org without a known subscription is held; what is learnt here releases it (docs/mapping.md).
+Usage of an org without a known subscription is held. What is learnt here releases it (docs/mapping.md).
 """
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
 
 import msgspec
 import structlog
 
-from connectors.billing.plan_terms import PlanSource, PlanTermsCache
+from connectors.billing.auto_subscribe import AutoSubscriber
+from connectors.billing.org_records import ROUNDS, OrgRecords, changed_from
+from connectors.billing.plan_terms import PlanTermsCache
 from connectors.billing.reused_subscriptions import held_by_others
 from connectors.billing.subscription_history import not_running, org_with, to_the_moment
+from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected
 from connectors.lago.response_types import Customer, Subscription
 from connectors.lago.subscriptions import ACTIVE, STATUSES
@@ -21,17 +23,15 @@ from schemas.errors import MeterbridgeError, Unavailable
 from streams.core.mapping.set_mapping import shown
 from streams.core.mapping.subscription_choice import FOREIGN_SUBSCRIPTION, NO_SUBSCRIPTION, UNKNOWN_SUBSCRIPTION
 
-#: Somebody waits for the answer: Lago gets this long, the background asks again.
+#: Time limit of Lago's answers about one org, seconds. A caller may wait for them; the background task asks again.
 _LAGO_S = 5.0
-#: Making a customer and a subscription is half a dozen requests.
+#: Time limit to make a customer and a subscription, which takes about six requests, seconds.
 _SUBSCRIBE_S = 30.0
-#: Orgs mapped just now that are seen to at once.
+#: Newly mapped orgs that are subscribed at the same time.
 _AT_ONCE = 4
-#: Orgs remembered that usage was recorded for and nothing is known of: the latest; others wait for Lago's webhook.
+#: Orgs with recorded usage and without a record that are remembered: the latest. Lago's webhook tells of the others.
 _NAMED = 200
-#: How often Lago is asked about an org whose record others change meanwhile.
-ROUNDS = 3
-#: So many orgs one after the other that Lago does not answer for: it is away, and the rest is tried next time, first.
+#: After so many orgs in a row without an answer Lago is taken to be away. The next round begins with the last of them.
 MOST_FAILURES = 3
 
 _log = structlog.get_logger(__name__)
@@ -39,56 +39,75 @@ copy = msgspec.structs.replace
 
 
 def beginning_after(last: str, org_ids: Iterable[str]) -> list[str]:
-    """In order, from the first after `last` on, round to `last`: nobody's turn depends on those before it for ever."""
+    """The ids in order, from the first one after `last`, round to `last`. So no id waits for ever behind the others."""
     return sorted(org_ids, key=lambda org_id: (org_id <= last, org_id))
 
 
-class DiscoverySource(PlanSource, Protocol):
-    """Lago's customers, subscriptions and plans; see `LagoClient`."""
+class _Unanswered:
+    """Logs that Lago gives no answer about an org: once for each org, and once for all while Lago is away."""
 
-    async def subscriptions(
-        self, external_customer_id: str = "", statuses: Sequence[str] = ..., plan_code: str = ""
-    ) -> list[Subscription]: ...
-    async def subscription(self, external_id: str, status: str = "active") -> Subscription | None: ...
-    async def customer(self, external_id: str) -> Customer | None: ...
+    def __init__(self) -> None:
+        self._orgs: set[str] = set()
+        self._lago_away = False
 
+    def answered(self, org_id: str) -> None:
+        self._lago_away = False
+        self._orgs.discard(org_id)
 
-class OrgChanges(Protocol):
-    """What changes an org's record; see `OrgRecords`."""
+    def failed(self, org_id: str, error: MeterbridgeError | TimeoutError) -> bool:
+        """Log the error if it is new. False: Lago is away; True: it has no answer about this org alone."""
+        if not self._lago_away and org_id not in self._orgs:
+            _log.warning("subscriptions_unknown", org=org_id, error=str(error) or "timeout")
+        self._orgs.add(org_id)
+        self._lago_away = isinstance(error, Unavailable | TimeoutError)
+        return not self._lago_away
 
-    async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord: ...
-
-
-async def changed_from(
-    records: OrgChanges, org_id: str, before: OrgRecord | None, make: Callable[[OrgRecord], OrgRecord]
-) -> bool:
-    """Make the org's record what `make` says, if it is still `before`; False: it is another by now, and stays so.
-
-    Lago is asked between the two. Whoever changed the record meanwhile may have had a later answer than ours, and an
-    older one would let an ended subscription run again: Lago is to be asked once more.
-
-    Raises:
-        As `OrgRecords.change`.
-    """
-    fresh = True
-
-    def made(org: OrgRecord) -> OrgRecord:
-        nonlocal fresh
-        fresh = org == (before or OrgRecord(org_id))
-        return make(org) if fresh else org
-
-    await records.change(org_id, made)
-    return fresh
+    def forget_all_but(self, org_ids: Iterable[str]) -> None:
+        self._orgs &= set(org_ids)
 
 
-class Subscriber(Protocol):
-    """What subscribes an org that never was; see `AutoSubscriber`."""
+class _NotSubscribed:
+    """Why orgs could not be subscribed. A cause is logged once until a whole round has passed without it."""
 
-    async def subscribe(self, org: OrgRecord, plan: str) -> None: ...
+    def __init__(self) -> None:
+        self.codes: dict[str, str] = {}
+        self._logged: set[str] = set()
+        self._logged_before: set[str] = set()
+
+    def begin_round(self, org_ids: Iterable[str]) -> None:
+        self._logged, self._logged_before = set(), self._logged
+        self.codes = {org_id: self.codes[org_id] for org_id in self.codes.keys() & set(org_ids)}
+
+    def end_round(self, *, whole: bool) -> None:
+        """Causes of orgs that were not reached in this round still hold."""
+        if not whole:
+            self._logged |= self._logged_before
+        self._logged_before = set()
+
+    def add(self, org_id: str, plan: str, error: MeterbridgeError | TimeoutError) -> None:
+        code = "timeout"
+        if not isinstance(error, TimeoutError):
+            code = (error.code if isinstance(error, LagoRejected) else "") or error.reason
+        if isinstance(error, LagoRejected):
+            self.codes[org_id] = code
+        cause = f"{code} {plan}" if code == "plan_not_found" else code
+        if cause not in self._logged | self._logged_before:
+            _log.warning("org_not_subscribed", org=org_id, plan=plan, reason=code, error=str(error) or "timeout")
+        self._logged.add(cause)
 
 
 class SubscriptionDiscovery:
-    """The orgs of the mapped customers.
+    """Keeps the subscriptions of the mapped customers' orgs in the orgs' records.
+
+    What it remembers between two rounds of `learn_orgs`:
+
+    | field | holds | an entry ends |
+    |---|---|---|
+    | `_to_subscribe` | plan by org: mapped since, without a subscription | when `AutoSubscriber` takes its turn |
+    | `_recorded_for` | orgs with recorded usage and without a period, at most `_NAMED` | when a period is stored |
+    | `_unanswered` | orgs that Lago gave no answer about | when it answers, or they are not asked for any more |
+    | `_not_subscribed` | why an org could not be subscribed | when a subscription is stored |
+    | `_resume_after` | the org at which the last round stopped, because Lago was away | when the next round begins |
 
     Args:
         customers, orgs: views of the two topics.
@@ -99,8 +118,8 @@ class SubscriptionDiscovery:
         self,
         customers: Mapping[str, CustomerRecord],
         orgs: Mapping[str, OrgRecord],
-        records: OrgChanges,
-        lago: DiscoverySource,
+        records: OrgRecords,
+        lago: LagoClient,
         *,
         now_us: Callable[[], int],
     ) -> None:
@@ -110,100 +129,97 @@ class SubscriptionDiscovery:
         self._lago = lago
         self._now_us = now_us
         self._terms = PlanTermsCache(lago)
-        self._subscriber: Subscriber | None = None
-        self._soon: dict[str, str] = {}
-        self._named: dict[str, None] = {}
+        self._subscriber: AutoSubscriber | None = None
+        self._to_subscribe: dict[str, str] = {}
         self._woken = asyncio.Event()
-        self._refused: dict[str, str] = {}
-        self._told: set[str] = set()
-        self._lago_away = False
-        self._unanswered: set[str] = set()
-        self._given_up_at = ""
+        self._recorded_for: dict[str, None] = {}
+        self._unanswered = _Unanswered()
+        self._not_subscribed = _NotSubscribed()
+        self._resume_after = ""
 
-    def subscribe_by(self, subscriber: Subscriber) -> None:
-        """From now on orgs without a subscription get one; else they are left to whoever subscribes them."""
+    def subscribe_by(self, subscriber: AutoSubscriber) -> None:
+        """Subscribe orgs without a subscription from now on. Without this call they are left alone."""
         self._subscriber = subscriber
 
     def knows(self, org_id: str, subscription: str = "") -> bool:
-        """Whether a period of the org is known, of this subscription where one is named."""
+        """Whether the org's record has a period; of this subscription, unless that is `""`."""
         org = self._orgs.get(org_id)
         return org is not None and any(subscription in ("", period.external_id) for period in org.periods)
 
-    def _asked_for(self, org_id: str, subscription: str) -> bool:
-        """Whether it is known of a named subscription that it is the org's, or that it is not."""
+    def _is_settled(self, org_id: str, subscription: str) -> bool:
+        """Whether the org's record says that a named subscription is the org's, or why it is not."""
         org = self._orgs.get(org_id)
         return self.knows(org_id, subscription) or (org is not None and subscription in org.unusable)
 
     async def is_nobody(self, org_id: str) -> bool:
-        """Whether there is no record of the org, and Lago says that it has no such customer; False where it says nothing."""
+        """Whether the org has no record and Lago has no such customer; False if Lago does not answer."""
         if org_id in self._orgs:
             return False
         try:
             async with asyncio.timeout(_LAGO_S):
                 return await self._lago.customer(org_id) is None
         except (MeterbridgeError, TimeoutError) as error:
-            self._unknown(org_id, error)
+            self._unanswered.failed(org_id, error)
             return False
 
     def refused(self, org_id: str) -> str:
-        """Why the org cannot be subscribed, as a stable code; `""` where nothing stands against it."""
-        return self._refused.get(org_id, "")
+        """Why the org cannot be subscribed, as a stable code; `""` = no attempt was refused."""
+        return self._not_subscribed.codes.get(org_id, "")
 
     def mapped(self, version: MappingVersion) -> None:
-        """Somebody was mapped: the org is seen to at once, if it is to be subscribed."""
+        """Take note of a new mapping. If its org is to be subscribed, this is done at once."""
         org_id = version.lago_customer_id
-        if self._subscriber is not None and _wants_one(version) and not self.knows(org_id):
-            self._soon.setdefault(org_id, version.billing_plan)
+        if self._subscriber is not None and _wants_subscription(version) and not self.knows(org_id):
+            self._to_subscribe.setdefault(org_id, version.billing_plan)
             self._woken.set()
 
     def named(self, org_id: str) -> None:
-        """Usage was recorded for an org, mapped or not: it is seen to with the others, if no `_NAMED` come after it."""
+        """Take note of usage that was recorded for an org, mapped or not. The next round asks Lago about it.
+
+        Only the latest `_NAMED` such orgs are kept.
+        """
         if self.knows(org_id):
             return
-        self._named.pop(org_id, None)
-        self._named[org_id] = None
-        if len(self._named) > _NAMED:
-            del self._named[next(iter(self._named))]
+        self._recorded_for.pop(org_id, None)
+        self._recorded_for[org_id] = None
+        if len(self._recorded_for) > _NAMED:
+            del self._recorded_for[next(iter(self._recorded_for))]
 
     async def learn_every(self, seconds: float) -> None:
-        """For ever: see to all mapped orgs now and then, and to those mapped just now at once."""
+        """Run for ever: ask about all orgs every `seconds`, and subscribe newly mapped ones at once."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._see_to_all_every(seconds))
-            group.create_task(self._see_to_the_new())
+            group.create_task(self._learn_orgs_every(seconds))
+            group.create_task(self._subscribe_mapped())
 
     async def learn_orgs(self) -> None:
-        """Ask Lago, one at a time, for orgs without a known subscription: what is held for them is then billed.
+        """Ask Lago about each org without a known subscription, one at a time. Usage that is held for them is then billed.
 
-        Those are the mapped ones, those subscribed here, and those that usage was recorded for. One that Lago has no
-        answer for is passed over; after `MOST_FAILURES` in a row the rest waits for the next time.
+        These are the mapped orgs, those subscribed by Meterbridge, and those that usage was recorded for. An org that
+        Lago has no answer about is skipped. After `MOST_FAILURES` in a row the rest waits for the next round.
         """
-        plans, told = self._plans(), self._told
-        self._told = set()
-        names = self._unasked_names()
-        meant = {version.lago_customer_id for version in self._versions()} | self._named.keys()
-        meant.update(org.org_id for org in self._orgs.values() if org.subscription_id)
-        unknown = [org_id for org_id in meant if org_id in names or not self.knows(org_id)]
-        unknown = beginning_after(self._given_up_at, unknown)
-        self._refused = {org_id: why for org_id, why in self._refused.items() if org_id in unknown}
-        self._unanswered &= set(unknown)
-        self._given_up_at, failures = "", 0
-        for org_id in unknown:
+        plans, names = self._plans(), self._unsettled_names()
+        orgs = {version.lago_customer_id for version in self._versions()} | self._recorded_for.keys()
+        orgs.update(org.org_id for org in self._orgs.values() if org.subscription_id)
+        unknown = [org_id for org_id in orgs if org_id in names or not self.knows(org_id)]
+        self._not_subscribed.begin_round(unknown)
+        self._unanswered.forget_all_but(unknown)
+        turns, self._resume_after, failures = beginning_after(self._resume_after, unknown), "", 0
+        for org_id in turns:
             failures = 0 if await self.learn(org_id, names.get(org_id, ())) else failures + 1
             if failures == MOST_FAILURES:
-                self._given_up_at = org_id
+                self._resume_after = org_id
                 break
             if not failures and org_id in plans and not self.knows(org_id):
-                await self._subscribe(org_id, plans[org_id], told)
-        if failures:  # what stands against the others was told already, and still does
-            self._told |= told
+                await self._subscribe(org_id, plans[org_id])
+        self._not_subscribed.end_round(whole=not failures)
 
     async def learn(self, org_id: str, names: Iterable[str] = ()) -> bool:
-        """Store the org's active subscriptions as Lago knows them; False when Lago does not answer.
+        """Store the org's active subscriptions as Lago knows them; False if Lago is away.
 
-        What others change in the record all the time is left as they have it, for the next time.
+        A record that others change each time while Lago answers stays as they leave it until the next round.
 
         Args:
-            names: subscriptions that a mapping names; of those that are not the org's it is stored why.
+            names: subscriptions that a mapping names. If one is not the org's, the record says why.
         """
         for _ in range(ROUNDS):
             before = self._orgs.get(org_id)
@@ -213,10 +229,9 @@ class SubscriptionDiscovery:
                     customer = await self._lago.customer(org_id) if listed else None
                     found = to_the_moment(await self._terms.periods(listed, customer))
             except (MeterbridgeError, TimeoutError) as error:
-                await self._marked(org_id, names)
-                return self._unknown(org_id, error)
-            self._lago_away = False
-            self._unanswered.discard(org_id)
+                await self._mark_foreign(org_id, names)
+                return self._unanswered.failed(org_id, error)
+            self._unanswered.answered(org_id)
             if not (found or unusable) or await self._stored(org_id, before, customer, found, unusable):
                 break
         return True
@@ -224,9 +239,10 @@ class SubscriptionDiscovery:
     async def _listed(
         self, org_id: str, names: Iterable[str], before: OrgRecord | None
     ) -> tuple[list[Subscription], dict[str, str]]:
-        """The org's running subscriptions, and those named that ran once; why the others that are named are none.
+        """The org's active subscriptions and the named ones that have ended, and why each other named one is unusable.
 
-        Where one does not run any more that the record shows as running, all that ended: Lago alone knows when.
+        If a subscription that runs by the record is not active any more, all ended ones are listed: only Lago knows
+        when it ended.
         """
         listed = await self._lago.subscriptions(org_id, ACTIVE)
         missing = set(names).difference(one.external_id for one in listed)
@@ -253,8 +269,8 @@ class SubscriptionDiscovery:
             found = None
         return UNKNOWN_SUBSCRIPTION if found is None else FOREIGN_SUBSCRIPTION
 
-    async def _marked(self, org_id: str, names: Iterable[str]) -> None:
-        """Lago does not say whose the named subscriptions are. One that runs as another org's is not taken at its word."""
+    async def _mark_foreign(self, org_id: str, names: Iterable[str]) -> None:
+        """Mark named subscriptions that run as another org's by our records. Lago, which knows best, does not answer."""
         taken = held_by_others(names, org_id, self._orgs.values(), self._now_us()) if names else ()
 
         def made(org: OrgRecord) -> OrgRecord:
@@ -265,14 +281,6 @@ class SubscriptionDiscovery:
         if taken:
             await self._records.change(org_id, made)
 
-    def _unknown(self, org_id: str, error: MeterbridgeError | TimeoutError) -> bool:
-        """Tell once of an org, and of a Lago that is away, that there is no answer; False: Lago is away."""
-        if not self._lago_away and org_id not in self._unanswered:
-            _log.warning("subscriptions_unknown", org=org_id, error=str(error) or "timeout")
-        self._unanswered.add(org_id)
-        self._lago_away = isinstance(error, Unavailable | TimeoutError)
-        return not self._lago_away
-
     async def _stored(
         self,
         org_id: str,
@@ -281,7 +289,7 @@ class SubscriptionDiscovery:
         found: Sequence[Period],
         unusable: Mapping[str, str],
     ) -> bool:
-        """False: the record is another than `before` by now."""
+        """Store what Lago said; False if the record is not `before` any more."""
 
         def made(org: OrgRecord) -> OrgRecord:
             known = org_with(org, customer, found, self._now_us()) if found else org
@@ -289,11 +297,11 @@ class SubscriptionDiscovery:
 
         stored = await changed_from(self._records, org_id, before, made)
         if stored:
-            self._refused.pop(org_id, None)
-            self._named.pop(org_id, None)
+            self._not_subscribed.codes.pop(org_id, None)
+            self._recorded_for.pop(org_id, None)
         return stored
 
-    async def _see_to_all_every(self, seconds: float) -> None:
+    async def _learn_orgs_every(self, seconds: float) -> None:
         while True:
             try:
                 await self.learn_orgs()
@@ -301,19 +309,16 @@ class SubscriptionDiscovery:
                 _log.warning("subscription_discovery_failed", reason=error.reason, detail=error.detail)
             await asyncio.sleep(seconds)
 
-    async def _see_to_the_new(self) -> None:
+    async def _subscribe_mapped(self) -> None:
         while True:
             await self._woken.wait()
             self._woken.clear()
-            while self._soon:
-                some = [self._soon.popitem() for _ in range(min(_AT_ONCE, len(self._soon)))]
-                await asyncio.gather(*(self._subscribe(org_id, plan, self._told) for org_id, plan in some))
+            while self._to_subscribe:
+                batch = [self._to_subscribe.popitem() for _ in range(min(_AT_ONCE, len(self._to_subscribe)))]
+                await asyncio.gather(*(self._subscribe(org_id, plan) for org_id, plan in batch))
 
-    async def _subscribe(self, org_id: str, plan: str, told: set[str]) -> None:
-        """Subscribe an org that has none; what stands against it is told once, and tried again next time.
-
-        `told`: what was said already, lately or when all orgs were last seen to.
-        """
+    async def _subscribe(self, org_id: str, plan: str) -> None:
+        """Subscribe an org without a subscription. A failure is logged; the next round tries again."""
         if self._subscriber is None:
             return
         try:
@@ -321,44 +326,31 @@ class SubscriptionDiscovery:
                 await self._subscriber.subscribe(self._orgs.get(org_id) or OrgRecord(org_id), plan)
             await self.learn(org_id)
         except (MeterbridgeError, TimeoutError) as error:
-            code, sentence = _cause(error, plan)
-            if isinstance(error, LagoRejected):
-                self._refused[org_id] = code
-            if sentence not in told | self._told:
-                _log.warning("org_not_subscribed", org=org_id, plan=plan, reason=code, error=str(error) or "timeout")
-            self._told.add(sentence)
+            self._not_subscribed.add(org_id, plan, error)
 
     def _versions(self) -> Iterator[MappingVersion]:
         return (version for record in self._customers.values() for version in record.versions)
 
-    def _unasked_names(self) -> dict[str, set[str]]:
-        """Subscriptions that mappings name, by org, where Lago was not asked yet whether it has them."""
+    def _unsettled_names(self) -> dict[str, set[str]]:
+        """By org the subscriptions that active mappings name and that Lago was not asked about yet."""
         names: dict[str, set[str]] = {}
         for version in self._versions():
             name, org_id = version.external_subscription_id, version.lago_customer_id
-            if name and version.is_active and not self._asked_for(org_id, name):
+            if name and version.is_active and not self._is_settled(org_id, name):
                 names.setdefault(org_id, set()).add(name)
         return names
 
     def _plans(self) -> dict[str, str]:
-        """The plan of every org that somebody active is mapped to; of several the one that was named first."""
+        """The plan of every org that an active mapping names; of several plans the one that was named first."""
         now_us, first = self._now_us(), dict[str, tuple[int, str, str]]()
         for record in self._customers.values():
             version = shown(record.versions, now_us)
-            if version is not None and _wants_one(version):
+            if version is not None and _wants_subscription(version):
                 named = (version.updated_at, record.litellm_customer_id, version.billing_plan)
                 first[version.lago_customer_id] = min(named, first.get(version.lago_customer_id, named))
         return {org_id: plan for org_id, (_, _, plan) in first.items()}
 
 
-def _wants_one(version: MappingVersion) -> bool:
-    """Not where a subscription is named: that one is somebody's choice, and taken at its word."""
+def _wants_subscription(version: MappingVersion) -> bool:
+    """Whether the mapping's org may be subscribed. A subscription that is named was chosen by a person: none is added."""
     return version.is_active and not version.external_subscription_id
-
-
-def _cause(error: MeterbridgeError | TimeoutError, plan: str) -> tuple[str, str]:
-    """A stable code, and what is said once of all orgs that it happens to."""
-    if isinstance(error, TimeoutError):
-        return "timeout", "timeout"
-    code = (error.code if isinstance(error, LagoRejected) else "") or error.reason
-    return code, f"{code} {plan}" if code == "plan_not_found" else code

@@ -1,4 +1,4 @@
-"""The lives of an org's subscriptions: what the record shows, brought to what Lago lists; pure."""
+"""Updates the periods in an org's record from the subscriptions that Lago lists; pure."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,11 +14,15 @@ copy = msgspec.structs.replace
 
 
 def org_with(org: OrgRecord, customer: Customer | None, listed: Sequence[Period], now_us: int) -> OrgRecord:
-    """The org with Lago's subscriptions, `listed`; `org` itself where nothing is new.
+    """The org's record with Lago's subscriptions; `org` itself if nothing has changed.
 
-    A subscription that runs in the record and is not listed has ended: where a new one took over its external id at
-    that one's start (as Lago's plan changes do), else now, which is the latest it can have been. So the ones that
-    ended are to be listed, too, where Lago has them: an end that is too late lets usage go where nothing bills it.
+    A subscription that is active in the record and not listed has ended: when another one with its external id began (as
+    at a change of plan), or else now, which is the latest possible end. So the list should also have the ended ones: an
+    end that is too late lets usage go to a subscription that does not bill it.
+
+    Args:
+        listed: the org's subscriptions in Lago, not empty.
+        now_us: microseconds since 1970 UTC.
     """
     new = {(period.external_id, period.started_at): period for period in listed}
     periods = []
@@ -45,17 +49,17 @@ def org_with(org: OrgRecord, customer: Customer | None, listed: Sequence[Period]
 
 
 def not_running(known: Iterable[Period], active: Iterable[Subscription], now_us: int) -> bool:
-    """Whether a period that runs by the record is not among Lago's active subscriptions. Raises: LagoIntegrationError."""
+    """Whether a period that is active by the record is not among Lago's active ones. Raises: LagoIntegrationError."""
     lives = {(one.external_id, read(parse_us, one.started_at)) for one in active if one.started_at is not None}
     running = (one for one in known if one.terminated_at is None and one.started_at <= now_us)
     return any((one.external_id, one.started_at) not in lives for one in running)
 
 
 def to_the_moment(listed: Sequence[Period]) -> list[Period]:
-    """Lago cuts the end of a subscription to the second, and its beginning to the millisecond.
+    """The periods with corrected ends: Lago cuts an end to the second, and a beginning to the millisecond.
 
-    Where another plan took over under the same id, that one's beginning is the end. Else the last fraction of a
-    second stays out of the period: usage in it is held rather than sent where it may not be billed.
+    If another period began under the same id within that second, its beginning is the end. Else the last part of a second
+    is not in the period: its usage is held, because Lago may not bill it there.
     """
     found = []
     for period in listed:

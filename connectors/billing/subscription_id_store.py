@@ -1,24 +1,24 @@
-"""The external id of an org's subscription: made once, stored before it is first used, and opaque from then on.
+"""Stores the external id of an org's subscription: made once, and stored before its first use.
 
-A second id for the same org would be a second subscription, both billed; so an id is never made again for an org,
-whatever becomes of its plan (docs/orgs.md).
+A second id for an org would be a second subscription, and Lago would bill both. So an org never gets a second id, also
+when its plan changes (docs/orgs.md).
 """
 
 from typing import Protocol
 
 
 class SubscriptionIds(Protocol):
-    """Where an org's id is kept."""
+    """Stores one subscription id for each org."""
 
     async def recall(self, org_id: str) -> str | None:
-        """The org's id; None while it has none."""
+        """The org's subscription id; None = it has none yet."""
 
     async def remember(self, org_id: str, proposed: str) -> str:
-        """The org's id: `proposed`, durable on return, unless it has one already. Concurrent calls get one answer."""
+        """Store `proposed` unless the org has an id already; the org's id, durable on return. Concurrent calls get one id."""
 
 
 class InMemoryIds:
-    """For tests, and for programs that keep ids elsewhere. They end with the process."""
+    """Keeps ids in memory, for tests and examples. They are lost with the process."""
 
     def __init__(self) -> None:
         self.all: dict[str, str] = {}

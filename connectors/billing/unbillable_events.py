@@ -1,17 +1,18 @@
-"""Events that Lago took and will not bill: it says so within the hour, when our receipts are written already."""
+"""Events that Lago accepted and will not bill. Lago says so within an hour, after their receipts were written."""
 
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import structlog
 
+from connectors.billing.event_state_reader import ReceiptsFollower
+from connectors.kafka.checked_producer import CheckedProducer
 from connectors.kafka.producer import Record
-from schemas.errors import Rejected
 from schemas.records import Receipt
 from streams.core.delivery.event_states import FAILED, UNBILLABLE
 
-#: Lago's reasons (docs/lago-webhooks.md); another one is told as `other`.
+#: Lago's reasons (docs/lago-webhooks.md); another one is counted as `other`.
 REASONS: Final = ("invalid_code", "missing_aggregation_property", "missing_group_key", "invalid_filter_values")
 _BATCH: Final = 1000
 _SHOWN: Final = 5
@@ -20,30 +21,18 @@ _log = structlog.get_logger(__name__)
 _encode = msgspec.json.Encoder().encode
 
 
-class EventStateSource(Protocol):
-    """What is known of our events; see `ReceiptsFollower`."""
-
-    def state(self, transaction_id: str) -> str | None: ...
-
-
-class ReceiptWriter(Protocol):
-    """What stores records; see `CheckedProducer`."""
-
-    async def send_all(self, records: list[Record]) -> Mapping[int, Rejected]: ...
-
-
 class UnbillableEvents:
-    """`connectors.billing.lago_webhooks.Refusals`.
+    """Writes receipts of events that Lago will not bill.
 
     Args:
-        topic: of the receipts.
-        told: hears a reason and how many events it was given for.
+        topic: the receipts topic.
+        told: called with a reason and the number of its events.
     """
 
     def __init__(
         self,
-        states: EventStateSource,
-        writer: ReceiptWriter,
+        states: ReceiptsFollower,
+        writer: CheckedProducer,
         topic: str,
         told: Callable[[str, int], None],
         now_us: Callable[[], int],
@@ -55,7 +44,17 @@ class UnbillableEvents:
         self._now_us = now_us
 
     async def unbillable(self, found: Mapping[str, list[str]]) -> int:
-        """A receipt for each of our events that has not failed already; others' events are left alone."""
+        """Write a receipt for each event of Meterbridge's that has not failed already.
+
+        Args:
+            found: transaction ids by Lago's reason; events of other senders are ignored.
+
+        Returns:
+            The number of receipts.
+
+        Raises:
+            Unavailable: Kafka does not answer, or the receipts are not read yet; repeating is safe.
+        """
         count = 0
         for reason, ids in found.items():
             ours = [one for one in dict.fromkeys(ids) if self._states.state(one) not in (None, FAILED)]

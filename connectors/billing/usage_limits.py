@@ -1,14 +1,14 @@
-"""The most an org may use in a billing period: limits of its plan, of its own, and what Lago counts against them.
+"""Limits of an org's usage in a billing period, compared with what Lago counts.
 
-A limit is a whole number under a name: a billable metric's code, or one of `tokens`, `requests`, `amount_cents`. The
-org's own ones stand before its plan's; a name without a limit is without bound.
+A limit is a whole number with a name: `tokens`, `requests`, `amount_cents`, or a billable metric's code. An org's own
+limits replace those of its plan. Usage without a limit is not bounded.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -16,16 +16,18 @@ import structlog
 
 from connectors.billing.answer_cache import Cache
 from connectors.lago.errors import LagoIntegrationError, LagoRejected, LagoUnavailable
-from connectors.lago.response_types import Subscription
 from connectors.lago.usage import CustomerUsage
-from schemas.customers import OrgRecord
 from schemas.errors import Rejected, Unavailable
 
-#: Of the usage metric's units, which are tokens; of the calls of an API; of money, in the currency's smallest unit.
+if TYPE_CHECKING:  # a service that only asks about limits loads no Kafka
+    from connectors.billing.org_billing import OrgBilling
+    from connectors.billing.org_records import OrgRecords
+
+#: Limits of the usage metric's units, which are tokens; of API calls; of money in the currency's smallest unit.
 TOKENS, REQUESTS, AMOUNT_CENTS = "tokens", "requests", "amount_cents"
-#: How old Lago's count and a limit may be, in seconds.
+#: Age at which Lago's count and the limits are read again, seconds.
 KEPT_S: Final = 10.0
-#: A plan's limits are the record of `billing.orgs` with this before the plan's code; no org's id begins so.
+#: A plan's limits are the record of `billing.orgs` whose key is this and the plan's code. No org's id begins with it.
 PLAN_KEY: Final = "plan:"
 MAX_NAMES: Final = 32
 _MOST: Final = 10_000
@@ -35,17 +37,17 @@ copy = msgspec.structs.replace
 
 
 class LimitStore(Protocol):
-    """Where limits are kept. Both answer `{}` where there are none. Raises: Unavailable."""
+    """Stores limits. Both methods return `{}` for no limits. Raises: Unavailable."""
 
     async def of_org(self, org_id: str) -> Mapping[str, int]:
         """The org's own limits."""
 
     async def of_plan(self, plan_code: str) -> Mapping[str, int]:
-        """The limits of everybody on the plan."""
+        """The limits of all orgs on the plan."""
 
 
 class FixedLimits:
-    """Limits that the service itself names; also for tests."""
+    """Limits that the service itself chooses; also for tests."""
 
     def __init__(
         self, plans: Mapping[str, Mapping[str, int]] | None = None, orgs: Mapping[str, Mapping[str, int]] | None = None
@@ -62,17 +64,10 @@ class FixedLimits:
         return self._plans.get(plan_code, {})
 
 
-class LimitRecords(Protocol):
-    """The records of `billing.orgs`: read, and changed by one writer."""
-
-    async def get(self, org_id: str) -> OrgRecord | None: ...
-    async def change(self, org_id: str, make: Callable[[OrgRecord], OrgRecord]) -> OrgRecord: ...
-
-
 class RecordLimits:
     """Limits in `billing.orgs`: an org's in its record, a plan's in a record of its own, see `PLAN_KEY`."""
 
-    def __init__(self, records: LimitRecords) -> None:
+    def __init__(self, records: "OrgRecords") -> None:
         self._records = records
 
     async def of_org(self, org_id: str) -> Mapping[str, int]:
@@ -85,7 +80,7 @@ class RecordLimits:
         return await self.of_org(PLAN_KEY + plan_code)
 
     async def set_org(self, org_id: str, limits: Mapping[str, int]) -> Mapping[str, int]:
-        """All of an org's own limits; `{}` takes them away. Durable on return.
+        """Replace all of an org's own limits; `{}` removes them. Durable on return.
 
         Raises:
             Rejected: `bad_limit`.
@@ -95,12 +90,12 @@ class RecordLimits:
         return (await self._records.change(org_id, lambda known: copy(known, limits=wanted))).limits
 
     async def set_plan(self, plan_code: str, limits: Mapping[str, int]) -> Mapping[str, int]:
-        """All limits of a plan; see `set_org`."""
+        """Replace all limits of a plan; see `set_org`."""
         return await self.set_org(PLAN_KEY + plan_code, limits)
 
 
 class LimitUse(NamedTuple):
-    """How much of a limit is used in the running period; `used` None = Lago does not count it on this plan."""
+    """How much of a limit is used in the current period; `used` None = Lago does not count it on this plan."""
 
     limit: str
     used: Decimal | None
@@ -108,11 +103,11 @@ class LimitUse(NamedTuple):
 
 
 class UsageLimitReached(LagoRejected):
-    """Nothing is left of a limit. Its `reason` is `limit_reached`.
+    """A limit is used up. Its `reason` is `limit_reached`.
 
     Attributes:
-        limit: its name.
-        used, most: of the running period.
+        limit: the limit's name.
+        used, most: what is used in the current period, and the limit.
     """
 
     def __init__(self, limit: str, used: Decimal, most: int) -> None:
@@ -120,24 +115,18 @@ class UsageLimitReached(LagoRejected):
         self.limit, self.used, self.most = limit, used, most
 
 
-class UsageSource(Protocol):
-    """What Lago says of an org; see `OrgBilling`."""
-
-    async def subscription(self, org_id: str) -> Subscription | None: ...
-    async def usage(self, org_id: str) -> CustomerUsage | None: ...
-
-
 class UsageLimits:
-    """Limits held against what Lago counts, both at most `KEPT_S` old; for one org Lago is asked once at a time.
+    """Compares limits with what Lago counts, both at most `KEPT_S` old. For one org Lago gets one request at a time.
 
     Args:
-        tokens_code, requests_code: metrics whose units the limits `tokens` and `requests` are about.
+        counted: gives the orgs' subscriptions and usage.
+        tokens_code, requests_code: codes of the metrics whose units the limits `tokens` and `requests` bound.
         clock: seconds, never backwards.
     """
 
     def __init__(
         self,
-        counted: UsageSource,
+        counted: "OrgBilling",
         limits: LimitStore,
         *,
         tokens_code: str = "ai_usage",
@@ -153,19 +142,19 @@ class UsageLimits:
         self._told: set[tuple[str, str]] = set()
 
     async def of(self, org_id: str) -> dict[str, int]:
-        """The org's limits: its plan's, and over them its own. Raises: LagoIntegrationError."""
+        """The org's limits by name: its plan's, replaced by its own. Raises: LagoIntegrationError."""
         async with self._asking.setdefault(org_id, asyncio.Lock()):
             return dict(await self._known.get(org_id, lambda: self._merged(org_id)) or {})
 
     async def check(self, org_id: str) -> tuple[LimitUse, ...]:
-        """Every limit of the org with its use, all of them with something left.
+        """Every limit of the org with its use; none of them is used up.
 
-        A limit that the plan has no charge for cannot be counted: it is answered with `used` None, and logged once.
+        A limit for which the plan has no charge cannot be counted: its `used` is None, and it is logged once.
 
         Raises:
-            UsageLimitReached: the first that is used up.
+            UsageLimitReached: the first limit that is used up.
             LagoRejected: `no_active_subscription`.
-            LagoIntegrationError: nobody knows now; whether the call goes on is the caller's choice.
+            LagoIntegrationError: the use is not known now. The caller decides whether the call is served.
         """
         limits = await self.of(org_id)
         async with self._asking.setdefault(org_id, asyncio.Lock()):
@@ -198,10 +187,11 @@ class UsageLimits:
 
 
 def used_of(usage: CustomerUsage, name: str, codes: Mapping[str, str]) -> Decimal | None:
-    """How much of a limit is used; None where nothing that is charged counts it.
+    """How much of a limit is used; None = the plan charges no metric that counts it.
 
     Args:
-        codes: metrics by the limits that are about their units; any other limit is its metric's code.
+        name: of the limit.
+        codes: metric codes by the name of the limit; the name of any other limit is its metric's code.
     """
     if name == AMOUNT_CENTS:
         return Decimal(usage.amount_cents)
@@ -214,7 +204,7 @@ def used_of(usage: CustomerUsage, name: str, codes: Mapping[str, str]) -> Decima
 
 
 def checked(limits: Mapping[str, int]) -> dict[str, int]:
-    """Limits as they may be kept.
+    """A copy of valid limits.
 
     Raises:
         Rejected: `bad_limit`: an empty or long name, a number below 0, or more than `MAX_NAMES`.

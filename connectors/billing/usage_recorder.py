@@ -1,4 +1,4 @@
-"""Usage recorded for an org, on its way into the raw topic: durable there before anybody hears that it is taken."""
+"""Writes recorded usage to the raw topic. It is durable there before the caller gets an answer."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -13,13 +13,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class UsageWriter(Protocol):
-    """What stores a record; see `CheckedProducer.send_one`."""
+    """Stores a record durably; see `CheckedProducer.send_one`."""
 
     async def send_one(self, record: Record) -> tuple[int, int]: ...
 
 
 class _MeteredEnvelope(msgspec.Struct, gc=False):
-    """RawRecord without a call."""
+    """A `RawRecord` without a call."""
 
     v: int
     source: str
@@ -33,10 +33,10 @@ class _MeteredEnvelope(msgspec.Struct, gc=False):
 class KafkaUsage:
     """`connectors.billing.metered_events.UsageSink` on `litellm.usage.raw`.
 
-    The meter counts an event once however often it is stored, so an answer that got lost is no harm.
+    The meter counts an event once, also if it is stored twice. So the caller may repeat an event without an answer.
 
     Args:
-        named: is told of every org that usage was recorded for.
+        named: called with each org for which usage was recorded.
         now_us: microseconds since 1970 UTC.
     """
 
@@ -56,7 +56,7 @@ class KafkaUsage:
 
 
 def record_of(event: MeteredEvent, topic: str, now_us: int) -> Record:
-    """The event as it is stored; its key is the org, so its repeats are on one partition."""
+    """The event as it is stored. Its key is the org, so that its repeats are on the same partition."""
     metered = Metered(event.org_id, event.transaction_id, event.code, event.at_us, event.properties, event.actor)
     value = _encode(_MeteredEnvelope(ENVELOPE_VERSION, API, METERED, now_us, ORG, metered))
     return topic, event.org_id, value, now_us // 1000

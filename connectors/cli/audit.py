@@ -1,12 +1,13 @@
-"""`meterbridge audit`: whether the audit log is what was written."""
+"""`meterbridge audit`: verify that the audit log was not changed."""
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
 import typer
 
-from connectors.access.audit_chain import AuditLine, ChainPosition
+from connectors.access.audit_chain import ChainPosition
 from connectors.cli.base import one_sentence, say, settings_of_command
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
@@ -27,16 +28,13 @@ def verify(head: str, *, as_json: bool) -> None:
 
 async def _verified(settings: Settings, noted: ChainPosition | None) -> dict[str, Any]:
     deployment = deployment_of(settings)
-    database = None if settings.postgres_url is None else Database(postgres_url(settings), size=1)
-    try:
-        seen = await seen_in_table(deployment.topics.audit, database) if database is not None else (0, {})
-        verdict, lines = await asyncio.to_thread(topic_verified, deployment.kafka, deployment.topics.audit, noted)
+    topic = deployment.topics.audit
+    with nullcontext() if settings.postgres_url is None else Database(postgres_url(settings), size=1) as database:
+        seen = await seen_in_table(topic, database) if database is not None else (0, {})
+        verdict, lines = await asyncio.to_thread(topic_verified, deployment.kafka, topic, noted)
         row = None
         if database is not None:
-            row = await table_verified(database, lines, *seen, from_the_beginning=_complete(lines))
-    finally:
-        if database is not None:
-            database.terminate()
+            row = await table_verified(database, lines, *seen, from_the_beginning=not lines or lines[0].offset == 0)
     return {
         "lines": verdict.lines,
         "unchained": verdict.old,
@@ -48,29 +46,27 @@ async def _verified(settings: Settings, noted: ChainPosition | None) -> dict[str
     }
 
 
-def _complete(lines: list[AuditLine]) -> bool:
-    return not lines or lines[0].offset == 0
-
-
 def _noted(head: str) -> ChainPosition | None:
     if not head:
         return None
     covered, _, chain = head.partition(":")
     if not covered.isdecimal() or len(chain) != 64:
-        fail("--head takes a head as `audit verify` tells it, a number, a colon and 64 hexadecimal digits.", 2)
+        fail("--head takes a head that `audit verify` printed: a number, a colon and 64 hexadecimal digits.", 2)
     return ChainPosition("", int(covered), chain)
 
 
 def _told(answer: dict[str, Any]) -> str:
-    told = [f"{answer['lines']} lines, {answer['unchained']} of them from before there was a chain."]
+    told = [f"{answer['lines']} lines, {answer['unchained']} of them are older than the chain."]
     if answer["unchecked"]:
-        told.append(f"{answer['unchecked']} at the beginning follow lines that have expired.")
+        told.append(
+            f"{answer['unchecked']} lines at the beginning cannot be checked: the lines before them have expired."
+        )
     if (broken := answer["broken"]) is not None:
         told.append(f"{broken['kind']}: line {broken['audit_id']} at offset {broken['offset']}: {broken['detail']}.")
     if (row := answer["row"]) is not None:
         told.append(f"{row['kind']}: row {row['audit_id']}: {row['detail']}.")
     elif answer["rows"] is not None:
-        told.append(f"{answer['rows']} rows say what the topic says.")
+        told.append(f"{answer['rows']} rows agree with the topic.")
     if answer["broken"] is None:
-        told.append(f"The chain is whole. Keep its head elsewhere: {answer['head'] or 'there is none yet'}")
+        told.append(f"The chain is complete. Keep its head elsewhere: {answer['head'] or 'there is none yet'}")
     return "\n".join(told)

@@ -1,4 +1,4 @@
-"""`meterbridge backfill`: calls that never arrived, from LiteLLM's database or from files."""
+"""`meterbridge backfill`: send calls that never arrived, from LiteLLM's database or from files."""
 
 import asyncio
 import sys
@@ -93,13 +93,11 @@ async def _filled(
         if keep is not None and place:
             keep(place)
 
-    try:
-        when_interrupted(lambda: f"{job.done.read} calls were read; run it again, what was sent is known then.")
+    when_interrupted(lambda: f"{job.done.read} calls were read. Run it again: it recognises the calls that were sent.")
+    with job.database:
         if job.sender is not None:
             audited(deployment, job.sender, "backfill", target, reason=why)
         return await job.run(elements, stored)
-    finally:
-        job.database.terminate()
 
 
 def _elements(
@@ -113,17 +111,22 @@ def _elements(
     checkpoint: Path | None,
 ) -> Elements:
     if source == LITELLM_DB:
-        url = settings.litellm_database_url
-        if url is None:
-            fail("LITELLM_DATABASE_URL is not set: that is where LiteLLM keeps its spend logs.", 2)
+        url = litellm_database(settings)
         begin = to_datetime(moment_us(since))
         if checkpoint is not None and checkpoint.exists():
             last = datetime.fromisoformat(checkpoint.read_text(encoding="utf-8").strip())
             begin = last - timedelta(seconds=duration_s(overlap))
-        return _from_database(revealed(url), begin, to_datetime(moment_us(until)))
+        return _from_database(url, begin, to_datetime(moment_us(until)))
     if file is None:
         fail(f"--source {source} needs --file; - is stdin.", 2)
     return _from_file(file, cut)
+
+
+def litellm_database(settings: Settings) -> str:
+    """LITELLM_DATABASE_URL; without one the command ends with exit code 2."""
+    if settings.litellm_database_url is None:
+        fail("LITELLM_DATABASE_URL is not set: that is where LiteLLM keeps its spend logs.", 2)
+    return revealed(settings.litellm_database_url)
 
 
 async def _from_database(url: str, since: datetime, until: datetime) -> Elements:

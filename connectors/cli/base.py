@@ -1,11 +1,11 @@
-"""What commands share: settings, errors in one sentence, moments, tables, progress."""
+"""Functions that commands share: settings, errors in one sentence, moments, tables, progress."""
 
 import json
 import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,9 +34,11 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def settings_of_command(*, asks_once: bool = True) -> Settings:
-    """The environment's settings, with logging as they say; names that look like ours and are none are warned about.
+    """The environment's settings. Configures logging, and warns of variables that look like ours and are none.
 
-    A command that asks Kafka once says in a sentence what went wrong: its libraries need not say it twenty times a second.
+    Args:
+        asks_once: silence Kafka's libraries, which would repeat an error twenty times a second. The command itself prints
+            the error in one sentence.
     """
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
@@ -52,9 +54,12 @@ def settings_of_command(*, asks_once: bool = True) -> Settings:
 
 @contextmanager
 def one_sentence(*expected: type[Exception]) -> Iterator[None]:
-    """What goes wrong on purpose ends the command in one sentence; anything else is our bug and keeps its traceback.
+    """End the command with one sentence for an expected error. Any other error is a bug and keeps its traceback.
 
-    So does whatever one of Kafka's libraries says about Kafka: that it is away, or that it refuses something.
+    Errors of Kafka's libraries are expected too: Kafka does not answer, or refuses something.
+
+    Args:
+        expected: further classes of expected errors, whose text is the sentence.
     """
     try:
         yield
@@ -73,14 +78,14 @@ def one_sentence(*expected: type[Exception]) -> Iterator[None]:
 
 
 def checked_delimiter(sign: str) -> str:
-    """A delimiter of CSV that there is; `""` stays so."""
+    """The delimiter, if it is a valid one or `""`; else the command ends."""
     if sign and sign not in DELIMITERS:
         fail("--delimiter takes ',', ';', '|' or tab.", 2)
     return sign
 
 
 def chosen(only: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The names in `only`, separated by commas, in the order of `known`."""
+    """The names in `only`, which are separated by commas, in the order of `known`."""
     names = {name.strip() for name in only.split(",")}
     if not names <= set(known):
         fail(f"--only takes {','.join(known)}, one or several separated by commas.", 2)
@@ -96,7 +101,7 @@ def duration_s(text: str) -> int:
 
 
 def moment_us(text: str) -> int:
-    """Microseconds since 1970 UTC of ISO 8601, seconds since 1970, or how long ago: `90s`, `15m`, `24h`, `7d`."""
+    """Microseconds since 1970 UTC from ISO 8601, from seconds since 1970, or from how long ago: `90s`, `15m`, `24h`, `7d`."""
     if _AGO.match(text.strip()):
         return (int(time.time()) - duration_s(text)) * SECOND_US
     try:
@@ -111,19 +116,19 @@ def moment_ms(text: str | None) -> int | None:
 
 
 def say(answer: Any, *, as_json: bool, table: Callable[[], Table | str]) -> None:
-    """The answer as one JSON object, or as people read it."""
+    """Print the answer as one JSON object, or else the table."""
     if as_json:
         typer.echo(_printable(shown_json(msgspec.json.encode(answer).decode())))
         return
     made = table()
-    # A pipe has no width: a table is cut for eyes, not for `grep`. Markup and emoji in a customer id are its letters.
+    # A pipe has no width, and `grep` needs whole lines. Markup and emoji codes in a customer id are printed as they are.
     width = None if sys.stdout.isatty() else _WIDE
     console = Console(width=width, soft_wrap=True, markup=False, emoji=False, highlight=False)
     console.print(shown(made, lines=True) if isinstance(made, str) else made)
 
 
 def _printable(text: str) -> str:
-    """JSON as the terminal can show it: what its encoding lacks is escaped as JSON does."""
+    """JSON that the terminal can show: characters that its encoding lacks are escaped."""
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -132,7 +137,7 @@ def _printable(text: str) -> str:
 
 
 def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
-    """A plain table; numbers stand right."""
+    """A plain table, with numbers aligned to the right."""
     told = Text(shown(title, lines=True)) if title else None
     table = Table(title=told, title_justify="left", box=None, header_style="bold")
     for number, name in enumerate(columns):
@@ -143,9 +148,23 @@ def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]], title: st
     return table
 
 
+def table_of_lines(lines: Sequence[Mapping[str, object]], title: str = "") -> Table:
+    """A table of at least one line; its columns are the members of the lines. None is an empty cell."""
+    rows = [["" if cell is None else cell for cell in line.values()] for line in lines]
+    return table_of(tuple(lines[0]), rows, title)
+
+
 @contextmanager
 def progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A bar with count, rate and time left on stderr; none where nobody looks. Yields what is told of each step."""
+    """A progress bar with count, rate and time left on stderr, if that is a terminal.
+
+    Args:
+        total: number of steps, 0 = not known.
+        quiet: show no bar.
+
+    Yields:
+        A function to call with the number of steps that were done.
+    """
     if quiet or not sys.stderr.isatty():
         yield lambda _step: None
         return
@@ -159,5 +178,5 @@ class _Rate(ProgressColumn):
     """Steps a second."""
 
     def render(self, task: Task) -> Text:
-        """The latest speed, or how fast it was."""
+        """The current rate, or the final one."""
         return Text(f"{task.finished_speed or task.speed or 0:,.0f}/s")

@@ -37,7 +37,7 @@ def roles(*, as_json: bool) -> None:
     """`meterbridge db roles`."""
     with one_sentence():
         asyncio.run(make_roles(postgres_url(settings_of_command())))
-    lines = "meterbridge_projector, meterbridge_api and meterbridge_reader may do what they need. They have no password yet."
+    lines = "meterbridge_projector, meterbridge_api and meterbridge_reader have the rights that they need. They have no password yet."
     say(
         {"roles": ["meterbridge_projector", "meterbridge_api", "meterbridge_reader"]},
         as_json=as_json,
@@ -52,7 +52,7 @@ def prune(older_than: str, why: str, *, dry_run: bool, as_json: bool) -> None:
         settings = settings_of_command()
         url, least = postgres_url(settings), _least(settings)
         if age_s < least.total_seconds():
-            fail(f"--older-than must be at least {least.days}d: calls that young may still come again.", 2)
+            fail(f"--older-than must be at least {least.days}d: younger calls may still be sent again.", 2)
         before = to_datetime(moment_us(older_than))
         found = asyncio.run(prunable(url, before))
         audit_id = ""
@@ -89,13 +89,13 @@ def _kept_aside(heads: tuple[str, ...], found: KeptAside) -> Any:
 
 
 def _least(settings: Settings) -> timedelta:
-    """As long as a call may be read again from its topic, and then be looked for: a day more than both."""
+    """The minimum age, in which a call may be read again from its topic and be looked up in the log, and one day more."""
     topic = timedelta(milliseconds=int(RAW.config["retention.ms"]))
     return topic + timedelta(hours=settings.dedupe_horizon_hours, days=1)
 
 
 def _forgotten(found: Pruned, dry_run: bool) -> Any:
-    verb = "would be forgotten" if dry_run else "forgotten"
+    verb = "would be deleted" if dry_run else "deleted"
     rows: list[tuple[str, object, str]] = [(f"calls of {month}", count, verb) for month, count in found.months.items()]
     rows += [(table, count, verb) for table, count in found.rows.items()]
     rows += [(f"calls of {month}", count, "not billed yet: the month is kept") for month, count in found.kept.items()]

@@ -1,4 +1,4 @@
-"""`meterbridge demo`: everything on this machine."""
+"""`meterbridge demo`: run the whole product on this machine."""
 
 import typer
 

@@ -1,24 +1,32 @@
-"""`meterbridge dlq`: what Lago would not take and what could not be billed, seen and dealt with."""
+"""`meterbridge dlq`: events that Lago refused and calls that could not be billed: list, show, requeue, dismiss them."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
-from connectors.cli.base import moment_ms, moment_us, one_sentence, progress, say, settings_of_command, table_of
+from connectors.cli.base import (
+    moment_ms,
+    moment_us,
+    one_sentence,
+    progress,
+    say,
+    settings_of_command,
+    table_of,
+    table_of_lines,
+)
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, revealed
 from connectors.config.deployment import Deployment
 from connectors.config.settings import Settings, load_settings
 from connectors.operations.accepted_refusals import ACCEPTABLE
-from connectors.operations.audit_record import audited
 from connectors.operations.dead_letter_reasons import unknown_reason
-from connectors.operations.dead_letters import KINDS, DeadLetter, Filters, unresolved
+from connectors.operations.dead_letters import BOTH, KINDS, DeadLetter, Filters, found_letters
 from connectors.operations.requeue import RequeueResult, desk
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
 from schemas.moments import to_iso
-from schemas.money import ZERO, add, plain
+from schemas.money import ZERO, plain, total
 
 
 def list_letters(
@@ -43,10 +51,22 @@ def show(letter: str, *, as_json: bool) -> None:
             fail("a letter's id is <events or calls>/<partition>/<offset>.", 2)
         found = next(_found(deployment_of(settings_of_command()), kind, Filters(letter=letter)), None)
     if found is None:
-        fail(f"no dead letter {letter}: it was dealt with, or never died.", 1)
+        fail(f"no dead letter {letter} is open: it was requeued or dismissed, or the id is wrong.", 1)
     value = found.value.decode(errors="replace")
     answer = {**_line(found), "first_error": found.first_error, "last_error": found.last_error, "value": value}
     say(answer, as_json=as_json, table=lambda: table_of(("", ""), [(k, str(v)) for k, v in answer.items()]))
+
+
+class _Action(NamedTuple):
+    """What is done about which letters; `trusted`: see `caught_up`, `""` = no such word."""
+
+    name: str
+    kind: str
+    filters: Filters
+    why: str
+    limit: int
+    trusted: str = ""
+    accept: str = ""
 
 
 def requeue(
@@ -68,12 +88,8 @@ def requeue(
     if accept not in ("", *ACCEPTABLE):
         fail(f"--accept takes {', '.join(ACCEPTABLE)}.", 2)
     filters = _filters(reason, customer, since, until, letter)
-    if trust_log_from is not None:
-        moment_ms(trust_log_from)
-    with one_sentence():
-        settings = settings_of_command()
-        _act("requeue", settings, kind, filters, why, limit, trust_log_from, accept, dry_run=dry_run, as_json=as_json)
-    _check_reason(kind, reason)
+    moment_ms(trust_log_from)
+    _act(_Action("requeue", kind, filters, why, limit, trust_log_from or "", accept), dry_run=dry_run, as_json=as_json)
 
 
 def purge(
@@ -91,42 +107,32 @@ def purge(
 ) -> None:
     """`meterbridge dlq purge`."""
     if not why and not dry_run:
-        fail("--why is needed: money is given up.", 2)
+        fail("--why is needed: the letters are never billed then.", 2)
     filters = _filters(reason, customer, since, until, letter)
-    with one_sentence():
-        _act("purge", settings_of_command(), kind, filters, why, limit, None, dry_run=dry_run, as_json=as_json)
-    _check_reason(kind, reason)
+    _act(_Action("purge", kind, filters, why, limit), dry_run=dry_run, as_json=as_json)
 
 
 def _check_reason(kind: str, reason: str) -> None:
-    """After the answer: scripts read that nothing was found, and see why by the exit code."""
+    """Refuse an unknown reason after the answer: a script reads that nothing was found, and the exit code says why."""
     with one_sentence():
         if sentence := unknown_reason(deployment_of(load_settings()), kind, reason):
             fail(sentence, 2)
 
 
-def _act(
-    action: str,
-    settings: Settings,
-    kind: str,
-    filters: Filters,
-    why: str,
-    limit: int,
-    trusted: str | None,
-    accept: str = "",
-    *,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    if dry_run:
-        letters = list(islice(_found(deployment_of(settings), kind, filters), limit))
-        answer: dict[str, Any] = {"dry_run": True, "count": len(letters), "by_reason": _sums(letters)}
-        say(answer, as_json=as_json, table=lambda: _table(letters[:20], _sums(letters), len(letters)))
-        return
-    done = asyncio.run(_acted(action, settings, kind, filters, why, limit, trusted, accept, quiet=as_json))
-    counts = ("requeued", "purged", "known", "impossible", "unaccepted")
-    answer = {name: getattr(done, name) for name in counts}
-    say({**answer, "reasons": done.reasons}, as_json=as_json, table=lambda: _done_text(answer, done))
+def _act(action: _Action, *, dry_run: bool, as_json: bool) -> None:
+    with one_sentence():
+        settings = settings_of_command()
+        if dry_run:
+            letters = list(_found(deployment_of(settings), action.kind, action.filters, action.limit))
+            sums = _sums(letters)
+            answer: dict[str, Any] = {"dry_run": True, "count": len(letters), "by_reason": sums}
+            say(answer, as_json=as_json, table=lambda: _table(letters[:20], sums, len(letters)))
+        else:
+            done = asyncio.run(_acted(action, settings, quiet=as_json))
+            counts = ("requeued", "purged", "known", "impossible", "unaccepted")
+            answer = {name: getattr(done, name) for name in counts}
+            say({**answer, "reasons": done.reasons}, as_json=as_json, table=lambda: _done_text(answer, done))
+    _check_reason(action.kind, action.filters.reason)
 
 
 def _done_text(answer: dict[str, Any], done: RequeueResult) -> str:
@@ -134,52 +140,25 @@ def _done_text(answer: dict[str, Any], done: RequeueResult) -> str:
     return ", ".join(f"{count} {what}" for what, count in answer.items()) + (f" ({why})" if why else "")
 
 
-async def _acted(
-    action: str,
-    settings: Settings,
-    kind: str,
-    filters: Filters,
-    why: str,
-    limit: int,
-    trusted: str | None,
-    accept: str,
-    *,
-    quiet: bool,
-) -> RequeueResult:
-    deployment = deployment_of(settings)
-    sender = CommandProducer(deployment.kafka)
-    url = settings.postgres_url
-    database = Database(revealed(url), size=1) if url is not None else None
-    trusted_us = None if trusted is None else moment_us(trusted)
-    try:
-        async with desk(deployment, sender, database, trusted_us) as at:
-            letters = await asyncio.to_thread(lambda: list(islice(_found(deployment, kind, filters), limit)))
-            usd = _total(letters)
-            target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.letter}
-            if trusted is not None:
-                target["trust_log_from"] = trusted
-            if accept:
-                target["accept"] = accept
-            audit_id = audited(
-                deployment, sender, f"dlq.{action}", target, reason=why, count=len(letters), cost_usd=usd
-            )
-            with progress(action, len(letters), quiet=quiet) as told:
-                if action == "purge":
+async def _acted(action: _Action, settings: Settings, *, quiet: bool) -> RequeueResult:
+    deployment, url = deployment_of(settings), settings.postgres_url
+    trusted_us = moment_us(action.trusted) if action.trusted else None
+    with nullcontext() if url is None else Database(revealed(url), size=1) as database:
+        async with desk(deployment, CommandProducer(deployment.kafka), database, trusted_us) as at:
+            name, kind, filters, why, limit, trusted, accept = action
+            letters = await asyncio.to_thread(lambda: list(_found(deployment, kind, filters, limit)))
+            more = {"trust_log_from": trusted, "accept": accept}
+            audit_id = await at.audit(name, letters, kind, filters, why, **more)
+            with progress(name, len(letters), quiet=quiet) as told:
+                if name == "purge":
                     return await at.purge(letters, audit_id, told)
                 return await at.requeue(letters, audit_id, told, (accept,) if accept else ())
-    finally:
-        if database is not None:
-            database.terminate()
 
 
-def _found(deployment: Deployment, kind: str, filters: Filters) -> Iterator[DeadLetter]:
-    kinds: tuple[str, ...] = KINDS if kind == "both" else (kind,)
-    if not set(kinds) <= set(KINDS):
+def _found(deployment: Deployment, kind: str, filters: Filters, limit: int | None = None) -> Iterator[DeadLetter]:
+    if kind not in (BOTH, *KINDS):
         fail("--kind takes events, calls or both.", 2)
-    if filters.letter:
-        kinds = tuple(one for one in kinds if filters.letter.startswith(one + "/"))
-    for one in kinds:
-        yield from unresolved(deployment, one, filters)
+    return found_letters(deployment, kind, filters, limit)
 
 
 def _filters(reason: str, customer: str, since: str | None, until: str | None, letter: str = "") -> Filters:
@@ -200,25 +179,17 @@ def _line(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _sums(letters: Iterable[DeadLetter]) -> dict[str, dict[str, Any]]:
-    sums: dict[str, tuple[int, Any]] = {}
+    by_reason: dict[str, list[DeadLetter]] = {}
     for letter in letters:
-        count, usd = sums.get(letter.reason, (0, ZERO))
-        sums[letter.reason] = (count + 1, add(usd, letter.usd or ZERO))
-    return {reason: {"count": count, "usd": plain(usd)} for reason, (count, usd) in sorted(sums.items())}
-
-
-def _total(letters: Iterable[DeadLetter]) -> Any:
-    usd = ZERO
-    for letter in letters:
-        usd = add(usd, letter.usd or ZERO)
-    return usd
+        by_reason.setdefault(letter.reason, []).append(letter)
+    return {
+        reason: {"count": len(same), "usd": plain(total(letter.usd or ZERO for letter in same))}
+        for reason, same in sorted(by_reason.items())
+    }
 
 
 def _table(letters: list[DeadLetter], by_reason: dict[str, dict[str, Any]], count: int) -> Any:
     if not count:
-        return "Nothing is dead."
-    rows = [tuple(_line(letter).values()) for letter in letters]
+        return "There are no open dead letters."
     sums = ", ".join(f"{one['count']} {reason} ({one['usd']} USD)" for reason, one in by_reason.items())
-    return table_of(
-        tuple(_line(letters[0])), [tuple("" if v is None else v for v in row) for row in rows], f"{count}: {sums}"
-    )
+    return table_of_lines([_line(letter) for letter in letters], f"{count}: {sums}")

@@ -1,4 +1,4 @@
-"""`meterbridge doctor`: what loses or doubles money, and the configuration of LiteLLM that does neither."""
+"""`meterbridge doctor`: find settings that lose or double money, and print a configuration of LiteLLM that does not."""
 
 from pathlib import Path
 

@@ -1,9 +1,9 @@
-"""`meterbridge explain`: the calls behind a bill, the bill behind a call."""
+"""`meterbridge explain`: the calls in a billed event, or the event that bills a call."""
 
 import asyncio
-from datetime import datetime
+from collections.abc import Callable, Coroutine
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Group
@@ -22,9 +22,10 @@ from connectors.operations.explain import (
 from connectors.postgres.pool import Database
 from connectors.telemetry.printable import shown
 from schemas.moments import SECOND_US, to_datetime
-from schemas.money import ZERO, add, plain
+from schemas.money import plain, total
 
 _SHOWN = 20
+T = TypeVar("T")
 
 
 def explain(
@@ -43,9 +44,13 @@ def explain(
     if customer is not None:
         _why(customer, at, usd, around, as_json=as_json)
         return
+    story: EventStory | None = None
+    calls: list[tuple[CallRow, EventStory | None]] = []
     with one_sentence():
-        url = postgres_url(settings_of_command())
-        story, calls = asyncio.run(_asked(url, transaction_id, request))
+        if transaction_id is not None:
+            story = _asked(lambda database: story_of_event(database, transaction_id))
+        else:
+            calls = _asked(lambda database: stories_of_request(database, request or ""))
     if transaction_id is not None:
         if story is None:
             fail(f"no event {transaction_id}: it was never sealed, or is not projected yet.", 1)
@@ -62,12 +67,12 @@ def explain(
 
 def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json: bool) -> None:
     if at is None:
-        fail("--customer needs --at: when the usage was.", 2)
+        fail("--customer needs --at: the moment of the usage.", 2)
     amount = None if usd is None else _amount(usd)
     middle_us, apart_us = moment_us(at), duration_s(around) * SECOND_US
     since, until = to_datetime(middle_us - apart_us), to_datetime(middle_us + apart_us + 1)
     with one_sentence():
-        found = asyncio.run(_of_customer(postgres_url(settings_of_command()), customer, since, until))
+        found = _asked(lambda database: calls_of_customer(database, customer, since, until))
     if not found:
         fail(f"no call of {customer} ended within {around} of {at}: look wider with --around.", 1)
     asked = found if amount is None else in_question(found, amount)
@@ -81,16 +86,6 @@ def _why(customer: str, at: str | None, usd: str | None, around: str, *, as_json
     say(answer, as_json=as_json, table=lambda: _reasons(asked, len(found)))
 
 
-async def _of_customer(
-    url: str, customer: str, since: datetime, until: datetime
-) -> list[tuple[CallRow, EventStory | None]]:
-    database = Database(url, size=1)
-    try:
-        return await calls_of_customer(database, customer, since, until)
-    finally:
-        database.terminate()
-
-
 def _amount(usd: str) -> Decimal:
     try:
         amount = Decimal(usd)
@@ -102,10 +97,7 @@ def _amount(usd: str) -> Decimal:
 
 
 def _sum(calls: list[tuple[CallRow, EventStory | None]]) -> Decimal:
-    total = ZERO
-    for call, _ in calls:
-        total = add(total, call.usd)
-    return total
+    return total(call.usd for call, _ in calls)
 
 
 def _reasons(asked: list[tuple[CallRow, EventStory | None]], looked_at: int) -> Any:
@@ -127,16 +119,14 @@ def _reasons(asked: list[tuple[CallRow, EventStory | None]], looked_at: int) -> 
     return Group(table_of(columns, rows, title), f"`meterbridge explain <Lago event>` proves its sum.{more}")
 
 
-async def _asked(
-    url: str, transaction_id: str | None, request: str | None
-) -> tuple[EventStory | None, list[tuple[CallRow, EventStory | None]]]:
-    database = Database(url, size=1)
-    try:
-        if transaction_id is not None:
-            return await story_of_event(database, transaction_id), []
-        return None, await stories_of_request(database, request or "")
-    finally:
-        database.terminate()
+def _asked(question: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
+    """The answer of Postgres to one question."""
+
+    async def answer() -> T:
+        with Database(postgres_url(settings_of_command()), size=1) as database:
+            return await question(database)
+
+    return asyncio.run(answer())
 
 
 def _told(story: EventStory, *, calls: bool = True) -> dict[str, Any]:

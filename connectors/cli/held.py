@@ -1,4 +1,4 @@
-"""`meterbridge held`: usage that waits for a mapping, a subscription or a period."""
+"""`meterbridge held`: list or write off usage that waits for a mapping, a subscription or a billing period."""
 
 import asyncio
 import sys
@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from connectors.cli.base import moment_us, one_sentence, progress, say, settings_of_command, table_of
+from connectors.cli.base import moment_us, one_sentence, progress, say, settings_of_command, table_of_lines
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
@@ -15,9 +15,9 @@ from connectors.operations.ledgers import Held, held_of
 from connectors.operations.sender import CommandProducer
 from connectors.operations.write_off import matching, order_write_off, order_write_off_of_all
 from schemas.moments import to_iso
-from schemas.money import ZERO, add, plain
+from schemas.money import plain, total
 
-#: Lines of a table; `--json` has all.
+#: Number of lines of a table; `--json` prints all.
 _SHOWN = 1000
 
 
@@ -58,7 +58,7 @@ def write_off(*, customer: str, match: str, why: str, until: str, yes: bool, dry
 
 
 def _agreed(found: list[Held], *, as_json: bool) -> bool:
-    """What the person at the terminal says; no where nobody is there."""
+    """Ask the person at the terminal; no if there is no terminal."""
     return not as_json and _watched() and typer.confirm(f"Write off {_sums(_answer(found))}?", err=True)
 
 
@@ -76,14 +76,11 @@ def _read(deployment: Deployment, *, quiet: bool) -> list[Held]:
 
 
 def _answer(found: list[Held]) -> dict[str, Any]:
-    usd = ZERO
-    for one in found:
-        usd = add(usd, one.usd)
     return {
         "held": [_line(one) for one in found],
         "customers": len({one.customer for one in found}),
         "calls": sum(one.calls for one in found),
-        "usd": plain(usd),
+        "usd": plain(total(one.usd for one in found)),
     }
 
 
@@ -103,5 +100,5 @@ def _table(found: list[Held], title: str = "") -> Any:
     if not found:
         return "Nothing is held."
     if len(found) > _SHOWN:
-        title = f"{title + '. ' if title else ''}The {_SHOWN} dearest of {len(found)}; --json has all."
-    return table_of(tuple(_line(found[0])), [tuple(_line(one).values()) for one in found[:_SHOWN]], title)
+        title = f"{title + '. ' if title else ''}The {_SHOWN} highest of {len(found)}; --json prints all."
+    return table_of_lines([_line(one) for one in found[:_SHOWN]], title)

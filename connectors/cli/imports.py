@@ -1,4 +1,4 @@
-"""`meterbridge import`: mappings, customers and subscriptions out of files."""
+"""`meterbridge import`: mappings, customers and subscriptions from files."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Literal
 
 import typer
 
-from connectors.cli.account_tables import own_books
+from connectors.cli.account_tables import lago_key, own_books
 from connectors.cli.base import checked_delimiter, one_sentence, progress, say, settings_of_command, table_of
 from connectors.cli.sentences import fail
 from connectors.cli.terminal import when_interrupted
@@ -25,7 +25,7 @@ from schemas.errors import MeterbridgeError
 
 MAPPINGS, CUSTOMERS, SUBSCRIPTIONS = "mappings", "customers", "subscriptions"
 _CHUNK = 1 << 16
-#: Rows under way together: mappings share transactions, Lago is asked by few at once.
+#: Rows that are taken at the same time: mappings share transactions; Lago gets few requests at once.
 _AT_ONCE = {MAPPINGS: 100, CUSTOMERS: 4, SUBSCRIPTIONS: 4}
 _PATIENCE_S = 60.0
 
@@ -44,8 +44,8 @@ def import_rows(
     """`meterbridge import`."""
     with one_sentence(OSError):
         settings = settings_of_command()
-        if what != MAPPINGS and settings.lago_api_key is None:
-            fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+        if what != MAPPINGS:
+            lago_key(settings)
         wanted = (CSV if file.lower().endswith(".csv") else JSON) if kind == "auto" else kind
         with (
             sys.stdin.buffer if file == "-" else Path(file).open("rb") as opened,
@@ -57,7 +57,7 @@ def import_rows(
     answer = {"dry_run": dry_run, **done.told(), "failed": None if failure is None else failure.reason}
     say(answer, as_json=as_json, table=lambda: _table(done, what, dry_run=dry_run))
     if failure is not None:
-        fail(f"{failure}: run it again, what was done stays done.", 1)
+        fail(f"{failure}: run it again, no row takes effect twice.", 1)
     if done.refused:
         raise typer.Exit(1)
 
@@ -74,7 +74,7 @@ async def _imported(
     *,
     dry_run: bool,
 ) -> tuple[Imported, MeterbridgeError | None]:
-    """What was done, and what ended it before its end, if anything did."""
+    """The report, and the error that ended the import early, if there is one."""
     async with own_books(settings, _AT_ONCE[what]) as books:
         if not dry_run:
             target = {"what": what, "file": file.name}
@@ -83,7 +83,7 @@ async def _imported(
             await asyncio.to_thread(audited, deployment, sender, f"import.{what}", target, reason=why)
         of = _kind(books, what, dry_run=dry_run)
         job: Import[Any] = Import(of, _AT_ONCE[what], _PATIENCE_S, told)
-        when_interrupted(lambda: f"{job.done.read} rows were read; run it again, what was done stays done.")
+        when_interrupted(lambda: f"{job.done.read} rows were read. Run it again: no row takes effect twice.")
         try:
             found = rows(_chunks(file), wanted, columns_of(of.model), delimiter)
             await job.run(found, None if what == MAPPINGS else _evenly(pace))
@@ -100,7 +100,7 @@ def _kind(books: AccountTables, what: str, *, dry_run: bool) -> ImportKind[Any]:
 
 
 def _evenly(per_second: float) -> Callable[[], Awaitable[None]]:
-    """Waits so that it returns at most so often."""
+    """A function that waits, so that it returns at most `per_second` times a second."""
     due = time.monotonic()
 
     async def pace() -> None:
@@ -120,7 +120,7 @@ def _table(done: Imported, what: str, *, dry_run: bool) -> Any:
     verb = "would be" if dry_run else "were"
     title = (
         f"{done.read} {what} read: {done.created} {verb} created, {done.changed} changed, "
-        f"{done.unchanged} as they are, {done.refused} refused"
+        f"{done.unchanged} unchanged, {done.refused} refused"
     )
     refused = [(error["line"], error["reason"], error["detail"]) for error in done.told()["errors"]]
     return table_of(("line", "reason", "detail"), refused, title) if refused else title

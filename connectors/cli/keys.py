@@ -1,4 +1,4 @@
-"""`meterbridge keys`: API keys of the management API, made and ended without the API."""
+"""`meterbridge keys`: create, list, rotate and revoke API keys of the management API, without the API."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -97,17 +97,14 @@ def _prefixes(given: list[str] | None) -> list[str] | None:
 
 def _with_store(settings: Settings, do: Callable[[PostgresKeys], Awaitable[T]]) -> T:
     async def done() -> T:
-        database = Database(postgres_url(settings), size=1)
-        try:
+        with Database(postgres_url(settings), size=1) as database:
             return await do(PostgresKeys(database))
-        finally:
-            database.terminate()
 
     return asyncio.run(done())
 
 
 async def _recorded(settings: Settings, action: str, of: list[ApiKey], do: Callable[[], Awaitable[None]]) -> None:
-    """The line in the audit log first."""
+    """Write the audit line, then do it."""
     target = {f"key_{number}": key.prefix for number, key in enumerate(of)} | {"name": of[-1].name}
     target["scopes"] = " ".join(sorted(of[-1].scopes))
     target |= {} if of[-1].orgs is None else {"orgs": " ".join(sorted(of[-1].orgs))}
@@ -129,7 +126,7 @@ def _say_made(key: ApiKey, token: str, *, as_json: bool) -> None:
     say(
         {**row, "token": token},
         as_json=as_json,
-        table=lambda: f"{token}\nIt is shown this once; its id is {key.key_id}.",
+        table=lambda: f"{token}\nThe token is shown only this once. The key's id is {key.key_id}.",
     )
 
 

@@ -1,4 +1,4 @@
-"""`meterbridge lago`: what Lago needs before usage is billed, and usage that an end in Lago overtook."""
+"""`meterbridge lago`: set up Lago, and bill usage again that reached Lago after a subscription's end or its invoice."""
 
 import asyncio
 import time
@@ -9,12 +9,12 @@ import typer
 
 from connectors.billing.lago_setup import Setup, SetupReport
 from connectors.billing.org_sync import OrgSynchroniser
-from connectors.cli.account_tables import own_books
-from connectors.cli.base import one_sentence, say, settings_of_command, table_of
+from connectors.cli.account_tables import lago_client, lago_key, own_books
+from connectors.cli.base import one_sentence, say, settings_of_command, table_of_lines
 from connectors.cli.sentences import fail, tell
-from connectors.config.connections import deployment_of, postgres_url, revealed
+from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
-from connectors.lago.client import LagoClient, LagoIntegrationError, LagoRejected, lago_http
+from connectors.lago.errors import LagoIntegrationError, LagoRejected
 from connectors.operations.after_end import PAGE, EndedSubscriptions, Lost, Told, billed_orgs, dollars_of, pages
 from connectors.operations.after_invoice import NotInvoiced, not_invoiced
 from connectors.operations.audit_record import audited
@@ -55,7 +55,7 @@ def rebill(why: str, org: str, *, also_taken: bool, also_unclear: bool, dry_run:
 
 
 class _Also(NamedTuple):
-    """What a person has looked at; `org`: of this one alone, `""` = of all."""
+    """What a person has checked in Lago; `org`: only of this org, `""` = of all."""
 
     org: str
     taken: bool
@@ -63,11 +63,9 @@ class _Also(NamedTuple):
 
 
 async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: bool) -> tuple[list[Lost], bool]:
-    """What was found, and whether Lago told all that it was asked."""
-    if settings.lago_api_key is None:
-        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
-    database = Database(postgres_url(settings), size=1)
-    try:
+    """The lost events, and whether Lago answered all requests."""
+    lago_key(settings)
+    with Database(postgres_url(settings), size=1) as database:
         async with own_books(settings, 1) as books:
             await receipts_are_read(deployment_of(settings), database)
             tables = books.customers.table, books.orgs.table
@@ -86,8 +84,8 @@ async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: b
                     rows = DeliveredRows(database, org_id, code)
                     late = await not_invoiced(rows, told.lives, org_id, books.lago, _now_us(), code, {})
                 except LagoIntegrationError as error:
-                    # What has a moment after an end is on no invoice, whatever Lago tells of the last one.
-                    tell(f"Lago does not tell what the last invoices of org {org_id} counted: {error}")
+                    # An event with a moment after the end is on no invoice, whatever the last invoice counted.
+                    tell(f"Lago does not show what the last invoices of org {org_id} counted: {error}")
                     late, is_whole = [], False
                 if also.taken:
                     told = told._replace(gaps=[one._replace(customer="") for one in told.gaps])
@@ -98,14 +96,12 @@ async def _billed_again(settings: Settings, why: str, also: _Also, *, dry_run: b
             if dry_run or not any(one.able for one in found):
                 return found, is_whole
             return await _act(settings, database, known, also, why), is_whole
-    finally:
-        database.terminate()
 
 
 async def _act(
     settings: Settings, database: Database, known: Mapping[str, tuple[Told, list[NotInvoiced]]], also: _Also, why: str
 ) -> list[Lost]:
-    """What is found now that nobody else bills again; what can be is billed."""
+    """The events that are still lost while no other process bills again. Those that are `able` are billed."""
     found = []
     async with Rebilling(deployment_of(settings), database) as desk:
         for told, late in known.values():
@@ -162,15 +158,11 @@ def _rebilled(found: list[Lost], *, dry_run: bool) -> Any:
     if not found:
         return "Nothing was posted after an end, or after its invoice."
     title = "Would be billed again" if dry_run else "Billed again, where a subscription is named"
-    lines = [_line(one) for one in found]
-    return table_of(tuple(lines[0]), [tuple(str(value or "-") for value in line.values()) for line in lines], title)
+    return table_of_lines([{name: value or "-" for name, value in _line(one).items()} for one in found], title)
 
 
 async def _set_up(settings: Settings, *, only_check: bool) -> SetupReport:
-    if settings.lago_api_key is None:
-        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
-    async with lago_http(settings.lago_timeout, 1) as http:
-        client = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key))
+    async with lago_client(settings) as client:
         return await Setup(client, settings.lago_event_code, settings.lago_webhook_url, only_check=only_check).run()
 
 

@@ -1,12 +1,12 @@
-"""`meterbridge ledger`: the way on for a ledger that has halted."""
+"""`meterbridge ledger`: start a halted ledger anew."""
 
 import asyncio
 import re
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
-from connectors.cli.base import moment_us, one_sentence, say, settings_of_command, table_of
+from connectors.cli.base import moment_us, one_sentence, say, settings_of_command, table_of_lines
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.config.deployment import Deployment
@@ -27,7 +27,7 @@ def init(since: str, why: str, partition: int | None, *, yes: bool, dry_run: boo
         partitions = list(range(deployment.partitions)) if partition is None else [partition]
         told, wrong = asyncio.run(_done(deployment, partitions, wanted, why, do=yes and not dry_run))
     answer = {"ledgers": told, "done": yes and not dry_run}
-    say(answer, as_json=as_json, table=lambda: table_of(tuple(told[0]), [tuple(one.values()) for one in told]))
+    say(answer, as_json=as_json, table=lambda: table_of_lines(told))
     if wrong or not any(one["next"] != "" for one in told):
         raise typer.Exit(1)
 
@@ -48,7 +48,7 @@ async def _done(
 
 
 def _line(partition: int, found: RestartPlan | MeterbridgeError, audit_id: str) -> dict[str, Any]:
-    """A ledger as it is shown; `next` is empty where nothing is to be done."""
+    """A line of the table; `next` is empty if there is nothing to do."""
     line: dict[str, Any] = {"partition": partition, "state": "sound", "stood": "", "next": "", "skipped": 0}
     line |= {"checked_before": "", "detail": "", "audit_id": audit_id}
     if isinstance(found, MeterbridgeError):
@@ -72,10 +72,6 @@ def _wanted(text: str, partition: int | None) -> RestartPosition:
         return RestartPosition(text)
     if re.fullmatch(r"\d+", text):
         if partition is None:
-            _needs_partition()
+            fail("an offset belongs to one partition: give --partition too.", 2)
         return RestartPosition(offset=int(text))
     return RestartPosition(at_ms=moment_us(text) // 1000)
-
-
-def _needs_partition() -> NoReturn:
-    fail("an offset is one partition's: give --partition with it.", 2)

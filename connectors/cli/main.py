@@ -1,7 +1,7 @@
 """The command line: every command reads the settings, does one thing, and fails in one sentence.
 
-Exit codes: 0 done, 1 it cannot be done now, 2 the command or a setting is wrong, 130 it was interrupted. Here are the
-parsers of all commands; what a command does, and its libraries, are imported when it runs (connectors/cli/parsers/deferred.py).
+Exit codes: 0 done, 1 it cannot be done now, 2 the command or a setting is wrong, 130 it was interrupted. This module
+imports the parsers of all commands. The work of a command is imported when it runs (connectors/cli/parsers/deferred.py).
 """
 
 from typing import Annotated
@@ -67,7 +67,7 @@ app.command(epilog="Example: source <(meterbridge completion bash)")(completion)
 def main() -> None:
     """The command `meterbridge`."""
     prepare()
-    completion_init()  # Typer does so only where it adds its own option to install completion
+    completion_init()  # Typer calls it only if it adds its own option to install completion
     app()
 
 

@@ -1,4 +1,4 @@
-"""`meterbridge migrate-orgs`: customers that are users become customers that are organisations."""
+"""`meterbridge migrate-orgs`: migrate users' customers in Lago to orgs."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from connectors.cli.account_tables import own_books
+from connectors.cli.account_tables import lago_key, own_books
 from connectors.cli.base import one_sentence, progress, say, settings_of_command, table_of
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of, postgres_url
@@ -40,7 +40,7 @@ def migrate_orgs(
 ) -> None:
     """`meterbridge migrate-orgs`."""
     if execute and verify:
-        fail("--execute or --verify, not both: run it once more to verify.", 2)
+        fail("give --execute or --verify, not both: run it again to verify.", 2)
     mode = EXECUTE if execute else VERIFY if verify else DRY_RUN
     with one_sentence(OSError):
         settings = settings_of_command()
@@ -78,9 +78,8 @@ async def _migrated(
 
 @asynccontextmanager
 async def _migration(settings: Settings) -> AsyncIterator[OrgMigration]:
-    """The writers of the management API, in this process. Raises: TopicProblem, Unavailable."""
-    if settings.lago_api_key is None:
-        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
+    """A migration with the tables and writers of the management API, in this process. Raises: TopicProblem, Unavailable."""
+    lago_key(settings)
     deployment = deployment_of(settings)
     async with own_books(settings, connections=2) as books:
         yield OrgMigration(
@@ -97,7 +96,7 @@ async def _migration(settings: Settings) -> AsyncIterator[OrgMigration]:
 
 
 def _announcer(deployment: Deployment) -> Callable[[UserOrg, Sequence[str]], Any]:
-    """Writes the audit line of one customer; the producer is made when the first is written."""
+    """A function that writes the audit line of one customer. It makes the producer when it is called first."""
     senders: list[CommandProducer] = []
 
     async def announce(entry: UserOrg, steps: Sequence[str]) -> None:
@@ -110,7 +109,7 @@ def _announcer(deployment: Deployment) -> Callable[[UserOrg, Sequence[str]], Any
 
 
 def _wrong(outcomes: Sequence[MigrationOutcome], mode: str) -> bool:
-    """A run has failed where a customer has; a check also where one is skipped."""
+    """Whether a customer has failed; in a check also whether one is missing or skipped."""
     return any(one.state in ({FAILED, MISSING, SKIPPED} if mode == VERIFY else {FAILED}) for one in outcomes)
 
 
@@ -139,7 +138,7 @@ def _told(outcomes: Sequence[MigrationOutcome], mode: str) -> dict[str, Any]:
 
 def _table(outcomes: Sequence[MigrationOutcome], mode: str) -> Any:
     if not outcomes:
-        return "Nobody is to be migrated."
+        return "There is no user to migrate."
     counts = ", ".join(f"{count} {state}" for state, count in _told(outcomes, mode)["counts"].items())
     title = f"Nothing was changed: {counts}" if mode != EXECUTE else counts
     rows = []

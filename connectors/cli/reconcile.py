@@ -1,4 +1,4 @@
-"""`meterbridge reconcile`: does it all add up."""
+"""`meterbridge reconcile`: check that all calls and amounts add up."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from typing import Any
 
 import typer
 
+from connectors.cli.account_tables import lago_client, lago_key
+from connectors.cli.backfill import litellm_database
 from connectors.cli.base import moment_us, one_sentence, progress, say, settings_of_command
-from connectors.cli.sentences import fail
-from connectors.config.connections import deployment_of, postgres_url, revealed
+from connectors.config.connections import deployment_of, postgres_url
 from connectors.config.settings import Settings
-from connectors.lago.client import LagoClient, lago_http
 from connectors.operations.backfill_report import Hour
 from connectors.operations.backfill_report import told as filled_as_json
 from connectors.operations.money_notes import unbilled_json
@@ -45,38 +45,32 @@ def reconcile(lago: bool, litellm: bool, since: str, until: str, as_json: bool) 
 async def _reconciled(
     settings: Settings, told: Callable[[int], None], lago: bool, between: tuple[datetime, datetime] | None
 ) -> ReconciliationReport:
-    key, litellm_url = settings.lago_api_key, settings.litellm_database_url
-    if lago and key is None:
-        fail("LAGO_API_KEY is not set: Lago cannot be asked.", 2)
-    if between and litellm_url is None:
-        fail("LITELLM_DATABASE_URL is not set: that is where LiteLLM keeps its spend logs.", 2)
-    wanted = bool(lago or between)
-    database = Database(postgres_url(settings), size=1) if wanted or settings.postgres_url is not None else None
+    if lago:
+        lago_key(settings)
+    litellm_url = litellm_database(settings) if between else ""
     deployment = deployment_of(settings)
-    report = await reconcile_ledgers(deployment, told, database)
-    if database is None:
-        return report
-    try:
+    wanted = bool(lago or between)
+    if not wanted and settings.postgres_url is None:
+        return await reconcile_ledgers(deployment, told, None)
+    with Database(postgres_url(settings), size=1) as database:
+        report = await reconcile_ledgers(deployment, told, database)
         await _tables(database, report, wanted=wanted)
-        if lago and key is not None:
-            async with lago_http(settings.lago_timeout, 1) as http:
-                client = LagoClient(http, settings.lago_api_url, revealed(key))
+        if lago:
+            async with lago_client(settings) as client:
                 await reconcile_lago(database, client, report, settings.lago_event_code)
-        if between and litellm_url is not None:
-            await reconcile_litellm(deployment, database, revealed(litellm_url), *between, report)
-    finally:
-        database.terminate()
+        if between:
+            await reconcile_litellm(deployment, database, litellm_url, *between, report)
     return report
 
 
 async def _tables(database: Database, report: ReconciliationReport, *, wanted: bool) -> None:
-    """The ledgers prove themselves without Postgres: where it is away only the breakdown is missing."""
+    """The ledgers are checked without Postgres. If it is away, only the details of unbilled calls are missing."""
     try:
         await reconcile_tables(database, report)
     except Unavailable as error:
         if wanted:
             raise
-        report.notes.append(f"why calls are not billed is not known: Postgres: {error.reason}")
+        report.notes.append(f"the reasons of unbilled calls are not known: Postgres: {error.reason}")
 
 
 def _told(report: ReconciliationReport) -> dict[str, Any]:

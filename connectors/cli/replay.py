@@ -1,4 +1,4 @@
-"""`meterbridge replay`: a stretch of time once more."""
+"""`meterbridge replay`: send the records of a period again."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from connectors.cli.base import moment_us, one_sentence, progress, say, settings
 from connectors.cli.sentences import fail
 from connectors.config.connections import deployment_of
 from connectors.operations.audit_record import audited
-from connectors.operations.replay import Contents, Replay
+from connectors.operations.replay import Contents, Replay, by_customer
 from connectors.operations.sender import CommandProducer
 from schemas.money import plain
 
@@ -36,25 +36,16 @@ def replay(
 
 
 def _answer(contents: Contents) -> dict[str, Any]:
-    total = contents.total()
     return {
         "dry_run": True,
-        "calls": total.calls,
-        "tokens": total.tokens,
-        "usd": plain(total.usd),
+        **contents.total().as_object(),
         "unreadable": contents.unreadable,
-        "customers": {
-            name: {"calls": one.calls, "tokens": one.tokens, "usd": plain(one.usd)}
-            for name, one in sorted(contents.customers.items())
-        },
+        "customers": by_customer(contents.customers),
     }
 
 
 def _table(contents: Contents) -> Any:
-    rows: list[tuple[object, ...]] = [
-        (name, one.calls, one.tokens, plain(one.usd)) for name, one in sorted(contents.customers.items())
-    ]
-    total = contents.total()
-    rows.append(("all", total.calls, total.tokens, plain(total.usd)))
+    named = [*sorted(contents.customers.items()), ("all", contents.total())]
+    rows = [(name, one.calls, one.tokens, plain(one.usd)) for name, one in named]
     unread = f"; {contents.unreadable} records hold no call" if contents.unreadable else ""
     return table_of(("customer", "calls", "tokens", "USD"), rows, f"Would be sent{unread}")

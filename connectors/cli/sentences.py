@@ -1,4 +1,4 @@
-"""What a command says on stderr, in one sentence."""
+"""Prints sentences on stderr, and ends the command."""
 
 from typing import NoReturn
 
@@ -10,18 +10,18 @@ from schemas.errors import ConfigurationError
 
 
 def fail(sentence: str, code: int) -> NoReturn:
-    """Leave with a sentence on stderr."""
+    """Print a sentence on stderr and end the command with the exit code `code`."""
     tell(f"meterbridge: {sentence}")
     raise typer.Exit(code)
 
 
 def tell(sentence: str) -> None:
-    """A sentence on stderr; what others chose in it cannot steer the terminal."""
+    """Print a sentence on stderr. Control characters in it are escaped: parts of it may come from outside."""
     typer.echo(shown(sentence, lines=True), err=True)
 
 
 def check_settings() -> None:
-    """Leave with exit code 2 if a setting is wrong."""
+    """End the command with exit code 2 if a setting is wrong."""
     try:
         load_settings()
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""`meterbridge serve`: the webhooks and the management API."""
+"""`meterbridge serve`: serve the webhooks and the management API."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""What every command does before anything else: one Ctrl-C ends it, and no character of an id breaks its terminal.
+"""Prepares the process of a command: one Ctrl-C ends it, and no character of an id breaks the terminal.
 
 It is imported first, so it imports nothing that takes long.
 """
@@ -13,13 +13,13 @@ from types import TracebackType
 
 from connectors.telemetry.printable import shown
 
-#: What a shell answers for a command that was interrupted.
+#: A shell's exit code for an interrupted command.
 INTERRUPTED = 130
-#: They run until a signal tells them to stop, which is no failure.
+#: Commands that run until a signal stops them, which is no failure.
 _UNTIL_TOLD = frozenset({"serve", "worker", "lago-sandbox"})
-#: They stop by themselves on a signal, and have something to finish.
+#: Commands with signal handlers of their own, because they have something to finish.
 _STOP_THEMSELVES = _UNTIL_TOLD | {"demo"}
-#: A progress bar may have hidden it.
+#: A progress bar may have hidden the cursor.
 _SHOW_CURSOR = "\x1b[?25h"
 
 _words: list[Callable[[], str]] = []
@@ -42,25 +42,25 @@ def prepare(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in words if not word.startswith("-")), "")
     if command in _UNTIL_TOLD:
-        # Libraries take seconds to load. As the first process of a container it would not even hear the signal.
+        # Libraries take seconds to load. The first process of a container ignores a signal without a handler.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        return  # a job in the background of a shell: Ctrl-C is for another
+        return  # a background job of a shell: Ctrl-C is not meant for it
     if command in _STOP_THEMSELVES or not hasattr(signal, "pthread_sigmask"):
         signal.signal(signal.SIGINT, lambda *_: _end())  # until the command has a handler of its own
         return
-    # Kafka's library waits for a broker in C for half a minute, where Python sees no signal: a thread of its own does.
+    # Kafka's library waits for a broker in C for half a minute, and Python handles no signal meanwhile. A thread does.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     threading.Thread(target=_wait, name="ctrl-c", daemon=True).start()
 
 
 def when_interrupted(words: Callable[[], str]) -> None:
-    """From now on an interrupted command says how far it came."""
+    """Print `words()` if the command is interrupted from now on: how far it came."""
     _words.append(words)
 
 
 def _tell_traceback(of: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
-    """What Python would print; a customer id in an error's words cannot steer the terminal."""
+    """Print the traceback as Python does, with control characters escaped: an error may contain a customer id."""
     if sys.stderr is not None:
         sys.stderr.write(shown("".join(traceback.format_exception(of, error, at)), lines=True))
 
@@ -71,7 +71,7 @@ def _wait() -> None:
 
 
 def _end() -> None:
-    """At once: what a command has reported as done is durable, and everything else is done again by its repeat."""
+    """End the process at once. What the command has reported is durable; a repeat does the rest."""
     told = shown(" ".join(["meterbridge: interrupted.", *(words() for words in _words[-1:])]), lines=True)
     cursor = _SHOW_CURSOR if sys.stderr is not None and sys.stderr.isatty() else ""
     try:

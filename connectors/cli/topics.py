@@ -1,4 +1,4 @@
-"""`meterbridge topics`: the catalogue on the broker."""
+"""`meterbridge topics`: create and check the topics of the catalogue on the broker."""
 
 import typer
 
@@ -17,7 +17,7 @@ def create(*, as_json: bool) -> None:
         kafka, layout = kafka_connection(settings), topic_layout(settings)
         done = create_topics(kafka, layout)
         wrong = wrong_topics(kafka, layout) if done.existed else []
-    lines = [f"{len(done.created)} topics created, {len(done.existed)} were there.", *done.created]
+    lines = [f"{len(done.created)} topics created, {len(done.existed)} existed.", *done.created]
     say({"created": done.created, "existed": done.existed}, as_json=as_json, table=lambda: "\n".join(lines))
     for complaint in wrong:
         tell(complaint.sentence)

@@ -1,4 +1,4 @@
-"""An error about a neighbour that cannot be reached, in one sentence with the address and the setting it came from."""
+"""Adds the address, and the setting that it is from, to an error about Kafka, Postgres or Lago that does not answer."""
 
 from collections.abc import Callable
 from typing import Final
@@ -12,13 +12,13 @@ from schemas.errors import ConfigurationError, MeterbridgeError, Unavailable
 _KAFKA: Final = ("kafka_unavailable", "kafka_timeout")
 _LITELLM: Final = "litellm_db"
 _POSTGRES: Final = ("postgres_away", "postgres_slow", "postgres_denied")
-#: What LagoUnavailable says where no answer came, or the key was refused.
+#: Reasons of LagoUnavailable without an answer, and reasons of a refused key.
 _LAGO: Final = ("connect", "timeout", "no_answer")
 _REFUSED: Final = ("http_401", "http_403")
 
 
 def with_address(error: MeterbridgeError, settings: Callable[[], Settings]) -> str:
-    """The error in words, and what to change where it is about a neighbour that cannot be reached."""
+    """The error in words. If a neighbour cannot be reached, the sentence also names its address."""
     if error.reason in _KAFKA:
         return kafka_away(error.detail, lambda: settings().kafka_bootstrap_servers) or str(error)
     try:

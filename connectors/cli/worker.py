@@ -1,4 +1,4 @@
-"""`meterbridge worker`: the roles, a process each."""
+"""`meterbridge worker`: run the workers' roles, each in a process of its own."""
 
 import typer
 
@@ -17,5 +17,5 @@ def worker(only: str | None) -> None:
 
 
 def roles_of(settings: Settings) -> tuple[str, ...]:
-    """The roles a deployment has: all but the projector, and that one where there is Postgres."""
+    """The roles of a deployment: all of them, but the projector only if there is Postgres."""
     return ROLES if settings.postgres_url is not None else ROLES[:-1]

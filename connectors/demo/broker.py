@@ -1,8 +1,8 @@
-"""A Kafka broker inside this process: librdkafka's own, for trying things out, never for money.
+"""A Kafka broker inside this process: librdkafka's mock broker, for trying things out, never for money.
 
-It keeps its logs in memory, the last 5 MB of each partition, and is gone with the process. Of what this product needs it
-has groups and transactions; it has no compaction, no topic settings, no topic ids, and does not keep the offsets
-that a transaction commits, so a restarted worker begins anew (the ledger knows better, and Lago knows repeats).
+It keeps its logs in memory, the last 5 MB of each partition, and ends with the process. It has groups and transactions,
+but no compaction, no topic settings and no topic ids. It does not keep the offsets that a transaction commits, so a
+restarted worker reads its topics again (the ledger has its own position, and Lago recognises repeats).
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from connectors.demo.broker_relay import Relay
 from schemas.errors import Unavailable
 from schemas.topics import CATALOGUE, partition_count
 
-#: What it keeps, for people.
+#: What the broker keeps, as it is printed.
 LIMITS = "in memory, the last 5 MB of each partition"
 
 _HOST = b"127.0.0.1"
@@ -43,13 +43,13 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 @contextmanager
 def embedded_broker(partitions: int) -> Iterator[str]:
-    """A broker with every topic of the catalogue; gives its `host:port` on loopback.
+    """A broker with every topic of the catalogue; yields its `host:port` on loopback.
 
     Args:
         partitions: `KAFKA_PARTITIONS`.
 
     Raises:
-        Unavailable: `embedded_broker`: this build of librdkafka has none.
+        Unavailable: `embedded_broker`: this build of librdkafka has no mock broker.
     """
     lib = _librdkafka()
     client = _client(lib)
@@ -71,7 +71,7 @@ def embedded_broker(partitions: int) -> Iterator[str]:
 
 
 def _librdkafka() -> Any:
-    """The library that confluent-kafka has loaded already: its symbols are found through the extension module."""
+    """librdkafka, which confluent-kafka has loaded already. Its symbols are found through the extension module."""
     lib = ctypes.CDLL(cimpl.__file__)
     for name, (result, arguments) in _FUNCTIONS.items():
         try:
@@ -83,7 +83,7 @@ def _librdkafka() -> Any:
 
 
 def _client(lib: Any) -> Any:
-    """The client instance that a broker of its own needs around it; it connects to nothing."""
+    """The client instance that the mock broker needs. It connects to nothing."""
     said = ctypes.create_string_buffer(512)
     conf = lib.rd_kafka_conf_new()
     _refuse(lib.rd_kafka_conf_set(conf, b"log_level", _ERRORS_ONLY, said, len(said)))
@@ -100,7 +100,7 @@ def _refuse(code: int) -> None:
 
 @contextmanager
 def _relayed(broker_port: int) -> Iterator[int]:
-    """A relay in a thread of its own, so that nothing this process does makes Kafka wait; its port."""
+    """Run a relay in a thread, so that this process never makes Kafka wait; yields its port."""
     loop = asyncio.new_event_loop()
     relay = Relay(broker_port)
     thread = threading.Thread(target=loop.run_forever, name="embedded-broker", daemon=True)

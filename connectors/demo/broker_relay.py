@@ -1,8 +1,8 @@
-"""Stands between Kafka clients and librdkafka's in-process broker, and mends the two things that they cannot live with.
+"""A relay between Kafka clients and librdkafka's in-process broker, which corrects two faults of the broker.
 
 The broker ends a transaction with a control batch as Kafka does (KIP-98) but leaves its checksum zero; aiokafka
 verifies checksums and would read no further. And a fetch that finds nothing is answered only when its whole wait is
-over, even if records arrive meanwhile: such waits are cut short. Everything else passes unchanged.
+over, even if records arrive meanwhile. The relay shortens such waits. Everything else passes unchanged.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _FETCH, _LAST_VERSION, _CLIENT_ID = 1, 11, 8
 
 
 def mended(answer: bytes) -> bytes:
-    """An answer of the broker with the checksums that it left out."""
+    """An answer of the broker with the missing checksums added."""
     if _CONTROL_BATCH.search(answer) is None:
         return answer
     whole = bytearray(answer)
@@ -39,7 +39,7 @@ def mended(answer: bytes) -> bytes:
 
 
 def hurried(request: bytes) -> bytes:
-    """A request that waits at most `WAIT_MS`."""
+    """A request; if it is a fetch, it waits at most `WAIT_MS`."""
     if _int(request, 0, 2) != _FETCH or _int(request, 2, 2) > _LAST_VERSION:
         return request
     at = _CLIENT_ID + 2 + max(0, _int(request, _CLIENT_ID, 2)) + 4
@@ -48,10 +48,10 @@ def hurried(request: bytes) -> bytes:
 
 
 class Relay:
-    """A listener on loopback that passes each connection on to the broker.
+    """A listener on loopback that forwards each connection to the broker.
 
     Args:
-        port: where the broker itself listens.
+        port: the broker's own port.
     """
 
     def __init__(self, port: int) -> None:
@@ -60,13 +60,13 @@ class Relay:
         self._passing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> int:
-        """Listen; the port."""
+        """Start to listen; the port."""
         self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     async def stop(self) -> None:
-        """Cut every connection."""
+        """Stop to listen, and cut every connection."""
         if self._server is not None:
             self._server.close()
         for task in self._passing:
@@ -95,7 +95,7 @@ class Relay:
 
 
 async def _frames(source: asyncio.StreamReader, sink: asyncio.StreamWriter, change: Callable[[bytes], bytes]) -> None:
-    """Whole requests or answers, until the source ends: a batch is never cut in two."""
+    """Forward whole requests or answers until the source ends."""
     with suppress(asyncio.IncompleteReadError):
         while True:
             size = await source.readexactly(4)

@@ -1,4 +1,4 @@
-"""Everything the demo runs on: a broker, a Lago, and all roles of the product as processes of their own."""
+"""The demo's environment: a broker, a Lago, and each role of the product as a process of its own."""
 
 import asyncio
 import secrets
@@ -19,22 +19,29 @@ from connectors.demo.scraper import MetricsScraper
 from schemas.errors import ConfigurationError, Unavailable
 
 PARTITIONS: Final = 4
-#: Short enough that money moves while somebody watches; production's defaults are in docs/configuration.md.
-_WINDOWS: Final = {"WINDOW_SECONDS": "5", "GRACE_SECONDS": "1", "RETRY_DELAY": "1"}
+#: Windows and waits are shorter than the defaults (docs/configuration.md), so that events are billed within seconds.
+_SETTINGS: Final = {
+    "WINDOW_SECONDS": "5",
+    "GRACE_SECONDS": "1",
+    "RETRY_DELAY": "1",
+    "HOST": "127.0.0.1",
+    "KAFKA_PARTITIONS": str(PARTITIONS),
+    "LAGO_EVENT_CODE": METRIC,
+}
 _ROLES: Final = ("meter", "sink", "retry")
 _UP_S = 60.0
-#: A request of the demo's own, and how long one is repeated that is answered "not now".
+#: Seconds: the timeout of the demo's own requests, how long a failed one is repeated, and the pause before a repeat.
 _ANSWER_S, _PATIENCE_S, _AGAIN_S = 10.0, 20.0, 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class DemoEnvironment:
-    """Where the play takes place.
+    """The running environment.
 
     Fields:
         kafka: the broker's `host:port`.
-        lago_url: of the sandbox, or of the Lago that was asked for.
-        ingress, api: clients that know the address and the token.
+        lago_url: of the sandbox, or of the given Lago.
+        ingress, api: HTTP clients with the address and the token.
     """
 
     orgs: tuple[Org, ...]
@@ -47,7 +54,7 @@ class DemoEnvironment:
     api: httpx.AsyncClient
 
     async def map(self, customer: str) -> None:
-        """Tell who pays for a customer, as an operator would. Raises: Unavailable."""
+        """Map a customer to its org, through the API. Raises: Unavailable."""
         org = next(org for org in self.orgs if customer in org.customers)
         body = {"litellm_customer_id": customer, "lago_customer_id": org.id, "lago_organization_id": "demo"}
 
@@ -63,14 +70,14 @@ class DemoEnvironment:
 async def built_stage(
     folder: Path, environ: Mapping[str, str], lago_url: str | None, lago_key: str
 ) -> AsyncIterator[DemoEnvironment]:
-    """Everything up and Lago prepared; all of it gone afterwards, but for the logs in `folder`.
+    """Start everything and prepare Lago. On exit everything is stopped; the logs in `folder` stay.
 
     Args:
-        environ: what the processes inherit, without a setting of ours: the demo sets all of them itself.
-        lago_url: a Lago to bill into, with `lago_key`; None = the sandbox, started here.
+        environ: the environment of the processes, without settings of the product: the demo sets them all.
+        lago_url: a Lago to bill into, with `lago_key`; None = the sandbox, which is started here.
 
     Raises:
-        MeterbridgeError: something does not come up.
+        MeterbridgeError: a process does not start.
     """
     run = secrets.token_hex(4)
     sandbox_port, port, *metrics = free_ports(2 + len(_ROLES))
@@ -79,22 +86,18 @@ async def built_stage(
     here = f"http://127.0.0.1:{port}"
     async with AsyncExitStack() as stack:
         kafka = stack.enter_context(embedded_broker(PARTITIONS))
-        given = {
-            **(without_proxies(environ) if lago_url is None else environ),
-            **_WINDOWS,
+        own = {
             "TMPDIR": str(folder),
             "KAFKA_BOOTSTRAP_SERVERS": kafka,
-            "KAFKA_PARTITIONS": str(PARTITIONS),
             "DEPLOYMENT_NAME": f"demo-{run}",
             "LAGO_API_URL": url,
             "LAGO_API_KEY": key,
-            "LAGO_EVENT_CODE": METRIC,
             "LITELLM_MASTER_KEY": master_key,
             "WEBHOOK_TOKEN": token,
-            "HOST": "127.0.0.1",
             "PORT": str(port),
         }
-        processes = Processes(folder, given)
+        inherited = without_proxies(environ) if lago_url is None else environ
+        processes = Processes(folder, {**inherited, **_SETTINGS, **own})
         stack.callback(processes.stop)
         if lago_url is None:
             processes.start("lago-sandbox", "lago-sandbox", "--port", str(sandbox_port))
@@ -142,7 +145,7 @@ async def _up(stage: DemoEnvironment, lago: httpx.AsyncClient) -> bool:
 
 
 async def _until(probe: Callable[[], Awaitable[Any]], limit_s: float, otherwise: str) -> None:
-    """Return once `probe` says yes; a connection that fails is a no. Raises: Unavailable."""
+    """Return when `probe` returns true; a failed connection counts as false. Raises: Unavailable after `limit_s` seconds."""
     deadline = time.monotonic() + limit_s
     while True:
         try:

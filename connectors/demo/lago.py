@@ -1,4 +1,4 @@
-"""Lago's side of the demo: a metric, a plan, orgs with subscriptions, and what it has billed them in the end."""
+"""The demo's client of Lago: creates a metric, a plan and orgs with subscriptions, and reads what was billed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ _PAGE: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class BilledTotal:
-    """What Lago has billed so far.
+    """The amounts that Lago has billed so far.
 
     Fields:
         subscriptions: calls and dollars by external subscription id.
         events: number of events.
-        posts: requests that brought events; None where Lago does not tell.
+        posts: number of requests with events; None = Lago does not show it.
     """
 
     subscriptions: dict[str, Sum] = field(default_factory=dict)
@@ -33,10 +33,10 @@ class BilledTotal:
 
 
 class DemoLago:
-    """A Lago, or the sandbox, by its API.
+    """Lago, or the sandbox, through its API.
 
     Args:
-        http: knows where it is and carries the API key.
+        http: has Lago's address and the API key.
     """
 
     def __init__(self, http: httpx.AsyncClient, *, sandbox: bool) -> None:
@@ -44,10 +44,10 @@ class DemoLago:
         self._sandbox = sandbox
 
     async def prepare(self, orgs: Sequence[Org]) -> None:
-        """A plan that bills what the events say (a dynamic charge), and an active subscription for each org.
+        """Create a plan with a dynamic charge, which bills the amounts in the events, and a subscription for each org.
 
         Raises:
-            Rejected, Unavailable: Lago does not do it.
+            Rejected, Unavailable: Lago refuses, or does not answer.
         """
         usage = {"name": "AI usage", "code": METRIC, "aggregation_type": "sum_agg", "field_name": "unit"}
         metric = await self._save("billable_metrics", "billable_metric", usage)
@@ -62,7 +62,7 @@ class DemoLago:
             await self._save("subscriptions", "subscription", subscription)
 
     async def bill(self, orgs: Sequence[Org]) -> BilledTotal:
-        """What is billed now. Raises: Rejected, Unavailable."""
+        """What Lago has billed the orgs so far. Raises: Rejected, Unavailable."""
         if self._sandbox:
             return _bill_of(await self._asked("GET", "/__stats"))
         events = [event for org in orgs for event in await self._events(org)]
@@ -86,7 +86,7 @@ class DemoLago:
         return found
 
     async def _save(self, path: str, root: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """Create it, or take the one that is there by its code."""
+        """Create the object, or read the existing one with its code."""
         try:
             answer = await self._asked("POST", f"/api/v1/{path}", json={root: fields})
         except Rejected as refusal:
@@ -109,7 +109,7 @@ class DemoLago:
 
 
 def _bill_of(stats: dict[str, Any]) -> BilledTotal:
-    """The sandbox's own sums; `billed_cents` are those inside a period of their subscription."""
+    """The sandbox's own sums; `billed_cents`: of events inside a period of their subscription."""
     sums = {
         name: Sum(subscription["calls"], _dollars(subscription["billed_cents"]))
         for name, subscription in stats["subscriptions"].items()

@@ -1,4 +1,4 @@
-"""The demo's processes: the commands of production, each with its log, all gone when the demo is."""
+"""The demo's processes: the product's own commands, each with a log. They end with the demo."""
 
 import ctypes
 import os
@@ -17,7 +17,7 @@ from schemas.errors import Unavailable
 
 #: Longer than the 10 s within which every command stops.
 _STOP_S: Final = 11.0
-#: Below the ports that the system gives to outgoing connections.
+#: Below the ports that the system uses for outgoing connections.
 _PORTS: Final = range(20_000, 32_000)
 _PR_SET_PDEATHSIG: Final = 1
 # Looked up before any fork: a forked child may only make calls that take no lock.
@@ -28,8 +28,8 @@ class Processes:
     """Commands of `meterbridge` as child processes.
 
     Args:
-        folder: their working directory, and where their logs are.
-        environ: what they all are told, beside what each of them is.
+        folder: their working directory, which also has their logs.
+        environ: the environment that all of them have.
     """
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
@@ -47,12 +47,12 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C in a terminal is for the demo, which then stops them in peace
+                start_new_session=True,  # Ctrl-C in a terminal reaches only the demo, which then stops them gracefully
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  # one system call, and no lock
             )
 
     def check(self) -> None:
-        """Raises: Unavailable `demo_process_ended`: one of them is gone."""
+        """Check that all of them run. Raises: Unavailable `demo_process_ended`: one has ended."""
         for name, child in self._children.items():
             code = child.poll()
             if code is not None:
@@ -60,7 +60,7 @@ class Processes:
                 raise Unavailable("demo_process_ended", f"{name} ended with code {code}: {last[:500]}")
 
     def stop(self) -> None:
-        """End all of them: asked first, killed with their children after a while. Blocks; a second time is nothing."""
+        """End all of them: by SIGTERM, and after `_STOP_S` by SIGKILL, with their children. It blocks. A repeat does nothing."""
         children, self._children = list(self._children.values()), {}
         for child in children:
             child.terminate()
@@ -74,15 +74,15 @@ class Processes:
 
 
 def without_proxies(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without proxies, which would carry loopback traffic away."""
+    """The environment without proxies, which would take traffic on loopback."""
     return {name: value for name, value in environ.items() if not name.lower().endswith("_proxy")}
 
 
 def free_ports(count: int) -> list[int]:
-    """Neighbouring loopback ports that nobody listens on.
+    """Consecutive free ports on loopback.
 
     Raises:
-        Unavailable: `no_ports`: a hundred draws were all taken.
+        Unavailable: `no_ports`: none were found in a hundred attempts.
     """
     for _ in range(100):
         first = random.choice(_PORTS[:-count])
@@ -103,6 +103,6 @@ def _is_free(port: int) -> bool:
 
 
 def _die_with_parent() -> None:
-    """Linux only: whoever kills the demo the hard way ends its processes too."""
+    """End the child if the demo is killed. Linux only."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Calls and money that went in against calls and money that were billed: equal, or not."""
+"""Compares the calls and the money that were sent with those that were billed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ from connectors.demo.sample_orgs import Org
 from connectors.demo.scraper import MetricsReading
 from connectors.demo.traffic import ExpectedBill
 from schemas.ledger import Sum
-from schemas.money import ZERO, add, plain
+from schemas.money import plain
+from schemas.money import total as exact_total
 from streams.core.metering.decisions import BILLED, DUPLICATE
 
 _NOT_UNBILLED: Final = {*BILLED, DUPLICATE}
 
 
 class OrgLine(NamedTuple):
-    """One org: what was sent for it, and what Lago billed."""
+    """What was sent for one org, and what Lago billed it."""
 
     name: str
     sent: Sum
@@ -25,11 +26,11 @@ class OrgLine(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """The end of a demo.
+    """The result of a demo.
 
     Fields:
-        wrong: a sentence for everything that does not add up; empty when the run is exact.
-        posts: requests that brought events to Lago.
+        wrong: a sentence for each difference; empty = the run is exact.
+        posts: number of requests with events to Lago.
     """
 
     orgs: tuple[OrgLine, ...]
@@ -40,7 +41,7 @@ class Reconciliation:
 
     @property
     def exact(self) -> bool:
-        """Every call and every digit."""
+        """Whether every call and every digit agrees."""
         return not self.wrong
 
     @property
@@ -54,7 +55,7 @@ class Reconciliation:
         return total(line.billed for line in self.orgs)
 
     def verdict(self) -> str:
-        """Whether everything was billed once, in one line."""
+        """One line that says whether everything was billed once."""
         sent, billed = self.sent, self.billed
         if self.exact:
             return (
@@ -68,7 +69,7 @@ class Reconciliation:
 
 
 def reconcile(orgs: Sequence[Org], book: ExpectedBill, bill: BilledTotal, reading: MetricsReading) -> Reconciliation:
-    """Compare what the senders know with what Lago and the meter say."""
+    """Compare what was sent with what Lago and the meter report."""
     lines = tuple(
         OrgLine(
             org.name,
@@ -84,7 +85,7 @@ def reconcile(orgs: Sequence[Org], book: ExpectedBill, bill: BilledTotal, readin
         if line.sent != line.billed
     ]
     strangers = bill.subscriptions.keys() - {org.subscription for org in orgs}
-    wrong += [f"{name} was billed and is nobody's" for name in sorted(strangers)]
+    wrong += [f"{name} was billed and belongs to no org" for name in sorted(strangers)]
     seen = reading.decisions.get(DUPLICATE, 0)
     if not book.repeats <= seen <= book.repeats + book.unsure:
         wrong.append(f"{book.repeats} calls were delivered again, {seen} were recognised")
@@ -99,11 +100,9 @@ def reconcile(orgs: Sequence[Org], book: ExpectedBill, bill: BilledTotal, readin
 
 
 def total(sums: Iterable[Sum]) -> Sum:
-    """Their sum, exact."""
-    calls, cost = 0, ZERO
-    for one in sums:
-        calls, cost = calls + one.calls, add(cost, one.cost)
-    return Sum(calls, cost)
+    """The exact sum."""
+    listed = list(sums)
+    return Sum(sum(one.calls for one in listed), exact_total(one.cost for one in listed))
 
 
 def told(counts: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""One run of the demo: calls are sent, customers mapped, some of them late, and in the end everything has to add up."""
+"""One run of the demo: sends calls, maps customers (some of them late), and in the end compares everything."""
 
 import asyncio
 import shutil
@@ -20,7 +20,7 @@ from connectors.demo.view import DemoStatus, View, show_reconciliation, view_for
 from schemas.errors import MeterbridgeError
 
 INTERRUPTED: Final = 130
-#: After the last call: how long all of it may take to be billed, and for how long a wrong bill must not change.
+#: Seconds after the last call: the time limit until all is billed, and how long a wrong bill must stay unchanged.
 _DRAIN_S, _QUIET_S = 30.0, 3.0
 _LOOK_EVERY_S: Final = 0.5
 
@@ -28,15 +28,15 @@ _LOOK_EVERY_S: Final = 0.5
 def run_demo(
     *, rate: int, seconds: int, environ: Mapping[str, str], lago_url: str | None = None, lago_key: str = ""
 ) -> int:
-    """Run it; the exit code: 0 when the reconciliation is exact, 1 when not, 130 when interrupted.
+    """Run the demo. Returns the exit code: 0 = all adds up, 1 = it does not, 130 = it was interrupted.
 
     Args:
         rate: calls a second.
-        seconds: how long calls are sent.
+        seconds: for how long calls are sent.
         environ, lago_url, lago_key: see `built_stage`.
 
     Raises:
-        MeterbridgeError: it cannot be run here and now; the logs are kept.
+        MeterbridgeError: the demo cannot run. The logs are kept.
     """
     console = Console(highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="meterbridge-demo-"))
@@ -61,7 +61,7 @@ def run_demo(
 
 
 async def _interruptible(run: Coroutine[Any, Any, Reconciliation]) -> Reconciliation:
-    """Ctrl-C, SIGTERM and a closed terminal cancel the run, which then cleans up behind itself."""
+    """Cancel the run at Ctrl-C, SIGTERM or a closed terminal. It then stops its processes."""
     task = asyncio.ensure_future(run)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
@@ -127,7 +127,7 @@ async def _map_late(stage: DemoEnvironment, scene: DemoStatus, customer: str, af
 
 
 async def _settled(stage: DemoEnvironment, traffic: Traffic) -> Reconciliation:
-    """The reconciliation once it is exact, or once nothing moves any more, or when time is up."""
+    """The reconciliation, when it is exact, when nothing changes any more, or when the time is up."""
     deadline = time.monotonic() + _DRAIN_S
     last, since = None, time.monotonic()
     while True:
@@ -143,7 +143,7 @@ async def _settled(stage: DemoEnvironment, traffic: Traffic) -> Reconciliation:
 
 
 async def _watch(stage: DemoEnvironment, scene: DemoStatus, view: View) -> None:
-    """Show how it goes, for ever. Raises: MeterbridgeError: a process is gone, or Lago is."""
+    """Show the state, for ever. Raises: MeterbridgeError: a process has ended, or Lago does not answer."""
     while True:
         stage.processes.check()
         await _look(stage, scene, view)

@@ -1,6 +1,6 @@
-"""Sample calls: LiteLLM's StandardLoggingPayload as its proxy posts it, with what each must cost.
+"""Sample calls: LiteLLM's StandardLoggingPayload as its proxy posts it, with the cost that must be billed.
 
-`call.json` is a recorded body; a call changes in it what differs between two calls.
+`call.json` is a recorded body. A sample call has its own values for the members that differ between two calls.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _UNIT: Final = quantum()
 
 
 class SampleCall(NamedTuple):
-    """One call: its JSON, and what a fair bill says about it (dollars, quantised as bills are)."""
+    """One call: its JSON, the decision that is expected, and the cost to be billed (dollars, quantised as in the meter)."""
 
     customer: str
     body: bytes
@@ -31,7 +31,7 @@ class SampleCall(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What one kind of call is like; prices are dollars a token, tokens the most there are."""
+    """One kind of calls. `prices`: dollars for a token that is read, and for one that is written; `tokens`: their maxima."""
 
     weight: int
     decision: str
@@ -73,9 +73,9 @@ def sample_call(customer: str, ended_at: float, chance: Random) -> SampleCall:
 
 
 def _litellms_cost(product: float) -> str:
-    """A cost as LiteLLM writes it, which multiplies and adds floats: the noise in its last digits is to be billed right.
+    """A cost as LiteLLM writes it. LiteLLM calculates with floats, and the noise in the last digits must be billed as it is.
 
-    What it wrote is text from here on, and read as a Decimal.
+    From here on the cost is a text, which is read as a Decimal.
     """
     return repr(product)
 
@@ -114,7 +114,7 @@ def _count(call: dict[str, Any], read: int, written: int, cached: int, cost: str
 
 
 def _fail(call: dict[str, Any], *, cut_off: bool) -> None:
-    """A stream cut off upstream has cost money; a refused request has not."""
+    """Make a failed call: a stream that was cut off has a cost, a refused request has none."""
     said = "Connection error." if cut_off else "litellm.RateLimitError: Rate limit reached for gpt-4o"
     call.update(status="failure", id=call["litellm_call_id"], cache_hit=False, response={}, error_str=said)
     call["status_fields"]["llm_api_status"] = "failure"

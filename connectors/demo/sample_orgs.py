@@ -1,4 +1,4 @@
-"""Who plays in the demo: orgs that Lago bills, and the LiteLLM customers that each of them pays for."""
+"""The demo's orgs, which Lago bills, and the LiteLLM customers that each of them pays for."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -25,12 +25,12 @@ _ORGS: Final = {
     "Dune": ("dune-search", "dune-labs"),
 }
 
-#: Customers nobody has mapped when their first calls arrive, with the part of the run after which it is done.
+#: Customers without a mapping when their first calls arrive, and the fraction of the run after which they are mapped.
 MAPPED_LATE: Final = {"cobalt-batch": 0.4, "dune-labs": 0.6}
 
 CUSTOMERS: Final = tuple(customer for customers in _ORGS.values() for customer in customers)
 
 
 def orgs_of(run: str) -> tuple[Org, ...]:
-    """The orgs of one run, under ids that no other run has: a real Lago remembers them all."""
+    """The orgs of one run, with ids that no other run has, because a real Lago keeps them."""
     return tuple(Org(f"demo-{run}-{name.lower()}", name, customers) for name, customers in _ORGS.items())

@@ -1,4 +1,4 @@
-"""What the running roles say of themselves: their Prometheus pages, read and added up."""
+"""Reads the Prometheus pages of the running roles and adds up their values."""
 
 import asyncio
 from collections import defaultdict
@@ -11,18 +11,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 @dataclass(frozen=True, slots=True)
 class MetricsReading:
-    """One look at all roles.
+    """The values of all roles at one moment.
 
     Fields:
         accepted: elements the ingress has accepted.
         decisions: calls by the meter's decision, `duplicate` among them.
-        processes: how many have answered so far.
-        ledgers: partitions the meter has open.
-        held_calls, held_usd: at most five seconds old; for the eye, so a float.
+        processes: number of processes that have answered so far.
+        ledgers: partitions that the meter has opened.
+        held_calls, held_usd: at most five seconds old; only shown, so a float is exact enough.
         sealed: events that left the meter; `settled` of them are billed or dead letters.
-        posts: requests to Lago that brought events.
-        off_by: what the meter's books are off by, in calls and dollars.
-        halted: partitions that stand still.
+        posts: requests with events to Lago.
+        off_by: imbalance of the meter's ledgers, the sum of calls and dollars.
+        halted: number of halted partitions.
     """
 
     accepted: int = 0
@@ -41,20 +41,20 @@ class MetricsReading:
 
     @property
     def at_rest(self) -> bool:
-        """Everything accepted is decided, sealed and settled; nothing is open or held."""
+        """Whether every accepted call is decided, sealed and settled, and none is open or held."""
         decided = sum(self.decisions.values())
         return decided == self.accepted and not self.open_windows + self.held_windows and self.settled == self.sealed
 
 
 class MetricsScraper:
-    """The metrics pages of the roles; one that does not answer counts as it did before."""
+    """Reads the metrics pages of the roles. For one that does not answer its last page is used."""
 
     def __init__(self, http: httpx.AsyncClient, urls: Iterable[str]) -> None:
         self._http = http
         self._pages = dict.fromkeys(urls, "")
 
     async def read(self) -> MetricsReading:
-        """Ask all of them, at once."""
+        """Read all pages at the same time."""
         await asyncio.gather(*(self._ask(url) for url in self._pages))
         return reading("\n".join(self._pages.values()))
 

@@ -1,4 +1,4 @@
-"""Posts sample calls at a steady rate and keeps the book of what was accepted, each call once."""
+"""Posts sample calls at a steady rate, and records what must be billed, each call once."""
 
 import asyncio
 import time
@@ -16,24 +16,24 @@ from schemas.ledger import Sum
 from schemas.money import add
 from streams.core.metering.decisions import BILLED
 
-#: One call in so many is delivered a second time, as LiteLLM does after an answer it did not get: about 3 %.
+#: Every 33rd call is delivered a second time, as LiteLLM does after a lost answer: about 3 %.
 _REPEAT_EVERY: Final = 33
-#: Posts a second, as LiteLLM's batches come, and the largest array.
+#: Posts a second, and the number of calls in the largest one, as LiteLLM's batches have.
 _POSTS, _MANY = 7, 100
-#: A post that fails is repeated, unchanged, for so long.
+#: How long a failed post is repeated unchanged, and the pause before a repeat, seconds.
 _PATIENCE_S, _AGAIN_S = 15.0, 0.3
 
 
 @dataclass(slots=True)
 class ExpectedBill:
-    """What the senders know: the bill has to equal it.
+    """What was sent. The bill must be equal to it.
 
     Fields:
         billable: by customer, calls that are to be billed and their cost, each call once.
-        unbilled: other calls by the decision they must meet, each call once.
+        unbilled: number of other calls by the expected decision, each call once.
         delivered: elements answered with 202, repeats included.
-        repeats: of them, calls delivered before.
-        unsure: elements of posts without an answer; they were sent again and may have been stored twice.
+        repeats: those of them that were delivered before.
+        unsure: elements of posts without an answer. They were sent again, so they may be stored twice.
     """
 
     billable: dict[str, Sum] = field(default_factory=lambda: {customer: Sum() for customer in CUSTOMERS})
@@ -43,7 +43,7 @@ class ExpectedBill:
     unsure: int = 0
 
     def enter(self, call: SampleCall) -> None:
-        """A call was accepted for the first time."""
+        """Record a call that was accepted for the first time."""
         if call.decision in BILLED:
             known = self.billable[call.customer]
             self.billable[call.customer] = Sum(known.calls + 1, add(known.cost, call.cost))
@@ -52,11 +52,11 @@ class ExpectedBill:
 
 
 class Traffic:
-    """A LiteLLM proxy, as the ingress sees it.
+    """Posts calls as a LiteLLM proxy does.
 
     Args:
-        http: knows where the ingress is and carries its token.
-        seed: the same calls come of the same seed, but for their ids and moments.
+        http: has the ingress's address and token.
+        seed: the same seed makes the same calls, with other ids and moments.
     """
 
     def __init__(self, http: httpx.AsyncClient, seed: int = 1) -> None:
@@ -68,7 +68,7 @@ class Traffic:
         self._lately: deque[SampleCall] = deque(maxlen=200)
 
     async def send(self, rate: int, seconds: int) -> None:
-        """`rate * seconds` calls, spread evenly, and some of them again.
+        """Send `rate * seconds` calls, spread evenly, and some of them twice.
 
         Raises:
             Unavailable: the ingress keeps refusing.

@@ -1,4 +1,4 @@
-"""The demo as it runs: a live picture on a terminal, a line every few seconds anywhere else."""
+"""Shows the running demo: a live picture on a terminal, else a line every few seconds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,13 +28,13 @@ _WIDTH: Final = 92
 
 @dataclass(slots=True)
 class DemoStatus:
-    """All there is to see now.
+    """The state that is shown.
 
     Fields:
-        seconds: of traffic, in all; `done_s` so far.
-        began: when traffic began, on the monotonic clock; None before.
-        held: customers without a mapping, with what they have run up; kept after they are mapped.
-        mapped: those of them that are mapped by now.
+        seconds: length of the traffic; `done_s`: seconds so far.
+        began: when the traffic began, on the monotonic clock; None before.
+        held: calls and dollars of customers that were mapped late, up to their mapping.
+        mapped: those of them that are mapped now.
     """
 
     orgs: Sequence[Org]
@@ -49,7 +49,7 @@ class DemoStatus:
     mapped: set[str] = field(default_factory=set)
 
     def look(self, now: float) -> None:
-        """Take in what the time and the book say."""
+        """Update the time and the held amounts."""
         self.done_s = 0.0 if self.began is None else now - self.began
         for customer in MAPPED_LATE:
             if customer not in self.mapped:
@@ -68,7 +68,7 @@ class DemoStatus:
 
     @property
     def billed(self) -> Sum:
-        """At Lago, all subscriptions."""
+        """What Lago has billed on all subscriptions."""
         return total(self.bill.subscriptions.values())
 
     @property
@@ -78,12 +78,12 @@ class DemoStatus:
 
     @property
     def saved(self) -> int:
-        """Requests that Lago was spared: one a call otherwise."""
+        """Number of requests that were saved, compared with one for each call."""
         return max(0, self.billed.calls - self.posts)
 
 
 class View(Protocol):
-    """What shows a scene; used as a context, so that a terminal is left as it was."""
+    """Shows the state. It is a context manager, so that it can restore the terminal."""
 
     def show(self, scene: DemoStatus) -> None: ...
     def __enter__(self) -> Self: ...
@@ -91,12 +91,12 @@ class View(Protocol):
 
 
 def view_for(console: Console) -> View:
-    """The picture where there is a terminal, else lines."""
+    """The live view on a terminal, else lines."""
     return LiveView(console) if console.is_terminal else LineView(console)
 
 
 class LineView:
-    """For logs and pipes."""
+    """Prints lines, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -104,7 +104,7 @@ class LineView:
         self._phase = ""
 
     def show(self, scene: DemoStatus) -> None:
-        """A line, when it is time for one or something new begins."""
+        """Print a line at a new phase, or every `_LINE_EVERY_S` seconds."""
         if scene.phase == self._phase and scene.done_s - self._shown_at < _LINE_EVERY_S:
             return
         self._phase, self._shown_at = scene.phase, scene.done_s
@@ -121,17 +121,17 @@ class LineView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to put back."""
+        """There is nothing to restore."""
 
 
 class LiveView:
-    """For people."""
+    """Draws a live picture, for terminals."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, refresh_per_second=8)
 
     def show(self, scene: DemoStatus) -> None:
-        """Draw it."""
+        """Draw the state."""
         self._live.update(_picture(scene))
 
     def __enter__(self) -> Self:
@@ -242,7 +242,7 @@ def _orgs(scene: DemoStatus) -> Table:
 
 
 def _table(head: str, *columns: str) -> Table:
-    """Names on the left, figures on the right."""
+    """A table with names on the left and figures on the right."""
     table = Table(box=None, expand=True, header_style="dim", pad_edge=False)
     table.add_column(Text(head, style="bold cyan"), ratio=2)
     for column in columns:
@@ -251,5 +251,5 @@ def _table(head: str, *columns: str) -> Table:
 
 
 def _eye(amount: Decimal) -> str:
-    """Dollars for the eye: six places."""
+    """Dollars with six places, to be shown."""
     return f"{amount:,.6f}"

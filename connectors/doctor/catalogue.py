@@ -1,4 +1,4 @@
-"""What the doctor can find: a stable code each, how bad it is, why it happens and what mends it.
+"""The kinds of findings of the doctor: a stable code each, with severity, cause and fix.
 
 `python -m connectors.doctor.catalogue` prints docs/doctor.md.
 """
@@ -9,10 +9,10 @@ from typing import Final
 
 
 class Severity(StrEnum):
-    """How bad, in this order.
+    """How severe a finding is, the worst first.
 
-    The first two need no more than ordinary operation: a restart, a busy minute. `degraded` needs another fault,
-    or costs something else than money. `ok` is a verdict over no findings.
+    The first two happen in ordinary operation: at a restart, in a busy minute. `degraded` needs another fault, or costs
+    something else than money. `ok` is the verdict if there are no findings.
     """
 
     MONEY_LOST = "money_lost"
@@ -23,7 +23,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FindingKind:
-    """One kind of finding: cause and fix are sentences that hold wherever it is found."""
+    """One kind of finding. Cause and fix are sentences that hold for each finding of the kind."""
 
     severity: Severity
     cause: str
@@ -32,14 +32,14 @@ class FindingKind:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One kind of finding, found here: `sentence` says where and what. It never holds a key or a token."""
+    """One finding; `sentence` says what was found, and where. It never contains a key or a token."""
 
     code: str
     sentence: str
 
     @property
     def severity(self) -> Severity:
-        """How bad."""
+        """The severity of its kind."""
         return KINDS[self.code].severity
 
     def as_object(self) -> dict[str, str]:
@@ -64,7 +64,7 @@ LITELLM: Final = {
     ),
     "callback_not_loaded": FindingKind(
         _LOST,
-        "LiteLLM could not make a logger of a callback it is configured with; it says so only in its log, at its start.",
+        "LiteLLM could not make a logger for a configured callback. It says so only in its log, when it starts.",
         "Give the callback an `endpoint` and `headers`, and restart LiteLLM.",
     ),
     "endpoint_or_headers_missing": FindingKind(
@@ -75,13 +75,13 @@ LITELLM: Final = {
     ),
     "max_retries_0": FindingKind(
         _LOST,
-        "LiteLLM's default is 0: one 503, one refused connection, and up to 512 calls are gone.",
-        "`max_retries: 5`; the environment variables of the plain `generic_api` callback cannot say it, "
-        "`callback_settings` can.",
+        "LiteLLM's default is 0: after one 503 or one refused connection up to 512 calls are lost.",
+        "Set `max_retries: 5` in `callback_settings`; the environment variables of the plain `generic_api` callback cannot "
+        "set it.",
     ),
     "auth_missing": FindingKind(
         _LOST,
-        "The ingress answers 401 to a sender it does not know, and LiteLLM drops what got a 401.",
+        "The ingress answers 401 to a sender that it does not know, and LiteLLM drops the calls of a post with the answer 401.",
         "Send `Authorization: Bearer <one of WEBHOOK_TOKEN>`.",
     ),
     "token_unknown": FindingKind(
@@ -91,13 +91,13 @@ LITELLM: Final = {
     ),
     "webhook_callback": FindingKind(
         _LOST,
-        "LiteLLM has no callback of this name: it takes the setting without a word and sends nothing.",
-        "Remove it; report by `generic_api`.",
+        "LiteLLM has no callback of this name. It accepts the setting without an error and sends nothing.",
+        "Remove it, and report by `generic_api`.",
     ),
     "callback_no_name": FindingKind(
         _LOST,
-        "LiteLLM's lists of callbacks hold names; a mapping there, with `callback_name` or `callback_vars`, makes no callback.",
-        "List a name, and say under `callback_settings` what belongs to it.",
+        "LiteLLM's lists of callbacks contain names. A mapping there, with `callback_name` or `callback_vars`, makes no callback.",
+        "List a name, and put its settings under `callback_settings`.",
     ),
     "lago_webhook_url": FindingKind(
         _LOST,
@@ -128,12 +128,12 @@ LITELLM: Final = {
     ),
     "successes_unheard": FindingKind(
         _LOST,
-        "The callback is told of failed calls only.",
+        "LiteLLM reports only failed calls to the callback.",
         "List the callback under `callbacks`, without `event_types`.",
     ),
     "no_log_open": FindingKind(
         _LOST,
-        'Any client leaves the books with `"no-log": true` in its request: no event is sent at all.',
+        'Any client can avoid being billed with `"no-log": true` in its request: LiteLLM sends no event for it.',
         "`global_disable_no_log_param: true`.",
     ),
     "generic_api_v1": FindingKind(
@@ -149,7 +149,7 @@ LITELLM: Final = {
     "old_version": FindingKind(
         _LOST,
         "Before 1.108 a flush took no lock: under ordinary load calls are lost, and others sent many times. "
-        "Repeats are recognised; what is lost is lost.",
+        "Repeats are recognised, but lost calls are not found again.",
         "Upgrade LiteLLM to 1.108 or later.",
     ),
     "two_callbacks": FindingKind(
@@ -164,14 +164,14 @@ LITELLM: Final = {
     ),
     "settings_unseen": FindingKind(
         _DEGRADED,
-        "A running proxy does not tell its `litellm_settings` and `callback_settings`: retries, headers, time-outs and "
-        "switches were not judged.",
+        "A running proxy does not show its `litellm_settings` and `callback_settings`: retries, headers, time-outs and "
+        "switches were not checked.",
         "`meterbridge doctor --config config.yaml`, with `--url` as well.",
     ),
     "callback_unseen": FindingKind(
         _DEGRADED,
         "A callback of your own code, or one whose address is in LiteLLM's environment: where it posts cannot be seen.",
-        "See that it posts to `/webhook/litellm/usage`, and that nothing else does.",
+        "Check that it posts to `/webhook/litellm/usage`, and that no other callback does.",
     ),
     "other_config_runs": FindingKind(
         _DEGRADED,
@@ -180,36 +180,37 @@ LITELLM: Final = {
     ),
     "prompts_leave": FindingKind(
         _DEGRADED,
-        "Prompts and answers are sent along. The ingress removes them before anything is stored, but they travel.",
+        "Prompts and answers are sent too. The ingress removes them before anything is stored, but the network carries them.",
         "`standard_logging_payload_excluded_fields`, with `messages` and `response` in it.",
     ),
     "spend_log_stopped": FindingKind(
         _DEGRADED,
-        "LiteLLM leaves the field out for its own spend writer too, which then fails at every call (1.90 to 1.110): no row "
-        "in its database, no spend of its keys, and nothing to backfill from. Without a database it does no harm.",
+        "LiteLLM then removes the field for its own spend writer too, which fails at every call (1.90 to 1.110): its database "
+        "gets no row, its keys have no spend, and no backfill is possible. Without a database it does no harm.",
         "Remove `model_map_information` from `standard_logging_payload_excluded_fields`.",
     ),
     "timeout_short": FindingKind(
         _DEGRADED,
-        "A busy ingress answers within seconds; given up sooner, the same bytes come again, and after the last retry "
-        "LiteLLM drops them.",
+        "A busy ingress answers within seconds. With a shorter time-out LiteLLM sends the same bytes again, and drops them "
+        "after the last retry.",
         "`timeout: 30`.",
     ),
     "timeout_long": FindingKind(
         _DEGRADED,
-        "While a post hangs nothing else is sent, and what waits is lost with the process; the default is 600 s.",
+        "While a post waits for an answer LiteLLM sends nothing else, and calls that wait are lost with the process. The "
+        "default is 600 s.",
         "`timeout: 30`.",
     ),
     "log_format_single": FindingKind(
         _DEGRADED,
-        "Every call is a post of its own, all at the same moment.",
+        "Every call is a post of its own, and all of them are sent at the same moment.",
         "Remove `log_format`: arrays are the default.",
     ),
     "flush_too_late": FindingKind(
         _DEGRADED,
-        "LiteLLM reads the variable before it reads its file, so that in `environment_variables` it does nothing.",
-        "Set it in the environment of the process, `DEFAULT_FLUSH_INTERVAL_SECONDS=1`: what waits for a flush is lost with "
-        "the process.",
+        "LiteLLM reads the variable before it reads its file, so in `environment_variables` it has no effect.",
+        "Set it in the environment of the process, `DEFAULT_FLUSH_INTERVAL_SECONDS=1`: calls that wait for a flush are lost "
+        "with the process.",
     ),
 }
 OWN: Final = {
@@ -235,7 +236,7 @@ OWN: Final = {
     ),
     "anybody_may_post": FindingKind(
         _DEGRADED,
-        "Whoever reaches the ingress can have any customer billed.",
+        "Any client that reaches the ingress can have any customer billed.",
         "Set WEBHOOK_TOKEN, unless a proxy in front of it authenticates.",
     ),
     "client_names_payer": FindingKind(
@@ -246,8 +247,8 @@ OWN: Final = {
     ),
     "signatures_never_expire": FindingKind(
         _DEGRADED,
-        "A signature of the body alone has no time: who has recorded a post can repeat it, and calls without a time of "
-        "their own are billed again after DEDUPE_HORIZON_HOURS.",
+        "A signature of the body alone has no time. A person who has recorded a post can repeat it, and calls without a time "
+        "of their own are billed again after DEDUPE_HORIZON_HOURS.",
         "WEBHOOK_TIMESTAMP_REQUIRED=1, once every sender signs the time.",
     ),
     "short_master_key": FindingKind(
@@ -257,7 +258,7 @@ OWN: Final = {
     ),
     "one_copy": FindingKind(
         _DEGRADED,
-        "With KAFKA_REPLICATION_FACTOR=1 a broker's disk takes what was accepted and not billed yet with it.",
+        "With KAFKA_REPLICATION_FACTOR=1 usage that was accepted and not billed yet is lost if the broker's disk fails.",
         "Three brokers and KAFKA_REPLICATION_FACTOR=3, before the topics are created.",
     ),
     "spool_unset": FindingKind(
@@ -267,19 +268,19 @@ OWN: Final = {
     ),
     "horizon_short": FindingKind(
         _DEGRADED,
-        "A call that arrives later than DEDUPE_HORIZON_HOURS less one is put aside for an operator to release.",
+        "A call that arrives later than one hour less than DEDUPE_HORIZON_HOURS is rejected, until an operator requeues it.",
         "24 hours or more.",
     ),
 }
 LAGO: Final = {
     "lago_key_refused": FindingKind(
         _LOST,
-        "Lago answers 401 or 403 to this LAGO_API_KEY: nothing is billed until it takes it.",
+        "Lago answers 401 or 403 to this LAGO_API_KEY: nothing is billed until Lago accepts it.",
         "Give Meterbridge a key of Lago's that may write events.",
     ),
     "metric_missing": FindingKind(
         _LOST,
-        "Lago takes events of a metric it does not know, and never bills them.",
+        "Lago accepts events of a metric that it does not know, and never bills them.",
         "Create a billable metric with the code LAGO_EVENT_CODE, `sum_agg` over `unit`.",
     ),
     "metric_not_sum_of_unit": FindingKind(
@@ -294,7 +295,8 @@ LAGO: Final = {
     ),
     "plan_currency": FindingKind(
         _LOST,
-        "LiteLLM's costs are dollars. Usage of an org in another currency is held; its cents would be read as others.",
+        "LiteLLM's costs are dollars. Usage of an org in another currency is held, because Lago would read its cents as cents of "
+        "that currency.",
         "A plan with `amount_currency` USD.",
     ),
     "clickhouse_without_dedup": FindingKind(
@@ -310,14 +312,14 @@ LAGO: Final = {
     ),
     "charge_not_dynamic": FindingKind(
         _DEGRADED,
-        "Another model than `dynamic` bills Lago's own price of `unit` (tokens), not the cents it is sent.",
-        "A `dynamic` charge, unless Lago is meant to know the prices.",
+        "Another model than `dynamic` bills Lago's own price of `unit` (tokens), not the cents in the events.",
+        "A `dynamic` charge, unless the prices are meant to be in Lago.",
     ),
     "customer_without_charge": FindingKind(
         _DEGRADED,
-        "No running subscription of these customers is of a plan that charges the metric. Their usage is held as "
-        "`no_charge`: Lago would take it and never bill it.",
-        "Subscribe those that use LLMs to a plan that charges it; ignore the others.",
+        "No active subscription of these customers has a plan that charges the metric. Their usage is held as "
+        "`no_charge`: Lago would accept it and never bill it.",
+        "Subscribe the customers that use LLMs to a plan that charges it; ignore the others.",
     ),
     "several_that_charge": FindingKind(
         _DEGRADED,
@@ -329,13 +331,13 @@ LAGO: Final = {
 KAFKA: Final = {
     "topic_loses_money": FindingKind(
         _LOST,
-        "A topic is missing, or kept, compacted or copied in a way by which usage disappears before it is billed. No role "
+        "A topic is missing, or with its retention, compaction or replication usage is lost before it is billed. No role "
         "starts with it.",
         "The command in the finding; `meterbridge topics create` for what is missing.",
     ),
     "topic_setting": FindingKind(
         _DEGRADED,
-        "A topic differs from the catalogue in a setting that matters once something else goes wrong.",
+        "A topic differs from the catalogue in a setting that matters when another fault occurs.",
         "The command in the finding.",
     ),
 }
@@ -349,8 +351,8 @@ _HEAD: Final = """\
 `meterbridge doctor --config config.yaml` reads a configuration of LiteLLM's proxy, or asks a running one (`--url`, by
 default `LITELLM_API_URL` with `LITELLM_MASTER_KEY`), the environment of Meterbridge, Kafka's topics (where `KAFKA_BOOTSTRAP_SERVERS` is
 set), and Lago (unless `--no-lago`).
-It changes nothing. It prints what it found, and the configuration, the environment and the order of stopping of LiteLLM that lose least: what
-LiteLLM has gathered since its last flush is lost with its process. With `--json` one object.
+It changes nothing. It prints its findings, and the configuration, the environment and the order of stopping LiteLLM that lose least: calls
+that LiteLLM has collected since its last flush are lost with its process. With `--json` it prints one object.
 
 | exit code | means |
 |---|---|
@@ -358,11 +360,11 @@ LiteLLM has gathered since its last flush is lost with its process. With `--json
 | 1 | something loses or doubles money |
 | 2 | LiteLLM, Kafka or Lago could not be read, and nothing worse was found |
 
-`money_lost` and `money_doubled` need no more than ordinary operation: a restart, a busy minute. `degraded` needs
+`money_lost` and `money_doubled` happen in ordinary operation: at a restart, in a busy minute. `degraded` needs
 another fault, or costs something else than money.
 
-A running proxy tells its version, the names of its callbacks, which of them it made a logger of, and the addresses of the built-in ones. It
-does not tell retries, headers, time-outs and switches: those are only in its file. Give both to have both judged.
+A running proxy shows its version, the names of its callbacks, those that have a logger, and the addresses of the built-in ones. It
+does not show retries, headers, time-outs and switches: those are only in its file. Give both to have both checked.
 """
 
 

@@ -1,4 +1,4 @@
-"""One examination: read LiteLLM, our settings and Lago, judge each, and say how it went."""
+"""One examination: reads LiteLLM, our settings, Kafka's topics and Lago, and checks each of them."""
 
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ExaminedPart:
-    """One of those examined: what is wrong with it, or why it could not be read (`unread`)."""
+    """The findings in one examined part, or why it could not be read (`unread`)."""
 
     name: str
     findings: tuple[Finding, ...] = ()
@@ -40,24 +40,24 @@ class ExaminedPart:
 
 @dataclass(frozen=True, slots=True)
 class ExaminationReport:
-    """All of them, and the configuration that LiteLLM should have."""
+    """All examined parts, and the configuration that LiteLLM should have."""
 
     patients: tuple[ExaminedPart, ...]
     config: str
 
     @property
     def findings(self) -> list[Finding]:
-        """Of all."""
+        """The findings of all parts."""
         return [finding for patient in self.patients for finding in patient.findings]
 
     @property
     def verdict(self) -> Severity:
-        """The worst there is."""
+        """The worst severity of all findings."""
         return next((one for one in Severity if any(f.severity is one for f in self.findings)), Severity.OK)
 
     @property
     def exit_code(self) -> int:
-        """Money before everything: 1 also where something could not be read."""
+        """1 = money is lost or doubled, also if another part could not be read; 2 = a part could not be read; else 0."""
         if self.verdict in _MONEY:
             return MONEY
         return UNREAD if any(patient.unread for patient in self.patients) else FINE
@@ -79,7 +79,7 @@ class ExaminationReport:
 async def examine(
     own: Settings, http: httpx.AsyncClient, config: Path | None, url: str | None, *, with_lago: bool
 ) -> ExaminationReport:
-    """Examine LiteLLM by its file, by its API, or by both: what runs is then compared with what is written.
+    """Examine LiteLLM by its file, by its API, or by both, which are then compared.
 
     Raises:
         ConfigurationError: the file cannot be read.
@@ -108,7 +108,7 @@ async def examine(
 
 
 def _merged(proxy: Proxy | None, running: Proxy | None) -> Proxy:
-    """What the file says, and what only a running proxy can tell: its version, loggers and environment."""
+    """The proxy of the file, with what only a running proxy shows: its version, loggers and environment."""
     if proxy is None or running is None:
         return proxy or running or Proxy()
     told = {callback.name: callback for callback in running.callbacks}
@@ -135,7 +135,7 @@ def _named(callbacks: Iterable[str]) -> str:
 
 
 def _endpoint(proxy: Proxy | None) -> str:
-    """Where the file posts already, if that is here."""
+    """The address in the file, if it is the ingress's."""
     known = (one.address for one in (proxy.of(CallbackKind.GENERIC) if proxy else ()) if one.reaches_us())
     return next((address for address in known if address and not is_unseen(address)), ENDPOINT)
 
@@ -159,7 +159,7 @@ async def _lago(own: Settings, http: httpx.AsyncClient) -> ExaminedPart:
 
 
 async def _version(lago: LagoClient) -> str:
-    """A proxy in front of Lago may hide where it stands; `""` then."""
+    """Lago's version; `""` = a proxy in front of Lago hides it."""
     try:
         return await lago.version()
     except LagoIntegrationError:
@@ -167,7 +167,7 @@ async def _version(lago: LagoClient) -> str:
 
 
 async def _read(asking: Awaitable[T]) -> tuple[T | None, str]:
-    """What was asked for, or why it could not be had."""
+    """The result, or why it could not be read."""
     try:
         return await asking, ""
     except (Rejected, Unavailable) as error:

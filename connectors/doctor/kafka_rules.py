@@ -1,4 +1,4 @@
-"""What is wrong with Kafka's topics: those settings that safety rests on (connectors/kafka/topic_rules.py)."""
+"""Checks the settings of Kafka's topics on which safety depends (connectors/kafka/topic_rules.py)."""
 
 import asyncio
 
@@ -11,12 +11,12 @@ _ANSWER_S = 5.0
 
 
 def is_named(own: Settings) -> bool:
-    """Whether this machine is meant to reach Kafka: the doctor also runs where LiteLLM is."""
+    """Whether Kafka is configured: the doctor also runs on LiteLLM's machine, which may not reach Kafka."""
     return "kafka_bootstrap_servers" in own.model_fields_set
 
 
 async def judge_topics(own: Settings) -> tuple[Finding, ...]:
-    """Everything that differs from the catalogue.
+    """A finding for each difference from the catalogue.
 
     Raises:
         Unavailable: Kafka does not answer.

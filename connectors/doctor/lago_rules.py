@@ -1,4 +1,4 @@
-"""What is wrong with a Lago that is to bill our events; pure."""
+"""Checks whether Lago can bill our events; pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from connectors.lago.response_types import Metric, Plan, Subscription
 from streams.core.delivery.verdicts import batches_are_whole
 
 CLICKHOUSE = "clickhouse"
-#: LiteLLM's costs are in it.
+#: The currency of LiteLLM's costs.
 CURRENCY = "USD"
 #: The property of an event that the metric has to sum.
 UNIT = "unit"
-#: Customers that a finding names.
+#: Number of customers that a finding names.
 SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class SeenLago:
-    """A Lago as its API shows it; `metric` is the one named by LAGO_EVENT_CODE, `running` all that are active."""
+    """Lago as its API shows it; `metric`: the metric LAGO_EVENT_CODE; `running`: all active subscriptions."""
 
     version: str
     event_store: str | None
@@ -29,7 +29,7 @@ class SeenLago:
 
 
 def judge_lago(lago: SeenLago, own: Settings) -> list[Finding]:
-    """Everything that is wrong with Lago, given our own settings."""
+    """All findings in Lago, given our own settings."""
     return [*_server(lago, own), *_metric(lago, own), *_plans(lago, own), *_customers(lago, own)]
 
 
@@ -52,7 +52,7 @@ def _metric(lago: SeenLago, own: Settings) -> Iterator[Finding]:
 
 
 def _plans(lago: SeenLago, own: Settings) -> Iterator[Finding]:
-    """Every plan that charges the metric may be somebody's."""
+    """All plans that charge the metric are checked, because any org may be on them."""
     if lago.metric is None:
         return
     charging = {
@@ -70,7 +70,7 @@ def _plans(lago: SeenLago, own: Settings) -> Iterator[Finding]:
 
 
 def _customers(lago: SeenLago, own: Settings) -> Iterator[Finding]:
-    """Customers of which it is not one running subscription that charges the metric."""
+    """Customers with no active subscription that charges the metric, or with several."""
     code = own.lago_event_code
     charging = {plan.code for plan in lago.plans if any(one.billable_metric_code == code for one in plan.charges)}
     if not charging:

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration of LiteLLM, as far as it can be seen; pure."""
+"""Checks a configuration of LiteLLM, as far as it can be seen; pure."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -26,13 +26,13 @@ Findings = Iterator[Finding]
 
 
 def judge_litellm(proxy: Proxy, own: Settings) -> list[Finding]:
-    """Everything that is wrong with the proxy, given our own settings; in the order of the rules below."""
+    """All findings in the proxy, given our own settings, in the order of the rules below."""
     found = [finding for rule in _RULES for finding in rule(proxy, own)]
     return list(dict.fromkeys(found))
 
 
 def _ways_to_us(proxy: Proxy, own: Settings) -> Findings:
-    """One callback has to report here, and no more than one may."""
+    """Exactly one callback must report to the ingress."""
     lago = [_lago_is_at(callback, own) for callback in proxy.of(CallbackKind.LAGO)]
     sure, maybe = _reaching(proxy, own)
     if len(sure) > 1:
@@ -45,7 +45,7 @@ def _ways_to_us(proxy: Proxy, own: Settings) -> Findings:
 
 
 def _built_in(proxy: Proxy, own: Settings) -> Findings:
-    """LiteLLM's own callbacks for Lago and OpenMeter: what they leave out, and whom they double."""
+    """LiteLLM's own callbacks for Lago and OpenMeter leave out calls, and beside another callback they double them."""
     sure, maybe = _reaching(proxy, own)
     beside = [name for name in sure if name != CallbackKind.LAGO] + [
         one.name for one in maybe if one.kind is CallbackKind.GENERIC
@@ -77,7 +77,7 @@ def _what_sends_nothing(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _what_was_not_made(proxy: Proxy, _own: Settings) -> Findings:
-    """A running proxy names the loggers it made; one that is missing was refused at its start."""
+    """A running proxy shows its loggers. A missing one was refused when it started."""
     for callback in proxy.callbacks:
         logger = _LOGGERS.get(callback.kind)
         if proxy.running is not None and logger and SUCCESS in callback.hears and logger not in proxy.running:
@@ -85,7 +85,7 @@ def _what_was_not_made(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _entries(proxy: Proxy, _own: Settings) -> Findings:
-    """What `callback_settings` says of a callback that may post here; a running proxy does not show it."""
+    """The `callback_settings` of a callback that may post to the ingress. A running proxy does not show them."""
     for callback in proxy.of(CallbackKind.GENERIC):
         if proxy.settings is None or callback.reaches_us() is False:
             continue
@@ -99,7 +99,7 @@ def _entries(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _credentials(proxy: Proxy, own: Settings) -> Findings:
-    """The header that is sent, where it can be seen, is one the ingress takes."""
+    """The Authorization header must be one that the ingress accepts, if it can be seen."""
     tokens = all_revealed(own.webhook_token)
     for callback in proxy.of(CallbackKind.GENERIC):
         # Without an entry they are in GENERIC_LOGGER_HEADERS, of the proxy's environment.
@@ -122,9 +122,9 @@ def _what_is_heard(proxy: Proxy, _own: Settings) -> Findings:
         if isinstance(types, list):
             heard &= {str(kind).removeprefix("llm_api_") for kind in types}
         if FAILURE not in heard:
-            yield Finding("failures_unheard", f"{callback.name} is not told of failed calls.")
+            yield Finding("failures_unheard", f"{callback.name} does not hear of failed calls.")
         if SUCCESS not in heard:
-            yield Finding("successes_unheard", f"{callback.name} is not told of calls that succeeded.")
+            yield Finding("successes_unheard", f"{callback.name} does not hear of calls that succeeded.")
 
 
 def _switches(proxy: Proxy, _own: Settings) -> Findings:
@@ -143,7 +143,7 @@ def _switches(proxy: Proxy, _own: Settings) -> Findings:
 
 
 def _records(proxy: Proxy, _own: Settings) -> Findings:
-    """What a record holds beside usage, and what LiteLLM's own spend writer cannot do without."""
+    """The members of a record beside usage, and one that LiteLLM's own spend writer needs."""
     settings = proxy.settings
     if settings is None:
         return
@@ -201,7 +201,7 @@ def _reaching(proxy: Proxy, own: Settings) -> tuple[list[str], list[Callback]]:
 
 
 def _lago_is_at(callback: Callback, own: Settings) -> str:
-    """Where LiteLLM's `lago` callback posts: `here`, `lago`, or `unseen`. What is not known to be Lago's is ours."""
+    """Where LiteLLM's `lago` callback posts: `here`, `lago`, or `unseen`. An address that is not Lago's counts as ours."""
     if callback.address is None or is_unseen(callback.address):
         return "unseen"
     place, lagos = urlsplit(callback.address), urlsplit(own.lago_api_url)
@@ -211,7 +211,7 @@ def _lago_is_at(callback: Callback, own: Settings) -> str:
 
 
 def _number(value: Any, otherwise: float | None) -> Any:
-    """Numbers may be written as text; anything else is `otherwise`. What the environment says is taken for good."""
+    """The number, also from a text; else `otherwise`. A value from LiteLLM's environment cannot be seen and counts as good."""
     if is_unseen(value):
         return float(SHORTEST_TIMEOUT_S)
     try:

@@ -1,4 +1,4 @@
-"""What is wrong with our own settings; pure."""
+"""Checks our own settings; pure."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -8,13 +8,13 @@ from connectors.config.settings import Settings
 from connectors.doctor.catalogue import Finding
 from connectors.ingest.secret_strength import LEAST_BYTES
 
-#: A batch of LiteLLM's is up to 7.5 MB, and grows while an answer takes long.
+#: A batch of LiteLLM's has up to 7.5 MB, and more while answers are slow.
 LEAST_BODY_BYTES: Final = 16 << 20
 LEAST_HORIZON_HOURS: Final = 24
 
 
 def judge_own(own: Settings) -> list[Finding]:
-    """Everything that is wrong with the environment."""
+    """All findings in the environment."""
     return [*_credentials(own), *_payers(own), *_limits(own), *_durability(own)]
 
 

@@ -1,4 +1,4 @@
-"""`meterbridge doctor`: examine, print, and leave with a code that scripts can use."""
+"""Runs `meterbridge doctor`: examine, print the report, and return an exit code for scripts."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ _WORDS = {
 
 
 def run_doctor(own: Settings, config: Path | None, url: str | None, *, as_json: bool, with_lago: bool) -> int:
-    """Examine once; the exit code: 0 nothing loses or doubles money, 1 something does, 2 something could not be read.
+    """Examine once. Returns the exit code: 0 = nothing loses or doubles money, 1 = something does, 2 = a part is unread.
 
     Raises:
         ConfigurationError: `config` cannot be read.
@@ -40,7 +40,7 @@ def run_doctor(own: Settings, config: Path | None, url: str | None, *, as_json: 
 
 
 def told(report: ExaminationReport) -> str:
-    """The report for people: what was found, then the configuration, environment and order of stopping that lose least."""
+    """The report for people: the findings, then the configuration, environment and order of stopping that lose least."""
     lines = []
     for patient in report.patients:
         lines.append(patient.name)

@@ -1,4 +1,4 @@
-"""`audit verify`: the audit log's chain of hashes, and the table in Postgres against the topic."""
+"""Verifies the audit log: the chain of hashes in the topic, and the rows in Postgres against the topic's lines."""
 
 import json
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ FROM audit_log WHERE audit_id = ANY($1)
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """The first row that is not what its line says.
+    """The first row that differs from its line.
 
     Fields:
-        kind: `row_changed`, `row_missing`, or `row_forged`: no line is there for it.
+        kind: `row_changed`, `row_missing`, or `row_forged` (the row has no line).
     """
 
     kind: str
@@ -42,7 +42,7 @@ class RowProblem:
 
 @dataclass(slots=True)
 class _Stored:
-    """A line as a Kafka record, for the reader that makes rows of them."""
+    """A line as a Kafka record, for `audit_rows`."""
 
     offset: int
     value: bytes | None
@@ -54,7 +54,7 @@ class _Stored:
 def topic_verified(
     kafka: KafkaConnection, topic: str, noted: ChainPosition | None = None
 ) -> tuple[AuditVerdict, list[AuditLine]]:
-    """What is wrong with the audit topic, and its lines. Raises: Unavailable."""
+    """Verify the chain of hashes; the verdict, and the topic's lines. Raises: Unavailable."""
     tail = Tail(kafka, topic)
     try:
         lines, from_the_beginning = tail.whole()
@@ -64,7 +64,7 @@ def topic_verified(
 
 
 async def seen_in_table(topic: str, database: Database) -> tuple[int, dict[str, datetime]]:
-    """Up to which offset of the audit topic the projector has come, and the ids of all rows; ask before the topic is read.
+    """The projector's next offset in the audit topic, and the ids of all rows. Call this before the topic is read.
 
     Raises:
         Unavailable: Postgres is away.
@@ -80,7 +80,7 @@ async def table_verified(
     """The first difference between the rows and the topic's lines.
 
     Args:
-        upto, ids: see `seen_in_table`. Rows of lines that have expired from the topic cannot be checked.
+        upto, ids: the result of `seen_in_table`. Rows whose lines have expired in the topic cannot be checked.
     """
     known = [line for line in lines if line.record is not None]
     named = {line.record.audit_id for line in known if line.record is not None}
@@ -132,5 +132,5 @@ def _of_table(row: Any) -> tuple[Any, ...]:
 
 
 def _json(text: str | None) -> Any:
-    """By its meaning: Postgres orders members and writes numbers in its own way."""
+    """The parsed value, because Postgres orders members and writes numbers in its own way."""
     return None if text is None else json.loads(text, parse_float=Decimal, parse_int=Decimal)

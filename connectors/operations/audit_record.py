@@ -1,4 +1,4 @@
-"""Whoever changes what happens to usage leaves a line in `billing.audit` first."""
+"""Writes audit lines of commands: each action that changes what happens to usage first writes a line to `billing.audit`."""
 
 import getpass
 import os
@@ -27,7 +27,16 @@ def audited(
     count: int = 0,
     cost_usd: Decimal = Decimal(0),
 ) -> str:
-    """The id of the line, which is durable when this returns: call it before the action has any effect.
+    """Write an audit line. It is durable on return; call this before the action has any effect.
+
+    Args:
+        action: what is done, for example `dlq.requeue`.
+        target: what it is done to.
+        actor: who does it; `""` = the user of the operating system, see `who`.
+        count, cost_usd: number of records that it is about, and their dollars.
+
+    Returns:
+        The id of the line.
 
     Raises:
         Unavailable: the line could not be written, so nothing may be done.
@@ -42,7 +51,7 @@ def audited(
 
 
 def who() -> str:
-    """The operating system's word for who runs this command: `user@host`."""
+    """The user of the operating system who runs this command: `user@host`."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

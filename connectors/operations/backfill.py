@@ -1,8 +1,8 @@
-"""Calls from elsewhere are billed unless they were: each is looked for in the usage log, and only what is owed is sent.
+"""Backfills calls from LiteLLM's database or from files: each is looked up in the usage log, and only owed calls are sent.
 
-Owed is what was never counted, and what was counted without the price that it has now. A call that is on its way by
-webhook at the same moment is known by its identity, or by its neighbours' milliseconds (streams/core/metering/normalise.py), for
-as long as the ledgers remember; what was counted before is in the log.
+A call is owed if it was never counted, or if it was counted without the price that it has now. A call that a webhook
+brings at the same moment is recognised by its identity, or by its moments (streams/core/metering/normalise.py), within the
+ledgers' dedupe horizon. A call that was counted before is in the log.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ from streams.core.metering.matching import KNOWN, MISSING, OTHER_COST, PRICED
 from streams.core.metering.required_fields import NOT_A_CALL
 
 BATCH = 500
-#: A copy that never arrived and does not say when it began: it cannot be told from its repeat.
+#: Reason to refuse a call that is not in the log and has no start: it cannot be distinguished from a repeat.
 NO_START = "no_start"
-#: How long a check of the whole log vouches for: far less than the ledgers' memory.
+#: How long the check of the log is valid, seconds: far shorter than the dedupe horizon.
 _CHECK_AGAIN_S = 3600.0
 _MILLISECOND_US = 1000
 
@@ -44,7 +44,7 @@ _raw = decoder(RawRecord)
 
 @dataclass(frozen=True, slots=True)
 class _FoundCall:
-    """An element that is a call; `timeless`: it does not say when it began."""
+    """An element that is a call; `timeless`: it has no start."""
 
     place: str
     key: bytes
@@ -54,10 +54,12 @@ class _FoundCall:
 
 
 class Backfill:
-    """One backfill; `sender` None is a dry run: all is read and compared, nothing sent.
+    """One backfill.
 
     Args:
-        patience_s: how long the meter and the projector may take to come to what is there.
+        sender: None = a dry run, which reads and compares all calls and sends none.
+        shape: of the elements, see `connectors.ingest.raw_record.strip_arrived`.
+        patience_s: time limit for the meter and the projector to reach the end of their topics, seconds.
         trusted_us: see `caught_up`.
     """
 
@@ -90,10 +92,10 @@ class Backfill:
         elements: AsyncIterator[tuple[str, bytes]],
         stored: Callable[[str, int], None] = lambda _place, _count: None,
     ) -> BackfillReport:
-        """Take every (place, element) in; `stored` hears the place up to which all is durable, and how many more.
+        """Take every (place, element). `stored` is called with the place up to which all calls are durable, and their number.
 
         Raises:
-            Unavailable: `projection_behind`, or a neighbour went away; what was sent stays sent, and a repeat knows it.
+            Unavailable: `projection_behind`, or Kafka or Postgres went away. A repeat recognises the calls that were sent.
         """
         batch: list[_FoundCall] = []
         place, count = "", 0
@@ -130,7 +132,7 @@ class Backfill:
         call = _raw(value).call
         timeless = call.startTime is None and call.timestamp is None
         if timeless:
-            usage.start_us -= usage.start_us % _MILLISECOND_US  # as coarse as a moment that is not there
+            usage.start_us -= usage.start_us % _MILLISECOND_US  # a missing moment is precise to the millisecond
         before = self._seen.get(usage.identity)
         if before is not None and (before or not usage.cost):
             done.known += 1
@@ -155,7 +157,7 @@ class Backfill:
             await asyncio.to_thread(self.sender.send, records)
 
     def _take(self, found: _FoundCall, answer: LogJudgement) -> bool:
-        """Count one call under what is to be done about it; whether it is to be sent."""
+        """Count one call by its outcome. Returns whether it has to be sent."""
         done, call, row = self.done, found.usage, answer.verdict.row
         word = answer.verdict.word
         if answer.refused or (word == MISSING and found.timeless):

@@ -1,26 +1,28 @@
-"""What a backfill found: counts, money and the first few names of each kind."""
+"""The report of a backfill: counts, money, and the ids of the first few calls of each kind."""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
-from connectors.operations.replay import Amount
+from connectors.operations.replay import Amount, by_customer, total
 from schemas.moments import HOUR_US, to_iso
 from schemas.money import ZERO, add, plain
 from schemas.usage import Usage
 from streams.core.metering.matching import LoggedCall
 
-#: Names that are kept of each kind; counts and sums are over all.
+#: Number of ids that are kept of each kind. Counts and sums cover all calls.
 NAMED: Final = 20
 
 
 @dataclass(slots=True)
 class Hour:
-    """Calls that started within one hour: those that were counted, and those that were not.
+    """Calls that started within one hour.
 
     Fields:
-        priced: counted without the price that they have now.
-        first_us, last_us: starts of the first and the last missing call; 0 where none is missing.
+        known: counted already.
+        missing: not counted yet.
+        priced: counted without a price, and with a price now.
+        first_us, last_us: starts of the first and the last missing call, microseconds since 1970 UTC; 0 = none.
         names: ids of the first missing ones.
     """
 
@@ -34,7 +36,7 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A call that was billed at another cost than its copy has; dollars."""
+    """A call that was billed at another cost than its copy has: `billed` and `told`, dollars."""
 
     call: str
     customer: str
@@ -44,18 +46,18 @@ class Other:
 
 @dataclass(slots=True)
 class BackfillReport:
-    """What became of the elements.
+    """What was done with the elements, which are calls if they can be read.
 
     Fields:
-        read: elements there were.
-        known: counted already, or twice among the elements.
-        missing: sent, or in a dry run to be sent: calls that never arrived, by LiteLLM customer id.
-        priced: the same of calls that were counted without a price, and have one now.
-        hours: all these by the hour the calls started in, ISO 8601 UTC.
-        others, other_calls, other_usd: billed at another cost: the first few, how many, by how many dollars more the
-            copies have.
-        unpriced: calls that have no price here and none in the copy, by model.
-        refused: elements by reason; `where` the first few of them.
+        read: number of elements.
+        known: calls that were counted already, or that are twice among the elements.
+        missing: calls that never arrived and are sent now (in a dry run: would be sent), by LiteLLM customer id.
+        priced: calls that were counted without a price and are sent with one now, by LiteLLM customer id.
+        hours: all these calls by the hour in which they started, ISO 8601 UTC.
+        others, other_calls, other_usd: calls that were billed at another cost: the first few, their number, and the
+            dollars that the copies have more.
+        unpriced: number of calls without a price in the log and in the copy, by model.
+        refused: number of elements that are not sent, by reason; `where` has the first few.
     """
 
     read: int = 0
@@ -72,21 +74,21 @@ class BackfillReport:
 
     @property
     def whole(self) -> bool:
-        """Nothing is left that somebody has to look at."""
+        """Whether nothing is left for a person to look at."""
         return not self.refused and not self.other_calls
 
     def hour_of(self, call: Usage) -> Hour:
-        """The hour that a call started in."""
+        """The entry of the hour in which a call started."""
         return self.hours.setdefault(to_iso(call.start_us - call.start_us % HOUR_US)[:16] + "Z", Hour())
 
     def refuse(self, place: str, reason: str) -> None:
-        """An element that is not sent."""
+        """Count an element that is not sent."""
         self.refused[reason] = self.refused.get(reason, 0) + 1
         if len(self.where) < NAMED:
             self.where.append(f"{place}: {reason}")
 
     def arrive_late(self, call: Usage) -> None:
-        """A call that never arrived."""
+        """Count a call that never arrived."""
         self.missing.setdefault(call.customer_id, Amount()).count(call.total_tokens, call.cost)
         hour = self.hour_of(call)
         hour.missing.count(call.total_tokens, call.cost)
@@ -96,12 +98,12 @@ class BackfillReport:
             hour.names.append(name_of(call))
 
     def find_a_price(self, call: Usage, row: LoggedCall) -> None:
-        """A call that was counted without one."""
+        """Count a call that was counted without a price and has one now."""
         self.priced.setdefault(row.customer_id, Amount()).count(call.total_tokens, call.cost)
         self.hour_of(call).priced.count(call.total_tokens, call.cost)
 
     def differ(self, call: Usage, row: LoggedCall) -> None:
-        """A call that was billed at another cost."""
+        """Count a call that was billed at another cost."""
         self.other_calls += 1
         self.other_usd = add(self.other_usd, call.cost - row.cost)
         if len(self.others) < NAMED:
@@ -109,22 +111,12 @@ class BackfillReport:
 
 
 def name_of(call: Usage) -> str:
-    """What a call is called in front of people."""
+    """The id by which a call is shown to people."""
     return call.request_id or call.call_id or call.identity.hex()
 
 
-def total(amounts: dict[str, Amount]) -> Amount:
-    """All customers together."""
-    whole = Amount()
-    for one in amounts.values():
-        whole.calls += one.calls
-        whole.tokens += one.tokens
-        whole.usd = add(whole.usd, one.usd)
-    return whole
-
-
 def told(done: BackfillReport) -> dict[str, Any]:
-    """The same as JSON."""
+    """The report for programs."""
     missing, priced = total(done.missing), total(done.priced)
     return {
         "read": done.read,
@@ -144,15 +136,12 @@ def told(done: BackfillReport) -> dict[str, Any]:
         "unpriced": dict(sorted(done.unpriced.items())),
         "refused": done.refused,
         "where": done.where,
-        "customers": {
-            name: {"calls": one.calls, "tokens": one.tokens, "usd": plain(one.usd)}
-            for name, one in sorted(done.missing.items())
-        },
+        "customers": by_customer(done.missing),
     }
 
 
 def no_price_yet(done: BackfillReport) -> str:
-    """What to do about calls that nobody has a price for."""
+    """A sentence about calls without a price, and what to do about them."""
     models = ", ".join(f"{model or 'no model'} ({calls})" for model, calls in sorted(done.unpriced.items()))
     return (
         f"{sum(done.unpriced.values())} calls have no price, neither here nor there: {models}. Give LiteLLM the model's "

@@ -1,4 +1,4 @@
-"""A task beside the projector: it looks again and again, and an error never ends it."""
+"""Runs a background task of the projector for ever. An error never ends it."""
 
 from collections.abc import Awaitable, Callable
 from typing import NoReturn

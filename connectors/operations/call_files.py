@@ -1,6 +1,6 @@
-"""Calls out of files: an element of JSON a line, or rows of CSV whose columns are named as the flat shape's fields.
+"""Reads calls from files: one JSON element a line, or CSV whose columns have the names of the flat shape's fields.
 
-What cannot be read for certain is told, never guessed: a damaged row, an Excel date, a number that is none.
+A value that cannot be read for certain is refused, never guessed: a damaged row, an Excel date, a malformed number.
 """
 
 import re
@@ -23,20 +23,20 @@ _FIELDS: Final = {field.name: get_args(field.type) for field in msgspec.structs.
 _NUMBERS: Final = frozenset(name for name, of in _FIELDS.items() if Decimal in of or (float in of and str not in of))
 _TIMES: Final = frozenset({"startTime", "endTime", "timestamp"})
 _SWITCHES: Final = frozenset(name for name, of in _FIELDS.items() if bool in of)
-#: Columns that are read; `metadata` as JSON in a text.
+#: Columns that are read; `metadata` is JSON in a text.
 _COLUMNS: Final = frozenset(_FIELDS) - {"properties"}
 _MAX_LINE: Final = 8 << 20
 _NUMBER: Final = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 #: An id that a spreadsheet took for a number and rounded: `1.23457E+15`.
 _ROUNDED: Final = re.compile(r"\d(\.\d+)?E\+\d+")
-#: A spreadsheet counts days from 1900, so its numbers of our time are small: as seconds they would be of 1970.
+#: A spreadsheet counts days from 1900. As seconds its numbers for today would be moments of 1970, which are refused.
 _EARLIEST_S: Final = 100_000_000
 _SHOWN: Final = 100
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 class _Ids(msgspec.Struct, gc=False):
-    """What an element may be called by."""
+    """The members that name an element."""
 
     id: str | int | None = None
     request_id: str | int | None = None
@@ -47,14 +47,14 @@ _ids = msgspec.json.Decoder(_Ids).decode
 
 
 class RefusedElement(bytes):
-    """An element that is refused before anybody looks into it; its bytes are what names it, as JSON."""
+    """An element that is refused before it is read. Its bytes are JSON with the ids that name it."""
 
     reason: str
     detail: str
 
 
 def unreadable(names: dict[str, Any], reason: str, detail: str) -> RefusedElement:
-    """One that is named by the ids among `names`."""
+    """A refused element, with the ids among `names`."""
     found = RefusedElement(
         msgspec.json.encode({name: names[name] for name in ("id", "litellm_call_id") if name in names})
     )
@@ -63,14 +63,14 @@ def unreadable(names: dict[str, Any], reason: str, detail: str) -> RefusedElemen
 
 
 def readable(element: bytes) -> bytes:
-    """The element. Raises: Refused: it is `RefusedElement`."""
+    """The element. Raises: InvalidElement: it is a `RefusedElement`."""
     if isinstance(element, RefusedElement):
         raise InvalidElement(element.reason, element.detail)
     return element
 
 
 def place_of(place: str, element: bytes, refused: InvalidElement | None = None) -> str:
-    """Where an element stands, with its request's id where that can be read, and the fields in it that are wrong."""
+    """The place of an element, with its request's id if that can be read, and with the detail of its refusal."""
     try:
         ids = _ids(element)
     except UNDECODABLE:
@@ -96,10 +96,10 @@ def json_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def csv_rows(file: BinaryIO, delimiter: str = "") -> Iterator[tuple[int, bytes]]:
-    """(line number, element) of every row; empty cells are absent, unknown columns are ignored, whatever their size.
+    """(line number, element) of every row. Empty cells are left out; unknown columns are ignored, whatever their size.
 
     Raises:
-        Rejected: `bad_csv`, see `CsvTable`; also where no column is a field of a call.
+        Rejected: `bad_csv`, see `CsvTable`; also if no column is a field of a call.
     """
     table = CsvTable(_COLUMNS, delimiter)
     for number, line in enumerate(file, 1):
@@ -112,7 +112,7 @@ def csv_rows(file: BinaryIO, delimiter: str = "") -> Iterator[tuple[int, bytes]]
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines; of one that is too long only so much that it can be seen."""
+    """The lines. A line that is too long is cut off after one byte more than is allowed."""
     while line := file.readline(_MAX_LINE + 1):
         yield line
         while len(line) > _MAX_LINE and not line.endswith(b"\n"):
@@ -132,14 +132,14 @@ def _element(row: CsvRow, header: list[str]) -> bytes:
 
 
 def _field(column: str, header: list[str]) -> str:
-    """LiteLLM's table and its exports call two fields by another name."""
+    """The field of a column: LiteLLM's table and its exports have other names for two fields."""
     if column == "request_id" and "id" not in header:
         return "id"
     return "user_id" if column == "user" and "spend" in header else column
 
 
 def _value(field: str, value: str) -> tuple[Any, str]:
-    """The value as JSON has it, and what is wrong with it."""
+    """The value for JSON, and the reason if it is wrong."""
     if field in _NUMBERS:
         return (msgspec.Raw(value.encode()), "") if _NUMBER.fullmatch(value) else (value, BAD_NUMBER)
     if field in _TIMES:

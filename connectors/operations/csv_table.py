@@ -1,8 +1,8 @@
-"""A table as CSV (RFC 4180), read strictly: what could be money is never guessed from a damaged row.
+"""Reads CSV (RFC 4180) strictly: values are never guessed from a damaged row, because they may be money.
 
-Lines are fed one after the other, so a file of any size is read in bounded memory. A row that is not whole is told with
-its line and its reason and costs its neighbours nothing; lines that an open quote has swallowed go with it, for the text
-of a cell must never be taken for a row.
+Lines are fed one after the other, so a file of any size is read in bounded memory. A damaged row is refused with its line
+and a reason, and the rows around it are read. Lines inside an open quote are refused with it, because the text of a cell
+must never be read as a row.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from schemas.errors import Rejected
 
-#: Of one row with all its cells, also of columns that nobody reads: LiteLLM's exports hold whole conversations.
+#: Bytes of one row with all its cells, also those of unknown columns: LiteLLM's exports hold whole conversations.
 MAX_RECORD: Final = 32 << 20
 #: Why a row is refused.
 STRAY_QUOTE, OPEN_QUOTE, SHORT, LONG, NOT_UTF8, TOO_LARGE = (
@@ -29,11 +29,11 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class CsvRow(NamedTuple):
-    """A row from the line it begins in, from 1.
+    """A row and the line in which it begins, from 1.
 
     Fields:
-        cells: by column, trimmed of nothing, without empty ones; of a refused row what stands before the fault.
-        wrong: why it is refused; `detail` says where.
+        cells: by column, not trimmed, without empty ones. A refused row has the cells before the fault.
+        wrong: why the row is refused, `""` = it is not; `detail` says where.
     """
 
     line: int
@@ -43,10 +43,10 @@ class CsvRow(NamedTuple):
 
 
 class CsvTable:
-    """One file.
+    """Reads one file.
 
     Args:
-        columns: that are wanted; of others the cells are passed over. None = all.
+        columns: the columns to read; cells of other ones are skipped. None = all.
         delimiter: one of `DELIMITERS`; `""` = a comma.
     """
 
@@ -63,7 +63,7 @@ class CsvTable:
         """The row that ends with this line, if one does.
 
         Raises:
-            Rejected: `bad_csv`: the file cannot be read as it is, for its header, its encoding or its delimiter.
+            Rejected: `bad_csv`: the file cannot be read because of its header, its encoding or its delimiter.
         """
         if number == 1:
             line = _checked_start(line)
@@ -83,7 +83,7 @@ class CsvTable:
             yield row
 
     def end(self) -> Iterator[CsvRow]:
-        """The row that the end of the file cuts, if there is one. Raises: Rejected: as `feed`."""
+        """The row that the end of the file cuts off, if there is one. Raises: Rejected: as `feed`."""
         if self._begin and (row := self._ended(0)):
             yield row
         if not self.header:
@@ -182,13 +182,13 @@ class _Record:
                 at = self._plain(text, at, end)
             if at >= end:
                 return
-            at += 1  # the delimiter; behind the last one is an empty cell
+            at += 1  # skip the delimiter; after a last delimiter there is an empty cell
             if at == end:
                 self.cells.append("")
                 return
 
     def _quoted(self, text: str, at: int) -> int:
-        """The place behind the closing quote; the cell stays open where the line has none."""
+        """The place after the closing quote. The cell stays open if the line has none."""
         while True:
             quote = text.find('"', at)
             if quote < 0:
@@ -219,7 +219,7 @@ class _Record:
 
 
 def _checked_start(line: bytes) -> bytes:
-    """The first line without the mark of UTF-8. Raises: Rejected: it is UTF-16."""
+    """The first line without UTF-8's byte order mark. Raises: Rejected: the file is UTF-16."""
     if line.startswith(_UTF16) or b"\0" in line[:4]:
         raise Rejected(BAD_CSV, "the file has the encoding UTF-16: save it as CSV with the encoding UTF-8")
     return line.removeprefix(_BOM)

@@ -1,13 +1,13 @@
-"""The reasons that letters die of, for whoever names one: a misspelt reason must not pass for "nothing is dead"."""
+"""The reasons of dead letters, to recognise a misspelt one: it must not look as if there were no letters."""
 
 import re
 from difflib import get_close_matches
 from typing import Final
 
 from connectors.config.deployment import Deployment
-from connectors.operations.dead_letters import KINDS, Filters, unresolved
+from connectors.operations.dead_letters import Filters, found_letters
 
-#: Those that the product gives by itself (docs/errors.md); Lago's own codes come beside them.
+#: The product's own reasons (docs/errors.md). Lago's codes are further ones.
 KNOWN: Final = frozenset(
     [
         "absurd_cost",
@@ -60,14 +60,13 @@ _OF_HTTP: Final = re.compile(r"http_\d{3}")
 
 
 def unknown_reason(deployment: Deployment, kind: str, reason: str) -> str:
-    """A sentence about a reason that neither the product nor any letter has; `""` for every other.
+    """A sentence about a reason that neither the product nor any letter has; `""` for any other reason.
 
     Raises: see `unresolved`.
     """
     if not reason or reason in KNOWN or _OF_HTTP.fullmatch(reason):
         return ""
-    kinds = [one for one in KINDS if kind in ("both", one)]
-    found = {letter.reason for one in kinds for letter in unresolved(deployment, one, Filters())}
+    found = {letter.reason for letter in found_letters(deployment, kind, Filters())}
     if reason in found:
         return ""
     known = sorted(KNOWN | found)

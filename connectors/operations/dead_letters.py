@@ -1,12 +1,13 @@
-"""Dead letters as an operator sees them: events Lago would not take, and calls the meter or the ingress refused.
+"""Dead letters as an operator sees them: events that Lago refused, and calls that the meter or the ingress refused.
 
-A letter stays in its topic for as long as the topic keeps it. What was done about it is a record after it in the same
-partition, a *mark*: header `resolves` holds the letter's offset. So the topic alone tells what is still dead.
+A letter stays in its topic for as long as the topic keeps records. What was done about it is a later record in the same
+partition, a *mark*, whose header `resolves` holds the letter's offset. So the topic alone shows which letters are open.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -37,9 +38,10 @@ from streams.core.metering.customer_key import CUSTOMER_ID_FIELDS
 from streams.core.metering.read_usage import usage_of as read_usage
 from streams.runtime.transactions import Write
 
-#: Of marks: put away, or counted already and therefore not put back. Either is about the call, not the letter alone.
+#: Marks of a dismissed letter, or of a call that was counted already. They also hold for later copies of the call.
 DISMISSING = frozenset({"purged", "known"})
 EVENTS, CALLS = KINDS = ("events", "calls")
+BOTH = "both"
 
 _event = decoder(LagoEvent)
 _rejection = decoder(Rejection)
@@ -47,12 +49,12 @@ _rejection = decoder(Rejection)
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which letters are meant; everything left open means all.
+    """Which letters are meant. A field that is empty or None does not filter.
 
     Fields:
         customer: LiteLLM's customer id.
         since_ms, until_ms: of the letter's own time, `[since, until)`, milliseconds since 1970 UTC.
-        letter: one only, `events/0/17`: kind, partition, offset.
+        letter: id of one letter: kind, partition and offset, for example `events/0/17`.
     """
 
     reason: str = ""
@@ -68,10 +70,9 @@ class DeadLetter:
 
     Fields:
         id: `events/<partition>/<offset>` or `calls/<partition>/<offset>`.
-        at_ms: when it died, milliseconds since 1970 UTC.
-        usd: what it is worth; None where that cannot be read.
-        stored: the refused call as it was in the raw topic, or as it would be there, where it is whole enough to come
-            again.
+        at_ms: time of the letter's record, milliseconds since 1970 UTC.
+        usd: the event's amount or the call's cost, dollars; None = it cannot be read.
+        stored: the refused call as the raw topic has it, or would have it; empty if too little of it is left.
     """
 
     kind: str
@@ -94,38 +95,38 @@ class DeadLetter:
 
     @property
     def id(self) -> str:
-        """Names the letter in every command."""
+        """The letter's id in every command."""
         return f"{self.kind}/{self.partition}/{self.offset}"
 
 
 class DeadLetterMark(NamedTuple):
-    """What was done about a letter: `requeued`, `purged`, or `known` for a call that turned out to be billed."""
+    """What was done about a letter: `requeued`, `purged`, or `known` for a call that was counted already."""
 
     letter: DeadLetter
     how: str
     audit_id: str
 
     def write(self, topic: str) -> Write:
-        """The record that says so."""
+        """The mark's record."""
         offset = str(self.letter.offset).encode()
         headers = [(RESOLVES, offset), (HOW, self.how.encode()), (AUDIT_ID, self.audit_id.encode())]
         return Write(topic, self.letter.partition, self.letter.key, None, headers)
 
 
 def topic_of(kind: str, topics: TopicNames) -> str:
-    """Where letters of a kind lie."""
+    """The topic of the letters of a kind."""
     return topics.dlq if kind == EVENTS else topics.rejected
 
 
 def unresolved(
     deployment: Deployment, kind: str, filters: Filters, passed: Callable[[int], None] = lambda _offsets: None
 ) -> Iterator[DeadLetter]:
-    """The letters that are still dead, in order within a partition; the topic is read twice.
+    """The open letters of one kind, in order within a partition. The topic is read twice.
 
     Raises: see `scan`.
     """
     kafka, topics = deployment.kafka, deployment.topics
-    # What was put away before `since` keeps its copies away after it.
+    # A call that was dismissed before `since` also dismisses its copies after it, so calls are read from the beginning.
     stretch = stretch_of(kafka, topic_of(kind, topics), filters.since_ms if kind == EVENTS else None)
     done = _resolved(kafka, stretch, passed)
     dismissed = Dismissed({place for place, how in done.items() if how in DISMISSING} if kind == CALLS else ())
@@ -140,8 +141,18 @@ def unresolved(
             yield letter
 
 
+def found_letters(
+    deployment: Deployment, kind: str, filters: Filters, limit: int | None = None
+) -> Iterator[DeadLetter]:
+    """At most `limit` letters of a kind, or of `BOTH`, that are still dead; None = all. Raises: see `scan`."""
+    kinds = [
+        one for one in KINDS if kind in (BOTH, one) and (not filters.letter or filters.letter.startswith(f"{one}/"))
+    ]
+    return islice((letter for one in kinds for letter in unresolved(deployment, one, filters)), limit)
+
+
 def letter_of(kind: str, message: Message, unit: Decimal, fields: tuple[str, ...] = CUSTOMER_ID_FIELDS) -> DeadLetter:
-    """What a record of the dead-letter or the rejected topic says; `fields`: `CUSTOMER_ID_FIELDS`."""
+    """The letter of a record in the dead-letter or the rejected topic; `fields`: `CUSTOMER_ID_FIELDS`."""
     key = message.key()
     bare = DeadLetter(
         kind,
@@ -200,7 +211,7 @@ def _refused_call(bare: DeadLetter, unit: Decimal, fields: tuple[str, ...]) -> D
 
 
 def usage_of(stored: bytes, customer: str, unit: Decimal) -> Usage | None:
-    """A value of the raw topic as the meter reads it; None when it would be refused again."""
+    """The usage in a value of the raw topic, as the meter reads it; None if the meter would refuse it."""
     try:
         return read_usage(stored, customer, unit)
     except Rejected:
@@ -210,7 +221,7 @@ def usage_of(stored: bytes, customer: str, unit: Decimal) -> Usage | None:
 def _resolved(
     kafka: KafkaConnection, stretch: OffsetRange, passed: Callable[[int], None]
 ) -> dict[tuple[int | None, int | None], str]:
-    """What was done, by the letter's partition and offset."""
+    """What was done about letters, by partition and offset."""
     return {
         (message.partition(), int(offset)): header_of(message, HOW)
         for message in scan(kafka, stretch, passed)

@@ -1,6 +1,6 @@
-"""Calls that were put away stay away: a copy of one, as a replay makes, is no letter again.
+"""Recognises copies of dismissed calls, which a replay makes: a copy of a dismissed call is no dead letter.
 
-A replay sends a call's record as it was, so the refused copy holds the same bytes.
+A replay sends the record of a call unchanged, so the rejected copy holds the same bytes.
 """
 
 from collections.abc import Collection
@@ -17,10 +17,10 @@ Place = tuple[int | None, int | None]
 
 
 class Dismissed:
-    """The calls among refused ones that were purged, or known to be billed.
+    """Rejected calls that were purged, or that were counted already.
 
     Args:
-        places: (partition, offset) of their letters.
+        places: (partition, offset) of their dead letters.
     """
 
     def __init__(self, places: Collection[Place]) -> None:
@@ -28,7 +28,7 @@ class Dismissed:
         self._calls: set[bytes] = set()
 
     def is_copy(self, message: Message) -> bool:
-        """Whether a record is a later copy of one of them; records of a partition have to come in order."""
+        """Whether a record is a later copy of a dismissed call. The records of a partition must come in order."""
         if not self._places or (call := _call(message.value())) is None:
             return False
         if (message.partition(), message.offset()) in self._places:
@@ -38,7 +38,7 @@ class Dismissed:
 
 
 def _call(value: bytes | None) -> bytes | None:
-    """What tells a refused call from another; None of what is none, or was not kept."""
+    """A hash of the rejected call; None = the record holds no call."""
     try:
         refused = _rejection(value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

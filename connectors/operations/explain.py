@@ -1,4 +1,4 @@
-"""Which calls a billed event holds, and where a call was billed: from the usage log, with the sum proved."""
+"""Reads from the usage log which calls a billed event holds, and in which event a call was billed; checks the sum."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from connectors.postgres.pool import Database
-from schemas.money import EXACT, ZERO, add
+from schemas.money import EXACT, ZERO, total
 from streams.core.delivery.after_end import AGAIN
 
 _EVENT = """
@@ -17,40 +17,33 @@ SELECT transaction_id, external_subscription_id, org_id, amount_cents, calls, st
 FROM lago_events this WHERE transaction_id = $1
 """
 _HELD = "SELECT reason, transaction_id FROM held_parts WHERE part = $1"
-_CALLS = """
-SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
-       call_id, request_id, raw_partition, raw_offset, tokens_input, tokens_output
-FROM llm_usage_log
+_COLUMNS = """u.identity, u.part, u.customer_id, u.decision, u.model, u.provider, u.total_tokens, u.cost_usd, u.started_at,
+u.ended_at, u.call_id, u.request_id, u.raw_partition, u.raw_offset, u.tokens_input, u.tokens_output"""
+_CALLS = f"""
+SELECT {_COLUMNS} FROM llm_usage_log u
 WHERE part = $1 OR part IN (SELECT part FROM held_parts WHERE transaction_id = $1)
 ORDER BY raw_partition, raw_offset
-"""
-_REQUESTS = """
-SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
-       call_id, request_id, raw_partition, raw_offset, tokens_input, tokens_output
-FROM llm_usage_log
+"""  # noqa: S608  # our own words
+_REQUESTS = f"""
+SELECT {_COLUMNS} FROM llm_usage_log u
 WHERE request_id = $1 OR call_id = $1 OR alias = $1 OR identity = $2
 ORDER BY started_at
-"""
-#: Of a customer of LiteLLM's, or of an org: what was held for it was counted without its name, and its event has it.
-_OF_CUSTOMER = """
+"""  # noqa: S608
+#: Calls of a LiteLLM customer, or of an org. Usage that was held was counted without the org, and its event names it.
+_OF_CUSTOMER = f"""
 WITH named AS (
-    SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
-           call_id, request_id, raw_partition, raw_offset, tokens_input, tokens_output
-    FROM llm_usage_log WHERE customer_id = $1 AND ended_at >= $2 AND ended_at < $3
+    SELECT {_COLUMNS} FROM llm_usage_log u WHERE customer_id = $1 AND ended_at >= $2 AND ended_at < $3
     UNION
-    SELECT identity, part, customer_id, decision, model, provider, total_tokens, cost_usd, started_at, ended_at,
-           call_id, request_id, raw_partition, raw_offset, tokens_input, tokens_output
-    FROM llm_usage_log WHERE org_id = $1 AND org_id <> '' AND ended_at >= $2 AND ended_at < $3
+    SELECT {_COLUMNS} FROM llm_usage_log u WHERE org_id = $1 AND org_id <> '' AND ended_at >= $2 AND ended_at < $3
     UNION
-    SELECT u.identity, u.part, u.customer_id, u.decision, u.model, u.provider, u.total_tokens, u.cost_usd, u.started_at,
-           u.ended_at, u.call_id, u.request_id, u.raw_partition, u.raw_offset, u.tokens_input, u.tokens_output
+    SELECT {_COLUMNS}
     FROM usage_parts e
     JOIN usage_parts p ON p.part = e.part OR p.released_in = e.part
     JOIN llm_usage_log u ON u.part = p.part
     WHERE e.org_id = $1 AND e.sealed_at >= $2 AND u.held <> '' AND u.ended_at >= $2 AND u.ended_at < $3
 )
 SELECT * FROM named ORDER BY ended_at, raw_partition, raw_offset LIMIT 5000
-"""
+"""  # noqa: S608
 _HUNDRED = Decimal(100)
 _IDENTITY_HEX = 32
 
@@ -78,12 +71,12 @@ class CallRow:
 
 @dataclass(slots=True)
 class EventStory:
-    """One Lago event: what it bills, what became of it.
+    """One Lago event: what it bills, and its state.
 
     Fields:
         status: `pending`, `processing`, `completed` or `failed`; `held` for a part that is no event yet.
-        instead_of: id of the event that this one bills in its stead, `""` = none.
-        again: the event that bills in the stead of this one.
+        instead_of: id of the event that this one replaces, `""` = none.
+        again: the event that replaces this one.
     """
 
     transaction_id: str
@@ -102,33 +95,30 @@ class EventStory:
 
     @property
     def last(self) -> "EventStory":
-        """The event that bills the calls: the last of those that follow in each other's stead."""
+        """The event that bills the calls: the last one in the chain of replacements."""
         return self if self.again is None else self.again.last
 
     @property
     def usd_of_calls(self) -> Decimal:
-        """What the calls cost together, dollars."""
-        total = ZERO
-        for call in self.calls:
-            total = add(total, call.usd)
-        return total
+        """The sum of the calls' costs, dollars."""
+        return total(call.usd for call in self.calls)
 
     @property
     def adds_up(self) -> bool:
-        """The calls are as many as the event says, and cost exactly what it bills."""
+        """Whether the number of calls and their exact cost are those of the event."""
         cents = EXACT.multiply(self.usd_of_calls, _HUNDRED)
         return len(self.calls) == self.claimed_calls and cents == self.cents
 
     @property
     def proved(self) -> bool:
-        """It adds up, and so does the event in its stead, where there is one."""
+        """Whether the event adds up, and the one that replaces it too, if there is one."""
         return self.adds_up and (self.again is None or self.again.proved)
 
 
 async def story_of_event(database: Database, transaction_id: str) -> EventStory | None:
     """The calls behind one billed event, or behind a held part; None when neither is known.
 
-    An event that replaces another one bills that event's calls. The answer shows both, whichever was asked for.
+    An event that replaces another one bills that event's calls. The result shows both, also for the id of one of them.
 
     Raises:
         Unavailable: Postgres does not answer.
@@ -152,7 +142,7 @@ async def story_of_event(database: Database, transaction_id: str) -> EventStory 
 
 
 async def _first(connection: Any, row: Any, transaction_id: str) -> str:
-    """The event whose calls this one bills: the first of those that follow in each other's stead."""
+    """The event whose calls this one bills: the first one in the chain of replacements."""
     while row is not None and row["instead_of"] and f"{row['instead_of']}{AGAIN}" == transaction_id:
         transaction_id = row["instead_of"]
         row = await connection.fetchrow(_EVENT, transaction_id)
@@ -160,9 +150,9 @@ async def _first(connection: Any, row: Any, transaction_id: str) -> str:
 
 
 async def stories_of_request(database: Database, request: str) -> list[tuple[CallRow, EventStory | None]]:
-    """Every call under a request id, a call id or an identity, each with its event; a failed try and its success are two.
+    """Every call with this request id, call id or identity, each with its event. A failed attempt is a call of its own.
 
-    None as the event: the call was not billed, its decision says why.
+    None instead of an event: the call was not billed; its decision says why.
 
     Raises:
         Unavailable: Postgres does not answer.
@@ -193,9 +183,9 @@ async def calls_of_customer(
 def in_question(
     found: list[tuple[CallRow, EventStory | None]], usd: Decimal
 ) -> list[tuple[CallRow, EventStory | None]]:
-    """Those that an amount of dollars may stand for: calls of that cost, else calls of events of that amount, else all.
+    """The calls of this cost; if there are none, the calls in events of this amount; if there are none either, all calls.
 
-    An amount that was rounded for people to read stands for whatever rounds to it.
+    An amount may be rounded: it matches each cost that rounds to it.
     """
     calls = [one for one in found if _rounds_to(one[0].usd, usd)]
     if calls:

@@ -1,25 +1,25 @@
-"""What can be imported: mappings, which become records here, and customers and subscriptions, which Lago keeps."""
+"""The kinds of rows that can be imported: mappings, which become records here, and Lago's customers and subscriptions."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, Field
 
 from connectors.billing.mapping_rows import Id, MappingRow
 from connectors.billing.mappings import MappingGuard, Mappings
-from connectors.billing.org_billing import RUNNING
+from connectors.billing.org_billing import RUNNING, OrgBilling
+from connectors.lago.client import LagoClient
 from connectors.lago.errors import LagoRejected
-from connectors.lago.response_types import Customer, Plan, Subscription
 from connectors.operations.imports import CHANGED, CREATED, UNCHANGED
 
 _Org = Annotated[Id, Field(validation_alias=AliasChoices("org_id", "external_id", "external_customer_id"))]
 
 
 class CustomerRow(BaseModel):
-    """An org's customer in Lago; unknown members are ignored, what is left out stays as it is.
+    """An org's customer in Lago. Unknown members are ignored; members that are left out are not changed.
 
     Fields:
-        org_id: also called `external_id`. `name`: by default the id.
+        org_id: also called `external_id`.
+        name: the id by default.
     """
 
     org_id: _Org
@@ -29,7 +29,7 @@ class CustomerRow(BaseModel):
 
 
 class SubscriptionRow(BaseModel):
-    """An org's subscription; of a plan that it does not have it is a change of plan.
+    """An org's subscription. If the org is on another plan, the row changes the plan.
 
     Fields:
         org_id: also called `external_customer_id`.
@@ -43,7 +43,7 @@ class SubscriptionRow(BaseModel):
 
 
 def columns_of(model: type[BaseModel]) -> frozenset[str]:
-    """What the columns of a model's rows may be called."""
+    """The names that columns of a model's rows may have."""
     names = set(model.model_fields)
     for field in model.model_fields.values():
         if isinstance(field.validation_alias, AliasChoices):
@@ -51,28 +51,8 @@ def columns_of(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(names)
 
 
-class LagoReader(Protocol):
-    """What Lago has; see `LagoClient`."""
-
-    async def customer(self, external_id: str) -> Customer | None: ...
-    async def plan(self, code: str) -> Plan | None: ...
-    async def subscriptions(self, external_customer_id: str, statuses: Sequence[str]) -> list[Subscription]: ...
-
-
-class LagoWriter(Protocol):
-    """What changes Lago; see `OrgBilling`."""
-
-    async def create_customer(
-        self, org_id: str, name: str, email: str, user_id: str | None, metadata: None
-    ) -> Customer: ...
-    async def update_customer(self, org_id: str, name: str | None, email: str | None, metadata: None) -> Customer: ...
-    async def subscribe(
-        self, org_id: str, plan_code: str, billing_time: str, subscription_at: str | None
-    ) -> Subscription: ...
-
-
 class MappingRows:
-    """Rows of mappings, as `POST /customers/mapping` takes them."""
+    """Imports mappings, as `POST /customers/mapping` takes them."""
 
     model = MappingRow
 
@@ -86,7 +66,7 @@ class MappingRows:
         return row.litellm_customer_id
 
     async def take(self, row: MappingRow) -> str:
-        """Raises: as `Mappings.put`. Lago is not asked: the management API does so by itself."""
+        """Map the customer. Lago is not asked: the management API does so in the background. Raises: as `Mappings.put`."""
         if self._dry_run:
             if self._guard is not None:
                 self._mappings.check(row.litellm_customer_id, self._guard)
@@ -98,22 +78,26 @@ class MappingRows:
         return UNCHANGED if not mapped.changed else CREATED if mapped.created else CHANGED
 
 
-class CustomerRows:
-    """Rows of customers; one that is there is changed where it differs."""
+class _LagoRows:
+    """Rows of orgs in Lago."""
 
-    model = CustomerRow
-
-    def __init__(self, lago: LagoReader, billing: LagoWriter, *, dry_run: bool = False) -> None:
+    def __init__(self, lago: LagoClient, billing: OrgBilling, *, dry_run: bool = False) -> None:
         self._lago = lago
         self._billing = billing
         self._dry_run = dry_run
 
-    def key(self, row: CustomerRow) -> str:
+    def key(self, row: CustomerRow | SubscriptionRow) -> str:
         """The org."""
         return row.org_id
 
+
+class CustomerRows(_LagoRows):
+    """Imports customers. An existing customer is changed if its name or email differs."""
+
+    model = CustomerRow
+
     async def take(self, row: CustomerRow) -> str:
-        """Raises: LagoIntegrationError."""
+        """Create or change the customer. Raises: LagoIntegrationError."""
         known = await self._lago.customer(row.org_id)
         if known is None:
             if not self._dry_run:
@@ -128,22 +112,18 @@ class CustomerRows:
         return CHANGED
 
 
-class SubscriptionRows:
-    """Rows of subscriptions; an org has one."""
+class SubscriptionRows(_LagoRows):
+    """Imports subscriptions, one for each org."""
 
     model = SubscriptionRow
 
-    def __init__(self, lago: LagoReader, billing: LagoWriter, *, dry_run: bool = False) -> None:
-        self._lago = lago
-        self._billing = billing
-        self._dry_run = dry_run
-
-    def key(self, row: SubscriptionRow) -> str:
-        """The org."""
-        return row.org_id
-
     async def take(self, row: SubscriptionRow) -> str:
-        """Raises: LagoIntegrationError; LagoRejected `unknown_customer`: import customers first."""
+        """Subscribe the org or change its plan.
+
+        Raises:
+            LagoRejected: `unknown_customer`: import customers first.
+            LagoIntegrationError
+        """
         running = await self._lago.subscriptions(row.org_id, RUNNING)
         if any(row.plan_code == (one.next_plan_code or one.plan_code) for one in running):
             return UNCHANGED

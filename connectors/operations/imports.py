@@ -1,4 +1,4 @@
-"""Bulk imports: row after row, several at once, each by itself; whoever is cut off begins again, and changes nothing twice."""
+"""Imports rows of a file, several at the same time. An import that was cut off is repeated; no row takes effect twice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,17 +15,17 @@ from connectors.operations.row_files import Row
 from schemas.errors import MeterbridgeError, Rejected, Unavailable
 
 CREATED, CHANGED, UNCHANGED = "created", "changed", "unchanged"
-#: Refused rows that are named; all are counted.
+#: Refused rows that are listed. All are counted.
 MAX_NAMED: Final = 1000
 M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(slots=True)
 class Imported:
-    """What became of the rows.
+    """The outcomes of the rows.
 
     Fields:
-        refused: rows that were not taken; `errors` names the first of them: line, reason, detail, wrong fields.
+        refused: number of rows with an error; `errors` lists the first of them: line, reason, detail, wrong fields.
     """
 
     read: int = 0
@@ -36,40 +36,41 @@ class Imported:
     errors: list[dict[str, Any]] = field(default_factory=list)
 
     def did(self, what: str) -> None:
-        """Count a row by what was done about it."""
+        """Count a row by its outcome."""
         setattr(self, what, getattr(self, what) + 1)
 
     def refuse(self, line: int, reason: str, detail: str = "", **more: Any) -> None:
-        """Count a row that was not taken, and name it."""
+        """Count a refused row, and list it."""
         self.refused += 1
         if len(self.errors) < MAX_NAMED:
             self.errors.append({"line": line, "reason": reason, "detail": detail or reason, **more})
 
     def told(self) -> dict[str, Any]:
-        """As JSON; in order of line."""
+        """The report for programs; errors in order of their lines."""
         counts = {name: getattr(self, name) for name in ("read", CREATED, CHANGED, UNCHANGED, "refused")}
         return {**counts, "errors": sorted(self.errors, key=lambda error: error["line"])}
 
 
 class ImportKind(Protocol[M]):
-    """What rows are of."""
+    """One kind of rows: how a row is read and what it does."""
 
     model: type[M]
 
     def key(self, row: M) -> str:
-        """Rows with the same key come one after the other, in the file's order."""
+        """Rows with the same key are taken one after the other, in the file's order."""
 
     async def take(self, row: M) -> str:
-        """`created`, `changed` or `unchanged`. Raises: MeterbridgeError: Unavailable: repeating may help."""
+        """Take a row; `created`, `changed` or `unchanged`. Raises: MeterbridgeError; after Unavailable a repeat may succeed."""
 
 
 class Import(Generic[M]):
     """One import.
 
     Args:
-        at_once: rows under way together.
-        patience_s: how long a row that meets a neighbour who is away is tried again before the import ends.
-        refusing: is told of every row that is answered with an error.
+        at_once: rows that are taken at the same time.
+        patience_s: how long a row is tried again while Kafka or Lago is away, before the import ends, seconds.
+        told: called with the number of rows that were taken or refused.
+        refusing: called with the error of every refused row.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Import(Generic[M]):
         """Take every row; `pace` is awaited before each.
 
         Raises:
-            Unavailable: a neighbour is away; `done` says how far it came. Begin again: what was done stays done.
+            Unavailable: Kafka or Lago is away; `done` has the outcomes so far. Start again: a row takes effect once.
             Rejected: the file itself cannot be read; see `rows`.
         """
         ended: MeterbridgeError | None = None
@@ -102,7 +103,7 @@ class Import(Generic[M]):
                     async for row in rows:
                         await self._begin(group, row, pace)
                 except MeterbridgeError as error:
-                    ended = error  # what was read before is finished first
+                    ended = error  # rows that were read before are finished first
         except BaseExceptionGroup as several:
             raise _first(several) from None
         if ended is not None:
@@ -170,12 +171,12 @@ class Import(Generic[M]):
 
 
 def _reason(error: Rejected) -> str:
-    """Lago's own code says more than its status."""
+    """Lago's own code, which says more than the HTTP status, or else the reason."""
     return (error.code if isinstance(error, LagoIntegrationError) else "") or error.reason
 
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What ended the import: what its neighbours say, or a bug; of several the first."""
+    """The error that ended the import: a bug if there is one, else the first error of Kafka or Lago."""
     found: BaseException = several
     while isinstance(found, BaseExceptionGroup):
         found = next((one for one in found.exceptions if not isinstance(one, MeterbridgeError)), found.exceptions[0])

@@ -1,4 +1,4 @@
-"""Ledgers that cannot go on are begun anew: looked at, written down in the audit log, and done, one partition at a time."""
+"""Starts halted ledgers anew, one partition at a time: make a plan, write the audit line, carry it out."""
 
 import time
 from decimal import Decimal
@@ -32,7 +32,7 @@ _manifest = decoder(Manifest)
 
 
 def place_of(deployment: Deployment) -> LedgerConfig:
-    """Where the meter's ledgers live, as its worker has it.
+    """The configuration of the meter's ledgers, as its worker has it.
 
     Raises:
         TopicProblem: `topic_missing`.
@@ -52,7 +52,7 @@ def place_of(deployment: Deployment) -> LedgerConfig:
 async def plans(
     place: LedgerConfig, partitions: list[int], wanted: RestartPosition
 ) -> list[RestartPlan | MeterbridgeError]:
-    """What would be done about each partition, or why nothing can be. Raises aiokafka's errors."""
+    """The plan for each partition, or the error that prevents one. Raises: aiokafka's errors."""
     found: list[RestartPlan | MeterbridgeError] = []
     for partition in partitions:
         try:
@@ -70,7 +70,7 @@ async def carry_out(
     wanted: RestartPosition,
     why: str,
 ) -> str:
-    """Do it; the audit line's id.
+    """Carry out the plan of one partition; the audit line's id.
 
     Raises:
         Rejected: `ledger_moved`. Unavailable: Kafka did not take the line, or the records.
@@ -89,7 +89,7 @@ async def carry_out(
         try:
             await begin(place, planned.partition, wanted, planned, sealed)
             break
-        except ProducerFenced:  # a halted lane that has just looked again
+        except ProducerFenced:  # a worker has just tried to open the halted ledger
             if not left:
                 raise Rejected("ledger_moved", "workers open the ledger all the time") from None
     if planned.fill:
@@ -98,9 +98,9 @@ async def carry_out(
 
 
 def _fill(kafka: KafkaConnection, sender: CommandProducer, raw: str, planned: RestartPlan, audit_id: str) -> None:
-    """Raise the log's end to the ledger's position, by orders that order nothing.
+    """Move the end of the raw topic up to the ledger's position, by write-off orders that write off nothing.
 
-    Calls that arrive meanwhile may come to lie below the position, where nobody counts them: they are sent again.
+    Calls that arrive meanwhile may be below the position, where they are not counted. So they are sent again.
     """
     order = msgspec.json.encode(WriteOff(audit_id, time.time_ns() // 1000, 0))
     filler = Outgoing(raw, b"", order, planned.partition, ((CONTROL, WRITE_OFF),))
@@ -112,7 +112,7 @@ def _fill(kafka: KafkaConnection, sender: CommandProducer, raw: str, planned: Re
 
 
 def sealed_before(deployment: Deployment, partition: int) -> EmittedTotals:
-    """What a ledger that is gone had sealed, as far as events are kept."""
+    """The events that a lost ledger had emitted, as far as the topic still has them."""
     stretch = stretch_of(deployment.kafka, deployment.topics.events)
     highest, calls, cents = 0, 0, Sum().cost
     seen: set[int] = set()

@@ -1,4 +1,4 @@
-"""Where usage is on its way: what each ledger counted, and the age of the oldest record that still waits in each topic."""
+"""Reads what all ledgers have counted, and the age of the oldest unread record in each topic."""
 
 import time
 from collections.abc import Mapping
@@ -17,23 +17,24 @@ from schemas.money import add
 
 _decode = decoder(Position, packed=True)
 _LIMIT_S = 20.0
-#: A coordinator that is being elected or reads its log: librdkafka gives such an answer on as it came.
+#: Answers while a coordinator is being elected or reads its log: librdkafka does not retry them.
 _COORDINATOR_COMING = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
 }
 _ASK_AGAIN_S = 0.2
-#: A transaction ends with the position, so the last one is near the end; a longer look is taken where it is not.
+#: A transaction ends with the position, so the last position is near the end. If it is not among the last `_NEAR`
+#: records, `_FAR` times as many are read.
 _NEAR, _FAR = 500, 100
 
 
 class LedgerTotals(NamedTuple):
-    """All ledgers together, as of their last commits.
+    """The sum of all ledgers, as of their last commits.
 
     Fields:
         decisions: calls and dollars by the meter's decision.
-        held: windows that are held, by partition.
+        held: number of held windows, by partition.
     """
 
     counters: Counters
@@ -42,7 +43,7 @@ class LedgerTotals(NamedTuple):
 
 
 def counted(deployment: Deployment) -> LedgerTotals:
-    """What the ledgers' positions tell.
+    """The sum of the counters in the ledgers' positions.
 
     Raises:
         TopicProblem, Unavailable: see `stretch_of`.
@@ -82,7 +83,7 @@ def _by_decision(positions: Mapping[int, Position]) -> dict[str, Sum]:
 
 
 def oldest_waiting_s(deployment: Deployment) -> dict[str, float]:
-    """Seconds that the oldest record has waited, for raw, the Lago events and the retry topic; 0 where none waits.
+    """Age of the oldest unread record in the raw, the events and the retry topic, seconds; 0 = none waits.
 
     Raises:
         TopicProblem, Unavailable: see `stretch_of`.
@@ -101,7 +102,7 @@ def _waiting_s(kafka: KafkaConnection, topic: str, group: str) -> float:
     for one in committed:
         start, end = whole.ranges[one.partition]
         at = max(start, one.offset)
-        # Among the first few offsets there may be a transaction's marker; a partition with markers alone waits for nothing.
+        # The first offsets may be transaction markers. A partition with only markers has no record that waits.
         first = next(scan(kafka, OffsetRange(topic, {one.partition: (at, end)})), None) if at < end else None
         if first is not None:
             made_ms = first.timestamp()[1]
@@ -110,7 +111,7 @@ def _waiting_s(kafka: KafkaConnection, topic: str, group: str) -> float:
 
 
 def committed_of(member: Consumer, places: list[TopicPartition], limit_s: float = _LIMIT_S) -> list[TopicPartition]:
-    """What the member's group has committed; while its coordinator is not there yet, it is asked again.
+    """The committed offsets of the consumer's group. The request is repeated while the coordinator is not available.
 
     Raises:
         KafkaException: another answer, or none within `limit_s`.

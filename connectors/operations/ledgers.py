@@ -1,4 +1,4 @@
-"""The ledgers as they stand in their changelog: every committed byte of them, read beside the workers."""
+"""Reads the ledgers from their changelog, beside the workers: all that is committed."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from streams.state.changelog import FETCHING, Snapshot, read, restore, windows_o
 async def books_of(
     deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None
 ) -> dict[int, LedgerState]:
-    """Each raw partition's books, as of its last commit.
+    """The ledger of each raw partition, as of its last commit; `opened` is called with each partition that was read.
 
-    Raises aiokafka's errors where the broker does not answer.
+    Raises: aiokafka's errors if the broker does not answer.
     """
     found = {}
     async for partition, image in _images(deployment):
@@ -29,13 +29,15 @@ async def books_of(
 
 
 async def held_of(deployment: Deployment, opened: Callable[[int], None] = lambda _partition: None) -> list["Held"]:
-    """What all ledgers hold, by customer and reason, the dearest first; one window at a time is in memory.
+    """The held usage of all ledgers by customer and reason, the highest amount first. One window at a time is in memory.
 
-    Raises aiokafka's errors where the broker does not answer.
+    Raises: aiokafka's errors if the broker does not answer.
     """
     found: dict[tuple[str, str, str], Held] = {}
     async for partition, image in _images(deployment):
-        restore(LedgerState(Position()), Snapshot(image.next_offset, image.position), 0)  # a release that can read it
+        restore(
+            LedgerState(Position()), Snapshot(image.next_offset, image.position), 0
+        )  # raises if this release cannot read it
         for window in windows_of(image):
             if window.held:
                 key = (window.customer_id, window.id_kind, window.held)
@@ -54,10 +56,10 @@ async def _images(deployment: Deployment) -> AsyncIterator[tuple[int, Snapshot]]
 
 @dataclass(slots=True)
 class Held:
-    """Usage of one customer that waits, for one reason.
+    """Usage of one customer that is held for one reason.
 
     Fields:
-        first_us, last_us: the calls' end times, microseconds since 1970 UTC.
+        first_us, last_us: the first and the last end of its calls, microseconds since 1970 UTC.
     """
 
     customer: str
@@ -70,7 +72,7 @@ class Held:
     last_us: int = 0
 
     def count(self, window: Window) -> None:
-        """One window more."""
+        """Add one held window."""
         self.first_us = min(self.first_us, window.min_end_us) if self.windows else window.min_end_us
         self.last_us = max(self.last_us, window.max_end_us)
         self.windows += 1

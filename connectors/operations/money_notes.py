@@ -1,4 +1,4 @@
-"""What the database knows about money that no ledger is wrong about: calls that are not billed, and pairs that look like one."""
+"""Reads from Postgres calls that are not billed, and calls that may be billed twice, although all ledgers are right."""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -8,7 +8,7 @@ from connectors.postgres.pool import Database
 from schemas.money import ZERO, add, plain
 from streams.core.metering.decisions import UNPRICED
 
-#: Pairs are complained about for so long after they were found; the table keeps them.
+#: How long a pair is reported after it was found, days. The table keeps it longer.
 _DAYS: Final = 35
 _MOST: Final = 20
 _UNBILLED: Final = """
@@ -31,7 +31,7 @@ WHERE found_at > now() - interval '{_DAYS} days' ORDER BY found_at, request_id L
 
 @dataclass(slots=True)
 class Unbilled:
-    """Calls of one decision that are in no bill; `models`: calls by model."""
+    """Calls of one decision that are not billed; `models`: their number by model."""
 
     calls: int = 0
     usd: Decimal = ZERO
@@ -41,12 +41,12 @@ class Unbilled:
 
 @dataclass(slots=True)
 class Notes:
-    """What the tables say.
+    """Findings in the tables.
 
     Fields:
-        unbilled: by decision, of the months that the last 35 days touch.
-        refused: unresolved refused calls: (reason, calls, dollars that they name).
-        complaints: pairs that are billed twice, and copies at another cost.
+        unbilled: by decision, of the months that contain one of the last 35 days.
+        refused: open rejected calls: (reason, number, the dollars that they name).
+        complaints: sentences about pairs that are billed twice, and about copies at another cost.
     """
 
     unbilled: dict[str, Unbilled] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Notes:
 
 
 async def notes_of(database: Database) -> Notes:
-    """Ask. Raises: Unavailable."""
+    """Read the tables. Raises: Unavailable."""
     notes = Notes()
     async with database.connection() as connection:
         for decision, model, calls, usd, tokens in await connection.fetch(_UNBILLED):
@@ -115,7 +115,7 @@ def _doubled(rows: list[Any]) -> list[str]:
 
 
 def unbilled_text(notes: Notes) -> list[str]:
-    """Sentences about what is not billed; empty where all is."""
+    """Sentences about calls that are not billed; empty = all are billed."""
     lines = []
     for decision, one in sorted(notes.unbilled.items()):
         models = ""
@@ -129,7 +129,7 @@ def unbilled_text(notes: Notes) -> list[str]:
 
 
 def unbilled_json(notes: Notes) -> dict[str, Any]:
-    """The same for programs."""
+    """The findings for programs, without the complaints."""
     return {
         "unbilled": {
             decision: {

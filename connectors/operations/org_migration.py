@@ -1,18 +1,19 @@
-"""Users' customers become orgs: what is missing is found out, done, and looked for again.
+"""Migrates users' customers to orgs: find the missing steps, do them, and check that none is missing.
 
-A migration is complete when nothing is missing: the org's customer remembers the user, has a subscription that we know
-of, and pays for every mapping that named the user. So whoever is killed at any step runs it again. The user's own
-subscription ends last, once no usage can reach it any more (docs/orgs.md).
+A migration is complete if the org's customer names the user in its metadata, has a subscription that Meterbridge knows,
+and pays for every mapping that named the user. So a run that was killed at any step is repeated. The user's own
+subscription ends last, when no usage can reach it any more (docs/orgs.md).
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import structlog
 
+from connectors.billing.mappings import Mappings
 from connectors.billing.org_billing import RUNNING, OrgBilling
 from connectors.billing.org_takeover import FORMER, has_noted, migrate, noting
+from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.billing.usage_limits import is_plan
 from connectors.lago.customers import customer_part
 from connectors.lago.errors import LagoRejected
@@ -26,7 +27,7 @@ from schemas.moments import SECOND_US, parse_us, to_iso
 from streams.core.mapping.reassign import paid_until, repointing
 from streams.core.mapping.set_mapping import MappingRequest, soonest
 
-#: States of a customer.
+#: States of one migration.
 MIGRATED, ALREADY, WOULD, MISSING, SKIPPED, FAILED = "migrated", "already", "would", "missing", "skipped", "failed"
 
 _ROUNDS = 3
@@ -35,22 +36,9 @@ NO_MAPPING = "no mapping names them: usage comes by another way. End them in Lag
 _log = structlog.get_logger(__name__)
 
 
-class MappingStore(Protocol):
-    """See `connectors.billing.mappings.Mappings`."""
-
-    async def put(self, request: MappingRequest, *, ask_lago: bool) -> object: ...
-
-
-class SubscriptionLookup(Protocol):
-    """See `connectors.billing.subscription_discovery.SubscriptionDiscovery`."""
-
-    def knows(self, org_id: str, subscription: str = "") -> bool: ...
-    async def learn(self, org_id: str) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True)
 class OldSubscription:
-    """A user's subscription that still runs; `wait` says why it does, `""` = it can end now."""
+    """A user's subscription that still runs; `wait`: why it must not end yet, `""` = it can end now."""
 
     external_id: str
     wait: str
@@ -58,12 +46,12 @@ class OldSubscription:
 
 @dataclass(frozen=True, slots=True)
 class MigrationOutcome:
-    """What became of one user, or would.
+    """The outcome of one user's migration.
 
     Fields:
-        steps: sentences: what was done; of a dry run and a check, what is missing.
-        subscription: the org's.
-        to_end: the user's own.
+        steps: what was done, a sentence for each step; of a dry run and a check, what is missing.
+        subscription: external id of the org's subscription.
+        to_end: the user's own subscriptions.
     """
 
     user_id: str
@@ -77,7 +65,7 @@ class MigrationOutcome:
 
 @dataclass(slots=True)
 class _UserState:
-    """How things stand with one user."""
+    """What Lago has of one user and its org, and the steps that are missing."""
 
     user: Customer | None
     org: Customer | None
@@ -88,7 +76,7 @@ class _UserState:
 
     @property
     def own(self) -> Subscription | None:
-        """The org's subscription: what runs, before what waits to begin."""
+        """The org's subscription: an active one rather than a pending one."""
         ranked = sorted(self.org_s, key=lambda one: one.status != "active")
         return ranked[0] if ranked else None
 
@@ -98,17 +86,17 @@ class OrgMigration:
 
     Args:
         customers: the view of all mappings, as `mappings` changes it.
-        announce: leaves a line in the audit topic before anything is changed.
-        loose: what is on its way; asked only if something could end, and again where that was asked too early.
-        lead_us: see `MappingStore`; `settled_us`: see `connectors.operations.usage_in_flight`.
+        announce: writes the audit line before anything is changed.
+        loose: reads the usage in flight. It is called only if a subscription could end, and again if the answer is too old.
+        lead_us: see `Mappings`. settled_us: see `connectors.operations.usage_in_flight`.
         now_us: microseconds since 1970 UTC.
     """
 
     def __init__(
         self,
         billing: OrgBilling,
-        mappings: MappingStore,
-        learner: SubscriptionLookup,
+        mappings: Mappings,
+        learner: SubscriptionDiscovery,
         customers: Mapping[str, CustomerRecord],
         *,
         announce: Callable[[UserOrg, Sequence[str]], Awaitable[None]],
@@ -123,15 +111,15 @@ class OrgMigration:
         self._customers = customers
         self._announce = announce
         self._loose = loose
-        self._loose_ends: UsageInFlight | None = None
-        self._loose_us = 0
+        self._in_flight: UsageInFlight | None = None
+        self._in_flight_us = 0
         self._index: dict[str, list[str]] | None = None
         self._lead_us = lead_us
         self._settled_us = settled_us
         self._now_us = now_us
 
     async def look(self, entry: UserOrg, *, otherwise: str) -> MigrationOutcome:
-        """What is missing, without changing anything; `otherwise`: the state if anything is."""
+        """Find the missing steps and change nothing; `otherwise`: the state if there are any."""
         try:
             found = await self._found(entry)
         except MeterbridgeError as error:
@@ -139,7 +127,7 @@ class OrgMigration:
         return _outcome(entry, found, otherwise if found.steps else ALREADY, found.steps)
 
     async def run(self, entry: UserOrg) -> MigrationOutcome:
-        """Do what is missing, and look again. Never raises what one customer's failure is."""
+        """Do the missing steps, and look again. The failure of one user is a `FAILED` outcome, not an exception."""
         try:
             found = await self._found(entry)
             if not found.steps:
@@ -161,7 +149,7 @@ class OrgMigration:
             found = await self._found(entry)  # mappings may begin no earlier than the new subscription
         if found.own is not None and not self._knows(entry, found.own):
             await self._learner.learn(org_id)
-        for _ in range(_ROUNDS):  # what a version once paid for may need another one
+        for _ in range(_ROUNDS):  # a changed version may make another change necessary
             for request in self._requests(entry, found.own):
                 await self._mappings.put(request, ask_lago=False)
         for old in found.to_end:
@@ -233,49 +221,54 @@ class OrgMigration:
                 found.steps.append(f"end the subscription {external_id} of {entry.user_id}")
 
     async def _wait(self, entry: UserOrg, subscriptions: frozenset[str]) -> str:
-        """Why the user's subscriptions must go on; `""` = nothing can reach them any more."""
-        names = frozenset({entry.user_id, *subscriptions})
-        records = self._naming(names)
-        if wait := self._named(records, entry, subscriptions):
-            return wait
-        # Somebody may have been mapped to the user since the first look: now everybody is looked at.
-        records = [record for record in self._customers.values() if names & _names(record)]
-        if wait := self._named(records, entry, subscriptions):
-            return wait
-        loose = await self._loose_since(self._settled(records, entry, subscriptions) or 0)
-        return loose.of({*names, *(record.litellm_customer_id for record in records)})
+        """Why the user's subscriptions must not end yet; `""` = no usage can reach them any more.
 
-    async def _loose_since(self, since_us: int) -> UsageInFlight:
-        """What is on its way, as of `since_us` or later: for many users it is asked once.
-
-        As of before then, usage that was still to come to this user is not among it.
+        | state, in the order of the checks | answer |
+        |---|---|
+        | no mapping has ever named the user | `NO_MAPPING`: usage comes by a way that is not known here |
+        | a mapping names the user now or later | a mapping names them |
+        | the last such mapping ended less than `settled_us` ago | late usage may come until then |
+        | usage is in a ledger, is dead, or has waited long in a topic since then | see `UsageInFlight.of` |
         """
-        if self._loose_ends is None or self._loose_us < since_us:
-            asked_us = self._now_us()
-            self._loose_ends, self._loose_us = await self._loose(), asked_us
-        return self._loose_ends
+        names = frozenset({entry.user_id, *subscriptions})
+        if wait := self._mapped_wait(self._naming(names), entry, subscriptions):
+            return wait
+        # The index is of the first look, and a customer may have been mapped to the user since. So all are checked here.
+        records = [record for record in self._customers.values() if names & _names(record)]
+        if wait := self._mapped_wait(records, entry, subscriptions):
+            return wait
+        in_flight = await self._in_flight_since(self._settled(records, entry, subscriptions) or 0)
+        return in_flight.of({*names, *(record.litellm_customer_id for record in records)})
 
-    def _named(self, records: Sequence[CustomerRecord], entry: UserOrg, subscriptions: frozenset[str]) -> str:
-        """Why usage may yet be mapped to the user's subscriptions."""
+    async def _in_flight_since(self, since_us: int) -> UsageInFlight:
+        """The usage in flight at `since_us` or later. It is read once for many users.
+
+        An answer from before `since_us` would lack usage that came to this user after it.
+        """
+        if self._in_flight is None or self._in_flight_us < since_us:
+            asked_us = self._now_us()
+            self._in_flight, self._in_flight_us = await self._loose(), asked_us
+        return self._in_flight
+
+    def _mapped_wait(self, records: Sequence[CustomerRecord], entry: UserOrg, subscriptions: frozenset[str]) -> str:
+        """Why usage may still be mapped to the user's subscriptions; `""` = it cannot."""
         if not records:
             return NO_MAPPING
         settled_us = self._settled(records, entry, subscriptions)
         if settled_us is None:
             return "a mapping names them"
-        return (
-            f"late usage may come until {to_iso(settled_us)}: run this again then"
-            if self._now_us() < settled_us
-            else ""
-        )
+        if self._now_us() < settled_us:
+            return f"late usage may come until {to_iso(settled_us)}: run this again then"
+        return ""
 
     def _settled(self, records: Sequence[CustomerRecord], entry: UserOrg, subscriptions: frozenset[str]) -> int | None:
-        """From when on no usage comes to the user's subscriptions any more; None = a mapping still names them."""
+        """The moment from which no usage comes to the user's subscriptions, microseconds; None = a mapping still names them."""
         untils = [paid_until(record, entry.user_id, subscriptions) for record in records]
         known = [until for until in untils if until is not None]
         return max(known) + self._settled_us if len(known) == len(untils) else None
 
     def _naming(self, names: frozenset[str]) -> list[CustomerRecord]:
-        """The customers with a version that names one of these orgs and subscriptions, as of the first look."""
+        """The customers with a version that names one of these orgs or subscriptions, by an index of the first look."""
         if self._index is None:
             self._index = {}
             for customer_id, record in self._customers.items():
@@ -287,7 +280,7 @@ class OrgMigration:
 
 
 def plan_of(entries: Iterable[UserOrg]) -> tuple[list[UserOrg], list[MigrationOutcome]]:
-    """Each user once, and the outcomes of those whom the rows give to several orgs."""
+    """Each user once, and the outcomes of users whose rows name several orgs."""
     orgs: dict[str, set[str]] = {}
     first: dict[str, UserOrg] = {}
     for entry in entries:
@@ -304,7 +297,7 @@ def plan_of(entries: Iterable[UserOrg]) -> tuple[list[UserOrg], list[MigrationOu
 
 
 def _not_done(entry: UserOrg, error: MeterbridgeError) -> MigrationOutcome:
-    """Skipped is what we ourselves will not do, whoever asks again; anything else has failed."""
+    """Skipped if Meterbridge itself refuses, also at a repeat; else failed."""
     if isinstance(error, LagoRejected) and not error.status:
         return MigrationOutcome(entry.user_id, entry.org_id, SKIPPED, error.reason)
     reason = (error.code if isinstance(error, LagoRejected) else "") or error.reason
@@ -331,7 +324,7 @@ def _has_room(org: Customer, user_id: str) -> bool:
 
 
 def _begins_us(own: Subscription | None) -> int:
-    """From when the org can pay; 0 where that is not known."""
+    """The moment from which the org can pay, microseconds since 1970 UTC; 0 = not known."""
     begins = (own.started_at or own.subscription_at) if own is not None else None
     return -(-parse_us(begins) // SECOND_US) * SECOND_US if begins else 0
 

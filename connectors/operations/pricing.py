@@ -1,8 +1,8 @@
-"""A call that was counted without a price is sent again as what was counted, with the price that a copy has now.
+"""Gives a call that was counted without a price the price of a copy, so that it is sent again under its old identity.
 
-The copy may come from LiteLLM's database, whose ids and moments differ, or from a price list that names little more than
-the request id. The meter knows the call again by its identity only, so the ids, the start and the customer of the log
-take the place of the copy's.
+The copy may come from LiteLLM's database, whose ids and moments differ, or from a price list with little more than the
+request id. The meter recognises the call only by its identity, so the ids, the start and the customer of the log replace
+those of the copy.
 """
 
 from decimal import Decimal
@@ -21,10 +21,14 @@ _members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def as_counted(stored: bytes, row: LoggedCall, unit: Decimal) -> tuple[bytes, bytes]:
-    """Key and value of the raw topic: `stored`, a value of it, under the identity of `row` where it can have it.
+    """Key and value for the raw topic: `stored` under the identity of `row`, if that identity can be made.
 
-    Usage whose identity is made of other things than ids, status and start (a polled job, another sender's event) keeps
-    its own words, under the key of `row`.
+    Usage whose identity is not made of ids, status and start (a polled job, another sender's event) keeps its own members,
+    under the key of `row`.
+
+    Args:
+        stored: a value of the raw topic.
+        unit: the smallest amount that is kept, dollars.
     """
     key = row.customer_id.encode()
     envelope = _members(stored)
@@ -50,7 +54,7 @@ def as_counted(stored: bytes, row: LoggedCall, unit: Decimal) -> tuple[bytes, by
 
 
 def _status_of(row: LoggedCall) -> str | None:
-    """The status that the identity was made with, which may have been none; None where it was made of other things."""
+    """The status in the row's identity, which may be `""`; None = the identity is made of other members."""
     for status in (row.status, ""):
         if identity_of("litellm", row.call_id, row.request_id, status, str(row.start_us // 1000)) == row.identity:
             return status

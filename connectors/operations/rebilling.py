@@ -1,4 +1,4 @@
-"""Bills usage again that was posted after the end of its subscription: exactly once, also when two processes do it.
+"""Bills usage again that was posted after the end of its subscription: exactly once, also if two processes do it at once.
 
 The new event, its receipt and the failed receipt of the old one are one transaction. All processes share one
 transactional id. A process that starts its producer fences the process before it, and then reads what is left to do. So
@@ -8,7 +8,6 @@ it sees what the other has done, and Kafka refuses what the other still sends (d
 import asyncio
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -17,9 +16,9 @@ from aiokafka.errors import KafkaError, ProducerFenced
 
 from connectors.config.deployment import Deployment
 from connectors.kafka.client_config import aiokafka_config
-from connectors.kafka.topic_scan import OffsetRange, stretch_of
+from connectors.kafka.topic_scan import stretch_of
 from connectors.operations.after_end import Lost
-from connectors.operations.usage_log import records_in
+from connectors.operations.usage_log import placed, records_in, unprojected
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.records import LagoEvent, Receipt
@@ -29,11 +28,10 @@ from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import MANIFEST, receipt_write
 
 _ASK_AGAIN_S: Final = 0.25
-_PLACES = "SELECT partition, next FROM projector_offsets WHERE topic = $1"
 
 
 class Rebilling:
-    """The right to bill again, while it is entered.
+    """The exclusive right to bill again, while the context is entered.
 
     Args:
         limit_s: how long the projector may take to come to the end of the receipts, seconds.
@@ -61,15 +59,13 @@ class Rebilling:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._writer.stop()
 
     async def bill(self, lost: Sequence[Lost]) -> None:
-        """Post what is billed instead, in one transaction; at most `after_end.PAGE` that are `able`.
+        """Write the events that bill `lost` again, in one transaction; at most `after_end.PAGE`, all of them `able`.
 
-        Read them after this was entered: what was read before may have been done by another.
+        Read them from the tables after this was entered, else another process may have billed them again already.
 
         Raises:
             Unavailable: Kafka went away, or `requeue_in_progress`. Nothing is done then, or all of it.
@@ -111,14 +107,9 @@ async def receipts_are_read(deployment: Deployment, database: Database, limit_s:
     """
     whole = await asyncio.to_thread(stretch_of, deployment.kafka, deployment.topics.receipts)
     deadline = time.monotonic() + limit_s
-    while behind := await asyncio.to_thread(records_in, deployment.kafka, await _unread(database, whole)):
+    while behind := await asyncio.to_thread(
+        records_in, deployment.kafka, unprojected(whole, await placed(database, whole.topic))
+    ):
         if time.monotonic() > deadline:
             raise Unavailable("projection_behind", f"the projector has {behind} receipts to go: is it running?")
         await asyncio.sleep(_ASK_AGAIN_S)
-
-
-async def _unread(database: Database, whole: OffsetRange) -> OffsetRange:
-    async with database.connection() as connection:
-        places = dict(await connection.fetch(_PLACES, whole.topic))
-    ranges = {number: (max(start, places.get(number, 0)), end) for number, (start, end) in whole.ranges.items()}
-    return OffsetRange(whole.topic, ranges)

@@ -1,4 +1,4 @@
-"""Reads everything again and compares: ledgers with themselves, with the events they emitted, and with what Lago counts."""
+"""Reconciliation: compares each ledger with itself, with the events that it emitted, with LiteLLM and with Lago."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -42,15 +42,15 @@ WHERE event IS NOT NULL AND raw_partition = $1 AND seal_seq < $2 AND starts_with
 
 @dataclass(slots=True)
 class ReconciliationReport:
-    """What was compared and what did not add up; amounts are dollars, over all partitions.
+    """The sums of all partitions, and what does not add up. Amounts are dollars.
 
     Fields:
-        subscriptions: how many were compared with Lago.
-        hours: what LiteLLM's spend logs hold, by the hour calls started in.
+        subscriptions: number of subscriptions that were compared with Lago.
+        hours: the calls in LiteLLM's spend logs, by the hour in which they started.
         misdirected: held dollars that wait for a person, by reason and org.
-        complaints: what does not add up, or is billed wrong.
-        unbilled_calls, unbilled_usd: counted, and in no bill because of their decision.
-        notes: what adds up and should be seen all the same.
+        complaints: sentences about what does not add up, or is billed wrongly.
+        unbilled_calls, unbilled_usd: calls that were counted and are not billed because of their decision.
+        notes: sentences about what adds up and a person should know.
         litellm, tables: see `compared_with_litellm` and `notes_of`.
     """
 
@@ -77,10 +77,10 @@ class ReconciliationReport:
 async def reconcile_ledgers(
     deployment: Deployment, passed: Callable[[int], None] = lambda _count: None, database: Database | None = None
 ) -> ReconciliationReport:
-    """Each ledger adds up by itself, and its parts are in `billing.lago.events`, each once, with its money.
+    """Compare each ledger with itself, and with its events in `billing.lago.events`: each once, with its amount.
 
     Args:
-        database: has the parts that have left the topic by age; without it, or while it is away, their sums are not
+        database: has the events that have expired in the topic. Without it, or while it is away, their sums are not
             compared.
     """
     books = await books_of(deployment, passed)
@@ -90,7 +90,7 @@ async def reconcile_ledgers(
     for found in emitted.values():
         found.from_the_start = not any(start for start, _ in stretch.ranges.values())
     if database is not None:
-        with suppress(Unavailable):  # said by whoever asks the tables next
+        with suppress(Unavailable):  # `reconcile_tables` reports it
             await _older(deployment, database, books, emitted)
     report = ReconciliationReport()
     for number, one in books.items():
@@ -100,7 +100,7 @@ async def reconcile_ledgers(
 
 
 async def reconcile_lago(database: Database, lago: LagoClient, report: ReconciliationReport, event_code: str) -> None:
-    """What was delivered is what Lago bills, of every subscription that was ever billed. Raises: Unavailable."""
+    """Compare what was delivered with what Lago bills, for each subscription with an event. Raises: Unavailable."""
     compared = await compare_with_lago(database, lago, event_code)
     report.subscriptions += compared.subscriptions
     report.complaints += compared.complaints
@@ -109,7 +109,7 @@ async def reconcile_lago(database: Database, lago: LagoClient, report: Reconcili
 async def reconcile_litellm(
     deployment: Deployment, database: Database, url: str, since: datetime, until: datetime, report: ReconciliationReport
 ) -> None:
-    """Every call of LiteLLM's spend logs that started in `[since, until)` is in the usage log, at its cost.
+    """Compare the calls in LiteLLM's spend logs that started in `[since, until)` with the usage log.
 
     Raises: see `compared_with_litellm`.
     """
@@ -120,7 +120,7 @@ async def reconcile_litellm(
 
 
 async def reconcile_tables(database: Database, report: ReconciliationReport) -> None:
-    """What the tables know: why calls are not billed, and which are billed twice. Raises: Unavailable."""
+    """Add what the tables say about calls that are not billed, or are billed twice. Raises: Unavailable."""
     report.tables = await notes_of(database)
     report.complaints += report.tables.complaints
     report.notes += unbilled_text(report.tables)
@@ -129,7 +129,7 @@ async def reconcile_tables(database: Database, report: ReconciliationReport) -> 
 async def _older(
     deployment: Deployment, database: Database, books: Mapping[int, LedgerState], emitted: Mapping[int, Emitted]
 ) -> None:
-    """What the tables say about parts that have left the topic; those of another raw topic have another prefix."""
+    """Read the sums of events that have expired in the topic. Those of another raw topic have another prefix."""
     for number, one in emitted.items():
         if 1 < one.first <= one.limit + 1:
             prefix = part_prefix(deployment.name, books[number].position.topic_id, number)

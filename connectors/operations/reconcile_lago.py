@@ -1,4 +1,5 @@
-"""Compares what was delivered with what Lago bills: of what runs its current usage, of what has ended its last invoice."""
+"""Compares what was delivered with what Lago bills: the current usage of a running subscription, the last invoice of an
+ended one."""
 
 import time
 from collections import defaultdict
@@ -33,20 +34,20 @@ SELECT COALESCE(sum(amount_cents) FILTER (WHERE status = 'completed'), 0),
 FROM lago_events
 WHERE external_subscription_id = $1 AND billed_at >= $2 AND billed_at < $3 AND ($4 = '' OR org_id = $4)
 """
-#: What ended longer ago was compared often enough.
+#: A subscription that ended longer ago was compared before, and is not compared again.
 _ENDED_US: Final = 40 * 24 * HOUR_US
 
 
 @dataclass(slots=True)
 class Compared:
-    """How many subscriptions were compared, and what does not add up, a sentence each."""
+    """Number of compared subscriptions, and a sentence for each that does not add up."""
 
     subscriptions: int
     complaints: list[str]
 
 
 async def compare_with_lago(database: Database, lago: LagoClient, code: str, now_us: int | None = None) -> Compared:
-    """Every subscription that was ever billed. One that Lago cannot be asked about is named, the others are compared.
+    """Compare each subscription with an event. One that Lago refuses to be asked about is a complaint.
 
     Args:
         code: the metric's, `LAGO_EVENT_CODE`.
@@ -79,7 +80,7 @@ class _Comparison:
         self._invoices: dict[str, list[Invoice]] = {}
 
     async def at(self, subscription: str, org_id: str) -> str:
-        """The complaint about one subscription; `""` where it adds up."""
+        """The complaint about one subscription; `""` = it adds up."""
         usage = await self._lago.current_usage(org_id, subscription, self._code)
         if usage is not None:
             delivered, waiting = await self._delivered(subscription, usage.from_us, usage.until_us)
@@ -108,7 +109,7 @@ class _Comparison:
         return f"subscription {subscription} of {org_id} {why}, {plain(delivered)} cents were delivered to it"
 
     async def _at_ended(self, ended: Subscription, org_id: str) -> str:
-        """Its last invoice, and that nothing was delivered to it afterwards."""
+        """The complaint about an ended subscription: its last invoice differs, or usage was delivered after its end."""
         name, ended_us = ended.external_id, parse_us(str(ended.terminated_at)) + SECOND_US
         if ended_us < self._now_us - _ENDED_US:
             return ""
@@ -126,7 +127,7 @@ class _Comparison:
             cents, until_us = Decimal(sum(fee.amount_cents for fee in fees)), ended_us
         elif ended_us > self._now_us - INVOICED_US:
             return ""
-        else:  # nothing of its last days is on an invoice
+        else:  # no invoice contains its last days
             from_us, until_us, cents = until_us, ended_us, Decimal(0)
         delivered, waiting = await self._delivered(name, from_us, until_us)
         counted = LagoUsage(name, from_us, until_us, cents, len(fees))
@@ -134,7 +135,7 @@ class _Comparison:
         return complaint.replace("Lago counts", "it has ended, and its last invoice counts") if complaint else ""
 
     async def _of_earlier_lives(self, subscription: str, org_id: str) -> str:
-        """What is not billed of lives of a running subscription's id that have ended, by a change of plan."""
+        """The complaint about ended lives of a running subscription's id, which a change of plan leaves behind."""
         listed = await self._lago.subscriptions(org_id, BEGUN)
         own = [one for one in listed if one.external_id == subscription and one.started_at is not None]
         lives = lives_of(own, [period_with(one, None) for one in own], self._now_us - _ENDED_US)
@@ -142,7 +143,7 @@ class _Comparison:
         return f"subscription {subscription}: before it began anew{told.replace(';', ',', 1)}" if told else ""
 
     async def _overtaken(self, lives: Sequence[Life], org_id: str) -> str:
-        """What of the difference reached Lago after the last invoice, or may have."""
+        """A sentence about the part of the difference that reached Lago after the last invoice, or may have."""
         rows, now_us = DeliveredRows(self._database, org_id, self._code), self._now_us
         found = await not_invoiced(rows, lives, org_id, self._lago, now_us, self._code, {})
         sums, told = defaultdict[str, tuple[int, Decimal]](lambda: (0, ZERO)), ""
@@ -158,7 +159,7 @@ class _Comparison:
         return f"{told}: meterbridge lago rebill" if told else ""
 
     async def _last_fees(self, subscription: str, org_id: str) -> list[Fee]:
-        """What its latest invoice charges for the metric."""
+        """The metric's fees on the latest invoice that has any."""
         if org_id not in self._invoices:
             whole = [await self._lago.invoice(one.lago_id) for one in await latest(self._lago, org_id)]
             self._invoices[org_id] = [one for one in whole if one is not None]
@@ -176,7 +177,7 @@ class _Comparison:
         return []
 
     async def _delivered(self, subscription: str, from_us: int, until_us: int, org_id: str = "") -> Any:
-        """Cents that were delivered, and that wait: of the org; `""` = of all, as Lago counts what is in a life."""
+        """Cents that were delivered, and cents that wait; `org_id` `""` = of all orgs, as Lago counts a subscription's life."""
         moments = to_datetime(from_us), to_datetime(until_us)
         async with self._database.connection() as connection:
             return await connection.fetchrow(_DELIVERED, subscription, *moments, org_id)

@@ -1,4 +1,4 @@
-"""Every call of LiteLLM's spend logs is in the usage log, at LiteLLM's cost."""
+"""Compares LiteLLM's spend logs with the usage log: each call must be in it, at LiteLLM's cost."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from schemas.wire import FLAT
 async def compared_with_litellm(
     deployment: Deployment, database: Database, url: str, since: datetime, until: datetime
 ) -> BackfillReport:
-    """What a backfill of the calls that started in `[since, until)` would find; nothing is sent.
+    """The report of a dry-run backfill of the calls that started in `[since, until)`.
 
     Raises:
         Unavailable: `litellm_db`, `projection_behind`, or Postgres does not answer.
@@ -31,7 +31,7 @@ async def compared_with_litellm(
 
 
 def complaints_about_calls(found: BackfillReport) -> list[str]:
-    """A sentence for each hour with calls that are owed, each cost that differs, each kind of row that cannot be read."""
+    """Sentences about hours with owed calls, about differing costs, and about rows that cannot be read."""
     told = []
     for name, hour in sorted(found.hours.items()):
         command = f"meterbridge backfill --source litellm-db --from {name} --to {_next(name)}"
@@ -61,7 +61,7 @@ def complaints_about_calls(found: BackfillReport) -> list[str]:
 
 
 def notes_about_calls(found: BackfillReport) -> list[str]:
-    """What is no fault of anybody's, and should be seen."""
+    """Sentences about what is no error and should be known: calls without a price."""
     return [no_price_yet(found)] if found.unpriced else []
 
 

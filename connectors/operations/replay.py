@@ -1,15 +1,16 @@
-"""What a topic held of a stretch of time is sent again: raw calls into the raw topic, or enriched ones into another.
+"""Sends the records of a period again: raw calls to the raw topic, or enriched calls to another topic.
 
-Into the raw topic nothing is billed anew: a call inside the horizon is known to its ledger, an older one waits in the
-rejected topic for `meterbridge dlq requeue`, which asks the usage log. Another topic is for whoever missed records or
-wants them once more; billing does not see it.
+Nothing is billed twice by it: the ledger recognises a call within the dedupe horizon, and an older call waits in the
+rejected topic for `meterbridge dlq requeue`, which asks the usage log. Another topic is for a consumer that has missed
+records; billing does not read it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from confluent_kafka import Message
@@ -20,7 +21,7 @@ from connectors.operations.dead_letters import usage_of
 from connectors.operations.sender import CommandProducer, Outgoing
 from schemas.decoding import UNDECODABLE, decoder
 from schemas.errors import ConfigurationError
-from schemas.money import ZERO, add, quantum
+from schemas.money import ZERO, add, plain, quantum
 from schemas.records import EnrichedUsage
 from streams.state.step_writes import CONTROL
 
@@ -32,38 +33,52 @@ _enriched = decoder(EnrichedUsage)
 
 @dataclass(slots=True)
 class Amount:
-    """Calls, tokens and dollars together."""
+    """A number of calls, their tokens and their dollars."""
 
     calls: int = 0
     tokens: int = 0
     usd: Decimal = ZERO
 
     def count(self, tokens: int, usd: Decimal) -> None:
-        """One call more."""
+        """Add one call."""
         self.calls += 1
         self.tokens += tokens
         self.usd = add(self.usd, usd)
 
+    def as_object(self) -> dict[str, Any]:
+        """The amount for programs."""
+        return {"calls": self.calls, "tokens": self.tokens, "usd": plain(self.usd)}
+
+
+def total(amounts: Mapping[str, Amount]) -> Amount:
+    """The sum of the amounts."""
+    whole = Amount()
+    for one in amounts.values():
+        whole.calls += one.calls
+        whole.tokens += one.tokens
+        whole.usd = add(whole.usd, one.usd)
+    return whole
+
+
+def by_customer(amounts: Mapping[str, Amount]) -> dict[str, dict[str, Any]]:
+    """Amounts by customer id for programs, in order of the id."""
+    return {name: one.as_object() for name, one in sorted(amounts.items())}
+
 
 @dataclass(slots=True)
 class Contents:
-    """What a stretch holds: amounts by LiteLLM customer id, and records that no call can be read from."""
+    """The calls of a range of offsets: amounts by LiteLLM customer id, and the number of records without a call."""
 
     customers: dict[str, Amount] = field(default_factory=dict)
     unreadable: int = 0
 
     def total(self) -> Amount:
-        """All customers together."""
-        whole = Amount()
-        for one in self.customers.values():
-            whole.calls += one.calls
-            whole.tokens += one.tokens
-            whole.usd = add(whole.usd, one.usd)
-        return whole
+        """The amount of all customers."""
+        return total(self.customers)
 
 
 class Checkpoint(msgspec.Struct):
-    """How far a replay has come: what was asked for, and the next offset of each partition."""
+    """The progress of a replay: its parameters, and the next offset of each partition."""
 
     asked: dict[str, str]
     next: dict[int, int] = {}
@@ -71,7 +86,7 @@ class Checkpoint(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One replay, `stretch` fixed when it was planned: what it writes itself is not in it.
+    """One replay. Its range of offsets is fixed when it is planned, so it does not contain what the replay writes.
 
     Fields:
         source: full name of the topic it reads.
@@ -108,7 +123,7 @@ class Replay:
         return cls(deployment, stretch, source, target, since_ms, until_ms, customer)
 
     def contents(self, passed: Callable[[int], None] = lambda _offsets: None) -> Contents:
-        """What would be sent; nothing is."""
+        """The calls that would be sent. Nothing is sent."""
         found, unit = Contents(), quantum(self.deployment.policy.cost_decimals)
         for message in self._records(self.stretch, passed):
             key = (message.key() or b"").decode(errors="replace")
@@ -125,7 +140,7 @@ class Replay:
         checkpoint: Path | None = None,
         passed: Callable[[int], None] = lambda _offsets: None,
     ) -> int:
-        """Send; the number of records. Repeated with the same `checkpoint` it goes on where it stopped.
+        """Send the records; their number. A repeat with the same `checkpoint` continues where the last run stopped.
 
         Raises:
             ConfigurationError: the checkpoint is of another replay.
@@ -148,7 +163,7 @@ class Replay:
         return count
 
     def asked(self) -> dict[str, str]:
-        """What tells this replay from another."""
+        """The parameters that distinguish this replay from another."""
         return {
             "source": self.source,
             "into": self.into,
@@ -158,7 +173,7 @@ class Replay:
         }
 
     def _records(self, stretch: OffsetRange, passed: Callable[[int], None]) -> Iterator[Message]:
-        """An operator's orders among the calls are not repeated."""
+        """The records of the range without an operator's orders, which must not be repeated."""
         wanted = self.customer.encode()
         for message in scan(self.deployment.kafka, stretch, passed):
             if (not wanted or message.key() == wanted) and not header_of(message, CONTROL):
@@ -192,7 +207,7 @@ class Replay:
 
 
 def _write(path: Path, state: Checkpoint) -> None:
-    """Whole or not at all."""
+    """Replace the file in one step, so that it is never half written."""
     beside = path.with_name(path.name + ".new")
     beside.write_bytes(msgspec.json.encode(state))
     beside.replace(path)

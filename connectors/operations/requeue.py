@@ -1,8 +1,8 @@
-"""Dead letters come back, or are put away: each once, whoever tries again, and on record.
+"""Requeues or dismisses dead letters: each once, also when the command is repeated, and with an audit line.
 
-An event goes to the retry topic's first tier in the transaction that marks its letter and tells its receipt. A refused
-call goes to the raw topic, which is never written in transactions: it is durable there before its letter is marked, and
-a call that is sent twice is counted once.
+An event goes to the retry topic's first tier, in one transaction with the letter's mark and the event's receipt. A
+refused call goes to the raw topic, which is never written in transactions: the call is durable there before its letter is
+marked, and a call that is sent twice is counted once.
 """
 
 import asyncio
@@ -19,13 +19,14 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from connectors.config.deployment import Deployment
 from connectors.kafka.client_config import aiokafka_config
 from connectors.operations.accepted_refusals import needs_word, never_comes_back
-from connectors.operations.dead_letters import EVENTS, DeadLetter, DeadLetterMark, topic_of, usage_of
+from connectors.operations.audit_record import audited
+from connectors.operations.dead_letters import EVENTS, DeadLetter, DeadLetterMark, Filters, topic_of, usage_of
 from connectors.operations.pricing import as_counted
 from connectors.operations.sender import CommandProducer, Outgoing
 from connectors.operations.usage_log import LogCheck, LogJudgement, caught_up, judged
 from connectors.postgres.pool import Database
 from schemas.errors import ConfigurationError, Unavailable
-from schemas.money import ZERO, add, quantum
+from schemas.money import ZERO, add, quantum, total
 from schemas.records import Receipt
 from schemas.usage import Usage
 from streams.core.delivery.dead_letter_headers import ATTEMPT, ATTEMPTS, CONNECT, NOT_BEFORE, REQUEUED
@@ -34,7 +35,7 @@ from streams.runtime.transactions import TransactionalWriter, Write
 from streams.state.step_writes import receipt_write
 
 BATCH = 500
-#: Marks: put back, put away, or counted already and therefore not put back.
+#: Marks: requeued, dismissed, or counted already and therefore not requeued.
 REQUEUED_MARK, PURGED, KNOWN = "requeued", "purged", "known"
 
 _encode = msgspec.json.Encoder().encode
@@ -43,12 +44,14 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @dataclass(slots=True)
 class RequeueResult:
-    """How many letters were put back, put away, found to be counted already, or cannot come back as they are.
+    """Numbers of letters.
 
     Fields:
-        unaccepted: come back when the operator accepts their reason by name.
-        reasons: of what cannot come back, by reason.
-        usd: dollars of what was put back.
+        requeued, purged: requeued or dismissed now.
+        known: calls that were counted already; their letters are closed.
+        impossible: letters that cannot be requeued as they are; `reasons` counts them by reason.
+        unaccepted: calls that are requeued only if the operator accepts their reason by name.
+        usd: what was requeued, dollars.
     """
 
     requeued: int = 0
@@ -60,14 +63,14 @@ class RequeueResult:
     usd: Decimal = ZERO
 
     def refuse(self, reason: str, count: int = 1) -> None:
-        """Letters that cannot come back as they are."""
+        """Count letters that cannot be requeued as they are."""
         if count:
             self.impossible += count
             self.reasons[reason] = self.reasons.get(reason, 0) + count
 
 
 class Requeuer:
-    """Acts on letters under one audit line; one desk at a time, a second one fences the first."""
+    """Acts on dead letters. A second requeuer of the same name fences the first."""
 
     def __init__(
         self,
@@ -87,13 +90,41 @@ class Requeuer:
         self._trusted_us = trusted_us
         self._checked: LogCheck | None = None
 
+    async def audit(
+        self,
+        action: str,
+        letters: Sequence[DeadLetter],
+        kind: str,
+        filters: Filters,
+        why: str,
+        actor: str = "",
+        **more: str,
+    ) -> str:
+        """Write the audit line of an action on `letters`; its id. Args: more: further members of the line's target.
+
+        Raises:
+            Unavailable: the line could not be written, so nothing may be done.
+        """
+        target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.letter}
+        return await asyncio.to_thread(
+            audited,
+            self._deployment,
+            self._sender,
+            f"dlq.{action}",
+            target | {name: value for name, value in more.items() if value},
+            actor=actor,
+            reason=why,
+            count=len(letters),
+            cost_usd=total(letter.usd or ZERO for letter in letters),
+        )
+
     async def requeue(
         self, letters: Iterable[DeadLetter], audit_id: str, told: Callable[[int], None], accepted: tuple[str, ...] = ()
     ) -> RequeueResult:
-        """Put letters back, in batches; what is done stays done when a later batch fails.
+        """Requeue letters, in batches. A batch that is done stays done when a later one fails.
 
         Args:
-            accepted: reasons that the operator overrules, of `connectors.operations.accepted_refusals.ACCEPTABLE`.
+            accepted: reasons that the operator overrules, some of `connectors.operations.accepted_refusals.ACCEPTABLE`.
 
         Raises:
             ConfigurationError: a call beyond the horizon needs the usage log, and there is no Postgres.
@@ -109,7 +140,7 @@ class Requeuer:
         return done
 
     async def purge(self, letters: Iterable[DeadLetter], audit_id: str, told: Callable[[int], None]) -> RequeueResult:
-        """Put letters away for good; the topic keeps them for as long as it keeps anything."""
+        """Dismiss letters for good. Their records stay in the topic until they expire."""
         done = RequeueResult()
         for batch in _batches(letters):
             await self._mark([DeadLetterMark(letter, PURGED, audit_id) for letter in batch])
@@ -172,9 +203,9 @@ class Requeuer:
         return Outgoing(self._topics.raw, key, checked(value, at_us, accepted))
 
     async def _judged(self, read: Sequence[tuple[DeadLetter, Usage]], accepted: tuple[str, ...]) -> list[LogJudgement]:
-        """What the usage log says about each.
+        """What the usage log says about each call.
 
-        Without a log an accepted call goes back unchecked: the meter itself knows, or keeps it aside as too old.
+        Without a log an accepted call is requeued unchecked: the meter recognises it, or rejects it as too old.
         """
         if self._database is None and all(letter.reason in accepted for letter, _ in read):
             return [LogJudgement(CopyVerdict(MISSING))] * len(read)
@@ -194,7 +225,7 @@ class Requeuer:
         try:
             await self._writer.commit([*writes, *marked], TopicPartition(topics.dlq, 0), None, "")
         except ProducerFenced as error:
-            raise Unavailable("requeue_in_progress", "somebody else has begun to requeue or purge") from error
+            raise Unavailable("requeue_in_progress", "another process has begun to requeue or purge") from error
         except KafkaError as error:
             raise Unavailable("kafka_unavailable", type(error).__name__) from error
 
@@ -207,7 +238,7 @@ async def desk(
     trusted_us: int | None = None,
     name: str = "desk",
 ) -> AsyncIterator[Requeuer]:
-    """A `Requeuer`; whoever else has one of this `name` can do nothing more. Read letters only after this is entered.
+    """A `Requeuer`. Another one of the same `name` is fenced: it can write nothing more. Read letters only inside.
 
     Args:
         trusted_us: see `caught_up`.
@@ -227,8 +258,11 @@ async def desk(
 
 
 def checked(stored: bytes, checked_at: int, accepted: tuple[str, ...] = ()) -> bytes:
-    """A value of the raw topic, verbatim but for the moment of its check, microseconds since 1970 UTC, and for the
-    reasons that an operator has overruled."""
+    """A value of the raw topic with the moment of its check, and with the reasons that an operator has overruled.
+
+    Args:
+        checked_at: microseconds since 1970 UTC.
+    """
     overruled = {"accepted": accepted} if accepted else {}
     return _encode({**_members(stored), "checked_at": checked_at, **overruled})
 

@@ -1,8 +1,8 @@
-"""What the ingress refused is read again: by the rules of today, and without the detail that it was refused for.
+"""Reads again what the ingress rejected, by today's rules and without the field for which it was rejected.
 
-A rejection keeps the sound rest of a call and names the fields that were not. Where only a detail is missing (a count, a
-flag) the rest is the call, and it may come again. Where money, identity, moment or customer are missing nobody knows what
-is owed to whom: it is refused as before.
+A rejection keeps the readable rest of a call, and names the fields that were not readable. If only a detail is missing (a
+count, a flag), the rest is sent as the call. If a cost, an id, a moment or the customer is missing, it is not known who
+owes what, and the call stays rejected.
 """
 
 from typing import Any, Final
@@ -18,7 +18,7 @@ from schemas.reasons import BAD_NUMBER, WRONG_TYPE
 from schemas.records import Rejection
 from schemas.wire import CLOUDEVENT, FLAT, LAGO
 
-#: Last part of a field's name: without one of these the call is another one, or nobody's, or free.
+#: Last parts of field names. Without such a field the call may have another identity, customer or cost.
 _DECISIVE: Final = frozenset(
     {
         *("id", "request_id", "litellm_call_id", "transaction_id", "source", "subject", "time"),
@@ -44,7 +44,7 @@ _parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read_again(refused: Rejection, fields: tuple[str, ...]) -> tuple[str, bytes] | None:
-    """Key and value for the raw topic of what the ingress refused; None when it would be refused again.
+    """Key and value for the raw topic of a call that the ingress rejected; None = it would be rejected again.
 
     Args:
         fields: `CUSTOMER_ID_FIELDS`.
@@ -67,5 +67,5 @@ def read_again(refused: Rejection, fields: tuple[str, ...]) -> tuple[str, bytes]
 
 
 def _details_alone(names: str) -> bool:
-    """Whether the fields that were dropped are none that decide about money."""
+    """Whether no dropped field decides about money."""
     return bool(names) and all(name.rpartition(".")[2] not in _DECISIVE for name in names.split(", "))

@@ -1,6 +1,6 @@
-"""Rows of a table that somebody made: CSV with a header, JSON objects a line, or one JSON array of objects.
+"""Reads rows from a file: CSV with a header, one JSON object a line, or one JSON array of objects.
 
-Read as a stream and in bounded memory; a row that cannot be read costs its neighbours nothing.
+The file is read as a stream, in bounded memory. After a row that cannot be read the next rows are read.
 """
 
 import json
@@ -13,14 +13,14 @@ from connectors.operations.csv_table import CsvRow, CsvTable
 from schemas.errors import Rejected
 
 JSON, CSV = "json", "csv"
-#: Of one row, and of an array, which is read whole.
+#: Bytes of one row, and of an array, which is read as a whole.
 MAX_ROW: Final = 64 << 10
 MAX_ARRAY: Final = 32 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
 class Row(NamedTuple):
-    """A row as a JSON object, and the line it begins in, from 1; `wrong`: why it cannot be read, `detail`: where."""
+    """A row as a JSON object, and the line in which it begins, from 1; `wrong`: why it cannot be read, `detail`: where."""
 
     line: int
     body: bytes
@@ -31,10 +31,10 @@ class Row(NamedTuple):
 async def rows(
     chunks: AsyncIterator[bytes], kind: str, columns: Collection[str] | None = None, delimiter: str = ""
 ) -> AsyncIterator[Row]:
-    """The rows of a file of `kind`; blank lines are skipped, empty cells and columns without a name left out.
+    """The rows of a file of `kind`. Blank lines, empty cells and columns without a name are left out.
 
     Args:
-        columns, delimiter: of CSV, see `CsvTable`; what is in no wanted column does not count to a row's size.
+        columns, delimiter: of CSV, see `CsvTable`; cells of other columns do not count towards a row's size.
 
     Raises:
         Rejected: `bad_csv`, see `CsvTable`; `too_large` for an array above `MAX_ARRAY`.
@@ -56,15 +56,15 @@ async def rows(
 
 
 async def _lines(chunks: AsyncIterator[bytes], *, marked: bool = False) -> AsyncIterator[tuple[int, bytes]]:
-    """(number, line with its end); what is longer than a row may be is cut off, and no row any more.
+    """(number, line with its end). A line beyond `MAX_ARRAY` is cut off; it is too large for a row.
 
     Args:
-        marked: leave the mark of an encoding where it is.
+        marked: keep the byte order mark.
     """
     number, rest = 1, bytearray()
     async for chunk in chunks:
         if number == 1 and not rest and not marked:
-            chunk = chunk.removeprefix(_BOM)  # noqa: PLW2901  # a mark at the beginning of the first line is no text
+            chunk = chunk.removeprefix(_BOM)  # noqa: PLW2901  # the byte order mark is no text
         *whole, last = chunk.split(b"\n")
         for text in whole:
             yield number, bytes(rest) + text + b"\n"
@@ -87,7 +87,7 @@ async def _whole(first: bytes, lines: AsyncIterator[tuple[int, bytes]]) -> bytes
 
 
 def _members(line: int, body: bytes) -> Iterator[Row]:
-    """The array's objects; after the first that is no JSON nothing can be told apart."""
+    """The array's objects, up to the first one that is no JSON: after it the next object cannot be found."""
     text, scan = body.decode(errors="replace"), json.JSONDecoder().raw_decode
     at, told_at = text.index("[") + 1, 0
     while True:

@@ -1,4 +1,4 @@
-"""Records an operator's command writes: durable before it goes on, or the command says that they are not."""
+"""The Kafka producer of an operator's command: records are durable on return, or it raises."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ _ANSWER_S = 30.0
 
 
 class Outgoing(NamedTuple):
-    """A record; without `partition` its key decides, without `time_ms` (since 1970 UTC) it is now."""
+    """A record. `partition` -1 = the key decides; `time_ms`: milliseconds since 1970 UTC, 0 = now."""
 
     topic: str
     key: bytes | None
@@ -40,10 +40,10 @@ class CommandProducer:
         self._failed: KafkaError | None = None
 
     def send(self, records: Iterable[Outgoing], sent: Callable[[int], None] = lambda _count: None) -> int:
-        """Return how many records there were, once all are acknowledged by all in-sync replicas.
+        """Send records and wait until all in-sync replicas have acknowledged them; their number.
 
         Raises:
-            Unavailable: at least one is not known to be durable; others may be. Readers of the raw topic know repeats.
+            Unavailable: at least one may not be durable; others are. They may be sent again: the meter recognises repeats.
         """
         count, self._failed = 0, None
         for record in records:

@@ -1,4 +1,4 @@
-"""Held usage that waits for a person: nothing that Meterbridge does by itself finds it a subscription."""
+"""Held usage that waits for a person, because Meterbridge cannot find its subscription by itself."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -18,13 +18,13 @@ Misdirected = dict[tuple[str, str], Decimal]
 
 
 def note(found: Misdirected, window: Window) -> None:
-    """Count a held window, if it is one of those."""
+    """Add a held window, if its reason is one of `REASONS`."""
     if window.held in REASONS:
         key = window.held, window.org_id or window.customer_id
         found[key] = add(found.get(key, ZERO), window.cost)
 
 
 def lines(found: Mapping[tuple[str, str], Decimal]) -> list[str]:
-    """A sentence each, the dearest first."""
+    """A sentence for each reason and org, the highest amount first."""
     ranked = sorted(found.items(), key=lambda one: (-one[1], one[0]))
     return [f"{plain(usd)} USD of {org} are held: {reason}" for (reason, org), usd in ranked]

@@ -1,11 +1,11 @@
-"""Usage that is on its way: what must have arrived before a subscription may end, as Lago bills nothing afterwards."""
+"""Usage in flight: it must reach Lago before its subscription may end, because Lago bills nothing after the end."""
 
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from connectors.config.deployment import Deployment
-from connectors.operations.dead_letters import CALLS, EVENTS, Filters, unresolved
+from connectors.operations.dead_letters import BOTH, Filters, found_letters
 from connectors.operations.ledger_totals import oldest_waiting_s
 from connectors.operations.ledgers import books_of
 from schemas.moments import HOUR_US, SECOND_US
@@ -13,16 +13,16 @@ from schemas.policy import MeterPolicy
 from schemas.topics import RETRY_TIERS
 from streams.core.delivery.backoff import retry_delay
 
-#: Older records that nobody has worked on yet may belong to anybody.
+#: A record that has waited longer may belong to any customer, seconds.
 WAITING_S = 3600.0
 
 
 @dataclass(slots=True)
 class UsageInFlight:
-    """What is on its way.
+    """Usage that may still reach Lago.
 
     Fields:
-        open: LiteLLM customers, orgs and subscriptions with usage in a ledger; of held usage only its customer.
+        open: LiteLLM customers, orgs and subscriptions with usage in a ledger; for held usage only the customer.
         dead: customers and subscriptions with dead letters.
         behind: topics whose oldest record has waited longer than `WAITING_S`.
     """
@@ -32,7 +32,7 @@ class UsageInFlight:
     behind: set[str] = field(default_factory=set)
 
     def of(self, names: Iterable[str]) -> str:
-        """Why usage may still reach a subscription that these customers, orgs and ids stand for; `""` = none can."""
+        """Why usage of these customers, orgs or subscriptions may still reach Lago; `""` = none can."""
         wanted = set(names)
         if self.behind:
             return f"not all is delivered: {', '.join(sorted(self.behind))}"
@@ -58,18 +58,17 @@ async def loose_ends(deployment: Deployment) -> UsageInFlight:
 
 
 def _letters(deployment: Deployment, found: UsageInFlight) -> None:
-    for kind in (EVENTS, CALLS):
-        for letter in unresolved(deployment, kind, Filters()):
-            found.dead |= {letter.customer, letter.subscription} - {""}
+    for letter in found_letters(deployment, BOTH, Filters()):
+        found.dead |= {letter.customer, letter.subscription} - {""}
 
 
 def settled_us(policy: MeterPolicy, max_retries: int, retry_delay_s: float) -> int:
-    """How long after its end a call may still become an event at Lago without anybody's doing, in microseconds.
+    """The longest time from a call's end until its event is at Lago if no person acts, microseconds.
 
-    The horizon with its hour, the window with its grace, every retry, and the hour that records may wait.
+    It is the horizon and one hour, the window and its grace, all waits between retries, and `WAITING_S`.
 
     Args:
-        retry_delay_s: before the first retry; each further one waits twice as long.
+        retry_delay_s: wait before the first retry, seconds; each further wait is twice as long.
     """
     horizon_us = policy.horizon_us + HOUR_US
     window_us = policy.window_us + policy.grace_us

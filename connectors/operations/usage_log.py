@@ -1,4 +1,4 @@
-"""Asks the usage log in Postgres whether a call was counted and billed, and makes sure that its answer is the whole truth."""
+"""Asks the usage log in Postgres whether a call was counted and billed, and checks first that the log is complete."""
 
 import asyncio
 import time
@@ -12,7 +12,8 @@ from confluent_kafka import Consumer, TopicPartition
 from connectors.config.deployment import Deployment
 from connectors.config.kafka_connection import KafkaConnection
 from connectors.kafka.client_config import librdkafka_config
-from connectors.kafka.topic_scan import OffsetRange, scan, stretch_of
+from connectors.kafka.topic_scan import OffsetRange, scan, stretch_of, told
+from connectors.operations.ledger_totals import committed_of
 from connectors.postgres.pool import Database
 from schemas.errors import Unavailable
 from schemas.moments import to_datetime, to_us
@@ -32,16 +33,16 @@ from streams.core.metering.matching import (
 from streams.core.metering.normalise import FUTURE_US
 from streams.core.metering.spend_log_ids import alias_of, base_key
 
-#: Why a call is not sent though it was not found: its month was pruned; the log has a hole in its time; it names itself
-#: too vaguely to be found.
-FORGOTTEN, INCOMPLETE, NAMELESS = UNKNOWABLE = ("usage_pruned", "log_incomplete", "no_call_id")
+#: Why a call is not sent although it was not found: the rows of its month were pruned; the log is incomplete at its time;
+#: its ids are too few to find it.
+FORGOTTEN, INCOMPLETE, NAMELESS = ("usage_pruned", "log_incomplete", "no_call_id")
 
 _COLUMNS = """
 log.identity, log.decision, log.status, log.cost_usd, log.part <> '' AS billed, log.customer_id, log.id_kind, log.model,
 log.call_id, log.request_id, log.started_at
 """
-#: Whatever may be the same call (streams/core/metering/matching.py decides): by identity, by alias and start, by request id, and,
-#: of what LiteLLM's `lago` callback told, by customer, cost and end.
+#: Rows that may be the same call (streams/core/metering/matching.py decides): by identity, by alias and start, by request id,
+#: and, for calls from LiteLLM's `lago` callback, by customer, cost and end.
 _CANDIDATES = f"""
 SELECT asked.number, {_COLUMNS}
 FROM unnest($1::int[], $2::bytea[], $3::date[]) AS asked (number, identity, month)
@@ -77,7 +78,6 @@ WHERE asked.cost_usd > 0
 _FORGOTTEN = "SELECT month FROM forgotten_months WHERE month = ANY($1::date[])"
 _PLACED = "SELECT partition, next FROM projector_offsets WHERE topic = $1"
 _COMPLETE = "SELECT partition, since FROM log_completeness"
-_LIMIT_S = 20.0
 _ASK_AGAIN_S = 0.25
 _WORTH_READING = 10_000
 #: A transaction's marker may be the last that a partition held when its records expired.
@@ -87,13 +87,14 @@ _ALWAYS, _NEVER = 0, 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class LogCheck:
-    """The usage log held everything up to a moment.
+    """The usage log held all calls up to a moment.
 
     Fields:
         at_us: that moment, microseconds since 1970 UTC.
-        topic, placed: where the projector stood then, by partition. A crash of Postgres takes rows and offsets back
-            together, so an offset that is lower now means rows that are gone.
-        complete_us: what was counted at or after this moment is in the log, microseconds since 1970 UTC; 0: everything.
+        topic, placed: the projector's next offset at that moment, by partition. A crash of Postgres loses rows and
+            offsets together, so a lower offset now means that rows are lost.
+        complete_us: the log has all calls that were counted at or after this moment, microseconds since 1970 UTC;
+            0 = all calls.
     """
 
     at_us: int
@@ -104,28 +105,28 @@ class LogCheck:
 
 @dataclass(frozen=True, slots=True)
 class LogJudgement:
-    """What the log says about one call; `refused`: why it must not be sent though it was not found, else `""`."""
+    """What the log says about one call; `refused`: why it must not be sent although it was not found, else `""`."""
 
     verdict: CopyVerdict
     refused: str = ""
 
     @property
     def sendable(self) -> bool:
-        """Not counted, or counted without the price that it has now, and the log can be believed."""
+        """Whether it was not counted, or was counted without the price that it has now, and the log is complete."""
         return not self.refused and self.verdict.word in (MISSING, PRICED)
 
 
 async def judged(
     database: Database, calls: Sequence[Usage], checked: LogCheck, policy: MeterPolicy
 ) -> list[LogJudgement]:
-    """What is to be done about each of `calls`, in their order.
+    """What the log says about each of `calls`, in their order.
 
     Raises:
         Unavailable: `projection_behind`: the log holds less than when it was `checked`; or Postgres does not answer.
     """
     found = await _candidates(database, calls, checked)
     verdicts = [verdict(call, found.get(number, ()), policy) for number, call in enumerate(calls)]
-    # Asked after the look-up: a month is written down with the drop of its rows.
+    # Read after the look-up: a month is entered in the table in the transaction that drops its rows.
     months = await _forgotten_months(database, calls)
     return [LogJudgement(one, _refusal(call, one, months, checked)) for call, one in zip(calls, verdicts, strict=True)]
 
@@ -137,7 +138,7 @@ def _refusal(call: Usage, found: CopyVerdict, months: set[date], checked: LogChe
         return ""
     if _months_of(call) & months:
         return FORGOTTEN
-    # A call is counted at its end or later, by a clock that may be behind its sender's by so much.
+    # A call is counted at its end or later, by a clock that may be `FUTURE_US` behind its sender's.
     if checked.complete_us and call.end_us < checked.complete_us + FUTURE_US:
         return INCOMPLETE
     return ""
@@ -145,8 +146,8 @@ def _refusal(call: Usage, found: CopyVerdict, months: set[date], checked: LogChe
 
 async def _candidates(database: Database, calls: Sequence[Usage], checked: LogCheck) -> dict[int, list[LoggedCall]]:
     async with database.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        placed = dict(await connection.fetch(_PLACED, checked.topic))
-        if any(placed.get(number, 0) < at_least for number, at_least in checked.placed.items()):
+        places = dict(await connection.fetch(_PLACED, checked.topic))
+        if any(places.get(number, 0) < at_least for number, at_least in checked.placed.items()):
             raise Unavailable("projection_behind", "Postgres has lost its latest rows: the projector writes them again")
         rows = await connection.fetch(
             _CANDIDATES,
@@ -184,18 +185,19 @@ async def caught_up(
     *,
     trusted_us: int | None = None,
 ) -> LogCheck:
-    """Wait until all that was in the raw topic when this was called is counted and in the log.
+    """Wait until each record that the raw topic has now is counted and in the log.
 
-    What is not in the log at the moment returned was not counted before it, and what is counted after it the ledgers
-    remember for the horizon: it is the `checked_at` of what is sent.
+    A call that is not in the log then was not counted before `LogCheck.at_us`. A call that is counted later is known to
+    the ledgers for the dedupe horizon. So `at_us` is the `checked_at` of the calls that are sent.
 
     Args:
-        trusted_us: an operator's word that the log is complete from this moment on, microseconds since 1970 UTC; it
-            stands before what the log itself knows. None: no such word.
+        limit_s: time limit of the wait, seconds.
+        trusted_us: the operator confirms that the log is complete from this moment on, microseconds since 1970 UTC. It
+            overrides what the log itself knows. None = the operator confirms nothing.
 
     Raises:
-        Unavailable: `projection_behind`: the meter or the projector does not get there within `limit_s`, or calls left the
-            topic before they were projected.
+        Unavailable: `projection_behind`: the meter or the projector does not get there within `limit_s`, or calls expired
+            in the topic before they were projected.
     """
     kafka, topics, group = deployment.kafka, deployment.topics, deployment.kafka_id("meter")
     at_us = time.time_ns() // 1000
@@ -215,37 +217,37 @@ async def caught_up(
     await wait("meter", to_fold)
     enriched = await asyncio.to_thread(stretch_of, kafka, topics.enriched)
 
-    placed: dict[int, int] = {}
+    places: dict[int, int] = {}
 
     async def to_project() -> int:
-        placed.update(await _placed(database, topics.enriched))
-        return await asyncio.to_thread(records_in, kafka, _unprojected(enriched, placed))
+        places.update(await placed(database, topics.enriched))
+        return await asyncio.to_thread(records_in, kafka, unprojected(enriched, places))
 
     await wait("projector", to_project)
-    lost = [number for number, (start, _) in enriched.ranges.items() if placed.get(number, start) + _MARKER < start]
+    lost = [number for number, (start, _) in enriched.ranges.items() if places.get(number, start) + _MARKER < start]
     if lost and trusted_us is None:
         raise Unavailable(
             "projection_behind", f"calls of partition {lost[0]} left the topic before they were projected"
         )
     complete_us = await _complete_us(database, enriched) if trusted_us is None else trusted_us
-    return LogCheck(at_us, topics.enriched, placed, complete_us)
+    return LogCheck(at_us, topics.enriched, places, complete_us)
 
 
 async def _complete_us(database: Database, enriched: OffsetRange) -> int:
-    """From when on all partitions are complete: a call may have been counted under another customer's key."""
+    """The moment from which all partitions are complete: a call may have been counted under another customer's key."""
     async with database.connection() as connection:
-        told = dict(await connection.fetch(_COMPLETE))
+        since = dict(await connection.fetch(_COMPLETE))
     moments = [_ALWAYS]
     for number, (start, _) in enriched.ranges.items():
-        if number in told:
-            moments.append(_moment(told[number]))
+        if number in since:
+            moments.append(_moment(since[number]))
         elif start:
-            moments.append(_NEVER)  # records have gone, and the projector has not begun here
+            moments.append(_NEVER)  # records have expired, and the projector has not begun here
     return max(moments)
 
 
 def _moment(since: datetime) -> int:
-    """asyncpg has the two ends of time as the least and the greatest moment there are."""
+    """asyncpg returns -infinity and infinity as the least and the greatest datetime."""
     if since.year <= 1:
         return _ALWAYS
     return _NEVER if since.year >= MAXYEAR else to_us(since.astimezone(UTC))
@@ -253,29 +255,31 @@ def _moment(since: datetime) -> int:
 
 def _uncommitted(kafka: KafkaConnection, group: str, topic: str, ends: dict[int, int]) -> int:
     options = {"group.id": group, "enable.auto.commit": False}
-    with closing(Consumer({**librdkafka_config(kafka), **options})) as consumer:
-        asked = [TopicPartition(topic, number) for number in ends]
-        committed = consumer.committed(asked, timeout=_LIMIT_S) if asked else []
+    with told(topic), closing(Consumer({**librdkafka_config(kafka), **options})) as consumer:
+        committed = committed_of(consumer, [TopicPartition(topic, number) for number in ends]) if ends else []
         return sum(max(0, ends[one.partition] - max(0, one.offset)) for one in committed)
 
 
-async def _placed(database: Database, topic: str) -> dict[int, int]:
+async def placed(database: Database, topic: str) -> dict[int, int]:
+    """By partition of a topic, the offset of the next record that the projector will read."""
     async with database.connection() as connection:
         return dict(await connection.fetch(_PLACED, topic))
 
 
-def _unprojected(whole: OffsetRange, placed: Mapping[int, int]) -> OffsetRange:
-    ranges = {number: (max(start, placed.get(number, 0)), end) for number, (start, end) in whole.ranges.items()}
+def unprojected(whole: OffsetRange, places: Mapping[int, int]) -> OffsetRange:
+    """The part of `whole` that the projector has not read; `places`: see `placed`."""
+    ranges = {number: (max(start, places.get(number, 0)), end) for number, (start, end) in whole.ranges.items()}
     return OffsetRange(whole.topic, ranges)
 
 
 def records_in(kafka: KafkaConnection, stretch: OffsetRange) -> int:
-    """Committed records there are; a stretch that is long is taken for full. Its end may be a transaction's marker, no record."""
+    """Number of committed records; of a long range the number of its offsets. A short one is read, because some of its
+    offsets may be transaction markers and no records."""
     return stretch.offsets if stretch.offsets > _WORTH_READING else sum(1 for _ in scan(kafka, stretch))
 
 
 def _months_of(call: Usage) -> set[date]:
-    """The month of its start, and the one next to it where a rounded start may have crossed the border."""
+    """The month of the call's start, and the next one if a rounded start may be in the other month."""
     return {_month_of(call.start_us + apart_us) for apart_us in (-APART_US, APART_US)}
 
 

@@ -1,6 +1,6 @@
-"""Which org a user's customer belongs to: read from JSON, from CSV, or by a query.
+"""Reads which org a user belongs to, from JSON, from CSV, or by an SQL query.
 
-Columns, or members: `user_id`, `org_id`, and, if the org is to be named otherwise than the user, `org_name`, `email`.
+Columns or members: `user_id`, `org_id`, and optionally `org_name` and `email`; by default those of the user's customer.
 """
 
 import io
@@ -30,7 +30,7 @@ class UserOrg(msgspec.Struct, frozen=True):
     where: str = ""
 
     def at(self, where: str) -> "UserOrg":
-        """The same, of this row."""
+        """A copy with the name of its row."""
         return msgspec.structs.replace(self, where=where)
 
 
@@ -38,7 +38,7 @@ def read_file(path: Path) -> list[UserOrg]:
     """A file of JSON, a list of objects or an object by user id; anything else is CSV with a header.
 
     Raises:
-        Rejected: `bad_mapping_file`: it is neither, or lacks a column.
+        Rejected: `bad_mapping_file`: the file is neither of them, or lacks a column.
         OSError
     """
     text = path.read_bytes()
@@ -48,22 +48,19 @@ def read_file(path: Path) -> list[UserOrg]:
 
 
 async def read_query(url: str, query: str) -> list[UserOrg]:
-    """The rows of one SELECT, in a transaction that can write nothing.
+    """The rows of one SELECT, in a read-only transaction.
 
     Raises:
         Rejected: `bad_mapping_sql`: Postgres refuses it, or it has no such columns.
         Unavailable: see `connectors.postgres.errors.decisions`.
     """
-    database = Database(url, size=1)
-    try:
+    with Database(url, size=1) as database:
         async with database.connection() as connection:
             try:
                 async with connection.transaction(readonly=True):
                     rows = await connection.fetch(query)  # one statement: the protocol takes no second
             except (asyncpg.SyntaxOrAccessError, asyncpg.InvalidTransactionStateError, asyncpg.DataError) as error:
                 raise Rejected("bad_mapping_sql", type(error).__name__) from error
-    finally:
-        database.terminate()
     if rows and not {"user_id", "org_id"} <= set(rows[0].keys()):
         raise Rejected("bad_mapping_sql", "the query must have the columns user_id and org_id")
     return _entries((f"row {number}", dict(row)) for number, row in enumerate(rows, 1))
@@ -91,7 +88,7 @@ def _of_csv(text: bytes) -> list[UserOrg]:
     if not {"user_id", "org_id"} <= set(table.header):
         raise Rejected("bad_mapping_file", "CSV needs a header with user_id and org_id")
     for row in found:
-        if row.wrong:  # who is left out would be billed as before: all of the file, or nothing
+        if row.wrong:  # a user that was left out would be billed as before, so the whole file is refused
             raise Rejected("bad_mapping_file", f"line {row.line}: {row.wrong}: {row.detail}")
     return _entries((f"line {row.line}", row.cells) for row in found)
 

@@ -1,4 +1,4 @@
-"""Held usage is given up on: an order in the raw topic, which the customer's own ledger carries out and accounts for."""
+"""Writes off held usage: sends an order to the raw topic, which the customer's own ledger carries out and counts."""
 
 import time
 
@@ -8,14 +8,14 @@ from connectors.config.deployment import Deployment
 from connectors.operations.audit_record import audited
 from connectors.operations.ledgers import Held
 from connectors.operations.sender import CommandProducer, Outgoing
-from schemas.money import ZERO, add
+from schemas.money import total
 from schemas.records import WriteOff
 from streams.core.metering.write_off import meant_by
 from streams.state.step_writes import CONTROL, WRITE_OFF
 
 
 def matching(held: list[Held], pattern: str) -> list[Held]:
-    """Those that an order for `pattern` would write off, see `meant_by`."""
+    """The held usage that an order for `pattern` would write off, see `meant_by`."""
     means = meant_by(pattern)
     return [one for one in held if means(one.customer)]
 
@@ -29,21 +29,21 @@ def order_write_off_of_all(
     reason: str,
     actor: str = "",
 ) -> str:
-    """Order all of `held`, of the customers that `pattern` matches, to be written off; the id of the one audit line.
+    """Order that all of `held`, of the customers that `pattern` matches, is written off.
 
-    Each partition gets the order, and writes off what it holds under the pattern when it reads it.
+    Each partition gets the order, and writes off what it holds under the pattern when it reads the order.
+
+    Args:
+        until_us: only usage that ended up to this moment is meant, microseconds since 1970 UTC.
+
+    Returns:
+        The id of the one audit line.
 
     Raises:
-        Unavailable: Kafka did not take the line, or an order; given again it finds what is left.
+        Unavailable: Kafka did not take the line, or an order. A repeat finds what is left.
     """
-    total = ZERO
-    for one in held:
-        total = add(total, one.usd)
     target = {"match": pattern, "until": str(until_us), "customers": str(len({one.customer for one in held}))}
-    calls = sum(one.calls for one in held)
-    audit_id = audited(
-        deployment, sender, "held.write_off", target, actor=actor, reason=reason, count=calls, cost_usd=total
-    )
+    audit_id = _audited(deployment, sender, held, target, reason, actor)
     value = msgspec.json.encode(WriteOff(audit_id, time.time_ns() // 1000, until_us, match=pattern))
     control = ((CONTROL, WRITE_OFF),)
     sender.send(Outgoing(deployment.topics.raw, b"", value, number, control) for number in range(deployment.partitions))
@@ -53,22 +53,23 @@ def order_write_off_of_all(
 def order_write_off(
     deployment: Deployment, sender: CommandProducer, held: list[Held], until_us: int, reason: str, actor: str = ""
 ) -> str:
-    """Order all of `held`, of one customer, that ended up to `until_us` to be written off; the audit line's id.
+    """Order that all of `held`, of one customer, is written off if it ended up to `until_us`; the audit line's id.
 
     The money leaves the ledger when its worker reads the order. Usage that comes later is held again.
 
     Raises:
         Unavailable: Kafka did not take the line, or the order.
     """
-    customer, total = held[0].customer, ZERO
-    for one in held:
-        total = add(total, one.usd)
-    target = {"customer": customer, "until": str(until_us)}
-    calls = sum(one.calls for one in held)
-    audit_id = audited(
-        deployment, sender, "held.write_off", target, actor=actor, reason=reason, count=calls, cost_usd=total
-    )
+    customer = held[0].customer
+    audit_id = _audited(deployment, sender, held, {"customer": customer, "until": str(until_us)}, reason, actor)
     order = WriteOff(audit_id, time.time_ns() // 1000, until_us)
     raw = deployment.topics.raw
     sender.send([Outgoing(raw, customer.encode(), msgspec.json.encode(order), headers=((CONTROL, WRITE_OFF),))])
     return audit_id
+
+
+def _audited(
+    deployment: Deployment, sender: CommandProducer, held: list[Held], target: dict[str, str], reason: str, actor: str
+) -> str:
+    calls, usd = sum(one.calls for one in held), total(one.usd for one in held)
+    return audited(deployment, sender, "held.write_off", target, actor=actor, reason=reason, count=calls, cost_usd=usd)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import asyncpg
 
@@ -47,6 +47,12 @@ class Database:
                 raise
             finally:
                 await pool.release(connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.terminate()
 
     def terminate(self) -> None:
         """Close all connections at once."""

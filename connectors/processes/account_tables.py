@@ -1,4 +1,4 @@
-"""The customers and the orgs as one process of the management side sees and changes them: an API, or a command."""
+"""The tables of customers and orgs, and their writers, of one API process or one command."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,13 +23,13 @@ from streams.runtime.compacted_table import CompactedTable
 
 
 class AccountTables:
-    """Views of the two topics, their writers, which take turns with those of other processes (docs/adr/0012), and Lago.
+    """Tables of the two topics, their writers, which take turns with those of other processes (docs/adr/0012), and Lago.
 
     Args:
-        usage: where recorded usage goes; what it is recorded for is to be learnt about.
+        usage: makes the sink of recorded usage; the discovery that it gets has to hear which orgs usage is recorded for.
 
     Attributes:
-        lead_us: how far ahead a changed mapping applies, microseconds.
+        lead_us: time from a change of a mapping until it applies, microseconds.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class AccountTables:
             prefixes=settings.org_id_prefixes,
             template=settings.subscription_id_template,
         )
-        # Tables may be a second old whatever the setting says (connectors/processes/worker_parts.py).
+        # A table may be a second old, even with a shorter setting (connectors/processes/worker_parts.py).
         self.lead_us = round(max(settings.mapping_lead_seconds, MIN_LEAD_S) * SECOND_US)
         self.mappings = Mappings(
             self.customers,
@@ -68,7 +68,7 @@ class AccountTables:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """The views are followed inside; they are read by and by."""
+        """Follow the tables while the context is entered. They are complete only after a while."""
         async with AsyncExitStack() as stack:
             for end in (self.customers.stop, self.orgs.stop, self.org_records.close, self._customer_records.close):
                 stack.push_async_callback(end)

@@ -1,4 +1,4 @@
-"""How the management API is entered: keys, users and the audit log, of one process."""
+"""Composes the access control of the management API in one process: API keys, users' tokens and the audit log."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ApiAccess:
-    """Who is let in, by which credentials, and what is written about it."""
+    """The accepted credentials, the authorizer, and the audit log."""
 
     def __init__(self, settings: Settings, writer: RecordWriter) -> None:
         self._settings = settings
@@ -45,13 +45,13 @@ class ApiAccess:
         self.doorman = Authorizer(self._kinds(), self._audit, origins, settings.api_rate_limit, time.monotonic)
 
     def endpoints(self) -> list[Endpoint]:
-        """Where API keys are made and ended."""
+        """The endpoints that make and revoke API keys."""
         changed = self._ring.changed if self._ring is not None else lambda: None
         return endpoints_of(KeyHandlers(self._store, _now, changed))
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """What waits is written on exit."""
+        """Write what waits for the audit log and the key store on exit."""
         async with AsyncExitStack() as stack:
             if self._database is not None:
                 stack.callback(self._database.terminate)
@@ -63,7 +63,7 @@ class ApiAccess:
             yield
 
     async def work(self) -> None:
-        """Write what was refused and which keys were used, for ever."""
+        """Write refused requests and the use of keys, for ever."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._audit.keep_writing())
             if self._ring is not None:

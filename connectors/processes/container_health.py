@@ -1,13 +1,13 @@
 """The image's health check: `python -m connectors.processes.container_health` asks the roles that this container runs.
 
-Which they are is the command line of the container's first process, so one check serves every service:
+The command line of the container's first process says which roles these are, so one check serves every service:
 
     serve               /health/ready on PORT, or on API_PORT for the API alone
     worker              /health/ready of every role, on METRICS_PORT and the ports after it
     lago-sandbox        /health on its port
-    any other command   nothing; while it runs it is well
+    any other command   nothing; it is healthy while it runs
 
-Every few seconds a process is started for this: while all is well nothing of the product is imported.
+A process is started for this every few seconds. So it imports nothing of the product while the container is healthy.
 """
 
 import os
@@ -22,17 +22,17 @@ _ALWAYS = ("meter", "sink", "retry")
 
 
 class Probe(NamedTuple):
-    """One question: a port of this container, and a path."""
+    """One HTTP request: a port of this container, and a path."""
 
     port: int
     path: str
 
 
 def probes(words: Sequence[str], environ: Mapping[str, str]) -> list[Probe]:
-    """What a container is asked whose first process was started with `words`.
+    """The requests that check a container whose first process was started with `words`.
 
     Raises:
-        ValueError: a worker without METRICS_PORT cannot be asked.
+        ValueError: a worker has no METRICS_PORT, so it cannot be asked.
     """
     for number, word in enumerate(words):
         if word == "serve":
@@ -40,7 +40,7 @@ def probes(words: Sequence[str], environ: Mapping[str, str]) -> list[Probe]:
         if word == "worker":
             first = _number(environ, "METRICS_PORT", 9090)
             if not first:
-                raise ValueError("METRICS_PORT is 0: a worker is asked there how it is")
+                raise ValueError("METRICS_PORT is 0: the health check needs it to ask a worker")
             roles = _roles(_option(words[number:], "--only"), environ)
             return [Probe(first + place, "/health/ready") for place in range(len(roles))]
         if word == "lago-sandbox":
@@ -49,7 +49,7 @@ def probes(words: Sequence[str], environ: Mapping[str, str]) -> list[Probe]:
 
 
 def ask(probe: Probe, host: str) -> str:
-    """What is wrong, else `""`."""
+    """Send the request; what is wrong, or `""`."""
     try:
         with socket.create_connection((host, probe.port), timeout=_TIMEOUT_S) as connection:
             connection.sendall(f"GET {probe.path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
@@ -62,7 +62,7 @@ def ask(probe: Probe, host: str) -> str:
 
 
 def main() -> int:
-    """0 when all is well, else 1 with what is wrong, for `docker inspect`."""
+    """The exit code: 0 = healthy; 1 = not, and what is wrong is printed for `docker inspect`."""
     words = Path("/proc/1/cmdline").read_bytes().decode(errors="replace").split("\0")
     try:
         wrong = [told for probe in probes(words, os.environ) if (told := ask(probe, address(os.environ)))]
@@ -79,7 +79,7 @@ def _told(wrong: Sequence[str]) -> str:
 
 
 def address(environ: Mapping[str, str]) -> str:
-    """Where this container's servers answer this container."""
+    """The address at which this container reaches its own servers."""
     host = environ.get("HOST", "")
     return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
@@ -91,7 +91,7 @@ def _port_of_serve(only: str, environ: Mapping[str, str]) -> int:
 
 
 def _roles(only: str, environ: Mapping[str, str]) -> Sequence[str]:
-    """The roles of a worker: those named, else all, and the projector where there is Postgres."""
+    """The roles of a worker: those of `only`; else all of them, with the projector only if there is Postgres."""
     if only:
         return only.split(",")
     database = any(environ.get(name) for name in ("DATABASE_URL", "DATABASE_URL_FILE", "POSTGRES_HOST"))

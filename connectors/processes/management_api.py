@@ -1,4 +1,4 @@
-"""What stands behind the management API: the tables it follows, the mappings it writes, the totals it counts."""
+"""Composes the management API of one process: its tables, writers, followers, endpoints and background tasks."""
 
 import asyncio
 import time
@@ -11,31 +11,35 @@ from aiohttp import web
 from connectors.api.billing_endpoints import billing_endpoints
 from connectors.api.dead_letters import DeadLetterHandlers
 from connectors.api.event_totals import totals_endpoint
+from connectors.api.lago_webhooks import LagoWebhooks
 from connectors.api.mapping_import import import_endpoint
 from connectors.api.mappings import MappingHandlers
 from connectors.api.openapi.routes import telling_routes
 from connectors.billing.auto_subscribe import AutoSubscriber
 from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.identity_mapping import IdentityMappings
+from connectors.billing.lago_webhooks import WebhookHandlers
 from connectors.billing.mapping_pages import MappingPages
+from connectors.billing.org_sync import POLL_EVERY_S, OrgSynchroniser
 from connectors.billing.rejected_usage import RejectedFollower
+from connectors.billing.unbillable_events import UnbillableEvents
 from connectors.billing.usage_limits import RecordLimits
 from connectors.billing.usage_recorder import KafkaUsage
-from connectors.config.connections import kafka_connection
+from connectors.config.connections import all_revealed, deployment_of, kafka_connection, postgres_url
 from connectors.config.settings import Settings
 from connectors.http.endpoint import Endpoint, endpoints_of, routes_of
 from connectors.kafka.checked_producer import CheckedProducer
 from connectors.kafka.client_config import aiokafka_config
 from connectors.lago.client import LagoClient
 from connectors.library.orgs import serve_with
+from connectors.operations.service import OperationsService
+from connectors.postgres.pool import Database
 from connectors.processes.account_tables import AccountTables, now_us
 from connectors.processes.api_access import ApiAccess
-from connectors.processes.lago_sync import LagoSync
-from connectors.processes.operations_service import OperationsService
 from connectors.telemetry.metrics import Metrics
 from schemas.topics import TopicNames
 
-#: How often Lago is asked about mapped orgs without a subscription.
+#: Period of the questions to Lago about mapped orgs without a subscription, seconds.
 LEARN_EVERY_S = 15.0
 _SHOW_EVERY_S = 5.0
 _FORGET_EVERY_S = 3600.0
@@ -45,13 +49,26 @@ _log = structlog.get_logger(__name__)
 
 
 async def kept_up(work: Callable[[], Awaitable[None]], again_s: float = _AGAIN_S) -> None:
-    """Do `work` once more whenever it ends by an error: the ingress may be in the same process."""
+    """Run `work`, and run it again after each error: the ingress may be in the same process, and must go on."""
     while True:
         try:
             return await work()
-        except Exception:  # noqa: BLE001  # told in full
+        except Exception:  # noqa: BLE001  # logged with its traceback
             _log.exception("api_work_interrupted", again_s=again_s)
         await asyncio.sleep(again_s)
+
+
+def org_synchroniser(settings: Settings, books: AccountTables) -> OrgSynchroniser:
+    """What keeps the orgs' records equal to Lago: its webhooks as they come, and a poll for those that were lost."""
+    prefixes = tuple(settings.org_id_prefixes)
+    return OrgSynchroniser(
+        books.customers.table,
+        books.orgs.table,
+        books.org_records,
+        books.lago,
+        now_us=now_us,
+        is_org=lambda org_id: org_id.startswith(prefixes),
+    )
 
 
 class Management:
@@ -62,14 +79,28 @@ class Management:
         self._metrics = metrics
         self._receipts = ReceiptsFollower(kafka, topics.receipts, time.monotonic)
         self._rejected = RejectedFollower(kafka, topics.rejected, time.monotonic)
-        self._desk = OperationsService(settings, self._receipts, self._rejected)
+        self._database = None if settings.postgres_url is None else Database(postgres_url(settings), size=2)
+        self._desk = OperationsService(
+            deployment_of(settings), self._database, settings.held_in_memory, self._receipts, self._rejected
+        )
         self.books = AccountTables(
             settings, lago, lambda learner: KafkaUsage(gate, topics.raw, now_us=now_us, named=learner.named)
         )
         if settings.auto_subscribe:
             self.books.learner.subscribe_by(AutoSubscriber(lago, self.books.billing))
         self._event_code = settings.lago_event_code
-        self._lago_watch = LagoSync(settings, gate, metrics, self.books, self._receipts)
+        self._synchroniser = org_synchroniser(settings, self.books)
+        self._webhooks = LagoWebhooks(
+            WebhookHandlers(
+                self._synchroniser,
+                UnbillableEvents(self._receipts, gate, topics.receipts, metrics.not_billed, now_us),
+            ),
+            all_revealed(settings.lago_webhook_secret),
+            gate,
+            topics.deliveries,
+            metrics.lago_told,
+            now_us,
+        )
         self._entrance = ApiAccess(settings, gate)
         self.doorman = self._entrance.doorman
         self._issuer = settings.oidc_issuer or ""
@@ -79,13 +110,13 @@ class Management:
         metrics.watch_follower("rejected", self._rejected.lag_s)
 
     def endpoints(self) -> list[Endpoint]:
-        """The management API; it answers 503 until the tables are read."""
+        """The endpoints of the management API. They answer 503 until the tables are read."""
         books = self.books
         return [
             totals_endpoint(books.mappings.active_customers, self._receipts.totals),
             *self._entrance.endpoints(),
             *endpoints_of(DeadLetterHandlers(self._desk)),
-            *self._lago_watch.endpoints(),
+            *self._webhooks.endpoints(),
             *endpoints_of(MappingHandlers(books.mappings, MappingPages(books.mappings, books.customers))),
             import_endpoint(books.mappings),
             *billing_endpoints(
@@ -94,15 +125,16 @@ class Management:
         ]
 
     def routes(self) -> list[web.RouteDef]:
-        """The endpoints behind the doorman."""
+        """The routes of the endpoints behind the authorizer, and of the OpenAPI document."""
         endpoints = self.endpoints()
         return [*routes_of(endpoints, self.doorman), *telling_routes(endpoints, self._issuer)]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Tables are read on entry and followed inside; the receipts are read meanwhile."""
+        """Read the tables on entry and follow them inside. Receipts and rejected calls are read in the background."""
         async with AsyncExitStack() as stack:
-            stack.callback(self._desk.close)
+            if self._database is not None:
+                stack.callback(self._database.terminate)
             serve_with(self.books.billing, RecordLimits(self.books.org_records), tokens_code=self._event_code)
             stack.callback(serve_with, None)
             for follower in (self._receipts, self._rejected):
@@ -114,19 +146,19 @@ class Management:
             yield
 
     async def work(self, learn_every_s: float) -> None:
-        """What the API does by itself, for ever: learn of subscriptions, show totals as metrics."""
+        """Run the background tasks for ever. Args: learn_every_s: period of subscription discovery, seconds."""
         async with asyncio.TaskGroup() as group:
             for work in (
                 lambda: self.books.learner.learn_every(learn_every_s),
                 lambda: self.books.forgetting.work(_FORGET_EVERY_S),
                 self._show,
-                self._lago_watch.work,
+                lambda: self._synchroniser.poll_every(POLL_EVERY_S),
                 self._entrance.work,
             ):
                 group.create_task(kept_up(work))
 
     async def _show(self) -> None:
-        """In the event loop: the tables must not change under whoever counts them."""
+        """Set the metrics of totals, for ever. It runs in the event loop, because the tables must not change while it counts."""
         while True:
             self._metrics.active_customers.set(self.books.mappings.active_customers())
             if (totals := self._receipts.totals()) is not None:

@@ -1,8 +1,8 @@
 """`meterbridge serve`: the webhooks and the management API, in one process or each in its own.
 
-The listeners come up first and answer 503 until Kafka is there and its topics are right: a missing topic ends
-the process, an absent broker does not, and one that goes away later makes it unready until it is back; with a spool calls
-are taken all the same. Neither Lago nor Postgres is needed.
+The listeners start first and answer 503 until Kafka answers and its topics are right. A missing topic ends the process.
+A broker that does not answer does not: the process is unready until the broker is back, and with a spool it takes calls
+all the same. It needs neither Lago nor Postgres.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ from streams.runtime.shutdown import StopSignal, run_until_told
 WEBHOOKS, API = PARTS = ("webhooks", "api")
 API_ALONE_PORT = 3002
 
-#: Of `STOP_S`: requests under way (aiohttp waits that long twice), then records under way.
+#: Parts of `STOP_S`, seconds: for open requests, for closing them (aiohttp waits that long twice), for unsent records.
 _REQUESTS_S, _CLOSE_S, _FLUSH_S = 3.0, 0.5, 3.0
 _LAGO_CONNECTIONS = 8
 
@@ -58,7 +58,7 @@ class RunningServer:
     Fields:
         ports: by part; two parts may share one.
         ready: set once topics are right and tables are read.
-        life: done only when the server cannot go on, with the error.
+        life: ends only when the server cannot go on, with the error.
     """
 
     ports: dict[str, int]
@@ -67,10 +67,10 @@ class RunningServer:
 
 
 def run_serve(settings: Settings, parts: Collection[str]) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code.
+    """Serve until SIGTERM or SIGINT. Returns the exit code.
 
     Raises:
-        ConfigurationError: a port or the spool cannot be had, or the webhooks would be open to everybody.
+        ConfigurationError: a port or the spool is not available, or the webhooks would accept any sender.
         TopicProblem: topics are missing or wrong.
     """
 
@@ -95,9 +95,9 @@ def run_serve(settings: Settings, parts: Collection[str]) -> int:
 async def serving(
     settings: Settings, parts: Collection[str], learn_every_s: float = LEARN_EVERY_S
 ) -> AsyncIterator[RunningServer]:
-    """Serve `parts` while the block runs: listening on entry, gracefully stopped on exit.
+    """Serve `parts` while the context is entered: listen on entry, stop gracefully on exit.
 
-    Raises: see `run_serve`; what goes wrong later is in `RunningServer.life`.
+    Raises: see `run_serve`. A later error is in `RunningServer.life`.
     """
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry(), version("meterbridge"))
@@ -122,7 +122,7 @@ async def serving(
         storing = webhooks.shut_because if webhooks is not None else gate.shut_because
 
         def shut_because() -> str:
-            """A spool takes calls without Kafka; with it, whoever is ready takes changes too."""
+            """Why the process is unready. A spool takes calls without Kafka; changes of the API wait until it is ready."""
             awaits = API in parts and not gate.shut_because() and not ready.is_set()
             return storing() or ("coordinator_awaited" if awaits else "")
 
@@ -160,7 +160,11 @@ async def _listening(
     head_s: float,
     strangers: UnauthenticatedConnections,
 ) -> AsyncIterator[dict[int, int]]:
-    """Each application on its port, gracefully ended on exit; the ports that were taken, for port 0 a free one."""
+    """Listen with each application on its port, and stop gracefully on exit.
+
+    Yields:
+        The real port by the requested one, which differs for port 0.
+    """
     runners = {
         port: BoundedRunner(app, head_s, strangers, access_log=None, shutdown_timeout=_CLOSE_S)
         for port, app in apps.items()
@@ -230,7 +234,7 @@ def _dependencies(settings: Settings, lago: LagoClient, gate: CheckedProducer) -
 
 
 def _strangers(settings: Settings, metrics: Metrics) -> UnauthenticatedConnections:
-    """What callers may take of this process, on all its ports together."""
+    """The bounds for connections without credentials, over all ports of this process."""
     origins = ClientAddressPolicy((), settings.trusted_proxies)
     return UnauthenticatedConnections(
         own_bounds(),
@@ -242,7 +246,7 @@ def _strangers(settings: Settings, metrics: Metrics) -> UnauthenticatedConnectio
 
 
 def _listeners(settings: Settings, parts: Collection[str]) -> dict[int, list[str]]:
-    """The parts of each port: one port unless API_PORT says otherwise."""
+    """The parts that each port serves: both on one port, unless API_PORT is set."""
     alone = API_ALONE_PORT if WEBHOOKS not in parts else settings.port
     wanted = {WEBHOOKS: settings.port, API: alone if settings.api_port is None else settings.api_port}
     listeners: dict[int, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What stands behind the webhooks: who may post, where calls are stored, and the spool for when Kafka is away."""
+"""Composes the webhooks of one process: their credentials, where calls are stored, and the spool while Kafka is away."""
 
 import time
 from collections.abc import Callable
@@ -31,10 +31,10 @@ class WebhookIngress:
     """The ingress of one process.
 
     Args:
-        spool: None = while Kafka is away the answer is 503.
+        spool: None = the webhooks answer 503 while Kafka is away.
 
     Raises:
-        ConfigurationError: the webhooks would be open to everybody, or a credential is too short.
+        ConfigurationError: the webhooks would accept any sender, or a credential is too short.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class WebhookIngress:
         self._spooled = self._over(spool) if spool is not None else None
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes of every sender."""
+        """The routes of all kinds of senders."""
         settings, sensors = self._settings, self._sensors
         sender: RecordSender = self._spooled or self._gate
         deps = IngressDeps(
@@ -87,14 +87,14 @@ class WebhookIngress:
         return [_timed(route, self._metrics.request_seconds.observe) for route in ingress_routes(deps)]
 
     def shut_because(self) -> str:
-        """Why no call can be stored; `""` when it can."""
+        """Why no call can be stored; `""` = calls can be stored."""
         return self._gate.shut_because() if self._spooled is None else self._spooled.shut_because()
 
     async def work(self) -> None:
-        """Drain the spool, for ever; done at once where there is none.
+        """Drain the spool, for ever. It returns at once if there is no spool.
 
         Raises:
-            Unavailable: the producer has given up for good.
+            Unavailable: the producer has failed for good.
         """
         if self._spooled is not None:
             await self._spooled.drain()
@@ -110,12 +110,12 @@ class WebhookIngress:
 
 
 def kept_by(settings: Settings) -> ContextFields:
-    """What this deployment keeps of a call's context."""
+    """The tags and metadata of a call that this deployment keeps."""
     return ContextFields(settings.kept_tag_prefixes, settings.kept_metadata)
 
 
 def kafka_patience_s(settings: Settings) -> float:
-    """How long a webhook waits for Kafka: with a spool a few seconds, for the sender waits no longer than 5."""
+    """How long a webhook waits for Kafka, seconds. With a spool it is short, because some senders wait 5 s at most."""
     if settings.spool_path is None:
         return settings.webhook_timeout
     return min(KAFKA_S, settings.webhook_timeout / 2)

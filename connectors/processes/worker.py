@@ -1,7 +1,7 @@
-"""`meterbridge worker`: one role in this process, or a child process a role, watched over.
+"""`meterbridge worker`: one role in this process, or a supervisor with one child process for each role.
 
-Every role is its own process in production. A child that ends is started again after a short wait; a
-child whose parent is gone ends itself, so a killed supervisor leaves nobody behind.
+In production every role is a process of its own. A child that ends is started again after a short wait. A child whose
+parent is gone ends itself, so a killed supervisor leaves no process behind.
 """
 
 import asyncio
@@ -31,20 +31,20 @@ from streams.runtime.shutdown import ASKED, STOP_S, StopSignal, run_until_told
 log = structlog.get_logger(__name__)
 
 PROJECT = "project"
-#: Set by a supervisor for its child: the one role that it runs. No setting; a child that is to run others ends.
+#: A supervisor sets this variable for its child: the one role that the child runs. It is no setting.
 CHILD = "METERBRIDGE_CHILD_ROLE"
-#: How often a worker looks whether its partitions are others.
+#: Period at which a worker checks whether its partitions have changed, seconds.
 _LOOK_S = 0.25
 _PR_SET_PDEATHSIG = 1
 _RESTART_S, _RESTART_CAP_S, _STEADY_S = 0.5, 10.0, 60.0
 
 
 def run_worker(settings: Settings, roles: Sequence[str]) -> int:
-    """Run roles until SIGTERM or SIGINT; the exit code: 0 after a clean stop.
+    """Run roles until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop.
 
     Raises:
-        ConfigurationError: the projector is among them, and there is no Postgres; or this process is the child of a
-            supervisor and is not to run its one role: a child that had children would have grandchildren without end.
+        ConfigurationError: the projector is one of the roles, and there is no Postgres; or this process is a supervisor's
+            child and was asked for other roles than its own: a child with children would start processes without end.
     """
     own = os.environ.get(CHILD)
     if own is not None and list(roles) != [own]:
@@ -82,14 +82,14 @@ def _run_one(settings: Settings, role: str) -> int:
 async def _run_until_crash(
     settings: Settings, role: str, word: StopSignal, awaited: KafkaAwaited
 ) -> BaseException | None:
-    """Run a role, once Kafka answers, until its app crashes, and with what; None = it was told to stop.
+    """Run a role, when Kafka answers, until its app crashes; the cause. None = it was asked to stop.
 
-    What it was built of is taken down again, so that it can begin anew in this process.
+    All its parts are closed at the end, so that the role can start again in this process.
     """
     from connectors.processes.worker_parts import late_calls_of, learnt_ends_of, worker_parts
 
     async with worker_parts(settings, role, awaited) as parts:
-        # That it runs, no more: `partitions_opened` says when it has work.
+        # The process runs. `partitions_opened` says later that it has work.
         log.info("worker_started", role=role, group=parts.group(role))
         running = ROLES[role](replace(parts, leave=word.end))
         stop = word.begun()
@@ -113,7 +113,7 @@ async def _run_until_crash(
 async def tell_partitions(
     lanes: Mapping[int, PartitionTask] | Mapping[str, PartitionTask], role: str, every_s: float = _LOOK_S
 ) -> None:
-    """Log for ever which of the assigned partitions have an open lane: whenever they are others, and have settled."""
+    """Log which partitions are open, for ever: each time they have changed and two checks in a row agree."""
     told = before = frozenset[int | str]()
     while True:
         opened = frozenset(partition for partition, lane in lanes.items() if lane.expected is not None)
@@ -125,7 +125,7 @@ async def tell_partitions(
 
 
 def _supervise(roles: Sequence[str], metrics_port: int) -> int:
-    """A child a role; each gets its own metrics port, counted up from METRICS_PORT."""
+    """Run a child process for each role. Their metrics ports are METRICS_PORT and the next ones."""
     stopping = False
 
     def stop(*_: object) -> None:
@@ -158,7 +158,7 @@ def _supervise(roles: Sequence[str], metrics_port: int) -> int:
 
 
 def _wait(children: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    """Return when all are gone; what went wrong with one while it stopped is logged."""
+    """Return when all children have ended. Log those that ended with an error or had to be killed."""
     deadline = time.monotonic() + STOP_S + 1
     for role, child in children.items():
         try:
@@ -167,7 +167,7 @@ def _wait(children: Mapping[str, subprocess.Popen[bytes]]) -> None:
             child.kill()
             log.warning("worker_killed", role=role, seconds=STOP_S + 1)
             continue
-        # A child whose interpreter is still starting has no handler yet and ends by the signal itself.
+        # A child whose interpreter is still starting has no signal handler yet: the signal itself ends it.
         if code != 0 and -code not in ASKED:
             log.warning("worker_ended_badly", role=role, code=code)
 
@@ -184,6 +184,6 @@ def _start(role: str, metrics_port: int) -> subprocess.Popen[bytes]:
 
 
 def _die_with_parent() -> None:
-    """Linux only; elsewhere an orphan goes on, and is fenced by the next owner of its partitions."""
+    """Linux only. On other systems an orphan goes on until the next owner of its partitions fences it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""From settings to a role's parts: connections, topic ids, Lago, metrics. The workers' composition root."""
+"""Composes the parts of a worker's role from the settings: connections, topic ids, Lago, metrics."""
 
 import asyncio
 import random
@@ -42,13 +42,14 @@ from streams.core.delivery.rate_limiter import AdaptiveRateLimiter
 from streams.core.mapping.set_mapping import MIN_LEAD_S
 from streams.delivery.engine import Delivery
 
-#: The tenant's questions need not wait for a post to end.
+#: For requests about Lago's organization, which then need not wait for a post to end.
 _SPARE_CONNECTIONS = 1
-#: No worker folds with older tables, however long its lead is: so the setting may be lengthened in any order.
+#: Age of the oldest table that a worker folds with, seconds. The bound is fixed, so that MAPPING_LEAD_SECONDS may be
+#: raised on api and worker in any order.
 FRESH_S = 5.0
-#: Of a broker that is waited for, and asked again.
+#: Time limit for an answer of a broker that is asked repeatedly, seconds.
 _ANSWER_S = 5.0
-#: For the end of what goes on beside a role.
+#: Time limit for background tasks to end, seconds.
 _LAST_S = 1.0
 
 
@@ -59,12 +60,12 @@ def parts_of(
     sensors: WorkerSensors | None = None,
     limit_s: float = LIMIT_S,
 ) -> Components:
-    """A role's parts. Asks the broker for topic ids and what is wrong with the topics, and gives each answer `limit_s`.
+    """A role's parts. It asks the broker for the topics' ids and settings, at most `limit_s` seconds for each answer.
 
     Raises:
         Unavailable: the broker does not answer.
-        TopicProblem: `topics`: a sentence for each topic that is missing or wrong. Left alone, Faust
-            would wait for it for ever and ignore SIGTERM.
+        TopicProblem: `topics`: a sentence for each topic that is missing or wrong. Without this check Faust would wait
+            for the topic for ever and ignore SIGTERM.
     """
     kafka = kafka_connection(settings)
     wrong = check_topics(kafka, topic_layout(settings), limit_s, to_start=True)
@@ -92,19 +93,19 @@ def parts_of(
 
 
 def fresh_s(settings: Settings) -> float:
-    """How old a table may be that a worker folds with: never older than the lead that mappings are announced with, if
+    """The maximum age of a table that a worker folds with, seconds: at most the lead with which mappings are announced, if
     the api has the same setting, or any of 5 s and more."""
     return min(max(settings.mapping_lead_seconds, MIN_LEAD_S), FRESH_S)
 
 
 def late_calls_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -> LateCalls:
-    """What brings late calls home, beside a projector with these lanes."""
+    """The task that releases late calls, beside a projector with these lanes."""
     deployment, database = deployment_of(settings), Database(postgres_url(settings), size=2)
     return LateCalls(deployment, database, lanes, sensors, make_sender=lambda: CommandProducer(deployment.kafka))
 
 
 def learnt_ends_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -> LearntEnds:
-    """What puts right what was posted after an end, beside a projector with these lanes."""
+    """The task that bills again what was posted after a subscription's end, beside a projector with these lanes."""
     lago = None
     if settings.lago_api_key is not None:
         http = lago_http(settings.lago_timeout, 1)
@@ -115,7 +116,7 @@ def learnt_ends_of(settings: Settings, lanes: Mapping[Any, Any], sensors: Any) -
 
 @asynccontextmanager
 async def worker_parts(settings: Settings, role: str, awaited: KafkaAwaited | None = None) -> AsyncIterator[Components]:
-    """The parts of one role, once Kafka answers; with its metrics served and its Lago client open meanwhile."""
+    """The parts of one role, when Kafka answers. Its metrics are served and its Lago client is open until the exit."""
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))
     sensors = WorkerSensors(metrics, time.monotonic)
     async with AsyncExitStack() as stack:
@@ -133,13 +134,14 @@ async def worker_parts(settings: Settings, role: str, awaited: KafkaAwaited | No
         asking = partial(parts_of, settings, lambda: delivery, metrics, sensors, _ANSWER_S)
         parts = await when_kafka_answers(asking, awaited or KafkaAwaited(settings.kafka_bootstrap_servers))
         _meanwhile(stack, sensors.minute.tell_every())
-        await stack.enter_async_context(_mapping(settings, role, http, metrics, sensors))
+        if role == "meter" and settings.map_by_identity:
+            await _map_by_identity(stack, settings, http, metrics, sensors)
         sensors.health.begun()
         yield parts
 
 
 def _meanwhile(stack: AsyncExitStack, work: Coroutine[Any, Any, Any]) -> None:
-    """`work` in a task until the stack is left; its last line is written by then."""
+    """Run `work` in a task until the stack is closed. It may then write its last log line."""
     task = asyncio.ensure_future(work)
 
     async def end() -> None:
@@ -149,14 +151,10 @@ def _meanwhile(stack: AsyncExitStack, work: Coroutine[Any, Any, Any]) -> None:
     stack.push_async_callback(end)
 
 
-@asynccontextmanager
-async def _mapping(
-    settings: Settings, role: str, http: httpx.AsyncClient, metrics: Metrics, sensors: WorkerSensors
-) -> AsyncIterator[None]:
-    """`MAP_BY_IDENTITY`: beside the meter, on tables of its own."""
-    if role != "meter" or not settings.map_by_identity:
-        yield
-        return
+async def _map_by_identity(
+    stack: AsyncExitStack, settings: Settings, http: httpx.AsyncClient, metrics: Metrics, sensors: WorkerSensors
+) -> None:
+    """`MAP_BY_IDENTITY`: map unknown customers, beside the meter and with own tables, until the stack is closed."""
     lago = LagoClient(http, settings.lago_api_url, revealed(settings.lago_api_key), metrics.lago_requested)
     books = AccountTables(settings, lago, lambda _learner: InMemoryUsage())
     mapper = IdentityMapper(
@@ -166,18 +164,14 @@ async def _mapping(
         lambda outcome: metrics.identities_asked.labels(outcome).inc(),
         time.monotonic,
     )
-    async with books.open():
-        working = asyncio.ensure_future(mapper.work())
-        try:
-            yield
-        finally:
-            working.cancel()
+    await stack.enter_async_context(books.open())
+    _meanwhile(stack, mapper.work())
 
 
 def _delivery(
     settings: Settings, http: httpx.AsyncClient, metrics: Metrics, *, in_retry: bool = False
 ) -> tuple[Delivery, OrganizationInfo]:
-    """The process's one way to Lago, and what Lago is; the tenant is to be watched."""
+    """The delivery that all roles of the process share, and what is known of Lago's organization, which is to be watched."""
     key = revealed(settings.lago_api_key)
     posts, looks = AdaptiveRateLimiter(), AdaptiveRateLimiter()
 
@@ -210,19 +204,17 @@ def _delivery(
 
 
 def parts_from_environment() -> Components:
-    """The parts for Faust's own command (connectors/processes/faust_apps.py): what a worker of ours has, without its metrics port."""
+    """The parts for Faust's own command (connectors/processes/faust_apps.py): those of a worker, without a metrics port."""
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     metrics = Metrics(CollectorRegistry(), version("meterbridge"))
-    made: list[Delivery] = []
-    watching: list[asyncio.Future[None]] = []
+    watching: list[asyncio.Future[None]] = []  # the event loop alone would not keep the task
 
+    @cache
     def delivery() -> Delivery:
-        if not made:
-            http = lago_http(settings.lago_timeout, settings.worker_concurrency + _SPARE_CONNECTIONS)
-            delivery, tenant = _delivery(settings, http, metrics)
-            watching.append(asyncio.ensure_future(tenant.watch()))
-            made.append(delivery)
-        return made[0]
+        http = lago_http(settings.lago_timeout, settings.worker_concurrency + _SPARE_CONNECTIONS)
+        made, tenant = _delivery(settings, http, metrics)
+        watching.append(asyncio.ensure_future(tenant.watch()))
+        return made
 
     return parts_of(settings, delivery, metrics)

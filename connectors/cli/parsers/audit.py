@@ -7,18 +7,18 @@ import typer
 from connectors.cli.parsers.deferred import deferred
 from connectors.cli.parsers.options import AsJson, group
 
-audit = group("The audit log: who did what to money's way.")
+audit = group("The audit log: who changed what becomes of usage.")
 
 
 @audit.command(epilog="Example: meterbridge audit verify --head 1842:9f0c...")
 @deferred()
 def verify(
     head: Annotated[
-        str, typer.Option(help="A head that was told earlier: with it, lines missing at the end are found too.")
+        str, typer.Option(help="A head that was printed earlier: with it, missing lines at the end are found too.")
     ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Check the chain of hashes and, with Postgres, the table against the topic.
 
-    Exit code 0: nothing is wrong; 1: a line or a row is changed, missing, put in, out of place or forged: the first one is named.
+    Exit code 0: nothing is wrong; 1: a line or a row is changed, missing, inserted, moved or forged; the first one is named.
     """

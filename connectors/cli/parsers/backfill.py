@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, Delimiter, DryRun
+from connectors.cli.parsers.options import AsJson, Delimiter, DryRun, TrustLogFrom, Why
 
 
 @deferred()
@@ -22,15 +22,10 @@ def backfill(
     shape: Annotated[
         Literal["flat", "slp", "integration"], typer.Option(help="Shape of a call whose shape cannot be detected.")
     ] = "flat",
-    trust_log_from: Annotated[
-        str | None,
-        typer.Option(
-            help="You confirm that the usage log is complete from this moment on; only where it cannot know that itself."
-        ),
-    ] = None,
+    trust_log_from: TrustLogFrom = None,
     delimiter: Delimiter = "",
     patience: Annotated[str, typer.Option(help="How long to wait for the meter and the projector.")] = "60s",
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    why: Why = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, DryRun, group
+from connectors.cli.parsers.options import AsJson, DryRun, Why, group
 
 db = group("The tables in Postgres. Needs Postgres.")
 
@@ -22,14 +22,14 @@ def migrate(
 @db.command(epilog="Example: meterbridge db migrate && meterbridge db roles")
 @deferred()
 def roles(as_json: AsJson = False) -> None:
-    """Make meterbridge_projector, meterbridge_api and meterbridge_reader, who may do what they need and nothing else."""
+    """Make meterbridge_projector, meterbridge_api and meterbridge_reader, with only the rights that they need."""
 
 
 @db.command(epilog="Example: meterbridge db prune --older-than 90d --dry-run")
 @deferred()
 def prune(
     older_than: Annotated[str, typer.Option(help="Delete only rows that are older, like 90d.")],
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    why: Why = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +39,7 @@ def prune(
 @db.command(epilog="Example: meterbridge db unprojected --json")
 @deferred()
 def unprojected(
-    limit: Annotated[int, typer.Option(min=1, help="Show at most so many, the latest first.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="The largest number of records; the latest come first.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Records that became no row: what nobody can read, and what Postgres refused. They stay in their topics."""
+    """List records without a row, because they cannot be read or Postgres refused them. They stay in their topics."""

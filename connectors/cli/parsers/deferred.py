@@ -1,6 +1,6 @@
-"""A command's work and its libraries are imported when the command runs: all libraries together take a second to load.
+"""Imports a command's work and its libraries when the command runs: all libraries together take a second to load.
 
-A parser is a function with a docstring alone, in `connectors/cli/parsers/NAME.py`. Its work is the function of the
+A parser is a function that has only a docstring, in `connectors/cli/parsers/NAME.py`. Its work is the function of the
 same name and parameters in `connectors/cli/NAME.py`.
 """
 
@@ -16,7 +16,7 @@ def deferred(*, reads_settings: bool = True) -> Callable[[Callable[P, None]], Ca
     """Make a command of a parser.
 
     Args:
-        reads_settings: the work begins with the settings; a wrong one ends the command before the libraries are loaded.
+        reads_settings: check the settings first; a wrong one ends the command before the libraries are loaded.
     """
 
     def command_of(parser: Callable[P, None]) -> Callable[P, None]:
@@ -34,6 +34,6 @@ def deferred(*, reads_settings: bool = True) -> Callable[[Callable[P, None]], Ca
 
 
 def work_of(parser: Callable[P, None]) -> Callable[P, None]:
-    """The function that does what the parser describes; its module is imported."""
+    """Import the module of the work, and return the function of the parser's name."""
     work: Callable[P, None] = getattr(import_module(parser.__module__.replace(".parsers.", ".")), parser.__name__)
     return work

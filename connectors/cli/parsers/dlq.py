@@ -5,18 +5,16 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, DryRun, group
+from connectors.cli.parsers.options import AsJson, Customer, DryRun, TrustLogFrom, Why, group
 
 dlq = group("Dead letters: events that Lago refused, and calls that were rejected.")
 
 Reason = Annotated[str, typer.Option(help="Only letters with this reason code (docs/errors.md).")]
-Customer = Annotated[str, typer.Option(help="Only this LiteLLM customer id.")]
 Since = Annotated[str | None, typer.Option(help="Only letters since then: ISO 8601, or how long ago, like 24h.")]
 Until = Annotated[str | None, typer.Option(help="Only letters before then: ISO 8601, or how long ago.")]
 Kind = Annotated[str, typer.Option(help="Which letters: events, calls or both.")]
 One = Annotated[str, typer.Option("--letter", help="Only this letter: an id that `dlq list` printed.")]
 Accept = Annotated[str, typer.Option(help="Bill calls that were kept aside for this reason: implausible_cost.")]
-Why = Annotated[str, typer.Option("--why", help="The reason, for the audit log.")]
 _LIMIT = Annotated[int, typer.Option(min=1, help="The largest number of letters.")]
 
 
@@ -52,12 +50,7 @@ def requeue(
     kind: Kind = "both",
     letter: One = "",
     why: Why = "",
-    trust_log_from: Annotated[
-        str | None,
-        typer.Option(
-            help="You confirm that the usage log is complete from this moment on; only where it cannot know that itself."
-        ),
-    ] = None,
+    trust_log_from: TrustLogFrom = None,
     limit: _LIMIT = 100_000,
     accept: Accept = "",
     dry_run: DryRun = False,

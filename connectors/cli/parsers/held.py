@@ -5,19 +5,20 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, DryRun, group
+from connectors.cli.parsers.options import AsJson, Customer, DryRun, Why, group
 
 held = group("Usage that is counted and not billed yet.")
 
 Matched = Annotated[
-    str, typer.Option(help="Ids of this form: `attack-*`. `unattributed:` only where it is written out.")
+    str,
+    typer.Option(help="Ids of this form: `attack-*`. Ids with `unattributed:` match only if the pattern contains it."),
 ]
 
 
 @held.command("list", epilog="Example: meterbridge held list --json")
 @deferred()
 def list_held(
-    customer: Annotated[str, typer.Option(help="Only this LiteLLM customer id.")] = "",
+    customer: Customer = "",
     match: Matched = "",
     as_json: AsJson = False,
 ) -> None:
@@ -30,7 +31,7 @@ def write_off(
     *,
     customer: Annotated[str, typer.Option(help="The LiteLLM customer id whose held usage is written off.")] = "",
     match: Matched = "",
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")],
+    why: Why,
     until: Annotated[str, typer.Option(help="Only usage that ended up to then; later usage stays held.")] = "0s",
     yes: Annotated[
         bool, typer.Option("--yes", help="With --match: do not ask. Without, and without a terminal, nothing is done.")
@@ -40,5 +41,5 @@ def write_off(
 ) -> None:
     """Write off held usage, of a customer or by pattern: it is never billed. The ledgers and the audit log keep it.
 
-    By pattern the command says first how much that is, and asks.
+    With --match the command first shows the amount and asks.
     """

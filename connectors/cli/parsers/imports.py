@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, Delimiter
+from connectors.cli.parsers.options import AsJson, Delimiter, Why
 
 
 @deferred()
@@ -21,7 +21,7 @@ def import_rows(
     pace: Annotated[
         float, typer.Option(min=0.1, help="The largest number of customers or subscriptions per second.")
     ] = 10.0,
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    why: Why = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, DryRun, group
+from connectors.cli.parsers.options import AsJson, DryRun, Why, group
 
 lago = group("Prepare Lago, and bill again what it did not bill.")
 
@@ -24,13 +24,13 @@ def setup(
 @lago.command(epilog="Example: meterbridge lago rebill --dry-run")
 @deferred()
 def rebill(
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    why: Why = "",
     org: Annotated[str, typer.Option(help="Only what was sent for this org.")] = "",
     also_taken: Annotated[
         bool,
         typer.Option(
             "--also-taken",
-            help="Also what is on another customer's invoice, who has the subscription's id now: give that one its money back first. "
+            help="Also usage on the invoice of another customer, who has the subscription's id now: refund that customer first. "
             "Needs --org.",
         ),
     ] = False,
@@ -38,7 +38,7 @@ def rebill(
         bool,
         typer.Option(
             "--also-unclear",
-            help="Also what may be on the last invoice, which does not tell: look that it is not on it first. Needs --org.",
+            help="Also usage that may be on the last invoice, which does not show it: check first that it is not. Needs --org.",
         ),
     ] = False,
     dry_run: DryRun = False,
@@ -47,6 +47,6 @@ def rebill(
     """Bill usage again that was sent to a subscription after its end, or after its last invoice was counted: on the
     org's next subscription. Needs Postgres.
 
-    Exit code 1: some of it has nowhere to go yet, is on another customer's invoice, or may be on the last one (`unclear`); or
-    Lago could not be asked about an org.
+    Exit code 1: some usage has no subscription yet, is on another customer's invoice, or may be on the last one (`unclear`);
+    or Lago could not be asked about an org.
     """

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, DryRun, group
+from connectors.cli.parsers.options import AsJson, DryRun, Why, group
 
 ledger = group("The meter's ledgers: one for each partition of the raw topic.")
 
@@ -20,7 +20,7 @@ def init(
             help="Where to begin: earliest, latest, an offset, or a record time (ISO 8601, or how long ago, like 24h).",
         ),
     ],
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    why: Why = "",
     partition: Annotated[int | None, typer.Option(min=0, help="Only this partition. Default: all.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Make the changes. Without it they are only shown.")] = False,
     dry_run: DryRun = False,
@@ -28,5 +28,5 @@ def init(
 ) -> None:
     """Let ledgers that halted with truncated, hole or ledger_missing continue; healthy ones are not changed.
 
-    Says what is skipped. Exit code 0: done, or, without --yes, can be done; 1: nothing to do, or a ledger needs more.
+    It shows what is skipped. Exit code 0: done, or can be done with --yes; 1: nothing to do, or a ledger cannot continue.
     """

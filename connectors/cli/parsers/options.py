@@ -1,4 +1,4 @@
-"""What several parsers share: options, and how a group of commands is made."""
+"""Options and functions that several parsers share."""
 
 from typing import Annotated, Any, Final
 
@@ -6,12 +6,20 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Delimiter = Annotated[str, typer.Option(help="Delimiter of a CSV file: ',' (default), ';', '|' or tab.")]
+Customer = Annotated[str, typer.Option(help="Only this LiteLLM customer id.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done and its amount; change nothing.")]
+TrustLogFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="You confirm that the usage log is complete from this moment on; only where it cannot know that itself."
+    ),
+]
+Why = Annotated[str, typer.Option("--why", help="The reason, for the audit log.")]
 
-#: Typer loads pydantic to convert a `--help` that was not given, unless it has a value already.
+#: Without a default value Typer loads pydantic to convert a `--help` that was not given.
 GROUP_CONTEXT: Final[dict[str, Any]] = {"default_map": {"help": False}}
 
 
 def group(purpose: str) -> typer.Typer:
-    """A group of commands, which shows its help where no command follows."""
+    """A group of commands, which shows its help if no command follows."""
     return typer.Typer(help=purpose, no_args_is_help=True, context_settings=GROUP_CONTEXT)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from connectors.cli.parsers.deferred import deferred
-from connectors.cli.parsers.options import AsJson, DryRun
+from connectors.cli.parsers.options import AsJson, Customer, DryRun, Why
 
 
 @deferred()
@@ -15,12 +15,12 @@ def replay(
         str, typer.Option("--from", help="Calls received at or after: ISO 8601, or how long ago, like 24h.")
     ],
     until: Annotated[str, typer.Option("--to", help="Calls received before.")],
-    customer: Annotated[str, typer.Option(help="Only this LiteLLM customer id.")] = "",
+    customer: Customer = "",
     into: Annotated[str, typer.Option(help="raw, or the name of your own topic for the enriched calls.")] = "raw",
     checkpoint: Annotated[
         Path | None, typer.Option(help="File that stores the progress; the same command continues from there.")
     ] = None,
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")] = "",
+    why: Why = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:

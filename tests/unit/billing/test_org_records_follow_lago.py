@@ -14,7 +14,7 @@ from connectors.billing.subscription_discovery import SubscriptionDiscovery
 from connectors.billing.subscription_id_store import InMemoryIds
 from connectors.lago.errors import LagoRejected
 from connectors.lago.response_types import Customer, Subscription
-from connectors.processes.lago_sync import LagoSync
+from connectors.processes.management_api import org_synchroniser
 from schemas.customers import OrgRecord, Period
 from schemas.errors import MeterbridgeError, Unavailable
 from schemas.moments import parse_us, to_iso
@@ -226,10 +226,9 @@ async def test_an_org_by_its_name_alone_that_lago_has_nothing_of_is_none_of_ours
 async def test_orgs_are_told_by_the_configured_prefixes() -> None:
     world = World()
     world.runs("acme-1", "org_1")
-    settings = SimpleNamespace(topic_prefix="t", lago_webhook_secret=[], org_id_prefixes=["acme-", "globex-"])
+    settings = SimpleNamespace(org_id_prefixes=["acme-", "globex-"])
     views = {"customers": SimpleNamespace(table={}), "orgs": SimpleNamespace(table=world.records.all)}
     books = SimpleNamespace(**views, org_records=world.records, lago=world.lago)
-    metrics = SimpleNamespace(not_billed=None, lago_told=None)
-    watch = LagoSync(*cast(Any, (settings, None, metrics, books, None)))
-    assert await watch.truth.refresh("acme-1")
-    assert not await watch.truth.refresh("org_1")
+    synchroniser = org_synchroniser(*cast(Any, (settings, books)))
+    assert await synchroniser.refresh("acme-1")
+    assert not await synchroniser.refresh("org_1")

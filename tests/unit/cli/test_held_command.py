@@ -69,5 +69,5 @@ def test_where_nobody_is_at_the_terminal_nothing_is_done(
 def test_a_table_shows_the_dearest_of_a_flood_and_says_how_many_there_are(ordered: list[tuple[str, int]]) -> None:
     code, told = run("list")
     assert (code, ordered) == (0, [])
-    assert "The 1000 dearest of 1502" in told
+    assert "The 1000 highest of 1502" in told
     assert told.count("attack-") == 998

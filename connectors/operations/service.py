@@ -1,91 +1,82 @@
-"""The operations behind the management API: letters put back, the way of usage in numbers, usage without a mapping."""
+"""The operations behind the management API: requeued dead letters, counts of calls and events, usage without a mapping."""
 
 import asyncio
 import time
 from collections.abc import Callable
-from itertools import islice
 from typing import Any
 
 from connectors.billing.event_state_reader import ReceiptsFollower
 from connectors.billing.rejected_usage import RejectedFollower
-from connectors.config.connections import deployment_of, postgres_url
-from connectors.config.settings import Settings
-from connectors.operations.audit_record import audited
-from connectors.operations.dead_letters import CALLS, KINDS, DeadLetter, Filters, unresolved
+from connectors.config.deployment import Deployment
+from connectors.operations.dead_letters import BOTH, EVENTS, DeadLetter, Filters, found_letters
 from connectors.operations.ledger_totals import counted, oldest_waiting_s
 from connectors.operations.requeue import RequeueResult, desk
 from connectors.operations.sender import CommandProducer
 from connectors.postgres.pool import Database
-from schemas.errors import Unavailable
-from schemas.money import ZERO, add, plain
+from schemas.errors import ConfigurationError, Unavailable
+from schemas.money import plain
 
 _UNMAPPED = """
 SELECT customer_id, id_kind, reason, sum(calls) AS calls, sum(cost_usd) AS usd, min(first_seen) AS since
 FROM held_parts WHERE transaction_id IS NULL AND written_off_at IS NULL
 GROUP BY customer_id, id_kind, reason ORDER BY sum(cost_usd) DESC, customer_id LIMIT 1000
 """
-#: Numbers are asked of Kafka at most this often.
+#: Age at which the counts are read from Kafka again, seconds.
 _FRESH_S = 2.0
 
 
 class OperationsService:
-    """`connectors.api.dead_letters.Operations` of one process."""
+    """`connectors.api.dead_letters.Operations` of one process.
+
+    Args:
+        database: None = without Postgres; refused calls and `unmapped` need it.
+        held_in_memory: HELD_IN_MEMORY, windows of one partition.
+    """
 
     def __init__(
         self,
-        settings: Settings,
+        deployment: Deployment,
+        database: Database | None,
+        held_in_memory: int,
         receipts: ReceiptsFollower,
         rejected: RejectedFollower,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings = settings
-        self._deployment = deployment_of(settings)
+        self._deployment = deployment
+        self._database = database
+        self._held_in_memory = held_in_memory
         self._receipts = receipts
         self._rejected = rejected
         self._monotonic = monotonic
-        self._database = Database(postgres_url(settings), size=2) if settings.postgres_url is not None else None
         self._asked_at = float("-inf")
         self._numbers: dict[str, Any] = {}
         self._asking = asyncio.Lock()
 
-    def close(self) -> None:
-        """Drop what is connected."""
-        if self._database is not None:
-            self._database.terminate()
-
     async def requeue(
         self, kind: str, filters: Filters, limit: int, why: str, actor: str, accept: str = "", *, dry_run: bool
     ) -> tuple[RequeueResult, int]:
-        """Put at most `limit` letters back, under one audit line; a dry run only counts them."""
+        """Requeue at most `limit` letters under one audit line. A dry run only counts them."""
+        if kind == BOTH and self._database is None:
+            kind = EVENTS  # refused calls need a check against the usage log
+
+        def letters_now() -> list[DeadLetter]:
+            return list(found_letters(self._deployment, kind, filters, limit))
+
         if dry_run:
-            return RequeueResult(), len(await asyncio.to_thread(self._found, kind, filters, limit))
-        sender = CommandProducer(self._deployment.kafka)
-        async with desk(self._deployment, sender, self._database) as at:
-            letters = await asyncio.to_thread(self._found, kind, filters, limit)
+            return RequeueResult(), len(await asyncio.to_thread(letters_now))
+        async with desk(self._deployment, CommandProducer(self._deployment.kafka), self._database) as at:
+            letters = await asyncio.to_thread(letters_now)
             if not letters:
                 return RequeueResult(), 0
-            usd = ZERO
-            for letter in letters:
-                usd = add(usd, letter.usd or ZERO)
-            target = {"kind": kind, "reason": filters.reason, "customer": filters.customer, "letter": filters.letter}
-            if accept:
-                target["accept"] = accept
-            audit_id = await asyncio.to_thread(
-                lambda: audited(
-                    self._deployment,
-                    sender,
-                    "dlq.requeue",
-                    target,
-                    actor=actor,
-                    reason=why,
-                    count=len(letters),
-                    cost_usd=usd,
-                )
-            )
+            audit_id = await at.audit("requeue", letters, kind, filters, why, actor, accept=accept)
             return await at.requeue(letters, audit_id, lambda _count: None, (accept,) if accept else ()), len(letters)
 
     async def stats(self) -> dict[str, Any]:
-        """Calls and events by what became of them, since the ledgers began; ages in seconds."""
+        """Number of calls and events by outcome, since the ledgers began; ages in seconds.
+
+        Raises:
+            Unavailable: `counting`: the topics have not been read to their end yet.
+        """
         states, by_reason = self._receipts.states(), self._rejected.by_reason()
         if states is None or by_reason is None:
             raise Unavailable("counting", "the topics have not been read to their end yet")
@@ -103,10 +94,13 @@ class OperationsService:
         }
 
     async def unmapped(self) -> list[dict[str, Any]]:
-        """Customers whose usage is held, the dearest first, at most 1000."""
+        """At most 1000 customers with held usage, the highest amount first.
+
+        Raises:
+            ConfigurationError: there is no Postgres.
+        """
         if self._database is None:
-            postgres_url(self._settings)
-            raise AssertionError("postgres_url has raised")
+            raise ConfigurationError("DATABASE_URL", "DATABASE_URL or POSTGRES_HOST must be set: this needs Postgres")
         async with self._database.connection() as connection:
             rows = await connection.fetch(_UNMAPPED)
         return [
@@ -123,7 +117,7 @@ class OperationsService:
 
     def _ask(self) -> dict[str, Any]:
         (counters, decisions, held), ages = counted(self._deployment), oldest_waiting_s(self._deployment)
-        bound = self._settings.held_in_memory
+        bound = self._held_in_memory
         return {
             "received": counters.received.calls,
             "accepted": counters.folded.calls + counters.unbilled.calls,
@@ -139,11 +133,3 @@ class OperationsService:
             "oldest_age_seconds": max(ages.values()),
             "oldest_age_seconds_by_topic": ages,
         }
-
-    def _found(self, kind: str, filters: Filters, limit: int) -> list[DeadLetter]:
-        """Refused calls come back only where the usage log can be asked; `both` leaves them out elsewhere."""
-        kinds: tuple[str, ...] = KINDS if kind == "both" else (kind,)
-        if kind == "both" and self._database is None:
-            kinds = tuple(one for one in kinds if one != CALLS)
-        letters = (letter for one in kinds for letter in unresolved(self._deployment, one, filters))
-        return list(islice(letters, limit))
