@@ -70,7 +70,7 @@ class Lago:
         assert (external_subscription_id, code, until_us) == ("sub-a", CODE, END + SECOND_US)
         for name, at, cents in self.stored:
             take(StoredEvent(name, to_iso(at), cents))
-        return self.reading
+        return TOO_MANY if len(self.stored) > most else self.reading
 
 
 class Posted(NamedTuple):
@@ -348,6 +348,8 @@ async def test_what_was_settled_and_delivered_is_not_asked_about_again() -> None
     for _ in range(3):
         assert await look(lago, posted("a", END - SECOND_US), memory=memory) == SETTLED
     assert [one.split()[0] for one in lago.asked] == ["invoices", "invoice", "events"]
+    with_late(lago)
+    assert await look(lago, posted("a", END - SECOND_US), LATE, memory=memory) == {"late": ""}
 
 
 async def test_without_a_last_invoice_all_of_the_last_period_is_named() -> None:
