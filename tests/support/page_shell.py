@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import guard
 from tests.support.eventually import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +83,7 @@ class PageShell:
             start_new_session=True,
             limit=2**24,
         )
+        guard.adopt(-self._process.pid, signal.SIGKILL, self._folder)  # its group, should this process be killed
 
     async def stop(self) -> None:
         """End it and all that it started."""
@@ -89,6 +91,7 @@ class PageShell:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
+            guard.release(-self._process.pid)
 
     async def run(self, block: Block, limit_s: float = 60) -> None:
         """Run a block, and compare what it prints with what the page says.
