@@ -1,0 +1,69 @@
+"""Laws of declared endpoints: the docstring is the summary, a path with an org is guarded by it, a reason has one status."""
+
+import pytest
+from aiohttp import web
+
+from connectors.http.endpoint import AuthorizedRequest, as_problem, endpoint, endpoints_of
+from connectors.lago.errors import LagoRejected
+from schemas.errors import Rejected, Unavailable
+
+
+class Handlers:
+    @endpoint("GET", "/orgs/{org_id}/things", "things:read")
+    async def of_org(self, _: AuthorizedRequest) -> web.Response:
+        """List the things of an org.
+
+        The rest is for readers of the code.
+        """
+        return web.Response()
+
+    @endpoint("PUT", "/customers/{customer_id}", "things:write", org="customer_id", any_text=("customer_id",))
+    async def one(self, _: AuthorizedRequest) -> web.Response:
+        """Change a thing."""
+        return web.Response()
+
+    @endpoint("GET", "/things", "")
+    async def every(self, _: AuthorizedRequest) -> web.Response:
+        """List all things."""
+        return web.Response()
+
+    async def helper(self) -> None:
+        """This is no endpoint."""
+
+
+def test_endpoints_come_in_the_order_of_the_source_with_the_first_line_of_the_docstring() -> None:
+    declared = [(one.method, one.path, one.scope, one.summary) for one in endpoints_of(Handlers())]
+    assert declared == [
+        ("GET", "/orgs/{org_id}/things", "things:read", "List the things of an org."),
+        ("PUT", "/customers/{customer_id}", "things:write", "Change a thing."),
+        ("GET", "/things", "", "List all things."),
+    ]
+
+
+def test_a_path_with_an_org_is_guarded_by_it_without_a_further_word() -> None:
+    assert [one.org for one in endpoints_of(Handlers())] == ["org_id", "customer_id", ""]
+
+
+def test_a_handler_belongs_to_its_object() -> None:
+    handlers = Handlers()
+    assert [one.handler for one in endpoints_of(handlers)] == [handlers.of_org, handlers.one, handlers.every]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (Rejected("unknown_org"), 404, "unknown_org"),
+        (Rejected("other_plan"), 409, "other_plan"),
+        (Rejected("too_many_versions"), 409, "too_many_versions"),
+        (Rejected("key_ended"), 409, "key_ended"),
+        (Rejected("bad_time"), 422, "bad_time"),
+        (LagoRejected("no_subscription"), 404, "no_subscription"),
+        (LagoRejected("http_404", status=404, code="customer_not_found"), 404, "unknown_org"),
+        (LagoRejected("http_404", status=404, code="plan_not_found"), 404, "plan_not_found"),
+        (LagoRejected("http_401", status=401), 502, "http_401"),
+        (Unavailable("kafka_unavailable"), 503, "kafka_unavailable"),
+    ],
+)
+def test_a_refusal_has_the_status_of_its_reason(error: Rejected | Unavailable, status: int, reason: str) -> None:
+    problem = as_problem(error)
+    assert (problem.status, problem.reason) == (status, reason)
