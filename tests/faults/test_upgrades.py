@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from connectors.ingest.spool import Spool
 from connectors.ingest.spooling_producer import SpooledSender
@@ -28,7 +29,7 @@ from tests.faults.evidence import Evidence
 from tests.faults.oracle import Found, receipts_wrong, seals_wrong
 from tests.faults.recording import CODE
 from tests.support.command import meterbridge
-from tests.support.eventually import soon
+from tests.support.eventually import PATIENCE, soon
 from tests.support.kafka import Kafka
 from tests.support.posting import quick_delivery
 from tests.support.recorded_version.recording import RECORDINGS, Recording
@@ -91,6 +92,7 @@ def restored_on(stage: Stage, recording: Recording) -> dict[str, Decimal]:
     raw = stage.topics.raw
     ids = {recording.about["topic_id"]: topic_ids(stage.connection, [raw])[raw]}
     bootstrap, prefix = stage.settings.kafka_bootstrap_servers, stage.settings.topic_prefix
+    keep_old_records(bootstrap, [prefix + name for name in recording.about["by_topic"]])
     places = restored(bootstrap, prefix, recording.records(), ids, recording.about["offsets"])
     for role, at in places.items():
         stand(bootstrap, stage.parts().group(role), at)
@@ -101,6 +103,15 @@ def restored_on(stage: Stage, recording: Recording) -> dict[str, Decimal]:
             cents = Decimal(event.precise_total_amount_cents)
             dead[event.external_subscription_id] = dead.get(event.external_subscription_id, Decimal(0)) + cents
     return dead
+
+
+def keep_old_records(bootstrap: str, topics: Sequence[str]) -> None:
+    """A recording may be older than its topics are kept."""
+    entry = ConfigEntry("retention.ms", "-1", incremental_operation=AlterConfigOpType.SET)
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry]) for topic in topics]
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # its answers end with it
+    for future in admin.incremental_alter_configs(asked).values():
+        future.result(30)
 
 
 async def sold(lago: Lago, about: dict[str, Any], ended_s: float) -> None:
@@ -158,7 +169,7 @@ async def settled(evidence: Evidence) -> None:
     """Every call is counted, no window is left, and every event but a dead letter is delivered."""
     found = Found()
     with suppress(TimeoutError):
-        async with asyncio.timeout(_DONE_S):
+        async with asyncio.timeout(_DONE_S * PATIENCE):
             while not _settled(found := await evidence.gather()):
                 await asyncio.sleep(0.3)
     last = {receipt.transaction_id: receipt.status for receipt in found.receipts}

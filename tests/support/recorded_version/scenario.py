@@ -69,8 +69,7 @@ async def recorded(checkout: Checkout, folder: Path, logs: Path) -> dict[str, An
             prefix=PREFIX,
             common=COMMON,
             ingress={"SPOOL_PATH": str(logs / "spool.db")},
-            commands={name: COMMANDS[name] for name in _ROLES if name in COMMANDS}
-            | {"retry-0": ("worker", "--only", "retry")},
+            commands={name: COMMANDS[name] for name in _ROLES},
             program=lambda name: OURS if name == "sandbox" else checkout.program,
         ) as world:
             installation = Installation(world, checkout)
